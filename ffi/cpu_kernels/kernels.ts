@@ -1,0 +1,162 @@
+/**
+ * Operations of a paged-KV decoder on the CPU. Two implementations: shared libraries built from
+ * `kernels.c` (AVX-512 BF16, AVX-512, AVX2, NEON) called through FFI, and the same source as WASM.
+ *
+ * All memory that operations touch belongs to the kernel set: `alloc` gives it out, `bytes` views
+ * it. Matrices are row-major with leading dimensions in elements. Activations are float32.
+ *
+ * Batch invariance: a row of a result depends on that row's inputs only, bit for bit, never on the
+ * number or the values of the other rows.
+ */
+
+/** An address in the kernel set's memory; 0n is null. */
+export type Address = bigint;
+
+export const kernelSets = ["avx512bf16", "avx512", "avx2", "neon", "wasm"] as const;
+export type KernelSet = typeof kernelSets[number];
+
+/** Element type of stored weights and of the KV cache. */
+export type StorageType = "float32" | "float16" | "bfloat16";
+
+/** Weights of one linear layer, packed for this kernel set: y = x W^T + bias, W is [n, k]. */
+export interface PackedMatrix {
+  readonly address: Address;
+  readonly type: StorageType;
+  readonly n: number;
+  readonly k: number;
+  readonly byteLength: number;
+}
+
+/** The paged cache as the attention operations see it (`cpu-kt` of `src/kv/layout.ts`). */
+export interface KvCacheView {
+  readonly address: Address;
+  readonly type: StorageType;
+  readonly blockBytes: number;
+  readonly layerBytes: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  readonly blockSize: number;
+}
+
+/** A ragged batch, see `StepInput`. Addresses of int32 arrays. */
+export interface AttentionBatch {
+  readonly numSequences: number;
+  readonly numTokens: number;
+  /** [numSequences + 1] */
+  readonly queryStarts: Address;
+  /** [numSequences] including this step's tokens */
+  readonly contextLens: Address;
+  /** [numSequences, maxBlocks] */
+  readonly blockTables: Address;
+  readonly maxBlocks: number;
+  /** Largest of contextLens, for scratch memory. */
+  readonly maxContextLen: number;
+}
+
+export interface CpuKernels {
+  readonly name: KernelSet;
+  readonly threads: number;
+
+  /** Zeroed memory, 64-byte aligned, huge-page aligned when large. Throws when there is none. */
+  alloc(byteLength: number): Address;
+  free(address: Address, byteLength: number): void;
+  /** View of `byteLength` bytes; do not keep it across `alloc` (WASM memory can move). */
+  bytes(address: Address, byteLength: number): Uint8Array;
+  copy(destination: Address, source: Address, byteLength: number): void;
+
+  /** Bytes that `pack` needs for a [n, k] matrix. */
+  packedBytes(type: StorageType, n: number, k: number): number;
+  /**
+   * Packs W [n, k] given as row-major pieces stacked along n (Q, K and V of one layer, say). `rows`
+   * may live anywhere (a mapped file). `k` must be even.
+   */
+  pack(type: StorageType, rows: readonly Uint8Array[], n: number, k: number): PackedMatrix;
+
+  /**
+   * y[m, n] = x[m, k] W^T + bias. With `roundActivations` x is rounded to bfloat16 first (for
+   * bfloat16 weights, on every kernel set); else it enters as float32. bias may be 0n.
+   */
+  gemm(
+    x: Address,
+    ldx: number,
+    weights: PackedMatrix,
+    bias: Address,
+    y: Address,
+    ldy: number,
+    m: number,
+    roundActivations: boolean,
+  ): void;
+  /** y[m, k] = row `ids[i]` of the packed embedding table [vocab, k]; ids: int32 [m]. */
+  embed(table: PackedMatrix, ids: Address, y: Address, m: number): void;
+  /** y = x / sqrt(mean(x^2) + eps) * weight, by rows [m, k]; weight float32 [k]. */
+  rmsnorm(x: Address, weight: Address, y: Address, m: number, k: number, eps: number): void;
+  /** x += residual, then y = rmsnorm(x): the add that precedes every norm but the first. */
+  addRmsnorm(
+    x: Address,
+    residual: Address,
+    weight: Address,
+    y: Address,
+    m: number,
+    k: number,
+    eps: number,
+  ): void;
+  /** x += y, `count` elements. */
+  add(x: Address, y: Address, count: number): void;
+  /**
+   * RMS norm of each head in place (Qwen3's qk-norm): x has `m` rows of stride `ldx`, `heads` heads
+   * of `headDim` from its start; weight float32 [headDim].
+   */
+  headRmsnorm(
+    x: Address,
+    ldx: number,
+    weight: Address,
+    m: number,
+    heads: number,
+    headDim: number,
+    eps: number,
+  ): void;
+  /**
+   * Rotary embedding in place, half-split (HF Llama): `table` float32 [positions, headDim]: cos of
+   * the headDim/2 frequencies, then sin; `positions` int32 [m].
+   */
+  rope(
+    x: Address,
+    ldx: number,
+    positions: Address,
+    table: Address,
+    m: number,
+    heads: number,
+    headDim: number,
+  ): void;
+  /** y[m, f] = silu(gate) * up, with gateUp [m, 2f] = gate | up. */
+  siluMul(gateUp: Address, y: Address, m: number, f: number): void;
+  /** Writes keys and values [m, numKvHeads * headDim] (stride `ld`) to `slots` int32 [m]: block * blockSize + offset. */
+  kvWrite(
+    cache: KvCacheView,
+    layer: number,
+    keys: Address,
+    values: Address,
+    ld: number,
+    slots: Address,
+    m: number,
+  ): void;
+  /**
+   * Causal attention over the paged cache, prefill and decode rows mixed: q [tokens, heads*headDim]
+   * stride ldq, out likewise. GQA: head h reads KV head floor(h / (heads / numKvHeads)).
+   */
+  attention(
+    cache: KvCacheView,
+    layer: number,
+    q: Address,
+    ldq: number,
+    out: Address,
+    ldo: number,
+    heads: number,
+    batch: AttentionBatch,
+    scale: number,
+  ): void;
+  /** Index of the largest of x[k] by rows, the lowest index on ties; out int32 [m]. */
+  argmax(x: Address, ldx: number, out: Address, m: number, k: number): void;
+  /** Frees everything, ends the threads. The kernel set must not be used afterwards. */
+  close(): void;
+}

@@ -1,0 +1,1 @@
+export const STATUS_CODE = { OK: 200 } as const;

@@ -1,0 +1,34 @@
+import type {
+  GenerateRequest,
+  InstanceRegistration,
+  RequestId,
+  RequestOutput,
+} from "./messages.ts";
+
+/** Receives a request's output in order; the output with `finish` is the last. */
+export type OutputSink = (output: RequestOutput) => void;
+
+/**
+ * The cluster as an API server sees it: requests go in, indexed tokens come out. Implemented by the
+ * manager's client over the bus, and by fakes in tests.
+ */
+export interface Cluster {
+  /** Name of this API server in {@linkcode GenerateRequest.frontendId}. */
+  readonly frontendId: string;
+  /** Instances that serve now. */
+  instances(): readonly InstanceRegistration[];
+  /** True when every instance that was asked for is serving. */
+  isReady(): boolean;
+  /**
+   * Dispatches a request. Resolves once an instance has queued it; outputs then arrive at `sink`,
+   * and exactly one of them has `finish`.
+   * @throws {RequestError} the request can never be served
+   * @throws {OverloadedError} queues are full
+   * @throws {UnavailableError} no instance can take it
+   */
+  submit(request: GenerateRequest, sink: OutputSink): Promise<void>;
+  /**
+   * Stops a request; unknown ids are ignored. Its sink is never called again.
+   */
+  abort(requestId: RequestId): void;
+}

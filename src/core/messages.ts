@@ -1,0 +1,142 @@
+/**
+ * Every record that crosses a process boundary, in one place. All are plain JSON data.
+ *
+ * A request is owned by exactly one instance at a time. Its output tokens carry their index, so that
+ * the API server delivers each of them once and in order, whatever moves or dies.
+ */
+import type { ErrorRecord } from "./errors.ts";
+
+export type InstanceId = string;
+export type RequestId = string;
+
+/** How the tokens of one sequence are chosen. Field meanings are vLLM 0.4.2's; all are resolved. */
+export interface SamplingParams {
+  /** Most output tokens; >= 1. */
+  readonly maxTokens: number;
+  /** Output tokens before an end-of-sequence or stop token may be chosen. */
+  readonly minTokens: number;
+  /** 0 means greedy. */
+  readonly temperature: number;
+  /** In (0, 1]; 1 keeps all. */
+  readonly topP: number;
+  /** -1 keeps all. */
+  readonly topK: number;
+  /** In [0, 1]; 0 keeps all. */
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 means none. */
+  readonly repetitionPenalty: number;
+  /** Safe integer >= 0; always present, so that a moved or resumed request draws the same numbers. */
+  readonly seed: number;
+  /** Tokens that end the output, besides the model's end-of-sequence tokens. */
+  readonly stopTokenIds: readonly number[];
+  /** The model's end-of-sequence tokens. */
+  readonly eosTokenIds: readonly number[];
+  readonly ignoreEos: boolean;
+  /** Alternatives reported per output token; null reports no log probabilities at all. */
+  readonly logprobs: number | null;
+  /** The same for prompt tokens. */
+  readonly promptLogprobs: number | null;
+}
+
+/** API server to instance: run this. */
+export interface GenerateRequest {
+  readonly requestId: RequestId;
+  /** The API server that receives the output. */
+  readonly frontendId: string;
+  readonly promptTokenIds: readonly number[];
+  /** Tokens already produced elsewhere; generation goes on after them. */
+  readonly outputTokenIds: readonly number[];
+  readonly params: SamplingParams;
+  /** Milliseconds since the epoch; FCFS order everywhere. */
+  readonly arrivalMs: number;
+}
+
+/** Log probability of one token and of the best alternatives at its position. */
+export interface TokenLogprobs {
+  readonly tokenId: number;
+  /** Natural logarithm; null for -inf, which JSON cannot carry. */
+  readonly logprob: number | null;
+  /** 1 for the most likely token. */
+  readonly rank: number;
+  /** Best alternatives, most likely first. */
+  readonly top: readonly (readonly [tokenId: number, logprob: number | null])[];
+}
+
+/** `stop`: an end or stop token; `length`: maxTokens or the model's limit; `abort`; `error`. */
+export type FinishReason = "stop" | "length" | "abort" | "error";
+
+/** Why a request ended. */
+export interface Finish {
+  readonly reason: FinishReason;
+  /** The stop token that ended it, when it was not an end-of-sequence token. */
+  readonly stopTokenId?: number;
+  /** Set with reason `error`. */
+  readonly error?: ErrorRecord;
+}
+
+/** Instance to API server: what one or more steps produced for one request. */
+export interface RequestOutput {
+  readonly requestId: RequestId;
+  /** Index in the request's output of the first of `tokenIds`. */
+  readonly index: number;
+  readonly tokenIds: readonly number[];
+  /** One per token id, when asked for. */
+  readonly logprobs?: readonly TokenLogprobs[];
+  /** One per prompt token (null for the first), with the first output. */
+  readonly promptLogprobs?: readonly (TokenLogprobs | null)[];
+  /** Set on the last output of the request, exactly once. */
+  readonly finish?: Finish;
+}
+
+/** `both`: no disaggregation. */
+export type InstanceType = "both" | "prefill" | "decode";
+
+/**
+ * State of an instance after a scheduling or engine step (behaviour page, section 1). Blocks are KV
+ * blocks of the device pool.
+ */
+export interface InstanceInfo {
+  readonly instanceId: InstanceId;
+  readonly instanceType: InstanceType;
+  /** Milliseconds since the epoch. */
+  readonly timestampMs: number;
+  readonly stepId: number;
+  readonly totalBlocks: number;
+  readonly freeBlocks: number;
+  readonly usedBlocks: number;
+  readonly watermarkBlocks: number;
+  readonly runningRequests: number;
+  readonly waitingRequests: number;
+  /** Requests preempted (swapped or to be recomputed) and not yet running again. */
+  readonly killedRequests: number;
+  /** Fractional: prompt length / block size. */
+  readonly firstWaitingBlocks: number;
+  readonly allWaitingBlocks: number;
+  readonly firstWaitingMs: number;
+  readonly lastRunningBlocks: number;
+  readonly lastStepKind: "prefill" | "decode" | "idle";
+  readonly lastStepBatchedTokens: number;
+  readonly lastStepLatencyMs: number;
+  readonly runningSequenceLengths: readonly number[];
+  readonly finishedRequestIds: readonly RequestId[];
+}
+
+/** What an instance tells the manager when it is ready to serve. */
+export interface InstanceRegistration {
+  readonly instanceId: InstanceId;
+  readonly instanceType: InstanceType;
+  /** Bus address at which the instance serves. */
+  readonly address: string;
+  readonly pid: number;
+  readonly model: string;
+  /** What executes: "cpu (avx512bf16, 2 threads)", "null", ... */
+  readonly executor: string;
+  readonly dtype: string;
+  readonly blockSize: number;
+  readonly totalBlocks: number;
+  readonly swapBlocks: number;
+  /** Longest prompt + output in tokens. */
+  readonly maxModelLen: number;
+}

@@ -1,0 +1,65 @@
+/**
+ * Effective options by the part of the system that reads them: the camel-case names of the
+ * command-line arguments. The argument table (`src/cli`) is the source of names, choices, defaults
+ * and help; its inferred types must satisfy these.
+ */
+
+/** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
+export interface EngineOptions {
+  /** Local directory, hub name in the local cache, or null for the built-in model. */
+  readonly model: string | null;
+  readonly tokenizer: string | null;
+  readonly skipTokenizerInit: boolean;
+  readonly revision: string | null;
+  readonly tokenizerRevision: string | null;
+  readonly downloadDir: string | null;
+  readonly loadFormat: "auto" | "safetensors" | "dummy";
+  readonly dtype: "auto" | "half" | "float16" | "bfloat16" | "float" | "float32";
+  readonly maxModelLen: number | null;
+  readonly blockSize: number;
+  readonly seed: number;
+  /** GiB of host memory for swapped-out blocks. */
+  readonly swapSpace: number;
+  /** Fraction of (free) memory that weights and KV cache may take. */
+  readonly gpuMemoryUtilization: number;
+  readonly numGpuBlocksOverride: number | null;
+  readonly maxNumBatchedTokens: number | null;
+  readonly maxNumSeqs: number;
+  readonly maxLogprobs: number;
+  readonly schedulerDelayFactor: number;
+  readonly preemptionMode: "recompute" | "swap" | null;
+  readonly device: "auto" | "cpu" | "cuda" | "null";
+  /** Threads of the CPU executor of one instance; null divides the cores among the instances. */
+  readonly cpuThreads: number | null;
+  /** CPU kernel set; null picks the fastest the processor has. */
+  readonly cpuKernels: "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
+}
+
+/** Options of the manager. */
+export interface ManagerOptions {
+  readonly initialInstances: number;
+  readonly dispatchPolicy: "balanced" | "load" | "queue" | "rr";
+  /** Seconds between instance info updates. */
+  readonly pollingInterval: number;
+  readonly disableLogRequestsManager: boolean;
+}
+
+/** Options of the API server. */
+export interface ServerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly sslKeyfile: string | null;
+  readonly sslCertfile: string | null;
+  readonly disableLogRequestsServer: boolean;
+  readonly disableLogRequests: boolean;
+  readonly logRequestTimestamps: boolean;
+  readonly maxLogLen: number | null;
+  readonly servedModelName: readonly string[] | null;
+  readonly maxLogprobs: number;
+  /** Requests in the service at once; more are refused with 429. */
+  readonly maxQueuedRequests: number;
+  /** Largest request body. */
+  readonly maxBodyBytes: number;
+  /** Seconds that running requests get to finish after SIGTERM. */
+  readonly shutdownTimeout: number;
+}

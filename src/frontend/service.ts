@@ -1,0 +1,113 @@
+/**
+ * What HTTP routes need of the rest: text or tokens in, text out. Implemented over a tokenizer and a
+ * {@linkcode Cluster}; faked in the routes' tests.
+ */
+import type { FinishReason, SamplingParams } from "../core/messages.ts";
+
+/** The model as clients see it. */
+export interface ServedModel {
+  /** Names under which it is served; the first is the canonical one. */
+  readonly names: readonly string[];
+  readonly maxModelLen: number;
+  /** Seconds since the epoch at which the service started. */
+  readonly createdSeconds: number;
+  readonly vocabSize: number;
+  /** False with `--skip-tokenizer-init`: prompts must be token ids, outputs have no text. */
+  readonly hasTokenizer: boolean;
+  /** False when the model has no chat template: chat requests are refused. */
+  readonly hasChatTemplate: boolean;
+  /** Sampling defaults from generation_config.json. */
+  readonly defaultSampling: Readonly<Partial<SamplingParams>>;
+}
+
+/** How output tokens become text. */
+export interface TextParams {
+  /** Texts that end the output. */
+  readonly stop: readonly string[];
+  readonly includeStopStrInOutput: boolean;
+  readonly skipSpecialTokens: boolean;
+  readonly spacesBetweenSpecialTokens: boolean;
+  readonly detokenize: boolean;
+}
+
+/** One chat message; `content` is text (parts are joined by the route). */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: string;
+  readonly name?: string;
+}
+
+export type Prompt =
+  | { readonly text: string; readonly addSpecialTokens?: boolean }
+  | { readonly tokenIds: readonly number[] }
+  | { readonly messages: readonly ChatMessage[]; readonly addGenerationPrompt: boolean };
+
+/**
+ * Fields of a request's sampling that the client set; the service fills in defaults (vLLM's, or the
+ * model's generation_config.json), resolves seed and end tokens, and bounds `maxTokens` by the
+ * model's length (`maxTokens: null` asks for all that fits).
+ */
+export type RequestedSampling =
+  & Partial<Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds">>
+  & { readonly maxTokens: number | null; readonly seed?: number | null };
+
+export interface TextRequest {
+  readonly requestId: string;
+  readonly prompt: Prompt;
+  readonly sampling: RequestedSampling;
+  readonly text: TextParams;
+}
+
+/** A token's log probability with texts, as the HTTP APIs report it. */
+export interface TextLogprob {
+  readonly tokenId: number;
+  /** Text of the token alone. */
+  readonly token: string;
+  /** UTF-8 bytes of the token; they may be part of a character. */
+  readonly bytes: readonly number[];
+  /** -Infinity when the token was impossible. */
+  readonly logprob: number;
+  readonly rank: number;
+  readonly top: readonly Omit<TextLogprob, "top" | "rank">[];
+  /** Characters of output text before this token. */
+  readonly textOffset: number;
+}
+
+/** A piece of output; pieces arrive in order, the last has `finish`. */
+export interface TextOutput {
+  /** New text; whole characters only, stop strings already cut. May be empty. */
+  readonly text: string;
+  readonly tokenIds: readonly number[];
+  readonly logprobs?: readonly TextLogprob[];
+  /** With the first output, when prompt log probabilities were asked for. */
+  readonly promptLogprobs?: readonly (TextLogprob | null)[];
+  readonly finish?: {
+    readonly reason: FinishReason;
+    /** Stop string or stop token that ended it; null for end-of-sequence and other reasons. */
+    readonly stopReason: string | number | null;
+    /** With reason `error`. */
+    readonly message?: string;
+  };
+}
+
+/** An accepted request. */
+export interface TextHandle {
+  readonly promptTokenIds: readonly number[];
+  /** Text of the prompt, for `echo`: as given, rendered from the chat, or decoded from tokens. */
+  readonly promptText: string;
+  /** Stops the request; its sink is not called again. Idempotent. */
+  abort(): void;
+}
+
+export interface TextService {
+  readonly model: ServedModel;
+  isReady(): boolean;
+  /**
+   * Accepts a request; outputs then arrive at `sink` (never before this resolves). Sinks must be
+   * quick and must not throw.
+   * @throws {RequestError} it can never be served: too long, unknown token, bad parameter
+   * @throws {OverloadedError} queues are full
+   * @throws {UnavailableError} no instance, or stopping
+   */
+  submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle>;
+}

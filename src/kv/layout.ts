@@ -1,0 +1,38 @@
+import { type DType, dtypeBytes } from "../core/dtype.ts";
+
+/**
+ * Shape of a paged KV cache. Block-major: a block holds its tokens' keys and values of all layers in
+ * one contiguous run, so moving a block is one copy. Within a block, layers are contiguous runs of
+ * `layerBytes`, so that a transfer can also go layer by layer.
+ */
+export interface KvLayout {
+  /**
+   * Order inside a layer's run. `cpu-kt`: per KV head K transposed `[headDim][blockSize]`, then
+   * V `[blockSize][headDim]`. Pools exchange blocks only when their layouts are equal.
+   */
+  readonly format: "cpu-kt";
+  readonly dtype: DType;
+  readonly numLayers: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  /** Tokens in a block. */
+  readonly blockSize: number;
+}
+
+/** Bytes of one layer's run inside a block. */
+export function layerBytes(layout: KvLayout): number {
+  return 2 * layout.numKvHeads * layout.headDim * layout.blockSize * dtypeBytes(layout.dtype);
+}
+
+/** Bytes of one block over all layers. */
+export function blockBytes(layout: KvLayout): number {
+  return layout.numLayers * layerBytes(layout);
+}
+
+/** The first field in which two layouts differ, for a handshake's error message; null if equal. */
+export function layoutDifference(a: KvLayout, b: KvLayout): string | null {
+  for (const key of Object.keys(a) as (keyof KvLayout)[]) {
+    if (a[key] !== b[key]) return `${key} is ${a[key]} here and ${b[key]} there`;
+  }
+  return null;
+}
