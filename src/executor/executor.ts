@@ -3,6 +3,7 @@
  * step contains; the executor knows nothing of requests, queues or time.
  */
 import type { SamplingParams, TokenLogprobs } from "../core/messages.ts";
+import type { EngineOptions } from "../core/options.ts";
 import type { KvLayout } from "../kv/layout.ts";
 
 /** What the scheduler needs to know of a loaded executor. */
@@ -99,3 +100,11 @@ export interface LoadProgress {
 }
 
 export type OnProgress = (progress: LoadProgress) => void;
+
+/** Everything needed to load an executor, as data: it crosses to the worker that runs it. */
+export interface ExecutorSpec {
+  readonly kind: "cpu" | "null";
+  readonly options: EngineOptions;
+  /** Instances that share this host: memory fractions and cores are divided by it. */
+  readonly hostShare: number;
+}
