@@ -1,0 +1,31 @@
+/**
+ * Where every process and every worker thread of this program begins. The main thread runs the
+ * command line; a worker is told its role by its name, because an executable has one entry module.
+ */
+
+/** Runs this thread's role. Ends the process when it is the main thread. */
+export async function start(): Promise<void> {
+  switch (workerName()) {
+    case null: {
+      const { main } = await import("./main.ts");
+      Deno.exit(await main(Deno.args));
+      break;
+    }
+    case "role:engine": {
+      const { runEngineWorker } = await import("../executor/worker_host.ts");
+      return runEngineWorker();
+    }
+    case "role:kernel": {
+      const { runKernelWorker } = await import("../../ffi/cpu_kernels/load.ts");
+      return runKernelWorker();
+    }
+    default:
+      throw new Error(`no role is called "${workerName()}"`);
+  }
+}
+
+/** The name given to this worker, or null on the main thread. */
+function workerName(): string | null {
+  const scope = globalThis as { WorkerGlobalScope?: unknown; name?: string };
+  return scope.WorkerGlobalScope === undefined ? null : scope.name ?? "";
+}
