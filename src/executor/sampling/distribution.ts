@@ -1,0 +1,227 @@
+import { LlumnixError } from "../../core/errors.ts";
+import type { TokenLogprobs } from "../../core/messages.ts";
+import { orderedKey, RankSelector } from "./selection.ts";
+
+/** e^-50 of the largest weight: a whole vocabulary of these is below the 53 bits of a draw. */
+const negligibleExponent = 50;
+
+/** exp(-k / 64). */
+const expTable = Float64Array.from(
+  { length: 64 * negligibleExponent + 2 },
+  (_, k) => Math.exp(-k / 64),
+);
+
+/** exp(-x) for 0 <= x < 50 within 1e-15: table and Taylor series; three times as fast as Math.exp. */
+function expMinus(x: number): number {
+  const k = (x * 64 + 0.5) | 0;
+  const r = k / 64 - x;
+  return expTable[k] *
+    (1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120))))));
+}
+
+/**
+ * The distribution over the next token while it is narrowed down. Candidates stay in ascending
+ * order of their ids throughout, so that results depend on the values alone; sums are float64.
+ * One object serves any number of sequences, one after the other.
+ */
+export class Distribution {
+  readonly #vocabSize: number;
+  readonly #values: Float32Array;
+  readonly #bits: Int32Array;
+  readonly #identity: Int32Array;
+  readonly #ids: Int32Array;
+  readonly #weights: Float64Array;
+  readonly #selector: RankSelector;
+  #count = 0;
+  #max = 0;
+  #inverseTemperature = 1;
+  #total = 0;
+
+  constructor(vocabSize: number) {
+    this.#vocabSize = vocabSize;
+    this.#values = new Float32Array(vocabSize);
+    this.#bits = new Int32Array(this.#values.buffer);
+    this.#identity = Int32Array.from({ length: vocabSize }, (_, i) => i);
+    this.#ids = new Int32Array(vocabSize);
+    this.#weights = new Float64Array(vocabSize);
+    this.#selector = new RankSelector(vocabSize);
+  }
+
+  /**
+   * Starts from all tokens.
+   * @param logits [vocab]; -Infinity excludes a token
+   * @throws {LlumnixError} a logit is NaN or +Infinity, or all are -Infinity
+   */
+  load(logits: Float32Array): void {
+    if (logits.length !== this.#vocabSize) {
+      throw new LlumnixError(
+        "internal",
+        `got ${logits.length} logits for a vocabulary of ${this.#vocabSize}`,
+      );
+    }
+    this.#max = logits[argmax(logits)];
+    this.#values.set(logits);
+    this.#ids.set(this.#identity);
+    this.#count = this.#vocabSize;
+  }
+
+  /** Keeps the `k` tokens of the largest values and those equal to the last of them. */
+  keepTopK(k: number): void {
+    if (k >= this.#count) return;
+    const cutKey = orderedKey(this.#bits[this.#ids[this.#rankFromTop(k)]]);
+    this.#keep((_, key) => key >= cutKey);
+  }
+
+  /** Gives the candidates weights exp((value - max) / temperature). Comes before what follows. */
+  weigh(temperature: number): void {
+    const values = this.#values, ids = this.#ids, weights = this.#weights;
+    const max = this.#max, inverse = 1 / temperature;
+    let total = 0;
+    for (let j = 0; j < this.#count; j++) {
+      const exponent = (max - values[ids[j]]) * inverse;
+      const weight = exponent < negligibleExponent ? expMinus(exponent) : 0;
+      weights[j] = weight;
+      total += weight;
+    }
+    this.#inverseTemperature = inverse;
+    this.#total = total;
+  }
+
+  /**
+   * Drops the least likely tokens while their sum is at most 1 - p (vLLM's definition), never the
+   * most likely one.
+   */
+  keepTopP(p: number): void {
+    const limit = (1 - p) * this.#total;
+    const cut = this.#selector.firstAbove(
+      this.#bits,
+      this.#ids,
+      this.#weights,
+      this.#count,
+      limit,
+    );
+    const cutId = this.#ids[cut];
+    const cutKey = orderedKey(this.#bits[cutId]);
+    this.#keep((j, key) => key > cutKey || (key === cutKey && this.#ids[j] <= cutId));
+  }
+
+  /** Drops tokens less likely than `p` times the most likely one. */
+  keepMinP(p: number): void {
+    const weights = this.#weights;
+    this.#keep((j) => weights[j] >= p);
+  }
+
+  /** The token at quantile `u` in [0, 1), candidates in the order of their ids. */
+  draw(u: number): number {
+    const weights = this.#weights, target = u * this.#total;
+    let sum = 0;
+    let last = 0;
+    for (let j = 0; j < this.#count; j++) {
+      if (weights[j] === 0) continue;
+      last = j;
+      sum += weights[j];
+      if (sum > target) break;
+    }
+    return this.#ids[last];
+  }
+
+  /**
+   * Log probability of one token, its rank (1 + tokens strictly more likely) and the `topCount`
+   * most likely tokens. Ends the use of the weights: load again before the next draw.
+   */
+  logprobs(tokenId: number, topCount: number): TokenLogprobs {
+    const value = this.#contains(tokenId) ? this.#values[tokenId] : -Infinity;
+    let rank = 1;
+    for (let j = 0; j < this.#count; j++) {
+      if (this.#values[this.#ids[j]] > value) rank++;
+    }
+    const top = this.#topIds(Math.min(topCount, this.#vocabSize));
+    return {
+      tokenId,
+      logprob: this.#logprob(value),
+      rank,
+      top: top.map((id) => [id, this.#logprob(this.#contains(id) ? this.#values[id] : -Infinity)]),
+    };
+  }
+
+  #logprob(value: number): number | null {
+    if (value === -Infinity) return null;
+    return (value - this.#max) * this.#inverseTemperature - Math.log(this.#total);
+  }
+
+  /** The most likely tokens in order; dropped ones, lowest id first, when there are too few. */
+  #topIds(n: number): number[] {
+    if (n === 0) return [];
+    const kept = Math.min(n, this.#count);
+    const cutId = this.#ids[this.#rankFromTop(kept)];
+    const cutValue = this.#values[cutId];
+    const top: number[] = [];
+    for (let j = 0; j < this.#count; j++) {
+      const id = this.#ids[j], value = this.#values[id];
+      if (value > cutValue || (value === cutValue && id <= cutId)) top.push(id);
+    }
+    // Not a difference: -Infinity minus itself is NaN.
+    top.sort((a, b) =>
+      this.#values[a] === this.#values[b] ? a - b : this.#values[a] > this.#values[b] ? -1 : 1
+    );
+    for (let id = 0; top.length < n; id++) if (!this.#contains(id)) top.push(id);
+    return top;
+  }
+
+  /** Index of the candidate with exactly `n - 1` before it, most likely first. */
+  #rankFromTop(n: number): number {
+    const weights = this.#weights.fill(1, 0, this.#count);
+    return this.#selector.firstAbove(this.#bits, this.#ids, weights, this.#count, this.#count - n);
+  }
+
+  /** Keeps the candidates that pass, with their weights, and sums these again. */
+  #keep(passes: (index: number, key: number) => boolean): void {
+    const ids = this.#ids, weights = this.#weights;
+    let kept = 0;
+    let total = 0;
+    for (let j = 0; j < this.#count; j++) {
+      if (!passes(j, orderedKey(this.#bits[ids[j]]))) continue;
+      ids[kept] = ids[j];
+      weights[kept] = weights[j];
+      total += weights[j];
+      kept++;
+    }
+    this.#count = kept;
+    this.#total = total;
+  }
+
+  #contains(id: number): boolean {
+    if (this.#count === this.#vocabSize) return true;
+    let low = 0, high = this.#count;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#ids[middle] < id) low = middle + 1;
+      else high = middle;
+    }
+    return low < this.#count && this.#ids[low] === id;
+  }
+}
+
+/**
+ * Index of the largest value, the lowest when several are equal.
+ * @throws {LlumnixError} a value is NaN or +Infinity, or all are -Infinity
+ */
+export function argmax(logits: Float32Array): number {
+  let max = -Infinity;
+  let index = -1;
+  for (let i = 0; i < logits.length; i++) {
+    const value = logits[i];
+    // Written so that NaN comes in too.
+    if (value <= max) continue;
+    if (!(value < Infinity)) {
+      throw new LlumnixError(
+        "internal",
+        `logit of token ${i} is ${value}: the model computed garbage; check its weights and dtype`,
+      );
+    }
+    max = value;
+    index = i;
+  }
+  if (index < 0) throw new LlumnixError("internal", "every token is excluded: nothing to choose");
+  return index;
+}
