@@ -87,7 +87,7 @@ function randomParams(random: Random, vocabSize: number): SamplingParams {
     seed: random.below(Number.MAX_SAFE_INTEGER),
     eosTokenIds: vocabSize > 4 ? [token()] : [],
     stopTokenIds: vocabSize > 4 ? [token(), token()] : [],
-    logprobs: random.below(3) === 0 ? null : random.below(Math.min(8, vocabSize + 1)),
+    logprobs: [null, random.below(8), random.below(vocabSize + 5)][random.below(3)],
     promptLogprobs: 3,
   };
 }

@@ -1,9 +1,12 @@
 import { LlumnixError } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/messages.ts";
-import { orderedKey, RankSelector } from "./selection.ts";
+import { largest, RankSelector } from "./selection.ts";
 
 /** e^-50 of the largest weight: a whole vocabulary of these is below the 53 bits of a draw. */
 const negligibleExponent = 50;
+
+/** Up to this many largest values are found by insertion. */
+const insertionLimit = 64;
 
 /** exp(-k / 64). */
 const expTable = Float64Array.from(
@@ -68,8 +71,8 @@ export class Distribution {
   /** Keeps the `k` tokens of the largest values and those equal to the last of them. */
   keepTopK(k: number): void {
     if (k >= this.#count) return;
-    const cutKey = orderedKey(this.#bits[this.#ids[this.#rankFromTop(k)]]);
-    this.#keep((_, key) => key >= cutKey);
+    const last = this.#nthLargest(k);
+    this.#keepFrom(this.#values[last], this.#vocabSize);
   }
 
   /** Gives the candidates weights exp((value - max) / temperature). Comes before what follows. */
@@ -93,22 +96,25 @@ export class Distribution {
    */
   keepTopP(p: number): void {
     const limit = (1 - p) * this.#total;
-    const cut = this.#selector.firstAbove(
-      this.#bits,
-      this.#ids,
-      this.#weights,
-      this.#count,
-      limit,
-    );
-    const cutId = this.#ids[cut];
-    const cutKey = orderedKey(this.#bits[cutId]);
-    this.#keep((j, key) => key > cutKey || (key === cutKey && this.#ids[j] <= cutId));
+    const last = this.#ids[
+      this.#selector.firstAbove(this.#bits, this.#ids, this.#weights, this.#count, limit)
+    ];
+    this.#keepFrom(this.#values[last], last);
   }
 
   /** Drops tokens less likely than `p` times the most likely one. */
   keepMinP(p: number): void {
-    const weights = this.#weights;
-    this.#keep((j) => weights[j] >= p);
+    const ids = this.#ids, weights = this.#weights;
+    let kept = 0;
+    let total = 0;
+    for (let j = 0; j < this.#count; j++) {
+      if (weights[j] < p) continue;
+      ids[kept] = ids[j];
+      weights[kept++] = weights[j];
+      total += weights[j];
+    }
+    this.#count = kept;
+    this.#total = total;
   }
 
   /** The token at quantile `u` in [0, 1), candidates in the order of their ids. */
@@ -151,40 +157,45 @@ export class Distribution {
 
   /** The most likely tokens in order; dropped ones, lowest id first, when there are too few. */
   #topIds(n: number): number[] {
-    if (n === 0) return [];
-    const kept = Math.min(n, this.#count);
-    const cutId = this.#ids[this.#rankFromTop(kept)];
-    const cutValue = this.#values[cutId];
-    const top: number[] = [];
-    for (let j = 0; j < this.#count; j++) {
-      const id = this.#ids[j], value = this.#values[id];
-      if (value > cutValue || (value === cutValue && id <= cutId)) top.push(id);
-    }
-    // Not a difference: -Infinity minus itself is NaN.
-    top.sort((a, b) =>
-      this.#values[a] === this.#values[b] ? a - b : this.#values[a] > this.#values[b] ? -1 : 1
-    );
+    const top = this.#largest(Math.min(n, this.#count));
     for (let id = 0; top.length < n; id++) if (!this.#contains(id)) top.push(id);
     return top;
   }
 
-  /** Index of the candidate with exactly `n - 1` before it, most likely first. */
-  #rankFromTop(n: number): number {
-    const weights = this.#weights.fill(1, 0, this.#count);
-    return this.#selector.firstAbove(this.#bits, this.#ids, weights, this.#count, this.#count - n);
+  /** The `n` candidates of the largest values in order, equal values by id. */
+  #largest(n: number): number[] {
+    if (n <= insertionLimit) return [...largest(this.#values, this.#ids, this.#count, n)];
+    const values = this.#values, last = this.#nthLargest(n);
+    const top: number[] = [];
+    for (let j = 0; j < this.#count; j++) {
+      const id = this.#ids[j];
+      if (values[id] > values[last] || (values[id] === values[last] && id <= last)) top.push(id);
+    }
+    // Not a difference: -Infinity minus itself is NaN.
+    return top.sort((a, b) => values[a] === values[b] ? a - b : values[a] > values[b] ? -1 : 1);
   }
 
-  /** Keeps the candidates that pass, with their weights, and sums these again. */
-  #keep(passes: (index: number, key: number) => boolean): void {
-    const ids = this.#ids, weights = this.#weights;
+  /** The last of {@linkcode #largest}. */
+  #nthLargest(n: number): number {
+    if (n <= insertionLimit) return largest(this.#values, this.#ids, this.#count, n)[n - 1];
+    const weights = this.#weights.fill(1, 0, this.#count);
+    const limit = this.#count - n;
+    return this.#ids[
+      this.#selector.firstAbove(this.#bits, this.#ids, weights, this.#count, limit)
+    ];
+  }
+
+  /** Keeps candidates above `value`, and those equal to it up to the id `lastId`. */
+  #keepFrom(value: number, lastId: number): void {
+    const values = this.#values, ids = this.#ids, weights = this.#weights;
     let kept = 0;
     let total = 0;
     for (let j = 0; j < this.#count; j++) {
-      if (!passes(j, orderedKey(this.#bits[ids[j]]))) continue;
-      ids[kept] = ids[j];
-      weights[kept] = weights[j];
+      const id = ids[j];
+      if (values[id] < value || (values[id] === value && id > lastId)) continue;
+      ids[kept] = id;
+      weights[kept++] = weights[j];
       total += weights[j];
-      kept++;
     }
     this.#count = kept;
     this.#total = total;

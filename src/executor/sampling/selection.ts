@@ -12,9 +12,35 @@ const levels = [
 const negativeZero = 1 << 31;
 
 /** Unsigned 32-bit integer that orders like the (non-NaN) float32 whose bits are given. */
-export function orderedKey(bits: number): number {
+function orderedKey(bits: number): number {
   if (bits === negativeZero) bits = 0;
   return (bits ^ ((bits >> 31) | negativeZero)) >>> 0;
+}
+
+/**
+ * Ids of the `n` largest values in order, equal values by id. By insertion: right while `n` is small,
+ * since few values then get past the n-th best so far.
+ * @param values [vocab]
+ * @param ids [count] candidates, ascending
+ */
+export function largest(
+  values: Float32Array,
+  ids: Int32Array,
+  count: number,
+  n: number,
+): Int32Array {
+  const best = new Int32Array(n);
+  let found = 0;
+  let worst = -Infinity;
+  for (let j = 0; j < count; j++) {
+    const id = ids[j], value = values[id];
+    if (found === n && value <= worst) continue;
+    let place = found < n ? found++ : n - 1;
+    for (; place > 0 && values[best[place - 1]] < value; place--) best[place] = best[place - 1];
+    best[place] = id;
+    worst = values[best[found - 1]];
+  }
+  return best.subarray(0, found);
 }
 
 /** Finds cuts in the order of (value, then descending id). Scratch is reused between calls. */
