@@ -1,0 +1,64 @@
+import { UsageError } from "../core/errors.ts";
+import { blockBytes, type KvLayout } from "./layout.ts";
+
+/** What decides how many blocks an instance has. */
+export interface KvBudget {
+  readonly layout: KvLayout;
+  /** Memory that is free before the weights are loaded. */
+  readonly availableBytes: number;
+  readonly weightBytes: number;
+  /** `--gpu-memory-utilization`: fraction of `availableBytes` that weights and cache may take. */
+  readonly memoryUtilization: number;
+  /** Instances that share the memory. */
+  readonly hostShare: number;
+  /** `--num-gpu-blocks-override` */
+  readonly numBlocksOverride: number | null;
+  /** `--swap-space` in GiB. */
+  readonly swapSpaceGiB: number;
+  readonly maxNumSeqs: number;
+  readonly maxModelLen: number;
+}
+
+export interface KvCapacity {
+  readonly numBlocks: number;
+  readonly numSwapBlocks: number;
+}
+
+/** Room for a scheduler's watermark (1% in vLLM) above the blocks that can be of use. */
+const spareFraction = 0.02;
+
+/**
+ * Blocks of the device pool and of the swap pool. Neither gets more than `maxNumSeqs` sequences of
+ * full length could use.
+ * @throws {UsageError} a sequence of `maxModelLen` tokens would not fit
+ */
+export function planKvCache(budget: KvBudget): KvCapacity {
+  const { layout, maxModelLen } = budget;
+  const blocksPerSequence = Math.ceil(maxModelLen / layout.blockSize);
+  const useful = Math.ceil(budget.maxNumSeqs * blocksPerSequence * (1 + spareFraction)) + 1;
+  const bytes = blockBytes(layout);
+  const cacheBytes = budget.availableBytes * budget.memoryUtilization / budget.hostShare -
+    budget.weightBytes;
+  const affordable = Math.max(0, Math.floor(cacheBytes / bytes));
+  const numBlocks = budget.numBlocksOverride ?? Math.min(useful, affordable);
+  if (numBlocks < blocksPerSequence) throw tooFewBlocks(budget, numBlocks);
+  const swapBlocks = Math.floor(budget.swapSpaceGiB * 2 ** 30 / bytes);
+  return { numBlocks, numSwapBlocks: Math.min(useful, swapBlocks) };
+}
+
+function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
+  const { layout, maxModelLen, numBlocksOverride } = budget;
+  const problem =
+    `The KV cache holds ${numBlocks * layout.blockSize} tokens (${numBlocks} blocks ` +
+    `of ${layout.blockSize}), fewer than one sequence of --max-model-len ${maxModelLen}.`;
+  if (numBlocksOverride !== null) {
+    return new UsageError(`${problem} Raise --num-gpu-blocks-override or lower --max-model-len.`);
+  }
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
+  return new UsageError(
+    `${problem} Free memory: ${gib(budget.availableBytes)} GiB for ${budget.hostShare} ` +
+      `instance(s), weights: ${gib(budget.weightBytes)} GiB each, KV cache of one such sequence: ` +
+      `${gib(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))} GiB. ` +
+      `Lower --max-model-len or the number of instances, or raise --gpu-memory-utilization.`,
+  );
+}

@@ -1,0 +1,191 @@
+import type { DType } from "../core/dtype.ts";
+import { ModelError, UsageError } from "../core/errors.ts";
+import type { SamplingParams } from "../core/messages.ts";
+import type { EngineOptions } from "../core/options.ts";
+import { builtinModel } from "./builtin.ts";
+import { type ModelConfig, parseModelConfig } from "./config.ts";
+import { parseGenerationConfig } from "./generation_config.ts";
+import { locateModel } from "./locate.ts";
+import { RandomWeights } from "./random_weights.ts";
+import type { OpenFile } from "./safetensors.ts";
+import { SafetensorsWeights } from "./safetensors_weights.ts";
+import type { TensorSource } from "./tensor.ts";
+
+/** The options that say which model is served and how. */
+export type ModelOptions = Pick<
+  EngineOptions,
+  "model" | "revision" | "downloadDir" | "loadFormat" | "dtype" | "maxModelLen" | "seed"
+>;
+
+/** A model that was found and whose files make sense together with the options. */
+export interface ResolvedModel {
+  /** As configured, or the built-in model's name. */
+  readonly name: string;
+  /** Where its files are; null for the built-in model. */
+  readonly directory: string | null;
+  readonly config: ModelConfig;
+  /** Tokens that end an output: generation_config.json's, else config.json's. */
+  readonly eosTokenIds: readonly number[];
+  readonly defaultSampling: Readonly<Partial<SamplingParams>>;
+  /** Element type of weights and KV cache. */
+  readonly dtype: DType;
+  /** Longest sequence in tokens, prompt and output. */
+  readonly maxModelLen: number;
+  /** Things the user should know. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Finds the model of the options and reads its configuration; weights are not touched.
+ * @throws {ModelError} not there, not a model, or not supported
+ * @throws {UsageError} the options do not fit the model
+ */
+export function resolveModel(options: ModelOptions): ResolvedModel {
+  const found = options.model === null ? findBuiltin() : findDirectory(options.model, options);
+  const { config } = found;
+  const warnings: string[] = [];
+  if (options.model === null) {
+    warnings.push(
+      `No --model was given: serving the built-in ${found.name}, whose weights are random. ` +
+        `Its output has no meaning.`,
+    );
+  } else if (options.loadFormat === "dummy") {
+    warnings.push("--load-format dummy: the weights are random; the output has no meaning.");
+  }
+  const generation = parseGenerationConfig(found.generationJson, found.generationSource);
+  return {
+    name: found.name,
+    directory: found.directory,
+    config,
+    eosTokenIds: generation.eosTokenIds ?? config.eosTokenIds,
+    defaultSampling: generation.defaultSampling,
+    dtype: resolveDType(options.dtype, config),
+    maxModelLen: resolveMaxModelLen(options.maxModelLen, config, warnings),
+    warnings,
+  };
+}
+
+/**
+ * Opens the weights of a resolved model.
+ * @param open how files are opened: mapped, or {@linkcode openByReading}
+ * @throws {ModelError} no safetensors weights, or damaged ones
+ */
+export function openWeights(
+  model: ResolvedModel,
+  options: ModelOptions,
+  open: OpenFile,
+): TensorSource {
+  if (model.directory === null) return new RandomWeights(model.config, model.dtype, 0);
+  if (options.loadFormat === "dummy") {
+    return new RandomWeights(model.config, model.dtype, options.seed);
+  }
+  return new SafetensorsWeights(model.directory, open);
+}
+
+interface Found {
+  readonly name: string;
+  readonly directory: string | null;
+  readonly config: ModelConfig;
+  readonly generationJson: unknown;
+  readonly generationSource: string;
+}
+
+function findBuiltin(): Found {
+  const { name, config, generationConfig } = builtinModel();
+  return {
+    name,
+    directory: null,
+    config: parseModelConfig(config, `config of ${name}`),
+    generationJson: generationConfig,
+    generationSource: `generation config of ${name}`,
+  };
+}
+
+function findDirectory(name: string, options: ModelOptions): Found {
+  const directory = locateModel(name, options);
+  const configPath = `${directory}/config.json`;
+  const json = readJson(configPath);
+  if (json === undefined) throw notAModel(directory);
+  const generationSource = `${directory}/generation_config.json`;
+  return {
+    name,
+    directory,
+    config: parseModelConfig(json, configPath),
+    generationJson: readJson(generationSource) ?? {},
+    generationSource,
+  };
+}
+
+/** Content of a JSON file; undefined when there is none. */
+function readJson(path: string): unknown {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return undefined;
+    throw error;
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ModelError(`${path} is not JSON: ${(error as Error).message}.`);
+  }
+}
+
+function notAModel(directory: string): ModelError {
+  const names = [...Deno.readDirSync(directory)].map((entry) => entry.name).sort();
+  const listed = names.slice(0, 5).join(", ") + (names.length > 5 ? ", ..." : "");
+  return new ModelError(
+    `${directory} is not a model: it has no config.json (it holds: ${listed || "nothing"}). ` +
+      `Expected a directory in Hugging Face layout: config.json, *.safetensors, tokenizer.json.`,
+  );
+}
+
+/**
+ * `auto` is the type in which the model is stored. Unlike vLLM, which serves float32 models in
+ * float16, float32 models stay float32: on a CPU it is the exact mode, and costs no accuracy.
+ */
+function resolveDType(option: ModelOptions["dtype"], config: ModelConfig): DType {
+  switch (option) {
+    case "auto":
+      return config.dtype;
+    case "half":
+      return "float16";
+    case "float":
+      return "float32";
+    default:
+      return option;
+  }
+}
+
+/** Longest sequence that the model supports; linear RoPE scaling stretches it, as in vLLM. */
+function resolveMaxModelLen(
+  option: number | null,
+  config: ModelConfig,
+  warnings: string[],
+): number {
+  const { scaling } = config.rope;
+  const stretch = scaling?.type === "linear" ? scaling.factor : 1;
+  const supported = Math.floor(config.maxPositionEmbeddings * stretch);
+  const window = config.slidingWindow ?? Infinity;
+  if (option !== null && option > supported) {
+    throw new UsageError(
+      `--max-model-len ${option} is more than the ${supported} tokens for which the model is made ` +
+        `(max_position_embeddings in its config.json). Use ${supported} or less.`,
+    );
+  }
+  if (option !== null && option > window) {
+    throw new UsageError(
+      `--max-model-len ${option} is more than the model's sliding window of ${window} tokens, and ` +
+        `attention over a sliding window is not supported. Use ${window} or less.`,
+    );
+  }
+  if (option === null && supported > window) {
+    warnings.push(
+      `The model's sliding window of ${window} tokens is shorter than its ${supported} positions, ` +
+        `and attention over a sliding window is not supported: sequences are limited to ${window} ` +
+        `tokens.`,
+    );
+  }
+  return option ?? Math.min(supported, window);
+}

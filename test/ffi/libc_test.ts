@@ -1,0 +1,26 @@
+import assert from "node:assert/strict";
+import { mapFile } from "../../ffi/libc.ts";
+
+Deno.test("mapFile: ranges read what the file holds", () => {
+  const path = Deno.makeTempFileSync();
+  const content = Uint8Array.from({ length: 10_001 }, (_, i) => i * 7 & 255);
+  Deno.writeFileSync(path, content);
+  const file = mapFile(path);
+  Deno.removeSync(path);
+  assert.ok(file, "this system maps files");
+  assert.equal(file.byteLength, content.length);
+  assert.deepEqual(file.slice(0, content.length), content);
+  assert.deepEqual(file.slice(4097, 5000), content.slice(4097, 9097));
+  assert.deepEqual(file.slice(10_001, 0), new Uint8Array());
+  assert.throws(() => file.slice(9000, 1002), RangeError);
+  file.close();
+  file.close();
+  assert.throws(() => file.slice(0, 1), /closed/);
+});
+
+Deno.test("mapFile: a missing file is an error, an empty one cannot be mapped", () => {
+  assert.throws(() => mapFile("/nowhere/at/all"), Deno.errors.NotFound);
+  const path = Deno.makeTempFileSync();
+  assert.equal(mapFile(path), null);
+  Deno.removeSync(path);
+});
