@@ -1,0 +1,114 @@
+/** Values that are fine alone and contradict each other, or that others override. */
+import { UsageError } from "../../core/errors.ts";
+import { type Settings, toOptions } from "../settings.ts";
+import type { Notice } from "./status.ts";
+import type { ServeOptions } from "./tables.ts";
+
+/** A combination that cannot be served: the reason, or null. */
+type Rule = (options: ServeOptions) => string | null;
+
+const rules: readonly Rule[] = [
+  glooPlacement,
+  emptyTransferType,
+  ratioThresholds,
+  instanceLimits,
+  sslPair,
+  batchedTokens,
+];
+
+/**
+ * Refuses combinations that contradict each other, with Llumnix's or vLLM's reason where it has one.
+ * @throws {UsageError} the first contradiction
+ */
+export function checkCombinations(settings: Settings): void {
+  const options = toOptions<ServeOptions>(settings);
+  for (const rule of rules) {
+    const problem = rule(options);
+    if (problem !== null) throw new UsageError(problem);
+  }
+}
+
+function glooPlacement(options: ServeOptions): string | null {
+  if (options.migrationBackend !== "gloo") return null;
+  if (!options.disableInitInstanceByManager && !options.disableFixedNodeInitInstance) return null;
+  return "When using gloo as migration backend, do not set --disable-init-instance-by-manager " +
+    "and --disable-fixed-node-init-instance.";
+}
+
+function emptyTransferType(options: ServeOptions): string | null {
+  if (options.migrationBackend !== "kvtransfer" || options.migrationBackendTransferType !== "") {
+    return null;
+  }
+  return "When using kvTransfer as migration backend, do not set " +
+    "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.";
+}
+
+function ratioThresholds(options: ServeOptions): string | null {
+  if (options.loadMetric !== "usage_ratio") return null;
+  const thresholds = {
+    "--migrate-out-threshold": options.migrateOutThreshold,
+    "--scale-up-threshold": options.scaleUpThreshold,
+    "--scale-down-threshold": options.scaleDownThreshold,
+  };
+  for (const [name, value] of Object.entries(thresholds)) {
+    if (value > 0 && value <= 1) continue;
+    return `${name} ${value}: with --load-metric usage_ratio it is a fraction of the blocks, ` +
+      "greater than 0 and at most 1 (with remaining_steps it is a number of steps)";
+  }
+  return null;
+}
+
+function instanceLimits(options: ServeOptions): string | null {
+  const { minInstances, maxInstances, initialInstances, enableScaling } = options;
+  if (minInstances > maxInstances) {
+    return `--min-instances ${minInstances} is more than --max-instances ${maxInstances}`;
+  }
+  const isOutside = initialInstances < minInstances || initialInstances > maxInstances;
+  if (!enableScaling || !isOutside) return null;
+  return `--initial-instances ${initialInstances} is outside --min-instances ${minInstances} to ` +
+    `--max-instances ${maxInstances}, between which --enable-scaling keeps the service`;
+}
+
+function sslPair({ sslKeyfile, sslCertfile }: ServeOptions): string | null {
+  if ((sslKeyfile === null) === (sslCertfile === null)) return null;
+  const [given, missing] = sslKeyfile === null
+    ? ["--ssl-certfile", "--ssl-keyfile"]
+    : ["--ssl-keyfile", "--ssl-certfile"];
+  return `${given} needs ${missing}: HTTPS takes a key and its certificate`;
+}
+
+/** vLLM 0.4.2, `SchedulerConfig._verify_args`. The model's own length is checked when it is known. */
+function batchedTokens(options: ServeOptions): string | null {
+  const { maxNumBatchedTokens, maxNumSeqs, maxModelLen } = options;
+  if (maxNumBatchedTokens === null) return null;
+  if (maxModelLen !== null && maxNumBatchedTokens < maxModelLen) {
+    return `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-model-len ` +
+      `${maxModelLen}: longer prompts could never run. Increase the one or decrease the other.`;
+  }
+  if (maxNumBatchedTokens < maxNumSeqs) {
+    return `--max-num-batched-tokens ${maxNumBatchedTokens} is less than --max-num-seqs ` +
+      `${maxNumSeqs}: every sequence of a step takes a token at least. Increase the one or ` +
+      "decrease the other.";
+  }
+  return null;
+}
+
+/** Where what is in force differs from what is written. */
+export function policiesInForce(settings: Settings): Notice[] {
+  const options = toOptions<ServeOptions>(settings);
+  const notices: Notice[] = [];
+  if (options.dispatchPolicy === "load") {
+    const message = "--dispatch-policy load is not available yet: requests are dispatched round " +
+      "robin (rr)";
+    notices.push({ severity: "info", message });
+  }
+  const pairPolicy = options.pairMigrationPolicy;
+  const isChosen = options.enableMigration ||
+    settings.get("pair-migration-policy")!.source.kind !== "default";
+  if (isChosen && !options.enableDefrag && pairPolicy !== "balanced") {
+    const message = `--pair-migration-policy ${pairPolicy} needs --enable-defrag; the policy in ` +
+      "force is balanced";
+    notices.push({ severity: "info", message });
+  }
+  return notices;
+}

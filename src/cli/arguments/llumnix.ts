@@ -1,0 +1,212 @@
+/** Llumnix's own arguments, in the order and with the words of its argument page. */
+import {
+  type ArgumentTable,
+  boolean,
+  choice,
+  flag,
+  integer,
+  later,
+  number,
+  text,
+} from "./argument.ts";
+
+export const llumnixArguments = {
+  "config-file": text({
+    default: null,
+    section: null,
+    help: "Path to config file.",
+  }),
+  "disable-fixed-node-init-instance": flag({
+    status: later,
+    help: "Disable fixing the placement of instance to current node.",
+  }),
+  "disable-init-instance-by-manager": flag({
+    status: later,
+    help: "Disable initializing instance by manager.",
+  }),
+  "initial-instances": integer({
+    default: 1,
+    min: 1,
+    help: "Number of instances created at initialization.",
+  }),
+  "load-metric": choice({
+    choices: ["remaining_steps", "usage_ratio"],
+    default: "remaining_steps",
+    status: later,
+    help: "Instance load metric.",
+  }),
+  "polling-interval": number({
+    default: 0.05,
+    above: 0,
+    help: "Time interval(s) to update instance info and pair migration.",
+  }),
+  "dispatch-policy": choice({
+    choices: ["balanced", "load", "queue", "rr"],
+    default: "load",
+    laterChoices: ["balanced", "queue"],
+    help: "Request dispatch policy. For now `load` dispatches round robin, as `rr` does.",
+  }),
+  "enable-migration": flag({
+    status: later,
+    help: "Enable migrate requests between instances.",
+  }),
+  "pair-migration-frequency": integer({
+    default: 1,
+    min: 1,
+    status: later,
+    help: "Pair migration frequency: every so many updates of instance info.",
+  }),
+  "pair-migration-policy": choice({
+    choices: ["balanced", "defrag_constrained", "defrag_relaxed"],
+    default: "defrag_constrained",
+    status: later,
+    help: "Pair migration policy. Without --enable-defrag it is `balanced`, whatever is set here.",
+  }),
+  "migrate-out-threshold": number({
+    default: 3,
+    status: later,
+    help: "Migrate out instance load threshold. With --load-metric usage_ratio a fraction in " +
+      "(0, 1], 0.85 when left unset.",
+  }),
+  "request-migration-policy": choice({
+    choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
+    default: "SR",
+    status: later,
+    help: "Request migration policy: last come running, shortest running, longest running, first " +
+      "come waiting, first come waiting then shortest running.",
+  }),
+  "enable-defrag": boolean({
+    default: false,
+    status: later,
+    help: "Enable defragmentation through migration based on virtual usage: true, false, 1 or 0.",
+  }),
+  "enable-scaling": flag({
+    status: later,
+    help: "Enable auto scaling.",
+  }),
+  "min-instances": integer({
+    default: 1,
+    min: 1,
+    status: later,
+    help: "Minimum number of instances.",
+  }),
+  "max-instances": integer({
+    default: 1,
+    min: 1,
+    status: later,
+    help: "Maximum number of instances.",
+  }),
+  "scaling-interval": number({
+    default: 10,
+    above: 0,
+    status: later,
+    help: "Interval time of check scaling, in seconds.",
+  }),
+  "scaling-policy": choice({
+    choices: ["max_load", "avg_load"],
+    default: "avg_load",
+    status: later,
+    help: "Scaling policy.",
+  }),
+  "scale-up-threshold": number({
+    default: 10,
+    status: later,
+    help: "Scale up threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.85 when " +
+      "left unset.",
+  }),
+  "scale-down-threshold": number({
+    default: 60,
+    status: later,
+    help: "Scale down threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.3 when " +
+      "left unset.",
+  }),
+  "disable-log-requests-manager": flag({
+    help: "Disable logging requests in manager.",
+  }),
+  "log-instance-info": flag({
+    status: later,
+    help: "Enable logging instance info, to LOG_FILENAME_instance.csv.",
+  }),
+  "log-filename": text({
+    default: "server.log",
+    help: "Log filename.",
+  }),
+  "profiling-result-file-path": text({
+    default: "",
+    status: later,
+    help: "Profiling result file path: run instances on that profile instead of a device.",
+  }),
+  "gpu-type": text({
+    default: "a10",
+    status: later,
+    help: "GPU type specified when using simulator.",
+  }),
+  "migration-backend": choice({
+    choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
+    default: "gloo",
+    status: later,
+    help: "Communication backend of migration. There is one engine here and every backend is for " +
+      "it: the reference's split between vllm and bladellm has no counterpart.",
+  }),
+  "migration-buffer-blocks": integer({
+    default: 512,
+    min: 1,
+    status: later,
+    help: "Number of buffer blocks in migration.",
+  }),
+  "migration-backend-transfer-type": choice({
+    choices: ["cuda_ipc", "rdma", ""],
+    default: "rdma",
+    status: later,
+    help: "Transfer type for migration backend kvTransfer. Empty only with the other backends.",
+  }),
+  "migration-backend-kvtransfer-naming-url": text({
+    default: "file:/tmp/llumnix/naming/",
+    status: later,
+    help: "URL of naming server for kvtransfer migration backend.",
+  }),
+  "migration-backend-server-address": text({
+    default: "127.0.0.1:50051",
+    status: later,
+    help: "Address of grpc server for migration backend.",
+  }),
+  "migration-backend-init-timeout": number({
+    default: 10,
+    above: 0,
+    status: later,
+    help: "Timeout(s) for initializing migration backend.",
+  }),
+  "migration-num-layers": integer({
+    default: 1,
+    min: 1,
+    status: later,
+    help: "Number of kv-cache layers to transfer in each round during migration.",
+  }),
+  "last-stage-max-blocks": integer({
+    default: 4,
+    min: 1,
+    status: later,
+    help: "If the number of remaining blocks < last_stage_max_blocks, do last stage migration.",
+  }),
+  "max-stages": integer({
+    default: 3,
+    min: 1,
+    status: later,
+    help: "Drop migration if the number of stages > max_stages.",
+  }),
+  "enable-pd-disagg": flag({
+    status: later,
+    help: "Enable prefill decoding disaggregation.",
+  }),
+  "num-dispatch-instances": integer({
+    default: null,
+    min: 1,
+    defaultText: "no limit",
+    status: later,
+    help: "Number of available instances for dispatch.",
+  }),
+  "log-request-timestamps": flag({
+    section: "SERVER",
+    help: "Enable logging request timestamps.",
+  }),
+} satisfies ArgumentTable;

@@ -1,0 +1,95 @@
+/** Arguments of the API server, of this program alone, and of the internal `instance` command. */
+import { type ArgumentTable, choice, flag, integer, number, size, text } from "./argument.ts";
+
+export const serverArguments = {
+  "host": text({ default: "localhost", help: "Host name or address to listen on." }),
+  "port": integer({
+    default: 8000,
+    min: 0,
+    max: 65535,
+    help: "Port to listen on; 0 takes a free one.",
+  }),
+  "ssl-keyfile": text({ default: null, help: "PEM file with the key for HTTPS." }),
+  "ssl-certfile": text({ default: null, help: "PEM file with the certificate for HTTPS." }),
+  "disable-log-requests-server": flag({ help: "Disable logging requests in server." }),
+} satisfies ArgumentTable;
+
+/** Options of this program that concern an instance. */
+export const engineExtras = {
+  "preemption-mode": choice({
+    choices: ["recompute", "swap"],
+    default: null,
+    defaultText: "recompute",
+    section: "ENGINE",
+    help: "What becomes of a sequence that must give up its blocks: computed again, or swapped " +
+      "to host memory.",
+  }),
+  "cpu-threads": integer({
+    default: null,
+    min: 1,
+    max: 1024,
+    defaultText: "the cores divided among the instances",
+    section: "ENGINE",
+    help: "Threads of the CPU executor of one instance.",
+  }),
+  "cpu-kernels": choice({
+    choices: ["avx512bf16", "avx512", "avx2", "neon", "wasm"],
+    default: null,
+    defaultText: "the fastest that the processor has",
+    section: "ENGINE",
+    help: "Kernel set of the CPU executor.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program that concern the service. */
+export const serverExtras = {
+  "max-queued-requests": integer({
+    default: 1024,
+    min: 1,
+    section: "SERVER",
+    help: "Requests in the service at once; more are refused with HTTP 429.",
+  }),
+  "max-body-bytes": size({
+    default: 4 * 1024 * 1024,
+    min: 1,
+    max: 1024 ** 3,
+    defaultText: "4MiB",
+    section: "SERVER",
+    help: "Largest request body, in bytes or with a unit (4MiB, 500kB).",
+  }),
+  "shutdown-timeout": number({
+    default: 30,
+    min: 0,
+    section: "SERVER",
+    help: "Seconds that running requests get to finish after SIGTERM.",
+  }),
+  "print-config": flag({
+    section: null,
+    help: "Print each argument's effective value and where it comes from, and exit.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program that every process takes. */
+export const processExtras = {
+  "log-level": choice({
+    choices: ["debug", "info", "warning", "error"],
+    default: "info",
+    section: "SERVER",
+    help: "Least severe messages that are logged.",
+  }),
+} satisfies ArgumentTable;
+
+export const instanceArguments = {
+  "instance-id": text({ default: null, section: null, help: "Id of this instance." }),
+  "manager-address": text({
+    default: null,
+    section: null,
+    help: "Address of the manager's bus, to which the instance connects.",
+  }),
+  "host-share": integer({
+    default: 1,
+    min: 1,
+    section: null,
+    help: "Instances that share this host: memory and cores are divided by it.",
+  }),
+} satisfies ArgumentTable;

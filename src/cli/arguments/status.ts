@@ -1,0 +1,69 @@
+/** Arguments that are refused or have no effect: at start, and what help says of them. */
+import { UsageError } from "../../core/errors.ts";
+import type { Settings } from "../settings.ts";
+import type { Argument } from "./argument.ts";
+import type { ArgumentIndex, Entry } from "./index.ts";
+import { shown } from "./values.ts";
+
+/** Something to tell the user before the start goes on. */
+export interface Notice {
+  readonly severity: "warning" | "info";
+  readonly message: string;
+}
+
+/**
+ * Refuses arguments that this program does not have (yet).
+ * @returns warnings for arguments that have no effect
+ * @throws {UsageError} the first refusal
+ */
+export function checkStatus(index: ArgumentIndex, settings: Settings): Notice[] {
+  const notices: Notice[] = [];
+  for (const entry of index.entries) {
+    const { value, source } = settings.get(entry.name)!;
+    if (source.kind === "default" || value === entry.argument.default) continue;
+    const written = describe(entry, settings);
+    const reason = refusal(entry.argument, value);
+    if (reason !== null) throw new UsageError(`${written} is ${reason}`);
+    if (entry.argument.status.kind === "accepted") {
+      const message = `${written} has no effect: ${entry.argument.status.reason}`;
+      notices.push({ severity: "warning", message });
+    }
+  }
+  return notices;
+}
+
+/** Why a value other than the default cannot be served, or null. */
+function refusal(argument: Argument, value: unknown): string | null {
+  const { status, refusedChoices, laterChoices } = argument;
+  const text = String(value);
+  if (Object.hasOwn(refusedChoices, text)) return `not supported: ${refusedChoices[text]}`;
+  if (status.kind === "refused") return `not supported: ${status.reason}`;
+  if (status.kind !== "later" && !laterChoices.includes(value as string | number)) return null;
+  return `not available yet; leave it at its default (${shownValue(argument.default)})`;
+}
+
+function shownValue(value: unknown): string {
+  if (typeof value === "boolean") return value ? "on" : "off";
+  return value === null ? "unset" : shown(value);
+}
+
+/** A setting as the user wrote it: `--device neuron`, or `ENGINE.DEVICE: neuron in FILE`. */
+function describe({ name, argument }: Entry, settings: Settings): string {
+  const { value, source } = settings.get(name)!;
+  if (source.kind === "file") return `${source.key}: ${shown(value)} in ${source.path}`;
+  return argument.kind === "flag" ? `--${name}` : `--${name} ${shown(value)}`;
+}
+
+/** Help's word on an argument or some of its choices not doing what they say; empty when all works. */
+export function statusText({ status, refusedChoices, laterChoices }: Argument): string {
+  const sentences: string[] = [];
+  if (status.kind === "later") sentences.push("Not available yet.");
+  if (status.kind === "refused") sentences.push(`Refused: ${status.reason}.`);
+  if (status.kind === "accepted") sentences.push(`No effect: ${status.reason}.`);
+  if (laterChoices.length > 0) sentences.push(`Not available yet: ${laterChoices.join(", ")}.`);
+  for (const reason of new Set(Object.values(refusedChoices))) {
+    const names = Object.keys(refusedChoices).filter((name) => refusedChoices[name] === reason);
+    sentences.push(`Refused: ${names.join(", ")} (${reason}).`);
+  }
+  return sentences.join(" ");
+}

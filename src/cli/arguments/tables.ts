@@ -1,0 +1,67 @@
+/** The commands' argument tables and the types of their effective options. */
+import type { EngineOptions, ManagerOptions, ServerOptions } from "../../core/options.ts";
+import type { ArgumentTable, OptionsOf, Section } from "./argument.ts";
+import { llumnixArguments } from "./llumnix.ts";
+import {
+  engineExtras,
+  instanceArguments,
+  processExtras,
+  serverArguments,
+  serverExtras,
+} from "./program.ts";
+import { vllmArguments } from "./vllm.ts";
+
+/** Arguments under one heading. */
+export interface Group {
+  readonly title: string;
+  readonly section: Section;
+  readonly table: ArgumentTable;
+}
+
+const programTitle = "Options of this program";
+
+/** The arguments of `serve`, as help shows them. */
+export const serveGroups: readonly Group[] = [
+  { title: "Llumnix arguments", section: "MANAGER", table: llumnixArguments },
+  { title: "Server arguments", section: "SERVER", table: serverArguments },
+  { title: "vLLM engine arguments", section: "ENGINE", table: vllmArguments },
+  {
+    title: programTitle,
+    section: "SERVER",
+    table: { ...engineExtras, ...serverExtras, ...processExtras },
+  },
+];
+
+/** The arguments of the internal command `instance`. */
+export const instanceGroups: readonly Group[] = [
+  { title: "Instance arguments", section: "ENGINE", table: instanceArguments },
+  { title: "vLLM engine arguments", section: "ENGINE", table: vllmArguments },
+  { title: programTitle, section: "ENGINE", table: { ...engineExtras, ...processExtras } },
+];
+
+/** Arguments that a serving process hands on to the instances that it starts. */
+export const engineTable: ArgumentTable = { ...vllmArguments, ...engineExtras };
+
+type EngineTable = typeof vllmArguments & typeof engineExtras;
+
+/** Effective options of `llumnix serve`. */
+export type ServeOptions = OptionsOf<
+  & typeof llumnixArguments
+  & typeof serverArguments
+  & EngineTable
+  & typeof serverExtras
+  & typeof processExtras
+>;
+
+/** Effective options of the internal `llumnix instance`; the two that it cannot do without are set. */
+export type InstanceOptions =
+  & OptionsOf<EngineTable & typeof instanceArguments & typeof processExtras>
+  & { readonly instanceId: string; readonly managerAddress: string };
+
+type Satisfies<Contract, Options extends Contract> = Options;
+
+/** Fails to compile when the tables no longer give what the rest of the program reads. */
+export type CheckedOptions = [
+  Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
+  Satisfies<EngineOptions, InstanceOptions>,
+];

@@ -1,0 +1,319 @@
+/** vLLM 0.4.2's engine arguments, in the order of the reference page. */
+import {
+  accepted,
+  type ArgumentTable,
+  choice,
+  flag,
+  integer,
+  json,
+  later,
+  list,
+  number,
+  refused,
+  text,
+} from "./argument.ts";
+
+const noRay = accepted("there is no Ray here; instances are processes of this program");
+const noLora = refused("Llumnix does not support multi-LoRA serving");
+const noVision = refused("vision models are not supported");
+const noSpeculation = refused("Llumnix does not support speculative decoding");
+const noTokenizerPool = accepted("the API server tokenizes by itself, without a pool");
+
+export const vllmArguments = {
+  "model": text({
+    default: null,
+    defaultText: "the built-in tiny model",
+    help:
+      "Model to serve: a local directory in Hugging Face layout, or a hub name that is looked " +
+      "up in the local Hugging Face cache. Nothing is downloaded.",
+  }),
+  "served-model-name": list({
+    default: null,
+    defaultText: "the value of --model",
+    help: "Names under which the HTTP API serves the model; the first is the one in its answers.",
+  }),
+  "tokenizer": text({
+    default: null,
+    defaultText: "the value of --model",
+    help: "Tokenizer to use: a directory or a hub name, as for --model.",
+  }),
+  "skip-tokenizer-init": flag({
+    help: "Do without tokenizer and detokenizer: prompts must be token ids.",
+  }),
+  "revision": text({
+    default: null,
+    help: "Revision of the model in the local Hugging Face cache: branch, tag or commit.",
+  }),
+  "code-revision": text({
+    default: null,
+    help: "Revision of the model's code. Models' own code is never run; taken for compatibility.",
+  }),
+  "tokenizer-revision": text({
+    default: null,
+    help: "Revision of the tokenizer in the local Hugging Face cache.",
+  }),
+  "tokenizer-mode": choice({
+    choices: ["auto", "slow"],
+    default: "auto",
+    status: accepted("there is one tokenizer implementation"),
+    help: "Tokenizer implementation.",
+  }),
+  "trust-remote-code": flag({
+    status: accepted("code that comes with a model is never run"),
+    help: "Trust code that comes with the model.",
+  }),
+  "download-dir": text({
+    default: null,
+    defaultText: "the Hugging Face cache",
+    help: "Directory of the local cache in which hub names are looked up.",
+  }),
+  "load-format": choice({
+    choices: ["auto", "pt", "safetensors", "npcache", "dummy", "tensorizer"],
+    default: "auto",
+    refusedChoices: {
+      pt: "weights are read from safetensors files only",
+      npcache: "weights are read from safetensors files only",
+      tensorizer: "weights are read from safetensors files only",
+    },
+    help: "Format of the weights. `dummy` makes random ones from --seed.",
+  }),
+  "dtype": choice({
+    choices: ["auto", "half", "float16", "bfloat16", "float", "float32"],
+    default: "auto",
+    help: "Type of weights and activations. `auto` is the model's own.",
+  }),
+  "kv-cache-dtype": choice({
+    choices: ["auto", "fp8"],
+    default: "auto",
+    laterChoices: ["fp8"],
+    help: "Type of the KV cache. `auto` is the type of the model.",
+  }),
+  "quantization-param-path": text({
+    default: null,
+    status: refused("scaling factors are for FP8 KV caches, which are not supported"),
+    help: "File with scaling factors of an FP8 KV cache.",
+  }),
+  "max-model-len": integer({
+    default: null,
+    min: 1,
+    defaultText: "from the model's config",
+    help: "Longest sequence in tokens, prompt and output together.",
+  }),
+  "guided-decoding-backend": choice({
+    choices: ["outlines", "lm-format-enforcer"],
+    default: "outlines",
+    status: accepted("guided decoding is not offered"),
+    help: "Engine of guided decoding.",
+  }),
+  "worker-use-ray": flag({ status: noRay, help: "Use Ray for the workers of an instance." }),
+  "pipeline-parallel-size": integer({
+    default: 1,
+    min: 1,
+    aliases: ["-pp"],
+    status: later,
+    help: "Pipeline stages of an instance.",
+  }),
+  "tensor-parallel-size": integer({
+    default: 1,
+    min: 1,
+    aliases: ["-tp"],
+    status: later,
+    help: "Tensor parallel ranks of an instance.",
+  }),
+  "max-parallel-loading-workers": integer({
+    default: null,
+    min: 1,
+    status: accepted("an instance loads its weights by mapping them"),
+    help: "Workers that load weights at the same time.",
+  }),
+  "ray-workers-use-nsight": flag({ status: noRay, help: "Profile Ray workers with nsight." }),
+  "block-size": choice({
+    choices: [8, 16, 32],
+    default: 16,
+    help: "Tokens in a block of the KV cache.",
+  }),
+  "enable-prefix-caching": flag({
+    status: refused("Llumnix does not support automatic prefix caching"),
+    help: "Reuse the KV cache of common prefixes.",
+  }),
+  "use-v2-block-manager": flag({
+    status: refused("Llumnix does not support speculative decoding, which it is for"),
+    help: "Use BlockSpaceManagerV2.",
+  }),
+  "num-lookahead-slots": integer({
+    default: 0,
+    min: 0,
+    status: refused("lookahead slots are for speculative decoding, which is not supported"),
+    help: "Slots kept free for speculative decoding.",
+  }),
+  "seed": integer({
+    default: 0,
+    min: 0,
+    help: "Seed of everything random.",
+  }),
+  "swap-space": number({
+    default: 4,
+    min: 0,
+    help: "Host memory of each instance for swapped-out blocks, in GiB.",
+  }),
+  "gpu-memory-utilization": number({
+    default: 0.9,
+    above: 0,
+    max: 1,
+    help: "Fraction of memory that weights and KV cache may take, from 0 to 1. On a CPU, of the " +
+      "memory that is free at start.",
+  }),
+  "num-gpu-blocks-override": integer({
+    default: null,
+    min: 1,
+    defaultText: "as many as fit",
+    help: "Blocks of the KV cache, whatever memory there is.",
+  }),
+  "max-num-batched-tokens": integer({
+    default: null,
+    min: 1,
+    defaultText: "the larger of 2048 and the model length",
+    help: "Most tokens in one step.",
+  }),
+  "max-num-seqs": integer({
+    default: 256,
+    min: 1,
+    help: "Most sequences in one step.",
+  }),
+  "max-logprobs": integer({
+    default: 5,
+    min: 0,
+    help: "Most log probabilities that a request may ask for per token.",
+  }),
+  "disable-log-stats": flag({ help: "Do not log statistics." }),
+  "quantization": choice({
+    choices: ["aqlm", "awq", "fp8", "gptq", "squeezellm", "gptq_marlin", "marlin"],
+    default: null,
+    aliases: ["-q"],
+    status: later,
+    help: "Method with which the weights are quantized.",
+  }),
+  "enforce-eager": flag({ help: "Never use CUDA graphs." }),
+  "max-seq-len-to-capture": integer({
+    default: 8192,
+    min: 1,
+    aliases: ["--max-context-len-to-capture"],
+    help: "Longest sequence in tokens that CUDA graphs cover; longer ones run eagerly. " +
+      "--max-context-len-to-capture is its deprecated name.",
+  }),
+  "disable-custom-all-reduce": flag({
+    status: accepted("there is one implementation of all-reduce"),
+    help: "Do not use vLLM's own all-reduce.",
+  }),
+  "tokenizer-pool-size": integer({
+    default: 0,
+    min: 0,
+    status: noTokenizerPool,
+    help: "Size of the pool for asynchronous tokenization.",
+  }),
+  "tokenizer-pool-type": text({
+    default: "ray",
+    status: noTokenizerPool,
+    help: "Kind of the tokenizer pool.",
+  }),
+  "tokenizer-pool-extra-config": json({
+    default: null,
+    status: noTokenizerPool,
+    help: "Further configuration of the tokenizer pool, as JSON.",
+  }),
+  "enable-lora": flag({ status: noLora, help: "Serve LoRA adapters." }),
+  "max-loras": integer({
+    default: 1,
+    min: 1,
+    status: noLora,
+    help: "Most LoRA adapters in one batch.",
+  }),
+  "max-lora-rank": integer({ default: 16, min: 1, status: noLora, help: "Largest LoRA rank." }),
+  "lora-extra-vocab-size": integer({
+    default: 256,
+    min: 0,
+    status: noLora,
+    help: "Largest vocabulary that a LoRA adapter may add.",
+  }),
+  "lora-dtype": choice({
+    choices: ["auto", "float16", "bfloat16", "float32"],
+    default: "auto",
+    status: noLora,
+    help: "Type of LoRA adapters.",
+  }),
+  "max-cpu-loras": integer({
+    default: null,
+    min: 1,
+    status: noLora,
+    help: "Most LoRA adapters in host memory.",
+  }),
+  "fully-sharded-loras": flag({ status: noLora, help: "Shard LoRA adapters fully." }),
+  "device": choice({
+    choices: ["auto", "cuda", "neuron", "cpu"],
+    default: "auto",
+    refusedChoices: {
+      neuron: "Llumnix supports cuda devices, and this program the CPU besides",
+    },
+    laterChoices: ["cuda"],
+    extraChoices: {
+      null: "an executor that does no arithmetic, for benchmarks of the server",
+    },
+    help: "Device of the instances. `auto` takes CUDA where a usable GPU is found, else the CPU; " +
+      "for now it is the CPU. `null` is an executor that does no arithmetic, for benchmarks of " +
+      "the server.",
+  }),
+  "image-input-type": text({ default: null, status: noVision, help: "Kind of image input." }),
+  "image-token-id": integer({ default: null, status: noVision, help: "Token id of an image." }),
+  "image-input-shape": text({ default: null, status: noVision, help: "Largest image shape." }),
+  "image-feature-size": integer({
+    default: null,
+    status: noVision,
+    help: "Size of image features.",
+  }),
+  "scheduler-delay-factor": number({
+    default: 0,
+    min: 0,
+    help: "Wait this factor times the last prompt's latency before the next prompt is scheduled.",
+  }),
+  "enable-chunked-prefill": flag({
+    status: refused("Llumnix does not support chunked prefill"),
+    help: "Split prompts over several steps.",
+  }),
+  "speculative-model": text({
+    default: null,
+    status: noSpeculation,
+    help: "Draft model of speculative decoding.",
+  }),
+  "num-speculative-tokens": integer({
+    default: null,
+    status: noSpeculation,
+    help: "Tokens that the draft model proposes at once.",
+  }),
+  "speculative-max-model-len": integer({
+    default: null,
+    status: noSpeculation,
+    help: "Longest sequence in tokens that the draft model takes.",
+  }),
+  "ngram-prompt-lookup-max": integer({
+    default: null,
+    status: noSpeculation,
+    help: "Longest n-gram of prompt lookup.",
+  }),
+  "ngram-prompt-lookup-min": integer({
+    default: null,
+    status: noSpeculation,
+    help: "Shortest n-gram of prompt lookup.",
+  }),
+  "model-loader-extra-config": json({
+    default: null,
+    status: accepted("the loader has no further configuration"),
+    help: "Further configuration of the model loader, as JSON.",
+  }),
+  "disable-log-requests": flag({ help: "Do not log requests, neither in server nor manager." }),
+  "max-log-len": integer({
+    default: null,
+    min: 0,
+    defaultText: "unlimited",
+    help: "Most prompt characters or prompt token ids that are logged of a request.",
+  }),
+} satisfies ArgumentTable;

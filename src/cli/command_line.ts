@@ -1,0 +1,96 @@
+/**
+ * Reads a command line by a table of arguments. vLLM's and Llumnix's users write for Python's
+ * argparse; what it takes and `parseArgs` does not (`-tp 2`, values that begin with a dash, several
+ * values after one option, `--max_model_len`) is rewritten to `--name=value` first.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { UsageError } from "../core/errors.ts";
+import type { Value } from "./arguments/argument.ts";
+import type { ArgumentIndex, Entry } from "./arguments/index.ts";
+import { parseValue, shown } from "./arguments/values.ts";
+import { didYouMean } from "./suggest.ts";
+
+/** True when help is asked for anywhere before `--`. */
+export function wantsHelp(argv: readonly string[]): boolean {
+  const end = argv.indexOf("--");
+  const words = end < 0 ? argv : argv.slice(0, end);
+  return words.includes("-h") || words.includes("--help");
+}
+
+/**
+ * Values by argument name, of the arguments that are given. The last of a repeated option wins.
+ * @throws {UsageError} unknown option, missing or invalid value, a word that belongs to no option
+ */
+export function readCommandLine(
+  argv: readonly string[],
+  index: ArgumentIndex,
+): Map<string, Value> {
+  const names = index.entries.map((entry) => entry.name);
+  const lists = index.entries.filter((entry) => entry.argument.kind === "list");
+  const parsed: Record<string, unknown> = parseArgs(rewrite(argv, index), {
+    string: names,
+    collect: lists.map((entry) => entry.name),
+  });
+  const values = new Map<string, Value>();
+  for (const { name, argument } of index.entries) {
+    const raw = parsed[name];
+    if (raw === undefined || (Array.isArray(raw) && raw.length === 0)) continue;
+    values.set(name, parseValue(argument, raw, (value) => `--${name} ${value}`));
+  }
+  return values;
+}
+
+/** The same command line with every option as `--name=value`; an empty value as `--name`. */
+function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
+  let options: string[] = [];
+  for (let i = 0; i < argv.length;) {
+    const word = argv[i++];
+    if (!isOption(word)) throw unexpectedWord(word);
+    const equals = word.indexOf("=");
+    const [written, inline] = equals < 0
+      ? [word, undefined]
+      : [word.slice(0, equals), word.slice(equals + 1)];
+    const { name, argument } = findOption(written, index);
+
+    if (argument.kind === "list") {
+      const values = inline === undefined ? [] : [inline];
+      while (inline === undefined && i < argv.length && !isOption(argv[i])) values.push(argv[i++]);
+      if (values.length === 0) throw missingValue(written);
+      options = options.filter((option) => !option.startsWith(`--${name}=`));
+      options.push(...values.map((value) => `--${name}=${value}`));
+      continue;
+    }
+    let value = inline;
+    const takesNext = argument.kind !== "flag" && i < argv.length && !isOption(argv[i]);
+    if (value === undefined && takesNext) value = argv[i++];
+    if (value === undefined) {
+      if (argument.kind !== "flag" && argument.kind !== "boolean") throw missingValue(written);
+      value = "true";
+    }
+    options.push(value === "" ? `--${name}` : `--${name}=${value}`);
+  }
+  return options;
+}
+
+/** argparse's rule: a dash begins an option, unless it stands alone or before a number. */
+function isOption(word: string): boolean {
+  return word.startsWith("-") && word !== "-" && !/^-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(word);
+}
+
+function findOption(written: string, index: ArgumentIndex): Entry {
+  const dashed = written.startsWith("--") ? written.replaceAll("_", "-") : written;
+  const entry = index.byOption.get(dashed);
+  if (entry !== undefined) return entry;
+  if (written === "--") throw unexpectedWord(written);
+  throw new UsageError(`unknown option ${written}${didYouMean(written, index.byOption.keys())}`);
+}
+
+function missingValue(written: string): UsageError {
+  return new UsageError(
+    `${written}: expected a value (write ${written}=VALUE if it begins with a dash)`,
+  );
+}
+
+function unexpectedWord(word: string): UsageError {
+  return new UsageError(`unexpected argument: ${shown(word)} (options begin with --)`);
+}

@@ -1,0 +1,162 @@
+/** The command line: commands, their help, and how errors reach the user. */
+import { LlumnixError, UsageError } from "../core/errors.ts";
+import { checkCombinations, policiesInForce } from "./arguments/combinations.ts";
+import { ArgumentIndex } from "./arguments/index.ts";
+import { checkStatus, type Notice } from "./arguments/status.ts";
+import {
+  type Group,
+  instanceGroups,
+  type InstanceOptions,
+  serveGroups,
+  type ServeOptions,
+} from "./arguments/tables.ts";
+import { wantsHelp } from "./command_line.ts";
+import { commandHelp, terminalWidth } from "./help.ts";
+import { configTable } from "./print_config.ts";
+import { readSettings, toOptions } from "./settings.ts";
+import { didYouMean } from "./suggest.ts";
+import { version } from "./version.ts";
+
+/** A command of the program. */
+interface Command {
+  readonly summary: string;
+  /** Its arguments; absent: it is not available yet, or reads its few words itself. */
+  readonly groups?: readonly Group[];
+  /** Null: not available yet. */
+  readonly run: ((argv: readonly string[]) => Promise<number>) | null;
+}
+
+const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
+  ["serve", {
+    summary: "Serve a model over HTTP with one instance or many.",
+    groups: serveGroups,
+    run: serve,
+  }],
+  ["instance", {
+    summary: "Run one instance. Internal: serve starts it.",
+    groups: instanceGroups,
+    run: instance,
+  }],
+  ["manager", { summary: "Run the manager alone, for several hosts.", run: null }],
+  ["api-server", { summary: "Run an API server alone, for several hosts.", run: null }],
+  ["bench", { summary: "Measure a service under load.", run: null }],
+  ["simulate", { summary: "Run a cluster in simulated time.", run: null }],
+  ["profile", { summary: "Fit a latency profile from instance logs.", run: null }],
+  ["doctor", { summary: "Check devices, libraries and settings of this host.", run: null }],
+  ["help", { summary: "Show help of a command, or the argument page (--markdown).", run: help }],
+]);
+
+/**
+ * Runs the program.
+ * @param argv the words after the program's name
+ * @returns the exit code: 0, 2 for what the user must change, 1 for other failures
+ */
+export async function main(argv: readonly string[]): Promise<number> {
+  const [name, ...rest] = argv;
+  try {
+    if (name === undefined || name === "-h" || name === "--help") return await help([]);
+    if (name === "--version") {
+      console.log(`llumnix ${version}`);
+      return 0;
+    }
+    const command = findCommand(name);
+    if (command.groups !== undefined && wantsHelp(rest)) return await help([name]);
+    if (command.run === null) throw new UsageError("this command is not available yet");
+    return await command.run(rest);
+  } catch (error) {
+    if (!(error instanceof LlumnixError)) throw error;
+    const program = commands.has(name) ? `llumnix ${name}` : "llumnix";
+    console.error(`${program}: error: ${error.message}`);
+    return error.kind === "usage" || error.kind === "model" ? 2 : 1;
+  }
+}
+
+function findCommand(name: string): Command {
+  const command = commands.get(name);
+  if (command !== undefined) return command;
+  if (name.startsWith("-")) {
+    throw new UsageError(`expected a command before ${name}, such as: llumnix serve ${name}`);
+  }
+  throw new UsageError(
+    `unknown command ${name}${didYouMean(name, commands.keys())} (llumnix --help lists them)`,
+  );
+}
+
+async function serve(argv: readonly string[]): Promise<number> {
+  const index = new ArgumentIndex(serveGroups);
+  const { settings, warnings } = await readSettings(argv, index);
+  if (settings.get("print-config")!.value === true) {
+    console.log(configTable(index, settings));
+    return 0;
+  }
+  checkCombinations(settings);
+  const notices = [
+    ...warnings.map((message): Notice => ({ severity: "warning", message })),
+    ...checkStatus(index, settings),
+    ...policiesInForce(settings),
+  ];
+  const options = toOptions<ServeOptions>(settings);
+  report("serve", notices, options.logLevel);
+  const { runServe } = await import("./commands/serve.ts");
+  return await runServe(options, settings);
+}
+
+async function instance(argv: readonly string[]): Promise<number> {
+  const index = new ArgumentIndex(instanceGroups);
+  const { settings } = await readSettings(argv, index);
+  for (const name of ["instance-id", "manager-address"]) {
+    if (settings.get(name)!.value !== null) continue;
+    throw new UsageError(`--${name} is missing; serve starts instances with all they need`);
+  }
+  const options = toOptions<InstanceOptions>(settings);
+  report("instance", checkStatus(index, settings), options.logLevel);
+  const { runInstance } = await import("./commands/instance.ts");
+  return await runInstance(options);
+}
+
+/** Prints what the user should know before the start goes on, as far as the log level wants it. */
+function report(command: string, notices: readonly Notice[], level: ServeOptions["logLevel"]) {
+  if (level === "error") return;
+  for (const { severity, message } of notices) {
+    if (severity === "info" && level === "warning") continue;
+    console.error(`llumnix ${command}: ${severity}: ${message}`);
+  }
+}
+
+async function help(argv: readonly string[]): Promise<number> {
+  const [topic, ...rest] = argv;
+  if (rest.length > 0) throw new UsageError(`unexpected argument: ${rest[0]}`);
+  if (topic === "--markdown") {
+    const { argumentsPage } = await import("./markdown.ts");
+    await Deno.stdout.write(new TextEncoder().encode(argumentsPage()));
+    return 0;
+  }
+  if (topic === undefined || topic === "-h" || topic === "--help") {
+    console.log(programHelp());
+    return 0;
+  }
+  const { groups, summary } = findCommand(topic);
+  const program = `llumnix ${topic}`;
+  console.log(
+    groups === undefined
+      ? `usage: ${program}\n\n${summary}${commands.get(topic)!.run ? "" : " (not available yet)"}`
+      : commandHelp(program, summary, new ArgumentIndex(groups), terminalWidth()),
+  );
+  return 0;
+}
+
+function programHelp(): string {
+  const lines = [...commands].map(([name, { summary, run }]) =>
+    `  ${name.padEnd(12)}${summary}${run === null ? " (not available yet)" : ""}`
+  );
+  return [
+    "usage: llumnix [-h] [--version] COMMAND ...",
+    "",
+    "Serves LLMs with many model instances that act as one service.",
+    "",
+    "Commands:",
+    ...lines,
+    "",
+    "llumnix COMMAND --help shows a command's options.",
+  ].join("\n");
+}

@@ -1,0 +1,72 @@
+/** Effective values: command line over file over default, each with where it came from. */
+import { camelCase, type Value } from "./arguments/argument.ts";
+import type { ArgumentIndex } from "./arguments/index.ts";
+import { readCommandLine } from "./command_line.ts";
+import { readConfigFile } from "./config_file.ts";
+
+/** Where a value came from. */
+export type Source =
+  | { readonly kind: "default" }
+  | { readonly kind: "command line" }
+  | { readonly kind: "file"; readonly path: string; readonly key: string };
+
+export interface Setting {
+  readonly value: Value;
+  readonly source: Source;
+}
+
+/** By argument name, in the order of the table. */
+export type Settings = ReadonlyMap<string, Setting>;
+
+/**
+ * Reads a command line and the configuration file that it names.
+ * @throws {UsageError} anything in them that is unknown or invalid by itself
+ */
+export async function readSettings(
+  argv: readonly string[],
+  index: ArgumentIndex,
+): Promise<{ settings: Settings; warnings: readonly string[] }> {
+  const given = readCommandLine(argv, index);
+  const path = given.get("config-file");
+  const file = typeof path === "string" ? await readConfigFile(path, index) : null;
+
+  const settings = new Map<string, Setting>();
+  for (const { name, argument } of index.entries) {
+    const fromFile = file?.settings.get(name);
+    if (given.has(name)) {
+      settings.set(name, { value: given.get(name)!, source: { kind: "command line" } });
+    } else if (fromFile !== undefined) {
+      const { value, path, key } = fromFile;
+      settings.set(name, { value, source: { kind: "file", path, key } });
+    } else {
+      settings.set(name, { value: argument.default, source: { kind: "default" } });
+    }
+  }
+  if (settings.get("load-metric")?.value === "usage_ratio") useRatioThresholds(settings);
+  return { settings, warnings: file?.warnings ?? [] };
+}
+
+/**
+ * Thresholds are steps by default. Under `usage_ratio`, which Llumnix compares with those steps all
+ * the same, unset ones are fractions instead.
+ */
+function useRatioThresholds(settings: Map<string, Setting>): void {
+  const fractions = {
+    "migrate-out-threshold": 0.85,
+    "scale-up-threshold": 0.85,
+    "scale-down-threshold": 0.3,
+  };
+  for (const [name, value] of Object.entries(fractions)) {
+    const source = settings.get(name)!.source;
+    if (source.kind === "default") settings.set(name, { value, source });
+  }
+}
+
+/**
+ * The values as a record of camel-case options.
+ * @param settings checked ones: `Options` leaves out the values that are refused
+ */
+export function toOptions<Options>(settings: Settings): Options {
+  const options = [...settings].map(([name, { value }]) => [camelCase(name), value]);
+  return Object.fromEntries(options) as Options;
+}
