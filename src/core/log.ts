@@ -1,0 +1,199 @@
+/**
+ * Logs of a process: one line a record, to stderr and to a file.
+ *
+ * ```text
+ * 2026-01-31T12:00:00.000Z INFO instance-0/engine: model loaded layers=30 dtype=bfloat16
+ * ```
+ */
+import { BaseHandler, FileHandler, getLogger, type Logger, type LogRecord, setup } from "@std/log";
+import { LlumnixError } from "./errors.ts";
+
+export type LogLevel = "debug" | "info" | "warning" | "error";
+
+/** Facts of a record, printed as `key=value`; undefined ones are left out. */
+export type LogFields = Readonly<Record<string, unknown>>;
+
+/** Writes records of one component. Costs next to nothing where the level is off. */
+export interface Log {
+  /** @param fields may be a function, which is only called when the level is on */
+  debug(message: string, fields?: LogFields | (() => LogFields)): void;
+  info(message: string, fields?: LogFields | (() => LogFields)): void;
+  warn(message: string, fields?: LogFields | (() => LogFields)): void;
+  error(message: string, fields?: LogFields | (() => LogFields)): void;
+}
+
+export interface LoggingOptions {
+  readonly level: LogLevel;
+  /** Appended to; null for stderr alone. */
+  readonly filename: string | null;
+  /** What this process is, on every line: "server", "instance-0". */
+  readonly role?: string;
+}
+
+const stdLevels = {
+  debug: "DEBUG",
+  info: "INFO",
+  warning: "WARN",
+  error: "ERROR",
+} as const;
+const loggerName = "llumnix";
+
+/**
+ * Starts logging in this process, or starts it anew. Before, records go nowhere. A log file that
+ * cannot be written costs one warning, never the service.
+ * @returns the file that is written, null when there is none
+ */
+export function setupLogging(
+  { level, filename, role }: LoggingOptions,
+): string | null {
+  const formatter = onceARecord((record) => formatRecord(record, role));
+  const stdLevel = stdLevels[level];
+  const file = filename ? new LogFile(stdLevel, { filename, formatter }) : null;
+  setup({
+    handlers: {
+      stderr: new StderrHandler(stdLevel, { formatter }),
+      ...(file && { file }),
+    },
+    loggers: {
+      [loggerName]: {
+        level: stdLevel,
+        handlers: file ? ["stderr", "file"] : ["stderr"],
+      },
+    },
+  });
+  if (file?.failure) warnOf(file.failure, filename!);
+  return file && !file.failure ? filename : null;
+}
+
+/** The log of a component, such as "scheduler"; may be made before logging is set up. */
+export function logger(component: string): Log {
+  const write = (level: "debug" | "info" | "warn" | "error") => {
+    return (message: string, fields?: LogFields | (() => LogFields)) => {
+      const std: Logger = getLogger(loggerName);
+      if (std.handlers.length > 0) std[level](message, component, fields);
+    };
+  };
+  return {
+    debug: write("debug"),
+    info: write("info"),
+    warn: write("warn"),
+    error: write("error"),
+  };
+}
+
+const log = logger("log");
+
+function warnOf(failure: Error, filename: string): void {
+  log.warn("cannot write the log file; logging to stderr alone", {
+    filename,
+    cause: failure,
+  });
+}
+
+class StderrHandler extends BaseHandler {
+  readonly #encoder = new TextEncoder();
+
+  override log(line: string): void {
+    const bytes = this.#encoder.encode(line + "\n");
+    try {
+      for (let written = 0; written < bytes.length;) {
+        written += Deno.stderr.writeSync(bytes.subarray(written));
+      }
+    } catch {
+      // Whoever read stderr is gone; the service goes on.
+    }
+  }
+}
+
+/** A log file whose lines are there at once, and whose failure is remembered instead of thrown. */
+class LogFile extends FileHandler {
+  readonly #filename: string;
+  failure: Error | null = null;
+
+  constructor(...args: ConstructorParameters<typeof FileHandler>) {
+    super(...args);
+    this.#filename = args[1].filename;
+  }
+
+  override setup(): void {
+    this.#attempt(() => super.setup());
+  }
+
+  override log(line: string): void {
+    if (this.failure) return;
+    this.#attempt(() => {
+      super.log(line);
+      this.flush();
+    });
+    if (this.failure) warnOf(this.failure, this.#filename);
+  }
+
+  override destroy(): void {
+    this.#attempt(() => super.destroy());
+  }
+
+  #attempt(action: () => void): void {
+    try {
+      action();
+    } catch (error) {
+      this.failure = error as Error;
+    }
+  }
+}
+
+/** Every handler wants the same line. */
+function onceARecord(format: (record: LogRecord) => string): (record: LogRecord) => string {
+  let last: LogRecord | null = null;
+  let line = "";
+  return (record) => {
+    if (record !== last) {
+      line = format(record);
+      last = record;
+    }
+    return line;
+  };
+}
+
+function formatRecord(record: LogRecord, role: string | undefined): string {
+  const [component, given] = record.args as [
+    string,
+    LogFields | (() => LogFields) | undefined,
+  ];
+  const source = role ? `${role}/${component}` : component;
+  const time = record.datetime.toISOString();
+  let line = `${time} ${record.levelName} ${source}: ${oneLine(record.msg)}`;
+  const fields = typeof given === "function" ? given() : given;
+  for (const [key, value] of Object.entries(fields ?? {})) {
+    if (value !== undefined) line += ` ${key}=${formatValue(value)}`;
+  }
+  return line;
+}
+
+function formatValue(value: unknown): string {
+  if (value instanceof Error) value = describeError(value);
+  if (typeof value === "object" && value !== null) return oneLine(toJson(value));
+  const text = String(value);
+  return /^[^\s"=\p{Cc}]+$/u.test(text) ? text : JSON.stringify(text);
+}
+
+/** Deliberate errors and those of the system say enough; any other is a bug and shows its stack. */
+function describeError(error: Error): string {
+  const isExpected = error instanceof LlumnixError || error.name in Deno.errors;
+  return isExpected ? error.message : error.stack ?? error.message;
+}
+
+function toJson(value: object): string {
+  try {
+    return JSON.stringify(value, (_, item) => typeof item === "bigint" ? String(item) : item);
+  } catch {
+    return Deno.inspect(value);
+  }
+}
+
+/** Control characters escaped: input that reaches a message cannot forge a record. */
+function oneLine(text: string): string {
+  return text.replace(
+    /\p{Cc}/gu,
+    (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"),
+  );
+}
