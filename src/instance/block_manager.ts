@@ -1,0 +1,175 @@
+import { BlockAllocator } from "./block_allocator.ts";
+import type { Sequence } from "./sequence.ts";
+
+/** Share of the device blocks that admissions leave free (vLLM: block_manager_v1.py). */
+const WATERMARK = 0.01;
+
+/** `never`: not even with the whole pool to itself. */
+export type Admission = "yes" | "later" | "never";
+
+export interface BlockPools {
+  /** Tokens in a block. */
+  readonly blockSize: number;
+  readonly deviceBlocks: number;
+  readonly swapBlocks: number;
+}
+
+/**
+ * Block tables of all sequences over a device pool and a swap pool; the only place where blocks are
+ * taken and given back. A block's id says nothing about its pool: each pool counts from 0.
+ */
+export class BlockManager {
+  readonly blockSize: number;
+  /** Device blocks that stay free when a sequence is admitted, so that running ones can grow. */
+  readonly watermarkBlocks: number;
+  readonly #device: BlockAllocator;
+  readonly #swap: BlockAllocator;
+  /** References by transfers, which keep blocks alive that may be in no table any more. */
+  #transferReferences = 0;
+
+  constructor(pools: BlockPools) {
+    this.blockSize = pools.blockSize;
+    this.watermarkBlocks = Math.floor(WATERMARK * pools.deviceBlocks);
+    this.#device = new BlockAllocator("device", pools.deviceBlocks);
+    this.#swap = new BlockAllocator("swap", pools.swapBlocks);
+  }
+
+  get totalBlocks(): number {
+    return this.#device.totalBlocks;
+  }
+
+  get freeBlocks(): number {
+    return this.#device.freeBlocks;
+  }
+
+  get freeSwapBlocks(): number {
+    return this.#swap.freeBlocks;
+  }
+
+  /** Blocks that hold `tokens` tokens. */
+  blocksFor(tokens: number): number {
+    return Math.ceil(tokens / this.blockSize);
+  }
+
+  /**
+   * Whether a sequence without device blocks, waiting or swapped, can get those of all its tokens.
+   *
+   * A new prompt has to leave the watermark. A sequence with output has been admitted once and may
+   * have grown into the watermark since: with the pool to itself it gets all of it, so that what
+   * fits the pool always completes. (vLLM 0.4.2 would fail it or wait for ever.)
+   */
+  canAllocate(sequence: Sequence): Admission {
+    const required = this.blocksFor(sequence.lengthTokens);
+    const remaining = this.totalBlocks - required;
+    if (remaining < 0) return "never";
+    const isNew = sequence.outputTokenIds.length === 0;
+    if (isNew && remaining < this.watermarkBlocks) return "never";
+    const watermark = Math.min(this.watermarkBlocks, remaining);
+    return this.freeBlocks - required >= watermark ? "yes" : "later";
+  }
+
+  /** Gives a waiting sequence the blocks of all its tokens. */
+  allocate(sequence: Sequence): void {
+    this.#grow(sequence);
+  }
+
+  /** Whether a running sequence's newest token has a slot or can get one. */
+  canAppend(sequence: Sequence): boolean {
+    const needed = this.blocksFor(sequence.lengthTokens) - sequence.blocks.length;
+    return needed <= this.freeBlocks;
+  }
+
+  /** Makes sure that a running sequence's newest token has a slot. */
+  append(sequence: Sequence): void {
+    this.#grow(sequence);
+  }
+
+  canSwapOut(sequence: Sequence): boolean {
+    return sequence.blocks.length <= this.freeSwapBlocks;
+  }
+
+  /** Moves a table to the swap pool; appends the copies to `pairs` as device block, swap block. */
+  swapOut(sequence: Sequence, pairs: number[]): void {
+    this.#move(sequence, this.#device, this.#swap, pairs);
+  }
+
+  /**
+   * Moves a table to the device pool and makes room for the newest token; appends the copies to
+   * `pairs` as swap block, device block. {@linkcode canAllocate} says whether it can.
+   */
+  swapIn(sequence: Sequence, pairs: number[]): void {
+    this.#move(sequence, this.#swap, this.#device, pairs);
+    this.#grow(sequence);
+  }
+
+  /** Drops a table. A swapped sequence must still have that status: it tells the pool. */
+  free(sequence: Sequence): void {
+    const pool = sequence.status === "swapped" ? this.#swap : this.#device;
+    for (const block of sequence.blocks) pool.release(block);
+    sequence.blocks.length = 0;
+  }
+
+  /** Keeps device blocks from being reused while a transfer reads or writes them. */
+  retain(blocks: readonly number[]): void {
+    for (const block of blocks) this.#device.retain(block);
+    this.#transferReferences += blocks.length;
+  }
+
+  /** The transfer is done with `blocks`; those in no table any more become free. */
+  release(blocks: readonly number[]): void {
+    for (const block of blocks) this.#device.release(block);
+    this.#transferReferences -= blocks.length;
+  }
+
+  /**
+   * Verifies both pools against the tables of all sequences: free + allocated + in flight = total,
+   * and no block in two places.
+   * @throws {Error} saying what does not add up
+   */
+  check(sequences: Iterable<Sequence>): void {
+    this.#device.check();
+    this.#swap.check();
+    const tables = { device: new Set<number>(), swap: new Set<number>() };
+    for (const sequence of sequences) {
+      const pool = sequence.status === "swapped" ? "swap" : "device";
+      for (const block of sequence.blocks) {
+        if (tables[pool].has(block)) throw new Error(`${pool} block ${block} is in two tables`);
+        tables[pool].add(block);
+      }
+    }
+    this.#checkReferences(this.#device, tables.device, this.#transferReferences);
+    this.#checkReferences(this.#swap, tables.swap, 0);
+  }
+
+  #checkReferences(pool: BlockAllocator, inTables: Set<number>, transferReferences: number): void {
+    let references = 0;
+    for (let block = 0; block < pool.totalBlocks; block++) {
+      references += pool.references(block);
+      if (inTables.has(block) && pool.references(block) === 0) {
+        throw new Error(`${pool.name} block ${block} is in a table and free`);
+      }
+    }
+    if (references !== inTables.size + transferReferences) {
+      throw new Error(
+        `${pool.name} pool: ${references} references, but ${inTables.size} table entries and ` +
+          `${transferReferences} by transfers`,
+      );
+    }
+  }
+
+  #grow(sequence: Sequence): void {
+    const { blocks } = sequence;
+    const needed = this.blocksFor(sequence.lengthTokens);
+    while (blocks.length < needed) blocks.push(this.#device.allocate());
+  }
+
+  #move(sequence: Sequence, from: BlockAllocator, to: BlockAllocator, pairs: number[]): void {
+    const { blocks } = sequence;
+    for (let i = 0; i < blocks.length; i++) {
+      const target = to.allocate();
+      pairs.push(blocks[i], target);
+      from.release(blocks[i]);
+      blocks[i] = target;
+    }
+  }
+}

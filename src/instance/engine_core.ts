@@ -1,0 +1,285 @@
+import { type ErrorRecord, OverloadedError, RequestError, toErrorRecord } from "../core/errors.ts";
+import type {
+  Finish,
+  GenerateRequest,
+  InstanceInfo,
+  RequestId,
+  RequestOutput,
+} from "../core/messages.ts";
+import type { ExecutorInfo, StepInput, StepOutput } from "../executor/executor.ts";
+import { BlockManager } from "./block_manager.ts";
+import type { EngineConfig } from "./engine_config.ts";
+import { type Schedule, Scheduler } from "./scheduler.ts";
+import { Sequence } from "./sequence.ts";
+import { StepBuilder } from "./step_builder.ts";
+import { finishOf } from "./stop_conditions.ts";
+
+/** An output and the API server it is for. */
+export interface AddressedOutput {
+  readonly frontendId: string;
+  readonly output: RequestOutput;
+}
+
+/** What info() says of the last step. */
+interface LastStep {
+  readonly kind: InstanceInfo["lastStepKind"];
+  readonly batchedTokens: number;
+  readonly latencyMs: number;
+}
+
+/**
+ * Everything of an engine but the waiting: which step comes next, and what its result means. Time
+ * and results are handed in, so the same code runs on a virtual clock.
+ *
+ * {@linkcode begin} and {@linkcode end} alternate; requests may be added and aborted at any time in
+ * between. A request ends exactly once, with the one output that has `finish`.
+ */
+export class EngineCore {
+  readonly #config: EngineConfig;
+  readonly #vocabSize: number;
+  readonly #blocks: BlockManager;
+  readonly #scheduler: Scheduler;
+  readonly #builder = new StepBuilder();
+  readonly #requests = new Map<RequestId, Sequence>();
+  /** What the executor runs now; null between steps. */
+  #step: Readonly<Schedule> | null = null;
+  #numAccepted = 0;
+  #outputs: AddressedOutput[] = [];
+  /** Requests that ended with the last step or after it. */
+  #finishedIds: RequestId[] = [];
+  #lastStep: LastStep = { kind: "idle", batchedTokens: 0, latencyMs: 0 };
+
+  constructor(config: EngineConfig, executor: ExecutorInfo) {
+    this.#config = config;
+    this.#vocabSize = executor.vocabSize;
+    this.#blocks = new BlockManager({
+      blockSize: executor.layout.blockSize,
+      deviceBlocks: executor.numBlocks,
+      swapBlocks: executor.numSwapBlocks,
+    });
+    this.#scheduler = new Scheduler(config, this.#blocks);
+  }
+
+  /** Requests that have not ended. */
+  get numRequests(): number {
+    return this.#requests.size;
+  }
+
+  /** No request is left, no step runs, no output waits: every block is free. */
+  get isIdle(): boolean {
+    return this.#requests.size === 0 && this.#step === null && this.#outputs.length === 0;
+  }
+
+  /**
+   * Queues a request.
+   * @throws {RequestError} it can never be served
+   * @throws {OverloadedError} the queue is full
+   */
+  add(request: GenerateRequest): void {
+    this.#validate(request);
+    const sequence = new Sequence(request, this.#numAccepted);
+    const finish = finishOf(sequence, this.#config.maxModelLen);
+    if (finish) return this.#pushOutput(sequence, { tokenIds: [], finish });
+    if (this.#scheduler.admissionOf(sequence) === "never") {
+      throw this.#scheduler.neverFits(sequence);
+    }
+    const { maxWaitingRequests, instanceId } = this.#config;
+    if (this.#scheduler.waiting.length >= maxWaitingRequests) {
+      throw new OverloadedError(
+        `${maxWaitingRequests} requests are waiting on ${instanceId}, its limit. Try again later.`,
+      );
+    }
+    this.#numAccepted++;
+    this.#requests.set(request.requestId, sequence);
+    this.#scheduler.add(sequence);
+  }
+
+  /** Ends a request with reason `abort`; unknown ids are ignored. */
+  abort(requestId: RequestId): void {
+    const sequence = this.#requests.get(requestId);
+    if (sequence) this.#finish(sequence, { reason: "abort" });
+  }
+
+  /** Ends every request with reason `error`. */
+  fail(error: ErrorRecord): void {
+    for (const sequence of [...this.#requests.values()]) {
+      this.#finish(sequence, { reason: "error", error });
+    }
+  }
+
+  /** The next step, whose arrays are valid until the one after; null when nothing can run. */
+  begin(nowMs: number): StepInput | null {
+    let schedule;
+    do {
+      schedule = this.#scheduler.schedule(nowMs);
+      for (const { sequence, error } of schedule.failed) {
+        this.#forget(sequence);
+        this.#pushOutput(sequence, {
+          tokenIds: [],
+          finish: { reason: "error", error: toErrorRecord(error) },
+        });
+      }
+      // Failures make room; a sequence that preempted itself may now be found never to fit.
+    } while (
+      schedule.sequences.length === 0 && schedule.failed.length + schedule.numPreempted > 0
+    );
+    if (schedule.sequences.length === 0) return null;
+    this.#step = schedule;
+    for (const sequence of schedule.sequences) sequence.isInStep = true;
+    return this.#builder.build(schedule);
+  }
+
+  /** Takes the result of the step that {@linkcode begin} gave. */
+  end(result: StepOutput): void {
+    const step = this.#step;
+    if (!step || result.stepId !== this.#builder.stepId) {
+      throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
+    }
+    this.#step = null;
+    this.#finishedIds = [];
+    for (let i = 0; i < step.sequences.length; i++) {
+      const sequence = step.sequences[i];
+      sequence.isInStep = false;
+      // An abort during the step has left the blocks to us.
+      if (sequence.status === "finished") this.#blocks.free(sequence);
+      else this.#append(sequence, result, i);
+    }
+    this.#lastStep = {
+      kind: step.kind,
+      batchedTokens: step.numBatchedTokens,
+      latencyMs: result.latencyMs,
+    };
+  }
+
+  /** Hands over the outputs since the last call. */
+  takeOutputs(): readonly AddressedOutput[] {
+    const outputs = this.#outputs;
+    if (outputs.length > 0) this.#outputs = [];
+    return outputs;
+  }
+
+  info(nowMs: number): InstanceInfo {
+    const { waiting, running, swapped } = this.#scheduler;
+    const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = this.#blocks;
+    let waitingTokens = 0, killedRequests = swapped.length;
+    for (const sequence of waiting) {
+      waitingTokens += sequence.lengthTokens;
+      if (sequence.isPreempted) killedRequests++;
+    }
+    const first = waiting.at(0), last = running.at(-1);
+    return {
+      instanceId: this.#config.instanceId,
+      instanceType: this.#config.instanceType,
+      timestampMs: nowMs,
+      stepId: this.#builder.stepId,
+      totalBlocks,
+      freeBlocks,
+      usedBlocks: totalBlocks - freeBlocks,
+      watermarkBlocks,
+      runningRequests: running.length,
+      waitingRequests: waiting.length,
+      killedRequests,
+      firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
+      allWaitingBlocks: waitingTokens / blockSize,
+      firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
+      lastRunningBlocks: last ? last.blocks.length : 0,
+      lastStepKind: this.#lastStep.kind,
+      lastStepBatchedTokens: this.#lastStep.batchedTokens,
+      lastStepLatencyMs: this.#lastStep.latencyMs,
+      runningSequenceLengths: running.map((sequence) => sequence.lengthTokens),
+      finishedRequestIds: [...this.#finishedIds],
+    };
+  }
+
+  /**
+   * Verifies blocks, tables and queues against each other; callable between steps.
+   * @throws {Error} saying what does not add up
+   */
+  check(): void {
+    if (this.#step) throw new Error("check() was called while a step runs");
+    const { waiting, running, swapped } = this.#scheduler;
+    this.#blocks.check(this.#requests.values());
+    for (const [status, queue] of Object.entries({ waiting, running, swapped })) {
+      for (const sequence of queue) {
+        const { requestId } = sequence;
+        if (this.#requests.get(requestId) !== sequence || sequence.status !== status) {
+          throw new Error(`${requestId} is ${sequence.status} but among the ${status}`);
+        }
+      }
+    }
+    const queued = waiting.length + running.length + swapped.length;
+    if (queued !== this.#requests.size) {
+      throw new Error(`${this.#requests.size} requests, but ${queued} in the queues`);
+    }
+  }
+
+  #append(sequence: Sequence, result: StepOutput, row: number): void {
+    const index = sequence.outputTokenIds.length;
+    const tokenId = result.tokenIds[row];
+    sequence.outputTokenIds.push(tokenId);
+    const logprobs = result.logprobs?.[row];
+    // A prompt that is computed again after a preemption has been reported.
+    const promptLogprobs = index === 0 ? result.promptLogprobs?.[row] : null;
+    const finish = finishOf(sequence, this.#config.maxModelLen);
+    this.#pushOutput(sequence, {
+      tokenIds: [tokenId],
+      ...(logprobs && { logprobs: [logprobs] }),
+      ...(promptLogprobs && { promptLogprobs }),
+      ...(finish && { finish }),
+    }, index);
+    if (finish) this.#leave(sequence);
+  }
+
+  /** Ends a request outside of a step's results. */
+  #finish(sequence: Sequence, finish: Finish): void {
+    this.#leave(sequence);
+    this.#pushOutput(sequence, { tokenIds: [], finish });
+  }
+
+  /** Takes a sequence out of the scheduler; blocks that a step uses stay until it ends. */
+  #leave(sequence: Sequence): void {
+    this.#scheduler.remove(sequence);
+    if (!sequence.isInStep) this.#blocks.free(sequence);
+    sequence.status = "finished";
+    this.#forget(sequence);
+  }
+
+  #forget(sequence: Sequence): void {
+    this.#requests.delete(sequence.requestId);
+    this.#builder.forget(sequence);
+    this.#finishedIds.push(sequence.requestId);
+  }
+
+  #pushOutput(
+    sequence: Sequence,
+    output: Omit<RequestOutput, "requestId" | "index">,
+    index = sequence.outputTokenIds.length,
+  ): void {
+    const { frontendId, requestId } = sequence;
+    this.#outputs.push({ frontendId, output: { requestId, index, ...output } });
+  }
+
+  #validate(request: GenerateRequest): void {
+    const { requestId, promptTokenIds, outputTokenIds } = request;
+    if (this.#requests.has(requestId)) {
+      throw new RequestError(`Request ${requestId} is being served already.`, "request_id");
+    }
+    if (promptTokenIds.length === 0) throw new RequestError("The prompt is empty.", "prompt");
+    this.#validateTokens(promptTokenIds);
+    this.#validateTokens(outputTokenIds);
+  }
+
+  #validateTokens(tokenIds: readonly number[]): void {
+    const vocabSize = this.#vocabSize;
+    for (const tokenId of tokenIds) {
+      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId >= vocabSize) {
+        throw new RequestError(
+          `Token ${tokenId} is not in the vocabulary: expected integers from 0 to ${
+            vocabSize - 1
+          }.`,
+          "prompt",
+        );
+      }
+    }
+  }
+}

@@ -1,0 +1,253 @@
+import { RequestError } from "../core/errors.ts";
+import type { Admission, BlockManager } from "./block_manager.ts";
+import type { Sequence } from "./sequence.ts";
+
+export interface SchedulerConfig {
+  /** Most sequences that run at once. */
+  readonly maxNumSeqs: number;
+  /** Most tokens in one step; at least `maxModelLen` and `maxNumSeqs`. */
+  readonly maxNumBatchedTokens: number;
+  /** Longest sequence in tokens. */
+  readonly maxModelLen: number;
+  /** Prompts wait this many times the latency of the last prefill; 0 for not at all. */
+  readonly schedulerDelayFactor: number;
+  /** What happens to the blocks of a preempted sequence. */
+  readonly preemptionMode: "recompute" | "swap";
+}
+
+/** What to run next. The scheduler reuses the record and its arrays for every decision. */
+export interface Schedule {
+  kind: "prefill" | "decode";
+  /** The batch; empty when nothing can run. */
+  readonly sequences: Sequence[];
+  /** Tokens of the batch that have to be computed. */
+  numBatchedTokens: number;
+  /** Pairs device block, swap block; to be copied before `swapIn` and the step. */
+  readonly swapOut: number[];
+  /** Pairs swap block, device block. */
+  readonly swapIn: number[];
+  /** Sequences that have left the queues because they can never run. */
+  readonly failed: { readonly sequence: Sequence; readonly error: RequestError }[];
+  numPreempted: number;
+}
+
+/**
+ * Continuous batching as in vLLM 0.4.2 (vllm/core/scheduler.py, `_schedule_default`): prompts before
+ * decodes and never both in one step, first come first served, swapped sequences before new prompts,
+ * preemption of the latest arrival.
+ *
+ * Where it differs: a lack of swap space falls back to recomputation instead of ending the engine;
+ * a sequence is preempted when it needs a block and none is free, not whenever none is free; and
+ * {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
+ *
+ * Pure and synchronous: time is handed in. Every queue is in order of arrival.
+ */
+export class Scheduler {
+  readonly waiting: Sequence[] = [];
+  readonly running: Sequence[] = [];
+  readonly swapped: Sequence[] = [];
+  readonly #config: SchedulerConfig;
+  readonly #blocks: BlockManager;
+  readonly #schedule: Schedule = {
+    kind: "decode",
+    sequences: [],
+    numBatchedTokens: 0,
+    swapOut: [],
+    swapIn: [],
+    failed: [],
+    numPreempted: 0,
+  };
+  #previousMs = 0;
+  #previousWasPrefill = false;
+  #lastPrefillMs = 0;
+
+  constructor(config: SchedulerConfig, blocks: BlockManager) {
+    this.#config = config;
+    this.#blocks = blocks;
+  }
+
+  /** Queues a sequence; it has no blocks and has not run here. */
+  add(sequence: Sequence): void {
+    sequence.status = "waiting";
+    insertByArrival(this.waiting, sequence);
+  }
+
+  /** Takes a sequence that finished or was aborted out of its queue. Its blocks stay. */
+  remove(sequence: Sequence): void {
+    const queue = this.#queueOf(sequence);
+    queue.splice(queue.indexOf(sequence), 1);
+  }
+
+  /** Decides the next step and takes the blocks for it. Valid until the next call. */
+  schedule(nowMs: number): Schedule {
+    this.#reset();
+    if (this.swapped.length === 0) this.#schedulePrefills(nowMs);
+    if (this.#schedule.sequences.length === 0) {
+      this.#scheduleRunning();
+      if (this.#schedule.numPreempted === 0) this.#scheduleSwapped();
+    }
+    return this.#schedule;
+  }
+
+  #reset(): void {
+    const schedule = this.#schedule;
+    // Copies of a decision that had nothing to run were not executed: they go with the next one.
+    if (schedule.sequences.length > 0) {
+      schedule.swapOut.length = 0;
+      schedule.swapIn.length = 0;
+    }
+    schedule.kind = "decode";
+    schedule.sequences.length = 0;
+    schedule.numBatchedTokens = 0;
+    schedule.failed.length = 0;
+    schedule.numPreempted = 0;
+  }
+
+  #schedulePrefills(nowMs: number): void {
+    const { waiting, running } = this;
+    if (!this.#delayHasPassed(nowMs)) return;
+    while (waiting.length > 0) {
+      const sequence = waiting[0];
+      const promptTokens = sequence.lengthTokens;
+      const admission = this.admissionOf(sequence);
+      if (admission === "later") break;
+      if (admission === "never") {
+        this.#fail(waiting, sequence);
+        continue;
+      }
+      if (!this.#fitsBudget(promptTokens, running.length + 1)) break;
+      waiting.shift();
+      this.#blocks.allocate(sequence);
+      this.#run(sequence, promptTokens);
+      insertByArrival(running, sequence);
+    }
+    if (this.#schedule.sequences.length > 0) {
+      this.#schedule.kind = "prefill";
+      this.#previousWasPrefill = true;
+    }
+  }
+
+  #scheduleRunning(): void {
+    const { running } = this;
+    for (let i = 0; i < running.length; i++) {
+      const sequence = running[i];
+      while (!this.#blocks.canAppend(sequence)) {
+        const victim = running.pop()!;
+        this.#preempt(victim);
+        if (victim === sequence) return;
+      }
+      this.#blocks.append(sequence);
+      this.#run(sequence, 1);
+    }
+  }
+
+  #scheduleSwapped(): void {
+    const { swapped, running } = this;
+    while (swapped.length > 0) {
+      const sequence = swapped[0];
+      const admission = this.admissionOf(sequence);
+      if (admission === "later") break;
+      if (admission === "never") {
+        this.#fail(swapped, sequence);
+        continue;
+      }
+      if (!this.#fitsBudget(1, running.length + 1)) break;
+      swapped.shift();
+      this.#blocks.swapIn(sequence, this.#schedule.swapIn);
+      this.#run(sequence, 1);
+      insertByArrival(running, sequence);
+    }
+  }
+
+  #run(sequence: Sequence, newTokens: number): void {
+    sequence.status = "running";
+    sequence.isPreempted = false;
+    this.#schedule.sequences.push(sequence);
+    this.#schedule.numBatchedTokens += newTokens;
+  }
+
+  #preempt(victim: Sequence): void {
+    victim.isPreempted = true;
+    this.#schedule.numPreempted++;
+    if (this.#config.preemptionMode === "swap" && this.#blocks.canSwapOut(victim)) {
+      this.#blocks.swapOut(victim, this.#schedule.swapOut);
+      victim.status = "swapped";
+      insertByArrival(this.swapped, victim);
+    } else {
+      this.#blocks.free(victim);
+      victim.status = "waiting";
+      insertByArrival(this.waiting, victim);
+    }
+  }
+
+  #fail(queue: Sequence[], sequence: Sequence): void {
+    queue.shift();
+    this.#blocks.free(sequence);
+    sequence.status = "finished";
+    this.#schedule.failed.push({ sequence, error: this.neverFits(sequence) });
+  }
+
+  /** Whether a sequence that has no device blocks can get them. */
+  admissionOf(sequence: Sequence): Admission {
+    if (sequence.lengthTokens > this.#config.maxModelLen) return "never";
+    return this.#blocks.canAllocate(sequence);
+  }
+
+  /** Why a sequence of this length can never run. */
+  neverFits(sequence: Sequence): RequestError {
+    const { maxModelLen } = this.#config;
+    const tokens = sequence.lengthTokens;
+    if (tokens > maxModelLen) {
+      return new RequestError(
+        `The prompt has ${tokens} tokens, the model's limit is ${maxModelLen}. Shorten the prompt ` +
+          `or raise --max-model-len.`,
+        "prompt",
+      );
+    }
+    const { totalBlocks, watermarkBlocks, blockSize } = this.#blocks;
+    return new RequestError(
+      `The sequence has ${tokens} tokens and needs ${
+        this.#blocks.blocksFor(tokens)
+      } KV blocks of ` +
+        `${blockSize}; the pool has ${totalBlocks} (new prompts leave ${watermarkBlocks} free). ` +
+        `Shorten prompt or output, or give the KV cache more memory.`,
+      "prompt",
+    );
+  }
+
+  #fitsBudget(newTokens: number, numSeqs: number): boolean {
+    return this.#schedule.numBatchedTokens + newTokens <= this.#config.maxNumBatchedTokens &&
+      numSeqs <= this.#config.maxNumSeqs;
+  }
+
+  /** vLLM's `_passed_delay`: lets the queue fill up while something runs. */
+  #delayHasPassed(nowMs: number): boolean {
+    if (this.#previousWasPrefill) this.#lastPrefillMs = nowMs - this.#previousMs;
+    this.#previousMs = nowMs;
+    this.#previousWasPrefill = false;
+    if (this.#config.schedulerDelayFactor === 0) return true;
+    if (this.waiting.length === 0 || this.running.length === 0) return true;
+    const waitedMs = nowMs - this.waiting[0].arrivalMs;
+    return waitedMs > this.#config.schedulerDelayFactor * this.#lastPrefillMs;
+  }
+
+  #queueOf(sequence: Sequence): Sequence[] {
+    switch (sequence.status) {
+      case "waiting":
+        return this.waiting;
+      case "running":
+        return this.running;
+      case "swapped":
+        return this.swapped;
+      case "finished":
+        throw new Error(`request ${sequence.requestId} has left the scheduler already`);
+    }
+  }
+}
+
+function insertByArrival(queue: Sequence[], sequence: Sequence): void {
+  let position = queue.length;
+  while (position > 0 && queue[position - 1].compareArrival(sequence) > 0) position--;
+  if (position === queue.length) queue.push(sequence);
+  else queue.splice(position, 0, sequence);
+}

@@ -1,0 +1,55 @@
+import type { GenerateRequest, RequestId, SamplingParams } from "../core/messages.ts";
+
+/**
+ * `waiting`: no blocks; `running`: blocks in the device pool; `swapped`: blocks in the swap pool;
+ * `finished`: no longer in a queue.
+ */
+export type SequenceStatus = "waiting" | "running" | "swapped" | "finished";
+
+/** A request while an instance owns it. */
+export class Sequence {
+  readonly requestId: RequestId;
+  readonly frontendId: string;
+  readonly params: SamplingParams;
+  readonly arrivalMs: number;
+  readonly promptTokenIds: readonly number[];
+  /** Everything produced so far, here or elsewhere before. */
+  readonly outputTokenIds: number[];
+  status: SequenceStatus = "waiting";
+  /** Block table; of the swap pool while swapped. Only the block manager changes it. */
+  readonly blocks: number[] = [];
+  /** The executor's name for it; null while the executor does not know it. */
+  handle: number | null = null;
+  /** Was preempted and does not run again yet. */
+  isPreempted = false;
+  /** Belongs to the step that the executor runs now: its blocks are being read and written. */
+  isInStep = false;
+
+  /** @param order position among all requests that the instance accepted; breaks ties of arrival */
+  constructor(request: GenerateRequest, readonly order: number) {
+    this.requestId = request.requestId;
+    this.frontendId = request.frontendId;
+    this.params = request.params;
+    this.arrivalMs = request.arrivalMs;
+    this.promptTokenIds = request.promptTokenIds;
+    this.outputTokenIds = [...request.outputTokenIds];
+  }
+
+  /** Tokens of prompt and output. The newest output token is not in the KV cache yet. */
+  get lengthTokens(): number {
+    return this.promptTokenIds.length + this.outputTokenIds.length;
+  }
+
+  /** The newest token: what a decode step feeds in. */
+  get lastTokenId(): number {
+    const { outputTokenIds, promptTokenIds } = this;
+    return outputTokenIds.length > 0
+      ? outputTokenIds[outputTokenIds.length - 1]
+      : promptTokenIds[promptTokenIds.length - 1];
+  }
+
+  /** First come, first served: negative when this one goes before `other`. */
+  compareArrival(other: Sequence): number {
+    return this.arrivalMs - other.arrivalMs || this.order - other.order;
+  }
+}

@@ -1,0 +1,85 @@
+import type { GenerateRequest, SamplingParams } from "../../src/core/messages.ts";
+import type { EngineOptions } from "../../src/core/options.ts";
+import type { EngineConfig } from "../../src/instance/engine_config.ts";
+
+/** Greedy, 16 tokens, no end tokens; `overrides` win. */
+export function samplingParams(overrides: Partial<SamplingParams> = {}): SamplingParams {
+  return {
+    maxTokens: 16,
+    minTokens: 0,
+    temperature: 0,
+    topP: 1,
+    topK: -1,
+    minP: 0,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    repetitionPenalty: 1,
+    seed: 0,
+    stopTokenIds: [],
+    eosTokenIds: [],
+    ignoreEos: false,
+    logprobs: null,
+    promptLogprobs: null,
+    ...overrides,
+  };
+}
+
+/** A request of `promptTokens` tokens from frontend `f`; `overrides` win. */
+export function generateRequest(
+  requestId: string,
+  promptTokens: number,
+  params: Partial<SamplingParams> = {},
+  overrides: Partial<GenerateRequest> = {},
+): GenerateRequest {
+  return {
+    requestId,
+    frontendId: "f",
+    promptTokenIds: Array.from({ length: promptTokens }, (_, i) => (i * 7 + promptTokens) % 97),
+    outputTokenIds: [],
+    params: samplingParams(params),
+    arrivalMs: 0,
+    ...overrides,
+  };
+}
+
+export function engineConfig(overrides: Partial<EngineConfig> = {}): EngineConfig {
+  return {
+    instanceId: "i0",
+    instanceType: "both",
+    maxNumSeqs: 8,
+    maxNumBatchedTokens: 256,
+    maxModelLen: 256,
+    schedulerDelayFactor: 0,
+    preemptionMode: "recompute",
+    maxWaitingRequests: 1000,
+    ...overrides,
+  };
+}
+
+export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOptions {
+  return {
+    model: null,
+    tokenizer: null,
+    skipTokenizerInit: false,
+    revision: null,
+    tokenizerRevision: null,
+    downloadDir: null,
+    loadFormat: "auto",
+    dtype: "auto",
+    maxModelLen: null,
+    blockSize: 16,
+    seed: 0,
+    swapSpace: 4,
+    gpuMemoryUtilization: 0.9,
+    numGpuBlocksOverride: null,
+    maxNumBatchedTokens: null,
+    maxNumSeqs: 256,
+    maxLogprobs: 5,
+    schedulerDelayFactor: 0,
+    preemptionMode: null,
+    device: "null",
+    cpuThreads: null,
+    cpuKernels: null,
+    ...overrides,
+  };
+}

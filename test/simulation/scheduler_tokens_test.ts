@@ -1,0 +1,155 @@
+/**
+ * The engine's core on a model that notices every misplaced block, driven by random operations:
+ * requests, aborts between and during steps, pools so small that most sequences are preempted.
+ */
+import assert from "node:assert/strict";
+import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
+import { Random } from "../../src/core/random.ts";
+import { RequestError } from "../../src/core/errors.ts";
+import { EngineCore } from "../../src/instance/engine_core.ts";
+import { engineConfig, samplingParams } from "../instance/support.ts";
+import { expectedOutput, PagedModel } from "../instance/paged_model.ts";
+
+interface Tracked {
+  readonly request: GenerateRequest;
+  readonly tokens: number[];
+  isAborted: boolean;
+  finish: RequestOutput["finish"] | null;
+}
+
+/** One seeded run; returns what happened, so that tests can see that they test something. */
+function simulate(seed: number) {
+  const random = new Random(seed);
+  const blockSize = [1, 4, 8][random.below(3)];
+  const numBlocks = Math.ceil((20 + random.below(200)) / blockSize);
+  const numSwapBlocks = random.below(3) * Math.ceil(60 / blockSize);
+  const maxNumSeqs = 1 + random.below(8);
+  const config = engineConfig({
+    maxNumSeqs,
+    maxModelLen: 40 + random.below(60),
+    maxNumBatchedTokens: 100 + random.below(50),
+    schedulerDelayFactor: random.below(2) * 0.5,
+    preemptionMode: random.below(2) === 0 ? "recompute" : "swap",
+  });
+  const model = new PagedModel({ blockSize, numBlocks, numSwapBlocks });
+  const core = new EngineCore(config, model.info);
+  const requests = new Map<string, Tracked>();
+  const counts = {
+    steps: 0,
+    killed: 0,
+    swapped: 0,
+    errors: 0,
+    refused: 0,
+    aborted: 0,
+    finished: 0,
+  };
+  let nowMs = 0;
+
+  function add(): void {
+    const promptTokenIds = Array.from({ length: 1 + random.below(40) }, () => random.below(97));
+    const params = samplingParams({ seed: random.below(1e9), maxTokens: 1 + random.below(50) });
+    const resumed = random.below(8) === 0 ? random.below(params.maxTokens) : 0;
+    const request: GenerateRequest = {
+      requestId: `r${requests.size}`,
+      frontendId: "f",
+      promptTokenIds,
+      outputTokenIds: expectedOutput(promptTokenIds, params.seed, resumed),
+      params,
+      arrivalMs: nowMs - random.below(5),
+    };
+    const tracked = {
+      request,
+      tokens: [...request.outputTokenIds],
+      isAborted: false,
+      finish: null,
+    };
+    try {
+      core.add(request);
+    } catch (error) {
+      assert.ok(error instanceof RequestError, String(error));
+      counts.refused++;
+      tracked.isAborted = true;
+    }
+    requests.set(request.requestId, tracked);
+  }
+
+  function abortOne(): void {
+    const tracked = requests.get(`r${random.below(Math.max(1, requests.size))}`);
+    if (!tracked) return;
+    tracked.isAborted = true;
+    core.abort(tracked.request.requestId);
+  }
+
+  function disturb(): void {
+    const dice = random.below(10);
+    if (dice < 3) { for (let i = random.below(4); i >= 0; i--) add(); }
+    if (dice === 9) abortOne();
+  }
+
+  function takeOutputs(): void {
+    for (const { output } of core.takeOutputs()) {
+      const tracked = requests.get(output.requestId)!;
+      assert.equal(tracked.finish, null, "output after the end");
+      assert.equal(output.index, tracked.tokens.length, "tokens come once and in order");
+      tracked.tokens.push(...output.tokenIds);
+      if (output.finish) tracked.finish = output.finish;
+    }
+  }
+
+  for (let round = 0; round < 300 || core.numRequests > 0; round++) {
+    if (round < 300) disturb();
+    const step = core.begin(nowMs);
+    if (step) {
+      counts.steps++;
+      counts.swapped += step.swapOut.length / 2;
+      assert.ok(step.tokenIds.length <= config.maxNumBatchedTokens, "token budget");
+      assert.ok(step.handles.length <= maxNumSeqs, "sequence budget");
+      const result = model.stepNow(step);
+      if (round < 300) disturb();
+      core.end(result);
+    } else {
+      assert.equal(core.numRequests, 0, "nothing runs although requests are there");
+    }
+    nowMs += random.below(10);
+    takeOutputs();
+    core.check();
+    const info = core.info(nowMs);
+    counts.killed += info.killedRequests;
+    assert.equal(info.freeBlocks + info.usedBlocks, info.totalBlocks);
+    assert.equal(info.runningSequenceLengths.length, info.runningRequests);
+  }
+  takeOutputs();
+  assert.equal(core.info(nowMs).freeBlocks, numBlocks, "all blocks are back");
+
+  for (const { request, tokens, isAborted, finish } of requests.values()) {
+    const { promptTokenIds, params } = request;
+    const wanted = expectedOutput(promptTokenIds, params.seed, tokens.length);
+    assert.deepEqual(tokens, wanted, `tokens of ${request.requestId}, seed ${seed}`);
+    if (isAborted) {
+      counts.aborted++;
+      continue;
+    }
+    assert.ok(finish, `${request.requestId} never ended`);
+    const limit = Math.min(params.maxTokens, config.maxModelLen - promptTokenIds.length);
+    if (finish.reason === "error") {
+      counts.errors++;
+      const needed = Math.ceil((promptTokenIds.length + tokens.length) / blockSize);
+      assert.ok(needed > numBlocks, `${request.requestId} failed but fits the pool`);
+    } else {
+      counts.finished++;
+      assert.equal(finish.reason, "length");
+      assert.equal(tokens.length, Math.max(limit, request.outputTokenIds.length));
+    }
+  }
+  return counts;
+}
+
+Deno.test("random requests on tiny pools: right tokens, once, in order; every block comes back", () => {
+  const sums: Record<string, number> = {};
+  for (let seed = 1; seed <= 60; seed++) {
+    for (const [name, count] of Object.entries(simulate(seed))) {
+      sums[name] = (sums[name] ?? 0) + count;
+    }
+  }
+  for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
+});
