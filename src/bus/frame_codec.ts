@@ -1,0 +1,119 @@
+/**
+ * Frames on a byte stream:
+ *
+ *     u32 json bytes | u32 payload bytes, or 0xffffffff for none | json | payload
+ *
+ * Integers are little-endian; the JSON is the array of the frame's records in UTF-8.
+ */
+import type { Frame } from "./outbox.ts";
+
+const HEADER_BYTES = 8;
+const NO_PAYLOAD = 0xffffffff;
+const READ_BUFFER_BYTES = 256 << 10;
+const OPEN_BRACKET = 0x5b;
+const CLOSE_BRACKET = 0x5d;
+
+const encoder = new TextEncoder();
+
+/** Bytes of buffer that {@linkcode encodeHead} may need. */
+export function maxHeadBytes(frame: Frame): number {
+  return HEADER_BYTES + 2 + frame.text.length * 3;
+}
+
+/** Writes everything but the payload's bytes at `offset`; returns the offset behind it. */
+export function encodeHead(frame: Frame, buffer: Uint8Array, offset: number): number {
+  const start = offset + HEADER_BYTES;
+  buffer[start] = OPEN_BRACKET;
+  const end = start + 1 + encoder.encodeInto(frame.text, buffer.subarray(start + 1)).written;
+  buffer[end] = CLOSE_BRACKET;
+  writeUint32(buffer, offset, end + 1 - start);
+  writeUint32(buffer, offset + 4, frame.payload?.length ?? NO_PAYLOAD);
+  return end + 1;
+}
+
+/** A frame as received. The payload is the receiver's to keep. */
+export interface ReceivedFrame {
+  readonly json: string;
+  readonly payload: Uint8Array<ArrayBuffer> | null;
+}
+
+/**
+ * Cuts a byte stream into frames. Fill {@linkcode space}, tell {@linkcode advance} how much was
+ * filled, then take frames with {@linkcode next} until it returns null. A frame larger than the
+ * shared buffer gets a buffer of its own, into which the rest of it is read directly.
+ */
+export class FrameReader {
+  readonly #shared = new Uint8Array(READ_BUFFER_BYTES);
+  #buffer = this.#shared;
+  #start = 0;
+  #end = 0;
+  #decoder = new TextDecoder("utf-8", { fatal: true });
+
+  constructor(private readonly maxFrameBytes: number) {}
+
+  space(): Uint8Array<ArrayBuffer> {
+    return this.#buffer.subarray(this.#end);
+  }
+
+  advance(bytes: number): void {
+    this.#end += bytes;
+  }
+
+  /** @throws {Error} the stream is not made of frames within the limit */
+  next(): ReceivedFrame | null {
+    const buffer = this.#buffer, start = this.#start;
+    if (this.#end - start < HEADER_BYTES) return this.#makeSpace(HEADER_BYTES);
+    const jsonBytes = readUint32(buffer, start);
+    const payloadField = readUint32(buffer, start + 4);
+    const payloadBytes = payloadField === NO_PAYLOAD ? 0 : payloadField;
+    if (jsonBytes + payloadBytes > this.maxFrameBytes) {
+      throw new Error(
+        `a frame of ${jsonBytes + payloadBytes} bytes is over the limit of ${this.maxFrameBytes}`,
+      );
+    }
+    const jsonEnd = start + HEADER_BYTES + jsonBytes;
+    const end = jsonEnd + payloadBytes;
+    if (end > this.#end) return this.#makeSpace(end - start);
+    const json = this.#decoder.decode(buffer.subarray(start + HEADER_BYTES, jsonEnd));
+    const isShared = buffer === this.#shared;
+    let payload = null;
+    if (payloadField !== NO_PAYLOAD) {
+      payload = isShared ? buffer.slice(jsonEnd, end) : buffer.subarray(jsonEnd, end);
+    }
+    if (isShared) this.#start = end;
+    else this.#reset(this.#shared, 0);
+    return { json, payload };
+  }
+
+  /** Makes room for a frame of `frameBytes` that has begun. */
+  #makeSpace(frameBytes: number): null {
+    const begun = this.#buffer.subarray(this.#start, this.#end);
+    if (frameBytes > this.#buffer.length) {
+      const own = new Uint8Array(frameBytes);
+      own.set(begun);
+      this.#reset(own, begun.length);
+    } else if (this.#start + frameBytes > this.#buffer.length || begun.length === 0) {
+      this.#buffer.set(begun);
+      this.#reset(this.#buffer, begun.length);
+    }
+    return null;
+  }
+
+  #reset(buffer: Uint8Array<ArrayBuffer>, filled: number): void {
+    this.#buffer = buffer;
+    this.#start = 0;
+    this.#end = filled;
+  }
+}
+
+function writeUint32(buffer: Uint8Array, offset: number, value: number): void {
+  buffer[offset] = value;
+  buffer[offset + 1] = value >>> 8;
+  buffer[offset + 2] = value >>> 16;
+  buffer[offset + 3] = value >>> 24;
+}
+
+function readUint32(buffer: Uint8Array, offset: number): number {
+  return (buffer[offset] | buffer[offset + 1] << 8 | buffer[offset + 2] << 16 |
+    buffer[offset + 3] << 24) >>> 0;
+}

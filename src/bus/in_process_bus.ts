@@ -1,0 +1,117 @@
+import { setImmediate } from "node:timers";
+import { UnavailableError } from "../core/errors.ts";
+import { parseAddress } from "./address.ts";
+import { BasePeer } from "./base_peer.ts";
+import {
+  type Address,
+  type Bus,
+  type BusLimits,
+  defaultBusLimits,
+  type Listener,
+  type Peer,
+  type Service,
+} from "./bus.ts";
+import { frameSize } from "./outbox.ts";
+
+/**
+ * Connects roles of one process. Messages go through JSON as on any other bus, so that no two roles
+ * ever share an object; they arrive in a later turn of the event loop.
+ */
+export class InProcessBus implements Bus {
+  #listeners = new Map<string, InProcessListener>();
+
+  constructor(private readonly limits: BusLimits = defaultBusLimits) {}
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async listen(address: Address, service: Service): Promise<Listener> {
+    const name = nameOf(address);
+    if (this.#listeners.has(name)) throw new UnavailableError(`${address} is in use`);
+    const listener = new InProcessListener(address, service, this.limits, () => {
+      this.#listeners.delete(name);
+    });
+    this.#listeners.set(name, listener);
+    return listener;
+  }
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async connect(address: Address, service: Service): Promise<Peer> {
+    const listener = this.#listeners.get(nameOf(address));
+    if (!listener) throw new UnavailableError(`nobody listens at ${address}`);
+    return listener.accept(service);
+  }
+}
+
+class InProcessListener implements Listener {
+  #peers = new Set<Peer>();
+  #connections = 0;
+
+  constructor(
+    readonly address: Address,
+    private readonly service: Service,
+    private readonly limits: BusLimits,
+    private readonly unbind: () => void,
+  ) {}
+
+  /** Returns the connecting end of a new connection. */
+  accept(connectingService: Service): Peer {
+    const name = `${this.address}#${++this.#connections}`;
+    const ours = new InProcessPeer(name, this.service, this.limits);
+    const theirs = new InProcessPeer(this.address, connectingService, this.limits);
+    ours.attach(theirs);
+    theirs.attach(ours);
+    this.#peers.add(ours);
+    ours.closed.then(() => this.#peers.delete(ours));
+    this.service.onConnect?.(ours);
+    return theirs;
+  }
+
+  async close(): Promise<void> {
+    this.unbind();
+    await Promise.all([...this.#peers].map((peer) => peer.close()));
+  }
+}
+
+class InProcessPeer extends BasePeer {
+  #other!: InProcessPeer;
+
+  attach(other: InProcessPeer): void {
+    this.#other = other;
+  }
+
+  protected override wake(): void {
+    setImmediate(() => this.#deliver());
+  }
+
+  protected override drain(): Promise<void> {
+    return new Promise((resolve) =>
+      setImmediate(() => {
+        this.#deliver();
+        this.#other.remoteEnded();
+        resolve();
+      })
+    );
+  }
+
+  protected override abandon(): Promise<void> {
+    return new Promise((resolve) =>
+      setImmediate(() => {
+        this.outbox.takeAll();
+        this.#other.remoteEnded();
+        resolve();
+      })
+    );
+  }
+
+  #deliver(): void {
+    for (const frame of this.outbox.takeAll()) {
+      this.outbox.release(frameSize(frame));
+      this.#other.receive(`[${frame.text}]`, frame.payload);
+    }
+  }
+}
+
+function nameOf(address: Address): string {
+  const parsed = parseAddress(address);
+  if (parsed.scheme === "inproc") return parsed.name;
+  throw new UnavailableError(`the in-process bus serves inproc:NAME, not ${address}`);
+}

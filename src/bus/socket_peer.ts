@@ -1,0 +1,127 @@
+import { BasePeer } from "./base_peer.ts";
+import type { BusLimits, Service } from "./bus.ts";
+import { encodeHead, FrameReader, maxHeadBytes } from "./frame_codec.ts";
+import { type Frame, frameSize } from "./outbox.ts";
+
+/** Frames that fit share this buffer and a write; four full shared frames, or many small ones. */
+const WRITE_BUFFER_BYTES = 128 << 10;
+/** Payloads up to this size are copied behind their head to save a write. */
+const MAX_COPIED_PAYLOAD_BYTES = 16 << 10;
+/** How long a closing end waits for the other to take what was sent and to close as well. */
+const LINGER_MS = 2_000;
+
+/** One end of a Unix or TCP connection. */
+export class SocketPeer extends BasePeer {
+  #pumping: Promise<void> | null = null;
+  #reading: Promise<void>;
+  #unwrittenBytes = 0;
+  #writeBuffer = new Uint8Array(WRITE_BUFFER_BYTES);
+  #isConnOpen = true;
+
+  constructor(
+    private readonly conn: Deno.Conn,
+    remote: string,
+    service: Service,
+    limits: BusLimits,
+  ) {
+    super(remote, service, limits);
+    // Small messages must not wait for the acknowledgement of earlier ones.
+    if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+    this.#reading = this.#read();
+  }
+
+  protected override wake(): void {
+    if (!this.outbox.isEmpty) this.#pumping ??= this.#pump();
+  }
+
+  protected override async drain(): Promise<void> {
+    const linger = setTimeout(() => this.#closeConn(), LINGER_MS);
+    this.wake();
+    await this.#pumping;
+    // Closing with unread input would reset the connection and could destroy what was just sent:
+    // say that we are done, and read until the other end is.
+    await this.conn.closeWrite().catch(() => {});
+    await this.#reading;
+    clearTimeout(linger);
+    this.#closeConn();
+  }
+
+  protected override async abandon(): Promise<void> {
+    this.#closeConn();
+    await Promise.all([this.#pumping, this.#reading]);
+  }
+
+  #closeConn(): void {
+    if (!this.#isConnOpen) return;
+    this.#isConnOpen = false;
+    this.conn.close();
+  }
+
+  /** Writes until the outbox is empty. Whatever is pushed meanwhile shares the next write. */
+  async #pump(): Promise<void> {
+    try {
+      let frames = this.outbox.takeAll();
+      while (frames.length > 0) {
+        await this.#writeFrames(frames);
+        frames = this.outbox.takeAll();
+      }
+    } catch (error) {
+      this.fail(`the connection broke: ${(error as Error).message}`);
+    } finally {
+      this.#pumping = null;
+    }
+  }
+
+  async #writeFrames(frames: readonly Frame[]): Promise<void> {
+    let buffer = this.#writeBuffer;
+    let used = 0;
+    for (const frame of frames) {
+      const headBytes = maxHeadBytes(frame);
+      if (used + headBytes > buffer.length) {
+        await this.#writeAll(buffer.subarray(0, used));
+        used = 0;
+        buffer = headBytes > WRITE_BUFFER_BYTES ? new Uint8Array(headBytes) : this.#writeBuffer;
+      }
+      used = encodeHead(frame, buffer, used);
+      this.#unwrittenBytes += frameSize(frame);
+      const { payload } = frame;
+      if (payload === null) continue;
+      if (payload.length <= MAX_COPIED_PAYLOAD_BYTES && used + payload.length <= buffer.length) {
+        buffer.set(payload, used);
+        used += payload.length;
+      } else {
+        await this.#writeAll(buffer.subarray(0, used), payload);
+        used = 0;
+      }
+    }
+    await this.#writeAll(buffer.subarray(0, used));
+  }
+
+  /** Writes what completes the frames counted in `#unwrittenBytes`. */
+  async #writeAll(...parts: Uint8Array[]): Promise<void> {
+    for (const part of parts) {
+      for (let sent = 0; sent < part.length;) {
+        sent += await this.conn.write(sent === 0 ? part : part.subarray(sent));
+      }
+    }
+    this.outbox.release(this.#unwrittenBytes);
+    this.#unwrittenBytes = 0;
+  }
+
+  async #read(): Promise<void> {
+    const reader = new FrameReader(this.limits.maxFrameBytes);
+    try {
+      for (;;) {
+        const bytes = await this.conn.read(reader.space());
+        if (bytes === null) return this.remoteEnded();
+        if (!this.isOpen) continue; // closing: whatever still comes is dropped
+        reader.advance(bytes);
+        for (let frame = reader.next(); frame !== null; frame = reader.next()) {
+          this.receive(frame.json, frame.payload);
+        }
+      }
+    } catch (error) {
+      this.fail(`the connection broke: ${(error as Error).message}`);
+    }
+  }
+}

@@ -1,0 +1,180 @@
+import assert from "node:assert/strict";
+import { MAX_UNIX_PATH_BYTES } from "../../src/bus/address.ts";
+import { type BusLimits, defaultBusLimits, type Peer, type Service } from "../../src/bus/bus.ts";
+import { openBus } from "../../src/bus/open_bus.ts";
+import { SocketBus } from "../../src/bus/socket_bus.ts";
+import { rejection, testBus, until } from "../conformance/bus.ts";
+
+const directory = Deno.makeTempDirSync({ prefix: "llumnix-test-" });
+let sockets = 0;
+const freshPath = () => `${directory}/${sockets++}.sock`;
+
+testBus({
+  name: "unix",
+  open: (limits) => new SocketBus(limits),
+  freshAddress: () => `unix:${freshPath()}`,
+});
+testBus({
+  name: "tcp",
+  open: (limits) => new SocketBus(limits),
+  freshAddress: () => "tcp:127.0.0.1:0",
+});
+testBus({ name: "opened unix", open: openBus, freshAddress: () => `unix:${freshPath()}` });
+
+/** A frame of the wire format with any header; `body` is Latin-1. */
+function frame(jsonBytes: number, payloadField: number, body: string): Uint8Array {
+  const bytes = new Uint8Array(8 + body.length);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(0, jsonBytes, true);
+  view.setUint32(4, payloadField, true);
+  bytes.set(Uint8Array.from(body, (character) => character.charCodeAt(0)), 8);
+  return bytes;
+}
+
+const jsonFrame = (json: string) => frame(json.length, 0xffffffff, json);
+
+/** Runs `body` with a raw connection to an echo service, beside a well-behaved peer. */
+async function withRogue(
+  body: (rogue: Deno.Conn, closed: string[], accepted: Peer) => Promise<void>,
+  limits: Partial<BusLimits> = {},
+): Promise<void> {
+  const bus = new SocketBus({ ...defaultBusLimits, ...limits });
+  const path = freshPath();
+  const closed: string[] = [];
+  const accepted: Peer[] = [];
+  const service: Service = {
+    calls: { echo: (message) => message, hang: () => new Promise(() => {}) },
+    onConnect: (peer) => accepted.push(peer),
+    onClose: (_, reason) => closed.push(reason),
+  };
+  const listener = await bus.listen(`unix:${path}`, service);
+  const good = await bus.connect(listener.address, {});
+  assert.equal((await good.call("echo", { data: 1 })).data, 1);
+  const rogue = await Deno.connect({ transport: "unix", path });
+  await until(() => accepted.length === 2);
+  try {
+    await body(rogue, closed, accepted[1]);
+    assert.equal((await good.call("echo", { data: 2 })).data, 2, "other connections live on");
+  } finally {
+    rogue.close();
+    await good.close();
+    await listener.close();
+  }
+}
+
+async function readToEnd(conn: Deno.Conn): Promise<string> {
+  let text = "";
+  const buffer = new Uint8Array(4096);
+  for (let n = await conn.read(buffer); n !== null; n = await conn.read(buffer)) {
+    text += new TextDecoder("latin1").decode(buffer.subarray(0, n));
+  }
+  return text;
+}
+
+const garbage: Record<string, Uint8Array> = {
+  "an HTTP request": new TextEncoder().encode("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+  "an oversize frame": frame(2 ** 31, 0xffffffff, ""),
+  "an oversize payload": frame(2, 2 ** 32 - 2, "[]"),
+  "a frame that is not JSON": jsonFrame("[1,2"),
+  "a frame that is not UTF-8": frame(1, 0xffffffff, "\u00ff"),
+  "a frame that is not an array": jsonFrame('{"a":1}'),
+  "a record that is not an array": jsonFrame("[7]"),
+  "a record of unknown kind": jsonFrame('[[9,1,"echo",null]]'),
+  "a call without a method": jsonFrame("[[1,1]]"),
+  "an answer to a call that was never made": jsonFrame("[[2,1,null]]"),
+  "an unknown notification": jsonFrame('[[0,"__proto__",null]]'),
+};
+
+for (const [what, bytes] of Object.entries(garbage)) {
+  Deno.test(`socket bus: ${what} closes that connection only`, () =>
+    withRogue(async (rogue, closed) => {
+      await rogue.write(bytes);
+      await until(() => closed.length === 1);
+      await readToEnd(rogue).catch((error) => {
+        assert.ok(error instanceof Deno.errors.ConnectionReset);
+      });
+    }));
+}
+
+Deno.test("socket bus: frames in single bytes are put together", () =>
+  withRogue(async (rogue) => {
+    for (const byte of jsonFrame('[[1,5,"echo","hi"]]')) await rogue.write(Uint8Array.of(byte));
+    const answer = new Uint8Array(100);
+    const bytes = await rogue.read(answer);
+    assert.deepEqual(answer.subarray(0, bytes!), jsonFrame('[[2,5,"hi"]]'));
+  }));
+
+Deno.test("socket bus: a half-closed connection gets the answers that are ready, then closes", () =>
+  withRogue(async (rogue, closed) => {
+    await rogue.write(jsonFrame('[[1,1,"echo","hi"],[1,2,"hang",null]]'));
+    await rogue.closeWrite();
+    assert.match(await readToEnd(rogue), /\[\[2,1,"hi"\]\]$/);
+    await until(() => closed.length === 1);
+  }));
+
+Deno.test("socket bus: a frame cut off by the end of the stream is dropped", () =>
+  withRogue(async (rogue, closed) => {
+    await rogue.write(jsonFrame('[[1,1,"echo","hi"]]').subarray(0, 20));
+    await rogue.closeWrite();
+    assert.equal(await readToEnd(rogue), "");
+    await until(() => closed.length === 1);
+  }));
+
+Deno.test("socket bus: a reader that does not read hits the backlog limit", () =>
+  withRogue(async (_, closed, accepted) => {
+    const payload = new Uint8Array(64 << 10);
+    while (accepted.isOpen) {
+      accepted.notify("flood", { data: null, payload });
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+    await until(() => closed.length === 1);
+    assert.match(closed[0], /does not keep up/);
+  }, { maxBufferedBytes: 1 << 20 }));
+
+Deno.test("socket bus: more calls at once than the limit close the connection", () =>
+  withRogue(async (rogue, closed) => {
+    await rogue.write(jsonFrame('[[1,1,"hang",null],[1,2,"hang",null],[1,3,"hang",null]]'));
+    await until(() => closed.length === 1);
+    assert.match(closed[0], /more than 2 calls/);
+  }, { maxPendingCalls: 2 }));
+
+Deno.test("unix bus: the socket file is private and goes with its listener", async () => {
+  const path = freshPath();
+  const listener = await new SocketBus().listen(`unix:${path}`, {});
+  assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
+  await listener.close();
+  assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
+});
+
+Deno.test("unix bus: the socket file of a dead listener is replaced, other files are not", async () => {
+  const bus = new SocketBus();
+  const stale = freshPath();
+  const listened = freshPath();
+  const dead = Deno.listen({ transport: "unix", path: listened });
+  Deno.renameSync(listened, stale); // so that close() does not find it, as after kill -9
+  dead.close();
+  assert.ok(Deno.lstatSync(stale).isSocket);
+  await (await bus.listen(`unix:${stale}`, {})).close();
+
+  const file = freshPath();
+  Deno.writeTextFileSync(file, "precious");
+  assert.equal((await rejection(bus.listen(`unix:${file}`, {}))).kind, "unavailable");
+  assert.equal(Deno.readTextFileSync(file), "precious");
+});
+
+Deno.test("unix bus: a path that the system cannot hold is refused with the reason", async () => {
+  const path = `${directory}/${"x".repeat(MAX_UNIX_PATH_BYTES)}`;
+  const error = await rejection(new SocketBus().listen(`unix:${path}`, {}));
+  assert.match(error.message, /bytes, but the system allows 107/);
+});
+
+Deno.test("tcp bus: port 0 is filled in, also for IPv6", async () => {
+  const listener = await new SocketBus().listen("tcp:[::1]:0", {});
+  assert.match(listener.address, /^tcp:\[::1\]:[1-9]\d*$/);
+  const peer = await new SocketBus().connect(listener.address, {});
+  assert.equal(peer.remote, listener.address);
+  await peer.close();
+  await listener.close();
+});
+
+globalThis.addEventListener("unload", () => Deno.removeSync(directory, { recursive: true }));
