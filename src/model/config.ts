@@ -80,7 +80,7 @@ const configSchema = z.object({
   dtype: z.string().nullish(),
   bos_token_id: tokenId.nullish(),
   eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
-  quantization_config: z.unknown(),
+  quantization_config: z.unknown().optional(),
 });
 type RawConfig = z.infer<typeof configSchema>;
 

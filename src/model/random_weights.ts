@@ -86,11 +86,15 @@ export class RandomWeights implements TensorSource {
   close(): void {}
 
   #distribution({ name, shape }: TensorSpec): [mean: number, deviation: number] {
+    // Without signs that vary, a tied model would find its last token most like itself, for ever.
+    if (name === "model.norm.weight") return [0, 1];
     if (name.endsWith("norm.weight")) return [1, 0.1];
-    if (name.endsWith(".bias")) return [0, 0.5];
+    if (name.endsWith(".bias")) return [0, 0.2];
     if (name === "model.embed_tokens.weight" || name === "lm_head.weight") {
       return [0, 3 / Math.sqrt(this.#config.hiddenSize)];
     }
-    return [0, 1 / Math.sqrt(shape[1])];
+    // What the layers add must weigh as much as the embedding, or the context would not matter.
+    const gain = /\.(o_proj|down_proj)\./.test(name) ? 2 : 1;
+    return [0, gain / Math.sqrt(shape[1])];
   }
 }

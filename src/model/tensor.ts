@@ -23,11 +23,11 @@ export interface TensorSource {
   close(): void;
 }
 
-/** Bytes of a stored 16-bit float tensor as float32, or the float32 tensor itself. */
-function widen(tensor: Tensor): Float32Array {
-  const { buffer, byteOffset, byteLength } = tensor.bytes;
-  const length = byteLength / dtypeBytes(tensor.dtype);
-  switch (tensor.dtype) {
+/** Elements of a stored tensor as float32. */
+function widen(dtype: DType, bytes: Uint8Array): Float32Array {
+  const { buffer, byteOffset, byteLength } = bytes;
+  const length = byteLength / dtypeBytes(dtype);
+  switch (dtype) {
     case "float32":
       return new Float32Array(buffer, byteOffset, length);
     case "float16":
@@ -54,10 +54,26 @@ export function toBfloat16(values: Float32Array): Uint16Array {
   return result;
 }
 
+/** Elements converted at a time, so that a large tensor needs no second copy in float32. */
+const chunkElements = 1 << 20;
+
 /** The tensor's elements in another type, rounded to nearest even; itself when it has that type. */
 export function convertTensor(tensor: Tensor, dtype: DType): Tensor {
   if (tensor.dtype === dtype) return tensor;
-  return { ...tensor, dtype, bytes: encodeFloats(widen(tensor), dtype) };
+  const from = dtypeBytes(tensor.dtype), to = dtypeBytes(dtype);
+  const length = tensor.bytes.length / from;
+  const bytes = new Uint8Array(length * to);
+  for (let start = 0; start < length; start += chunkElements) {
+    const end = Math.min(length, start + chunkElements);
+    const values = widen(tensor.dtype, tensor.bytes.subarray(start * from, end * from));
+    bytes.set(encodeFloats(values, dtype), start * to);
+  }
+  return { ...tensor, dtype, bytes };
+}
+
+/** The elements of a small tensor as float32, after rounding them to `dtype`. */
+export function tensorValues(tensor: Tensor, dtype: DType): Float32Array {
+  return widen(dtype, convertTensor(tensor, dtype).bytes);
 }
 
 /** float32 values as stored elements of `dtype`. */
