@@ -6,6 +6,8 @@ import type { Executor } from "../executor/executor.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type AddressedOutput, EngineCore } from "./engine_core.ts";
 
+export type { AddressedOutput, EngineConfig };
+
 export interface EngineArgs {
   readonly config: EngineConfig;
   /** Owned by the engine from here on: `close` closes it. */

@@ -7,7 +7,7 @@ export interface PagedModelShape {
   readonly maxModelLen?: number;
 }
 
-const VOCAB_SIZE = 97;
+const VOCAB_SIZE = 128;
 
 /** Mixes `value` into a 32-bit hash (murmur3's steps). */
 function mix(hash: number, value: number): number {

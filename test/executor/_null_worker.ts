@@ -1,0 +1,26 @@
+/** Worker of threaded_executor_test.ts: the null executor, and a few ways to fail by model name. */
+import { ModelError } from "../../src/core/errors.ts";
+import { createExecutor } from "../../src/executor/create_executor.ts";
+import type { Executor } from "../../src/executor/executor.ts";
+import { runEngineWorker } from "../../src/executor/worker_host.ts";
+
+runEngineWorker(async (spec, onProgress) => {
+  const { model } = spec.options;
+  if (model === "missing") throw new ModelError("there is no such model");
+  onProgress({ phase: "weights", doneBytes: 1, totalBytes: 2, detail: "half" });
+  const executor = await createExecutor(spec, onProgress);
+  if (model === "rejects") {
+    const step: Executor["step"] = () => Promise.reject(new Error("the kernel is upset"));
+    return { info: executor.info, step, close: () => executor.close() };
+  }
+  if (model === "throws") {
+    const step: Executor["step"] = () => {
+      queueMicrotask(() => {
+        throw new Error("nobody catches this");
+      });
+      return new Promise(() => {});
+    };
+    return { info: executor.info, step, close: () => executor.close() };
+  }
+  return executor;
+});

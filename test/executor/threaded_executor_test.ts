@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import type { LoadProgress, StepInput } from "../../src/executor/executor.ts";
+import { loadThreadedExecutor } from "../../src/executor/threaded_executor.ts";
+import { testExecutor } from "../conformance/executor.ts";
+import { engineOptions } from "../instance/support.ts";
+
+function startWorker(): Worker {
+  return new Worker(new URL("./_null_worker.ts", import.meta.url), { type: "module" });
+}
+
+function load(model: string | null = null, onProgress?: (progress: LoadProgress) => void) {
+  const spec = { kind: "null" as const, options: engineOptions({ model }), hostShare: 1 };
+  return loadThreadedExecutor(spec, { startWorker, onProgress });
+}
+
+const emptyStep: StepInput = {
+  stepId: 1,
+  kind: "decode",
+  removed: [],
+  added: [],
+  swapOut: new Int32Array(),
+  swapIn: new Int32Array(),
+  handles: new Int32Array(),
+  tokenIds: new Int32Array(),
+  queryStarts: new Int32Array(1),
+  contextLens: new Int32Array(),
+  blockTables: new Int32Array(),
+  maxBlocks: 0,
+};
+
+testExecutor("null executor on a worker", () => load());
+
+Deno.test("threaded executor: progress of the load arrives before its end", async () => {
+  const progress: LoadProgress[] = [];
+  const executor = await load(null, (p) => progress.push(p));
+  assert.deepEqual(progress, [{ phase: "weights", doneBytes: 1, totalBytes: 2, detail: "half" }]);
+  await executor.close();
+});
+
+Deno.test("threaded executor: a failed load keeps its kind of error", async () => {
+  await assert.rejects(load("missing"), {
+    name: "ModelError",
+    message: "there is no such model",
+  });
+});
+
+Deno.test("threaded executor: a step that fails is its last", async () => {
+  const executor = await load("rejects");
+  await assert.rejects(executor.step(emptyStep), { message: "the kernel is upset" });
+  await assert.rejects(executor.step(emptyStep), { message: "the kernel is upset" });
+  await executor.close();
+});
+
+Deno.test("threaded executor: an error that nobody caught in the worker ends the step, not us", async () => {
+  const executor = await load("throws");
+  await assert.rejects(executor.step(emptyStep), /the engine worker died.*nobody catches this/);
+  await assert.rejects(executor.step(emptyStep), /the engine worker died/);
+  await executor.close();
+});
+
+Deno.test("threaded executor: close waits for the step that runs", async () => {
+  const executor = await load();
+  const step = executor.step(emptyStep);
+  await executor.close();
+  assert.equal((await step).stepId, 1);
+});
