@@ -49,7 +49,7 @@ export interface AttentionBatch {
   /** [numSequences, maxBlocks] */
   readonly blockTables: Address;
   readonly maxBlocks: number;
-  /** Largest of contextLens, for scratch memory. */
+  /** Largest of contextLens. */
   readonly maxContextLen: number;
 }
 
@@ -63,6 +63,9 @@ export interface CpuKernels {
   /** View of `byteLength` bytes; do not keep it across `alloc` (WASM memory can move). */
   bytes(address: Address, byteLength: number): Uint8Array;
   copy(destination: Address, source: Address, byteLength: number): void;
+
+  /** Reads memory with all threads, for measuring the streaming read bandwidth. */
+  readMemory(address: Address, byteLength: number): number;
 
   /** Bytes that `pack` needs for a [n, k] matrix. */
   packedBytes(type: StorageType, n: number, k: number): number;

@@ -1,0 +1,156 @@
+import { type CpuKernels, type KernelSet, kernelSets } from "./kernels.ts";
+import { KernelError } from "./library.ts";
+import { openNative } from "./native.ts";
+import { type CreateKernelWorker, openWasm, runKernelWorker } from "./wasm.ts";
+
+export { KernelError, runKernelWorker };
+export type { CreateKernelWorker };
+
+/** How to load a kernel set. */
+export interface LoadKernelsOptions {
+  /** The set to load; null for the fastest that there is. */
+  readonly set: KernelSet | null;
+  /** Threads that compute, the calling one included. */
+  readonly threads: number;
+  /**
+   * CPU of each thread, the calling thread's first: threads are pinned there, so that the system
+   * does not run two of them on one CPU. Instances on one host must get different CPUs. Without it
+   * threads are not pinned. WASM threads never are.
+   */
+  readonly cpus?: readonly number[];
+  /** Makes WASM helper threads; by default the main module, as the worker "role:kernel". */
+  readonly createKernelWorker?: CreateKernelWorker;
+}
+
+/** Whether a kernel set can be loaded here, and if not, why. */
+export interface KernelSetState {
+  readonly set: KernelSet;
+  readonly unavailable: string | null;
+}
+
+/** Processor features (names of /proc/cpuinfo) that a set needs. */
+const neededFeatures: Record<Exclude<KernelSet, "neon" | "wasm">, readonly string[]> = {
+  avx512bf16: ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma", "f16c"],
+  avx512: ["avx512f", "avx512bw", "avx512vl", "avx512dq", "fma", "f16c"],
+  avx2: ["avx2", "fma", "f16c"],
+};
+
+const images = new Map<string, Uint8Array>();
+
+/** Gives the shared libraries of an executable that embeds them, by name of the kernel set. */
+export function registerKernelImages(libraries: Readonly<Record<string, Uint8Array>>): void {
+  for (const [set, image] of Object.entries(libraries)) images.set(set, image);
+}
+
+/** Every kernel set, the fastest first, and what keeps it from being used here. */
+export function kernelSetStates(): readonly KernelSetState[] {
+  return kernelSets.map((set) => ({ set, unavailable: unavailability(set) }));
+}
+
+/**
+ * Loads a kernel set.
+ * @throws {KernelError} when the set that was asked for is not available, or cannot be started.
+ */
+export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKernels> {
+  const { set, threads } = options;
+  checkThreads(options);
+  const states = kernelSetStates();
+  if (set !== null) {
+    const state = states.find((state) => state.set === set);
+    const reason = state === undefined ? "there is no such set" : state.unavailable;
+    if (reason === null) return await open(set, options);
+    const available = states.filter((state) => state.unavailable === null);
+    throw new KernelError(
+      `${set} kernels are not available: ${reason}. Available here: ` +
+        available.map((state) => state.set).join(", "),
+    );
+  }
+  for (const state of states) {
+    if (state.unavailable !== null || state.set === "wasm") continue;
+    try {
+      return await open(state.set, options);
+    } catch (error) {
+      // A library that does not load here (built for another system) leaves the next set.
+      if (error instanceof KernelError) throw error;
+    }
+  }
+  return await openWasm(threads, options.createKernelWorker ?? defaultKernelWorker);
+}
+
+/** CPUs on which the system lets this process run. Empty where that cannot be told. */
+export function allowedCpus(): readonly number[] {
+  const list = readText("/proc/self/status").match(/^Cpus_allowed_list:\s*(\S+)/m)?.[1] ?? "";
+  return list.split(",").filter((range) => range !== "").flatMap((range) => {
+    const [first, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+}
+
+async function open(set: KernelSet, options: LoadKernelsOptions): Promise<CpuKernels> {
+  if (set === "wasm") {
+    return await openWasm(options.threads, options.createKernelWorker ?? defaultKernelWorker);
+  }
+  const image = imageOf(set);
+  if (image === null) throw new KernelError(`${set} kernels: the library has disappeared`);
+  return openNative(set, image, options.threads, options.cpus ?? null);
+}
+
+function defaultKernelWorker(): Worker {
+  return new Worker(Deno.mainModule, { type: "module", name: "role:kernel" });
+}
+
+function checkThreads({ threads, cpus }: LoadKernelsOptions): void {
+  if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
+    throw new KernelError(`kernels: ${threads} threads; from 1 to 512 are possible`);
+  }
+  if (cpus === undefined) return;
+  const allowed = allowedCpus();
+  const wrong = cpus.filter((cpu) => !allowed.includes(cpu));
+  if (cpus.length !== threads || wrong.length > 0) {
+    throw new KernelError(
+      `kernels: ${threads} threads cannot be pinned to CPUs ${cpus.join(", ")}; one for each ` +
+        `thread is needed, out of ${allowed.join(", ")}`,
+    );
+  }
+}
+
+function unavailability(set: KernelSet): string | null {
+  if (set === "wasm") return null;
+  const system = Deno.build.os === "linux" ? null : `native kernels are for Linux`;
+  const arch = set === "neon" ? "aarch64" : "x86_64";
+  if (system !== null) return system;
+  if (Deno.build.arch !== arch) return `they are for ${arch}`;
+  if (set !== "neon") {
+    const features = processorFeatures();
+    const missing = neededFeatures[set].filter((feature) => !features.has(feature));
+    if (missing.length > 0) return `the processor lacks ${missing.join(", ")}`;
+  }
+  if (imageOf(set) !== null) return null;
+  return "they have not been built (`deno task kernels` builds them with clang or gcc)";
+}
+
+function processorFeatures(): ReadonlySet<string> {
+  const flags = readText("/proc/cpuinfo").match(/^flags\s*:(.*)$/m)?.[1] ?? "";
+  return new Set(flags.trim().split(/\s+/));
+}
+
+/** The registered image of a set, else the path of the library that the build task left. */
+function imageOf(set: KernelSet): string | Uint8Array | null {
+  const image = images.get(set);
+  if (image !== undefined) return image;
+  const url = new URL(`./build/kernels-${set}.so`, import.meta.url);
+  if (url.protocol !== "file:") return null;
+  try {
+    return Deno.statSync(url).isFile ? decodeURIComponent(url.pathname) : null;
+  } catch {
+    return null;
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,157 @@
+/*
+ * A pool of threads that runs a job's numbered tasks. The calling thread takes part. A helper joins
+ * a job only while it is open, and the caller waits only for helpers that joined: one that the
+ * system wakes late costs nothing. Idle helpers spin for some ten microseconds (the gap between two
+ * operations of a step), then sleep in the kernel.
+ */
+#ifndef POOL_H
+#define POOL_H
+
+#include "host.h"
+
+/* Which task runs on which thread varies; results must depend on the task only. */
+typedef void (*task_function)(void *job, int task, int thread);
+
+enum { MAX_THREADS = 512, JOB_OPEN = 1024, JOB_JOINED = JOB_OPEN - 1 };
+
+struct pool {
+  int threads; /* with the caller */
+  uint32_t epoch; /* grows with every job; helpers sleep on it */
+  uint32_t sleeping_helpers;
+  uint32_t quit;
+  task_function run;
+  void *job;
+  int tasks;
+  char apart1[64];
+  uint32_t state; /* JOB_OPEN | number of helpers inside the job */
+  uint32_t caller_sleeping;
+  char apart2[64];
+  int next_task;
+  char apart3[64];
+#if !defined(__wasm__)
+  struct helper { struct pool *pool; int thread, cpu; unsigned long handle; } *helpers;
+#endif
+};
+
+INLINE uint32_t atomic_load(uint32_t *word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+INLINE void atomic_store(uint32_t *word, uint32_t value) {
+  __atomic_store_n(word, value, __ATOMIC_SEQ_CST);
+}
+INLINE uint32_t atomic_add(uint32_t *word, uint32_t value) {
+  return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
+}
+
+static void run_tasks(struct pool *pool, int thread) {
+  for (;;) {
+    int task = __atomic_fetch_add(&pool->next_task, 1, __ATOMIC_RELAXED);
+    if (task >= pool->tasks) return;
+    pool->run(pool->job, task, thread);
+  }
+}
+
+static int join_job(struct pool *pool) {
+  uint32_t state = atomic_load(&pool->state);
+  while (state & JOB_OPEN) {
+    if (__atomic_compare_exchange_n(&pool->state, &state, state + 1, 0, __ATOMIC_SEQ_CST,
+                                    __ATOMIC_SEQ_CST)) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+static void leave_job(struct pool *pool) {
+  uint32_t before = atomic_add(&pool->state, (uint32_t)-1);
+  if (before == 1 && atomic_load(&pool->caller_sleeping)) wake_all(&pool->state);
+}
+
+/* Body of a helper thread; returns when the pool closes. */
+static void help(struct pool *pool, int thread) {
+  uint32_t seen = 0;
+  for (;;) {
+    for (int spins = 0; atomic_load(&pool->epoch) == seen; spins++) {
+      if (spins < SPIN_LIMIT) {
+        spin_pause();
+        continue;
+      }
+      atomic_add(&pool->sleeping_helpers, 1);
+      wait_while_equal(&pool->epoch, seen);
+      atomic_add(&pool->sleeping_helpers, (uint32_t)-1);
+    }
+    seen = atomic_load(&pool->epoch);
+    if (atomic_load(&pool->quit)) return;
+    if (join_job(pool)) {
+      run_tasks(pool, thread);
+      leave_job(pool);
+    }
+  }
+}
+
+static void close_job(struct pool *pool) {
+  uint32_t state = __atomic_and_fetch(&pool->state, ~(uint32_t)JOB_OPEN, __ATOMIC_SEQ_CST);
+  for (int spins = 0; state & JOB_JOINED; state = atomic_load(&pool->state)) {
+    if (spins++ < SPIN_LIMIT) {
+      spin_pause();
+      continue;
+    }
+    atomic_store(&pool->caller_sleeping, 1);
+    state = atomic_load(&pool->state);
+    if (state & JOB_JOINED) wait_while_equal(&pool->state, state);
+    atomic_store(&pool->caller_sleeping, 0);
+  }
+}
+
+/* Runs tasks 0 .. tasks - 1 and returns when all are done. */
+static void run_job(struct pool *pool, task_function run, void *job, int tasks) {
+  if (tasks <= 1 || pool->threads == 1) {
+    for (int task = 0; task < tasks; task++) run(job, task, 0);
+    return;
+  }
+  pool->run = run;
+  pool->job = job;
+  pool->tasks = tasks;
+  pool->next_task = 0;
+  atomic_store(&pool->state, JOB_OPEN);
+  atomic_add(&pool->epoch, 1);
+  if (atomic_load(&pool->sleeping_helpers) > 0) wake_all(&pool->epoch);
+  run_tasks(pool, 0);
+  close_job(pool);
+}
+
+/* First of `count` items that part `part` of `parts` near-equal parts holds. */
+INLINE int part_start(int count, int part, int parts) {
+  return (int)((int64_t)count * part / parts);
+}
+
+#if !defined(__wasm__)
+static void *helper_main(void *argument) {
+  struct helper *helper = argument;
+  if (helper->cpu >= 0) pin_to_cpu(helper->cpu);
+  help(helper->pool, helper->thread);
+  return NULL;
+}
+
+/* Starts the helpers; with `cpus`, thread i is pinned to cpus[i], the caller included. */
+static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
+  pool->threads = 1;
+  pool->helpers = host_alloc((size_t)threads * sizeof(struct helper));
+  if (!pool->helpers) return 0;
+  if (cpus && pin_to_cpu(cpus[0])) return 0;
+  for (int i = 1; i < threads; i++) {
+    struct helper *helper = &pool->helpers[i];
+    *helper = (struct helper){.pool = pool, .thread = i, .cpu = cpus ? cpus[i] : -1};
+    if (pthread_create(&helper->handle, NULL, helper_main, helper)) return 0;
+    pool->threads = i + 1;
+  }
+  return 1;
+}
+
+static void stop_pool(struct pool *pool, int threads) {
+  atomic_store(&pool->quit, 1);
+  atomic_add(&pool->epoch, 1);
+  wake_all(&pool->epoch);
+  for (int i = 1; i < pool->threads; i++) pthread_join(pool->helpers[i].handle, NULL);
+  host_free(pool->helpers, (size_t)threads * sizeof(struct helper));
+}
+#endif
+#endif
