@@ -1,0 +1,68 @@
+import { Template } from "@huggingface/jinja";
+import { ModelError, RequestError } from "../core/errors.ts";
+import { rewriteStripCalls, stripFunctions } from "./jinja_strip.ts";
+import type { ChatMessage } from "./service.ts";
+
+/**
+ * The template among those of `chat_template` (tokenizer_config.json): a text, or a list of named
+ * ones of which "default" is used, as in transformers.
+ * @returns null when there is none
+ * @throws {ModelError} it is of another form
+ */
+export function selectChatTemplate(chatTemplate: unknown): string | null {
+  if (chatTemplate === undefined || chatTemplate === null) return null;
+  if (typeof chatTemplate === "string") return chatTemplate;
+  if (Array.isArray(chatTemplate)) {
+    const chosen = chatTemplate.find((entry) => entry?.name === "default");
+    if (typeof chosen?.template === "string") return chosen.template;
+    const names = chatTemplate.map((entry) => entry?.name).join(", ");
+    throw new ModelError(
+      `tokenizer_config.json has the chat templates ${names}; one named default is needed.`,
+    );
+  }
+  throw new ModelError(
+    "chat_template of tokenizer_config.json must be a text or a list of named templates.",
+  );
+}
+
+/** Renders the messages of a chat to the prompt that the model was trained on. */
+export class ChatTemplate {
+  readonly #template: Template;
+
+  /**
+   * @param source Jinja
+   * @param specialTokens `bos_token` and so on
+   * @throws {ModelError} a syntax error
+   */
+  constructor(source: string, private readonly specialTokens: Readonly<Record<string, string>>) {
+    try {
+      this.#template = new Template(source);
+      rewriteStripCalls(this.#template);
+    } catch (error) {
+      throw new ModelError(`The chat template cannot be used: ${(error as Error).message}.`, {
+        cause: error,
+      });
+    }
+  }
+
+  /**
+   * The prompt, with all special tokens: encode it without adding any.
+   * @throws {RequestError} the template refuses the messages
+   */
+  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+    try {
+      return this.#template.render({
+        ...stripFunctions,
+        ...this.specialTokens,
+        messages,
+        add_generation_prompt: addGenerationPrompt,
+      });
+    } catch (error) {
+      throw new RequestError(
+        `The model's chat template refuses these messages: ${(error as Error).message}`,
+        "messages",
+        { cause: error },
+      );
+    }
+  }
+}

@@ -1,0 +1,66 @@
+import { byteLevelBytes, fallbackByte, type TokenDecoding } from "./token_decoding.ts";
+import { decodeUtf8, decodeUtf8Strictly, encodeUtf8 } from "./utf8.ts";
+
+/**
+ * Text and bytes of every token, worked out when first asked for. One table serves all requests with
+ * the same treatment of special tokens.
+ */
+export class TokenTable {
+  /** Text by id as far as known: null for tokens that are not text by themselves. */
+  readonly texts: readonly (string | null | undefined)[];
+  readonly #texts: (string | null | undefined)[];
+
+  /**
+   * @param tokens token strings by id; unknown ids stand for nothing
+   * @param skipped ids that decode to nothing
+   */
+  constructor(
+    readonly decoding: TokenDecoding,
+    private readonly tokens: readonly (string | undefined)[],
+    private readonly skipped: ReadonlySet<number>,
+  ) {
+    this.#texts = new Array(tokens.length);
+    this.texts = this.#texts;
+  }
+
+  /** Whether the beginning of a sequence is decoded differently. */
+  get hasSpecialStart(): boolean {
+    return this.decoding.firstText !== null || this.decoding.leadingSpaces > 0;
+  }
+
+  /** Text of a token; empty when it is skipped or unknown, null when it is bytes of no whole text. */
+  text(id: number): string | null {
+    const known = this.#texts[id];
+    if (known !== undefined) return known;
+    // Ids outside the vocabulary must not make the table grow.
+    if (this.tokens[id] === undefined) return "";
+    return this.#texts[id] = this.#decode(id);
+  }
+
+  /** Text of a token that begins a sequence. */
+  firstText(id: number): string {
+    return this.decoding.firstText?.(this.tokens[id] ?? "") ?? this.text(id) ?? "";
+  }
+
+  /** UTF-8 bytes that a token stands for, skipped or not; empty when it is unknown. */
+  bytes(id: number): Uint8Array {
+    const token = this.tokens[id];
+    if (token === undefined) return new Uint8Array();
+    if (this.decoding.byteLevel) return byteLevelBytes(token);
+    const byte = this.decoding.byteFallback ? fallbackByte(token) : null;
+    return byte !== null ? Uint8Array.of(byte) : encodeUtf8(this.decoding.tokenText(token));
+  }
+
+  /** Text of a token by itself, skipped or not; U+FFFD for what is no whole character. */
+  displayText(id: number): string {
+    return decodeUtf8(this.bytes(id));
+  }
+
+  #decode(id: number): string | null {
+    const token = this.tokens[id]!;
+    if (this.skipped.has(id)) return "";
+    if (this.decoding.byteLevel) return decodeUtf8Strictly(byteLevelBytes(token));
+    if (this.decoding.byteFallback && fallbackByte(token) !== null) return null;
+    return this.decoding.tokenText(token);
+  }
+}

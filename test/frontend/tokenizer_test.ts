@@ -1,0 +1,121 @@
+import assert from "node:assert/strict";
+import { ModelError } from "../../src/core/errors.ts";
+import { createTokenizer, loadTokenizer } from "../../src/frontend/tokenizer.ts";
+import {
+  fixtureCases,
+  fixtureDirectory,
+  fixtureNames,
+  fixtureTokenizer,
+  readFixture,
+} from "./fixtures.ts";
+
+for (const name of fixtureNames) {
+  const tokenizer = fixtureTokenizer(name);
+  const cases = fixtureCases(name);
+
+  Deno.test(`${name}: encodes as transformers does`, () => {
+    for (const [text, withSpecial, without] of cases.encode) {
+      assert.deepEqual(tokenizer.encode(text, { addSpecialTokens: true }), withSpecial, text);
+      assert.deepEqual(tokenizer.encode(text, { addSpecialTokens: false }), without, text);
+    }
+  });
+
+  Deno.test(`${name}: decodes as transformers does`, () => {
+    for (const [ids, text, skipped] of cases.decode) {
+      assert.equal(tokenizer.decode(ids, { skipSpecialTokens: false }), text, `${ids}`);
+      assert.equal(tokenizer.decode(ids, { skipSpecialTokens: true }), skipped, `${ids}`);
+    }
+  });
+
+  Deno.test(`${name}: never promises more tokens than there are`, () => {
+    for (const [text, , without] of cases.encode) {
+      assert.ok(tokenizer.leastTokens(text) <= without.length, text);
+    }
+  });
+
+  if (cases.chat) {
+    Deno.test(`${name}: renders chats as transformers does`, () => {
+      for (const [messages, addGenerationPrompt, text] of cases.chat!) {
+        assert.equal(tokenizer.chatTemplate!.render(messages, addGenerationPrompt), text);
+      }
+    });
+  }
+}
+
+Deno.test("special tokens come from both files", () => {
+  const llama = fixtureTokenizer("llama2");
+  assert.equal(llama.bosTokenId, 1);
+  assert.equal(llama.eosTokenId, 2);
+  assert.ok(llama.isSpecial(0) && !llama.isSpecial(300));
+  const metaspace = fixtureTokenizer("metaspace");
+  assert.equal(metaspace.bosTokenId, 1);
+  const qwen = fixtureTokenizer("qwen");
+  assert.equal(qwen.bosTokenId, null);
+  assert.equal(qwen.tokenText(qwen.eosTokenId!), "<|im_end|>");
+});
+
+Deno.test("bytes of tokens join to the bytes of the text", () => {
+  const text = "größer 你好 😀 мир";
+  for (const name of ["llama3", "qwen", "llama2", "mistral"] as const) {
+    const tokenizer = fixtureTokenizer(name);
+    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    const bytes = ids.flatMap((id) => [...tokenizer.tokenBytes(id)]);
+    assert.equal(new TextDecoder().decode(Uint8Array.from(bytes)).trimStart(), text);
+  }
+});
+
+Deno.test("ids outside the vocabulary decode to nothing", () => {
+  const tokenizer = fixtureTokenizer("llama3");
+  const ids = tokenizer.encode("ab", { addSpecialTokens: false });
+  assert.equal(tokenizer.decode([999999, ...ids, -1], { skipSpecialTokens: false }), "ab");
+  assert.deepEqual([...tokenizer.tokenBytes(999999)], []);
+  assert.equal(tokenizer.tokenText(999999), "");
+});
+
+Deno.test("a lone surrogate is encoded as U+FFFD", () => {
+  const tokenizer = fixtureTokenizer("llama3");
+  const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false });
+  assert.deepEqual(encode("a\ud800b"), encode("a\ufffdb"));
+});
+
+Deno.test("loads a directory", async () => {
+  const tokenizer = await loadTokenizer(fixtureDirectory("mistral"));
+  assert.equal(tokenizer.vocabSize, fixtureTokenizer("mistral").vocabSize);
+  assert.ok(tokenizer.chatTemplate);
+});
+
+Deno.test("chat_template.jinja comes before tokenizer_config.json", async () => {
+  const directory = await Deno.makeTempDir();
+  for (const file of ["tokenizer.json", "tokenizer_config.json"]) {
+    await Deno.copyFile(`${fixtureDirectory("qwen")}/${file}`, `${directory}/${file}`);
+  }
+  await Deno.writeTextFile(`${directory}/chat_template.jinja`, "{{ messages[0].content }}!");
+  const tokenizer = await loadTokenizer(directory);
+  assert.equal(tokenizer.chatTemplate!.render([{ role: "user", content: "hi" }], true), "hi!");
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("a directory without tokenizer.json is refused with what to do", async () => {
+  const directory = await Deno.makeTempDir();
+  await assert.rejects(
+    loadTokenizer(directory),
+    (error) => error instanceof ModelError && /--skip-tokenizer-init/.test(error.message),
+  );
+  await Deno.writeTextFile(`${directory}/tokenizer.json`, "{");
+  await assert.rejects(loadTokenizer(directory), /tokenizer\.json is not valid JSON/);
+  await Deno.writeTextFile(`${directory}/tokenizer.json`, "[]");
+  await assert.rejects(loadTokenizer(directory), /not a JSON object/);
+  await Deno.remove(directory, { recursive: true });
+});
+
+Deno.test("tokenizers that cannot be streamed or understood are refused", () => {
+  const tokenizerConfig = {};
+  const tokenizerJson = readFixture("llama2", "tokenizer.json");
+  const withPart = (part: Record<string, unknown>) => () =>
+    createTokenizer({ tokenizerJson: { ...tokenizerJson, ...part }, tokenizerConfig });
+  assert.throws(withPart({ decoder: null }), /decoder that is not supported: none/);
+  assert.throws(withPart({ decoder: { type: "CTC" } }), /not supported: CTC/);
+  assert.throws(withPart({ model: undefined }), /has no model/);
+  assert.throws(withPart({ model: { type: "Odd" } }), /cannot be used: .*Odd/);
+  assert.throws(withPart({ normalizer: { type: "Odd" } }), ModelError);
+});
