@@ -6,6 +6,8 @@ export interface KvBudget {
   readonly layout: KvLayout;
   /** Memory that is free before the weights are loaded. */
   readonly availableBytes: number;
+  /** Memory that the executor can address for weights and both pools; Infinity for no limit. */
+  readonly addressableBytes: number;
   readonly weightBytes: number;
   /** `--gpu-memory-utilization`: fraction of `availableBytes` that weights and cache may take. */
   readonly memoryUtilization: number;
@@ -37,13 +39,15 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const blocksPerSequence = Math.ceil(maxModelLen / layout.blockSize);
   const useful = Math.ceil(budget.maxNumSeqs * blocksPerSequence * (1 + spareFraction)) + 1;
   const bytes = blockBytes(layout);
-  const cacheBytes = budget.availableBytes * budget.memoryUtilization / budget.hostShare -
-    budget.weightBytes;
-  const affordable = Math.max(0, Math.floor(cacheBytes / bytes));
+  const share = budget.availableBytes * budget.memoryUtilization / budget.hostShare;
+  // Where the address space is short, the pools may take half of what the weights leave each.
+  const addressable = (budget.addressableBytes - budget.weightBytes) / 2;
+  const blocksIn = (byteLength: number) =>
+    Math.max(0, Math.floor(Math.min(byteLength, addressable) / bytes));
+  const affordable = blocksIn(share - budget.weightBytes);
   const numBlocks = budget.numBlocksOverride ?? Math.min(useful, affordable);
   if (numBlocks < blocksPerSequence) throw tooFewBlocks(budget, numBlocks);
-  const swapBlocks = Math.floor(budget.swapSpaceGiB * 2 ** 30 / bytes);
-  return { numBlocks, numSwapBlocks: Math.min(useful, swapBlocks) };
+  return { numBlocks, numSwapBlocks: Math.min(useful, blocksIn(budget.swapSpaceGiB * 2 ** 30)) };
 }
 
 function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {

@@ -1,0 +1,172 @@
+import type { Address, CpuKernels } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { TokenLogprobs } from "../../core/messages.ts";
+import { blockBytes } from "../../kv/layout.ts";
+import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
+import { Sampler } from "../sampler.ts";
+import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
+import type { Decoder } from "./decoder.ts";
+import type { LogitsHead } from "./logits.ts";
+
+/** The parts of a loaded model, all in the memory of `kernels`. */
+export interface CpuExecutorParts {
+  readonly kernels: CpuKernels;
+  readonly info: ExecutorInfo;
+  readonly decoder: Decoder;
+  readonly head: LogitsHead;
+  readonly batchBuffer: BatchBuffer;
+  /** Rows that go through the model together. */
+  readonly maxRows: number;
+  readonly pool: Address;
+  readonly swapPool: Address;
+}
+
+/** Output of a step while it is made. */
+interface Results {
+  readonly tokenIds: Int32Array;
+  readonly logprobs: (TokenLogprobs | null)[];
+  readonly promptLogprobs: ((TokenLogprobs | null)[] | null)[];
+}
+
+/** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
+export class CpuExecutor implements Executor {
+  readonly info: ExecutorInfo;
+  readonly #parts: CpuExecutorParts;
+  readonly #sampler: Sampler;
+  readonly #promptLens = new Map<number, number>();
+
+  constructor(parts: CpuExecutorParts) {
+    this.info = parts.info;
+    this.#parts = parts;
+    this.#sampler = new Sampler(parts.info.vocabSize);
+  }
+
+  // deno-lint-ignore require-await -- asynchronous for executors on other devices
+  async step(input: StepInput): Promise<StepOutput> {
+    const startedMs = performance.now();
+    this.#updateSequences(input);
+    this.#swap(input);
+    const n = input.handles.length;
+    const results: Results = {
+      tokenIds: new Int32Array(n).fill(-1),
+      logprobs: new Array(n).fill(null),
+      promptLogprobs: new Array(n).fill(null),
+    };
+    for (const slice of sliceStep(input, this.#parts.maxRows)) {
+      const hidden = this.#parts.decoder.forward(this.#parts.batchBuffer.write(input, slice));
+      this.#scorePrompts(input, slice, hidden, results);
+      this.#sampleTokens(input, slice, hidden, results);
+    }
+    if (results.tokenIds.includes(-1)) throw new RangeError("a sequence has no rows in its step");
+    return {
+      stepId: input.stepId,
+      tokenIds: results.tokenIds,
+      ...(results.logprobs.some(Boolean) && { logprobs: results.logprobs }),
+      ...(results.promptLogprobs.some(Boolean) && { promptLogprobs: results.promptLogprobs }),
+      latencyMs: performance.now() - startedMs,
+    };
+  }
+
+  // deno-lint-ignore require-await -- asynchronous for executors on other devices
+  async close(): Promise<void> {
+    this.#parts.kernels.close();
+  }
+
+  #updateSequences(input: StepInput): void {
+    for (const handle of input.removed) {
+      this.#sampler.remove(handle);
+      this.#promptLens.delete(handle);
+    }
+    for (const start of input.added) {
+      this.#sampler.add(start);
+      this.#promptLens.set(start.handle, start.promptTokenIds.length);
+    }
+  }
+
+  #swap(input: StepInput): void {
+    const { pool, swapPool } = this.#parts;
+    this.#copyBlocks(input.swapOut, pool, this.info.numBlocks, swapPool, this.info.numSwapBlocks);
+    this.#copyBlocks(input.swapIn, swapPool, this.info.numSwapBlocks, pool, this.info.numBlocks);
+  }
+
+  /** Copies whole blocks; `pairs` are [source block, destination block]. */
+  #copyBlocks(
+    pairs: Int32Array,
+    source: Address,
+    numSource: number,
+    destination: Address,
+    numDestination: number,
+  ): void {
+    const bytes = blockBytes(this.info.layout);
+    for (let i = 0; i < pairs.length; i += 2) {
+      const [from, to] = pairs.subarray(i, i + 2);
+      if (from < 0 || from >= numSource || to < 0 || to >= numDestination) {
+        throw new RangeError(`copy of block ${from} of ${numSource} to ${to} of ${numDestination}`);
+      }
+      const at = (address: Address, block: number) => address + BigInt(block * bytes);
+      this.#parts.kernels.copy(at(destination, to), at(source, from), bytes);
+    }
+  }
+
+  /** Chooses the next token of every sequence whose last row is in the slice. */
+  #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
+    const { head } = this.#parts;
+    const sampler = this.#sampler;
+    const ending = slice.filter((part) => part.isLast);
+    for (const parts of chunks(ending, head.maxRows)) {
+      head.compute(hidden, parts.map((part) => lastRow(slice, part)));
+      const handles = parts.map((part) => input.handles[part.index]);
+      const greedy = handles.map((handle) => sampler.isPlainGreedy(handle));
+      const best = greedy.includes(true) ? head.argmax(parts.length) : null;
+      parts.forEach(({ index }, i) => {
+        if (best && greedy[i]) {
+          results.tokenIds[index] = best[i];
+          sampler.accept(handles[i], best[i]);
+        } else {
+          const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
+          results.tokenIds[index] = tokenId;
+          results.logprobs[index] = logprobs;
+        }
+      });
+    }
+  }
+
+  /**
+   * Log probabilities of prompt tokens, where asked for. A prefill that recomputes a preempted
+   * sequence has output tokens in its context and gives none: they were given the first time.
+   */
+  #scorePrompts(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
+    if (input.kind !== "prefill") return;
+    const { head } = this.#parts;
+    for (const part of slice) {
+      const handle = input.handles[part.index];
+      const promptLen = this.#promptLens.get(handle);
+      if (input.contextLens[part.index] !== promptLen) continue;
+      if (this.#sampler.wantsPromptLogprobs(handle) === null) continue;
+      // The first prompt token follows nothing, and what follows the last is output.
+      const scores = results.promptLogprobs[part.index] ??= [null];
+      const first = rowOf(slice, part);
+      const scored = part.isLast ? part.numRows - 1 : part.numRows;
+      const rows = Array.from({ length: scored }, (_, i) => first + i);
+      for (const chunk of chunks(rows, head.maxRows)) {
+        head.compute(hidden, chunk);
+        chunk.forEach((row, i) => {
+          const next = input.tokenIds[part.firstRow + row - first + 1];
+          scores.push(this.#sampler.promptLogprob(handle, head.row(i), next));
+        });
+      }
+    }
+  }
+}
+
+/** Row of a part's first token in the slice's matrices. */
+function rowOf(slice: Slice, part: SequencePart): number {
+  return part.firstRow - slice[0].firstRow;
+}
+
+function lastRow(slice: Slice, part: SequencePart): number {
+  return rowOf(slice, part) + part.numRows - 1;
+}
+
+function* chunks<T>(items: readonly T[], size: number): Generator<readonly T[]> {
+  for (let i = 0; i < items.length; i += size) yield items.slice(i, i + size);
+}

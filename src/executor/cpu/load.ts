@@ -1,0 +1,191 @@
+import { allowedCpus, KernelError, loadCpuKernels } from "../../../ffi/cpu_kernels/load.ts";
+import type { Address, CpuKernels, KvCacheView } from "../../../ffi/cpu_kernels/kernels.ts";
+import { mapFile } from "../../../ffi/libc.ts";
+import { UsageError } from "../../core/errors.ts";
+import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
+import { type KvCapacity, planKvCache } from "../../kv/sizing.ts";
+import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
+import { type FileBytes, openByReading } from "../../model/safetensors.ts";
+import { decoderSpec } from "../../model/structure.ts";
+import type { Executor, ExecutorSpec, OnProgress } from "../executor.ts";
+import { BatchBuffer } from "./batch.ts";
+import { Decoder } from "./decoder.ts";
+import { CpuExecutor } from "./executor.ts";
+import { availableMemoryBytes } from "./host_memory.ts";
+import { LogitsHead } from "./logits.ts";
+import { type DecoderWeights, loadWeights, weightBytes } from "./weights.ts";
+
+/**
+ * Rows that go through the model together. Longer prompts are cut into such slices, which bounds the
+ * activations; matrix products gain nothing from more rows.
+ */
+const maxRows = 512;
+
+/** Linear memory of the WASM kernels, less what activations and scratch may need. */
+const wasmMemoryBytes = 3.5 * 2 ** 30;
+
+/**
+ * Loads a model for the CPU. Blocks its thread meanwhile.
+ * @throws {ModelError} the model is missing, damaged or not supported
+ * @throws {UsageError} the options do not fit the model or the memory
+ */
+export async function loadCpuExecutor(
+  spec: ExecutorSpec,
+  onProgress: OnProgress,
+): Promise<Executor> {
+  const model = resolveModel(spec.options);
+  onProgress({ phase: "kernels", doneBytes: 0, totalBytes: 0, detail: "loading CPU kernels" });
+  const kernels = await openKernels(spec);
+  try {
+    return buildExecutor(kernels, model, spec, onProgress);
+  } catch (error) {
+    kernels.close();
+    throw error;
+  }
+}
+
+async function openKernels({ options, hostShare }: ExecutorSpec): Promise<CpuKernels> {
+  const cpus = allowedCpus();
+  const cores = cpus.length || navigator.hardwareConcurrency;
+  const threads = options.cpuThreads ?? Math.max(1, Math.floor(cores / hostShare));
+  // Pinned only when the instance has all CPUs: who else runs where is not known here.
+  const pinned = options.cpuThreads === null && threads === cpus.length;
+  try {
+    return await loadCpuKernels({
+      set: options.cpuKernels,
+      threads,
+      ...(pinned && { cpus }),
+    });
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error;
+    throw new UsageError(`--cpu-kernels, --cpu-threads: ${error.message}`, { cause: error });
+  }
+}
+
+function buildExecutor(
+  kernels: CpuKernels,
+  model: ResolvedModel,
+  spec: ExecutorSpec,
+  onProgress: OnProgress,
+): Executor {
+  const { config, dtype, maxModelLen } = model;
+  const layout = kvLayout(model, spec);
+  const capacity = planCapacity(kernels, model, spec, layout);
+  const weights = readWeights(kernels, model, spec, onProgress);
+  const { pool, swapPool } = allocatePools(kernels, layout, capacity, onProgress);
+  const cache: KvCacheView = {
+    address: pool,
+    type: dtype,
+    blockBytes: blockBytes(layout),
+    layerBytes: layerBytes(layout),
+    numKvHeads: layout.numKvHeads,
+    headDim: layout.headDim,
+    blockSize: layout.blockSize,
+  };
+  // By type, never by batch size: a row's result must not depend on its batch.
+  const roundActivations = dtype === "bfloat16";
+  return new CpuExecutor({
+    kernels,
+    info: {
+      description: `cpu (${kernels.name}, ${kernels.threads} ` +
+        `thread${kernels.threads === 1 ? "" : "s"})`,
+      model: model.name,
+      dtype,
+      vocabSize: config.vocabSize,
+      maxModelLen,
+      layout,
+      ...capacity,
+      poolAddress: kernels.name === "wasm" ? null : pool,
+    },
+    decoder: new Decoder(kernels, config, weights, cache, roundActivations, maxRows),
+    head: new LogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
+    batchBuffer: new BatchBuffer(kernels, {
+      maxRows,
+      maxModelLen,
+      blockSize: layout.blockSize,
+      numBlocks: capacity.numBlocks,
+      vocabSize: config.vocabSize,
+    }),
+    maxRows,
+    pool,
+    swapPool,
+  });
+}
+
+function kvLayout({ config, dtype }: ResolvedModel, { options }: ExecutorSpec): KvLayout {
+  return {
+    format: "cpu-kt",
+    dtype,
+    numLayers: config.numLayers,
+    numKvHeads: config.numKvHeads,
+    headDim: config.headDim,
+    blockSize: options.blockSize,
+  };
+}
+
+function planCapacity(
+  kernels: CpuKernels,
+  model: ResolvedModel,
+  { options, hostShare }: ExecutorSpec,
+  layout: KvLayout,
+): KvCapacity {
+  return planKvCache({
+    layout,
+    availableBytes: availableMemoryBytes(),
+    addressableBytes: kernels.name === "wasm" ? wasmMemoryBytes : Infinity,
+    weightBytes: weightBytes(kernels, decoderSpec(model.config), model.dtype),
+    memoryUtilization: options.gpuMemoryUtilization,
+    hostShare,
+    numBlocksOverride: options.numGpuBlocksOverride,
+    swapSpaceGiB: options.swapSpace,
+    maxNumSeqs: options.maxNumSeqs,
+    maxModelLen: model.maxModelLen,
+  });
+}
+
+function readWeights(
+  kernels: CpuKernels,
+  model: ResolvedModel,
+  { options }: ExecutorSpec,
+  onProgress: OnProgress,
+): DecoderWeights {
+  const { config, dtype, maxModelLen } = model;
+  const spec = decoderSpec(config);
+  const source = openWeights(model, options, openFile);
+  try {
+    return loadWeights(kernels, source, config, spec, dtype, maxModelLen, (bytes) => {
+      onProgress({ phase: "weights", ...bytes, detail: source.description });
+    });
+  } finally {
+    source.close();
+  }
+}
+
+function openFile(path: string): FileBytes {
+  return mapFile(path) ?? openByReading(path);
+}
+
+/** Memory of a pool that no step touches never becomes resident. */
+function allocatePools(
+  kernels: CpuKernels,
+  layout: KvLayout,
+  { numBlocks, numSwapBlocks }: KvCapacity,
+  onProgress: OnProgress,
+): { pool: Address; swapPool: Address } {
+  const totalBytes = (numBlocks + numSwapBlocks) * blockBytes(layout);
+  const detail = `${numBlocks} blocks of ${layout.blockSize} tokens, ${numSwapBlocks} swap blocks`;
+  onProgress({ phase: "kv-cache", doneBytes: 0, totalBytes, detail });
+  try {
+    const pool = kernels.alloc(numBlocks * blockBytes(layout));
+    const swapPool = numSwapBlocks > 0 ? kernels.alloc(numSwapBlocks * blockBytes(layout)) : 0n;
+    onProgress({ phase: "kv-cache", doneBytes: totalBytes, totalBytes, detail });
+    return { pool, swapPool };
+  } catch (error) {
+    throw new UsageError(
+      `Cannot allocate the KV cache, ${(totalBytes / 2 ** 30).toFixed(2)} GiB (${detail}): ` +
+        `${(error as Error).message}. Lower --gpu-memory-utilization, --swap-space, ` +
+        `--max-num-seqs or --max-model-len.`,
+      { cause: error },
+    );
+  }
+}
