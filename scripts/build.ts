@@ -1,0 +1,63 @@
+/**
+ * Makes `dist/llumnix`, one executable file: by `deno compile` where denort can be had, else
+ * self-extracting. Does nothing while neither sources nor tools have changed; `--force` builds anyway.
+ */
+import { bundleApp, type ProjectConfig } from "./bundle/app.ts";
+import { compileApp } from "./bundle/compile.ts";
+import { hashInputs } from "./bundle/inputs.ts";
+import { writeSelfExtracting } from "./bundle/self_extract.ts";
+
+const root = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
+const output = `${root}/dist/llumnix`;
+const workDirectory = `${root}/dist/.build`;
+const stampPath = `${workDirectory}/inputs`;
+
+async function build(): Promise<void> {
+  if (Deno.build.os === "windows") {
+    throw new Error("the executable is for Linux and macOS; on Windows use `deno task serve`");
+  }
+  await Deno.mkdir(workDirectory, { recursive: true });
+  if (!Deno.args.includes("--force") && await isUpToDate()) {
+    return console.log(`dist/llumnix is up to date (${await sizeOf(output)})`);
+  }
+  const started = performance.now();
+  const config: ProjectConfig = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
+  const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
+  const appPath = `${workDirectory}/app.js`;
+  const partial = `${workDirectory}/llumnix.partial`;
+
+  await bundleApp(root, `${workDirectory}/entry.ts`, appPath);
+  const obstacle = await compileApp(appPath, partial, unstableFlags);
+  if (obstacle !== null) {
+    console.log(`no compiled form here (${obstacle}); making the self-extracting one`);
+    await writeSelfExtracting({
+      appPath,
+      runtimePath: Deno.execPath(),
+      cacheDirectory: workDirectory,
+      version: config.version,
+      unstableFlags,
+      outputPath: partial,
+    });
+  }
+  await Deno.rename(partial, output);
+  await Deno.writeTextFile(stampPath, await hashInputs(root));
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const form = obstacle === null ? "compiled" : "self-extracting";
+  console.log(`dist/llumnix: ${await sizeOf(output)}, ${form}, made in ${seconds} s`);
+}
+
+async function isUpToDate(): Promise<boolean> {
+  try {
+    await Deno.stat(output);
+    return await Deno.readTextFile(stampPath) === await hashInputs(root);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}
+
+async function sizeOf(path: string): Promise<string> {
+  return `${((await Deno.stat(path)).size / 1e6).toFixed(1)} MB`;
+}
+
+await build();

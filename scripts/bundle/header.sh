@@ -1,0 +1,51 @@
+#!/bin/sh
+# Llumnix in one file: this script, the program, and the compressed runtime. The first run unpacks
+# the two into a cache, under names that contain their hashes; later runs go straight to exec.
+user_path=$PATH
+PATH=$PATH:/usr/local/bin:/usr/bin:/bin
+case $0 in
+  /*) self=$0 ;;
+  *) self=$PWD/$0 ;;
+esac
+
+# Only what this user alone could have written is run, which matters below /tmp.
+is_ready() {
+  [ -O "$place" ] && [ ! -L "$place" ] && [ -f "$place/@APP@" ] && [ -x "$place/@RUNTIME@" ]
+}
+
+# Pieces are moved into place whole, so that runs at the same moment do not disturb each other.
+unpack() {
+  mkdir -p -m 700 "$place" && [ -O "$place" ] && [ ! -L "$place" ] && chmod 700 "$place" || return
+  work=$(mktemp -d "$place/unpack.XXXXXX") || return
+  trap 'rm -rf "$work"' EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  if [ ! -f "$place/@APP@" ]; then
+    dd if="$self" of="$work/app" bs=4096 skip=1 count=@APP_BLOCKS@ && mv "$work/app" "$place/@APP@"
+  fi
+  if [ ! -x "$place/@RUNTIME@" ]; then
+    (sleep 3 >&2 3>&-; echo "llumnix: unpacking into $place, this once" >&3) >&2 &
+    dd if="$self" bs=4096 skip=@RUNTIME_SKIP@ | gzip -dc >"$work/runtime" &&
+      chmod 700 "$work/runtime" && mv "$work/runtime" "$place/@RUNTIME@"
+    kill $!
+  fi
+  rm -rf "$work"
+  trap - EXIT HUP INT TERM
+} 3>&2 2>/dev/null
+
+for place in "${XDG_CACHE_HOME:+$XDG_CACHE_HOME/llumnix}" "${HOME:+$HOME/.cache/llumnix}" tmp; do
+  if [ "$place" = tmp ]; then place=${TMPDIR:-/tmp}/llumnix-$(id -u); fi
+  case $place in
+    /*) is_ready || unpack ;;
+    *) continue ;;
+  esac
+  is_ready || continue
+  PATH=$user_path
+  export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
+  exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
+done
+
+echo "llumnix: cannot unpack into \$XDG_CACHE_HOME, \$HOME/.cache or \${TMPDIR:-/tmp}." \
+  "Set XDG_CACHE_HOME to a directory with 150 MB free from which programs may run." >&2
+exit 126

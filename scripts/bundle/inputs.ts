@@ -1,0 +1,30 @@
+/** Everything an executable is made from, as one hash: while it stays, nothing has to be built. */
+
+const trees = ["src", "ffi", "scripts/bundle", "scripts/std"];
+const files = ["deno.json", "deno.lock", "scripts/build.ts"];
+
+/** Hash over the sources, the built kernels and the tools, in hexadecimal. */
+export async function hashInputs(root: string): Promise<string> {
+  const paths = [...files, ...trees.flatMap((tree) => [...filesUnder(root, tree)])].sort();
+  const lines = [
+    `${Deno.version.deno} ${Deno.build.target} ${Deno.env.get("DENORT_BIN") ?? ""}`,
+  ];
+  for (const path of paths) {
+    lines.push(`${path} ${await shortHash(await Deno.readFile(`${root}/${path}`))}`);
+  }
+  return await shortHash(new TextEncoder().encode(lines.join("\n")));
+}
+
+/** The first 64 bits of SHA-256, in hexadecimal: to tell builds apart, not to resist forgery. */
+export async function shortHash(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  return new Uint8Array(digest, 0, 8).toHex();
+}
+
+function* filesUnder(root: string, directory: string): Generator<string> {
+  for (const entry of Deno.readDirSync(`${root}/${directory}`)) {
+    const path = `${directory}/${entry.name}`;
+    if (entry.isDirectory) yield* filesUnder(root, path);
+    else yield path;
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * The executable where `deno compile` cannot be had: `header.sh`, the program and the compressed
+ * runtime in one file, each starting at a multiple of {@linkcode alignment}.
+ */
+import { gzipSync } from "node:zlib";
+import header from "./header.sh" with { type: "text" };
+import { shortHash } from "./inputs.ts";
+
+/** Block size of the `dd` commands in the header. */
+const alignment = 4096;
+
+const runFlags = [
+  "-A",
+  "--no-prompt",
+  "--no-config",
+  "--no-lock",
+  "--no-remote",
+  "--no-npm",
+  "--cached-only",
+];
+
+export interface SelfExtractOptions {
+  /** The bundled program. */
+  readonly appPath: string;
+  /** The `deno` to embed. */
+  readonly runtimePath: string;
+  /** Directory that keeps the compressed runtime between builds. */
+  readonly cacheDirectory: string;
+  readonly version: string;
+  /** `--unstable-*` flags of the program. */
+  readonly unstableFlags: readonly string[];
+  readonly outputPath: string;
+}
+
+/** Writes the self-extracting executable. */
+export async function writeSelfExtracting(options: SelfExtractOptions): Promise<void> {
+  const app = await Deno.readFile(options.appPath);
+  const runtime = await Deno.readFile(options.runtimePath);
+  const runtimeName = `deno-${Deno.version.deno}-${await shortHash(runtime)}`;
+  const compressed = await compressRuntime(runtime, `${options.cacheDirectory}/${runtimeName}.gz`);
+
+  const appBlocks = Math.ceil(app.length / alignment);
+  const script = fillIn(header, {
+    APP: `llumnix-${options.version}-${await shortHash(app)}.js`,
+    APP_BLOCKS: String(appBlocks),
+    RUNTIME: runtimeName,
+    RUNTIME_SKIP: String(1 + appBlocks),
+    FLAGS: [...runFlags, ...options.unstableFlags].join(" "),
+  });
+  if (script.length > alignment) {
+    throw new Error(`the header is ${script.length} bytes, more than ${alignment}`);
+  }
+
+  const file = await Deno.open(options.outputPath, { write: true, create: true, truncate: true });
+  try {
+    const output = file.writable.getWriter();
+    await output.write(padded(new TextEncoder().encode(script), alignment));
+    await output.write(padded(app, appBlocks * alignment));
+    await output.write(compressed);
+    await output.close();
+  } finally {
+    await Deno.chmod(options.outputPath, 0o755);
+  }
+}
+
+/** Compresses, or takes what an earlier build compressed. gzip is what every target can unpack. */
+async function compressRuntime(runtime: Uint8Array, cachePath: string): Promise<Uint8Array> {
+  try {
+    return await Deno.readFile(cachePath);
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+  const compressed = gzipSync(runtime, { level: 9 });
+  await Deno.writeFile(`${cachePath}.partial`, compressed);
+  await Deno.rename(`${cachePath}.partial`, cachePath);
+  return compressed;
+}
+
+/** Newlines after the text, which mean nothing in a script of either kind. */
+function padded(bytes: Uint8Array, length: number): Uint8Array {
+  const result = new Uint8Array(length).fill(0x0a);
+  result.set(bytes);
+  return result;
+}
+
+function fillIn(template: string, values: Readonly<Record<string, string>>): string {
+  return template.replace(/@([A-Z_]+)@/g, (_, name: string) => {
+    if (!(name in values)) throw new Error(`header.sh asks for @${name}@, which is not known`);
+    return values[name];
+  });
+}
