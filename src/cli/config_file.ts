@@ -83,19 +83,20 @@ async function readYaml(path: string, heir: string | null): Promise<Mapping> {
     const cause = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
     throw new UsageError(`cannot read config file ${name}: ${cause}`, { cause: error });
   }
-  const { load } = await import("js-yaml");
-  let document: unknown;
+  const { loadAll } = await import("js-yaml");
+  let documents: unknown[];
   try {
-    document = text.trim() === "" ? {} : load(text);
+    documents = loadAll(text);
   } catch (error) {
     const { reason, mark } = error as { reason?: string; mark?: { line: number } };
     const place = mark === undefined ? "" : `, line ${mark.line + 1}`;
     throw new UsageError(`${name}${place}: not valid YAML: ${reason ?? error}`, { cause: error });
   }
-  if (document !== null && !isMapping(document)) {
+  const document = documents[0] ?? {};
+  if (documents.length > 1 || !isMapping(document)) {
     throw new UsageError(`${name}: expected the sections ${sections.join(", ")}`);
   }
-  return document ?? {};
+  return document;
 }
 
 function* entriesOfSections(document: Mapping, path: string): Generator<[string, unknown]> {

@@ -8,7 +8,7 @@ export function configTable(index: ArgumentIndex, settings: Settings): string {
   const rows = [["argument", "value", "source"]];
   for (const { name, argument } of index.entries) {
     const { value, source } = settings.get(name)!;
-    const text = value === null ? shownDefault(argument)! : shown(value);
+    const text = value === null ? shownDefault(argument) ?? "none" : shown(value);
     rows.push([`--${name}`, text, shownSource(source)]);
   }
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column].length)));

@@ -55,11 +55,15 @@ function describe({ name, argument }: Entry, settings: Settings): string {
 }
 
 /** Help's word on an argument or some of its choices not doing what they say; empty when all works. */
-export function statusText({ status, refusedChoices, laterChoices }: Argument): string {
+export function statusText(argument: Argument): string {
+  const { status, extraChoices, refusedChoices, laterChoices } = argument;
   const sentences: string[] = [];
   if (status.kind === "later") sentences.push("Not available yet.");
   if (status.kind === "refused") sentences.push(`Refused: ${status.reason}.`);
   if (status.kind === "accepted") sentences.push(`No effect: ${status.reason}.`);
+  for (const [name, reason] of Object.entries(extraChoices)) {
+    sentences.push(`Only here: ${name} (${reason}).`);
+  }
   if (laterChoices.length > 0) sentences.push(`Not available yet: ${laterChoices.join(", ")}.`);
   for (const reason of new Set(Object.values(refusedChoices))) {
     const names = Object.keys(refusedChoices).filter((name) => refusedChoices[name] === reason);

@@ -132,8 +132,11 @@ export function shown(value: unknown): string {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/** A default as help and documentation show it; null for flags, whose default goes without saying. */
+/**
+ * A default as help and documentation show it. Null where it goes without saying: flags are off,
+ * and what has no default is unset.
+ */
 export function shownDefault(argument: Argument): string | null {
   if (argument.kind === "flag") return null;
-  return argument.defaultText ?? (argument.default === null ? "none" : shown(argument.default));
+  return argument.defaultText ?? (argument.default === null ? null : shown(argument.default));
 }

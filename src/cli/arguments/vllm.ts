@@ -106,6 +106,7 @@ export const vllmArguments = {
     help: "Engine of guided decoding.",
   }),
   "worker-use-ray": flag({ status: noRay, help: "Use Ray for the workers of an instance." }),
+  "engine-use-ray": flag({ status: noRay, help: "Run the engine as a Ray actor." }),
   "pipeline-parallel-size": integer({
     default: 1,
     min: 1,
@@ -259,8 +260,7 @@ export const vllmArguments = {
       null: "an executor that does no arithmetic, for benchmarks of the server",
     },
     help: "Device of the instances. `auto` takes CUDA where a usable GPU is found, else the CPU; " +
-      "for now it is the CPU. `null` is an executor that does no arithmetic, for benchmarks of " +
-      "the server.",
+      "for now it is the CPU.",
   }),
   "image-input-type": text({ default: null, status: noVision, help: "Kind of image input." }),
   "image-token-id": integer({ default: null, status: noVision, help: "Token id of an image." }),

@@ -1,0 +1,98 @@
+import assert from "node:assert/strict";
+import { checkCombinations, policiesInForce } from "../../../src/cli/arguments/combinations.ts";
+import { ArgumentIndex } from "../../../src/cli/arguments/index.ts";
+import { serveGroups } from "../../../src/cli/arguments/tables.ts";
+import { readSettings } from "../../../src/cli/settings.ts";
+
+const index = new ArgumentIndex(serveGroups);
+
+async function settings(argv: string) {
+  return (await readSettings(argv.split(" ").filter(Boolean), index)).settings;
+}
+
+function refuses(argv: string, message: string): void {
+  Deno.test(`refused together: ${argv}`, async () => {
+    const given = await settings(argv);
+    assert.throws(() => checkCombinations(given), { name: "UsageError", message });
+  });
+}
+
+function allows(argv: string): void {
+  Deno.test(`fine together: ${argv}`, async () => checkCombinations(await settings(argv)));
+}
+
+const glooMessage = "When using gloo as migration backend, do not set " +
+  "--disable-init-instance-by-manager and --disable-fixed-node-init-instance.";
+refuses("--disable-init-instance-by-manager", glooMessage);
+refuses("--disable-fixed-node-init-instance", glooMessage);
+allows("--disable-fixed-node-init-instance --migration-backend nccl");
+
+refuses(
+  "--migration-backend kvtransfer --migration-backend-transfer-type=",
+  "When using kvTransfer as migration backend, do not set --migration-backend-transfer-type as " +
+    "empty; choose cuda_ipc or rdma.",
+);
+allows("--migration-backend grpc --migration-backend-transfer-type=");
+allows("--migration-backend kvtransfer --migration-backend-transfer-type=cuda_ipc");
+
+refuses(
+  "--load-metric usage_ratio --migrate-out-threshold 3",
+  "--migrate-out-threshold 3: with --load-metric usage_ratio it is a fraction of the blocks, " +
+    "greater than 0 and at most 1 (with remaining_steps it is a number of steps)",
+);
+refuses(
+  "--load-metric usage_ratio --scale-down-threshold 0",
+  "--scale-down-threshold 0: with --load-metric usage_ratio it is a fraction of the blocks, " +
+    "greater than 0 and at most 1 (with remaining_steps it is a number of steps)",
+);
+allows("--load-metric usage_ratio --scale-up-threshold 1");
+allows("--migrate-out-threshold 300");
+
+refuses(
+  "--min-instances 3 --max-instances 2",
+  "--min-instances 3 is more than --max-instances 2",
+);
+refuses(
+  "--enable-scaling --initial-instances 5 --max-instances 4",
+  "--initial-instances 5 is outside --min-instances 1 to --max-instances 4, between which " +
+    "--enable-scaling keeps the service",
+);
+allows("--initial-instances 5 --max-instances 4");
+
+refuses(
+  "--ssl-keyfile k",
+  "--ssl-keyfile needs --ssl-certfile: HTTPS takes a key and its certificate",
+);
+refuses(
+  "--ssl-certfile c",
+  "--ssl-certfile needs --ssl-keyfile: HTTPS takes a key and its certificate",
+);
+allows("--ssl-keyfile k --ssl-certfile c");
+
+refuses(
+  "--max-num-batched-tokens 512 --max-model-len 1024",
+  "--max-num-batched-tokens 512 is less than --max-model-len 1024: longer prompts could never " +
+    "run. Increase the one or decrease the other.",
+);
+refuses(
+  "--max-num-batched-tokens 128",
+  "--max-num-batched-tokens 128 is less than --max-num-seqs 256: every sequence of a step takes a " +
+    "token at least. Increase the one or decrease the other.",
+);
+allows("--max-num-batched-tokens 512 --max-model-len 512");
+allows("");
+
+Deno.test("policies that are not in force are named", async () => {
+  const messages = async (argv: string) =>
+    policiesInForce(await settings(argv)).map(({ message }) => message);
+  const dispatch = "--dispatch-policy load is not available yet: requests are dispatched round " +
+    "robin (rr)";
+  const pair = "--pair-migration-policy defrag_constrained needs --enable-defrag; the policy in " +
+    "force is balanced";
+  assert.deepEqual(await messages(""), [dispatch]);
+  assert.deepEqual(await messages("--dispatch-policy rr"), []);
+  assert.deepEqual(await messages("--dispatch-policy rr --enable-migration"), [pair]);
+  const chosen = "--dispatch-policy rr --pair-migration-policy defrag_constrained";
+  assert.deepEqual(await messages(chosen), [pair]);
+  assert.deepEqual(await messages(`${chosen} --enable-defrag 1`), []);
+});

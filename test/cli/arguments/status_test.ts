@@ -1,0 +1,95 @@
+import assert from "node:assert/strict";
+import { ArgumentIndex } from "../../../src/cli/arguments/index.ts";
+import { checkStatus } from "../../../src/cli/arguments/status.ts";
+import { serveGroups } from "../../../src/cli/arguments/tables.ts";
+import { readSettings } from "../../../src/cli/settings.ts";
+
+const index = new ArgumentIndex(serveGroups);
+
+async function check(...argv: string[]) {
+  return checkStatus(index, (await readSettings(argv, index)).settings);
+}
+
+function refuses(argv: string[], message: string): void {
+  Deno.test(`refused at start: ${argv.join(" ")}`, () =>
+    assert.rejects(check(...argv), { name: "UsageError", message }));
+}
+
+refuses(
+  ["--enable-lora"],
+  "--enable-lora is not supported: Llumnix does not support multi-LoRA serving",
+);
+refuses(
+  ["--max-loras", "2"],
+  "--max-loras 2 is not supported: Llumnix does not support multi-LoRA serving",
+);
+refuses(
+  ["--device", "neuron"],
+  "--device neuron is not supported: Llumnix supports cuda devices, and this program the CPU besides",
+);
+refuses(
+  ["--load-format=pt"],
+  "--load-format pt is not supported: weights are read from safetensors files only",
+);
+refuses(
+  ["--device", "cuda"],
+  "--device cuda is not available yet; leave it at its default (auto)",
+);
+refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
+refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
+refuses(
+  ["--enable-migration"],
+  "--enable-migration is not available yet; leave it at its default (off)",
+);
+refuses(
+  ["--dispatch-policy", "queue"],
+  "--dispatch-policy queue is not available yet; leave it at its default (load)",
+);
+refuses(
+  ["--migration-backend-transfer-type", ""],
+  '--migration-backend-transfer-type "" is not available yet; leave it at its default (rdma)',
+);
+refuses(
+  ["--kv-cache-dtype", "fp8"],
+  "--kv-cache-dtype fp8 is not available yet; leave it at its default (auto)",
+);
+
+Deno.test("every argument may be given at its default", async () => {
+  for (const { name, argument } of index.entries) {
+    if (argument.default === null) continue;
+    if (argument.status.kind === "works" && argument.laterChoices.length === 0) continue;
+    assert.deepEqual(await check(`--${name}=${argument.default}`), [], name);
+  }
+});
+
+Deno.test("what works starts", async () => {
+  assert.deepEqual(await check(), []);
+  const works = "--device null --dispatch-policy rr --load-format dummy --initial-instances 2";
+  assert.deepEqual(await check(...works.split(" "), "--served-model-name", "a", "b"), []);
+});
+
+Deno.test("an argument without effect gives one warning", async () => {
+  assert.deepEqual(await check("--tokenizer-mode", "slow", "--trust-remote-code"), [
+    {
+      severity: "warning",
+      message: "--tokenizer-mode slow has no effect: there is one tokenizer implementation",
+    },
+    {
+      severity: "warning",
+      message: "--trust-remote-code has no effect: code that comes with a model is never run",
+    },
+  ]);
+});
+
+Deno.test("a value of a file is named as the file has it", async () => {
+  const path = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(path, "MANAGER: {ENABLE_MIGRATION: true}");
+    await assert.rejects(check("--config-file", path), {
+      message: `MANAGER.ENABLE_MIGRATION: true in ${path} is not available yet; leave it at its ` +
+        "default (off)",
+    });
+  } finally {
+    await Deno.remove(path);
+  }
+});

@@ -1,0 +1,30 @@
+import assert from "node:assert/strict";
+import { entriesOf } from "../../../src/cli/arguments/index.ts";
+import { camelCase, fileKey } from "../../../src/cli/arguments/argument.ts";
+import { instanceGroups, serveGroups } from "../../../src/cli/arguments/tables.ts";
+import { parseValue } from "../../../src/cli/arguments/values.ts";
+
+const commands = { serve: serveGroups, instance: instanceGroups };
+
+for (const [command, groups] of Object.entries(commands)) {
+  Deno.test(`arguments of ${command} have unique names and valid defaults`, () => {
+    const seen = new Set<string>();
+    for (const { name, argument } of groups.flatMap(entriesOf)) {
+      for (const option of [`--${name}`, ...argument.aliases]) {
+        assert.ok(!seen.has(option), `${option} is there twice`);
+        seen.add(option);
+      }
+      assert.equal(parseValue(argument, argument.default, () => name), argument.default);
+      assert.ok(argument.help.endsWith("."), `${name}: help is a sentence`);
+      for (const choice of [...Object.keys(argument.refusedChoices), ...argument.laterChoices]) {
+        assert.ok(argument.choices?.includes(choice), `${name}: ${choice} is a choice`);
+        assert.notEqual(choice, argument.default, `${name}: its default starts`);
+      }
+    }
+  });
+}
+
+Deno.test("names become properties and file keys", () => {
+  assert.equal(camelCase("use-v2-block-manager"), "useV2BlockManager");
+  assert.equal(fileKey("use-v2-block-manager"), "USE_V2_BLOCK_MANAGER");
+});

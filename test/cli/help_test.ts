@@ -1,0 +1,60 @@
+import assert from "node:assert/strict";
+import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
+import { serveGroups } from "../../src/cli/arguments/tables.ts";
+import { commandHelp, usage, wrap } from "../../src/cli/help.ts";
+
+const index = new ArgumentIndex(serveGroups);
+const program = "llumnix serve";
+
+Deno.test("usage has the form of the reference", () => {
+  const lines = usage(program, index).split("\n");
+  assert.equal(lines[0], "usage: llumnix serve [-h]");
+  assert.equal(lines.length, index.entries.length + 1);
+  for (const line of lines.slice(1)) assert.match(line, /^ {12}\[--[a-z0-9-]+( .+)?\]$/);
+  const forms = [
+    "            [--enable-migration]",
+    "            [--enable-defrag ENABLE_DEFRAG]",
+    "            [--migration-backend-transfer-type {cuda_ipc,rdma,}]",
+    "            [--served-model-name SERVED_MODEL_NAME [SERVED_MODEL_NAME ...]]",
+    "            [--device {auto,cuda,neuron,cpu,null}]",
+  ];
+  for (const form of forms) assert.ok(lines.includes(form), form);
+});
+
+for (const width of [50, 80, 120]) {
+  Deno.test(`help fits ${width} columns`, () => {
+    const help = commandHelp(program, "Serves.", index, width);
+    const [, ...blocks] = help.split("\n\n");
+    for (const line of blocks.join("\n").split("\n")) {
+      const isHeading = /^ {2}--/.test(line);
+      const isOneWord = !line.trim().includes(" ");
+      assert.ok(line.length <= width || isHeading || isOneWord, line);
+    }
+  });
+}
+
+Deno.test("help explains every argument once, under its group", () => {
+  const help = commandHelp(program, "Serves.", index, 80);
+  for (const { name } of index.entries) {
+    assert.equal(help.match(new RegExp(`^ {2}--${name}(?![a-z0-9-])`, "gm"))?.length, 1, name);
+  }
+  const groups = help.match(/^[A-Za-z].*:$/gm);
+  assert.deepEqual(groups, serveGroups.map(({ title }) => `${title}:`));
+});
+
+Deno.test("help of one argument: names, choices, status, default", () => {
+  const help = commandHelp(program, "Serves.", index, 80);
+  assert.ok(help.includes(`
+  --port PORT           Port to listen on; 0 takes a free one. (default: 8000)
+`));
+  assert.ok(help.includes(`
+  --tensor-parallel-size, -tp TENSOR_PARALLEL_SIZE
+                        Tensor parallel ranks of an instance. Not available yet.
+                        (default: 1)
+`));
+});
+
+Deno.test("wrap keeps every word", () => {
+  assert.equal(wrap("a bb ccc dddddddd e", 6, "  "), "  a bb\n  ccc\n  dddddddd\n  e");
+  assert.equal(wrap("", 10, "  "), "  ");
+});

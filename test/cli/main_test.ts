@@ -1,0 +1,115 @@
+import assert from "node:assert/strict";
+import { main } from "../../src/cli/main.ts";
+import { version } from "../../src/cli/version.ts";
+
+interface Run {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs the command line in this process and keeps what it prints. */
+async function run(...argv: string[]): Promise<Run> {
+  const { log, error } = console;
+  const stdout: string[] = [];
+  const stderr: string[] = [];
+  console.log = (text: string) => void stdout.push(text);
+  console.error = (text: string) => void stderr.push(text);
+  try {
+    const code = await main(argv);
+    return { code, stdout: stdout.join("\n"), stderr: stderr.join("\n") };
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+function refuses(argv: string[], stderr: string): void {
+  Deno.test(`exit code 2: ${argv.join(" ")}`, async () => {
+    assert.deepEqual(await run(...argv), { code: 2, stdout: "", stderr });
+  });
+}
+
+refuses(
+  ["srve"],
+  "llumnix: error: unknown command srve; did you mean serve? (llumnix --help lists them)",
+);
+refuses(
+  ["--model", "x"],
+  "llumnix: error: expected a command before --model, such as: llumnix serve --model",
+);
+for (const name of ["bench", "simulate", "profile", "doctor", "manager", "api-server"]) {
+  refuses([name], `llumnix ${name}: error: this command is not available yet`);
+}
+refuses(
+  ["serve", "--block-size", "7"],
+  "llumnix serve: error: --block-size 7: expected one of 8, 16, 32",
+);
+refuses(
+  ["serve", "--config-file", "/no/such.yml"],
+  "llumnix serve: error: cannot read config file /no/such.yml: no such file",
+);
+refuses(
+  ["serve", "--enable-prefix-caching"],
+  "llumnix serve: error: --enable-prefix-caching is not supported: Llumnix does not support " +
+    "automatic prefix caching",
+);
+refuses(
+  ["serve", "--disable-init-instance-by-manager"],
+  "llumnix serve: error: When using gloo as migration backend, do not set " +
+    "--disable-init-instance-by-manager and --disable-fixed-node-init-instance.",
+);
+refuses(
+  ["instance", "--instance-id", "a"],
+  "llumnix instance: error: --manager-address is missing; serve starts instances with all they need",
+);
+refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
+
+Deno.test("--version", async () => {
+  assert.deepEqual(await run("--version"), { code: 0, stdout: `llumnix ${version}`, stderr: "" });
+});
+
+Deno.test("--help lists the commands", async () => {
+  for (const argv of [[], ["-h"], ["--help"], ["help"]]) {
+    const { code, stdout, stderr } = await run(...argv);
+    assert.equal(code, 0);
+    assert.equal(stderr, "");
+    assert.match(stdout, /^usage: llumnix /);
+    for (const name of ["serve", "instance", "bench", "simulate", "profile", "doctor", "help"]) {
+      assert.match(stdout, new RegExp(`^  ${name} +[A-Z].*\\.`, "m"));
+    }
+  }
+});
+
+Deno.test("help of a command, in each of its ways, and in spite of bad arguments", async () => {
+  const ways = [["serve", "--help"], ["serve", "-h"], ["help", "serve"], ["serve", "--x", "-h"]];
+  for (const argv of ways) {
+    const { code, stdout } = await run(...argv);
+    assert.equal(code, 0);
+    assert.match(stdout, /^usage: llumnix serve \[-h\]\n {12}\[--config-file CONFIG_FILE\]\n/);
+  }
+  assert.match((await run("instance", "--help")).stdout, /\[--host-share HOST_SHARE\]/);
+  assert.match((await run("help", "doctor")).stdout, /not available yet/);
+});
+
+Deno.test("--print-config prints and exits, whatever would be refused at start", async () => {
+  const { code, stdout, stderr } = await run("serve", "--print-config", "--enable-lora");
+  assert.equal(code, 0);
+  assert.equal(stderr, "");
+  assert.match(stdout, /^--enable-lora +true +command line$/m);
+  assert.match(stdout, /^--block-size +16 +default$/m);
+});
+
+Deno.test("a bad argument ends the process with one line and no stack", async () => {
+  const entry = new URL("../../mod.ts", import.meta.url).pathname;
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", entry, "serve", "--prot", "1"],
+    env: { NO_COLOR: "1" },
+  });
+  const { code, stdout, stderr } = await command.output();
+  assert.equal(code, 2);
+  assert.equal(new TextDecoder().decode(stdout), "");
+  assert.equal(
+    new TextDecoder().decode(stderr).replace(/^Check .*\n/gm, ""),
+    "llumnix serve: error: unknown option --prot; did you mean --port?\n",
+  );
+});
