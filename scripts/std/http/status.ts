@@ -1,1 +1,37 @@
-export const STATUS_CODE = { OK: 200 } as const;
+/**
+ * Stand-in for `@std/http/status`: the status codes that this project sends, with the names, values
+ * and types of the real package.
+ */
+
+/** Status codes by name. */
+export const STATUS_CODE = {
+  OK: 200,
+  BadRequest: 400,
+  NotFound: 404,
+  MethodNotAllowed: 405,
+  RequestTimeout: 408,
+  ContentTooLarge: 413,
+  UnsupportedMediaType: 415,
+  TooManyRequests: 429,
+  RequestHeaderFieldsTooLarge: 431,
+  InternalServerError: 500,
+  ServiceUnavailable: 503,
+} as const;
+
+/** A status code. */
+export type StatusCode = typeof STATUS_CODE[keyof typeof STATUS_CODE];
+
+/** Reason phrases by code. */
+export const STATUS_TEXT = {
+  [STATUS_CODE.OK]: "OK",
+  [STATUS_CODE.BadRequest]: "Bad Request",
+  [STATUS_CODE.NotFound]: "Not Found",
+  [STATUS_CODE.MethodNotAllowed]: "Method Not Allowed",
+  [STATUS_CODE.RequestTimeout]: "Request Timeout",
+  [STATUS_CODE.ContentTooLarge]: "Content Too Large",
+  [STATUS_CODE.UnsupportedMediaType]: "Unsupported Media Type",
+  [STATUS_CODE.TooManyRequests]: "Too Many Requests",
+  [STATUS_CODE.RequestHeaderFieldsTooLarge]: "Request Header Fields Too Large",
+  [STATUS_CODE.InternalServerError]: "Internal Server Error",
+  [STATUS_CODE.ServiceUnavailable]: "Service Unavailable",
+} as const;

@@ -1,0 +1,63 @@
+/** Messages of chat requests: text only. */
+import { RequestError } from "../core/errors.ts";
+import type { ChatMessage } from "../frontend/service.ts";
+import { show } from "./validation.ts";
+
+/** @throws {RequestError} naming the first wrong message */
+export function parseMessages(value: unknown): ChatMessage[] {
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new RequestError(
+      `"messages" must be a non-empty array of messages, not ${show(value)}`,
+      "messages",
+    );
+  }
+  return value.map((message, index) => parseMessage(message, `messages[${index}]`));
+}
+
+function parseMessage(value: unknown, name: string): ChatMessage {
+  const wrong = (field: string, message: string) =>
+    new RequestError(`"${name}${field}" ${message}`, name + field);
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw wrong("", `must be an object with "role" and "content", not ${show(value)}`);
+  }
+  const { role, content, name: speaker, tool_calls: toolCalls } = value as Record<string, unknown>;
+  if (typeof role !== "string" || role === "") {
+    throw wrong(".role", `must be a string such as "user", not ${show(role)}`);
+  }
+  if (Array.isArray(toolCalls) && toolCalls.length > 0) {
+    throw wrong(".tool_calls", "is not supported; leave tool calls out");
+  }
+  if (speaker !== undefined && speaker !== null && typeof speaker !== "string") {
+    throw wrong(".name", `must be a string, not ${show(speaker)}`);
+  }
+  const text = parseContent(content, (suffix, message) => wrong(`.content${suffix}`, message));
+  return typeof speaker === "string"
+    ? { role, content: text, name: speaker }
+    : { role, content: text };
+}
+
+/** Parts are joined by line ends, as vLLM does. */
+function parseContent(
+  content: unknown,
+  wrong: (suffix: string, message: string) => RequestError,
+): string {
+  const text = Array.isArray(content) ? content.map(partText).join("\n") : content;
+  if (typeof text !== "string") {
+    throw wrong("", `must be a string or an array of text parts, not ${show(content)}`);
+  }
+  if (!text.isWellFormed()) {
+    throw wrong("", "has half of a surrogate pair, which is no character; send Unicode text");
+  }
+  return text;
+
+  function partText(part: unknown, index: number): string {
+    const { type, text } = (part ?? {}) as Record<string, unknown>;
+    if (type === "text" && typeof text === "string") return text;
+    throw wrong(
+      `[${index}]`,
+      type === "text" || type === undefined
+        ? `must be a part {"type": "text", "text": "..."}`
+        : `is of type ${show(type)}; this model takes text parts only`,
+    );
+  }
+}

@@ -1,0 +1,203 @@
+/** `POST /v1/completions` of OpenAI's API with vLLM's extensions. */
+import { STATUS_CODE } from "@std/http/status";
+import { z } from "zod";
+import { RequestError } from "../core/errors.ts";
+import type { TextOutput, TextRequest } from "../frontend/service.ts";
+import { type CollectedOutput, collectOutput } from "./collected_output.ts";
+import type { ServerContext } from "./context.ts";
+import type { Exchange } from "./exchange.ts";
+import { Generation } from "./generation.ts";
+import { type JsonObject, readJsonObject } from "./json_body.ts";
+import { completionLogprobs, promptLogprobs } from "./logprobs.ts";
+import { servedName } from "./model_name.ts";
+import { parsePrompts } from "./prompts.ts";
+import { refuseUnsupportedFields } from "./refused_fields.ts";
+import { newTextRequestId } from "./request_ids.ts";
+import { samplingFields, streamOptionsField, toSampling, toTextParams } from "./sampling_fields.ts";
+import { serverSentEvents, streamOutput } from "./streamed_output.ts";
+import { usage } from "./usage.ts";
+import { validate } from "./validation.ts";
+
+const schema = z.object({
+  ...samplingFields,
+  max_tokens: z.int().min(0).nullish(),
+  logprobs: z.int().min(0).nullish(),
+  echo: z.boolean().nullish(),
+  stream_options: streamOptionsField,
+});
+
+/** What a completion request asks for. */
+interface CompletionTask {
+  readonly requests: readonly TextRequest[];
+  readonly stream: boolean;
+  readonly includeUsage: boolean;
+  readonly withLogprobs: boolean;
+  readonly withPromptLogprobs: boolean;
+  readonly echo: boolean;
+  /** `echo` with `max_tokens` 0: the prompt is scored, nothing is generated. */
+  readonly promptOnly: boolean;
+  readonly withTokenIds: boolean;
+  /** The fields that all chunks and the whole response begin with. */
+  readonly head: {
+    readonly id: string;
+    readonly object: "text_completion";
+    readonly created: number;
+    readonly model: string;
+  };
+}
+
+export async function completions(exchange: Exchange, context: ServerContext): Promise<void> {
+  const body = await readJsonObject(exchange, context.options.maxBodyBytes);
+  const task = parseTask(body, exchange, context);
+  const generation = await Generation.start(context, exchange, task.requests);
+  if (task.stream) await streamCompletion(exchange, generation, task);
+  else exchange.sendJson(STATUS_CODE.OK, await wholeCompletion(generation, task));
+}
+
+function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext): CompletionTask {
+  const { service, options } = context;
+  const model = servedName(body.model, service.model);
+  refuseUnsupportedFields(body);
+  const fields = validate(schema, body);
+  const prompts = parsePrompts(body.prompt, service.model, fields.add_special_tokens ?? undefined);
+  const echo = fields.echo ?? false;
+  const maxTokens = fields.max_tokens ?? 16;
+  const promptOnly = maxTokens === 0;
+  if (promptOnly && !echo) {
+    throw new RequestError('"max_tokens" must be at least 1, not 0 (0 needs "echo")', "max_tokens");
+  }
+  checkStreamOptions(fields);
+  const output = fields.logprobs ?? null;
+  const prompt = fields.prompt_logprobs ?? (echo ? output : null);
+  const limit = Math.max(maxTokens, 1);
+  const sampling = toSampling(fields, limit, { output, prompt }, options.maxLogprobs);
+  const text = toTextParams(fields);
+  const id = `cmpl-${exchange.requestId}`;
+  return {
+    requests: prompts.map((prompt) => ({
+      requestId: newTextRequestId(id),
+      prompt,
+      sampling,
+      text,
+    })),
+    stream: fields.stream ?? false,
+    includeUsage: fields.stream_options?.include_usage ?? false,
+    withLogprobs: output !== null,
+    withPromptLogprobs: typeof fields.prompt_logprobs === "number",
+    echo,
+    promptOnly,
+    withTokenIds: !service.model.hasTokenizer,
+    head: { id, object: "text_completion", created: Math.floor(Date.now() / 1000), model },
+  };
+}
+
+/** @throws {RequestError} stream options without a stream, or what a stream cannot carry */
+export function checkStreamOptions(
+  fields: { stream?: boolean | null; stream_options?: unknown; prompt_logprobs?: number | null },
+): void {
+  if (fields.stream && typeof fields.prompt_logprobs === "number") {
+    throw new RequestError('"prompt_logprobs" cannot be streamed', "prompt_logprobs");
+  }
+  if (!fields.stream && fields.stream_options) {
+    throw new RequestError(
+      '"stream_options" is allowed with "stream": true only',
+      "stream_options",
+    );
+  }
+}
+
+async function wholeCompletion(generation: Generation, task: CompletionTask) {
+  const outputs = await collectOutput(generation);
+  const promptTokens = sum(generation.handles.map((handle) => handle.promptTokenIds.length));
+  const outputTokens = task.promptOnly ? 0 : sum(outputs.map((it) => it.tokenIds.length));
+  return {
+    ...task.head,
+    choices: outputs.map((output, index) => choice(generation, task, output, index)),
+    usage: usage(promptTokens, outputTokens),
+  };
+}
+
+function choice(generation: Generation, task: CompletionTask, all: CollectedOutput, index: number) {
+  const { promptText } = generation.handles[index];
+  const output = task.promptOnly ? nothingAfter(all) : all;
+  const echoed = task.echo ? promptText : "";
+  return {
+    index,
+    text: echoed + output.text,
+    logprobs: task.withLogprobs ? logprobsOf(task, output, echoed) : null,
+    finish_reason: output.finish.reason,
+    stop_reason: output.finish.stopReason,
+    ...(task.withPromptLogprobs
+      ? { prompt_logprobs: promptLogprobs(all.promptLogprobs ?? []) }
+      : {}),
+    ...(task.withTokenIds ? { token_ids: output.tokenIds } : {}),
+  };
+}
+
+/** The output of a request that wanted none: one token had to be generated to score the prompt. */
+function nothingAfter(output: CollectedOutput): CollectedOutput {
+  const finish = { reason: "length" as const, stopReason: null };
+  return { ...output, text: "", tokenIds: [], logprobs: [], finish };
+}
+
+function logprobsOf(
+  task: CompletionTask,
+  output: Pick<TextOutput, "logprobs"> & { promptLogprobs?: TextOutput["promptLogprobs"] | null },
+  echoed: string,
+) {
+  const prompt = task.echo ? output.promptLogprobs ?? [] : [];
+  return completionLogprobs(output.logprobs ?? [], echoed.length, prompt, echoed);
+}
+
+function streamCompletion(
+  exchange: Exchange,
+  generation: Generation,
+  task: CompletionTask,
+): Promise<void> {
+  const head = JSON.stringify(task.head).slice(0, -1);
+  const usageField = task.includeUsage ? ',"usage":null' : "";
+  // One chunk per token is the hot path: all but the text is made once.
+  const starts = generation.requests.map((_, index) =>
+    `data: ${head},"choices":[{"index":${index},"text":`
+  );
+  const end = `}]${usageField}}\n\n`;
+  const plainEnd = `,"logprobs":null,"finish_reason":null,"stop_reason":null${end}`;
+  const begun = generation.requests.map(() => false);
+  let outputTokens = 0;
+
+  return streamOutput(exchange, generation, {
+    ...serverSentEvents,
+    events(index, output) {
+      if (!task.promptOnly) outputTokens += output.tokenIds.length;
+      const isFirst = !begun[index];
+      begun[index] = true;
+      const isPlain = output.finish === undefined && !task.withLogprobs && !task.withTokenIds;
+      if (isPlain && !(isFirst && task.echo)) {
+        return output.text === "" ? "" : starts[index] + JSON.stringify(output.text) + plainEnd;
+      }
+      return starts[index] + fullChunk(index, output, isFirst);
+    },
+    closing() {
+      if (!task.includeUsage) return "data: [DONE]\n\n";
+      const promptTokens = sum(generation.handles.map((handle) => handle.promptTokenIds.length));
+      const counted = JSON.stringify(usage(promptTokens, outputTokens));
+      return `data: ${head},"choices":[],"usage":${counted}}\n\ndata: [DONE]\n\n`;
+    },
+  });
+
+  function fullChunk(index: number, all: TextOutput, isFirst: boolean): string {
+    const output = task.promptOnly ? { ...all, text: "", tokenIds: [], logprobs: [] } : all;
+    const promptText = task.echo ? generation.handles[index].promptText : "";
+    const text = (isFirst ? promptText : "") + output.text;
+    const logprobs = task.withLogprobs ? logprobsOf(task, output, promptText) : null;
+    const reason = output.finish?.reason ?? null;
+    const tokenIds = task.withTokenIds ? `,"token_ids":${JSON.stringify(output.tokenIds)}` : "";
+    return `${JSON.stringify(text)},"logprobs":${JSON.stringify(logprobs)}` +
+      `,"finish_reason":${JSON.stringify(reason)}` +
+      `,"stop_reason":${JSON.stringify(output.finish?.stopReason ?? null)}${tokenIds}${end}`;
+  }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}

@@ -1,0 +1,105 @@
+/** `/generate` and `/generate_benchmark`: the API of vLLM's plain server and of Llumnix. */
+import { STATUS_CODE } from "@std/http/status";
+import { z } from "zod";
+import { RequestError } from "../core/errors.ts";
+import type { TextRequest } from "../frontend/service.ts";
+import { collectOutput } from "./collected_output.ts";
+import type { ServerContext } from "./context.ts";
+import type { Exchange } from "./exchange.ts";
+import { Generation } from "./generation.ts";
+import { readJsonObject } from "./json_body.ts";
+import { parsePrompts } from "./prompts.ts";
+import { refuseUnsupportedFields } from "./refused_fields.ts";
+import { newTextRequestId } from "./request_ids.ts";
+import { samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
+import { streamOutput } from "./streamed_output.ts";
+import { validate } from "./validation.ts";
+
+// Log probabilities are checked as vLLM does and have no place in the answer.
+const schema = z.object({
+  ...samplingFields,
+  logprobs: z.int().min(0).nullish(),
+  detokenize: z.boolean().nullish(),
+});
+
+/** Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. */
+export async function generate(exchange: Exchange, context: ServerContext): Promise<void> {
+  const { request, stream } = await readRequest(exchange, context);
+  const generation = await Generation.start(context, exchange, [request]);
+  const withTokenIds = !request.text.detokenize;
+  const answer = (output: string, tokenIds: readonly number[]) => ({
+    text: [generation.handles[0].promptText + output],
+    ...(withTokenIds ? { token_ids: [tokenIds] } : {}),
+  });
+  if (!stream) {
+    const [output] = await collectOutput(generation);
+    return exchange.sendJson(STATUS_CODE.OK, answer(output.text, output.tokenIds));
+  }
+  let text = "";
+  const tokenIds: number[] = [];
+  const frame = (json: string) => `${json}\0`;
+  await streamOutput(exchange, generation, {
+    contentType: "text/plain; charset=utf-8",
+    frame,
+    events(_index, output, congested) {
+      text += output.text;
+      if (withTokenIds) tokenIds.push(...output.tokenIds);
+      // Each document repeats all before it, so a client that is behind misses nothing.
+      if (congested && output.finish === undefined) return "";
+      return frame(JSON.stringify(answer(text, tokenIds)));
+    },
+    closing: () => "",
+  });
+}
+
+/** Answers with when each token came; never streams. */
+export async function generateBenchmark(exchange: Exchange, context: ServerContext): Promise<void> {
+  const { request } = await readRequest(exchange, context);
+  let lastMs = performance.now();
+  const generation = await Generation.start(context, exchange, [request]);
+  let text = "";
+  const latencies: [unixSeconds: number, ms: number][] = [];
+  await generation.run((_index, output) => {
+    text += output.text;
+    const nowMs = performance.now();
+    const unixSeconds = Date.now() / 1000;
+    // Tokens that come together share a moment: the later ones took no time.
+    output.tokenIds.forEach((_, index) =>
+      latencies.push([unixSeconds, index === 0 ? nowMs - lastMs : 0])
+    );
+    if (output.tokenIds.length > 0) lastMs = nowMs;
+  });
+  exchange.sendJson(STATUS_CODE.OK, {
+    request_id: request.requestId,
+    generated_text: text,
+    num_output_tokens_cf: latencies.length,
+    per_token_latency: latencies,
+    per_token_latency_breakdown_dict: {},
+  });
+}
+
+async function readRequest(
+  exchange: Exchange,
+  { service, options }: ServerContext,
+): Promise<{ request: TextRequest; stream: boolean }> {
+  const body = await readJsonObject(exchange, options.maxBodyBytes);
+  refuseUnsupportedFields(body);
+  const fields = validate(schema, body);
+  const prompts = parsePrompts(body.prompt, service.model, fields.add_special_tokens ?? undefined);
+  if (prompts.length !== 1) {
+    throw new RequestError(
+      '"prompt" is a batch; this route takes one, /v1/completions many',
+      "prompt",
+    );
+  }
+  const none = { output: null, prompt: null };
+  const sampling = toSampling(fields, fields.max_tokens ?? 16, none, options.maxLogprobs);
+  const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
+  const request = {
+    requestId: newTextRequestId(exchange.requestId),
+    prompt: prompts[0],
+    sampling,
+    text: toTextParams(fields, detokenize),
+  };
+  return { request, stream: fields.stream ?? false };
+}

@@ -1,0 +1,119 @@
+import { LlumnixError } from "../core/errors.ts";
+import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
+import type { ServerContext } from "./context.ts";
+import { ClientLeftError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+
+/** Receives the output of the prompt with this index; must not throw. */
+export type GenerationSink = (index: number, output: TextOutput) => void;
+
+/**
+ * The prompts of one HTTP request while they are in work. They are accepted together or not at all,
+ * and end together: when the last is finished, one fails, the client leaves or the server stops.
+ * What is unfinished then is aborted, exactly once.
+ */
+export class Generation {
+  /** One per prompt, filled as they are accepted. */
+  readonly handles: TextHandle[] = [];
+  readonly #finished: boolean[];
+  #unfinished: number;
+  #over = false;
+  #sink: GenerationSink | null = null;
+  /** Output that arrived before `run`. */
+  #early: [index: number, output: TextOutput][] = [];
+  readonly #done = Promise.withResolvers<void>();
+
+  private constructor(readonly context: ServerContext, readonly requests: readonly TextRequest[]) {
+    this.#finished = requests.map(() => false);
+    this.#unfinished = requests.length;
+    this.#done.promise.catch(() => {}); // it may fail before `run` is there to see it
+  }
+
+  /**
+   * Hands all prompts to the service.
+   * @throws what {@linkcode Admission.enter} and {@linkcode TextService.submit} throw
+   * @throws {ClientLeftError}
+   */
+  static async start(
+    context: ServerContext,
+    exchange: Exchange,
+    requests: readonly TextRequest[],
+  ): Promise<Generation> {
+    context.admission.enter(requests.length);
+    const generation = new Generation(context, requests);
+    context.generations.add(generation);
+    exchange.onLeave(() => generation.fail(new ClientLeftError()));
+    await Promise.all(requests.map((request, index) => generation.#submit(request, index)));
+    if (generation.#over) await generation.#done.promise;
+    return generation;
+  }
+
+  /**
+   * Calls `sink` with all output from the first on; resolves after the last prompt's end.
+   * @throws what ended the generation before that
+   */
+  run(sink: GenerationSink): Promise<void> {
+    for (const [index, output] of this.#early) sink(index, output);
+    this.#early = [];
+    this.#sink = sink;
+    return this.#done.promise;
+  }
+
+  /** Ends it with an error. Does nothing when it is over. */
+  fail(error: unknown): void {
+    if (this.#end()) this.#done.reject(error);
+  }
+
+  async #submit(request: TextRequest, index: number): Promise<void> {
+    logRequest(this.context, request);
+    try {
+      const handle = await this.context.service.submit(
+        request,
+        (output) => this.#receive(index, output),
+      );
+      this.handles[index] = handle;
+      if (this.#over && !this.#finished[index]) handle.abort();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #receive(index: number, output: TextOutput): void {
+    if (this.#over || this.#finished[index]) return;
+    if (output.finish?.reason === "error") {
+      this.#finished[index] = true;
+      const message = output.finish.message ?? "the request failed in the engine";
+      return this.fail(new LlumnixError("internal", message));
+    }
+    if (this.#sink === null) this.#early.push([index, output]);
+    else this.#sink(index, output);
+    if (output.finish === undefined) return;
+    this.#finished[index] = true;
+    this.#unfinished--;
+    if (this.#unfinished === 0 && this.#end()) this.#done.resolve();
+  }
+
+  /** True for the first caller. */
+  #end(): boolean {
+    if (this.#over) return false;
+    this.#over = true;
+    this.context.generations.delete(this);
+    this.context.admission.leave(this.requests.length);
+    this.handles.forEach((handle, index) => {
+      if (!this.#finished[index]) handle.abort();
+    });
+    return true;
+  }
+}
+
+/** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */
+function logRequest({ options, log }: ServerContext, { requestId, prompt, sampling }: TextRequest) {
+  if (options.disableLogRequests) return;
+  const length = options.maxLogLen ?? Infinity;
+  const shown = "text" in prompt
+    ? JSON.stringify(prompt.text.slice(0, length))
+    : "tokenIds" in prompt
+    ? `[${prompt.tokenIds.slice(0, length).join(", ")}]`
+    : JSON.stringify(prompt.messages).slice(0, length);
+  log.info(`received request ${requestId}: prompt ${shown}, sampling ${JSON.stringify(sampling)}`);
+}

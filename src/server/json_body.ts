@@ -1,0 +1,78 @@
+/** Request bodies as JSON objects, with errors that say where they are wrong. */
+import { STATUS_CODE } from "@std/http/status";
+import { RequestError } from "../core/errors.ts";
+import { HttpError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** Longest text in which the position of an error is searched, to bound the time that takes. */
+const MAX_SEARCHED_LENGTH = 256 * 1024;
+
+/**
+ * The request's body, which must be a JSON object.
+ * @throws {HttpError} 413, 415
+ * @throws {RequestError} not UTF-8, not JSON, not an object
+ */
+export async function readJsonObject(exchange: Exchange, maxBytes: number): Promise<JsonObject> {
+  const contentType = exchange.header("content-type");
+  if (contentType !== null && !/^application\/(json|[\w.-]+\+json)\s*(;|$)/i.test(contentType)) {
+    throw new HttpError(
+      STATUS_CODE.UnsupportedMediaType,
+      `Content-Type is "${contentType}"; send the request as "application/json"`,
+    );
+  }
+  const value = parseJson(decodeUtf8(await exchange.readBody(maxBytes)));
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new RequestError('the request body must be a JSON object such as {"prompt": "..."}');
+  }
+  return value as JsonObject;
+}
+
+function decodeUtf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new RequestError(
+      "the request body is not valid UTF-8; binary data in a prompt must be sent as token ids",
+    );
+  }
+}
+
+function parseJson(text: string): unknown {
+  if (text.trim() === "") throw new RequestError("the request body is empty; send a JSON object");
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const { message } = error as Error;
+    const where = /at position \d+/.test(message) ? "" : ` (at position ${errorPosition(text)})`;
+    throw new RequestError(`the request body is not valid JSON: ${message}${where}`);
+  }
+}
+
+/**
+ * Index of the first wrong character, for the messages in which V8 does not tell it: those of the
+ * form `Unexpected token 'N', ..."re": NaN}" is not valid JSON`. A prefix that contains the
+ * character fails in that way and a shorter one does not, so halving finds it.
+ */
+function errorPosition(text: string): number | string {
+  if (!hasUnexpectedToken(text)) return text.length;
+  if (text.length > MAX_SEARCHED_LENGTH) return `unknown, among ${text.length} characters`;
+  let good = 0;
+  let bad = text.length;
+  while (bad - good > 1) {
+    const middle = (good + bad) >> 1;
+    if (hasUnexpectedToken(text.slice(0, middle))) bad = middle;
+    else good = middle;
+  }
+  return good;
+}
+
+function hasUnexpectedToken(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return false;
+  } catch (error) {
+    return (error as Error).message.startsWith("Unexpected token");
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * Fields of OpenAI's and vLLM's APIs that would change the answer and that this server cannot
+ * honour. Ignoring them would answer another question than was asked.
+ */
+import { RequestError } from "../core/errors.ts";
+import type { JsonObject } from "./json_body.ts";
+import { show } from "./validation.ts";
+
+interface Refusal {
+  readonly accepts: (value: unknown) => boolean;
+  readonly reason: string;
+}
+
+const isOne = (value: unknown) => value === 1;
+const isFalse = (value: unknown) => value === false;
+const isEmpty = (value: unknown) =>
+  value === "" || typeof value === "object" && value !== null && Object.keys(value).length === 0;
+const never = () => false;
+
+const oneSequence = "one output sequence per prompt is generated; send several requests instead";
+const noBeamSearch = "beam search is not supported; leave it out";
+const noGuidedDecoding = "output cannot be constrained to a format or grammar; leave it out";
+const noTools = "tool calls are not supported; leave it out";
+
+const refusals: Readonly<Record<string, Refusal>> = {
+  n: { accepts: isOne, reason: oneSequence },
+  best_of: { accepts: isOne, reason: oneSequence },
+  use_beam_search: { accepts: isFalse, reason: noBeamSearch },
+  length_penalty: { accepts: isOne, reason: noBeamSearch },
+  early_stopping: { accepts: isFalse, reason: noBeamSearch },
+  suffix: { accepts: isEmpty, reason: "text cannot be inserted before a suffix; leave it out" },
+  logit_bias: { accepts: isEmpty, reason: "sampling has no token biases; leave it out" },
+  response_format: {
+    accepts: (value) => (value as { type?: unknown } | null)?.type === "text",
+    reason: noGuidedDecoding,
+  },
+  guided_json: { accepts: never, reason: noGuidedDecoding },
+  guided_regex: { accepts: never, reason: noGuidedDecoding },
+  guided_choice: { accepts: never, reason: noGuidedDecoding },
+  guided_grammar: { accepts: never, reason: noGuidedDecoding },
+  tools: { accepts: isEmpty, reason: noTools },
+  functions: { accepts: isEmpty, reason: noTools },
+  audio: { accepts: never, reason: "output is text only; leave it out" },
+};
+
+/** @throws {RequestError} of the first field that cannot be honoured; null is as good as absent */
+export function refuseUnsupportedFields(body: JsonObject): void {
+  for (const [field, { accepts, reason }] of Object.entries(refusals)) {
+    const value = body[field];
+    if (value === undefined || value === null || accepts(value)) continue;
+    throw new RequestError(`"${field}" is ${show(value)}, but ${reason}`, field);
+  }
+}

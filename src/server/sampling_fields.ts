@@ -1,0 +1,117 @@
+/** Sampling and text parameters as OpenAI's API and vLLM 0.4.2's extensions of it write them. */
+import { z } from "zod";
+import { RequestError } from "../core/errors.ts";
+import type { RequestedSampling, TextParams } from "../frontend/service.ts";
+
+/** Most stop strings of one request; each is compared with the output on every token. */
+const MAX_STOP_STRINGS = 16;
+const MAX_STOP_TOKENS = 256;
+
+function isStop(value: unknown): value is string | string[] {
+  if (typeof value === "string") return value !== "";
+  return Array.isArray(value) && value.length <= MAX_STOP_STRINGS &&
+    value.every((it) => typeof it === "string" && it !== "");
+}
+
+export function isTokenId(value: unknown): value is number {
+  return Number.isSafeInteger(value) && value as number >= 0;
+}
+
+function isTokenList(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length <= MAX_STOP_TOKENS && value.every(isTokenId);
+}
+
+/** Fields that all generating routes share. Ranges are those of vLLM's `SamplingParams`. */
+export const samplingFields = {
+  max_tokens: z.int().min(1).nullish(),
+  min_tokens: z.int().min(0).nullish(),
+  temperature: z.number().min(0).nullish(),
+  top_p: z.number().gt(0).max(1).nullish(),
+  top_k: z.int().refine((value) => value === -1 || value >= 1, "-1 (all) or at least 1").nullish(),
+  min_p: z.number().min(0).max(1).nullish(),
+  presence_penalty: z.number().min(-2).max(2).nullish(),
+  frequency_penalty: z.number().min(-2).max(2).nullish(),
+  repetition_penalty: z.number().gt(0).max(2).nullish(),
+  seed: z.int().min(0).nullish(),
+  ignore_eos: z.boolean().nullish(),
+  prompt_logprobs: z.int().min(0).nullish(),
+  stop: z.custom<string | string[]>(
+    isStop,
+    `a non-empty string or an array of at most ${MAX_STOP_STRINGS} of them`,
+  ).nullish(),
+  stop_token_ids: z.custom<number[]>(
+    isTokenList,
+    `an array of at most ${MAX_STOP_TOKENS} token ids (integers, 0 or more)`,
+  ).nullish(),
+  include_stop_str_in_output: z.boolean().nullish(),
+  skip_special_tokens: z.boolean().nullish(),
+  spaces_between_special_tokens: z.boolean().nullish(),
+  add_special_tokens: z.boolean().nullish(),
+  stream: z.boolean().nullish(),
+};
+
+export const streamOptionsField = z.object({ include_usage: z.boolean().nullish() }).nullish();
+
+type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>;
+
+/**
+ * What the client asked for; fields it left out are absent.
+ * @param logprobs alternatives per token, or null for no log probabilities
+ * @param maxLogprobs `--max-logprobs`
+ */
+export function toSampling(
+  fields: SamplingFields,
+  maxTokens: number | null,
+  logprobs: { readonly output: number | null; readonly prompt: number | null },
+  maxLogprobs: number,
+): RequestedSampling {
+  if (maxTokens !== null && (fields.min_tokens ?? 0) > maxTokens) {
+    throw new RequestError(
+      `"min_tokens" is ${fields.min_tokens} and must be at most "max_tokens", which is ${maxTokens}`,
+      "min_tokens",
+    );
+  }
+  for (const asked of [logprobs.output, logprobs.prompt]) {
+    if (asked === null || asked <= maxLogprobs) continue;
+    throw new RequestError(
+      `log probabilities of ${asked} tokens per position were asked for; at most ${maxLogprobs} ` +
+        "are available (--max-logprobs)",
+      "logprobs",
+    );
+  }
+  return withoutNulls({
+    minTokens: fields.min_tokens,
+    temperature: fields.temperature,
+    topP: fields.top_p,
+    topK: fields.top_k,
+    minP: fields.min_p,
+    presencePenalty: fields.presence_penalty,
+    frequencyPenalty: fields.frequency_penalty,
+    repetitionPenalty: fields.repetition_penalty,
+    seed: fields.seed,
+    stopTokenIds: fields.stop_token_ids,
+    ignoreEos: fields.ignore_eos,
+    logprobs: logprobs.output,
+    promptLogprobs: logprobs.prompt,
+  }, { maxTokens });
+}
+
+export function toTextParams(fields: SamplingFields, detokenize = true): TextParams {
+  const stop = fields.stop ?? [];
+  return {
+    stop: typeof stop === "string" ? [stop] : stop,
+    includeStopStrInOutput: fields.include_stop_str_in_output ?? false,
+    skipSpecialTokens: fields.skip_special_tokens ?? true,
+    spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
+    detokenize,
+  };
+}
+
+type NotNull<T> = { [K in keyof T]?: Exclude<T[K], null | undefined> };
+
+function withoutNulls<T extends object, U>(fields: T, rest: U): NotNull<T> & U {
+  const present = Object.entries(fields).filter(([, value]) =>
+    value !== null && value !== undefined
+  );
+  return { ...Object.fromEntries(present), ...rest } as NotNull<T> & U;
+}

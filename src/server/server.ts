@@ -1,0 +1,238 @@
+/**
+ * The HTTP server. It stands on `node:http`, not `Deno.serve`, which in Deno 2.9 has no bound on the
+ * time of headers, on idle connections or on their number: it held silent connections and half-sent
+ * headers for as long as they were watched (150 s).
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
+import { LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
+import type { ServerOptions } from "../core/options.ts";
+import type { TextService } from "../frontend/service.ts";
+import { Admission } from "./admission.ts";
+import type { ServerContext, ServerLog } from "./context.ts";
+import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
+import { type ConnectionLimits, Exchange } from "./exchange.ts";
+import { dispatch } from "./routes.ts";
+import { FlushQueue } from "./stream_writer.ts";
+import { readTlsFiles, type TlsFiles } from "./tls.ts";
+
+export type { ConnectionLimits } from "./exchange.ts";
+export type { ServerLog } from "./context.ts";
+
+/** Bounds in force unless {@linkcode StartServerConfig.limits} says otherwise. */
+export const defaultLimits: ConnectionLimits = {
+  headerTimeoutMs: 10_000,
+  requestTimeoutMs: 60_000,
+  idleTimeoutMs: 60_000,
+  drainTimeoutMs: 30_000,
+  maxHeaderBytes: 16 * 1024,
+  maxConnections: 8192,
+  maxUnreadBytes: 1024 * 1024,
+};
+
+/** How long clients get to read what they are told at the end of a shutdown. */
+const FAREWELL_MS = 500;
+
+export interface StartServerConfig {
+  readonly service: TextService;
+  readonly options: ServerOptions;
+  readonly version: string;
+  readonly log: ServerLog;
+  readonly limits?: Partial<ConnectionLimits>;
+}
+
+export interface RunningServer {
+  readonly address: { readonly hostname: string; readonly port: number };
+  /** As a client on this machine would write it. */
+  readonly url: string;
+  /**
+   * Stops accepting, waits for what runs for at most `deadlineMs`, then ends it with an error.
+   * Resolves when no connection is left.
+   */
+  shutdown(deadlineMs: number): Promise<void>;
+  /** Aborts everything and cuts all connections. */
+  closeNow(): void;
+}
+
+/**
+ * Starts to serve.
+ * @throws {UsageError} the port is taken, the host is not of this machine, TLS files are wrong
+ */
+export async function startServer(config: StartServerConfig): Promise<RunningServer> {
+  const { options, log } = config;
+  const limits = { ...defaultLimits, ...config.limits };
+  const tls = await readTlsFiles(options);
+  const context: ServerContext = {
+    ...config,
+    admission: new Admission(options.maxQueuedRequests),
+    generations: new Set(),
+  };
+  const exchanges = new Set<Exchange>();
+  const queue = new FlushQueue();
+  let stopping = false;
+
+  const server = await createHttpServer(tls, limits, (request, response) => {
+    if (stopping) response.setHeader("connection", "close");
+    const exchange = new Exchange(request, response, queue, limits);
+    exchanges.add(exchange);
+    serve(exchange, context);
+    exchange.finished.then(() => {
+      exchanges.delete(exchange);
+      logExchange(exchange, context);
+    });
+  });
+  server.on("clientError", answerClientError);
+  const address = await listen(server, options);
+  const closed = new Promise<void>((resolve) => server.on("close", () => resolve()));
+
+  function stopAccepting() {
+    stopping = true;
+    context.admission.close();
+    server.close();
+  }
+
+  function endGenerations(message: string) {
+    for (const generation of [...context.generations]) {
+      generation.fail(new UnavailableError(message));
+    }
+  }
+
+  return {
+    address,
+    url: `${tls === null ? "http" : "https"}://${urlHost(options.host)}:${address.port}`,
+    async shutdown(deadlineMs) {
+      if (!stopping) stopAccepting();
+      const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
+      if (!await resolvesWithin(allFinished(), deadlineMs)) {
+        log.warn(`${exchanges.size} requests were still running at the deadline; ending them`);
+        endGenerations("the server is stopping and the request was not finished in time");
+        await resolvesWithin(allFinished(), FAREWELL_MS);
+      }
+      server.closeAllConnections();
+      await closed;
+    },
+    closeNow() {
+      if (!stopping) stopAccepting();
+      endGenerations("the server was stopped");
+      server.closeAllConnections();
+    },
+  };
+}
+
+type Listener = (request: IncomingMessage, response: ServerResponse) => void;
+
+async function createHttpServer(
+  tls: TlsFiles | null,
+  limits: ConnectionLimits,
+  listener: Listener,
+): Promise<Server> {
+  const settings = {
+    headersTimeout: limits.headerTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.idleTimeoutMs,
+    connectionsCheckingInterval: Math.min(1000, limits.headerTimeoutMs),
+    maxHeaderSize: limits.maxHeaderBytes,
+  };
+  let server: Server;
+  if (tls === null) {
+    server = createServer(settings, listener);
+  } else {
+    const https = await import("node:https");
+    const secure = { ...settings, ...tls, handshakeTimeout: limits.headerTimeoutMs };
+    server = https.createServer(secure, listener);
+  }
+  server.maxConnections = limits.maxConnections;
+  return server;
+}
+
+function listen(server: Server, options: ServerOptions): Promise<RunningServer["address"]> {
+  return new Promise((resolve, reject) => {
+    server.once("error", (cause) => reject(listenError(cause, options)));
+    server.listen(options.port, options.host, () => {
+      const { address, port } = server.address() as { address: string; port: number };
+      resolve({ hostname: address, port });
+    });
+  });
+}
+
+function listenError(cause: Error & { code?: string }, { host, port }: ServerOptions): UsageError {
+  switch (cause.code) {
+    case "EADDRINUSE":
+      return new UsageError(
+        `port ${port} of ${host} is in use by another process; stop that or choose another --port`,
+        { cause },
+      );
+    case "EACCES":
+      return new UsageError(
+        `port ${port} of ${host} may not be used by this user; choose a --port of 1024 or more`,
+        { cause },
+      );
+    case "ENOTFOUND":
+    case "EAI_AGAIN":
+      return new UsageError(
+        `--host "${host}" is not known; give an address or name of this machine, or 0.0.0.0 for all`,
+        { cause },
+      );
+    default:
+      return new UsageError(
+        `cannot listen on --host ${host} --port ${port}: ${cause.message}; the host must be an ` +
+          "address or name of this machine, or 0.0.0.0 for all",
+        { cause },
+      );
+  }
+}
+
+async function serve(exchange: Exchange, context: ServerContext): Promise<void> {
+  try {
+    await dispatch(exchange, context);
+  } catch (error) {
+    if (error instanceof ClientLeftError) return;
+    if (!(error instanceof LlumnixError)) {
+      const stack = error instanceof Error ? error.stack : String(error);
+      context.log.error(`request ${exchange.requestId} hit a defect: ${stack}`);
+    }
+    exchange.sendError(error);
+  }
+}
+
+function logExchange(exchange: Exchange, { options, log }: ServerContext): void {
+  if (options.disableLogRequestsServer) return;
+  const { method, path, status, requestId } = exchange;
+  const tookMs = (performance.now() - exchange.startedMs).toFixed(1);
+  log.info(`${method} ${JSON.stringify(path.slice(0, 200))} ${status} ${tookMs} ms ${requestId}`);
+}
+
+/** Answers what is no HTTP request, or did not come in time, and closes the connection. */
+function answerClientError(error: Error & { code?: string }, socket: Duplex): void {
+  if (!socket.writable || error.code === "ECONNRESET") {
+    socket.destroy();
+    return;
+  }
+  const [status, message]: [StatusCode, string] = error.code === "HPE_HEADER_OVERFLOW"
+    ? [STATUS_CODE.RequestHeaderFieldsTooLarge, "the request's headers are too large"]
+    : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
+    ? [STATUS_CODE.RequestTimeout, "the request did not arrive in time"]
+    : [STATUS_CODE.BadRequest, `this is not an HTTP/1.1 request (${error.message})`];
+  const body = JSON.stringify(toErrorReply(new HttpError(status, message)).body);
+  socket.end(
+    `HTTP/1.1 ${status} ${STATUS_TEXT[status]}\r\nconnection: close\r\n` +
+      `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+  );
+}
+
+/** False when `promise` is still pending after `timeoutMs`. */
+async function resolvesWithin(promise: Promise<unknown>, timeoutMs: number): Promise<boolean> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const timeout = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), timeoutMs);
+  });
+  const inTime = await Promise.race([promise.then(() => true), timeout]);
+  clearTimeout(timer);
+  return inTime;
+}
+
+function urlHost(host: string): string {
+  if (host === "0.0.0.0" || host === "::") return "localhost";
+  return host.includes(":") ? `[${host}]` : host;
+}

@@ -1,0 +1,43 @@
+import type { TextOutput } from "../frontend/service.ts";
+import { ClientLeftError, toErrorReply } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import type { Generation } from "./generation.ts";
+
+/** How a route writes its stream. */
+export interface StreamFormat {
+  readonly contentType: string;
+  /** Frames one JSON document as an event. */
+  readonly frame: (json: string) => string;
+  /** Events for an output; "" for none. `congested`: the client is behind. */
+  readonly events: (index: number, output: TextOutput, congested: boolean) => string;
+  /** Events after the last output. */
+  readonly closing: () => string;
+}
+
+/** Server-sent events. */
+export const serverSentEvents = {
+  contentType: "text/event-stream; charset=utf-8",
+  frame: (json: string) => `data: ${json}\n\n`,
+};
+
+/** Runs the generation into a stream. An error in mid-stream is the stream's last event. */
+export async function streamOutput(
+  exchange: Exchange,
+  generation: Generation,
+  format: StreamFormat,
+): Promise<void> {
+  const writer = exchange.openStream(format.contentType);
+  try {
+    await generation.run((index, output) =>
+      writer.push(format.events(index, output, writer.congested))
+    );
+    writer.push(format.closing());
+  } catch (error) {
+    if (!(error instanceof ClientLeftError)) {
+      writer.push(format.frame(JSON.stringify(toErrorReply(error).body)));
+    }
+    throw error;
+  } finally {
+    writer.end();
+  }
+}

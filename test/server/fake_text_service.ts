@@ -1,0 +1,123 @@
+/** A {@linkcode TextService} without a model, for tests of the routes. */
+import { setImmediate } from "node:timers";
+import type {
+  ServedModel,
+  TextHandle,
+  TextLogprob,
+  TextOutput,
+  TextRequest,
+  TextService,
+} from "../../src/frontend/service.ts";
+
+export type Emit = (output: TextOutput) => void;
+
+/** A token per character, as a byte-level tokenizer has for ASCII. */
+export function tokenize(text: string): number[] {
+  return [...text].map((character) => character.codePointAt(0)!);
+}
+
+export class FakeTextService implements TextService {
+  model: ServedModel = {
+    names: ["fake", "org/alias"],
+    maxModelLen: 4096,
+    createdSeconds: 1_700_000_000,
+    vocabSize: 1000,
+    hasTokenizer: true,
+    hasChatTemplate: true,
+    defaultSampling: {},
+  };
+  ready = true;
+  /** All requests that were submitted. */
+  readonly requests: TextRequest[] = [];
+  /** Ids of aborted requests, as often as they were aborted. */
+  readonly aborted: string[] = [];
+  /** Throws to refuse a request. */
+  admit: (request: TextRequest) => void | Promise<void> = () => {};
+  /** Produces the output of an accepted request; `emit` does nothing after an abort. */
+  generate: (request: TextRequest, emit: Emit) => void = speak(["Hello", ", ", "world"]);
+
+  isReady(): boolean {
+    return this.ready;
+  }
+
+  async submit(request: TextRequest, sink: Emit): Promise<TextHandle> {
+    this.requests.push(request);
+    await this.admit(request);
+    let aborted = false;
+    setImmediate(() => {
+      if (!aborted) this.generate(request, (output) => aborted || sink(output));
+    });
+    const promptText = textOf(request);
+    return {
+      promptTokenIds: "tokenIds" in request.prompt ? request.prompt.tokenIds : tokenize(promptText),
+      promptText,
+      abort: () => {
+        aborted = true;
+        this.aborted.push(request.requestId);
+      },
+    };
+  }
+}
+
+function textOf({ prompt }: TextRequest): string {
+  if ("text" in prompt) return prompt.text;
+  if ("tokenIds" in prompt) return String.fromCodePoint(...prompt.tokenIds);
+  return prompt.messages.map(({ role, content }) => `<${role}>${content}`).join("");
+}
+
+/** Emits a piece per turn of the event loop; ends with `stop`, or with `length` at `maxTokens`. */
+export function speak(pieces: readonly string[]): FakeTextService["generate"] {
+  return (request, emit) => {
+    const { maxTokens, logprobs, promptLogprobs } = request.sampling;
+    const count = Math.min(pieces.length, maxTokens ?? pieces.length);
+    let offset = 0;
+    const next = (index: number) => {
+      const piece = pieces[index];
+      const wanted = typeof logprobs === "number";
+      const isLast = index === count - 1;
+      emit({
+        text: piece,
+        tokenIds: [index],
+        ...(wanted ? { logprobs: [logprob(piece, offset, logprobs)] } : {}),
+        ...(index === 0 && typeof promptLogprobs === "number"
+          ? { promptLogprobs: promptLogprobsOf(textOf(request), promptLogprobs) }
+          : {}),
+        ...(isLast
+          ? {
+            finish: {
+              reason: count === pieces.length ? "stop" as const : "length" as const,
+              stopReason: null,
+            },
+          }
+          : {}),
+      });
+      offset += piece.length;
+      if (!isLast) setImmediate(() => next(index + 1));
+    };
+    next(0);
+  };
+}
+
+/** A token whose only alternative is "?". */
+function logprob(token: string, textOffset: number, topCount: number): TextLogprob {
+  const bytes = [...new TextEncoder().encode(token)];
+  const top = [
+    { tokenId: 1, token, bytes, logprob: -0.5, textOffset },
+    { tokenId: 2, token: "?", bytes: [63], logprob: -Infinity, textOffset },
+  ];
+  return {
+    tokenId: 1,
+    token,
+    bytes,
+    logprob: -0.5,
+    rank: 1,
+    textOffset,
+    top: top.slice(0, topCount),
+  };
+}
+
+function promptLogprobsOf(text: string, topCount: number): (TextLogprob | null)[] {
+  return [...text].map((character, index) =>
+    index === 0 ? null : logprob(character, index, topCount)
+  );
+}
