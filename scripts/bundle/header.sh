@@ -17,7 +17,8 @@ is_ready() {
 unpack() {
   mkdir -p -m 700 "$place" && [ -O "$place" ] && [ ! -L "$place" ] && chmod 700 "$place" || return
   work=$(mktemp -d "$place/unpack.XXXXXX") || return
-  trap 'rm -rf "$work"' EXIT
+  note=
+  trap tidy EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
@@ -25,27 +26,37 @@ unpack() {
     dd if="$self" of="$work/app" bs=4096 skip=1 count=@APP_BLOCKS@ && mv "$work/app" "$place/@APP@"
   fi
   if [ ! -x "$place/@RUNTIME@" ]; then
-    (sleep 3 >&2 3>&-; echo "llumnix: unpacking into $place, this once" >&3) >&2 &
+    (
+      trap 'kill $!; exit' TERM
+      sleep 3 3>&- &
+      wait $! && echo "llumnix: unpacking into $place, this once" >&3
+    ) >&2 &
+    note=$!
     dd if="$self" bs=4096 skip=@RUNTIME_SKIP@ | gzip -dc >"$work/runtime" &&
       chmod 700 "$work/runtime" && mv "$work/runtime" "$place/@RUNTIME@"
-    kill $!
   fi
-  rm -rf "$work"
+  tidy
   trap - EXIT HUP INT TERM
 } 3>&2 2>/dev/null
 
-for place in "${XDG_CACHE_HOME:+$XDG_CACHE_HOME/llumnix}" "${HOME:+$HOME/.cache/llumnix}" tmp; do
-  if [ "$place" = tmp ]; then place=${TMPDIR:-/tmp}/llumnix-$(id -u); fi
-  case $place in
-    /*) is_ready || unpack ;;
-    *) continue ;;
-  esac
-  is_ready || continue
-  PATH=$user_path
-  export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
-  exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
+tidy() {
+  [ -z "$note" ] || kill "$note"
+  rm -rf "$work"
+} 2>/dev/null
+
+for step in is_ready unpack; do
+  for place in "${XDG_CACHE_HOME:+$XDG_CACHE_HOME/llumnix}" "${HOME:+$HOME/.cache/llumnix}" tmp; do
+    if [ "$place" = tmp ]; then place=${TMPDIR:-/tmp}/llumnix-$(id -u); fi
+    case $place in
+      /*) $step && is_ready || continue ;;
+      *) continue ;;
+    esac
+    PATH=$user_path
+    export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
+    exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
+  done
 done
 
-echo "llumnix: cannot unpack into \$XDG_CACHE_HOME, \$HOME/.cache or \${TMPDIR:-/tmp}." \
-  "Set XDG_CACHE_HOME to a directory with 150 MB free from which programs may run." >&2
+echo "llumnix: cannot unpack into \$XDG_CACHE_HOME, \$HOME/.cache or \${TMPDIR:-/tmp}. Set" \
+  "XDG_CACHE_HOME to a directory of yours with 150 MB free, from which programs may run." >&2
 exit 126
