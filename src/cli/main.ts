@@ -98,7 +98,7 @@ async function serve(argv: readonly string[]): Promise<number> {
   const options = toOptions<ServeOptions>(settings);
   report("serve", notices, options.logLevel);
   const { runServe } = await import("./commands/serve.ts");
-  return await runServe(options, settings);
+  return await runServe(options);
 }
 
 async function instance(argv: readonly string[]): Promise<number> {

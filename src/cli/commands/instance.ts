@@ -1,10 +1,13 @@
-import { UsageError } from "../../core/errors.ts";
+import { logger, setupLogging } from "../../core/log.ts";
+import { runInstance as run } from "../../instance/instance_main.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 
 /**
  * Runs one instance until its manager stops it.
  * @returns the exit code
  */
-export function runInstance(_options: InstanceOptions): Promise<number> {
-  return Promise.reject(new UsageError("running an instance is not available yet"));
+export function runInstance(options: InstanceOptions): Promise<number> {
+  const { instanceId, managerAddress, hostShare, logLevel } = options;
+  setupLogging({ level: logLevel, filename: null, role: instanceId });
+  return run({ options, instanceId, managerAddress, hostShare, log: logger("instance") });
 }

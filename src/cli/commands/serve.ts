@@ -1,12 +1,154 @@
-import { UsageError } from "../../core/errors.ts";
+/** `llumnix serve`: API server, manager and instances of one host. */
+import { openBus } from "../../bus/open_bus.ts";
+import { realClock } from "../../core/clock.ts";
+import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { createTextService } from "../../frontend/text_service.ts";
+import { ClusterClient } from "../../manager/cluster_client.ts";
+import { Manager } from "../../manager/manager.ts";
+import { ProcessLauncher } from "../../manager/process_launcher.ts";
+import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
+import { type ResolvedModel, resolveModel } from "../../model/resolve.ts";
+import { type RunningServer, startServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
-import type { Settings } from "../settings.ts";
+import { describeModel, openTokenizer } from "../served_model.ts";
+import { StartupDisplay } from "../startup_display.ts";
+import { StopSignals } from "../stop_signals.ts";
+import { toArgv } from "../to_argv.ts";
+import { version } from "../version.ts";
 
 /**
  * Serves until it is told to stop.
- * @param sources where each option came from
- * @returns the exit code
+ * @returns the exit code: 0 after an orderly stop, 1 when no instance is left
+ * @throws {LlumnixError} what the user must change, before anything serves
  */
-export function runServe(_options: ServeOptions, _sources: Settings): Promise<number> {
-  return Promise.reject(new UsageError("serving is not available yet"));
+export async function runServe(options: ServeOptions): Promise<number> {
+  setupLogging({ level: options.logLevel, filename: options.logFilename, role: "server" });
+  const log = logger("serve");
+  const model = resolveModel(options);
+  for (const warning of model.warnings) log.warn(warning);
+
+  await using service = new Service(options, model, log);
+  const signals = new StopSignals();
+  try {
+    await Promise.race([service.start(), signals.first]);
+    const reason = await Promise.race([signals.first, service.failed]);
+    log.info(`stopping: ${reason}`);
+    const stopped = service.finishRequests();
+    if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) {
+      return service.hasFailed ? 1 : 0;
+    }
+    log.warn("second signal: stopping at once");
+    return 130;
+  } finally {
+    signals.dispose();
+  }
+}
+
+/** The parts of a service, in the order in which they start. */
+class Service implements AsyncDisposable {
+  readonly #options: ServeOptions;
+  readonly #model: ResolvedModel;
+  readonly #log: Log;
+  readonly #disposables = new AsyncDisposableStack();
+  readonly #failure = Promise.withResolvers<string>();
+  #server: RunningServer | null = null;
+  hasFailed = false;
+
+  constructor(options: ServeOptions, model: ResolvedModel, log: Log) {
+    this.#options = options;
+    this.#model = model;
+    this.#log = log;
+  }
+
+  /** Resolves with the reason when the service cannot go on. */
+  get failed(): Promise<string> {
+    return this.#failure.promise;
+  }
+
+  /** Resolves when requests are served. */
+  async start(): Promise<void> {
+    const { manager, client, display } = await this.#startManager();
+    // Instances load while this process prepares to serve.
+    const loaded = manager.startInstances();
+    loaded.catch(() => {});
+    const tokenizer = await openTokenizer(this.#options, this.#model);
+    const requests = logger("requests");
+    const service = createTextService({
+      cluster: client,
+      tokenizer,
+      model: describeModel(this.#options, this.#model, tokenizer),
+      eosTokenIds: this.#model.eosTokenIds,
+      maxLogprobs: this.#options.maxLogprobs,
+      maxRequests: this.#options.maxQueuedRequests,
+      seed: this.#options.seed,
+      clock: realClock,
+      log: this.#options.disableLogRequests ? undefined : (line) => requests.info(line),
+    });
+    const log = logger("http");
+    const server = await startServer({ service, options: this.#options, version, log });
+    this.#server = server;
+    this.#disposables.defer(() => server.closeNow());
+    await loaded;
+    display.finish();
+    this.#announce(server, client);
+  }
+
+  /** Lets running requests finish until the deadline, and takes no new ones. */
+  async finishRequests(): Promise<void> {
+    await this.#server?.shutdown(this.#options.shutdownTimeout * 1000);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disposables.disposeAsync();
+  }
+
+  async #startManager() {
+    const directory = makeRuntimeDirectory();
+    this.#disposables.defer(() => directory.remove());
+    const bus = openBus();
+    const display = new StartupDisplay(this.#log);
+    this.#disposables.defer(() => display.finish());
+    const local = `inproc:manager-${Deno.pid}`;
+    const manager = await Manager.listen({
+      bus,
+      addresses: [`unix:${directory.path}/manager.sock`, local],
+      options: this.#options,
+      launcher: new ProcessLauncher({
+        hostShare: this.#options.initialInstances,
+        engineArgv: [...toArgv(this.#options), `--log-level=${this.#options.logLevel}`],
+      }),
+      clock: realClock,
+      onEvent: (event) => {
+        display.show(event);
+        if (event.type === "lost" && manager.instances().length === 0) {
+          this.#fail("no instance is left");
+        }
+      },
+    });
+    this.#disposables.defer(() => manager.stop());
+    const client = await ClusterClient.connect({
+      bus,
+      managerAddress: local,
+      frontendId: `api-${Deno.pid}`,
+      clock: realClock,
+    });
+    this.#disposables.defer(() => client.close());
+    return { manager, client, display };
+  }
+
+  #fail(reason: string): void {
+    this.hasFailed = true;
+    this.#failure.resolve(reason);
+  }
+
+  #announce(server: RunningServer, client: ClusterClient): void {
+    const instances = client.instances();
+    const [{ executor, dtype, totalBlocks, blockSize }] = instances;
+    const each = instances.length === 1 ? "" : " each";
+    this.#log.info(
+      `serving ${this.#model.name} (${dtype}) at ${server.url} with ${instances.length} ` +
+        `${instances.length === 1 ? "instance" : "instances"} on ${executor}, KV cache of ` +
+        `${totalBlocks * blockSize} tokens${each}`,
+    );
+  }
 }

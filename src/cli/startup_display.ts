@@ -1,0 +1,107 @@
+/** Shows people how far the start of the instances is. */
+import process from "node:process";
+import type { Log } from "../core/log.ts";
+import type { InstanceProgress } from "../core/messages.ts";
+import type { ManagerEvent } from "../manager/manager.ts";
+
+type Bars = import("cli-progress").MultiBar;
+type Bar = import("cli-progress").SingleBar;
+
+/** A load this large takes long enough to be watched. */
+const WATCHED_BYTES = 64 << 20;
+/** Log lines of one instance are at least so far apart. */
+const LINE_INTERVAL_MS = 2_000;
+
+/** Bars on a terminal, log lines elsewhere. */
+export class StartupDisplay {
+  readonly #log: Log;
+  readonly #isTerminal: boolean;
+  #bars: Promise<Bars> | null = null;
+  readonly #barOf = new Map<string, Promise<Bar>>();
+  readonly #lastLineMs = new Map<string, number>();
+  #isFinished = false;
+
+  constructor(log: Log, isTerminal = Deno.stderr.isTerminal()) {
+    this.#log = log;
+    this.#isTerminal = isTerminal;
+  }
+
+  /** Takes note of what happened in the manager. */
+  show(event: ManagerEvent): void {
+    switch (event.type) {
+      case "launched":
+        return this.#log.info(`starting ${event.instanceId}`, { pid: event.pid });
+      case "progress":
+        return this.#progress(event.progress);
+      case "registered": {
+        const { instanceId, model, executor, dtype, totalBlocks, blockSize } = event.registration;
+        const tokens = totalBlocks * blockSize;
+        return this.#log.info(`${instanceId} is ready`, {
+          model,
+          executor,
+          dtype,
+          kvBlocks: totalBlocks,
+          kvTokens: tokens,
+        });
+      }
+      case "lost":
+        return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
+      case "dispatched":
+        return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);
+    }
+  }
+
+  /** The start is over: bars go away. Idempotent. */
+  finish(): void {
+    if (this.#isFinished) return;
+    this.#isFinished = true;
+    this.#bars?.then((bars) => bars.stop());
+  }
+
+  #progress(progress: InstanceProgress): void {
+    if (this.#isFinished) return;
+    if (this.#isTerminal && progress.totalBytes >= WATCHED_BYTES) this.#drawBar(progress);
+    else this.#logLine(progress);
+  }
+
+  #logLine({ instanceId, phase, doneBytes, totalBytes, detail }: InstanceProgress): void {
+    const key = `${instanceId} ${phase}`;
+    const nowMs = performance.now();
+    const isDone = doneBytes >= totalBytes;
+    const isDue = nowMs - (this.#lastLineMs.get(key) ?? nowMs) >= LINE_INTERVAL_MS;
+    if (!this.#lastLineMs.has(key)) this.#lastLineMs.set(key, nowMs);
+    if (!isDone && !isDue) return;
+    this.#lastLineMs.set(key, nowMs);
+    this.#log.info(`${instanceId}: ${phase} ${mebibytes(doneBytes)} of ${mebibytes(totalBytes)}`, {
+      detail: detail || undefined,
+    });
+  }
+
+  #drawBar({ instanceId, phase, doneBytes, totalBytes, detail }: InstanceProgress): void {
+    const key = `${instanceId} ${phase}`;
+    let bar = this.#barOf.get(key);
+    if (!bar) {
+      bar = this.#openBars().then((bars) =>
+        bars.create(totalBytes, 0, { name: key, detail }, { stopOnComplete: true })
+      );
+      this.#barOf.set(key, bar);
+    }
+    const label = `${mebibytes(doneBytes)} of ${mebibytes(totalBytes)} ${detail}`;
+    bar.then((open) => open.update(doneBytes, { name: key, detail: label }));
+  }
+
+  #openBars(): Promise<Bars> {
+    return this.#bars ??= import("cli-progress").then(({ default: progress }) =>
+      new progress.MultiBar({
+        format: "{name} [{bar}] {percentage}% {detail}",
+        stream: process.stderr,
+        clearOnComplete: true,
+        hideCursor: true,
+      }, progress.Presets.shades_classic)
+    );
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / (1 << 20)).toFixed(bytes < 10 << 20 ? 1 : 0)} MiB`;
+}
