@@ -60,4 +60,9 @@ async function sizeOf(path: string): Promise<string> {
   return `${((await Deno.stat(path)).size / 1e6).toFixed(1)} MB`;
 }
 
-await build();
+try {
+  await build();
+} catch (error) {
+  console.error(`build: ${error instanceof Error ? error.message : error}`);
+  Deno.exit(1);
+}

@@ -16,13 +16,13 @@ export async function bundleApp(
   outputPath: string,
 ): Promise<void> {
   await Deno.writeTextFile(entryPath, entryModule(root));
-  const { success, stderr } = await new Deno.Command(Deno.execPath(), {
+  const { success } = await new Deno.Command(Deno.execPath(), {
     args: ["bundle", "--quiet", "--config", `${root}/deno.json`, "--output", outputPath, entryPath],
     stdin: "null",
     stdout: "null",
-    stderr: "piped",
+    stderr: "inherit",
   }).output();
-  if (!success) throw new Error(`deno bundle failed:\n${new TextDecoder().decode(stderr)}`);
+  if (!success) throw new Error("deno bundle failed, see above");
 }
 
 /** An entry like mod.ts that brings the kernels along, since an executable has no files beside it. */
