@@ -16,7 +16,10 @@ export interface ServedModel {
   readonly hasTokenizer: boolean;
   /** False when the model has no chat template: chat requests are refused. */
   readonly hasChatTemplate: boolean;
-  /** Sampling defaults from generation_config.json. */
+  /**
+   * Sampling defaults from generation_config.json; they come before vLLM's. Empty for exactly what
+   * vLLM 0.4.2 does, which reads only the end tokens from that file.
+   */
   readonly defaultSampling: Readonly<Partial<SamplingParams>>;
 }
 
@@ -26,6 +29,7 @@ export interface TextParams {
   readonly stop: readonly string[];
   readonly includeStopStrInOutput: boolean;
   readonly skipSpecialTokens: boolean;
+  /** Without effect, as in vLLM with any tokenizer that has a tokenizer.json. */
   readonly spacesBetweenSpecialTokens: boolean;
   readonly detokenize: boolean;
 }
@@ -56,6 +60,13 @@ export interface TextRequest {
   readonly prompt: Prompt;
   readonly sampling: RequestedSampling;
   readonly text: TextParams;
+  /**
+   * Refuse a request whose prompt and `maxTokens` together exceed the model's length, as vLLM's OpenAI
+   * server does; otherwise `maxTokens` is lowered to what fits, as its /generate does.
+   */
+  readonly refuseOverlong?: boolean;
+  /** Ask for {@linkcode TextOutput.timesMs}. */
+  readonly timestamps?: boolean;
 }
 
 /** A token's log probability with texts, as the HTTP APIs report it. */
@@ -69,7 +80,7 @@ export interface TextLogprob {
   readonly logprob: number;
   readonly rank: number;
   readonly top: readonly Omit<TextLogprob, "top" | "rank">[];
-  /** Characters of output text before this token. */
+  /** Characters (code points) of output text before this token; of prompt text for a prompt token. */
   readonly textOffset: number;
 }
 
@@ -81,6 +92,8 @@ export interface TextOutput {
   readonly logprobs?: readonly TextLogprob[];
   /** With the first output, when prompt log probabilities were asked for. */
   readonly promptLogprobs?: readonly (TextLogprob | null)[];
+  /** When each of `tokenIds` arrived, in milliseconds since the epoch, if asked for. */
+  readonly timesMs?: readonly number[];
   readonly finish?: {
     readonly reason: FinishReason;
     /** Stop string or stop token that ended it; null for end-of-sequence and other reasons. */

@@ -1,6 +1,14 @@
 import { byteLevelBytes, fallbackByte, type TokenDecoding } from "./token_decoding.ts";
 import { decodeUtf8, decodeUtf8Strictly, encodeUtf8 } from "./utf8.ts";
 
+/** A token as log probabilities show it. */
+export interface TokenDisplay {
+  /** U+FFFD for what is no whole character. */
+  readonly token: string;
+  /** UTF-8; may be part of a character. */
+  readonly bytes: readonly number[];
+}
+
 /**
  * Text and bytes of every token, worked out when first asked for. One table serves all requests with
  * the same treatment of special tokens.
@@ -8,6 +16,7 @@ import { decodeUtf8, decodeUtf8Strictly, encodeUtf8 } from "./utf8.ts";
 export class TokenTable {
   /** Text by id as far as known: null for tokens that are not text by themselves. */
   readonly texts: readonly (string | null | undefined)[];
+  readonly #displays = new Map<number, TokenDisplay>();
   readonly #texts: (string | null | undefined)[];
 
   /**
@@ -51,9 +60,15 @@ export class TokenTable {
     return byte !== null ? Uint8Array.of(byte) : encodeUtf8(this.decoding.tokenText(token));
   }
 
-  /** Text of a token by itself, skipped or not; U+FFFD for what is no whole character. */
-  displayText(id: number): string {
-    return decodeUtf8(this.bytes(id));
+  /** A token by itself, skipped or not. */
+  display(id: number): TokenDisplay {
+    let display = this.#displays.get(id);
+    if (display === undefined) {
+      const bytes = this.bytes(id);
+      display = { token: decodeUtf8(bytes), bytes: [...bytes] };
+      if (this.tokens[id] !== undefined) this.#displays.set(id, display);
+    }
+    return display;
   }
 
   #decode(id: number): string | null {

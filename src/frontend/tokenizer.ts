@@ -3,7 +3,7 @@ import { ModelError } from "../core/errors.ts";
 import { ChatTemplate, selectChatTemplate } from "./chat_template.ts";
 import { Detokenizer } from "./detokenizer.ts";
 import { parseDecoder } from "./token_decoding.ts";
-import { TokenTable } from "./token_table.ts";
+import { type TokenDisplay, TokenTable } from "./token_table.ts";
 
 /** Contents of the tokenizer files of a Hugging Face model directory. */
 export interface TokenizerFiles {
@@ -39,10 +39,8 @@ export interface Tokenizer {
   decode(ids: readonly number[], options: DecodeOptions): string;
   /** Decoder of an output that follows `promptTokenIds`. */
   detokenizer(options: DecodeOptions & { promptTokenIds: readonly number[] }): Detokenizer;
-  /** UTF-8 bytes of one token; they may be part of a character. */
-  tokenBytes(id: number): Uint8Array;
-  /** Text of one token by itself; U+FFFD for what is no whole character. */
-  tokenText(id: number): string;
+  /** One token by itself, special or not; nothing for an unknown id. */
+  display(id: number): TokenDisplay;
 }
 
 /** Longest canonical composition: four characters to one (Unicode 5.18, Greek with three marks). */
@@ -87,8 +85,7 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
     },
     detokenizer: ({ skipSpecialTokens, promptTokenIds }) =>
       new Detokenizer(skipSpecialTokens ? skipping : keeping, promptTokenIds),
-    tokenBytes: (id) => keeping.bytes(id),
-    tokenText: (id) => keeping.displayText(id),
+    display: (id) => keeping.display(id),
   };
 }
 

@@ -51,7 +51,7 @@ Deno.test("special tokens come from both files", () => {
   assert.equal(metaspace.bosTokenId, 1);
   const qwen = fixtureTokenizer("qwen");
   assert.equal(qwen.bosTokenId, null);
-  assert.equal(qwen.tokenText(qwen.eosTokenId!), "<|im_end|>");
+  assert.equal(qwen.display(qwen.eosTokenId!).token, "<|im_end|>");
 });
 
 Deno.test("bytes of tokens join to the bytes of the text", () => {
@@ -59,7 +59,7 @@ Deno.test("bytes of tokens join to the bytes of the text", () => {
   for (const name of ["llama3", "qwen", "llama2", "mistral"] as const) {
     const tokenizer = fixtureTokenizer(name);
     const ids = tokenizer.encode(text, { addSpecialTokens: false });
-    const bytes = ids.flatMap((id) => [...tokenizer.tokenBytes(id)]);
+    const bytes = ids.flatMap((id) => [...tokenizer.display(id).bytes]);
     assert.equal(new TextDecoder().decode(Uint8Array.from(bytes)).trimStart(), text);
   }
 });
@@ -68,8 +68,8 @@ Deno.test("ids outside the vocabulary decode to nothing", () => {
   const tokenizer = fixtureTokenizer("llama3");
   const ids = tokenizer.encode("ab", { addSpecialTokens: false });
   assert.equal(tokenizer.decode([999999, ...ids, -1], { skipSpecialTokens: false }), "ab");
-  assert.deepEqual([...tokenizer.tokenBytes(999999)], []);
-  assert.equal(tokenizer.tokenText(999999), "");
+  assert.deepEqual([...tokenizer.display(999999).bytes], []);
+  assert.equal(tokenizer.display(999999).token, "");
 });
 
 Deno.test("a lone surrogate is encoded as U+FFFD", () => {

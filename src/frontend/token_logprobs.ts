@@ -1,0 +1,49 @@
+import type { TokenLogprobs } from "../core/messages.ts";
+import type { TextLogprob } from "./service.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/**
+ * A token's log probabilities with texts.
+ * @param tokenizer null without one: tokens are then named by id
+ * @param textOffset characters of text before the token
+ */
+export function toTextLogprob(
+  logprobs: TokenLogprobs,
+  tokenizer: Tokenizer | null,
+  textOffset: number,
+): TextLogprob {
+  const named = (tokenId: number, logprob: number | null) => {
+    const { token, bytes } = tokenizer?.display(tokenId) ??
+      { token: `token_id:${tokenId}`, bytes: [] };
+    return { tokenId, token, bytes, logprob: logprob ?? -Infinity, textOffset };
+  };
+  return {
+    ...named(logprobs.tokenId, logprobs.logprob),
+    rank: logprobs.rank,
+    top: logprobs.top.map(([tokenId, logprob]) => named(tokenId, logprob)),
+  };
+}
+
+/** Log probabilities of a prompt's tokens, with offsets in the prompt's text. */
+export function toPromptLogprobs(
+  logprobs: readonly (TokenLogprobs | null)[],
+  promptTokenIds: readonly number[],
+  tokenizer: Tokenizer | null,
+): (TextLogprob | null)[] {
+  const text = tokenizer?.detokenizer({ skipSpecialTokens: false, promptTokenIds: [] });
+  let offset = 0;
+  return logprobs.map((logprob, position) => {
+    const textOffset = offset;
+    if (text) offset += codePoints(text.push(promptTokenIds[position]));
+    return logprob && toTextLogprob(logprob, tokenizer, textOffset);
+  });
+}
+
+/** Characters of a well-formed text. */
+export function codePoints(text: string): number {
+  let count = text.length;
+  for (let i = 0; i < text.length; i++) {
+    if ((text.charCodeAt(i) & 0xfc00) === 0xdc00) count--;
+  }
+  return count;
+}
