@@ -128,7 +128,7 @@ async function help(argv: readonly string[]): Promise<number> {
   if (rest.length > 0) throw new UsageError(`unexpected argument: ${rest[0]}`);
   if (topic === "--markdown") {
     const { argumentsPage } = await import("./markdown.ts");
-    await Deno.stdout.write(new TextEncoder().encode(argumentsPage()));
+    console.log(argumentsPage().trimEnd());
     return 0;
   }
   if (topic === undefined || topic === "-h" || topic === "--help") {

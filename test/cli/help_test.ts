@@ -13,6 +13,7 @@ Deno.test("usage has the form of the reference", () => {
   for (const line of lines.slice(1)) assert.match(line, /^ {12}\[--[a-z0-9-]+( .+)?\]$/);
   const forms = [
     "            [--enable-migration]",
+    "            [--shutdown-timeout SECONDS]",
     "            [--enable-defrag ENABLE_DEFRAG]",
     "            [--migration-backend-transfer-type {cuda_ipc,rdma,}]",
     "            [--served-model-name SERVED_MODEL_NAME [SERVED_MODEL_NAME ...]]",

@@ -41,7 +41,11 @@ type Values<
   & Record<string, unknown>
   & { [K in TBooleans]: K extends TCollectable ? boolean[] : boolean }
   & { [K in Exclude<TStrings, TCollectable | keyof TDefault>]?: string }
-  & { [K in Exclude<TStrings & keyof TDefault, TCollectable>]: string | TDefault[K] }
+  & {
+    [K in Exclude<TStrings & keyof TDefault, TCollectable>]:
+      | string
+      | TDefault[K];
+  }
   & { [K in Extract<TStrings, TCollectable>]: string[] }
   & { [K in Exclude<TCollectable, TBooleans | TStrings>]: unknown[] };
 
@@ -74,7 +78,9 @@ export function parseArgs<
 
   /** Stores under every name of the option. */
   function store(key: string, value: string | boolean, arg: string): void {
-    if (key.includes(".")) throw new TypeError(`Dotted names need the real @std/cli: ${arg}`);
+    if (key.includes(".")) {
+      throw new TypeError(`Dotted names need the real @std/cli: ${arg}`);
+    }
     const declared = booleans.has(key) || strings.has(key) || others.has(key);
     if (!declared && unknown(arg, key, value) === false) return;
     const typed = typeof value === "string" && !strings.has(key) ? numberOrText(value) : value;
@@ -86,8 +92,14 @@ export function parseArgs<
   }
 
   /** Stores the option at `args[i]`; returns how many following words it took. */
-  function option(key: string, next: string | undefined, isValue: boolean, arg: string): number {
-    const isFlag = booleans.has(key) || others.get(key)?.some((name) => booleans.has(name));
+  function option(
+    key: string,
+    next: string | undefined,
+    isValue: boolean,
+    arg: string,
+  ): number {
+    const isFlag = booleans.has(key) ||
+      others.get(key)?.some((name) => booleans.has(name));
     if (next && isValue && !isFlag) {
       store(key, next, arg);
       return 1;
@@ -107,15 +119,25 @@ export function parseArgs<
     const next: string | undefined = words[i + 1];
     if (/^--./s.test(arg)) {
       const [key, value] = splitAtEquals(arg.slice(2));
-      if (value === undefined) i += option(key, next, !next?.startsWith("-"), arg);
-      else store(key, booleans.has(key) ? value !== "false" : value, arg);
+      if (/^--no-.*=/s.test(arg)) {
+        throw new TypeError(
+          `Negated options with a value need the real @std/cli: ${arg}`,
+        );
+      }
+      if (value === undefined) {
+        i += option(key, next, !next?.startsWith("-"), arg);
+      } else store(key, booleans.has(key) ? value !== "false" : value, arg);
     } else if (/^-./s.test(arg)) {
       if (arg.length > 2) {
-        throw new TypeError(`Groups of short options need the real @std/cli: ${arg}`);
+        throw new TypeError(
+          `Groups of short options need the real @std/cli: ${arg}`,
+        );
       }
       i += option(arg[1], next, !/^--?[^-]/.test(next ?? ""), arg);
     } else {
-      if (unknown(arg) !== false) result._.push(strings.has("_") ? arg : numberOrText(arg));
+      if (unknown(arg) !== false) {
+        result._.push(strings.has("_") ? arg : numberOrText(arg));
+      }
       if (options.stopEarly) {
         result._.push(...words.slice(i + 1));
         break;
@@ -128,7 +150,9 @@ export function parseArgs<
     for (const name of [key, ...others.get(key) ?? []]) result[name] = value;
   }
   for (const key of booleans) {
-    if (!Object.hasOwn(result, key)) result[key] = collected.has(key) ? [] : false;
+    if (!Object.hasOwn(result, key)) {
+      result[key] = collected.has(key) ? [] : false;
+    }
   }
   for (const key of strings) {
     if (!Object.hasOwn(result, key) && collected.has(key)) result[key] = [];
@@ -144,7 +168,12 @@ function otherNames(aliases: Aliases): Map<string, string[]> {
   const others = new Map<string, string[]>();
   for (const [key, value] of Object.entries(aliases)) {
     const names = [key, ...[value].flat()];
-    for (const name of names) others.set(name, names.filter((other) => other !== name));
+    for (const name of names) {
+      others.set(
+        name,
+        names.filter((other) => other !== name),
+      );
+    }
   }
   return others;
 }

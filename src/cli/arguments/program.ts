@@ -53,6 +53,7 @@ export const serverExtras = {
     default: 4 * 1024 * 1024,
     min: 1,
     max: 1024 ** 3,
+    metavar: "SIZE",
     defaultText: "4MiB",
     section: "SERVER",
     help: "Largest request body, in bytes or with a unit (4MiB, 500kB).",
@@ -60,8 +61,9 @@ export const serverExtras = {
   "shutdown-timeout": number({
     default: 30,
     min: 0,
+    metavar: "SECONDS",
     section: "SERVER",
-    help: "Seconds that running requests get to finish after SIGTERM.",
+    help: "Time that running requests get to finish after SIGTERM.",
   }),
   "print-config": flag({
     section: null,
