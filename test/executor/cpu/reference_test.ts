@@ -49,12 +49,12 @@ for (const reference of references) {
     });
 
     // The truth is float32 arithmetic over the same bfloat16 weights. Torch in bfloat16 also rounds
-    // what we keep in float32, so its error bounds ours.
+    // what we keep in float32, so its error bounds ours (measured: ours is 0.5 to 0.7 of it).
     test(`${reference.name} bf16`, set, async () => {
       const { logits } = await run(reference, "--dtype bf16", { cpuKernels: set });
       const error = relativeError(logits, referenceLogits(reference, reference.bf16.logits));
       const torchError = reference.bf16.torchRelativeError;
-      assert.ok(error <= 1.5 * torchError, `relative error ${error}, torch's is ${torchError}`);
+      assert.ok(error <= torchError, `relative error ${error}, torch's is ${torchError}`);
     });
   }
 }
