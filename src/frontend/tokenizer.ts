@@ -4,6 +4,7 @@ import { ChatTemplate, selectChatTemplate } from "./chat_template.ts";
 import { Detokenizer } from "./detokenizer.ts";
 import { parseDecoder } from "./token_decoding.ts";
 import { type TokenDisplay, TokenTable } from "./token_table.ts";
+import { splitIntoWords } from "./word_split.ts";
 
 /** Contents of the tokenizer files of a Hugging Face model directory. */
 export interface TokenizerFiles {
@@ -159,7 +160,7 @@ function withDefaults(json: Record<string, unknown>): TokenizerJson {
 
 function createHubTokenizer(json: TokenizerJson, config: Record<string, unknown>): HubTokenizer {
   try {
-    return new HubTokenizer(json, config);
+    return new HubTokenizer({ ...json, pre_tokenizer: splitIntoWords(json) }, config);
   } catch (error) {
     throw new ModelError(`tokenizer.json cannot be used: ${(error as Error).message}.`, {
       cause: error,
