@@ -1,0 +1,148 @@
+/** The header of the self-extracting executable, with a shell script in the place of the runtime. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { writeSelfExtracting } from "../../scripts/bundle/self_extract.ts";
+import { runProgram } from "../e2e/harness.ts";
+
+const runtime = `#!/bin/sh
+for word in "$@"; do last=$word; done
+case $last in
+  exit) exit 7 ;;
+  signal) kill -TERM $$ ;;
+esac
+printf '%s|' "$@"
+echo "\${LLUMNIX_SELF-none} \${DENO_DIR-none} \${PATH-none}"
+`;
+
+const app = "// the program\n";
+
+class Fixture implements Disposable {
+  readonly directory = Deno.realPathSync(Deno.makeTempDirSync());
+  readonly executable = join(this.directory, "llumnix");
+  readonly cache = join(this.directory, "cache");
+
+  static async make(): Promise<Fixture> {
+    const fixture = new Fixture();
+    const path = (name: string) => join(fixture.directory, name);
+    await Deno.writeTextFile(path("app.js"), app);
+    await Deno.writeTextFile(path("runtime"), runtime);
+    await writeSelfExtracting({
+      appPath: path("app.js"),
+      runtimePath: path("runtime"),
+      cacheDirectory: fixture.directory,
+      version: "1.2.3",
+      unstableFlags: ["--unstable-x"],
+      outputPath: fixture.executable,
+    });
+    return fixture;
+  }
+
+  run(args: string[], env: Record<string, string>) {
+    return runProgram(args, { command: [this.executable], env });
+  }
+
+  [Symbol.dispose]() {
+    Deno.removeSync(this.directory, { recursive: true });
+  }
+}
+
+const names = (directory: string) => [...Deno.readDirSync(directory)].map((e) => e.name).sort();
+const unpacked = [/^deno-.*-[0-9a-f]{16}$/, /^llumnix-1\.2\.3-[0-9a-f]{16}\.js$/];
+
+function assertUnpacked(directory: string) {
+  const found = names(directory);
+  assert.equal(found.length, unpacked.length, `unpacked: ${found}`);
+  unpacked.forEach((pattern, i) => assert.match(found[i], pattern));
+}
+
+Deno.test("the program gets its flags, its arguments and its own path", async () => {
+  using fixture = await Fixture.make();
+  const { code, stdout, stderr } = await fixture.run(["a b", "$c", ""], {
+    XDG_CACHE_HOME: fixture.cache,
+    PATH: "/nowhere",
+  });
+  const place = join(fixture.cache, "llumnix");
+  assertUnpacked(place);
+  assert.equal(stderr, "");
+  assert.equal(code, 0);
+  const words = stdout.split("|");
+  assert.deepEqual(words.slice(0, 2), ["run", "-A"]);
+  assert.deepEqual(words.slice(-6), [
+    "--unstable-x",
+    join(place, names(place)[1]),
+    "a b",
+    "$c",
+    "",
+    `${fixture.executable} ${place}/deno /nowhere\n`,
+  ]);
+  assert.equal(Deno.readTextFileSync(join(place, names(place)[1])).trim(), app.trim());
+  assert.equal(Deno.statSync(place).mode! & 0o777, 0o700);
+});
+
+Deno.test("later runs use what the first one unpacked", async () => {
+  using fixture = await Fixture.make();
+  const env = { HOME: fixture.cache };
+  const place = join(fixture.cache, ".cache/llumnix");
+  const inodes = () => names(place).map((name) => Deno.statSync(join(place, name)).ino);
+  await fixture.run([], env);
+  const before = inodes();
+  assert.equal((await fixture.run([], env)).code, 0);
+  assert.deepEqual(inodes(), before);
+});
+
+Deno.test("without HOME, or with an unwritable one, TMPDIR is used", async () => {
+  using fixture = await Fixture.make();
+  const environments: Record<string, string>[] = [
+    {},
+    { HOME: "/dev/null/home" },
+    { XDG_CACHE_HOME: "/dev/null/cache" },
+    { HOME: "relative" },
+  ];
+  for (const env of environments) {
+    await Deno.mkdir(fixture.cache);
+    const { code, stderr } = await fixture.run([], { ...env, TMPDIR: fixture.cache });
+    assert.equal(code, 0, stderr);
+    assertUnpacked(join(fixture.cache, `llumnix-${Deno.uid()}`));
+    await Deno.remove(fixture.cache, { recursive: true });
+  }
+});
+
+Deno.test("a directory that somebody else may have put below TMPDIR is not trusted", async () => {
+  using fixture = await Fixture.make();
+  await Deno.mkdir(join(fixture.directory, "elsewhere"));
+  await Deno.mkdir(fixture.cache);
+  await Deno.symlink("../elsewhere", join(fixture.cache, `llumnix-${Deno.uid()}`));
+  const { code } = await fixture.run([], { TMPDIR: fixture.cache });
+  assert.equal(code, 126);
+  assert.deepEqual(names(join(fixture.directory, "elsewhere")), []);
+});
+
+Deno.test("where nothing can be written, it says what to do", async () => {
+  using fixture = await Fixture.make();
+  const { code, stderr } = await fixture.run([], { TMPDIR: "/dev/null/tmp" });
+  assert.equal(code, 126);
+  assert.match(stderr, /^llumnix: cannot unpack into .* Set XDG_CACHE_HOME to a directory .*\n$/);
+});
+
+Deno.test("first runs at the same moment do not disturb each other", async () => {
+  using fixture = await Fixture.make();
+  const env = { XDG_CACHE_HOME: fixture.cache };
+  const runs = await Promise.all(Array.from({ length: 8 }, () => fixture.run([], env)));
+  assert.deepEqual(runs.map(({ code, stderr }) => [code, stderr]), Array(8).fill([0, ""]));
+  assertUnpacked(join(fixture.cache, "llumnix"));
+});
+
+Deno.test("exit codes and signals are the program's", async () => {
+  using fixture = await Fixture.make();
+  const env = { XDG_CACHE_HOME: fixture.cache };
+  assert.equal((await fixture.run(["exit"], env)).code, 7);
+  assert.equal((await fixture.run(["signal"], env)).code, 128 + 15);
+});
+
+Deno.test("a truncated executable does not run, and leaves nothing behind to run", async () => {
+  using fixture = await Fixture.make();
+  await Deno.truncate(fixture.executable, Deno.statSync(fixture.executable).size - 20);
+  const { code } = await fixture.run([], { XDG_CACHE_HOME: fixture.cache, TMPDIR: "/dev/null" });
+  assert.equal(code, 126);
+  assert.match(names(join(fixture.cache, "llumnix")).join(), /^llumnix-1\.2\.3-[0-9a-f]{16}\.js$/);
+});
