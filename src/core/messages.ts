@@ -140,3 +140,46 @@ export interface InstanceRegistration {
   /** Longest prompt + output in tokens. */
   readonly maxModelLen: number;
 }
+
+/** Instance to API server, notification `outputs`: what one step produced for its requests. */
+export interface OutputBatch {
+  readonly outputs: readonly RequestOutput[];
+}
+
+/** Instance to manager, call `join`, before anything is loaded. */
+export interface JoinRequest {
+  readonly instanceId: InstanceId;
+}
+
+export interface JoinReply {
+  /** Least time between two pushes of {@linkcode InstanceInfo}. */
+  readonly infoIntervalMs: number;
+}
+
+/** Instance to manager, notification `progress`, while it loads. For people. */
+export interface InstanceProgress {
+  readonly instanceId: InstanceId;
+  /** "weights", "kv-cache", ... */
+  readonly phase: string;
+  readonly doneBytes: number;
+  readonly totalBytes: number;
+  /** What is going on, without the numbers. */
+  readonly detail: string;
+}
+
+/** Manager to API server, notification `instances`: before the answer to `subscribe`, and on change. */
+export interface InstanceList {
+  readonly instances: readonly InstanceRegistration[];
+  /** Instances that were asked for. */
+  readonly expectedInstances: number;
+}
+
+/** API server to manager, call `dispatch`: what a policy may know of a request. */
+export interface DispatchRequest {
+  readonly requestId: RequestId;
+  readonly promptTokens: number;
+}
+
+export interface DispatchReply {
+  readonly instanceId: InstanceId;
+}

@@ -1,0 +1,45 @@
+import type { Clock } from "../core/clock.ts";
+import type { InstanceInfo, RequestId } from "../core/messages.ts";
+
+/**
+ * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the
+ * engine becomes idle. Finished requests of the reports left out are in the next.
+ */
+export class InfoReporter {
+  #latest: InstanceInfo | null = null;
+  #finished: RequestId[] = [];
+  #lastSentMs = -Infinity;
+  #wasIdle = true;
+  #cancelTimer: (() => void) | null = null;
+
+  constructor(
+    private readonly clock: Clock,
+    private readonly intervalMs: number,
+    private readonly send: (info: InstanceInfo) => void,
+  ) {}
+
+  report(info: InstanceInfo): void {
+    this.#latest = info;
+    this.#finished.push(...info.finishedRequestIds);
+    const isIdle = info.runningRequests + info.waitingRequests + info.killedRequests === 0;
+    const becameIdle = isIdle && !this.#wasIdle;
+    this.#wasIdle = isIdle;
+    const dueMs = this.#lastSentMs + this.intervalMs - info.timestampMs;
+    if (becameIdle || dueMs <= 0) this.#sendLatest();
+    else this.#cancelTimer ??= this.clock.after(dueMs, () => this.#sendLatest());
+  }
+
+  /** Sends nothing any more. */
+  close(): void {
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
+  }
+
+  #sendLatest(): void {
+    this.close();
+    if (!this.#latest) return;
+    this.#lastSentMs = this.clock.nowMs();
+    this.send({ ...this.#latest, finishedRequestIds: [...new Set(this.#finished)] });
+    this.#finished = [];
+  }
+}

@@ -1,0 +1,43 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { selfCommand } from "../core/self_command.ts";
+import type { ExitStatus, InstanceLauncher, LaunchedInstance, LaunchRequest } from "./launcher.ts";
+
+export interface ProcessLauncherOptions {
+  /** Instances that will share this host. */
+  readonly hostShare: number;
+  /** Engine arguments, passed on as they are. */
+  readonly engineArgv: readonly string[];
+  /** How this program is started; default: the way it was started itself. */
+  readonly command?: readonly string[];
+}
+
+const STDERR = 2;
+
+/**
+ * Starts each instance as a child process of this one: this program, in the role `instance`. What it
+ * prints goes to stderr. An instance ends by itself when its connection to the manager is lost, so
+ * none is left over when this process is killed.
+ */
+export class ProcessLauncher implements InstanceLauncher {
+  constructor(private readonly options: ProcessLauncherOptions) {}
+
+  async launch({ instanceId, managerAddress }: LaunchRequest): Promise<LaunchedInstance> {
+    const [program, ...args] = this.options.command ?? selfCommand();
+    args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
+    args.push("--host-share", String(this.options.hostShare), ...this.options.engineArgv);
+    // Deno.Command cannot send a child's stdout to our stderr.
+    const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
+    const exited = new Promise<ExitStatus>((resolve) => {
+      child.once("exit", (code, signal) => resolve({ code, signal }));
+    });
+    await spawned(child);
+    return { pid: child.pid!, exited, stop: (signal) => void child.kill(signal) };
+  }
+}
+
+function spawned(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.once("spawn", resolve);
+    child.once("error", reject);
+  });
+}

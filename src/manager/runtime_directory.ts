@@ -1,0 +1,51 @@
+import { MAX_UNIX_PATH_BYTES } from "../bus/address.ts";
+import { UsageError } from "../core/errors.ts";
+
+/** What sockets in the directory may take of MAX_UNIX_PATH_BYTES: "/instance-1234567.sock". */
+const SOCKET_NAME_BYTES = 24;
+
+/** A private directory for the sockets of one service. */
+export interface RuntimeDirectory {
+  readonly path: string;
+  /** Removes it with all that is in it. Idempotent. */
+  remove(): void;
+}
+
+/**
+ * Makes `llumnix-<pid>-<random>`, mode 700, in the first of `$XDG_RUNTIME_DIR`, `$TMPDIR` and `/tmp`
+ * that can be written and is short enough for socket paths.
+ * @throws {UsageError} there is no such place
+ */
+export function makeRuntimeDirectory(
+  env: { get(name: string): string | undefined } = Deno.env,
+): RuntimeDirectory {
+  const random = crypto.randomUUID().slice(0, 8);
+  const refusals: string[] = [];
+  for (const parent of [env.get("XDG_RUNTIME_DIR"), env.get("TMPDIR"), "/tmp"]) {
+    if (!parent) continue;
+    const path = `${parent.replace(/\/+$/, "")}/llumnix-${Deno.pid}-${random}`;
+    const bytes = new TextEncoder().encode(path).length;
+    if (bytes + SOCKET_NAME_BYTES > MAX_UNIX_PATH_BYTES) {
+      refusals.push(`${parent} is too long for socket paths`);
+      continue;
+    }
+    try {
+      Deno.mkdirSync(path, { mode: 0o700 });
+      return { path, remove: () => removeIfPresent(path) };
+    } catch (error) {
+      refusals.push(`${parent}: ${(error as Error).message}`);
+    }
+  }
+  throw new UsageError(
+    `no directory for sockets: ${refusals.join("; ")}. Set XDG_RUNTIME_DIR to a short path that ` +
+      `can be written.`,
+  );
+}
+
+function removeIfPresent(path: string): void {
+  try {
+    Deno.removeSync(path, { recursive: true });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}

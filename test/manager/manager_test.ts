@@ -1,0 +1,212 @@
+import assert from "node:assert/strict";
+import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { ModelError, UsageError } from "../../src/core/errors.ts";
+import type { InstanceList } from "../../src/core/messages.ts";
+import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
+import { rejection, until } from "../conformance/bus.ts";
+import { managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
+
+interface World {
+  readonly bus: InProcessBus;
+  readonly manager: Manager;
+  readonly instances: ScriptedInstance[];
+  readonly events: ManagerEvent[];
+}
+
+async function withManager(
+  body: (world: World) => Promise<void>,
+  onLaunch?: (instance: ScriptedInstance) => Promise<void>,
+  overrides: Partial<ManagerConfig> = {},
+): Promise<void> {
+  const bus = new InProcessBus();
+  const launcher = new ScriptedLauncher(bus, onLaunch);
+  const events: ManagerEvent[] = [];
+  const manager = await Manager.listen({
+    bus,
+    addresses: ["inproc:manager"],
+    options: managerOptions,
+    launcher,
+    clock: realClock,
+    onEvent: (event) => events.push(event),
+    ...overrides,
+  });
+  try {
+    await body({ bus, manager, instances: launcher.instances, events });
+  } finally {
+    await manager.stop();
+  }
+}
+
+const eventTypes = (events: ManagerEvent[]) => events.map(({ type }) => type);
+
+Deno.test("manager: starts the initial instances and knows them once they serve", () =>
+  withManager(async ({ manager, events }) => {
+    assert.deepEqual(manager.instances(), []);
+    await manager.startInstances();
+    const ids = manager.instances().map(({ instanceId }) => instanceId);
+    assert.deepEqual(ids, ["instance-0", "instance-1"]);
+    assert.deepEqual(eventTypes(events).sort(), [
+      "launched",
+      "launched",
+      "registered",
+      "registered",
+    ]);
+  }));
+
+Deno.test("manager: passes on the progress of a starting instance", () =>
+  withManager(async ({ manager, events }) => {
+    await manager.startInstances();
+    const progress = events.find((event) => event.type === "progress");
+    assert.deepEqual(progress, {
+      type: "progress",
+      progress: { instanceId: "instance-0", phase: "weights", doneBytes: 1, totalBytes: 2 },
+    });
+  }, async (instance) => {
+    await instance.join();
+    const progress = { phase: "weights", doneBytes: 1, totalBytes: 2 };
+    instance.manager.notify("progress", { data: { instanceId: instance.id, ...progress } });
+    await instance.register();
+  }));
+
+Deno.test("manager: an instance that fails to start fails the start with its own error", () =>
+  withManager(async ({ manager }) => {
+    const error = await rejection(manager.startInstances());
+    assert.ok(error instanceof ModelError);
+    assert.equal(error.message, "instance-1 could not start: no config.json in model");
+  }, async (instance) => {
+    await instance.join();
+    if (instance.id === "instance-0") return instance.register();
+    instance.fail({ kind: "model", message: "no config.json in model" });
+    await instance.exit({ code: 2, signal: null });
+  }));
+
+Deno.test("manager: an instance that ends in silence fails the start with its exit status", () =>
+  withManager(async ({ manager }) => {
+    const error = await rejection(manager.startInstances());
+    assert.match(error.message, /instance-\d was ended by SIGSEGV before it was ready/);
+  }, async (instance) => {
+    await instance.join();
+    await instance.exit({ code: null, signal: "SIGSEGV" });
+  }));
+
+Deno.test("manager: an instance that cannot be launched fails the start", () =>
+  withManager(
+    async ({ manager }) => {
+      await assert.rejects(manager.startInstances(), /no such program/);
+    },
+    undefined,
+    { launcher: { launch: () => Promise.reject(new Error("no such program")) } },
+  ));
+
+Deno.test("manager: dispatches round robin to those that serve", () =>
+  withManager(async ({ bus, manager, instances, events }) => {
+    const frontend = await bus.connect("inproc:manager", {});
+    const dispatch = async () => {
+      const request = { requestId: "r", promptTokens: 1 };
+      const { data } = await frontend.call("dispatch", { data: request });
+      return (data as { instanceId: string }).instanceId;
+    };
+    assert.equal((await rejection(dispatch())).kind, "unavailable");
+    await manager.startInstances();
+    assert.deepEqual([await dispatch(), await dispatch(), await dispatch()], [
+      "instance-0",
+      "instance-1",
+      "instance-0",
+    ]);
+    await instances[1].exit({ code: null, signal: "SIGKILL" });
+    await until(() => manager.instances().length === 1);
+    assert.deepEqual([await dispatch(), await dispatch()], ["instance-0", "instance-0"]);
+    assert.equal(events.filter(({ type }) => type === "dispatched").length, 5);
+  }));
+
+Deno.test("manager: tells subscribers at once, and of every change", () =>
+  withManager(async ({ bus, manager, instances, events }) => {
+    await manager.startInstances();
+    const lists: InstanceList[] = [];
+    const frontend = await bus.connect("inproc:manager", {
+      notifications: { instances: ({ data }) => void lists.push(data as InstanceList) },
+    });
+    await frontend.call("subscribe", { data: null });
+    assert.equal(lists.length, 1);
+    assert.equal(lists[0].instances.length, 2);
+    await instances[0].exit({ code: 1, signal: null });
+    await until(() => lists.length === 2);
+    assert.deepEqual(lists[1].instances.map(({ instanceId }) => instanceId), ["instance-1"]);
+    assert.equal(lists[1].expectedInstances, 2);
+    await until(() => eventTypes(events).includes("lost"));
+    assert.deepEqual(events.at(-1), {
+      type: "lost",
+      instanceId: "instance-0",
+      reason: "instance-0 exited with code 1",
+    });
+  }));
+
+Deno.test("manager: kills an instance that only lost its connection", () =>
+  withManager(async ({ manager, instances }) => {
+    await manager.startInstances();
+    await instances[0].manager.close();
+    await until(() => manager.instances().length === 1);
+    await until(() => instances[0].signals.length > 0);
+    assert.deepEqual(instances[0].signals, ["SIGKILL"]);
+  }));
+
+Deno.test("manager: keeps the last report of each instance", () =>
+  withManager(async ({ manager, instances }) => {
+    await manager.startInstances();
+    instances[1].manager.notify("info", { data: { instanceId: "instance-1", stepId: 1 } });
+    instances[1].manager.notify("info", { data: { instanceId: "instance-1", stepId: 2 } });
+    await until(() => manager.infos()[0]?.stepId === 2);
+    assert.equal(manager.infos().length, 1);
+  }));
+
+Deno.test("manager: refuses instances that it did not start, and a second of the same name", () =>
+  withManager(async ({ bus, manager }) => {
+    await manager.startInstances();
+    for (const instanceId of ["stranger", "instance-0"]) {
+      const peer = await bus.connect("inproc:manager", {});
+      const error = await rejection(peer.call("join", { data: { instanceId } }));
+      assert.match(error.message, new RegExp(`does not expect an instance "${instanceId}"`));
+      await peer.close();
+    }
+    assert.equal(manager.instances().length, 2);
+  }));
+
+Deno.test("manager: stop asks first, and kills those that do not stop", async () => {
+  await withManager(
+    async ({ manager, instances, events }) => {
+      await manager.startInstances();
+      instances[1].isStubborn = true;
+      await manager.stop();
+      assert.deepEqual(instances.map(({ signals }) => signals), [[], ["SIGKILL"]]);
+      assert.ok(!eventTypes(events).includes("lost"), "stopping is no loss");
+    },
+    undefined,
+    { stopTimeoutMs: 5 },
+  );
+});
+
+Deno.test("manager: stop during the start ends instances that have not joined", () =>
+  withManager(async ({ manager, instances }) => {
+    const start = rejection(manager.startInstances());
+    await until(() => instances.length === 2);
+    await manager.stop();
+    assert.match((await start).message, /was ended by SIGTERM before it was ready/);
+    assert.deepEqual(instances.map(({ signals }) => signals), [["SIGTERM"], ["SIGTERM"]]);
+  }, () => Promise.resolve()));
+
+Deno.test("manager: refuses a policy that is not there and an address in use", async () => {
+  const bus = new InProcessBus();
+  const config: ManagerConfig = {
+    bus,
+    addresses: ["inproc:free", "inproc:used"],
+    options: managerOptions,
+    launcher: new ScriptedLauncher(bus),
+    clock: realClock,
+  };
+  const options = { ...managerOptions, dispatchPolicy: "load" } as const;
+  await assert.rejects(Manager.listen({ ...config, options }), UsageError);
+  await bus.listen("inproc:used", {});
+  assert.equal((await rejection(Manager.listen(config))).kind, "unavailable");
+  await (await bus.listen("inproc:free", {})).close();
+});

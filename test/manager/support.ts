@@ -1,0 +1,172 @@
+import type { Bus, Listener, Peer } from "../../src/bus/bus.ts";
+import type { ErrorRecord } from "../../src/core/errors.ts";
+import type {
+  GenerateRequest,
+  InstanceRegistration,
+  RequestId,
+  RequestOutput,
+} from "../../src/core/messages.ts";
+import type { ManagerOptions } from "../../src/core/options.ts";
+import type {
+  ExitStatus,
+  InstanceLauncher,
+  LaunchedInstance,
+  LaunchRequest,
+} from "../../src/manager/launcher.ts";
+
+export const managerOptions: ManagerOptions = {
+  initialInstances: 2,
+  dispatchPolicy: "rr",
+  pollingInterval: 0.1,
+  disableLogRequestsManager: false,
+};
+
+export function registrationOf(instanceId: string, address: string): InstanceRegistration {
+  return {
+    instanceId,
+    instanceType: "both",
+    address,
+    pid: 1,
+    model: "test",
+    executor: "scripted",
+    dtype: "float32",
+    blockSize: 16,
+    totalBlocks: 100,
+    swapBlocks: 0,
+    maxModelLen: 1000,
+  };
+}
+
+export function generateRequest(
+  requestId: RequestId,
+  overrides: Partial<GenerateRequest> = {},
+): GenerateRequest {
+  return {
+    requestId,
+    frontendId: "frontend",
+    promptTokenIds: [1, 2, 3],
+    outputTokenIds: [],
+    params: {
+      maxTokens: 8,
+      minTokens: 0,
+      temperature: 0,
+      topP: 1,
+      topK: -1,
+      minP: 0,
+      presencePenalty: 0,
+      frequencyPenalty: 0,
+      repetitionPenalty: 1,
+      seed: 0,
+      stopTokenIds: [],
+      eosTokenIds: [],
+      ignoreEos: false,
+      logprobs: null,
+      promptLogprobs: null,
+    },
+    arrivalMs: 0,
+    ...overrides,
+  };
+}
+
+/** An instance whose every move the test decides. */
+export class ScriptedInstance implements LaunchedInstance {
+  readonly pid = 1;
+  readonly #exit = Promise.withResolvers<ExitStatus>();
+  readonly exited = this.#exit.promise;
+  readonly signals: string[] = [];
+  /** Ignores requests to stop other than SIGKILL. */
+  isStubborn = false;
+  readonly requests = new Map<RequestId, GenerateRequest>();
+  readonly aborted: RequestId[] = [];
+  /** Called for each request before it is queued; may refuse or outlast the instance. */
+  onGenerate: (request: GenerateRequest) => void | Promise<void> = () => {};
+  frontend!: Peer;
+  #manager!: Peer;
+  #listener: Listener | null = null;
+
+  constructor(private readonly bus: Bus, readonly launch: LaunchRequest) {}
+
+  get id(): string {
+    return this.launch.instanceId;
+  }
+
+  get manager(): Peer {
+    return this.#manager;
+  }
+
+  async join(): Promise<void> {
+    this.#manager = await this.bus.connect(this.launch.managerAddress, {
+      notifications: {
+        shutdown: () => {
+          if (!this.isStubborn) this.exit({ code: 0, signal: null });
+        },
+      },
+    });
+    await this.#manager.call("join", { data: { instanceId: this.id } });
+  }
+
+  async register(): Promise<void> {
+    this.#listener = await this.bus.listen(`inproc:${this.id}`, {
+      calls: {
+        hello: (_, peer) => {
+          this.frontend = peer;
+          return { data: null };
+        },
+        generate: async ({ data }) => {
+          const request = data as GenerateRequest;
+          await this.onGenerate(request);
+          this.requests.set(request.requestId, request);
+          return { data: null };
+        },
+      },
+      notifications: {
+        abort: ({ data }) => {
+          this.aborted.push(...(data as { requestIds: RequestId[] }).requestIds);
+        },
+      },
+    });
+    const registration = registrationOf(this.id, this.#listener.address);
+    await this.#manager.call("register", { data: registration });
+  }
+
+  send(...outputs: RequestOutput[]): void {
+    this.frontend.notify("outputs", { data: { outputs } });
+  }
+
+  fail(error: ErrorRecord): void {
+    this.#manager.notify("failed", { data: error });
+  }
+
+  /** As a process ends: connections close with it. */
+  async exit(status: ExitStatus): Promise<void> {
+    await this.#manager?.close();
+    await this.#listener?.close();
+    this.#exit.resolve(status);
+  }
+
+  stop(signal: "SIGTERM" | "SIGKILL"): void {
+    this.signals.push(signal);
+    if (signal === "SIGKILL" || !this.isStubborn) this.exit({ code: null, signal });
+  }
+}
+
+/** Launches instances that wait for the test's orders. */
+export class ScriptedLauncher implements InstanceLauncher {
+  readonly instances: ScriptedInstance[] = [];
+
+  /** @param onLaunch what an instance does by itself; default: it joins and registers */
+  constructor(
+    private readonly bus: Bus,
+    private readonly onLaunch = async (instance: ScriptedInstance): Promise<void> => {
+      await instance.join();
+      await instance.register();
+    },
+  ) {}
+
+  launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const instance = new ScriptedInstance(this.bus, request);
+    this.instances.push(instance);
+    this.onLaunch(instance).catch(() => {}); // the test may end it before it is done
+    return Promise.resolve(instance);
+  }
+}
