@@ -118,7 +118,7 @@ async function readText(path: string): Promise<string | undefined> {
     return await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    throw new ModelError(`${path} cannot be read: ${(error as Error).message}.`, { cause: error });
   }
 }
 

@@ -101,6 +101,9 @@ Deno.test("a directory without tokenizer.json is refused with what to do", async
     loadTokenizer(directory),
     (error) => error instanceof ModelError && /--skip-tokenizer-init/.test(error.message),
   );
+  await Deno.mkdir(`${directory}/tokenizer.json`);
+  await assert.rejects(loadTokenizer(directory), /tokenizer\.json cannot be read/);
+  await Deno.remove(`${directory}/tokenizer.json`);
   await Deno.writeTextFile(`${directory}/tokenizer.json`, "{");
   await assert.rejects(loadTokenizer(directory), /tokenizer\.json is not valid JSON/);
   await Deno.writeTextFile(`${directory}/tokenizer.json`, "[]");
