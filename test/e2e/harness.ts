@@ -13,7 +13,8 @@ import { join } from "node:path";
 import { type ProcessEntry, processesIn } from "./processes.ts";
 
 const root = join(import.meta.dirname!, "../..");
-const fromSource = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1";
+/** True when the tests run the source instead of the executable. */
+export const fromSource = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1";
 export const executablePath = join(root, "dist/llumnix");
 
 /** A start that says nothing for this long hangs. */

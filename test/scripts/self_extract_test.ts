@@ -11,7 +11,7 @@ case $last in
   signal) kill -TERM $$ ;;
 esac
 printf '%s|' "$@"
-echo "\${LLUMNIX_SELF-none} \${DENO_DIR-none} \${PATH-none}"
+echo "$LLUMNIX_SELF $DENO_DIR $PATH [$HOME] [$LLUMNIX_HOME]"
 `;
 
 const app = "// the program\n";
@@ -60,6 +60,7 @@ Deno.test("the program gets its flags, its arguments and its own path", async ()
   const { code, stdout, stderr } = await fixture.run(["a b", "$c", ""], {
     XDG_CACHE_HOME: fixture.cache,
     PATH: "/nowhere",
+    HOME: "/home/x",
   });
   const place = join(fixture.cache, "llumnix");
   assertUnpacked(place);
@@ -73,7 +74,7 @@ Deno.test("the program gets its flags, its arguments and its own path", async ()
     "a b",
     "$c",
     "",
-    `${fixture.executable} ${place}/deno /nowhere\n`,
+    `${fixture.executable} ${place}/deno /nowhere [${place}] [/home/x]\n`,
   ]);
   assert.equal(Deno.readTextFileSync(join(place, names(place)[1])).trim(), app.trim());
   assert.equal(Deno.statSync(place).mode! & 0o777, 0o700);

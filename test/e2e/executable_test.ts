@@ -1,0 +1,64 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import config from "../../deno.json" with { type: "json" };
+import { fromSource, type ProgramOptions, runProgram } from "./harness.ts";
+
+const versionLine = `llumnix ${config.version}\n`;
+
+Deno.test("--version, in an empty directory with an empty environment", async () => {
+  assert.deepEqual(await runProgram(["--version"]), { code: 0, stdout: versionLine, stderr: "" });
+});
+
+Deno.test("--help lists the commands, serve --help its options", async () => {
+  const help = await runProgram(["--help"]);
+  assert.equal(help.code, 0);
+  assert.match(help.stdout, /^usage: llumnix .*\n[^]*^ {2}serve /m);
+  const serve = await runProgram(["serve", "--help"]);
+  assert.equal(serve.code, 0);
+  for (const option of ["--model", "--initial-instances", "--host", "--port", "--block-size"]) {
+    assert.ok(serve.stdout.includes(option), `no ${option} in serve --help`);
+  }
+});
+
+Deno.test("a mistake is exit code 2 and one message without a stack", async () => {
+  for (const args of [["serv"], ["serve", "--prot", "1"], ["serve", "--port", "x"]]) {
+    const { code, stdout, stderr } = await runProgram(args);
+    assert.equal(code, 2, stderr);
+    assert.equal(stdout, "");
+    assert.match(stderr, /error: /);
+    assert.doesNotMatch(stderr, /^\s+at /m);
+  }
+});
+
+Deno.test({
+  name: "what HOME is, or holds, does not matter",
+  ignore: fromSource,
+  async fn() {
+    const home = Deno.makeTempDirSync();
+    try {
+      Deno.writeTextFileSync(join(home, ".npmrc"), "registry=${NOT_SET}\n");
+      for (const HOME of ["/dev/null/home", "/nonexistent", home]) {
+        const { code, stdout, stderr } = await runProgram(["--version"], { env: { HOME } });
+        assert.equal(code, 0, stderr);
+        assert.equal(stdout, versionLine);
+      }
+    } finally {
+      Deno.removeSync(home, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "first runs at the same moment, into an empty cache",
+  ignore: fromSource,
+  async fn() {
+    const cache = Deno.makeTempDirSync();
+    try {
+      const options: ProgramOptions = { env: { XDG_CACHE_HOME: join(cache, "new") } };
+      const runs = await Promise.all([1, 2].map(() => runProgram(["--version"], options)));
+      assert.deepEqual(runs.map(({ stdout }) => stdout), [versionLine, versionLine]);
+    } finally {
+      await Deno.remove(cache, { recursive: true });
+    }
+  },
+});
