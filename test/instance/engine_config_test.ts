@@ -1,0 +1,27 @@
+import assert from "node:assert/strict";
+import { resolveEngineConfig } from "../../src/instance/engine_config.ts";
+import { engineOptions } from "./support.ts";
+
+const identity = { instanceId: "i0", instanceType: "both" as const, maxWaitingRequests: 10 };
+
+Deno.test("resolveEngineConfig: a step holds 2048 tokens or the longest sequence", () => {
+  assert.equal(resolveEngineConfig(identity, engineOptions(), 512).maxNumBatchedTokens, 2048);
+  assert.equal(resolveEngineConfig(identity, engineOptions(), 4096).maxNumBatchedTokens, 4096);
+});
+
+Deno.test("resolveEngineConfig: preemption recomputes by default", () => {
+  assert.equal(resolveEngineConfig(identity, engineOptions(), 512).preemptionMode, "recompute");
+  const options = engineOptions({ preemptionMode: "swap" });
+  assert.equal(resolveEngineConfig(identity, options, 512).preemptionMode, "swap");
+});
+
+Deno.test("resolveEngineConfig: limits that contradict each other are refused", () => {
+  assert.throws(
+    () => resolveEngineConfig(identity, engineOptions({ maxNumBatchedTokens: 500 }), 512),
+    { name: "UsageError", message: /--max-num-batched-tokens \(500\) is smaller than the longest/ },
+  );
+  assert.throws(
+    () => resolveEngineConfig(identity, engineOptions({ maxNumBatchedTokens: 200 }), 128),
+    { name: "UsageError", message: /smaller than --max-num-seqs \(256\)/ },
+  );
+});
