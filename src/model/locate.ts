@@ -58,10 +58,10 @@ function locateInCache(name: string, options: LocateOptions, env: Env): string {
 
 /** The hub cache as huggingface_hub finds it (constants.py). */
 function hubCache(env: Env): string {
-  const hub = env.get("HF_HUB_CACHE") ?? env.get("HUGGINGFACE_HUB_CACHE");
+  const hub = env.get("HF_HUB_CACHE") || env.get("HUGGINGFACE_HUB_CACHE");
   if (hub) return hub;
-  const cache = env.get("XDG_CACHE_HOME") ?? `${env.get("HOME") ?? ""}/.cache`;
-  return `${env.get("HF_HOME") ?? `${cache}/huggingface`}/hub`;
+  const cache = env.get("XDG_CACHE_HOME") || `${env.get("HOME") ?? ""}/.cache`;
+  return `${env.get("HF_HOME") || `${cache}/huggingface`}/hub`;
 }
 
 function readRef(path: string): string | null {
@@ -81,6 +81,6 @@ function entryKind(path: string): "file" | "directory" | null {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) {
       return null;
     }
-    throw error;
+    throw new ModelError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
   }
 }

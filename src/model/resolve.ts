@@ -123,7 +123,7 @@ function readJson(path: string): unknown {
     text = Deno.readTextFileSync(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    throw new ModelError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
   }
   try {
     return JSON.parse(text);

@@ -60,10 +60,14 @@ export class SafetensorsFile {
   readonly #file: FileBytes;
   readonly #entries: ReadonlyMap<string, Entry>;
 
-  /** @throws {ModelError} the file is truncated or its header is corrupt */
+  /** @throws {ModelError} the file cannot be read, is truncated, or its header is corrupt */
   constructor(path: string, open: OpenFile) {
     this.path = path;
-    this.#file = open(path);
+    try {
+      this.#file = open(path);
+    } catch (error) {
+      throw new ModelError(`Cannot read ${path}: ${(error as Error).message}.`, { cause: error });
+    }
     try {
       this.#entries = readHeader(path, this.#file);
     } catch (error) {

@@ -115,6 +115,9 @@ Deno.test("resolve: what is not a model is refused", () => {
   });
   Deno.writeTextFileSync(`${other}/weights.gguf`, "");
   assert.throws(at(other), /it holds: weights.gguf/);
+  Deno.mkdirSync(`${other}/config.json`);
+  assert.throws(at(other), { name: "ModelError", message: /^Cannot read .*config.json: / });
+  Deno.removeSync(`${other}/config.json`);
   Deno.writeTextFileSync(`${other}/config.json`, "{");
   assert.throws(at(other), { name: "ModelError", message: /config.json is not JSON: / });
   Deno.writeTextFileSync(

@@ -81,6 +81,10 @@ Deno.test("safetensors: truncated and corrupt files are refused", () => {
   const f32 = (shape: number[], data_offsets: unknown) => ({ dtype: "F32", shape, data_offsets });
   withDirectory((directory) => {
     const path = `${directory}/short`;
+    assert.throws(() => new SafetensorsFile(path, openMapped), {
+      name: "ModelError",
+      message: /^Cannot read .*: No such file/,
+    });
     Deno.writeFileSync(path, Uint8Array.of(1, 2, 3));
     assert.throws(() => new SafetensorsFile(path, openMapped), {
       message: `${path} is not a valid safetensors file: 3 bytes are too few${advice}`,

@@ -1,7 +1,7 @@
 import { allowedCpus, KernelError, loadCpuKernels } from "../../../ffi/cpu_kernels/load.ts";
 import type { Address, CpuKernels, KvCacheView } from "../../../ffi/cpu_kernels/kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
-import { UsageError } from "../../core/errors.ts";
+import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
 import { type KvCapacity, planKvCache } from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
@@ -34,14 +34,27 @@ export async function loadCpuExecutor(
   onProgress: OnProgress,
 ): Promise<Executor> {
   const model = resolveModel(spec.options);
+  refuseHeadDim(model);
   onProgress({ phase: "kernels", doneBytes: 0, totalBytes: 0, detail: "loading CPU kernels" });
   const kernels = await openKernels(spec);
   try {
     return buildExecutor(kernels, model, spec, onProgress);
   } catch (error) {
     kernels.close();
-    throw error;
+    if (!(error instanceof KernelError)) throw error;
+    throw new ModelError(`Model ${model.name} cannot run on the CPU: ${error.message}.`, {
+      cause: error,
+    });
   }
+}
+
+/** A limit of the kernels (attention.h), checked here because they would find out in a step. */
+function refuseHeadDim({ name, config: { headDim } }: ResolvedModel): void {
+  if (headDim % 8 === 0 && headDim <= 256) return;
+  throw new ModelError(
+    `Model ${name} cannot run on the CPU: its head size is ${headDim}, and must be a multiple of ` +
+      `8 up to 256.`,
+  );
 }
 
 async function openKernels({ options, hostShare }: ExecutorSpec): Promise<CpuKernels> {

@@ -1,21 +1,17 @@
 /** What must not change a sequence's tokens: company, preemption, where its blocks are. */
 import assert from "node:assert/strict";
-import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
 import type { DType } from "../../../src/core/dtype.ts";
 import type { SamplingParams } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
 import { withModel } from "./fixtures.ts";
-import { Driver, load, randomPrompt, type TestSequence } from "./harness.ts";
+import { Driver, kernelSets, load, randomPrompt, type TestSequence } from "./harness.ts";
 
-const kernelSets = kernelSetStates()
-  .filter(({ unavailable }) => unavailable === null)
-  .map(({ set }) => set);
 const dtypes: readonly DType[] = ["float32", "float16", "bfloat16"];
 
 /** Eight prompts of different lengths; half of them sampled, half greedy. */
 const requests = Array.from({ length: 8 }, (_, i) => ({
-  prompt: randomPrompt(i, [1, 15, 16, 17, 40, 7, 64, 33][i], 320),
+  prompt: randomPrompt(i, [1, 15, 16, 17, 40, 7, 64, 33][i], 256),
   params: (i % 2 ? { temperature: 1, topP: 0.9, seed: i } : {}) as Partial<SamplingParams>,
 }));
 const outputTokens = 40;
@@ -105,6 +101,16 @@ async function recomputed(executor: Executor): Promise<number[][]> {
   }
   return outputs(sequences);
 }
+
+Deno.test("same tokens on one thread and on two", async () => {
+  const tokens = async (cpuThreads: number) => {
+    const executor = await load({ cpuThreads });
+    const result = await aloneTokens(executor);
+    await executor.close();
+    return result;
+  };
+  assert.deepEqual(await tokens(2), await tokens(1));
+});
 
 Deno.test("a prompt longer than a slice: where it is cut does not matter", async () => {
   const options = { maxModelLen: 1024, numGpuBlocksOverride: 192 };

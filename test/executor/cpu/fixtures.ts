@@ -1,5 +1,6 @@
 import { makeModel, parseMakeModelArgs } from "../../../scripts/make_model.ts";
-import { centred } from "./harness.ts";
+import type { EngineOptions } from "../../../src/core/options.ts";
+import { centred, centredLogits, Driver, load } from "./harness.ts";
 
 /** What transformers computed for one model: see scripts/make_reference.py. */
 export interface Reference {
@@ -43,4 +44,29 @@ export async function withModel<T>(
   } finally {
     Deno.removeSync(out, { recursive: true });
   }
+}
+
+/** Runs the reference's prompt; gives logits of its rows and 64 greedy tokens. */
+export async function runReference(
+  reference: Reference,
+  args: string,
+  options: Partial<EngineOptions>,
+): Promise<{ logits: Float64Array[]; tokens: number[] }> {
+  return await withModel(`${reference.arguments} ${args}`, async (model) => {
+    const executor = await load({ model, ...options });
+    const { vocabSize } = executor.info;
+    const driver = new Driver(executor);
+    const all = { logprobs: vocabSize, promptLogprobs: vocabSize };
+    const scored = driver.add(reference.prompt, all);
+    await driver.prefill(scored);
+    const logits = reference.rows.map((row) => {
+      const scores = row + 1 < reference.prompt.length
+        ? scored.promptLogprobs![row + 1]
+        : scored.logprobs[0];
+      return centredLogits(scores!, vocabSize);
+    });
+    const tokens = await driver.generate(driver.add(reference.prompt), 64);
+    await executor.close();
+    return { logits, tokens };
+  });
 }

@@ -1,9 +1,15 @@
 /** Drives an executor as a scheduler would, with block tables scattered over the pool. */
+import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
 import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { Random } from "../../../src/core/random.ts";
 import { loadCpuExecutor } from "../../../src/executor/cpu/load.ts";
 import type { Executor, StepOutput } from "../../../src/executor/executor.ts";
+
+/** Kernel sets that run here. */
+export const kernelSets = kernelSetStates()
+  .filter(({ unavailable }) => unavailable === null)
+  .map(({ set }) => set);
 
 export const defaultOptions: EngineOptions = {
   model: null,

@@ -91,6 +91,21 @@ Deno.test("load: kernels that are not there are refused", async () => {
   });
 });
 
+Deno.test("load: models of which the kernels cannot compute the shape are refused", async () => {
+  const refusal = async (args: string, message: RegExp) => {
+    await withModel(args, async (model) => {
+      await assert.rejects(load({ model }), (error) => {
+        assert.ok(error instanceof ModelError);
+        assert.match(error.message, message);
+        return true;
+      });
+    });
+  };
+  await refusal("--head-dim 20", /cannot run on the CPU: its head size is 20, and must be a mul/);
+  await refusal("--head-dim 264", /its head size is 264, .* multiple of 8 up to 256/);
+  await refusal("--intermediate 161", /cannot run on the CPU: pack: k is 161; it must be even/);
+});
+
 Deno.test("load: weights that do not fit the config are refused", async () => {
   await withModel("--family qwen2", async (model) => {
     const path = `${model}/config.json`;
