@@ -4,7 +4,7 @@ type Load = (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
 
 /** Every kind of executor; its code is loaded when it is asked for. */
 const loaders: Readonly<Record<ExecutorSpec["kind"], () => Promise<Load>>> = {
-  cpu: async () => (await import("./cpu/cpu_executor.ts")).loadCpuExecutor,
+  cpu: async () => (await import("./cpu/load.ts")).loadCpuExecutor,
   null: async () => (await import("./null_executor.ts")).loadNullExecutor,
 };
 
