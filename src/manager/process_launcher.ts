@@ -27,11 +27,18 @@ export class ProcessLauncher implements InstanceLauncher {
     args.push("--host-share", String(this.options.hostShare), ...this.options.engineArgv);
     // Deno.Command cannot send a child's stdout to our stderr.
     const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
+    let hasExited = false;
     const exited = new Promise<ExitStatus>((resolve) => {
-      child.once("exit", (code, signal) => resolve({ code, signal }));
+      child.once("exit", (code, signal) => {
+        hasExited = true; // its pid may be another's soon
+        resolve({ code, signal });
+      });
     });
     await spawned(child);
-    return { pid: child.pid!, exited, stop: (signal) => void child.kill(signal) };
+    const stop = (signal: "SIGTERM" | "SIGKILL") => {
+      if (!hasExited) child.kill(signal);
+    };
+    return { pid: child.pid!, exited, stop };
   }
 }
 

@@ -83,6 +83,7 @@ export class ScriptedInstance implements LaunchedInstance {
   frontend!: Peer;
   #manager!: Peer;
   #listener: Listener | null = null;
+  #hasExited = false;
 
   constructor(private readonly bus: Bus, readonly launch: LaunchRequest) {}
 
@@ -139,12 +140,14 @@ export class ScriptedInstance implements LaunchedInstance {
 
   /** As a process ends: connections close with it. */
   async exit(status: ExitStatus): Promise<void> {
+    this.#hasExited = true;
     await this.#manager?.close();
     await this.#listener?.close();
     this.#exit.resolve(status);
   }
 
   stop(signal: "SIGTERM" | "SIGKILL"): void {
+    if (this.#hasExited) return;
     this.signals.push(signal);
     if (signal === "SIGKILL" || !this.isStubborn) this.exit({ code: null, signal });
   }

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import type { Clock } from "../../src/core/clock.ts";
+import type { InstanceInfo } from "../../src/core/messages.ts";
+import { InfoReporter } from "../../src/instance/info_reporter.ts";
+
+/** A clock that the test turns; one timer at a time. */
+class ManualClock implements Clock {
+  #nowMs = 1000;
+  #timer: { dueMs: number; callback: () => void } | null = null;
+
+  nowMs(): number {
+    return this.#nowMs;
+  }
+
+  after(delayMs: number, callback: () => void): () => void {
+    assert.equal(this.#timer, null);
+    this.#timer = { dueMs: this.#nowMs + delayMs, callback };
+    return () => this.#timer = null;
+  }
+
+  advance(ms: number): void {
+    this.#nowMs += ms;
+    if (!this.#timer || this.#timer.dueMs > this.#nowMs) return;
+    const { callback } = this.#timer;
+    this.#timer = null;
+    callback();
+  }
+}
+
+function setUp() {
+  const clock = new ManualClock();
+  const sent: InstanceInfo[] = [];
+  const reporter = new InfoReporter(clock, 50, (info) => sent.push(info));
+  const report = (stepId: number, runningRequests: number, finishedRequestIds: string[] = []) =>
+    reporter.report({
+      timestampMs: clock.nowMs(),
+      stepId,
+      runningRequests,
+      waitingRequests: 0,
+      killedRequests: 0,
+      finishedRequestIds,
+    } as unknown as InstanceInfo);
+  return { clock, sent, reporter, report, steps: () => sent.map(({ stepId }) => stepId) };
+}
+
+Deno.test("info reporter: the first report goes at once, then the latest per interval", () => {
+  const { clock, report, steps } = setUp();
+  for (let step = 1; step <= 12; step++) {
+    report(step, 1);
+    clock.advance(10);
+  }
+  assert.deepEqual(steps(), [1, 5, 10]);
+  clock.advance(40);
+  assert.deepEqual(steps(), [1, 5, 10, 12], "what came last is not forgotten");
+  clock.advance(500);
+  assert.equal(steps().length, 4);
+});
+
+Deno.test("info reporter: becoming idle is told at once, being idle is not told again", () => {
+  const { report, steps } = setUp();
+  report(1, 1);
+  report(2, 1);
+  report(3, 0);
+  report(3, 0);
+  assert.deepEqual(steps(), [1, 3]);
+});
+
+Deno.test("info reporter: finished requests of reports left out are in the next, each once", () => {
+  const { clock, report, sent } = setUp();
+  report(1, 3);
+  report(2, 2, ["a"]);
+  report(2, 2, ["a"]);
+  report(3, 1, ["b"]);
+  clock.advance(50);
+  assert.deepEqual(sent[1].finishedRequestIds, ["a", "b"]);
+});
+
+Deno.test("info reporter: nothing is sent after close", () => {
+  const { clock, report, reporter, steps } = setUp();
+  report(1, 1);
+  report(2, 1);
+  reporter.close();
+  clock.advance(100);
+  assert.deepEqual(steps(), [1]);
+});

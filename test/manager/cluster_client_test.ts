@@ -1,0 +1,220 @@
+import assert from "node:assert/strict";
+import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { OverloadedError, RequestError } from "../../src/core/errors.ts";
+import type { RequestOutput } from "../../src/core/messages.ts";
+import { ClusterClient, type ClusterClientConfig } from "../../src/manager/cluster_client.ts";
+import { Manager } from "../../src/manager/manager.ts";
+import { rejection, until } from "../conformance/bus.ts";
+import {
+  generateRequest,
+  managerOptions,
+  type ScriptedInstance,
+  ScriptedLauncher,
+} from "./support.ts";
+
+interface World {
+  readonly manager: Manager;
+  readonly client: ClusterClient;
+  readonly instances: ScriptedInstance[];
+  /** Why the connection to the manager ended. */
+  readonly managerLost: string[];
+}
+
+async function withCluster(
+  body: (world: World) => Promise<void>,
+  { isStarted = true, ...overrides }: Partial<ClusterClientConfig> & { isStarted?: boolean } = {},
+): Promise<void> {
+  const bus = new InProcessBus();
+  const launcher = new ScriptedLauncher(bus);
+  const managerLost: string[] = [];
+  const manager = await Manager.listen({
+    bus,
+    addresses: ["inproc:manager"],
+    options: managerOptions,
+    launcher,
+    clock: realClock,
+  });
+  if (isStarted) await manager.startInstances();
+  const client = await ClusterClient.connect({
+    bus,
+    managerAddress: "inproc:manager",
+    frontendId: "frontend",
+    clock: realClock,
+    onManagerLost: (reason) => managerLost.push(reason),
+    ...overrides,
+  });
+  try {
+    await body({ manager, client, instances: launcher.instances, managerLost });
+  } finally {
+    await client.close();
+    await manager.stop();
+  }
+}
+
+/** Submits and collects; `outputs` goes on growing. */
+async function submit(client: ClusterClient, requestId: string): Promise<RequestOutput[]> {
+  const outputs: RequestOutput[] = [];
+  await client.submit(generateRequest(requestId), (output) => outputs.push(output));
+  return outputs;
+}
+
+const token = (requestId: string, index: number): RequestOutput => {
+  return { requestId, index, tokenIds: [100 + index] };
+};
+const last = (requestId: string, index: number): RequestOutput => {
+  return { ...token(requestId, index), finish: { reason: "length" } };
+};
+
+Deno.test("cluster client: knows the instances, and whether all of them serve", () =>
+  withCluster(async ({ client, manager }) => {
+    assert.equal(client.isReady(), false);
+    assert.deepEqual(client.instances(), []);
+    await manager.startInstances();
+    await until(() => client.isReady());
+    assert.equal(client.instances().length, 2);
+  }, { isStarted: false }));
+
+Deno.test("cluster client: requests alternate, tokens come straight from their instance", () =>
+  withCluster(async ({ client, instances }) => {
+    const a = await submit(client, "a"), b = await submit(client, "b");
+    assert.deepEqual(instances.map(({ requests }) => [...requests.keys()]), [["a"], ["b"]]);
+    assert.deepEqual(instances[0].requests.get("a"), generateRequest("a"));
+    instances[0].send(token("a", 0));
+    instances[1].send(token("b", 0));
+    instances[0].send(last("a", 1));
+    await until(() => a.length === 2 && b.length === 1);
+    assert.deepEqual(a, [token("a", 0), last("a", 1)]);
+    instances[1].send(token("b", 0), token("b", 2), token("b", 1), last("b", 3), last("b", 3));
+    await until(() => b.length === 4);
+    assert.deepEqual(b.map(({ index }) => index), [0, 1, 2, 3]);
+  }));
+
+Deno.test("cluster client: output that overtakes the acceptance waits for it", () =>
+  withCluster(async ({ client, instances }) => {
+    for (const instance of instances) {
+      instance.onGenerate = () => instance.send(token("a", 0), last("a", 1));
+    }
+    let isAccepted = false;
+    const indices: number[] = [];
+    await client.submit(generateRequest("a"), ({ index }) => {
+      assert.ok(isAccepted);
+      indices.push(index);
+    });
+    isAccepted = true;
+    await until(() => indices.length === 2);
+  }));
+
+Deno.test("cluster client: an id can be used again once its request has ended, not before", () =>
+  withCluster(async ({ client, instances }) => {
+    const first = await submit(client, "a");
+    assert.ok(await rejection(submit(client, "a")) instanceof RequestError);
+    instances[0].send(last("a", 0));
+    await until(() => first.length === 1);
+    await submit(client, "a");
+  }));
+
+Deno.test("cluster client: refusals keep their kind and leave nothing behind", () =>
+  withCluster(async ({ client, instances }) => {
+    for (const instance of instances) {
+      instance.onGenerate = () => {
+        throw new OverloadedError("the queue is full");
+      };
+    }
+    assert.ok(await rejection(submit(client, "a")) instanceof OverloadedError);
+    for (const instance of instances) instance.onGenerate = () => {};
+    await submit(client, "a");
+  }));
+
+Deno.test("cluster client: abort reaches the instance, and the sink is silent after it", () =>
+  withCluster(async ({ client, instances }) => {
+    const outputs = await submit(client, "a");
+    client.abort("a");
+    client.abort("unknown");
+    instances[0].send(token("a", 0), last("a", 1));
+    await until(() => instances[0].aborted.length === 1);
+    await submit(client, "b");
+    await submit(client, "c"); // goes to the instance of "a": its outputs have arrived by now
+    assert.deepEqual(outputs, []);
+    assert.deepEqual(instances[0].aborted, ["a"]);
+  }));
+
+Deno.test("cluster client: abort during submit reaches the instance behind the request", () =>
+  withCluster(async ({ client, instances }) => {
+    const asked = Promise.withResolvers<void>(), mayAnswer = Promise.withResolvers<void>();
+    instances[0].onGenerate = () => {
+      asked.resolve();
+      return mayAnswer.promise;
+    };
+    const submitted = submit(client, "a");
+    await asked.promise;
+    client.abort("a");
+    mayAnswer.resolve();
+    assert.deepEqual(await submitted, []);
+    await until(() => instances[0].aborted.length === 1);
+  }));
+
+Deno.test("cluster client: a lost instance ends its requests once, with an error that names it", () =>
+  withCluster(async ({ client, instances }) => {
+    const a = await submit(client, "a"), b = await submit(client, "b");
+    instances[0].send(token("a", 0));
+    await until(() => a.length === 1);
+    await instances[0].exit({ code: null, signal: "SIGKILL" });
+    await until(() => a.length === 2 && client.instances().length === 1);
+    assert.deepEqual([a[1].index, a[1].tokenIds], [1, []]);
+    assert.equal(a[1].finish?.reason, "error");
+    assert.equal(a[1].finish?.error?.kind, "unavailable");
+    assert.match(a[1].finish!.error!.message, /^instance-0 was lost while it ran the request/);
+    await submit(client, "c");
+    assert.deepEqual([...instances[1].requests.keys()], ["b", "c"]);
+    assert.deepEqual([a.length, b.length], [2, 0]);
+  }));
+
+Deno.test("cluster client: an instance lost before it accepts is replaced by another", () =>
+  withCluster(async ({ client, instances }) => {
+    instances[0].onGenerate = () => {
+      instances[0].exit({ code: 1, signal: null });
+      return new Promise(() => {});
+    };
+    const outputs = await submit(client, "a");
+    assert.ok(instances[1].requests.has("a"));
+    instances[1].send(last("a", 0));
+    await until(() => outputs.length === 1);
+    assert.deepEqual(outputs, [last("a", 0)]);
+  }));
+
+Deno.test("cluster client: a request waits for the first instance", () =>
+  withCluster(async ({ client, manager, instances }) => {
+    const submitted = submit(client, "a");
+    await manager.startInstances();
+    await submitted;
+    assert.ok(instances.some(({ requests }) => requests.has("a")));
+  }, { isStarted: false }));
+
+Deno.test("cluster client: the wait for an instance is bounded", () =>
+  withCluster(async ({ client }) => {
+    const error = await rejection(submit(client, "a"));
+    assert.equal(error.kind, "unavailable");
+    assert.match(error.message, /no instance is serving/);
+  }, { isStarted: false, instanceWaitMs: 5 }));
+
+Deno.test("cluster client: running requests go on without the manager, new ones are refused", () =>
+  withCluster(async ({ client, manager, instances, managerLost }) => {
+    const outputs = await submit(client, "a");
+    for (const instance of instances) instance.isStubborn = true;
+    const stopped = manager.stop();
+    instances[0].send(last("a", 0));
+    await until(() => outputs.length === 1);
+    for (const instance of instances) await instance.exit({ code: 0, signal: null });
+    await stopped;
+    await until(() => managerLost.length === 1);
+    assert.equal((await rejection(submit(client, "b"))).kind, "unavailable");
+  }));
+
+Deno.test("cluster client: close ends what runs", () =>
+  withCluster(async ({ client, managerLost }) => {
+    const outputs = await submit(client, "a");
+    await client.close();
+    assert.deepEqual(outputs.map(({ finish }) => finish?.reason), ["error"]);
+    assert.deepEqual(managerLost, []);
+  }));

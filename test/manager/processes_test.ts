@@ -1,0 +1,156 @@
+/** The manager and instances as real processes. */
+import assert from "node:assert/strict";
+import { openBus } from "../../src/bus/open_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { UsageError } from "../../src/core/errors.ts";
+import type { EngineOptions } from "../../src/core/options.ts";
+import type { RequestOutput } from "../../src/core/messages.ts";
+import { ClusterClient } from "../../src/manager/cluster_client.ts";
+import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
+import { ProcessLauncher } from "../../src/manager/process_launcher.ts";
+import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { rejection, until } from "../conformance/bus.ts";
+import { generateRequest, managerOptions } from "./support.ts";
+
+const program = import.meta.resolve("./fixtures/cluster_process.ts");
+const command = [Deno.execPath(), "run", "-A", program];
+
+interface World {
+  readonly manager: Manager;
+  readonly managerAddress: string;
+  readonly events: ManagerEvent[];
+  readonly directory: string;
+}
+
+async function withManager(
+  options: Partial<EngineOptions>,
+  body: (world: World) => Promise<void>,
+): Promise<void> {
+  const directory = makeRuntimeDirectory();
+  const managerAddress = `unix:${directory.path}/manager.sock`;
+  const events: ManagerEvent[] = [];
+  const engineArgv = ["--options", JSON.stringify(options)];
+  const manager = await Manager.listen({
+    bus: openBus(),
+    addresses: [managerAddress],
+    options: managerOptions,
+    launcher: new ProcessLauncher({ hostShare: 2, engineArgv, command }),
+    clock: realClock,
+    onEvent: (event) => events.push(event),
+  });
+  try {
+    await body({ manager, managerAddress, events, directory: directory.path });
+  } finally {
+    await manager.stop();
+    directory.remove();
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    // A process that ended but was not waited for yet is state Z.
+    return !/^\d+ \(.*\) Z/.test(Deno.readTextFileSync(`/proc/${pid}/stat`));
+  } catch {
+    return false;
+  }
+}
+
+function socketsIn(directory: string): string[] {
+  return [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
+}
+
+Deno.test("processes: two instances serve side by side; one is killed, the other goes on", () =>
+  withManager({ maxModelLen: 100_000, maxNumBatchedTokens: 100_000 }, async (world) => {
+    const { manager, managerAddress, events, directory } = world;
+    await manager.startInstances();
+    const instances = manager.instances();
+    assert.deepEqual(socketsIn(directory), [
+      "instance-0.sock",
+      "instance-1.sock",
+      "manager.sock",
+    ]);
+    const bus = openBus();
+    const frontendId = "frontend";
+    const client = await ClusterClient.connect({
+      bus,
+      managerAddress,
+      frontendId,
+      clock: realClock,
+    });
+    const submit = async (requestId: string, maxTokens: number): Promise<RequestOutput[]> => {
+      const outputs: RequestOutput[] = [];
+      const request = generateRequest(requestId);
+      const params = { ...request.params, maxTokens };
+      await client.submit({ ...request, params }, (output) => outputs.push(output));
+      return outputs;
+    };
+    const hasEnded = (outputs: RequestOutput[]) => outputs.at(-1)?.finish !== undefined;
+
+    const short = await Promise.all(["a", "b", "c", "d"].map((id) => submit(id, 50)));
+    await until(() => short.every(hasEnded));
+    for (const outputs of short) {
+      assert.equal(outputs.flatMap(({ tokenIds }) => tokenIds).length, 50);
+      assert.equal(outputs.at(-1)!.finish!.reason, "length");
+    }
+
+    const long = await Promise.all(["e", "f"].map((id) => submit(id, 90_000)));
+    await until(() => long.every((outputs) => outputs.length > 0));
+    Deno.kill(instances[1].pid, "SIGINT"); // is for the manager to decide
+    Deno.kill(instances[0].pid, "SIGKILL");
+    await until(() => long.some(hasEnded));
+    const [lost, running] = hasEnded(long[0]) ? long : long.toReversed();
+    assert.match(lost.at(-1)!.finish!.error!.message, /instance-0 was lost/);
+    assert.ok(!hasEnded(running));
+    const after = await Promise.all(["g", "h"].map((id) => submit(id, 5)));
+    await until(() => after.every(hasEnded));
+    await until(() => events.some(({ type }) => type === "lost"));
+    const event = events.find((event) => event.type === "lost")!;
+    assert.equal(event.reason, "instance-0 was ended by SIGKILL");
+
+    await manager.stop();
+    await until(() => hasEnded(running));
+    assert.equal(running.at(-1)!.finish!.error!.kind, "unavailable");
+    await client.close();
+    assert.ok(instances.every(({ pid }) => !isRunning(pid)));
+    assert.deepEqual(socketsIn(directory), ["instance-0.sock"], "only the killed one left its own");
+  }));
+
+Deno.test("processes: what an instance cannot do reaches the parent as one message", () =>
+  withManager({ numGpuBlocksOverride: 0 }, async ({ manager }) => {
+    const error = await rejection(manager.startInstances());
+    assert.ok(error instanceof UsageError);
+    assert.match(
+      error.message,
+      /^instance-\d could not start: --num-gpu-blocks-override is 0, expected 1 or more$/,
+    );
+  }));
+
+Deno.test("processes: a program that cannot be started is an error, not a wait", async () => {
+  const launcher = new ProcessLauncher({
+    hostShare: 1,
+    engineArgv: [],
+    command: ["/nonexistent/llumnix"],
+  });
+  await assert.rejects(
+    launcher.launch({ instanceId: "instance-0", managerAddress: "inproc:manager" }),
+  );
+});
+
+Deno.test("processes: instances of a parent that was killed end and clean up", async () => {
+  const parent = new Deno.Command(command[0], {
+    args: [...command.slice(1), "serve"],
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  let text = "";
+  for await (const chunk of parent.stdout.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (text.includes("\n")) break;
+  }
+  const { directory, pids } = JSON.parse(text) as { directory: string; pids: number[] };
+  assert.equal(pids.filter(isRunning).length, 2);
+  parent.kill("SIGKILL");
+  await parent.status;
+  await until(() => !pids.some(isRunning));
+  assert.throws(() => Deno.statSync(directory), Deno.errors.NotFound);
+});
