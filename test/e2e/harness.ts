@@ -51,7 +51,7 @@ export class Program implements AsyncDisposable {
       args: [...leading, ...args],
       cwd: this.directory,
       clearEnv: true,
-      env: { ...(fromSource ? sourceEnvironment() : {}), ...options.env },
+      env: { ...(fromSource && !options.command ? sourceEnvironment() : {}), ...options.env },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

@@ -1,0 +1,134 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { freePort, runProgram, type Server, startServer } from "./harness.ts";
+
+const greedy = { prompt: "hello", max_tokens: 24, temperature: 0, ignore_eos: true };
+
+interface Completion {
+  readonly choices: readonly { readonly text: string; readonly finish_reason: string | null }[];
+  readonly usage: { readonly completion_tokens: number };
+}
+
+function post(server: Server, path: string, body: unknown): Promise<Response> {
+  return fetch(server.url + path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+}
+
+async function complete(server: Server, body: unknown): Promise<Completion> {
+  const response = await post(server, "/v1/completions", body);
+  const text = await response.text();
+  assert.equal(response.status, 200, text);
+  return JSON.parse(text);
+}
+
+/** Data of the events of a stream, as they come. */
+async function* events(response: Response): AsyncGenerator<string> {
+  let rest = "";
+  for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
+  }
+}
+
+/** Reads a streamed completion to its end, telling of each event. */
+async function readStream(response: Response, onEvent = () => {}) {
+  assert.equal(response.status, 200);
+  let text = "", finishReason: string | null = null, last = "";
+  for await (const event of events(response)) {
+    onEvent();
+    last = event;
+    if (event === "[DONE]") continue;
+    const [choice] = (JSON.parse(event) as Completion).choices;
+    text += choice?.text ?? "";
+    finishReason = choice?.finish_reason ?? finishReason;
+  }
+  return { text, finishReason, last };
+}
+
+Deno.test("serve without arguments answers with the built-in model", async () => {
+  await using server = await startServer();
+  const models = await (await fetch(`${server.url}/v1/models`)).json();
+  assert.equal(models.data.length, 1);
+
+  const whole = await complete(server, greedy);
+  assert.equal(whole.usage.completion_tokens, greedy.max_tokens);
+  assert.equal(whole.choices[0].finish_reason, "length");
+  const streamed = await readStream(
+    await post(server, "/v1/completions", { ...greedy, stream: true }),
+  );
+  assert.deepEqual(streamed, {
+    text: whole.choices[0].text,
+    finishReason: "length",
+    last: "[DONE]",
+  });
+
+  const chat = await post(server, "/v1/chat/completions", {
+    messages: [{ role: "user", content: "hello" }],
+    max_tokens: 4,
+  });
+  assert.equal(chat.status, 200, await chat.clone().text());
+  assert.equal((await chat.json()).choices[0].message.role, "assistant");
+
+  const generated = await (await post(server, "/generate", greedy)).json();
+  assert.deepEqual(generated.text, [greedy.prompt + whole.choices[0].text]);
+
+  const { code, signal } = await server.program.stop();
+  assert.deepEqual([code, signal], [0, null]);
+  assert.match(Deno.readTextFileSync(join(server.program.directory, "server.log")), / ready /);
+});
+
+Deno.test("two instances are processes of their own and answer alike", async () => {
+  await using server = await startServer(["--initial-instances", "2"]);
+  if (Deno.build.os === "linux") assert.equal(server.program.processes().length, 3);
+  const answers = await Promise.all([1, 2, 3, 4].map(() => complete(server, greedy)));
+  assert.equal(new Set(answers.map(({ choices }) => choices[0].text)).size, 1);
+  assert.equal((await server.program.stop()).code, 0);
+  for (const name of ["instance-0", "instance-1"]) {
+    assert.match(server.program.stderr, new RegExp(`dispatched .* ${name}`));
+  }
+});
+
+Deno.test("SIGTERM lets a running request finish, and takes no new one", async () => {
+  await using server = await startServer();
+  const body = { ...greedy, max_tokens: 400, stream: true };
+  let signalled = false;
+  const { finishReason, last } = await readStream(
+    await post(server, "/v1/completions", body),
+    () => {
+      if (!signalled) server.program.signal("SIGTERM");
+      signalled = true;
+    },
+  );
+  assert.deepEqual([finishReason, last], ["length", "[DONE]"]);
+  assert.equal((await server.program.end()).code, 0);
+  await assert.rejects(fetch(server.url));
+});
+
+Deno.test("instances do not outlive a server that is killed", async () => {
+  await using server = await startServer(["--initial-instances", "2"]);
+  server.program.signal("SIGKILL");
+  // The harness fails when one of them is still there some seconds later.
+});
+
+Deno.test("an unwritable HOME and an unwritable log file do not matter", async () => {
+  await using server = await startServer(["--log-filename", "/dev/null/server.log"], {
+    env: { HOME: "/dev/null/home" },
+  });
+  await complete(server, greedy);
+  assert.equal((await server.program.stop()).code, 0);
+  const warnings = server.program.stderr.match(/cannot write the log file/g);
+  assert.equal(warnings?.length, 1);
+});
+
+Deno.test("a port in use is told in one message", async () => {
+  const port = freePort();
+  using _listener = Deno.listen({ hostname: "127.0.0.1", port });
+  const { code, stderr } = await runProgram(["serve", "--host", "127.0.0.1", "--port", `${port}`]);
+  assert.notEqual(code, 0);
+  assert.match(stderr, new RegExp(`error: .*${port}`));
+  assert.doesNotMatch(stderr, /^\s+at /m);
+});
