@@ -19,18 +19,18 @@ export class Admission {
    * @throws {UnavailableError} after `close`
    */
   enter(count: number): void {
-    if (this.#closed) throw new UnavailableError("the server is stopping; retry on another");
+    if (this.#closed) throw new UnavailableError("The server is stopping. Retry on another.");
     if (count > this.maxRequests) {
       throw new RequestError(
-        `a batch of ${count} prompts was sent; at most ${this.maxRequests} can be in work at ` +
-          "once: send smaller batches or raise --max-queued-requests",
+        `The batch has ${count} prompts; at most ${this.maxRequests} requests can be in the service ` +
+          "(--max-queued-requests). Send smaller batches.",
         "prompt",
       );
     }
     if (this.#inWork + count > this.maxRequests) {
       throw new OverloadedError(
-        `${this.#inWork} requests are in work and at most ${this.maxRequests} may be; ` +
-          "retry later or raise --max-queued-requests",
+        `The service is full: ${this.#inWork} of at most ${this.maxRequests} requests are in it ` +
+          "(--max-queued-requests). Retry later.",
       );
     }
     this.#inWork += count;

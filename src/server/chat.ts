@@ -17,15 +17,15 @@ import { newTextRequestId } from "./request_ids.ts";
 import { samplingFields, streamOptionsField, toSampling, toTextParams } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { usage } from "./usage.ts";
-import { validate } from "./validation.ts";
+import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 const schema = z.object({
   ...samplingFields,
-  max_completion_tokens: z.int().min(1).nullish(),
-  logprobs: z.boolean().nullish(),
-  top_logprobs: z.int().min(0).nullish(),
-  echo: z.boolean().nullish(),
-  add_generation_prompt: z.boolean().nullish(),
+  max_completion_tokens: anInteger.nullish(),
+  logprobs: trueOrFalse.nullish(),
+  top_logprobs: anInteger.nullish(),
+  echo: trueOrFalse.nullish(),
+  add_generation_prompt: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
 
@@ -53,18 +53,13 @@ export async function chatCompletions(exchange: Exchange, context: ServerContext
 }
 
 function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext): ChatTask {
-  const { service, options } = context;
-  const model = servedName(body.model, service.model);
+  const model = servedName(body.model, context.service.model);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
   const messages = parseMessages(body.messages);
-  if (!service.model.hasTokenizer || !service.model.hasChatTemplate) {
-    const lacks = service.model.hasTokenizer ? "chat template" : "tokenizer";
-    throw new RequestError(`the model has no ${lacks}; use /v1/completions`, "messages");
-  }
   checkStreamOptions(fields);
   if (typeof fields.top_logprobs === "number" && !fields.logprobs) {
-    throw new RequestError('"top_logprobs" needs "logprobs": true', "top_logprobs");
+    throw new RequestError('top_logprobs needs "logprobs": true.', "top_logprobs");
   }
   const output = fields.logprobs ? fields.top_logprobs ?? 0 : null;
   const prompt = fields.prompt_logprobs ?? null;
@@ -77,8 +72,9 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
     request: {
       requestId: newTextRequestId(id),
       prompt: { messages, addGenerationPrompt },
-      sampling: toSampling(fields, maxTokens, { output, prompt }, options.maxLogprobs),
+      sampling: toSampling(fields, maxTokens, { output, prompt }),
       text: toTextParams(fields),
+      refuseOverlong: true,
     },
     stream: fields.stream ?? false,
     includeUsage: fields.stream_options?.include_usage ?? false,

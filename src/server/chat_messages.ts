@@ -7,7 +7,7 @@ import { show } from "./validation.ts";
 export function parseMessages(value: unknown): ChatMessage[] {
   if (!Array.isArray(value) || value.length === 0) {
     throw new RequestError(
-      `"messages" must be a non-empty array of messages, not ${show(value)}`,
+      `messages must be a non-empty array of messages, got ${show(value)}.`,
       "messages",
     );
   }
@@ -16,19 +16,19 @@ export function parseMessages(value: unknown): ChatMessage[] {
 
 function parseMessage(value: unknown, name: string): ChatMessage {
   const wrong = (field: string, message: string) =>
-    new RequestError(`"${name}${field}" ${message}`, name + field);
+    new RequestError(`${name}${field} ${message}.`, name + field);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw wrong("", `must be an object with "role" and "content", not ${show(value)}`);
+    throw wrong("", `must be an object with "role" and "content", got ${show(value)}`);
   }
   const { role, content, name: speaker, tool_calls: toolCalls } = value as Record<string, unknown>;
   if (typeof role !== "string" || role === "") {
-    throw wrong(".role", `must be a string such as "user", not ${show(role)}`);
+    throw wrong(".role", `must be a string such as "user", got ${show(role)}`);
   }
   if (Array.isArray(toolCalls) && toolCalls.length > 0) {
     throw wrong(".tool_calls", "is not supported; leave tool calls out");
   }
   if (speaker !== undefined && speaker !== null && typeof speaker !== "string") {
-    throw wrong(".name", `must be a string, not ${show(speaker)}`);
+    throw wrong(".name", `must be a string, got ${show(speaker)}`);
   }
   const text = parseContent(content, (suffix, message) => wrong(`.content${suffix}`, message));
   return typeof speaker === "string"
@@ -43,7 +43,7 @@ function parseContent(
 ): string {
   const text = Array.isArray(content) ? content.map(partText).join("\n") : content;
   if (typeof text !== "string") {
-    throw wrong("", `must be a string or an array of text parts, not ${show(content)}`);
+    throw wrong("", `must be a string or an array of text parts, got ${show(content)}`);
   }
   if (!text.isWellFormed()) {
     throw wrong("", "has half of a surrogate pair, which is no character; send Unicode text");

@@ -2,13 +2,14 @@
 import { STATUS_CODE } from "@std/http/status";
 import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
-import type { TextOutput, TextRequest } from "../frontend/service.ts";
+import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
+import { codePoints } from "../frontend/token_logprobs.ts";
 import { type CollectedOutput, collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { type JsonObject, readJsonObject } from "./json_body.ts";
-import { completionLogprobs, promptLogprobs } from "./logprobs.ts";
+import { completionLogprobs, echoedTokens, promptLogprobs } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
@@ -16,13 +17,12 @@ import { newTextRequestId } from "./request_ids.ts";
 import { samplingFields, streamOptionsField, toSampling, toTextParams } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { usage } from "./usage.ts";
-import { validate } from "./validation.ts";
+import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 const schema = z.object({
   ...samplingFields,
-  max_tokens: z.int().min(0).nullish(),
-  logprobs: z.int().min(0).nullish(),
-  echo: z.boolean().nullish(),
+  logprobs: anInteger.nullish(),
+  echo: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
 
@@ -55,22 +55,24 @@ export async function completions(exchange: Exchange, context: ServerContext): P
 }
 
 function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext): CompletionTask {
-  const { service, options } = context;
+  const { service } = context;
   const model = servedName(body.model, service.model);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, service.model, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   const echo = fields.echo ?? false;
   const maxTokens = fields.max_tokens ?? 16;
   const promptOnly = maxTokens === 0;
   if (promptOnly && !echo) {
-    throw new RequestError('"max_tokens" must be at least 1, not 0 (0 needs "echo")', "max_tokens");
+    throw new RequestError(
+      'max_tokens must be at least 1, got 0; 0 needs "echo": true.',
+      "max_tokens",
+    );
   }
   checkStreamOptions(fields);
   const output = fields.logprobs ?? null;
   const prompt = fields.prompt_logprobs ?? (echo ? output : null);
-  const limit = Math.max(maxTokens, 1);
-  const sampling = toSampling(fields, limit, { output, prompt }, options.maxLogprobs);
+  const sampling = toSampling(fields, promptOnly ? 1 : maxTokens, { output, prompt });
   const text = toTextParams(fields);
   const id = `cmpl-${exchange.requestId}`;
   return {
@@ -79,6 +81,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
       prompt,
       sampling,
       text,
+      refuseOverlong: true,
     })),
     stream: fields.stream ?? false,
     includeUsage: fields.stream_options?.include_usage ?? false,
@@ -96,11 +99,14 @@ export function checkStreamOptions(
   fields: { stream?: boolean | null; stream_options?: unknown; prompt_logprobs?: number | null },
 ): void {
   if (fields.stream && typeof fields.prompt_logprobs === "number") {
-    throw new RequestError('"prompt_logprobs" cannot be streamed', "prompt_logprobs");
+    throw new RequestError(
+      'prompt_logprobs cannot be streamed; leave out "stream".',
+      "prompt_logprobs",
+    );
   }
   if (!fields.stream && fields.stream_options) {
     throw new RequestError(
-      '"stream_options" is allowed with "stream": true only',
+      'stream_options needs "stream": true.',
       "stream_options",
     );
   }
@@ -124,7 +130,7 @@ function choice(generation: Generation, task: CompletionTask, all: CollectedOutp
   return {
     index,
     text: echoed + output.text,
-    logprobs: task.withLogprobs ? logprobsOf(task, output, echoed) : null,
+    logprobs: task.withLogprobs ? logprobsOf(generation.handles[index], task, output) : null,
     finish_reason: output.finish.reason,
     stop_reason: output.finish.stopReason,
     ...(task.withPromptLogprobs
@@ -141,12 +147,13 @@ function nothingAfter(output: CollectedOutput): CollectedOutput {
 }
 
 function logprobsOf(
+  handle: TextHandle,
   task: CompletionTask,
   output: Pick<TextOutput, "logprobs"> & { promptLogprobs?: TextOutput["promptLogprobs"] | null },
-  echoed: string,
 ) {
-  const prompt = task.echo ? output.promptLogprobs ?? [] : [];
-  return completionLogprobs(output.logprobs ?? [], echoed.length, prompt, echoed);
+  const prompt = task.echo ? echoedTokens(handle, output.promptLogprobs ?? []) : [];
+  const offset = task.echo ? codePoints(handle.promptText) : 0;
+  return completionLogprobs(prompt, output.logprobs ?? [], offset);
 }
 
 function streamCompletion(
@@ -187,9 +194,9 @@ function streamCompletion(
 
   function fullChunk(index: number, all: TextOutput, isFirst: boolean): string {
     const output = task.promptOnly ? { ...all, text: "", tokenIds: [], logprobs: [] } : all;
-    const promptText = task.echo ? generation.handles[index].promptText : "";
-    const text = (isFirst ? promptText : "") + output.text;
-    const logprobs = task.withLogprobs ? logprobsOf(task, output, promptText) : null;
+    const handle = generation.handles[index];
+    const text = (isFirst && task.echo ? handle.promptText : "") + output.text;
+    const logprobs = task.withLogprobs ? logprobsOf(handle, task, output) : null;
     const reason = output.finish?.reason ?? null;
     const tokenIds = task.withTokenIds ? `,"token_ids":${JSON.stringify(output.tokenIds)}` : "";
     return `${JSON.stringify(text)},"logprobs":${JSON.stringify(logprobs)}` +

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
+import { OverloadedError } from "../core/errors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { type FlushQueue, StreamWriter } from "./stream_writer.ts";
 
@@ -21,6 +22,31 @@ export interface ConnectionLimits {
   readonly maxConnections: number;
   /** Streamed bytes that a client may leave unread before it is disconnected. */
   readonly maxUnreadBytes: number;
+  /** Request bodies of all connections together, while they arrive. */
+  readonly maxIncomingBytes: number;
+}
+
+/** Bytes that several users may hold together. */
+export class ByteBudget {
+  #used = 0;
+  constructor(readonly maxBytes: number) {}
+
+  /** False, and nothing taken, when they are not there. */
+  take(bytes: number): boolean {
+    if (this.#used + bytes > this.maxBytes) return false;
+    this.#used += bytes;
+    return true;
+  }
+
+  give(bytes: number): void {
+    this.#used -= bytes;
+  }
+}
+
+/** What the exchanges of a server share. */
+export interface SharedByExchanges {
+  readonly queue: FlushQueue;
+  readonly incoming: ByteBudget;
 }
 
 const encoder = new TextEncoder();
@@ -41,7 +67,7 @@ export class Exchange {
   constructor(
     readonly request: IncomingMessage,
     readonly response: ServerResponse,
-    readonly queue: FlushQueue,
+    readonly shared: SharedByExchanges,
     readonly limits: ConnectionLimits,
   ) {
     this.method = request.method ?? "GET";
@@ -87,33 +113,47 @@ export class Exchange {
   /**
    * The request's body.
    * @throws {HttpError} 413 when it is larger than `maxBytes`, declared or not
+   * @throws {OverloadedError} the bodies of all requests together are too large
    * @throws {ClientLeftError}
    */
-  readBody(maxBytes: number): Promise<Uint8Array> {
-    const tooLarge = () =>
-      new HttpError(
-        STATUS_CODE.ContentTooLarge,
-        `the request body is larger than ${maxBytes} bytes; send less or raise --max-body-bytes`,
-      );
+  async readBody(maxBytes: number): Promise<Uint8Array> {
+    const chunks: Uint8Array[] = [];
+    let bytes = 0;
+    const take = (chunk: Uint8Array) => {
+      if (bytes + chunk.byteLength > maxBytes) throw bodyTooLarge(maxBytes);
+      if (!this.shared.incoming.take(chunk.byteLength)) {
+        throw new OverloadedError("Too many large requests are arriving. Retry later.");
+      }
+      bytes += chunk.byteLength;
+      chunks.push(chunk);
+    };
+    try {
+      if (Number(this.header("content-length") ?? 0) > maxBytes) throw bodyTooLarge(maxBytes);
+      await this.#receive(take);
+      return concat(chunks, bytes);
+    } catch (error) {
+      // What still comes is read and dropped until `requestTimeoutMs`, so that the client gets to
+      // read the answer instead of a reset connection.
+      this.request.resume();
+      throw error;
+    } finally {
+      this.shared.incoming.give(bytes);
+    }
+  }
+
+  /** Hands the body's chunks to `take` until it throws. */
+  #receive(take: (chunk: Uint8Array) => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      if (Number(this.header("content-length") ?? 0) > maxBytes) return reject(tooLarge());
-      const chunks: Uint8Array[] = [];
-      let bytes = 0;
       const onData = (chunk: Uint8Array) => {
-        bytes += chunk.byteLength;
-        if (bytes <= maxBytes) {
-          chunks.push(chunk);
-          return;
+        try {
+          take(chunk);
+        } catch (error) {
+          this.request.off("data", onData);
+          reject(error);
         }
-        // What still comes is read and dropped until `requestTimeoutMs`, so that the client gets
-        // to read the answer instead of a reset connection.
-        chunks.length = 0;
-        this.request.off("data", onData);
-        this.request.resume();
-        reject(tooLarge());
       };
       this.request.on("data", onData);
-      this.request.on("end", () => resolve(concat(chunks, bytes)));
+      this.request.on("end", () => resolve());
       this.request.on("close", () => {
         if (!this.request.complete) reject(new ClientLeftError());
       });
@@ -162,7 +202,7 @@ export class Exchange {
     });
     this.response.flushHeaders();
     this.response.on("prefinish", () => this.#destroyUnlessDrained());
-    return new StreamWriter(this.response, this.queue, this.limits.maxUnreadBytes);
+    return new StreamWriter(this.response, this.shared.queue, this.limits.maxUnreadBytes);
   }
 
   #destroyUnlessDrained(): void {
@@ -174,6 +214,13 @@ export class Exchange {
 /** 32 random hexadecimal digits, as vLLM's request ids. */
 export function randomId(): string {
   return crypto.randomUUID().replaceAll("-", "");
+}
+
+function bodyTooLarge(maxBytes: number): HttpError {
+  return new HttpError(
+    STATUS_CODE.ContentTooLarge,
+    `The request body is larger than ${maxBytes} bytes (--max-body-bytes). Send less.`,
+  );
 }
 
 function concat(chunks: readonly Uint8Array[], bytes: number): Uint8Array {

@@ -1,6 +1,7 @@
 /** `/generate` and `/generate_benchmark`: the API of vLLM's plain server and of Llumnix. */
 import { STATUS_CODE } from "@std/http/status";
 import { z } from "zod";
+import { realClock } from "../core/clock.ts";
 import { RequestError } from "../core/errors.ts";
 import type { TextRequest } from "../frontend/service.ts";
 import { collectOutput } from "./collected_output.ts";
@@ -13,13 +14,13 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import { samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
-import { validate } from "./validation.ts";
+import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-// Log probabilities are checked as vLLM does and have no place in the answer.
+// Log probabilities have no place in the answer.
 const schema = z.object({
   ...samplingFields,
-  logprobs: z.int().min(0).nullish(),
-  detokenize: z.boolean().nullish(),
+  logprobs: anInteger.nullish(),
+  detokenize: trueOrFalse.nullish(),
 });
 
 /** Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. */
@@ -55,19 +56,16 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
 /** Answers with when each token came; never streams. */
 export async function generateBenchmark(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request } = await readRequest(exchange, context);
-  let lastMs = performance.now();
-  const generation = await Generation.start(context, exchange, [request]);
+  let lastMs = realClock.nowMs();
+  const generation = await Generation.start(context, exchange, [{ ...request, timestamps: true }]);
   let text = "";
   const latencies: [unixSeconds: number, ms: number][] = [];
   await generation.run((_index, output) => {
     text += output.text;
-    const nowMs = performance.now();
-    const unixSeconds = Date.now() / 1000;
-    // Tokens that come together share a moment: the later ones took no time.
-    output.tokenIds.forEach((_, index) =>
-      latencies.push([unixSeconds, index === 0 ? nowMs - lastMs : 0])
-    );
-    if (output.tokenIds.length > 0) lastMs = nowMs;
+    for (const timeMs of output.timesMs ?? []) {
+      latencies.push([timeMs / 1000, timeMs - lastMs]);
+      lastMs = timeMs;
+    }
   });
   exchange.sendJson(STATUS_CODE.OK, {
     request_id: request.requestId,
@@ -85,15 +83,15 @@ async function readRequest(
   const body = await readJsonObject(exchange, options.maxBodyBytes);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, service.model, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   if (prompts.length !== 1) {
     throw new RequestError(
-      '"prompt" is a batch; this route takes one, /v1/completions many',
+      "prompt is a batch, but this route takes one prompt; use /v1/completions.",
       "prompt",
     );
   }
   const none = { output: null, prompt: null };
-  const sampling = toSampling(fields, fields.max_tokens ?? 16, none, options.maxLogprobs);
+  const sampling = toSampling(fields, fields.max_tokens ?? 16, none);
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const request = {
     requestId: newTextRequestId(exchange.requestId),

@@ -82,7 +82,7 @@ export class Generation {
     if (this.#over || this.#finished[index]) return;
     if (output.finish?.reason === "error") {
       this.#finished[index] = true;
-      const message = output.finish.message ?? "the request failed in the engine";
+      const message = output.finish.message ?? "The request failed in its instance.";
       return this.fail(new LlumnixError("internal", message));
     }
     if (this.#sink === null) this.#early.push([index, output]);
@@ -115,5 +115,5 @@ function logRequest({ options, log }: ServerContext, { requestId, prompt, sampli
     : "tokenIds" in prompt
     ? `[${prompt.tokenIds.slice(0, length).join(", ")}]`
     : JSON.stringify(prompt.messages).slice(0, length);
-  log.info(`received request ${requestId}: prompt ${shown}, sampling ${JSON.stringify(sampling)}`);
+  log.info("received request", { id: requestId, prompt: shown, sampling });
 }

@@ -19,12 +19,12 @@ export async function readJsonObject(exchange: Exchange, maxBytes: number): Prom
   if (contentType !== null && !/^application\/(json|[\w.-]+\+json)\s*(;|$)/i.test(contentType)) {
     throw new HttpError(
       STATUS_CODE.UnsupportedMediaType,
-      `Content-Type is "${contentType}"; send the request as "application/json"`,
+      `Content-Type is "${contentType.slice(0, 100)}"; send the request as "application/json".`,
     );
   }
   const value = parseJson(decodeUtf8(await exchange.readBody(maxBytes)));
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw new RequestError('the request body must be a JSON object such as {"prompt": "..."}');
+    throw new RequestError('The request body must be a JSON object such as {"prompt": "..."}.');
   }
   return value as JsonObject;
 }
@@ -34,19 +34,19 @@ function decodeUtf8(bytes: Uint8Array): string {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     throw new RequestError(
-      "the request body is not valid UTF-8; binary data in a prompt must be sent as token ids",
+      "The request body is not valid UTF-8. Send JSON in UTF-8; tokens that are no text, as ids.",
     );
   }
 }
 
 function parseJson(text: string): unknown {
-  if (text.trim() === "") throw new RequestError("the request body is empty; send a JSON object");
+  if (text.trim() === "") throw new RequestError("The request body is empty. Send a JSON object.");
   try {
     return JSON.parse(text);
   } catch (error) {
     const { message } = error as Error;
     const where = /at position \d+/.test(message) ? "" : ` (at position ${errorPosition(text)})`;
-    throw new RequestError(`the request body is not valid JSON: ${message}${where}`);
+    throw new RequestError(`The request body is not valid JSON: ${message}${where}.`);
   }
 }
 

@@ -1,5 +1,5 @@
 /** Log probabilities in the forms of OpenAI's two APIs and of vLLM's `prompt_logprobs`. */
-import type { TextLogprob } from "../frontend/service.ts";
+import type { TextHandle, TextLogprob } from "../frontend/service.ts";
 
 /** OpenAI's number for "very unlikely": JSON has no -Infinity. */
 const LOWEST_LOGPROB = -9999;
@@ -16,38 +16,49 @@ export interface CompletionLogprobs {
   readonly top_logprobs: (Record<string, number> | null)[];
 }
 
+/** A token of a completion; the first token of a prompt has no log probability. */
+type ScoredToken = TextLogprob | Pick<TextLogprob, "token" | "textOffset">;
+
 /**
- * @param offset characters of the completion before the output, i.e. of an echoed prompt
- * @param prompt log probabilities of an echoed prompt; the first token has none
+ * @param prompt tokens of an echoed prompt
+ * @param outputOffset characters of the completion before the output
  */
 export function completionLogprobs(
-  output: readonly TextLogprob[],
-  offset: number,
-  prompt: readonly (TextLogprob | null)[] = [],
-  promptText = "",
+  prompt: readonly ScoredToken[],
+  output: readonly ScoredToken[],
+  outputOffset: number,
 ): CompletionLogprobs {
-  const result: CompletionLogprobs = {
-    text_offset: [],
-    token_logprobs: [],
-    tokens: [],
-    top_logprobs: [],
+  const all = [...prompt, ...output];
+  const offsets = [
+    ...prompt.map((entry) => entry.textOffset),
+    ...output.map((entry) => outputOffset + entry.textOffset),
+  ];
+  return {
+    text_offset: offsets,
+    token_logprobs: all.map((entry) => "logprob" in entry ? finite(entry.logprob) : null),
+    tokens: all.map((entry) => entry.token),
+    top_logprobs: all.map((entry) => "logprob" in entry ? topLogprobs(entry) : null),
   };
-  const append = (entry: TextLogprob, base: number) => {
-    result.text_offset.push(base + entry.textOffset);
-    result.token_logprobs.push(finite(entry.logprob));
-    result.tokens.push(entry.token);
-    result.top_logprobs.push(topLogprobs(entry));
-  };
-  prompt.forEach((entry, index) => {
-    if (entry !== null) return append(entry, 0);
-    const end = prompt[index + 1]?.textOffset ?? promptText.length;
-    result.text_offset.push(0);
-    result.token_logprobs.push(null);
-    result.tokens.push(promptText.slice(0, end));
-    result.top_logprobs.push(null);
+}
+
+/**
+ * Tokens of an echoed prompt. The text of the first is what the prompt has before the second; a
+ * special token that the text lacks goes by its id.
+ */
+export function echoedTokens(
+  { promptText, promptTokenIds }: Pick<TextHandle, "promptText" | "promptTokenIds">,
+  prompt: readonly (TextLogprob | null)[],
+): ScoredToken[] {
+  const characters = [...promptText];
+  return prompt.map((entry, index) => {
+    if (entry !== null) return entry;
+    const second = prompt[index + 1] ?? { token: "", textOffset: characters.length };
+    const isInText = characters.slice(second.textOffset).join("").startsWith(second.token);
+    const token = isInText
+      ? characters.slice(0, second.textOffset).join("")
+      : `token_id:${promptTokenIds[index]}`;
+    return { token, textOffset: 0 };
   });
-  for (const entry of output) append(entry, offset);
-  return result;
 }
 
 /** By token text; the chosen token is there even if it is not among the best. */

@@ -11,12 +11,12 @@ import { show } from "./validation.ts";
 export function servedName(asked: unknown, model: ServedModel): string {
   if (asked === undefined || asked === null) return model.names[0];
   if (typeof asked !== "string") {
-    throw new RequestError(`"model" must be a string, not ${show(asked)}`, "model");
+    throw new RequestError(`model must be a string, got ${show(asked)}.`, "model");
   }
   if (model.names.includes(asked)) return asked;
   throw new HttpError(
     STATUS_CODE.NotFound,
-    `the model "${asked.slice(0, 100)}" is not served; served: ${model.names.join(", ")}`,
+    `The model "${asked.slice(0, 100)}" does not exist here; served: ${model.names.join(", ")}.`,
     { param: "model", code: "model_not_found" },
   );
 }

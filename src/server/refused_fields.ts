@@ -48,6 +48,6 @@ export function refuseUnsupportedFields(body: JsonObject): void {
   for (const [field, { accepts, reason }] of Object.entries(refusals)) {
     const value = body[field];
     if (value === undefined || value === null || accepts(value)) continue;
-    throw new RequestError(`"${field}" is ${show(value)}, but ${reason}`, field);
+    throw new RequestError(`${field} is ${show(value)}, but ${reason}.`, field);
   }
 }

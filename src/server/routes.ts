@@ -44,7 +44,7 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
     const known = routes.map(({ method, path }) => `${method} ${path}`).join(", ");
     throw new HttpError(
       STATUS_CODE.NotFound,
-      `there is no route "${exchange.path.slice(0, 100)}"; there are ${known}`,
+      `There is no route "${exchange.path.slice(0, 100)}"; there are ${known}.`,
       { code: "unknown_route" },
     );
   }
@@ -52,7 +52,7 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
   if (!allowed.includes(exchange.method)) {
     throw new HttpError(
       STATUS_CODE.MethodNotAllowed,
-      `${route.path} takes ${allowed.join(" or ")}, not ${exchange.method}`,
+      `${route.path} takes ${allowed.join(" or ")}, not ${exchange.method}.`,
       { code: "method_not_allowed", headers: { allow: allowed.join(", ") } },
     );
   }

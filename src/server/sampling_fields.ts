@@ -1,7 +1,7 @@
 /** Sampling and text parameters as OpenAI's API and vLLM 0.4.2's extensions of it write them. */
 import { z } from "zod";
-import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
+import { anInteger, aNumber, trueOrFalse } from "./validation.ts";
 
 /** Most stop strings of one request; each is compared with the output on every token. */
 const MAX_STOP_STRINGS = 16;
@@ -21,20 +21,20 @@ function isTokenList(value: unknown): value is number[] {
   return Array.isArray(value) && value.length <= MAX_STOP_TOKENS && value.every(isTokenId);
 }
 
-/** Fields that all generating routes share. Ranges are those of vLLM's `SamplingParams`. */
+/** Fields that all generating routes share: their types. The service checks the ranges. */
 export const samplingFields = {
-  max_tokens: z.int().min(1).nullish(),
-  min_tokens: z.int().min(0).nullish(),
-  temperature: z.number().min(0).nullish(),
-  top_p: z.number().gt(0).max(1).nullish(),
-  top_k: z.int().refine((value) => value === -1 || value >= 1, "-1 (all) or at least 1").nullish(),
-  min_p: z.number().min(0).max(1).nullish(),
-  presence_penalty: z.number().min(-2).max(2).nullish(),
-  frequency_penalty: z.number().min(-2).max(2).nullish(),
-  repetition_penalty: z.number().gt(0).max(2).nullish(),
-  seed: z.int().min(0).nullish(),
-  ignore_eos: z.boolean().nullish(),
-  prompt_logprobs: z.int().min(0).nullish(),
+  max_tokens: anInteger.nullish(),
+  min_tokens: anInteger.nullish(),
+  temperature: aNumber.nullish(),
+  top_p: aNumber.nullish(),
+  top_k: anInteger.nullish(),
+  min_p: aNumber.nullish(),
+  presence_penalty: aNumber.nullish(),
+  frequency_penalty: aNumber.nullish(),
+  repetition_penalty: aNumber.nullish(),
+  seed: anInteger.nullish(),
+  ignore_eos: trueOrFalse.nullish(),
+  prompt_logprobs: anInteger.nullish(),
   stop: z.custom<string | string[]>(
     isStop,
     `a non-empty string or an array of at most ${MAX_STOP_STRINGS} of them`,
@@ -43,42 +43,27 @@ export const samplingFields = {
     isTokenList,
     `an array of at most ${MAX_STOP_TOKENS} token ids (integers, 0 or more)`,
   ).nullish(),
-  include_stop_str_in_output: z.boolean().nullish(),
-  skip_special_tokens: z.boolean().nullish(),
-  spaces_between_special_tokens: z.boolean().nullish(),
-  add_special_tokens: z.boolean().nullish(),
-  stream: z.boolean().nullish(),
+  include_stop_str_in_output: trueOrFalse.nullish(),
+  skip_special_tokens: trueOrFalse.nullish(),
+  spaces_between_special_tokens: trueOrFalse.nullish(),
+  add_special_tokens: trueOrFalse.nullish(),
+  stream: trueOrFalse.nullish(),
 };
 
-export const streamOptionsField = z.object({ include_usage: z.boolean().nullish() }).nullish();
+export const streamOptionsField = z.object({ include_usage: trueOrFalse.nullish() }, "an object")
+  .nullish();
 
 type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>;
 
 /**
  * What the client asked for; fields it left out are absent.
  * @param logprobs alternatives per token, or null for no log probabilities
- * @param maxLogprobs `--max-logprobs`
  */
 export function toSampling(
   fields: SamplingFields,
   maxTokens: number | null,
   logprobs: { readonly output: number | null; readonly prompt: number | null },
-  maxLogprobs: number,
 ): RequestedSampling {
-  if (maxTokens !== null && (fields.min_tokens ?? 0) > maxTokens) {
-    throw new RequestError(
-      `"min_tokens" is ${fields.min_tokens} and must be at most "max_tokens", which is ${maxTokens}`,
-      "min_tokens",
-    );
-  }
-  for (const asked of [logprobs.output, logprobs.prompt]) {
-    if (asked === null || asked <= maxLogprobs) continue;
-    throw new RequestError(
-      `log probabilities of ${asked} tokens per position were asked for; at most ${maxLogprobs} ` +
-        "are available (--max-logprobs)",
-      "logprobs",
-    );
-  }
   return withoutNulls({
     minTokens: fields.min_tokens,
     temperature: fields.temperature,

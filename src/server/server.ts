@@ -7,18 +7,18 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
 import { Admission } from "./admission.ts";
-import type { ServerContext, ServerLog } from "./context.ts";
+import type { ServerContext } from "./context.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
-import { type ConnectionLimits, Exchange } from "./exchange.ts";
+import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { dispatch } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
-export type { ServerLog } from "./context.ts";
 
 /** Bounds in force unless {@linkcode StartServerConfig.limits} says otherwise. */
 export const defaultLimits: ConnectionLimits = {
@@ -29,6 +29,7 @@ export const defaultLimits: ConnectionLimits = {
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
+  maxIncomingBytes: 256 * 1024 * 1024,
 };
 
 /** How long clients get to read what they are told at the end of a shutdown. */
@@ -38,7 +39,7 @@ export interface StartServerConfig {
   readonly service: TextService;
   readonly options: ServerOptions;
   readonly version: string;
-  readonly log: ServerLog;
+  readonly log: Log;
   readonly limits?: Partial<ConnectionLimits>;
 }
 
@@ -69,12 +70,12 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     generations: new Set(),
   };
   const exchanges = new Set<Exchange>();
-  const queue = new FlushQueue();
+  const shared = { queue: new FlushQueue(), incoming: new ByteBudget(limits.maxIncomingBytes) };
   let stopping = false;
 
   const server = await createHttpServer(tls, limits, (request, response) => {
     if (stopping) response.setHeader("connection", "close");
-    const exchange = new Exchange(request, response, queue, limits);
+    const exchange = new Exchange(request, response, shared, limits);
     exchanges.add(exchange);
     serve(exchange, context);
     exchange.finished.then(() => {
@@ -105,8 +106,10 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       if (!stopping) stopAccepting();
       const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
       if (!await resolvesWithin(allFinished(), deadlineMs)) {
-        log.warn(`${exchanges.size} requests were still running at the deadline; ending them`);
-        endGenerations("the server is stopping and the request was not finished in time");
+        log.warn("requests are still running at the deadline; ending them", {
+          requests: exchanges.size,
+        });
+        endGenerations("The server is stopping and the request was not finished in time.");
         await resolvesWithin(allFinished(), FAREWELL_MS);
       }
       server.closeAllConnections();
@@ -114,7 +117,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     },
     closeNow() {
       if (!stopping) stopAccepting();
-      endGenerations("the server was stopped");
+      endGenerations("The server was stopped.");
       server.closeAllConnections();
     },
   };
@@ -190,7 +193,7 @@ async function serve(exchange: Exchange, context: ServerContext): Promise<void> 
     if (error instanceof ClientLeftError) return;
     if (!(error instanceof LlumnixError)) {
       const stack = error instanceof Error ? error.stack : String(error);
-      context.log.error(`request ${exchange.requestId} hit a defect: ${stack}`);
+      context.log.error("a request hit a defect", { id: exchange.requestId, stack });
     }
     exchange.sendError(error);
   }
@@ -199,8 +202,8 @@ async function serve(exchange: Exchange, context: ServerContext): Promise<void> 
 function logExchange(exchange: Exchange, { options, log }: ServerContext): void {
   if (options.disableLogRequestsServer) return;
   const { method, path, status, requestId } = exchange;
-  const tookMs = (performance.now() - exchange.startedMs).toFixed(1);
-  log.info(`${method} ${JSON.stringify(path.slice(0, 200))} ${status} ${tookMs} ms ${requestId}`);
+  const tookMs = Math.round(performance.now() - exchange.startedMs);
+  log.info("request", { method, path: path.slice(0, 200), status, tookMs, id: requestId });
 }
 
 /** Answers what is no HTTP request, or did not come in time, and closes the connection. */
@@ -210,10 +213,10 @@ function answerClientError(error: Error & { code?: string }, socket: Duplex): vo
     return;
   }
   const [status, message]: [StatusCode, string] = error.code === "HPE_HEADER_OVERFLOW"
-    ? [STATUS_CODE.RequestHeaderFieldsTooLarge, "the request's headers are too large"]
+    ? [STATUS_CODE.RequestHeaderFieldsTooLarge, "The request's headers are too large."]
     : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-    ? [STATUS_CODE.RequestTimeout, "the request did not arrive in time"]
-    : [STATUS_CODE.BadRequest, `this is not an HTTP/1.1 request (${error.message})`];
+    ? [STATUS_CODE.RequestTimeout, "The request did not arrive in time."]
+    : [STATUS_CODE.BadRequest, `This is not an HTTP/1.1 request (${error.message}).`];
   const body = JSON.stringify(toErrorReply(new HttpError(status, message)).body);
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_TEXT[status]}\r\nconnection: close\r\n` +

@@ -1,7 +1,12 @@
 /** Checks request bodies against zod schemas, with messages that name the field. */
-import type { z } from "zod";
+import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { JsonObject } from "./json_body.ts";
+
+// The message of each schema is what its field must be.
+export const aNumber = z.number("a number");
+export const anInteger = z.int("an integer");
+export const trueOrFalse = z.boolean("true or false");
 
 /**
  * The body's known fields. Unknown fields are ignored, as OpenAI's and vLLM's clients send fields
@@ -15,25 +20,7 @@ export function validate<T>(schema: z.ZodType<T>, body: JsonObject): T {
   const issue = result.error.issues[0];
   const value = valueAt(body, issue.path);
   const param = issue.path.join(".");
-  throw new RequestError(`"${param}" must be ${expected(issue)}, not ${show(value)}`, param);
-}
-
-/** What the issue's field must be. Schemas with a message of their own state just that. */
-function expected(issue: z.core.$ZodIssue): string {
-  switch (issue.code) {
-    case "invalid_type":
-      return withArticle(issue.expected === "int" ? "integer" : issue.expected);
-    case "too_small":
-      return `${issue.inclusive ? "at least" : "greater than"} ${issue.minimum}`;
-    case "too_big":
-      return `${issue.inclusive ? "at most" : "less than"} ${issue.maximum}`;
-    default:
-      return issue.message;
-  }
-}
-
-function withArticle(noun: string): string {
-  return noun === "boolean" ? "true or false" : `${/^[aeiou]/.test(noun) ? "an" : "a"} ${noun}`;
+  throw new RequestError(`${param} must be ${issue.message}, got ${show(value)}.`, param);
 }
 
 function valueAt(body: JsonObject, path: readonly PropertyKey[]): unknown {
@@ -42,12 +29,12 @@ function valueAt(body: JsonObject, path: readonly PropertyKey[]): unknown {
 
 /** A JSON value in an error message: short, whatever a client sent. */
 export function show(value: unknown): string {
-  if (value === undefined) return "missing";
+  if (value === undefined) return "nothing";
   if (value === null || typeof value === "boolean") return String(value);
   if (typeof value === "number") return String(value);
   if (typeof value === "string") {
     const head = JSON.stringify(value.slice(0, 40));
-    return `the string ${value.length > 40 ? `${head}... (${value.length} characters)` : head}`;
+    return value.length > 40 ? `${head}... (${value.length} characters)` : head;
   }
   return Array.isArray(value) ? `an array of ${value.length}` : "an object";
 }

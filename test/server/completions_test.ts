@@ -171,7 +171,7 @@ Deno.test("without a tokenizer answers carry token ids", () =>
     const { events } = parseEvents(streamed.text);
     assert.deepEqual(events.flatMap((event) => event.choices[0].token_ids), [0, 1, 2]);
     const refused = await post("/v1/completions", { prompt: "text" });
-    assert.match(refused.json.error.message, /has no tokenizer.*send token ids/);
+    assert.match(refused.json.error.message, /no tokenizer/);
   }));
 
 Deno.test("the openai client completes, streams and lists models", () =>
@@ -205,7 +205,7 @@ Deno.test("the openai client completes, streams and lists models", () =>
       (error) =>
         error instanceof OpenAI.NotFoundError && error.code === "model_not_found" &&
         error.param === "model" &&
-        error.message === '404 the model "gpt-9" is not served; served: fake, org/alias',
+        error.message === '404 The model "gpt-9" does not exist here; served: fake, org/alias.',
     );
 
     service.generate = (_request, emit) => {

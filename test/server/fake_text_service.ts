@@ -1,5 +1,7 @@
 /** A {@linkcode TextService} without a model, for tests of the routes. */
 import { setImmediate } from "node:timers";
+import { RequestError } from "../../src/core/errors.ts";
+import { checkTokenIds, resolveSampling } from "../../src/frontend/sampling_rules.ts";
 import type {
   ServedModel,
   TextHandle,
@@ -43,6 +45,7 @@ export class FakeTextService implements TextService {
   async submit(request: TextRequest, sink: Emit): Promise<TextHandle> {
     this.requests.push(request);
     await this.admit(request);
+    this.#check(request);
     let aborted = false;
     setImmediate(() => {
       if (!aborted) this.generate(request, (output) => aborted || sink(output));
@@ -56,6 +59,25 @@ export class FakeTextService implements TextService {
         this.aborted.push(request.requestId);
       },
     };
+  }
+
+  /** The rules of the real service. */
+  #check(request: TextRequest): void {
+    const { maxModelLen, vocabSize, hasTokenizer } = this.model;
+    const isTokens = "tokenIds" in request.prompt;
+    if (!isTokens && !hasTokenizer) throw new RequestError("There is no tokenizer.", "prompt");
+    const ids = "tokenIds" in request.prompt ? request.prompt.tokenIds : tokenize(textOf(request));
+    if (isTokens) checkTokenIds(ids, vocabSize, "prompt");
+    resolveSampling(request.sampling, {
+      promptTokens: ids.length,
+      maxModelLen,
+      vocabSize,
+      maxLogprobs: 5,
+      eosTokenIds: [],
+      defaultSampling: {},
+      refuseOverlong: request.refuseOverlong ?? false,
+      nextSeed: () => 0,
+    });
   }
 }
 
@@ -78,6 +100,7 @@ export function speak(pieces: readonly string[]): FakeTextService["generate"] {
       emit({
         text: piece,
         tokenIds: [index],
+        ...(request.timestamps ? { timesMs: [1_700_000_000_000 + index] } : {}),
         ...(wanted ? { logprobs: [logprob(piece, offset, logprobs)] } : {}),
         ...(index === 0 && typeof promptLogprobs === "number"
           ? { promptLogprobs: promptLogprobsOf(textOf(request), promptLogprobs) }

@@ -1,11 +1,7 @@
 /** Runs a server over a fake service for the length of a test. */
+import type { Log } from "../../src/core/log.ts";
 import type { ServerOptions } from "../../src/core/options.ts";
-import {
-  type ConnectionLimits,
-  type RunningServer,
-  type ServerLog,
-  startServer,
-} from "../../src/server/server.ts";
+import { type ConnectionLimits, type RunningServer, startServer } from "../../src/server/server.ts";
 import { FakeTextService } from "./fake_text_service.ts";
 
 export const testOptions: ServerOptions = {
@@ -53,13 +49,14 @@ export async function withServer(
 ): Promise<void> {
   const service = new FakeTextService();
   const log: string[] = [];
-  const append = (message: string) => log.push(message);
-  const serverLog: ServerLog = { info: append, warn: append, error: append };
+  const append: Log["info"] = (message, fields) => {
+    log.push(`${message} ${JSON.stringify(typeof fields === "function" ? fields() : fields)}`);
+  };
   const server = await startServer({
     service,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
-    log: serverLog,
+    log: { debug: append, info: append, warn: append, error: append },
     limits: config.limits,
   });
   const { url } = server;

@@ -1,0 +1,217 @@
+/** Clients that leave, stop reading, or never finish asking. */
+import assert from "node:assert/strict";
+import { setImmediate } from "node:timers";
+import { speak } from "./fake_text_service.ts";
+import { type Harness, until, withServer } from "./harness.ts";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** A connection on which `text` was sent. */
+async function connect({ server }: Harness, text: string): Promise<Deno.TcpConn> {
+  const connection = await Deno.connect(server.address);
+  await connection.write(encoder.encode(text));
+  return connection;
+}
+
+function request(path: string, body: unknown): string {
+  const json = JSON.stringify(body);
+  return `POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n` +
+    `Content-Length: ${json.length}\r\n\r\n${json}`;
+}
+
+/** What the server sends until it closes. */
+async function readAll(connection: Deno.TcpConn): Promise<string> {
+  let text = "";
+  const buffer = new Uint8Array(65536);
+  for (;;) {
+    const bytes = await connection.read(buffer).catch(() => null);
+    if (bytes === null) break;
+    text += decoder.decode(buffer.subarray(0, bytes), { stream: true });
+  }
+  connection.close();
+  return text;
+}
+
+/** Reads until `text` has come. */
+async function readUntil(connection: Deno.TcpConn, text: string): Promise<void> {
+  const buffer = new Uint8Array(65536);
+  for (let seen = ""; !seen.includes(text);) {
+    const bytes = await connection.read(buffer);
+    assert.notEqual(bytes, null, `closed before ${text}`);
+    seen += decoder.decode(buffer.subarray(0, bytes!));
+  }
+}
+
+/** One piece at once, then nothing. */
+const beginAndHang: Harness["service"]["generate"] = (_request, emit) =>
+  emit({ text: "begun", tokenIds: [1] });
+
+Deno.test("a client that leaves before the answer aborts its prompts once each", () =>
+  withServer({}, async (harness) => {
+    const { service } = harness;
+    service.generate = beginAndHang;
+    const body = { prompt: ["a", "b"] };
+    const connection = await connect(harness, request("/v1/completions", body));
+    await until(() => service.requests.length === 2);
+    connection.close();
+    await until(() => service.aborted.length > 0);
+    assert.deepEqual(service.aborted, service.requests.map((it) => it.requestId));
+  }));
+
+Deno.test("a client that leaves while its request is being queued aborts it then", () =>
+  withServer({}, async (harness) => {
+    const { service } = harness;
+    const gate = Promise.withResolvers<void>();
+    service.admit = () => gate.promise;
+    const connection = await connect(harness, request("/generate", { prompt: "a" }));
+    await until(() => service.requests.length === 1);
+    connection.close();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal(service.aborted.length, 0);
+    gate.resolve();
+    await until(() => service.aborted.length === 1);
+  }));
+
+Deno.test("a client that leaves in mid-stream aborts once and is logged as 499", () =>
+  withServer({ options: { disableLogRequestsServer: false } }, async (harness) => {
+    const { service, log } = harness;
+    service.generate = beginAndHang;
+    const body = { prompt: "a", stream: true };
+    const connection = await connect(harness, request("/v1/completions", body));
+    await readUntil(connection, "begun");
+    connection.close();
+    await until(() => log.length === 1);
+    assert.deepEqual(service.aborted, [service.requests[0].requestId]);
+    assert.match(log[0], /"status":499/);
+  }));
+
+Deno.test("a client that half-closes its connection has left", () =>
+  withServer({}, async (harness) => {
+    const { service } = harness;
+    service.generate = beginAndHang;
+    const body = { prompt: "a", stream: true };
+    const connection = await connect(harness, request("/v1/completions", body));
+    await readUntil(connection, "begun");
+    await connection.closeWrite();
+    await until(() => service.aborted.length === 1);
+    await readAll(connection);
+  }));
+
+Deno.test("places of aborted and finished requests are given back", () =>
+  withServer({ options: { maxQueuedRequests: 1 } }, async (harness) => {
+    const { service, post } = harness;
+    for (let round = 1; round <= 3; round++) {
+      service.generate = beginAndHang;
+      const body = { prompt: "a", stream: true };
+      const connection = await connect(harness, request("/v1/completions", body));
+      await readUntil(connection, "begun");
+      connection.close();
+      await until(() => service.aborted.length === round);
+      service.generate = speak(["x"]);
+      assert.equal((await post("/generate", { prompt: "a" })).status, 200);
+    }
+  }));
+
+Deno.test("a client that never reads is disconnected, its request aborted", () =>
+  withServer({ limits: { maxUnreadBytes: 100_000 } }, async (harness) => {
+    const { service } = harness;
+    let emitted = 0;
+    let stopped = false;
+    service.generate = (_request, emit) => {
+      const next = () => {
+        emit({ text: "x".repeat(10_000), tokenIds: [1] });
+        emitted += 10_000;
+        if (service.aborted.length === 0 && !stopped) setImmediate(next);
+      };
+      next();
+    };
+    const body = { prompt: "a", stream: true };
+    const connection = await connect(harness, request("/v1/completions", body));
+    await until(() => service.aborted.length === 1).finally(() => stopped = true);
+    // The kernel's socket buffers take some megabytes before anything is unread here.
+    assert.ok(emitted < 50_000_000, `${emitted} characters were produced`);
+    connection.close();
+  }));
+
+Deno.test("a client of /generate that is behind skips documents and misses no text", () =>
+  withServer({ limits: { maxUnreadBytes: 8_000_000 } }, async (harness) => {
+    const { service } = harness;
+    const count = 300;
+    const sent = Promise.withResolvers<void>();
+    service.generate = (_request, emit) => {
+      const next = (index: number) => {
+        const isLast = index === count;
+        const finish = { reason: "stop" as const, stopReason: null };
+        emit({ text: "y".repeat(1000), tokenIds: [1], ...(isLast ? { finish } : {}) });
+        if (isLast) sent.resolve();
+        else setImmediate(() => next(index + 1));
+      };
+      next(1);
+    };
+    const response = await fetch(`${harness.url}/generate`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "a", stream: true }),
+    });
+    await sent.promise;
+    const documents = (await response.text()).split("\0").slice(0, -1);
+    assert.deepEqual(JSON.parse(documents.at(-1)!), { text: ["a" + "y".repeat(1000 * count)] });
+    assert.ok(documents.length < count, `${documents.length} documents`);
+  }));
+
+Deno.test("silent connections, half-sent headers and half-sent bodies end in 408", () =>
+  withServer({ limits: { headerTimeoutMs: 150, requestTimeoutMs: 300 } }, async (harness) => {
+    const answers = await Promise.all([
+      "",
+      "POST /generate HTTP/1.1\r\nHost: x\r\nX-Unfinished",
+      "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    ].map(async (text) => readAll(await connect(harness, text))));
+    for (const answer of answers) {
+      assert.match(answer, /^HTTP\/1.1 408 Request Timeout\r\n/);
+      assert.match(answer, /"The request did not arrive in time."/);
+    }
+  }));
+
+Deno.test("a running stream outlives the time that a request may take to arrive", () =>
+  withServer({ limits: { headerTimeoutMs: 50, requestTimeoutMs: 100 } }, async (harness) => {
+    harness.service.generate = (_request, emit) => {
+      emit({ text: "slow ", tokenIds: [1] });
+      const finish = { reason: "stop" as const, stopReason: null };
+      setTimeout(() => emit({ text: "end", tokenIds: [2], finish }), 400);
+    };
+    const { text } = await harness.post("/generate", { prompt: "a", stream: true });
+    assert.match(text, /slow end/);
+  }));
+
+Deno.test("idle connections are closed", () =>
+  withServer({ limits: { idleTimeoutMs: 100 } }, async (harness) => {
+    const connection = await connect(harness, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert.match(await readAll(connection), /^HTTP\/1.1 200 OK/);
+  }));
+
+Deno.test("what is no HTTP and headers without end are refused", () =>
+  withServer({ limits: { maxHeaderBytes: 4096 } }, async (harness) => {
+    const garbage = await readAll(await connect(harness, "\x16\x03\x01\x02\x00 hello\r\n\r\n"));
+    assert.match(garbage, /^HTTP\/1.1 400 Bad Request[^]*This is not an HTTP\/1.1 request/);
+    const endless = `GET /health HTTP/1.1\r\nHost: x\r\nX: ${"x".repeat(10_000)}\r\n\r\n`;
+    const answer = await readAll(await connect(harness, endless));
+    assert.match(answer, /^HTTP\/1.1 431 Request Header Fields Too Large/);
+  }));
+
+Deno.test("more connections than allowed are closed at once", () =>
+  withServer({ limits: { maxConnections: 2 } }, async (harness) => {
+    const held = [await connect(harness, ""), await connect(harness, "")];
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const third = await Deno.connect(harness.server.address);
+    assert.equal(await readAll(third), "");
+    for (const connection of held) connection.close();
+  }));
+
+Deno.test("requests pipelined on one connection are answered in order", () =>
+  withServer({}, async (harness) => {
+    const text = request("/generate", { prompt: "1" }) + request("/generate", { prompt: "2" }) +
+      "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const answer = await readAll(await connect(harness, text));
+    assert.match(answer, /\["1Hello, world"\][^]*\["2Hello, world"\][^]*"1.2.3"/);
+  }));

@@ -1,0 +1,40 @@
+import assert from "node:assert/strict";
+import { withServer } from "./harness.ts";
+
+Deno.test("/generate answers prompt and output", () =>
+  withServer({}, async ({ post, service }) => {
+    const { status, json } = await post("/generate", { prompt: "Say: ", max_tokens: 2, top_k: 1 });
+    assert.equal(status, 200);
+    assert.deepEqual(json, { text: ["Say: Hello, "] });
+    assert.deepEqual(service.requests[0].sampling, { maxTokens: 2, topK: 1 });
+  }));
+
+Deno.test("/generate streams NUL-separated documents, each with all the text so far", () =>
+  withServer({}, async ({ post }) => {
+    const { text } = await post("/generate", { prompt: "Say: ", stream: true });
+    assert.ok(text.endsWith("\0"));
+    assert.deepEqual(text.split("\0").slice(0, -1).map((json) => JSON.parse(json)), [
+      { text: ["Say: Hello"] },
+      { text: ["Say: Hello, "] },
+      { text: ["Say: Hello, world"] },
+    ]);
+  }));
+
+Deno.test("/generate without detokenisation answers token ids", () =>
+  withServer({}, async ({ post, service }) => {
+    const { json } = await post("/generate", { prompt: [65], detokenize: false });
+    assert.deepEqual(json.token_ids, [[0, 1, 2]]);
+    assert.equal(service.requests[0].text.detokenize, false);
+  }));
+
+Deno.test("/generate_benchmark answers when each token came, and never streams", () =>
+  withServer({}, async ({ post, service }) => {
+    const { json } = await post("/generate_benchmark", { prompt: "Say: ", stream: true });
+    assert.equal(json.request_id, service.requests[0].requestId);
+    assert.equal(json.generated_text, "Hello, world");
+    assert.equal(json.num_output_tokens_cf, 3);
+    const [first, ...rest] = json.per_token_latency;
+    assert.equal(first[0], 1_700_000_000);
+    assert.deepEqual(rest, [[1_700_000_000.001, 1], [1_700_000_000.002, 1]]);
+    assert.deepEqual(json.per_token_latency_breakdown_dict, {});
+  }));

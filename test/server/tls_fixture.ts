@@ -1,0 +1,28 @@
+/** A self-signed certificate for localhost and 127.0.0.1, valid until 2126, for tests alone. */
+export const certificate = `-----BEGIN CERTIFICATE-----
+MIIBljCCATugAwIBAgIUcknmfUwRJBSij7fS2ZtOS0p3ytUwCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyMzEzMTY0NVoYDzIxMjYxMDMw
+MTMxNjQ1WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAAQ+qkaWWMyrUYfjT3ZAcQT4MVMSbK8ndeRjf2RJQ3epirZdVIiN16Tp
+ngh88EwXv/8t0QIEsS5wtlHRV2nzCPDOo2kwZzAdBgNVHQ4EFgQUTNCRbBExZHZ/
+b5iDmUSCIwy+BU4wHwYDVR0jBBgwFoAUTNCRbBExZHZ/b5iDmUSCIwy+BU4wGgYD
+VR0RBBMwEYIJbG9jYWxob3N0hwR/AAABMAkGA1UdEwQCMAAwCgYIKoZIzj0EAwID
+SQAwRgIhAI6LFFxCxHelOsmdw8Z0G7qS1++4wPtMCPp6mptLV2UuAiEAo17N9jg7
+dcIgpv+YoKWy8rnQSONgEd63j8dQTViwlC8=
+-----END CERTIFICATE-----
+`;
+
+export const privateKey = `-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIHD2rbpIBXfry3loIKD0L/dHsroQpe98wPE55WIa0uEPoAoGCCqGSM49
+AwEHoUQDQgAEPqpGlljMq1GH4092QHEE+DFTEmyvJ3XkY39kSUN3qYq2XVSIjdek
+6Z4IfPBMF7//LdECBLEucLZR0Vdp8wjwzg==
+-----END EC PRIVATE KEY-----
+`;
+
+/** A key that does not belong to the certificate. */
+export const otherKey = `-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIL1+EFJEM2BBV1bJfGSVqewIp1btAjjtL50WidjwQqlNoAoGCCqGSM49
+AwEHoUQDQgAE4e2ePVtesKGK4gLuPjnn+bJNmNqvt0SYgGge8eNXPeLH5FCj7ybZ
+yxrj94pudl9LicpAiTjh918rtG99Olk8gA==
+-----END EC PRIVATE KEY-----
+`;
