@@ -41,7 +41,8 @@ export interface SequenceStart {
  * keys and values are not in the cache yet. The KV of sequence i's tokens so far is in the blocks
  * `blockTables[i * maxBlocks ...]`; the token at position p lives in table entry
  * `floor(p / blockSize)`, slot `p % blockSize`. Block copies run before anything else, in the order
- * swap out, swap in.
+ * swap out, swap in, pair by pair. At least one sequence is in every step. The arrays are the
+ * caller's and stay as they are until the step's promise settles.
  */
 export interface StepInput {
   readonly stepId: number;

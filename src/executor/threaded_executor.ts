@@ -76,6 +76,8 @@ class ThreadedExecutor implements Executor {
 function compact(input: StepInput): StepInput {
   return {
     ...input,
+    swapOut: input.swapOut.slice(),
+    swapIn: input.swapIn.slice(),
     handles: input.handles.slice(),
     tokenIds: input.tokenIds.slice(),
     queryStarts: input.queryStarts.slice(),

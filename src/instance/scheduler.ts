@@ -78,6 +78,33 @@ export class Scheduler {
     queue.splice(queue.indexOf(sequence), 1);
   }
 
+  /** Whether a sequence that has no device blocks can get them. */
+  admissionOf(sequence: Sequence): Admission {
+    if (sequence.lengthTokens > this.#config.maxModelLen) return "never";
+    return this.#blocks.canAllocate(sequence);
+  }
+
+  /** Why a sequence of this length can never run. */
+  neverFits(sequence: Sequence): RequestError {
+    const { maxModelLen } = this.#config;
+    const tokens = sequence.lengthTokens;
+    if (tokens > maxModelLen) {
+      return new RequestError(
+        `The prompt has ${tokens} tokens, the model's limit is ${maxModelLen}. Shorten the prompt ` +
+          `or raise --max-model-len.`,
+        "prompt",
+      );
+    }
+    const { totalBlocks, watermarkBlocks, blockSize } = this.#blocks;
+    const required = this.#blocks.blocksFor(tokens);
+    return new RequestError(
+      `The sequence has ${tokens} tokens and needs ${required} KV blocks of ${blockSize}; the pool ` +
+        `has ${totalBlocks} (new prompts leave ${watermarkBlocks} free). Shorten prompt or output, ` +
+        `or give the KV cache more memory.`,
+      "prompt",
+    );
+  }
+
   /** Decides the next step and takes the blocks for it. Valid until the next call. */
   schedule(nowMs: number): Schedule {
     this.#reset();
@@ -185,34 +212,6 @@ export class Scheduler {
     this.#blocks.free(sequence);
     sequence.status = "finished";
     this.#schedule.failed.push({ sequence, error: this.neverFits(sequence) });
-  }
-
-  /** Whether a sequence that has no device blocks can get them. */
-  admissionOf(sequence: Sequence): Admission {
-    if (sequence.lengthTokens > this.#config.maxModelLen) return "never";
-    return this.#blocks.canAllocate(sequence);
-  }
-
-  /** Why a sequence of this length can never run. */
-  neverFits(sequence: Sequence): RequestError {
-    const { maxModelLen } = this.#config;
-    const tokens = sequence.lengthTokens;
-    if (tokens > maxModelLen) {
-      return new RequestError(
-        `The prompt has ${tokens} tokens, the model's limit is ${maxModelLen}. Shorten the prompt ` +
-          `or raise --max-model-len.`,
-        "prompt",
-      );
-    }
-    const { totalBlocks, watermarkBlocks, blockSize } = this.#blocks;
-    return new RequestError(
-      `The sequence has ${tokens} tokens and needs ${
-        this.#blocks.blocksFor(tokens)
-      } KV blocks of ` +
-        `${blockSize}; the pool has ${totalBlocks} (new prompts leave ${watermarkBlocks} free). ` +
-        `Shorten prompt or output, or give the KV cache more memory.`,
-      "prompt",
-    );
   }
 
   #fitsBudget(newTokens: number, numSeqs: number): boolean {
