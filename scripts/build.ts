@@ -17,17 +17,29 @@ async function build(): Promise<void> {
     throw new Error("the executable is for Linux and macOS; on Windows use `deno task serve`");
   }
   await Deno.mkdir(workDirectory, { recursive: true });
-  if (!Deno.args.includes("--force") && await isUpToDate()) {
+  const inputs = await hashInputs(root);
+  if (!Deno.args.includes("--force") && await isBuiltFrom(inputs)) {
     return console.log(`dist/llumnix is up to date (${await sizeOf(output)})`);
   }
   const started = performance.now();
   const config: ProjectConfig = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
-  const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
-  const appPath = `${workDirectory}/app.js`;
-  const partial = `${workDirectory}/llumnix.partial`;
+  // Builds at the same moment share the entry and the compressed runtime, which are the same.
+  const scratch = await Deno.makeTempDir({ dir: workDirectory });
+  const obstacle = await buildIn(scratch, config)
+    .finally(() => Deno.remove(scratch, { recursive: true }));
+  await Deno.writeTextFile(stampPath, inputs);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const form = obstacle === null ? "compiled" : "self-extracting";
+  console.log(`dist/llumnix: ${await sizeOf(output)}, ${form}, made in ${seconds} s`);
+}
 
+/** Puts the executable in place; returns why it is not the compiled form, or null when it is. */
+async function buildIn(scratch: string, config: ProjectConfig): Promise<string | null> {
+  const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
+  const appPath = `${scratch}/app.js`;
+  const outputPath = `${scratch}/llumnix`;
   await bundleApp(root, `${workDirectory}/entry.ts`, appPath);
-  const obstacle = await compileApp(appPath, partial, unstableFlags);
+  const obstacle = await compileApp(appPath, outputPath, unstableFlags);
   if (obstacle !== null) {
     console.log(`no compiled form here (${obstacle}); making the self-extracting one`);
     await writeSelfExtracting({
@@ -36,20 +48,17 @@ async function build(): Promise<void> {
       cacheDirectory: workDirectory,
       version: config.version,
       unstableFlags,
-      outputPath: partial,
+      outputPath,
     });
   }
-  await Deno.rename(partial, output);
-  await Deno.writeTextFile(stampPath, await hashInputs(root));
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  const form = obstacle === null ? "compiled" : "self-extracting";
-  console.log(`dist/llumnix: ${await sizeOf(output)}, ${form}, made in ${seconds} s`);
+  await Deno.rename(outputPath, output);
+  return obstacle;
 }
 
-async function isUpToDate(): Promise<boolean> {
+async function isBuiltFrom(inputs: string): Promise<boolean> {
   try {
     await Deno.stat(output);
-    return await Deno.readTextFile(stampPath) === await hashInputs(root);
+    return await Deno.readTextFile(stampPath) === inputs;
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return false;
     throw error;

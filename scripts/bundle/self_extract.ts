@@ -71,8 +71,9 @@ async function compressRuntime(runtime: Uint8Array, cachePath: string): Promise<
     if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
   const compressed = gzipSync(runtime, { level: 9 });
-  await Deno.writeFile(`${cachePath}.partial`, compressed);
-  await Deno.rename(`${cachePath}.partial`, cachePath);
+  const partial = `${cachePath}.${Deno.pid}`;
+  await Deno.writeFile(partial, compressed);
+  await Deno.rename(partial, cachePath);
   return compressed;
 }
 
