@@ -5,7 +5,6 @@ import { RequestError } from "../core/errors.ts";
 import type { TextRequest } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";
 import { collectOutput } from "./collected_output.ts";
-import { checkStreamOptions } from "./completions.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
@@ -14,7 +13,13 @@ import { chatLogprob, promptLogprobs } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
-import { samplingFields, streamOptionsField, toSampling, toTextParams } from "./sampling_fields.ts";
+import {
+  checkStreamOptions,
+  samplingFields,
+  streamOptionsField,
+  toSampling,
+  toTextParams,
+} from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";

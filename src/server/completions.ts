@@ -14,7 +14,13 @@ import { servedName } from "./model_name.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
-import { samplingFields, streamOptionsField, toSampling, toTextParams } from "./sampling_fields.ts";
+import {
+  checkStreamOptions,
+  samplingFields,
+  streamOptionsField,
+  toSampling,
+  toTextParams,
+} from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
@@ -92,24 +98,6 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
     withTokenIds: !service.model.hasTokenizer,
     head: { id, object: "text_completion", created: Math.floor(Date.now() / 1000), model },
   };
-}
-
-/** @throws {RequestError} stream options without a stream, or what a stream cannot carry */
-export function checkStreamOptions(
-  fields: { stream?: boolean | null; stream_options?: unknown; prompt_logprobs?: number | null },
-): void {
-  if (fields.stream && typeof fields.prompt_logprobs === "number") {
-    throw new RequestError(
-      'prompt_logprobs cannot be streamed; leave out "stream".',
-      "prompt_logprobs",
-    );
-  }
-  if (!fields.stream && fields.stream_options) {
-    throw new RequestError(
-      'stream_options needs "stream": true.',
-      "stream_options",
-    );
-  }
 }
 
 async function wholeCompletion(generation: Generation, task: CompletionTask) {

@@ -75,8 +75,10 @@ export class Exchange {
     const id = this.header("x-request-id");
     this.requestId = id !== null && SANE_REQUEST_ID.test(id) ? id : randomId();
     this.finished = new Promise((resolve) => {
+      let sent = false;
+      response.on("finish", () => sent = true);
       response.on("close", () => {
-        if (!response.writableFinished) {
+        if (!sent) {
           this.#left = true;
           this.#onLeave?.();
         }

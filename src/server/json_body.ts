@@ -22,6 +22,13 @@ export async function readJsonObject(exchange: Exchange, maxBytes: number): Prom
       `Content-Type is "${contentType.slice(0, 100)}"; send the request as "application/json".`,
     );
   }
+  const encoding = exchange.header("content-encoding");
+  if (encoding !== null && encoding !== "identity") {
+    throw new HttpError(
+      STATUS_CODE.UnsupportedMediaType,
+      `Content-Encoding is "${encoding.slice(0, 100)}"; send the request uncompressed.`,
+    );
+  }
   const value = parseJson(decodeUtf8(await exchange.readBody(maxBytes)));
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new RequestError('The request body must be a JSON object such as {"prompt": "..."}.');

@@ -1,5 +1,6 @@
 /** Sampling and text parameters as OpenAI's API and vLLM 0.4.2's extensions of it write them. */
 import { z } from "zod";
+import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
 import { anInteger, aNumber, trueOrFalse } from "./validation.ts";
 
@@ -52,6 +53,24 @@ export const samplingFields = {
 
 export const streamOptionsField = z.object({ include_usage: trueOrFalse.nullish() }, "an object")
   .nullish();
+
+/** @throws {RequestError} stream options without a stream, or what a stream cannot carry */
+export function checkStreamOptions(
+  fields: { stream?: boolean | null; stream_options?: unknown; prompt_logprobs?: number | null },
+): void {
+  if (fields.stream && typeof fields.prompt_logprobs === "number") {
+    throw new RequestError(
+      'prompt_logprobs cannot be streamed; leave out "stream".',
+      "prompt_logprobs",
+    );
+  }
+  if (!fields.stream && fields.stream_options) {
+    throw new RequestError(
+      'stream_options needs "stream": true.',
+      "stream_options",
+    );
+  }
+}
 
 type SamplingFields = z.infer<z.ZodObject<typeof samplingFields>>;
 

@@ -227,6 +227,9 @@ Deno.test("routes, methods and content types that are not there", () =>
       form.json.error.message,
       'Content-Type is "application/x-www-form-urlencoded"; send the request as "application/json".',
     );
+    const zipped = await post("/generate", { prompt: "a" }, { "content-encoding": "gzip" });
+    assert.equal(zipped.status, 415);
+    assert.match(zipped.json.error.message, /Content-Encoding is "gzip"; send .* uncompressed/);
     const charset = await post("/v1/completions", { prompt: "a" }, {
       "content-type": "Application/JSON; charset=utf-8",
     });

@@ -134,6 +134,21 @@ Deno.test("a client that never reads is disconnected, its request aborted", () =
     connection.close();
   }));
 
+Deno.test("a client that does not take the end of its answer is disconnected", () =>
+  withServer({
+    options: { disableLogRequestsServer: false },
+    limits: { drainTimeoutMs: 100, maxUnreadBytes: 100_000_000 },
+  }, async (harness) => {
+    harness.service.generate = speak(["x".repeat(20_000_000)]);
+    for (const stream of [true, false]) {
+      const body = { prompt: "a", stream };
+      const connection = await connect(harness, request("/v1/completions", body));
+      await until(() => harness.log.length > 0);
+      assert.match(harness.log.pop()!, /"status":499/);
+      connection.close();
+    }
+  }));
+
 Deno.test("a client of /generate that is behind skips documents and misses no text", () =>
   withServer({ limits: { maxUnreadBytes: 8_000_000 } }, async (harness) => {
     const { service } = harness;
@@ -214,4 +229,15 @@ Deno.test("requests pipelined on one connection are answered in order", () =>
       "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     const answer = await readAll(await connect(harness, text));
     assert.match(answer, /\["1Hello, world"\][^]*\["2Hello, world"\][^]*"1.2.3"/);
+  }));
+
+Deno.test("an offer to upgrade to HTTP/2 is passed over", () =>
+  withServer({}, async (harness) => {
+    const json = JSON.stringify({ prompt: "a" });
+    const text = "POST /generate HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n" +
+      "Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n" +
+      `Content-Type: application/json\r\nContent-Length: ${json.length}\r\n\r\n${json}`;
+    const connection = await connect(harness, text);
+    await readUntil(connection, "aHello, world");
+    connection.close();
   }));
