@@ -2,6 +2,7 @@
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
+import type { InstanceRegistration } from "../../core/messages.ts";
 import { createTextService } from "../../frontend/text_service.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
 import { Manager } from "../../manager/manager.ts";
@@ -11,7 +12,7 @@ import { type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type RunningServer, startServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { describeModel, openTokenizer } from "../served_model.ts";
-import { StartupDisplay } from "../startup_display.ts";
+import { ManagerDisplay } from "../manager_display.ts";
 import { StopSignals } from "../stop_signals.ts";
 import { toArgv } from "../to_argv.ts";
 import { version } from "../version.ts";
@@ -90,7 +91,7 @@ class Service implements AsyncDisposable {
     this.#disposables.defer(() => server.closeNow());
     await loaded;
     display.finish();
-    this.#announce(server, client);
+    this.#announce(server, manager.instances());
   }
 
   /** Lets running requests finish until the deadline, and takes no new ones. */
@@ -106,13 +107,14 @@ class Service implements AsyncDisposable {
     const directory = makeRuntimeDirectory();
     this.#disposables.defer(() => directory.remove());
     const bus = openBus();
-    const display = new StartupDisplay(this.#log);
+    const display = new ManagerDisplay(this.#log);
     this.#disposables.defer(() => display.finish());
     const local = `inproc:manager-${Deno.pid}`;
     const manager = await Manager.listen({
       bus,
       addresses: [`unix:${directory.path}/manager.sock`, local],
-      options: this.#options,
+      // Until there are others; the argument table says so to whoever asks for them.
+      options: { ...this.#options, dispatchPolicy: "rr" },
       launcher: new ProcessLauncher({
         hostShare: this.#options.initialInstances,
         engineArgv: [...toArgv(this.#options), `--log-level=${this.#options.logLevel}`],
@@ -141,8 +143,7 @@ class Service implements AsyncDisposable {
     this.#failure.resolve(reason);
   }
 
-  #announce(server: RunningServer, client: ClusterClient): void {
-    const instances = client.instances();
+  #announce(server: RunningServer, instances: readonly InstanceRegistration[]): void {
     const [{ executor, dtype, totalBlocks, blockSize }] = instances;
     const each = instances.length === 1 ? "" : " each";
     this.#log.info(

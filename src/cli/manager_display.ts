@@ -1,4 +1,4 @@
-/** Shows people how far the start of the instances is. */
+/** Tells people what the manager does: how far instances have loaded, which serve, which are lost. */
 import process from "node:process";
 import type { Log } from "../core/log.ts";
 import type { InstanceProgress } from "../core/messages.ts";
@@ -12,8 +12,8 @@ const WATCHED_BYTES = 64 << 20;
 /** Log lines of one instance are at least so far apart. */
 const LINE_INTERVAL_MS = 2_000;
 
-/** Bars on a terminal, log lines elsewhere. */
-export class StartupDisplay {
+/** Log lines, and on a terminal bars for long loads. */
+export class ManagerDisplay {
   readonly #log: Log;
   readonly #isTerminal: boolean;
   #bars: Promise<Bars> | null = null;
@@ -72,6 +72,7 @@ export class StartupDisplay {
     if (!this.#lastLineMs.has(key)) this.#lastLineMs.set(key, nowMs);
     if (!isDone && !isDue) return;
     this.#lastLineMs.set(key, nowMs);
+    if (totalBytes === 0) return this.#log.info(`${instanceId}: ${detail}`);
     this.#log.info(`${instanceId}: ${phase} ${mebibytes(doneBytes)} of ${mebibytes(totalBytes)}`, {
       detail: detail || undefined,
     });
