@@ -42,23 +42,25 @@ export function completionLogprobs(
 }
 
 /**
- * Tokens of an echoed prompt. The text of the first is what the prompt has before the second; a
- * special token that the text lacks goes by its id.
+ * Tokens of an echoed prompt, with offsets in its text. The text of the first is what the prompt has
+ * before the second; a special token that the text lacks goes by its id and takes no room.
  */
 export function echoedTokens(
   { promptText, promptTokenIds }: Pick<TextHandle, "promptText" | "promptTokenIds">,
   prompt: readonly (TextLogprob | null)[],
 ): ScoredToken[] {
   const characters = [...promptText];
-  return prompt.map((entry, index) => {
-    if (entry !== null) return entry;
-    const second = prompt[index + 1] ?? { token: "", textOffset: characters.length };
-    const isInText = characters.slice(second.textOffset).join("").startsWith(second.token);
-    const token = isInText
-      ? characters.slice(0, second.textOffset).join("")
-      : `token_id:${promptTokenIds[index]}`;
-    return { token, textOffset: 0 };
-  });
+  const second = prompt[1] ?? { token: "", textOffset: characters.length };
+  const isFirstInText = characters.slice(second.textOffset).join("").startsWith(second.token);
+  const missing = isFirstInText ? 0 : second.textOffset;
+  const first = isFirstInText
+    ? characters.slice(0, second.textOffset).join("")
+    : `token_id:${promptTokenIds[0]}`;
+  return prompt.map((entry) =>
+    entry === null
+      ? { token: first, textOffset: 0 }
+      : { ...entry, textOffset: entry.textOffset - missing }
+  );
 }
 
 /** By token text; the chosen token is there even if it is not among the best. */

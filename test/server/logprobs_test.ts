@@ -27,7 +27,8 @@ Deno.test("the first token of an echoed prompt is what the text has before the s
 Deno.test("a first token that the prompt's text lacks goes by its id", () => {
   // "<s>" has three characters in the offsets and none in the text.
   const handle = { promptText: "abc", promptTokenIds: [1, 2] };
-  assert.equal(echoedTokens(handle, [null, scored("abc", 3)])[0].token, "token_id:1");
+  const tokens = echoedTokens(handle, [null, scored("abc", 3)]);
+  assert.deepEqual(tokens.map((it) => [it.token, it.textOffset]), [["token_id:1", 0], ["abc", 0]]);
 });
 
 Deno.test("output offsets follow the prompt; the chosen token is among the top ones", () => {
