@@ -7,8 +7,8 @@ export type ParsedAddress =
   | { readonly scheme: "unix"; readonly path: string }
   | { readonly scheme: "tcp"; readonly host: string; readonly port: number };
 
-/** `sun_path` of sockaddr_un holds 108 bytes with the closing zero (unix(7)). */
-export const MAX_UNIX_PATH_BYTES = 107;
+/** `sun_path` of sockaddr_un less the closing zero: 108 bytes on Linux (unix(7)), 104 on macOS. */
+export const MAX_UNIX_PATH_BYTES = Deno.build.os === "darwin" ? 103 : 107;
 
 const FORMS = "inproc:NAME, unix:PATH or tcp:HOST:PORT";
 

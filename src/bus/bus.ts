@@ -20,7 +20,7 @@ export interface Message {
 /** Handles one method of a peer; what it throws reaches the caller as the same LlumnixError kind. */
 export type CallHandler = (message: Message, peer: Peer) => Promise<Message> | Message;
 
-/** Handles a message that wants no answer. It must not throw. */
+/** Handles a message that wants no answer. If it throws, the connection closes. */
 export type NotifyHandler = (message: Message, peer: Peer) => void;
 
 /** What one end offers to the other. */
@@ -43,11 +43,16 @@ export interface Peer {
   /** Address of the other end as given to `connect`, or a description for accepted peers. */
   readonly remote: string;
   readonly isOpen: boolean;
-  /** Bytes accepted by `call` and `notify` that the transport has not taken yet. */
+  /**
+   * Bytes accepted by `call` and `notify` that the transport has not taken yet; JSON counts one per
+   * UTF-16 unit.
+   */
   readonly bufferedBytes: number;
   /**
    * Calls a method of the other end.
    * @throws {UnavailableError} the connection is or gets closed, or the time is over
+   * @throws {OverloadedError} too many calls wait for their answers
+   * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    * @throws {LlumnixError} of the kind that the handler threw
    */
   call(method: string, message: Message, options?: CallOptions): Promise<Message>;
@@ -55,6 +60,7 @@ export interface Peer {
    * Sends without an answer. A no-op on a closed peer. When more than the limit of
    * {@linkcode BusLimits.maxBufferedBytes} is waiting, the connection is closed: the other end
    * does not keep up.
+   * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    */
   notify(method: string, message: Message): void;
   /** Sends what is buffered, then closes; `onClose` follows at both ends. Idempotent. */
@@ -70,7 +76,7 @@ export interface Listener {
 }
 
 export interface BusLimits {
-  /** Largest frame in either direction. */
+  /** Largest JSON and payload of one message, in either direction. */
   readonly maxFrameBytes: number;
   /** Largest backlog of one peer. */
   readonly maxBufferedBytes: number;

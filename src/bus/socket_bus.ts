@@ -74,11 +74,9 @@ class SocketListener implements Listener {
 
   async #acceptLoop(): Promise<void> {
     while (this.#isOpen) {
-      try {
-        this.#adopt(await this.listener.accept());
-      } catch {
-        if (this.#isOpen) await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
-      }
+      const conn = await this.listener.accept().catch(() => null);
+      if (conn) this.#adopt(conn);
+      else if (this.#isOpen) await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
     }
   }
 

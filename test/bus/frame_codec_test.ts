@@ -1,0 +1,82 @@
+import assert from "node:assert/strict";
+import { encodeHead, FrameReader, maxHeadBytes } from "../../src/bus/frame_codec.ts";
+import type { Frame } from "../../src/bus/outbox.ts";
+import { Random } from "../../src/core/random.ts";
+
+/** Sizes around those at which the reader changes its ways, and many small ones. */
+function randomSize(random: Random): number {
+  const sizes = [0, 1, 100, 5_000, 100_000, (256 << 10) - 8, 256 << 10, 600_000];
+  const largest = sizes[random.below(random.below(10) === 0 ? sizes.length : 4)];
+  return Math.max(0, largest - random.below(3));
+}
+
+function randomFrame(random: Random): Frame {
+  const text = "añ€𝄞x".repeat(randomSize(random) / 10);
+  if (random.below(2) === 0) return { text, payload: null };
+  const payload = new Uint8Array(randomSize(random));
+  for (let i = 0; i < payload.length; i += 101) payload[i] = random.below(256);
+  return { text, payload };
+}
+
+function encode(frames: readonly Frame[]): Uint8Array {
+  const bound = frames.reduce((sum, frame) => {
+    return sum + maxHeadBytes(frame) + (frame.payload?.length ?? 0);
+  }, 0);
+  const stream = new Uint8Array(bound);
+  let end = 0;
+  for (const frame of frames) {
+    end = encodeHead(frame, stream, end);
+    if (frame.payload) stream.set(frame.payload, end);
+    end += frame.payload?.length ?? 0;
+  }
+  return stream.subarray(0, end);
+}
+
+Deno.test("frames come out as they went in, however the stream is cut", () => {
+  for (let seed = 0; seed < 40; seed++) {
+    const random = new Random(seed);
+    const frames = Array.from({ length: 1 + random.below(30) }, () => randomFrame(random));
+    const stream = encode(frames);
+    const reader = new FrameReader(64 << 20);
+    const largestRead = [7, 1000, 70_000, Infinity][random.below(4)];
+    let received = 0;
+    for (let offset = 0; offset < stream.length;) {
+      const space = reader.space();
+      assert.ok(space.length > 0, `seed ${seed}: no space after ${offset} bytes`);
+      const bytes = Math.min(space.length, largestRead, stream.length - offset);
+      space.set(stream.subarray(offset, offset + bytes));
+      reader.advance(bytes);
+      offset += bytes;
+      for (let frame = reader.next(); frame !== null; frame = reader.next()) {
+        const expected = frames[received++];
+        assert.ok(frame.json === `[${expected.text}]`, `seed ${seed}: text ${received}`);
+        assert.equal(frame.payload === null, expected.payload === null);
+        const isEqual = expected.payload?.every((byte, i) => byte === frame!.payload![i]) ?? true;
+        assert.ok(isEqual && frame.payload?.length === expected.payload?.length, `seed ${seed}`);
+      }
+    }
+    assert.equal(received, frames.length);
+  }
+});
+
+Deno.test("a payload stays what it was while later frames arrive", () => {
+  const frames = [1, 2].map((byte) => ({ text: "0", payload: new Uint8Array(100).fill(byte) }));
+  const reader = new FrameReader(1000);
+  const payloads = frames.map((frame) => {
+    const stream = encode([frame]);
+    reader.space().set(stream);
+    reader.advance(stream.length);
+    const { payload } = reader.next()!;
+    assert.equal(reader.next(), null);
+    return payload!;
+  });
+  assert.deepEqual(payloads, frames.map(({ payload }) => payload));
+});
+
+Deno.test("a frame over the limit is refused before it is read", () => {
+  const stream = encode([{ text: "x".repeat(990), payload: new Uint8Array(9) }]);
+  const reader = new FrameReader(1000);
+  reader.space().set(stream.subarray(0, 8));
+  reader.advance(8);
+  assert.throws(() => reader.next(), /a frame of 1001 bytes is over the limit of 1000/);
+});
