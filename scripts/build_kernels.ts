@@ -24,6 +24,7 @@ const avx512Flags = [
 /** Compiler flags of each native kernel set, by architecture. */
 const variants: Record<string, Record<string, string[]>> = {
   x86_64: {
+    amx: [...avx512Flags, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
     avx512bf16: [...avx512Flags, "-mavx512bf16"],
     avx512: avx512Flags,
     avx2: avx2Flags,

@@ -35,12 +35,6 @@ INLINE void normalize(const float *x, const float *weight, float *y, int k, floa
   for (; i < k; i++) y[i] = x[i] * scale * weight[i];
 }
 
-INLINE void add_to(float *x, const float *y, int64_t count) {
-  int64_t i = 0;
-  for (; i + LANES <= count; i += LANES) store(x + i, load(x + i) + load(y + i));
-  for (; i < count; i++) x[i] += y[i];
-}
-
 static void rmsnorm_row(const struct rows *r, int row) {
   size_t at = (size_t)row * r->k;
   if (r->other) add_to(r->x + at, r->other + at, r->k);

@@ -12,6 +12,10 @@
 
 enum { K_CHUNK = 256 };
 
+#ifdef __AMX_BF16__
+#include "gemm_amx.h"
+#endif
+
 #if LANES == 16
 #define MAX_ROWS 8
 #elif LANES == 8
@@ -21,7 +25,8 @@ enum { K_CHUNK = 256 };
 #endif
 #define MAX_PANELS 2
 
-/* How the inner product is computed; chosen by type and mode, never by shape. */
+/* How the inner product is computed; chosen by type and mode, never by shape. The last one rounds
+ * x to bfloat16 for the processor's bfloat16 instructions. */
 enum product { PRODUCT_FLOAT32, PRODUCT_FLOAT16, PRODUCT_BFLOAT16, PRODUCT_BFLOAT16_PAIRS };
 
 struct gemm {
@@ -140,7 +145,7 @@ INLINE void multiply_tile(int rows, int panels, enum product product, const stru
   }
 }
 
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 INLINE void multiply_pairs_tile(int rows, int panels, const struct tile *t) {
   vfloat sums[MAX_ROWS * MAX_PANELS];
   UNROLL for (int i = 0; i < rows * panels; i++) sums[i] = splat(0);
@@ -197,7 +202,7 @@ static void multiply_bfloat16(int shape, const struct tile *t) {
   switch (shape) { TILE_CASES(1) TILE_CASES(2) }
 }
 #undef MULTIPLY
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 #define MULTIPLY(rows, panels) multiply_pairs_tile(rows, panels, t)
 static void multiply_bfloat16_pairs(int shape, const struct tile *t) {
   switch (shape) { TILE_CASES(1) TILE_CASES(2) }
@@ -212,7 +217,7 @@ INLINE void multiply(enum product product, int rows, int panels, const struct ti
     case PRODUCT_FLOAT16: multiply_float16(shape, t); break;
     case PRODUCT_BFLOAT16: multiply_bfloat16(shape, t); break;
     case PRODUCT_BFLOAT16_PAIRS:
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
       multiply_bfloat16_pairs(shape, t);
 #endif
       break;
@@ -222,6 +227,15 @@ INLINE void multiply(enum product product, int rows, int panels, const struct ti
 /* All rows of `panels` panels from `panel` on, into y (leading dimension ldy) at its column 0. */
 static void multiply_panels(const struct gemm *g, int panel, int panels, float *y, size_t ldy,
                             const float *bias) {
+#ifdef __AMX_BF16__
+  if (g->product == PRODUCT_BFLOAT16_PAIRS) {
+    size_t stride = panel_bytes(g->type, g->k);
+    multiply_panels_amx(g->packed_x, g->m, g->weights + panel * stride, stride, padded_k(g->k),
+                        panels, y, ldy);
+    for (int row = 0; bias && row < g->m; row++) add_to(y + row * ldy, bias, panels * PANEL);
+    return;
+  }
+#endif
   int blocks = (g->m + MAX_ROWS - 1) / MAX_ROWS, chunks = chunks_of(g->k);
   size_t row_bytes = K_CHUNK * packed_x_element(g->product);
   struct tile t = {.stride = panel_bytes(g->type, g->k), .ldy = ldy};
@@ -257,6 +271,9 @@ static void multiply_part(void *job, int task, int thread) {
   int panel = part_start(panels_of(g->n), task, g->parts);
   int end = part_start(panels_of(g->n), task + 1, g->parts);
   int full = g->n / PANEL < end ? g->n / PANEL : end;
+#ifdef __AMX_BF16__
+  configure_tiles(g->m < TILE_ROWS ? g->m : TILE_ROWS);
+#endif
   while (panel < full) {
     int panels = full - panel < MAX_PANELS ? full - panel : MAX_PANELS;
     const float *bias = g->bias ? g->bias + panel * PANEL : NULL;
@@ -264,6 +281,9 @@ static void multiply_part(void *job, int task, int thread) {
     panel += panels;
   }
   if (panel < end) multiply_tail_panel(g, panel);
+#ifdef __AMX_BF16__
+  _tile_release();
+#endif
 }
 
 INLINE size_t gemm_scratch_bytes(enum product product, int m, int k) {

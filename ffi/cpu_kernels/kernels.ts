@@ -1,6 +1,6 @@
 /**
  * Operations of a paged-KV decoder on the CPU. Two implementations: shared libraries built from
- * `kernels.c` (AVX-512 BF16, AVX-512, AVX2, NEON) called through FFI, and the same source as WASM.
+ * `kernels.c` (AMX, AVX-512 BF16, AVX-512, AVX2, NEON) called through FFI, and the same source as WASM.
  *
  * All memory that operations touch belongs to the kernel set: `alloc` gives it out, `bytes` views
  * it. Matrices are row-major with leading dimensions in elements. Activations are float32.
@@ -12,7 +12,8 @@
 /** An address in the kernel set's memory; 0n is null. */
 export type Address = bigint;
 
-export const kernelSets = ["avx512bf16", "avx512", "avx2", "neon", "wasm"] as const;
+/** The fastest first. "amx" is AVX-512 with tile instructions for rounded bfloat16 products. */
+export const kernelSets = ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"] as const;
 export type KernelSet = typeof kernelSets[number];
 
 /** Element type of stored weights and of the KV cache. */

@@ -1,6 +1,6 @@
 import { type CpuKernels, type KernelSet, kernelSets } from "./kernels.ts";
 import { KernelError } from "./library.ts";
-import { openNative } from "./native.ts";
+import { openNative, permitTiles } from "./native.ts";
 import { type CreateKernelWorker, openWasm, runKernelWorker } from "./wasm.ts";
 
 export { KernelError, runKernelWorker };
@@ -28,11 +28,14 @@ export interface KernelSetState {
   readonly unavailable: string | null;
 }
 
+const avx2 = ["avx2", "fma", "f16c"];
+const avx512 = [...avx2, "avx512f", "avx512bw", "avx512vl", "avx512dq"];
 /** Processor features (names of /proc/cpuinfo) that a set needs. */
 const neededFeatures: Record<Exclude<KernelSet, "neon" | "wasm">, readonly string[]> = {
-  avx512bf16: ["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma", "f16c"],
-  avx512: ["avx512f", "avx512bw", "avx512vl", "avx512dq", "fma", "f16c"],
-  avx2: ["avx2", "fma", "f16c"],
+  amx: [...avx512, "avx512_bf16", "amx_tile", "amx_bf16"],
+  avx512bf16: [...avx512, "avx512_bf16"],
+  avx512,
+  avx2,
 };
 
 const images = new Map<string, Uint8Array>();
@@ -52,7 +55,7 @@ export function kernelSetStates(): readonly KernelSetState[] {
  * @throws {KernelError} when the set that was asked for is not available, or cannot be started.
  */
 export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKernels> {
-  const { set, threads } = options;
+  const { set } = options;
   checkThreads(options);
   const states = kernelSetStates();
   if (set !== null) {
@@ -70,11 +73,11 @@ export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKe
     try {
       return await open(state.set, options);
     } catch (error) {
-      // A library that does not load here (built for another system) leaves the next set.
+      // A library that does not load (built for another system) leaves the next set.
       if (error instanceof KernelError) throw error;
     }
   }
-  return await openWasm(threads, options.createKernelWorker ?? defaultKernelWorker);
+  return await open("wasm", options);
 }
 
 /** CPUs on which the system lets this process run. Empty where that cannot be told. */
@@ -124,6 +127,7 @@ function unavailability(set: KernelSet): string | null {
     const features = processorFeatures();
     const missing = neededFeatures[set].filter((feature) => !features.has(feature));
     if (missing.length > 0) return `the processor lacks ${missing.join(", ")}`;
+    if (set === "amx" && !permitTiles()) return "the system does not permit AMX tiles";
   }
   if (imageOf(set) !== null) return null;
   return "they have not been built (`deno task kernels` builds them with clang or gcc)";

@@ -42,6 +42,17 @@ export function openNative(
   return new KernelLibrary(set, threads, handle, symbols, processMemory);
 }
 
+/** Asks Linux to let this process use AMX tile registers (x86-64's arch_prctl). */
+export function permitTiles(): boolean {
+  const arch_prctl = 158n, ARCH_REQ_XCOMP_PERM = 0x1023n, XFEATURE_XTILEDATA = 18n;
+  const libc = Deno.dlopen("libc.so.6", {
+    syscall: { parameters: ["i64", "i64", "i64"], result: "i64" },
+  });
+  const result = libc.symbols.syscall(arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+  libc.close();
+  return result === 0n;
+}
+
 /** Loads a library from memory: through an anonymous file, or a temporary one where there are none. */
 function openImage(set: KernelSet, image: Uint8Array) {
   const libc = Deno.dlopen("libc.so.6", {

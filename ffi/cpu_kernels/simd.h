@@ -178,6 +178,13 @@ INLINE vfloat vexp(vfloat x) {
   return (vfloat)((vint)p + ((vint)shifted << 23));
 }
 
+/* x += y. */
+INLINE void add_to(float *x, const float *y, int64_t count) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store(x + i, load(x + i) + load(y + i));
+  for (; i < count; i++) x[i] += y[i];
+}
+
 INLINE uint32_t float_bits(float x) {
   union { float f; uint32_t u; } bits = {.f = x};
   return bits.u;

@@ -1,0 +1,264 @@
+/**
+ * Measures the CPU kernels at the shapes of a 135M and a 0.5B model with bfloat16 weights and KV
+ * cache: each product with weights as share of the streaming read bandwidth, then whole decoder
+ * steps. The sets are measured in turn, round after round, and the best round counts, since other
+ * work on the machine disturbs them.
+ *
+ * deno run -A scripts/bench_kernels.ts [--sets=avx2,wasm] [--models=135M,0.5B] [--threads=2]
+ *   [--rounds=5] [--float32-activations] [--pin]
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import {
+  allowedCpus,
+  kernelSetStates,
+  loadCpuKernels,
+  runKernelWorker,
+} from "../ffi/cpu_kernels/load.ts";
+import type {
+  Address,
+  CpuKernels,
+  KernelSet,
+  KvCacheView,
+  PackedMatrix,
+} from "../ffi/cpu_kernels/kernels.ts";
+
+interface Shape {
+  readonly layers: number;
+  readonly hidden: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly intermediate: number;
+  readonly vocab: number;
+}
+
+const shapes: Record<string, Shape> = {
+  "135M": { layers: 30, hidden: 576, heads: 9, kvHeads: 3, intermediate: 1536, vocab: 49152 },
+  "0.5B": { layers: 24, hidden: 896, heads: 14, kvHeads: 2, intermediate: 4864, vocab: 49152 },
+};
+const headDim = 64;
+const blockSize = 16;
+/** Rows of a prefill, and the most sequences of a decode. */
+const maxRows = 512;
+/** Tokens that a decoded sequence has in the cache. */
+const decodeContext = 256;
+
+/** Weights of a decoder, and memory for its steps, on one kernel set. */
+class Model {
+  readonly matrices: Record<"qkv" | "output" | "gateUp" | "down" | "head", PackedMatrix[]>;
+  readonly #cache: KvCacheView;
+  readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", Address>;
+  readonly #norm: Address;
+  readonly #rope: Address;
+
+  constructor(readonly kernels: CpuKernels, readonly shape: Shape, readonly rounds: boolean) {
+    const { layers, hidden, heads, kvHeads, intermediate, vocab } = shape;
+    const bits = Uint16Array.from(
+      { length: vocab * hidden },
+      (_, i) => 0x3c00 ^ (i * 40503 & 0x80ff),
+    );
+    const copies = (count: number, n: number, k: number) => {
+      const rows = new Uint8Array(bits.buffer, 0, n * k * 2);
+      return Array.from({ length: count }, () => kernels.pack("bfloat16", [rows], n, k));
+    };
+    this.matrices = {
+      qkv: copies(layers, (heads + 2 * kvHeads) * headDim, hidden),
+      output: copies(layers, hidden, heads * headDim),
+      gateUp: copies(layers, 2 * intermediate, hidden),
+      down: copies(layers, hidden, intermediate),
+      head: copies(1, vocab, hidden),
+    };
+    const floats = (width: number, rows = maxRows) => kernels.alloc(rows * width * 4);
+    this.#buffers = {
+      x: floats(hidden),
+      normed: floats(Math.max(hidden, intermediate)),
+      qkv: floats((heads + 2 * kvHeads) * headDim),
+      wide: floats(2 * intermediate),
+      logits: floats(vocab, 32),
+    };
+    this.#norm = this.put(new Float32Array(hidden).fill(1));
+    this.#rope = this.put(new Float32Array(maxRows * headDim).fill(Math.SQRT1_2));
+    const layerBytes = 2 * kvHeads * headDim * blockSize * 2, blockBytes = layers * layerBytes;
+    const blocks = 32 * decodeContext / blockSize;
+    const address = kernels.alloc(blocks * blockBytes);
+    const sizes = { blockBytes, layerBytes, numKvHeads: kvHeads, headDim, blockSize };
+    this.#cache = { address, type: "bfloat16", ...sizes };
+  }
+
+  put(array: Float32Array | Int32Array): Address {
+    const address = this.kernels.alloc(array.byteLength);
+    this.kernels.bytes(address, array.byteLength).set(new Uint8Array(array.buffer));
+    return address;
+  }
+
+  weightBytes(name: keyof Model["matrices"]): number {
+    return this.matrices[name].reduce((sum, { byteLength }) => sum + byteLength, 0);
+  }
+
+  /** Multiplies `m` rows with every matrix of a kind. */
+  multiply(name: keyof Model["matrices"], m: number): void {
+    for (const matrix of this.matrices[name]) {
+      this.#gemm(this.#buffers.normed, matrix, this.#outputOf(name), m);
+    }
+  }
+
+  #outputOf(name: keyof Model["matrices"]): Address {
+    const { x, qkv, wide, logits } = this.#buffers;
+    return { qkv, output: x, gateUp: wide, down: x, head: logits }[name];
+  }
+
+  #gemm(x: Address, weights: PackedMatrix, y: Address, m: number): void {
+    this.kernels.gemm(x, weights.k, weights, 0n, y, weights.n, m, this.rounds);
+  }
+
+  /** A step as a function: `sequences` of `context` tokens, the last `queries` of which are new. */
+  prepareStep(sequences: number, context: number, queries: number): () => void {
+    const tokens = sequences * queries, maxBlocks = Math.ceil(context / blockSize);
+    const each = <T>(count: number, value: (i: number) => T) =>
+      Array.from({ length: count }, (_, i) => value(i));
+    const position = (row: number) => context - queries + row % queries;
+    const block = (row: number) =>
+      Math.floor(row / queries) * maxBlocks + Math.floor(position(row) / blockSize);
+    const integers = (values: number[]) => this.put(Int32Array.from(values));
+    const ids = integers(each(tokens, (i) => i * 7919 % this.shape.vocab));
+    const positions = integers(each(tokens, position));
+    const slots = integers(each(tokens, (i) => block(i) * blockSize + position(i) % blockSize));
+    const batch = {
+      ...{ numSequences: sequences, numTokens: tokens, maxBlocks, maxContextLen: context },
+      queryStarts: integers(each(sequences + 1, (i) => i * queries)),
+      contextLens: integers(each(sequences, () => context)),
+      blockTables: integers(each(sequences * maxBlocks, (i) => i)),
+    };
+    const lastRow = BigInt((tokens - sequences) * this.shape.hidden * 4);
+    const sampled = this.kernels.alloc(sequences * 4);
+
+    return () => {
+      const { kernels, matrices } = this, { x, normed, qkv, wide, logits } = this.#buffers;
+      const { layers, hidden, heads, kvHeads, intermediate, vocab } = this.shape;
+      const width = (heads + 2 * kvHeads) * headDim, queryBytes = BigInt(heads * headDim * 4);
+      const keys = qkv + queryBytes, values = keys + BigInt(kvHeads * headDim * 4);
+      kernels.embed(matrices.head[0], ids, x, tokens);
+      kernels.rmsnorm(x, this.#norm, normed, tokens, hidden, 1e-5);
+      for (let layer = 0; layer < layers; layer++) {
+        this.#gemm(normed, matrices.qkv[layer], qkv, tokens);
+        kernels.rope(qkv, width, positions, this.#rope, tokens, heads + kvHeads, headDim);
+        kernels.kvWrite(this.#cache, layer, keys, values, width, slots, tokens);
+        kernels.attention(
+          this.#cache,
+          layer,
+          qkv,
+          width,
+          normed,
+          heads * headDim,
+          heads,
+          batch,
+          0.125,
+        );
+        this.#gemm(normed, matrices.output[layer], wide, tokens);
+        kernels.addRmsnorm(x, wide, this.#norm, normed, tokens, hidden, 1e-5);
+        this.#gemm(normed, matrices.gateUp[layer], wide, tokens);
+        kernels.siluMul(wide, normed, tokens, intermediate);
+        this.#gemm(normed, matrices.down[layer], wide, tokens);
+        kernels.addRmsnorm(x, wide, this.#norm, normed, tokens, hidden, 1e-5);
+      }
+      this.#gemm(normed + lastRow, matrices.head[0], logits, sequences);
+      kernels.argmax(logits, vocab, sampled, sequences, vocab);
+    };
+  }
+}
+
+/** Something timed on one kernel set; `bestMs` is its best round so far. */
+interface Case {
+  readonly set: KernelSet;
+  readonly name: string;
+  readonly rows: number;
+  readonly flops: number;
+  readonly bytes: number;
+  readonly run: () => void;
+  bestMs: number;
+}
+
+function casesOf(model: Model): Case[] {
+  const { kernels } = model, set = kernels.name, cases: Case[] = [];
+  const names = Object.keys(model.matrices) as (keyof Model["matrices"])[];
+  const weights = names.reduce((sum, name) => sum + model.weightBytes(name), 0);
+  const region = kernels.alloc(weights);
+  kernels.bytes(region, weights).fill(1);
+  const add = (name: string, rows: number, flops: number, bytes: number, run: () => void) =>
+    cases.push({ set, name, rows, flops, bytes, run, bestMs: Infinity });
+  add("read", 0, 0, weights, () => kernels.readMemory(region, weights));
+  for (const name of names) {
+    for (const rows of name === "head" ? [1, 8] : [1, 8, 32, 512]) {
+      const bytes = model.weightBytes(name);
+      add(name, rows, bytes * rows, bytes, () => model.multiply(name, rows));
+    }
+  }
+  const steps = [[1, decodeContext, 1], [8, decodeContext, 1], [32, decodeContext, 1], [
+    1,
+    512,
+    512,
+  ]];
+  for (const [sequences, context, queries] of steps) {
+    const rows = sequences * queries, kind = queries === 1 ? "decode" : "prefill";
+    add(kind, rows, weights * rows, weights, model.prepareStep(sequences, context, queries));
+  }
+  return cases;
+}
+
+function measure(cases: readonly Case[], rounds: number): void {
+  for (let round = 0; round <= rounds; round++) {
+    for (const one of cases) {
+      const startMs = performance.now();
+      one.run();
+      // The first round warms up: pages, code.
+      if (round > 0) one.bestMs = Math.min(one.bestMs, performance.now() - startMs);
+    }
+  }
+}
+
+function report(cases: readonly Case[]): void {
+  const gigabytes = (one: Case) => one.bytes / one.bestMs / 1e6;
+  console.log("set         op       rows        ms   GFLOP/s    GB/s  of read  tokens/s");
+  for (const one of cases) {
+    const read = cases.find(({ set, name }) => set === one.set && name === "read")!;
+    const isStep = one.name === "decode" || one.name === "prefill";
+    console.log([
+      one.set.padEnd(11),
+      one.name.padEnd(8),
+      String(one.rows).padStart(4),
+      one.bestMs.toFixed(2).padStart(9),
+      (one.flops / one.bestMs / 1e6).toFixed(1).padStart(9),
+      gigabytes(one).toFixed(1).padStart(7),
+      `${(100 * gigabytes(one) / gigabytes(read)).toFixed(0)}%`.padStart(8),
+      isStep ? (one.rows / one.bestMs * 1000).toFixed(0).padStart(9) : "",
+    ].join(" "));
+  }
+}
+
+async function main(): Promise<void> {
+  const options = parseArgs(Deno.args, {
+    string: ["sets", "models", "threads", "rounds"],
+    boolean: ["float32-activations", "pin"],
+    default: { models: "135M", threads: "2", rounds: "5" },
+  });
+  const threads = Number(options.threads);
+  const available = kernelSetStates().filter(({ unavailable }) => unavailable === null);
+  const sets = (options.sets?.split(",") ?? available.map(({ set }) => set)) as KernelSet[];
+  for (const name of options.models.split(",")) {
+    const models: Model[] = [];
+    for (const set of sets) {
+      const cpus = options.pin ? allowedCpus().slice(0, threads) : undefined;
+      const kernels = await loadCpuKernels({ set, threads, cpus });
+      models.push(new Model(kernels, shapes[name], !options["float32-activations"]));
+    }
+    const perModel = models.map(casesOf);
+    // Case by case over the sets, so that the sets share the machine's good and bad moments.
+    const interleaved = perModel[0].flatMap((_, i) => perModel.map((cases) => cases[i]));
+    measure(interleaved, Number(options.rounds));
+    console.log(`\n${name}, ${threads} threads`);
+    report(perModel.flat());
+    for (const model of models) model.kernels.close();
+  }
+}
+
+if (self.name === "role:kernel") runKernelWorker();
+else if (import.meta.main) await main();
