@@ -32,7 +32,7 @@ export interface EngineOptions {
   /** Threads of the CPU executor of one instance; null divides the cores among the instances. */
   readonly cpuThreads: number | null;
   /** CPU kernel set; null picks the fastest the processor has. */
-  readonly cpuKernels: "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
+  readonly cpuKernels: "amx" | "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
 }
 
 /** Options of the manager. */

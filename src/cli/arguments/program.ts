@@ -33,7 +33,7 @@ export const engineExtras = {
     help: "Threads of the CPU executor of one instance.",
   }),
   "cpu-kernels": choice({
-    choices: ["avx512bf16", "avx512", "avx2", "neon", "wasm"],
+    choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],
     default: null,
     defaultText: "the fastest that the processor has",
     section: "ENGINE",
