@@ -25,6 +25,7 @@ const MAX_WAITING_REQUESTS = 10_000;
 const PROGRESS_INTERVAL_MS = 100;
 /** How long the running step may take when the instance stops. */
 const CLOSE_TIMEOUT_MS = 2_000;
+const MAX_REMOVE_ATTEMPTS = 10;
 
 export interface InstanceArgs {
   readonly options: EngineOptions;
@@ -211,11 +212,26 @@ class Instance {
     const { managerAddress } = this.#args;
     const parsed = parseAddress(managerAddress);
     if (parsed.scheme !== "unix" || !basename(dirname(parsed.path)).startsWith("llumnix-")) return;
+    if (await this.#isManagerAlive()) return;
+    // The other instances do the same: one that finds files gone under its hands tries again.
+    for (let attempt = 0; attempt < MAX_REMOVE_ATTEMPTS; attempt++) {
+      try {
+        return Deno.removeSync(dirname(parsed.path), { recursive: true });
+      } catch (error) {
+        if (!(error instanceof Deno.errors.NotFound)) return;
+      }
+    }
+  }
+
+  /** A dying process still takes connections for a moment, so only an answer counts. */
+  async #isManagerAlive(): Promise<boolean> {
     try {
-      const peer = await this.#bus.connect(managerAddress, {});
+      const peer = await this.#bus.connect(this.#args.managerAddress, {});
+      await peer.call("ping", { data: null }, { timeoutMs: CLOSE_TIMEOUT_MS / 2 });
       await peer.close();
+      return true;
     } catch {
-      await Deno.remove(dirname(parsed.path), { recursive: true }).catch(() => {});
+      return false;
     }
   }
 }

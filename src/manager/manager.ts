@@ -136,6 +136,7 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
+        ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
       },
       notifications: {

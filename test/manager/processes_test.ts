@@ -136,21 +136,24 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
   );
 });
 
-Deno.test("processes: instances of a parent that was killed end and clean up", async () => {
-  const parent = new Deno.Command(command[0], {
-    args: [...command.slice(1), "serve"],
-    stdin: "null",
-    stdout: "piped",
-  }).spawn();
-  let text = "";
-  for await (const chunk of parent.stdout.pipeThrough(new TextDecoderStream())) {
-    text += chunk;
-    if (text.includes("\n")) break;
-  }
-  const { directory, pids } = JSON.parse(text) as { directory: string; pids: number[] };
-  assert.equal(pids.filter(isRunning).length, 2);
-  parent.kill("SIGKILL");
-  await parent.status;
-  await until(() => !pids.some(isRunning));
-  assert.throws(() => Deno.statSync(directory), Deno.errors.NotFound);
-});
+const orphans = { serving: [], "still starting": ["--never-loads"] };
+for (const [state, engineArgv] of Object.entries(orphans)) {
+  Deno.test(`processes: ${state} instances of a parent that was killed end and clean up`, async () => {
+    const parent = new Deno.Command(command[0], {
+      args: [...command.slice(1), "serve", ...engineArgv],
+      stdin: "null",
+      stdout: "piped",
+    }).spawn();
+    let text = "";
+    for await (const chunk of parent.stdout.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (text.includes("\n")) break;
+    }
+    const { directory, pids } = JSON.parse(text) as { directory: string; pids: number[] };
+    assert.equal(pids.filter(isRunning).length, 2);
+    parent.kill("SIGKILL");
+    await parent.status;
+    await until(() => !pids.some(isRunning));
+    assert.throws(() => Deno.statSync(directory), Deno.errors.NotFound);
+  });
+}
