@@ -1,3 +1,5 @@
+import { setImmediate } from "node:timers";
+
 /**
  * Time as the rest of the system sees it. Decisions never read a clock of their own, so that a whole
  * cluster can run on a virtual one.
@@ -7,6 +9,8 @@ export interface Clock {
   nowMs(): number;
   /** Calls `callback` once after `delayMs`; the returned function cancels it. */
   after(delayMs: number, callback: () => void): () => void;
+  /** Calls `callback` in a later turn of the event loop, before time goes on. */
+  soon(callback: () => void): void;
 }
 
 /** The clock of the machine. */
@@ -15,6 +19,9 @@ export const realClock: Clock = {
   after(delayMs, callback) {
     const timer = setTimeout(callback, delayMs);
     return () => clearTimeout(timer);
+  },
+  soon(callback) {
+    setImmediate(callback);
   },
 };
 

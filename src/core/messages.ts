@@ -51,7 +51,20 @@ export interface GenerateRequest {
   readonly params: SamplingParams;
   /** Milliseconds since the epoch; FCFS order everywhere. */
   readonly arrivalMs: number;
+  /** Default 0. See {@linkcode OwnershipEpoch}. */
+  readonly epoch?: OwnershipEpoch;
 }
+
+/**
+ * Grows whenever another instance may have become the owner of a request: by 1 at every migration,
+ * to the next multiple of {@linkcode RESUME_EPOCH} when the API server resumes it elsewhere. Where two instances
+ * both believe that they own a request, after a lost message or a partition, the higher epoch is
+ * right, and the API server aborts it at the other.
+ */
+export type OwnershipEpoch = number;
+
+/** More than a request can migrate between two resumptions. */
+export const RESUME_EPOCH = 65536;
 
 /** Log probability of one token and of the best alternatives at its position. */
 export interface TokenLogprobs {
@@ -82,6 +95,8 @@ export interface RequestOutput {
   /** Index in the request's output of the first of `tokenIds`. */
   readonly index: number;
   readonly tokenIds: readonly number[];
+  /** Epoch under which they were produced; absent means 0. */
+  readonly epoch?: OwnershipEpoch;
   /** One per token id, when asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
   /** One per prompt token (null for the first), with the first output. */
@@ -182,4 +197,115 @@ export interface DispatchRequest {
 
 export interface DispatchReply {
   readonly instanceId: InstanceId;
+}
+
+export type MigrationId = string;
+
+/** Which request leaves an instance (behaviour page, section 3). */
+export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR";
+
+/** An instance that blocks can be sent to. */
+export interface MigrationDestination {
+  readonly instanceId: InstanceId;
+  /** Bus address at which it serves. */
+  readonly address: string;
+}
+
+/** Manager to source instance, call `migrate_out`; answered by a {@linkcode MigrationReport}. */
+export interface MigrateOutOrder {
+  readonly migrationId: MigrationId;
+  readonly destination: MigrationDestination;
+  readonly policy: RequestMigrationPolicy;
+  /** This very request, whatever the policy says. */
+  readonly requestId?: RequestId;
+}
+
+/**
+ * `committed`: the destination owns the request. `nothing`: no request could leave. `finished`: it ended here in the meantime.
+ * `aborted_source`, `aborted_destination`: it stays where it was, and why is in `reason`.
+ */
+export type MigrationOutcome =
+  | "committed"
+  | "nothing"
+  | "finished"
+  | "aborted_source"
+  | "aborted_destination";
+
+/** How a migration went. */
+export interface MigrationReport {
+  readonly migrationId: MigrationId;
+  readonly sourceId: InstanceId;
+  readonly destinationId: InstanceId;
+  /** Null with `nothing`. */
+  readonly requestId: RequestId | null;
+  readonly outcome: MigrationOutcome;
+  readonly reason: string;
+  /** Tokens of the request when it left. */
+  readonly lengthTokens: number;
+  readonly stages: number;
+  readonly blocks: number;
+  readonly transfer: TransferStatistics;
+  /** From leaving the source's running queue until it was running at the destination. */
+  readonly downtimeMs: number;
+  readonly totalMs: number;
+}
+
+/** What a migration backend did. */
+export interface TransferStatistics {
+  readonly bytes: number;
+  /** Contiguous runs that were copied. */
+  readonly descriptors: number;
+  /** Rounds of at most `--migration-buffer-blocks` blocks and `--migration-num-layers` layers. */
+  readonly rounds: number;
+  readonly transferMs: number;
+}
+
+/** Source to destination instance, call `migrate_in`: may this request come? Opens the migration. */
+export interface MigrateInRequest {
+  readonly migrationId: MigrationId;
+  readonly sourceId: InstanceId;
+  readonly requestId: RequestId;
+  readonly arrivalMs: number;
+  readonly lengthTokens: number;
+  /** A waiting request has no blocks; it takes its place in the destination's queue. */
+  readonly isWaiting: boolean;
+  readonly model: string;
+  /** A `KvLayout`; it must equal the destination's. */
+  readonly layout: Readonly<Record<string, string | number>>;
+}
+
+/** Answer to `migrate_in`: how the source's backend reaches the destination's pool. */
+export interface MigrateInReply {
+  readonly endpoint: Readonly<Record<string, unknown>>;
+}
+
+/** Source to destination, call `migrate_reserve`: take `blocks` more blocks for this migration. */
+export interface MigrateReserveRequest {
+  readonly migrationId: MigrationId;
+  /** 0 for the first. A repeated stage is answered as before. */
+  readonly stage: number;
+  readonly blocks: number;
+}
+
+export interface MigrateReserveReply {
+  /** In the order of the request's block table. */
+  readonly blocks: readonly number[];
+}
+
+/**
+ * Source to destination, call `migrate_commit`: the request is yours. Answered the same however often
+ * it is repeated; refused when the migration was cancelled or is not known.
+ */
+export interface MigrateCommitRequest {
+  readonly migrationId: MigrationId;
+  /** With all output so far, and the new epoch. */
+  readonly request: GenerateRequest;
+}
+
+/**
+ * Source to destination, call `migrate_settle` after a commit without an answer: says whether the
+ * destination owns the request. After `cancelled` a commit that is still under way is refused.
+ */
+export interface MigrateSettleReply {
+  readonly state: "committed" | "cancelled";
 }

@@ -25,6 +25,7 @@ Deno.test("sleep uses the clock it is given", async () => {
       pending.push({ delayMs, callback });
       return () => {};
     },
+    soon: () => {},
   };
   const slept = sleep(clock, 250);
   assert.equal(pending.length, 1);

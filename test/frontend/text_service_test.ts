@@ -69,7 +69,7 @@ function setUp(overrides: Partial<TextServiceOptions> = {}) {
     maxLogprobs: 5,
     maxRequests: 2,
     seed: 0,
-    clock: { nowMs: () => 1000, after: () => () => {} },
+    clock: { nowMs: () => 1000, after: () => () => {}, soon: () => {} },
     log: (line) => lines.push(line),
     ...overrides,
   });

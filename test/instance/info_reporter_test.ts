@@ -18,6 +18,10 @@ class ManualClock implements Clock {
     return () => this.#timer = null;
   }
 
+  soon(): void {
+    assert.fail("not used here");
+  }
+
   advance(ms: number): void {
     this.#nowMs += ms;
     if (!this.#timer || this.#timer.dueMs > this.#nowMs) return;
