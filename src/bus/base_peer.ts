@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import { type Clock, realClock } from "../core/clock.ts";
 import {
   type ErrorRecord,
   fromErrorRecord,
@@ -22,8 +23,6 @@ const NOTIFY = 0; // method, data
 const CALL = 1; // id, method, data
 const RESULT = 2; // id, data
 const ERROR = 3; // id, ErrorRecord
-
-type Timer = ReturnType<typeof setTimeout>;
 
 interface PendingCall {
   readonly method: string;
@@ -51,6 +50,7 @@ export abstract class BasePeer implements Peer {
     readonly remote: string,
     private readonly service: Service,
     protected readonly limits: BusLimits,
+    protected readonly clock: Clock = realClock,
   ) {
     this.outbox = new Outbox(Math.min(MAX_SHARED_CHARS, Math.floor(limits.maxFrameBytes / 3) - 2));
   }
@@ -79,15 +79,15 @@ export abstract class BasePeer implements Peer {
     }
     const id = this.#nextCallId++;
     return new Promise((resolve, reject) => {
-      const timer = this.#startTimeout(id, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+      const cancelTimeout = this.#startTimeout(id, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
       this.#pending.set(id, {
         method,
         resolve(answer) {
-          clearTimeout(timer);
+          cancelTimeout?.();
           resolve(answer);
         },
         reject(error) {
-          clearTimeout(timer);
+          cancelTimeout?.();
           reject(error);
         },
       });
@@ -228,14 +228,14 @@ export abstract class BasePeer implements Peer {
     );
   }
 
-  #startTimeout(id: number, timeoutMs: number): Timer | undefined {
+  #startTimeout(id: number, timeoutMs: number): (() => void) | undefined {
     if (timeoutMs > MAX_TIMEOUT_MS) return undefined;
-    return setTimeout(() => {
+    return this.clock.after(timeoutMs, () => {
       const call = this.#takePending(id);
       call?.reject(
         new UnavailableError(`${this.remote} did not answer ${call.method} in ${timeoutMs} ms`),
       );
-    }, timeoutMs);
+    });
   }
 
   #takePending(id: number): PendingCall | undefined {

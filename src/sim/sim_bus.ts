@@ -1,0 +1,480 @@
+import { parseAddress } from "../bus/address.ts";
+import { BasePeer } from "../bus/base_peer.ts";
+import {
+  type Address,
+  type Bus,
+  type BusLimits,
+  type CallOptions,
+  defaultBusLimits,
+  type Listener,
+  type Peer,
+  type Service,
+} from "../bus/bus.ts";
+import { type Frame, frameSize } from "../bus/outbox.ts";
+import type { Clock } from "../core/clock.ts";
+import { UnavailableError } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
+import { NodeClock } from "./node_clock.ts";
+
+const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+/** How long a closing end waits for the other to take what was sent. */
+const LINGER_MS = 2_000;
+
+export interface NetworkConfig {
+  readonly clock: Clock;
+  readonly random: Random;
+  /** Mean time of a message under way; exponential on top of half of it. */
+  readonly meanDelayMs: number;
+  /** How long a connection on which nothing gets through stays open: keep-alive. */
+  readonly keepAliveMs: number;
+  readonly limits?: BusLimits;
+  /** Called as a frame reaches its end, before it is handled there. */
+  readonly onFrame?: (from: string, to: string, text: string) => void;
+  /** Called as a connection ends otherwise than by being closed. */
+  readonly onBreak?: (from: string, to: string, reason: string) => void;
+}
+
+/** A simulated process as the network sees it. */
+export interface SimNode {
+  readonly name: string;
+  readonly clock: NodeClock;
+  readonly bus: Bus;
+}
+
+/**
+ * The network of a simulated cluster, with the ways in which a real one fails. A connection is an
+ * ordered stream in each direction: no message of it is lost, repeated or overtaken, but it may break
+ * with whatever is under way, be slow, stall, or stay open at one end only.
+ */
+export class SimNetwork {
+  readonly limits: BusLimits;
+  readonly #config: NetworkConfig;
+  readonly #nodes = new Map<string, NodeClock>();
+  readonly #listeners = new Map<Address, SimListener>();
+  readonly #connections = new Set<Connection>();
+  /** Directions "from>to" in which nothing gets through. */
+  readonly #blocked = new Set<string>();
+  /** Factors on the delay of a direction. */
+  readonly #slowness = new Map<string, number>();
+
+  constructor(config: NetworkConfig) {
+    this.#config = config;
+    this.limits = config.limits ?? defaultBusLimits;
+  }
+
+  /** Adds a process. */
+  addNode(name: string, skewMs = 0): SimNode {
+    if (this.#nodes.has(name)) throw new Error(`there is a node ${name}`);
+    const clock = new NodeClock(this.#config.clock, skewMs);
+    this.#nodes.set(name, clock);
+    const bus: Bus = {
+      listen: (address, service) => this.#listen(name, address, service),
+      connect: (address, service, options) => this.#connect(name, address, service, options),
+    };
+    return { name, clock, bus };
+  }
+
+  /** The process ends without a word. What it had sent may arrive in part; its connections break. */
+  kill(name: string): void {
+    this.#clockOf(name).kill();
+    for (const [address, listener] of this.#listeners) {
+      if (listener.node === name) this.#listeners.delete(address);
+    }
+    for (const connection of this.#connectionsOf(name)) {
+      connection.breakFrom(name, `${name} was killed`);
+    }
+    this.#nodes.delete(name);
+  }
+
+  /** The process stops doing anything, while its connections stay. */
+  pause(name: string): void {
+    this.#clockOf(name).pause();
+  }
+
+  resume(name: string): void {
+    this.#nodes.get(name)?.resume();
+    this.#wakeAll();
+  }
+
+  /** Nothing gets from `from` to `to` until {@linkcode heal}. */
+  block(from: string, to: string): void {
+    this.#blocked.add(`${from}>${to}`);
+    for (const connection of this.#connectionsOf(from, to)) connection.startKeepAlive();
+  }
+
+  heal(from: string, to: string): void {
+    this.#blocked.delete(`${from}>${to}`);
+    this.#wakeAll();
+  }
+
+  setSlowness(from: string, to: string, factor: number): void {
+    this.#slowness.set(`${from}>${to}`, factor);
+  }
+
+  /** Breaks the connections between two nodes with all that is under way. */
+  breakConnections(a: string, b: string): void {
+    for (const connection of this.#connectionsOf(a, b)) connection.breakBoth("connection reset");
+  }
+
+  /** Connections that are open at either end. */
+  get numConnections(): number {
+    return this.#connections.size;
+  }
+
+  canPass(from: string, to: string): boolean {
+    return !this.#blocked.has(`${from}>${to}`);
+  }
+
+  isStopped(name: string): boolean {
+    return this.#nodes.get(name)?.isStopped ?? true;
+  }
+
+  delayMs(from: string, to: string): number {
+    const { meanDelayMs, random } = this.#config;
+    const factor = this.#slowness.get(`${from}>${to}`) ?? 1;
+    return factor * meanDelayMs * 0.5 * (1 + random.exponential());
+  }
+
+  get clock(): Clock {
+    return this.#config.clock;
+  }
+
+  get random(): Random {
+    return this.#config.random;
+  }
+
+  get config(): NetworkConfig {
+    return this.#config;
+  }
+
+  forget(connection: Connection): void {
+    this.#connections.delete(connection);
+  }
+
+  unbind(listener: SimListener): void {
+    if (this.#listeners.get(listener.address) === listener) {
+      this.#listeners.delete(listener.address);
+    }
+  }
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async #listen(node: string, address: Address, service: Service): Promise<Listener> {
+    parseAddress(address);
+    if (this.#listeners.has(address)) throw new UnavailableError(`${address} is in use`);
+    const listener = new SimListener(this, node, address, service);
+    this.#listeners.set(address, listener);
+    return listener;
+  }
+
+  /** A round trip before the connecting end has its peer. Stalls like any message. */
+  #connect(
+    from: string,
+    address: Address,
+    service: Service,
+    options?: CallOptions,
+  ): Promise<Peer> {
+    const timeoutMs = options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
+    const near = this.#clockOf(from);
+    return new Promise((resolve, reject) => {
+      parseAddress(address);
+      const refuse = (why: string) => {
+        cancelTimeout();
+        reject(new UnavailableError(`cannot connect to ${address}: ${why}`));
+      };
+      const cancelTimeout = near.after(timeoutMs, () => refuse(`no answer in ${timeoutMs} ms`));
+      const to = this.#listeners.get(address)?.node;
+      near.after(this.delayMs(from, to ?? "nobody"), () => {
+        const listener = this.#listeners.get(address);
+        if (!listener) return refuse("nobody listens");
+        if (!this.canPass(from, listener.node) || !this.canPass(listener.node, from)) return;
+        if (this.isStopped(listener.node)) return; // until the time is over
+        cancelTimeout();
+        resolve(this.#open(from, near, listener, service));
+      });
+    });
+  }
+
+  #open(from: string, near: NodeClock, listener: SimListener, service: Service): Peer {
+    const connection = new Connection(
+      this,
+      { node: from, clock: near, service, remote: listener.address },
+      {
+        node: listener.node,
+        clock: this.#clockOf(listener.node),
+        service: listener.service,
+        remote: `${from}#${listener.nextConnection()}`,
+      },
+    );
+    this.#connections.add(connection);
+    listener.adopt(connection.far);
+    return connection.near;
+  }
+
+  #clockOf(name: string): NodeClock {
+    const clock = this.#nodes.get(name);
+    if (!clock) throw new Error(`there is no node ${name}`);
+    return clock;
+  }
+
+  #connectionsOf(a: string, b?: string): Connection[] {
+    return [...this.#connections].filter((connection) =>
+      connection.touches(a) && (b === undefined || connection.touches(b))
+    );
+  }
+
+  #wakeAll(): void {
+    for (const connection of this.#connections) connection.pump();
+  }
+}
+
+class SimListener implements Listener {
+  readonly #peers = new Set<SimPeer>();
+  #connections = 0;
+
+  constructor(
+    private readonly network: SimNetwork,
+    readonly node: string,
+    readonly address: Address,
+    readonly service: Service,
+  ) {}
+
+  nextConnection(): number {
+    return ++this.#connections;
+  }
+
+  adopt(peer: SimPeer): void {
+    this.#peers.add(peer);
+    peer.closed.then(() => this.#peers.delete(peer));
+    this.service.onConnect?.(peer);
+  }
+
+  async close(): Promise<void> {
+    this.network.unbind(this);
+    await Promise.all([...this.#peers].map((peer) => peer.close()));
+  }
+}
+
+interface End {
+  readonly node: string;
+  readonly clock: NodeClock;
+  readonly service: Service;
+  readonly remote: string;
+}
+
+/** Two peers and the streams between them. */
+class Connection {
+  readonly near: SimPeer;
+  readonly far: SimPeer;
+  #cancelKeepAlive: (() => void) | null = null;
+
+  constructor(private readonly network: SimNetwork, near: End, far: End) {
+    this.near = new SimPeer(near, network.limits);
+    this.far = new SimPeer(far, network.limits);
+    this.near.attach(new Stream(network, this.near, this.far), () => this.#peerEnded());
+    this.far.attach(new Stream(network, this.far, this.near), () => this.#peerEnded());
+  }
+
+  touches(node: string): boolean {
+    return this.near.node === node || this.far.node === node;
+  }
+
+  pump(): void {
+    this.near.stream.pump();
+    this.far.stream.pump();
+  }
+
+  /** One end's process is gone: some of what it sent still arrives, then the other end notices. */
+  breakFrom(node: string, reason: string): void {
+    const [dead, other] = this.near.node === node ? [this.near, this.far] : [this.far, this.near];
+    dead.hasEnded = true;
+    other.stream.cut();
+    dead.stream.cutWithin();
+    dead.stream.pushBreak(reason);
+  }
+
+  breakBoth(reason: string): void {
+    for (const peer of [this.near, this.far]) peer.stream.cut();
+    for (const peer of [this.near, this.far]) peer.stream.pushBreak(reason);
+  }
+
+  /** Nothing may get through: unless that ends in time, both ends give the connection up. */
+  startKeepAlive(): void {
+    const { clock, config: { keepAliveMs }, random } = this.network;
+    this.#cancelKeepAlive ??= clock.after(keepAliveMs, () => {
+      this.#cancelKeepAlive = null;
+      const { near, far } = this;
+      const passes = this.network.canPass(near.node, far.node) &&
+        this.network.canPass(far.node, near.node);
+      if (passes) return;
+      for (const peer of [near, far]) {
+        peer.stream.cut();
+        // Each end finds out for itself, and not at the same moment.
+        peer.breakAfter(random.uniform() * keepAliveMs / 2, "no answer: timed out");
+      }
+    });
+  }
+
+  #peerEnded(): void {
+    if (!this.near.hasEnded || !this.far.hasEnded) return;
+    this.#cancelKeepAlive?.();
+    this.network.forget(this);
+  }
+}
+
+/** What is under way from one peer to the other. */
+type Parcel =
+  & { readonly dueMs: number }
+  & (
+    | { readonly kind: "frame"; readonly frame: Frame }
+    | { readonly kind: "end"; readonly delivered: () => void }
+    | { readonly kind: "break"; readonly reason: string }
+  );
+
+type ParcelContent = Parcel extends infer P ? P extends Parcel ? Omit<P, "dueMs"> : never : never;
+
+class Stream {
+  #parcels: Parcel[] = [];
+  #isWaiting = false;
+  #lastDueMs = 0;
+  #isCut = false;
+
+  constructor(
+    private readonly network: SimNetwork,
+    private readonly from: SimPeer,
+    private readonly to: SimPeer,
+  ) {}
+
+  push(content: ParcelContent): void {
+    if (this.#isCut) return;
+    this.#enqueue(content);
+  }
+
+  /** The last thing that the other end sees. */
+  pushBreak(reason: string): void {
+    this.#isCut = true;
+    this.#enqueue({ kind: "break", reason });
+  }
+
+  /** All that is under way is lost, and nothing is taken any more. */
+  cut(): void {
+    this.#isCut = true;
+    this.#parcels = [];
+  }
+
+  /** A random part of what is under way, the later one, is lost. */
+  cutWithin(): void {
+    this.#isCut = true;
+    this.#parcels.length = this.network.random.below(this.#parcels.length + 1);
+  }
+
+  /** Delivers what is due and waits for the next, unless the way is blocked. */
+  pump(): void {
+    if (this.#isWaiting || this.#parcels.length === 0) return;
+    if (!this.#canPass(this.#parcels[0])) return;
+    const { clock } = this.network;
+    this.#isWaiting = true;
+    clock.after(this.#parcels[0].dueMs - clock.nowMs(), () => {
+      this.#isWaiting = false;
+      if (this.#parcels.length > 0 && this.#canPass(this.#parcels[0])) this.#deliverDue();
+      this.pump();
+    });
+  }
+
+  #enqueue(content: ParcelContent): void {
+    const { clock } = this.network;
+    const delayMs = this.network.delayMs(this.from.node, this.to.node);
+    this.#lastDueMs = Math.max(this.#lastDueMs, clock.nowMs() + delayMs);
+    this.#parcels.push({ ...content, dueMs: this.#lastDueMs });
+    this.pump();
+  }
+
+  #canPass({ kind }: Parcel): boolean {
+    if (this.network.isStopped(this.to.node)) return false;
+    return kind === "break" || this.network.canPass(this.from.node, this.to.node);
+  }
+
+  #deliverDue(): void {
+    const nowMs = this.network.clock.nowMs();
+    const { onFrame } = this.network.config;
+    while (this.#parcels.length > 0 && this.#parcels[0].dueMs <= nowMs) {
+      const parcel = this.#parcels.shift()!;
+      if (parcel.kind === "frame") {
+        this.from.taken(frameSize(parcel.frame));
+        onFrame?.(this.from.node, this.to.node, parcel.frame.text);
+        this.to.deliver(parcel.frame);
+      } else if (parcel.kind === "end") {
+        this.to.deliverEnd();
+        parcel.delivered();
+      } else {
+        this.to.breakNow(parcel.reason);
+      }
+    }
+  }
+}
+
+class SimPeer extends BasePeer {
+  readonly node: string;
+  stream!: Stream;
+  hasEnded = false;
+
+  constructor(end: End, limits: BusLimits) {
+    super(end.remote, end.service, limits, end.clock);
+    this.node = end.node;
+  }
+
+  attach(stream: Stream, onEnded: () => void): void {
+    this.stream = stream;
+    this.closed.then(() => {
+      this.hasEnded = true;
+      onEnded();
+    });
+  }
+
+  /** The transport has delivered `bytes`. */
+  taken(bytes: number): void {
+    this.outbox.release(bytes);
+  }
+
+  deliver({ text, payload }: Frame): void {
+    this.receive(`[${text}]`, payload);
+  }
+
+  deliverEnd(): void {
+    this.remoteEnded();
+  }
+
+  breakNow(reason: string): void {
+    this.fail(reason);
+  }
+
+  breakAfter(delayMs: number, reason: string): void {
+    this.clock.after(delayMs, () => this.fail(reason));
+  }
+
+  protected override wake(): void {
+    for (const frame of this.outbox.takeAll()) this.stream.push({ kind: "frame", frame });
+  }
+
+  protected override drain(): Promise<void> {
+    this.wake();
+    return new Promise((resolve) => {
+      const cancel = this.clock.after(LINGER_MS, () => {
+        this.stream.cut();
+        this.stream.pushBreak("connection reset");
+        resolve();
+      });
+      const delivered = () => {
+        cancel();
+        resolve();
+      };
+      this.stream.push({ kind: "end", delivered });
+    });
+  }
+
+  protected override abandon(): Promise<void> {
+    this.outbox.takeAll();
+    this.stream.cut();
+    this.stream.pushBreak("connection reset");
+    return Promise.resolve();
+  }
+}
