@@ -100,6 +100,9 @@ function engineOptions(model: string, set: EngineOptions["cpuKernels"]): EngineO
     schedulerDelayFactor: 0,
     preemptionMode: null,
     device: "cpu",
+    profilingResultFilePath: "",
+    gpuType: "a10",
+    speedup: 1,
     cpuThreads: null,
     cpuKernels: set,
   };

@@ -42,8 +42,16 @@ export async function readSettings(
       settings.set(name, { value: argument.default, source: { kind: "default" } });
     }
   }
+  impliedDevice(settings);
   if (settings.get("load-metric")?.value === "usage_ratio") useRatioThresholds(settings);
   return { settings, warnings: file?.warnings ?? [] };
+}
+
+/** A profile is there to be simulated. */
+function impliedDevice(settings: Map<string, Setting>): void {
+  const profile = settings.get("profiling-result-file-path");
+  if (!profile?.value || settings.get("device")?.value !== "auto") return;
+  settings.set("device", { value: "sim", source: profile.source });
 }
 
 /**

@@ -28,17 +28,30 @@ export interface EngineOptions {
   readonly maxLogprobs: number;
   readonly schedulerDelayFactor: number;
   readonly preemptionMode: "recompute" | "swap" | null;
-  readonly device: "auto" | "cpu" | "cuda" | "null";
+  readonly device: "auto" | "cpu" | "cuda" | "null" | "sim";
+  /** Profile of simulated instances; empty for a built-in one of `gpuType`. */
+  readonly profilingResultFilePath: string;
+  readonly gpuType: string;
+  /** Simulated steps run this many times faster than the profile says. */
+  readonly speedup: number;
   /** Threads of the CPU executor of one instance; null divides the cores among the instances. */
   readonly cpuThreads: number | null;
   /** CPU kernel set; null picks the fastest the processor has. */
   readonly cpuKernels: "amx" | "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
 }
 
+/** What the load of an instance is measured in (behaviour page, section 1). */
+export type LoadMetricName = "remaining_steps" | "usage_ratio" | "virtual_usage";
+
 /** Options of the manager. */
 export interface ManagerOptions {
   readonly initialInstances: number;
+  readonly loadMetric: LoadMetricName;
   readonly dispatchPolicy: "balanced" | "load" | "queue" | "rr";
+  /** How many instances take new requests; null for all. */
+  readonly numDispatchInstances: number | null;
+  /** Virtual usage that high priority adds to an instance; null derives it from the instance. */
+  readonly priorityHeadroomBlocks: number | null;
   /** Seconds between instance info updates. */
   readonly pollingInterval: number;
   readonly disableLogRequestsManager: boolean;

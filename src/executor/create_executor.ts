@@ -5,6 +5,7 @@ type Load = (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
 /** Every kind of executor; its code is loaded when it is asked for. */
 const loaders: Readonly<Record<ExecutorSpec["kind"], () => Promise<Load>>> = {
   cpu: async () => (await import("./cpu/load.ts")).loadCpuExecutor,
+  sim: async () => (await import("./sim/load.ts")).loadSimExecutor,
   null: async () => (await import("./null_executor.ts")).loadNullExecutor,
 };
 

@@ -104,7 +104,7 @@ export type OnProgress = (progress: LoadProgress) => void;
 
 /** Everything needed to load an executor, as data: it crosses to the worker that runs it. */
 export interface ExecutorSpec {
-  readonly kind: "cpu" | "null";
+  readonly kind: "cpu" | "null" | "sim";
   readonly options: EngineOptions;
   /** Instances that share this host: memory fractions and cores are divided by it. */
   readonly hostShare: number;

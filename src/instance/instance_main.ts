@@ -124,7 +124,7 @@ class Instance {
   #loadExecutor(manager: Peer): Promise<Executor> {
     const { options, hostShare, instanceId } = this.#args;
     if (options.device === "cuda") throw new UsageError("--device cuda is not available yet");
-    const kind = options.device === "null" ? "null" : "cpu";
+    const kind = options.device === "null" || options.device === "sim" ? options.device : "cpu";
     const load = this.#args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
     let lastMs = -Infinity;

@@ -17,7 +17,7 @@ Deno.test("usage has the form of the reference", () => {
     "            [--enable-defrag ENABLE_DEFRAG]",
     "            [--migration-backend-transfer-type {cuda_ipc,rdma,}]",
     "            [--served-model-name SERVED_MODEL_NAME [SERVED_MODEL_NAME ...]]",
-    "            [--device {auto,cuda,neuron,cpu,null}]",
+    "            [--device {auto,cuda,neuron,cpu,null,sim}]",
   ];
   for (const form of forms) assert.ok(lines.includes(form), form);
 });

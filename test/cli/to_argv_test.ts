@@ -43,6 +43,8 @@ Deno.test("any options come back from their command line", async () => {
       if (argument.status.kind === "accepted" || random.uniform() < 0.5) continue;
       options[camelCase(name)] = randomValue(argument, random);
     }
+    // A profile on the command line implies the device.
+    if (options.profilingResultFilePath !== "" && options.device === "auto") options.device = "sim";
     const typed = options as unknown as InstanceOptions;
     assert.deepEqual(await read(toArgv(typed)), options);
   }

@@ -14,6 +14,7 @@ const rules: readonly Rule[] = [
   instanceLimits,
   sslPair,
   batchedTokens,
+  simulatorOptions,
 ];
 
 /**
@@ -93,15 +94,21 @@ function batchedTokens(options: ServeOptions): string | null {
   return null;
 }
 
+function simulatorOptions(options: ServeOptions): string | null {
+  const { device, profilingResultFilePath, speedup } = options;
+  if (device === "sim") return null;
+  if (profilingResultFilePath !== "") {
+    return `--profiling-result-file-path ${profilingResultFilePath} is for --device sim, and ` +
+      `--device is ${device}: leave one of them out`;
+  }
+  if (speedup !== 1) return `--speedup ${speedup} is for --device sim: add that, or leave it out`;
+  return null;
+}
+
 /** Where what is in force differs from what is written. */
 export function policiesInForce(settings: Settings): Notice[] {
   const options = toOptions<ServeOptions>(settings);
   const notices: Notice[] = [];
-  if (options.dispatchPolicy === "load") {
-    const message = "--dispatch-policy load is not available yet: requests are dispatched round " +
-      "robin (rr)";
-    notices.push({ severity: "info", message });
-  }
   const pairPolicy = options.pairMigrationPolicy;
   const isChosen = options.enableMigration ||
     settings.get("pair-migration-policy")!.source.kind !== "default";

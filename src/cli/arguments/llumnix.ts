@@ -31,8 +31,10 @@ export const llumnixArguments = {
   }),
   "load-metric": choice({
     choices: ["remaining_steps", "usage_ratio"],
+    extraChoices: {
+      virtual_usage: "the paper's freeness, which counts headroom for high priority",
+    },
     default: "remaining_steps",
-    status: later,
     help: "Instance load metric.",
   }),
   "polling-interval": number({
@@ -43,8 +45,9 @@ export const llumnixArguments = {
   "dispatch-policy": choice({
     choices: ["balanced", "load", "queue", "rr"],
     default: "load",
-    laterChoices: ["balanced", "queue"],
-    help: "Request dispatch policy. For now `load` dispatches round robin, as `rr` does.",
+    help:
+      "Request dispatch policy: the fewest requests dispatched so far, the smallest load, the " +
+      "fewest waiting requests, round robin.",
   }),
   "enable-migration": flag({
     status: later,
@@ -133,13 +136,15 @@ export const llumnixArguments = {
   }),
   "profiling-result-file-path": text({
     default: "",
-    status: later,
-    help: "Profiling result file path: run instances on that profile instead of a device.",
+    help:
+      "Profiling result file path: run instances on that profile instead of a device (implies " +
+      "--device sim). The profile is looked up by the base name of --model.",
   }),
   "gpu-type": text({
     default: "a10",
-    status: later,
-    help: "GPU type specified when using simulator.",
+    help:
+      "GPU type specified when using simulator: the built-in profile a10, a100, h100 or h200. " +
+      "Without effect where a profile is given.",
   }),
   "migration-backend": choice({
     choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
@@ -202,7 +207,6 @@ export const llumnixArguments = {
     default: null,
     min: 1,
     defaultText: "no limit",
-    status: later,
     help: "Number of available instances for dispatch.",
   }),
   "log-request-timestamps": flag({

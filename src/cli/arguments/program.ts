@@ -39,6 +39,12 @@ export const engineExtras = {
     section: "ENGINE",
     help: "Kernel set of the CPU executor.",
   }),
+  "speedup": number({
+    default: 1,
+    above: 0,
+    section: "ENGINE",
+    help: "With --device sim, how many times faster than its profile an instance runs.",
+  }),
 } satisfies ArgumentTable;
 
 /** Options of this program that concern the service. */
@@ -64,6 +70,16 @@ export const serverExtras = {
     metavar: "SECONDS",
     section: "SERVER",
     help: "Time that running requests get to finish after SIGTERM.",
+  }),
+  "priority-headroom-blocks": integer({
+    default: null,
+    min: 0,
+    defaultText: "88% of the instance's blocks",
+    section: "MANAGER",
+    help:
+      "With --load-metric virtual_usage: blocks that an instance with running requests of high " +
+      "priority counts as used besides, so that these decode faster. The default leaves to its " +
+      "requests the share that the paper found good: 1600 tokens of 13616.",
   }),
   "print-config": flag({
     section: null,

@@ -32,17 +32,31 @@ export const serveGroups: readonly Group[] = [
   },
 ];
 
+/** Llumnix's arguments that an instance needs as well. */
+const simulatorArguments = {
+  "profiling-result-file-path": llumnixArguments["profiling-result-file-path"],
+  "gpu-type": llumnixArguments["gpu-type"],
+};
+
 /** The arguments of the internal command `instance`. */
 export const instanceGroups: readonly Group[] = [
   { title: "Instance arguments", section: "ENGINE", table: instanceArguments },
   { title: "vLLM engine arguments", section: "ENGINE", table: vllmArguments },
-  { title: programTitle, section: "ENGINE", table: { ...engineExtras, ...processExtras } },
+  {
+    title: programTitle,
+    section: "ENGINE",
+    table: { ...simulatorArguments, ...engineExtras, ...processExtras },
+  },
 ];
 
 /** Arguments that a serving process hands on to the instances that it starts. */
-export const engineTable: ArgumentTable = { ...vllmArguments, ...engineExtras };
+export const engineTable: ArgumentTable = {
+  ...vllmArguments,
+  ...simulatorArguments,
+  ...engineExtras,
+};
 
-type EngineTable = typeof vllmArguments & typeof engineExtras;
+type EngineTable = typeof vllmArguments & typeof simulatorArguments & typeof engineExtras;
 
 /** Effective options of `llumnix serve`. */
 export type ServeOptions = OptionsOf<

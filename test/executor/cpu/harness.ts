@@ -32,6 +32,9 @@ export const defaultOptions: EngineOptions = {
   schedulerDelayFactor: 0,
   preemptionMode: null,
   device: "cpu",
+  profilingResultFilePath: "",
+  gpuType: "a10",
+  speedup: 1,
   cpuThreads: 1,
   cpuKernels: null,
 };

@@ -1,0 +1,99 @@
+/**
+ * The latency model of a simulated instance: Llumnix's own (prefill linear in tokens, decode linear
+ * in sequences and in tokens), with the sizes and bandwidths that go with it.
+ */
+import type { DType } from "../../core/dtype.ts";
+
+/** Duration of a prefill step: `msPerToken * tokens + msPerStep`. */
+export interface PrefillLatency {
+  readonly msPerToken: number;
+  readonly msPerStep: number;
+  /** Where the numbers come from. */
+  readonly source: string;
+}
+
+/** Duration of a decode step: `msPerSequence * batch + msPerToken * total tokens + msPerStep`. */
+export interface DecodeLatency {
+  readonly msPerSequence: number;
+  /** Per token in the contexts of all sequences together. */
+  readonly msPerToken: number;
+  readonly msPerStep: number;
+  readonly source: string;
+}
+
+export interface Bandwidth {
+  /** 10^9 bytes per second. */
+  readonly gbps: number;
+  readonly source: string;
+}
+
+/** What decides how many blocks an instance has; vLLM measures the rest by running the model once. */
+export interface BlocksKey {
+  /** `--gpu-memory-utilization` */
+  readonly memoryUtilization: number;
+  /** Tokens in a block. */
+  readonly blockSize: number;
+  /** `--max-num-batched-tokens`; null where the number of blocks holds for any. */
+  readonly maxBatchedTokens: number | null;
+}
+
+export interface BlocksEntry extends BlocksKey {
+  readonly numBlocks: number;
+  readonly source: string;
+}
+
+/** What of a model's structure its KV cache depends on. */
+export interface CacheShape {
+  readonly dtype: DType;
+  readonly numLayers: number;
+  readonly numKvHeads: number;
+  readonly headDim: number;
+  /** Longest sequence in tokens, prompt and output. */
+  readonly maxModelLen: number;
+}
+
+/** One model with one degree of tensor and pipeline parallelism on one kind of device. */
+export interface ModelProfile {
+  /** Name of the model: the base name of `--model`. */
+  readonly model: string;
+  readonly tensorParallelSize: number;
+  readonly pipelineParallelSize: number;
+  readonly shape: CacheShape;
+  readonly prefill: PrefillLatency;
+  readonly decode: DecodeLatency;
+  readonly blocks: readonly BlocksEntry[];
+  /** Between two instances. */
+  readonly migration: Bandwidth;
+  /** Between device and host memory. */
+  readonly swap: Bandwidth;
+}
+
+/** Inputs of the latency model count in multiples of this, as kernels compute them. */
+const ALIGNMENT = 8;
+
+function padded(count: number): number {
+  return Math.ceil(count / ALIGNMENT) * ALIGNMENT;
+}
+
+/**
+ * Milliseconds of a prefill step.
+ * @param tokens of all prompts in the step
+ */
+export function prefillMs({ prefill }: ModelProfile, tokens: number): number {
+  return prefill.msPerToken * padded(tokens) + prefill.msPerStep;
+}
+
+/**
+ * Milliseconds of a decode step.
+ * @param batch sequences in the step
+ * @param totalTokens in the contexts of all of them together
+ */
+export function decodeMs({ decode }: ModelProfile, batch: number, totalTokens: number): number {
+  return decode.msPerSequence * padded(batch) + decode.msPerToken * padded(totalTokens) +
+    decode.msPerStep;
+}
+
+/** Milliseconds that `byteLength` bytes take: of a migration, or of blocks swapped in or out. */
+export function transferMs({ gbps }: Bandwidth, byteLength: number): number {
+  return byteLength / (gbps * 1e6);
+}

@@ -1,0 +1,179 @@
+import { z } from "zod";
+import { UsageError } from "../../core/errors.ts";
+import type { ModelProfile } from "./profile.ts";
+
+const count = z.int().positive();
+const ms = z.number().nonnegative();
+const source = z.string().default("");
+const bandwidth = z.strictObject({
+  /** 10^9 bytes per second. */
+  gbps: z.number().positive(),
+  source,
+});
+
+/** One entry per model and degree of parallelism. */
+const modelSchema = z.strictObject({
+  /** Base name of `--model`. */
+  model: z.string().min(1),
+  tensor_parallel_size: count.default(1),
+  pipeline_parallel_size: count.default(1),
+  /** What the KV cache's size depends on; see the model's config.json. */
+  shape: z.strictObject({
+    dtype: z.enum(["float32", "float16", "bfloat16"]),
+    num_layers: count,
+    num_kv_heads: count,
+    head_dim: count,
+    max_model_len: count,
+  }),
+  /** `ms_per_token * tokens + ms_per_step` */
+  prefill: z.strictObject({ ms_per_token: ms, ms_per_step: ms, source }),
+  /** `ms_per_sequence * batch + ms_per_token * total_tokens + ms_per_step` */
+  decode: z.strictObject({ ms_per_sequence: ms, ms_per_token: ms, ms_per_step: ms, source }),
+  /** Blocks of the KV cache by what they depend on; `max_batched_tokens: null` stands for any. */
+  blocks: z.array(z.strictObject({
+    gpu_memory_utilization: z.number().positive().max(1),
+    block_size: count,
+    max_batched_tokens: count.nullable(),
+    num_blocks: count,
+    source,
+  })).min(1),
+  migration: bandwidth,
+  swap: bandwidth,
+});
+
+/**
+ * Content of `--profiling-result-file-path`. Times are milliseconds, inputs are padded up to a
+ * multiple of 8, and every `source` says where its numbers come from.
+ */
+export const profileSchema = z.strictObject({
+  version: z.literal(1),
+  models: z.array(modelSchema).min(1),
+});
+
+type ModelRecord = z.infer<typeof modelSchema>;
+
+/**
+ * Reads a profile file.
+ * @throws {UsageError} it cannot be read, is not JSON, or is not a profile
+ */
+export function readProfileFile(path: string): ModelProfile[] {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(path);
+  } catch (error) {
+    throw new UsageError(`Cannot read the profile ${path}: ${(error as Error).message}.`, {
+      cause: error,
+    });
+  }
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`The profile ${path} is not JSON: ${(error as Error).message}.`);
+  }
+  return parseProfile(json, path);
+}
+
+/**
+ * Checks the content of a profile file.
+ * @param name of the file, for messages
+ * @throws {UsageError} naming the first field that is wrong
+ */
+export function parseProfile(json: unknown, name: string): ModelProfile[] {
+  const result = profileSchema.safeParse(json);
+  if (!result.success) {
+    const { path, message } = result.error.issues[0];
+    throw new UsageError(`The profile ${name} is wrong at ${fieldName(path)}: ${message}.`);
+  }
+  const profiles = result.data.models.map(fromRecord);
+  const seen = new Set<string>();
+  for (const { model, tensorParallelSize, pipelineParallelSize } of profiles) {
+    const key = `${model} with tp ${tensorParallelSize}, pp ${pipelineParallelSize}`;
+    if (seen.has(key)) throw new UsageError(`The profile ${name} has ${key} twice.`);
+    seen.add(key);
+  }
+  return profiles;
+}
+
+/** `models[0].decode.ms_per_step` */
+function fieldName(path: readonly PropertyKey[]): string {
+  const text = path.map((key) => typeof key === "number" ? `[${key}]` : `.${String(key)}`).join("");
+  return text.replace(/^\./, "") || "its top level";
+}
+
+/** Content of a profile file with these profiles. */
+export function toProfileJson(profiles: readonly ModelProfile[]): z.infer<typeof profileSchema> {
+  return { version: 1, models: profiles.map(toRecord) };
+}
+
+function fromRecord(record: ModelRecord): ModelProfile {
+  const { shape, prefill, decode } = record;
+  return {
+    model: record.model,
+    tensorParallelSize: record.tensor_parallel_size,
+    pipelineParallelSize: record.pipeline_parallel_size,
+    shape: {
+      dtype: shape.dtype,
+      numLayers: shape.num_layers,
+      numKvHeads: shape.num_kv_heads,
+      headDim: shape.head_dim,
+      maxModelLen: shape.max_model_len,
+    },
+    prefill: {
+      msPerToken: prefill.ms_per_token,
+      msPerStep: prefill.ms_per_step,
+      source: prefill.source,
+    },
+    decode: {
+      msPerSequence: decode.ms_per_sequence,
+      msPerToken: decode.ms_per_token,
+      msPerStep: decode.ms_per_step,
+      source: decode.source,
+    },
+    blocks: record.blocks.map((entry) => ({
+      memoryUtilization: entry.gpu_memory_utilization,
+      blockSize: entry.block_size,
+      maxBatchedTokens: entry.max_batched_tokens,
+      numBlocks: entry.num_blocks,
+      source: entry.source,
+    })),
+    migration: record.migration,
+    swap: record.swap,
+  };
+}
+
+function toRecord(profile: ModelProfile): ModelRecord {
+  const { shape, prefill, decode } = profile;
+  return {
+    model: profile.model,
+    tensor_parallel_size: profile.tensorParallelSize,
+    pipeline_parallel_size: profile.pipelineParallelSize,
+    shape: {
+      dtype: shape.dtype,
+      num_layers: shape.numLayers,
+      num_kv_heads: shape.numKvHeads,
+      head_dim: shape.headDim,
+      max_model_len: shape.maxModelLen,
+    },
+    prefill: {
+      ms_per_token: prefill.msPerToken,
+      ms_per_step: prefill.msPerStep,
+      source: prefill.source,
+    },
+    decode: {
+      ms_per_sequence: decode.msPerSequence,
+      ms_per_token: decode.msPerToken,
+      ms_per_step: decode.msPerStep,
+      source: decode.source,
+    },
+    blocks: profile.blocks.map((entry) => ({
+      gpu_memory_utilization: entry.memoryUtilization,
+      block_size: entry.blockSize,
+      max_batched_tokens: entry.maxBatchedTokens,
+      num_blocks: entry.numBlocks,
+      source: entry.source,
+    })),
+    migration: profile.migration,
+    swap: profile.swap,
+  };
+}

@@ -1,0 +1,74 @@
+import { blockBytes } from "../../kv/layout.ts";
+import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
+import { SEEDED_VOCAB_SIZE, SeededSampler } from "../seeded_sampler.ts";
+import { decodeMs, prefillMs, transferMs } from "./profile.ts";
+import type { Simulation } from "./simulation.ts";
+
+export interface SimExecutorArgs {
+  readonly simulation: Simulation;
+  /** Steps run this many times faster than the profile says. */
+  readonly speedup: number;
+  /** Resolves after so many milliseconds: real or virtual. */
+  readonly wait: (delayMs: number) => Promise<void>;
+}
+
+/**
+ * Stands for a device: a step takes the time that a profile says, and its tokens are a function of
+ * the request's seed and their position. Blocks are accounted for and hold nothing.
+ */
+export class SimExecutor implements Executor {
+  readonly info: ExecutorInfo;
+  readonly #args: SimExecutorArgs;
+  readonly #blockBytes: number;
+  readonly #sampler = new SeededSampler();
+  #isClosed = false;
+
+  constructor(args: SimExecutorArgs) {
+    const { simulation, speedup } = args;
+    const { device, model, layout, numBlocks, numSwapBlocks, maxModelLen } = simulation;
+    this.#args = args;
+    this.#blockBytes = blockBytes(layout);
+    this.info = {
+      description: `sim (${device}${speedup === 1 ? "" : `, ${speedup} times faster`})`,
+      model,
+      dtype: layout.dtype,
+      vocabSize: SEEDED_VOCAB_SIZE,
+      maxModelLen,
+      layout,
+      numBlocks,
+      numSwapBlocks,
+      poolAddress: null,
+    };
+  }
+
+  async step(input: StepInput): Promise<StepOutput> {
+    const output = this.compute(input);
+    await this.#args.wait(output.latencyMs);
+    return output;
+  }
+
+  /** The outcome of a step at once; `latencyMs` is the time that {@linkcode step} would wait. */
+  compute(input: StepInput): StepOutput {
+    if (this.#isClosed) throw new Error("the simulated executor is closed");
+    const latencyMs = this.#latencyMs(input) / this.#args.speedup;
+    return { ...this.#sampler.sample(input), latencyMs };
+  }
+
+  close(): Promise<void> {
+    this.#isClosed = true;
+    this.#sampler.clear();
+    return Promise.resolve();
+  }
+
+  /** Block copies come before the step, one after the other. */
+  #latencyMs({ kind, handles, queryStarts, contextLens, swapOut, swapIn }: StepInput): number {
+    const { profile } = this.#args.simulation;
+    const numCopies = (swapOut.length + swapIn.length) / 2;
+    const copyMs = transferMs(profile.swap, numCopies * this.#blockBytes);
+    const batch = handles.length;
+    if (kind === "prefill") return copyMs + prefillMs(profile, queryStarts[batch]);
+    let totalTokens = 0;
+    for (let i = 0; i < batch; i++) totalTokens += contextLens[i];
+    return copyMs + decodeMs(profile, batch, totalTokens);
+  }
+}
