@@ -9,6 +9,9 @@ import type { ErrorRecord } from "./errors.ts";
 export type InstanceId = string;
 export type RequestId = string;
 
+/** High-priority requests run first, and instances keep headroom for them. */
+export type Priority = "high" | "normal";
+
 /** How the tokens of one sequence are chosen. Field meanings are vLLM 0.4.2's; all are resolved. */
 export interface SamplingParams {
   /** Most output tokens; >= 1. */
@@ -51,6 +54,8 @@ export interface GenerateRequest {
   readonly params: SamplingParams;
   /** Milliseconds since the epoch; FCFS order everywhere. */
   readonly arrivalMs: number;
+  /** Default normal. */
+  readonly priority?: Priority;
   /** Default 0. See {@linkcode OwnershipEpoch}. */
   readonly epoch?: OwnershipEpoch;
 }
@@ -123,6 +128,8 @@ export interface InstanceInfo {
   readonly usedBlocks: number;
   readonly watermarkBlocks: number;
   readonly runningRequests: number;
+  /** Those of the running requests that have high priority. */
+  readonly runningHighPriorityRequests: number;
   readonly waitingRequests: number;
   /** Requests preempted (swapped or to be recomputed) and not yet running again. */
   readonly killedRequests: number;
@@ -136,6 +143,11 @@ export interface InstanceInfo {
   readonly lastStepLatencyMs: number;
   readonly runningSequenceLengths: readonly number[];
   readonly finishedRequestIds: readonly RequestId[];
+  /**
+   * Requests that arrived from API servers since the report before, queued or refused: this report
+   * is the first that counts their load.
+   */
+  readonly receivedRequestIds: readonly RequestId[];
 }
 
 /** What an instance tells the manager when it is ready to serve. */

@@ -47,8 +47,11 @@ export class Engine {
    */
   add(request: GenerateRequest): void {
     if (this.#ended) throw new UnavailableError(this.#ended.message);
-    this.#core.add(request);
-    this.#signal();
+    try {
+      this.#core.add(request);
+    } finally {
+      this.#signal(); // of a refused one too: the manager waits to hear of it
+    }
   }
 
   /** Ends a request, also in mid-step; unknown ids are ignored. */

@@ -47,6 +47,10 @@ export class EngineCore {
   #outputs: AddressedOutput[] = [];
   /** Requests that ended with the last step or after it. */
   #finishedIds: RequestId[] = [];
+  /** Requests that {@linkcode add} was given since the last boundary of a step. */
+  #receivedIds: RequestId[] = [];
+  /** Those of the span before, which the info at the boundary is the first to count. */
+  #receivedBeforeIds: RequestId[] = [];
   #lastStep: LastStep = { kind: "idle", batchedTokens: 0, latencyMs: 0 };
 
   constructor(config: EngineConfig, executor: ExecutorInfo) {
@@ -76,6 +80,7 @@ export class EngineCore {
    * @throws {OverloadedError} the queue is full
    */
   add(request: GenerateRequest): void {
+    this.#receivedIds.push(request.requestId);
     this.#validate(request);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
@@ -109,6 +114,7 @@ export class EngineCore {
 
   /** The next step, whose arrays are valid until the one after; null when nothing can run. */
   begin(nowMs: number): StepInput | null {
+    this.#turnReceived();
     let schedule;
     do {
       schedule = this.#scheduler.schedule(nowMs);
@@ -136,6 +142,7 @@ export class EngineCore {
       throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
     }
     this.#step = null;
+    this.#turnReceived();
     this.#finishedIds = [];
     for (let i = 0; i < step.sequences.length; i++) {
       const sequence = step.sequences[i];
@@ -177,6 +184,7 @@ export class EngineCore {
       usedBlocks: totalBlocks - freeBlocks,
       watermarkBlocks,
       runningRequests: running.length,
+      runningHighPriorityRequests: running.filter(({ priority }) => priority === "high").length,
       waitingRequests: waiting.length,
       killedRequests,
       firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
@@ -188,6 +196,7 @@ export class EngineCore {
       lastStepLatencyMs: this.#lastStep.latencyMs,
       runningSequenceLengths: running.map((sequence) => sequence.lengthTokens),
       finishedRequestIds: [...this.#finishedIds],
+      receivedRequestIds: [...this.#receivedBeforeIds, ...this.#receivedIds],
     };
   }
 
@@ -211,6 +220,12 @@ export class EngineCore {
     if (queued !== this.#requests.size) {
       throw new Error(`${this.#requests.size} requests, but ${queued} in the queues`);
     }
+  }
+
+  /** Infos are published at the boundaries of steps: each received id is in one of them at least. */
+  #turnReceived(): void {
+    this.#receivedBeforeIds = this.#receivedIds;
+    this.#receivedIds = [];
   }
 
   #append(sequence: Sequence, result: StepOutput, row: number): void {

@@ -3,11 +3,12 @@ import type { InstanceInfo, RequestId } from "../core/messages.ts";
 
 /**
  * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the
- * engine becomes idle. Finished requests of the reports left out are in the next.
+ * engine becomes idle. Requests finished or received of the reports left out are in the next.
  */
 export class InfoReporter {
   #latest: InstanceInfo | null = null;
   #finished: RequestId[] = [];
+  #received: RequestId[] = [];
   #lastSentMs = -Infinity;
   #wasIdle = true;
   #cancelTimer: (() => void) | null = null;
@@ -21,6 +22,7 @@ export class InfoReporter {
   report(info: InstanceInfo): void {
     this.#latest = info;
     this.#finished.push(...info.finishedRequestIds);
+    this.#received.push(...info.receivedRequestIds);
     const isIdle = info.runningRequests + info.waitingRequests + info.killedRequests === 0;
     const becameIdle = isIdle && !this.#wasIdle;
     this.#wasIdle = isIdle;
@@ -39,7 +41,12 @@ export class InfoReporter {
     this.close();
     if (!this.#latest) return;
     this.#lastSentMs = this.clock.nowMs();
-    this.send({ ...this.#latest, finishedRequestIds: [...new Set(this.#finished)] });
+    this.send({
+      ...this.#latest,
+      finishedRequestIds: [...new Set(this.#finished)],
+      receivedRequestIds: [...new Set(this.#received)],
+    });
     this.#finished = [];
+    this.#received = [];
   }
 }

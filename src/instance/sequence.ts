@@ -1,4 +1,4 @@
-import type { GenerateRequest, RequestId, SamplingParams } from "../core/messages.ts";
+import type { GenerateRequest, Priority, RequestId, SamplingParams } from "../core/messages.ts";
 
 /**
  * `waiting`: no blocks; `running`: blocks in the device pool; `swapped`: blocks in the swap pool;
@@ -12,6 +12,7 @@ export class Sequence {
   readonly frontendId: string;
   readonly params: SamplingParams;
   readonly arrivalMs: number;
+  readonly priority: Priority;
   readonly promptTokenIds: readonly number[];
   /** Everything produced so far, here or elsewhere before. */
   readonly outputTokenIds: number[];
@@ -31,6 +32,7 @@ export class Sequence {
     this.frontendId = request.frontendId;
     this.params = request.params;
     this.arrivalMs = request.arrivalMs;
+    this.priority = request.priority ?? "normal";
     this.promptTokenIds = request.promptTokenIds;
     this.outputTokenIds = [...request.outputTokenIds];
   }

@@ -14,7 +14,8 @@ import type {
   RequestId,
 } from "../core/messages.ts";
 import type { ManagerOptions } from "../core/options.ts";
-import { createDispatchPolicy, type DispatchPolicy } from "./dispatch/dispatch.ts";
+import { Random } from "../core/random.ts";
+import { Dispatcher } from "./dispatch/dispatcher.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 
@@ -30,6 +31,8 @@ export interface ManagerConfig {
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
   readonly stopTimeoutMs?: number;
+  /** Of what is decided by lot. */
+  readonly seed?: number;
 }
 
 /** What happens, for people: the command line prints it. */
@@ -50,7 +53,7 @@ export type ManagerEvent =
  */
 export class Manager {
   readonly #config: ManagerConfig;
-  readonly #policy: DispatchPolicy;
+  readonly #dispatcher: Dispatcher;
   readonly #instances = new Map<InstanceId, ManagedInstance>();
   readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
   readonly #subscribers = new Set<Peer>();
@@ -61,12 +64,11 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
-    this.#policy = createDispatchPolicy(config.options.dispatchPolicy);
+    this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
   }
 
   /**
    * Starts a manager without instances.
-   * @throws {UsageError} a policy that is not there
    * @throws {UnavailableError} an address cannot be bound
    */
   static async listen(config: ManagerConfig): Promise<Manager> {
@@ -144,7 +146,7 @@ export class Manager {
           this.#emit({ type: "progress", progress: data as InstanceProgress });
         },
         info: ({ data }, peer) => {
-          this.#instanceOf(peer).info = data as InstanceInfo;
+          this.#takeInfo(data as InstanceInfo, peer);
         },
         failed: ({ data }, peer) => {
           this.#instanceOf(peer).failure = data as ErrorRecord;
@@ -177,9 +179,14 @@ export class Manager {
     this.#updateServing();
   }
 
+  #takeInfo(info: InstanceInfo, peer: Peer): void {
+    this.#instanceOf(peer).info = info;
+    this.#dispatcher.report(info);
+  }
+
   #dispatch(request: DispatchRequest): DispatchReply {
-    if (this.#serving.length === 0) throw new UnavailableError("no instance is serving");
-    const instanceId = this.#policy.choose(this.#serving, request);
+    const instanceId = this.#dispatcher.dispatch(request, this.#config.clock.nowMs());
+    if (instanceId === null) throw new UnavailableError("no instance is serving");
     const { requestId } = request;
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
@@ -200,8 +207,12 @@ export class Manager {
   }
 
   #updateServing(): void {
-    this.#serving = [...this.#instances.values()].filter((instance) => instance.isServing)
-      .sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
+    const serving = [...this.#instances.values()].filter((instance) => instance.isServing);
+    this.#dispatcher.setInstances(serving.map(({ registration }) => ({
+      registration: registration!,
+      isDraining: false,
+    })));
+    this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     const list = this.#instanceList();
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
   }

@@ -169,6 +169,7 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     usedBlocks: 2,
     watermarkBlocks: 2,
     runningRequests: 1,
+    runningHighPriorityRequests: 0,
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 1.5,
@@ -180,7 +181,39 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     lastStepLatencyMs: 7,
     runningSequenceLengths: [6],
     finishedRequestIds: ["b"],
+    receivedRequestIds: [],
   });
+});
+
+Deno.test("EngineCore: info counts the running requests of high priority", () => {
+  const { core, model } = coreOf({ maxNumSeqs: 3 });
+  const high = { priority: "high" } as const;
+  core.add(generateRequest("a", 5, {}, high));
+  core.add(generateRequest("b", 5));
+  core.add(generateRequest("c", 5, {}, high));
+  assert.equal(core.info(0).runningHighPriorityRequests, 0);
+  core.end(model.stepNow(core.begin(0)!));
+  assert.equal(core.info(0).runningRequests, 3);
+  assert.equal(core.info(0).runningHighPriorityRequests, 2);
+});
+
+Deno.test("EngineCore: every received request, also a refused one, is in one info at a boundary", () => {
+  const { core, model } = coreOf({ maxNumSeqs: 2 });
+  const seen: string[] = [];
+  const see = () => seen.push(...core.info(0).receivedRequestIds);
+  core.add(generateRequest("a", 5, { maxTokens: 3 }));
+  assert.throws(() => core.add(generateRequest("empty", 0)));
+  let step = core.begin(0)!;
+  see();
+  core.add(generateRequest("b", 5, { maxTokens: 2 }));
+  core.end(model.stepNow(step));
+  see();
+  core.add(generateRequest("c", 5, { maxTokens: 2 }));
+  step = core.begin(0)!;
+  see();
+  core.end(model.stepNow(step));
+  see();
+  assert.deepEqual(seen, ["a", "empty", "b", "c"]);
 });
 
 Deno.test("EngineCore: killed requests are those preempted, swapped or to be recomputed", () => {

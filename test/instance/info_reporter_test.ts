@@ -35,7 +35,12 @@ function setUp() {
   const clock = new ManualClock();
   const sent: InstanceInfo[] = [];
   const reporter = new InfoReporter(clock, 50, (info) => sent.push(info));
-  const report = (stepId: number, runningRequests: number, finishedRequestIds: string[] = []) =>
+  const report = (
+    stepId: number,
+    runningRequests: number,
+    finishedRequestIds: string[] = [],
+    receivedRequestIds: string[] = [],
+  ) =>
     reporter.report({
       timestampMs: clock.nowMs(),
       stepId,
@@ -43,6 +48,7 @@ function setUp() {
       waitingRequests: 0,
       killedRequests: 0,
       finishedRequestIds,
+      receivedRequestIds,
     } as unknown as InstanceInfo);
   return { clock, sent, reporter, report, steps: () => sent.map(({ stepId }) => stepId) };
 }
@@ -69,14 +75,15 @@ Deno.test("info reporter: becoming idle is told at once, being idle is not told 
   assert.deepEqual(steps(), [1, 3]);
 });
 
-Deno.test("info reporter: finished requests of reports left out are in the next, each once", () => {
+Deno.test("info reporter: finished and received requests of reports left out are in the next, each once", () => {
   const { clock, report, sent } = setUp();
   report(1, 3);
-  report(2, 2, ["a"]);
-  report(2, 2, ["a"]);
-  report(3, 1, ["b"]);
+  report(2, 2, ["a"], ["c"]);
+  report(2, 2, ["a"], ["c"]);
+  report(3, 1, ["b"], ["d"]);
   clock.advance(50);
   assert.deepEqual(sent[1].finishedRequestIds, ["a", "b"]);
+  assert.deepEqual(sent[1].receivedRequestIds, ["c", "d"]);
 });
 
 Deno.test("info reporter: nothing is sent after close", () => {

@@ -39,7 +39,10 @@ async function withInstances(
     addresses: ["inproc:manager"],
     options: {
       initialInstances,
+      loadMetric: "remaining_steps",
       dispatchPolicy: "rr",
+      numDispatchInstances: null,
+      priorityHeadroomBlocks: null,
       pollingInterval: 0.01,
       disableLogRequestsManager: true,
     },

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
-import { ModelError, UsageError } from "../../src/core/errors.ts";
+import { ModelError } from "../../src/core/errors.ts";
 import type { InstanceList } from "../../src/core/messages.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
-import { managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
+import { idleInfo, managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
 
 interface World {
   readonly bus: InProcessBus;
@@ -154,8 +154,10 @@ Deno.test("manager: kills an instance that only lost its connection", () =>
 Deno.test("manager: keeps the last report of each instance", () =>
   withManager(async ({ manager, instances }) => {
     await manager.startInstances();
-    instances[1].manager.notify("info", { data: { instanceId: "instance-1", stepId: 1 } });
-    instances[1].manager.notify("info", { data: { instanceId: "instance-1", stepId: 2 } });
+    for (const stepId of [1, 2]) {
+      const data = { instanceId: "instance-1", stepId, receivedRequestIds: [] };
+      instances[1].manager.notify("info", { data });
+    }
     await until(() => manager.infos()[0]?.stepId === 2);
     assert.equal(manager.infos().length, 1);
   }));
@@ -195,7 +197,48 @@ Deno.test("manager: stop during the start ends instances that have not joined", 
     assert.deepEqual(instances.map(({ signals }) => signals), [["SIGTERM"], ["SIGTERM"]]);
   }, () => Promise.resolve()));
 
-Deno.test("manager: refuses a policy that is not there and an address in use", async () => {
+Deno.test("manager: dispatches by load, counting what it sent and has not heard of", () =>
+  withManager(
+    async ({ bus, manager, instances }) => {
+      await manager.startInstances();
+      const frontend = await bus.connect("inproc:manager", {});
+      const dispatch = async (requestId: string) => {
+        const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
+        return (data as { instanceId: string }).instanceId;
+      };
+      const burst = await Promise.all(["a", "b", "c", "d"].map(dispatch));
+      assert.equal(burst.filter((id) => id === "instance-0").length, 2);
+      // instance-0 has done with its requests, instance-1 says nothing.
+      const idle = idleInfo("instance-0", { receivedRequestIds: ["a", "b", "c", "d"] });
+      instances[0].manager.notify("info", { data: idle });
+      await until(() => manager.infos().length === 1);
+      assert.deepEqual([await dispatch("e"), await dispatch("f")], ["instance-0", "instance-0"]);
+    },
+    undefined,
+    { options: { ...managerOptions, dispatchPolicy: "load" } },
+  ));
+
+Deno.test("manager: new requests go to the first instances only, and to the next when one goes", () =>
+  withManager(
+    async ({ bus, manager, instances }) => {
+      await manager.startInstances();
+      const frontend = await bus.connect("inproc:manager", {});
+      const dispatch = async () => {
+        const { data } = await frontend.call("dispatch", {
+          data: { requestId: crypto.randomUUID(), promptTokens: 16 },
+        });
+        return (data as { instanceId: string }).instanceId;
+      };
+      assert.deepEqual([await dispatch(), await dispatch()], ["instance-0", "instance-0"]);
+      await instances[0].exit({ code: null, signal: "SIGKILL" });
+      await until(() => manager.instances().length === 1);
+      assert.equal(await dispatch(), "instance-1");
+    },
+    undefined,
+    { options: { ...managerOptions, dispatchPolicy: "load", numDispatchInstances: 1 } },
+  ));
+
+Deno.test("manager: refuses an address in use", async () => {
   const bus = new InProcessBus();
   const config: ManagerConfig = {
     bus,
@@ -204,8 +247,6 @@ Deno.test("manager: refuses a policy that is not there and an address in use", a
     launcher: new ScriptedLauncher(bus),
     clock: realClock,
   };
-  const options = { ...managerOptions, dispatchPolicy: "load" } as const;
-  await assert.rejects(Manager.listen({ ...config, options }), UsageError);
   await bus.listen("inproc:used", {});
   assert.equal((await rejection(Manager.listen(config))).kind, "unavailable");
   await (await bus.listen("inproc:free", {})).close();

@@ -2,6 +2,7 @@ import type { Bus, Listener, Peer } from "../../src/bus/bus.ts";
 import type { ErrorRecord } from "../../src/core/errors.ts";
 import type {
   GenerateRequest,
+  InstanceInfo,
   InstanceRegistration,
   RequestId,
   RequestOutput,
@@ -16,7 +17,10 @@ import type {
 
 export const managerOptions: ManagerOptions = {
   initialInstances: 2,
+  loadMetric: "remaining_steps",
   dispatchPolicy: "rr",
+  numDispatchInstances: null,
+  priorityHeadroomBlocks: null,
   pollingInterval: 0.1,
   disableLogRequestsManager: false,
 };
@@ -34,6 +38,38 @@ export function registrationOf(instanceId: string, address: string): InstanceReg
     totalBlocks: 100,
     swapBlocks: 0,
     maxModelLen: 1000,
+  };
+}
+
+/** The report of an instance of 100 blocks without requests; `overrides` win. */
+export function idleInfo(
+  instanceId: string,
+  overrides: Partial<InstanceInfo> = {},
+): InstanceInfo {
+  return {
+    instanceId,
+    instanceType: "both",
+    timestampMs: 0,
+    stepId: 0,
+    totalBlocks: 100,
+    freeBlocks: 100,
+    usedBlocks: 0,
+    watermarkBlocks: 1,
+    runningRequests: 0,
+    runningHighPriorityRequests: 0,
+    waitingRequests: 0,
+    killedRequests: 0,
+    firstWaitingBlocks: 0,
+    allWaitingBlocks: 0,
+    firstWaitingMs: 0,
+    lastRunningBlocks: 0,
+    lastStepKind: "idle",
+    lastStepBatchedTokens: 0,
+    lastStepLatencyMs: 0,
+    runningSequenceLengths: [],
+    finishedRequestIds: [],
+    receivedRequestIds: [],
+    ...overrides,
   };
 }
 

@@ -113,8 +113,8 @@ class Service implements AsyncDisposable {
     const manager = await Manager.listen({
       bus,
       addresses: [`unix:${directory.path}/manager.sock`, local],
-      // Until there are others; the argument table says so to whoever asks for them.
-      options: { ...this.#options, dispatchPolicy: "rr" },
+      options: this.#options,
+      seed: this.#options.seed,
       launcher: new ProcessLauncher({
         hostShare: this.#options.initialInstances,
         engineArgv: [...toArgv(this.#options), `--log-level=${this.#options.logLevel}`],

@@ -1,32 +1,38 @@
-import { UsageError } from "../../core/errors.ts";
-import type { DispatchRequest, InstanceId, InstanceInfo } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/messages.ts";
 import type { ManagerOptions } from "../../core/options.ts";
+import type { Random } from "../../core/random.ts";
+import { Balanced } from "./balanced.ts";
+import { LeastLoad } from "./least_load.ts";
 import { RoundRobin } from "./round_robin.ts";
+import { ShortestQueue } from "./shortest_queue.ts";
 
-/** An instance that can take a request. */
+/** An instance that may take a request, with what the manager has sent it and not heard of yet. */
 export interface DispatchCandidate {
   readonly instanceId: InstanceId;
-  /** Its last report; null before the first. */
-  readonly info: InstanceInfo | null;
+  /** Dispatch load. */
+  readonly load: number;
+  readonly waitingRequests: number;
+  /** Requests that the manager has given it so far. */
+  readonly dispatchedRequests: number;
 }
 
 /** Chooses the instance of a request: a synchronous decision over plain data. */
 export interface DispatchPolicy {
-  /** @param candidates at least one, sorted by id */
-  choose(candidates: readonly DispatchCandidate[], request: DispatchRequest): InstanceId;
+  /** @param candidates at least one; the first wins where the policy does not say more */
+  choose(candidates: readonly DispatchCandidate[]): InstanceId;
 }
 
-type PolicyName = ManagerOptions["dispatchPolicy"];
+export type DispatchPolicyName = ManagerOptions["dispatchPolicy"];
 
 /** One line per policy. */
-const policies: Partial<Record<PolicyName, () => DispatchPolicy>> = {
+const policies: Readonly<Record<DispatchPolicyName, (random: Random) => DispatchPolicy>> = {
+  balanced: () => new Balanced(),
+  load: () => new LeastLoad(),
+  queue: (random) => new ShortestQueue(random),
   rr: () => new RoundRobin(),
 };
 
-/** @throws {UsageError} the policy is not there */
-export function createDispatchPolicy(name: PolicyName): DispatchPolicy {
-  const create = policies[name];
-  if (create) return create();
-  const known = Object.keys(policies).join(", ");
-  throw new UsageError(`--dispatch-policy ${name} is not available yet; available: ${known}`);
+/** @param random where a policy draws by lot */
+export function createDispatchPolicy(name: DispatchPolicyName, random: Random): DispatchPolicy {
+  return policies[name](random);
 }

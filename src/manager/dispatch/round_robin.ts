@@ -6,11 +6,21 @@ import type { DispatchCandidate, DispatchPolicy } from "./dispatch.ts";
  * position, so that instances that come and go do not make it skip or favour others.
  */
 export class RoundRobin implements DispatchPolicy {
-  #last: InstanceId | null = null;
+  #last: InstanceId | null;
+
+  /** @param last the instance that the request before went to */
+  constructor(last: InstanceId | null = null) {
+    this.#last = last;
+  }
 
   choose(candidates: readonly DispatchCandidate[]): InstanceId {
-    const last = this.#last;
-    const next = last !== null && candidates.find(({ instanceId }) => instanceId > last);
-    return this.#last = (next || candidates[0]).instanceId;
+    let first = candidates[0].instanceId;
+    let next: InstanceId | null = null;
+    for (const { instanceId } of candidates) {
+      if (instanceId < first) first = instanceId;
+      if (this.#last === null || instanceId <= this.#last) continue;
+      if (next === null || instanceId < next) next = instanceId;
+    }
+    return this.#last = next ?? first;
   }
 }

@@ -85,14 +85,11 @@ allows("");
 Deno.test("policies that are not in force are named", async () => {
   const messages = async (argv: string) =>
     policiesInForce(await settings(argv)).map(({ message }) => message);
-  const dispatch = "--dispatch-policy load is not available yet: requests are dispatched round " +
-    "robin (rr)";
   const pair = "--pair-migration-policy defrag_constrained needs --enable-defrag; the policy in " +
     "force is balanced";
-  assert.deepEqual(await messages(""), [dispatch]);
-  assert.deepEqual(await messages("--dispatch-policy rr"), []);
-  assert.deepEqual(await messages("--dispatch-policy rr --enable-migration"), [pair]);
-  const chosen = "--dispatch-policy rr --pair-migration-policy defrag_constrained";
+  assert.deepEqual(await messages(""), []);
+  assert.deepEqual(await messages("--enable-migration"), [pair]);
+  const chosen = "--pair-migration-policy defrag_constrained";
   assert.deepEqual(await messages(chosen), [pair]);
   assert.deepEqual(await messages(`${chosen} --enable-defrag 1`), []);
 });

@@ -42,10 +42,6 @@ refuses(
   "--enable-migration is not available yet; leave it at its default (off)",
 );
 refuses(
-  ["--dispatch-policy", "queue"],
-  "--dispatch-policy queue is not available yet; leave it at its default (load)",
-);
-refuses(
   ["--migration-backend-transfer-type", ""],
   '--migration-backend-transfer-type "" is not available yet; leave it at its default (rdma)',
 );
@@ -64,7 +60,7 @@ Deno.test("every argument may be given at its default", async () => {
 
 Deno.test("what works starts", async () => {
   assert.deepEqual(await check(), []);
-  const works = "--device null --dispatch-policy rr --load-format dummy --initial-instances 2";
+  const works = "--device null --dispatch-policy queue --load-format dummy --initial-instances 2";
   assert.deepEqual(await check(...works.split(" "), "--served-model-name", "a", "b"), []);
 });
 

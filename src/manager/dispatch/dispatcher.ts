@@ -1,0 +1,150 @@
+import type {
+  DispatchRequest,
+  InstanceId,
+  InstanceInfo,
+  InstanceRegistration,
+} from "../../core/messages.ts";
+import type { ManagerOptions } from "../../core/options.ts";
+import type { Random } from "../../core/random.ts";
+import { dispatchLoad } from "../load/load_metric.ts";
+import { type LoadInfo, loadStateOf } from "../load/load_state.ts";
+import { createDispatchPolicy, type DispatchCandidate, type DispatchPolicy } from "./dispatch.ts";
+import { dispatchableOf } from "./dispatchable.ts";
+import { DispatchAccount } from "./dispatch_account.ts";
+
+/**
+ * A request that its instance has not reported by then will not come: its client has given up, or
+ * messages were lost. Longer than a step takes, during which an instance reports nothing.
+ */
+const PENDING_EXPIRY_MS = 30_000;
+
+export type DispatcherOptions = Pick<
+  ManagerOptions,
+  "dispatchPolicy" | "loadMetric" | "numDispatchInstances" | "priorityHeadroomBlocks"
+>;
+
+/** What dispatch must know of an instance that serves. */
+export interface ServingInstance {
+  readonly registration: Pick<
+    InstanceRegistration,
+    "instanceId" | "instanceType" | "blockSize" | "totalBlocks"
+  >;
+  readonly isDraining: boolean;
+}
+
+/** An instance with its account: the data that policies choose by, kept up to date. */
+interface Target extends DispatchCandidate {
+  load: number;
+  waitingRequests: number;
+  dispatchedRequests: number;
+  readonly instance: ServingInstance;
+  info: LoadInfo;
+}
+
+/**
+ * Decides which instance takes a request: policy, account and the limit of instances together.
+ * Synchronous, over plain data; time is handed in.
+ */
+export class Dispatcher {
+  readonly #options: DispatcherOptions;
+  readonly #policy: DispatchPolicy;
+  readonly #account = new DispatchAccount(PENDING_EXPIRY_MS);
+  #targets = new Map<InstanceId, Target>();
+  /** Those that may be chosen, sorted by id. */
+  #candidates: Target[] = [];
+
+  constructor(options: DispatcherOptions, random: Random) {
+    this.#options = options;
+    this.#policy = createDispatchPolicy(options.dispatchPolicy, random);
+  }
+
+  /** Requests that were dispatched and that no instance has reported yet. */
+  get numPending(): number {
+    return this.#account.numPending;
+  }
+
+  /** @param instances those that serve, in the order in which they were launched */
+  setInstances(instances: readonly ServingInstance[]): void {
+    const before = this.#targets;
+    // A newcomer begins with the fewest: from zero, `balanced` would send it all for a long time.
+    const counts = [...before.values()].map(({ dispatchedRequests }) => dispatchedRequests);
+    const fewest = counts.length === 0 ? 0 : Math.min(...counts);
+    this.#targets = new Map();
+    for (const instance of instances) {
+      const { instanceId } = instance.registration;
+      const known = before.get(instanceId);
+      before.delete(instanceId);
+      const target: Target = {
+        instanceId,
+        load: 0,
+        waitingRequests: 0,
+        dispatchedRequests: known?.dispatchedRequests ?? fewest,
+        instance,
+        info: known?.info ?? idleInfo(instance.registration.totalBlocks),
+      };
+      this.#targets.set(instanceId, target);
+      this.#update(target);
+    }
+    for (const instanceId of before.keys()) this.#account.forget(instanceId);
+    this.#candidates = dispatchableOf(
+      [...this.#targets.values()].map((target) => ({
+        target,
+        instanceType: target.instance.registration.instanceType,
+        isDraining: target.instance.isDraining,
+      })),
+      this.#options.numDispatchInstances,
+    ).map(({ target }) => target).sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
+  }
+
+  /** Takes the report of an instance. */
+  report(info: InstanceInfo): void {
+    const target = this.#targets.get(info.instanceId);
+    if (!target) return;
+    target.info = info;
+    this.#account.reported(info.instanceId, info.receivedRequestIds);
+    this.#update(target);
+  }
+
+  /** Chooses an instance and accounts the request to it; null when there is none to choose. */
+  dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
+    for (const instanceId of this.#account.expire(nowMs)) {
+      this.#update(this.#targets.get(instanceId)!);
+    }
+    if (this.#candidates.length === 0) return null;
+    const instanceId = this.#policy.choose(this.#candidates);
+    const target = this.#targets.get(instanceId)!;
+    const blocks = request.promptTokens / target.instance.registration.blockSize;
+    const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs);
+    if (before !== null && before !== instanceId) this.#update(this.#targets.get(before)!);
+    target.dispatchedRequests++;
+    this.#update(target);
+    return instanceId;
+  }
+
+  #update(target: Target): void {
+    const { requests, blocks } = this.#account.pendingOf(target.instanceId);
+    const state = loadStateOf(target.info, {
+      priorityHeadroomBlocks: this.#options.priorityHeadroomBlocks,
+      isDraining: target.instance.isDraining,
+      pendingRequests: requests,
+      pendingBlocks: blocks,
+    });
+    target.load = dispatchLoad(this.#options.loadMetric, state);
+    target.waitingRequests = target.info.waitingRequests + requests;
+  }
+}
+
+/** What an instance would report that has not reported yet. */
+function idleInfo(totalBlocks: number): LoadInfo {
+  return {
+    totalBlocks,
+    freeBlocks: totalBlocks,
+    usedBlocks: 0,
+    watermarkBlocks: 0,
+    runningRequests: 0,
+    runningHighPriorityRequests: 0,
+    waitingRequests: 0,
+    firstWaitingBlocks: 0,
+    allWaitingBlocks: 0,
+  };
+}

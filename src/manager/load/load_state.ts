@@ -1,0 +1,115 @@
+import type { InstanceInfo, Priority } from "../../core/messages.ts";
+
+/** What the load metrics read: of one instance, or of several pooled. All are plain numbers. */
+export interface LoadState {
+  readonly totalBlocks: number;
+  readonly freeBlocks: number;
+  readonly usedBlocks: number;
+  readonly watermarkBlocks: number;
+  readonly runningRequests: number;
+  readonly waitingRequests: number;
+  readonly firstWaitingBlocks: number;
+  readonly allWaitingBlocks: number;
+  /** Virtual usage on top of the physical: the headroom of each priority that runs. */
+  readonly headroomBlocks: number;
+  /** Dispatched to it and not in its report yet; only the dispatch load counts them. */
+  readonly pendingRequests: number;
+  readonly pendingBlocks: number;
+  /** Holds a fake request of infinite usage, so that everything leaves and nothing comes. */
+  readonly isDraining: boolean;
+}
+
+/** The fields of an instance's report that its load depends on. */
+export type LoadInfo = Pick<
+  InstanceInfo,
+  | "totalBlocks"
+  | "freeBlocks"
+  | "usedBlocks"
+  | "watermarkBlocks"
+  | "runningRequests"
+  | "runningHighPriorityRequests"
+  | "waitingRequests"
+  | "firstWaitingBlocks"
+  | "allWaitingBlocks"
+>;
+
+/** Blocks that the running requests of a priority claim together beyond those they have. */
+export type PriorityHeadroom = Readonly<Record<Priority, number>>;
+
+/**
+ * Share of the pool that the requests of an instance may take while one of them is of high priority:
+ * 1600 tokens of the paper's instances of 13,616 (LLaMA-7B on an A10), which its authors found to
+ * keep decoding near its ideal speed (OSDI'24, section 6.4).
+ */
+const HIGH_PRIORITY_SHARE = 1600 / 13_616;
+
+/** @param highBlocks `--priority-headroom-blocks`; null derives it from the size of the instance */
+export function priorityHeadroom(totalBlocks: number, highBlocks: number | null): PriorityHeadroom {
+  return { high: highBlocks ?? Math.floor(totalBlocks * (1 - HIGH_PRIORITY_SHARE)), normal: 0 };
+}
+
+export interface LoadStateOptions {
+  readonly priorityHeadroomBlocks?: number | null;
+  readonly isDraining?: boolean;
+  readonly pendingRequests?: number;
+  readonly pendingBlocks?: number;
+}
+
+export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): LoadState {
+  const { priorityHeadroomBlocks = null, isDraining = false } = options;
+  const headroom = priorityHeadroom(info.totalBlocks, priorityHeadroomBlocks);
+  const high = info.runningHighPriorityRequests;
+  return {
+    totalBlocks: info.totalBlocks,
+    freeBlocks: info.freeBlocks,
+    usedBlocks: info.usedBlocks,
+    watermarkBlocks: info.watermarkBlocks,
+    runningRequests: info.runningRequests,
+    waitingRequests: info.waitingRequests,
+    firstWaitingBlocks: info.firstWaitingBlocks,
+    allWaitingBlocks: info.allWaitingBlocks,
+    headroomBlocks: (high > 0 ? headroom.high : 0) +
+      (info.runningRequests > high ? headroom.normal : 0),
+    pendingRequests: options.pendingRequests ?? 0,
+    pendingBlocks: options.pendingBlocks ?? 0,
+    isDraining,
+  };
+}
+
+/** An instance of the size of `like` without requests. */
+export function emptyStateLike(like: LoadState): LoadState {
+  return {
+    totalBlocks: like.totalBlocks,
+    freeBlocks: like.totalBlocks,
+    usedBlocks: 0,
+    watermarkBlocks: like.watermarkBlocks,
+    runningRequests: 0,
+    waitingRequests: 0,
+    firstWaitingBlocks: 0,
+    allWaitingBlocks: 0,
+    headroomBlocks: 0,
+    pendingRequests: 0,
+    pendingBlocks: 0,
+    isDraining: false,
+  };
+}
+
+/** Several instances as if they were one: every number summed; it drains when all of them do. */
+export function poolOf(states: readonly LoadState[]): LoadState {
+  const sum = (field: Exclude<keyof LoadState, "isDraining">) =>
+    states.reduce((total, state) => total + state[field], 0);
+  return {
+    totalBlocks: sum("totalBlocks"),
+    freeBlocks: sum("freeBlocks"),
+    usedBlocks: sum("usedBlocks"),
+    watermarkBlocks: sum("watermarkBlocks"),
+    runningRequests: sum("runningRequests"),
+    waitingRequests: sum("waitingRequests"),
+    firstWaitingBlocks: sum("firstWaitingBlocks"),
+    allWaitingBlocks: sum("allWaitingBlocks"),
+    headroomBlocks: sum("headroomBlocks"),
+    pendingRequests: sum("pendingRequests"),
+    pendingBlocks: sum("pendingBlocks"),
+    isDraining: states.length > 0 && states.every((state) => state.isDraining),
+  };
+}

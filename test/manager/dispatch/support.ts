@@ -1,0 +1,9 @@
+import type { DispatchCandidate } from "../../../src/manager/dispatch/dispatch.ts";
+
+/** An idle candidate; `overrides` win. */
+export function candidateOf(
+  instanceId: string,
+  overrides: Partial<DispatchCandidate> = {},
+): DispatchCandidate {
+  return { instanceId, load: -Infinity, waitingRequests: 0, dispatchedRequests: 0, ...overrides };
+}
