@@ -1,10 +1,63 @@
 /** What the API server needs of a model besides its instances: a tokenizer, and what clients see. */
+import { ModelError } from "../core/errors.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
+import { SEEDED_VOCAB_SIZE } from "../executor/seeded_sampler.ts";
+import { resolveSimulation } from "../executor/sim/simulation.ts";
 import type { ServedModel } from "../frontend/service.ts";
 import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
 import { builtinModel } from "../model/builtin.ts";
 import { locateModel } from "../model/locate.ts";
-import type { ResolvedModel } from "../model/resolve.ts";
+import { resolveModel } from "../model/resolve.ts";
+
+/** A model that instances will be able to load, or to simulate. */
+export interface FoundModel {
+  readonly name: string;
+  /** Where its files are; null when it has none. */
+  readonly directory: string | null;
+  readonly vocabSize: number;
+  readonly maxModelLen: number;
+  readonly eosTokenIds: readonly number[];
+  /** Things the user should know. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Finds the model of the options; nothing is loaded.
+ * @throws {ModelError} not there, not a model, or not supported
+ * @throws {UsageError} the options do not fit the model, or the profile that stands for it
+ */
+export function findModel(options: EngineOptions): FoundModel {
+  if (options.device === "sim") return findSimulatedModel(options);
+  const { config, ...model } = resolveModel(options);
+  return { ...model, vocabSize: config.vocabSize };
+}
+
+function findSimulatedModel(options: EngineOptions): FoundModel {
+  const { model, maxModelLen } = resolveSimulation(options);
+  const directory = directoryOf(model, options);
+  const warnings = [`${model} is simulated: its output has no meaning.`];
+  if (directory === null && options.tokenizer === null && !options.skipTokenizerInit) {
+    warnings.push(`There are no files of ${model}: a token is a byte (built-in tokenizer).`);
+  }
+  return {
+    name: model,
+    directory,
+    vocabSize: SEEDED_VOCAB_SIZE,
+    maxModelLen,
+    eosTokenIds: [],
+    warnings,
+  };
+}
+
+/** Where a model's files are; null when the name stands for none. */
+function directoryOf(model: string, options: EngineOptions): string | null {
+  try {
+    return locateModel(model, options);
+  } catch (error) {
+    if (error instanceof ModelError) return null;
+    throw error;
+  }
+}
 
 /**
  * The tokenizer of `--tokenizer`, else of the model; null with `--skip-tokenizer-init`.
@@ -12,7 +65,7 @@ import type { ResolvedModel } from "../model/resolve.ts";
  */
 export async function openTokenizer(
   options: EngineOptions,
-  model: ResolvedModel,
+  model: FoundModel,
 ): Promise<Tokenizer | null> {
   if (options.skipTokenizerInit) return null;
   if (options.tokenizer !== null) {
@@ -26,14 +79,14 @@ export async function openTokenizer(
 /** Describes the model to clients. */
 export function describeModel(
   options: EngineOptions & ServerOptions,
-  model: ResolvedModel,
+  model: FoundModel,
   tokenizer: Tokenizer | null,
 ): ServedModel {
   return {
     names: options.servedModelName ?? [model.name],
     maxModelLen: model.maxModelLen,
     createdSeconds: Math.floor(Date.now() / 1000),
-    vocabSize: model.config.vocabSize,
+    vocabSize: model.vocabSize,
     hasTokenizer: tokenizer !== null,
     hasChatTemplate: tokenizer?.chatTemplate != null,
     // vLLM 0.4.2 takes nothing but the end tokens from generation_config.json.

@@ -8,10 +8,9 @@ import { ClusterClient } from "../../manager/cluster_client.ts";
 import { Manager } from "../../manager/manager.ts";
 import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
-import { type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type RunningServer, startServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
-import { describeModel, openTokenizer } from "../served_model.ts";
+import { describeModel, findModel, type FoundModel, openTokenizer } from "../served_model.ts";
 import { ManagerDisplay } from "../manager_display.ts";
 import { StopSignals } from "../stop_signals.ts";
 import { toArgv } from "../to_argv.ts";
@@ -25,7 +24,7 @@ import { version } from "../version.ts";
 export async function runServe(options: ServeOptions): Promise<number> {
   setupLogging({ level: options.logLevel, filename: options.logFilename, role: "server" });
   const log = logger("serve");
-  const model = resolveModel(options);
+  const model = findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   await using service = new Service(options, model, log);
@@ -48,14 +47,14 @@ export async function runServe(options: ServeOptions): Promise<number> {
 /** The parts of a service, in the order in which they start. */
 class Service implements AsyncDisposable {
   readonly #options: ServeOptions;
-  readonly #model: ResolvedModel;
+  readonly #model: FoundModel;
   readonly #log: Log;
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
   #server: RunningServer | null = null;
   hasFailed = false;
 
-  constructor(options: ServeOptions, model: ResolvedModel, log: Log) {
+  constructor(options: ServeOptions, model: FoundModel, log: Log) {
     this.#options = options;
     this.#model = model;
     this.#log = log;
