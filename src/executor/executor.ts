@@ -87,6 +87,15 @@ export interface StepOutput {
 export interface Executor {
   readonly info: ExecutorInfo;
   step(input: StepInput): Promise<StepOutput>;
+  /**
+   * The same with callbacks, for executors on a clock: exactly one of them is called, in a later turn.
+   * Optional; used instead of {@linkcode step} where it is there.
+   */
+  startStep?(
+    input: StepInput,
+    done: (output: StepOutput) => void,
+    failed: (error: unknown) => void,
+  ): void;
   /** Frees the model and the pool. */
   close(): Promise<void>;
 }

@@ -1,8 +1,7 @@
-import { setImmediate } from "node:timers";
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { GenerateRequest, InstanceInfo, RequestId } from "../core/messages.ts";
-import type { Executor } from "../executor/executor.ts";
+import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type AddressedOutput, EngineCore } from "./engine_core.ts";
 
@@ -21,22 +20,27 @@ export interface EngineArgs {
   readonly onFatal: (error: unknown) => void;
 }
 
-/** Runs an {@linkcode EngineCore} on an executor, step after step, while there are requests. */
+/**
+ * Runs an {@linkcode EngineCore} on an executor, step after step, while there are requests. Driven by
+ * callbacks: between two steps there is one turn of the clock, and no promise if the executor needs
+ * none.
+ */
 export class Engine {
   readonly #args: EngineArgs;
   readonly #core: EngineCore;
-  readonly #loop: Promise<void>;
-  /** Something was added or aborted since the last decision. */
+  /** `due`: a decision comes with the clock's next turn. */
+  #phase: "idle" | "due" | "stepping" = "idle";
+  /** Something was added or aborted since the last decision began. */
   #hasNews = false;
-  #wake: (() => void) | null = null;
   #idleWaiters: (() => void)[] = [];
+  #stepWaiters: (() => void)[] = [];
   /** Set once the engine is closing or dead: why nothing is accepted any more. */
   #ended: ErrorRecord | null = null;
 
   constructor(args: EngineArgs) {
     this.#args = args;
     this.#core = new EngineCore(args.config, args.executor.info);
-    this.#loop = this.#run();
+    this.#decideSoon();
   }
 
   /**
@@ -79,47 +83,76 @@ export class Engine {
   /** Ends what is left with an error, waits for the running step, closes the executor. Idempotent. */
   async close(): Promise<void> {
     this.#end({ kind: "unavailable", message: "the instance is stopping" });
-    this.#signal();
-    await this.#loop;
-    await this.#args.executor.close();
-  }
-
-  async #run(): Promise<void> {
-    try {
-      while (!this.#ended) await this.#runStep();
-    } catch (error) {
-      if (this.#ended) return;
-      const reason = error instanceof Error ? error.message : String(error);
-      this.#end({ kind: "internal", message: `the engine failed: ${reason}` });
-      this.#args.onFatal(error);
+    if (this.#phase === "stepping") {
+      await new Promise<void>((resolve) => this.#stepWaiters.push(resolve));
     }
-  }
-
-  async #runStep(): Promise<void> {
-    // Requests and aborts that have arrived take part in the decision.
-    await new Promise<void>((resolve) => setImmediate(resolve));
-    if (this.#ended) return;
-    this.#hasNews = false;
-    const step = this.#core.begin(this.#args.clock.nowMs());
-    this.#publishInfo();
-    if (!step) return this.#waitForWork();
-    const result = await this.#args.executor.step(step);
-    this.#core.end(result);
-    this.#publishOutputs();
-    this.#publishInfo();
-  }
-
-  async #waitForWork(): Promise<void> {
-    this.#publishOutputs();
-    if (!this.#hasNews && this.#core.isIdle) this.#resolveIdle();
-    if (this.#hasNews) return;
-    await new Promise<void>((resolve) => this.#wake = resolve);
-    this.#wake = null;
+    await this.#args.executor.close();
   }
 
   #signal(): void {
     this.#hasNews = true;
-    this.#wake?.();
+    if (this.#phase === "idle") this.#decideSoon();
+  }
+
+  /** Requests and aborts that arrive until then take part in the decision. */
+  #decideSoon(): void {
+    this.#phase = "due";
+    this.#args.clock.soon(this.#decide);
+  }
+
+  readonly #decide = (): void => {
+    if (this.#ended) return;
+    try {
+      this.#hasNews = false;
+      const step = this.#core.begin(this.#args.clock.nowMs());
+      this.#publishInfo();
+      if (step) this.#startStep(step);
+      else this.#rest();
+    } catch (error) {
+      this.#phase = "idle";
+      this.#die(error);
+    }
+  };
+
+  #startStep(step: StepInput): void {
+    const { executor } = this.#args;
+    this.#phase = "stepping";
+    if (executor.startStep) executor.startStep(step, this.#endStep, this.#failStep);
+    else executor.step(step).then(this.#endStep, this.#failStep);
+  }
+
+  readonly #endStep = (result: StepOutput): void => {
+    this.#phase = "idle";
+    try {
+      this.#core.end(result);
+      this.#publishOutputs();
+      this.#publishInfo();
+      this.#decideSoon();
+    } catch (error) {
+      this.#die(error);
+    }
+    this.#resolveAll(this.#stepWaiters);
+  };
+
+  readonly #failStep = (error: unknown): void => {
+    this.#phase = "idle";
+    this.#die(error);
+    this.#resolveAll(this.#stepWaiters);
+  };
+
+  /** Nothing can run until there is news. */
+  #rest(): void {
+    this.#phase = "idle";
+    this.#publishOutputs();
+    if (this.#hasNews) return this.#decideSoon();
+    if (this.#core.isIdle) this.#resolveAll(this.#idleWaiters);
+  }
+
+  #die(error: unknown): void {
+    if (this.#ended) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#end({ kind: "internal", message: `the engine failed: ${reason}` });
+    this.#args.onFatal(error);
   }
 
   #end(error: ErrorRecord): void {
@@ -127,7 +160,7 @@ export class Engine {
     this.#ended = error;
     this.#core.fail(error);
     this.#publishOutputs();
-    this.#resolveIdle();
+    this.#resolveAll(this.#idleWaiters);
   }
 
   #publishOutputs(): void {
@@ -139,9 +172,7 @@ export class Engine {
     this.#args.onInfo?.(this.info());
   }
 
-  #resolveIdle(): void {
-    const waiters = this.#idleWaiters;
-    this.#idleWaiters = [];
-    for (const resolve of waiters) resolve();
+  #resolveAll(waiters: (() => void)[]): void {
+    for (const resolve of waiters.splice(0)) resolve();
   }
 }
