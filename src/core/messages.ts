@@ -100,7 +100,10 @@ export interface RequestOutput {
   /** Index in the request's output of the first of `tokenIds`. */
   readonly index: number;
   readonly tokenIds: readonly number[];
-  /** Epoch under which they were produced; absent means 0. */
+  /**
+   * Epoch under which they were produced; absent means 0. An instance that takes a request over says
+   * so at once, with an output without tokens.
+   */
   readonly epoch?: OwnershipEpoch;
   /** One per token id, when asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
@@ -173,9 +176,36 @@ export interface OutputBatch {
   readonly outputs: readonly RequestOutput[];
 }
 
-/** Instance to manager, call `join`, before anything is loaded. */
+/** API server to instance, notification `abort`: drop these requests. Unknown ids are ignored. */
+export interface AbortNotice {
+  readonly requestIds: readonly RequestId[];
+  /**
+   * Only where it holds them under this epoch or a lower one, so that an abort which is late does not
+   * hit a request that has come back since; absent: whatever the epoch.
+   */
+  readonly upToEpoch?: OwnershipEpoch;
+}
+
+/**
+ * API server to instance, call `missing`, about requests that it has not heard of for a while:
+ * which of them does the instance not have (any more)?
+ */
+export interface MissingRequest {
+  readonly requestIds: readonly RequestId[];
+}
+
+export interface MissingReply {
+  readonly requestIds: readonly RequestId[];
+}
+
+/**
+ * Instance to manager, call `join`, before anything is loaded; and again, followed by `register`,
+ * when it has lost the manager's connection and serves.
+ */
 export interface JoinRequest {
   readonly instanceId: InstanceId;
+  /** It serves already: a manager that does not know it, because it is new itself, takes it in. */
+  readonly isRunning?: boolean;
 }
 
 export interface JoinReply {

@@ -3,6 +3,7 @@
  * command-line arguments. The argument table (`src/cli`) is the source of names, choices, defaults
  * and help; its inferred types must satisfy these.
  */
+import type { RequestMigrationPolicy } from "./messages.ts";
 
 /** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
 export interface EngineOptions {
@@ -55,6 +56,44 @@ export interface ManagerOptions {
   /** Seconds between instance info updates. */
   readonly pollingInterval: number;
   readonly disableLogRequestsManager: boolean;
+}
+
+/** What the manager does with running and waiting requests after their dispatch. */
+export interface MigrationOptions {
+  readonly enableMigration: boolean;
+  /** Pairs are chosen every so many updates of instance info. */
+  readonly pairMigrationFrequency: number;
+  /** Without `enableDefrag` the policy in force is `balanced`. */
+  readonly pairMigrationPolicy: "balanced" | "defrag_constrained" | "defrag_relaxed";
+  /** As written: positive steps, or with `usage_ratio` a fraction. */
+  readonly migrateOutThreshold: number;
+  readonly requestMigrationPolicy: RequestMigrationPolicy;
+  readonly enableDefrag: boolean;
+}
+
+/** How an instance moves a request. */
+export interface TransferOptions {
+  /** Blocks of one transfer round. */
+  readonly migrationBufferBlocks: number;
+  /** Layers of one transfer round. */
+  readonly migrationNumLayers: number;
+  /** A stage of at most so many blocks is the last. */
+  readonly lastStageMaxBlocks: number;
+  /** A migration of more stages is dropped. */
+  readonly maxStages: number;
+}
+
+/** When the manager starts and stops instances. */
+export interface ScalingOptions {
+  readonly enableScaling: boolean;
+  readonly minInstances: number;
+  readonly maxInstances: number;
+  /** Seconds between two decisions. */
+  readonly scalingInterval: number;
+  readonly scalingPolicy: "max_load" | "avg_load";
+  /** As written: positive steps, or with `usage_ratio` fractions. */
+  readonly scaleUpThreshold: number;
+  readonly scaleDownThreshold: number;
 }
 
 /** Options of the API server. */

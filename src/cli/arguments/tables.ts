@@ -1,5 +1,12 @@
 /** The commands' argument tables and the types of their effective options. */
-import type { EngineOptions, ManagerOptions, ServerOptions } from "../../core/options.ts";
+import type {
+  EngineOptions,
+  ManagerOptions,
+  MigrationOptions,
+  ScalingOptions,
+  ServerOptions,
+  TransferOptions,
+} from "../../core/options.ts";
 import type { ArgumentTable, OptionsOf, Section } from "./argument.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
@@ -77,5 +84,6 @@ type Satisfies<Contract, Options extends Contract> = Options;
 /** Fails to compile when the tables no longer give what the rest of the program reads. */
 export type CheckedOptions = [
   Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
+  Satisfies<MigrationOptions & TransferOptions & ScalingOptions, ServeOptions>,
   Satisfies<EngineOptions, InstanceOptions>,
 ];
