@@ -245,8 +245,8 @@ async function main(): Promise<void> {
   const sets = (options.sets?.split(",") ?? available.map(({ set }) => set)) as KernelSet[];
   for (const name of options.models.split(",")) {
     const models: Model[] = [];
+    const cpus = options.pin ? allowedCpus().slice(0, threads) : undefined;
     for (const set of sets) {
-      const cpus = options.pin ? allowedCpus().slice(0, threads) : undefined;
       const kernels = await loadCpuKernels({ set, threads, cpus });
       models.push(new Model(kernels, shapes[name], !options["float32-activations"]));
     }

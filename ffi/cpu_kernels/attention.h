@@ -15,6 +15,8 @@
 enum { PARTITION = 512, MAX_HEAD_DIM = 256 };
 #if LANES == 16
 #define MAX_TILE_ROWS 8
+#elif defined(__wasm__)
+#define MAX_TILE_ROWS 2
 #else
 #define MAX_TILE_ROWS 4
 #endif
@@ -228,6 +230,8 @@ INLINE void attend_rows(int rows, enum storage type, const struct attention *a,
 #define ATTEND_CASES(type) \
   ATTEND_CASE(1, type) ATTEND_CASE(2, type) ATTEND_CASE(3, type) ATTEND_CASE(4, type) \
   ATTEND_CASE(5, type) ATTEND_CASE(6, type) ATTEND_CASE(7, type) ATTEND_CASE(8, type)
+#elif MAX_TILE_ROWS == 2
+#define ATTEND_CASES(type) ATTEND_CASE(1, type) ATTEND_CASE(2, type)
 #else
 #define ATTEND_CASES(type) \
   ATTEND_CASE(1, type) ATTEND_CASE(2, type) ATTEND_CASE(3, type) ATTEND_CASE(4, type)
@@ -359,20 +363,32 @@ struct kv_write {
   const float *keys, *values;
   size_t ld;
   const int32_t *slots;
+  int m;
 };
 
-static void write_kv_row(void *job, int task, int thread) {
-  const struct kv_write *w = job;
+INLINE void write_kv_row(enum storage type, const struct kv_write *w, int row) {
   const struct cache *c = &w->cache;
-  int block = w->slots[task] / c->block_size, offset = w->slots[task] % c->block_size;
+  int block = w->slots[row] / c->block_size, offset = w->slots[row] % c->block_size;
   for (int head = 0; head < c->kv_heads; head++) {
-    const float *key = w->keys + (size_t)task * w->ld + (size_t)head * c->head_dim;
-    const float *value = w->values + (size_t)task * w->ld + (size_t)head * c->head_dim;
+    const float *key = w->keys + (size_t)row * w->ld + (size_t)head * c->head_dim;
+    const float *value = w->values + (size_t)row * w->ld + (size_t)head * c->head_dim;
     char *keys = keys_of(c, block, head), *values = values_of(c, block, head);
-    for (int d = 0; d < c->head_dim; d++) {
-      store_from_float(c->type, keys, (size_t)d * c->block_size + offset, key[d]);
-      store_from_float(c->type, values, (size_t)offset * c->head_dim + d, value[d]);
-    }
+    size_t stride = c->block_size, first = (size_t)offset * c->head_dim;
+    for (int d = 0; d < c->head_dim; d++) store_from_float(type, keys, d * stride + offset, key[d]);
+    for (int d = 0; d < c->head_dim; d++) store_from_float(type, values, first + d, value[d]);
+  }
+}
+
+/* Rows go to tasks in runs, since neighbours in a block share cache lines. */
+enum { KV_ROWS_PER_TASK = 64 };
+
+static void write_kv_rows(void *job, int task, int thread) {
+  const struct kv_write *w = job;
+  int end = (task + 1) * KV_ROWS_PER_TASK < w->m ? (task + 1) * KV_ROWS_PER_TASK : w->m;
+  for (int row = task * KV_ROWS_PER_TASK; row < end; row++) {
+    if (w->cache.type == FLOAT32) write_kv_row(FLOAT32, w, row);
+    else if (w->cache.type == FLOAT16) write_kv_row(FLOAT16, w, row);
+    else write_kv_row(BFLOAT16, w, row);
   }
 }
 

@@ -2,28 +2,36 @@
  * y = x W^T + bias over packed panels. Every output is one chain of fused multiply-adds over k, cut
  * into chunks of K_CHUNK whose sums are added in order: neither the number of rows nor how rows and
  * panels are tiled enters the arithmetic, so a row's result is the same in any batch. A chunk of a
- * panel (16 KiB at most) stays in the first-level cache while all rows pass over it, so each weight
- * is read from memory once.
+ * group of panels stays in the second-level cache while all rows pass over it, so each weight is
+ * read from memory once.
  */
 #ifndef GEMM_H
 #define GEMM_H
 
 #include "pack.h"
 
-enum { K_CHUNK = 256 };
+enum { K_CHUNK = 256, PREFETCH_BYTES = 2048 };
 
 #ifdef __AMX_BF16__
 #include "gemm_amx.h"
 #endif
 
+/* Rows of a tile at most, and its sums, which have to stay in registers. */
 #if LANES == 16
 #define MAX_ROWS 8
+#define MAX_SUMS 16
 #elif LANES == 8
-#define MAX_ROWS 4
-#else
+#define MAX_ROWS 3
+#define MAX_SUMS 12
+#elif defined(__wasm__)
 #define MAX_ROWS 2
+#define MAX_SUMS 8
+#else
+#define MAX_ROWS 4
+#define MAX_SUMS 16
 #endif
 #define MAX_PANELS 2
+#define MAX_GROUP_PANELS 32
 
 /* How the inner product is computed; chosen by type and mode, never by shape. The last one rounds
  * x to bfloat16 for the processor's bfloat16 instructions. */
@@ -54,6 +62,12 @@ INLINE enum product product_of(enum storage type, int rounds) {
   return rounds && HAS_PAIRS ? PRODUCT_BFLOAT16_PAIRS : PRODUCT_BFLOAT16;
 }
 
+/* Near-equal blocks of at most MAX_ROWS rows, and how many panels they are multiplied by at once. */
+INLINE int blocks_of(int m) { return (m + MAX_ROWS - 1) / MAX_ROWS; }
+INLINE int panels_at_once(int m) {
+  int rows = (m + blocks_of(m) - 1) / blocks_of(m);
+  return rows * MAX_PANELS * VECTORS <= MAX_SUMS ? MAX_PANELS : 1;
+}
 INLINE int chunks_of(int k) { return (padded_k(k) + K_CHUNK - 1) / K_CHUNK; }
 INLINE size_t packed_x_element(enum product product) {
   return product == PRODUCT_BFLOAT16_PAIRS ? 2 : 4;
@@ -102,7 +116,7 @@ struct tile {
 
 INLINE void multiply_tile(int rows, int panels, enum product product, const struct tile *t) {
   const int width = panels * VECTORS;
-  vfloat sums[MAX_ROWS * MAX_PANELS * VECTORS];
+  vfloat sums[MAX_SUMS];
   UNROLL for (int i = 0; i < rows * width; i++) sums[i] = splat(0);
   const float *x = (const float *)t->x;
   const char *weights = t->weights;
@@ -110,11 +124,10 @@ INLINE void multiply_tile(int rows, int panels, enum product product, const stru
   const size_t pair_bytes = 2 * PANEL * element;
   for (int k = 0; k < t->k; k += 2, weights += pair_bytes, x += 2) {
 #if !defined(__wasm__)
-    if (rows <= 4) {
-      UNROLL for (int p = 0; p < panels; p++) {
-        __builtin_prefetch(weights + p * t->stride + 2048);
-        if (product == PRODUCT_FLOAT32) __builtin_prefetch(weights + p * t->stride + 2048 + 64);
-      }
+    UNROLL for (int p = 0; p < panels; p++) {
+      const char *ahead = weights + p * t->stride + PREFETCH_BYTES;
+      __builtin_prefetch(ahead);
+      if (product == PRODUCT_FLOAT32) __builtin_prefetch(ahead + 64);
     }
 #endif
     UNROLL for (int p = 0; p < panels; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -153,7 +166,7 @@ INLINE void multiply_pairs_tile(int rows, int panels, const struct tile *t) {
   for (int k = 0; k < t->k; k += 2, weights += 4 * PANEL, x += 4) {
     __m512bh w[MAX_PANELS];
     UNROLL for (int p = 0; p < panels; p++) {
-      if (rows <= 8) __builtin_prefetch(weights + p * t->stride + 2048);
+      __builtin_prefetch(weights + p * t->stride + PREFETCH_BYTES);
       w[p] = (__m512bh)_mm512_loadu_si512(weights + p * t->stride);
     }
     UNROLL for (int r = 0; r < rows; r++) {
@@ -174,12 +187,17 @@ INLINE void multiply_pairs_tile(int rows, int panels, const struct tile *t) {
 }
 #endif
 
+/* The cases of a switch over tile shapes; those with too many sums never occur. */
 #define TILE_CASE(rows, panels) \
-  case (rows) * 4 + (panels): MULTIPLY(rows, panels); break;
+  case (rows) * 4 + (panels): \
+    if ((rows) * (panels) * VECTORS <= MAX_SUMS) MULTIPLY(rows, panels); \
+    break;
 #if MAX_ROWS == 8
 #define TILE_CASES(panels) \
   TILE_CASE(1, panels) TILE_CASE(2, panels) TILE_CASE(3, panels) TILE_CASE(4, panels) \
   TILE_CASE(5, panels) TILE_CASE(6, panels) TILE_CASE(7, panels) TILE_CASE(8, panels)
+#elif MAX_ROWS == 3
+#define TILE_CASES(panels) TILE_CASE(1, panels) TILE_CASE(2, panels) TILE_CASE(3, panels)
 #elif MAX_ROWS == 4
 #define TILE_CASES(panels) \
   TILE_CASE(1, panels) TILE_CASE(2, panels) TILE_CASE(3, panels) TILE_CASE(4, panels)
@@ -224,42 +242,64 @@ INLINE void multiply(enum product product, int rows, int panels, const struct ti
   }
 }
 
-/* All rows of `panels` panels from `panel` on, into y (leading dimension ldy) at its column 0. */
+/*
+ * All m rows by `panels` panels from `panel` on, into y (leading dimension ldy) at its column 0. A
+ * block of rows stays in the first-level cache while a chunk of all panels passes over it.
+ */
 static void multiply_panels(const struct gemm *g, int panel, int panels, float *y, size_t ldy,
                             const float *bias) {
-#ifdef __AMX_BF16__
-  if (g->product == PRODUCT_BFLOAT16_PAIRS) {
-    size_t stride = panel_bytes(g->type, g->k);
-    multiply_panels_amx(g->packed_x, g->m, g->weights + panel * stride, stride, padded_k(g->k),
-                        panels, y, ldy);
-    for (int row = 0; bias && row < g->m; row++) add_to(y + row * ldy, bias, panels * PANEL);
-    return;
-  }
-#endif
-  int blocks = (g->m + MAX_ROWS - 1) / MAX_ROWS, chunks = chunks_of(g->k);
+  int chunks = chunks_of(g->k), blocks = blocks_of(g->m), width = panels_at_once(g->m);
   size_t row_bytes = K_CHUNK * packed_x_element(g->product);
+  size_t chunk_bytes = (size_t)K_CHUNK * PANEL * storage_bytes(g->type);
   struct tile t = {.stride = panel_bytes(g->type, g->k), .ldy = ldy};
   for (int chunk = 0; chunk < chunks; chunk++) {
-    int begin = chunk * K_CHUNK, rest = padded_k(g->k) - begin;
+    int rest = padded_k(g->k) - chunk * K_CHUNK;
     t.k = rest < K_CHUNK ? rest : K_CHUNK;
-    t.weights = g->weights + panel * t.stride + (size_t)begin * PANEL * storage_bytes(g->type);
     t.first = chunk == 0;
-    t.bias = chunk == chunks - 1 ? bias : NULL;
     for (int block = 0; block < blocks; block++) {
       int row = part_start(g->m, block, blocks);
       int rows = part_start(g->m, block + 1, blocks) - row;
       t.x = g->packed_x + ((size_t)chunk * g->m + row) * row_bytes;
-      t.y = y + (size_t)row * ldy;
-      multiply(g->product, rows, panels, &t);
+      for (int i = 0; i < panels; i += width) {
+        t.weights = g->weights + (panel + i) * t.stride + chunk * chunk_bytes;
+        t.y = y + (size_t)row * ldy + i * PANEL;
+        t.bias = bias && chunk == chunks - 1 ? bias + i * PANEL : NULL;
+        multiply(g->product, rows, panels - i < width ? panels - i : width, &t);
+      }
     }
   }
+}
+
+#ifdef __AMX_BF16__
+/* The same on AMX tiles. */
+static void multiply_panels_tiled(const struct gemm *g, int panel, int panels, float *y, size_t ldy,
+                                  const float *bias) {
+  size_t stride = panel_bytes(g->type, g->k);
+  for (int i = 0; i < panels; i += 2) {
+    const char *weights = g->weights + (panel + i) * stride;
+    multiply_panels_amx(g->packed_x, g->m, weights, stride, padded_k(g->k),
+                        panels - i < 2 ? 1 : 2, y + i * PANEL, ldy);
+  }
+  for (int row = 0; bias && row < g->m; row++) add_to(y + row * ldy, bias, panels * PANEL);
+}
+#endif
+
+INLINE void multiply_group(const struct gemm *g, int panel, int panels, float *y, size_t ldy,
+                           const float *bias) {
+#ifdef __AMX_BF16__
+  if (g->product == PRODUCT_BFLOAT16_PAIRS) {
+    multiply_panels_tiled(g, panel, panels, y, ldy, bias);
+    return;
+  }
+#endif
+  multiply_panels(g, panel, panels, y, ldy, bias);
 }
 
 static void multiply_tail_panel(const struct gemm *g, int panel) {
   int columns = g->n - panel * PANEL;
   float bias[PANEL] = {0};
   for (int i = 0; g->bias && i < columns; i++) bias[i] = g->bias[panel * PANEL + i];
-  multiply_panels(g, panel, 1, g->tail, PANEL, g->bias ? bias : NULL);
+  multiply_group(g, panel, 1, g->tail, PANEL, g->bias ? bias : NULL);
   for (int row = 0; row < g->m; row++) {
     float *y = g->y + (size_t)row * g->ldy + panel * PANEL;
     for (int i = 0; i < columns; i++) y[i] = g->tail[(size_t)row * PANEL + i];
@@ -274,10 +314,12 @@ static void multiply_part(void *job, int task, int thread) {
 #ifdef __AMX_BF16__
   configure_tiles(g->m < TILE_ROWS ? g->m : TILE_ROWS);
 #endif
+  /* Few rows stay in cache anyway, and the weights are then best read in their order in memory. */
+  int group = g->m <= 16 ? panels_at_once(g->m) : MAX_GROUP_PANELS;
   while (panel < full) {
-    int panels = full - panel < MAX_PANELS ? full - panel : MAX_PANELS;
+    int panels = full - panel < group ? full - panel : group;
     const float *bias = g->bias ? g->bias + panel * PANEL : NULL;
-    multiply_panels(g, panel, panels, g->y + panel * PANEL, g->ldy, bias);
+    multiply_group(g, panel, panels, g->y + panel * PANEL, g->ldy, bias);
     panel += panels;
   }
   if (panel < end) multiply_tail_panel(g, panel);

@@ -122,10 +122,11 @@ enum {
 #if defined(__x86_64__)
   SYSCALL_FUTEX = 202,
   SYSCALL_SCHED_SETAFFINITY = 203,
-  SYSCALL_ARCH_PRCTL = 158,
+  SYSCALL_SCHED_GETAFFINITY = 204,
 #else
   SYSCALL_FUTEX = 98,
   SYSCALL_SCHED_SETAFFINITY = 122,
+  SYSCALL_SCHED_GETAFFINITY = 123,
 #endif
 };
 
@@ -144,12 +145,23 @@ INLINE void spin_pause(void) { __asm__ volatile("yield"); }
 #define SPIN_LIMIT 20000
 #endif
 
-/* Pins the calling thread; nonzero when the process may not run on that CPU. */
+enum { MAX_CPUS = 1024 };
+struct cpu_mask {
+  uint64_t words[MAX_CPUS / 64];
+};
+
+INLINE void get_cpus(struct cpu_mask *mask) {
+  syscall(SYSCALL_SCHED_GETAFFINITY, 0, sizeof *mask, mask);
+}
+/* Lets the calling thread run on these CPUs only; nonzero when the system does not allow that. */
+INLINE int set_cpus(const struct cpu_mask *mask) {
+  return syscall(SYSCALL_SCHED_SETAFFINITY, 0, sizeof *mask, mask) < 0;
+}
 INLINE int pin_to_cpu(int cpu) {
-  uint64_t mask[16] = {0};
-  if (cpu < 0 || cpu >= 1024) return 1;
-  mask[cpu / 64] = 1ull << (cpu % 64);
-  return syscall(SYSCALL_SCHED_SETAFFINITY, 0, sizeof mask, mask) < 0;
+  struct cpu_mask mask = {{0}};
+  if (cpu < 0 || cpu >= MAX_CPUS) return 1;
+  mask.words[cpu / 64] = 1ull << (cpu % 64);
+  return set_cpus(&mask);
 }
 
 enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };

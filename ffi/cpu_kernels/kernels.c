@@ -33,7 +33,7 @@ static char *scratch(struct kernels *kernels, size_t bytes) {
   return kernels->scratch;
 }
 
-/* 0 when memory, threads or the processor's permission for them cannot be had. */
+/* 0 when memory, threads or CPUs cannot be had. cpus: one for each thread, or 0 to pin none. */
 EXPORT(kernels_open) address kernels_open(int32_t threads, address cpus) {
   struct kernels *kernels = host_alloc(sizeof *kernels);
   if (!kernels) return 0;
@@ -42,7 +42,7 @@ EXPORT(kernels_open) address kernels_open(int32_t threads, address cpus) {
   kernels->pool.threads = threads;
 #else
   if (!start_pool(&kernels->pool, threads, pointer(cpus))) {
-    if (kernels->pool.helpers) stop_pool(&kernels->pool, threads);
+    stop_pool(&kernels->pool, threads);
     host_free(kernels, sizeof *kernels);
     return 0;
   }
@@ -222,12 +222,8 @@ void kv_write(address handle, address cache, int32_t type, uint64_t block_bytes,
   struct kernels *kernels = pointer(handle);
   struct kv_write w = {
       cache_of(cache, type, block_bytes, layer_offset, kv_heads, head_dim, block_size),
-      pointer(keys), pointer(values), (size_t)ld, pointer(slots)};
-  if ((int64_t)m * kv_heads * head_dim >= 8192) {
-    run_job(&kernels->pool, write_kv_row, &w, m);
-  } else {
-    for (int row = 0; row < m; row++) write_kv_row(&w, row, 0);
-  }
+      pointer(keys), pointer(values), (size_t)ld, pointer(slots), m};
+  run_job(&kernels->pool, write_kv_rows, &w, (m + KV_ROWS_PER_TASK - 1) / KV_ROWS_PER_TASK);
 }
 
 /* 0 when there is no scratch memory. */

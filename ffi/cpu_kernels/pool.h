@@ -30,6 +30,8 @@ struct pool {
   char apart3[64];
 #if !defined(__wasm__)
   struct helper { struct pool *pool; int thread, cpu; unsigned long handle; } *helpers;
+  int pins;
+  struct cpu_mask caller_cpus; /* before pinning */
 #endif
 };
 
@@ -136,7 +138,14 @@ static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
   pool->threads = 1;
   pool->helpers = host_alloc((size_t)threads * sizeof(struct helper));
   if (!pool->helpers) return 0;
-  if (cpus && pin_to_cpu(cpus[0])) return 0;
+  if (cpus) {
+    get_cpus(&pool->caller_cpus);
+    pool->pins = 1;
+    /* Tried here in turn, since a helper could not report it; the caller's own comes last. */
+    for (int i = threads - 1; i >= 0; i--) {
+      if (pin_to_cpu(cpus[i])) return 0;
+    }
+  }
   for (int i = 1; i < threads; i++) {
     struct helper *helper = &pool->helpers[i];
     *helper = (struct helper){.pool = pool, .thread = i, .cpu = cpus ? cpus[i] : -1};
@@ -146,12 +155,14 @@ static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
   return 1;
 }
 
+/* Ends the helpers and lets the calling thread go where it could before. */
 static void stop_pool(struct pool *pool, int threads) {
   atomic_store(&pool->quit, 1);
   atomic_add(&pool->epoch, 1);
   wake_all(&pool->epoch);
   for (int i = 1; i < pool->threads; i++) pthread_join(pool->helpers[i].handle, NULL);
-  host_free(pool->helpers, (size_t)threads * sizeof(struct helper));
+  if (pool->pins) set_cpus(&pool->caller_cpus);
+  if (pool->helpers) host_free(pool->helpers, (size_t)threads * sizeof(struct helper));
 }
 #endif
 #endif

@@ -16,6 +16,7 @@ import {
   relativeError,
   rmsnorm,
   roundToBfloat16,
+  sameBits,
   type Stored,
 } from "../ffi/kernel_reference.ts";
 import { AttentionCase, cacheTypeTolerance } from "../ffi/attention_case.ts";
@@ -82,10 +83,12 @@ export function testKernels(subject: KernelsUnderTest): void {
   test("gemm agrees with float64 at odd shapes, strides and piece sizes", (kernels, arrays) => {
     const random = new Random(1);
     const shapes = [[1, 2], [16, 32], [40, 70], [33, 578], [96, 256], [20, 1026]];
-    for (const { type, rounds } of products) {
-      for (const [n, k] of shapes) {
+    for (const [n, k] of shapes) {
+      for (const { type, rounds } of products) {
+        const stored = asStored(type, normals(random, n * k));
+        const weights = packed(kernels, stored, n, k);
         for (const m of [1, 2, 3, 8, 21]) {
-          const error = gemmError(kernels, arrays, random, { type, rounds, n, k, m });
+          const error = gemmError(kernels, arrays, random, { weights, stored, m, rounds });
           assert.ok(error < 1e-6, `${type} rounds ${rounds} [${m}, ${n}, ${k}]: ${error}`);
         }
       }
@@ -103,7 +106,8 @@ export function testKernels(subject: KernelsUnderTest): void {
       for (let m = 1; m < most; m++) {
         // The last m rows, so that a row's place in the batch changes as well.
         kernels.gemm(x + BigInt((most - m) * k * 4), k, weights, 0n, y, n, m, rounds);
-        assert.deepEqual(arrays.integers(y, m * n), all.slice((most - m) * n), `${type} m ${m}`);
+        const same = sameBits(arrays.integers(y, m * n), all.slice((most - m) * n));
+        assert.ok(same, `${type}, rounds ${rounds}, ${m} rows`);
       }
     }
   });
@@ -262,12 +266,12 @@ export function testKernels(subject: KernelsUnderTest): void {
 
   test("an attention row is the same bits in any batch, chunk and block size", (kernels) => {
     for (const type of storageTypes) {
-      const shape = { type, heads: 6, kvHeads: 2, headDim: 40 };
+      const shape = { type, heads: 3, kvHeads: 1, headDim: 24 };
       const sequences = [
-        { context: 1061, queries: 37 },
+        { context: 1061, queries: 9 },
         { context: 530, queries: 1 },
-        { context: 70, queries: 70 },
-        ...Array.from({ length: 7 }, (_, i) => ({ context: 9 + 3 * i, queries: 1 })),
+        { context: 40, queries: 40 },
+        ...Array.from({ length: 12 }, (_, i) => ({ context: 9 + 3 * i, queries: 1 })),
       ];
       // The same numbers for every block size, from the same seed.
       const cases = blockSizes.map((blockSize) =>
@@ -275,11 +279,16 @@ export function testKernels(subject: KernelsUnderTest): void {
       );
       const all = cases[1].run();
       for (const attention of cases) {
-        assert.deepEqual(attention.run(), all);
+        const size = attention.layout.blockSize;
+        assert.ok(sameBits(attention.run(), all), `block size ${size}`);
         sequences.forEach((_, i) => {
-          assert.deepEqual(attention.run([i]), attention.rowsOf(all, i), `sequence ${i} alone`);
-          for (const chunk of [1, 7, 16]) {
-            assert.deepEqual(attention.runInChunks(i, chunk), attention.rowsOf(all, i));
+          const rows = attention.rowsOf(all, i);
+          assert.ok(sameBits(attention.run([i]), rows), `sequence ${i} alone, blocks of ${size}`);
+          for (const chunk of [1, 7]) {
+            assert.ok(
+              sameBits(attention.runInChunks(i, chunk), rows),
+              `${i} in chunks of ${chunk}`,
+            );
           }
         });
       }
@@ -319,23 +328,20 @@ function packed(kernels: CpuKernels, stored: Stored, n: number, k: number): Pack
 }
 
 interface GemmCase {
-  readonly type: StorageType;
-  readonly rounds: boolean;
-  readonly n: number;
-  readonly k: number;
+  readonly weights: PackedMatrix;
+  /** What was packed. */
+  readonly stored: Stored;
   readonly m: number;
+  readonly rounds: boolean;
 }
 
 /** Relative error of a gemm whose rows have gaps, which must stay as they are. */
-function gemmError(kernels: CpuKernels, arrays: Arrays, random: Random, shape: GemmCase): number {
-  const { type, rounds, n, k, m } = shape, ldx = k + 3, ldy = n + 5;
-  const stored = asStored(type, normals(random, n * k));
+function gemmError(kernels: CpuKernels, arrays: Arrays, random: Random, gemm: GemmCase): number {
+  const { weights, stored, m, rounds } = gemm, { n, k } = weights, ldx = k + 3, ldy = n + 5;
   const x = normals(random, m * ldx), bias = m % 2 === 0 ? normals(random, n) : null;
   const y = arrays.put(new Float32Array(m * ldy).fill(7));
-  const weights = packed(kernels, stored, n, k);
   const biasAt = bias === null ? 0n : arrays.put(bias);
   kernels.gemm(arrays.put(x), ldx, weights, biasAt, y, ldy, m, rounds);
-  kernels.free(weights.address, weights.byteLength);
 
   const rows = Float64Array.from({ length: m * k }, (_, at) => {
     const value = x[Math.floor(at / k) * ldx + at % k];

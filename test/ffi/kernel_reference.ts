@@ -7,11 +7,13 @@ export function normals(random: Random, count: number, scale = 1): Float32Array 
   return Float32Array.from({ length: count }, () => random.normal() * scale);
 }
 
+const oneFloat = new Float32Array(1), itsBits = new Uint32Array(oneFloat.buffer);
+
 /** The nearest bfloat16, ties to even. */
 export function roundToBfloat16(value: number): number {
-  const [bits] = new Uint32Array(Float32Array.of(value).buffer);
-  const rounded = Uint32Array.of(bits + 0x7fff + ((bits >>> 16) & 1)).map((b) => b & 0xffff0000);
-  return new Float32Array(rounded.buffer)[0];
+  oneFloat[0] = value;
+  itsBits[0] = (itsBits[0] + 0x7fff + ((itsBits[0] >>> 16) & 1)) & 0xffff0000;
+  return oneFloat[0];
 }
 
 /** Values as a storage type holds them: the bytes, and what they mean. */
@@ -55,6 +57,12 @@ export class Arrays {
   integers(address: Address, count: number): Int32Array {
     return new Int32Array(this.kernels.bytes(address, count * 4).slice().buffer);
   }
+}
+
+/** Whether two arrays hold the same bits. */
+export function sameBits(a: ArrayBufferView, b: ArrayBufferView): boolean {
+  const [left, right] = [asBytes(a), asBytes(b)];
+  return left.length === right.length && left.every((byte, i) => byte === right[i]);
 }
 
 /** ||actual - expected|| / ||expected||, in Euclid's norm; 0 when both are zero. NaN counts. */
