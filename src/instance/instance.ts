@@ -1,0 +1,265 @@
+import { dirname } from "node:path";
+import { parseAddress, tcpAddress } from "../bus/address.ts";
+import type { Address, Bus, Listener, Peer } from "../bus/bus.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { LlumnixError, toErrorRecord, UsageError } from "../core/errors.ts";
+import type {
+  InstanceId,
+  InstanceInfo,
+  InstanceProgress,
+  InstanceRegistration,
+  JoinReply,
+} from "../core/messages.ts";
+import type { EngineOptions } from "../core/options.ts";
+import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
+import { Engine } from "./engine.ts";
+import { resolveEngineConfig } from "./engine_config.ts";
+import { InfoReporter } from "./info_reporter.ts";
+import { InstanceService } from "./service.ts";
+
+/** Requests that may wait in one instance; API servers bound theirs well below. */
+const MAX_WAITING_REQUESTS = 10_000;
+/** Least time between two progress messages. */
+const PROGRESS_INTERVAL_MS = 100;
+/** How long the running step may take when the instance stops. */
+const CLOSE_TIMEOUT_MS = 2_000;
+/** Pause before a lost manager is tried again. */
+const REJOIN_INTERVAL_MS = 200;
+
+export interface InstanceConfig {
+  readonly options: EngineOptions;
+  readonly instanceId: InstanceId;
+  readonly managerAddress: Address;
+  /** Instances that share this host. */
+  readonly hostShare: number;
+  /** Of the process, for people. */
+  readonly pid: number;
+  readonly clock: Clock;
+  readonly bus: Bus;
+  readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
+  /** How long a serving instance that lost its manager goes on and tries to join again. */
+  readonly rejoinTimeoutMs: number;
+}
+
+/** Why an instance ends. */
+export interface InstanceEnd {
+  /** 0 when asked to stop, 2 for what the user can put right, else 1. */
+  readonly exitCode: number;
+  readonly reason: string;
+  /** What nobody else reports. */
+  readonly error?: unknown;
+}
+
+/**
+ * One instance, whatever process it is in: joins the manager, loads the model, serves API servers
+ * directly. It ends when the manager asks for it or is gone for good, when the executor fails, or at
+ * {@linkcode stop}.
+ */
+export class Instance {
+  readonly #config: InstanceConfig;
+  readonly #service = new InstanceService();
+  readonly #ended = Promise.withResolvers<InstanceEnd>();
+  #hasEnded = false;
+  #isServing = false;
+  #manager: Peer | null = null;
+  #reporter: InfoReporter | null = null;
+  #executor: Executor | null = null;
+  #engine: Engine | null = null;
+  #listener: Listener | null = null;
+
+  constructor(config: InstanceConfig) {
+    this.#config = config;
+  }
+
+  /** Null until the model is loaded. */
+  get engine(): Engine | null {
+    return this.#engine;
+  }
+
+  /**
+   * Starts it.
+   * @returns why it ended; {@linkcode close} is to follow
+   */
+  run(): Promise<InstanceEnd> {
+    this.#start().catch((error) => this.#fail(error));
+    return this.#ended.promise;
+  }
+
+  stop(reason: string): void {
+    this.#finish({ exitCode: 0, reason });
+  }
+
+  /**
+   * Ends what runs and tells those who wait for it, as far as the time limit allows.
+   * @returns whether the manager was there to be told
+   */
+  async close(): Promise<boolean> {
+    this.#reporter?.close();
+    const timeout = Promise.withResolvers<boolean>();
+    const cancel = this.#config.clock.after(
+      CLOSE_TIMEOUT_MS,
+      () => timeout.resolve(this.#isJoined),
+    );
+    const wasJoined = await Promise.race([this.#closeParts(), timeout.promise]);
+    cancel();
+    return wasJoined;
+  }
+
+  async #closeParts(): Promise<boolean> {
+    await (this.#engine ?? this.#executor)?.close(); // an engine closes its executor
+    await this.#listener?.close();
+    const wasJoined = this.#isJoined;
+    await this.#leaveManager();
+    return wasJoined;
+  }
+
+  async #leaveManager(): Promise<void> {
+    const manager = this.#manager;
+    this.#manager = null; // its end is no surprise
+    await manager?.close();
+  }
+
+  get #isJoined(): boolean {
+    return this.#manager?.isOpen === true;
+  }
+
+  /** The first reason counts. */
+  #finish(end: InstanceEnd): void {
+    this.#hasEnded = true;
+    this.#ended.resolve(end);
+  }
+
+  async #start(): Promise<void> {
+    const { infoIntervalMs } = await this.#join();
+    const executor = await this.#loadExecutor();
+    if (this.#hasEnded) return await executor.close();
+    this.#executor = executor;
+    const engine = this.#startEngine(executor, infoIntervalMs);
+    const { bus, managerAddress, instanceId } = this.#config;
+    const address = serviceAddress(managerAddress, instanceId);
+    this.#listener = await bus.listen(address, this.#service.service);
+    await this.#register(executor, this.#listener);
+    this.#isServing = true;
+    this.#reporter!.report(engine.info());
+  }
+
+  async #join(): Promise<JoinReply> {
+    const { bus, managerAddress, instanceId } = this.#config;
+    const manager = await bus.connect(managerAddress, {
+      notifications: { shutdown: () => this.stop("the manager asked for it") },
+      onClose: () => this.#manager === manager && this.#loseManager(),
+    });
+    this.#manager = manager;
+    const { data } = await manager.call("join", { data: { instanceId } });
+    return data as JoinReply;
+  }
+
+  async #register(executor: Executor, listener: Listener): Promise<void> {
+    const registration = this.#registration(executor, listener.address);
+    await this.#manager!.call("register", { data: registration });
+  }
+
+  #loseManager(): void {
+    const mayComeBack = this.#isServing && this.#config.rejoinTimeoutMs > 0;
+    if (!mayComeBack) this.#finish({ exitCode: 1, reason: "the manager is gone" });
+    else if (!this.#hasEnded) this.#rejoin();
+  }
+
+  /** Serves on meanwhile: requests and tokens do not pass through the manager. */
+  async #rejoin(): Promise<void> {
+    const { clock, rejoinTimeoutMs } = this.#config;
+    const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
+    while (!this.#hasEnded) {
+      try {
+        await this.#join();
+        await this.#register(this.#executor!, this.#listener!);
+        return this.#reporter!.report(this.#engine!.info());
+      } catch {
+        await this.#leaveManager();
+      }
+      if (clock.nowMs() >= deadlineMs) {
+        const reason = `the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`;
+        return this.#finish({ exitCode: 1, reason });
+      }
+      await sleep(clock, REJOIN_INTERVAL_MS);
+    }
+  }
+
+  #loadExecutor(): Promise<Executor> {
+    const { options, hostShare, instanceId, clock, loadExecutor } = this.#config;
+    if (options.device === "cuda") throw new UsageError("--device cuda is not available yet");
+    const kind = options.device === "null" || options.device === "sim" ? options.device : "cpu";
+    let lastMs = -Infinity;
+    let lastPhase = "";
+    return loadExecutor({ kind, options, hostShare }, (progress) => {
+      const isRoutine = progress.phase === lastPhase && progress.doneBytes < progress.totalBytes;
+      if (isRoutine && clock.nowMs() - lastMs < PROGRESS_INTERVAL_MS) return;
+      lastMs = clock.nowMs();
+      lastPhase = progress.phase;
+      const data: InstanceProgress = { instanceId, ...progress };
+      this.#manager?.notify("progress", { data });
+    });
+  }
+
+  #startEngine(executor: Executor, infoIntervalMs: number): Engine {
+    const { instanceId, options, clock } = this.#config;
+    const sendInfo = (info: InstanceInfo) => this.#manager?.notify("info", { data: info });
+    const reporter = this.#reporter = new InfoReporter(clock, infoIntervalMs, sendInfo);
+    const engine = this.#engine = new Engine({
+      config: resolveEngineConfig(
+        { instanceId, instanceType: "both", maxWaitingRequests: MAX_WAITING_REQUESTS },
+        options,
+        executor.info.maxModelLen,
+      ),
+      executor,
+      clock,
+      onOutputs: (outputs) => this.#service.sendOutputs(outputs),
+      onInfo: (info) => reporter.report(info),
+      onFatal: (error) => this.#fail(error),
+    });
+    this.#service.attach(engine);
+    return engine;
+  }
+
+  #registration({ info }: Executor, address: Address): InstanceRegistration {
+    return {
+      instanceId: this.#config.instanceId,
+      instanceType: "both",
+      address,
+      pid: this.#config.pid,
+      model: info.model,
+      executor: info.description,
+      dtype: info.dtype,
+      blockSize: info.layout.blockSize,
+      totalBlocks: info.numBlocks,
+      swapBlocks: info.numSwapBlocks,
+      maxModelLen: info.maxModelLen,
+    };
+  }
+
+  /** The manager reports a deliberate error; only a bug is worth a line, and a stack, of its own. */
+  #fail(error: unknown): void {
+    const record = toErrorRecord(error);
+    const isReported = this.#isJoined;
+    this.#manager?.notify("failed", { data: record });
+    const isUserError = record.kind === "usage" || record.kind === "model";
+    this.#finish({
+      exitCode: isUserError ? 2 : 1,
+      reason: record.message,
+      error: isReported && error instanceof LlumnixError ? undefined : error,
+    });
+  }
+}
+
+/** Beside the manager: in its directory, or on its network interface. */
+function serviceAddress(managerAddress: Address, instanceId: InstanceId): Address {
+  const manager = parseAddress(managerAddress);
+  switch (manager.scheme) {
+    case "inproc":
+      return `inproc:${instanceId}`;
+    case "unix":
+      return `unix:${dirname(manager.path)}/${instanceId}.sock`;
+    case "tcp":
+      return tcpAddress(manager.host, 0);
+  }
+}
