@@ -37,17 +37,20 @@ export class StepBuilder {
     this.#added = [];
     this.#removed = [];
 
+    // Locals, for this is the engine's innermost loop.
+    const handles = this.#handles, tokenIds = this.#tokenIds, queryStarts = this.#queryStarts;
+    const contextLens = this.#contextLens, blockTables = this.#blockTables;
     let numTokens = 0;
     for (let i = 0; i < numSeqs; i++) {
       const sequence = sequences[i];
       if (sequence.handle === null) added.push(this.#announce(sequence));
-      this.#handles[i] = sequence.handle!;
-      this.#queryStarts[i] = numTokens;
+      handles[i] = sequence.handle!;
+      queryStarts[i] = numTokens;
       if (kind === "prefill") numTokens = this.#writeAllTokens(sequence, numTokens);
-      else this.#tokenIds[numTokens++] = sequence.lastTokenId;
-      this.#contextLens[i] = sequence.lengthTokens;
-      const { blocks } = sequence, row = i * maxBlocks;
-      for (let j = 0; j < blocks.length; j++) this.#blockTables[row + j] = blocks[j];
+      else tokenIds[numTokens++] = sequence.lastTokenId;
+      contextLens[i] = sequence.lengthTokens;
+      const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
+      for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
     }
     this.#queryStarts[numSeqs] = numTokens;
 
