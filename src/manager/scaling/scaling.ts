@@ -1,0 +1,61 @@
+import type { LoadMetricName } from "../../core/options.ts";
+import { dispatchLoad } from "../load/load_metric.ts";
+import { emptyStateLike, type LoadState, poolOf } from "../load/load_state.ts";
+import { thresholdLoad } from "../load/thresholds.ts";
+import { averageLoad } from "./avg_load.ts";
+import { largestLoad } from "./max_load.ts";
+
+export type ScalingPolicyName = "max_load" | "avg_load";
+
+export interface ScalingOptions {
+  readonly loadMetric: LoadMetricName;
+  readonly scalingPolicy: ScalingPolicyName;
+  /** Thresholds as written: positive (`src/manager/load/thresholds.ts`). */
+  readonly scaleUpThreshold: number;
+  readonly scaleDownThreshold: number;
+  /** At least 1. */
+  readonly minInstances: number;
+  readonly maxInstances: number;
+}
+
+/** Which load of a cluster is compared with the thresholds. */
+export interface ScalingPolicy {
+  /** @param loadOf dispatch load of a state */
+  loadToAdd(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
+  /** The load that says whether the last instance can go. */
+  loadToRemove(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
+}
+
+/** One line per policy. */
+const policies: Readonly<Record<ScalingPolicyName, ScalingPolicy>> = {
+  avg_load: averageLoad,
+  max_load: largestLoad,
+};
+
+/**
+ * By how many instances the cluster should change now (behaviour page, section 7): positive to add,
+ * negative to remove, the last ones first.
+ *
+ * Up by as many empty instances, each like the last, as bring the pooled load back under the
+ * scale-up threshold, and one at least; down by one. Limits come before loads.
+ * @param states those that serve and do not drain, in the order in which they were launched
+ */
+export function scalingChange(states: readonly LoadState[], options: ScalingOptions): number {
+  const { loadMetric, minInstances, maxInstances } = options;
+  const count = states.length;
+  if (count < minInstances) return minInstances - count;
+  if (count > maxInstances) return maxInstances - count;
+  const policy = policies[options.scalingPolicy];
+  const loadOf = (state: LoadState) => dispatchLoad(loadMetric, state);
+
+  const upLoad = thresholdLoad(loadMetric, options.scaleUpThreshold);
+  if (policy.loadToAdd(states, loadOf) > upLoad) {
+    const pool = [...states];
+    const empty = emptyStateLike(states[count - 1]);
+    do pool.push(empty); while (pool.length < maxInstances && loadOf(poolOf(pool)) > upLoad);
+    return Math.min(pool.length, maxInstances) - count;
+  }
+  const downLoad = thresholdLoad(loadMetric, options.scaleDownThreshold);
+  const canRemove = count > minInstances && policy.loadToRemove(states, loadOf) < downLoad;
+  return canRemove ? -1 : 0;
+}
