@@ -8,6 +8,8 @@
 
 #include "simd.h"
 
+enum { HUGE_PAGE_BYTES = 2 << 20 };
+
 #if defined(__wasm__)
 
 INLINE void wait_while_equal(uint32_t *word, uint32_t value) {
@@ -32,7 +34,10 @@ void *memset(void *to, int value, size_t bytes) {
 
 enum { UNIT_BYTES = 64, WASM_PAGE_BYTES = 65536 };
 
-/* A free piece of linear memory; the list is sorted by address and has no two neighbours. */
+/*
+ * A free piece of linear memory; the list is sorted by address and has no two neighbours. From
+ * `fresh` on memory has never been used, so it is zero except for the pieces' own fields.
+ */
 struct free_piece {
   size_t bytes;
   struct free_piece *next;
@@ -40,7 +45,7 @@ struct free_piece {
 
 extern char __heap_base;
 static struct free_piece *free_pieces;
-static size_t heap_end;
+static size_t heap_end, fresh;
 
 INLINE size_t unit_bytes(size_t bytes) {
   return (bytes + UNIT_BYTES - 1) / UNIT_BYTES * UNIT_BYTES;
@@ -56,10 +61,12 @@ static void host_free(void *address, size_t size) {
   if (next && (char *)piece + piece->bytes == (char *)next) {
     piece->bytes += next->bytes;
     piece->next = next->next;
+    *next = (struct free_piece){0};
   }
   if (previous && (char *)previous + previous->bytes == (char *)piece) {
     previous->bytes += piece->bytes;
     previous->next = piece->next;
+    *piece = (struct free_piece){0};
   }
 }
 
@@ -93,7 +100,10 @@ static void *host_alloc(size_t bytes) {
         rest->next = piece->next;
       }
       *link = rest;
-      memset(piece, 0, size);
+      size_t start = (size_t)piece, end = start + size;
+      *piece = (struct free_piece){0};
+      if (start < fresh) memset(piece, 0, (end < fresh ? end : fresh) - start);
+      if (end > fresh) fresh = end;
       return piece;
     }
   } while (grow_heap(size));
@@ -164,7 +174,7 @@ INLINE int pin_to_cpu(int cpu) {
   return set_cpus(&mask);
 }
 
-enum { PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
+enum { PAGE_BYTES = 4096 };
 
 INLINE size_t mapped_bytes(size_t bytes) {
   size_t unit = bytes >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : PAGE_BYTES;

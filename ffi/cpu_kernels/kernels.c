@@ -71,7 +71,7 @@ EXPORT(kernels_help) void kernels_help(address handle, int32_t thread) {
 #endif
 
 EXPORT(memory_alloc) address memory_alloc(uint64_t bytes) {
-  if ((size_t)bytes != bytes) return 0;
+  if (bytes > SIZE_MAX - HUGE_PAGE_BYTES) return 0;
   return (address)(uintptr_t)host_alloc((size_t)bytes);
 }
 

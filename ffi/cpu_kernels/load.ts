@@ -80,9 +80,10 @@ export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKe
   return await open("wasm", options);
 }
 
-/** CPUs on which the system lets this process's main thread run. Empty where that cannot be told. */
+/** CPUs on which the system lets the calling thread run. Empty where that cannot be told. */
 export function allowedCpus(): readonly number[] {
-  const list = readText("/proc/self/status").match(/^Cpus_allowed_list:\s*(\S+)/m)?.[1] ?? "";
+  const list = readText("/proc/thread-self/status").match(/^Cpus_allowed_list:\s*(\S+)/m)?.[1] ??
+    "";
   return list.split(",").filter((range) => range !== "").flatMap((range) => {
     const [first, last = first] = range.split("-").map(Number);
     return Array.from({ length: last - first + 1 }, (_, i) => first + i);
@@ -99,7 +100,9 @@ async function open(set: KernelSet, options: LoadKernelsOptions): Promise<CpuKer
 }
 
 function defaultKernelWorker(): Worker {
-  return new Worker(Deno.mainModule, { type: "module", name: "role:kernel" });
+  // In a worker, where kernels are loaded, Deno has no main module; the worker's own is the same one.
+  const program = Deno.mainModule ?? globalThis.location.href;
+  return new Worker(program, { type: "module", name: "role:kernel" });
 }
 
 function checkThreads({ threads, cpus }: LoadKernelsOptions): void {

@@ -2,8 +2,8 @@ import wasmImage from "./kernels.wasm" with { type: "bytes" };
 import type { Address } from "./kernels.ts";
 import { KernelError, KernelLibrary, type KernelMemory, type KernelSymbols } from "./library.ts";
 
-/** Linear memory of wasm32 ends at 4 GiB. */
-const maxPages = 65536;
+/** Linear memory of wasm32 ends at 4 GiB; the last page is left out, so that its end has an address. */
+const maxPages = 65535;
 const initialPages = 64;
 const helperStackBytes = 256 * 1024;
 /** Matrices are copied into linear memory in pieces of at most this many bytes to be packed. */
