@@ -34,7 +34,7 @@ function entryModule(root: string): string {
     .sort();
   const url = (path: string) => JSON.stringify(new URL(`file://${encodeURI(path)}`).href);
   return [
-    `import ${url(`${root}/scripts/bundle/user_home.ts`)};`,
+    `import ${url(`${root}/scripts/bundle/environment.ts`)};`,
     `import { registerKernelImages } from ${url(`${root}/ffi/cpu_kernels/load.ts`)};`,
     `import { start } from ${url(`${root}/src/cli/start.ts`)};`,
     ...kernelSets.map((set) =>

@@ -53,7 +53,7 @@ for step in is_ready unpack; do
     esac
     PATH=$user_path
     export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
-    # Deno does not start when it dislikes ~/.npmrc. The program gets its HOME back (user_home.ts).
+    # Deno does not start when it dislikes ~/.npmrc. The program gets its HOME back (environment.ts).
     export LLUMNIX_HOME="${HOME-}" HOME="$place"
     exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
   done

@@ -10,7 +10,8 @@ import {
   serveGroups,
   type ServeOptions,
 } from "./arguments/tables.ts";
-import { wantsHelp } from "./command_line.ts";
+import { readCommandLine, wantsHelp } from "./command_line.ts";
+import { decideGroups } from "./decide/options.ts";
 import { commandHelp, terminalWidth } from "./help.ts";
 import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
@@ -24,6 +25,8 @@ interface Command {
   readonly groups?: readonly Group[];
   /** Null: not available yet. */
   readonly run: ((argv: readonly string[]) => Promise<number>) | null;
+  /** What help says after the arguments, for a terminal of so many columns. */
+  readonly notes?: (width: number) => Promise<string>;
 }
 
 const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
@@ -41,6 +44,12 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
   ["api-server", { summary: "Run an API server alone, for several hosts.", run: null }],
   ["bench", { summary: "Measure a service under load.", run: null }],
   ["simulate", { summary: "Run a cluster in simulated time.", run: null }],
+  ["decide", {
+    summary: "Answer what the manager would decide, from records of a file.",
+    groups: decideGroups,
+    run: decide,
+    notes: async (width) => (await import("./decide/help.ts")).recordsHelp(width),
+  }],
   ["profile", { summary: "Fit a latency profile from instance logs.", run: null }],
   ["doctor", { summary: "Check devices, libraries and settings of this host.", run: null }],
   ["help", { summary: "Show help of a command, or the argument page (--markdown).", run: help }],
@@ -114,6 +123,15 @@ async function instance(argv: readonly string[]): Promise<number> {
   return await runInstance(options);
 }
 
+async function decide(argv: readonly string[]): Promise<number> {
+  const given = readCommandLine(argv, new ArgumentIndex(decideGroups));
+  if (!given.has("kind")) {
+    throw new UsageError("--kind is missing: expected load, dispatch, pair, request or scale");
+  }
+  const { runDecide } = await import("./commands/decide.ts");
+  return await runDecide(given);
+}
+
 /** Prints what the user should know before the start goes on, as far as the log level wants it. */
 function report(command: string, notices: readonly Notice[], level: ServeOptions["logLevel"]) {
   if (level === "error") return;
@@ -135,13 +153,15 @@ async function help(argv: readonly string[]): Promise<number> {
     console.log(programHelp());
     return 0;
   }
-  const { groups, summary } = findCommand(topic);
+  const { groups, summary, notes } = findCommand(topic);
   const program = `llumnix ${topic}`;
+  const width = terminalWidth();
   console.log(
     groups === undefined
       ? `usage: ${program}\n\n${summary}${commands.get(topic)!.run ? "" : " (not available yet)"}`
-      : commandHelp(program, summary, new ArgumentIndex(groups), terminalWidth()),
+      : commandHelp(program, summary, new ArgumentIndex(groups), width),
   );
+  if (notes !== undefined) console.log(`\n${await notes(width)}`);
   return 0;
 }
 

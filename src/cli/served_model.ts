@@ -17,6 +17,8 @@ export interface FoundModel {
   readonly vocabSize: number;
   readonly maxModelLen: number;
   readonly eosTokenIds: readonly number[];
+  /** What requests get that do not say: generation_config.json's. */
+  readonly defaultSampling: ServedModel["defaultSampling"];
   /** Things the user should know. */
   readonly warnings: readonly string[];
 }
@@ -45,6 +47,7 @@ function findSimulatedModel(options: EngineOptions): FoundModel {
     vocabSize: SEEDED_VOCAB_SIZE,
     maxModelLen,
     eosTokenIds: [],
+    defaultSampling: {},
     warnings,
   };
 }
@@ -89,7 +92,6 @@ export function describeModel(
     vocabSize: model.vocabSize,
     hasTokenizer: tokenizer !== null,
     hasChatTemplate: tokenizer?.chatTemplate != null,
-    // vLLM 0.4.2 takes nothing but the end tokens from generation_config.json.
-    defaultSampling: {},
+    defaultSampling: model.defaultSampling,
   };
 }

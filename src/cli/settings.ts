@@ -1,4 +1,6 @@
 /** Effective values: command line over file over default, each with where it came from. */
+import type { LoadMetricName } from "../core/options.ts";
+import { defaultThresholds } from "../manager/load/thresholds.ts";
 import { camelCase, type Value } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
 import { readCommandLine } from "./command_line.ts";
@@ -43,7 +45,8 @@ export async function readSettings(
     }
   }
   impliedDevice(settings);
-  if (settings.get("load-metric")?.value === "usage_ratio") useRatioThresholds(settings);
+  const metric = settings.get("load-metric")?.value;
+  if (metric !== undefined) useThresholdsOf(metric as LoadMetricName, settings);
   return { settings, warnings: file?.warnings ?? [] };
 }
 
@@ -55,18 +58,14 @@ function impliedDevice(settings: Map<string, Setting>): void {
 }
 
 /**
- * Thresholds are steps by default. Under `usage_ratio`, which Llumnix compares with those steps all
- * the same, unset ones are fractions instead.
+ * Unset thresholds depend on the metric: Llumnix would compare a ratio with its default steps all the
+ * same.
  */
-function useRatioThresholds(settings: Map<string, Setting>): void {
-  const fractions = {
-    "migrate-out-threshold": 0.85,
-    "scale-up-threshold": 0.85,
-    "scale-down-threshold": 0.3,
-  };
-  for (const [name, value] of Object.entries(fractions)) {
-    const source = settings.get(name)!.source;
-    if (source.kind === "default") settings.set(name, { value, source });
+function useThresholdsOf(metric: LoadMetricName, settings: Map<string, Setting>): void {
+  const defaults = new Map(Object.entries(defaultThresholds(metric)));
+  for (const [name, { source }] of settings) {
+    const value = defaults.get(camelCase(name));
+    if (value !== undefined && source.kind === "default") settings.set(name, { value, source });
   }
 }
 

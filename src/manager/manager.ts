@@ -105,6 +105,16 @@ export class Manager {
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
+  /** Instances that serve or are on the way there. */
+  get numInstances(): number {
+    return this.#instances.size;
+  }
+
+  /** Ends the instances' processes at once; {@linkcode stop} then has nothing to wait for. */
+  kill(): void {
+    for (const { launched } of this.#instances.values()) launched?.stop("SIGKILL");
+  }
+
   /**
    * Asks the instances to stop, waits, kills those that do not within the time limit, and closes
    * all connections. Idempotent.

@@ -1,5 +1,6 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
+import { thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
 import type { Notice } from "./status.ts";
 import type { ServeOptions } from "./tables.ts";
@@ -10,7 +11,7 @@ type Rule = (options: ServeOptions) => string | null;
 const rules: readonly Rule[] = [
   glooPlacement,
   emptyTransferType,
-  ratioThresholds,
+  thresholds,
   instanceLimits,
   sslPair,
   batchedTokens,
@@ -44,17 +45,15 @@ function emptyTransferType(options: ServeOptions): string | null {
     "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.";
 }
 
-function ratioThresholds(options: ServeOptions): string | null {
-  if (options.loadMetric !== "usage_ratio") return null;
-  const thresholds = {
+function thresholds(options: ServeOptions): string | null {
+  const written = {
     "--migrate-out-threshold": options.migrateOutThreshold,
     "--scale-up-threshold": options.scaleUpThreshold,
     "--scale-down-threshold": options.scaleDownThreshold,
   };
-  for (const [name, value] of Object.entries(thresholds)) {
-    if (value > 0 && value <= 1) continue;
-    return `${name} ${value}: with --load-metric usage_ratio it is a fraction of the blocks, ` +
-      "greater than 0 and at most 1 (with remaining_steps it is a number of steps)";
+  for (const [name, value] of Object.entries(written)) {
+    const problem = thresholdProblem(options.loadMetric, value);
+    if (problem !== null) return `${name} ${value}: ${problem}`;
   }
   return null;
 }

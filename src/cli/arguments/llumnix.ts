@@ -40,6 +40,7 @@ export const llumnixArguments = {
   "polling-interval": number({
     default: 0.05,
     above: 0,
+    max: 86400,
     help: "Time interval(s) to update instance info and pair migration.",
   }),
   "dispatch-policy": choice({

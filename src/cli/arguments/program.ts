@@ -27,7 +27,7 @@ export const engineExtras = {
   "cpu-threads": integer({
     default: null,
     min: 1,
-    max: 1024,
+    max: 512,
     defaultText: "the cores divided among the instances",
     section: "ENGINE",
     help: "Threads of the CPU executor of one instance.",
@@ -67,6 +67,7 @@ export const serverExtras = {
   "shutdown-timeout": number({
     default: 30,
     min: 0,
+    max: 86400,
     metavar: "SECONDS",
     section: "SERVER",
     help: "Time that running requests get to finish after SIGTERM.",
@@ -98,6 +99,7 @@ export const processExtras = {
 } satisfies ArgumentTable;
 
 export const instanceArguments = {
+  "log-filename": text({ default: null, section: null, help: "Log to this file besides stderr." }),
   "instance-id": text({ default: null, section: null, help: "Id of this instance." }),
   "manager-address": text({
     default: null,

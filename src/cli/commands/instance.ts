@@ -7,7 +7,7 @@ import type { InstanceOptions } from "../arguments/tables.ts";
  * @returns the exit code
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
-  const { instanceId, managerAddress, hostShare, logLevel } = options;
-  setupLogging({ level: logLevel, filename: null, role: instanceId });
+  const { instanceId, managerAddress, hostShare, logLevel, logFilename } = options;
+  setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
   return run({ options, instanceId, managerAddress, hostShare, log: logger("instance") });
 }

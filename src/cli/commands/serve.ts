@@ -22,15 +22,18 @@ import { version } from "../version.ts";
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runServe(options: ServeOptions): Promise<number> {
-  setupLogging({ level: options.logLevel, filename: options.logFilename, role: "server" });
+  const { logLevel: level, logFilename: filename } = options;
+  const logFile = setupLogging({ level, filename, role: "server" });
   const log = logger("serve");
   const model = findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
-  await using service = new Service(options, model, log);
+  await using service = new Service(options, model, log, logFile);
   const signals = new StopSignals();
   try {
-    await Promise.race([service.start(), signals.first]);
+    const started = service.start();
+    started.catch(() => {}); // nobody waits for it any more after a signal
+    await Promise.race([started, signals.first, service.failed]);
     const reason = await Promise.race([signals.first, service.failed]);
     log.info(`stopping: ${reason}`);
     const stopped = service.finishRequests();
@@ -38,6 +41,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
       return service.hasFailed ? 1 : 0;
     }
     log.warn("second signal: stopping at once");
+    service.kill();
     return 130;
   } finally {
     signals.dispose();
@@ -49,15 +53,19 @@ class Service implements AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #model: FoundModel;
   readonly #log: Log;
+  /** Where this process and its instances log besides stderr. */
+  readonly #logFile: string | null;
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
+  #manager: Manager | null = null;
   #server: RunningServer | null = null;
   hasFailed = false;
 
-  constructor(options: ServeOptions, model: FoundModel, log: Log) {
+  constructor(options: ServeOptions, model: FoundModel, log: Log, logFile: string | null) {
     this.#options = options;
     this.#model = model;
     this.#log = log;
+    this.#logFile = logFile;
   }
 
   /** Resolves with the reason when the service cannot go on. */
@@ -69,8 +77,26 @@ class Service implements AsyncDisposable {
   async start(): Promise<void> {
     const { manager, client, display } = await this.#startManager();
     // Instances load while this process prepares to serve.
-    const loaded = manager.startInstances();
-    loaded.catch(() => {});
+    const [server] = await Promise.all([this.#startServer(client), manager.startInstances()]);
+    display.finish();
+    this.#announce(server, manager.instances());
+  }
+
+  /** Lets running requests finish until the deadline, and takes no new ones. */
+  async finishRequests(): Promise<void> {
+    await this.#server?.shutdown(this.#options.shutdownTimeout * 1000);
+  }
+
+  /** Ends all instances at once. */
+  kill(): void {
+    this.#manager?.kill();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disposables.disposeAsync();
+  }
+
+  async #startServer(client: ClusterClient): Promise<RunningServer> {
     const tokenizer = await openTokenizer(this.#options, this.#model);
     const requests = logger("requests");
     const service = createTextService({
@@ -88,18 +114,7 @@ class Service implements AsyncDisposable {
     const server = await startServer({ service, options: this.#options, version, log });
     this.#server = server;
     this.#disposables.defer(() => server.closeNow());
-    await loaded;
-    display.finish();
-    this.#announce(server, manager.instances());
-  }
-
-  /** Lets running requests finish until the deadline, and takes no new ones. */
-  async finishRequests(): Promise<void> {
-    await this.#server?.shutdown(this.#options.shutdownTimeout * 1000);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#disposables.disposeAsync();
+    return server;
   }
 
   async #startManager() {
@@ -116,16 +131,15 @@ class Service implements AsyncDisposable {
       seed: this.#options.seed,
       launcher: new ProcessLauncher({
         hostShare: this.#options.initialInstances,
-        engineArgv: [...toArgv(this.#options), `--log-level=${this.#options.logLevel}`],
+        engineArgv: [...toArgv(this.#options), ...this.#logArgv()],
       }),
       clock: realClock,
       onEvent: (event) => {
         display.show(event);
-        if (event.type === "lost" && manager.instances().length === 0) {
-          this.#fail("no instance is left");
-        }
+        if (event.type === "lost" && manager.numInstances === 0) this.#fail("no instance is left");
       },
     });
+    this.#manager = manager;
     this.#disposables.defer(() => manager.stop());
     const client = await ClusterClient.connect({
       bus,
@@ -137,12 +151,18 @@ class Service implements AsyncDisposable {
     return { manager, client, display };
   }
 
+  #logArgv(): string[] {
+    const level = `--log-level=${this.#options.logLevel}`;
+    return this.#logFile === null ? [level] : [level, `--log-filename=${this.#logFile}`];
+  }
+
   #fail(reason: string): void {
     this.hasFailed = true;
     this.#failure.resolve(reason);
   }
 
   #announce(server: RunningServer, instances: readonly InstanceRegistration[]): void {
+    if (instances.length === 0) return; // lost again already
     const [{ executor, dtype, totalBlocks, blockSize }] = instances;
     const each = instances.length === 1 ? "" : " each";
     this.#log.info(

@@ -1,0 +1,202 @@
+/** The decisions of manager and instance on JSON records, for comparison from outside. */
+import { UsageError } from "../../core/errors.ts";
+import { Random } from "../../core/random.ts";
+import { chooseRequests } from "../../instance/request_choice/request_choice.ts";
+import { createDispatchPolicy } from "../../manager/dispatch/dispatch.ts";
+import { dispatchableOf } from "../../manager/dispatch/dispatchable.ts";
+import { RoundRobin } from "../../manager/dispatch/round_robin.ts";
+import { dispatchLoad, migrationLoad } from "../../manager/load/load_metric.ts";
+import { type LoadState, loadStateOf } from "../../manager/load/load_state.ts";
+import { freeness, virtualUsageBlocks } from "../../manager/load/virtual_usage.ts";
+import { pairMigrations } from "../../manager/migration/pair_migration.ts";
+import { scalingChange } from "../../manager/scaling/scaling.ts";
+import type { Value } from "../arguments/argument.ts";
+import { readRecord, type RecordOf } from "./fields.ts";
+import { type DecideOptions, optionFields, optionsFor } from "./options.ts";
+import { type DecisionKind, type InstanceRecord, kindFields } from "./records.ts";
+
+/** A number as JSON has it. */
+export type JsonNumber = number | "inf" | "-inf";
+
+/** Answers by kind of decision. */
+export interface Answers {
+  readonly load: {
+    readonly loads: readonly {
+      readonly instance_id: string;
+      /** For dispatch and scaling. */
+      readonly dispatch: JsonNumber;
+      readonly migration: JsonNumber;
+      /** With `--enable-defrag`. */
+      readonly migration_defrag: JsonNumber;
+      readonly virtual_usage_blocks: JsonNumber;
+      readonly freeness: JsonNumber;
+    }[];
+  };
+  /** Null: the request waits for an instance. */
+  readonly dispatch: { readonly instance_id: string | null };
+  readonly pair: {
+    readonly pairs: readonly { readonly source: string; readonly destination: string }[];
+  };
+  readonly request: { readonly request_ids: readonly string[]; readonly must_leave: boolean };
+  readonly scale: { readonly add: number; readonly remove: number };
+}
+
+type Input<K extends DecisionKind> = RecordOf<(typeof kindFields)[K]>;
+type Decide<K extends DecisionKind> = (input: Input<K>, options: DecideOptions) => Answers[K];
+
+/** One line per kind. */
+const decisions: { readonly [K in DecisionKind]: Decide<K> } = {
+  load: decideLoad,
+  dispatch: decideDispatch,
+  pair: decidePair,
+  request: decideRequest,
+  scale: decideScale,
+};
+
+/**
+ * Decides one record. Fields and examples: `llumnix decide --help`.
+ * @param record plain JSON data
+ * @param given options for records without their own, by their names on the command line
+ * @throws {UsageError} unknown or missing fields, values out of range
+ */
+export function decide<K extends DecisionKind>(
+  kind: K,
+  record: unknown,
+  given: ReadonlyMap<string, Value> = new Map(),
+): Answers[K] {
+  const fields = { ...kindFields[kind], ...optionFields(kind) };
+  const input = readRecord(record, fields);
+  return decisions[kind](input as Input<K>, optionsFor(kind, input, given));
+}
+
+function decideLoad({ instances }: Input<"load">, options: DecideOptions): Answers["load"] {
+  const { loadMetric } = options;
+  const loads = statesOf(instances, options).map(([{ instance_id }, state]) => ({
+    instance_id,
+    dispatch: jsonNumber(dispatchLoad(loadMetric, state)),
+    migration: jsonNumber(migrationLoad(loadMetric, state, false)),
+    migration_defrag: jsonNumber(migrationLoad(loadMetric, state, true)),
+    virtual_usage_blocks: jsonNumber(virtualUsageBlocks(state)),
+    freeness: jsonNumber(freeness(state)),
+  }));
+  return { loads };
+}
+
+function decideDispatch(
+  { instances, last_instance_id }: Input<"dispatch">,
+  options: DecideOptions,
+): Answers["dispatch"] {
+  const all = statesOf(instances, options).map(([instance, state]) => ({
+    instanceId: instance.instance_id,
+    instanceType: instance.instance_type,
+    isDraining: instance.draining,
+    load: dispatchLoad(options.loadMetric, state),
+    waitingRequests: instance.waiting_requests + instance.pending_requests,
+    dispatchedRequests: instance.dispatched_requests,
+  }));
+  const candidates = dispatchableOf(all, options.numDispatchInstances)
+    .sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
+  if (candidates.length === 0) return { instance_id: null };
+  const policy = options.dispatchPolicy === "rr"
+    ? new RoundRobin(last_instance_id)
+    : createDispatchPolicy(options.dispatchPolicy, new Random(options.seed));
+  return { instance_id: policy.choose(candidates) };
+}
+
+function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answers["pair"] {
+  const candidates = statesOf(instances, options).map(([instance, state]) => ({
+    instanceId: instance.instance_id,
+    instanceType: instance.instance_type,
+    state,
+    killedRequests: instance.killed_requests,
+    lastRunningBlocks: instance.last_running_blocks,
+    isMigrating: instance.migrating,
+    isBackendReady: instance.backend_ready,
+  }));
+  return { pairs: pairMigrations(candidates, options) };
+}
+
+function decideRequest(
+  { running, waiting }: Input<"request">,
+  options: DecideOptions,
+): Answers["request"] {
+  const queues = {
+    running: running.map((request) => ({
+      requestId: request.request_id,
+      priority: request.priority,
+      arrivalMs: request.arrival_ms,
+      lengthTokens: request.length_tokens,
+      isDecoding: request.decoding,
+      hasReachedExpectedSteps: request.expected_steps_reached,
+      isMigrating: request.migrating,
+    })),
+    waiting: waiting.map((request) => ({
+      requestId: request.request_id,
+      wasTried: request.tried,
+      isMigrating: request.migrating,
+    })),
+  };
+  const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy);
+  return { request_ids: requestIds, must_leave: mustLeave };
+}
+
+function decideScale({ instances }: Input<"scale">, options: DecideOptions): Answers["scale"] {
+  const serving = statesOf(instances, options).map(([, state]) => state)
+    .filter(({ isDraining }) => !isDraining);
+  const change = scalingChange(serving, options);
+  return { add: Math.max(0, change), remove: Math.max(0, -change) };
+}
+
+function statesOf(
+  instances: readonly InstanceRecord[],
+  { priorityHeadroomBlocks }: DecideOptions,
+): [InstanceRecord, LoadState][] {
+  const ids = new Set<string>();
+  return instances.map((instance, i) => {
+    const { instance_id } = instance;
+    if (ids.has(instance_id)) {
+      throw new UsageError(`instances[${i}].instance_id: ${instance_id} is there twice`);
+    }
+    ids.add(instance_id);
+    return [instance, stateOf(instance, priorityHeadroomBlocks)];
+  });
+}
+
+function stateOf(instance: InstanceRecord, priorityHeadroomBlocks: number | null): LoadState {
+  const total = instance.total_blocks;
+  const used = instance.used_blocks ?? total - (instance.free_blocks ?? total);
+  const free = instance.free_blocks ?? total - used;
+  if (used < 0 || free < 0 || used > total || free > total) {
+    throw new UsageError(
+      `${instance.instance_id}: ${used} used and ${free} free blocks, of total_blocks ${total}`,
+    );
+  }
+  if (instance.running_high_priority_requests > instance.running_requests) {
+    throw new UsageError(
+      `${instance.instance_id}: running_high_priority_requests are more than running_requests`,
+    );
+  }
+  const info = {
+    totalBlocks: total,
+    freeBlocks: free,
+    usedBlocks: used,
+    watermarkBlocks: instance.watermark_blocks,
+    runningRequests: instance.running_requests,
+    runningHighPriorityRequests: instance.running_high_priority_requests,
+    waitingRequests: instance.waiting_requests,
+    firstWaitingBlocks: instance.first_waiting_blocks,
+    allWaitingBlocks: instance.all_waiting_blocks,
+  };
+  return loadStateOf(info, {
+    priorityHeadroomBlocks,
+    isDraining: instance.draining,
+    pendingRequests: instance.pending_requests,
+    pendingBlocks: instance.pending_blocks,
+  });
+}
+
+function jsonNumber(value: number): JsonNumber {
+  if (value === Infinity) return "inf";
+  if (value === -Infinity) return "-inf";
+  return value === 0 ? 0 : value; // not -0
+}

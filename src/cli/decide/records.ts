@@ -1,0 +1,90 @@
+/** What `llumnix decide` reads: instances and requests as the behaviour page names their fields. */
+import {
+  amount,
+  amountOrNull,
+  count,
+  oneOf,
+  type RecordOf,
+  records,
+  text,
+  textOrNull,
+  truth,
+  unread,
+} from "./fields.ts";
+
+/** An instance: its report, and what the manager knows besides. */
+export const instanceFields = {
+  instance_id: text("Unique in the record."),
+  instance_type: oneOf("Role under prefill-decode disaggregation.", {
+    choices: ["both", "prefill", "decode"],
+    default: "both",
+  }),
+  total_blocks: count("KV blocks of the pool.", { min: 1 }),
+  free_blocks: amountOrNull("Left out: total_blocks - used_blocks."),
+  used_blocks: amountOrNull("Left out: total_blocks - free_blocks, or 0 without either."),
+  watermark_blocks: amount("Blocks that admissions leave free.", { default: 0 }),
+  running_requests: count("Requests in the batch.", { default: 0 }),
+  running_high_priority_requests: count("Those of the running ones.", { default: 0 }),
+  waiting_requests: count("Requests in the queue.", { default: 0 }),
+  killed_requests: count("Preempted, and not running again yet.", { default: 0 }),
+  first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
+  all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
+  last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),
+  draining: truth("Is to lose its requests and take none: its load is inf.", { default: false }),
+  migrating: truth("Takes part in a migration now.", { default: false }),
+  backend_ready: truth("Its migration backend is initialised.", { default: true }),
+  dispatched_requests: count("Requests dispatched to it so far.", { default: 0 }),
+  pending_requests: count("Dispatched to it and not in this report yet.", { default: 0 }),
+  pending_blocks: amount("Blocks of the pending requests.", { default: 0 }),
+  timestamp_ms: unread("Not read."),
+  step_id: unread("Not read."),
+  first_waiting_ms: unread("Not read."),
+  last_step_kind: unread("Not read."),
+  last_step_batched_tokens: unread("Not read."),
+  last_step_latency_ms: unread("Not read."),
+  running_sequence_lengths: unread("Not read."),
+  finished_request_ids: unread("Not read."),
+  received_request_ids: unread("Not read."),
+};
+
+export type InstanceRecord = RecordOf<typeof instanceFields>;
+
+export const runningFields = {
+  request_id: text("Named in the answer."),
+  length_tokens: count("Tokens of prompt and output.", { min: 1 }),
+  priority: oneOf("Normal requests leave first.", {
+    choices: ["high", "normal"],
+    default: "normal",
+  }),
+  arrival_ms: amount("Equal ones came in the order of the list.", { default: 0 }),
+  decoding: truth("Its prompt is computed.", { default: true }),
+  expected_steps_reached: truth("It must go on elsewhere.", { default: false }),
+  migrating: truth("It is leaving already.", { default: false }),
+};
+
+export const waitingFields = {
+  request_id: text("Named in the answer."),
+  tried: truth("The scheduler has tried to run it.", { default: true }),
+  migrating: truth("It is leaving already.", { default: false }),
+};
+
+const instances = { instances: records("In the order in which they came.", instanceFields) };
+
+/** What a line of each kind holds besides its options. */
+export const kindFields = {
+  load: instances,
+  dispatch: {
+    ...instances,
+    last_instance_id: textOrNull("With policy rr: where the request before went."),
+  },
+  pair: instances,
+  request: {
+    running: records("In the order of the queue.", runningFields, { default: [] }),
+    waiting: records("In the order of the queue.", waitingFields, { default: [] }),
+  },
+  scale: instances,
+};
+
+export type DecisionKind = keyof typeof kindFields;
+
+export const decisionKinds = Object.keys(kindFields) as DecisionKind[];
