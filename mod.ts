@@ -10,4 +10,31 @@ export * from "./src/core/errors.ts";
 export type * from "./src/core/messages.ts";
 export type * from "./src/core/options.ts";
 
+// Decisions on JSON records, as `llumnix decide` takes them, and the functions behind them.
+export { type Answers, decide, type JsonNumber } from "./src/cli/decide/decide.ts";
+export type { DecisionKind } from "./src/cli/decide/records.ts";
+export {
+  chooseRequests,
+  type ChosenRequests,
+  type RequestQueues,
+  type RunningRequest,
+  type WaitingRequest,
+} from "./src/instance/request_choice/request_choice.ts";
+export {
+  createDispatchPolicy,
+  type DispatchCandidate,
+  type DispatchPolicy,
+} from "./src/manager/dispatch/dispatch.ts";
+export { dispatchableOf } from "./src/manager/dispatch/dispatchable.ts";
+export { dispatchLoad, migrationLoad } from "./src/manager/load/load_metric.ts";
+export { type LoadInfo, type LoadState, loadStateOf } from "./src/manager/load/load_state.ts";
+export { freeness, requestUsageBlocks } from "./src/manager/load/virtual_usage.ts";
+export {
+  type MigrationCandidate,
+  type MigrationPair,
+  type PairMigrationOptions,
+  pairMigrations,
+} from "./src/manager/migration/pair_migration.ts";
+export { scalingChange, type ScalingOptions } from "./src/manager/scaling/scaling.ts";
+
 if (import.meta.main) await start();

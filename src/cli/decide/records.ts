@@ -3,6 +3,7 @@ import {
   amount,
   amountOrNull,
   count,
+  type Fields,
   oneOf,
   type RecordOf,
   records,
@@ -70,6 +71,8 @@ export const waitingFields = {
 
 const instances = { instances: records("In the order in which they came.", instanceFields) };
 
+export type DecisionKind = "load" | "dispatch" | "pair" | "request" | "scale";
+
 /** What a line of each kind holds besides its options. */
 export const kindFields = {
   load: instances,
@@ -83,8 +86,6 @@ export const kindFields = {
     waiting: records("In the order of the queue.", waitingFields, { default: [] }),
   },
   scale: instances,
-};
-
-export type DecisionKind = keyof typeof kindFields;
+} satisfies Record<DecisionKind, Fields>;
 
 export const decisionKinds = Object.keys(kindFields) as DecisionKind[];

@@ -37,14 +37,20 @@ allows("--migration-backend kvtransfer --migration-backend-transfer-type=cuda_ip
 
 refuses(
   "--load-metric usage_ratio --migrate-out-threshold 3",
-  "--migrate-out-threshold 3: with --load-metric usage_ratio it is a fraction of the blocks, " +
-    "greater than 0 and at most 1 (with remaining_steps it is a number of steps)",
+  "--migrate-out-threshold 3: with load metric usage_ratio it is a fraction of the blocks, greater " +
+    "than 0 and at most 1 (with remaining_steps it is a number of steps)",
 );
 refuses(
   "--load-metric usage_ratio --scale-down-threshold 0",
-  "--scale-down-threshold 0: with --load-metric usage_ratio it is a fraction of the blocks, " +
-    "greater than 0 and at most 1 (with remaining_steps it is a number of steps)",
+  "--scale-down-threshold 0: with load metric usage_ratio it is a fraction of the blocks, greater " +
+    "than 0 and at most 1 (with remaining_steps it is a number of steps)",
 );
+refuses(
+  "--migrate-out-threshold=-3",
+  "--migrate-out-threshold -3: with load metric remaining_steps it is a number of steps, greater " +
+    "than 0 (a load is over it when fewer steps remain)",
+);
+allows("--load-metric virtual_usage --migrate-out-threshold 300");
 allows("--load-metric usage_ratio --scale-up-threshold 1");
 allows("--migrate-out-threshold 300");
 
