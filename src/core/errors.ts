@@ -66,12 +66,18 @@ export interface ErrorRecord {
   readonly kind: ErrorKind;
   readonly message: string;
   readonly param?: string | null;
+  /** With kind `overloaded`. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** Turns anything thrown into its wire form; unknown errors become `internal`. */
 export function toErrorRecord(error: unknown): ErrorRecord {
   if (error instanceof RequestError) {
     return { kind: error.kind, message: error.message, param: error.param };
+  }
+  if (error instanceof OverloadedError) {
+    const { kind, message, retryAfterSeconds } = error;
+    return { kind, message, retryAfterSeconds };
   }
   if (error instanceof LlumnixError) return { kind: error.kind, message: error.message };
   return { kind: "internal", message: error instanceof Error ? error.message : String(error) };
@@ -87,7 +93,7 @@ export function fromErrorRecord(record: ErrorRecord): LlumnixError {
     case "invalid_request":
       return new RequestError(record.message, record.param ?? null);
     case "overloaded":
-      return new OverloadedError(record.message);
+      return new OverloadedError(record.message, record.retryAfterSeconds);
     case "unavailable":
       return new UnavailableError(record.message);
     default:

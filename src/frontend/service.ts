@@ -2,6 +2,7 @@
  * What HTTP routes need of the rest: text or tokens in, text out. Implemented over a tokenizer and a
  * {@linkcode Cluster}; faked in the routes' tests.
  */
+import type { ErrorRecord } from "../core/errors.ts";
 import type { FinishReason, SamplingParams } from "../core/messages.ts";
 
 /** The model as clients see it. */
@@ -99,7 +100,7 @@ export interface TextOutput {
     /** Stop string or stop token that ended it; null for end-of-sequence and other reasons. */
     readonly stopReason: string | number | null;
     /** With reason `error`. */
-    readonly message?: string;
+    readonly error?: ErrorRecord;
   };
 }
 

@@ -108,7 +108,7 @@ export class TextStream {
       finish: {
         reason: finish.reason,
         stopReason: finish.stopTokenId ?? null,
-        ...(finish.error && { message: finish.error.message }),
+        ...(finish.error && { error: finish.error }),
       },
     };
   }

@@ -1,8 +1,13 @@
-import { LlumnixError } from "../core/errors.ts";
+import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
 import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
+
+const unexplained: ErrorRecord = {
+  kind: "internal",
+  message: "The request failed in its instance.",
+};
 
 /** Receives the output of the prompt with this index; must not throw. */
 export type GenerationSink = (index: number, output: TextOutput) => void;
@@ -82,8 +87,7 @@ export class Generation {
     if (this.#over || this.#finished[index]) return;
     if (output.finish?.reason === "error") {
       this.#finished[index] = true;
-      const message = output.finish.message ?? "The request failed in its instance.";
-      return this.fail(new LlumnixError("internal", message));
+      return this.fail(fromErrorRecord(output.finish.error ?? unexplained));
     }
     if (this.#sink === null) this.#early.push([index, output]);
     else this.#sink(index, output);

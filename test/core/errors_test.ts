@@ -16,6 +16,7 @@ const samples = [
   new RequestError("c", "top_p"),
   new RequestError("d"),
   new OverloadedError("e"),
+  new OverloadedError("e", 30),
   new UnavailableError("f"),
   new LlumnixError("not_found", "g"),
   new LlumnixError("internal", "h"),
@@ -29,6 +30,9 @@ Deno.test("deliberate errors survive the wire with class, kind and message", () 
     assert.equal(back.kind, error.kind);
     assert.equal(back.message, error.message);
     if (error instanceof RequestError) assert.equal((back as RequestError).param, error.param);
+    if (error instanceof OverloadedError) {
+      assert.equal((back as OverloadedError).retryAfterSeconds, error.retryAfterSeconds);
+    }
   }
 });
 

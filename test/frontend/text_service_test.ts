@@ -315,7 +315,7 @@ Deno.test("errors of the engine reach the client as a finish", async () => {
   assert.deepEqual(outputs[0].finish, {
     reason: "error",
     stopReason: null,
-    message: "out of memory",
+    error: { kind: "internal", message: "out of memory" },
   });
 });
 

@@ -1,6 +1,6 @@
 /** Requests that are refused, each with the message that the client gets. */
 import assert from "node:assert/strict";
-import { OverloadedError, UnavailableError } from "../../src/core/errors.ts";
+import { type ErrorRecord, OverloadedError, UnavailableError } from "../../src/core/errors.ts";
 import { type Harness, withServer } from "./harness.ts";
 
 const chat = (fields: object) => ({ messages: [{ role: "user", content: "x" }], ...fields });
@@ -326,4 +326,27 @@ Deno.test("when one prompt of a batch is refused the others are aborted", () =>
     assert.equal(status, 400);
     assert.match(json.error.message, /token id 5000/);
     assert.deepEqual(service.aborted, [service.requests[0].requestId]);
+  }));
+
+Deno.test("an instance's error has the status of its kind", () =>
+  withServer({}, async ({ post, service }) => {
+    const failures: [ErrorRecord | undefined, status: number, retryAfter: string | null][] = [
+      [{ kind: "unavailable", message: "the instance is gone" }, 503, "1"],
+      [{ kind: "overloaded", message: "its queue is full", retryAfterSeconds: 7 }, 429, "7"],
+      [{ kind: "invalid_request", message: "it never fits", param: "prompt" }, 400, null],
+      [{ kind: "internal", message: "a defect" }, 500, null],
+      [undefined, 500, null],
+    ];
+    for (const [error, status, retryAfter] of failures) {
+      service.generate = (_request, emit) =>
+        emit({ text: "", tokenIds: [], finish: { reason: "error", stopReason: null, error } });
+      const answer = await post("/v1/completions", { prompt: "a" });
+      assert.equal(answer.status, status);
+      assert.equal(answer.headers.get("retry-after"), retryAfter);
+      assert.equal(answer.json.error.param, error?.param ?? null);
+      assert.equal(
+        answer.json.error.message,
+        error?.message ?? "The request failed in its instance.",
+      );
+    }
   }));

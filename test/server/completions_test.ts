@@ -213,7 +213,11 @@ Deno.test("the openai client completes, streams and lists models", () =>
       emit({
         text: "",
         tokenIds: [],
-        finish: { reason: "error", stopReason: null, message: "instance 3 is gone" },
+        finish: {
+          reason: "error",
+          stopReason: null,
+          error: { kind: "unavailable", message: "instance 3 is gone" },
+        },
       });
     };
     const failing = await client.completions.create({ model: "fake", prompt: "a", stream: true });
