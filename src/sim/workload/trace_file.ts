@@ -1,0 +1,163 @@
+/** Workloads that were recorded: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
+import { z } from "zod";
+import { UsageError } from "../../core/errors.ts";
+import type { Priority } from "../../core/messages.ts";
+import { entriesOf, linesOf, type Piece } from "./text_file.ts";
+
+/** A request of a trace; null where the format does not say. */
+export interface TraceRow {
+  /** Since the first row of the trace. */
+  readonly arrivalMs: number | null;
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly priority: Priority | null;
+}
+
+/** Tokens of a text, for traces that hold texts. */
+export type CountTokens = (text: string) => number;
+
+/** An English token of a subword vocabulary has about four characters. */
+export const estimateTokens: CountTokens = (text) => Math.ceil(text.length / 4);
+
+/** Turns a piece of the file into a row; null for one that stands for no request. */
+type ParseRow = (piece: Piece) => TraceRow | null;
+
+/**
+ * Reads a trace row by row. The name's ending says which format it is: `.jsonl` (time in seconds,
+ * prompt_tokens, output_tokens, priority), `.csv` (BurstGPT; failed requests are left out), `.json`
+ * (ShareGPT: the first question and its answer; conversations without both are left out).
+ * @param countTokens for ShareGPT, which holds texts
+ * @throws {UsageError} unreadable, another format, or a bad row, by its number
+ */
+export function* readTrace(
+  path: string,
+  countTokens: CountTokens = estimateTokens,
+): Generator<TraceRow> {
+  let firstMs: number | null = null, lastMs = -Infinity;
+  let numRows = 0;
+  for (const { number, row } of rowsOf(path, countTokens)) {
+    numRows++;
+    if (row.arrivalMs === null) {
+      yield row;
+      continue;
+    }
+    if (row.arrivalMs < lastMs) throw badRow(path, number, "its time is before the row above");
+    firstMs ??= row.arrivalMs;
+    lastMs = row.arrivalMs;
+    yield { ...row, arrivalMs: row.arrivalMs - firstMs };
+  }
+  if (numRows === 0) throw new UsageError(`The trace ${path} has no requests.`);
+}
+
+function* rowsOf(
+  path: string,
+  countTokens: CountTokens,
+): Generator<{ number: number; row: TraceRow }> {
+  const { pieces, parse } = openTrace(path, countTokens);
+  for (const piece of pieces) {
+    const row = parse(piece);
+    if (row !== null) yield { number: piece.number, row };
+  }
+}
+
+function openTrace(path: string, countTokens: CountTokens) {
+  if (path.endsWith(".jsonl")) return { pieces: linesOf(path), parse: jsonLineParser(path) };
+  if (path.endsWith(".csv")) return { pieces: linesOf(path), parse: burstGptParser(path) };
+  if (path.endsWith(".json")) {
+    return { pieces: entriesOf(path), parse: shareGptParser(path, countTokens) };
+  }
+  throw new UsageError(
+    `The trace ${path} has an unknown format: expected a name that ends in .jsonl, .csv ` +
+      `(BurstGPT) or .json (ShareGPT).`,
+  );
+}
+
+const tokens = z.int().positive();
+const lineSchema = z.strictObject({
+  /** Seconds. */
+  time: z.number().nonnegative(),
+  prompt_tokens: tokens,
+  output_tokens: tokens,
+  priority: z.enum(["high", "normal"]).optional(),
+});
+
+function jsonLineParser(path: string): ParseRow {
+  return (piece) => {
+    const line = parseRow(path, piece.number, lineSchema, parseJson(path, piece));
+    return {
+      arrivalMs: line.time * 1000,
+      promptTokens: line.prompt_tokens,
+      outputTokens: line.output_tokens,
+      priority: line.priority ?? null,
+    };
+  };
+}
+
+const burstGptColumns = ["Timestamp", "Request tokens", "Response tokens"] as const;
+
+/** HPMLL/BurstGPT: a header, then a request a row; the service failed those of 0 response tokens. */
+function burstGptParser(path: string): ParseRow {
+  let places: number[] | null = null;
+  return ({ number, text }) => {
+    const cells = text.replace(/^\ufeff/, "").split(",").map((cell) =>
+      cell.trim().replace(/^"(.*)"$/, "$1")
+    );
+    if (places === null) {
+      places = burstGptColumns.map((column) => cells.indexOf(column));
+      const missing = burstGptColumns.filter((_, i) => places![i] < 0);
+      if (missing.length === 0) return null;
+      throw badRow(path, number, `a header with the columns ${missing.join(", ")} is missing`);
+    }
+    const [seconds, promptTokens, outputTokens] = places.map((place, i) => {
+      const cell = cells[place] ?? "";
+      const value = cell === "" ? NaN : Number(cell);
+      if (value >= 0 && (i === 0 ? Number.isFinite(value) : Number.isSafeInteger(value))) {
+        return value;
+      }
+      const expected = i === 0 ? "a number of seconds" : "a number of tokens";
+      throw badRow(path, number, `${burstGptColumns[i]} is "${cell}", expected ${expected}`);
+    });
+    if (promptTokens === 0 || outputTokens === 0) return null;
+    return { arrivalMs: seconds * 1000, promptTokens, outputTokens, priority: null };
+  };
+}
+
+const conversationSchema = z.object({
+  conversations: z.array(z.object({ value: z.string() })),
+});
+
+/** As vLLM's benchmark samples ShareGPT: the first two turns of conversations that have them. */
+function shareGptParser(path: string, countTokens: CountTokens): ParseRow {
+  return (piece) => {
+    const json = parseJson(path, piece);
+    const { conversations } = parseRow(path, piece.number, conversationSchema, json);
+    const [prompt, output] = conversations;
+    if (!prompt?.value || !output?.value) return null;
+    return {
+      arrivalMs: null,
+      promptTokens: countTokens(prompt.value),
+      outputTokens: countTokens(output.value),
+      priority: null,
+    };
+  };
+}
+
+function parseJson(path: string, { number, text }: Piece): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw badRow(path, number, `it is not JSON: ${(error as Error).message}`);
+  }
+}
+
+function parseRow<T>(path: string, number: number, schema: z.ZodType<T>, json: unknown): T {
+  const result = schema.safeParse(json);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  const field = issue.path.join(".");
+  throw badRow(path, number, field === "" ? issue.message : `${field}: ${issue.message}`);
+}
+
+function badRow(path: string, number: number, problem: string): UsageError {
+  return new UsageError(`The trace ${path} is wrong in row ${number}: ${problem}.`);
+}
