@@ -1,5 +1,5 @@
 /** SIGTERM and SIGINT: the first asks for an orderly stop, the second for a stop at once. */
-export class StopSignals {
+export class StopSignals implements Disposable {
   readonly #first = Promise.withResolvers<string>();
   readonly #second = Promise.withResolvers<string>();
   readonly #listeners = new Map<Deno.Signal, () => void>();
@@ -21,7 +21,7 @@ export class StopSignals {
   }
 
   /** Gives the signals their default meaning again. */
-  dispose(): void {
+  [Symbol.dispose](): void {
     for (const [signal, listener] of this.#listeners) Deno.removeSignalListener(signal, listener);
   }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import OpenAI from "openai";
 import { freePort, runProgram, type Server, startServer } from "./harness.ts";
 
 const greedy = { prompt: "hello", max_tokens: 24, temperature: 0, ignore_eos: true };
@@ -131,4 +132,77 @@ Deno.test("a port in use is told in one message", async () => {
   assert.notEqual(code, 0);
   assert.match(stderr, new RegExp(`error: .*${port}`));
   assert.doesNotMatch(stderr, /^\s+at /m);
+});
+
+/** The pid of an instance as the log tells it. */
+function pidOf(server: Server, instanceId: string): number {
+  const match = server.program.stderr.match(new RegExp(`starting ${instanceId} pid=(\\d+)`));
+  return Number(match![1]);
+}
+
+Deno.test("WASM kernels serve with helper threads", async () => {
+  await using server = await startServer(["--cpu-kernels", "wasm", "--cpu-threads", "2"]);
+  assert.match(server.program.stderr, /wasm, 2 threads/);
+  const answer = await complete(server, greedy);
+  assert.equal(answer.usage.completion_tokens, greedy.max_tokens);
+  assert.equal((await server.program.stop()).code, 0);
+});
+
+Deno.test("a service goes on without an instance that is killed, and ends without any", async () => {
+  await using server = await startServer(["--initial-instances", "2"]);
+  Deno.kill(pidOf(server, "instance-0"), "SIGKILL");
+  await server.program.waitForLog(/lost instance-0: .*SIGKILL/);
+  for (let i = 0; i < 3; i++) await complete(server, greedy);
+  Deno.kill(pidOf(server, "instance-1"), "SIGKILL");
+  const { code } = await server.program.end();
+  assert.equal(code, 1);
+  assert.match(server.program.stderr, /no instance is left/);
+});
+
+Deno.test("a second signal does not wait for what runs", async () => {
+  await using server = await startServer();
+  const abandoned = readStream(
+    await post(server, "/v1/completions", { ...greedy, max_tokens: 4000, stream: true }),
+    () => {
+      server.program.signal("SIGTERM");
+    },
+  ).catch(() => {});
+  const { code } = await server.program.end();
+  assert.equal(code, 130);
+  await abandoned;
+});
+
+Deno.test("instances write to the log file too", async () => {
+  await using server = await startServer(["--log-filename", "all.log"]);
+  assert.equal((await server.program.stop()).code, 0);
+  assert.match(Deno.readTextFileSync(join(server.program.directory, "all.log")), / instance-0\//);
+});
+
+Deno.test("the openai client completes, chats and streams", async () => {
+  await using server = await startServer();
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none" });
+  const [{ id: model }] = (await client.models.list()).data;
+  const { choices, usage } = await client.completions.create({ model, ...greedy, logprobs: 2 });
+  assert.equal(usage?.completion_tokens, greedy.max_tokens);
+  assert.equal(choices[0].logprobs?.tokens?.length, greedy.max_tokens);
+
+  const chat = {
+    model,
+    messages: [{ role: "user", content: "hello" }],
+    max_tokens: 8,
+    seed: 3,
+  } as const;
+  const whole = await client.chat.completions.create({ ...chat, messages: [...chat.messages] });
+  let streamed = "";
+  const stream = await client.chat.completions.create({
+    ...chat,
+    messages: [...chat.messages],
+    stream: true,
+  });
+  for await (const chunk of stream) streamed += chunk.choices[0]?.delta.content ?? "";
+  assert.equal(streamed, whole.choices[0].message.content);
+  await assert.rejects(
+    client.completions.create({ model: "other", prompt: "x" }),
+    /404.*llumnix-tiny/,
+  );
 });

@@ -16,6 +16,7 @@ const rules: readonly Rule[] = [
   sslPair,
   batchedTokens,
   simulatorOptions,
+  isolation,
 ];
 
 /**
@@ -102,6 +103,12 @@ function simulatorOptions(options: ServeOptions): string | null {
   }
   if (speedup !== 1) return `--speedup ${speedup} is for --device sim: add that, or leave it out`;
   return null;
+}
+
+function isolation({ device, instanceIsolation }: ServeOptions): string | null {
+  if (instanceIsolation !== "none" || device === "sim" || device === "null") return null;
+  return `--instance-isolation none is for --device sim and null, and --device is ${device}: a ` +
+    "step of a model would hold up the whole service";
 }
 
 /** Where what is in force differs from what is written. */

@@ -49,6 +49,13 @@ export const engineExtras = {
 
 /** Options of this program that concern the service. */
 export const serverExtras = {
+  "instance-isolation": choice({
+    choices: ["auto", "process", "none"],
+    default: "auto",
+    section: "SERVER",
+    help: "Where instances run: each in a process of its own, or, with --device sim or null, all " +
+      "within this process. `auto` is `none` for --device sim.",
+  }),
   "max-queued-requests": integer({
     default: 1024,
     min: 1,

@@ -9,6 +9,7 @@ import { Manager } from "../../manager/manager.ts";
 import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
 import { type RunningServer, startServer } from "../../server/server.ts";
+import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { describeModel, findModel, type FoundModel, openTokenizer } from "../served_model.ts";
 import { ManagerDisplay } from "../manager_display.ts";
@@ -28,24 +29,20 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const model = findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
+  using signals = new StopSignals();
   await using service = new Service(options, model, log, logFile);
-  const signals = new StopSignals();
-  try {
-    const started = service.start();
-    started.catch(() => {}); // nobody waits for it any more after a signal
-    await Promise.race([started, signals.first, service.failed]);
-    const reason = await Promise.race([signals.first, service.failed]);
-    log.info(`stopping: ${reason}`);
-    const stopped = service.finishRequests();
-    if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) {
-      return service.hasFailed ? 1 : 0;
-    }
-    log.warn("second signal: stopping at once");
-    service.kill();
-    return 130;
-  } finally {
-    signals.dispose();
+  const started = service.start();
+  started.catch(() => {}); // nobody waits for it any more after a signal
+  await Promise.race([started, signals.first, service.failed]);
+  const reason = await Promise.race([signals.first, service.failed]);
+  log.info(`stopping: ${reason}`);
+  const stopped = service.finishRequests();
+  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) {
+    return service.hasFailed ? 1 : 0;
   }
+  log.warn("second signal: stopping at once");
+  service.kill();
+  return 130;
 }
 
 /** The parts of a service, in the order in which they start. */
@@ -124,15 +121,20 @@ class Service implements AsyncDisposable {
     const display = new ManagerDisplay(this.#log);
     this.#disposables.defer(() => display.finish());
     const local = `inproc:manager-${Deno.pid}`;
+    const { device, instanceIsolation } = this.#options;
+    const isInProcess = instanceIsolation === "none" ||
+      (instanceIsolation === "auto" && device === "sim");
     const manager = await Manager.listen({
       bus,
-      addresses: [`unix:${directory.path}/manager.sock`, local],
+      addresses: isInProcess ? [local] : [`unix:${directory.path}/manager.sock`, local],
       options: this.#options,
       seed: this.#options.seed,
-      launcher: new ProcessLauncher({
-        hostShare: this.#options.initialInstances,
-        engineArgv: [...toArgv(this.#options), ...this.#logArgv()],
-      }),
+      launcher: isInProcess
+        ? new InProcessLauncher({ options: this.#options, bus, clock: realClock })
+        : new ProcessLauncher({
+          hostShare: this.#options.initialInstances,
+          engineArgv: [...toArgv(this.#options), ...this.#logArgv()],
+        }),
       clock: realClock,
       onEvent: (event) => {
         display.show(event);
