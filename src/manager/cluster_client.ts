@@ -1,25 +1,31 @@
-import { setImmediate } from "node:timers";
-import type { Address, Bus, Peer } from "../bus/bus.ts";
+import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
-import { LlumnixError, RequestError, UnavailableError } from "../core/errors.ts";
+import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type {
-  DispatchReply,
   DispatchRequest,
+  Finish,
   GenerateRequest,
   InstanceId,
   InstanceList,
   InstanceRegistration,
   OutputBatch,
   RequestId,
+  RequestOutput,
 } from "../core/messages.ts";
 import { ClientRequest } from "./client_request.ts";
 import { InstanceLink } from "./instance_link.ts";
+import { ManagerLink } from "./manager_link.ts";
+import { SilenceAudit } from "./silence_audit.ts";
 
 /** How long a request waits for an instance that can take it. */
 const DEFAULT_INSTANCE_WAIT_MS = 10_000;
-/** Pause before the manager is asked again, unless the list of instances changes before. */
-const DISPATCH_RETRY_MS = 200;
+/** Pause before an instance is sought again, unless the list of instances changes before. */
+const PLACE_RETRY_MS = 200;
+/** Pause before a connection to an instance that serves is made again. */
+const RECONNECT_MS = 500;
+/** How often a request goes on elsewhere: it may be what its instances die of. */
+const MAX_RESUMPTIONS = 3;
 
 export interface ClusterClientConfig {
   readonly bus: Bus;
@@ -28,39 +34,49 @@ export interface ClusterClientConfig {
   readonly frontendId: string;
   readonly clock: Clock;
   readonly instanceWaitMs?: number;
-  /** The connection to the manager ended; no request can be dispatched any more. */
+  /** The connection to the manager ended; until it is back, requests are dispatched from here. */
   readonly onManagerLost?: (reason: string) => void;
+  /** A request goes on after its instance lost it. */
+  readonly onResume?: (requestId: RequestId, reason: string) => void;
 }
 
 /**
  * An API server's view of the cluster: the manager decides which instance takes a request, requests
  * and tokens then go between the API server and the instance directly.
+ *
+ * A request is owned by the sender of the highest epoch. Whoever else sends output of it is told to
+ * drop it; its tokens, which are the same, are delivered all the same. When the owner has lost a
+ * request, it goes on elsewhere behind the tokens that were delivered.
  */
 export class ClusterClient implements Cluster {
   readonly frontendId: string;
   readonly #config: ClusterClientConfig;
   readonly #requests = new Map<RequestId, ClientRequest>();
+  /** Connections that are there or being made. */
   readonly #links = new Map<InstanceId, InstanceLink>();
-  #manager!: Peer;
+  readonly #audit: SilenceAudit;
+  #manager!: ManagerLink;
   #list: InstanceList = { instances: [], expectedInstances: 0 };
   #listChanged = Promise.withResolvers<void>();
+  #cancelReconnect: (() => void) | null = null;
   #isClosed = false;
 
   private constructor(config: ClusterClientConfig) {
     this.#config = config;
     this.frontendId = config.frontendId;
+    this.#audit = new SilenceAudit({
+      clock: config.clock,
+      links: () => this.#links.values(),
+      onMissing: (request, reason) => this.#recover(request, reason),
+    });
   }
 
   /** @throws {UnavailableError} the manager cannot be reached */
   static async connect(config: ClusterClientConfig): Promise<ClusterClient> {
     const client = new ClusterClient(config);
-    client.#manager = await config.bus.connect(config.managerAddress, {
-      notifications: { instances: ({ data }) => client.#updateList(data as InstanceList) },
-      onClose: (_, reason) => {
-        if (!client.#isClosed) config.onManagerLost?.(reason);
-      },
-    });
-    await client.#manager.call("subscribe", { data: null }); // the list arrives before the answer
+    const { bus, clock, managerAddress: address, onManagerLost: onLost } = config;
+    const onList = (list: InstanceList, isFirst: boolean) => client.#updateList(list, isFirst);
+    client.#manager = await ManagerLink.connect({ bus, clock, address, onList, onLost });
     return client;
   }
 
@@ -75,19 +91,20 @@ export class ClusterClient implements Cluster {
 
   async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
     const { requestId } = request;
+    if (this.#isClosed) throw new UnavailableError("the API server is closing");
     if (this.#requests.has(requestId)) {
       throw new RequestError(`a request with the id "${requestId}" is running`);
     }
-    const entry = new ClientRequest(request, sink, this.#forget);
+    const entry = new ClientRequest(request, sink);
     this.#requests.set(requestId, entry);
     try {
-      await this.#place(entry, request);
+      await this.#place(entry);
     } catch (error) {
       this.#forget(entry);
       throw error;
     }
     // In a later turn, so that the caller knows that the request was accepted before it has output.
-    setImmediate(() => entry.open());
+    this.#config.clock.soon(() => entry.open());
   }
 
   abort(requestId: RequestId): void {
@@ -101,77 +118,209 @@ export class ClusterClient implements Cluster {
   /** Closes all connections; what still runs ends with an error. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
-    await this.#manager.close();
-    await Promise.all([...this.#links.values()].map((link) => link.close()));
+    this.#audit.close();
+    this.#cancelReconnect?.();
+    const closing = [this.#manager.close()];
+    const reason = "the API server is closing";
+    for (const entry of [...this.#requests.values()]) this.#fail(entry, reason);
+    for (const link of [...this.#links.values()]) closing.push(link.close(reason));
+    await Promise.all(closing);
   }
 
-  /** Gives a request to an instance; to another one if the first is lost before it answers. */
-  async #place(entry: ClientRequest, request: GenerateRequest): Promise<void> {
+  /**
+   * Gives a request to an instance; to another one if the first is lost before it answers.
+   * @throws {LlumnixError} none took it in time, or one refused it
+   */
+  async #place(entry: ClientRequest): Promise<void> {
     const { clock, instanceWaitMs = DEFAULT_INSTANCE_WAIT_MS } = this.#config;
     const deadlineMs = clock.nowMs() + instanceWaitMs;
+    entry.isBeingPlaced = true;
     for (;;) {
       const listChanged = this.#listChanged.promise;
-      let link: InstanceLink | null = null;
-      try {
-        link = await this.#dispatch(request);
-        if (entry.isAborted) return;
-        entry.link = link;
-        return await link.generate(entry, request);
-      } catch (error) {
-        if (entry.isAborted) return;
-        const remainingMs = deadlineMs - clock.nowMs();
-        const mayChange = this.#manager.isOpen && (link === null || link.isLost);
-        if (!isUnavailable(error) || !mayChange || remainingMs <= 0) throw error;
-        await settledOrDelayed(listChanged, clock, Math.min(remainingMs, DISPATCH_RETRY_MS));
-      }
+      const error = await this.#tryPlace(entry);
+      if (error === null) break;
+      const remainingMs = deadlineMs - clock.nowMs();
+      if (remainingMs <= 0 || this.#isClosed || !mayPass(error, entry)) throw error;
+      await settledOrDelayed(listChanged, clock, Math.min(remainingMs, PLACE_RETRY_MS));
     }
+    entry.isBeingPlaced = false;
+    this.#audit.start();
+    // It may have been lost already, by the instance that took it or by one that it moved on to.
+    if (entry.lostReason !== null) this.#recover(entry, entry.lostReason);
   }
 
-  async #dispatch({ requestId, promptTokenIds }: GenerateRequest): Promise<InstanceLink> {
-    const request: DispatchRequest = { requestId, promptTokens: promptTokenIds.length };
-    const { data } = await this.#manager.call("dispatch", { data: request });
-    return this.#linkTo((data as DispatchReply).instanceId);
+  /** Returns null when nothing is left to do: an instance has it, or it has ended. */
+  async #tryPlace(entry: ClientRequest): Promise<unknown> {
+    const { requestId, promptTokens } = entry;
+    let link: InstanceLink | null = null;
+    try {
+      link = await this.#dispatch({ requestId, promptTokens });
+      if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
+      await link.generate(entry.giveTo(link));
+    } catch (error) {
+      if (!entry.hasEnded && entry.link === link) {
+        link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
+        entry.own(null, entry.epoch);
+        return error;
+      }
+    }
+    if (entry.hasEnded) link?.abort(requestId, entry.epoch);
+    return null;
+  }
+
+  async #dispatch(request: DispatchRequest): Promise<InstanceLink> {
+    const instanceId = await this.#manager.dispatch(request);
+    return instanceId === null ? this.#leastUsedLink() : this.#linkTo(instanceId);
+  }
+
+  /** The choice without a manager. */
+  #leastUsedLink(): InstanceLink {
+    let least: InstanceLink | null = null;
+    for (const link of this.#links.values()) {
+      if (!link.isConnected || link.registration.instanceType === "decode") continue;
+      const difference = least === null ? -1 : link.requests.size - least.requests.size;
+      const isFirst = difference === 0 && link.instanceId < least!.instanceId;
+      if (difference < 0 || isFirst) least = link;
+    }
+    if (least) return least;
+    throw new UnavailableError("the manager is gone, and no instance is known here");
   }
 
   #linkTo(instanceId: InstanceId): InstanceLink {
-    const existing = this.#links.get(instanceId);
-    if (existing && !existing.isLost) return existing;
+    const link = this.#links.get(instanceId) ?? this.#connectTo(instanceId);
+    if (link && !link.isLost) return link;
+    throw new UnavailableError(`${instanceId} is not known here yet`);
+  }
+
+  #connectTo(instanceId: InstanceId): InstanceLink | null {
     const registration = this.#list.instances.find((other) => other.instanceId === instanceId);
-    if (!registration) throw new UnavailableError(`${instanceId} is not known here yet`);
-    const { bus, frontendId } = this.#config;
-    const onOutputs = this.#deliver;
-    const link = new InstanceLink({ bus, registration, frontendId, onOutputs });
+    if (!registration) return null;
+    const { bus, clock, frontendId } = this.#config;
+    const link = new InstanceLink({
+      bus,
+      clock,
+      registration,
+      frontendId,
+      onOutputs: this.#deliver,
+      onLost: (link, reason) => this.#loseLink(link, reason),
+    });
     this.#links.set(instanceId, link);
     return link;
   }
 
-  /** Connects to what is new and leaves what is gone, which ends its requests. */
-  #updateList(list: InstanceList): void {
+  /** Connects to what is new, and leaves what the manager knew and does not know any more. */
+  #updateList(list: InstanceList, isFirst: boolean): void {
+    const former = isFirst ? [] : this.#list.instances;
     this.#list = list;
-    const serving = new Set(list.instances.map(({ instanceId }) => instanceId));
-    for (const [instanceId, link] of this.#links) {
-      if (serving.has(instanceId)) continue;
-      this.#links.delete(instanceId);
-      link.close();
+    const addresses = new Map(list.instances.map((one) => [one.instanceId, one.address]));
+    for (const { instanceId } of former) {
+      if (addresses.has(instanceId)) continue;
+      this.#links.get(instanceId)?.close("the manager has given it up");
     }
-    for (const instanceId of serving) this.#linkTo(instanceId);
+    for (const [instanceId, address] of addresses) {
+      const link = this.#links.get(instanceId);
+      if (link && link.registration.address !== address) link.close("it has moved");
+    }
+    this.#connectToAll();
     this.#listChanged.resolve();
     this.#listChanged = Promise.withResolvers();
   }
 
+  /** Instances find an API server connected when a request that moves brings them its output. */
+  #connectToAll(): void {
+    if (this.#isClosed) return;
+    for (const { instanceId } of this.#list.instances) {
+      if (!this.#links.has(instanceId)) this.#connectTo(instanceId);
+    }
+  }
+
+  #loseLink(link: InstanceLink, reason: string): void {
+    const { instanceId } = link;
+    if (this.#links.get(instanceId) === link) this.#links.delete(instanceId);
+    if (this.#isClosed) return;
+    const why = `${instanceId} was lost while it ran the request (${reason})`;
+    for (const entry of [...link.requests]) this.#recover(entry, why);
+    // What it had sent last is missing elsewhere, or it had taken over what is thought elsewhere.
+    this.#audit.hurry();
+    this.#cancelReconnect ??= this.#config.clock.after(RECONNECT_MS, () => {
+      this.#cancelReconnect = null;
+      this.#connectToAll();
+    });
+  }
+
   /** The path of every token. */
-  readonly #deliver = ({ outputs }: OutputBatch): void => {
-    for (const output of outputs) this.#requests.get(output.requestId)?.accept(output);
+  readonly #deliver = (link: InstanceLink, { outputs }: OutputBatch): void => {
+    for (const output of outputs) {
+      const entry = this.#requests.get(output.requestId);
+      if (entry) this.#accept(entry, link, output);
+      else if (!output.finish) link.refuse(output);
+    }
   };
 
-  readonly #forget = (entry: ClientRequest): void => {
-    entry.link?.forget(entry);
+  #accept(entry: ClientRequest, link: InstanceLink, output: RequestOutput): void {
+    const epoch = output.epoch ?? 0;
+    if (epoch > entry.epoch) entry.own(link, epoch);
+    const isOwner = entry.link === link && epoch === entry.epoch;
+    const { finish } = output;
+    if (!isOwner && !finish) link.refuse(output);
+    if (finish && isLoss(finish)) {
+      entry.accept({ ...output, finish: undefined });
+      if (isOwner) this.#recover(entry, finish.error?.message ?? `${link.instanceId} dropped it`);
+      return;
+    }
+    if (finish?.reason === "error" && !isOwner) return;
+    entry.accept(output);
+    if (!entry.hasEnded) return;
+    if (!isOwner || !finish) entry.link?.abort(entry.requestId, entry.epoch);
+    this.#forget(entry);
+  }
+
+  /** The owner does not have the request any more: another instance goes on with it. */
+  #recover(entry: ClientRequest, reason: string): void {
+    if (entry.hasEnded || this.#isClosed) return;
+    if (entry.isBeingPlaced) {
+      entry.lostReason = reason;
+      return;
+    }
+    entry.link?.abort(entry.requestId, entry.epoch);
+    entry.own(null, entry.epoch);
+    if (entry.isComplete) return this.#end(entry, () => entry.finish({ reason: "length" }));
+    if (entry.resumptions === MAX_RESUMPTIONS) {
+      return this.#fail(entry, `${reason}; it had been resumed ${MAX_RESUMPTIONS} times already`);
+    }
+    entry.resumptions++;
+    this.#config.onResume?.(entry.requestId, reason);
+    this.#place(entry).catch((error) => {
+      this.#fail(entry, `${reason}, and it could not be resumed: ${toErrorRecord(error).message}`);
+    });
+  }
+
+  #fail(entry: ClientRequest, message: string): void {
+    this.#end(entry, () => entry.fail({ kind: "unavailable", message }));
+  }
+
+  #end(entry: ClientRequest, finish: () => void): void {
+    if (entry.hasEnded) return;
+    this.#forget(entry);
+    finish();
+  }
+
+  #forget(entry: ClientRequest): void {
+    entry.own(null, entry.epoch);
     if (this.#requests.get(entry.requestId) === entry) this.#requests.delete(entry.requestId);
-  };
+  }
 }
 
-function isUnavailable(error: unknown): boolean {
-  return error instanceof LlumnixError && error.kind === "unavailable";
+/** Whether a finish says that the instance stops, is broken, or dropped what was not aborted here. */
+function isLoss({ reason, error }: Finish): boolean {
+  if (reason === "abort") return true;
+  return reason === "error" && (error?.kind === "unavailable" || error?.kind === "internal");
+}
+
+/** Whether it is worth another attempt; one that runs already is not given up for full queues. */
+function mayPass(error: unknown, entry: ClientRequest): boolean {
+  if (!(error instanceof LlumnixError)) return false;
+  return error.kind === "unavailable" || (error.kind === "overloaded" && entry.resumptions > 0);
 }
 
 async function settledOrDelayed(

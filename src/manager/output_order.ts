@@ -23,6 +23,11 @@ export class OutputOrder {
     return this.#next;
   }
 
+  /** Outputs wait for earlier ones. */
+  get hasGap(): boolean {
+    return this.#early.length > 0;
+  }
+
   /** The sink is called no more. */
   get hasEnded(): boolean {
     return this.#hasEnded;

@@ -1,0 +1,106 @@
+import type { Address, Bus, Peer } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import type { DispatchReply, DispatchRequest, InstanceId, InstanceList } from "../core/messages.ts";
+
+/** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
+const DISPATCH_TIMEOUT_MS = 2_000;
+const FIRST_RETRY_MS = 100;
+const MAX_RETRY_MS = 5_000;
+
+export interface ManagerLinkConfig {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly address: Address;
+  /** @param isFirst of a connection: it says nothing about what former lists had */
+  readonly onList: (list: InstanceList, isFirst: boolean) => void;
+  readonly onLost?: (reason: string) => void;
+}
+
+/** An API server's connection to the manager, which is made again whenever it ends. */
+export class ManagerLink {
+  readonly #config: ManagerLinkConfig;
+  #peer: Peer | null = null;
+  #cancelRetry: (() => void) | null = null;
+  #isClosed = false;
+
+  private constructor(config: ManagerLinkConfig) {
+    this.#config = config;
+  }
+
+  /** @throws {UnavailableError} the manager cannot be reached */
+  static async connect(config: ManagerLinkConfig): Promise<ManagerLink> {
+    const link = new ManagerLink(config);
+    await link.#connect();
+    return link;
+  }
+
+  /**
+   * The manager's choice; null when there is no manager to ask.
+   * @throws {UnavailableError} no instance can take it
+   */
+  async dispatch(request: DispatchRequest): Promise<InstanceId | null> {
+    const peer = this.#peer;
+    if (peer === null) return null;
+    const { clock } = this.#config;
+    const askedMs = clock.nowMs();
+    try {
+      const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
+      const { data } = await peer.call("dispatch", { data: request }, options);
+      return (data as DispatchReply).instanceId;
+    } catch (error) {
+      // An error that came much sooner than the time-out is the manager's own.
+      if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;
+      this.#lose(peer, "it does not answer");
+      return null;
+    }
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#cancelRetry?.();
+    const peer = this.#peer;
+    this.#peer = null;
+    await peer?.close();
+  }
+
+  async #connect(): Promise<void> {
+    const { bus, address, onList } = this.#config;
+    let hasList = false;
+    const peer = await bus.connect(address, {
+      notifications: {
+        instances: ({ data }) => {
+          if (this.#isClosed) return;
+          const isFirst = !hasList;
+          hasList = true;
+          onList(data as InstanceList, isFirst);
+        },
+      },
+      onClose: (peer, reason) => this.#lose(peer, reason),
+    });
+    try {
+      await peer.call("subscribe", { data: null }); // the list arrives before the answer
+    } catch (error) {
+      await peer.close();
+      throw error;
+    }
+    if (this.#isClosed) await peer.close();
+    else this.#peer = peer;
+    if (!peer.isOpen) this.#lose(peer, "closed by the other end");
+  }
+
+  #lose(peer: Peer, reason: string): void {
+    if (this.#peer !== peer) return;
+    this.#peer = null;
+    peer.close();
+    this.#config.onLost?.(reason);
+    this.#reconnectAfter(FIRST_RETRY_MS);
+  }
+
+  #reconnectAfter(delayMs: number): void {
+    if (this.#isClosed) return;
+    this.#cancelRetry = this.#config.clock.after(delayMs, () => {
+      this.#connect().catch(() => this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS)));
+    });
+  }
+}
