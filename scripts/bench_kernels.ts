@@ -177,31 +177,34 @@ interface Case {
   bestMs: number;
 }
 
+/** The cases of a model in the order of measurement; the read is repeated before each product. */
 function casesOf(model: Model): Case[] {
-  const { kernels } = model, set = kernels.name, cases: Case[] = [];
+  const { kernels } = model, set = kernels.name;
   const names = Object.keys(model.matrices) as (keyof Model["matrices"])[];
   const weights = names.reduce((sum, name) => sum + model.weightBytes(name), 0);
   const region = kernels.alloc(weights);
   kernels.bytes(region, weights).fill(1);
-  const add = (name: string, rows: number, flops: number, bytes: number, run: () => void) =>
-    cases.push({ set, name, rows, flops, bytes, run, bestMs: Infinity });
-  add("read", 0, 0, weights, () => kernels.readMemory(region, weights));
-  for (const name of names) {
-    for (const rows of name === "head" ? [1, 8] : [1, 8, 32, 512]) {
-      const bytes = model.weightBytes(name);
-      add(name, rows, bytes * rows, bytes, () => model.multiply(name, rows));
-    }
-  }
-  const steps = [[1, decodeContext, 1], [8, decodeContext, 1], [32, decodeContext, 1], [
+  const make = (name: string, rows: number, bytes: number, run: () => void): Case => (
+    { set, name, rows, flops: bytes * rows, bytes, run, bestMs: Infinity }
+  );
+  const read = make("read", 0, weights, () => kernels.readMemory(region, weights));
+  const products = names.flatMap((name) =>
+    (name === "head" ? [1, 8] : [1, 8, 64]).flatMap((rows) => [
+      read,
+      make(name, rows, model.weightBytes(name), () => model.multiply(name, rows)),
+    ])
+  );
+  const shapes = [[1, decodeContext, 1], [8, decodeContext, 1], [32, decodeContext, 1], [
     1,
     512,
     512,
   ]];
-  for (const [sequences, context, queries] of steps) {
-    const rows = sequences * queries, kind = queries === 1 ? "decode" : "prefill";
-    add(kind, rows, weights * rows, weights, model.prepareStep(sequences, context, queries));
-  }
-  return cases;
+  const steps = shapes.map(([sequences, context, queries]) => {
+    const name = queries === 1 ? "decode" : "prefill";
+    const run = model.prepareStep(sequences, context, queries);
+    return make(name, sequences * queries, weights, run);
+  });
+  return [...products, ...steps];
 }
 
 function measure(cases: readonly Case[], rounds: number): void {
@@ -218,7 +221,7 @@ function measure(cases: readonly Case[], rounds: number): void {
 function report(cases: readonly Case[]): void {
   const gigabytes = (one: Case) => one.bytes / one.bestMs / 1e6;
   console.log("set         op       rows        ms   GFLOP/s    GB/s  of read  tokens/s");
-  for (const one of cases) {
+  for (const one of new Set(cases)) {
     const read = cases.find(({ set, name }) => set === one.set && name === "read")!;
     const isStep = one.name === "decode" || one.name === "prefill";
     console.log([
