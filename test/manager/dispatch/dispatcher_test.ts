@@ -1,0 +1,140 @@
+import assert from "node:assert/strict";
+import type { InstanceInfo } from "../../../src/core/messages.ts";
+import { Random } from "../../../src/core/random.ts";
+import { Dispatcher, type DispatcherOptions } from "../../../src/manager/dispatch/dispatcher.ts";
+import { idleInfo } from "../support.ts";
+
+const defaults: DispatcherOptions = {
+  dispatchPolicy: "load",
+  loadMetric: "remaining_steps",
+  numDispatchInstances: null,
+  priorityHeadroomBlocks: null,
+};
+
+function dispatcherOf(options: Partial<DispatcherOptions> = {}, seed = 0): Dispatcher {
+  return new Dispatcher({ ...defaults, ...options }, new Random(seed));
+}
+
+function serving(instanceIds: readonly string[], draining: readonly string[] = []) {
+  return instanceIds.map((instanceId) => ({
+    registration: { instanceId, instanceType: "both" as const, blockSize: 16, totalBlocks: 851 },
+    isDraining: draining.includes(instanceId),
+  }));
+}
+
+const idsOf = (count: number) =>
+  Array.from({ length: count }, (_, i) => `instance-${String(i).padStart(3, "0")}`);
+
+/** How often each instance was chosen. */
+function countsOf(chosen: readonly (string | null)[]): Map<string | null, number> {
+  const counts = new Map<string | null, number>();
+  for (const id of chosen) counts.set(id, (counts.get(id) ?? 0) + 1);
+  return counts;
+}
+
+function burst(dispatcher: Dispatcher, count: number, promptTokens: (i: number) => number) {
+  return Array.from(
+    { length: count },
+    (_, i) => dispatcher.dispatch({ requestId: `r${i}`, promptTokens: promptTokens(i) }, 0),
+  );
+}
+
+function report(instanceId: string, overrides: Partial<InstanceInfo> = {}): InstanceInfo {
+  return idleInfo(instanceId, { totalBlocks: 851, freeBlocks: 851, ...overrides });
+}
+
+for (const dispatchPolicy of ["load", "queue", "balanced", "rr"] as const) {
+  for (const loadMetric of ["remaining_steps", "usage_ratio", "virtual_usage"] as const) {
+    Deno.test(`a burst between two reports does not herd: ${dispatchPolicy}, ${loadMetric}`, () => {
+      const dispatcher = dispatcherOf({ dispatchPolicy, loadMetric });
+      dispatcher.setInstances(serving(idsOf(10)));
+      for (const id of idsOf(10)) dispatcher.report(report(id));
+      const counts = countsOf(burst(dispatcher, 1000, () => 100));
+      assert.equal(counts.size, 10);
+      for (const [id, count] of counts) {
+        assert.ok(count >= 99 && count <= 101, `${id} got ${count} of 1000`);
+      }
+    });
+  }
+}
+
+Deno.test("a burst fills up the less loaded first", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "usage_ratio" });
+  const [busy, free] = idsOf(2);
+  dispatcher.setInstances(serving([busy, free]));
+  dispatcher.report(report(busy, { usedBlocks: 400, freeBlocks: 451, runningRequests: 20 }));
+  dispatcher.report(report(free));
+  const counts = countsOf(burst(dispatcher, 100, () => 16 * 10));
+  // 400 blocks are 40 prompts of 10: those first, then one here, one there.
+  assert.deepEqual([counts.get(busy), counts.get(free)], [30, 70]);
+});
+
+Deno.test("prompts of different lengths: blocks are spread, not numbers", () => {
+  const random = new Random(4);
+  const dispatcher = dispatcherOf({ loadMetric: "usage_ratio" });
+  dispatcher.setInstances(serving(idsOf(8)));
+  const lengths = Array.from({ length: 1000 }, () => 1 + random.below(2000));
+  const chosen = burst(dispatcher, 1000, (i) => lengths[i]);
+  const tokens = new Map<string, number>();
+  chosen.forEach((id, i) => tokens.set(id!, (tokens.get(id!) ?? 0) + lengths[i]));
+  assert.ok(Math.max(...tokens.values()) - Math.min(...tokens.values()) <= 2000);
+});
+
+Deno.test("the account returns to zero by reports, losses and time", () => {
+  const dispatcher = dispatcherOf();
+  dispatcher.setInstances(serving(["a", "b", "c"]));
+  const chosen = burst(dispatcher, 30, () => 16);
+  assert.equal(dispatcher.numPending, 30);
+  const received = chosen.flatMap((id, i) => id === "a" ? [`r${i}`] : []);
+  dispatcher.report(report("a", { receivedRequestIds: received }));
+  assert.equal(dispatcher.numPending, 20);
+  dispatcher.setInstances(serving(["a", "b"]));
+  assert.equal(dispatcher.numPending, 10, "c is gone");
+  dispatcher.dispatch({ requestId: "late", promptTokens: 1 }, 29_999);
+  assert.equal(dispatcher.numPending, 11);
+  dispatcher.dispatch({ requestId: "later", promptTokens: 1 }, 30_000);
+  assert.equal(dispatcher.numPending, 2, "b never reported its 10");
+});
+
+Deno.test("an instance is judged by its latest report and what it has not counted", () => {
+  const dispatcher = dispatcherOf();
+  dispatcher.setInstances(serving(["a", "b"]));
+  dispatcher.report(report("a", { runningRequests: 4, usedBlocks: 800, freeBlocks: 51 }));
+  dispatcher.report(report("b", { runningRequests: 4, usedBlocks: 700, freeBlocks: 151 }));
+  const choose = (requestId: string) => dispatcher.dispatch({ requestId, promptTokens: 16 }, 0);
+  assert.equal(choose("r1"), "b");
+  dispatcher.report(report("a"));
+  assert.equal(choose("r2"), "a");
+  assert.equal(dispatcher.dispatch({ requestId: "r3", promptTokens: 16 * 1000 }, 0), "a");
+  assert.equal(choose("r4"), "b", "a has a long prompt under way");
+  dispatcher.report(report("a", { receivedRequestIds: ["r2", "r3"] }));
+  assert.equal(choose("r5"), "a");
+});
+
+Deno.test("only the first instances are chosen; another takes the place of one that goes", () => {
+  const dispatcher = dispatcherOf({ numDispatchInstances: 2, dispatchPolicy: "rr" });
+  dispatcher.setInstances(serving(["z", "b", "a"]));
+  assert.deepEqual([...countsOf(burst(dispatcher, 4, () => 1)).keys()].sort(), ["b", "z"]);
+  dispatcher.setInstances(serving(["z", "a"]));
+  assert.deepEqual([...countsOf(burst(dispatcher, 4, () => 1)).keys()].sort(), ["a", "z"]);
+  dispatcher.setInstances(serving(["z", "a", "c"], ["z"]));
+  assert.deepEqual([...countsOf(burst(dispatcher, 4, () => 1)).keys()].sort(), ["a", "c"]);
+});
+
+Deno.test("without an instance a request waits, and nothing is accounted", () => {
+  const dispatcher = dispatcherOf();
+  assert.equal(dispatcher.dispatch({ requestId: "r", promptTokens: 1 }, 0), null);
+  dispatcher.setInstances(serving(["a"], ["a"]));
+  assert.equal(dispatcher.dispatch({ requestId: "r", promptTokens: 1 }, 0), null);
+  assert.equal(dispatcher.numPending, 0);
+  dispatcher.report(report("stranger"));
+});
+
+Deno.test("a newcomer is not flooded by the balanced policy", () => {
+  const dispatcher = dispatcherOf({ dispatchPolicy: "balanced" });
+  dispatcher.setInstances(serving(["a", "b"]));
+  burst(dispatcher, 1000, () => 1);
+  dispatcher.setInstances(serving(["a", "b", "c"]));
+  const counts = countsOf(burst(dispatcher, 30, () => 1));
+  assert.deepEqual([...counts.values()], [10, 10, 10]);
+});
