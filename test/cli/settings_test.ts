@@ -45,6 +45,14 @@ Deno.test("unset thresholds are fractions with usage_ratio, and steps without", 
   assert.deepEqual(set, [0.85, 0.5, 0.3]);
 });
 
+Deno.test("a profile implies the simulated device, unless another is named", async () => {
+  const device = async (...argv: string[]) =>
+    toOptions<ServeOptions>((await readSettings(argv, index)).settings).device;
+  assert.equal(await device(), "auto");
+  assert.equal(await device("--profiling-result-file-path=p.json"), "sim");
+  assert.equal(await device("--profiling-result-file-path=p.json", "--device=cpu"), "cpu");
+});
+
 Deno.test("options have the properties that the rest of the program reads", async () => {
   const options = toOptions<ServeOptions>((await readSettings([], index)).settings);
   assert.equal(options.model, null);

@@ -28,6 +28,20 @@ refuses("--disable-fixed-node-init-instance", glooMessage);
 allows("--disable-fixed-node-init-instance --migration-backend nccl");
 
 refuses(
+  "--device cpu --profiling-result-file-path p.json",
+  "--profiling-result-file-path p.json is for --device sim, and --device is cpu: leave one of " +
+    "them out",
+);
+refuses("--speedup 2", "--speedup 2 is for --device sim: add that, or leave it out");
+refuses(
+  "--instance-isolation none",
+  "--instance-isolation none is for --device sim and null, and --device is auto: a step of a " +
+    "model would hold up the whole service",
+);
+allows("--device sim --speedup 2 --instance-isolation none");
+allows("--profiling-result-file-path p.json --speedup 2");
+
+refuses(
   "--migration-backend kvtransfer --migration-backend-transfer-type=",
   "When using kvTransfer as migration backend, do not set --migration-backend-transfer-type as " +
     "empty; choose cuda_ipc or rdma.",
