@@ -150,7 +150,7 @@ export class Instance {
       onClose: () => this.#manager === manager && this.#loseManager(),
     });
     this.#manager = manager;
-    const { data } = await manager.call("join", { data: { instanceId } });
+    const { data } = await manager.call("join", { data: { instanceId, isRunning: this.#isServing } });
     return data as JoinReply;
   }
 
