@@ -33,6 +33,26 @@ struct pack {
   int first_row, count, k;
 };
 
+/*
+ * Writes `count` elements (of 32 or 16 bits) of each of `lanes` rows to every 16th place from `lane`
+ * on; in runs of PACK_RUN, so that what is written stays in cache until its line is full.
+ */
+enum { PACK_RUN = 64 };
+#define INTERLEAVE(name, element, source_element) \
+  static void name(const char *source, size_t row_bytes, char *target, int lane, int lanes, \
+                   int count) { \
+    for (int begin = 0; begin < count; begin += PACK_RUN) { \
+      int end = begin + PACK_RUN < count ? begin + PACK_RUN : count; \
+      for (int r = 0; r < lanes; r++) { \
+        const source_element *from = (const source_element *)(source + r * row_bytes); \
+        element *to = (element *)target + lane + r; \
+        for (int i = begin; i < end; i++) to[(size_t)i * PANEL] = from[i]; \
+      } \
+    } \
+  }
+INTERLEAVE(interleave_32, uint32_t, uint32_unaligned)
+INTERLEAVE(interleave_16, uint16_t, uint16_unaligned)
+
 /* The rows of one panel that this piece holds. */
 static void pack_panel(void *job, int task, int thread) {
   const struct pack *p = job;
@@ -44,28 +64,9 @@ static void pack_panel(void *job, int task, int thread) {
   const char *source = p->rows + (size_t)(begin - p->first_row) * row_bytes;
   char *target = p->packed + (size_t)panel * panel_bytes(p->type, k);
   int lane = begin % PANEL, lanes = end - begin;
-  if (p->type == BFLOAT16) {
-    for (int pair = 0; pair < k / 2; pair++) {
-      uint32_t *out = (uint32_t *)target + (size_t)pair * PANEL + lane;
-      for (int r = 0; r < lanes; r++) {
-        out[r] = ((const uint32_unaligned *)(source + (size_t)r * row_bytes))[pair];
-      }
-    }
-  } else if (p->type == FLOAT16) {
-    for (int i = 0; i < k; i++) {
-      uint16_t *out = (uint16_t *)target + (size_t)i * PANEL + lane;
-      for (int r = 0; r < lanes; r++) {
-        out[r] = ((const uint16_unaligned *)(source + (size_t)r * row_bytes))[i];
-      }
-    }
-  } else {
-    for (int i = 0; i < k; i++) {
-      uint32_t *out = (uint32_t *)target + (size_t)i * PANEL + lane;
-      for (int r = 0; r < lanes; r++) {
-        out[r] = ((const uint32_unaligned *)(source + (size_t)r * row_bytes))[i];
-      }
-    }
-  }
+  if (p->type == BFLOAT16) interleave_32(source, row_bytes, target, lane, lanes, k / 2);
+  else if (p->type == FLOAT32) interleave_32(source, row_bytes, target, lane, lanes, k);
+  else interleave_16(source, row_bytes, target, lane, lanes, k);
 }
 
 #endif
