@@ -111,6 +111,16 @@ Deno.test("an instance is judged by its latest report and what it has not counte
   assert.equal(choose("r5"), "a");
 });
 
+Deno.test("a request that is dispatched again leaves the account of the instance before", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "usage_ratio" });
+  dispatcher.setInstances(serving(["a", "b"]));
+  const choose = (requestId: string, promptTokens: number) =>
+    dispatcher.dispatch({ requestId, promptTokens }, 0);
+  assert.equal(choose("r", 1600), "a");
+  assert.equal(choose("r", 1600), "b");
+  assert.equal(choose("s", 16), "a", "which has nothing under way any more");
+});
+
 Deno.test("only the first instances are chosen; another takes the place of one that goes", () => {
   const dispatcher = dispatcherOf({ numDispatchInstances: 2, dispatchPolicy: "rr" });
   dispatcher.setInstances(serving(["z", "b", "a"]));

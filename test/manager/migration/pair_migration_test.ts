@@ -272,6 +272,9 @@ Deno.test("disaggregated: prefill instances give whatever the balance, decode on
     steps("b", 4, 1),
   ];
   assert.deepEqual(pairs(infos, { enablePdDisagg: true }), ["q>f", "p>g", "d>e"]);
+  const only = [infos[0], infos[2]];
+  assert.deepEqual(pairs(only, { enablePdDisagg: true }), ["p>d"], "however loaded");
+  assert.deepEqual(pairs(only, { enablePdDisagg: true }, { d: { isDraining: true } }), []);
 });
 
 Deno.test("virtual usage: the smallest freeness gives to the largest", () => {
