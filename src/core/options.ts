@@ -69,6 +69,8 @@ export interface MigrationOptions {
   readonly migrateOutThreshold: number;
   readonly requestMigrationPolicy: RequestMigrationPolicy;
   readonly enableDefrag: boolean;
+  /** Requests leave the instances of type `prefill` after their first token. */
+  readonly enablePdDisagg: boolean;
 }
 
 /** How an instance moves a request. */

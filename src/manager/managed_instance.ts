@@ -1,24 +1,45 @@
 import type { Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
-import type { InstanceId, InstanceInfo, InstanceRegistration } from "../core/messages.ts";
+import type {
+  InstanceId,
+  InstanceInfo,
+  InstanceRegistration,
+  MigrationId,
+} from "../core/messages.ts";
 import type { ExitStatus, LaunchedInstance } from "./launcher.ts";
 
 /** The end of a connection and of a process are noticed apart; how long to wait for the second. */
 const END_GRACE_MS = 500;
 
-/** What the manager knows of one instance, from its launch to its end. */
+/**
+ * What the manager knows of one instance, from its launch to its end, or from the moment when it was
+ * found running.
+ */
 export class ManagedInstance {
   /** Settled as soon as its process runs, or cannot. */
   launching: Promise<LaunchedInstance> | null = null;
   launched: LaunchedInstance | null = null;
-  /** Set once it joined. */
+  /** Set while it is connected. */
   peer: Peer | null = null;
   registration: InstanceRegistration | null = null;
   info: InstanceInfo | null = null;
   /** What it said before it ended. */
   failure: ErrorRecord | null = null;
+  /** The migration that it takes part in, as source or destination. */
+  migrationId: MigrationId | null = null;
+  /** Takes no requests any more, and gives away those that it has. */
+  isDraining = false;
+  /** It was asked to stop. */
+  isStopping = false;
   isLost = false;
+  lastDispatchMs = -Infinity;
+  /** It was heard since the last health check. */
+  wasHeard = false;
+  /** A health check waits for its answer. */
+  isBeingAsked = false;
+  /** Ends the wait for an instance that lost its connection to join again. */
+  cancelRejoinWait: (() => void) | null = null;
   readonly #ready = Promise.withResolvers<void>();
   readonly #disconnected = Promise.withResolvers<void>();
 
@@ -31,8 +52,25 @@ export class ManagedInstance {
     return this.#ready.promise;
   }
 
+  /** API servers may be connected to it. */
   get isServing(): boolean {
-    return this.registration !== null && !this.isLost;
+    return this.registration !== null && !this.isLost && !this.isStopping;
+  }
+
+  /** It can be given requests and orders. */
+  get isAvailable(): boolean {
+    return this.isServing && !this.isDraining && this.peer !== null;
+  }
+
+  /** As far as is known it has no request. */
+  get isEmpty(): boolean {
+    const { info } = this;
+    return info === null || info.runningRequests + info.waitingRequests + info.killedRequests === 0;
+  }
+
+  /** Its process, or for one that was found running its connection, has ended. */
+  get ended(): Promise<unknown> {
+    return this.launched?.exited ?? this.#disconnected.promise;
   }
 
   register(registration: InstanceRegistration): void {
@@ -47,8 +85,17 @@ export class ManagedInstance {
   }
 
   askToStop(): void {
+    this.isStopping = true;
     if (this.peer?.isOpen) this.peer.notify("shutdown", { data: null });
-    else this.launched?.stop("SIGTERM");
+    else if (this.launched) this.launched.stop("SIGTERM");
+    else this.noteDisconnected(); // nothing more can be done
+  }
+
+  /** Ends it without its help. */
+  kill(): void {
+    this.launched?.stop("SIGKILL");
+    this.peer?.close();
+    if (!this.peer) this.noteDisconnected();
   }
 
   /** Nothing more will come from it. */
@@ -58,18 +105,18 @@ export class ManagedInstance {
 
   /**
    * Why a lost instance ended. Its last message and its exit status may still be under way, so this
-   * waits a moment for both; one that only lost its connection is killed.
+   * waits a moment for both; one that only lost its connection, or does not answer, is killed.
    */
-  async describeEnd(clock: Clock): Promise<string> {
+  async describeEnd(clock: Clock, cause: string): Promise<string> {
     const grace = Promise.withResolvers<null>();
     const cancel = clock.after(END_GRACE_MS, () => grace.resolve(null));
     const status = await Promise.race([this.launched?.exited ?? null, grace.promise]);
     await Promise.race([this.#disconnected.promise, grace.promise]);
     cancel();
-    if (!status) this.launched?.stop("SIGKILL");
+    if (!status) this.kill();
     const verb = this.registration ? "failed" : "could not start";
     if (this.failure) return `${this.instanceId} ${verb}: ${this.failure.message}`;
-    const end = status ? describeExit(status) : "lost its connection and was killed";
+    const end = status ? describeExit(status) : `${cause} and was killed`;
     return `${this.instanceId} ${end}${this.registration ? "" : " before it was ready"}`;
   }
 }

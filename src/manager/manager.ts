@@ -1,6 +1,6 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
-import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, LlumnixError, UnavailableError } from "../core/errors.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { type ErrorRecord, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type {
   DispatchReply,
   DispatchRequest,
@@ -11,45 +11,49 @@ import type {
   InstanceRegistration,
   JoinReply,
   JoinRequest,
-  RequestId,
 } from "../core/messages.ts";
-import type { ManagerOptions } from "../core/options.ts";
+import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { HealthCheck } from "./health_check.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
+import type { ManagerEvent } from "./manager_event.ts";
+import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
+import { MigrationLoop } from "./migration_loop.ts";
+import { ScalingLoop } from "./scaling_loop.ts";
 
 /** Time that instances get to stop before they are killed. */
 const DEFAULT_STOP_TIMEOUT_MS = 5_000;
+/** Time that an instance gets to join again after its connection ended. */
+const DEFAULT_REJOIN_WAIT_MS = 2_000;
+/** A request that was dispatched to an instance before it drained has arrived there by then. */
+const DISPATCH_SETTLED_MS = 1_000;
+const RECOVERY_POLL_MS = 100;
+
+export type { ManagerEvent };
 
 export interface ManagerConfig {
   readonly bus: Bus;
   /** Where the manager listens; instances are told the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly options: ManagerOptions;
+  /** Absent: requests move only from instances that are to be stopped. */
+  readonly migration?: MigrationOptions;
+  /** Absent: instances come and go only as told. */
+  readonly scaling?: ScalingOptions;
   readonly launcher: InstanceLauncher;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
   readonly stopTimeoutMs?: number;
+  readonly rejoinWaitMs?: number;
   /** Of what is decided by lot. */
   readonly seed?: number;
 }
 
-/** What happens, for people: the command line prints it. */
-export type ManagerEvent =
-  | { readonly type: "launched"; readonly instanceId: InstanceId; readonly pid: number }
-  | { readonly type: "progress"; readonly progress: InstanceProgress }
-  | { readonly type: "registered"; readonly registration: InstanceRegistration }
-  | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
-  | {
-    readonly type: "dispatched";
-    readonly requestId: RequestId;
-    readonly instanceId: InstanceId;
-  };
-
 /**
- * Starts instances, knows which of them serve, and decides which takes a request. Tokens do not pass
- * through it.
+ * Starts instances, knows which of them serve, and decides which takes a request, which requests
+ * move, and how many instances there are. Tokens do not pass through it.
  */
 export class Manager {
   readonly #config: ManagerConfig;
@@ -59,12 +63,20 @@ export class Manager {
   readonly #subscribers = new Set<Peer>();
   /** Those that serve, sorted by id. */
   #serving: ManagedInstance[] = [];
+  readonly #loops: readonly { start(): void; stop(): void }[];
+  readonly #statistics = new StatisticsCounter();
   #listeners: Listener[] = [];
+  /** Instances that there should be. */
+  #numExpected: number;
+  /** Of the next instance that is started. */
+  #nextNumber = 0;
   #stopping: Promise<void> | null = null;
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
+    this.#numExpected = config.options.initialInstances;
+    this.#loops = [this.#migrationLoop(), this.#healthCheck(), ...this.#scalingLoops()];
   }
 
   /**
@@ -81,6 +93,7 @@ export class Manager {
       await manager.stop();
       throw error;
     }
+    for (const loop of manager.#loops) loop.start();
     return manager;
   }
 
@@ -90,9 +103,87 @@ export class Manager {
    * @throws {LlumnixError} an instance ended before it served; its own error when it sent one
    */
   async startInstances(): Promise<void> {
-    const count = this.#config.options.initialInstances;
-    const ids = Array.from({ length: count }, (_, i) => `instance-${i}`);
-    await Promise.all(ids.map((id) => this.#startInstance(id)));
+    const missing = this.#numExpected - this.#instances.size;
+    await Promise.all(Array.from({ length: missing }, () => this.#startInstance()));
+  }
+
+  /**
+   * In place of {@linkcode startInstances}, for a manager that is started again: gives the instances
+   * of the one before time to join, then starts those that are missing.
+   */
+  async recoverInstances(): Promise<void> {
+    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
+    const deadlineMs = clock.nowMs() + rejoinWaitMs;
+    while (this.#serving.length < this.#numExpected && clock.nowMs() < deadlineMs) {
+      await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
+    }
+    if (this.#stopping === null) await this.startInstances();
+  }
+
+  /**
+   * Starts one more instance.
+   * @returns its id, when it serves
+   * @throws {LlumnixError} it ended before
+   */
+  async addInstance(): Promise<InstanceId> {
+    this.#numExpected++;
+    try {
+      return await this.#startInstance();
+    } catch (error) {
+      this.#numExpected--;
+      throw error;
+    }
+  }
+
+  /**
+   * Lets an instance take no more requests, and moves those that it has to others. Those that cannot
+   * leave finish where they are.
+   * @returns true when it has none any more; false when it is gone, or {@linkcode keepInstance} was
+   *   called before
+   * @throws {LlumnixError} there is no such instance
+   */
+  async drain(instanceId: InstanceId): Promise<boolean> {
+    const instance = this.#instance(instanceId);
+    if (!instance.isDraining) {
+      instance.isDraining = true;
+      this.#updateServing();
+      this.#emit({ type: "draining", instanceId });
+    }
+    const { clock, options } = this.#config;
+    while (instance.isServing && instance.isDraining && this.#stopping === null) {
+      if (this.#isDrained(instance)) return true;
+      await sleep(clock, options.pollingInterval * 1000);
+    }
+    return false;
+  }
+
+  /** Ends the draining of an instance that is needed after all. */
+  keepInstance(instanceId: InstanceId): void {
+    const instance = this.#instance(instanceId);
+    if (!instance.isDraining || instance.isStopping) return;
+    instance.isDraining = false;
+    this.#updateServing();
+    this.#emit({ type: "kept", instanceId });
+  }
+
+  /**
+   * Drains an instance and stops it.
+   * @returns false when it was gone before, or is kept
+   * @throws {LlumnixError} there is no such instance
+   */
+  async removeInstance(instanceId: InstanceId): Promise<boolean> {
+    if (!await this.drain(instanceId)) return false;
+    const instance = this.#instance(instanceId);
+    this.#numExpected--;
+    instance.askToStop();
+    this.#updateServing();
+    await this.#killUnlessEnded([instance]);
+    await this.#lose(instance);
+    return true;
+  }
+
+  statistics(): ManagerStatistics {
+    return this.#statistics.snapshot();
   }
 
   /** Instances that serve, sorted by id. */
@@ -123,16 +214,84 @@ export class Manager {
     return this.#stopping ??= this.#stop();
   }
 
-  async #startInstance(instanceId: InstanceId): Promise<void> {
+  async #startInstance(): Promise<InstanceId> {
+    const instanceId = `instance-${this.#nextNumber++}`;
     const instance = new ManagedInstance(instanceId);
     this.#instances.set(instanceId, instance);
     const managerAddress = this.#listeners[0].address;
     instance.launching = this.#config.launcher.launch({ instanceId, managerAddress });
-    const launched = await instance.launching;
+    let launched;
+    try {
+      launched = await instance.launching;
+    } catch (error) {
+      this.#instances.delete(instanceId);
+      throw error;
+    }
     instance.launched = launched;
+    this.#statistics.counters.launchedInstances++;
     this.#emit({ type: "launched", instanceId, pid: launched.pid });
     launched.exited.then(() => this.#lose(instance));
     await instance.ready;
+    return instanceId;
+  }
+
+  #isDrained(instance: ManagedInstance): boolean {
+    const sinceDispatchMs = this.#config.clock.nowMs() - instance.lastDispatchMs;
+    return instance.isEmpty && instance.migrationId === null &&
+      sinceDispatchMs >= DISPATCH_SETTLED_MS;
+  }
+
+  #migrationLoop(): MigrationLoop {
+    return new MigrationLoop({
+      ...this.#config,
+      instances: () => this.#servingInOrder(),
+      onReport: (report) => {
+        this.#statistics.noteMigration(report);
+        if (report.outcome !== "nothing") this.#emit({ type: "migrated", report });
+      },
+      onUnanswered: ({ migrationId, destination }, sourceId, reason) => {
+        this.#statistics.noteUnanswered();
+        const destinationId = destination.instanceId;
+        const type = "migration_unanswered";
+        this.#emit({ type, migrationId, sourceId, destinationId, reason });
+      },
+    });
+  }
+
+  #healthCheck(): HealthCheck {
+    return new HealthCheck({
+      clock: this.#config.clock,
+      instances: () => this.#serving,
+      onHanging: (instance) => this.#lose(instance, "did not answer"),
+    });
+  }
+
+  #scalingLoops(): ScalingLoop[] {
+    const { scaling } = this.#config;
+    if (!scaling?.enableScaling) return [];
+    const loop = new ScalingLoop({
+      ...this.#config,
+      scaling,
+      instances: () => [...this.#instances.values()],
+      add: () => {
+        this.addInstance().catch((error) => {
+          this.#emit({ type: "start_failed", reason: toErrorRecord(error).message });
+        });
+      },
+      remove: ({ instanceId }) => this.removeInstance(instanceId),
+      keep: ({ instanceId }) => this.keepInstance(instanceId),
+    });
+    return [loop];
+  }
+
+  #servingInOrder(): ManagedInstance[] {
+    return [...this.#instances.values()].filter((instance) => instance.isServing);
+  }
+
+  #instance(instanceId: InstanceId): ManagedInstance {
+    const instance = this.#instances.get(instanceId);
+    if (instance && !instance.isLost) return instance;
+    throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
   #service(): Service {
@@ -166,37 +325,61 @@ export class Manager {
         this.#subscribers.delete(peer);
         const instance = this.#instanceOfPeer.get(peer);
         this.#instanceOfPeer.delete(peer);
-        instance?.noteDisconnected();
-        if (instance) this.#lose(instance);
+        if (instance?.peer === peer) this.#disconnect(instance);
       },
     };
   }
 
-  #join({ instanceId }: JoinRequest, peer: Peer): JoinReply {
-    const instance = this.#instances.get(instanceId);
-    if (!instance || instance.peer || this.#stopping) {
+  #join({ instanceId, isRunning = false }: JoinRequest, peer: Peer): JoinReply {
+    let instance = this.#instances.get(instanceId);
+    const isExpected = instance ? isRunning || instance.peer === null : isRunning;
+    if (!isExpected || instance?.isLost || this.#stopping) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }
+    if (!instance) this.#instances.set(instanceId, instance = new ManagedInstance(instanceId));
+    const former = instance.peer;
     instance.peer = peer;
     this.#instanceOfPeer.set(peer, instance);
+    former?.close();
+    const number = Number(/\d+$/.exec(instanceId)?.[0] ?? -1);
+    this.#nextNumber = Math.max(this.#nextNumber, number + 1);
     return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2 };
+  }
+
+  /** An instance that serves gets a moment to come back; its requests run on meanwhile. */
+  #disconnect(instance: ManagedInstance): void {
+    instance.peer = null;
+    instance.noteDisconnected();
+    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
+    if (!instance.isServing || this.#stopping) {
+      this.#lose(instance);
+      return;
+    }
+    this.#updateServing();
+    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => this.#lose(instance));
   }
 
   #register(registration: InstanceRegistration, peer: Peer): void {
     const instance = this.#instanceOf(peer);
+    instance.cancelRejoinWait?.();
     instance.register(registration);
     this.#emit({ type: "registered", registration });
     this.#updateServing();
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
-    this.#instanceOf(peer).info = info;
+    const instance = this.#instanceOf(peer);
+    instance.info = info;
+    instance.wasHeard = true;
     this.#dispatcher.report(info);
   }
 
   #dispatch(request: DispatchRequest): DispatchReply {
-    const instanceId = this.#dispatcher.dispatch(request, this.#config.clock.nowMs());
+    const nowMs = this.#config.clock.nowMs();
+    const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");
+    this.#instances.get(instanceId)!.lastDispatchMs = nowMs;
+    this.#statistics.counters.dispatches++;
     const { requestId } = request;
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
@@ -204,23 +387,32 @@ export class Manager {
     return { instanceId };
   }
 
-  /** Its process ended or its connection closed, in whichever order the two are noticed. */
-  async #lose(instance: ManagedInstance): Promise<void> {
+  /** Its process ended, its connection closed for good, or it hangs; whichever is noticed first. */
+  async #lose(instance: ManagedInstance, cause = "lost its connection"): Promise<void> {
     if (instance.isLost) return;
     instance.isLost = true;
+    instance.cancelRejoinWait?.();
     this.#updateServing();
-    const reason = await instance.describeEnd(this.#config.clock);
+    const reason = await instance.describeEnd(this.#config.clock, cause);
     instance.failStart(reason);
-    this.#instances.delete(instance.instanceId);
+    const { instanceId } = instance;
+    this.#instances.delete(instanceId);
     if (this.#stopping) return;
-    this.#emit({ type: "lost", instanceId: instance.instanceId, reason });
+    const { counters } = this.#statistics;
+    if (instance.isStopping) {
+      counters.stoppedInstances++;
+      this.#emit({ type: "stopped", instanceId });
+    } else {
+      counters.lostInstances++;
+      this.#emit({ type: "lost", instanceId, reason });
+    }
   }
 
   #updateServing(): void {
-    const serving = [...this.#instances.values()].filter((instance) => instance.isServing);
-    this.#dispatcher.setInstances(serving.map(({ registration }) => ({
-      registration: registration!,
-      isDraining: false,
+    const serving = this.#servingInOrder();
+    this.#dispatcher.setInstances(serving.map((instance) => ({
+      registration: instance.registration!,
+      isDraining: !instance.isAvailable,
     })));
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     const list = this.#instanceList();
@@ -230,7 +422,7 @@ export class Manager {
   #instanceList(): InstanceList {
     return {
       instances: this.instances(),
-      expectedInstances: this.#config.options.initialInstances,
+      expectedInstances: this.#numExpected,
     };
   }
 
@@ -241,17 +433,26 @@ export class Manager {
   }
 
   async #stop(): Promise<void> {
+    for (const loop of this.#loops) loop.stop();
     const running = [...this.#instances.values()];
     await Promise.allSettled(running.map(({ launching }) => launching));
-    for (const instance of running) instance.askToStop();
-    const { clock, stopTimeoutMs = DEFAULT_STOP_TIMEOUT_MS } = this.#config;
-    const cancel = clock.after(stopTimeoutMs, () => {
-      for (const { launched } of running) launched?.stop("SIGKILL");
-    });
-    await Promise.all(running.map(({ launched }) => launched?.exited));
-    cancel();
+    for (const instance of running) {
+      instance.cancelRejoinWait?.();
+      instance.askToStop();
+    }
+    await this.#killUnlessEnded(running);
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const instance of running) instance.noteDisconnected();
+  }
+
+  /** Waits for instances that were asked to stop. */
+  async #killUnlessEnded(instances: readonly ManagedInstance[]): Promise<void> {
+    const { clock, stopTimeoutMs = DEFAULT_STOP_TIMEOUT_MS } = this.#config;
+    const cancel = clock.after(stopTimeoutMs, () => {
+      for (const instance of instances) instance.kill();
+    });
+    await Promise.all(instances.map(({ ended }) => ended));
+    cancel();
   }
 
   #emit(event: ManagerEvent): void {

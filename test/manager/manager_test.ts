@@ -143,13 +143,17 @@ Deno.test("manager: tells subscribers at once, and of every change", () =>
   }));
 
 Deno.test("manager: kills an instance that only lost its connection", () =>
-  withManager(async ({ manager, instances }) => {
-    await manager.startInstances();
-    await instances[0].manager.close();
-    await until(() => manager.instances().length === 1);
-    await until(() => instances[0].signals.length > 0);
-    assert.deepEqual(instances[0].signals, ["SIGKILL"]);
-  }));
+  withManager(
+    async ({ manager, instances }) => {
+      await manager.startInstances();
+      await instances[0].manager.close();
+      await until(() => manager.instances().length === 1);
+      await until(() => instances[0].signals.length > 0);
+      assert.deepEqual(instances[0].signals, ["SIGKILL"]);
+    },
+    undefined,
+    { rejoinWaitMs: 5 },
+  ));
 
 Deno.test("manager: keeps the last report of each instance", () =>
   withManager(async ({ manager, instances }) => {

@@ -1,0 +1,37 @@
+import type {
+  InstanceId,
+  InstanceProgress,
+  InstanceRegistration,
+  MigrationId,
+  MigrationReport,
+  RequestId,
+} from "../core/messages.ts";
+
+/** What happens, for people: the command line prints it. */
+export type ManagerEvent =
+  | { readonly type: "launched"; readonly instanceId: InstanceId; readonly pid: number }
+  | { readonly type: "progress"; readonly progress: InstanceProgress }
+  | { readonly type: "registered"; readonly registration: InstanceRegistration }
+  | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
+  /** One more instance was wanted. */
+  | { readonly type: "start_failed"; readonly reason: string }
+  /** It was asked to stop, and did. */
+  | { readonly type: "stopped"; readonly instanceId: InstanceId }
+  | { readonly type: "draining"; readonly instanceId: InstanceId }
+  /** It was to be stopped, and is needed after all. */
+  | { readonly type: "kept"; readonly instanceId: InstanceId }
+  | {
+    readonly type: "dispatched";
+    readonly requestId: RequestId;
+    readonly instanceId: InstanceId;
+  }
+  /** However it went; those that found no request to move are not told. */
+  | { readonly type: "migrated"; readonly report: MigrationReport }
+  /** Its source did not report. */
+  | {
+    readonly type: "migration_unanswered";
+    readonly migrationId: MigrationId;
+    readonly sourceId: InstanceId;
+    readonly destinationId: InstanceId;
+    readonly reason: string;
+  };

@@ -1,0 +1,147 @@
+import type { Clock } from "../core/clock.ts";
+import { toErrorRecord } from "../core/errors.ts";
+import type {
+  InstanceId,
+  MigrateOutOrder,
+  MigrationId,
+  MigrationReport,
+  RequestMigrationPolicy,
+} from "../core/messages.ts";
+import type { ManagerOptions, MigrationOptions } from "../core/options.ts";
+import { loadStateOf } from "./load/load_state.ts";
+import type { ManagedInstance } from "./managed_instance.ts";
+import {
+  type MigrationCandidate,
+  type PairMigrationOptions,
+  pairMigrations,
+} from "./migration/pair_migration.ts";
+
+/** How long a source may take over a migration. Its own deadlines for each step are shorter. */
+const MIGRATION_TIMEOUT_MS = 30_000;
+
+/** Only instances that drain give requests away. */
+const noMigration: MigrationOptions = {
+  enableMigration: false,
+  pairMigrationFrequency: 1,
+  pairMigrationPolicy: "balanced",
+  migrateOutThreshold: 3,
+  requestMigrationPolicy: "SR",
+  enableDefrag: false,
+  enablePdDisagg: false,
+};
+
+export interface MigrationLoopConfig {
+  readonly clock: Clock;
+  readonly options: Pick<
+    ManagerOptions,
+    "loadMetric" | "pollingInterval" | "priorityHeadroomBlocks"
+  >;
+  readonly migration?: MigrationOptions;
+  /** Those that serve, in the order in which they came. */
+  readonly instances: () => readonly ManagedInstance[];
+  readonly onReport: (report: MigrationReport) => void;
+  /** The source did not report: it does not answer in time, or its connection is lost. */
+  readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
+}
+
+/**
+ * Orders migrations, every `--pair-migration-frequency` updates of instance info, by the policies of
+ * `migration/` on the latest reports.
+ *
+ * An instance takes part in one migration at a time, from the order until its report; where none
+ * comes, until the time is over.
+ */
+export class MigrationLoop {
+  readonly #config: MigrationLoopConfig;
+  readonly #migration: MigrationOptions;
+  readonly #pairOptions: PairMigrationOptions;
+  readonly #periodMs: number;
+  /** Ids of a manager that is started again must differ from those of the one before. */
+  readonly #idPrefix: string;
+  #numOrders = 0;
+  /** Draining instances whose last order found no request of the kind that it asked for. */
+  readonly #triedRunning = new Set<InstanceId>();
+  #cancel: (() => void) | null = null;
+
+  constructor(config: MigrationLoopConfig) {
+    const { clock, options, migration = noMigration } = config;
+    this.#config = config;
+    this.#migration = migration;
+    this.#pairOptions = { loadMetric: options.loadMetric, ...migration };
+    this.#periodMs = options.pollingInterval * 1000 * migration.pairMigrationFrequency;
+    this.#idPrefix = Math.floor(clock.nowMs()).toString(36);
+  }
+
+  start(): void {
+    this.#cancel = this.#config.clock.after(this.#periodMs, () => {
+      this.start();
+      this.#orderMigrations();
+    });
+  }
+
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = null;
+  }
+
+  #orderMigrations(): void {
+    const instances = this.#config.instances();
+    const isNeeded = this.#migration.enableMigration || instances.some((one) => one.isDraining);
+    if (!isNeeded) return;
+    const byId = new Map(instances.map((instance) => [instance.instanceId, instance]));
+    const candidates = instances.flatMap((instance) => this.#candidateOf(instance) ?? []);
+    for (const pair of pairMigrations(candidates, this.#pairOptions)) {
+      const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
+      if (source.isEmpty || !(this.#migration.enableMigration || source.isDraining)) continue;
+      this.#migrate(source, destination);
+    }
+  }
+
+  #candidateOf(instance: ManagedInstance): MigrationCandidate | null {
+    const { registration, info, isDraining } = instance;
+    if (registration === null || info === null || instance.peer === null) return null;
+    const { priorityHeadroomBlocks } = this.#config.options;
+    return {
+      instanceId: instance.instanceId,
+      instanceType: registration.instanceType,
+      state: loadStateOf(info, { priorityHeadroomBlocks, isDraining }),
+      killedRequests: info.killedRequests,
+      lastRunningBlocks: info.lastRunningBlocks,
+      isMigrating: instance.migrationId !== null,
+      isBackendReady: true,
+    };
+  }
+
+  async #migrate(source: ManagedInstance, destination: ManagedInstance): Promise<void> {
+    const { instanceId, address } = destination.registration!;
+    const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
+    const policy = source.isDraining
+      ? this.#drainPolicy(source)
+      : this.#migration.requestMigrationPolicy;
+    const order: MigrateOutOrder = { migrationId, destination: { instanceId, address }, policy };
+    source.migrationId = destination.migrationId = migrationId;
+    try {
+      const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
+      const { data } = await source.peer!.call("migrate_out", { data: order }, options);
+      const report = data as MigrationReport;
+      if (report.outcome === "nothing") this.#noteNothing(source, policy);
+      this.#config.onReport(report);
+    } catch (error) {
+      this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
+    } finally {
+      source.migrationId = destination.migrationId = null;
+    }
+  }
+
+  /** What runs leaves first, for it needs the most; then what waits, which may have to be tried. */
+  #drainPolicy({ instanceId, info }: ManagedInstance): RequestMigrationPolicy {
+    const mayRun = info!.runningRequests > 0 && !this.#triedRunning.has(instanceId);
+    return mayRun ? "SR" : "FCW";
+  }
+
+  /** The next order asks for the other kind. */
+  #noteNothing({ instanceId }: ManagedInstance, policy: RequestMigrationPolicy): void {
+    if (policy === "SR") this.#triedRunning.add(instanceId);
+    else this.#triedRunning.delete(instanceId);
+  }
+}

@@ -1,0 +1,81 @@
+import type { Clock } from "../core/clock.ts";
+import type { ManagerOptions, ScalingOptions } from "../core/options.ts";
+import { type LoadState, loadStateOf } from "./load/load_state.ts";
+import type { ManagedInstance } from "./managed_instance.ts";
+import { scalingChange } from "./scaling/scaling.ts";
+
+export interface ScalingLoopConfig {
+  readonly clock: Clock;
+  readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
+  readonly scaling: ScalingOptions;
+  /** All, also those that start or drain, in the order in which they came. */
+  readonly instances: () => readonly ManagedInstance[];
+  readonly add: () => void;
+  readonly remove: (instance: ManagedInstance) => void;
+  /** It is needed after all. */
+  readonly keep: (instance: ManagedInstance) => void;
+}
+
+/**
+ * Adds and removes instances, every `--scaling-interval`, by the policies of `scaling/` on the latest
+ * reports. One step at a time: nothing is decided while an instance starts, and none is removed
+ * while another drains.
+ */
+export class ScalingLoop {
+  readonly #config: ScalingLoopConfig;
+  #cancel: (() => void) | null = null;
+
+  constructor(config: ScalingLoopConfig) {
+    this.#config = config;
+  }
+
+  start(): void {
+    const { clock, scaling } = this.#config;
+    this.#cancel = clock.after(scaling.scalingInterval * 1000, () => {
+      this.start();
+      this.#scale();
+    });
+  }
+
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = null;
+  }
+
+  #scale(): void {
+    const { scaling, options: { loadMetric } } = this.#config;
+    const instances = this.#config.instances().filter((one) => !one.isLost && !one.isStopping);
+    if (instances.some(({ registration }) => registration === null)) return;
+    const draining = instances.filter(({ isDraining }) => isDraining);
+    const serving = instances.filter(({ isDraining }) => !isDraining);
+    const states = serving.map((instance) => this.#stateOf(instance));
+    const change = scalingChange(states, { ...scaling, loadMetric });
+    if (change > 0) this.#grow(change, draining);
+    else if (draining.length === 0 && change < 0) {
+      for (const instance of serving.slice(change)) this.#config.remove(instance);
+    }
+  }
+
+  /** The quickest instance to have is one that is about to go. */
+  #grow(count: number, draining: readonly ManagedInstance[]): void {
+    for (const instance of draining.slice(0, count)) this.#config.keep(instance);
+    for (let i = draining.length; i < count; i++) this.#config.add();
+  }
+
+  #stateOf({ registration, info }: ManagedInstance): LoadState {
+    const { priorityHeadroomBlocks } = this.#config.options;
+    if (info) return loadStateOf(info, { priorityHeadroomBlocks });
+    const { totalBlocks } = registration!;
+    return loadStateOf({
+      totalBlocks,
+      freeBlocks: totalBlocks,
+      usedBlocks: 0,
+      watermarkBlocks: 0,
+      runningRequests: 0,
+      runningHighPriorityRequests: 0,
+      waitingRequests: 0,
+      firstWaitingBlocks: 0,
+      allWaitingBlocks: 0,
+    });
+  }
+}
