@@ -1,5 +1,4 @@
 import type { SamplingParams, TokenLogprobs } from "../core/messages.ts";
-import { uniformAt } from "../core/random.ts";
 import type { StepInput, StepOutput } from "./executor.ts";
 
 /** Tokens that are chosen from: printable ASCII of a byte-level tokenizer. */
@@ -14,37 +13,43 @@ export const SEEDED_VOCAB_SIZE = 1 << 18;
 interface SequenceState {
   readonly params: SamplingParams;
   readonly promptTokenIds: readonly number[];
+  /** Of the request's seed. */
+  readonly hash: number;
 }
 
 /**
  * The tokens of executors that have no model: each is a function of the request's seed and the
- * token's position, so a sequence goes on the same wherever it is computed.
+ * token's position, so a sequence goes on the same wherever it is computed. A simulated cluster
+ * draws millions a second, which takes a hash where a model's sampler takes Philox.
  */
 export class SeededSampler {
-  readonly #sequences = new Map<number, SequenceState>();
+  /** By handle. */
+  #sequences: (SequenceState | undefined)[] = [];
 
   /** What a step produces, but for its latency. */
   sample(input: StepInput): Omit<StepOutput, "latencyMs"> {
-    for (const handle of input.removed) this.#sequences.delete(handle);
+    const sequences = this.#sequences;
+    for (const handle of input.removed) sequences[handle] = undefined;
     for (const { handle, params, promptTokenIds } of input.added) {
-      this.#sequences.set(handle, { params, promptTokenIds });
+      const hash = mix(mix(params.seed | 0) ^ Math.floor(params.seed / 2 ** 32));
+      sequences[handle] = { params, promptTokenIds, hash };
     }
     const { stepId, kind, handles, contextLens } = input;
     const tokenIds = new Int32Array(handles.length);
-    const states: SequenceState[] = [];
     let wantsLogprobs = false, wantsPromptLogprobs = false;
     for (let i = 0; i < handles.length; i++) {
-      const state = this.#sequences.get(handles[i]);
+      const state = sequences[handles[i]];
       if (!state) throw new Error(`step ${stepId}: handle ${handles[i]} was never added`);
-      states.push(state);
       const position = contextLens[i] - state.promptTokenIds.length;
-      tokenIds[i] = FIRST_TOKEN + Math.floor(NUM_TOKENS * uniformAt(state.params.seed, position));
-      wantsLogprobs ||= state.params.logprobs !== null;
-      wantsPromptLogprobs ||= kind === "prefill" && state.params.promptLogprobs !== null;
+      tokenIds[i] = FIRST_TOKEN + (mix(state.hash ^ position) >>> 0) % NUM_TOKENS;
+      if (state.params.logprobs !== null) wantsLogprobs = true;
+      if (state.params.promptLogprobs !== null) wantsPromptLogprobs = kind === "prefill";
     }
+    const output = { stepId, tokenIds };
+    if (!wantsLogprobs && !wantsPromptLogprobs) return output;
+    const states = Array.from(handles, (handle) => sequences[handle]!);
     return {
-      stepId,
-      tokenIds,
+      ...output,
       ...(wantsLogprobs && { logprobs: states.map((state, i) => logprobsOf(state, tokenIds[i])) }),
       ...(wantsPromptLogprobs && { promptLogprobs: states.map(promptLogprobsOf) }),
     };
@@ -52,8 +57,15 @@ export class SeededSampler {
 
   /** Forgets every sequence. */
   clear(): void {
-    this.#sequences.clear();
+    this.#sequences = [];
   }
+}
+
+/** Murmur3's final mix of a 32-bit integer: every bit of the result depends on every bit. */
+function mix(value: number): number {
+  value = Math.imul(value ^ (value >>> 16), 0x85ebca6b);
+  value = Math.imul(value ^ (value >>> 13), 0xc2b2ae35);
+  return value ^ (value >>> 16);
 }
 
 function logprobsOf({ params }: SequenceState, tokenId: number): TokenLogprobs | null {

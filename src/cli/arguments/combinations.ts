@@ -115,6 +115,10 @@ function isolation({ device, instanceIsolation }: ServeOptions): string | null {
 export function policiesInForce(settings: Settings): Notice[] {
   const options = toOptions<ServeOptions>(settings);
   const notices: Notice[] = [];
+  if (options.device !== "sim" && settings.get("gpu-type")!.source.kind !== "default") {
+    const message = `--gpu-type ${options.gpuType} has no effect without --device sim`;
+    notices.push({ severity: "warning", message });
+  }
   const pairPolicy = options.pairMigrationPolicy;
   const isChosen = options.enableMigration ||
     settings.get("pair-migration-policy")!.source.kind !== "default";

@@ -102,7 +102,7 @@ refuses(
 allows("--max-num-batched-tokens 512 --max-model-len 512");
 allows("");
 
-Deno.test("policies that are not in force are named", async () => {
+Deno.test("what is not in force is named", async () => {
   const messages = async (argv: string) =>
     policiesInForce(await settings(argv)).map(({ message }) => message);
   const pair = "--pair-migration-policy defrag_constrained needs --enable-defrag; the policy in " +
@@ -112,4 +112,8 @@ Deno.test("policies that are not in force are named", async () => {
   const chosen = "--pair-migration-policy defrag_constrained";
   assert.deepEqual(await messages(chosen), [pair]);
   assert.deepEqual(await messages(`${chosen} --enable-defrag 1`), []);
+  assert.deepEqual(await messages("--gpu-type h100 --device sim"), []);
+  assert.deepEqual(await messages("--gpu-type h100"), [
+    "--gpu-type h100 has no effect without --device sim",
+  ]);
 });
