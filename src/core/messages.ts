@@ -58,6 +58,8 @@ export interface GenerateRequest {
   readonly priority?: Priority;
   /** Default 0. See {@linkcode OwnershipEpoch}. */
   readonly epoch?: OwnershipEpoch;
+  /** Engine steps after which it is to leave the instance that it was dispatched to; default none. */
+  readonly expectedSteps?: number;
 }
 
 /**

@@ -24,14 +24,17 @@ export class BlockManager {
   readonly watermarkBlocks: number;
   readonly #device: BlockAllocator;
   readonly #swap: BlockAllocator;
-  /** References by transfers, which keep blocks alive that may be in no table any more. */
-  #transferReferences = 0;
+  /** References by transfers, per device block: they keep blocks that may be in no table any more. */
+  readonly #inFlight: Uint16Array;
+  /** Device blocks that a migration to here has taken and no table has yet. */
+  readonly #reserved = new Set<number>();
 
   constructor(pools: BlockPools) {
     this.blockSize = pools.blockSize;
     this.watermarkBlocks = Math.floor(WATERMARK * pools.deviceBlocks);
     this.#device = new BlockAllocator("device", pools.deviceBlocks);
     this.#swap = new BlockAllocator("swap", pools.swapBlocks);
+    this.#inFlight = new Uint16Array(pools.deviceBlocks);
   }
 
   get totalBlocks(): number {
@@ -91,6 +94,7 @@ export class BlockManager {
   /** Moves a table to the swap pool; appends the copies to `pairs` as device block, swap block. */
   swapOut(sequence: Sequence, pairs: number[]): void {
     this.#move(sequence, this.#device, this.#swap, pairs);
+    sequence.numComputedTokens = 0;
   }
 
   /**
@@ -107,23 +111,57 @@ export class BlockManager {
     const pool = sequence.status === "swapped" ? this.#swap : this.#device;
     for (const block of sequence.blocks) pool.release(block);
     sequence.blocks.length = 0;
+    sequence.numComputedTokens = 0;
   }
 
-  /** Keeps device blocks from being reused while a transfer reads or writes them. */
+  /** Keeps device blocks from being reused while a transfer reads them. */
   retain(blocks: readonly number[]): void {
-    for (const block of blocks) this.#device.retain(block);
-    this.#transferReferences += blocks.length;
+    for (const block of blocks) {
+      this.#device.retain(block);
+      this.#inFlight[block]++;
+    }
   }
 
   /** The transfer is done with `blocks`; those in no table any more become free. */
   release(blocks: readonly number[]): void {
-    for (const block of blocks) this.#device.release(block);
-    this.#transferReferences -= blocks.length;
+    for (const block of blocks) {
+      if (this.#inFlight[block] === 0) throw new Error(`block ${block} is in no transfer`);
+      this.#inFlight[block]--;
+      this.#device.release(block);
+    }
+  }
+
+  /** Whether `count` blocks can be taken for a migration to here: it leaves the watermark. */
+  canReserve(count: number): boolean {
+    return this.freeBlocks - count >= this.watermarkBlocks;
+  }
+
+  /** Takes blocks that a transfer will write. Not while a step runs: it may still read free blocks. */
+  reserve(count: number): number[] {
+    const blocks = Array.from({ length: count }, () => this.#device.allocate());
+    for (const block of blocks) this.#reserved.add(block);
+    return blocks;
+  }
+
+  /** Gives reserved blocks up: nothing writes them any more. */
+  cancelReservation(blocks: readonly number[]): void {
+    for (const block of blocks) {
+      if (!this.#reserved.delete(block)) throw new Error(`block ${block} is not reserved`);
+      this.#device.release(block);
+    }
+  }
+
+  /** Makes reserved blocks the table of a sequence that has none. */
+  adopt(sequence: Sequence, blocks: readonly number[]): void {
+    for (const block of blocks) {
+      if (!this.#reserved.delete(block)) throw new Error(`block ${block} is not reserved`);
+      sequence.blocks.push(block);
+    }
   }
 
   /**
-   * Verifies both pools against the tables of all sequences: free + allocated + in flight = total,
-   * and no block in two places.
+   * Verifies both pools against the tables of all sequences: free + allocated + reserved + in flight
+   * = total, and no block in two places.
    * @throws {Error} saying what does not add up
    */
   check(sequences: Iterable<Sequence>): void {
@@ -137,22 +175,25 @@ export class BlockManager {
         tables[pool].add(block);
       }
     }
-    this.#checkReferences(this.#device, tables.device, this.#transferReferences);
-    this.#checkReferences(this.#swap, tables.swap, 0);
-  }
-
-  #checkReferences(pool: BlockAllocator, inTables: Set<number>, transferReferences: number): void {
-    let references = 0;
-    for (let block = 0; block < pool.totalBlocks; block++) {
-      references += pool.references(block);
-      if (inTables.has(block) && pool.references(block) === 0) {
-        throw new Error(`${pool.name} block ${block} is in a table and free`);
+    for (const block of this.#reserved) {
+      if (tables.device.has(block)) {
+        throw new Error(`device block ${block} is reserved, in a table`);
       }
     }
-    if (references !== inTables.size + transferReferences) {
+    this.#checkReferences(this.#device, (block) => {
+      const isTaken = tables.device.has(block) || this.#reserved.has(block);
+      return (isTaken ? 1 : 0) + this.#inFlight[block];
+    });
+    this.#checkReferences(this.#swap, (block) => tables.swap.has(block) ? 1 : 0);
+  }
+
+  #checkReferences(pool: BlockAllocator, expected: (block: number) => number): void {
+    for (let block = 0; block < pool.totalBlocks; block++) {
+      const references = pool.references(block);
+      if (references === expected(block)) continue;
       throw new Error(
-        `${pool.name} pool: ${references} references, but ${inTables.size} table entries and ` +
-          `${transferReferences} by transfers`,
+        `${pool.name} pool: block ${block} has ${references} references, but is used by ` +
+          `${expected(block)} tables, reservations and transfers`,
       );
     }
   }

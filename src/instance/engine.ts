@@ -1,9 +1,12 @@
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { GenerateRequest, InstanceInfo, RequestId } from "../core/messages.ts";
+import type { GenerateRequest, InstanceInfo, OwnershipEpoch, RequestId } from "../core/messages.ts";
 import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
+import type { Arrival, ArrivingRequest } from "./arrival.ts";
+import type { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type AddressedOutput, EngineCore } from "./engine_core.ts";
+import type { RequestQueues } from "./request_choice/request_choice.ts";
 
 export type { AddressedOutput, EngineConfig };
 
@@ -12,7 +15,10 @@ export interface EngineArgs {
   /** Owned by the engine from here on: `close` closes it. */
   readonly executor: Executor;
   readonly clock: Clock;
-  /** Called at most once per step with what it produced. Must be quick and must not throw. */
+  /**
+   * Called at most once per step with what it produced, and when a request ends or moves between
+   * steps. Must be quick and must not throw.
+   */
   readonly onOutputs: (outputs: readonly AddressedOutput[]) => void;
   /** Called after every scheduling decision and every step. */
   readonly onInfo?: (info: InstanceInfo) => void;
@@ -39,7 +45,7 @@ export class Engine {
 
   constructor(args: EngineArgs) {
     this.#args = args;
-    this.#core = new EngineCore(args.config, args.executor.info);
+    this.#core = new EngineCore(args.config, args.executor.info, () => this.#move());
     this.#decideSoon();
   }
 
@@ -62,6 +68,36 @@ export class Engine {
   abort(requestId: RequestId): void {
     this.#core.abort(requestId);
     this.#signal();
+  }
+
+  has(requestId: RequestId): boolean {
+    return this.#core.has(requestId);
+  }
+
+  /** The epoch under which a request is owned; null for unknown ids. */
+  epochOf(requestId: RequestId): OwnershipEpoch | null {
+    return this.#core.epochOf(requestId);
+  }
+
+  /** The requests that may leave. */
+  queues(): RequestQueues {
+    return this.#core.queues();
+  }
+
+  /** See {@linkcode EngineCore.depart}. */
+  depart(requestId: RequestId): Departure | null {
+    return this.#core.depart(requestId);
+  }
+
+  /** See {@linkcode EngineCore.arrive}. */
+  arrive(request: ArrivingRequest): Arrival {
+    return this.#core.arrive(request);
+  }
+
+  /** Tells the API server of a request at once that this instance owns it. */
+  announce(requestId: RequestId): void {
+    this.#core.announce(requestId);
+    this.#publishOutputs();
   }
 
   /** The state between the last step and the next. */
@@ -89,8 +125,14 @@ export class Engine {
     await this.#args.executor.close();
   }
 
+  #move(): void {
+    this.#publishOutputs();
+    this.#signal();
+  }
+
   #signal(): void {
     this.#hasNews = true;
+    if (this.#ended) return;
     if (this.#phase === "idle") this.#decideSoon();
   }
 

@@ -3,12 +3,17 @@ import type {
   Finish,
   GenerateRequest,
   InstanceInfo,
+  OwnershipEpoch,
   RequestId,
   RequestOutput,
 } from "../core/messages.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../executor/executor.ts";
+import { Arrival, type ArrivingRequest } from "./arrival.ts";
 import { BlockManager } from "./block_manager.ts";
+import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
+import type { MoveParts } from "./move_parts.ts";
+import type { RequestQueues } from "./request_choice/request_choice.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
@@ -19,6 +24,9 @@ export interface AddressedOutput {
   readonly frontendId: string;
   readonly output: RequestOutput;
 }
+
+/** An output while it is put together. */
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /** What info() says of the last step. */
 interface LastStep {
@@ -31,8 +39,9 @@ interface LastStep {
  * Everything of an engine but the waiting: which step comes next, and what its result means. Time
  * and results are handed in, so the same code runs on a virtual clock.
  *
- * {@linkcode begin} and {@linkcode end} alternate; requests may be added and aborted at any time in
- * between. A request ends exactly once, with the one output that has `finish`.
+ * {@linkcode begin} and {@linkcode end} alternate; requests may be added and aborted, leave and
+ * arrive at any time in between. A request ends exactly once, with the one output that has `finish`,
+ * or leaves.
  */
 export class EngineCore {
   readonly #config: EngineConfig;
@@ -41,6 +50,10 @@ export class EngineCore {
   readonly #scheduler: Scheduler;
   readonly #builder = new StepBuilder();
   readonly #requests = new Map<RequestId, Sequence>();
+  readonly #moveParts: MoveParts;
+  /** What waits for the running step to end. */
+  #betweenSteps: (() => void)[] = [];
+  #failure: ErrorRecord | null = null;
   /** What the executor runs now; null between steps. */
   #step: Readonly<Schedule> | null = null;
   #numAccepted = 0;
@@ -53,7 +66,8 @@ export class EngineCore {
   #receivedBeforeIds: RequestId[] = [];
   #lastStep: LastStep = { kind: "idle", batchedTokens: 0, latencyMs: 0 };
 
-  constructor(config: EngineConfig, executor: ExecutorInfo) {
+  /** @param onMove queues, blocks or outputs have changed because a request leaves or arrives */
+  constructor(config: EngineConfig, executor: ExecutorInfo, onMove: () => void = () => {}) {
     this.#config = config;
     this.#vocabSize = executor.vocabSize;
     this.#blocks = new BlockManager({
@@ -62,6 +76,20 @@ export class EngineCore {
       swapBlocks: executor.numSwapBlocks,
     });
     this.#scheduler = new Scheduler(config, this.#blocks);
+    this.#moveParts = {
+      instanceId: config.instanceId,
+      maxModelLen: config.maxModelLen,
+      maxWaitingRequests: config.maxWaitingRequests,
+      blocks: this.#blocks,
+      scheduler: this.#scheduler,
+      has: (requestId) => this.#requests.has(requestId),
+      accept: (request) => this.#accept(request),
+      forget: (sequence) => this.#drop(sequence),
+      announce: (sequence) => this.#pushOutput(sequence, []),
+      betweenSteps: (action) => this.#runBetweenSteps(action),
+      failure: () => this.#failure?.message ?? null,
+      changed: onMove,
+    };
   }
 
   /** Requests that have not ended. */
@@ -69,7 +97,7 @@ export class EngineCore {
     return this.#requests.size;
   }
 
-  /** No request is left, no step runs, no output waits: every block is free. */
+  /** No request is left, no step runs, no output waits. */
   get isIdle(): boolean {
     return this.#requests.size === 0 && this.#step === null && this.#outputs.length === 0;
   }
@@ -84,7 +112,7 @@ export class EngineCore {
     this.#validate(request);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
-    if (finish) return this.#pushOutput(sequence, { tokenIds: [], finish });
+    if (finish) return this.#pushOutput(sequence, [], finish);
     if (this.#scheduler.admissionOf(sequence) === "never") {
       throw this.#scheduler.neverFits(sequence);
     }
@@ -105,11 +133,62 @@ export class EngineCore {
     if (sequence) this.#finish(sequence, { reason: "abort" });
   }
 
-  /** Ends every request with reason `error`. */
+  /** Ends every request with reason `error`; none is taken any more. */
   fail(error: ErrorRecord): void {
+    this.#failure = error;
     for (const sequence of [...this.#requests.values()]) {
       this.#finish(sequence, { reason: "error", error });
     }
+    for (const action of this.#betweenSteps.splice(0)) action();
+  }
+
+  has(requestId: RequestId): boolean {
+    return this.#requests.has(requestId);
+  }
+
+  /** The epoch under which a request is owned; null for unknown ids. */
+  epochOf(requestId: RequestId): OwnershipEpoch | null {
+    return this.#requests.get(requestId)?.epoch ?? null;
+  }
+
+  /** The requests that may leave; none is suspended. */
+  queues(): RequestQueues {
+    const { running, waiting } = this.#scheduler;
+    return {
+      running: running.map((sequence) => ({
+        requestId: sequence.requestId,
+        priority: sequence.priority,
+        arrivalMs: sequence.arrivalMs,
+        lengthTokens: sequence.lengthTokens,
+        isDecoding: sequence.numComputedTokens > 0,
+        hasReachedExpectedSteps: sequence.numSteps >= sequence.expectedSteps,
+        isMigrating: false,
+      })),
+      waiting: waiting.map(({ requestId, wasTried }) => ({
+        requestId,
+        wasTried,
+        isMigrating: false,
+      })),
+    };
+  }
+
+  /** Begins to let a running or waiting request go; null when there is none of this name. */
+  depart(requestId: RequestId): Departure | null {
+    const sequence = this.#requests.get(requestId);
+    const canLeave = sequence?.status === "waiting" ||
+      (sequence?.status === "running" && sequence.numComputedTokens > 0);
+    return canLeave ? new Departure(this.#moveParts, sequence) : null;
+  }
+
+  /** Begins to take a request in; throws as {@linkcode Arrival} does. */
+  arrive(request: ArrivingRequest): Arrival {
+    return new Arrival(this.#moveParts, request);
+  }
+
+  /** Tells the API server of a request that this instance owns it. */
+  announce(requestId: RequestId): void {
+    const sequence = this.#requests.get(requestId);
+    if (sequence) this.#pushOutput(sequence, []);
   }
 
   /** The next step, whose arrays are valid until the one after; null when nothing can run. */
@@ -120,10 +199,7 @@ export class EngineCore {
       schedule = this.#scheduler.schedule(nowMs);
       for (const { sequence, error } of schedule.failed) {
         this.#forget(sequence);
-        this.#pushOutput(sequence, {
-          tokenIds: [],
-          finish: { reason: "error", error: toErrorRecord(error) },
-        });
+        this.#pushOutput(sequence, [], { reason: "error", error: toErrorRecord(error) });
       }
       // Failures make room; a sequence that preempted itself may now be found never to fit.
     } while (
@@ -156,6 +232,9 @@ export class EngineCore {
       batchedTokens: step.numBatchedTokens,
       latencyMs: result.latencyMs,
     };
+    if (this.#betweenSteps.length > 0) {
+      for (const action of this.#betweenSteps.splice(0)) action();
+    }
   }
 
   /** Hands over the outputs since the last call. */
@@ -206,9 +285,9 @@ export class EngineCore {
    */
   check(): void {
     if (this.#step) throw new Error("check() was called while a step runs");
-    const { waiting, running, swapped } = this.#scheduler;
+    const { waiting, running, swapped, suspended } = this.#scheduler;
     this.#blocks.check(this.#requests.values());
-    for (const [status, queue] of Object.entries({ waiting, running, swapped })) {
+    for (const [status, queue] of Object.entries({ waiting, running, swapped, suspended })) {
       for (const sequence of queue) {
         const { requestId } = sequence;
         if (this.#requests.get(requestId) !== sequence || sequence.status !== status) {
@@ -216,7 +295,7 @@ export class EngineCore {
         }
       }
     }
-    const queued = waiting.length + running.length + swapped.length;
+    const queued = waiting.length + running.length + swapped.length + suspended.size;
     if (queued !== this.#requests.size) {
       throw new Error(`${this.#requests.size} requests, but ${queued} in the queues`);
     }
@@ -231,24 +310,27 @@ export class EngineCore {
   #append(sequence: Sequence, result: StepOutput, row: number): void {
     const index = sequence.outputTokenIds.length;
     const tokenId = result.tokenIds[row];
+    sequence.numComputedTokens = sequence.lengthTokens;
+    sequence.numSteps++;
     sequence.outputTokenIds.push(tokenId);
     const logprobs = result.logprobs?.[row];
     // A prompt that is computed again after a preemption has been reported.
     const promptLogprobs = index === 0 ? result.promptLogprobs?.[row] : null;
     const finish = finishOf(sequence, this.#config.maxModelLen);
-    this.#pushOutput(sequence, {
-      tokenIds: [tokenId],
-      ...(logprobs && { logprobs: [logprobs] }),
-      ...(promptLogprobs && { promptLogprobs }),
-      ...(finish && { finish }),
-    }, index);
+    const { frontendId, requestId, epoch } = sequence;
+    const output: Writable<RequestOutput> = { requestId, index, tokenIds: [tokenId] };
+    if (epoch !== 0) output.epoch = epoch;
+    if (logprobs) output.logprobs = [logprobs];
+    if (promptLogprobs) output.promptLogprobs = promptLogprobs;
+    if (finish) output.finish = finish;
+    this.#outputs.push({ frontendId, output });
     if (finish) this.#leave(sequence);
   }
 
   /** Ends a request outside of a step's results. */
   #finish(sequence: Sequence, finish: Finish): void {
     this.#leave(sequence);
-    this.#pushOutput(sequence, { tokenIds: [], finish });
+    this.#pushOutput(sequence, [], finish);
   }
 
   /** Takes a sequence out of the scheduler; blocks that a step uses stay until it ends. */
@@ -260,18 +342,34 @@ export class EngineCore {
   }
 
   #forget(sequence: Sequence): void {
-    this.#requests.delete(sequence.requestId);
-    this.#builder.forget(sequence);
+    this.#drop(sequence);
     this.#finishedIds.push(sequence.requestId);
   }
 
-  #pushOutput(
-    sequence: Sequence,
-    output: Omit<RequestOutput, "requestId" | "index">,
-    index = sequence.outputTokenIds.length,
-  ): void {
-    const { frontendId, requestId } = sequence;
-    this.#outputs.push({ frontendId, output: { requestId, index, ...output } });
+  #drop(sequence: Sequence): void {
+    this.#requests.delete(sequence.requestId);
+    this.#builder.forget(sequence);
+  }
+
+  #accept(request: GenerateRequest): Sequence {
+    this.#validate(request);
+    const sequence = new Sequence(request, this.#numAccepted++);
+    this.#requests.set(request.requestId, sequence);
+    return sequence;
+  }
+
+  #runBetweenSteps(action: () => void): void {
+    if (this.#step && !this.#failure) this.#betweenSteps.push(action);
+    else action();
+  }
+
+  #pushOutput(sequence: Sequence, tokenIds: readonly number[], finish?: Finish): void {
+    const { frontendId, requestId, epoch } = sequence;
+    const index = sequence.outputTokenIds.length;
+    const output: Writable<RequestOutput> = { requestId, index, tokenIds };
+    if (epoch !== 0) output.epoch = epoch;
+    if (finish) output.finish = finish;
+    this.#outputs.push({ frontendId, output });
   }
 
   #validate(request: GenerateRequest): void {

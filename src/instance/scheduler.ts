@@ -46,6 +46,8 @@ export class Scheduler {
   readonly waiting: Sequence[] = [];
   readonly running: Sequence[] = [];
   readonly swapped: Sequence[] = [];
+  /** Sequences about to leave; they come back here if they cannot. */
+  readonly suspended = new Set<Sequence>();
   readonly #config: SchedulerConfig;
   readonly #blocks: BlockManager;
   readonly #schedule: Schedule = {
@@ -57,6 +59,8 @@ export class Scheduler {
     failed: [],
     numPreempted: 0,
   };
+  /** Places among `maxNumSeqs` kept for sequences that are about to leave or to come. */
+  #keptPlaces = 0;
   #previousMs = 0;
   #previousWasPrefill = false;
   #lastPrefillMs = 0;
@@ -74,8 +78,57 @@ export class Scheduler {
 
   /** Takes a sequence that finished or was aborted out of its queue. Its blocks stay. */
   remove(sequence: Sequence): void {
+    if (sequence.status === "suspended") {
+      this.suspended.delete(sequence);
+      if (sequence.blocks.length > 0) this.#keptPlaces--;
+      return;
+    }
     const queue = this.#queueOf(sequence);
     queue.splice(queue.indexOf(sequence), 1);
+  }
+
+  /**
+   * Takes a waiting sequence, or a running one that is in no step, out of its queue. It keeps its
+   * blocks and its place among the running ones.
+   */
+  suspend(sequence: Sequence): void {
+    this.remove(sequence);
+    sequence.status = "suspended";
+    this.suspended.add(sequence);
+    if (sequence.blocks.length > 0) this.#keptPlaces++;
+  }
+
+  /** Puts a suspended sequence back into its queue. */
+  resume(sequence: Sequence): void {
+    this.remove(sequence);
+    if (sequence.blocks.length > 0) this.adopt(sequence);
+    else this.add(sequence);
+  }
+
+  /** Lets a sequence run that has its blocks and a place. */
+  adopt(sequence: Sequence): void {
+    sequence.status = "running";
+    insertByArrival(this.running, sequence);
+  }
+
+  /** Keeps a place among `maxNumSeqs` for a sequence that will be adopted; false if there is none. */
+  keepPlace(): boolean {
+    if (this.running.length + this.#keptPlaces >= this.#config.maxNumSeqs) return false;
+    this.#keptPlaces++;
+    return true;
+  }
+
+  /** Gives a kept place up, also just before {@linkcode adopt}. */
+  giveUpPlace(): void {
+    this.#keptPlaces--;
+  }
+
+  /**
+   * Blocks are free that the next step's copies still read: a decision preempted every running
+   * sequence, so that there was no step to go with.
+   */
+  get hasPendingCopies(): boolean {
+    return this.#schedule.sequences.length === 0 && this.#schedule.swapOut.length > 0;
   }
 
   /** Whether a sequence that has no device blocks can get them. */
@@ -136,6 +189,7 @@ export class Scheduler {
     while (waiting.length > 0) {
       const sequence = waiting[0];
       const promptTokens = sequence.lengthTokens;
+      sequence.wasTried = true;
       const admission = this.admissionOf(sequence);
       if (admission === "later") break;
       if (admission === "never") {
@@ -195,6 +249,7 @@ export class Scheduler {
 
   #preempt(victim: Sequence): void {
     victim.isPreempted = true;
+    victim.numPreemptions++;
     this.#schedule.numPreempted++;
     if (this.#config.preemptionMode === "swap" && this.#blocks.canSwapOut(victim)) {
       this.#blocks.swapOut(victim, this.#schedule.swapOut);
@@ -216,7 +271,7 @@ export class Scheduler {
 
   #fitsBudget(newTokens: number, numSeqs: number): boolean {
     return this.#schedule.numBatchedTokens + newTokens <= this.#config.maxNumBatchedTokens &&
-      numSeqs <= this.#config.maxNumSeqs;
+      numSeqs + this.#keptPlaces <= this.#config.maxNumSeqs;
   }
 
   /** vLLM's `_passed_delay`: lets the queue fill up while something runs. */
@@ -238,7 +293,7 @@ export class Scheduler {
         return this.running;
       case "swapped":
         return this.swapped;
-      case "finished":
+      default:
         throw new Error(`request ${sequence.requestId} has left the scheduler already`);
     }
   }

@@ -1,10 +1,17 @@
-import type { GenerateRequest, Priority, RequestId, SamplingParams } from "../core/messages.ts";
+import type {
+  GenerateRequest,
+  OwnershipEpoch,
+  Priority,
+  RequestId,
+  SamplingParams,
+} from "../core/messages.ts";
 
 /**
  * `waiting`: no blocks; `running`: blocks in the device pool; `swapped`: blocks in the swap pool;
- * `finished`: no longer in a queue.
+ * `suspended`: taken out of the waiting or the running ones, with the blocks it had, because it is
+ * about to leave the instance; `finished`: not here any more.
  */
-export type SequenceStatus = "waiting" | "running" | "swapped" | "finished";
+export type SequenceStatus = "waiting" | "running" | "swapped" | "suspended" | "finished";
 
 /** A request while an instance owns it. */
 export class Sequence {
@@ -16,13 +23,25 @@ export class Sequence {
   readonly promptTokenIds: readonly number[];
   /** Everything produced so far, here or elsewhere before. */
   readonly outputTokenIds: number[];
+  /** Under which this instance owns it. */
+  epoch: OwnershipEpoch;
   status: SequenceStatus = "waiting";
   /** Block table; of the swap pool while swapped. Only the block manager changes it. */
   readonly blocks: number[] = [];
+  /** Tokens whose keys and values are in the device blocks for good; grows as steps end. */
+  numComputedTokens = 0;
+  /** Steps after which it is to leave this instance. */
+  readonly expectedSteps: number;
+  /** Steps that it has taken part in here. */
+  numSteps = 0;
   /** The executor's name for it; null while the executor does not know it. */
   handle: number | null = null;
   /** Was preempted and does not run again yet. */
   isPreempted = false;
+  /** How often it was preempted here. */
+  numPreemptions = 0;
+  /** The scheduler has tried to admit it. */
+  wasTried = false;
   /** Belongs to the step that the executor runs now: its blocks are being read and written. */
   isInStep = false;
 
@@ -35,6 +54,8 @@ export class Sequence {
     this.priority = request.priority ?? "normal";
     this.promptTokenIds = request.promptTokenIds;
     this.outputTokenIds = [...request.outputTokenIds];
+    this.epoch = request.epoch ?? 0;
+    this.expectedSteps = request.expectedSteps ?? Infinity;
   }
 
   /** Tokens of prompt and output. The newest output token is not in the KV cache yet. */
