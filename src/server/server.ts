@@ -14,6 +14,7 @@ import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
+import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
@@ -62,7 +63,7 @@ export interface RunningServer {
  */
 export async function startServer(config: StartServerConfig): Promise<RunningServer> {
   const { options, log } = config;
-  const limits = { ...defaultLimits, ...config.limits };
+  const limits = boundConnections({ ...defaultLimits, ...config.limits }, log);
   const tls = await readTlsFiles(options);
   const context: ServerContext = {
     ...config,
@@ -85,6 +86,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   });
   server.on("clientError", answerClientError);
   const address = await listen(server, options);
+  server.on("error", (error) => log.error("the HTTP server has an error", { error }));
   const closed = new Promise<void>((resolve) => server.on("close", () => resolve()));
 
   function stopAccepting() {
@@ -121,6 +123,17 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       server.closeAllConnections();
     },
   };
+}
+
+function boundConnections(limits: ConnectionLimits, log: Log): ConnectionLimits {
+  const maxConnections = connectionsWithinOpenFiles(limits.maxConnections);
+  if (maxConnections < limits.maxConnections) {
+    log.warn(
+      `at most ${maxConnections} connections at once instead of ${limits.maxConnections}: this ` +
+        `process may not open more files (ulimit -n)`,
+    );
+  }
+  return { ...limits, maxConnections };
 }
 
 type Listener = (request: IncomingMessage, response: ServerResponse) => void;

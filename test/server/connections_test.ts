@@ -241,3 +241,29 @@ Deno.test("an offer to upgrade to HTTP/2 is passed over", () =>
     await readUntil(connection, "aHello, world");
     connection.close();
   }));
+
+Deno.test("more connections than there are file descriptors do not make the server deaf", async () => {
+  const script = new URL("./_burst_server.ts", import.meta.url).pathname;
+  const command = `ulimit -n 400; exec "${Deno.execPath()}" run -A --no-lock "${script}"`;
+  await using child = new Deno.Command("sh", {
+    args: ["-c", command],
+    stdin: "piped",
+    stdout: "piped",
+  }).spawn();
+  const lines = child.stdout.pipeThrough(new TextDecoderStream())[Symbol.asyncIterator]();
+  let said = "";
+  while (!/port \d+\n/.test(said)) said += (await lines.next()).value;
+  const port = Number(/port (\d+)/.exec(said)![1]);
+  const opening = Array.from({ length: 450 }, () => Deno.connect({ hostname: "127.0.0.1", port }));
+  const connections = await Promise.all(opening);
+  await child.stdin.getWriter().write(new Uint8Array(1));
+  // Those beyond the bound are closed by the server, the others stay open.
+  const buffers = connections.map((connection) => connection.read(new Uint8Array(1)));
+  const isClosed = (bytes: number | null) => bytes === null;
+  await Promise.any(buffers.map((bytes) => bytes.then((it) => assert.ok(isClosed(it)))));
+  for (const connection of connections) connection.close();
+  await Promise.allSettled(buffers);
+  const signal = AbortSignal.timeout(5000);
+  assert.equal((await fetch(`http://127.0.0.1:${port}/health`, { signal })).status, 200);
+  assert.match(said, /at most 144 connections/);
+});
