@@ -61,6 +61,7 @@ export class Instance {
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
+  #isRejoining = false;
   #manager: Peer | null = null;
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
@@ -150,7 +151,9 @@ export class Instance {
       onClose: () => this.#manager === manager && this.#loseManager(),
     });
     this.#manager = manager;
-    const { data } = await manager.call("join", { data: { instanceId, isRunning: this.#isServing } });
+    const { data } = await manager.call("join", {
+      data: { instanceId, isRunning: this.#isServing },
+    });
     return data as JoinReply;
   }
 
@@ -162,27 +165,34 @@ export class Instance {
   #loseManager(): void {
     const mayComeBack = this.#isServing && this.#config.rejoinTimeoutMs > 0;
     if (!mayComeBack) this.#finish({ exitCode: 1, reason: "the manager is gone" });
-    else if (!this.#hasEnded) this.#rejoin();
+    else if (!this.#hasEnded && !this.#isRejoining) this.#rejoin();
   }
 
   /** Serves on meanwhile: requests and tokens do not pass through the manager. */
   async #rejoin(): Promise<void> {
     const { clock, rejoinTimeoutMs } = this.#config;
     const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
-    while (!this.#hasEnded) {
-      try {
-        await this.#join();
-        await this.#register(this.#executor!, this.#listener!);
-        return this.#reporter!.report(this.#engine!.info());
-      } catch {
-        await this.#leaveManager();
-      }
+    this.#isRejoining = true;
+    while (!this.#hasEnded && !await this.#tryRejoin()) {
       if (clock.nowMs() >= deadlineMs) {
         const reason = `the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`;
-        return this.#finish({ exitCode: 1, reason });
+        this.#finish({ exitCode: 1, reason });
       }
       await sleep(clock, REJOIN_INTERVAL_MS);
     }
+    this.#isRejoining = false;
+  }
+
+  async #tryRejoin(): Promise<boolean> {
+    try {
+      await this.#join();
+      await this.#register(this.#executor!, this.#listener!);
+    } catch {
+      await this.#leaveManager();
+      return false;
+    }
+    this.#reporter!.report(this.#engine!.info());
+    return true;
   }
 
   #loadExecutor(): Promise<Executor> {
