@@ -23,6 +23,8 @@ export interface BlockTransfer {
   readonly endpoint: BackendEndpoint;
   readonly sourceBlocks: readonly number[];
   readonly destinationBlocks: readonly number[];
+  /** Of the sender's clock. Nothing is written after it: the destination's lease on the blocks. */
+  readonly deadlineMs: number;
 }
 
 /**
@@ -39,7 +41,8 @@ export interface MigrationBackend {
   /**
    * Copies blocks; resolves when they are in place at the destination. After an abort it settles
    * soon, and nothing more is written once it has.
-   * @throws {UnavailableError} the destination cannot be reached, or `signal` was aborted
+   * @throws {UnavailableError} the destination cannot be reached, `signal` was aborted, the deadline
+   *   has passed
    */
   send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics>;
   close(): Promise<void>;

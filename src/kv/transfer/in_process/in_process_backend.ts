@@ -1,0 +1,141 @@
+import type { Clock } from "../../../core/clock.ts";
+import { UnavailableError } from "../../../core/errors.ts";
+import type { InstanceId, TransferStatistics } from "../../../core/messages.ts";
+import { layerBytes, layoutDifference } from "../../layout.ts";
+import type { KvPool } from "../../pool.ts";
+import type {
+  BackendEndpoint,
+  BlockTransfer,
+  MigrationBackend,
+  TransferLimits,
+} from "../backend.ts";
+import { type BlockRun, type TransferRound, transferRounds } from "../rounds.ts";
+import type { PoolDirectory } from "./pool_directory.ts";
+
+export interface InProcessBackendArgs {
+  readonly instanceId: InstanceId;
+  readonly pool: KvPool;
+  /** Shared by all instances of the process. */
+  readonly directory: PoolDirectory;
+  readonly limits: TransferLimits;
+  readonly clock: Clock;
+  /** A round takes its bytes / bandwidth on the clock; default: as long as the copy takes. */
+  readonly bytesPerMs?: number;
+}
+
+/**
+ * Copies blocks between the pools of one process, in the calling thread, a round in each turn of the
+ * clock. With a bandwidth and pools without memory it stands for any link of a simulated cluster.
+ */
+export class InProcessBackend implements MigrationBackend {
+  readonly name = "in_process";
+  readonly endpoint: BackendEndpoint;
+  readonly #args: InProcessBackendArgs;
+  #isClosed = false;
+
+  constructor(args: InProcessBackendArgs) {
+    this.#args = args;
+    this.endpoint = { pool: args.instanceId };
+    args.directory.add(args.instanceId, args.pool);
+  }
+
+  get isReady(): boolean {
+    return !this.#isClosed;
+  }
+
+  async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
+    const { pool, limits, clock } = this.#args;
+    const { sourceBlocks, destinationBlocks } = transfer;
+    if (sourceBlocks.length !== destinationBlocks.length) {
+      throw new RangeError(`${sourceBlocks.length} blocks to ${destinationBlocks.length} places`);
+    }
+    const startMs = clock.nowMs();
+    let bytes = 0, descriptors = 0, rounds = 0;
+    this.#openDestination(transfer, signal);
+    for (
+      const round of transferRounds(sourceBlocks, destinationBlocks, pool.layout.numLayers, limits)
+    ) {
+      const roundBytes = round.numBlocks * round.numLayers * layerBytes(pool.layout);
+      await this.#pace(roundBytes, signal);
+      // Looked up again each time: whatever has happened meanwhile, nothing is written after it.
+      copyRound(round, pool, this.#openDestination(transfer, signal));
+      bytes += roundBytes;
+      descriptors += round.runs.length;
+      rounds++;
+    }
+    return { bytes, descriptors, rounds, transferMs: clock.nowMs() - startMs };
+  }
+
+  close(): Promise<void> {
+    if (!this.#isClosed) this.#args.directory.remove(this.#args.instanceId);
+    this.#isClosed = true;
+    return Promise.resolve();
+  }
+
+  /** @throws {UnavailableError} nothing may be written, or there is nowhere to write to */
+  #openDestination(
+    { endpoint, deadlineMs, destinationId }: BlockTransfer,
+    signal: AbortSignal,
+  ): KvPool {
+    const { directory, pool, clock } = this.#args;
+    if (signal.aborted) throw new UnavailableError("the transfer was aborted");
+    if (clock.nowMs() > deadlineMs) {
+      throw new UnavailableError("the transfer's deadline has passed");
+    }
+    if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
+    const destination = directory.get(endpoint.pool as InstanceId);
+    if (!destination) throw new UnavailableError(`${destinationId} has no pool in this process`);
+    const difference = layoutDifference(pool.layout, destination.layout);
+    if (difference) throw new UnavailableError(`KV pools differ: ${difference} (${destinationId})`);
+    return destination;
+  }
+
+  /** The time of a round; at least a turn, so that engine steps go on. Ends early at an abort. */
+  #pace(bytes: number, signal: AbortSignal): Promise<void> {
+    const { clock, bytesPerMs } = this.#args;
+    return new Promise((resolve) => {
+      if (bytesPerMs === undefined) return clock.soon(resolve);
+      const done = () => {
+        cancel();
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const cancel = clock.after(bytes / bytesPerMs, done);
+      signal.addEventListener("abort", done);
+    });
+  }
+}
+
+function copyRound({ runs, firstLayer, numLayers }: TransferRound, from: KvPool, to: KvPool): void {
+  for (const run of runs) {
+    if (run.numBlocks > 1 && copyMerged(run, from, to)) continue;
+    for (let i = 0; i < run.numBlocks; i++) {
+      const source = from.run(run.sourceBlock + i, firstLayer, numLayers);
+      to.run(run.destinationBlock + i, firstLayer, numLayers).set(source);
+    }
+  }
+}
+
+/** Copies whole blocks in one go; false where they are not adjacent in memory. */
+function copyMerged(
+  { sourceBlock, destinationBlock, numBlocks }: BlockRun,
+  from: KvPool,
+  to: KvPool,
+) {
+  const source = spanOf(from, sourceBlock, numBlocks);
+  const destination = spanOf(to, destinationBlock, numBlocks);
+  if (source === null || destination === null) return false;
+  destination.set(source);
+  return true;
+}
+
+/** `numBlocks` blocks as one view, or null if they are not adjacent in one buffer. */
+function spanOf(pool: KvPool, block: number, numBlocks: number): Uint8Array | null {
+  const { numLayers } = pool.layout;
+  const first = pool.run(block, 0, numLayers);
+  const last = pool.run(block + numBlocks - 1, 0, numLayers);
+  const isAdjacent = first.buffer === last.buffer &&
+    last.byteOffset - first.byteOffset === (numBlocks - 1) * first.length;
+  if (!isAdjacent) return null;
+  return new Uint8Array(first.buffer, first.byteOffset, numBlocks * first.length);
+}
