@@ -13,12 +13,16 @@
 #include "pool.h"
 
 enum { PARTITION = 512, MAX_HEAD_DIM = 256 };
+/* SCORE_CHAINS: sums that a score is gathered in, so that few rows do not wait for each other. */
 #if LANES == 16
 #define MAX_TILE_ROWS 8
+#define SCORE_CHAINS 2
 #elif defined(__wasm__)
 #define MAX_TILE_ROWS 2
+#define SCORE_CHAINS 1
 #else
 #define MAX_TILE_ROWS 4
+#define SCORE_CHAINS 1
 #endif
 
 struct cache {
@@ -100,25 +104,33 @@ static void find_tile(const struct attention *a, int index, struct query_tile *t
 INLINE void score_tokens(int rows, enum storage type, int split, const char *low, const char *high,
                          size_t stride, int head_dim, const float *const *q, float scale,
                          float *scores) {
-  vfloat sums[MAX_TILE_ROWS * VECTORS], keys[VECTORS];
-  UNROLL for (int i = 0; i < rows * VECTORS; i++) sums[i] = splat(0);
-  for (int d = 0; d < head_dim; d++, low += stride, high += stride) {
-    if (split) {
-      load_two_eights(type, low, high, keys);
-    } else {
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        keys[v] = load_as_float(type, low + v * LANES * storage_bytes(type));
+  const int width = rows * VECTORS;
+  vfloat sums[SCORE_CHAINS * MAX_TILE_ROWS * VECTORS], keys[VECTORS];
+  UNROLL for (int i = 0; i < SCORE_CHAINS * width; i++) sums[i] = splat(0);
+  for (int d = 0; d < head_dim; d += SCORE_CHAINS) {
+    UNROLL for (int chain = 0; chain < SCORE_CHAINS; chain++, low += stride, high += stride) {
+      if (split) {
+        load_two_eights(type, low, high, keys);
+      } else {
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+          keys[v] = load_as_float(type, low + v * LANES * storage_bytes(type));
+        }
       }
-    }
-    UNROLL for (int r = 0; r < rows; r++) {
-      vfloat query = splat(q[r][d]);
-      UNROLL for (int v = 0; v < VECTORS; v++) {
-        sums[r * VECTORS + v] = vfma(keys[v], query, sums[r * VECTORS + v]);
+      UNROLL for (int r = 0; r < rows; r++) {
+        vfloat query = splat(q[r][d + chain]);
+        UNROLL for (int v = 0; v < VECTORS; v++) {
+          vfloat *sum = &sums[chain * width + r * VECTORS + v];
+          *sum = vfma(keys[v], query, *sum);
+        }
       }
     }
   }
   UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECTORS; v++) {
-    store(scores + r * PARTITION + v * LANES, sums[r * VECTORS + v] * splat(scale));
+    vfloat sum = sums[r * VECTORS + v];
+    UNROLL for (int chain = 1; chain < SCORE_CHAINS; chain++) {
+      sum = sum + sums[chain * width + r * VECTORS + v];
+    }
+    store(scores + r * PARTITION + v * LANES, sum * splat(scale));
   }
 }
 
