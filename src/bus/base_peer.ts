@@ -9,6 +9,7 @@ import {
   toErrorRecord,
   UnavailableError,
 } from "../core/errors.ts";
+import { logger } from "../core/log.ts";
 import type { BusLimits, CallOptions, Message, Peer, Service } from "./bus.ts";
 import { Outbox } from "./outbox.ts";
 
@@ -17,6 +18,10 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 /** Longest text of a frame that several records share. */
 const MAX_SHARED_CHARS = 32 << 10;
+/** Longest error message that is sent; what is longer is cut. */
+const MAX_ERROR_CHARS = 64 << 10;
+
+const log = logger("bus");
 
 /** First element of a record; the rest is given behind each. */
 const NOTIFY = 0; // method, data
@@ -192,7 +197,9 @@ export abstract class BasePeer implements Peer {
 
   #sendError(id: number, error: unknown): void {
     if (!this.isOpen) return;
-    this.#send(`[${ERROR},${id},${JSON.stringify(toErrorRecord(error))}]`, { data: null });
+    const record = toErrorRecord(error);
+    const message = record.message.slice(0, maxErrorChars(this.limits));
+    this.#send(`[${ERROR},${id},${JSON.stringify({ ...record, message })}]`, { data: null });
   }
 
   /** @throws {RequestError} the record does not fit in a frame */
@@ -263,10 +270,17 @@ export abstract class BasePeer implements Peer {
     this.#state = "closed";
     try {
       this.service.onClose?.(this, reason);
-    } finally {
-      this.#settleClosed();
+    } catch (error) {
+      // Nobody waits here who could handle it, and the connection is closed all the same.
+      log.error("onClose failed", { remote: this.remote, reason, error });
     }
+    this.#settleClosed();
   }
+}
+
+/** Longest error message that surely fits in a frame; a character takes at most 6 bytes (`\u0000`). */
+function maxErrorChars({ maxFrameBytes }: BusLimits): number {
+  return Math.max(0, Math.min(MAX_ERROR_CHARS, Math.floor((maxFrameBytes - 200) / 6)));
 }
 
 /** `undefined` and functions have no JSON: they travel as null. */

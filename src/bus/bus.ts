@@ -13,11 +13,17 @@ export type Address = string;
 /** JSON data and bytes that travel together. */
 export interface Message {
   readonly data: unknown;
-  /** Valid only until the handler returns or its promise settles, unless the handler copies it. */
+  /**
+   * The sender may use its buffer again once `call` or `notify` has returned; what a handler or caller
+   * receives is its own to keep.
+   */
   readonly payload?: Uint8Array<ArrayBuffer>;
 }
 
-/** Handles one method of a peer; what it throws reaches the caller as the same LlumnixError kind. */
+/**
+ * Handles one method of a peer; what it throws reaches the caller as the same LlumnixError kind, its
+ * message cut where it is too long for a frame.
+ */
 export type CallHandler = (message: Message, peer: Peer) => Promise<Message> | Message;
 
 /** Handles a message that wants no answer. If it throws, the connection closes. */
@@ -29,7 +35,7 @@ export interface Service {
   readonly notifications?: Readonly<Record<string, NotifyHandler>>;
   /** A connection was accepted (listeners only). */
   onConnect?(peer: Peer): void;
-  /** The connection ended, for whatever reason; called once, after the last handler began. */
+  /** The connection ended, for whatever reason; called once, after the last handler began. Must not throw. */
   onClose?(peer: Peer, reason: string): void;
 }
 

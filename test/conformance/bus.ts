@@ -11,7 +11,12 @@ import {
   type Peer,
   type Service,
 } from "../../src/bus/bus.ts";
-import { LlumnixError, OverloadedError, RequestError } from "../../src/core/errors.ts";
+import {
+  LlumnixError,
+  OverloadedError,
+  RequestError,
+  UnavailableError,
+} from "../../src/core/errors.ts";
 import { Random } from "../../src/core/random.ts";
 
 /** An implementation under test. */
@@ -201,6 +206,42 @@ export function testBus(subject: BusUnderTest): void {
       assert.deepEqual([bug.kind, bug.message], ["internal", "x is undefined"]);
       assert.ok(near.isOpen);
     });
+  });
+
+  test("an error too long for a frame arrives cut, with its kind", () => {
+    const tooLong = () => new UnavailableError("\u0001\u20ac".repeat(5000));
+    const far: Service = {
+      calls: {
+        throws: () => {
+          throw tooLong();
+        },
+        rejects: () => Promise.reject(tooLong()),
+      },
+    };
+    return withLink({ far, limits: { maxFrameBytes: 1000 } }, async ({ near }) => {
+      for (const method of ["throws", "rejects"]) {
+        const error = await rejection(near.call(method, none));
+        assert.equal(error.kind, "unavailable");
+        assert.ok(error.message.startsWith("\u0001\u20ac\u0001"));
+      }
+      assert.ok(near.isOpen);
+    });
+  });
+
+  test("an onClose that throws hurts nobody", async () => {
+    const bus = subject.open(defaultBusLimits);
+    const closed: string[] = [];
+    const service = (end: string): Service => ({
+      onClose() {
+        closed.push(end);
+        throw new Error("a defect of onClose");
+      },
+    });
+    const listener = await bus.listen(subject.freshAddress(), service("far"));
+    const near = await bus.connect(listener.address, service("near"));
+    await near.close();
+    await until(() => closed.length === 2);
+    await listener.close();
   });
 
   test("unknown methods are refused, also those of Object's prototype", () =>
