@@ -7,6 +7,7 @@ import type { Clock } from "../core/clock.ts";
 export class NodeClock implements Clock {
   #isPaused = false;
   #isDead = false;
+  #numRings = 0;
   /** What has rung during a pause. */
   #missed: (() => void)[] = [];
 
@@ -18,6 +19,11 @@ export class NodeClock implements Clock {
     return this.#isPaused || this.#isDead;
   }
 
+  /** Timers that rang. */
+  get numRings(): number {
+    return this.#numRings;
+  }
+
   nowMs(): number {
     return this.base.nowMs() + this.skewMs;
   }
@@ -27,7 +33,10 @@ export class NodeClock implements Clock {
     const ring = () => {
       if (isCancelled || this.#isDead) return;
       if (this.#isPaused) this.#missed.push(ring);
-      else callback();
+      else {
+        this.#numRings++;
+        callback();
+      }
     };
     const cancel = this.base.after(delayMs, ring);
     return () => {

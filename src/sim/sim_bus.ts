@@ -30,8 +30,6 @@ export interface NetworkConfig {
   readonly limits?: BusLimits;
   /** Called as a frame reaches its end, before it is handled there. */
   readonly onFrame?: (from: string, to: string, text: string) => void;
-  /** Called as a connection ends otherwise than by being closed. */
-  readonly onBreak?: (from: string, to: string, reason: string) => void;
 }
 
 /** A simulated process as the network sees it. */
@@ -111,14 +109,21 @@ export class SimNetwork {
     this.#slowness.set(`${from}>${to}`, factor);
   }
 
-  /** Breaks the connections between two nodes with all that is under way. */
-  breakConnections(a: string, b: string): void {
+  /** Breaks the connections of a node, or only those to another, with all that is under way. */
+  breakConnections(a: string, b?: string): void {
     for (const connection of this.#connectionsOf(a, b)) connection.breakBoth("connection reset");
   }
 
   /** Connections that are open at either end. */
   get numConnections(): number {
     return this.#connections.size;
+  }
+
+  /** Timers that rang in the processes that live. */
+  get numRings(): number {
+    let rings = 0;
+    for (const clock of this.#nodes.values()) rings += clock.numRings;
+    return rings;
   }
 
   canPass(from: string, to: string): boolean {

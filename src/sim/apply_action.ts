@@ -1,0 +1,112 @@
+import type { Link, ScenarioAction } from "./scenario.ts";
+import { MANAGER_NODE, type SimCluster } from "./sim_cluster.ts";
+import type { SimInstance } from "./sim_instance.ts";
+
+const SLOWNESS = 10;
+
+/** Lets an action happen to the cluster; what it names by number is taken from what is there. */
+export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
+  const note = (what: string) => cluster.trace.add("*", () => what);
+  switch (action.type) {
+    case "crash":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`${sim.name} crashes`);
+        cluster.killInstance(sim);
+      });
+    case "terminate":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`${sim.name} gets SIGTERM`);
+        sim.node.clock.soon(() => sim.instance.stop("got SIGTERM"));
+      });
+    case "slow":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`${sim.name} is slow`);
+        sim.slowness = SLOWNESS;
+      });
+    case "reset":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`all connections of ${sim.name} break`);
+        cluster.network.breakConnections(sim.name);
+      });
+    case "hang":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`${sim.name} hangs for ${action.forMs.toFixed()} ms`);
+        cluster.network.pause(sim.name);
+        cluster.clock.after(action.forMs, () => cluster.network.resume(sim.name));
+      });
+    case "restart_manager":
+      if (!cluster.manager) return;
+      note("the manager crashes");
+      cluster.killManager();
+      cluster.clock.after(action.forMs, () => {
+        note("the manager starts again");
+        cluster.startManager().then(() => cluster.manager?.recoverInstances());
+      });
+      return;
+    case "add":
+      note("an instance is added");
+      cluster.manager?.addInstance().catch(() => {}); // it may be lost as it starts
+      return;
+    case "drain":
+      return onInstance(cluster, action.instance, ({ instanceId }) => {
+        note(`${instanceId} is removed`);
+        cluster.manager?.removeInstance(instanceId).catch(() => {}); // it may be lost meanwhile
+      });
+    case "crash_client": {
+      const clients = cluster.aliveClients;
+      if (clients.length < 2) return;
+      const client = clients[action.client % clients.length];
+      note(`${client.node.name} crashes`);
+      return cluster.killClient(client);
+    }
+    case "partition":
+      return partition(cluster, action);
+    case "slow_link": {
+      const [a, b] = nodesOf(cluster, action.between, action.first, action.second);
+      note(`the link ${a} - ${b} is slow`);
+      cluster.network.setSlowness(a, b, action.factor);
+      cluster.network.setSlowness(b, a, action.factor);
+      return;
+    }
+    case "break_after":
+      return cluster.breakAfter(action.method, action.count);
+  }
+}
+
+function partition(cluster: SimCluster, action: ScenarioAction & { type: "partition" }): void {
+  const { network, clock, trace } = cluster;
+  const { between, first, second, direction, forMs } = action;
+  const [a, b] = nodesOf(cluster, between, first, second);
+  if (a === b) return;
+  trace.add("*", () => `nothing passes ${a} - ${b} (${direction}) for ${forMs.toFixed()} ms`);
+  const ways = [[a, b], [b, a]].slice(direction === "back" ? 1 : 0, direction === "forth" ? 1 : 2);
+  for (const [from, to] of ways) {
+    network.block(from, to);
+    clock.after(forMs, () => network.heal(from, to));
+  }
+}
+
+function onInstance(
+  cluster: SimCluster,
+  number: number,
+  body: (sim: SimInstance) => void,
+): void {
+  const alive = cluster.aliveInstances;
+  if (alive.length > 0) body(alive[number % alive.length]);
+}
+
+function nodesOf(cluster: SimCluster, between: Link, first: number, second: number) {
+  const instances = cluster.aliveInstances.map(({ name }) => name);
+  const clients = cluster.aliveClients.map(({ node }) => node.name);
+  const pick = (names: readonly string[], number: number) => names[number % names.length] ?? "-";
+  switch (between) {
+    case "instances":
+      return [pick(instances, first), pick(instances, second)];
+    case "manager_instance":
+      return [MANAGER_NODE, pick(instances, second)];
+    case "client_instance":
+      return [pick(clients, first), pick(instances, second)];
+    case "client_manager":
+      return [pick(clients, first), MANAGER_NODE];
+  }
+}

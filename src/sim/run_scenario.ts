@@ -1,0 +1,285 @@
+import type { GenerateRequest } from "../core/messages.ts";
+import { applyAction } from "./apply_action.ts";
+import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
+import { isFault, type Scenario, type ScenarioRequest } from "./scenario.ts";
+import { SimCluster } from "./sim_cluster.ts";
+import type { SimInstance } from "./sim_instance.ts";
+
+/** Virtual time after the last action or request in which everything has to have ended. */
+const PROGRESS_BOUND_MS = 120_000;
+/** Virtual time after the last request in which every account has to be at zero. */
+const SETTLE_BOUND_MS = 60_000;
+/** Virtual time after the stop in which timers may still ring, and in which they may not. */
+const QUIET_AFTER_MS = 20_000;
+/** Events of one run; more means that something spins. */
+const MAX_EVENTS = 300_000;
+/** Quiet points are looked for every so many events. */
+const CHECK_INTERVAL_EVENTS = 16;
+/** No more is reported of a run. */
+const MAX_VIOLATIONS = 10;
+
+export interface RunOptions {
+  readonly isTraced?: boolean;
+}
+
+export interface RunResult {
+  readonly scenario: Scenario;
+  /** What must not happen and did; empty if all is well. */
+  readonly violations: readonly string[];
+  /** Empty unless asked for. */
+  readonly trace: string;
+  readonly statistics: RunStatistics;
+}
+
+export interface RunStatistics {
+  events: number;
+  virtualMs: number;
+  finished: number;
+  failed: number;
+  aborted: number;
+  tokens: number;
+  migrated: number;
+}
+
+/** Runs a scenario on the production code, and checks all the time what must hold. */
+export function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<RunResult> {
+  return new ScenarioRun(scenario, options.isTraced ?? false).run();
+}
+
+class ScenarioRun {
+  readonly #scenario: Scenario;
+  readonly #cluster: SimCluster;
+  readonly #ledger: RequestLedger;
+  readonly #violations: string[] = [];
+  #events = 0;
+  #numFaults = 0;
+
+  constructor(scenario: Scenario, isTraced: boolean) {
+    this.#scenario = scenario;
+    const violate = (what: string) => this.#violate(what);
+    this.#cluster = new SimCluster(scenario, isTraced, violate);
+    this.#ledger = new RequestLedger(scenario.engine, violate, () => this.#mayFail());
+  }
+
+  async run(): Promise<RunResult> {
+    const onRejection = (event: PromiseRejectionEvent) => {
+      event.preventDefault();
+      const { reason } = event;
+      this.#violate(`unhandled rejection: ${reason instanceof Error ? reason.stack : reason}`);
+    };
+    globalThis.addEventListener("unhandledrejection", onRejection);
+    try {
+      await this.#runAll();
+    } catch (error) {
+      this.#violate(`the run broke off: ${error instanceof Error ? error.stack : error}`);
+    } finally {
+      globalThis.removeEventListener("unhandledrejection", onRejection);
+    }
+    return {
+      scenario: this.#scenario,
+      violations: this.#violations,
+      trace: this.#cluster.trace.toString(),
+      statistics: this.#statistics(),
+    };
+  }
+
+  async #runAll(): Promise<void> {
+    if (!await this.#finish("the start", this.#cluster.start(), PROGRESS_BOUND_MS)) return;
+    this.#schedule();
+    const { requests, actions } = this.#scenario;
+    let lastMs = 0;
+    for (const action of actions) {
+      lastMs = Math.max(lastMs, action.atMs + ("forMs" in action ? action.forMs : 0));
+    }
+    for (const { atMs } of requests) lastMs = Math.max(lastMs, atMs);
+    const isDone = () => this.#elapsedSinceStartMs() >= lastMs && this.#ledger.numOpen === 0;
+    await this.#advance(isDone, lastMs + PROGRESS_BOUND_MS);
+    for (const { state, request, tokenIds } of this.#ledger.entries.values()) {
+      if (state === "submitting" || state === "running") {
+        this.#violate(`${request.requestId} does not end: ${state}, ${tokenIds.length} tokens`);
+      }
+    }
+    // What is still wrong about the cluster may put itself right.
+    let leftovers: string[] = [];
+    const isClean = () => (leftovers = this.#leftovers()).length === 0;
+    await this.#advance(isClean, SETTLE_BOUND_MS, true);
+    for (const leftover of leftovers) this.#violate(leftover);
+    await this.#finish("the stop", this.#cluster.stop(), PROGRESS_BOUND_MS);
+    await this.#checkSilence();
+  }
+
+  #startedMs = 0;
+  #elapsedSinceStartMs(): number {
+    return this.#cluster.elapsedMs - this.#startedMs;
+  }
+
+  #schedule(): void {
+    this.#startedMs = this.#cluster.elapsedMs;
+    const { clock } = this.#cluster;
+    this.#scenario.requests.forEach((request, i) => {
+      clock.after(request.atMs, () => this.#submit(`r${i}`, request));
+    });
+    for (const action of this.#scenario.actions) {
+      clock.after(action.atMs, () => {
+        if (isFault(action)) this.#numFaults++;
+        applyAction(this.#cluster, action);
+      });
+    }
+  }
+
+  #submit(requestId: string, planned: ScenarioRequest): void {
+    const { trace, clients, clock } = this.#cluster;
+    const { client, node, isAlive } = clients[planned.client];
+    const { promptTokenIds, params, priority, abortAtMs, atMs } = planned;
+    const request: GenerateRequest = {
+      requestId,
+      frontendId: client.frontendId,
+      promptTokenIds,
+      outputTokenIds: [],
+      params,
+      priority,
+      arrivalMs: node.clock.nowMs(),
+    };
+    const entry = this.#ledger.add(request);
+    if (!isAlive) {
+      entry.state = "gone";
+      return;
+    }
+    trace.add(node.name, () => `submits ${requestId}: ${promptTokenIds.length} tokens`);
+    client.submit(request, (output) => {
+      trace.add(node.name, () => `delivers ${JSON.stringify(output)}`);
+      this.#ledger.output(entry, output);
+    }).then(
+      () => this.#ledger.accepted(entry),
+      (error) => {
+        trace.add(node.name, () => `could not submit ${requestId}: ${error}`);
+        this.#ledger.refused(entry, error);
+      },
+    );
+    if (abortAtMs !== null) clock.after(abortAtMs - atMs, () => this.#abort(entry, planned));
+  }
+
+  #abort(entry: LedgerEntry, planned: ScenarioRequest): void {
+    const { client, node } = this.#cluster.clients[planned.client];
+    if (node.clock.isStopped || entry.state === "ended") return;
+    const { requestId } = entry.request;
+    this.#cluster.trace.add(node.name, () => `aborts ${requestId}`);
+    entry.state = "aborted";
+    client.abort(requestId);
+  }
+
+  /** Lets things happen until `isDone`, for at most `boundMs`. */
+  async #advance(isDone: () => boolean, boundMs: number, isPolled = false): Promise<boolean> {
+    const { clock } = this.#cluster;
+    let isLate = false;
+    clock.after(boundMs, () => isLate = true);
+    let isDoneNow = false;
+    await clock.runUntil(() => {
+      this.#events++;
+      const isCheckDue = this.#events % CHECK_INTERVAL_EVENTS === 0;
+      if (isCheckDue) this.#checkRunning();
+      if (!isPolled || isCheckDue) isDoneNow = isDone();
+      return isDoneNow || isLate || this.#events > MAX_EVENTS ||
+        this.#violations.length >= MAX_VIOLATIONS;
+    });
+    if (this.#events > MAX_EVENTS) this.#violate(`more than ${MAX_EVENTS} events`);
+    return isDoneNow;
+  }
+
+  async #finish(what: string, promise: Promise<unknown>, boundMs: number): Promise<boolean> {
+    let isDone = false;
+    promise.then(() => isDone = true, (error) => this.#violate(`${what} failed: ${error.stack}`));
+    const hasEnded = await this.#advance(() => isDone, boundMs);
+    if (!hasEnded) this.#violate(`${what} did not end in ${boundMs} ms`);
+    return hasEnded;
+  }
+
+  /** What must hold at every moment. */
+  #checkRunning(): void {
+    this.#noteGone();
+    for (const sim of this.#cluster.aliveInstances) this.#checkBlocks(sim);
+  }
+
+  #checkBlocks({ instance: { engine }, name }: SimInstance): void {
+    try {
+      engine?.check();
+    } catch (error) {
+      const { message } = error as Error;
+      if (!message.includes("while a step runs")) this.#violate(`${name}: ${message}`);
+    }
+  }
+
+  /** Requests whose API server has died are nobody's. */
+  #noteGone(): void {
+    if (this.#cluster.aliveClients.length === this.#cluster.clients.length) return;
+    for (const entry of this.#ledger.entries.values()) {
+      const sim = this.#cluster.clients.find(({ client }) =>
+        client.frontendId === entry.request.frontendId
+      );
+      if (!sim!.isAlive && entry.state !== "ended") entry.state = "gone";
+    }
+  }
+
+  /** What is left of requests although all have ended. */
+  #leftovers(): string[] {
+    const leftovers: string[] = [];
+    for (const { instance: { engine }, name } of this.#cluster.aliveInstances) {
+      if (!engine) continue;
+      const info = engine.info();
+      if (info.freeBlocks !== info.totalBlocks) {
+        leftovers.push(`${name}: ${info.totalBlocks - info.freeBlocks} blocks were not freed`);
+      }
+      const requests = info.runningRequests + info.waitingRequests + info.killedRequests;
+      if (requests > 0) leftovers.push(`${name}: ${requests} requests are left`);
+    }
+    return leftovers;
+  }
+
+  /** Nothing may happen in processes that have stopped. */
+  async #checkSilence(): Promise<void> {
+    const { network, clock } = this.#cluster;
+    const pass = async () => {
+      let isOver = false;
+      clock.after(QUIET_AFTER_MS, () => isOver = true);
+      await clock.runUntil(() => isOver);
+    };
+    await pass();
+    const before = network.numRings;
+    await pass();
+    if (network.numRings > before) {
+      this.#violate(`${network.numRings - before} timers ring after everything was closed`);
+    }
+    if (this.#numFaults === 0 && network.numConnections > 0) {
+      this.#violate(`${network.numConnections} connections are open after everything was closed`);
+    }
+  }
+
+  #mayFail(): boolean {
+    return this.#numFaults > 0;
+  }
+
+  #violate(what: string): void {
+    if (this.#violations.length >= MAX_VIOLATIONS || this.#violations.includes(what)) return;
+    this.#cluster.trace.add("!!!", () => what);
+    this.#violations.push(what);
+  }
+
+  #statistics(): RunStatistics {
+    const statistics: RunStatistics = {
+      events: this.#events,
+      virtualMs: this.#cluster.elapsedMs,
+      finished: 0,
+      failed: 0,
+      aborted: 0,
+      tokens: 0,
+      migrated: 0,
+    };
+    for (const { state, tokenIds, expectedTokenIds } of this.#ledger.entries.values()) {
+      statistics.tokens += tokenIds.length;
+      if (state === "aborted") statistics.aborted++;
+      else if (tokenIds.length === expectedTokenIds.length) statistics.finished++;
+      else statistics.failed++;
+    }
+    return statistics;
+  }
+}

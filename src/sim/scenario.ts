@@ -1,0 +1,283 @@
+import type { Priority, SamplingParams } from "../core/messages.ts";
+import type {
+  EngineOptions,
+  ManagerOptions,
+  MigrationOptions,
+  TransferOptions,
+} from "../core/options.ts";
+import { Random } from "../core/random.ts";
+import { PAGED_VOCAB_SIZE } from "./paged_model.ts";
+
+/** A run of a simulated cluster as plain data: the same seed gives the same. */
+export interface Scenario {
+  readonly seed: number;
+  readonly numClients: number;
+  readonly manager: ManagerOptions;
+  readonly migration: MigrationOptions;
+  readonly transfer: TransferOptions;
+  readonly engine: ScenarioEngine;
+  readonly network: { readonly meanDelayMs: number; readonly keepAliveMs: number };
+  /** Of processes against each other. */
+  readonly maxClockSkewMs: number;
+  /** By time. */
+  readonly requests: readonly ScenarioRequest[];
+  /** By time. */
+  readonly actions: readonly ScenarioAction[];
+}
+
+export type ScenarioEngine =
+  & Pick<EngineOptions, "maxNumSeqs" | "schedulerDelayFactor" | "preemptionMode">
+  & {
+    readonly blockSize: number;
+    readonly numBlocks: number;
+    readonly numSwapBlocks: number;
+    readonly maxModelLen: number;
+    readonly stepMs: number;
+  };
+
+export interface ScenarioRequest {
+  readonly atMs: number;
+  readonly client: number;
+  readonly promptTokenIds: readonly number[];
+  readonly params: SamplingParams;
+  readonly priority: Priority;
+  /** The client leaves then; null if it stays. */
+  readonly abortAtMs: number | null;
+}
+
+/**
+ * Something that happens to the cluster. Instances are numbered in the order of their launch,
+ * modulo those that are there.
+ */
+export type ScenarioAction =
+  & { readonly atMs: number }
+  & (
+    | { readonly type: "crash" | "slow" | "reset"; readonly instance: number }
+    | { readonly type: "hang"; readonly instance: number; readonly forMs: number }
+    | { readonly type: "restart_manager"; readonly forMs: number }
+    | { readonly type: "add" }
+    | { readonly type: "drain"; readonly instance: number }
+    | { readonly type: "terminate"; readonly instance: number }
+    | { readonly type: "crash_client"; readonly client: number }
+    /** Either direction or both, between two kinds of process. */
+    | {
+      readonly type: "partition";
+      readonly between: Link;
+      readonly first: number;
+      readonly second: number;
+      readonly direction: "both" | "forth" | "back";
+      readonly forMs: number;
+    }
+    | {
+      readonly type: "slow_link";
+      readonly between: Link;
+      readonly first: number;
+      readonly second: number;
+      readonly factor: number;
+    }
+    /** Connections break as a message of this method arrives: its answer is lost. */
+    | { readonly type: "break_after"; readonly method: string; readonly count: number }
+  );
+
+export type Link = "instances" | "manager_instance" | "client_instance" | "client_manager";
+
+/** Requests and actions begin within this time. */
+const BUSY_MS = 1_500;
+const LINKS: readonly Link[] = [
+  "instances",
+  "manager_instance",
+  "client_instance",
+  "client_manager",
+];
+const BREAKABLE_METHODS = [
+  "generate",
+  "migrate_in",
+  "migrate_reserve",
+  "migrate_commit",
+  "migrate_settle",
+  "migrate_out",
+  "dispatch",
+  "register",
+];
+
+/** Draws from one stream of random numbers. */
+class Draw {
+  constructor(readonly random: Random) {}
+
+  /** Integer from `low` to `high`, both included. */
+  between(low: number, high: number): number {
+    return low + this.random.below(high - low + 1);
+  }
+
+  pick<T>(values: readonly T[]): T {
+    return values[this.random.below(values.length)];
+  }
+
+  chance(probability: number): boolean {
+    return this.random.uniform() < probability;
+  }
+}
+
+export function randomScenario(seed: number): Scenario {
+  const draw = new Draw(new Random(seed));
+  const numInstances = draw.between(1, 4);
+  const numClients = draw.between(1, 2);
+  const engine = randomEngine(draw);
+  const enableMigration = draw.chance(0.9);
+  return {
+    seed,
+    numClients,
+    engine,
+    manager: {
+      initialInstances: numInstances,
+      loadMetric: draw.pick(["remaining_steps", "usage_ratio", "virtual_usage"]),
+      dispatchPolicy: draw.pick(["balanced", "load", "queue", "rr"]),
+      numDispatchInstances: draw.chance(0.2) ? draw.between(1, numInstances) : null,
+      priorityHeadroomBlocks: draw.chance(0.5) ? draw.between(0, 10) : null,
+      pollingInterval: draw.pick([0.02, 0.05, 0.1]),
+      disableLogRequestsManager: false,
+    },
+    migration: {
+      enableMigration,
+      pairMigrationFrequency: 1,
+      pairMigrationPolicy: draw.pick(["balanced", "defrag_constrained", "defrag_relaxed"]),
+      migrateOutThreshold: draw.pick([1, 3, 10, 100]),
+      requestMigrationPolicy: draw.pick(["LCR", "SR", "LR", "FCW", "FCWSR"]),
+      enableDefrag: draw.chance(0.7),
+      enablePdDisagg: false,
+    },
+    transfer: {
+      migrationBufferBlocks: draw.between(1, 8),
+      migrationNumLayers: draw.between(1, 2),
+      lastStageMaxBlocks: draw.between(1, 4),
+      maxStages: draw.between(1, 8),
+    },
+    network: { meanDelayMs: draw.pick([0.2, 1, 5, 20]), keepAliveMs: draw.pick([300, 3_000]) },
+    maxClockSkewMs: draw.pick([0, 0, 50]),
+    requests: randomRequests(draw, engine, numClients),
+    actions: randomActions(draw),
+  };
+}
+
+function randomEngine(draw: Draw): ScenarioEngine {
+  const blockSize = draw.pick([1, 4, 4, 8]);
+  const poolTokens = draw.pick([draw.between(40, 120), draw.between(120, 400)]);
+  return {
+    maxNumSeqs: draw.between(2, 10),
+    schedulerDelayFactor: draw.chance(0.2) ? 0.5 : 0,
+    preemptionMode: draw.pick(["recompute", "swap"]),
+    blockSize,
+    numBlocks: Math.ceil(poolTokens / blockSize),
+    numSwapBlocks: draw.chance(0.5) ? Math.ceil(poolTokens / blockSize) : 0,
+    maxModelLen: draw.between(50, 100),
+    stepMs: draw.pick([2, 10, 30]),
+  };
+}
+
+function randomRequests(
+  draw: Draw,
+  engine: ScenarioEngine,
+  numClients: number,
+): readonly ScenarioRequest[] {
+  const count = draw.between(4, 30);
+  const abortShare = draw.pick([0, 0.1, 0.4]);
+  const spreadMs = draw.pick([10, BUSY_MS / 3, BUSY_MS]);
+  const requests: ScenarioRequest[] = [];
+  for (let i = 0; i < count; i++) {
+    const atMs = draw.random.uniform() * spreadMs;
+    const promptTokens = draw.chance(0.05)
+      ? draw.between(1, engine.maxModelLen + 2)
+      : draw.between(1, 24);
+    const endTokens = draw.chance(0.3) ? [draw.random.below(PAGED_VOCAB_SIZE)] : [];
+    requests.push({
+      atMs,
+      client: draw.random.below(numClients),
+      promptTokenIds: Array.from(
+        { length: promptTokens },
+        () => draw.random.below(PAGED_VOCAB_SIZE),
+      ),
+      params: {
+        maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 30),
+        minTokens: 0,
+        temperature: 0,
+        topP: 1,
+        topK: -1,
+        minP: 0,
+        presencePenalty: 0,
+        frequencyPenalty: 0,
+        repetitionPenalty: 1,
+        seed: draw.random.below(2 ** 31),
+        stopTokenIds: draw.chance(0.5) ? endTokens : [],
+        eosTokenIds: endTokens,
+        ignoreEos: draw.chance(0.2),
+        logprobs: null,
+        promptLogprobs: null,
+      },
+      priority: draw.chance(0.2) ? "high" : "normal",
+      abortAtMs: draw.chance(abortShare)
+        ? atMs + draw.pick([0, draw.random.uniform() * 20, draw.random.uniform() * 500])
+        : null,
+    });
+  }
+  return requests.sort((a, b) => a.atMs - b.atMs);
+}
+
+function randomActions(draw: Draw): readonly ScenarioAction[] {
+  const count = draw.pick([0, 0, 1, 1, 2, 3, 6]);
+  const actions = Array.from({ length: count }, () => randomAction(draw));
+  return actions.sort((a, b) => a.atMs - b.atMs);
+}
+
+function randomAction(draw: Draw): ScenarioAction {
+  const atMs = draw.random.uniform() * BUSY_MS;
+  const instance = draw.random.below(100);
+  const forMs = draw.pick([5, 50, 500, 2_000, 12_000]) * (0.5 + draw.random.uniform());
+  const pair = {
+    between: draw.pick(LINKS),
+    first: draw.random.below(100),
+    second: draw.random.below(100),
+  };
+  switch (draw.random.below(14)) {
+    case 0:
+    case 1:
+      return { atMs, type: "crash", instance };
+    case 2:
+      return { atMs, type: "hang", instance, forMs };
+    case 3:
+      return { atMs, type: "slow", instance };
+    case 4:
+      return { atMs, type: "reset", instance };
+    case 5:
+      return { atMs, type: "restart_manager", forMs };
+    case 6:
+      return { atMs, type: "add" };
+    case 7:
+      return { atMs, type: "drain", instance };
+    case 8:
+      return { atMs, type: "terminate", instance };
+    case 9:
+      return { atMs, type: "crash_client", client: draw.random.below(100) };
+    case 10:
+      return { atMs, type: "slow_link", ...pair, factor: draw.pick([5, 50]) };
+    case 11:
+      return {
+        atMs,
+        type: "partition",
+        ...pair,
+        direction: draw.pick(["both", "forth", "back"]),
+        forMs,
+      };
+    default:
+      return {
+        atMs,
+        type: "break_after",
+        method: draw.pick(BREAKABLE_METHODS),
+        count: draw.between(1, 5),
+      };
+  }
+}
+
+/** Actions that may cost a request its instance, its connection or time. */
+export function isFault({ type }: ScenarioAction): boolean {
+  return type !== "add" && type !== "drain" && type !== "slow" && type !== "slow_link";
+}

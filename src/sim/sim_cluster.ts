@@ -1,0 +1,200 @@
+import { Random } from "../core/random.ts";
+import { ClusterClient } from "../manager/cluster_client.ts";
+import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
+import { Manager } from "../manager/manager.ts";
+import type { Scenario } from "./scenario.ts";
+import { SimNetwork, type SimNode } from "./sim_bus.ts";
+import { SimInstance } from "./sim_instance.ts";
+import { describeFrame, Trace } from "./trace.ts";
+import { VirtualClock } from "./virtual_clock.ts";
+
+export const MANAGER_NODE = "manager";
+const MANAGER_ADDRESS = "inproc:manager";
+/** Far from 0, as real time is. */
+const START_MS = Date.UTC(2026, 0, 1);
+/** Mean time that starting a process takes. */
+const LAUNCH_MS = 20;
+
+export interface SimClient {
+  readonly node: SimNode;
+  readonly client: ClusterClient;
+  isAlive: boolean;
+}
+
+/**
+ * A whole cluster in this process: the production manager, instances and API server clients, each on
+ * a node of a simulated network, with models that notice every misplaced block.
+ */
+export class SimCluster {
+  readonly scenario: Scenario;
+  readonly clock = new VirtualClock(START_MS);
+  readonly random: Random;
+  readonly network: SimNetwork;
+  readonly trace: Trace;
+  /** In the order of their launch, dead ones too. */
+  readonly instances: SimInstance[] = [];
+  readonly clients: SimClient[] = [];
+  readonly #onViolation: (what: string) => void;
+  #managerNode: SimNode | null = null;
+  #manager: Manager | null = null;
+  #numManagers = 0;
+  /** Connections to break as messages of a method arrive: how many of them to let pass. */
+  readonly #armed = new Map<string, number>();
+
+  /** @param onViolation told of an instance that fails by itself */
+  constructor(scenario: Scenario, isTraced: boolean, onViolation: (what: string) => void) {
+    this.scenario = scenario;
+    // Not the stream from which the scenario was drawn.
+    this.random = new Random(scenario.seed + 2 ** 40);
+    this.trace = new Trace(() => this.elapsedMs, isTraced);
+    this.#onViolation = onViolation;
+    this.network = new SimNetwork({
+      ...scenario.network,
+      clock: this.clock,
+      random: this.random,
+      onFrame: (from, to, text) => this.#onFrame(from, to, text),
+    });
+  }
+
+  get elapsedMs(): number {
+    return this.clock.nowMs() - START_MS;
+  }
+
+  /** Null while there is none. */
+  get manager(): Manager | null {
+    return this.#manager;
+  }
+
+  /** Instances whose process runs. */
+  get aliveInstances(): readonly SimInstance[] {
+    return this.instances.filter(({ isAlive }) => isAlive);
+  }
+
+  get aliveClients(): readonly SimClient[] {
+    return this.clients.filter(({ isAlive }) => isAlive);
+  }
+
+  /** Starts manager and instances, then the clients. */
+  async start(): Promise<void> {
+    await this.startManager();
+    await this.#manager!.startInstances();
+    for (let i = 0; i < this.scenario.numClients; i++) {
+      const node = this.network.addNode(`client-${i}`, this.#skewMs());
+      const client = await ClusterClient.connect({
+        bus: node.bus,
+        managerAddress: MANAGER_ADDRESS,
+        frontendId: node.name,
+        clock: node.clock,
+        onManagerLost: (reason) => this.trace.add(node.name, () => `lost the manager: ${reason}`),
+        onResume: (id, reason) => this.trace.add(node.name, () => `resumes ${id}: ${reason}`),
+      });
+      this.clients.push({ node, client, isAlive: true });
+    }
+  }
+
+  /** Starts the manager, or another one after {@linkcode killManager}. */
+  async startManager(): Promise<void> {
+    const node = this.network.addNode(MANAGER_NODE, this.#skewMs());
+    this.#managerNode = node;
+    const manager = await Manager.listen({
+      bus: node.bus,
+      addresses: [MANAGER_ADDRESS],
+      options: this.scenario.manager,
+      migration: this.scenario.migration,
+      launcher: { launch: (request) => this.#launch(request, node) },
+      clock: node.clock,
+      seed: this.scenario.seed + this.#numManagers++,
+      onEvent: (event) => this.trace.add(MANAGER_NODE, () => JSON.stringify(event)),
+    });
+    if (this.#managerNode === node) this.#manager = manager;
+  }
+
+  killManager(): void {
+    if (this.#managerNode === null) return;
+    this.network.kill(MANAGER_NODE);
+    this.#managerNode = null;
+    this.#manager = null;
+  }
+
+  killInstance(sim: SimInstance): void {
+    this.#exit(sim, { code: null, signal: "SIGKILL" });
+  }
+
+  killClient(sim: SimClient): void {
+    if (!sim.isAlive) return;
+    sim.isAlive = false;
+    this.network.kill(sim.node.name);
+  }
+
+  /** Breaks the connections between sender and receiver of the `count`-th such message from now. */
+  breakAfter(method: string, count: number): void {
+    this.#armed.set(`"${method}"`, count);
+  }
+
+  /** Stops everything that runs, in order. */
+  async stop(): Promise<void> {
+    await Promise.all(this.aliveClients.map(({ client }) => client.close()));
+    await this.#manager?.stop();
+  }
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async #launch(request: LaunchRequest, parent: SimNode): Promise<LaunchedInstance> {
+    const pid = this.instances.length + 1;
+    const isTaken = this.instances.some(({ name }) => name === request.instanceId);
+    const name = isTaken ? `${request.instanceId}/${pid}` : request.instanceId;
+    const node = this.network.addNode(name, this.#skewMs());
+    const { scenario, random } = this;
+    const sim = new SimInstance({ scenario, request, node, random, pid });
+    this.instances.push(sim);
+    node.clock.after(LAUNCH_MS * random.exponential(), () => this.#run(sim));
+    return {
+      pid,
+      // The news of its end takes a moment, and does not reach a parent that is dead.
+      exited: new Promise((resolve) => {
+        sim.exited.then((status) => {
+          parent.clock.after(random.exponential(), () => resolve(status));
+        });
+      }),
+      stop: (signal) => {
+        if (signal === "SIGKILL") this.killInstance(sim);
+        else if (sim.isAlive) node.clock.soon(() => sim.instance.stop("got SIGTERM"));
+      },
+    };
+  }
+
+  async #run(sim: SimInstance): Promise<void> {
+    const { reason, error, exitCode } = await sim.instance.run();
+    this.trace.add(sim.name, () => `stops: ${reason}`);
+    if (error !== undefined) {
+      this.#onViolation(`${sim.name} failed: ${error instanceof Error ? error.stack : error}`);
+    }
+    await sim.instance.close();
+    this.#exit(sim, { code: exitCode, signal: null });
+  }
+
+  #exit(sim: SimInstance, status: ExitStatus): void {
+    if (!sim.isAlive) return;
+    this.trace.add(sim.name, () => `exits: ${JSON.stringify(status)}`);
+    this.network.kill(sim.name);
+    sim.noteExit(status);
+  }
+
+  #skewMs(): number {
+    return this.scenario.maxClockSkewMs * (2 * this.random.uniform() - 1);
+  }
+
+  #onFrame(from: string, to: string, text: string): void {
+    this.trace.add(`${from} > ${to}`, () => describeFrame(text));
+    for (const [method, count] of this.#armed) {
+      if (!text.includes(method)) continue;
+      this.#armed.set(method, count - 1);
+      if (count > 1) continue;
+      this.#armed.delete(method);
+      // As soon as it was handled: the answer is on its way at best.
+      this.clock.soon(() => {
+        this.trace.add("network", () => `breaks ${from} - ${to} after ${method}`);
+        this.network.breakConnections(from, to);
+      });
+    }
+  }
+}

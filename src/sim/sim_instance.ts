@@ -1,0 +1,110 @@
+import type { EngineOptions } from "../core/options.ts";
+import type { Random } from "../core/random.ts";
+import type { StepInput } from "../executor/executor.ts";
+import { Instance } from "../instance/instance.ts";
+import type { ExitStatus, LaunchRequest } from "../manager/launcher.ts";
+import type { Scenario } from "./scenario.ts";
+import type { SimNode } from "./sim_bus.ts";
+import { TimedModel } from "./timed_model.ts";
+
+/** How long instances serve on without a manager. */
+const REJOIN_TIMEOUT_MS = 20_000;
+
+export interface SimInstanceArgs {
+  readonly scenario: Scenario;
+  readonly request: LaunchRequest;
+  readonly node: SimNode;
+  readonly random: Random;
+  readonly pid: number;
+}
+
+/** The production instance as a process of a simulated cluster, on a model with a real cache. */
+export class SimInstance {
+  readonly instanceId: string;
+  readonly node: SimNode;
+  readonly instance: Instance;
+  /** Null until it is loaded. */
+  model: TimedModel | null = null;
+  /** Steps take so many times longer than they should. */
+  slowness = 1;
+  readonly #exited = Promise.withResolvers<ExitStatus>();
+  #isAlive = true;
+  readonly #args: SimInstanceArgs;
+
+  constructor(args: SimInstanceArgs) {
+    const { scenario, request: { instanceId, managerAddress }, node, pid } = args;
+    this.#args = args;
+    this.instanceId = instanceId;
+    this.node = node;
+    this.instance = new Instance({
+      options: engineOptions(scenario),
+      instanceId,
+      managerAddress,
+      hostShare: 1,
+      pid,
+      clock: node.clock,
+      bus: node.bus,
+      rejoinTimeoutMs: REJOIN_TIMEOUT_MS,
+      loadExecutor: () => Promise.resolve(this.#load()),
+    });
+  }
+
+  get name(): string {
+    return this.node.name;
+  }
+
+  /** Its process runs. */
+  get isAlive(): boolean {
+    return this.#isAlive;
+  }
+
+  get exited(): Promise<ExitStatus> {
+    return this.#exited.promise;
+  }
+
+  noteExit(status: ExitStatus): void {
+    this.#isAlive = false;
+    this.#exited.resolve(status);
+  }
+
+  #load(): TimedModel {
+    const { scenario: { engine }, node } = this.#args;
+    return this.model = new TimedModel(engine, node.clock, (step) => this.#stepMs(step));
+  }
+
+  #stepMs({ tokenIds }: StepInput): number {
+    const { scenario: { engine }, random } = this.#args;
+    return this.slowness * engine.stepMs * (0.5 + random.uniform() + tokenIds.length / 64);
+  }
+}
+
+/** What an instance reads of its options; the rest would load a real model. */
+function engineOptions({ engine, seed }: Scenario): EngineOptions {
+  return {
+    model: null,
+    tokenizer: null,
+    skipTokenizerInit: true,
+    revision: null,
+    tokenizerRevision: null,
+    downloadDir: null,
+    loadFormat: "auto",
+    dtype: "auto",
+    maxModelLen: engine.maxModelLen,
+    blockSize: engine.blockSize,
+    seed,
+    swapSpace: 0,
+    gpuMemoryUtilization: 1,
+    numGpuBlocksOverride: engine.numBlocks,
+    maxNumBatchedTokens: Math.max(engine.maxModelLen, engine.maxNumSeqs),
+    maxNumSeqs: engine.maxNumSeqs,
+    maxLogprobs: 0,
+    schedulerDelayFactor: engine.schedulerDelayFactor,
+    preemptionMode: engine.preemptionMode,
+    device: "null",
+    profilingResultFilePath: "",
+    gpuType: "a10",
+    speedup: 1,
+    cpuThreads: null,
+    cpuKernels: null,
+  };
+}
