@@ -20,15 +20,17 @@ export interface Cluster {
   /** True when every instance that was asked for is serving. */
   isReady(): boolean;
   /**
-   * Dispatches a request. Resolves once an instance has queued it; outputs then arrive at `sink`,
-   * and exactly one of them has `finish`.
+   * Dispatches a request. Resolves once an instance has queued it, or it was aborted; outputs then
+   * arrive at `sink`, and exactly one of them has `finish`. The first comes in a later turn of the
+   * event loop than the one in which this resolved: whoever awaits it has gone on by then.
    * @throws {RequestError} the request can never be served
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance can take it
    */
   submit(request: GenerateRequest, sink: OutputSink): Promise<void>;
   /**
-   * Stops a request; unknown ids are ignored. Its sink is never called again.
+   * Stops a request, also one whose `submit` has not resolved yet; unknown ids are ignored. Its sink is
+   * never called again.
    */
   abort(requestId: RequestId): void;
 }

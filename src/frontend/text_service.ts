@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
-import { OverloadedError, RequestError } from "../core/errors.ts";
+import { RequestError } from "../core/errors.ts";
 import type { RequestOutput, SamplingParams } from "../core/messages.ts";
 import { Random } from "../core/random.ts";
 import {
@@ -29,8 +29,8 @@ export interface TextServiceOptions {
   readonly eosTokenIds: readonly number[];
   /** `--max-logprobs` */
   readonly maxLogprobs: number;
-  /** Requests in the service at once. */
-  readonly maxRequests: number;
+  /** Without effect: the server's `Admission` counts requests. */
+  readonly maxRequests?: number;
   /** `--seed`; requests that name no seed draw theirs from it. */
   readonly seed: number;
   readonly clock: Clock;
@@ -55,7 +55,7 @@ class ClusterTextService implements TextService {
   readonly #options: TextServiceOptions;
   readonly #eosTokenIds: readonly number[];
   readonly #seeds: Random;
-  readonly #active = new Set<string>();
+  readonly #active = new Map<string, ActiveRequest>();
 
   constructor(options: TextServiceOptions) {
     this.#options = options;
@@ -72,15 +72,15 @@ class ClusterTextService implements TextService {
   async submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle> {
     const { cluster, tokenizer, clock } = this.#options;
     const { requestId } = request;
-    this.#checkRoom(requestId);
+    if (this.#active.has(requestId)) {
+      throw new RequestError(`A request with the id ${requestId} is running.`, "request_id");
+    }
     const arrivalMs = clock.nowMs();
     const prompt = this.#encode(request.prompt);
     checkTextParams(request.text, tokenizer !== null);
     const params = this.#resolve(request, prompt);
-    const active = new ActiveRequest(this.#options, request, prompt, params, sink, () => {
-      this.#active.delete(requestId);
-    });
-    this.#active.add(requestId);
+    const active = new ActiveRequest(this.#options, request, prompt, params, sink, this.#release);
+    this.#active.set(requestId, active);
     try {
       const generate = {
         requestId,
@@ -92,24 +92,21 @@ class ClusterTextService implements TextService {
       };
       await cluster.submit(generate, (output) => active.receive(output));
     } catch (error) {
-      this.#active.delete(requestId);
+      this.#release(active);
       throw error;
     }
-    active.startAfterCaller();
     return active;
   }
 
-  #checkRoom(requestId: string): void {
-    const { maxRequests } = this.#options;
-    if (this.#active.size >= maxRequests) {
-      throw new OverloadedError(
-        `The service is full: ${maxRequests} requests are in it (--max-queued-requests). Retry later.`,
-      );
-    }
-    if (this.#active.has(requestId)) {
-      throw new RequestError(`A request with the id ${requestId} is running.`, "request_id");
-    }
+  abort(requestId: string): void {
+    this.#active.get(requestId)?.abort();
   }
+
+  /** Its id may be of another request by now. */
+  readonly #release = (request: ActiveRequest): void => {
+    const { requestId } = request;
+    if (this.#active.get(requestId) === request) this.#active.delete(requestId);
+  };
 
   #resolve(request: TextRequest, prompt: EncodedPrompt): SamplingParams {
     return resolveSampling(request.sampling, {
@@ -163,8 +160,6 @@ class ClusterTextService implements TextService {
 /** An accepted request, from the cluster's outputs to the caller's. */
 class ActiveRequest implements TextHandle {
   readonly #stream: TextStream;
-  /** Outputs that came before the caller got the handle; null once it has. */
-  #early: RequestOutput[] | null = [];
   #ended = false;
   readonly #startMs: number;
 
@@ -174,7 +169,7 @@ class ActiveRequest implements TextHandle {
     private readonly prompt: EncodedPrompt,
     params: SamplingParams,
     private readonly sink: (output: TextOutput) => void,
-    private readonly release: () => void,
+    private readonly release: (request: ActiveRequest) => void,
   ) {
     const { clock, tokenizer } = options;
     this.#startMs = clock.nowMs();
@@ -187,6 +182,10 @@ class ActiveRequest implements TextHandle {
     });
   }
 
+  get requestId(): string {
+    return this.request.requestId;
+  }
+
   get promptTokenIds(): readonly number[] {
     return this.prompt.tokenIds;
   }
@@ -197,46 +196,30 @@ class ActiveRequest implements TextHandle {
     return prompt.text ?? tokenizer?.decode(prompt.tokenIds, { skipSpecialTokens }) ?? "";
   }
 
-  /** Lets outputs through once whoever awaits `submit` has gone on. */
-  startAfterCaller(): void {
-    queueMicrotask(() => queueMicrotask(() => this.#start()));
-  }
-
   receive(output: RequestOutput): void {
     if (this.#ended) return;
-    if (this.#early !== null) {
-      this.#early.push(output);
-      return;
-    }
     const text = this.#stream.next(output);
     if (text.finish) {
       // A stop string ends the request here; the instance does not know of it yet.
-      if (!output.finish) this.options.cluster.abort(this.request.requestId);
+      if (!output.finish) this.options.cluster.abort(this.requestId);
       this.#end(text.finish.reason);
     }
     this.sink(text);
   }
 
   abort(): void {
-    if (this.#ended) return;
-    this.options.cluster.abort(this.request.requestId);
+    this.options.cluster.abort(this.requestId);
     this.#end("abort");
-  }
-
-  #start(): void {
-    const early = this.#early ?? [];
-    this.#early = null;
-    for (const output of early) this.receive(output);
   }
 
   #end(reason: string): void {
     this.#ended = true;
-    this.release();
+    this.release(this);
     const { log, clock } = this.options;
     if (log === undefined) return;
     const elapsedMs = Math.round(clock.nowMs() - this.#startMs);
     log(
-      `finished request ${this.request.requestId}: ${reason}, ${this.prompt.tokenIds.length} prompt ` +
+      `finished request ${this.requestId}: ${reason}, ${this.prompt.tokenIds.length} prompt ` +
         `and ${this.#stream.outputTokens} output tokens in ${elapsedMs} ms`,
     );
   }

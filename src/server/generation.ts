@@ -48,7 +48,8 @@ export class Generation {
     const generation = new Generation(context, requests);
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
-    await Promise.all(requests.map((request, index) => generation.#submit(request, index)));
+    // Who leaves or is refused does not wait until instances have taken the rest.
+    await Promise.race([generation.#submitAll(), generation.#done.promise]);
     if (generation.#over) await generation.#done.promise;
     return generation;
   }
@@ -69,16 +70,19 @@ export class Generation {
     if (this.#end()) this.#done.reject(error);
   }
 
+  async #submitAll(): Promise<void> {
+    await Promise.all(this.requests.map((request, index) => this.#submit(request, index)));
+  }
+
   async #submit(request: TextRequest, index: number): Promise<void> {
     logRequest(this.context, request);
     try {
-      const handle = await this.context.service.submit(
+      this.handles[index] = await this.context.service.submit(
         request,
         (output) => this.#receive(index, output),
       );
-      this.handles[index] = handle;
-      if (this.#over && !this.#finished[index]) handle.abort();
     } catch (error) {
+      this.#finished[index] = true;
       this.fail(error);
     }
   }
@@ -103,8 +107,8 @@ export class Generation {
     this.#over = true;
     this.context.generations.delete(this);
     this.context.admission.leave(this.requests.length);
-    this.handles.forEach((handle, index) => {
-      if (!this.#finished[index]) handle.abort();
+    this.requests.forEach(({ requestId }, index) => {
+      if (!this.#finished[index]) this.context.service.abort(requestId);
     });
     return true;
   }

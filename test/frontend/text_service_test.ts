@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Cluster, OutputSink } from "../../src/core/cluster.ts";
-import { OverloadedError, RequestError, UnavailableError } from "../../src/core/errors.ts";
+import { RequestError, UnavailableError } from "../../src/core/errors.ts";
 import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
 import type { TextOutput, TextParams, TextRequest } from "../../src/frontend/service.ts";
 import { createTextService, type TextServiceOptions } from "../../src/frontend/text_service.ts";
@@ -18,8 +18,8 @@ class ScriptedCluster implements Cluster {
   readonly aborted: string[] = [];
   readonly #sinks = new Map<string, OutputSink>();
   failure: Error | null = null;
-  /** Said before `submit` resolves. */
-  early: Partial<RequestOutput>[] = [];
+  /** What `submit` waits for. */
+  taken: Promise<void> = Promise.resolve();
 
   instances() {
     return [];
@@ -31,8 +31,7 @@ class ScriptedCluster implements Cluster {
     if (this.failure) return Promise.reject(this.failure);
     this.requests.push(request);
     this.#sinks.set(request.requestId, sink);
-    for (const output of this.early) this.say(request.requestId, output);
-    return Promise.resolve();
+    return this.taken;
   }
   abort(requestId: string) {
     this.aborted.push(requestId);
@@ -67,7 +66,6 @@ function setUp(overrides: Partial<TextServiceOptions> = {}) {
     },
     eosTokenIds: [7],
     maxLogprobs: 5,
-    maxRequests: 2,
     seed: 0,
     clock: { nowMs: () => 1000, after: () => () => {}, soon: () => {} },
     log: (line) => lines.push(line),
@@ -91,7 +89,6 @@ function request(fields: Partial<TextRequest> & { stop?: string[] } = {}): TextR
 async function start(fields: Parameters<typeof request>[0] = {}, set = setUp()) {
   const outputs: TextOutput[] = [];
   const handle = await set.service.submit(request(fields), (output) => outputs.push(output));
-  await new Promise((resolve) => setTimeout(resolve)); // outputs flow from here on
   const say = (output: Partial<RequestOutput>) => set.cluster.say("r", output);
   const text = () => outputs.map((output) => output.text).join("");
   return { ...set, handle, outputs, say, text };
@@ -216,36 +213,42 @@ Deno.test("without refuseOverlong max_tokens is lowered to what fits", async () 
   assert.equal(cluster.requests[0].params.maxTokens, 4);
 });
 
-Deno.test("a full service refuses, and takes requests again when one ends", async () => {
+Deno.test("an id is of one request at a time", async () => {
   const { service, cluster } = setUp();
   const submit = (requestId: string) => service.submit(request({ requestId }), () => {});
-  const first = await submit("a");
+  await submit("a");
   await submit("b");
-  await assert.rejects(submit("c"), OverloadedError);
-  first.abort();
-  first.abort();
+  await assert.rejects(submit("a"), /request with the id a is running/);
+  service.abort("a");
+  service.abort("a");
+  service.abort("unknown");
   assert.deepEqual(cluster.aborted, ["a"]);
-  await assert.rejects(submit("b"), /request with the id b is running/);
-  await submit("c");
+  await submit("a");
+});
+
+Deno.test("a request that waits for an instance can be aborted", async () => {
+  const { service, cluster, lines } = setUp();
+  const taken = Promise.withResolvers<void>();
+  cluster.taken = taken.promise;
+  const outputs: TextOutput[] = [];
+  const first = service.submit(request(), (output) => outputs.push(output));
+  service.abort("r");
+  assert.deepEqual(cluster.aborted, ["r"]);
+  assert.match(lines[0], /^finished request r: abort, /);
+  cluster.taken = Promise.resolve();
+  await service.submit(request(), () => {});
+  taken.reject(new UnavailableError("no instance"));
+  await assert.rejects(first, UnavailableError);
+  await assert.rejects(service.submit(request(), () => {}), /id r is running/);
+  assert.equal(outputs.length, 0);
 });
 
 Deno.test("what the cluster refuses leaves no trace", async () => {
-  const { service, cluster } = setUp({ maxRequests: 1 });
+  const { service, cluster } = setUp();
   cluster.failure = new UnavailableError("no instance");
   await assert.rejects(service.submit(request(), () => {}), UnavailableError);
   cluster.failure = null;
   await service.submit(request(), () => {});
-});
-
-Deno.test("outputs wait until the caller has the handle", async () => {
-  const { service, cluster } = setUp();
-  cluster.early = encode("abc").map((id) => ({ tokenIds: [id] }));
-  const events: string[] = [];
-  await service.submit(request(), ({ text }) => events.push(text));
-  events.push("accepted");
-  await new Promise((resolve) => setTimeout(resolve));
-  assert.equal(events[0], "accepted");
-  assert.equal(events.slice(1).join(""), "abc");
 });
 
 Deno.test("a stop string ends the request here and at the cluster", async () => {

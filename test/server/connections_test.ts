@@ -59,18 +59,20 @@ Deno.test("a client that leaves before the answer aborts its prompts once each",
     assert.deepEqual(service.aborted, service.requests.map((it) => it.requestId));
   }));
 
-Deno.test("a client that leaves while its request is being queued aborts it then", () =>
-  withServer({}, async (harness) => {
-    const { service } = harness;
+Deno.test("a client that leaves while its request waits for an instance aborts it at once", () =>
+  withServer({ options: { maxQueuedRequests: 1 } }, async (harness) => {
+    const { service, post } = harness;
     const gate = Promise.withResolvers<void>();
     service.admit = () => gate.promise;
     const connection = await connect(harness, request("/generate", { prompt: "a" }));
     await until(() => service.requests.length === 1);
     connection.close();
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    assert.equal(service.aborted.length, 0);
-    gate.resolve();
     await until(() => service.aborted.length === 1);
+    service.admit = () => {};
+    assert.equal((await post("/generate", { prompt: "b" })).status, 200);
+    gate.resolve();
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(service.aborted, [service.requests[0].requestId]);
   }));
 
 Deno.test("a client that leaves in mid-stream aborts once and is logged as 499", () =>

@@ -46,19 +46,24 @@ export class FakeTextService implements TextService {
     this.requests.push(request);
     await this.admit(request);
     this.#check(request);
-    let aborted = false;
+    const { requestId } = request;
     setImmediate(() => {
-      if (!aborted) this.generate(request, (output) => aborted || sink(output));
+      if (this.#isAborted(requestId)) return;
+      this.generate(request, (output) => this.#isAborted(requestId) || sink(output));
     });
     const promptText = textOf(request);
     return {
       promptTokenIds: "tokenIds" in request.prompt ? request.prompt.tokenIds : tokenize(promptText),
       promptText,
-      abort: () => {
-        aborted = true;
-        this.aborted.push(request.requestId);
-      },
     };
+  }
+
+  abort(requestId: string): void {
+    this.aborted.push(requestId);
+  }
+
+  #isAborted(requestId: string): boolean {
+    return this.aborted.includes(requestId);
   }
 
   /** The rules of the real service. */
