@@ -48,9 +48,10 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       cluster.manager?.addInstance().catch(() => {}); // it may be lost as it starts
       return;
     case "drain":
-      return onInstance(cluster, action.instance, ({ instanceId }) => {
-        note(`${instanceId} is removed`);
-        cluster.manager?.removeInstance(instanceId).catch(() => {}); // it may be lost meanwhile
+      if (cluster.availableInstances.length < 2) return; // or nobody could serve
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`${sim.name} is removed`);
+        cluster.drain(sim);
       });
     case "crash_client": {
       const clients = cluster.aliveClients;
@@ -91,8 +92,8 @@ function onInstance(
   number: number,
   body: (sim: SimInstance) => void,
 ): void {
-  const alive = cluster.aliveInstances;
-  if (alive.length > 0) body(alive[number % alive.length]);
+  const available = cluster.availableInstances;
+  if (available.length > 0) body(available[number % available.length]);
 }
 
 function nodesOf(cluster: SimCluster, between: Link, first: number, second: number) {

@@ -53,7 +53,8 @@ export class RequestLedger {
 
   add(request: GenerateRequest): LedgerEntry {
     const { promptTokenIds, params } = request;
-    const room = Math.max(0, this.#engine.maxModelLen - promptTokenIds.length);
+    // A prompt of the greatest length still gets its one token.
+    const room = Math.max(1, this.#engine.maxModelLen - promptTokenIds.length);
     const tokens = expectedOutput(promptTokenIds, params.seed, Math.min(params.maxTokens, room));
     const entry: LedgerEntry = {
       request,

@@ -70,6 +70,11 @@ export class SimCluster {
     return this.instances.filter(({ isAlive }) => isAlive);
   }
 
+  /** Those of them that are to stay. */
+  get availableInstances(): readonly SimInstance[] {
+    return this.instances.filter(({ isAlive, isDraining }) => isAlive && !isDraining);
+  }
+
   get aliveClients(): readonly SimClient[] {
     return this.clients.filter(({ isAlive }) => isAlive);
   }
@@ -118,6 +123,13 @@ export class SimCluster {
 
   killInstance(sim: SimInstance): void {
     this.#exit(sim, { code: null, signal: "SIGKILL" });
+  }
+
+  /** Lets the manager, if there is one, drain and stop an instance. */
+  drain(sim: SimInstance): void {
+    if (this.#manager === null) return;
+    sim.isDraining = true;
+    this.#manager.removeInstance(sim.instanceId).catch(() => {}); // it may be lost meanwhile
   }
 
   killClient(sim: SimClient): void {

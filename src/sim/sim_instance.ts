@@ -27,6 +27,8 @@ export class SimInstance {
   model: TimedModel | null = null;
   /** Steps take so many times longer than they should. */
   slowness = 1;
+  /** It is to give its requests away and stop. */
+  isDraining = false;
   readonly #exited = Promise.withResolvers<ExitStatus>();
   #isAlive = true;
   readonly #args: SimInstanceArgs;

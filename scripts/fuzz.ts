@@ -1,0 +1,147 @@
+/**
+ * Runs random scenarios of simulated clusters, a seed each, and shows what went wrong.
+ *
+ *   deno run -A scripts/fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]
+ *
+ * The same seed gives the same run. Exit code 1 when a seed fails.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { runScenario, type RunStatistics } from "../src/sim/run_scenario.ts";
+import { randomScenario, type Scenario } from "../src/sim/scenario.ts";
+
+const USAGE = "usage: fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]";
+/** Seeds that a worker gets at a time. */
+const CHUNK_SEEDS = 50;
+const PROGRESS_INTERVAL_MS = 1_000;
+
+interface Failure {
+  readonly seed: number;
+  readonly violations: readonly string[];
+}
+
+interface ChunkResult {
+  readonly failures: readonly Failure[];
+  readonly statistics: RunStatistics[];
+}
+
+interface Seeds {
+  readonly first: number;
+  readonly last: number;
+}
+
+if (self.name === "fuzz-worker") serveChunks();
+else if (import.meta.main) Deno.exit(await main());
+
+/** In a worker: runs the chunks that it is sent. */
+function serveChunks(): void {
+  const scope = self as unknown as Worker;
+  scope.onmessage = async ({ data }) => scope.postMessage(await runChunk(data));
+}
+
+async function runChunk({ first, last }: Seeds): Promise<ChunkResult> {
+  const failures: Failure[] = [];
+  const statistics: RunStatistics[] = [];
+  for (let seed = first; seed <= last; seed++) {
+    const result = await runScenario(randomScenario(seed));
+    if (result.violations.length > 0) failures.push({ seed, violations: result.violations });
+    statistics.push(result.statistics);
+  }
+  return { failures, statistics };
+}
+
+async function main(): Promise<number> {
+  const args = parseArgs(Deno.args, {
+    string: ["seeds", "jobs", "max-failures"],
+    boolean: ["trace"],
+    default: { jobs: "1", "max-failures": "10" },
+  });
+  const seeds = parseSeeds(args.seeds);
+  const jobs = Number(args.jobs), maxFailures = Number(args["max-failures"]);
+  if (!seeds || !(jobs >= 1) || !(maxFailures >= 1)) {
+    console.error(USAGE);
+    return 2;
+  }
+  const failures = await runAll(seeds, jobs, maxFailures);
+  for (const failure of failures) await show(failure, args.trace || failure === failures[0]);
+  if (args.trace && failures.length === 0) await show({ seed: seeds.first, violations: [] }, true);
+  return failures.length === 0 ? 0 : 1;
+}
+
+function parseSeeds(text: string | undefined): Seeds | null {
+  const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text ?? "");
+  if (!match) return null;
+  const first = Number(match[1]), last = Number(match[2] ?? match[1]);
+  return last >= first ? { first, last } : null;
+}
+
+/** Runs all seeds, or until enough have failed. */
+async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number) {
+  const startMs = performance.now();
+  const failures: Failure[] = [];
+  const sums: Record<string, number> = {};
+  let next = first, numDone = 0, shownMs = startMs;
+  const take = ({ failures: found, statistics }: ChunkResult) => {
+    failures.push(...found);
+    numDone += statistics.length;
+    for (const run of statistics) {
+      for (const [name, value] of Object.entries(run)) sums[name] = (sums[name] ?? 0) + value;
+    }
+    if (performance.now() - shownMs < PROGRESS_INTERVAL_MS) return;
+    shownMs = performance.now();
+    const rate = numDone / (shownMs - startMs) * 1000;
+    console.error(
+      `${numDone} of ${last - first + 1} seeds, ${rate.toFixed()}/s, ` +
+        `${failures.length} failed`,
+    );
+  };
+  const work = async (run: (seeds: Seeds) => Promise<ChunkResult>) => {
+    while (next <= last && failures.length < maxFailures) {
+      const chunk = { first: next, last: Math.min(last, next + CHUNK_SEEDS - 1) };
+      next = chunk.last + 1;
+      take(await run(chunk));
+    }
+  };
+  await (jobs === 1 ? work(runChunk) : workInParallel(jobs, work));
+  const seconds = (performance.now() - startMs) / 1000;
+  console.log(`${numDone} seeds in ${seconds.toFixed(1)} s, ${failures.length} failed`);
+  console.log(JSON.stringify(sums));
+  return failures.sort((a, b) => a.seed - b.seed);
+}
+
+async function workInParallel(
+  jobs: number,
+  work: (run: (seeds: Seeds) => Promise<ChunkResult>) => Promise<void>,
+): Promise<void> {
+  await Promise.all(Array.from({ length: jobs }, async () => {
+    const worker = new Worker(import.meta.url, { type: "module", name: "fuzz-worker" });
+    await work((seeds) =>
+      new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.onerror = (event) => {
+          event.preventDefault();
+          reject(new Error(`seeds ${seeds.first}..${seeds.last}: ${event.message}`));
+        };
+        worker.postMessage(seeds);
+      })
+    );
+    worker.terminate();
+  }));
+}
+
+async function show({ seed, violations }: Failure, isTraced: boolean): Promise<void> {
+  console.log(`\nseed ${seed}${violations.length > 0 ? " FAILED" : ""}`);
+  for (const violation of violations) console.log(`  ${violation}`);
+  if (!isTraced) return;
+  const scenario = randomScenario(seed);
+  console.log(describe(scenario));
+  console.log((await runScenario(scenario, { isTraced: true })).trace);
+}
+
+function describe({ requests, actions, ...settings }: Scenario): string {
+  const lines = Object.entries(settings).map(([name, value]) =>
+    `${name}: ${JSON.stringify(value)}`
+  );
+  lines.push(`requests: ${requests.length}`);
+  for (const action of actions) lines.push(`action: ${JSON.stringify(action)}`);
+  return lines.map((line) => `  ${line}`).join("\n");
+}

@@ -1,0 +1,27 @@
+/** Whole clusters of production code on a virtual clock: `scripts/fuzz.ts` runs more seeds. */
+import assert from "node:assert/strict";
+import { runScenario } from "../../src/sim/run_scenario.ts";
+import { randomScenario } from "../../src/sim/scenario.ts";
+
+const NUM_SEEDS = 200;
+
+Deno.test("cluster: 200 random scenarios with faults break no rule", async () => {
+  const sums: Record<string, number> = {};
+  for (let seed = 1; seed <= NUM_SEEDS; seed++) {
+    const { violations, statistics } = await runScenario(randomScenario(seed));
+    assert.deepEqual(violations, [], `seed ${seed}: deno run -A scripts/fuzz.ts --seeds ${seed}`);
+    for (const [name, value] of Object.entries(statistics)) sums[name] = (sums[name] ?? 0) + value;
+  }
+  assert.ok(sums.finished > 0 && sums.failed > 0 && sums.aborted > 0);
+});
+
+Deno.test("cluster: the same seed gives the same trace, byte for byte", async () => {
+  for (const seed of [3, 28, 71, 122]) {
+    const traces: string[] = [];
+    for (let run = 0; run < 2; run++) {
+      traces.push((await runScenario(randomScenario(seed), { isTraced: true })).trace);
+    }
+    assert.ok(traces[0].length > 1000);
+    assert.ok(traces[0] === traces[1], `seed ${seed} took another course`);
+  }
+});
