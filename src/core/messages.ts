@@ -292,6 +292,8 @@ export interface MigrationReport {
   /** From leaving the source's running queue until it was running at the destination. */
   readonly downtimeMs: number;
   readonly totalMs: number;
+  /** Migrations of the same order that were committed before this one. */
+  readonly earlier?: readonly MigrationReport[];
 }
 
 /** What a migration backend did. */

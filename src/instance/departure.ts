@@ -56,6 +56,11 @@ export class Departure {
     return this.#sequence.blocks.length;
   }
 
+  /** Blocks that all its tokens take when it waits. */
+  get numRequiredBlocks(): number {
+    return this.#parts.blocks.blocksFor(this.lengthTokens);
+  }
+
   /**
    * How many of them, from the first on, no step changes any more: full blocks whose tokens are all
    * computed. The newest token is in no block yet.

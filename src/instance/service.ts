@@ -1,18 +1,27 @@
-import type { Message, Peer, Service } from "../bus/bus.ts";
-import { RequestError } from "../core/errors.ts";
+import type { CallHandler, Message, Peer, Service } from "../bus/bus.ts";
+import { type Clock, realClock } from "../core/clock.ts";
+import { RequestError, UnavailableError } from "../core/errors.ts";
 import type {
+  AbortNotice,
   GenerateRequest,
   InstanceInfo,
+  MissingReply,
+  MissingRequest,
   OutputBatch,
+  OwnershipEpoch,
   RequestId,
   RequestOutput,
 } from "../core/messages.ts";
 import type { AddressedOutput } from "./engine_core.ts";
+import type { Llumlet } from "./llumlet/llumlet.ts";
+import { OutputHold } from "./output_hold.ts";
 
 /** What of an `Engine` is served. */
 export interface ServedEngine {
   add(request: GenerateRequest): void;
   abort(requestId: RequestId): void;
+  has(requestId: RequestId): boolean;
+  epochOf(requestId: RequestId): OwnershipEpoch | null;
   info(): InstanceInfo;
 }
 
@@ -28,51 +37,85 @@ interface Frontend {
 
 /**
  * An engine on the bus. API servers introduce themselves (call `hello` {frontendId}), queue requests
- * (call `generate`) and stop them (notification `abort` {requestIds}); each step's outputs go to an
- * API server in one notification `outputs`. What an API server has running ends with its connection.
+ * (call `generate`), stop them (notification `abort`) and ask for them (call `missing`); each step's
+ * outputs go to an API server in one notification `outputs`. What an API server has running ends with
+ * its connection. With a llumlet, requests also come from other instances and leave to them (calls
+ * `migrate_*`); one that comes before its API server is connected keeps its outputs for it.
  */
 export class InstanceService {
   readonly #frontends = new Map<string, Frontend>();
   readonly #frontendOfPeer = new Map<Peer, Frontend>();
+  readonly #hold: OutputHold;
   #engine!: ServedEngine;
+  #llumlet: Llumlet | null = null;
 
   /** What the instance offers on the bus. */
   readonly service: Service = {
     calls: {
       hello: ({ data }, peer) => this.#hello((data as { frontendId: string }).frontendId, peer),
       generate: ({ data }, peer) => this.#generate(data as GenerateRequest, peer),
+      missing: ({ data }) => this.#missing(data as MissingRequest),
       status: () => ({ data: this.#engine.info() }),
+      migrate_out: this.#migrationCall("migrate_out"),
+      migrate_in: this.#migrationCall("migrate_in"),
+      migrate_reserve: this.#migrationCall("migrate_reserve"),
+      migrate_commit: this.#migrationCall("migrate_commit"),
+      migrate_settle: this.#migrationCall("migrate_settle"),
     },
     notifications: {
-      abort: ({ data }) => {
-        for (const id of (data as { requestIds: RequestId[] }).requestIds) this.#engine.abort(id);
-      },
+      abort: ({ data }) => this.#abort(data as AbortNotice),
+      migrate_cancel: (message, peer) =>
+        this.#llumlet?.service.notifications.migrate_cancel(message, peer),
     },
     onClose: (peer) => {
+      this.#llumlet?.closed(peer);
       const frontend = this.#frontendOfPeer.get(peer);
       if (frontend) this.#drop(frontend);
     },
   };
 
-  /** Gives it the engine, before it is bound to an address. */
-  attach(engine: ServedEngine): void {
-    this.#engine = engine;
+  constructor(clock: Clock = realClock) {
+    this.#hold = new OutputHold(clock, (requestId) => this.#engine.abort(requestId));
   }
 
-  /** Sends a step's outputs. Those of an API server that has left are dropped. */
+  /** Gives it the engine, before it is bound to an address; without a llumlet no request moves. */
+  attach(engine: ServedEngine, llumlet: Llumlet | null = null): void {
+    this.#engine = engine;
+    this.#llumlet = llumlet;
+  }
+
+  /** A request comes from another instance: its outputs follow. */
+  expect({ requestId, frontendId }: GenerateRequest): void {
+    const frontend = this.#frontends.get(frontendId);
+    if (frontend) frontend.requests.add(requestId);
+    else this.#hold.expect(frontendId, requestId);
+  }
+
+  /** A request has left to another instance. */
+  forget(requestId: RequestId): void {
+    for (const frontend of this.#frontends.values()) frontend.requests.delete(requestId);
+    this.#hold.forget(requestId);
+  }
+
+  /** Nothing is held any more. */
+  close(): void {
+    this.#hold.close();
+  }
+
+  /** Sends a step's outputs. Those of an API server that has left are dropped. Reentrant. */
   sendOutputs(outputs: readonly AddressedOutput[]): void {
     const receivers = new Set<Frontend>();
     for (const { frontendId, output } of outputs) {
       const frontend = this.#frontends.get(frontendId);
-      if (!frontend) continue;
+      if (!frontend) {
+        this.#hold.add(frontendId, output);
+        continue;
+      }
       frontend.outputs.push(output);
       if (output.finish) frontend.requests.delete(output.requestId);
       receivers.add(frontend);
     }
-    for (const { peer, outputs } of receivers) {
-      this.#notify(peer, outputs);
-      outputs.length = 0;
-    }
+    for (const { peer, outputs } of receivers) this.#notify(peer, outputs.splice(0));
   }
 
   #hello(frontendId: string, peer: Peer): Message {
@@ -85,7 +128,32 @@ export class InstanceService {
     const frontend: Frontend = { frontendId, peer, requests: new Set(), outputs: [] };
     this.#frontends.set(frontendId, frontend);
     this.#frontendOfPeer.set(peer, frontend);
+    const { requestIds, outputs } = this.#hold.take(frontendId);
+    for (const requestId of requestIds) frontend.requests.add(requestId);
+    if (outputs.length > 0) this.#notify(peer, outputs);
     return { data: null };
+  }
+
+  #missing({ requestIds }: MissingRequest): Message {
+    const missing = requestIds.filter((requestId) => !this.#engine.has(requestId));
+    return { data: { requestIds: missing } satisfies MissingReply };
+  }
+
+  #abort({ requestIds, upToEpoch }: AbortNotice): void {
+    for (const requestId of requestIds) {
+      const epoch = this.#engine.epochOf(requestId);
+      if (upToEpoch !== undefined && epoch !== null && epoch > upToEpoch) continue;
+      this.#engine.abort(requestId);
+      // An epoch says that the request is another instance's: then it is not to follow it there.
+      if (upToEpoch === undefined) this.#llumlet?.abortRequest(requestId);
+    }
+  }
+
+  #migrationCall(method: string): CallHandler {
+    return (message, peer) => {
+      if (this.#llumlet) return this.#llumlet.service.calls[method](message, peer);
+      throw new UnavailableError("no request moves to or from this instance");
+    };
   }
 
   #generate(request: GenerateRequest, peer: Peer): Message {

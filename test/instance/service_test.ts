@@ -27,6 +27,14 @@ class RecordingEngine implements ServedEngine {
     this.aborted.push(requestId);
   }
 
+  has(requestId: RequestId): boolean {
+    return this.added.includes(requestId) && !this.aborted.includes(requestId);
+  }
+
+  epochOf(requestId: RequestId): number | null {
+    return this.has(requestId) ? 3 : null;
+  }
+
   info(): InstanceInfo {
     return { instanceId: "i0", stepId: 7 } as InstanceInfo;
   }

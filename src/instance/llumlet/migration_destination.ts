@@ -1,0 +1,206 @@
+import type { Peer } from "../../bus/bus.ts";
+import type { Clock } from "../../core/clock.ts";
+import { OverloadedError, RequestError, UnavailableError } from "../../core/errors.ts";
+import type {
+  GenerateRequest,
+  InstanceId,
+  MigrateCommitRequest,
+  MigrateInReply,
+  MigrateInRequest,
+  MigrateReserveReply,
+  MigrateReserveRequest,
+  MigrateSettleReply,
+  MigrationId,
+} from "../../core/messages.ts";
+import { type KvLayout, layoutDifference } from "../../kv/layout.ts";
+import type { MigrationBackend } from "../../kv/transfer/backend.ts";
+import type { Arrival, ArrivingRequest } from "../arrival.ts";
+import { MigrationMemory } from "./migration_memory.ts";
+import type { MigrationTimeouts } from "./timeouts.ts";
+
+export interface DestinationConfig {
+  readonly instanceId: InstanceId;
+  readonly model: string;
+  readonly layout: KvLayout;
+  readonly backend: MigrationBackend;
+  readonly clock: Clock;
+  readonly timeouts: MigrationTimeouts;
+  /** What of an `Engine` is needed. */
+  readonly engine: {
+    arrive(request: ArrivingRequest): Arrival;
+    announce(requestId: string): void;
+  };
+  /** Another migration of this instance is under way. */
+  readonly isBusy: () => boolean;
+  /** A request is about to be this instance's: its outputs follow. */
+  readonly onArrive: (request: GenerateRequest) => void;
+}
+
+/** A request on its way here. */
+interface Incoming {
+  readonly migrationId: MigrationId;
+  readonly arrival: Arrival;
+  readonly peer: Peer;
+  /** Answers by stage. */
+  readonly stages: Promise<MigrateReserveReply>[];
+  cancelLease: () => void;
+}
+
+/**
+ * The destination's side of the migration protocol (behaviour page, section 4).
+ *
+ * What it has reserved is given up when the source cancels, for then nothing is written any more.
+ * When the source falls silent, or its connection ends before the commit, the migration is over at
+ * once, but its blocks stay reserved until the lease has run out, for a transfer may be under way.
+ */
+export class MigrationDestination {
+  readonly #config: DestinationConfig;
+  readonly #memory: MigrationMemory;
+  /** The one that is under way. */
+  #incoming: Incoming | null = null;
+  /** Cancelled ones whose blocks may still be written. */
+  readonly #lingering = new Set<Incoming>();
+
+  constructor(config: DestinationConfig) {
+    this.#config = config;
+    this.#memory = new MigrationMemory(config.clock, config.timeouts.memoryMs);
+  }
+
+  get isBusy(): boolean {
+    return this.#incoming !== null;
+  }
+
+  /** Call `migrate_in`. @throws {LlumnixError} the request may not come */
+  open(request: MigrateInRequest, peer: Peer): MigrateInReply {
+    const { migrationId } = request;
+    const { backend, engine, instanceId } = this.#config;
+    const { endpoint } = backend;
+    if (this.#incoming?.migrationId === migrationId) return { endpoint };
+    if (this.#memory.get(migrationId)) throw this.#isOver(migrationId);
+    if (this.#config.isBusy()) throw new OverloadedError(`${instanceId} is migrating already`);
+    if (!backend.isReady) throw new UnavailableError(`${backend.name} is not ready`);
+    this.#refuseOtherModel(request);
+    const arrival = engine.arrive(request);
+    const incoming: Incoming = { migrationId, arrival, peer, stages: [], cancelLease: () => {} };
+    this.#incoming = incoming;
+    this.#renewLease(incoming);
+    return { endpoint };
+  }
+
+  /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free: the migration is over */
+  reserve({ migrationId, stage, blocks }: MigrateReserveRequest): Promise<MigrateReserveReply> {
+    const incoming = this.#find(migrationId);
+    const answered = incoming.stages.at(stage);
+    if (answered) return answered;
+    if (stage !== incoming.stages.length || !Number.isInteger(blocks) || blocks < 0) {
+      throw new RequestError(`stage ${stage} of ${blocks} blocks does not follow`);
+    }
+    this.#renewLease(incoming);
+    const { promise, resolve, reject } = Promise.withResolvers<MigrateReserveReply>();
+    incoming.stages.push(promise);
+    incoming.arrival.reserve(blocks, (reserved) => {
+      if (reserved) {
+        this.#renewLease(incoming);
+        resolve({ blocks: reserved });
+      } else {
+        this.#end(incoming, "cancelled");
+        incoming.arrival.cancel();
+        reject(new OverloadedError(`${this.#config.instanceId} has no room for ${blocks} blocks`));
+      }
+    });
+    return promise;
+  }
+
+  /** Call `migrate_commit`. @throws {LlumnixError} the request is not this instance's */
+  commit({ migrationId, request }: MigrateCommitRequest): void {
+    if (this.#memory.get(migrationId) === "committed") return;
+    const incoming = this.#find(migrationId);
+    const { engine, onArrive } = this.#config;
+    try {
+      incoming.arrival.adopt(request);
+    } catch (error) {
+      this.#end(incoming, "cancelled");
+      incoming.arrival.cancel(); // a source commits when nothing is written any more
+      throw error;
+    }
+    this.#end(incoming, "committed");
+    onArrive(request);
+    engine.announce(request.requestId);
+  }
+
+  /** Notification `migrate_cancel`: the source writes nothing any more. */
+  cancel(migrationId: MigrationId): void {
+    const incoming = this.#incoming;
+    if (incoming?.migrationId === migrationId) {
+      this.#end(incoming, "cancelled");
+      incoming.arrival.cancel();
+    }
+    for (const lingering of this.#lingering) {
+      if (lingering.migrationId === migrationId) this.#letGo(lingering);
+    }
+    this.#memory.add(migrationId, "cancelled");
+  }
+
+  /** Call `migrate_settle`: a commit that was not answered has happened, or never will. */
+  settle(migrationId: MigrationId): MigrateSettleReply {
+    if (this.#memory.get(migrationId) !== "committed") this.cancel(migrationId);
+    return { state: this.#memory.get(migrationId)! };
+  }
+
+  /** The connection to a source has ended. */
+  closed(peer: Peer): void {
+    if (this.#incoming?.peer === peer) this.#linger(this.#incoming);
+  }
+
+  #find(migrationId: MigrationId): Incoming {
+    if (this.#incoming?.migrationId === migrationId) return this.#incoming;
+    throw this.#isOver(migrationId);
+  }
+
+  #isOver(migrationId: MigrationId): RequestError {
+    const { instanceId } = this.#config;
+    const ending = this.#memory.get(migrationId) ?? "not known";
+    return new RequestError(`migration ${migrationId} is ${ending} on ${instanceId}`);
+  }
+
+  #refuseOtherModel({ model, layout, sourceId }: MigrateInRequest): void {
+    const { instanceId } = this.#config;
+    if (model !== this.#config.model) {
+      throw new RequestError(
+        `${instanceId} serves ${this.#config.model}, and ${sourceId} serves ${model}`,
+      );
+    }
+    const difference = layoutDifference(this.#config.layout, layout as unknown as KvLayout);
+    if (difference === null) return;
+    throw new RequestError(`KV caches of ${instanceId} and ${sourceId} differ: ${difference}`);
+  }
+
+  #renewLease(incoming: Incoming): void {
+    const { clock, timeouts } = this.#config;
+    incoming.cancelLease();
+    incoming.cancelLease = clock.after(timeouts.leaseMs, () => {
+      if (this.#incoming === incoming) this.#end(incoming, "cancelled");
+      this.#letGo(incoming);
+    });
+  }
+
+  /** The migration is over, but its lease goes on. */
+  #linger(incoming: Incoming): void {
+    this.#incoming = null;
+    this.#memory.add(incoming.migrationId, "cancelled");
+    this.#lingering.add(incoming);
+    if (incoming.arrival.blocks.length === 0) this.#letGo(incoming);
+  }
+
+  #letGo(incoming: Incoming): void {
+    incoming.cancelLease();
+    this.#lingering.delete(incoming);
+    incoming.arrival.cancel();
+  }
+
+  #end(incoming: Incoming, ending: MigrateSettleReply["state"]): void {
+    incoming.cancelLease();
+    if (this.#incoming === incoming) this.#incoming = null;
+    this.#memory.add(incoming.migrationId, ending);
+  }
+}

@@ -1,0 +1,35 @@
+import type { Clock } from "../../core/clock.ts";
+import type { MigrateSettleReply, MigrationId } from "../../core/messages.ts";
+
+type Ending = MigrateSettleReply["state"];
+
+/** More than end within the time that anyone asks about them. */
+const MAX_ENTRIES = 4096;
+
+/** How the latest migrations to an instance ended. */
+export class MigrationMemory {
+  readonly #clock: Clock;
+  readonly #memoryMs: number;
+  /** In order of their ends. */
+  readonly #endings = new Map<MigrationId, { readonly ending: Ending; readonly atMs: number }>();
+
+  constructor(clock: Clock, memoryMs: number) {
+    this.#clock = clock;
+    this.#memoryMs = memoryMs;
+  }
+
+  get(migrationId: MigrationId): Ending | null {
+    return this.#endings.get(migrationId)?.ending ?? null;
+  }
+
+  /** The first ending counts. */
+  add(migrationId: MigrationId, ending: Ending): void {
+    if (this.#endings.has(migrationId)) return;
+    const nowMs = this.#clock.nowMs();
+    this.#endings.set(migrationId, { ending, atMs: nowMs });
+    for (const [id, { atMs }] of this.#endings) {
+      if (this.#endings.size <= MAX_ENTRIES && nowMs - atMs < this.#memoryMs) break;
+      this.#endings.delete(id);
+    }
+  }
+}
