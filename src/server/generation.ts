@@ -1,5 +1,5 @@
 import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
-import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
+import type { Prompt, TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -20,6 +20,8 @@ export type GenerationSink = (index: number, output: TextOutput) => void;
 export class Generation {
   /** One per prompt, filled as they are accepted. */
   readonly handles: TextHandle[] = [];
+  /** So many of the first prompts were handed to the service. */
+  #submitted = 0;
   readonly #finished: boolean[];
   #unfinished: number;
   #over = false;
@@ -71,10 +73,17 @@ export class Generation {
   }
 
   async #submitAll(): Promise<void> {
-    await Promise.all(this.requests.map((request, index) => this.#submit(request, index)));
+    const submitted: Promise<void>[] = [];
+    for (const [index, request] of this.requests.entries()) {
+      await this.context.encoding.take(promptSize(request.prompt));
+      if (this.#over) return;
+      submitted.push(this.#submit(request, index));
+    }
+    await Promise.all(submitted);
   }
 
   async #submit(request: TextRequest, index: number): Promise<void> {
+    this.#submitted++;
     logRequest(this.context, request);
     try {
       this.handles[index] = await this.context.service.submit(
@@ -107,11 +116,18 @@ export class Generation {
     this.#over = true;
     this.context.generations.delete(this);
     this.context.admission.leave(this.requests.length);
-    this.requests.forEach(({ requestId }, index) => {
-      if (!this.#finished[index]) this.context.service.abort(requestId);
-    });
+    for (let index = 0; index < this.#submitted; index++) {
+      if (!this.#finished[index]) this.context.service.abort(this.requests[index].requestId);
+    }
     return true;
   }
+}
+
+/** What encoding a prompt costs: its characters, or token ids. */
+function promptSize(prompt: Prompt): number {
+  if ("text" in prompt) return prompt.text.length;
+  if ("tokenIds" in prompt) return prompt.tokenIds.length;
+  return prompt.messages.reduce((sum, { content }) => sum + content.length, 0);
 }
 
 /** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */

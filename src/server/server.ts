@@ -17,6 +17,7 @@ import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
+import { TurnBudget } from "./turn_budget.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
@@ -35,6 +36,9 @@ export const defaultLimits: ConnectionLimits = {
 
 /** How long clients get to read what they are told at the end of a shutdown. */
 const FAREWELL_MS = 500;
+
+/** Encoding takes about 3 us a token, and a token of text is about four characters: 3 ms. */
+const ENCODED_PER_TURN = 4096;
 
 export interface StartServerConfig {
   readonly service: TextService;
@@ -68,6 +72,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const context: ServerContext = {
     ...config,
     admission: new Admission(options.maxQueuedRequests),
+    encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
   };
   const exchanges = new Set<Exchange>();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { setImmediate } from "node:timers";
 import OpenAI from "openai";
 import { speak } from "./fake_text_service.ts";
 import { type Json, parseEvents, withServer } from "./harness.ts";
@@ -226,4 +227,34 @@ Deno.test("the openai client completes, streams and lists models", () =>
       for await (const chunk of failing) seen.push(chunk.choices[0].text);
     }, /instance 3 is gone/);
     assert.deepEqual(seen, ["some"]);
+  }));
+
+Deno.test("a batch is encoded over many turns of the event loop, also beside others", () =>
+  withServer({
+    options: { maxQueuedRequests: 100, maxBodyBytes: 2 ** 20 },
+  }, async ({ post, service }) => {
+    const charactersOfTurns: number[] = [0];
+    service.admit = ({ prompt }) => {
+      if (charactersOfTurns.at(-1) === 0) setImmediate(() => charactersOfTurns.push(0));
+      charactersOfTurns[charactersOfTurns.length - 1] += "text" in prompt ? prompt.text.length : 0;
+    };
+    const prompt = Array.from({ length: 40 }, (_, i) => "x".repeat(1000 + i));
+    const bodies = [{ prompt }, { prompt }, { prompt: "x".repeat(3000) }];
+    const answers = await Promise.all(bodies.map((body) => post("/v1/completions", body)));
+    for (const { status } of answers) assert.equal(status, 200);
+    // Immediates of two turns can fall between two of this test.
+    assert.ok(Math.max(...charactersOfTurns) <= 2 * 4096, `${charactersOfTurns}`);
+    assert.deepEqual(answers[0].json.choices.map((it: { index: number }) => it.index), [
+      ...prompt.keys(),
+    ]);
+  }));
+
+Deno.test("prompts behind one that is refused are not encoded", () =>
+  withServer({ options: { maxBodyBytes: 2 ** 20 } }, async ({ post, service }) => {
+    service.generate = () => {};
+    const prompt = [[1, 2], Array(5000).fill(1), "x".repeat(5000), "x".repeat(5000)];
+    const { status } = await post("/v1/completions", { prompt });
+    assert.equal(status, 400);
+    assert.equal(service.requests.length, 2);
+    assert.deepEqual(service.aborted, [service.requests[0].requestId]);
   }));
