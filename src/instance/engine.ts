@@ -111,7 +111,7 @@ export class Engine {
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 
-  /** Verifies blocks and queues; callable while idle. Throws what does not add up. */
+  /** Verifies blocks and queues; callable at any time. Throws what does not add up. */
   check(): void {
     this.#core.check();
   }

@@ -280,13 +280,14 @@ export class EngineCore {
   }
 
   /**
-   * Verifies blocks, tables and queues against each other; callable between steps.
+   * Verifies blocks, tables and queues against each other; callable at any time.
    * @throws {Error} saying what does not add up
    */
   check(): void {
-    if (this.#step) throw new Error("check() was called while a step runs");
     const { waiting, running, swapped, suspended } = this.#scheduler;
-    this.#blocks.check(this.#requests.values());
+    // What has ended in mid-step keeps its blocks until the step's end.
+    const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
+    this.#blocks.check([...this.#requests.values(), ...ended]);
     for (const [status, queue] of Object.entries({ waiting, running, swapped, suspended })) {
       for (const sequence of queue) {
         const { requestId } = sequence;
