@@ -4,6 +4,12 @@ import type { ServerContext } from "./context.ts";
 import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 
+/**
+ * Characters or token ids of a prompt that are logged without `--max-log-len`; vLLM logs all, which with
+ * long prompts costs more than serving them.
+ */
+const DEFAULT_LOG_LEN = 2048;
+
 const unexplained: ErrorRecord = {
   kind: "internal",
   message: "The request failed in its instance.",
@@ -133,11 +139,24 @@ function promptSize(prompt: Prompt): number {
 /** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */
 function logRequest({ options, log }: ServerContext, { requestId, prompt, sampling }: TextRequest) {
   if (options.disableLogRequests) return;
-  const length = options.maxLogLen ?? Infinity;
-  const shown = "text" in prompt
-    ? JSON.stringify(prompt.text.slice(0, length))
-    : "tokenIds" in prompt
-    ? `[${prompt.tokenIds.slice(0, length).join(", ")}]`
-    : JSON.stringify(prompt.messages).slice(0, length);
-  log.info("received request", { id: requestId, prompt: shown, sampling });
+  const length = options.maxLogLen ?? DEFAULT_LOG_LEN;
+  log.info("received request", () => ({
+    id: requestId,
+    prompt: showPrompt(prompt, length),
+    sampling,
+  }));
+}
+
+function showPrompt(prompt: Prompt, length: number): string {
+  if ("text" in prompt) return JSON.stringify(prompt.text.slice(0, length));
+  if ("tokenIds" in prompt) return `[${prompt.tokenIds.slice(0, length).join(", ")}]`;
+  const parts: string[] = [];
+  let size = 0;
+  for (const { role, content } of prompt.messages) {
+    if (size >= length) break;
+    const part = JSON.stringify({ role, content: content.slice(0, length) });
+    size += part.length;
+    parts.push(part);
+  }
+  return `[${parts.join(", ")}]`.slice(0, length);
 }

@@ -20,11 +20,13 @@ interface Route {
   /** With a slash at its end it matches all longer paths too. */
   readonly path: string;
   readonly handle: Handler;
+  /** Asked again and again by load balancers and supervisors. */
+  readonly isPoll?: boolean;
 }
 
 const routes: readonly Route[] = [
-  { method: "GET", path: "/health", handle: health },
-  { method: "GET", path: "/is_ready", handle: isReady },
+  { method: "GET", path: "/health", handle: health, isPoll: true },
+  { method: "GET", path: "/is_ready", handle: isReady, isPoll: true },
   { method: "GET", path: "/version", handle: version },
   { method: "POST", path: "/generate", handle: generate },
   { method: "POST", path: "/generate_benchmark", handle: generateBenchmark },
@@ -57,6 +59,11 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
     );
   }
   await route.handle(exchange, context, exchange.path.slice(route.path.length));
+}
+
+/** Whether requests of this path are too many to be of interest each. */
+export function isPoll(path: string): boolean {
+  return routes.some((route) => route.isPoll && matches(route.path, path));
 }
 
 function matches(path: string, asked: string): boolean {

@@ -15,10 +15,10 @@ import type { ServerContext } from "./context.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
-import { dispatch } from "./routes.ts";
+import { dispatch, isPoll } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
-import { TurnBudget } from "./turn_budget.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
+import { TurnBudget } from "./turn_budget.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
 
@@ -221,7 +221,9 @@ function logExchange(exchange: Exchange, { options, log }: ServerContext): void 
   if (options.disableLogRequestsServer) return;
   const { method, path, status, requestId } = exchange;
   const tookMs = Math.round(performance.now() - exchange.startedMs);
-  log.info("request", { method, path: path.slice(0, 200), status, tookMs, id: requestId });
+  const fields = () => ({ method, path: path.slice(0, 200), status, tookMs, id: requestId });
+  if (isPoll(path)) log.debug("request", fields);
+  else log.info("request", fields);
 }
 
 /** Answers what is no HTTP request, or did not come in time, and closes the connection. */

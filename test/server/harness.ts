@@ -52,11 +52,12 @@ export async function withServer(
   const append: Log["info"] = (message, fields) => {
     log.push(`${message} ${JSON.stringify(typeof fields === "function" ? fields() : fields)}`);
   };
+  const debug: Log["debug"] = (message, fields) => append(`debug: ${message}`, fields);
   const server = await startServer({
     service,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
-    log: { debug: append, info: append, warn: append, error: append },
+    log: { debug, info: append, warn: append, error: append },
     limits: config.limits,
   });
   const { url } = server;

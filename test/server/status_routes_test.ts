@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { withServer } from "./harness.ts";
+import { startServer } from "../../src/server/server.ts";
+import { FakeTextService } from "./fake_text_service.ts";
+import { testOptions, until, withServer } from "./harness.ts";
 
 Deno.test("health, readiness and version", () =>
   withServer({}, async ({ url, service }) => {
@@ -63,4 +65,50 @@ Deno.test("requests are logged unless that is switched off", async () => {
     await harness.post("/v1/completions", { prompt: 1 }, { "x-request-id": "me" });
     assert.match(harness.log[0], /"POST","path":"\/v1\/completions","status":400.*"id":"me"/);
   });
+});
+
+Deno.test("polls of health and readiness are logged for debugging alone", () =>
+  withServer({ options: { disableLogRequestsServer: false } }, async ({ url, log }) => {
+    for (const path of ["/health", "/is_ready?x", "/version"]) {
+      await (await fetch(url + path)).text();
+    }
+    await until(() => log.length === 3);
+    assert.deepEqual(log.map((line) => line.startsWith("debug: ")), [true, true, false]);
+  }));
+
+Deno.test("a logged prompt is cut, with or without --max-log-len", async () => {
+  const many = Array(1000).fill({ role: "user", content: "x".repeat(10) });
+  const long = [{ role: "user", content: "x".repeat(10_000) }];
+  const size = (shown: string) => shown.length;
+  const cases: [path: string, body: unknown, size: (shown: string) => number][] = [
+    ["/generate", { prompt: "x".repeat(10_000) }, (shown) => JSON.parse(shown).length],
+    ["/generate", { prompt: Array(10_000).fill(1) }, (shown) => JSON.parse(shown).length],
+    ["/v1/chat/completions", { messages: many }, size],
+    ["/v1/chat/completions", { messages: long }, size],
+  ];
+  for (const [maxLogLen, most] of [[null, 2048], [5000, 5000], [10, 10], [0, 0]] as const) {
+    const options = { disableLogRequests: false, maxBodyBytes: 2 ** 20, maxLogLen };
+    await withServer({ options }, async ({ post, log }) => {
+      for (const [path, body, sizeOf] of cases) {
+        await post(path, body);
+        const { prompt } = JSON.parse(log.pop()!.replace("received request ", ""));
+        assert.equal(sizeOf(prompt), most, `${path} ${prompt.slice(0, 50)}`);
+      }
+    });
+  }
+});
+
+Deno.test("a request is only described when its line is written", async () => {
+  const fields: unknown[] = [];
+  const server = await startServer({
+    service: new FakeTextService(),
+    options: { ...testOptions, disableLogRequests: false, disableLogRequestsServer: false },
+    version: "0",
+    log: { debug() {}, info: (_, given) => fields.push(given), warn() {}, error() {} },
+  });
+  const body = JSON.stringify({ prompt: "a" });
+  const headers = { "content-type": "application/json" };
+  await (await fetch(`${server.url}/generate`, { method: "POST", headers, body })).text();
+  await server.shutdown(1000);
+  assert.deepEqual(fields.map((given) => typeof given), ["function", "function"]);
 });

@@ -315,6 +315,8 @@ export const vllmArguments = {
     default: null,
     min: 0,
     defaultText: "unlimited",
-    help: "Most prompt characters or prompt token ids that are logged of a request.",
+    help:
+      "Most prompt characters or prompt token ids that are logged of a request. Unlike in vLLM, " +
+      "2048 are when this is not given.",
   }),
 } satisfies ArgumentTable;
