@@ -1,0 +1,193 @@
+import type {
+  Address,
+  Bus,
+  CallHandler,
+  CallOptions,
+  Listener,
+  Message,
+  Peer,
+  Service,
+} from "../../bus/bus.ts";
+import type { Clock } from "../../core/clock.ts";
+import { fromErrorRecord, toErrorRecord, UnavailableError } from "../../core/errors.ts";
+
+const DEFAULT_TIMEOUT_MS = 10_000;
+
+export interface DirectNetworkConfig {
+  readonly clock: Clock;
+  /** From one process to another, for calls and their answers. */
+  readonly delayMs: number;
+  /** Promises have settled or are about to: what waits for them has to run before time goes on. */
+  readonly onSettled: () => void;
+}
+
+/**
+ * A network for experiments, where nothing fails and speed matters: messages are handed over as they
+ * are, not as JSON. A notification, of which there are several per engine step, arrives at once; a
+ * call takes time in both directions. Order is kept, as {@linkcode Bus} demands.
+ */
+export class DirectNetwork {
+  readonly #listeners = new Map<Address, DirectListener>();
+
+  constructor(readonly config: DirectNetworkConfig) {}
+
+  /** The network as one process sees it. */
+  node(): DirectNode {
+    return new DirectNode(this);
+  }
+
+  bind(listener: DirectListener): void {
+    const { address } = listener;
+    if (this.#listeners.has(address)) throw new UnavailableError(`${address} is in use`);
+    this.#listeners.set(address, listener);
+  }
+
+  unbind(address: Address): void {
+    this.#listeners.delete(address);
+  }
+
+  listenerAt(address: Address): DirectListener {
+    const listener = this.#listeners.get(address);
+    if (!listener) throw new UnavailableError(`nobody listens at ${address}`);
+    return listener;
+  }
+}
+
+/** One process's end of the network. */
+export class DirectNode implements Bus {
+  /** Calls to or from here that have no answer yet. */
+  callsInFlight = 0;
+
+  constructor(readonly network: DirectNetwork) {}
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async listen(address: Address, service: Service): Promise<Listener> {
+    const listener = new DirectListener(address, service, this);
+    this.network.bind(listener);
+    return listener;
+  }
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async connect(address: Address, service: Service): Promise<Peer> {
+    return this.network.listenerAt(address).accept(service, this);
+  }
+}
+
+class DirectListener implements Listener {
+  readonly #accepted: DirectPeer[] = [];
+
+  constructor(
+    readonly address: Address,
+    private readonly service: Service,
+    private readonly node: DirectNode,
+  ) {}
+
+  accept(service: Service, from: DirectNode): Peer {
+    const ours = new DirectPeer(`a client of ${this.address}`, this.service, this.node);
+    const theirs = new DirectPeer(this.address, service, from);
+    ours.other = theirs;
+    theirs.other = ours;
+    this.#accepted.push(ours);
+    this.service.onConnect?.(ours);
+    return theirs;
+  }
+
+  async close(): Promise<void> {
+    this.node.network.unbind(this.address);
+    await Promise.all(this.#accepted.map((peer) => peer.close()));
+  }
+}
+
+class DirectPeer implements Peer {
+  other!: DirectPeer;
+  readonly bufferedBytes = 0;
+  isOpen = true;
+  /** Messages on their way to the other end. */
+  #numUnderWay = 0;
+  readonly #pending = new Set<(error: Error) => void>();
+
+  constructor(
+    readonly remote: string,
+    private readonly service: Service,
+    private readonly node: DirectNode,
+  ) {}
+
+  call(method: string, message: Message, options: CallOptions = {}): Promise<Message> {
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    if (!this.isOpen) {
+      reject(new UnavailableError(`${method}: the connection to ${this.remote} is closed`));
+      return promise;
+    }
+    const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+    const ends = [this.node, this.other.node];
+    for (const node of ends) node.callsInFlight++;
+    const fail = (error: Error) => settle(() => reject(error));
+    this.#pending.add(fail);
+    const cancelTimeout = this.#config.clock.after(timeoutMs, () => {
+      fail(new UnavailableError(`${method}: no answer from ${this.remote} in ${timeoutMs} ms`));
+    });
+    const settle = (how: () => void) => {
+      if (!this.#pending.delete(fail)) return;
+      cancelTimeout();
+      for (const node of ends) node.callsInFlight--;
+      how();
+      this.#config.onSettled();
+    };
+    this.#send(async () => {
+      try {
+        const answer = await this.other.#handle(method, message);
+        this.other.#send(() => settle(() => resolve(answer)));
+      } catch (error) {
+        const record = toErrorRecord(error);
+        this.other.#send(() => fail(fromErrorRecord(record)));
+      }
+    });
+    return promise;
+  }
+
+  notify(method: string, message: Message): void {
+    if (!this.isOpen) return;
+    const { other } = this;
+    if (this.#numUnderWay > 0) this.#send(() => other.#receive(method, message));
+    else other.#receive(method, message);
+  }
+
+  close(): Promise<void> {
+    this.#end("closed by this end");
+    this.other.#end("closed by the other end");
+    return Promise.resolve();
+  }
+
+  get #config(): DirectNetworkConfig {
+    return this.node.network.config;
+  }
+
+  #send(arrive: () => void): void {
+    this.#numUnderWay++;
+    this.#config.clock.after(this.#config.delayMs, () => {
+      this.#numUnderWay--;
+      if (this.isOpen) arrive();
+      this.#config.onSettled();
+    });
+  }
+
+  async #handle(method: string, message: Message): Promise<Message> {
+    const handler: CallHandler | undefined = this.service.calls?.[method];
+    if (!handler) throw new UnavailableError(`there is no call "${method}" here`);
+    return await handler(message, this);
+  }
+
+  #receive(method: string, message: Message): void {
+    this.service.notifications?.[method]?.(message, this);
+  }
+
+  #end(reason: string): void {
+    if (!this.isOpen) return;
+    this.isOpen = false;
+    for (const fail of [...this.#pending]) {
+      fail(new UnavailableError(`the connection to ${this.remote} is ${reason}`));
+    }
+    this.service.onClose?.(this, reason);
+    this.#config.onSettled();
+  }
+}

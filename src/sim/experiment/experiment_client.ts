@@ -1,0 +1,119 @@
+import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
+import type { Clock } from "../../core/clock.ts";
+import { LlumnixError } from "../../core/errors.ts";
+import type {
+  DispatchReply,
+  DispatchRequest,
+  GenerateRequest,
+  InstanceId,
+  InstanceList,
+  OutputBatch,
+  SamplingParams,
+} from "../../core/messages.ts";
+import type { WorkloadRequest } from "../workload/request.ts";
+import type { RequestRecorder } from "./request_recorder.ts";
+
+const FRONTEND_ID = "client";
+
+/** What does not depend on the request: it generates the number of tokens that the workload says. */
+const params: Omit<SamplingParams, "maxTokens" | "seed"> = {
+  minTokens: 0,
+  temperature: 0,
+  topP: 1,
+  topK: -1,
+  minP: 0,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  repetitionPenalty: 1,
+  stopTokenIds: [],
+  eosTokenIds: [],
+  ignoreEos: true,
+  logprobs: null,
+  promptLogprobs: null,
+};
+
+export interface ExperimentClientArgs {
+  readonly bus: Bus;
+  readonly managerAddress: Address;
+  readonly clock: Clock;
+  readonly recorder: RequestRecorder;
+}
+
+/**
+ * All users of a cluster where nothing fails: sends requests as an API server does, and hands their
+ * tokens to the recorder. What an API server needs besides, for failures, an experiment has no use for.
+ */
+export class ExperimentClient {
+  readonly #args: ExperimentClientArgs;
+  readonly #links = new Map<InstanceId, Promise<Peer>>();
+  #addresses: ReadonlyMap<InstanceId, Address> = new Map();
+  #manager!: Peer;
+
+  constructor(args: ExperimentClientArgs) {
+    this.#args = args;
+  }
+
+  async connect(): Promise<void> {
+    const { bus, managerAddress } = this.#args;
+    this.#manager = await bus.connect(managerAddress, {
+      notifications: { instances: ({ data }) => this.#setInstances(data as InstanceList) },
+    });
+    await this.#manager.call("subscribe", { data: null });
+    await Promise.all([...this.#addresses.keys()].map((id) => this.#link(id)));
+  }
+
+  /** Sends a request that arrives now. */
+  submit(request: WorkloadRequest): void {
+    const { clock, recorder } = this.#args;
+    const arrivalMs = clock.nowMs();
+    const number = recorder.arrived(request, arrivalMs);
+    this.#generate(number, request, arrivalMs).catch((error) => {
+      if (!(error instanceof LlumnixError)) throw error;
+      recorder.refused(number, error.message);
+    });
+  }
+
+  async #generate(number: number, request: WorkloadRequest, arrivalMs: number): Promise<void> {
+    const { promptTokens, outputTokens, priority } = request;
+    const requestId = String(number);
+    const dispatch: DispatchRequest = { requestId, promptTokens };
+    const { data } = await this.#manager.call("dispatch", { data: dispatch });
+    const link = await this.#link((data as DispatchReply).instanceId);
+    const generate: GenerateRequest = {
+      requestId,
+      frontendId: FRONTEND_ID,
+      promptTokenIds: new Array(promptTokens).fill(0),
+      outputTokenIds: [],
+      params: { ...params, maxTokens: outputTokens, seed: number },
+      arrivalMs,
+      priority,
+    };
+    await link.call("generate", { data: generate });
+  }
+
+  #setInstances({ instances }: InstanceList): void {
+    this.#addresses = new Map(instances.map((one) => [one.instanceId, one.address]));
+    for (const instanceId of this.#links.keys()) {
+      if (!this.#addresses.has(instanceId)) this.#links.delete(instanceId);
+    }
+    for (const instanceId of this.#addresses.keys()) this.#link(instanceId);
+  }
+
+  #link(instanceId: InstanceId): Promise<Peer> {
+    let link = this.#links.get(instanceId);
+    if (!link) this.#links.set(instanceId, link = this.#connect(instanceId));
+    return link;
+  }
+
+  async #connect(instanceId: InstanceId): Promise<Peer> {
+    const { bus, clock, recorder } = this.#args;
+    const service: Service = {
+      notifications: {
+        outputs: ({ data }) => recorder.take((data as OutputBatch).outputs, clock.nowMs()),
+      },
+    };
+    const peer = await bus.connect(this.#addresses.get(instanceId)!, service);
+    await peer.call("hello", { data: { frontendId: FRONTEND_ID } });
+    return peer;
+  }
+}

@@ -1,0 +1,41 @@
+import type {
+  EngineOptions,
+  ManagerOptions,
+  MigrationOptions,
+  ScalingOptions,
+  TransferOptions,
+} from "../../core/options.ts";
+import type { SimulationOptions } from "../../executor/sim/simulation.ts";
+import type { ArrivalSpec } from "../workload/arrivals.ts";
+
+/** A cluster and its policies, as one of those that are compared. */
+export interface ClusterConfig {
+  /** For people. */
+  readonly name: string;
+  readonly engine: ExperimentEngineOptions;
+  readonly manager: ManagerOptions;
+  readonly migration: MigrationOptions;
+  readonly transfer: TransferOptions;
+  readonly scaling: ScalingOptions;
+}
+
+/** What instances are told. */
+export type ExperimentEngineOptions =
+  & SimulationOptions
+  & Pick<EngineOptions, "maxNumSeqs" | "schedulerDelayFactor" | "preemptionMode" | "seed">;
+
+/** What is asked of a cluster. */
+export interface WorkloadConfig {
+  /** For people: "8 req/s", "CV 4". */
+  readonly name: string;
+  /** Null keeps the times of the trace. */
+  readonly arrivals: ArrivalSpec | null;
+  /** Name of the lengths ({@linkcode requestLengths}), or null with a trace. */
+  readonly lengths: string | null;
+  /** File of a recorded workload. */
+  readonly trace: string | null;
+  /** Null takes the whole trace. */
+  readonly numRequests: number | null;
+  /** Fraction of the requests that have high priority. */
+  readonly highPriority: number;
+}

@@ -1,0 +1,117 @@
+import type { Clock } from "../../core/clock.ts";
+import { sleep } from "../../core/clock.ts";
+import type { InstanceId, InstanceInfo } from "../../core/messages.ts";
+import type { EngineOptions } from "../../core/options.ts";
+import { resolveSimulation, type Simulation } from "../../executor/sim/simulation.ts";
+import { Instance } from "../../instance/instance.ts";
+import type {
+  ExitStatus,
+  InstanceLauncher,
+  LaunchedInstance,
+  LaunchRequest,
+} from "../../manager/launcher.ts";
+import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
+import type { DirectNetwork } from "./direct_bus.ts";
+import type { ClusterConfig } from "./experiment_config.ts";
+import type { ExperimentLoop } from "./experiment_loop.ts";
+
+export interface ExperimentInstancesArgs {
+  readonly config: ClusterConfig;
+  readonly loop: ExperimentLoop;
+  readonly network: DirectNetwork;
+  readonly observer: PreemptionObserver;
+  /** Time that an instance takes from its launch until it serves. */
+  readonly startMs: () => number;
+}
+
+/** Starts the production instance on a simulated device, within this process. */
+export class ExperimentInstances implements InstanceLauncher {
+  readonly simulation: Simulation;
+  readonly #args: ExperimentInstancesArgs;
+  readonly #options: EngineOptions;
+  /** Launched and not ended. */
+  readonly #alive = new Map<InstanceId, Instance>();
+  #numSteps = 0;
+
+  /** @throws {UsageError} there is no such device or model, or options do not fit it */
+  constructor(args: ExperimentInstancesArgs) {
+    this.#args = args;
+    this.simulation = resolveSimulation(args.config.engine);
+    this.#options = engineOptions(args.config);
+  }
+
+  get numAlive(): number {
+    return this.#alive.size;
+  }
+
+  /** Engine steps of all instances so far. */
+  get numSteps(): number {
+    return this.#numSteps;
+  }
+
+  /** The state of each that serves, now. */
+  infos(): InstanceInfo[] {
+    return [...this.#alive.values()].flatMap(({ engine }) => engine?.info() ?? []);
+  }
+
+  launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const { instanceId, managerAddress } = request;
+    const { loop, network } = this.#args;
+    const node = network.node();
+    const instance = new Instance({
+      options: this.#options,
+      instanceId,
+      managerAddress,
+      hostShare: 1,
+      pid: 0,
+      clock: loop.settlingClock(() => node.callsInFlight > 0),
+      bus: node,
+      loadExecutor: () => this.#load(() => node.callsInFlight > 0),
+      rejoinTimeoutMs: 0,
+    });
+    this.#alive.set(instanceId, instance);
+    return Promise.resolve({
+      pid: 0,
+      exited: this.#run(instance, instanceId),
+      stop: (signal) => instance.stop(`got ${signal}`),
+    });
+  }
+
+  async #load(isWaiting: () => boolean): Promise<ClockedExecutor> {
+    const { loop, observer, startMs } = this.#args;
+    const delayMs = startMs();
+    if (delayMs > 0) await sleep(loop.settlingClock(), delayMs);
+    return new ClockedExecutor({
+      simulation: this.simulation,
+      clock: loop.settlingClock(isWaiting),
+      observer,
+      onStep: () => this.#numSteps++,
+    });
+  }
+
+  async #run(instance: Instance, instanceId: InstanceId): Promise<ExitStatus> {
+    const { exitCode, error } = await instance.run();
+    await instance.close();
+    this.#alive.delete(instanceId);
+    if (error !== undefined) throw error;
+    return { code: exitCode, signal: null };
+  }
+}
+
+/** Everything else that an instance may be told is about real models and devices. */
+function engineOptions({ engine }: ClusterConfig): EngineOptions {
+  return {
+    ...engine,
+    tokenizer: null,
+    skipTokenizerInit: true,
+    revision: null,
+    tokenizerRevision: null,
+    downloadDir: null,
+    loadFormat: "auto",
+    maxLogprobs: 0,
+    device: "sim",
+    speedup: 1,
+    cpuThreads: null,
+    cpuKernels: null,
+  };
+}

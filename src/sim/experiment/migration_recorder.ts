@@ -1,0 +1,63 @@
+import { type Distribution, distributionOf } from "../../bench/distribution.ts";
+import type { MigrationReport } from "../../core/messages.ts";
+import type { ManagerEvent } from "../../manager/manager.ts";
+
+/** Migrations of a run. */
+export interface MigrationSummary {
+  readonly committed: number;
+  /** Ended without moving a request, for whatever reason. */
+  readonly aborted: number;
+  /** Of requests that ran. */
+  readonly downtimeMs: Distribution;
+  readonly stages: number;
+  readonly bytes: number;
+  /** Seconds that migrations took, summed over all of them. */
+  readonly seconds: number;
+  /** How often each reason ended one. */
+  readonly reasons: Readonly<Record<string, number>>;
+}
+
+/** Takes the manager's reports of migrations. */
+export class MigrationRecorder {
+  readonly #downtimeMs: number[] = [];
+  readonly #reasons = new Map<string, number>();
+  #committed = 0;
+  #aborted = 0;
+  #stages = 0;
+  #bytes = 0;
+  #totalMs = 0;
+
+  take(event: ManagerEvent): void {
+    if (event.type === "migrated") {
+      for (const report of [event.report, ...event.report.earlier ?? []]) this.#report(report);
+    } else if (event.type === "migration_unanswered") this.#abort(event.reason);
+  }
+
+  summary(): MigrationSummary {
+    return {
+      committed: this.#committed,
+      aborted: this.#aborted,
+      downtimeMs: distributionOf(this.#downtimeMs),
+      stages: this.#stages,
+      bytes: this.#bytes,
+      seconds: this.#totalMs / 1000,
+      reasons: Object.fromEntries([...this.#reasons].sort((a, b) => b[1] - a[1])),
+    };
+  }
+
+  #report({ outcome, reason, downtimeMs, stages, transfer, totalMs, blocks }: MigrationReport) {
+    this.#totalMs += totalMs;
+    if (outcome !== "committed") return this.#abort(`${outcome}: ${reason}`);
+    this.#committed++;
+    this.#stages += stages;
+    this.#bytes += transfer.bytes;
+    if (blocks > 0) this.#downtimeMs.push(downtimeMs);
+  }
+
+  #abort(reason: string): void {
+    this.#aborted++;
+    // Names and numbers aside, so that what is alike counts together.
+    const kind = reason.replace(/instance-\d+/g, "an instance").replace(/\b\d+\b/g, "n");
+    this.#reasons.set(kind, (this.#reasons.get(kind) ?? 0) + 1);
+  }
+}

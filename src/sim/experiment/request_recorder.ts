@@ -1,0 +1,153 @@
+import { type Distribution, distributionOf } from "../../bench/distribution.ts";
+import { Histogram } from "../../bench/histogram.ts";
+import type { Priority, RequestOutput } from "../../core/messages.ts";
+import type { WorkloadRequest } from "../workload/request.ts";
+import type { PreemptionObserver } from "./clocked_executor.ts";
+
+/** Latencies of some requests, in milliseconds. */
+export interface Latencies {
+  readonly requests: number;
+  /** Time to the first token, from arrival. */
+  readonly ttftMs: Distribution;
+  /** Time per output token after the first, a value per request of two tokens or more. */
+  readonly tpotMs: Distribution;
+  /** Arrival to last token. */
+  readonly e2eMs: Distribution;
+  /**
+   * Time that preemptions cost a request: from losing its blocks until it has them again, in the
+   * queue and computing, a value per request (OSDI'24, section 6.3).
+   */
+  readonly preemptionLossMs: Distribution;
+}
+
+const NOT_YET = -1;
+
+/**
+ * Takes the tokens of all requests of a run, and keeps a few numbers per request. Requests are
+ * numbered in the order of their arrival, and named by their number.
+ */
+export class RequestRecorder implements PreemptionObserver {
+  #numEnded = 0;
+  #numTokens = 0;
+  #numPreemptions = 0;
+  readonly #failures: string[] = [];
+  readonly #itl = new Histogram();
+  // By request.
+  readonly #arrivalMs: number[] = [];
+  readonly #firstTokenMs: number[] = [];
+  readonly #lastTokenMs: number[] = [];
+  readonly #outputTokens: number[] = [];
+  readonly #lossMs: number[] = [];
+  readonly #isHigh: boolean[] = [];
+  readonly #hasFailed: boolean[] = [];
+  /** Since when each of the requests is missing from its instance's steps. */
+  readonly #missedMs = new Map<number, number>();
+
+  get numRequests(): number {
+    return this.#arrivalMs.length;
+  }
+
+  get numEnded(): number {
+    return this.#numEnded;
+  }
+
+  get numTokens(): number {
+    return this.#numTokens;
+  }
+
+  get numPreemptions(): number {
+    return this.#numPreemptions;
+  }
+
+  /** Why requests failed, one line each. */
+  get failures(): readonly string[] {
+    return this.#failures;
+  }
+
+  /** When the last token so far came. */
+  lastTokenMs = 0;
+
+  /** @returns the number of the request */
+  arrived({ priority }: Pick<WorkloadRequest, "priority">, nowMs: number): number {
+    this.#arrivalMs.push(nowMs);
+    this.#firstTokenMs.push(NOT_YET);
+    this.#lastTokenMs.push(NOT_YET);
+    this.#outputTokens.push(0);
+    this.#lossMs.push(0);
+    this.#isHigh.push(priority === "high");
+    this.#hasFailed.push(false);
+    return this.#arrivalMs.length - 1;
+  }
+
+  /** Takes what an engine step produced. */
+  take(outputs: readonly RequestOutput[], nowMs: number): void {
+    this.lastTokenMs = nowMs;
+    for (const { requestId, tokenIds, finish } of outputs) {
+      const request = Number(requestId);
+      if (tokenIds.length > 0) this.#tokens(request, tokenIds.length, nowMs);
+      if (!finish) continue;
+      this.#numEnded++;
+      if (finish.error) this.failed(request, finish.error.message);
+    }
+  }
+
+  /** The request is refused. */
+  refused(request: number, reason: string): void {
+    this.#numEnded++;
+    this.failed(request, reason);
+  }
+
+  failed(request: number, reason: string): void {
+    this.#hasFailed[request] = true;
+    this.#failures.push(`request ${request}: ${reason}`);
+  }
+
+  missed(request: number, nowMs: number): void {
+    this.#missedMs.set(request, nowMs);
+  }
+
+  returned(request: number): void {
+    this.#missedMs.delete(request);
+  }
+
+  restored(request: number, endMs: number): void {
+    const missedMs = this.#missedMs.get(request);
+    if (missedMs === undefined) return;
+    this.#missedMs.delete(request);
+    this.#numPreemptions++;
+    this.#lossMs[request] += endMs - missedMs;
+  }
+
+  /** Between two tokens of a request. */
+  get itlMs(): Distribution {
+    return this.#itl.distribution();
+  }
+
+  /** Of all requests that did not fail, or those of a priority. */
+  latencies(priority: Priority | null = null): Latencies {
+    const chosen: number[] = [];
+    for (let request = 0; request < this.numRequests; request++) {
+      const isWanted = priority === null || this.#isHigh[request] === (priority === "high");
+      if (isWanted && !this.#hasFailed[request]) chosen.push(request);
+    }
+    const decoded = chosen.filter((request) => this.#outputTokens[request] > 1);
+    const first = this.#firstTokenMs, last = this.#lastTokenMs, arrival = this.#arrivalMs;
+    return {
+      requests: chosen.length,
+      ttftMs: distributionOf(chosen.map((i) => first[i] - arrival[i])),
+      tpotMs: distributionOf(
+        decoded.map((i) => (last[i] - first[i]) / (this.#outputTokens[i] - 1)),
+      ),
+      e2eMs: distributionOf(chosen.map((i) => last[i] - arrival[i])),
+      preemptionLossMs: distributionOf(chosen.map((i) => this.#lossMs[i])),
+    };
+  }
+
+  #tokens(request: number, count: number, nowMs: number): void {
+    this.#numTokens += count;
+    this.#outputTokens[request] += count;
+    if (this.#firstTokenMs[request] === NOT_YET) this.#firstTokenMs[request] = nowMs;
+    else this.#itl.add(nowMs - this.#lastTokenMs[request]);
+    this.#lastTokenMs[request] = nowMs;
+  }
+}
