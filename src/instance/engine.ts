@@ -164,13 +164,14 @@ export class Engine {
   }
 
   readonly #endStep = (result: StepOutput): void => {
-    this.#phase = "idle";
+    this.#phase = "due"; // so that what happens in here asks for no decision of its own
     try {
       this.#core.end(result);
       this.#publishOutputs();
       this.#publishInfo();
       this.#decideSoon();
     } catch (error) {
+      this.#phase = "idle";
       this.#die(error);
     }
     this.#resolveAll(this.#stepWaiters);
@@ -184,8 +185,8 @@ export class Engine {
 
   /** Nothing can run until there is news. */
   #rest(): void {
-    this.#phase = "idle";
     this.#publishOutputs();
+    this.#phase = "idle";
     if (this.#hasNews) return this.#decideSoon();
     if (this.#core.isIdle) this.#resolveAll(this.#idleWaiters);
   }

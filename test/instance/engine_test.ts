@@ -148,6 +148,26 @@ Deno.test("Engine: what a listener adds in the middle of a decision is not forgo
   await engine.close();
 });
 
+Deno.test("Engine: what a listener adds as the engine comes to rest begins one step only", async () => {
+  const executor = new ManualModel(shape);
+  const engine: Engine = new Engine({
+    config: engineConfig(),
+    executor,
+    clock: realClock,
+    onOutputs(outputs) {
+      if (outputs[0].output.requestId === "r0") engine.add(generateRequest("r1", 2));
+    },
+    onFatal: (error) => assert.fail(String(error)),
+  });
+  engine.add(generateRequest("r0", 2));
+  engine.abort("r0");
+  await executor.beginStep(); // a second one would be an assertion
+  for (let i = 0; i < 5; i++) await setImmediate();
+  engine.abort("r1");
+  await executor.finishStep();
+  await engine.close();
+});
+
 Deno.test("Engine: when the executor dies every request ends with an error, and onFatal hears", async () => {
   const { engine, executor, calls, fatal } = start(new ManualModel(shape));
   engine.add(generateRequest("a", 5));
