@@ -1,8 +1,8 @@
 import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
-import type { Address, Bus, Listener, Peer } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Peer } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { LlumnixError, toErrorRecord, UsageError } from "../core/errors.ts";
+import { LlumnixError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
 import type {
   InstanceId,
   InstanceInfo,
@@ -10,11 +10,13 @@ import type {
   InstanceRegistration,
   JoinReply,
 } from "../core/messages.ts";
-import type { EngineOptions } from "../core/options.ts";
+import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
+import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine.ts";
 import { resolveEngineConfig } from "./engine_config.ts";
 import { InfoReporter } from "./info_reporter.ts";
+import { Llumlet } from "./llumlet/llumlet.ts";
 import { InstanceService } from "./service.ts";
 
 /** Requests that may wait in one instance; API servers bound theirs well below. */
@@ -39,6 +41,15 @@ export interface InstanceConfig {
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
   /** How long a serving instance that lost its manager goes on and tries to join again. */
   readonly rejoinTimeoutMs: number;
+  /** Absent: requests stay where they are. */
+  readonly migration?: InstanceMigration;
+}
+
+/** What moves requests to and from other instances. */
+export interface InstanceMigration {
+  readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  /** Closed by the instance. */
+  openBackend(executor: Executor): MigrationBackend;
 }
 
 /** Why an instance ends. */
@@ -57,7 +68,7 @@ export interface InstanceEnd {
  */
 export class Instance {
   readonly #config: InstanceConfig;
-  readonly #service = new InstanceService();
+  readonly #service: InstanceService;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
@@ -66,10 +77,12 @@ export class Instance {
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
   #engine: Engine | null = null;
+  #llumlet: Llumlet | null = null;
   #listener: Listener | null = null;
 
   constructor(config: InstanceConfig) {
     this.#config = config;
+    this.#service = new InstanceService(config.clock);
   }
 
   /** Null until the model is loaded. */
@@ -107,7 +120,9 @@ export class Instance {
   }
 
   async #closeParts(): Promise<boolean> {
+    await this.#llumlet?.close();
     await (this.#engine ?? this.#executor)?.close(); // an engine closes its executor
+    this.#service.close();
     await this.#listener?.close();
     const wasJoined = this.#isJoined;
     await this.#leaveManager();
@@ -147,6 +162,10 @@ export class Instance {
   async #join(): Promise<JoinReply> {
     const { bus, managerAddress, instanceId } = this.#config;
     const manager = await bus.connect(managerAddress, {
+      calls: {
+        ping: () => ({ data: null }),
+        migrate_out: (message, peer) => this.#migrateOut(message, peer),
+      },
       notifications: { shutdown: () => this.stop("the manager asked for it") },
       onClose: () => this.#manager === manager && this.#loseManager(),
     });
@@ -227,8 +246,32 @@ export class Instance {
       onInfo: (info) => reporter.report(info),
       onFatal: (error) => this.#fail(error),
     });
-    this.#service.attach(engine);
+    this.#llumlet = this.#openLlumlet(executor, engine);
+    this.#service.attach(engine, this.#llumlet);
     return engine;
+  }
+
+  #openLlumlet({ info }: Executor, engine: Engine): Llumlet | null {
+    const { migration, instanceId, bus, clock } = this.#config;
+    if (!migration) return null;
+    return new Llumlet({
+      instanceId,
+      model: info.model,
+      layout: info.layout,
+      engine,
+      backend: migration.openBackend(this.#executor!),
+      bus,
+      clock,
+      limits: migration.limits,
+      onArrive: (request) => this.#service.expect(request),
+      onLeave: (requestId) => this.#service.forget(requestId),
+    });
+  }
+
+  /** The manager's orders come over the connection that this instance made to it. */
+  #migrateOut(message: Message, peer: Peer): Promise<Message> | Message {
+    if (this.#llumlet) return this.#llumlet.service.calls.migrate_out(message, peer);
+    throw new UnavailableError("no request moves from this instance");
   }
 
   #registration({ info }: Executor, address: Address): InstanceRegistration {

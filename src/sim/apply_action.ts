@@ -40,7 +40,7 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       cluster.killManager();
       cluster.clock.after(action.forMs, () => {
         note("the manager starts again");
-        cluster.startManager().then(() => cluster.manager?.recoverInstances());
+        cluster.restartManager();
       });
       return;
     case "add":

@@ -125,11 +125,15 @@ export class RequestLedger {
     if (!isExplained) this.#violate(entry, `failed without a cause: ${kind}: ${message}`);
   }
 
-  #neverFits({ request, tokenIds }: LedgerEntry): boolean {
+  /** Whether the pool cannot hold it: its prompt, with the watermark, or all but its last token. */
+  #neverFits({ request, tokenIds, expectedTokenIds }: LedgerEntry): boolean {
     const { blockSize, numBlocks, maxModelLen } = this.#engine;
-    const tokens = request.promptTokenIds.length + tokenIds.length;
-    const watermarkBlocks = tokenIds.length === 0 ? Math.floor(0.01 * numBlocks) : 0;
-    return tokens > maxModelLen || Math.ceil(tokens / blockSize) + watermarkBlocks > numBlocks;
+    const promptTokens = request.promptTokenIds.length;
+    if (promptTokens > maxModelLen) return true;
+    const watermarkBlocks = Math.floor(0.01 * numBlocks);
+    const promptBlocks = Math.ceil(promptTokens / blockSize) + watermarkBlocks;
+    if (tokenIds.length === 0 && promptBlocks > numBlocks) return true;
+    return Math.ceil((promptTokens + expectedTokenIds.length - 1) / blockSize) > numBlocks;
   }
 
   #violate({ request }: LedgerEntry, what: string): void {

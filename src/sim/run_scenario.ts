@@ -1,7 +1,7 @@
-import type { GenerateRequest } from "../core/messages.ts";
+import type { GenerateRequest, RequestId } from "../core/messages.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
-import { isFault, type Scenario, type ScenarioRequest } from "./scenario.ts";
+import { isFault, isMild, type Scenario, type ScenarioRequest, stalledMs } from "./scenario.ts";
 import { SimCluster } from "./sim_cluster.ts";
 import type { SimInstance } from "./sim_instance.ts";
 
@@ -11,6 +11,8 @@ const PROGRESS_BOUND_MS = 120_000;
 const SETTLE_BOUND_MS = 60_000;
 /** Virtual time after the stop in which timers may still ring, and in which they may not. */
 const QUIET_AFTER_MS = 20_000;
+/** Virtual time that a request may be on more instances than one, if messages pass. */
+const OWNERSHIP_BOUND_MS = 30_000;
 /** Events of one run; more means that something spins. */
 const MAX_EVENTS = 300_000;
 /** Quiet points are looked for every so many events. */
@@ -38,7 +40,8 @@ export interface RunStatistics {
   failed: number;
   aborted: number;
   tokens: number;
-  migrated: number;
+  committedMigrations: number;
+  droppedMigrations: number;
 }
 
 /** Runs a scenario on the production code, and checks all the time what must hold. */
@@ -51,11 +54,20 @@ class ScenarioRun {
   readonly #cluster: SimCluster;
   readonly #ledger: RequestLedger;
   readonly #violations: string[] = [];
+  /** When a request was first seen on more instances than it should be on. */
+  readonly #tooManySinceMs = new Map<RequestId, number>();
+  /** How long the scenario keeps messages from their receivers at the longest. */
+  readonly #stalledMs: number;
+  /** The cluster has to get over the faults without a request that fails. */
+  readonly #isMild: boolean;
+  #startedMs = 0;
   #events = 0;
   #numFaults = 0;
 
   constructor(scenario: Scenario, isTraced: boolean) {
     this.#scenario = scenario;
+    this.#stalledMs = stalledMs(scenario);
+    this.#isMild = isMild(scenario);
     const violate = (what: string) => this.#violate(what);
     this.#cluster = new SimCluster(scenario, isTraced, violate);
     this.#ledger = new RequestLedger(scenario.engine, violate, () => this.#mayFail());
@@ -108,7 +120,6 @@ class ScenarioRun {
     await this.#checkSilence();
   }
 
-  #startedMs = 0;
   #elapsedSinceStartMs(): number {
     return this.#cluster.elapsedMs - this.#startedMs;
   }
@@ -197,15 +208,33 @@ class ScenarioRun {
   /** What must hold at every moment. */
   #checkRunning(): void {
     this.#noteGone();
-    for (const sim of this.#cluster.aliveInstances) this.#checkBlocks(sim);
+    const alive = this.#cluster.aliveInstances;
+    for (const sim of alive) this.#checkBlocks(sim);
+    this.#checkOwners(alive);
   }
 
   #checkBlocks({ instance: { engine }, name }: SimInstance): void {
     try {
       engine?.check();
     } catch (error) {
-      const { message } = error as Error;
-      if (!message.includes("while a step runs")) this.#violate(`${name}: ${message}`);
+      this.#violate(`${name}: ${(error as Error).message}`);
+    }
+  }
+
+  /** A request is on two instances only until the messages in between have arrived. */
+  #checkOwners(alive: readonly SimInstance[]): void {
+    const nowMs = this.#cluster.elapsedMs;
+    for (const [requestId, { state }] of this.#ledger.entries) {
+      const owners = alive.filter(({ instance }) => instance.engine?.has(requestId));
+      const most = state === "running" || state === "submitting" ? 1 : 0;
+      if (owners.length <= most) this.#tooManySinceMs.delete(requestId);
+      else if (!this.#tooManySinceMs.has(requestId)) this.#tooManySinceMs.set(requestId, nowMs);
+      else if (
+        nowMs - this.#tooManySinceMs.get(requestId)! > OWNERSHIP_BOUND_MS + this.#stalledMs
+      ) {
+        const names = owners.map(({ name }) => name).join(" and ");
+        this.#violate(`${requestId}, which is ${state}, stays on ${names}`);
+      }
     }
   }
 
@@ -255,7 +284,7 @@ class ScenarioRun {
   }
 
   #mayFail(): boolean {
-    return this.#numFaults > 0;
+    return this.#numFaults > 0 && !this.#isMild;
   }
 
   #violate(what: string): void {
@@ -272,8 +301,13 @@ class ScenarioRun {
       failed: 0,
       aborted: 0,
       tokens: 0,
-      migrated: 0,
+      committedMigrations: 0,
+      droppedMigrations: 0,
     };
+    for (const { outcome } of this.#cluster.reports) {
+      if (outcome === "committed") statistics.committedMigrations++;
+      else statistics.droppedMigrations++;
+    }
     for (const { state, tokenIds, expectedTokenIds } of this.#ledger.entries.values()) {
       statistics.tokens += tokenIds.length;
       if (state === "aborted") statistics.aborted++;

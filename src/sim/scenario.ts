@@ -83,6 +83,10 @@ export type Link = "instances" | "manager_instance" | "client_instance" | "clien
 
 /** Requests and actions begin within this time. */
 const BUSY_MS = 1_500;
+/** An API server resumes a request as often. */
+const MAX_MILD_FAULTS = 3;
+/** An API server seeks an instance for longer. */
+const MAX_MILD_STALL_MS = 3_000;
 const LINKS: readonly Link[] = [
   "instances",
   "manager_instance",
@@ -280,4 +284,21 @@ function randomAction(draw: Draw): ScenarioAction {
 /** Actions that may cost a request its instance, its connection or time. */
 export function isFault({ type }: ScenarioAction): boolean {
   return type !== "add" && type !== "drain" && type !== "slow" && type !== "slow_link";
+}
+
+/** How long nothing passes somewhere, at the longest and all together. */
+export function stalledMs({ actions }: Scenario): number {
+  return actions.reduce((sum, action) => sum + ("forMs" in action ? action.forMs : 0), 0);
+}
+
+/**
+ * Whether no request may fail: no more faults than a request is resumed, nothing stalls for long, and
+ * an instance is left that nothing happened to.
+ */
+export function isMild(scenario: Scenario): boolean {
+  const { actions, manager: { initialInstances } } = scenario;
+  const numFaults = actions.filter(isFault).length;
+  const numDrains = actions.filter(({ type }) => type === "drain").length;
+  return numFaults <= MAX_MILD_FAULTS && numFaults + numDrains < initialInstances &&
+    stalledMs(scenario) <= MAX_MILD_STALL_MS;
 }

@@ -17,6 +17,8 @@ import type { Random } from "../core/random.ts";
 import { NodeClock } from "./node_clock.ts";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+/** Before the first repetition of a SYN that was not answered (RFC 6298); doubled each time. */
+const CONNECT_RETRY_MS = 1_000;
 /** How long a closing end waits for the other to take what was sent. */
 const LINGER_MS = 2_000;
 
@@ -171,7 +173,7 @@ export class SimNetwork {
     return listener;
   }
 
-  /** A round trip before the connecting end has its peer. Stalls like any message. */
+  /** A round trip before the connecting end has its peer; tried again while nothing gets through. */
   #connect(
     from: string,
     address: Address,
@@ -182,21 +184,30 @@ export class SimNetwork {
     const near = this.#clockOf(from);
     return new Promise((resolve, reject) => {
       parseAddress(address);
+      let cancelTry = () => {};
       const refuse = (why: string) => {
         cancelTimeout();
+        cancelTry();
         reject(new UnavailableError(`cannot connect to ${address}: ${why}`));
       };
       const cancelTimeout = near.after(timeoutMs, () => refuse(`no answer in ${timeoutMs} ms`));
-      const to = this.#listeners.get(address)?.node;
-      near.after(this.delayMs(from, to ?? "nobody"), () => {
+      const tryOnce = (retryMs: number) => {
         const listener = this.#listeners.get(address);
         if (!listener) return refuse("nobody listens");
-        if (!this.canPass(from, listener.node) || !this.canPass(listener.node, from)) return;
-        if (this.isStopped(listener.node)) return; // until the time is over
+        if (!this.#canConnect(from, listener.node)) {
+          cancelTry = near.after(retryMs, () => tryOnce(2 * retryMs));
+          return;
+        }
         cancelTimeout();
         resolve(this.#open(from, near, listener, service));
-      });
+      };
+      const to = this.#listeners.get(address)?.node ?? "";
+      near.after(this.delayMs(from, to) + this.delayMs(to, from), () => tryOnce(CONNECT_RETRY_MS));
     });
+  }
+
+  #canConnect(from: string, to: string): boolean {
+    return this.canPass(from, to) && this.canPass(to, from) && !this.isStopped(to);
   }
 
   #open(from: string, near: NodeClock, listener: SimListener, service: Service): Peer {
@@ -295,6 +306,7 @@ class Connection {
     other.stream.cut();
     dead.stream.cutWithin();
     dead.stream.pushBreak(reason);
+    this.#peerEnded();
   }
 
   breakBoth(reason: string): void {

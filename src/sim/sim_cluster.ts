@@ -1,9 +1,12 @@
+import { LlumnixError } from "../core/errors.ts";
+import type { MigrationReport } from "../core/messages.ts";
 import { Random } from "../core/random.ts";
 import { ClusterClient } from "../manager/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
-import { Manager } from "../manager/manager.ts";
+import { Manager, type ManagerEvent } from "../manager/manager.ts";
 import type { Scenario } from "./scenario.ts";
 import { SimNetwork, type SimNode } from "./sim_bus.ts";
+import { SimFabric } from "./sim_fabric.ts";
 import { SimInstance } from "./sim_instance.ts";
 import { describeFrame, Trace } from "./trace.ts";
 import { VirtualClock } from "./virtual_clock.ts";
@@ -30,10 +33,13 @@ export class SimCluster {
   readonly clock = new VirtualClock(START_MS);
   readonly random: Random;
   readonly network: SimNetwork;
+  readonly fabric: SimFabric;
   readonly trace: Trace;
   /** In the order of their launch, dead ones too. */
   readonly instances: SimInstance[] = [];
   readonly clients: SimClient[] = [];
+  /** Of the migrations that the managers heard of. */
+  readonly reports: MigrationReport[] = [];
   readonly #onViolation: (what: string) => void;
   #managerNode: SimNode | null = null;
   #manager: Manager | null = null;
@@ -54,6 +60,7 @@ export class SimCluster {
       random: this.random,
       onFrame: (from, to, text) => this.#onFrame(from, to, text),
     });
+    this.fabric = new SimFabric(this.network, scenario.transfer);
   }
 
   get elapsedMs(): number {
@@ -81,7 +88,7 @@ export class SimCluster {
 
   /** Starts manager and instances, then the clients. */
   async start(): Promise<void> {
-    await this.startManager();
+    await this.#startManager();
     await this.#manager!.startInstances();
     for (let i = 0; i < this.scenario.numClients; i++) {
       const node = this.network.addNode(`client-${i}`, this.#skewMs());
@@ -97,21 +104,10 @@ export class SimCluster {
     }
   }
 
-  /** Starts the manager, or another one after {@linkcode killManager}. */
-  async startManager(): Promise<void> {
-    const node = this.network.addNode(MANAGER_NODE, this.#skewMs());
-    this.#managerNode = node;
-    const manager = await Manager.listen({
-      bus: node.bus,
-      addresses: [MANAGER_ADDRESS],
-      options: this.scenario.manager,
-      migration: this.scenario.migration,
-      launcher: { launch: (request) => this.#launch(request, node) },
-      clock: node.clock,
-      seed: this.scenario.seed + this.#numManagers++,
-      onEvent: (event) => this.trace.add(MANAGER_NODE, () => JSON.stringify(event)),
-    });
-    if (this.#managerNode === node) this.#manager = manager;
+  /** Starts another manager after {@linkcode killManager}, which finds the instances that run. */
+  async restartManager(): Promise<void> {
+    await this.#startManager();
+    await this.#manager?.recoverInstances().catch(() => {}); // one may be lost as it starts
   }
 
   killManager(): void {
@@ -149,6 +145,22 @@ export class SimCluster {
     await this.#manager?.stop();
   }
 
+  async #startManager(): Promise<void> {
+    const node = this.network.addNode(MANAGER_NODE, this.#skewMs());
+    this.#managerNode = node;
+    const manager = await Manager.listen({
+      bus: node.bus,
+      addresses: [MANAGER_ADDRESS],
+      options: this.scenario.manager,
+      migration: this.scenario.migration,
+      launcher: { launch: (request) => this.#launch(request, node) },
+      clock: node.clock,
+      seed: this.scenario.seed + this.#numManagers++,
+      onEvent: (event) => this.#onEvent(event),
+    });
+    if (this.#managerNode === node) this.#manager = manager;
+  }
+
   // deno-lint-ignore require-await -- what is thrown must be a rejection
   async #launch(request: LaunchRequest, parent: SimNode): Promise<LaunchedInstance> {
     const pid = this.instances.length + 1;
@@ -156,7 +168,8 @@ export class SimCluster {
     const name = isTaken ? `${request.instanceId}/${pid}` : request.instanceId;
     const node = this.network.addNode(name, this.#skewMs());
     const { scenario, random } = this;
-    const sim = new SimInstance({ scenario, request, node, random, pid });
+    const { fabric } = this;
+    const sim = new SimInstance({ scenario, request, node, random, pid, fabric });
     this.instances.push(sim);
     node.clock.after(LAUNCH_MS * random.exponential(), () => this.#run(sim));
     return {
@@ -177,7 +190,7 @@ export class SimCluster {
   async #run(sim: SimInstance): Promise<void> {
     const { reason, error, exitCode } = await sim.instance.run();
     this.trace.add(sim.name, () => `stops: ${reason}`);
-    if (error !== undefined) {
+    if (error !== undefined && !(error instanceof LlumnixError)) {
       this.#onViolation(`${sim.name} failed: ${error instanceof Error ? error.stack : error}`);
     }
     await sim.instance.close();
@@ -188,7 +201,13 @@ export class SimCluster {
     if (!sim.isAlive) return;
     this.trace.add(sim.name, () => `exits: ${JSON.stringify(status)}`);
     this.network.kill(sim.name);
+    this.fabric.close(sim.name);
     sim.noteExit(status);
+  }
+
+  #onEvent(event: ManagerEvent): void {
+    this.trace.add(MANAGER_NODE, () => JSON.stringify(event));
+    if (event.type === "migrated") this.reports.push(event.report);
   }
 
   #skewMs(): number {

@@ -5,6 +5,7 @@ import { Instance } from "../instance/instance.ts";
 import type { ExitStatus, LaunchRequest } from "../manager/launcher.ts";
 import type { Scenario } from "./scenario.ts";
 import type { SimNode } from "./sim_bus.ts";
+import type { SimFabric } from "./sim_fabric.ts";
 import { TimedModel } from "./timed_model.ts";
 
 /** How long instances serve on without a manager. */
@@ -16,6 +17,8 @@ export interface SimInstanceArgs {
   readonly node: SimNode;
   readonly random: Random;
   readonly pid: number;
+  /** What KV blocks go through. */
+  readonly fabric: SimFabric;
 }
 
 /** The production instance as a process of a simulated cluster, on a model with a real cache. */
@@ -48,6 +51,10 @@ export class SimInstance {
       bus: node.bus,
       rejoinTimeoutMs: REJOIN_TIMEOUT_MS,
       loadExecutor: () => Promise.resolve(this.#load()),
+      migration: {
+        limits: scenario.transfer,
+        openBackend: () => args.fabric.open(node, this.model!.pool),
+      },
     });
   }
 
