@@ -13,6 +13,7 @@ import { Decoder } from "./decoder.ts";
 import { CpuExecutor } from "./executor.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
 import { LogitsHead } from "./logits.ts";
+import { planThreads } from "./threads.ts";
 import { type DecoderWeights, loadWeights, weightBytes } from "./weights.ts";
 
 /**
@@ -58,17 +59,14 @@ function refuseHeadDim({ name, config: { headDim } }: ResolvedModel): void {
 }
 
 async function openKernels({ options, hostShare }: ExecutorSpec): Promise<CpuKernels> {
-  const cpus = allowedCpus();
-  const cores = cpus.length || navigator.hardwareConcurrency;
-  const threads = options.cpuThreads ?? Math.max(1, Math.floor(cores / hostShare));
-  // Pinned only when the instance has all CPUs: who else runs where is not known here.
-  const pinned = options.cpuThreads === null && threads === cpus.length;
+  const plan = planThreads({
+    requested: options.cpuThreads,
+    hostShare,
+    allowedCpus: allowedCpus(),
+    parallelism: navigator.hardwareConcurrency,
+  });
   try {
-    return await loadCpuKernels({
-      set: options.cpuKernels,
-      threads,
-      ...(pinned && { cpus }),
-    });
+    return await loadCpuKernels({ set: options.cpuKernels, ...plan });
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
     throw new UsageError(`--cpu-kernels, --cpu-threads: ${error.message}`, { cause: error });
