@@ -199,8 +199,7 @@ Deno.test("failures: an unreachable destination: the source takes the request ba
   // The API server hears of both, and ends the lower.
   await world.until(() => followed.epochs.includes(2));
   world.peer(b).notify("abort", { data: { requestIds: ["r"], upToEpoch: 1 } });
-  await world.until(() => a.isEmpty && b.isEmpty);
-  assert.equal(followed.tokens.length, 100);
+  await world.until(() => followed.tokens.length === 100 && a.isEmpty && b.isEmpty);
   followed.checkTokens();
 });
 

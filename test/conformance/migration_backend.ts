@@ -1,0 +1,218 @@
+/** What every implementation of `MigrationBackend` must do. */
+import assert from "node:assert/strict";
+import { UnavailableError } from "../../src/core/errors.ts";
+import { Random } from "../../src/core/random.ts";
+import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
+import type { KvPool } from "../../src/kv/pool.ts";
+import type {
+  BlockTransfer,
+  MigrationBackend,
+  TransferLimits,
+} from "../../src/kv/transfer/backend.ts";
+
+/** Layout of the suite's pools. */
+export const suiteLayout: KvLayout = {
+  format: "cpu-kt",
+  dtype: "float32",
+  numLayers: 4,
+  numKvHeads: 2,
+  headDim: 8,
+  blockSize: 4,
+};
+export const SUITE_BLOCKS = 24;
+
+/** One instance's end, and the pool that it serves. */
+export interface BackendEnd {
+  readonly backend: MigrationBackend;
+  readonly pool: KvPool;
+}
+
+/** Two instances under test. */
+export interface BackendPair {
+  readonly source: BackendEnd;
+  readonly destination: BackendEnd;
+  /** Of the source's clock. */
+  nowMs(): number;
+  /** Lets what the backends wait for happen until `promise` settles. */
+  settle<T>(promise: Promise<T>): Promise<T>;
+  close(): Promise<void>;
+}
+
+/** An implementation under test. */
+export interface BackendUnderTest {
+  readonly name: string;
+  /** False where pools hold nothing: then only what is said of a transfer is tested. */
+  readonly hasData: boolean;
+  open(limits: TransferLimits): Promise<BackendPair>;
+}
+
+/** Registers the suite's tests. */
+export function testMigrationBackend(subject: BackendUnderTest): void {
+  const test = (title: string, body: () => Promise<void>) =>
+    Deno.test(`${subject.name} backend: ${title}`, body);
+  const bytes = blockBytes(suiteLayout);
+
+  async function withPair(limits: TransferLimits, body: (pair: BackendPair) => Promise<void>) {
+    const pair = await subject.open(limits);
+    try {
+      fill(pair.source.pool, 1);
+      fill(pair.destination.pool, 2);
+      await body(pair);
+    } finally {
+      await pair.close();
+    }
+  }
+
+  function transferOf(
+    pair: BackendPair,
+    sourceBlocks: readonly number[],
+    destinationBlocks: readonly number[],
+  ): BlockTransfer {
+    return {
+      migrationId: "m",
+      destinationId: "destination",
+      endpoint: JSON.parse(JSON.stringify(pair.destination.backend.endpoint)),
+      sourceBlocks,
+      destinationBlocks,
+      deadlineMs: pair.nowMs() + 60_000,
+    };
+  }
+
+  /** Sends, and verifies that exactly the named blocks have changed. */
+  async function send(pair: BackendPair, from: readonly number[], to: readonly number[]) {
+    const before = contents(pair.destination.pool);
+    const source = contents(pair.source.pool);
+    const signal = new AbortController().signal;
+    const statistics = await pair.settle(
+      pair.source.backend.send(transferOf(pair, from, to), signal),
+    );
+    if (subject.hasData) {
+      from.forEach((block, i) => before[to[i]] = source[block]);
+      assert.deepEqual(contents(pair.destination.pool), before);
+      assert.deepEqual(contents(pair.source.pool), source);
+    }
+    assert.equal(statistics.bytes, from.length * bytes);
+    assert.ok(statistics.transferMs >= 0);
+    return statistics;
+  }
+
+  test("copies blocks to their places, and nothing else", () =>
+    withPair({ bufferBlocks: 512, numLayers: 4 }, async (pair) => {
+      assert.ok(pair.source.backend.isReady);
+      const statistics = await send(pair, [3, 9, 4, 20], [7, 0, 23, 11]);
+      assert.deepEqual([statistics.rounds, statistics.descriptors], [1, 4]);
+    }));
+
+  test("nothing to copy is no round", () =>
+    withPair({ bufferBlocks: 2, numLayers: 1 }, async (pair) => {
+      const { rounds, descriptors, bytes } = await send(pair, [], []);
+      assert.deepEqual([rounds, descriptors, bytes], [0, 0, 0]);
+    }));
+
+  test("rounds are of at most so many blocks and layers", () =>
+    withPair({ bufferBlocks: 3, numLayers: 3 }, async (pair) => {
+      const blocks = [1, 3, 5, 7, 9, 11, 13];
+      const { rounds, descriptors } = await send(pair, blocks, blocks.toReversed());
+      // 3 + 3 + 1 blocks, each 3 + 1 layers.
+      assert.deepEqual([rounds, descriptors], [6, 14]);
+    }));
+
+  test("adjacent blocks are one descriptor when all layers go at once", () =>
+    withPair({ bufferBlocks: 6, numLayers: 4 }, async (pair) => {
+      const from = [4, 5, 6, 7, 1, 2, 3, 0], to = [10, 11, 12, 20, 21, 22, 23, 3];
+      const { rounds, descriptors } = await send(pair, from, to);
+      // Round one: 4 5 6, 7, 1 2; round two: 3, 0.
+      assert.deepEqual([rounds, descriptors], [2, 5]);
+    }));
+
+  test("random transfers, one after the other and in both directions", () =>
+    withPair({ bufferBlocks: 5, numLayers: 4 }, async (pair) => {
+      const random = new Random(11);
+      const back: BackendPair = { ...pair, source: pair.destination, destination: pair.source };
+      for (let i = 0; i < 12; i++) {
+        const count = 1 + random.below(SUITE_BLOCKS);
+        const from = shuffled(random).slice(0, count), to = shuffled(random).slice(0, count);
+        await send(i % 2 === 0 ? pair : back, from, to);
+      }
+    }));
+
+  test("after an abort it settles, and nothing more is written", () =>
+    withPair({ bufferBlocks: 1, numLayers: 1 }, async (pair) => {
+      const all = Array.from({ length: SUITE_BLOCKS }, (_, i) => i);
+      const controller = new AbortController();
+      const sending = pair.source.backend.send(transferOf(pair, all, all), controller.signal);
+      sending.catch(() => {});
+      controller.abort();
+      await assert.rejects(pair.settle(sending), UnavailableError);
+      const after = contents(pair.destination.pool);
+      fill(pair.source.pool, 3);
+      await send(pair, [], []);
+      assert.deepEqual(contents(pair.destination.pool), after);
+      const again = pair.source.backend.send(transferOf(pair, [1], [1]), controller.signal);
+      await assert.rejects(pair.settle(again), UnavailableError);
+    }));
+
+  test("nothing is written after the deadline", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const before = contents(pair.destination.pool);
+      const late = { ...transferOf(pair, [1, 2], [3, 4]), deadlineMs: pair.nowMs() - 1 };
+      const sending = pair.source.backend.send(late, new AbortController().signal);
+      await assert.rejects(pair.settle(sending), UnavailableError);
+      assert.deepEqual(contents(pair.destination.pool), before);
+    }));
+
+  test("a destination that is gone is unavailable", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const transfer = transferOf(pair, [1], [2]);
+      await pair.destination.backend.close();
+      const sending = pair.source.backend.send(transfer, new AbortController().signal);
+      await assert.rejects(pair.settle(sending), UnavailableError);
+    }));
+
+  test("blocks that are not there, and lists that do not match, are errors", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const cases: [number[], number[]][] = [[[SUITE_BLOCKS], [1]], [[1], [-1]], [[1, 2], [1]]];
+      for (const [from, to] of cases) {
+        const signal = new AbortController().signal;
+        const sending = pair.source.backend.send(transferOf(pair, from, to), signal);
+        await assert.rejects(pair.settle(sending), RangeError);
+      }
+    }));
+
+  test("closed twice it is not ready, and sends nothing", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const { backend } = pair.source;
+      await backend.close();
+      await backend.close();
+      assert.ok(!backend.isReady);
+      const sending = backend.send(transferOf(pair, [1], [2]), new AbortController().signal);
+      await assert.rejects(pair.settle(sending), UnavailableError);
+    }));
+}
+
+/** Gives every byte a value that says where it is. */
+function fill(pool: KvPool, salt: number): void {
+  for (let block = 0; block < pool.numBlocks; block++) {
+    const run = pool.run(block, 0, pool.layout.numLayers);
+    for (let i = 0; i < run.length; i++) {
+      run[i] = (block * 31 + i * 7 + (i >> 8) + salt * 101) & 255;
+    }
+  }
+}
+
+function contents(pool: KvPool): Uint8Array[] {
+  const { numLayers } = pool.layout;
+  return Array.from(
+    { length: pool.numBlocks },
+    (_, block) => pool.run(block, 0, numLayers).slice(),
+  );
+}
+
+function shuffled(random: Random): number[] {
+  const blocks = Array.from({ length: SUITE_BLOCKS }, (_, i) => i);
+  for (let i = blocks.length - 1; i > 0; i--) {
+    const j = random.below(i + 1);
+    [blocks[i], blocks[j]] = [blocks[j], blocks[i]];
+  }
+  return blocks;
+}

@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { realClock } from "../../../../src/core/clock.ts";
+import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
+import { ArrayKvPool } from "../../../../src/kv/array_kv_pool.ts";
+import { HostKvPool } from "../../../../src/kv/host_kv_pool.ts";
+import { blockBytes } from "../../../../src/kv/layout.ts";
+import type { KvPool } from "../../../../src/kv/pool.ts";
+import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import { InProcessBackend } from "../../../../src/kv/transfer/in_process/in_process_backend.ts";
+import { PoolDirectory } from "../../../../src/kv/transfer/in_process/pool_directory.ts";
+import { VirtualClock } from "../../../../src/sim/virtual_clock.ts";
+import {
+  type BackendPair,
+  type BackendUnderTest,
+  SUITE_BLOCKS,
+  suiteLayout,
+  testMigrationBackend,
+} from "../../../conformance/migration_backend.ts";
+
+const bytes = blockBytes(suiteLayout);
+
+function arrayPool(): KvPool {
+  return new ArrayKvPool(suiteLayout, SUITE_BLOCKS);
+}
+
+function accountedPool(): KvPool {
+  return new AccountedKvPool(suiteLayout, SUITE_BLOCKS);
+}
+
+/** Memory of this process by its address, in segments of 10 blocks. */
+function hostPool(): KvPool {
+  const memory = new Uint8Array(SUITE_BLOCKS * bytes);
+  const address = Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory));
+  const pool = new HostKvPool(BigInt(address), suiteLayout, SUITE_BLOCKS, 10 * bytes);
+  return Object.assign(pool, { memory }); // lives as long as the pool
+}
+
+/** @param bytesPerMs on a virtual clock; null for as fast as it goes, on the real one */
+function subject(name: string, newPool: () => KvPool, bytesPerMs: number | null): BackendUnderTest {
+  return {
+    name,
+    hasData: newPool !== accountedPool,
+    open(limits: TransferLimits): Promise<BackendPair> {
+      const directory = new PoolDirectory();
+      const virtual = new VirtualClock();
+      const clock = bytesPerMs === null ? realClock : virtual;
+      const end = (instanceId: string) => {
+        const pool = newPool();
+        const pace = bytesPerMs === null ? {} : { bytesPerMs };
+        const args = { instanceId, pool, directory, limits, clock, ...pace };
+        return { pool, backend: new InProcessBackend(args) };
+      };
+      const source = end("source"), destination = end("destination");
+      return Promise.resolve({
+        source,
+        destination,
+        nowMs: () => clock.nowMs(),
+        async settle<T>(promise: Promise<T>): Promise<T> {
+          let isSettled = false;
+          promise.then(() => isSettled = true, () => isSettled = true);
+          if (clock === virtual) await virtual.runUntil(() => isSettled);
+          return await promise;
+        },
+        close: async () => {
+          await source.backend.close();
+          await destination.backend.close();
+        },
+      });
+    },
+  };
+}
+
+testMigrationBackend(subject("in-process", arrayPool, null));
+testMigrationBackend(subject("in-process, native memory", hostPool, null));
+testMigrationBackend(subject("in-process, at a bandwidth", arrayPool, 1000));
+testMigrationBackend(subject("simulated", accountedPool, 1000));
+
+Deno.test("simulated backend: a transfer takes bytes / bandwidth", async () => {
+  const clock = new VirtualClock();
+  const directory = new PoolDirectory();
+  const limits = { bufferBlocks: 2, numLayers: 1 };
+  const newEnd = (instanceId: string) =>
+    new InProcessBackend({
+      instanceId,
+      pool: accountedPool(),
+      directory,
+      limits,
+      clock,
+      bytesPerMs: bytes / 4,
+    });
+  const source = newEnd("a"), destination = newEnd("b");
+  let transferMs = -1;
+  source.send({
+    migrationId: "m",
+    destinationId: "b",
+    endpoint: destination.endpoint,
+    sourceBlocks: [0, 1, 2, 3, 4],
+    destinationBlocks: [4, 3, 2, 1, 0],
+    deadlineMs: Infinity,
+  }, new AbortController().signal).then((statistics) => transferMs = statistics.transferMs);
+  await clock.runUntil(() => transferMs >= 0);
+  assert.equal(transferMs, 20);
+  assert.equal(clock.nowMs(), 20);
+});
