@@ -85,7 +85,7 @@ Deno.test("sim bus: messages take time and keep their order", () =>
     await sleep(clock, 200);
     assert.deepEqual(seen(world), Array.from({ length: 20 }, (_, i) => `b got ${i}`));
     assert.ok(world.events[0][0] >= startMs + 5);
-    assert.ok(new Set(world.events.map(([ms]) => ms)).size > 5);
+    assert.ok(new Set(world.events.map(([ms]) => ms)).size > 2);
   }));
 
 Deno.test("sim bus: what a killed process sent arrives up to some message, then the end", async () => {
