@@ -68,7 +68,8 @@ export class Manager {
   #listeners: Listener[] = [];
   /** Instances that there should be. */
   #numExpected: number;
-  /** Of the next instance that is started. */
+  /** Name of the next instance that is started. */
+  #namePrefix = "instance-";
   #nextNumber = 0;
   #stopping: Promise<void> | null = null;
 
@@ -113,6 +114,8 @@ export class Manager {
    */
   async recoverInstances(): Promise<void> {
     const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
+    // Instances that cannot be reached now may still have the names that were given before.
+    this.#namePrefix = `instance-${Math.floor(clock.nowMs()).toString(36)}-`;
     const deadlineMs = clock.nowMs() + rejoinWaitMs;
     while (this.#serving.length < this.#numExpected && clock.nowMs() < deadlineMs) {
       await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
@@ -215,13 +218,13 @@ export class Manager {
   }
 
   async #startInstance(): Promise<InstanceId> {
-    const instanceId = `instance-${this.#nextNumber++}`;
+    const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
     const instance = new ManagedInstance(instanceId);
     this.#instances.set(instanceId, instance);
     const managerAddress = this.#listeners[0].address;
-    instance.launching = this.#config.launcher.launch({ instanceId, managerAddress });
     let launched;
     try {
+      instance.launching = this.#config.launcher.launch({ instanceId, managerAddress });
       launched = await instance.launching;
     } catch (error) {
       this.#instances.delete(instanceId);
@@ -341,8 +344,6 @@ export class Manager {
     instance.peer = peer;
     this.#instanceOfPeer.set(peer, instance);
     former?.close();
-    const number = Number(/\d+$/.exec(instanceId)?.[0] ?? -1);
-    this.#nextNumber = Math.max(this.#nextNumber, number + 1);
     return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2 };
   }
 
