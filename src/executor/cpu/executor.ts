@@ -107,7 +107,12 @@ export class CpuExecutor implements Executor {
     }
   }
 
-  /** Chooses the next token of every sequence whose last row is in the slice. */
+  /**
+   * Chooses the next token of every sequence whose last row is in the slice. On the plain greedy path
+   * only the chosen logit is looked at: NaN in all of a row, as a broken model has it, is found, in
+   * some of a row it may not be.
+   * @throws {LlumnixError} the model computed garbage
+   */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     const { head } = this.#parts;
     const sampler = this.#sampler;
@@ -118,10 +123,11 @@ export class CpuExecutor implements Executor {
       const greedy = handles.map((handle) => sampler.isPlainGreedy(handle));
       const best = greedy.includes(true) ? head.argmax(parts.length) : null;
       parts.forEach(({ index }, i) => {
-        if (best && greedy[i]) {
+        if (best && greedy[i] && Number.isFinite(head.row(i)[best[i]])) {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
+          // Where the largest logit is not finite, this throws and says so.
           const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
           results.tokenIds[index] = tokenId;
           results.logprobs[index] = logprobs;

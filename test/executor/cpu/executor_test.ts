@@ -192,3 +192,26 @@ Deno.test("a step that no scheduler may give is an error", async () => {
   assert.equal((await step(0, 0)).tokenIds.length, 1);
   await executor.close();
 });
+
+Deno.test("a model that computes garbage is an error, also for greedy sequences", async () => {
+  await withModel("--dtype f32", async (model) => {
+    spoil(`${model}/model.safetensors`, "model.norm.weight");
+    for (const cpuKernels of kernelSets) {
+      const executor = await load({ model, cpuKernels });
+      const driver = new Driver(executor);
+      const garbage = /^logit of token \d+ is NaN: the model computed garbage/;
+      await assert.rejects(driver.prefill(driver.add([1, 2, 3])), { message: garbage });
+      await executor.close();
+    }
+  });
+});
+
+/** Makes the first element of a float32 tensor NaN. */
+function spoil(path: string, tensor: string): void {
+  const bytes = Deno.readFileSync(path);
+  const view = new DataView(bytes.buffer);
+  const headerBytes = Number(view.getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerBytes)));
+  view.setFloat32(8 + headerBytes + header[tensor].data_offsets[0], NaN, true);
+  Deno.writeFileSync(path, bytes);
+}
