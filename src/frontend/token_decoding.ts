@@ -1,3 +1,4 @@
+import { byteCharacters } from "../core/byte_alphabet.ts";
 import { ModelError } from "../core/errors.ts";
 import { encodeUtf8 } from "./utf8.ts";
 
@@ -114,15 +115,7 @@ export function byteLevelBytes(token: string): Uint8Array {
   return bytes;
 }
 
-/** GPT-2's alphabet (openai/gpt-2, encoder.py, `bytes_to_unicode`), inverted: code unit to byte. */
-const byteOfCharacter: ReadonlyMap<number, number> = invertedAlphabet();
-
-function invertedAlphabet(): Map<number, number> {
-  const bytes = new Map<number, number>();
-  let substitute = 256;
-  for (let byte = 0; byte < 256; byte++) {
-    const printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte !== 0xad);
-    bytes.set(printable ? byte : substitute++, byte);
-  }
-  return bytes;
-}
+/** Bytes by the code units that stand for them. */
+const byteOfCharacter: ReadonlyMap<number, number> = new Map(
+  byteCharacters().map((character, byte) => [character.charCodeAt(0), byte]),
+);

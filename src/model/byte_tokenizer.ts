@@ -3,6 +3,7 @@
  * tokens. Written in the format of Hugging Face `tokenizers` (byte-level BPE without merges), so that
  * everything that reads a real model's tokenizer reads this one.
  */
+import { byteCharacters } from "../core/byte_alphabet.ts";
 
 /** Special tokens; their ids follow the 256 bytes. */
 export const byteSpecialTokens = {
@@ -19,20 +20,6 @@ export const byteVocabSize = 261;
 const chatTemplate = "{{ bos_token }}{% for message in messages %}" +
   "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n" +
   "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-
-/**
- * The printable character that stands for each byte in a byte-level vocabulary: GPT-2's
- * `bytes_to_unicode` (openai/gpt-2, encoder.py).
- */
-function byteCharacters(): string[] {
-  const printable = (byte: number) =>
-    (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
-  let next = 256;
-  return Array.from(
-    { length: 256 },
-    (_, byte) => String.fromCodePoint(printable(byte) ? byte : next++),
-  );
-}
 
 /** Content of `tokenizer.json`. */
 export function byteTokenizerJson(): Record<string, unknown> {
