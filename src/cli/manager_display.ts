@@ -19,6 +19,7 @@ export class ManagerDisplay {
   #bars: Promise<Bars> | null = null;
   readonly #barOf = new Map<string, Promise<Bar>>();
   readonly #lastLineMs = new Map<string, number>();
+  readonly #hasServed = new Set<string>();
   #isFinished = false;
 
   constructor(log: Log, isTerminal = Deno.stderr.isTerminal()) {
@@ -36,6 +37,7 @@ export class ManagerDisplay {
       case "registered": {
         const { instanceId, model, executor, dtype, totalBlocks, blockSize } = event.registration;
         const tokens = totalBlocks * blockSize;
+        this.#hasServed.add(instanceId);
         return this.#log.info(`${instanceId} is ready`, {
           model,
           executor,
@@ -45,6 +47,8 @@ export class ManagerDisplay {
         });
       }
       case "lost":
+        // One that never served fails the start, with this reason.
+        if (!this.#hasServed.has(event.instanceId)) return;
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
       case "dispatched":
         return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);

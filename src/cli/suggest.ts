@@ -2,13 +2,13 @@
 
 /**
  * The candidate nearest to a mistyped word, or null when none is near: at most two edits, or a third
- * of the word's length when that is more.
+ * of the word's length when that is more. Upper and lower case count as equal.
  */
 export function nearest(word: string, candidates: Iterable<string>): string | null {
   let best: string | null = null;
   let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
   for (const candidate of candidates) {
-    const distance = editDistance(word, candidate);
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase());
     if (distance < bestDistance) {
       best = candidate;
       bestDistance = distance;

@@ -25,6 +25,7 @@ Deno.test("edit distance is symmetric and bounded by the longer word", () => {
 Deno.test("only near names are suggested", () => {
   assert.equal(nearest("srve", ["bench", "serve"]), "serve");
   assert.equal(nearest("banana", ["bench", "serve"]), null);
+  assert.equal(nearest("SERVER.port", ["SERVER.HOST", "SERVER.PORT"]), "SERVER.PORT");
   assert.equal(nearest("7", ["8", "16"]), null);
   assert.equal(didYouMean("srve", ["serve"]), "; did you mean serve?");
   assert.equal(didYouMean("banana", ["serve"]), "");

@@ -131,6 +131,7 @@ Deno.test("a port in use is told in one message", async () => {
   const { code, stderr } = await runProgram(["serve", "--host", "127.0.0.1", "--port", `${port}`]);
   assert.notEqual(code, 0);
   assert.match(stderr, new RegExp(`error: .*${port}`));
+  assert.doesNotMatch(stderr, /starting instance/);
   assert.doesNotMatch(stderr, /^\s+at /m);
 });
 
@@ -170,6 +171,13 @@ Deno.test("a second signal does not wait for what runs", async () => {
   const { code } = await server.program.end();
   assert.equal(code, 130);
   await abandoned;
+});
+
+Deno.test("--disable-log-requests leaves no line of a request", async () => {
+  await using server = await startServer(["--disable-log-requests"]);
+  await complete(server, greedy);
+  assert.equal((await server.program.stop()).code, 0);
+  assert.doesNotMatch(server.program.stderr, /cmpl-|\/v1\/completions/);
 });
 
 Deno.test("instances write to the log file too", async () => {

@@ -30,7 +30,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
-  await using service = new Service(options, model, log, logFile);
+  await using service = new Service(withQuietParts(options), model, log, logFile);
   const started = service.start();
   started.catch(() => {}); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, service.failed]);
@@ -43,6 +43,12 @@ export async function runServe(options: ServeOptions): Promise<number> {
   log.warn("second signal: stopping at once");
   service.kill();
   return 130;
+}
+
+/** `--disable-log-requests` silences requests everywhere, whatever the flags of the parts say. */
+function withQuietParts(options: ServeOptions): ServeOptions {
+  if (!options.disableLogRequests) return options;
+  return { ...options, disableLogRequestsServer: true, disableLogRequestsManager: true };
 }
 
 /** The parts of a service, in the order in which they start. */
@@ -73,8 +79,9 @@ class Service implements AsyncDisposable {
   /** Resolves when requests are served. */
   async start(): Promise<void> {
     const { manager, client, display } = await this.#startManager();
-    // Instances load while this process prepares to serve.
-    const [server] = await Promise.all([this.#startServer(client), manager.startInstances()]);
+    // First, so that a port in use or a bad certificate is told before anything is loaded.
+    const server = await this.#startServer(client);
+    await manager.startInstances();
     display.finish();
     this.#announce(server, manager.instances());
   }
