@@ -4,6 +4,7 @@
  *
  *     deno run -A scripts/make_model.ts --out DIR --family qwen2 --size tiny --dtype bf16 --seed 1
  */
+import { rmSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { type DType, dtypeBytes } from "../src/core/dtype.ts";
 import {
@@ -131,6 +132,7 @@ export function makeModel(options: MakeModelOptions): void {
     writeShard(`${out}/model.safetensors`, shards[0], weights, options.dtype);
     return;
   }
+  rmSync(`${out}/model.safetensors`, { force: true }); // it would come before the shards
   const weightMap: Record<string, string> = {};
   shards.forEach((tensors, i) => {
     const name = `model-${fiveDigits(i + 1)}-of-${fiveDigits(shards.length)}.safetensors`;

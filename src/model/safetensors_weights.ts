@@ -7,8 +7,8 @@ const singleFile = "model.safetensors";
 const indexFile = "model.safetensors.index.json";
 
 /**
- * The safetensors weights of a model directory: `model.safetensors`, or the shards that
- * `model.safetensors.index.json` lists.
+ * The safetensors weights of a model directory: `model.safetensors`, else the shards that
+ * `model.safetensors.index.json` lists (transformers' order, modeling_utils.py).
  */
 export class SafetensorsWeights implements TensorSource {
   readonly description: string;
@@ -21,11 +21,11 @@ export class SafetensorsWeights implements TensorSource {
   constructor(directory: string, open: OpenFile) {
     this.#directory = directory;
     try {
-      if (exists(`${directory}/${indexFile}`)) this.#openShards(open);
-      else if (exists(`${directory}/${singleFile}`)) {
+      if (exists(`${directory}/${singleFile}`)) {
         const file = this.#openFile(singleFile, open);
         for (const name of file.names) this.#index.set(name, file);
-      } else throw noSafetensors(directory);
+      } else if (exists(`${directory}/${indexFile}`)) this.#openShards(open);
+      else throw noSafetensors(directory);
     } catch (error) {
       this.close();
       throw error;

@@ -166,6 +166,20 @@ Deno.test("safetensors: shards hold what one file holds", () => {
   });
 });
 
+Deno.test("safetensors: one file comes before shards, as in transformers", () => {
+  withDirectory((directory) => {
+    makeModel(parseMakeModelArgs(["--out", directory]));
+    Deno.writeTextFileSync(`${directory}/model.safetensors.index.json`, "of another download");
+    const weights = new SafetensorsWeights(directory, openMapped);
+    assert.equal(weights.description, "1 safetensors file");
+    weights.close();
+    makeModel(parseMakeModelArgs(["--out", directory, "--shards", "2"]));
+    const remade = new SafetensorsWeights(directory, openMapped);
+    assert.equal(remade.description, "2 safetensors files");
+    remade.close();
+  });
+});
+
 Deno.test("safetensors: an index that is broken or leaves its directory is refused", () => {
   withDirectory((directory) => {
     const path = `${directory}/model.safetensors.index.json`;
