@@ -91,7 +91,6 @@ export function describeModel(
     createdSeconds: Math.floor(Date.now() / 1000),
     vocabSize: model.vocabSize,
     hasTokenizer: tokenizer !== null,
-    hasChatTemplate: tokenizer?.chatTemplate != null,
     defaultSampling: model.defaultSampling,
   };
 }

@@ -15,8 +15,6 @@ export interface ServedModel {
   readonly vocabSize: number;
   /** False with `--skip-tokenizer-init`: prompts must be token ids, outputs have no text. */
   readonly hasTokenizer: boolean;
-  /** False when the model has no chat template: chat requests are refused. */
-  readonly hasChatTemplate: boolean;
   /**
    * Sampling defaults from generation_config.json; they come before vLLM's. Empty for exactly what
    * vLLM 0.4.2 does, which reads only the end tokens from that file.

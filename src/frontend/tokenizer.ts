@@ -24,11 +24,9 @@ export interface DecodeOptions {
 export interface Tokenizer {
   /** One more than the largest token id. */
   readonly vocabSize: number;
-  readonly bosTokenId: number | null;
   readonly eosTokenId: number | null;
   /** Null when the model has none. */
   readonly chatTemplate: ChatTemplate | null;
-  isSpecial(id: number): boolean;
   /** @param options.addSpecialTokens let the model's post-processor add its tokens (bos) */
   encode(text: string, options: { readonly addSpecialTokens: boolean }): number[];
   /** A number of tokens that `text` has at least; far cheaper than encoding it. */
@@ -59,19 +57,16 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
   const special = specialTokenIds(json, files.tokenizerConfig, hub);
   const keeping = new TokenTable(decoding, tokens, new Set());
   const skipping = new TokenTable(decoding, tokens, special);
-  const idOf = (name: string) => tokenId(hub, files.tokenizerConfig[name]);
   const template = selectChatTemplate(files.chatTemplate ?? files.tokenizerConfig.chat_template);
   const longestToken = tokens.reduce((longest, token) => Math.max(longest, token?.length ?? 0), 1);
   const mostCharactersPerToken = longestToken * (json.normalizer ? mostCharactersComposed : 1);
 
   return {
     vocabSize: tokens.length,
-    bosTokenId: idOf("bos_token"),
-    eosTokenId: idOf("eos_token"),
+    eosTokenId: tokenId(hub, files.tokenizerConfig.eos_token),
     chatTemplate: template === null
       ? null
       : new ChatTemplate(template, specialTokenTexts(files.tokenizerConfig)),
-    isSpecial: (id) => special.has(id),
     encode(text, { addSpecialTokens }) {
       const { ids } = hub.encode(text.toWellFormed(), { add_special_tokens: addSpecialTokens });
       // A character that the vocabulary cannot express has no id; tokenizers drops it as well.

@@ -39,7 +39,6 @@ export interface ModelConfig {
   readonly qkNorm: boolean;
   /** Type of the stored weights as declared; float32 when the file says nothing. */
   readonly dtype: DType;
-  readonly bosTokenId: number | null;
   readonly eosTokenIds: readonly number[];
 }
 
@@ -78,7 +77,6 @@ const configSchema = z.object({
   mlp_bias: z.boolean().nullish(),
   torch_dtype: z.string().nullish(),
   dtype: z.string().nullish(),
-  bos_token_id: tokenId.nullish(),
   eos_token_id: z.union([tokenId, z.array(tokenId)]).nullish(),
   quantization_config: z.unknown().optional(),
 });
@@ -132,7 +130,6 @@ export function parseModelConfig(json: unknown, source: string): ModelConfig {
     ...parseBiases(raw, architecture),
     qkNorm: architecture === "Qwen3ForCausalLM",
     dtype: parseDType(raw, source),
-    bosTokenId: raw.bos_token_id ?? null,
     eosTokenIds: Array.isArray(eos) ? eos : [eos],
   };
 }

@@ -2,15 +2,11 @@ import { OverloadedError, RequestError, UnavailableError } from "../core/errors.
 
 /** Bounds the requests in work; each prompt of a batch counts as one. */
 export class Admission {
+  /** Requests that entered and did not leave. */
   #inWork = 0;
   #closed = false;
 
   constructor(readonly maxRequests: number) {}
-
-  /** Requests that entered and did not leave. */
-  get inWork(): number {
-    return this.#inWork;
-  }
 
   /**
    * Takes `count` places, to be given back by `leave`.

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Random } from "../../src/core/random.ts";
 import type { Tokenizer } from "../../src/frontend/tokenizer.ts";
-import { fixtureNames, fixtureTokenizer, readFixture } from "./fixtures.ts";
+import { fixtureNames, fixtureTokenizer, isSpecial, readFixture } from "./fixtures.ts";
 
 const texts = [
   "plain ASCII text, with punctuation; and numbers 12345.",
@@ -44,7 +44,7 @@ for (const name of fixtureNames) {
       // A run of byte tokens is one unit of decoding; the prompt's part of it is not seen again.
       const promptTokenIds = ids.slice(0, cut);
       const visible = promptTokenIds.filter((id) =>
-        id < tokenizer.vocabSize && !(skipSpecialTokens && tokenizer.isSpecial(id))
+        id < tokenizer.vocabSize && !(skipSpecialTokens && isSpecial(tokenizer, id))
       );
       if (byteTokens.has(visible.at(-1)!)) continue;
       const prompt = tokenizer.detokenizer({ skipSpecialTokens, promptTokenIds: [] });

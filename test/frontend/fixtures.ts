@@ -38,3 +38,11 @@ export function fixtureTokenizer(name: FixtureName): Tokenizer {
 export function fixtureCases(name: FixtureName): Cases {
   return readFixture(name, "cases.json");
 }
+
+/** Whether a token has text which is skipped with special tokens. */
+export function isSpecial(tokenizer: Tokenizer, id: number): boolean {
+  const [kept, skipped] = [false, true].map((skipSpecialTokens) =>
+    tokenizer.decode([id], { skipSpecialTokens })
+  );
+  return kept !== "" && skipped === "";
+}

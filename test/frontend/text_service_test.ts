@@ -9,7 +9,7 @@ import { fixtureTokenizer } from "./fixtures.ts";
 const tokenizer = fixtureTokenizer("llama3");
 const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false });
 const eos = tokenizer.eosTokenId!;
-const bos = tokenizer.bosTokenId!;
+const [bos] = tokenizer.encode("", { addSpecialTokens: true });
 
 /** A cluster that remembers what it was told and says what the test has it say. */
 class ScriptedCluster implements Cluster {
@@ -61,7 +61,6 @@ function setUp(overrides: Partial<TextServiceOptions> = {}) {
       createdSeconds: 0,
       vocabSize: tokenizer.vocabSize,
       hasTokenizer: true,
-      hasChatTemplate: true,
       defaultSampling: {},
     },
     eosTokenIds: [7],

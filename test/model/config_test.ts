@@ -74,7 +74,6 @@ Deno.test("config: Llama 3.1", () => {
     mlpBias: false,
     qkNorm: false,
     dtype: "bfloat16",
-    bosTokenId: 128000,
     eosTokenIds: [128001, 128008, 128009],
   });
 });

@@ -25,7 +25,6 @@ export class FakeTextService implements TextService {
     createdSeconds: 1_700_000_000,
     vocabSize: 1000,
     hasTokenizer: true,
-    hasChatTemplate: true,
     defaultSampling: {},
   };
   ready = true;
