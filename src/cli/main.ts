@@ -15,6 +15,7 @@ import { decideGroups } from "./decide/options.ts";
 import { commandHelp, terminalWidth } from "./help.ts";
 import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
+import { simulateGroups } from "./simulate/arguments.ts";
 import { didYouMean } from "./suggest.ts";
 import { version } from "./version.ts";
 
@@ -43,7 +44,11 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
   ["manager", { summary: "Run the manager alone, for several hosts.", run: null }],
   ["api-server", { summary: "Run an API server alone, for several hosts.", run: null }],
   ["bench", { summary: "Measure a service under load.", run: null }],
-  ["simulate", { summary: "Run a cluster in simulated time.", run: null }],
+  ["simulate", {
+    summary: "Run workloads on simulated clusters, and compare policies.",
+    groups: simulateGroups,
+    run: simulate,
+  }],
   ["decide", {
     summary: "Answer what the manager would decide, from records of a file.",
     groups: decideGroups,
@@ -130,6 +135,11 @@ async function decide(argv: readonly string[]): Promise<number> {
   }
   const { runDecide } = await import("./commands/decide.ts");
   return await runDecide(given);
+}
+
+async function simulate(argv: readonly string[]): Promise<number> {
+  const { runSimulate } = await import("./commands/simulate.ts");
+  return await runSimulate(argv);
 }
 
 /** Prints what the user should know before the start goes on, as far as the log level wants it. */

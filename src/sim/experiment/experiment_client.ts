@@ -37,6 +37,8 @@ export interface ExperimentClientArgs {
   readonly managerAddress: Address;
   readonly clock: Clock;
   readonly recorder: RequestRecorder;
+  /** All requests are sent with normal priority. */
+  readonly ignorePriorities: boolean;
 }
 
 /**
@@ -86,7 +88,7 @@ export class ExperimentClient {
       outputTokenIds: [],
       params: { ...params, maxTokens: outputTokens, seed: number },
       arrivalMs,
-      priority,
+      priority: this.#args.ignorePriorities ? "normal" : priority,
     };
     await link.call("generate", { data: generate });
   }

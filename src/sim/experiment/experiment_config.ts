@@ -17,6 +17,8 @@ export interface ClusterConfig {
   readonly migration: MigrationOptions;
   readonly transfer: TransferOptions;
   readonly scaling: ScalingOptions;
+  /** All requests are served alike. */
+  readonly ignorePriorities: boolean;
 }
 
 /** What instances are told. */

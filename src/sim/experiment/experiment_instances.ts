@@ -1,4 +1,3 @@
-import type { Clock } from "../../core/clock.ts";
 import { sleep } from "../../core/clock.ts";
 import type { InstanceId, InstanceInfo } from "../../core/messages.ts";
 import type { EngineOptions } from "../../core/options.ts";

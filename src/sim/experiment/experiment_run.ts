@@ -62,6 +62,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
     managerAddress: MANAGER_ADDRESS,
     clock,
     recorder,
+    ignorePriorities: config.ignorePriorities,
   });
   const sampler = new ClusterSampler({ clock, instances });
   let failure: unknown = null;

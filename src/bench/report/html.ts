@@ -1,0 +1,132 @@
+import { heatMap } from "./heat_map.ts";
+import { lineChart } from "./line_chart.ts";
+import type { Block, Chart, HeatMap, LineChart, Report, Section, Table } from "./report.ts";
+import { element, escape } from "./svg.ts";
+
+/** Told apart also by those who do not see all colours (Okabe and Ito), light and dark. */
+const seriesColors = [
+  ["#0072b2", "#56b4e9"],
+  ["#d55e00", "#ff8c3a"],
+  ["#009e73", "#2fd0a0"],
+  ["#cc79a7", "#e79bc5"],
+  ["#8a6d00", "#f0e442"],
+  ["#555555", "#bbbbbb"],
+] as const;
+
+/** A page of its own: no script, nothing loaded from anywhere. */
+export function renderReport({ title, notes, sections }: Report): string {
+  return [
+    "<!doctype html>",
+    '<html lang="en"><head><meta charset="utf-8">',
+    '<meta name="viewport" content="width=device-width, initial-scale=1">',
+    `<title>${escape(title)}</title><style>${style()}</style></head><body><main>`,
+    `<h1>${escape(title)}</h1>`,
+    ...notes.map((note) => `<p class="note">${escape(note)}</p>`),
+    ...(sections.length > 2 ? [contents(sections)] : []),
+    ...sections.map(renderSection),
+    "</main></body></html>",
+    "",
+  ].join("\n");
+}
+
+function contents(sections: readonly Section[]): string {
+  const links = sections.map(({ title }, i) => `<a href="#s${i}">${escape(title)}</a>`);
+  return `<nav>${links.join("")}</nav>`;
+}
+
+function renderSection({ title, blocks }: Section, i: number): string {
+  return `<section id="s${i}"><h2>${escape(title)}</h2>${blocks.map(renderBlock).join("\n")}` +
+    "</section>";
+}
+
+function renderBlock(block: Block): string {
+  if (block.type === "table") return renderTable(block.table);
+  return `<div class="charts">${block.charts.map(renderChart).join("\n")}</div>`;
+}
+
+function renderTable({ header, rows }: Table): string {
+  const cell = (text: string, i: number) =>
+    i === 0 ? `<th scope="row">${escape(text)}</th>` : `<td>${escape(text)}</td>`;
+  const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("\n");
+  const head = header.map((text) => `<th scope="col">${escape(text)}</th>`).join("");
+  return `<div class="wide"><table><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table></div>`;
+}
+
+function renderChart(chart: Chart): string {
+  const [body, legend] = chart.type === "lines"
+    ? [lineChart(chart), lineLegend(chart)]
+    : [heatMap(chart), heatLegend(chart)];
+  return `<figure><figcaption>${escape(chart.title)}</figcaption>${legend}${body}</figure>`;
+}
+
+function lineLegend({ series }: LineChart): string {
+  const entries = series.map(({ name, color, isDashed }) => {
+    const dash = isDashed ? "4 4" : undefined;
+    const stroke = element("line", {
+      class: `line c${color}`,
+      x1: 0,
+      x2: 22,
+      y1: 6,
+      y2: 6,
+      "stroke-dasharray": dash,
+    });
+    return `<span><svg width="22" height="12" viewBox="0 0 22 12">${stroke}</svg>${
+      escape(name)
+    }</span>`;
+  });
+  return `<div class="legend">${entries.join("")}</div>`;
+}
+
+function heatLegend({ scaleLabel }: HeatMap): string {
+  const steps = Array.from(
+    { length: 11 },
+    (_, i) => element("rect", { x: 10 * i, y: 0, width: 10, height: 10, class: `h${i}` }),
+  );
+  const bar = `<svg width="110" height="10" viewBox="0 0 110 10">${steps.join("")}</svg>`;
+  return `<div class="legend"><span>0 ${bar} ${escape(scaleLabel)}</span></div>`;
+}
+
+function style(): string {
+  const colors = (mode: 0 | 1) =>
+    seriesColors.map((pair, i) => `.c${i}{--series:${pair[mode]}}`).join("");
+  const shades = Array.from(
+    { length: 11 },
+    (_, i) => `.h${i}{fill:color-mix(in oklab,var(--hot) ${i * 10}%,var(--cold))}`,
+  ).join("");
+  return `
+:root{color-scheme:light dark;--page:#fff;--ink:#1c1f24;--soft:#5d6470;--rule:#e3e6ea;--panel:#f7f8fa;
+--cold:#eef1f5;--hot:#b5301c}
+@media(prefers-color-scheme:dark){:root{--page:#15181c;--ink:#e8eaee;--soft:#9aa3af;--rule:#2c3138;
+--panel:#1b1f24;--cold:#22272e;--hot:#ff7a5c}${colors(1)}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1180px;margin:0 auto;padding:32px 24px 64px}
+h1{font-size:26px;line-height:1.25;margin:0 0 8px}
+h2{font-size:19px;margin:40px 0 12px;padding-top:16px;border-top:1px solid var(--rule)}
+.note{margin:2px 0;color:var(--soft);max-width:90ch}
+nav{display:flex;flex-wrap:wrap;gap:6px 14px;margin:16px 0 0}
+a{color:inherit;text-underline-offset:3px}
+.wide{overflow-x:auto;margin-bottom:16px}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:13.5px}
+th,td{padding:3px 14px 3px 0;text-align:right;white-space:nowrap;border-bottom:1px solid var(--rule)}
+th:first-child{text-align:left;font-weight:400;color:var(--soft);position:sticky;left:0;
+background:var(--page)}
+thead th{font-weight:600;color:var(--ink)}
+tbody tr:hover{background:var(--panel)}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:20px;
+margin-bottom:20px}
+figure{margin:0;background:var(--panel);border-radius:8px;padding:14px 14px 8px}
+figcaption{font-weight:600;font-size:14px}
+svg{display:block;width:100%;height:auto}
+.legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:12.5px;color:var(--soft);margin:2px 0 8px}
+.legend span{display:inline-flex;align-items:center;gap:6px}
+.legend svg{width:auto;flex:none}
+text{fill:var(--soft);font:11px system-ui,sans-serif}
+.label{font-size:12px}
+.grid{stroke:var(--rule);stroke-width:1}
+.line{fill:none;stroke:var(--series);stroke-width:2;stroke-linejoin:round}
+.mark{fill:var(--series);stroke:var(--panel);stroke-width:1.5}
+${colors(0)}
+@media(prefers-color-scheme:dark){${colors(1)}}
+${shades}`;
+}

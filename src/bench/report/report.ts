@@ -1,0 +1,65 @@
+/** What a report shows, as data; `html.ts` makes a page of it. */
+
+export interface Report {
+  readonly title: string;
+  /** Lines below the title. */
+  readonly notes: readonly string[];
+  readonly sections: readonly Section[];
+}
+
+export interface Section {
+  readonly title: string;
+  readonly blocks: readonly Block[];
+}
+
+export type Block =
+  | { readonly type: "table"; readonly table: Table }
+  /** Beside each other where there is room. */
+  | { readonly type: "charts"; readonly charts: readonly Chart[] };
+
+export interface Table {
+  readonly header: readonly string[];
+  /** The first cell of a row names it. */
+  readonly rows: readonly (readonly string[])[];
+}
+
+export type Chart = LineChart | HeatMap;
+
+export interface LineChart {
+  readonly type: "lines";
+  readonly title: string;
+  readonly x: Axis;
+  readonly y: Axis;
+  readonly series: readonly Series[];
+  /** Points are marked: there are few of them. */
+  readonly hasMarks?: boolean;
+}
+
+export interface Axis {
+  readonly label: string;
+  readonly scale: "linear" | "log";
+  /** Of the values 0, 1, 2, ...; absent: the values are numbers. */
+  readonly names?: readonly string[];
+  readonly max?: number;
+}
+
+export interface Series {
+  readonly name: string;
+  /** The same number has the same colour in all charts. */
+  readonly color: number;
+  readonly isDashed?: boolean;
+  /** In the order of x. */
+  readonly points: readonly (readonly [x: number, y: number])[];
+}
+
+/** A row per thing, a column per moment, a shade per value from 0 to 1. */
+export interface HeatMap {
+  readonly type: "heat";
+  readonly title: string;
+  readonly xLabel: string;
+  /** The x values at the left and the right end. */
+  readonly xRange: readonly [number, number];
+  readonly rows: readonly { readonly name: string; readonly values: readonly (number | null)[] }[];
+  /** What a value of 1 means. */
+  readonly scaleLabel: string;
+}

@@ -1,0 +1,65 @@
+/** `llumnix simulate`: a workload on simulated clusters, compared. */
+import { textTable } from "../../bench/text_table.ts";
+import { UsageError } from "../../core/errors.ts";
+import { runComparison } from "../../sim/experiment/comparison.ts";
+import { resultsReport } from "../../sim/experiment/results_report.ts";
+import { resultsTables } from "../../sim/experiment/results_table.ts";
+import { renderReport } from "../../bench/report/html.ts";
+import type { RunResult } from "../../sim/experiment/run_result.ts";
+import { readPlan } from "../simulate/plan.ts";
+import { progressDisplay } from "../simulate/progress.ts";
+
+/**
+ * Runs what the command line asks for and prints its figures.
+ * @throws {UsageError} anything in it that cannot be run, or a file that cannot be written
+ */
+export async function runSimulate(argv: readonly string[]): Promise<number> {
+  const { comparison, json, html } = readPlan(argv);
+  for (const path of [json, html]) if (path !== null) checkWritable(path);
+  const progress = await progressDisplay();
+  let runs: RunResult[];
+  try {
+    runs = await runComparison(comparison, (state) => progress.show(state));
+  } finally {
+    progress.finish();
+  }
+  const { title, seeds } = comparison;
+  console.log(`${title}\n${seedsText(seeds)}`);
+  for (const { workload, header, rows } of resultsTables(comparison, runs)) {
+    console.log(`\n${workload}\n${textTable(header, rows)}`);
+  }
+  console.log(`\n${speedText(runs)}`);
+  for (const { failures } of runs) if (failures.length > 0) console.error(failures[0]);
+  if (json !== null) write(json, `${JSON.stringify({ comparison, runs })}\n`);
+  if (html !== null) write(html, renderReport(resultsReport(comparison, runs)));
+  return 0;
+}
+
+function seedsText(seeds: readonly number[]): string {
+  if (seeds.length === 1) return `seed ${seeds[0]}`;
+  return `seeds ${seeds[0]} to ${seeds.at(-1)}: mean ± standard deviation; factors: mean (least ` +
+    "to greatest), more than 1x is better";
+}
+
+function speedText(runs: readonly RunResult[]): string {
+  const sum = (valueOf: (run: RunResult) => number) =>
+    runs.reduce((total, run) => total + valueOf(run), 0);
+  const simulated = sum((run) => run.simulatedSeconds), wall = sum((run) => run.wallSeconds);
+  const steps = sum((run) => run.engineSteps);
+  return `${simulated.toFixed(0)} s simulated in ${wall.toFixed(1)} s, ` +
+    `${(simulated / wall).toFixed(0)} times faster than real time ` +
+    `(${(steps / wall / 1000).toFixed(0)} thousand engine steps per second)`;
+}
+
+/** Before the simulation, which may take long. */
+function checkWritable(path: string): void {
+  write(path, "");
+}
+
+function write(path: string, text: string): void {
+  try {
+    Deno.writeTextFileSync(path, text);
+  } catch (error) {
+    throw new UsageError(`cannot write ${path}: ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,107 @@
+/** From given options to the configuration of a simulated cluster. */
+import { UsageError } from "../../core/errors.ts";
+import type { LoadMetricName } from "../../core/options.ts";
+import { resolveSimulation } from "../../executor/sim/simulation.ts";
+import { resolveEngineConfig } from "../../instance/engine_config.ts";
+import { defaultThresholds, thresholdProblem } from "../../manager/load/thresholds.ts";
+import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
+import { camelCase, type Value } from "../arguments/argument.ts";
+import { ArgumentIndex } from "../arguments/index.ts";
+import { readCommandLine } from "../command_line.ts";
+import { clusterGroups, type ClusterOptions } from "./arguments.ts";
+
+/** Values by argument name. */
+export type Given = ReadonlyMap<string, Value>;
+
+/** A configuration that was asked for. */
+export interface NamedOptions {
+  readonly name: string;
+  readonly given: Given;
+}
+
+const index = new ArgumentIndex(clusterGroups);
+const thresholdNames = ["migrate-out-threshold", "scale-up-threshold", "scale-down-threshold"];
+
+/**
+ * Reads a value of `--compare`: `NAME: OPTIONS`, options as on a command line.
+ * @throws {UsageError} no name, or options that are not those of a cluster
+ */
+export function readComparison(written: string): NamedOptions {
+  const [name, ...rest] = written.split(":");
+  const words = rest.join(":").trim().split(/\s+/).filter((word) => word !== "");
+  if (name.trim() === "" || rest.length === 0) {
+    throw new UsageError(
+      `--compare "${written}": expected a name and options, such as "rr: --dispatch-policy rr"`,
+    );
+  }
+  try {
+    return { name: name.trim(), given: readCommandLine(words, index) };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    throw new UsageError(`--compare "${name.trim()}": ${error.message}`);
+  }
+}
+
+/**
+ * The configuration of a cluster; what is not given has its default.
+ * @throws {UsageError} values that contradict each other, or a device that cannot be simulated
+ */
+export function clusterConfig({ name, given }: NamedOptions): ClusterConfig {
+  const options = withDefaults(given);
+  const { instances } = options;
+  const maxInstances = options.maxInstances ?? Math.max(instances, options.minInstances);
+  checkLimits(options, maxInstances);
+  const engine = { ...options, seed: 0 };
+  const simulation = resolveSimulation(engine);
+  const identity = { instanceId: name, instanceType: "both", maxWaitingRequests: 1 } as const;
+  resolveEngineConfig(identity, engine, simulation.maxModelLen);
+  return {
+    name,
+    engine,
+    manager: { ...options, initialInstances: instances, disableLogRequestsManager: true },
+    migration: options,
+    transfer: options,
+    scaling: { ...options, maxInstances },
+    ignorePriorities: options.ignorePriorities,
+  };
+}
+
+function withDefaults(given: Given): ClusterOptions {
+  const metric = (given.get("load-metric") ?? "remaining_steps") as LoadMetricName;
+  const thresholds: Readonly<Record<string, number>> = { ...defaultThresholds(metric) };
+  const options: Record<string, Value> = {};
+  for (const { name, argument } of index.entries) {
+    const property = camelCase(name);
+    options[property] = given.get(name) ?? thresholds[property] ?? argument.default;
+    if (argument.status.kind === "later" && options[property] !== argument.default) {
+      throw new UsageError(`--${name} is not available yet`);
+    }
+  }
+  for (const name of thresholdNames) {
+    const threshold = options[camelCase(name)] as number;
+    const problem = thresholdProblem(metric, threshold);
+    if (problem !== null) throw new UsageError(`--${name} ${threshold}: ${problem}`);
+  }
+  return options as unknown as ClusterOptions;
+}
+
+function checkLimits(options: ClusterOptions, maxInstances: number): void {
+  const { minInstances, instances, enableScaling, numDispatchInstances } = options;
+  if (minInstances > maxInstances) {
+    throw new UsageError(
+      `--min-instances ${minInstances} is more than --max-instances ${maxInstances}`,
+    );
+  }
+  if (enableScaling && (instances < minInstances || instances > maxInstances)) {
+    throw new UsageError(
+      `--instances ${instances} is outside --min-instances ${minInstances} to --max-instances ` +
+        `${maxInstances}, between which --enable-scaling keeps the cluster`,
+    );
+  }
+  if (numDispatchInstances !== null && numDispatchInstances > maxInstances) {
+    throw new UsageError(
+      `--num-dispatch-instances ${numDispatchInstances} is more than the ${maxInstances} ` +
+        "instances that there may be",
+    );
+  }
+}

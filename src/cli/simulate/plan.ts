@@ -1,0 +1,101 @@
+/** From the command line of `llumnix simulate` to what is run. */
+import { UsageError } from "../../core/errors.ts";
+import type { Comparison } from "../../sim/experiment/comparison.ts";
+import type { WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
+import { type Preset, type PresetOptions, presets } from "../../sim/experiment/presets.ts";
+import { ArgumentIndex } from "../arguments/index.ts";
+import { readCommandLine } from "../command_line.ts";
+import { clusterGroups, simulateGroups } from "./arguments.ts";
+import { clusterConfig, type Given, type NamedOptions, readComparison } from "./cluster_options.ts";
+import { unknownPreset, workloadsOf } from "./workload_options.ts";
+
+const DEFAULT_NAME = "llumnix";
+const workloadNames = ["arrivals", "rate", "cv", "lengths", "trace"];
+
+/** What is run, and where results go. */
+export interface Plan {
+  readonly comparison: Comparison;
+  readonly json: string | null;
+  readonly html: string | null;
+}
+
+/**
+ * Reads the command line.
+ * @throws {UsageError} anything in it that is unknown, invalid or contradicts the rest
+ */
+export function readPlan(argv: readonly string[]): Plan {
+  const given = readCommandLine(argv, new ArgumentIndex(simulateGroups));
+  const preset = presetOf(given);
+  const clusters = namedOptions(given, preset);
+  refuseTwins(clusters);
+  const firstSeed = (given.get("first-seed") ?? 1) as number;
+  const numSeeds = (given.get("seeds") ?? 3) as number;
+  return {
+    comparison: {
+      title: preset?.summary ?? "Simulation",
+      clusters: clusters.map(clusterConfig),
+      workloads: preset === null ? workloadsOf(given) : presetWorkloads(preset, given),
+      seeds: Array.from({ length: numSeeds }, (_, i) => firstSeed + i),
+      startMs: 1000 * ((given.get("instance-start-time") ?? 10) as number),
+    },
+    json: (given.get("json") ?? null) as string | null,
+    html: (given.get("html") ?? null) as string | null,
+  };
+}
+
+function presetOf(given: Given): Preset | null {
+  const name = given.get("preset") as string | undefined;
+  if (name === undefined) return null;
+  return presets.find((preset) => preset.name === name) ??
+    unknownPreset(name, presets.map((preset) => preset.name));
+}
+
+/** The first configuration is the command line's; the others keep what makes them differ. */
+function namedOptions(given: Given, preset: Preset | null): NamedOptions[] {
+  const own = new Map([...given].filter(([name]) => isClusterArgument(name)));
+  const base = preset ? merge(entriesOf(preset.options), own) : own;
+  const [first, ...others] = preset?.clusters ?? [{ name: DEFAULT_NAME, options: {} }];
+  const compared = (given.get("compare") ?? []) as readonly string[];
+  return [
+    {
+      name: (given.get("name") ?? first.name) as string,
+      given: merge(preset ? entriesOf(preset.options) : new Map(), entriesOf(first.options), own),
+    },
+    ...others.map(({ name, options }) => ({ name, given: merge(base, entriesOf(options)) })),
+    ...compared.map(readComparison).map(({ name, given }) => ({ name, given: merge(base, given) })),
+  ];
+}
+
+function presetWorkloads(preset: Preset, given: Given): WorkloadConfig[] {
+  const common = {
+    trace: null,
+    numRequests: (given.get("requests") ?? preset.numRequests) as number,
+    highPriority: (given.get("high-priority") ?? preset.highPriority) as number,
+  };
+  if (workloadNames.some((name) => given.has(name))) {
+    return workloadsOf(new Map([["lengths", preset.workloads[0].lengths], ...given]))
+      .map((workload) => ({ ...workload, ...common, trace: workload.trace }));
+  }
+  return preset.workloads.map((workload) => ({ ...workload, ...common }));
+}
+
+function isClusterArgument(name: string): boolean {
+  return clusterGroups.some(({ table }) => Object.hasOwn(table, name));
+}
+
+function entriesOf(options: PresetOptions): Given {
+  return new Map(Object.entries(options));
+}
+
+/** Later ones win. */
+function merge(...maps: readonly Given[]): Given {
+  return new Map(maps.flatMap((map) => [...map]));
+}
+
+function refuseTwins(clusters: readonly NamedOptions[]): void {
+  const names = clusters.map(({ name }) => name);
+  const twin = names.find((name, i) => names.indexOf(name) !== i);
+  if (twin !== undefined) {
+    throw new UsageError(`two configurations are named "${twin}": give each a name of its own`);
+  }
+}

@@ -1,0 +1,62 @@
+import { formatNumber, formatSpread, type Spread, spreadOf } from "../../bench/spread.ts";
+import type { Comparison } from "./comparison.ts";
+import { type Metric, metrics, spreadOver } from "./metrics.ts";
+import type { RunResult } from "./run_result.ts";
+
+/** One workload's figures: a row per metric, a column per cluster and per comparison. */
+export interface ResultsTable {
+  readonly workload: string;
+  readonly header: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+/** A table per workload. Figures that no run has are left out. */
+export function resultsTables(comparison: Comparison, runs: readonly RunResult[]): ResultsTable[] {
+  const names = comparison.clusters.map(({ name }) => name);
+  const [first, ...others] = names;
+  return comparison.workloads.map(({ name: workload }) => {
+    const runsOf = (cluster: string) =>
+      runs.filter((run) => run.workload === workload && run.config === cluster);
+    const rows = metrics.flatMap((metric) => {
+      const spreads = names.map((name) => spreadOver(runsOf(name), metric));
+      if (spreads.every((spread) => spread === null)) return [];
+      const label = metric.unit === "" ? metric.name : `${metric.name} (${metric.unit})`;
+      const factors = others.map((name) => factorText(runsOf(first), runsOf(name), metric));
+      return [[label, ...spreads.map((spread) => spread ? formatSpread(spread) : "-"), ...factors]];
+    });
+    return {
+      workload,
+      header: ["", ...names, ...others.map((name) => `${first} vs ${name}`)],
+      rows,
+    };
+  });
+}
+
+/**
+ * How many times better the first cluster is, seed by seed: the mean of the ratios. Null where the
+ * metric has no better and worse, or a value is 0.
+ */
+export function factorOver(
+  ours: readonly RunResult[],
+  theirs: readonly RunResult[],
+  { valueOf, isLowerBetter }: Metric,
+): Spread | null {
+  if (isLowerBetter === null) return null;
+  const factors: number[] = [];
+  for (const run of ours) {
+    const other = theirs.find(({ seed }) => seed === run.seed);
+    const our = valueOf(run), their = other ? valueOf(other) : null;
+    if (our === null || their === null || our === 0 || their === 0) continue;
+    factors.push(isLowerBetter ? their / our : our / their);
+  }
+  return factors.length === 0 ? null : spreadOf(factors);
+}
+
+/** "7.70x (6.1 to 9.3)". */
+function factorText(ours: readonly RunResult[], theirs: readonly RunResult[], metric: Metric) {
+  const factor = factorOver(ours, theirs, metric);
+  if (factor === null) return "";
+  const { mean, min, max, count } = factor;
+  const range = count > 1 ? ` (${formatNumber(min)} to ${formatNumber(max)})` : "";
+  return `${formatNumber(mean)}x${range}`;
+}
