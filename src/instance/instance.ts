@@ -90,6 +90,11 @@ export class Instance {
     return this.#engine;
   }
 
+  /** A request is leaving or coming. */
+  get isMigrating(): boolean {
+    return this.#llumlet?.isMigrating === true;
+  }
+
   /**
    * Starts it.
    * @returns why it ended; {@linkcode close} is to follow

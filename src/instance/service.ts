@@ -29,8 +29,8 @@ export interface ServedEngine {
 interface Frontend {
   readonly frontendId: string;
   readonly peer: Peer;
-  /** Its requests that have not ended. */
-  readonly requests: Set<RequestId>;
+  /** Its requests that have not ended, with the epoch under which they came. */
+  readonly requests: Map<RequestId, OwnershipEpoch>;
   /** Its outputs of the current step. */
   readonly outputs: RequestOutput[];
 }
@@ -85,9 +85,9 @@ export class InstanceService {
   }
 
   /** A request comes from another instance: its outputs follow. */
-  expect({ requestId, frontendId }: GenerateRequest): void {
+  expect({ requestId, frontendId, epoch = 0 }: GenerateRequest): void {
     const frontend = this.#frontends.get(frontendId);
-    if (frontend) frontend.requests.add(requestId);
+    if (frontend) frontend.requests.set(requestId, epoch);
     else this.#hold.expect(frontendId, requestId);
   }
 
@@ -112,7 +112,7 @@ export class InstanceService {
         continue;
       }
       frontend.outputs.push(output);
-      if (output.finish) frontend.requests.delete(output.requestId);
+      if (output.finish) noteEnd(frontend, output);
       receivers.add(frontend);
     }
     for (const { peer, outputs } of receivers) this.#notify(peer, outputs.splice(0));
@@ -125,11 +125,13 @@ export class InstanceService {
       this.#drop(former);
       former.peer.close();
     }
-    const frontend: Frontend = { frontendId, peer, requests: new Set(), outputs: [] };
+    const frontend: Frontend = { frontendId, peer, requests: new Map(), outputs: [] };
     this.#frontends.set(frontendId, frontend);
     this.#frontendOfPeer.set(peer, frontend);
     const { requestIds, outputs } = this.#hold.take(frontendId);
-    for (const requestId of requestIds) frontend.requests.add(requestId);
+    for (const requestId of requestIds) {
+      frontend.requests.set(requestId, this.#engine.epochOf(requestId) ?? 0);
+    }
     if (outputs.length > 0) this.#notify(peer, outputs);
     return { data: null };
   }
@@ -162,7 +164,7 @@ export class InstanceService {
       throw new RequestError(`${peer.remote} has not introduced itself as ${request.frontendId}`);
     }
     this.#engine.add(request);
-    frontend.requests.add(request.requestId);
+    frontend.requests.set(request.requestId, request.epoch ?? 0);
     return { data: null };
   }
 
@@ -171,7 +173,7 @@ export class InstanceService {
     if (this.#frontends.get(frontend.frontendId) === frontend) {
       this.#frontends.delete(frontend.frontendId);
     }
-    for (const requestId of frontend.requests) this.#engine.abort(requestId);
+    for (const requestId of frontend.requests.keys()) this.#engine.abort(requestId);
   }
 
   /** Outputs that do not fit in one message go one by one. */
@@ -192,4 +194,9 @@ export class InstanceService {
     const finish = { reason: "error", error: { kind: "invalid_request", message } } as const;
     this.#notify(peer, [{ requestId, index, tokenIds: [], finish }]);
   }
+}
+
+/** Not of what has come back since: the end of the same request before may still be under way. */
+function noteEnd({ requests }: Frontend, { requestId, epoch = 0 }: RequestOutput): void {
+  if (epoch >= (requests.get(requestId) ?? 0)) requests.delete(requestId);
 }

@@ -84,6 +84,11 @@ export class ClusterClient implements Cluster {
     return this.#list.instances;
   }
 
+  /** Requests that have not ended. */
+  get numRequests(): number {
+    return this.#requests.size;
+  }
+
   isReady(): boolean {
     const { instances, expectedInstances } = this.#list;
     return instances.length > 0 && instances.length >= expectedInstances;
@@ -291,7 +296,9 @@ export class ClusterClient implements Cluster {
     entry.resumptions++;
     this.#config.onResume?.(entry.requestId, reason);
     this.#place(entry).catch((error) => {
-      this.#fail(entry, `${reason}, and it could not be resumed: ${toErrorRecord(error).message}`);
+      const record = toErrorRecord(error);
+      const message = `${reason}, and it could not be resumed: ${record.message}`;
+      this.#end(entry, () => entry.fail({ ...record, message }));
     });
   }
 

@@ -199,6 +199,12 @@ export class Manager {
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
+  /** Requests that were dispatched and are in no report yet. */
+  get numPendingDispatches(): number {
+    this.#dispatcher.expire(this.#config.clock.nowMs());
+    return this.#dispatcher.numPending;
+  }
+
   /** Instances that serve or are on the way there. */
   get numInstances(): number {
     return this.#instances.size;

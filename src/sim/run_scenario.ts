@@ -252,15 +252,21 @@ class ScenarioRun {
   /** What is left of requests although all have ended. */
   #leftovers(): string[] {
     const leftovers: string[] = [];
-    for (const { instance: { engine }, name } of this.#cluster.aliveInstances) {
-      if (!engine) continue;
-      const info = engine.info();
-      if (info.freeBlocks !== info.totalBlocks) {
-        leftovers.push(`${name}: ${info.totalBlocks - info.freeBlocks} blocks were not freed`);
-      }
-      const requests = info.runningRequests + info.waitingRequests + info.killedRequests;
-      if (requests > 0) leftovers.push(`${name}: ${requests} requests are left`);
+    const note = (count: number, what: string) => {
+      if (count > 0) leftovers.push(`${count} ${what}`);
+    };
+    for (const { instance, name } of this.#cluster.aliveInstances) {
+      if (!instance.engine) continue;
+      const info = instance.engine.info();
+      note(info.totalBlocks - info.freeBlocks, `blocks were not freed on ${name}`);
+      const { runningRequests, waitingRequests, killedRequests } = info;
+      note(runningRequests + waitingRequests + killedRequests, `requests are left on ${name}`);
+      note(Number(instance.isMigrating), `migration does not end on ${name}`);
     }
+    for (const { client, node } of this.#cluster.aliveClients) {
+      note(client.numRequests, `requests are left in the account of ${node.name}`);
+    }
+    note(this.#cluster.manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
     return leftovers;
   }
 

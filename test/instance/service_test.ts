@@ -100,6 +100,30 @@ Deno.test("instance service: queues requests of API servers that introduced them
     assert.deepEqual((await f.peer.call("status", { data: null })).data, engine.info());
   }));
 
+Deno.test("instance service: the end of what came before does not make it forget what came back", () =>
+  withService(async ({ engine, service, connect }) => {
+    const first = await connect("f");
+    await first.generate("a");
+    await first.peer.close();
+    await until(() => engine.aborted.length === 1);
+    const second = await connect("f");
+    const again = generateRequest("a", 3, {}, { frontendId: "f", epoch: 65536 });
+    await second.peer.call("generate", { data: again });
+    service.sendOutputs([{
+      frontendId: "f",
+      output: { requestId: "a", index: 0, tokenIds: [], finish: { reason: "abort" } },
+    }]);
+    await second.peer.close();
+    await until(() => engine.aborted.length === 2);
+    const third = await connect("f");
+    await third.peer.call("generate", { data: again });
+    service.sendOutputs([{ frontendId: "f", output: { ...last("a"), epoch: 65537 } }]);
+    await third.peer.close();
+    const fourth = await connect("f");
+    await fourth.peer.call("status", { data: null });
+    assert.deepEqual(engine.aborted, ["a", "a"]);
+  }));
+
 Deno.test("instance service: a step's outputs are one message for each API server", () =>
   withService(async ({ service, connect }) => {
     const f = await connect("f"), g = await connect("g");

@@ -107,9 +107,7 @@ export class Dispatcher {
 
   /** Chooses an instance and accounts the request to it; null when there is none to choose. */
   dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
-    for (const instanceId of this.#account.expire(nowMs)) {
-      this.#update(this.#targets.get(instanceId)!);
-    }
+    this.expire(nowMs);
     if (this.#candidates.length === 0) return null;
     const instanceId = this.#policy.choose(this.#candidates);
     const target = this.#targets.get(instanceId)!;
@@ -119,6 +117,13 @@ export class Dispatcher {
     target.dispatchedRequests++;
     this.#update(target);
     return instanceId;
+  }
+
+  /** Drops from the account what is too old to arrive. */
+  expire(nowMs: number): void {
+    for (const instanceId of this.#account.expire(nowMs)) {
+      this.#update(this.#targets.get(instanceId)!);
+    }
   }
 
   #update(target: Target): void {
