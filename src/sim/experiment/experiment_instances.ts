@@ -9,10 +9,12 @@ import type {
   LaunchedInstance,
   LaunchRequest,
 } from "../../manager/launcher.ts";
+import type { KvLayout } from "../../kv/layout.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
 import type { DirectNetwork } from "./direct_bus.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
 import type { ExperimentLoop } from "./experiment_loop.ts";
+import { LinkBackend } from "./link_backend.ts";
 
 export interface ExperimentInstancesArgs {
   readonly config: ClusterConfig;
@@ -67,6 +69,10 @@ export class ExperimentInstances implements InstanceLauncher {
       bus: node,
       loadExecutor: () => this.#load(() => node.callsInFlight > 0),
       rejoinTimeoutMs: 0,
+      migration: {
+        limits: this.#args.config.transfer,
+        openBackend: ({ info }) => this.#openBackend(info.layout),
+      },
     });
     this.#alive.set(instanceId, instance);
     return Promise.resolve({
@@ -85,6 +91,19 @@ export class ExperimentInstances implements InstanceLauncher {
       clock: loop.settlingClock(isWaiting),
       observer,
       onStep: () => this.#numSteps++,
+    });
+  }
+
+  #openBackend(layout: KvLayout): LinkBackend {
+    const { config: { transfer }, loop } = this.#args;
+    return new LinkBackend({
+      layout,
+      limits: {
+        bufferBlocks: transfer.migrationBufferBlocks,
+        numLayers: transfer.migrationNumLayers,
+      },
+      clock: loop.settlingClock(),
+      bytesPerMs: this.simulation.profile.migration.gbps * 1e6,
     });
   }
 
