@@ -58,6 +58,14 @@ Deno.test("threaded executor: an error that nobody caught in the worker ends the
   await executor.close();
 });
 
+Deno.test("threaded executor: a step's arrays stay the caller's", async () => {
+  const executor = await load();
+  const blockTables = Int32Array.of(7, 8, 9);
+  await executor.step({ ...emptyStep, blockTables: blockTables.subarray(1) });
+  assert.deepEqual(blockTables, Int32Array.of(7, 8, 9));
+  await executor.close();
+});
+
 Deno.test("threaded executor: close waits for the step that runs", async () => {
   const executor = await load();
   const step = executor.step(emptyStep);
