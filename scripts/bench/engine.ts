@@ -7,6 +7,7 @@ import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { SamplingParams } from "../../src/core/messages.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
 import { loadCpuExecutor } from "../../src/executor/cpu/load.ts";
 import { median, printTable } from "./table.ts";
@@ -61,21 +62,12 @@ const rounds = 5;
 const stepsPerRound = 12;
 
 const greedy: SamplingParams = {
+  ...samplingDefaults,
   maxTokens: 1 << 20,
-  minTokens: 0,
   temperature: 0,
-  topP: 1,
-  topK: -1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
   seed: 0,
-  stopTokenIds: [],
   eosTokenIds: [],
   ignoreEos: true,
-  logprobs: null,
-  promptLogprobs: null,
 };
 
 function engineOptions(model: string, set: EngineOptions["cpuKernels"]): EngineOptions {

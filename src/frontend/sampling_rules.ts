@@ -1,22 +1,7 @@
 import { RequestError } from "../core/errors.ts";
 import type { SamplingParams } from "../core/messages.ts";
+import { samplingDefaults } from "../core/sampling.ts";
 import type { RequestedSampling, TextParams } from "./service.ts";
-
-/** vLLM 0.4.2's defaults (vllm/sampling_params.py). */
-const vllmDefaults: Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds"> = {
-  minTokens: 0,
-  temperature: 1,
-  topP: 1,
-  topK: -1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
-  stopTokenIds: [],
-  ignoreEos: false,
-  logprobs: null,
-  promptLogprobs: null,
-};
 
 /** Lower temperatures mean greedy (`_SAMPLING_EPS` of vLLM). */
 const leastTemperature = 1e-5;
@@ -49,7 +34,7 @@ export function resolveSampling(
   const given = Object.fromEntries(
     Object.entries(set).filter(([, value]) => value !== undefined),
   ) as typeof set;
-  const filled = { ...vllmDefaults, ...context.defaultSampling, ...given };
+  const filled = { ...samplingDefaults, ...context.defaultSampling, ...given };
   check(filled, context);
   const room = roomForOutput(maxTokens, context);
   if (filled.minTokens > (maxTokens ?? room)) {

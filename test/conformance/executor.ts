@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import type { SamplingParams } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput, StepOutput } from "../../src/executor/executor.ts";
 
 /** Device blocks that the suite uses, and swap blocks that an executor needs for the swap tests. */
@@ -32,21 +33,12 @@ interface Extras {
 
 function suiteParams(overrides: Partial<SamplingParams>): SamplingParams {
   return {
+    ...samplingDefaults,
     maxTokens: NUM_TOKENS,
-    minTokens: 0,
     temperature: 0,
-    topP: 1,
-    topK: -1,
-    minP: 0,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    repetitionPenalty: 1,
     seed: 0,
-    stopTokenIds: [],
     eosTokenIds: [],
     ignoreEos: true,
-    logprobs: null,
-    promptLogprobs: null,
     ...overrides,
   };
 }

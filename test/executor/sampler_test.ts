@@ -1,25 +1,15 @@
 import assert from "node:assert/strict";
 import type { SamplingParams, TokenLogprobs } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import { Sampler } from "../../src/executor/sampler.ts";
 import { naiveLogprobs, naiveSample, naiveShape } from "./naive_sampler.ts";
 
 const defaults: SamplingParams = {
+  ...samplingDefaults,
   maxTokens: 100,
-  minTokens: 0,
-  temperature: 1,
-  topP: 1,
-  topK: -1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
   seed: 7,
-  stopTokenIds: [],
   eosTokenIds: [],
-  ignoreEos: false,
-  logprobs: null,
-  promptLogprobs: null,
 };
 
 /** Samples once in a sequence with the given history. */

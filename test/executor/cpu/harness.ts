@@ -3,6 +3,7 @@ import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
 import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { Random } from "../../../src/core/random.ts";
+import { samplingDefaults } from "../../../src/core/sampling.ts";
 import { loadCpuExecutor } from "../../../src/executor/cpu/load.ts";
 import type { Executor, StepOutput } from "../../../src/executor/executor.ts";
 
@@ -40,21 +41,12 @@ export const defaultOptions: EngineOptions = {
 };
 
 export const greedy: SamplingParams = {
+  ...samplingDefaults,
   maxTokens: 64,
-  minTokens: 0,
   temperature: 0,
-  topP: 1,
-  topK: -1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
   seed: 0,
-  stopTokenIds: [],
   eosTokenIds: [],
   ignoreEos: true,
-  logprobs: null,
-  promptLogprobs: null,
 };
 
 export function load(options: Partial<EngineOptions>): Promise<Executor> {
