@@ -35,6 +35,12 @@ export class Arrival {
     else if (!parts.scheduler.keepPlace()) {
       throw new OverloadedError(`as many sequences run on ${parts.instanceId} as may`);
     }
+    parts.arrivals.add(this);
+  }
+
+  /** Whether it keeps a place among the running ones. */
+  get keepsPlace(): boolean {
+    return !this.#request.isWaiting;
   }
 
   /** Blocks taken so far, in the order of the request's block table. */
@@ -77,7 +83,7 @@ export class Arrival {
       );
     }
     const sequence = this.#parts.accept(request);
-    this.#isOpen = false;
+    this.#close();
     if (isWaiting) {
       blocks.cancelReservation(this.#blocks);
       scheduler.add(sequence);
@@ -94,10 +100,15 @@ export class Arrival {
   /** Gives up the place and the blocks: nothing writes them any more. Idempotent. */
   cancel(): void {
     if (!this.#isOpen) return;
-    this.#isOpen = false;
+    this.#close();
     this.#parts.blocks.cancelReservation(this.#blocks);
     if (!this.#request.isWaiting) this.#parts.scheduler.giveUpPlace();
     this.#parts.changed();
+  }
+
+  #close(): void {
+    this.#isOpen = false;
+    this.#parts.arrivals.delete(this);
   }
 
   #refuseImpossible(): void {

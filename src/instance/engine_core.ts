@@ -51,6 +51,7 @@ export class EngineCore {
   readonly #builder = new StepBuilder();
   readonly #requests = new Map<RequestId, Sequence>();
   readonly #moveParts: MoveParts;
+  readonly #arrivals = new Set<Arrival>();
   /** What waits for the running step to end. */
   #betweenSteps: (() => void)[] = [];
   #failure: ErrorRecord | null = null;
@@ -82,6 +83,7 @@ export class EngineCore {
       maxWaitingRequests: config.maxWaitingRequests,
       blocks: this.#blocks,
       scheduler: this.#scheduler,
+      arrivals: this.#arrivals,
       has: (requestId) => this.#requests.has(requestId),
       accept: (request) => this.#accept(request),
       forget: (sequence) => this.#drop(sequence),
@@ -299,6 +301,14 @@ export class EngineCore {
     const queued = waiting.length + running.length + swapped.length + suspended.size;
     if (queued !== this.#requests.size) {
       throw new Error(`${this.#requests.size} requests, but ${queued} in the queues`);
+    }
+    const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
+    const coming = [...this.#arrivals].filter(({ keepsPlace }) => keepsPlace);
+    const { keptPlaces } = this.#scheduler;
+    if (keptPlaces !== leaving.length + coming.length) {
+      throw new Error(
+        `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,
+      );
     }
   }
 

@@ -1,4 +1,5 @@
 import type { GenerateRequest, RequestId } from "../core/messages.ts";
+import type { Arrival } from "./arrival.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
@@ -12,6 +13,8 @@ export interface MoveParts {
   readonly maxWaitingRequests: number;
   readonly blocks: BlockManager;
   readonly scheduler: Scheduler;
+  /** Those that have neither been adopted nor cancelled. */
+  readonly arrivals: Set<Arrival>;
   has(requestId: RequestId): boolean;
   /**
    * Takes a request in; it is in no queue yet.

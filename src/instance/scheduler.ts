@@ -118,6 +118,11 @@ export class Scheduler {
     return true;
   }
 
+  /** Places kept for sequences that are to leave or to come. */
+  get keptPlaces(): number {
+    return this.#keptPlaces;
+  }
+
   /** Gives a kept place up, also just before {@linkcode adopt}. */
   giveUpPlace(): void {
     this.#keptPlaces--;

@@ -131,6 +131,8 @@ export class World {
   readonly instances = new Map<string, TestInstance>();
   readonly requests = new Map<string, Followed>();
   readonly client: SimNode;
+  /** The API server has an output. */
+  onOutput: ((from: TestInstance, followed: Followed) => void) | null = null;
   readonly #peers = new Map<string, Peer>();
   #numOrders = 0;
 
@@ -153,12 +155,15 @@ export class World {
   }
 
   /** The API server connects to an instance. */
-  async connect({ name, address }: TestInstance): Promise<Peer> {
+  async connect(instance: TestInstance): Promise<Peer> {
+    const { name, address } = instance;
     const connecting = this.client.bus.connect(address, {
       notifications: {
         outputs: ({ data }) => {
           for (const output of (data as OutputBatch).outputs) {
-            this.requests.get(output.requestId)?.accept(output);
+            const followed = this.requests.get(output.requestId);
+            followed?.accept(output);
+            if (followed) this.onOutput?.(instance, followed);
           }
         },
       },
@@ -174,9 +179,14 @@ export class World {
   }
 
   async generate(instance: TestInstance, request: GenerateRequest): Promise<Followed> {
+    const followed = this.follow(request);
+    await this.wait(this.peer(instance).call("generate", { data: request }));
+    return followed;
+  }
+
+  follow(request: GenerateRequest): Followed {
     const followed = new Followed(request);
     this.requests.set(request.requestId, followed);
-    await this.wait(this.peer(instance).call("generate", { data: request }));
     return followed;
   }
 
