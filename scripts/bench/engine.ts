@@ -5,6 +5,7 @@
  */
 import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
+import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { SamplingParams } from "../../src/core/messages.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
@@ -72,30 +73,14 @@ const greedy: SamplingParams = {
 
 function engineOptions(model: string, set: EngineOptions["cpuKernels"]): EngineOptions {
   return {
+    ...engineDefaults(),
     model,
-    tokenizer: null,
-    skipTokenizerInit: true,
-    revision: null,
-    tokenizerRevision: null,
-    downloadDir: null,
     loadFormat: "dummy",
     dtype: "bfloat16",
-    maxModelLen: null,
-    blockSize: 16,
-    seed: 0,
     swapSpace: 0,
-    gpuMemoryUtilization: 0.9,
     numGpuBlocksOverride: 512,
-    maxNumBatchedTokens: null,
     maxNumSeqs: 16,
-    maxLogprobs: 5,
-    schedulerDelayFactor: 0,
-    preemptionMode: null,
     device: "cpu",
-    profilingResultFilePath: "",
-    gpuType: "a10",
-    speedup: 1,
-    cpuThreads: null,
     cpuKernels: set,
   };
 }

@@ -7,7 +7,7 @@ import type {
   ServerOptions,
   TransferOptions,
 } from "../../core/options.ts";
-import type { ArgumentTable, OptionsOf, Section } from "./argument.ts";
+import { type ArgumentTable, camelCase, type OptionsOf, type Section } from "./argument.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
@@ -64,6 +64,13 @@ export const engineTable: ArgumentTable = {
 };
 
 type EngineTable = typeof vllmArguments & typeof simulatorArguments & typeof engineExtras;
+
+/** Options of an engine for which nothing was set. */
+export function engineDefaults(): OptionsOf<EngineTable> {
+  const defaults = Object.entries(engineTable)
+    .map(([name, argument]) => [camelCase(name), argument.default]);
+  return Object.fromEntries(defaults);
+}
 
 /** Effective options of `llumnix serve`. */
 export type ServeOptions = OptionsOf<

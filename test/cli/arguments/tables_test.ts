@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { entriesOf } from "../../../src/cli/arguments/index.ts";
 import { camelCase, fileKey } from "../../../src/cli/arguments/argument.ts";
-import { instanceGroups, serveGroups } from "../../../src/cli/arguments/tables.ts";
+import { engineDefaults, instanceGroups, serveGroups } from "../../../src/cli/arguments/tables.ts";
 import { parseValue } from "../../../src/cli/arguments/values.ts";
 
 const commands = { serve: serveGroups, instance: instanceGroups };
@@ -27,4 +27,15 @@ for (const [command, groups] of Object.entries(commands)) {
 Deno.test("names become properties and file keys", () => {
   assert.equal(camelCase("use-v2-block-manager"), "useV2BlockManager");
   assert.equal(fileKey("use-v2-block-manager"), "USE_V2_BLOCK_MANAGER");
+});
+
+Deno.test("an engine's defaults are those of its arguments", () => {
+  const defaults = engineDefaults();
+  assert.equal(defaults.blockSize, 16);
+  assert.equal(defaults.gpuMemoryUtilization, 0.9);
+  assert.equal(defaults.maxNumSeqs, 256);
+  assert.equal(defaults.preemptionMode, null);
+  assert.equal(defaults.gpuType, "a10");
+  assert.ok(Object.values(defaults).every((value) => value !== undefined));
+  assert.notEqual(engineDefaults(), defaults, "each caller gets a record of its own");
 });

@@ -1,5 +1,6 @@
 /** Drives an executor as a scheduler would, with block tables scattered over the pool. */
 import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
+import { engineDefaults } from "../../../src/cli/arguments/tables.ts";
 import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { Random } from "../../../src/core/random.ts";
@@ -13,31 +14,13 @@ export const kernelSets = kernelSetStates()
   .map(({ set }) => set);
 
 export const defaultOptions: EngineOptions = {
-  model: null,
-  tokenizer: null,
-  skipTokenizerInit: false,
-  revision: null,
-  tokenizerRevision: null,
-  downloadDir: null,
-  loadFormat: "auto",
-  dtype: "auto",
+  ...engineDefaults(),
   maxModelLen: 256,
-  blockSize: 16,
-  seed: 0,
   swapSpace: 0.01,
-  gpuMemoryUtilization: 0.9,
   numGpuBlocksOverride: 128,
-  maxNumBatchedTokens: null,
   maxNumSeqs: 16,
-  maxLogprobs: 5,
-  schedulerDelayFactor: 0,
-  preemptionMode: null,
   device: "cpu",
-  profilingResultFilePath: "",
-  gpuType: "a10",
-  speedup: 1,
   cpuThreads: 1,
-  cpuKernels: null,
 };
 
 export const greedy: SamplingParams = {
