@@ -141,3 +141,17 @@ Deno.test("manager back: starts what is missing, under names that nobody has", (
     assert.match(added, /^instance-\w+-0$/);
     await cluster.until(() => cluster.client.isReady());
   }));
+
+Deno.test("manager: an instance that joins again soon is not lost, one that does not is", () =>
+  withCluster(2, async (cluster) => {
+    const a = cluster.submit("a", 200);
+    await cluster.until(() => a.numTokens >= 5);
+    cluster.network.breakConnections("manager", "instance-0");
+    await cluster.until(() => a.hasEnded);
+    assert.equal(a.numResumptions, 0);
+    assert.equal(cluster.manager.instances().length, 2);
+    assert.equal(cluster.manager.statistics().lostInstances, 0);
+    cluster.network.block("instance-0", "manager");
+    await cluster.until(() => cluster.manager.statistics().lostInstances === 1);
+    assert.ok(!cluster.instances.has("instance-0"), "it was killed");
+  }));
