@@ -13,6 +13,7 @@ import { BlockManager } from "./block_manager.ts";
 import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import type { MoveParts } from "./move_parts.ts";
+import { queuesOf } from "./queues_of.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
@@ -155,23 +156,7 @@ export class EngineCore {
 
   /** The requests that may leave; none is suspended. */
   queues(): RequestQueues {
-    const { running, waiting } = this.#scheduler;
-    return {
-      running: running.map((sequence) => ({
-        requestId: sequence.requestId,
-        priority: sequence.priority,
-        arrivalMs: sequence.arrivalMs,
-        lengthTokens: sequence.lengthTokens,
-        isDecoding: sequence.numComputedTokens > 0,
-        hasReachedExpectedSteps: sequence.numSteps >= sequence.expectedSteps,
-        isMigrating: false,
-      })),
-      waiting: waiting.map(({ requestId, wasTried }) => ({
-        requestId,
-        wasTried,
-        isMigrating: false,
-      })),
-    };
+    return queuesOf(this.#scheduler);
   }
 
   /** Begins to let a running or waiting request go; null when there is none of this name. */

@@ -112,6 +112,7 @@ export class MigrationSource {
       this.#isOver = true;
       departure.resume();
       if (this.#isOpen) this.#peer!.notify("migrate_cancel", { data: { migrationId } });
+      if (departure.loss === "ended") return this.#report("finished", "the request has ended");
       if (error instanceof Dropped) return this.#report(error.outcome, error.message);
       return this.#report("aborted_source", toErrorRecord(error).message);
     }
@@ -292,7 +293,6 @@ export class MigrationSource {
   #checkLoss(): void {
     const { loss, requestId } = this.#outgoing.departure;
     if (loss === null) return;
-    if (loss === "ended") throw new Dropped("finished", `${requestId} has ended`);
     throw new Dropped("aborted_source", `${requestId} was ${loss}`);
   }
 

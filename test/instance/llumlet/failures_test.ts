@@ -88,7 +88,7 @@ Deno.test("failures: the request ends during a stage", async () => {
   await world.generate(a, generateRequest("r", 40, { maxTokens: 8 }));
   await world.pass(20);
   const report = await world.migrate(a, b);
-  assertReport(report, "finished", /r has ended/);
+  assertReport(report, "finished", /the request has ended/);
   await world.checkEnd();
 });
 
