@@ -1,7 +1,7 @@
 /** What is told of many measured values. */
 
 /** Quantiles that a {@linkcode Distribution} keeps: 0, 0.5, ... 100 percent. */
-const NUM_QUANTILES = 201;
+export const NUM_QUANTILES = 201;
 
 export interface Distribution {
   readonly count: number;

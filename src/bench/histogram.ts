@@ -1,4 +1,4 @@
-import type { Distribution } from "./distribution.ts";
+import { type Distribution, NUM_QUANTILES } from "./distribution.ts";
 
 /** Relative width of a bucket: the error of a quantile. */
 const PRECISION = 0.005;
@@ -13,17 +13,23 @@ export class Histogram {
   #sum = 0;
   #max = 0;
 
+  /** The value before and its bucket: the same often comes several times in a row. */
+  #lastValue = 0;
+  #lastBucket = 0;
+
   add(value: number): void {
-    const bucket = value <= SMALLEST ? 0 : 1 + Math.floor(Math.log(value / SMALLEST) * this.#scale);
-    if (bucket >= this.#counts.length) this.#grow(bucket);
-    this.#counts[bucket]++;
+    if (value !== this.#lastValue) this.#find(value);
+    this.#counts[this.#lastBucket]++;
     this.#count++;
     this.#sum += value;
     if (value > this.#max) this.#max = value;
   }
 
   distribution(): Distribution {
-    const quantiles = Array.from({ length: 201 }, (_, i) => this.#quantile(i / 200));
+    const quantiles = Array.from(
+      { length: NUM_QUANTILES },
+      (_, i) => this.#quantile(i / (NUM_QUANTILES - 1)),
+    );
     return {
       count: this.#count,
       mean: this.#count === 0 ? 0 : this.#sum / this.#count,
@@ -32,6 +38,13 @@ export class Histogram {
       max: this.#max,
       quantiles,
     };
+  }
+
+  #find(value: number): void {
+    const bucket = value <= SMALLEST ? 0 : 1 + Math.floor(Math.log(value / SMALLEST) * this.#scale);
+    if (bucket >= this.#counts.length) this.#grow(bucket);
+    this.#lastValue = value;
+    this.#lastBucket = bucket;
   }
 
   #quantile(fraction: number): number {

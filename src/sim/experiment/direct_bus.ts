@@ -133,13 +133,20 @@ class DirectPeer implements Peer {
       how();
       this.#config.onSettled();
     };
-    this.#send(async () => {
+    const { other } = this;
+    const answer = (message: Message) => other.#send(() => settle(() => resolve(message)));
+    const refuse = (error: unknown) => {
+      const record = toErrorRecord(error);
+      other.#send(() => fail(fromErrorRecord(record)));
+    };
+    this.#send(() => {
       try {
-        const answer = await this.other.#handle(method, message);
-        this.other.#send(() => settle(() => resolve(answer)));
+        const result = other.#handle(method, message);
+        if (!(result instanceof Promise)) return answer(result);
+        result.then(answer, refuse);
+        this.#config.onSettled(); // what the handler waits for may be there already
       } catch (error) {
-        const record = toErrorRecord(error);
-        this.other.#send(() => fail(fromErrorRecord(record)));
+        refuse(error);
       }
     });
     return promise;
@@ -167,14 +174,13 @@ class DirectPeer implements Peer {
     this.#config.clock.after(this.#config.delayMs, () => {
       this.#numUnderWay--;
       if (this.isOpen) arrive();
-      this.#config.onSettled();
     });
   }
 
-  async #handle(method: string, message: Message): Promise<Message> {
+  #handle(method: string, message: Message): Promise<Message> | Message {
     const handler: CallHandler | undefined = this.service.calls?.[method];
     if (!handler) throw new UnavailableError(`there is no call "${method}" here`);
-    return await handler(message, this);
+    return handler(message, this);
   }
 
   #receive(method: string, message: Message): void {

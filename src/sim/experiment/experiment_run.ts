@@ -1,4 +1,3 @@
-import { sleep } from "../../core/clock.ts";
 import type { ManagerEvent } from "../../manager/manager.ts";
 import { Manager } from "../../manager/manager.ts";
 import { generateWorkload } from "../workload/generate.ts";
@@ -129,17 +128,33 @@ export function requestsOf(workload: WorkloadConfig, seed: number): Iterable<Wor
   });
 }
 
-/** Submits each request when its time has come. */
-async function feed(
+/** Submits each request when its time has come; resolves after the last. */
+function feed(
   requests: Iterable<WorkloadRequest>,
   loop: ExperimentLoop,
   client: ExperimentClient,
 ): Promise<void> {
-  const clock = loop.settlingClock();
+  const { clock } = loop;
   const startMs = clock.nowMs();
-  for (const request of requests) {
-    const delayMs = startMs + request.arrivalMs - clock.nowMs();
-    if (delayMs > 0) await sleep(clock, delayMs);
-    client.submit(request);
-  }
+  const iterator = requests[Symbol.iterator]();
+  return new Promise((resolve, reject) => {
+    const next = () => {
+      try {
+        const { value, done } = iterator.next();
+        if (done) return end();
+        clock.after(startMs + value.arrivalMs - clock.nowMs(), () => {
+          client.submit(value);
+          next();
+        });
+      } catch (error) {
+        reject(error);
+        loop.noteSettled();
+      }
+    };
+    const end = () => {
+      resolve();
+      loop.noteSettled();
+    };
+    next();
+  });
 }
