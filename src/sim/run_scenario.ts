@@ -16,7 +16,7 @@ const OWNERSHIP_BOUND_MS = 30_000;
 /** Events of one run; more means that something spins. */
 const MAX_EVENTS = 300_000;
 /** Quiet points are looked for every so many events. */
-const CHECK_INTERVAL_EVENTS = 16;
+const CHECK_INTERVAL_EVENTS = 24;
 /** No more is reported of a run. */
 const MAX_VIOLATIONS = 10;
 

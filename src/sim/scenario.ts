@@ -93,6 +93,8 @@ const LINKS: readonly Link[] = [
   "client_instance",
   "client_manager",
 ];
+/** Stands for the beginning of a round of a transfer, among the methods to break behind. */
+export const TRANSFER_ROUND = "round";
 const BREAKABLE_METHODS = [
   "generate",
   "migrate_in",
@@ -102,6 +104,8 @@ const BREAKABLE_METHODS = [
   "migrate_out",
   "dispatch",
   "register",
+  TRANSFER_ROUND,
+  TRANSFER_ROUND,
 ];
 
 /** Draws from one stream of random numbers. */
@@ -138,7 +142,7 @@ export function randomScenario(seed: number): Scenario {
       dispatchPolicy: draw.pick(["balanced", "load", "queue", "rr"]),
       numDispatchInstances: draw.chance(0.2) ? draw.between(1, numInstances) : null,
       priorityHeadroomBlocks: draw.chance(0.5) ? draw.between(0, 10) : null,
-      pollingInterval: draw.pick([0.02, 0.05, 0.1]),
+      pollingInterval: draw.pick([0.04, 0.1, 0.2]),
       disableLogRequestsManager: false,
     },
     migration: {

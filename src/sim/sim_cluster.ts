@@ -4,7 +4,7 @@ import { Random } from "../core/random.ts";
 import { ClusterClient } from "../manager/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
-import type { Scenario } from "./scenario.ts";
+import { type Scenario, TRANSFER_ROUND } from "./scenario.ts";
 import { SimNetwork, type SimNode } from "./sim_bus.ts";
 import { SimFabric } from "./sim_fabric.ts";
 import { SimInstance } from "./sim_instance.ts";
@@ -60,7 +60,11 @@ export class SimCluster {
       random: this.random,
       onFrame: (from, to, text) => this.#onFrame(from, to, text),
     });
-    this.fabric = new SimFabric(this.network, scenario.transfer);
+    this.fabric = new SimFabric(
+      this.network,
+      scenario.transfer,
+      (from, to) => this.#breakIfArmed(from, to, `"${TRANSFER_ROUND}"`),
+    );
   }
 
   get elapsedMs(): number {
@@ -216,6 +220,11 @@ export class SimCluster {
 
   #onFrame(from: string, to: string, text: string): void {
     this.trace.add(`${from} > ${to}`, () => describeFrame(text));
+    if (this.#armed.size > 0) this.#breakIfArmed(from, to, text);
+  }
+
+  /** @param text names the method */
+  #breakIfArmed(from: string, to: string, text: string): void {
     for (const [method, count] of this.#armed) {
       if (!text.includes(method)) continue;
       this.#armed.set(method, count - 1);

@@ -7,6 +7,9 @@ import type { BlockTransfer, MigrationBackend } from "../kv/transfer/backend.ts"
 import { type TransferRound, transferRounds } from "../kv/transfer/rounds.ts";
 import type { SimNetwork, SimNode } from "./sim_bus.ts";
 
+/** One round in so many takes much longer than the others. */
+const SLOW_ROUND_PERIOD = 8;
+const SLOW_ROUND_FACTOR = 30;
 /** Pause before a way through which nothing passes is tried again. */
 const RETRY_MS = 50;
 
@@ -19,10 +22,17 @@ const RETRY_MS = 50;
 export class SimFabric {
   readonly #pools = new Map<string, KvPool>();
 
+  /** @param onRound a round begins */
   constructor(
     readonly network: SimNetwork,
     readonly options: TransferOptions,
+    readonly onRound: (from: string, to: string) => void,
   ) {}
+
+  roundMs(from: string, to: string): number {
+    const isSlow = this.network.random.below(SLOW_ROUND_PERIOD) === 0;
+    return this.network.delayMs(from, to) * (isSlow ? SLOW_ROUND_FACTOR : 1);
+  }
 
   open(node: SimNode, pool: KvPool): MigrationBackend {
     this.#pools.set(node.name, pool);
@@ -112,7 +122,9 @@ class SimBackend implements MigrationBackend {
         copies.push({ block: destinationBlock + i, bytes });
       }
     }
-    const delayMs = this.fabric.network.delayMs(this.node.name, transfer.endpoint.node as string);
+    const to = transfer.endpoint.node as string;
+    const delayMs = this.fabric.roundMs(this.node.name, to);
+    this.fabric.onRound(this.node.name, to);
     return new Promise((resolve, reject) => {
       this.node.clock.after(delayMs, () => {
         try {
