@@ -97,13 +97,14 @@ const LINKS: readonly Link[] = [
 export const TRANSFER_ROUND = "round";
 const BREAKABLE_METHODS = [
   "generate",
+  "dispatch",
+  "register",
+  "migrate_out",
   "migrate_in",
   "migrate_reserve",
   "migrate_commit",
+  "migrate_commit",
   "migrate_settle",
-  "migrate_out",
-  "dispatch",
-  "register",
   TRANSFER_ROUND,
   TRANSFER_ROUND,
 ];
@@ -128,7 +129,7 @@ class Draw {
 
 export function randomScenario(seed: number): Scenario {
   const draw = new Draw(new Random(seed));
-  const numInstances = draw.between(1, 4);
+  const numInstances = draw.pick([1, 2, 2, 3, 3, 4]);
   const numClients = draw.between(1, 2);
   const engine = randomEngine(draw);
   const enableMigration = draw.chance(0.9);
@@ -142,16 +143,21 @@ export function randomScenario(seed: number): Scenario {
       dispatchPolicy: draw.pick(["balanced", "load", "queue", "rr"]),
       numDispatchInstances: draw.chance(0.2) ? draw.between(1, numInstances) : null,
       priorityHeadroomBlocks: draw.chance(0.5) ? draw.between(0, 10) : null,
-      pollingInterval: draw.pick([0.04, 0.1, 0.2]),
+      pollingInterval: draw.pick([0.03, 0.1]),
       disableLogRequestsManager: false,
     },
     migration: {
       enableMigration,
       pairMigrationFrequency: 1,
-      pairMigrationPolicy: draw.pick(["balanced", "defrag_constrained", "defrag_relaxed"]),
-      migrateOutThreshold: draw.pick([1, 3, 10, 100]),
+      pairMigrationPolicy: draw.pick([
+        "balanced",
+        "defrag_constrained",
+        "defrag_relaxed",
+        "defrag_relaxed",
+      ]),
+      migrateOutThreshold: draw.pick([1, 10, 100, 1000]),
       requestMigrationPolicy: draw.pick(["LCR", "SR", "LR", "FCW", "FCWSR"]),
-      enableDefrag: draw.chance(0.7),
+      enableDefrag: draw.chance(0.85),
       enablePdDisagg: false,
     },
     transfer: {
@@ -245,7 +251,7 @@ function randomAction(draw: Draw): ScenarioAction {
     first: draw.random.below(100),
     second: draw.random.below(100),
   };
-  switch (draw.random.below(14)) {
+  switch (draw.random.below(15)) {
     case 0:
     case 1:
       return { atMs, type: "crash", instance };
