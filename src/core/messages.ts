@@ -153,6 +153,15 @@ export interface InstanceInfo {
    * is the first that counts their load.
    */
   readonly receivedRequestIds: readonly RequestId[];
+  readonly totals: InstanceTotals;
+}
+
+/** What an instance has done since it started. */
+export interface InstanceTotals {
+  /** Tokens of prefills, recomputations after preemptions included. */
+  readonly promptTokens: number;
+  readonly outputTokens: number;
+  readonly preemptions: number;
 }
 
 /** What an instance tells the manager when it is ready to serve. */

@@ -49,7 +49,7 @@ export class EngineCore {
   readonly #vocabSize: number;
   readonly #blocks: BlockManager;
   readonly #scheduler: Scheduler;
-  readonly #builder = new StepBuilder();
+  readonly #builder: StepBuilder;
   readonly #requests = new Map<RequestId, Sequence>();
   readonly #moveParts: MoveParts;
   readonly #arrivals = new Set<Arrival>();
@@ -60,18 +60,17 @@ export class EngineCore {
   #step: Readonly<Schedule> | null = null;
   #numAccepted = 0;
   #outputs: AddressedOutput[] = [];
-  /** Requests that ended with the last step or after it. */
-  #finishedIds: RequestId[] = [];
-  /** Requests that {@linkcode add} was given since the last boundary of a step. */
-  #receivedIds: RequestId[] = [];
-  /** Those of the span before, which the info at the boundary is the first to count. */
-  #receivedBeforeIds: RequestId[] = [];
+  readonly #finishedIds = new RecentIds();
+  /** Requests that {@linkcode add} was given. */
+  readonly #receivedIds = new RecentIds();
+  readonly #totals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
   #lastStep: LastStep = { kind: "idle", batchedTokens: 0, latencyMs: 0 };
 
   /** @param onMove queues, blocks or outputs have changed because a request leaves or arrives */
   constructor(config: EngineConfig, executor: ExecutorInfo, onMove: () => void = () => {}) {
     this.#config = config;
     this.#vocabSize = executor.vocabSize;
+    this.#builder = new StepBuilder(!executor.hasNoCache);
     this.#blocks = new BlockManager({
       blockSize: executor.layout.blockSize,
       deviceBlocks: executor.numBlocks,
@@ -111,7 +110,7 @@ export class EngineCore {
    * @throws {OverloadedError} the queue is full
    */
   add(request: GenerateRequest): void {
-    this.#receivedIds.push(request.requestId);
+    this.#receivedIds.add(request.requestId);
     this.#validate(request);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
@@ -180,10 +179,11 @@ export class EngineCore {
 
   /** The next step, whose arrays are valid until the one after; null when nothing can run. */
   begin(nowMs: number): StepInput | null {
-    this.#turnReceived();
+    this.#passBoundary();
     let schedule;
     do {
       schedule = this.#scheduler.schedule(nowMs);
+      this.#totals.preemptions += schedule.numPreempted;
       for (const { sequence, error } of schedule.failed) {
         this.#forget(sequence);
         this.#pushOutput(sequence, [], { reason: "error", error: toErrorRecord(error) });
@@ -205,8 +205,7 @@ export class EngineCore {
       throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
     }
     this.#step = null;
-    this.#turnReceived();
-    this.#finishedIds = [];
+    this.#passBoundary();
     for (let i = 0; i < step.sequences.length; i++) {
       const sequence = step.sequences[i];
       sequence.isInStep = false;
@@ -214,6 +213,8 @@ export class EngineCore {
       if (sequence.status === "finished") this.#blocks.free(sequence);
       else this.#append(sequence, result, i);
     }
+    if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
+    this.#totals.outputTokens += step.sequences.length;
     this.#lastStep = {
       kind: step.kind,
       batchedTokens: step.numBatchedTokens,
@@ -261,8 +262,9 @@ export class EngineCore {
       lastStepBatchedTokens: this.#lastStep.batchedTokens,
       lastStepLatencyMs: this.#lastStep.latencyMs,
       runningSequenceLengths: running.map((sequence) => sequence.lengthTokens),
-      finishedRequestIds: [...this.#finishedIds],
-      receivedRequestIds: [...this.#receivedBeforeIds, ...this.#receivedIds],
+      finishedRequestIds: this.#finishedIds.list(),
+      receivedRequestIds: this.#receivedIds.list(),
+      totals: { ...this.#totals },
     };
   }
 
@@ -298,9 +300,9 @@ export class EngineCore {
   }
 
   /** Infos are published at the boundaries of steps: each received id is in one of them at least. */
-  #turnReceived(): void {
-    this.#receivedBeforeIds = this.#receivedIds;
-    this.#receivedIds = [];
+  #passBoundary(): void {
+    this.#finishedIds.passBoundary();
+    this.#receivedIds.passBoundary();
   }
 
   #append(sequence: Sequence, result: StepOutput, row: number): void {
@@ -339,7 +341,7 @@ export class EngineCore {
 
   #forget(sequence: Sequence): void {
     this.#drop(sequence);
-    this.#finishedIds.push(sequence.requestId);
+    this.#finishedIds.add(sequence.requestId);
   }
 
   #drop(sequence: Sequence): void {
@@ -390,5 +392,27 @@ export class EngineCore {
         );
       }
     }
+  }
+}
+
+/**
+ * Ids since the boundary of a step before the last one: what an info at a boundary is the first to
+ * count, and what has come since.
+ */
+class RecentIds {
+  #before: RequestId[] = [];
+  #since: RequestId[] = [];
+
+  add(id: RequestId): void {
+    this.#since.push(id);
+  }
+
+  passBoundary(): void {
+    this.#before = this.#since;
+    this.#since = [];
+  }
+
+  list(): RequestId[] {
+    return [...this.#before, ...this.#since];
   }
 }

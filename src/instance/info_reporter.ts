@@ -12,6 +12,7 @@ export class InfoReporter {
   #lastSentMs = -Infinity;
   #wasIdle = true;
   #cancelTimer: (() => void) | null = null;
+  #isClosed = false;
 
   constructor(
     private readonly clock: Clock,
@@ -20,6 +21,7 @@ export class InfoReporter {
   ) {}
 
   report(info: InstanceInfo): void {
+    if (this.#isClosed) return;
     this.#latest = info;
     this.#finished.push(...info.finishedRequestIds);
     this.#received.push(...info.receivedRequestIds);
@@ -33,20 +35,25 @@ export class InfoReporter {
 
   /** Sends nothing any more. */
   close(): void {
+    this.#isClosed = true;
     this.#cancelTimer?.();
-    this.#cancelTimer = null;
   }
 
   #sendLatest(): void {
-    this.close();
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
     if (!this.#latest) return;
     this.#lastSentMs = this.clock.nowMs();
     this.send({
       ...this.#latest,
-      finishedRequestIds: [...new Set(this.#finished)],
-      receivedRequestIds: [...new Set(this.#received)],
+      finishedRequestIds: distinct(this.#finished),
+      receivedRequestIds: distinct(this.#received),
     });
     this.#finished = [];
     this.#received = [];
   }
+}
+
+function distinct(ids: readonly RequestId[]): readonly RequestId[] {
+  return ids.length < 2 ? ids : [...new Set(ids)];
 }

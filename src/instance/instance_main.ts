@@ -12,6 +12,8 @@ import { Instance, type InstanceConfig } from "./instance.ts";
 /** How long a manager that hangs may take to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;
 const MAX_REMOVE_ATTEMPTS = 10;
+/** What the manager calls its directory; nothing else is ever removed. */
+const runtimeDirectoryName = /^llumnix-\d+-[0-9a-f]{8}$/;
 
 export interface InstanceArgs {
   readonly options: EngineOptions;
@@ -65,7 +67,9 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
 /** A manager that was killed leaves its sockets behind; whoever notices removes them. */
 async function removeAbandonedDirectory(bus: Bus, managerAddress: Address): Promise<void> {
   const parsed = parseAddress(managerAddress);
-  if (parsed.scheme !== "unix" || !basename(dirname(parsed.path)).startsWith("llumnix-")) return;
+  if (parsed.scheme !== "unix" || !runtimeDirectoryName.test(basename(dirname(parsed.path)))) {
+    return;
+  }
   if (await isManagerAlive(bus, managerAddress)) return;
   // The other instances do the same: one that finds files gone under its hands tries again.
   for (let attempt = 0; attempt < MAX_REMOVE_ATTEMPTS; attempt++) {

@@ -18,6 +18,9 @@ export class StepBuilder {
   #freeHandles: number[] = [];
   #numHandles = 0;
 
+  /** @param hasCache false for executors whose steps need neither tokens nor block tables */
+  constructor(private readonly hasCache = true) {}
+
   /** Id of the last step that was built; 0 before the first. */
   get stepId(): number {
     return this.#stepId;
@@ -27,9 +30,10 @@ export class StepBuilder {
   build(schedule: Schedule): StepInput {
     const { sequences, kind, numBatchedTokens } = schedule;
     const numSeqs = sequences.length;
-    const maxBlocks = longestTable(sequences);
+    const maxBlocks = this.hasCache ? longestTable(sequences) : 0;
     this.#handles = withCapacity(this.#handles, numSeqs);
-    this.#tokenIds = withCapacity(this.#tokenIds, numBatchedTokens);
+    const numTokenIds = this.hasCache ? numBatchedTokens : 0;
+    this.#tokenIds = withCapacity(this.#tokenIds, numTokenIds);
     this.#queryStarts = withCapacity(this.#queryStarts, numSeqs + 1);
     this.#contextLens = withCapacity(this.#contextLens, numSeqs);
     this.#blockTables = withCapacity(this.#blockTables, numSeqs * maxBlocks);
@@ -38,21 +42,19 @@ export class StepBuilder {
     this.#removed = [];
 
     // Locals, for this is the engine's innermost loop.
-    const handles = this.#handles, tokenIds = this.#tokenIds, queryStarts = this.#queryStarts;
-    const contextLens = this.#contextLens, blockTables = this.#blockTables;
+    const handles = this.#handles, queryStarts = this.#queryStarts;
+    const contextLens = this.#contextLens;
     let numTokens = 0;
     for (let i = 0; i < numSeqs; i++) {
-      const sequence = sequences[i];
+      const sequence = sequences[i], length = sequence.lengthTokens;
       if (sequence.handle === null) added.push(this.#announce(sequence));
       handles[i] = sequence.handle!;
       queryStarts[i] = numTokens;
-      if (kind === "prefill") numTokens = this.#writeAllTokens(sequence, numTokens);
-      else tokenIds[numTokens++] = sequence.lastTokenId;
-      contextLens[i] = sequence.lengthTokens;
-      const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
-      for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
+      contextLens[i] = length;
+      numTokens += kind === "prefill" ? length : 1;
     }
-    this.#queryStarts[numSeqs] = numTokens;
+    queryStarts[numSeqs] = numTokens;
+    if (this.hasCache) this.#writeCacheRows(schedule, maxBlocks);
 
     return {
       stepId: ++this.#stepId,
@@ -62,7 +64,7 @@ export class StepBuilder {
       swapOut: Int32Array.from(schedule.swapOut),
       swapIn: Int32Array.from(schedule.swapIn),
       handles: this.#handles.subarray(0, numSeqs),
-      tokenIds: this.#tokenIds.subarray(0, numTokens),
+      tokenIds: this.#tokenIds.subarray(0, numTokenIds),
       queryStarts: this.#queryStarts.subarray(0, numSeqs + 1),
       contextLens: this.#contextLens.subarray(0, numSeqs),
       blockTables: this.#blockTables.subarray(0, numSeqs * maxBlocks),
@@ -87,6 +89,19 @@ export class StepBuilder {
       promptTokenIds: sequence.promptTokenIds,
       outputTokenIds: [...sequence.outputTokenIds],
     };
+  }
+
+  /** What an executor needs to compute and to find its cache. */
+  #writeCacheRows({ sequences, kind }: Schedule, maxBlocks: number): void {
+    const tokenIds = this.#tokenIds, blockTables = this.#blockTables;
+    let numTokens = 0;
+    for (let i = 0; i < sequences.length; i++) {
+      const sequence = sequences[i];
+      if (kind === "prefill") numTokens = this.#writeAllTokens(sequence, numTokens);
+      else tokenIds[numTokens++] = sequence.lastTokenId;
+      const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
+      for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
+    }
   }
 
   #writeAllTokens(sequence: Sequence, at: number): number {

@@ -182,7 +182,18 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     runningSequenceLengths: [6],
     finishedRequestIds: ["b"],
     receivedRequestIds: [],
+    totals: { promptTokens: 15, outputTokens: 2, preemptions: 0 },
   });
+});
+
+Deno.test("EngineCore: an abort in mid-step is among the finished at the step's end", () => {
+  const { core, model } = coreOf({ maxNumSeqs: 2 });
+  core.add(generateRequest("a", 5));
+  core.add(generateRequest("b", 5));
+  const step = core.begin(0)!;
+  core.abort("a");
+  core.end(model.stepNow(step));
+  assert.deepEqual(core.info(0).finishedRequestIds, ["a"]);
 });
 
 Deno.test("EngineCore: info counts the running requests of high priority", () => {

@@ -92,5 +92,7 @@ Deno.test("info reporter: nothing is sent after close", () => {
   report(2, 1);
   reporter.close();
   clock.advance(100);
+  report(3, 0);
+  clock.advance(100);
   assert.deepEqual(steps(), [1]);
 });

@@ -69,6 +69,7 @@ export function idleInfo(
     runningSequenceLengths: [],
     finishedRequestIds: [],
     receivedRequestIds: [],
+    totals: { promptTokens: 0, outputTokens: 0, preemptions: 0 },
     ...overrides,
   };
 }

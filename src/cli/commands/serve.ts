@@ -13,6 +13,7 @@ import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { describeModel, findModel, type FoundModel, openTokenizer } from "../served_model.ts";
 import { ManagerDisplay } from "../manager_display.ts";
+import { StatisticsLog } from "../statistics_log.ts";
 import { StopSignals } from "../stop_signals.ts";
 import { toArgv } from "../to_argv.ts";
 import { version } from "../version.ts";
@@ -83,6 +84,7 @@ class Service implements AsyncDisposable {
     const server = await this.#startServer(client);
     await manager.startInstances();
     display.finish();
+    if (!this.#options.disableLogStats) this.#logStatistics(manager);
     this.#announce(server, manager.instances());
   }
 
@@ -158,6 +160,12 @@ class Service implements AsyncDisposable {
     });
     this.#disposables.defer(() => client.close());
     return { manager, client, display };
+  }
+
+  #logStatistics(manager: Manager): void {
+    const log = logger("statistics");
+    const statistics = new StatisticsLog({ clock: realClock, log, infos: () => manager.infos() });
+    this.#disposables.defer(() => statistics.close());
   }
 
   #logArgv(): string[] {

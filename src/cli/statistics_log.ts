@@ -1,0 +1,77 @@
+/** The periodic line on what the service does (`--disable-log-stats`), as vLLM has it. */
+import type { Clock } from "../core/clock.ts";
+import type { Log } from "../core/log.ts";
+import type { InstanceId, InstanceInfo, InstanceTotals } from "../core/messages.ts";
+
+const INTERVAL_MS = 10_000;
+
+export interface StatisticsLogConfig {
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The last reports of the instances that serve. */
+  readonly infos: () => readonly InstanceInfo[];
+}
+
+/** Logs throughput, queues and KV cache of all instances together, while there is work. */
+export class StatisticsLog {
+  readonly #config: StatisticsLogConfig;
+  readonly #before = new Map<InstanceId, InstanceTotals>();
+  #cancel: () => void;
+
+  constructor(config: StatisticsLogConfig) {
+    this.#config = config;
+    this.#cancel = config.clock.after(INTERVAL_MS, () => this.#tick());
+  }
+
+  close(): void {
+    this.#cancel();
+  }
+
+  #tick(): void {
+    this.#cancel = this.#config.clock.after(INTERVAL_MS, () => this.#tick());
+    const infos = this.#config.infos();
+    const sum = (of: (info: InstanceInfo) => number) =>
+      infos.reduce((total, info) => total + of(info), 0);
+    const done = sumOf(infos.map((info) => this.#sinceLast(info)));
+    const running = sum((info) => info.runningRequests);
+    const waiting = sum((info) => info.waitingRequests);
+    if (done.promptTokens + done.outputTokens + running + waiting === 0) return;
+    const perSecond = (tokens: number) => (tokens / INTERVAL_MS * 1000).toFixed(1);
+    const usage = 100 * sum((info) => info.usedBlocks) / sum((info) => info.totalBlocks);
+    this.#config.log.info(
+      `prompt ${perSecond(done.promptTokens)} tokens/s, ` +
+        `generation ${perSecond(done.outputTokens)} tokens/s, running ${running}, ` +
+        `preempted ${sum((info) => info.killedRequests)}, waiting ${waiting}, ` +
+        `KV cache ${usage.toFixed(1)}% in use`,
+    );
+    if (done.preemptions > 0) {
+      this.#config.log.warn(
+        `${done.preemptions} preemptions in ${
+          INTERVAL_MS / 1000
+        } s: the KV cache is too small for ` +
+          `the load. Raise --gpu-memory-utilization or --num-gpu-blocks-override, lower ` +
+          `--max-num-seqs, or add instances.`,
+      );
+    }
+  }
+
+  #sinceLast({ instanceId, totals }: InstanceInfo): InstanceTotals {
+    const before = this.#before.get(instanceId) ?? nothing;
+    this.#before.set(instanceId, totals);
+    return {
+      promptTokens: totals.promptTokens - before.promptTokens,
+      outputTokens: totals.outputTokens - before.outputTokens,
+      preemptions: totals.preemptions - before.preemptions,
+    };
+  }
+}
+
+const nothing: InstanceTotals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
+
+function sumOf(all: readonly InstanceTotals[]): InstanceTotals {
+  return all.reduce((a, b) => ({
+    promptTokens: a.promptTokens + b.promptTokens,
+    outputTokens: a.outputTokens + b.outputTokens,
+    preemptions: a.preemptions + b.preemptions,
+  }), nothing);
+}

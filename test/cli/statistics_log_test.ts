@@ -1,0 +1,45 @@
+import assert from "node:assert/strict";
+import { StatisticsLog } from "../../src/cli/statistics_log.ts";
+import type { InstanceInfo } from "../../src/core/messages.ts";
+import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { idleInfo } from "../manager/support.ts";
+
+function setUp() {
+  const clock = new VirtualClock();
+  const lines: string[] = [];
+  const write = (level: string) => (message: string) => void lines.push(`${level}: ${message}`);
+  const log = { debug: write("D"), info: write("I"), warn: write("W"), error: write("E") };
+  let infos: InstanceInfo[] = [];
+  const statistics = new StatisticsLog({ clock, log, infos: () => infos });
+  const tick = (...now: InstanceInfo[]) => {
+    infos = now;
+    lines.length = 0;
+    assert.ok(clock.step());
+    return [...lines];
+  };
+  return { tick, statistics, clock };
+}
+
+Deno.test("statistics: sums of all instances over the interval, nothing while idle", () => {
+  const { tick, statistics, clock } = setUp();
+  assert.deepEqual(tick(), []);
+  assert.deepEqual(tick(idleInfo("a")), []);
+  const busy = { runningRequests: 2, waitingRequests: 1, usedBlocks: 30, totalBlocks: 100 };
+  const totals = { promptTokens: 500, outputTokens: 100, preemptions: 0 };
+  assert.deepEqual(tick(idleInfo("a", { ...busy, totals }), idleInfo("b", { ...busy, totals })), [
+    "I: prompt 100.0 tokens/s, generation 20.0 tokens/s, running 4, preempted 0, waiting 2, " +
+    "KV cache 30.0% in use",
+  ]);
+  const [line] = tick(idleInfo("a", { totals: { ...totals, outputTokens: 110 } }));
+  assert.match(line, /prompt 0.0 tokens\/s, generation 1.0 tokens\/s, running 0/);
+  assert.deepEqual(tick(idleInfo("a", { totals: { ...totals, outputTokens: 110 } })), []);
+  statistics.close();
+  assert.equal(clock.step(), false);
+});
+
+Deno.test("statistics: preemptions are a warning that says what to do", () => {
+  const { tick } = setUp();
+  const totals = { promptTokens: 1, outputTokens: 1, preemptions: 7 };
+  const [, warning] = tick(idleInfo("a", { totals }));
+  assert.match(warning, /^W: 7 preemptions in 10 s: .*--num-gpu-blocks-override/);
+});
