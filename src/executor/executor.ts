@@ -25,6 +25,11 @@ export interface ExecutorInfo {
    * addressable. Block i starts at `poolAddress + i * blockBytes(layout)`.
    */
   readonly poolAddress: bigint | null;
+  /**
+   * It computes nothing and has no cache: the `tokenIds` and `blockTables` of its steps are empty,
+   * for writing them takes longer than all the rest. Default false.
+   */
+  readonly hasNoCache?: boolean;
 }
 
 /** Announces a sequence to the executor's sampler before its first step (and after it moved in). */

@@ -38,6 +38,7 @@ export class SimExecutor implements Executor {
       numBlocks,
       numSwapBlocks,
       poolAddress: null,
+      hasNoCache: true,
     };
   }
 
