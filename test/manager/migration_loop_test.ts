@@ -66,10 +66,12 @@ Deno.test("drain: all requests leave, none comes, then the instance is empty", a
   await cluster.start();
   const requests = Array.from({ length: 5 }, (_, i) => cluster.submit(`r${i}`, 1000));
   await cluster.until(() => requests.every(({ numTokens }) => numTokens > 0));
+  const { numGenerates } = cluster.instances.get("instance-0")!;
   const drained = cluster.manager.drain("instance-0");
   const late = Array.from({ length: 2 }, (_, i) => cluster.submit(`late${i}`, 1000));
   assert.equal(await cluster.run(drained), true);
   assert.equal(cluster.instances.get("instance-0")!.requests.size, 0);
+  assert.equal(cluster.instances.get("instance-0")!.numGenerates, numGenerates);
   assert.ok(
     late.every(({ requestId }) => cluster.holders(requestId)[0].instanceId !== "instance-0"),
   );

@@ -155,3 +155,30 @@ Deno.test("manager: an instance that joins again soon is not lost, one that does
     await cluster.until(() => cluster.manager.statistics().lostInstances === 1);
     assert.ok(!cluster.instances.has("instance-0"), "it was killed");
   }));
+
+Deno.test("manager back: instances that it has not found yet keep their requests", () =>
+  withCluster(2, async (cluster) => {
+    const requests = ["a", "b"].map((id) => cluster.submit(id, 400));
+    await cluster.until(() => requests.every(({ numTokens }) => numTokens >= 5));
+    cluster.killManager();
+    cluster.network.block("instance-0", "manager");
+    await cluster.restartManager();
+    await cluster.until(() => cluster.client.instances().length === 2); // one of them is new
+    cluster.network.heal("instance-0", "manager");
+    await cluster.until(() => requests.every(({ hasEnded }) => hasEnded));
+    assert.ok(requests.every(({ numResumptions }) => numResumptions === 0));
+  }));
+
+Deno.test("epochs: the instance with the lower one is told to drop the request", () =>
+  withCluster(2, async (cluster) => {
+    const a = cluster.submit("a", 1000);
+    await cluster.until(() => a.numTokens >= 5);
+    const former = holder(cluster, a);
+    const other = [...cluster.instances.values()].find((one) => one !== former)!;
+    other.requests.set("a", { ...former.requests.get("a")!, epoch: 1 });
+    await cluster.until(() => !former.requests.has("a"), 2_000);
+    assert.ok(other.requests.has("a"));
+    await cluster.until(() => a.hasEnded);
+    assert.equal(a.finish?.reason, "length");
+    assert.equal(a.numResumptions, 0);
+  }));
