@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
-import { OverloadedError } from "../core/errors.ts";
+import { OverloadedError, RequestError } from "../core/errors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { type FlushQueue, StreamWriter } from "./stream_writer.ts";
 
@@ -18,6 +18,8 @@ export interface ConnectionLimits {
   readonly idleTimeoutMs: number;
   /** From the end of a response to its last byte being taken by the client. */
   readonly drainTimeoutMs: number;
+  /** Between two probes whether a client that sends no more still listens. */
+  readonly probeIntervalMs: number;
   readonly maxHeaderBytes: number;
   readonly maxConnections: number;
   /** Streamed bytes that a client may leave unread before it is disconnected. */
@@ -63,6 +65,9 @@ export class Exchange {
   readonly finished: Promise<void>;
   #left = false;
   #onLeave: (() => void) | null = null;
+  #onHalfClose: (() => void) | null = null;
+  /** Sends what every client passes over; a client that is gone answers it with a reset. */
+  #probe: () => void;
 
   constructor(
     readonly request: IncomingMessage,
@@ -85,6 +90,11 @@ export class Exchange {
         resolve();
       });
     });
+    this.#probe = () => {
+      // HTTP/1.0 has no interim responses: there the answer itself finds out.
+      if (!response.headersSent && request.httpVersion !== "1.0") response.writeContinue();
+    };
+    this.#watchHalfClose();
     // Both report what "close" says as well; without listeners they would end the process.
     request.on("error", () => {});
     response.on("error", () => {});
@@ -159,6 +169,9 @@ export class Exchange {
       this.request.on("close", () => {
         if (!this.request.complete) reject(new ClientLeftError());
       });
+      this.#onHalfClose = () => {
+        if (!this.request.complete) reject(bodyCutShort());
+      };
     });
   }
 
@@ -195,8 +208,11 @@ export class Exchange {
     this.sendJson(status, body, headers);
   }
 
-  /** Starts a streaming response; its headers leave at once. */
-  openStream(contentType: string): StreamWriter {
+  /**
+   * Starts a streaming response; its headers leave at once.
+   * @param neutral text between two events that clients pass over
+   */
+  openStream(contentType: string, neutral: string): StreamWriter {
     this.response.writeHead(STATUS_CODE.OK, STATUS_TEXT[STATUS_CODE.OK], {
       "content-type": contentType,
       "cache-control": "no-cache",
@@ -204,7 +220,31 @@ export class Exchange {
     });
     this.response.flushHeaders();
     this.response.on("prefinish", () => this.#destroyUnlessDrained());
-    return new StreamWriter(this.response, this.shared.queue, this.limits.maxUnreadBytes);
+    const { queue } = this.shared;
+    const writer = new StreamWriter(this.response, queue, this.limits.maxUnreadBytes);
+    this.#probe = () => writer.push(neutral);
+    return writer;
+  }
+
+  /**
+   * A client that sends no more (`shutdown(SHUT_WR)`) and one that closed its connection look the
+   * same: TCP tells of the end of their data only. The second answers what it is sent with a reset,
+   * which the next write finds. So something is sent now and then until the answer is.
+   */
+  #watchHalfClose(): void {
+    const { socket } = this.request;
+    let timer: ReturnType<typeof setInterval> | undefined;
+    const onEnd = () => {
+      this.#onHalfClose?.();
+      this.#probe();
+      timer = setInterval(() => this.#probe(), this.limits.probeIntervalMs);
+    };
+    socket.setMaxListeners(0); // requests that are pipelined all listen
+    socket.once("end", onEnd);
+    this.finished.then(() => {
+      socket.off("end", onEnd);
+      clearInterval(timer);
+    });
   }
 
   #destroyUnlessDrained(): void {
@@ -216,6 +256,12 @@ export class Exchange {
 /** 32 random hexadecimal digits, as vLLM's request ids. */
 export function randomId(): string {
   return crypto.randomUUID().replaceAll("-", "");
+}
+
+function bodyCutShort(): RequestError {
+  return new RequestError(
+    "The request body is incomplete: the client closed its side of the connection before the end.",
+  );
 }
 
 function bodyTooLarge(maxBytes: number): HttpError {

@@ -41,6 +41,7 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
   const frame = (json: string) => `${json}\0`;
   await streamOutput(exchange, generation, {
     contentType: "text/plain; charset=utf-8",
+    neutral: "\n",
     frame,
     events(_index, output, congested) {
       text += output.text;

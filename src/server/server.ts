@@ -28,6 +28,7 @@ export const defaultLimits: ConnectionLimits = {
   requestTimeoutMs: 60_000,
   idleTimeoutMs: 60_000,
   drainTimeoutMs: 30_000,
+  probeIntervalMs: 1000,
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
@@ -164,7 +165,8 @@ async function createHttpServer(
     server = https.createServer(secure, listener);
   }
   server.maxConnections = limits.maxConnections;
-  return server;
+  // Else a client that sends no more is cut off before its answer (Node's socketOnEnd).
+  return Object.assign(server, { httpAllowHalfOpen: true });
 }
 
 function listen(server: Server, options: ServerOptions): Promise<RunningServer["address"]> {

@@ -6,6 +6,8 @@ import type { Generation } from "./generation.ts";
 /** How a route writes its stream. */
 export interface StreamFormat {
   readonly contentType: string;
+  /** What clients pass over between two events. */
+  readonly neutral: string;
   /** Frames one JSON document as an event. */
   readonly frame: (json: string) => string;
   /** Events for an output; "" for none. `congested`: the client is behind. */
@@ -17,6 +19,7 @@ export interface StreamFormat {
 /** Server-sent events. */
 export const serverSentEvents = {
   contentType: "text/event-stream; charset=utf-8",
+  neutral: ":\n\n",
   frame: (json: string) => `data: ${json}\n\n`,
 };
 
@@ -26,7 +29,7 @@ export async function streamOutput(
   generation: Generation,
   format: StreamFormat,
 ): Promise<void> {
-  const writer = exchange.openStream(format.contentType);
+  const writer = exchange.openStream(format.contentType, format.neutral);
   try {
     await generation.run((index, output) =>
       writer.push(format.events(index, output, writer.congested))

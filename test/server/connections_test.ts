@@ -47,8 +47,11 @@ async function readUntil(connection: Deno.TcpConn, text: string): Promise<void> 
 const beginAndHang: Harness["service"]["generate"] = (_request, emit) =>
   emit({ text: "begun", tokenIds: [1] });
 
+/** Soon enough for a test. */
+const quickProbes = { limits: { probeIntervalMs: 5 } };
+
 Deno.test("a client that leaves before the answer aborts its prompts once each", () =>
-  withServer({}, async (harness) => {
+  withServer(quickProbes, async (harness) => {
     const { service } = harness;
     service.generate = beginAndHang;
     const body = { prompt: ["a", "b"] };
@@ -60,7 +63,7 @@ Deno.test("a client that leaves before the answer aborts its prompts once each",
   }));
 
 Deno.test("a client that leaves while its request waits for an instance aborts it at once", () =>
-  withServer({ options: { maxQueuedRequests: 1 } }, async (harness) => {
+  withServer({ ...quickProbes, options: { maxQueuedRequests: 1 } }, async (harness) => {
     const { service, post } = harness;
     const gate = Promise.withResolvers<void>();
     service.admit = () => gate.promise;
@@ -76,7 +79,7 @@ Deno.test("a client that leaves while its request waits for an instance aborts i
   }));
 
 Deno.test("a client that leaves in mid-stream aborts once and is logged as 499", () =>
-  withServer({ options: { disableLogRequestsServer: false } }, async (harness) => {
+  withServer({ ...quickProbes, options: { disableLogRequestsServer: false } }, async (harness) => {
     const { service, log } = harness;
     service.generate = beginAndHang;
     const body = { prompt: "a", stream: true };
@@ -88,20 +91,36 @@ Deno.test("a client that leaves in mid-stream aborts once and is logged as 499",
     assert.match(log[0], /"status":499/);
   }));
 
-Deno.test("a client that half-closes its connection has left", () =>
-  withServer({}, async (harness) => {
+Deno.test("a client that half-closes its connection after its request is answered", () =>
+  withServer(quickProbes, async (harness) => {
     const { service } = harness;
-    service.generate = beginAndHang;
-    const body = { prompt: "a", stream: true };
-    const connection = await connect(harness, request("/v1/completions", body));
-    await readUntil(connection, "begun");
-    await connection.closeWrite();
-    await until(() => service.aborted.length === 1);
-    await readAll(connection);
+    for (const stream of [false, true]) {
+      for (const path of ["/generate", "/v1/completions"]) {
+        service.generate = (request, emit) =>
+          setTimeout(() => speak(["Hi", "!"])(request, emit), 30);
+        const connection = await connect(harness, request(path, { prompt: "a", stream }));
+        await connection.closeWrite();
+        const answer = await readAll(connection);
+        assert.match(answer, /HTTP\/1.1 200 OK\r\n[^]*!"/);
+      }
+    }
+    assert.deepEqual(service.aborted, []);
+  }));
+
+Deno.test("a body that ends early by a half-closed connection is refused", () =>
+  withServer({}, async (harness) => {
+    for (const wait of [0, 20]) {
+      const text = request("/generate", { prompt: "a" }).slice(0, -3);
+      const connection = await connect(harness, text);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+      await connection.closeWrite();
+      const answer = await readAll(connection);
+      assert.match(answer, /HTTP\/1.1 400 Bad Request[^]*The request body is incomplete/);
+    }
   }));
 
 Deno.test("places of aborted and finished requests are given back", () =>
-  withServer({ options: { maxQueuedRequests: 1 } }, async (harness) => {
+  withServer({ ...quickProbes, options: { maxQueuedRequests: 1 } }, async (harness) => {
     const { service, post } = harness;
     for (let round = 1; round <= 3; round++) {
       service.generate = beginAndHang;
