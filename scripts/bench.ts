@@ -1,15 +1,17 @@
 /**
- * Benchmarks: `deno task bench [kernels] [engine] [server] [startup]`, all by default. Absolute
+ * Benchmarks: `deno task bench [startup] [server] [manager] [engine]`, all by default. Absolute
  * figures hold for one machine at one moment; quote ratios.
  */
 import { start } from "../src/cli/start.ts";
 import { benchEngine } from "./bench/engine.ts";
+import { benchManager } from "./bench/manager.ts";
 import { benchServer } from "./bench/server.ts";
 import { benchStartup } from "./bench/startup.ts";
 
 const benchmarks: Readonly<Record<string, () => Promise<void>>> = {
   startup: benchStartup,
   server: benchServer,
+  manager: benchManager,
   engine: benchEngine,
 };
 

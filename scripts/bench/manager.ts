@@ -173,6 +173,7 @@ function reportOf(instanceId: string, receivedRequestIds: readonly string[]): In
     runningSequenceLengths: Array.from({ length: runningPerInstance }, (_, i) => 400 + i),
     finishedRequestIds: receivedRequestIds,
     receivedRequestIds,
+    totals: { promptTokens: 100_000, outputTokens: 100_000, preemptions: 10 },
   };
 }
 

@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "simulate", "profile", "doctor", "manager", "api-server"]) {
+for (const name of ["bench", "profile", "doctor", "manager", "api-server"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(

@@ -46,7 +46,7 @@ Deno.test("choices name what there is and the nearest", () => {
   const policy = choice({ choices: ["balanced", "load"], default: "load", help });
   assert.equal(parse(policy, "balanced"), "balanced");
   refuse(policy, "laod", "--x laod: expected one of balanced, load; did you mean load?");
-  refuse(policy, "LOAD", "--x LOAD: expected one of balanced, load");
+  refuse(policy, "LOAD", "--x LOAD: expected one of balanced, load; did you mean load?");
   refuse(policy, 3, "--x 3: expected one of balanced, load");
   const blocks = choice({ choices: [8, 16, 32], default: 16, help });
   assert.equal(parse(blocks, "32"), 32);
