@@ -233,14 +233,23 @@ export class EngineCore {
   }
 
   info(nowMs: number): InstanceInfo {
-    const { waiting, running, swapped } = this.#scheduler;
+    const { waiting, running: scheduled, swapped, suspended } = this.#scheduler;
     const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = this.#blocks;
-    let waitingTokens = 0, killedRequests = swapped.length;
+    let waitingTokens = 0, waitingRequests = waiting.length, killedRequests = swapped.length;
+    // What is about to leave is this instance's until it has left.
+    const running = suspended.size === 0 ? scheduled : [...scheduled];
+    for (const sequence of suspended) {
+      if (sequence.blocks.length > 0) running.push(sequence);
+      else {
+        waitingRequests++;
+        waitingTokens += sequence.lengthTokens;
+      }
+    }
     for (const sequence of waiting) {
       waitingTokens += sequence.lengthTokens;
       if (sequence.isPreempted) killedRequests++;
     }
-    const first = waiting.at(0), last = running.at(-1);
+    const first = waiting.at(0), last = scheduled.at(-1);
     return {
       instanceId: this.#config.instanceId,
       instanceType: this.#config.instanceType,
@@ -252,7 +261,7 @@ export class EngineCore {
       watermarkBlocks,
       runningRequests: running.length,
       runningHighPriorityRequests: running.filter(({ priority }) => priority === "high").length,
-      waitingRequests: waiting.length,
+      waitingRequests,
       killedRequests,
       firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
       allWaitingBlocks: waitingTokens / blockSize,

@@ -91,8 +91,9 @@ export class InstanceService {
     else this.#hold.expect(frontendId, requestId);
   }
 
-  /** A request has left to another instance. */
+  /** A request has left to another instance, if it has not come back meanwhile. */
   forget(requestId: RequestId): void {
+    if (this.#engine.has(requestId)) return;
     for (const frontend of this.#frontends.values()) frontend.requests.delete(requestId);
     this.#hold.forget(requestId);
   }
@@ -162,6 +163,11 @@ export class InstanceService {
     const frontend = this.#frontendOfPeer.get(peer);
     if (frontend?.frontendId !== request.frontendId) {
       throw new RequestError(`${peer.remote} has not introduced itself as ${request.frontendId}`);
+    }
+    // It is resumed here while it was moving here, or before this instance noticed that it left.
+    const formerEpoch = this.#engine.epochOf(request.requestId);
+    if (formerEpoch !== null && formerEpoch < (request.epoch ?? 0)) {
+      this.#engine.abort(request.requestId);
     }
     this.#engine.add(request);
     frontend.requests.set(request.requestId, request.epoch ?? 0);

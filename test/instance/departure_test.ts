@@ -71,6 +71,21 @@ Deno.test("Departure: what is computed again, or swapped in, is not settled befo
   }
 });
 
+Deno.test("Departure: an instance is not empty while a suspended request is its own", () => {
+  const { core, step } = coreOf({ maxNumSeqs: 1 });
+  core.add(generateRequest("a", 7, { maxTokens: 20 }));
+  step();
+  core.add(generateRequest("b", 6, { maxTokens: 20 }, { arrivalMs: 1 }));
+  const departures = ["a", "b"].map((requestId) => core.depart(requestId)!);
+  for (const departure of departures) departure.suspend(() => {});
+  const info = core.info(0);
+  assert.deepEqual([info.runningRequests, info.waitingRequests], [1, 1]);
+  assert.deepEqual(info.runningSequenceLengths, [8]);
+  assert.equal(info.allWaitingBlocks, 1.5);
+  for (const departure of departures) departure.release();
+  assert.deepEqual([core.info(0).runningRequests, core.info(0).waitingRequests], [0, 0]);
+});
+
 Deno.test("Departure: pinned blocks stay in use whatever becomes of the request", () => {
   const { core, step, events } = coreOf({}, { numBlocks: 4 });
   core.add(generateRequest("a", 12, { maxTokens: 3 }));

@@ -100,6 +100,19 @@ Deno.test("instance service: queues requests of API servers that introduced them
     assert.deepEqual((await f.peer.call("status", { data: null })).data, engine.info());
   }));
 
+Deno.test("instance service: a request that is resumed here takes the place of what is here of it", () =>
+  withService(async ({ engine, connect }) => {
+    const f = await connect("f");
+    await f.generate("a"); // the engine says: epoch 3
+    const again = generateRequest("a", 3, {}, { frontendId: "f", epoch: 65536 });
+    await f.peer.call("generate", { data: again });
+    assert.deepEqual([engine.added, engine.aborted], [["a", "a"], ["a"]]);
+    engine.aborted.length = 0;
+    const stale = generateRequest("a", 3, {}, { frontendId: "f", epoch: 3 });
+    await f.peer.call("generate", { data: stale });
+    assert.deepEqual(engine.aborted, [], "the engine is to refuse it");
+  }));
+
 Deno.test("instance service: the end of what came before does not make it forget what came back", () =>
   withService(async ({ engine, service, connect }) => {
     const first = await connect("f");
