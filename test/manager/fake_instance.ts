@@ -16,6 +16,8 @@ import { idleInfo, registrationOf } from "./support.ts";
 
 const STEP_MS = 20;
 const REJOIN_MS = 200;
+/** Longer than the time between two rounds of orders. */
+const TRANSFER_MS = 250;
 const BLOCKS = 100;
 
 /** The token that every instance produces at a position of a request. */
@@ -237,6 +239,7 @@ export class FakeInstance {
     const outputTokenIds = Array.from({ length: numTokens }, (_, i) => tokenAt(requestId, i));
     try {
       const peer = await this.#peerAt(destination.address);
+      await sleep(this.node.clock, TRANSFER_MS);
       const moved: GenerateRequest = { ...request, outputTokenIds, epoch: epoch + 1 };
       await peer.call("take", { data: moved }, { timeoutMs: 2_000 });
       if (this.requests.get(requestId) === held) this.requests.delete(requestId);

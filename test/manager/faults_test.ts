@@ -4,7 +4,7 @@ import type { InstanceId } from "../../src/core/messages.ts";
 import { migration, SimCluster } from "./sim_cluster.ts";
 import { managerOptions } from "./support.ts";
 
-const NUM_SEEDS = Number(Deno.env.get("FAULT_SEEDS") ?? 60);
+const NUM_SEEDS = Number(Deno.env.get("FAULT_SEEDS") ?? 40);
 const FIRST_SEED = Number(Deno.env.get("FAULT_FIRST_SEED") ?? 0);
 const FAULTS_MS = 20_000;
 

@@ -71,6 +71,8 @@ Deno.test("drain: all requests leave, none comes, then the instance is empty", a
   const late = Array.from({ length: 2 }, (_, i) => cluster.submit(`late${i}`, 1000));
   assert.equal(await cluster.run(drained), true);
   assert.equal(cluster.instances.get("instance-0")!.requests.size, 0);
+  const idle = cluster.submit("while idle", 500);
+  await cluster.until(() => idle.numTokens > 0);
   assert.equal(cluster.instances.get("instance-0")!.numGenerates, numGenerates);
   assert.ok(
     late.every(({ requestId }) => cluster.holders(requestId)[0].instanceId !== "instance-0"),
