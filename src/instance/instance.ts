@@ -57,6 +57,8 @@ export interface InstanceEnd {
   /** 0 when asked to stop, 2 for what the user can put right, else 1. */
   readonly exitCode: number;
   readonly reason: string;
+  /** The manager was told, and tells the user. */
+  readonly isReported?: boolean;
   /** What nobody else reports. */
   readonly error?: unknown;
 }
@@ -304,6 +306,7 @@ export class Instance {
     this.#finish({
       exitCode: isUserError ? 2 : 1,
       reason: record.message,
+      isReported,
       error: isReported && error instanceof LlumnixError ? undefined : error,
     });
   }

@@ -53,8 +53,10 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
   Deno.addSignalListener("SIGINT", onInterrupt);
   try {
     const end = await instance.run();
-    if (end.error === undefined) log.info("stopping", { reason: end.reason });
-    else log.error("stopping", { reason: end.reason, error: end.error });
+    const { reason, error } = end;
+    if (error !== undefined) log.error("stopping", { reason, error });
+    else if (end.isReported) log.debug("stopping", { reason });
+    else log.info("stopping", { reason });
     const wasManagerThere = await instance.close();
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;

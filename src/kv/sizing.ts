@@ -52,17 +52,26 @@ export function planKvCache(budget: KvBudget): KvCapacity {
 
 function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
   const { layout, maxModelLen, numBlocksOverride } = budget;
-  const problem =
-    `The KV cache holds ${numBlocks * layout.blockSize} tokens (${numBlocks} blocks ` +
-    `of ${layout.blockSize}), fewer than one sequence of --max-model-len ${maxModelLen}.`;
+  const problem = `The KV cache holds ${numBlocks * layout.blockSize} tokens (${numBlocks} ` +
+    `${
+      numBlocks === 1 ? "block" : "blocks"
+    } of ${layout.blockSize}), fewer than one sequence of --max-model-len ${maxModelLen}.`;
   if (numBlocksOverride !== null) {
     return new UsageError(`${problem} Raise --num-gpu-blocks-override or lower --max-model-len.`);
   }
-  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(2);
   return new UsageError(
-    `${problem} Free memory: ${gib(budget.availableBytes)} GiB for ${budget.hostShare} ` +
-      `instance(s), weights: ${gib(budget.weightBytes)} GiB each, KV cache of one such sequence: ` +
-      `${gib(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))} GiB. ` +
+    `${problem} Free memory: ${shownSize(budget.availableBytes)} for ${budget.hostShare} ` +
+      `instance(s), weights: ${
+        shownSize(budget.weightBytes)
+      } each, KV cache of one such sequence: ` +
+      `${shownSize(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))}. ` +
       `Lower --max-model-len or the number of instances, or raise --gpu-memory-utilization.`,
   );
+}
+
+/** In GiB, or in MiB where too few of its digits would be left. */
+export function shownSize(bytes: number): string {
+  return bytes < 0.1 * 2 ** 30
+    ? `${(bytes / 2 ** 20).toFixed(2)} MiB`
+    : `${(bytes / 2 ** 30).toFixed(2)} GiB`;
 }

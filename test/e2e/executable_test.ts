@@ -30,6 +30,14 @@ Deno.test("a mistake is exit code 2 and one message without a stack", async () =
   }
 });
 
+Deno.test("an instance that cannot start is exit code 2 and its reason, once", async () => {
+  const args = ["serve", "--port", "0", "--num-gpu-blocks-override", "1"];
+  const { code, stderr } = await runProgram(args);
+  assert.equal(code, 2, stderr);
+  assert.equal(stderr.match(/The KV cache holds 16 tokens/g)?.length, 1, stderr);
+  assert.match(stderr, /error: instance-0 could not start: The KV cache .*\n$/);
+});
+
 Deno.test({
   name: "what HOME is, or holds, does not matter",
   ignore: fromSource,

@@ -20,6 +20,8 @@ interface World {
   readonly manager: Manager;
   readonly events: ManagerEvent[];
   readonly exits: Promise<ExitStatus>[];
+  /** What the instances log, debug aside. */
+  readonly logged: string[];
 }
 
 /** A manager whose instances run in this process, on `load`'s executors. */
@@ -34,6 +36,9 @@ async function withInstances(
   const bus = new InProcessBus();
   const events: ManagerEvent[] = [];
   const exits: Promise<ExitStatus>[] = [];
+  const logged: string[] = [];
+  const append = (message: string) => void logged.push(message);
+  const log = { debug: () => {}, info: append, warn: append, error: append };
   const manager = await Manager.listen({
     bus,
     addresses: ["inproc:manager"],
@@ -52,7 +57,7 @@ async function withInstances(
           ...request,
           options: engineOptions(options),
           hostShare: initialInstances,
-          log: logger("instance"),
+          log,
           bus,
           loadExecutor: load,
         }).then((code) => ({ code, signal: null }));
@@ -64,7 +69,7 @@ async function withInstances(
     onEvent: (event) => events.push(event),
   });
   try {
-    await body({ bus, manager, events, exits });
+    await body({ bus, manager, events, exits, logged });
   } finally {
     await manager.stop();
   }
@@ -148,11 +153,12 @@ Deno.test("instance: options that contradict the model are the user's error; not
         return executor.close();
       },
     };
-  }, async ({ manager, exits }) => {
+  }, async ({ manager, exits, logged }) => {
     const error = await rejection(manager.startInstances());
     assert.equal(error.kind, "usage");
     assert.match(error.message, /instance-0 could not start: --max-num-batched-tokens/);
     assert.equal((await exits[0]).code, 2);
+    assert.deepEqual(logged, [], "the manager tells the user");
   }, { options: { maxNumBatchedTokens: 16 } });
   assert.equal(closed, 1);
 });

@@ -71,3 +71,9 @@ Deno.test("sizing: too little memory is refused with what to lower", () => {
       "instances, or raise --gpu-memory-utilization.",
   });
 });
+
+Deno.test("sizing: small sizes are told in MiB, a single block as such", () => {
+  assert.throws(() => plan({ availableBytes: 3 * 2 ** 20, weightBytes: 2 ** 19 }), {
+    message: /\(1 block of 16\).* Free memory: 3\.00 MiB for 1 .*, weights: 0\.50 MiB each/,
+  });
+});

@@ -63,6 +63,7 @@ class Service implements AsyncDisposable {
   readonly #failure = Promise.withResolvers<string>();
   #manager: Manager | null = null;
   #server: RunningServer | null = null;
+  #hasStarted = false;
   hasFailed = false;
 
   constructor(options: ServeOptions, model: FoundModel, log: Log, logFile: string | null) {
@@ -83,6 +84,7 @@ class Service implements AsyncDisposable {
     // First, so that a port in use or a bad certificate is told before anything is loaded.
     const server = await this.#startServer(client);
     await manager.startInstances();
+    this.#hasStarted = true;
     display.finish();
     if (!this.#options.disableLogStats) this.#logStatistics(manager);
     this.#announce(server, manager.instances());
@@ -147,7 +149,9 @@ class Service implements AsyncDisposable {
       clock: realClock,
       onEvent: (event) => {
         display.show(event);
-        if (event.type === "lost" && manager.numInstances === 0) this.#fail("no instance is left");
+        // While it starts, the start itself fails, with the reason.
+        const isLast = event.type === "lost" && manager.numInstances === 0;
+        if (isLast && this.#hasStarted) this.#fail("no instance is left");
       },
     });
     this.#manager = manager;

@@ -1,9 +1,14 @@
-import { allowedCpus, KernelError, loadCpuKernels } from "../../../ffi/cpu_kernels/load.ts";
+import {
+  allowedCpus,
+  KernelError,
+  kernelSetStates,
+  loadCpuKernels,
+} from "../../../ffi/cpu_kernels/load.ts";
 import type { Address, CpuKernels, KvCacheView } from "../../../ffi/cpu_kernels/kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
-import { type KvCapacity, planKvCache } from "../../kv/sizing.ts";
+import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
 import { decoderSpec } from "../../model/structure.ts";
@@ -69,7 +74,9 @@ async function openKernels({ options, hostShare }: ExecutorSpec): Promise<CpuKer
     return await loadCpuKernels({ set: options.cpuKernels, ...plan });
   } catch (error) {
     if (!(error instanceof KernelError)) throw error;
-    throw new UsageError(`--cpu-kernels, --cpu-threads: ${error.message}`, { cause: error });
+    const chosen = kernelSetStates().find(({ set }) => set === options.cpuKernels);
+    const option = (chosen?.unavailable ?? null) !== null ? "--cpu-kernels" : "--cpu-threads";
+    throw new UsageError(`${option}: ${error.message}`, { cause: error });
   }
 }
 
@@ -193,7 +200,7 @@ function allocatePools(
     return { pool, swapPool };
   } catch (error) {
     throw new UsageError(
-      `Cannot allocate the KV cache, ${(totalBytes / 2 ** 30).toFixed(2)} GiB (${detail}): ` +
+      `Cannot allocate the KV cache, ${shownSize(totalBytes)} (${detail}): ` +
         `${(error as Error).message}. Lower --gpu-memory-utilization, --swap-space, ` +
         `--max-num-seqs or --max-model-len.`,
       { cause: error },
