@@ -1,4 +1,4 @@
-import type { Link, ScenarioAction } from "./scenario.ts";
+import type { Cut, Link, ScenarioAction } from "./scenario.ts";
 import { MANAGER_NODE, type SimCluster } from "./sim_cluster.ts";
 import type { SimInstance } from "./sim_instance.ts";
 
@@ -70,15 +70,25 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       return;
     }
     case "break_after":
-      return cluster.breakAfter(action.method, action.count);
+      return cluster.onMessage(action.method, action.count, (from, to) => {
+        note(`the connections ${from} - ${to} break after ${action.method}`);
+        cluster.network.breakConnections(from, to);
+      });
+    case "cut_after":
+      return cluster.onMessage(action.method, action.count, (from, to) => {
+        note(`after ${action.method} of ${from} to ${to}:`);
+        cut(cluster, from, to, action);
+      });
   }
 }
 
 function partition(cluster: SimCluster, action: ScenarioAction & { type: "partition" }): void {
+  const [a, b] = nodesOf(cluster, action.between, action.first, action.second);
+  if (a !== b) cut(cluster, a, b, action);
+}
+
+function cut(cluster: SimCluster, a: string, b: string, { direction, forMs }: Cut): void {
   const { network, clock, trace } = cluster;
-  const { between, first, second, direction, forMs } = action;
-  const [a, b] = nodesOf(cluster, between, first, second);
-  if (a === b) return;
   trace.add("*", () => `nothing passes ${a} - ${b} (${direction}) for ${forMs.toFixed()} ms`);
   const ways = [[a, b], [b, a]].slice(direction === "back" ? 1 : 0, direction === "forth" ? 1 : 2);
   for (const [from, to] of ways) {

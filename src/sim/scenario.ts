@@ -59,14 +59,11 @@ export type ScenarioAction =
     | { readonly type: "drain"; readonly instance: number }
     | { readonly type: "terminate"; readonly instance: number }
     | { readonly type: "crash_client"; readonly client: number }
-    /** Either direction or both, between two kinds of process. */
-    | {
+    | Cut & {
       readonly type: "partition";
       readonly between: Link;
       readonly first: number;
       readonly second: number;
-      readonly direction: "both" | "forth" | "back";
-      readonly forMs: number;
     }
     | {
       readonly type: "slow_link";
@@ -77,7 +74,15 @@ export type ScenarioAction =
     }
     /** Connections break as a message of this method arrives: its answer is lost. */
     | { readonly type: "break_after"; readonly method: string; readonly count: number }
+    /** The same with a partition. */
+    | Cut & { readonly type: "cut_after"; readonly method: string; readonly count: number }
   );
+
+/** Nothing passes: from the first to the second process, back, or in both directions. */
+export interface Cut {
+  readonly direction: "both" | "forth" | "back";
+  readonly forMs: number;
+}
 
 export type Link = "instances" | "manager_instance" | "client_instance" | "client_manager";
 
@@ -251,7 +256,9 @@ function randomAction(draw: Draw): ScenarioAction {
     first: draw.random.below(100),
     second: draw.random.below(100),
   };
-  switch (draw.random.below(15)) {
+  const direction = draw.pick(["both", "forth", "back"] as const);
+  const method = draw.pick(BREAKABLE_METHODS), count = draw.between(1, 5);
+  switch (draw.random.below(17)) {
     case 0:
     case 1:
       return { atMs, type: "crash", instance };
@@ -274,20 +281,12 @@ function randomAction(draw: Draw): ScenarioAction {
     case 10:
       return { atMs, type: "slow_link", ...pair, factor: draw.pick([5, 50]) };
     case 11:
-      return {
-        atMs,
-        type: "partition",
-        ...pair,
-        direction: draw.pick(["both", "forth", "back"]),
-        forMs,
-      };
+      return { atMs, type: "partition", ...pair, direction, forMs };
+    case 12:
+    case 13:
+      return { atMs, type: "cut_after", method, count, direction, forMs };
     default:
-      return {
-        atMs,
-        type: "break_after",
-        method: draw.pick(BREAKABLE_METHODS),
-        count: draw.between(1, 5),
-      };
+      return { atMs, type: "break_after", method, count };
   }
 }
 

@@ -24,6 +24,14 @@ export interface SimClient {
   isAlive: boolean;
 }
 
+interface AwaitedMessage {
+  /** As it stands in a frame. */
+  readonly name: string;
+  /** How many of them are still to come. */
+  count: number;
+  readonly happen: (from: string, to: string) => void;
+}
+
 /**
  * A whole cluster in this process: the production manager, instances and API server clients, each on
  * a node of a simulated network, with models that notice every misplaced block.
@@ -44,8 +52,7 @@ export class SimCluster {
   #managerNode: SimNode | null = null;
   #manager: Manager | null = null;
   #numManagers = 0;
-  /** Connections to break as messages of a method arrive: how many of them to let pass. */
-  readonly #armed = new Map<string, number>();
+  readonly #awaited: AwaitedMessage[] = [];
 
   /** @param onViolation told of an instance that fails by itself */
   constructor(scenario: Scenario, isTraced: boolean, onViolation: (what: string) => void) {
@@ -63,7 +70,7 @@ export class SimCluster {
     this.fabric = new SimFabric(
       this.network,
       scenario.transfer,
-      (from, to) => this.#breakIfArmed(from, to, `"${TRANSFER_ROUND}"`),
+      (from, to) => this.#notice(from, to, `"${TRANSFER_ROUND}"`),
     );
   }
 
@@ -138,9 +145,9 @@ export class SimCluster {
     this.network.kill(sim.node.name);
   }
 
-  /** Breaks the connections between sender and receiver of the `count`-th such message from now. */
-  breakAfter(method: string, count: number): void {
-    this.#armed.set(`"${method}"`, count);
+  /** Lets something happen between sender and receiver of the `count`-th such message from now. */
+  onMessage(method: string, count: number, happen: AwaitedMessage["happen"]): void {
+    this.#awaited.push({ name: `"${method}"`, count, happen });
   }
 
   /** Stops everything that runs, in order. */
@@ -220,21 +227,15 @@ export class SimCluster {
 
   #onFrame(from: string, to: string, text: string): void {
     this.trace.add(`${from} > ${to}`, () => describeFrame(text));
-    if (this.#armed.size > 0) this.#breakIfArmed(from, to, text);
+    if (this.#awaited.length > 0) this.#notice(from, to, text);
   }
 
   /** @param text names the method */
-  #breakIfArmed(from: string, to: string, text: string): void {
-    for (const [method, count] of this.#armed) {
-      if (!text.includes(method)) continue;
-      this.#armed.set(method, count - 1);
-      if (count > 1) continue;
-      this.#armed.delete(method);
+  #notice(from: string, to: string, text: string): void {
+    for (const awaited of this.#awaited) {
+      if (awaited.count === 0 || !text.includes(awaited.name) || --awaited.count > 0) continue;
       // As soon as it was handled: the answer is on its way at best.
-      this.clock.soon(() => {
-        this.trace.add("network", () => `breaks ${from} - ${to} after ${method}`);
-        this.network.breakConnections(from, to);
-      });
+      this.clock.soon(() => awaited.happen(from, to));
     }
   }
 }
