@@ -8,7 +8,7 @@ import { UsageError } from "../core/errors.ts";
 import type { Value } from "./arguments/argument.ts";
 import type { ArgumentIndex, Entry } from "./arguments/index.ts";
 import { parseValue, shown } from "./arguments/values.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../core/suggest.ts";
 
 /** True when help is asked for anywhere before `--`. */
 export function wantsHelp(argv: readonly string[]): boolean {

@@ -8,7 +8,7 @@ import { UsageError } from "../core/errors.ts";
 import type { Section, Value } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
 import { parseValue, shown } from "./arguments/values.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../core/suggest.ts";
 
 /** A value of a file. */
 export interface FileSetting {

@@ -16,7 +16,7 @@ import { commandHelp, terminalWidth } from "./help.ts";
 import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
 import { simulateGroups } from "./simulate/arguments.ts";
-import { didYouMean } from "./suggest.ts";
+import { didYouMean } from "../core/suggest.ts";
 import { version } from "./version.ts";
 
 /** A command of the program. */

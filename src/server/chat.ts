@@ -21,6 +21,7 @@ import {
   toTextParams,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
+import { knownFields } from "./unknown_fields.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
@@ -33,6 +34,7 @@ const schema = z.object({
   add_generation_prompt: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
+const known = knownFields(schema, ["model", "messages"]);
 
 interface ChatTask {
   readonly request: TextRequest;
@@ -61,6 +63,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const model = servedName(body.model, context.service.model);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
+  context.unknownFields.note(body, known);
   const messages = parseMessages(body.messages);
   checkStreamOptions(fields);
   if (typeof fields.top_logprobs === "number" && !fields.logprobs) {

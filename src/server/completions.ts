@@ -22,6 +22,7 @@ import {
   toTextParams,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
+import { knownFields } from "./unknown_fields.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
@@ -31,6 +32,7 @@ const schema = z.object({
   echo: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
+const known = knownFields(schema, ["model", "prompt"]);
 
 /** What a completion request asks for. */
 interface CompletionTask {
@@ -65,6 +67,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const model = servedName(body.model, service.model);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
+  context.unknownFields.note(body, known);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   const echo = fields.echo ?? false;
   const maxTokens = fields.max_tokens ?? 16;

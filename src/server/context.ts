@@ -4,6 +4,7 @@ import type { TextService } from "../frontend/service.ts";
 import type { Admission } from "./admission.ts";
 import type { Generation } from "./generation.ts";
 import type { TurnBudget } from "./turn_budget.ts";
+import type { UnknownFields } from "./unknown_fields.ts";
 
 /** What routes need besides the exchange. */
 export interface ServerContext {
@@ -16,4 +17,5 @@ export interface ServerContext {
   readonly encoding: TurnBudget;
   /** Generations in work; ended by force at the deadline of a shutdown. */
   readonly generations: Set<Generation>;
+  readonly unknownFields: UnknownFields;
 }

@@ -14,6 +14,7 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import { samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
+import { knownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 // Log probabilities have no place in the answer.
@@ -22,6 +23,7 @@ const schema = z.object({
   logprobs: anInteger.nullish(),
   detokenize: trueOrFalse.nullish(),
 });
+const known = knownFields(schema, ["model", "prompt"]);
 
 /** Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. */
 export async function generate(exchange: Exchange, context: ServerContext): Promise<void> {
@@ -79,11 +81,12 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
 
 async function readRequest(
   exchange: Exchange,
-  { service, options }: ServerContext,
+  { service, options, unknownFields }: ServerContext,
 ): Promise<{ request: TextRequest; stream: boolean }> {
   const body = await readJsonObject(exchange, options.maxBodyBytes);
   refuseUnsupportedFields(body);
   const fields = validate(schema, body);
+  unknownFields.note(body, known);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   if (prompts.length !== 1) {
     throw new RequestError(

@@ -43,6 +43,8 @@ const refusals: Readonly<Record<string, Refusal>> = {
   audio: { accepts: never, reason: "output is text only; leave it out" },
 };
 
+export const refusedFields: readonly string[] = Object.keys(refusals);
+
 /** @throws {RequestError} of the first field that cannot be honoured; null is as good as absent */
 export function refuseUnsupportedFields(body: JsonObject): void {
   for (const [field, { accepts, reason }] of Object.entries(refusals)) {

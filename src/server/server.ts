@@ -19,6 +19,7 @@ import { dispatch, isPoll } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 import { TurnBudget } from "./turn_budget.ts";
+import { UnknownFields } from "./unknown_fields.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
 
@@ -75,6 +76,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
+    unknownFields: new UnknownFields(log),
   };
   const exchanges = new Set<Exchange>();
   const shared = { queue: new FlushQueue(), incoming: new ByteBudget(limits.maxIncomingBytes) };

@@ -10,7 +10,7 @@ export const trueOrFalse = z.boolean("true or false");
 
 /**
  * The body's known fields. Unknown fields are ignored, as OpenAI's and vLLM's clients send fields
- * of later versions; fields that would change the answer are refused by name beforehand
+ * of later versions (`unknown_fields.ts` warns of them); fields that would change the answer are refused by name beforehand
  * (`refused_fields.ts`).
  * @throws {RequestError} of the first wrong field
  */

@@ -202,6 +202,24 @@ Deno.test("null and neutral values of unsupported fields, and unknown fields, ar
     assert.equal((await post("/v1/completions", neutral)).status, 200);
   }));
 
+Deno.test("an unknown field is told once, with the one that was perhaps meant", () =>
+  withServer({}, async ({ post, log }) => {
+    for (const path of ["/v1/completions", "/generate"]) {
+      await post(path, { prompt: "a", max_token: 3, user: "me", some_future_field: 1 });
+    }
+    assert.deepEqual(log.map((line) => line.replace(" undefined", "")), [
+      "request with unknown field max_token, ignored; did you mean max_tokens?",
+      "request with unknown field some_future_field, ignored",
+    ]);
+  }));
+
+Deno.test("many unknown fields are told up to a bound", () =>
+  withServer({}, async ({ post, log }) => {
+    const fields = Array.from({ length: 300 }, (_, i) => [`x${"y".repeat(90)}${i}`, 1]);
+    await post("/generate", { prompt: "a", ...Object.fromEntries(fields) });
+    assert.equal(log.length, 256);
+  }));
+
 Deno.test("routes, methods and content types that are not there", () =>
   withServer({}, async ({ url, post }) => {
     const unknown = await post("/v1/complete", {});

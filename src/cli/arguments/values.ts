@@ -1,6 +1,6 @@
 /** From what a user wrote to a checked value, and back to text. */
 import { UsageError } from "../../core/errors.ts";
-import { didYouMean } from "../suggest.ts";
+import { didYouMean } from "../../core/suggest.ts";
 import type { Argument, Range, Value } from "./argument.ts";
 
 /**

@@ -1,6 +1,6 @@
 /** Reading JSON records strictly: the tables that check them are the tables that help prints. */
 import { UsageError } from "../../core/errors.ts";
-import { didYouMean } from "../suggest.ts";
+import { didYouMean } from "../../core/suggest.ts";
 
 /** One field of a record. */
 export interface Field<T = unknown> {

@@ -4,7 +4,7 @@ import type { WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
 import { type ArrivalSpec, gapsOf } from "../../sim/workload/arrivals.ts";
 import { requestLengths } from "../../sim/workload/paper_lengths.ts";
 import { readTrace } from "../../sim/workload/trace_file.ts";
-import { didYouMean } from "../suggest.ts";
+import { didYouMean } from "../../core/suggest.ts";
 import type { Given } from "./cluster_options.ts";
 
 const DEFAULT_REQUESTS = 10_000;

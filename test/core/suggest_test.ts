@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { didYouMean, editDistance, nearest } from "../../src/cli/suggest.ts";
+import { didYouMean, editDistance, nearest } from "../../src/core/suggest.ts";
 import { Random } from "../../src/core/random.ts";
 
 Deno.test("edit distance counts a swap of neighbours once", () => {
