@@ -9,7 +9,7 @@ import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { type JsonObject, readJsonObject } from "./json_body.ts";
-import { chatLogprob, promptLogprobs } from "./logprobs.ts";
+import { chatLogprob, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
@@ -32,6 +32,7 @@ const schema = z.object({
   top_logprobs: anInteger.nullish(),
   echo: trueOrFalse.nullish(),
   add_generation_prompt: trueOrFalse.nullish(),
+  detokenize: z.literal(true, "true, for a chat is text").nullish(),
   stream_options: streamOptionsField,
 });
 const known = knownFields(schema, ["model", "messages"]);
@@ -115,7 +116,7 @@ async function wholeChat(generation: Generation, task: ChatTask) {
     }],
     usage: usage(generation.handles[0].promptTokenIds.length, output.tokenIds.length),
     ...(task.withPromptLogprobs
-      ? { prompt_logprobs: promptLogprobs(output.promptLogprobs ?? []) }
+      ? { prompt_logprobs: logprobsById(output.promptLogprobs ?? []) }
       : {}),
   };
 }

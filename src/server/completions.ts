@@ -9,7 +9,7 @@ import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { type JsonObject, readJsonObject } from "./json_body.ts";
-import { completionLogprobs, echoedTokens, promptLogprobs } from "./logprobs.ts";
+import { completionLogprobs, echoedTokens, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
@@ -30,6 +30,7 @@ const schema = z.object({
   ...samplingFields,
   logprobs: anInteger.nullish(),
   echo: trueOrFalse.nullish(),
+  detokenize: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
 const known = knownFields(schema, ["model", "prompt"]);
@@ -82,7 +83,8 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const output = fields.logprobs ?? null;
   const prompt = fields.prompt_logprobs ?? (echo ? output : null);
   const sampling = toSampling(fields, promptOnly ? 1 : maxTokens, { output, prompt });
-  const text = toTextParams(fields);
+  const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
+  const text = toTextParams(fields, detokenize);
   const id = `cmpl-${exchange.requestId}`;
   return {
     requests: prompts.map((prompt) => ({
@@ -98,7 +100,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
     withPromptLogprobs: typeof fields.prompt_logprobs === "number",
     echo,
     promptOnly,
-    withTokenIds: !service.model.hasTokenizer,
+    withTokenIds: !detokenize,
     head: { id, object: "text_completion", created: Math.floor(Date.now() / 1000), model },
   };
 }
@@ -124,9 +126,7 @@ function choice(generation: Generation, task: CompletionTask, all: CollectedOutp
     logprobs: task.withLogprobs ? logprobsOf(generation.handles[index], task, output) : null,
     finish_reason: output.finish.reason,
     stop_reason: output.finish.stopReason,
-    ...(task.withPromptLogprobs
-      ? { prompt_logprobs: promptLogprobs(all.promptLogprobs ?? []) }
-      : {}),
+    ...(task.withPromptLogprobs ? { prompt_logprobs: logprobsById(all.promptLogprobs ?? []) } : {}),
     ...(task.withTokenIds ? { token_ids: output.tokenIds } : {}),
   };
 }

@@ -3,21 +3,21 @@ import { STATUS_CODE } from "@std/http/status";
 import { z } from "zod";
 import { realClock } from "../core/clock.ts";
 import { RequestError } from "../core/errors.ts";
-import type { TextRequest } from "../frontend/service.ts";
-import { collectOutput } from "./collected_output.ts";
+import type { RequestedSampling, TextLogprob, TextRequest } from "../frontend/service.ts";
+import { type CollectedOutput, collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { readJsonObject } from "./json_body.ts";
+import { logprobsById } from "./logprobs.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
-import { samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
+import { checkStreamOptions, samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
 import { knownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-// Log probabilities have no place in the answer.
 const schema = z.object({
   ...samplingFields,
   logprobs: anInteger.nullish(),
@@ -25,21 +25,28 @@ const schema = z.object({
 });
 const known = knownFields(schema, ["model", "prompt"]);
 
-/** Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. */
+/**
+ * Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. What is
+ * asked for besides is in `token_ids`, `logprobs` and `prompt_logprobs`.
+ */
 export async function generate(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request, stream } = await readRequest(exchange, context);
   const generation = await Generation.start(context, exchange, [request]);
   const withTokenIds = !request.text.detokenize;
-  const answer = (output: string, tokenIds: readonly number[]) => ({
-    text: [generation.handles[0].promptText + output],
+  const withLogprobs = request.sampling.logprobs !== undefined;
+  const answer = ({ text, tokenIds, logprobs, promptLogprobs }: Answered) => ({
+    text: [generation.handles[0].promptText + text],
     ...(withTokenIds ? { token_ids: [tokenIds] } : {}),
+    ...(withLogprobs ? { logprobs: [logprobsById(logprobs)] } : {}),
+    ...(promptLogprobs ? { prompt_logprobs: logprobsById(promptLogprobs) } : {}),
   });
   if (!stream) {
     const [output] = await collectOutput(generation);
-    return exchange.sendJson(STATUS_CODE.OK, answer(output.text, output.tokenIds));
+    return exchange.sendJson(STATUS_CODE.OK, answer(output));
   }
   let text = "";
   const tokenIds: number[] = [];
+  const logprobs: TextLogprob[] = [];
   const frame = (json: string) => `${json}\0`;
   await streamOutput(exchange, generation, {
     contentType: "text/plain; charset=utf-8",
@@ -48,9 +55,10 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
     events(_index, output, congested) {
       text += output.text;
       if (withTokenIds) tokenIds.push(...output.tokenIds);
+      if (withLogprobs) logprobs.push(...output.logprobs ?? []);
       // Each document repeats all before it, so a client that is behind misses nothing.
       if (congested && output.finish === undefined) return "";
-      return frame(JSON.stringify(answer(text, tokenIds)));
+      return frame(JSON.stringify(answer({ text, tokenIds, logprobs, promptLogprobs: null })));
     },
     closing: () => "",
   });
@@ -59,6 +67,7 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
 /** Answers with when each token came; never streams. */
 export async function generateBenchmark(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request } = await readRequest(exchange, context);
+  refuseLogprobs(request.sampling);
   let lastMs = realClock.nowMs();
   const generation = await Generation.start(context, exchange, [{ ...request, timestamps: true }]);
   let text = "";
@@ -79,6 +88,16 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
   });
 }
 
+/** What {@linkcode generate} answers with. */
+type Answered = Pick<CollectedOutput, "text" | "tokenIds" | "logprobs" | "promptLogprobs">;
+
+/** @throws {RequestError} they have no place in the answer */
+function refuseLogprobs({ logprobs, promptLogprobs }: RequestedSampling): void {
+  if (logprobs === undefined && promptLogprobs === undefined) return;
+  const name = logprobs === undefined ? "prompt_logprobs" : "logprobs";
+  throw new RequestError(`${name} is not answered by this route; use /generate.`, name);
+}
+
 async function readRequest(
   exchange: Exchange,
   { service, options, unknownFields }: ServerContext,
@@ -94,8 +113,9 @@ async function readRequest(
       "prompt",
     );
   }
-  const none = { output: null, prompt: null };
-  const sampling = toSampling(fields, fields.max_tokens ?? 16, none);
+  checkStreamOptions(fields);
+  const logprobs = { output: fields.logprobs ?? null, prompt: fields.prompt_logprobs ?? null };
+  const sampling = toSampling(fields, fields.max_tokens ?? 16, logprobs);
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const request = {
     requestId: newTextRequestId(exchange.requestId),

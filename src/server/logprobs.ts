@@ -87,8 +87,8 @@ export function chatLogprob(entry: TextLogprob, topCount: number) {
   };
 }
 
-/** vLLM's `prompt_logprobs`: by token id, null for the first token. */
-export function promptLogprobs(prompt: readonly (TextLogprob | null)[]) {
+/** vLLM's form: by token id; null for the first token of a prompt. */
+export function logprobsById(prompt: readonly (TextLogprob | null)[]) {
   return prompt.map((entry) => {
     if (entry === null) return null;
     const ranked = entry.top.map((other, index) => ({ ...other, rank: index + 1 }));

@@ -258,3 +258,17 @@ Deno.test("prompts behind one that is refused are not encoded", () =>
     assert.equal(service.requests.length, 2);
     assert.deepEqual(service.aborted, [service.requests[0].requestId]);
   }));
+
+Deno.test("without detokenisation the answer has token ids", () =>
+  withServer({}, async ({ post, service }) => {
+    const body = { prompt: "ab", detokenize: false };
+    const { json } = await post("/v1/completions", body);
+    assert.equal(service.requests[0].text.detokenize, false);
+    assert.deepEqual(json.choices[0].token_ids, [0, 1, 2]);
+    const messages = [{ role: "user", content: "a" }];
+    const chat = await post("/v1/chat/completions", { messages, detokenize: false });
+    assert.equal(
+      chat.json.error.message,
+      "detokenize must be true, for a chat is text, got false.",
+    );
+  }));

@@ -27,6 +27,30 @@ Deno.test("/generate without detokenisation answers token ids", () =>
     assert.equal(service.requests[0].text.detokenize, false);
   }));
 
+Deno.test("/generate answers the log probabilities that were asked for", () =>
+  withServer({}, async ({ post }) => {
+    const asked = { prompt: "ab", max_tokens: 2, logprobs: 1 };
+    const whole = (await post("/generate", { ...asked, prompt_logprobs: 0 })).json;
+    assert.deepEqual(Object.keys(whole), ["text", "logprobs", "prompt_logprobs"]);
+    assert.equal(whole.logprobs[0].length, 2);
+    assert.deepEqual(whole.logprobs[0][0][1].decoded_token, "Hello");
+    assert.equal(whole.prompt_logprobs.length, 2);
+    assert.equal(whole.prompt_logprobs[0], null);
+
+    const { text } = await post("/generate", { ...asked, stream: true });
+    const documents = text.split("\0").slice(0, -1).map((json) => JSON.parse(json));
+    assert.deepEqual(documents.at(-1).logprobs, whole.logprobs);
+    const refused = await post("/generate", { ...asked, prompt_logprobs: 0, stream: true });
+    assert.equal(refused.json.error.param, "prompt_logprobs");
+  }));
+
+Deno.test("/generate_benchmark refuses log probabilities", () =>
+  withServer({}, async ({ post }) => {
+    const { status, json } = await post("/generate_benchmark", { prompt: "a", logprobs: 0 });
+    assert.equal(status, 400);
+    assert.equal(json.error.message, "logprobs is not answered by this route; use /generate.");
+  }));
+
 Deno.test("/generate_benchmark answers when each token came, and never streams", () =>
   withServer({}, async ({ post, service }) => {
     const { json } = await post("/generate_benchmark", { prompt: "Say: ", stream: true });

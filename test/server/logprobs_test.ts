@@ -4,7 +4,7 @@ import {
   chatLogprob,
   completionLogprobs,
   echoedTokens,
-  promptLogprobs,
+  logprobsById,
 } from "../../src/server/logprobs.ts";
 
 const scored = (token: string, textOffset: number): TextLogprob => ({
@@ -49,7 +49,7 @@ Deno.test("of tokens with the same text the likeliest is reported", () => {
 Deno.test("impossible tokens have OpenAI's least log probability", () => {
   const impossible = { ...scored("x", 0), logprob: -Infinity };
   assert.equal(chatLogprob(impossible, 0).logprob, -9999);
-  assert.deepEqual(promptLogprobs([null, impossible]), [
+  assert.deepEqual(logprobsById([null, impossible]), [
     null,
     {
       9: { logprob: -0.1, rank: 1, decoded_token: "top" },
