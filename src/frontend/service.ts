@@ -107,6 +107,8 @@ export interface TextHandle {
   readonly promptTokenIds: readonly number[];
   /** Text of the prompt, for `echo`: as given, rendered from the chat, or decoded from tokens. */
   readonly promptText: string;
+  /** Text of the prompt's first token alone, special or not. */
+  readonly firstToken: string;
 }
 
 export interface TextService {

@@ -17,6 +17,7 @@ import type {
   TextRequest,
   TextService,
 } from "./service.ts";
+import { tokenText } from "./token_logprobs.ts";
 import { TextStream } from "./text_stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -194,6 +195,10 @@ class ActiveRequest implements TextHandle {
     const { prompt, options: { tokenizer }, request } = this;
     const { skipSpecialTokens } = request.text;
     return prompt.text ?? tokenizer?.decode(prompt.tokenIds, { skipSpecialTokens }) ?? "";
+  }
+
+  get firstToken(): string {
+    return tokenText(this.promptTokenIds[0], this.options.tokenizer);
   }
 
   receive(output: RequestOutput): void {

@@ -13,8 +13,8 @@ export function toTextLogprob(
   textOffset: number,
 ): TextLogprob {
   const named = (tokenId: number, logprob: number | null) => {
-    const { token, bytes } = tokenizer?.display(tokenId) ??
-      { token: `token_id:${tokenId}`, bytes: [] };
+    const token = tokenText(tokenId, tokenizer);
+    const bytes = tokenizer?.display(tokenId).bytes ?? [];
     return { tokenId, token, bytes, logprob: logprob ?? -Infinity, textOffset };
   };
   return {
@@ -22,6 +22,11 @@ export function toTextLogprob(
     rank: logprobs.rank,
     top: logprobs.top.map(([tokenId, logprob]) => named(tokenId, logprob)),
   };
+}
+
+/** Text of one token alone; its id without a tokenizer. */
+export function tokenText(tokenId: number, tokenizer: Tokenizer | null): string {
+  return tokenizer?.display(tokenId).token ?? `token_id:${tokenId}`;
 }
 
 /** Log probabilities of a prompt's tokens, with offsets in the prompt's text. */

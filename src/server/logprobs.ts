@@ -43,22 +43,20 @@ export function completionLogprobs(
 
 /**
  * Tokens of an echoed prompt, with offsets in its text. The text of the first is what the prompt has
- * before the second; a special token that the text lacks goes by its id and takes no room.
+ * before the second; a special token that the text lacks takes no room.
  */
 export function echoedTokens(
-  { promptText, promptTokenIds }: Pick<TextHandle, "promptText" | "promptTokenIds">,
+  { promptText, firstToken }: Pick<TextHandle, "promptText" | "firstToken">,
   prompt: readonly (TextLogprob | null)[],
 ): ScoredToken[] {
   const characters = [...promptText];
   const second = prompt[1] ?? { token: "", textOffset: characters.length };
   const isFirstInText = characters.slice(second.textOffset).join("").startsWith(second.token);
   const missing = isFirstInText ? 0 : second.textOffset;
-  const first = isFirstInText
-    ? characters.slice(0, second.textOffset).join("")
-    : `token_id:${promptTokenIds[0]}`;
+  const inText = isFirstInText ? characters.slice(0, second.textOffset).join("") : "";
   return prompt.map((entry) =>
     entry === null
-      ? { token: first, textOffset: 0 }
+      ? { token: inText || firstToken, textOffset: 0 }
       : { ...entry, textOffset: entry.textOffset - missing }
   );
 }

@@ -39,8 +39,8 @@ export const defaultLimits: ConnectionLimits = {
 /** How long clients get to read what they are told at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
-/** Encoding takes about 3 us a token, and a token of text is about four characters: 3 ms. */
-const ENCODED_PER_TURN = 4096;
+/** Encoding takes about 3 us a token, and a token of text is about four characters: 6 ms. */
+const ENCODED_PER_TURN = 8192;
 
 export interface StartServerConfig {
   readonly service: TextService;

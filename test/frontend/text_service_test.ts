@@ -97,6 +97,7 @@ Deno.test("text goes in as tokens and comes out as text", async () => {
   const { cluster, handle, outputs, say, text, lines } = await start();
   assert.deepEqual(cluster.requests[0].promptTokenIds, [bos, ...encode("hi")]);
   assert.equal(handle.promptText, "hi");
+  assert.equal(handle.firstToken, "<|begin_of_text|>");
   const ids = encode(" wörld 😀!");
   for (const id of ids) say({ tokenIds: [id] });
   say({ tokenIds: [eos], finish: { reason: "stop" } });
@@ -382,6 +383,7 @@ Deno.test("without a tokenizer tokens go in and out", async () => {
   assert.deepEqual(outputs.map((output) => [output.text, ...output.tokenIds]), [["", 5], ["", 6]]);
   assert.equal(outputs[0].logprobs![0].token, "token_id:5");
   assert.equal(handle.promptText, "");
+  assert.equal(handle.firstToken, "token_id:1");
 });
 
 Deno.test("the text of a token prompt is decoded when asked for", async () => {

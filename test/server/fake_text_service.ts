@@ -54,6 +54,7 @@ export class FakeTextService implements TextService {
     return {
       promptTokenIds: "tokenIds" in request.prompt ? request.prompt.tokenIds : tokenize(promptText),
       promptText,
+      firstToken: "<s>",
     };
   }
 

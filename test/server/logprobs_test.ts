@@ -19,16 +19,17 @@ const scored = (token: string, textOffset: number): TextLogprob => ({
 
 Deno.test("the first token of an echoed prompt is what the text has before the second", () => {
   const prompt = [null, scored("b", 2)];
-  const handle = { promptText: "👋ab", promptTokenIds: [7, 8] };
+  const handle = { promptText: "👋ab", firstToken: "?" };
   assert.equal(echoedTokens(handle, prompt)[0].token, "👋a");
   assert.equal(echoedTokens({ ...handle, promptText: "only" }, [null])[0].token, "only");
 });
 
-Deno.test("a first token that the prompt's text lacks goes by its id", () => {
+Deno.test("a first token that the prompt's text lacks has its own", () => {
   // "<s>" has three characters in the offsets and none in the text.
-  const handle = { promptText: "abc", promptTokenIds: [1, 2] };
+  const handle = { promptText: "abc", firstToken: "<s>" };
   const tokens = echoedTokens(handle, [null, scored("abc", 3)]);
-  assert.deepEqual(tokens.map((it) => [it.token, it.textOffset]), [["token_id:1", 0], ["abc", 0]]);
+  assert.deepEqual(tokens.map((it) => [it.token, it.textOffset]), [["<s>", 0], ["abc", 0]]);
+  assert.equal(echoedTokens({ ...handle, promptText: "" }, [null])[0].token, "<s>");
 });
 
 Deno.test("output offsets follow the prompt; the chosen token is among the top ones", () => {
