@@ -88,6 +88,7 @@ class SimBackend implements MigrationBackend {
 
   close(): Promise<void> {
     this.#isClosed = true;
+    this.fabric.close(this.node.name);
     return Promise.resolve();
   }
 
@@ -96,6 +97,7 @@ class SimBackend implements MigrationBackend {
     const { network } = this.fabric;
     for (;;) {
       if (signal.aborted) throw new UnavailableError("the transfer was aborted");
+      if (this.#isClosed) throw new UnavailableError("the backend is closed");
       if (this.node.clock.nowMs() > transfer.deadlineMs) {
         throw new UnavailableError("the transfer's deadline has passed");
       }

@@ -12,7 +12,7 @@ Deno.test("cluster: 200 random scenarios with faults break no rule", async () =>
     assert.deepEqual(violations, [], `seed ${seed}: deno run -A scripts/fuzz.ts --seeds ${seed}`);
     for (const [name, value] of Object.entries(statistics)) sums[name] = (sums[name] ?? 0) + value;
   }
-  assert.ok(sums.finished > 0 && sums.failed > 0 && sums.aborted > 0);
+  for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
 });
 
 Deno.test("cluster: the same seed gives the same trace, byte for byte", async () => {

@@ -1,0 +1,131 @@
+import assert from "node:assert/strict";
+import type { Peer } from "../../src/bus/bus.ts";
+import type { JoinRequest } from "../../src/core/messages.ts";
+import { Random } from "../../src/core/random.ts";
+import { loadNullExecutor } from "../../src/executor/null_executor.ts";
+import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
+import { SimNetwork } from "../../src/sim/sim_bus.ts";
+import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { engineOptions } from "./support.ts";
+
+/** An instance on a simulated network, and managers that come and go. */
+class World {
+  readonly clock = new VirtualClock();
+  readonly network = new SimNetwork({
+    clock: this.clock,
+    random: new Random(1),
+    meanDelayMs: 1,
+    keepAliveMs: 1000,
+  });
+  readonly joins: JoinRequest[] = [];
+  numRegistered = 0;
+  numInfos = 0;
+  manager: Peer | null = null;
+  end: InstanceEnd | null = null;
+  readonly instance: Instance;
+
+  constructor(rejoinTimeoutMs: number) {
+    const { bus, clock } = this.network.addNode("instance-0");
+    this.instance = new Instance({
+      options: engineOptions(),
+      instanceId: "instance-0",
+      managerAddress: "inproc:manager",
+      hostShare: 1,
+      pid: 1,
+      clock,
+      bus,
+      loadExecutor: loadNullExecutor,
+      rejoinTimeoutMs,
+    });
+  }
+
+  async startManager(): Promise<void> {
+    await this.network.addNode("manager").bus.listen("inproc:manager", {
+      calls: {
+        join: ({ data }, peer) => {
+          this.joins.push(data as JoinRequest);
+          this.manager = peer;
+          return { data: { infoIntervalMs: 10 } };
+        },
+        register: () => {
+          this.numRegistered++;
+          return { data: null };
+        },
+      },
+      notifications: { info: () => void this.numInfos++ },
+    });
+  }
+
+  async startInstance(): Promise<void> {
+    this.instance.run().then((end) => this.end = end);
+    await this.until(() => this.numRegistered === 1);
+    await this.pass(20);
+  }
+
+  async until(condition: () => boolean): Promise<void> {
+    assert.ok(await this.clock.runUntil(condition), `never: ${condition}`);
+  }
+
+  async pass(ms: number): Promise<void> {
+    const endMs = this.clock.nowMs() + ms;
+    this.clock.after(ms, () => {});
+    await this.until(() => this.clock.nowMs() >= endMs);
+  }
+}
+
+Deno.test("Instance: goes on without its manager, and joins the next one", async () => {
+  const world = new World(5_000);
+  await world.startManager();
+  await world.startInstance();
+  world.network.kill("manager");
+  await world.pass(2_000);
+  assert.equal(world.end, null);
+  await world.startManager();
+  const numInfos = world.numInfos;
+  await world.until(() => world.numInfos > numInfos && world.numRegistered === 2);
+  assert.deepEqual(world.joins, [
+    { instanceId: "instance-0", isRunning: false },
+    { instanceId: "instance-0", isRunning: true },
+  ]);
+  world.manager!.notify("shutdown", { data: null });
+  await world.until(() => world.end !== null);
+  assert.equal(world.end!.exitCode, 0);
+});
+
+Deno.test("Instance: a connection that breaks again and again is one attempt at a time", async () => {
+  const world = new World(60_000);
+  await world.startManager();
+  await world.startInstance();
+  for (let i = 0; i < 5; i++) {
+    const numJoins = world.joins.length;
+    world.network.breakConnections("manager", "instance-0");
+    await world.until(() => world.joins.length > numJoins);
+    world.network.breakConnections("manager", "instance-0"); // before the answer is there
+  }
+  await world.pass(5_000);
+  const numJoins = world.joins.length;
+  await world.pass(10_000);
+  assert.equal(world.joins.length, numJoins);
+  assert.equal(world.network.numConnections, 1);
+  assert.equal(world.end, null);
+});
+
+Deno.test("Instance: gives up when no manager comes in time", async () => {
+  const world = new World(5_000);
+  await world.startManager();
+  await world.startInstance();
+  world.network.kill("manager");
+  await world.until(() => world.end !== null);
+  assert.equal(world.end!.exitCode, 1);
+  assert.match(world.end!.reason, /did not come back in 5000 ms/);
+  assert.equal(await world.instance.close(), false);
+});
+
+Deno.test("Instance: without a time to wait it ends with its manager", async () => {
+  const world = new World(0);
+  await world.startManager();
+  await world.startInstance();
+  world.network.kill("manager");
+  await world.until(() => world.end !== null);
+  assert.match(world.end!.reason, /the manager is gone$/);
+});
