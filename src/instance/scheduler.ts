@@ -36,11 +36,13 @@ export interface Schedule {
  * decodes and never both in one step, first come first served, swapped sequences before new prompts,
  * preemption of the latest arrival.
  *
- * Where it differs: a lack of swap space falls back to recomputation instead of ending the engine;
+ * Where it differs: requests of high priority come before the others, and the others are preempted
+ * before them; a lack of swap space falls back to recomputation instead of ending the engine;
  * a sequence is preempted when it needs a block and none is free, not whenever none is free; and
  * {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
  *
- * Pure and synchronous: time is handed in. Every queue is in order of arrival.
+ * Pure and synchronous: time is handed in. Every queue is in the order of turns: high priority first,
+ * then by arrival.
  */
 export class Scheduler {
   readonly waiting: Sequence[] = [];
@@ -73,7 +75,7 @@ export class Scheduler {
   /** Queues a sequence; it has no blocks and has not run here. */
   add(sequence: Sequence): void {
     sequence.status = "waiting";
-    insertByArrival(this.waiting, sequence);
+    insertByTurn(this.waiting, sequence);
   }
 
   /** Takes a sequence that finished or was aborted out of its queue. Its blocks stay. */
@@ -108,7 +110,7 @@ export class Scheduler {
   /** Lets a sequence run that has its blocks and a place. */
   adopt(sequence: Sequence): void {
     sequence.status = "running";
-    insertByArrival(this.running, sequence);
+    insertByTurn(this.running, sequence);
   }
 
   /** Keeps a place among `maxNumSeqs` for a sequence that will be adopted; false if there is none. */
@@ -205,7 +207,7 @@ export class Scheduler {
       waiting.shift();
       this.#blocks.allocate(sequence);
       this.#run(sequence, promptTokens);
-      insertByArrival(running, sequence);
+      insertByTurn(running, sequence);
     }
     if (this.#schedule.sequences.length > 0) {
       this.#schedule.kind = "prefill";
@@ -241,7 +243,7 @@ export class Scheduler {
       swapped.shift();
       this.#blocks.swapIn(sequence, this.#schedule.swapIn);
       this.#run(sequence, 1);
-      insertByArrival(running, sequence);
+      insertByTurn(running, sequence);
     }
   }
 
@@ -259,11 +261,11 @@ export class Scheduler {
     if (this.#config.preemptionMode === "swap" && this.#blocks.canSwapOut(victim)) {
       this.#blocks.swapOut(victim, this.#schedule.swapOut);
       victim.status = "swapped";
-      insertByArrival(this.swapped, victim);
+      insertByTurn(this.swapped, victim);
     } else {
       this.#blocks.free(victim);
       victim.status = "waiting";
-      insertByArrival(this.waiting, victim);
+      insertByTurn(this.waiting, victim);
     }
   }
 
@@ -304,9 +306,9 @@ export class Scheduler {
   }
 }
 
-function insertByArrival(queue: Sequence[], sequence: Sequence): void {
+function insertByTurn(queue: Sequence[], sequence: Sequence): void {
   let position = queue.length;
-  while (position > 0 && queue[position - 1].compareArrival(sequence) > 0) position--;
+  while (position > 0 && queue[position - 1].compareTurn(sequence) > 0) position--;
   if (position === queue.length) queue.push(sequence);
   else queue.splice(position, 0, sequence);
 }

@@ -20,6 +20,8 @@ export class Sequence {
   readonly params: SamplingParams;
   readonly arrivalMs: number;
   readonly priority: Priority;
+  /** By priority. */
+  readonly #rank: number;
   readonly promptTokenIds: readonly number[];
   /** Everything produced so far, here or elsewhere before. */
   readonly outputTokenIds: number[];
@@ -52,6 +54,7 @@ export class Sequence {
     this.params = request.params;
     this.arrivalMs = request.arrivalMs;
     this.priority = request.priority ?? "normal";
+    this.#rank = this.priority === "high" ? 0 : 1;
     this.promptTokenIds = request.promptTokenIds;
     this.outputTokenIds = [...request.outputTokenIds];
     this.epoch = request.epoch ?? 0;
@@ -71,8 +74,11 @@ export class Sequence {
       : promptTokenIds[promptTokenIds.length - 1];
   }
 
-  /** First come, first served: negative when this one goes before `other`. */
-  compareArrival(other: Sequence): number {
-    return this.arrivalMs - other.arrivalMs || this.order - other.order;
+  /**
+   * High priority first, then first come, first served: negative when this one's turn comes before
+   * that of `other`.
+   */
+  compareTurn(other: Sequence): number {
+    return this.#rank - other.#rank || this.arrivalMs - other.arrivalMs || this.order - other.order;
   }
 }

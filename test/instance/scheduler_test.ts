@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { BlockManager } from "../../src/instance/block_manager.ts";
 import { type Schedule, Scheduler, type SchedulerConfig } from "../../src/instance/scheduler.ts";
 import { Sequence } from "../../src/instance/sequence.ts";
+import type { Priority } from "../../src/core/messages.ts";
 import { engineConfig, generateRequest } from "./support.ts";
 
 /** A scheduler on blocks of 4 tokens, with verbs that name sequences by id. */
@@ -15,8 +16,13 @@ class Bench {
     this.scheduler = new Scheduler(engineConfig(config), this.blocks);
   }
 
-  add(requestId: string, promptTokens: number, arrivalMs = this.#order): Sequence {
-    const request = generateRequest(requestId, promptTokens, {}, { arrivalMs });
+  add(
+    requestId: string,
+    promptTokens: number,
+    arrivalMs = this.#order,
+    priority: Priority = "normal",
+  ): Sequence {
+    const request = generateRequest(requestId, promptTokens, {}, { arrivalMs, priority });
     const sequence = new Sequence(request, this.#order++);
     this.scheduler.add(sequence);
     return sequence;
@@ -241,3 +247,26 @@ Deno.test("Scheduler: a sequence leaves whichever queue it is in", () => {
   assert.equal(bench.blocks.freeSwapBlocks, 4);
   assert.throws(() => bench.scheduler.remove(a), /request a has left the scheduler already/);
 });
+
+Deno.test("Scheduler: high priority first, by arrival within a priority", () => {
+  const bench = new Bench(100, { maxNumBatchedTokens: 256 });
+  bench.add("normal 1", 4, 10);
+  bench.add("high 2", 4, 40, "high");
+  bench.add("normal 2", 4, 20);
+  bench.add("high 1", 4, 30, "high");
+  assert.equal(bench.step(), "prefill [high 1 high 2 normal 1 normal 2] 16");
+});
+
+for (const preemptionMode of ["recompute", "swap"] as const) {
+  Deno.test(`Scheduler: normal requests are preempted before any of high priority (${preemptionMode})`, () => {
+    const bench = new Bench(6, { preemptionMode }, 6);
+    bench.add("normal 1", 4, 10);
+    bench.add("normal 2", 4, 20);
+    bench.add("high", 4, 30, "high");
+    assert.equal(bench.step(), "prefill [high normal 1 normal 2] 12");
+    const lines = Array.from({ length: 8 }, () => bench.step());
+    const preempting = lines.filter((line) => line.includes("preempted"));
+    assert.ok(preempting.length > 0);
+    for (const line of lines) assert.match(line, /\[high/);
+  });
+}

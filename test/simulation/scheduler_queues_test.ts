@@ -15,13 +15,13 @@ function snapshot({ waiting, running, swapped }: Scheduler) {
   return { waiting: [...waiting], running: [...running], swapped: [...swapped] };
 }
 
-function isByArrival(queue: readonly Sequence[]): boolean {
-  return queue.every((sequence, i) => i === 0 || queue[i - 1].compareArrival(sequence) < 0);
+function isByTurn(queue: readonly Sequence[]): boolean {
+  return queue.every((sequence, i) => i === 0 || queue[i - 1].compareTurn(sequence) < 0);
 }
 
-/** Every one of `first` arrived before every one of `second`. */
-function arrivedBefore(first: readonly Sequence[], second: readonly Sequence[]): boolean {
-  return first.every((a) => second.every((b) => a.compareArrival(b) < 0));
+/** Every one of `first` has its turn before every one of `second`. */
+function goesBefore(first: readonly Sequence[], second: readonly Sequence[]): boolean {
+  return first.every((a) => second.every((b) => a.compareTurn(b) < 0));
 }
 
 function simulate(seed: number) {
@@ -44,6 +44,7 @@ function simulate(seed: number) {
   function add(nowMs: number): void {
     const request = generateRequest(`r${order}`, 1 + random.below(50), {}, {
       arrivalMs: nowMs - random.below(20),
+      priority: random.below(4) === 0 ? "high" : "normal",
     });
     const sequence = new Sequence(request, order++);
     if (scheduler.admissionOf(sequence) !== "never") scheduler.add(sequence);
@@ -75,7 +76,7 @@ function simulate(seed: number) {
     assert.deepEqual(swapped, []);
     assert.deepEqual(new Set(running), new Set([...before.running, ...batch]));
     assert.ok(batch.every((sequence) => before.waiting.includes(sequence)));
-    assert.ok(arrivedBefore(batch, waiting), "a prompt was overtaken");
+    assert.ok(goesBefore(batch, waiting), "a prompt was overtaken");
     assert.equal(tokens, batch.reduce((sum, { lengthTokens }) => sum + lengthTokens, 0));
   }
 
@@ -88,9 +89,9 @@ function simulate(seed: number) {
     const back = running.filter((sequence) => !before.running.includes(sequence));
     counts.preempted += victims.length;
     counts.swappedIn += back.length;
-    assert.ok(arrivedBefore(running, victims), "the latest arrivals are preempted");
+    assert.ok(goesBefore(running, victims), "the last in turn are preempted");
     assert.ok(victims.length === 0 || back.length === 0, "out and in at once");
-    assert.ok(arrivedBefore(back, swapped), "a swapped sequence was overtaken");
+    assert.ok(goesBefore(back, swapped), "a swapped sequence was overtaken");
     const head = before.swapped.length > 0 ? swapped[0] : waiting[0];
     const hasRoom = victims.length === 0 && running.length < config.maxNumSeqs;
     if (head && hasRoom) {
@@ -118,7 +119,7 @@ function simulate(seed: number) {
       "nobody gets lost",
     );
     for (const queue of [after.waiting, after.running, after.swapped]) {
-      assert.ok(isByArrival(queue), "queues are in order of arrival");
+      assert.ok(isByTurn(queue), "queues are in the order of turns");
     }
     const hasProgress = sequences.length + gone.length + schedule.numPreempted > 0;
     if (everywhere.length > 0 && !hasProgress) {
