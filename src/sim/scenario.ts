@@ -198,7 +198,7 @@ function randomRequests(
   engine: ScenarioEngine,
   numClients: number,
 ): readonly ScenarioRequest[] {
-  const count = draw.between(4, 30);
+  const count = draw.between(4, 24);
   const abortShare = draw.pick([0, 0.1, 0.4]);
   const spreadMs = draw.pick([10, BUSY_MS / 3, BUSY_MS]);
   const requests: ScenarioRequest[] = [];
@@ -216,7 +216,7 @@ function randomRequests(
         () => draw.random.below(PAGED_VOCAB_SIZE),
       ),
       params: {
-        maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 30),
+        maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 24),
         minTokens: 0,
         temperature: 0,
         topP: 1,
