@@ -127,6 +127,7 @@ export class Manager {
    * Starts one more instance.
    * @returns its id, when it serves
    * @throws {LlumnixError} it ended before
+   * @throws {UnavailableError} the manager is stopping
    */
   async addInstance(): Promise<InstanceId> {
     this.#numExpected++;
@@ -224,6 +225,7 @@ export class Manager {
   }
 
   async #startInstance(): Promise<InstanceId> {
+    if (this.#stopping) throw new UnavailableError("the manager is stopping");
     const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
     const instance = new ManagedInstance(instanceId);
     this.#instances.set(instanceId, instance);

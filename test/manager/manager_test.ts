@@ -201,6 +201,16 @@ Deno.test("manager: stop during the start ends instances that have not joined", 
     assert.deepEqual(instances.map(({ signals }) => signals), [["SIGTERM"], ["SIGTERM"]]);
   }, () => Promise.resolve()));
 
+Deno.test("manager: starts nothing once it stops", () =>
+  withManager(async ({ manager, instances }) => {
+    await manager.startInstances();
+    const stopped = manager.stop();
+    assert.equal((await rejection(manager.addInstance())).kind, "unavailable");
+    await stopped;
+    assert.equal((await rejection(manager.addInstance())).kind, "unavailable");
+    assert.equal(instances.length, 2);
+  }));
+
 Deno.test("manager: dispatches by load, counting what it sent and has not heard of", () =>
   withManager(
     async ({ bus, manager, instances }) => {
