@@ -9,6 +9,8 @@ const leastTemperature = 1e-5;
 /** What a request's sampling is resolved against. */
 export interface SamplingContext {
   readonly promptTokens: number;
+  /** Where the client gave it, for errors. */
+  readonly promptField: string;
   readonly maxModelLen: number;
   readonly vocabSize: number;
   /** `--max-logprobs` */
@@ -56,17 +58,23 @@ export function resolveSampling(
 /**
  * Refuses a prompt that leaves no room for output, in OpenAI's words.
  * @param tokens tokens of the prompt
+ * @param field of the request that holds it
  * @param atLeast the prompt was not encoded to the end
  * @throws {RequestError}
  */
-export function checkPromptTokens(tokens: number, maxModelLen: number, atLeast = false): void {
-  if (tokens === 0) throw new RequestError("The prompt is empty: it has no tokens.", "prompt");
+export function checkPromptTokens(
+  tokens: number,
+  maxModelLen: number,
+  field: string,
+  atLeast = false,
+): void {
+  if (tokens === 0) throw new RequestError("The prompt is empty: it has no tokens.", field);
   if (tokens < maxModelLen) return;
   throw new RequestError(
     `This model's maximum context length is ${maxModelLen} tokens. However, your prompt has ` +
       `${atLeast ? "at least " : ""}${tokens} tokens, which leaves no room for output. Please ` +
       `reduce the length of the prompt.`,
-    "prompt",
+    field,
   );
 }
 
@@ -94,8 +102,8 @@ export function checkTextParams(text: TextParams, hasTokenizer: boolean): void {
 
 /** The most output tokens. */
 function roomForOutput(maxTokens: number | null, context: SamplingContext): number {
-  const { promptTokens, maxModelLen, refuseOverlong } = context;
-  checkPromptTokens(promptTokens, maxModelLen);
+  const { promptTokens, promptField, maxModelLen, refuseOverlong } = context;
+  checkPromptTokens(promptTokens, maxModelLen, promptField);
   if (maxTokens !== null) {
     checkThat(
       Number.isInteger(maxTokens) && maxTokens >= 1,

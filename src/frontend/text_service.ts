@@ -112,6 +112,7 @@ class ClusterTextService implements TextService {
   #resolve(request: TextRequest, prompt: EncodedPrompt): SamplingParams {
     return resolveSampling(request.sampling, {
       promptTokens: prompt.tokenIds.length,
+      promptField: fieldOf(request.prompt),
       maxModelLen: this.model.maxModelLen,
       vocabSize: this.model.vocabSize,
       maxLogprobs: this.#options.maxLogprobs,
@@ -124,7 +125,7 @@ class ClusterTextService implements TextService {
 
   #encode(prompt: Prompt): EncodedPrompt {
     if ("tokenIds" in prompt) {
-      checkPromptTokens(prompt.tokenIds.length, this.model.maxModelLen);
+      checkPromptTokens(prompt.tokenIds.length, this.model.maxModelLen, "prompt");
       checkTokenIds(prompt.tokenIds, this.model.vocabSize, "prompt");
       return prompt;
     }
@@ -132,7 +133,7 @@ class ClusterTextService implements TextService {
     if (tokenizer === null) {
       throw new RequestError(
         "The server runs without a tokenizer (--skip-tokenizer-init): send the prompt as token ids.",
-        "prompt",
+        fieldOf(prompt),
       );
     }
     // A chat template writes its special tokens itself; adding them again would double them.
@@ -142,7 +143,7 @@ class ClusterTextService implements TextService {
     const { maxModelLen } = this.model;
     const least = tokenizer.leastTokens(text);
     // Encoding takes about 3 us a token and nothing else runs meanwhile.
-    if (least > 0) checkPromptTokens(least, maxModelLen, true);
+    if (least > 0) checkPromptTokens(least, maxModelLen, fieldOf(prompt), true);
     return { text, tokenIds: tokenizer.encode(text, { addSpecialTokens }) };
   }
 
@@ -156,6 +157,11 @@ class ClusterTextService implements TextService {
     }
     return tokenizer.chatTemplate.render(prompt.messages, prompt.addGenerationPrompt);
   }
+}
+
+/** The field of a request in which clients give such a prompt. */
+function fieldOf(prompt: Prompt): "prompt" | "messages" {
+  return "messages" in prompt ? "messages" : "prompt";
 }
 
 /** An accepted request, from the cluster's outputs to the caller's. */

@@ -116,6 +116,12 @@ export class Exchange {
     return typeof value === "string" ? value : null;
   }
 
+  /** All values of a request header by its lower-case name, also where there should be one. */
+  headers(name: string): string[] {
+    const { rawHeaders } = this.request;
+    return rawHeaders.filter((_, i) => i % 2 === 1 && rawHeaders[i - 1].toLowerCase() === name);
+  }
+
   /** Calls `callback` once when the client leaves, at once if it already has. One listener. */
   onLeave(callback: () => void): void {
     if (this.#left) callback();

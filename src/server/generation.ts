@@ -148,7 +148,7 @@ function logRequest({ options, log }: ServerContext, { requestId, prompt, sampli
 }
 
 function showPrompt(prompt: Prompt, length: number): string {
-  if ("text" in prompt) return JSON.stringify(prompt.text.slice(0, length));
+  if ("text" in prompt) return prompt.text.slice(0, length);
   if ("tokenIds" in prompt) return `[${prompt.tokenIds.slice(0, length).join(", ")}]`;
   const parts: string[] = [];
   let size = 0;

@@ -15,13 +15,7 @@ const MAX_SEARCHED_LENGTH = 256 * 1024;
  * @throws {RequestError} not UTF-8, not JSON, not an object
  */
 export async function readJsonObject(exchange: Exchange, maxBytes: number): Promise<JsonObject> {
-  const contentType = exchange.header("content-type");
-  if (contentType !== null && !/^application\/(json|[\w.-]+\+json)\s*(;|$)/i.test(contentType)) {
-    throw new HttpError(
-      STATUS_CODE.UnsupportedMediaType,
-      `Content-Type is "${contentType.slice(0, 100)}"; send the request as "application/json".`,
-    );
-  }
+  checkContentType(exchange.headers("content-type"));
   const encoding = exchange.header("content-encoding");
   if (encoding !== null && encoding !== "identity") {
     throw new HttpError(
@@ -34,6 +28,22 @@ export async function readJsonObject(exchange: Exchange, maxBytes: number): Prom
     throw new RequestError('The request body must be a JSON object such as {"prompt": "..."}.');
   }
   return value as JsonObject;
+}
+
+/** @throws {HttpError} 415 unless it is absent, or JSON in UTF-8 */
+function checkContentType(values: readonly string[]): void {
+  if (values.length === 0) return;
+  const [value] = values;
+  const isJson = /^application\/(json|[\w.-]+\+json)\s*(;|$)/i.test(value);
+  const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(value)?.[1] ?? "utf-8";
+  if (values.length === 1 && isJson && /^(utf-?8|us-ascii)$/i.test(charset)) return;
+  const given = values.length > 1
+    ? `There are ${values.length} Content-Type headers`
+    : `Content-Type is "${value.slice(0, 100)}"`;
+  throw new HttpError(
+    STATUS_CODE.UnsupportedMediaType,
+    `${given}; send the request as "application/json"${isJson ? " in UTF-8" : ""}.`,
+  );
 }
 
 function decodeUtf8(bytes: Uint8Array): string {

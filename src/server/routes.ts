@@ -19,6 +19,8 @@ interface Route {
   readonly method: "GET" | "POST";
   /** With a slash at its end it matches all longer paths too. */
   readonly path: string;
+  /** What follows such a slash, for people. */
+  readonly rest?: string;
   readonly handle: Handler;
   /** Asked again and again by load balancers and supervisors. */
   readonly isPoll?: boolean;
@@ -31,7 +33,7 @@ const routes: readonly Route[] = [
   { method: "POST", path: "/generate", handle: generate },
   { method: "POST", path: "/generate_benchmark", handle: generateBenchmark },
   { method: "GET", path: "/v1/models", handle: models },
-  { method: "GET", path: "/v1/models/", handle: model },
+  { method: "GET", path: "/v1/models/", rest: "{id}", handle: model },
   { method: "POST", path: "/v1/completions", handle: completions },
   { method: "POST", path: "/v1/chat/completions", handle: chatCompletions },
 ];
@@ -43,7 +45,9 @@ const routes: readonly Route[] = [
 export async function dispatch(exchange: Exchange, context: ServerContext): Promise<void> {
   const route = routes.find(({ path }) => matches(path, exchange.path));
   if (route === undefined) {
-    const known = routes.map(({ method, path }) => `${method} ${path}`).join(", ");
+    const known = routes.map(({ method, path, rest = "" }) => `${method} ${path}${rest}`).join(
+      ", ",
+    );
     throw new HttpError(
       STATUS_CODE.NotFound,
       `There is no route "${exchange.path.slice(0, 100)}"; there are ${known}.`,
@@ -54,7 +58,7 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
   if (!allowed.includes(exchange.method)) {
     throw new HttpError(
       STATUS_CODE.MethodNotAllowed,
-      `${route.path} takes ${allowed.join(" or ")}, not ${exchange.method}.`,
+      `${route.path}${route.rest ?? ""} takes ${allowed.join(" or ")}, not ${exchange.method}.`,
       { code: "method_not_allowed", headers: { allow: allowed.join(", ") } },
     );
   }

@@ -36,5 +36,9 @@ export function show(value: unknown): string {
     const head = JSON.stringify(value.slice(0, 40));
     return value.length > 40 ? `${head}... (${value.length} characters)` : head;
   }
-  return Array.isArray(value) ? `an array of ${value.length}` : "an object";
+  if (!Array.isArray(value)) return "an object";
+  const shown = value.length <= 3 && value.every((it) => typeof it !== "object" || it === null)
+    ? `[${value.map(show).join(", ")}]`
+    : `an array of ${value.length}`;
+  return value.length === 0 ? "an empty array" : shown;
 }

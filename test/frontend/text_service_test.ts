@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Cluster, OutputSink } from "../../src/core/cluster.ts";
 import { RequestError, UnavailableError } from "../../src/core/errors.ts";
 import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
-import type { TextOutput, TextParams, TextRequest } from "../../src/frontend/service.ts";
+import type { Prompt, TextOutput, TextParams, TextRequest } from "../../src/frontend/service.ts";
 import { createTextService, type TextServiceOptions } from "../../src/frontend/text_service.ts";
 import { fixtureTokenizer } from "./fixtures.ts";
 
@@ -398,4 +398,25 @@ Deno.test("tokens carry their time only if asked", async () => {
   const timed = await start({ timestamps: true });
   timed.say({ tokenIds: [1, 2] });
   assert.deepEqual(timed.outputs[0].timesMs, [1000, 1000]);
+});
+
+Deno.test("a prompt that is too long is told by the field that holds it", async () => {
+  const content = "x".repeat(5000);
+  const prompts: [Prompt, field: string][] = [
+    [{ text: content }, "prompt"],
+    [{ messages: [{ role: "user", content }], addGenerationPrompt: true }, "messages"],
+    [
+      { messages: [{ role: "user", content: "x ".repeat(40) }], addGenerationPrompt: true },
+      "messages",
+    ],
+  ];
+  for (const [prompt, field] of prompts) {
+    const { service } = setUp();
+    await assert.rejects(service.submit(request({ prompt }), () => {}), (error) => {
+      assert.ok(error instanceof RequestError);
+      assert.match(error.message, /64 tokens\. However/);
+      assert.equal(error.param, field);
+      return true;
+    });
+  }
 });

@@ -76,6 +76,12 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
     { prompt: "a", stop: Array(17).fill("x") },
     400,
     /got an array of 17/,
+  ],
+  [
+    "/v1/completions",
+    { prompt: "a", stop: [1] },
+    400,
+    "stop must be a non-empty string or an array of at most 16 of them, got [1].",
     "stop",
   ],
   ["/v1/completions", { prompt: "a", stop_token_ids: ["x"] }, 400, /must be an array of at most/],
@@ -133,7 +139,7 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
     "/v1/chat/completions",
     { messages: [] },
     400,
-    /a non-empty array of messages, got an array of 0/,
+    /a non-empty array of messages, got an empty array\./,
   ],
   ["/v1/chat/completions", { messages: ["x"] }, 400, /^messages\[0\] must be an object with/],
   ["/v1/chat/completions", { messages: [{ content: "x" }] }, 400, /^messages\[0\].role must be/],
@@ -226,7 +232,7 @@ Deno.test("routes, methods and content types that are not there", () =>
     assert.equal(unknown.status, 404);
     assert.match(
       unknown.json.error.message,
-      /There is no route "\/v1\/complete"; there are GET \/health.*POST \/v1\/chat\/completions\./,
+      /There is no route "\/v1\/complete"; there are GET \/health.*GET \/v1\/models\/{id}.*POST \/v1\/chat\/completions\./,
     );
     const method = await fetch(`${url}/v1/completions`);
     assert.equal(method.status, 405);
@@ -252,6 +258,31 @@ Deno.test("routes, methods and content types that are not there", () =>
       "content-type": "Application/JSON; charset=utf-8",
     });
     assert.equal(charset.status, 200);
+    const latin = await post("/v1/completions", { prompt: "a" }, {
+      "content-type": "application/json; charset=latin1",
+    });
+    assert.equal(latin.status, 415);
+    assert.equal(
+      latin.json.error.message,
+      'Content-Type is "application/json; charset=latin1"; send the request as ' +
+        '"application/json" in UTF-8.',
+    );
+  }));
+
+Deno.test("a second Content-Type is refused", () =>
+  withServer({}, async ({ server }) => {
+    const connection = await Deno.connect(server.address);
+    const type = "Content-Type: application/json\r\n";
+    const head = `POST /generate HTTP/1.1\r\nHost: x\r\n${type}${type}Connection: close\r\n`;
+    const body = '{"prompt": "a"}';
+    await connection.write(
+      new TextEncoder().encode(`${head}Content-Length: ${body.length}\r\n\r\n${body}`),
+    );
+    const answer = await new Response(connection.readable).text();
+    assert.match(
+      answer,
+      /^HTTP\/1.1 415 [^]*There are 2 Content-Type headers; send the request as/,
+    );
   }));
 
 Deno.test("binary in the prompt: bytes that are no UTF-8 are refused, control characters are text", () =>

@@ -75,6 +75,7 @@ export class FakeTextService implements TextService {
     if (isTokens) checkTokenIds(ids, vocabSize, "prompt");
     resolveSampling(request.sampling, {
       promptTokens: ids.length,
+      promptField: "prompt",
       maxModelLen,
       vocabSize,
       maxLogprobs: 5,

@@ -59,7 +59,7 @@ Deno.test("requests are logged unless that is switched off", async () => {
   await withServer({ options: { disableLogRequests: false, maxLogLen: 3 } }, async (harness) => {
     await harness.post("/v1/completions", { prompt: "abcdef", seed: 1 });
     assert.equal(harness.log.length, 1);
-    assert.match(harness.log[0], /received request.*"prompt":"\\"abc\\"".*"seed":1/);
+    assert.match(harness.log[0], /received request.*"prompt":"abc".*"seed":1/);
   });
   await withServer({ options: { disableLogRequestsServer: false } }, async (harness) => {
     await harness.post("/v1/completions", { prompt: 1 }, { "x-request-id": "me" });
@@ -81,7 +81,7 @@ Deno.test("a logged prompt is cut, with or without --max-log-len", async () => {
   const long = [{ role: "user", content: "x".repeat(10_000) }];
   const size = (shown: string) => shown.length;
   const cases: [path: string, body: unknown, size: (shown: string) => number][] = [
-    ["/generate", { prompt: "x".repeat(10_000) }, (shown) => JSON.parse(shown).length],
+    ["/generate", { prompt: "x".repeat(10_000) }, size],
     ["/generate", { prompt: Array(10_000).fill(1) }, (shown) => JSON.parse(shown).length],
     ["/v1/chat/completions", { messages: many }, size],
     ["/v1/chat/completions", { messages: long }, size],
