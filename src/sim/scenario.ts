@@ -3,6 +3,7 @@ import type {
   EngineOptions,
   ManagerOptions,
   MigrationOptions,
+  ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
 import { Random } from "../core/random.ts";
@@ -14,6 +15,7 @@ export interface Scenario {
   readonly numClients: number;
   readonly manager: ManagerOptions;
   readonly migration: MigrationOptions;
+  readonly scaling: ScalingOptions;
   readonly transfer: TransferOptions;
   readonly engine: ScenarioEngine;
   readonly network: { readonly meanDelayMs: number; readonly keepAliveMs: number };
@@ -165,6 +167,16 @@ export function randomScenario(seed: number): Scenario {
       enableDefrag: draw.chance(0.85),
       enablePdDisagg: false,
     },
+    scaling: {
+      enableScaling: draw.chance(0.2),
+      minInstances: 1,
+      maxInstances: 5,
+      scalingInterval: draw.pick([0.1, 0.5]),
+      scalingPolicy: draw.pick(["max_load", "avg_load"]),
+      // In steps, or with usage_ratio as a fraction: both happen often.
+      scaleUpThreshold: draw.pick([0.5, 10]),
+      scaleDownThreshold: draw.pick([0.8, 60]),
+    },
     transfer: {
       migrationBufferBlocks: draw.between(1, 8),
       migrationNumLayers: draw.between(1, 2),
@@ -305,9 +317,10 @@ export function stalledMs({ actions }: Scenario): number {
  * an instance is left that nothing happened to.
  */
 export function isMild(scenario: Scenario): boolean {
-  const { actions, manager: { initialInstances } } = scenario;
+  const { actions, manager: { initialInstances }, scaling } = scenario;
   const numFaults = actions.filter(isFault).length;
   const numDrains = actions.filter(({ type }) => type === "drain").length;
+  if (scaling.enableScaling && numFaults > 0) return false;
   return numFaults <= MAX_MILD_FAULTS && numFaults + numDrains < initialInstances &&
     stalledMs(scenario) <= MAX_MILD_STALL_MS;
 }

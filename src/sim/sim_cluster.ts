@@ -164,6 +164,7 @@ export class SimCluster {
       addresses: [MANAGER_ADDRESS],
       options: this.scenario.manager,
       migration: this.scenario.migration,
+      scaling: this.scenario.scaling,
       launcher: { launch: (request) => this.#launch(request, node) },
       clock: node.clock,
       seed: this.scenario.seed + this.#numManagers++,
