@@ -81,6 +81,7 @@ function findOption(written: string, index: ArgumentIndex): Entry {
   const dashed = written.startsWith("--") ? written.replaceAll("_", "-") : written;
   const entry = index.byOption.get(dashed);
   if (entry !== undefined) return entry;
+  if (written === "--help" || written === "-h") throw new UsageError(`${written} takes no value`);
   if (written === "--") throw unexpectedWord(written);
   throw new UsageError(`unknown option ${written}${didYouMean(written, index.byOption.keys())}`);
 }

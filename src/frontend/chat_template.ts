@@ -32,14 +32,19 @@ export class ChatTemplate {
   /**
    * @param source Jinja
    * @param specialTokens `bos_token` and so on
+   * @param name where it comes from, for errors
    * @throws {ModelError} a syntax error
    */
-  constructor(source: string, private readonly specialTokens: Readonly<Record<string, string>>) {
+  constructor(
+    source: string,
+    private readonly specialTokens: Readonly<Record<string, string>>,
+    name = "The chat template",
+  ) {
     try {
       this.#template = new Template(source);
       rewriteStripCalls(this.#template);
     } catch (error) {
-      throw new ModelError(`The chat template cannot be used: ${(error as Error).message}.`, {
+      throw new ModelError(`${name} cannot be used: ${(error as Error).message}.`, {
         cause: error,
       });
     }

@@ -64,9 +64,13 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
   return {
     vocabSize: tokens.length,
     eosTokenId: tokenId(hub, files.tokenizerConfig.eos_token),
-    chatTemplate: template === null
-      ? null
-      : new ChatTemplate(template, specialTokenTexts(files.tokenizerConfig)),
+    chatTemplate: template === null ? null : new ChatTemplate(
+      template,
+      specialTokenTexts(files.tokenizerConfig),
+      files.chatTemplate === undefined
+        ? "chat_template of tokenizer_config.json"
+        : "chat_template.jinja",
+    ),
     encode(text, { addSpecialTokens }) {
       const { ids } = hub.encode(text.toWellFormed(), { add_special_tokens: addSpecialTokens });
       // A character that the vocabulary cannot express has no id; tokenizers drops it as well.
@@ -101,11 +105,17 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
         `pass the directory of one by --tokenizer, or serve token ids with --skip-tokenizer-init.`,
     );
   }
-  return createTokenizer({
+  const files = {
     tokenizerJson: parseJson(json, `${directory}/tokenizer.json`),
     tokenizerConfig: parseJson(config ?? "{}", `${directory}/tokenizer_config.json`),
     chatTemplate,
-  });
+  };
+  try {
+    return createTokenizer(files);
+  } catch (error) {
+    if (!(error instanceof ModelError)) throw error;
+    throw new ModelError(`In ${directory}: ${error.message}`, { cause: error });
+  }
 }
 
 async function readText(path: string): Promise<string | undefined> {

@@ -16,6 +16,9 @@ export type Env = Pick<Deno.Env, "get">;
  * @throws {ModelError} neither of them
  */
 export function locateModel(name: string, options: LocateOptions, env: Env = Deno.env): string {
+  if (name === "") {
+    throw new ModelError("The model's name is empty. Give a directory, or a name on the hub.");
+  }
   const kind = entryKind(name);
   if (kind === "directory") return name.replace(/(?<=.)\/+$/, "");
   if (kind === "file") {

@@ -111,6 +111,7 @@ Deno.test("unknown options and stray words", () => {
     ["--enable-migrations"],
     "unknown option --enable-migrations; did you mean --enable-migration?",
   );
+  refuse(["--help=foo"], "--help takes no value");
   refuse(["--zzzzzzzzzz=1"], "unknown option --zzzzzzzzzz");
   refuse(["--__proto__", "1"], "unknown option --__proto__");
   refuse(["model dir"], 'unexpected argument: "model dir" (options begin with --)');

@@ -108,6 +108,26 @@ Deno.test("a directory without tokenizer.json is refused with what to do", async
   await Deno.remove(directory, { recursive: true });
 });
 
+Deno.test("files that cannot be used are named with their directory", async () => {
+  const directory = await Deno.makeTempDir();
+  const refusal = async (name: string, text: string, message: RegExp) => {
+    await Deno.writeTextFile(`${directory}/${name}`, text);
+    await assert.rejects(loadTokenizer(directory), (error) => {
+      assert.ok(error instanceof ModelError);
+      assert.ok(error.message.startsWith(`In ${directory}: `), error.message);
+      assert.match(error.message, message);
+      return true;
+    });
+  };
+  await refusal("tokenizer.json", "{}", /: tokenizer.json has no model/);
+  const usable = JSON.stringify(readFixture("llama2", "tokenizer.json"));
+  await Deno.writeTextFile(`${directory}/tokenizer.json`, usable);
+  const config = JSON.stringify({ chat_template: "{% for %}" });
+  await refusal("tokenizer_config.json", config, /: chat_template of tokenizer_config.json cannot/);
+  await refusal("chat_template.jinja", "{% if %}", /: chat_template.jinja cannot be used/);
+  await Deno.remove(directory, { recursive: true });
+});
+
 Deno.test("tokenizers that cannot be streamed or understood are refused", () => {
   const tokenizerConfig = {};
   const tokenizerJson = readFixture("llama2", "tokenizer.json");

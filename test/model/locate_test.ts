@@ -80,3 +80,10 @@ Deno.test("locate: what is nowhere is refused, and never downloaded", () => {
     }
   });
 });
+
+Deno.test("locate: an empty name is refused as such", () => {
+  assert.throws(() => locateModel("", { revision: null, downloadDir: null }), {
+    name: "ModelError",
+    message: "The model's name is empty. Give a directory, or a name on the hub.",
+  });
+});
