@@ -30,8 +30,6 @@ export interface TextServiceOptions {
   readonly eosTokenIds: readonly number[];
   /** `--max-logprobs` */
   readonly maxLogprobs: number;
-  /** Without effect: the server's `Admission` counts requests. */
-  readonly maxRequests?: number;
   /** `--seed`; requests that name no seed draw theirs from it. */
   readonly seed: number;
   readonly clock: Clock;

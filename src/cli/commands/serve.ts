@@ -113,7 +113,6 @@ class Service implements AsyncDisposable {
       model: describeModel(this.#options, this.#model, tokenizer),
       eosTokenIds: this.#model.eosTokenIds,
       maxLogprobs: this.#options.maxLogprobs,
-      maxRequests: this.#options.maxQueuedRequests,
       seed: this.#options.seed,
       clock: realClock,
       log: this.#options.disableLogRequests ? undefined : (line) => requests.info(line),
