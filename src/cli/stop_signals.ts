@@ -1,12 +1,17 @@
-/** SIGTERM and SIGINT: the first asks for an orderly stop, the second for a stop at once. */
+/**
+ * SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup): the first asks for an orderly stop, the
+ * second for a stop at once.
+ */
 export class StopSignals implements Disposable {
   readonly #first = Promise.withResolvers<string>();
   readonly #second = Promise.withResolvers<string>();
   readonly #listeners = new Map<Deno.Signal, () => void>();
 
   constructor() {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) {
-      const listener = () => this.#receive(signal);
+    // Deno 2.9 takes SIGHUP over with the first listener for any signal, ignored before or not.
+    const isIgnored = ignoresHangups();
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
+      const listener = signal === "SIGHUP" && isIgnored ? () => {} : () => this.#receive(signal);
       Deno.addSignalListener(signal, listener);
       this.#listeners.set(signal, listener);
     }
@@ -31,5 +36,16 @@ export class StopSignals implements Disposable {
     if (this.#isStopping) this.#second.resolve(signal);
     this.#isStopping = true;
     this.#first.resolve(signal);
+  }
+}
+
+/** Whether whoever started this process had it ignore SIGHUP; false where that cannot be told. */
+function ignoresHangups(): boolean {
+  try {
+    const status = Deno.readTextFileSync("/proc/self/status");
+    const ignored = /^SigIgn:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? "0";
+    return (BigInt(`0x${ignored}`) & 1n) !== 0n; // SIGHUP is signal 1
+  } catch {
+    return false;
   }
 }

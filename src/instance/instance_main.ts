@@ -15,6 +15,9 @@ const MAX_REMOVE_ATTEMPTS = 10;
 /** What the manager calls its directory; nothing else is ever removed. */
 const runtimeDirectoryName = /^llumnix-\d+-[0-9a-f]{8}$/;
 
+/** What a terminal sends to all processes of a job. */
+const groupSignals = ["SIGINT", "SIGHUP"] as const;
+
 export interface InstanceArgs {
   readonly options: EngineOptions;
   readonly instanceId: InstanceId;
@@ -31,8 +34,8 @@ export interface InstanceArgs {
 }
 
 /**
- * Runs one instance as this process. SIGTERM ends it; SIGINT is ignored: a terminal sends it to the
- * whole process group, and it is the manager that decides.
+ * Runs one instance as this process. SIGTERM ends it; SIGINT and SIGHUP are ignored: a terminal sends
+ * them to the whole process group, and it is the manager that decides.
  * @returns the exit code: 0 when asked to stop, 2 for what the user can put right, else 1. The
  *   process should exit then, for a step that hangs is left behind.
  */
@@ -48,9 +51,9 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
   });
   const onTerminate = () => instance.stop("got SIGTERM");
-  const onInterrupt = () => {};
+  const ignore = () => {};
   Deno.addSignalListener("SIGTERM", onTerminate);
-  Deno.addSignalListener("SIGINT", onInterrupt);
+  for (const signal of groupSignals) Deno.addSignalListener(signal, ignore);
   try {
     const end = await instance.run();
     const { reason, error } = end;
@@ -62,7 +65,7 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     return end.exitCode;
   } finally {
     Deno.removeSignalListener("SIGTERM", onTerminate);
-    Deno.removeSignalListener("SIGINT", onInterrupt);
+    for (const signal of groupSignals) Deno.removeSignalListener(signal, ignore);
   }
 }
 

@@ -26,6 +26,8 @@ export interface ProgramOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Program to run instead of the built one, with leading arguments. */
   readonly command?: readonly string[];
+  /** A program that starts it, with leading arguments; the whole command follows them. */
+  readonly launcher?: readonly string[];
   /** Time that children get to notice the end of their parent; 5 s by default. */
   readonly lingerLimitMs?: number;
 }
@@ -46,7 +48,8 @@ export class Program implements AsyncDisposable {
   constructor(args: readonly string[], options: ProgramOptions = {}) {
     this.#lingerLimitMs = options.lingerLimitMs ?? 5_000;
     this.directory = Deno.realPathSync(Deno.makeTempDirSync({ prefix: "llumnix-e2e-" }));
-    const [command, ...leading] = options.command ?? programCommand();
+    const started = options.command ?? programCommand();
+    const [command, ...leading] = [...options.launcher ?? [], ...started];
     this.#child = new Deno.Command(command, {
       args: [...leading, ...args],
       cwd: this.directory,

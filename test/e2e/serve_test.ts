@@ -109,6 +109,30 @@ Deno.test("SIGTERM lets a running request finish, and takes no new one", async (
   await assert.rejects(fetch(server.url));
 });
 
+Deno.test("a terminal that hangs up stops the server as SIGTERM does", async () => {
+  await using server = await startServer();
+  const body = { ...greedy, max_tokens: 400, stream: true };
+  let signalled = false;
+  const { finishReason } = await readStream(await post(server, "/v1/completions", body), () => {
+    if (signalled) return;
+    signalled = true;
+    Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
+    server.program.signal("SIGHUP");
+  });
+  assert.equal(finishReason, "length");
+  assert.equal((await server.program.end()).code, 0);
+});
+
+Deno.test("under nohup a hang-up is ignored", async () => {
+  const launcher = ["/bin/sh", "-c", 'trap "" HUP; exec "$0" "$@"'];
+  await using server = await startServer([], { launcher });
+  server.program.signal("SIGHUP");
+  Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
+  await complete(server, greedy);
+  assert.equal((await server.program.stop()).code, 0);
+  assert.match(server.program.stderr, /stopping: SIGTERM/);
+});
+
 Deno.test("instances do not outlive a server that is killed", async () => {
   await using server = await startServer(["--initial-instances", "2"]);
   server.program.signal("SIGKILL");
