@@ -1,0 +1,64 @@
+/** `llumnix simulate` as a program. */
+import assert from "node:assert/strict";
+
+const entry = new URL("../../../mod.ts", import.meta.url).pathname;
+
+async function run(args: readonly string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", entry, "simulate", ...args],
+    env: { NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const trace = `${directory}/t.jsonl`,
+      json = `${directory}/r.json`,
+      html = `${directory}/r.html`;
+    const rows = Array.from({ length: 30 }, (_, i) => ({
+      time: i / 10,
+      prompt_tokens: 50 + i,
+      output_tokens: 5,
+      priority: i % 5 === 0 ? "high" : "normal",
+    }));
+    await Deno.writeTextFile(trace, rows.map((row) => JSON.stringify(row)).join("\n"));
+    const files = ["--trace", trace, "--json", json, "--html", html];
+    const options = ["--instances", "2", "--seeds", "2", "--compare", "rr: --dispatch-policy rr"];
+    const { code, stdout, stderr } = await run([...files, ...options]);
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, /^TTFT P99 \(s\) +0\.\d+/m);
+    assert.match(stdout, /^high: TTFT P99 \(s\)/m);
+    assert.match(stdout, /llumnix vs rr/);
+    assert.match(stdout, /times faster than real time/);
+    assert.equal(stderr.trim().split("\n").length, 4, "a line per run where there is no terminal");
+    const { comparison, runs } = JSON.parse(await Deno.readTextFile(json));
+    assert.deepEqual(comparison.seeds, [1, 2]);
+    assert.equal(runs.length, 4);
+    for (const { requests, failed, outputTokens } of runs) {
+      assert.deepEqual([requests, failed, outputTokens], [30, 0, 150]);
+    }
+    assert.match(await Deno.readTextFile(html), /^<!doctype html>/);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test("simulate: a file that cannot be written is refused at once", async () => {
+  const { code, stderr } = await run(["--rate", "5", "--html", "missing/directory/r.html"]);
+  assert.equal(code, 2);
+  assert.match(stderr, /error: cannot write missing\/directory\/r\.html/);
+});
+
+Deno.test("simulate: help names presets and options", async () => {
+  const { code, stdout } = await run(["--help"]);
+  assert.equal(code, 0);
+  for (const word of ["osdi24-serving", "--compare", "--dispatch-policy", "--gpu-type"]) {
+    assert.ok(stdout.includes(word), word);
+  }
+  assert.doesNotMatch(stdout, /--enable-migration.*\n.*Not available yet/);
+});

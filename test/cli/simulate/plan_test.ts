@@ -1,0 +1,188 @@
+import assert from "node:assert/strict";
+import { readPlan } from "../../../src/cli/simulate/plan.ts";
+import { UsageError } from "../../../src/core/errors.ts";
+
+Deno.test("simulate: a rate and a CV each make a workload", () => {
+  const { comparison } = readPlan(["--rate", "5,6", "7", "--cv", "2", "4"]);
+  assert.deepEqual(comparison.workloads.map(({ name }) => name), [
+    "S-S 5 req/s CV 2",
+    "S-S 5 req/s CV 4",
+    "S-S 6 req/s CV 2",
+    "S-S 6 req/s CV 4",
+    "S-S 7 req/s CV 2",
+    "S-S 7 req/s CV 4",
+  ]);
+  assert.equal(comparison.workloads[0].numRequests, 10_000);
+  assert.deepEqual(comparison.seeds, [1, 2, 3]);
+});
+
+Deno.test("simulate: compared configurations are the first one with other options", () => {
+  const { comparison } = readPlan([
+    "--rate=5",
+    "--instances=8",
+    "--enable-migration",
+    "--load-metric=usage_ratio",
+    "--compare",
+    "rr: --dispatch-policy rr --enable-migration=false",
+    "small:--instances 4",
+  ]);
+  const [first, rr, small] = comparison.clusters;
+  assert.deepEqual([first.name, rr.name, small.name], ["llumnix", "rr", "small"]);
+  assert.equal(rr.manager.dispatchPolicy, "rr");
+  assert.equal(rr.migration.enableMigration, false);
+  assert.equal(rr.manager.initialInstances, 8);
+  assert.equal(small.manager.initialInstances, 4);
+  assert.equal(small.migration.enableMigration, true);
+  assert.equal(small.migration.migrateOutThreshold, 0.85, "unset thresholds follow the metric");
+});
+
+Deno.test("simulate: arguments change a preset, but not what its baselines are", () => {
+  const { comparison } = readPlan([
+    "--preset=osdi24-serving",
+    "--requests=50",
+    "--instances=4",
+    "--request-migration-policy=LCR",
+    "--dispatch-policy=queue",
+    "--rate=9",
+    "--lengths=m-m",
+  ]);
+  const [llumnix, load] = comparison.clusters;
+  assert.deepEqual(comparison.workloads.map(({ name, numRequests }) => [name, numRequests]), [
+    ["M-M 9 req/s", 50],
+  ]);
+  assert.equal(llumnix.migration.requestMigrationPolicy, "LCR");
+  assert.equal(llumnix.manager.dispatchPolicy, "queue");
+  assert.equal(load.manager.dispatchPolicy, "load");
+  assert.equal(load.manager.initialInstances, 4);
+});
+
+const refusals: readonly (readonly [what: string, argv: readonly string[], message: RegExp])[] = [
+  [
+    "an unknown preset names the nearest",
+    ["--preset", "osdi24-servng"],
+    /osdi24-scalability.*did you mean osdi24-serving\?/,
+  ],
+  [
+    "an unknown option",
+    ["--rate", "5", "--dispatch-polcy", "rr"],
+    /did you mean --dispatch-policy/,
+  ],
+  ["no rate", [], /--rate is missing/],
+  ["a rate of 0", ["--rate", "0"], /--rate 0: expected a number greater than 0/],
+  ["a rate that is no number", ["--rate", "5,x"], /--rate x: expected a number greater than 0/],
+  ["a CV without gamma", ["--rate", "5", "--cv", "2", "--arrivals", "poisson"], /--cv is for/],
+  ["a burst with a rate", ["--rate", "5", "--arrivals", "burst"], /a burst has no rate/],
+  ["unknown lengths", ["--rate", "5", "--lengths", "x-x"], /--lengths x-x: .*sharegpt/],
+  [
+    "min above max",
+    ["--rate", "5", "--min-instances", "5", "--max-instances", "4", "--instances", "4"],
+    /--min-instances 5 is more than --max-instances 4/,
+  ],
+  [
+    "a beginning outside of the limits",
+    ["--rate", "5", "--enable-scaling", "--instances", "9", "--max-instances", "4"],
+    /--instances 9 is outside --min-instances 1 to --max-instances 4/,
+  ],
+  [
+    "more dispatch instances than there are",
+    ["--rate", "5", "--instances", "4", "--num-dispatch-instances", "5"],
+    /--num-dispatch-instances 5 is more than the 4/,
+  ],
+  ["a negative interval", ["--rate", "5", "--polling-interval", "-1"], /--polling-interval -1/],
+  ["no scaling interval", ["--rate", "5", "--scaling-interval", "0"], /--scaling-interval 0/],
+  [
+    "a threshold that the metric cannot have",
+    ["--rate", "5", "--load-metric", "usage_ratio", "--migrate-out-threshold", "3"],
+    /--migrate-out-threshold 3: with load metric usage_ratio it is a fraction/,
+  ],
+  [
+    "a negative threshold",
+    ["--rate", "5", "--scale-up-threshold", "-10"],
+    /--scale-up-threshold -10: .*number of steps/,
+  ],
+  ["an unknown model", ["--rate", "5", "--model", "gpt-5"], /gpt-5/],
+  ["an unknown GPU", ["--rate", "5", "--gpu-type", "b900"], /b900/],
+  [
+    "a profile that is not there",
+    ["--rate", "5", "--profiling-result-file-path", "missing.json"],
+    /missing\.json/,
+  ],
+  ["a trace that is not there", ["--trace", "missing.jsonl"], /missing\.jsonl/],
+  ["a trace with lengths", ["--trace", "t.jsonl", "--lengths", "s-s"], /a trace has its own/],
+  ["a comparison without a name", ["--rate", "5", "--compare", ": --instances 2"], /a name and/],
+  ["a comparison without options", ["--rate", "5", "--compare", "rr"], /a name and options/],
+  [
+    "a comparison with an unknown option",
+    ["--rate", "5", "--compare", "rr: --dispatch-polcy rr"],
+    /--compare "rr": unknown option --dispatch-polcy/,
+  ],
+  ["a comparison of the workload", ["--rate", "5", "--compare", "x: --rate 6"], /--compare "x"/],
+  [
+    "two configurations of one name",
+    ["--rate", "5", "--compare", "a: --instances 2", "a: --instances 3"],
+    /two configurations are named "a"/,
+  ],
+  [
+    "PD disaggregation, which is not there yet",
+    ["--rate", "5", "--enable-pd-disagg"],
+    /--enable-pd-disagg is not available yet/,
+  ],
+  ["no seeds", ["--rate", "5", "--seeds", "0"], /--seeds 0/],
+  ["a fraction above 1", ["--rate", "5", "--high-priority", "2"], /--high-priority 2/],
+  [
+    "steps shorter than sequences",
+    ["--rate", "5", "--max-num-batched-tokens", "512"],
+    /--max-num-batched-tokens/,
+  ],
+];
+
+for (const [what, argv, message] of refusals) {
+  Deno.test(`simulate refuses ${what}`, () => {
+    assert.throws(() => readPlan(argv), (error) => {
+      assert.ok(error instanceof UsageError, String(error));
+      assert.match(error.message, message);
+      return true;
+    });
+  });
+}
+
+const traces: readonly (readonly [what: string, file: string, text: string, message: RegExp])[] = [
+  [
+    "a row that is not JSON",
+    "t.jsonl",
+    '{"time": 0, "prompt_tokens": 5, "output_tokens": 5}\n{"time": 1,\n',
+    /row 2/,
+  ],
+  [
+    "a length of 0",
+    "t.jsonl",
+    '{"time": 0, "prompt_tokens": 5, "output_tokens": 5}\n\n' +
+    '{"time": 1, "prompt_tokens": 0, "output_tokens": 5}\n',
+    /row 3.*prompt_tokens/,
+  ],
+  [
+    "times that go back",
+    "t.csv",
+    "Timestamp,Request tokens,Response tokens\n5,10,10\n4,10,10\n",
+    /row 3/,
+  ],
+  [
+    "a trace without times",
+    "t.json",
+    '[{"conversations":[{"value":"a"},{"value":"b"}]}]',
+    /--rate/,
+  ],
+];
+
+for (const [what, name, text, message] of traces) {
+  Deno.test(`simulate refuses ${what} before it begins`, async () => {
+    const directory = await Deno.makeTempDir();
+    try {
+      const path = `${directory}/${name}`;
+      await Deno.writeTextFile(path, text);
+      assert.throws(() => readPlan(["--trace", path]), message);
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  });
+}
