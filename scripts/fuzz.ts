@@ -85,6 +85,7 @@ async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number)
   let next = first, numDone = 0, shownMs = startMs;
   const take = ({ failures: found, statistics }: ChunkResult) => {
     failures.push(...found);
+    for (const { seed, violations } of found) console.error(`seed ${seed}: ${violations[0]}`);
     numDone += statistics.length;
     for (const run of statistics) {
       for (const [name, value] of Object.entries(run)) sums[name] = (sums[name] ?? 0) + value;
