@@ -69,7 +69,8 @@ export interface RunningServer {
  */
 export async function startServer(config: StartServerConfig): Promise<RunningServer> {
   const { options, log } = config;
-  const limits = boundConnections({ ...defaultLimits, ...config.limits }, log);
+  const hosts = hostsOf(options.host);
+  const limits = boundConnections({ ...defaultLimits, ...config.limits }, hosts.length, log);
   const tls = await readTlsFiles(options);
   const context: ServerContext = {
     ...config,
@@ -82,7 +83,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const shared = { queue: new FlushQueue(), incoming: new ByteBudget(limits.maxIncomingBytes) };
   let stopping = false;
 
-  const server = await createHttpServer(tls, limits, (request, response) => {
+  const answer: Listener = (request, response) => {
     if (stopping) response.setHeader("connection", "close");
     const exchange = new Exchange(request, response, shared, limits);
     exchanges.add(exchange);
@@ -91,22 +92,34 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       exchanges.delete(exchange);
       logExchange(exchange, context);
     });
-  });
-  server.on("clientError", answerClientError);
-  const address = await listen(server, options);
-  server.on("error", (error) => log.error("the HTTP server has an error", { error }));
-  const closed = new Promise<void>((resolve) => server.on("close", () => resolve()));
+  };
+  const { servers, address } = await listenOn(
+    hosts,
+    options,
+    () => createHttpServer(tls, limits, answer),
+  );
+  for (const server of servers) {
+    server.on("clientError", answerClientError);
+    server.on("error", (error) => log.error("the HTTP server has an error", { error }));
+  }
+  const closed = Promise.all(
+    servers.map((server) => new Promise<void>((resolve) => server.on("close", () => resolve()))),
+  );
 
   function stopAccepting() {
     stopping = true;
     context.admission.close();
-    server.close();
+    for (const server of servers) server.close();
   }
 
   function endGenerations(message: string) {
     for (const generation of [...context.generations]) {
       generation.fail(new UnavailableError(message));
     }
+  }
+
+  function cutConnections() {
+    for (const server of servers) server.closeAllConnections();
   }
 
   return {
@@ -122,19 +135,24 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
         endGenerations("The server is stopping and the request was not finished in time.");
         await resolvesWithin(allFinished(), FAREWELL_MS);
       }
-      server.closeAllConnections();
+      cutConnections();
       await closed;
     },
     closeNow() {
       if (!stopping) stopAccepting();
       endGenerations("The server was stopped.");
-      server.closeAllConnections();
+      cutConnections();
     },
   };
 }
 
-function boundConnections(limits: ConnectionLimits, log: Log): ConnectionLimits {
-  const maxConnections = connectionsWithinOpenFiles(limits.maxConnections);
+function boundConnections(
+  limits: ConnectionLimits,
+  numHosts: number,
+  log: Log,
+): ConnectionLimits {
+  const all = connectionsWithinOpenFiles(limits.maxConnections * numHosts);
+  const maxConnections = Math.floor(all / numHosts);
   if (maxConnections < limits.maxConnections) {
     log.warn(
       `at most ${maxConnections} connections at once instead of ${limits.maxConnections}: this ` +
@@ -171,14 +189,48 @@ async function createHttpServer(
   return Object.assign(server, { httpAllowHalfOpen: true });
 }
 
-function listen(server: Server, options: ServerOptions): Promise<RunningServer["address"]> {
+/** Clients try the addresses of "localhost" in either order. */
+function hostsOf(host: string): readonly string[] {
+  return host === "localhost" ? ["127.0.0.1", "::1"] : [host];
+}
+
+/** A server for each of the hosts that this machine has, all on one port. */
+async function listenOn(
+  hosts: readonly string[],
+  options: ServerOptions,
+  create: () => Promise<Server>,
+): Promise<{ servers: readonly Server[]; address: RunningServer["address"] }> {
+  const servers: Server[] = [];
+  const addresses: RunningServer["address"][] = [];
+  for (const [index, host] of hosts.entries()) {
+    const server = await create();
+    try {
+      addresses.push(await listen(server, host, addresses[0]?.port ?? options.port));
+      servers.push(server);
+    } catch (error) {
+      const isLastChance = servers.length === 0 && index === hosts.length - 1;
+      if (isMissingFamily(error) && !isLastChance) continue;
+      for (const other of servers) other.close();
+      throw listenError(error as Error, options);
+    }
+  }
+  return { servers, address: addresses[0] };
+}
+
+function listen(server: Server, host: string, port: number): Promise<RunningServer["address"]> {
   return new Promise((resolve, reject) => {
-    server.once("error", (cause) => reject(listenError(cause, options)));
-    server.listen(options.port, options.host, () => {
+    server.once("error", reject);
+    server.listen(port, host, () => {
+      server.off("error", reject);
       const { address, port } = server.address() as { address: string; port: number };
       resolve({ hostname: address, port });
     });
   });
+}
+
+/** This machine has no IPv4, or no IPv6. */
+function isMissingFamily(error: unknown): boolean {
+  return ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes((error as { code?: string }).code ?? "");
 }
 
 function listenError(cause: Error & { code?: string }, { host, port }: ServerOptions): UsageError {

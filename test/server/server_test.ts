@@ -41,6 +41,26 @@ async function withFiles(
   }
 }
 
+Deno.test("localhost is both loopback addresses, where both are there", async () => {
+  const families = ["127.0.0.1", "::1"].filter((hostname) => {
+    try {
+      Deno.listen({ hostname, port: 0 }).close();
+      return true;
+    } catch {
+      return false;
+    }
+  });
+  await withServer({ options: { host: "localhost" } }, async ({ server, url }) => {
+    const { port } = server.address;
+    assert.equal(url, `http://localhost:${port}`);
+    for (const hostname of families) {
+      const host = hostname.includes(":") ? `[${hostname}]` : hostname;
+      const response = await fetch(`http://${host}:${port}/version`);
+      assert.deepEqual(await response.json(), { version: "1.2.3" });
+    }
+  });
+});
+
 Deno.test("a port in use and an unknown host are told by name", () =>
   withServer({}, async ({ server }) => {
     const { port } = server.address;
