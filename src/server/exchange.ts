@@ -18,7 +18,10 @@ export interface ConnectionLimits {
   readonly idleTimeoutMs: number;
   /** From the end of a response to its last byte being taken by the client. */
   readonly drainTimeoutMs: number;
-  /** Between two probes whether a client that sends no more still listens. */
+  /**
+   * Between the first two probes whether a client that sends no more still listens; the later ones
+   * are ever further apart, for a reset takes as long to come as the network is wide.
+   */
   readonly probeIntervalMs: number;
   readonly maxHeaderBytes: number;
   readonly maxConnections: number;
@@ -50,6 +53,8 @@ export interface SharedByExchanges {
   readonly queue: FlushQueue;
   readonly incoming: ByteBudget;
 }
+
+const MAX_PROBE_INTERVAL_MS = 5_000;
 
 const encoder = new TextEncoder();
 const SANE_REQUEST_ID = /^[\w.:-]{1,128}$/;
@@ -239,17 +244,21 @@ export class Exchange {
    */
   #watchHalfClose(): void {
     const { socket } = this.request;
-    let timer: ReturnType<typeof setInterval> | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const probeFrom = (intervalMs: number) => {
+      this.#probe();
+      const nextMs = Math.min(2 * intervalMs, MAX_PROBE_INTERVAL_MS);
+      timer = setTimeout(() => probeFrom(nextMs), intervalMs);
+    };
     const onEnd = () => {
       this.#onHalfClose?.();
-      this.#probe();
-      timer = setInterval(() => this.#probe(), this.limits.probeIntervalMs);
+      probeFrom(this.limits.probeIntervalMs);
     };
     socket.setMaxListeners(0); // requests that are pipelined all listen
     socket.once("end", onEnd);
     this.finished.then(() => {
       socket.off("end", onEnd);
-      clearInterval(timer);
+      clearTimeout(timer);
     });
   }
 

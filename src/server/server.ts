@@ -29,7 +29,7 @@ export const defaultLimits: ConnectionLimits = {
   requestTimeoutMs: 60_000,
   idleTimeoutMs: 60_000,
   drainTimeoutMs: 30_000,
-  probeIntervalMs: 1000,
+  probeIntervalMs: 20,
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
