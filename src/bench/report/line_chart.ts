@@ -1,10 +1,10 @@
 import { formatNumber } from "../spread.ts";
 import type { LineChart, Series } from "./report.ts";
-import { type Scale, scaleOf } from "./scale.ts";
+import { scaleOf } from "./scale.ts";
 import { element, escape, short } from "./svg.ts";
 
 const WIDTH = 520, HEIGHT = 300;
-const LEFT = 58, RIGHT = 12, TOP = 12, BOTTOM = 46;
+const LEFT = 58, RIGHT = 22, TOP = 12, BOTTOM = 46;
 const PLOT_WIDTH = WIDTH - LEFT - RIGHT, PLOT_HEIGHT = HEIGHT - TOP - BOTTOM;
 const BASE = TOP + PLOT_HEIGHT;
 
@@ -26,7 +26,7 @@ export function lineChart({ x, y, series, hasMarks = false, title }: LineChart):
     ),
     axisLabels(x.label, y.label),
     ...series.map((one) => line(one, place)),
-    ...(hasMarks ? series.flatMap((one) => marks(one, place, xScale)) : []),
+    ...(hasMarks ? series.flatMap((one) => marks(one, place)) : []),
   );
 }
 
@@ -73,7 +73,7 @@ function line({ color, isDashed, points, name }: Series, place: Place): string {
   );
 }
 
-function marks({ color, points, name }: Series, place: Place, _x: Scale): string[] {
+function marks({ color, points, name }: Series, place: Place): string[] {
   return points.map((point) => {
     const [cx, cy] = place(point);
     const title = element("title", {}, escape(`${name}: ${formatNumber(point[1])}`));

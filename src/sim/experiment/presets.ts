@@ -106,14 +106,19 @@ export const presets: readonly Preset[] = [
     highPriority: 0.1,
     options: paperCluster,
     clusters: [
-      { name: "llumnix", options: llumnix },
-      { name: "llumnix-base", options: { ...llumnix, "ignore-priorities": true } },
+      // First in the queue, last to be preempted, but without memory kept free.
+      { name: "llumnix", options: { ...llumnix, "priority-headroom-blocks": 0 } },
+      { name: "no priorities", options: { ...llumnix, "ignore-priorities": true } },
+      { name: "paper's headroom", options: llumnix },
     ],
-    workloads: [2, 4, 6, 8].map((cv) => ({
-      name: `S-S 26 req/s CV ${cv}`,
-      arrivals: { kind: "gamma", rate: 26, cv },
-      lengths: "s-s",
-    })),
+    // The paper's rate, and one at which bursts make the simulated cluster queue.
+    workloads: [26, 50].flatMap((rate) =>
+      [2, 4, 6, 8].map((cv): PresetWorkload => ({
+        name: `S-S ${rate} req/s CV ${cv}`,
+        arrivals: { kind: "gamma", rate, cv },
+        lengths: "s-s",
+      }))
+    ),
   },
   {
     name: "osdi24-autoscaling",

@@ -63,7 +63,9 @@ function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[
       }),
     }));
     const values = series.flatMap(({ points }) => points.map(([, value]) => value));
-    if (values.every((value) => value === 0)) return [];
+    const isConstant = values.every((value) => value === 0) ||
+      (name === "instance-seconds" && !clusters.some(({ scaling }) => scaling.enableScaling));
+    if (isConstant) return [];
     return [sweepChart(metric, shortNames(names), series)];
   });
   return { title: "All workloads", blocks: [{ type: "charts", charts }] };
@@ -86,9 +88,9 @@ function sweepChart(
   };
 }
 
-/** What all have in common at their end is left out. */
+/** So that they fit beside each other. */
 function shortNames(names: readonly string[]): string[] {
-  return names.map((name) => name.replace(" req/s", "").replace("S-S 26 ", ""));
+  return names.map((name) => name.replace(" req/s", "").replace(/^.*?(\d[\d.]* CV)/, "$1"));
 }
 
 function workloadSection(
@@ -108,6 +110,7 @@ function workloadSection(
         type: "charts",
         charts: [
           distributionChart("Time to first token", here, clusters, ({ ttftMs }) => ttftMs),
+          tailChart("Late first tokens", here, clusters, ({ ttftMs }) => ttftMs),
           distributionChart("End-to-end latency", here, clusters, ({ e2eMs }) => e2eMs),
           courseChart("Waiting requests", "requests", first, ({ waiting }) => waiting),
           courseChart("Running requests", "requests", first, ({ running }) => running),
@@ -144,6 +147,24 @@ function distributionChart(
       const ours = runs.filter(({ config }) => config === name).map(({ all }) => of(all));
       return { name, color, points: cumulative(ours) };
     }),
+  };
+}
+
+/** The slow end of a distribution: how many requests take longer. */
+function tailChart(
+  title: string,
+  runs: readonly RunResult[],
+  clusters: Comparison["clusters"],
+  of: (latencies: Latencies) => Distribution,
+): LineChart {
+  const { series, ...chart } = distributionChart(title, runs, clusters, of);
+  return {
+    ...chart,
+    y: { label: "% of requests that wait longer", scale: "log", max: 100 },
+    series: series.map(({ points, ...line }) => ({
+      ...line,
+      points: points.slice(0, -1).map(([value, share]) => [value, 100 - share] as const),
+    })),
   };
 }
 
