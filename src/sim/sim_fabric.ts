@@ -98,9 +98,6 @@ class SimBackend implements MigrationBackend {
     for (;;) {
       if (signal.aborted) throw new UnavailableError("the transfer was aborted");
       if (this.#isClosed) throw new UnavailableError("the backend is closed");
-      if (this.node.clock.nowMs() > transfer.deadlineMs) {
-        throw new UnavailableError("the transfer's deadline has passed");
-      }
       const to = this.#destinationOf(transfer);
       const difference = layoutDifference(this.pool.layout, to.layout);
       if (difference) throw new UnavailableError(`KV pools differ: ${difference}`);
@@ -110,7 +107,11 @@ class SimBackend implements MigrationBackend {
   }
 
   /** Memory of a process that hangs can be written; of one that is dead, not. */
-  #destinationOf({ endpoint, destinationId }: BlockTransfer): KvPool {
+  #destinationOf({ endpoint, destinationId, deadlineMs }: BlockTransfer): KvPool {
+    // Also as a round lands: this process may have hung while it was under way.
+    if (this.node.clock.nowMs() > deadlineMs) {
+      throw new UnavailableError("the transfer's deadline has passed");
+    }
     const pool = this.fabric.get(endpoint.node as string);
     if (!pool) throw new UnavailableError(`${destinationId} has no pool`);
     return pool;
