@@ -8,11 +8,11 @@ import type { Sequence } from "./sequence.ts";
  */
 export class StepBuilder {
   #stepId = 0;
-  #handles = new Int32Array(16);
-  #tokenIds = new Int32Array(16);
-  #queryStarts = new Int32Array(16);
-  #contextLens = new Int32Array(16);
-  #blockTables = new Int32Array(16);
+  readonly #handles = new StepArray();
+  readonly #tokenIds = new StepArray();
+  readonly #queryStarts = new StepArray();
+  readonly #contextLens = new StepArray();
+  readonly #blockTables = new StepArray();
   #added: SequenceStart[] = [];
   #removed: number[] = [];
   #freeHandles: number[] = [];
@@ -31,19 +31,15 @@ export class StepBuilder {
     const { sequences, kind, numBatchedTokens } = schedule;
     const numSeqs = sequences.length;
     const maxBlocks = this.hasCache ? longestTable(sequences) : 0;
-    this.#handles = withCapacity(this.#handles, numSeqs);
-    const numTokenIds = this.hasCache ? numBatchedTokens : 0;
-    this.#tokenIds = withCapacity(this.#tokenIds, numTokenIds);
-    this.#queryStarts = withCapacity(this.#queryStarts, numSeqs + 1);
-    this.#contextLens = withCapacity(this.#contextLens, numSeqs);
-    this.#blockTables = withCapacity(this.#blockTables, numSeqs * maxBlocks);
+    const handles = this.#handles.resize(numSeqs);
+    const queryStarts = this.#queryStarts.resize(numSeqs + 1);
+    const contextLens = this.#contextLens.resize(numSeqs);
+    const tokenIds = this.#tokenIds.resize(this.hasCache ? numBatchedTokens : 0);
+    const blockTables = this.#blockTables.resize(numSeqs * maxBlocks);
     const added = this.#added, removed = this.#removed;
     this.#added = [];
     this.#removed = [];
 
-    // Locals, for this is the engine's innermost loop.
-    const handles = this.#handles, queryStarts = this.#queryStarts;
-    const contextLens = this.#contextLens;
     let numTokens = 0;
     for (let i = 0; i < numSeqs; i++) {
       const sequence = sequences[i], length = sequence.lengthTokens;
@@ -54,20 +50,20 @@ export class StepBuilder {
       numTokens += kind === "prefill" ? length : 1;
     }
     queryStarts[numSeqs] = numTokens;
-    if (this.hasCache) this.#writeCacheRows(schedule, maxBlocks);
+    if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks);
 
     return {
       stepId: ++this.#stepId,
       kind,
       removed,
       added,
-      swapOut: Int32Array.from(schedule.swapOut),
-      swapIn: Int32Array.from(schedule.swapIn),
-      handles: this.#handles.subarray(0, numSeqs),
-      tokenIds: this.#tokenIds.subarray(0, numTokenIds),
-      queryStarts: this.#queryStarts.subarray(0, numSeqs + 1),
-      contextLens: this.#contextLens.subarray(0, numSeqs),
-      blockTables: this.#blockTables.subarray(0, numSeqs * maxBlocks),
+      swapOut: copiesOf(schedule.swapOut),
+      swapIn: copiesOf(schedule.swapIn),
+      handles,
+      tokenIds,
+      queryStarts,
+      contextLens,
+      blockTables,
       maxBlocks,
     };
   }
@@ -90,26 +86,30 @@ export class StepBuilder {
       outputTokenIds: [...sequence.outputTokenIds],
     };
   }
+}
 
-  /** What an executor needs to compute and to find its cache. */
-  #writeCacheRows({ sequences, kind }: Schedule, maxBlocks: number): void {
-    const tokenIds = this.#tokenIds, blockTables = this.#blockTables;
-    let numTokens = 0;
-    for (let i = 0; i < sequences.length; i++) {
-      const sequence = sequences[i];
-      if (kind === "prefill") numTokens = this.#writeAllTokens(sequence, numTokens);
-      else tokenIds[numTokens++] = sequence.lastTokenId;
-      const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
-      for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
-    }
+/** What an executor needs to compute and to find its cache. */
+function writeCacheRows(
+  { sequences, kind }: Schedule,
+  tokenIds: Int32Array,
+  blockTables: Int32Array,
+  maxBlocks: number,
+): void {
+  let numTokens = 0;
+  for (let i = 0; i < sequences.length; i++) {
+    const sequence = sequences[i];
+    if (kind === "prefill") numTokens = writeAllTokens(sequence, tokenIds, numTokens);
+    else tokenIds[numTokens++] = sequence.lastTokenId;
+    const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
+    for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
   }
+}
 
-  #writeAllTokens(sequence: Sequence, at: number): number {
-    const { promptTokenIds, outputTokenIds } = sequence;
-    for (let i = 0; i < promptTokenIds.length; i++) this.#tokenIds[at++] = promptTokenIds[i];
-    for (let i = 0; i < outputTokenIds.length; i++) this.#tokenIds[at++] = outputTokenIds[i];
-    return at;
-  }
+function writeAllTokens(sequence: Sequence, tokenIds: Int32Array, at: number): number {
+  const { promptTokenIds, outputTokenIds } = sequence;
+  for (let i = 0; i < promptTokenIds.length; i++) tokenIds[at++] = promptTokenIds[i];
+  for (let i = 0; i < outputTokenIds.length; i++) tokenIds[at++] = outputTokenIds[i];
+  return at;
 }
 
 function longestTable(sequences: readonly Sequence[]): number {
@@ -118,7 +118,23 @@ function longestTable(sequences: readonly Sequence[]): number {
   return blocks;
 }
 
-/** `array`, or a larger one when it is too small for `length`; contents are not kept. */
-function withCapacity(array: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
-  return array.length >= length ? array : new Int32Array(Math.max(length, 2 * array.length));
+const noCopies = new Int32Array();
+
+function copiesOf(pairs: readonly number[]): Int32Array {
+  return pairs.length === 0 ? noCopies : Int32Array.from(pairs);
+}
+
+/** An array that every step writes anew; a decode step's is mostly as long as the one before. */
+class StepArray {
+  #buffer = new Int32Array(16);
+  #view = this.#buffer;
+
+  /** The array at a length; contents are not kept. */
+  resize(length: number): Int32Array<ArrayBuffer> {
+    if (length === this.#view.length) return this.#view;
+    if (length > this.#buffer.length) {
+      this.#buffer = new Int32Array(Math.max(length, 2 * this.#buffer.length));
+    }
+    return this.#view = this.#buffer.subarray(0, length);
+  }
 }
