@@ -93,8 +93,8 @@ export const presets: readonly Preset[] = [
     // faster than the paper's, begins to queue.
     workloads: [
       ...poissonAt("s-s", [32, 38, 44]),
-      ...poissonAt("m-m", [7.4, 8, 9.5]),
-      ...poissonAt("l-l", [2.6, 3.2, 3.8]),
+      ...poissonAt("m-m", [7.4, 8, 9]),
+      ...poissonAt("l-l", [2.6, 3.2, 3.7]),
       ...poissonAt("s-l", [4.1, 4.4, 5.2]),
       ...poissonAt("l-s", [10, 16, 20]),
     ],
