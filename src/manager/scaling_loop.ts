@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { ManagerOptions, ScalingOptions } from "../core/options.ts";
-import { type LoadState, loadStateOf } from "./load/load_state.ts";
+import { idleLoadInfo, type LoadState, loadStateOf } from "./load/load_state.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 import { scalingChange } from "./scaling/scaling.ts";
 
@@ -65,17 +65,6 @@ export class ScalingLoop {
   #stateOf({ registration, info }: ManagedInstance): LoadState {
     const { priorityHeadroomBlocks } = this.#config.options;
     if (info) return loadStateOf(info, { priorityHeadroomBlocks });
-    const { totalBlocks } = registration!;
-    return loadStateOf({
-      totalBlocks,
-      freeBlocks: totalBlocks,
-      usedBlocks: 0,
-      watermarkBlocks: 0,
-      runningRequests: 0,
-      runningHighPriorityRequests: 0,
-      waitingRequests: 0,
-      firstWaitingBlocks: 0,
-      allWaitingBlocks: 0,
-    });
+    return loadStateOf(idleLoadInfo(registration!.totalBlocks));
   }
 }

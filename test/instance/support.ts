@@ -1,25 +1,16 @@
 import type { GenerateRequest, SamplingParams } from "../../src/core/messages.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { EngineConfig } from "../../src/instance/engine_config.ts";
 
 /** Greedy, 16 tokens, no end tokens; `overrides` win. */
 export function samplingParams(overrides: Partial<SamplingParams> = {}): SamplingParams {
   return {
+    ...samplingDefaults,
     maxTokens: 16,
-    minTokens: 0,
     temperature: 0,
-    topP: 1,
-    topK: -1,
-    minP: 0,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    repetitionPenalty: 1,
     seed: 0,
-    stopTokenIds: [],
     eosTokenIds: [],
-    ignoreEos: false,
-    logprobs: null,
-    promptLogprobs: null,
     ...overrides,
   };
 }

@@ -7,6 +7,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../../src/core/messages.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { ManagerOptions } from "../../src/core/options.ts";
 import type {
   ExitStatus,
@@ -84,21 +85,11 @@ export function generateRequest(
     promptTokenIds: [1, 2, 3],
     outputTokenIds: [],
     params: {
+      ...samplingDefaults,
       maxTokens: 8,
-      minTokens: 0,
       temperature: 0,
-      topP: 1,
-      topK: -1,
-      minP: 0,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      repetitionPenalty: 1,
       seed: 0,
-      stopTokenIds: [],
       eosTokenIds: [],
-      ignoreEos: false,
-      logprobs: null,
-      promptLogprobs: null,
     },
     arrivalMs: 0,
     ...overrides,

@@ -7,7 +7,7 @@ import type {
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
 import { dispatchLoad } from "../load/load_metric.ts";
-import { type LoadInfo, loadStateOf } from "../load/load_state.ts";
+import { idleLoadInfo, type LoadInfo, loadStateOf } from "../load/load_state.ts";
 import { createDispatchPolicy, type DispatchCandidate, type DispatchPolicy } from "./dispatch.ts";
 import { dispatchableOf } from "./dispatchable.ts";
 import { DispatchAccount } from "./dispatch_account.ts";
@@ -80,7 +80,7 @@ export class Dispatcher {
         waitingRequests: 0,
         dispatchedRequests: known?.dispatchedRequests ?? fewest,
         instance,
-        info: known?.info ?? idleInfo(instance.registration.totalBlocks),
+        info: known?.info ?? idleLoadInfo(instance.registration.totalBlocks),
       };
       this.#targets.set(instanceId, target);
       this.#update(target);
@@ -137,19 +137,4 @@ export class Dispatcher {
     target.load = dispatchLoad(this.#options.loadMetric, state);
     target.waitingRequests = target.info.waitingRequests + requests;
   }
-}
-
-/** What an instance would report that has not reported yet. */
-function idleInfo(totalBlocks: number): LoadInfo {
-  return {
-    totalBlocks,
-    freeBlocks: totalBlocks,
-    usedBlocks: 0,
-    watermarkBlocks: 0,
-    runningRequests: 0,
-    runningHighPriorityRequests: 0,
-    waitingRequests: 0,
-    firstWaitingBlocks: 0,
-    allWaitingBlocks: 0,
-  };
 }

@@ -33,6 +33,21 @@ export type LoadInfo = Pick<
   | "allWaitingBlocks"
 >;
 
+/** What an instance would report that has not reported yet: idle, all blocks free. */
+export function idleLoadInfo(totalBlocks: number): LoadInfo {
+  return {
+    totalBlocks,
+    freeBlocks: totalBlocks,
+    usedBlocks: 0,
+    watermarkBlocks: 0,
+    runningRequests: 0,
+    runningHighPriorityRequests: 0,
+    waitingRequests: 0,
+    firstWaitingBlocks: 0,
+    allWaitingBlocks: 0,
+  };
+}
+
 /** Blocks that the running requests of a priority claim together beyond those they have. */
 export type PriorityHeadroom = Readonly<Record<Priority, number>>;
 
