@@ -7,6 +7,7 @@ import type {
   TransferOptions,
 } from "../core/options.ts";
 import { Random } from "../core/random.ts";
+import { samplingDefaults } from "../core/sampling.ts";
 import { PAGED_VOCAB_SIZE } from "./paged_model.ts";
 
 /** A run of a simulated cluster as plain data: the same seed gives the same. */
@@ -228,21 +229,13 @@ function randomRequests(
         () => draw.random.below(PAGED_VOCAB_SIZE),
       ),
       params: {
+        ...samplingDefaults,
         maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 24),
-        minTokens: 0,
         temperature: 0,
-        topP: 1,
-        topK: -1,
-        minP: 0,
-        presencePenalty: 0,
-        frequencyPenalty: 0,
-        repetitionPenalty: 1,
         seed: draw.random.below(2 ** 31),
         stopTokenIds: draw.chance(0.5) ? endTokens : [],
         eosTokenIds: endTokens,
         ignoreEos: draw.chance(0.2),
-        logprobs: null,
-        promptLogprobs: null,
       },
       priority: draw.chance(0.2) ? "high" : "normal",
       abortAtMs: draw.chance(abortShare)

@@ -10,6 +10,7 @@ import type {
   OutputBatch,
   SamplingParams,
 } from "../../core/messages.ts";
+import { samplingDefaults } from "../../core/sampling.ts";
 import type { WorkloadRequest } from "../workload/request.ts";
 import type { RequestRecorder } from "./request_recorder.ts";
 
@@ -17,19 +18,10 @@ const FRONTEND_ID = "client";
 
 /** What does not depend on the request: it generates the number of tokens that the workload says. */
 const params: Omit<SamplingParams, "maxTokens" | "seed"> = {
-  minTokens: 0,
+  ...samplingDefaults,
   temperature: 0,
-  topP: 1,
-  topK: -1,
-  minP: 0,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  repetitionPenalty: 1,
-  stopTokenIds: [],
   eosTokenIds: [],
   ignoreEos: true,
-  logprobs: null,
-  promptLogprobs: null,
 };
 
 export interface ExperimentClientArgs {
