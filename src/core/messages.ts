@@ -246,6 +246,8 @@ export interface InstanceList {
 export interface DispatchRequest {
   readonly requestId: RequestId;
   readonly promptTokens: number;
+  /** Default normal. */
+  readonly priority?: Priority;
 }
 
 export interface DispatchReply {

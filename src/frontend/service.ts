@@ -3,7 +3,7 @@
  * {@linkcode Cluster}; faked in the routes' tests.
  */
 import type { ErrorRecord } from "../core/errors.ts";
-import type { FinishReason, SamplingParams } from "../core/messages.ts";
+import type { FinishReason, Priority, SamplingParams } from "../core/messages.ts";
 
 /** The model as clients see it. */
 export interface ServedModel {
@@ -59,6 +59,8 @@ export interface TextRequest {
   readonly prompt: Prompt;
   readonly sampling: RequestedSampling;
   readonly text: TextParams;
+  /** Default normal. */
+  readonly priority?: Priority;
   /**
    * Refuse a request whose prompt and `maxTokens` together exceed the model's length, as vLLM's OpenAI
    * server does; otherwise `maxTokens` is lowered to what fits, as its /generate does.

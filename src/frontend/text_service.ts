@@ -88,6 +88,7 @@ class ClusterTextService implements TextService {
         outputTokenIds: [],
         params,
         arrivalMs,
+        priority: request.priority,
       };
       await cluster.submit(generate, (output) => active.receive(output));
     } catch (error) {

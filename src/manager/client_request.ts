@@ -4,6 +4,7 @@ import {
   type Finish,
   type GenerateRequest,
   type OwnershipEpoch,
+  type Priority,
   type RequestId,
   type RequestOutput,
   RESUME_EPOCH,
@@ -42,6 +43,10 @@ export class ClientRequest {
 
   get promptTokens(): number {
     return this.request.promptTokenIds.length;
+  }
+
+  get priority(): Priority {
+    return this.request.priority ?? "normal";
   }
 
   get link(): InstanceLink | null {

@@ -156,10 +156,10 @@ export class ClusterClient implements Cluster {
 
   /** Returns null when nothing is left to do: an instance has it, or it has ended. */
   async #tryPlace(entry: ClientRequest): Promise<unknown> {
-    const { requestId, promptTokens } = entry;
+    const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      link = await this.#dispatch({ requestId, promptTokens });
+      link = await this.#dispatch({ requestId, promptTokens, priority });
       if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
       await link.generate(entry.giveTo(link));
     } catch (error) {

@@ -11,6 +11,7 @@ import { Generation } from "./generation.ts";
 import { type JsonObject, readJsonObject } from "./json_body.ts";
 import { chatLogprob, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
+import { requestedPriority } from "./priority.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import {
@@ -83,6 +84,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
       prompt: { messages, addGenerationPrompt },
       sampling: toSampling(fields, maxTokens, { output, prompt }),
       text: toTextParams(fields),
+      priority: requestedPriority(exchange, fields.priority),
       refuseOverlong: true,
     },
     stream: fields.stream ?? false,

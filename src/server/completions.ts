@@ -11,6 +11,7 @@ import { Generation } from "./generation.ts";
 import { type JsonObject, readJsonObject } from "./json_body.ts";
 import { completionLogprobs, echoedTokens, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
+import { requestedPriority } from "./priority.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
@@ -85,6 +86,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const sampling = toSampling(fields, promptOnly ? 1 : maxTokens, { output, prompt });
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const text = toTextParams(fields, detokenize);
+  const priority = requestedPriority(exchange, fields.priority);
   const id = `cmpl-${exchange.requestId}`;
   return {
     requests: prompts.map((prompt) => ({
@@ -92,6 +94,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
       prompt,
       sampling,
       text,
+      priority,
       refuseOverlong: true,
     })),
     stream: fields.stream ?? false,

@@ -10,6 +10,7 @@ import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { readJsonObject } from "./json_body.ts";
 import { logprobsById } from "./logprobs.ts";
+import { requestedPriority } from "./priority.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
@@ -122,6 +123,7 @@ async function readRequest(
     prompt: prompts[0],
     sampling,
     text: toTextParams(fields, detokenize),
+    priority: requestedPriority(exchange, fields.priority),
   };
   return { request, stream: fields.stream ?? false };
 }

@@ -137,13 +137,15 @@ function promptSize(prompt: Prompt): number {
 }
 
 /** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */
-function logRequest({ options, log }: ServerContext, { requestId, prompt, sampling }: TextRequest) {
+function logRequest({ options, log }: ServerContext, request: TextRequest) {
   if (options.disableLogRequests) return;
+  const { requestId, prompt, sampling, priority } = request;
   const length = options.maxLogLen ?? DEFAULT_LOG_LEN;
   log.info("received request", () => ({
     id: requestId,
     prompt: showPrompt(prompt, length),
     sampling,
+    priority,
   }));
 }
 

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
+import { priorityField } from "./priority.ts";
 import { anInteger, aNumber, trueOrFalse } from "./validation.ts";
 
 /** Most stop strings of one request; each is compared with the output on every token. */
@@ -49,6 +50,7 @@ export const samplingFields = {
   spaces_between_special_tokens: trueOrFalse.nullish(),
   add_special_tokens: trueOrFalse.nullish(),
   stream: trueOrFalse.nullish(),
+  priority: priorityField,
 };
 
 export const streamOptionsField = z.object({ include_usage: trueOrFalse.nullish() }, "an object")

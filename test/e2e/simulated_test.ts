@@ -49,3 +49,29 @@ Deno.test("a model that is not in the profile ends the start at once", async () 
   assert.equal(code, 2);
   assert.match(stderr, /There is no built-in profile of gpt for --gpu-type a10: expected llama-7b/);
 });
+
+Deno.test("requests of high priority overtake normal ones that wait", async () => {
+  const args = "--device sim --model llama-7b --speedup 20 --max-num-seqs 1".split(" ");
+  await using server = await startServer(args);
+  const finished: string[] = [];
+  const ends: Promise<void>[] = [];
+  const start = async (name: string, fields: object, headers: Record<string, string> = {}) => {
+    // The headers of a stream come when an instance has queued its request.
+    const response = await fetch(`${server.url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json", ...headers },
+      body: JSON.stringify({ prompt: "hello", max_tokens: 100, stream: true, ...fields }),
+    });
+    ends.push(
+      response.text().then((text) => {
+        assert.match(text, /\[DONE\]/);
+        finished.push(name);
+      }),
+    );
+  };
+  for (let i = 0; i < 4; i++) await start(`normal ${i}`, {});
+  await start("high by field", { priority: "high" });
+  await start("high by header", {}, { "x-request-priority": "high" });
+  await Promise.all(ends);
+  assert.deepEqual(finished.slice(-3), ["normal 1", "normal 2", "normal 3"]);
+});

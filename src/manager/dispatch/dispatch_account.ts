@@ -3,6 +3,7 @@ import type { InstanceId, RequestId } from "../../core/messages.ts";
 /** A request that was dispatched and is in no report yet. */
 interface PendingRequest {
   readonly blocks: number;
+  readonly isHighPriority: boolean;
   readonly dispatchedMs: number;
 }
 
@@ -11,6 +12,13 @@ class InstanceAccount {
   /** In the order of dispatch. */
   readonly requests = new Map<RequestId, PendingRequest>();
   blocks = 0;
+  highPriorityRequests = 0;
+
+  add(requestId: RequestId, request: PendingRequest): void {
+    this.requests.set(requestId, request);
+    this.blocks += request.blocks;
+    if (request.isHighPriority) this.highPriorityRequests++;
+  }
 
   remove(requestId: RequestId): void {
     const request = this.requests.get(requestId);
@@ -18,16 +26,19 @@ class InstanceAccount {
     this.requests.delete(requestId);
     // Sums of fractions drift; an empty account is exactly zero.
     this.blocks = this.requests.size === 0 ? 0 : this.blocks - request.blocks;
+    if (request.isHighPriority) this.highPriorityRequests--;
   }
 }
 
 /** Requests and their blocks: what an account adds to the report of its instance. */
 export interface Pending {
   readonly requests: number;
+  /** Those of them that have high priority. */
+  readonly highPriorityRequests: number;
   readonly blocks: number;
 }
 
-const nothing: Pending = { requests: 0, blocks: 0 };
+const nothing: Pending = { requests: 0, highPriorityRequests: 0, blocks: 0 };
 
 /**
  * The load that the manager has sent to instances and that their reports do not show yet, so that a
@@ -52,7 +63,9 @@ export class DispatchAccount {
 
   pendingOf(instanceId: InstanceId): Pending {
     const account = this.#accounts.get(instanceId);
-    return account ? { requests: account.requests.size, blocks: account.blocks } : nothing;
+    if (!account) return nothing;
+    const { requests, highPriorityRequests, blocks } = account;
+    return { requests: requests.size, highPriorityRequests, blocks };
   }
 
   /** @returns the instance that had the request before, when it is dispatched again; else null */
@@ -61,12 +74,12 @@ export class DispatchAccount {
     requestId: RequestId,
     blocks: number,
     nowMs: number,
+    isHighPriority = false,
   ): InstanceId | null {
     const before = this.#remove(requestId);
     let account = this.#accounts.get(instanceId);
     if (!account) this.#accounts.set(instanceId, account = new InstanceAccount());
-    account.requests.set(requestId, { blocks, dispatchedMs: nowMs });
-    account.blocks += blocks;
+    account.add(requestId, { blocks, isHighPriority, dispatchedMs: nowMs });
     this.#instanceOf.set(requestId, instanceId);
     return before;
   }

@@ -112,7 +112,8 @@ export class Dispatcher {
     const instanceId = this.#policy.choose(this.#candidates);
     const target = this.#targets.get(instanceId)!;
     const blocks = request.promptTokens / target.instance.registration.blockSize;
-    const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs);
+    const isHigh = request.priority === "high";
+    const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs, isHigh);
     if (before !== null && before !== instanceId) this.#update(this.#targets.get(before)!);
     target.dispatchedRequests++;
     this.#update(target);
@@ -127,11 +128,12 @@ export class Dispatcher {
   }
 
   #update(target: Target): void {
-    const { requests, blocks } = this.#account.pendingOf(target.instanceId);
+    const { requests, highPriorityRequests, blocks } = this.#account.pendingOf(target.instanceId);
     const state = loadStateOf(target.info, {
       priorityHeadroomBlocks: this.#options.priorityHeadroomBlocks,
       isDraining: target.instance.isDraining,
       pendingRequests: requests,
+      pendingHighPriorityRequests: highPriorityRequests,
       pendingBlocks: blocks,
     });
     target.load = dispatchLoad(this.#options.loadMetric, state);

@@ -67,13 +67,16 @@ export interface LoadStateOptions {
   readonly priorityHeadroomBlocks?: number | null;
   readonly isDraining?: boolean;
   readonly pendingRequests?: number;
+  /** Those of them that have high priority: they bring its headroom along. */
+  readonly pendingHighPriorityRequests?: number;
   readonly pendingBlocks?: number;
 }
 
 export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): LoadState {
   const { priorityHeadroomBlocks = null, isDraining = false } = options;
   const headroom = priorityHeadroom(info.totalBlocks, priorityHeadroomBlocks);
-  const high = info.runningHighPriorityRequests;
+  const { pendingRequests = 0, pendingHighPriorityRequests = 0, pendingBlocks = 0 } = options;
+  const high = info.runningHighPriorityRequests + pendingHighPriorityRequests;
   return {
     totalBlocks: info.totalBlocks,
     freeBlocks: info.freeBlocks,
@@ -84,9 +87,9 @@ export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): Loa
     firstWaitingBlocks: info.firstWaitingBlocks,
     allWaitingBlocks: info.allWaitingBlocks,
     headroomBlocks: (high > 0 ? headroom.high : 0) +
-      (info.runningRequests > high ? headroom.normal : 0),
-    pendingRequests: options.pendingRequests ?? 0,
-    pendingBlocks: options.pendingBlocks ?? 0,
+      (info.runningRequests + pendingRequests > high ? headroom.normal : 0),
+    pendingRequests,
+    pendingBlocks,
     isDraining,
   };
 }

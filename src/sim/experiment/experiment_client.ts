@@ -68,9 +68,10 @@ export class ExperimentClient {
   }
 
   async #generate(number: number, request: WorkloadRequest, arrivalMs: number): Promise<void> {
-    const { promptTokens, outputTokens, priority } = request;
+    const { promptTokens, outputTokens } = request;
+    const priority = this.#args.ignorePriorities ? "normal" : request.priority;
     const requestId = String(number);
-    const dispatch: DispatchRequest = { requestId, promptTokens };
+    const dispatch: DispatchRequest = { requestId, promptTokens, priority };
     const { data } = await this.#manager.call("dispatch", { data: dispatch });
     const link = await this.#link((data as DispatchReply).instanceId);
     const generate: GenerateRequest = {
@@ -80,7 +81,7 @@ export class ExperimentClient {
       outputTokenIds: [],
       params: { ...params, maxTokens: outputTokens, seed: number },
       arrivalMs,
-      priority: this.#args.ignorePriorities ? "normal" : priority,
+      priority,
     };
     await link.call("generate", { data: generate });
   }

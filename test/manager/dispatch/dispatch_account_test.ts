@@ -9,12 +9,12 @@ Deno.test("account: what is sent counts until a report of that instance has it",
   const account = new DispatchAccount(EXPIRY_MS);
   account.dispatched("a", "r1", 2.5, 0);
   account.dispatched("a", "r2", 1, 0);
-  assert.deepEqual(account.pendingOf("a"), { requests: 2, blocks: 3.5 });
+  assert.deepEqual(account.pendingOf("a"), { requests: 2, highPriorityRequests: 0, blocks: 3.5 });
   account.reported("b", ["r1"]);
   account.reported("a", ["r2", "unknown"]);
-  assert.deepEqual(account.pendingOf("a"), { requests: 1, blocks: 2.5 });
+  assert.deepEqual(account.pendingOf("a"), { requests: 1, highPriorityRequests: 0, blocks: 2.5 });
   account.reported("a", ["r1"]);
-  assert.deepEqual(account.pendingOf("a"), { requests: 0, blocks: 0 });
+  assert.deepEqual(account.pendingOf("a"), { requests: 0, highPriorityRequests: 0, blocks: 0 });
 });
 
 Deno.test("account: a request that is dispatched again moves", () => {
@@ -70,6 +70,8 @@ Deno.test("account: has all that was sent and not reported, is exactly zero in t
     }
     account.expire(nowMs + EXPIRY_MS);
     assert.equal(account.numPending, 0);
-    for (const id of ids) assert.deepEqual(account.pendingOf(id), { requests: 0, blocks: 0 });
+    for (const id of ids) {
+      assert.deepEqual(account.pendingOf(id), { requests: 0, highPriorityRequests: 0, blocks: 0 });
+    }
   }
 });

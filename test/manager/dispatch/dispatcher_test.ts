@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../../src/core/messages.ts";
+import type { InstanceInfo, Priority } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import { Dispatcher, type DispatcherOptions } from "../../../src/manager/dispatch/dispatcher.ts";
 import { idleInfo } from "../support.ts";
@@ -109,6 +109,19 @@ Deno.test("an instance is judged by its latest report and what it has not counte
   assert.equal(choose("r4"), "b", "a has a long prompt under way");
   dispatcher.report(report("a", { receivedRequestIds: ["r2", "r3"] }));
   assert.equal(choose("r5"), "a");
+});
+
+Deno.test("a request of high priority brings its headroom along before it is reported", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "virtual_usage", priorityHeadroomBlocks: 700 });
+  dispatcher.setInstances(serving(["a", "b"]));
+  for (const id of ["a", "b"]) dispatcher.report(report(id));
+  const choose = (requestId: string, priority: Priority) =>
+    dispatcher.dispatch({ requestId, promptTokens: 16, priority }, 0);
+  assert.equal(choose("high", "high"), "a");
+  const chosen = ["r1", "r2", "r3"].map((id) => choose(id, "normal"));
+  assert.deepEqual(chosen, ["b", "b", "b"], "b has more blocks for each of them");
+  dispatcher.report(report("a", { receivedRequestIds: ["high"] }));
+  assert.equal(choose("r4", "normal"), "a", "it has ended");
 });
 
 Deno.test("a request that is dispatched again leaves the account of the instance before", () => {
