@@ -3,20 +3,14 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/messages.ts";
-import { createTextService } from "../../frontend/text_service.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
-import { Manager } from "../../manager/manager.ts";
-import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
-import { type RunningServer, startServer } from "../../server/server.ts";
-import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
+import type { RunningServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
-import { describeModel, findModel, type FoundModel, openTokenizer } from "../served_model.ts";
-import { ManagerDisplay } from "../manager_display.ts";
-import { StatisticsLog } from "../statistics_log.ts";
+import { startApiServer } from "../roles/api_server.ts";
+import { ManagerRole, runsInProcess } from "../roles/manager.ts";
+import { findModel, type FoundModel } from "../served_model.ts";
 import { StopSignals } from "../stop_signals.ts";
-import { toArgv } from "../to_argv.ts";
-import { version } from "../version.ts";
 
 /**
  * Serves until it is told to stop.
@@ -61,7 +55,7 @@ class Service implements AsyncDisposable {
   readonly #logFile: string | null;
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
-  #manager: Manager | null = null;
+  #role: ManagerRole | null = null;
   #server: RunningServer | null = null;
   #hasStarted = false;
   hasFailed = false;
@@ -80,14 +74,13 @@ class Service implements AsyncDisposable {
 
   /** Resolves when requests are served. */
   async start(): Promise<void> {
-    const { manager, client, display } = await this.#startManager();
+    const { role, client } = await this.#startManager();
     // First, so that a port in use or a bad certificate is told before anything is loaded.
-    const server = await this.#startServer(client);
-    await manager.startInstances();
+    const server = this.#server = await startApiServer(this.#options, this.#model, client);
+    this.#disposables.defer(() => server.closeNow());
+    await role.startInstances();
     this.#hasStarted = true;
-    display.finish();
-    if (!this.#options.disableLogStats) this.#logStatistics(manager);
-    this.#announce(server, manager.instances());
+    this.#announce(server, role.manager.instances());
   }
 
   /** Lets running requests finish until the deadline, and takes no new ones. */
@@ -97,64 +90,33 @@ class Service implements AsyncDisposable {
 
   /** Ends all instances at once. */
   kill(): void {
-    this.#manager?.kill();
+    this.#role?.manager.kill();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#disposables.disposeAsync();
   }
 
-  async #startServer(client: ClusterClient): Promise<RunningServer> {
-    const tokenizer = await openTokenizer(this.#options, this.#model);
-    const requests = logger("requests");
-    const service = createTextService({
-      cluster: client,
-      tokenizer,
-      model: describeModel(this.#options, this.#model, tokenizer),
-      eosTokenIds: this.#model.eosTokenIds,
-      maxLogprobs: this.#options.maxLogprobs,
-      seed: this.#options.seed,
-      clock: realClock,
-      log: this.#options.disableLogRequests ? undefined : (line) => requests.info(line),
-    });
-    const log = logger("http");
-    const server = await startServer({ service, options: this.#options, version, log });
-    this.#server = server;
-    this.#disposables.defer(() => server.closeNow());
-    return server;
-  }
-
   async #startManager() {
     const directory = makeRuntimeDirectory();
     this.#disposables.defer(() => directory.remove());
     const bus = openBus();
-    const display = new ManagerDisplay(this.#log);
-    this.#disposables.defer(() => display.finish());
     const local = `inproc:manager-${Deno.pid}`;
-    const { device, instanceIsolation } = this.#options;
-    const isInProcess = instanceIsolation === "none" ||
-      (instanceIsolation === "auto" && device === "sim");
-    const manager = await Manager.listen({
-      bus,
-      addresses: isInProcess ? [local] : [`unix:${directory.path}/manager.sock`, local],
+    const role = this.#role = await ManagerRole.listen({
       options: this.#options,
-      seed: this.#options.seed,
-      launcher: isInProcess
-        ? new InProcessLauncher({ options: this.#options, bus, clock: realClock })
-        : new ProcessLauncher({
-          hostShare: this.#options.initialInstances,
-          engineArgv: [...toArgv(this.#options), ...this.#logArgv()],
-        }),
-      clock: realClock,
-      onEvent: (event) => {
-        display.show(event);
+      bus,
+      addresses: runsInProcess(this.#options)
+        ? [local]
+        : [`unix:${directory.path}/manager.sock`, local],
+      log: this.#log,
+      logFile: this.#logFile,
+      onEvent: ({ type }) => {
         // While it starts, the start itself fails, with the reason.
-        const isLast = event.type === "lost" && manager.numInstances === 0;
+        const isLast = type === "lost" && this.#role?.manager.numInstances === 0;
         if (isLast && this.#hasStarted) this.#fail("no instance is left");
       },
     });
-    this.#manager = manager;
-    this.#disposables.defer(() => manager.stop());
+    this.#disposables.use(role);
     const client = await ClusterClient.connect({
       bus,
       managerAddress: local,
@@ -162,18 +124,7 @@ class Service implements AsyncDisposable {
       clock: realClock,
     });
     this.#disposables.defer(() => client.close());
-    return { manager, client, display };
-  }
-
-  #logStatistics(manager: Manager): void {
-    const log = logger("statistics");
-    const statistics = new StatisticsLog({ clock: realClock, log, infos: () => manager.infos() });
-    this.#disposables.defer(() => statistics.close());
-  }
-
-  #logArgv(): string[] {
-    const level = `--log-level=${this.#options.logLevel}`;
-    return this.#logFile === null ? [level] : [level, `--log-filename=${this.#logFile}`];
+    return { role, client };
   }
 
   #fail(reason: string): void {

@@ -1,0 +1,95 @@
+/** The role of the manager: it starts instances and tells people what becomes of them. */
+import type { Address, Bus } from "../../bus/bus.ts";
+import { realClock } from "../../core/clock.ts";
+import { type Log, logger } from "../../core/log.ts";
+import type { InstanceLauncher } from "../../manager/launcher.ts";
+import { Manager, type ManagerEvent } from "../../manager/manager.ts";
+import { ProcessLauncher } from "../../manager/process_launcher.ts";
+import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
+import type { ServeOptions } from "../arguments/tables.ts";
+import { ManagerDisplay } from "../manager_display.ts";
+import { StatisticsLog } from "../statistics_log.ts";
+import { toArgv } from "../to_argv.ts";
+
+export interface ManagerRoleConfig {
+  readonly options: ServeOptions;
+  readonly bus: Bus;
+  /** Where it listens; instances are told the first. */
+  readonly addresses: readonly [Address, ...Address[]];
+  readonly log: Log;
+  /** Where this process and its instances log besides stderr. */
+  readonly logFile: string | null;
+  readonly onEvent?: (event: ManagerEvent) => void;
+}
+
+/** A manager with what shows its work. Disposing of it stops it and its instances. */
+export class ManagerRole implements AsyncDisposable {
+  readonly manager: Manager;
+  readonly #config: ManagerRoleConfig;
+  readonly #display: ManagerDisplay;
+  #statistics: StatisticsLog | null = null;
+
+  private constructor(config: ManagerRoleConfig, display: ManagerDisplay, manager: Manager) {
+    this.#config = config;
+    this.#display = display;
+    this.manager = manager;
+  }
+
+  /**
+   * Listens; {@linkcode startInstances} is to follow.
+   * @throws {UnavailableError} an address cannot be bound
+   */
+  static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
+    const { options, bus, addresses, log, onEvent } = config;
+    const display = new ManagerDisplay(log);
+    const manager = await Manager.listen({
+      bus,
+      addresses,
+      options,
+      seed: options.seed,
+      launcher: launcherOf(config),
+      clock: realClock,
+      onEvent: (event) => {
+        display.show(event);
+        onEvent?.(event);
+      },
+    });
+    return new ManagerRole(config, display, manager);
+  }
+
+  /**
+   * Starts the instances and waits until all of them serve.
+   * @throws {LlumnixError} one ended before; its own error when it sent one
+   */
+  async startInstances(): Promise<void> {
+    await this.manager.startInstances();
+    this.#display.finish();
+    if (!this.#config.options.disableLogStats) this.#logStatistics();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#statistics?.close();
+    await this.manager.stop();
+    this.#display.finish();
+  }
+
+  #logStatistics(): void {
+    const infos = () => this.manager.infos();
+    this.#statistics = new StatisticsLog({ clock: realClock, log: logger("statistics"), infos });
+  }
+}
+
+/** Whether instances run within the manager's process. */
+export function runsInProcess({ device, instanceIsolation }: ServeOptions): boolean {
+  return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
+}
+
+function launcherOf({ options, bus, logFile }: ManagerRoleConfig): InstanceLauncher {
+  if (runsInProcess(options)) return new InProcessLauncher({ options, bus, clock: realClock });
+  const logArgv = [`--log-level=${options.logLevel}`];
+  if (logFile !== null) logArgv.push(`--log-filename=${logFile}`);
+  return new ProcessLauncher({
+    hostShare: options.initialInstances,
+    engineArgv: [...toArgv(options), ...logArgv],
+  });
+}
