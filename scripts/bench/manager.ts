@@ -161,6 +161,7 @@ function reportOf(instanceId: string, receivedRequestIds: readonly string[]): In
     watermarkBlocks: 20,
     runningRequests: runningPerInstance,
     runningHighPriorityRequests: 0,
+    leavingRequests: 0,
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 12.5,

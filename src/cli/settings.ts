@@ -45,6 +45,7 @@ export async function readSettings(
     }
   }
   impliedDevice(settings);
+  impliedMigration(settings);
   const metric = settings.get("load-metric")?.value;
   if (metric !== undefined) useThresholdsOf(metric as LoadMetricName, settings);
   return { settings, warnings: file?.warnings ?? [] };
@@ -55,6 +56,13 @@ function impliedDevice(settings: Map<string, Setting>): void {
   const profile = settings.get("profiling-result-file-path");
   if (!profile?.value || settings.get("device")?.value !== "auto") return;
   settings.set("device", { value: "sim", source: profile.source });
+}
+
+/** Requests have to get from prefill to decode instances. */
+function impliedMigration(settings: Map<string, Setting>): void {
+  const disaggregation = settings.get("enable-pd-disagg");
+  if (disaggregation?.value !== true || settings.get("enable-migration")?.value === true) return;
+  settings.set("enable-migration", disaggregation);
 }
 
 /**

@@ -58,7 +58,7 @@ export interface GenerateRequest {
   readonly priority?: Priority;
   /** Default 0. See {@linkcode OwnershipEpoch}. */
   readonly epoch?: OwnershipEpoch;
-  /** Engine steps after which it is to leave the instance that it was dispatched to; default none. */
+  /** See {@linkcode DispatchReply}; default none. */
   readonly expectedSteps?: number;
 }
 
@@ -135,6 +135,8 @@ export interface InstanceInfo {
   readonly runningRequests: number;
   /** Those of the running requests that have high priority. */
   readonly runningHighPriorityRequests: number;
+  /** Those of the running requests that have run their expected steps, and are to leave. */
+  readonly leavingRequests: number;
   readonly waitingRequests: number;
   /** Requests preempted (swapped or to be recomputed) and not yet running again. */
   readonly killedRequests: number;
@@ -222,6 +224,8 @@ export interface JoinRequest {
 export interface JoinReply {
   /** Least time between two pushes of {@linkcode InstanceInfo}. */
   readonly infoIntervalMs: number;
+  /** What the instance is to be, unless it serves already. */
+  readonly instanceType: InstanceType;
 }
 
 /** Instance to manager, notification `progress`, while it loads. For people. */
@@ -252,6 +256,8 @@ export interface DispatchRequest {
 
 export interface DispatchReply {
   readonly instanceId: InstanceId;
+  /** Engine steps after which the request is to go on at another instance; default none. */
+  readonly expectedSteps?: number;
 }
 
 export type MigrationId = string;
@@ -271,6 +277,8 @@ export interface MigrateOutOrder {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
   readonly policy: RequestMigrationPolicy;
+  /** Most requests that leave by this order; default all that have run their expected steps. */
+  readonly maxRequests?: number;
   /** This very request, whatever the policy says. */
   readonly requestId?: RequestId;
 }

@@ -40,6 +40,7 @@ export class Engine {
   #hasNews = false;
   #idleWaiters: (() => void)[] = [];
   #stepWaiters: (() => void)[] = [];
+  #cancelAlarm: (() => void) | null = null;
   /** Set once the engine is closing or dead: why nothing is accepted any more. */
   #ended: ErrorRecord | null = null;
 
@@ -82,6 +83,12 @@ export class Engine {
   /** The requests that may leave. */
   queues(): RequestQueues {
     return this.#core.queues();
+  }
+
+  /** See {@linkcode EngineCore.stay}. */
+  stay(): void {
+    this.#core.stay();
+    this.#signal();
   }
 
   /** See {@linkcode EngineCore.depart}. */
@@ -188,7 +195,16 @@ export class Engine {
     this.#publishOutputs();
     this.#phase = "idle";
     if (this.#hasNews) return this.#decideSoon();
+    this.#wakeAt(this.#core.heldUntilMs);
     if (this.#core.isIdle) this.#resolveAll(this.#idleWaiters);
+  }
+
+  #wakeAt(timeMs: number): void {
+    this.#cancelAlarm?.();
+    this.#cancelAlarm = null;
+    if (timeMs === Infinity) return;
+    const { clock } = this.#args;
+    this.#cancelAlarm = clock.after(timeMs - clock.nowMs(), () => this.#signal());
   }
 
   #die(error: unknown): void {
@@ -201,6 +217,7 @@ export class Engine {
   #end(error: ErrorRecord): void {
     if (this.#ended) return;
     this.#ended = error;
+    this.#cancelAlarm?.();
     this.#core.fail(error);
     this.#publishOutputs();
     this.#resolveAll(this.#idleWaiters);

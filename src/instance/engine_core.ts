@@ -158,6 +158,16 @@ export class EngineCore {
     return queuesOf(this.#scheduler);
   }
 
+  /** Lets what is to leave go on here. */
+  stay(): void {
+    for (const sequence of this.#requests.values()) sequence.expectedSteps = Infinity;
+  }
+
+  /** When a request that is held back goes on, if nothing happens before; else Infinity. */
+  get heldUntilMs(): number {
+    return this.#scheduler.heldUntilMs;
+  }
+
   /** Begins to let a running or waiting request go; null when there is none of this name. */
   depart(requestId: RequestId): Departure | null {
     const sequence = this.#requests.get(requestId);
@@ -260,6 +270,7 @@ export class EngineCore {
       usedBlocks: totalBlocks - freeBlocks,
       watermarkBlocks,
       runningRequests: running.length,
+      leavingRequests: running.filter(({ isLeaving }) => isLeaving).length,
       runningHighPriorityRequests: running.filter(({ priority }) => priority === "high").length,
       waitingRequests,
       killedRequests,

@@ -8,6 +8,7 @@ import type {
   InstanceInfo,
   InstanceProgress,
   InstanceRegistration,
+  InstanceType,
   JoinReply,
 } from "../core/messages.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
@@ -75,6 +76,7 @@ export class Instance {
   #hasEnded = false;
   #isServing = false;
   #isRejoining = false;
+  #type: InstanceType = "both";
   #manager: Peer | null = null;
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
@@ -153,7 +155,8 @@ export class Instance {
   }
 
   async #start(): Promise<void> {
-    const { infoIntervalMs } = await this.#join();
+    const { infoIntervalMs, instanceType } = await this.#join();
+    this.#type = instanceType;
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
     this.#executor = executor;
@@ -173,7 +176,10 @@ export class Instance {
         ping: () => ({ data: null }),
         migrate_out: (message, peer) => this.#migrateOut(message, peer),
       },
-      notifications: { shutdown: () => this.stop("the manager asked for it") },
+      notifications: {
+        shutdown: () => this.stop("the manager asked for it"),
+        stay: () => this.#engine?.stay(),
+      },
       onClose: () => this.#manager === manager && this.#loseManager(),
     });
     this.#manager = manager;
@@ -243,7 +249,7 @@ export class Instance {
     const reporter = this.#reporter = new InfoReporter(clock, infoIntervalMs, sendInfo);
     const engine = this.#engine = new Engine({
       config: resolveEngineConfig(
-        { instanceId, instanceType: "both", maxWaitingRequests: MAX_WAITING_REQUESTS },
+        { instanceId, instanceType: this.#type, maxWaitingRequests: MAX_WAITING_REQUESTS },
         options,
         executor.info.maxModelLen,
       ),
@@ -284,7 +290,7 @@ export class Instance {
   #registration({ info }: Executor, address: Address): InstanceRegistration {
     return {
       instanceId: this.#config.instanceId,
-      instanceType: "both",
+      instanceType: this.#type,
       address,
       pid: this.#config.pid,
       model: info.model,

@@ -10,7 +10,7 @@ export function queuesOf({ running, waiting }: Scheduler): RequestQueues {
       arrivalMs: sequence.arrivalMs,
       lengthTokens: sequence.lengthTokens,
       isDecoding: sequence.numComputedTokens > 0,
-      hasReachedExpectedSteps: sequence.numSteps >= sequence.expectedSteps,
+      hasReachedExpectedSteps: sequence.isLeaving,
       isMigrating: false, // one at a time, and none is chosen meanwhile
     })),
     waiting: waiting.map(({ requestId, wasTried }) => ({

@@ -15,6 +15,12 @@ export interface SchedulerConfig {
   readonly preemptionMode: "recompute" | "swap";
 }
 
+/**
+ * How long a sequence that is to leave waits for it, and then goes on here: no manager or no
+ * destination takes it. Late tokens are better than none.
+ */
+export const MAX_HOLD_MS = 2_000;
+
 /** What to run next. The scheduler reuses the record and its arrays for every decision. */
 export interface Schedule {
   kind: "prefill" | "decode";
@@ -66,6 +72,7 @@ export class Scheduler {
   #previousMs = 0;
   #previousWasPrefill = false;
   #lastPrefillMs = 0;
+  #heldUntilMs = Infinity;
 
   constructor(config: SchedulerConfig, blocks: BlockManager) {
     this.#config = config;
@@ -165,12 +172,17 @@ export class Scheduler {
     );
   }
 
+  /** When the first of the sequences that the last decision held back will go on; else Infinity. */
+  get heldUntilMs(): number {
+    return this.#heldUntilMs;
+  }
+
   /** Decides the next step and takes the blocks for it. Valid until the next call. */
   schedule(nowMs: number): Schedule {
     this.#reset();
     if (this.swapped.length === 0) this.#schedulePrefills(nowMs);
     if (this.#schedule.sequences.length === 0) {
-      this.#scheduleRunning();
+      this.#scheduleRunning(nowMs);
       if (this.#schedule.numPreempted === 0) this.#scheduleSwapped();
     }
     return this.#schedule;
@@ -188,6 +200,7 @@ export class Scheduler {
     schedule.numBatchedTokens = 0;
     schedule.failed.length = 0;
     schedule.numPreempted = 0;
+    this.#heldUntilMs = Infinity;
   }
 
   #schedulePrefills(nowMs: number): void {
@@ -215,10 +228,11 @@ export class Scheduler {
     }
   }
 
-  #scheduleRunning(): void {
+  #scheduleRunning(nowMs: number): void {
     const { running } = this;
     for (let i = 0; i < running.length; i++) {
       const sequence = running[i];
+      if (this.#isHeld(sequence, nowMs)) continue;
       while (!this.#blocks.canAppend(sequence)) {
         const victim = running.pop()!;
         this.#preempt(victim);
@@ -227,6 +241,16 @@ export class Scheduler {
       this.#blocks.append(sequence);
       this.#run(sequence, 1);
     }
+  }
+
+  /** It keeps its blocks and waits to leave. */
+  #isHeld(sequence: Sequence, nowMs: number): boolean {
+    if (!sequence.isLeaving) return false;
+    sequence.heldSinceMs ??= nowMs;
+    const untilMs = sequence.heldSinceMs + MAX_HOLD_MS;
+    if (nowMs >= untilMs) return false;
+    this.#heldUntilMs = Math.min(this.#heldUntilMs, untilMs);
+    return true;
   }
 
   #scheduleSwapped(): void {
@@ -287,7 +311,9 @@ export class Scheduler {
     this.#previousMs = nowMs;
     this.#previousWasPrefill = false;
     if (this.#config.schedulerDelayFactor === 0) return true;
-    if (this.waiting.length === 0 || this.running.length === 0) return true;
+    if (this.waiting.length === 0 || this.running.every((one) => this.#isHeld(one, nowMs))) {
+      return true;
+    }
     const waitedMs = nowMs - this.waiting[0].arrivalMs;
     return waitedMs > this.#config.schedulerDelayFactor * this.#lastPrefillMs;
   }

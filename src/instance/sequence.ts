@@ -33,9 +33,11 @@ export class Sequence {
   /** Tokens whose keys and values are in the device blocks for good; grows as steps end. */
   numComputedTokens = 0;
   /** Steps after which it is to leave this instance. */
-  readonly expectedSteps: number;
+  expectedSteps: number;
   /** Steps that it has taken part in here. */
   numSteps = 0;
+  /** When the scheduler first found that it is to leave. */
+  heldSinceMs: number | null = null;
   /** The executor's name for it; null while the executor does not know it. */
   handle: number | null = null;
   /** Was preempted and does not run again yet. */
@@ -64,6 +66,11 @@ export class Sequence {
   /** Tokens of prompt and output. The newest output token is not in the KV cache yet. */
   get lengthTokens(): number {
     return this.promptTokenIds.length + this.outputTokenIds.length;
+  }
+
+  /** It has run as many steps as it may here. */
+  get isLeaving(): boolean {
+    return this.numSteps >= this.expectedSteps;
   }
 
   /** The newest token: what a decode step feeds in. */

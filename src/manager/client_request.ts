@@ -88,14 +88,15 @@ export class ClientRequest {
 
   /**
    * Makes an instance the owner, under an epoch above all former owners'.
+   * @param expectedSteps after which it is to leave there; undefined for none
    * @returns what to send there: the request with all tokens that were delivered
    */
-  giveTo(link: InstanceLink): GenerateRequest {
+  giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
     const isFirst = !this.#wasGiven;
     this.#wasGiven = true;
     if (isFirst) {
       this.own(link, this.#epoch);
-      return this.request;
+      return { ...this.request, expectedSteps };
     }
     this.own(link, (Math.floor(this.#epoch / RESUME_EPOCH) + 1) * RESUME_EPOCH);
     const { params, outputTokenIds } = this.request;
@@ -105,6 +106,7 @@ export class ClientRequest {
       outputTokenIds: [...outputTokenIds, ...this.#deliveredTokenIds],
       params: hasStarted ? { ...params, promptLogprobs: null } : params, // those were delivered
       epoch: this.#epoch,
+      expectedSteps,
     };
   }
 

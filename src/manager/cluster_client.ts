@@ -40,6 +40,12 @@ export interface ClusterClientConfig {
   readonly onResume?: (requestId: RequestId, reason: string) => void;
 }
 
+/** Where a request goes, and after how many steps it is to leave. */
+interface Place {
+  readonly link: InstanceLink;
+  readonly expectedSteps?: number;
+}
+
 /**
  * An API server's view of the cluster: the manager decides which instance takes a request, requests
  * and tokens then go between the API server and the instance directly.
@@ -159,9 +165,10 @@ export class ClusterClient implements Cluster {
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      link = await this.#dispatch({ requestId, promptTokens, priority });
+      const place = await this.#dispatch({ requestId, promptTokens, priority });
+      link = place.link;
       if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
-      await link.generate(entry.giveTo(link));
+      await link.generate(entry.giveTo(link, place.expectedSteps));
     } catch (error) {
       if (!entry.hasEnded && entry.link === link) {
         link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
@@ -173,16 +180,18 @@ export class ClusterClient implements Cluster {
     return null;
   }
 
-  async #dispatch(request: DispatchRequest): Promise<InstanceLink> {
-    const instanceId = await this.#manager.dispatch(request);
-    return instanceId === null ? this.#leastUsedLink() : this.#linkTo(instanceId);
+  async #dispatch(request: DispatchRequest): Promise<Place> {
+    const reply = await this.#manager.dispatch(request);
+    if (reply === null) return { link: this.#leastUsedLink() };
+    return { link: this.#linkTo(reply.instanceId), expectedSteps: reply.expectedSteps };
   }
 
-  /** The choice without a manager. */
+  /** The choice without a manager, and so without migration: what is given to an instance stays. */
   #leastUsedLink(): InstanceLink {
+    const connected = [...this.#links.values()].filter((link) => link.isConnected);
+    const prefill = connected.filter((link) => link.registration.instanceType !== "decode");
     let least: InstanceLink | null = null;
-    for (const link of this.#links.values()) {
-      if (!link.isConnected || link.registration.instanceType === "decode") continue;
+    for (const link of prefill.length > 0 ? prefill : connected) {
       const difference = least === null ? -1 : link.requests.size - least.requests.size;
       const isFirst = difference === 0 && link.instanceId < least!.instanceId;
       if (difference < 0 || isFirst) least = link;

@@ -5,6 +5,7 @@ import type {
   InstanceId,
   InstanceInfo,
   InstanceRegistration,
+  InstanceType,
   MigrationId,
 } from "../core/messages.ts";
 import type { ExitStatus, LaunchedInstance } from "./launcher.ts";
@@ -17,6 +18,8 @@ const END_GRACE_MS = 500;
  * found running.
  */
 export class ManagedInstance {
+  /** What it is, or is to be. */
+  type: InstanceType;
   /** Settled as soon as its process runs, or cannot. */
   launching: Promise<LaunchedInstance> | null = null;
   launched: LaunchedInstance | null = null;
@@ -43,7 +46,8 @@ export class ManagedInstance {
   readonly #ready = Promise.withResolvers<void>();
   readonly #disconnected = Promise.withResolvers<void>();
 
-  constructor(readonly instanceId: InstanceId) {
+  constructor(readonly instanceId: InstanceId, type: InstanceType) {
+    this.type = type;
     this.#ready.promise.catch(() => {}); // somebody may wait for it, or nobody
   }
 
@@ -75,6 +79,7 @@ export class ManagedInstance {
 
   register(registration: InstanceRegistration): void {
     this.registration = registration;
+    this.type = registration.instanceType;
     this.#ready.resolve();
   }
 
@@ -82,6 +87,18 @@ export class ManagedInstance {
   failStart(reason: string): void {
     const kind = this.failure?.kind ?? "internal";
     this.#ready.reject(fromErrorRecord({ kind, message: reason }));
+  }
+
+  /**
+   * Requests have left to another instance. Counted until the next reports; one that has come already
+   * counts them too, so that they may be counted twice for a moment, never not at all.
+   */
+  noteMoved(requests: number, blocks: number, to: ManagedInstance): void {
+    const { info } = this;
+    if (info) {
+      this.info = { ...info, leavingRequests: Math.max(0, info.leavingRequests - requests) };
+    }
+    to.noteArrived(requests, blocks);
   }
 
   askToStop(): void {
@@ -101,6 +118,17 @@ export class ManagedInstance {
   /** Nothing more will come from it. */
   noteDisconnected(): void {
     this.#disconnected.resolve();
+  }
+
+  private noteArrived(requests: number, blocks: number): void {
+    const { info } = this;
+    if (info === null) return;
+    this.info = {
+      ...info,
+      runningRequests: info.runningRequests + requests,
+      usedBlocks: info.usedBlocks + blocks,
+      freeBlocks: info.freeBlocks - blocks,
+    };
   }
 
   /**

@@ -15,6 +15,7 @@ import type {
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { expectedStepsOn, newcomerType } from "./disaggregation.ts";
 import { HealthCheck } from "./health_check.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
@@ -63,6 +64,9 @@ export class Manager {
   readonly #subscribers = new Set<Peer>();
   /** Those that serve, sorted by id. */
   #serving: ManagedInstance[] = [];
+  /** Requests can go on at a decode instance. */
+  #hasDecode = false;
+  readonly #migrationLoop: MigrationLoop;
   readonly #loops: readonly { start(): void; stop(): void }[];
   readonly #statistics = new StatisticsCounter();
   #listeners: Listener[] = [];
@@ -77,7 +81,8 @@ export class Manager {
     this.#config = config;
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#numExpected = config.options.initialInstances;
-    this.#loops = [this.#migrationLoop(), this.#healthCheck(), ...this.#scalingLoops()];
+    this.#migrationLoop = this.#makeMigrationLoop();
+    this.#loops = [this.#migrationLoop, this.#healthCheck(), ...this.#scalingLoops()];
   }
 
   /**
@@ -227,8 +232,7 @@ export class Manager {
   async #startInstance(): Promise<InstanceId> {
     if (this.#stopping) throw new UnavailableError("the manager is stopping");
     const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
-    const instance = new ManagedInstance(instanceId);
-    this.#instances.set(instanceId, instance);
+    const instance = this.#expect(instanceId);
     const managerAddress = this.#listeners[0].address;
     let launched;
     try {
@@ -246,13 +250,25 @@ export class Manager {
     return instanceId;
   }
 
+  /** One more instance, of the type that is wanted. */
+  #expect(instanceId: InstanceId): ManagedInstance {
+    const { migration, options } = this.#config;
+    const types = [...this.#instances.values()]
+      .filter(({ isDraining, isStopping, isLost }) => !isDraining && !isStopping && !isLost)
+      .map(({ type }) => type);
+    const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
+    const instance = new ManagedInstance(instanceId, newcomerType(types, numPrefill));
+    this.#instances.set(instanceId, instance);
+    return instance;
+  }
+
   #isDrained(instance: ManagedInstance): boolean {
     const sinceDispatchMs = this.#config.clock.nowMs() - instance.lastDispatchMs;
     return instance.isEmpty && instance.migrationId === null &&
       sinceDispatchMs >= DISPATCH_SETTLED_MS;
   }
 
-  #migrationLoop(): MigrationLoop {
+  #makeMigrationLoop(): MigrationLoop {
     return new MigrationLoop({
       ...this.#config,
       instances: () => this.#servingInOrder(),
@@ -347,12 +363,15 @@ export class Manager {
     if (!isExpected || instance?.isLost || this.#stopping) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }
-    if (!instance) this.#instances.set(instanceId, instance = new ManagedInstance(instanceId));
+    instance ??= this.#expect(instanceId);
     const former = instance.peer;
     instance.peer = peer;
     this.#instanceOfPeer.set(peer, instance);
     former?.close();
-    return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2 };
+    return {
+      infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2,
+      instanceType: instance.type,
+    };
   }
 
   /** An instance that serves gets a moment to come back; its requests run on meanwhile. */
@@ -381,19 +400,21 @@ export class Manager {
     instance.info = info;
     instance.wasHeard = true;
     this.#dispatcher.report(info);
+    if (info.leavingRequests > 0) this.#migrationLoop.hurry();
   }
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");
-    this.#instances.get(instanceId)!.lastDispatchMs = nowMs;
+    const instance = this.#instances.get(instanceId)!;
+    instance.lastDispatchMs = nowMs;
     this.#statistics.counters.dispatches++;
     const { requestId } = request;
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
     }
-    return { instanceId };
+    return { instanceId, expectedSteps: expectedStepsOn(instance.type, this.#hasDecode) };
   }
 
   /** Its process ended, its connection closed for good, or it hangs; whichever is noticed first. */
@@ -423,9 +444,20 @@ export class Manager {
       registration: instance.registration!,
       isDraining: !instance.isAvailable,
     })));
+    this.#updateDisaggregation(serving);
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     const list = this.#instanceList();
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
+  }
+
+  /** Without a decode instance all that waits to leave for one goes on where it is. */
+  #updateDisaggregation(serving: readonly ManagedInstance[]): void {
+    const hadDecode = this.#hasDecode;
+    this.#hasDecode = serving.some(({ type, isAvailable }) => type === "decode" && isAvailable);
+    if (!hadDecode || this.#hasDecode) return;
+    for (const { type, peer } of serving) {
+      if (type === "prefill") peer?.notify("stay", { data: null });
+    }
   }
 
   #instanceList(): InstanceList {

@@ -1,6 +1,6 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import type { DispatchReply, DispatchRequest, InstanceId, InstanceList } from "../core/messages.ts";
+import type { DispatchReply, DispatchRequest, InstanceList } from "../core/messages.ts";
 
 /** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
 const DISPATCH_TIMEOUT_MS = 2_000;
@@ -38,7 +38,7 @@ export class ManagerLink {
    * The manager's choice; null when there is no manager to ask.
    * @throws {UnavailableError} no instance can take it
    */
-  async dispatch(request: DispatchRequest): Promise<InstanceId | null> {
+  async dispatch(request: DispatchRequest): Promise<DispatchReply | null> {
     const peer = this.#peer;
     if (peer === null) return null;
     const { clock } = this.#config;
@@ -46,7 +46,7 @@ export class ManagerLink {
     try {
       const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
       const { data } = await peer.call("dispatch", { data: request }, options);
-      return (data as DispatchReply).instanceId;
+      return data as DispatchReply;
     } catch (error) {
       // An error that came much sooner than the time-out is the manager's own.
       if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;

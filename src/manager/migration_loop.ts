@@ -62,6 +62,8 @@ export class MigrationLoop {
   /** Draining instances whose last order found no request of the kind that it asked for. */
   readonly #triedRunning = new Set<InstanceId>();
   #cancel: (() => void) | null = null;
+  #isHurrying = false;
+  #isStopped = false;
 
   constructor(config: MigrationLoopConfig) {
     const { clock, options, migration = noMigration } = config;
@@ -82,9 +84,21 @@ export class MigrationLoop {
   stop(): void {
     this.#cancel?.();
     this.#cancel = null;
+    this.#isStopped = true;
   }
 
-  #orderMigrations(): void {
+  /** Requests wait to leave a prefill instance: their orders do not wait for the next round. */
+  hurry(): void {
+    if (this.#isHurrying) return;
+    this.#isHurrying = true;
+    this.#config.clock.soon(() => {
+      this.#isHurrying = false;
+      if (!this.#isStopped) this.#orderMigrations((source) => source.type === "prefill");
+    });
+  }
+
+  /** @param isWanted the sources that are to give */
+  #orderMigrations(isWanted: (source: ManagedInstance) => boolean = () => true): void {
     const instances = this.#config.instances();
     const isNeeded = this.#migration.enableMigration || instances.some((one) => one.isDraining);
     if (!isNeeded) return;
@@ -93,13 +107,15 @@ export class MigrationLoop {
     for (const pair of pairMigrations(candidates, this.#pairOptions)) {
       const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
       if (source.isEmpty || !(this.#migration.enableMigration || source.isDraining)) continue;
-      this.#migrate(source, destination);
+      if (isWanted(source)) this.#migrate(source, destination, shareOf(source, instances));
     }
   }
 
   #candidateOf(instance: ManagedInstance): MigrationCandidate | null {
-    const { registration, info, isDraining } = instance;
+    const { registration, info, isDraining, type } = instance;
     if (registration === null || info === null || instance.peer === null) return null;
+    // An order that finds nothing would keep its destination from others.
+    if (type === "prefill" && info.leavingRequests === 0 && !isDraining) return null;
     const { priorityHeadroomBlocks } = this.#config.options;
     return {
       instanceId: instance.instanceId,
@@ -112,25 +128,45 @@ export class MigrationLoop {
     };
   }
 
-  async #migrate(source: ManagedInstance, destination: ManagedInstance): Promise<void> {
+  async #migrate(
+    source: ManagedInstance,
+    destination: ManagedInstance,
+    maxRequests?: number,
+  ): Promise<void> {
     const { instanceId, address } = destination.registration!;
     const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
     const policy = source.isDraining
       ? this.#drainPolicy(source)
       : this.#migration.requestMigrationPolicy;
-    const order: MigrateOutOrder = { migrationId, destination: { instanceId, address }, policy };
+    const order: MigrateOutOrder = {
+      migrationId,
+      destination: { instanceId, address },
+      policy,
+      maxRequests,
+    };
     source.migrationId = destination.migrationId = migrationId;
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
       const { data } = await source.peer!.call("migrate_out", { data: order }, options);
       const report = data as MigrationReport;
       if (report.outcome === "nothing") this.#noteNothing(source, policy);
-      this.#config.onReport(report);
+      this.#take(report, source, destination);
     } catch (error) {
       this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
     } finally {
       source.migrationId = destination.migrationId = null;
     }
+  }
+
+  #take(report: MigrationReport, source: ManagedInstance, destination: ManagedInstance): void {
+    const reports = [...report.earlier ?? [], { ...report, earlier: undefined }];
+    for (const one of reports) this.#config.onReport(one);
+    if (source.type !== "prefill") return;
+    // The next destination is chosen before the reports of these instances have come.
+    const committed = reports.filter(({ outcome }) => outcome === "committed");
+    const movedBlocks = committed.reduce((sum, { blocks }) => sum + blocks, 0);
+    source.noteMoved(committed.length, movedBlocks, destination);
+    if (committed.length > 0 && source.info!.leavingRequests > 0) this.hurry();
   }
 
   /** What runs leaves first, for it needs the most; then what waits, which may have to be tried. */
@@ -144,4 +180,18 @@ export class MigrationLoop {
     if (policy === "SR") this.#triedRunning.add(instanceId);
     else this.#triedRunning.delete(instanceId);
   }
+}
+
+/**
+ * How many of the requests that wait to leave a prefill instance one decode instance gets, so that
+ * those of one step spread over all. Undefined for other sources.
+ */
+function shareOf(
+  { type, info }: ManagedInstance,
+  instances: readonly ManagedInstance[],
+): number | undefined {
+  if (type !== "prefill" || info === null) return undefined;
+  const numDestinations =
+    instances.filter((one) => one.type === "decode" && one.isAvailable).length;
+  return Math.max(1, Math.ceil(info.leavingRequests / Math.max(1, numDestinations)));
 }

@@ -48,11 +48,18 @@ export class ScalingLoop {
     if (instances.some(({ registration }) => registration === null)) return;
     const draining = instances.filter(({ isDraining }) => isDraining);
     const serving = instances.filter(({ isDraining }) => !isDraining);
-    const states = serving.map((instance) => this.#stateOf(instance));
-    const change = scalingChange(states, { ...scaling, loadMetric });
+    // There are as many prefill instances as were asked for: it is those that decode which may vary.
+    const varying = serving.filter(({ type }) => type !== "prefill");
+    const numFixed = serving.length - varying.length;
+    const change = scalingChange(varying.map((instance) => this.#stateOf(instance)), {
+      ...scaling,
+      loadMetric,
+      minInstances: Math.max(1, scaling.minInstances - numFixed),
+      maxInstances: Math.max(1, scaling.maxInstances - numFixed),
+    });
     if (change > 0) this.#grow(change, draining);
     else if (draining.length === 0 && change < 0) {
-      for (const instance of serving.slice(change)) this.#config.remove(instance);
+      for (const instance of varying.slice(change)) this.#config.remove(instance);
     }
   }
 

@@ -135,7 +135,26 @@ class Draw {
   }
 }
 
+/** Of all seeds, so many have prefill and decode instances where there are enough for it. */
+const DISAGGREGATED_SHARE = 0.4;
+
 export function randomScenario(seed: number): Scenario {
+  const scenario = randomUniformScenario(seed);
+  // From another stream, so that seeds without it are what they were.
+  const draw = new Draw(new Random(seed + 2 ** 41));
+  const isDisaggregated = draw.chance(DISAGGREGATED_SHARE);
+  const { initialInstances } = scenario.manager;
+  if (!isDisaggregated || initialInstances < 2) return scenario;
+  const numDispatchInstances = draw.between(1, initialInstances - 1);
+  return {
+    ...scenario,
+    manager: { ...scenario.manager, numDispatchInstances },
+    migration: { ...scenario.migration, enableMigration: true, enablePdDisagg: true },
+  };
+}
+
+/** All instances are for everything. */
+function randomUniformScenario(seed: number): Scenario {
   const draw = new Draw(new Random(seed));
   const numInstances = draw.pick([1, 2, 2, 3, 3, 4]);
   const numClients = draw.between(1, 2);

@@ -53,6 +53,14 @@ Deno.test("a profile implies the simulated device, unless another is named", asy
   assert.equal(await device("--profiling-result-file-path=p.json", "--device=cpu"), "cpu");
 });
 
+Deno.test("disaggregation implies migration", async () => {
+  const migration = async (...argv: string[]) =>
+    toOptions<ServeOptions>((await readSettings(argv, index)).settings).enableMigration;
+  assert.equal(await migration(), false);
+  assert.equal(await migration("--enable-pd-disagg"), true);
+  assert.equal(await migration("--enable-pd-disagg=false", "--enable-migration"), true);
+});
+
 Deno.test("options have the properties that the rest of the program reads", async () => {
   const options = toOptions<ServeOptions>((await readSettings([], index)).settings);
   assert.equal(options.model, null);

@@ -170,6 +170,7 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     watermarkBlocks: 2,
     runningRequests: 1,
     runningHighPriorityRequests: 0,
+    leavingRequests: 0,
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 1.5,
@@ -206,6 +207,18 @@ Deno.test("EngineCore: info counts the running requests of high priority", () =>
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).runningRequests, 3);
   assert.equal(core.info(0).runningHighPriorityRequests, 2);
+});
+
+Deno.test("EngineCore: what has run its expected steps runs on only when it is told to stay", () => {
+  const { core, model } = coreOf({ maxNumSeqs: 3 });
+  core.add(generateRequest("a", 5, {}, { expectedSteps: 1 }));
+  core.end(model.stepNow(core.begin(0)!));
+  assert.equal(core.info(0).leavingRequests, 1);
+  assert.equal(core.begin(0), null);
+  core.stay();
+  assert.equal(core.info(0).leavingRequests, 0);
+  core.end(model.stepNow(core.begin(0)!));
+  assert.equal(core.info(0).totals.outputTokens, 2);
 });
 
 Deno.test("EngineCore: every received request, also a refused one, is in one info at a boundary", () => {

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { BlockManager } from "../../src/instance/block_manager.ts";
-import { type Schedule, Scheduler, type SchedulerConfig } from "../../src/instance/scheduler.ts";
+import {
+  MAX_HOLD_MS,
+  type Schedule,
+  Scheduler,
+  type SchedulerConfig,
+} from "../../src/instance/scheduler.ts";
 import { Sequence } from "../../src/instance/sequence.ts";
 import type { Priority } from "../../src/core/messages.ts";
 import { engineConfig, generateRequest } from "./support.ts";
@@ -270,3 +275,47 @@ for (const preemptionMode of ["recompute", "swap"] as const) {
     for (const line of lines) assert.match(line, /\[high/);
   });
 }
+
+/** As engines do at the end of a step: these have run their steps here. */
+function haveRun(...sequences: Sequence[]): void {
+  for (const sequence of sequences) {
+    sequence.expectedSteps = 1;
+    sequence.numSteps = 1;
+  }
+}
+
+Deno.test("Scheduler: what has run its expected steps waits to leave, and goes on after a while", () => {
+  const bench = new Bench(100);
+  const a = bench.add("a", 5);
+  bench.add("b", 6);
+  bench.step();
+  haveRun(a);
+  assert.equal(bench.step(100), "decode [b] 1");
+  assert.equal(bench.scheduler.heldUntilMs, 100 + MAX_HOLD_MS);
+  assert.equal(bench.step(99 + MAX_HOLD_MS), "decode [b] 1");
+  assert.equal(bench.step(100 + MAX_HOLD_MS), "decode [a b] 2");
+  assert.equal(bench.scheduler.heldUntilMs, Infinity);
+});
+
+Deno.test("Scheduler: what waits to leave keeps its blocks and its place", () => {
+  const bench = new Bench(3, { maxNumSeqs: 2 });
+  const a = bench.add("a", 8);
+  bench.add("b", 8);
+  bench.add("c", 1);
+  assert.equal(bench.step(), "prefill [a] 8");
+  haveRun(a);
+  assert.equal(bench.step(), "decode [] 0");
+  assert.equal(bench.queues(), "b c | a | ");
+  bench.finish(a);
+  assert.equal(bench.step(), "prefill [b c] 9");
+});
+
+Deno.test("Scheduler: prompts are not delayed for what only waits to leave", () => {
+  const bench = new Bench(100, { schedulerDelayFactor: 10 });
+  const a = bench.add("a", 5, 0);
+  bench.step(0);
+  bench.step(50);
+  haveRun(a);
+  bench.add("b", 5, 50);
+  assert.equal(bench.step(51), "prefill [b] 5");
+});

@@ -58,6 +58,7 @@ export function idleInfo(
     watermarkBlocks: 1,
     runningRequests: 0,
     runningHighPriorityRequests: 0,
+    leavingRequests: 0,
     waitingRequests: 0,
     killedRequests: 0,
     firstWaitingBlocks: 0,

@@ -1,5 +1,6 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
+import { disaggregationProblem } from "../../manager/disaggregation.ts";
 import { thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
 import type { Notice } from "./status.ts";
@@ -13,6 +14,7 @@ const rules: readonly Rule[] = [
   emptyTransferType,
   thresholds,
   instanceLimits,
+  disaggregation,
   sslPair,
   batchedTokens,
   simulatorOptions,
@@ -68,6 +70,12 @@ function instanceLimits(options: ServeOptions): string | null {
   if (!enableScaling || !isOutside) return null;
   return `--initial-instances ${initialInstances} is outside --min-instances ${minInstances} to ` +
     `--max-instances ${maxInstances}, between which --enable-scaling keeps the service`;
+}
+
+function disaggregation(options: ServeOptions): string | null {
+  const { enablePdDisagg, numDispatchInstances, initialInstances } = options;
+  if (!enablePdDisagg) return null;
+  return disaggregationProblem(numDispatchInstances, initialInstances, "--initial-instances");
 }
 
 function sslPair({ sslKeyfile, sslCertfile }: ServeOptions): string | null {

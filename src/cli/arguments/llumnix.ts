@@ -202,13 +202,18 @@ export const llumnixArguments = {
   }),
   "enable-pd-disagg": flag({
     status: later,
-    help: "Enable prefill decoding disaggregation.",
+    help: "Enable prefill decoding disaggregation: the first --num-dispatch-instances instances " +
+      "compute prompts, and each request goes on at one of the others after its first token. " +
+      "Implies --enable-migration. Without decode instances requests decode where they are; " +
+      "without prefill instances the others take prompts. Scaling adds and removes decode " +
+      "instances, and leaves one at least.",
   }),
   "num-dispatch-instances": integer({
     default: null,
     min: 1,
     defaultText: "no limit",
-    help: "Number of available instances for dispatch.",
+    help: "Number of available instances for dispatch. With --enable-pd-disagg the number of " +
+      "prefill instances.",
   }),
   "log-request-timestamps": flag({
     section: "SERVER",

@@ -3,6 +3,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { resolveSimulation } from "../../executor/sim/simulation.ts";
 import { resolveEngineConfig } from "../../instance/engine_config.ts";
+import { disaggregationProblem } from "../../manager/disaggregation.ts";
 import { defaultThresholds, thresholdProblem } from "../../manager/load/thresholds.ts";
 import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
 import { camelCase, type Value } from "../arguments/argument.ts";
@@ -59,7 +60,7 @@ export function clusterConfig({ name, given }: NamedOptions): ClusterConfig {
     name,
     engine,
     manager: { ...options, initialInstances: instances, disableLogRequestsManager: true },
-    migration: options,
+    migration: { ...options, enableMigration: options.enableMigration || options.enablePdDisagg },
     transfer: options,
     scaling: { ...options, maxInstances },
     ignorePriorities: options.ignorePriorities,
@@ -73,9 +74,6 @@ function withDefaults(given: Given): ClusterOptions {
   for (const { name, argument } of index.entries) {
     const property = camelCase(name);
     options[property] = given.get(name) ?? thresholds[property] ?? argument.default;
-    if (argument.status.kind === "later" && options[property] !== argument.default) {
-      throw new UsageError(`--${name} is not available yet`);
-    }
   }
   for (const name of thresholdNames) {
     const threshold = options[camelCase(name)] as number;
@@ -86,7 +84,7 @@ function withDefaults(given: Given): ClusterOptions {
 }
 
 function checkLimits(options: ClusterOptions, maxInstances: number): void {
-  const { minInstances, instances, enableScaling, numDispatchInstances } = options;
+  const { minInstances, instances, enableScaling, numDispatchInstances, enablePdDisagg } = options;
   if (minInstances > maxInstances) {
     throw new UsageError(
       `--min-instances ${minInstances} is more than --max-instances ${maxInstances}`,
@@ -97,6 +95,10 @@ function checkLimits(options: ClusterOptions, maxInstances: number): void {
       `--instances ${instances} is outside --min-instances ${minInstances} to --max-instances ` +
         `${maxInstances}, between which --enable-scaling keeps the cluster`,
     );
+  }
+  if (enablePdDisagg) {
+    const problem = disaggregationProblem(numDispatchInstances, instances, "--instances");
+    if (problem !== null) throw new UsageError(problem);
   }
   if (numDispatchInstances !== null && numDispatchInstances > maxInstances) {
     throw new UsageError(

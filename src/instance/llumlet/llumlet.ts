@@ -155,7 +155,7 @@ export class Llumlet {
     const { clock, onLeave } = this.#config;
     const deadlineMs = clock.nowMs() + this.#timeouts.orderMs;
     const reports: MigrationReport[] = [];
-    for (const requestId of requestIds) {
+    for (const requestId of requestIds.slice(0, order.maxRequests)) {
       const departure = this.#config.engine.depart(requestId);
       if (!departure) break;
       this.#source = new MigrationSource(this.#sourceConfig, {

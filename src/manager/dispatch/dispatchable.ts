@@ -7,9 +7,9 @@ export interface Dispatchable {
 }
 
 /**
- * The instances that new requests may go to: the first `limit` that do not drain. Decode instances
- * come last, so that with prefill-decode disaggregation one takes the place of a prefill instance
- * only when too few are left; without a limit they take none while there are others.
+ * The instances that new requests may go to: the first `limit` that do not drain. With
+ * prefill-decode disaggregation the limit has been applied when instances became what they are: all
+ * prefill instances, and decode instances only while there is none.
  * @param instances in the order in which they came
  * @param limit `--num-dispatch-instances`; null for none
  */
@@ -18,8 +18,9 @@ export function dispatchableOf<T extends Dispatchable>(
   limit: number | null,
 ): T[] {
   const available = instances.filter(({ isDraining }) => !isDraining);
+  if (available.every(({ instanceType }) => instanceType === "both")) {
+    return available.slice(0, limit ?? undefined);
+  }
   const first = available.filter(({ instanceType }) => instanceType !== "decode");
-  const decode = available.filter(({ instanceType }) => instanceType === "decode");
-  if (limit !== null) return [...first, ...decode].slice(0, limit);
-  return first.length > 0 ? first : decode;
+  return first.length > 0 ? first : available;
 }

@@ -73,7 +73,8 @@ export class ExperimentClient {
     const requestId = String(number);
     const dispatch: DispatchRequest = { requestId, promptTokens, priority };
     const { data } = await this.#manager.call("dispatch", { data: dispatch });
-    const link = await this.#link((data as DispatchReply).instanceId);
+    const { instanceId, expectedSteps } = data as DispatchReply;
+    const link = await this.#link(instanceId);
     const generate: GenerateRequest = {
       requestId,
       frontendId: FRONTEND_ID,
@@ -82,6 +83,7 @@ export class ExperimentClient {
       params: { ...params, maxTokens: outputTokens, seed: number },
       arrivalMs,
       priority,
+      expectedSteps,
     };
     await link.call("generate", { data: generate });
   }

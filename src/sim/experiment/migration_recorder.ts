@@ -29,7 +29,7 @@ export class MigrationRecorder {
 
   take(event: ManagerEvent): void {
     if (event.type === "migrated") {
-      for (const report of [event.report, ...event.report.earlier ?? []]) this.#report(report);
+      this.#report(event.report);
     } else if (event.type === "migration_unanswered") this.#abort(event.reason);
   }
 

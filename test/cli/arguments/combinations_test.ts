@@ -80,6 +80,23 @@ refuses(
 allows("--initial-instances 5 --max-instances 4");
 
 refuses(
+  "--enable-pd-disagg --num-dispatch-instances 1",
+  "--enable-pd-disagg needs two instances at least, one for prefill and one to decode, and " +
+    "--initial-instances is 1",
+);
+refuses(
+  "--enable-pd-disagg --initial-instances 3",
+  "--enable-pd-disagg needs --num-dispatch-instances N: the number of prefill instances, of 3 in all",
+);
+refuses(
+  "--enable-pd-disagg --initial-instances 3 --num-dispatch-instances 3",
+  "--num-dispatch-instances 3 is the number of prefill instances, and leaves none of 3 " +
+    "(--initial-instances) to decode: with --enable-pd-disagg it is 2 at most",
+);
+allows("--enable-pd-disagg --initial-instances 3 --num-dispatch-instances 2");
+allows("--initial-instances 3 --num-dispatch-instances 3");
+
+refuses(
   "--ssl-keyfile k",
   "--ssl-keyfile needs --ssl-certfile: HTTPS takes a key and its certificate",
 );

@@ -123,9 +123,19 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
     /two configurations are named "a"/,
   ],
   [
-    "PD disaggregation, which is not there yet",
+    "disaggregation without a number of prefill instances",
     ["--rate", "5", "--enable-pd-disagg"],
-    /--enable-pd-disagg is not available yet/,
+    /--enable-pd-disagg needs --num-dispatch-instances N: .* of 16 in all/,
+  ],
+  [
+    "disaggregation of one instance",
+    ["--rate", "5", "--enable-pd-disagg", "--instances", "1"],
+    /two instances at least, one for prefill and one to decode, and --instances is 1/,
+  ],
+  [
+    "disaggregation without decode instances",
+    ["--rate", "5", "--enable-pd-disagg", "--num-dispatch-instances", "16"],
+    /--num-dispatch-instances 16 .* leaves none of 16 .* it is 15 at most/,
   ],
   ["no seeds", ["--rate", "5", "--seeds", "0"], /--seeds 0/],
   ["a fraction above 1", ["--rate", "5", "--high-priority", "2"], /--high-priority 2/],

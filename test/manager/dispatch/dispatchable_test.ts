@@ -28,9 +28,11 @@ Deno.test("dispatchable: another takes the place of one that is gone or drains",
   assert.equal(chosen("BB", null), "");
 });
 
-Deno.test("dispatchable: decode instances only where too few others are left", () => {
+Deno.test("dispatchable: with disaggregation all prefill instances, decode ones only without any", () => {
   assert.equal(chosen("dpdp", 2), "p1 p3");
-  assert.equal(chosen("dpdP", 2), "p1 d0");
+  assert.equal(chosen("dpdP", 2), "p1");
   assert.equal(chosen("dpdp", null), "p1 p3");
-  assert.equal(chosen("dd", null), "d0 d1");
+  assert.equal(chosen("ppd", 1), "p0 p1");
+  assert.equal(chosen("dPd", 1), "d0 d2");
+  assert.equal(chosen("dD", null), "d0");
 });

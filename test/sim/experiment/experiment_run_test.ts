@@ -51,6 +51,18 @@ Deno.test("every request gets all its tokens, with migration and preemption", as
   assert.ok(result.migrations.downtimeMs.count > 0);
 });
 
+Deno.test("with disaggregation every request of more than one token moves to a decode instance", async () => {
+  const workload = workloadConfig({ lengths: "fixed:100:20" });
+  const disaggregated = clusterConfig({
+    manager: { numDispatchInstances: 1 },
+    migration: { enablePdDisagg: true, pairMigrationPolicy: "balanced", enableDefrag: false },
+  });
+  const { failed, migrations, outputTokens } = await run(disaggregated, workload);
+  assert.equal(failed, 0);
+  assert.equal(outputTokens, 200 * 20);
+  assert.equal(migrations.committed, 200);
+});
+
 Deno.test("the same seed gives the same figures, another seed others", async () => {
   const strip = ({ wallSeconds: _, ...rest }: Awaited<ReturnType<typeof run>>) => rest;
   const [first, again, other] = [
