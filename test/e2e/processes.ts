@@ -24,6 +24,15 @@ export function processesIn(directory: string): ProcessEntry[] {
   return found;
 }
 
+/** How many files, sockets and pipes a process has open; 0 for one that has ended. */
+export function openFiles(pid: number): number {
+  try {
+    return [...Deno.readDirSync(`/proc/${pid}/fd`)].length;
+  } catch {
+    return 0;
+  }
+}
+
 function processNames(): string[] {
   try {
     return [...Deno.readDirSync("/proc")].map((entry) => entry.name)

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import OpenAI from "openai";
 import { freePort, runProgram, type Server, startServer } from "./harness.ts";
+import { eventData } from "./streams.ts";
 
 const greedy = { prompt: "hello", max_tokens: 24, temperature: 0, ignore_eos: true };
 
@@ -25,21 +26,11 @@ async function complete(server: Server, body: unknown): Promise<Completion> {
   return JSON.parse(text);
 }
 
-/** Data of the events of a stream, as they come. */
-async function* events(response: Response): AsyncGenerator<string> {
-  let rest = "";
-  for await (const text of response.body!.pipeThrough(new TextDecoderStream())) {
-    const lines = (rest + text).split("\n");
-    rest = lines.pop()!;
-    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
-  }
-}
-
 /** Reads a streamed completion to its end, telling of each event. */
 async function readStream(response: Response, onEvent = () => {}) {
   assert.equal(response.status, 200);
   let text = "", finishReason: string | null = null, last = "";
-  for await (const event of events(response)) {
+  for await (const event of eventData(response.body!)) {
     onEvent();
     last = event;
     if (event === "[DONE]") continue;

@@ -1,0 +1,145 @@
+/** A service of several instances that a test does things to. */
+import assert from "node:assert/strict";
+import { openBus } from "../../src/bus/open_bus.ts";
+import type { InstanceInfo, InstanceList, InstanceRegistration } from "../../src/core/messages.ts";
+import { type Program, type ProgramOptions, startServer } from "./harness.ts";
+import { runStream, type StreamRequest, type StreamResult } from "./streams.ts";
+
+/** An instance that is stopped does not answer. */
+const ANSWER_TIMEOUT_MS = 2_000;
+
+export interface Cluster extends AsyncDisposable {
+  readonly program: Program;
+  /** "http://127.0.0.1:PORT" */
+  readonly url: string;
+  /** Bus address of the manager. */
+  readonly managerAddress: string;
+}
+
+/**
+ * Starts `serve` with instances of the built-in model that share what little memory a test needs.
+ * Disposing of it stops it and checks that it leaves nothing.
+ */
+export async function startCluster(
+  numInstances: number,
+  args: readonly string[] = [],
+  options: ProgramOptions = {},
+): Promise<Cluster> {
+  const server = await startServer([
+    ...["--initial-instances", `${numInstances}`, "--num-gpu-blocks-override", "2000"],
+    ...["--swap-space", "0", "--cpu-threads", "1", ...args],
+  ], options);
+  const { program, url } = server;
+  const directory = runtimeDirectories(program.pid)[0];
+  assert.ok(directory, "there is no runtime directory");
+  return {
+    program,
+    url,
+    managerAddress: `unix:${directory}/manager.sock`,
+    async [Symbol.asyncDispose]() {
+      const problems: unknown[] = [];
+      const attempt = (action: () => unknown) =>
+        Promise.resolve().then(action).catch((error) => problems.push(error));
+      await attempt(() => program.stop());
+      await attempt(() => checkFiles(program));
+      await attempt(() => server[Symbol.asyncDispose]());
+      if (problems.length > 0) throw problems[0];
+    },
+  };
+}
+
+/** Instances that serve, as the manager tells API servers. */
+export async function servingInstances(cluster: Cluster): Promise<readonly InstanceRegistration[]> {
+  const list = Promise.withResolvers<InstanceList>();
+  const manager = await openBus().connect(cluster.managerAddress, {
+    notifications: { instances: ({ data }) => list.resolve(data as InstanceList) },
+  }, { timeoutMs: ANSWER_TIMEOUT_MS });
+  try {
+    await manager.call("subscribe", { data: null }, { timeoutMs: ANSWER_TIMEOUT_MS });
+    return (await list.promise).instances;
+  } finally {
+    await manager.close();
+  }
+}
+
+/** What an instance says of itself. */
+export async function statusOf({ address }: InstanceRegistration): Promise<InstanceInfo> {
+  const instance = await openBus().connect(address, {}, { timeoutMs: ANSWER_TIMEOUT_MS });
+  try {
+    const { data } = await instance.call("status", { data: null }, {
+      timeoutMs: ANSWER_TIMEOUT_MS,
+    });
+    return data as InstanceInfo;
+  } finally {
+    await instance.close();
+  }
+}
+
+export async function pidOf(cluster: Cluster, instanceId: string): Promise<number> {
+  const found = (await servingInstances(cluster)).find((one) => one.instanceId === instanceId);
+  assert.ok(found, `${instanceId} does not serve`);
+  return found.pid;
+}
+
+/** Waits until as many instances serve, no request is left anywhere and every block is free. */
+export async function waitUntilEmpty(cluster: Cluster, numInstances: number): Promise<void> {
+  let last = "nothing known";
+  const isEmpty = async () => {
+    try {
+      const infos = await Promise.all((await servingInstances(cluster)).map(statusOf));
+      last = infos.map(describe).join("; ");
+      return infos.length === numInstances && infos.every(isIdle);
+    } catch (error) {
+      last = `${error}`; // one of them is starting or ending
+      return false;
+    }
+  };
+  try {
+    await cluster.program.waitUntil(`${numInstances} instances were empty`, isEmpty);
+  } catch (error) {
+    throw new Error(`last seen: ${last}`, { cause: error });
+  }
+}
+
+function isIdle(info: InstanceInfo): boolean {
+  return info.runningRequests + info.waitingRequests + info.killedRequests === 0 &&
+    info.freeBlocks === info.totalBlocks;
+}
+
+function describe(info: InstanceInfo): string {
+  return `${info.instanceId}: ${info.runningRequests} running, ${info.waitingRequests} waiting, ` +
+    `${info.killedRequests} killed, ${info.freeBlocks} of ${info.totalBlocks} blocks free`;
+}
+
+/** Runs the requests at the same time. */
+export function runAll(
+  cluster: Cluster,
+  requests: readonly StreamRequest[],
+  onEvent?: () => void,
+): Promise<StreamResult[]> {
+  return Promise.all(requests.map((request) => runStream(cluster.url, request, { onEvent })));
+}
+
+/** Fails at the first stream that differs, telling where. */
+export function assertSameStreams(
+  actual: readonly StreamResult[],
+  expected: readonly StreamResult[],
+): void {
+  assert.equal(actual.length, expected.length);
+  for (const [i, stream] of actual.entries()) {
+    assert.deepEqual(stream, expected[i], `stream ${i} differs from that of the quiet run`);
+  }
+}
+
+/** After an orderly stop there is nothing but the log. */
+function checkFiles({ directory, pid }: Program): void {
+  const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
+  assert.deepEqual(left.filter((name) => name !== "server.log"), [], "files were left behind");
+  assert.deepEqual(runtimeDirectories(pid), [], "the runtime directory was left behind");
+}
+
+/** Where a service has its sockets, when its environment is empty. */
+function runtimeDirectories(pid: number): string[] {
+  const names = [...Deno.readDirSync("/tmp")].map(({ name }) => name);
+  return names.filter((name) => name.startsWith(`llumnix-${pid}-`)).map((name) => `/tmp/${name}`);
+}
