@@ -23,6 +23,36 @@ Deno.test("events happen by time, then in the order asked for; cancelled ones ne
   assert.deepEqual(happened, expected);
 });
 
+Deno.test("the order holds for what events ask for, also when most of it is cancelled", () => {
+  const random = new Random(2);
+  const clock = new VirtualClock();
+  const happened: { dueMs: number; order: number }[] = [];
+  const expected = new Map<number, { dueMs: number; order: number }>();
+  const cancels: (() => void)[] = [];
+  let numAsked = 0;
+  const ask = () => {
+    const order = numAsked++;
+    const event = { dueMs: clock.nowMs() + random.below(20), order };
+    expected.set(order, event);
+    const cancel = clock.after(event.dueMs - clock.nowMs(), () => {
+      happened.push(event);
+      while (numAsked < 5000 && random.below(4) > 0) ask();
+      for (let i = 0; i < 3; i++) cancels[random.below(cancels.length)]();
+    });
+    cancels.push(() => {
+      cancel();
+      if (!happened.includes(event)) expected.delete(order);
+    });
+  };
+  while (numAsked < 5000) {
+    for (let i = 0; i < 300; i++) ask();
+    while (clock.step());
+  }
+  assert.ok(happened.length > 500 && happened.length < 4500, `${happened.length} of 5000`);
+  const inOrder = [...expected.values()].sort((a, b) => a.dueMs - b.dueMs || a.order - b.order);
+  assert.deepEqual(happened, inOrder);
+});
+
 Deno.test("what is soon happens before time goes on", () => {
   const clock = new VirtualClock();
   const happened: string[] = [];

@@ -1,14 +1,13 @@
-import { setImmediate } from "node:timers";
 import type { Clock } from "../../core/clock.ts";
+import { settlePromises, turnEventLoop } from "../settle_promises.ts";
 import { VirtualClock } from "../virtual_clock.ts";
 
-/** Promises that nobody announces settle within this time. */
-const MAX_UNSETTLED_MS = 20;
+/** Virtual time between two turns of the real event loop: for signals, and for V8's own tasks. */
+const TURN_INTERVAL_MS = 1000;
 
 /**
- * The virtual time of an experiment. Letting promises settle costs a turn of the real event loop, as
- * much as an engine step, so it happens only where somebody says that some may settle, and every
- * {@linkcode MAX_UNSETTLED_MS} in any case.
+ * The virtual time of an experiment. Promises are let settle only where somebody says that some may,
+ * and every {@linkcode TURN_INTERVAL_MS} in any case.
  */
 export class ExperimentLoop {
   readonly clock = new VirtualClock();
@@ -39,21 +38,18 @@ export class ExperimentLoop {
    */
   async runUntil(isDone: () => boolean): Promise<boolean> {
     const { clock } = this;
-    let settledMs = clock.nowMs();
+    let turnedMs = -Infinity;
     for (;;) {
-      if (this.#maySettle || clock.nowMs() - settledMs >= MAX_UNSETTLED_MS) {
+      if (clock.nowMs() - turnedMs >= TURN_INTERVAL_MS) {
+        turnedMs = clock.nowMs();
+        await turnEventLoop();
+      }
+      while (this.#maySettle) {
         this.#maySettle = false;
-        settledMs = clock.nowMs();
         await settlePromises();
-        continue;
       }
       if (isDone()) return true;
       if (!clock.step()) return false;
     }
   }
-}
-
-/** A turn of the real event loop: all promises that can settle have settled after it. */
-function settlePromises(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
