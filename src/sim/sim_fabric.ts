@@ -1,10 +1,12 @@
 import { UnavailableError } from "../core/errors.ts";
-import type { TransferStatistics } from "../core/messages.ts";
+import type { MigrationId, TransferStatistics } from "../core/messages.ts";
 import type { TransferOptions } from "../core/options.ts";
 import { layerBytes, layoutDifference } from "../kv/layout.ts";
 import type { KvPool } from "../kv/pool.ts";
 import type { BlockTransfer, MigrationBackend } from "../kv/transfer/backend.ts";
 import { type TransferRound, transferRounds } from "../kv/transfer/rounds.ts";
+import { checkLists, checkStillWanted } from "../kv/transfer/transfer_checks.ts";
+import { WriteGrants } from "../kv/transfer/write_grants.ts";
 import type { SimNetwork, SimNode } from "./sim_bus.ts";
 
 /** One round in so many takes much longer than the others. */
@@ -13,14 +15,23 @@ const SLOW_ROUND_FACTOR = 30;
 /** Pause before a way through which nothing passes is tried again. */
 const RETRY_MS = 50;
 
+/** Memory of a process that others may write. */
+interface OpenPool {
+  readonly pool: KvPool;
+  /** Of rounds that land. */
+  readonly grants: WriteGrants;
+  /** Of rounds that begin: a revocation ends these first. */
+  readonly newRounds: WriteGrants;
+}
+
 /**
  * What KV blocks go through between the instances of a simulated cluster: as slow as the network, and
  * as often broken. It leaves a migration as little as the contract of backends allows: a round reads
- * as it begins and writes as it ends, and one that is under way when it is aborted still lands before
- * `send` settles.
+ * as it begins and writes as it ends; until it is revoked it lands, even if it was aborted, or its
+ * source is dead or hangs, or so does its destination; and a revocation takes a while.
  */
 export class SimFabric {
-  readonly #pools = new Map<string, KvPool>();
+  readonly #pools = new Map<string, OpenPool>();
 
   /** @param onRound a round begins */
   constructor(
@@ -35,8 +46,10 @@ export class SimFabric {
   }
 
   open(node: SimNode, pool: KvPool): MigrationBackend {
-    this.#pools.set(node.name, pool);
-    return new SimBackend(this, node, pool);
+    const grants = new WriteGrants(pool.numBlocks), newRounds = new WriteGrants(pool.numBlocks);
+    const open = { pool, grants, newRounds };
+    this.#pools.set(node.name, open);
+    return new SimBackend(this, node, open);
   }
 
   /** The process is gone, and its memory with it. */
@@ -44,7 +57,7 @@ export class SimFabric {
     this.#pools.delete(name);
   }
 
-  get(name: string): KvPool | undefined {
+  get(name: string): OpenPool | undefined {
     return this.#pools.get(name);
   }
 }
@@ -57,7 +70,7 @@ class SimBackend implements MigrationBackend {
   constructor(
     private readonly fabric: SimFabric,
     private readonly node: SimNode,
-    private readonly pool: KvPool,
+    private readonly own: OpenPool,
   ) {
     this.endpoint = { node: node.name };
   }
@@ -66,23 +79,42 @@ class SimBackend implements MigrationBackend {
     return !this.#isClosed;
   }
 
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
+    this.own.grants.grant(migrationId, blocks);
+    this.own.newRounds.grant(migrationId, blocks);
+  }
+
+  /** Rounds that are under way may land until it is over. */
+  revoke(migrationId: MigrationId): Promise<void> {
+    const { name, clock } = this.node;
+    this.own.newRounds.revoke(migrationId);
+    return new Promise((resolve) => {
+      clock.after(this.fabric.roundMs(name, name), () => {
+        this.own.grants.revoke(migrationId);
+        resolve();
+      });
+    });
+  }
+
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
     const { options: { migrationBufferBlocks, migrationNumLayers } } = this.fabric;
     const { sourceBlocks, destinationBlocks } = transfer;
-    const { layout } = this.pool;
+    const { layout } = this.own.pool;
     const startMs = this.node.clock.nowMs();
     const statistics = { bytes: 0, descriptors: 0, rounds: 0 };
     const limits = { bufferBlocks: migrationBufferBlocks, numLayers: migrationNumLayers };
+    checkLists(transfer);
     for (
       const round of transferRounds(sourceBlocks, destinationBlocks, layout.numLayers, limits)
     ) {
       await this.#untilPassable(transfer, signal);
-      await this.#copy(round, transfer);
+      await this.#copy(round, transfer, signal);
       statistics.bytes += round.numBlocks * round.numLayers * layerBytes(layout);
       statistics.descriptors += round.runs.length;
       statistics.rounds++;
     }
-    if (signal.aborted) throw new UnavailableError("the transfer was aborted");
+    checkStillWanted(transfer, signal, this.node.clock);
     return { ...statistics, transferMs: this.node.clock.nowMs() - startMs };
   }
 
@@ -92,46 +124,60 @@ class SimBackend implements MigrationBackend {
     return Promise.resolve();
   }
 
-  /** @throws {UnavailableError} nothing may be written any more, or there is nowhere to write to */
+  /** @throws {UnavailableError} nothing is to be sent any more, or there is nowhere to write to */
   async #untilPassable(transfer: BlockTransfer, signal: AbortSignal): Promise<void> {
     const { network } = this.fabric;
+    const { migrationId, destinationBlocks } = transfer;
     for (;;) {
-      if (signal.aborted) throw new UnavailableError("the transfer was aborted");
+      checkStillWanted(transfer, signal, this.node.clock);
       if (this.#isClosed) throw new UnavailableError("the backend is closed");
-      const to = this.#destinationOf(transfer);
-      const difference = layoutDifference(this.pool.layout, to.layout);
+      const { pool, newRounds } = this.#destinationOf(transfer);
+      const difference = layoutDifference(this.own.pool.layout, pool.layout);
       if (difference) throw new UnavailableError(`KV pools differ: ${difference}`);
+      newRounds.check(migrationId, destinationBlocks);
       if (network.canPass(this.node.name, transfer.endpoint.node as string)) return;
       await new Promise<void>((resolve) => this.node.clock.after(RETRY_MS, resolve));
     }
   }
 
-  /** Memory of a process that hangs can be written; of one that is dead, not. */
-  #destinationOf({ endpoint, destinationId, deadlineMs }: BlockTransfer): KvPool {
-    // Also as a round lands: this process may have hung while it was under way.
-    if (this.node.clock.nowMs() > deadlineMs) {
-      throw new UnavailableError("the transfer's deadline has passed");
-    }
-    const pool = this.fabric.get(endpoint.node as string);
-    if (!pool) throw new UnavailableError(`${destinationId} has no pool`);
-    return pool;
+  #destinationOf({ endpoint, destination }: BlockTransfer): OpenPool {
+    const open = this.fabric.get(endpoint.node as string);
+    if (!open) throw new UnavailableError(`${destination.instanceId} has no pool`);
+    return open;
   }
 
-  #copy({ runs, firstLayer, numLayers }: TransferRound, transfer: BlockTransfer): Promise<void> {
+  #copy(round: TransferRound, transfer: BlockTransfer, signal: AbortSignal): Promise<void> {
+    const landing = this.#land(round, transfer);
+    return new Promise((resolve, reject) => {
+      const abort = () => reject(new UnavailableError("the transfer was aborted"));
+      signal.addEventListener("abort", abort);
+      // What comes back reaches this process when it runs.
+      const settle = (act: () => void) => this.node.clock.soon(act);
+      landing.then(() => settle(resolve), (error) => settle(() => reject(error)))
+        .finally(() => signal.removeEventListener("abort", abort));
+    });
+  }
+
+  #land(
+    { runs, firstLayer, numLayers }: TransferRound,
+    transfer: BlockTransfer,
+  ): Promise<void> {
     const copies: { readonly block: number; readonly bytes: Uint8Array }[] = [];
     for (const { sourceBlock, destinationBlock, numBlocks } of runs) {
       for (let i = 0; i < numBlocks; i++) {
-        const bytes = this.pool.run(sourceBlock + i, firstLayer, numLayers).slice();
+        const bytes = this.own.pool.run(sourceBlock + i, firstLayer, numLayers).slice();
         copies.push({ block: destinationBlock + i, bytes });
       }
     }
+    const { network } = this.fabric;
     const to = transfer.endpoint.node as string;
     const delayMs = this.fabric.roundMs(this.node.name, to);
     this.fabric.onRound(this.node.name, to);
     return new Promise((resolve, reject) => {
-      this.node.clock.after(delayMs, () => {
+      network.clock.after(delayMs, () => {
         try {
-          const pool = this.#destinationOf(transfer);
+          const { pool, grants } = this.#destinationOf(transfer);
+          grants.check(transfer.migrationId, copies.map(({ block }) => block));
           for (const { block, bytes } of copies) pool.run(block, firstLayer, numLayers).set(bytes);
           resolve();
         } catch (error) {

@@ -31,6 +31,8 @@ export interface BackendEnd {
 export interface BackendPair {
   readonly source: BackendEnd;
   readonly destination: BackendEnd;
+  /** Where the destination serves, for backends that use the bus. */
+  readonly destinationAddress?: string;
   /** Of the source's clock. */
   nowMs(): number;
   /** Lets what the backends wait for happen until `promise` settles. */
@@ -70,7 +72,7 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
   ): BlockTransfer {
     return {
       migrationId: "m",
-      destinationId: "destination",
+      destination: { instanceId: "destination", address: pair.destinationAddress ?? "inproc:none" },
       endpoint: JSON.parse(JSON.stringify(pair.destination.backend.endpoint)),
       sourceBlocks,
       destinationBlocks,
@@ -78,14 +80,26 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
     };
   }
 
-  /** Sends, and verifies that exactly the named blocks have changed. */
+  /** Sends what is granted already. */
+  function start(pair: BackendPair, transfer: BlockTransfer) {
+    return pair.settle(pair.source.backend.send(transfer, new AbortController().signal));
+  }
+
+  function grant(pair: BackendPair, blocks: readonly number[]): Promise<void> {
+    return pair.settle(pair.destination.backend.grant("m", blocks));
+  }
+
+  function revoke(pair: BackendPair): Promise<void> {
+    return pair.settle(pair.destination.backend.revoke("m"));
+  }
+
+  /** Grants, sends, revokes, and verifies that exactly the named blocks have changed. */
   async function send(pair: BackendPair, from: readonly number[], to: readonly number[]) {
     const before = contents(pair.destination.pool);
     const source = contents(pair.source.pool);
-    const signal = new AbortController().signal;
-    const statistics = await pair.settle(
-      pair.source.backend.send(transferOf(pair, from, to), signal),
-    );
+    await grant(pair, to);
+    const statistics = await start(pair, transferOf(pair, from, to));
+    await revoke(pair);
     if (subject.hasData) {
       from.forEach((block, i) => before[to[i]] = source[block]);
       assert.deepEqual(contents(pair.destination.pool), before);
@@ -136,58 +150,106 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
       }
     }));
 
-  test("after an abort it settles, and nothing more is written", () =>
+  test("after an abort it settles, and after a revocation nothing more is written", () =>
     withPair({ bufferBlocks: 1, numLayers: 1 }, async (pair) => {
-      const all = Array.from({ length: SUITE_BLOCKS }, (_, i) => i);
       const controller = new AbortController();
-      const sending = pair.source.backend.send(transferOf(pair, all, all), controller.signal);
+      await grant(pair, allBlocks);
+      const transfer = transferOf(pair, allBlocks, allBlocks);
+      const sending = pair.source.backend.send(transfer, controller.signal);
       sending.catch(() => {});
       controller.abort();
       await assert.rejects(pair.settle(sending), UnavailableError);
+      await revoke(pair);
       const after = contents(pair.destination.pool);
       fill(pair.source.pool, 3);
       await send(pair, [], []);
       assert.deepEqual(contents(pair.destination.pool), after);
+      await grant(pair, [1]);
       const again = pair.source.backend.send(transferOf(pair, [1], [1]), controller.signal);
       await assert.rejects(pair.settle(again), UnavailableError);
+    }));
+
+  test("what was not granted, or is revoked, is refused, and nothing is written", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const before = contents(pair.destination.pool);
+      const transfer = transferOf(pair, [1, 2], [3, 4]);
+      await assert.rejects(start(pair, transfer), unavailable(/may write nothing: it is not known/));
+      await grant(pair, [3, 5]);
+      await assert.rejects(start(pair, transfer), unavailable(/block 4 is not granted/));
+      const other = { ...transfer, migrationId: "n", destinationBlocks: [3, 5] };
+      await assert.rejects(start(pair, other), unavailable(/migration n may write nothing/));
+      await grant(pair, [4]);
+      await revoke(pair);
+      await assert.rejects(start(pair, transfer), unavailable(/or was revoked/));
+      await revoke(pair);
+      assert.deepEqual(contents(pair.destination.pool), before);
+      await send(pair, [1, 2], [3, 4]);
+    }));
+
+  test("a revocation during a transfer ends it", () =>
+    withPair({ bufferBlocks: 1, numLayers: 1 }, async (pair) => {
+      await grant(pair, allBlocks);
+      const sending = start(pair, transferOf(pair, allBlocks, allBlocks));
+      sending.catch(() => {});
+      await revoke(pair);
+      const after = contents(pair.destination.pool);
+      await sending.catch((error) => assert.ok(error instanceof UnavailableError));
+      assert.deepEqual(contents(pair.destination.pool), after);
+    }));
+
+  test("blocks are granted to one migration beside another", () =>
+    withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
+      const { backend } = pair.destination;
+      await grant(pair, [3]);
+      await pair.settle(backend.grant("n", [4]));
+      await start(pair, transferOf(pair, [1], [3]));
+      await pair.settle(backend.revoke("n"));
+      await start(pair, transferOf(pair, [2], [3]));
+      const missing = pair.settle(backend.grant("m", [SUITE_BLOCKS]));
+      await assert.rejects(missing, RangeError);
     }));
 
   test("nothing is written after the deadline", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
       const before = contents(pair.destination.pool);
+      await grant(pair, [3, 4]);
       const late = { ...transferOf(pair, [1, 2], [3, 4]), deadlineMs: pair.nowMs() - 1 };
-      const sending = pair.source.backend.send(late, new AbortController().signal);
-      await assert.rejects(pair.settle(sending), UnavailableError);
+      await assert.rejects(start(pair, late), unavailable(/deadline has passed/));
       assert.deepEqual(contents(pair.destination.pool), before);
     }));
 
   test("a destination that is gone is unavailable", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
       const transfer = transferOf(pair, [1], [2]);
+      await grant(pair, [2]);
       await pair.destination.backend.close();
-      const sending = pair.source.backend.send(transfer, new AbortController().signal);
-      await assert.rejects(pair.settle(sending), UnavailableError);
+      await assert.rejects(start(pair, transfer), UnavailableError);
     }));
 
   test("blocks that are not there, and lists that do not match, are errors", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
-      const cases: [number[], number[]][] = [[[SUITE_BLOCKS], [1]], [[1], [-1]], [[1, 2], [1]]];
-      for (const [from, to] of cases) {
-        const signal = new AbortController().signal;
-        const sending = pair.source.backend.send(transferOf(pair, from, to), signal);
-        await assert.rejects(pair.settle(sending), RangeError);
+      await grant(pair, [1]);
+      for (const [from, to] of [[[SUITE_BLOCKS], [1]], [[1, 2], [1]]]) {
+        await assert.rejects(start(pair, transferOf(pair, from, to)), RangeError);
       }
     }));
 
   test("closed twice it is not ready, and sends nothing", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
       const { backend } = pair.source;
+      await grant(pair, [2]);
       await backend.close();
       await backend.close();
       assert.ok(!backend.isReady);
-      const sending = backend.send(transferOf(pair, [1], [2]), new AbortController().signal);
-      await assert.rejects(pair.settle(sending), UnavailableError);
+      await pair.settle(backend.revoke("m"));
+      await assert.rejects(start(pair, transferOf(pair, [1], [2])), UnavailableError);
     }));
+}
+
+const allBlocks = Array.from({ length: SUITE_BLOCKS }, (_, block) => block);
+
+function unavailable(message: RegExp): (error: unknown) => boolean {
+  return (error) => error instanceof UnavailableError && message.test(error.message);
 }
 
 /** Gives every byte a value that says where it is. */
@@ -209,7 +271,7 @@ function contents(pool: KvPool): Uint8Array[] {
 }
 
 function shuffled(random: Random): number[] {
-  const blocks = Array.from({ length: SUITE_BLOCKS }, (_, i) => i);
+  const blocks = [...allBlocks];
   for (let i = blocks.length - 1; i > 0; i--) {
     const j = random.below(i + 1);
     [blocks[i], blocks[j]] = [blocks[j], blocks[i]];

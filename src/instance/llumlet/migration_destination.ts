@@ -49,17 +49,15 @@ interface Incoming {
 /**
  * The destination's side of the migration protocol (behaviour page, section 4).
  *
- * What it has reserved is given up when the source cancels, for then nothing is written any more.
- * When the source falls silent, or its connection ends before the commit, the migration is over at
- * once, but its blocks stay reserved until the lease has run out, for a transfer may be under way.
+ * What is reserved is granted to the migration, which alone may write it. When the source cancels or
+ * falls silent, or its connection ends before the commit, the migration is over at once: its grant is
+ * revoked, and as soon as nothing is written any more its blocks are free.
  */
 export class MigrationDestination {
   readonly #config: DestinationConfig;
   readonly #memory: MigrationMemory;
   /** The one that is under way. */
   #incoming: Incoming | null = null;
-  /** Cancelled ones whose blocks may still be written. */
-  readonly #lingering = new Set<Incoming>();
 
   constructor(config: DestinationConfig) {
     this.#config = config;
@@ -96,19 +94,9 @@ export class MigrationDestination {
       throw new RequestError(`stage ${stage} of ${blocks} blocks does not follow`);
     }
     this.#renewLease(incoming);
-    const { promise, resolve, reject } = Promise.withResolvers<MigrateReserveReply>();
-    incoming.stages.push(promise);
-    incoming.arrival.reserve(blocks, (reserved) => {
-      if (reserved) {
-        this.#renewLease(incoming);
-        resolve({ blocks: reserved });
-      } else {
-        this.#end(incoming, "cancelled");
-        incoming.arrival.cancel();
-        reject(new OverloadedError(`${this.#config.instanceId} has no room for ${blocks} blocks`));
-      }
-    });
-    return promise;
+    const reply = this.#takeBlocks(incoming, blocks);
+    incoming.stages.push(reply);
+    return reply;
   }
 
   /** Call `migrate_commit`. @throws {LlumnixError} the request is not this instance's */
@@ -119,26 +107,19 @@ export class MigrationDestination {
     try {
       incoming.arrival.adopt(request);
     } catch (error) {
-      this.#end(incoming, "cancelled");
-      incoming.arrival.cancel(); // a source commits when nothing is written any more
+      this.#giveUp(incoming);
       throw error;
     }
     this.#end(incoming, "committed");
+    this.#config.backend.revoke(migrationId); // a source commits when everything is written
     onArrive(request);
     engine.announce(request.requestId);
   }
 
-  /** Notification `migrate_cancel`: the source writes nothing any more. */
+  /** Notification `migrate_cancel`: the source has given up. */
   cancel(migrationId: MigrationId): void {
-    const incoming = this.#incoming;
-    if (incoming?.migrationId === migrationId) {
-      this.#end(incoming, "cancelled");
-      incoming.arrival.cancel();
-    }
-    for (const lingering of this.#lingering) {
-      if (lingering.migrationId === migrationId) this.#letGo(lingering);
-    }
-    this.#memory.add(migrationId, "cancelled");
+    if (this.#incoming?.migrationId === migrationId) this.#giveUp(this.#incoming);
+    else this.#memory.add(migrationId, "cancelled");
   }
 
   /** Call `migrate_settle`: a commit that was not answered has happened, or never will. */
@@ -149,7 +130,22 @@ export class MigrationDestination {
 
   /** The connection to a source has ended. */
   closed(peer: Peer): void {
-    if (this.#incoming?.peer === peer) this.#linger(this.#incoming);
+    if (this.#incoming?.peer === peer) this.#giveUp(this.#incoming);
+  }
+
+  async #takeBlocks(incoming: Incoming, count: number): Promise<MigrateReserveReply> {
+    const { migrationId, arrival } = incoming;
+    const { backend, instanceId } = this.#config;
+    const { promise, resolve, reject } = Promise.withResolvers<readonly number[]>();
+    arrival.reserve(count, (blocks) => {
+      if (this.#incoming !== incoming) return reject(this.#isOver(migrationId));
+      if (blocks) return resolve(backend.grant(migrationId, blocks).then(() => blocks));
+      this.#giveUp(incoming);
+      reject(new OverloadedError(`${instanceId} has no room for ${count} blocks`));
+    });
+    const blocks = await promise;
+    if (this.#incoming === incoming) this.#renewLease(incoming);
+    return { blocks };
   }
 
   #find(migrationId: MigrationId): Incoming {
@@ -178,23 +174,13 @@ export class MigrationDestination {
   #renewLease(incoming: Incoming): void {
     const { clock, timeouts } = this.#config;
     incoming.cancelLease();
-    incoming.cancelLease = clock.after(timeouts.leaseMs, () => {
-      if (this.#incoming === incoming) this.#end(incoming, "cancelled");
-      this.#letGo(incoming);
-    });
+    incoming.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(incoming));
   }
 
-  /** The migration is over, but its lease goes on. */
-  #linger(incoming: Incoming): void {
-    this.#incoming = null;
-    this.#memory.add(incoming.migrationId, "cancelled");
-    this.#lingering.add(incoming);
-    if (incoming.arrival.blocks.length === 0) this.#letGo(incoming);
-  }
-
-  #letGo(incoming: Incoming): void {
-    incoming.cancelLease();
-    this.#lingering.delete(incoming);
+  /** Frees what was reserved, as soon as nobody writes it. */
+  async #giveUp(incoming: Incoming): Promise<void> {
+    this.#end(incoming, "cancelled");
+    await this.#config.backend.revoke(incoming.migrationId);
     incoming.arrival.cancel();
   }
 

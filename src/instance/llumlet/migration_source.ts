@@ -190,7 +190,7 @@ export class MigrationSource {
     try {
       const statistics = await backend.send({
         migrationId,
-        destinationId: destination.instanceId,
+        destination,
         endpoint: this.#endpoint,
         sourceBlocks,
         destinationBlocks,

@@ -8,10 +8,7 @@ export interface MigrationTimeouts {
   readonly orderMs: number;
   /** How long the destination is asked who owns a request whose commit was not answered. */
   readonly settleMs: number;
-  /**
-   * How long the destination keeps blocks for a source that is silent. Longer than a stage: by then
-   * the source writes no more.
-   */
+  /** How long the destination keeps blocks for a source that is silent. Longer than a stage. */
   readonly leaseMs: number;
   /** How long the destination remembers how a migration ended. Longer than any source asks. */
   readonly memoryMs: number;

@@ -3,7 +3,11 @@
  * and when; a backend knows nothing of requests. Every implementation passes the suite in
  * `test/conformance/migration_backend.ts`.
  */
-import type { InstanceId, MigrationId, TransferStatistics } from "../../core/messages.ts";
+import type {
+  MigrationDestination,
+  MigrationId,
+  TransferStatistics,
+} from "../../core/messages.ts";
 
 /** How a backend's peers reach its pool; JSON data that only the same kind of backend reads. */
 export type BackendEndpoint = Readonly<Record<string, unknown>>;
@@ -19,17 +23,25 @@ export interface TransferLimits {
 /** One stage's blocks: `sourceBlocks[i]` is copied to `destinationBlocks[i]`. */
 export interface BlockTransfer {
   readonly migrationId: MigrationId;
-  readonly destinationId: InstanceId;
+  readonly destination: MigrationDestination;
   readonly endpoint: BackendEndpoint;
   readonly sourceBlocks: readonly number[];
   readonly destinationBlocks: readonly number[];
-  /** Of the sender's clock. Nothing is written after it: the destination's lease on the blocks. */
+  /** Of the sender's clock. Nothing is sent after it. */
   readonly deadlineMs: number;
 }
 
+/** A message of the bus, as far as a backend sees it. */
+export interface BackendMessage {
+  readonly data: unknown;
+  readonly payload?: Uint8Array<ArrayBuffer>;
+}
+
 /**
- * One instance's end. The caller keeps source blocks from changing and both sides' blocks from being
- * reused until `send` has settled, at the destination also until the deadline of the migration.
+ * One instance's end. As a source it reads blocks that the caller keeps from changing and from being
+ * reused until `send` has settled. As a destination it lets a migration write the blocks granted to
+ * it, from `grant` until `revoke`, and nothing else, whatever a source believes, and however late
+ * what it sent arrives.
  */
 export interface MigrationBackend {
   /** As in `--migration-backend`. */
@@ -38,12 +50,28 @@ export interface MigrationBackend {
   readonly isReady: boolean;
   /** Given to the source of a migration that comes here. */
   readonly endpoint: BackendEndpoint;
+  /** What peers call over the bus of the control plane, for backends that use it. */
+  readonly calls?: Readonly<Record<string, (message: BackendMessage) => BackendMessage>>;
   /**
-   * Copies blocks; resolves when they are in place at the destination. After an abort it settles
-   * soon, and nothing more is written once it has.
-   * @throws {UnavailableError} the destination cannot be reached, `signal` was aborted, the deadline
-   *   has passed
+   * As a destination: lets a migration write these blocks, besides those that it may write already.
+   * Resolves when writes are accepted.
+   * @throws {RangeError} a block that is not there
+   */
+  grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void>;
+  /**
+   * As a destination: ends what a migration may write; a writer that comes later is refused. Resolves
+   * when no write is under way any more: then the blocks may be used again. Ids that are not known
+   * have nothing to end. Never rejects.
+   */
+  revoke(migrationId: MigrationId): Promise<void>;
+  /**
+   * As a source: copies blocks; resolves when they are in place at the destination. After an abort it
+   * settles soon, and reads nothing once it has; what is under way may still be written until it is
+   * revoked.
+   * @throws {UnavailableError} the destination cannot be reached or refuses, `signal` was aborted,
+   *   the deadline has passed
    */
   send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics>;
+  /** Resolves when nothing reads or writes the pool any more. */
   close(): Promise<void>;
 }

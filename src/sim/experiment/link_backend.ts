@@ -22,8 +22,16 @@ export class LinkBackend implements MigrationBackend {
 
   constructor(private readonly args: LinkBackendArgs) {}
 
+  grant(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  revoke(): Promise<void> {
+    return Promise.resolve();
+  }
+
   send(
-    { sourceBlocks, destinationId }: BlockTransfer,
+    { sourceBlocks, destination }: BlockTransfer,
     signal: AbortSignal,
   ): Promise<TransferStatistics> {
     const { layout, limits, clock, bytesPerMs } = this.args;
@@ -40,7 +48,7 @@ export class LinkBackend implements MigrationBackend {
     return new Promise((resolve, reject) => {
       const abort = () => {
         cancel();
-        reject(new UnavailableError(`the transfer to ${destinationId} was aborted`));
+        reject(new UnavailableError(`the transfer to ${destination.instanceId} was aborted`));
       };
       const cancel = clock.after(transferMs, () => {
         signal.removeEventListener("abort", abort);

@@ -1,6 +1,6 @@
 import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
-import type { InstanceId, TransferStatistics } from "../../../core/messages.ts";
+import type { InstanceId, MigrationId, TransferStatistics } from "../../../core/messages.ts";
 import { layerBytes, layoutDifference } from "../../layout.ts";
 import type { KvPool } from "../../pool.ts";
 import type {
@@ -10,6 +10,8 @@ import type {
   TransferLimits,
 } from "../backend.ts";
 import { type BlockRun, type TransferRound, transferRounds } from "../rounds.ts";
+import { checkLists, checkStillWanted } from "../transfer_checks.ts";
+import { WriteGrants } from "../write_grants.ts";
 import type { PoolDirectory } from "./pool_directory.ts";
 
 export interface InProcessBackendArgs {
@@ -31,24 +33,36 @@ export class InProcessBackend implements MigrationBackend {
   readonly name = "in_process";
   readonly endpoint: BackendEndpoint;
   readonly #args: InProcessBackendArgs;
+  readonly #grants: WriteGrants;
   #isClosed = false;
 
   constructor(args: InProcessBackendArgs) {
+    const { instanceId, pool, directory } = args;
     this.#args = args;
-    this.endpoint = { pool: args.instanceId };
-    args.directory.add(args.instanceId, args.pool);
+    this.#grants = new WriteGrants(pool.numBlocks);
+    this.endpoint = { pool: instanceId };
+    directory.add(instanceId, { pool, grants: this.#grants });
   }
 
   get isReady(): boolean {
     return !this.#isClosed;
   }
 
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
+    this.#grants.grant(migrationId, blocks);
+  }
+
+  /** A round is written in one go: none is ever under way. */
+  revoke(migrationId: MigrationId): Promise<void> {
+    this.#grants.revoke(migrationId);
+    return Promise.resolve();
+  }
+
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
     const { pool, limits, clock } = this.#args;
     const { sourceBlocks, destinationBlocks } = transfer;
-    if (sourceBlocks.length !== destinationBlocks.length) {
-      throw new RangeError(`${sourceBlocks.length} blocks to ${destinationBlocks.length} places`);
-    }
+    checkLists(transfer);
     const startMs = clock.nowMs();
     let bytes = 0, descriptors = 0, rounds = 0;
     this.#openDestination(transfer, signal);
@@ -73,21 +87,17 @@ export class InProcessBackend implements MigrationBackend {
   }
 
   /** @throws {UnavailableError} nothing may be written, or there is nowhere to write to */
-  #openDestination(
-    { endpoint, deadlineMs, destinationId }: BlockTransfer,
-    signal: AbortSignal,
-  ): KvPool {
+  #openDestination(transfer: BlockTransfer, signal: AbortSignal): KvPool {
     const { directory, pool, clock } = this.#args;
-    if (signal.aborted) throw new UnavailableError("the transfer was aborted");
-    if (clock.nowMs() > deadlineMs) {
-      throw new UnavailableError("the transfer's deadline has passed");
-    }
+    const { endpoint, destination: { instanceId } } = transfer;
+    checkStillWanted(transfer, signal, clock);
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     const destination = directory.get(endpoint.pool as InstanceId);
-    if (!destination) throw new UnavailableError(`${destinationId} has no pool in this process`);
-    const difference = layoutDifference(pool.layout, destination.layout);
-    if (difference) throw new UnavailableError(`KV pools differ: ${difference} (${destinationId})`);
-    return destination;
+    if (!destination) throw new UnavailableError(`${instanceId} has no pool in this process`);
+    const difference = layoutDifference(pool.layout, destination.pool.layout);
+    if (difference) throw new UnavailableError(`KV pools differ: ${difference} (${instanceId})`);
+    destination.grants.check(transfer.migrationId, transfer.destinationBlocks);
+    return destination.pool;
   }
 
   /** The time of a round; at least a turn, so that engine steps go on. Ends early at an abort. */

@@ -1,11 +1,18 @@
 import type { InstanceId } from "../../../core/messages.ts";
 import type { KvPool } from "../../pool.ts";
+import type { WriteGrants } from "../write_grants.ts";
+
+/** A pool, and who may write to it. */
+export interface OpenPool {
+  readonly pool: KvPool;
+  readonly grants: WriteGrants;
+}
 
 /** The pools of one process, by the instance that they belong to. */
 export class PoolDirectory {
-  readonly #pools = new Map<InstanceId, KvPool>();
+  readonly #pools = new Map<InstanceId, OpenPool>();
 
-  add(instanceId: InstanceId, pool: KvPool): void {
+  add(instanceId: InstanceId, pool: OpenPool): void {
     if (this.#pools.has(instanceId)) throw new Error(`${instanceId} has a pool already`);
     this.#pools.set(instanceId, pool);
   }
@@ -14,7 +21,7 @@ export class PoolDirectory {
     this.#pools.delete(instanceId);
   }
 
-  get(instanceId: InstanceId): KvPool | undefined {
+  get(instanceId: InstanceId): OpenPool | undefined {
     return this.#pools.get(instanceId);
   }
 }

@@ -89,10 +89,11 @@ Deno.test("simulated backend: a transfer takes bytes / bandwidth", async () => {
       bytesPerMs: bytes / 4,
     });
   const source = newEnd("a"), destination = newEnd("b");
+  await destination.grant("m", [0, 1, 2, 3, 4]);
   let transferMs = -1;
   source.send({
     migrationId: "m",
-    destinationId: "b",
+    destination: { instanceId: "b", address: "inproc:b" },
     endpoint: destination.endpoint,
     sourceBlocks: [0, 1, 2, 3, 4],
     destinationBlocks: [4, 3, 2, 1, 0],
