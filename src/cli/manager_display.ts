@@ -1,7 +1,7 @@
 /** Tells people what the manager does: how far instances have loaded, which serve, which are lost. */
 import process from "node:process";
 import type { Log } from "../core/log.ts";
-import type { InstanceProgress } from "../core/messages.ts";
+import type { InstanceProgress, MigrationReport } from "../core/messages.ts";
 import type { ManagerEvent } from "../manager/manager.ts";
 
 type Bars = import("cli-progress").MultiBar;
@@ -15,6 +15,7 @@ const LINE_INTERVAL_MS = 2_000;
 /** Log lines, and on a terminal bars for long loads. */
 export class ManagerDisplay {
   readonly #log: Log;
+  readonly #isQuiet: boolean;
   readonly #isTerminal: boolean;
   #bars: Promise<Bars> | null = null;
   readonly #barOf = new Map<string, Promise<Bar>>();
@@ -22,8 +23,10 @@ export class ManagerDisplay {
   readonly #hasServed = new Set<string>();
   #isFinished = false;
 
-  constructor(log: Log, isTerminal = Deno.stderr.isTerminal()) {
+  /** @param isQuiet no lines of single requests */
+  constructor(log: Log, isQuiet = false, isTerminal = Deno.stderr.isTerminal()) {
     this.#log = log;
+    this.#isQuiet = isQuiet;
     this.#isTerminal = isTerminal;
   }
 
@@ -52,6 +55,14 @@ export class ManagerDisplay {
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
       case "dispatched":
         return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);
+      case "migrated":
+        return this.#migrated(event.report);
+      case "migration_unanswered": {
+        const { sourceId, destinationId, reason } = event;
+        return this.#log.warn(`${sourceId} did not report on a migration to ${destinationId}`, {
+          reason,
+        });
+      }
     }
   }
 
@@ -60,6 +71,13 @@ export class ManagerDisplay {
     if (this.#isFinished) return;
     this.#isFinished = true;
     this.#bars?.then((bars) => bars.stop());
+  }
+
+  #migrated({ earlier = [], ...report }: MigrationReport): void {
+    for (const before of earlier) this.#migrated(before);
+    const line = describeMigration(report);
+    if (this.#isQuiet) this.#log.debug(line);
+    else this.#log.info(line);
   }
 
   #progress(progress: InstanceProgress): void {
@@ -105,6 +123,16 @@ export class ManagerDisplay {
       }, progress.Presets.shades_classic)
     );
   }
+}
+
+function describeMigration(report: MigrationReport): string {
+  const { requestId, sourceId, destinationId, outcome, reason, stages, blocks } = report;
+  const way = `${requestId} from ${sourceId} to ${destinationId}`;
+  if (outcome !== "committed") return `did not move ${way}: ${reason}`;
+  const { bytes, transferMs } = report.transfer;
+  const speed = transferMs > 0 ? ` at ${(bytes / transferMs / 1e6).toFixed(2)} GB/s` : "";
+  return `moved ${way} in ${stages} ${stages === 1 ? "stage" : "stages"}: ${blocks} blocks` +
+    `${speed}, downtime ${report.downtimeMs.toFixed(1)} ms`;
 }
 
 function mebibytes(bytes: number): string {

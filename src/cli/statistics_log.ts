@@ -2,6 +2,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId, InstanceInfo, InstanceTotals } from "../core/messages.ts";
+import type { ManagerStatistics } from "../manager/manager_statistics.ts";
 
 const INTERVAL_MS = 10_000;
 
@@ -10,16 +11,20 @@ export interface StatisticsLogConfig {
   readonly log: Log;
   /** The last reports of the instances that serve. */
   readonly infos: () => readonly InstanceInfo[];
+  /** What the manager has done. */
+  readonly statistics: () => ManagerStatistics;
 }
 
 /** Logs throughput, queues and KV cache of all instances together, while there is work. */
 export class StatisticsLog {
   readonly #config: StatisticsLogConfig;
   readonly #before = new Map<InstanceId, InstanceTotals>();
+  #managerBefore: ManagerStatistics;
   #cancel: () => void;
 
   constructor(config: StatisticsLogConfig) {
     this.#config = config;
+    this.#managerBefore = config.statistics();
     this.#cancel = config.clock.after(INTERVAL_MS, () => this.#tick());
   }
 
@@ -29,6 +34,7 @@ export class StatisticsLog {
 
   #tick(): void {
     this.#cancel = this.#config.clock.after(INTERVAL_MS, () => this.#tick());
+    this.#logMigrations();
     const infos = this.#config.infos();
     const sum = (of: (info: InstanceInfo) => number) =>
       infos.reduce((total, info) => total + of(info), 0);
@@ -55,6 +61,20 @@ export class StatisticsLog {
     }
   }
 
+  #logMigrations(): void {
+    const before = this.#managerBefore, now = this.#config.statistics();
+    this.#managerBefore = now;
+    const moved = now.migrations.committed - before.migrations.committed;
+    const failed = numFailed(now) - numFailed(before);
+    if (moved + failed === 0) return;
+    const mebibytes = (now.transferredBytes - before.transferredBytes) / (1 << 20);
+    const downtimeMs = (now.downtimeSumMs - before.downtimeSumMs) / Math.max(1, moved);
+    this.#config.log.info(
+      `migrations ${moved}, given up ${failed}, moved ${mebibytes.toFixed(1)} MiB, ` +
+        `mean downtime ${downtimeMs.toFixed(1)} ms`,
+    );
+  }
+
   #sinceLast({ instanceId, totals }: InstanceInfo): InstanceTotals {
     const before = this.#before.get(instanceId) ?? nothing;
     this.#before.set(instanceId, totals);
@@ -64,6 +84,12 @@ export class StatisticsLog {
       preemptions: totals.preemptions - before.preemptions,
     };
   }
+}
+
+/** Migrations that were begun and in which no request moved. */
+function numFailed({ migrations }: ManagerStatistics): number {
+  const { finished, aborted_source, aborted_destination, unanswered } = migrations;
+  return finished + aborted_source + aborted_destination + unanswered;
 }
 
 const nothing: InstanceTotals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };

@@ -182,6 +182,16 @@ export interface InstanceRegistration {
   readonly swapBlocks: number;
   /** Longest prompt + output in tokens. */
   readonly maxModelLen: number;
+  /** What moves its requests; absent: they stay where they are. */
+  readonly migration?: MigrationRegistration;
+}
+
+/** A migration backend, as the manager and other instances know it. */
+export interface MigrationRegistration {
+  /** As in `--migration-backend`. */
+  readonly backend: string;
+  /** How its peers reach it: JSON data that only the same kind of backend reads. */
+  readonly endpoint: Readonly<Record<string, unknown>>;
 }
 
 /** Instance to API server, notification `outputs`: what one step produced for its requests. */
@@ -335,6 +345,8 @@ export interface MigrateInRequest {
   /** A waiting request has no blocks; it takes its place in the destination's queue. */
   readonly isWaiting: boolean;
   readonly model: string;
+  /** Name of the migration backend; it must equal the destination's. */
+  readonly backend: string;
   /** A `KvLayout`; it must equal the destination's. */
   readonly layout: Readonly<Record<string, string | number>>;
 }

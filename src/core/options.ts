@@ -85,6 +85,14 @@ export interface TransferOptions {
   readonly maxStages: number;
 }
 
+/** What moves the blocks of a request. */
+export interface MigrationBackendOptions {
+  readonly enableMigration: boolean;
+  readonly migrationBackend: "gloo" | "nccl" | "rayrpc" | "grpc" | "kvtransfer";
+  /** Seconds that setting it up may take. */
+  readonly migrationBackendInitTimeout: number;
+}
+
 /** When the manager starts and stops instances. */
 export interface ScalingOptions {
   readonly enableScaling: boolean;

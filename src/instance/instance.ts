@@ -49,8 +49,10 @@ export interface InstanceConfig {
 /** What moves requests to and from other instances. */
 export interface InstanceMigration {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
-  /** Closed by the instance. */
-  openBackend(executor: Executor): MigrationBackend;
+  /** Null where the executor's blocks cannot be moved. Closed by the instance. */
+  openBackend(
+    executor: Executor,
+  ): Promise<MigrationBackend | null> | MigrationBackend | null;
 }
 
 /** Why an instance ends. */
@@ -80,6 +82,7 @@ export class Instance {
   #manager: Peer | null = null;
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
+  #backend: MigrationBackend | null = null;
   #engine: Engine | null = null;
   #llumlet: Llumlet | null = null;
   #listener: Listener | null = null;
@@ -129,7 +132,7 @@ export class Instance {
   }
 
   async #closeParts(): Promise<boolean> {
-    await this.#llumlet?.close();
+    await (this.#llumlet ?? this.#backend)?.close(); // a llumlet closes its backend
     await (this.#engine ?? this.#executor)?.close(); // an engine closes its executor
     this.#service.close();
     await this.#listener?.close();
@@ -160,6 +163,8 @@ export class Instance {
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
     this.#executor = executor;
+    this.#backend = await this.#config.migration?.openBackend(executor) ?? null;
+    if (this.#hasEnded) return await this.#backend?.close();
     const engine = this.#startEngine(executor, infoIntervalMs);
     const { bus, managerAddress, instanceId } = this.#config;
     const address = serviceAddress(managerAddress, instanceId);
@@ -266,13 +271,14 @@ export class Instance {
 
   #openLlumlet({ info }: Executor, engine: Engine): Llumlet | null {
     const { migration, instanceId, bus, clock } = this.#config;
-    if (!migration) return null;
+    const backend = this.#backend;
+    if (!migration || !backend) return null;
     return new Llumlet({
       instanceId,
       model: info.model,
       layout: info.layout,
       engine,
-      backend: migration.openBackend(this.#executor!),
+      backend,
       bus,
       clock,
       limits: migration.limits,
@@ -288,6 +294,7 @@ export class Instance {
   }
 
   #registration({ info }: Executor, address: Address): InstanceRegistration {
+    const backend = this.#backend;
     return {
       instanceId: this.#config.instanceId,
       instanceType: this.#type,
@@ -300,6 +307,7 @@ export class Instance {
       totalBlocks: info.numBlocks,
       swapBlocks: info.numSwapBlocks,
       maxModelLen: info.maxModelLen,
+      migration: backend ? { backend: backend.name, endpoint: backend.endpoint } : undefined,
     };
   }
 

@@ -5,9 +5,10 @@ import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/messages.ts";
-import type { EngineOptions } from "../core/options.ts";
+import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/threaded_executor.ts";
 import { Instance, type InstanceConfig } from "./instance.ts";
+import { processMigration } from "./process_migration.ts";
 
 /** How long a manager that hangs may take to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;
@@ -20,6 +21,8 @@ const groupSignals = ["SIGINT", "SIGHUP"] as const;
 
 export interface InstanceArgs {
   readonly options: EngineOptions;
+  /** Absent: requests stay where they are. */
+  readonly migration?: TransferOptions & MigrationBackendOptions;
   readonly instanceId: InstanceId;
   readonly managerAddress: Address;
   /** Instances that share this host. */
@@ -49,6 +52,15 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
+    migration: args.migration?.enableMigration
+      ? processMigration({
+        engine: args.options,
+        options: args.migration,
+        bus,
+        clock: realClock,
+        log,
+      })
+      : undefined,
   });
   const onTerminate = () => instance.stop("got SIGTERM");
   const ignore = () => {};

@@ -61,6 +61,7 @@ export class InstanceService {
       migrate_reserve: this.#migrationCall("migrate_reserve"),
       migrate_commit: this.#migrationCall("migrate_commit"),
       migrate_settle: this.#migrationCall("migrate_settle"),
+      migrate_blocks: this.#migrationCall("migrate_blocks"),
     },
     notifications: {
       abort: ({ data }) => this.#abort(data as AbortNotice),
@@ -154,8 +155,9 @@ export class InstanceService {
 
   #migrationCall(method: string): CallHandler {
     return (message, peer) => {
-      if (this.#llumlet) return this.#llumlet.service.calls[method](message, peer);
-      throw new UnavailableError("no request moves to or from this instance");
+      const handler = this.#llumlet?.service.calls[method];
+      if (handler) return handler(message, peer);
+      throw new UnavailableError("no request moves to or from this instance in this way");
     };
   }
 

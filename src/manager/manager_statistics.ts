@@ -45,7 +45,9 @@ export class StatisticsCounter {
     return { ...this.counters, migrations: { ...this.#migrations } };
   }
 
-  noteMigration({ outcome, lengthTokens, blocks, transfer, downtimeMs }: MigrationReport): void {
+  noteMigration({ earlier = [], ...report }: MigrationReport): void {
+    for (const before of earlier) this.noteMigration(before);
+    const { outcome, lengthTokens, blocks, transfer, downtimeMs } = report;
     this.#migrations[outcome]++;
     if (outcome !== "committed") return;
     const { counters } = this;

@@ -124,7 +124,7 @@ export class MigrationLoop {
       killedRequests: info.killedRequests,
       lastRunningBlocks: info.lastRunningBlocks,
       isMigrating: instance.migrationId !== null,
-      isBackendReady: true,
+      isBackendReady: registration.migration !== undefined,
     };
   }
 

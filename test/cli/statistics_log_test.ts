@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { StatisticsLog } from "../../src/cli/statistics_log.ts";
-import type { InstanceInfo } from "../../src/core/messages.ts";
+import type { InstanceInfo, MigrationReport } from "../../src/core/messages.ts";
+import { StatisticsCounter } from "../../src/manager/manager_statistics.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { idleInfo } from "../manager/support.ts";
 
@@ -10,14 +11,20 @@ function setUp() {
   const write = (level: string) => (message: string) => void lines.push(`${level}: ${message}`);
   const log = { debug: write("D"), info: write("I"), warn: write("W"), error: write("E") };
   let infos: InstanceInfo[] = [];
-  const statistics = new StatisticsLog({ clock, log, infos: () => infos });
+  const counter = new StatisticsCounter();
+  const statistics = new StatisticsLog({
+    clock,
+    log,
+    infos: () => infos,
+    statistics: () => counter.snapshot(),
+  });
   const tick = (...now: InstanceInfo[]) => {
     infos = now;
     lines.length = 0;
     assert.ok(clock.step());
     return [...lines];
   };
-  return { tick, statistics, clock };
+  return { tick, statistics, counter, clock };
 }
 
 Deno.test("statistics: sums of all instances over the interval, nothing while idle", () => {
@@ -42,4 +49,29 @@ Deno.test("statistics: preemptions are a warning that says what to do", () => {
   const totals = { promptTokens: 1, outputTokens: 1, preemptions: 7 };
   const [, warning] = tick(idleInfo("a", { totals }));
   assert.match(warning, /^W: 7 preemptions in 10 s: .*--num-gpu-blocks-override/);
+});
+
+Deno.test("statistics: migrations since the last line", () => {
+  const { tick, counter } = setUp();
+  const report: MigrationReport = {
+    migrationId: "m",
+    sourceId: "a",
+    destinationId: "b",
+    requestId: "r",
+    outcome: "committed",
+    reason: "",
+    lengthTokens: 100,
+    stages: 2,
+    blocks: 7,
+    transfer: { bytes: 1 << 20, descriptors: 7, rounds: 1, transferMs: 1 },
+    downtimeMs: 3,
+    totalMs: 20,
+  };
+  counter.noteMigration(report);
+  counter.noteMigration({ ...report, downtimeMs: 5 });
+  counter.noteMigration({ ...report, outcome: "aborted_source" });
+  counter.noteMigration({ ...report, outcome: "nothing" });
+  counter.noteUnanswered();
+  assert.deepEqual(tick(), ["I: migrations 2, given up 2, moved 2.0 MiB, mean downtime 4.0 ms"]);
+  assert.deepEqual(tick(), []);
 });

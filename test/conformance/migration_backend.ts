@@ -31,8 +31,8 @@ export interface BackendEnd {
 export interface BackendPair {
   readonly source: BackendEnd;
   readonly destination: BackendEnd;
-  /** Where the destination serves, for backends that use the bus. */
-  readonly destinationAddress?: string;
+  /** Where an end serves, for backends that use the bus. */
+  addressOf?(end: BackendEnd): string;
   /** Of the source's clock. */
   nowMs(): number;
   /** Lets what the backends wait for happen until `promise` settles. */
@@ -72,7 +72,7 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
   ): BlockTransfer {
     return {
       migrationId: "m",
-      destination: { instanceId: "destination", address: pair.destinationAddress ?? "inproc:none" },
+      destination: { instanceId: "destination", address: pair.addressOf?.(pair.destination) ?? "" },
       endpoint: JSON.parse(JSON.stringify(pair.destination.backend.endpoint)),
       sourceBlocks,
       destinationBlocks,
@@ -173,7 +173,10 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
       const before = contents(pair.destination.pool);
       const transfer = transferOf(pair, [1, 2], [3, 4]);
-      await assert.rejects(start(pair, transfer), unavailable(/may write nothing: it is not known/));
+      await assert.rejects(
+        start(pair, transfer),
+        unavailable(/may write nothing: it is not known/),
+      );
       await grant(pair, [3, 5]);
       await assert.rejects(start(pair, transfer), unavailable(/block 4 is not granted/));
       const other = { ...transfer, migrationId: "n", destinationBlocks: [3, 5] };

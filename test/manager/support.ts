@@ -39,6 +39,7 @@ export function registrationOf(instanceId: string, address: string): InstanceReg
     totalBlocks: 100,
     swapBlocks: 0,
     maxModelLen: 1000,
+    migration: { backend: "test", endpoint: {} },
   };
 }
 

@@ -51,37 +51,31 @@ export const llumnixArguments = {
       "fewest waiting requests, round robin.",
   }),
   "enable-migration": flag({
-    status: later,
     help: "Enable migrate requests between instances.",
   }),
   "pair-migration-frequency": integer({
     default: 1,
     min: 1,
-    status: later,
     help: "Pair migration frequency: every so many updates of instance info.",
   }),
   "pair-migration-policy": choice({
     choices: ["balanced", "defrag_constrained", "defrag_relaxed"],
     default: "defrag_constrained",
-    status: later,
     help: "Pair migration policy. Without --enable-defrag it is `balanced`, whatever is set here.",
   }),
   "migrate-out-threshold": number({
     default: 3,
-    status: later,
     help: "Migrate out instance load threshold. With --load-metric usage_ratio a fraction in " +
       "(0, 1], 0.85 when left unset.",
   }),
   "request-migration-policy": choice({
     choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
     default: "SR",
-    status: later,
     help: "Request migration policy: last come running, shortest running, longest running, first " +
       "come waiting, first come waiting then shortest running.",
   }),
   "enable-defrag": boolean({
     default: false,
-    status: later,
     help: "Enable defragmentation through migration based on virtual usage: true, false, 1 or 0.",
   }),
   "enable-scaling": flag({
@@ -150,14 +144,13 @@ export const llumnixArguments = {
   "migration-backend": choice({
     choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
     default: "gloo",
-    status: later,
+    laterChoices: ["nccl", "grpc", "kvtransfer"],
     help: "Communication backend of migration. There is one engine here and every backend is for " +
       "it: the reference's split between vllm and bladellm has no counterpart.",
   }),
   "migration-buffer-blocks": integer({
     default: 512,
     min: 1,
-    status: later,
     help: "Number of buffer blocks in migration.",
   }),
   "migration-backend-transfer-type": choice({
@@ -185,19 +178,16 @@ export const llumnixArguments = {
   "migration-num-layers": integer({
     default: 1,
     min: 1,
-    status: later,
     help: "Number of kv-cache layers to transfer in each round during migration.",
   }),
   "last-stage-max-blocks": integer({
     default: 4,
     min: 1,
-    status: later,
     help: "If the number of remaining blocks < last_stage_max_blocks, do last stage migration.",
   }),
   "max-stages": integer({
     default: 3,
     min: 1,
-    status: later,
     help: "Drop migration if the number of stages > max_stages.",
   }),
   "enable-pd-disagg": flag({

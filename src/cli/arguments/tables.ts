@@ -2,6 +2,7 @@
 import type {
   EngineOptions,
   ManagerOptions,
+  MigrationBackendOptions,
   MigrationOptions,
   ScalingOptions,
   ServerOptions,
@@ -45,6 +46,17 @@ const simulatorArguments = {
   "gpu-type": llumnixArguments["gpu-type"],
 };
 
+/** Llumnix's arguments that say how an instance moves requests. */
+const transferArguments = {
+  "enable-migration": llumnixArguments["enable-migration"],
+  "migration-backend": llumnixArguments["migration-backend"],
+  "migration-buffer-blocks": llumnixArguments["migration-buffer-blocks"],
+  "migration-num-layers": llumnixArguments["migration-num-layers"],
+  "migration-backend-init-timeout": llumnixArguments["migration-backend-init-timeout"],
+  "last-stage-max-blocks": llumnixArguments["last-stage-max-blocks"],
+  "max-stages": llumnixArguments["max-stages"],
+};
+
 /** The arguments of the internal command `instance`. */
 export const instanceGroups: readonly Group[] = [
   { title: "Instance arguments", section: "ENGINE", table: instanceArguments },
@@ -52,7 +64,7 @@ export const instanceGroups: readonly Group[] = [
   {
     title: programTitle,
     section: "ENGINE",
-    table: { ...simulatorArguments, ...engineExtras, ...processExtras },
+    table: { ...simulatorArguments, ...transferArguments, ...engineExtras, ...processExtras },
   },
 ];
 
@@ -60,10 +72,15 @@ export const instanceGroups: readonly Group[] = [
 export const engineTable: ArgumentTable = {
   ...vllmArguments,
   ...simulatorArguments,
+  ...transferArguments,
   ...engineExtras,
 };
 
-type EngineTable = typeof vllmArguments & typeof simulatorArguments & typeof engineExtras;
+type EngineTable =
+  & typeof vllmArguments
+  & typeof simulatorArguments
+  & typeof transferArguments
+  & typeof engineExtras;
 
 /** Options of an engine for which nothing was set. */
 export function engineDefaults(): OptionsOf<EngineTable> {
@@ -92,5 +109,5 @@ type Satisfies<Contract, Options extends Contract> = Options;
 export type CheckedOptions = [
   Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
   Satisfies<MigrationOptions & TransferOptions & ScalingOptions, ServeOptions>,
-  Satisfies<EngineOptions, InstanceOptions>,
+  Satisfies<EngineOptions & TransferOptions & MigrationBackendOptions, InstanceOptions>,
 ];

@@ -9,5 +9,6 @@ import type { InstanceOptions } from "../arguments/tables.ts";
 export function runInstance(options: InstanceOptions): Promise<number> {
   const { instanceId, managerAddress, hostShare, logLevel, logFilename } = options;
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
-  return run({ options, instanceId, managerAddress, hostShare, log: logger("instance") });
+  const log = logger("instance");
+  return run({ options, migration: options, instanceId, managerAddress, hostShare, log });
 }

@@ -41,11 +41,12 @@ export class ManagerRole implements AsyncDisposable {
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
-    const display = new ManagerDisplay(log);
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
     const manager = await Manager.listen({
       bus,
       addresses,
       options,
+      migration: options,
       seed: options.seed,
       launcher: launcherOf(config),
       clock: realClock,
@@ -74,8 +75,12 @@ export class ManagerRole implements AsyncDisposable {
   }
 
   #logStatistics(): void {
-    const infos = () => this.manager.infos();
-    this.#statistics = new StatisticsLog({ clock: realClock, log: logger("statistics"), infos });
+    this.#statistics = new StatisticsLog({
+      clock: realClock,
+      log: logger("statistics"),
+      infos: () => this.manager.infos(),
+      statistics: () => this.manager.statistics(),
+    });
   }
 }
 
@@ -85,7 +90,10 @@ export function runsInProcess({ device, instanceIsolation }: ServeOptions): bool
 }
 
 function launcherOf({ options, bus, logFile }: ManagerRoleConfig): InstanceLauncher {
-  if (runsInProcess(options)) return new InProcessLauncher({ options, bus, clock: realClock });
+  if (runsInProcess(options)) {
+    const migration = options.enableMigration ? options : undefined;
+    return new InProcessLauncher({ options, migration, bus, clock: realClock });
+  }
   const logArgv = [`--log-level=${options.logLevel}`];
   if (logFile !== null) logArgv.push(`--log-filename=${logFile}`);
   return new ProcessLauncher({

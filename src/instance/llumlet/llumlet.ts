@@ -68,25 +68,7 @@ export class Llumlet {
   #isClosed = false;
 
   /** What it offers on the bus. */
-  readonly service: Required<Pick<Service, "calls" | "notifications">> = {
-    calls: {
-      migrate_out: async ({ data }) => ({ data: await this.migrateOut(data as MigrateOutOrder) }),
-      migrate_in: ({ data }, peer) => ({
-        data: this.#destination.open(data as MigrateInRequest, peer),
-      }),
-      migrate_reserve: async ({ data }) => ({
-        data: await this.#destination.reserve(data as MigrateReserveRequest),
-      }),
-      migrate_commit: ({ data }) => {
-        this.#destination.commit(data as MigrateCommitRequest);
-        return { data: null };
-      },
-      migrate_settle: ({ data }) => ({ data: this.#destination.settle(idOf(data)) }),
-    },
-    notifications: {
-      migrate_cancel: ({ data }) => this.#destination.cancel(idOf(data)),
-    },
-  };
+  readonly service: Required<Pick<Service, "calls" | "notifications">>;
 
   constructor(config: LlumletConfig) {
     const { bus, clock } = config;
@@ -100,6 +82,7 @@ export class Llumlet {
       isBusy: () => this.isMigrating,
     });
     this.#sourceConfig = { ...config, timeouts, links: this.#links };
+    this.service = this.#service();
   }
 
   /** A request is leaving or coming. */
@@ -136,6 +119,30 @@ export class Llumlet {
     this.#source?.stop();
     await this.#links.close();
     await this.#config.backend.close();
+  }
+
+  #service(): Llumlet["service"] {
+    const { calls } = this.#config.backend;
+    return {
+      calls: {
+        ...calls,
+        migrate_out: async ({ data }) => ({ data: await this.migrateOut(data as MigrateOutOrder) }),
+        migrate_in: ({ data }, peer) => ({
+          data: this.#destination.open(data as MigrateInRequest, peer),
+        }),
+        migrate_reserve: async ({ data }) => ({
+          data: await this.#destination.reserve(data as MigrateReserveRequest),
+        }),
+        migrate_commit: ({ data }) => {
+          this.#destination.commit(data as MigrateCommitRequest);
+          return { data: null };
+        },
+        migrate_settle: ({ data }) => ({ data: this.#destination.settle(idOf(data)) }),
+      },
+      notifications: {
+        migrate_cancel: ({ data }) => this.#destination.cancel(idOf(data)),
+      },
+    };
   }
 
   #choose({ requestId, policy }: MigrateOutOrder): ChosenRequests {

@@ -77,7 +77,7 @@ export class MigrationDestination {
     if (this.#memory.get(migrationId)) throw this.#isOver(migrationId);
     if (this.#config.isBusy()) throw new OverloadedError(`${instanceId} is migrating already`);
     if (!backend.isReady) throw new UnavailableError(`${backend.name} is not ready`);
-    this.#refuseOtherModel(request);
+    this.#refuseOtherKind(request);
     const arrival = engine.arrive(request);
     const incoming: Incoming = { migrationId, arrival, peer, stages: [], cancelLease: () => {} };
     this.#incoming = incoming;
@@ -159,8 +159,13 @@ export class MigrationDestination {
     return new RequestError(`migration ${migrationId} is ${ending} on ${instanceId}`);
   }
 
-  #refuseOtherModel({ model, layout, sourceId }: MigrateInRequest): void {
+  #refuseOtherKind({ model, layout, backend, sourceId }: MigrateInRequest): void {
     const { instanceId } = this.#config;
+    if (backend !== this.#config.backend.name) {
+      throw new RequestError(
+        `${instanceId} moves requests by ${this.#config.backend.name}, and ${sourceId} by ${backend}`,
+      );
+    }
     if (model !== this.#config.model) {
       throw new RequestError(
         `${instanceId} serves ${this.#config.model}, and ${sourceId} serves ${model}`,

@@ -119,7 +119,7 @@ export class MigrationSource {
   }
 
   async #open(): Promise<void> {
-    const { links, timeouts, instanceId, model, layout } = this.#config;
+    const { links, timeouts, instanceId, model, layout, backend } = this.#config;
     const { migrationId, destination, departure } = this.#outgoing;
     const request: MigrateInRequest = {
       migrationId,
@@ -129,6 +129,7 @@ export class MigrationSource {
       lengthTokens: departure.lengthTokens,
       isWaiting: departure.isWaiting,
       model,
+      backend: backend.name,
       layout: { ...layout },
     };
     try {

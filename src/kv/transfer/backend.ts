@@ -3,11 +3,7 @@
  * and when; a backend knows nothing of requests. Every implementation passes the suite in
  * `test/conformance/migration_backend.ts`.
  */
-import type {
-  MigrationDestination,
-  MigrationId,
-  TransferStatistics,
-} from "../../core/messages.ts";
+import type { MigrationDestination, MigrationId, TransferStatistics } from "../../core/messages.ts";
 
 /** How a backend's peers reach its pool; JSON data that only the same kind of backend reads. */
 export type BackendEndpoint = Readonly<Record<string, unknown>>;

@@ -19,7 +19,7 @@ export class WriteGrants {
     }
     const granted = this.#blocks.get(migrationId);
     if (!granted) this.#blocks.set(migrationId, new Set(blocks));
-    else { for (const block of blocks) granted.add(block); }
+    else for (const block of blocks) granted.add(block);
   }
 
   revoke(migrationId: MigrationId): void {

@@ -38,8 +38,12 @@ refuses(
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(
-  ["--enable-migration"],
-  "--enable-migration is not available yet; leave it at its default (off)",
+  ["--log-instance-info"],
+  "--log-instance-info is not available yet; leave it at its default (off)",
+);
+refuses(
+  ["--migration-backend", "nccl"],
+  "--migration-backend nccl is not available yet; leave it at its default (gloo)",
 );
 refuses(
   ["--migration-backend-transfer-type", ""],
@@ -80,9 +84,9 @@ Deno.test("an argument without effect gives one warning", async () => {
 Deno.test("a value of a file is named as the file has it", async () => {
   const path = await Deno.makeTempFile();
   try {
-    await Deno.writeTextFile(path, "MANAGER: {ENABLE_MIGRATION: true}");
+    await Deno.writeTextFile(path, "MANAGER: {LOG_INSTANCE_INFO: true}");
     await assert.rejects(check("--config-file", path), {
-      message: `MANAGER.ENABLE_MIGRATION: true in ${path} is not available yet; leave it at its ` +
+      message: `MANAGER.LOG_INSTANCE_INFO: true in ${path} is not available yet; leave it at its ` +
         "default (off)",
     });
   } finally {

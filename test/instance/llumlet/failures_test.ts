@@ -299,6 +299,7 @@ Deno.test("failures: a repeated reservation and a repeated commit are answered a
     lengthTokens: 6,
     isWaiting: false,
     model: "paged",
+    backend: "in_process",
     layout: b.model.info.layout,
   });
   const reserve = { migrationId: "m", stage: 0, blocks: 2 };
@@ -331,6 +332,7 @@ Deno.test("failures: a commit with too few blocks is refused, and everything giv
     lengthTokens: 9,
     isWaiting: false,
     model: "paged",
+    backend: "in_process",
     layout: b.model.info.layout,
   });
   await call("migrate_reserve", { migrationId: "m", stage: 0, blocks: 1 });

@@ -1,0 +1,196 @@
+import type { Clock } from "../../../core/clock.ts";
+import { RequestError, UnavailableError } from "../../../core/errors.ts";
+import type { MigrationId, TransferStatistics } from "../../../core/messages.ts";
+import { layerBytes } from "../../layout.ts";
+import type { KvPool } from "../../pool.ts";
+import type {
+  BackendMessage,
+  BlockTransfer,
+  MigrationBackend,
+  TransferLimits,
+} from "../backend.ts";
+import { type TransferRound, transferRounds } from "../rounds.ts";
+import { checkLists, checkStillWanted } from "../transfer_checks.ts";
+import { WriteGrants } from "../write_grants.ts";
+
+/**
+ * Most bytes of a round, whatever the limits say: gathering them holds up the instance's main thread,
+ * and a message of the bus has a limit.
+ */
+const MAX_ROUND_BYTES = 1 << 20;
+
+/** A connection to another instance, as far as it is needed here. */
+export interface BlockLink {
+  call(
+    method: string,
+    message: BackendMessage,
+    options: { readonly timeoutMs: number },
+  ): Promise<BackendMessage>;
+}
+
+export interface RayRpcBackendArgs {
+  readonly pool: KvPool;
+  readonly limits: TransferLimits;
+  readonly clock: Clock;
+  /** Opens a connection to an instance, or takes one that is open; closed with the backend. */
+  readonly links: {
+    open(address: string, timeoutMs: number): Promise<BlockLink>;
+    close(): Promise<void>;
+  };
+}
+
+/** Call `migrate_blocks`: a round, its blocks one after the other in the payload. */
+interface RoundData {
+  readonly migrationId: MigrationId;
+  readonly blocks: readonly number[];
+  readonly firstLayer: number;
+  readonly numLayers: number;
+}
+
+/**
+ * Sends blocks as payloads of calls over the bus of the control plane, a round each. Needs no group
+ * and no worker, and copies each byte three times: into the payload, into the bus (which gives the
+ * caller its buffer back at once), and from the frame into the destination's pool.
+ */
+export class RayRpcBackend implements MigrationBackend {
+  readonly name = "rayrpc";
+  /** It is reached where the instance serves. */
+  readonly endpoint = {};
+  readonly calls = {
+    migrate_blocks: (message: BackendMessage): BackendMessage => this.#receive(message),
+  };
+  readonly #args: RayRpcBackendArgs;
+  readonly #grants: WriteGrants;
+  readonly #limits: TransferLimits;
+  #isClosed = false;
+
+  constructor(args: RayRpcBackendArgs) {
+    this.#args = args;
+    this.#grants = new WriteGrants(args.pool.numBlocks);
+    this.#limits = withinBytes(args.limits, args.pool);
+  }
+
+  get isReady(): boolean {
+    return !this.#isClosed;
+  }
+
+  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
+    this.#grants.grant(migrationId, blocks);
+  }
+
+  /** A round is written in one go: none is ever under way. */
+  revoke(migrationId: MigrationId): Promise<void> {
+    this.#grants.revoke(migrationId);
+    return Promise.resolve();
+  }
+
+  async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
+    const { pool, clock } = this.#args;
+    const { sourceBlocks, destinationBlocks } = transfer;
+    const startMs = clock.nowMs();
+    let bytes = 0, descriptors = 0, rounds = 0;
+    checkLists(transfer);
+    let previous = Promise.resolve();
+    for (
+      const round of transferRounds(
+        sourceBlocks,
+        destinationBlocks,
+        pool.layout.numLayers,
+        this.#limits,
+      )
+    ) {
+      this.#checkOpen(transfer, signal);
+      const payload = gather(round, pool);
+      await previous; // which was under way meanwhile
+      previous = this.#sendRound(round, payload, transfer, signal);
+      previous.catch(() => {});
+      bytes += round.numBlocks * round.numLayers * layerBytes(pool.layout);
+      descriptors += round.runs.length;
+      rounds++;
+    }
+    await previous;
+    this.#checkOpen(transfer, signal);
+    return { bytes, descriptors, rounds, transferMs: clock.nowMs() - startMs };
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#args.links.close();
+  }
+
+  #checkOpen(transfer: BlockTransfer, signal: AbortSignal): void {
+    checkStillWanted(transfer, signal, this.#args.clock);
+    if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
+  }
+
+  async #sendRound(
+    { runs, firstLayer, numLayers }: TransferRound,
+    payload: Uint8Array<ArrayBuffer>,
+    transfer: BlockTransfer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { links, clock } = this.#args;
+    this.#checkOpen(transfer, signal);
+    const { migrationId, destination, deadlineMs } = transfer;
+    const blocks = runs.flatMap(({ destinationBlock, numBlocks }) =>
+      Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
+    );
+    const data: RoundData = { migrationId, blocks, firstLayer, numLayers };
+    const call = async () => {
+      const link = await links.open(destination.address, deadlineMs - clock.nowMs());
+      const timeoutMs = deadlineMs - clock.nowMs();
+      await link.call("migrate_blocks", { data, payload }, { timeoutMs });
+    };
+    await unlessAborted(call(), signal);
+  }
+
+  #receive({ data, payload }: BackendMessage): BackendMessage {
+    const { pool } = this.#args;
+    const { migrationId, blocks, firstLayer, numLayers } = data as RoundData;
+    if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
+    this.#grants.check(migrationId, blocks);
+    const places = blocks.map((block) => pool.run(block, firstLayer, numLayers));
+    const expected = places.reduce((sum, { length }) => sum + length, 0);
+    if (payload?.length !== expected) {
+      throw new RequestError(`${payload?.length} bytes for blocks of ${expected}`);
+    }
+    let offset = 0;
+    for (const place of places) {
+      place.set(payload.subarray(offset, offset + place.length));
+      offset += place.length;
+    }
+    return { data: null };
+  }
+}
+
+function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: KvPool) {
+  const maxLayers = Math.max(1, Math.floor(MAX_ROUND_BYTES / layerBytes(layout)));
+  const layers = Math.min(numLayers, layout.numLayers, maxLayers);
+  const maxBlocks = Math.max(1, Math.floor(MAX_ROUND_BYTES / (layers * layerBytes(layout))));
+  return { bufferBlocks: Math.min(bufferBlocks, maxBlocks), numLayers: layers };
+}
+
+/** The bytes of a round, in the order of its runs. */
+function gather({ runs, firstLayer, numLayers }: TransferRound, pool: KvPool) {
+  const parts = runs.flatMap(({ sourceBlock, numBlocks }) =>
+    Array.from({ length: numBlocks }, (_, i) => pool.run(sourceBlock + i, firstLayer, numLayers))
+  );
+  const payload = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    payload.set(part, offset);
+    offset += part.length;
+  }
+  return payload;
+}
+
+/** @throws {UnavailableError} `signal` was aborted before `promise` settled */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(new UnavailableError("the transfer was aborted"));
+    signal.addEventListener("abort", abort);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

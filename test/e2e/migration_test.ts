@@ -1,0 +1,106 @@
+/** Requests that move between processes all the time answer as those that never do. */
+import assert from "node:assert/strict";
+import { type Server, startServer } from "./harness.ts";
+
+const NUM_REQUESTS = 6;
+const NUM_TOKENS = 500;
+const LEAST_MOVES = 12;
+
+/** Every pair of instances exchanges requests, all the time. */
+const restless = [
+  "--initial-instances=2",
+  "--enable-migration",
+  "--enable-defrag=true",
+  "--pair-migration-policy=defrag_relaxed",
+  "--migrate-out-threshold=0.01",
+  "--polling-interval=0.01",
+  "--request-migration-policy=LCR",
+];
+
+/** Greedy and sampled ones, with log probabilities. */
+async function complete({ url }: Server, i: number): Promise<unknown> {
+  const response = await fetch(`${url}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      prompt: "Once upon a time ".repeat(1 + i),
+      max_tokens: NUM_TOKENS,
+      temperature: i % 2,
+      frequency_penalty: i % 3 === 0 ? 0.1 : 0,
+      seed: i,
+      logprobs: 2,
+      ignore_eos: true,
+    }),
+  });
+  const text = await response.text();
+  assert.equal(response.status, 200, text);
+  const { choices: [choice], usage } = JSON.parse(text);
+  assert.equal(usage.completion_tokens, NUM_TOKENS);
+  return choice;
+}
+
+function completeAll(server: Server): Promise<unknown[]> {
+  return Promise.all(Array.from({ length: NUM_REQUESTS }, (_, i) => complete(server, i)));
+}
+
+function count(server: Server, pattern: RegExp): number {
+  return [...server.program.stderr.matchAll(pattern)].length;
+}
+
+let undisturbed: Promise<unknown[]> | null = null;
+
+/** The answers of one instance. */
+function expectedAnswers(): Promise<unknown[]> {
+  return undisturbed ??= (async () => {
+    await using server = await startServer([]);
+    const answers = await completeAll(server);
+    assert.equal(count(server, / moved /g), 0);
+    return answers;
+  })();
+}
+
+for (const backend of ["rayrpc"]) {
+  Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
+    const expected = await expectedAnswers();
+    await using server = await startServer([...restless, `--migration-backend=${backend}`]);
+    while (count(server, / moved /g) < LEAST_MOVES) {
+      assert.deepEqual(await completeAll(server), expected);
+    }
+    assert.equal(count(server, /WARN|ERROR/g) - count(server, /WARN .*No --model/g), 0);
+  });
+}
+
+Deno.test("without --enable-migration requests stay", async () => {
+  await using server = await startServer(
+    restless.filter((argument) => argument !== "--enable-migration"),
+  );
+  await completeAll(server);
+  assert.equal(count(server, /move/g), 0);
+});
+
+Deno.test("more buffer blocks than there are KV blocks are reduced, with a warning", async () => {
+  await using server = await startServer([
+    "--enable-migration",
+    "--migration-backend=rayrpc",
+    "--num-gpu-blocks-override=300",
+  ]);
+  const warning = "--migration-buffer-blocks 512 is more than the 300 KV blocks of the instance";
+  await server.program.waitForLog(new RegExp(warning));
+});
+
+Deno.test("requests move between simulated instances", async () => {
+  const simulated = "--device sim --gpu-type a10 --model llama-7b --speedup 10".split(" ");
+  await using server = await startServer([...simulated, ...restless, "--migration-backend=rayrpc"]);
+  const complete = (seed: number) =>
+    fetch(`${server.url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "hello", max_tokens: 400, seed }),
+    }).then((response) => response.json());
+  const before = await Promise.all([0, 1, 2].map(complete));
+  await server.program.waitForLog(/moved .* in \d stages?: \d+ blocks at \d+\.\d+ GB\/s/);
+  const after = await Promise.all([0, 1, 2].map(complete));
+  const texts = (answers: { choices: { text: string }[] }[]) =>
+    answers.map(({ choices }) => choices[0].text);
+  assert.deepEqual(texts(after), texts(before));
+});

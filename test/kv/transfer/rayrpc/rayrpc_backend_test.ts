@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { SocketBus } from "../../../../src/bus/socket_bus.ts";
+import type { Listener } from "../../../../src/bus/bus.ts";
+import { realClock } from "../../../../src/core/clock.ts";
+import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
+import { InstanceLinks } from "../../../../src/instance/llumlet/instance_links.ts";
+import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
+import { ArrayKvPool } from "../../../../src/kv/array_kv_pool.ts";
+import type { KvPool } from "../../../../src/kv/pool.ts";
+import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import { RayRpcBackend } from "../../../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
+import {
+  type BackendEnd,
+  type BackendPair,
+  SUITE_BLOCKS,
+  suiteLayout,
+  testMigrationBackend,
+} from "../../../conformance/migration_backend.ts";
+
+interface RpcEnd extends BackendEnd {
+  readonly backend: RayRpcBackend;
+  readonly listener: Listener;
+}
+
+/** An instance's end that serves on the loopback interface. */
+async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
+  const bus = new SocketBus();
+  const links = new InstanceLinks(bus, realClock, () => {});
+  const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
+  const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
+  return { backend, pool, listener };
+}
+
+async function newPair(limits: TransferLimits, newPool: () => KvPool) {
+  const source = await newEnd(limits, newPool()), destination = await newEnd(limits, newPool());
+  return {
+    source,
+    destination,
+    addressOf: (end: BackendEnd) => (end as RpcEnd).listener.address,
+    nowMs: () => realClock.nowMs(),
+    settle: <T>(promise: Promise<T>) => promise,
+    async close() {
+      for (const { backend, listener } of [source, destination]) {
+        await backend.close();
+        await listener.close();
+      }
+    },
+  } satisfies BackendPair;
+}
+
+const arrayPool = () => new ArrayKvPool(suiteLayout, SUITE_BLOCKS);
+const accountedPool = () => new AccountedKvPool(suiteLayout, SUITE_BLOCKS);
+
+testMigrationBackend({
+  name: "rayrpc",
+  hasData: true,
+  open: (limits) => newPair(limits, arrayPool),
+});
+testMigrationBackend({
+  name: "rayrpc, without memory",
+  hasData: false,
+  open: (limits) => newPair(limits, accountedPool),
+});
+
+Deno.test("rayrpc backend: rounds have a limit in bytes, whatever the options say", async () => {
+  const layout = { ...suiteLayout, numKvHeads: 64, headDim: 128 }; // layers of 256 KiB
+  const pair = await newPair({ bufferBlocks: 512, numLayers: 4 }, () => new ArrayKvPool(layout, 8));
+  const blocks = [0, 1, 2, 3];
+  await pair.destination.backend.grant("m", blocks);
+  const { rounds, bytes } = await pair.source.backend.send({
+    migrationId: "m",
+    destination: { instanceId: "b", address: pair.destination.listener.address },
+    endpoint: {},
+    sourceBlocks: blocks,
+    destinationBlocks: blocks,
+    deadlineMs: realClock.nowMs() + 60_000,
+  }, new AbortController().signal);
+  assert.deepEqual([rounds, bytes], [4, 4 << 20]);
+  await pair.close();
+});
+
+Deno.test("rayrpc backend: a payload that does not fit its blocks is refused", async () => {
+  const { destination: { backend }, close } = await newPair(
+    { bufferBlocks: 1, numLayers: 1 },
+    arrayPool,
+  );
+  await backend.grant("m", [1]);
+  const data = { migrationId: "m", blocks: [1], firstLayer: 0, numLayers: 4 };
+  const call = (payload?: Uint8Array<ArrayBuffer>) =>
+    backend.calls.migrate_blocks({ data, payload });
+  assert.throws(() => call(new Uint8Array(5)), RequestError);
+  assert.throws(() => call(), RequestError);
+  await backend.revoke("m");
+  assert.throws(() => call(new Uint8Array(5)), UnavailableError);
+  await close();
+});
