@@ -93,15 +93,19 @@ export class Client implements Disposable {
   /**
    * Reads a streamed answer to its end.
    * @param onEvents told of the events that each read brought
+   * @throws {Error} the service refused the request
    */
   async readEvents(onEvents: (count: number) => void): Promise<void> {
-    let tail = "";
+    let tail: string | null = null;
     while (true) {
       const n = await this.#connection.read(this.#chunk);
       if (n === null) throw new Error("the service closed the connection");
       const bytes = Buffer.from(this.#chunk.buffer, 0, n);
+      if (tail === null && !bytes.toString("latin1", 0, 12).endsWith(" 200")) {
+        throw new Error(bytes.toString("utf8", 0, 1000));
+      }
       onEvents(count(bytes, "data: {"));
-      tail = (tail + bytes.toString("latin1", Math.max(0, n - 64))).slice(-64);
+      tail = ((tail ?? "") + bytes.toString("latin1", Math.max(0, n - 64))).slice(-64);
       if (tail.endsWith("0\r\n\r\n")) return;
     }
   }

@@ -10,6 +10,8 @@ export interface CompletionBody {
   readonly seed?: number;
   readonly logprobs?: number;
   readonly ignore_eos: boolean;
+  /** False: token ids in place of text. */
+  readonly detokenize?: boolean;
 }
 
 export interface StreamRequest {
@@ -20,6 +22,8 @@ export interface StreamRequest {
 /** What a stream brought. Two runs with the same values had the same tokens. */
 export interface StreamResult {
   readonly text: string;
+  /** Where they were asked for. */
+  readonly tokenIds: readonly number[];
   /** Of the tokens, where they were asked for: bit by bit the same for the same token. */
   readonly logprobs: readonly (number | null)[];
   readonly finishReason: string | null;
@@ -35,12 +39,13 @@ export interface StreamOptions {
 interface Chunk {
   readonly choices: readonly {
     readonly text: string;
+    readonly token_ids?: readonly number[];
     readonly logprobs?: { readonly token_logprobs?: (number | null)[] | null } | null;
     readonly finish_reason: string | null;
   }[];
 }
 
-/** Different requests: greedy and seeded, with log probabilities and without, of either client. */
+/** Different requests: greedy and seeded, for text with log probabilities and for token ids. */
 export function variedRequests(count: number, maxTokens: number): StreamRequest[] {
   return Array.from({ length: count }, (_, i) => ({
     client: i % 2 === 0 ? "openai" : "curl",
@@ -48,7 +53,7 @@ export function variedRequests(count: number, maxTokens: number): StreamRequest[
       prompt: `request ${i} `.repeat(1 + i % 7 * 5),
       max_tokens: maxTokens - i % 5 * Math.floor(maxTokens / 10),
       ...(i % 4 < 2 ? { temperature: 0 } : { temperature: 1, seed: i }),
-      ...(i % 3 > 0 ? { logprobs: 1 } : {}),
+      ...(i % 3 === 0 ? { detokenize: false } : { logprobs: i % 3 }),
       ignore_eos: true,
     },
   }));
@@ -67,16 +72,19 @@ export async function runStream(
     ? openaiChunks(url, body, options.signal)
     : curlChunks(url, body, options.signal);
   let text = "", finishReason: string | null = null;
-  const logprobs: (number | null)[] = [];
+  const tokenIds: number[] = [], logprobs: (number | null)[] = [];
   for await (const { choices: [choice] } of chunks) {
     assert.equal(finishReason, null, "nothing comes behind the finish");
     text += choice.text;
     finishReason = choice.finish_reason;
+    tokenIds.push(...choice.token_ids ?? []);
     logprobs.push(...choice.logprobs?.token_logprobs ?? []);
     options.onEvent?.();
   }
   assert.notEqual(finishReason, null, "the stream broke off");
-  return { text, logprobs, finishReason };
+  const tokens = tokenIds.length + logprobs.length;
+  assert.ok(tokens > 0, "every request tells its tokens apart");
+  return { text, tokenIds, logprobs, finishReason };
 }
 
 async function* openaiChunks(
