@@ -11,6 +11,7 @@ export type ErrorKind =
   | "overloaded"
   | "unavailable"
   | "not_found"
+  | "conflict"
   | "internal";
 
 /** Base of every deliberate error. `kind` survives serialisation; the class does not have to. */
@@ -61,6 +62,14 @@ export class UnavailableError extends LlumnixError {
   }
 }
 
+/** What is there now does not allow it; later it may: HTTP 409. */
+export class ConflictError extends LlumnixError {
+  override name = "ConflictError";
+  constructor(message: string, options?: ErrorOptions) {
+    super("conflict", message, options);
+  }
+}
+
 /** Form in which an error crosses the bus. */
 export interface ErrorRecord {
   readonly kind: ErrorKind;
@@ -96,6 +105,8 @@ export function fromErrorRecord(record: ErrorRecord): LlumnixError {
       return new OverloadedError(record.message, record.retryAfterSeconds);
     case "unavailable":
       return new UnavailableError(record.message);
+    case "conflict":
+      return new ConflictError(record.message);
     default:
       return new LlumnixError(record.kind, record.message);
   }

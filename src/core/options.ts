@@ -124,4 +124,6 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   /** Seconds that running requests get to finish after SIGTERM. */
   readonly shutdownTimeout: number;
+  /** Who sends it may operate the service over HTTP; null: nobody may. */
+  readonly adminToken: string | null;
 }

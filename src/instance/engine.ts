@@ -1,6 +1,13 @@
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { GenerateRequest, InstanceInfo, OwnershipEpoch, RequestId } from "../core/messages.ts";
+import type {
+  GenerateRequest,
+  InstanceInfo,
+  OwnershipEpoch,
+  RequestId,
+  RequestsQuery,
+  RequestsReply,
+} from "../core/messages.ts";
 import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
 import type { Arrival, ArrivingRequest } from "./arrival.ts";
 import type { Departure } from "./departure.ts";
@@ -73,6 +80,11 @@ export class Engine {
 
   has(requestId: RequestId): boolean {
     return this.#core.has(requestId);
+  }
+
+  /** See {@linkcode EngineCore.requests}. */
+  requests(query: RequestsQuery): RequestsReply {
+    return this.#core.requests(query, this.#args.clock.nowMs());
   }
 
   /** The epoch under which a request is owned; null for unknown ids. */

@@ -6,6 +6,8 @@ import type {
   OwnershipEpoch,
   RequestId,
   RequestOutput,
+  RequestsQuery,
+  RequestsReply,
 } from "../core/messages.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../executor/executor.ts";
 import { Arrival, type ArrivingRequest } from "./arrival.ts";
@@ -19,6 +21,9 @@ import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
+
+/** Most requests that are told of at a time. */
+const MAX_LISTED_REQUESTS = 1_000;
 
 /** An output and the API server it is for. */
 export interface AddressedOutput {
@@ -146,6 +151,26 @@ export class EngineCore {
 
   has(requestId: RequestId): boolean {
     return this.#requests.has(requestId);
+  }
+
+  /** What is said of the requests of these names, or of all, to people: the first to come first. */
+  requests({ requestIds }: RequestsQuery, nowMs: number): RequestsReply {
+    const asked = requestIds && new Set(requestIds);
+    const sequences = [...this.#requests.values()].filter((one) =>
+      asked === undefined || asked.has(one.requestId)
+    );
+    return {
+      requests: sequences.slice(0, MAX_LISTED_REQUESTS).map((sequence) => ({
+        requestId: sequence.requestId,
+        instanceId: this.#config.instanceId,
+        priority: sequence.priority,
+        state: sequence.status,
+        promptTokens: sequence.promptTokenIds.length,
+        outputTokens: sequence.outputTokenIds.length,
+        ageMs: Math.max(0, nowMs - sequence.arrivalMs),
+      })),
+      numOmitted: Math.max(0, sequences.length - MAX_LISTED_REQUESTS),
+    };
   }
 
   /** The epoch under which a request is owned; null for unknown ids. */

@@ -10,6 +10,8 @@ import type {
   InstanceRegistration,
   InstanceType,
   JoinReply,
+  RequestsQuery,
+  RequestsReply,
 } from "../core/messages.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
@@ -179,6 +181,7 @@ export class Instance {
     const manager = await bus.connect(managerAddress, {
       calls: {
         ping: () => ({ data: null }),
+        requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
         migrate_out: (message, peer) => this.#migrateOut(message, peer),
       },
       notifications: {
@@ -285,6 +288,10 @@ export class Instance {
       onArrive: (request) => this.#service.expect(request),
       onLeave: (requestId) => this.#service.forget(requestId),
     });
+  }
+
+  #requests(query: RequestsQuery): RequestsReply {
+    return this.#engine?.requests(query) ?? { requests: [], numOmitted: 0 };
   }
 
   /** The manager's orders come over the connection that this instance made to it. */

@@ -3,6 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type {
+  AdminCall,
   DispatchRequest,
   Finish,
   GenerateRequest,
@@ -24,6 +25,8 @@ const DEFAULT_INSTANCE_WAIT_MS = 10_000;
 const PLACE_RETRY_MS = 200;
 /** Pause before a connection to an instance that serves is made again. */
 const RECONNECT_MS = 500;
+/** Longer than the manager takes over a migration. */
+const ADMIN_TIMEOUT_MS = 40_000;
 /** How often a request goes on elsewhere: it may be what its instances die of. */
 const MAX_RESUMPTIONS = 3;
 
@@ -117,6 +120,10 @@ export class ClusterClient implements Cluster {
     // In a later turn, so that the caller knows that the request was accepted before it has output.
     this.#config.clock.soon(() => entry.open());
   }
+
+  /** For whoever operates the service. */
+  readonly admin: AdminCall = async (method, ask) =>
+    await this.#manager.call(method, ask, ADMIN_TIMEOUT_MS) as never;
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId);

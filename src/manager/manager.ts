@@ -15,6 +15,7 @@ import type {
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./disaggregation.ts";
 import { HealthCheck } from "./health_check.ts";
 import type { InstanceLauncher } from "./launcher.ts";
@@ -336,6 +337,7 @@ export class Manager {
         },
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
+        ...this.#admin().calls,
       },
       notifications: {
         progress: ({ data }) => {
@@ -355,6 +357,19 @@ export class Manager {
         if (instance?.peer === peer) this.#disconnect(instance);
       },
     };
+  }
+
+  #admin(): AdminService {
+    return new AdminService({
+      ...this.#config,
+      instances: () => [...this.#instances.values()],
+      isDrained: (instance) => this.#isDrained(instance),
+      add: () => this.addInstance(),
+      drain: (instanceId) => this.drain(instanceId),
+      keep: (instanceId) => this.keepInstance(instanceId),
+      remove: (instanceId) => this.removeInstance(instanceId),
+      migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
+    });
   }
 
   #join({ instanceId, isRunning = false }: JoinRequest, peer: Peer): JoinReply {

@@ -1,5 +1,6 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
+import { UnavailableError } from "../core/errors.ts";
 import type { DispatchReply, DispatchRequest, InstanceList } from "../core/messages.ts";
 
 /** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
@@ -53,6 +54,16 @@ export class ManagerLink {
       this.#lose(peer, "it does not answer");
       return null;
     }
+  }
+
+  /**
+   * Makes any other call.
+   * @throws {UnavailableError} there is no manager, or it does not answer
+   * @throws {LlumnixError} the manager's own error
+   */
+  async call(method: string, data: unknown, timeoutMs: number): Promise<unknown> {
+    if (this.#peer === null) throw new UnavailableError("the manager is gone; try again later");
+    return (await this.#peer.call(method, { data }, { timeoutMs })).data;
   }
 
   /** Idempotent. */

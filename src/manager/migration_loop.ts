@@ -5,6 +5,7 @@ import type {
   MigrateOutOrder,
   MigrationId,
   MigrationReport,
+  RequestId,
   RequestMigrationPolicy,
 } from "../core/messages.ts";
 import type { ManagerOptions, MigrationOptions } from "../core/options.ts";
@@ -97,6 +98,18 @@ export class MigrationLoop {
     });
   }
 
+  /**
+   * Moves one request, by hand.
+   * @throws {LlumnixError} the source does not report
+   */
+  migrateRequest(
+    source: ManagedInstance,
+    destination: ManagedInstance,
+    requestId: RequestId,
+  ): Promise<MigrationReport> {
+    return this.#order(source, destination, { policy: "SR", requestId });
+  }
+
   /** @param isWanted the sources that are to give */
   #orderMigrations(isWanted: (source: ManagedInstance) => boolean = () => true): void {
     const instances = this.#config.instances();
@@ -133,26 +146,39 @@ export class MigrationLoop {
     destination: ManagedInstance,
     maxRequests?: number,
   ): Promise<void> {
-    const { instanceId, address } = destination.registration!;
-    const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
     const policy = source.isDraining
       ? this.#drainPolicy(source)
       : this.#migration.requestMigrationPolicy;
+    try {
+      const { outcome } = await this.#order(source, destination, { policy, maxRequests });
+      if (outcome === "nothing") this.#noteNothing(source, policy);
+    } catch {
+      // The order was not answered, and that was told.
+    }
+  }
+
+  async #order(
+    source: ManagedInstance,
+    destination: ManagedInstance,
+    what: Pick<MigrateOutOrder, "policy" | "maxRequests" | "requestId">,
+  ): Promise<MigrationReport> {
+    const { instanceId, address } = destination.registration!;
+    const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
     const order: MigrateOutOrder = {
       migrationId,
       destination: { instanceId, address },
-      policy,
-      maxRequests,
+      ...what,
     };
     source.migrationId = destination.migrationId = migrationId;
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
       const { data } = await source.peer!.call("migrate_out", { data: order }, options);
       const report = data as MigrationReport;
-      if (report.outcome === "nothing") this.#noteNothing(source, policy);
       this.#take(report, source, destination);
+      return report;
     } catch (error) {
       this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
+      throw error;
     } finally {
       source.migrationId = destination.migrationId = null;
     }

@@ -1,6 +1,7 @@
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
+import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
 import type { Generation } from "./generation.ts";
 import type { TurnBudget } from "./turn_budget.ts";
@@ -9,6 +10,8 @@ import type { UnknownFields } from "./unknown_fields.ts";
 /** What routes need besides the exchange. */
 export interface ServerContext {
   readonly service: TextService;
+  /** Absent: there are no routes for whoever operates the service. */
+  readonly admin?: AdminAccess;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;

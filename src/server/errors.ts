@@ -64,6 +64,8 @@ export function toErrorReply(error: unknown): ErrorReply {
       }
       case "not_found":
         return reply(STATUS_CODE.NotFound, "invalid_request_error", "not_found");
+      case "conflict":
+        return reply(STATUS_CODE.Conflict, "invalid_request_error", "conflict");
       case "overloaded": {
         const seconds = error instanceof OverloadedError ? error.retryAfterSeconds : 1;
         return reply(STATUS_CODE.TooManyRequests, "rate_limit_error", "overloaded", null, {

@@ -1,5 +1,6 @@
 /** The routes, and the answers to what is none. */
 import { STATUS_CODE } from "@std/http/status";
+import { dispatchAdmin, isAdminPath } from "./admin_routes.ts";
 import { chatCompletions } from "./chat.ts";
 import { completions } from "./completions.ts";
 import type { ServerContext } from "./context.ts";
@@ -43,6 +44,10 @@ const routes: readonly Route[] = [
  * @throws {HttpError} 404 or 405; what the route throws
  */
 export async function dispatch(exchange: Exchange, context: ServerContext): Promise<void> {
+  const { admin, options } = context;
+  if (admin && isAdminPath(exchange.path)) {
+    return await dispatchAdmin(exchange, admin, options.maxBodyBytes);
+  }
   const route = routes.find(({ path }) => matches(path, exchange.path));
   if (route === undefined) {
     const known = routes.map(({ method, path, rest = "" }) => `${method} ${path}${rest}`).join(

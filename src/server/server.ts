@@ -10,6 +10,7 @@ import { LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
+import type { AdminAccess } from "./admin_routes.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
@@ -44,6 +45,8 @@ const ENCODED_PER_TURN = 8192;
 
 export interface StartServerConfig {
   readonly service: TextService;
+  /** Opens the routes for whoever operates the service. */
+  readonly admin?: AdminAccess;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;

@@ -1,4 +1,5 @@
 /** Runs a server over a fake service for the length of a test. */
+import type { AdminAccess } from "../../src/server/admin_routes.ts";
 import type { Log } from "../../src/core/log.ts";
 import type { ServerOptions } from "../../src/core/options.ts";
 import { type ConnectionLimits, type RunningServer, startServer } from "../../src/server/server.ts";
@@ -18,6 +19,7 @@ export const testOptions: ServerOptions = {
   maxQueuedRequests: 8,
   maxBodyBytes: 64 * 1024,
   shutdownTimeout: 1,
+  adminToken: null,
 };
 
 /** Parsed JSON whose shape the test asserts. */
@@ -39,6 +41,7 @@ export interface Harness {
 }
 
 export interface HarnessConfig {
+  readonly admin?: AdminAccess;
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
 }
@@ -55,6 +58,7 @@ export async function withServer(
   const debug: Log["debug"] = (message, fields) => append(`debug: ${message}`, fields);
   const server = await startServer({
     service,
+    admin: config.admin,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
     log: { debug, info: append, warn: append, error: append },

@@ -6,10 +6,14 @@
 /** Status codes by name. */
 export const STATUS_CODE = {
   OK: 200,
+  Accepted: 202,
   BadRequest: 400,
+  Unauthorized: 401,
+  Forbidden: 403,
   NotFound: 404,
   MethodNotAllowed: 405,
   RequestTimeout: 408,
+  Conflict: 409,
   ContentTooLarge: 413,
   UnsupportedMediaType: 415,
   TooManyRequests: 429,
@@ -24,10 +28,14 @@ export type StatusCode = typeof STATUS_CODE[keyof typeof STATUS_CODE];
 /** Reason phrases by code. */
 export const STATUS_TEXT = {
   [STATUS_CODE.OK]: "OK",
+  [STATUS_CODE.Accepted]: "Accepted",
   [STATUS_CODE.BadRequest]: "Bad Request",
+  [STATUS_CODE.Unauthorized]: "Unauthorized",
+  [STATUS_CODE.Forbidden]: "Forbidden",
   [STATUS_CODE.NotFound]: "Not Found",
   [STATUS_CODE.MethodNotAllowed]: "Method Not Allowed",
   [STATUS_CODE.RequestTimeout]: "Request Timeout",
+  [STATUS_CODE.Conflict]: "Conflict",
   [STATUS_CODE.ContentTooLarge]: "Content Too Large",
   [STATUS_CODE.UnsupportedMediaType]: "Unsupported Media Type",
   [STATUS_CODE.TooManyRequests]: "Too Many Requests",

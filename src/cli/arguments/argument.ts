@@ -55,6 +55,8 @@ export interface Argument<T extends Value = Value> {
   readonly metavar: string | null;
   /** What a default that is no plain value means, for people. */
   readonly defaultText: string | null;
+  /** Its value is not shown. */
+  readonly isSecret: boolean;
   /** Null: command line only. Undefined: the section of the group. */
   readonly section?: Section | null;
 }
@@ -98,6 +100,7 @@ interface Common {
   readonly aliases?: readonly string[];
   readonly metavar?: string;
   readonly defaultText?: string;
+  readonly isSecret?: boolean;
   readonly section?: Section | null;
 }
 
@@ -116,6 +119,7 @@ function argument<T extends Value>(
     range: {},
     metavar: null,
     defaultText: null,
+    isSecret: false,
     ...entry,
     kind,
     default: defaultValue,

@@ -89,6 +89,17 @@ export const serverExtras = {
       "priority counts as used besides, so that these decode faster. The default leaves to its " +
       "requests the share that the paper found good: 1600 tokens of 13616.",
   }),
+  "admin-token": text({
+    default: null,
+    metavar: "TOKEN",
+    isSecret: true,
+    section: "SERVER",
+    help: "Opens the routes under /admin/ to those who send `Authorization: Bearer TOKEN`: GET " +
+      "instances and requests, POST instances (adds one), POST instances/ID/drain and .../keep, " +
+      'DELETE instances/ID (drains and stops it), POST requests/ID/migrate {"instance": ID}. ' +
+      "Changes of instances are answered with 202 at once; GET instances tells how they go. The " +
+      "environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
+  }),
   "print-config": flag({
     section: null,
     help: "Print each argument's effective value and where it comes from, and exit.",

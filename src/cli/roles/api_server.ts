@@ -2,21 +2,23 @@
 import { realClock } from "../../core/clock.ts";
 import type { Cluster } from "../../core/cluster.ts";
 import { logger } from "../../core/log.ts";
+import type { AdminCall } from "../../core/messages.ts";
 import type { EngineOptions, ServerOptions } from "../../core/options.ts";
 import { createTextService } from "../../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../../server/server.ts";
+import { adminToken } from "../admin_token.ts";
 import { describeModel, type FoundModel, openTokenizer } from "../served_model.ts";
 import { version } from "../version.ts";
 
 /**
  * Serves HTTP. Requests wait for instances that are not there yet.
  * @throws {ModelError} there is no usable tokenizer
- * @throws {UsageError} the port is taken, the host is not of this machine, TLS files are wrong
+ * @throws {UsageError} the admin token is empty, the port is taken, the host is not of this machine, TLS files are wrong
  */
 export async function startApiServer(
   options: EngineOptions & ServerOptions,
   model: FoundModel,
-  cluster: Cluster,
+  cluster: Cluster & { readonly admin: AdminCall },
 ): Promise<RunningServer> {
   const tokenizer = await openTokenizer(options, model);
   const requests = logger("requests");
@@ -30,5 +32,7 @@ export async function startApiServer(
     clock: realClock,
     log: options.disableLogRequests ? undefined : (line) => requests.info(line),
   });
-  return await startServer({ service, options, version, log: logger("http") });
+  const token = adminToken(options);
+  const admin = token === null ? undefined : { token, call: cluster.admin };
+  return await startServer({ service, admin, options, version, log: logger("http") });
 }

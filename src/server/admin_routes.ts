@@ -1,0 +1,204 @@
+/**
+ * Routes of whoever operates the service, under `/admin/`. They are there only with an admin token,
+ * and open only to those who send it.
+ */
+import { STATUS_CODE } from "@std/http/status";
+import { createHash, timingSafeEqual } from "node:crypto";
+import { z } from "zod";
+import type {
+  AdminCall,
+  InstanceChange,
+  InstanceStatus,
+  MigrationReport,
+  RequestStatus,
+} from "../core/messages.ts";
+import { HttpError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+import { readJsonObject } from "./json_body.ts";
+import { validate } from "./validation.ts";
+
+/** What the routes need: who may use them, and who does what they say. */
+export interface AdminAccess {
+  readonly token: string;
+  readonly call: AdminCall;
+}
+
+interface AdminContext {
+  readonly call: AdminCall;
+  readonly maxBodyBytes: number;
+}
+
+/** @param id what stands in the place of `{id}` */
+type Handler = (exchange: Exchange, context: AdminContext, id: string) => Promise<void>;
+
+const PREFIX = "/admin/";
+const UNAUTHORIZED = {
+  code: "admin_token_missing",
+  headers: { "www-authenticate": 'Bearer realm="llumnix admin"' },
+};
+
+const routes: readonly (readonly [method: string, path: string, handle: Handler])[] = [
+  ["GET", "/admin/instances", listInstances],
+  ["POST", "/admin/instances", addInstance],
+  ["DELETE", "/admin/instances/{id}", change("admin_remove")],
+  ["POST", "/admin/instances/{id}/drain", change("admin_drain")],
+  ["POST", "/admin/instances/{id}/keep", change("admin_keep")],
+  ["GET", "/admin/requests", listRequests],
+  ["POST", "/admin/requests/{id}/migrate", migrateRequest],
+];
+
+export function isAdminPath(path: string): boolean {
+  return path.startsWith(PREFIX);
+}
+
+/**
+ * Runs the route of this request.
+ * @throws {HttpError} 401 or 403, 404, 405
+ * @throws {LlumnixError} what the manager refuses
+ */
+export async function dispatchAdmin(
+  exchange: Exchange,
+  { token, call }: AdminAccess,
+  maxBodyBytes: number,
+): Promise<void> {
+  authorize(exchange, token);
+  const matching = routes.filter(([, path]) => idIn(path, exchange.path) !== null);
+  if (matching.length === 0) {
+    const known = routes.map(([method, path]) => `${method} ${path}`).join(", ");
+    throw new HttpError(
+      STATUS_CODE.NotFound,
+      `There is no route "${exchange.path.slice(0, 100)}"; there are ${known}.`,
+      { code: "unknown_route" },
+    );
+  }
+  const route = matching.find(([method]) => method === exchange.method);
+  if (route === undefined) {
+    const allowed = matching.map(([method]) => method);
+    throw new HttpError(
+      STATUS_CODE.MethodNotAllowed,
+      `${matching[0][1]} takes ${allowed.join(" or ")}, not ${exchange.method}.`,
+      { code: "method_not_allowed", headers: { allow: allowed.join(", ") } },
+    );
+  }
+  const [, path, handle] = route;
+  await handle(exchange, { call, maxBodyBytes }, idIn(path, exchange.path)!);
+}
+
+function authorize(exchange: Exchange, token: string): void {
+  const header = exchange.header("authorization");
+  const given = /^Bearer +(.*)$/i.exec(header ?? "")?.[1];
+  if (given === undefined) {
+    throw new HttpError(
+      STATUS_CODE.Unauthorized,
+      'This route needs the header "Authorization: Bearer TOKEN" with the token of --admin-token.',
+      UNAUTHORIZED,
+    );
+  }
+  if (isSame(given, token)) return;
+  throw new HttpError(
+    STATUS_CODE.Forbidden,
+    "The token is not that of --admin-token.",
+    { code: "admin_token_wrong" },
+  );
+}
+
+/** Takes the same time wherever the two differ. */
+function isSame(a: string, b: string): boolean {
+  const [first, second] = [a, b].map((text) => createHash("sha256").update(text).digest());
+  return timingSafeEqual(first, second);
+}
+
+/** What stands in the place of `{id}`; empty for a route without; null where the path is another. */
+function idIn(route: string, path: string): string | null {
+  const [before, after] = route.split("{id}");
+  if (after === undefined) return path === route ? "" : null;
+  const id = path.slice(before.length, path.length - after.length);
+  if (before + id + after !== path || id === "" || id.includes("/")) return null;
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id; // not an escape: nothing has such a name, and the answer says so
+  }
+}
+
+async function listInstances(exchange: Exchange, { call }: AdminContext): Promise<void> {
+  const instances = await call("admin_instances", null);
+  exchange.sendJson(STATUS_CODE.OK, { instances: instances.map(showInstance) });
+}
+
+async function listRequests(exchange: Exchange, { call }: AdminContext): Promise<void> {
+  const { requests, numOmitted, unreachable } = await call("admin_requests", null);
+  exchange.sendJson(STATUS_CODE.OK, {
+    requests: requests.map(showRequest),
+    omitted: numOmitted,
+    unreachable_instances: unreachable,
+  });
+}
+
+async function addInstance(exchange: Exchange, { call }: AdminContext): Promise<void> {
+  sendChange(exchange, await call("admin_add", null));
+}
+
+function change(method: "admin_drain" | "admin_keep" | "admin_remove"): Handler {
+  return async (exchange, { call }, instanceId) => {
+    sendChange(exchange, await call(method, { instanceId }));
+  };
+}
+
+/** What goes on is told by the list of instances. */
+function sendChange(exchange: Exchange, { instanceId, state }: InstanceChange): void {
+  exchange.sendJson(STATUS_CODE.Accepted, { id: instanceId, state });
+}
+
+const migration = z.object({ instance: z.string("the id of an instance") });
+
+async function migrateRequest(
+  exchange: Exchange,
+  { call, maxBodyBytes }: AdminContext,
+  requestId: string,
+): Promise<void> {
+  const body = await readJsonObject(exchange, maxBodyBytes);
+  const { instance: destinationId } = validate(migration, body);
+  const report = await call("admin_migrate", { requestId, destinationId });
+  exchange.sendJson(STATUS_CODE.OK, showReport(report));
+}
+
+function showInstance(instance: InstanceStatus) {
+  return {
+    id: instance.instanceId,
+    type: instance.instanceType,
+    state: instance.state,
+    pid: instance.pid,
+    total_blocks: instance.totalBlocks,
+    used_blocks: instance.usedBlocks,
+    load: instance.load,
+    running_requests: instance.runningRequests,
+    waiting_requests: instance.waitingRequests,
+    preempted_requests: instance.killedRequests,
+  };
+}
+
+function showRequest(request: RequestStatus) {
+  return {
+    id: request.requestId,
+    instance: request.instanceId,
+    priority: request.priority,
+    state: request.state,
+    prompt_tokens: request.promptTokens,
+    output_tokens: request.outputTokens,
+    age_ms: Math.round(request.ageMs),
+  };
+}
+
+function showReport(report: MigrationReport) {
+  return {
+    id: report.requestId,
+    from: report.sourceId,
+    to: report.destinationId,
+    tokens: report.lengthTokens,
+    stages: report.stages,
+    bytes: report.transfer.bytes,
+    downtime_ms: report.downtimeMs,
+    total_ms: report.totalMs,
+  };
+}

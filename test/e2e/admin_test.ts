@@ -1,0 +1,91 @@
+/** An operator with curl and a service of two instances. */
+import assert from "node:assert/strict";
+import { startServer } from "./harness.ts";
+
+const TOKEN = "e2e-token";
+
+// deno-lint-ignore no-explicit-any
+type Json = any;
+
+async function curl(...args: readonly string[]): Promise<{ status: number; json: Json }> {
+  const { stdout } = await new Deno.Command("curl", {
+    args: ["--silent", "--show-error", "--write-out", "\n%{http_code}", ...args],
+  }).output();
+  const text = new TextDecoder().decode(stdout);
+  const end = text.lastIndexOf("\n");
+  return { status: Number(text.slice(end + 1)), json: JSON.parse(text.slice(0, end)) };
+}
+
+Deno.test("an operator lists, adds, drains and removes instances", async () => {
+  const args = ["--initial-instances", "2"];
+  await using server = await startServer(args, { env: { LLUMNIX_ADMIN_TOKEN: TOKEN } });
+  const admin = (method: string, path: string, ...more: readonly string[]) =>
+    curl(
+      "-X",
+      method,
+      "-H",
+      `Authorization: Bearer ${TOKEN}`,
+      ...more,
+      `${server.url}/admin${path}`,
+    );
+  const states = async () => {
+    const { json } = await admin("GET", "/instances");
+    return json.instances.map(({ id, state }: Json) => `${id} ${state}`);
+  };
+  const until = (expected: readonly string[]) =>
+    server.program.waitUntil(
+      `instances were ${expected}`,
+      async () => JSON.stringify(await states()) === JSON.stringify(expected),
+    );
+
+  assert.deepEqual(await states(), ["instance-0 serving", "instance-1 serving"]);
+  const { json: { instances } } = await admin("GET", "/instances");
+  const pids = server.program.processes().map(({ pid }) => pid);
+  for (const { pid, type } of instances) {
+    assert.ok(pids.includes(pid), `${pid} is one of ${pids}`);
+    assert.equal(type, "both");
+  }
+
+  const added = await admin("POST", "/instances");
+  assert.deepEqual([added.status, added.json], [202, { id: "instance-2", state: "starting" }]);
+  await until(["instance-0 serving", "instance-1 serving", "instance-2 serving"]);
+  const drained = await admin("POST", "/instances/instance-1/drain");
+  assert.equal(drained.status, 202);
+  await until(["instance-0 serving", "instance-1 drained", "instance-2 serving"]);
+  assert.equal((await admin("POST", "/instances/instance-1/keep")).json.state, "serving");
+  assert.equal((await admin("DELETE", "/instances/instance-0")).status, 202);
+  await until(["instance-1 serving", "instance-2 serving"]);
+  assert.ok(!server.program.processes().some(({ pid }) => pid === instances[0].pid));
+  assert.equal((await curl(`${server.url}/is_ready`)).json, true);
+});
+
+Deno.test("an operator who errs is told what is wrong", async () => {
+  await using server = await startServer(["--admin-token", TOKEN]);
+  const url = `${server.url}/admin`;
+  const error = async (...args: readonly string[]) => {
+    const { status, json } = await curl(...args);
+    return [status, json.error.message];
+  };
+  const authorized = ["-H", `Authorization: Bearer ${TOKEN}`];
+  assert.deepEqual(await error(`${url}/instances`), [
+    401,
+    'This route needs the header "Authorization: Bearer TOKEN" with the token of --admin-token.',
+  ]);
+  assert.deepEqual(await error("-H", "Authorization: Bearer guess", `${url}/instances`), [
+    403,
+    "The token is not that of --admin-token.",
+  ]);
+  assert.deepEqual(await error(...authorized, "-X", "DELETE", `${url}/instances/instance-5`), [
+    404,
+    'there is no instance "instance-5"; there are instance-0',
+  ]);
+  const json = ["-H", "Content-Type: application/json"];
+  const migrate = [...authorized, ...json, `${url}/requests/nobody/migrate`];
+  assert.deepEqual(await error(...migrate, "-d", '{"instance": "instance-0"}'), [
+    404,
+    'no instance has a request "nobody"',
+  ]);
+  const [status, message] = await error(...migrate, "-d", "instance-0");
+  assert.equal(status, 400);
+  assert.match(message, /^The request body is not valid JSON/);
+});
