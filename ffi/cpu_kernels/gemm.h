@@ -10,7 +10,7 @@
 
 #include "pack.h"
 
-enum { K_CHUNK = 256, PREFETCH_BYTES = 2048 };
+enum { K_CHUNK = 256, PREFETCH_BYTES = 8192 };
 
 #ifdef __AMX_BF16__
 #include "gemm_amx.h"
@@ -32,6 +32,8 @@ enum { K_CHUNK = 256, PREFETCH_BYTES = 2048 };
 #endif
 #define MAX_PANELS 2
 #define MAX_GROUP_PANELS 32
+/* Up to this many rows, products take as long as reading the weights takes. */
+#define FEW_ROWS 16
 
 /* How the inner product is computed; chosen by type and mode, never by shape. The last one rounds
  * x to bfloat16 for the processor's bfloat16 instructions. */
@@ -62,9 +64,13 @@ INLINE enum product product_of(enum storage type, int rounds) {
   return rounds && HAS_PAIRS ? PRODUCT_BFLOAT16_PAIRS : PRODUCT_BFLOAT16;
 }
 
-/* Near-equal blocks of at most MAX_ROWS rows, and how many panels they are multiplied by at once. */
+/*
+ * Near-equal blocks of at most MAX_ROWS rows, and how many panels they are multiplied by at once. For
+ * few rows one: memory that is read as one stream comes a fifth faster than as two.
+ */
 INLINE int blocks_of(int m) { return (m + MAX_ROWS - 1) / MAX_ROWS; }
 INLINE int panels_at_once(int m) {
+  if (m <= FEW_ROWS) return 1;
   int rows = (m + blocks_of(m) - 1) / blocks_of(m);
   return rows * MAX_PANELS * VECTORS <= MAX_SUMS ? MAX_PANELS : 1;
 }
@@ -315,7 +321,7 @@ static void multiply_part(void *job, int task, int thread) {
   configure_tiles(g->m < TILE_ROWS ? g->m : TILE_ROWS);
 #endif
   /* Few rows stay in cache anyway, and the weights are then best read in their order in memory. */
-  int group = g->m <= 16 ? panels_at_once(g->m) : MAX_GROUP_PANELS;
+  int group = g->m <= FEW_ROWS ? panels_at_once(g->m) : MAX_GROUP_PANELS;
   while (panel < full) {
     int panels = full - panel < group ? full - panel : group;
     const float *bias = g->bias ? g->bias + panel * PANEL : NULL;

@@ -21,15 +21,13 @@ struct pool {
   uint32_t quit;
   task_function run;
   void *job;
-  int tasks;
   char apart1[64];
   uint32_t state; /* JOB_OPEN | number of helpers inside the job */
   uint32_t caller_sleeping;
   char apart2[64];
-  int next_task;
-  char apart3[64];
+  struct share { int next, end; char apart[56]; } shares[MAX_THREADS];
 #if !defined(__wasm__)
-  struct helper { struct pool *pool; int thread, cpu; unsigned long handle; } *helpers;
+  struct helper { struct pool *pool; int thread; unsigned long handle; } *helpers;
   int pins;
   struct cpu_mask caller_cpus; /* before pinning */
 #endif
@@ -43,11 +41,18 @@ INLINE uint32_t atomic_add(uint32_t *word, uint32_t value) {
   return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * A thread's own tasks are neighbours, which mostly means memory that is read on and on; a thread
+ * that is done with them takes over from the others.
+ */
 static void run_tasks(struct pool *pool, int thread) {
-  for (;;) {
-    int task = __atomic_fetch_add(&pool->next_task, 1, __ATOMIC_RELAXED);
-    if (task >= pool->tasks) return;
-    pool->run(pool->job, task, thread);
+  for (int i = 0; i < pool->threads; i++) {
+    int owner = thread + i < pool->threads ? thread + i : thread + i - pool->threads;
+    struct share *share = &pool->shares[owner];
+    while (__atomic_load_n(&share->next, __ATOMIC_RELAXED) < share->end) {
+      int task = __atomic_fetch_add(&share->next, 1, __ATOMIC_RELAXED);
+      if (task < share->end) pool->run(pool->job, task, thread);
+    }
   }
 }
 
@@ -103,6 +108,11 @@ static void close_job(struct pool *pool) {
   }
 }
 
+/* First of `count` items that part `part` of `parts` near-equal parts holds. */
+INLINE int part_start(int count, int part, int parts) {
+  return (int)((int64_t)count * part / parts);
+}
+
 /* Runs tasks 0 .. tasks - 1 and returns when all are done. */
 static void run_job(struct pool *pool, task_function run, void *job, int tasks) {
   if (tasks <= 1 || pool->threads == 1) {
@@ -111,8 +121,10 @@ static void run_job(struct pool *pool, task_function run, void *job, int tasks) 
   }
   pool->run = run;
   pool->job = job;
-  pool->tasks = tasks;
-  pool->next_task = 0;
+  for (int i = 0; i < pool->threads; i++) {
+    pool->shares[i].next = part_start(tasks, i, pool->threads);
+    pool->shares[i].end = part_start(tasks, i + 1, pool->threads);
+  }
   atomic_store(&pool->state, JOB_OPEN);
   atomic_add(&pool->epoch, 1);
   if (atomic_load(&pool->sleeping_helpers) > 0) wake_all(&pool->epoch);
@@ -120,15 +132,9 @@ static void run_job(struct pool *pool, task_function run, void *job, int tasks) 
   close_job(pool);
 }
 
-/* First of `count` items that part `part` of `parts` near-equal parts holds. */
-INLINE int part_start(int count, int part, int parts) {
-  return (int)((int64_t)count * part / parts);
-}
-
 #if !defined(__wasm__)
 static void *helper_main(void *argument) {
   struct helper *helper = argument;
-  if (helper->cpu >= 0) pin_to_cpu(helper->cpu);
   help(helper->pool, helper->thread);
   return NULL;
 }
@@ -141,18 +147,16 @@ static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
   if (cpus) {
     get_cpus(&pool->caller_cpus);
     pool->pins = 1;
-    /* Tried here in turn, since a helper could not report it; the caller's own comes last. */
-    for (int i = threads - 1; i >= 0; i--) {
-      if (pin_to_cpu(cpus[i])) return 0;
-    }
   }
   for (int i = 1; i < threads; i++) {
     struct helper *helper = &pool->helpers[i];
-    *helper = (struct helper){.pool = pool, .thread = i, .cpu = cpus ? cpus[i] : -1};
+    *helper = (struct helper){.pool = pool, .thread = i};
+    /* The helper inherits the caller's CPU, and is there from its first instruction on. */
+    if (cpus && pin_to_cpu(cpus[i])) return 0;
     if (pthread_create(&helper->handle, NULL, helper_main, helper)) return 0;
     pool->threads = i + 1;
   }
-  return 1;
+  return !cpus || !pin_to_cpu(cpus[0]);
 }
 
 /* Ends the helpers and lets the calling thread go where it could before. */
