@@ -59,6 +59,38 @@ Deno.test("an operator lists, adds, drains and removes instances", async () => {
   assert.equal((await curl(`${server.url}/is_ready`)).json, true);
 });
 
+Deno.test("an operator moves a request while its client reads on", async () => {
+  const args = ["--initial-instances", "2", "--enable-migration", "--migration-backend", "rayrpc"];
+  await using server = await startServer([...args, "--admin-token", TOKEN]);
+  const authorized = ["-H", `Authorization: Bearer ${TOKEN}`];
+  const json = ["-H", "Content-Type: application/json"];
+  const complete = async () => {
+    const prompt = { prompt: "hello", max_tokens: 1500, temperature: 0, ignore_eos: true };
+    const url = `${server.url}/v1/completions`;
+    const answer = await curl(...json, url, "-d", JSON.stringify(prompt));
+    return answer.json.choices[0].text;
+  };
+  const expected = await complete();
+  const moved = complete();
+  let request: Json = null;
+  await server.program.waitUntil("the request ran", async () => {
+    const { json } = await curl(...authorized, `${server.url}/admin/requests`);
+    request = json.requests[0];
+    return request?.output_tokens > 0;
+  });
+  const other = request.instance === "instance-0" ? "instance-1" : "instance-0";
+  const migrate = [...authorized, ...json, `${server.url}/admin/requests/${request.id}/migrate`];
+  const { status, json: report } = await curl(...migrate, "-d", `{"instance": "${other}"}`);
+  assert.deepEqual([status, report.id, report.from, report.to], [
+    200,
+    request.id,
+    request.instance,
+    other,
+  ]);
+  assert.ok(report.bytes > 0 && report.tokens > request.prompt_tokens);
+  assert.equal(await moved, expected);
+});
+
 Deno.test("an operator who errs is told what is wrong", async () => {
   await using server = await startServer(["--admin-token", TOKEN]);
   const url = `${server.url}/admin`;

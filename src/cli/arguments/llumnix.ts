@@ -191,7 +191,6 @@ export const llumnixArguments = {
     help: "Drop migration if the number of stages > max_stages.",
   }),
   "enable-pd-disagg": flag({
-    status: later,
     help: "Enable prefill decoding disaggregation: the first --num-dispatch-instances instances " +
       "compute prompts, and each request goes on at one of the others after its first token. " +
       "Implies --enable-migration. Without decode instances requests decode where they are; " +

@@ -1,0 +1,75 @@
+/** One prefill and two decode instances as processes. */
+import assert from "node:assert/strict";
+import type { InstanceInfo } from "../../src/core/messages.ts";
+import {
+  assertSameStreams,
+  type Cluster,
+  runAll,
+  servingInstances,
+  startCluster,
+  statusOf,
+  waitUntilEmpty,
+} from "./cluster.ts";
+import { type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
+
+const NUM_REQUESTS = 8;
+const NUM_TOKENS = 120;
+const disaggregated = [
+  "--enable-pd-disagg",
+  "--num-dispatch-instances=1",
+  "--migration-backend=rayrpc",
+];
+const requests = variedRequests(NUM_REQUESTS, NUM_TOKENS);
+
+let quiet: Promise<StreamResult[]> | null = null;
+
+/** The streams of a single instance. */
+function quietStreams(): Promise<StreamResult[]> {
+  return quiet ??= (async () => {
+    await using cluster = await startCluster(1);
+    return await runAll(cluster, requests);
+  })();
+}
+
+async function infosOf(cluster: Cluster): Promise<InstanceInfo[]> {
+  return await Promise.all((await servingInstances(cluster)).map(statusOf));
+}
+
+function outputTokens(infos: readonly InstanceInfo[], type: InstanceInfo["instanceType"]): number {
+  return infos.filter(({ instanceType }) => instanceType === type)
+    .reduce((sum, { totals }) => sum + totals.outputTokens, 0);
+}
+
+function askedTokens(requests: readonly StreamRequest[]): number {
+  return requests.reduce((sum, { body }) => sum + body.max_tokens, 0);
+}
+
+Deno.test("every stream has its first token from the prefill instance, the rest from decode ones", async () => {
+  const expected = await quietStreams();
+  await using cluster = await startCluster(3, disaggregated);
+  const types = (await servingInstances(cluster)).map(({ instanceType }) => instanceType);
+  assert.deepEqual(types, ["prefill", "decode", "decode"]);
+  assertSameStreams(await runAll(cluster, requests), expected);
+  await waitUntilEmpty(cluster, 3);
+  const infos = await infosOf(cluster);
+  assert.equal(outputTokens(infos, "prefill"), NUM_REQUESTS);
+  assert.equal(outputTokens(infos, "decode"), askedTokens(requests) - NUM_REQUESTS);
+  for (const { instanceType, totals, instanceId } of infos) {
+    if (instanceType === "decode") assert.ok(totals.outputTokens > 0, `${instanceId} decodes`);
+  }
+});
+
+Deno.test("streams go on when all decode instances are killed", async () => {
+  const expected = await quietStreams();
+  await using cluster = await startCluster(3, disaggregated);
+  const decode = (await servingInstances(cluster))
+    .filter(({ instanceType }) => instanceType === "decode");
+  let numEvents = 0;
+  const streams = runAll(cluster, requests, () => {
+    if (++numEvents !== NUM_REQUESTS * 5) return;
+    for (const { pid } of decode) Deno.kill(pid, "SIGKILL");
+  });
+  assertSameStreams(await streams, expected);
+  assert.ok(numEvents > NUM_REQUESTS * 5);
+  assertSameStreams(await runAll(cluster, requests), expected);
+});
