@@ -147,8 +147,13 @@ export interface InstanceInfo {
   readonly lastRunningBlocks: number;
   readonly lastStepKind: "prefill" | "decode" | "idle";
   readonly lastStepBatchedTokens: number;
+  readonly lastStepSequences: number;
+  /** Lengths of its sequences together: what its attention reads. */
+  readonly lastStepContextTokens: number;
   readonly lastStepLatencyMs: number;
   readonly runningSequenceLengths: readonly number[];
+  /** Most output tokens of the running requests together, as they asked for. */
+  readonly maxOutputTokens: number;
   readonly finishedRequestIds: readonly RequestId[];
   /**
    * Requests that arrived from API servers since the report before, queued or refused: this report

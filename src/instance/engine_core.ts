@@ -38,8 +38,18 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 interface LastStep {
   readonly kind: InstanceInfo["lastStepKind"];
   readonly batchedTokens: number;
+  readonly sequences: number;
+  readonly contextTokens: number;
   readonly latencyMs: number;
 }
+
+const noStep: LastStep = {
+  kind: "idle",
+  batchedTokens: 0,
+  sequences: 0,
+  contextTokens: 0,
+  latencyMs: 0,
+};
 
 /**
  * Everything of an engine but the waiting: which step comes next, and what its result means. Time
@@ -69,7 +79,7 @@ export class EngineCore {
   /** Requests that {@linkcode add} was given. */
   readonly #receivedIds = new RecentIds();
   readonly #totals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
-  #lastStep: LastStep = { kind: "idle", batchedTokens: 0, latencyMs: 0 };
+  #lastStep: LastStep = noStep;
 
   /** @param onMove queues, blocks or outputs have changed because a request leaves or arrives */
   constructor(config: EngineConfig, executor: ExecutorInfo, onMove: () => void = () => {}) {
@@ -241,9 +251,11 @@ export class EngineCore {
     }
     this.#step = null;
     this.#passBoundary();
+    let contextTokens = 0;
     for (let i = 0; i < step.sequences.length; i++) {
       const sequence = step.sequences[i];
       sequence.isInStep = false;
+      contextTokens += sequence.lengthTokens;
       // An abort during the step has left the blocks to us.
       if (sequence.status === "finished") this.#blocks.free(sequence);
       else this.#append(sequence, result, i);
@@ -253,6 +265,8 @@ export class EngineCore {
     this.#lastStep = {
       kind: step.kind,
       batchedTokens: step.numBatchedTokens,
+      sequences: step.sequences.length,
+      contextTokens,
       latencyMs: result.latencyMs,
     };
     if (this.#betweenSteps.length > 0) {
@@ -305,8 +319,11 @@ export class EngineCore {
       lastRunningBlocks: last ? last.blocks.length : 0,
       lastStepKind: this.#lastStep.kind,
       lastStepBatchedTokens: this.#lastStep.batchedTokens,
+      lastStepSequences: this.#lastStep.sequences,
+      lastStepContextTokens: this.#lastStep.contextTokens,
       lastStepLatencyMs: this.#lastStep.latencyMs,
       runningSequenceLengths: running.map((sequence) => sequence.lengthTokens),
+      maxOutputTokens: running.reduce((sum, { params }) => sum + params.maxTokens, 0),
       finishedRequestIds: this.#finishedIds.list(),
       receivedRequestIds: this.#receivedIds.list(),
       totals: { ...this.#totals },

@@ -229,3 +229,32 @@ Deno.test("the openai client completes, chats and streams", async () => {
     /404.*llumnix-tiny/,
   );
 });
+
+Deno.test("--log-instance-info writes a row per poll while there is work", async () => {
+  await using server = await startServer(["--initial-instances", "2", "--log-instance-info"]);
+  const { directory } = server.program;
+  const read = () => Deno.readTextFileSync(join(directory, "server.log_instance.csv"));
+  const [header] = read().split("\n");
+  assert.match(header, /^timestamp,instance_id,step_id,gpu_cache_usage,.*,waiting_time_first_/);
+  await complete(server, { ...greedy, max_tokens: 800 });
+  await server.program.waitUntil(
+    "the instance was empty",
+    () => / ?,0,\d+,-inf,0,0,0,0,/.test(read()),
+  );
+  const rows = read().trimEnd().split("\n").slice(1);
+  assert.ok(rows.length >= 2, read());
+  for (const row of rows.slice(0, -1)) {
+    assert.match(row, /^\d+(\.\d+)?,instance-[01],\d+,.*,800,1,0,0,(decode|prefill),\d+,"\('/);
+  }
+  assert.match(rows.at(-1)!, /,0,\d+,-inf,0,0,0,0,decode,/);
+});
+
+Deno.test("a file of instance info that cannot be written ends the start", async () => {
+  const args = ["serve", "--port", "0", "--log-instance-info", "--log-filename", "no/such/log"];
+  const { code, stderr } = await runProgram(args);
+  assert.equal(code, 2);
+  assert.match(
+    stderr,
+    /--log-instance-info: cannot write no\/such\/log_instance\.csv \(.*\); choose/,
+  );
+});

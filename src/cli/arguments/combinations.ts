@@ -19,6 +19,7 @@ const rules: readonly Rule[] = [
   batchedTokens,
   simulatorOptions,
   isolation,
+  instanceInfoFile,
 ];
 
 /**
@@ -117,6 +118,11 @@ function isolation({ device, instanceIsolation }: ServeOptions): string | null {
   if (instanceIsolation !== "none" || device === "sim" || device === "null") return null;
   return `--instance-isolation none is for --device sim and null, and --device is ${device}: a ` +
     "step of a model would hold up the whole service";
+}
+
+function instanceInfoFile({ logInstanceInfo, logFilename }: ServeOptions): string | null {
+  if (!logInstanceInfo || logFilename !== "") return null;
+  return "--log-instance-info writes to LOG_FILENAME_instance.csv, and --log-filename is empty";
 }
 
 /** Where what is in force differs from what is written. */

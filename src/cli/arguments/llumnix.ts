@@ -122,8 +122,8 @@ export const llumnixArguments = {
     help: "Disable logging requests in manager.",
   }),
   "log-instance-info": flag({
-    status: later,
-    help: "Enable logging instance info, to LOG_FILENAME_instance.csv.",
+    help: "Enable logging instance info, to LOG_FILENAME_instance.csv: a row per instance and " +
+      "polling interval while it is busy, and one when it has become empty.",
   }),
   "log-filename": text({
     default: "server.log",

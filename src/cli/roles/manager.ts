@@ -7,6 +7,7 @@ import { Manager, type ManagerEvent } from "../../manager/manager.ts";
 import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
+import { InstanceInfoLog } from "../instance_info_log.ts";
 import { ManagerDisplay } from "../manager_display.ts";
 import { StatisticsLog } from "../statistics_log.ts";
 import { toArgv } from "../to_argv.ts";
@@ -28,6 +29,7 @@ export class ManagerRole implements AsyncDisposable {
   readonly #config: ManagerRoleConfig;
   readonly #display: ManagerDisplay;
   #statistics: StatisticsLog | null = null;
+  #instanceInfo: InstanceInfoLog | null = null;
 
   private constructor(config: ManagerRoleConfig, display: ManagerDisplay, manager: Manager) {
     this.#config = config;
@@ -38,6 +40,7 @@ export class ManagerRole implements AsyncDisposable {
   /**
    * Listens; {@linkcode startInstances} is to follow.
    * @throws {UnavailableError} an address cannot be bound
+   * @throws {UsageError} the file of `--log-instance-info` cannot be written
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
@@ -55,7 +58,14 @@ export class ManagerRole implements AsyncDisposable {
         onEvent?.(event);
       },
     });
-    return new ManagerRole(config, display, manager);
+    const role = new ManagerRole(config, display, manager);
+    try {
+      if (options.logInstanceInfo) role.#logInstanceInfo();
+      return role;
+    } catch (error) {
+      await manager.stop();
+      throw error;
+    }
   }
 
   /**
@@ -70,8 +80,19 @@ export class ManagerRole implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#statistics?.close();
+    this.#instanceInfo?.close();
     await this.manager.stop();
     this.#display.finish();
+  }
+
+  #logInstanceInfo(): void {
+    const { options } = this.#config;
+    this.#instanceInfo = new InstanceInfoLog({
+      clock: realClock,
+      logFilename: options.logFilename,
+      options,
+      infos: () => this.manager.infos(),
+    });
   }
 
   #logStatistics(): void {

@@ -116,6 +116,12 @@ refuses(
   "--max-num-batched-tokens 128 is less than --max-num-seqs 256: every sequence of a step takes a " +
     "token at least. Increase the one or decrease the other.",
 );
+refuses(
+  "--log-instance-info --log-filename=",
+  "--log-instance-info writes to LOG_FILENAME_instance.csv, and --log-filename is empty",
+);
+allows("--log-instance-info");
+
 allows("--max-num-batched-tokens 512 --max-model-len 512");
 allows("");
 

@@ -38,10 +38,6 @@ refuses(
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(
-  ["--log-instance-info"],
-  "--log-instance-info is not available yet; leave it at its default (off)",
-);
-refuses(
   ["--migration-backend", "nccl"],
   "--migration-backend nccl is not available yet; leave it at its default (gloo)",
 );
@@ -84,10 +80,10 @@ Deno.test("an argument without effect gives one warning", async () => {
 Deno.test("a value of a file is named as the file has it", async () => {
   const path = await Deno.makeTempFile();
   try {
-    await Deno.writeTextFile(path, "MANAGER: {LOG_INSTANCE_INFO: true}");
+    await Deno.writeTextFile(path, "ENGINE: {KV_CACHE_DTYPE: fp8}");
     await assert.rejects(check("--config-file", path), {
-      message: `MANAGER.LOG_INSTANCE_INFO: true in ${path} is not available yet; leave it at its ` +
-        "default (off)",
+      message: `ENGINE.KV_CACHE_DTYPE: fp8 in ${path} is not available yet; leave it at its ` +
+        "default (auto)",
     });
   } finally {
     await Deno.remove(path);
