@@ -256,6 +256,8 @@ export interface InstanceProgress {
 
 /** Manager to API server, notification `instances`: before the answer to `subscribe`, and on change. */
 export interface InstanceList {
+  /** Counts a manager's lists: of two that come over one connection, the greater is the newer. */
+  readonly version: number;
   readonly instances: readonly InstanceRegistration[];
   /** Instances that were asked for. */
   readonly expectedInstances: number;

@@ -40,7 +40,8 @@ interface Frontend {
  * (call `generate`), stop them (notification `abort`) and ask for them (call `missing`); each step's
  * outputs go to an API server in one notification `outputs`. What an API server has running ends with
  * its connection. With a llumlet, requests also come from other instances and leave to them (calls
- * `migrate_*`); one that comes before its API server is connected keeps its outputs for it.
+ * `migrate_*`); one that comes before its API server is connected keeps its outputs for it. Messages
+ * that are repeated change nothing.
  */
 export class InstanceService {
   readonly #frontends = new Map<string, Frontend>();
@@ -122,6 +123,7 @@ export class InstanceService {
 
   #hello(frontendId: string, peer: Peer): Message {
     const former = this.#frontends.get(frontendId);
+    if (former?.peer === peer) return { data: null };
     if (former) {
       // It came back before its old connection was seen to be gone.
       this.#drop(former);
@@ -166,13 +168,14 @@ export class InstanceService {
     if (frontend?.frontendId !== request.frontendId) {
       throw new RequestError(`${peer.remote} has not introduced itself as ${request.frontendId}`);
     }
+    const { requestId, epoch = 0 } = request;
+    const isRepeated = this.#engine.has(requestId) && frontend.requests.get(requestId) === epoch;
+    if (isRepeated) return { data: null };
     // It is resumed here while it was moving here, or before this instance noticed that it left.
-    const formerEpoch = this.#engine.epochOf(request.requestId);
-    if (formerEpoch !== null && formerEpoch < (request.epoch ?? 0)) {
-      this.#engine.abort(request.requestId);
-    }
+    const formerEpoch = this.#engine.epochOf(requestId);
+    if (formerEpoch !== null && formerEpoch < epoch) this.#engine.abort(requestId);
     this.#engine.add(request);
-    frontend.requests.set(request.requestId, request.epoch ?? 0);
+    frontend.requests.set(requestId, epoch);
     return { data: null };
   }
 

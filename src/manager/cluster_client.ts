@@ -60,12 +60,15 @@ interface Place {
 export class ClusterClient implements Cluster {
   readonly frontendId: string;
   readonly #config: ClusterClientConfig;
+  /** Those that have not ended. */
   readonly #requests = new Map<RequestId, ClientRequest>();
+  /** Those whose sink was not called yet: they may have ended. */
+  readonly #unopened = new Map<RequestId, ClientRequest>();
   /** Connections that are there or being made. */
   readonly #links = new Map<InstanceId, InstanceLink>();
   readonly #audit: SilenceAudit;
   #manager!: ManagerLink;
-  #list: InstanceList = { instances: [], expectedInstances: 0 };
+  #list: InstanceList = { version: 0, instances: [], expectedInstances: 0 };
   #listChanged = Promise.withResolvers<void>();
   #cancelReconnect: (() => void) | null = null;
   #isClosed = false;
@@ -106,19 +109,24 @@ export class ClusterClient implements Cluster {
   async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
     const { requestId } = request;
     if (this.#isClosed) throw new UnavailableError("the API server is closing");
-    if (this.#requests.has(requestId)) {
+    if (this.#requests.has(requestId) || this.#unopened.has(requestId)) {
       throw new RequestError(`a request with the id "${requestId}" is running`);
     }
     const entry = new ClientRequest(request, sink);
     this.#requests.set(requestId, entry);
+    this.#unopened.set(requestId, entry);
     try {
       await this.#place(entry);
     } catch (error) {
+      this.#unopened.delete(requestId);
       this.#forget(entry);
       throw error;
     }
     // In a later turn, so that the caller knows that the request was accepted before it has output.
-    this.#config.clock.soon(() => entry.open());
+    this.#config.clock.soon(() => {
+      this.#unopened.delete(requestId);
+      entry.open();
+    });
   }
 
   /** For whoever operates the service. */
@@ -126,7 +134,7 @@ export class ClusterClient implements Cluster {
     await this.#manager.call(method, ask, ADMIN_TIMEOUT_MS) as never;
 
   abort(requestId: RequestId): void {
-    const entry = this.#requests.get(requestId);
+    const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
     if (!entry) return;
     entry.abort();
     entry.link?.abort(requestId);

@@ -73,6 +73,7 @@ export class Manager {
   #listeners: Listener[] = [];
   /** Instances that there should be. */
   #numExpected: number;
+  #listVersion = 0;
   /** Name of the next instance that is started. */
   #namePrefix = "instance-";
   #nextNumber = 0;
@@ -374,7 +375,9 @@ export class Manager {
 
   #join({ instanceId, isRunning = false }: JoinRequest, peer: Peer): JoinReply {
     let instance = this.#instances.get(instanceId);
-    const isExpected = instance ? isRunning || instance.peer === null : isRunning;
+    const isExpected = instance
+      ? isRunning || instance.peer === null || instance.peer === peer
+      : isRunning;
     if (!isExpected || instance?.isLost || this.#stopping) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }
@@ -382,7 +385,7 @@ export class Manager {
     const former = instance.peer;
     instance.peer = peer;
     this.#instanceOfPeer.set(peer, instance);
-    former?.close();
+    if (former !== peer) former?.close(); // it may say it twice
     return {
       infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2,
       instanceType: instance.type,
@@ -461,6 +464,7 @@ export class Manager {
     })));
     this.#updateDisaggregation(serving);
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
+    this.#listVersion++;
     const list = this.#instanceList();
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
   }
@@ -477,6 +481,7 @@ export class Manager {
 
   #instanceList(): InstanceList {
     return {
+      version: this.#listVersion,
       instances: this.instances(),
       expectedInstances: this.#numExpected,
     };

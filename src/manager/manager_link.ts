@@ -77,14 +77,15 @@ export class ManagerLink {
 
   async #connect(): Promise<void> {
     const { bus, address, onList } = this.#config;
-    let hasList = false;
+    let newest: number | null = null;
     const peer = await bus.connect(address, {
       notifications: {
         instances: ({ data }) => {
-          if (this.#isClosed) return;
-          const isFirst = !hasList;
-          hasList = true;
-          onList(data as InstanceList, isFirst);
+          const list = data as InstanceList;
+          if (this.#isClosed || (newest !== null && list.version <= newest)) return;
+          const isFirst = newest === null;
+          newest = list.version;
+          onList(list, isFirst);
         },
       },
       onClose: (peer, reason) => this.#lose(peer, reason),

@@ -9,6 +9,7 @@ import type {
 import { Random } from "../core/random.ts";
 import { samplingDefaults } from "../core/sampling.ts";
 import { PAGED_VOCAB_SIZE } from "./paged_model.ts";
+import type { NetworkConfig } from "./sim_bus.ts";
 
 /** A run of a simulated cluster as plain data: the same seed gives the same. */
 export interface Scenario {
@@ -19,7 +20,9 @@ export interface Scenario {
   readonly scaling: ScalingOptions;
   readonly transfer: TransferOptions;
   readonly engine: ScenarioEngine;
-  readonly network: { readonly meanDelayMs: number; readonly keepAliveMs: number };
+  readonly network: Required<
+    Pick<NetworkConfig, "meanDelayMs" | "keepAliveMs" | "repeatChance" | "overtakeChance">
+  >;
   /** Of processes against each other. */
   readonly maxClockSkewMs: number;
   /** By time. */
@@ -203,7 +206,12 @@ function randomUniformScenario(seed: number): Scenario {
       lastStageMaxBlocks: draw.between(1, 4),
       maxStages: draw.between(1, 8),
     },
-    network: { meanDelayMs: draw.pick([0.2, 1, 5, 20]), keepAliveMs: draw.pick([300, 3_000]) },
+    network: {
+      meanDelayMs: draw.pick([0.2, 1, 5, 20]),
+      keepAliveMs: draw.pick([300, 3_000]),
+      repeatChance: draw.pick([0, 0, 0, 0.1]),
+      overtakeChance: draw.pick([0, 0, 0, 0.1]),
+    },
     maxClockSkewMs: draw.pick([0, 0, 50]),
     requests: randomRequests(draw, engine, numClients),
     actions: randomActions(draw),

@@ -26,6 +26,10 @@ export interface NetworkConfig {
   readonly meanDelayMs: number;
   /** How long a connection on which nothing gets through stays open: keep-alive. */
   readonly keepAliveMs: number;
+  /** Share of the frames that arrive once more, later; default 0. */
+  readonly repeatChance?: number;
+  /** Share of the frames that arrive later than some that were sent behind them; default 0. */
+  readonly overtakeChance?: number;
   readonly limits?: BusLimits;
   /** Called as a frame reaches its end, before it is handled there. */
   readonly onFrame?: (from: string, to: string, text: string) => void;
@@ -39,9 +43,10 @@ export interface SimNode {
 }
 
 /**
- * The network of a simulated cluster, with the ways in which a real one fails. A connection is an
- * ordered stream in each direction: no message of it is lost, repeated or overtaken, but it may break
- * with whatever is under way, be slow, stall, or stay open at one end only.
+ * The network of a simulated cluster, with the ways in which a real one fails. A connection is a
+ * stream in each direction, which may break with whatever is under way, be slow, stall, or stay open
+ * at one end only. Beyond what the contract of {@linkcode Bus} allows, its frames may be repeated and
+ * overtake each other: what is built on it is to be idempotent, whatever carries it.
  */
 export class SimNetwork {
   readonly limits: BusLimits;

@@ -6,6 +6,8 @@ import type { SimNetwork } from "./sim_bus.ts";
 
 /** How long a closing end waits for the other to take what was sent. */
 const LINGER_MS = 2_000;
+/** What comes late does so by the mean time of at most so many messages. */
+const LATE_FACTOR = 10;
 
 /** One end of a connection that is to be. */
 interface End {
@@ -76,20 +78,29 @@ export class Connection {
   }
 }
 
+interface FrameParcel {
+  readonly kind: "frame";
+  readonly frame: Frame;
+  /** It has arrived before. */
+  readonly isRepetition: boolean;
+}
+
 /** What is under way from one peer to the other. */
 type Parcel =
   & { readonly dueMs: number }
   & (
-    | { readonly kind: "frame"; readonly frame: Frame }
+    | FrameParcel
     | { readonly kind: "end"; readonly delivered: () => void }
     | { readonly kind: "break"; readonly reason: string }
   );
 
-type ParcelContent = Parcel extends infer P ? P extends Parcel ? Omit<P, "dueMs"> : never : never;
+type ParcelContent = Parcel extends infer P
+  ? P extends Parcel ? Omit<P, "dueMs" | "isRepetition"> : never
+  : never;
 
 class Stream {
   #parcels: Parcel[] = [];
-  #isWaiting = false;
+  #cancelWait: (() => void) | null = null;
   #lastDueMs = 0;
   #isCut = false;
 
@@ -124,23 +135,48 @@ class Stream {
 
   /** Delivers what is due and waits for the next, unless the way is blocked. */
   pump(): void {
-    if (this.#isWaiting || this.#parcels.length === 0) return;
+    if (this.#cancelWait || this.#parcels.length === 0) return;
     if (!this.#canPass(this.#parcels[0])) return;
     const { clock } = this.network;
-    this.#isWaiting = true;
-    clock.after(this.#parcels[0].dueMs - clock.nowMs(), () => {
-      this.#isWaiting = false;
+    this.#cancelWait = clock.after(this.#parcels[0].dueMs - clock.nowMs(), () => {
+      this.#cancelWait = null;
       if (this.#parcels.length > 0 && this.#canPass(this.#parcels[0])) this.#deliverDue();
       this.pump();
     });
   }
 
   #enqueue(content: ParcelContent): void {
-    const { clock } = this.network;
+    const { clock, random, config: { repeatChance = 0, overtakeChance = 0 } } = this.network;
     const delayMs = this.network.delayMs(this.from.node, this.to.node);
     this.#lastDueMs = Math.max(this.#lastDueMs, clock.nowMs() + delayMs);
-    this.#parcels.push({ ...content, dueMs: this.#lastDueMs });
+    if (content.kind !== "frame") {
+      // Nothing follows it, and what is late comes before it.
+      this.#lastDueMs = Math.max(this.#lastDueMs, this.#parcels.at(-1)?.dueMs ?? 0);
+      return this.#insert({ ...content, dueMs: this.#lastDueMs });
+    }
+    const isOvertaken = overtakeChance > 0 && random.uniform() < overtakeChance;
+    const dueMs = this.#lastDueMs + (isOvertaken ? this.#lateByMs() : 0);
+    this.#insert({ ...content, isRepetition: false, dueMs });
+    if (repeatChance === 0 || random.uniform() >= repeatChance) return;
+    this.#insert({ ...content, isRepetition: true, dueMs: this.#lastDueMs + this.#lateByMs() });
+  }
+
+  #lateByMs(): number {
+    const { random, config: { meanDelayMs } } = this.network;
+    return LATE_FACTOR * meanDelayMs * random.uniform();
+  }
+
+  #insert(parcel: Parcel): void {
+    let place = this.#parcels.length;
+    while (place > 0 && this.#parcels[place - 1].dueMs > parcel.dueMs) place--;
+    this.#parcels.splice(place, 0, parcel);
+    if (place === 0) this.#stopWaiting();
     this.pump();
+  }
+
+  #stopWaiting(): void {
+    this.#cancelWait?.();
+    this.#cancelWait = null;
   }
 
   #canPass({ kind }: Parcel): boolean {
@@ -154,7 +190,7 @@ class Stream {
     while (this.#parcels.length > 0 && this.#parcels[0].dueMs <= nowMs) {
       const parcel = this.#parcels.shift()!;
       if (parcel.kind === "frame") {
-        this.from.taken(frameSize(parcel.frame));
+        if (!parcel.isRepetition) this.from.taken(frameSize(parcel.frame));
         onFrame?.(this.from.node, this.to.node, parcel.frame.text);
         this.to.deliver(parcel.frame);
       } else if (parcel.kind === "end") {

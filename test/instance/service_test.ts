@@ -100,6 +100,17 @@ Deno.test("instance service: queues requests of API servers that introduced them
     assert.deepEqual((await f.peer.call("status", { data: null })).data, engine.info());
   }));
 
+Deno.test("instance service: what an API server says twice changes nothing", () =>
+  withService(async ({ engine, service, connect }) => {
+    const f = await connect("f");
+    await f.peer.call("hello", { data: { frontendId: "f" } });
+    const request = generateRequest("a", 3, {}, { frontendId: "f", epoch: 3 });
+    for (let i = 0; i < 2; i++) await f.peer.call("generate", { data: request });
+    assert.deepEqual([engine.added, engine.aborted], [["a"], []]);
+    service.sendOutputs([{ frontendId: "f", output: token("a") }]);
+    await until(() => f.batches.length === 1);
+  }));
+
 Deno.test("instance service: a request that is resumed here takes the place of what is here of it", () =>
   withService(async ({ engine, connect }) => {
     const f = await connect("f");

@@ -139,6 +139,24 @@ Deno.test("cluster client: abort reaches the instance, and the sink is silent af
     assert.deepEqual(instances[0].aborted, ["a"]);
   }));
 
+Deno.test("cluster client: after an abort the sink is silent, also if the end came before the acceptance", () =>
+  withCluster(async ({ client, instances }) => {
+    const ended = Promise.withResolvers<void>(), mayAnswer = Promise.withResolvers<void>();
+    instances[0].onGenerate = () => {
+      instances[0].send(last("a", 0));
+      ended.resolve();
+      return mayAnswer.promise;
+    };
+    const submitted = submit(client, "a");
+    await ended.promise;
+    await until(() => client.numRequests === 0);
+    client.abort("a");
+    mayAnswer.resolve();
+    const outputs = await submitted;
+    await submit(client, "b");
+    assert.deepEqual(outputs, []);
+  }));
+
 Deno.test("cluster client: abort during submit reaches the instance behind the request", () =>
   withCluster(async ({ client, instances }) => {
     const asked = Promise.withResolvers<void>(), mayAnswer = Promise.withResolvers<void>();

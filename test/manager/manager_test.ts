@@ -178,6 +178,14 @@ Deno.test("manager: refuses instances that it did not start, and a second of the
     assert.equal(manager.instances().length, 2);
   }));
 
+Deno.test("manager: an instance that joins twice over one connection is there once", () =>
+  withManager(async ({ manager, instances }) => {
+    await manager.startInstances();
+    await instances[0].manager.call("join", { data: { instanceId: "instance-0" } });
+    assert.equal(manager.instances().length, 2);
+    assert.ok(instances[0].manager.isOpen);
+  }));
+
 Deno.test("manager: stop asks first, and kills those that do not stop", async () => {
   await withManager(
     async ({ manager, instances, events }) => {
