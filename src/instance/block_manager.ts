@@ -4,6 +4,14 @@ import type { Sequence } from "./sequence.ts";
 /** Share of the device blocks that admissions leave free (vLLM: block_manager_v1.py). */
 const WATERMARK = 0.01;
 
+/** Device blocks that transfers read or write at a moment. */
+export interface BlocksInFlight {
+  readonly read: Iterable<number>;
+  readonly written: Iterable<number>;
+}
+
+const NONE_IN_FLIGHT: BlocksInFlight = { read: [], written: [] };
+
 /** `never`: not even with the whole pool to itself. */
 export type Admission = "yes" | "later" | "never";
 
@@ -162,9 +170,11 @@ export class BlockManager {
   /**
    * Verifies both pools against the tables of all sequences: free + allocated + reserved + in flight
    * = total, and no block in two places.
+   * @param inFlight as far as the caller knows it: what is read has to be in flight here, what is
+   * written reserved
    * @throws {Error} saying what does not add up
    */
-  check(sequences: Iterable<Sequence>): void {
+  check(sequences: Iterable<Sequence>, inFlight: BlocksInFlight = NONE_IN_FLIGHT): void {
     this.#device.check();
     this.#swap.check();
     const tables = { device: new Set<number>(), swap: new Set<number>() };
@@ -185,6 +195,13 @@ export class BlockManager {
       return (isTaken ? 1 : 0) + this.#inFlight[block];
     });
     this.#checkReferences(this.#swap, (block) => tables.swap.has(block) ? 1 : 0);
+    for (const block of inFlight.read) {
+      if (!this.#inFlight[block]) throw new Error(`device block ${block} is read but not pinned`);
+    }
+    for (const block of inFlight.written) {
+      if (this.#reserved.has(block)) continue;
+      throw new Error(`device block ${block} is written but not reserved`);
+    }
   }
 
   #checkReferences(pool: BlockAllocator, expected: (block: number) => number): void {

@@ -10,6 +10,7 @@ import type {
 } from "../core/messages.ts";
 import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
 import type { Arrival, ArrivingRequest } from "./arrival.ts";
+import type { BlocksInFlight } from "./block_manager.ts";
 import type { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type AddressedOutput, EngineCore } from "./engine_core.ts";
@@ -130,9 +131,12 @@ export class Engine {
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 
-  /** Verifies blocks and queues; callable at any time. Throws what does not add up. */
-  check(): void {
-    this.#core.check();
+  /**
+   * Verifies blocks and queues; callable at any time. Throws what does not add up.
+   * @param inFlight blocks that transfers read or write now, as far as the caller knows
+   */
+  check(inFlight?: BlocksInFlight): void {
+    this.#core.check(inFlight);
   }
 
   /** Ends what is left with an error, waits for the running step, closes the executor. Idempotent. */

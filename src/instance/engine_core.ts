@@ -11,7 +11,7 @@ import type {
 } from "../core/messages.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../executor/executor.ts";
 import { Arrival, type ArrivingRequest } from "./arrival.ts";
-import { BlockManager } from "./block_manager.ts";
+import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
 import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import type { MoveParts } from "./move_parts.ts";
@@ -332,13 +332,14 @@ export class EngineCore {
 
   /**
    * Verifies blocks, tables and queues against each other; callable at any time.
+   * @param inFlight as {@linkcode BlockManager.check} takes it
    * @throws {Error} saying what does not add up
    */
-  check(): void {
+  check(inFlight?: BlocksInFlight): void {
     const { waiting, running, swapped, suspended } = this.#scheduler;
     // What has ended in mid-step keeps its blocks until the step's end.
     const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
-    this.#blocks.check([...this.#requests.values(), ...ended]);
+    this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
     for (const [status, queue] of Object.entries({ waiting, running, swapped, suspended })) {
       for (const sequence of queue) {
         const { requestId } = sequence;

@@ -3,7 +3,7 @@ import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
 import { isFault, isMild, type Scenario, type ScenarioRequest, stalledMs } from "./scenario.ts";
 import { SimCluster } from "./sim_cluster.ts";
-import type { SimInstance } from "./sim_instance.ts";
+import { longestStepMs, type SimInstance } from "./sim_instance.ts";
 
 /** Virtual time after the last action or request in which everything has to have ended. */
 const PROGRESS_BOUND_MS = 120_000;
@@ -11,8 +11,14 @@ const PROGRESS_BOUND_MS = 120_000;
 const SETTLE_BOUND_MS = 60_000;
 /** Virtual time after the stop in which timers may still ring, and in which they may not. */
 const QUIET_AFTER_MS = 20_000;
-/** Virtual time that a request may be on more instances than one, if messages pass. */
+/** Virtual time that a request may be on more instances than one, if messages pass at once. */
 const OWNERSHIP_BOUND_MS = 30_000;
+/**
+ * Where nothing happens to the cluster, an abort has to take effect within so many steps, the longest
+ * that there are, and messages: soon enough that it does not look the same as a request that ends by
+ * itself.
+ */
+const ABORT_BOUND = { steps: 3, messages: 60 };
 /** Events of one run; more means that something spins. */
 const MAX_EVENTS = 300_000;
 /** Quiet points are looked for every so many events. */
@@ -56,8 +62,9 @@ class ScenarioRun {
   readonly #violations: string[] = [];
   /** When a request was first seen on more instances than it should be on. */
   readonly #tooManySinceMs = new Map<RequestId, number>();
-  /** How long the scenario keeps messages from their receivers at the longest. */
-  readonly #stalledMs: number;
+  /** Virtual time that a request may be on more instances than it should be on, if messages pass. */
+  readonly #ownershipBoundMs: number;
+  readonly #abortBoundMs: number;
   /** The cluster has to get over the faults without a request that fails. */
   readonly #isMild: boolean;
   #startedMs = 0;
@@ -66,7 +73,8 @@ class ScenarioRun {
 
   constructor(scenario: Scenario, isTraced: boolean) {
     this.#scenario = scenario;
-    this.#stalledMs = stalledMs(scenario);
+    this.#ownershipBoundMs = OWNERSHIP_BOUND_MS + stalledMs(scenario);
+    this.#abortBoundMs = abortBoundMs(scenario) ?? this.#ownershipBoundMs;
     this.#isMild = isMild(scenario);
     const violate = (what: string) => this.#violate(what);
     this.#cluster = new SimCluster(scenario, isTraced, violate);
@@ -215,7 +223,7 @@ class ScenarioRun {
 
   #checkBlocks({ instance: { engine }, name }: SimInstance): void {
     try {
-      engine?.check();
+      engine?.check(this.#cluster.fabric.inFlight(name));
     } catch (error) {
       this.#violate(`${name}: ${(error as Error).message}`);
     }
@@ -230,7 +238,8 @@ class ScenarioRun {
       if (owners.length <= most) this.#tooManySinceMs.delete(requestId);
       else if (!this.#tooManySinceMs.has(requestId)) this.#tooManySinceMs.set(requestId, nowMs);
       else if (
-        nowMs - this.#tooManySinceMs.get(requestId)! > OWNERSHIP_BOUND_MS + this.#stalledMs
+        nowMs - this.#tooManySinceMs.get(requestId)! >
+          (state === "aborted" ? this.#abortBoundMs : this.#ownershipBoundMs)
       ) {
         const names = owners.map(({ name }) => name).join(" and ");
         this.#violate(`${requestId}, which is ${state}, stays on ${names}`);
@@ -322,4 +331,11 @@ class ScenarioRun {
     }
     return statistics;
   }
+}
+
+/** How long an aborted request may stay on an instance; null where that is not known. */
+function abortBoundMs({ actions, engine, network }: Scenario): number | null {
+  const { meanDelayMs, repeatChance, overtakeChance } = network;
+  if (actions.length > 0 || repeatChance + overtakeChance > 0) return null;
+  return ABORT_BOUND.steps * longestStepMs(engine) + ABORT_BOUND.messages * meanDelayMs;
 }

@@ -1,10 +1,11 @@
 import { UnavailableError } from "../core/errors.ts";
 import type { MigrationId, TransferStatistics } from "../core/messages.ts";
 import type { TransferOptions } from "../core/options.ts";
+import type { BlocksInFlight } from "../instance/block_manager.ts";
 import { layerBytes, layoutDifference } from "../kv/layout.ts";
 import type { KvPool } from "../kv/pool.ts";
 import type { BlockTransfer, MigrationBackend } from "../kv/transfer/backend.ts";
-import { type TransferRound, transferRounds } from "../kv/transfer/rounds.ts";
+import { type BlockRun, type TransferRound, transferRounds } from "../kv/transfer/rounds.ts";
 import { checkLists, checkStillWanted } from "../kv/transfer/transfer_checks.ts";
 import { WriteGrants } from "../kv/transfer/write_grants.ts";
 import type { SimNetwork, SimNode } from "./sim_bus.ts";
@@ -24,6 +25,13 @@ interface OpenPool {
   readonly newRounds: WriteGrants;
 }
 
+/** A round that was begun, as its source or its destination sees it. */
+interface RoundUnderWay {
+  readonly node: string;
+  readonly migrationId: MigrationId;
+  readonly blocks: readonly number[];
+}
+
 /**
  * What KV blocks go through between the instances of a simulated cluster: as slow as the network, and
  * as often broken. It leaves a migration as little as the contract of backends allows: a round reads
@@ -32,6 +40,9 @@ interface OpenPool {
  */
 export class SimFabric {
   readonly #pools = new Map<string, OpenPool>();
+  /** Rounds that count on their blocks at the source, and those that may still land. */
+  readonly reads = new Set<RoundUnderWay>();
+  readonly writes = new Set<RoundUnderWay>();
 
   /** @param onRound a round begins */
   constructor(
@@ -39,6 +50,16 @@ export class SimFabric {
     readonly options: TransferOptions,
     readonly onRound: (from: string, to: string) => void,
   ) {}
+
+  /** Blocks of a node that must not be used for anything else now. */
+  inFlight(name: string): BlocksInFlight {
+    const here = ({ node }: RoundUnderWay) => node === name;
+    const lands = (round: RoundUnderWay) => mayLand(round, this.#pools.get(name));
+    return {
+      read: [...this.reads].filter(here).flatMap(({ blocks }) => blocks),
+      written: [...this.writes].filter(here).filter(lands).flatMap(({ blocks }) => blocks),
+    };
+  }
 
   roundMs(from: string, to: string): number {
     const isSlow = this.network.random.below(SLOW_ROUND_PERIOD) === 0;
@@ -148,20 +169,29 @@ class SimBackend implements MigrationBackend {
 
   #copy(round: TransferRound, transfer: BlockTransfer, signal: AbortSignal): Promise<void> {
     const landing = this.#land(round, transfer);
+    const { migrationId } = transfer;
+    const blocks = blocksOf(round, ({ sourceBlock }) => sourceBlock);
+    const read = { node: this.node.name, migrationId, blocks };
+    this.fabric.reads.add(read);
     return new Promise((resolve, reject) => {
-      const abort = () => reject(new UnavailableError("the transfer was aborted"));
+      const abort = () => {
+        this.fabric.reads.delete(read);
+        reject(new UnavailableError("the transfer was aborted"));
+      };
       signal.addEventListener("abort", abort);
       // What comes back reaches this process when it runs.
-      const settle = (act: () => void) => this.node.clock.soon(act);
+      const settle = (act: () => void) =>
+        this.node.clock.soon(() => {
+          this.fabric.reads.delete(read);
+          act();
+        });
       landing.then(() => settle(resolve), (error) => settle(() => reject(error)))
         .finally(() => signal.removeEventListener("abort", abort));
     });
   }
 
-  #land(
-    { runs, firstLayer, numLayers }: TransferRound,
-    transfer: BlockTransfer,
-  ): Promise<void> {
+  #land(round: TransferRound, transfer: BlockTransfer): Promise<void> {
+    const { runs, firstLayer, numLayers } = round;
     const copies: { readonly block: number; readonly bytes: Uint8Array }[] = [];
     for (const { sourceBlock, destinationBlock, numBlocks } of runs) {
       for (let i = 0; i < numBlocks; i++) {
@@ -173,11 +203,16 @@ class SimBackend implements MigrationBackend {
     const to = transfer.endpoint.node as string;
     const delayMs = this.fabric.roundMs(this.node.name, to);
     this.fabric.onRound(this.node.name, to);
+    const { migrationId } = transfer;
+    const blocks = blocksOf(round, ({ destinationBlock }) => destinationBlock);
+    const write = { node: to, migrationId, blocks };
+    this.fabric.writes.add(write);
     return new Promise((resolve, reject) => {
       network.clock.after(delayMs, () => {
+        this.fabric.writes.delete(write);
         try {
           const { pool, grants } = this.#destinationOf(transfer);
-          grants.check(transfer.migrationId, copies.map(({ block }) => block));
+          grants.check(migrationId, blocks);
           for (const { block, bytes } of copies) pool.run(block, firstLayer, numLayers).set(bytes);
           resolve();
         } catch (error) {
@@ -185,5 +220,18 @@ class SimBackend implements MigrationBackend {
         }
       });
     });
+  }
+}
+
+function blocksOf({ runs }: TransferRound, firstOf: (run: BlockRun) => number): number[] {
+  return runs.flatMap((run) => Array.from({ length: run.numBlocks }, (_, i) => firstOf(run) + i));
+}
+
+function mayLand({ migrationId, blocks }: RoundUnderWay, open: OpenPool | undefined): boolean {
+  try {
+    open?.grants.check(migrationId, blocks);
+    return open !== undefined;
+  } catch {
+    return false;
   }
 }

@@ -3,7 +3,7 @@ import type { Random } from "../core/random.ts";
 import type { StepInput } from "../executor/executor.ts";
 import { Instance } from "../instance/instance.ts";
 import type { ExitStatus, LaunchRequest } from "../manager/launcher.ts";
-import type { Scenario } from "./scenario.ts";
+import type { Scenario, ScenarioEngine } from "./scenario.ts";
 import type { SimNode } from "./sim_bus.ts";
 import type { SimFabric } from "./sim_fabric.ts";
 import { TimedModel } from "./timed_model.ts";
@@ -83,8 +83,22 @@ export class SimInstance {
 
   #stepMs({ tokenIds }: StepInput): number {
     const { scenario: { engine }, random } = this.#args;
-    return this.slowness * engine.stepMs * (0.5 + random.uniform() + tokenIds.length / 64);
+    return this.slowness * stepMs(engine, random.uniform(), tokenIds.length);
   }
+}
+
+/** @param luck from 0 to 1 */
+function stepMs(engine: ScenarioEngine, luck: number, tokens: number): number {
+  return engine.stepMs * (0.5 + luck + tokens / 64);
+}
+
+/** Of an instance that is not slow. */
+export function longestStepMs(engine: ScenarioEngine): number {
+  return stepMs(engine, 1, maxBatchedTokens(engine));
+}
+
+function maxBatchedTokens({ maxModelLen, maxNumSeqs }: ScenarioEngine): number {
+  return Math.max(maxModelLen, maxNumSeqs);
 }
 
 /** What an instance reads of its options; the rest would load a real model. */
@@ -104,7 +118,7 @@ function engineOptions({ engine, seed }: Scenario): EngineOptions {
     swapSpace: 0,
     gpuMemoryUtilization: 1,
     numGpuBlocksOverride: engine.numBlocks,
-    maxNumBatchedTokens: Math.max(engine.maxModelLen, engine.maxNumSeqs),
+    maxNumBatchedTokens: maxBatchedTokens(engine),
     maxNumSeqs: engine.maxNumSeqs,
     maxLogprobs: 0,
     schedulerDelayFactor: engine.schedulerDelayFactor,
