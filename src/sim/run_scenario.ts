@@ -1,7 +1,14 @@
 import type { GenerateRequest, RequestId } from "../core/messages.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
-import { isFault, isMild, type Scenario, type ScenarioRequest, stalledMs } from "./scenario.ts";
+import {
+  isCalm,
+  isFault,
+  isMild,
+  type Scenario,
+  type ScenarioRequest,
+  stalledMs,
+} from "./scenario.ts";
 import { SimCluster } from "./sim_cluster.ts";
 import { longestStepMs, type SimInstance } from "./sim_instance.ts";
 
@@ -14,9 +21,8 @@ const QUIET_AFTER_MS = 20_000;
 /** Virtual time that a request may be on more instances than one, if messages pass at once. */
 const OWNERSHIP_BOUND_MS = 30_000;
 /**
- * Where nothing happens to the cluster, an abort has to take effect within so many steps, the longest
- * that there are, and messages: soon enough that it does not look the same as a request that ends by
- * itself.
+ * In a calm scenario an abort has to take effect within so many steps, the longest that there are, and
+ * messages: soon enough that it does not look the same as a request that ends by itself.
  */
 const ABORT_BOUND = { steps: 3, messages: 60 };
 /** Events of one run; more means that something spins. */
@@ -65,6 +71,8 @@ class ScenarioRun {
   /** Virtual time that a request may be on more instances than it should be on, if messages pass. */
   readonly #ownershipBoundMs: number;
   readonly #abortBoundMs: number;
+  /** Nothing happens that could make anybody doubt where a request is. */
+  readonly #isCalm: boolean;
   /** The cluster has to get over the faults without a request that fails. */
   readonly #isMild: boolean;
   #startedMs = 0;
@@ -74,7 +82,8 @@ class ScenarioRun {
   constructor(scenario: Scenario, isTraced: boolean) {
     this.#scenario = scenario;
     this.#ownershipBoundMs = OWNERSHIP_BOUND_MS + stalledMs(scenario);
-    this.#abortBoundMs = abortBoundMs(scenario) ?? this.#ownershipBoundMs;
+    this.#isCalm = isCalm(scenario);
+    this.#abortBoundMs = this.#isCalm ? abortBoundMs(scenario) : this.#ownershipBoundMs;
     this.#isMild = isMild(scenario);
     const violate = (what: string) => this.#violate(what);
     this.#cluster = new SimCluster(scenario, isTraced, violate);
@@ -235,6 +244,7 @@ class ScenarioRun {
     for (const [requestId, { state }] of this.#ledger.entries) {
       const owners = alive.filter(({ instance }) => instance.engine?.has(requestId));
       const most = state === "running" || state === "submitting" ? 1 : 0;
+      if (this.#isCalm && owners.length > 1) this.#checkServedOnce(requestId, owners);
       if (owners.length <= most) this.#tooManySinceMs.delete(requestId);
       else if (!this.#tooManySinceMs.has(requestId)) this.#tooManySinceMs.set(requestId, nowMs);
       else if (
@@ -245,6 +255,16 @@ class ScenarioRun {
         this.#violate(`${requestId}, which is ${state}, stays on ${names}`);
       }
     }
+  }
+
+  /** While a request moves it is on two instances, and suspended on one of them. */
+  #checkServedOnce(requestId: RequestId, owners: readonly SimInstance[]): void {
+    const serving = owners.filter(({ instance }) => {
+      const { running, waiting } = instance.engine!.queues();
+      return [...running, ...waiting].some((other) => other.requestId === requestId);
+    });
+    if (serving.length < 2) return;
+    this.#violate(`${requestId} is served by ${serving.map(({ name }) => name).join(" and ")}`);
   }
 
   /** Requests whose API server has died are nobody's. */
@@ -333,9 +353,7 @@ class ScenarioRun {
   }
 }
 
-/** How long an aborted request may stay on an instance; null where that is not known. */
-function abortBoundMs({ actions, engine, network }: Scenario): number | null {
-  const { meanDelayMs, repeatChance, overtakeChance } = network;
-  if (actions.length > 0 || repeatChance + overtakeChance > 0) return null;
-  return ABORT_BOUND.steps * longestStepMs(engine) + ABORT_BOUND.messages * meanDelayMs;
+/** How long an aborted request may stay on an instance of a calm scenario. */
+function abortBoundMs({ engine, network }: Scenario): number {
+  return ABORT_BOUND.steps * longestStepMs(engine) + ABORT_BOUND.messages * network.meanDelayMs;
 }

@@ -332,6 +332,11 @@ export function stalledMs({ actions }: Scenario): number {
   return actions.reduce((sum, action) => sum + ("forMs" in action ? action.forMs : 0), 0);
 }
 
+/** Whether nothing happens, and messages arrive once and in order. */
+export function isCalm({ actions, network: { repeatChance, overtakeChance } }: Scenario): boolean {
+  return actions.length === 0 && repeatChance === 0 && overtakeChance === 0;
+}
+
 /**
  * Whether no request may fail: no more faults than a request is resumed, nothing stalls for long, and
  * an instance is left that nothing happened to.
