@@ -45,7 +45,7 @@ function scenarioOf(numPrefill: number | null, numInstances: number): Scenario {
       maxModelLen: 100,
       stepMs: 10,
     },
-    network: { meanDelayMs: 0.2, keepAliveMs: 300 },
+    network: { meanDelayMs: 0.2, keepAliveMs: 300, repeatChance: 0, overtakeChance: 0 },
   };
 }
 
