@@ -27,15 +27,21 @@ let loaded: LibC | null | undefined;
 
 /** The C library, or null where none of the known ones is. It stays open for the process's life. */
 function libc(): LibC | null {
-  if (loaded !== undefined) return loaded;
+  return loaded === undefined ? loaded = openLibC(symbols) : loaded;
+}
+
+/** Functions of the C library, or null where none of the known ones is. Never to be closed. */
+export function openLibC<const S extends Deno.ForeignLibraryInterface>(
+  symbols: S,
+): Deno.DynamicLibrary<S>["symbols"] | null {
   for (const name of candidates[Deno.build.os] ?? []) {
     try {
-      return loaded = Deno.dlopen(name, symbols).symbols;
+      return Deno.dlopen(name, symbols).symbols;
     } catch {
       // The next candidate may be there.
     }
   }
-  return loaded = null;
+  return null;
 }
 
 /** A file mapped read-only. */

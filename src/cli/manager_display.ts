@@ -21,6 +21,8 @@ export class ManagerDisplay {
   readonly #barOf = new Map<string, Promise<Bar>>();
   readonly #lastLineMs = new Map<string, number>();
   readonly #hasServed = new Set<string>();
+  /** Instances without migration, and why. */
+  #leftOut = new Map<string, string>();
   #isFinished = false;
 
   /** @param isQuiet no lines of single requests */
@@ -57,6 +59,8 @@ export class ManagerDisplay {
         return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);
       case "migrated":
         return this.#migrated(event.report);
+      case "group_formed":
+        return this.#groupFormed(event);
       case "migration_unanswered": {
         const { sourceId, destinationId, reason } = event;
         return this.#log.warn(`${sourceId} did not report on a migration to ${destinationId}`, {
@@ -71,6 +75,18 @@ export class ManagerDisplay {
     if (this.#isFinished) return;
     this.#isFinished = true;
     this.#bars?.then((bars) => bars.stop());
+  }
+
+  /** Instances that are left out are tried again and again: told once. */
+  #groupFormed(
+    { generation, members, leftOut }: ManagerEvent & { readonly type: "group_formed" },
+  ): void {
+    this.#log.debug(`migration group ${generation}: ${members.join(", ")}`);
+    for (const { instanceId, reason } of leftOut) {
+      if (this.#leftOut.get(instanceId) === reason) continue;
+      this.#log.warn(`${instanceId} takes no part in migration: ${reason}`);
+    }
+    this.#leftOut = new Map(leftOut.map(({ instanceId, reason }) => [instanceId, reason]));
   }
 
   #migrated({ earlier = [], ...report }: MigrationReport): void {

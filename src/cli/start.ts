@@ -19,6 +19,10 @@ export async function start(): Promise<void> {
       const { runKernelWorker } = await import("../../ffi/cpu_kernels/load.ts");
       return runKernelWorker();
     }
+    case "role:transfer": {
+      const { runTransferThread } = await import("../kv/transfer/gloo/transfer_thread.ts");
+      return runTransferThread();
+    }
     default:
       throw new Error(`no role is called "${workerName()}"`);
   }

@@ -199,6 +199,35 @@ export interface MigrationRegistration {
   readonly endpoint: Readonly<Record<string, unknown>>;
 }
 
+/**
+ * Manager to instance, call `migration_group`, for backends whose instances form a group: take part in
+ * it, in place of the one before. Answered by {@linkcode MigrationGroupReply}.
+ */
+export interface MigrationGroup {
+  /** What members know each other by. */
+  readonly secret: string;
+  /** Grows whenever members come or go. */
+  readonly generation: number;
+  /** By rank. */
+  readonly members: readonly MigrationGroupMember[];
+}
+
+export interface MigrationGroupMember {
+  readonly instanceId: InstanceId;
+  readonly rank: number;
+  readonly endpoint: MigrationRegistration["endpoint"];
+}
+
+export interface MigrationGroupReply {
+  readonly failedPeers: readonly FailedPeer[];
+}
+
+/** A member of a group that another could not connect to. */
+export interface FailedPeer {
+  readonly instanceId: InstanceId;
+  readonly reason: string;
+}
+
 /** Instance to API server, notification `outputs`: what one step produced for its requests. */
 export interface OutputBatch {
   readonly outputs: readonly RequestOutput[];

@@ -10,6 +10,8 @@ import type {
   InstanceRegistration,
   InstanceType,
   JoinReply,
+  MigrationGroup,
+  MigrationGroupReply,
   RequestsQuery,
   RequestsReply,
 } from "../core/messages.ts";
@@ -183,6 +185,7 @@ export class Instance {
         ping: () => ({ data: null }),
         requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
         migrate_out: (message, peer) => this.#migrateOut(message, peer),
+        migration_group: ({ data }) => this.#joinGroup(data as MigrationGroup),
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
@@ -292,6 +295,12 @@ export class Instance {
 
   #requests(query: RequestsQuery): RequestsReply {
     return this.#engine?.requests(query) ?? { requests: [], numOmitted: 0 };
+  }
+
+  async #joinGroup(group: MigrationGroup): Promise<Message> {
+    if (!this.#backend?.join) throw new UnavailableError("no request moves in a group here");
+    const failedPeers = await this.#backend.join(group);
+    return { data: { failedPeers } satisfies MigrationGroupReply };
   }
 
   /** The manager's orders come over the connection that this instance made to it. */

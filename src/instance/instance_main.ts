@@ -54,11 +54,11 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
     migration: args.migration?.enableMigration
       ? processMigration({
+        ...args,
         engine: args.options,
         options: args.migration,
         bus,
         clock: realClock,
-        log,
       })
       : undefined,
   });

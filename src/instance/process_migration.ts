@@ -1,19 +1,24 @@
-import type { Bus } from "../bus/bus.ts";
+import { parseAddress } from "../bus/address.ts";
+import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
+import type { InstanceId } from "../core/messages.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import type { ExecutorInfo } from "../executor/executor.ts";
 import { AccountedKvPool } from "../kv/accounted_kv_pool.ts";
 import { HostKvPool } from "../kv/host_kv_pool.ts";
 import type { KvPool } from "../kv/pool.ts";
 import type { MigrationBackend, TransferLimits } from "../kv/transfer/backend.ts";
+import { GlooBackend } from "../kv/transfer/gloo/gloo_backend.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import { RayRpcBackend } from "../kv/transfer/rayrpc/rayrpc_backend.ts";
 import type { InstanceMigration } from "./instance.ts";
 import { InstanceLinks } from "./llumlet/instance_links.ts";
 
 export interface ProcessMigrationArgs {
+  readonly instanceId: InstanceId;
+  readonly managerAddress: Address;
   readonly engine: Pick<EngineOptions, "device">;
   readonly options: TransferOptions & MigrationBackendOptions;
   readonly bus: Bus;
@@ -26,7 +31,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
   const { engine, options, log } = args;
   return {
     limits: options,
-    openBackend({ info }) {
+    async openBackend({ info }) {
       const pool = openPool(info, engine.device);
       if (pool === null) {
         log.warn(
@@ -40,7 +45,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
-      return openBackend(args, pool, limits);
+      return await openBackend(args, info, pool, limits);
     },
   };
 }
@@ -52,13 +57,27 @@ function openPool(info: ExecutorInfo, device: EngineOptions["device"]): KvPool |
   return poolAddress === null ? null : new HostKvPool(poolAddress, layout, numBlocks);
 }
 
-/** @throws {UsageError} a backend that is not available */
-function openBackend(
-  { options, bus, clock }: ProcessMigrationArgs,
+/**
+ * @throws {UsageError} a backend that is not available
+ * @throws {UnavailableError} it cannot be opened
+ */
+async function openBackend(
+  { options, instanceId, managerAddress, bus, clock }: ProcessMigrationArgs,
+  { model, layout, numBlocks }: ExecutorInfo,
   pool: KvPool,
   limits: TransferLimits,
-): MigrationBackend {
+): Promise<MigrationBackend> {
   switch (options.migrationBackend) {
+    case "gloo":
+      return await GlooBackend.open({
+        identity: { instanceId, model, layout },
+        pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
+        numBlocks,
+        host: hostOf(managerAddress),
+        initTimeoutMs: options.migrationBackendInitTimeout * 1000,
+        limits,
+        clock,
+      });
     case "rayrpc":
       return new RayRpcBackend({
         pool,
@@ -67,8 +86,12 @@ function openBackend(
         links: new InstanceLinks(bus, clock, () => {}),
       });
     default:
-      throw new UsageError(
-        `--migration-backend ${options.migrationBackend} is not available yet; choose rayrpc`,
-      );
+      throw new UsageError(`--migration-backend ${options.migrationBackend} is not available yet`);
   }
+}
+
+/** Where other instances reach this one: on the manager's network interface. */
+function hostOf(managerAddress: Address): string {
+  const manager = parseAddress(managerAddress);
+  return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";
 }

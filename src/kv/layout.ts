@@ -29,10 +29,18 @@ export function blockBytes(layout: KvLayout): number {
   return layout.numLayers * layerBytes(layout);
 }
 
-/** The first field in which two layouts differ, for a handshake's error message; null if equal. */
-export function layoutDifference(a: KvLayout, b: KvLayout): string | null {
+/**
+ * The first field in which two layouts differ, for a handshake's error message; null if equal.
+ * @param here where `a` is, as the message has it
+ */
+export function layoutDifference(
+  a: KvLayout,
+  b: KvLayout,
+  here = "here",
+  there = "there",
+): string | null {
   for (const key of Object.keys(a) as (keyof KvLayout)[]) {
-    if (a[key] !== b[key]) return `${key} is ${a[key]} here and ${b[key]} there`;
+    if (a[key] !== b[key]) return `${key} is ${a[key]} ${here} and ${b[key]} ${there}`;
   }
   return null;
 }

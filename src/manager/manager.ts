@@ -22,6 +22,7 @@ import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
+import { GroupKeeper, type GroupOptions } from "./migration_group.ts";
 import { MigrationLoop } from "./migration_loop.ts";
 import { ScalingLoop } from "./scaling_loop.ts";
 
@@ -42,6 +43,8 @@ export interface ManagerConfig {
   readonly options: ManagerOptions;
   /** Absent: requests move only from instances that are to be stopped. */
   readonly migration?: MigrationOptions;
+  /** For migration backends whose instances form a group. */
+  readonly migrationGroup?: GroupOptions;
   /** Absent: instances come and go only as told. */
   readonly scaling?: ScalingOptions;
   readonly launcher: InstanceLauncher;
@@ -68,6 +71,7 @@ export class Manager {
   /** Requests can go on at a decode instance. */
   #hasDecode = false;
   readonly #migrationLoop: MigrationLoop;
+  readonly #group: GroupKeeper | null;
   readonly #loops: readonly { start(): void; stop(): void }[];
   readonly #statistics = new StatisticsCounter();
   #listeners: Listener[] = [];
@@ -83,6 +87,7 @@ export class Manager {
     this.#config = config;
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#numExpected = config.options.initialInstances;
+    this.#group = this.#groupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
     this.#loops = [this.#migrationLoop, this.#healthCheck(), ...this.#scalingLoops()];
   }
@@ -274,6 +279,7 @@ export class Manager {
     return new MigrationLoop({
       ...this.#config,
       instances: () => this.#servingInOrder(),
+      isInGroup: (instanceId) => this.#group?.isReady(instanceId) ?? true,
       onReport: (report) => {
         this.#statistics.noteMigration(report);
         if (report.outcome !== "nothing") this.#emit({ type: "migrated", report });
@@ -284,6 +290,17 @@ export class Manager {
         const type = "migration_unanswered";
         this.#emit({ type, migrationId, sourceId, destinationId, reason });
       },
+    });
+  }
+
+  #groupKeeper(): GroupKeeper | null {
+    const { migrationGroup, clock } = this.#config;
+    if (!migrationGroup) return null;
+    return new GroupKeeper({
+      clock,
+      options: migrationGroup,
+      instances: () => this.#servingInOrder(),
+      onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
     });
   }
 
@@ -467,6 +484,7 @@ export class Manager {
     this.#listVersion++;
     const list = this.#instanceList();
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
+    this.#group?.update();
   }
 
   /** Without a decode instance all that waits to leave for one goes on where it is. */
@@ -495,6 +513,7 @@ export class Manager {
 
   async #stop(): Promise<void> {
     for (const loop of this.#loops) loop.stop();
+    this.#group?.stop();
     const running = [...this.#instances.values()];
     await Promise.allSettled(running.map(({ launching }) => launching));
     for (const instance of running) {

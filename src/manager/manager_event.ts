@@ -1,4 +1,5 @@
 import type {
+  FailedPeer,
   InstanceId,
   InstanceProgress,
   InstanceRegistration,
@@ -27,6 +28,13 @@ export type ManagerEvent =
   }
   /** However it went; those that found no request to move are not told. */
   | { readonly type: "migrated"; readonly report: MigrationReport }
+  /** The instances that exchange blocks, and those that cannot for now. */
+  | {
+    readonly type: "group_formed";
+    readonly generation: number;
+    readonly members: readonly InstanceId[];
+    readonly leftOut: readonly FailedPeer[];
+  }
   /** Its source did not report. */
   | {
     readonly type: "migration_unanswered";

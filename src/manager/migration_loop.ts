@@ -40,6 +40,8 @@ export interface MigrationLoopConfig {
   readonly migration?: MigrationOptions;
   /** Those that serve, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
+  /** Whether it can exchange blocks with the others of which this is true. */
+  readonly isInGroup: (instanceId: InstanceId) => boolean;
   readonly onReport: (report: MigrationReport) => void;
   /** The source did not report: it does not answer in time, or its connection is lost. */
   readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
@@ -137,7 +139,8 @@ export class MigrationLoop {
       killedRequests: info.killedRequests,
       lastRunningBlocks: info.lastRunningBlocks,
       isMigrating: instance.migrationId !== null,
-      isBackendReady: registration.migration !== undefined,
+      isBackendReady: registration.migration !== undefined &&
+        this.#config.isInGroup(instance.instanceId),
     };
   }
 

@@ -33,6 +33,8 @@ export interface BackendPair {
   readonly destination: BackendEnd;
   /** Where an end serves, for backends that use the bus. */
   addressOf?(end: BackendEnd): string;
+  /** Its name, for backends with groups. */
+  instanceIdOf?(end: BackendEnd): string;
   /** Of the source's clock. */
   nowMs(): number;
   /** Lets what the backends wait for happen until `promise` settles. */
@@ -72,7 +74,10 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
   ): BlockTransfer {
     return {
       migrationId: "m",
-      destination: { instanceId: "destination", address: pair.addressOf?.(pair.destination) ?? "" },
+      destination: {
+        instanceId: pair.instanceIdOf?.(pair.destination) ?? "destination",
+        address: pair.addressOf?.(pair.destination) ?? "",
+      },
       endpoint: JSON.parse(JSON.stringify(pair.destination.backend.endpoint)),
       sourceBlocks,
       destinationBlocks,

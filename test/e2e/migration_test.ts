@@ -59,7 +59,7 @@ function expectedAnswers(): Promise<unknown[]> {
   })();
 }
 
-for (const backend of ["rayrpc"]) {
+for (const backend of ["gloo", "rayrpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
     await using server = await startServer([...restless, `--migration-backend=${backend}`]);
@@ -90,7 +90,7 @@ Deno.test("more buffer blocks than there are KV blocks are reduced, with a warni
 
 Deno.test("requests move between simulated instances", async () => {
   const simulated = "--device sim --gpu-type a10 --model llama-7b --speedup 10".split(" ");
-  await using server = await startServer([...simulated, ...restless, "--migration-backend=rayrpc"]);
+  await using server = await startServer([...simulated, ...restless]);
   const complete = (seed: number) =>
     fetch(`${server.url}/v1/completions`, {
       method: "POST",

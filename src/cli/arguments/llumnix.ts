@@ -172,7 +172,6 @@ export const llumnixArguments = {
   "migration-backend-init-timeout": number({
     default: 10,
     above: 0,
-    status: later,
     help: "Timeout(s) for initializing migration backend.",
   }),
   "migration-num-layers": integer({

@@ -4,6 +4,7 @@ import { realClock } from "../../core/clock.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { InstanceLauncher } from "../../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../../manager/manager.ts";
+import type { GroupOptions } from "../../manager/migration_group.ts";
 import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
@@ -50,6 +51,7 @@ export class ManagerRole implements AsyncDisposable {
       addresses,
       options,
       migration: options,
+      migrationGroup: groupOf(options),
       seed: options.seed,
       launcher: launcherOf(config),
       clock: realClock,
@@ -108,6 +110,15 @@ export class ManagerRole implements AsyncDisposable {
 /** Whether instances run within the manager's process. */
 export function runsInProcess({ device, instanceIsolation }: ServeOptions): boolean {
   return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
+}
+
+/** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
+function groupOf(options: ServeOptions): GroupOptions | undefined {
+  if (options.migrationBackend !== "gloo" || runsInProcess(options)) return undefined;
+  return {
+    secret: crypto.randomUUID(),
+    initTimeoutMs: options.migrationBackendInitTimeout * 1000,
+  };
 }
 
 function launcherOf({ options, bus, logFile }: ManagerRoleConfig): InstanceLauncher {

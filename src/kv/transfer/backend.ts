@@ -3,7 +3,13 @@
  * and when; a backend knows nothing of requests. Every implementation passes the suite in
  * `test/conformance/migration_backend.ts`.
  */
-import type { MigrationDestination, MigrationId, TransferStatistics } from "../../core/messages.ts";
+import type {
+  FailedPeer,
+  MigrationDestination,
+  MigrationGroup,
+  MigrationId,
+  TransferStatistics,
+} from "../../core/messages.ts";
 
 /** How a backend's peers reach its pool; JSON data that only the same kind of backend reads. */
 export type BackendEndpoint = Readonly<Record<string, unknown>>;
@@ -46,6 +52,11 @@ export interface MigrationBackend {
   readonly isReady: boolean;
   /** Given to the source of a migration that comes here. */
   readonly endpoint: BackendEndpoint;
+  /**
+   * Takes part in a group, in place of the one before, for backends that need one.
+   * @returns the members that it could not connect to
+   */
+  join?(group: MigrationGroup): Promise<readonly FailedPeer[]>;
   /** What peers call over the bus of the control plane, for backends that use it. */
   readonly calls?: Readonly<Record<string, (message: BackendMessage) => BackendMessage>>;
   /**

@@ -1,0 +1,274 @@
+import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
+import type {
+  FailedPeer,
+  InstanceId,
+  MigrationGroup,
+  MigrationGroupMember,
+  MigrationId,
+} from "../../../core/messages.ts";
+import type { TransferLimits } from "../backend.ts";
+import { WriteGrants } from "../write_grants.ts";
+import type { Identity } from "./handshake.ts";
+import { IncomingConnection } from "./incoming_connection.ts";
+import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts";
+import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
+import type { Waiter } from "./waiter.ts";
+
+/** Connections from others, known or not; more are closed at once. */
+const MAX_INCOMING = 1024;
+
+/** What an instance's end of a group is made of; data, for it crosses to the transfer thread. */
+export interface ExchangeConfig {
+  readonly identity: Identity;
+  readonly pool: PoolMemory;
+  readonly numBlocks: number;
+  /** IPv4 address to listen at. */
+  readonly host: string;
+  /** How long a connection may take until it can be used. */
+  readonly initTimeoutMs: number;
+}
+
+/** A transfer to another member. */
+export interface ExchangeTransfer {
+  readonly migrationId: MigrationId;
+  readonly destinationId: InstanceId;
+  readonly sourceBlocks: readonly number[];
+  readonly destinationBlocks: readonly number[];
+  readonly limits: TransferLimits;
+  readonly timeoutMs: number;
+}
+
+interface Outgoing {
+  readonly member: MigrationGroupMember;
+  readonly connection: OutgoingConnection;
+  /** Who waits until it is ready, or closed with a reason. */
+  readonly waiting: ((reason: string | null) => void)[];
+  /** Fails the transfer that is under way. */
+  onLost: ((reason: string, isRefused: boolean) => void) | null;
+}
+
+/**
+ * One instance's end of a group: a connection to each other member, over which it sends, and one from
+ * each, over which it is sent. Runs in a thread of its own, which {@linkcode turn} blocks.
+ */
+export class Exchange {
+  readonly port: number;
+  readonly #sockets: Sockets;
+  readonly #config: ExchangeConfig;
+  readonly #listener: number;
+  readonly #grants: WriteGrants;
+  readonly #incoming = new Set<IncomingConnection>();
+  readonly #outgoing = new Map<InstanceId, Outgoing>();
+  #group: MigrationGroup | null = null;
+
+  /** @throws {Error} it cannot listen */
+  constructor(sockets: Sockets, config: ExchangeConfig) {
+    this.#sockets = sockets;
+    this.#config = config;
+    this.#grants = new WriteGrants(config.numBlocks);
+    const { fd, port } = sockets.listen(config.host);
+    this.#listener = fd;
+    this.port = port;
+  }
+
+  /**
+   * Waits for something to happen, and handles it.
+   * @param wakeFd a descriptor that ends the wait when it can be read
+   */
+  turn(wakeFd: number): void {
+    const waiters: Waiter[] = [...this.#incoming];
+    for (const { connection } of this.#outgoing.values()) waiters.push(connection);
+    const interests = [{ fd: wakeFd, events: POLLIN }, { fd: this.#listener, events: POLLIN }];
+    const deadlineMs = waiters.reduce((least, one) => Math.min(least, one.deadlineMs), Infinity);
+    const found = this.#sockets.poll(
+      [...interests, ...waiters],
+      deadlineMs - performance.now(),
+    );
+    if (found[1] !== 0) this.#accept();
+    waiters.forEach((waiter, i) => {
+      const events = found[interests.length + i];
+      if (events !== 0) waiter.onReady(events);
+      else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
+    });
+  }
+
+  /**
+   * Takes part in a group: connects to all other members; connections that are there stay.
+   * @param done told which members could not be connected to
+   */
+  join(group: MigrationGroup, done: (failures: readonly FailedPeer[]) => void): void {
+    this.#group = group;
+    for (const connection of [...this.#incoming]) connection.onGroup();
+    for (const { member, connection } of [...this.#outgoing.values()]) {
+      if (!isMember(group, member)) connection.close(`${member.instanceId} left the group`);
+    }
+    const failures: FailedPeer[] = [];
+    const others = group.members.filter(({ instanceId }) =>
+      instanceId !== this.#config.identity.instanceId
+    );
+    let numOpen = others.length;
+    if (numOpen === 0) return done(failures);
+    for (const { instanceId } of others) {
+      this.#connect(instanceId, this.#config.initTimeoutMs, (reason) => {
+        if (reason !== null) failures.push({ instanceId, reason });
+        if (--numOpen === 0) done(failures);
+      });
+    }
+  }
+
+  grant(migrationId: MigrationId, blocks: readonly number[]): void {
+    this.#grants.grant(migrationId, blocks);
+  }
+
+  /** Nothing of this migration is written any more once this has returned. */
+  revoke(migrationId: MigrationId): void {
+    this.#grants.revoke(migrationId);
+    for (const connection of [...this.#incoming]) connection.revoke(migrationId);
+  }
+
+  /**
+   * Sends blocks.
+   * @param done called once: null when all are in place, else the reason
+   * @returns ends it before
+   */
+  send(transfer: ExchangeTransfer, done: (reason: string | null) => void): () => void {
+    const deadlineMs = performance.now() + transfer.timeoutMs;
+    const { destinationId } = transfer;
+    let isOver = false;
+    const finish = (reason: string | null) => {
+      if (isOver) return;
+      isOver = true;
+      done(reason);
+    };
+    const attempt = (mayRepeat: boolean) => {
+      const wasOpen = this.#outgoing.get(destinationId)?.connection.isReady === true;
+      this.#connect(destinationId, deadlineMs - performance.now(), (reason) => {
+        if (isOver) return;
+        if (reason !== null) return finish(reason);
+        this.#sendOver(
+          this.#outgoing.get(destinationId)!,
+          transfer,
+          deadlineMs,
+          (reason, isFinal) => {
+            // One that was idle may have been lost meanwhile; the same blocks can be sent twice.
+            const repeats = !isFinal && wasOpen && mayRepeat && !isOver;
+            if (repeats && performance.now() < deadlineMs) attempt(false);
+            else finish(reason);
+          },
+        );
+      });
+    };
+    attempt(true);
+    return () => {
+      finish("the transfer was aborted");
+      this.#outgoing.get(destinationId)?.connection.close("the transfer was aborted");
+    };
+  }
+
+  close(): void {
+    for (const { connection } of [...this.#outgoing.values()]) connection.close("it is closed");
+    for (const connection of [...this.#incoming]) connection.close();
+    this.#sockets.close(this.#listener);
+  }
+
+  #accept(): void {
+    for (let fd; (fd = this.#sockets.accept(this.#listener)) >= 0;) {
+      if (this.#incoming.size >= MAX_INCOMING) {
+        this.#sockets.close(fd);
+        continue;
+      }
+      const { identity, pool, initTimeoutMs } = this.#config;
+      const connection = new IncomingConnection(
+        {
+          sockets: this.#sockets,
+          identity,
+          pool,
+          grants: this.#grants,
+          group: () => this.#group?.secret ?? null,
+          onWelcome: (welcome) => this.#replace(welcome),
+          onClose: (closed) => this.#incoming.delete(closed),
+        },
+        fd,
+        performance.now() + initTimeoutMs,
+      );
+      this.#incoming.add(connection);
+    }
+  }
+
+  /** A member that connects again has given its former connection up. */
+  #replace(welcome: IncomingConnection): void {
+    for (const other of [...this.#incoming]) {
+      if (other !== welcome && other.peer === welcome.peer) other.close();
+    }
+  }
+
+  /** Calls `done` when a connection is ready, or why there is none. */
+  #connect(to: InstanceId, timeoutMs: number, done: (reason: string | null) => void): void {
+    const open = this.#outgoing.get(to);
+    if (open?.connection.isReady) return done(null);
+    if (open) return void open.waiting.push(done);
+    const group = this.#group;
+    const member = group?.members.find(({ instanceId }) => instanceId === to);
+    if (!group || !member) return done(`${to} is not in the migration group`);
+    this.#open(group, member, timeoutMs).waiting.push(done);
+  }
+
+  #open(group: MigrationGroup, member: MigrationGroupMember, timeoutMs: number): Outgoing {
+    const { identity, initTimeoutMs } = this.#config;
+    const { instanceId } = member;
+    const { host, port } = endpointOf(member);
+    const { secret, generation, members } = group;
+    const rank = members.find((one) => one.instanceId === identity.instanceId)?.rank ?? -1;
+    const outgoing: Outgoing = {
+      member,
+      waiting: [],
+      onLost: null,
+      connection: new OutgoingConnection({
+        sockets: this.#sockets,
+        endpoint: { host, port },
+        hello: { group: secret, generation, rank, from: identity, to: instanceId },
+        onReady: () => settle(null),
+        onClose: (why, isRefused) => {
+          const reason = `${instanceId} at ${host}:${port}: ${why}`;
+          if (this.#outgoing.get(instanceId) === outgoing) this.#outgoing.delete(instanceId);
+          settle(reason);
+          outgoing.onLost?.(reason, isRefused);
+        },
+      }, performance.now() + Math.min(timeoutMs, initTimeoutMs)),
+    };
+    const settle = (reason: string | null) => {
+      for (const done of outgoing.waiting.splice(0)) done(reason);
+    };
+    this.#outgoing.set(instanceId, outgoing);
+    return outgoing;
+  }
+
+  /** @param done told the reason, and whether it would be the same another time */
+  #sendOver(
+    outgoing: Outgoing,
+    { migrationId, sourceBlocks, destinationBlocks, limits }: ExchangeTransfer,
+    deadlineMs: number,
+    done: (reason: string | null, isFinal: boolean) => void,
+  ): void {
+    if (outgoing.onLost) return done("another transfer is under way", true);
+    const cursor = new PoolCursor(this.#config.pool, sourceBlocks, limits);
+    outgoing.onLost = done;
+    outgoing.connection.send({ migrationId, destinationBlocks, limits }, cursor, deadlineMs, () => {
+      outgoing.onLost = null;
+      done(null, true);
+    });
+  }
+}
+
+/** Backends of this kind alone are in its groups. */
+function endpointOf({ endpoint }: MigrationGroupMember): GlooEndpoint {
+  return endpoint as unknown as GlooEndpoint;
+}
+
+function isMember({ members }: MigrationGroup, member: MigrationGroupMember): boolean {
+  const { host, port } = endpointOf(member);
+  return members.some((one) =>
+    one.instanceId === member.instanceId && endpointOf(one).host === host &&
+    endpointOf(one).port === port
+  );
+}

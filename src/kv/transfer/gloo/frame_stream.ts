@@ -1,0 +1,141 @@
+/**
+ * Frames on a socket, after a preamble of 8 bytes in each direction:
+ *
+ *     "LLMNXKV" u8 version
+ *     u32 type | u32 bytes | JSON
+ *
+ * Integers are little-endian. Behind a `transfer` come the bytes of its blocks.
+ */
+import type { Sockets } from "../../../../ffi/sockets.ts";
+
+export const PROTOCOL_VERSION = 1;
+const MAGIC = new TextEncoder().encode("LLMNXKV");
+const HEADER_BYTES = 8;
+/** Longest frame of a peer that is not known yet. */
+export const MAX_GREETING_BYTES = 64 << 10;
+/** Longest frame: the blocks of a transfer. */
+export const MAX_FRAME_BYTES = 16 << 20;
+
+const frameTypes = ["hello", "welcome", "refused", "transfer", "done", "failed"] as const;
+export type FrameType = typeof frameTypes[number];
+
+export interface Frame {
+  readonly type: FrameType;
+  readonly data: unknown;
+}
+
+/** The connection cannot be used any more. */
+export class ConnectionLost extends Error {}
+
+/** One end of a connection, as long as it carries frames. Nothing behind a frame is read with it. */
+export class FrameStream {
+  readonly #sockets: Sockets;
+  readonly #fd: number;
+  #unsent: Uint8Array<ArrayBuffer>[] = [];
+  #incoming = new Uint8Array(HEADER_BYTES);
+  #filled = 0;
+  #type: FrameType | null = null;
+  #peerVersion: number | null = null;
+
+  constructor(sockets: Sockets, fd: number) {
+    this.#sockets = sockets;
+    this.#fd = fd;
+    this.#unsent.push(preamble());
+  }
+
+  get hasUnsent(): boolean {
+    return this.#unsent.length > 0;
+  }
+
+  send(type: FrameType, data: unknown): void {
+    const json = new TextEncoder().encode(JSON.stringify(data));
+    const frame = new Uint8Array(HEADER_BYTES + json.length);
+    const view = new DataView(frame.buffer);
+    view.setUint32(0, frameTypes.indexOf(type), true);
+    view.setUint32(4, json.length, true);
+    frame.set(json, HEADER_BYTES);
+    this.#unsent.push(frame);
+  }
+
+  /** Writes what can be written now. */
+  flush(): void {
+    while (this.#unsent.length > 0) {
+      const [bytes] = this.#unsent;
+      const written = this.#sockets.write(this.#fd, bytes);
+      if (written < 0) return;
+      if (written === bytes.length) this.#unsent.shift();
+      else this.#unsent[0] = bytes.subarray(written);
+    }
+  }
+
+  /**
+   * Reads what has come, up to the end of the next frame.
+   * @returns null when more is to come
+   * @throws {ConnectionLost} the other end closed, or does not speak this protocol
+   */
+  receive(maxFrameBytes: number): Frame | null {
+    while (this.#fill()) {
+      if (this.#peerVersion === null) this.#readPreamble();
+      else if (this.#type === null) this.#readHeader(maxFrameBytes);
+      else {
+        const frame = { type: this.#type, data: parse(this.#incoming) };
+        this.#type = null;
+        this.#expect(HEADER_BYTES);
+        return frame;
+      }
+    }
+    return null;
+  }
+
+  /** True when all bytes that are expected are there. */
+  #fill(): boolean {
+    while (this.#filled < this.#incoming.length) {
+      const bytes = this.#sockets.read(this.#fd, this.#incoming.subarray(this.#filled));
+      if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
+      if (bytes < 0) return false;
+      this.#filled += bytes;
+    }
+    return true;
+  }
+
+  #expect(bytes: number): void {
+    this.#incoming = new Uint8Array(bytes);
+    this.#filled = 0;
+  }
+
+  #readPreamble(): void {
+    if (MAGIC.some((byte, i) => this.#incoming[i] !== byte)) {
+      throw new ConnectionLost("another service answers there");
+    }
+    this.#peerVersion = this.#incoming[MAGIC.length];
+    if (this.#peerVersion !== PROTOCOL_VERSION) {
+      throw new ConnectionLost(
+        `it speaks version ${this.#peerVersion} of the protocol, and this end ${PROTOCOL_VERSION}`,
+      );
+    }
+    this.#expect(HEADER_BYTES);
+  }
+
+  #readHeader(maxFrameBytes: number): void {
+    const view = new DataView(this.#incoming.buffer);
+    const type = frameTypes.at(view.getUint32(0, true));
+    const bytes = view.getUint32(4, true);
+    if (type === undefined || bytes > maxFrameBytes) {
+      throw new ConnectionLost(`the other end sent a frame of ${bytes} bytes that cannot be read`);
+    }
+    this.#type = type;
+    this.#expect(bytes);
+  }
+}
+
+function preamble(): Uint8Array<ArrayBuffer> {
+  return new Uint8Array([...MAGIC, PROTOCOL_VERSION]);
+}
+
+function parse(json: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(json));
+  } catch {
+    throw new ConnectionLost("the other end sent a frame that is not JSON");
+  }
+}

@@ -1,0 +1,179 @@
+import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../ffi/sockets.ts";
+import { UnavailableError } from "../../../core/errors.ts";
+import type { MigrationId } from "../../../core/messages.ts";
+import type { TransferLimits } from "../backend.ts";
+import type { WriteGrants } from "../write_grants.ts";
+import {
+  ConnectionLost,
+  FrameStream,
+  MAX_FRAME_BYTES,
+  MAX_GREETING_BYTES,
+} from "./frame_stream.ts";
+import { type Hello, type Identity, refusalOf } from "./handshake.ts";
+import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
+import type { Waiter } from "./waiter.ts";
+
+/** Scratch space for bytes that nobody wants any more. */
+const DISCARD_BYTES = 256 << 10;
+/** How long the other end may take to close a connection of no use. */
+const DISCARD_MS = 5_000;
+
+/** Frame `transfer`: its bytes follow. */
+export interface TransferHead {
+  readonly migrationId: MigrationId;
+  readonly destinationBlocks: readonly number[];
+  /** They say in which order the bytes come. */
+  readonly limits: TransferLimits;
+}
+
+export interface IncomingConfig {
+  readonly sockets: Sockets;
+  readonly identity: Identity;
+  readonly pool: PoolMemory;
+  readonly grants: WriteGrants;
+  /** Secret of the group that this instance is in now; null before it is in one. */
+  readonly group: () => string | null;
+  readonly onWelcome: (connection: IncomingConnection) => void;
+  readonly onClose: (connection: IncomingConnection) => void;
+}
+
+/**
+ * A connection through which another instance writes blocks of this one, one transfer after the other,
+ * straight from the socket into their places. What a transfer may write is looked up as it begins, and
+ * ends at once when it is revoked: what still comes is read, and dropped.
+ */
+export class IncomingConnection implements Waiter {
+  readonly fd: number;
+  /** Until it is known who it is. */
+  deadlineMs: number;
+  readonly #config: IncomingConfig;
+  readonly #stream: FrameStream;
+  #hello: Hello | null = null;
+  #isWelcome = false;
+  #transfer: { readonly migrationId: MigrationId; readonly cursor: PoolCursor } | null = null;
+  #isDiscarding = false;
+  #isClosed = false;
+
+  constructor(config: IncomingConfig, fd: number, deadlineMs: number) {
+    this.fd = fd;
+    this.deadlineMs = deadlineMs;
+    this.#config = config;
+    this.#stream = new FrameStream(config.sockets, fd);
+  }
+
+  get events(): number {
+    return this.#stream.hasUnsent ? POLLIN | POLLOUT : POLLIN;
+  }
+
+  /** The instance at the other end, once it is welcome. */
+  get peer(): string | null {
+    return this.#isWelcome ? this.#hello!.from.instanceId : null;
+  }
+
+  onReady(events: number): void {
+    if (this.#isClosed) return;
+    try {
+      if (events & POLLFAILED) throw new ConnectionLost("the connection broke");
+      if (events & (POLLIN | POLLHUP)) this.#read();
+      this.#stream.flush();
+    } catch (error) {
+      if (!(error instanceof ConnectionLost)) throw error;
+      this.close();
+    }
+  }
+
+  onDeadline(): void {
+    if (this.#hello === null || this.#isDiscarding) return this.close();
+    this.#refuse(`${this.#config.identity.instanceId} is not in that group`);
+  }
+
+  /** This instance is in another group now. */
+  onGroup(): void {
+    if (this.#hello !== null && !this.#isWelcome && !this.#isDiscarding) this.#greet(this.#hello);
+  }
+
+  /** Nothing of this migration is written any more once this has returned. */
+  revoke(migrationId: MigrationId): void {
+    if (this.#transfer?.migrationId !== migrationId) return;
+    this.#fail(`migration ${migrationId} was revoked`);
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#transfer = null;
+    this.#config.sockets.close(this.fd);
+    this.#config.onClose(this);
+  }
+
+  #read(): void {
+    if (this.#isDiscarding) return this.#discard();
+    if (this.#transfer !== null) return this.#readBlocks();
+    const frame = this.#stream.receive(this.#isWelcome ? MAX_FRAME_BYTES : MAX_GREETING_BYTES);
+    if (frame === null) return;
+    if (frame.type === "hello" && this.#hello === null) this.#greet(frame.data as Hello);
+    else if (frame.type === "transfer" && this.#isWelcome) {
+      this.#begin(frame.data as TransferHead);
+    } else throw new ConnectionLost(`the other end sent ${frame.type} out of turn`);
+  }
+
+  /** One that comes from a group of which this instance has not heard yet has to wait. */
+  #greet(hello: Hello): void {
+    this.#hello = hello;
+    if (hello.group !== this.#config.group()) return;
+    const refusal = refusalOf(hello, this.#config.identity);
+    if (refusal !== null) return this.#refuse(refusal);
+    this.#isWelcome = true;
+    this.deadlineMs = Infinity;
+    this.#stream.send("welcome", null);
+    this.#stream.flush();
+    this.#config.onWelcome(this);
+  }
+
+  #refuse(message: string): void {
+    this.#stream.send("refused", { message });
+    this.#discardRest();
+  }
+
+  #begin({ migrationId, destinationBlocks, limits }: TransferHead): void {
+    const { grants, pool } = this.#config;
+    try {
+      grants.check(migrationId, destinationBlocks);
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error;
+      return this.#fail(error.message);
+    }
+    this.#transfer = { migrationId, cursor: new PoolCursor(pool, destinationBlocks, limits) };
+    this.#readBlocks();
+  }
+
+  #readBlocks(): void {
+    const { cursor } = this.#transfer!;
+    if (cursor.remainingBytes > 0) {
+      const bytes = this.#config.sockets.readInto(this.fd, cursor.places());
+      if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
+      if (bytes > 0) cursor.advance(bytes);
+    }
+    if (cursor.remainingBytes > 0) return;
+    this.#transfer = null;
+    this.#stream.send("done", null);
+  }
+
+  #fail(message: string): void {
+    this.#transfer = null;
+    this.#stream.send("failed", { message });
+    this.#discardRest();
+  }
+
+  /** The other end has been told why, and closes: closing first could destroy what it was told. */
+  #discardRest(): void {
+    this.#isDiscarding = true;
+    this.deadlineMs = performance.now() + DISCARD_MS;
+    this.#stream.flush();
+  }
+
+  #discard(): void {
+    const bytes = this.#config.sockets.read(this.fd, new Uint8Array(DISCARD_BYTES));
+    if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * The transfer thread: an {@linkcode Exchange} in a worker, so that moving blocks takes no time of the
+ * instance's main thread, which schedules. The worker blocks in `poll` for good; a message of the main
+ * thread comes with a byte in a pipe that ends the wait.
+ */
+import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
+import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/messages.ts";
+import { Exchange, type ExchangeConfig, type ExchangeTransfer } from "./exchange.ts";
+
+/** Main thread to worker; each is answered once, `abort` by the answer to its `send`. */
+export type ThreadRequest =
+  & { readonly id: number }
+  & (
+    | { readonly type: "join"; readonly group: MigrationGroup }
+    | {
+      readonly type: "grant";
+      readonly migrationId: MigrationId;
+      readonly blocks: readonly number[];
+    }
+    | { readonly type: "revoke"; readonly migrationId: MigrationId }
+    | { readonly type: "send"; readonly transfer: ExchangeTransfer }
+    /** `id` is the one of the `send`. */
+    | { readonly type: "abort" }
+    | { readonly type: "close" }
+  );
+
+/** Worker to main thread. */
+export interface ThreadReply {
+  readonly id: number;
+  /** Why a `send` failed. */
+  readonly failure?: string;
+  /** Of a `join`. */
+  readonly failedPeers?: readonly FailedPeer[];
+}
+
+/** First message to the worker, after it has said `ready`. */
+export interface ThreadStart {
+  readonly config: ExchangeConfig;
+  readonly port: globalThis.MessagePort;
+}
+
+/** Its answer: where peers reach it and how it is woken, or why it cannot run. */
+export type ThreadStarted =
+  | { readonly port: number; readonly wakeFd: number }
+  | { readonly failure: string };
+
+/** Serves this worker's main thread; the entry of a worker with the role `transfer`. */
+export function runTransferThread(): void {
+  const scope = globalThis as unknown as Worker & { close(): void };
+  scope.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
+    start(data, (started) => scope.postMessage(started))?.run();
+    scope.close();
+  };
+  scope.postMessage("ready");
+}
+
+function start(
+  { config, port }: ThreadStart,
+  answer: (started: ThreadStarted) => void,
+): TransferThread | null {
+  try {
+    const sockets = openSockets();
+    if (sockets === null) throw new Error("it needs Linux");
+    const { readEnd, writeEnd: wakeFd } = sockets.pipe();
+    const exchange = new Exchange(sockets, config);
+    answer({ port: exchange.port, wakeFd });
+    return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd);
+  } catch (error) {
+    answer({ failure: (error as Error).message });
+    return null;
+  }
+}
+
+class TransferThread {
+  readonly #sockets: Sockets;
+  readonly #exchange: Exchange;
+  readonly #messages: MessagePort;
+  readonly #wakeFd: number;
+  readonly #wakeBytes = new Uint8Array(256);
+  /** How sends are ended, by id. */
+  readonly #aborts = new Map<number, () => void>();
+  #isClosed = false;
+
+  constructor(sockets: Sockets, exchange: Exchange, messages: MessagePort, wakeFd: number) {
+    this.#sockets = sockets;
+    this.#exchange = exchange;
+    this.#messages = messages;
+    this.#wakeFd = wakeFd;
+  }
+
+  /** Until it is closed. */
+  run(): void {
+    while (!this.#isClosed) {
+      this.#exchange.turn(this.#wakeFd);
+      this.#sockets.read(this.#wakeFd, this.#wakeBytes);
+      for (let next; (next = receiveMessageOnPort(this.#messages)) !== undefined;) {
+        this.#handle(next.message as ThreadRequest);
+      }
+    }
+  }
+
+  #handle(request: ThreadRequest): void {
+    const { id } = request;
+    switch (request.type) {
+      case "join":
+        return this.#exchange.join(
+          request.group,
+          (failedPeers) => this.#reply({ id, failedPeers }),
+        );
+      case "grant":
+        this.#exchange.grant(request.migrationId, request.blocks);
+        return this.#reply({ id });
+      case "revoke":
+        this.#exchange.revoke(request.migrationId);
+        return this.#reply({ id });
+      case "send": {
+        const abort = this.#exchange.send(request.transfer, (failure) => {
+          this.#aborts.delete(id);
+          this.#reply({ id, failure: failure ?? undefined });
+        });
+        return void this.#aborts.set(id, abort);
+      }
+      case "abort":
+        return this.#aborts.get(id)?.();
+      case "close":
+        this.#exchange.close();
+        this.#sockets.close(this.#wakeFd);
+        this.#isClosed = true;
+        return this.#reply({ id });
+    }
+  }
+
+  #reply(reply: ThreadReply): void {
+    this.#messages.postMessage(reply);
+  }
+}

@@ -1,0 +1,3 @@
+import { runTransferThread } from "../../../../src/kv/transfer/gloo/transfer_thread.ts";
+
+runTransferThread();

@@ -1,0 +1,62 @@
+import type { MigrationGroupMember } from "../../../../src/core/messages.ts";
+import { realClock } from "../../../../src/core/clock.ts";
+import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
+import { HostKvPool } from "../../../../src/kv/host_kv_pool.ts";
+import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
+import type { KvPool } from "../../../../src/kv/pool.ts";
+import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import { GlooBackend } from "../../../../src/kv/transfer/gloo/gloo_backend.ts";
+import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
+
+export interface GlooEnd {
+  readonly instanceId: string;
+  readonly backend: GlooBackend;
+  readonly pool: KvPool;
+}
+
+export interface EndShape {
+  readonly limits?: TransferLimits;
+  readonly hasMemory?: boolean;
+  readonly layout?: KvLayout;
+  readonly numBlocks?: number;
+  readonly model?: string;
+  readonly initTimeoutMs?: number;
+}
+
+export async function openEnd(instanceId: string, shape: EndShape = {}): Promise<GlooEnd> {
+  const { layout = suiteLayout, numBlocks = SUITE_BLOCKS, hasMemory = true } = shape;
+  const pool = hasMemory ? memoryPool(layout, numBlocks) : new AccountedKvPool(layout, numBlocks);
+  const backend = await GlooBackend.open({
+    identity: { instanceId, model: shape.model ?? "m", layout },
+    pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
+    numBlocks,
+    host: "127.0.0.1",
+    initTimeoutMs: shape.initTimeoutMs ?? 5_000,
+    limits: shape.limits ?? { bufferBlocks: 512, numLayers: layout.numLayers },
+    clock: realClock,
+    startWorker: () =>
+      new Worker(new URL("./_transfer_worker.ts", import.meta.url), { type: "module" }),
+  });
+  return { instanceId, backend, pool };
+}
+
+/** A pool in memory of this process. */
+function memoryPool(layout: KvLayout, numBlocks: number): HostKvPool {
+  const memory = new Uint8Array(numBlocks * blockBytes(layout));
+  const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
+  return Object.assign(new HostKvPool(address, layout, numBlocks), { memory }); // lives as long
+}
+
+export function membersOf(ends: readonly GlooEnd[]): MigrationGroupMember[] {
+  return ends.map(({ instanceId, backend }, rank) => ({
+    instanceId,
+    rank,
+    endpoint: backend.endpoint,
+  }));
+}
+
+/** All of them in one group, as the manager does it. */
+export async function form(ends: readonly GlooEnd[], generation = 1, secret = "s") {
+  const group = { secret, generation, members: membersOf(ends) };
+  return await Promise.all(ends.map(({ backend }) => backend.join(group)));
+}
