@@ -60,6 +60,8 @@ export interface GenerateRequest {
   readonly epoch?: OwnershipEpoch;
   /** See {@linkcode DispatchReply}; default none. */
   readonly expectedSteps?: number;
+  /** Its outputs are to have {@linkcode RequestOutput.timing}. */
+  readonly timestamps?: boolean;
 }
 
 /**
@@ -113,6 +115,23 @@ export interface RequestOutput {
   readonly promptLogprobs?: readonly (TokenLogprobs | null)[];
   /** Set on the last output of the request, exactly once. */
   readonly finish?: Finish;
+  /** Where it was asked for. */
+  readonly timing?: OutputTiming;
+}
+
+/**
+ * When the tokens of an output passed each hop of their way: milliseconds since the epoch by the clock
+ * of the process that they passed, filled in as they pass.
+ */
+export interface OutputTiming {
+  /** How long the engine step took in which they were made. */
+  readonly stepMs: number;
+  /** The engine had the step's result. */
+  readonly steppedMs: number;
+  /** The instance handed them to its connection to the API server. */
+  readonly sentMs?: number;
+  /** The API server had them. */
+  readonly receivedMs?: number;
 }
 
 /** `both`: no disaggregation. */

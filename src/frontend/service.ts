@@ -3,7 +3,7 @@
  * {@linkcode Cluster}; faked in the routes' tests.
  */
 import type { ErrorRecord } from "../core/errors.ts";
-import type { FinishReason, Priority, SamplingParams } from "../core/messages.ts";
+import type { FinishReason, OutputTiming, Priority, SamplingParams } from "../core/messages.ts";
 
 /** The model as clients see it. */
 export interface ServedModel {
@@ -68,6 +68,8 @@ export interface TextRequest {
   readonly refuseOverlong?: boolean;
   /** Ask for {@linkcode TextOutput.timesMs}. */
   readonly timestamps?: boolean;
+  /** Ask for {@linkcode TextOutput.timing}. */
+  readonly hopTimestamps?: boolean;
 }
 
 /** A token's log probability with texts, as the HTTP APIs report it. */
@@ -95,6 +97,8 @@ export interface TextOutput {
   readonly promptLogprobs?: readonly (TextLogprob | null)[];
   /** When each of `tokenIds` arrived, in milliseconds since the epoch, if asked for. */
   readonly timesMs?: readonly number[];
+  /** When the tokens passed each hop before, if asked for. */
+  readonly timing?: OutputTiming;
   readonly finish?: {
     readonly reason: FinishReason;
     /** Stop string or stop token that ended it; null for end-of-sequence and other reasons. */

@@ -89,6 +89,7 @@ class ClusterTextService implements TextService {
         params,
         arrivalMs,
         priority: request.priority,
+        timestamps: request.hopTimestamps,
       };
       await cluster.submit(generate, (output) => active.receive(output));
     } catch (error) {

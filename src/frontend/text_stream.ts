@@ -91,12 +91,13 @@ export class TextStream {
 
   #extras(output: RequestOutput, taken: number): Partial<TextOutput> | undefined {
     const { request, promptTokenIds, tokenizer, nowMs } = this.#options;
-    const { promptLogprobs } = output;
-    if (!promptLogprobs && !request.timestamps) return undefined;
+    const { promptLogprobs, timing } = output;
+    if (!promptLogprobs && !request.timestamps && !timing) return undefined;
     return {
       ...(promptLogprobs &&
         { promptLogprobs: toPromptLogprobs(promptLogprobs, promptTokenIds, tokenizer) }),
       ...(request.timestamps && { timesMs: new Array<number>(taken).fill(nowMs()) }),
+      ...(timing && { timing }),
     };
   }
 

@@ -115,7 +115,8 @@ export class Departure {
 
   /** All that another instance needs to go on with it. */
   snapshot(epoch: OwnershipEpoch): GenerateRequest {
-    const { requestId, frontendId, promptTokenIds, params, arrivalMs, priority } = this.#sequence;
+    const { requestId, frontendId, promptTokenIds, params } = this.#sequence;
+    const { arrivalMs, priority, wantsTimestamps } = this.#sequence;
     return {
       requestId,
       frontendId,
@@ -125,6 +126,7 @@ export class Departure {
       arrivalMs,
       priority,
       epoch,
+      timestamps: wantsTimestamps,
     };
   }
 

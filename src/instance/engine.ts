@@ -189,7 +189,7 @@ export class Engine {
   readonly #endStep = (result: StepOutput): void => {
     this.#phase = "due"; // so that what happens in here asks for no decision of its own
     try {
-      this.#core.end(result);
+      this.#core.end(result, this.#args.clock.nowMs());
       this.#publishOutputs();
       this.#publishInfo();
       this.#decideSoon();

@@ -243,8 +243,11 @@ export class EngineCore {
     return this.#builder.build(schedule);
   }
 
-  /** Takes the result of the step that {@linkcode begin} gave. */
-  end(result: StepOutput): void {
+  /**
+   * Takes the result of the step that {@linkcode begin} gave.
+   * @param nowMs for requests that want to know
+   */
+  end(result: StepOutput, nowMs = 0): void {
     const step = this.#step;
     if (!step || result.stepId !== this.#builder.stepId) {
       throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
@@ -258,7 +261,7 @@ export class EngineCore {
       contextTokens += sequence.lengthTokens;
       // An abort during the step has left the blocks to us.
       if (sequence.status === "finished") this.#blocks.free(sequence);
-      else this.#append(sequence, result, i);
+      else this.#append(sequence, result, i, nowMs);
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
     this.#totals.outputTokens += step.sequences.length;
@@ -368,7 +371,7 @@ export class EngineCore {
     this.#receivedIds.passBoundary();
   }
 
-  #append(sequence: Sequence, result: StepOutput, row: number): void {
+  #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
     const index = sequence.outputTokenIds.length;
     const tokenId = result.tokenIds[row];
     sequence.numComputedTokens = sequence.lengthTokens;
@@ -384,6 +387,9 @@ export class EngineCore {
     if (logprobs) output.logprobs = [logprobs];
     if (promptLogprobs) output.promptLogprobs = promptLogprobs;
     if (finish) output.finish = finish;
+    if (sequence.wantsTimestamps) {
+      output.timing = { stepMs: result.latencyMs, steppedMs: nowMs };
+    }
     this.#outputs.push({ frontendId, output });
     if (finish) this.#leave(sequence);
   }

@@ -20,6 +20,7 @@ export class Sequence {
   readonly params: SamplingParams;
   readonly arrivalMs: number;
   readonly priority: Priority;
+  readonly wantsTimestamps: boolean;
   /** By priority. */
   readonly #rank: number;
   readonly promptTokenIds: readonly number[];
@@ -56,6 +57,7 @@ export class Sequence {
     this.params = request.params;
     this.arrivalMs = request.arrivalMs;
     this.priority = request.priority ?? "normal";
+    this.wantsTimestamps = request.timestamps ?? false;
     this.#rank = this.priority === "high" ? 0 : 1;
     this.promptTokenIds = request.promptTokenIds;
     this.outputTokenIds = [...request.outputTokenIds];

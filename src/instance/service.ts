@@ -8,6 +8,7 @@ import type {
   MissingReply,
   MissingRequest,
   OutputBatch,
+  OutputTiming,
   OwnershipEpoch,
   RequestId,
   RequestOutput,
@@ -76,7 +77,10 @@ export class InstanceService {
     },
   };
 
+  readonly #clock: Clock;
+
   constructor(clock: Clock = realClock) {
+    this.#clock = clock;
     this.#hold = new OutputHold(clock, (requestId) => this.#engine.abort(requestId));
   }
 
@@ -114,11 +118,15 @@ export class InstanceService {
         this.#hold.add(frontendId, output);
         continue;
       }
-      frontend.outputs.push(output);
+      frontend.outputs.push(output.timing ? this.#stamped(output, output.timing) : output);
       if (output.finish) noteEnd(frontend, output);
       receivers.add(frontend);
     }
     for (const { peer, outputs } of receivers) this.#notify(peer, outputs.splice(0));
+  }
+
+  #stamped(output: RequestOutput, timing: OutputTiming): RequestOutput {
+    return { ...output, timing: { ...timing, sentMs: this.#clock.nowMs() } };
   }
 
   #hello(frontendId: string, peer: Peer): Message {

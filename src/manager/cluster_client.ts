@@ -281,10 +281,15 @@ export class ClusterClient implements Cluster {
   readonly #deliver = (link: InstanceLink, { outputs }: OutputBatch): void => {
     for (const output of outputs) {
       const entry = this.#requests.get(output.requestId);
-      if (entry) this.#accept(entry, link, output);
+      if (entry) this.#accept(entry, link, output.timing ? this.#stamped(output) : output);
       else if (!output.finish) link.refuse(output);
     }
   };
+
+  #stamped(output: RequestOutput): RequestOutput {
+    const receivedMs = this.#config.clock.nowMs();
+    return { ...output, timing: { ...output.timing!, receivedMs } };
+  }
 
   #accept(entry: ClientRequest, link: InstanceLink, output: RequestOutput): void {
     const epoch = output.epoch ?? 0;

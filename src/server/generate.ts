@@ -9,6 +9,7 @@ import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
 import { readJsonObject } from "./json_body.ts";
+import { LatencyBreakdown } from "./latency_breakdown.ts";
 import { logprobsById } from "./logprobs.ts";
 import { requestedPriority } from "./priority.ts";
 import { parsePrompts } from "./prompts.ts";
@@ -70,10 +71,15 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
   const { request } = await readRequest(exchange, context);
   refuseLogprobs(request.sampling);
   let lastMs = realClock.nowMs();
-  const generation = await Generation.start(context, exchange, [{ ...request, timestamps: true }]);
+  const { logRequestTimestamps: hopTimestamps } = context.options;
+  const breakdown = hopTimestamps ? new LatencyBreakdown() : null;
+  const generation = await Generation.start(context, exchange, [
+    { ...request, timestamps: true, hopTimestamps },
+  ]);
   let text = "";
   const latencies: [unixSeconds: number, ms: number][] = [];
   await generation.run((_index, output) => {
+    breakdown?.add(output, realClock.nowMs());
     text += output.text;
     for (const timeMs of output.timesMs ?? []) {
       latencies.push([timeMs / 1000, timeMs - lastMs]);
@@ -85,7 +91,7 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
     generated_text: text,
     num_output_tokens_cf: latencies.length,
     per_token_latency: latencies,
-    per_token_latency_breakdown_dict: {},
+    per_token_latency_breakdown_dict: breakdown ?? {},
   });
 }
 

@@ -258,3 +258,26 @@ Deno.test("a file of instance info that cannot be written ends the start", async
     /--log-instance-info: cannot write no\/such\/log_instance\.csv \(.*\); choose/,
   );
 });
+
+Deno.test("--log-request-timestamps tells the hops of each token, also of one that moved", async () => {
+  const args = "--log-request-timestamps --enable-pd-disagg --num-dispatch-instances 1";
+  const instances = ["--initial-instances", "2", "--migration-backend", "rayrpc"];
+  await using server = await startServer([...args.split(" "), ...instances]);
+  const response = await post(server, "/generate_benchmark", greedy);
+  const { num_output_tokens_cf: numTokens, per_token_latency_breakdown_dict: hops } = await response
+    .json();
+  assert.equal(numTokens, greedy.max_tokens);
+  assert.deepEqual(Object.keys(hops), [
+    "step_latency_engine",
+    "step_postprocess_latency",
+    "queue_rpc_latency",
+    "background_process_get_queue_latency",
+    "generate_benchmark_return_output_latency",
+  ]);
+  for (const [name, latencies] of Object.entries(hops) as [string, number[]][]) {
+    assert.equal(latencies.length, numTokens, name);
+    // Clocks of two processes on one host differ by less.
+    assert.ok(latencies.every((ms) => ms > -50 && ms < 10_000), `${name}: ${latencies}`);
+  }
+  assert.ok(hops.step_latency_engine.every((ms: number) => ms > 0));
+});

@@ -126,6 +126,7 @@ Deno.test("Departure: suspended at once between steps, else as the step ends", (
     outputTokenIds: expectedOutput(request.promptTokenIds, 5, 2),
     priority: "normal",
     epoch: 4,
+    timestamps: false,
   });
   departure.resume();
   assert.ok(step());

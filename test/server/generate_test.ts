@@ -61,4 +61,33 @@ Deno.test("/generate_benchmark answers when each token came, and never streams",
     assert.equal(first[0], 1_700_000_000);
     assert.deepEqual(rest, [[1_700_000_000.001, 1], [1_700_000_000.002, 1]]);
     assert.deepEqual(json.per_token_latency_breakdown_dict, {});
+    assert.equal(service.requests[0].hopTimestamps, false);
+  }));
+
+Deno.test("with --log-request-timestamps /generate_benchmark tells the hops of each token", () =>
+  withServer({ options: { logRequestTimestamps: true } }, async ({ post, service }) => {
+    const startMs = 1_700_000_000_000;
+    service.generate = (request, emit) => {
+      assert.ok(request.hopTimestamps);
+      const timing = {
+        stepMs: 7,
+        steppedMs: startMs,
+        sentMs: startMs + 1,
+        receivedMs: startMs + 3,
+      };
+      emit({ text: "ab", tokenIds: [1, 2], timesMs: [startMs + 6, startMs + 6], timing });
+      const finish = { reason: "length", stopReason: null } as const;
+      emit({ text: "", tokenIds: [], timesMs: [], finish });
+    };
+    const { json } = await post("/generate_benchmark", { prompt: "a" });
+    const { generate_benchmark_return_output_latency: last, ...hops } =
+      json.per_token_latency_breakdown_dict;
+    assert.deepEqual(hops, {
+      step_latency_engine: [7, 7],
+      step_postprocess_latency: [1, 1],
+      queue_rpc_latency: [2, 2],
+      background_process_get_queue_latency: [3, 3],
+    });
+    assert.equal(last.length, 2);
+    assert.ok(last[0] > 0);
   }));

@@ -205,6 +205,7 @@ export const llumnixArguments = {
   }),
   "log-request-timestamps": flag({
     section: "SERVER",
-    help: "Enable logging request timestamps.",
+    help: "Enable logging request timestamps: /generate_benchmark answers what of each token's " +
+      "latency passed in the engine step, in the instance, between processes and in the API server.",
   }),
 } satisfies ArgumentTable;
