@@ -75,7 +75,7 @@ export interface StepInput {
 /** What a step produced. */
 export interface StepOutput {
   readonly stepId: number;
-  /** [n] one sampled token per sequence. */
+  /** [n] one sampled token per sequence; valid until the next step. */
   readonly tokenIds: Int32Array;
   /** [n] entries for sequences that asked for log probabilities; absent when none did. */
   readonly logprobs?: readonly (TokenLogprobs | null)[];

@@ -13,10 +13,10 @@ import type { Arrival, ArrivingRequest } from "./arrival.ts";
 import type { BlocksInFlight } from "./block_manager.ts";
 import type { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
-import { type AddressedOutput, EngineCore } from "./engine_core.ts";
+import { type AddressedOutputs, EngineCore } from "./engine_core.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
 
-export type { AddressedOutput, EngineConfig };
+export type { AddressedOutputs, EngineConfig };
 
 export interface EngineArgs {
   readonly config: EngineConfig;
@@ -27,9 +27,14 @@ export interface EngineArgs {
    * Called at most once per step with what it produced, and when a request ends or moves between
    * steps. Must be quick and must not throw.
    */
-  readonly onOutputs: (outputs: readonly AddressedOutput[]) => void;
-  /** Called after every scheduling decision and every step. */
+  readonly onOutputs: (outputs: readonly AddressedOutputs[]) => void;
+  /** Called after every scheduling decision, and after every step if `isInfoDue` says so. */
   readonly onInfo?: (info: InstanceInfo) => void;
+  /**
+   * Whether an info is worth its making although a decision follows at once, and with it another.
+   * Absent: always.
+   */
+  readonly isInfoDue?: (isIdle: boolean) => boolean;
   /** The executor died; all requests have ended with an error, and nothing runs any more. */
   readonly onFatal: (error: unknown) => void;
 }
@@ -125,6 +130,11 @@ export class Engine {
     return this.#core.info(this.#args.clock.nowMs());
   }
 
+  /** See {@linkcode EngineCore.takeInfo}. */
+  takeInfo(): InstanceInfo {
+    return this.#core.takeInfo(this.#args.clock.nowMs());
+  }
+
   /** Resolves when no request is left and no step runs. */
   idle(): Promise<void> {
     if (this.#ended || this.#core.isIdle) return Promise.resolve();
@@ -191,7 +201,8 @@ export class Engine {
     try {
       this.#core.end(result, this.#args.clock.nowMs());
       this.#publishOutputs();
-      this.#publishInfo();
+      const isIdle = this.#core.numRequests === 0;
+      if (this.#args.isInfoDue?.(isIdle) !== false) this.#publishInfo();
       this.#decideSoon();
     } catch (error) {
       this.#phase = "idle";
@@ -245,10 +256,11 @@ export class Engine {
   }
 
   #publishInfo(): void {
-    this.#args.onInfo?.(this.info());
+    this.#args.onInfo?.(this.takeInfo());
   }
 
   #resolveAll(waiters: (() => void)[]): void {
+    if (waiters.length === 0) return; // after every step
     for (const resolve of waiters.splice(0)) resolve();
   }
 }

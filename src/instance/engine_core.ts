@@ -14,6 +14,7 @@ import { Arrival, type ArrivingRequest } from "./arrival.ts";
 import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
 import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
+import { instanceInfo, type LastStep, noStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
 import { queuesOf } from "./queues_of.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
@@ -25,31 +26,14 @@ import { finishOf } from "./stop_conditions.ts";
 /** Most requests that are told of at a time. */
 const MAX_LISTED_REQUESTS = 1_000;
 
-/** An output and the API server it is for. */
-export interface AddressedOutput {
+/** Outputs, in their order, and the API server they are for. */
+export interface AddressedOutputs {
   readonly frontendId: string;
-  readonly output: RequestOutput;
+  readonly outputs: RequestOutput[];
 }
 
 /** An output while it is put together. */
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
-
-/** What info() says of the last step. */
-interface LastStep {
-  readonly kind: InstanceInfo["lastStepKind"];
-  readonly batchedTokens: number;
-  readonly sequences: number;
-  readonly contextTokens: number;
-  readonly latencyMs: number;
-}
-
-const noStep: LastStep = {
-  kind: "idle",
-  batchedTokens: 0,
-  sequences: 0,
-  contextTokens: 0,
-  latencyMs: 0,
-};
 
 /**
  * Everything of an engine but the waiting: which step comes next, and what its result means. Time
@@ -74,10 +58,12 @@ export class EngineCore {
   /** What the executor runs now; null between steps. */
   #step: Readonly<Schedule> | null = null;
   #numAccepted = 0;
-  #outputs: AddressedOutput[] = [];
-  readonly #finishedIds = new RecentIds();
-  /** Requests that {@linkcode add} was given. */
-  readonly #receivedIds = new RecentIds();
+  /** One entry for each API server that has any; there are few. */
+  #outputs: AddressedOutputs[] = [];
+  /** Requests that have ended since an info was taken. */
+  #finishedIds: RequestId[] = [];
+  /** Requests that {@linkcode add} was given since then. */
+  #receivedIds: RequestId[] = [];
   readonly #totals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
   #lastStep: LastStep = noStep;
 
@@ -125,7 +111,7 @@ export class EngineCore {
    * @throws {OverloadedError} the queue is full
    */
   add(request: GenerateRequest): void {
-    this.#receivedIds.add(request.requestId);
+    this.#receivedIds.push(request.requestId);
     this.#validate(request);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
@@ -224,7 +210,6 @@ export class EngineCore {
 
   /** The next step, whose arrays are valid until the one after; null when nothing can run. */
   begin(nowMs: number): StepInput | null {
-    this.#passBoundary();
     let schedule;
     do {
       schedule = this.#scheduler.schedule(nowMs);
@@ -253,7 +238,6 @@ export class EngineCore {
       throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
     }
     this.#step = null;
-    this.#passBoundary();
     let contextTokens = 0;
     for (let i = 0; i < step.sequences.length; i++) {
       const sequence = step.sequences[i];
@@ -278,59 +262,32 @@ export class EngineCore {
   }
 
   /** Hands over the outputs since the last call. */
-  takeOutputs(): readonly AddressedOutput[] {
+  takeOutputs(): readonly AddressedOutputs[] {
     const outputs = this.#outputs;
     if (outputs.length > 0) this.#outputs = [];
     return outputs;
   }
 
+  /** The state now, and the requests that have come and ended since an info was taken. */
   info(nowMs: number): InstanceInfo {
-    const { waiting, running: scheduled, swapped, suspended } = this.#scheduler;
-    const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = this.#blocks;
-    let waitingTokens = 0, waitingRequests = waiting.length, killedRequests = swapped.length;
-    // What is about to leave is this instance's until it has left.
-    const running = suspended.size === 0 ? scheduled : [...scheduled];
-    for (const sequence of suspended) {
-      if (sequence.blocks.length > 0) running.push(sequence);
-      else {
-        waitingRequests++;
-        waitingTokens += sequence.lengthTokens;
-      }
-    }
-    for (const sequence of waiting) {
-      waitingTokens += sequence.lengthTokens;
-      if (sequence.isPreempted) killedRequests++;
-    }
-    const first = waiting.at(0), last = scheduled.at(-1);
-    return {
-      instanceId: this.#config.instanceId,
-      instanceType: this.#config.instanceType,
-      timestampMs: nowMs,
+    return instanceInfo({
+      config: this.#config,
+      scheduler: this.#scheduler,
+      blocks: this.#blocks,
       stepId: this.#builder.stepId,
-      totalBlocks,
-      freeBlocks,
-      usedBlocks: totalBlocks - freeBlocks,
-      watermarkBlocks,
-      runningRequests: running.length,
-      leavingRequests: running.filter(({ isLeaving }) => isLeaving).length,
-      runningHighPriorityRequests: running.filter(({ priority }) => priority === "high").length,
-      waitingRequests,
-      killedRequests,
-      firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
-      allWaitingBlocks: waitingTokens / blockSize,
-      firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
-      lastRunningBlocks: last ? last.blocks.length : 0,
-      lastStepKind: this.#lastStep.kind,
-      lastStepBatchedTokens: this.#lastStep.batchedTokens,
-      lastStepSequences: this.#lastStep.sequences,
-      lastStepContextTokens: this.#lastStep.contextTokens,
-      lastStepLatencyMs: this.#lastStep.latencyMs,
-      runningSequenceLengths: running.map((sequence) => sequence.lengthTokens),
-      maxOutputTokens: running.reduce((sum, { params }) => sum + params.maxTokens, 0),
-      finishedRequestIds: this.#finishedIds.list(),
-      receivedRequestIds: this.#receivedIds.list(),
-      totals: { ...this.#totals },
-    };
+      lastStep: this.#lastStep,
+      finishedRequestIds: [...this.#finishedIds],
+      receivedRequestIds: [...this.#receivedIds],
+      totals: this.#totals,
+    }, nowMs);
+  }
+
+  /** The same for a report: it is the one that tells of those requests. */
+  takeInfo(nowMs: number): InstanceInfo {
+    const info = this.info(nowMs);
+    if (this.#finishedIds.length > 0) this.#finishedIds = [];
+    if (this.#receivedIds.length > 0) this.#receivedIds = [];
+    return info;
   }
 
   /**
@@ -365,12 +322,6 @@ export class EngineCore {
     }
   }
 
-  /** Infos are published at the boundaries of steps: each received id is in one of them at least. */
-  #passBoundary(): void {
-    this.#finishedIds.passBoundary();
-    this.#receivedIds.passBoundary();
-  }
-
   #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
     const index = sequence.outputTokenIds.length;
     const tokenId = result.tokenIds[row];
@@ -390,7 +341,7 @@ export class EngineCore {
     if (sequence.wantsTimestamps) {
       output.timing = { stepMs: result.latencyMs, steppedMs: nowMs };
     }
-    this.#outputs.push({ frontendId, output });
+    this.#outputsFor(frontendId).push(output);
     if (finish) this.#leave(sequence);
   }
 
@@ -410,7 +361,7 @@ export class EngineCore {
 
   #forget(sequence: Sequence): void {
     this.#drop(sequence);
-    this.#finishedIds.add(sequence.requestId);
+    this.#finishedIds.push(sequence.requestId);
   }
 
   #drop(sequence: Sequence): void {
@@ -436,7 +387,14 @@ export class EngineCore {
     const output: Writable<RequestOutput> = { requestId, index, tokenIds };
     if (epoch !== 0) output.epoch = epoch;
     if (finish) output.finish = finish;
-    this.#outputs.push({ frontendId, output });
+    this.#outputsFor(frontendId).push(output);
+  }
+
+  #outputsFor(frontendId: string): RequestOutput[] {
+    for (const one of this.#outputs) if (one.frontendId === frontendId) return one.outputs;
+    const outputs: RequestOutput[] = [];
+    this.#outputs.push({ frontendId, outputs });
+    return outputs;
   }
 
   #validate(request: GenerateRequest): void {
@@ -461,27 +419,5 @@ export class EngineCore {
         );
       }
     }
-  }
-}
-
-/**
- * Ids since the boundary of a step before the last one: what an info at a boundary is the first to
- * count, and what has come since.
- */
-class RecentIds {
-  #before: RequestId[] = [];
-  #since: RequestId[] = [];
-
-  add(id: RequestId): void {
-    this.#since.push(id);
-  }
-
-  passBoundary(): void {
-    this.#before = this.#since;
-    this.#since = [];
-  }
-
-  list(): RequestId[] {
-    return [...this.#before, ...this.#since];
   }
 }

@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import type { InstanceInfo, RequestId } from "../core/messages.ts";
+import type { InstanceInfo } from "../core/messages.ts";
 
 /**
  * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the
@@ -7,8 +7,6 @@ import type { InstanceInfo, RequestId } from "../core/messages.ts";
  */
 export class InfoReporter {
   #latest: InstanceInfo | null = null;
-  #finished: RequestId[] = [];
-  #received: RequestId[] = [];
   #lastSentMs = -Infinity;
   #wasIdle = true;
   #cancelTimer: (() => void) | null = null;
@@ -20,17 +18,19 @@ export class InfoReporter {
     private readonly send: (info: InstanceInfo) => void,
   ) {}
 
+  /** Whether a report would be sent at once. */
+  isDue(isIdle: boolean): boolean {
+    return this.#becomesIdle(isIdle) || this.#remainingMs() <= 0;
+  }
+
   report(info: InstanceInfo): void {
     if (this.#isClosed) return;
-    this.#latest = info;
-    this.#finished.push(...info.finishedRequestIds);
-    this.#received.push(...info.receivedRequestIds);
+    this.#latest = this.#latest === null ? info : withRequestsOf(this.#latest, info);
     const isIdle = info.runningRequests + info.waitingRequests + info.killedRequests === 0;
-    const becameIdle = isIdle && !this.#wasIdle;
+    const isDue = this.isDue(isIdle);
     this.#wasIdle = isIdle;
-    const dueMs = this.#lastSentMs + this.intervalMs - info.timestampMs;
-    if (becameIdle || dueMs <= 0) this.#sendLatest();
-    else this.#cancelTimer ??= this.clock.after(dueMs, () => this.#sendLatest());
+    if (isDue) this.#sendLatest();
+    else this.#cancelTimer ??= this.clock.after(this.#remainingMs(), () => this.#sendLatest());
   }
 
   /** Sends nothing any more. */
@@ -39,21 +39,33 @@ export class InfoReporter {
     this.#cancelTimer?.();
   }
 
+  #becomesIdle(isIdle: boolean): boolean {
+    return isIdle && !this.#wasIdle;
+  }
+
+  /** Until the next report. */
+  #remainingMs(): number {
+    return this.#lastSentMs + this.intervalMs - this.clock.nowMs();
+  }
+
   #sendLatest(): void {
     this.#cancelTimer?.();
     this.#cancelTimer = null;
-    if (!this.#latest) return;
+    const info = this.#latest;
+    if (info === null) return;
+    this.#latest = null;
     this.#lastSentMs = this.clock.nowMs();
-    this.send({
-      ...this.#latest,
-      finishedRequestIds: distinct(this.#finished),
-      receivedRequestIds: distinct(this.#received),
-    });
-    this.#finished = [];
-    this.#received = [];
+    this.send(info);
   }
 }
 
-function distinct(ids: readonly RequestId[]): readonly RequestId[] {
-  return ids.length < 2 ? ids : [...new Set(ids)];
+/** A report that also tells what one before it, which is left out, would have told. */
+function withRequestsOf(before: InstanceInfo, info: InstanceInfo): InstanceInfo {
+  const { finishedRequestIds, receivedRequestIds } = before;
+  if (finishedRequestIds.length === 0 && receivedRequestIds.length === 0) return info;
+  return {
+    ...info,
+    finishedRequestIds: [...finishedRequestIds, ...info.finishedRequestIds],
+    receivedRequestIds: [...receivedRequestIds, ...info.receivedRequestIds],
+  };
 }

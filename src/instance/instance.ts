@@ -175,7 +175,7 @@ export class Instance {
     this.#listener = await bus.listen(address, this.#service.service);
     await this.#register(executor, this.#listener);
     this.#isServing = true;
-    this.#reporter!.report(engine.info());
+    this.#reporter!.report(engine.takeInfo());
   }
 
   async #join(): Promise<JoinReply> {
@@ -234,7 +234,7 @@ export class Instance {
       await this.#leaveManager();
       return false;
     }
-    this.#reporter!.report(this.#engine!.info());
+    this.#reporter!.report(this.#engine!.takeInfo());
     return true;
   }
 
@@ -268,6 +268,7 @@ export class Instance {
       clock,
       onOutputs: (outputs) => this.#service.sendOutputs(outputs),
       onInfo: (info) => reporter.report(info),
+      isInfoDue: (isIdle) => reporter.isDue(isIdle),
       onFatal: (error) => this.#fail(error),
     });
     this.#llumlet = this.#openLlumlet(executor, engine);

@@ -192,13 +192,13 @@ export class Scheduler {
     const schedule = this.#schedule;
     // Copies of a decision that had nothing to run were not executed: they go with the next one.
     if (schedule.sequences.length > 0) {
-      schedule.swapOut.length = 0;
-      schedule.swapIn.length = 0;
+      clear(schedule.swapOut);
+      clear(schedule.swapIn);
     }
     schedule.kind = "decode";
-    schedule.sequences.length = 0;
+    clear(schedule.sequences);
     schedule.numBatchedTokens = 0;
-    schedule.failed.length = 0;
+    clear(schedule.failed);
     schedule.numPreempted = 0;
     this.#heldUntilMs = Infinity;
   }
@@ -330,6 +330,11 @@ export class Scheduler {
         throw new Error(`request ${sequence.requestId} has left the scheduler already`);
     }
   }
+}
+
+/** Setting a length takes its time also where nothing is there, as mostly (2% of a simulation). */
+function clear(array: unknown[]): void {
+  if (array.length > 0) array.length = 0;
 }
 
 function insertByTurn(queue: Sequence[], sequence: Sequence): void {

@@ -13,7 +13,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../core/messages.ts";
-import type { AddressedOutput } from "./engine_core.ts";
+import type { AddressedOutputs } from "./engine_core.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
 import { OutputHold } from "./output_hold.ts";
 
@@ -32,8 +32,6 @@ interface Frontend {
   readonly peer: Peer;
   /** Its requests that have not ended, with the epoch under which they came. */
   readonly requests: Map<RequestId, OwnershipEpoch>;
-  /** Its outputs of the current step. */
-  readonly outputs: RequestOutput[];
 }
 
 /**
@@ -110,19 +108,20 @@ export class InstanceService {
   }
 
   /** Sends a step's outputs. Those of an API server that has left are dropped. Reentrant. */
-  sendOutputs(outputs: readonly AddressedOutput[]): void {
-    const receivers = new Set<Frontend>();
-    for (const { frontendId, output } of outputs) {
+  sendOutputs(addressed: readonly AddressedOutputs[]): void {
+    for (const { frontendId, outputs } of addressed) {
       const frontend = this.#frontends.get(frontendId);
       if (!frontend) {
-        this.#hold.add(frontendId, output);
+        for (const output of outputs) this.#hold.add(frontendId, output);
         continue;
       }
-      frontend.outputs.push(output.timing ? this.#stamped(output, output.timing) : output);
-      if (output.finish) noteEnd(frontend, output);
-      receivers.add(frontend);
+      for (let i = 0; i < outputs.length; i++) {
+        const output = outputs[i];
+        if (output.finish) noteEnd(frontend, output);
+        if (output.timing) outputs[i] = this.#stamped(output, output.timing);
+      }
+      this.#notify(frontend.peer, outputs);
     }
-    for (const { peer, outputs } of receivers) this.#notify(peer, outputs.splice(0));
   }
 
   #stamped(output: RequestOutput, timing: OutputTiming): RequestOutput {
@@ -137,7 +136,7 @@ export class InstanceService {
       this.#drop(former);
       former.peer.close();
     }
-    const frontend: Frontend = { frontendId, peer, requests: new Map(), outputs: [] };
+    const frontend: Frontend = { frontendId, peer, requests: new Map() };
     this.#frontends.set(frontendId, frontend);
     this.#frontendOfPeer.set(peer, frontend);
     const { requestIds, outputs } = this.#hold.take(frontendId);

@@ -1,15 +1,20 @@
 import type { Clock } from "../core/clock.ts";
 import { settlePromises, turnEventLoop } from "./settle_promises.ts";
 
+/** What happens at some moment. */
 interface Event {
-  readonly dueMs: number;
-  /** Events of the same time happen in the order in which they were asked for. */
-  readonly order: number;
-  /** Null once cancelled. */
+  /** Null once it has happened or is cancelled. */
   callback: (() => void) | null;
 }
 
-/** So many cancelled events may wait for their time whatever else does. */
+/** What happens later. */
+interface Timer extends Event {
+  readonly dueMs: number;
+  /** Timers of the same time ring in the order in which they were set. */
+  readonly order: number;
+}
+
+/** So many cancelled timers may wait for their time whatever else does. */
 const MIN_CANCELLED = 64;
 
 /**
@@ -18,10 +23,10 @@ const MIN_CANCELLED = 64;
  */
 export class VirtualClock implements Clock {
   #nowMs: number;
-  #numEvents = 0;
+  #numTimers = 0;
   /** Binary heap, the earliest first. */
-  #heap: Event[] = [];
-  /** Of the heap: most timeouts are cancelled long before their time. */
+  #heap: Timer[] = [];
+  /** Timers in the heap: most timeouts are cancelled long before their time. */
   #numCancelled = 0;
   /** Events of this very moment in their order, the next at `#nextSoon`: half of all. */
   readonly #soon: Event[] = [];
@@ -37,22 +42,23 @@ export class VirtualClock implements Clock {
 
   after(delayMs: number, callback: () => void): () => void {
     const dueMs = this.#nowMs + Math.max(0, delayMs);
-    const event: Event = { dueMs, order: this.#numEvents++, callback };
     if (dueMs === this.#nowMs) {
+      const event: Event = { callback };
       this.#soon.push(event);
       return () => event.callback = null;
     }
-    this.#push(event);
+    const timer: Timer = { callback, dueMs, order: this.#numTimers++ };
+    this.#push(timer);
     return () => {
-      if (event.callback === null) return;
-      event.callback = null;
+      if (timer.callback === null) return;
+      timer.callback = null;
       this.#numCancelled++;
       if (this.#numCancelled > MIN_CANCELLED + this.#heap.length / 2) this.#dropCancelled();
     };
   }
 
   soon(callback: () => void): void {
-    this.#soon.push({ dueMs: this.#nowMs, order: this.#numEvents++, callback });
+    this.#soon.push({ callback });
   }
 
   /** Lets the next event happen; false when there is none. Promises it settles need a turn after. */
@@ -60,7 +66,6 @@ export class VirtualClock implements Clock {
     for (let event = this.#take(); event !== null; event = this.#take()) {
       const { callback } = event;
       if (callback === null) continue;
-      this.#nowMs = event.dueMs;
       event.callback = null;
       callback();
       return true;
@@ -81,15 +86,23 @@ export class VirtualClock implements Clock {
     return true;
   }
 
-  /** The next event, which may be a cancelled one. */
+  /** The next event, which may be a cancelled one; moves time on to it. */
   #take(): Event | null {
     const soon = this.#soon, heap = this.#heap;
-    if (this.#nextSoon === soon.length) return this.#pop();
-    // What is in the heap and due at this moment was asked for before this moment.
-    if (heap.length > 0 && heap[0].dueMs === this.#nowMs) return this.#pop();
+    const isSoon = this.#nextSoon < soon.length;
+    // A timer that rings at this moment was set before it.
+    if (heap.length > 0 && (!isSoon || heap[0].dueMs === this.#nowMs)) return this.#takeTimer();
+    if (!isSoon) return null;
     const event = soon[this.#nextSoon++];
     if (this.#nextSoon === soon.length) this.#nextSoon = soon.length = 0;
     return event;
+  }
+
+  #takeTimer(): Timer {
+    const timer = this.#pop();
+    if (timer.callback === null) this.#numCancelled--;
+    else this.#nowMs = timer.dueMs;
+    return timer;
   }
 
   #dropCancelled(): void {
@@ -98,26 +111,24 @@ export class VirtualClock implements Clock {
     this.#numCancelled = 0;
   }
 
-  #push(event: Event): void {
+  #push(timer: Timer): void {
     const heap = this.#heap;
     let at = heap.length;
-    heap.push(event);
+    heap.push(timer);
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (compareTurns(event, heap[parent]) > 0) break;
+      if (compareTurns(timer, heap[parent]) > 0) break;
       heap[at] = heap[parent];
       at = parent;
     }
-    heap[at] = event;
+    heap[at] = timer;
   }
 
-  #pop(): Event | null {
+  /** Takes the first out of the heap, which has one. */
+  #pop(): Timer {
     const heap = this.#heap;
-    const last = heap.pop();
-    if (last === undefined) return null;
-    const first = heap.length === 0 ? last : heap[0];
-    if (first.callback === null) this.#numCancelled--;
-    if (first === last) return first;
+    const first = heap[0], last = heap.pop()!;
+    if (heap.length === 0) return first;
     let at = 0;
     for (let child = 1; child < heap.length; child = 2 * at + 1) {
       if (child + 1 < heap.length && compareTurns(heap[child + 1], heap[child]) < 0) child++;
@@ -130,6 +141,6 @@ export class VirtualClock implements Clock {
   }
 }
 
-function compareTurns(a: Event, b: Event): number {
+function compareTurns(a: Timer, b: Timer): number {
   return a.dueMs - b.dueMs || a.order - b.order;
 }

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { EngineCore } from "../../src/instance/engine_core.ts";
 import { expectedOutput, PagedModel } from "./paged_model.ts";
-import { engineConfig, generateRequest } from "./support.ts";
+import { engineConfig, generateRequest, takeOutputs } from "./support.ts";
 
 function coreOf(config = {}, shape = {}) {
   const model = new PagedModel({ blockSize: 4, numBlocks: 32, numSwapBlocks: 8, ...shape });
@@ -74,7 +74,7 @@ Deno.test("Arrival: an adopted request goes on from its blocks, in its place by 
   assert.equal(input.handles.length, 3);
   assert.equal(input.contextLens[1], 11, "between early and late");
   while (step());
-  const outputs = core.takeOutputs().map(({ output }) => output)
+  const outputs = takeOutputs(core)
     .filter(({ requestId }) => requestId === "r");
   assert.deepEqual(outputs[0], { requestId: "r", index: 3, tokenIds: [], epoch: 1 });
   assert.ok(outputs.every(({ epoch }) => epoch === 1));

@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
-import type { RequestOutput } from "../../src/core/messages.ts";
 import { EngineCore } from "../../src/instance/engine_core.ts";
 import { expectedOutput, PagedModel } from "./paged_model.ts";
-import { engineConfig, generateRequest } from "./support.ts";
+import { engineConfig, generateRequest, takeOutputs } from "./support.ts";
 
 /** A core on blocks of 4 tokens, stepped by hand. */
 function coreOf(config = {}, shape = {}) {
@@ -15,7 +14,7 @@ function coreOf(config = {}, shape = {}) {
     core.check();
     return input !== null;
   };
-  const outputs = (): RequestOutput[] => core.takeOutputs().map(({ output }) => output);
+  const outputs = () => takeOutputs(core);
   return { model, core, step, outputs, events };
 }
 

@@ -3,7 +3,7 @@ import type { RequestOutput } from "../../src/core/messages.ts";
 import { EngineCore } from "../../src/instance/engine_core.ts";
 import { NullExecutor } from "../../src/executor/null_executor.ts";
 import { expectedOutput, PagedModel } from "./paged_model.ts";
-import { engineConfig, engineOptions, generateRequest } from "./support.ts";
+import { engineConfig, engineOptions, generateRequest, takeOutputs } from "./support.ts";
 
 function coreOf(config = {}, shape = {}) {
   const model = new PagedModel({ blockSize: 4, numBlocks: 32, numSwapBlocks: 8, ...shape });
@@ -13,7 +13,7 @@ function coreOf(config = {}, shape = {}) {
 /** Steps until nothing runs any more; all outputs in order. */
 function runAll(core: EngineCore, model: PagedModel): RequestOutput[] {
   for (let step = core.begin(0); step; step = core.begin(0)) core.end(model.stepNow(step));
-  return core.takeOutputs().map(({ output }) => output);
+  return takeOutputs(core);
 }
 
 Deno.test("EngineCore: a request's tokens, one a step, the last with its end", () => {
@@ -35,7 +35,7 @@ Deno.test("EngineCore: outputs name the API server of their request", () => {
   core.add(generateRequest("a", 5, { maxTokens: 1 }, { frontendId: "x" }));
   core.add(generateRequest("b", 5, { maxTokens: 1 }, { frontendId: "y" }));
   core.end(model.stepNow(core.begin(0)!));
-  assert.deepEqual(core.takeOutputs().map((o) => [o.frontendId, o.output.requestId]), [
+  assert.deepEqual(core.takeOutputs().map((o) => [o.frontendId, o.outputs[0].requestId]), [
     ["x", "a"],
     ["y", "b"],
   ]);
@@ -55,7 +55,7 @@ Deno.test("EngineCore: a resumed request that was complete ends without a step",
   const { core } = coreOf();
   core.add(generateRequest("a", 4, { maxTokens: 2 }, { outputTokenIds: [1, 2] }));
   assert.equal(core.begin(0), null);
-  assert.deepEqual(core.takeOutputs().map(({ output }) => output), [
+  assert.deepEqual(takeOutputs(core), [
     { requestId: "a", index: 2, tokenIds: [], finish: { reason: "length" } },
   ]);
 });
@@ -102,14 +102,14 @@ Deno.test("EngineCore: an abort in mid-step ends the request now and frees its b
   const usedBlocks = core.info(0).usedBlocks;
   core.abort("a");
   core.abort("a");
-  assert.deepEqual(core.takeOutputs().map(({ output }) => output), [
+  assert.deepEqual(takeOutputs(core), [
     { requestId: "a", index: 0, tokenIds: [], finish: { reason: "abort" } },
   ]);
   assert.equal(core.info(0).usedBlocks, usedBlocks);
   // The name is free again at once.
   core.add(generateRequest("a", 6, { maxTokens: 1 }));
   core.end(model.stepNow(step));
-  assert.deepEqual(core.takeOutputs().map(({ output }) => output.requestId), ["b"]);
+  assert.deepEqual(takeOutputs(core).map(({ requestId }) => requestId), ["b"]);
   assert.equal(core.info(0).usedBlocks, 0);
   core.check();
   assert.equal(runAll(core, model).length, 1);
@@ -144,7 +144,7 @@ Deno.test("EngineCore: fail ends everything once", () => {
   core.add(generateRequest("b", 4));
   core.fail({ kind: "internal", message: "broken" });
   const finish = { reason: "error", error: { kind: "internal", message: "broken" } };
-  assert.deepEqual(core.takeOutputs().map(({ output }) => [output.requestId, output.finish]), [
+  assert.deepEqual(takeOutputs(core).map((o) => [o.requestId, o.finish]), [
     ["a", finish],
     ["b", finish],
   ]);
@@ -185,7 +185,7 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     runningSequenceLengths: [6],
     maxOutputTokens: 16,
     finishedRequestIds: ["b"],
-    receivedRequestIds: [],
+    receivedRequestIds: ["a", "b", "c", "d"],
     totals: { promptTokens: 15, outputTokens: 2, preemptions: 0 },
   });
 });
@@ -224,23 +224,27 @@ Deno.test("EngineCore: what has run its expected steps runs on only when it is t
   assert.equal(core.info(0).totals.outputTokens, 2);
 });
 
-Deno.test("EngineCore: every received request, also a refused one, is in one info at a boundary", () => {
+Deno.test("EngineCore: a taken info tells of received and finished requests once, refused ones too", () => {
   const { core, model } = coreOf({ maxNumSeqs: 2 });
-  const seen: string[] = [];
-  const see = () => seen.push(...core.info(0).receivedRequestIds);
-  core.add(generateRequest("a", 5, { maxTokens: 3 }));
+  const take = () => {
+    const { receivedRequestIds, finishedRequestIds } = core.takeInfo(0);
+    return [receivedRequestIds, finishedRequestIds];
+  };
+  core.add(generateRequest("a", 5, { maxTokens: 1 }));
   assert.throws(() => core.add(generateRequest("empty", 0)));
-  let step = core.begin(0)!;
-  see();
-  core.add(generateRequest("b", 5, { maxTokens: 2 }));
+  const step = core.begin(0)!;
+  assert.deepEqual(core.info(0).receivedRequestIds, ["a", "empty"], "only looked at");
+  assert.deepEqual(take(), [["a", "empty"], []]);
+  assert.deepEqual(take(), [[], []]);
+  core.add(generateRequest("b", 5));
   core.end(model.stepNow(step));
-  see();
-  core.add(generateRequest("c", 5, { maxTokens: 2 }));
-  step = core.begin(0)!;
-  see();
-  core.end(model.stepNow(step));
-  see();
-  assert.deepEqual(seen, ["a", "empty", "b", "c"]);
+  core.begin(0);
+  core.abort("b");
+  assert.deepEqual(
+    take(),
+    [["b"], ["a", "b"]],
+    "also what came in mid-step or before another info",
+  );
 });
 
 Deno.test("EngineCore: killed requests are those preempted, swapped or to be recomputed", () => {
@@ -264,7 +268,7 @@ Deno.test("EngineCore: log probabilities are passed on; those of the prompt once
   core.add(generateRequest("plain", 3));
   core.add(generateRequest("asking", 3, asking, { arrivalMs: 1 }));
   for (let step = core.begin(0); step; step = core.begin(0)) core.end(await model.step(step));
-  const outputs = core.takeOutputs().map(({ output }) => output);
+  const outputs = takeOutputs(core);
   const ofAsking = outputs.filter(({ requestId }) => requestId === "asking");
   assert.deepEqual(ofAsking.map(({ index }) => index), [0, 1, 2]);
   for (const { logprobs, tokenIds } of ofAsking) assert.equal(logprobs![0].tokenId, tokenIds[0]);

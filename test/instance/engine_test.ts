@@ -50,7 +50,7 @@ function start<M extends PagedModel>(executor: M, config = {}) {
     config: engineConfig(config),
     executor,
     clock: realClock,
-    onOutputs: (outputs) => calls.push(outputs.map(({ output }) => output)),
+    onOutputs: (addressed) => calls.push(addressed.flatMap(({ outputs }) => outputs)),
     onInfo: (info) => infos.push(info),
     onFatal: (error) => fatal.push(error),
   });
@@ -132,10 +132,10 @@ Deno.test("Engine: what a listener adds in the middle of a decision is not forgo
     config: engineConfig(),
     executor,
     clock: realClock,
-    onOutputs(outputs) {
-      for (const { output } of outputs) {
-        if (!output.finish) continue;
-        ended.push(output.requestId);
+    onOutputs([{ outputs }]) {
+      for (const { requestId, finish } of outputs) {
+        if (!finish) continue;
+        ended.push(requestId);
         if (ended.length < 5) engine.add(generateRequest(`r${ended.length}`, 2, { maxTokens: 1 }));
         if (ended.length === 3) engine.abort("r3");
       }
@@ -154,8 +154,8 @@ Deno.test("Engine: what a listener adds as the engine comes to rest begins one s
     config: engineConfig(),
     executor,
     clock: realClock,
-    onOutputs(outputs) {
-      if (outputs[0].output.requestId === "r0") engine.add(generateRequest("r1", 2));
+    onOutputs([{ outputs }]) {
+      if (outputs[0].requestId === "r0") engine.add(generateRequest("r1", 2));
     },
     onFatal: (error) => assert.fail(String(error)),
   });

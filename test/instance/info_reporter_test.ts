@@ -75,15 +75,32 @@ Deno.test("info reporter: becoming idle is told at once, being idle is not told 
   assert.deepEqual(steps(), [1, 3]);
 });
 
-Deno.test("info reporter: finished and received requests of reports left out are in the next, each once", () => {
+Deno.test("info reporter: finished and received requests of reports left out are in the next, once", () => {
   const { clock, report, sent } = setUp();
   report(1, 3);
   report(2, 2, ["a"], ["c"]);
-  report(2, 2, ["a"], ["c"]);
+  report(2, 2);
   report(3, 1, ["b"], ["d"]);
   clock.advance(50);
   assert.deepEqual(sent[1].finishedRequestIds, ["a", "b"]);
   assert.deepEqual(sent[1].receivedRequestIds, ["c", "d"]);
+  report(4, 1);
+  clock.advance(50);
+  assert.deepEqual(sent[2].finishedRequestIds, []);
+});
+
+Deno.test("info reporter: due is what would be sent at once", () => {
+  const { clock, reporter, report } = setUp();
+  assert.ok(reporter.isDue(false), "nothing was sent before");
+  report(1, 1);
+  assert.ok(!reporter.isDue(false));
+  assert.ok(reporter.isDue(true), "it becomes idle");
+  report(2, 0);
+  assert.ok(!reporter.isDue(true), "it was idle before");
+  clock.advance(49);
+  assert.ok(!reporter.isDue(false));
+  clock.advance(1);
+  assert.ok(reporter.isDue(false));
 });
 
 Deno.test("info reporter: nothing is sent after close", () => {

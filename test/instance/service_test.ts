@@ -107,7 +107,7 @@ Deno.test("instance service: what an API server says twice changes nothing", () 
     const request = generateRequest("a", 3, {}, { frontendId: "f", epoch: 3 });
     for (let i = 0; i < 2; i++) await f.peer.call("generate", { data: request });
     assert.deepEqual([engine.added, engine.aborted], [["a"], []]);
-    service.sendOutputs([{ frontendId: "f", output: token("a") }]);
+    service.sendOutputs([{ frontendId: "f", outputs: [token("a")] }]);
     await until(() => f.batches.length === 1);
   }));
 
@@ -135,13 +135,13 @@ Deno.test("instance service: the end of what came before does not make it forget
     await second.peer.call("generate", { data: again });
     service.sendOutputs([{
       frontendId: "f",
-      output: { requestId: "a", index: 0, tokenIds: [], finish: { reason: "abort" } },
+      outputs: [{ requestId: "a", index: 0, tokenIds: [], finish: { reason: "abort" } }],
     }]);
     await second.peer.close();
     await until(() => engine.aborted.length === 2);
     const third = await connect("f");
     await third.peer.call("generate", { data: again });
-    service.sendOutputs([{ frontendId: "f", output: { ...last("a"), epoch: 65537 } }]);
+    service.sendOutputs([{ frontendId: "f", outputs: [{ ...last("a"), epoch: 65537 }] }]);
     await third.peer.close();
     const fourth = await connect("f");
     await fourth.peer.call("status", { data: null });
@@ -152,12 +152,11 @@ Deno.test("instance service: a step's outputs are one message for each API serve
   withService(async ({ service, connect }) => {
     const f = await connect("f"), g = await connect("g");
     service.sendOutputs([
-      { frontendId: "f", output: token("a") },
-      { frontendId: "g", output: token("x") },
-      { frontendId: "f", output: token("b") },
-      { frontendId: "gone", output: token("y") },
+      { frontendId: "f", outputs: [token("a"), token("b")] },
+      { frontendId: "g", outputs: [token("x")] },
+      { frontendId: "gone", outputs: [token("y")] },
     ]);
-    service.sendOutputs([{ frontendId: "f", output: last("a") }]);
+    service.sendOutputs([{ frontendId: "f", outputs: [last("a")] }]);
     await until(() => f.batches.length === 2 && g.batches.length === 1);
     assert.deepEqual(f.batches, [{ outputs: [token("a"), token("b")] }, { outputs: [last("a")] }]);
     assert.deepEqual(g.batches, [{ outputs: [token("x")] }]);
@@ -170,10 +169,7 @@ Deno.test("instance service: what an API server has running ends with its connec
     await g.generate("x");
     f.peer.notify("abort", { data: { requestIds: ["b"] } });
     await until(() => engine.aborted.length === 1);
-    service.sendOutputs([{ frontendId: "f", output: last("a") }, {
-      frontendId: "f",
-      output: last("b"),
-    }]);
+    service.sendOutputs([{ frontendId: "f", outputs: [last("a"), last("b")] }]);
     await f.peer.close();
     await until(() => engine.aborted.length === 2);
     assert.deepEqual(engine.aborted, ["b", "c"]);
@@ -187,7 +183,7 @@ Deno.test("instance service: an API server that comes back takes the place of it
     assert.deepEqual(engine.aborted, ["a"]);
     await until(() => !before.peer.isOpen);
     await after.generate("b");
-    service.sendOutputs([{ frontendId: "f", output: token("b") }]);
+    service.sendOutputs([{ frontendId: "f", outputs: [token("b")] }]);
     await until(() => after.batches.length === 1);
     assert.deepEqual(before.batches, []);
     assert.deepEqual(engine.aborted, ["a"]);
@@ -196,18 +192,15 @@ Deno.test("instance service: an API server that comes back takes the place of it
 Deno.test("instance service: outputs too large for one message go one by one, or end", () =>
   withService(async ({ engine, service, connect }) => {
     const f = await connect("f");
-    const long = (requestId: string, tokens: number) => {
-      const output = { requestId, index: 0, tokenIds: Array<number>(tokens).fill(12345) };
-      return { frontendId: "f", output };
-    };
-    service.sendOutputs([long("a", 100), long("b", 100), long("c", 1000)]);
+    const long = (requestId: string, tokens: number) => ({
+      requestId,
+      index: 0,
+      tokenIds: Array<number>(tokens).fill(12345),
+    });
+    const a = long("a", 100), b = long("b", 100), c = long("c", 1000);
+    service.sendOutputs([{ frontendId: "f", outputs: [a, b, c] }]);
     await until(() => f.batches.length === 3);
-    assert.deepEqual(
-      f.batches.slice(0, 2),
-      [long("a", 100), long("b", 100)].map(({ output }) => ({
-        outputs: [output],
-      })),
-    );
+    assert.deepEqual(f.batches.slice(0, 2), [{ outputs: [a] }, { outputs: [b] }]);
     const [{ requestId, finish }] = f.batches[2].outputs;
     assert.equal(requestId, "c");
     assert.match(finish!.error!.message, /too large to be sent.*over the limit of 1500 bytes/);

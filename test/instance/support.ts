@@ -1,7 +1,8 @@
-import type { GenerateRequest, SamplingParams } from "../../src/core/messages.ts";
+import type { GenerateRequest, RequestOutput, SamplingParams } from "../../src/core/messages.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { EngineConfig } from "../../src/instance/engine_config.ts";
+import type { EngineCore } from "../../src/instance/engine_core.ts";
 
 /** Greedy, 16 tokens, no end tokens; `overrides` win. */
 export function samplingParams(overrides: Partial<SamplingParams> = {}): SamplingParams {
@@ -76,4 +77,9 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     cpuKernels: null,
     ...overrides,
   };
+}
+
+/** The outputs for all API servers since the last call. */
+export function takeOutputs(core: EngineCore): RequestOutput[] {
+  return core.takeOutputs().flatMap(({ outputs }) => outputs);
 }

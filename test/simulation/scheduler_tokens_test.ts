@@ -87,7 +87,7 @@ function simulate(seed: number) {
   }
 
   function takeOutputs(): void {
-    for (const { output } of core.takeOutputs()) {
+    for (const output of core.takeOutputs().flatMap(({ outputs }) => outputs)) {
       const tracked = requests.get(output.requestId)!;
       assert.equal(tracked.finish, null, "output after the end");
       assert.equal(output.index, tracked.tokens.length, "tokens come once and in order");

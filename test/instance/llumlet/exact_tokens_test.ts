@@ -71,7 +71,8 @@ class Cluster {
       config: engineConfig(config),
       executor,
       clock: realClock,
-      onOutputs: (outputs) => outputs.forEach(({ output }) => this.#accept(output)),
+      onOutputs: (addressed) =>
+        addressed.forEach(({ outputs }) => outputs.forEach((output) => this.#accept(output))),
       onInfo: ({ killedRequests }) => instance.preempted += killedRequests,
       onFatal: (error) => assert.fail(String(error)),
     });
