@@ -328,7 +328,15 @@ export interface DispatchReply {
 export type MigrationId = string;
 
 /** Which request leaves an instance (behaviour page, section 3). */
-export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR";
+export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR" | "FIT";
+
+/** What an instance can take, by its last report. */
+export interface DestinationRoom {
+  /** For a request that runs. */
+  readonly runningBlocks: number;
+  /** For one that waits: none where others wait. */
+  readonly waitingBlocks: number;
+}
 
 /** An instance that blocks can be sent to. */
 export interface MigrationDestination {
@@ -342,6 +350,8 @@ export interface MigrateOutOrder {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
   readonly policy: RequestMigrationPolicy;
+  /** Of the destination; policy `FIT` chooses by it. */
+  readonly room?: DestinationRoom;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
   /** This very request, whatever the policy says. */

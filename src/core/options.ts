@@ -64,7 +64,11 @@ export interface MigrationOptions {
   /** Pairs are chosen every so many updates of instance info. */
   readonly pairMigrationFrequency: number;
   /** Without `enableDefrag` the policy in force is `balanced`. */
-  readonly pairMigrationPolicy: "balanced" | "defrag_constrained" | "defrag_relaxed";
+  readonly pairMigrationPolicy:
+    | "balanced"
+    | "defrag_constrained"
+    | "defrag_relaxed"
+    | "waiting_first";
   /** As written: positive steps, or with `usage_ratio` a fraction. */
   readonly migrateOutThreshold: number;
   readonly requestMigrationPolicy: RequestMigrationPolicy;

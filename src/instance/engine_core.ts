@@ -176,7 +176,7 @@ export class EngineCore {
 
   /** The requests that may leave; none is suspended. */
   queues(): RequestQueues {
-    return queuesOf(this.#scheduler);
+    return queuesOf(this.#scheduler, this.#blocks);
   }
 
   /** Lets what is to leave go on here. */

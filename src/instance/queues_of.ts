@@ -1,22 +1,29 @@
 import type { RequestQueues } from "./request_choice/request_choice.ts";
+import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 
 /** What the choice of a request to migrate sees of a scheduler's queues. */
-export function queuesOf({ running, waiting }: Scheduler): RequestQueues {
+export function queuesOf(
+  { running, waiting }: Scheduler,
+  blocks: BlockManager,
+): RequestQueues {
   return {
     running: running.map((sequence) => ({
       requestId: sequence.requestId,
       priority: sequence.priority,
       arrivalMs: sequence.arrivalMs,
       lengthTokens: sequence.lengthTokens,
+      blocks: sequence.blocks.length,
       isDecoding: sequence.numComputedTokens > 0,
       hasReachedExpectedSteps: sequence.isLeaving,
       isMigrating: false, // one at a time, and none is chosen meanwhile
     })),
-    waiting: waiting.map(({ requestId, wasTried }) => ({
+    waiting: waiting.map(({ requestId, wasTried, lengthTokens }) => ({
       requestId,
       wasTried,
+      blocks: blocks.blocksFor(lengthTokens),
       isMigrating: false,
     })),
+    availableBlocks: blocks.freeBlocks - blocks.watermarkBlocks,
   };
 }

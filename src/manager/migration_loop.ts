@@ -1,6 +1,7 @@
 import type { Clock } from "../core/clock.ts";
 import { toErrorRecord } from "../core/errors.ts";
 import type {
+  DestinationRoom,
   InstanceId,
   MigrateOutOrder,
   MigrationId,
@@ -16,6 +17,7 @@ import {
   type PairMigrationOptions,
   pairMigrations,
 } from "./migration/pair_migration.ts";
+import { roomBlocks } from "./migration/room.ts";
 
 /** How long a source may take over a migration. Its own deadlines for each step are shorter. */
 const MIGRATION_TIMEOUT_MS = 30_000;
@@ -138,6 +140,9 @@ export class MigrationLoop {
       state: loadStateOf(info, { priorityHeadroomBlocks, isDraining }),
       killedRequests: info.killedRequests,
       lastRunningBlocks: info.lastRunningBlocks,
+      firstWaitingMs: info.firstWaitingMs,
+      runningSequenceLengths: info.runningSequenceLengths,
+      blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
         this.#config.isInGroup(instance.instanceId),
@@ -170,6 +175,7 @@ export class MigrationLoop {
     const order: MigrateOutOrder = {
       migrationId,
       destination: { instanceId, address },
+      room: this.#roomOf(destination),
       ...what,
     };
     source.migrationId = destination.migrationId = migrationId;
@@ -185,6 +191,13 @@ export class MigrationLoop {
     } finally {
       source.migrationId = destination.migrationId = null;
     }
+  }
+
+  #roomOf({ info }: ManagedInstance): DestinationRoom | undefined {
+    if (info === null) return undefined;
+    const { loadMetric, migrateOutThreshold } = this.#pairOptions;
+    const blocks = Math.max(0, roomBlocks(loadStateOf(info), loadMetric, migrateOutThreshold));
+    return { runningBlocks: blocks, waitingBlocks: info.waitingRequests > 0 ? 0 : blocks };
   }
 
   #take(report: MigrationReport, source: ManagedInstance, destination: ManagedInstance): void {

@@ -60,6 +60,11 @@ export const llumnixArguments = {
   }),
   "pair-migration-policy": choice({
     choices: ["balanced", "defrag_constrained", "defrag_relaxed"],
+    extraChoices: {
+      waiting_first:
+        "as defrag_constrained, after what waits has gone where it fits, or has been " +
+        "made room for; with FIT",
+    },
     default: "defrag_constrained",
     help: "Pair migration policy. Without --enable-defrag it is `balanced`, whatever is set here.",
   }),
@@ -70,6 +75,11 @@ export const llumnixArguments = {
   }),
   "request-migration-policy": choice({
     choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
+    extraChoices: {
+      FIT:
+        "what the destination has room for: the first waiting request that fits there, else the " +
+        "running one that makes room for the head of the queue, else the shortest",
+    },
     default: "SR",
     help: "Request migration policy: last come running, shortest running, longest running, first " +
       "come waiting, first come waiting then shortest running.",

@@ -5,8 +5,13 @@ import { chooseRequests } from "../../instance/request_choice/request_choice.ts"
 import { createDispatchPolicy } from "../../manager/dispatch/dispatch.ts";
 import { dispatchableOf } from "../../manager/dispatch/dispatchable.ts";
 import { RoundRobin } from "../../manager/dispatch/round_robin.ts";
-import { dispatchLoad, migrationLoad } from "../../manager/load/load_metric.ts";
-import { type LoadState, loadStateOf } from "../../manager/load/load_state.ts";
+import { dispatchLoad, dispatchLoadWith, migrationLoad } from "../../manager/load/load_metric.ts";
+import {
+  comingHeadroomBlocks,
+  type LoadInfo,
+  type LoadState,
+  loadStateOf,
+} from "../../manager/load/load_state.ts";
 import { freeness, virtualUsageBlocks } from "../../manager/load/virtual_usage.ts";
 import { pairMigrations } from "../../manager/migration/pair_migration.ts";
 import { scalingChange } from "../../manager/scaling/scaling.ts";
@@ -83,14 +88,21 @@ function decideLoad({ instances }: Input<"load">, options: DecideOptions): Answe
 }
 
 function decideDispatch(
-  { instances, last_instance_id }: Input<"dispatch">,
+  { instances, last_instance_id, request_blocks, request_priority }: Input<"dispatch">,
   options: DecideOptions,
 ): Answers["dispatch"] {
   const all = statesOf(instances, options).map(([instance, state]) => ({
     instanceId: instance.instance_id,
     instanceType: instance.instance_type,
     isDraining: instance.draining,
-    load: dispatchLoad(options.loadMetric, state),
+    load: request_blocks === null
+      ? dispatchLoad(options.loadMetric, state)
+      : dispatchLoadWith(options.loadMetric, state, {
+        blocks: request_blocks,
+        headroomBlocks: request_priority === "high"
+          ? comingHeadroomBlocks(infoOf(instance), options)
+          : 0,
+      }),
     waitingRequests: instance.waiting_requests + instance.pending_requests,
     dispatchedRequests: instance.dispatched_requests,
   }));
@@ -110,6 +122,9 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
     state,
     killedRequests: instance.killed_requests,
     lastRunningBlocks: instance.last_running_blocks,
+    firstWaitingMs: instance.first_waiting_ms,
+    runningSequenceLengths: instance.running_sequence_lengths,
+    blockSize: instance.block_size,
     isMigrating: instance.migrating,
     isBackendReady: instance.backend_ready,
   }));
@@ -117,15 +132,18 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
 }
 
 function decideRequest(
-  { running, waiting }: Input<"request">,
+  input: Input<"request">,
   options: DecideOptions,
 ): Answers["request"] {
+  const { running, waiting, room_running_blocks, room_waiting_blocks } = input;
   const queues = {
+    availableBlocks: input.available_blocks,
     running: running.map((request) => ({
       requestId: request.request_id,
       priority: request.priority,
       arrivalMs: request.arrival_ms,
       lengthTokens: request.length_tokens,
+      blocks: request.blocks,
       isDecoding: request.decoding,
       hasReachedExpectedSteps: request.expected_steps_reached,
       isMigrating: request.migrating,
@@ -133,10 +151,14 @@ function decideRequest(
     waiting: waiting.map((request) => ({
       requestId: request.request_id,
       wasTried: request.tried,
+      blocks: request.blocks,
       isMigrating: request.migrating,
     })),
   };
-  const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy);
+  const room = room_running_blocks === null
+    ? undefined
+    : { runningBlocks: room_running_blocks, waitingBlocks: room_waiting_blocks };
+  const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy, room);
   return { request_ids: requestIds, must_leave: mustLeave };
 }
 
@@ -163,6 +185,16 @@ function statesOf(
 }
 
 function stateOf(instance: InstanceRecord, priorityHeadroomBlocks: number | null): LoadState {
+  return loadStateOf(infoOf(instance), {
+    priorityHeadroomBlocks,
+    isDraining: instance.draining,
+    pendingRequests: instance.pending_requests,
+    pendingBlocks: instance.pending_blocks,
+  });
+}
+
+/** @throws {UsageError} numbers that contradict each other */
+function infoOf(instance: InstanceRecord): LoadInfo {
   const total = instance.total_blocks;
   const used = instance.used_blocks ?? total - (instance.free_blocks ?? total);
   const free = instance.free_blocks ?? total - used;
@@ -176,7 +208,7 @@ function stateOf(instance: InstanceRecord, priorityHeadroomBlocks: number | null
       `${instance.instance_id}: running_high_priority_requests are more than running_requests`,
     );
   }
-  const info = {
+  return {
     totalBlocks: total,
     freeBlocks: free,
     usedBlocks: used,
@@ -187,12 +219,6 @@ function stateOf(instance: InstanceRecord, priorityHeadroomBlocks: number | null
     firstWaitingBlocks: instance.first_waiting_blocks,
     allWaitingBlocks: instance.all_waiting_blocks,
   };
-  return loadStateOf(info, {
-    priorityHeadroomBlocks,
-    isDraining: instance.draining,
-    pendingRequests: instance.pending_requests,
-    pendingBlocks: instance.pending_blocks,
-  });
 }
 
 function jsonNumber(value: number): JsonNumber {

@@ -109,6 +109,14 @@ export function unread(help: string): Field<unknown> {
   return field<unknown>("anything", help, null, (value) => value ?? null);
 }
 
+/** Numbers as of {@linkcode amount}; default none. */
+export function amounts(help: string): Field<readonly number[]> {
+  return field<readonly number[]>("a list of numbers at least 0", help, [], (value) => {
+    const isList = Array.isArray(value) && value.every((item) => toAmount(item) !== undefined);
+    return isList ? value : undefined;
+  });
+}
+
 /** A list of records. */
 export function records<F extends Fields>(
   help: string,

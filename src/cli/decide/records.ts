@@ -2,6 +2,7 @@
 import {
   amount,
   amountOrNull,
+  amounts,
   count,
   type Fields,
   oneOf,
@@ -30,7 +31,10 @@ export const instanceFields = {
   killed_requests: count("Preempted, and not running again yet.", { default: 0 }),
   first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
   all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
+  first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
   last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),
+  running_sequence_lengths: amounts("Tokens of each running request."),
+  block_size: count("Tokens in a block.", { default: 16, min: 1 }),
   draining: truth("Is to lose its requests and take none: its load is inf.", { default: false }),
   migrating: truth("Takes part in a migration now.", { default: false }),
   backend_ready: truth("Its migration backend is initialised.", { default: true }),
@@ -39,11 +43,9 @@ export const instanceFields = {
   pending_blocks: amount("Blocks of the pending requests.", { default: 0 }),
   timestamp_ms: unread("Not read."),
   step_id: unread("Not read."),
-  first_waiting_ms: unread("Not read."),
   last_step_kind: unread("Not read."),
   last_step_batched_tokens: unread("Not read."),
   last_step_latency_ms: unread("Not read."),
-  running_sequence_lengths: unread("Not read."),
   finished_request_ids: unread("Not read."),
   received_request_ids: unread("Not read."),
 };
@@ -53,6 +55,7 @@ export type InstanceRecord = RecordOf<typeof instanceFields>;
 export const runningFields = {
   request_id: text("Named in the answer."),
   length_tokens: count("Tokens of prompt and output.", { min: 1 }),
+  blocks: amount("Blocks that it has.", { default: 0 }),
   priority: oneOf("Normal requests leave first.", {
     choices: ["high", "normal"],
     default: "normal",
@@ -66,6 +69,7 @@ export const runningFields = {
 export const waitingFields = {
   request_id: text("Named in the answer."),
   tried: truth("The scheduler has tried to run it.", { default: true }),
+  blocks: amount("Blocks that it needs.", { default: 0 }),
   migrating: truth("It is leaving already.", { default: false }),
 };
 
@@ -79,11 +83,21 @@ export const kindFields = {
   dispatch: {
     ...instances,
     last_instance_id: textOrNull("With policy rr: where the request before went."),
+    request_blocks: amountOrNull(
+      "With load metric virtual_usage: blocks of the request's prompt; left out, loads do not " +
+        "depend on the request.",
+    ),
+    request_priority: oneOf("Of the request.", { choices: ["high", "normal"], default: "normal" }),
   },
   pair: instances,
   request: {
     running: records("In the order of the queue.", runningFields, { default: [] }),
     waiting: records("In the order of the queue.", waitingFields, { default: [] }),
+    available_blocks: amount("With FIT: free blocks but for the watermark.", { default: 0 }),
+    room_running_blocks: amountOrNull(
+      "With FIT: what the destination takes of a running request; left out, FIT is FCWSR.",
+    ),
+    room_waiting_blocks: amount("The same of a waiting one.", { default: 0 }),
   },
   scale: instances,
 } satisfies Record<DecisionKind, Fields>;

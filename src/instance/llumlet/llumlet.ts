@@ -145,9 +145,9 @@ export class Llumlet {
     };
   }
 
-  #choose({ requestId, policy }: MigrateOutOrder): ChosenRequests {
+  #choose({ requestId, policy, room }: MigrateOutOrder): ChosenRequests {
     const queues = this.#config.engine.queues();
-    if (requestId === undefined) return chooseRequests(queues, policy);
+    if (requestId === undefined) return chooseRequests(queues, policy, room);
     const mustLeave = queues.running.some((one) =>
       one.requestId === requestId && one.hasReachedExpectedSteps
     );

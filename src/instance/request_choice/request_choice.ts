@@ -1,6 +1,12 @@
-import type { Priority, RequestId, RequestMigrationPolicy } from "../../core/messages.ts";
+import type {
+  DestinationRoom,
+  Priority,
+  RequestId,
+  RequestMigrationPolicy,
+} from "../../core/messages.ts";
 import { firstComeWaiting } from "./first_come_waiting.ts";
 import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_running.ts";
+import { fitting } from "./fitting.ts";
 import { lastComeRunning } from "./last_come_running.ts";
 import { longestRunning } from "./longest_running.ts";
 import { shortestRunning } from "./shortest_running.ts";
@@ -12,6 +18,8 @@ export interface RunningRequest {
   readonly arrivalMs: number;
   /** Prompt and output. */
   readonly lengthTokens: number;
+  /** That it has. */
+  readonly blocks: number;
   /** Its prompt is computed: only then it counts as running here. */
   readonly isDecoding: boolean;
   /** Has run as many steps as it may here (prefill instances), and must go on elsewhere. */
@@ -24,6 +32,8 @@ export interface WaitingRequest {
   readonly requestId: RequestId;
   /** The scheduler has tried to run it at least once, so that it waits for blocks. */
   readonly wasTried: boolean;
+  /** That it needs. */
+  readonly blocks: number;
   readonly isMigrating: boolean;
 }
 
@@ -31,10 +41,12 @@ export interface WaitingRequest {
 export interface RequestQueues {
   readonly running: readonly RunningRequest[];
   readonly waiting: readonly WaitingRequest[];
+  /** Blocks that are free for the request at the head of the queue. */
+  readonly availableBlocks: number;
 }
 
 /** Requests to migrate, one after the other until one cannot. */
-export type RequestChoice = (queues: RequestQueues) => RequestId[];
+export type RequestChoice = (queues: RequestQueues, room?: DestinationRoom) => RequestId[];
 
 /** One line per policy. */
 const policies: Readonly<Record<RequestMigrationPolicy, RequestChoice>> = {
@@ -43,6 +55,7 @@ const policies: Readonly<Record<RequestMigrationPolicy, RequestChoice>> = {
   LR: longestRunning,
   FCW: firstComeWaiting,
   FCWSR: firstComeWaitingShortestRunning,
+  FIT: fitting,
 };
 
 /** Which requests leave an instance. */
@@ -55,10 +68,12 @@ export interface ChosenRequests {
 /**
  * Which requests leave (behaviour page, section 3). Requests that reached their expected steps come
  * before any policy, all of them and in their order.
+ * @param room of the destination, where it is known
  */
 export function chooseRequests(
   queues: RequestQueues,
   policy: RequestMigrationPolicy,
+  room?: DestinationRoom,
 ): ChosenRequests {
   const running = queues.running.filter((request) => request.isDecoding && !request.isMigrating);
   const waiting = queues.waiting.filter((request) => !request.isMigrating);
@@ -66,5 +81,6 @@ export function chooseRequests(
   if (done.length > 0) {
     return { requestIds: done.map(({ requestId }) => requestId), mustLeave: true };
   }
-  return { requestIds: policies[policy]({ running, waiting }), mustLeave: false };
+  const requestIds = policies[policy]({ ...queues, running, waiting }, room);
+  return { requestIds, mustLeave: false };
 }

@@ -6,8 +6,15 @@ import type {
 } from "../../core/messages.ts";
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
-import { dispatchLoad } from "../load/load_metric.ts";
-import { idleLoadInfo, type LoadInfo, loadStateOf } from "../load/load_state.ts";
+import { dispatchLoad, dispatchLoadWith, tellsRequestsApart } from "../load/load_metric.ts";
+import {
+  comingHeadroomBlocks,
+  idleLoadInfo,
+  type LoadInfo,
+  type LoadState,
+  loadStateOf,
+  type LoadStateOptions,
+} from "../load/load_state.ts";
 import { createDispatchPolicy, type DispatchCandidate, type DispatchPolicy } from "./dispatch.ts";
 import { dispatchableOf } from "./dispatchable.ts";
 import { DispatchAccount } from "./dispatch_account.ts";
@@ -22,6 +29,8 @@ export type DispatcherOptions = Pick<
   ManagerOptions,
   "dispatchPolicy" | "loadMetric" | "numDispatchInstances" | "priorityHeadroomBlocks"
 >;
+
+const idleState = loadStateOf(idleLoadInfo(0));
 
 /** What dispatch must know of an instance that serves. */
 export interface ServingInstance {
@@ -39,6 +48,9 @@ interface Target extends DispatchCandidate {
   dispatchedRequests: number;
   readonly instance: ServingInstance;
   info: LoadInfo;
+  state: LoadState;
+  /** What the first request of high priority would bring. */
+  highHeadroomBlocks: number;
 }
 
 /**
@@ -77,6 +89,8 @@ export class Dispatcher {
       const target: Target = {
         instanceId,
         load: 0,
+        state: idleState,
+        highHeadroomBlocks: 0,
         waitingRequests: 0,
         dispatchedRequests: known?.dispatchedRequests ?? fewest,
         instance,
@@ -109,6 +123,7 @@ export class Dispatcher {
   dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
     this.expire(nowMs);
     if (this.#candidates.length === 0) return null;
+    this.#loadWith(request);
     const instanceId = this.#policy.choose(this.#candidates);
     const target = this.#targets.get(instanceId)!;
     const blocks = request.promptTokens / target.instance.registration.blockSize;
@@ -127,16 +142,30 @@ export class Dispatcher {
     }
   }
 
+  /** Loads that depend on the request are those after it has come. */
+  #loadWith({ promptTokens, priority }: DispatchRequest): void {
+    const { loadMetric } = this.#options;
+    if (!tellsRequestsApart(loadMetric)) return;
+    for (const target of this.#candidates) {
+      target.load = dispatchLoadWith(loadMetric, target.state, {
+        blocks: promptTokens / target.instance.registration.blockSize,
+        headroomBlocks: priority === "high" ? target.highHeadroomBlocks : 0,
+      });
+    }
+  }
+
   #update(target: Target): void {
     const { requests, highPriorityRequests, blocks } = this.#account.pendingOf(target.instanceId);
-    const state = loadStateOf(target.info, {
+    const options: LoadStateOptions = {
       priorityHeadroomBlocks: this.#options.priorityHeadroomBlocks,
       isDraining: target.instance.isDraining,
       pendingRequests: requests,
       pendingHighPriorityRequests: highPriorityRequests,
       pendingBlocks: blocks,
-    });
-    target.load = dispatchLoad(this.#options.loadMetric, state);
+    };
+    target.state = loadStateOf(target.info, options);
+    target.highHeadroomBlocks = comingHeadroomBlocks(target.info, options);
+    target.load = dispatchLoad(this.#options.loadMetric, target.state);
     target.waitingRequests = target.info.waitingRequests + requests;
   }
 }

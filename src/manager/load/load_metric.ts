@@ -4,10 +4,22 @@ import { remainingSteps } from "./remaining_steps.ts";
 import { usageRatio } from "./usage_ratio.ts";
 import { virtualUsage } from "./virtual_usage.ts";
 
+/** A request that may come to an instance. */
+export interface ComingRequest {
+  /** Of its prompt; fractional. */
+  readonly blocks: number;
+  /** What it adds to the headroom there: that of its priority, unless requests there have it already. */
+  readonly headroomBlocks: number;
+}
+
 /** Turns the state of an instance into its load, which grows with pressure. */
 export interface LoadMetric {
-  /** For dispatch and scaling: all that waits counts. */
+  /** For dispatch, and for scaling where that is not another: all that waits counts. */
   dispatch(state: LoadState): number;
+  /** As `dispatch`, with the request there; by a metric that tells requests apart. */
+  dispatchWith?(state: LoadState, request: ComingRequest): number;
+  /** For scaling: all that waits is to run soon. */
+  scaling?(state: LoadState): number;
   /** For migration: what the running requests have, and the first that waits where it says so. */
   migration(state: LoadState, enableDefrag: boolean): number;
 }
@@ -22,6 +34,28 @@ const metrics: Readonly<Record<LoadMetricName, LoadMetric>> = {
 /** `Infinity` on an instance that drains, whatever the metric; `-Infinity` on an idle one by some. */
 export function dispatchLoad(metric: LoadMetricName, state: LoadState): number {
   return state.isDraining ? Infinity : metrics[metric].dispatch(state);
+}
+
+/** {@linkcode dispatchLoad} as it would be with one more request, by metrics that say so. */
+export function dispatchLoadWith(
+  metric: LoadMetricName,
+  state: LoadState,
+  request: ComingRequest,
+): number {
+  const { dispatchWith } = metrics[metric];
+  if (dispatchWith === undefined || state.isDraining) return dispatchLoad(metric, state);
+  return dispatchWith(state, request);
+}
+
+/** {@linkcode dispatchLoad}, or what a metric has for scaling instead. */
+export function scalingLoad(metric: LoadMetricName, state: LoadState): number {
+  if (state.isDraining) return Infinity;
+  return metrics[metric].scaling?.(state) ?? dispatchLoad(metric, state);
+}
+
+/** Whether loads of a metric differ from request to request. */
+export function tellsRequestsApart(metric: LoadMetricName): boolean {
+  return metrics[metric].dispatchWith !== undefined;
 }
 
 /** As {@linkcode dispatchLoad}, for migration. */

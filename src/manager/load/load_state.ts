@@ -72,6 +72,13 @@ export interface LoadStateOptions {
   readonly pendingBlocks?: number;
 }
 
+/** Headroom that one more request of high priority would bring: none where there is one already. */
+export function comingHeadroomBlocks(info: LoadInfo, options: LoadStateOptions = {}): number {
+  const { priorityHeadroomBlocks = null, pendingHighPriorityRequests = 0 } = options;
+  if (info.runningHighPriorityRequests + pendingHighPriorityRequests > 0) return 0;
+  return priorityHeadroom(info.totalBlocks, priorityHeadroomBlocks).high;
+}
+
 export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): LoadState {
   const { priorityHeadroomBlocks = null, isDraining = false } = options;
   const headroom = priorityHeadroom(info.totalBlocks, priorityHeadroomBlocks);

@@ -20,7 +20,7 @@ const inFractions: Thresholds = {
 };
 
 /** Whether a metric counts steps, so that a threshold stands for a load of the opposite sign. */
-function countsSteps(metric: LoadMetricName): boolean {
+export function countsSteps(metric: LoadMetricName): boolean {
   return metric !== "usage_ratio";
 }
 

@@ -56,6 +56,23 @@ export const virtualUsage: LoadMetric = {
     const blocks = state.totalBlocks - virtualUsageBlocks(state) - pendingBlocks;
     return -ratio(blocks, state.runningRequests + pendingRequests);
   },
+  /**
+   * The freest instance after the request has come: where it does not fit freeness is negative, and
+   * one of high priority costs an instance its headroom unless another there has it already.
+   */
+  dispatchWith(state, { blocks, headroomBlocks }) {
+    const free = state.totalBlocks - virtualUsageBlocks(state) - state.pendingBlocks;
+    const requests = state.runningRequests + state.pendingRequests + 1;
+    return -ratio(free - blocks - headroomBlocks, requests);
+  },
+  /**
+   * Of requests that wait only the heads of the queues count elsewhere; a cluster that counted no
+   * more would grow by one instance after the other while a burst waits.
+   */
+  scaling({ totalBlocks, usedBlocks, headroomBlocks, allWaitingBlocks, ...state }) {
+    const free = totalBlocks - usedBlocks - headroomBlocks - allWaitingBlocks;
+    return -ratio(free, state.runningRequests + state.waitingRequests);
+  },
   migration(state) {
     return -freeness(state);
   },

@@ -6,6 +6,8 @@ import { thresholdLoad } from "../load/thresholds.ts";
 import { balanced } from "./balanced.ts";
 import { defragConstrained } from "./defrag_constrained.ts";
 import { defragRelaxed } from "./defrag_relaxed.ts";
+import { roomBlocks } from "./room.ts";
+import { waitingFirst } from "./waiting_first.ts";
 
 /** An instance that may take part in migration. */
 export interface MigrationCandidate {
@@ -14,6 +16,12 @@ export interface MigrationCandidate {
   readonly state: LoadState;
   readonly killedRequests: number;
   readonly lastRunningBlocks: number;
+  /** Of the request at the head of the queue. */
+  readonly firstWaitingMs: number;
+  /** Tokens of each running request. */
+  readonly runningSequenceLengths: readonly number[];
+  /** Tokens in a block. */
+  readonly blockSize: number;
   /** Is the source or the destination of a migration now. */
   readonly isMigrating: boolean;
   /** Its migration backend is initialised (gloo and nccl need a group). */
@@ -31,7 +39,11 @@ export interface MigrationPair {
   readonly destination: InstanceId;
 }
 
-export type PairMigrationPolicyName = "balanced" | "defrag_constrained" | "defrag_relaxed";
+export type PairMigrationPolicyName =
+  | "balanced"
+  | "defrag_constrained"
+  | "defrag_relaxed"
+  | "waiting_first";
 
 export interface PairMigrationOptions {
   readonly loadMetric: LoadMetricName;
@@ -42,16 +54,20 @@ export interface PairMigrationOptions {
   readonly enablePdDisagg: boolean;
 }
 
-/** What a policy may ask: the load that counts as too much, and loads of other states. */
+/** What a policy may ask: the load that counts as too much, and loads and rooms of other states. */
 export interface PairContext {
   readonly thresholdLoad: number;
   loadOf(state: LoadState): number;
+  /** Blocks that an instance can take without being overloaded. */
+  roomOf(state: LoadState): number;
 }
 
 /** Which instances give, and which pairs of a giver and a taker are kept. */
 export interface PairMigrationPolicy {
   isSource(candidate: LoadedCandidate, context: PairContext): boolean;
   keeps(source: LoadedCandidate, destination: LoadedCandidate, context: PairContext): boolean;
+  /** Pairs that come before all others. */
+  pairBeforeLoad?(candidates: readonly LoadedCandidate[], context: PairContext): MigrationPair[];
 }
 
 /** One line per policy. */
@@ -59,6 +75,7 @@ const policies: Readonly<Record<PairMigrationPolicyName, PairMigrationPolicy>> =
   balanced,
   defrag_constrained: defragConstrained,
   defrag_relaxed: defragRelaxed,
+  waiting_first: waitingFirst,
 };
 
 /** The policy in force: without `--enable-defrag` it is `balanced`, whatever is asked for. */
@@ -84,18 +101,32 @@ export function pairMigrations(
   candidates: readonly MigrationCandidate[],
   options: PairMigrationOptions,
 ): MigrationPair[] {
-  const { loadMetric, enableDefrag, migrateOutThreshold } = options;
+  const { loadMetric, enableDefrag, migrateOutThreshold, enablePdDisagg } = options;
   const loadOf = (state: LoadState) => migrationLoad(loadMetric, state, enableDefrag);
-  const context = { thresholdLoad: thresholdLoad(loadMetric, migrateOutThreshold), loadOf };
+  const context: PairContext = {
+    thresholdLoad: thresholdLoad(loadMetric, migrateOutThreshold),
+    loadOf,
+    roomOf: (state) => roomBlocks(state, loadMetric, migrateOutThreshold),
+  };
   const policy = policies[pairPolicyInForce(options)];
   const loaded = candidates
     .filter(({ isMigrating, isBackendReady }) => isBackendReady && !isMigrating)
     .map((candidate) => ({ ...candidate, load: loadOf(candidate.state) }));
 
-  const byLoad = loadRound(policy, context);
-  const rounds = options.enablePdDisagg ? [prefillToDecode, among("decode", byLoad)] : [byLoad];
   const busy = new Set<InstanceId>();
-  return rounds.flatMap((round) => pairByRank(loaded, round, busy));
+  const pairs: MigrationPair[] = [];
+  const add = (more: readonly MigrationPair[]) => {
+    pairs.push(...more);
+    for (const { source, destination } of more) busy.add(source).add(destination);
+  };
+  if (enablePdDisagg) add(pairByRank(loaded, prefillToDecode));
+  const others = loaded.filter(({ instanceId, instanceType }) =>
+    !busy.has(instanceId) && (!enablePdDisagg || instanceType === "decode")
+  );
+  add(policy.pairBeforeLoad?.(others, context) ?? []);
+  const rest = others.filter(({ instanceId }) => !busy.has(instanceId));
+  add(pairByRank(rest, loadRound(policy, context)));
+  return pairs;
 }
 
 function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
@@ -104,15 +135,6 @@ function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
     isDestination: ({ load, killedRequests }) =>
       killedRequests === 0 && load < context.thresholdLoad,
     keeps: (source, destination) => policy.keeps(source, destination, context),
-  };
-}
-
-/** A round of which only instances of one type take part. */
-function among(type: InstanceType, round: Round): Round {
-  return {
-    isSource: (candidate) => candidate.instanceType === type && round.isSource(candidate),
-    isDestination: (candidate) => candidate.instanceType === type && round.isDestination(candidate),
-    keeps: round.keeps,
   };
 }
 
@@ -127,16 +149,11 @@ const prefillToDecode: Round = {
   keeps: () => true,
 };
 
-/** @param busy instances that are in a pair already; those of the new pairs are added */
-function pairByRank(
-  candidates: readonly LoadedCandidate[],
-  round: Round,
-  busy: Set<InstanceId>,
-): MigrationPair[] {
-  const free = candidates.filter(({ instanceId }) => !busy.has(instanceId));
-  const sources = free.filter(round.isSource).sort((a, b) => compareLoads(b.load, a.load));
-  const destinations = free.filter(round.isDestination)
+function pairByRank(candidates: readonly LoadedCandidate[], round: Round): MigrationPair[] {
+  const sources = candidates.filter(round.isSource).sort((a, b) => compareLoads(b.load, a.load));
+  const destinations = candidates.filter(round.isDestination)
     .sort((a, b) => compareLoads(a.load, b.load));
+  const busy = new Set<InstanceId>();
   const pairs: MigrationPair[] = [];
   for (let rank = 0; rank < Math.min(sources.length, destinations.length); rank++) {
     const source = sources[rank], destination = destinations[rank];

@@ -1,5 +1,5 @@
 import type { LoadMetricName } from "../../core/options.ts";
-import { dispatchLoad } from "../load/load_metric.ts";
+import { scalingLoad } from "../load/load_metric.ts";
 import { emptyStateLike, type LoadState, poolOf } from "../load/load_state.ts";
 import { thresholdLoad } from "../load/thresholds.ts";
 import { averageLoad } from "./avg_load.ts";
@@ -20,7 +20,7 @@ export interface ScalingOptions {
 
 /** Which load of a cluster is compared with the thresholds. */
 export interface ScalingPolicy {
-  /** @param loadOf dispatch load of a state */
+  /** @param loadOf load of a state, for scaling */
   loadToAdd(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
   /** The load that says whether the last instance can go. */
   loadToRemove(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
@@ -46,7 +46,7 @@ export function scalingChange(states: readonly LoadState[], options: ScalingOpti
   if (count < minInstances) return minInstances - count;
   if (count > maxInstances) return maxInstances - count;
   const policy = policies[options.scalingPolicy];
-  const loadOf = (state: LoadState) => dispatchLoad(loadMetric, state);
+  const loadOf = (state: LoadState) => scalingLoad(loadMetric, state);
 
   const upLoad = thresholdLoad(loadMetric, options.scaleUpThreshold);
   if (policy.loadToAdd(states, loadOf) > upLoad) {

@@ -39,15 +39,15 @@ const paperCluster: PresetOptions = {
 
 /**
  * The paper's Llumnix: freeness, migration from the least free to the freest, short requests first;
- * and before them, as Llumnix itself can, the request that waits for room.
+ * and before them ours: what waits goes where it fits, or room is made for it.
  */
 const llumnix: PresetOptions = {
   "dispatch-policy": "load",
   "load-metric": "virtual_usage",
   "enable-migration": true,
   "enable-defrag": true,
-  "pair-migration-policy": "defrag_constrained",
-  "request-migration-policy": "FCWSR",
+  "pair-migration-policy": "waiting_first",
+  "request-migration-policy": "FIT",
 };
 
 /** The same dispatch by load as Llumnix has by default; nothing moves. */

@@ -143,6 +143,52 @@ Deno.test("request: all of the fields", () => {
   assert.deepEqual(answer, { request_ids: ["f"], must_leave: true });
 });
 
+Deno.test("dispatch: with what is known of the request", () => {
+  const instances = [
+    instance("a", { used_blocks: 50, running_requests: 1 }),
+    instance("b", { used_blocks: 40, running_requests: 9, running_high_priority_requests: 1 }),
+  ];
+  const usage = { instances, load_metric: "virtual_usage", priority_headroom_blocks: 10 };
+  const choose = (record: Record<string, unknown>) =>
+    decide("dispatch", { ...usage, ...record }).instance_id;
+  assert.equal(choose({}), "a");
+  assert.equal(choose({ request_blocks: 20 }), "a");
+  assert.equal(choose({ request_blocks: 48, request_priority: "high" }), "b");
+  assert.equal(choose({ request_blocks: 48, load_metric: "usage_ratio" }), "b");
+});
+
+Deno.test("pair and request: what the destination has room for", () => {
+  const stuck = { used_blocks: 90, running_requests: 2, waiting_requests: 1 };
+  const instances = [
+    instance("a", {
+      ...stuck,
+      first_waiting_blocks: 40,
+      first_waiting_ms: 9,
+      running_sequence_lengths: [35 * 16, 55 * 16],
+    }),
+    instance("b", { used_blocks: 20, running_requests: 1 }),
+    instance("c", { used_blocks: 50, running_requests: 2 }),
+  ];
+  const options = { enable_defrag: true, pair_migration_policy: "waiting_first" };
+  const answer = decide("pair", { instances, ...options });
+  assert.deepEqual(answer.pairs, [{ source: "a", destination: "c" }]);
+  const record = {
+    request_migration_policy: "FIT",
+    running: [
+      { request_id: "a", length_tokens: 560, blocks: 35 },
+      { request_id: "b", length_tokens: 880, blocks: 55 },
+    ],
+    waiting: [{ request_id: "w", blocks: 40 }],
+    available_blocks: 10,
+  };
+  const choose = (room: Record<string, unknown>) =>
+    decide("request", { ...record, ...room }).request_ids.join(" ");
+  assert.equal(choose({}), "w a");
+  assert.equal(choose({ room_running_blocks: 44, room_waiting_blocks: 44 }), "w");
+  assert.equal(choose({ room_running_blocks: 44 }), "a");
+  assert.equal(choose({ room_running_blocks: 30 }), "");
+});
+
 Deno.test("scale: draining instances are on their way out and do not count", () => {
   const instances = [instance("a"), instance("b", { draining: true })];
   assert.deepEqual(decide("scale", { instances }), { add: 0, remove: 0 });

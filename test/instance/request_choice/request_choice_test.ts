@@ -14,6 +14,7 @@ function running(requestId: string, overrides: Partial<RunningRequest> = {}): Ru
     priority: "normal",
     arrivalMs: 0,
     lengthTokens: 10,
+    blocks: 1,
     isDecoding: true,
     hasReachedExpectedSteps: false,
     isMigrating: false,
@@ -22,12 +23,13 @@ function running(requestId: string, overrides: Partial<RunningRequest> = {}): Ru
 }
 
 function waiting(requestId: string, overrides: Partial<WaitingRequest> = {}): WaitingRequest {
-  return { requestId, wasTried: true, isMigrating: false, ...overrides };
+  return { requestId, wasTried: true, blocks: 1, isMigrating: false, ...overrides };
 }
 
 function randomQueues(random: Random): RequestQueues {
   const chance = (n: number) => random.below(n) === 0;
   return {
+    availableBlocks: 0,
     running: Array.from({ length: random.below(6) }, (_, i) =>
       running(`r${i}`, {
         priority: chance(3) ? "high" : "normal",
@@ -65,11 +67,12 @@ function pageChoice(queues: RequestQueues, policy: RequestMigrationPolicy): stri
     case "FCW":
       return head;
     case "FCWSR":
+    case "FIT": // while the destination's room is not known
       return [...head, ...one(byLength[0])];
   }
 }
 
-const policies = ["LCR", "SR", "LR", "FCW", "FCWSR"] as const;
+const policies = ["LCR", "SR", "LR", "FCW", "FCWSR", "FIT"] as const;
 
 for (const policy of policies) {
   Deno.test(`request choice: ${policy} is the page's for any queues`, () => {
@@ -84,6 +87,7 @@ for (const policy of policies) {
 
 Deno.test("request choice: each policy on one example", () => {
   const queues: RequestQueues = {
+    availableBlocks: 0,
     running: [
       running("old", { arrivalMs: 1, lengthTokens: 30 }),
       running("long", { arrivalMs: 2, lengthTokens: 90 }),
@@ -94,11 +98,12 @@ Deno.test("request choice: each policy on one example", () => {
     waiting: [waiting("head"), waiting("next")],
   };
   const chosen = policies.map((policy) => chooseRequests(queues, policy).requestIds.join(" "));
-  assert.deepEqual(chosen, ["new", "short", "long", "head", "head short"]);
+  assert.deepEqual(chosen, ["new", "short", "long", "head", "head short", "head short"]);
 });
 
 Deno.test("request choice: requests that reached their expected steps come first, and at once", () => {
   const queues: RequestQueues = {
+    availableBlocks: 0,
     running: [
       running("a"),
       running("b", { hasReachedExpectedSteps: true }),
@@ -113,17 +118,15 @@ Deno.test("request choice: requests that reached their expected steps come first
 
 Deno.test("request choice: high priority leaves only where nothing else can", () => {
   const high = running("high", { priority: "high", lengthTokens: 1 });
-  assert.deepEqual(
-    chooseRequests({ running: [high, running("n")], waiting: [] }, "SR").requestIds,
-    [
-      "n",
-    ],
-  );
-  assert.deepEqual(chooseRequests({ running: [high], waiting: [] }, "SR").requestIds, ["high"]);
+  const choose = (...running: RunningRequest[]) =>
+    chooseRequests({ running, waiting: [], availableBlocks: 0 }, "SR").requestIds;
+  assert.deepEqual(choose(high, running("n")), ["n"]);
+  assert.deepEqual(choose(high), ["high"]);
 });
 
 Deno.test("request choice: nobody is chosen where nobody can leave", () => {
   const queues: RequestQueues = {
+    availableBlocks: 0,
     running: [running("a", { isMigrating: true }), running("b", { isDecoding: false })],
     waiting: [waiting("w", { wasTried: false }), waiting("x")],
   };

@@ -124,6 +124,32 @@ Deno.test("a request of high priority brings its headroom along before it is rep
   assert.equal(choose("r4", "normal"), "a", "it has ended");
 });
 
+Deno.test("virtual usage: a long prompt goes where it fits, although others are freer", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "virtual_usage" });
+  dispatcher.setInstances(serving(["a", "b"]));
+  // 451 blocks for one request, and 500 for 25.
+  dispatcher.report(report("a", { runningRequests: 1, usedBlocks: 400, freeBlocks: 451 }));
+  dispatcher.report(report("b", { runningRequests: 25, usedBlocks: 351, freeBlocks: 500 }));
+  const choose = (requestId: string, blocks: number) =>
+    dispatcher.dispatch({ requestId, promptTokens: 16 * blocks }, 0);
+  assert.equal(choose("long", 480), "b");
+  assert.equal(choose("short", 4), "a");
+});
+
+Deno.test("virtual usage: requests of high priority share the instance that has headroom", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "virtual_usage", priorityHeadroomBlocks: 300 });
+  dispatcher.setInstances(serving(["a", "b", "c"]));
+  const running = { runningRequests: 5, usedBlocks: 200, freeBlocks: 651 };
+  dispatcher.report(report("a", { ...running, runningHighPriorityRequests: 1 }));
+  for (const id of ["b", "c"]) dispatcher.report(report(id, running));
+  const choose = (requestId: string, priority: Priority) =>
+    dispatcher.dispatch({ requestId, promptTokens: 16, priority }, 0);
+  const normal = ["n1", "n2"].map((id) => choose(id, "normal"));
+  assert.deepEqual(normal.sort(), ["b", "c"]);
+  const high = ["h1", "h2", "h3"].map((id) => choose(id, "high"));
+  assert.deepEqual(high, ["a", "a", "b"], "until one that has yet to give headroom is freer");
+});
+
 Deno.test("a request that is dispatched again leaves the account of the instance before", () => {
   const dispatcher = dispatcherOf({ loadMetric: "usage_ratio" });
   dispatcher.setInstances(serving(["a", "b"]));

@@ -1,8 +1,17 @@
 import assert from "node:assert/strict";
 import type { Priority } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
-import { dispatchLoad, migrationLoad } from "../../../src/manager/load/load_metric.ts";
-import { loadStateOf, priorityHeadroom } from "../../../src/manager/load/load_state.ts";
+import {
+  dispatchLoad,
+  dispatchLoadWith,
+  migrationLoad,
+  scalingLoad,
+} from "../../../src/manager/load/load_metric.ts";
+import {
+  comingHeadroomBlocks,
+  loadStateOf,
+  priorityHeadroom,
+} from "../../../src/manager/load/load_state.ts";
 import {
   freeness,
   requestUsageBlocks,
@@ -118,4 +127,58 @@ Deno.test("virtual usage: requests under way count as running for dispatch", () 
   const state = loadStateOf(report, { pendingRequests: 2, pendingBlocks: 10 });
   assert.equal(dispatchLoad("virtual_usage", state), -70 / 5);
   assert.equal(migrationLoad("virtual_usage", state, false), -80 / 3);
+});
+
+Deno.test("virtual usage: the load with a request is the load when it is under way", () => {
+  const random = new Random(2);
+  for (let i = 0; i < 1000; i++) {
+    const report = reportOf(randomInstance(random), 100);
+    const before = {
+      priorityHeadroomBlocks: random.below(50),
+      pendingRequests: random.below(3),
+      pendingBlocks: random.below(20),
+      pendingHighPriorityRequests: 0,
+    };
+    const isHigh = random.below(2) === 0;
+    const blocks = random.below(90) / 2;
+    const coming = { blocks, headroomBlocks: isHigh ? comingHeadroomBlocks(report, before) : 0 };
+    const after = {
+      ...before,
+      pendingRequests: before.pendingRequests + 1,
+      pendingBlocks: before.pendingBlocks + blocks,
+      pendingHighPriorityRequests: isHigh ? 1 : 0,
+    };
+    const load = dispatchLoadWith("virtual_usage", loadStateOf(report, before), coming);
+    assert.ok(Math.abs(load - dispatchLoad("virtual_usage", loadStateOf(report, after))) < 1e-9);
+    for (const metric of ["remaining_steps", "usage_ratio"] as const) {
+      const state = loadStateOf(report, before);
+      assert.equal(dispatchLoadWith(metric, state, coming), dispatchLoad(metric, state));
+    }
+  }
+});
+
+Deno.test("virtual usage: no load is less than infinite where an instance drains", () => {
+  const state = loadStateOf(idleInfo("a"), { isDraining: true });
+  assert.equal(
+    dispatchLoadWith("virtual_usage", state, { blocks: 1, headroomBlocks: 0 }),
+    Infinity,
+  );
+  assert.equal(scalingLoad("virtual_usage", state), Infinity);
+});
+
+Deno.test("virtual usage: for scaling all that waits counts, not the heads of the queues alone", () => {
+  const state = loadStateOf(idleInfo("a", {
+    usedBlocks: 60,
+    freeBlocks: 40,
+    runningRequests: 3,
+    waitingRequests: 5,
+    firstWaitingBlocks: 10,
+    allWaitingBlocks: 80,
+  }));
+  assert.equal(dispatchLoad("virtual_usage", state), -30 / 3);
+  assert.equal(scalingLoad("virtual_usage", state), 40 / 8);
+  assert.equal(scalingLoad("virtual_usage", loadStateOf(idleInfo("a"))), -Infinity);
+  for (const metric of ["remaining_steps", "usage_ratio"] as const) {
+    assert.equal(scalingLoad(metric, state), dispatchLoad(metric, state));
+  }
 });

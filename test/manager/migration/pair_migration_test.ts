@@ -32,6 +32,9 @@ function candidateOf(info: InstanceInfo, flags: Flags = {}): MigrationCandidate 
     state: loadStateOf(info, { isDraining }),
     killedRequests: info.killedRequests,
     lastRunningBlocks: info.lastRunningBlocks,
+    firstWaitingMs: info.firstWaitingMs,
+    runningSequenceLengths: info.runningSequenceLengths,
+    blockSize: 16,
     isMigrating,
     isBackendReady,
   };

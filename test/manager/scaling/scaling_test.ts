@@ -20,6 +20,14 @@ function change(infos: readonly InstanceInfo[], options: Partial<ScalingOptions>
   return scalingChange(infos.map((info) => loadStateOf(info)), { ...defaults, ...options });
 }
 
+Deno.test("scaling: a burst that waits gets its instances at once", () => {
+  const queue = { waitingRequests: 30, firstWaitingBlocks: 20, allWaitingBlocks: 600 };
+  const busy = { usedBlocks: 90, freeBlocks: 10, runningRequests: 5, ...queue };
+  // 590 blocks are missing, and 35 requests are to have 10 each.
+  const infos = [idleInfo("a", busy)];
+  assert.equal(change(infos, { loadMetric: "virtual_usage" }), 10);
+});
+
 interface Numbers {
   readonly total: number;
   readonly used: number;

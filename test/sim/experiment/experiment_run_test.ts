@@ -82,6 +82,22 @@ Deno.test("migration takes away most of what preemptions cost", async () => {
   assert.ok(moving.all.preemptionLossMs.mean < still.all.preemptionLossMs.mean);
 });
 
+Deno.test("room is made for a large request while others have the blocks that it waits for", async () => {
+  const still = clusterConfig({ ...crowded, migration: { enableMigration: false } });
+  const policies = { pairMigrationPolicy: "waiting_first", requestMigrationPolicy: "FIT" } as const;
+  const more = { ...pressure, arrivals: { kind: "poisson", rate: 6 }, numRequests: 300 } as const;
+  const helped = await run(clusterConfig({ ...crowded, migration: policies }), more);
+  const alone = await run(still, more), short = await run(crowded, more);
+  assert.equal(helped.failed, 0);
+  assert.ok(alone.averages.fragmentation > 0.05, "blocks are free where nobody can use them");
+  assert.ok(helped.averages.fragmentation < alone.averages.fragmentation / 2);
+  assert.ok(helped.all.ttftMs.mean < alone.all.ttftMs.mean / 2);
+  assert.ok(helped.all.ttftMs.mean < short.all.ttftMs.mean / 2, "SR does not look at sizes");
+  // Orders say what the destination has room for.
+  const { committed, aborted } = helped.migrations;
+  assert.ok(aborted < committed / 4, `${aborted} of ${committed + aborted} came to nothing`);
+});
+
 for (const preemptionMode of ["recompute", "swap"] as const) {
   Deno.test(`what a preemption costs is measured (${preemptionMode})`, async () => {
     const one = clusterConfig({

@@ -1,0 +1,27 @@
+import { bestVictim } from "./best_victim.ts";
+import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_running.ts";
+import type { RequestChoice, RunningRequest } from "./request_choice.ts";
+
+/**
+ * FIT: what the destination has room for. While the head of the queue does not fit here: the first
+ * waiting request that fits there; else the running one that makes the room for the head, the
+ * smallest that does it alone, or the largest that leaves. Otherwise the shortest running request.
+ * Where the room is not known it is FCWSR.
+ */
+export const fitting: RequestChoice = (queues, room) => {
+  if (room === undefined) return firstComeWaitingShortestRunning(queues);
+  const { waiting, availableBlocks } = queues;
+  const running = queues.running.filter(({ blocks }) => blocks <= room.runningBlocks);
+  const missingBlocks = waiting.length === 0 ? 0 : waiting[0].blocks - availableBlocks;
+  if (missingBlocks <= 0) return bestVictim(running, ({ lengthTokens }) => lengthTokens);
+  const first = waiting.find(({ blocks }) => blocks <= room.waitingBlocks);
+  if (first) return [first.requestId];
+  return bestVictim(running, (request) => costOfRoom(request, missingBlocks));
+};
+
+/** More than there are blocks. */
+const NOT_ENOUGH = 2 ** 32;
+
+function costOfRoom({ blocks }: RunningRequest, missingBlocks: number): number {
+  return blocks >= missingBlocks ? blocks : NOT_ENOUGH - blocks;
+}

@@ -1,0 +1,166 @@
+import assert from "node:assert/strict";
+import type { InstanceInfo } from "../../../src/core/messages.ts";
+import { Random } from "../../../src/core/random.ts";
+import { loadStateOf } from "../../../src/manager/load/load_state.ts";
+import { pairMigrations } from "../../../src/manager/migration/pair_migration.ts";
+import { availableBlocks, isStuck, roomBlocks } from "../../../src/manager/migration/room.ts";
+import { randomInfos } from "../random_info.ts";
+import { idleInfo } from "../support.ts";
+
+const TOTAL_BLOCKS = 200;
+const BLOCK_SIZE = 16;
+const THRESHOLD_STEPS = 3;
+
+interface Shape {
+  /** Blocks of each running request. */
+  readonly running: readonly number[];
+  /** Blocks of the request at the head of the queue. */
+  readonly head?: number;
+  readonly waitedMs?: number;
+  readonly waiting?: number;
+  readonly killed?: number;
+}
+
+function instance(instanceId: string, shape: Shape): InstanceInfo {
+  const { running, head = 0, waitedMs = 1, killed = 0 } = shape;
+  const usedBlocks = running.reduce((a, b) => a + b, 0);
+  return idleInfo(instanceId, {
+    totalBlocks: TOTAL_BLOCKS,
+    usedBlocks,
+    freeBlocks: TOTAL_BLOCKS - usedBlocks,
+    watermarkBlocks: 0,
+    runningRequests: running.length,
+    runningSequenceLengths: running.map((blocks) => blocks * BLOCK_SIZE),
+    waitingRequests: shape.waiting ?? (head > 0 ? 1 : 0),
+    killedRequests: killed,
+    firstWaitingBlocks: head,
+    allWaitingBlocks: head,
+    firstWaitingMs: head > 0 ? waitedMs : 0,
+  });
+}
+
+function pairs(infos: readonly InstanceInfo[], draining: readonly string[] = []): string[] {
+  const candidates = infos.map((info) => ({
+    instanceId: info.instanceId,
+    instanceType: info.instanceType,
+    state: loadStateOf(info, { isDraining: draining.includes(info.instanceId) }),
+    killedRequests: info.killedRequests,
+    lastRunningBlocks: info.lastRunningBlocks,
+    firstWaitingMs: info.firstWaitingMs,
+    runningSequenceLengths: info.runningSequenceLengths,
+    blockSize: BLOCK_SIZE,
+    isMigrating: false,
+    isBackendReady: true,
+  }));
+  return pairMigrations(candidates, {
+    loadMetric: "virtual_usage",
+    pairMigrationPolicy: "waiting_first",
+    enableDefrag: true,
+    migrateOutThreshold: THRESHOLD_STEPS,
+    enablePdDisagg: false,
+  }).map(({ source, destination }) => `${source}>${destination}`);
+}
+
+Deno.test("room: what is available, less the steps of the threshold for what runs", () => {
+  const info = { ...instance("a", { running: [50, 50] }), watermarkBlocks: 10 };
+  const state = loadStateOf(info);
+  assert.equal(availableBlocks(state), 90);
+  assert.equal(roomBlocks(state, "virtual_usage", 3), 90 - 3 * 2);
+  assert.equal(roomBlocks(state, "remaining_steps", 100), -110);
+  assert.equal(roomBlocks(state, "usage_ratio", 0.8), 90 - 40);
+  assert.ok(!isStuck(state));
+});
+
+Deno.test("waiting_first: what waits goes where it fits best, not to the freest", () => {
+  const a = instance("a", { running: [150], head: 80 });
+  const roomy = instance("b", { running: [20] });
+  const enough = instance("c", { running: [100] });
+  const small = instance("d", { running: [130] });
+  assert.deepEqual(pairs([a, roomy, enough, small]), ["a>c"]);
+});
+
+Deno.test("waiting_first: who has waited longest is first", () => {
+  const young = instance("a", { running: [150], head: 80, waitedMs: 10 });
+  const old = instance("b", { running: [150], head: 80, waitedMs: 20 });
+  assert.deepEqual(pairs([young, old, instance("c", { running: [100] })]), ["b>c"]);
+});
+
+Deno.test("waiting_first: nothing that waits goes where others wait, or were preempted", () => {
+  const a = instance("a", { running: [190], head: 80, waitedMs: 5 });
+  const queue = instance("b", { running: [100], head: 1, waitedMs: 9 }); // it waits for its turn
+  assert.deepEqual(pairs([a, queue, instance("c", { running: [20] })]), ["a>c"]);
+  assert.deepEqual(pairs([a, instance("c", { running: [10], killed: 1, waiting: 1 })]), []);
+});
+
+Deno.test("waiting_first: where nothing fits the one request leaves that makes the room", () => {
+  // 60 are missing: 65 has to go, and fits c better than b.
+  const a = instance("a", { running: [10, 65, 85], head: 100 });
+  const b = instance("b", { running: [110] });
+  const c = instance("c", { running: [130] });
+  const d = instance("d", { running: [140] });
+  assert.deepEqual(pairs([a, b, c, d]), ["a>c"]);
+});
+
+Deno.test("waiting_first: room is made where a younger request waits in vain, and not an older", () => {
+  const source = instance("a", { running: [65, 95], head: 100, waitedMs: 50 });
+  const other = (waitedMs: number) => instance("b", { running: [130], head: 120, waitedMs });
+  assert.deepEqual(pairs([source, other(10)]), ["a>b"]);
+  const helpsOlder = pairs([source, other(60)]);
+  assert.ok(!helpsOlder.includes("a>b"), helpsOlder.join());
+});
+
+Deno.test("waiting_first: for the first for which no single request makes room, little by little", () => {
+  // 60 are missing, and each request has 40: one leaves for the roomiest.
+  const old = instance("a", { running: [40, 40, 40, 40], head: 100, waitedMs: 9 });
+  const young = instance("b", { running: [40, 40, 40, 40], head: 100, waitedMs: 8 });
+  const c = instance("c", { running: [120] }), d = instance("d", { running: [130] });
+  // The others go on by their load.
+  assert.deepEqual(pairs([young, old, c, d]), ["a>c", "b>d"]);
+});
+
+Deno.test("waiting_first: without anything stuck it is defrag_constrained", () => {
+  const full = instance("a", { running: [100, 98] });
+  assert.deepEqual(pairs([full, instance("b", { running: [50] })]), ["a>b"]);
+  assert.deepEqual(pairs([instance("a", { running: [100] }), instance("b", { running: [] })]), []);
+});
+
+Deno.test("waiting_first: nobody is in two pairs, drains and takes, or takes what does not fit", () => {
+  const random = new Random(3);
+  let helped = 0;
+  for (let i = 0; i < 3000; i++) {
+    const infos = randomInfos(random, 2 + random.below(7)).map((info) => ({
+      ...info,
+      firstWaitingMs: info.waitingRequests > 0 ? random.below(5) : 0,
+      runningSequenceLengths: Array.from(
+        { length: info.runningRequests },
+        () => 1 + random.below(BLOCK_SIZE * 8),
+      ),
+    }));
+    const draining = infos.filter(() => random.below(6) === 0).map((info) => info.instanceId);
+    const found = pairs(infos, draining);
+    const names = found.flatMap((pair) => pair.split(">"));
+    assert.equal(new Set(names).size, names.length, found.join());
+    for (const pair of found) {
+      const [source, destination] = pair.split(">")
+        .map((id) => infos.find((info) => info.instanceId === id)!);
+      assert.ok(!draining.includes(destination.instanceId) && destination.killedRequests === 0);
+      if (isStuck(loadStateOf(source))) helped++;
+    }
+    // Who is stuck and would fit somewhere is left out only for others that were.
+    const room = (info: InstanceInfo) =>
+      roomBlocks(loadStateOf(info), "virtual_usage", THRESHOLD_STEPS);
+    const unhelped = infos.filter((info) =>
+      isStuck(loadStateOf(info)) && !draining.includes(info.instanceId) &&
+      !names.includes(info.instanceId)
+    );
+    for (const source of unhelped) {
+      const fit = infos.find((info) =>
+        info !== source && !names.includes(info.instanceId) && info.waitingRequests === 0 &&
+        info.killedRequests === 0 && !draining.includes(info.instanceId) &&
+        room(info) >= Math.ceil(source.firstWaitingBlocks)
+      );
+      assert.equal(fit, undefined, JSON.stringify({ source, fit }));
+    }
+  }
+  assert.ok(helped > 500, `the cases are worth their time: ${helped}`);
+});
