@@ -93,8 +93,9 @@ function toBytes(raw: unknown): number | null {
 }
 
 function toNames(raw: unknown[], fail: Fail): string[] {
+  // Who takes numbers says what is wrong with negative ones.
   const isName = (item: unknown) =>
-    typeof item === "string" && item !== "" && !item.startsWith("-");
+    typeof item === "string" && item !== "" && !/^-(?!\d)/.test(item);
   return raw.length > 0 && raw.every(isName) ? raw as string[] : fail("one name or several");
 }
 

@@ -34,6 +34,7 @@ export async function runDecide(given: ReadonlyMap<string, Value>): Promise<numb
 async function open(path: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
   if (path === "-") return Deno.stdin.readable;
   try {
+    if ((await Deno.stat(path)).isDirectory) throw new Error("it is a directory");
     return (await Deno.open(path)).readable;
   } catch (error) {
     const reason = error instanceof Deno.errors.NotFound

@@ -1,7 +1,7 @@
 /** `llumnix simulate`: a workload on simulated clusters, compared. */
 import { textTable } from "../../bench/text_table.ts";
 import { UsageError } from "../../core/errors.ts";
-import { runComparison } from "../../sim/experiment/comparison.ts";
+import { type Comparison, runComparison } from "../../sim/experiment/comparison.ts";
 import { resultsReport } from "../../sim/experiment/results_report.ts";
 import { resultsTables } from "../../sim/experiment/results_table.ts";
 import { renderReport } from "../../bench/report/html.ts";
@@ -30,7 +30,9 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
   }
   console.log(`\n${speedText(runs)}`);
   for (const { failures } of runs) if (failures.length > 0) console.error(failures[0]);
-  if (json !== null) write(json, `${JSON.stringify({ comparison, runs })}\n`);
+  if (json !== null) {
+    write(json, `${JSON.stringify({ comparison: comparisonRecord(comparison), runs })}\n`);
+  }
   if (html !== null) write(html, renderReport(resultsReport(comparison, runs)));
   return 0;
 }
@@ -49,6 +51,24 @@ function speedText(runs: readonly RunResult[]): string {
   return `${simulated.toFixed(0)} s simulated in ${wall.toFixed(1)} s, ` +
     `${(simulated / wall).toFixed(0)} times faster than real time ` +
     `(${(steps / wall / 1000).toFixed(0)} thousand engine steps per second)`;
+}
+
+/** What JSON says of a comparison: every option of a cluster once. */
+function comparisonRecord({ clusters, ...rest }: Comparison) {
+  return {
+    ...rest,
+    clusters: clusters.map(({ name, ...parts }) => ({
+      name,
+      options: {
+        ...parts.engine,
+        ...parts.manager,
+        ...parts.migration,
+        ...parts.transfer,
+        ...parts.scaling,
+        ignorePriorities: parts.ignorePriorities,
+      },
+    })),
+  };
 }
 
 /** Before the simulation, which may take long. */

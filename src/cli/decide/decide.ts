@@ -136,6 +136,9 @@ function decideRequest(
   options: DecideOptions,
 ): Answers["request"] {
   const { running, waiting, room_running_blocks, room_waiting_blocks } = input;
+  const seen = new Set<string>();
+  refuseTwins(running, "request_id", "running", seen);
+  refuseTwins(waiting, "request_id", "waiting", seen);
   const queues = {
     availableBlocks: input.available_blocks,
     running: running.map((request) => ({
@@ -173,14 +176,20 @@ function statesOf(
   instances: readonly InstanceRecord[],
   { priorityHeadroomBlocks }: DecideOptions,
 ): [InstanceRecord, LoadState][] {
-  const ids = new Set<string>();
-  return instances.map((instance, i) => {
-    const { instance_id } = instance;
-    if (ids.has(instance_id)) {
-      throw new UsageError(`instances[${i}].instance_id: ${instance_id} is there twice`);
-    }
-    ids.add(instance_id);
-    return [instance, stateOf(instance, priorityHeadroomBlocks)];
+  refuseTwins(instances, "instance_id", "instances");
+  return instances.map((instance) => [instance, stateOf(instance, priorityHeadroomBlocks)]);
+}
+
+/** @param seen ids that are taken; those of `records` are added */
+function refuseTwins<Id extends string>(
+  records: readonly Readonly<Record<Id, string>>[],
+  field: Id,
+  where: string,
+  seen = new Set<string>(),
+): void {
+  records.forEach(({ [field]: id }, i) => {
+    if (seen.has(id)) throw new UsageError(`${where}[${i}].${field}: ${id} is there twice`);
+    seen.add(id);
   });
 }
 
@@ -198,7 +207,7 @@ function infoOf(instance: InstanceRecord): LoadInfo {
   const total = instance.total_blocks;
   const used = instance.used_blocks ?? total - (instance.free_blocks ?? total);
   const free = instance.free_blocks ?? total - used;
-  if (used < 0 || free < 0 || used > total || free > total) {
+  if (used < 0 || free < 0 || used + free > total) {
     throw new UsageError(
       `${instance.instance_id}: ${used} used and ${free} free blocks, of total_blocks ${total}`,
     );

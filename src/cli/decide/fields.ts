@@ -32,7 +32,9 @@ export function readRecord<F extends Fields>(value: unknown, fields: F, where = 
   }
   for (const name of Object.keys(value)) {
     if (Object.hasOwn(fields, name)) continue;
-    throw new UsageError(`${place}unknown field ${name}${didYouMean(name, Object.keys(fields))}`);
+    const hint = didYouMean(name, Object.keys(fields)) ||
+      " (llumnix decide --help lists the fields)";
+    throw new UsageError(`${place}unknown field ${name}${hint}`);
   }
   const given = new Map(Object.entries(value));
   const entries = Object.entries(fields).map(([name, field]) => {

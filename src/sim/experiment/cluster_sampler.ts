@@ -21,7 +21,7 @@ export interface ClusterSample {
   >;
 }
 
-/** Averages over the time in which requests arrive. */
+/** Averages over the time in which requests arrive; when that is at once, over the whole run. */
 export interface ClusterAverages {
   readonly utilisation: number;
   readonly fragmentation: number;
@@ -38,28 +38,32 @@ export class ClusterSampler {
   #isAveraging = true;
   #numAveraged = 0;
   readonly #sums = { utilisation: 0, fragmentation: 0, instances: 0 };
+  /** Of instances, until the last sample. */
   #instanceMs = 0;
+  #sampledMs = 0;
 
   constructor(args: { readonly clock: Clock; readonly instances: ExperimentInstances }) {
     this.#args = args;
   }
 
   start(): void {
-    this.#startMs = this.#args.clock.nowMs();
+    this.#startMs = this.#sampledMs = this.#args.clock.nowMs();
     this.#schedule();
   }
 
   /** No more requests come. */
   stopAveraging(): void {
-    this.#isAveraging = false;
+    this.#isAveraging = this.#numAveraged === 0;
   }
 
   get samples(): readonly ClusterSample[] {
     return this.#samples;
   }
 
-  get averages(): ClusterAverages {
-    const count = Math.max(1, this.#numAveraged);
+  /** Null for a run that is over before there is anything to see. */
+  get averages(): ClusterAverages | null {
+    const count = this.#numAveraged;
+    if (count === 0) return null;
     const { utilisation, fragmentation, instances } = this.#sums;
     return {
       utilisation: utilisation / count,
@@ -70,7 +74,7 @@ export class ClusterSampler {
 
   /** Time that instances were there, those that start or drain included, summed over them. */
   get instanceSeconds(): number {
-    return this.#instanceMs / 1000;
+    return (this.#instanceMs + this.#unsampledMs()) / 1000;
   }
 
   #schedule(): void {
@@ -83,7 +87,8 @@ export class ClusterSampler {
   #sample(): void {
     const { clock, instances } = this.#args;
     const sample = sampleOf(clock.nowMs() - this.#startMs, instances.infos(), instances.numAlive);
-    this.#instanceMs += instances.numAlive * FIRST_INTERVAL_MS;
+    this.#instanceMs += this.#unsampledMs();
+    this.#sampledMs = clock.nowMs();
     if (this.#isAveraging) {
       this.#numAveraged++;
       this.#sums.utilisation += sample.used;
@@ -91,6 +96,12 @@ export class ClusterSampler {
       this.#sums.instances += sample.instances;
     }
     if (this.#tick++ % (this.#intervalMs / FIRST_INTERVAL_MS) === 0) this.#keep(sample);
+  }
+
+  /** Since the last sample, of the instances that are there now. */
+  #unsampledMs(): number {
+    const { clock, instances } = this.#args;
+    return instances.numAlive * (clock.nowMs() - this.#sampledMs);
   }
 
   #keep(sample: ClusterSample): void {

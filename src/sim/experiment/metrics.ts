@@ -1,3 +1,4 @@
+import type { Distribution } from "../../bench/distribution.ts";
 import { type Spread, spreadOf } from "../../bench/spread.ts";
 import type { Latencies } from "./request_recorder.ts";
 import type { RunResult } from "./run_result.ts";
@@ -14,34 +15,32 @@ export interface Metric {
 
 const SECOND = 1000;
 
-function latency(
+const labels = { mean: "mean", p50: "P50", p99: "P99" } as const;
+
+/** Statistics of a distribution of milliseconds; null where it has no values. */
+function statistics(
   name: string,
   unit: "s" | "ms",
-  valueOf: (latencies: Latencies) => number,
-  of: (run: RunResult) => Latencies | null = ({ all }) => all,
-): Metric {
-  return {
-    name,
+  of: (run: RunResult) => Distribution | null,
+  chosen: readonly (keyof typeof labels)[] = ["mean", "p50", "p99"],
+): Metric[] {
+  return chosen.map((statistic) => ({
+    name: `${name} ${labels[statistic]}`,
     unit,
     isLowerBetter: true,
     valueOf: (run) => {
-      const latencies = of(run);
-      return latencies && valueOf(latencies) / (unit === "s" ? SECOND : 1);
+      const distribution = of(run);
+      if (distribution === null || distribution.count === 0) return null;
+      return distribution[statistic] / (unit === "s" ? SECOND : 1);
     },
-  };
+  }));
 }
 
 function latenciesOf(prefix: string, of: (run: RunResult) => Latencies | null): Metric[] {
   return [
-    latency(`${prefix}TTFT mean`, "s", ({ ttftMs }) => ttftMs.mean, of),
-    latency(`${prefix}TTFT P50`, "s", ({ ttftMs }) => ttftMs.p50, of),
-    latency(`${prefix}TTFT P99`, "s", ({ ttftMs }) => ttftMs.p99, of),
-    latency(`${prefix}TPOT mean`, "ms", ({ tpotMs }) => tpotMs.mean, of),
-    latency(`${prefix}TPOT P50`, "ms", ({ tpotMs }) => tpotMs.p50, of),
-    latency(`${prefix}TPOT P99`, "ms", ({ tpotMs }) => tpotMs.p99, of),
-    latency(`${prefix}end-to-end mean`, "s", ({ e2eMs }) => e2eMs.mean, of),
-    latency(`${prefix}end-to-end P50`, "s", ({ e2eMs }) => e2eMs.p50, of),
-    latency(`${prefix}end-to-end P99`, "s", ({ e2eMs }) => e2eMs.p99, of),
+    ...statistics(`${prefix}TTFT`, "s", (run) => of(run)?.ttftMs ?? null),
+    ...statistics(`${prefix}TPOT`, "ms", (run) => of(run)?.tpotMs ?? null),
+    ...statistics(`${prefix}end-to-end`, "s", (run) => of(run)?.e2eMs ?? null),
   ];
 }
 
@@ -57,31 +56,17 @@ function plain(
 /** In the order of tables. */
 export const metrics: readonly Metric[] = [
   ...latenciesOf("", ({ all }) => all),
-  plain("ITL mean", "ms", true, ({ itlMs }) => itlMs.mean),
-  plain("ITL P50", "ms", true, ({ itlMs }) => itlMs.p50),
-  plain("ITL P99", "ms", true, ({ itlMs }) => itlMs.p99),
+  ...statistics("ITL", "ms", ({ itlMs }) => itlMs),
   ...latenciesOf("high: ", ({ high }) => high),
   ...latenciesOf("normal: ", ({ normal }) => normal),
-  latency("preemption loss mean", "ms", ({ preemptionLossMs }) => preemptionLossMs.mean),
-  latency("preemption loss P99", "ms", ({ preemptionLossMs }) => preemptionLossMs.p99),
+  ...statistics("preemption loss", "ms", ({ all }) => all.preemptionLossMs, ["mean", "p99"]),
   plain("preemptions", "", true, ({ preemptions }) => preemptions),
   plain("migrations", "", null, ({ migrations }) => migrations.committed),
   plain("migrations dropped", "", null, ({ migrations }) => migrations.aborted),
-  plain(
-    "downtime mean",
-    "ms",
-    true,
-    ({ migrations }) => migrations.downtimeMs.count > 0 ? migrations.downtimeMs.mean : null,
-  ),
-  plain(
-    "downtime P99",
-    "ms",
-    true,
-    ({ migrations }) => migrations.downtimeMs.count > 0 ? migrations.downtimeMs.p99 : null,
-  ),
-  plain("utilisation", "%", null, ({ averages }) => 100 * averages.utilisation),
-  plain("fragmentation", "%", true, ({ averages }) => 100 * averages.fragmentation),
-  plain("instances mean", "", true, ({ averages }) => averages.instances),
+  ...statistics("downtime", "ms", ({ migrations }) => migrations.downtimeMs, ["mean", "p99"]),
+  plain("utilisation", "%", null, ({ averages }) => averages && 100 * averages.utilisation),
+  plain("fragmentation", "%", true, ({ averages }) => averages && 100 * averages.fragmentation),
+  plain("instances mean", "", true, ({ averages }) => averages && averages.instances),
   plain("instance-seconds", "", true, ({ instanceSeconds }) => instanceSeconds),
   plain(
     "output tokens per second",

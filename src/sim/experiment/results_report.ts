@@ -2,6 +2,7 @@ import type { Distribution } from "../../bench/distribution.ts";
 import type { Chart, HeatMap, LineChart, Report, Section } from "../../bench/report/report.ts";
 import type { ClusterSample } from "./cluster_sampler.ts";
 import type { Comparison } from "./comparison.ts";
+import type { ClusterConfig } from "./experiment_config.ts";
 import { type Metric, metrics, spreadOver } from "./metrics.ts";
 import { type ResultsTable, resultsTables } from "./results_table.ts";
 import type { Latencies } from "./request_recorder.ts";
@@ -32,7 +33,7 @@ export function resultsReport(comparison: Comparison, runs: readonly RunResult[]
   return {
     title,
     notes: [
-      `${clusters[0].manager.initialInstances} instances of ${clusters[0].engine.model} on ` +
+      `${instancesText(clusters[0])} of ${clusters[0].engine.model} on ` +
       `${clusters[0].engine.gpuType}; ${requestsText(runs)} requests a run; ${seeds.length} ` +
       `seed${seeds.length === 1 ? "" : "s"}.`,
       "Figures are means over the seeds ± standard deviation. A factor above 1 says how many " +
@@ -41,6 +42,12 @@ export function resultsReport(comparison: Comparison, runs: readonly RunResult[]
     ],
     sections: workloads.length > 1 ? [overview(comparison, runs), ...sections] : sections,
   };
+}
+
+function instancesText({ manager, scaling }: ClusterConfig): string {
+  const { minInstances, maxInstances } = scaling;
+  if (scaling.enableScaling) return `${minInstances} to ${maxInstances} instances`;
+  return `${manager.initialInstances} instances`;
 }
 
 function requestsText(runs: readonly RunResult[]): string {

@@ -20,7 +20,7 @@ export interface RunResult {
   readonly itlMs: Distribution;
   readonly preemptions: number;
   readonly migrations: MigrationSummary;
-  readonly averages: ClusterAverages;
+  readonly averages: ClusterAverages | null;
   readonly instanceSeconds: number;
   readonly outputTokens: number;
   readonly engineSteps: number;

@@ -72,13 +72,15 @@ function openTrace(path: string, countTokens: CountTokens) {
   );
 }
 
-const tokens = z.int().positive();
+// The message of each schema is what its field must be.
+const SECONDS = "a number of seconds, 0 or more";
+const TOKENS = "a number of tokens, 1 or more";
+const tokens = z.int(TOKENS).positive(TOKENS);
 const lineSchema = z.strictObject({
-  /** Seconds. */
-  time: z.number().nonnegative(),
+  time: z.number(SECONDS).nonnegative(SECONDS),
   prompt_tokens: tokens,
   output_tokens: tokens,
-  priority: z.enum(["high", "normal"]).optional(),
+  priority: z.enum(["high", "normal"], "high or normal").optional(),
 });
 
 function jsonLineParser(path: string): ParseRow {
@@ -123,7 +125,7 @@ function burstGptParser(path: string): ParseRow {
 }
 
 const conversationSchema = z.object({
-  conversations: z.array(z.object({ value: z.string() })),
+  conversations: z.array(z.object({ value: z.string("text") }, "a turn"), "a list of turns"),
 });
 
 /** As vLLM's benchmark samples ShareGPT: the first two turns of conversations that have them. */
@@ -153,9 +155,22 @@ function parseJson(path: string, { number, text }: Piece): unknown {
 function parseRow<T>(path: string, number: number, schema: z.ZodType<T>, json: unknown): T {
   const result = schema.safeParse(json);
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
+  throw badRow(path, number, problemOf(result.error.issues[0], json));
+}
+
+function problemOf(issue: z.core.$ZodIssue, json: unknown): string {
+  if (issue.code === "unrecognized_keys") {
+    const known = Object.keys(lineSchema.shape).join(", ");
+    return `there is no field ${issue.keys[0]}, expected ${known}`;
+  }
+  if (issue.path.length === 0) return "it is not a JSON object";
   const field = issue.path.join(".");
-  throw badRow(path, number, field === "" ? issue.message : `${field}: ${issue.message}`);
+  const value = issue.path.reduce<unknown>(
+    (value, key) => (value as Record<PropertyKey, unknown>)[key],
+    json,
+  );
+  const found = value === undefined ? "missing" : JSON.stringify(value);
+  return `${field} is ${found}, expected ${issue.message}`;
 }
 
 function badRow(path: string, number: number, problem: string): UsageError {

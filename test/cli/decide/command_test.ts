@@ -56,10 +56,13 @@ Deno.test("decide: a bad line ends it with its number, after the answers before 
 });
 
 Deno.test("decide: bad arguments", async () => {
-  const [missing, unreadable] = await Promise.all([
+  const [missing, unreadable, directory] = await Promise.all([
     run([]),
     run(["--kind", "load", "--input", "/no/such/file"]),
+    run(["--kind", "load", "--input", "/"]),
   ]);
+  assert.equal(directory.code, 2);
+  assert.equal(directory.stderr, "llumnix decide: error: cannot read /: it is a directory\n");
   assert.equal(missing.code, 2);
   assert.match(
     missing.stderr,

@@ -231,11 +231,28 @@ Deno.test("bad records are refused by name and place", () => {
   );
   refuse(
     "load",
+    { instances: [instance("a", { used_blocks: 40, free_blocks: 70 })] },
+    "a: 40 used and 70 free blocks, of total_blocks 100",
+  );
+  const three = ["r", "s", "r"].map((request_id) => ({ request_id, length_tokens: 1 }));
+  refuse("request", { running: three }, "running[2].request_id: r is there twice");
+  refuse(
+    "request",
+    { running: three.slice(1), waiting: [{ request_id: "s" }] },
+    "waiting[0].request_id: s is there twice",
+  );
+  refuse(
+    "load",
+    { instances: [instance("a", { numbers: 1 })] },
+    "instances[0]: unknown field numbers (llumnix decide --help lists the fields)",
+  );
+  refuse(
+    "load",
     { instances: [instance("a", { running_high_priority_requests: 1 })] },
     "a: running_high_priority_requests are more than running_requests",
   );
   refuse("load", { instances: [], load_metrics: 1 }, /unknown field load_metrics; did you mean/);
-  refuse("load", { instances: [], dispatch_policy: "rr" }, "unknown field dispatch_policy");
+  refuse("load", { instances: [], dispatch_policy: "rr" }, /^unknown field dispatch_policy \(/);
   refuse(
     "dispatch",
     { instances: [], dispatch_policy: "laod" },

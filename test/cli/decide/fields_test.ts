@@ -56,9 +56,12 @@ Deno.test("fields: what is given is kept", () => {
 
 Deno.test("fields: unknown ones name the nearest, missing ones what is expected", () => {
   refuse({ name: "n", blocsk: 1 }, "unknown field blocsk; did you mean blocks?");
-  refuse({ name: "n", zzz: 1 }, "unknown field zzz");
+  refuse({ name: "n", zzz: 1 }, "unknown field zzz (llumnix decide --help lists the fields)");
   refuse({}, "name is missing: expected text that is not empty");
-  refuse({ name: "n", toString: 1 }, "unknown field toString");
+  refuse(
+    { name: "n", toString: 1 },
+    "unknown field toString (llumnix decide --help lists the fields)",
+  );
   const nested = { name: "n", children: [{ id: "a" }, { di: "b" }] };
   refuse(nested, "children[1]: unknown field di; did you mean id?");
   refuse({ name: "n", children: [{ id: 1 }] }, "children[0].id: 1 is not text that is not empty");

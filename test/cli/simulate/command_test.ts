@@ -38,6 +38,9 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
     assert.equal(stderr.trim().split("\n").length, 4, "a line per run where there is no terminal");
     const { comparison, runs } = JSON.parse(await Deno.readTextFile(json));
     assert.deepEqual(comparison.seeds, [1, 2]);
+    const [ours, theirs] = comparison.clusters;
+    assert.deepEqual([ours.name, ours.options.dispatchPolicy], ["llumnix", "load"]);
+    assert.deepEqual([theirs.name, theirs.options.dispatchPolicy], ["rr", "rr"]);
     assert.equal(runs.length, 4);
     for (const { requests, failed, outputTokens } of runs) {
       assert.deepEqual([requests, failed, outputTokens], [30, 0, 150]);

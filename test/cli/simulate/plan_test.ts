@@ -69,6 +69,7 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
   ],
   ["no rate", [], /--rate is missing/],
   ["a rate of 0", ["--rate", "0"], /--rate 0: expected a number greater than 0/],
+  ["a negative rate", ["--rate", "-1"], /--rate -1: expected a number greater than 0/],
   ["a rate that is no number", ["--rate", "5,x"], /--rate x: expected a number greater than 0/],
   ["a CV without gamma", ["--rate", "5", "--cv", "2", "--arrivals", "poisson"], /--cv is for/],
   ["a burst with a rate", ["--rate", "5", "--arrivals", "burst"], /a burst has no rate/],

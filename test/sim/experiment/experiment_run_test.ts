@@ -7,6 +7,8 @@ import type {
   WorkloadConfig,
 } from "../../../src/sim/experiment/experiment_config.ts";
 import { requestsOf, runExperiment } from "../../../src/sim/experiment/experiment_run.ts";
+import { metrics } from "../../../src/sim/experiment/metrics.ts";
+import type { RunResult } from "../../../src/sim/experiment/run_result.ts";
 import { clusterConfig, workloadConfig } from "./support.ts";
 
 function run(config: ClusterConfig, workload: WorkloadConfig, seed = 1) {
@@ -161,6 +163,25 @@ Deno.test("a cluster grows with the load and shrinks again; no request is lost",
   assert.ok(Math.max(...counts) > 1, "it never grew");
   assert.ok(counts.at(-1)! < Math.max(...counts), "it never shrank");
   assert.ok(instanceSeconds < 4 * samples.at(-1)!.timeMs / 1000);
+});
+
+Deno.test("figures of which there is nothing to tell are not told", async () => {
+  const burst = workloadConfig({ arrivals: { kind: "burst" }, numRequests: 8 });
+  const ofOne = await run(clusterConfig(), { ...burst, lengths: "fixed:16:1" });
+  const failed = await run(clusterConfig(), { ...burst, lengths: "fixed:90000:5" });
+  const shown = (result: RunResult) =>
+    metrics.filter(({ valueOf }) => valueOf(result) !== null).map(({ name }) => name);
+  assert.ok(shown(ofOne).includes("TTFT P99"));
+  for (const name of shown(ofOne)) assert.doesNotMatch(name, /TPOT|ITL|utilisation|instances mean/);
+  for (const name of shown(failed)) assert.doesNotMatch(name, /TTFT|end-to-end|loss/);
+});
+
+Deno.test("a burst is averaged over, and instance-seconds are exact", async () => {
+  const workload = workloadConfig({ arrivals: { kind: "burst" }, lengths: "fixed:100:50" });
+  const { averages, instanceSeconds, simulatedSeconds } = await run(clusterConfig(), workload);
+  assert.equal(averages?.instances, 4);
+  assert.ok(averages.utilisation > 0);
+  assert.ok(Math.abs(instanceSeconds / simulatedSeconds - 4) < 0.01);
 });
 
 Deno.test("a model that is not known is refused before anything runs", async () => {

@@ -55,13 +55,26 @@ refuses(
   "a field of the wrong kind",
   ".jsonl",
   `${line}\n{"time": 1, "prompt_tokens": 0, "output_tokens": 6}`,
-  "is wrong in row 2: prompt_tokens: ",
+  "is wrong in row 2: prompt_tokens is 0, expected a number of tokens, 1 or more.",
 );
+refuses(
+  "a field that is missing",
+  ".jsonl",
+  `${line}\n{"time": 1, "prompt_tokens": 5}`,
+  "is wrong in row 2: output_tokens is missing, expected a number of tokens, 1 or more.",
+);
+refuses(
+  "a priority that there is not",
+  ".jsonl",
+  '{"time": 1, "prompt_tokens": 5, "output_tokens": 6, "priority": "low"}',
+  'is wrong in row 1: priority is "low", expected high or normal.',
+);
+refuses("a row that is no object", ".jsonl", "5", "is wrong in row 1: it is not a JSON object.");
 refuses(
   "an unknown field",
   ".jsonl",
   '{"time": 1, "prompt_tokens": 2, "output_tokens": 6, "prio": 1}',
-  'is wrong in row 1: Unrecognized key: "prio"',
+  "is wrong in row 1: there is no field prio, expected time, prompt_tokens, output_tokens, priority.",
 );
 refuses(
   "times that go back",
@@ -156,7 +169,7 @@ refuses(
   "an entry of another kind",
   ".json",
   '[{"conversations": []}, {"text": "x"}]',
-  "is wrong in row 2: conversations: ",
+  "is wrong in row 2: conversations is missing, expected a list of turns.",
 );
 
 Deno.test("a trace that is not there is refused", () => {
