@@ -114,3 +114,16 @@ Deno.test("BlockManager: check finds a shared, a lost and a freed block", () => 
   b.blocks[0] = 3;
   assert.throws(() => shared.check([a, b]), /block 1 has 1 references, but is used by 0/);
 });
+
+Deno.test("BlockManager: what transfers read has to be pinned, what they write reserved", () => {
+  const blocks = manager(4);
+  const sequence = sequenceOf(4);
+  blocks.allocate(sequence);
+  const [read] = sequence.blocks, [written] = blocks.reserve(1);
+  const check = () => blocks.check([sequence], { read: [read], written: [written] });
+  assert.throws(check, /device block 0 is read but not pinned/);
+  blocks.retain([read]);
+  check();
+  blocks.cancelReservation([written]);
+  assert.throws(check, /device block 1 is written but not reserved/);
+});

@@ -3,7 +3,7 @@ import { setImmediate } from "node:timers";
 import type { BusLimits, Peer } from "../../src/bus/bus.ts";
 import { type Clock, realClock, sleep } from "../../src/core/clock.ts";
 import { Random } from "../../src/core/random.ts";
-import { SimNetwork } from "../../src/sim/sim_bus.ts";
+import { type NetworkConfig, SimNetwork } from "../../src/sim/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { rejection, testBus } from "../conformance/bus.ts";
 
@@ -42,13 +42,18 @@ interface World {
 }
 
 /** Runs `body` on a virtual clock with a connection from node `a` to node `b`. */
-async function withConnection(seed: number, body: (world: World) => Promise<void>): Promise<void> {
+async function withConnection(
+  seed: number,
+  body: (world: World) => Promise<void>,
+  chances: Pick<NetworkConfig, "repeatChance" | "overtakeChance"> = {},
+): Promise<void> {
   const clock = new VirtualClock();
   const network = new SimNetwork({
     clock,
     random: new Random(seed),
     meanDelayMs: 10,
     keepAliveMs: 1000,
+    ...chances,
   });
   const a = network.addNode("a"), b = network.addNode("b");
   const events: World["events"] = [];
@@ -87,6 +92,37 @@ Deno.test("sim bus: messages take time and keep their order", () =>
     assert.ok(world.events[0][0] >= startMs + 5);
     assert.ok(new Set(world.events.map(([ms]) => ms)).size > 2);
   }));
+
+/** What arrives of 50 messages, sent one by one and followed by the end of the connection. */
+async function arrivalsOf(world: World): Promise<number[]> {
+  const { clock, near } = world;
+  for (let i = 0; i < 50; i++) {
+    near.notify("say", { data: i });
+    await sleep(clock, 1);
+  }
+  await near.close();
+  await sleep(clock, 1000);
+  const [end] = seen(world).splice(-1);
+  assert.ok(end.endsWith("lost it"), "nothing comes behind the end");
+  return seen(world).flatMap((what) => /^b got (\d+)$/.exec(what)?.[1] ?? []).map(Number);
+}
+
+Deno.test("sim bus: messages may be repeated, and still come all and in order the first time", () =>
+  withConnection(2, async (world) => {
+    const numbers = await arrivalsOf(world);
+    assert.ok(numbers.length > 60, `${numbers.length}`);
+    const first = [...new Set(numbers)];
+    assert.deepEqual(first, Array.from({ length: 50 }, (_, i) => i));
+    assert.notDeepEqual(numbers, numbers.toSorted((a, b) => a - b), "repetitions come later");
+  }, { repeatChance: 0.5 }));
+
+Deno.test("sim bus: messages may overtake each other, and still come all and once", () =>
+  withConnection(3, async (world) => {
+    const numbers = await arrivalsOf(world);
+    const inOrder = numbers.toSorted((a, b) => a - b);
+    assert.deepEqual(inOrder, Array.from({ length: 50 }, (_, i) => i));
+    assert.notDeepEqual(numbers, inOrder);
+  }, { overtakeChance: 0.3 }));
 
 Deno.test("sim bus: what a killed process sent arrives up to some message, then the end", async () => {
   const counts = new Set<number>();
