@@ -27,7 +27,12 @@ export function locateModel(name: string, options: LocateOptions, env: Env = Den
         `*.safetensors, tokenizer.json.`,
     );
   }
-  if (!isHubName(name)) throw new ModelError(`Model directory ${name} does not exist.`);
+  if (!isHubName(name)) {
+    throw new ModelError(
+      `Model directory ${name} does not exist. Expected a directory in Hugging Face layout, or a ` +
+        "name such as Qwen/Qwen3-0.6B that is in the local Hugging Face cache.",
+    );
+  }
   return locateInCache(name, options, env);
 }
 

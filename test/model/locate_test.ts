@@ -75,7 +75,8 @@ Deno.test("locate: what is nowhere is refused, and never downloaded", () => {
     for (const path of ["/models/absent", "./absent", "a/b/c", "~/absent"]) {
       assert.throws(() => locateModel(path, options), {
         name: "ModelError",
-        message: `Model directory ${path} does not exist.`,
+        message: `Model directory ${path} does not exist. Expected a directory in Hugging Face ` +
+          "layout, or a name such as Qwen/Qwen3-0.6B that is in the local Hugging Face cache.",
       });
     }
   });

@@ -104,7 +104,8 @@ Deno.test("resolve: what is not a model is refused", () => {
   const at = (model: string) => () => resolveModel({ ...defaults, model });
   assert.throws(at("/absent/model"), {
     name: "ModelError",
-    message: "Model directory /absent/model does not exist.",
+    message:
+      /^Model directory \/absent\/model does not exist\. Expected a directory in Hugging Face/,
   });
   const other = `${directory}/other`;
   Deno.mkdirSync(other);
