@@ -91,8 +91,8 @@ Deno.test("room is made for a large request while others have the blocks that it
   const helped = await run(clusterConfig({ ...crowded, migration: policies }), more);
   const alone = await run(still, more), short = await run(crowded, more);
   assert.equal(helped.failed, 0);
-  assert.ok(alone.averages.fragmentation > 0.05, "blocks are free where nobody can use them");
-  assert.ok(helped.averages.fragmentation < alone.averages.fragmentation / 2);
+  assert.ok(alone.averages!.fragmentation > 0.05, "blocks are free where nobody can use them");
+  assert.ok(helped.averages!.fragmentation < alone.averages!.fragmentation / 2);
   assert.ok(helped.all.ttftMs.mean < alone.all.ttftMs.mean / 2);
   assert.ok(helped.all.ttftMs.mean < short.all.ttftMs.mean / 2, "SR does not look at sizes");
   // Orders say what the destination has room for.
