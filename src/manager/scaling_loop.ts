@@ -59,7 +59,7 @@ export class ScalingLoop {
     });
     if (change > 0) this.#grow(change, draining);
     else if (draining.length === 0 && change < 0) {
-      for (const instance of varying.slice(change)) this.#config.remove(instance);
+      for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
     }
   }
 
@@ -74,4 +74,10 @@ export class ScalingLoop {
     if (info) return loadStateOf(info, { priorityHeadroomBlocks });
     return loadStateOf(idleLoadInfo(registration!.totalBlocks));
   }
+}
+
+/** Those that have drained soonest: with the fewest blocks in use; of equal ones the last. */
+function emptiest(instances: readonly ManagedInstance[], count: number): ManagedInstance[] {
+  const usedBlocks = ({ info }: ManagedInstance) => info?.usedBlocks ?? 0;
+  return instances.toReversed().sort((a, b) => usedBlocks(a) - usedBlocks(b)).slice(0, count);
 }

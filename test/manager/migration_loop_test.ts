@@ -146,3 +146,27 @@ Deno.test("scaling: up under load, down without it, within limits, losing nothin
   cluster.kill([...cluster.instances.keys()][0]);
   await cluster.until(() => cluster.manager.instances().length === 1);
 });
+
+Deno.test("scaling: the instance that goes is the one with the least to give away", async () => {
+  const scaling: ScalingOptions = {
+    enableScaling: true,
+    minInstances: 2,
+    maxInstances: 3,
+    scalingInterval: 5,
+    scalingPolicy: "avg_load",
+    scaleUpThreshold: 1,
+    scaleDownThreshold: 2,
+  };
+  const cluster = new SimCluster(8, {
+    options: { ...options, dispatchPolicy: "rr", initialInstances: 3 },
+    scaling,
+    migration: { ...migration, enableMigration: false },
+  });
+  await cluster.start();
+  const lengths = [3000, 1, 3000]; // one on each
+  const requests = lengths.map((length, i) => cluster.submit(`r${i}`, length));
+  await cluster.until(() => cluster.instances.size === 2);
+  assert.deepEqual([...cluster.instances.keys()].sort(), ["instance-0", "instance-2"]);
+  await cluster.until(() => requests.every(({ hasEnded }) => hasEnded));
+  assert.ok(requests.every(({ numResumptions }) => numResumptions === 0));
+});

@@ -2,7 +2,7 @@ import { sleep } from "../../core/clock.ts";
 import type { InstanceId, InstanceInfo } from "../../core/messages.ts";
 import type { EngineOptions } from "../../core/options.ts";
 import { resolveSimulation, type Simulation } from "../../executor/sim/simulation.ts";
-import { Instance } from "../../instance/instance.ts";
+import { Instance, type InstanceMigration } from "../../instance/instance.ts";
 import type {
   ExitStatus,
   InstanceLauncher,
@@ -69,10 +69,7 @@ export class ExperimentInstances implements InstanceLauncher {
       bus: node,
       loadExecutor: () => this.#load(() => node.callsInFlight > 0),
       rejoinTimeoutMs: 0,
-      migration: {
-        limits: this.#args.config.transfer,
-        openBackend: ({ info }) => this.#openBackend(info.layout),
-      },
+      migration: this.#migration(),
     });
     this.#alive.set(instanceId, instance);
     return Promise.resolve({
@@ -92,6 +89,13 @@ export class ExperimentInstances implements InstanceLauncher {
       observer,
       onStep: () => this.#numSteps++,
     });
+  }
+
+  /** As in the service: without `--enable-migration` nothing can move, also from one that drains. */
+  #migration(): InstanceMigration | undefined {
+    const { migration, transfer } = this.#args.config;
+    if (!migration.enableMigration) return undefined;
+    return { limits: transfer, openBackend: ({ info }) => this.#openBackend(info.layout) };
   }
 
   #openBackend(layout: KvLayout): LinkBackend {
