@@ -35,6 +35,11 @@ export class Departure {
     return this.isWaiting && status === "running" ? "admitted" : null;
   }
 
+  /** It does not run until it has left. */
+  get isHeld(): boolean {
+    return this.#sequence.isHeld;
+  }
+
   get isSuspended(): boolean {
     return this.#sequence.status === "suspended";
   }

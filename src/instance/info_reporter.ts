@@ -3,12 +3,14 @@ import type { InstanceInfo } from "../core/messages.ts";
 
 /**
  * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the
- * engine becomes idle. Requests finished or received of the reports left out are in the next.
+ * engine becomes idle or a request begins to wait for its leaving. Requests finished or received of
+ * the reports left out are in the next.
  */
 export class InfoReporter {
   #latest: InstanceInfo | null = null;
   #lastSentMs = -Infinity;
   #wasIdle = true;
+  #lastLeaving = 0;
   #cancelTimer: (() => void) | null = null;
   #isClosed = false;
 
@@ -29,7 +31,9 @@ export class InfoReporter {
     const isIdle = info.runningRequests + info.waitingRequests + info.killedRequests === 0;
     const isDue = this.isDue(isIdle);
     this.#wasIdle = isIdle;
-    if (isDue) this.#sendLatest();
+    const isMoreLeaving = info.leavingRequests > this.#lastLeaving;
+    this.#lastLeaving = info.leavingRequests;
+    if (isDue || isMoreLeaving) this.#sendLatest();
     else this.#cancelTimer ??= this.clock.after(this.#remainingMs(), () => this.#sendLatest());
   }
 

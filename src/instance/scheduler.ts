@@ -245,10 +245,13 @@ export class Scheduler {
 
   /** It keeps its blocks and waits to leave. */
   #isHeld(sequence: Sequence, nowMs: number): boolean {
-    if (!sequence.isLeaving) return false;
+    if (!sequence.isHeld) return false;
     sequence.heldSinceMs ??= nowMs;
     const untilMs = sequence.heldSinceMs + MAX_HOLD_MS;
-    if (nowMs >= untilMs) return false;
+    if (nowMs >= untilMs) {
+      sequence.isHeldNoMore = true;
+      return false;
+    }
     this.#heldUntilMs = Math.min(this.#heldUntilMs, untilMs);
     return true;
   }

@@ -37,8 +37,10 @@ export class Sequence {
   expectedSteps: number;
   /** Steps that it has taken part in here. */
   numSteps = 0;
-  /** When the scheduler first found that it is to leave. */
+  /** When the scheduler first held it back because it is to leave. */
   heldSinceMs: number | null = null;
+  /** It could not leave for so long that it goes on here meanwhile. */
+  isHeldNoMore = false;
   /** The executor's name for it; null while the executor does not know it. */
   handle: number | null = null;
   /** Was preempted and does not run again yet. */
@@ -73,6 +75,11 @@ export class Sequence {
   /** It has run as many steps as it may here. */
   get isLeaving(): boolean {
     return this.numSteps >= this.expectedSteps;
+  }
+
+  /** It waits to leave, and does not run. */
+  get isHeld(): boolean {
+    return this.isLeaving && !this.isHeldNoMore;
   }
 
   /** The newest token: what a decode step feeds in. */

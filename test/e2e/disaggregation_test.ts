@@ -59,17 +59,46 @@ Deno.test("every stream has its first token from the prefill instance, the rest 
   }
 });
 
-Deno.test("streams go on when all decode instances are killed", async () => {
+Deno.test("streams go on without decode instances, and leave again for one that comes", async () => {
+  const expected = await quietStreams();
+  await using cluster = await startCluster(3, disaggregated, { env: { LLUMNIX_ADMIN_TOKEN: "t" } });
+  await runWhileKilling(cluster, "decode", expected);
+  assertSameStreams(await runAll(cluster, requests), expected);
+
+  const response = await fetch(`${cluster.url}/admin/instances`, {
+    method: "POST",
+    headers: { authorization: "Bearer t" },
+  });
+  assert.equal(response.status, 202);
+  await response.body?.cancel();
+  await cluster.program.waitUntil("a decode instance serves", async () => {
+    return (await servingInstances(cluster)).some(({ instanceType }) => instanceType === "decode");
+  });
+  const before = outputTokens(await infosOf(cluster), "prefill");
+  assertSameStreams(await runAll(cluster, requests), expected);
+  assert.equal(outputTokens(await infosOf(cluster), "prefill"), before + NUM_REQUESTS);
+});
+
+Deno.test("streams go on without prefill instances", async () => {
   const expected = await quietStreams();
   await using cluster = await startCluster(3, disaggregated);
-  const decode = (await servingInstances(cluster))
-    .filter(({ instanceType }) => instanceType === "decode");
-  let numEvents = 0;
-  const streams = runAll(cluster, requests, () => {
-    if (++numEvents !== NUM_REQUESTS * 5) return;
-    for (const { pid } of decode) Deno.kill(pid, "SIGKILL");
-  });
-  assertSameStreams(await streams, expected);
-  assert.ok(numEvents > NUM_REQUESTS * 5);
+  await runWhileKilling(cluster, "prefill", expected);
   assertSameStreams(await runAll(cluster, requests), expected);
 });
+
+async function runWhileKilling(
+  cluster: Cluster,
+  type: InstanceInfo["instanceType"],
+  expected: readonly StreamResult[],
+): Promise<void> {
+  const victims = (await servingInstances(cluster))
+    .filter(({ instanceType }) => instanceType === type);
+  const killAfter = type === "prefill" ? 1 : NUM_REQUESTS * 5;
+  let numEvents = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++numEvents !== killAfter) return;
+    for (const { pid } of victims) Deno.kill(pid, "SIGKILL");
+  });
+  assertSameStreams(streams, expected);
+  assert.ok(numEvents > killAfter);
+}

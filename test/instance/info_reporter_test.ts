@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Clock } from "../../src/core/clock.ts";
 import type { InstanceInfo } from "../../src/core/messages.ts";
 import { InfoReporter } from "../../src/instance/info_reporter.ts";
+import { idleInfo } from "../manager/support.ts";
 
 /** A clock that the test turns; one timer at a time. */
 class ManualClock implements Clock {
@@ -112,4 +113,19 @@ Deno.test("info reporter: nothing is sent after close", () => {
   report(3, 0);
   clock.advance(100);
   assert.deepEqual(steps(), [1]);
+});
+
+Deno.test("info reporter: a request that begins to wait for its leaving is told at once", () => {
+  const { clock, reporter, steps } = setUp();
+  const report = (stepId: number, leavingRequests: number) =>
+    reporter.report({
+      ...idleInfo("i", { stepId, leavingRequests, runningRequests: 3 }),
+      timestampMs: clock.nowMs(),
+    });
+  report(1, 0);
+  report(2, 1);
+  report(3, 1);
+  report(4, 3);
+  report(5, 2);
+  assert.deepEqual(steps(), [1, 2, 4]);
 });

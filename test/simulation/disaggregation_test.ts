@@ -86,12 +86,19 @@ Deno.test("a request that no decode instance has room for decodes where it is", 
   const taken = Promise.withResolvers<readonly number[] | null>();
   arrival.reserve(198, taken.resolve);
   assert.notEqual(await world.run(taken.promise), null);
-  world.submit(["r"]);
-  await world.until(() => world.requests.get("r")!.hasEnded);
-  assert.ok(world.cluster.reports.some(({ outcome }) => outcome === "aborted_destination"));
+  world.submit(["r"], 80);
+  const { tokenIds } = world.requests.get("r")!;
+  await world.until(() => tokenIds.length === 40);
+  assert.ok(world.cluster.reports.length > 0);
+  for (const { outcome } of world.cluster.reports) assert.equal(outcome, "aborted_destination");
+  assert.equal(world.tokensOf("prefill"), 40);
   arrival.cancel();
+  // Now there is room, and it is not stopped for its way there.
   await world.finishAll();
-  assert.equal(world.tokensOf("prefill"), OUTPUT_TOKENS);
+  const report = world.cluster.reports.at(-1)!;
+  assert.equal(report.outcome, "committed");
+  assert.ok(report.stages > 1, `${report.stages} stages`);
+  assert.equal(world.tokensOf("prefill") + world.tokensOf("decode"), 80);
 });
 
 Deno.test("a prefill instance that is removed gives away what it has; its place stays prefill", async () => {

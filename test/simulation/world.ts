@@ -34,6 +34,7 @@ function scenarioOf(numPrefill: number | null, numInstances: number): Scenario {
       requestMigrationPolicy: "SR",
       enableDefrag: false,
     },
+    transfer: { ...scenario.transfer, lastStageMaxBlocks: 2, maxStages: 5 },
     scaling: { ...scenario.scaling, enableScaling: false },
     engine: {
       maxNumSeqs: 16,

@@ -16,11 +16,7 @@ import type { KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { Arrival, ArrivingRequest } from "../arrival.ts";
 import type { Departure } from "../departure.ts";
-import {
-  chooseRequests,
-  type ChosenRequests,
-  type RequestQueues,
-} from "../request_choice/request_choice.ts";
+import { chooseRequests, type RequestQueues } from "../request_choice/request_choice.ts";
 import { InstanceLinks } from "./instance_links.ts";
 import { MigrationDestination } from "./migration_destination.ts";
 import { MigrationSource, type SourceConfig } from "./migration_source.ts";
@@ -145,31 +141,28 @@ export class Llumlet {
     };
   }
 
-  #choose({ requestId, policy, room }: MigrateOutOrder): ChosenRequests {
-    const queues = this.#config.engine.queues();
-    if (requestId === undefined) return chooseRequests(queues, policy, room);
-    const mustLeave = queues.running.some((one) =>
-      one.requestId === requestId && one.hasReachedExpectedSteps
-    );
-    return { requestIds: [requestId], mustLeave };
+  #choose({ requestId, policy, room, maxRequests }: MigrateOutOrder): readonly RequestId[] {
+    if (requestId !== undefined) return [requestId];
+    const { requestIds } = chooseRequests(this.#config.engine.queues(), policy, room);
+    return requestIds.slice(0, maxRequests);
   }
 
   /** One after the other, until one cannot. */
   async #migrateChosen(
     order: MigrateOutOrder,
-    { requestIds, mustLeave }: ChosenRequests,
+    requestIds: readonly RequestId[],
   ): Promise<MigrationReport> {
     const { clock, onLeave } = this.#config;
     const deadlineMs = clock.nowMs() + this.#timeouts.orderMs;
     const reports: MigrationReport[] = [];
-    for (const requestId of requestIds.slice(0, order.maxRequests)) {
+    for (const requestId of requestIds) {
       const departure = this.#config.engine.depart(requestId);
       if (!departure) break;
       this.#source = new MigrationSource(this.#sourceConfig, {
         migrationId: nthId(order.migrationId, reports.length),
         destination: order.destination,
         departure,
-        isBlocking: mustLeave,
+        isBlocking: departure.isHeld,
         deadlineMs,
       });
       const report = await this.#source.run();
