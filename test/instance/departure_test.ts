@@ -245,13 +245,14 @@ Deno.test("EngineCore: says which requests may leave", () => {
   assert.deepEqual(core.queues().waiting.map(({ wasTried }) => wasTried), [false, false, false]);
   step();
   const { running, waiting } = core.queues();
-  assert.deepEqual(waiting, [{ requestId: "c", wasTried: true, isMigrating: false }]);
+  assert.deepEqual(waiting, [{ requestId: "c", blocks: 2, wasTried: true, isMigrating: false }]);
   assert.deepEqual(running, [
     {
       requestId: "a",
       priority: "high",
       arrivalMs: 1,
       lengthTokens: 5,
+      blocks: 1,
       isDecoding: true,
       hasReachedExpectedSteps: true,
       isMigrating: false,
@@ -261,6 +262,7 @@ Deno.test("EngineCore: says which requests may leave", () => {
       priority: "normal",
       arrivalMs: 2,
       lengthTokens: 7,
+      blocks: 2,
       isDecoding: true,
       hasReachedExpectedSteps: false,
       isMigrating: false,
