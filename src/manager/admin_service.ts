@@ -149,18 +149,21 @@ export class AdminService {
 
   #drain({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
+    instance.isDrainedByHand = true;
     this.#config.drain(instanceId).catch(() => {}); // it may be lost meanwhile
     return this.#changeOf(instance);
   }
 
   #keep({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
+    instance.isDrainedByHand = false;
     this.#config.keep(instanceId);
     return this.#changeOf(instance);
   }
 
   #remove({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
+    instance.isDrainedByHand = true;
     this.#config.remove(instanceId).catch(() => {});
     return this.#changeOf(instance);
   }

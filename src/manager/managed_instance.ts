@@ -33,6 +33,8 @@ export class ManagedInstance {
   migrationId: MigrationId | null = null;
   /** Takes no requests any more, and gives away those that it has. */
   isDraining = false;
+  /** An operator wants it to drain: it is not for scaling to decide. */
+  isDrainedByHand = false;
   /** It was asked to stop. */
   isStopping = false;
   isLost = false;

@@ -46,7 +46,7 @@ export class ScalingLoop {
     const { scaling, options: { loadMetric } } = this.#config;
     const instances = this.#config.instances().filter((one) => !one.isLost && !one.isStopping);
     if (instances.some(({ registration }) => registration === null)) return;
-    const draining = instances.filter(({ isDraining }) => isDraining);
+    const draining = instances.filter((one) => one.isDraining && !one.isDrainedByHand);
     const serving = instances.filter(({ isDraining }) => !isDraining);
     // There are as many prefill instances as were asked for: it is those that decode which may vary.
     const varying = serving.filter(({ type }) => type !== "prefill");

@@ -114,6 +114,32 @@ Deno.test("drain: an instance that is kept, lost or unknown", async () => {
   assert.equal(await cluster.run(lost), false);
 });
 
+Deno.test("scaling: what an operator drains is not needed after all", async () => {
+  const scaling: ScalingOptions = {
+    enableScaling: true,
+    minInstances: 1,
+    maxInstances: 2,
+    scalingInterval: 1,
+    scalingPolicy: "avg_load",
+    scaleUpThreshold: 20,
+    scaleDownThreshold: 60,
+  };
+  const cluster = new SimCluster(8, {
+    options: { ...options, initialInstances: 2 },
+    scaling,
+    migration,
+  });
+  await cluster.start();
+  await cluster.run(cluster.client.admin("admin_drain", { instanceId: "instance-0" }));
+  const requests = Array.from({ length: 9 }, (_, i) => cluster.submit(`r${i}`, 500));
+  await cluster.until(() => requests.every(({ hasEnded }) => hasEnded), 120_000);
+  assert.ok(cluster.instances.has("instance-0"));
+  assert.ok(cluster.instances.has("instance-2"), "one came in its place");
+  assert.equal(cluster.instances.get("instance-0")!.numGenerates, 0);
+  // Nor does it hold up what scaling does else.
+  await cluster.until(() => cluster.instances.size === 2);
+});
+
 Deno.test("scaling: up under load, down without it, within limits, losing nothing", async () => {
   const scaling: ScalingOptions = {
     enableScaling: true,
