@@ -3,10 +3,12 @@ import { LlumnixError, UsageError } from "../core/errors.ts";
 import { checkCombinations, policiesInForce } from "./arguments/combinations.ts";
 import { ArgumentIndex } from "./arguments/index.ts";
 import { checkStatus, type Notice } from "./arguments/status.ts";
+import { allRoleGroups, apiServerGroups, managerGroups } from "./arguments/role_tables.ts";
 import {
   type Group,
   instanceGroups,
   type InstanceOptions,
+  type RoleOptions,
   serveGroups,
   type ServeOptions,
 } from "./arguments/tables.ts";
@@ -37,12 +39,20 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
     run: serve,
   }],
   ["instance", {
-    summary: "Run one instance. Internal: serve starts it.",
+    summary: "Run one instance more for a manager that runs (serve and manager start their own).",
     groups: instanceGroups,
     run: instance,
   }],
-  ["manager", { summary: "Run the manager alone, for several hosts.", run: null }],
-  ["api-server", { summary: "Run an API server alone, for several hosts.", run: null }],
+  ["manager", {
+    summary: "Run the manager and its instances; API servers run apart (api-server).",
+    groups: managerGroups,
+    run: (argv) => role("manager", argv),
+  }],
+  ["api-server", {
+    summary: "Run an API server for the instances of a manager that runs (manager).",
+    groups: apiServerGroups,
+    run: (argv) => role("api-server", argv),
+  }],
   ["bench", { summary: "Measure a service under load.", run: null }],
   ["simulate", {
     summary: "Run workloads on simulated clusters, and compare policies.",
@@ -98,10 +108,32 @@ function findCommand(name: string): Command {
 
 async function serve(argv: readonly string[]): Promise<number> {
   const index = new ArgumentIndex(serveGroups);
-  const { settings, warnings } = await readSettings(argv, index);
+  const options = await readOptions<ServeOptions>("serve", argv, index);
+  if (options === null) return 0;
+  const { runServe } = await import("./commands/serve.ts");
+  return await runServe(options);
+}
+
+async function role(name: "manager" | "api-server", argv: readonly string[]): Promise<number> {
+  const index = new ArgumentIndex(name === "manager" ? managerGroups : apiServerGroups);
+  const whole = new ArgumentIndex(allRoleGroups);
+  const options = await readOptions<RoleOptions>(name, argv, index, whole);
+  if (options === null) return 0;
+  if (name === "manager") return await (await import("./commands/manager.ts")).runManager(options);
+  return await (await import("./commands/api_server.ts")).runApiServer(options);
+}
+
+/** The options in effect; null when they were to be printed, which is done. */
+async function readOptions<Options extends ServeOptions>(
+  command: string,
+  argv: readonly string[],
+  index: ArgumentIndex,
+  whole = index,
+): Promise<Options | null> {
+  const { settings, warnings } = await readSettings(argv, index, whole);
   if (settings.get("print-config")!.value === true) {
     console.log(configTable(index, settings));
-    return 0;
+    return null;
   }
   checkCombinations(settings);
   const notices = [
@@ -109,19 +141,14 @@ async function serve(argv: readonly string[]): Promise<number> {
     ...checkStatus(index, settings),
     ...policiesInForce(settings),
   ];
-  const options = toOptions<ServeOptions>(settings);
-  report("serve", notices, options.logLevel);
-  const { runServe } = await import("./commands/serve.ts");
-  return await runServe(options);
+  const options = toOptions<Options>(settings);
+  report(command, notices, options.logLevel);
+  return options;
 }
 
 async function instance(argv: readonly string[]): Promise<number> {
   const index = new ArgumentIndex(instanceGroups);
   const { settings } = await readSettings(argv, index);
-  for (const name of ["instance-id", "manager-address"]) {
-    if (settings.get(name)!.value !== null) continue;
-    throw new UsageError(`--${name} is missing; serve starts instances with all they need`);
-  }
   const options = toOptions<InstanceOptions>(settings);
   report("instance", checkStatus(index, settings), options.logLevel);
   const { runInstance } = await import("./commands/instance.ts");

@@ -52,9 +52,24 @@ export class ManagerDisplay {
         });
       }
       case "lost":
-        // One that never served fails the start, with this reason.
+        // One that never served is a start that failed, which is told with this reason.
         if (!this.#hasServed.has(event.instanceId)) return;
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
+      case "start_failed": {
+        const { reason, retryMs } = event;
+        const next = retryMs === null ? "" : `; trying again in ${retryMs / 1000} s`;
+        return this.#log.error(`an instance did not start: ${reason}${next}`);
+      }
+      case "given_up":
+        return this.#log.error(`an instance did not start, and no other serves: ${event.reason}`);
+      case "leaving":
+        return this.#log.info(`${event.instanceId} was asked to stop by a signal`);
+      case "draining":
+        return this.#log.info(`${event.instanceId} drains`);
+      case "kept":
+        return this.#log.info(`${event.instanceId} is kept`);
+      case "stopped":
+        return this.#log.info(`${event.instanceId} has stopped`);
       case "dispatched":
         return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);
       case "migrated":

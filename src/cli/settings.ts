@@ -22,18 +22,21 @@ export type Settings = ReadonlyMap<string, Setting>;
 
 /**
  * Reads a command line and the configuration file that it names.
+ * @param index the arguments that may be on the command line
+ * @param whole those that the file may set, and that have values in the end
  * @throws {UsageError} anything in them that is unknown or invalid by itself
  */
 export async function readSettings(
   argv: readonly string[],
   index: ArgumentIndex,
+  whole = index,
 ): Promise<{ settings: Settings; warnings: readonly string[] }> {
   const given = readCommandLine(argv, index);
   const path = given.get("config-file");
-  const file = typeof path === "string" ? await readConfigFile(path, index) : null;
+  const file = typeof path === "string" ? await readConfigFile(path, whole) : null;
 
   const settings = new Map<string, Setting>();
-  for (const { name, argument } of index.entries) {
+  for (const { name, argument } of whole.entries) {
     const fromFile = file?.settings.get(name);
     if (given.has(name)) {
       settings.set(name, { value: given.get(name)!, source: { kind: "command line" } });

@@ -282,6 +282,8 @@ export interface JoinRequest {
   readonly instanceId: InstanceId;
   /** It serves already: a manager that does not know it, because it is new itself, takes it in. */
   readonly isRunning?: boolean;
+  /** Who started it; default: the manager, which then expects it. */
+  readonly startedBy?: "manager" | "api-server" | "hand";
 }
 
 export interface JoinReply {
@@ -289,6 +291,15 @@ export interface JoinReply {
   readonly infoIntervalMs: number;
   /** What the instance is to be, unless it serves already. */
   readonly instanceType: InstanceType;
+}
+
+/**
+ * Instance to manager, call `leave` without data: its process was asked to stop, and it would drain
+ * first. Answered at once.
+ */
+export interface LeaveReply {
+  /** False: the whole service is about to end, and until then the instance is to serve on. */
+  readonly mayLeave: boolean;
 }
 
 /** Instance to manager, notification `progress`, while it loads. For people. */
@@ -317,6 +328,8 @@ export interface DispatchRequest {
   readonly promptTokens: number;
   /** Default normal. */
   readonly priority?: Priority;
+  /** The API server that would try whether instances die of the request; absent: nobody thinks so. */
+  readonly triedBy?: string;
 }
 
 export interface DispatchReply {

@@ -47,6 +47,8 @@ export type LoadMetricName = "remaining_steps" | "usage_ratio" | "virtual_usage"
 /** Options of the manager. */
 export interface ManagerOptions {
   readonly initialInstances: number;
+  /** An API server starts them, not the manager; default false. */
+  readonly disableInitInstanceByManager?: boolean;
   readonly loadMetric: LoadMetricName;
   readonly dispatchPolicy: "balanced" | "load" | "queue" | "rr";
   /** How many instances take new requests; null for all. */

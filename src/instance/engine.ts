@@ -135,9 +135,14 @@ export class Engine {
     return this.#core.takeInfo(this.#args.clock.nowMs());
   }
 
+  /** No request is left and no step runs. */
+  get isIdle(): boolean {
+    return this.#ended !== null || this.#core.isIdle;
+  }
+
   /** Resolves when no request is left and no step runs. */
   idle(): Promise<void> {
-    if (this.#ended || this.#core.isIdle) return Promise.resolve();
+    if (this.isIdle) return Promise.resolve();
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
   }
 

@@ -10,6 +10,8 @@ import type {
   InstanceRegistration,
   InstanceType,
   JoinReply,
+  JoinRequest,
+  LeaveReply,
   MigrationGroup,
   MigrationGroupReply,
   RequestsQuery,
@@ -21,6 +23,7 @@ import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine.ts";
 import { resolveEngineConfig } from "./engine_config.ts";
 import { InfoReporter } from "./info_reporter.ts";
+import { Leave } from "./leave.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
 import { InstanceService } from "./service.ts";
 
@@ -32,6 +35,7 @@ const PROGRESS_INTERVAL_MS = 100;
 const CLOSE_TIMEOUT_MS = 2_000;
 /** Pause before a lost manager is tried again. */
 const REJOIN_INTERVAL_MS = 200;
+const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
 
 export interface InstanceConfig {
   readonly options: EngineOptions;
@@ -46,6 +50,9 @@ export interface InstanceConfig {
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
   /** How long a serving instance that lost its manager goes on and tries to join again. */
   readonly rejoinTimeoutMs: number;
+  readonly startedBy?: JoinRequest["startedBy"];
+  /** How long its requests get to leave or finish when it is asked to leave. */
+  readonly drainTimeoutMs?: number;
   /** Absent: requests stay where they are. */
   readonly migration?: InstanceMigration;
 }
@@ -78,6 +85,7 @@ export interface InstanceEnd {
 export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
+  readonly #leave: Leave;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
@@ -94,6 +102,14 @@ export class Instance {
   constructor(config: InstanceConfig) {
     this.#config = config;
     this.#service = new InstanceService(config.clock);
+    this.#leave = new Leave({
+      clock: config.clock,
+      timeoutMs: config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS,
+      isEmpty: () => !this.isMigrating && this.#engine!.isIdle,
+      ask: () => this.#askToLeave(),
+      setAccepting: (isAccepting) => this.#service.isAccepting = isAccepting,
+      onDone: () => this.stop("its requests have left or finished"),
+    });
   }
 
   /** Null until the model is loaded. */
@@ -115,6 +131,12 @@ export class Instance {
     return this.#ended.promise;
   }
 
+  /** Stops it when its requests have gone elsewhere; the second time, or when it has none yet, at once. */
+  leave(reason: string): void {
+    if (!this.#isServing || this.#leave.isUnderWay) this.stop(reason);
+    else if (!this.#hasEnded) this.#leave.start();
+  }
+
   stop(reason: string): void {
     this.#finish({ exitCode: 0, reason });
   }
@@ -124,6 +146,7 @@ export class Instance {
    * @returns whether the manager was there to be told
    */
   async close(): Promise<boolean> {
+    this.#leave.stop();
     this.#reporter?.close();
     const timeout = Promise.withResolvers<boolean>();
     const cancel = this.#config.clock.after(
@@ -179,7 +202,7 @@ export class Instance {
   }
 
   async #join(): Promise<JoinReply> {
-    const { bus, managerAddress, instanceId } = this.#config;
+    const { bus, managerAddress, instanceId, startedBy } = this.#config;
     const manager = await bus.connect(managerAddress, {
       calls: {
         ping: () => ({ data: null }),
@@ -190,12 +213,13 @@ export class Instance {
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
         stay: () => this.#engine?.stay(),
+        keep: () => this.#leave.stay(),
       },
       onClose: () => this.#manager === manager && this.#loseManager(),
     });
     this.#manager = manager;
     const { data } = await manager.call("join", {
-      data: { instanceId, isRunning: this.#isServing },
+      data: { instanceId, isRunning: this.#isServing, startedBy } satisfies JoinRequest,
     });
     return data as JoinReply;
   }
@@ -230,12 +254,24 @@ export class Instance {
     try {
       await this.#join();
       await this.#register(this.#executor!, this.#listener!);
-    } catch {
+    } catch (error) {
       await this.#leaveManager();
+      const isGivenUp = error instanceof LlumnixError && error.kind === "not_found";
+      if (isGivenUp) this.#finish({ exitCode: 1, reason: error.message });
       return false;
     }
     this.#reporter!.report(this.#engine!.takeInfo());
+    if (this.#leave.isUnderWay) this.#leave.ask();
     return true;
+  }
+
+  async #askToLeave(): Promise<boolean> {
+    try {
+      const { data } = await this.#manager!.call("leave", { data: null });
+      return (data as LeaveReply).mayLeave;
+    } catch {
+      return true; // there is nobody to say no
+    }
   }
 
   #loadExecutor(): Promise<Executor> {

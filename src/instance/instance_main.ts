@@ -3,6 +3,7 @@ import { parseAddress } from "../bus/address.ts";
 import type { Address, Bus } from "../bus/bus.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
+import { LlumnixError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/messages.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
@@ -34,11 +35,15 @@ export interface InstanceArgs {
   readonly loadExecutor?: InstanceConfig["loadExecutor"];
   /** Default 0: it ends with its manager. See {@linkcode InstanceConfig}. */
   readonly rejoinTimeoutMs?: number;
+  /** See {@linkcode InstanceConfig}. */
+  readonly drainTimeoutMs?: number;
+  readonly startedBy?: InstanceConfig["startedBy"];
 }
 
 /**
- * Runs one instance as this process. SIGTERM ends it; SIGINT and SIGHUP are ignored: a terminal sends
- * them to the whole process group, and it is the manager that decides.
+ * Runs one instance as this process. SIGTERM has it give its requests away and then ends it, a second
+ * one ends it at once. SIGINT and SIGHUP do the same to what was started by hand; else they are
+ * ignored: a terminal sends them to the whole process group, and it is the manager that decides.
  * @returns the exit code: 0 when asked to stop, 2 for what the user can put right, else 1. The
  *   process should exit then, for a step that hangs is left behind.
  */
@@ -62,14 +67,15 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
       })
       : undefined,
   });
-  const onTerminate = () => instance.stop("got SIGTERM");
-  const ignore = () => {};
+  const onTerminate = () => instance.leave("got SIGTERM");
+  const onGroupSignal = args.startedBy === "hand" ? onTerminate : () => {};
   Deno.addSignalListener("SIGTERM", onTerminate);
-  for (const signal of groupSignals) Deno.addSignalListener(signal, ignore);
+  for (const signal of groupSignals) Deno.addSignalListener(signal, onGroupSignal);
   try {
     const end = await instance.run();
     const { reason, error } = end;
-    if (error !== undefined) log.error("stopping", { reason, error });
+    if (error instanceof LlumnixError) log.error(`stopping: ${reason}`);
+    else if (error !== undefined) log.error("stopping", { reason, error });
     else if (end.isReported) log.debug("stopping", { reason });
     else log.info("stopping", { reason });
     const wasManagerThere = await instance.close();
@@ -77,7 +83,7 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     return end.exitCode;
   } finally {
     Deno.removeSignalListener("SIGTERM", onTerminate);
-    for (const signal of groupSignals) Deno.removeSignalListener(signal, ignore);
+    for (const signal of groupSignals) Deno.removeSignalListener(signal, onGroupSignal);
   }
 }
 

@@ -48,6 +48,8 @@ export class InstanceService {
   readonly #hold: OutputHold;
   #engine!: ServedEngine;
   #llumlet: Llumlet | null = null;
+  /** False: requests that would come are refused, so that they go elsewhere. */
+  isAccepting = true;
 
   /** What the instance offers on the bus. */
   readonly service: Service = {
@@ -164,6 +166,7 @@ export class InstanceService {
 
   #migrationCall(method: string): CallHandler {
     return (message, peer) => {
+      if (method === "migrate_in") this.#checkAccepting();
       const handler = this.#llumlet?.service.calls[method];
       if (handler) return handler(message, peer);
       throw new UnavailableError("no request moves to or from this instance in this way");
@@ -171,6 +174,7 @@ export class InstanceService {
   }
 
   #generate(request: GenerateRequest, peer: Peer): Message {
+    this.#checkAccepting();
     const frontend = this.#frontendOfPeer.get(peer);
     if (frontend?.frontendId !== request.frontendId) {
       throw new RequestError(`${peer.remote} has not introduced itself as ${request.frontendId}`);
@@ -184,6 +188,10 @@ export class InstanceService {
     this.#engine.add(request);
     frontend.requests.set(requestId, epoch);
     return { data: null };
+  }
+
+  #checkAccepting(): void {
+    if (!this.isAccepting) throw new UnavailableError("the instance is about to stop");
   }
 
   #drop(frontend: Frontend): void {

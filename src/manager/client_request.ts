@@ -25,8 +25,19 @@ export class ClientRequest {
   /** Why its owner lost it while it was being placed there. */
   lostReason: string | null = null;
   /** How often it went on elsewhere after its owner had lost it. */
-  resumptions = 0;
+  numResumptions = 0;
+  /** Instances that were lost as it arrived there, since one had it. */
+  arrivalLosses = 0;
+  /** When it was last given to an instance. */
+  givenMs = -Infinity;
+  /** Instances lost in a row soon after they got it. See `Suspects`. */
+  fruitlessLosses = 0;
+  /** It was last given to an instance while no other suspect was. */
+  isTried = false;
+  /** Those of the losses that came then. */
+  failedTrials = 0;
   #wasGiven = false;
+  #indexWhenGiven = 0;
   readonly #deliveredTokenIds: number[] = [];
   readonly #order: OutputOrder;
   /** What was delivered before {@linkcode open}; null after it. */
@@ -77,6 +88,11 @@ export class ClientRequest {
     return this.nextIndex >= this.request.params.maxTokens;
   }
 
+  /** Tokens were delivered since it was last given to an instance. */
+  get hasProgressed(): boolean {
+    return this.nextIndex > this.#indexWhenGiven;
+  }
+
   /** An instance has it under an epoch, or none has. */
   own(link: InstanceLink | null, epoch: OwnershipEpoch): void {
     this.#link?.requests.delete(this);
@@ -94,6 +110,7 @@ export class ClientRequest {
   giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
     const isFirst = !this.#wasGiven;
     this.#wasGiven = true;
+    this.#indexWhenGiven = this.nextIndex;
     if (isFirst) {
       this.own(link, this.#epoch);
       return { ...this.request, expectedSteps };

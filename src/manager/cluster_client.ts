@@ -18,17 +18,20 @@ import { ClientRequest } from "./client_request.ts";
 import { InstanceLink } from "./instance_link.ts";
 import { ManagerLink } from "./manager_link.ts";
 import { SilenceAudit } from "./silence_audit.ts";
+import { Suspects } from "./suspects.ts";
 
-/** How long a request waits for an instance that can take it. */
-const DEFAULT_INSTANCE_WAIT_MS = 10_000;
 /** Pause before an instance is sought again, unless the list of instances changes before. */
 const PLACE_RETRY_MS = 200;
+/** The same while there is no instance: all that can help is one that comes. */
+const NOBODY_RETRY_MS = 5_000;
 /** Pause before a connection to an instance that serves is made again. */
 const RECONNECT_MS = 500;
 /** Longer than the manager takes over a migration. */
 const ADMIN_TIMEOUT_MS = 40_000;
-/** How often a request goes on elsewhere: it may be what its instances die of. */
-const MAX_RESUMPTIONS = 3;
+/** How often a request goes on elsewhere. */
+const MAX_RESUMPTIONS = 20;
+/** Instances that may be lost as a request arrives there. */
+const MAX_ARRIVAL_LOSSES = 10;
 
 export interface ClusterClientConfig {
   readonly bus: Bus;
@@ -36,7 +39,6 @@ export interface ClusterClientConfig {
   /** Name of this API server; unique in the cluster. */
   readonly frontendId: string;
   readonly clock: Clock;
-  readonly instanceWaitMs?: number;
   /** The connection to the manager ended; until it is back, requests are dispatched from here. */
   readonly onManagerLost?: (reason: string) => void;
   /** A request goes on after its instance lost it. */
@@ -67,6 +69,7 @@ export class ClusterClient implements Cluster {
   /** Connections that are there or being made. */
   readonly #links = new Map<InstanceId, InstanceLink>();
   readonly #audit: SilenceAudit;
+  readonly #suspects: Suspects;
   #manager!: ManagerLink;
   #list: InstanceList = { version: 0, instances: [], expectedInstances: 0 };
   #listChanged = Promise.withResolvers<void>();
@@ -76,6 +79,7 @@ export class ClusterClient implements Cluster {
   private constructor(config: ClusterClientConfig) {
     this.#config = config;
     this.frontendId = config.frontendId;
+    this.#suspects = new Suspects(config.clock);
     this.#audit = new SilenceAudit({
       clock: config.clock,
       links: () => this.#links.values(),
@@ -145,6 +149,8 @@ export class ClusterClient implements Cluster {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#audit.close();
+    this.#suspects.close();
+    this.#listChanged.resolve(); // whoever waits for an instance waits in vain
     this.#cancelReconnect?.();
     const closing = [this.#manager.close()];
     const reason = "the API server is closing";
@@ -154,25 +160,31 @@ export class ClusterClient implements Cluster {
   }
 
   /**
-   * Gives a request to an instance; to another one if the first is lost before it answers.
-   * @throws {LlumnixError} none took it in time, or one refused it
+   * Gives a request to an instance; to another one if the first is lost before it answers. While none
+   * can take it, it waits.
+   * @throws {LlumnixError} one refused it, or this API server closes
    */
   async #place(entry: ClientRequest): Promise<void> {
-    const { clock, instanceWaitMs = DEFAULT_INSTANCE_WAIT_MS } = this.#config;
-    const deadlineMs = clock.nowMs() + instanceWaitMs;
     entry.isBeingPlaced = true;
     for (;;) {
       const listChanged = this.#listChanged.promise;
       const error = await this.#tryPlace(entry);
       if (error === null) break;
-      const remainingMs = deadlineMs - clock.nowMs();
-      if (remainingMs <= 0 || this.#isClosed || !mayPass(error, entry)) throw error;
-      await settledOrDelayed(listChanged, clock, Math.min(remainingMs, PLACE_RETRY_MS));
+      if (this.#isClosed || !mayPass(error, entry)) throw error;
+      if (entry.arrivalLosses >= MAX_ARRIVAL_LOSSES) {
+        throw new UnavailableError(
+          `${entry.arrivalLosses} instances were lost as it arrived there`,
+        );
+      }
+      const isAnyThere = this.#list.instances.length > 0;
+      const pauseMs = isAnyThere ? PLACE_RETRY_MS : NOBODY_RETRY_MS;
+      await settledOrDelayed(listChanged, this.#config.clock, pauseMs);
     }
     entry.isBeingPlaced = false;
+    entry.arrivalLosses = 0;
     this.#audit.start();
     // It may have been lost already, by the instance that took it or by one that it moved on to.
-    if (entry.lostReason !== null) this.#recover(entry, entry.lostReason);
+    if (entry.lostReason !== null) this.#recover(entry, entry.lostReason, true);
   }
 
   /** Returns null when nothing is left to do: an instance has it, or it has ended. */
@@ -180,14 +192,17 @@ export class ClusterClient implements Cluster {
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      const place = await this.#dispatch({ requestId, promptTokens, priority });
+      const triedBy = entry.isTried ? this.frontendId : undefined;
+      const place = await this.#dispatch({ requestId, promptTokens, priority, triedBy });
       link = place.link;
       if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
+      entry.givenMs = this.#config.clock.nowMs();
       await link.generate(entry.giveTo(link, place.expectedSteps));
     } catch (error) {
       if (!entry.hasEnded && entry.link === link) {
         link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
         entry.own(null, entry.epoch);
+        if (link?.isGreeted && link.isLost) entry.arrivalLosses++;
         return error;
       }
     }
@@ -268,7 +283,7 @@ export class ClusterClient implements Cluster {
     if (this.#links.get(instanceId) === link) this.#links.delete(instanceId);
     if (this.#isClosed) return;
     const why = `${instanceId} was lost while it ran the request (${reason})`;
-    for (const entry of [...link.requests]) this.#recover(entry, why);
+    for (const entry of [...link.requests]) this.#recover(entry, why, true);
     // What it had sent last is missing elsewhere, or it had taken over what is thought elsewhere.
     this.#audit.hurry();
     this.#cancelReconnect ??= this.#config.clock.after(RECONNECT_MS, () => {
@@ -299,18 +314,25 @@ export class ClusterClient implements Cluster {
     if (!isOwner && !finish) link.refuse(output);
     if (finish && isLoss(finish)) {
       entry.accept({ ...output, finish: undefined });
-      if (isOwner) this.#recover(entry, finish.error?.message ?? `${link.instanceId} dropped it`);
+      if (!isOwner) return;
+      const why = finish.error?.message ?? `${link.instanceId} dropped it`;
+      if (finish.error?.kind === "internal") link.close(why); // with all that it has
+      else this.#recover(entry, why);
       return;
     }
     if (finish?.reason === "error" && !isOwner) return;
     entry.accept(output);
+    if (entry.fruitlessLosses > 0) this.#suspects.noteOutput(entry);
     if (!entry.hasEnded) return;
     if (!isOwner || !finish) entry.link?.abort(entry.requestId, entry.epoch);
     this.#forget(entry);
   }
 
-  /** The owner does not have the request any more: another instance goes on with it. */
-  #recover(entry: ClientRequest, reason: string): void {
+  /**
+   * The owner does not have the request any more: another instance goes on with it.
+   * @param mayBeCause the instance was lost, maybe because of the request
+   */
+  #recover(entry: ClientRequest, reason: string, mayBeCause = false): void {
     if (entry.hasEnded || this.#isClosed) return;
     if (entry.isBeingPlaced) {
       entry.lostReason = reason;
@@ -319,11 +341,17 @@ export class ClusterClient implements Cluster {
     entry.link?.abort(entry.requestId, entry.epoch);
     entry.own(null, entry.epoch);
     if (entry.isComplete) return this.#end(entry, () => entry.finish({ reason: "length" }));
-    if (entry.resumptions === MAX_RESUMPTIONS) {
+    const objection = mayBeCause ? this.#suspects.noteLoss(entry) : null;
+    if (objection !== null) return this.#fail(entry, `${reason}; ${objection}`);
+    if (entry.numResumptions === MAX_RESUMPTIONS) {
       return this.#fail(entry, `${reason}; it had been resumed ${MAX_RESUMPTIONS} times already`);
     }
-    entry.resumptions++;
+    entry.numResumptions++;
     this.#config.onResume?.(entry.requestId, reason);
+    this.#suspects.release(entry, () => this.#resume(entry, reason));
+  }
+
+  #resume(entry: ClientRequest, reason: string): void {
     this.#place(entry).catch((error) => {
       const record = toErrorRecord(error);
       const message = `${reason}, and it could not be resumed: ${record.message}`;
@@ -344,6 +372,7 @@ export class ClusterClient implements Cluster {
   #forget(entry: ClientRequest): void {
     entry.own(null, entry.epoch);
     if (this.#requests.get(entry.requestId) === entry) this.#requests.delete(entry.requestId);
+    this.#suspects.forget(entry);
   }
 }
 
@@ -356,7 +385,7 @@ function isLoss({ reason, error }: Finish): boolean {
 /** Whether it is worth another attempt; one that runs already is not given up for full queues. */
 function mayPass(error: unknown, entry: ClientRequest): boolean {
   if (!(error instanceof LlumnixError)) return false;
-  return error.kind === "unavailable" || (error.kind === "overloaded" && entry.resumptions > 0);
+  return error.kind === "unavailable" || (error.kind === "overloaded" && entry.numResumptions > 0);
 }
 
 async function settledOrDelayed(

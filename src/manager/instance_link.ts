@@ -58,6 +58,11 @@ export class InstanceLink {
     return this.registration.instanceId;
   }
 
+  /** It was there once. */
+  get isGreeted(): boolean {
+    return this.#isGreeted;
+  }
+
   /** It was there a moment ago. */
   get isConnected(): boolean {
     return this.#isGreeted && !this.isLost;

@@ -1,10 +1,12 @@
 import type { Address } from "../bus/bus.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId, InstanceRegistration } from "../core/messages.ts";
 
 export interface LaunchRequest {
   readonly instanceId: InstanceId;
   /** The instance joins the manager there. */
   readonly managerAddress: Address;
+  /** KV blocks that it gets if nothing else is said; null: it finds out what it can have. */
+  readonly numBlocks: number | null;
 }
 
 export interface ExitStatus {
@@ -26,4 +28,9 @@ export interface LaunchedInstance {
 export interface InstanceLauncher {
   /** @throws the instance cannot even be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
+  /**
+   * A hold on an instance that another manager had started; null where it cannot be reached. It may
+   * hang, and then nothing but a signal ends it.
+   */
+  adopt?(registration: InstanceRegistration): Pick<LaunchedInstance, "stop"> | null;
 }

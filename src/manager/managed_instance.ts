@@ -6,6 +6,7 @@ import type {
   InstanceInfo,
   InstanceRegistration,
   InstanceType,
+  JoinRequest,
   MigrationId,
 } from "../core/messages.ts";
 import type { ExitStatus, LaunchedInstance } from "./launcher.ts";
@@ -23,6 +24,11 @@ export class ManagedInstance {
   /** Settled as soon as its process runs, or cannot. */
   launching: Promise<LaunchedInstance> | null = null;
   launched: LaunchedInstance | null = null;
+  /** What ends it without its help; null for one that was found running and cannot be reached so. */
+  process: Pick<LaunchedInstance, "stop"> | null = null;
+  startedBy: NonNullable<JoinRequest["startedBy"]> = "manager";
+  /** It has connected at least once. */
+  hasJoined = false;
   /** Set while it is connected. */
   peer: Peer | null = null;
   registration: InstanceRegistration | null = null;
@@ -35,14 +41,18 @@ export class ManagedInstance {
   isDraining = false;
   /** An operator wants it to drain: it is not for scaling to decide. */
   isDrainedByHand = false;
+  /** It drains because it stops by itself: its process was asked to. Another takes its place. */
+  isLeaving = false;
+  /** It drains to be stopped, and none is to take its place. */
+  isToGo = false;
   /** It was asked to stop. */
   isStopping = false;
   isLost = false;
   lastDispatchMs = -Infinity;
-  /** It was heard since the last health check. */
-  wasHeard = false;
-  /** A health check waits for its answer. */
-  isBeingAsked = false;
+  /** When it began to serve; Infinity before. */
+  servingSinceMs = Infinity;
+  /** Health checks since it was heard. */
+  silentTicks = 0;
   /** Ends the wait for an instance that lost its connection to join again. */
   cancelRejoinWait: (() => void) | null = null;
   readonly #ready = Promise.withResolvers<void>();
@@ -63,6 +73,11 @@ export class ManagedInstance {
     return this.registration !== null && !this.isLost && !this.isStopping;
   }
 
+  /** It serves, or will, and nobody wants it to go. */
+  get isStaying(): boolean {
+    return !this.isLost && !this.isStopping && !this.isToGo;
+  }
+
   /** It can be given requests and orders. */
   get isAvailable(): boolean {
     return this.isServing && !this.isDraining && this.peer !== null;
@@ -79,8 +94,9 @@ export class ManagedInstance {
     return this.launched?.exited ?? this.#disconnected.promise;
   }
 
-  register(registration: InstanceRegistration): void {
+  register(registration: InstanceRegistration, nowMs: number): void {
     this.registration = registration;
+    this.servingSinceMs = Math.min(this.servingSinceMs, nowMs);
     this.type = registration.instanceType;
     this.#ready.resolve();
   }
@@ -110,9 +126,13 @@ export class ManagedInstance {
     else this.noteDisconnected(); // nothing more can be done
   }
 
+  killProcess(): void {
+    this.process?.stop("SIGKILL");
+  }
+
   /** Ends it without its help. */
   kill(): void {
-    this.launched?.stop("SIGKILL");
+    this.killProcess();
     this.peer?.close();
     if (!this.peer) this.noteDisconnected();
   }

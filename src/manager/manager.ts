@@ -1,6 +1,6 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
-import { type Clock, sleep } from "../core/clock.ts";
-import { type ErrorRecord, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
+import type { Clock } from "../core/clock.ts";
+import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
 import type {
   DispatchReply,
   DispatchRequest,
@@ -17,22 +17,15 @@ import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./disaggregation.ts";
-import { HealthCheck } from "./health_check.ts";
+import { Fleet } from "./fleet.ts";
+import { InstanceKeeper } from "./instance_keeper.ts";
 import type { InstanceLauncher } from "./launcher.ts";
-import { ManagedInstance } from "./managed_instance.ts";
+import type { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration_group.ts";
 import { MigrationLoop } from "./migration_loop.ts";
-import { ScalingLoop } from "./scaling_loop.ts";
-
-/** Time that instances get to stop before they are killed. */
-const DEFAULT_STOP_TIMEOUT_MS = 5_000;
-/** Time that an instance gets to join again after its connection ended. */
-const DEFAULT_REJOIN_WAIT_MS = 2_000;
-/** A request that was dispatched to an instance before it drained has arrived there by then. */
-const DISPATCH_SETTLED_MS = 1_000;
-const RECOVERY_POLL_MS = 100;
+import { TrialLease } from "./trial_lease.ts";
 
 export type { ManagerEvent };
 
@@ -50,6 +43,10 @@ export interface ManagerConfig {
   readonly launcher: InstanceLauncher;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
+  /** An instance that says nothing for so long is given up. */
+  readonly instanceTimeoutMs?: number;
+  /** How long the requests of an instance that is removed get to leave or finish. */
+  readonly drainTimeoutMs?: number;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** Of what is decided by lot. */
@@ -63,8 +60,8 @@ export interface ManagerConfig {
 export class Manager {
   readonly #config: ManagerConfig;
   readonly #dispatcher: Dispatcher;
-  readonly #instances = new Map<InstanceId, ManagedInstance>();
-  readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
+  readonly #fleet: Fleet;
+  readonly #keeper: InstanceKeeper;
   readonly #subscribers = new Set<Peer>();
   /** Those that serve, sorted by id. */
   #serving: ManagedInstance[] = [];
@@ -72,24 +69,24 @@ export class Manager {
   #hasDecode = false;
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
-  readonly #loops: readonly { start(): void; stop(): void }[];
   readonly #statistics = new StatisticsCounter();
+  readonly #trialLease = new TrialLease();
   #listeners: Listener[] = [];
-  /** Instances that there should be. */
-  #numExpected: number;
   #listVersion = 0;
-  /** Name of the next instance that is started. */
-  #namePrefix = "instance-";
-  #nextNumber = 0;
   #stopping: Promise<void> | null = null;
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
-    this.#numExpected = config.options.initialInstances;
-    this.#group = this.#groupKeeper();
+    this.#fleet = this.#makeFleet();
+    this.#keeper = new InstanceKeeper({
+      ...config,
+      fleet: this.#fleet,
+      onEvent: (event) => this.#emit(event),
+      onChange: () => this.#updateServing(),
+    });
+    this.#group = this.#makeGroupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
-    this.#loops = [this.#migrationLoop, this.#healthCheck(), ...this.#scalingLoops()];
   }
 
   /**
@@ -106,7 +103,8 @@ export class Manager {
       await manager.stop();
       throw error;
     }
-    for (const loop of manager.#loops) loop.start();
+    manager.#keeper.start();
+    manager.#migrationLoop.start();
     return manager;
   }
 
@@ -116,8 +114,7 @@ export class Manager {
    * @throws {LlumnixError} an instance ended before it served; its own error when it sent one
    */
   async startInstances(): Promise<void> {
-    const missing = this.#numExpected - this.#instances.size;
-    await Promise.all(Array.from({ length: missing }, () => this.#startInstance()));
+    await this.#keeper.startMissing();
   }
 
   /**
@@ -125,77 +122,40 @@ export class Manager {
    * of the one before time to join, then starts those that are missing.
    */
   async recoverInstances(): Promise<void> {
-    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
-    // Instances that cannot be reached now may still have the names that were given before.
-    this.#namePrefix = `instance-${Math.floor(clock.nowMs()).toString(36)}-`;
-    const deadlineMs = clock.nowMs() + rejoinWaitMs;
-    while (this.#serving.length < this.#numExpected && clock.nowMs() < deadlineMs) {
-      await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
-    }
-    if (this.#stopping === null) await this.startInstances();
+    await this.#keeper.recover();
   }
 
-  /**
-   * Starts one more instance.
-   * @returns its id, when it serves
-   * @throws {LlumnixError} it ended before
-   * @throws {UnavailableError} the manager is stopping
-   */
+  /** See {@linkcode InstanceKeeper.add}. */
   async addInstance(): Promise<InstanceId> {
-    this.#numExpected++;
-    try {
-      return await this.#startInstance();
-    } catch (error) {
-      this.#numExpected--;
-      throw error;
-    }
+    return await this.#keeper.add();
   }
 
-  /**
-   * Lets an instance take no more requests, and moves those that it has to others. Those that cannot
-   * leave finish where they are.
-   * @returns true when it has none any more; false when it is gone, or {@linkcode keepInstance} was
-   *   called before
-   * @throws {LlumnixError} there is no such instance
-   */
+  /** See {@linkcode InstanceKeeper.drain}. */
   async drain(instanceId: InstanceId): Promise<boolean> {
-    const instance = this.#instance(instanceId);
-    if (!instance.isDraining) {
-      instance.isDraining = true;
-      this.#updateServing();
-      this.#emit({ type: "draining", instanceId });
-    }
-    const { clock, options } = this.#config;
-    while (instance.isServing && instance.isDraining && this.#stopping === null) {
-      if (this.#isDrained(instance)) return true;
-      await sleep(clock, options.pollingInterval * 1000);
-    }
-    return false;
+    return await this.#keeper.drain(instanceId);
   }
 
-  /** Ends the draining of an instance that is needed after all. */
+  /** See {@linkcode InstanceKeeper.keep}. */
   keepInstance(instanceId: InstanceId): void {
-    const instance = this.#instance(instanceId);
-    if (!instance.isDraining || instance.isStopping) return;
-    instance.isDraining = false;
-    this.#updateServing();
-    this.#emit({ type: "kept", instanceId });
+    this.#keeper.keep(instanceId);
+  }
+
+  /** See {@linkcode InstanceKeeper.remove}. */
+  async removeInstance(instanceId: InstanceId): Promise<boolean> {
+    return await this.#keeper.remove(instanceId);
   }
 
   /**
-   * Drains an instance and stops it.
-   * @returns false when it was gone before, or is kept
-   * @throws {LlumnixError} there is no such instance
+   * The service is about to end: what runs goes on where it is, and instances neither come nor go.
+   * Those that were told to stop along with this process serve on until {@linkcode stop}.
    */
-  async removeInstance(instanceId: InstanceId): Promise<boolean> {
-    if (!await this.drain(instanceId)) return false;
-    const instance = this.#instance(instanceId);
-    this.#numExpected--;
-    instance.askToStop();
-    this.#updateServing();
-    await this.#killUnlessEnded([instance]);
-    await this.#lose(instance);
-    return true;
+  windDown(): void {
+    this.#keeper.windDown();
+  }
+
+  /** See {@linkcode InstanceKeeper.finishRequests}. */
+  async finishRequests(limitMs: number): Promise<void> {
+    await this.#keeper.finishRequests(limitMs);
   }
 
   statistics(): ManagerStatistics {
@@ -220,12 +180,12 @@ export class Manager {
 
   /** Instances that serve or are on the way there. */
   get numInstances(): number {
-    return this.#instances.size;
+    return this.#fleet.size;
   }
 
   /** Ends the instances' processes at once; {@linkcode stop} then has nothing to wait for. */
   kill(): void {
-    for (const { launched } of this.#instances.values()) launched?.stop("SIGKILL");
+    this.#fleet.kill();
   }
 
   /**
@@ -236,49 +196,10 @@ export class Manager {
     return this.#stopping ??= this.#stop();
   }
 
-  async #startInstance(): Promise<InstanceId> {
-    if (this.#stopping) throw new UnavailableError("the manager is stopping");
-    const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
-    const instance = this.#expect(instanceId);
-    const managerAddress = this.#listeners[0].address;
-    let launched;
-    try {
-      instance.launching = this.#config.launcher.launch({ instanceId, managerAddress });
-      launched = await instance.launching;
-    } catch (error) {
-      this.#instances.delete(instanceId);
-      throw error;
-    }
-    instance.launched = launched;
-    this.#statistics.counters.launchedInstances++;
-    this.#emit({ type: "launched", instanceId, pid: launched.pid });
-    launched.exited.then(() => this.#lose(instance));
-    await instance.ready;
-    return instanceId;
-  }
-
-  /** One more instance, of the type that is wanted. */
-  #expect(instanceId: InstanceId): ManagedInstance {
-    const { migration, options } = this.#config;
-    const types = [...this.#instances.values()]
-      .filter(({ isDraining, isStopping, isLost }) => !isDraining && !isStopping && !isLost)
-      .map(({ type }) => type);
-    const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
-    const instance = new ManagedInstance(instanceId, newcomerType(types, numPrefill));
-    this.#instances.set(instanceId, instance);
-    return instance;
-  }
-
-  #isDrained(instance: ManagedInstance): boolean {
-    const sinceDispatchMs = this.#config.clock.nowMs() - instance.lastDispatchMs;
-    return instance.isEmpty && instance.migrationId === null &&
-      sinceDispatchMs >= DISPATCH_SETTLED_MS;
-  }
-
   #makeMigrationLoop(): MigrationLoop {
     return new MigrationLoop({
       ...this.#config,
-      instances: () => this.#servingInOrder(),
+      instances: () => this.#fleet.serving,
       isInGroup: (instanceId) => this.#group?.isReady(instanceId) ?? true,
       onReport: (report) => {
         this.#statistics.noteMigration(report);
@@ -293,51 +214,28 @@ export class Manager {
     });
   }
 
-  #groupKeeper(): GroupKeeper | null {
+  #makeGroupKeeper(): GroupKeeper | null {
     const { migrationGroup, clock } = this.#config;
     if (!migrationGroup) return null;
     return new GroupKeeper({
       clock,
       options: migrationGroup,
-      instances: () => this.#servingInOrder(),
+      instances: () => this.#fleet.serving,
       onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
     });
   }
 
-  #healthCheck(): HealthCheck {
-    return new HealthCheck({
-      clock: this.#config.clock,
-      instances: () => this.#serving,
-      onHanging: (instance) => this.#lose(instance, "did not answer"),
-    });
-  }
-
-  #scalingLoops(): ScalingLoop[] {
-    const { scaling } = this.#config;
-    if (!scaling?.enableScaling) return [];
-    const loop = new ScalingLoop({
+  #makeFleet(): Fleet {
+    const { migration, options } = this.#config;
+    const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
+    return new Fleet({
       ...this.#config,
-      scaling,
-      instances: () => [...this.#instances.values()],
-      add: () => {
-        this.addInstance().catch((error) => {
-          this.#emit({ type: "start_failed", reason: toErrorRecord(error).message });
-        });
-      },
-      remove: ({ instanceId }) => this.removeInstance(instanceId),
-      keep: ({ instanceId }) => this.keepInstance(instanceId),
+      managerAddress: () => this.#listeners[0].address,
+      newcomerType: (types) => newcomerType(types, numPrefill),
+      onEvent: (event) => this.#emit(event),
+      onChange: () => this.#updateServing(),
+      onEnd: (instance) => this.#keeper.noteEnd(instance),
     });
-    return [loop];
-  }
-
-  #servingInOrder(): ManagedInstance[] {
-    return [...this.#instances.values()].filter((instance) => instance.isServing);
-  }
-
-  #instance(instanceId: InstanceId): ManagedInstance {
-    const instance = this.#instances.get(instanceId);
-    if (instance && !instance.isLost) return instance;
-    throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
   #service(): Service {
@@ -345,7 +243,8 @@ export class Manager {
       calls: {
         join: ({ data }, peer) => ({ data: this.#join(data as JoinRequest, peer) }),
         register: ({ data }, peer) => {
-          this.#register(data as InstanceRegistration, peer);
+          this.#keeper.noteComing(this.#fleet.of(peer));
+          this.#fleet.register(data as InstanceRegistration, peer);
           return { data: null };
         },
         subscribe: (_, peer) => {
@@ -353,6 +252,7 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
+        leave: (_, peer) => ({ data: this.#keeper.leave(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
         ...this.#admin().calls,
@@ -365,14 +265,12 @@ export class Manager {
           this.#takeInfo(data as InstanceInfo, peer);
         },
         failed: ({ data }, peer) => {
-          this.#instanceOf(peer).failure = data as ErrorRecord;
+          this.#fleet.noteFailure(data as ErrorRecord, peer);
         },
       },
       onClose: (peer) => {
         this.#subscribers.delete(peer);
-        const instance = this.#instanceOfPeer.get(peer);
-        this.#instanceOfPeer.delete(peer);
-        if (instance?.peer === peer) this.#disconnect(instance);
+        this.#fleet.closed(peer);
       },
     };
   }
@@ -380,69 +278,37 @@ export class Manager {
   #admin(): AdminService {
     return new AdminService({
       ...this.#config,
-      instances: () => [...this.#instances.values()],
-      isDrained: (instance) => this.#isDrained(instance),
-      add: () => this.addInstance(),
-      drain: (instanceId) => this.drain(instanceId),
-      keep: (instanceId) => this.keepInstance(instanceId),
-      remove: (instanceId) => this.removeInstance(instanceId),
+      instances: () => this.#fleet.all,
+      isDrained: (instance) => this.#keeper.isDrained(instance),
+      add: () => this.#keeper.add(),
+      drain: (instanceId) => this.#keeper.drain(instanceId),
+      keep: (instanceId) => this.#keeper.keep(instanceId),
+      remove: (instanceId) => this.#keeper.remove(instanceId),
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
 
-  #join({ instanceId, isRunning = false }: JoinRequest, peer: Peer): JoinReply {
-    let instance = this.#instances.get(instanceId);
-    const isExpected = instance
-      ? isRunning || instance.peer === null || instance.peer === peer
-      : isRunning;
-    if (!isExpected || instance?.isLost || this.#stopping) {
-      throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
-    }
-    instance ??= this.#expect(instanceId);
-    const former = instance.peer;
-    instance.peer = peer;
-    this.#instanceOfPeer.set(peer, instance);
-    if (former !== peer) former?.close(); // it may say it twice
-    return {
-      infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2,
-      instanceType: instance.type,
-    };
-  }
-
-  /** An instance that serves gets a moment to come back; its requests run on meanwhile. */
-  #disconnect(instance: ManagedInstance): void {
-    instance.peer = null;
-    instance.noteDisconnected();
-    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
-    if (!instance.isServing || this.#stopping) {
-      this.#lose(instance);
-      return;
-    }
-    this.#updateServing();
-    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => this.#lose(instance));
-  }
-
-  #register(registration: InstanceRegistration, peer: Peer): void {
-    const instance = this.#instanceOf(peer);
-    instance.cancelRejoinWait?.();
-    instance.register(registration);
-    this.#emit({ type: "registered", registration });
-    this.#updateServing();
+  #join(request: JoinRequest, peer: Peer): JoinReply {
+    const instance = this.#fleet.join(request, peer);
+    const { type: instanceType } = instance;
+    return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2, instanceType };
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
-    const instance = this.#instanceOf(peer);
-    instance.info = info;
-    instance.wasHeard = true;
+    this.#fleet.takeInfo(info, peer);
     this.#dispatcher.report(info);
     if (info.leavingRequests > 0) this.#migrationLoop.hurry();
   }
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
+    const { triedBy } = request;
+    if (triedBy !== undefined && !this.#trialLease.take(triedBy, nowMs)) {
+      throw new UnavailableError("another request is being tried");
+    }
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");
-    const instance = this.#instances.get(instanceId)!;
+    const instance = this.#fleet.get(instanceId);
     instance.lastDispatchMs = nowMs;
     this.#statistics.counters.dispatches++;
     const { requestId } = request;
@@ -452,29 +318,8 @@ export class Manager {
     return { instanceId, expectedSteps: expectedStepsOn(instance.type, this.#hasDecode) };
   }
 
-  /** Its process ended, its connection closed for good, or it hangs; whichever is noticed first. */
-  async #lose(instance: ManagedInstance, cause = "lost its connection"): Promise<void> {
-    if (instance.isLost) return;
-    instance.isLost = true;
-    instance.cancelRejoinWait?.();
-    this.#updateServing();
-    const reason = await instance.describeEnd(this.#config.clock, cause);
-    instance.failStart(reason);
-    const { instanceId } = instance;
-    this.#instances.delete(instanceId);
-    if (this.#stopping) return;
-    const { counters } = this.#statistics;
-    if (instance.isStopping) {
-      counters.stoppedInstances++;
-      this.#emit({ type: "stopped", instanceId });
-    } else {
-      counters.lostInstances++;
-      this.#emit({ type: "lost", instanceId, reason });
-    }
-  }
-
   #updateServing(): void {
-    const serving = this.#servingInOrder();
+    const { serving } = this.#fleet;
     this.#dispatcher.setInstances(serving.map((instance) => ({
       registration: instance.registration!,
       isDraining: !instance.isAvailable,
@@ -501,41 +346,22 @@ export class Manager {
     return {
       version: this.#listVersion,
       instances: this.instances(),
-      expectedInstances: this.#numExpected,
+      expectedInstances: this.#keeper.numExpected,
     };
   }
 
-  #instanceOf(peer: Peer): ManagedInstance {
-    const instance = this.#instanceOfPeer.get(peer);
-    if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
-    return instance;
-  }
-
   async #stop(): Promise<void> {
-    for (const loop of this.#loops) loop.stop();
+    this.#keeper.stop();
+    this.#migrationLoop.stop();
     this.#group?.stop();
-    const running = [...this.#instances.values()];
-    await Promise.allSettled(running.map(({ launching }) => launching));
-    for (const instance of running) {
-      instance.cancelRejoinWait?.();
-      instance.askToStop();
-    }
-    await this.#killUnlessEnded(running);
+    const running = this.#fleet.all;
+    await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const instance of running) instance.noteDisconnected();
   }
 
-  /** Waits for instances that were asked to stop. */
-  async #killUnlessEnded(instances: readonly ManagedInstance[]): Promise<void> {
-    const { clock, stopTimeoutMs = DEFAULT_STOP_TIMEOUT_MS } = this.#config;
-    const cancel = clock.after(stopTimeoutMs, () => {
-      for (const instance of instances) instance.kill();
-    });
-    await Promise.all(instances.map(({ ended }) => ended));
-    cancel();
-  }
-
   #emit(event: ManagerEvent): void {
+    this.#statistics.noteEvent(event);
     this.#config.onEvent?.(event);
   }
 }

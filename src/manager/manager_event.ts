@@ -14,8 +14,12 @@ export type ManagerEvent =
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
   | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
-  /** One more instance was wanted. */
-  | { readonly type: "start_failed"; readonly reason: string }
+  /** One more instance was wanted; null: it is not tried again. */
+  | { readonly type: "start_failed"; readonly reason: string; readonly retryMs: number | null }
+  /** No instance serves, and none will. */
+  | { readonly type: "given_up"; readonly reason: string }
+  /** Its process was asked to stop: it drains first. */
+  | { readonly type: "leaving"; readonly instanceId: InstanceId }
   /** It was asked to stop, and did. */
   | { readonly type: "stopped"; readonly instanceId: InstanceId }
   | { readonly type: "draining"; readonly instanceId: InstanceId }

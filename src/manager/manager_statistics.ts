@@ -1,4 +1,5 @@
 import type { MigrationOutcome, MigrationReport } from "../core/messages.ts";
+import type { ManagerEvent } from "./manager_event.ts";
 
 /** What a manager has done since it began. */
 export interface ManagerStatistics {
@@ -56,6 +57,12 @@ export class StatisticsCounter {
     counters.transferredBytes += transfer.bytes;
     counters.downtimeSumMs += downtimeMs;
     counters.downtimeMaxMs = Math.max(counters.downtimeMaxMs, downtimeMs);
+  }
+
+  noteEvent({ type }: ManagerEvent): void {
+    if (type === "launched") this.counters.launchedInstances++;
+    else if (type === "stopped") this.counters.stoppedInstances++;
+    else if (type === "lost") this.counters.lostInstances++;
   }
 
   noteUnanswered(): void {

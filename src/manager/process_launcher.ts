@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { selfCommand } from "../core/self_command.ts";
+import type { InstanceRegistration } from "../core/messages.ts";
 import type { ExitStatus, InstanceLauncher, LaunchedInstance, LaunchRequest } from "./launcher.ts";
 
 export interface ProcessLauncherOptions {
@@ -21,10 +22,12 @@ const STDERR = 2;
 export class ProcessLauncher implements InstanceLauncher {
   constructor(private readonly options: ProcessLauncherOptions) {}
 
-  async launch({ instanceId, managerAddress }: LaunchRequest): Promise<LaunchedInstance> {
+  async launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const { instanceId, managerAddress, numBlocks } = request;
     const [program, ...args] = this.options.command ?? selfCommand();
     args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
     args.push("--host-share", String(this.options.hostShare), ...this.options.engineArgv);
+    if (numBlocks !== null) args.push("--num-gpu-blocks-override", String(numBlocks));
     // Deno.Command cannot send a child's stdout to our stderr.
     const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
     let hasExited = false;
@@ -39,6 +42,24 @@ export class ProcessLauncher implements InstanceLauncher {
       if (!hasExited) child.kill(signal);
     };
     return { pid: child.pid!, exited, stop };
+  }
+
+  /** Only what is surely the process of that name on this host. */
+  adopt({ instanceId, pid }: InstanceRegistration): Pick<LaunchedInstance, "stop"> | null {
+    if (!isInstance(pid, instanceId)) return null;
+    return {
+      stop: (signal) => {
+        if (isInstance(pid, instanceId)) Deno.kill(pid, signal);
+      },
+    };
+  }
+}
+
+function isInstance(pid: number, instanceId: string): boolean {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").includes(instanceId);
+  } catch {
+    return false;
   }
 }
 

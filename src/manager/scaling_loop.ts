@@ -10,6 +10,8 @@ export interface ScalingLoopConfig {
   readonly scaling: ScalingOptions;
   /** All, also those that start or drain, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
+  /** As many are there, or on the way, as are wanted. */
+  readonly isSettled: () => boolean;
   readonly add: () => void;
   readonly remove: (instance: ManagedInstance) => void;
   /** It is needed after all. */
@@ -45,7 +47,8 @@ export class ScalingLoop {
   #scale(): void {
     const { scaling, options: { loadMetric } } = this.#config;
     const instances = this.#config.instances().filter((one) => !one.isLost && !one.isStopping);
-    if (instances.some(({ registration }) => registration === null)) return;
+    const isStarting = instances.some(({ registration }) => registration === null);
+    if (isStarting || !this.#config.isSettled()) return;
     const draining = instances.filter((one) => one.isDraining && !one.isDrainedByHand);
     const serving = instances.filter(({ isDraining }) => !isDraining);
     // There are as many prefill instances as were asked for: it is those that decode which may vary.
@@ -57,16 +60,16 @@ export class ScalingLoop {
       minInstances: Math.max(1, scaling.minInstances - numFixed),
       maxInstances: Math.max(1, scaling.maxInstances - numFixed),
     });
-    if (change > 0) this.#grow(change, draining);
+    if (change > 0) this.#grow(change, draining.filter(({ isToGo }) => isToGo));
     else if (draining.length === 0 && change < 0) {
       for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
     }
   }
 
   /** The quickest instance to have is one that is about to go. */
-  #grow(count: number, draining: readonly ManagedInstance[]): void {
-    for (const instance of draining.slice(0, count)) this.#config.keep(instance);
-    for (let i = draining.length; i < count; i++) this.#config.add();
+  #grow(count: number, leaving: readonly ManagedInstance[]): void {
+    for (const instance of leaving.slice(0, count)) this.#config.keep(instance);
+    for (let i = leaving.length; i < count; i++) this.#config.add();
   }
 
   #stateOf({ registration, info }: ManagedInstance): LoadState {

@@ -7,6 +7,7 @@ import type {
 } from "../core/messages.ts";
 import { toErrorRecord } from "../core/errors.ts";
 import { expectedOutput } from "./paged_model.ts";
+import { DEADLY_SEED } from "./timed_model.ts";
 import type { ScenarioEngine } from "./scenario.ts";
 
 export type LedgerState = "submitting" | "running" | "ended" | "aborted" | "gone";
@@ -120,7 +121,7 @@ export class RequestLedger {
 
   #checkError(entry: LedgerEntry, kind: string, message: string): void {
     const isExplained = kind === "unavailable"
-      ? this.#mayFail()
+      ? entry.request.params.seed === DEADLY_SEED || this.#mayFail()
       : kind === "invalid_request" && this.#neverFits(entry);
     if (!isExplained) this.#violate(entry, `failed without a cause: ${kind}: ${message}`);
   }

@@ -54,6 +54,7 @@ export interface RunStatistics {
   tokens: number;
   committedMigrations: number;
   droppedMigrations: number;
+  lostInstances: number;
 }
 
 /** Runs a scenario on the production code, and checks all the time what must hold. */
@@ -295,7 +296,12 @@ class ScenarioRun {
     for (const { client, node } of this.#cluster.aliveClients) {
       note(client.numRequests, `requests are left in the account of ${node.name}`);
     }
-    note(this.#cluster.manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
+    const { manager } = this.#cluster;
+    note(manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
+    const numServing = manager?.instances().length ?? 0;
+    note(Math.abs(this.#cluster.aliveInstances.length - numServing), "instances run for nobody");
+    const unready = this.#cluster.aliveClients.filter(({ client }) => !client.isReady());
+    note(unready.length, "API servers are not ready");
     return leftovers;
   }
 
@@ -338,6 +344,7 @@ class ScenarioRun {
       tokens: 0,
       committedMigrations: 0,
       droppedMigrations: 0,
+      lostInstances: this.#cluster.numLost,
     };
     for (const { outcome } of this.#cluster.reports) {
       if (outcome === "committed") statistics.committedMigrations++;

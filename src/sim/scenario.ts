@@ -10,6 +10,7 @@ import { Random } from "../core/random.ts";
 import { samplingDefaults } from "../core/sampling.ts";
 import { PAGED_VOCAB_SIZE } from "./paged_model.ts";
 import type { NetworkConfig } from "./sim_bus.ts";
+import { DEADLY_SEED } from "./timed_model.ts";
 
 /** A run of a simulated cluster as plain data: the same seed gives the same. */
 export interface Scenario {
@@ -20,6 +21,9 @@ export interface Scenario {
   readonly scaling: ScalingOptions;
   readonly transfer: TransferOptions;
   readonly engine: ScenarioEngine;
+  readonly timeouts: { readonly instanceMs: number; readonly drainMs: number };
+  /** What a deadly request does to its instance. */
+  readonly deadlySteps: "crash" | "throw";
   readonly network: Required<
     Pick<NetworkConfig, "meanDelayMs" | "keepAliveMs" | "repeatChance" | "overtakeChance">
   >;
@@ -47,6 +51,8 @@ export interface ScenarioRequest {
   readonly promptTokenIds: readonly number[];
   readonly params: SamplingParams;
   readonly priority: Priority;
+  /** Its instance dies of it. */
+  readonly isDeadly: boolean;
   /** The client leaves then; null if it stays. */
   readonly abortAtMs: number | null;
 }
@@ -94,10 +100,8 @@ export type Link = "instances" | "manager_instance" | "client_instance" | "clien
 
 /** Requests and actions begin within this time. */
 const BUSY_MS = 1_500;
-/** An API server resumes a request as often. */
-const MAX_MILD_FAULTS = 3;
-/** An API server seeks an instance for longer. */
-const MAX_MILD_STALL_MS = 3_000;
+/** A request that a fault hits again and again as it begins to run fails after more of them. */
+const MAX_MILD_FAULTS = 4;
 const LINKS: readonly Link[] = [
   "instances",
   "manager_instance",
@@ -208,6 +212,11 @@ function randomUniformScenario(seed: number): Scenario {
       lastStageMaxBlocks: draw.between(1, 4),
       maxStages: draw.between(1, 8),
     },
+    timeouts: {
+      instanceMs: draw.pick([1_000, 4_000, 10_000]),
+      drainMs: draw.pick([0, 200, 2_000, 30_000]),
+    },
+    deadlySteps: draw.pick(["crash", "throw"]),
     network: {
       meanDelayMs: draw.pick([0.2, 1, 5, 20]),
       keepAliveMs: draw.pick([300, 3_000]),
@@ -242,6 +251,7 @@ function randomRequests(
 ): readonly ScenarioRequest[] {
   const count = draw.between(4, 24);
   const abortShare = draw.pick([0, 0.1, 0.4]);
+  const deadlyShare = draw.pick([0, 0, 0, 0, 0.05]);
   const spreadMs = draw.pick([10, BUSY_MS / 3, BUSY_MS]);
   const requests: ScenarioRequest[] = [];
   for (let i = 0; i < count; i++) {
@@ -249,6 +259,7 @@ function randomRequests(
     const promptTokens = draw.chance(0.05)
       ? draw.between(1, engine.maxModelLen + 2)
       : draw.between(1, 24);
+    const isDeadly = draw.chance(deadlyShare);
     const endTokens = draw.chance(0.3) ? [draw.random.below(PAGED_VOCAB_SIZE)] : [];
     requests.push({
       atMs,
@@ -261,11 +272,12 @@ function randomRequests(
         ...samplingDefaults,
         maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 24),
         temperature: 0,
-        seed: draw.random.below(2 ** 31),
+        seed: isDeadly ? DEADLY_SEED : draw.random.below(DEADLY_SEED),
         stopTokenIds: draw.chance(0.5) ? endTokens : [],
         eosTokenIds: endTokens,
         ignoreEos: draw.chance(0.2),
       },
+      isDeadly,
       priority: draw.chance(0.2) ? "high" : "normal",
       abortAtMs: draw.chance(abortShare)
         ? atMs + draw.pick([0, draw.random.uniform() * 20, draw.random.uniform() * 500])
@@ -340,14 +352,10 @@ export function isCalm({ actions, network: { repeatChance, overtakeChance } }: S
 }
 
 /**
- * Whether no request may fail: no more faults than a request is resumed, nothing stalls for long, and
- * an instance is left that nothing happened to.
+ * Whether no request may fail but those that are deadly: instances come back, and requests wait for
+ * them however long it takes.
  */
-export function isMild(scenario: Scenario): boolean {
-  const { actions, manager: { initialInstances }, scaling } = scenario;
-  const numFaults = actions.filter(isFault).length;
-  const numDrains = actions.filter(({ type }) => type === "drain").length;
-  if (scaling.enableScaling && numFaults > 0) return false;
-  return numFaults <= MAX_MILD_FAULTS && numFaults + numDrains < initialInstances &&
-    stalledMs(scenario) <= MAX_MILD_STALL_MS;
+export function isMild({ actions, requests }: Scenario): boolean {
+  const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
+  return actions.filter(isFault).length <= MAX_MILD_FAULTS && numDeadly <= 1;
 }

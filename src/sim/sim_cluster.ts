@@ -48,6 +48,8 @@ export class SimCluster {
   readonly clients: SimClient[] = [];
   /** Of the migrations that the managers heard of. */
   readonly reports: MigrationReport[] = [];
+  /** Instances that the managers noticed to be lost. */
+  numLost = 0;
   readonly #onViolation: (what: string) => void;
   #managerNode: SimNode | null = null;
   #manager: Manager | null = null;
@@ -165,8 +167,13 @@ export class SimCluster {
       options: this.scenario.manager,
       migration: this.scenario.migration,
       scaling: this.scenario.scaling,
-      launcher: { launch: (request) => this.#launch(request, node) },
+      launcher: {
+        launch: (request) => this.#launch(request, node),
+        adopt: ({ pid }) => ({ stop: () => this.killInstance(this.instances[pid - 1]) }),
+      },
       clock: node.clock,
+      instanceTimeoutMs: this.scenario.timeouts.instanceMs,
+      drainTimeoutMs: this.scenario.timeouts.drainMs,
       seed: this.scenario.seed + this.#numManagers++,
       onEvent: (event) => this.#onEvent(event),
     });
@@ -181,7 +188,12 @@ export class SimCluster {
     const node = this.network.addNode(name, this.#skewMs());
     const { scenario, random } = this;
     const { fabric } = this;
-    const sim = new SimInstance({ scenario, request, node, random, pid, fabric });
+    const onDeath = () => {
+      this.trace.add(name, () => "computes a deadly request");
+      if (scenario.deadlySteps === "throw") throw new LlumnixError("internal", "a deadly request");
+      this.killInstance(sim);
+    };
+    const sim = new SimInstance({ scenario, request, node, random, pid, fabric, onDeath });
     this.instances.push(sim);
     node.clock.after(LAUNCH_MS * random.exponential(), () => this.#run(sim));
     return {
@@ -194,7 +206,7 @@ export class SimCluster {
       }),
       stop: (signal) => {
         if (signal === "SIGKILL") this.killInstance(sim);
-        else if (sim.isAlive) node.clock.soon(() => sim.instance.stop("got SIGTERM"));
+        else if (sim.isAlive) node.clock.soon(() => sim.instance.leave("got SIGTERM"));
       },
     };
   }
@@ -220,6 +232,7 @@ export class SimCluster {
   #onEvent(event: ManagerEvent): void {
     this.trace.add(MANAGER_NODE, () => JSON.stringify(event));
     if (event.type === "migrated") this.reports.push(event.report);
+    if (event.type === "lost") this.numLost++;
   }
 
   #skewMs(): number {

@@ -19,6 +19,8 @@ export interface SimInstanceArgs {
   readonly pid: number;
   /** What KV blocks go through. */
   readonly fabric: SimFabric;
+  /** A step was deadly. */
+  readonly onDeath: () => void;
 }
 
 /** The production instance as a process of a simulated cluster, on a model with a real cache. */
@@ -50,6 +52,7 @@ export class SimInstance {
       clock: node.clock,
       bus: node.bus,
       rejoinTimeoutMs: REJOIN_TIMEOUT_MS,
+      drainTimeoutMs: scenario.timeouts.drainMs,
       loadExecutor: () => Promise.resolve(this.#load()),
       migration: {
         limits: scenario.transfer,
@@ -77,8 +80,9 @@ export class SimInstance {
   }
 
   #load(): TimedModel {
-    const { scenario: { engine }, node } = this.#args;
-    return this.model = new TimedModel(engine, node.clock, (step) => this.#stepMs(step));
+    const { scenario: { engine }, node, onDeath } = this.#args;
+    const stepMs = (step: StepInput) => this.#stepMs(step);
+    return this.model = new TimedModel(engine, node.clock, stepMs, onDeath);
   }
 
   #stepMs({ tokenIds }: StepInput): number {

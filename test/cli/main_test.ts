@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "profile", "doctor", "manager", "api-server"]) {
+for (const name of ["bench", "profile", "doctor"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(
@@ -54,14 +54,37 @@ refuses(
     "automatic prefix caching",
 );
 refuses(
+  ["serve", "--drain-timeout", "-1"],
+  "llumnix serve: error: --drain-timeout -1: expected a number from 0 to 86400",
+);
+refuses(
+  ["serve", "--instance-timeout", "0"],
+  "llumnix serve: error: --instance-timeout 0: expected a number greater than 0 and at most 86400",
+);
+refuses(
+  ["serve", "--scaling-interval", "-3"],
+  "llumnix serve: error: --scaling-interval -3: expected a number greater than 0",
+);
+refuses(
+  ["serve", "--enable-scaling", "--initial-instances", "3", "--max-instances", "2"],
+  "llumnix serve: error: --initial-instances 3 is outside --min-instances 1 to --max-instances 2, " +
+    "between which --enable-scaling keeps the service",
+);
+refuses(
   ["serve", "--disable-init-instance-by-manager"],
   "llumnix serve: error: When using gloo as migration backend, do not set " +
     "--disable-init-instance-by-manager and --disable-fixed-node-init-instance.",
 );
-refuses(
-  ["instance", "--instance-id", "a"],
-  "llumnix instance: error: --manager-address is missing; serve starts instances with all they need",
-);
+for (const name of ["manager", "api-server", "instance"]) {
+  for (const address of ["nowhere", "inproc:x", "tcp:host", `unix:/${"x".repeat(200)}`]) {
+    refuses(
+      [name, "--manager-address", address],
+      `llumnix ${name}: error: --manager-address ${address}: expected tcp:HOST:PORT, or ` +
+        "unix:PATH with a path of at most 107 bytes",
+    );
+  }
+}
+refuses(["manager", "--port", "1"], "llumnix manager: error: unknown option --port");
 refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
 
 Deno.test("--version", async () => {

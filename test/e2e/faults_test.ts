@@ -22,7 +22,7 @@ Deno.test("streams go on when an instance is killed", async () => {
   });
   assertSameStreams(streams, quiet);
   await cluster.program.waitForLog(/lost instance-1/);
-  await waitUntilEmpty(cluster, 2);
+  await waitUntilEmpty(cluster, 3);
 });
 
 Deno.test("clients that leave in a storm cost the others nothing, and leave nothing", async () => {

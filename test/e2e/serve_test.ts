@@ -164,17 +164,6 @@ Deno.test("WASM kernels serve with helper threads", async () => {
   assert.equal((await server.program.stop()).code, 0);
 });
 
-Deno.test("a service goes on without an instance that is killed, and ends without any", async () => {
-  await using server = await startServer(["--initial-instances", "2"]);
-  Deno.kill(pidOf(server, "instance-0"), "SIGKILL");
-  await server.program.waitForLog(/lost instance-0: .*SIGKILL/);
-  for (let i = 0; i < 3; i++) await complete(server, greedy);
-  Deno.kill(pidOf(server, "instance-1"), "SIGKILL");
-  const { code } = await server.program.end();
-  assert.equal(code, 1);
-  assert.match(server.program.stderr, /no instance is left/);
-});
-
 Deno.test("a second signal does not wait for what runs", async () => {
   await using server = await startServer();
   const abandoned = readStream(

@@ -209,12 +209,18 @@ Deno.test("cluster client: a request waits for the first instance", () =>
     assert.ok(instances.some(({ requests }) => requests.has("a")));
   }, { isStarted: false }));
 
-Deno.test("cluster client: the wait for an instance is bounded", () =>
+Deno.test("cluster client: who waits for an instance may leave, and is told when nothing will come", () =>
   withCluster(async ({ client }) => {
-    const error = await rejection(submit(client, "a"));
-    assert.equal(error.kind, "unavailable");
-    assert.match(error.message, /no instance is serving/);
-  }, { isStarted: false, instanceWaitMs: 5 }));
+    const left = submit(client, "left"), told = submit(client, "told");
+    await until(() => client.numRequests === 2);
+    client.abort("left");
+    assert.equal(client.numRequests, 1);
+    await client.close();
+    assert.deepEqual(await left, []);
+    const outputs = await told;
+    await until(() => outputs.length > 0);
+    assert.equal(outputs[0].finish!.error!.message, "the API server is closing");
+  }, { isStarted: false }));
 
 Deno.test("cluster client: close ends what runs", () =>
   withCluster(async ({ client, managerLost }) => {

@@ -1,6 +1,6 @@
 import type { Listener, Peer } from "../../src/bus/bus.ts";
 import { sleep } from "../../src/core/clock.ts";
-import { RequestError, UnavailableError } from "../../src/core/errors.ts";
+import { LlumnixError, RequestError, UnavailableError } from "../../src/core/errors.ts";
 import type {
   AbortNotice,
   GenerateRequest,
@@ -19,6 +19,8 @@ const REJOIN_MS = 200;
 /** Longer than the time between two rounds of orders. */
 const TRANSFER_MS = 250;
 const BLOCKS = 100;
+/** What came later waits. */
+const MAX_RUNNING = 100;
 
 /** The token that every instance produces at a position of a request. */
 export function tokenAt(requestId: RequestId, index: number): number {
@@ -43,6 +45,9 @@ export class FakeInstance {
   /** Orders that came while another was under way. */
   numOverlappingOrders = 0;
   numGenerates = 0;
+  /** Whether it crashes as it computes this token, and how. */
+  isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
+  onCrash: () => void = () => {};
   readonly #frontends = new Map<string, Peer>();
   readonly #peers = new Map<string, Promise<Peer>>();
   #manager: Peer | null = null;
@@ -114,7 +119,8 @@ export class FakeInstance {
       try {
         await this.#join();
         return await this.#register();
-      } catch {
+      } catch (error) {
+        if (error instanceof LlumnixError && error.kind === "not_found") return this.onStop();
         const failed = this.#manager;
         this.#manager = null;
         failed?.close();
@@ -167,8 +173,10 @@ export class FakeInstance {
   #step(): void {
     const outputs = new Map<string, RequestOutput[]>();
     const received = [...this.requests.keys()];
-    for (const [requestId, held] of this.requests) {
+    const running = [...this.requests].slice(0, MAX_RUNNING);
+    for (const [requestId, held] of running) {
       if (held.isMoving) continue;
+      if (this.isDeadly(requestId, held.numTokens)) return this.onCrash();
       const { frontendId, params: { maxTokens } } = held.request;
       const index = held.numTokens++;
       const isLast = held.numTokens >= maxTokens;

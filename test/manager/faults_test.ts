@@ -107,9 +107,9 @@ async function runSeed(seed: number): Promise<string> {
     requests.every(({ requestId }) => cluster.holders(requestId).length === 0);
   await cluster.until(nobodyHasAny, 60_000);
   for (const { requestId, finish, numResumptions } of requests) {
-    assert.ok(numResumptions <= 3, requestId);
+    assert.ok(numResumptions <= 20, requestId);
     if (finish?.reason !== "error") continue;
-    assert.match(finish.error!.message, /resumed 3 times already|could not be resumed/);
+    assert.match(finish.error!.message, /resumed 20 times already|in a row were lost/);
   }
   await cluster.run(cluster.manager.addInstance()); // the others may all be on their way out
   const last = cluster.submit("last");

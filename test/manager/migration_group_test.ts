@@ -31,7 +31,7 @@ class World {
     instance.register({
       ...registrationOf(instanceId, `inproc:${instanceId}`),
       migration: { backend: "gloo", endpoint: { host: "127.0.0.1", port: instanceId.length } },
-    });
+    }, 0);
     instance.peer = {
       call: async (_method: string, { data }: { data: unknown }) => ({
         data: { failedPeers: await answer(data as MigrationGroup) },

@@ -141,7 +141,11 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
     command: ["/nonexistent/llumnix"],
   });
   await assert.rejects(
-    launcher.launch({ instanceId: "instance-0", managerAddress: "inproc:manager" }),
+    launcher.launch({
+      instanceId: "instance-0",
+      managerAddress: "inproc:manager",
+      numBlocks: null,
+    }),
   );
 });
 

@@ -69,6 +69,12 @@ export class SimCluster {
   readonly events: ManagerEvent[] = [];
   manager!: Manager;
   client!: ClusterClient;
+  /** Time until a launched instance begins. */
+  launchDelayMs = 0;
+  /** Whether a manager can kill instances that it did not start. */
+  isAdoptable = true;
+  /** Whether an instance crashes as it computes this token. */
+  isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
   readonly #config: SimClusterConfig;
 
   constructor(seed: number, config: SimClusterConfig = {}) {
@@ -160,6 +166,7 @@ export class SimCluster {
   readonly #launched = new Map<InstanceId, LaunchedInstance>();
 
   readonly #launcher: InstanceLauncher = {
+    adopt: ({ instanceId }) => this.isAdoptable ? this.#launched.get(instanceId) ?? null : null,
     launch: ({ instanceId, managerAddress }) => {
       const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
       const end = (code: number | null, signal: string | null) => {
@@ -170,8 +177,10 @@ export class SimCluster {
       const node = this.network.addNode(instanceId);
       const stop = () => end(0, null);
       const instance = new FakeInstance(node, instanceId, managerAddress, stop);
+      instance.isDeadly = (requestId, index) => this.isDeadly(requestId, index);
+      instance.onCrash = () => end(null, "SIGSEGV");
       this.instances.set(instanceId, instance);
-      instance.start().catch(() => end(1, null));
+      node.clock.after(this.launchDelayMs, () => instance.start().catch(() => end(1, null)));
       const launched: LaunchedInstance = {
         pid: 1,
         exited: exit.promise,

@@ -89,42 +89,35 @@ export const llumnixArguments = {
     help: "Enable defragmentation through migration based on virtual usage: true, false, 1 or 0.",
   }),
   "enable-scaling": flag({
-    status: later,
     help: "Enable auto scaling.",
   }),
   "min-instances": integer({
     default: 1,
     min: 1,
-    status: later,
     help: "Minimum number of instances.",
   }),
   "max-instances": integer({
     default: 1,
     min: 1,
-    status: later,
     help: "Maximum number of instances.",
   }),
   "scaling-interval": number({
     default: 10,
     above: 0,
-    status: later,
     help: "Interval time of check scaling, in seconds.",
   }),
   "scaling-policy": choice({
     choices: ["max_load", "avg_load"],
     default: "avg_load",
-    status: later,
     help: "Scaling policy.",
   }),
   "scale-up-threshold": number({
     default: 10,
-    status: later,
     help: "Scale up threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.85 when " +
       "left unset.",
   }),
   "scale-down-threshold": number({
     default: 60,
-    status: later,
     help: "Scale down threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.3 when " +
       "left unset.",
   }),

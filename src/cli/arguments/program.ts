@@ -47,6 +47,54 @@ export const engineExtras = {
   }),
 } satisfies ArgumentTable;
 
+/** Options of this program on how instances come and go. */
+export const lifecycleExtras = {
+  "instance-timeout": number({
+    default: 10,
+    above: 0,
+    max: 86400,
+    metavar: "SECONDS",
+    section: "MANAGER",
+    help: "An instance that says nothing for so long hangs: it is killed and replaced, and its " +
+      "requests go on elsewhere. One whose process ends is noticed at once.",
+  }),
+  "drain-timeout": number({
+    default: 30,
+    min: 0,
+    max: 86400,
+    metavar: "SECONDS",
+    section: "MANAGER",
+    help: "Time that the requests of an instance get to leave or finish when it is scaled down, " +
+      "removed, or gets SIGTERM. What is left goes on elsewhere from the tokens that it has.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program for roles that run apart. */
+export const roleExtras = {
+  "manager-address": text({
+    default: null,
+    defaultText: "unix:$XDG_RUNTIME_DIR/llumnix/manager.sock, or the same in $TMPDIR/llumnix-UID",
+    metavar: "ADDRESS",
+    section: "MANAGER",
+    help: "Where manager, API servers and instances meet: unix:PATH or tcp:HOST:PORT. Without it " +
+      "the processes of one user find each other. Sockets are for their user only; whoever " +
+      "reaches a TCP port can use and stop the service.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program for instances that may outlive their manager. */
+export const orphanExtras = {
+  "orphan-timeout": number({
+    default: 300,
+    min: 0,
+    max: 86400,
+    metavar: "SECONDS",
+    section: "MANAGER",
+    help: "Time that an instance serves on without a manager. A manager that is started again by " +
+      "then finds the instances and their requests; after it they end by themselves.",
+  }),
+} satisfies ArgumentTable;
+
 /** Options of this program that concern the service. */
 export const serverExtras = {
   "instance-isolation": choice({
@@ -118,11 +166,11 @@ export const processExtras = {
 
 export const instanceArguments = {
   "log-filename": text({ default: null, section: null, help: "Log to this file besides stderr." }),
-  "instance-id": text({ default: null, section: null, help: "Id of this instance." }),
-  "manager-address": text({
+  "instance-id": text({
     default: null,
+    defaultText: "one of its own",
     section: null,
-    help: "Address of the manager's bus, to which the instance connects.",
+    help: "Id of this instance.",
   }),
   "host-share": integer({
     default: 1,
@@ -130,4 +178,14 @@ export const instanceArguments = {
     section: null,
     help: "Instances that share this host: memory and cores are divided by it.",
   }),
+  "started-by": choice({
+    choices: ["hand", "manager", "api-server"],
+    default: "hand",
+    section: null,
+    help: "Who starts this process. What is started by hand is ended by hand (SIGTERM, SIGINT), " +
+      "and then not replaced.",
+  }),
+  "drain-timeout": lifecycleExtras["drain-timeout"],
+  ...orphanExtras,
+  ...roleExtras,
 } satisfies ArgumentTable;

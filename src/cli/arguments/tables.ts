@@ -13,7 +13,10 @@ import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
   instanceArguments,
+  lifecycleExtras,
+  type orphanExtras,
   processExtras,
+  type roleExtras,
   serverArguments,
   serverExtras,
 } from "./program.ts";
@@ -26,7 +29,7 @@ export interface Group {
   readonly table: ArgumentTable;
 }
 
-const programTitle = "Options of this program";
+export const programTitle = "Options of this program";
 
 /** The arguments of `serve`, as help shows them. */
 export const serveGroups: readonly Group[] = [
@@ -36,7 +39,7 @@ export const serveGroups: readonly Group[] = [
   {
     title: programTitle,
     section: "SERVER",
-    table: { ...engineExtras, ...serverExtras, ...processExtras },
+    table: { ...engineExtras, ...lifecycleExtras, ...serverExtras, ...processExtras },
   },
 ];
 
@@ -57,7 +60,7 @@ const transferArguments = {
   "max-stages": llumnixArguments["max-stages"],
 };
 
-/** The arguments of the internal command `instance`. */
+/** The arguments of `instance`. */
 export const instanceGroups: readonly Group[] = [
   { title: "Instance arguments", section: "ENGINE", table: instanceArguments },
   { title: "vLLM engine arguments", section: "ENGINE", table: vllmArguments },
@@ -94,14 +97,18 @@ export type ServeOptions = OptionsOf<
   & typeof llumnixArguments
   & typeof serverArguments
   & EngineTable
+  & typeof lifecycleExtras
   & typeof serverExtras
   & typeof processExtras
 >;
 
-/** Effective options of the internal `llumnix instance`; the two that it cannot do without are set. */
-export type InstanceOptions =
-  & OptionsOf<EngineTable & typeof instanceArguments & typeof processExtras>
-  & { readonly instanceId: string; readonly managerAddress: string };
+/** Effective options of `llumnix instance`. */
+export type InstanceOptions = OptionsOf<
+  EngineTable & typeof instanceArguments & typeof processExtras
+>;
+
+/** Effective options of `llumnix manager` and `llumnix api-server`: those of `serve`, and their own. */
+export type RoleOptions = ServeOptions & OptionsOf<typeof roleExtras & typeof orphanExtras>;
 
 type Satisfies<Contract, Options extends Contract> = Options;
 

@@ -1,14 +1,26 @@
 import { logger, setupLogging } from "../../core/log.ts";
 import { runInstance as run } from "../../instance/instance_main.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
+import { managerAddress } from "../roles/manager_address.ts";
 
 /**
  * Runs one instance until its manager stops it.
  * @returns the exit code
+ * @throws {UsageError} the manager's address cannot be one
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
-  const { instanceId, managerAddress, hostShare, logLevel, logFilename } = options;
+  const { hostShare, logLevel, logFilename, startedBy } = options;
+  const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
-  const log = logger("instance");
-  return run({ options, migration: options, instanceId, managerAddress, hostShare, log });
+  return run({
+    options,
+    migration: options,
+    instanceId,
+    managerAddress: managerAddress(options.managerAddress),
+    hostShare,
+    startedBy,
+    rejoinTimeoutMs: options.orphanTimeout * 1000,
+    drainTimeoutMs: options.drainTimeout * 1000,
+    log: logger("instance"),
+  });
 }

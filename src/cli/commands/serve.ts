@@ -14,7 +14,7 @@ import { StopSignals } from "../stop_signals.ts";
 
 /**
  * Serves until it is told to stop.
- * @returns the exit code: 0 after an orderly stop, 1 when no instance is left
+ * @returns the exit code: 0 after an orderly stop, 1 when no instance serves and none ever will
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runServe(options: ServeOptions): Promise<number> {
@@ -56,8 +56,8 @@ class Service implements AsyncDisposable {
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
   #role: ManagerRole | null = null;
+  #client: ClusterClient | null = null;
   #server: RunningServer | null = null;
-  #hasStarted = false;
   hasFailed = false;
 
   constructor(options: ServeOptions, model: FoundModel, log: Log, logFile: string | null) {
@@ -79,12 +79,13 @@ class Service implements AsyncDisposable {
     const server = this.#server = await startApiServer(this.#options, this.#model, client);
     this.#disposables.defer(() => server.closeNow());
     await role.startInstances();
-    this.#hasStarted = true;
     this.#announce(server, role.manager.instances());
   }
 
   /** Lets running requests finish until the deadline, and takes no new ones. */
   async finishRequests(): Promise<void> {
+    this.#role?.manager.windDown();
+    if (this.hasFailed) await this.#client?.close(); // nothing will finish
     await this.#server?.shutdown(this.#options.shutdownTimeout * 1000);
   }
 
@@ -110,14 +111,12 @@ class Service implements AsyncDisposable {
         : [`unix:${directory.path}/manager.sock`, local],
       log: this.#log,
       logFile: this.#logFile,
-      onEvent: ({ type }) => {
-        // While it starts, the start itself fails, with the reason.
-        const isLast = type === "lost" && this.#role?.manager.numInstances === 0;
-        if (isLast && this.#hasStarted) this.#fail("no instance is left");
+      onEvent: (event) => {
+        if (event.type === "given_up") this.#fail("no instance serves, and none will");
       },
     });
     this.#disposables.use(role);
-    const client = await ClusterClient.connect({
+    const client = this.#client = await ClusterClient.connect({
       bus,
       managerAddress: local,
       frontendId: `api-${Deno.pid}`,

@@ -21,6 +21,8 @@ export interface ManagerRoleConfig {
   readonly log: Log;
   /** Where this process and its instances log besides stderr. */
   readonly logFile: string | null;
+  /** How long instances go on without this manager; default: not at all. */
+  readonly orphanTimeoutMs?: number;
   readonly onEvent?: (event: ManagerEvent) => void;
 }
 
@@ -52,6 +54,9 @@ export class ManagerRole implements AsyncDisposable {
       options,
       migration: options,
       migrationGroup: groupOf(options),
+      scaling: options,
+      instanceTimeoutMs: options.instanceTimeout * 1000,
+      drainTimeoutMs: options.drainTimeout * 1000,
       seed: options.seed,
       launcher: launcherOf(config),
       clock: realClock,
@@ -72,10 +77,11 @@ export class ManagerRole implements AsyncDisposable {
 
   /**
    * Starts the instances and waits until all of them serve.
+   * @param isRestart those of a manager before this one may still run
    * @throws {LlumnixError} one ended before; its own error when it sent one
    */
-  async startInstances(): Promise<void> {
-    await this.manager.startInstances();
+  async startInstances(isRestart = false): Promise<void> {
+    await (isRestart ? this.manager.recoverInstances() : this.manager.startInstances());
     this.#display.finish();
     if (!this.#config.options.disableLogStats) this.#logStatistics();
   }
@@ -121,15 +127,38 @@ function groupOf(options: ServeOptions): GroupOptions | undefined {
   };
 }
 
-function launcherOf({ options, bus, logFile }: ManagerRoleConfig): InstanceLauncher {
-  if (runsInProcess(options)) {
+function launcherOf(config: ManagerRoleConfig): InstanceLauncher {
+  const { options, bus, log } = config;
+  if (runsInProcess(options) && config.orphanTimeoutMs === undefined) {
     const migration = options.enableMigration ? options : undefined;
     return new InProcessLauncher({ options, migration, bus, clock: realClock });
   }
-  const logArgv = [`--log-level=${options.logLevel}`];
-  if (logFile !== null) logArgv.push(`--log-filename=${logFile}`);
-  return new ProcessLauncher({
-    hostShare: options.initialInstances,
-    engineArgv: [...toArgv(options), ...logArgv],
-  });
+  const { enableScaling, maxInstances } = options;
+  if (enableScaling) {
+    log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
+  }
+  return processLauncher({ ...config, startedBy: "manager" });
+}
+
+export interface ProcessLauncherConfig
+  extends Pick<ManagerRoleConfig, "options" | "log" | "logFile"> {
+  readonly startedBy: "manager" | "api-server";
+  /** How long instances go on without a manager; default: not at all. */
+  readonly orphanTimeoutMs?: number;
+}
+
+/** Starts instances as processes of their own. */
+export function processLauncher(config: ProcessLauncherConfig): InstanceLauncher {
+  const { options, logFile, startedBy, orphanTimeoutMs = 0 } = config;
+  const { enableScaling, initialInstances, maxInstances } = options;
+  const argv = [
+    ...toArgv(options),
+    `--started-by=${startedBy}`,
+    `--orphan-timeout=${orphanTimeoutMs / 1000}`,
+    `--drain-timeout=${options.drainTimeout}`,
+    `--log-level=${options.logLevel}`,
+  ];
+  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
+  const hostShare = enableScaling ? maxInstances : initialInstances;
+  return new ProcessLauncher({ hostShare, engineArgv: argv });
 }

@@ -1,0 +1,93 @@
+/** `llumnix api-server`: HTTP for the instances of a manager that runs apart. */
+import type { Address, Bus } from "../../bus/bus.ts";
+import { openBus } from "../../bus/open_bus.ts";
+import { realClock, sleep } from "../../core/clock.ts";
+import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { ClusterClient } from "../../manager/cluster_client.ts";
+import type { RoleOptions } from "../arguments/tables.ts";
+import { startApiServer } from "../roles/api_server.ts";
+import { processLauncher } from "../roles/manager.ts";
+import { managerAddress } from "../roles/manager_address.ts";
+import { startInstances } from "../roles/started_instances.ts";
+import { findModel } from "../served_model.ts";
+import { StopSignals } from "../stop_signals.ts";
+
+/** Processes that are started together need a moment to find each other. */
+const MANAGER_WAIT_MS = 5_000;
+const RETRY_MS = 100;
+
+/**
+ * Serves until it is told to stop.
+ * @returns the exit code: 0 after an orderly stop
+ * @throws {LlumnixError} what the user must change, before anything serves
+ */
+export async function runApiServer(options: RoleOptions): Promise<number> {
+  const { logLevel: level, logFilename: filename } = options;
+  const address = managerAddress(options.managerAddress);
+  const logFile = setupLogging({ level, filename, role: "api-server" });
+  const log = logger("serve");
+  const model = findModel(options);
+  for (const warning of model.warnings) log.warn(warning);
+
+  using signals = new StopSignals();
+  await using disposables = new AsyncDisposableStack();
+  const client = await connect(openBus(), address, log);
+  disposables.defer(() => client.close());
+  checkModel(client, model.name);
+  const server = await startApiServer(options, model, client);
+  disposables.defer(() => server.closeNow());
+  log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
+  if (options.disableInitInstanceByManager) {
+    const launcher = processLauncher({
+      options,
+      log,
+      logFile,
+      startedBy: "api-server",
+      orphanTimeoutMs: options.orphanTimeout * 1000,
+    });
+    await startInstances(launcher, address, client, options.initialInstances);
+  }
+  log.info(`stopping: ${await signals.first}`);
+  const stopped = server.shutdown(options.shutdownTimeout * 1000);
+  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) return 0;
+  log.warn("second signal: stopping at once");
+  return 130;
+}
+
+async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterClient> {
+  const untilMs = realClock.nowMs() + MANAGER_WAIT_MS;
+  for (let isFirst = true;; isFirst = false) {
+    try {
+      return await ClusterClient.connect({
+        bus,
+        managerAddress: address,
+        frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
+        clock: realClock,
+        onManagerLost: (reason) => {
+          log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
+        },
+      });
+    } catch (error) {
+      if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
+      if (realClock.nowMs() >= untilMs) {
+        throw new UnavailableError(
+          `no manager answers at ${address} (${error.message}). Start one (llumnix manager), or ` +
+            "say where it is (--manager-address).",
+        );
+      }
+    }
+    if (isFirst) log.info(`waiting for a manager at ${address}`);
+    await sleep(realClock, RETRY_MS);
+  }
+}
+
+/** Tokens of one model are nonsense in another's tokenizer. */
+function checkModel(client: ClusterClient, model: string): void {
+  const other = client.instances().find((instance) => instance.model !== model);
+  if (!other) return;
+  throw new UsageError(
+    `${other.instanceId} serves ${other.model}, and this API server is to serve ${model}: give it ` +
+      "the same --model",
+  );
+}

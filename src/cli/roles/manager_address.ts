@@ -1,0 +1,121 @@
+/** Where the processes of a service meet when its roles run apart. */
+import { dirname, join } from "node:path";
+import { MAX_UNIX_PATH_BYTES, parseAddress } from "../../bus/address.ts";
+import type { Address } from "../../bus/bus.ts";
+import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+
+const INSTANCE_SOCKET = /^instance-.*\.sock$/;
+
+type Environment = { get(name: string): string | undefined };
+
+/**
+ * The address in effect: what is written, or a socket that is the same for all processes of a user.
+ * @throws {UsageError} what is written is no address that other processes reach
+ */
+export function managerAddress(written: string | null, env: Environment = Deno.env): Address {
+  if (written === null) return `unix:${join(userDirectory(env), "manager.sock")}`;
+  try {
+    if (parseAddress(written).scheme !== "inproc") return written;
+  } catch (error) {
+    if (!(error instanceof LlumnixError)) throw error;
+  }
+  throw new UsageError(
+    `--manager-address ${written}: expected tcp:HOST:PORT, or unix:PATH with a path of at most ` +
+      `${MAX_UNIX_PATH_BYTES} bytes`,
+  );
+}
+
+function userDirectory(env: Environment): string {
+  const runtimeDirectory = env.get("XDG_RUNTIME_DIR");
+  if (runtimeDirectory) return join(runtimeDirectory, "llumnix");
+  return join(env.get("TMPDIR") || "/tmp", `llumnix-${Deno.uid()}`);
+}
+
+/** The place of a manager that listens. Nobody else can take it until it is released. */
+export interface ManagerPlace {
+  readonly address: Address;
+  /** A manager was here before, and did not stop in order: its instances may still run. */
+  readonly wasAbandoned: boolean;
+  /** Removes the sockets of what has ended. */
+  release(): Promise<void>;
+}
+
+/**
+ * Takes the place of the manager at an address.
+ * @throws {UnavailableError} another manager has it
+ * @throws {UsageError} the directory cannot be used, or is not of this user alone
+ */
+export async function takeManagerPlace(address: Address): Promise<ManagerPlace> {
+  const parsed = parseAddress(address);
+  if (parsed.scheme !== "unix") {
+    // Binding the port is what makes it ours; whether there was a manager cannot be seen.
+    return { address, wasAbandoned: true, release: () => Promise.resolve() };
+  }
+  const directory = dirname(parsed.path);
+  prepareDirectory(directory);
+  const lockPath = `${parsed.path}.lock`;
+  const lock = await Deno.open(lockPath, { create: true, write: true, mode: 0o600 });
+  if (!await lock.tryLock(true)) {
+    lock.close();
+    throw takenError(address);
+  }
+  const wasAbandoned = await removeDeadSockets(directory) || exists(parsed.path);
+  return {
+    address,
+    wasAbandoned,
+    async release() {
+      await removeDeadSockets(directory);
+      Deno.removeSync(lockPath); // while it is held: who opens it from now on makes a new one
+      lock.close();
+    },
+  };
+}
+
+/** What to tell whoever starts a second manager. */
+export function takenError(address: Address): UnavailableError {
+  return new UnavailableError(
+    `another manager serves at ${address}: stop that one first, or give this one and its API ` +
+      `servers and instances another --manager-address`,
+  );
+}
+
+function prepareDirectory(directory: string): void {
+  try {
+    Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const { isDirectory, uid, mode } = Deno.lstatSync(directory);
+    // A sticky directory such as /tmp is everybody's; the socket in it is ours alone (mode 600).
+    const isSafe = uid === Deno.uid() || ((mode ?? 0) & 0o1000) !== 0;
+    if (isDirectory && isSafe) return;
+  } catch (error) {
+    throw new UsageError(`cannot use ${directory} for sockets: ${(error as Error).message}`);
+  }
+  throw new UsageError(
+    `${directory} is not a directory of this user: remove it, or choose another --manager-address`,
+  );
+}
+
+/**
+ * Removes the sockets of instances that have ended.
+ * @returns whether there was a socket of an instance at all
+ */
+async function removeDeadSockets(directory: string): Promise<boolean> {
+  const names = [...Deno.readDirSync(directory)].map(({ name }) => name)
+    .filter((name) => INSTANCE_SOCKET.test(name));
+  for (const name of names) {
+    const path = join(directory, name);
+    try {
+      (await Deno.connect({ transport: "unix", path })).close();
+    } catch (error) {
+      if (error instanceof Deno.errors.ConnectionRefused) Deno.removeSync(path);
+    }
+  }
+  return names.length > 0;
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.lstatSync(path).isSocket === true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,279 @@
+import type { Address, Peer } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import { type ErrorRecord, LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
+import type {
+  InstanceId,
+  InstanceInfo,
+  InstanceRegistration,
+  InstanceType,
+  JoinRequest,
+} from "../core/messages.ts";
+import type { InstanceLauncher } from "./launcher.ts";
+import { ManagedInstance } from "./managed_instance.ts";
+import type { ManagerEvent } from "./manager_event.ts";
+
+/** Time that instances get to stop before they are killed. */
+const DEFAULT_STOP_TIMEOUT_MS = 5_000;
+/** Time that an instance gets to join again after its connection ended. */
+export const DEFAULT_REJOIN_WAIT_MS = 2_000;
+/** A process that has not joined by then never will. */
+const JOIN_TIMEOUT_MS = 60_000;
+/** Names of instances that are not to come back; older ones have long ended. */
+const MAX_GIVEN_UP = 1_000;
+
+export interface FleetConfig {
+  readonly clock: Clock;
+  readonly launcher: InstanceLauncher;
+  /** Where instances find the manager. */
+  readonly managerAddress: () => Address;
+  readonly stopTimeoutMs?: number;
+  readonly rejoinWaitMs?: number;
+  /** Of one that comes, given those that are to stay. */
+  readonly newcomerType: (types: readonly InstanceType[]) => InstanceType;
+  readonly onEvent: (event: ManagerEvent) => void;
+  /** Which instances serve, or may be given requests, has changed. */
+  readonly onChange: () => void;
+  /** It has ended, or was given up. */
+  readonly onEnd: (instance: ManagedInstance) => void;
+}
+
+/** The instances of a manager: how they come, and how they go. */
+export class Fleet {
+  readonly #config: FleetConfig;
+  readonly #instances = new Map<InstanceId, ManagedInstance>();
+  readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
+  /** Lost ones, which may still run somewhere: what they do is of no use to anybody. */
+  readonly #givenUp = new Set<InstanceId>();
+  /** Name of the next instance that is started. */
+  #namePrefix = "instance-";
+  #nextNumber = 0;
+  /**
+   * Blocks of the first that served. Those that come later get as many: the free memory that they find
+   * says nothing about their share.
+   */
+  #numBlocks: number | null = null;
+  #isClosed = false;
+
+  constructor(config: FleetConfig) {
+    this.#config = config;
+  }
+
+  /** All that were started or found and have not ended, in the order in which they came. */
+  get all(): ManagedInstance[] {
+    return [...this.#instances.values()];
+  }
+
+  /** Those that serve, in the order in which they came. */
+  get serving(): ManagedInstance[] {
+    return this.all.filter((instance) => instance.isServing);
+  }
+
+  /** Those that serve, or will, and are to stay. */
+  get numStaying(): number {
+    return this.all.filter((instance) => instance.isStaying).length;
+  }
+
+  get size(): number {
+    return this.#instances.size;
+  }
+
+  /** @throws {LlumnixError} there is no such instance */
+  get(instanceId: InstanceId): ManagedInstance {
+    const instance = this.#instances.get(instanceId);
+    if (instance && !instance.isLost) return instance;
+    throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
+  }
+
+  /** Instances that cannot be reached now may have the names that were given before. */
+  useFreshNames(): void {
+    this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;
+  }
+
+  /**
+   * Starts an instance.
+   * @returns its id, when it serves
+   * @throws {LlumnixError} it ended before; its own error when it sent one
+   * @throws {UnavailableError} the manager is stopping
+   */
+  async start(): Promise<InstanceId> {
+    if (this.#isClosed) throw new UnavailableError("the manager is stopping");
+    const { clock, launcher, managerAddress, onEvent } = this.#config;
+    const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
+    const instance = this.#expect(instanceId);
+    try {
+      instance.launching = launcher.launch({
+        instanceId,
+        managerAddress: managerAddress(),
+        numBlocks: this.#numBlocks,
+      });
+      instance.launched = instance.process = await instance.launching;
+    } catch (error) {
+      this.#instances.delete(instanceId);
+      throw error;
+    }
+    const { pid, exited } = instance.launched;
+    onEvent({ type: "launched", instanceId, pid });
+    exited.then(() => this.lose(instance));
+    const cancelWait = clock.after(JOIN_TIMEOUT_MS, () => {
+      if (!instance.hasJoined) this.lose(instance, "did not connect to the manager");
+    });
+    try {
+      await instance.ready;
+    } finally {
+      cancelWait();
+    }
+    return instanceId;
+  }
+
+  /**
+   * An instance connects, before it loads or while it serves.
+   * @throws {LlumnixError} `not_found`: it was given up before; it is to end
+   * @throws {UnavailableError} nobody expects it
+   */
+  join(request: JoinRequest, peer: Peer): ManagedInstance {
+    const { instanceId, isRunning = false, startedBy = "manager" } = request;
+    let instance = this.#instances.get(instanceId);
+    if (this.#givenUp.has(instanceId) || instance?.isLost) {
+      throw new LlumnixError("not_found", `the manager has given "${instanceId}" up`);
+    }
+    const isExpected = instance
+      ? isRunning || instance.peer === null || instance.peer === peer
+      : isRunning || startedBy !== "manager";
+    if (!isExpected || this.#isClosed) {
+      throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
+    }
+    instance ??= this.#expect(instanceId);
+    const former = instance.peer;
+    instance.peer = peer;
+    instance.hasJoined = true;
+    instance.startedBy = startedBy;
+    this.#instanceOfPeer.set(peer, instance);
+    if (former !== peer) former?.close(); // it may say it twice
+    return instance;
+  }
+
+  /** @throws {UsageError} it serves another model than the others */
+  register(registration: InstanceRegistration, peer: Peer): void {
+    const { clock, launcher, onChange, onEvent } = this.#config;
+    const instance = this.of(peer);
+    this.#checkModel(registration);
+    instance.cancelRejoinWait?.();
+    instance.register(registration, clock.nowMs());
+    instance.process ??= launcher.adopt?.(registration) ?? null;
+    this.#numBlocks ??= registration.totalBlocks;
+    onEvent({ type: "registered", registration });
+    onChange();
+  }
+
+  takeInfo(info: InstanceInfo, peer: Peer): void {
+    const instance = this.of(peer);
+    instance.info = info;
+    instance.silentTicks = 0;
+  }
+
+  /** Its last words. */
+  noteFailure(error: ErrorRecord, peer: Peer): void {
+    this.of(peer).failure = error;
+  }
+
+  /** A connection has ended. One that serves gets a moment to come back; its requests run on. */
+  closed(peer: Peer): void {
+    const instance = this.#instanceOfPeer.get(peer);
+    this.#instanceOfPeer.delete(peer);
+    if (!instance || instance.peer !== peer) return;
+    instance.peer = null;
+    instance.noteDisconnected();
+    if (!instance.isServing || instance.isLeaving || this.#isClosed) {
+      this.lose(instance);
+      return;
+    }
+    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS, onChange } = this.#config;
+    onChange();
+    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => this.lose(instance));
+  }
+
+  /** The instance at the other end. */
+  of(peer: Peer): ManagedInstance {
+    const instance = this.#instanceOfPeer.get(peer);
+    if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
+    return instance;
+  }
+
+  /** Its process ended, its connection closed for good, or it hangs; whichever is noticed first. */
+  async lose(instance: ManagedInstance, cause = "lost its connection"): Promise<void> {
+    if (instance.isLost) return;
+    const { clock, onChange, onEnd, onEvent } = this.#config;
+    const { instanceId } = instance;
+    instance.isLost = true;
+    instance.cancelRejoinWait?.();
+    this.#giveUp(instanceId);
+    onChange();
+    const reason = await instance.describeEnd(clock, cause);
+    instance.failStart(reason);
+    this.#instances.delete(instanceId);
+    if (this.#isClosed) return;
+    if (instance.isStopping || instance.isLeaving) onEvent({ type: "stopped", instanceId });
+    else onEvent({ type: "lost", instanceId, reason });
+    onEnd(instance);
+  }
+
+  /** Asks an instance to stop, waits, and kills it if it does not. */
+  async stop(instance: ManagedInstance): Promise<void> {
+    instance.askToStop();
+    this.#config.onChange();
+    await this.#killUnlessEnded([instance]);
+    await this.lose(instance);
+  }
+
+  /** Asks all to stop, waits, and kills those that do not. Nothing starts or joins any more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    const running = this.all;
+    await Promise.allSettled(running.map(({ launching }) => launching));
+    for (const instance of running) {
+      instance.cancelRejoinWait?.();
+      instance.askToStop();
+    }
+    await this.#killUnlessEnded(running);
+  }
+
+  /** Ends the instances' processes at once; {@linkcode close} then has nothing to wait for. */
+  kill(): void {
+    for (const instance of this.#instances.values()) instance.killProcess();
+  }
+
+  #expect(instanceId: InstanceId): ManagedInstance {
+    const types = this.all.filter((one) => one.isStaying).map(({ type }) => type);
+    const instance = new ManagedInstance(instanceId, this.#config.newcomerType(types));
+    this.#instances.set(instanceId, instance);
+    return instance;
+  }
+
+  /** Those that are started by hand may serve anything. */
+  #checkModel({ instanceId, model }: InstanceRegistration): void {
+    const other = this.serving.find((one) => one.registration!.model !== model);
+    if (!other) return;
+    throw new UsageError(
+      `${instanceId} serves ${model}, and ${other.instanceId} serves ${
+        other.registration!.model
+      }: ` +
+        "the instances of a manager serve the same --model",
+    );
+  }
+
+  #giveUp(instanceId: InstanceId): void {
+    this.#givenUp.add(instanceId);
+    if (this.#givenUp.size > MAX_GIVEN_UP) {
+      this.#givenUp.delete(this.#givenUp.values().next().value!);
+    }
+  }
+
+  async #killUnlessEnded(instances: readonly ManagedInstance[]): Promise<void> {
+    const { clock, stopTimeoutMs = DEFAULT_STOP_TIMEOUT_MS } = this.#config;
+    const cancel = clock.after(stopTimeoutMs, () => {
+      for (const instance of instances) instance.kill();
+    });
+    await Promise.all(instances.map(({ ended }) => ended));
+    cancel();
+  }
+}

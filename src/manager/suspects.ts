@@ -1,0 +1,104 @@
+import type { Clock } from "../core/clock.ts";
+import type { ClientRequest } from "./client_request.ts";
+
+/** A request that has a token and has run for so long on an instance does not kill it. */
+const SURVIVAL_MS = 1_000;
+/** Instances lost in a row before that, after which a request is tried alone. */
+const SUSPECT_LOSSES = 2;
+/** Instances that may be lost on a request that is tried alone. */
+const MAX_FAILED_TRIALS = 3;
+/** A request that has no token by then waits in a queue, which is no trial. */
+const TRIAL_MS = 2_000;
+
+/**
+ * Tells a request that its instances die of from those that were there by chance, so that it fails
+ * alone.
+ *
+ * A request that kills instances does so again and again soon after it was resumed, for it is resumed
+ * right where it kills. Others survive and are cleared. Those that did not, twice in a row, are
+ * suspects, and are resumed one after the other: the first time the next one follows the first token,
+ * after a loss not before it has survived. A request fails only for instances that were lost during its
+ * own trials. API servers try one after the other, as long as there is a manager (`TrialLease`).
+ */
+export class Suspects {
+  readonly #clock: Clock;
+  #onTrial: ClientRequest | null = null;
+  readonly #queue: { readonly request: ClientRequest; readonly resume: () => void }[] = [];
+  #cancelTrial: (() => void) | null = null;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /**
+   * Notes that the instance of a request was lost.
+   * @returns why the request must not go on; null if it may
+   */
+  noteLoss(request: ClientRequest): string | null {
+    if (this.#hasSurvived(request)) request.fruitlessLosses = request.failedTrials = 0;
+    else {
+      request.fruitlessLosses++;
+      if (request.isTried) request.failedTrials++;
+    }
+    this.forget(request);
+    if (request.failedTrials < MAX_FAILED_TRIALS) return null;
+    return `${request.fruitlessLosses} instances in a row were lost as it began to run there`;
+  }
+
+  /** Calls back when a request may be resumed: now, or when the suspects before it are through. */
+  release(request: ClientRequest, resume: () => void): void {
+    request.isTried = false;
+    if (request.fruitlessLosses < SUSPECT_LOSSES) return resume();
+    this.forget(request); // it was lost in a way that does not speak against it
+    this.#queue.push({ request, resume });
+    if (this.#onTrial === null) this.#tryNext();
+  }
+
+  /** A request got output. */
+  noteOutput(request: ClientRequest): void {
+    if (request !== this.#onTrial || request.failedTrials > 0) return;
+    if (request.hasProgressed) this.#endTrial();
+  }
+
+  /** A request has ended. */
+  forget(request: ClientRequest): void {
+    if (request === this.#onTrial) this.#endTrial();
+  }
+
+  /** Nothing is resumed any more. */
+  close(): void {
+    this.#queue.length = 0;
+    this.#endTrial();
+  }
+
+  #endTrial(): void {
+    this.#cancelTrial?.();
+    this.#cancelTrial = null;
+    this.#onTrial = null;
+    this.#tryNext();
+  }
+
+  #tryNext(): void {
+    const next = this.#queue.shift();
+    if (!next) return;
+    if (next.request.hasEnded) return this.#tryNext();
+    this.#onTrial = next.request;
+    next.request.isTried = true;
+    this.#watchTrial(next.request);
+    next.resume();
+  }
+
+  #watchTrial(request: ClientRequest): void {
+    this.#cancelTrial = this.#clock.after(SURVIVAL_MS, () => {
+      const isThere = request.link !== null && !request.isBeingPlaced;
+      const isOver = isThere && this.#clock.nowMs() - request.givenMs >= TRIAL_MS;
+      if (isOver && !request.hasProgressed) request.isTried = false;
+      if (isOver || (isThere && this.#hasSurvived(request))) this.#endTrial();
+      else this.#watchTrial(request);
+    });
+  }
+
+  #hasSurvived({ hasProgressed, givenMs }: ClientRequest): boolean {
+    return hasProgressed && this.#clock.nowMs() - givenMs >= SURVIVAL_MS;
+  }
+}

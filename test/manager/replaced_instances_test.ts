@@ -1,0 +1,123 @@
+/** Instances that go, in whatever way, and what comes in their place; on a virtual clock. */
+import assert from "node:assert/strict";
+import { SimCluster, type SimClusterConfig } from "./sim_cluster.ts";
+import { managerOptions } from "./support.ts";
+
+async function withCluster(
+  initialInstances: number,
+  body: (cluster: SimCluster) => Promise<void>,
+  config: SimClusterConfig = {},
+): Promise<void> {
+  const cluster = new SimCluster(1, {
+    options: { ...managerOptions, initialInstances },
+    ...config,
+  });
+  await cluster.start();
+  await body(cluster);
+}
+
+const servingIds = ({ manager }: SimCluster) =>
+  manager.instances().map(({ instanceId }) => instanceId);
+
+Deno.test("replaced: an instance that is killed", () =>
+  withCluster(2, async (cluster) => {
+    cluster.kill("instance-0");
+    await cluster.until(() => servingIds(cluster).length === 1);
+    await cluster.until(() => !cluster.client.isReady(), 1_000);
+    await cluster.until(() => cluster.client.isReady(), 1_000);
+    assert.deepEqual(servingIds(cluster), ["instance-1", "instance-2"]);
+  }));
+
+Deno.test("replaced: an instance that hangs, within its time, and not sooner than it must", () =>
+  withCluster(2, async (cluster) => {
+    for (const hanging of ["instance-0", "instance-1"]) {
+      const hungMs = cluster.clock.nowMs();
+      cluster.network.pause(hanging);
+      await cluster.until(() => !servingIds(cluster).includes(hanging));
+      const silentMs = cluster.clock.nowMs() - hungMs;
+      assert.ok(silentMs > 2_000 && silentMs <= 4_100, `${silentMs} ms`);
+      await cluster.until(() => !cluster.instances.has(hanging), 1_000);
+      await cluster.until(() => cluster.client.isReady(), 2_000);
+    }
+  }, { instanceTimeoutMs: 4_000 }));
+
+Deno.test("replaced: nothing, when it was the manager that stood still", () =>
+  withCluster(2, async (cluster) => {
+    cluster.network.pause("manager");
+    await cluster.pass(60_000);
+    cluster.network.resume("manager");
+    await cluster.pass(20_000);
+    assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
+    assert.equal(cluster.manager.statistics().launchedInstances, 2);
+  }));
+
+Deno.test("replaced: an instance that hangs as it starts, and one that never connects", () =>
+  withCluster(1, async (cluster) => {
+    cluster.launchDelayMs = 1_000_000;
+    cluster.kill("instance-0");
+    await cluster.pass(5_000);
+    assert.deepEqual([...cluster.instances.keys()], ["instance-1"]);
+    cluster.launchDelayMs = 0;
+    await cluster.until(() => cluster.client.isReady(), 70_000);
+    assert.deepEqual(servingIds(cluster), ["instance-2"]);
+  }));
+
+Deno.test("replaced: nothing that was removed, also when it dies while it drains", () =>
+  withCluster(3, async (cluster) => {
+    const a = cluster.submit("a", 500);
+    await cluster.until(() => a.numTokens > 5);
+    const [{ instanceId }] = cluster.holders("a");
+    const removed = cluster.manager.removeInstance(instanceId);
+    await cluster.pass(500);
+    cluster.kill(instanceId);
+    assert.equal(await cluster.run(removed), false);
+    await cluster.pass(20_000);
+    assert.equal(servingIds(cluster).length, 2);
+    assert.ok(cluster.client.isReady());
+    await cluster.until(() => a.hasEnded);
+    assert.equal(a.finish?.reason, "length");
+  }));
+
+Deno.test("removed: when the time is over what is left goes on elsewhere", () =>
+  withCluster(2, async (cluster) => {
+    const a = cluster.submit("a", 1_000);
+    await cluster.until(() => a.numTokens > 5);
+    const [{ instanceId }] = cluster.holders("a");
+    for (const [from, to] of [[0, 1], [1, 0]]) {
+      cluster.network.block(`instance-${from}`, `instance-${to}`); // nothing can move
+    }
+    const beganMs = cluster.clock.nowMs();
+    assert.equal(await cluster.run(cluster.manager.removeInstance(instanceId)), true);
+    assert.ok(cluster.clock.nowMs() - beganMs < 4_000);
+    await cluster.until(() => a.hasEnded);
+    assert.deepEqual([a.finish?.reason, a.numResumptions], ["length", 1]);
+    assert.ok(cluster.client.isReady());
+  }, { drainTimeoutMs: 3_000 }));
+
+Deno.test("given up: an instance that another manager had started is killed when it hangs", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    await cluster.restartManager();
+    assert.equal(cluster.manager.statistics().launchedInstances, 0);
+    cluster.network.pause("instance-0");
+    await cluster.until(() => !cluster.instances.has("instance-0"));
+    await cluster.until(() => cluster.client.isReady());
+  }));
+
+Deno.test("given up: an instance that comes back too late is turned away", () =>
+  withCluster(2, async (cluster) => {
+    const a = cluster.submit("a", 1_000);
+    await cluster.until(() => a.numTokens > 5);
+    const [held] = cluster.holders("a");
+    cluster.isAdoptable = false;
+    cluster.killManager();
+    await cluster.restartManager();
+    cluster.network.block(held.instanceId, "manager");
+    cluster.network.breakConnections("manager", held.instanceId);
+    await cluster.until(() => a.numResumptions === 1);
+    cluster.network.heal(held.instanceId, "manager");
+    await cluster.until(() => !cluster.instances.has(held.instanceId));
+    assert.ok(cluster.client.isReady());
+    await cluster.until(() => a.hasEnded);
+    assert.equal(a.finish?.reason, "length");
+  }));

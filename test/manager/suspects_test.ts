@@ -1,0 +1,89 @@
+/** Requests that their instances die of, among others that do not deserve it. */
+import assert from "node:assert/strict";
+import { SimCluster, type TrackedRequest } from "./sim_cluster.ts";
+import { managerOptions } from "./support.ts";
+
+async function withCluster(
+  instances: number,
+  body: (cluster: SimCluster) => Promise<void>,
+): Promise<void> {
+  const cluster = new SimCluster(1, {
+    options: { ...managerOptions, initialInstances: instances },
+  });
+  await cluster.start();
+  await body(cluster);
+}
+
+const isPoison = (requestId: string) => requestId.startsWith("poison");
+
+/** All but the poison finish; that fails with the reason. */
+async function checkEnds(cluster: SimCluster, requests: readonly TrackedRequest[]): Promise<void> {
+  await cluster.until(() => requests.every(({ hasEnded }) => hasEnded), 300_000);
+  for (const { requestId, finish } of requests) {
+    if (!isPoison(requestId)) assert.equal(finish?.reason, "length", requestId);
+    else assert.match(finish!.error!.message, /instances in a row were lost as it began to run/);
+  }
+}
+
+for (const instances of [1, 2, 4]) {
+  Deno.test(`suspects: with ${instances} instances a deadly request fails alone`, () =>
+    withCluster(instances, async (cluster) => {
+      cluster.isDeadly = isPoison;
+      const before = Array.from({ length: 60 }, (_, i) => cluster.submit(`before${i}`, 400));
+      await cluster.until(() => before.every(({ numTokens }) => numTokens > 10));
+      const poison = cluster.submit("poison");
+      const after = Array.from({ length: 60 }, (_, i) => cluster.submit(`after${i}`, 50));
+      await checkEnds(cluster, [...before, poison, ...after]);
+      assert.equal(cluster.manager.statistics().lostInstances, 5);
+    }));
+}
+
+Deno.test("suspects: one that is deadly at a certain token is no different", () =>
+  withCluster(2, async (cluster) => {
+    cluster.isDeadly = (requestId, index) => isPoison(requestId) && index === 30;
+    const ids = ["poison", ...Array.from({ length: 40 }, (_, i) => `r${i}`)];
+    await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
+  }));
+
+Deno.test("suspects: two deadly requests fail, and nobody else", () =>
+  withCluster(1, async (cluster) => {
+    cluster.isDeadly = isPoison;
+    const ids = ["r0", "poison0", "r1", "r2", "poison1", "r3", "r4"];
+    await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
+  }));
+
+Deno.test("suspects: who waits in a queue while instances die is not suspected for it", () =>
+  withCluster(1, async (cluster) => {
+    const requests = Array.from({ length: 110 }, (_, i) => cluster.submit(`r${i}`, 500));
+    for (let i = 0; i < 7; i++) {
+      await cluster.pass(1_500);
+      cluster.kill([...cluster.instances.keys()][0]);
+    }
+    await checkEnds(cluster, requests);
+  }));
+
+/** Instances die of the request `poison` whenever it got so many more tokens. */
+function killEvery(tokens: number, cluster: SimCluster): void {
+  let lastIndex = 0;
+  cluster.isDeadly = (requestId, index) => {
+    if (requestId !== "poison" || index < lastIndex + tokens) return false;
+    lastIndex = index;
+    return true;
+  };
+}
+
+Deno.test("suspects: one that gets a little further each time is no different", () =>
+  withCluster(1, async (cluster) => {
+    killEvery(3, cluster);
+    await checkEnds(cluster, ["r0", "poison", "r1"].map((id) => cluster.submit(id, 1_000)));
+  }));
+
+Deno.test("suspects: one that gets far each time fails in the end", () =>
+  withCluster(2, async (cluster) => {
+    killEvery(60, cluster);
+    const poison = cluster.submit("poison", 2_000), other = cluster.submit("other", 100);
+    await cluster.until(() => poison.hasEnded && other.hasEnded, 300_000);
+    assert.equal(poison.numResumptions, 20);
+    assert.match(poison.finish!.error!.message, /resumed 20 times already/);
+    assert.equal(other.finish?.reason, "length");
+  }));
