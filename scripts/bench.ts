@@ -1,10 +1,11 @@
 /**
- * Benchmarks: `deno task bench [startup] [server] [manager] [engine]`, all by default. Absolute
- * figures hold for one machine at one moment; quote ratios.
+ * Benchmarks: `deno task bench [startup] [server] [manager] [engine] [migration]`, all by default.
+ * Absolute figures hold for one machine at one moment; quote ratios.
  */
 import { start } from "../src/cli/start.ts";
 import { benchEngine } from "./bench/engine.ts";
 import { benchManager } from "./bench/manager.ts";
+import { benchMigration } from "./bench/migration.ts";
 import { benchServer } from "./bench/server.ts";
 import { benchStartup } from "./bench/startup.ts";
 
@@ -13,6 +14,7 @@ const benchmarks: Readonly<Record<string, () => Promise<void>>> = {
   server: benchServer,
   manager: benchManager,
   engine: benchEngine,
+  migration: () => benchMigration(),
 };
 
 async function main(names: readonly string[]): Promise<void> {

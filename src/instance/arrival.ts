@@ -49,13 +49,13 @@ export class Arrival {
   }
 
   /**
-   * Takes more blocks: now, or when the step that runs has ended, for it may still copy from blocks
-   * that are free.
+   * Takes more blocks: now, or when a step that swaps sequences out has ended, for it may still copy
+   * from blocks that are free.
    * @param done called once, with the new blocks, or null when they would not leave the watermark
    */
   reserve(count: number, done: (blocks: readonly number[] | null) => void): void {
     const { blocks, scheduler } = this.#parts;
-    this.#parts.betweenSteps(() => {
+    this.#parts.betweenCopies(() => {
       const canReserve = this.#isOpen && this.#parts.failure() === null &&
         !scheduler.hasPendingCopies && blocks.canReserve(count);
       if (!canReserve) return done(null);

@@ -144,7 +144,7 @@ export class BlockManager {
     return this.freeBlocks - count >= this.watermarkBlocks;
   }
 
-  /** Takes blocks that a transfer will write. Not while a step runs: it may still read free blocks. */
+  /** Takes blocks that a transfer will write. Not while a step swaps out: it still reads free blocks. */
   reserve(count: number): number[] {
     const blocks = Array.from({ length: count }, () => this.#device.allocate());
     for (const block of blocks) this.#reserved.add(block);

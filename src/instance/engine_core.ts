@@ -90,6 +90,7 @@ export class EngineCore {
       forget: (sequence) => this.#drop(sequence),
       announce: (sequence) => this.#pushOutput(sequence, []),
       betweenSteps: (action) => this.#runBetweenSteps(action),
+      betweenCopies: (action) => this.#runBetweenCopies(action),
       failure: () => this.#failure?.message ?? null,
       changed: onMove,
     };
@@ -378,6 +379,11 @@ export class EngineCore {
 
   #runBetweenSteps(action: () => void): void {
     if (this.#step && !this.#failure) this.#betweenSteps.push(action);
+    else action();
+  }
+
+  #runBetweenCopies(action: () => void): void {
+    if (this.#step && this.#step.swapOut.length > 0) this.#runBetweenSteps(action);
     else action();
   }
 

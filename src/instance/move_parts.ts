@@ -27,6 +27,8 @@ export interface MoveParts {
   announce(sequence: Sequence): void;
   /** Calls `action` now, or when the step that runs has ended; also when the engine fails. */
   betweenSteps(action: () => void): void;
+  /** The same, but now also while a step runs that copies nothing from free blocks. */
+  betweenCopies(action: () => void): void;
   /** Why nothing is accepted any more; null while the engine works. */
   failure(): string | null;
   /** Queues or blocks have changed: the next step may be another, or possible now. */

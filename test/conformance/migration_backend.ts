@@ -261,7 +261,7 @@ function unavailable(message: RegExp): (error: unknown) => boolean {
 }
 
 /** Gives every byte a value that says where it is. */
-function fill(pool: KvPool, salt: number): void {
+export function fill(pool: KvPool, salt: number): void {
   for (let block = 0; block < pool.numBlocks; block++) {
     const run = pool.run(block, 0, pool.layout.numLayers);
     for (let i = 0; i < run.length; i++) {
@@ -270,7 +270,7 @@ function fill(pool: KvPool, salt: number): void {
   }
 }
 
-function contents(pool: KvPool): Uint8Array[] {
+export function contents(pool: KvPool): Uint8Array[] {
   const { numLayers } = pool.layout;
   return Array.from(
     { length: pool.numBlocks },

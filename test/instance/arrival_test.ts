@@ -98,7 +98,20 @@ Deno.test("Arrival: a place among maxNumSeqs is kept until it comes or not", () 
   assert.equal(step()!.kind, "prefill");
 });
 
-Deno.test("Arrival: blocks are not taken while a step runs, for it may still copy from free ones", () => {
+Deno.test("Arrival: blocks are taken at once while a step runs that copies nothing", () => {
+  const { core, model } = coreOf({}, { numBlocks: 4 });
+  core.add(generateRequest("r", 4));
+  const input = core.begin(0)!;
+  let taken: readonly number[] | null = null;
+  const arrival = core.arrive({ requestId: "s", arrivalMs: 1, lengthTokens: 5, isWaiting: false });
+  arrival.reserve(2, (blocks) => taken = blocks);
+  assert.equal(taken!.length, 2);
+  core.check();
+  core.end(model.stepNow(input));
+  core.check();
+});
+
+Deno.test("Arrival: blocks are not taken while a step swaps out, for it still copies from free ones", () => {
   const { core, model, step } = coreOf({ preemptionMode: "swap" }, { numBlocks: 4 });
   core.add(generateRequest("a", 8, { maxTokens: 2 }));
   core.add(generateRequest("b", 4, { maxTokens: 9 }, { arrivalMs: 1 }));
@@ -192,10 +205,13 @@ Deno.test("Arrival: another request, or other blocks than it needs, are refused"
 });
 
 Deno.test("Arrival: the engine fails while a reservation waits: there is none", () => {
-  const { core } = coreOf();
-  core.add(generateRequest("a", 4));
-  core.begin(0);
-  const arrival = core.arrive(coming);
+  const { core, step } = coreOf({ preemptionMode: "swap" }, { numBlocks: 4 });
+  core.add(generateRequest("a", 8, { maxTokens: 2 }));
+  core.add(generateRequest("b", 4, { maxTokens: 9 }, { arrivalMs: 1 }));
+  core.add(generateRequest("c", 4, { maxTokens: 9 }, { arrivalMs: 2 }));
+  step();
+  assert.ok(core.begin(0)!.swapOut.length > 0);
+  const arrival = core.arrive({ ...coming, lengthTokens: 2 });
   let answer: readonly number[] | null | undefined;
   arrival.reserve(1, (blocks) => answer = blocks);
   core.fail({ kind: "internal", message: "broken" });

@@ -251,8 +251,9 @@ export class Exchange {
     done: (reason: string | null, isFinal: boolean) => void,
   ): void {
     if (outgoing.onLost) return done("another transfer is under way", true);
-    const cursor = new PoolCursor(this.#config.pool, sourceBlocks, limits);
     outgoing.onLost = done;
+    // Made when the head is under way: the other end makes its own meanwhile.
+    const cursor = () => new PoolCursor(this.#config.pool, sourceBlocks, limits);
     outgoing.connection.send({ migrationId, destinationBlocks, limits }, cursor, deadlineMs, () => {
       outgoing.onLost = null;
       done(null, true);

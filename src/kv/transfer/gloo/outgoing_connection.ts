@@ -26,7 +26,8 @@ export interface OutgoingConfig {
 
 /** What is being sent, and what to call when it has arrived. */
 interface Sending {
-  readonly cursor: PoolCursor;
+  cursor: PoolCursor | null;
+  readonly makeCursor: () => PoolCursor;
   readonly onDone: () => void;
 }
 
@@ -55,7 +56,7 @@ export class OutgoingConnection implements Waiter {
 
   get events(): number {
     const isWriting = this.#state === "connecting" || this.#stream.hasUnsent ||
-      (this.#sending !== null && this.#sending.cursor.remainingBytes > 0);
+      (this.#sending !== null && this.#sending.cursor?.remainingBytes !== 0);
     return isWriting ? POLLIN | POLLOUT : POLLIN;
   }
 
@@ -63,10 +64,18 @@ export class OutgoingConnection implements Waiter {
     return this.#state === "ready";
   }
 
-  /** Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`. */
-  send(head: TransferHead, cursor: PoolCursor, deadlineMs: number, onDone: () => void): void {
+  /**
+   * Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`.
+   * @param makeCursor called once the head has been written
+   */
+  send(
+    head: TransferHead,
+    makeCursor: () => PoolCursor,
+    deadlineMs: number,
+    onDone: () => void,
+  ): void {
     if (!this.isReady || this.#sending) throw new Error("the connection is not free");
-    this.#sending = { cursor, onDone };
+    this.#sending = { cursor: null, makeCursor, onDone };
     this.#stream.send("transfer", head);
     this.#waitUntil(deadlineMs, "the end of the transfer");
     this.#attempt(() => this.#write());
@@ -124,7 +133,7 @@ export class OutgoingConnection implements Waiter {
   #write(): void {
     this.#stream.flush();
     if (this.#sending === null || this.#stream.hasUnsent) return;
-    const { cursor } = this.#sending;
+    const cursor = this.#sending.cursor ??= this.#sending.makeCursor();
     if (cursor.remainingBytes === 0) return;
     const bytes = this.#config.sockets.writeFrom(this.fd, cursor.places());
     if (bytes > 0) cursor.advance(bytes);
@@ -140,7 +149,7 @@ export class OutgoingConnection implements Waiter {
       this.#config.onReady();
     } else if (type === "refused" || type === "failed") {
       this.close((data as { readonly message: string }).message, true);
-    } else if (type === "done" && this.#sending?.cursor.remainingBytes === 0) {
+    } else if (type === "done" && this.#sending?.cursor?.remainingBytes === 0) {
       const { onDone } = this.#sending;
       this.#sending = null;
       this.deadlineMs = Infinity;

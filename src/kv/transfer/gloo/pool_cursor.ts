@@ -9,14 +9,18 @@ export interface PoolMemory {
   readonly layout: KvLayout;
 }
 
+/** `struct iovec` (64 bit): address, bytes. */
+const WORDS_PER_PLACE = 4;
+
 /**
  * Where the bytes of a transfer lie in a pool, in the order in which they travel: round by round, in
  * each the blocks one after the other. Adjacent blocks are one place where a round has all layers, so
  * that both ends may have different places for the same bytes.
  */
 export class PoolCursor {
-  /** Pairs of address and bytes. */
-  readonly #places: BigUint64Array<ArrayBuffer>;
+  /** `[places, WORDS_PER_PLACE]` little-endian. A big integer for each number would take ten times longer. */
+  #words = new Uint32Array(WORDS_PER_PLACE * MAX_PLACES);
+  #numPlaces = 0;
   /** First place that is not done. */
   #next = 0;
   #remainingBytes = 0;
@@ -26,42 +30,63 @@ export class PoolCursor {
     blocks: readonly number[],
     limits: TransferLimits,
   ) {
-    const places: bigint[] = [];
+    if (address === null) return;
+    const base = Number(address); // exact: addresses have 48 bits
     for (const round of transferRounds(blocks, blocks, layout.numLayers, limits)) {
-      if (address === null) break;
-      const offset = round.firstLayer * layerBytes(layout);
+      const start = base + round.firstLayer * layerBytes(layout);
       const bytes = round.numLayers * layerBytes(layout);
       for (const { sourceBlock, numBlocks } of round.runs) {
-        places.push(address + BigInt(sourceBlock * blockBytes(layout) + offset));
-        places.push(BigInt(numBlocks * bytes));
-        this.#remainingBytes += numBlocks * bytes;
+        this.#add(start + sourceBlock * blockBytes(layout), numBlocks * bytes);
       }
     }
-    this.#places = BigUint64Array.from(places);
   }
 
   get remainingBytes(): number {
     return this.#remainingBytes;
   }
 
-  /** The places that come next, as many as one call takes. */
+  /** The places that come next, as many as one call takes: an array of `struct iovec`. */
   places(): BigUint64Array<ArrayBuffer> {
-    return this.#places.subarray(2 * this.#next, 2 * (this.#next + MAX_PLACES));
+    const count = Math.min(MAX_PLACES, this.#numPlaces - this.#next);
+    const { buffer, BYTES_PER_ELEMENT } = this.#words;
+    const offset = this.#next * WORDS_PER_PLACE * BYTES_PER_ELEMENT;
+    return new BigUint64Array(buffer, offset, count * WORDS_PER_PLACE / 2);
   }
 
   /** The next `bytes` bytes are done. */
   advance(bytes: number): void {
     this.#remainingBytes -= bytes;
     while (bytes > 0) {
-      const place = 2 * this.#next;
-      const length = Number(this.#places[place + 1]);
+      const at = this.#next * WORDS_PER_PLACE;
+      const length = this.#get(at + 2);
       if (bytes < length) {
-        this.#places[place] += BigInt(bytes);
-        this.#places[place + 1] = BigInt(length - bytes);
+        this.#set(at, this.#get(at) + bytes);
+        this.#set(at + 2, length - bytes);
         return;
       }
       bytes -= length;
       this.#next++;
     }
+  }
+
+  #add(address: number, bytes: number): void {
+    const at = this.#numPlaces++ * WORDS_PER_PLACE;
+    if (at === this.#words.length) {
+      const larger = new Uint32Array(2 * at);
+      larger.set(this.#words);
+      this.#words = larger;
+    }
+    this.#set(at, address);
+    this.#set(at + 2, bytes);
+    this.#remainingBytes += bytes;
+  }
+
+  #get(at: number): number {
+    return this.#words[at] + this.#words[at + 1] * 2 ** 32;
+  }
+
+  #set(at: number, value: number): void {
+    this.#words[at] = value; // modulo 2 ** 32
+    this.#words[at + 1] = Math.floor(value / 2 ** 32);
   }
 }

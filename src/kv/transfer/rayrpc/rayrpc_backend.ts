@@ -26,6 +26,7 @@ export interface BlockLink {
     message: BackendMessage,
     options: { readonly timeoutMs: number },
   ): Promise<BackendMessage>;
+  close(): Promise<void>;
 }
 
 export interface RayRpcBackendArgs {
@@ -138,12 +139,17 @@ export class RayRpcBackend implements MigrationBackend {
       Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
     );
     const data: RoundData = { migrationId, blocks, firstLayer, numLayers };
-    const call = async () => {
-      const link = await links.open(destination.address, deadlineMs - clock.nowMs());
-      const timeoutMs = deadlineMs - clock.nowMs();
-      await link.call("migrate_blocks", { data, payload }, { timeoutMs });
-    };
-    await unlessAborted(call(), signal);
+    const link = await unlessAborted(
+      links.open(destination.address, deadlineMs - clock.nowMs()),
+      signal,
+    );
+    const timeoutMs = deadlineMs - clock.nowMs();
+    try {
+      await unlessAborted(link.call("migrate_blocks", { data, payload }, { timeoutMs }), signal);
+    } catch (error) {
+      link.close(); // it may hang: the next transfer is to try another
+      throw error;
+    }
   }
 
   #receive({ data, payload }: BackendMessage): BackendMessage {

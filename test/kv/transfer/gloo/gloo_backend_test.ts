@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { realClock } from "../../../../src/core/clock.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
-import { form, openEnd } from "./support.ts";
+import { LossyLink } from "../../../conformance/lossy_link.ts";
+import {
+  NETWORK_BLOCKS,
+  networkLayout,
+  testNetworkBackend,
+} from "../../../conformance/network_backend.ts";
+import { form, membersOf, openEnd } from "./support.ts";
 
 async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<BackendPair> {
   const source = await openEnd("source", { limits, hasMemory });
@@ -30,4 +36,38 @@ testMigrationBackend({
   name: "gloo, without memory",
   hasData: false,
   open: (limits) => openPair(limits, false),
+});
+
+testNetworkBackend({
+  name: "gloo",
+  async open() {
+    const shape = {
+      layout: networkLayout,
+      numBlocks: NETWORK_BLOCKS,
+      limits: { bufferBlocks: 8, numLayers: 2 },
+    };
+    const source = await openEnd("source", shape);
+    const destination = await openEnd("destination", shape);
+    const link = new LossyLink(destination.backend.endpoint.port);
+    const ends = [source, destination];
+    await destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) });
+    const members = membersOf(ends).map((member) => ({
+      ...member,
+      endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
+    }));
+    await source.backend.join({ secret: "s", generation: 1, members });
+    return {
+      source,
+      destination,
+      link,
+      instanceIdOf: (end) => end === source ? "source" : "destination",
+      nowMs: () => realClock.nowMs(),
+      settle: (promise) => promise,
+      close: async () => {
+        link.close();
+        await source.backend.close();
+        await destination.backend.close();
+      },
+    };
+  },
 });

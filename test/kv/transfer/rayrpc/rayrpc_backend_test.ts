@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { parseAddress, type ParsedAddress, tcpAddress } from "../../../../src/bus/address.ts";
 import { SocketBus } from "../../../../src/bus/socket_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { realClock } from "../../../../src/core/clock.ts";
@@ -16,6 +17,14 @@ import {
   suiteLayout,
   testMigrationBackend,
 } from "../../../conformance/migration_backend.ts";
+import { LossyLink } from "../../../conformance/lossy_link.ts";
+import {
+  NETWORK_BLOCKS,
+  networkLayout,
+  testNetworkBackend,
+} from "../../../conformance/network_backend.ts";
+
+type ParsedTcp = ParsedAddress & { readonly scheme: "tcp" };
 
 interface RpcEnd extends BackendEnd {
   readonly backend: RayRpcBackend;
@@ -60,6 +69,26 @@ testMigrationBackend({
   name: "rayrpc, without memory",
   hasData: false,
   open: (limits) => newPair(limits, accountedPool),
+});
+
+testNetworkBackend({
+  name: "rayrpc",
+  async open() {
+    const limits = { bufferBlocks: 8, numLayers: 2 };
+    const newPool = () => new ArrayKvPool(networkLayout, NETWORK_BLOCKS);
+    const pair = await newPair(limits, newPool);
+    const { host, port } = parseAddress(pair.destination.listener.address) as ParsedTcp;
+    const link = new LossyLink(port);
+    return {
+      ...pair,
+      link,
+      addressOf: () => tcpAddress(host, link.port),
+      async close() {
+        link.close();
+        await pair.close();
+      },
+    };
+  },
 });
 
 Deno.test("rayrpc backend: rounds have a limit in bytes, whatever the options say", async () => {

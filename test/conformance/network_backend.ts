@@ -1,0 +1,171 @@
+/**
+ * What every implementation of `MigrationBackend` between processes must do when the network fails:
+ * give up in time, write nothing after a revocation, and work again as soon as the network does.
+ */
+import assert from "node:assert/strict";
+import { UnavailableError } from "../../src/core/errors.ts";
+import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
+import type { LossyLink } from "./lossy_link.ts";
+import type { BackendEnd, BackendPair } from "./migration_backend.ts";
+import { contents, fill } from "./migration_backend.ts";
+
+/** Larger than what sockets buffer. */
+export const networkLayout: KvLayout = {
+  format: "cpu-kt",
+  dtype: "float32",
+  numLayers: 4,
+  numKvHeads: 8,
+  headDim: 64,
+  blockSize: 16,
+};
+export const NETWORK_BLOCKS = 40;
+const TOTAL_BYTES = NETWORK_BLOCKS * blockBytes(networkLayout);
+/** What comes before the first block. */
+const HEAD_BYTES = 100;
+
+export interface LossyPair extends BackendPair {
+  /** What the source's blocks go through. */
+  readonly link: LossyLink;
+}
+
+export interface NetworkBackendUnderTest {
+  readonly name: string;
+  /** With pools of {@linkcode NETWORK_BLOCKS} blocks of {@linkcode networkLayout}. */
+  open(): Promise<LossyPair>;
+}
+
+export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
+  const test = (title: string, body: (pair: LossyPair) => Promise<void>) =>
+    Deno.test(`${subject.name} backend on a network: ${title}`, async () => {
+      const pair = await subject.open();
+      try {
+        fill(pair.source.pool, 1);
+        fill(pair.destination.pool, 2);
+        await body(pair);
+      } finally {
+        await pair.close();
+      }
+    });
+
+  for (const afterBytes of [0, 10, HEAD_BYTES + 1, TOTAL_BYTES / 2, TOTAL_BYTES - 1]) {
+    test(`the connection breaks after ${afterBytes} bytes`, async (pair) => {
+      pair.link.set({ then: "cut", afterBytes });
+      await assert.rejects(sendAll(pair, 5_000), UnavailableError);
+      await works(pair);
+    });
+
+    test(`the other end hangs after ${afterBytes} bytes`, async (pair) => {
+      pair.link.set({ then: "hang", afterBytes });
+      const startMs = performance.now();
+      await assert.rejects(sendAll(pair, 300), UnavailableError);
+      const tookMs = performance.now() - startMs;
+      assert.ok(tookMs >= 250, `gave up after ${tookMs} ms`);
+      await works(pair);
+    });
+  }
+
+  test("a link that is slow, and fast enough", async (pair) => {
+    pair.link.set({ bytesPerMs: TOTAL_BYTES / 200 });
+    await sendAll(pair, 30_000);
+    assertMoved(pair);
+  });
+
+  test("a link that is too slow: what trickles in after the revocation is not written", async (pair) => {
+    pair.link.set({ bytesPerMs: TOTAL_BYTES / 1_500 });
+    await assert.rejects(sendAll(pair, 300), UnavailableError);
+    await pair.destination.backend.revoke("m");
+    const after = contents(pair.destination.pool);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.deepEqual(contents(pair.destination.pool), after);
+    await works(pair);
+  });
+
+  for (const side of ["near", "far"] as const) {
+    test(`half open: the ${side} side is gone, and the other does not know`, async (pair) => {
+      await sendAll(pair, 5_000);
+      pair.link.halfClose(side);
+      await sendAll(pair, 300).catch((error) => assert.ok(error instanceof UnavailableError));
+      await works(pair);
+    });
+
+    test(`half open in the middle: the ${side} side is gone`, async (pair) => {
+      pair.link.set({ bytesPerMs: TOTAL_BYTES / 1_000 });
+      const sending = sendAll(pair, 600);
+      sending.catch(() => {});
+      while (pair.link.passedBytes < TOTAL_BYTES / 4) {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      pair.link.halfClose(side);
+      await assert.rejects(sending, UnavailableError);
+      await works(pair);
+    });
+  }
+
+  test("an abort in the middle of a slow transfer", async (pair) => {
+    pair.link.set({ bytesPerMs: TOTAL_BYTES / 2_000 });
+    const controller = new AbortController();
+    const sending = sendAll(pair, 30_000, controller.signal);
+    sending.catch(() => {});
+    while (pair.link.passedBytes < TOTAL_BYTES / 10) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    const startMs = performance.now();
+    controller.abort();
+    await assert.rejects(sending, /was aborted/);
+    assert.ok(performance.now() - startMs < 500, "it settles soon");
+    await works(pair);
+  });
+
+  test("the destination is closed in the middle of a transfer", async (pair) => {
+    pair.link.set({ bytesPerMs: TOTAL_BYTES / 2_000 });
+    const sending = sendAll(pair, 30_000);
+    sending.catch(() => {});
+    while (pair.link.passedBytes < TOTAL_BYTES / 10) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    await pair.destination.backend.close();
+    await assert.rejects(sending, UnavailableError);
+  });
+}
+
+const blocks = Array.from({ length: NETWORK_BLOCKS }, (_, block) => block);
+
+/** Moves all blocks, each to the place of its mirror image. */
+async function sendAll(
+  pair: LossyPair,
+  timeoutMs: number,
+  signal = new AbortController().signal,
+): Promise<void> {
+  const { source, destination } = pair;
+  await destination.backend.grant("m", blocks);
+  await source.backend.send({
+    migrationId: "m",
+    destination: {
+      instanceId: pair.instanceIdOf?.(destination) ?? "destination",
+      address: pair.addressOf?.(destination) ?? "",
+    },
+    endpoint: destination.backend.endpoint,
+    sourceBlocks: blocks,
+    destinationBlocks: blocks.toReversed(),
+    deadlineMs: pair.nowMs() + timeoutMs,
+  }, signal);
+}
+
+function assertMoved({ source, destination }: Record<"source" | "destination", BackendEnd>): void {
+  const expected = contents(source.pool).reverse();
+  contents(destination.pool).forEach((bytes, block) => {
+    assert.ok(bytes.every((byte, i) => byte === expected[block][i]), `block ${block} differs`);
+  });
+}
+
+/** The network is well again, and so is the backend. */
+async function works(pair: LossyPair): Promise<void> {
+  pair.link.set({});
+  const startMs = performance.now();
+  await pair.destination.backend.revoke("m");
+  assert.ok(performance.now() - startMs < 500, "a revocation takes no time");
+  fill(pair.source.pool, 7);
+  fill(pair.destination.pool, 8);
+  await sendAll(pair, 5_000);
+  assertMoved(pair);
+}

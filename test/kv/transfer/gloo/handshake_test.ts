@@ -1,0 +1,179 @@
+/** Who may send blocks to whom: what a member of a group refuses, and how it is told. */
+import assert from "node:assert/strict";
+import type { KvLayout } from "../../../../src/kv/layout.ts";
+import { PROTOCOL_VERSION } from "../../../../src/kv/transfer/gloo/frame_stream.ts";
+import { suiteLayout } from "../../../conformance/migration_backend.ts";
+import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
+
+async function withEnds(
+  shapes: readonly EndShape[],
+  body: (ends: readonly GlooEnd[]) => Promise<void>,
+): Promise<void> {
+  const ends = await Promise.all(shapes.map((shape, i) => openEnd(`i${i}`, shape)));
+  try {
+    await body(ends);
+  } finally {
+    for (const { backend } of ends) await backend.close();
+  }
+}
+
+function differs(what: string, shape: EndShape, here: RegExp, there: RegExp): void {
+  Deno.test(`gloo handshake: another ${what} is refused, both are named`, () =>
+    withEnds([{}, shape], async (ends) => {
+      const [[atFirst], [atSecond]] = await form(ends);
+      assert.match(atFirst.reason, here);
+      assert.match(atSecond.reason, there);
+      assert.deepEqual([atFirst.instanceId, atSecond.instanceId], ["i1", "i0"]);
+    }));
+}
+
+const layoutWith = (difference: Partial<KvLayout>) => ({
+  layout: { ...suiteLayout, ...difference },
+});
+
+differs("model", { model: "n" }, /i1 serves n, and i0 serves m/, /i0 serves m, and i1 serves n/);
+differs(
+  "type of elements",
+  layoutWith({ dtype: "bfloat16" }),
+  /KV caches differ: dtype is bfloat16 at i1 and float32 at i0/,
+  /KV caches differ: dtype is float32 at i0 and bfloat16 at i1/,
+);
+differs(
+  "block size",
+  layoutWith({ blockSize: 8 }),
+  /blockSize is 8 at i1 and 4 at i0/,
+  /blockSize is 4 at i0 and 8 at i1/,
+);
+differs(
+  "number of layers",
+  layoutWith({ numLayers: 5 }),
+  /numLayers is 5 at i1 and 4 at i0/,
+  /numLayers is 4 at i0 and 5 at i1/,
+);
+differs(
+  "format",
+  layoutWith({ format: "other" as KvLayout["format"] }),
+  /format is other at i1 and cpu-kt at i0/,
+  /format is cpu-kt at i0 and other at i1/,
+);
+
+Deno.test("gloo group: three members, one of which leaves and comes back elsewhere", () =>
+  withEnds([{}, {}, {}], async (ends) => {
+    assert.deepEqual(await form(ends), [[], [], []]);
+    assert.deepEqual(await form(ends.slice(0, 2), 2), [[], []]);
+    const again = await openEnd("i2");
+    try {
+      assert.deepEqual(await form([...ends.slice(0, 2), again], 3), [[], [], []]);
+    } finally {
+      await again.backend.close();
+    }
+  }));
+
+Deno.test("gloo group: a new secret, as of a manager that was started again", () =>
+  withEnds([{}, {}], async (ends) => {
+    assert.deepEqual(await form(ends, 1, "old"), [[], []]);
+    assert.deepEqual(await form(ends, 1, "new"), [[], []]);
+  }));
+
+Deno.test("gloo group: a member of another group is refused when its time is over", () =>
+  withEnds([{}, { initTimeoutMs: 200 }], async ([a, b]) => {
+    const members = membersOf([a, b]);
+    await b.backend.join({ secret: "other", generation: 1, members: [members[1]] });
+    const [{ reason }] = await a.backend.join({ secret: "s", generation: 1, members });
+    assert.match(reason, /i1 at 127.0.0.1:\d+: i1 is not in that group/);
+  }));
+
+Deno.test("gloo group: who was told of it first waits for the others", () =>
+  withEnds([{}, {}], async ([a, b]) => {
+    const group = { secret: "s", generation: 1, members: membersOf([a, b]) };
+    const joined = a.backend.join(group);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assert.deepEqual(await b.backend.join(group), []);
+    assert.deepEqual(await joined, []);
+  }));
+
+/** What `a` says of a member at a port where something else listens. */
+async function joinStranger(port: number, initTimeoutMs = 5_000): Promise<string> {
+  const a = await openEnd("i0", { initTimeoutMs });
+  try {
+    const members = [
+      ...membersOf([a]),
+      { instanceId: "i1", rank: 1, endpoint: { host: "127.0.0.1", port } },
+    ];
+    const [{ reason }] = await a.backend.join({ secret: "s", generation: 1, members });
+    return reason;
+  } finally {
+    await a.backend.close();
+  }
+}
+
+/** Another service, which answers so. */
+async function withService(answer: Uint8Array | null, body: (port: number) => Promise<void>) {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const connections: Deno.Conn[] = [];
+  const serving = (async () => {
+    for await (const connection of listener) {
+      connections.push(connection);
+      if (answer) await connection.write(answer);
+    }
+  })();
+  try {
+    await body(listener.addr.port);
+  } finally {
+    listener.close();
+    await serving;
+    for (const connection of connections) connection.close();
+  }
+}
+
+Deno.test("gloo group: a port where another service answers", () =>
+  withService(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"), async (port) => {
+    const reason = await joinStranger(port);
+    assert.equal(reason, `i1 at 127.0.0.1:${port}: another service answers there`);
+  }));
+
+Deno.test("gloo group: a port where another service says nothing", () =>
+  withService(null, async (port) => {
+    assert.match(
+      await joinStranger(port, 200),
+      /waited in vain for an answer to its greeting: it hangs, or another service has the port/,
+    );
+  }));
+
+Deno.test("gloo group: a port where nobody listens", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  listener.close();
+  assert.match(await joinStranger(port), /i1 at 127.0.0.1:\d+: Connection refused/);
+});
+
+Deno.test("gloo handshake: another version of the protocol is refused, both are named", async () => {
+  const version = PROTOCOL_VERSION + 1;
+  const preamble = new Uint8Array([...new TextEncoder().encode("LLMNXKV"), version]);
+  await withService(preamble, async (port) => {
+    const reason = await joinStranger(port);
+    assert.match(reason, new RegExp(`speaks version ${version} .*, and this end ${version - 1}`));
+  });
+});
+
+Deno.test("gloo endpoint: strangers are let go, whatever they send", async () => {
+  const a = await openEnd("i0", { initTimeoutMs: 300 });
+  const { port } = a.backend.endpoint;
+  const greeting = [...new TextEncoder().encode("LLMNXKV"), PROTOCOL_VERSION];
+  const messages: number[][] = [
+    [...new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n")],
+    [...greeting, 0, 0, 0, 0, 255, 255, 255, 255], // a hello of 4 GiB
+    [...greeting, 99, 0, 0, 0, 0, 0, 0, 0],
+    [...greeting, 0, 0, 0, 0, 1, 0, 0, 0, 123], // "{"
+    [...greeting, 3, 0, 0, 0, 2, 0, 0, 0, 123, 125], // a transfer before the greeting
+    [],
+  ];
+  for (const message of messages) {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    await connection.write(Uint8Array.from(message));
+    let end: number | null = 0;
+    while (end !== null) end = await connection.read(new Uint8Array(64)).catch(() => null);
+    connection.close();
+  }
+  await a.backend.close();
+});
