@@ -104,7 +104,8 @@ export interface Bus {
   listen(address: Address, service: Service): Promise<Listener>;
   /**
    * Connects to a listener.
-   * @throws {UnavailableError} nobody listens there, or `timeoutMs` (default 10,000) is over
+   * @throws {NobodyListensError} nobody listens there
+   * @throws {UnavailableError} `timeoutMs` (default 10,000) is over, or the address is out of reach
    */
   connect(address: Address, service: Service, options?: CallOptions): Promise<Peer>;
 }

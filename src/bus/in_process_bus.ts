@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers";
-import { UnavailableError } from "../core/errors.ts";
+import { NobodyListensError, UnavailableError } from "../core/errors.ts";
 import { parseAddress } from "./address.ts";
 import { BasePeer } from "./base_peer.ts";
 import {
@@ -36,7 +36,7 @@ export class InProcessBus implements Bus {
   // deno-lint-ignore require-await -- what is thrown must be a rejection
   async connect(address: Address, service: Service): Promise<Peer> {
     const listener = this.#listeners.get(nameOf(address));
-    if (!listener) throw new UnavailableError(`nobody listens at ${address}`);
+    if (!listener) throw new NobodyListensError(`nobody listens at ${address}`);
     return listener.accept(service);
   }
 }

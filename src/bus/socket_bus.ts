@@ -1,4 +1,4 @@
-import { UnavailableError } from "../core/errors.ts";
+import { NobodyListensError, UnavailableError } from "../core/errors.ts";
 import { parseAddress, tcpAddress } from "./address.ts";
 import type { BasePeer } from "./base_peer.ts";
 import {
@@ -98,7 +98,10 @@ function bind<T>(address: Address, listen: () => T): T {
   }
 }
 
-/** @throws {UnavailableError} nobody listens there or the time is over */
+/**
+ * @throws {NobodyListensError} the connection is refused, or the socket's file is not there
+ * @throws {UnavailableError} the time is over, or the host cannot be reached
+ */
 async function dial(address: Address, timeoutMs: number): Promise<Deno.Conn> {
   const parsed = parseAddress(address);
   const abort = new AbortController();
@@ -112,12 +115,17 @@ async function dial(address: Address, timeoutMs: number): Promise<Deno.Conn> {
       return await Deno.connect({ hostname, port, signal: abort.signal });
     }
   } catch (error) {
-    const why = (error as Error).message;
-    throw new UnavailableError(`cannot connect to ${address}: ${why}`, { cause: error });
+    const message = `cannot connect to ${address}: ${(error as Error).message}`;
+    if (isRefusal(error)) throw new NobodyListensError(message, { cause: error });
+    throw new UnavailableError(message, { cause: error });
   } finally {
     clearTimeout(timer);
   }
   throw unsupported(address);
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof Deno.errors.ConnectionRefused || error instanceof Deno.errors.NotFound;
 }
 
 /** True for the socket file of a listener that is gone; a dead process leaves its file behind. */

@@ -62,6 +62,11 @@ export class UnavailableError extends LlumnixError {
   }
 }
 
+/** Whoever was to answer at an address is gone: not late, not out of reach. */
+export class NobodyListensError extends UnavailableError {
+  override name = "NobodyListensError";
+}
+
 /** What is there now does not allow it; later it may: HTTP 409. */
 export class ConflictError extends LlumnixError {
   override name = "ConflictError";

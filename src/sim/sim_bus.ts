@@ -10,7 +10,7 @@ import {
   type Service,
 } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { UnavailableError } from "../core/errors.ts";
+import { NobodyListensError, UnavailableError } from "../core/errors.ts";
 import type { Random } from "../core/random.ts";
 import { NodeClock } from "./node_clock.ts";
 import { Connection, type SimPeer } from "./sim_connection.ts";
@@ -187,15 +187,18 @@ export class SimNetwork {
     return new Promise((resolve, reject) => {
       parseAddress(address);
       let cancelTry = () => {};
-      const refuse = (why: string) => {
+      const fail = (error: UnavailableError) => {
         cancelTimeout();
         cancelTry();
-        reject(new UnavailableError(`cannot connect to ${address}: ${why}`));
+        reject(error);
       };
-      const cancelTimeout = near.after(timeoutMs, () => refuse(`no answer in ${timeoutMs} ms`));
+      const cancelTimeout = near.after(timeoutMs, () => {
+        const why = `no answer in ${timeoutMs} ms`;
+        fail(new UnavailableError(`cannot connect to ${address}: ${why}`));
+      });
       const tryOnce = (retryMs: number) => {
         const listener = this.#listeners.get(address);
-        if (!listener) return refuse("nobody listens");
+        if (!listener) return fail(new NobodyListensError(`nobody listens at ${address}`));
         if (!this.#canConnect(from, listener.node)) {
           cancelTry = near.after(retryMs, () => tryOnce(2 * retryMs));
           return;

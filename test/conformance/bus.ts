@@ -13,6 +13,7 @@ import {
 } from "../../src/bus/bus.ts";
 import {
   LlumnixError,
+  NobodyListensError,
   OverloadedError,
   RequestError,
   UnavailableError,
@@ -328,7 +329,7 @@ export function testBus(subject: BusUnderTest): void {
       await Promise.all([listener.close(), listener.close()]);
       await until(() => !near.isOpen);
       const error = await rejection(bus.connect(listener.address, {}));
-      assert.equal(error.kind, "unavailable");
+      assert.ok(error instanceof NobodyListensError, `${error}`);
     }));
 
   test("an address is bound once, and can be bound again after close", async () => {

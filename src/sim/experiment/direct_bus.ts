@@ -9,7 +9,12 @@ import type {
   Service,
 } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
-import { fromErrorRecord, toErrorRecord, UnavailableError } from "../../core/errors.ts";
+import {
+  fromErrorRecord,
+  NobodyListensError,
+  toErrorRecord,
+  UnavailableError,
+} from "../../core/errors.ts";
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 
@@ -48,7 +53,7 @@ export class DirectNetwork {
 
   listenerAt(address: Address): DirectListener {
     const listener = this.#listeners.get(address);
-    if (!listener) throw new UnavailableError(`nobody listens at ${address}`);
+    if (!listener) throw new NobodyListensError(`nobody listens at ${address}`);
     return listener;
   }
 }

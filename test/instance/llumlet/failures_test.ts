@@ -244,6 +244,18 @@ Deno.test("failures: an unreachable destination: the source takes the request ba
   followed.checkTokens();
 });
 
+Deno.test("failures: the destination dies in the commit; the request goes on at once", async () => {
+  const { world, report, followed, a } = await disturbed("migrate_commit", (world) => {
+    world.network.kill("b");
+  });
+  assertReport(report, "aborted_destination", /did not say whether it has it/);
+  assert.ok(report.totalMs < 200, `it took ${report.totalMs} ms to go on`);
+  world.instances.delete("b");
+  await world.checkEnd();
+  assert.equal(a.engine.epochOf("r"), null);
+  assert.deepEqual(followed.epochs, [0, 2]);
+});
+
 Deno.test("failures: the backend fails; nothing is left behind", async () => {
   const { world, a, b } = await pair({
     wrapBackend: (backend) => ({
