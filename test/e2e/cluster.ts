@@ -7,6 +7,17 @@ import { runStream, type StreamRequest, type StreamResult } from "./streams.ts";
 
 /** An instance that is stopped does not answer. */
 const ANSWER_TIMEOUT_MS = 2_000;
+const ADMIN_TOKEN = "e2e-token";
+
+/** Every pair of instances exchanges requests, all the time. */
+export const restless = [
+  "--enable-migration",
+  "--enable-defrag=true",
+  "--pair-migration-policy=defrag_relaxed",
+  "--migrate-out-threshold=0.01",
+  "--polling-interval=0.01",
+  "--request-migration-policy=LCR",
+];
 
 export interface Cluster extends AsyncDisposable {
   readonly program: Program;
@@ -28,7 +39,7 @@ export async function startCluster(
   const server = await startServer([
     ...["--initial-instances", `${numInstances}`, "--num-gpu-blocks-override", "2000"],
     ...["--swap-space", "0", "--cpu-threads", "1", ...args],
-  ], options);
+  ], { ...options, env: { LLUMNIX_ADMIN_TOKEN: ADMIN_TOKEN, ...options.env } });
   const { program, url } = server;
   const directory = runtimeDirectories(program.pid)[0];
   assert.ok(directory, "there is no runtime directory");
@@ -46,6 +57,31 @@ export async function startCluster(
       if (problems.length > 0) throw problems[0];
     },
   };
+}
+
+/**
+ * Does what an operator asks for.
+ * @param refusals statuses that are no surprise
+ */
+export async function admin(
+  cluster: Cluster,
+  method: string,
+  path: string,
+  refusals: readonly number[] = [],
+): Promise<Admin> {
+  const response = await fetch(`${cluster.url}/admin${path}`, {
+    method,
+    headers: { authorization: `Bearer ${ADMIN_TOKEN}` },
+  });
+  const text = await response.text();
+  assert.ok(response.ok || refusals.includes(response.status), `${method} ${path}: ${text}`);
+  return JSON.parse(text);
+}
+
+/** What the admin routes answer with, as far as it is used here. */
+export interface Admin {
+  readonly instances: readonly { readonly id: string; readonly state: string }[];
+  readonly requests: readonly { readonly id: string }[];
 }
 
 /** Instances that serve, as the manager tells API servers. */
@@ -81,21 +117,26 @@ export async function pidOf(cluster: Cluster, instanceId: string): Promise<numbe
   return found.pid;
 }
 
-/** Waits until as many instances serve, no request is left anywhere and every block is free. */
-export async function waitUntilEmpty(cluster: Cluster, numInstances: number): Promise<void> {
+/**
+ * Waits until no request is left anywhere and every block is free.
+ * @param numInstances how many instances serve then; default: any number
+ */
+export async function waitUntilEmpty(cluster: Cluster, numInstances?: number): Promise<void> {
   let last = "nothing known";
   const isEmpty = async () => {
     try {
       const infos = await Promise.all((await servingInstances(cluster)).map(statusOf));
-      last = infos.map(describe).join("; ");
-      return infos.length === numInstances && infos.every(isIdle);
+      const { requests } = await admin(cluster, "GET", "/requests");
+      last = `${requests.length} requests; ${infos.map(describe).join("; ")}`;
+      const isNumberRight = infos.length === (numInstances ?? infos.length);
+      return isNumberRight && requests.length === 0 && infos.every(isIdle);
     } catch (error) {
       last = `${error}`; // one of them is starting or ending
       return false;
     }
   };
   try {
-    await cluster.program.waitUntil(`${numInstances} instances were empty`, isEmpty);
+    await cluster.program.waitUntil(`${numInstances ?? "all"} instances were empty`, isEmpty);
   } catch (error) {
     throw new Error(`last seen: ${last}`, { cause: error });
   }

@@ -249,7 +249,8 @@ function existsFile(path: string): boolean {
   }
 }
 
-function signalIfThere(pid: number, signal: Deno.Signal): void {
+/** Signals a process, unless it has ended. */
+export function signalIfThere(pid: number, signal: Deno.Signal): void {
   try {
     Deno.kill(pid, signal);
   } catch (error) {

@@ -1,21 +1,12 @@
 /** Requests that move between processes all the time answer as those that never do. */
 import assert from "node:assert/strict";
+import { restless } from "./cluster.ts";
 import { type Server, startServer } from "./harness.ts";
 
 const NUM_REQUESTS = 6;
 const NUM_TOKENS = 500;
 const LEAST_MOVES = 12;
-
-/** Every pair of instances exchanges requests, all the time. */
-const restless = [
-  "--initial-instances=2",
-  "--enable-migration",
-  "--enable-defrag=true",
-  "--pair-migration-policy=defrag_relaxed",
-  "--migrate-out-threshold=0.01",
-  "--polling-interval=0.01",
-  "--request-migration-policy=LCR",
-];
+const two = ["--initial-instances=2", ...restless];
 
 /** Greedy and sampled ones, with log probabilities. */
 async function complete({ url }: Server, i: number): Promise<unknown> {
@@ -62,7 +53,7 @@ function expectedAnswers(): Promise<unknown[]> {
 for (const backend of ["gloo", "rayrpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
-    await using server = await startServer([...restless, `--migration-backend=${backend}`]);
+    await using server = await startServer([...two, `--migration-backend=${backend}`]);
     while (count(server, / moved /g) < LEAST_MOVES) {
       assert.deepEqual(await completeAll(server), expected);
     }
@@ -72,7 +63,7 @@ for (const backend of ["gloo", "rayrpc"]) {
 
 Deno.test("without --enable-migration requests stay", async () => {
   await using server = await startServer(
-    restless.filter((argument) => argument !== "--enable-migration"),
+    two.filter((argument) => argument !== "--enable-migration"),
   );
   await completeAll(server);
   assert.equal(count(server, /move/g), 0);
@@ -90,7 +81,7 @@ Deno.test("more buffer blocks than there are KV blocks are reduced, with a warni
 
 Deno.test("requests move between simulated instances", async () => {
   const simulated = "--device sim --gpu-type a10 --model llama-7b --speedup 10".split(" ");
-  await using server = await startServer([...simulated, ...restless]);
+  await using server = await startServer([...simulated, ...two]);
   const complete = (seed: number) =>
     fetch(`${server.url}/v1/completions`, {
       method: "POST",
