@@ -3,6 +3,7 @@ import { Buffer } from "node:buffer";
 
 export interface Service extends AsyncDisposable {
   readonly port: number;
+  readonly pid: number;
   /** Milliseconds from the start of the process until it served. */
   readonly startMs: number;
   /** Resident memory of all its processes. */
@@ -20,17 +21,32 @@ export async function programCommand(): Promise<string[]> {
   }
 }
 
+export interface ServiceOptions {
+  /** Besides this process's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Takes every line of the log; only warnings are logged, to stderr, where this is absent. */
+  readonly onLog?: (line: string) => void;
+}
+
 /** Starts a service and waits until it is ready. */
-export async function startService(args: readonly string[]): Promise<Service> {
+export async function startService(
+  args: readonly string[],
+  { env, onLog }: ServiceOptions = {},
+): Promise<Service> {
   const port = freePort();
   const [program, ...words] = await programCommand();
   const startedMs = performance.now();
   const child = new Deno.Command(program, {
-    args: [...words, "serve", `--port=${port}`, "--log-level=warning", "--log-filename=", ...args],
+    args: [
+      ...[...words, "serve", `--port=${port}`, "--log-filename="],
+      ...[`--log-level=${onLog ? "info" : "warning"}`, ...args],
+    ],
+    env,
     stdin: "null",
     stdout: "null",
-    stderr: "inherit",
+    stderr: onLog ? "piped" : "inherit",
   }).spawn();
+  if (onLog) readLines(child.stderr, onLog);
   let isRunning = true;
   child.status.then(() => isRunning = false);
   while (!await isReady(port)) {
@@ -38,6 +54,7 @@ export async function startService(args: readonly string[]): Promise<Service> {
   }
   return {
     port,
+    pid: child.pid,
     startMs: performance.now() - startedMs,
     residentBytes: () => residentBytes(child.pid),
     async [Symbol.asyncDispose]() {
@@ -45,6 +62,18 @@ export async function startService(args: readonly string[]): Promise<Service> {
       await child.status;
     },
   };
+}
+
+async function readLines(
+  stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+  take: (line: string) => void,
+): Promise<void> {
+  let rest = "";
+  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop()!;
+    for (const line of lines) take(line);
+  }
 }
 
 function freePort(): number {
