@@ -129,10 +129,11 @@ void pack_rows(address handle, int32_t type, address rows, address packed, int32
   run_job(&kernels->pool, pack_panel, &p, end_panel - first_panel);
 }
 
-/* 0 when there is no scratch memory. */
+/* 0 when there is no scratch memory. next: weights of the product after this one, or 0. */
 EXPORT(gemm)
 int32_t gemm(address handle, address x, int32_t ldx, address weights, int32_t type, int32_t n,
-             int32_t k, address bias, address y, int32_t ldy, int32_t m, int32_t rounds) {
+             int32_t k, address bias, address y, int32_t ldy, int32_t m, int32_t rounds,
+             address next, double next_bytes) {
   struct kernels *kernels = pointer(handle);
   struct gemm g = {.type = (enum storage)type,
                    .x = pointer(x),
@@ -148,6 +149,7 @@ int32_t gemm(address handle, address x, int32_t ldx, address weights, int32_t ty
   g.product = product_of(g.type, g.rounds);
   char *memory = scratch(kernels, gemm_scratch_bytes(g.product, m, k));
   if (!memory) return 0;
+  set_ahead(&kernels->pool, m <= FEW_ROWS ? pointer(next) : NULL, (size_t)next_bytes);
   run_gemm(&kernels->pool, &g, memory);
   return 1;
 }

@@ -78,7 +78,8 @@ export interface CpuKernels {
 
   /**
    * y[m, n] = x[m, k] W^T + bias. With `roundActivations` x is rounded to bfloat16 first (for
-   * bfloat16 weights, on every kernel set); else it enters as float32. bias may be 0n.
+   * bfloat16 weights, on every kernel set); else it enters as float32. bias may be 0n. `next` are
+   * weights that will be multiplied by soon: threads that have nothing to do read ahead in them.
    */
   gemm(
     x: Address,
@@ -89,6 +90,7 @@ export interface CpuKernels {
     ldy: number,
     m: number,
     roundActivations: boolean,
+    next?: PackedMatrix,
   ): void;
   /** y[m, k] = row `ids[i]` of the packed embedding table [vocab, k]; ids: int32 [m]. */
   embed(table: PackedMatrix, ids: Address, y: Address, m: number): void;

@@ -21,7 +21,7 @@ const storageBytes: Record<StorageType, number> = { float32: 4, float16: 2, bflo
 const maxHeadDim = 256;
 const blockSizes = [8, 16, 32];
 
-const address = "u64", int = "i32", float = "f32", bytes = "u64";
+const address = "u64", int = "i32", float = "f32", double = "f64", bytes = "u64";
 const cache = [address, int, bytes, bytes, int, int, int] as const;
 
 /** Signatures of the functions of kernels.c, the same for shared libraries and WASM. */
@@ -35,10 +35,11 @@ export const kernelSignatures = {
   packed_bytes: { parameters: [int, int, int], result: bytes },
   pack_rows: { parameters: [address, int, address, address, int, int, int], result: "void" },
   gemm: {
-    // handle, x, ldx, weights, type, n, k, bias, y, ldy, m, rounds
+    // handle, x, ldx, weights, type, n, k, bias, y, ldy, m, rounds, next, its bytes
     parameters: [
       ...[address, address, int, address, int, int] as const,
       ...[int, address, address, int, int, int] as const,
+      ...[address, double] as const,
     ],
     result: int,
   },
@@ -171,12 +172,14 @@ export class KernelLibrary implements CpuKernels {
     ldy: number,
     m: number,
     roundActivations: boolean,
+    next?: PackedMatrix,
   ): void {
     const { address, type, n, k } = weights;
     const code = storageCodes[type], rounds = roundActivations ? 1 : 0;
     const done = this.#symbols.gemm(
       ...[this.#handle, x, ldx, address, code, n] as const,
       ...[k, bias, y, ldy, m, rounds] as const,
+      ...[next?.address ?? 0n, next?.byteLength ?? 0] as const,
     );
     if (!done) throw this.#outOfMemory(m * k * 4);
   }
@@ -302,7 +305,7 @@ function cacheArguments(cache: KvCacheView, layer: number) {
     cache.address,
     storageCodes[cache.type],
     BigInt(cache.blockBytes),
-    BigInt(layer) * BigInt(cache.layerBytes),
+    BigInt(layer * cache.layerBytes),
     cache.numKvHeads,
     headDim,
     blockSize,

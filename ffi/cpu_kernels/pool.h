@@ -13,6 +13,8 @@
 typedef void (*task_function)(void *job, int task, int thread);
 
 enum { MAX_THREADS = 512, JOB_OPEN = 1024, JOB_JOINED = JOB_OPEN - 1 };
+/* What a thread reads ahead at most must fit its second-level cache with room for the rest. */
+enum { MAX_AHEAD_BYTES = 256 << 10, AHEAD_STEP_BYTES = 1024 };
 
 struct pool {
   int threads; /* with the caller */
@@ -26,6 +28,8 @@ struct pool {
   uint32_t caller_sleeping;
   char apart2[64];
   struct share { int next, end; char apart[56]; } shares[MAX_THREADS];
+  const char *ahead; /* what the threads will read next, in equal shares; or NULL */
+  size_t ahead_bytes;
 #if !defined(__wasm__)
   struct helper { struct pool *pool; int thread; unsigned long handle; } *helpers;
   int pins;
@@ -56,6 +60,28 @@ static void run_tasks(struct pool *pool, int thread) {
   }
 }
 
+/* How far a thread is. */
+struct reading_ahead {
+  const char *memory;
+  size_t done_bytes;
+};
+
+/*
+ * Brings some more of what this thread will read next into its second-level cache. Memory would be
+ * idle meanwhile. Not to be relied on: what is read may be replaced at any time.
+ */
+INLINE void read_ahead(struct pool *pool, int thread, struct reading_ahead *reading) {
+#if !defined(__wasm__)
+  const char *memory = __atomic_load_n(&pool->ahead, __ATOMIC_RELAXED);
+  size_t share = __atomic_load_n(&pool->ahead_bytes, __ATOMIC_RELAXED) / pool->threads;
+  if (memory != reading->memory) *reading = (struct reading_ahead){memory, 0};
+  if (!memory || reading->done_bytes >= MAX_AHEAD_BYTES || reading->done_bytes >= share) return;
+  const char *from = memory + share * thread + reading->done_bytes;
+  UNROLL for (int i = 0; i < AHEAD_STEP_BYTES; i += 64) __builtin_prefetch(from + i, 0, 2);
+  reading->done_bytes += AHEAD_STEP_BYTES;
+#endif
+}
+
 static int join_job(struct pool *pool) {
   uint32_t state = atomic_load(&pool->state);
   while (state & JOB_OPEN) {
@@ -75,9 +101,11 @@ static void leave_job(struct pool *pool) {
 /* Body of a helper thread; returns when the pool closes. */
 static void help(struct pool *pool, int thread) {
   uint32_t seen = 0;
+  struct reading_ahead reading = {0};
   for (;;) {
     for (int spins = 0; atomic_load(&pool->epoch) == seen; spins++) {
       if (spins < SPIN_LIMIT) {
+        read_ahead(pool, thread, &reading);
         spin_pause();
         continue;
       }
@@ -96,8 +124,10 @@ static void help(struct pool *pool, int thread) {
 
 static void close_job(struct pool *pool) {
   uint32_t state = __atomic_and_fetch(&pool->state, ~(uint32_t)JOB_OPEN, __ATOMIC_SEQ_CST);
+  struct reading_ahead reading = {0};
   for (int spins = 0; state & JOB_JOINED; state = atomic_load(&pool->state)) {
     if (spins++ < SPIN_LIMIT) {
+      read_ahead(pool, 0, &reading);
       spin_pause();
       continue;
     }
@@ -130,6 +160,12 @@ static void run_job(struct pool *pool, task_function run, void *job, int tasks) 
   if (atomic_load(&pool->sleeping_helpers) > 0) wake_all(&pool->epoch);
   run_tasks(pool, 0);
   close_job(pool);
+}
+
+/* Until the next call, threads that wait for a job read ahead in this memory. */
+INLINE void set_ahead(struct pool *pool, const void *memory, size_t bytes) {
+  __atomic_store_n(&pool->ahead_bytes, bytes, __ATOMIC_RELAXED);
+  __atomic_store_n(&pool->ahead, memory, __ATOMIC_RELAXED);
 }
 
 #if !defined(__wasm__)

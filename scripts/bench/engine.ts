@@ -1,7 +1,11 @@
 /**
  * Speed of the CPU executor on random weights: decode at batch 1 and 8, prefill of 512 tokens, and
- * how much of the memory's streaming read bandwidth decoding uses. Rounds of all kernel sets are
- * interleaved, so that a machine whose speed drifts drifts for all of them.
+ * how much of the memory's streaming read bandwidth decoding at batch 1 uses. Rounds of all kernel
+ * sets are interleaved, and every such step alternates with a plain read of as many bytes as it has
+ * weights, by as many threads on the same CPUs: a machine whose speed drifts drifts for all of them,
+ * and neither finds more than the other in the caches. The share of the bandwidth is given for the
+ * whole step as the caller sees it, and for the step in the executor's own thread, without the way
+ * there and back.
  */
 import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { allowedCpus, loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
@@ -60,7 +64,7 @@ const shapes: readonly Shape[] = [
 
 const contextTokens = 128;
 const rounds = 3;
-const stepsPerRound = 10;
+const stepsPerRound = 20;
 
 const greedy: SamplingParams = {
   ...samplingDefaults,
@@ -115,13 +119,14 @@ class Driver {
     return batch * tokens / (performance.now() - startedMs) * 1000;
   }
 
-  /** One decode step of all sequences. Returns its milliseconds. */
-  async decode(): Promise<number> {
+  /** One decode step of all sequences. */
+  async decode(): Promise<StepTime> {
     this.#lengths = this.#lengths.map((length) => length + 1);
     const tokens = this.#lengths.map((length) => [length * 31 % 40000]);
+    const input = this.#input("decode", tokens, { removed: [], added: [] });
     const startedMs = performance.now();
-    await this.executor.step(this.#input("decode", tokens, { removed: [], added: [] }));
-    return performance.now() - startedMs;
+    const { latencyMs } = await this.executor.step(input);
+    return { wholeMs: performance.now() - startedMs, latencyMs };
   }
 
   #input(
@@ -149,9 +154,17 @@ class Driver {
   }
 }
 
+interface StepTime {
+  readonly wholeMs: number;
+  /** In the executor's thread. */
+  readonly latencyMs: number;
+}
+
 interface Samples {
-  readonly decode1: number[];
-  readonly decode8: number[];
+  readonly decode1: StepTime[];
+  /** Bytes per second of the reads between those steps. */
+  readonly bandwidth: number[];
+  readonly decode8: StepTime[];
   readonly prefill: number[];
 }
 
@@ -168,33 +181,24 @@ async function benchShape({ name, config }: Shape, sets: EngineOptions["cpuKerne
   const directory = await Deno.makeTempDir();
   try {
     await Deno.writeTextFile(`${directory}/config.json`, JSON.stringify(config));
+    const cpus = allowedCpus();
     const runs: { set: string; driver: Driver; samples: Samples }[] = [];
     for (const set of sets) {
       // On a thread of its own, as in an instance: kernels pin the thread that loads them.
       const options = engineOptions(directory, set);
       const executor = await loadThreadedExecutor({ kind: "cpu", options, hostShare: 1 });
-      const samples = { decode1: [], decode8: [], prefill: [] };
+      const samples = { decode1: [], bandwidth: [], decode8: [], prefill: [] };
       runs.push({ set: executor.info.description, driver: new Driver(executor), samples });
     }
-    const bandwidth: number[] = [];
+    // Only now, since threads that are started later inherit the CPU that this one is pinned to.
+    const reader = await openReader(decodeBytes(config), cpus);
     for (let round = 0; round < rounds; round++) {
-      bandwidth.push(await readBandwidth());
-      for (const { driver, samples } of runs) await oneRound(driver, samples);
+      for (const { driver, samples } of runs) await oneRound(driver, samples, reader);
     }
-    const read = median(bandwidth);
+    reader.close();
     printTable(
-      `CPU engine, ${name} shape, bfloat16; streaming read ${(read / 1e9).toFixed(1)} GB/s`,
-      runs.map(({ set, samples }) => {
-        const step1 = median(samples.decode1), step8 = median(samples.decode8);
-        return {
-          "kernel set": set,
-          "decode b1 tok/s": (1000 / step1).toFixed(1),
-          "of bandwidth": `${(decodeBytes(config) / step1 * 1000 / read * 100).toFixed(0)}%`,
-          "decode b8 tok/s": (8000 / step8).toFixed(1),
-          "b8 / b1": (8 * step1 / step8).toFixed(2),
-          "prefill 512 tok/s": median(samples.prefill).toFixed(0),
-        };
-      }),
+      `CPU engine, ${name} shape, bfloat16`,
+      runs.map(({ set, samples }) => ({ "kernel set": set, ...figures(samples, config) })),
     );
     for (const { driver } of runs) await driver.executor.close();
   } finally {
@@ -202,33 +206,58 @@ async function benchShape({ name, config }: Shape, sets: EngineOptions["cpuKerne
   }
 }
 
-async function oneRound(driver: Driver, samples: Samples): Promise<void> {
-  for (const [batch, times] of [[1, samples.decode1], [8, samples.decode8]] as const) {
-    await driver.prefill(batch, contextTokens);
-    await driver.decode();
-    const steps = [];
-    for (let i = 0; i < stepsPerRound; i++) steps.push(await driver.decode());
-    times.push(median(steps));
+function figures(samples: Samples, config: Record<string, unknown>): Record<string, string> {
+  const medianOf = (times: readonly StepTime[], key: keyof StepTime) =>
+    median(times.map((time) => time[key]));
+  const read = median(samples.bandwidth);
+  const ofBandwidth = (ms: number) =>
+    `${(decodeBytes(config) / ms * 1000 / read * 100).toFixed(0)}%`;
+  const step1 = medianOf(samples.decode1, "wholeMs"), step8 = medianOf(samples.decode8, "wholeMs");
+  return {
+    "decode b1 tok/s": (1000 / step1).toFixed(1),
+    "read GB/s": (read / 1e9).toFixed(1),
+    "of it": ofBandwidth(step1),
+    "in its thread": ofBandwidth(medianOf(samples.decode1, "latencyMs")),
+    "decode b8 tok/s": (8000 / step8).toFixed(1),
+    "b8 / b1": (8 * step1 / step8).toFixed(2),
+    "prefill 512 tok/s": median(samples.prefill).toFixed(0),
+  };
+}
+
+async function oneRound(driver: Driver, samples: Samples, reader: Reader): Promise<void> {
+  await driver.prefill(1, contextTokens);
+  for (let i = 0; i <= stepsPerRound; i++) {
+    const bandwidth = reader.read();
+    const time = await driver.decode();
+    if (i === 0) continue; // warms up
+    samples.bandwidth.push(bandwidth);
+    samples.decode1.push(time);
   }
+  await driver.prefill(8, contextTokens);
+  await driver.decode();
+  for (let i = 0; i < stepsPerRound; i++) samples.decode8.push(await driver.decode());
   samples.prefill.push(await driver.prefill(1, 512));
 }
 
-/** Bytes per second that all threads together read from memory larger than the caches. */
-async function readBandwidth(): Promise<number> {
-  // Pinned like the executor's threads: two of them on one CPU would halve the figure.
-  const cpus = allowedCpus();
+interface Reader {
+  /** Reads all of the memory once, with all threads. Returns bytes per second. */
+  read(): number;
+  close(): void;
+}
+
+/** Opens memory like that of weights, and threads to read it that are pinned like an executor's. */
+async function openReader(byteLength: number, cpus: readonly number[]): Promise<Reader> {
   const kernels = await loadCpuKernels({ set: null, threads: cpus.length, cpus });
-  const bytes = 512 << 20;
-  const memory = kernels.alloc(bytes);
-  kernels.bytes(memory, bytes).fill(1);
-  let best = 0;
-  for (let i = 0; i < 5; i++) {
-    const startedMs = performance.now();
-    kernels.readMemory(memory, bytes);
-    best = Math.max(best, bytes / (performance.now() - startedMs) * 1000);
-  }
-  kernels.close();
-  return best;
+  const memory = kernels.alloc(byteLength);
+  kernels.bytes(memory, byteLength).fill(1);
+  return {
+    read: () => {
+      const startedMs = performance.now();
+      kernels.readMemory(memory, byteLength);
+      return byteLength / (performance.now() - startedMs) * 1000;
+    },
+    close: () => kernels.close(),
+  };
 }
 
 /** Runs the benchmark for the fastest kernel set of this machine and for WASM. */

@@ -1,4 +1,9 @@
-import type { Address, CpuKernels, KvCacheView } from "../../../ffi/cpu_kernels/kernels.ts";
+import type {
+  Address,
+  CpuKernels,
+  KvCacheView,
+  PackedMatrix,
+} from "../../../ffi/cpu_kernels/kernels.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { DecoderBatch } from "./batch.ts";
 import type { DecoderWeights, LayerWeights, Linear } from "./weights.ts";
@@ -68,10 +73,11 @@ export class Decoder {
     const addAndNorm = (norm: Address) =>
       kernels.addRmsnorm(residual, projected, norm, normed, m, hiddenSize, rmsNormEps);
     weights.layers.forEach((layer, index) => {
+      const nextLayer = weights.layers[index + 1];
       this.#attention(layer, index, batch);
       addAndNorm(layer.postAttentionNorm);
-      this.#feedForward(layer, m);
-      addAndNorm(weights.layers[index + 1]?.inputNorm ?? weights.finalNorm);
+      this.#feedForward(layer, nextLayer?.qkv.matrix ?? weights.lmHead, m);
+      addAndNorm(nextLayer?.inputNorm ?? weights.finalNorm);
     });
     return normed;
   }
@@ -87,7 +93,7 @@ export class Decoder {
     const keys = queries + BigInt(this.#queryWidth * 4);
     const values = keys + BigInt(this.#keyWidth * 4);
 
-    this.#linear(normed, layer.qkv, qkv, m);
+    this.#linear(normed, layer.qkv, qkv, m, layer.output.matrix);
     if (layer.queryNorm) {
       kernels.headRmsnorm(queries, width, layer.queryNorm, m, numHeads, headDim, rmsNormEps);
       kernels.headRmsnorm(keys, width, layer.keyNorm, m, numKvHeads, headDim, rmsNormEps);
@@ -99,19 +105,19 @@ export class Decoder {
     const scale = 1 / Math.sqrt(headDim);
     const out = this.#queryWidth;
     kernels.attention(cache, index, queries, width, attended, out, numHeads, batch, scale);
-    this.#linear(attended, layer.output, projected, m);
+    this.#linear(attended, layer.output, projected, m, layer.gateUp.matrix);
   }
 
-  /** normed -> projected */
-  #feedForward(layer: LayerWeights, m: number): void {
+  /** normed -> projected; `next` is multiplied by after it. */
+  #feedForward(layer: LayerWeights, next: PackedMatrix, m: number): void {
     const { normed, projected, gateUp, activated } = this.#activations;
-    this.#linear(normed, layer.gateUp, gateUp, m);
+    this.#linear(normed, layer.gateUp, gateUp, m, layer.down.matrix);
     this.kernels.siluMul(gateUp, activated, m, this.config.intermediateSize);
-    this.#linear(activated, layer.down, projected, m);
+    this.#linear(activated, layer.down, projected, m, next);
   }
 
-  /** y [m, n] = x [m, k] W^T + bias, rows without gaps. */
-  #linear(x: Address, { matrix, bias }: Linear, y: Address, m: number): void {
-    this.kernels.gemm(x, matrix.k, matrix, bias, y, matrix.n, m, this.roundActivations);
+  /** y [m, n] = x [m, k] W^T + bias, rows without gaps; `next` is multiplied by after it. */
+  #linear(x: Address, { matrix, bias }: Linear, y: Address, m: number, next: PackedMatrix): void {
+    this.kernels.gemm(x, matrix.k, matrix, bias, y, matrix.n, m, this.roundActivations, next);
   }
 }
