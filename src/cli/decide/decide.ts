@@ -98,6 +98,7 @@ function decideDispatch(
     load: request_blocks === null
       ? dispatchLoad(options.loadMetric, state)
       : dispatchLoadWith(options.loadMetric, state, {
+        priority: request_priority,
         blocks: request_blocks,
         headroomBlocks: request_priority === "high"
           ? comingHeadroomBlocks(infoOf(instance), options)

@@ -143,11 +143,12 @@ export class Dispatcher {
   }
 
   /** Loads that depend on the request are those after it has come. */
-  #loadWith({ promptTokens, priority }: DispatchRequest): void {
+  #loadWith({ promptTokens, priority = "normal" }: DispatchRequest): void {
     const { loadMetric } = this.#options;
     if (!tellsRequestsApart(loadMetric)) return;
     for (const target of this.#candidates) {
       target.load = dispatchLoadWith(loadMetric, target.state, {
+        priority,
         blocks: promptTokens / target.instance.registration.blockSize,
         headroomBlocks: priority === "high" ? target.highHeadroomBlocks : 0,
       });

@@ -1,3 +1,4 @@
+import type { Priority } from "../../core/messages.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import type { LoadState } from "./load_state.ts";
 import { remainingSteps } from "./remaining_steps.ts";
@@ -6,6 +7,7 @@ import { virtualUsage } from "./virtual_usage.ts";
 
 /** A request that may come to an instance. */
 export interface ComingRequest {
+  readonly priority: Priority;
   /** Of its prompt; fractional. */
   readonly blocks: number;
   /** What it adds to the headroom there: that of its priority, unless requests there have it already. */

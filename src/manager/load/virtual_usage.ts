@@ -58,11 +58,17 @@ export const virtualUsage: LoadMetric = {
   },
   /**
    * The freest instance after the request has come: where it does not fit freeness is negative, and
-   * one of high priority costs an instance its headroom unless another there has it already.
+   * one of high priority costs an instance its headroom unless another there has it already. All
+   * that waits comes before one of normal priority: by the heads of the queues alone, requests pile
+   * up behind the smallest head. One of high priority is before all.
    */
-  dispatchWith(state, { blocks, headroomBlocks }) {
-    const free = state.totalBlocks - virtualUsageBlocks(state) - state.pendingBlocks;
-    const requests = state.runningRequests + state.pendingRequests + 1;
+  dispatchWith(state, { priority, blocks, headroomBlocks }) {
+    const [waitingBlocks, waitingRequests] = priority === "high"
+      ? [state.firstWaitingBlocks, 0]
+      : [state.allWaitingBlocks, state.waitingRequests];
+    const free = state.totalBlocks - state.usedBlocks - state.headroomBlocks - waitingBlocks -
+      state.pendingBlocks;
+    const requests = state.runningRequests + waitingRequests + state.pendingRequests + 1;
     return -ratio(free - blocks - headroomBlocks, requests);
   },
   /**

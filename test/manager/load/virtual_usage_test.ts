@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Priority } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import {
+  type ComingRequest,
   dispatchLoad,
   dispatchLoadWith,
   migrationLoad,
@@ -132,16 +133,23 @@ Deno.test("virtual usage: requests under way count as running for dispatch", () 
 Deno.test("virtual usage: the load with a request is the load when it is under way", () => {
   const random = new Random(2);
   for (let i = 0; i < 1000; i++) {
-    const report = reportOf(randomInstance(random), 100);
+    const isHigh = random.below(2) === 0;
+    // What waits comes before a normal request, and behind one of high priority.
+    const report = { ...reportOf(randomInstance(random), 100), waitingRequests: 0 };
+    report.firstWaitingBlocks = 0;
     const before = {
       priorityHeadroomBlocks: random.below(50),
       pendingRequests: random.below(3),
       pendingBlocks: random.below(20),
       pendingHighPriorityRequests: 0,
     };
-    const isHigh = random.below(2) === 0;
+    const priority = isHigh ? "high" : "normal";
     const blocks = random.below(90) / 2;
-    const coming = { blocks, headroomBlocks: isHigh ? comingHeadroomBlocks(report, before) : 0 };
+    const coming: ComingRequest = {
+      priority,
+      blocks,
+      headroomBlocks: isHigh ? comingHeadroomBlocks(report, before) : 0,
+    };
     const after = {
       ...before,
       pendingRequests: before.pendingRequests + 1,
@@ -159,11 +167,31 @@ Deno.test("virtual usage: the load with a request is the load when it is under w
 
 Deno.test("virtual usage: no load is less than infinite where an instance drains", () => {
   const state = loadStateOf(idleInfo("a"), { isDraining: true });
+  const coming = { priority: "normal", blocks: 1, headroomBlocks: 0 } as const;
   assert.equal(
-    dispatchLoadWith("virtual_usage", state, { blocks: 1, headroomBlocks: 0 }),
+    dispatchLoadWith("virtual_usage", state, coming),
     Infinity,
   );
   assert.equal(scalingLoad("virtual_usage", state), Infinity);
+});
+
+Deno.test("virtual usage: a normal request comes behind all that waits, a high one before it", () => {
+  const report = idleInfo("a", {
+    usedBlocks: 60,
+    freeBlocks: 40,
+    runningRequests: 3,
+    waitingRequests: 4,
+    firstWaitingBlocks: 10,
+    allWaitingBlocks: 50,
+  });
+  const load = (priority: Priority) =>
+    dispatchLoadWith("virtual_usage", loadStateOf(report), {
+      priority,
+      blocks: 6,
+      headroomBlocks: 0,
+    });
+  assert.equal(load("normal"), 16 / 8);
+  assert.equal(load("high"), -24 / 4);
 });
 
 Deno.test("virtual usage: for scaling all that waits counts, not the heads of the queues alone", () => {
