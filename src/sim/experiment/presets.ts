@@ -175,7 +175,8 @@ export const presets: readonly Preset[] = [
       { name: "round robin", options: roundRobin },
       { name: "queue size", options: { "dispatch-policy": "queue", "enable-migration": false } },
     ],
-    workloads: [54, 56, 58].map((rate) => ({
+    // The first is where the simulated cluster begins to queue; at the others it is overloaded.
+    workloads: [38, 54, 56, 58].map((rate) => ({
       name: `ShareGPT ${rate} req/s`,
       arrivals: poisson(rate),
       lengths: "sharegpt",

@@ -94,9 +94,9 @@ Deno.test("room is made for a large request while others have the blocks that it
   assert.ok(alone.averages!.fragmentation > 0.05, "blocks are free where nobody can use them");
   assert.ok(helped.averages!.fragmentation < alone.averages!.fragmentation / 2);
   assert.ok(helped.all.ttftMs.mean < alone.all.ttftMs.mean / 2);
-  assert.ok(helped.all.ttftMs.mean < short.all.ttftMs.mean / 2, "SR does not look at sizes");
   // Orders say what the destination has room for.
   const { committed, aborted } = helped.migrations;
+  assert.ok(aborted < short.migrations.aborted / 10, "SR does not look at sizes");
   assert.ok(aborted < committed / 4, `${aborted} of ${committed + aborted} came to nothing`);
 });
 
