@@ -240,7 +240,9 @@ export class Instance {
     const { clock, rejoinTimeoutMs } = this.#config;
     const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
     this.#isRejoining = true;
-    while (!this.#hasEnded && !await this.#tryRejoin()) {
+    while (!this.#hasEnded) {
+      // Its end may have come together with its answer, while this was still rejoining.
+      if (await this.#tryRejoin() && this.#isJoined) break;
       if (clock.nowMs() >= deadlineMs) {
         const reason = `the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`;
         this.#finish({ exitCode: 1, reason });

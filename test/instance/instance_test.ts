@@ -4,27 +4,31 @@ import type { JoinRequest } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
-import { SimNetwork } from "../../src/sim/sim_bus.ts";
+import { type NetworkConfig, SimNetwork } from "../../src/sim/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { engineOptions } from "./support.ts";
 
 /** An instance on a simulated network, and managers that come and go. */
 class World {
   readonly clock = new VirtualClock();
-  readonly network = new SimNetwork({
-    clock: this.clock,
-    random: new Random(1),
-    meanDelayMs: 1,
-    keepAliveMs: 1000,
-  });
+  readonly network: SimNetwork;
   readonly joins: JoinRequest[] = [];
   numRegistered = 0;
+  /** An instance registers; its answer is about to be sent. */
+  onRegister = () => {};
   numInfos = 0;
   manager: Peer | null = null;
   end: InstanceEnd | null = null;
   readonly instance: Instance;
 
-  constructor(rejoinTimeoutMs: number) {
+  constructor(rejoinTimeoutMs: number, network: Partial<NetworkConfig> = {}) {
+    this.network = new SimNetwork({
+      clock: this.clock,
+      random: new Random(1),
+      meanDelayMs: 1,
+      keepAliveMs: 1000,
+      ...network,
+    });
     const { bus, clock } = this.network.addNode("instance-0");
     this.instance = new Instance({
       options: engineOptions(),
@@ -49,6 +53,7 @@ class World {
         },
         register: () => {
           this.numRegistered++;
+          this.onRegister();
           return { data: null };
         },
       },
@@ -108,6 +113,23 @@ Deno.test("Instance: a connection that breaks again and again is one attempt at 
   assert.equal(world.joins.length, numJoins);
   assert.equal(world.network.numConnections, 1);
   assert.equal(world.end, null);
+});
+
+Deno.test("Instance: a manager that answers and is gone at the same moment is sought again", async () => {
+  for (let seed = 1; seed <= 10; seed++) {
+    // Its last answer arrives as late as the end of the connection.
+    const world = new World(60_000, { random: new Random(seed), overtakeChance: 1 });
+    await world.startManager();
+    await world.startInstance();
+    world.onRegister = () => world.clock.soon(() => world.network.kill("manager"));
+    world.network.breakConnections("manager", "instance-0");
+    await world.until(() => world.numRegistered === 2);
+    await world.pass(100);
+    world.onRegister = () => {};
+    await world.startManager();
+    await world.pass(10_000);
+    assert.equal(world.numRegistered, 3, `seed ${seed}`);
+  }
 });
 
 Deno.test("Instance: gives up when no manager comes in time", async () => {
