@@ -75,6 +75,15 @@ export class ConflictError extends LlumnixError {
   }
 }
 
+/** What to tell whoever starts a process that needs a manager, and there is none. */
+export function noManagerError(address: string, cause: Error): UnavailableError {
+  return new UnavailableError(
+    `no manager answers at ${address} (${cause.message}). Start one (llumnix manager), or say ` +
+      "where it is (--manager-address).",
+    { cause },
+  );
+}
+
 /** Form in which an error crosses the bus. */
 export interface ErrorRecord {
   readonly kind: ErrorKind;

@@ -1,8 +1,14 @@
 import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
-import type { Address, Bus, Listener, Message, Peer } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { LlumnixError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
+import {
+  LlumnixError,
+  noManagerError,
+  toErrorRecord,
+  UnavailableError,
+  UsageError,
+} from "../core/errors.ts";
 import type {
   InstanceId,
   InstanceInfo,
@@ -203,7 +209,7 @@ export class Instance {
 
   async #join(): Promise<JoinReply> {
     const { bus, managerAddress, instanceId, startedBy } = this.#config;
-    const manager = await bus.connect(managerAddress, {
+    const service: Service = {
       calls: {
         ping: () => ({ data: null }),
         requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
@@ -216,6 +222,9 @@ export class Instance {
         keep: () => this.#leave.stay(),
       },
       onClose: () => this.#manager === manager && this.#loseManager(),
+    };
+    const manager: Peer = await bus.connect(managerAddress, service).catch((error) => {
+      throw noManagerError(managerAddress, error);
     });
     this.#manager = manager;
     const { data } = await manager.call("join", {

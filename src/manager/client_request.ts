@@ -26,8 +26,8 @@ export class ClientRequest {
   lostReason: string | null = null;
   /** How often it went on elsewhere after its owner had lost it. */
   numResumptions = 0;
-  /** Instances that were lost as it arrived there, since one had it. */
-  arrivalLosses = 0;
+  /** The instance that it was last given to was lost before it could answer. */
+  isLostOnArrival = false;
   /** When it was last given to an instance. */
   givenMs = -Infinity;
   /** Instances lost in a row soon after they got it. See `Suspects`. */

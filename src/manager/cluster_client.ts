@@ -30,8 +30,6 @@ const RECONNECT_MS = 500;
 const ADMIN_TIMEOUT_MS = 40_000;
 /** How often a request goes on elsewhere. */
 const MAX_RESUMPTIONS = 20;
-/** Instances that may be lost as a request arrives there. */
-const MAX_ARRIVAL_LOSSES = 10;
 
 export interface ClusterClientConfig {
   readonly bus: Bus;
@@ -171,24 +169,31 @@ export class ClusterClient implements Cluster {
       const error = await this.#tryPlace(entry);
       if (error === null) break;
       if (this.#isClosed || !mayPass(error, entry)) throw error;
-      if (entry.arrivalLosses >= MAX_ARRIVAL_LOSSES) {
-        throw new UnavailableError(
-          `${entry.arrivalLosses} instances were lost as it arrived there`,
-        );
-      }
+      if (entry.isLostOnArrival) await this.#waitForTrial(entry);
       const isAnyThere = this.#list.instances.length > 0;
       const pauseMs = isAnyThere ? PLACE_RETRY_MS : NOBODY_RETRY_MS;
       await settledOrDelayed(listChanged, this.#config.clock, pauseMs);
     }
     entry.isBeingPlaced = false;
-    entry.arrivalLosses = 0;
     this.#audit.start();
     // It may have been lost already, by the instance that took it or by one that it moved on to.
     if (entry.lostReason !== null) this.#recover(entry, entry.lostReason, true);
   }
 
+  /**
+   * Its instance was lost before it could say that it has it.
+   * @throws {UnavailableError} it may be the cause
+   */
+  async #waitForTrial(entry: ClientRequest): Promise<void> {
+    entry.isLostOnArrival = false;
+    const objection = this.#suspects.noteLoss(entry);
+    if (objection !== null) throw new UnavailableError(objection);
+    await new Promise<void>((resolve) => this.#suspects.release(entry, resolve));
+  }
+
   /** Returns null when nothing is left to do: an instance has it, or it has ended. */
   async #tryPlace(entry: ClientRequest): Promise<unknown> {
+    if (entry.hasEnded) return null;
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
@@ -202,7 +207,7 @@ export class ClusterClient implements Cluster {
       if (!entry.hasEnded && entry.link === link) {
         link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
         entry.own(null, entry.epoch);
-        if (link?.isGreeted && link.isLost) entry.arrivalLosses++;
+        entry.isLostOnArrival = link?.isGreeted === true && link.isLost;
         return error;
       }
     }

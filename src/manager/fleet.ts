@@ -105,8 +105,9 @@ export class Fleet {
         instanceId,
         managerAddress: managerAddress(),
         numBlocks: this.#numBlocks,
+        startedBy: "manager",
       });
-      instance.launched = instance.process = await instance.launching;
+      instance.launched = await instance.launching;
     } catch (error) {
       this.#instances.delete(instanceId);
       throw error;
@@ -159,7 +160,7 @@ export class Fleet {
     this.#checkModel(registration);
     instance.cancelRejoinWait?.();
     instance.register(registration, clock.nowMs());
-    instance.process ??= launcher.adopt?.(registration) ?? null;
+    if (!instance.launched) instance.adopted ??= launcher.adopt?.(registration) ?? null;
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
@@ -183,7 +184,8 @@ export class Fleet {
     if (!instance || instance.peer !== peer) return;
     instance.peer = null;
     instance.noteDisconnected();
-    if (!instance.isServing || instance.isLeaving || this.#isClosed) {
+    const mayComeBack = instance.isServing && !instance.isLeaving && !this.#isClosed;
+    if (!mayComeBack || instance.adopted?.hasEnded()) {
       this.lose(instance);
       return;
     }
@@ -249,7 +251,7 @@ export class Fleet {
     return instance;
   }
 
-  /** Those that are started by hand may serve anything. */
+  /** Those that others start may serve anything. */
   #checkModel({ instanceId, model }: InstanceRegistration): void {
     const other = this.serving.find((one) => one.registration!.model !== model);
     if (!other) return;

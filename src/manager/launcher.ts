@@ -7,6 +7,7 @@ export interface LaunchRequest {
   readonly managerAddress: Address;
   /** KV blocks that it gets if nothing else is said; null: it finds out what it can have. */
   readonly numBlocks: number | null;
+  readonly startedBy: "manager" | "api-server";
 }
 
 export interface ExitStatus {
@@ -24,13 +25,19 @@ export interface LaunchedInstance {
   stop(signal: "SIGTERM" | "SIGKILL"): void;
 }
 
+/** An instance that was found running. */
+export interface AdoptedInstance extends Pick<LaunchedInstance, "stop"> {
+  /** Its process has ended: a connection that it lost will not come back. */
+  hasEnded(): boolean;
+}
+
 /** Starts instances somewhere. */
 export interface InstanceLauncher {
   /** @throws the instance cannot even be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**
-   * A hold on an instance that another manager had started; null where it cannot be reached. It may
-   * hang, and then nothing but a signal ends it.
+   * A hold on an instance that others have started; null where it cannot be reached. It may hang, and
+   * then nothing but a signal ends it.
    */
-  adopt?(registration: InstanceRegistration): Pick<LaunchedInstance, "stop"> | null;
+  adopt?(registration: InstanceRegistration): AdoptedInstance | null;
 }

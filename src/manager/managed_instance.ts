@@ -9,7 +9,7 @@ import type {
   JoinRequest,
   MigrationId,
 } from "../core/messages.ts";
-import type { ExitStatus, LaunchedInstance } from "./launcher.ts";
+import type { AdoptedInstance, ExitStatus, LaunchedInstance } from "./launcher.ts";
 
 /** The end of a connection and of a process are noticed apart; how long to wait for the second. */
 const END_GRACE_MS = 500;
@@ -24,8 +24,8 @@ export class ManagedInstance {
   /** Settled as soon as its process runs, or cannot. */
   launching: Promise<LaunchedInstance> | null = null;
   launched: LaunchedInstance | null = null;
-  /** What ends it without its help; null for one that was found running and cannot be reached so. */
-  process: Pick<LaunchedInstance, "stop"> | null = null;
+  /** Of one that was found running. */
+  adopted: AdoptedInstance | null = null;
   startedBy: NonNullable<JoinRequest["startedBy"]> = "manager";
   /** It has connected at least once. */
   hasJoined = false;
@@ -127,7 +127,7 @@ export class ManagedInstance {
   }
 
   killProcess(): void {
-    this.process?.stop("SIGKILL");
+    (this.launched ?? this.adopted)?.stop("SIGKILL");
   }
 
   /** Ends it without its help. */

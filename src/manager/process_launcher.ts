@@ -1,7 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { selfCommand } from "../core/self_command.ts";
 import type { InstanceRegistration } from "../core/messages.ts";
-import type { ExitStatus, InstanceLauncher, LaunchedInstance, LaunchRequest } from "./launcher.ts";
+import type {
+  AdoptedInstance,
+  ExitStatus,
+  InstanceLauncher,
+  LaunchedInstance,
+  LaunchRequest,
+} from "./launcher.ts";
 
 export interface ProcessLauncherOptions {
   /** Instances that will share this host. */
@@ -23,10 +29,11 @@ export class ProcessLauncher implements InstanceLauncher {
   constructor(private readonly options: ProcessLauncherOptions) {}
 
   async launch(request: LaunchRequest): Promise<LaunchedInstance> {
-    const { instanceId, managerAddress, numBlocks } = request;
+    const { instanceId, managerAddress, numBlocks, startedBy } = request;
     const [program, ...args] = this.options.command ?? selfCommand();
     args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
-    args.push("--host-share", String(this.options.hostShare), ...this.options.engineArgv);
+    args.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
+    args.push(...this.options.engineArgv);
     if (numBlocks !== null) args.push("--num-gpu-blocks-override", String(numBlocks));
     // Deno.Command cannot send a child's stdout to our stderr.
     const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
@@ -45,9 +52,10 @@ export class ProcessLauncher implements InstanceLauncher {
   }
 
   /** Only what is surely the process of that name on this host. */
-  adopt({ instanceId, pid }: InstanceRegistration): Pick<LaunchedInstance, "stop"> | null {
+  adopt({ instanceId, pid }: InstanceRegistration): AdoptedInstance | null {
     if (!isInstance(pid, instanceId)) return null;
     return {
+      hasEnded: () => !isInstance(pid, instanceId),
       stop: (signal) => {
         if (isInstance(pid, instanceId)) Deno.kill(pid, signal);
       },

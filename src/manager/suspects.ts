@@ -45,7 +45,10 @@ export class Suspects {
     return `${request.fruitlessLosses} instances in a row were lost as it began to run there`;
   }
 
-  /** Calls back when a request may be resumed: now, or when the suspects before it are through. */
+  /**
+   * Calls back when a request may be resumed: now, or when the suspects before it are through; at the
+   * latest when it has ended.
+   */
   release(request: ClientRequest, resume: () => void): void {
     request.isTried = false;
     if (request.fruitlessLosses < SUSPECT_LOSSES) return resume();
@@ -65,10 +68,11 @@ export class Suspects {
     if (request === this.#onTrial) this.#endTrial();
   }
 
-  /** Nothing is resumed any more. */
+  /** Nothing is tried any more: who waits goes on. */
   close(): void {
-    this.#queue.length = 0;
+    const waiting = this.#queue.splice(0);
     this.#endTrial();
+    for (const { resume } of waiting) resume();
   }
 
   #endTrial(): void {
@@ -81,7 +85,10 @@ export class Suspects {
   #tryNext(): void {
     const next = this.#queue.shift();
     if (!next) return;
-    if (next.request.hasEnded) return this.#tryNext();
+    if (next.request.hasEnded) {
+      next.resume();
+      return this.#tryNext();
+    }
     this.#onTrial = next.request;
     next.request.isTried = true;
     this.#watchTrial(next.request);

@@ -37,7 +37,7 @@ export class InProcessLauncher implements InstanceLauncher {
 
   constructor(private readonly args: InProcessLauncherOptions) {}
 
-  launch({ instanceId, managerAddress }: LaunchRequest): Promise<LaunchedInstance> {
+  launch({ instanceId, managerAddress, startedBy }: LaunchRequest): Promise<LaunchedInstance> {
     const { clock, bus, options } = this.args;
     const instance = new Instance({
       options,
@@ -49,6 +49,7 @@ export class InProcessLauncher implements InstanceLauncher {
       bus,
       loadExecutor: (spec, onProgress) => loadOnClock(spec, onProgress, clock),
       rejoinTimeoutMs: 0,
+      startedBy,
       migration: this.#migration(instanceId),
     });
     const killed = Promise.withResolvers<ExitStatus>();

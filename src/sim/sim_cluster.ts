@@ -169,7 +169,10 @@ export class SimCluster {
       scaling: this.scenario.scaling,
       launcher: {
         launch: (request) => this.#launch(request, node),
-        adopt: ({ pid }) => ({ stop: () => this.killInstance(this.instances[pid - 1]) }),
+        adopt: ({ pid }) => {
+          const sim = this.instances[pid - 1];
+          return { stop: () => this.killInstance(sim), hasEnded: () => !sim.isAlive };
+        },
       },
       clock: node.clock,
       instanceTimeoutMs: this.scenario.timeouts.instanceMs,

@@ -45,7 +45,7 @@ export class FakeInstance {
   /** Orders that came while another was under way. */
   numOverlappingOrders = 0;
   numGenerates = 0;
-  /** Whether it crashes as it computes this token, and how. */
+  /** Whether it crashes as it computes this token, or as it gets the request (-1), and how. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
   onCrash: () => void = () => {};
   readonly #frontends = new Map<string, Peer>();
@@ -131,6 +131,7 @@ export class FakeInstance {
 
   #generate(request: GenerateRequest): void {
     this.numGenerates++;
+    if (this.isDeadly(request.requestId, -1)) this.onCrash();
     const epoch = request.epoch ?? 0;
     const held = this.requests.get(request.requestId);
     if (held && held.epoch >= epoch) {

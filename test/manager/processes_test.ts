@@ -145,6 +145,7 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
       instanceId: "instance-0",
       managerAddress: "inproc:manager",
       numBlocks: null,
+      startedBy: "manager",
     }),
   );
 });

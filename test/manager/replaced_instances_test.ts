@@ -78,6 +78,23 @@ Deno.test("replaced: nothing that was removed, also when it dies while it drains
     assert.equal(a.finish?.reason, "length");
   }));
 
+Deno.test("added: one that does not start leaves the service as ready as it was", () =>
+  withCluster(2, async (cluster) => {
+    const added = cluster.manager.addInstance();
+    added.catch(() => {});
+    await cluster.pass(1);
+    assert.ok(cluster.client.isReady());
+    cluster.kill("instance-2");
+    await assert.rejects(cluster.run(added));
+    await cluster.pass(10_000);
+    assert.ok(cluster.client.isReady());
+    assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
+    await cluster.run(cluster.manager.addInstance());
+    cluster.kill("instance-3");
+    await cluster.until(() => servingIds(cluster).length === 2);
+    await cluster.until(() => servingIds(cluster).length === 3);
+  }));
+
 Deno.test("removed: when the time is over what is left goes on elsewhere", () =>
   withCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1_000);
@@ -102,6 +119,15 @@ Deno.test("given up: an instance that another manager had started is killed when
     cluster.network.pause("instance-0");
     await cluster.until(() => !cluster.instances.has("instance-0"));
     await cluster.until(() => cluster.client.isReady());
+  }));
+
+Deno.test("replaced: an instance that another manager had started, as soon as it is killed", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    await cluster.restartManager();
+    cluster.kill("instance-0");
+    await cluster.until(() => servingIds(cluster).length === 1, 500);
+    await cluster.until(() => cluster.client.isReady(), 1_500);
   }));
 
 Deno.test("given up: an instance that comes back too late is turned away", () =>

@@ -166,7 +166,11 @@ export class SimCluster {
   readonly #launched = new Map<InstanceId, LaunchedInstance>();
 
   readonly #launcher: InstanceLauncher = {
-    adopt: ({ instanceId }) => this.isAdoptable ? this.#launched.get(instanceId) ?? null : null,
+    adopt: ({ instanceId }) => {
+      const launched = this.#launched.get(instanceId);
+      if (!launched || !this.isAdoptable) return null;
+      return { stop: launched.stop, hasEnded: () => !this.instances.has(instanceId) };
+    },
     launch: ({ instanceId, managerAddress }) => {
       const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
       const end = (code: number | null, signal: string | null) => {

@@ -1,7 +1,11 @@
 /** Requests that their instances die of, among others that do not deserve it. */
 import assert from "node:assert/strict";
+import { ClientRequest } from "../../src/manager/client_request.ts";
+import { Suspects } from "../../src/manager/suspects.ts";
+import { TrialLease } from "../../src/manager/trial_lease.ts";
+import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { SimCluster, type TrackedRequest } from "./sim_cluster.ts";
-import { managerOptions } from "./support.ts";
+import { generateRequest, managerOptions } from "./support.ts";
 
 async function withCluster(
   instances: number,
@@ -14,7 +18,7 @@ async function withCluster(
   await body(cluster);
 }
 
-const isPoison = (requestId: string) => requestId.startsWith("poison");
+const isPoison = (requestId: string, index = 0) => requestId.startsWith("poison") && index >= 0;
 
 /** All but the poison finish; that fails with the reason. */
 async function checkEnds(cluster: SimCluster, requests: readonly TrackedRequest[]): Promise<void> {
@@ -61,6 +65,41 @@ Deno.test("suspects: who waits in a queue while instances die is not suspected f
     }
     await checkEnds(cluster, requests);
   }));
+
+Deno.test("suspects: one that is deadly as it arrives is no different", () =>
+  withCluster(2, async (cluster) => {
+    cluster.isDeadly = (requestId, index) => requestId === "poison" && index === -1;
+    const others = Array.from({ length: 20 }, (_, i) => cluster.submit(`r${i}`, 300));
+    const poison = cluster.submit("poison");
+    await cluster.until(() => poison.hasEnded && others.every(({ hasEnded }) => hasEnded), 300_000);
+    assert.match(poison.refusal!.message, /5 instances in a row were lost/);
+    assert.ok(others.every(({ finish }) => finish?.reason === "length"));
+  }));
+
+Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", () => {
+  const suspects = new Suspects(new VirtualClock(0));
+  const [a, b, c] = ["a", "b", "c"].map((id) => new ClientRequest(generateRequest(id), () => {}));
+  const resumed: string[] = [];
+  for (const request of [a, b, c]) {
+    assert.deepEqual([suspects.noteLoss(request), suspects.noteLoss(request)], [null, null]);
+    suspects.release(request, () => resumed.push(request.requestId));
+  }
+  assert.deepEqual(resumed, ["a"]);
+  b.abort();
+  suspects.forget(a);
+  assert.deepEqual(resumed, ["a", "b", "c"]);
+  suspects.close();
+});
+
+Deno.test("suspects: API servers try one after the other", () => {
+  const lease = new TrialLease();
+  assert.ok(lease.take("a", 0));
+  assert.ok(!lease.take("b", 999));
+  assert.ok(lease.take("a", 999));
+  assert.ok(!lease.take("b", 1_500));
+  assert.ok(lease.take("b", 1_999));
+  assert.ok(!lease.take("a", 2_000));
+});
 
 /** Instances die of the request `poison` whenever it got so many more tokens. */
 function killEvery(tokens: number, cluster: SimCluster): void {

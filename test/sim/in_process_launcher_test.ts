@@ -80,7 +80,12 @@ Deno.test("an instance that cannot start gives its reason", () =>
 Deno.test("an instance that is killed has exited, one that is stopped exits", () =>
   withManager({}, async (manager, _bus, launcher) => {
     await manager.startInstances();
-    const stray = { instanceId: "stray", managerAddress: "inproc:manager", numBlocks: null };
+    const stray = {
+      instanceId: "stray",
+      managerAddress: "inproc:manager",
+      numBlocks: null,
+      startedBy: "manager" as const,
+    };
     const killed = await launcher.launch(stray);
     killed.stop("SIGKILL");
     assert.deepEqual(await killed.exited, { code: null, signal: "SIGKILL" });

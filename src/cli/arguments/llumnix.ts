@@ -17,12 +17,13 @@ export const llumnixArguments = {
     help: "Path to config file.",
   }),
   "disable-fixed-node-init-instance": flag({
-    status: later,
-    help: "Disable fixing the placement of instance to current node.",
+    help:
+      "Disable fixing the placement of instance to current node: instances may be on any node " +
+      "with a free device. A service is on one host for now, so that it is this node all the same.",
   }),
   "disable-init-instance-by-manager": flag({
-    status: later,
-    help: "Disable initializing instance by manager.",
+    help: "Disable initializing instance by manager: the API server's process starts the " +
+      "instances. Once they serve they are the manager's, which replaces what is lost.",
   }),
   "initial-instances": integer({
     default: 1,

@@ -2,12 +2,12 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock, sleep } from "../../core/clock.ts";
-import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+import { LlumnixError, noManagerError, UsageError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../roles/api_server.ts";
-import { processLauncher } from "../roles/manager.ts";
+import { launcherOf } from "../roles/manager.ts";
 import { managerAddress } from "../roles/manager_address.ts";
 import { startInstances } from "../roles/started_instances.ts";
 import { findModel } from "../served_model.ts";
@@ -32,20 +32,16 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
 
   using signals = new StopSignals();
   await using disposables = new AsyncDisposableStack();
-  const client = await connect(openBus(), address, log);
+  const bus = openBus();
+  const client = await connect(bus, address, log);
   disposables.defer(() => client.close());
   checkModel(client, model.name);
   const server = await startApiServer(options, model, client);
   disposables.defer(() => server.closeNow());
   log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
   if (options.disableInitInstanceByManager) {
-    const launcher = processLauncher({
-      options,
-      log,
-      logFile,
-      startedBy: "api-server",
-      orphanTimeoutMs: options.orphanTimeout * 1000,
-    });
+    const orphanTimeoutMs = options.orphanTimeout * 1000;
+    const launcher = launcherOf({ options, bus, log, logFile, orphanTimeoutMs });
     await startInstances(launcher, address, client, options.initialInstances);
   }
   log.info(`stopping: ${await signals.first}`);
@@ -70,12 +66,7 @@ async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterCli
       });
     } catch (error) {
       if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
-      if (realClock.nowMs() >= untilMs) {
-        throw new UnavailableError(
-          `no manager answers at ${address} (${error.message}). Start one (llumnix manager), or ` +
-            "say where it is (--manager-address).",
-        );
-      }
+      if (realClock.nowMs() >= untilMs) throw noManagerError(address, error);
     }
     if (isFirst) log.info(`waiting for a manager at ${address}`);
     await sleep(realClock, RETRY_MS);

@@ -9,6 +9,7 @@ import type { RunningServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../roles/api_server.ts";
 import { ManagerRole, runsInProcess } from "../roles/manager.ts";
+import { startInstances } from "../roles/started_instances.ts";
 import { findModel, type FoundModel } from "../served_model.ts";
 import { StopSignals } from "../stop_signals.ts";
 
@@ -74,11 +75,15 @@ class Service implements AsyncDisposable {
 
   /** Resolves when requests are served. */
   async start(): Promise<void> {
-    const { role, client } = await this.#startManager();
+    const { disableInitInstanceByManager, initialInstances } = this.#options;
+    const { role, client, address } = await this.#startManager();
     // First, so that a port in use or a bad certificate is told before anything is loaded.
     const server = this.#server = await startApiServer(this.#options, this.#model, client);
     this.#disposables.defer(() => server.closeNow());
     await role.startInstances();
+    if (disableInitInstanceByManager) {
+      await startInstances(role.launcher, address, client, initialInstances);
+    }
     this.#announce(server, role.manager.instances());
   }
 
@@ -103,12 +108,11 @@ class Service implements AsyncDisposable {
     this.#disposables.defer(() => directory.remove());
     const bus = openBus();
     const local = `inproc:manager-${Deno.pid}`;
+    const address = runsInProcess(this.#options) ? local : `unix:${directory.path}/manager.sock`;
     const role = this.#role = await ManagerRole.listen({
       options: this.#options,
       bus,
-      addresses: runsInProcess(this.#options)
-        ? [local]
-        : [`unix:${directory.path}/manager.sock`, local],
+      addresses: address === local ? [local] : [address, local],
       log: this.#log,
       logFile: this.#logFile,
       onEvent: (event) => {
@@ -123,7 +127,7 @@ class Service implements AsyncDisposable {
       clock: realClock,
     });
     this.#disposables.defer(() => client.close());
-    return { role, client };
+    return { role, client, address };
   }
 
   #fail(reason: string): void {

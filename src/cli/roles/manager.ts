@@ -34,7 +34,12 @@ export class ManagerRole implements AsyncDisposable {
   #statistics: StatisticsLog | null = null;
   #instanceInfo: InstanceInfoLog | null = null;
 
-  private constructor(config: ManagerRoleConfig, display: ManagerDisplay, manager: Manager) {
+  private constructor(
+    config: ManagerRoleConfig,
+    display: ManagerDisplay,
+    manager: Manager,
+    readonly launcher: InstanceLauncher,
+  ) {
     this.#config = config;
     this.#display = display;
     this.manager = manager;
@@ -48,24 +53,25 @@ export class ManagerRole implements AsyncDisposable {
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
     const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const launcher = launcherOf(config);
     const manager = await Manager.listen({
       bus,
       addresses,
       options,
       migration: options,
-      migrationGroup: groupOf(options),
+      migrationGroup: groupOf(config),
       scaling: options,
       instanceTimeoutMs: options.instanceTimeout * 1000,
       drainTimeoutMs: options.drainTimeout * 1000,
       seed: options.seed,
-      launcher: launcherOf(config),
+      launcher,
       clock: realClock,
       onEvent: (event) => {
         display.show(event);
         onEvent?.(event);
       },
     });
-    const role = new ManagerRole(config, display, manager);
+    const role = new ManagerRole(config, display, manager, launcher);
     try {
       if (options.logInstanceInfo) role.#logInstanceInfo();
       return role;
@@ -118,42 +124,24 @@ export function runsInProcess({ device, instanceIsolation }: ServeOptions): bool
   return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
 }
 
-/** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
-function groupOf(options: ServeOptions): GroupOptions | undefined {
-  if (options.migrationBackend !== "gloo" || runsInProcess(options)) return undefined;
-  return {
-    secret: crypto.randomUUID(),
-    initTimeoutMs: options.migrationBackendInitTimeout * 1000,
-  };
-}
+type LauncherConfig = Pick<
+  ManagerRoleConfig,
+  "options" | "bus" | "log" | "logFile" | "orphanTimeoutMs"
+>;
 
-function launcherOf(config: ManagerRoleConfig): InstanceLauncher {
-  const { options, bus, log } = config;
-  if (runsInProcess(options) && config.orphanTimeoutMs === undefined) {
+/** What starts instances: within this process, or each as one of its own. */
+export function launcherOf(config: LauncherConfig): InstanceLauncher {
+  const { options, bus, log, logFile, orphanTimeoutMs = 0 } = config;
+  if (isOneProcess(config)) {
     const migration = options.enableMigration ? options : undefined;
     return new InProcessLauncher({ options, migration, bus, clock: realClock });
   }
-  const { enableScaling, maxInstances } = options;
+  const { enableScaling, initialInstances, maxInstances } = options;
   if (enableScaling) {
     log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
   }
-  return processLauncher({ ...config, startedBy: "manager" });
-}
-
-export interface ProcessLauncherConfig
-  extends Pick<ManagerRoleConfig, "options" | "log" | "logFile"> {
-  readonly startedBy: "manager" | "api-server";
-  /** How long instances go on without a manager; default: not at all. */
-  readonly orphanTimeoutMs?: number;
-}
-
-/** Starts instances as processes of their own. */
-export function processLauncher(config: ProcessLauncherConfig): InstanceLauncher {
-  const { options, logFile, startedBy, orphanTimeoutMs = 0 } = config;
-  const { enableScaling, initialInstances, maxInstances } = options;
   const argv = [
     ...toArgv(options),
-    `--started-by=${startedBy}`,
     `--orphan-timeout=${orphanTimeoutMs / 1000}`,
     `--drain-timeout=${options.drainTimeout}`,
     `--log-level=${options.logLevel}`,
@@ -161,4 +149,16 @@ export function processLauncher(config: ProcessLauncherConfig): InstanceLauncher
   if (logFile !== null) argv.push(`--log-filename=${logFile}`);
   const hostShare = enableScaling ? maxInstances : initialInstances;
   return new ProcessLauncher({ hostShare, engineArgv: argv });
+}
+
+/** Roles that run apart have instances that outlive them. */
+function isOneProcess({ options, orphanTimeoutMs }: LauncherConfig): boolean {
+  return orphanTimeoutMs === undefined && runsInProcess(options);
+}
+
+/** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
+function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
+  const { migrationBackend, migrationBackendInitTimeout } = config.options;
+  if (migrationBackend !== "gloo" || isOneProcess(config)) return undefined;
+  return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
 }

@@ -21,7 +21,12 @@ export async function startInstances(
 ): Promise<void> {
   await Promise.all(Array.from({ length: count }, async (_, i) => {
     const instanceId = `instance-api-${Deno.pid}-${i}`;
-    const { exited } = await launcher.launch({ instanceId, managerAddress, numBlocks: null });
+    const { exited } = await launcher.launch({
+      instanceId,
+      managerAddress,
+      numBlocks: null,
+      startedBy: "api-server",
+    });
     await untilServing(instanceId, exited, cluster);
   }));
 }

@@ -1,0 +1,205 @@
+/** Manager, API server and instances as processes of their own. Linux: processes are signalled. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import {
+  assertSameStreams,
+  type Cluster,
+  pidOf,
+  runAll,
+  servingInstances,
+  startCluster,
+  waitUntilEmpty,
+} from "./cluster.ts";
+import { freePort, Program, runProgram } from "./harness.ts";
+import { variedRequests } from "./streams.ts";
+
+const small = ["--num-gpu-blocks-override", "2000", "--swap-space", "0", "--cpu-threads", "1"];
+
+/** Processes of one user find each other by this directory. It has to be empty in the end. */
+class User implements AsyncDisposable {
+  readonly directory = Deno.makeTempDirSync();
+  readonly #programs: Program[] = [];
+
+  start(role: string, ...args: string[]): Program {
+    const program = new Program([role, ...args], { env: { XDG_RUNTIME_DIR: this.directory } });
+    this.#programs.push(program);
+    return program;
+  }
+
+  manager(...args: string[]): Program {
+    return this.start("manager", ...small, ...args);
+  }
+
+  /** Starts an API server and waits until all instances serve. */
+  async cluster(...args: string[]): Promise<Cluster> {
+    const port = freePort();
+    const url = `http://127.0.0.1:${port}`;
+    const program = this.start("api-server", "--host", "127.0.0.1", "--port", `${port}`, ...args);
+    await program.waitUntil("it was ready", () => isReady(url).catch(() => false));
+    const managerAddress = `unix:${join(this.directory, "llumnix/manager.sock")}`;
+    return { program, url, managerAddress, [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const problems: unknown[] = [];
+    for (const program of this.#programs.reverse()) {
+      await program[Symbol.asyncDispose]().catch((error) => problems.push(error));
+    }
+    const left = [...Deno.readDirSync(join(this.directory, "llumnix"))].map(({ name }) => name);
+    await Deno.remove(this.directory, { recursive: true });
+    if (problems.length > 0) throw problems[0];
+    assert.deepEqual(left, [], "files were left behind");
+  }
+}
+
+async function isReady(url: string): Promise<boolean> {
+  return await (await fetch(`${url}/is_ready`)).json();
+}
+
+async function idsOf(cluster: Cluster): Promise<string[]> {
+  return (await servingInstances(cluster)).map(({ instanceId }) => instanceId);
+}
+
+Deno.test("roles apart: the manager is killed, streams go on, and the next one finds them", async () => {
+  await using user = new User();
+  const first = user.manager("--initial-instances", "2");
+  const cluster = await user.cluster();
+  const requests = variedRequests(8, 400);
+  const quiet = await runAll(cluster, requests);
+  const ids = await idsOf(cluster);
+
+  let events = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++events === 1_000) first.signal("SIGKILL");
+  });
+  assertSameStreams(streams, quiet);
+  await cluster.program.waitForLog(/lost the manager/);
+  assertSameStreams(await runAll(cluster, requests), quiet);
+
+  const second = user.manager("--initial-instances", "2");
+  await second.waitForLog(/instance-0 is ready[^]*instance-1 is ready|instance-1 is ready[^]*0 is/);
+  assert.deepEqual(await idsOf(cluster), ids);
+  assert.doesNotMatch(second.stderr, /starting instance/);
+
+  // It looks after those that it found as after its own.
+  Deno.kill(await pidOf(cluster, "instance-0"), "SIGKILL");
+  await second.waitForLog(/lost instance-0/);
+  await second.waitUntil(
+    "it was ready again",
+    async () => (await idsOf(cluster)).length === 2 && await isReady(cluster.url),
+  );
+  assertSameStreams(await runAll(cluster, requests), quiet);
+  await waitUntilEmpty(cluster, 2);
+  assert.equal((await second.stop()).code, 0);
+  assert.equal((await cluster.program.stop()).code, 0);
+});
+
+Deno.test("roles apart: the manager stops in order, and streams that run then finish", async () => {
+  await using user = new User();
+  const manager = user.manager();
+  const cluster = await user.cluster();
+  const requests = variedRequests(4, 400);
+  const quiet = await runAll(cluster, requests);
+  let events = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++events === 500) manager.signal("SIGTERM");
+  });
+  assertSameStreams(streams, quiet);
+  assert.equal((await manager.end()).code, 0);
+  assert.equal(await isReady(cluster.url), false);
+  assert.equal((await cluster.program.stop()).code, 0);
+});
+
+Deno.test("roles apart: an instance by hand is one more, until it is ended by hand", async () => {
+  await using user = new User();
+  const manager = user.manager();
+  const cluster = await user.cluster();
+  const instance = user.start("instance", ...small);
+  await manager.waitForLog(/instance-hand-\d+ is ready/);
+  assert.equal((await idsOf(cluster)).length, 2);
+  assert.equal((await instance.stop("SIGINT")).code, 0);
+  await manager.waitForLog(/instance-hand-\d+ has stopped/);
+  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
+  assert.equal(await isReady(cluster.url), true);
+  assert.equal((await cluster.program.stop()).code, 0);
+  assert.equal((await manager.stop()).code, 0);
+});
+
+Deno.test("roles apart: instances without a manager end after a while, and leave nothing", async () => {
+  await using user = new User();
+  const manager = user.manager("--orphan-timeout", "0.5");
+  await manager.waitForLog(/instance-0 is ready/);
+  manager.signal("SIGKILL");
+  await manager.end(); // with the instance, which shares its stderr
+  assert.match(manager.stderr, /the manager is gone, and did not come back in 500 ms/);
+  const next = user.manager();
+  await next.waitForLog(/instance-\w+-0 is ready/);
+  assert.equal((await next.stop()).code, 0);
+});
+
+Deno.test("roles apart: a second manager is refused; an API server and instance without any too", async () => {
+  await using user = new User();
+  const env = { XDG_RUNTIME_DIR: user.directory };
+  const without = await Promise.all([
+    runProgram(["api-server", "--port", "0"], { env }),
+    runProgram(["instance", ...small], { env }),
+  ]);
+  for (const { code, stderr } of without) {
+    assert.equal(code, 1);
+    assert.match(stderr, /no manager answers at unix:.*manager\.sock.*llumnix manager/);
+    assert.doesNotMatch(stderr, /^\s+at /m);
+  }
+  const manager = user.manager();
+  await manager.waitForLog(/instance-0 is ready/);
+  const second = await runProgram(["manager", ...small], { env });
+  assert.equal(second.code, 1);
+  assert.match(second.stderr, /another manager serves at unix:.*manager\.sock: stop that one/);
+  const other = ["--model", "llama-7b", "--device", "sim"];
+  const wrong = await runProgram(["api-server", "--port", "0", ...other], { env });
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /instance-0 serves llumnix-tiny.* is to serve llama-7b/);
+  assert.equal((await manager.stop()).code, 0);
+});
+
+Deno.test("roles apart: over TCP, and instances that the API server's process starts", async () => {
+  await using user = new User();
+  const address = `tcp:127.0.0.1:${freePort()}`;
+  const placed = [
+    ...["--manager-address", address, "--initial-instances", "2"],
+    ...["--disable-init-instance-by-manager", "--migration-backend", "rayrpc"],
+  ];
+  const manager = user.manager(...placed);
+  const cluster = { ...await user.cluster(...small, ...placed), managerAddress: address };
+  assert.doesNotMatch(manager.stderr, /starting instance/);
+  const requests = variedRequests(8, 400);
+  const quiet = await runAll(cluster, requests);
+  const [victim] = await servingInstances(cluster);
+  let events = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++events === 1_000) Deno.kill(victim.pid, "SIGKILL");
+  });
+  assertSameStreams(streams, quiet);
+  await manager.waitForLog(/lost instance-api-[^]*instance-\w+-0 is ready/);
+  await waitUntilEmpty(cluster, 2);
+  const second = await runProgram(["manager", ...small, "--manager-address", address]);
+  assert.match(second.stderr, /another manager serves at tcp:/);
+  Deno.mkdirSync(join(user.directory, "llumnix")); // nothing was there
+  // Instances that serve are the manager's: they end with it and not with the API server.
+  cluster.program.signal("SIGTERM");
+  await cluster.program.waitForLog(/stopping: SIGTERM/);
+  assert.equal((await servingInstances(cluster)).length, 2);
+  assert.equal((await manager.stop()).code, 0);
+  assert.equal((await cluster.program.end()).code, 0);
+});
+
+Deno.test("serve --disable-init-instance-by-manager is the same in one process", async () => {
+  await using cluster = await startCluster(2, [
+    ...["--disable-init-instance-by-manager", "--disable-fixed-node-init-instance"],
+    ...["--migration-backend", "rayrpc"],
+  ]);
+  const ids = await idsOf(cluster);
+  assert.ok(ids.length === 2 && ids.every((id) => id.startsWith("instance-api-")));
+  Deno.kill(await pidOf(cluster, ids[0]), "SIGKILL");
+  await cluster.program.waitForLog(/instance-0 is ready/);
+  assert.equal(await isReady(cluster.url), true);
+});
