@@ -9,6 +9,7 @@ import {
   servingInstances,
   startCluster,
   waitUntilEmpty,
+  waitUntilReady,
 } from "./cluster.ts";
 import { signalIfThere } from "./harness.ts";
 import { runStream, type StreamResult, variedRequests } from "./streams.ts";
@@ -30,7 +31,11 @@ export interface ChaosPlan {
 export type ChaosAction =
   & { readonly atEvent: number }
   & (
-    | { readonly type: "kill" | "drain" | "remove"; readonly instance: number }
+    /** `hang`: stopped for good; `terminate`: asked to end by a signal. */
+    | {
+      readonly type: "kill" | "hang" | "terminate" | "drain" | "remove";
+      readonly instance: number;
+    }
     /** Stopped, and continued before anybody takes it for lost. */
     | { readonly type: "freeze"; readonly instance: number; readonly forMs: number }
     | { readonly type: "add" }
@@ -44,6 +49,12 @@ const TOKENS_PER_STREAM = 500;
 const LAST_ACTION_EVENT = 6_000;
 /** A request is resumed as often. */
 const MAX_LOSSES = 3;
+
+const types = [
+  ...["kill", "kill", "hang", "freeze", "terminate", "drain", "remove", "add", "leave"],
+] as const;
+/** Longer than anything is frozen, also on a busy machine. */
+const INSTANCE_TIMEOUT_S = 2;
 
 /** An instance may be gone, or stop, when an operator's order arrives. */
 const refusals = [404, 409];
@@ -59,8 +70,8 @@ export function chaosPlan(seed: number): ChaosPlan {
   while (actions.length < 8) {
     const atEvent = random.below(LAST_ACTION_EVENT);
     const instance = random.below(100);
-    const type = pick(["kill", "freeze", "drain", "remove", "add", "leave", "leave"] as const);
-    if (type === "kill" && ++losses > MAX_LOSSES) continue;
+    const type = pick(types);
+    if ((type === "kill" || type === "hang") && ++losses > MAX_LOSSES) continue;
     switch (type) {
       case "add":
         actions.push({ atEvent, type });
@@ -69,7 +80,7 @@ export function chaosPlan(seed: number): ChaosPlan {
         actions.push({ atEvent, type, clients: 1 + random.below(20), patience: random.below(60) });
         break;
       case "freeze":
-        actions.push({ atEvent, type, instance, forMs: 20 + random.below(500) });
+        actions.push({ atEvent, type, instance, forMs: 20 + random.below(300) });
         break;
       default:
         actions.push({ atEvent, type, instance });
@@ -96,6 +107,7 @@ export async function runChaos(
   quiet: readonly StreamResult[],
 ): Promise<void> {
   const args = [...restless, "--migration-backend", plan.backend];
+  args.push("--instance-timeout", `${INSTANCE_TIMEOUT_S}`);
   await using cluster = await startCluster(plan.numInstances, args);
   const pending = [...plan.actions];
   const done: Promise<void>[] = [];
@@ -116,6 +128,7 @@ export async function runChaos(
   await Promise.all(done);
   Deno.writeTextFileSync(`/tmp/ev/chaos-${plan.seed}.log`, cluster.program.stderr);
   assertSameStreams(streams, quiet);
+  await waitUntilReady(cluster);
   await waitUntilEmpty(cluster);
 }
 
@@ -137,6 +150,10 @@ async function act(cluster: Cluster, action: ChaosAction, spent: Set<string>): P
   switch (action.type) {
     case "kill":
       return signalIfThere(pid, "SIGKILL");
+    case "hang":
+      return signalIfThere(pid, "SIGSTOP");
+    case "terminate":
+      return signalIfThere(pid, "SIGTERM");
     case "drain":
       await admin(cluster, "POST", `/instances/${instanceId}/drain`, refusals);
       return;

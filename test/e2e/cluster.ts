@@ -152,6 +152,16 @@ function describe(info: InstanceInfo): string {
     `${info.killedRequests} killed, ${info.freeBlocks} of ${info.totalBlocks} blocks free`;
 }
 
+/** All instances that were asked for serve. */
+export async function isReady({ url }: Pick<Cluster, "url">): Promise<boolean> {
+  return await (await fetch(`${url}/is_ready`)).json();
+}
+
+/** Waits until as many instances serve as were asked for, in the place of those that were lost. */
+export async function waitUntilReady(cluster: Cluster): Promise<void> {
+  await cluster.program.waitUntil("it was ready again", () => isReady(cluster));
+}
+
 /** Runs the requests at the same time. */
 export function runAll(
   cluster: Cluster,

@@ -5,11 +5,13 @@ import { builtinProfile } from "../../src/executor/sim/roofline.ts";
 import {
   assertSameStreams,
   type Cluster,
+  isReady,
   pidOf,
   runAll,
   servingInstances,
   startCluster,
   waitUntilEmpty,
+  waitUntilReady,
 } from "./cluster.ts";
 import { startServer } from "./harness.ts";
 import { type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
@@ -28,14 +30,6 @@ async function runDisturbed(
   return await runAll(cluster, requests, () => {
     if (++events === MIDWAY_EVENTS) disturb();
   });
-}
-
-async function isReady({ url }: Cluster): Promise<boolean> {
-  return await (await fetch(`${url}/is_ready`)).json();
-}
-
-async function waitUntilReady(cluster: Cluster): Promise<void> {
-  await cluster.program.waitUntil("it was ready again", () => isReady(cluster));
 }
 
 Deno.test("an instance that is killed is replaced; its streams go on with the same tokens", async () => {
