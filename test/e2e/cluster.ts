@@ -8,6 +8,10 @@ import { runStream, type StreamRequest, type StreamResult } from "./streams.ts";
 /** An instance that is stopped does not answer. */
 const ANSWER_TIMEOUT_MS = 2_000;
 const ADMIN_TOKEN = "e2e-token";
+/** Environment of an API server of which this file asks as its operator. */
+export const adminEnv = { LLUMNIX_ADMIN_TOKEN: ADMIN_TOKEN };
+/** Requests that have ended are forgotten well before. */
+const EMPTY_LIMIT_MS = 60_000;
 
 /** Every pair of instances exchanges requests, all the time. */
 export const restless = [
@@ -39,7 +43,7 @@ export async function startCluster(
   const server = await startServer([
     ...["--initial-instances", `${numInstances}`, "--num-gpu-blocks-override", "2000"],
     ...["--swap-space", "0", "--cpu-threads", "1", ...args],
-  ], { ...options, env: { LLUMNIX_ADMIN_TOKEN: ADMIN_TOKEN, ...options.env } });
+  ], { ...options, env: { ...adminEnv, ...options.env } });
   const { program, url } = server;
   const directory = runtimeDirectories(program.pid)[0];
   assert.ok(directory, "there is no runtime directory");
@@ -123,7 +127,10 @@ export async function pidOf(cluster: Cluster, instanceId: string): Promise<numbe
  */
 export async function waitUntilEmpty(cluster: Cluster, numInstances?: number): Promise<void> {
   let last = "nothing known";
+  const untilMs = performance.now() + EMPTY_LIMIT_MS;
   const isEmpty = async () => {
+    // Answering what is asked here, the program is never silent.
+    if (performance.now() > untilMs) throw new Error(`it was not in ${EMPTY_LIMIT_MS} ms`);
     try {
       const infos = await Promise.all((await servingInstances(cluster)).map(statusOf));
       const { requests } = await admin(cluster, "GET", "/requests");

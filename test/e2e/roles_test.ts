@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import {
+  adminEnv,
   assertSameStreams,
   type Cluster,
   pidOf,
@@ -21,7 +22,9 @@ class User implements AsyncDisposable {
   readonly #programs: Program[] = [];
 
   start(role: string, ...args: string[]): Program {
-    const program = new Program([role, ...args], { env: { XDG_RUNTIME_DIR: this.directory } });
+    const program = new Program([role, ...args], {
+      env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv },
+    });
     this.#programs.push(program);
     return program;
   }
