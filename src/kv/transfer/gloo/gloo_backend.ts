@@ -92,9 +92,10 @@ export class GlooBackend implements MigrationBackend {
       timeoutMs: deadlineMs - startMs,
     }, signal);
     const failure = await sending;
-    if (failure !== null) {
+    // The thread may have ended it before it heard of an abort: what nobody wants has failed as well.
+    if (failure !== null || signal.aborted) {
       checkStillWanted(transfer, signal, clock);
-      throw new UnavailableError(failure);
+      throw new UnavailableError(failure ?? "the transfer was aborted");
     }
     return { ...this.#statisticsOf(transfer), transferMs: clock.nowMs() - startMs };
   }
