@@ -50,12 +50,14 @@ testNetworkBackend({
     const destination = await openEnd("destination", shape);
     const link = new LossyLink(destination.backend.endpoint.port);
     const ends = [source, destination];
-    await destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) });
     const members = membersOf(ends).map((member) => ({
       ...member,
       endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
     }));
-    await source.backend.join({ secret: "s", generation: 1, members });
+    await Promise.all([
+      destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) }),
+      source.backend.join({ secret: "s", generation: 1, members }),
+    ]);
     return {
       source,
       destination,
