@@ -287,14 +287,19 @@ export class ClusterClient implements Cluster {
     const { instanceId } = link;
     if (this.#links.get(instanceId) === link) this.#links.delete(instanceId);
     if (this.#isClosed) return;
-    const why = `${instanceId} was lost while it ran the request (${reason})`;
-    for (const entry of [...link.requests]) this.#recover(entry, why, true);
+    this.#recoverAll(link, reason);
     // What it had sent last is missing elsewhere, or it had taken over what is thought elsewhere.
     this.#audit.hurry();
     this.#cancelReconnect ??= this.#config.clock.after(RECONNECT_MS, () => {
       this.#cancelReconnect = null;
       this.#connectToAll();
     });
+  }
+
+  /** What a lost instance had goes on elsewhere. */
+  #recoverAll(link: InstanceLink, reason: string): void {
+    const why = `${link.instanceId} was lost while it ran the request (${reason})`;
+    for (const entry of [...link.requests]) this.#recover(entry, why, true);
   }
 
   /** The path of every token. */
@@ -304,6 +309,8 @@ export class ClusterClient implements Cluster {
       if (entry) this.#accept(entry, link, output.timing ? this.#stamped(output) : output);
       else if (!output.finish) link.refuse(output);
     }
+    // One of them may have ended the link, and others behind it have come into its hands.
+    if (link.isLost && link.requests.size > 0) this.#recoverAll(link, "its engine failed");
   };
 
   #stamped(output: RequestOutput): RequestOutput {

@@ -212,8 +212,9 @@ export class InstanceKeeper {
   }
 
   noteEnd(instance: ManagedInstance): void {
-    // Whoever started one that never served hears of it.
-    if (instance.registration === null || instance.isToGo) return;
+    // Whoever started one that never served hears of it; nobody did of one that was found.
+    const failedToStart = instance.launching !== null && instance.registration === null;
+    if (failedToStart || instance.isToGo) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
   }
 

@@ -229,3 +229,17 @@ Deno.test("cluster client: close ends what runs", () =>
     assert.deepEqual(outputs.map(({ finish }) => finish?.reason), ["error"]);
     assert.deepEqual(managerLost, []);
   }));
+
+Deno.test("cluster client: what an instance takes over in the words in which it dies goes on elsewhere", () =>
+  withCluster(async ({ client, instances }) => {
+    const a = await submit(client, "a"), b = await submit(client, "b");
+    const error = { kind: "internal", message: "the step failed" } as const;
+    instances[0].send(
+      { requestId: "a", index: 0, tokenIds: [], finish: { reason: "error", error } },
+      { requestId: "b", index: 0, tokenIds: [], epoch: 1 }, // has moved there just now
+    );
+    await until(() => instances[1].requests.get("b")?.epoch === RESUME_EPOCH);
+    instances[1].send({ ...last("b", 0), epoch: RESUME_EPOCH });
+    await until(() => b.length > 0 && b.at(-1)!.finish !== undefined);
+    assert.ok(a.every(({ finish }) => finish === undefined)); // so does the other
+  }));

@@ -147,3 +147,17 @@ Deno.test("given up: an instance that comes back too late is turned away", () =>
     await cluster.until(() => a.hasEnded);
     assert.equal(a.finish?.reason, "length");
   }));
+
+Deno.test("replaced: an instance that a restarted manager has met, and that hangs before it says more", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    await cluster.pass(100);
+    const restarted = cluster.restartManagerSoon();
+    await cluster.until(() => cluster.manager.numInstances > 0);
+    assert.deepEqual(servingIds(cluster), []);
+    cluster.network.pause("instance-0");
+    cluster.network.pause("instance-1");
+    await cluster.run(restarted);
+    await cluster.until(() => cluster.client.isReady(), 20_000);
+    assert.equal(servingIds(cluster).length, 2);
+  }, { instanceTimeoutMs: 4_000 }));
