@@ -320,6 +320,8 @@ export interface InstanceList {
   readonly instances: readonly InstanceRegistration[];
   /** Instances that were asked for. */
   readonly expectedInstances: number;
+  /** The latest of those that went because they were to: nothing that they had is to blame. */
+  readonly stopped?: readonly InstanceId[];
 }
 
 /** API server to manager, call `dispatch`: what a policy may know of a request. */

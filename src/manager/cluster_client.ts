@@ -207,7 +207,7 @@ export class ClusterClient implements Cluster {
       if (!entry.hasEnded && entry.link === link) {
         link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
         entry.own(null, entry.epoch);
-        entry.isLostOnArrival = link?.isGreeted === true && link.isLost;
+        entry.isLostOnArrival = link?.isGreeted === true && link.isLost && !link.wasStopped;
         return error;
       }
     }
@@ -264,7 +264,10 @@ export class ClusterClient implements Cluster {
     const addresses = new Map(list.instances.map((one) => [one.instanceId, one.address]));
     for (const { instanceId } of former) {
       if (addresses.has(instanceId)) continue;
-      this.#links.get(instanceId)?.close("the manager has given it up");
+      const link = this.#links.get(instanceId);
+      if (!link) continue;
+      link.wasStopped = list.stopped?.includes(instanceId) === true;
+      link.close(link.wasStopped ? "it was stopped" : "the manager has given it up");
     }
     for (const [instanceId, address] of addresses) {
       const link = this.#links.get(instanceId);
@@ -299,7 +302,7 @@ export class ClusterClient implements Cluster {
   /** What a lost instance had goes on elsewhere. */
   #recoverAll(link: InstanceLink, reason: string): void {
     const why = `${link.instanceId} was lost while it ran the request (${reason})`;
-    for (const entry of [...link.requests]) this.#recover(entry, why, true);
+    for (const entry of [...link.requests]) this.#recover(entry, why, !link.wasStopped);
   }
 
   /** The path of every token. */

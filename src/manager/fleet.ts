@@ -20,6 +20,8 @@ export const DEFAULT_REJOIN_WAIT_MS = 2_000;
 const JOIN_TIMEOUT_MS = 60_000;
 /** Names of instances that are not to come back; older ones have long ended. */
 const MAX_GIVEN_UP = 1_000;
+/** Instances that stop at about the same time; API servers have heard of older ones. */
+const MAX_STOPPED = 16;
 
 export interface FleetConfig {
   readonly clock: Clock;
@@ -52,6 +54,7 @@ export class Fleet {
    * says nothing about their share.
    */
   #numBlocks: number | null = null;
+  #stopped: InstanceId[] = [];
   #isClosed = false;
 
   constructor(config: FleetConfig) {
@@ -71,6 +74,11 @@ export class Fleet {
   /** Those that serve, or will, and are to stay. */
   get numStaying(): number {
     return this.all.filter((instance) => instance.isStaying).length;
+  }
+
+  /** The latest of those that went because they were to. */
+  get stopped(): readonly InstanceId[] {
+    return this.#stopped;
   }
 
   get size(): number {
@@ -209,6 +217,7 @@ export class Fleet {
     instance.isLost = true;
     instance.cancelRejoinWait?.();
     this.#giveUp(instanceId);
+    if (instance.isLeaving) this.#noteStopped(instanceId);
     onChange();
     const reason = await instance.describeEnd(clock, cause);
     instance.failStart(reason);
@@ -222,6 +231,7 @@ export class Fleet {
   /** Asks an instance to stop, waits, and kills it if it does not. */
   async stop(instance: ManagedInstance): Promise<void> {
     instance.askToStop();
+    this.#noteStopped(instance.instanceId);
     this.#config.onChange();
     await this.#killUnlessEnded([instance]);
     await this.lose(instance);
@@ -261,6 +271,10 @@ export class Fleet {
       }: ` +
         "the instances of a manager serve the same --model",
     );
+  }
+
+  #noteStopped(instanceId: InstanceId): void {
+    this.#stopped = [...this.#stopped, instanceId].slice(-MAX_STOPPED);
   }
 
   #giveUp(instanceId: InstanceId): void {

@@ -41,6 +41,8 @@ export class InstanceLink {
   #peer: Peer | null = null;
   #isGreeted = false;
   #isLost = false;
+  /** The instance was to stop, and ends for no other reason. */
+  wasStopped = false;
   readonly #toldToDrop = new Set<RequestId>();
   #toldSinceMs = -Infinity;
 

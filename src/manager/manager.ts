@@ -347,6 +347,7 @@ export class Manager {
       version: this.#listVersion,
       instances: this.instances(),
       expectedInstances: this.#keeper.numExpected,
+      stopped: this.#fleet.stopped,
     };
   }
 

@@ -161,3 +161,15 @@ Deno.test("replaced: an instance that a restarted manager has met, and that hang
     await cluster.until(() => cluster.client.isReady(), 20_000);
     assert.equal(servingIds(cluster).length, 2);
   }, { instanceTimeoutMs: 4_000 }));
+
+Deno.test("removed: instances that stop with a request are not what it kills", () =>
+  withCluster(1, async (cluster) => {
+    const a = cluster.submit("a", 500);
+    for (let i = 0; i < 8; i++) {
+      await cluster.until(() => cluster.holders("a").length > 0);
+      await cluster.run(cluster.manager.addInstance());
+      await cluster.run(cluster.manager.removeInstance(cluster.holders("a")[0].instanceId));
+    }
+    await cluster.until(() => a.hasEnded);
+    assert.deepEqual([a.finish?.reason, a.numResumptions], ["length", 8]);
+  }, { drainTimeoutMs: 0 }));
