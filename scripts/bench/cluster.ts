@@ -32,7 +32,7 @@ interface Setup {
   readonly args: readonly string[];
 }
 
-const migration = ["--enable-migration", "--migration-backend", "rayrpc", "--enable-defrag=true"];
+const migration = ["--enable-migration", "--enable-defrag=true", "--migration-buffer-blocks=128"];
 const setups: readonly Setup[] = [
   { name: "rr", args: ["--dispatch-policy", "rr"] },
   { name: "load", args: ["--dispatch-policy", "load"] },

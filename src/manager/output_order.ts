@@ -51,6 +51,8 @@ export class OutputOrder {
   }
 
   #deliver(output: RequestOutput): void {
+    // Without tokens an instance says that it has taken over, which is no concern of the client's.
+    if (output.tokenIds.length === 0 && !output.finish) return;
     this.#next += output.tokenIds.length;
     if (output.finish) this.stop();
     this.sink(output);

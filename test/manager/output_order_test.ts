@@ -105,3 +105,11 @@ Deno.test("a stopped request delivers nothing more", () => {
   order.accept(output(0, [1]));
   assert.deepEqual(received.map(({ index }) => index), [0, 1]);
 });
+
+Deno.test("an output without tokens, in which an instance takes over, is not delivered", () => {
+  const { order, received } = collect();
+  for (const one of [output(0, [10]), output(1, [], { epoch: 1 }), output(1, [11], stop)]) {
+    order.accept(one);
+  }
+  assert.deepEqual(received, [output(0, [10]), output(1, [11], stop)]);
+});
