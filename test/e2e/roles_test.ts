@@ -200,6 +200,8 @@ Deno.test("serve --disable-init-instance-by-manager is the same in one process",
     ...["--disable-init-instance-by-manager", "--disable-fixed-node-init-instance"],
     ...["--migration-backend", "rayrpc"],
   ]);
+  // Until then one that ends is a start that failed.
+  await cluster.program.waitForLog(/serving .* with 2 instances/);
   const ids = await idsOf(cluster);
   assert.ok(ids.length === 2 && ids.every((id) => id.startsWith("instance-api-")));
   Deno.kill(await pidOf(cluster, ids[0]), "SIGKILL");
