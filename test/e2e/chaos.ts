@@ -126,7 +126,6 @@ export async function runChaos(
   );
   assert.deepEqual(pending, [], "everything happened while streams were open");
   await Promise.all(done);
-  Deno.writeTextFileSync(`/tmp/ev/chaos-${plan.seed}.log`, cluster.program.stderr);
   assertSameStreams(streams, quiet);
   await waitUntilReady(cluster);
   await waitUntilEmpty(cluster);
