@@ -30,6 +30,8 @@ export class ClientRequest {
   isLostOnArrival = false;
   /** When it was last given to an instance. */
   givenMs = -Infinity;
+  /** When its owner last sent tokens of it. */
+  progressedMs = -Infinity;
   /** Instances lost in a row soon after they got it. See `Suspects`. */
   fruitlessLosses = 0;
   /** It was last given to an instance while no other suspect was. */

@@ -307,25 +307,22 @@ export class ClusterClient implements Cluster {
 
   /** The path of every token. */
   readonly #deliver = (link: InstanceLink, { outputs }: OutputBatch): void => {
+    const nowMs = this.#config.clock.nowMs();
     for (const output of outputs) {
       const entry = this.#requests.get(output.requestId);
-      if (entry) this.#accept(entry, link, output.timing ? this.#stamped(output) : output);
+      if (entry) this.#accept(entry, link, stamped(output, nowMs), nowMs);
       else if (!output.finish) link.refuse(output);
     }
     // One of them may have ended the link, and others behind it have come into its hands.
     if (link.isLost && link.requests.size > 0) this.#recoverAll(link, "its engine failed");
   };
 
-  #stamped(output: RequestOutput): RequestOutput {
-    const receivedMs = this.#config.clock.nowMs();
-    return { ...output, timing: { ...output.timing!, receivedMs } };
-  }
-
-  #accept(entry: ClientRequest, link: InstanceLink, output: RequestOutput): void {
+  #accept(entry: ClientRequest, link: InstanceLink, output: RequestOutput, nowMs: number): void {
     const epoch = output.epoch ?? 0;
     if (epoch > entry.epoch) entry.own(link, epoch);
     const isOwner = entry.link === link && epoch === entry.epoch;
     const { finish } = output;
+    if (isOwner && output.tokenIds.length > 0) entry.progressedMs = nowMs;
     if (!isOwner && !finish) link.refuse(output);
     if (finish && isLoss(finish)) {
       entry.accept({ ...output, finish: undefined });
@@ -389,6 +386,11 @@ export class ClusterClient implements Cluster {
     if (this.#requests.get(entry.requestId) === entry) this.#requests.delete(entry.requestId);
     this.#suspects.forget(entry);
   }
+}
+
+/** With the time at which it came, where that is asked for. */
+function stamped(output: RequestOutput, receivedMs: number): RequestOutput {
+  return output.timing ? { ...output, timing: { ...output.timing, receivedMs } } : output;
 }
 
 /** Whether a finish says that the instance stops, is broken, or dropped what was not aborted here. */

@@ -1,7 +1,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { ClientRequest } from "./client_request.ts";
 
-/** A request that has a token and has run for so long on an instance does not kill it. */
+/** A request of which tokens still come so long after an instance got it does not kill that. */
 const SURVIVAL_MS = 1_000;
 /** Instances lost in a row before that, after which a request is tried alone. */
 const SUSPECT_LOSSES = 2;
@@ -105,7 +105,8 @@ export class Suspects {
     });
   }
 
-  #hasSurvived({ hasProgressed, givenMs }: ClientRequest): boolean {
-    return hasProgressed && this.#clock.nowMs() - givenMs >= SURVIVAL_MS;
+  /** One that got its first token and then waits to move has yet to show what its next step does. */
+  #hasSurvived({ progressedMs, givenMs }: ClientRequest): boolean {
+    return progressedMs - givenMs >= SURVIVAL_MS;
   }
 }

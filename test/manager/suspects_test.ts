@@ -91,6 +91,19 @@ Deno.test("suspects: the trial of one that ends is over, and those that ended wa
   suspects.close();
 });
 
+Deno.test("suspects: one that got a token and then stood still did not survive", () => {
+  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+  const request = new ClientRequest(generateRequest("a"), () => {});
+  const lose = (progressedMs: number) => {
+    request.givenMs = clock.nowMs() - 3_000;
+    request.progressedMs = request.givenMs + progressedMs;
+    suspects.noteLoss(request);
+    return request.fruitlessLosses;
+  };
+  assert.deepEqual([lose(100), lose(999), lose(1_000), lose(100)], [1, 2, 0, 1]);
+  suspects.close();
+});
+
 Deno.test("suspects: API servers try one after the other", () => {
   const lease = new TrialLease();
   assert.ok(lease.take("a", 0));
