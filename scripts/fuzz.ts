@@ -3,13 +3,14 @@
  *
  *   deno run -A scripts/fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]
  *
- * The same seed gives the same run. Exit code 1 when a seed fails.
+ * The same seed gives the same run. Exit code 1 when a seed fails, 2 for a wrong command line.
  */
-import { parseArgs } from "@std/cli/parse-args";
+import { fuzzHelp, type FuzzOptions, readFuzzOptions, type Seeds } from "./fuzz_options.ts";
+import { wantsHelp } from "../src/cli/command_line.ts";
+import { UsageError } from "../src/core/errors.ts";
 import { runScenario, type RunStatistics } from "../src/sim/run_scenario.ts";
 import { randomScenario, type Scenario } from "../src/sim/scenario.ts";
 
-const USAGE = "usage: fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]";
 /** Of errors; capturing them takes a share of the time. They are in the traces of failed seeds. */
 const STACK_FRAMES = { fast: 0, traced: 10 };
 /** Seeds that a worker gets at a time. */
@@ -24,11 +25,6 @@ interface Failure {
 interface ChunkResult {
   readonly failures: readonly Failure[];
   readonly statistics: RunStatistics[];
-}
-
-interface Seeds {
-  readonly first: number;
-  readonly last: number;
 }
 
 if (self.name === "fuzz-worker") serveChunks();
@@ -53,28 +49,24 @@ async function runChunk({ first, last }: Seeds): Promise<ChunkResult> {
 }
 
 async function main(): Promise<number> {
-  const args = parseArgs(Deno.args, {
-    string: ["seeds", "jobs", "max-failures"],
-    boolean: ["trace"],
-    default: { jobs: "1", "max-failures": "10" },
-  });
-  const seeds = parseSeeds(args.seeds);
-  const jobs = Number(args.jobs), maxFailures = Number(args["max-failures"]);
-  if (!seeds || !(jobs >= 1) || !(maxFailures >= 1)) {
-    console.error(USAGE);
+  if (wantsHelp(Deno.args)) {
+    console.log(fuzzHelp());
+    return 0;
+  }
+  try {
+    return await fuzz(readFuzzOptions(Deno.args));
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`fuzz: ${error.message}\nTry --help.`);
     return 2;
   }
-  const failures = await runAll(seeds, jobs, maxFailures);
-  for (const failure of failures) await show(failure, args.trace || failure === failures[0]);
-  if (args.trace && failures.length === 0) await show({ seed: seeds.first, violations: [] }, true);
-  return failures.length === 0 ? 0 : 1;
 }
 
-function parseSeeds(text: string | undefined): Seeds | null {
-  const match = /^(\d+)(?:\.\.(\d+))?$/.exec(text ?? "");
-  if (!match) return null;
-  const first = Number(match[1]), last = Number(match[2] ?? match[1]);
-  return last >= first ? { first, last } : null;
+async function fuzz({ seeds, jobs, maxFailures, trace }: FuzzOptions): Promise<number> {
+  const failures = await runAll(seeds, jobs, maxFailures);
+  for (const failure of failures) await show(failure, trace || failure === failures[0]);
+  if (trace && failures.length === 0) await show({ seed: seeds.first, violations: [] }, true);
+  return failures.length === 0 ? 0 : 1;
 }
 
 /** Runs all seeds, or until enough have failed. */

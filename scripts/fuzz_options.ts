@@ -1,0 +1,67 @@
+/** Command line of the fuzzer. */
+import { type ArgumentTable, flag, integer, text } from "../src/cli/arguments/argument.ts";
+import { ArgumentIndex } from "../src/cli/arguments/index.ts";
+import { readCommandLine } from "../src/cli/command_line.ts";
+import { commandHelp, terminalWidth } from "../src/cli/help.ts";
+import { UsageError } from "../src/core/errors.ts";
+
+const table = {
+  "seeds": text({
+    default: null,
+    metavar: "A..B",
+    help: "Seeds to run, both included, or a single one. Required.",
+  }),
+  "trace": flag({ help: "Shows all that happens with each seed that fails, or with the first." }),
+  "jobs": integer({
+    default: 1,
+    min: 1,
+    help: "Seeds that run at the same time, each on a thread.",
+  }),
+  "max-failures": integer({ default: 10, min: 1, help: "Stops after so many." }),
+} satisfies ArgumentTable;
+
+const index = new ArgumentIndex([{ title: "Options", section: "SERVER", table }]);
+
+/** Above, other streams of random numbers of the same scenarios would be the same (`scenario.ts`). */
+const MAX_SEED = 2 ** 40 - 1;
+
+/** Both included. */
+export interface Seeds {
+  readonly first: number;
+  readonly last: number;
+}
+
+export interface FuzzOptions {
+  readonly seeds: Seeds;
+  readonly trace: boolean;
+  readonly jobs: number;
+  readonly maxFailures: number;
+}
+
+export function fuzzHelp(): string {
+  const summary = "Runs random scenarios of simulated clusters, a seed each.";
+  return commandHelp("deno task fuzz", summary, index, terminalWidth());
+}
+
+/** @throws {UsageError} what is unknown, missing or out of range */
+export function readFuzzOptions(argv: readonly string[]): FuzzOptions {
+  const given = readCommandLine(argv, index);
+  const valueOf = (name: keyof typeof table) => given.get(name) ?? table[name].default;
+  return {
+    seeds: parseSeeds(valueOf("seeds") as string | null),
+    trace: valueOf("trace") as boolean,
+    jobs: valueOf("jobs") as number,
+    maxFailures: valueOf("max-failures") as number,
+  };
+}
+
+function parseSeeds(written: string | null): Seeds {
+  const expected = "expected the first and the last seed, such as --seeds 1..1000";
+  if (written === null) throw new UsageError(`--seeds is missing: ${expected}`);
+  const match = /^(\d+)(?:\.\.(\d+))?$/.exec(written);
+  if (!match) throw new UsageError(`--seeds ${written}: ${expected}`);
+  const first = Number(match[1]), last = Number(match[2] ?? match[1]);
+  if (last > MAX_SEED) throw new UsageError(`--seeds ${written}: seeds are at most ${MAX_SEED}`);
+  if (last < first) throw new UsageError(`--seeds ${written}: the last seed is before the first`);
+  return { first, last };
+}
