@@ -1,7 +1,7 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
 import { disaggregationProblem } from "../../manager/disaggregation.ts";
-import { thresholdProblem } from "../../manager/load/thresholds.ts";
+import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
 import type { Notice } from "./status.ts";
 import type { ServeOptions } from "./tables.ts";
@@ -59,7 +59,7 @@ function thresholds(options: ServeOptions): string | null {
     const problem = thresholdProblem(options.loadMetric, value);
     if (problem !== null) return `${name} ${value}: ${problem}`;
   }
-  return null;
+  return options.enableScaling ? scalingThresholdProblem(options.loadMetric, options) : null;
 }
 
 function instanceLimits(options: ServeOptions): string | null {

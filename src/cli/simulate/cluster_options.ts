@@ -4,7 +4,11 @@ import type { LoadMetricName } from "../../core/options.ts";
 import { resolveSimulation } from "../../executor/sim/simulation.ts";
 import { resolveEngineConfig } from "../../instance/engine_config.ts";
 import { disaggregationProblem } from "../../manager/disaggregation.ts";
-import { defaultThresholds, thresholdProblem } from "../../manager/load/thresholds.ts";
+import {
+  defaultThresholds,
+  scalingThresholdProblem,
+  thresholdProblem,
+} from "../../manager/load/thresholds.ts";
 import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
 import { camelCase, type Value } from "../arguments/argument.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
@@ -85,6 +89,8 @@ function withDefaults(given: Given): ClusterOptions {
 
 function checkLimits(options: ClusterOptions, maxInstances: number): void {
   const { minInstances, instances, enableScaling, numDispatchInstances, enablePdDisagg } = options;
+  const scalingProblem = enableScaling && scalingThresholdProblem(options.loadMetric, options);
+  if (scalingProblem) throw new UsageError(scalingProblem);
   if (minInstances > maxInstances) {
     throw new UsageError(
       `--min-instances ${minInstances} is more than --max-instances ${maxInstances}`,

@@ -44,3 +44,22 @@ export function thresholdProblem(metric: LoadMetricName, threshold: number): str
   return `with load metric ${metric} it is a fraction of the blocks, greater than 0 and at most 1 ` +
     "(with remaining_steps it is a number of steps)";
 }
+
+/**
+ * What is wrong with the thresholds for scaling, each fine by itself; null when nothing is. There has to
+ * be a load between them: at any that is over the one and under the other an instance comes and goes.
+ */
+export function scalingThresholdProblem(
+  metric: LoadMetricName,
+  { scaleUpThreshold: up, scaleDownThreshold: down }: Omit<Thresholds, "migrateOutThreshold">,
+): string | null {
+  if (thresholdLoad(metric, down) < thresholdLoad(metric, up)) return null;
+  const [adds, removes, order] = countsSteps(metric)
+    ? [`fewer than ${up} steps remain`, `more than ${down} do`, "more"]
+    : [`more than ${up} of the blocks are used`, `less than ${down} are`, "less"];
+  const defaults = defaultThresholds(metric);
+  return `--scale-up-threshold ${up} and --scale-down-threshold ${down} contradict each other: with ` +
+    `load metric ${metric} an instance is added when ${adds} and removed when ${removes}, so that ` +
+    `instances come and go all the time; --scale-down-threshold must be ${order} than ` +
+    `--scale-up-threshold (defaults: ${defaults.scaleUpThreshold} and ${defaults.scaleDownThreshold})`;
+}

@@ -64,6 +64,17 @@ refuses(
   "--migrate-out-threshold -3: with load metric remaining_steps it is a number of steps, greater " +
     "than 0 (a load is over it when fewer steps remain)",
 );
+refuses(
+  "--enable-scaling --scale-up-threshold 70",
+  "--scale-up-threshold 70 and --scale-down-threshold 60 contradict each other: with load metric " +
+    "remaining_steps an instance is added when fewer than 70 steps remain and removed when more " +
+    "than 60 do, so that instances come and go all the time; --scale-down-threshold must be more " +
+    "than --scale-up-threshold (defaults: 10 and 60)",
+);
+allows("--scale-up-threshold 70");
+for (const metric of ["remaining_steps", "usage_ratio", "virtual_usage"]) {
+  allows(`--enable-scaling --load-metric ${metric}`);
+}
 allows("--load-metric virtual_usage --migrate-out-threshold 300");
 allows("--load-metric usage_ratio --scale-up-threshold 1");
 allows("--migrate-out-threshold 300");

@@ -97,6 +97,11 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
     /--migrate-out-threshold 3: with load metric usage_ratio it is a fraction/,
   ],
   [
+    "scaling thresholds that contradict",
+    ["--rate", "5", "--enable-scaling", "--scale-down-threshold", "5"],
+    /--scale-up-threshold 10 and --scale-down-threshold 5 contradict each other/,
+  ],
+  [
     "a negative threshold",
     ["--rate", "5", "--scale-up-threshold", "-10"],
     /--scale-up-threshold -10: .*number of steps/,
