@@ -1,31 +1,28 @@
 /**
- * Benchmarks: `deno task bench [startup] [server] [manager] [engine] [migration]`, all by default.
- * Absolute figures hold for one machine at one moment; quote ratios.
+ * Benchmarks: `deno task bench [NAME...]`; `--help` lists them. Absolute figures hold for one machine at
+ * one moment; quote ratios.
  */
 import { start } from "../src/cli/start.ts";
-import { benchEngine } from "./bench/engine.ts";
-import { benchManager } from "./bench/manager.ts";
-import { benchMigration } from "./bench/migration.ts";
-import { benchServer } from "./bench/server.ts";
-import { benchStartup } from "./bench/startup.ts";
+import { benchHelp, chosenBenchmarks, describeMinutes } from "./bench/benchmarks.ts";
 
-const benchmarks: Readonly<Record<string, () => Promise<void>>> = {
-  startup: benchStartup,
-  server: benchServer,
-  manager: benchManager,
-  engine: benchEngine,
-  migration: () => benchMigration(),
-};
-
-async function main(names: readonly string[]): Promise<void> {
-  for (const name of names) {
-    if (!(name in benchmarks)) {
-      console.error(`no benchmark "${name}"; there are: ${Object.keys(benchmarks).join(", ")}`);
-      Deno.exit(2);
-    }
+async function main(args: readonly string[]): Promise<void> {
+  if (args.includes("--help") || args.includes("-h")) return console.log(benchHelp());
+  const chosen = chosenOrExit(args);
+  const minutes = chosen.reduce((sum, [, benchmark]) => sum + benchmark.minutes, 0);
+  const names = chosen.map(([name]) => name).join(", ");
+  console.log(`measuring ${names}: about ${describeMinutes(Math.ceil(minutes))}`);
+  for (const [name, { about, minutes, run }] of chosen) {
+    console.log(`\n${name}: ${about} (${describeMinutes(minutes)})`);
+    await run();
   }
-  for (const [name, run] of Object.entries(benchmarks)) {
-    if (names.length === 0 || names.includes(name)) await run();
+}
+
+function chosenOrExit(names: readonly string[]): ReturnType<typeof chosenBenchmarks> {
+  try {
+    return chosenBenchmarks(names);
+  } catch (error) {
+    console.error(`${(error as Error).message}; see --help`);
+    Deno.exit(2);
   }
 }
 
