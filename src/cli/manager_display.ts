@@ -66,6 +66,11 @@ export class ManagerDisplay {
         return this.#log.info(`${event.instanceId} was asked to stop by a signal`);
       case "draining":
         return this.#log.info(`${event.instanceId} drains`);
+      case "scaling": {
+        const { change } = event;
+        const count = change > 0 ? `${change} more` : `${-change} fewer`;
+        return this.#log.info(`scaling ${change > 0 ? "up" : "down"} by load: ${count}`);
+      }
       case "kept":
         return this.#log.info(`${event.instanceId} is kept`);
       case "stopped":

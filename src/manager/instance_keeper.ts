@@ -284,6 +284,7 @@ export class InstanceKeeper {
       scaling,
       instances: () => this.#fleet.all,
       isSettled: () => this.#numMissing === 0,
+      onScale: (change) => onEvent({ type: "scaling", change }),
       add: () => {
         this.add().catch((error) => {
           onEvent({ type: "start_failed", reason: toErrorRecord(error).message, retryMs: null });

@@ -23,6 +23,8 @@ export type ManagerEvent =
   /** It was asked to stop, and did. */
   | { readonly type: "stopped"; readonly instanceId: InstanceId }
   | { readonly type: "draining"; readonly instanceId: InstanceId }
+  /** By load: so many instances more, or fewer. */
+  | { readonly type: "scaling"; readonly change: number }
   /** It was to be stopped, and is needed after all. */
   | { readonly type: "kept"; readonly instanceId: InstanceId }
   | {

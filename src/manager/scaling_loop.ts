@@ -12,6 +12,8 @@ export interface ScalingLoopConfig {
   readonly instances: () => readonly ManagedInstance[];
   /** As many are there, or on the way, as are wanted. */
   readonly isSettled: () => boolean;
+  /** So many instances more, or fewer, are about to be. */
+  readonly onScale: (change: number) => void;
   readonly add: () => void;
   readonly remove: (instance: ManagedInstance) => void;
   /** It is needed after all. */
@@ -60,10 +62,10 @@ export class ScalingLoop {
       minInstances: Math.max(1, scaling.minInstances - numFixed),
       maxInstances: Math.max(1, scaling.maxInstances - numFixed),
     });
+    if (change === 0 || (change < 0 && draining.length > 0)) return;
+    this.#config.onScale(change);
     if (change > 0) this.#grow(change, draining.filter(({ isToGo }) => isToGo));
-    else if (draining.length === 0 && change < 0) {
-      for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
-    }
+    else for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
   }
 
   /** The quickest instance to have is one that is about to go. */

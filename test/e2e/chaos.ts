@@ -1,6 +1,7 @@
-/** Many things that happen to a service at once, drawn from a seed. */
+/** Many things that happen to a service at once, and what must hold all the same. */
 import assert from "node:assert/strict";
-import { Random } from "../../src/core/random.ts";
+import type { InstanceRegistration } from "../../src/core/messages.ts";
+import type { ChaosAction, ChaosPlan } from "./chaos_plan.ts";
 import {
   admin,
   assertSameStreams,
@@ -11,89 +12,27 @@ import {
   waitUntilEmpty,
   waitUntilReady,
 } from "./cluster.ts";
-import { signalIfThere } from "./harness.ts";
+import { type Program, signalIfThere } from "./harness.ts";
+import { User } from "./roles.ts";
 import { runStream, type StreamResult, variedRequests } from "./streams.ts";
-
-export interface ChaosPlan {
-  readonly seed: number;
-  readonly numInstances: number;
-  readonly backend: "rayrpc" | "gloo";
-  /** Streams that are open at the same time. */
-  readonly concurrency: number;
-  /** By number of events. */
-  readonly actions: readonly ChaosAction[];
-}
-
-/**
- * Something that happens when the streams have brought so many events. Instances are numbered in the
- * order of their names, modulo those that serve and are to go on.
- */
-export type ChaosAction =
-  & { readonly atEvent: number }
-  & (
-    /** `hang`: stopped for good; `terminate`: asked to end by a signal. */
-    | {
-      readonly type: "kill" | "hang" | "terminate" | "drain" | "remove";
-      readonly instance: number;
-    }
-    /** Stopped, and continued before anybody takes it for lost. */
-    | { readonly type: "freeze"; readonly instance: number; readonly forMs: number }
-    | { readonly type: "add" }
-    /** Clients that come, and leave after some events. */
-    | { readonly type: "leave"; readonly clients: number; readonly patience: number }
-  );
 
 const NUM_STREAMS = 20;
 const TOKENS_PER_STREAM = 500;
-/** The streams bring more, so that all actions fall on open streams. */
-const LAST_ACTION_EVENT = 6_000;
-/** A request is resumed as often. */
-const MAX_LOSSES = 3;
-
-const types = [
-  ...["kill", "kill", "hang", "freeze", "terminate", "drain", "remove", "add", "leave"],
-] as const;
 /** Longer than anything is frozen, also on a busy machine. */
 const INSTANCE_TIMEOUT_S = 2;
+const MAX_INSTANCES = 4;
 
-/** An instance may be gone, or stop, when an operator's order arrives. */
-const refusals = [404, 409];
+/** A process may be gone, or stop, when an operator's order arrives. */
+const refusals = [404, 409, 503];
+
+/** Twenty streams are a load for more than two instances of 2,000 blocks; none is one for less. */
+const scaling = [
+  ...["--enable-scaling", "--max-instances", `${MAX_INSTANCES}`, "--scaling-interval", "0.05"],
+  ...["--scale-up-threshold", "300", "--scale-down-threshold", "310"],
+];
 
 /** The streams that every plan runs. */
 export const chaosRequests = variedRequests(NUM_STREAMS, TOKENS_PER_STREAM);
-
-export function chaosPlan(seed: number): ChaosPlan {
-  const random = new Random(seed);
-  const pick = <T>(values: readonly T[]): T => values[random.below(values.length)];
-  const actions: ChaosAction[] = [];
-  let losses = 0;
-  while (actions.length < 8) {
-    const atEvent = random.below(LAST_ACTION_EVENT);
-    const instance = random.below(100);
-    const type = pick(types);
-    if ((type === "kill" || type === "hang") && ++losses > MAX_LOSSES) continue;
-    switch (type) {
-      case "add":
-        actions.push({ atEvent, type });
-        break;
-      case "leave":
-        actions.push({ atEvent, type, clients: 1 + random.below(20), patience: random.below(60) });
-        break;
-      case "freeze":
-        actions.push({ atEvent, type, instance, forMs: 20 + random.below(300) });
-        break;
-      default:
-        actions.push({ atEvent, type, instance });
-    }
-  }
-  return {
-    seed,
-    numInstances: 2 + random.below(3),
-    backend: pick(["gloo", "rayrpc"]),
-    concurrency: pick([4, 8, 20]),
-    actions: actions.sort((a, b) => a.atEvent - b.atEvent),
-  };
-}
 
 /** What the streams bring when nothing happens, from one instance that nothing moves to. */
 export async function quietStreams(): Promise<readonly StreamResult[]> {
@@ -106,17 +45,15 @@ export async function runChaos(
   plan: ChaosPlan,
   quiet: readonly StreamResult[],
 ): Promise<void> {
-  const args = [...restless, "--migration-backend", plan.backend];
-  args.push("--instance-timeout", `${INSTANCE_TIMEOUT_S}`);
-  await using cluster = await startCluster(plan.numInstances, args);
+  await using target = await Target.start(plan);
+  const { cluster } = target;
   const pending = [...plan.actions];
   const done: Promise<void>[] = [];
-  const spent = new Set<string>();
   let events = 0;
   const onEvent = () => {
     events++;
     while (pending.length > 0 && pending[0].atEvent <= events) {
-      done.push(act(cluster, pending.shift()!, spent));
+      done.push(target.act(pending.shift()!));
     }
   };
   const streams = await inPool(
@@ -127,39 +64,137 @@ export async function runChaos(
   assert.deepEqual(pending, [], "everything happened while streams were open");
   await Promise.all(done);
   assertSameStreams(streams, quiet);
+  if (plan.isApart) assert.match(cluster.program.stderr, /lost the manager/);
   await waitUntilReady(cluster);
   await waitUntilEmpty(cluster);
+  if (plan.isScaling) await waitUntilScaledDown(target, plan.numInstances);
+  await target.stop();
 }
 
-/** @param spent instances that are killed or asked to leave; the others are never all of them */
-async function act(cluster: Cluster, action: ChaosAction, spent: Set<string>): Promise<void> {
-  switch (action.type) {
-    case "add":
-      await admin(cluster, "POST", "/instances");
-      return;
-    case "leave":
-      return await leave(cluster, action.clients, action.patience);
+/** The service that it happens to. */
+class Target implements AsyncDisposable {
+  readonly #disposables: AsyncDisposableStack;
+  readonly #startManager: () => Program;
+  /** Its own program, or that of the API server. */
+  #manager: Program;
+  #former = "";
+  /** Settled when there is a manager again. */
+  #managerIsBack: Promise<void> = Promise.resolve();
+  /** Instances that are killed or asked to leave; the others are never all of them. */
+  readonly #spent = new Set<string>();
+  readonly #hung = new Set<number>();
+  /** Those that served when the manager was last asked. */
+  #known: readonly InstanceRegistration[] = [];
+
+  private constructor(
+    readonly cluster: Cluster,
+    manager: Program,
+    startManager: () => Program,
+    disposables: AsyncDisposableStack,
+  ) {
+    this.#manager = manager;
+    this.#startManager = startManager;
+    this.#disposables = disposables;
   }
-  const serving = await servingInstances(cluster);
-  const eligible = serving.filter(({ instanceId }) => !spent.has(instanceId));
-  if (eligible.length < 2) return;
-  const { instanceId, pid } = eligible[action.instance % eligible.length];
-  if (action.type === "freeze") return await freeze(pid, action.forMs);
-  spent.add(instanceId);
-  switch (action.type) {
-    case "kill":
-      return signalIfThere(pid, "SIGKILL");
-    case "hang":
-      return signalIfThere(pid, "SIGSTOP");
-    case "terminate":
-      return signalIfThere(pid, "SIGTERM");
-    case "drain":
-      await admin(cluster, "POST", `/instances/${instanceId}/drain`, refusals);
-      return;
-    case "remove":
-      await admin(cluster, "DELETE", `/instances/${instanceId}`, refusals);
-      return;
+
+  static async start(plan: ChaosPlan): Promise<Target> {
+    const { isApart, isScaling, numInstances, backend } = plan;
+    const args = [...restless, "--migration-backend", backend];
+    args.push("--instance-timeout", `${INSTANCE_TIMEOUT_S}`);
+    if (isScaling) args.push("--min-instances", `${numInstances}`, ...scaling);
+    await using disposables = new AsyncDisposableStack();
+    if (!isApart) {
+      const cluster = disposables.use(await startCluster(numInstances, args));
+      const { program } = cluster;
+      return new Target(cluster, program, () => program, disposables.move());
+    }
+    const user = disposables.use(new User());
+    const start = () => user.manager("--initial-instances", `${numInstances}`, ...args);
+    const manager = start();
+    return new Target(await user.cluster(), manager, start, disposables.move());
   }
+
+  /** What the managers have logged. */
+  get log(): string {
+    return this.#former + this.#manager.stderr;
+  }
+
+  async act(action: ChaosAction): Promise<void> {
+    switch (action.type) {
+      case "add":
+        await admin(this.cluster, "POST", "/instances", refusals);
+        return;
+      case "leave":
+        return await leave(this.cluster, action.clients, action.patience);
+      case "kill_manager":
+        // One after the other: two managers are refused.
+        this.#managerIsBack = this.#managerIsBack.then(() => this.#killManager(action.forMs));
+        return await this.#managerIsBack;
+    }
+    const eligible = (await this.#serving()).filter(({ instanceId }) =>
+      !this.#spent.has(instanceId)
+    );
+    if (eligible.length < 2) return;
+    const { instanceId, pid } = eligible[action.instance % eligible.length];
+    if (action.type === "freeze") return await freeze(pid, action.forMs);
+    this.#spent.add(instanceId);
+    switch (action.type) {
+      case "kill":
+        return signalIfThere(pid, "SIGKILL");
+      case "hang":
+        await this.#managerIsBack; // nobody else notices
+        this.#hung.add(pid);
+        return signalIfThere(pid, "SIGSTOP");
+      case "terminate":
+        return signalIfThere(pid, "SIGTERM");
+      case "drain":
+        await admin(this.cluster, "POST", `/instances/${instanceId}/drain`, refusals);
+        return;
+      case "remove":
+        await admin(this.cluster, "DELETE", `/instances/${instanceId}`, refusals);
+        return;
+    }
+  }
+
+  /** Ends it in order, and checks that nothing is left behind. */
+  async stop(): Promise<void> {
+    assert.equal((await this.#manager.stop()).code, 0);
+    assert.equal((await this.cluster.program.stop()).code, 0);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disposables.disposeAsync();
+  }
+
+  async #serving(): Promise<readonly InstanceRegistration[]> {
+    try {
+      this.#known = await servingInstances(this.cluster);
+    } catch {
+      // There is no manager to ask: those that it had go on.
+    }
+    return this.#known;
+  }
+
+  async #killManager(forMs: number): Promise<void> {
+    await this.#serving();
+    this.#manager.signal("SIGKILL");
+    // Whoever hangs while nobody looks is found by nobody.
+    for (const pid of this.#hung) signalIfThere(pid, "SIGCONT");
+    this.#hung.clear();
+    await new Promise((resolve) => setTimeout(resolve, forMs));
+    this.#former += this.#manager.stderr;
+    this.#manager = this.#startManager();
+    await this.#manager.waitForLog(/listening at/);
+  }
+}
+
+/** The load has had more instances come, and goes with them. */
+async function waitUntilScaledDown({ cluster, log }: Target, minInstances: number): Promise<void> {
+  assert.match(log, /scaling up by load/);
+  await cluster.program.waitUntil(`${minInstances} instances served`, async () => {
+    const { instances } = await admin(cluster, "GET", "/instances");
+    return instances.filter(({ state }) => state === "serving").length === minInstances;
+  });
 }
 
 async function freeze(pid: number, forMs: number): Promise<void> {

@@ -3,7 +3,8 @@
  * replays seed 17, `LLUMNIX_CHAOS=100-199` runs a hundred.
  */
 import type { StreamResult } from "./streams.ts";
-import { chaosPlan, quietStreams, runChaos } from "./chaos.ts";
+import { quietStreams, runChaos } from "./chaos.ts";
+import { chaosPlan } from "./chaos_plan.ts";
 
 const [first, last] = (Deno.env.get("LLUMNIX_CHAOS") ?? "1-4").split("-").map(Number);
 

@@ -2,62 +2,19 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import {
-  adminEnv,
   assertSameStreams,
   type Cluster,
+  isReady,
   pidOf,
   runAll,
   servingInstances,
+  small,
   startCluster,
   waitUntilEmpty,
 } from "./cluster.ts";
-import { freePort, Program, runProgram } from "./harness.ts";
+import { freePort, runProgram } from "./harness.ts";
+import { User } from "./roles.ts";
 import { variedRequests } from "./streams.ts";
-
-const small = ["--num-gpu-blocks-override", "2000", "--swap-space", "0", "--cpu-threads", "1"];
-
-/** Processes of one user find each other by this directory. It has to be empty in the end. */
-class User implements AsyncDisposable {
-  readonly directory = Deno.makeTempDirSync();
-  readonly #programs: Program[] = [];
-
-  start(role: string, ...args: string[]): Program {
-    const program = new Program([role, ...args], {
-      env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv },
-    });
-    this.#programs.push(program);
-    return program;
-  }
-
-  manager(...args: string[]): Program {
-    return this.start("manager", ...small, ...args);
-  }
-
-  /** Starts an API server and waits until all instances serve. */
-  async cluster(...args: string[]): Promise<Cluster> {
-    const port = freePort();
-    const url = `http://127.0.0.1:${port}`;
-    const program = this.start("api-server", "--host", "127.0.0.1", "--port", `${port}`, ...args);
-    await program.waitUntil("it was ready", () => isReady(url).catch(() => false));
-    const managerAddress = `unix:${join(this.directory, "llumnix/manager.sock")}`;
-    return { program, url, managerAddress, [Symbol.asyncDispose]: () => Promise.resolve() };
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const problems: unknown[] = [];
-    for (const program of this.#programs.reverse()) {
-      await program[Symbol.asyncDispose]().catch((error) => problems.push(error));
-    }
-    const left = [...Deno.readDirSync(join(this.directory, "llumnix"))].map(({ name }) => name);
-    await Deno.remove(this.directory, { recursive: true });
-    if (problems.length > 0) throw problems[0];
-    assert.deepEqual(left, [], "files were left behind");
-  }
-}
-
-async function isReady(url: string): Promise<boolean> {
-  return await (await fetch(`${url}/is_ready`)).json();
-}
 
 async function idsOf(cluster: Cluster): Promise<string[]> {
   return (await servingInstances(cluster)).map(({ instanceId }) => instanceId);
@@ -89,7 +46,7 @@ Deno.test("roles apart: the manager is killed, streams go on, and the next one f
   await second.waitForLog(/lost instance-0/);
   await second.waitUntil(
     "it was ready again",
-    async () => (await idsOf(cluster)).length === 2 && await isReady(cluster.url),
+    async () => (await idsOf(cluster)).length === 2 && await isReady(cluster),
   );
   assertSameStreams(await runAll(cluster, requests), quiet);
   await waitUntilEmpty(cluster, 2);
@@ -109,7 +66,7 @@ Deno.test("roles apart: the manager stops in order, and streams that run then fi
   });
   assertSameStreams(streams, quiet);
   assert.equal((await manager.end()).code, 0);
-  assert.equal(await isReady(cluster.url), false);
+  assert.equal(await isReady(cluster), false);
   assert.equal((await cluster.program.stop()).code, 0);
 });
 
@@ -123,7 +80,7 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   assert.equal((await instance.stop("SIGINT")).code, 0);
   await manager.waitForLog(/instance-hand-\d+ has stopped/);
   assert.deepEqual(await idsOf(cluster), ["instance-0"]);
-  assert.equal(await isReady(cluster.url), true);
+  assert.equal(await isReady(cluster), true);
   assert.equal((await cluster.program.stop()).code, 0);
   assert.equal((await manager.stop()).code, 0);
 });
@@ -206,5 +163,5 @@ Deno.test("serve --disable-init-instance-by-manager is the same in one process",
   assert.ok(ids.length === 2 && ids.every((id) => id.startsWith("instance-api-")));
   Deno.kill(await pidOf(cluster, ids[0]), "SIGKILL");
   await cluster.program.waitForLog(/instance-0 is ready/);
-  assert.equal(await isReady(cluster.url), true);
+  assert.equal(await isReady(cluster), true);
 });

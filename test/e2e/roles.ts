@@ -1,0 +1,45 @@
+/** Manager, API server and instances as processes of their own. */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { adminEnv, checkFiles, type Cluster, isReady, small } from "./cluster.ts";
+import { freePort, Program } from "./harness.ts";
+
+/** Processes of one user find each other by this directory. It has to be empty in the end. */
+export class User implements AsyncDisposable {
+  readonly directory = Deno.makeTempDirSync();
+  readonly #programs: Program[] = [];
+
+  start(role: string, ...args: string[]): Program {
+    const program = new Program([role, ...args], {
+      env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv },
+    });
+    this.#programs.push(program);
+    return program;
+  }
+
+  manager(...args: string[]): Program {
+    return this.start("manager", ...small, ...args);
+  }
+
+  /** Starts an API server and waits until all instances serve. */
+  async cluster(...args: string[]): Promise<Cluster> {
+    const port = freePort();
+    const url = `http://127.0.0.1:${port}`;
+    const program = this.start("api-server", "--host", "127.0.0.1", "--port", `${port}`, ...args);
+    await program.waitUntil("it was ready", () => isReady({ url }).catch(() => false));
+    const managerAddress = `unix:${join(this.directory, "llumnix/manager.sock")}`;
+    return { program, url, managerAddress, [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const problems: unknown[] = [];
+    for (const program of this.#programs.reverse()) {
+      await Promise.try(checkFiles, program).catch((error) => problems.push(error));
+      await program[Symbol.asyncDispose]().catch((error) => problems.push(error));
+    }
+    const left = [...Deno.readDirSync(join(this.directory, "llumnix"))].map(({ name }) => name);
+    await Deno.remove(this.directory, { recursive: true });
+    if (problems.length > 0) throw problems[0];
+    assert.deepEqual(left, [], "files were left behind");
+  }
+}
