@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
+import { type ErrorRecord, LlumnixError, UnavailableError } from "../core/errors.ts";
 import type {
   GenerateRequest,
   InstanceInfo,
@@ -15,6 +15,7 @@ import type { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type AddressedOutputs, EngineCore } from "./engine_core.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
+import { StepWatch } from "./step_watch.ts";
 
 export type { AddressedOutputs, EngineConfig };
 
@@ -35,7 +36,7 @@ export interface EngineArgs {
    * Absent: always.
    */
   readonly isInfoDue?: (isIdle: boolean) => boolean;
-  /** The executor died; all requests have ended with an error, and nothing runs any more. */
+  /** The executor died, or its step hangs; all requests have ended with an error, and nothing runs any more. */
   readonly onFatal: (error: unknown) => void;
 }
 
@@ -47,6 +48,7 @@ export interface EngineArgs {
 export class Engine {
   readonly #args: EngineArgs;
   readonly #core: EngineCore;
+  readonly #stepWatch: StepWatch;
   /** `due`: a decision comes with the clock's next turn. */
   #phase: "idle" | "due" | "stepping" = "idle";
   /** Something was added or aborted since the last decision began. */
@@ -60,6 +62,11 @@ export class Engine {
   constructor(args: EngineArgs) {
     this.#args = args;
     this.#core = new EngineCore(args.config, args.executor.info, () => this.#move());
+    this.#stepWatch = new StepWatch({
+      ...args.config,
+      clock: args.clock,
+      onHang: (limitMs) => this.#failHangingStep(limitMs),
+    });
     this.#decideSoon();
   }
 
@@ -160,6 +167,7 @@ export class Engine {
     if (this.#phase === "stepping") {
       await new Promise<void>((resolve) => this.#stepWaiters.push(resolve));
     }
+    this.#stepWatch.close();
     await this.#args.executor.close();
   }
 
@@ -197,11 +205,14 @@ export class Engine {
   #startStep(step: StepInput): void {
     const { executor } = this.#args;
     this.#phase = "stepping";
+    this.#stepWatch.begin(step.tokenIds.length);
     if (executor.startStep) executor.startStep(step, this.#endStep, this.#failStep);
     else executor.step(step).then(this.#endStep, this.#failStep);
   }
 
   readonly #endStep = (result: StepOutput): void => {
+    if (this.#phase !== "stepping") return; // it was given up
+    this.#stepWatch.end();
     this.#phase = "due"; // so that what happens in here asks for no decision of its own
     try {
       this.#core.end(result, this.#args.clock.nowMs());
@@ -216,7 +227,15 @@ export class Engine {
     this.#resolveAll(this.#stepWaiters);
   };
 
+  #failHangingStep(limitMs: number): void {
+    const { kind, numBatchedTokens, sequences } = this.#core.step!;
+    const what = `${kind}, ${sequences.length} sequences, ${numBatchedTokens} tokens`;
+    const message = `a step (${what}) did not end in ${limitMs / 1000} s (--step-timeout)`;
+    this.#failStep(new LlumnixError("internal", message));
+  }
+
   readonly #failStep = (error: unknown): void => {
+    if (this.#phase !== "stepping") return;
     this.#phase = "idle";
     this.#die(error);
     this.#resolveAll(this.#stepWaiters);

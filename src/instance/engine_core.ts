@@ -101,6 +101,11 @@ export class EngineCore {
     return this.#requests.size;
   }
 
+  /** What the executor runs; null between steps. */
+  get step(): Readonly<Schedule> | null {
+    return this.#step;
+  }
+
   /** No request is left, no step runs, no output waits. */
   get isIdle(): boolean {
     return this.#requests.size === 0 && this.#step === null && this.#outputs.length === 0;

@@ -322,7 +322,10 @@ export class ClusterClient implements Cluster {
     if (epoch > entry.epoch) entry.own(link, epoch);
     const isOwner = entry.link === link && epoch === entry.epoch;
     const { finish } = output;
-    if (isOwner && output.tokenIds.length > 0) entry.progressedMs = nowMs;
+    if (output.tokenIds.length > 0) {
+      link.progressedMs = nowMs;
+      if (isOwner) entry.progressedMs = nowMs;
+    }
     if (!isOwner && !finish) link.refuse(output);
     if (finish && isLoss(finish)) {
       entry.accept({ ...output, finish: undefined });

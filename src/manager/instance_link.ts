@@ -34,6 +34,8 @@ export interface InstanceLinkConfig {
 export class InstanceLink {
   /** What the instance has of this API server, as far as is known here. */
   readonly requests = new Set<ClientRequest>();
+  /** When it last sent tokens. */
+  progressedMs = -Infinity;
   readonly #config: InstanceLinkConfig;
   /** Rejects when the link is lost before it is there. */
   readonly #connecting: Promise<Peer>;

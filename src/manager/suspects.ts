@@ -9,6 +9,8 @@ const SUSPECT_LOSSES = 2;
 const MAX_FAILED_TRIALS = 3;
 /** A request that has no token by then waits in a queue, which is no trial. */
 const TRIAL_MS = 2_000;
+/** The same where nobody gets tokens: a step that hangs is noticed by then, by default. */
+const SILENT_TRIAL_MS = 90_000;
 
 /**
  * Tells a request that its instances die of from those that were there by chance, so that it fails
@@ -98,11 +100,16 @@ export class Suspects {
   #watchTrial(request: ClientRequest): void {
     this.#cancelTrial = this.#clock.after(SURVIVAL_MS, () => {
       const isThere = request.link !== null && !request.isBeingPlaced;
-      const isOver = isThere && this.#clock.nowMs() - request.givenMs >= TRIAL_MS;
+      const isOver = isThere && this.#clock.nowMs() - request.givenMs >= this.#trialMs(request);
       if (isOver && !request.hasProgressed) request.isTried = false;
       if (isOver || (isThere && this.#hasSurvived(request))) this.#endTrial();
       else this.#watchTrial(request);
     });
+  }
+
+  #trialMs({ link }: ClientRequest): number {
+    const isSilent = this.#clock.nowMs() - link!.progressedMs >= SURVIVAL_MS;
+    return isSilent ? SILENT_TRIAL_MS : TRIAL_MS;
   }
 
   /** One that got its first token and then waits to move has yet to show what its next step does. */

@@ -23,6 +23,11 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
         note(`${sim.name} is slow`);
         sim.slowness = SLOWNESS;
       });
+    case "hang_step":
+      return onInstance(cluster, action.instance, (sim) => {
+        note(`a step of ${sim.name} does not end`);
+        sim.hangStep();
+      });
     case "reset":
       return onInstance(cluster, action.instance, (sim) => {
         note(`all connections of ${sim.name} break`);

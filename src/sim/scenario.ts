@@ -21,9 +21,13 @@ export interface Scenario {
   readonly scaling: ScalingOptions;
   readonly transfer: TransferOptions;
   readonly engine: ScenarioEngine;
-  readonly timeouts: { readonly instanceMs: number; readonly drainMs: number };
+  readonly timeouts: {
+    readonly instanceMs: number;
+    readonly drainMs: number;
+    readonly stepMs: number;
+  };
   /** What a deadly request does to its instance. */
-  readonly deadlySteps: "crash" | "throw";
+  readonly deadlySteps: "crash" | "throw" | "hang";
   readonly network: Required<
     Pick<NetworkConfig, "meanDelayMs" | "keepAliveMs" | "repeatChance" | "overtakeChance">
   >;
@@ -64,7 +68,8 @@ export interface ScenarioRequest {
 export type ScenarioAction =
   & { readonly atMs: number }
   & (
-    | { readonly type: "crash" | "slow" | "reset"; readonly instance: number }
+    /** `hang_step`: the step that runs, or the next, never ends, and its process is alive. */
+    | { readonly type: "crash" | "slow" | "reset" | "hang_step"; readonly instance: number }
     | { readonly type: "hang"; readonly instance: number; readonly forMs: number }
     | { readonly type: "restart_manager"; readonly forMs: number }
     | { readonly type: "add" }
@@ -145,10 +150,32 @@ class Draw {
 /** Of all seeds, so many have prefill and decode instances where there are enough for it. */
 const DISAGGREGATED_SHARE = 0.4;
 
+/** Of all seeds, so many have steps that hang, and as many of those with deadly requests. */
+const HANGING_SHARE = 0.2;
+
+/** What was added later comes from other streams, so that seeds without it are what they were. */
 export function randomScenario(seed: number): Scenario {
-  const scenario = randomUniformScenario(seed);
-  // From another stream, so that seeds without it are what they were.
-  const draw = new Draw(new Random(seed + 2 ** 41));
+  const uniform = randomUniformScenario(seed);
+  const disaggregated = withDisaggregation(uniform, new Draw(new Random(seed + 2 ** 41)));
+  return withHangingSteps(disaggregated, new Draw(new Random(seed + 2 ** 42)));
+}
+
+function withHangingSteps(scenario: Scenario, draw: Draw): Scenario {
+  const isDeadlyHang = draw.chance(HANGING_SHARE);
+  const count = draw.chance(HANGING_SHARE) ? draw.between(1, 2) : 0;
+  const hangs = Array.from({ length: count }, (): ScenarioAction => {
+    const atMs = draw.random.uniform() * BUSY_MS;
+    return { atMs, type: "hang_step", instance: draw.random.below(100) };
+  });
+  return {
+    ...scenario,
+    timeouts: { ...scenario.timeouts, stepMs: draw.pick([1_500, 5_000]) },
+    deadlySteps: isDeadlyHang ? "hang" : scenario.deadlySteps,
+    actions: [...scenario.actions, ...hangs].sort((a, b) => a.atMs - b.atMs),
+  };
+}
+
+function withDisaggregation(scenario: Scenario, draw: Draw): Scenario {
   const isDisaggregated = draw.chance(DISAGGREGATED_SHARE);
   const { initialInstances } = scenario.manager;
   if (!isDisaggregated || initialInstances < 2) return scenario;
@@ -215,6 +242,7 @@ function randomUniformScenario(seed: number): Scenario {
     timeouts: {
       instanceMs: draw.pick([1_000, 4_000, 10_000]),
       drainMs: draw.pick([0, 200, 2_000, 30_000]),
+      stepMs: 5_000,
     },
     deadlySteps: draw.pick(["crash", "throw"]),
     network: {
@@ -342,8 +370,10 @@ export function isFault({ type }: ScenarioAction): boolean {
 }
 
 /** How long nothing passes somewhere, at the longest and all together. */
-export function stalledMs({ actions }: Scenario): number {
-  return actions.reduce((sum, action) => sum + ("forMs" in action ? action.forMs : 0), 0);
+export function stalledMs({ actions, timeouts }: Scenario): number {
+  const stallMs = (action: ScenarioAction) =>
+    "forMs" in action ? action.forMs : action.type === "hang_step" ? 2 * timeouts.stepMs : 0;
+  return actions.reduce((sum, action) => sum + stallMs(action), 0);
 }
 
 /** Whether nothing happens, and messages arrive once and in order. */

@@ -194,7 +194,7 @@ export class SimCluster {
     const onDeath = () => {
       this.trace.add(name, () => "computes a deadly request");
       if (scenario.deadlySteps === "throw") throw new LlumnixError("internal", "a deadly request");
-      this.killInstance(sim);
+      if (scenario.deadlySteps === "crash") this.killInstance(sim);
     };
     const sim = new SimInstance({ scenario, request, node, random, pid, fabric, onDeath });
     this.instances.push(sim);

@@ -74,6 +74,11 @@ export class SimInstance {
     return this.#exited.promise;
   }
 
+  /** The step that runs, or the next one, never ends. */
+  hangStep(): void {
+    if (this.model) this.model.isHanging = true;
+  }
+
   noteExit(status: ExitStatus): void {
     this.#isAlive = false;
     this.#exited.resolve(status);
@@ -106,7 +111,7 @@ function maxBatchedTokens({ maxModelLen, maxNumSeqs }: ScenarioEngine): number {
 }
 
 /** What an instance reads of its options; the rest would load a real model. */
-function engineOptions({ engine, seed }: Scenario): EngineOptions {
+function engineOptions({ engine, seed, timeouts }: Scenario): EngineOptions {
   return {
     model: null,
     tokenizer: null,
@@ -133,5 +138,6 @@ function engineOptions({ engine, seed }: Scenario): EngineOptions {
     speedup: 1,
     cpuThreads: null,
     cpuKernels: null,
+    stepTimeout: timeouts.stepMs / 1000,
   };
 }

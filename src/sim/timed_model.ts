@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import type { StepInput, StepOutput } from "../executor/executor.ts";
 import { PagedModel, type PagedModelShape } from "./paged_model.ts";
 
-/** A request of this seed kills the instance that computes its token behind so many others. */
+/** A request of this seed is deadly to the instance that computes its token behind so many others. */
 export const DEADLY_SEED = 2 ** 31;
 const DEADLY_CONTEXT_TOKENS = 20;
 
@@ -11,9 +11,14 @@ const DEADLY_CONTEXT_TOKENS = 20;
  * which the contract of executors allows, so that whatever touches them before is noticed.
  */
 export class TimedModel extends PagedModel {
+  /** Steps do not end any more. */
+  isHanging = false;
   readonly #deadlyHandles = new Set<number>();
 
-  /** @param die what a deadly request does, at the end of its step; what it throws fails the step */
+  /**
+   * @param die what a deadly request does, at the end of its step, which is none if it does nothing;
+   *   what it throws fails the step
+   */
   constructor(
     shape: PagedModelShape,
     private readonly clock: Clock,
@@ -34,6 +39,7 @@ export class TimedModel extends PagedModel {
   ): void {
     const latencyMs = this.stepMs(input);
     this.clock.after(latencyMs, () => {
+      if (this.isHanging) return;
       let output: StepOutput;
       try {
         if (this.#isDeadly(input)) return this.die();

@@ -85,6 +85,27 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   assert.equal((await manager.stop()).code, 0);
 });
 
+Deno.test("roles apart: an instance whose step hangs is given up, although its process answers", async () => {
+  await using user = new User();
+  const simulated = ["--device", "sim", "--model", "llama-7b"];
+  const manager = user.start("manager", ...simulated, "--speedup", "50", "--dispatch-policy", "rr");
+  const cluster = await user.cluster(...simulated, "--served-model-name", "llumnix-tiny");
+  const requests = variedRequests(4, 50); // without seeds: tokens differ from run to run
+  const lengths = async () =>
+    (await runAll(cluster, requests)).map(({ tokenIds }) => tokenIds.length);
+  const quiet = await lengths();
+  // Its steps take minutes.
+  const hung = user.start("instance", ...simulated, "--speedup=0.0001", "--step-timeout=0.5");
+  await manager.waitForLog(/instance-hand-\d+ is ready/);
+  assert.deepEqual(await lengths(), quiet);
+  assert.equal((await hung.end()).code, 1);
+  await manager.waitForLog(
+    /lost instance-hand-\d+.*a step \(prefill, .*\) did not end in 0\.5 s \(--step-timeout\)/,
+  );
+  assert.equal((await cluster.program.stop()).code, 0);
+  assert.equal((await manager.stop()).code, 0);
+});
+
 Deno.test("roles apart: instances without a manager end after a while, and leave nothing", async () => {
   await using user = new User();
   const manager = user.manager("--orphan-timeout", "0.5");

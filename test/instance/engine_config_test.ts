@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { EngineOptions } from "../../src/core/options.ts";
 import { resolveEngineConfig } from "../../src/instance/engine_config.ts";
 import { engineOptions } from "./support.ts";
 
@@ -13,6 +14,16 @@ Deno.test("resolveEngineConfig: preemption recomputes by default", () => {
   assert.equal(resolveEngineConfig(identity, engineOptions(), 512).preemptionMode, "recompute");
   const options = engineOptions({ preemptionMode: "swap" });
   assert.equal(resolveEngineConfig(identity, options, 512).preemptionMode, "swap");
+});
+
+Deno.test("resolveEngineConfig: a step may take longer on a CPU, or any time", () => {
+  const timeouts = (overrides: Partial<EngineOptions>) => {
+    const config = resolveEngineConfig(identity, engineOptions(overrides), 512);
+    return [config.stepTimeoutMs, config.stepTimeoutPerTokenMs];
+  };
+  assert.deepEqual(timeouts({ device: "sim", stepTimeout: 5 }), [5_000, 0]);
+  assert.deepEqual(timeouts({ device: "cpu", stepTimeout: 60 }), [60_000, 500]);
+  assert.equal(timeouts({ stepTimeout: 0 })[0], Infinity);
 });
 
 Deno.test("resolveEngineConfig: limits that contradict each other are refused", () => {

@@ -108,6 +108,27 @@ Deno.test("Engine: requests that arrive during a step join the next", async () =
   await engine.close();
 });
 
+Deno.test("Engine: a step that hangs ends all requests, and what it answers late means nothing", async () => {
+  const executor = new ManualModel(shape);
+  const { engine, calls, fatal } = start(executor, { stepTimeoutMs: 40 });
+  engine.add(generateRequest("a", 3));
+  engine.add(generateRequest("b", 4));
+  await executor.beginStep();
+  await engine.idle();
+  const message = "a step (prefill, 2 sequences, 7 tokens) did not end in 0.04 s (--step-timeout)";
+  assert.equal((fatal[0] as Error).message, message);
+  const error = { kind: "internal", message: `the engine failed: ${message}` };
+  assert.deepEqual(calls.flat().map(({ finish }) => finish), [
+    { reason: "error", error },
+    { reason: "error", error },
+  ]);
+  await executor.finishStep();
+  assert.equal(calls.flat().length, 2);
+  assert.equal(fatal.length, 1);
+  assert.throws(() => engine.add(generateRequest("c", 3)), { name: "UnavailableError" });
+  await engine.close();
+});
+
 Deno.test("Engine: an abort during a step ends the request; blocks come back after it", async () => {
   const { engine, executor, calls } = start(new ManualModel(shape));
   engine.add(generateRequest("a", 5));

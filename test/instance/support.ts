@@ -44,6 +44,8 @@ export function engineConfig(overrides: Partial<EngineConfig> = {}): EngineConfi
     schedulerDelayFactor: 0,
     preemptionMode: "recompute",
     maxWaitingRequests: 1000,
+    stepTimeoutMs: 60_000,
+    stepTimeoutPerTokenMs: 0,
     ...overrides,
   };
 }
@@ -75,6 +77,7 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     speedup: 1,
     cpuThreads: null,
     cpuKernels: null,
+    stepTimeout: 60,
     ...overrides,
   };
 }

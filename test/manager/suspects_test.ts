@@ -1,6 +1,7 @@
 /** Requests that their instances die of, among others that do not deserve it. */
 import assert from "node:assert/strict";
 import { ClientRequest } from "../../src/manager/client_request.ts";
+import type { InstanceLink } from "../../src/manager/instance_link.ts";
 import { Suspects } from "../../src/manager/suspects.ts";
 import { TrialLease } from "../../src/manager/trial_lease.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
@@ -101,6 +102,31 @@ Deno.test("suspects: one that got a token and then stood still did not survive",
     return request.fruitlessLosses;
   };
   assert.deepEqual([lose(100), lose(999), lose(1_000), lose(100)], [1, 2, 0, 1]);
+  suspects.close();
+});
+
+Deno.test("suspects: while a step may hang nobody else is tried, for a bounded time", async () => {
+  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+  const link = { requests: new Set<ClientRequest>(), progressedMs: -Infinity } as InstanceLink;
+  const resumedMs = new Map<string, number>();
+  for (const id of ["a", "b"]) {
+    const request = new ClientRequest(generateRequest(id), () => {});
+    assert.deepEqual([suspects.noteLoss(request), suspects.noteLoss(request)], [null, null]);
+    suspects.release(request, () => {
+      resumedMs.set(id, clock.nowMs());
+      request.giveTo(link);
+      request.givenMs = clock.nowMs();
+    });
+  }
+  let isOver = false;
+  clock.after(30_000, () => isOver = true);
+  await clock.runUntil(() => isOver);
+  assert.deepEqual([...resumedMs], [["a", 0]]);
+  link.progressedMs = clock.nowMs(); // others get tokens there: it waits in a queue
+  await clock.runUntil(() => resumedMs.has("b"));
+  assert.equal(resumedMs.get("b"), 30_000);
+  link.progressedMs = -Infinity;
+  await clock.runUntil(() => link.requests.size === 0);
   suspects.close();
 });
 

@@ -45,6 +45,17 @@ export const engineExtras = {
     section: "ENGINE",
     help: "With --device sim, how many times faster than its profile an instance runs.",
   }),
+  "step-timeout": number({
+    default: 60,
+    min: 0,
+    max: 86400,
+    metavar: "SECONDS",
+    section: "ENGINE",
+    help:
+      "An instance whose step takes longer hangs, although its process answers: it ends and is " +
+      "replaced, and its requests go on elsewhere. With the CPU executor, 0.5 s more for each token " +
+      "of the step; it may be noticed up to a quarter of the time late. 0: steps may take any time.",
+  }),
 } satisfies ArgumentTable;
 
 /** Options of this program on how instances come and go. */

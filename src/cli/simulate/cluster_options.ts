@@ -59,7 +59,8 @@ export function clusterConfig({ name, given }: NamedOptions): ClusterConfig {
   const engine = { ...options, seed: 0 };
   const simulation = resolveSimulation(engine);
   const identity = { instanceId: name, instanceType: "both", maxWaitingRequests: 1 } as const;
-  resolveEngineConfig(identity, engine, simulation.maxModelLen);
+  const timed = { ...engine, device: "sim", stepTimeout: 0 } as const; // nothing hangs there
+  resolveEngineConfig(identity, timed, simulation.maxModelLen);
   return {
     name,
     engine,

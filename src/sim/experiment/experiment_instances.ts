@@ -135,5 +135,6 @@ function engineOptions({ engine }: ClusterConfig): EngineOptions {
     speedup: 1,
     cpuThreads: null,
     cpuKernels: null,
+    stepTimeout: 0,
   };
 }

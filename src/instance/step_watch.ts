@@ -1,0 +1,69 @@
+import type { Clock } from "../core/clock.ts";
+
+/** Looks at a step within the time that it may take. */
+const TICKS = 4;
+
+export interface StepWatchConfig {
+  readonly clock: Clock;
+  /** Infinity: steps may take any time. */
+  readonly stepTimeoutMs: number;
+  /** In addition, for each token of a step. */
+  readonly stepTimeoutPerTokenMs: number;
+  /** The running step does not end: it has had all its time, and up to a quarter more. */
+  readonly onHang: (limitMs: number) => void;
+}
+
+/**
+ * Finds steps that hang: whatever runs them never answers, while this thread goes on.
+ *
+ * Time is counted in ticks and not by the clock, as in `HealthCheck`: when the whole process was
+ * stopped for a while, so was the step. Costs a step next to nothing, for the timer runs on while
+ * there are steps.
+ */
+export class StepWatch {
+  readonly #config: StepWatchConfig;
+  /** Of the running step; null between steps. */
+  #limitMs: number | null = null;
+  #ticksSinceBegin = 0;
+  #cancel: (() => void) | null = null;
+
+  constructor(config: StepWatchConfig) {
+    this.#config = config;
+  }
+
+  /** @param tokens that the step computes */
+  begin(tokens: number): void {
+    const { stepTimeoutMs, stepTimeoutPerTokenMs } = this.#config;
+    if (stepTimeoutMs === Infinity) return;
+    this.#limitMs = stepTimeoutMs + tokens * stepTimeoutPerTokenMs;
+    this.#ticksSinceBegin = 0;
+    if (this.#cancel === null) this.#schedule();
+  }
+
+  end(): void {
+    this.#limitMs = null;
+  }
+
+  /** Nothing is watched any more. */
+  close(): void {
+    this.end();
+    this.#cancel?.();
+    this.#cancel = null;
+  }
+
+  #schedule(): void {
+    const { clock, stepTimeoutMs } = this.#config;
+    this.#cancel = clock.after(stepTimeoutMs / TICKS, () => this.#tick());
+  }
+
+  #tick(): void {
+    this.#cancel = null;
+    const limitMs = this.#limitMs;
+    if (limitMs === null) return; // the next step starts the timer again
+    // The first tick comes at any time after the step began.
+    const sinceFirstTickMs = this.#ticksSinceBegin++ * this.#config.stepTimeoutMs / TICKS;
+    if (sinceFirstTickMs < limitMs) return this.#schedule();
+    this.end();
+    this.#config.onHang(limitMs);
+  }
+}
