@@ -467,7 +467,10 @@ export interface MigrateSettleReply {
   readonly state: "committed" | "cancelled";
 }
 
-/** Manager to instance, call `requests`: what it has of these, or of all. */
+/**
+ * Manager to instance or API server, call `requests`: what the instance has of these, or of all; which
+ * of them wait in the API server for an instance.
+ */
 export interface RequestsQuery {
   readonly requestIds?: readonly RequestId[];
 }
@@ -479,10 +482,13 @@ export interface RequestsReply {
   readonly numOmitted: number;
 }
 
-/** A request as its instance sees it, for people. */
+/** Of an instance or an API server; the others are counted. */
+export const MAX_LISTED_REQUESTS = 1_000;
+
+/** A request as its instance sees it, for people; while it has none, as its API server does. */
 export interface RequestStatus {
   readonly requestId: RequestId;
-  readonly instanceId: InstanceId;
+  readonly instanceId: InstanceId | null;
   readonly priority: Priority;
   /** `suspended`: on its way to another instance. */
   readonly state: "waiting" | "running" | "swapped" | "suspended" | "finished";

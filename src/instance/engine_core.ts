@@ -1,13 +1,14 @@
 import { type ErrorRecord, OverloadedError, RequestError, toErrorRecord } from "../core/errors.ts";
-import type {
-  Finish,
-  GenerateRequest,
-  InstanceInfo,
-  OwnershipEpoch,
-  RequestId,
-  RequestOutput,
-  RequestsQuery,
-  RequestsReply,
+import {
+  type Finish,
+  type GenerateRequest,
+  type InstanceInfo,
+  MAX_LISTED_REQUESTS,
+  type OwnershipEpoch,
+  type RequestId,
+  type RequestOutput,
+  type RequestsQuery,
+  type RequestsReply,
 } from "../core/messages.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../executor/executor.ts";
 import { Arrival, type ArrivingRequest } from "./arrival.ts";
@@ -24,7 +25,6 @@ import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
 
 /** Most requests that are told of at a time. */
-const MAX_LISTED_REQUESTS = 1_000;
 
 /** Outputs, in their order, and the API server they are for. */
 export interface AddressedOutputs {

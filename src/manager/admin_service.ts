@@ -1,4 +1,4 @@
-import type { CallHandler } from "../bus/bus.ts";
+import type { CallHandler, Peer } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { ConflictError, LlumnixError, RequestError } from "../core/errors.ts";
 import type {
@@ -14,6 +14,7 @@ import type {
   RequestId,
   RequestsQuery,
   RequestsReply,
+  RequestStatus,
 } from "../core/messages.ts";
 import type { ManagerOptions } from "../core/options.ts";
 import { dispatchLoad } from "./load/load_metric.ts";
@@ -31,6 +32,8 @@ export interface AdminConfig {
   readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
   /** All, also those that start or drain. */
   readonly instances: () => readonly ManagedInstance[];
+  /** API servers that are connected. */
+  readonly frontends: () => readonly Peer[];
   readonly isDrained: (instance: ManagedInstance) => boolean;
   /** The new instance is among the others at once; resolves when it serves. */
   readonly add: () => Promise<unknown>;
@@ -118,23 +121,22 @@ export class AdminService {
   }
 
   async #requests(query: RequestsQuery): Promise<AdminRequests> {
-    const unreachable: InstanceId[] = [];
-    const ask = async ({ instanceId, peer }: ManagedInstance): Promise<RequestsReply> => {
-      try {
-        const options = { timeoutMs: REQUESTS_TIMEOUT_MS };
-        return (await peer!.call("requests", { data: query }, options)).data as RequestsReply;
-      } catch {
-        unreachable.push(instanceId);
-        return { requests: [], numOmitted: 0 };
-      }
-    };
     const serving = this.#config.instances().filter(({ isServing }) => isServing);
-    for (const { instanceId, peer } of serving) if (peer === null) unreachable.push(instanceId);
-    const replies = await Promise.all(serving.filter(({ peer }) => peer !== null).map(ask));
+    const frontends = this.#config.frontends();
+    const [owned, homeless] = await Promise.all([
+      Promise.all(serving.map(({ peer }) => requestsOf(peer, query))),
+      Promise.all(frontends.map((peer) => requestsOf(peer, query))),
+    ]);
+    const replies = [...owned, ...homeless].filter((reply) => reply !== null);
+    // One that has just been given to an instance may be in the answers of both: the instance counts.
+    const byId = new Map<RequestId, RequestStatus>();
+    for (const one of replies.flatMap(({ requests }) => requests)) {
+      if (!byId.has(one.requestId)) byId.set(one.requestId, one);
+    }
     return {
-      requests: replies.flatMap(({ requests }) => requests),
+      requests: [...byId.values()],
       numOmitted: replies.reduce((sum, { numOmitted }) => sum + numOmitted, 0),
-      unreachable: unreachable.sort(),
+      unreachable: serving.filter((_, i) => owned[i] === null).map((one) => one.instanceId).sort(),
     };
   }
 
@@ -186,7 +188,11 @@ export class AdminService {
 
   async #ownerOf(requestId: RequestId): Promise<ManagedInstance> {
     const { requests, unreachable } = await this.#requests({ requestIds: [requestId] });
-    if (requests.length > 0) return this.#instance(requests[0].instanceId);
+    if (requests.length > 0) {
+      const { instanceId } = requests[0];
+      if (instanceId !== null) return this.#instance(instanceId);
+      throw new ConflictError(`no instance has ${requestId} yet; try again`);
+    }
     const silent = unreachable.length > 0 ? ` (${unreachable.join(", ")} did not answer)` : "";
     throw new LlumnixError("not_found", `no instance has a request "${requestId}"${silent}`);
   }
@@ -237,5 +243,16 @@ export class AdminService {
     if (instance && !instance.isLost) return instance;
     const known = instances.map((one) => one.instanceId).join(", ") || "none";
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"; there are ${known}`);
+  }
+}
+
+/** What one of them says of the requests that it has; null when it does not answer. */
+async function requestsOf(peer: Peer | null, query: RequestsQuery): Promise<RequestsReply | null> {
+  try {
+    const options = { timeoutMs: REQUESTS_TIMEOUT_MS };
+    const answer = await peer?.call("requests", { data: query }, options);
+    return (answer?.data ?? null) as RequestsReply | null;
+  } catch {
+    return null;
   }
 }

@@ -58,6 +58,10 @@ export class ClientRequest {
     return this.request.promptTokenIds.length;
   }
 
+  get arrivalMs(): number {
+    return this.request.arrivalMs;
+  }
+
   get priority(): Priority {
     return this.request.priority ?? "normal";
   }

@@ -13,8 +13,10 @@ import type {
   OutputBatch,
   RequestId,
   RequestOutput,
+  RequestsQuery,
 } from "../core/messages.ts";
 import { ClientRequest } from "./client_request.ts";
+import { homelessRequests } from "./homeless_requests.ts";
 import { InstanceLink } from "./instance_link.ts";
 import { ManagerLink } from "./manager_link.ts";
 import { SilenceAudit } from "./silence_audit.ts";
@@ -90,7 +92,9 @@ export class ClusterClient implements Cluster {
     const client = new ClusterClient(config);
     const { bus, clock, managerAddress: address, onManagerLost: onLost } = config;
     const onList = (list: InstanceList, isFirst: boolean) => client.#updateList(list, isFirst);
-    client.#manager = await ManagerLink.connect({ bus, clock, address, onList, onLost });
+    const onQuery = (query: RequestsQuery) =>
+      homelessRequests(client.#requests.values(), query, clock.nowMs());
+    client.#manager = await ManagerLink.connect({ bus, clock, address, onList, onQuery, onLost });
     return client;
   }
 

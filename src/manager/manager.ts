@@ -279,6 +279,7 @@ export class Manager {
     return new AdminService({
       ...this.#config,
       instances: () => this.#fleet.all,
+      frontends: () => [...this.#subscribers],
       isDrained: (instance) => this.#keeper.isDrained(instance),
       add: () => this.#keeper.add(),
       drain: (instanceId) => this.#keeper.drain(instanceId),

@@ -1,7 +1,13 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError } from "../core/errors.ts";
-import type { DispatchReply, DispatchRequest, InstanceList } from "../core/messages.ts";
+import type {
+  DispatchReply,
+  DispatchRequest,
+  InstanceList,
+  RequestsQuery,
+  RequestsReply,
+} from "../core/messages.ts";
 
 /** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
 const DISPATCH_TIMEOUT_MS = 2_000;
@@ -14,6 +20,8 @@ export interface ManagerLinkConfig {
   readonly address: Address;
   /** @param isFirst of a connection: it says nothing about what former lists had */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
+  /** Which requests wait for an instance. */
+  readonly onQuery: (query: RequestsQuery) => RequestsReply;
   readonly onLost?: (reason: string) => void;
 }
 
@@ -76,9 +84,10 @@ export class ManagerLink {
   }
 
   async #connect(): Promise<void> {
-    const { bus, address, onList } = this.#config;
+    const { bus, address, onList, onQuery } = this.#config;
     let newest: number | null = null;
     const peer = await bus.connect(address, {
+      calls: { requests: ({ data }) => ({ data: onQuery(data as RequestsQuery) }) },
       notifications: {
         instances: ({ data }) => {
           const list = data as InstanceList;

@@ -38,7 +38,7 @@ async function withTwoRequests(): Promise<Admin & { owners: Map<string, Instance
     [...admin.world.requests.values()].every((one) => one.tokenIds.length > 0)
   );
   const { requests } = await admin.call("admin_requests", null);
-  return { ...admin, owners: new Map(requests.map((one) => [one.requestId, one.instanceId])) };
+  return { ...admin, owners: new Map(requests.map((one) => [one.requestId, one.instanceId!])) };
 }
 
 Deno.test("admin: instances and requests are listed", async () => {
@@ -149,6 +149,35 @@ Deno.test("admin: an instance that does not answer is named", async () => {
   assert.equal(requests.length, 1);
   world.cluster.network.heal("manager", "instance-0");
   assert.equal(owners.size, 2);
+  await world.finishAll();
+});
+
+Deno.test("admin: requests that no instance has are listed too", async () => {
+  const { call, world } = await withTwoRequests();
+  for (const instance of world.cluster.aliveInstances) world.cluster.killInstance(instance);
+  await world.until(() => world.cluster.manager!.instances().length === 0);
+  const { requests } = await call("admin_requests", null);
+  const shown = requests.map((one) => [one.requestId, one.instanceId, one.state, one.outputTokens]);
+  const delivered = (id: string) => world.requests.get(id)!.tokenIds.length;
+  assert.deepEqual(shown, [
+    ["a", null, "waiting", delivered("a")],
+    ["b", null, "waiting", delivered("b")],
+  ]);
+  assert.ok(requests.every(({ ageMs }) => ageMs > 0));
+  await world.finishAll();
+  assert.deepEqual((await call("admin_requests", null)).requests, []);
+});
+
+Deno.test("admin: a request that no instance has yet cannot be moved", async () => {
+  const { call, world } = await withTwoRequests();
+  for (const instanceId of ["instance-0", "instance-1"]) await call("admin_drain", { instanceId });
+  world.submit(["late"]);
+  const order = { requestId: "late", destinationId: "instance-0" };
+  await assert.rejects(call("admin_migrate", order), {
+    kind: "conflict",
+    message: "no instance has late yet; try again",
+  });
+  await call("admin_keep", { instanceId: "instance-0" });
   await world.finishAll();
 });
 

@@ -26,6 +26,7 @@ Deno.test("manager link: a list that newer ones have overtaken changes nothing",
     clock: realClock,
     address: "inproc:manager",
     onList: ({ version }, isFirst) => lists.push([version, isFirst]),
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
   });
   await until(() => lists.length > 2);
   assert.deepEqual(lists, [[4, true], [6, false], [7, false]]);
