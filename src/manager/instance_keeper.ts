@@ -95,13 +95,16 @@ export class InstanceKeeper {
     await Promise.all(Array.from({ length: this.#numMissing }, () => this.#fleet.start()));
   }
 
-  /** Gives the instances of a manager before this one time to join, then starts what is missing. */
-  async recover(): Promise<void> {
+  /**
+   * Gives the instances of a manager before this one time to join, then starts what is missing.
+   * @param survivors all that may join; null: not known
+   */
+  async recover(survivors: readonly InstanceId[] | null): Promise<void> {
     const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
     this.#fleet.useFreshNames();
     this.#isRecovering = true;
     const deadlineMs = clock.nowMs() + rejoinWaitMs;
-    while (this.#fleet.serving.length < this.#numWanted && clock.nowMs() < deadlineMs) {
+    while (this.#mayMoreJoin(survivors) && clock.nowMs() < deadlineMs) {
       await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
     }
     this.#isRecovering = false;
@@ -216,6 +219,12 @@ export class InstanceKeeper {
     const failedToStart = instance.launching !== null && instance.registration === null;
     if (failedToStart || instance.isToGo) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
+  }
+
+  #mayMoreJoin(survivors: readonly InstanceId[] | null): boolean {
+    const serving = new Set(this.#fleet.serving.map(({ instanceId }) => instanceId));
+    if (serving.size >= this.#numWanted) return false;
+    return survivors === null || survivors.some((instanceId) => !serving.has(instanceId));
   }
 
   /** Of those that are wanted. */

@@ -120,9 +120,10 @@ export class Manager {
   /**
    * In place of {@linkcode startInstances}, for a manager that is started again: gives the instances
    * of the one before time to join, then starts those that are missing.
+   * @param survivors all that may join; null: not known
    */
-  async recoverInstances(): Promise<void> {
-    await this.#keeper.recover();
+  async recoverInstances(survivors: readonly InstanceId[] | null = null): Promise<void> {
+    await this.#keeper.recover(survivors);
   }
 
   /** See {@linkcode InstanceKeeper.add}. */

@@ -130,6 +130,18 @@ Deno.test("replaced: an instance that another manager had started, as soon as it
     await cluster.until(() => cluster.client.isReady(), 1_500);
   }));
 
+Deno.test("replaced: what died with the manager, as soon as all that are left have come", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    cluster.kill("instance-0");
+    await cluster.pass(300);
+    const restartedMs = cluster.clock.nowMs();
+    await cluster.restartManager([...cluster.instances.keys()]);
+    assert.ok(cluster.clock.nowMs() - restartedMs < 500);
+    assert.equal(servingIds(cluster).length, 2);
+    assert.equal(cluster.manager.statistics().launchedInstances, 1);
+  }));
+
 Deno.test("given up: an instance that comes back too late is turned away", () =>
   withCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1_000);

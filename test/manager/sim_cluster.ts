@@ -153,14 +153,14 @@ export class SimCluster {
     this.network.kill("manager");
   }
 
-  restartManager(): Promise<void> {
-    return this.run(this.restartManagerSoon());
+  restartManager(survivors?: readonly InstanceId[]): Promise<void> {
+    return this.run(this.restartManagerSoon(survivors));
   }
 
   /** For a caller that lets time pass itself. */
-  async restartManagerSoon(): Promise<void> {
+  async restartManagerSoon(survivors?: readonly InstanceId[]): Promise<void> {
     await this.#startManager();
-    await this.manager.recoverInstances();
+    await this.manager.recoverInstances(survivors);
   }
 
   readonly #launched = new Map<InstanceId, LaunchedInstance>();

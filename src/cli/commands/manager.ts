@@ -29,7 +29,7 @@ export async function runManager(options: RoleOptions): Promise<number> {
   const role = await listen(options, address, log, logFile, failed.resolve);
   disposables.use(role);
   log.info(`listening at ${address}`);
-  const started = role.startInstances(place.wasAbandoned);
+  const started = role.startInstances(place);
   started.catch(() => {}); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, failed.promise]);
   const reason = await Promise.race([signals.first, failed.promise]);

@@ -9,6 +9,7 @@ import { ProcessLauncher } from "../../manager/process_launcher.ts";
 import { InProcessLauncher } from "../../sim/in_process_launcher.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { InstanceInfoLog } from "../instance_info_log.ts";
+import type { ManagerPlace } from "./manager_address.ts";
 import { ManagerDisplay } from "../manager_display.ts";
 import { StatisticsLog } from "../statistics_log.ts";
 import { toArgv } from "../to_argv.ts";
@@ -83,11 +84,12 @@ export class ManagerRole implements AsyncDisposable {
 
   /**
    * Starts the instances and waits until all of them serve.
-   * @param isRestart those of a manager before this one may still run
+   * @param place where a manager may have been before this one; its instances may still run
    * @throws {LlumnixError} one ended before; its own error when it sent one
    */
-  async startInstances(isRestart = false): Promise<void> {
-    await (isRestart ? this.manager.recoverInstances() : this.manager.startInstances());
+  async startInstances(place?: ManagerPlace): Promise<void> {
+    if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors);
+    else await this.manager.startInstances();
     this.#display.finish();
     if (!this.#config.options.disableLogStats) this.#logStatistics();
   }

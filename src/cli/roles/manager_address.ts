@@ -3,8 +3,9 @@ import { dirname, join } from "node:path";
 import { MAX_UNIX_PATH_BYTES, parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/messages.ts";
 
-const INSTANCE_SOCKET = /^instance-.*\.sock$/;
+const INSTANCE_SOCKET = /^(instance-.*)\.sock$/;
 
 type Environment = { get(name: string): string | undefined };
 
@@ -36,6 +37,8 @@ export interface ManagerPlace {
   readonly address: Address;
   /** A manager was here before, and did not stop in order: its instances may still run. */
   readonly wasAbandoned: boolean;
+  /** Instances that it may have left running; null where that cannot be seen. */
+  readonly survivors: readonly InstanceId[] | null;
   /** Removes the sockets of what has ended. */
   release(): Promise<void>;
 }
@@ -49,7 +52,8 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
   const parsed = parseAddress(address);
   if (parsed.scheme !== "unix") {
     // Binding the port is what makes it ours; whether there was a manager cannot be seen.
-    return { address, wasAbandoned: true, release: () => Promise.resolve() };
+    const release = () => Promise.resolve();
+    return { address, wasAbandoned: true, survivors: null, release };
   }
   const directory = dirname(parsed.path);
   prepareDirectory(directory);
@@ -59,12 +63,13 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
     lock.close();
     throw takenError(address);
   }
-  const wasAbandoned = await removeDeadSockets(directory) || exists(parsed.path);
+  const { alive, dead } = await sortSockets(directory);
   return {
     address,
-    wasAbandoned,
+    wasAbandoned: alive.length + dead.length > 0 || exists(parsed.path),
+    survivors: alive,
     async release() {
-      await removeDeadSockets(directory);
+      await sortSockets(directory);
       Deno.removeSync(lockPath); // while it is held: who opens it from now on makes a new one
       lock.close();
     },
@@ -94,22 +99,27 @@ function prepareDirectory(directory: string): void {
   );
 }
 
-/**
- * Removes the sockets of instances that have ended.
- * @returns whether there was a socket of an instance at all
- */
-async function removeDeadSockets(directory: string): Promise<boolean> {
-  const names = [...Deno.readDirSync(directory)].map(({ name }) => name)
-    .filter((name) => INSTANCE_SOCKET.test(name));
-  for (const name of names) {
+/** Tells the instances that have a socket from those that have ended, whose sockets it removes. */
+async function sortSockets(directory: string) {
+  const alive: InstanceId[] = [], dead: InstanceId[] = [];
+  for (const { name } of [...Deno.readDirSync(directory)]) {
+    const instanceId = INSTANCE_SOCKET.exec(name)?.[1];
+    if (instanceId === undefined) continue;
     const path = join(directory, name);
-    try {
-      (await Deno.connect({ transport: "unix", path })).close();
-    } catch (error) {
-      if (error instanceof Deno.errors.ConnectionRefused) Deno.removeSync(path);
-    }
+    const isDead = await refusesConnections(path);
+    if (isDead) Deno.removeSync(path);
+    (isDead ? dead : alive).push(instanceId);
   }
-  return names.length > 0;
+  return { alive, dead };
+}
+
+async function refusesConnections(path: string): Promise<boolean> {
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return false;
+  } catch (error) {
+    return error instanceof Deno.errors.ConnectionRefused;
+  }
 }
 
 function exists(path: string): boolean {

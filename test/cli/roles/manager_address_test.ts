@@ -27,6 +27,7 @@ Deno.test("manager place: one at a time, in a directory of its user, and nothing
     const address = `unix:${directory}/new/manager.sock`;
     const place = await takeManagerPlace(address);
     assert.equal(place.wasAbandoned, false);
+    assert.deepEqual(place.survivors, []);
     assert.equal(Deno.statSync(join(directory, "new")).mode! & 0o777, 0o700);
     await assert.rejects(takeManagerPlace(address), /another manager serves at unix:.*new/);
     await place.release();
@@ -42,6 +43,7 @@ Deno.test("manager place: sockets of instances that have ended are removed, othe
     Deno.listen({ transport: "unix", path: path("other.sock") }).close();
     const place = await takeManagerPlace(`unix:${path("manager.sock")}`);
     assert.equal(place.wasAbandoned, true);
+    assert.deepEqual(place.survivors, ["instance-1"]);
     const names = [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
     const kept = names.filter((name) => !name.startsWith("manager"));
     assert.ok(kept.includes("instance-1.sock") && !kept.includes("instance-0.sock"), `${names}`);
