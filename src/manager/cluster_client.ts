@@ -73,6 +73,8 @@ export class ClusterClient implements Cluster {
   #manager!: ManagerLink;
   #list: InstanceList = { version: 0, instances: [], expectedInstances: 0 };
   #listChanged = Promise.withResolvers<void>();
+  /** Instances that somebody waits for. */
+  readonly #awaited = new Map<InstanceId, PromiseWithResolvers<void>>();
   #cancelReconnect: (() => void) | null = null;
   #isClosed = false;
 
@@ -110,6 +112,14 @@ export class ClusterClient implements Cluster {
   isReady(): boolean {
     const { instances, expectedInstances } = this.#list;
     return instances.length > 0 && instances.length >= expectedInstances;
+  }
+
+  /** Resolves when an instance serves or has served, however briefly, after this was called. */
+  async untilServing(instanceId: InstanceId): Promise<void> {
+    if (this.#list.instances.some((one) => one.instanceId === instanceId)) return;
+    const awaited = this.#awaited.get(instanceId) ?? Promise.withResolvers<void>();
+    this.#awaited.set(instanceId, awaited);
+    await awaited.promise;
   }
 
   async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
@@ -265,6 +275,10 @@ export class ClusterClient implements Cluster {
   #updateList(list: InstanceList, isFirst: boolean): void {
     const former = isFirst ? [] : this.#list.instances;
     this.#list = list;
+    for (const { instanceId } of list.instances) {
+      this.#awaited.get(instanceId)?.resolve();
+      this.#awaited.delete(instanceId);
+    }
     const addresses = new Map(list.instances.map((one) => [one.instanceId, one.address]));
     for (const { instanceId } of former) {
       if (addresses.has(instanceId)) continue;

@@ -209,8 +209,11 @@ export class Fleet {
     return instance;
   }
 
-  /** Its process ended, its connection closed for good, or it hangs; whichever is noticed first. */
-  async lose(instance: ManagedInstance, cause = "lost its connection"): Promise<void> {
+  /**
+   * Its process ended, its connection closed for good, or it hangs; whichever is noticed first.
+   * @param cause why it is given up although it runs
+   */
+  async lose(instance: ManagedInstance, cause: string | null = null): Promise<void> {
     if (instance.isLost) return;
     const { clock, onChange, onEnd, onEvent } = this.#config;
     const { instanceId } = instance;

@@ -155,19 +155,26 @@ export class ManagedInstance {
 
   /**
    * Why a lost instance ended. Its last message and its exit status may still be under way, so this
-   * waits a moment for both; one that only lost its connection, or does not answer, is killed.
+   * waits a moment for both, and kills one that only lost its connection.
+   * @param cause why it is given up although it runs: it is killed at once
    */
-  async describeEnd(clock: Clock, cause: string): Promise<string> {
+  async describeEnd(clock: Clock, cause: string | null): Promise<string> {
+    const status = cause === null ? await this.#awaitEnd(clock) : null;
+    if (!status) this.kill();
+    const verb = this.registration ? "failed" : "could not start";
+    if (this.failure) return `${this.instanceId} ${verb}: ${this.failure.message}`;
+    const end = status ? describeExit(status) : `${cause ?? "lost its connection"} and was killed`;
+    return `${this.instanceId} ${end}${this.registration ? "" : " before it was ready"}`;
+  }
+
+  /** Null when only its connection has ended. */
+  async #awaitEnd(clock: Clock): Promise<ExitStatus | null> {
     const grace = Promise.withResolvers<null>();
     const cancel = clock.after(END_GRACE_MS, () => grace.resolve(null));
     const status = await Promise.race([this.launched?.exited ?? null, grace.promise]);
     await Promise.race([this.#disconnected.promise, grace.promise]);
     cancel();
-    if (!status) this.kill();
-    const verb = this.registration ? "failed" : "could not start";
-    if (this.failure) return `${this.instanceId} ${verb}: ${this.failure.message}`;
-    const end = status ? describeExit(status) : `${cause} and was killed`;
-    return `${this.instanceId} ${end}${this.registration ? "" : " before it was ready"}`;
+    return status;
   }
 }
 

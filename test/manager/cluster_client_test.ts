@@ -75,6 +75,21 @@ Deno.test("cluster client: knows the instances, and whether all of them serve", 
     assert.equal(client.instances().length, 2);
   }, { isStarted: false }));
 
+Deno.test("cluster client: tells when an instance serves, also one that is lost at once", () =>
+  withCluster(async ({ client, manager }) => {
+    let hasServed = false;
+    const served = client.untilServing("instance-1").then(() => hasServed = true);
+    await until(() => client.instances().length === 0);
+    assert.equal(hasServed, false);
+    await manager.startInstances();
+    await served;
+    await client.untilServing("instance-0");
+    const next = client.untilServing("instance-2");
+    const removed = manager.addInstance().then((instanceId) => manager.removeInstance(instanceId));
+    await next;
+    await removed;
+  }, { isStarted: false }));
+
 Deno.test("cluster client: requests alternate, tokens come straight from their instance", () =>
   withCluster(async ({ client, instances }) => {
     const a = await submit(client, "a"), b = await submit(client, "b");

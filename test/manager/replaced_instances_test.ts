@@ -130,6 +130,13 @@ Deno.test("replaced: an instance that another manager had started, as soon as it
     await cluster.until(() => cluster.client.isReady(), 1_500);
   }));
 
+Deno.test("replaced: an instance that hangs is killed as soon as it is given up", () =>
+  withCluster(2, async (cluster) => {
+    cluster.network.pause("instance-0");
+    await cluster.until(() => servingIds(cluster).length === 1, 20_000);
+    await cluster.until(() => !cluster.instances.has("instance-0"), 10);
+  }));
+
 Deno.test("replaced: what died with the manager, as soon as all that are left have come", () =>
   withCluster(2, async (cluster) => {
     cluster.killManager();

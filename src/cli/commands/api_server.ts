@@ -42,7 +42,13 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   if (options.disableInitInstanceByManager) {
     const orphanTimeoutMs = options.orphanTimeout * 1000;
     const launcher = launcherOf({ options, bus, log, logFile, orphanTimeoutMs });
-    await startInstances(launcher, address, client, options.initialInstances);
+    await startInstances({
+      launcher,
+      managerAddress: address,
+      cluster: client,
+      clock: realClock,
+      count: options.initialInstances,
+    });
   }
   log.info(`stopping: ${await signals.first}`);
   const stopped = server.shutdown(options.shutdownTimeout * 1000);

@@ -82,7 +82,13 @@ class Service implements AsyncDisposable {
     this.#disposables.defer(() => server.closeNow());
     await role.startInstances();
     if (disableInitInstanceByManager) {
-      await startInstances(role.launcher, address, client, initialInstances);
+      await startInstances({
+        launcher: role.launcher,
+        managerAddress: address,
+        cluster: client,
+        clock: realClock,
+        count: initialInstances,
+      });
     }
     this.#announce(server, role.manager.instances());
   }

@@ -1,53 +1,55 @@
 /** Instances that the process of the API server starts (`--disable-init-instance-by-manager`). */
 import type { Address } from "../../bus/bus.ts";
-import { realClock, sleep } from "../../core/clock.ts";
-import type { Cluster } from "../../core/cluster.ts";
+import { type Clock, sleep } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/messages.ts";
-import type { ExitStatus, InstanceLauncher } from "../../manager/launcher.ts";
+import type { ClusterClient } from "../../manager/cluster_client.ts";
+import type { InstanceLauncher } from "../../manager/launcher.ts";
 
-const POLL_MS = 20;
+/** The manager's word that an instance serves may come after that of its end. */
+const NEWS_DELAY_MS = 1_000;
 
-/**
- * Starts instances that register with the manager, and waits until all of them serve. From then on they
- * are the manager's, which replaces what is lost.
- * @throws {UnavailableError} one ended before
- */
-export async function startInstances(
-  launcher: InstanceLauncher,
-  managerAddress: Address,
-  cluster: Pick<Cluster, "instances">,
-  count: number,
-): Promise<void> {
-  await Promise.all(Array.from({ length: count }, async (_, i) => {
-    const instanceId = `instance-api-${Deno.pid}-${i}`;
-    const { exited } = await launcher.launch({
-      instanceId,
-      managerAddress,
-      numBlocks: null,
-      startedBy: "api-server",
-    });
-    await untilServing(instanceId, exited, cluster);
-  }));
+export interface StartedInstancesConfig {
+  readonly launcher: InstanceLauncher;
+  readonly managerAddress: Address;
+  readonly cluster: Pick<ClusterClient, "untilServing">;
+  readonly clock: Clock;
+  readonly count: number;
 }
 
-async function untilServing(
+/**
+ * Starts instances that register with the manager, and waits until each of them has served. From then
+ * on they are the manager's, which replaces what is lost.
+ * @throws {UnavailableError} one ended before
+ */
+export async function startInstances(config: StartedInstancesConfig): Promise<void> {
+  await Promise.all(
+    Array.from(
+      { length: config.count },
+      (_, i) => startOne(`instance-api-${Deno.pid}-${i}`, config),
+    ),
+  );
+}
+
+async function startOne(
   instanceId: InstanceId,
-  exited: Promise<ExitStatus>,
-  cluster: Pick<Cluster, "instances">,
+  { launcher, managerAddress, cluster, clock }: StartedInstancesConfig,
 ): Promise<void> {
-  let end: ExitStatus | null = null;
-  exited.then((status) => end = status);
-  while (!cluster.instances().some((one) => one.instanceId === instanceId)) {
-    if (end !== null) {
-      const { code, signal }: ExitStatus = end;
-      throw new UnavailableError(
-        `${instanceId} ended with ${
-          signal ?? `code ${code}`
-        } before it served; the manager's log ` +
-          "says why",
-      );
-    }
-    await sleep(realClock, POLL_MS);
-  }
+  const { exited } = await launcher.launch({
+    instanceId,
+    managerAddress,
+    numBlocks: null,
+    startedBy: "api-server",
+  });
+  const served = cluster.untilServing(instanceId).then(() => null);
+  const end = await Promise.race([served, exited]);
+  if (end === null) return;
+  const news = sleep(clock, NEWS_DELAY_MS).then(() => end);
+  if (await Promise.race([served, news]) === null) return;
+  throw new UnavailableError(
+    `${instanceId} ended with ${
+      end.signal ?? `code ${end.code}`
+    } before it served; the manager's ` +
+      "log says why",
+  );
 }
