@@ -22,7 +22,7 @@ const table = {
 
 const index = new ArgumentIndex([{ title: "Options", section: "SERVER", table }]);
 
-/** Above, other streams of random numbers of the same scenarios would be the same (`scenario.ts`). */
+/** Above, other streams of random numbers of the same scenarios would be the same (`random_scenario.ts`). */
 const MAX_SEED = 2 ** 40 - 1;
 
 /** Both included. */

@@ -101,6 +101,8 @@ export class Instance {
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
   #backend: MigrationBackend | null = null;
+  /** The newest that it was told of: invitations may come late, or again. */
+  #group: MigrationGroup | null = null;
   #engine: Engine | null = null;
   #llumlet: Llumlet | null = null;
   #listener: Listener | null = null;
@@ -347,6 +349,11 @@ export class Instance {
 
   async #joinGroup(group: MigrationGroup): Promise<Message> {
     if (!this.#backend?.join) throw new UnavailableError("no request moves in a group here");
+    const { secret, generation } = group, newest = this.#group;
+    if (newest?.secret === secret && generation < newest.generation) {
+      throw new UnavailableError(`group ${generation} has been replaced by ${newest.generation}`);
+    }
+    this.#group = group;
     const failedPeers = await this.#backend.join(group);
     return { data: { failedPeers } satisfies MigrationGroupReply };
   }

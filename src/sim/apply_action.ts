@@ -79,6 +79,13 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
         note(`the connections ${from} - ${to} break after ${action.method}`);
         cluster.network.breakConnections(from, to);
       });
+    case "crash_after":
+      return cluster.onMessage(action.method, action.count, (_, to) => {
+        const sim = cluster.aliveInstances.find(({ name }) => name === to);
+        if (!sim) return;
+        note(`${to} crashes after ${action.method}`);
+        cluster.killInstance(sim);
+      });
     case "cut_after":
       return cluster.onMessage(action.method, action.count, (from, to) => {
         note(`after ${action.method} of ${from} to ${to}:`);

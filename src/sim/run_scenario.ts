@@ -300,6 +300,10 @@ class ScenarioRun {
     note(manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
     const numServing = manager?.instances().length ?? 0;
     note(Math.abs(this.#cluster.aliveInstances.length - numServing), "instances run for nobody");
+    const serving = manager?.instances().map(({ instanceId }) => instanceId) ?? [];
+    leftovers.push(
+      ...this.#cluster.groupWatch?.leftovers(serving, this.#cluster.aliveInstances) ?? [],
+    );
     const unready = this.#cluster.aliveClients.filter(({ client }) => !client.isReady());
     note(unready.length, "API servers are not ready");
     return leftovers;

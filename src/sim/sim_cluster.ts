@@ -1,20 +1,24 @@
 import { LlumnixError } from "../core/errors.ts";
-import type { MigrationReport } from "../core/messages.ts";
+import type { MigrateOutOrder, MigrationReport } from "../core/messages.ts";
 import { Random } from "../core/random.ts";
 import { ClusterClient } from "../manager/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
-import { type Scenario, TRANSFER_ROUND } from "./scenario.ts";
+import { GroupWatch } from "./group_watch.ts";
+import { FAULTS_END_MS, type Scenario, stalledMs, TRANSFER_ROUND } from "./scenario.ts";
 import { SimNetwork, type SimNode } from "./sim_bus.ts";
 import { SimFabric } from "./sim_fabric.ts";
+import { SimGroups } from "./sim_group.ts";
 import { SimInstance } from "./sim_instance.ts";
-import { describeFrame, Trace } from "./trace.ts";
+import { describeFrame, recordsOf, Trace } from "./trace.ts";
 import { VirtualClock } from "./virtual_clock.ts";
 
 export const MANAGER_NODE = "manager";
 const MANAGER_ADDRESS = "inproc:manager";
 /** Far from 0, as real time is. */
 const START_MS = Date.UTC(2026, 0, 1);
+/** How long an order may be under way although nothing holds it up. */
+const ORDER_LATENESS_MS = 2_000;
 /** Mean time that starting a process takes. */
 const LAUNCH_MS = 20;
 
@@ -43,6 +47,8 @@ export class SimCluster {
   readonly network: SimNetwork;
   readonly fabric: SimFabric;
   readonly trace: Trace;
+  /** Null where backends need no group. */
+  readonly groupWatch: GroupWatch | null;
   /** In the order of their launch, dead ones too. */
   readonly instances: SimInstance[] = [];
   readonly clients: SimClient[] = [];
@@ -69,10 +75,14 @@ export class SimCluster {
       random: this.random,
       onFrame: (from, to, text) => this.#onFrame(from, to, text),
     });
+    const groups = this.#makeGroups();
+    this.groupWatch = groups &&
+      new GroupWatch(groups, ORDER_LATENESS_MS + stalledMs(scenario), onViolation);
     this.fabric = new SimFabric(
       this.network,
       scenario.transfer,
       (from, to) => this.#notice(from, to, `"${TRANSFER_ROUND}"`),
+      groups,
     );
   }
 
@@ -164,11 +174,15 @@ export class SimCluster {
   async #startManager(): Promise<void> {
     const node = this.network.addNode(MANAGER_NODE, this.#skewMs());
     this.#managerNode = node;
+    const { group } = this.scenario;
+    const secret = `group of manager ${this.#numManagers}`;
+    this.groupWatch?.begin(secret, this.elapsedMs);
     const manager = await Manager.listen({
       bus: node.bus,
       addresses: [MANAGER_ADDRESS],
       options: this.scenario.manager,
       migration: this.scenario.migration,
+      migrationGroup: group ? { secret, initTimeoutMs: group.initTimeoutMs } : undefined,
       scaling: this.scenario.scaling,
       launcher: {
         launch: (request) => this.#launch(request, node),
@@ -184,6 +198,12 @@ export class SimCluster {
       onEvent: (event) => this.#onEvent(event),
     });
     if (this.#managerNode === node) this.#manager = manager;
+  }
+
+  #makeGroups(): SimGroups | null {
+    const { group } = this.scenario;
+    if (group === null) return null;
+    return new SimGroups(this.network, { ...group, untilMs: START_MS + FAULTS_END_MS });
   }
 
   // deno-lint-ignore require-await -- what is thrown must be a rejection
@@ -239,6 +259,7 @@ export class SimCluster {
     this.trace.add(MANAGER_NODE, () => JSON.stringify(event));
     if (event.type === "migrated") this.reports.push(event.report);
     if (event.type === "lost") this.numLost++;
+    if (event.type === "group_formed") this.groupWatch?.noteFormed(event, this.elapsedMs);
   }
 
   #skewMs(): number {
@@ -248,6 +269,17 @@ export class SimCluster {
   #onFrame(from: string, to: string, text: string): void {
     this.trace.add(`${from} > ${to}`, () => describeFrame(text));
     if (this.#awaited.length > 0) this.#notice(from, to, text);
+    if (this.groupWatch && from === MANAGER_NODE && text.includes('"migrate_out"')) {
+      this.#watchOrders(to, text);
+    }
+  }
+
+  #watchOrders(to: string, text: string): void {
+    const sim = this.instances.find(({ name }) => name === to)!;
+    for (const [, , method, order] of recordsOf(text)) {
+      if (method !== "migrate_out") continue;
+      this.groupWatch!.noteOrder(sim.instanceId, order as MigrateOutOrder, this.elapsedMs);
+    }
   }
 
   /** @param text names the method */

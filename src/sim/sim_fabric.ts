@@ -1,5 +1,10 @@
 import { UnavailableError } from "../core/errors.ts";
-import type { MigrationId, TransferStatistics } from "../core/messages.ts";
+import type {
+  FailedPeer,
+  MigrationGroup,
+  MigrationId,
+  TransferStatistics,
+} from "../core/messages.ts";
 import type { TransferOptions } from "../core/options.ts";
 import type { BlocksInFlight } from "../instance/block_manager.ts";
 import { layerBytes, layoutDifference } from "../kv/layout.ts";
@@ -9,6 +14,7 @@ import { type BlockRun, type TransferRound, transferRounds } from "../kv/transfe
 import { checkLists, checkStillWanted } from "../kv/transfer/transfer_checks.ts";
 import { WriteGrants } from "../kv/transfer/write_grants.ts";
 import type { SimNetwork, SimNode } from "./sim_bus.ts";
+import type { SimGroups, SimMember } from "./sim_group.ts";
 
 /** One round in so many takes much longer than the others. */
 const SLOW_ROUND_PERIOD = 8;
@@ -44,11 +50,15 @@ export class SimFabric {
   readonly reads = new Set<RoundUnderWay>();
   readonly writes = new Set<RoundUnderWay>();
 
-  /** @param onRound a round begins */
+  /**
+   * @param onRound a round begins
+   * @param groups where backends need a group; else null
+   */
   constructor(
     readonly network: SimNetwork,
     readonly options: TransferOptions,
     readonly onRound: (from: string, to: string) => void,
+    readonly groups: SimGroups | null = null,
   ) {}
 
   /** Blocks of a node that must not be used for anything else now. */
@@ -70,12 +80,14 @@ export class SimFabric {
     const grants = new WriteGrants(pool.numBlocks), newRounds = new WriteGrants(pool.numBlocks);
     const open = { pool, grants, newRounds };
     this.#pools.set(node.name, open);
-    return new SimBackend(this, node, open);
+    const member = this.groups?.open(node) ?? null;
+    return member ? new GroupedBackend(this, node, open, member) : new SimBackend(this, node, open);
   }
 
   /** The process is gone, and its memory with it. */
   close(name: string): void {
     this.#pools.delete(name);
+    this.groups?.close(name);
   }
 
   get(name: string): OpenPool | undefined {
@@ -90,7 +102,7 @@ class SimBackend implements MigrationBackend {
 
   constructor(
     private readonly fabric: SimFabric,
-    private readonly node: SimNode,
+    protected readonly node: SimNode,
     private readonly own: OpenPool,
   ) {
     this.endpoint = { node: node.name };
@@ -220,6 +232,39 @@ class SimBackend implements MigrationBackend {
         }
       });
     });
+  }
+}
+
+/** The same for those that need a group: only its members send to each other. */
+class GroupedBackend extends SimBackend {
+  #isInGroup = false;
+
+  constructor(
+    fabric: SimFabric,
+    node: SimNode,
+    own: OpenPool,
+    private readonly member: SimMember,
+  ) {
+    super(fabric, node, own);
+  }
+
+  override get isReady(): boolean {
+    return this.#isInGroup && super.isReady;
+  }
+
+  async join(group: MigrationGroup): Promise<readonly FailedPeer[]> {
+    const failedPeers = await this.member.join(group);
+    this.#isInGroup = true;
+    return failedPeers;
+  }
+
+  override async send(
+    transfer: BlockTransfer,
+    signal: AbortSignal,
+  ): Promise<TransferStatistics> {
+    checkStillWanted(transfer, signal, this.node.clock);
+    await this.member.connectTo(transfer.endpoint.node as string, transfer.deadlineMs, signal);
+    return await super.send(transfer, signal);
   }
 }
 

@@ -19,10 +19,14 @@ export class Trace {
 const RECORD_KINDS = ["notify", "call", "answer", "error"];
 const MAX_DATA_CHARS = 160;
 
+/** The records of a frame: kind, id where there is an answer to come, method, data. */
+export function recordsOf(text: string): unknown[][] {
+  return JSON.parse(`[${text}]`);
+}
+
 /** The records of a frame without their bulk. */
 export function describeFrame(text: string): string {
-  const records = JSON.parse(`[${text}]`) as unknown[][];
-  return records.map(([kind, ...rest]) => {
+  return recordsOf(text).map(([kind, ...rest]) => {
     const data = shorten(rest.pop());
     return `${RECORD_KINDS[kind as number]} ${rest.join(" ")} ${data}`;
   }).join(" | ");

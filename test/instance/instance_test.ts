@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
-import type { JoinRequest } from "../../src/core/messages.ts";
+import type { JoinRequest, MigrationGroup } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
+import type { MigrationBackend } from "../../src/kv/transfer/backend.ts";
 import { type NetworkConfig, SimNetwork } from "../../src/sim/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { engineOptions } from "./support.ts";
@@ -20,6 +21,18 @@ class World {
   manager: Peer | null = null;
   end: InstanceEnd | null = null;
   readonly instance: Instance;
+  /** Generations of the groups that the backend was to join. */
+  readonly joined: number[] = [];
+  readonly backend = {
+    name: "grouped",
+    isReady: true,
+    endpoint: {},
+    join: ({ generation }: MigrationGroup) => {
+      this.joined.push(generation);
+      return Promise.resolve([]);
+    },
+    close: () => Promise.resolve(),
+  } as unknown as MigrationBackend;
 
   constructor(rejoinTimeoutMs: number, network: Partial<NetworkConfig> = {}) {
     this.network = new SimNetwork({
@@ -40,6 +53,10 @@ class World {
       bus,
       loadExecutor: loadNullExecutor,
       rejoinTimeoutMs,
+      migration: {
+        limits: { lastStageMaxBlocks: 1, maxStages: 1 },
+        openBackend: () => this.backend,
+      },
     });
   }
 
@@ -150,4 +167,19 @@ Deno.test("Instance: without a time to wait it ends with its manager", async () 
   world.network.kill("manager");
   await world.until(() => world.end !== null);
   assert.match(world.end!.reason, /the manager is gone$/);
+});
+
+Deno.test("Instance: an invitation to a group that comes late, or again, does not set it back", async () => {
+  const world = new World(0);
+  await world.startManager();
+  await world.startInstance();
+  const errors: string[] = [];
+  for (const [secret, generation] of [["s", 1], ["s", 3], ["s", 2], ["s", 3], ["t", 1]] as const) {
+    const data: MigrationGroup = { secret, generation, members: [] };
+    world.manager!.call("migration_group", { data }).catch(({ message }) => errors.push(message));
+    await world.pass(20);
+  }
+  assert.deepEqual(world.joined, [1, 3, 3, 1]);
+  assert.equal(errors.length, 1);
+  assert.match(errors[0], /group 2 has been replaced by 3/);
 });

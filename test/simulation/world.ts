@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import type { InstanceType, RequestId } from "../../src/core/messages.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import { expectedOutput } from "../../src/sim/paged_model.ts";
-import { randomScenario, type Scenario } from "../../src/sim/scenario.ts";
+import { randomScenario } from "../../src/sim/random_scenario.ts";
+import type { Scenario } from "../../src/sim/scenario.ts";
 import { SimCluster } from "../../src/sim/sim_cluster.ts";
 import type { SimInstance } from "../../src/sim/sim_instance.ts";
 
@@ -18,6 +19,7 @@ function scenarioOf(numPrefill: number | null, numInstances: number): Scenario {
     ...scenario,
     numClients: 1,
     maxClockSkewMs: 0,
+    group: null,
     manager: {
       ...scenario.manager,
       initialInstances: numInstances,
