@@ -34,6 +34,7 @@ export function resolveEngineConfig(
     | "maxNumBatchedTokens"
     | "maxNumSeqs"
     | "preemptionMode"
+    | "prefillHoldTimeout"
     | "schedulerDelayFactor"
     | "stepTimeout"
   >,
@@ -61,6 +62,7 @@ export function resolveEngineConfig(
     maxModelLen,
     schedulerDelayFactor,
     preemptionMode: options.preemptionMode ?? "recompute",
+    prefillHoldMs: options.prefillHoldTimeout * 1000,
     stepTimeoutMs: stepTimeout > 0 ? stepTimeout * 1000 : Infinity,
     stepTimeoutPerTokenMs: device === "cpu" || device === "auto" ? CPU_TIMEOUT_PER_TOKEN_MS : 0,
   };

@@ -13,13 +13,12 @@ export interface SchedulerConfig {
   readonly schedulerDelayFactor: number;
   /** What happens to the blocks of a preempted sequence. */
   readonly preemptionMode: "recompute" | "swap";
+  /**
+   * How long a sequence that has run its expected steps waits to leave, and then goes on here: no
+   * manager or no destination takes it, or not soon. Late tokens are better than none.
+   */
+  readonly prefillHoldMs: number;
 }
-
-/**
- * How long a sequence that is to leave waits for it, and then goes on here: no manager or no
- * destination takes it. Late tokens are better than none.
- */
-export const MAX_HOLD_MS = 2_000;
 
 /** What to run next. The scheduler reuses the record and its arrays for every decision. */
 export interface Schedule {
@@ -247,7 +246,7 @@ export class Scheduler {
   #isHeld(sequence: Sequence, nowMs: number): boolean {
     if (!sequence.isHeld) return false;
     sequence.heldSinceMs ??= nowMs;
-    const untilMs = sequence.heldSinceMs + MAX_HOLD_MS;
+    const untilMs = sequence.heldSinceMs + this.#config.prefillHoldMs;
     if (nowMs >= untilMs) {
       sequence.isHeldNoMore = true;
       return false;

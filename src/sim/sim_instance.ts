@@ -10,6 +10,8 @@ import { TimedModel } from "./timed_model.ts";
 
 /** How long instances serve on without a manager. */
 const REJOIN_TIMEOUT_MS = 20_000;
+/** How long requests wait to leave a prefill instance. */
+export const PREFILL_HOLD_MS = 2_000;
 
 export interface SimInstanceArgs {
   readonly scenario: Scenario;
@@ -138,6 +140,7 @@ function engineOptions({ engine, seed, timeouts }: Scenario): EngineOptions {
     speedup: 1,
     cpuThreads: null,
     cpuKernels: null,
+    prefillHoldTimeout: PREFILL_HOLD_MS / 1000,
     stepTimeout: timeouts.stepMs / 1000,
   };
 }

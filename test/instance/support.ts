@@ -44,6 +44,7 @@ export function engineConfig(overrides: Partial<EngineConfig> = {}): EngineConfi
     schedulerDelayFactor: 0,
     preemptionMode: "recompute",
     maxWaitingRequests: 1000,
+    prefillHoldMs: 2_000,
     stepTimeoutMs: 60_000,
     stepTimeoutPerTokenMs: 0,
     ...overrides,
@@ -77,6 +78,7 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     speedup: 1,
     cpuThreads: null,
     cpuKernels: null,
+    prefillHoldTimeout: 2,
     stepTimeout: 60,
     ...overrides,
   };

@@ -1,6 +1,6 @@
 /** Prefill-decode disaggregation of whole clusters of production code, on a virtual clock. */
 import assert from "node:assert/strict";
-import { MAX_HOLD_MS } from "../../src/instance/scheduler.ts";
+import { PREFILL_HOLD_MS } from "../../src/sim/sim_instance.ts";
 import { OUTPUT_TOKENS, outputTokens, typeOf, World } from "./world.ts";
 
 const names = (prefix: string, count: number) =>
@@ -29,7 +29,7 @@ Deno.test("when the last decode instance dies, requests that wait to leave go on
   world.killAll("decode");
   await world.finishAll();
   const lastMs = Math.max(...[...world.requests.values()].map(({ endedMs }) => endedMs));
-  assert.ok(lastMs - diedMs < MAX_HOLD_MS, `${lastMs - diedMs} ms`);
+  assert.ok(lastMs - diedMs < PREFILL_HOLD_MS, `${lastMs - diedMs} ms`);
   assert.equal(world.tokensOf("prefill"), 4 * OUTPUT_TOKENS);
 });
 

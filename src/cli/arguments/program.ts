@@ -45,6 +45,17 @@ export const engineExtras = {
     section: "ENGINE",
     help: "With --device sim, how many times faster than its profile an instance runs.",
   }),
+  "prefill-hold-timeout": number({
+    default: 2,
+    min: 0,
+    max: 86400,
+    metavar: "SECONDS",
+    section: "ENGINE",
+    help:
+      "With --enable-pd-disagg, the time that a request waits after its first token to leave a " +
+      "prefill instance. Then it decodes there, and moves while it does. What is under way does not " +
+      "count, so that it is about waiting for those before it, a destination or a manager.",
+  }),
   "step-timeout": number({
     default: 60,
     min: 0,

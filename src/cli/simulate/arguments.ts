@@ -165,6 +165,7 @@ export const deviceArguments = {
   "max-num-seqs": simulated(vllmArguments["max-num-seqs"]),
   "scheduler-delay-factor": simulated(vllmArguments["scheduler-delay-factor"]),
   "preemption-mode": simulated(engineExtras["preemption-mode"]),
+  "prefill-hold-timeout": simulated(engineExtras["prefill-hold-timeout"]),
 } satisfies ArgumentTable;
 
 /** The groups that a configuration of `--compare` takes. */

@@ -24,7 +24,10 @@ export interface ClusterConfig {
 /** What instances are told. */
 export type ExperimentEngineOptions =
   & SimulationOptions
-  & Pick<EngineOptions, "maxNumSeqs" | "schedulerDelayFactor" | "preemptionMode" | "seed">;
+  & Pick<
+    EngineOptions,
+    "maxNumSeqs" | "schedulerDelayFactor" | "preemptionMode" | "prefillHoldTimeout" | "seed"
+  >;
 
 /** What is asked of a cluster. */
 export interface WorkloadConfig {

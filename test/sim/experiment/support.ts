@@ -27,6 +27,7 @@ export function clusterConfig(overrides: Overrides = {}): ClusterConfig {
       maxNumSeqs: 256,
       schedulerDelayFactor: 0,
       preemptionMode: null,
+      prefillHoldTimeout: 2,
       seed: 0,
       ...overrides.engine,
     },
