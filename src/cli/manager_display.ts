@@ -55,6 +55,8 @@ export class ManagerDisplay {
         // One that never served is a start that failed, which is told with this reason.
         if (!this.#hasServed.has(event.instanceId)) return;
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
+      case "stray_killed":
+        return this.#log.warn(`killed ${event.instanceId}, which did not join this manager`);
       case "start_failed": {
         const { reason, retryMs } = event;
         const next = retryMs === null ? "" : `; trying again in ${retryMs / 1000} s`;

@@ -231,6 +231,15 @@ export class Fleet {
     onEnd(instance);
   }
 
+  /** Kills an instance of a manager before this one, unless it has joined this one. */
+  killStray(instanceId: InstanceId): void {
+    if (this.#instances.has(instanceId) || this.#givenUp.has(instanceId)) return;
+    this.#giveUp(instanceId);
+    const { launcher, managerAddress, onEvent } = this.#config;
+    const isKilled = launcher.killStray?.(instanceId, managerAddress()) === true;
+    if (isKilled) onEvent({ type: "stray_killed", instanceId });
+  }
+
   /** Asks an instance to stop, waits, and kills it if it does not. */
   async stop(instance: ManagedInstance): Promise<void> {
     instance.askToStop();

@@ -54,6 +54,9 @@ export class InstanceKeeper {
   #numAdding = 0;
   /** Instances of a manager before this one may still come. */
   #isRecovering = false;
+  /** Those of them that run: one that has not come after a while hangs. */
+  #survivors: readonly InstanceId[] = [];
+  #cancelStrayCheck: (() => void) | null = null;
   /** The service ends: instances neither come nor go. */
   #isWindingDown = false;
   #isStopped = false;
@@ -85,6 +88,8 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#healthCheck.stop();
     this.#scalingLoop?.stop();
+    this.#cancelStrayCheck?.();
+    this.#killStrays();
   }
 
   /**
@@ -97,10 +102,17 @@ export class InstanceKeeper {
 
   /**
    * Gives the instances of a manager before this one time to join, then starts what is missing.
+   * Survivors that have not joined when an instance that is silent would be given up are killed.
    * @param survivors all that may join; null: not known
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
-    const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS } = this.#config;
+    const {
+      clock,
+      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
+      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
+    this.#survivors = survivors ?? [];
+    this.#cancelStrayCheck = clock.after(instanceTimeoutMs, () => this.#killStrays());
     this.#fleet.useFreshNames();
     this.#isRecovering = true;
     const deadlineMs = clock.nowMs() + rejoinWaitMs;
@@ -219,6 +231,11 @@ export class InstanceKeeper {
     const failedToStart = instance.launching !== null && instance.registration === null;
     if (failedToStart || instance.isToGo) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
+  }
+
+  #killStrays(): void {
+    for (const instanceId of this.#survivors) this.#fleet.killStray(instanceId);
+    this.#survivors = [];
   }
 
   #mayMoreJoin(survivors: readonly InstanceId[] | null): boolean {

@@ -40,4 +40,9 @@ export interface InstanceLauncher {
    * then nothing but a signal ends it.
    */
   adopt?(registration: InstanceRegistration): AdoptedInstance | null;
+  /**
+   * Kills an instance of which nothing is known but its name and its manager's address.
+   * @returns false where it is not there, or cannot be reached
+   */
+  killStray?(instanceId: InstanceId, managerAddress: Address): boolean;
 }

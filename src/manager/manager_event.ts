@@ -14,6 +14,8 @@ export type ManagerEvent =
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
   | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
+  /** One of a manager before this one, which never joined this one. */
+  | { readonly type: "stray_killed"; readonly instanceId: InstanceId }
   /** One more instance was wanted; null: it is not tried again. */
   | { readonly type: "start_failed"; readonly reason: string; readonly retryMs: number | null }
   /** No instance serves, and none will. */

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { selfCommand } from "../core/self_command.ts";
-import type { InstanceRegistration } from "../core/messages.ts";
+import type { Address } from "../bus/bus.ts";
+import type { InstanceId, InstanceRegistration } from "../core/messages.ts";
 import type {
   AdoptedInstance,
   ExitStatus,
@@ -61,11 +62,29 @@ export class ProcessLauncher implements InstanceLauncher {
       },
     };
   }
+
+  killStray(instanceId: InstanceId, managerAddress: Address): boolean {
+    const pid = pids().find((pid) => isInstance(pid, instanceId, managerAddress));
+    if (pid === undefined) return false;
+    Deno.kill(pid, "SIGKILL");
+    return true;
+  }
 }
 
-function isInstance(pid: number, instanceId: string): boolean {
+/** Of this host; empty where there is no procfs. */
+function pids(): number[] {
   try {
-    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").includes(instanceId);
+    return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
+  } catch {
+    return [];
+  }
+}
+
+/** Whether a process has all of these words in its command line. */
+function isInstance(pid: number, ...words: readonly string[]): boolean {
+  try {
+    const line = Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0");
+    return words.every((word) => line.includes(word));
   } catch {
     return false;
   }

@@ -190,6 +190,11 @@ export class SimCluster {
           const sim = this.instances[pid - 1];
           return { stop: () => this.killInstance(sim), hasEnded: () => !sim.isAlive };
         },
+        killStray: (instanceId) => {
+          const sim = this.aliveInstances.find((one) => one.instanceId === instanceId);
+          if (sim) this.killInstance(sim);
+          return sim !== undefined;
+        },
       },
       clock: node.clock,
       instanceTimeoutMs: this.scenario.timeouts.instanceMs,

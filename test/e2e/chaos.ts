@@ -82,7 +82,6 @@ class Target implements AsyncDisposable {
   #managerIsBack: Promise<void> = Promise.resolve();
   /** Instances that are killed or asked to leave; the others are never all of them. */
   readonly #spent = new Set<string>();
-  readonly #hung = new Set<number>();
   /** Those that served when the manager was last asked. */
   #known: readonly InstanceRegistration[] = [];
 
@@ -142,8 +141,6 @@ class Target implements AsyncDisposable {
       case "kill":
         return signalIfThere(pid, "SIGKILL");
       case "hang":
-        await this.#managerIsBack; // nobody else notices
-        this.#hung.add(pid);
         return signalIfThere(pid, "SIGSTOP");
       case "terminate":
         return signalIfThere(pid, "SIGTERM");
@@ -178,9 +175,6 @@ class Target implements AsyncDisposable {
   async #killManager(forMs: number): Promise<void> {
     await this.#serving();
     this.#manager.signal("SIGKILL");
-    // Whoever hangs while nobody looks is found by nobody.
-    for (const pid of this.#hung) signalIfThere(pid, "SIGCONT");
-    this.#hung.clear();
     await new Promise((resolve) => setTimeout(resolve, forMs));
     this.#former += this.#manager.stderr;
     this.#manager = this.#startManager();

@@ -150,6 +150,19 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
   );
 });
 
+Deno.test("processes: one is found by its name and its manager's address, and killed", async () => {
+  const address = `unix:/${crypto.randomUUID()}/manager.sock`;
+  const args = ["-c", "sleep 60; true", "instance-7", address];
+  const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
+  const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
+  await until(() => isRunning(instance.pid));
+  assert.equal(launcher.killStray("instance-7", `${address}2`), false);
+  assert.equal(launcher.killStray("instance-8", address), false);
+  assert.equal(launcher.killStray("instance-7", address), true);
+  assert.equal((await instance.status).signal, "SIGKILL");
+  assert.equal(launcher.killStray("instance-7", address), false);
+});
+
 const orphans = { serving: [], "still starting": ["--never-loads"] };
 for (const [state, engineArgv] of Object.entries(orphans)) {
   Deno.test(`processes: ${state} instances of a parent that was killed end and clean up`, async () => {

@@ -149,6 +149,28 @@ Deno.test("replaced: what died with the manager, as soon as all that are left ha
     assert.equal(cluster.manager.statistics().launchedInstances, 1);
   }));
 
+for (const isStopped of [false, true]) {
+  const when = isStopped ? "with the manager that it never joined" : "after a while";
+  Deno.test(`given up: an instance that hangs while there is no manager is killed ${when}`, () =>
+    withCluster(2, async (cluster) => {
+      const a = cluster.submit("a", 1_000);
+      await cluster.until(() => a.numTokens > 5);
+      cluster.killManager();
+      const [{ instanceId }] = cluster.holders("a");
+      cluster.network.pause(instanceId);
+      await cluster.restartManager([...cluster.instances.keys()]);
+      assert.equal(servingIds(cluster).length, 2);
+      assert.ok(cluster.instances.has(instanceId));
+      if (isStopped) await cluster.run(cluster.manager.stop());
+      else await cluster.until(() => !cluster.instances.has(instanceId), 4_000);
+      assert.ok(!cluster.instances.has(instanceId));
+      assert.ok(cluster.events.some(({ type }) => type === "stray_killed"));
+      if (isStopped) return;
+      await cluster.until(() => a.hasEnded);
+      assert.equal(a.finish?.reason, "length");
+    }, { instanceTimeoutMs: 4_000 }));
+}
+
 Deno.test("given up: an instance that comes back too late is turned away", () =>
   withCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1_000);

@@ -171,6 +171,10 @@ export class SimCluster {
       if (!launched || !this.isAdoptable) return null;
       return { stop: launched.stop, hasEnded: () => !this.instances.has(instanceId) };
     },
+    killStray: (instanceId) => {
+      this.kill(instanceId);
+      return this.#launched.has(instanceId);
+    },
     launch: ({ instanceId, managerAddress }) => {
       const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
       const end = (code: number | null, signal: string | null) => {
