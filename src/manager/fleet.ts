@@ -180,9 +180,10 @@ export class Fleet {
     instance.silentTicks = 0;
   }
 
-  /** Its last words. */
+  /** Its last words. Its end may take a moment, when a step hangs. */
   noteFailure(error: ErrorRecord, peer: Peer): void {
     this.of(peer).failure = error;
+    this.#config.onChange();
   }
 
   /** A connection has ended. One that serves gets a moment to come back; its requests run on. */
@@ -192,7 +193,8 @@ export class Fleet {
     if (!instance || instance.peer !== peer) return;
     instance.peer = null;
     instance.noteDisconnected();
-    const mayComeBack = instance.isServing && !instance.isLeaving && !this.#isClosed;
+    const { isServing, isLeaving, failure } = instance;
+    const mayComeBack = isServing && !isLeaving && failure === null && !this.#isClosed;
     if (!mayComeBack || instance.adopted?.hasEnded()) {
       this.lose(instance);
       return;

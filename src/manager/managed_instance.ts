@@ -80,7 +80,7 @@ export class ManagedInstance {
 
   /** It can be given requests and orders. */
   get isAvailable(): boolean {
-    return this.isServing && !this.isDraining && this.peer !== null;
+    return this.isServing && !this.isDraining && this.peer !== null && this.failure === null;
   }
 
   /** As far as is known it has no request. */

@@ -129,8 +129,8 @@ export class MigrationLoop {
   }
 
   #candidateOf(instance: ManagedInstance): MigrationCandidate | null {
-    const { registration, info, isDraining, type } = instance;
-    if (registration === null || info === null || instance.peer === null) return null;
+    const { registration, info, isDraining, type, peer, failure } = instance;
+    if (registration === null || info === null || peer === null || failure !== null) return null;
     // An order that finds nothing would keep its destination from others.
     if (type === "prefill" && info.leavingRequests === 0 && !isDraining) return null;
     const { priorityHeadroomBlocks } = this.#config.options;

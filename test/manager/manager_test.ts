@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
-import type { InstanceList } from "../../src/core/messages.ts";
+import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { idleInfo, managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
@@ -118,6 +118,23 @@ Deno.test("manager: dispatches round robin to those that serve", () =>
     await until(() => manager.instances().length === 1);
     assert.deepEqual([await dispatch(), await dispatch()], ["instance-0", "instance-0"]);
     assert.equal(events.filter(({ type }) => type === "dispatched").length, 5);
+  }));
+
+Deno.test("manager: an instance that fails gets no more requests, and does not come back", () =>
+  withManager(async ({ bus, manager, instances, events }) => {
+    await manager.startInstances();
+    const frontend = await bus.connect("inproc:manager", {});
+    const dispatch = async () => {
+      const data = { requestId: "r", promptTokens: 1, priority: "normal" };
+      return (await frontend.call("dispatch", { data })).data as DispatchReply;
+    };
+    instances[0].fail({ kind: "internal", message: "a step did not end" });
+    for (let i = 0; i < 3; i++) assert.equal((await dispatch()).instanceId, "instance-1");
+    assert.equal(manager.instances().length, 2, "what it has sent is still delivered");
+    await instances[0].manager.close();
+    await until(() => eventTypes(events).includes("lost"));
+    const { reason } = events.find((event) => event.type === "lost")!;
+    assert.equal(reason, "instance-0 failed: a step did not end");
   }));
 
 Deno.test("manager: tells subscribers at once, and of every change", () =>
