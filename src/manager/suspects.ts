@@ -11,6 +11,8 @@ const MAX_FAILED_TRIALS = 3;
 const TRIAL_MS = 2_000;
 /** The same where nobody gets tokens: a step that hangs is noticed by then, by default. */
 const SILENT_TRIAL_MS = 90_000;
+/** Pause before it is looked again whether others have survived. */
+const DOUBT_POLL_MS = 200;
 
 /**
  * Tells a request that its instances die of from those that were there by chance, so that it fails
@@ -18,15 +20,20 @@ const SILENT_TRIAL_MS = 90_000;
  *
  * A request that kills instances does so again and again soon after it was resumed, for it is resumed
  * right where it kills. Others survive and are cleared. Those that did not, twice in a row, are
- * suspects, and are resumed one after the other: the first time the next one follows the first token,
- * after a loss not before it has survived. A request fails only for instances that were lost during its
- * own trials. API servers try one after the other, as long as there is a manager (`TrialLease`).
+ * suspects, and are resumed one after the other when those that were lost as well have survived: the
+ * first time the next one follows the first token, after a loss not before it has survived. A request
+ * fails only for instances that were lost during its own trials. API servers try one after the other,
+ * as long as there is a manager (`TrialLease`).
  */
 export class Suspects {
   readonly #clock: Clock;
   #onTrial: ClientRequest | null = null;
   readonly #queue: { readonly request: ClientRequest; readonly resume: () => void }[] = [];
   #cancelTrial: (() => void) | null = null;
+  /** Were lost with an instance, are no suspects, and may have yet to survive. */
+  readonly #doubtful = new Set<ClientRequest>();
+  #cancelNext: (() => void) | null = null;
+  #isClosed = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -43,6 +50,7 @@ export class Suspects {
       if (request.isTried) request.failedTrials++;
     }
     this.forget(request);
+    this.#doubtful.add(request);
     if (request.failedTrials < MAX_FAILED_TRIALS) return null;
     return `${request.fruitlessLosses} instances in a row were lost as it began to run there`;
   }
@@ -54,9 +62,9 @@ export class Suspects {
   release(request: ClientRequest, resume: () => void): void {
     request.isTried = false;
     if (request.fruitlessLosses < SUSPECT_LOSSES) return resume();
-    this.forget(request); // it was lost in a way that does not speak against it
+    this.forget(request); // it may have been lost in a way that does not speak against it
     this.#queue.push({ request, resume });
-    if (this.#onTrial === null) this.#tryNext();
+    this.#tryNextSoon();
   }
 
   /** A request got output. */
@@ -67,13 +75,16 @@ export class Suspects {
 
   /** A request has ended. */
   forget(request: ClientRequest): void {
+    this.#doubtful.delete(request);
     if (request === this.#onTrial) this.#endTrial();
   }
 
   /** Nothing is tried any more: who waits goes on. */
   close(): void {
+    this.#isClosed = true;
     const waiting = this.#queue.splice(0);
     this.#endTrial();
+    this.#cancelNext?.();
     for (const { resume } of waiting) resume();
   }
 
@@ -81,15 +92,29 @@ export class Suspects {
     this.#cancelTrial?.();
     this.#cancelTrial = null;
     this.#onTrial = null;
-    this.#tryNext();
+    this.#tryNextSoon();
+  }
+
+  /** All that were lost together are noted before. */
+  #tryNextSoon(pauseMs = 0): void {
+    if (this.#isClosed || this.#queue.length === 0) return;
+    this.#cancelNext ??= this.#clock.after(pauseMs, () => {
+      this.#cancelNext = null;
+      this.#tryNext();
+    });
   }
 
   #tryNext(): void {
+    if (this.#onTrial !== null) return;
+    for (const request of this.#doubtful) {
+      if (!this.#isInDoubt(request)) this.#doubtful.delete(request);
+    }
+    if (this.#doubtful.size > 0) return this.#tryNextSoon(DOUBT_POLL_MS);
     const next = this.#queue.shift();
     if (!next) return;
     if (next.request.hasEnded) {
       next.resume();
-      return this.#tryNext();
+      return this.#tryNextSoon();
     }
     this.#onTrial = next.request;
     next.request.isTried = true;
@@ -105,6 +130,13 @@ export class Suspects {
       if (isOver || (isThere && this.#hasSurvived(request))) this.#endTrial();
       else this.#watchTrial(request);
     });
+  }
+
+  #isInDoubt(request: ClientRequest): boolean {
+    if (request.hasEnded) return false;
+    if (request.link === null || request.isBeingPlaced) return true;
+    const sinceGivenMs = this.#clock.nowMs() - request.givenMs;
+    return !this.#hasSurvived(request) && sinceGivenMs < this.#trialMs(request);
   }
 
   #trialMs({ link }: ClientRequest): number {

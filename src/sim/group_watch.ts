@@ -1,7 +1,11 @@
 import type { InstanceId, MigrateOutOrder, MigrationGroup } from "../core/messages.ts";
 import type { FormedGroup } from "../manager/migration_group.ts";
+import { type Scenario, stalledMs } from "./scenario.ts";
 import type { SimGroups } from "./sim_group.ts";
 import type { SimInstance } from "./sim_instance.ts";
+
+/** How long an order may be under way although nothing holds it up. */
+const ORDER_LATENESS_MS = 2_000;
 
 interface KnownGroup extends FormedGroup {
   readonly secret: string;
@@ -15,13 +19,16 @@ export class GroupWatch {
   readonly #violate: (what: string) => void;
   /** How long an order may be under way. */
   readonly #latenessMs: number;
+  /** Some may be rightly left out for good: they do not answer in time. */
+  readonly #mayBeTooSlow: boolean;
   #secret = "";
   #latest: KnownGroup | null = null;
   #before: KnownGroup | null = null;
 
-  constructor(groups: SimGroups, latenessMs: number, violate: (what: string) => void) {
+  constructor(groups: SimGroups, scenario: Scenario, violate: (what: string) => void) {
     this.#groups = groups;
-    this.#latenessMs = latenessMs;
+    this.#latenessMs = ORDER_LATENESS_MS + stalledMs(scenario);
+    this.#mayBeTooSlow = scenario.actions.some(({ type }) => type === "slow_link");
     this.#violate = violate;
   }
 
@@ -57,8 +64,10 @@ export class GroupWatch {
    * know it for the one of now.
    */
   leftovers(serving: readonly InstanceId[], alive: readonly SimInstance[]): string[] {
-    const { members = [], generation = 0 } = this.#latest ?? {};
-    const missing = serving.filter((id) => !members.includes(id)).map((id) =>
+    const { members = [], generation = 0, leftOut = [] } = this.#latest ?? {};
+    const excused = this.#mayBeTooSlow ? leftOut.map(({ instanceId }) => instanceId) : [];
+    const known = [...members, ...excused];
+    const missing = serving.filter((id) => !known.includes(id)).map((id) =>
       `${id} is in no migration group`
     );
     const stale = alive.filter(({ name }) => {

@@ -5,7 +5,7 @@ import { ClusterClient } from "../manager/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
 import { GroupWatch } from "./group_watch.ts";
-import { FAULTS_END_MS, type Scenario, stalledMs, TRANSFER_ROUND } from "./scenario.ts";
+import { FAULTS_END_MS, type Scenario, TRANSFER_ROUND } from "./scenario.ts";
 import { SimNetwork, type SimNode } from "./sim_bus.ts";
 import { SimFabric } from "./sim_fabric.ts";
 import { SimGroups } from "./sim_group.ts";
@@ -17,8 +17,6 @@ export const MANAGER_NODE = "manager";
 const MANAGER_ADDRESS = "inproc:manager";
 /** Far from 0, as real time is. */
 const START_MS = Date.UTC(2026, 0, 1);
-/** How long an order may be under way although nothing holds it up. */
-const ORDER_LATENESS_MS = 2_000;
 /** Mean time that starting a process takes. */
 const LAUNCH_MS = 20;
 
@@ -76,8 +74,7 @@ export class SimCluster {
       onFrame: (from, to, text) => this.#onFrame(from, to, text),
     });
     const groups = this.#makeGroups();
-    this.groupWatch = groups &&
-      new GroupWatch(groups, ORDER_LATENESS_MS + stalledMs(scenario), onViolation);
+    this.groupWatch = groups && new GroupWatch(groups, scenario, onViolation);
     this.fabric = new SimFabric(
       this.network,
       scenario.transfer,

@@ -77,18 +77,50 @@ Deno.test("suspects: one that is deadly as it arrives is no different", () =>
     assert.ok(others.every(({ finish }) => finish?.reason === "length"));
   }));
 
-Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", () => {
-  const suspects = new Suspects(new VirtualClock(0));
+async function passOn(clock: VirtualClock, ms: number): Promise<void> {
+  let isOver = false;
+  clock.after(ms, () => isOver = true);
+  await clock.runUntil(() => isOver);
+}
+
+Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", async () => {
+  const clock = new VirtualClock(0), suspects = new Suspects(clock);
   const [a, b, c] = ["a", "b", "c"].map((id) => new ClientRequest(generateRequest(id), () => {}));
   const resumed: string[] = [];
   for (const request of [a, b, c]) {
     assert.deepEqual([suspects.noteLoss(request), suspects.noteLoss(request)], [null, null]);
     suspects.release(request, () => resumed.push(request.requestId));
   }
+  await passOn(clock, 1);
   assert.deepEqual(resumed, ["a"]);
   b.abort();
   suspects.forget(a);
+  await passOn(clock, 1);
   assert.deepEqual(resumed, ["a", "b", "c"]);
+  suspects.close();
+});
+
+Deno.test("suspects: nobody is tried until all others that were lost have survived", async () => {
+  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+  const link = { requests: new Set<ClientRequest>(), progressedMs: 0 } as InstanceLink;
+  const [suspect, other] = ["suspect", "other"].map((id) => {
+    return new ClientRequest(generateRequest(id), () => {});
+  });
+  let isTried = false;
+  for (let i = 0; i < 2; i++) suspects.noteLoss(suspect);
+  suspects.release(suspect, () => isTried = true);
+  suspects.noteLoss(other);
+  suspects.release(other, () => {});
+  await passOn(clock, 5_000);
+  assert.equal(isTried, false, "an instance is sought for the other");
+  other.giveTo(link);
+  other.givenMs = clock.nowMs();
+  await passOn(clock, 900);
+  assert.equal(isTried, false, "it has yet to survive");
+  await passOn(clock, 100);
+  link.progressedMs = other.progressedMs = clock.nowMs();
+  await passOn(clock, 200);
+  assert.equal(isTried, true);
   suspects.close();
 });
 
@@ -118,9 +150,7 @@ Deno.test("suspects: while a step may hang nobody else is tried, for a bounded t
       request.givenMs = clock.nowMs();
     });
   }
-  let isOver = false;
-  clock.after(30_000, () => isOver = true);
-  await clock.runUntil(() => isOver);
+  await passOn(clock, 30_000);
   assert.deepEqual([...resumedMs], [["a", 0]]);
   link.progressedMs = clock.nowMs(); // others get tokens there: it waits in a queue
   await clock.runUntil(() => resumedMs.has("b"));
