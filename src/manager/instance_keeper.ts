@@ -104,6 +104,7 @@ export class InstanceKeeper {
    * Gives the instances of a manager before this one time to join, then starts what is missing.
    * Survivors that have not joined when an instance that is silent would be given up are killed.
    * @param survivors all that may join; null: not known
+   * @throws {LlumnixError} one that was started ended before it served, and no other serves
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
     const {
@@ -120,7 +121,17 @@ export class InstanceKeeper {
       await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
     }
     this.#isRecovering = false;
-    if (!this.#isStopped) await this.startMissing();
+    if (!this.#isStopped) await this.#startMissingBesides();
+  }
+
+  /** What serves goes on serving, whatever becomes of those that start. */
+  async #startMissingBesides(): Promise<void> {
+    try {
+      await this.startMissing();
+    } catch (error) {
+      if (this.#isStopped || this.#fleet.serving.length === 0) throw error;
+      this.#replacement.noteLoss(0);
+    }
   }
 
   /**

@@ -132,6 +132,20 @@ Deno.test("manager back: starts what is missing, under names that nobody has", (
     await cluster.until(() => cluster.client.isReady());
   }));
 
+Deno.test("manager back: what it starts may fail while others serve, and is started again", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    cluster.kill("instance-0");
+    await cluster.pass(1_000);
+    cluster.launchDelayMs = 500;
+    const restarted = cluster.restartManagerSoon();
+    await cluster.until(() => cluster.instances.size === 2);
+    cluster.kill([...cluster.instances.keys()].at(-1)!);
+    await cluster.run(restarted);
+    assert.ok(!cluster.client.isReady());
+    await cluster.until(() => cluster.client.isReady(), 5_000);
+  }));
+
 Deno.test("manager: an instance that joins again soon is not lost, one that does not is", () =>
   withCluster(2, async (cluster) => {
     const a = cluster.submit("a", 200);
