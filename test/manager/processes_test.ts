@@ -152,7 +152,7 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
 
 Deno.test("processes: one is found by its name and its manager's address, and killed", async () => {
   const address = `unix:/${crypto.randomUUID()}/manager.sock`;
-  const args = ["-c", "sleep 60; true", "instance-7", address];
+  const args = ["-c", "kill -STOP $$", "instance-7", address]; // a child would be named the same
   const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
   const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
   await until(() => isRunning(instance.pid));
