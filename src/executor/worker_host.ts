@@ -1,6 +1,6 @@
 /**
- * The worker's side of {@linkcode loadThreadedExecutor}: loads one executor and runs its steps, one
- * message each.
+ * The worker's side of {@linkcode loadThreadedExecutor}: loads one executor and runs its steps, which
+ * come through shared memory or, where that does not do, as messages.
  */
 import { type ErrorRecord, toErrorRecord } from "../core/errors.ts";
 import { createExecutor } from "./create_executor.ts";
@@ -12,10 +12,11 @@ import type {
   StepInput,
   StepOutput,
 } from "./executor.ts";
+import { StepMemory } from "./step_memory.ts";
 
 /** Main thread to worker. One at a time: the next follows the answer to the last. */
 export type WorkerRequest =
-  | { readonly type: "load"; readonly spec: ExecutorSpec }
+  | { readonly type: "load"; readonly spec: ExecutorSpec; readonly memory: SharedArrayBuffer }
   | { readonly type: "step"; readonly input: StepInput }
   | { readonly type: "close" };
 
@@ -40,6 +41,7 @@ export function runEngineWorker(
 ): void {
   const scope = globalThis as unknown as WorkerScope;
   let executor: Executor | null = null;
+  let memory: StepMemory | null = null;
 
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
@@ -48,14 +50,25 @@ export function runEngineWorker(
           request.spec,
           (progress) => scope.postMessage({ type: "progress", progress }),
         );
-        return scope.postMessage({ type: "loaded", info: executor.info });
+        memory = new StepMemory(request.memory);
+        scope.postMessage({ type: "loaded", info: executor.info });
+        return await serveMemory(executor, memory);
       case "step": {
         const output = await executor!.step(request.input);
-        return scope.postMessage({ type: "stepped", output });
+        scope.postMessage({ type: "stepped", output });
+        return await serveMemory(executor!, memory!);
       }
       case "close":
         await executor?.close();
         return scope.postMessage({ type: "closed" });
+    }
+  }
+
+  /** Runs the steps that come through the memory, until the next request is a message. */
+  async function serveMemory(executor: Executor, memory: StepMemory): Promise<void> {
+    for (let input = memory.nextStep(); input; input = memory.nextStep()) {
+      const output = await executor.step(input);
+      if (!memory.answerStep(output)) scope.postMessage({ type: "stepped", output });
     }
   }
 

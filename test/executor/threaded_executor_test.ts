@@ -66,6 +66,16 @@ Deno.test("threaded executor: a step's arrays stay the caller's", async () => {
   await executor.close();
 });
 
+Deno.test("threaded executor: small and large steps take turns", async () => {
+  const executor = await load();
+  const sizes = [1, 1 << 20, 1 << 20, 3, 1 << 20, 2];
+  for (const [stepId, size] of sizes.entries()) {
+    const output = await executor.step({ ...emptyStep, stepId, blockTables: new Int32Array(size) });
+    assert.equal(output.stepId, stepId);
+  }
+  await executor.close();
+});
+
 Deno.test("threaded executor: close waits for the step that runs", async () => {
   const executor = await load();
   const step = executor.step(emptyStep);

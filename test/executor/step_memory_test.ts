@@ -1,0 +1,71 @@
+import assert from "node:assert/strict";
+import type { StepInput, StepOutput } from "../../src/executor/executor.ts";
+import { StepMemory } from "../../src/executor/step_memory.ts";
+
+/** Both ends, in one thread: a request that is there already is not waited for. */
+function bothEnds() {
+  const main = new StepMemory();
+  return { main, worker: new StepMemory(main.buffer) };
+}
+
+const step: StepInput = {
+  stepId: 2 ** 40 + 1,
+  kind: "prefill",
+  removed: [3, 1],
+  added: [],
+  swapOut: Int32Array.of(1, 2),
+  swapIn: Int32Array.of(),
+  handles: Int32Array.of(5, 7),
+  tokenIds: Int32Array.of(11, 12, 13),
+  queryStarts: Int32Array.of(0, 1, 3),
+  contextLens: Int32Array.of(9, 2),
+  blockTables: Int32Array.of(0, 1, 2, -1),
+  maxBlocks: 2,
+};
+const output: StepOutput = {
+  stepId: step.stepId,
+  tokenIds: Int32Array.of(-1, 2 ** 31 - 1),
+  latencyMs: 1.5,
+};
+
+Deno.test("step memory: a step and its output arrive as they were sent", async () => {
+  const { main, worker } = bothEnds();
+  for (const kind of ["prefill", "decode"] as const) {
+    assert(main.requestStep({ ...step, kind }));
+    assert.deepEqual(worker.nextStep(), { ...step, kind });
+    assert(worker.answerStep(output));
+    assert.deepEqual(await main.answer(), output);
+  }
+});
+
+Deno.test("step memory: an output outlives the next step", async () => {
+  const { main, worker } = bothEnds();
+  const outputs: (StepOutput | null)[] = [];
+  for (const tokenIds of [Int32Array.of(1), Int32Array.of(2)]) {
+    main.requestStep(step);
+    worker.nextStep();
+    worker.answerStep({ ...output, tokenIds });
+    outputs.push(await main.answer());
+  }
+  assert.deepEqual(outputs.map((output) => output?.tokenIds[0]), [1, 2]);
+});
+
+Deno.test("step memory: what does not fit is announced as a message", async () => {
+  const { main, worker } = bothEnds();
+  assert(!main.requestStep({ ...step, blockTables: new Int32Array(1 << 20) }), "too long");
+  assert(!main.requestStep({ ...step, added: [{} as StepInput["added"][0]] }), "announces");
+  main.requestByMessage();
+  assert.equal(worker.nextStep(), null);
+
+  const large: StepOutput[] = [
+    { ...output, tokenIds: new Int32Array(1 << 20) },
+    { ...output, logprobs: [null, null] },
+    { ...output, promptLogprobs: [null, null] },
+  ];
+  for (const output of large) {
+    assert(main.requestStep(step));
+    worker.nextStep();
+    assert(!worker.answerStep(output));
+    assert.equal(await main.answer(), null);
+  }
+});
