@@ -89,22 +89,6 @@ static void embed_row(const struct rows *r, int row) {
   }
 }
 
-/* The lowest index of the largest value; NaN never wins. y holds int32. */
-static void argmax_row(const struct rows *r, int row) {
-  const float *x = r->x + (size_t)row * r->ldx;
-  vfloat most = splat(-__builtin_inff());
-  int i = 0, best = 0;
-  for (; i + LANES <= r->k; i += LANES) {
-    vfloat v = load(x + i);
-    vint larger = v > most;
-    most = (vfloat)(((vint)v & larger) | ((vint)most & ~larger));
-  }
-  float max = max_lanes(most);
-  for (; i < r->k; i++) max = x[i] > max ? x[i] : max;
-  while (best < r->k && x[best] != max) best++;
-  ((int32_t *)r->y)[row] = best < r->k ? best : 0;
-}
-
 #define ROWS_TASK(name) \
   static void name##_rows(void *job, int task, int thread) { \
     const struct rows *r = job; \
@@ -116,13 +100,73 @@ ROWS_TASK(head_rmsnorm)
 ROWS_TASK(rope)
 ROWS_TASK(silu_mul)
 ROWS_TASK(embed)
-ROWS_TASK(argmax)
 
 /* A task is worth handing to another thread from some 8192 elements on. */
 static void run_rows(struct pool *pool, task_function run, struct rows *r, int64_t row_elements) {
   int64_t per_task = 8192 / (row_elements > 0 ? row_elements : 1) + 1;
   r->rows_per_task = (int)(per_task < r->m ? per_task : r->m);
   if (r->m > 0) run_job(pool, run, r, (r->m + r->rows_per_task - 1) / r->rows_per_task);
+}
+
+/* The largest value of a row, or of a part of it, and its index: the lowest on ties. */
+struct best {
+  float value;
+  int32_t index;
+};
+
+struct argmax {
+  const float *x;
+  size_t ldx;
+  int m, k, parts;
+  struct best *bests; /* [parts][m] */
+};
+
+/* NaN never wins; the first index where nothing is above -infinity. */
+INLINE struct best best_between(const float *x, int begin, int end) {
+  vfloat most = splat(-__builtin_inff());
+  vint at, lanes;
+  UNROLL for (int i = 0; i < LANES; i++) lanes[i] = begin + i;
+  at = lanes;
+  int i = begin;
+  for (; i + LANES <= end; i += LANES, lanes += LANES) {
+    vfloat v = load(x + i);
+    vint larger = v > most;
+    most = (vfloat)(((vint)v & larger) | ((vint)most & ~larger));
+    at = (lanes & larger) | (at & ~larger);
+  }
+  struct best best = {-__builtin_inff(), begin};
+  for (int lane = 0; lane < LANES; lane++) {
+    if (most[lane] > best.value || (most[lane] == best.value && at[lane] < best.index)) {
+      best = (struct best){most[lane], at[lane]};
+    }
+  }
+  for (; i < end; i++) {
+    if (x[i] > best.value) best = (struct best){x[i], i};
+  }
+  return best;
+}
+
+static void argmax_part(void *job, int task, int thread) {
+  const struct argmax *a = job;
+  int begin = first_panel(a->k, task, a->parts) * PANEL;
+  int end = first_panel(a->k, task + 1, a->parts) * PANEL;
+  if (end > a->k) end = a->k;
+  for (int row = 0; row < a->m; row++) {
+    a->bests[(size_t)task * a->m + row] = best_between(a->x + row * a->ldx, begin, end);
+  }
+}
+
+/* In the parts of the product that made the rows: most of it is still in the caches of its thread. */
+static void run_argmax(struct pool *pool, struct argmax *a, int32_t *out) {
+  run_job(pool, argmax_part, a, a->parts);
+  for (int row = 0; row < a->m; row++) {
+    struct best best = a->bests[row];
+    for (int part = 1; part < a->parts; part++) {
+      struct best other = a->bests[(size_t)part * a->m + row];
+      if (other.value > best.value) best = other;
+    }
+    out[row] = best.index;
+  }
 }
 
 #endif

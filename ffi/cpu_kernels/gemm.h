@@ -314,8 +314,7 @@ static void multiply_tail_panel(const struct gemm *g, int panel) {
 
 static void multiply_part(void *job, int task, int thread) {
   const struct gemm *g = job;
-  int panel = part_start(panels_of(g->n), task, g->parts);
-  int end = part_start(panels_of(g->n), task + 1, g->parts);
+  int panel = first_panel(g->n, task, g->parts), end = first_panel(g->n, task + 1, g->parts);
   int full = g->n / PANEL < end ? g->n / PANEL : end;
 #ifdef __AMX_BF16__
   configure_tiles(g->m < TILE_ROWS ? g->m : TILE_ROWS);
@@ -344,8 +343,7 @@ static void run_gemm(struct pool *pool, struct gemm *g, char *scratch) {
   g->packed_x = scratch + (size_t)g->m * PANEL * sizeof(float);
   if ((int64_t)g->m * g->k >= 16384) run_job(pool, pack_x_row, g, g->m);
   else for (int row = 0; row < g->m; row++) pack_x_row(g, row, 0);
-  int parts = 4 * pool->threads, panels = panels_of(g->n);
-  g->parts = panels < parts ? panels : parts;
+  g->parts = parts_of(g->n, pool->threads);
   run_job(pool, multiply_part, g, g->parts);
 }
 

@@ -202,11 +202,16 @@ void silu_mul(address handle, address gate_up, address y, int32_t m, int32_t f) 
   run_rows(&kernels->pool, silu_mul_rows, &r, 4 * (int64_t)f);
 }
 
+/* 0 when there is no scratch memory. */
 EXPORT(argmax)
-void argmax(address handle, address x, int32_t ldx, address out, int32_t m, int32_t k) {
+int32_t argmax(address handle, address x, int32_t ldx, address out, int32_t m, int32_t k) {
   struct kernels *kernels = pointer(handle);
-  struct rows r = {.x = pointer(x), .ldx = (size_t)ldx, .y = pointer(out), .m = m, .k = k};
-  run_rows(&kernels->pool, argmax_rows, &r, k);
+  struct argmax a = {.x = pointer(x), .ldx = (size_t)ldx, .m = m, .k = k};
+  a.parts = parts_of(k, kernels->pool.threads);
+  a.bests = (struct best *)scratch(kernels, (size_t)a.parts * m * sizeof(struct best));
+  if (!a.bests) return 0;
+  run_argmax(&kernels->pool, &a, pointer(out));
+  return 1;
 }
 
 INLINE struct cache cache_of(address memory, int32_t type, uint64_t block_bytes,

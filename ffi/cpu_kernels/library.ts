@@ -55,7 +55,7 @@ export const kernelSignatures = {
   },
   rope: { parameters: [address, address, int, address, address, int, int, int], result: "void" },
   silu_mul: { parameters: [address, address, address, int, int], result: "void" },
-  argmax: { parameters: [address, address, int, address, int, int], result: "void" },
+  argmax: { parameters: [address, address, int, address, int, int], result: int },
   kv_write: {
     parameters: [address, ...cache, address, address, int, address, int],
     result: "void",
@@ -275,7 +275,8 @@ export class KernelLibrary implements CpuKernels {
   }
 
   argmax(x: Address, ldx: number, out: Address, m: number, k: number): void {
-    this.#symbols.argmax(this.#handle, x, ldx, out, m, k);
+    const done = this.#symbols.argmax(this.#handle, x, ldx, out, m, k);
+    if (!done) throw this.#outOfMemory(m * 8);
   }
 
   close(): void {

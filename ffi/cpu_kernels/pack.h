@@ -20,6 +20,14 @@ INLINE size_t packed_bytes_of(enum storage type, int n, int k) {
   return (size_t)panels_of(n) * panel_bytes(type, k);
 }
 
+/* How n outputs are divided among threads: in parts of whole panels, four a thread if possible. */
+INLINE int parts_of(int n, int threads) {
+  return panels_of(n) < 4 * threads ? panels_of(n) : 4 * threads;
+}
+INLINE int first_panel(int n, int part, int parts) {
+  return part_start(panels_of(n), part, parts);
+}
+
 /* Index of element k of lane `lane` within a panel. */
 INLINE size_t panel_index(enum storage type, int lane, int k) {
   if (type == BFLOAT16) return ((size_t)(k / 2) * PANEL + lane) * 2 + k % 2;

@@ -12,6 +12,7 @@ const requestNumber = 0, requestKind = 1, answerNumber = 2, answerKind = 3;
 const isMessage = 0, isInMemory = 1;
 
 const controlWords = 4;
+/** Of the two float64 numbers. */
 const numberBytes = 16;
 const inputWords = 64 << 10;
 const outputWords = 4 << 10;
@@ -43,12 +44,11 @@ export class StepMemory {
       numberBytes + 4 * (controlWords + inputWords + 1 + outputWords),
     ),
   ) {
-    let at = 0;
-    const next = (words: number) => new Int32Array(buffer, (at += 4 * words) - 4 * words, words);
-    this.#numbers = new Float64Array(next(numberBytes / 4).buffer, 0, 2);
-    this.#control = next(controlWords);
-    this.#input = next(inputWords);
-    this.#output = next(1 + outputWords);
+    this.#numbers = new Float64Array(buffer, 0, numberBytes / 8);
+    const words = new Int32Array(buffer, numberBytes);
+    this.#control = words.subarray(0, controlWords);
+    this.#input = words.subarray(controlWords, controlWords + inputWords);
+    this.#output = words.subarray(controlWords + inputWords);
   }
 
   /** Main thread: gives the worker a step. False, and nothing has happened, when it does not fit. */
