@@ -8,6 +8,11 @@ import { Client, type Service, startService } from "./service.ts";
 
 const stages = [2_000, 5_000, 10_000, 15_000, 20_000];
 const clients = 16;
+/**
+ * Words of a prompt that are in no other, so that the tokenizer's cache of 10,000 words is full after
+ * the first stage.
+ */
+const ownWords = 8;
 /** Short requests end before they have moved; some long ones move all the time besides. */
 const longClients = 4, longTokens = 1_500;
 /** Collectors of garbage run when nothing else does; the least of some samples counts. */
@@ -73,13 +78,18 @@ function movesIn(line: string): number {
   return Number(/: migrations (\d+), /.exec(line)?.[1] ?? 0);
 }
 
+function promptOf(request: number): string {
+  const words = Array.from({ length: ownWords }, (_, i) => ownWords * request + i);
+  return "request ".repeat(1 + request % 5) + words.join(" ");
+}
+
 /** Requests `from` to `to`, of 48 tokens each, over connections that stay. */
 async function runRequests({ port }: Service, from: number, to: number): Promise<void> {
   let next = from;
   await Promise.all(Array.from({ length: clients }, async () => {
     using client = await Client.connect(port);
     for (let i = next++; i < to; i = next++) {
-      const prompt = `request ${i} `.repeat(1 + i % 5);
+      const prompt = promptOf(i);
       await client.post("/v1/completions", { prompt, max_tokens: 48, ignore_eos: true, seed: i });
       const answer = await client.readBody();
       if (!answer.includes('"completion_tokens":48')) throw new Error(`unexpected: ${answer}`);
