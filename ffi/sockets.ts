@@ -26,6 +26,7 @@ const symbols = {
 
 // sys/socket.h, netinet/in.h, netinet/tcp.h, fcntl.h of Linux.
 const AF_INET = 2;
+const AF_INET6 = 10;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
@@ -34,12 +35,14 @@ const O_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SO_ERROR = 4;
 const SO_KEEPALIVE = 9;
+const SO_RCVLOWAT = 18;
 const IPPROTO_TCP = 6;
 const TCP_NODELAY = 1;
 const TCP_KEEPIDLE = 4;
 const TCP_KEEPINTVL = 5;
 const TCP_KEEPCNT = 6;
-const SOCKADDR_BYTES = 16;
+/** `struct sockaddr_in`, `struct sockaddr_in6`: family, port, [flow,] address[, scope]. */
+const SOCKADDR_BYTES = 16, SOCKADDR6_BYTES = 28;
 const BACKLOG = 128;
 /** A peer whose host has vanished is noticed after 10 + 3 * 5 s. */
 const KEEP_ALIVE_SECONDS = { idle: 10, interval: 5, count: 3 };
@@ -76,17 +79,17 @@ export class Sockets {
   }
 
   /**
-   * Listens at a free port of an IPv4 address.
+   * Listens at a free port of an IP address.
    * @throws {Error} it cannot
    */
   listen(host: string): { fd: number; port: number } {
-    const fd = this.#socket();
     const name = socketAddress(host, 0);
-    if (this.#c.bind(fd, name, SOCKADDR_BYTES) !== 0 || this.#c.listen(fd, BACKLOG) !== 0) {
+    const fd = this.#socket(name);
+    if (this.#c.bind(fd, name, name.length) !== 0 || this.#c.listen(fd, BACKLOG) !== 0) {
       this.close(fd);
       throw new Error(`cannot listen at ${host}`);
     }
-    this.#c.getsockname(fd, name, bytesOf(Int32Array.of(SOCKADDR_BYTES)));
+    this.#c.getsockname(fd, name, bytesOf(Int32Array.of(name.length)));
     return { fd, port: new DataView(name.buffer).getUint16(2) };
   }
 
@@ -97,11 +100,12 @@ export class Sockets {
     return fd;
   }
 
-  /** Begins to connect to an IPv4 address: when it can be written, {@linkcode error} says how it went. */
+  /** Begins to connect to an IP address: when it can be written, {@linkcode error} says how it went. */
   connect(host: string, port: number): number {
-    const fd = this.#socket();
+    const name = socketAddress(host, port);
+    const fd = this.#socket(name);
     this.#tune(fd);
-    this.#c.connect(fd, socketAddress(host, port), SOCKADDR_BYTES); // EINPROGRESS
+    this.#c.connect(fd, name, name.length); // EINPROGRESS
     return fd;
   }
 
@@ -164,12 +168,19 @@ export class Sockets {
     return { readEnd: fds[0], writeEnd: fds[1] };
   }
 
+  /** From now on a socket can be read when so many bytes are there, or its stream has ended. */
+  setLeastBytes(fd: number, bytes: number): void {
+    this.#set(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
+  }
+
   close(fd: number): void {
     this.#c.close(fd);
   }
 
-  #socket(): number {
-    const fd = this.#c.socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  /** Of the family of an address. */
+  #socket(name: Uint8Array<ArrayBuffer>): number {
+    const family = new DataView(name.buffer).getUint16(0, true);
+    const fd = this.#c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) throw new Error("no socket is left: raise the limit of open files");
     return fd;
   }
@@ -188,18 +199,35 @@ export class Sockets {
   }
 }
 
-/** @throws {RangeError} not an IPv4 address */
+/** @throws {RangeError} not an IP address */
 function socketAddress(host: string, port: number): Uint8Array<ArrayBuffer> {
-  const parts = host.split(".").map(Number);
-  if (parts.length !== 4 || parts.some((part) => !(part >= 0 && part <= 255))) {
-    throw new RangeError(`${host} is not an IPv4 address`);
-  }
-  const name = new Uint8Array(SOCKADDR_BYTES);
+  const parts = host.includes(":") ? ipv6Bytes(host) : ipv4Bytes(host);
+  if (parts === null) throw new RangeError(`${host} is not an IP address`);
+  const isIpv6 = parts.length === 16;
+  const name = new Uint8Array(isIpv6 ? SOCKADDR6_BYTES : SOCKADDR_BYTES);
   const view = new DataView(name.buffer);
-  view.setUint16(0, AF_INET, true);
+  view.setUint16(0, isIpv6 ? AF_INET6 : AF_INET, true);
   view.setUint16(2, port);
-  name.set(parts, 4);
+  name.set(parts, isIpv6 ? 8 : 4);
   return name;
+}
+
+function ipv4Bytes(host: string): number[] | null {
+  const parts = host.split(".").map(Number);
+  return parts.length === 4 && parts.every((part) => part >= 0 && part <= 255) ? parts : null;
+}
+
+/** Addresses with a zone (`%eth0`) are not among them. */
+function ipv6Bytes(host: string): number[] | null {
+  const url = URL.parse(`http://[${host}]`);
+  if (url === null) return null;
+  // A URL has them in their short form: hexadecimal groups, at most one `::`.
+  const [head, tail = ""] = url.hostname.slice(1, -1).split("::");
+  const groupsOf = (half: string) =>
+    half === "" ? [] : half.split(":").map((hex) => parseInt(hex, 16));
+  const first = groupsOf(head), last = groupsOf(tail);
+  const zeros: number[] = Array(8 - first.length - last.length).fill(0);
+  return [...first, ...zeros, ...last].flatMap((group) => [group >> 8, group & 255]);
 }
 
 function bytesOf(numbers: Int32Array<ArrayBuffer> | BigUint64Array<ArrayBuffer>) {

@@ -73,3 +73,18 @@ testNetworkBackend({
     };
   },
 });
+
+Deno.test({ name: "gloo backend: a group at IPv6 addresses", ignore: !hasIpv6() }, async () => {
+  const ends = [await openEnd("a", { host: "::1" }), await openEnd("b", { host: "::1" })];
+  assert.deepEqual(await form(ends), [[], []]);
+  for (const { backend } of ends) await backend.close();
+});
+
+function hasIpv6(): boolean {
+  try {
+    Deno.listen({ hostname: "::1", port: 0 }).close();
+    return true;
+  } catch {
+    return false;
+  }
+}

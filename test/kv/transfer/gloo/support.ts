@@ -21,6 +21,7 @@ export interface EndShape {
   readonly numBlocks?: number;
   readonly model?: string;
   readonly initTimeoutMs?: number;
+  readonly host?: string;
 }
 
 export async function openEnd(instanceId: string, shape: EndShape = {}): Promise<GlooEnd> {
@@ -30,7 +31,7 @@ export async function openEnd(instanceId: string, shape: EndShape = {}): Promise
     identity: { instanceId, model: shape.model ?? "m", layout },
     pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
     numBlocks,
-    host: "127.0.0.1",
+    host: shape.host ?? "127.0.0.1",
     initTimeoutMs: shape.initTimeoutMs ?? 5_000,
     limits: shape.limits ?? { bufferBlocks: 512, numLayers: layout.numLayers },
     clock: realClock,
