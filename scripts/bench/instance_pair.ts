@@ -118,13 +118,20 @@ export class InstancePair implements AsyncDisposable {
     await sleep(50);
   }
 
-  async migrate(from: BenchInstance, to: BenchInstance, requestId: string) {
+  /** @param isUrgent at full speed, as when the source drains */
+  async migrate(
+    from: BenchInstance,
+    to: BenchInstance,
+    requestId: string,
+    isUrgent = false,
+  ): Promise<MigrationReport> {
     const { instanceId, address } = to.registration;
     const order = {
       migrationId: `bench-${this.#numOrders++}`,
       destination: { instanceId, address },
       policy: "SR",
       requestId,
+      isUrgent,
     };
     const { data } = await from.peer.call("migrate_out", { data: order }, { timeoutMs: 30_000 });
     const report = data as MigrationReport;

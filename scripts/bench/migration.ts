@@ -4,7 +4,7 @@
  * migration, and bytes per second against a plain TCP copy of the same run.
  */
 import type { MigrationBackendOptions } from "../../src/core/options.ts";
-import { InstancePair, sleep } from "./instance_pair.ts";
+import { type BenchInstance, InstancePair, sleep } from "./instance_pair.ts";
 import { plainCopy } from "./plain_copy.ts";
 import { median, percentile, printTable } from "./table.ts";
 
@@ -12,10 +12,10 @@ const lengths = [256, 1024, 4096];
 const movesPerLength = 14;
 const batch = 8;
 const batchTokens = 256;
-/** Migrations during which the others' steps are timed. */
-const disturbances = 40;
-/** Steps before a migration with which those during it are compared. */
-const quietMs = 150;
+/** Migrations of each speed during which the others' steps are timed. */
+const disturbanceRounds = 2, movesPerRound = 6;
+/** Steps before and after a migration with which those during it are compared. */
+const aloneMs = 300;
 const copyBytes = 1 << 30;
 
 const config = {
@@ -47,7 +47,7 @@ function argvFor(model: string, backend: BackendName): string[] {
     "--cpu-threads=1",
     "--swap-space=0",
     "--max-model-len=8192",
-    "--num-gpu-blocks-override=1200",
+    "--num-gpu-blocks-override=2000",
     "--enable-migration",
     `--migration-backend=${backend}`,
     "--max-stages=20",
@@ -68,16 +68,18 @@ export async function benchMigration(
       await sleep(500); // the group is formed
       await benchDowntime(pair, backend);
       await benchSpeed(pair, backend);
-      await benchDisturbance(pair, backend);
+      await benchDisturbance(pair, backend, pair.instances.slice(0, 1));
+      await benchDisturbance(pair, backend, pair.instances);
     }
   } finally {
     await Deno.remove(model, { recursive: true });
   }
 }
 
-async function beginBatch(pair: InstancePair, size: number): Promise<string[]> {
-  const ids = Array.from({ length: size }, (_, i) => `other-${i}`);
-  for (const id of ids) await pair.begin(pair.instances[0], id, batchTokens);
+async function beginBatch(pair: InstancePair, instance: BenchInstance): Promise<string[]> {
+  const { instanceId } = instance.registration;
+  const ids = Array.from({ length: batch }, (_, i) => `${instanceId}-${i}`);
+  for (const id of ids) await pair.begin(instance, id, batchTokens);
   return ids;
 }
 
@@ -87,7 +89,7 @@ async function benchDowntime(pair: InstancePair, backend: BackendName): Promise<
   await pair.begin(a, "whole", lengths.at(-1)!);
   const recomputeMs = performance.now() - startedMs;
   await pair.abort("whole");
-  const others = await beginBatch(pair, batch);
+  const others = await beginBatch(pair, a);
   a.stepMs.length = 0;
   await sleep(1_500);
   const stepMs = median(intervals(a.stepMs));
@@ -133,7 +135,7 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
   const speeds: number[] = [], copies: number[] = [];
   for (let i = 0; i < movesPerLength; i++) {
     const [from, to] = i % 2 === 0 ? [a, b] : [b, a];
-    const { transfer: { bytes, transferMs } } = await pair.migrate(from, to, "moving");
+    const { transfer: { bytes, transferMs } } = await pair.migrate(from, to, "moving", true);
     speeds.push(bytes / transferMs / 1e6);
     if (i % 2 === 0) copies.push(await plainCopy(copyBytes));
   }
@@ -145,45 +147,110 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
   }]);
 }
 
-/** Steps of the source while a request of it is being copied, against those just before. */
-async function benchDisturbance(pair: InstancePair, backend: BackendName): Promise<void> {
-  const [a, b] = pair.instances;
-  const others = await beginBatch(pair, batch);
-  await pair.begin(a, "moving", lengths.at(-1)!);
-  const quiet: number[] = [], during: number[] = [];
-  let copiedMs = 0;
-  for (let i = 0; i < disturbances; i++) {
-    a.stepMs.length = 0;
-    await sleep(quietMs);
-    const fromMs = performance.now();
-    const { totalMs, downtimeMs } = await pair.migrate(a, b, "moving");
-    const toMs = fromMs + totalMs - downtimeMs;
-    copiedMs += totalMs - downtimeMs;
-    for (const { ms, middleMs } of steps(a.stepMs)) {
-      if (middleMs < fromMs) quiet.push(ms);
-      else if (middleMs <= toMs) during.push(ms);
+/** Steps of an instance around one migration. */
+interface Disturbance {
+  readonly aloneMs: number[];
+  readonly duringMs: number[];
+}
+
+/**
+ * Steps while a request is being copied against those just before and just after, at full speed and in
+ * the background by turns. Batches begin anew every round, for their steps take longer as they grow.
+ * @param loaded instances with a batch; the request leaves the first instance
+ */
+async function benchDisturbance(
+  pair: InstancePair,
+  backend: BackendName,
+  loaded: readonly BenchInstance[],
+): Promise<void> {
+  const speeds = { "at full speed": true, "in the background": false };
+  const rows = [];
+  const found = Object.keys(speeds).map(() => ({
+    copiedMs: [] as number[],
+    disturbances: loaded.map((): Disturbance[] => []),
+  }));
+  await pair.begin(pair.instances[0], "moving", lengths.at(-1)!);
+  for (let round = 0; round < disturbanceRounds; round++) {
+    const others = [];
+    for (const instance of loaded) others.push(...await beginBatch(pair, instance));
+    for (let i = 0; i < movesPerRound; i++) {
+      for (const [k, isUrgent] of Object.values(speeds).entries()) {
+        const { copiedMs, disturbances } = await disturb(pair, loaded, isUrgent);
+        found[k].copiedMs.push(copiedMs);
+        disturbances.forEach((one, at) => found[k].disturbances[at].push(one));
+      }
     }
-    await pair.migrate(b, a, "moving");
+    await pair.abort(...others);
   }
-  await pair.abort("moving", ...others);
-  const slowdown = mean(during) / mean(quiet) - 1;
-  printTable(`Steps of the others in the batch of the source, by ${backend}`, [{
-    "step before ms": mean(quiet).toFixed(2),
-    "step during ms": mean(during).toFixed(2),
-    "slower by": `${(100 * slowdown).toFixed(1)}%`,
-    "steps during": String(during.length),
-    "copied for ms": (copiedMs / disturbances).toFixed(0),
-    "over 1 s with one migration": `${(slowdown * copiedMs / disturbances / 10).toFixed(2)}%`,
-  }]);
+  await pair.abort("moving");
+  for (const [k, speed] of Object.keys(speeds).entries()) {
+    const copiedMs = median(found[k].copiedMs);
+    for (const [at, list] of found[k].disturbances.entries()) {
+      // At full speed some hold no whole step.
+      const slower = list.filter(({ duringMs }) => duringMs.length > 0).map((
+        { aloneMs, duringMs },
+      ) => mean(duringMs) / mean(aloneMs) - 1);
+      rows.push({
+        "copied": speed,
+        "steps of": at === 0 ? "source" : "destination",
+        "alone ms": mean(list.flatMap(({ aloneMs }) => aloneMs)).toFixed(2),
+        "slower by": asPercent(median(slower)),
+        "quartiles": `${asPercent(percentile(slower, 25))} to ${asPercent(percentile(slower, 75))}`,
+        "migrations": String(slower.length),
+        "copied for ms": copiedMs.toFixed(0),
+        "over 1 s with one migration": asPercent(median(slower) * Math.min(1, copiedMs / 1000)),
+      });
+    }
+  }
+  printTable(
+    `Steps of the others while ${
+      lengths.at(-1)
+    } tokens are copied by ${backend}, batch of ${batch} ` +
+      (loaded.length > 1 ? "in both instances" : "in the source"),
+    rows,
+  );
+}
+
+/** Moves a request from the first instance to the second, and back. */
+async function disturb(pair: InstancePair, loaded: readonly BenchInstance[], isUrgent: boolean) {
+  const [a, b] = pair.instances;
+  for (const { stepMs } of loaded) stepMs.length = 0;
+  await sleep(aloneMs);
+  const fromMs = performance.now();
+  const { totalMs, downtimeMs } = await pair.migrate(a, b, "moving", isUrgent);
+  const copiedMs = totalMs - downtimeMs;
+  await pair.migrate(b, a, "moving", true);
+  const backMs = performance.now();
+  await sleep(aloneMs);
+  const disturbances = loaded.map(({ stepMs }): Disturbance => {
+    const all = steps(stepMs);
+    const during = all.filter((step) => step.fromMs >= fromMs && step.toMs <= fromMs + copiedMs);
+    const alone = all.filter((step) => step.toMs < fromMs || step.fromMs > backMs);
+    return { aloneMs: alone.map(durationMs), duringMs: during.map(durationMs) };
+  });
+  return { copiedMs, disturbances };
 }
 
 function intervals(times: readonly number[]): number[] {
   return times.slice(1).map((ms, i) => ms - times[i]);
 }
 
-/** Intervals with the moment in their middle. */
-function steps(times: readonly number[]): { ms: number; middleMs: number }[] {
-  return intervals(times).map((ms, i) => ({ ms, middleMs: times[i] + ms / 2 }));
+interface Step {
+  readonly fromMs: number;
+  readonly toMs: number;
+}
+
+/** @param times when the outputs of each step came */
+function steps(times: readonly number[]): Step[] {
+  return times.slice(1).map((toMs, i) => ({ fromMs: times[i], toMs }));
+}
+
+function durationMs({ fromMs, toMs }: Step): number {
+  return toMs - fromMs;
+}
+
+function asPercent(share: number): string {
+  return `${(100 * share).toFixed(1)}%`;
 }
 
 function mean(samples: readonly number[]): number {

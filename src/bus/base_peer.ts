@@ -203,7 +203,7 @@ export abstract class BasePeer implements Peer {
   }
 
   /** @throws {RequestError} the record does not fit in a frame */
-  #send(record: string, { payload }: Message): void {
+  #send(record: string, { payload, isPayloadGiven }: Message): void {
     const payloadBytes = payload?.length ?? 0;
     this.#checkFrameBytes(record, payloadBytes);
     const backlogBytes = this.outbox.bytes + record.length + payloadBytes;
@@ -214,7 +214,7 @@ export abstract class BasePeer implements Peer {
       );
     }
     // The caller may use its buffer again as soon as we return.
-    this.outbox.push(record, payload ? payload.slice() : null);
+    this.outbox.push(record, (isPayloadGiven ? payload : payload?.slice()) ?? null);
     if (this.#wakeScheduled) return;
     this.#wakeScheduled = true;
     queueMicrotask(() => {

@@ -18,6 +18,8 @@ export interface Message {
    * receives is its own to keep.
    */
   readonly payload?: Uint8Array<ArrayBuffer>;
+  /** The sender uses its buffer no more, so that it need not be copied. */
+  readonly isPayloadGiven?: boolean;
 }
 
 /**

@@ -371,6 +371,8 @@ export interface MigrateOutOrder {
   readonly maxRequests?: number;
   /** This very request, whatever the policy says. */
   readonly requestId?: RequestId;
+  /** The source drains: its requests leave as fast as they can, whatever that takes from the others. */
+  readonly isUrgent?: boolean;
 }
 
 /**

@@ -176,6 +176,7 @@ export class MigrationLoop {
       migrationId,
       destination: { instanceId, address },
       room: this.#roomOf(destination),
+      isUrgent: source.isDraining,
       ...what,
     };
     source.migrationId = destination.migrationId = migrationId;

@@ -104,7 +104,7 @@ export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
   test("an abort in the middle of a slow transfer", async (pair) => {
     pair.link.set({ bytesPerMs: TOTAL_BYTES / 2_000 });
     const controller = new AbortController();
-    const sending = sendAll(pair, 30_000, controller.signal);
+    const sending = sendAll(pair, 30_000, { signal: controller.signal });
     sending.catch(() => {});
     while (pair.link.passedBytes < TOTAL_BYTES / 10) {
       await new Promise((resolve) => setTimeout(resolve, 5));
@@ -113,6 +113,32 @@ export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
     controller.abort();
     await assert.rejects(sending, /was aborted/);
     assert.ok(performance.now() - startMs < 500, "it settles soon");
+    await works(pair);
+  });
+
+  test("in the background all gets there as well, and in time", async (pair) => {
+    await sendAll(pair, 30_000, { isBackground: true });
+    assertMoved(pair);
+    await works(pair);
+    fill(pair.source.pool, 9);
+    await sendAll(pair, 1_000, { isBackground: true });
+    assertMoved(pair);
+  });
+
+  test("the other end hangs, or an abort comes, in the middle of a background transfer", async (pair) => {
+    pair.link.set({ then: "hang", afterBytes: TOTAL_BYTES / 2 });
+    await assert.rejects(sendAll(pair, 300, { isBackground: true }), UnavailableError);
+    await works(pair);
+    const controller = new AbortController();
+    const passedBytes = pair.link.passedBytes + TOTAL_BYTES / 2;
+    const { signal } = controller;
+    const sending = sendAll(pair, 30_000, { signal, isBackground: true });
+    sending.catch(() => {});
+    while (pair.link.passedBytes < passedBytes) {
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    controller.abort();
+    await assert.rejects(sending, /was aborted/);
     await works(pair);
   });
 
@@ -134,7 +160,7 @@ const blocks = Array.from({ length: NETWORK_BLOCKS }, (_, block) => block);
 async function sendAll(
   pair: LossyPair,
   timeoutMs: number,
-  signal = new AbortController().signal,
+  { signal = new AbortController().signal, isBackground = false } = {},
 ): Promise<void> {
   const { source, destination } = pair;
   await destination.backend.grant("m", blocks);
@@ -148,6 +174,7 @@ async function sendAll(
     sourceBlocks: blocks,
     destinationBlocks: blocks.toReversed(),
     deadlineMs: pair.nowMs() + timeoutMs,
+    isBackground,
   }, signal);
 }
 

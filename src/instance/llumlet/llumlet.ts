@@ -163,6 +163,7 @@ export class Llumlet {
         destination: order.destination,
         departure,
         isBlocking: departure.isHeld,
+        isUrgent: order.isUrgent === true,
         deadlineMs,
       });
       const report = await this.#source.run();

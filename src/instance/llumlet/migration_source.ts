@@ -18,7 +18,7 @@ import type {
 } from "../../core/messages.ts";
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
-import type { MigrationBackend } from "../../kv/transfer/backend.ts";
+import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { Departure } from "../departure.ts";
 import type { InstanceLinks } from "./instance_links.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
@@ -44,7 +44,16 @@ export interface Outgoing {
   readonly departure: Departure;
   /** It leaves in one stage, suspended from its beginning. */
   readonly isBlocking: boolean;
+  /** It leaves as fast as it can. Else stages before the last, for which nobody waits, take their time. */
+  readonly isUrgent: boolean;
   readonly deadlineMs: number;
+}
+
+/** Entries [from, to) of the block table, on their way. */
+interface StageTransfer
+  extends Pick<BlockTransfer, "destinationBlocks" | "deadlineMs" | "isBackground"> {
+  readonly from: number;
+  readonly to: number;
 }
 
 /** Ends a migration; the request stays. */
@@ -159,7 +168,7 @@ export class MigrationSource {
   }
 
   async #runStage(isLast: boolean): Promise<void> {
-    const { departure, migrationId, deadlineMs } = this.#outgoing;
+    const { departure, migrationId, deadlineMs, isUrgent } = this.#outgoing;
     const { clock, timeouts } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
@@ -174,28 +183,26 @@ export class MigrationSource {
     );
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
     this.#checkLoss();
-    if (!departure.isWaiting) await this.#send(from, to, destinationBlocks, stageDeadlineMs);
+    const isBackground = !isLast && !isUrgent;
+    if (!departure.isWaiting) {
+      await this.#send({ from, to, destinationBlocks, deadlineMs: stageDeadlineMs, isBackground });
+    }
     this.#blocks = to;
   }
 
-  async #send(
-    from: number,
-    to: number,
-    destinationBlocks: readonly number[],
-    deadlineMs: number,
-  ): Promise<void> {
+  async #send({ from, to, ...transfer }: StageTransfer): Promise<void> {
     const { backend, clock } = this.#config;
     const { departure, migrationId, destination } = this.#outgoing;
+    const { deadlineMs } = transfer;
     const sourceBlocks = departure.pin(from, to);
     const cancelDeadline = clock.after(deadlineMs - clock.nowMs(), () => this.#abort.abort());
     try {
       const statistics = await backend.send({
+        ...transfer,
         migrationId,
         destination,
         endpoint: this.#endpoint,
         sourceBlocks,
-        destinationBlocks,
-        deadlineMs,
       }, this.#abort.signal);
       this.#transfer = sum(this.#transfer, statistics);
     } finally {

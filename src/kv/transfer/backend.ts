@@ -31,12 +31,16 @@ export interface BlockTransfer {
   readonly destinationBlocks: readonly number[];
   /** Of the sender's clock. Nothing is sent after it. */
   readonly deadlineMs: number;
+  /** Nobody waits for it: it is to take little from the steps that run meanwhile (see `pace.ts`). */
+  readonly isBackground?: boolean;
 }
 
 /** A message of the bus, as far as a backend sees it. */
 export interface BackendMessage {
   readonly data: unknown;
   readonly payload?: Uint8Array<ArrayBuffer>;
+  /** The sender uses the payload's buffer no more. */
+  readonly isPayloadGiven?: boolean;
 }
 
 /**

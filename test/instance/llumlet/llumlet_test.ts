@@ -64,6 +64,34 @@ Deno.test("llumlet: the last token is produced at the destination", async () => 
   assert.equal(followed.outputs.at(-1)!.epoch, 1);
 });
 
+Deno.test("llumlet: stages before the last take their time, if the order is not urgent", async () => {
+  for (const isUrgent of [false, true]) {
+    const sent: (boolean | undefined)[] = [];
+    const { world, a, b } = await pair({
+      wrapBackend: (backend) => ({
+        name: backend.name,
+        isReady: true,
+        endpoint: backend.endpoint,
+        grant: (...args) => backend.grant(...args),
+        revoke: (...args) => backend.revoke(...args),
+        close: () => backend.close(),
+        send(transfer, signal) {
+          sent.push(transfer.isBackground);
+          return backend.send(transfer, signal);
+        },
+      }),
+    });
+    await world.generate(a, generateRequest("r", 40, { maxTokens: 60 }));
+    await world.pass(40);
+    const report = await world.migrate(a, b, { isUrgent });
+    assert.equal(report.outcome, "committed", report.reason);
+    assert.ok(report.stages >= 2);
+    assert.equal(sent.length, report.stages);
+    assert.deepEqual(sent, sent.map((_, i) => !isUrgent && i < sent.length - 1));
+    await world.checkEnd();
+  }
+});
+
 Deno.test("llumlet: nothing leaves when there is nothing, and before a prompt is computed", async () => {
   const { world, a, b } = await pair({ stepMs: () => 100 });
   assert.equal((await world.migrate(a, b)).outcome, "nothing");

@@ -22,7 +22,7 @@ export interface ExchangeConfig {
   readonly identity: Identity;
   readonly pool: PoolMemory;
   readonly numBlocks: number;
-  /** IPv4 address to listen at. */
+  /** IP address to listen at. */
   readonly host: string;
   /** How long a connection may take until it can be used. */
   readonly initTimeoutMs: number;
@@ -36,6 +36,7 @@ export interface ExchangeTransfer {
   readonly destinationBlocks: readonly number[];
   readonly limits: TransferLimits;
   readonly timeoutMs: number;
+  readonly isBackground: boolean;
 }
 
 interface Outgoing {
@@ -246,7 +247,7 @@ export class Exchange {
   /** @param done told the reason, and whether it would be the same another time */
   #sendOver(
     outgoing: Outgoing,
-    { migrationId, sourceBlocks, destinationBlocks, limits }: ExchangeTransfer,
+    { migrationId, sourceBlocks, destinationBlocks, limits, isBackground }: ExchangeTransfer,
     deadlineMs: number,
     done: (reason: string | null, isFinal: boolean) => void,
   ): void {
@@ -254,9 +255,16 @@ export class Exchange {
     outgoing.onLost = done;
     // Made when the head is under way: the other end makes its own meanwhile.
     const cursor = () => new PoolCursor(this.#config.pool, sourceBlocks, limits);
-    outgoing.connection.send({ migrationId, destinationBlocks, limits }, cursor, deadlineMs, () => {
+    const onDone = () => {
       outgoing.onLost = null;
       done(null, true);
+    };
+    outgoing.connection.send({
+      head: { migrationId, destinationBlocks, limits },
+      makeCursor: cursor,
+      deadlineMs,
+      isBackground,
+      onDone,
     });
   }
 }

@@ -78,7 +78,7 @@ export class GlooBackend implements MigrationBackend {
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
     const { clock, limits } = this.#args;
-    const { migrationId, sourceBlocks, destinationBlocks, destination, deadlineMs } = transfer;
+    const { migrationId, sourceBlocks, destinationBlocks, destination } = transfer;
     const startMs = clock.nowMs();
     checkLists(transfer);
     checkStillWanted(transfer, signal, clock);
@@ -89,7 +89,8 @@ export class GlooBackend implements MigrationBackend {
       sourceBlocks,
       destinationBlocks,
       limits,
-      timeoutMs: deadlineMs - startMs,
+      timeoutMs: transfer.deadlineMs - startMs,
+      isBackground: transfer.isBackground === true,
     }, signal);
     const failure = await sending;
     // The thread may have ended it before it heard of an abort: what nobody wants has failed as well.

@@ -2,6 +2,7 @@ import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../
 import { UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId } from "../../../core/messages.ts";
 import type { TransferLimits } from "../backend.ts";
+import { PIECE_BYTES } from "../pace.ts";
 import type { WriteGrants } from "../write_grants.ts";
 import {
   ConnectionLost,
@@ -48,6 +49,7 @@ export class IncomingConnection implements Waiter {
   deadlineMs: number;
   readonly #config: IncomingConfig;
   readonly #stream: FrameStream;
+  #leastBytes = 1;
   #hello: Hello | null = null;
   #isWelcome = false;
   #transfer: { readonly migrationId: MigrationId; readonly cursor: PoolCursor } | null = null;
@@ -154,13 +156,22 @@ export class IncomingConnection implements Waiter {
       if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
       if (bytes > 0) cursor.advance(bytes);
     }
+    this.#wakeAt(Math.min(cursor.remainingBytes, PIECE_BYTES));
     if (cursor.remainingBytes > 0) return;
     this.#transfer = null;
     this.#stream.send("done", null);
   }
 
+  #wakeAt(bytes: number): void {
+    const leastBytes = Math.max(1, bytes);
+    if (leastBytes === this.#leastBytes) return;
+    this.#leastBytes = leastBytes;
+    this.#config.sockets.setLeastBytes(this.fd, leastBytes);
+  }
+
   #fail(message: string): void {
     this.#transfer = null;
+    this.#wakeAt(1);
     this.#stream.send("failed", { message });
     this.#discardRest();
   }

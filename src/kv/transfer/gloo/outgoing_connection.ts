@@ -2,6 +2,7 @@ import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../
 import type { TransferHead } from "./incoming_connection.ts";
 import { ConnectionLost, FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
 import type { Hello } from "./handshake.ts";
+import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import type { PoolCursor } from "./pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -24,10 +25,13 @@ export interface OutgoingConfig {
   readonly onClose: (reason: string, isRefused: boolean) => void;
 }
 
-/** What is being sent, and what to call when it has arrived. */
-interface Sending {
-  cursor: PoolCursor | null;
+/** What is to be sent, and what to call when it has arrived. */
+export interface Sending {
+  readonly head: TransferHead;
+  /** Called once, when the head has been written. */
   readonly makeCursor: () => PoolCursor;
+  readonly deadlineMs: number;
+  readonly isBackground: boolean;
   readonly onDone: () => void;
 }
 
@@ -37,12 +41,15 @@ interface Sending {
  */
 export class OutgoingConnection implements Waiter {
   readonly fd: number;
-  deadlineMs!: number;
   readonly #config: OutgoingConfig;
   readonly #stream: FrameStream;
   #state: "connecting" | "greeting" | "ready" | "closed" = "connecting";
   #sending: Sending | null = null;
-  /** What the end of the deadline means. */
+  #cursor: PoolCursor | null = null;
+  /** When a background transfer goes on; 0 when it does not pause. */
+  #pausedUntilMs = 0;
+  #limitMs = Infinity;
+  /** What is missing when that is over. */
   #waitsFor = "";
 
   constructor(config: OutgoingConfig, deadlineMs: number) {
@@ -55,29 +62,27 @@ export class OutgoingConnection implements Waiter {
   }
 
   get events(): number {
+    if (this.#pausedUntilMs > 0) return POLLIN;
     const isWriting = this.#state === "connecting" || this.#stream.hasUnsent ||
-      (this.#sending !== null && this.#sending.cursor?.remainingBytes !== 0);
+      (this.#sending !== null && this.#cursor?.remainingBytes !== 0);
     return isWriting ? POLLIN | POLLOUT : POLLIN;
+  }
+
+  get deadlineMs(): number {
+    return this.#pausedUntilMs > 0 ? Math.min(this.#pausedUntilMs, this.#limitMs) : this.#limitMs;
   }
 
   get isReady(): boolean {
     return this.#state === "ready";
   }
 
-  /**
-   * Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`.
-   * @param makeCursor called once the head has been written
-   */
-  send(
-    head: TransferHead,
-    makeCursor: () => PoolCursor,
-    deadlineMs: number,
-    onDone: () => void,
-  ): void {
+  /** Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`. */
+  send(sending: Sending): void {
     if (!this.isReady || this.#sending) throw new Error("the connection is not free");
-    this.#sending = { cursor: null, makeCursor, onDone };
-    this.#stream.send("transfer", head);
-    this.#waitUntil(deadlineMs, "the end of the transfer");
+    this.#sending = sending;
+    this.#cursor = null;
+    this.#stream.send("transfer", sending.head);
+    this.#waitUntil(sending.deadlineMs, "the end of the transfer");
     this.#attempt(() => this.#write());
   }
 
@@ -94,7 +99,11 @@ export class OutgoingConnection implements Waiter {
   }
 
   onDeadline(): void {
-    this.close(`it waited in vain for ${this.#waitsFor}`);
+    if (this.#limitMs <= performance.now()) {
+      return this.close(`it waited in vain for ${this.#waitsFor}`);
+    }
+    this.#pausedUntilMs = 0;
+    this.#attempt(() => this.#write());
   }
 
   close(reason: string, isRefused = false): void {
@@ -106,7 +115,7 @@ export class OutgoingConnection implements Waiter {
   }
 
   #waitUntil(deadlineMs: number, what: string): void {
-    this.deadlineMs = deadlineMs;
+    this.#limitMs = deadlineMs;
     this.#waitsFor = what;
   }
 
@@ -133,10 +142,23 @@ export class OutgoingConnection implements Waiter {
   #write(): void {
     this.#stream.flush();
     if (this.#sending === null || this.#stream.hasUnsent) return;
-    const cursor = this.#sending.cursor ??= this.#sending.makeCursor();
+    const cursor = this.#cursor ??= this.#sending.makeCursor();
     if (cursor.remainingBytes === 0) return;
+    if (this.#sending.isBackground) return this.#writePiece(cursor);
     const bytes = this.#config.sockets.writeFrom(this.fd, cursor.places());
     if (bytes > 0) cursor.advance(bytes);
+  }
+
+  #writePiece(cursor: PoolCursor): void {
+    const startMs = performance.now();
+    const bytes = this.#config.sockets.writeFrom(this.fd, cursor.placesOf(PIECE_BYTES));
+    if (bytes <= 0) return;
+    cursor.advance(bytes);
+    const nowMs = performance.now();
+    const pieces = Math.ceil(cursor.remainingBytes / PIECE_BYTES);
+    const pause = pauseMs({ tookMs: nowMs - startMs, pieces, leftMs: this.#limitMs - nowMs });
+    // `poll` counts whole milliseconds, and rounds up.
+    if (pause >= 1) this.#pausedUntilMs = nowMs + pause;
   }
 
   #read(): void {
@@ -145,14 +167,14 @@ export class OutgoingConnection implements Waiter {
     const { type, data } = frame;
     if (type === "welcome" && this.#state === "greeting") {
       this.#state = "ready";
-      this.deadlineMs = Infinity;
+      this.#limitMs = Infinity;
       this.#config.onReady();
     } else if (type === "refused" || type === "failed") {
       this.close((data as { readonly message: string }).message, true);
-    } else if (type === "done" && this.#sending?.cursor?.remainingBytes === 0) {
+    } else if (type === "done" && this.#sending && this.#cursor?.remainingBytes === 0) {
       const { onDone } = this.#sending;
       this.#sending = null;
-      this.deadlineMs = Infinity;
+      this.#limitMs = Infinity;
       onDone();
     } else throw new ConnectionLost(`the other end sent ${type} out of turn`);
   }

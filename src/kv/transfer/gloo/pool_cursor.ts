@@ -47,10 +47,19 @@ export class PoolCursor {
 
   /** The places that come next, as many as one call takes: an array of `struct iovec`. */
   places(): BigUint64Array<ArrayBuffer> {
-    const count = Math.min(MAX_PLACES, this.#numPlaces - this.#next);
-    const { buffer, BYTES_PER_ELEMENT } = this.#words;
-    const offset = this.#next * WORDS_PER_PLACE * BYTES_PER_ELEMENT;
-    return new BigUint64Array(buffer, offset, count * WORDS_PER_PLACE / 2);
+    return this.#view(Math.min(MAX_PLACES, this.#numPlaces - this.#next));
+  }
+
+  /** The places of the next `bytes` bytes, or of fewer where one call takes no more. */
+  placesOf(bytes: number): BigUint64Array<ArrayBuffer> {
+    const most = Math.min(MAX_PLACES, this.#numPlaces - this.#next);
+    let count = 0;
+    while (count < most && bytes > 0) {
+      bytes -= this.#get((this.#next + count++) * WORDS_PER_PLACE + 2);
+    }
+    const places = this.#view(count).slice();
+    if (bytes < 0) places[places.length - 1] += BigInt(bytes);
+    return places;
   }
 
   /** The next `bytes` bytes are done. */
@@ -67,6 +76,12 @@ export class PoolCursor {
       bytes -= length;
       this.#next++;
     }
+  }
+
+  #view(count: number): BigUint64Array<ArrayBuffer> {
+    const { buffer, BYTES_PER_ELEMENT } = this.#words;
+    const offset = this.#next * WORDS_PER_PLACE * BYTES_PER_ELEMENT;
+    return new BigUint64Array(buffer, offset, count * WORDS_PER_PLACE / 2);
   }
 
   #add(address: number, bytes: number): void {

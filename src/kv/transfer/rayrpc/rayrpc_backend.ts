@@ -1,7 +1,7 @@
 import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/messages.ts";
-import { layerBytes } from "../../layout.ts";
+import { blockBytes, layerBytes } from "../../layout.ts";
 import type { KvPool } from "../../pool.ts";
 import type {
   BackendMessage,
@@ -9,6 +9,7 @@ import type {
   MigrationBackend,
   TransferLimits,
 } from "../backend.ts";
+import { pauseMs } from "../pace.ts";
 import { type TransferRound, transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
@@ -50,8 +51,8 @@ interface RoundData {
 
 /**
  * Sends blocks as payloads of calls over the bus of the control plane, a round each. Needs no group
- * and no worker, and copies each byte three times: into the payload, into the bus (which gives the
- * caller its buffer back at once), and from the frame into the destination's pool.
+ * and no worker, and copies each byte twice: into the payload, and from the frame into the
+ * destination's pool.
  */
 export class RayRpcBackend implements MigrationBackend {
   readonly name = "rayrpc";
@@ -87,38 +88,64 @@ export class RayRpcBackend implements MigrationBackend {
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
-    const { pool, clock } = this.#args;
-    const { sourceBlocks, destinationBlocks } = transfer;
+    const { pool: { layout }, clock } = this.#args;
+    const { sourceBlocks, destinationBlocks, isBackground = false } = transfer;
     const startMs = clock.nowMs();
-    let bytes = 0, descriptors = 0, rounds = 0;
     checkLists(transfer);
-    let previous = Promise.resolve();
-    for (
-      const round of transferRounds(
-        sourceBlocks,
-        destinationBlocks,
-        pool.layout.numLayers,
-        this.#limits,
-      )
-    ) {
-      this.#checkOpen(transfer, signal);
-      const payload = gather(round, pool);
-      await previous; // which was under way meanwhile
-      previous = this.#sendRound(round, payload, transfer, signal);
-      previous.catch(() => {});
-      bytes += round.numBlocks * round.numLayers * layerBytes(pool.layout);
-      descriptors += round.runs.length;
-      rounds++;
-    }
-    await previous;
+    const limits = this.#limits;
+    const rounds = [
+      ...transferRounds(sourceBlocks, destinationBlocks, layout.numLayers, limits),
+    ];
+    if (isBackground) await this.#sendSlowly(rounds, transfer, signal);
+    else await this.#sendFast(rounds, transfer, signal);
     this.#checkOpen(transfer, signal);
-    return { bytes, descriptors, rounds, transferMs: clock.nowMs() - startMs };
+    return {
+      bytes: sourceBlocks.length * blockBytes(layout),
+      descriptors: rounds.reduce((sum, { runs }) => sum + runs.length, 0),
+      rounds: rounds.length,
+      transferMs: clock.nowMs() - startMs,
+    };
   }
 
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await this.#args.links.close();
+  }
+
+  /** While a round is under way the next is gathered. */
+  async #sendFast(
+    rounds: readonly TransferRound[],
+    transfer: BlockTransfer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    let previous = Promise.resolve();
+    for (const round of rounds) {
+      this.#checkOpen(transfer, signal);
+      const payload = gather(round, this.#args.pool);
+      await previous;
+      previous = this.#sendRound(round, payload, transfer, signal);
+      previous.catch(() => {});
+    }
+    await previous;
+  }
+
+  /** Takes the time until a round is answered for the time that both ends are busy with it. */
+  async #sendSlowly(
+    rounds: readonly TransferRound[],
+    transfer: BlockTransfer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { pool, clock } = this.#args;
+    for (const [i, round] of rounds.entries()) {
+      this.#checkOpen(transfer, signal);
+      const startMs = clock.nowMs();
+      await this.#sendRound(round, gather(round, pool), transfer, signal);
+      const nowMs = clock.nowMs();
+      const pieces = rounds.length - 1 - i;
+      const leftMs = transfer.deadlineMs - nowMs;
+      await pause(clock, pauseMs({ tookMs: nowMs - startMs, pieces, leftMs }), signal);
+    }
   }
 
   #checkOpen(transfer: BlockTransfer, signal: AbortSignal): void {
@@ -144,8 +171,9 @@ export class RayRpcBackend implements MigrationBackend {
       signal,
     );
     const timeoutMs = deadlineMs - clock.nowMs();
+    const message = { data, payload, isPayloadGiven: true };
     try {
-      await unlessAborted(link.call("migrate_blocks", { data, payload }, { timeoutMs }), signal);
+      await unlessAborted(link.call("migrate_blocks", message, { timeoutMs }), signal);
     } catch (error) {
       link.close(); // it may hang: the next transfer is to try another
       throw error;
@@ -190,6 +218,20 @@ function gather({ runs, firstLayer, numLayers }: TransferRound, pool: KvPool) {
     offset += part.length;
   }
   return payload;
+}
+
+/** Ends early when `signal` is aborted. */
+function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  if (delayMs < 1 || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = () => {
+      cancel();
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const cancel = clock.after(delayMs, end);
+    signal.addEventListener("abort", end);
+  });
 }
 
 /** @throws {UnavailableError} `signal` was aborted before `promise` settled */

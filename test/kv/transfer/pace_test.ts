@@ -1,0 +1,25 @@
+import assert from "node:assert/strict";
+import { pauseMs } from "../../../src/kv/transfer/pace.ts";
+
+Deno.test("pace: a background transfer copies for a sixteenth of the time", () => {
+  assert.equal(pauseMs({ tookMs: 0.4, pieces: 10, leftMs: 5_000 }), 15 * 0.4);
+});
+
+Deno.test("pace: nothing follows, nothing is waited for", () => {
+  assert.equal(pauseMs({ tookMs: 1, pieces: 0, leftMs: 5_000 }), 0);
+});
+
+Deno.test("pace: pauses take at most half of the time that is left", () => {
+  for (const [pieces, tookMs] of [[100, 1], [1_000, 1], [2_400, 1], [10, 100], [1, 2_000]]) {
+    let leftMs = 5_000;
+    for (let i = 0; i < pieces; i++) {
+      leftMs -= tookMs;
+      leftMs -= pauseMs({ tookMs, pieces: pieces - 1 - i, leftMs });
+    }
+    assert.ok(leftMs >= 0, `${pieces} pieces of ${tookMs} ms each are late by ${-leftMs} ms`);
+  }
+});
+
+Deno.test("pace: what is late does not pause", () => {
+  assert.equal(pauseMs({ tookMs: 1, pieces: 5, leftMs: -1 }), 0);
+});
