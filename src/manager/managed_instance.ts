@@ -123,7 +123,7 @@ export class ManagedInstance {
     this.isStopping = true;
     if (this.peer?.isOpen) this.peer.notify("shutdown", { data: null });
     else if (this.launched) this.launched.stop("SIGTERM");
-    else this.noteDisconnected(); // nothing more can be done
+    else this.kill(); // it was found running, and nothing but a signal reaches it
   }
 
   killProcess(): void {

@@ -57,6 +57,7 @@ export function chaosPlan(seed: number): ChaosPlan {
   let losses = 0;
   while (actions.length < NUM_ACTIONS) {
     const action = randomAction(random, isApart);
+    if (action.type === "add" && isScaling) continue; // then it is the load that adds
     const isLoss = action.type === "kill" || action.type === "hang";
     if (!isLoss || ++losses <= MAX_LOSSES) actions.push(action);
   }

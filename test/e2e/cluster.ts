@@ -48,7 +48,7 @@ export async function startCluster(
     { ...options, env: { ...adminEnv, ...options.env } },
   );
   const { program, url } = server;
-  const directory = runtimeDirectories(program.pid)[0];
+  const directory = runtimeDirectories(program)[0];
   assert.ok(directory, "there is no runtime directory");
   return {
     program,
@@ -193,14 +193,17 @@ export function assertSameStreams(
 }
 
 /** After an orderly stop there is nothing but logs. */
-export function checkFiles({ directory, pid }: Program): void {
-  const left = [...Deno.readDirSync(directory)].map(({ name }) => name);
+export function checkFiles(program: Program): void {
+  const left = [...Deno.readDirSync(program.directory)].map(({ name }) => name);
   assert.deepEqual(left.filter((name) => !name.endsWith(".log")), [], "files were left behind");
-  assert.deepEqual(runtimeDirectories(pid), [], "the runtime directory was left behind");
+  assert.deepEqual(runtimeDirectories(program), [], "the runtime directory was left behind");
 }
 
 /** Where a service has its sockets, when its environment is empty. */
-function runtimeDirectories(pid: number): string[] {
+export function runtimeDirectories({ pid, startedMs }: Program): string[] {
   const names = [...Deno.readDirSync("/tmp")].map(({ name }) => name);
-  return names.filter((name) => name.startsWith(`llumnix-${pid}-`)).map((name) => `/tmp/${name}`);
+  const paths = names.filter((name) => name.startsWith(`llumnix-${pid}-`))
+    .map((name) => `/tmp/${name}`);
+  // Others may have had the same pid before.
+  return paths.filter((path) => Deno.statSync(path).mtime!.getTime() >= startedMs);
 }

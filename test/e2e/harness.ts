@@ -37,6 +37,8 @@ export class Program implements AsyncDisposable {
   /** The empty directory in which it runs. */
   readonly directory: string;
   readonly pid: number;
+  /** Of the clock that files have; not after it began. */
+  readonly startedMs = Date.now() - 1_000;
   readonly #child: Deno.ChildProcess;
   readonly #lingerLimitMs: number;
   readonly #over: Promise<Deno.CommandStatus>;

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { toProfileJson } from "../../src/executor/sim/profile_file.ts";
 import { builtinProfile } from "../../src/executor/sim/roofline.ts";
+import { runtimeDirectories } from "./cluster.ts";
 import { runProgram, startServer } from "./harness.ts";
 
 async function complete(url: string, seed: number): Promise<string> {
@@ -26,6 +27,7 @@ Deno.test("sixteen simulated A10 answer from one process", async () => {
     assert.equal(answer, answers[i % 3], "the seed alone decides");
   }
   assert.equal(new Set(answers).size, 3);
+  assert.deepEqual(runtimeDirectories(server.program), [], "one process needs no sockets");
 });
 
 Deno.test("a profile of a file runs in processes of its own", async () => {

@@ -1,4 +1,5 @@
 /** `llumnix serve`: API server, manager and instances of one host. */
+import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
@@ -110,11 +111,9 @@ class Service implements AsyncDisposable {
   }
 
   async #startManager() {
-    const directory = makeRuntimeDirectory();
-    this.#disposables.defer(() => directory.remove());
     const bus = openBus();
     const local = `inproc:manager-${Deno.pid}`;
-    const address = runsInProcess(this.#options) ? local : `unix:${directory.path}/manager.sock`;
+    const address = runsInProcess(this.#options) ? local : this.#makeSocketAddress();
     const role = this.#role = await ManagerRole.listen({
       options: this.#options,
       bus,
@@ -134,6 +133,12 @@ class Service implements AsyncDisposable {
     });
     this.#disposables.defer(() => client.close());
     return { role, client, address };
+  }
+
+  #makeSocketAddress(): Address {
+    const directory = makeRuntimeDirectory();
+    this.#disposables.defer(() => directory.remove());
+    return `unix:${directory.path}/manager.sock`;
   }
 
   #fail(reason: string): void {

@@ -2,10 +2,15 @@
 import { dirname, join } from "node:path";
 import { MAX_UNIX_PATH_BYTES, parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
+import { realClock, sleep } from "../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/messages.ts";
 
 const INSTANCE_SOCKET = /^(instance-.*)\.sock$/;
+
+/** How long a process that was killed may take to end. */
+const END_WAIT_MS = 1_000;
+const END_POLL_MS = 20;
 
 type Environment = { get(name: string): string | undefined };
 
@@ -69,7 +74,7 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
     wasAbandoned: alive.length + dead.length > 0 || exists(parsed.path),
     survivors: alive,
     async release() {
-      await sortSockets(directory);
+      await removeSockets(directory);
       Deno.removeSync(lockPath); // while it is held: who opens it from now on makes a new one
       lock.close();
     },
@@ -111,6 +116,14 @@ async function sortSockets(directory: string) {
     (isDead ? dead : alive).push(instanceId);
   }
   return { alive, dead };
+}
+
+/** Of instances that have ended, or that a signal has just been sent to. */
+async function removeSockets(directory: string): Promise<void> {
+  const untilMs = realClock.nowMs() + END_WAIT_MS;
+  while ((await sortSockets(directory)).alive.length > 0 && realClock.nowMs() < untilMs) {
+    await sleep(realClock, END_POLL_MS);
+  }
 }
 
 async function refusesConnections(path: string): Promise<boolean> {

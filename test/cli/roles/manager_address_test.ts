@@ -38,7 +38,7 @@ Deno.test("manager place: one at a time, in a directory of its user, and nothing
 Deno.test("manager place: sockets of instances that have ended are removed, others tell of instances", () =>
   withDirectory(async (directory) => {
     const path = (name: string) => join(directory, name);
-    using _alive = Deno.listen({ transport: "unix", path: path("instance-1.sock") });
+    const alive = Deno.listen({ transport: "unix", path: path("instance-1.sock") });
     Deno.listen({ transport: "unix", path: path("instance-0.sock") }).close();
     Deno.listen({ transport: "unix", path: path("other.sock") }).close();
     const place = await takeManagerPlace(`unix:${path("manager.sock")}`);
@@ -47,7 +47,18 @@ Deno.test("manager place: sockets of instances that have ended are removed, othe
     const names = [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
     const kept = names.filter((name) => !name.startsWith("manager"));
     assert.ok(kept.includes("instance-1.sock") && !kept.includes("instance-0.sock"), `${names}`);
+    alive.close();
     await place.release();
+  }));
+
+Deno.test("manager place: whoever is about to end when it is released leaves no socket", () =>
+  withDirectory(async (directory) => {
+    const place = await takeManagerPlace(`unix:${directory}/manager.sock`);
+    const ending = Deno.listen({ transport: "unix", path: join(directory, "instance-0.sock") });
+    const ended = new Promise((resolve) => setTimeout(resolve, 100)).then(() => ending.close());
+    await place.release();
+    await ended;
+    assert.deepEqual([...Deno.readDirSync(directory)], []);
   }));
 
 Deno.test("manager place: a directory that is none, and one that cannot be made", () =>
