@@ -142,9 +142,18 @@ export class EngineCore {
     if (sequence) this.#finish(sequence, { reason: "abort" });
   }
 
-  /** Ends every request with reason `error`; none is taken any more. */
+  /**
+   * Ends every request with reason `error`; none is taken any more. A step that failed was not that of
+   * the others: they are told of it first, as of something that is no concern of theirs.
+   */
   fail(error: ErrorRecord): void {
     this.#failure = error;
+    const isOfStep = error.kind === "internal" && this.#step !== null;
+    const all = [...this.#requests.values()];
+    for (const sequence of isOfStep ? all.filter(({ isInStep }) => !isInStep) : all) {
+      const kind = isOfStep ? "unavailable" : error.kind;
+      this.#finish(sequence, { reason: "error", error: { ...error, kind } });
+    }
     for (const sequence of [...this.#requests.values()]) {
       this.#finish(sequence, { reason: "error", error });
     }

@@ -197,7 +197,9 @@ export class SimCluster {
       instanceTimeoutMs: this.scenario.timeouts.instanceMs,
       drainTimeoutMs: this.scenario.timeouts.drainMs,
       seed: this.scenario.seed + this.#numManagers++,
-      onEvent: (event) => this.#onEvent(event),
+      onEvent: (event) => {
+        if (this.#managerNode === node) this.#onEvent(event); // else its last promises settle
+      },
     });
     if (this.#managerNode === node) this.#manager = manager;
   }
