@@ -68,15 +68,16 @@ export class BlockManager {
    * A new prompt has to leave the watermark. A sequence with output has been admitted once and may
    * have grown into the watermark since: with the pool to itself it gets all of it, so that what
    * fits the pool always completes. (vLLM 0.4.2 would fail it or wait for ever.)
+   * @param moreBlocks that would be free besides
    */
-  canAllocate(sequence: Sequence): Admission {
+  canAllocate(sequence: Sequence, moreBlocks = 0): Admission {
     const required = this.blocksFor(sequence.lengthTokens);
     const remaining = this.totalBlocks - required;
     if (remaining < 0) return "never";
     const isNew = sequence.outputTokenIds.length === 0;
     if (isNew && remaining < this.watermarkBlocks) return "never";
     const watermark = Math.min(this.watermarkBlocks, remaining);
-    return this.freeBlocks - required >= watermark ? "yes" : "later";
+    return this.freeBlocks + moreBlocks - required >= watermark ? "yes" : "later";
   }
 
   /** Gives a waiting sequence the blocks of all its tokens. */

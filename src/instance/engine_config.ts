@@ -22,7 +22,15 @@ export interface EngineConfig extends SchedulerConfig {
 const CPU_TIMEOUT_PER_TOKEN_MS = 500;
 
 /**
- * Resolves what the arguments leave open, as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`).
+ * vLLM's least default for the tokens of a step. Prompts of together 2,048 tokens keep a GPU's
+ * arithmetic busy: in longer steps each only waits for the others.
+ */
+const DEFAULT_BATCHED_TOKENS = 2048;
+
+/**
+ * Resolves what the arguments leave open, as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`);
+ * but where `--max-num-batched-tokens` is not given, only a single prompt makes a step that is longer
+ * than {@linkcode DEFAULT_BATCHED_TOKENS}.
  * @param maxModelLen the executor's limit in tokens
  * @throws {UsageError} limits that contradict each other
  */
@@ -41,7 +49,8 @@ export function resolveEngineConfig(
   maxModelLen: number,
 ): EngineConfig {
   const { device, maxNumSeqs, schedulerDelayFactor, stepTimeout } = options;
-  const maxNumBatchedTokens = options.maxNumBatchedTokens ?? Math.max(2048, maxModelLen);
+  const maxNumBatchedTokens = options.maxNumBatchedTokens ??
+    Math.max(DEFAULT_BATCHED_TOKENS, maxModelLen);
   if (maxNumBatchedTokens < maxModelLen) {
     throw new UsageError(
       `--max-num-batched-tokens (${maxNumBatchedTokens}) is smaller than the longest sequence ` +
@@ -59,6 +68,7 @@ export function resolveEngineConfig(
     ...identity,
     maxNumSeqs,
     maxNumBatchedTokens,
+    maxSharedPrefillTokens: options.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS,
     maxModelLen,
     schedulerDelayFactor,
     preemptionMode: options.preemptionMode ?? "recompute",

@@ -7,6 +7,8 @@ export interface SchedulerConfig {
   readonly maxNumSeqs: number;
   /** Most tokens in one step; at least `maxModelLen` and `maxNumSeqs`. */
   readonly maxNumBatchedTokens: number;
+  /** Most tokens in a step of several prompts, `maxNumBatchedTokens` or less. A longer one runs alone. */
+  readonly maxSharedPrefillTokens: number;
   /** Longest sequence in tokens. */
   readonly maxModelLen: number;
   /** Prompts wait this many times the latency of the last prefill; 0 for not at all. */
@@ -42,7 +44,7 @@ export interface Schedule {
  * preemption of the latest arrival.
  *
  * Where it differs: requests of high priority come before the others, and the others are preempted
- * before them; a lack of swap space falls back to recomputation instead of ending the engine;
+ * before them and to let them in; steps of several prompts may be kept short; a lack of swap space falls back to recomputation instead of ending the engine;
  * a sequence is preempted when it needs a block and none is free, not whenever none is free; and
  * {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
  *
@@ -179,7 +181,7 @@ export class Scheduler {
   /** Decides the next step and takes the blocks for it. Valid until the next call. */
   schedule(nowMs: number): Schedule {
     this.#reset();
-    if (this.swapped.length === 0) this.#schedulePrefills(nowMs);
+    this.#schedulePrefills(nowMs);
     if (this.#schedule.sequences.length === 0) {
       this.#scheduleRunning(nowMs);
       if (this.#schedule.numPreempted === 0) this.#scheduleSwapped();
@@ -203,19 +205,21 @@ export class Scheduler {
   }
 
   #schedulePrefills(nowMs: number): void {
-    const { waiting, running } = this;
+    const { waiting, running, swapped } = this;
     if (!this.#delayHasPassed(nowMs)) return;
     while (waiting.length > 0) {
       const sequence = waiting[0];
+      if (swapped.length > 0 && !sequence.outranks(swapped[0])) break;
       const promptTokens = sequence.lengthTokens;
       sequence.wasTried = true;
       const admission = this.admissionOf(sequence);
-      if (admission === "later") break;
       if (admission === "never") {
         this.#fail(waiting, sequence);
         continue;
       }
-      if (!this.#fitsBudget(promptTokens, running.length + 1)) break;
+      if (!this.#sharesPrefill(promptTokens)) break;
+      const isAdmitted = admission === "yes" && this.#hasPlace(running.length + 1);
+      if (!isAdmitted && !this.#makeRoomFor(sequence)) break;
       waiting.shift();
       this.#blocks.allocate(sequence);
       this.#run(sequence, promptTokens);
@@ -225,6 +229,24 @@ export class Scheduler {
       this.#schedule.kind = "prefill";
       this.#previousWasPrefill = true;
     }
+  }
+
+  /**
+   * Preempts the latest of the running sequences that the head of the queue outranks, as many as it
+   * takes and none if all of them do not make the room.
+   * @returns whether it can run now; not yet, while transfers read the blocks that were given up
+   */
+  #makeRoomFor(sequence: Sequence): boolean {
+    const { running } = this;
+    let givenUpBlocks = 0;
+    for (let kept = running.length - 1; kept >= 0 && sequence.outranks(running[kept]); kept--) {
+      givenUpBlocks += running[kept].blocks.length;
+      if (this.#blocks.canAllocate(sequence, givenUpBlocks) !== "yes") continue;
+      if (!this.#hasPlace(kept + 1)) continue;
+      while (running.length > kept) this.#preempt(running.pop()!);
+      return this.#blocks.canAllocate(sequence) === "yes";
+    }
+    return false;
   }
 
   #scheduleRunning(nowMs: number): void {
@@ -265,7 +287,9 @@ export class Scheduler {
         this.#fail(swapped, sequence);
         continue;
       }
-      if (!this.#fitsBudget(1, running.length + 1)) break;
+      const { numBatchedTokens } = this.#schedule;
+      if (numBatchedTokens >= this.#config.maxNumBatchedTokens) break;
+      if (!this.#hasPlace(running.length + 1)) break;
       swapped.shift();
       this.#blocks.swapIn(sequence, this.#schedule.swapIn);
       this.#run(sequence, 1);
@@ -302,9 +326,17 @@ export class Scheduler {
     this.#schedule.failed.push({ sequence, error: this.neverFits(sequence) });
   }
 
-  #fitsBudget(newTokens: number, numSeqs: number): boolean {
-    return this.#schedule.numBatchedTokens + newTokens <= this.#config.maxNumBatchedTokens &&
-      numSeqs + this.#keptPlaces <= this.#config.maxNumSeqs;
+  /** Whether a prompt may run in the step that is being made. */
+  #sharesPrefill(promptTokens: number): boolean {
+    const { sequences, numBatchedTokens } = this.#schedule;
+    const { maxNumBatchedTokens, maxSharedPrefillTokens } = this.#config;
+    const limit = sequences.length === 0 ? maxNumBatchedTokens : maxSharedPrefillTokens;
+    return numBatchedTokens + promptTokens <= limit;
+  }
+
+  /** Whether so many may run. */
+  #hasPlace(numSeqs: number): boolean {
+    return numSeqs + this.#keptPlaces <= this.#config.maxNumSeqs;
   }
 
   /** vLLM's `_passed_delay`: lets the queue fill up while something runs. */

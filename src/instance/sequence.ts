@@ -90,6 +90,11 @@ export class Sequence {
       : promptTokenIds[promptTokenIds.length - 1];
   }
 
+  /** Its priority is higher than that of `other`. */
+  outranks(other: Sequence): boolean {
+    return this.#rank < other.#rank;
+  }
+
   /**
    * High priority first, then first come, first served: negative when this one's turn comes before
    * that of `other`.

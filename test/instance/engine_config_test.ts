@@ -10,6 +10,16 @@ Deno.test("resolveEngineConfig: a step holds 2048 tokens or the longest sequence
   assert.equal(resolveEngineConfig(identity, engineOptions(), 4096).maxNumBatchedTokens, 4096);
 });
 
+Deno.test("resolveEngineConfig: unless it is asked for, only one prompt makes a longer step", () => {
+  const sharedTokens = (maxNumBatchedTokens: number | null, maxModelLen: number) =>
+    resolveEngineConfig(identity, engineOptions({ maxNumBatchedTokens }), maxModelLen)
+      .maxSharedPrefillTokens;
+  assert.equal(sharedTokens(null, 512), 2048);
+  assert.equal(sharedTokens(null, 4096), 2048);
+  assert.equal(sharedTokens(8192, 4096), 8192);
+  assert.equal(sharedTokens(512, 512), 512);
+});
+
 Deno.test("resolveEngineConfig: preemption recomputes by default", () => {
   assert.equal(resolveEngineConfig(identity, engineOptions(), 512).preemptionMode, "recompute");
   const options = engineOptions({ preemptionMode: "swap" });

@@ -86,7 +86,11 @@ Deno.test("Scheduler: first come, first served by arrival, not by order of addin
 });
 
 Deno.test("Scheduler: a step holds maxNumBatchedTokens; the head of the queue is not overtaken", () => {
-  const bench = new Bench(100, { maxNumBatchedTokens: 20, maxModelLen: 20 });
+  const bench = new Bench(100, {
+    maxNumBatchedTokens: 20,
+    maxSharedPrefillTokens: 20,
+    maxModelLen: 20,
+  });
   bench.add("a", 12);
   bench.add("b", 10);
   bench.add("c", 1);
@@ -270,6 +274,75 @@ for (const preemptionMode of ["recompute", "swap"] as const) {
     for (const line of lines) assert.match(line, /\[high/);
   });
 }
+
+for (const preemptionMode of ["recompute", "swap"] as const) {
+  Deno.test(`Scheduler: the latest normal requests give way to one of high priority (${preemptionMode})`, () => {
+    const bench = new Bench(6, { preemptionMode }, 6);
+    bench.add("normal 1", 7, 10);
+    bench.add("normal 2", 7, 20);
+    bench.add("normal 3", 7, 30);
+    assert.equal(bench.step(), "prefill [normal 1 normal 2 normal 3] 21");
+    bench.add("high", 12, 40, "high");
+    assert.equal(bench.step(), "prefill [high] 12 preempted 2");
+    assert.equal(
+      bench.queues(),
+      preemptionMode === "swap"
+        ? " | high normal 1 | normal 2 normal 3"
+        : "normal 2 normal 3 | high normal 1 | ",
+    );
+    bench.add("high 2", 4, 50, "high");
+    assert.equal(bench.step(), "prefill [high 2] 4", "before those that are swapped");
+    assert.equal(bench.step(), "decode [high high 2] 2 preempted 1");
+  });
+}
+
+Deno.test("Scheduler: nobody gives way where that makes too little room, or to a normal request", () => {
+  const bench = new Bench(6);
+  bench.add("high 1", 11, 10, "high");
+  bench.add("normal 1", 11, 20);
+  assert.equal(bench.step(), "prefill [high 1 normal 1] 22");
+  bench.add("normal 2", 4, 30);
+  assert.equal(bench.step(), "decode [high 1 normal 1] 2");
+  bench.add("high 2", 16, 40, "high");
+  assert.match(bench.step(), /^decode \[high 1/);
+});
+
+Deno.test("Scheduler: one of high priority takes a place where as many run as may", () => {
+  const bench = new Bench(100, { maxNumSeqs: 2 });
+  bench.add("normal 1", 4, 10);
+  bench.add("normal 2", 4, 20);
+  assert.equal(bench.step(), "prefill [normal 1 normal 2] 8");
+  bench.add("high", 4, 30, "high");
+  assert.equal(bench.step(), "prefill [high] 4 preempted 1");
+  assert.equal(bench.queues(), "normal 2 | high normal 1 | ");
+});
+
+Deno.test("Scheduler: one of high priority waits for blocks that transfers still read", () => {
+  const bench = new Bench(4);
+  const normal = bench.add("normal", 12, 10);
+  bench.step();
+  const moving = [...normal.blocks];
+  bench.blocks.retain(moving);
+  bench.add("high", 12, 20, "high");
+  assert.equal(bench.step(), "decode [] 0 preempted 1");
+  assert.equal(bench.step(), "decode [] 0");
+  bench.blocks.release(moving);
+  assert.equal(bench.step(), "prefill [high] 12");
+});
+
+Deno.test("Scheduler: several prompts make a short step, a longer one runs alone", () => {
+  const bench = new Bench(100, { maxSharedPrefillTokens: 20 });
+  for (const [name, tokens] of [["a", 10], ["b", 10], ["c", 10], ["d", 30], ["e", 1]] as const) {
+    bench.add(name, tokens);
+  }
+  const steps = Array.from({ length: 4 }, () => bench.step());
+  assert.deepEqual(steps, [
+    "prefill [a b] 20",
+    "prefill [c] 10",
+    "prefill [d] 30",
+    "prefill [e] 1",
+  ]);
+});
 
 /** As engines do at the end of a step: these have run their steps here. */
 function haveRun(...sequences: Sequence[]): void {

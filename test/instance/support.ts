@@ -40,6 +40,7 @@ export function engineConfig(overrides: Partial<EngineConfig> = {}): EngineConfi
     instanceType: "both",
     maxNumSeqs: 8,
     maxNumBatchedTokens: 256,
+    maxSharedPrefillTokens: 256,
     maxModelLen: 256,
     schedulerDelayFactor: 0,
     preemptionMode: "recompute",

@@ -28,6 +28,7 @@ function simulate(seed: number) {
     maxNumSeqs,
     maxModelLen: 40 + random.below(60),
     maxNumBatchedTokens: 100 + random.below(50),
+    maxSharedPrefillTokens: 20 + random.below(80),
     schedulerDelayFactor: random.below(2) * 0.5,
     preemptionMode: random.below(2) === 0 ? "recompute" : "swap",
   });

@@ -174,7 +174,9 @@ export const vllmArguments = {
     default: null,
     min: 1,
     defaultText: "the larger of 2048 and the model length",
-    help: "Most tokens in one step.",
+    help:
+      "Most tokens in one step. Unless it is given, only a single prompt makes a step of more " +
+      "than 2048.",
   }),
   "max-num-seqs": integer({
     default: 256,
