@@ -27,7 +27,7 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
   },
   server: {
     about: "tokens and requests per second through HTTP, with nothing to compute",
-    minutes: 0.5,
+    minutes: 0.2,
     run: benchServer,
   },
   manager: {
@@ -37,7 +37,7 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
   },
   engine: {
     about: "prefill and decode of a 135M and a 0.5B shape, native and WebAssembly",
-    minutes: 3,
+    minutes: 4,
     run: benchEngine,
   },
   migration: {
@@ -52,13 +52,13 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
   },
   cluster: {
     about: "four instances under bursty load: dispatch by load, migration on and off",
-    minutes: 10,
+    minutes: 5,
     isLong: true,
     run: () => benchCluster(),
   },
   memory: {
     about: "memory of a service after 2,000 and after 20,000 requests",
-    minutes: 10,
+    minutes: 6,
     isLong: true,
     run: benchMemory,
   },

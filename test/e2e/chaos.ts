@@ -173,7 +173,7 @@ class Target implements AsyncDisposable {
     this.#manager.signal("SIGKILL");
     await new Promise((resolve) => setTimeout(resolve, forMs));
     this.#manager = this.#startManager();
-    await this.#manager.waitForLog(/listening at/);
+    await this.#manager.waitForLog(/instance-\S+ is ready/);
   }
 }
 
