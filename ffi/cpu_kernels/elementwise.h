@@ -82,7 +82,7 @@ static void silu_mul_row(const struct rows *r, int row) {
 
 static void embed_row(const struct rows *r, int row) {
   int id = r->ids[row];
-  const char *panel = r->table + (size_t)(id / PANEL) * panel_bytes(r->type, r->k);
+  const char *panel = panel_at(r->table, r->type, id / PANEL, r->k);
   float *y = r->y + (size_t)row * r->k;
   for (int i = 0; i < r->k; i++) {
     y[i] = stored_to_float(r->type, panel, panel_index(r->type, id % PANEL, i));

@@ -64,13 +64,9 @@ INLINE enum product product_of(enum storage type, int rounds) {
   return rounds && HAS_PAIRS ? PRODUCT_BFLOAT16_PAIRS : PRODUCT_BFLOAT16;
 }
 
-/*
- * Near-equal blocks of at most MAX_ROWS rows, and how many panels they are multiplied by at once. For
- * few rows one: memory that is read as one stream comes a fifth faster than as two.
- */
+/* Near-equal blocks of at most MAX_ROWS rows, and how many panels they are multiplied by at once. */
 INLINE int blocks_of(int m) { return (m + MAX_ROWS - 1) / MAX_ROWS; }
 INLINE int panels_at_once(int m) {
-  if (m <= FEW_ROWS) return 1;
   int rows = (m + blocks_of(m) - 1) / blocks_of(m);
   return rows * MAX_PANELS * VECTORS <= MAX_SUMS ? MAX_PANELS : 1;
 }
@@ -109,10 +105,9 @@ static void pack_x_row(void *job, int task, int thread) {
   }
 }
 
-/* One chunk of `rows` rows times `panels` panels, whose weights lie `stride` bytes apart. */
+/* One chunk of `rows` rows times `panels` panels of a pair. */
 struct tile {
   const char *x, *weights;
-  size_t stride;
   int k;
   float *y;
   size_t ldy;
@@ -127,17 +122,17 @@ INLINE void multiply_tile(int rows, int panels, enum product product, const stru
   const float *x = (const float *)t->x;
   const char *weights = t->weights;
   const size_t element = product == PRODUCT_FLOAT32 ? 4 : 2;
-  const size_t pair_bytes = 2 * PANEL * element;
-  for (int k = 0; k < t->k; k += 2, weights += pair_bytes, x += 2) {
+  const size_t step = 2 * PANEL * element;
+  for (int k = 0; k < t->k; k += 2, weights += 2 * step, x += 2) {
 #if !defined(__wasm__)
     UNROLL for (int p = 0; p < panels; p++) {
-      const char *ahead = weights + p * t->stride + PREFETCH_BYTES;
+      const char *ahead = weights + p * step + PREFETCH_BYTES;
       __builtin_prefetch(ahead);
       if (product == PRODUCT_FLOAT32) __builtin_prefetch(ahead + 64);
     }
 #endif
     UNROLL for (int p = 0; p < panels; p++) UNROLL for (int v = 0; v < VECTORS; v++) {
-      const char *w = weights + p * t->stride;
+      const char *w = weights + p * step;
       vfloat even, odd;
       if (product == PRODUCT_BFLOAT16) {
         vuint pair = load_bits(w + (size_t)v * LANES * 4);
@@ -169,11 +164,12 @@ INLINE void multiply_pairs_tile(int rows, int panels, const struct tile *t) {
   vfloat sums[MAX_ROWS * MAX_PANELS];
   UNROLL for (int i = 0; i < rows * panels; i++) sums[i] = splat(0);
   const char *x = t->x, *weights = t->weights;
-  for (int k = 0; k < t->k; k += 2, weights += 4 * PANEL, x += 4) {
+  const size_t step = 4 * PANEL;
+  for (int k = 0; k < t->k; k += 2, weights += 2 * step, x += 4) {
     __m512bh w[MAX_PANELS];
     UNROLL for (int p = 0; p < panels; p++) {
-      __builtin_prefetch(weights + p * t->stride + PREFETCH_BYTES);
-      w[p] = (__m512bh)_mm512_loadu_si512(weights + p * t->stride);
+      __builtin_prefetch(weights + p * step + PREFETCH_BYTES);
+      w[p] = (__m512bh)_mm512_loadu_si512(weights + p * step);
     }
     UNROLL for (int r = 0; r < rows; r++) {
       __m512bh pair = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(x + r * K_CHUNK * 2));
@@ -256,8 +252,8 @@ static void multiply_panels(const struct gemm *g, int panel, int panels, float *
                             const float *bias) {
   int chunks = chunks_of(g->k), blocks = blocks_of(g->m), width = panels_at_once(g->m);
   size_t row_bytes = K_CHUNK * packed_x_element(g->product);
-  size_t chunk_bytes = (size_t)K_CHUNK * PANEL * storage_bytes(g->type);
-  struct tile t = {.stride = panel_bytes(g->type, g->k), .ldy = ldy};
+  size_t chunk_bytes = K_CHUNK * step_bytes(g->type);
+  struct tile t = {.ldy = ldy};
   for (int chunk = 0; chunk < chunks; chunk++) {
     int rest = padded_k(g->k) - chunk * K_CHUNK;
     t.k = rest < K_CHUNK ? rest : K_CHUNK;
@@ -267,7 +263,7 @@ static void multiply_panels(const struct gemm *g, int panel, int panels, float *
       int rows = part_start(g->m, block + 1, blocks) - row;
       t.x = g->packed_x + ((size_t)chunk * g->m + row) * row_bytes;
       for (int i = 0; i < panels; i += width) {
-        t.weights = g->weights + (panel + i) * t.stride + chunk * chunk_bytes;
+        t.weights = panel_at(g->weights, g->type, panel + i, g->k) + chunk * chunk_bytes;
         t.y = y + (size_t)row * ldy + i * PANEL;
         t.bias = bias && chunk == chunks - 1 ? bias + i * PANEL : NULL;
         multiply(g->product, rows, panels - i < width ? panels - i : width, &t);
@@ -280,10 +276,9 @@ static void multiply_panels(const struct gemm *g, int panel, int panels, float *
 /* The same on AMX tiles. */
 static void multiply_panels_tiled(const struct gemm *g, int panel, int panels, float *y, size_t ldy,
                                   const float *bias) {
-  size_t stride = panel_bytes(g->type, g->k);
   for (int i = 0; i < panels; i += 2) {
-    const char *weights = g->weights + (panel + i) * stride;
-    multiply_panels_amx(g->packed_x, g->m, weights, stride, padded_k(g->k),
+    const char *weights = panel_at(g->weights, g->type, panel + i, g->k);
+    multiply_panels_amx(g->packed_x, g->m, weights, padded_k(g->k),
                         panels - i < 2 ? 1 : 2, y + i * PANEL, ldy);
   }
   for (int row = 0; bias && row < g->m; row++) add_to(y + row * ldy, bias, panels * PANEL);

@@ -8,7 +8,7 @@
 
 #include "pack.h"
 
-enum { TILE_ROWS = 16, TILE_K = 32, X_ROW_BYTES = K_CHUNK * 2 };
+enum { TILE_ROWS = 16, TILE_K = 32, X_ROW_BYTES = K_CHUNK * 2, STEP_BYTES = 4 * PANEL };
 
 struct tile_config {
   uint8_t palette, start_row, reserved[14];
@@ -27,29 +27,28 @@ static void configure_tiles(int rows) {
 }
 
 INLINE void prefetch_tile(const char *p) {
-  UNROLL for (int line = 0; line < TILE_ROWS; line++) __builtin_prefetch(p + line * 64);
+  UNROLL for (int line = 0; line < TILE_ROWS; line++) __builtin_prefetch(p + line * 2 * STEP_BYTES);
 }
 
-/* `blocks` (1, 2) row blocks, x and y of the second at x2 and y2, by `panels` (1, 2) panels. */
+/* `blocks` (1, 2) row blocks, x and y of the second at x2 and y2, by `panels` (1, 2) of a pair. */
 INLINE void multiply_amx(int blocks, int panels, const char *x, const char *x2, size_t chunk_bytes,
-                         const char *weights, size_t stride, int k, float *y, float *y2,
-                         size_t ldy) {
+                         const char *weights, int k, float *y, float *y2, size_t ldy) {
   _tile_zero(0);
   if (panels > 1) _tile_zero(1);
   if (blocks > 1) _tile_zero(2);
   if (blocks > 1 && panels > 1) _tile_zero(3);
   for (int begin = 0; begin < k; begin += K_CHUNK, x += chunk_bytes, x2 += chunk_bytes) {
     int end = k - begin < K_CHUNK ? k - begin : K_CHUNK;
-    for (int i = 0; i < end; i += TILE_K, weights += TILE_K * PANEL * 2) {
+    for (int i = 0; i < end; i += TILE_K, weights += TILE_K * STEP_BYTES) {
       if (blocks == 1) {
-        prefetch_tile(weights + 4096);
-        if (panels > 1) prefetch_tile(weights + stride + 4096);
+        prefetch_tile(weights + 8192);
+        if (panels > 1) prefetch_tile(weights + STEP_BYTES + 8192);
       }
-      _tile_loadd(6, weights, 64);
+      _tile_loadd(6, weights, 2 * STEP_BYTES);
       _tile_loadd(4, x + i * 2, X_ROW_BYTES);
       _tile_dpbf16ps(0, 4, 6);
       if (panels > 1) {
-        _tile_loadd(7, weights + stride, 64);
+        _tile_loadd(7, weights + STEP_BYTES, 2 * STEP_BYTES);
         _tile_dpbf16ps(1, 4, 7);
       }
       if (blocks > 1) {
@@ -66,8 +65,8 @@ INLINE void multiply_amx(int blocks, int panels, const char *x, const char *x2, 
 }
 
 /* All m rows by one or two panels. A last block that m does not fill starts earlier instead. */
-static void multiply_panels_amx(const char *packed_x, int m, const char *weights, size_t stride,
-                                int k, int panels, float *y, size_t ldy) {
+static void multiply_panels_amx(const char *packed_x, int m, const char *weights, int k,
+                                int panels, float *y, size_t ldy) {
   int rows = m < TILE_ROWS ? m : TILE_ROWS;
   size_t chunk_bytes = (size_t)m * X_ROW_BYTES;
   for (int row = 0; row < m; row += 2 * TILE_ROWS) {
@@ -77,11 +76,11 @@ static void multiply_panels_amx(const char *packed_x, int m, const char *weights
     const char *x2 = packed_x + (size_t)second * X_ROW_BYTES;
     float *at = y + (size_t)first * ldy, *at2 = y + (size_t)second * ldy;
     if (second <= first) {
-      if (panels == 1) multiply_amx(1, 1, x, x, chunk_bytes, weights, stride, k, at, at, ldy);
-      else multiply_amx(1, 2, x, x, chunk_bytes, weights, stride, k, at, at, ldy);
+      if (panels == 1) multiply_amx(1, 1, x, x, chunk_bytes, weights, k, at, at, ldy);
+      else multiply_amx(1, 2, x, x, chunk_bytes, weights, k, at, at, ldy);
     } else {
-      if (panels == 1) multiply_amx(2, 1, x, x2, chunk_bytes, weights, stride, k, at, at2, ldy);
-      else multiply_amx(2, 2, x, x2, chunk_bytes, weights, stride, k, at, at2, ldy);
+      if (panels == 1) multiply_amx(2, 1, x, x2, chunk_bytes, weights, k, at, at2, ldy);
+      else multiply_amx(2, 2, x, x2, chunk_bytes, weights, k, at, at2, ldy);
     }
   }
 }
