@@ -1,7 +1,7 @@
 /** Bytes that a background transfer copies at a time. */
 export const PIECE_BYTES = 512 << 10;
 /** Share of the time for which it may copy. */
-const BUSY_SHARE = 1 / 16;
+const BUSY_SHARE = 1 / 32;
 /** Share of the time until its deadline that it may pause for. */
 const PAUSE_SHARE = 1 / 2;
 

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { pauseMs } from "../../../src/kv/transfer/pace.ts";
 
-Deno.test("pace: a background transfer copies for a sixteenth of the time", () => {
-  assert.equal(pauseMs({ tookMs: 0.4, pieces: 10, leftMs: 5_000 }), 15 * 0.4);
+Deno.test("pace: a background transfer copies for a thirty-second of the time", () => {
+  assert.equal(pauseMs({ tookMs: 0.4, pieces: 10, leftMs: 5_000 }), 31 * 0.4);
 });
 
 Deno.test("pace: nothing follows, nothing is waited for", () => {
