@@ -9,7 +9,7 @@ import type {
   MigrationBackend,
   TransferLimits,
 } from "../backend.ts";
-import { pauseMs } from "../pace.ts";
+import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { type TransferRound, transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
@@ -130,21 +130,31 @@ export class RayRpcBackend implements MigrationBackend {
     await previous;
   }
 
-  /** Takes the time until a round is answered for the time that both ends are busy with it. */
+  /**
+   * Takes the time until rounds are answered for the time that both ends are busy with them. What is
+   * less than a piece has no pause, so that a request that grows fast is caught up with.
+   */
   async #sendSlowly(
     rounds: readonly TransferRound[],
     transfer: BlockTransfer,
     signal: AbortSignal,
   ): Promise<void> {
     const { pool, clock } = this.#args;
-    for (const [i, round] of rounds.entries()) {
+    let remainingBytes = transfer.sourceBlocks.length * blockBytes(pool.layout);
+    let pieceBytes = 0, startMs = clock.nowMs();
+    for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const startMs = clock.nowMs();
-      await this.#sendRound(round, gather(round, pool), transfer, signal);
+      const payload = gather(round, pool);
+      await this.#sendRound(round, payload, transfer, signal);
+      pieceBytes += payload.length;
+      remainingBytes -= payload.length;
+      if (pieceBytes < PIECE_BYTES) continue;
       const nowMs = clock.nowMs();
-      const pieces = rounds.length - 1 - i;
+      const pieces = Math.ceil(remainingBytes / pieceBytes);
       const leftMs = transfer.deadlineMs - nowMs;
       await pause(clock, pauseMs({ tookMs: nowMs - startMs, pieces, leftMs }), signal);
+      pieceBytes = 0;
+      startMs = clock.nowMs();
     }
   }
 

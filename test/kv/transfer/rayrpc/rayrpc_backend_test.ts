@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { parseAddress, type ParsedAddress, tcpAddress } from "../../../../src/bus/address.ts";
 import { SocketBus } from "../../../../src/bus/socket_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
-import { realClock } from "../../../../src/core/clock.ts";
+import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import { InstanceLinks } from "../../../../src/instance/llumlet/instance_links.ts";
 import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
@@ -122,4 +122,50 @@ Deno.test("rayrpc backend: a payload that does not fit its blocks is refused", a
   await backend.revoke("m");
   assert.throws(() => call(new Uint8Array(5)), UnavailableError);
   await close();
+});
+
+Deno.test("rayrpc backend: in the background it pauses between pieces, however many rounds they take", async () => {
+  let nowMs = 0;
+  const pausesMs: number[] = [];
+  const clock: Clock = {
+    ...realClock,
+    nowMs: () => nowMs,
+    after(delayMs, action) {
+      pausesMs.push(delayMs);
+      nowMs += delayMs;
+      queueMicrotask(action);
+      return () => {};
+    },
+  };
+  const link = {
+    call() {
+      nowMs += 10;
+      return Promise.resolve({ data: null });
+    },
+    close: () => Promise.resolve(),
+  };
+  const layout = { ...suiteLayout, numKvHeads: 8, headDim: 64 }; // blocks of 64 KiB
+  const backend = new RayRpcBackend({
+    pool: new ArrayKvPool(layout, 20),
+    limits: { bufferBlocks: 2, numLayers: 1 }, // rounds of 32 KiB
+    clock,
+    links: { open: () => Promise.resolve(link), close: () => Promise.resolve() },
+  });
+  const send = (numBlocks: number) => {
+    const blocks = Array.from({ length: numBlocks }, (_, block) => block);
+    return backend.send({
+      migrationId: "m",
+      destination: { instanceId: "b", address: "" },
+      endpoint: {},
+      sourceBlocks: blocks,
+      destinationBlocks: blocks,
+      deadlineMs: nowMs + 1e6,
+      isBackground: true,
+    }, new AbortController().signal);
+  };
+  await send(7);
+  assert.deepEqual(pausesMs, [], "less than a piece");
+  await send(20);
+  assert.deepEqual(pausesMs, [31 * 160, 31 * 160], "behind 16 rounds each, but the last");
+  await backend.close();
 });
