@@ -31,7 +31,8 @@ interface Running {
 
 /**
  * A simulated executor on a virtual clock. It sees which sequences are in each step, and so which
- * were preempted: they are missing from a decode step and come back with a prompt to compute.
+ * were preempted: they are missing from a decode step and come back with a prompt to compute. What was
+ * preempted for a prompt of high priority is missed only after that has been computed.
  */
 export class ClockedExecutor extends SimExecutor {
   readonly #args: ClockedExecutorArgs;

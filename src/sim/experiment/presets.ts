@@ -93,7 +93,7 @@ export const presets: readonly Preset[] = [
     // faster than the paper's, begins to queue.
     workloads: [
       ...poissonAt("s-s", [32, 38, 44]),
-      ...poissonAt("m-m", [7.4, 8, 9]),
+      ...poissonAt("m-m", [7.4, 8, 9.5]),
       ...poissonAt("l-l", [2.6, 3.2, 3.7]),
       ...poissonAt("s-l", [4.1, 4.4, 5.2]),
       ...poissonAt("l-s", [10, 16, 20]),
@@ -111,8 +111,8 @@ export const presets: readonly Preset[] = [
       { name: "no priorities", options: { ...llumnix, "ignore-priorities": true } },
       { name: "paper's headroom", options: llumnix },
     ],
-    // The paper's rate, and one at which bursts make the simulated cluster queue.
-    workloads: [26, 50].flatMap((rate) =>
+    // The paper's rate, and those at which the simulated cluster begins to queue: CV 8, CV 6.
+    workloads: [26, 50, 56].flatMap((rate) =>
       [2, 4, 6, 8].map((cv): PresetWorkload => ({
         name: `S-S ${rate} req/s CV ${cv}`,
         arrivals: { kind: "gamma", rate, cv },
