@@ -260,10 +260,9 @@ export class Exchange {
       done(null, true);
     };
     outgoing.connection.send({
-      head: { migrationId, destinationBlocks, limits },
+      head: { migrationId, destinationBlocks, limits, isBackground },
       makeCursor: cursor,
       deadlineMs,
-      isBackground,
       onDone,
     });
   }

@@ -1,4 +1,5 @@
 import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../ffi/sockets.ts";
+import { setPreempting } from "../../../../ffi/thread_policy.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId } from "../../../core/messages.ts";
 import type { TransferLimits } from "../backend.ts";
@@ -25,6 +26,8 @@ export interface TransferHead {
   readonly destinationBlocks: readonly number[];
   /** They say in which order the bytes come. */
   readonly limits: TransferLimits;
+  /** Both ends leave the cores to those that compute. */
+  readonly isBackground: boolean;
 }
 
 export interface IncomingConfig {
@@ -137,8 +140,9 @@ export class IncomingConnection implements Waiter {
     this.#discardRest();
   }
 
-  #begin({ migrationId, destinationBlocks, limits }: TransferHead): void {
+  #begin({ migrationId, destinationBlocks, limits, isBackground }: TransferHead): void {
     const { grants, pool } = this.#config;
+    setPreempting(!isBackground);
     try {
       grants.check(migrationId, destinationBlocks);
     } catch (error) {

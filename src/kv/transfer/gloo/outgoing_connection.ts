@@ -1,4 +1,5 @@
 import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../ffi/sockets.ts";
+import { setPreempting } from "../../../../ffi/thread_policy.ts";
 import type { TransferHead } from "./incoming_connection.ts";
 import { ConnectionLost, FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
 import type { Hello } from "./handshake.ts";
@@ -31,7 +32,6 @@ export interface Sending {
   /** Called once, when the head has been written. */
   readonly makeCursor: () => PoolCursor;
   readonly deadlineMs: number;
-  readonly isBackground: boolean;
   readonly onDone: () => void;
 }
 
@@ -79,6 +79,7 @@ export class OutgoingConnection implements Waiter {
   /** Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`. */
   send(sending: Sending): void {
     if (!this.isReady || this.#sending) throw new Error("the connection is not free");
+    setPreempting(!sending.head.isBackground);
     this.#sending = sending;
     this.#cursor = null;
     this.#stream.send("transfer", sending.head);
@@ -144,7 +145,7 @@ export class OutgoingConnection implements Waiter {
     if (this.#sending === null || this.#stream.hasUnsent) return;
     const cursor = this.#cursor ??= this.#sending.makeCursor();
     if (cursor.remainingBytes === 0) return;
-    if (this.#sending.isBackground) return this.#writePiece(cursor);
+    if (this.#sending.head.isBackground) return this.#writePiece(cursor);
     const bytes = this.#config.sockets.writeFrom(this.fd, cursor.places());
     if (bytes > 0) cursor.advance(bytes);
   }

@@ -1,0 +1,22 @@
+/** How the system's scheduler treats the calling thread, through FFI. Linux only. */
+import { openLibC } from "./libc.ts";
+
+const symbols = {
+  sched_setscheduler: { parameters: ["i32", "i32", "buffer"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+// sched.h of Linux; any thread may go from one to the other and back.
+const SCHED_OTHER = 0;
+const SCHED_BATCH = 3;
+
+let c: Deno.DynamicLibrary<typeof symbols>["symbols"] | null | undefined;
+
+/**
+ * Whether this thread, when it is woken, takes the core from another that computes, as threads do, or
+ * waits until one is free or its turn has come. Does nothing where the system does not have it.
+ */
+export function setPreempting(isPreempting: boolean): void {
+  if (c === undefined) c = Deno.build.os === "linux" ? openLibC(symbols) : null;
+  const policy = isPreempting ? SCHED_OTHER : SCHED_BATCH;
+  c?.sched_setscheduler(0, policy, new Uint8Array(4)); // struct sched_param: priority 0
+}
