@@ -78,8 +78,11 @@ export class StepMemory {
 
   /** Main thread: the output of the step that was requested; null when it comes as a message. */
   async answer(): Promise<StepOutput | null> {
+    const request = Atomics.load(this.#control, requestNumber);
     const waiting = Atomics.waitAsync(this.#control, answerNumber, this.#seenAnswer);
     if (waiting.async) await waiting.value;
+    // The message may have been faster, and the memory be in use for the next step by now.
+    if (Atomics.load(this.#control, requestNumber) !== request) return null;
     if (Atomics.load(this.#control, answerKind) === isMessage) return null;
     const tokenIds = this.#output.slice(1, 1 + this.#output[0]);
     return { stepId: this.#numbers[0], tokenIds, latencyMs: this.#numbers[1] };

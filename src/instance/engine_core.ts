@@ -24,8 +24,6 @@ import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
 
-/** Most requests that are told of at a time. */
-
 /** Outputs, in their order, and the API server they are for. */
 export interface AddressedOutputs {
   readonly frontendId: string;

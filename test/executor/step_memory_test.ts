@@ -69,3 +69,17 @@ Deno.test("step memory: what does not fit is announced as a message", async () =
     assert.equal(await main.answer(), null);
   }
 });
+
+Deno.test("step memory: an answer that came as a message is not taken for a later one", async () => {
+  const { main, worker } = bothEnds();
+  main.requestStep(step);
+  const first = main.answer();
+  worker.nextStep();
+  worker.answerStep({ ...output, logprobs: [null, null] });
+  // The message was faster than the wake-up of who waits for the answer.
+  main.requestStep(step);
+  worker.nextStep();
+  worker.answerStep(output);
+  assert.equal(await first, null);
+  assert.deepEqual(await main.answer(), output);
+});
