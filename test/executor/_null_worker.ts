@@ -7,6 +7,12 @@ import { runEngineWorker } from "../../src/executor/worker_host.ts";
 runEngineWorker(async (spec, onProgress) => {
   const { model } = spec.options;
   if (model === "missing") throw new ModelError("there is no such model");
+  if (model === "throws while it loads") {
+    queueMicrotask(() => {
+      throw new Error("nobody catches this");
+    });
+    return new Promise(() => {});
+  }
   onProgress({ phase: "weights", doneBytes: 1, totalBytes: 2, detail: "half" });
   const executor = await createExecutor(spec, onProgress);
   if (model === "rejects") {
@@ -21,6 +27,10 @@ runEngineWorker(async (spec, onProgress) => {
       return new Promise(() => {});
     };
     return { info: executor.info, step, close: () => executor.close() };
+  }
+  if (model === "rejects close") {
+    const close: Executor["close"] = () => Promise.reject(new Error("the memory is upset"));
+    return { info: executor.info, step: (input) => executor.step(input), close };
   }
   return executor;
 });

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import type { SamplingParams } from "../../src/core/messages.ts";
+import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { LoadProgress, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/threaded_executor.ts";
 import { testExecutor } from "../conformance/executor.ts";
@@ -44,6 +46,18 @@ Deno.test("threaded executor: a failed load keeps its kind of error", async () =
   });
 });
 
+Deno.test("threaded executor: an error that nobody caught ends the load", async () => {
+  const loading = load("throws while it loads");
+  await assert.rejects(loading, /the engine worker died.*nobody catches this/);
+});
+
+Deno.test("threaded executor: a close that fails says so, each time", async () => {
+  const executor = await load("rejects close");
+  await executor.step(emptyStep);
+  for (let i = 0; i < 2; i++) await assert.rejects(executor.close(), /the memory is upset/);
+  await assert.rejects(executor.step(emptyStep), /the memory is upset/);
+});
+
 Deno.test("threaded executor: a step that fails is its last", async () => {
   const executor = await load("rejects");
   await assert.rejects(executor.step(emptyStep), { message: "the kernel is upset" });
@@ -72,6 +86,32 @@ Deno.test("threaded executor: small and large steps take turns", async () => {
   for (const [stepId, size] of sizes.entries()) {
     const output = await executor.step({ ...emptyStep, stepId, blockTables: new Int32Array(size) });
     assert.equal(output.stepId, stepId);
+  }
+  await executor.close();
+});
+
+Deno.test("threaded executor: answers in memory and as messages take turns", async () => {
+  const executor = await load();
+  const params: SamplingParams = {
+    ...samplingDefaults,
+    maxTokens: 1,
+    seed: 1,
+    eosTokenIds: [],
+    logprobs: 1,
+  };
+  const asking = { handle: 0, params, promptTokenIds: [1], outputTokenIds: [] };
+  for (let stepId = 0; stepId < 300; stepId++) {
+    // In turn: who asks comes, runs once more, and has left.
+    const isThere = stepId % 3 < 2;
+    const output = await executor.step({
+      ...emptyStep,
+      stepId,
+      added: stepId % 3 === 0 ? [asking] : [],
+      removed: isThere ? [] : [0],
+      ...(isThere && { handles: Int32Array.of(0), contextLens: Int32Array.of(1) }),
+    });
+    assert.equal(output.stepId, stepId);
+    assert.equal(output.logprobs?.length, isThere ? 1 : undefined);
   }
   await executor.close();
 });

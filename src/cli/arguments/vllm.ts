@@ -316,9 +316,7 @@ export const vllmArguments = {
   "max-log-len": integer({
     default: null,
     min: 0,
-    defaultText: "unlimited",
-    help:
-      "Most prompt characters or prompt token ids that are logged of a request. Unlike in vLLM, " +
-      "2048 are when this is not given.",
+    defaultText: "2048; vLLM logs all",
+    help: "Most prompt characters or prompt token ids that are logged of a request.",
   }),
 } satisfies ArgumentTable;

@@ -180,8 +180,6 @@ export const simulateGroups: readonly Group[] = [
   ...clusterGroups,
 ];
 
-export type ExperimentOptions = OptionsOf<typeof experimentArguments>;
-export type WorkloadOptions = OptionsOf<typeof workloadArguments>;
 export type ClusterOptions = OptionsOf<typeof clusterArguments & typeof deviceArguments>;
 
 type Satisfies<Contract, Options extends Contract> = Options;

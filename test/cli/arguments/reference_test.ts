@@ -89,7 +89,7 @@ const describedDefaults: Readonly<Record<string, string>> = {
   "--download-dir": "the Hugging Face cache",
   "--max-model-len": "from the model's config",
   "--max-num-batched-tokens": "the larger of 2048 and the model length",
-  "--max-log-len": "unlimited",
+  "--max-log-len": "2048; vLLM logs all",
 };
 
 testPage("options, choices, defaults and status are those of the vLLM page", vllmPage, (page) => {
