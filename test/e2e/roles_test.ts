@@ -173,6 +173,26 @@ Deno.test("roles apart: over TCP, and instances that the API server's process st
   assert.equal((await cluster.program.end()).code, 0);
 });
 
+Deno.test("roles apart: an API server can be stopped while it waits for a manager, or its instances", async () => {
+  await using user = new User();
+  const placed = ["--disable-init-instance-by-manager", "--migration-backend", "rayrpc"];
+  const args = [...small, ...placed, "--port", "0"];
+  const alone = user.start("api-server", ...args);
+  await alone.waitForLog(/waiting for a manager/);
+  assert.equal((await alone.stop()).code, 0);
+
+  const manager = user.manager(...placed);
+  await manager.waitForLog(/listening at/);
+  const waiting = user.start("api-server", ...args);
+  await waiting.waitForLog(/by the manager at/);
+  manager.signal("SIGSTOP"); // so that no instance gets to serve
+  waiting.signal("SIGTERM");
+  await waiting.waitForLog(/stopping: SIGTERM/);
+  manager.signal("SIGCONT");
+  assert.equal((await manager.stop()).code, 0);
+  assert.equal((await waiting.end()).code, 0);
+});
+
 Deno.test("serve --disable-init-instance-by-manager is the same in one process", async () => {
   await using cluster = await startCluster(2, [
     ...["--disable-init-instance-by-manager", "--disable-fixed-node-init-instance"],

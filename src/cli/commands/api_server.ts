@@ -5,12 +5,13 @@ import { realClock, sleep } from "../../core/clock.ts";
 import { LlumnixError, noManagerError, UsageError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
+import type { RunningServer } from "../../server/server.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../roles/api_server.ts";
 import { launcherOf } from "../roles/manager.ts";
 import { managerAddress } from "../roles/manager_address.ts";
 import { startInstances } from "../roles/started_instances.ts";
-import { findModel } from "../served_model.ts";
+import { findModel, type FoundModel } from "../served_model.ts";
 import { StopSignals } from "../stop_signals.ts";
 
 /** Processes that are started together need a moment to find each other. */
@@ -31,30 +32,64 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
-  await using disposables = new AsyncDisposableStack();
-  const bus = openBus();
-  const client = await connect(bus, address, log);
-  disposables.defer(() => client.close());
-  checkModel(client, model.name);
-  const server = await startApiServer(options, model, client);
-  disposables.defer(() => server.closeNow());
-  log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
-  if (options.disableInitInstanceByManager) {
+  await using service = new Service(options, model, address, log, logFile);
+  const started = service.start();
+  started.catch(() => {}); // nobody waits for it any more after a signal
+  await Promise.race([started, signals.first]);
+  log.info(`stopping: ${await signals.first}`);
+  const stopped = service.finishRequests();
+  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) return 0;
+  log.warn("second signal: stopping at once");
+  return 130;
+}
+
+/** An API server and what it needs, in the order in which they start. */
+class Service implements AsyncDisposable {
+  readonly #disposables = new AsyncDisposableStack();
+  #server: RunningServer | null = null;
+
+  /** @param logFile where this process and its instances log besides stderr */
+  constructor(
+    private readonly options: RoleOptions,
+    private readonly model: FoundModel,
+    private readonly address: Address,
+    private readonly log: Log,
+    private readonly logFile: string | null,
+  ) {}
+
+  /** Resolves when requests are served, and the instances that it starts have served. */
+  async start(): Promise<void> {
+    const { options, model, address, log } = this;
+    const bus = openBus();
+    const client = await connect(bus, address, log);
+    this.#disposables.defer(() => client.close());
+    checkModel(client, model.name);
+    const server = this.#server = await startApiServer(options, model, client);
+    this.#disposables.defer(() => server.closeNow());
+    log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
+    if (options.disableInitInstanceByManager) await this.#startInstances(bus, client);
+  }
+
+  /** Lets running requests finish until the deadline, and takes no new ones. */
+  async finishRequests(): Promise<void> {
+    await this.#server?.shutdown(this.options.shutdownTimeout * 1000);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#disposables.disposeAsync();
+  }
+
+  async #startInstances(bus: Bus, cluster: ClusterClient): Promise<void> {
+    const { options, address, log, logFile } = this;
     const orphanTimeoutMs = options.orphanTimeout * 1000;
-    const launcher = launcherOf({ options, bus, log, logFile, orphanTimeoutMs });
     await startInstances({
-      launcher,
+      launcher: launcherOf({ options, bus, log, logFile, orphanTimeoutMs }),
       managerAddress: address,
-      cluster: client,
+      cluster,
       clock: realClock,
       count: options.initialInstances,
     });
   }
-  log.info(`stopping: ${await signals.first}`);
-  const stopped = server.shutdown(options.shutdownTimeout * 1000);
-  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) return 0;
-  log.warn("second signal: stopping at once");
-  return 130;
 }
 
 async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterClient> {
