@@ -2,14 +2,14 @@
 export const PIECE_BYTES = 512 << 10;
 /** Share of the time for which it may copy. */
 const BUSY_SHARE = 1 / 32;
-/** Share of the time until its deadline that it may pause for. */
+/** Share of the time that it does not need until its deadline, that it may pause for. */
 const PAUSE_SHARE = 1 / 2;
 
 /** Where a background transfer stands when a piece of it has been copied. */
 export interface Progress {
   /** For which the piece was copied. */
   readonly tookMs: number;
-  /** Pieces that follow. */
+  /** Pieces of that size that follow. */
   readonly pieces: number;
   /** Until the deadline. */
   readonly leftMs: number;
@@ -22,6 +22,7 @@ export interface Progress {
  */
 export function pauseMs({ tookMs, pieces, leftMs }: Progress): number {
   if (pieces === 0) return 0;
-  const affordableMs = Math.max(0, leftMs) * PAUSE_SHARE / pieces;
+  const spareMs = Math.max(0, leftMs - pieces * tookMs);
+  const affordableMs = spareMs * PAUSE_SHARE / pieces;
   return Math.min(tookMs * (1 / BUSY_SHARE - 1), affordableMs);
 }

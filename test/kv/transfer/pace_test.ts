@@ -9,8 +9,12 @@ Deno.test("pace: nothing follows, nothing is waited for", () => {
   assert.equal(pauseMs({ tookMs: 1, pieces: 0, leftMs: 5_000 }), 0);
 });
 
-Deno.test("pace: pauses take at most half of the time that is left", () => {
-  for (const [pieces, tookMs] of [[100, 1], [1_000, 1], [2_400, 1], [10, 100], [1, 2_000]]) {
+Deno.test("pace: what can be copied before the deadline is", () => {
+  const transfers = [[100, 1], [1_000, 1], [2_400, 1], [4_900, 1], [10, 100], [10, 490], [
+    1,
+    2_000,
+  ]];
+  for (const [pieces, tookMs] of transfers) {
     let leftMs = 5_000;
     for (let i = 0; i < pieces; i++) {
       leftMs -= tookMs;

@@ -156,7 +156,7 @@ export class OutgoingConnection implements Waiter {
     if (bytes <= 0) return;
     cursor.advance(bytes);
     const nowMs = performance.now();
-    const pieces = Math.ceil(cursor.remainingBytes / PIECE_BYTES);
+    const pieces = Math.ceil(cursor.remainingBytes / bytes); // the socket may have taken less
     const pause = pauseMs({ tookMs: nowMs - startMs, pieces, leftMs: this.#limitMs - nowMs });
     // `poll` counts whole milliseconds, and rounds up.
     if (pause >= 1) this.#pausedUntilMs = nowMs + pause;
