@@ -1,4 +1,5 @@
 import { NobodyListensError, UnavailableError } from "../core/errors.ts";
+import { removeIfPresent } from "../core/files.ts";
 import { parseAddress, tcpAddress } from "./address.ts";
 import type { BasePeer } from "./base_peer.ts";
 import {
@@ -136,14 +137,6 @@ async function isStale(path: string): Promise<boolean> {
     return false;
   } catch (error) {
     return error instanceof Deno.errors.ConnectionRefused;
-  }
-}
-
-function removeIfPresent(path: string): void {
-  try {
-    Deno.removeSync(path);
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
   }
 }
 

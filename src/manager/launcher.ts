@@ -39,7 +39,7 @@ export interface InstanceLauncher {
    * A hold on an instance that others have started; null where it cannot be reached. It may hang, and
    * then nothing but a signal ends it.
    */
-  adopt?(registration: InstanceRegistration): AdoptedInstance | null;
+  adopt?(process: Pick<InstanceRegistration, "instanceId" | "pid">): AdoptedInstance | null;
   /**
    * Kills an instance of which nothing is known but its name and its manager's address.
    * @returns false where it is not there, or cannot be reached

@@ -53,21 +53,21 @@ export class ProcessLauncher implements InstanceLauncher {
   }
 
   /** Only what is surely the process of that name on this host. */
-  adopt({ instanceId, pid }: InstanceRegistration): AdoptedInstance | null {
+  adopt(
+    { instanceId, pid }: Pick<InstanceRegistration, "instanceId" | "pid">,
+  ): AdoptedInstance | null {
     if (!isInstance(pid, instanceId)) return null;
     return {
       hasEnded: () => !isInstance(pid, instanceId),
       stop: (signal) => {
-        if (isInstance(pid, instanceId)) Deno.kill(pid, signal);
+        if (isInstance(pid, instanceId)) trySignal(pid, signal);
       },
     };
   }
 
   killStray(instanceId: InstanceId, managerAddress: Address): boolean {
     const pid = pids().find((pid) => isInstance(pid, instanceId, managerAddress));
-    if (pid === undefined) return false;
-    Deno.kill(pid, "SIGKILL");
-    return true;
+    return pid !== undefined && trySignal(pid, "SIGKILL");
   }
 }
 
@@ -77,6 +77,16 @@ function pids(): number[] {
     return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
   } catch {
     return [];
+  }
+}
+
+/** False when it has just ended, or is another user's. */
+function trySignal(pid: number, signal: "SIGTERM" | "SIGKILL"): boolean {
+  try {
+    Deno.kill(pid, signal);
+    return true;
+  } catch {
+    return false;
   }
 }
 

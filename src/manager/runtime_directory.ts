@@ -1,5 +1,6 @@
 import { MAX_UNIX_PATH_BYTES } from "../bus/address.ts";
 import { UsageError } from "../core/errors.ts";
+import { removeIfPresent } from "../core/files.ts";
 
 /** What sockets in the directory may take of MAX_UNIX_PATH_BYTES: "/instance-1234567.sock". */
 const SOCKET_NAME_BYTES = 24;
@@ -40,12 +41,4 @@ export function makeRuntimeDirectory(
     `no directory for sockets: ${refusals.join("; ")}. Set XDG_RUNTIME_DIR to a short path that ` +
       `can be written.`,
   );
-}
-
-function removeIfPresent(path: string): void {
-  try {
-    Deno.removeSync(path, { recursive: true });
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-  }
 }

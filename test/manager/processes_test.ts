@@ -163,6 +163,29 @@ Deno.test("processes: one is found by its name and its manager's address, and ki
   assert.equal(launcher.killStray("instance-7", address), false);
 });
 
+Deno.test("processes: one that cannot be killed is no error of the manager's", async () => {
+  const address = `unix:/${crypto.randomUUID()}/manager.sock`;
+  const args = ["-c", "kill -STOP $$", "instance-7", address];
+  const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
+  const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
+  await until(() => isRunning(instance.pid));
+  const adopted = launcher.adopt({ instanceId: "instance-7", pid: instance.pid })!;
+  const { kill } = Deno;
+  try {
+    for (const error of [Deno.errors.PermissionDenied, Deno.errors.NotFound]) {
+      Deno.kill = () => { // it is another user's, or has just ended
+        throw new error("not killed");
+      };
+      assert.equal(launcher.killStray("instance-7", address), false);
+      adopted.stop("SIGKILL");
+    }
+  } finally {
+    Deno.kill = kill;
+    instance.kill("SIGKILL");
+    await instance.status;
+  }
+});
+
 const orphans = { serving: [], "still starting": ["--never-loads"] };
 for (const [state, engineArgv] of Object.entries(orphans)) {
   Deno.test(`processes: ${state} instances of a parent that was killed end and clean up`, async () => {

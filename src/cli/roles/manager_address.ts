@@ -4,6 +4,7 @@ import { MAX_UNIX_PATH_BYTES, parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
 import { realClock, sleep } from "../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+import { removeIfPresent } from "../../core/files.ts";
 import type { InstanceId } from "../../core/messages.ts";
 
 const INSTANCE_SOCKET = /^(instance-.*)\.sock$/;
@@ -112,7 +113,7 @@ async function sortSockets(directory: string) {
     if (instanceId === undefined) continue;
     const path = join(directory, name);
     const isDead = await refusesConnections(path);
-    if (isDead) Deno.removeSync(path);
+    if (isDead) removeIfPresent(path);
     (isDead ? dead : alive).push(instanceId);
   }
   return { alive, dead };
@@ -131,7 +132,9 @@ async function refusesConnections(path: string): Promise<boolean> {
     (await Deno.connect({ transport: "unix", path })).close();
     return false;
   } catch (error) {
-    return error instanceof Deno.errors.ConnectionRefused;
+    // Not found: an instance that ends has removed it just now.
+    return error instanceof Deno.errors.ConnectionRefused ||
+      error instanceof Deno.errors.NotFound;
   }
 }
 

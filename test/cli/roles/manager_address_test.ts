@@ -41,6 +41,7 @@ Deno.test("manager place: sockets of instances that have ended are removed, othe
     const alive = Deno.listen({ transport: "unix", path: path("instance-1.sock") });
     Deno.listen({ transport: "unix", path: path("instance-0.sock") }).close();
     Deno.listen({ transport: "unix", path: path("other.sock") }).close();
+    Deno.symlinkSync(path("gone"), path("instance-2.sock")); // as one that is removed just now
     const place = await takeManagerPlace(`unix:${path("manager.sock")}`);
     assert.equal(place.wasAbandoned, true);
     assert.deepEqual(place.survivors, ["instance-1"]);
