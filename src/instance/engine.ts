@@ -236,6 +236,7 @@ export class Engine {
 
   readonly #failStep = (error: unknown): void => {
     if (this.#phase !== "stepping") return;
+    this.#stepWatch.end();
     this.#phase = "idle";
     this.#die(error);
     this.#resolveAll(this.#stepWaiters);

@@ -52,9 +52,9 @@ export const engineExtras = {
     metavar: "SECONDS",
     section: "ENGINE",
     help:
-      "With --enable-pd-disagg, the time that a request waits after its first token to leave a " +
-      "prefill instance. Then it decodes there, and moves while it does. What is under way does not " +
-      "count, so that it is about waiting for those before it, a destination or a manager.",
+      "With --enable-pd-disagg, how long a request waits on a prefill instance, after its first " +
+      "token, until its move to a decode instance begins: behind other moves, or because there is " +
+      "no destination or manager. Then it decodes there, and moves while it does.",
   }),
   "step-timeout": number({
     default: 60,
