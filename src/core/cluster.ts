@@ -17,7 +17,7 @@ export interface Cluster {
   readonly frontendId: string;
   /** Instances that serve now. */
   instances(): readonly InstanceRegistration[];
-  /** True when every instance that was asked for is serving. */
+  /** True when every instance that was asked for is serving, and not all of them drain. */
   isReady(): boolean;
   /**
    * Dispatches a request. Resolves once an instance has queued it, or it was aborted; outputs then

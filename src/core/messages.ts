@@ -320,6 +320,8 @@ export interface InstanceList {
   readonly instances: readonly InstanceRegistration[];
   /** Instances that were asked for. */
   readonly expectedInstances: number;
+  /** False: all of them drain, and requests wait. Default true. */
+  readonly takesRequests?: boolean;
   /** The latest of those that went because they were to: nothing that they had is to blame. */
   readonly stopped?: readonly InstanceId[];
 }

@@ -110,8 +110,8 @@ export class ClusterClient implements Cluster {
   }
 
   isReady(): boolean {
-    const { instances, expectedInstances } = this.#list;
-    return instances.length > 0 && instances.length >= expectedInstances;
+    const { instances, expectedInstances, takesRequests } = this.#list;
+    return instances.length > 0 && instances.length >= expectedInstances && takesRequests !== false;
   }
 
   /** Resolves when an instance serves or has served, however briefly, after this was called. */

@@ -1,5 +1,5 @@
 import { type Clock, sleep } from "../core/clock.ts";
-import { toErrorRecord, UnavailableError } from "../core/errors.ts";
+import { ConflictError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { InstanceId, LeaveReply } from "../core/messages.ts";
 import type { ManagerOptions, ScalingOptions } from "../core/options.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
@@ -139,8 +139,14 @@ export class InstanceKeeper {
    * @returns its id, when it serves
    * @throws {LlumnixError} it ended before
    * @throws {UnavailableError} the manager is stopping
+   * @throws {ConflictError} there are as many as scaling allows
    */
   async add(): Promise<InstanceId> {
+    const { scaling } = this.#config;
+    const numScaled = this.#fleet.all.filter((one) => one.isStaying && !one.isDrainedByHand).length;
+    if (scaling?.enableScaling && numScaled >= scaling.maxInstances) {
+      throw new ConflictError(`there are --max-instances ${scaling.maxInstances} already`);
+    }
     this.#numAdding++;
     try {
       const instanceId = await this.#fleet.start();

@@ -349,6 +349,7 @@ export class Manager {
       version: this.#listVersion,
       instances: this.instances(),
       expectedInstances: this.#keeper.numExpected,
+      takesRequests: this.#fleet.serving.some(({ isAvailable }) => isAvailable),
       stopped: this.#fleet.stopped,
     };
   }

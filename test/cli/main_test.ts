@@ -73,7 +73,8 @@ refuses(
 refuses(
   ["serve", "--disable-init-instance-by-manager"],
   "llumnix serve: error: When using gloo as migration backend, do not set " +
-    "--disable-init-instance-by-manager and --disable-fixed-node-init-instance.",
+    "--disable-init-instance-by-manager and --disable-fixed-node-init-instance; with " +
+    "--migration-backend rayrpc both can be set.",
 );
 for (const name of ["manager", "api-server", "instance"]) {
   for (const address of ["nowhere", "inproc:x", "tcp:host", `unix:/${"x".repeat(200)}`]) {

@@ -114,6 +114,21 @@ Deno.test("drain: an instance that is kept, lost or unknown", async () => {
   assert.equal(await cluster.run(lost), false);
 });
 
+Deno.test("drain: a service whose instances all drain is not ready, and requests wait for one", async () => {
+  const cluster = new SimCluster(9, { options: { ...options, initialInstances: 2 }, migration });
+  await cluster.start();
+  assert.ok(cluster.client.isReady());
+  for (const instanceId of ["instance-0", "instance-1"]) {
+    await cluster.run(cluster.client.admin("admin_drain", { instanceId }));
+  }
+  await cluster.until(() => !cluster.client.isReady());
+  const request = cluster.submit("a", 5);
+  await cluster.run(cluster.client.admin("admin_keep", { instanceId: "instance-1" }));
+  await cluster.until(() => request.hasEnded);
+  assert.equal(request.finish?.reason, "length");
+  assert.ok(cluster.client.isReady());
+});
+
 Deno.test("scaling: what an operator drains is not needed after all", async () => {
   const scaling: ScalingOptions = {
     enableScaling: true,
@@ -130,6 +145,10 @@ Deno.test("scaling: what an operator drains is not needed after all", async () =
     migration,
   });
   await cluster.start();
+  await assert.rejects(
+    cluster.run(cluster.client.admin("admin_add", null)),
+    /there are --max-instances 2 already/,
+  );
   await cluster.run(cluster.client.admin("admin_drain", { instanceId: "instance-0" }));
   const requests = Array.from({ length: 9 }, (_, i) => cluster.submit(`r${i}`, 500));
   await cluster.until(() => requests.every(({ hasEnded }) => hasEnded), 120_000);

@@ -38,7 +38,7 @@ function glooPlacement(options: ServeOptions): string | null {
   if (options.migrationBackend !== "gloo") return null;
   if (!options.disableInitInstanceByManager && !options.disableFixedNodeInitInstance) return null;
   return "When using gloo as migration backend, do not set --disable-init-instance-by-manager " +
-    "and --disable-fixed-node-init-instance.";
+    "and --disable-fixed-node-init-instance; with --migration-backend rayrpc both can be set.";
 }
 
 function emptyTransferType(options: ServeOptions): string | null {

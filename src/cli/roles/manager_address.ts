@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { MAX_UNIX_PATH_BYTES, parseAddress } from "../../bus/address.ts";
 import type { Address } from "../../bus/bus.ts";
 import { realClock, sleep } from "../../core/clock.ts";
-import { LlumnixError, UnavailableError, UsageError } from "../../core/errors.ts";
+import { LlumnixError, UsageError } from "../../core/errors.ts";
 import { removeIfPresent } from "../../core/files.ts";
 import type { InstanceId } from "../../core/messages.ts";
 
@@ -51,8 +51,7 @@ export interface ManagerPlace {
 
 /**
  * Takes the place of the manager at an address.
- * @throws {UnavailableError} another manager has it
- * @throws {UsageError} the directory cannot be used, or is not of this user alone
+ * @throws {UsageError} another manager has it; the directory cannot be used, or is not of this user
  */
 export async function takeManagerPlace(address: Address): Promise<ManagerPlace> {
   const parsed = parseAddress(address);
@@ -82,11 +81,14 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
   };
 }
 
-/** What to tell whoever starts a second manager. */
-export function takenError(address: Address): UnavailableError {
-  return new UnavailableError(
-    `another manager serves at ${address}: stop that one first, or give this one and its API ` +
-      `servers and instances another --manager-address`,
+/** What to tell whoever starts a second manager, or one at a port that something else has. */
+export function takenError(address: Address): UsageError {
+  const holder = parseAddress(address).scheme === "unix"
+    ? "another manager serves"
+    : "another manager or service listens";
+  return new UsageError(
+    `${holder} at ${address}: stop that one first, or give this one and its API servers and ` +
+      `instances another --manager-address`,
   );
 }
 

@@ -201,8 +201,8 @@ function allocatePools(
   } catch (error) {
     throw new UsageError(
       `Cannot allocate the KV cache, ${shownSize(totalBytes)} (${detail}): ` +
-        `${(error as Error).message}. Lower --gpu-memory-utilization, --swap-space, ` +
-        `--max-num-seqs or --max-model-len.`,
+        `${(error as Error).message}. Lower --num-gpu-blocks-override, ` +
+        `--gpu-memory-utilization, --swap-space, --max-num-seqs or --max-model-len.`,
       { cause: error },
     );
   }

@@ -22,7 +22,8 @@ function allows(argv: string): void {
 }
 
 const glooMessage = "When using gloo as migration backend, do not set " +
-  "--disable-init-instance-by-manager and --disable-fixed-node-init-instance.";
+  "--disable-init-instance-by-manager and --disable-fixed-node-init-instance; with " +
+  "--migration-backend rayrpc both can be set.";
 refuses("--disable-init-instance-by-manager", glooMessage);
 refuses("--disable-fixed-node-init-instance", glooMessage);
 allows("--disable-fixed-node-init-instance --migration-backend nccl");
