@@ -245,11 +245,16 @@ function writeAll(file: Deno.FsFile, bytes: Uint8Array): void {
 }
 
 if (import.meta.main) {
+  if (Deno.args.some((arg) => arg === "--help" || arg === "-h")) {
+    console.log(usage);
+    Deno.exit(0);
+  }
   let options: MakeModelOptions;
   try {
     options = parseMakeModelArgs(Deno.args);
   } catch (error) {
-    console.error((error as Error).message);
+    const { message } = error as Error;
+    console.error(message.includes(usage) ? message : `${message}\n${usage}`);
     Deno.exit(2);
   }
   const startedMs = performance.now();
