@@ -77,16 +77,19 @@ export class Departure {
   /**
    * Keeps entries [from, to) of the block table from being reused until {@linkcode unpin}, whatever
    * becomes of the request.
+   * @param onLoss nobody wants them any more: others may wait for them
    */
-  pin(from: number, to: number): readonly number[] {
+  pin(from: number, to: number, onLoss?: () => void): readonly number[] {
     if (this.#pinned.length > 0) throw new Error(`${this.requestId}: a transfer is under way`);
     this.#pinned = this.#sequence.blocks.slice(from, to);
     this.#parts.blocks.retain(this.#pinned);
+    this.#sequence.onLoss = onLoss ?? null;
     return this.#pinned;
   }
 
   /** Nothing reads the pinned blocks any more. */
   unpin(): void {
+    this.#sequence.onLoss = null;
     this.#parts.blocks.release(this.#pinned);
     this.#pinned = [];
     this.#parts.changed();

@@ -369,6 +369,7 @@ export class EngineCore {
     this.#scheduler.remove(sequence);
     if (!sequence.isInStep) this.#blocks.free(sequence);
     sequence.status = "finished";
+    sequence.onLoss?.();
     this.#forget(sequence);
   }
 

@@ -308,6 +308,7 @@ export class Scheduler {
   #preempt(victim: Sequence): void {
     victim.isPreempted = true;
     victim.numPreemptions++;
+    victim.onLoss?.();
     this.#schedule.numPreempted++;
     if (this.#config.preemptionMode === "swap" && this.#blocks.canSwapOut(victim)) {
       this.#blocks.swapOut(victim, this.#schedule.swapOut);

@@ -49,6 +49,8 @@ export class Sequence {
   numPreemptions = 0;
   /** The scheduler has tried to admit it. */
   wasTried = false;
+  /** Told when it ends or is preempted here. */
+  onLoss: (() => void) | null = null;
   /** Belongs to the step that the executor runs now: its blocks are being read and written. */
   isInStep = false;
 

@@ -194,7 +194,7 @@ export class MigrationSource {
     const { backend, clock } = this.#config;
     const { departure, migrationId, destination } = this.#outgoing;
     const { deadlineMs } = transfer;
-    const sourceBlocks = departure.pin(from, to);
+    const sourceBlocks = departure.pin(from, to, () => this.#abort.abort());
     const cancelDeadline = clock.after(deadlineMs - clock.nowMs(), () => this.#abort.abort());
     try {
       const statistics = await backend.send({
@@ -208,8 +208,8 @@ export class MigrationSource {
     } finally {
       cancelDeadline();
       departure.unpin();
+      this.#checkLoss(); // which says more than that the transfer was aborted
     }
-    this.#checkLoss();
   }
 
   /** Resolves when the request is in no step any more; at the latest when the time is over. */

@@ -109,6 +109,41 @@ Deno.test("failures: the request is preempted during a stage", async () => {
   }
 });
 
+Deno.test("failures: copying ends with the request, however long it would have taken", async () => {
+  const { world, a, b } = await pair({ blockMs: 400 });
+  await world.generate(a, generateRequest("r", 40, { maxTokens: 8 }));
+  await world.pass(20);
+  const report = await world.migrate(a, b);
+  assertReport(report, "finished", /the request has ended/);
+  assert.ok(report.totalMs < 100, `${report.totalMs} ms`);
+  assert.ok(a.isEmpty);
+  await world.checkEnd();
+});
+
+Deno.test("failures: one of high priority does not wait for the copying of what it preempts", async () => {
+  for (const preemptionMode of ["recompute", "swap"] as const) {
+    const { world, a, b } = await pair({
+      blockMs: 400,
+      numBlocks: 20,
+      numSwapBlocks: 20,
+      config: { preemptionMode },
+    });
+    await world.generate(a, generateRequest("first", 12, { maxTokens: 40 }, { arrivalMs: 1 }));
+    await world.generate(a, generateRequest("r", 30, { maxTokens: 40 }, { arrivalMs: 2 }));
+    await world.pass(30);
+    const migrated = world.order(a, b, { requestId: "r" });
+    await world.pass(20);
+    const urgent = generateRequest("high", 30, { maxTokens: 10 }, { priority: "high" });
+    const high = await world.generate(a, urgent);
+    await world.pass(50);
+    assert.ok(high.tokens.length > 0, "it runs");
+    const { running } = a.engine.queues();
+    assert.deepEqual(running.map(({ requestId }) => requestId), ["high", "first"]);
+    assertReport(await world.wait(migrated), "aborted_source", /r was preempted/);
+    await world.checkEnd();
+  }
+});
+
 Deno.test("failures: the destination dies during a stage", async () => {
   const { world, report, a } = await disturbed("migrate_reserve", (world) => {
     world.clock.after(12, () => world.network.kill("b"));
