@@ -17,6 +17,7 @@ import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./disaggregation.ts";
+import { exchangeObstacle, type ExchangeTerms } from "./exchange_terms.ts";
 import { Fleet } from "./fleet.ts";
 import { InstanceKeeper } from "./instance_keeper.ts";
 import type { InstanceLauncher } from "./launcher.ts";
@@ -36,6 +37,8 @@ export interface ManagerConfig {
   readonly options: ManagerOptions;
   /** Absent: requests move only from instances that are to be stopped. */
   readonly migration?: MigrationOptions;
+  /** Instances with others take no part in migration; absent: any takes part that can. */
+  readonly exchangeTerms?: ExchangeTerms;
   /** For migration backends whose instances form a group. */
   readonly migrationGroup?: GroupOptions;
   /** Absent: instances come and go only as told. */
@@ -201,7 +204,9 @@ export class Manager {
     return new MigrationLoop({
       ...this.#config,
       instances: () => this.#fleet.serving,
-      isInGroup: (instanceId) => this.#group?.isReady(instanceId) ?? true,
+      mayExchange: (instance) =>
+        this.#obstacleOf(instance) === null &&
+        (this.#group?.isReady(instance.instanceId) ?? true),
       onReport: (report) => {
         this.#statistics.noteMigration(report);
         if (report.outcome !== "nothing") this.#emit({ type: "migrated", report });
@@ -221,7 +226,8 @@ export class Manager {
     return new GroupKeeper({
       clock,
       options: migrationGroup,
-      instances: () => this.#fleet.serving,
+      instances: () =>
+        this.#fleet.serving.filter((instance) => this.#obstacleOf(instance) === null),
       onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
     });
   }
@@ -244,8 +250,7 @@ export class Manager {
       calls: {
         join: ({ data }, peer) => ({ data: this.#join(data as JoinRequest, peer) }),
         register: ({ data }, peer) => {
-          this.#keeper.noteComing(this.#fleet.of(peer));
-          this.#fleet.register(data as InstanceRegistration, peer);
+          this.#register(data as InstanceRegistration, peer);
           return { data: null };
         },
         subscribe: (_, peer) => {
@@ -294,6 +299,22 @@ export class Manager {
     const instance = this.#fleet.join(request, peer);
     const { type: instanceType } = instance;
     return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2, instanceType };
+  }
+
+  #register(registration: InstanceRegistration, peer: Peer): void {
+    const instance = this.#fleet.of(peer);
+    this.#keeper.noteComing(instance);
+    this.#fleet.register(registration, peer);
+    const reason = this.#obstacleOf(instance);
+    if (reason === null || !this.#config.migration?.enableMigration) return;
+    this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
+  }
+
+  /** Why it takes no part in migration, whatever it does; null: nothing is in the way. */
+  #obstacleOf({ registration }: ManagedInstance): string | null {
+    const { exchangeTerms } = this.#config;
+    if (registration === null || exchangeTerms === undefined) return null;
+    return exchangeObstacle(registration, exchangeTerms);
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {

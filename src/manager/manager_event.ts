@@ -43,6 +43,8 @@ export type ManagerEvent =
     readonly members: readonly InstanceId[];
     readonly leftOut: readonly FailedPeer[];
   }
+  /** It serves, and takes no part in migration: it is not as the others in what that needs. */
+  | { readonly type: "not_migrating"; readonly instanceId: InstanceId; readonly reason: string }
   /** Its source did not report. */
   | {
     readonly type: "migration_unanswered";

@@ -23,7 +23,7 @@ import { roomBlocks } from "./migration/room.ts";
 const MIGRATION_TIMEOUT_MS = 30_000;
 
 /** Only instances that drain give requests away. */
-const noMigration: MigrationOptions = {
+export const noMigration: MigrationOptions = {
   enableMigration: false,
   pairMigrationFrequency: 1,
   pairMigrationPolicy: "balanced",
@@ -43,7 +43,7 @@ export interface MigrationLoopConfig {
   /** Those that serve, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
   /** Whether it can exchange blocks with the others of which this is true. */
-  readonly isInGroup: (instanceId: InstanceId) => boolean;
+  readonly mayExchange: (instance: ManagedInstance) => boolean;
   readonly onReport: (report: MigrationReport) => void;
   /** The source did not report: it does not answer in time, or its connection is lost. */
   readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
@@ -145,7 +145,7 @@ export class MigrationLoop {
       blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
-        this.#config.isInGroup(instance.instanceId),
+        this.#config.mayExchange(instance),
     };
   }
 

@@ -3,6 +3,7 @@ import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
 import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
+import { noMigration } from "../../src/manager/migration_loop.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { idleInfo, managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
@@ -275,6 +276,33 @@ Deno.test("manager: new requests go to the first instances only, and to the next
     },
     undefined,
     { options: { ...managerOptions, dispatchPolicy: "load", numDispatchInstances: 1 } },
+  ));
+
+Deno.test("manager: an instance with another migration backend serves, and is in no group", () =>
+  withManager(
+    async ({ manager, events }) => {
+      await manager.startInstances();
+      await until(() => eventTypes(events).includes("group_formed"));
+      assert.equal(manager.instances().length, 2);
+      const apart = events.filter(({ type }) => type === "not_migrating");
+      assert.equal(apart.length, 1);
+      assert.match(JSON.stringify(apart), /instance-1.*backend is rayrpc, and this service's test/);
+      const formed = events.find((event) => event.type === "group_formed")!;
+      assert.deepEqual(formed.members.concat(formed.leftOut.map((one) => one.instanceId)), [
+        "instance-0",
+      ]);
+    },
+    async (instance) => {
+      const backend = instance.id === "instance-1" ? "rayrpc" : "test";
+      instance.settings = { migration: { backend, endpoint: {} } };
+      await instance.join();
+      await instance.register();
+    },
+    {
+      migration: { ...noMigration, enableMigration: true },
+      exchangeTerms: { backend: "test", blockSize: 16 },
+      migrationGroup: { secret: "s", initTimeoutMs: 1_000 },
+    },
   ));
 
 Deno.test("manager: refuses an address in use", async () => {

@@ -111,6 +111,8 @@ export class ScriptedInstance implements LaunchedInstance {
   isStubborn = false;
   readonly requests = new Map<RequestId, GenerateRequest>();
   readonly aborted: RequestId[] = [];
+  /** What it is besides {@linkcode registrationOf}. */
+  settings: Partial<InstanceRegistration> = {};
   /** Called for each request before it is queued; may refuse or outlast the instance. */
   onGenerate: (request: GenerateRequest) => void | Promise<void> = () => {};
   frontend!: Peer;
@@ -159,7 +161,7 @@ export class ScriptedInstance implements LaunchedInstance {
         },
       },
     });
-    const registration = registrationOf(this.id, this.#listener.address);
+    const registration = { ...registrationOf(this.id, this.#listener.address), ...this.settings };
     await this.#manager.call("register", { data: registration });
   }
 

@@ -2,6 +2,7 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger } from "../../core/log.ts";
+import type { ExchangeTerms } from "../../manager/exchange_terms.ts";
 import type { InstanceLauncher } from "../../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../../manager/manager.ts";
 import type { GroupOptions } from "../../manager/migration_group.ts";
@@ -60,6 +61,7 @@ export class ManagerRole implements AsyncDisposable {
       addresses,
       options,
       migration: options,
+      exchangeTerms: exchangeTermsOf(config),
       migrationGroup: groupOf(config),
       scaling: options,
       instanceTimeoutMs: options.instanceTimeout * 1000,
@@ -156,6 +158,12 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
 /** Roles that run apart have instances that outlive them. */
 function isOneProcess({ options, orphanTimeoutMs }: LauncherConfig): boolean {
   return orphanTimeoutMs === undefined && runsInProcess(options);
+}
+
+/** Instances that have what this manager's own have; within one process all are its own. */
+function exchangeTermsOf(config: ManagerRoleConfig): ExchangeTerms | undefined {
+  const { enableMigration, migrationBackend: backend, blockSize } = config.options;
+  return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
 }
 
 /** Instances within one process need no group: see {@linkcode InProcessLauncher}. */

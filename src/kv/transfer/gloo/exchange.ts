@@ -211,13 +211,25 @@ export class Exchange {
     const group = this.#group;
     const member = group?.members.find(({ instanceId }) => instanceId === to);
     if (!group || !member) return done(`${to} is not in the migration group`);
-    this.#open(group, member, timeoutMs).waiting.push(done);
+    const endpoint = endpointOf(member);
+    if (endpoint === null) return done(`${to} has no endpoint of gloo, which is a host and a port`);
+    try {
+      this.#open(group, member, endpoint, timeoutMs).waiting.push(done);
+    } catch (error) {
+      done(`${to} at ${endpoint.host}:${endpoint.port}: ${(error as Error).message}`);
+    }
   }
 
-  #open(group: MigrationGroup, member: MigrationGroupMember, timeoutMs: number): Outgoing {
+  /** @throws {Error} there is no such place, or no socket */
+  #open(
+    group: MigrationGroup,
+    member: MigrationGroupMember,
+    endpoint: GlooEndpoint,
+    timeoutMs: number,
+  ): Outgoing {
     const { identity, initTimeoutMs } = this.#config;
     const { instanceId } = member;
-    const { host, port } = endpointOf(member);
+    const { host, port } = endpoint;
     const { secret, generation, members } = group;
     const rank = members.find((one) => one.instanceId === identity.instanceId)?.rank ?? -1;
     const outgoing: Outgoing = {
@@ -268,15 +280,15 @@ export class Exchange {
   }
 }
 
-/** Backends of this kind alone are in its groups. */
-function endpointOf({ endpoint }: MigrationGroupMember): GlooEndpoint {
-  return endpoint as unknown as GlooEndpoint;
+/** Null where a member has one that is not of this kind of backend. */
+function endpointOf({ endpoint }: MigrationGroupMember): GlooEndpoint | null {
+  const { host, port } = endpoint;
+  return typeof host === "string" && typeof port === "number" ? { host, port } : null;
 }
 
 function isMember({ members }: MigrationGroup, member: MigrationGroupMember): boolean {
-  const { host, port } = endpointOf(member);
-  return members.some((one) =>
-    one.instanceId === member.instanceId && endpointOf(one).host === host &&
-    endpointOf(one).port === port
+  const { host, port } = member.endpoint;
+  return members.some(({ instanceId, endpoint }) =>
+    instanceId === member.instanceId && endpoint.host === host && endpoint.port === port
   );
 }

@@ -18,6 +18,14 @@ export interface Hello {
   readonly to: InstanceId;
 }
 
+/** Null where a peer sent something else. */
+export function readHello(data: unknown): Hello | null {
+  const { group, to, from } = (data ?? {}) as Partial<Hello>;
+  const { instanceId, model, layout } = (from ?? {}) as Partial<Identity>;
+  const areStrings = [group, to, instanceId, model].every((one) => typeof one === "string");
+  return areStrings && typeof layout === "object" && layout !== null ? data as Hello : null;
+}
+
 /**
  * Why a connection is refused, naming what both ends have; null when it is welcome. Whether the group
  * is the right one is not asked here.

@@ -11,7 +11,7 @@ import {
   MAX_FRAME_BYTES,
   MAX_GREETING_BYTES,
 } from "./frame_stream.ts";
-import { type Hello, type Identity, refusalOf } from "./handshake.ts";
+import { type Hello, type Identity, readHello, refusalOf } from "./handshake.ts";
 import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -116,10 +116,11 @@ export class IncomingConnection implements Waiter {
     if (this.#transfer !== null) return this.#readBlocks();
     const frame = this.#stream.receive(this.#isWelcome ? MAX_FRAME_BYTES : MAX_GREETING_BYTES);
     if (frame === null) return;
-    if (frame.type === "hello" && this.#hello === null) this.#greet(frame.data as Hello);
-    else if (frame.type === "transfer" && this.#isWelcome) {
-      this.#begin(frame.data as TransferHead);
-    } else throw new ConnectionLost(`the other end sent ${frame.type} out of turn`);
+    const hello = frame.type === "hello" && this.#hello === null ? readHello(frame.data) : null;
+    const head = frame.type === "transfer" && this.#isWelcome ? readHead(frame.data) : null;
+    if (hello !== null) this.#greet(hello);
+    else if (head !== null) this.#begin(head);
+    else throw new ConnectionLost(`the other end sent ${frame.type} out of turn, or not as it is`);
   }
 
   /** One that comes from a group of which this instance has not heard yet has to wait. */
@@ -191,4 +192,13 @@ export class IncomingConnection implements Waiter {
     const bytes = this.#config.sockets.read(this.fd, new Uint8Array(DISCARD_BYTES));
     if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
   }
+}
+
+/** Null where a peer sent something else. */
+function readHead(data: unknown): TransferHead | null {
+  const { migrationId, destinationBlocks, limits } = (data ?? {}) as Partial<TransferHead>;
+  const { bufferBlocks, numLayers } = (limits ?? {}) as Partial<TransferLimits>;
+  const isHead = typeof migrationId === "string" && Array.isArray(destinationBlocks) &&
+    Number.isSafeInteger(bufferBlocks) && Number.isSafeInteger(numLayers);
+  return isHead ? data as TransferHead : null;
 }

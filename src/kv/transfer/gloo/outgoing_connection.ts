@@ -171,7 +171,8 @@ export class OutgoingConnection implements Waiter {
       this.#limitMs = Infinity;
       this.#config.onReady();
     } else if (type === "refused" || type === "failed") {
-      this.close((data as { readonly message: string }).message, true);
+      const { message } = (data ?? {}) as { readonly message?: unknown };
+      this.close(typeof message === "string" ? message : "it gave no reason", true);
     } else if (type === "done" && this.#sending && this.#cursor?.remainingBytes === 0) {
       const { onDone } = this.#sending;
       this.#sending = null;

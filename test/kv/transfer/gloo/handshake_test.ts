@@ -177,3 +177,67 @@ Deno.test("gloo endpoint: strangers are let go, whatever they send", async () =>
   }
   await a.backend.close();
 });
+
+Deno.test("gloo group: a member with another backend's endpoint is a failed peer, and no more", () =>
+  withEnds([{}, {}], async (ends) => {
+    assert.deepEqual(await form(ends), [[], []]);
+    const stranger = (endpoint: Record<string, unknown>) => ({
+      instanceId: "x",
+      rank: 2,
+      endpoint,
+    });
+    for (
+      const [endpoint, reason] of [
+        [{}, /x has no endpoint of gloo/],
+        [{ host: null, port: "1" }, /x has no endpoint of gloo/],
+        [{ host: "nowhere", port: 1 }, /x at nowhere:1: nowhere is not an IP address/],
+      ] as const
+    ) {
+      const members = [...membersOf(ends), stranger(endpoint)];
+      const group = { secret: "s", generation: 2, members };
+      for (const failed of await Promise.all(ends.map(({ backend }) => backend.join(group)))) {
+        assert.deepEqual(failed.map(({ instanceId }) => instanceId), ["x"]);
+        assert.match(failed[0].reason, reason);
+      }
+    }
+    assert.deepEqual(await form(ends, 3), [[], []]);
+    assert.ok(ends.every(({ backend }) => backend.isReady));
+  }));
+
+Deno.test("gloo endpoint: nothing that a peer says ends the transfer thread", async () => {
+  const a = await openEnd("i0", { initTimeoutMs: 300 });
+  const frame = (type: number, data: unknown) => {
+    const json = new TextEncoder().encode(JSON.stringify(data));
+    return [type, 0, 0, 0, json.length & 255, json.length >> 8, 0, 0, ...json];
+  };
+  const group = { secret: "s", generation: 1, members: membersOf([a]) };
+  assert.deepEqual(await a.backend.join(group), []);
+  const from = { instanceId: "i1", model: "m", layout: suiteLayout };
+  const hello = { group: "s", generation: 1, rank: 1, from, to: "i0" };
+  const hellos = [null, 7, {}, { ...hello, from: null }, {
+    ...hello,
+    from: { ...from, layout: 1 },
+  }];
+  const heads = [null, {}, { migrationId: "m", destinationBlocks: 5, limits: null }];
+  const limits = { bufferBlocks: null, numLayers: 1 };
+  const messages = [
+    ...hellos.map((one) => frame(0, one)),
+    ...[...heads, { migrationId: "m", destinationBlocks: [1], limits }].map((head) => [
+      ...frame(0, hello),
+      ...frame(3, head),
+    ]),
+  ];
+  const { port } = a.backend.endpoint;
+  for (const message of messages) {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    await connection.write(
+      Uint8Array.from([...new TextEncoder().encode("LLMNXKV"), PROTOCOL_VERSION, ...message]),
+    );
+    let end: number | null = 0;
+    while (end !== null) end = await connection.read(new Uint8Array(64)).catch(() => null);
+    connection.close();
+  }
+  assert.ok(a.backend.isReady);
+  assert.deepEqual(await a.backend.join({ ...group, generation: 2 }), []);
+  await a.backend.close();
+});
