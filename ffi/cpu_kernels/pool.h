@@ -1,7 +1,7 @@
 /*
  * A pool of threads that runs a job's numbered tasks. The calling thread takes part. A helper joins
  * a job only while it is open, and the caller waits only for helpers that joined: one that the
- * system wakes late costs nothing. Idle helpers spin for some ten microseconds (the gap between two
+ * system wakes late costs nothing. Idle helpers spin for some 50 us (more than the gap between two
  * operations of a step), then sleep in the kernel.
  */
 #ifndef POOL_H

@@ -17,6 +17,8 @@ export interface KvBudget {
   readonly numBlocksOverride: number | null;
   /** `--swap-space` in GiB. */
   readonly swapSpaceGiB: number;
+  /** `--preemption-mode swap`: the swap pool, in the same memory, will be used. Else it never is. */
+  readonly usesSwap: boolean;
   readonly maxNumSeqs: number;
   readonly maxModelLen: number;
 }
@@ -44,10 +46,12 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const addressable = (budget.addressableBytes - budget.weightBytes) / 2;
   const blocksIn = (byteLength: number) =>
     Math.max(0, Math.floor(Math.min(byteLength, addressable) / bytes));
-  const affordable = blocksIn(share - budget.weightBytes);
+  const numSwapBlocks = Math.min(useful, blocksIn(budget.swapSpaceGiB * 2 ** 30));
+  const swapBytes = budget.usesSwap ? numSwapBlocks * bytes : 0;
+  const affordable = blocksIn(share - budget.weightBytes - swapBytes);
   const numBlocks = budget.numBlocksOverride ?? Math.min(useful, affordable);
   if (numBlocks < blocksPerSequence) throw tooFewBlocks(budget, numBlocks);
-  return { numBlocks, numSwapBlocks: Math.min(useful, blocksIn(budget.swapSpaceGiB * 2 ** 30)) };
+  return { numBlocks, numSwapBlocks };
 }
 
 function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
@@ -59,11 +63,12 @@ function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
   if (numBlocksOverride !== null) {
     return new UsageError(`${problem} Raise --num-gpu-blocks-override or lower --max-model-len.`);
   }
+  const swap = budget.usesSwap ? `, swap space: ${budget.swapSpaceGiB} GiB each` : "";
   return new UsageError(
     `${problem} Free memory: ${shownSize(budget.availableBytes)} for ${budget.hostShare} ` +
       `instance(s), weights: ${
         shownSize(budget.weightBytes)
-      } each, KV cache of one such sequence: ` +
+      } each${swap}, KV cache of one such sequence: ` +
       `${shownSize(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))}. ` +
       `Lower --max-model-len or the number of instances, or raise --gpu-memory-utilization.`,
   );

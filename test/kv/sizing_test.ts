@@ -21,6 +21,7 @@ const budget: KvBudget = {
   hostShare: 1,
   numBlocksOverride: null,
   swapSpaceGiB: 2,
+  usesSwap: false,
   maxNumSeqs: 256,
   maxModelLen: 4096,
 };
@@ -40,6 +41,11 @@ Deno.test("sizing: the cache gets the fraction of memory that the weights leave"
   assert.deepEqual(plan({}), { numBlocks: 4096, numSwapBlocks: 2048 });
   assert.equal(plan({ hostShare: 2 }).numBlocks, 1536);
   assert.equal(plan({ swapSpaceGiB: 0 }).numSwapBlocks, 0);
+});
+
+Deno.test("sizing: a swap pool that is used takes from the cache, for it is in the same memory", () => {
+  assert.deepEqual(plan({ usesSwap: true }), { numBlocks: 2048, numSwapBlocks: 2048 });
+  assert.throws(() => plan({ usesSwap: true, swapSpaceGiB: 4 }), /swap space: 4 GiB each/);
 });
 
 Deno.test("sizing: never more than all sequences at full length could use", () => {

@@ -156,6 +156,7 @@ function planCapacity(
     hostShare,
     numBlocksOverride: options.numGpuBlocksOverride,
     swapSpaceGiB: options.swapSpace,
+    usesSwap: options.preemptionMode === "swap",
     maxNumSeqs: options.maxNumSeqs,
     maxModelLen: model.maxModelLen,
   });
