@@ -102,7 +102,7 @@ export class InstanceKeeper {
 
   /**
    * Gives the instances of a manager before this one time to join, then starts what is missing.
-   * Survivors that have not joined when an instance that is silent would be given up are killed.
+   * Survivors that have not joined by then, nor when one that is silent would be given up, are killed.
    * @param survivors all that may join; null: not known
    * @throws {LlumnixError} one that was started ended before it served, and no other serves
    */
@@ -113,7 +113,8 @@ export class InstanceKeeper {
       instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
     } = this.#config;
     this.#survivors = survivors ?? [];
-    this.#cancelStrayCheck = clock.after(instanceTimeoutMs, () => this.#killStrays());
+    const strayMs = Math.max(instanceTimeoutMs, rejoinWaitMs);
+    this.#cancelStrayCheck = clock.after(strayMs, () => this.#killStrays());
     this.#fleet.useFreshNames();
     this.#isRecovering = true;
     const deadlineMs = clock.nowMs() + rejoinWaitMs;

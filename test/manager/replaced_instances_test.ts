@@ -149,6 +149,16 @@ Deno.test("replaced: what died with the manager, as soon as all that are left ha
     assert.equal(cluster.manager.statistics().launchedInstances, 1);
   }));
 
+Deno.test("replaced: an instance gets its time to join again, however soon one that is silent is given up", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    await cluster.pass(50); // they have tried in vain
+    await cluster.restartManager([...cluster.instances.keys()]);
+    await cluster.pass(1_000);
+    assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
+    assert.ok(!cluster.events.some(({ type }) => type === "stray_killed"));
+  }, { instanceTimeoutMs: 100 }));
+
 for (const isStopped of [false, true]) {
   const when = isStopped ? "with the manager that it never joined" : "after a while";
   Deno.test(`given up: an instance that hangs while there is no manager is killed ${when}`, () =>
