@@ -193,7 +193,7 @@ export class Instance {
   }
 
   async #start(): Promise<void> {
-    const { infoIntervalMs, instanceType } = await this.#join();
+    const { infoIntervalMs, instanceType } = await this.#joinFirst();
     this.#type = instanceType;
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
@@ -207,6 +207,16 @@ export class Instance {
     await this.#register(executor, this.#listener);
     this.#isServing = true;
     this.#reporter!.report(engine.takeInfo());
+  }
+
+  /** @throws {UnavailableError} whatever listens there is no manager that takes instances */
+  async #joinFirst(): Promise<JoinReply> {
+    try {
+      return await this.#join();
+    } catch (error) {
+      if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
+      throw noManagerError(this.#config.managerAddress, error);
+    }
   }
 
   async #join(): Promise<JoinReply> {
@@ -225,9 +235,7 @@ export class Instance {
       },
       onClose: () => this.#manager === manager && this.#loseManager(),
     };
-    const manager: Peer = await bus.connect(managerAddress, service).catch((error) => {
-      throw noManagerError(managerAddress, error);
-    });
+    const manager: Peer = await bus.connect(managerAddress, service);
     this.#manager = manager;
     const { data } = await manager.call("join", {
       data: { instanceId, isRunning: this.#isServing, startedBy } satisfies JoinRequest,
@@ -382,10 +390,13 @@ export class Instance {
     };
   }
 
-  /** The manager reports a deliberate error; only a bug is worth a line, and a stack, of its own. */
+  /**
+   * The manager reports a deliberate error; only a bug is worth a line, and a stack, of its own. Whoever
+   * started the process by hand may not see what the manager says.
+   */
   #fail(error: unknown): void {
     const record = toErrorRecord(error);
-    const isReported = this.#isJoined;
+    const isReported = this.#isJoined && this.#config.startedBy !== "hand";
     this.#manager?.notify("failed", { data: record });
     const isUserError = record.kind === "usage" || record.kind === "model";
     this.#finish({

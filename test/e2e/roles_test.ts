@@ -136,6 +136,12 @@ Deno.test("roles apart: a second manager is refused; an API server and instance 
   assert.equal(second.code, 2);
   assert.match(second.stderr, /another manager serves at unix:.*manager\.sock: stop that one/);
   const other = ["--model", "llama-7b", "--device", "sim"];
+  const noModel = await runProgram(["instance", "--model", "/nonexistent"], { env });
+  assert.equal(noModel.code, 2);
+  assert.match(
+    noModel.stderr,
+    /^[^\n]* ERROR instance-hand-\d+\/instance: stopping: .*nonexistent.*\n$/,
+  );
   const wrong = await runProgram(["api-server", "--port", "0", ...other], { env });
   assert.equal(wrong.code, 2);
   assert.match(wrong.stderr, /instance-0 serves llumnix-tiny.* is to serve llama-7b/);

@@ -195,6 +195,53 @@ Deno.test("instance: asked to stop while it loads, it does not wait for the load
   await closed.promise;
 });
 
+Deno.test("instance: what was started by hand says itself why it does not start", () =>
+  withInstances(loadNullExecutor, async ({ bus }) => {
+    const logged: string[] = [];
+    const append = (message: string) => void logged.push(message);
+    const code = await runInstance({
+      options: engineOptions({ maxNumBatchedTokens: 16 }),
+      instanceId: "odd",
+      managerAddress: "inproc:manager",
+      hostShare: 1,
+      log: { debug: () => {}, info: append, warn: append, error: append },
+      bus,
+      loadExecutor: loadNullExecutor,
+      startedBy: "hand",
+    });
+    assert.equal(code, 2);
+    assert.equal(logged.length, 1);
+    assert.match(logged[0], /^stopping: --max-num-batched-tokens/);
+  }));
+
+Deno.test("instance: where something else listens than a manager, it says so", async () => {
+  const bus = new InProcessBus();
+  const foreign = await bus.listen("inproc:foreign", {
+    calls: {
+      join: (_, peer) => {
+        peer.close();
+        return Promise.withResolvers<never>().promise;
+      },
+    },
+  });
+  const logged: string[] = [];
+  const append = (message: string) => void logged.push(message);
+  const code = await runInstance({
+    options: engineOptions(),
+    instanceId: "odd",
+    managerAddress: "inproc:foreign",
+    hostShare: 1,
+    log: { debug: append, info: append, warn: append, error: append },
+    bus,
+    loadExecutor: loadNullExecutor,
+    startedBy: "hand",
+  });
+  await foreign.close();
+  assert.equal(code, 1);
+  assert.equal(logged.length, 1);
+  assert.match(logged[0], /^stopping: no manager answers at inproc:foreign \(join .*closed/);
+});
+
 Deno.test("instance: without a manager it ends", async () => {
   const code = await runInstance({
     options: engineOptions(),
