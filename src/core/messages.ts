@@ -373,7 +373,10 @@ export interface MigrateOutOrder {
   readonly maxRequests?: number;
   /** This very request, whatever the policy says. */
   readonly requestId?: RequestId;
-  /** The source drains: its requests leave as fast as they can, whatever that takes from the others. */
+  /**
+   * The source drains, or requests wait there for the room: its requests leave as fast as they can,
+   * whatever that takes from the others.
+   */
   readonly isUrgent?: boolean;
 }
 

@@ -89,6 +89,12 @@ export class ManagedInstance {
     return info === null || info.runningRequests + info.waitingRequests + info.killedRequests === 0;
   }
 
+  /** As far as is known requests wait there for others to end or leave. */
+  get hasQueue(): boolean {
+    const { info } = this;
+    return info !== null && info.waitingRequests + info.killedRequests > 0;
+  }
+
   /** Its process, or for one that was found running its connection, has ended. */
   get ended(): Promise<unknown> {
     return this.launched?.exited ?? this.#disconnected.promise;

@@ -176,7 +176,7 @@ export class MigrationLoop {
       migrationId,
       destination: { instanceId, address },
       room: this.#roomOf(destination),
-      isUrgent: source.isDraining,
+      isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
     source.migrationId = destination.migrationId = migrationId;

@@ -44,6 +44,9 @@ export class FakeInstance {
   readonly requests = new Map<RequestId, HeldRequest>();
   /** Orders that came while another was under way. */
   numOverlappingOrders = 0;
+  readonly orders: MigrateOutOrder[] = [];
+  /** As it reports. */
+  waitingRequests = 0;
   numGenerates = 0;
   /** Whether it crashes as it computes this token, or as it gets the request (-1), and how. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
@@ -209,6 +212,7 @@ export class FakeInstance {
       usedBlocks,
       watermarkBlocks: 1,
       runningRequests,
+      waitingRequests: this.waitingRequests,
       lastRunningBlocks: runningRequests > 0 ? 10 : 0,
       receivedRequestIds,
     });
@@ -217,6 +221,7 @@ export class FakeInstance {
 
   async #migrateOut(order: MigrateOutOrder): Promise<MigrationReport> {
     if (this.#isMigrating) this.numOverlappingOrders++;
+    this.orders.push(order);
     this.#isMigrating = true;
     try {
       return await this.#moveOne(order);

@@ -41,6 +41,23 @@ Deno.test("migration loop: without --enable-migration nothing moves", async () =
   assert.equal(cluster.manager.statistics().migrations.committed, 0);
 });
 
+Deno.test("migration loop: what leaves is in a hurry where others wait", async () => {
+  for (const waitingRequests of [0, 1]) {
+    const cluster = new SimCluster(1, {
+      options: { ...options, initialInstances: 1 },
+      migration: { ...migration, enableDefrag: false, migrateOutThreshold: 11 },
+    });
+    await cluster.start();
+    const source = cluster.instances.get("instance-0")!;
+    source.waitingRequests = waitingRequests;
+    const requests = Array.from({ length: 8 }, (_, i) => cluster.submit(`r${i}`, 500));
+    await cluster.until(() => requests.every(({ numTokens }) => numTokens > 0));
+    await cluster.run(cluster.manager.addInstance());
+    await cluster.until(() => source.orders.length > 0);
+    assert.equal(source.orders[0].isUrgent, waitingRequests > 0);
+  }
+});
+
 Deno.test("migration loop: a source that hangs frees its destination when the time is over", async () => {
   const cluster = new SimCluster(3, {
     options: { ...options, initialInstances: 3 },
