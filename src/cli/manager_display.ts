@@ -83,6 +83,8 @@ export class ManagerDisplay {
         return this.#migrated(event.report);
       case "group_formed":
         return this.#groupFormed(event);
+      case "refused":
+        return this.#log.error(`refused ${event.instanceId}: ${event.reason}`);
       case "not_migrating":
         return this.#log.warn(`${event.instanceId} takes no part in migration: ${event.reason}`);
       case "migration_unanswered": {

@@ -1,17 +1,21 @@
 /** What the API server needs of a model besides its instances: a tokenizer, and what clients see. */
-import { ModelError } from "../core/errors.ts";
+import { LlumnixError, ModelError } from "../core/errors.ts";
+import type { ServedSettings } from "../core/messages.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { SEEDED_VOCAB_SIZE } from "../executor/seeded_sampler.ts";
 import { resolveSimulation } from "../executor/sim/simulation.ts";
 import type { ServedModel } from "../frontend/service.ts";
 import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
 import { builtinModel } from "../model/builtin.ts";
-import { locateModel } from "../model/locate.ts";
+import { locateModel, modelIdentity } from "../model/locate.ts";
 import { resolveModel } from "../model/resolve.ts";
 
 /** A model that instances will be able to load, or to simulate. */
 export interface FoundModel {
   readonly name: string;
+  /** See {@linkcode modelIdentity}. */
+  readonly identity: string;
+  readonly dtype: string;
   /** Where its files are; null when it has none. */
   readonly directory: string | null;
   readonly vocabSize: number;
@@ -35,7 +39,7 @@ export function findModel(options: EngineOptions): FoundModel {
 }
 
 function findSimulatedModel(options: EngineOptions): FoundModel {
-  const { model, maxModelLen } = resolveSimulation(options);
+  const { model, layout: { dtype }, maxModelLen } = resolveSimulation(options);
   const directory = directoryOf(model, options);
   const warnings = [`${model} is simulated: its output has no meaning.`];
   if (directory === null && options.tokenizer === null && !options.skipTokenizerInit) {
@@ -43,6 +47,8 @@ function findSimulatedModel(options: EngineOptions): FoundModel {
   }
   return {
     name: model,
+    identity: modelIdentity(model),
+    dtype,
     directory,
     vocabSize: SEEDED_VOCAB_SIZE,
     maxModelLen,
@@ -50,6 +56,18 @@ function findSimulatedModel(options: EngineOptions): FoundModel {
     defaultSampling: {},
     warnings,
   };
+}
+
+/** What instances of these options serve; null where that cannot be told here: they say why. */
+export function servedSettings(options: EngineOptions): ServedSettings | null {
+  if (options.device === "null") return null;
+  try {
+    const { identity: model, dtype, maxModelLen } = findModel(options);
+    return { model, dtype, maxModelLen };
+  } catch (error) {
+    if (error instanceof LlumnixError) return null;
+    throw error;
+  }
 }
 
 /** Where a model's files are; null when the name stands for none. */

@@ -190,22 +190,27 @@ export interface InstanceTotals {
   readonly preemptions: number;
 }
 
+/** What all instances of a service have in common: else the same request has other answers. */
+export interface ServedSettings {
+  /** Real path of the model's directory, else its name. */
+  readonly model: string;
+  readonly dtype: string;
+  /** Longest prompt + output in tokens. */
+  readonly maxModelLen: number;
+}
+
 /** What an instance tells the manager when it is ready to serve. */
-export interface InstanceRegistration {
+export interface InstanceRegistration extends ServedSettings {
   readonly instanceId: InstanceId;
   readonly instanceType: InstanceType;
   /** Bus address at which the instance serves. */
   readonly address: string;
   readonly pid: number;
-  readonly model: string;
   /** What executes: "cpu (avx512bf16, 2 threads)", "null", ... */
   readonly executor: string;
-  readonly dtype: string;
   readonly blockSize: number;
   readonly totalBlocks: number;
   readonly swapBlocks: number;
-  /** Longest prompt + output in tokens. */
-  readonly maxModelLen: number;
   /** What moves its requests; absent: they stay where they are. */
   readonly migration?: MigrationRegistration;
 }
@@ -282,6 +287,8 @@ export interface JoinRequest {
   readonly instanceId: InstanceId;
   /** It serves already: a manager that does not know it, because it is new itself, takes it in. */
   readonly isRunning?: boolean;
+  /** What it will register with again; where it serves already. */
+  readonly registration?: InstanceRegistration;
   /** Who started it; default: the manager, which then expects it. */
   readonly startedBy?: "manager" | "api-server" | "hand";
 }
@@ -324,6 +331,8 @@ export interface InstanceList {
   readonly takesRequests?: boolean;
   /** The latest of those that went because they were to: nothing that they had is to blame. */
   readonly stopped?: readonly InstanceId[];
+  /** What all instances serve, also those that are to come; absent: not known. */
+  readonly settings?: ServedSettings;
 }
 
 /** API server to manager, call `dispatch`: what a policy may know of a request. */

@@ -10,7 +10,7 @@ import type { KvLayout } from "../kv/layout.ts";
 export interface ExecutorInfo {
   /** For people: "cpu (avx512bf16, 2 threads)". */
   readonly description: string;
-  /** Name of the model as configured. */
+  /** What the model is known by: see `modelIdentity`. */
   readonly model: string;
   readonly dtype: string;
   readonly vocabSize: number;

@@ -1,6 +1,7 @@
 import { UsageError } from "../core/errors.ts";
 import { blockBytes, type KvLayout } from "../kv/layout.ts";
 import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "./executor.ts";
+import { modelIdentity } from "../model/locate.ts";
 import { SEEDED_VOCAB_SIZE, SeededSampler } from "./seeded_sampler.ts";
 
 const DEFAULT_MAX_MODEL_LEN = 4096;
@@ -34,7 +35,7 @@ export class NullExecutor implements Executor {
     }
     this.info = {
       description: "null (no model)",
-      model: options.model ?? "null",
+      model: options.model === null ? "null" : modelIdentity(options.model),
       dtype: layout.dtype,
       vocabSize: SEEDED_VOCAB_SIZE,
       maxModelLen: options.maxModelLen ?? DEFAULT_MAX_MODEL_LEN,

@@ -204,7 +204,7 @@ export class Instance {
     const { bus, managerAddress, instanceId } = this.#config;
     const address = serviceAddress(managerAddress, instanceId);
     this.#listener = await bus.listen(address, this.#service.service);
-    await this.#register(executor, this.#listener);
+    await this.#register();
     this.#isServing = true;
     this.#reporter!.report(engine.takeInfo());
   }
@@ -238,14 +238,18 @@ export class Instance {
     const manager: Peer = await bus.connect(managerAddress, service);
     this.#manager = manager;
     const { data } = await manager.call("join", {
-      data: { instanceId, isRunning: this.#isServing, startedBy } satisfies JoinRequest,
+      data: {
+        instanceId,
+        isRunning: this.#isServing,
+        registration: this.#isServing ? this.#registration() : undefined,
+        startedBy,
+      } satisfies JoinRequest,
     });
     return data as JoinReply;
   }
 
-  async #register(executor: Executor, listener: Listener): Promise<void> {
-    const registration = this.#registration(executor, listener.address);
-    await this.#manager!.call("register", { data: registration });
+  async #register(): Promise<void> {
+    await this.#manager!.call("register", { data: this.#registration() });
   }
 
   #loseManager(): void {
@@ -274,7 +278,7 @@ export class Instance {
   async #tryRejoin(): Promise<boolean> {
     try {
       await this.#join();
-      await this.#register(this.#executor!, this.#listener!);
+      await this.#register();
     } catch (error) {
       await this.#leaveManager();
       const isGivenUp = error instanceof LlumnixError && error.kind === "not_found";
@@ -372,12 +376,14 @@ export class Instance {
     throw new UnavailableError("no request moves from this instance");
   }
 
-  #registration({ info }: Executor, address: Address): InstanceRegistration {
+  /** Once it is loaded and listens. */
+  #registration(): InstanceRegistration {
+    const { info } = this.#executor!;
     const backend = this.#backend;
     return {
       instanceId: this.#config.instanceId,
       instanceType: this.#type,
-      address,
+      address: this.#listener!.address,
       pid: this.#config.pid,
       model: info.model,
       executor: info.description,

@@ -14,6 +14,7 @@ import type {
   RequestId,
   RequestOutput,
   RequestsQuery,
+  ServedSettings,
 } from "../core/messages.ts";
 import { ClientRequest } from "./client_request.ts";
 import { homelessRequests } from "./homeless_requests.ts";
@@ -102,6 +103,11 @@ export class ClusterClient implements Cluster {
 
   instances(): readonly InstanceRegistration[] {
     return this.#list.instances;
+  }
+
+  /** What the instances serve; null while that is not known. */
+  get settings(): ServedSettings | null {
+    return this.#list.settings ?? this.#list.instances[0] ?? null;
   }
 
   /** Requests that have not ended. */

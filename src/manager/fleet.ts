@@ -7,7 +7,9 @@ import type {
   InstanceRegistration,
   InstanceType,
   JoinRequest,
+  ServedSettings,
 } from "../core/messages.ts";
+import { settingsDifference } from "../core/served_settings.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
@@ -20,12 +22,16 @@ export const DEFAULT_REJOIN_WAIT_MS = 2_000;
 const JOIN_TIMEOUT_MS = 60_000;
 /** Names of instances that are not to come back; older ones have long ended. */
 const MAX_GIVEN_UP = 1_000;
+/** Instances that serve something else; older ones have long ended. */
+const MAX_REFUSED = 1_000;
 /** Instances that stop at about the same time; API servers have heard of older ones. */
 const MAX_STOPPED = 16;
 
 export interface FleetConfig {
   readonly clock: Clock;
   readonly launcher: InstanceLauncher;
+  /** What its instances serve; absent: what the first of them serves. */
+  readonly settings?: ServedSettings;
   /** Where instances find the manager. */
   readonly managerAddress: () => Address;
   readonly stopTimeoutMs?: number;
@@ -46,6 +52,7 @@ export class Fleet {
   readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
   /** Lost ones, which may still run somewhere: what they do is of no use to anybody. */
   readonly #givenUp = new Set<InstanceId>();
+  readonly #refused = new Map<InstanceId, InstanceRegistration>();
   /** Name of the next instance that is started. */
   #namePrefix = "instance-";
   #nextNumber = 0;
@@ -79,6 +86,16 @@ export class Fleet {
   /** The latest of those that went because they were to. */
   get stopped(): readonly InstanceId[] {
     return this.#stopped;
+  }
+
+  /** Those that would join and serve something else. */
+  get refused(): readonly InstanceRegistration[] {
+    return [...this.#refused.values()];
+  }
+
+  /** What all serve; undefined while that is not known. */
+  get settings(): ServedSettings | undefined {
+    return this.#config.settings ?? this.serving[0]?.registration ?? undefined;
   }
 
   get size(): number {
@@ -137,10 +154,12 @@ export class Fleet {
   /**
    * An instance connects, before it loads or while it serves.
    * @throws {LlumnixError} `not_found`: it was given up before; it is to end
+   * @throws {UsageError} it serves something else than the others
    * @throws {UnavailableError} nobody expects it
    */
   join(request: JoinRequest, peer: Peer): ManagedInstance {
-    const { instanceId, isRunning = false, startedBy = "manager" } = request;
+    const { instanceId, isRunning = false, registration, startedBy = "manager" } = request;
+    if (registration) this.checkSettings(registration);
     let instance = this.#instances.get(instanceId);
     if (this.#givenUp.has(instanceId) || instance?.isLost) {
       throw new LlumnixError("not_found", `the manager has given "${instanceId}" up`);
@@ -161,11 +180,11 @@ export class Fleet {
     return instance;
   }
 
-  /** @throws {UsageError} it serves another model than the others */
+  /** It serves, or serves again; {@linkcode checkSettings} has let it pass. */
   register(registration: InstanceRegistration, peer: Peer): void {
     const { clock, launcher, onChange, onEvent } = this.#config;
     const instance = this.of(peer);
-    this.#checkModel(registration);
+    this.#refused.delete(registration.instanceId);
     instance.cancelRejoinWait?.();
     instance.register(registration, clock.nowMs());
     if (!instance.launched) instance.adopted ??= launcher.adopt?.(registration) ?? null;
@@ -275,16 +294,26 @@ export class Fleet {
     return instance;
   }
 
-  /** Those that others start may serve anything. */
-  #checkModel({ instanceId, model }: InstanceRegistration): void {
-    const other = this.serving.find((one) => one.registration!.model !== model);
-    if (!other) return;
-    throw new UsageError(
-      `${instanceId} serves ${model}, and ${other.instanceId} serves ${
-        other.registration!.model
-      }: ` +
-        "the instances of a manager serve the same --model",
-    );
+  /**
+   * Those that others start, or that a manager before this one had, may serve anything.
+   * @throws {UsageError} not the same as the others; told once of each
+   */
+  checkSettings(registration: InstanceRegistration): void {
+    const { settings, onEvent } = this.#config;
+    const { instanceId } = registration;
+    const other = this.serving.find((one) => one.instanceId !== instanceId);
+    const expected = settings ?? other?.registration;
+    if (!expected) return;
+    const there = settings ? "this manager" : other!.instanceId;
+    const difference = settingsDifference(registration, expected, instanceId, there);
+    if (difference === null) return;
+    const reason = `${difference}: all instances of a manager have the same`;
+    if (!this.#refused.has(instanceId)) onEvent({ type: "refused", instanceId, reason });
+    this.#refused.set(instanceId, registration);
+    if (this.#refused.size > MAX_REFUSED) {
+      this.#refused.delete(this.#refused.keys().next().value!);
+    }
+    throw new UsageError(reason);
   }
 
   #noteStopped(instanceId: InstanceId): void {

@@ -11,6 +11,7 @@ import type {
   InstanceRegistration,
   JoinReply,
   JoinRequest,
+  ServedSettings,
 } from "../core/messages.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
@@ -37,6 +38,8 @@ export interface ManagerConfig {
   readonly options: ManagerOptions;
   /** Absent: requests move only from instances that are to be stopped. */
   readonly migration?: MigrationOptions;
+  /** What its instances serve: others are refused. Absent: what the first of them serves. */
+  readonly settings?: ServedSettings;
   /** Instances with others take no part in migration; absent: any takes part that can. */
   readonly exchangeTerms?: ExchangeTerms;
   /** For migration backends whose instances form a group. */
@@ -303,6 +306,7 @@ export class Manager {
 
   #register(registration: InstanceRegistration, peer: Peer): void {
     const instance = this.#fleet.of(peer);
+    this.#fleet.checkSettings(registration);
     this.#keeper.noteComing(instance);
     this.#fleet.register(registration, peer);
     const reason = this.#obstacleOf(instance);
@@ -372,6 +376,7 @@ export class Manager {
       expectedInstances: this.#keeper.numExpected,
       takesRequests: this.#fleet.serving.some(({ isAvailable }) => isAvailable),
       stopped: this.#fleet.stopped,
+      settings: this.#config.settings,
     };
   }
 

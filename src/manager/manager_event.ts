@@ -13,6 +13,8 @@ export type ManagerEvent =
   | { readonly type: "launched"; readonly instanceId: InstanceId; readonly pid: number }
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
+  /** It serves something else than the others. */
+  | { readonly type: "refused"; readonly instanceId: InstanceId; readonly reason: string }
   | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
   /** One of a manager before this one, which never joined this one. */
   | { readonly type: "stray_killed"; readonly instanceId: InstanceId }

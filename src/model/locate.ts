@@ -36,6 +36,11 @@ export function locateModel(name: string, options: LocateOptions, env: Env = Den
   return locateInCache(name, options, env);
 }
 
+/** What a model is known by, however its directory is written: the real path of that, else its name. */
+export function modelIdentity(name: string): string {
+  return entryKind(name) === "directory" ? Deno.realPathSync(name) : name;
+}
+
 /** `organisation/name`, or an old name without organisation. */
 function isHubName(name: string): boolean {
   return /^[A-Za-z0-9_][\w.-]*(\/[\w.-]+)?$/.test(name);

@@ -5,7 +5,7 @@ import type { EngineOptions } from "../core/options.ts";
 import { builtinModel } from "./builtin.ts";
 import { type ModelConfig, parseModelConfig } from "./config.ts";
 import { parseGenerationConfig } from "./generation_config.ts";
-import { locateModel } from "./locate.ts";
+import { locateModel, modelIdentity } from "./locate.ts";
 import { RandomWeights } from "./random_weights.ts";
 import type { OpenFile } from "./safetensors.ts";
 import { SafetensorsWeights } from "./safetensors_weights.ts";
@@ -21,6 +21,8 @@ export type ModelOptions = Pick<
 export interface ResolvedModel {
   /** As configured, or the built-in model's name. */
   readonly name: string;
+  /** See {@linkcode modelIdentity}. */
+  readonly identity: string;
   /** Where its files are; null for the built-in model. */
   readonly directory: string | null;
   readonly config: ModelConfig;
@@ -55,6 +57,7 @@ export function resolveModel(options: ModelOptions): ResolvedModel {
   const generation = parseGenerationConfig(found.generationJson, found.generationSource);
   return {
     name: found.name,
+    identity: options.model === null ? found.name : modelIdentity(options.model),
     directory: found.directory,
     config,
     eosTokenIds: generation.eosTokenIds ?? config.eosTokenIds,

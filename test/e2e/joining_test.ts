@@ -1,6 +1,8 @@
 /** Instances that come by hand with other settings than the service's. */
 import assert from "node:assert/strict";
-import { restless, runAll, small, waitUntilEmpty } from "./cluster.ts";
+import { makeModel, parseMakeModelArgs } from "../../scripts/make_model.ts";
+import { isReady, restless, runAll, servingInstances, small, waitUntilEmpty } from "./cluster.ts";
+import { runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
 import { variedRequests } from "./streams.ts";
 
@@ -25,6 +27,37 @@ Deno.test("joining: an instance with another migration backend serves, and the o
   }
   assert.doesNotMatch(manager.stderr, /transfer thread|instance-[01] takes no part|not ready/);
   await waitUntilEmpty(cluster, 2);
+  assert.equal((await cluster.program.stop()).code, 0);
+  assert.equal((await manager.stop()).code, 0);
+});
+
+Deno.test("joining: another model, dtype or length is refused, and how a directory is written is not", async () => {
+  await using user = new User();
+  const models = Deno.makeTempDirSync({ dir: user.directory });
+  for (const name of ["a", "b"]) makeModel(parseMakeModelArgs(["--out", `${models}/${name}`]));
+  Deno.symlinkSync(`${models}/a`, `${models}/link`);
+  const manager = user.manager("--model", `${models}/a/`);
+  await manager.waitForLog(/instance-0 is ready/);
+  const env = { XDG_RUNTIME_DIR: user.directory };
+  const refused = async (role: string, args: string[], reason: RegExp) => {
+    const { code, stderr } = await runProgram([role, ...args], { env });
+    assert.equal(code, 2, stderr);
+    assert.match(stderr, reason);
+  };
+  const same = ["--model", `${models}/b/../a`];
+  const short = [...same, "--max-model-len=100"];
+  const dtype = [...same, "--dtype=float16"];
+  await refused("instance", [...small, "--model", `${models}/b`], /--model \S+\/b, and .* \S+\/a:/);
+  await refused("instance", [...small, ...short], /--max-model-len 100, and this manager \d+:/);
+  await refused("instance", [...small, ...dtype], /--dtype float16, and this manager float32:/);
+  await refused("api-server", ["--port=0", ...short], /API server has --max-model-len 100, and/);
+  await manager.waitForLog(/refused instance-hand-\d+: instance-hand-\d+ has --dtype float16/);
+  const instance = user.start("instance", ...small, "--model", `${models}/link`);
+  await manager.waitForLog(/instance-hand-\d+ is ready/);
+  const cluster = await user.cluster(...same, "--served-model-name", "llumnix-tiny");
+  assert.equal((await servingInstances(cluster)).length, 2);
+  assert.equal(await isReady(cluster), true);
+  assert.equal((await instance.stop("SIGINT")).code, 0);
   assert.equal((await cluster.program.stop()).code, 0);
   assert.equal((await manager.stop()).code, 0);
 });

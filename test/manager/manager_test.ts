@@ -6,7 +6,7 @@ import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
 import { noMigration } from "../../src/manager/migration_loop.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
-import { idleInfo, managerOptions, type ScriptedInstance, ScriptedLauncher } from "./support.ts";
+import { idleInfo, managerOptions, ScriptedInstance, ScriptedLauncher } from "./support.ts";
 
 interface World {
   readonly bus: InProcessBus;
@@ -304,6 +304,50 @@ Deno.test("manager: an instance with another migration backend serves, and is in
       migrationGroup: { secret: "s", initTimeoutMs: 1_000 },
     },
   ));
+
+/** One that the manager did not start. */
+function unlaunched(bus: InProcessBus, instanceId: string): ScriptedInstance {
+  const managerAddress = "inproc:manager";
+  return new ScriptedInstance(bus, {
+    instanceId,
+    managerAddress,
+    numBlocks: null,
+    startedBy: "manager",
+  });
+}
+
+const settings = { model: "test", dtype: "float32", maxModelLen: 1000 };
+
+for (
+  const [other, reason] of [
+    [{ model: "other" }, /by-hand has --model other, and (instance-0|this manager) test/],
+    [{ dtype: "float16" }, /by-hand has --dtype float16, and (instance-0|this manager) float32/],
+    [{ maxModelLen: 100 }, /by-hand has --max-model-len 100, and (instance-0|this manager) 1000/],
+  ] as const
+) {
+  for (const known of [settings, undefined]) {
+    const whose = known ? "its own" : "its instances'";
+    Deno.test(`manager: refuses an instance with another ${Object.keys(other)} than ${whose}`, () =>
+      withManager(
+        async ({ bus, manager, events }) => {
+          await manager.startInstances();
+          const stranger = unlaunched(bus, "by-hand");
+          stranger.settings = other;
+          await stranger.join({ startedBy: "hand" });
+          const error = await rejection(stranger.register());
+          assert.match(error.message, reason);
+          assert.deepEqual(events.filter(({ type }) => type === "refused"), [
+            { type: "refused", instanceId: "by-hand", reason: error.message },
+          ]);
+          await stranger.exit({ code: 2, signal: null });
+          await until(() => manager.numInstances === 2);
+          assert.equal(manager.instances().length, 2);
+        },
+        undefined,
+        { settings: known },
+      ));
+  }
+}
 
 Deno.test("manager: refuses an address in use", async () => {
   const bus = new InProcessBus();

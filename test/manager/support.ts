@@ -4,6 +4,7 @@ import type {
   GenerateRequest,
   InstanceInfo,
   InstanceRegistration,
+  JoinRequest,
   RequestId,
   RequestOutput,
 } from "../../src/core/messages.ts";
@@ -130,7 +131,8 @@ export class ScriptedInstance implements LaunchedInstance {
     return this.#manager;
   }
 
-  async join(): Promise<void> {
+  /** @param more of the request */
+  async join(more: Partial<JoinRequest> = {}): Promise<void> {
     this.#manager = await this.bus.connect(this.launch.managerAddress, {
       notifications: {
         shutdown: () => {
@@ -138,7 +140,8 @@ export class ScriptedInstance implements LaunchedInstance {
         },
       },
     });
-    await this.#manager.call("join", { data: { instanceId: this.id } });
+    const data: JoinRequest = { instanceId: this.id, ...more };
+    await this.#manager.call("join", { data });
   }
 
   async register(): Promise<void> {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { locateModel } from "../../src/model/locate.ts";
+import { locateModel, modelIdentity } from "../../src/model/locate.ts";
 
 /** A cache with one repository of two commits; `main` is the second. */
 function withCache(use: (home: string, hub: string) => void): void {
@@ -20,6 +20,18 @@ function withCache(use: (home: string, hub: string) => void): void {
 
 const env = (values: Record<string, string>) => ({ get: (name: string) => values[name] });
 const none = { revision: null, downloadDir: null };
+
+Deno.test("identity: a directory is the same however it is written, and a name is itself", () => {
+  const root = Deno.realPathSync(Deno.makeTempDirSync());
+  const directory = `${root}/model`;
+  Deno.mkdirSync(directory);
+  Deno.symlinkSync(directory, `${root}/link`);
+  for (const written of ["model", "model/", "link", "link/../model", "./model//"]) {
+    assert.equal(modelIdentity(`${root}/${written}`), directory);
+  }
+  assert.equal(modelIdentity("organisation/name"), "organisation/name");
+  Deno.removeSync(root, { recursive: true });
+});
 
 Deno.test("locate: a local directory is itself", () => {
   const directory = Deno.makeTempDirSync();

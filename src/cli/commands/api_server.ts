@@ -4,6 +4,8 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock, sleep } from "../../core/clock.ts";
 import { LlumnixError, noManagerError, UsageError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
+import type { EngineOptions } from "../../core/options.ts";
+import { settingsDifference } from "../../core/served_settings.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
@@ -11,7 +13,7 @@ import { startApiServer } from "../roles/api_server.ts";
 import { launcherOf } from "../roles/manager.ts";
 import { managerAddress } from "../roles/manager_address.ts";
 import { startInstances } from "../roles/started_instances.ts";
-import { findModel, type FoundModel } from "../served_model.ts";
+import { findModel, type FoundModel, servedSettings } from "../served_model.ts";
 import { StopSignals } from "../stop_signals.ts";
 
 /** Processes that are started together need a moment to find each other. */
@@ -63,7 +65,7 @@ class Service implements AsyncDisposable {
     const bus = openBus();
     const client = await connect(bus, address, log);
     this.#disposables.defer(() => client.close());
-    checkModel(client, model.name);
+    checkSettings(client, options);
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());
     log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
@@ -114,12 +116,10 @@ async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterCli
   }
 }
 
-/** Tokens of one model are nonsense in another's tokenizer. */
-function checkModel(client: ClusterClient, model: string): void {
-  const other = client.instances().find((instance) => instance.model !== model);
-  if (!other) return;
-  throw new UsageError(
-    `${other.instanceId} serves ${other.model}, and this API server is to serve ${model}: give it ` +
-      "the same --model",
-  );
+/** Tokens of one model are nonsense in another's tokenizer, and a length that one end allows is to be had. */
+function checkSettings(client: ClusterClient, options: EngineOptions): void {
+  const own = servedSettings(options), { settings } = client;
+  if (own === null || settings === null) return;
+  const difference = settingsDifference(own, settings, "this API server", "its manager");
+  if (difference !== null) throw new UsageError(`${difference}: give both the same`);
 }

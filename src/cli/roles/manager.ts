@@ -12,6 +12,7 @@ import type { ServeOptions } from "../arguments/tables.ts";
 import { InstanceInfoLog } from "../instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
 import { ManagerDisplay } from "../manager_display.ts";
+import { servedSettings } from "../served_model.ts";
 import { StatisticsLog } from "../statistics_log.ts";
 import { toArgv } from "../to_argv.ts";
 
@@ -61,6 +62,7 @@ export class ManagerRole implements AsyncDisposable {
       addresses,
       options,
       migration: options,
+      settings: servedSettings(options) ?? undefined,
       exchangeTerms: exchangeTermsOf(config),
       migrationGroup: groupOf(config),
       scaling: options,

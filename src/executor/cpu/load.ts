@@ -107,7 +107,7 @@ function buildExecutor(
     info: {
       description: `cpu (${kernels.name}, ${kernels.threads} ` +
         `thread${kernels.threads === 1 ? "" : "s"})`,
-      model: model.name,
+      model: model.identity,
       dtype,
       vocabSize: config.vocabSize,
       maxModelLen,

@@ -1,4 +1,5 @@
 import { blockBytes } from "../../kv/layout.ts";
+import { modelIdentity } from "../../model/locate.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { SEEDED_VOCAB_SIZE, SeededSampler } from "../seeded_sampler.ts";
 import { decodeMs, prefillMs, transferMs } from "./profile.ts";
@@ -30,7 +31,7 @@ export class SimExecutor implements Executor {
     this.#blockBytes = blockBytes(layout);
     this.info = {
       description: `sim (${device}${speedup === 1 ? "" : `, ${speedup} times faster`})`,
-      model,
+      model: modelIdentity(model),
       dtype: layout.dtype,
       vocabSize: SEEDED_VOCAB_SIZE,
       maxModelLen,
