@@ -1,7 +1,8 @@
 import { type Clock, sleep } from "../core/clock.ts";
-import { ConflictError, toErrorRecord, UnavailableError } from "../core/errors.ts";
+import { ConflictError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
 import type { InstanceId, LeaveReply } from "../core/messages.ts";
 import type { ManagerOptions, ScalingOptions } from "../core/options.ts";
+import { settingsDifference } from "../core/served_settings.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
 import { HealthCheck } from "./health_check.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
@@ -104,6 +105,7 @@ export class InstanceKeeper {
    * Gives the instances of a manager before this one time to join, then starts what is missing.
    * Survivors that have not joined by then, nor when one that is silent would be given up, are killed.
    * @param survivors all that may join; null: not known
+   * @throws {UsageError} they serve something else: they go on
    * @throws {LlumnixError} one that was started ended before it served, and no other serves
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
@@ -122,7 +124,22 @@ export class InstanceKeeper {
       await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
     }
     this.#isRecovering = false;
+    this.#checkRefused();
     if (!this.#isStopped) await this.#startMissingBesides();
+  }
+
+  /** @throws {UsageError} a manager before this one had instances that this one cannot replace */
+  #checkRefused(): void {
+    const { refused, settings } = this.#fleet;
+    if (refused.length === 0 || !settings) return;
+    this.#survivors = []; // which are to go on, and are not strays
+    const [{ instanceId }] = refused;
+    const pids = refused.map(({ instanceId, pid }) => `${instanceId} (process ${pid})`);
+    throw new UsageError(
+      `instances of a manager before this one still serve: ${
+        settingsDifference(refused[0], settings, instanceId, "this manager")
+      }. Start it with what they have, or end them first: ${pids.join(", ")}`,
+    );
   }
 
   /** What serves goes on serving, whatever becomes of those that start. */
@@ -259,7 +276,9 @@ export class InstanceKeeper {
   #mayMoreJoin(survivors: readonly InstanceId[] | null): boolean {
     const serving = new Set(this.#fleet.serving.map(({ instanceId }) => instanceId));
     if (serving.size >= this.#numWanted) return false;
-    return survivors === null || survivors.some((instanceId) => !serving.has(instanceId));
+    const refused = new Set(this.#fleet.refused.map(({ instanceId }) => instanceId));
+    return survivors === null ||
+      survivors.some((instanceId) => !serving.has(instanceId) && !refused.has(instanceId));
   }
 
   /** Of those that are wanted. */

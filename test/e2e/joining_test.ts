@@ -1,7 +1,15 @@
 /** Instances that come by hand with other settings than the service's. */
 import assert from "node:assert/strict";
 import { makeModel, parseMakeModelArgs } from "../../scripts/make_model.ts";
-import { isReady, restless, runAll, servingInstances, small, waitUntilEmpty } from "./cluster.ts";
+import {
+  assertSameStreams,
+  isReady,
+  restless,
+  runAll,
+  servingInstances,
+  small,
+  waitUntilEmpty,
+} from "./cluster.ts";
 import { runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
 import { variedRequests } from "./streams.ts";
@@ -60,4 +68,29 @@ Deno.test("joining: another model, dtype or length is refused, and how a directo
   assert.equal((await instance.stop("SIGINT")).code, 0);
   assert.equal((await cluster.program.stop()).code, 0);
   assert.equal((await manager.stop()).code, 0);
+});
+
+Deno.test("joining: a manager that would serve something else than the instances that run does not begin", async () => {
+  await using user = new User();
+  const first = user.manager("--initial-instances", "2");
+  const cluster = await user.cluster();
+  const requests = variedRequests(4, 100);
+  const quiet = await runAll(cluster, requests);
+  first.signal("SIGKILL");
+  await cluster.program.waitForLog(/lost the manager/);
+  const { code, stderr } = await runProgram(["manager", ...small, "--max-model-len=100"], {
+    env: { XDG_RUNTIME_DIR: user.directory },
+  });
+  assert.equal(code, 2, stderr);
+  assert.match(
+    stderr,
+    /instance-\d has --max-model-len \d+, and this manager 100\. Start it with .*instance-\d \(process \d+\), inst/,
+  );
+  assertSameStreams(await runAll(cluster, requests), quiet);
+  const second = user.manager("--initial-instances", "2");
+  await second.waitForLog(/instance-0 is ready[^]*instance-1 is ready|instance-1 is ready[^]*0 is/);
+  assert.doesNotMatch(second.stderr, /starting instance/);
+  assertSameStreams(await runAll(cluster, requests), quiet);
+  assert.equal((await second.stop()).code, 0);
+  assert.equal((await cluster.program.stop()).code, 0);
 });

@@ -6,7 +6,13 @@ import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
 import { noMigration } from "../../src/manager/migration_loop.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
-import { idleInfo, managerOptions, ScriptedInstance, ScriptedLauncher } from "./support.ts";
+import {
+  idleInfo,
+  managerOptions,
+  registrationOf,
+  ScriptedInstance,
+  ScriptedLauncher,
+} from "./support.ts";
 
 interface World {
   readonly bus: InProcessBus;
@@ -348,6 +354,33 @@ for (
       ));
   }
 }
+
+Deno.test("manager: does not begin where instances serve something else, and lets them go on", async () => {
+  const bus = new InProcessBus();
+  const launcher = new ScriptedLauncher(bus);
+  const survivors = ["instance-0", "instance-1"].map((id) => unlaunched(bus, id));
+  const killed: string[] = [];
+  const manager = await Manager.listen({
+    bus,
+    addresses: ["inproc:manager"],
+    options: managerOptions,
+    settings: { ...settings, model: "new" },
+    launcher: Object.assign(launcher, { killStray: (id: string) => killed.push(id) > 0 }),
+    clock: realClock,
+  });
+  const recovery = rejection(manager.recoverInstances(survivors.map(({ id }) => id)));
+  for (const survivor of survivors) {
+    const registration = registrationOf(survivor.id, `inproc:${survivor.id}`);
+    await rejection(survivor.join({ isRunning: true, registration }));
+  }
+  const { kind, message } = await recovery;
+  assert.equal(kind, "usage");
+  assert.match(message, /instance-0 has --model test, and this manager new/);
+  assert.match(message, /end them first: instance-0 \(process 1\), instance-1 \(process 1\)/);
+  await manager.stop();
+  assert.deepEqual([killed, launcher.instances], [[], []]);
+  for (const { signals } of survivors) assert.deepEqual(signals, []);
+});
 
 Deno.test("manager: refuses an address in use", async () => {
   const bus = new InProcessBus();
