@@ -23,7 +23,8 @@ export class GroupWatch {
   readonly #mayBeTooSlow: boolean;
   #secret = "";
   #latest: KnownGroup | null = null;
-  #before: KnownGroup | null = null;
+  /** Those of which orders may be under way; of former managers too. */
+  #former: KnownGroup[] = [];
 
   constructor(groups: SimGroups, scenario: Scenario, violate: (what: string) => void) {
     this.#groups = groups;
@@ -51,9 +52,9 @@ export class GroupWatch {
 
   /** Nobody is to move anything between instances that are not both in the group. */
   noteOrder(sourceId: InstanceId, { destination }: MigrateOutOrder, nowMs: number): void {
-    const isAllowed = [this.#latest, this.#before].some((group) =>
-      group !== null && nowMs - group.endedMs <= this.#latenessMs &&
-      group.members.includes(sourceId) && group.members.includes(destination.instanceId)
+    this.#former = this.#former.filter(({ endedMs }) => nowMs - endedMs <= this.#latenessMs);
+    const isAllowed = [this.#latest, ...this.#former].some((group) =>
+      group?.members.includes(sourceId) && group.members.includes(destination.instanceId)
     );
     if (isAllowed) return;
     this.#violate(`${sourceId} is to migrate to ${destination.instanceId} without a group of both`);
@@ -80,6 +81,6 @@ export class GroupWatch {
   #end(nowMs: number): void {
     if (this.#latest === null) return;
     this.#latest.endedMs = nowMs;
-    this.#before = this.#latest;
+    this.#former.push(this.#latest);
   }
 }
