@@ -66,6 +66,8 @@ export interface InstanceConfig {
 /** What moves requests to and from other instances. */
 export interface InstanceMigration {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  /** Steps run on a device of their own: copying takes nothing from them. Default false. */
+  readonly copiesBesideSteps?: boolean;
   /** Null where the executor's blocks cannot be moved. Closed by the instance. */
   openBackend(
     executor: Executor,
@@ -350,6 +352,7 @@ export class Instance {
       bus,
       clock,
       limits: migration.limits,
+      copiesBesideSteps: migration.copiesBesideSteps,
       onArrive: (request) => this.#service.expect(request),
       onLeave: (requestId) => this.#service.forget(requestId),
     });

@@ -31,6 +31,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
   const { engine, options, log } = args;
   return {
     limits: options,
+    copiesBesideSteps: engine.device !== "cpu" && engine.device !== "auto",
     async openBackend({ info }) {
       const pool = openPool(info, engine.device);
       if (pool === null) {

@@ -66,7 +66,9 @@ export class ProcessLauncher implements InstanceLauncher {
   }
 
   killStray(instanceId: InstanceId, managerAddress: Address): boolean {
-    const pid = pids().find((pid) => isInstance(pid, instanceId, managerAddress));
+    const pid = pids().find((pid) =>
+      isInstance(pid, instanceId, managerAddress) && isInOurContainer(pid)
+    );
     return pid !== undefined && trySignal(pid, "SIGKILL");
   }
 }
@@ -97,6 +99,16 @@ function isInstance(pid: number, ...words: readonly string[]): boolean {
     return words.every((word) => line.includes(word));
   } catch {
     return false;
+  }
+}
+
+/** In another, an address of the same name is another manager's. */
+function isInOurContainer(pid: number): boolean {
+  try {
+    const mounts = (process: number | "self") => Deno.readLinkSync(`/proc/${process}/ns/mnt`);
+    return mounts(pid) === mounts("self");
+  } catch {
+    return false; // it has ended, or is another user's
   }
 }
 

@@ -41,6 +41,8 @@ export interface LlumletConfig {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  /** Copying takes nothing from steps: stages need not take their time. Default false. */
+  readonly copiesBesideSteps?: boolean;
   readonly timeouts?: Partial<MigrationTimeouts>;
   /** A request has become this instance's; called before its first output here. */
   readonly onArrive: (request: GenerateRequest) => void;

@@ -35,6 +35,7 @@ export interface SourceConfig {
   readonly clock: Clock;
   readonly timeouts: MigrationTimeouts;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  readonly copiesBesideSteps?: boolean;
 }
 
 /** One request that is to leave. */
@@ -169,7 +170,7 @@ export class MigrationSource {
 
   async #runStage(isLast: boolean): Promise<void> {
     const { departure, migrationId, deadlineMs, isUrgent } = this.#outgoing;
-    const { clock, timeouts } = this.#config;
+    const { clock, timeouts, copiesBesideSteps = false } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
     // No step begins with it once its suspension is asked for: its table grows no more.
@@ -183,7 +184,7 @@ export class MigrationSource {
     );
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
     this.#checkLoss();
-    const isBackground = !isLast && !isUrgent;
+    const isBackground = !isLast && !isUrgent && !copiesBesideSteps;
     if (!departure.isWaiting) {
       await this.#send({ from, to, destinationBlocks, deadlineMs: stageDeadlineMs, isBackground });
     }

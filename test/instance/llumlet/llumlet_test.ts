@@ -64,10 +64,12 @@ Deno.test("llumlet: the last token is produced at the destination", async () => 
   assert.equal(followed.outputs.at(-1)!.epoch, 1);
 });
 
-Deno.test("llumlet: stages before the last take their time, if the order is not urgent", async () => {
-  for (const isUrgent of [false, true]) {
+Deno.test("llumlet: stages before the last take their time, if that is of use and the order not urgent", async () => {
+  const cases = [[false, false], [true, false], [false, true]] as const;
+  for (const [isUrgent, copiesBesideSteps] of cases) {
     const sent: (boolean | undefined)[] = [];
     const { world, a, b } = await pair({
+      copiesBesideSteps,
       wrapBackend: (backend) => ({
         name: backend.name,
         isReady: true,
@@ -87,7 +89,10 @@ Deno.test("llumlet: stages before the last take their time, if the order is not 
     assert.equal(report.outcome, "committed", report.reason);
     assert.ok(report.stages >= 2);
     assert.equal(sent.length, report.stages);
-    assert.deepEqual(sent, sent.map((_, i) => !isUrgent && i < sent.length - 1));
+    assert.deepEqual(
+      sent,
+      sent.map((_, i) => !isUrgent && !copiesBesideSteps && i < sent.length - 1),
+    );
     await world.checkEnd();
   }
 });

@@ -31,6 +31,7 @@ export interface InstanceShape extends Partial<PagedModelShape> {
   readonly model?: string;
   readonly limits?: { readonly lastStageMaxBlocks: number; readonly maxStages: number };
   readonly timeouts?: Partial<MigrationTimeouts>;
+  readonly copiesBesideSteps?: boolean;
   /** Time that a block takes to be copied. */
   readonly blockMs?: number;
   readonly wrapBackend?: (backend: MigrationBackend) => MigrationBackend;
@@ -73,6 +74,7 @@ export class TestInstance {
       bus,
       clock,
       limits: shape.limits ?? { lastStageMaxBlocks: 2, maxStages: 10 },
+      copiesBesideSteps: shape.copiesBesideSteps,
       timeouts: shape.timeouts,
       onArrive: (request) => this.service.expect(request),
       onLeave: (requestId) => this.service.forget(requestId),
