@@ -78,9 +78,9 @@ export class Fleet {
     return this.all.filter((instance) => instance.isServing);
   }
 
-  /** Those that serve, or will, and are to stay. */
+  /** Those that serve, or will as far as it is for the manager to say, and are to stay. */
   get numStaying(): number {
-    return this.all.filter((instance) => instance.isStaying).length;
+    return this.all.filter((instance) => instance.isStaying && !instance.isCandidate).length;
   }
 
   /** The latest of those that went because they were to. */
@@ -170,7 +170,10 @@ export class Fleet {
     if (!isExpected || this.#isClosed) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }
-    instance ??= this.#expect(instanceId);
+    if (!instance) {
+      instance = this.#expect(instanceId);
+      instance.isCandidate = !isRunning;
+    }
     const former = instance.peer;
     instance.peer = peer;
     instance.hasJoined = true;
@@ -248,6 +251,7 @@ export class Fleet {
     this.#instances.delete(instanceId);
     if (this.#isClosed) return;
     if (instance.isStopping || instance.isLeaving) onEvent({ type: "stopped", instanceId });
+    else if (instance.isCandidate) onEvent({ type: "start_failed", reason, retryMs: null });
     else onEvent({ type: "lost", instanceId, reason });
     onEnd(instance);
   }

@@ -254,17 +254,19 @@ export class InstanceKeeper {
       sinceDispatchMs >= DISPATCH_SETTLED_MS;
   }
 
-  /** Whom others have started is wanted, and so is whom a manager before this one had. */
+  /** Whom others have started is wanted once it serves, and so is whom a manager before this one had. */
   noteComing({ startedBy }: ManagedInstance): void {
     if (startedBy === "manager" && !this.#isRecovering) return;
+    const { numExpected } = this;
     this.#numWanted = Math.max(this.#numWanted, this.#numStaying);
     if (this.#numWanted >= this.#numAwaited) this.#numAwaited = 0;
+    if (this.numExpected !== numExpected) this.#config.onChange();
   }
 
   noteEnd(instance: ManagedInstance): void {
-    // Whoever started one that never served hears of it; nobody did of one that was found.
+    // Whoever started one that never served hears of it; nobody did of a former manager's.
     const failedToStart = instance.launching !== null && instance.registration === null;
-    if (failedToStart || instance.isToGo) return;
+    if (failedToStart || instance.isCandidate || instance.isToGo) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
   }
 

@@ -27,6 +27,8 @@ export class ManagedInstance {
   /** Of one that was found running. */
   adopted: AdoptedInstance | null = null;
   startedBy: NonNullable<JoinRequest["startedBy"]> = "manager";
+  /** Others start it, and it has not served yet: it is not one of those that are wanted. */
+  isCandidate = false;
   /** It has connected at least once. */
   hasJoined = false;
   /** Set while it is connected. */
@@ -102,6 +104,7 @@ export class ManagedInstance {
 
   register(registration: InstanceRegistration, nowMs: number): void {
     this.registration = registration;
+    this.isCandidate = false;
     this.servingSinceMs = Math.min(this.servingSinceMs, nowMs);
     this.type = registration.instanceType;
     this.#ready.resolve();

@@ -307,8 +307,8 @@ export class Manager {
   #register(registration: InstanceRegistration, peer: Peer): void {
     const instance = this.#fleet.of(peer);
     this.#fleet.checkSettings(registration);
-    this.#keeper.noteComing(instance);
     this.#fleet.register(registration, peer);
+    this.#keeper.noteComing(instance);
     const reason = this.#obstacleOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });

@@ -196,7 +196,7 @@ Deno.test("instance: asked to stop while it loads, it does not wait for the load
 });
 
 Deno.test("instance: what was started by hand says itself why it does not start", () =>
-  withInstances(loadNullExecutor, async ({ bus }) => {
+  withInstances(loadNullExecutor, async ({ bus, events }) => {
     const logged: string[] = [];
     const append = (message: string) => void logged.push(message);
     const code = await runInstance({
@@ -212,6 +212,9 @@ Deno.test("instance: what was started by hand says itself why it does not start"
     assert.equal(code, 2);
     assert.equal(logged.length, 1);
     assert.match(logged[0], /^stopping: --max-num-batched-tokens/);
+    await until(() => events.some(({ type }) => type === "start_failed"));
+    const event = events.find((event) => event.type === "start_failed")!;
+    assert.match(event.reason, /^odd could not start: --max-num-batched-tokens/);
   }));
 
 Deno.test("instance: where something else listens than a manager, it says so", async () => {

@@ -5,6 +5,7 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
+  JoinRequest,
   MigrateOutOrder,
   MigrationReport,
   MissingRequest,
@@ -51,6 +52,10 @@ export class FakeInstance {
   /** Whether it crashes as it computes this token, or as it gets the request (-1), and how. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
   onCrash: () => void = () => {};
+  startedBy: JoinRequest["startedBy"];
+  model = "test";
+  /** Between its join and its registration. */
+  loadMs = 0;
   readonly #frontends = new Map<string, Peer>();
   readonly #peers = new Map<string, Promise<Peer>>();
   #manager: Peer | null = null;
@@ -67,6 +72,7 @@ export class FakeInstance {
 
   async start(): Promise<void> {
     await this.#join();
+    if (this.loadMs > 0) await sleep(this.node.clock, this.loadMs);
     this.#listener = await this.node.bus.listen(`inproc:${this.instanceId}`, {
       calls: {
         hello: ({ data }, peer) => {
@@ -107,12 +113,14 @@ export class FakeInstance {
       },
     });
     this.#manager = manager;
-    const { instanceId } = this;
-    await manager.call("join", { data: { instanceId, isRunning: this.#isServing } });
+    const { instanceId, startedBy } = this;
+    const data = { instanceId, pid: 1, isRunning: this.#isServing, startedBy };
+    await manager.call("join", { data });
   }
 
   async #register(): Promise<void> {
-    const registration = registrationOf(this.instanceId, this.#listener!.address);
+    const { model } = this;
+    const registration = { ...registrationOf(this.instanceId, this.#listener!.address), model };
     await this.#manager!.call("register", { data: registration });
     this.#report([]);
   }

@@ -224,3 +224,31 @@ Deno.test("removed: instances that stop with a request are not what it kills", (
     await cluster.until(() => a.hasEnded);
     assert.deepEqual([a.finish?.reason, a.numResumptions], ["length", 8]);
   }, { drainTimeoutMs: 0 }));
+
+Deno.test("by hand: one that is refused leaves as many wanted as before", () =>
+  withCluster(2, async (cluster) => {
+    for (const instanceId of ["odd", "even"]) {
+      cluster.startByHand(instanceId).model = "another";
+      await cluster.until(() => !cluster.instances.has(instanceId));
+    }
+    await cluster.pass(60_000);
+    assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
+    assert.equal(cluster.manager.statistics().launchedInstances, 2);
+    const reasons = cluster.events.flatMap((event) => event.type === "start_failed" ? event : []);
+    assert.equal(reasons.length, 2);
+    assert.match(reasons[0].reason, /^odd /);
+  }));
+
+Deno.test("by hand: one that has not served yet takes nobody's place", () =>
+  withCluster(2, async (cluster) => {
+    cluster.startByHand("odd").loadMs = 5_000;
+    await cluster.until(() => cluster.manager.numInstances === 3);
+    cluster.kill("instance-0");
+    await cluster.until(() => servingIds(cluster).length === 1);
+    await cluster.until(() => servingIds(cluster).length === 2, 2_000);
+    await cluster.until(() => servingIds(cluster).length === 3);
+    assert.ok(cluster.client.isReady());
+    cluster.kill("odd");
+    await cluster.until(() => servingIds(cluster).length === 2);
+    await cluster.until(() => servingIds(cluster).length === 3);
+  }));

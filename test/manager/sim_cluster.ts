@@ -144,6 +144,13 @@ export class SimCluster {
     return [...this.instances.values()].filter(({ requests }) => requests.has(requestId));
   }
 
+  /** Starts an instance of which the manager knows nothing yet. */
+  startByHand(instanceId: InstanceId): FakeInstance {
+    const instance = this.#start(instanceId, "inproc:manager");
+    instance.startedBy = "hand";
+    return instance;
+  }
+
   kill(instanceId: InstanceId): void {
     this.#launched.get(instanceId)?.stop("SIGKILL");
   }
@@ -176,28 +183,33 @@ export class SimCluster {
       return this.#launched.has(instanceId);
     },
     launch: ({ instanceId, managerAddress }) => {
-      const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
-      const end = (code: number | null, signal: string | null) => {
-        if (!this.instances.delete(instanceId)) return;
-        this.network.kill(instanceId);
-        exit.resolve({ code, signal });
-      };
-      const node = this.network.addNode(instanceId);
-      const stop = () => end(0, null);
-      const instance = new FakeInstance(node, instanceId, managerAddress, stop);
-      instance.isDeadly = (requestId, index) => this.isDeadly(requestId, index);
-      instance.onCrash = () => end(null, "SIGSEGV");
-      this.instances.set(instanceId, instance);
-      node.clock.after(this.launchDelayMs, () => instance.start().catch(() => end(1, null)));
-      const launched: LaunchedInstance = {
-        pid: 1,
-        exited: exit.promise,
-        stop: (signal) => end(null, signal),
-      };
-      this.#launched.set(instanceId, launched);
-      return Promise.resolve(launched);
+      this.#start(instanceId, managerAddress);
+      return Promise.resolve(this.#launched.get(instanceId)!);
     },
   };
+
+  #start(instanceId: InstanceId, managerAddress: string): FakeInstance {
+    const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
+    const end = (code: number | null, signal: string | null) => {
+      if (!this.instances.delete(instanceId)) return;
+      this.network.kill(instanceId);
+      exit.resolve({ code, signal });
+    };
+    const node = this.network.addNode(instanceId);
+    const stop = () => end(0, null);
+    const instance = new FakeInstance(node, instanceId, managerAddress, stop);
+    instance.isDeadly = (requestId, index) => this.isDeadly(requestId, index);
+    instance.onCrash = () => end(null, "SIGSEGV");
+    this.instances.set(instanceId, instance);
+    node.clock.after(this.launchDelayMs, () => instance.start().catch(() => end(1, null)));
+    const launched: LaunchedInstance = {
+      pid: 1,
+      exited: exit.promise,
+      stop: (signal) => end(null, signal),
+    };
+    this.#launched.set(instanceId, launched);
+    return instance;
+  }
 
   async #startManager(): Promise<void> {
     this.#config.onManagerStart?.();
