@@ -106,7 +106,7 @@ export class IncomingConnection implements Waiter {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#transfer = null;
+    this.#endTransfer();
     this.#config.sockets.close(this.fd);
     this.#config.onClose(this);
   }
@@ -163,8 +163,14 @@ export class IncomingConnection implements Waiter {
     }
     this.#wakeAt(Math.min(cursor.remainingBytes, PIECE_BYTES));
     if (cursor.remainingBytes > 0) return;
-    this.#transfer = null;
+    this.#endTransfer();
     this.#stream.send("done", null);
+  }
+
+  /** The head of the next one, which may be the last stage, is to wake this thread at once. */
+  #endTransfer(): void {
+    if (this.#transfer !== null) setPreempting(true);
+    this.#transfer = null;
   }
 
   #wakeAt(bytes: number): void {
@@ -175,7 +181,7 @@ export class IncomingConnection implements Waiter {
   }
 
   #fail(message: string): void {
-    this.#transfer = null;
+    this.#endTransfer();
     this.#wakeAt(1);
     this.#stream.send("failed", { message });
     this.#discardRest();

@@ -110,7 +110,7 @@ export class OutgoingConnection implements Waiter {
   close(reason: string, isRefused = false): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    this.#sending = null;
+    this.#endSending();
     this.#config.sockets.close(this.fd);
     this.#config.onClose(reason, isRefused);
   }
@@ -162,6 +162,12 @@ export class OutgoingConnection implements Waiter {
     if (pause >= 1) this.#pausedUntilMs = nowMs + pause;
   }
 
+  /** What comes next, which may be the last stage, is to be sent at once. */
+  #endSending(): void {
+    if (this.#sending !== null) setPreempting(true);
+    this.#sending = null;
+  }
+
   #read(): void {
     const frame = this.#stream.receive(MAX_GREETING_BYTES);
     if (frame === null) return;
@@ -175,7 +181,7 @@ export class OutgoingConnection implements Waiter {
       this.close(typeof message === "string" ? message : "it gave no reason", true);
     } else if (type === "done" && this.#sending && this.#cursor?.remainingBytes === 0) {
       const { onDone } = this.#sending;
-      this.#sending = null;
+      this.#endSending();
       this.#limitMs = Infinity;
       onDone();
     } else throw new ConnectionLost(`the other end sent ${type} out of turn`);
