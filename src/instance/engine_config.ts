@@ -74,6 +74,11 @@ export function resolveEngineConfig(
     preemptionMode: options.preemptionMode ?? "recompute",
     prefillHoldMs: options.prefillHoldTimeout * 1000,
     stepTimeoutMs: stepTimeout > 0 ? stepTimeout * 1000 : Infinity,
-    stepTimeoutPerTokenMs: device === "cpu" || device === "auto" ? CPU_TIMEOUT_PER_TOKEN_MS : 0,
+    stepTimeoutPerTokenMs: computesOnCpu(device) ? CPU_TIMEOUT_PER_TOKEN_MS : 0,
   };
+}
+
+/** Whether steps take the host's cores: there is no other executor that computes yet. */
+export function computesOnCpu(device: EngineOptions["device"]): boolean {
+  return device === "cpu" || device === "auto";
 }

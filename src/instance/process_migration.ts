@@ -13,6 +13,7 @@ import type { MigrationBackend, TransferLimits } from "../kv/transfer/backend.ts
 import { GlooBackend } from "../kv/transfer/gloo/gloo_backend.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import { RayRpcBackend } from "../kv/transfer/rayrpc/rayrpc_backend.ts";
+import { computesOnCpu } from "./engine_config.ts";
 import type { InstanceMigration } from "./instance.ts";
 import { InstanceLinks } from "./llumlet/instance_links.ts";
 
@@ -31,7 +32,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
   const { engine, options, log } = args;
   return {
     limits: options,
-    copiesBesideSteps: engine.device !== "cpu" && engine.device !== "auto",
+    copiesBesideSteps: !computesOnCpu(engine.device),
     async openBackend({ info }) {
       const pool = openPool(info, engine.device);
       if (pool === null) {

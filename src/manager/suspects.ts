@@ -9,7 +9,10 @@ const SUSPECT_LOSSES = 2;
 const MAX_FAILED_TRIALS = 3;
 /** A request that has no token by then waits in a queue, which is no trial. */
 const TRIAL_MS = 2_000;
-/** The same where nobody gets tokens: a step that hangs is noticed by then, by default. */
+/**
+ * The same where nobody gets tokens: a step that hangs is noticed by then with the default
+ * `--step-timeout`, but on the CPU executor, whose long prompts are given more.
+ */
 const SILENT_TRIAL_MS = 90_000;
 /** Pause before it is looked again whether others have survived. */
 const DOUBT_POLL_MS = 200;
