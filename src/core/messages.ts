@@ -285,6 +285,8 @@ export interface MissingReply {
  */
 export interface JoinRequest {
   readonly instanceId: InstanceId;
+  /** Tells a process from others that have had the name, or would have it. */
+  readonly incarnation?: string;
   /** It serves already: a manager that does not know it, because it is new itself, takes it in. */
   readonly isRunning?: boolean;
   /** What it will register with again; where it serves already. */

@@ -94,6 +94,7 @@ export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
   readonly #leave: Leave;
+  readonly #incarnation = crypto.randomUUID();
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
@@ -242,6 +243,7 @@ export class Instance {
     const { data } = await manager.call("join", {
       data: {
         instanceId,
+        incarnation: this.#incarnation,
         isRunning: this.#isServing,
         registration: this.#isServing ? this.#registration() : undefined,
         startedBy,

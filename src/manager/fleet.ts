@@ -1,6 +1,12 @@
 import type { Address, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
+import {
+  ConflictError,
+  type ErrorRecord,
+  LlumnixError,
+  UnavailableError,
+  UsageError,
+} from "../core/errors.ts";
 import type {
   InstanceId,
   InstanceInfo,
@@ -10,6 +16,7 @@ import type {
   ServedSettings,
 } from "../core/messages.ts";
 import { settingsDifference } from "../core/served_settings.ts";
+import { FormerInstances } from "./former_instances.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
@@ -20,8 +27,6 @@ const DEFAULT_STOP_TIMEOUT_MS = 5_000;
 export const DEFAULT_REJOIN_WAIT_MS = 2_000;
 /** A process that has not joined by then never will. */
 const JOIN_TIMEOUT_MS = 60_000;
-/** Names of instances that are not to come back; older ones have long ended. */
-const MAX_GIVEN_UP = 1_000;
 /** Instances that serve something else; older ones have long ended. */
 const MAX_REFUSED = 1_000;
 /** Instances that stop at about the same time; API servers have heard of older ones. */
@@ -51,7 +56,7 @@ export class Fleet {
   readonly #instances = new Map<InstanceId, ManagedInstance>();
   readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
   /** Lost ones, which may still run somewhere: what they do is of no use to anybody. */
-  readonly #givenUp = new Set<InstanceId>();
+  readonly #former = new FormerInstances();
   readonly #refused = new Map<InstanceId, InstanceRegistration>();
   /** Name of the next instance that is started. */
   #namePrefix = "instance-";
@@ -62,6 +67,8 @@ export class Fleet {
    */
   #numBlocks: number | null = null;
   #stopped: InstanceId[] = [];
+  /** Lost ones whose processes may still be ending. */
+  readonly #ending = new Set<ManagedInstance>();
   #isClosed = false;
 
   constructor(config: FleetConfig) {
@@ -123,7 +130,7 @@ export class Fleet {
   async start(): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
     const { clock, launcher, managerAddress, onEvent } = this.#config;
-    const instanceId = `${this.#namePrefix}${this.#nextNumber++}`;
+    const instanceId = this.#freshName();
     const instance = this.#expect(instanceId);
     try {
       instance.launching = launcher.launch({
@@ -154,22 +161,29 @@ export class Fleet {
   /**
    * An instance connects, before it loads or while it serves.
    * @throws {LlumnixError} `not_found`: it was given up before; it is to end
-   * @throws {UsageError} it serves something else than the others
+   * @throws {UsageError} it serves something else than the others, or another has its name
+   * @throws {ConflictError} another that had its name is still ending
    * @throws {UnavailableError} nobody expects it
    */
   join(request: JoinRequest, peer: Peer): ManagedInstance {
     const { instanceId, isRunning = false, registration, startedBy = "manager" } = request;
     if (registration) this.checkSettings(registration);
-    let instance = this.#instances.get(instanceId);
-    if (this.#givenUp.has(instanceId) || instance?.isLost) {
+    const holder = this.#instances.get(instanceId);
+    const isHolder = holder?.isSameAs(request) === true;
+    const isGivenUp = isHolder
+      ? holder.isLost
+      : this.#former.includes(request) || (holder && isRunning);
+    if (isGivenUp) {
       throw new LlumnixError("not_found", `the manager has given "${instanceId}" up`);
     }
-    const isExpected = instance
-      ? isRunning || instance.peer === null || instance.peer === peer
+    if (holder && !isHolder && startedBy !== "manager") throw nameTakenError(holder);
+    const isExpected = holder
+      ? isHolder && (isRunning || holder.peer === null || holder.peer === peer)
       : isRunning || startedBy !== "manager";
     if (!isExpected || this.#isClosed) {
       throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
     }
+    let instance = holder;
     if (!instance) {
       instance = this.#expect(instanceId);
       instance.isCandidate = !isRunning;
@@ -177,6 +191,7 @@ export class Fleet {
     const former = instance.peer;
     instance.peer = peer;
     instance.hasJoined = true;
+    instance.incarnation = request.incarnation;
     instance.startedBy = startedBy;
     this.#instanceOfPeer.set(peer, instance);
     if (former !== peer) former?.close(); // it may say it twice
@@ -223,7 +238,9 @@ export class Fleet {
     }
     const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS, onChange } = this.#config;
     onChange();
-    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => this.lose(instance));
+    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => {
+      this.lose(instance, "lost its connection");
+    });
   }
 
   /** The instance at the other end. */
@@ -243,13 +260,14 @@ export class Fleet {
     const { instanceId } = instance;
     instance.isLost = true;
     instance.cancelRejoinWait?.();
-    this.#giveUp(instanceId);
+    this.#former.add(instanceId, instance.incarnation);
     if (instance.isLeaving) this.#noteStopped(instanceId);
     onChange();
     const reason = await instance.describeEnd(clock, cause);
     instance.failStart(reason);
     this.#instances.delete(instanceId);
     if (this.#isClosed) return;
+    this.#letEnd(instance);
     if (instance.isStopping || instance.isLeaving) onEvent({ type: "stopped", instanceId });
     else if (instance.isCandidate) onEvent({ type: "start_failed", reason, retryMs: null });
     else onEvent({ type: "lost", instanceId, reason });
@@ -258,8 +276,8 @@ export class Fleet {
 
   /** Kills an instance of a manager before this one, unless it has joined this one. */
   killStray(instanceId: InstanceId): void {
-    if (this.#instances.has(instanceId) || this.#givenUp.has(instanceId)) return;
-    this.#giveUp(instanceId);
+    if (this.#instances.has(instanceId) || this.#former.hasName(instanceId)) return;
+    this.#former.add(instanceId);
     const { launcher, managerAddress, onEvent } = this.#config;
     const isKilled = launcher.killStray?.(instanceId, managerAddress()) === true;
     if (isKilled) onEvent({ type: "stray_killed", instanceId });
@@ -283,7 +301,7 @@ export class Fleet {
       instance.cancelRejoinWait?.();
       instance.askToStop();
     }
-    await this.#killUnlessEnded(running);
+    await this.#killUnlessEnded([...running, ...this.#ending]);
   }
 
   /** Ends the instances' processes at once; {@linkcode close} then has nothing to wait for. */
@@ -291,7 +309,16 @@ export class Fleet {
     for (const instance of this.#instances.values()) instance.killProcess();
   }
 
+  /** Also others may have given names. */
+  #freshName(): InstanceId {
+    for (;;) {
+      const name = `${this.#namePrefix}${this.#nextNumber++}`;
+      if (!this.#instances.has(name) && !this.#former.hasName(name)) return name;
+    }
+  }
+
   #expect(instanceId: InstanceId): ManagedInstance {
+    this.#stopped = this.#stopped.filter((one) => one !== instanceId);
     const types = this.all.filter((one) => one.isStaying).map(({ type }) => type);
     const instance = new ManagedInstance(instanceId, this.#config.newcomerType(types));
     this.#instances.set(instanceId, instance);
@@ -324,11 +351,11 @@ export class Fleet {
     this.#stopped = [...this.#stopped, instanceId].slice(-MAX_STOPPED);
   }
 
-  #giveUp(instanceId: InstanceId): void {
-    this.#givenUp.add(instanceId);
-    if (this.#givenUp.size > MAX_GIVEN_UP) {
-      this.#givenUp.delete(this.#givenUp.values().next().value!);
-    }
+  /** Nobody waits for it, and it has time to end by itself. */
+  async #letEnd(instance: ManagedInstance): Promise<void> {
+    this.#ending.add(instance);
+    await this.#killUnlessEnded([instance]);
+    this.#ending.delete(instance);
   }
 
   async #killUnlessEnded(instances: readonly ManagedInstance[]): Promise<void> {
@@ -336,7 +363,16 @@ export class Fleet {
     const cancel = clock.after(stopTimeoutMs, () => {
       for (const instance of instances) instance.kill();
     });
-    await Promise.all(instances.map(({ ended }) => ended));
+    await Promise.all(instances.map((one) => one.untilEnded(clock)));
     cancel();
   }
+}
+
+function nameTakenError({ instanceId, isLost, registration }: ManagedInstance): LlumnixError {
+  if (isLost) return new ConflictError(`the instance "${instanceId}" before is still ending`);
+  const process = registration ? ` (process ${registration.pid})` : "";
+  return new UsageError(
+    `--instance-id ${instanceId}: an instance of the manager${process} has that name; choose ` +
+      "another, or end that one first",
+  );
 }

@@ -1,5 +1,5 @@
 import type { Peer } from "../bus/bus.ts";
-import type { Clock } from "../core/clock.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
 import type {
   InstanceId,
@@ -13,6 +13,8 @@ import type { AdoptedInstance, ExitStatus, LaunchedInstance } from "./launcher.t
 
 /** The end of a connection and of a process are noticed apart; how long to wait for the second. */
 const END_GRACE_MS = 500;
+/** How often it is looked whether a process that was found running has ended. */
+const END_POLL_MS = 20;
 
 /**
  * What the manager knows of one instance, from its launch to its end, or from the moment when it was
@@ -31,6 +33,8 @@ export class ManagedInstance {
   isCandidate = false;
   /** It has connected at least once. */
   hasJoined = false;
+  /** Of its process, if it said so when it joined. */
+  incarnation: string | undefined = undefined;
   /** Set while it is connected. */
   peer: Peer | null = null;
   registration: InstanceRegistration | null = null;
@@ -59,10 +63,18 @@ export class ManagedInstance {
   cancelRejoinWait: (() => void) | null = null;
   readonly #ready = Promise.withResolvers<void>();
   readonly #disconnected = Promise.withResolvers<void>();
+  #end: Promise<ExitStatus | null> | null = null;
+  #hasEnded = false;
+  #isKilled = false;
 
   constructor(readonly instanceId: InstanceId, type: InstanceType) {
     this.type = type;
     this.#ready.promise.catch(() => {}); // somebody may wait for it, or nobody
+  }
+
+  /** Whoever joins is its process. */
+  isSameAs({ incarnation, startedBy = "manager" }: JoinRequest): boolean {
+    return this.hasJoined ? incarnation === this.incarnation : startedBy === "manager";
   }
 
   /** Resolves when it serves; rejects when it ends before. */
@@ -97,9 +109,12 @@ export class ManagedInstance {
     return info !== null && info.waitingRequests + info.killedRequests > 0;
   }
 
-  /** Its process, or for one that was found running its connection, has ended. */
-  get ended(): Promise<unknown> {
-    return this.launched?.exited ?? this.#disconnected.promise;
+  /**
+   * Resolves when its process has ended, or was killed as far as it can be; where it is out of reach,
+   * when its connection has ended. Null: how it ended is not known.
+   */
+  untilEnded(clock: Clock): Promise<ExitStatus | null> {
+    return this.#end ??= this.#awaitEnd(clock).finally(() => this.#hasEnded = true);
   }
 
   register(registration: InstanceRegistration, nowMs: number): void {
@@ -136,6 +151,7 @@ export class ManagedInstance {
   }
 
   killProcess(): void {
+    this.#isKilled = true;
     (this.launched ?? this.adopted)?.stop("SIGKILL");
   }
 
@@ -163,27 +179,44 @@ export class ManagedInstance {
   }
 
   /**
-   * Why a lost instance ended. Its last message and its exit status may still be under way, so this
-   * waits a moment for both, and kills one that only lost its connection.
+   * Why a lost instance ended. Its last message and the end of its process may still be under way, so
+   * this waits a moment for both, and kills a child that only lost its connection. Whatever was found
+   * running may still be ending after that.
    * @param cause why it is given up although it runs: it is killed at once
    */
   async describeEnd(clock: Clock, cause: string | null): Promise<string> {
-    const status = cause === null ? await this.#awaitEnd(clock) : null;
-    if (!status) this.kill();
+    const status = cause === null ? await this.#awaitEndBriefly(clock) : null;
+    const mayStillEnd = cause === null && this.launched === null;
+    if (!this.#hasEnded && !mayStillEnd) this.kill();
     const verb = this.registration ? "failed" : "could not start";
     if (this.failure) return `${this.instanceId} ${verb}: ${this.failure.message}`;
-    const end = status ? describeExit(status) : `${cause ?? "lost its connection"} and was killed`;
+    const end = status ? describeExit(status) : this.#describeLoss(cause);
     return `${this.instanceId} ${end}${this.registration ? "" : " before it was ready"}`;
   }
 
+  #describeLoss(cause: string | null): string {
+    const isReachable = this.launched !== null || this.adopted !== null;
+    if (isReachable && this.#hasEnded && !this.#isKilled) return "has ended";
+    const loss = cause ?? "lost its connection";
+    return isReachable && this.#isKilled ? `${loss} and was killed` : loss;
+  }
+
   /** Null when only its connection has ended. */
-  async #awaitEnd(clock: Clock): Promise<ExitStatus | null> {
+  async #awaitEndBriefly(clock: Clock): Promise<ExitStatus | null> {
     const grace = Promise.withResolvers<null>();
     const cancel = clock.after(END_GRACE_MS, () => grace.resolve(null));
-    const status = await Promise.race([this.launched?.exited ?? null, grace.promise]);
+    const status = await Promise.race([this.untilEnded(clock), grace.promise]);
     await Promise.race([this.#disconnected.promise, grace.promise]);
     cancel();
     return status;
+  }
+
+  async #awaitEnd(clock: Clock): Promise<ExitStatus | null> {
+    if (this.launched) return await this.launched.exited;
+    await this.#disconnected.promise;
+    const { adopted } = this;
+    while (adopted && !this.#isKilled && !adopted.hasEnded()) await sleep(clock, END_POLL_MS);
+    return null;
   }
 }
 

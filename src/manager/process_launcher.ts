@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { selfCommand } from "../core/self_command.ts";
 import type { Address } from "../bus/bus.ts";
 import type { InstanceId, InstanceRegistration } from "../core/messages.ts";
+import { HostProcess } from "./host_process.ts";
 import type {
   AdoptedInstance,
   ExitStatus,
@@ -56,59 +57,15 @@ export class ProcessLauncher implements InstanceLauncher {
   adopt(
     { instanceId, pid }: Pick<InstanceRegistration, "instanceId" | "pid">,
   ): AdoptedInstance | null {
-    if (!isInstance(pid, instanceId)) return null;
-    return {
-      hasEnded: () => !isInstance(pid, instanceId),
-      stop: (signal) => {
-        if (isInstance(pid, instanceId)) trySignal(pid, signal);
-      },
-    };
+    const found = HostProcess.find(pid, [instanceId]);
+    return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 
   killStray(instanceId: InstanceId, managerAddress: Address): boolean {
-    const pid = pids().find((pid) =>
-      isInstance(pid, instanceId, managerAddress) && isInOurContainer(pid)
+    const stray = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
+      one.isInOurContainer()
     );
-    return pid !== undefined && trySignal(pid, "SIGKILL");
-  }
-}
-
-/** Of this host; empty where there is no procfs. */
-function pids(): number[] {
-  try {
-    return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
-  } catch {
-    return [];
-  }
-}
-
-/** False when it has just ended, or is another user's. */
-function trySignal(pid: number, signal: "SIGTERM" | "SIGKILL"): boolean {
-  try {
-    Deno.kill(pid, signal);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Whether a process has all of these words in its command line. */
-function isInstance(pid: number, ...words: readonly string[]): boolean {
-  try {
-    const line = Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0");
-    return words.every((word) => line.includes(word));
-  } catch {
-    return false;
-  }
-}
-
-/** In another, an address of the same name is another manager's. */
-function isInOurContainer(pid: number): boolean {
-  try {
-    const mounts = (process: number | "self") => Deno.readLinkSync(`/proc/${process}/ns/mnt`);
-    return mounts(pid) === mounts("self");
-  } catch {
-    return false; // it has ended, or is another user's
+    return stray?.signal("SIGKILL") === true;
   }
 }
 

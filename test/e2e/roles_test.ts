@@ -85,6 +85,40 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   assert.equal((await manager.stop()).code, 0);
 });
 
+Deno.test("roles apart: an instance by hand has its name for itself, and ends by itself when it is to", async () => {
+  await using user = new User();
+  const manager = user.manager();
+  const cluster = await user.cluster();
+  const requests = variedRequests(8, 200);
+  const quiet = await runAll(cluster, requests);
+  const args = [...small, "--instance-id", "mine"];
+  for (const drainTimeout of ["30", "30", "0.1"]) {
+    const instance = user.start("instance", ...args, "--drain-timeout", drainTimeout);
+    await cluster.program.waitUntil("it serves", async () => {
+      return (await idsOf(cluster)).includes("mine");
+    });
+    const second = await runProgram(["instance", ...args], {
+      env: { XDG_RUNTIME_DIR: user.directory },
+    });
+    assert.equal(second.code, 2);
+    assert.match(
+      second.stderr,
+      /^[^\n]* stopping: --instance-id mine: an instance of the manager \(process \d+\) has [^\n]*\n$/,
+    );
+    let events = 0;
+    const streams = await runAll(cluster, requests, () => {
+      if (++events === 500) instance.signal("SIGTERM");
+    });
+    assertSameStreams(streams, quiet);
+    assert.equal((await instance.end()).code, 0);
+  }
+  await manager.waitForLog(/(mine has stopped[^]*){3}/);
+  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
+  assert.doesNotMatch(manager.stderr, /lost /);
+  assert.equal((await cluster.program.stop()).code, 0);
+  assert.equal((await manager.stop()).code, 0);
+});
+
 Deno.test("roles apart: an instance whose step hangs is given up, although its process answers", async () => {
   await using user = new User();
   const simulated = ["--device", "sim", "--model", "llama-7b"];

@@ -53,14 +53,18 @@ export class FakeInstance {
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
   onCrash: () => void = () => {};
   startedBy: JoinRequest["startedBy"];
+  incarnation = crypto.randomUUID() as string;
   model = "test";
   /** Between its join and its registration. */
   loadMs = 0;
+  /** Between the end of its connections and that of its process. */
+  exitMs = 0;
   readonly #frontends = new Map<string, Peer>();
   readonly #peers = new Map<string, Promise<Peer>>();
   #manager: Peer | null = null;
   #listener: Listener | null = null;
   #isServing = false;
+  #hasLeft = false;
   #isMigrating = false;
 
   constructor(
@@ -100,6 +104,16 @@ export class FakeInstance {
     this.#step();
   }
 
+  /** Its process was asked to stop, and its drain takes no time. */
+  async leave(): Promise<void> {
+    await this.#manager!.call("leave", { data: null });
+    this.#isServing = false;
+    this.#hasLeft = true;
+    await this.#listener!.close();
+    await this.#manager!.close();
+    if (this.exitMs < Infinity) this.node.clock.after(this.exitMs, () => this.onStop());
+  }
+
   async #join(): Promise<void> {
     const manager = await this.node.bus.connect(this.managerAddress, {
       calls: {
@@ -113,8 +127,13 @@ export class FakeInstance {
       },
     });
     this.#manager = manager;
-    const { instanceId, startedBy } = this;
-    const data = { instanceId, pid: 1, isRunning: this.#isServing, startedBy };
+    const { instanceId, incarnation, startedBy } = this;
+    const data: JoinRequest = {
+      instanceId,
+      incarnation,
+      isRunning: this.#isServing,
+      startedBy,
+    };
     await manager.call("join", { data });
   }
 
@@ -183,6 +202,7 @@ export class FakeInstance {
   }
 
   #step(): void {
+    if (this.#hasLeft) return;
     const outputs = new Map<string, RequestOutput[]>();
     const received = [...this.requests.keys()];
     const running = [...this.requests].slice(0, MAX_RUNNING);

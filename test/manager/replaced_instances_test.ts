@@ -1,5 +1,6 @@
 /** Instances that go, in whatever way, and what comes in their place; on a virtual clock. */
 import assert from "node:assert/strict";
+import { rejection } from "../conformance/bus.ts";
 import { SimCluster, type SimClusterConfig } from "./sim_cluster.ts";
 import { managerOptions } from "./support.ts";
 
@@ -251,4 +252,106 @@ Deno.test("by hand: one that has not served yet takes nobody's place", () =>
     cluster.kill("odd");
     await cluster.until(() => servingIds(cluster).length === 2);
     await cluster.until(() => servingIds(cluster).length === 3);
+  }));
+
+for (const exitMs of [200, 3_000]) {
+  Deno.test(`by hand: one that leaves, and ends ${exitMs} ms after its last word, ends by itself`, () =>
+    withCluster(2, async (cluster) => {
+      const instance = cluster.startByHand("mine");
+      await cluster.until(() => servingIds(cluster).includes("mine"));
+      instance.exitMs = exitMs;
+      const requests = ["a", "b", "c"].map((id) => cluster.submit(id, 500));
+      await cluster.until(() => cluster.instances.get("mine")!.requests.size === 1);
+      await cluster.run(instance.leave());
+      await cluster.until(() => servingIds(cluster).length === 2, 10);
+      await cluster.until(() => requests.some(({ numResumptions }) => numResumptions === 1), 100);
+      await cluster.until(() => !cluster.instances.has("mine"));
+      assert.deepEqual(cluster.exits.get("mine"), { code: 0, signal: null });
+      await cluster.until(() => requests.every(({ hasEnded }) => hasEnded));
+      assert.ok(cluster.events.some((one) => one.type === "stopped" && one.instanceId === "mine"));
+      assert.equal(cluster.manager.statistics().launchedInstances, 2);
+    }));
+}
+
+Deno.test("by hand: one that leaves and does not end is killed, also when the manager stops meanwhile", () =>
+  withCluster(1, async (cluster) => {
+    for (const isStopped of [false, true]) {
+      const name = isStopped ? "mine" : "theirs";
+      const instance = cluster.startByHand(name);
+      await cluster.until(() => servingIds(cluster).includes(name));
+      instance.exitMs = Infinity;
+      await cluster.run(instance.leave());
+      await cluster.pass(2_000);
+      assert.ok(cluster.instances.has(name));
+      if (isStopped) await cluster.run(cluster.manager.stop());
+      else await cluster.until(() => !cluster.instances.has(name), 4_000);
+      assert.deepEqual(cluster.exits.get(name), { code: null, signal: "SIGKILL" });
+    }
+  }));
+
+Deno.test("replaced: an instance of a manager before, that was asked to stop, before its process has ended", () =>
+  withCluster(2, async (cluster) => {
+    cluster.killManager();
+    await cluster.restartManager();
+    const instance = cluster.instances.get("instance-0")!;
+    instance.exitMs = 4_000;
+    await cluster.run(instance.leave());
+    await cluster.until(() => cluster.client.isReady(), 1_500);
+    assert.ok(cluster.instances.has("instance-0"));
+    await cluster.until(() => !cluster.instances.has("instance-0"));
+    assert.deepEqual(cluster.exits.get("instance-0"), { code: 0, signal: null });
+  }));
+
+Deno.test("by hand: a name is to be had again when whoever had it has ended", () =>
+  withCluster(1, async (cluster) => {
+    for (const how of ["leaves", "is killed", "hangs", "leaves"]) {
+      const instance = cluster.startByHand("instance-2");
+      await cluster.until(() => servingIds(cluster).includes("instance-2"));
+      const a = cluster.submit(`a ${how} ${cluster.clock.nowMs()}`, 100);
+      const b = cluster.submit(`b ${how} ${cluster.clock.nowMs()}`, 100);
+      await cluster.until(() => instance.requests.size > 0);
+      if (how === "leaves") await cluster.run(instance.leave());
+      else if (how === "is killed") cluster.kill("instance-2");
+      else cluster.network.pause("instance-2");
+      await cluster.until(() => !cluster.instances.has("instance-2"));
+      await cluster.until(() => !servingIds(cluster).includes("instance-2"));
+      await cluster.until(() => a.hasEnded && b.hasEnded);
+      assert.deepEqual([a.finish?.reason, b.finish?.reason], ["length", "length"]);
+      if (how === "leaves") continue;
+      await cluster.until(() => cluster.client.isReady()); // one has come in its place
+      await cluster.run(cluster.manager.removeInstance(servingIds(cluster).at(-1)!));
+    }
+    const added = await cluster.run(cluster.manager.addInstance());
+    assert.ok(!["instance-0", "instance-2"].includes(added), `${added} had been somebody's`);
+  }));
+
+Deno.test("by hand: a name that somebody has is refused, and that one serves on", () =>
+  withCluster(2, async (cluster) => {
+    for (const name of ["instance-0", "mine"]) {
+      if (name === "mine") cluster.startByHand("mine").loadMs = 500;
+      await cluster.pass(100);
+      const error = await cluster.run(rejection(cluster.joinAs(name, { startedBy: "hand" })));
+      assert.equal(error.kind, "usage");
+      assert.match(error.message, new RegExp(`--instance-id ${name}: an instance .* that name`));
+    }
+    await cluster.until(() => servingIds(cluster).length === 3);
+    await cluster.pass(10_000);
+    assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1", "mine"]);
+  }));
+
+Deno.test("given up: one that is back after another of its name has come is turned away", () =>
+  withCluster(1, async (cluster) => {
+    cluster.isAdoptable = false;
+    cluster.startByHand("mine");
+    await cluster.until(() => servingIds(cluster).includes("mine"));
+    const isRunning = true;
+    cluster.network.block("mine", "manager");
+    cluster.network.breakConnections("manager", "mine");
+    await cluster.until(() => servingIds(cluster).join() === "instance-0,instance-1");
+    await cluster.run(cluster.joinAs("mine", { startedBy: "hand", incarnation: "second" }));
+    cluster.network.heal("mine", "manager");
+    await cluster.until(() => !cluster.instances.has("mine"));
+    const third = { isRunning, incarnation: "third" };
+    const error = await cluster.run(rejection(cluster.joinAs("mine", third)));
+    assert.equal(error.kind, "not_found");
   }));

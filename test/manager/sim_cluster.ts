@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import type { InstanceId, RequestId, RequestOutput } from "../../src/core/messages.ts";
+import type { InstanceId, JoinRequest, RequestId, RequestOutput } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
 import { ClusterClient } from "../../src/manager/cluster_client.ts";
-import type { InstanceLauncher, LaunchedInstance } from "../../src/manager/launcher.ts";
+import type { ExitStatus, InstanceLauncher, LaunchedInstance } from "../../src/manager/launcher.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { SimNetwork } from "../../src/sim/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
@@ -67,6 +67,8 @@ export class SimCluster {
   readonly instances = new Map<InstanceId, FakeInstance>();
   readonly requests = new Map<RequestId, TrackedRequest>();
   readonly events: ManagerEvent[] = [];
+  /** How instances ended; the latest of each name. */
+  readonly exits = new Map<InstanceId, ExitStatus>();
   manager!: Manager;
   client!: ClusterClient;
   /** Time until a launched instance begins. */
@@ -76,6 +78,7 @@ export class SimCluster {
   /** Whether an instance crashes as it computes this token. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
   readonly #config: SimClusterConfig;
+  #numVisitors = 0;
 
   constructor(seed: number, config: SimClusterConfig = {}) {
     this.random = new Random(seed);
@@ -151,6 +154,14 @@ export class SimCluster {
     return instance;
   }
 
+  /** What the manager says to a process that joins under a name, and does no more. */
+  async joinAs(instanceId: InstanceId, more: Partial<JoinRequest>): Promise<void> {
+    const { bus } = this.network.addNode(`visitor ${this.#numVisitors++}`);
+    const manager = await bus.connect("inproc:manager", {});
+    const data: JoinRequest = { instanceId, incarnation: crypto.randomUUID(), ...more };
+    await manager.call("join", { data });
+  }
+
   kill(instanceId: InstanceId): void {
     this.#launched.get(instanceId)?.stop("SIGKILL");
   }
@@ -176,7 +187,11 @@ export class SimCluster {
     adopt: ({ instanceId }) => {
       const launched = this.#launched.get(instanceId);
       if (!launched || !this.isAdoptable) return null;
-      return { stop: launched.stop, hasEnded: () => !this.instances.has(instanceId) };
+      const instance = this.instances.get(instanceId);
+      return {
+        stop: launched.stop,
+        hasEnded: () => this.instances.get(instanceId) !== instance,
+      };
     },
     killStray: (instanceId) => {
       this.kill(instanceId);
@@ -189,9 +204,11 @@ export class SimCluster {
   };
 
   #start(instanceId: InstanceId, managerAddress: string): FakeInstance {
-    const exit = Promise.withResolvers<{ code: number | null; signal: string | null }>();
+    const exit = Promise.withResolvers<ExitStatus>();
     const end = (code: number | null, signal: string | null) => {
-      if (!this.instances.delete(instanceId)) return;
+      if (this.instances.get(instanceId) !== instance) return;
+      this.instances.delete(instanceId);
+      this.exits.set(instanceId, { code, signal });
       this.network.kill(instanceId);
       exit.resolve({ code, signal });
     };

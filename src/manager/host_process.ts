@@ -1,0 +1,83 @@
+/** Processes of this host, as procfs has them; where there is none, none is found. */
+
+/** Where the state and the start time lie in /proc/PID/stat, behind the command's name. */
+const STATE_FIELD = 0;
+const START_TIME_FIELD = 19;
+
+/** One process, told from a later one of the same pid by the time of its start. */
+export class HostProcess {
+  private constructor(
+    readonly pid: number,
+    private readonly startTime: string,
+    private readonly procfs: string,
+  ) {}
+
+  /** @param words all of which its command line has; null where there is no such process */
+  static find(pid: number, words: readonly string[], procfs = "/proc"): HostProcess | null {
+    const startTime = startTimeOf(pid, procfs);
+    const line = commandLineOf(pid, procfs);
+    if (startTime === null || !words.every((word) => line.includes(word))) return null;
+    return new HostProcess(pid, startTime, procfs);
+  }
+
+  /** All whose command line has all of these words. */
+  static findAll(words: readonly string[]): HostProcess[] {
+    return pids().flatMap((pid) => HostProcess.find(pid, words) ?? []);
+  }
+
+  /** From the moment on when it has given its memory back. */
+  hasEnded(): boolean {
+    const { pid, procfs, startTime } = this;
+    return startTimeOf(pid, procfs) !== startTime || commandLineOf(pid, procfs).length === 0;
+  }
+
+  /** In another container, an address of the same name is somebody else's. */
+  isInOurContainer(): boolean {
+    try {
+      const mounts = (process: number | "self") => Deno.readLinkSync(`/proc/${process}/ns/mnt`);
+      return mounts(this.pid) === mounts("self");
+    } catch {
+      return false; // it has ended, or is another user's
+    }
+  }
+
+  /** False when it has ended, or is another user's. */
+  signal(signal: "SIGTERM" | "SIGKILL"): boolean {
+    if (this.hasEnded()) return false;
+    try {
+      Deno.kill(this.pid, signal);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+}
+
+function pids(): number[] {
+  try {
+    return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
+  } catch {
+    return [];
+  }
+}
+
+/** In ticks since the host's start; null for what has ended, waited for by its parent or not. */
+function startTimeOf(pid: number, procfs: string): string | null {
+  try {
+    const text = Deno.readTextFileSync(`${procfs}/${pid}/stat`);
+    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+    return /[ZX]/i.test(fields[STATE_FIELD]) ? null : fields[START_TIME_FIELD];
+  } catch {
+    return null;
+  }
+}
+
+/** Empty for what is ending or has ended. */
+function commandLineOf(pid: number, procfs: string): string[] {
+  try {
+    const text = Deno.readTextFileSync(`${procfs}/${pid}/cmdline`);
+    return text === "" ? [] : text.split("\0");
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,60 @@
+/** Linux: processes are found in procfs. */
+import assert from "node:assert/strict";
+import { HostProcess } from "../../src/manager/host_process.ts";
+import { until } from "../conformance/bus.ts";
+
+/** A process that stands still, with a word of its own in its command line. */
+async function stopped(word: string): Promise<Deno.ChildProcess> {
+  const args = ["-c", "kill -STOP $$", word]; // a child would have the same words
+  const child = new Deno.Command("sh", { args, stdin: "null" }).spawn();
+  await until(() => HostProcess.find(child.pid, [word]) !== null);
+  return child;
+}
+
+Deno.test("host process: is known by its words, and has ended when it is killed", async () => {
+  const word = crypto.randomUUID();
+  const child = await stopped(word);
+  assert.equal(HostProcess.find(child.pid, [word, "other"]), null);
+  const found = HostProcess.find(child.pid, [word])!;
+  assert.deepEqual(HostProcess.findAll([word]).map(({ pid }) => pid), [child.pid]);
+  assert.ok(found.isInOurContainer());
+  assert.equal(found.hasEnded(), false);
+  assert.equal(found.signal("SIGKILL"), true);
+  assert.equal((await child.status).signal, "SIGKILL");
+  assert.equal(found.hasEnded(), true);
+  assert.equal(found.signal("SIGKILL"), false);
+  assert.equal(HostProcess.find(child.pid, [word]), null);
+});
+
+Deno.test("host process: one that started later is another, though pid and words are the same", async () => {
+  const word = crypto.randomUUID();
+  const child = await stopped(word);
+  // Pids cannot be had at will: the one before it is made up, as procfs had shown it.
+  const procfs = Deno.makeTempDirSync();
+  try {
+    Deno.mkdirSync(`${procfs}/${child.pid}`);
+    const copy = (name: string, change: (text: string) => string) => {
+      const text = Deno.readTextFileSync(`/proc/${child.pid}/${name}`);
+      Deno.writeTextFileSync(`${procfs}/${child.pid}/${name}`, change(text));
+    };
+    copy("cmdline", (text) => text);
+    copy("stat", (text) => text);
+    const found = HostProcess.find(child.pid, [word], procfs)!;
+    assert.equal(found.hasEnded(), false);
+    copy("stat", (text) => text.replace(/^(.*\) (?:\S+ ){19})\d+/, "$1" + "1"));
+    assert.equal(found.hasEnded(), true);
+    assert.equal(found.signal("SIGKILL"), false);
+    copy("stat", (text) => text.replace(/\) \w /, ") Z "));
+    assert.equal(found.hasEnded(), true, "it is a zombie");
+    assert.equal(HostProcess.find(child.pid, [word], procfs), null);
+    assert.ok(HostProcess.find(child.pid, [word]), "it lives");
+  } finally {
+    child.kill("SIGKILL");
+    await child.status;
+    await Deno.remove(procfs, { recursive: true });
+  }
+});
+
+Deno.test("host process: without procfs there is none", () => {
+  assert.equal(HostProcess.find(Deno.pid, [], "/nonexistent"), null);
+});
