@@ -1,5 +1,3 @@
-import { dirname } from "node:path";
-import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import {
@@ -29,6 +27,7 @@ import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine.ts";
 import { resolveEngineConfig } from "./engine_config.ts";
 import { InfoReporter } from "./info_reporter.ts";
+import { serviceAddress } from "./instance_socket.ts";
 import { Leave } from "./leave.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
 import { InstanceService } from "./service.ts";
@@ -196,6 +195,8 @@ export class Instance {
   }
 
   async #start(): Promise<void> {
+    const { bus, managerAddress, instanceId } = this.#config;
+    const address = serviceAddress(managerAddress, instanceId);
     const { infoIntervalMs, instanceType } = await this.#joinFirst();
     this.#type = instanceType;
     const executor = await this.#loadExecutor();
@@ -204,8 +205,6 @@ export class Instance {
     this.#backend = await this.#config.migration?.openBackend(executor) ?? null;
     if (this.#hasEnded) return await this.#backend?.close();
     const engine = this.#startEngine(executor, infoIntervalMs);
-    const { bus, managerAddress, instanceId } = this.#config;
-    const address = serviceAddress(managerAddress, instanceId);
     this.#listener = await bus.listen(address, this.#service.service);
     await this.#register();
     this.#isServing = true;
@@ -416,18 +415,5 @@ export class Instance {
       isReported,
       error: isReported && error instanceof LlumnixError ? undefined : error,
     });
-  }
-}
-
-/** Beside the manager: in its directory, or on its network interface. */
-function serviceAddress(managerAddress: Address, instanceId: InstanceId): Address {
-  const manager = parseAddress(managerAddress);
-  switch (manager.scheme) {
-    case "inproc":
-      return `inproc:${instanceId}`;
-    case "unix":
-      return `unix:${dirname(manager.path)}/${instanceId}.sock`;
-    case "tcp":
-      return tcpAddress(manager.host, 0);
   }
 }

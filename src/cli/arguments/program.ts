@@ -192,7 +192,7 @@ export const instanceArguments = {
     default: null,
     defaultText: "one of its own",
     section: null,
-    help: "Id of this instance.",
+    help: "Name of this instance, which no other that runs has.",
   }),
   "host-share": integer({
     default: 1,

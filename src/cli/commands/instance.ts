@@ -1,4 +1,5 @@
 import { logger, setupLogging } from "../../core/log.ts";
+import { checkInstanceId } from "../../instance/instance_socket.ts";
 import { runInstance as run } from "../../instance/instance_main.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../roles/manager_address.ts";
@@ -6,11 +7,12 @@ import { managerAddress } from "../roles/manager_address.ts";
 /**
  * Runs one instance until its manager stops it.
  * @returns the exit code
- * @throws {UsageError} the manager's address cannot be one
+ * @throws {UsageError} the manager's address or the instance's id cannot be one
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
   const { hostShare, logLevel, logFilename, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
+  checkInstanceId(instanceId);
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
   return run({
     options,

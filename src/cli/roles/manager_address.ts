@@ -6,8 +6,7 @@ import { realClock, sleep } from "../../core/clock.ts";
 import { LlumnixError, UsageError } from "../../core/errors.ts";
 import { removeIfPresent } from "../../core/files.ts";
 import type { InstanceId } from "../../core/messages.ts";
-
-const INSTANCE_SOCKET = /^(instance-.*)\.sock$/;
+import { instanceOfSocket } from "../../instance/instance_socket.ts";
 
 /** How long a process that was killed may take to end. */
 const END_WAIT_MS = 1_000;
@@ -111,8 +110,8 @@ function prepareDirectory(directory: string): void {
 async function sortSockets(directory: string) {
   const alive: InstanceId[] = [], dead: InstanceId[] = [];
   for (const { name } of [...Deno.readDirSync(directory)]) {
-    const instanceId = INSTANCE_SOCKET.exec(name)?.[1];
-    if (instanceId === undefined) continue;
+    const instanceId = instanceOfSocket(name);
+    if (instanceId === null) continue;
     const path = join(directory, name);
     const isDead = await refusesConnections(path);
     if (isDead) removeIfPresent(path);

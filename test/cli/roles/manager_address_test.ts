@@ -41,15 +41,18 @@ Deno.test("manager place: sockets of instances that have ended are removed, othe
     const alive = Deno.listen({ transport: "unix", path: path("instance-1.sock") });
     Deno.listen({ transport: "unix", path: path("instance-0.sock") }).close();
     Deno.listen({ transport: "unix", path: path("other.sock") }).close();
+    const mine = Deno.listen({ transport: "unix", path: path("instance=mine.sock") });
     Deno.symlinkSync(path("gone"), path("instance-2.sock")); // as one that is removed just now
     const place = await takeManagerPlace(`unix:${path("manager.sock")}`);
     assert.equal(place.wasAbandoned, true);
-    assert.deepEqual(place.survivors, ["instance-1"]);
+    assert.deepEqual(place.survivors!.toSorted(), ["instance-1", "mine"]);
     const names = [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
     const kept = names.filter((name) => !name.startsWith("manager"));
     assert.ok(kept.includes("instance-1.sock") && !kept.includes("instance-0.sock"), `${names}`);
     alive.close();
+    mine.close();
     await place.release();
+    assert.deepEqual([...Deno.readDirSync(directory)], []);
   }));
 
 Deno.test("manager place: whoever is about to end when it is released leaves no socket", () =>
