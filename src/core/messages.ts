@@ -211,8 +211,18 @@ export interface InstanceRegistration extends ServedSettings {
   readonly blockSize: number;
   readonly totalBlocks: number;
   readonly swapBlocks: number;
+  /** Absent: not known. */
+  readonly stepLimits?: StepLimits;
   /** What moves its requests; absent: they stay where they are. */
   readonly migration?: MigrationRegistration;
+}
+
+/** When a step of an instance hangs. */
+export interface StepLimits {
+  /** Null: never. */
+  readonly timeoutMs: number | null;
+  /** What it may take besides for each of its tokens. */
+  readonly perTokenMs: number;
 }
 
 /** A migration backend, as the manager and other instances know it. */

@@ -30,6 +30,8 @@ export interface ExecutorInfo {
    * for writing them takes longer than all the rest. Default false.
    */
   readonly hasNoCache?: boolean;
+  /** What a step may take besides for each of its tokens, until it hangs. Default 0. */
+  readonly tokenTimeoutMs?: number;
 }
 
 /** Announces a sequence to the executor's sampler before its first step (and after it moved in). */

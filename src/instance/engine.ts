@@ -7,6 +7,7 @@ import type {
   RequestId,
   RequestsQuery,
   RequestsReply,
+  StepLimits,
 } from "../core/messages.ts";
 import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
 import type { Arrival, ArrivingRequest } from "./arrival.ts";
@@ -140,6 +141,12 @@ export class Engine {
   /** See {@linkcode EngineCore.takeInfo}. */
   takeInfo(): InstanceInfo {
     return this.#core.takeInfo(this.#args.clock.nowMs());
+  }
+
+  /** When its steps hang. */
+  get stepLimits(): StepLimits {
+    const { stepTimeoutMs, stepTimeoutPerTokenMs: perTokenMs } = this.#args.config;
+    return { timeoutMs: stepTimeoutMs === Infinity ? null : stepTimeoutMs, perTokenMs };
   }
 
   /** No request is left and no step runs. */

@@ -1,6 +1,7 @@
 import { UsageError } from "../core/errors.ts";
 import type { InstanceId, InstanceType } from "../core/messages.ts";
 import type { EngineOptions } from "../core/options.ts";
+import type { ExecutorInfo } from "../executor/executor.ts";
 import type { SchedulerConfig } from "./scheduler.ts";
 
 export interface EngineConfig extends SchedulerConfig {
@@ -15,13 +16,6 @@ export interface EngineConfig extends SchedulerConfig {
 }
 
 /**
- * The CPU executor prefills a 0.5B model on 2 cores that others use as well at 128 tokens/s, without
- * native kernels at 61 (measured), and a model of 7B, 14 times as much work, at 9 and 4: more than half a
- * second a token is no slow step.
- */
-const CPU_TIMEOUT_PER_TOKEN_MS = 500;
-
-/**
  * vLLM's least default for the tokens of a step. Prompts of together 2,048 tokens keep a GPU's
  * arithmetic busy: in longer steps each only waits for the others.
  */
@@ -31,14 +25,13 @@ const DEFAULT_BATCHED_TOKENS = 2048;
  * Resolves what the arguments leave open, as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`);
  * but where `--max-num-batched-tokens` is not given, only a single prompt makes a step that is longer
  * than {@linkcode DEFAULT_BATCHED_TOKENS}.
- * @param maxModelLen the executor's limit in tokens
+ * @param executor its limits
  * @throws {UsageError} limits that contradict each other
  */
 export function resolveEngineConfig(
   identity: Pick<EngineConfig, "instanceId" | "instanceType" | "maxWaitingRequests">,
   options: Pick<
     EngineOptions,
-    | "device"
     | "maxNumBatchedTokens"
     | "maxNumSeqs"
     | "preemptionMode"
@@ -46,9 +39,9 @@ export function resolveEngineConfig(
     | "schedulerDelayFactor"
     | "stepTimeout"
   >,
-  maxModelLen: number,
+  { maxModelLen, tokenTimeoutMs = 0 }: Pick<ExecutorInfo, "maxModelLen" | "tokenTimeoutMs">,
 ): EngineConfig {
-  const { device, maxNumSeqs, schedulerDelayFactor, stepTimeout } = options;
+  const { maxNumSeqs, schedulerDelayFactor, stepTimeout } = options;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ??
     Math.max(DEFAULT_BATCHED_TOKENS, maxModelLen);
   if (maxNumBatchedTokens < maxModelLen) {
@@ -74,7 +67,7 @@ export function resolveEngineConfig(
     preemptionMode: options.preemptionMode ?? "recompute",
     prefillHoldMs: options.prefillHoldTimeout * 1000,
     stepTimeoutMs: stepTimeout > 0 ? stepTimeout * 1000 : Infinity,
-    stepTimeoutPerTokenMs: computesOnCpu(device) ? CPU_TIMEOUT_PER_TOKEN_MS : 0,
+    stepTimeoutPerTokenMs: tokenTimeoutMs,
   };
 }
 

@@ -326,7 +326,7 @@ export class Instance {
       config: resolveEngineConfig(
         { instanceId, instanceType: this.#type, maxWaitingRequests: MAX_WAITING_REQUESTS },
         options,
-        executor.info.maxModelLen,
+        executor.info,
       ),
       executor,
       clock,
@@ -396,6 +396,7 @@ export class Instance {
       totalBlocks: info.numBlocks,
       swapBlocks: info.numSwapBlocks,
       maxModelLen: info.maxModelLen,
+      stepLimits: this.#engine!.stepLimits,
       migration: backend ? { backend: backend.name, endpoint: backend.endpoint } : undefined,
     };
   }

@@ -9,11 +9,11 @@ const SUSPECT_LOSSES = 2;
 const MAX_FAILED_TRIALS = 3;
 /** A request that has no token by then waits in a queue, which is no trial. */
 const TRIAL_MS = 2_000;
-/**
- * The same where nobody gets tokens: a step that hangs is noticed by then with the default
- * `--step-timeout`, but on the CPU executor, whose long prompts are given more.
- */
-const SILENT_TRIAL_MS = 90_000;
+/** An instance whose step hangs notices that up to a quarter late, and then has yet to end. */
+const HANG_FACTOR = 1.25;
+const HANG_MARGIN_MS = 5_000;
+/** Where steps may take any time, or it is not known which. */
+const DEFAULT_STEP_TIMEOUT_MS = 60_000;
 /** Pause before it is looked again whether others have survived. */
 const DOUBT_POLL_MS = 200;
 
@@ -142,9 +142,14 @@ export class Suspects {
     return !this.#hasSurvived(request) && sinceGivenMs < this.#trialMs(request);
   }
 
-  #trialMs({ link }: ClientRequest): number {
-    const isSilent = this.#clock.nowMs() - link!.progressedMs >= SURVIVAL_MS;
-    return isSilent ? SILENT_TRIAL_MS : TRIAL_MS;
+  /** Where nobody gets tokens, a step may hang: until its instance has ended for that. */
+  #trialMs(request: ClientRequest): number {
+    const { progressedMs, registration } = request.link!;
+    if (this.#clock.nowMs() - progressedMs < SURVIVAL_MS) return TRIAL_MS;
+    const { timeoutMs, perTokenMs = 0 } = registration.stepLimits ?? {};
+    const tokens = request.promptTokens + request.nextIndex;
+    const limitMs = (timeoutMs ?? DEFAULT_STEP_TIMEOUT_MS) * HANG_FACTOR + tokens * perTokenMs;
+    return limitMs + HANG_MARGIN_MS;
   }
 
   /** One that got its first token and then waits to move has yet to show what its next step does. */

@@ -1,12 +1,13 @@
 /** Requests that their instances die of, among others that do not deserve it. */
 import assert from "node:assert/strict";
+import type { StepLimits } from "../../src/core/messages.ts";
 import { ClientRequest } from "../../src/manager/client_request.ts";
 import type { InstanceLink } from "../../src/manager/instance_link.ts";
 import { Suspects } from "../../src/manager/suspects.ts";
 import { TrialLease } from "../../src/manager/trial_lease.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
 import { SimCluster, type TrackedRequest } from "./sim_cluster.ts";
-import { generateRequest, managerOptions } from "./support.ts";
+import { generateRequest, managerOptions, registrationOf } from "./support.ts";
 
 async function withCluster(
   instances: number,
@@ -83,6 +84,11 @@ async function passOn(clock: VirtualClock, ms: number): Promise<void> {
   await clock.runUntil(() => isOver);
 }
 
+function linkTo(progressedMs: number, stepLimits?: StepLimits): InstanceLink {
+  const registration = { ...registrationOf("instance-0", "inproc:instance-0"), stepLimits };
+  return { requests: new Set<ClientRequest>(), progressedMs, registration } as InstanceLink;
+}
+
 Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", async () => {
   const clock = new VirtualClock(0), suspects = new Suspects(clock);
   const [a, b, c] = ["a", "b", "c"].map((id) => new ClientRequest(generateRequest(id), () => {}));
@@ -102,7 +108,7 @@ Deno.test("suspects: the trial of one that ends is over, and those that ended wa
 
 Deno.test("suspects: nobody is tried until all others that were lost have survived", async () => {
   const clock = new VirtualClock(0), suspects = new Suspects(clock);
-  const link = { requests: new Set<ClientRequest>(), progressedMs: 0 } as InstanceLink;
+  const link = linkTo(0);
   const [suspect, other] = ["suspect", "other"].map((id) => {
     return new ClientRequest(generateRequest(id), () => {});
   });
@@ -139,7 +145,7 @@ Deno.test("suspects: one that got a token and then stood still did not survive",
 
 Deno.test("suspects: while a step may hang nobody else is tried, for a bounded time", async () => {
   const clock = new VirtualClock(0), suspects = new Suspects(clock);
-  const link = { requests: new Set<ClientRequest>(), progressedMs: -Infinity } as InstanceLink;
+  const link = linkTo(-Infinity);
   const resumedMs = new Map<string, number>();
   for (const id of ["a", "b"]) {
     const request = new ClientRequest(generateRequest(id), () => {});
@@ -158,6 +164,33 @@ Deno.test("suspects: while a step may hang nobody else is tried, for a bounded t
   link.progressedMs = -Infinity;
   await clock.runUntil(() => link.requests.size === 0);
   suspects.close();
+});
+
+Deno.test("suspects: a step is waited for as long as its instance waits", async () => {
+  const limits = [
+    [{ timeoutMs: 4_000, perTokenMs: 0 }, 10_000],
+    [{ timeoutMs: 4_000, perTokenMs: 5_000 }, 25_000], // three tokens
+    [{ timeoutMs: 120_000, perTokenMs: 0 }, 155_000],
+    [{ timeoutMs: null, perTokenMs: 0 }, 80_000],
+    [undefined, 80_000],
+  ] as const;
+  for (const [stepLimits, silentMs] of limits) {
+    const clock = new VirtualClock(0), suspects = new Suspects(clock);
+    const link = linkTo(-Infinity, stepLimits);
+    let resumedMs = 0;
+    for (const id of ["a", "b"]) {
+      const request = new ClientRequest(generateRequest(id), () => {});
+      for (let i = 0; i < 2; i++) suspects.noteLoss(request);
+      suspects.release(request, () => {
+        resumedMs = clock.nowMs();
+        request.giveTo(link);
+        request.givenMs = clock.nowMs();
+      });
+    }
+    await clock.runUntil(() => resumedMs > 0);
+    assert.ok(Math.abs(resumedMs - silentMs) <= 1_000, `${resumedMs} ms`);
+    suspects.close();
+  }
 });
 
 Deno.test("suspects: API servers try one after the other", () => {

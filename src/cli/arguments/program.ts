@@ -64,8 +64,9 @@ export const engineExtras = {
     section: "ENGINE",
     help:
       "An instance whose step takes longer hangs, although its process answers: it ends and is " +
-      "replaced, and its requests go on elsewhere. With the CPU executor, 0.5 s more for each token " +
-      "of the step; it may be noticed up to a quarter of the time late. 0: steps may take any time.",
+      "replaced, and its requests go on elsewhere. With the CPU executor there is more for each token " +
+      "of the step, by the model's size and the cores: 4 s for 7B on one. It may be noticed up to a " +
+      "quarter of the time late. 0: steps may take any time.",
   }),
 } satisfies ArgumentTable;
 

@@ -60,7 +60,7 @@ export function clusterConfig({ name, given }: NamedOptions): ClusterConfig {
   const simulation = resolveSimulation(engine);
   const identity = { instanceId: name, instanceType: "both", maxWaitingRequests: 1 } as const;
   const timed = { ...engine, device: "sim", stepTimeout: 0 } as const; // nothing hangs there
-  resolveEngineConfig(identity, timed, simulation.maxModelLen);
+  resolveEngineConfig(identity, timed, simulation);
   return {
     name,
     engine,

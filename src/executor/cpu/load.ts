@@ -18,6 +18,7 @@ import { Decoder } from "./decoder.ts";
 import { CpuExecutor } from "./executor.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
 import { LogitsHead } from "./logits.ts";
+import { tokenTimeoutMs } from "./step_time.ts";
 import { planThreads } from "./threads.ts";
 import { type DecoderWeights, loadWeights, weightBytes } from "./weights.ts";
 
@@ -113,6 +114,11 @@ function buildExecutor(
       maxModelLen,
       layout,
       ...capacity,
+      tokenTimeoutMs: tokenTimeoutMs(
+        config,
+        maxModelLen,
+        Math.min(kernels.threads, navigator.hardwareConcurrency / spec.hostShare),
+      ),
       poolAddress: kernels.name === "wasm" ? null : pool,
     },
     decoder: new Decoder(kernels, config, weights, cache, roundActivations, maxRows),

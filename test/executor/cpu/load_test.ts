@@ -17,6 +17,7 @@ Deno.test("load: what is loaded is described", async () => {
     numBlocks: 9,
     numSwapBlocks: 116,
     poolAddress: null,
+    tokenTimeoutMs: 1,
   });
   assert.deepEqual(layout, {
     format: "cpu-kt",
