@@ -13,7 +13,6 @@ import type {
   OutputBatch,
   RequestId,
   RequestOutput,
-  RequestsQuery,
   ServedSettings,
 } from "../core/messages.ts";
 import { ClientRequest } from "./client_request.ts";
@@ -40,8 +39,12 @@ export interface ClusterClientConfig {
   /** Name of this API server; unique in the cluster. */
   readonly frontendId: string;
   readonly clock: Clock;
+  /** What it is made for; absent: whatever the instances serve. */
+  readonly settings?: ServedSettings;
   /** The connection to the manager ended; until it is back, requests are dispatched from here. */
   readonly onManagerLost?: (reason: string) => void;
+  /** The manager that came instead serves something else; requests go to instances known before. */
+  readonly onMisfit?: (reason: string) => void;
   /** A request goes on after its instance lost it. */
   readonly onResume?: (requestId: RequestId, reason: string) => void;
 }
@@ -90,24 +93,28 @@ export class ClusterClient implements Cluster {
     });
   }
 
-  /** @throws {UnavailableError} the manager cannot be reached */
+  /**
+   * @throws {UnavailableError} the manager cannot be reached
+   * @throws {UsageError} it serves something else
+   */
   static async connect(config: ClusterClientConfig): Promise<ClusterClient> {
     const client = new ClusterClient(config);
-    const { bus, clock, managerAddress: address, onManagerLost: onLost } = config;
-    const onList = (list: InstanceList, isFirst: boolean) => client.#updateList(list, isFirst);
-    const onQuery = (query: RequestsQuery) =>
-      homelessRequests(client.#requests.values(), query, clock.nowMs());
-    client.#manager = await ManagerLink.connect({ bus, clock, address, onList, onQuery, onLost });
+    client.#manager = await ManagerLink.connect({
+      ...config,
+      address: config.managerAddress,
+      onList: (list, isFirst) => client.#updateList(list, isFirst),
+      onQuery: (query) => homelessRequests(client.#requests.values(), query, config.clock.nowMs()),
+      onLost: config.onManagerLost,
+      onMisfit: (reason) => {
+        config.onMisfit?.(reason);
+        client.#wake();
+      },
+    });
     return client;
   }
 
   instances(): readonly InstanceRegistration[] {
     return this.#list.instances;
-  }
-
-  /** What the instances serve; null while that is not known. */
-  get settings(): ServedSettings | null {
-    return this.#list.settings ?? this.#list.instances[0] ?? null;
   }
 
   /** Requests that have not ended. */
@@ -117,6 +124,7 @@ export class ClusterClient implements Cluster {
 
   isReady(): boolean {
     const { instances, expectedInstances, takesRequests } = this.#list;
+    if (this.#manager.misfit !== null) return !this.#isHopeless;
     return instances.length > 0 && instances.length >= expectedInstances && takesRequests !== false;
   }
 
@@ -188,7 +196,7 @@ export class ClusterClient implements Cluster {
       const listChanged = this.#listChanged.promise;
       const error = await this.#tryPlace(entry);
       if (error === null) break;
-      if (this.#isClosed || !mayPass(error, entry)) throw error;
+      if (this.#isClosed || this.#isHopeless || !mayPass(error, entry)) throw error;
       if (entry.isLostOnArrival) await this.#waitForTrial(entry);
       const isAnyThere = this.#list.instances.length > 0;
       const pauseMs = isAnyThere ? PLACE_RETRY_MS : NOBODY_RETRY_MS;
@@ -243,7 +251,7 @@ export class ClusterClient implements Cluster {
 
   /** The choice without a manager, and so without migration: what is given to an instance stays. */
   #leastUsedLink(): InstanceLink {
-    const connected = [...this.#links.values()].filter((link) => link.isConnected);
+    const connected = this.#connectedLinks();
     const prefill = connected.filter((link) => link.registration.instanceType !== "decode");
     let least: InstanceLink | null = null;
     for (const link of prefill.length > 0 ? prefill : connected) {
@@ -252,7 +260,17 @@ export class ClusterClient implements Cluster {
       if (difference < 0 || isFirst) least = link;
     }
     if (least) return least;
-    throw new UnavailableError("the manager is gone, and no instance is known here");
+    const { misfit } = this.#manager;
+    throw new UnavailableError(misfit ?? "the manager is gone, and no instance is known here");
+  }
+
+  /** Waiting does not help. */
+  get #isHopeless(): boolean {
+    return this.#manager.misfit !== null && this.#connectedLinks().length === 0;
+  }
+
+  #connectedLinks(): InstanceLink[] {
+    return [...this.#links.values()].filter((link) => link.isConnected);
   }
 
   #linkTo(instanceId: InstanceId): InstanceLink {
@@ -298,6 +316,11 @@ export class ClusterClient implements Cluster {
       if (link && link.registration.address !== address) link.close("it has moved");
     }
     this.#connectToAll();
+    this.#wake();
+  }
+
+  /** Whoever waits for an instance looks again. */
+  #wake(): void {
     this.#listChanged.resolve();
     this.#listChanged = Promise.withResolvers();
   }

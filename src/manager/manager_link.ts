@@ -1,13 +1,15 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { UnavailableError } from "../core/errors.ts";
+import { UnavailableError, UsageError } from "../core/errors.ts";
 import type {
   DispatchReply,
   DispatchRequest,
   InstanceList,
   RequestsQuery,
   RequestsReply,
+  ServedSettings,
 } from "../core/messages.ts";
+import { settingsDifference } from "../core/served_settings.ts";
 
 /** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
 const DISPATCH_TIMEOUT_MS = 2_000;
@@ -18,11 +20,15 @@ export interface ManagerLinkConfig {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly address: Address;
+  /** What the API server is made for; absent: anything. */
+  readonly settings?: ServedSettings;
   /** @param isFirst of a connection: it says nothing about what former lists had */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
   /** Which requests wait for an instance. */
   readonly onQuery: (query: RequestsQuery) => RequestsReply;
   readonly onLost?: (reason: string) => void;
+  /** The manager that is there now serves something else: it is left alone until another comes. */
+  readonly onMisfit?: (reason: string) => void;
 }
 
 /** An API server's connection to the manager, which is made again whenever it ends. */
@@ -30,17 +36,26 @@ export class ManagerLink {
   readonly #config: ManagerLinkConfig;
   #peer: Peer | null = null;
   #cancelRetry: (() => void) | null = null;
+  #misfit: string | null = null;
   #isClosed = false;
 
   private constructor(config: ManagerLinkConfig) {
     this.#config = config;
   }
 
-  /** @throws {UnavailableError} the manager cannot be reached */
+  /**
+   * @throws {UnavailableError} the manager cannot be reached
+   * @throws {UsageError} it serves something else
+   */
   static async connect(config: ManagerLinkConfig): Promise<ManagerLink> {
     const link = new ManagerLink(config);
     await link.#connect();
     return link;
+  }
+
+  /** Why the manager that is there now is not used: it serves something else. */
+  get misfit(): string | null {
+    return this.#misfit;
   }
 
   /**
@@ -70,7 +85,9 @@ export class ManagerLink {
    * @throws {LlumnixError} the manager's own error
    */
   async call(method: string, data: unknown, timeoutMs: number): Promise<unknown> {
-    if (this.#peer === null) throw new UnavailableError("the manager is gone; try again later");
+    if (this.#peer === null) {
+      throw new UnavailableError(this.#misfit ?? "the manager is gone; try again later");
+    }
     return (await this.#peer.call(method, { data }, { timeoutMs })).data;
   }
 
@@ -86,7 +103,8 @@ export class ManagerLink {
   async #connect(): Promise<void> {
     const { bus, address, onList, onQuery } = this.#config;
     let newest: number | null = null;
-    const peer = await bus.connect(address, {
+    let misfit = null as string | null;
+    const peer: Peer = await bus.connect(address, {
       calls: { requests: ({ data }) => ({ data: onQuery(data as RequestsQuery) }) },
       notifications: {
         instances: ({ data }) => {
@@ -94,6 +112,9 @@ export class ManagerLink {
           if (this.#isClosed || (newest !== null && list.version <= newest)) return;
           const isFirst = newest === null;
           newest = list.version;
+          misfit = this.#misfitOf(list);
+          if (misfit !== null) return this.#lose(peer, misfit);
+          this.#misfit = null;
           onList(list, isFirst);
         },
       },
@@ -101,6 +122,7 @@ export class ManagerLink {
     });
     try {
       await peer.call("subscribe", { data: null }); // the list arrives before the answer
+      if (misfit !== null) throw new UsageError(misfit);
     } catch (error) {
       await peer.close();
       throw error;
@@ -121,7 +143,23 @@ export class ManagerLink {
   #reconnectAfter(delayMs: number): void {
     if (this.#isClosed) return;
     this.#cancelRetry = this.#config.clock.after(delayMs, () => {
-      this.#connect().catch(() => this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS)));
+      this.#connect().catch((error) => {
+        this.#noteMisfit(error instanceof UsageError ? error.message : null);
+        this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS));
+      });
     });
+  }
+
+  #noteMisfit(misfit: string | null): void {
+    const isNews = misfit !== null && misfit !== this.#misfit && !this.#isClosed;
+    this.#misfit = misfit;
+    if (isNews) this.#config.onMisfit?.(misfit);
+  }
+
+  #misfitOf({ settings, instances }: InstanceList): string | null {
+    const own = this.#config.settings, served = settings ?? instances[0];
+    if (!own || !served) return null;
+    const difference = settingsDifference(own, served, "this API server", "its manager");
+    return difference && `${difference}: give both the same`;
   }
 }

@@ -94,3 +94,34 @@ Deno.test("joining: a manager that would serve something else than the instances
   assert.equal((await second.stop()).code, 0);
   assert.equal((await cluster.program.stop()).code, 0);
 });
+
+Deno.test("joining: an API server does not use a manager that comes with other settings", async () => {
+  await using user = new User();
+  const first = user.manager();
+  const cluster = await user.cluster();
+  const requests = variedRequests(2, 50);
+  const quiet = await runAll(cluster, requests);
+  const complete = () =>
+    fetch(`${cluster.url}/v1/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ prompt: "x", max_tokens: 5 }),
+    });
+  assert.equal((await first.stop()).code, 0);
+  const waiting = complete();
+  const other = user.manager("--max-model-len=100");
+  await other.waitForLog(/instance-0 is ready/);
+  const reason = /this API server has --max-model-len \d+, and its manager 100: give both the same/;
+  for (const answer of [await waiting, await complete()]) {
+    assert.equal(answer.status, 503);
+    assert.match((await answer.json()).error.message, reason);
+  }
+  assert.match(cluster.program.stderr, new RegExp(` ERROR .*is not used: ${reason.source}`));
+  assert.equal(await isReady(cluster), false);
+  assert.equal((await other.stop()).code, 0);
+  const second = user.manager();
+  await cluster.program.waitUntil("it was ready again", () => isReady(cluster));
+  assertSameStreams(await runAll(cluster, requests), quiet);
+  assert.equal((await second.stop()).code, 0);
+  assert.equal((await cluster.program.stop()).code, 0);
+});

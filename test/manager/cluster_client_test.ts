@@ -258,3 +258,57 @@ Deno.test("cluster client: what an instance takes over in the words in which it 
     await until(() => b.length > 0 && b.at(-1)!.finish !== undefined);
     assert.ok(a.every(({ finish }) => finish === undefined)); // so does the other
   }));
+
+Deno.test("cluster client: a manager that serves something else gets no requests, and they do not wait", async () => {
+  const bus = new InProcessBus();
+  const settings = { model: "test", dtype: "float32", maxModelLen: 1000 };
+  const start = (model: string, launcher: ScriptedLauncher) =>
+    Manager.listen({
+      bus,
+      addresses: ["inproc:manager"],
+      options: managerOptions,
+      settings: { ...settings, model },
+      launcher,
+      clock: realClock,
+    });
+  let launcher = new ScriptedLauncher(bus);
+  let manager = await start("test", launcher);
+  await manager.startInstances();
+  const misfits: string[] = [];
+  const client = await ClusterClient.connect({
+    bus,
+    managerAddress: "inproc:manager",
+    frontendId: "frontend",
+    clock: realClock,
+    settings,
+    onMisfit: (reason) => misfits.push(reason),
+  });
+  await manager.stop(); // with its instances
+  await until(() => !client.isReady());
+  const waiting = rejection(submit(client, "waiting"));
+
+  launcher = new ScriptedLauncher(bus, async (instance) => {
+    instance.settings = { model: "other" };
+    await instance.join();
+    await instance.register();
+  });
+  manager = await start("other", launcher);
+  await manager.startInstances();
+  for (const refused of [waiting, rejection(submit(client, "new"))]) {
+    const { kind, message } = await refused;
+    assert.equal(kind, "unavailable");
+    assert.match(message, /this API server has --model test, and its manager other: give both/);
+  }
+  assert.equal(client.isReady(), false);
+  assert.equal(misfits.length, 1);
+  for (const { requests } of launcher.instances) assert.equal(requests.size, 0);
+  await manager.stop();
+
+  launcher = new ScriptedLauncher(bus);
+  manager = await start("test", launcher);
+  await manager.startInstances();
+  await until(() => client.isReady());
+  await submit(client, "last");
+  await client.close();
+  await manager.stop();
+});

@@ -2,10 +2,9 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock, sleep } from "../../core/clock.ts";
-import { LlumnixError, noManagerError, UsageError } from "../../core/errors.ts";
+import { LlumnixError, noManagerError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
-import type { EngineOptions } from "../../core/options.ts";
-import { settingsDifference } from "../../core/served_settings.ts";
+import type { ServedSettings } from "../../core/messages.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
@@ -63,9 +62,8 @@ class Service implements AsyncDisposable {
   async start(): Promise<void> {
     const { options, model, address, log } = this;
     const bus = openBus();
-    const client = await connect(bus, address, log);
+    const client = await connect(bus, address, servedSettings(options) ?? undefined, log);
     this.#disposables.defer(() => client.close());
-    checkSettings(client, options);
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());
     log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
@@ -94,7 +92,12 @@ class Service implements AsyncDisposable {
   }
 }
 
-async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterClient> {
+async function connect(
+  bus: Bus,
+  address: Address,
+  settings: ServedSettings | undefined,
+  log: Log,
+): Promise<ClusterClient> {
   const untilMs = realClock.nowMs() + MANAGER_WAIT_MS;
   for (let isFirst = true;; isFirst = false) {
     try {
@@ -103,6 +106,8 @@ async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterCli
         managerAddress: address,
         frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
         clock: realClock,
+        settings,
+        onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
         onManagerLost: (reason) => {
           log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
         },
@@ -114,12 +119,4 @@ async function connect(bus: Bus, address: Address, log: Log): Promise<ClusterCli
     if (isFirst) log.info(`waiting for a manager at ${address}`);
     await sleep(realClock, RETRY_MS);
   }
-}
-
-/** Tokens of one model are nonsense in another's tokenizer, and a length that one end allows is to be had. */
-function checkSettings(client: ClusterClient, options: EngineOptions): void {
-  const own = servedSettings(options), { settings } = client;
-  if (own === null || settings === null) return;
-  const difference = settingsDifference(own, settings, "this API server", "its manager");
-  if (difference !== null) throw new UsageError(`${difference}: give both the same`);
 }
