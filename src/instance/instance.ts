@@ -97,6 +97,8 @@ export class Instance {
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
+  /** The manager knows, or is about to, that it serves. */
+  #hasRegistered = false;
   #isRejoining = false;
   #type: InstanceType = "both";
   #manager: Peer | null = null;
@@ -143,7 +145,7 @@ export class Instance {
 
   /** Stops it when its requests have gone elsewhere; the second time, or when it has none yet, at once. */
   leave(reason: string): void {
-    if (!this.#isServing || this.#leave.isUnderWay) this.stop(reason);
+    if (!this.#hasRegistered || this.#leave.isUnderWay) this.stop(reason);
     else if (!this.#hasEnded) this.#leave.start();
   }
 
@@ -206,6 +208,7 @@ export class Instance {
     if (this.#hasEnded) return await this.#backend?.close();
     const engine = this.#startEngine(executor, infoIntervalMs);
     this.#listener = await bus.listen(address, this.#service.service);
+    this.#hasRegistered = true;
     await this.#register();
     this.#isServing = true;
     this.#reporter!.report(engine.takeInfo());

@@ -17,6 +17,8 @@ class World {
   numRegistered = 0;
   /** An instance registers; its answer is about to be sent. */
   onRegister = () => {};
+  /** It asked to leave. */
+  numLeaves = 0;
   numInfos = 0;
   manager: Peer | null = null;
   end: InstanceEnd | null = null;
@@ -72,6 +74,10 @@ class World {
           this.numRegistered++;
           this.onRegister();
           return { data: null };
+        },
+        leave: () => {
+          this.numLeaves++;
+          return { data: { mayLeave: true } };
         },
       },
       notifications: { info: () => void this.numInfos++ },
@@ -159,6 +165,16 @@ Deno.test("Instance: gives up when no manager comes in time", async () => {
   assert.equal(world.end!.exitCode, 1);
   assert.match(world.end!.reason, /did not come back in 5000 ms/);
   assert.equal(await world.instance.close(), false);
+});
+
+Deno.test("Instance: asked to stop as it has registered, it says so to the manager, which counts on it", async () => {
+  const world = new World(0);
+  await world.startManager();
+  world.onRegister = () => world.instance.leave("got SIGTERM"); // has yet to hear the answer
+  await world.startInstance();
+  await world.until(() => world.end !== null);
+  assert.equal(world.numLeaves, 1);
+  assert.equal(world.end!.exitCode, 0);
 });
 
 Deno.test("Instance: without a time to wait it ends with its manager", async () => {
