@@ -79,8 +79,12 @@ export class StepMemory {
   /** Main thread: the output of the step that was requested; null when it comes as a message. */
   async answer(): Promise<StepOutput | null> {
     const request = Atomics.load(this.#control, requestNumber);
-    const waiting = Atomics.waitAsync(this.#control, answerNumber, this.#seenAnswer);
-    if (waiting.async) await waiting.value;
+    // Until the number has grown: the last step's `notify` may come this late, and wakes for nothing.
+    for (;;) {
+      const waiting = Atomics.waitAsync(this.#control, answerNumber, this.#seenAnswer);
+      if (!waiting.async) break;
+      await waiting.value;
+    }
     // The message may have been faster, and the memory be in use for the next step by now.
     if (Atomics.load(this.#control, requestNumber) !== request) return null;
     if (Atomics.load(this.#control, answerKind) === isMessage) return null;
@@ -93,7 +97,7 @@ export class StepMemory {
    * answered, or null, which stands for a message.
    */
   nextStep(): StepInput | null {
-    Atomics.wait(this.#control, requestNumber, this.#seenRequest);
+    while (Atomics.wait(this.#control, requestNumber, this.#seenRequest) === "ok");
     this.#seenRequest = Atomics.load(this.#control, requestNumber);
     if (Atomics.load(this.#control, requestKind) === isMessage) return null;
     const input = this.#input;

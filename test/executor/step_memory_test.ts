@@ -83,3 +83,38 @@ Deno.test("step memory: an answer that came as a message is not taken for a late
   assert.equal(await first, null);
   assert.deepEqual(await main.answer(), output);
 });
+
+/** Wakes who waits for a word of the control block, as the late `notify` of a step before does. */
+async function wakeInVain({ buffer }: StepMemory, word: number): Promise<void> {
+  const control = new Int32Array(buffer, 16);
+  while (Atomics.notify(control, word) === 0) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+Deno.test("step memory: a worker that is woken in vain takes no step twice", async () => {
+  const main = new StepMemory();
+  const worker = new Worker(new URL("./_step_memory_worker.ts", import.meta.url), {
+    type: "module",
+  });
+  const taken = new Promise((resolve) => worker.onmessage = ({ data }) => resolve(data));
+  worker.postMessage(main.buffer);
+  await wakeInVain(main, 0);
+  main.requestStep(step);
+  assert.equal(await taken, step.stepId);
+  worker.terminate();
+});
+
+Deno.test("step memory: an output that is not there yet is not taken", async () => {
+  const { main, worker } = bothEnds();
+  main.requestStep(step);
+  worker.nextStep();
+  const answer = main.answer();
+  await wakeInVain(main, 2);
+  worker.answerStep(output);
+  // Waiting for memory alone does not keep the event loop alive; outside of tests the worker does.
+  const alive = setInterval(() => {}, 1000);
+  assert.deepEqual(await answer, output);
+  clearInterval(alive);
+});
