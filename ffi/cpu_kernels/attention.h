@@ -13,6 +13,12 @@
 #include "pool.h"
 
 enum { PARTITION = 512, MAX_HEAD_DIM = 256 };
+/*
+ * How far ahead keys and values are asked for, line by line: all keys of a partition, then its
+ * values, then the keys of what follows. Blocks are too short and lie too far apart for the
+ * processor to foresee.
+ */
+enum { TOKENS_AHEAD = 4 * PANEL };
 /* SCORE_CHAINS: sums that a score is gathered in, so that few rows do not wait for each other. */
 #if LANES == 16
 #define MAX_TILE_ROWS 8
@@ -37,7 +43,7 @@ struct attention {
   const float *q;
   float *out;
   size_t ldq, ldo;
-  int heads, sequences, max_blocks, partitions; /* partitions: of the longest context */
+  int heads, sequences, max_blocks, partitions, tiles; /* partitions: of the longest context */
   const int32_t *query_starts, *context_lens, *block_tables;
   float scale;
   float *partials; /* [tiles][partitions][MAX_TILE_ROWS][partial_floats], when spread */
@@ -67,6 +73,7 @@ struct query_tile {
   float *out[MAX_TILE_ROWS];
   int context[MAX_TILE_ROWS]; /* tokens that the row sees */
   int max_context;
+  const char *after[TOKENS_AHEAD / PANEL]; /* what the thread will probably read after this tile */
 };
 
 INLINE int tiles_of_sequence(const struct attention *a, int sequence) {
@@ -100,21 +107,29 @@ static void find_tile(const struct attention *a, int index, struct query_tile *t
   }
 }
 
+/* The keys of the next tile. */
+static void find_after(const struct attention *a, int index, struct query_tile *t) {
+  struct query_tile next = *t;
+  if (index + 1 < a->tiles) find_tile(a, index + 1, &next);
+  for (int i = 0; i < TOKENS_AHEAD / PANEL; i++) {
+    int block = i * PANEL < next.max_context ? i * PANEL / a->cache.block_size : 0;
+    t->after[i] = keys_of(&a->cache, next.blocks[block], next.kv_head);
+  }
+}
+
 /*
- * Scores of 16 tokens: keys at low (eight tokens) and high, [head_dim] rows of block_size. What is
- * needed after them, the keys at `next` and the values at `values`, is asked for line by line: blocks
- * are too short and lie too far apart for the processor to foresee.
+ * Scores of 16 tokens: keys at low (eight tokens) and high, [head_dim] rows of block_size. `ahead`
+ * is as long, and needed soon.
  */
 INLINE void score_tokens(int rows, enum storage type, int split, const char *low, const char *high,
-                         const char *next, const char *values, size_t stride, int head_dim,
-                         const float *const *q, float scale, float *scores) {
+                         const char *ahead, size_t stride, int head_dim, const float *const *q,
+                         float scale, float *scores) {
   const int width = rows * VECTORS;
   vfloat sums[SCORE_CHAINS * MAX_TILE_ROWS * VECTORS], keys[VECTORS];
   UNROLL for (int i = 0; i < SCORE_CHAINS * width; i++) sums[i] = splat(0);
   for (int d = 0; d < head_dim; d += SCORE_CHAINS) {
 #if !defined(__wasm__)
-    __builtin_prefetch(next + d * stride);
-    __builtin_prefetch(values + d * stride);
+    __builtin_prefetch(ahead + d * stride, 0, 2);
 #endif
     UNROLL for (int chain = 0; chain < SCORE_CHAINS; chain++, low += stride, high += stride) {
       if (split) {
@@ -142,29 +157,32 @@ INLINE void score_tokens(int rows, enum storage type, int split, const char *low
   }
 }
 
-/* Keys of the tokens from `token` on. */
+/* Keys of the tokens from `token` on, and the values of the block that it is in. */
 INLINE const char *keys_at(enum storage type, const struct cache *c, const struct query_tile *t,
                            int token) {
   const char *keys = keys_of(c, t->blocks[token / c->block_size], t->kv_head);
   return keys + token % c->block_size * storage_bytes(type);
+}
+INLINE const char *values_at(const struct cache *c, const struct query_tile *t, int token) {
+  return values_of(c, t->blocks[token / c->block_size], t->kv_head);
 }
 
 INLINE void score_partition(int rows, enum storage type, const struct attention *a,
                             const struct query_tile *t, int begin, int end, float *scores) {
   const struct cache *c = &a->cache;
   size_t stride = c->block_size * storage_bytes(type);
+  int padded = begin + (end - begin + PANEL - 1) / PANEL * PANEL;
   for (int token = begin; token < end; token += PANEL) {
     float *out = scores + (token - begin);
-    const char *low = keys_at(type, c, t, token);
-    const char *next = token + PANEL < end ? keys_at(type, c, t, token + PANEL) : low;
-    const char *values = values_of(c, t->blocks[token / c->block_size], t->kv_head);
+    const char *low = keys_at(type, c, t, token), *high = low, *ahead = low;
+    int next = token + TOKENS_AHEAD, over = begin + next - padded;
+    if (next < end) ahead = keys_at(type, c, t, next);
+    else if (over < end) ahead = values_at(c, t, over);
     if (c->block_size == 8) {
-      const char *high = token + 8 < end ? keys_at(type, c, t, token + 8) : low;
-      score_tokens(rows, type, 1, low, high, next, values, stride, c->head_dim, t->q, a->scale,
-                   out);
+      if (token + 8 < end) high = keys_at(type, c, t, token + 8);
+      score_tokens(rows, type, 1, low, high, ahead, stride, c->head_dim, t->q, a->scale, out);
     } else {
-      score_tokens(rows, type, 0, low, low, next, values, stride, c->head_dim, t->q, a->scale,
-                   out);
+      score_tokens(rows, type, 0, low, low, ahead, stride, c->head_dim, t->q, a->scale, out);
     }
   }
 }
@@ -184,6 +202,14 @@ static void exponentials(float *scores, int visible, int count, float *max, floa
   *sum = sum_lanes(total);
 }
 
+/* What to ask for when `token` would be next: values of the partition up to `end`, then keys. */
+INLINE const char *after_values(enum storage type, const struct cache *c,
+                                const struct query_tile *t, int token, int end) {
+  if (token < end) return values_at(c, t, token);
+  if (token < t->max_context) return keys_at(type, c, t, token);
+  return t->after[(token - end) / PANEL % (TOKENS_AHEAD / PANEL)];
+}
+
 /* values[r][column ...] = sum over the partition's tokens of weight times value; `width` vectors. */
 INLINE void weigh_columns(int rows, int width, enum storage type, const struct attention *a,
                           const struct query_tile *t, int begin, int end, const float *weights,
@@ -193,9 +219,13 @@ INLINE void weigh_columns(int rows, int width, enum storage type, const struct a
   vfloat sums[MAX_TILE_ROWS * 2], value[2];
   UNROLL for (int i = 0; i < rows * width; i++) sums[i] = splat(0);
   for (int token = begin; token < end; token += c->block_size) {
-    const char *v = values_of(c, t->blocks[token / c->block_size], t->kv_head) + column * element;
+    const char *v = values_at(c, t, token) + column * element;
+    const char *ahead = after_values(type, c, t, token + TOKENS_AHEAD, end) + column * element;
     int count = end - token < c->block_size ? end - token : c->block_size;
-    for (int i = 0; i < count; i++, v += row_bytes) {
+    for (int i = 0; i < count; i++, v += row_bytes, ahead += row_bytes) {
+#if !defined(__wasm__)
+      __builtin_prefetch(ahead, 0, 2);
+#endif
       UNROLL for (int j = 0; j < width; j++) {
         value[j] = load_as_float(type, v + j * LANES * element);
       }
@@ -315,6 +345,7 @@ static void attend_tile(void *job, int task, int thread) {
   struct partial all[MAX_TILE_ROWS], next[MAX_TILE_ROWS];
   struct query_tile t;
   find_tile(a, task, &t);
+  find_after(a, task, &t);
   for (int r = 0; r < t.rows; r++) {
     all[r] = partial_at(memory[0][r]);
     next[r] = partial_at(memory[1][r]);
@@ -341,6 +372,7 @@ static void attend_spread(void *job, int task, int thread) {
   struct query_tile t;
   find_tile(a, tile, &t);
   if (partition * PARTITION >= t.max_context) return;
+  for (int i = 0; i < TOKENS_AHEAD / PANEL; i++) t.after[i] = keys_of(&a->cache, t.blocks[0], 0);
   struct partial partials[MAX_TILE_ROWS];
   for (int r = 0; r < t.rows; r++) {
     size_t offset = r * partial_floats(a->cache.head_dim);
@@ -377,6 +409,7 @@ INLINE size_t attention_scratch_bytes(const struct attention *a, int tiles, int 
 }
 
 static void run_attention(struct pool *pool, struct attention *a, int tiles, char *scratch) {
+  a->tiles = tiles;
   if (!spreads(a, tiles, pool->threads)) {
     run_job(pool, attend_tile, a, tiles);
     return;
@@ -391,7 +424,7 @@ struct kv_write {
   const float *keys, *values;
   size_t ld;
   const int32_t *slots;
-  int m;
+  int m, rows_per_task;
 };
 
 INLINE void write_kv_row(enum storage type, const struct kv_write *w, int row) {
@@ -408,12 +441,16 @@ INLINE void write_kv_row(enum storage type, const struct kv_write *w, int row) {
 }
 
 /* Rows go to tasks in runs, since neighbours in a block share cache lines. */
-enum { KV_ROWS_PER_TASK = 64 };
+enum { MAX_KV_ROWS = 64 };
+INLINE int kv_rows_per_task(int m, int threads) {
+  int share = (m + threads - 1) / threads;
+  return share < MAX_KV_ROWS ? share : MAX_KV_ROWS;
+}
 
 static void write_kv_rows(void *job, int task, int thread) {
   const struct kv_write *w = job;
-  int end = (task + 1) * KV_ROWS_PER_TASK < w->m ? (task + 1) * KV_ROWS_PER_TASK : w->m;
-  for (int row = task * KV_ROWS_PER_TASK; row < end; row++) {
+  int begin = task * w->rows_per_task, end = begin + w->rows_per_task;
+  for (int row = begin; row < end && row < w->m; row++) {
     if (w->cache.type == FLOAT32) write_kv_row(FLOAT32, w, row);
     else if (w->cache.type == FLOAT16) write_kv_row(FLOAT16, w, row);
     else write_kv_row(BFLOAT16, w, row);

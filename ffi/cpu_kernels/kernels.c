@@ -229,8 +229,9 @@ void kv_write(address handle, address cache, int32_t type, uint64_t block_bytes,
   struct kernels *kernels = pointer(handle);
   struct kv_write w = {
       cache_of(cache, type, block_bytes, layer_offset, kv_heads, head_dim, block_size),
-      pointer(keys), pointer(values), (size_t)ld, pointer(slots), m};
-  run_job(&kernels->pool, write_kv_rows, &w, (m + KV_ROWS_PER_TASK - 1) / KV_ROWS_PER_TASK);
+      pointer(keys), pointer(values), (size_t)ld, pointer(slots), m,
+      kv_rows_per_task(m, kernels->pool.threads)};
+  if (m > 0) run_job(&kernels->pool, write_kv_rows, &w, (m + w.rows_per_task - 1) / w.rows_per_task);
 }
 
 /* 0 when there is no scratch memory. */

@@ -29,9 +29,9 @@ INLINE char *panel_at(const char *packed, enum storage type, int panel, int k) {
   return (char *)packed + panel / 2 * 2 * panel_bytes(type, k) + panel % 2 * step_bytes(type);
 }
 
-/* How n outputs are divided among threads: in parts of whole pairs, four a thread if possible. */
+/* How n outputs are divided among threads: in parts of whole pairs, 16 a thread if possible. */
 INLINE int parts_of(int n, int threads) {
-  return pairs_of(n) < 4 * threads ? pairs_of(n) : 4 * threads;
+  return pairs_of(n) < 16 * threads ? pairs_of(n) : 16 * threads;
 }
 INLINE int first_panel(int n, int part, int parts) {
   return 2 * part_start(pairs_of(n), part, parts);
