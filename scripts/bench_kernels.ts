@@ -17,8 +17,9 @@ import {
 import type {
   Address,
   CpuKernels,
+  Decoder,
+  DecoderBatch,
   KernelSet,
-  KvCacheView,
   PackedMatrix,
 } from "../ffi/cpu_kernels/kernels.ts";
 
@@ -45,10 +46,8 @@ const decodeContext = 256;
 /** Weights of a decoder, and memory for its steps, on one kernel set. */
 class Model {
   readonly matrices: Record<"qkv" | "output" | "gateUp" | "down" | "head", PackedMatrix[]>;
-  readonly #cache: KvCacheView;
+  readonly #decoder: Decoder;
   readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", Address>;
-  readonly #norm: Address;
-  readonly #rope: Address;
 
   constructor(readonly kernels: CpuKernels, readonly shape: Shape, readonly rounds: boolean) {
     const { layers, hidden, heads, kvHeads, intermediate, vocab } = shape;
@@ -75,13 +74,30 @@ class Model {
       wide: floats(2 * intermediate),
       logits: floats(vocab, 32),
     };
-    this.#norm = this.put(new Float32Array(hidden).fill(1));
-    this.#rope = this.put(new Float32Array(maxRows * headDim).fill(Math.SQRT1_2));
+    const norm = this.put(new Float32Array(hidden).fill(1));
+    const ropeTable = this.put(new Float32Array(maxRows * headDim).fill(Math.SQRT1_2));
     const layerBytes = 2 * kvHeads * headDim * blockSize * 2, blockBytes = layers * layerBytes;
     const blocks = 32 * decodeContext / blockSize;
     const address = kernels.alloc(blocks * blockBytes);
     const sizes = { blockBytes, layerBytes, numKvHeads: kvHeads, headDim, blockSize };
-    this.#cache = { address, type: "bfloat16", ...sizes };
+    const linear = (matrix: PackedMatrix) => ({ matrix, bias: 0n });
+    const { qkv, output, gateUp, down, head } = this.matrices;
+    this.#decoder = kernels.decoder(
+      {
+        ...{ hiddenSize: hidden, numHeads: heads, intermediateSize: intermediate },
+        ...{ rmsNormEps: 1e-5, roundActivations: rounds },
+      },
+      {
+        layers: qkv.map((_, i) => ({
+          ...{ inputNorm: norm, postAttentionNorm: norm, queryNorm: 0n, keyNorm: 0n },
+          ...{ qkv: linear(qkv[i]), output: linear(output[i]) },
+          ...{ gateUp: linear(gateUp[i]), down: linear(down[i]) },
+        })),
+        ...{ embedding: head[0], lmHead: head[0], finalNorm: norm, ropeTable },
+      },
+      { address, type: "bfloat16", ...sizes },
+      maxRows,
+    );
   }
 
   put(array: Float32Array | Int32Array): Address {
@@ -120,9 +136,9 @@ class Model {
       Math.floor(row / queries) * maxBlocks + Math.floor(position(row) / blockSize);
     const integers = (values: number[]) => this.put(Int32Array.from(values));
     const ids = integers(each(tokens, (i) => i * 7919 % this.shape.vocab));
-    const positions = integers(each(tokens, position));
     const slots = integers(each(tokens, (i) => block(i) * blockSize + position(i) % blockSize));
-    const batch = {
+    const batch: DecoderBatch = {
+      ...{ tokenIds: ids, positions: integers(each(tokens, position)), slots },
       ...{ numSequences: sequences, numTokens: tokens, maxBlocks, maxContextLen: context },
       queryStarts: integers(each(sequences + 1, (i) => i * queries)),
       contextLens: integers(each(sequences, () => context)),
@@ -132,35 +148,9 @@ class Model {
     const sampled = this.kernels.alloc(sequences * 4);
 
     return () => {
-      const { kernels, matrices } = this, { x, normed, qkv, wide, logits } = this.#buffers;
-      const { layers, hidden, heads, kvHeads, intermediate, vocab } = this.shape;
-      const width = (heads + 2 * kvHeads) * headDim, queryBytes = BigInt(heads * headDim * 4);
-      const keys = qkv + queryBytes, values = keys + BigInt(kvHeads * headDim * 4);
-      kernels.embed(matrices.head[0], ids, x, tokens);
-      kernels.rmsnorm(x, this.#norm, normed, tokens, hidden, 1e-5);
-      for (let layer = 0; layer < layers; layer++) {
-        this.#gemm(normed, matrices.qkv[layer], qkv, tokens);
-        kernels.rope(qkv, width, positions, this.#rope, tokens, heads + kvHeads, headDim);
-        kernels.kvWrite(this.#cache, layer, keys, values, width, slots, tokens);
-        kernels.attention(
-          this.#cache,
-          layer,
-          qkv,
-          width,
-          normed,
-          heads * headDim,
-          heads,
-          batch,
-          0.125,
-        );
-        this.#gemm(normed, matrices.output[layer], wide, tokens);
-        kernels.addRmsnorm(x, wide, this.#norm, normed, tokens, hidden, 1e-5);
-        this.#gemm(normed, matrices.gateUp[layer], wide, tokens);
-        kernels.siluMul(wide, normed, tokens, intermediate);
-        this.#gemm(normed, matrices.down[layer], wide, tokens);
-        kernels.addRmsnorm(x, wide, this.#norm, normed, tokens, hidden, 1e-5);
-      }
-      this.#gemm(normed + lastRow, matrices.head[0], logits, sequences);
+      const { kernels } = this, { logits } = this.#buffers, { vocab } = this.shape;
+      const hidden = this.#decoder.forward(batch);
+      this.#gemm(hidden + lastRow, this.matrices.head[0], logits, sequences);
       kernels.argmax(logits, vocab, sampled, sequences, vocab);
     };
   }

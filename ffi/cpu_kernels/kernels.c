@@ -173,10 +173,6 @@ void rmsnorm(address handle, address x, address residual, address weight, addres
   run_rows(&kernels->pool, rmsnorm_rows, &r, k);
 }
 
-EXPORT(add) void add(address x, address y, int64_t count) {
-  add_to(pointer(x), pointer(y), count);
-}
-
 EXPORT(head_rmsnorm)
 void head_rmsnorm(address handle, address x, int32_t ldx, address weight, int32_t m, int32_t heads,
                   int32_t head_dim, float eps) {
@@ -262,3 +258,5 @@ int32_t attention(address handle, address cache, int32_t type, uint64_t block_by
   run_attention(&kernels->pool, &a, tiles, memory);
   return 1;
 }
+
+#include "decoder.h"

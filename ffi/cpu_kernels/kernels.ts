@@ -9,6 +9,11 @@
  * number or the values of the other rows.
  */
 
+/** A kernel set that cannot be loaded or used as asked; the message says what to do. */
+export class KernelError extends Error {
+  override name = "KernelError";
+}
+
 /** An address in the kernel set's memory; 0n is null. */
 export type Address = bigint;
 
@@ -52,6 +57,66 @@ export interface AttentionBatch {
   readonly maxBlocks: number;
   /** Largest of contextLens. */
   readonly maxContextLen: number;
+}
+
+/** A batch as a decoder reads it. Addresses of int32 arrays. */
+export interface DecoderBatch extends AttentionBatch {
+  /** [numTokens] */
+  readonly tokenIds: Address;
+  /** [numTokens] */
+  readonly positions: Address;
+  /** [numTokens]: block * blockSize + offset of each new token. */
+  readonly slots: Address;
+}
+
+/** A linear layer; `bias` is float32 [n] or 0n. */
+export interface Linear {
+  readonly matrix: PackedMatrix;
+  readonly bias: Address;
+}
+
+/** Weights of a decoder's layer; norms are float32 vectors. */
+export interface DecoderLayer {
+  readonly inputNorm: Address;
+  /** Query, key and value stacked. */
+  readonly qkv: Linear;
+  /** [headDim], or 0n without qk-norm. */
+  readonly queryNorm: Address;
+  readonly keyNorm: Address;
+  readonly output: Linear;
+  readonly postAttentionNorm: Address;
+  /** Gate and up stacked. */
+  readonly gateUp: Linear;
+  readonly down: Linear;
+}
+
+export interface DecoderWeights {
+  readonly embedding: PackedMatrix;
+  readonly layers: readonly DecoderLayer[];
+  readonly finalNorm: Address;
+  /** Read ahead at the end of `forward`. The embedding itself when they are tied. */
+  readonly lmHead: PackedMatrix;
+  /** float32 [positions, headDim], see `CpuKernels.rope`. */
+  readonly ropeTable: Address;
+}
+
+/** Sizes of a decoder besides those of its weights and cache. */
+export interface DecoderShape {
+  readonly hiddenSize: number;
+  readonly numHeads: number;
+  readonly intermediateSize: number;
+  readonly rmsNormEps: number;
+  /** Inputs of products are rounded to bfloat16, see `CpuKernels.gemm`. */
+  readonly roundActivations: boolean;
+}
+
+/** The layers of a decoder-only transformer (Llama, Mistral, Qwen2, Qwen3). */
+export interface Decoder {
+  /**
+   * Runs the batch and writes its keys and values to the cache.
+   * @returns address of the final hidden states, float32 [numTokens, hidden], until the next call
+   */
+  forward(batch: DecoderBatch): Address;
 }
 
 export interface CpuKernels {
@@ -106,8 +171,6 @@ export interface CpuKernels {
     k: number,
     eps: number,
   ): void;
-  /** x += y, `count` elements. */
-  add(x: Address, y: Address, count: number): void;
   /**
    * RMS norm of each head in place (Qwen3's qk-norm): x has `m` rows of stride `ldx`, `heads` heads
    * of `headDim` from its start; weight float32 [headDim].
@@ -163,6 +226,13 @@ export interface CpuKernels {
   ): void;
   /** Index of the largest of x[k] by rows, the lowest index on ties; out int32 [m]. */
   argmax(x: Address, ldx: number, out: Address, m: number, k: number): void;
+  /** A decoder of these weights: the operations above in one call. `maxRows`: tokens of a batch. */
+  decoder(
+    shape: DecoderShape,
+    weights: DecoderWeights,
+    cache: KvCacheView,
+    maxRows: number,
+  ): Decoder;
   /** Frees everything, ends the threads. The kernel set must not be used afterwards. */
   close(): void;
 }

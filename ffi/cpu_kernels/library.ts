@@ -1,21 +1,18 @@
-import type {
-  Address,
-  AttentionBatch,
-  CpuKernels,
-  KernelSet,
-  KvCacheView,
-  PackedMatrix,
-  StorageType,
+import { decoderMemory, writeBatch } from "./decoder.ts";
+import {
+  type Address,
+  type AttentionBatch,
+  type CpuKernels,
+  type Decoder,
+  type DecoderShape,
+  type DecoderWeights,
+  KernelError,
+  type KernelSet,
+  type KvCacheView,
+  type PackedMatrix,
+  type StorageType,
 } from "./kernels.ts";
-
-/** A kernel set that cannot be loaded or used as asked; the message says what to do. */
-export class KernelError extends Error {
-  override name = "KernelError";
-}
-
-/** Numbers of `enum storage` in simd.h. */
-const storageCodes: Record<StorageType, number> = { float32: 0, float16: 1, bfloat16: 2 };
-const storageBytes: Record<StorageType, number> = { float32: 4, float16: 2, bfloat16: 2 };
+import { storageBytes, storageCodes } from "./storage.ts";
 
 /** `MAX_HEAD_DIM` of attention.h. */
 const maxHeadDim = 256;
@@ -48,7 +45,6 @@ export const kernelSignatures = {
     parameters: [address, address, address, address, address, int, int, float],
     result: "void",
   },
-  add: { parameters: [address, address, bytes], result: "void" },
   head_rmsnorm: {
     parameters: [address, address, int, address, int, int, int, float],
     result: "void",
@@ -70,6 +66,7 @@ export const kernelSignatures = {
     ],
     result: int,
   },
+  decoder_forward: { parameters: [address, address, address], result: int },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The functions of kernels.c as JavaScript calls them. */
@@ -205,10 +202,6 @@ export class KernelLibrary implements CpuKernels {
     this.#symbols.rmsnorm(this.#handle, x, residual, weight, y, m, k, eps);
   }
 
-  add(x: Address, y: Address, count: number): void {
-    this.#symbols.add(x, y, BigInt(count));
-  }
-
   headRmsnorm(
     x: Address,
     ldx: number,
@@ -277,6 +270,25 @@ export class KernelLibrary implements CpuKernels {
   argmax(x: Address, ldx: number, out: Address, m: number, k: number): void {
     const done = this.#symbols.argmax(this.#handle, x, ldx, out, m, k);
     if (!done) throw this.#outOfMemory(m * 8);
+  }
+
+  decoder(
+    shape: DecoderShape,
+    weights: DecoderWeights,
+    cache: KvCacheView,
+    maxRows: number,
+  ): Decoder {
+    cacheArguments(cache, 0);
+    const memory = decoderMemory(this, shape, weights, cache, maxRows);
+    return {
+      forward: (batch) => {
+        writeBatch(this, memory, batch);
+        const { decoder, batch: batchAddress, hidden } = memory;
+        const done = this.#symbols.decoder_forward(this.#handle, decoder, batchAddress);
+        if (!done) throw this.#outOfMemory(batch.numTokens * shape.hiddenSize * 4);
+        return hidden;
+      },
+    };
   }
 
   close(): void {

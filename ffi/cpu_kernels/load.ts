@@ -1,5 +1,4 @@
-import { type CpuKernels, type KernelSet, kernelSets } from "./kernels.ts";
-import { KernelError } from "./library.ts";
+import { type CpuKernels, KernelError, type KernelSet, kernelSets } from "./kernels.ts";
 import { openNative, permitTiles } from "./native.ts";
 import { type CreateKernelWorker, openWasm, runKernelWorker } from "./wasm.ts";
 

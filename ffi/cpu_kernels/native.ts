@@ -1,5 +1,5 @@
-import type { Address, KernelSet } from "./kernels.ts";
-import { KernelError, KernelLibrary, type KernelMemory, kernelSignatures } from "./library.ts";
+import { type Address, KernelError, type KernelSet } from "./kernels.ts";
+import { KernelLibrary, type KernelMemory, kernelSignatures } from "./library.ts";
 
 /** Memory of this process. */
 const processMemory: KernelMemory = {

@@ -1,6 +1,6 @@
 import wasmImage from "./kernels.wasm" with { type: "bytes" };
-import type { Address } from "./kernels.ts";
-import { KernelError, KernelLibrary, type KernelMemory, type KernelSymbols } from "./library.ts";
+import { type Address, KernelError } from "./kernels.ts";
+import { KernelLibrary, type KernelMemory, type KernelSymbols } from "./library.ts";
 
 /** Linear memory of wasm32 ends at 4 GiB; the last page is left out, so that its end has an address. */
 const maxPages = 65535;

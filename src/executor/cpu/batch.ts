@@ -1,4 +1,4 @@
-import type { Address, AttentionBatch, CpuKernels } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { Address, CpuKernels, DecoderBatch } from "../../../ffi/cpu_kernels/kernels.ts";
 import type { StepInput } from "../executor.ts";
 
 /** Consecutive rows of one sequence of a step. */
@@ -41,16 +41,6 @@ export function sliceStep(input: StepInput, maxRows: number): Slice[] {
     }
   }
   return slices;
-}
-
-/** A slice as the kernels read it. */
-export interface DecoderBatch extends AttentionBatch {
-  /** int32 [numTokens] */
-  readonly tokenIds: Address;
-  /** int32 [numTokens] */
-  readonly positions: Address;
-  /** int32 [numTokens]: block * blockSize + offset of each new token. */
-  readonly slots: Address;
 }
 
 export interface BatchLimits {

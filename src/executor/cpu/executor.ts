@@ -1,10 +1,9 @@
-import type { Address, CpuKernels } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kernels.ts";
 import type { TokenLogprobs } from "../../core/messages.ts";
 import { blockBytes } from "../../kv/layout.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampler.ts";
 import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
-import type { Decoder } from "./decoder.ts";
 import type { LogitsHead } from "./logits.ts";
 
 /** The parts of a loaded model, all in the memory of `kernels`. */

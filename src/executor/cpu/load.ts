@@ -4,7 +4,12 @@ import {
   kernelSetStates,
   loadCpuKernels,
 } from "../../../ffi/cpu_kernels/load.ts";
-import type { Address, CpuKernels, KvCacheView } from "../../../ffi/cpu_kernels/kernels.ts";
+import type {
+  Address,
+  CpuKernels,
+  DecoderWeights,
+  KvCacheView,
+} from "../../../ffi/cpu_kernels/kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
@@ -14,13 +19,12 @@ import { type FileBytes, openByReading } from "../../model/safetensors.ts";
 import { decoderSpec } from "../../model/structure.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor.ts";
 import { BatchBuffer } from "./batch.ts";
-import { Decoder } from "./decoder.ts";
 import { CpuExecutor } from "./executor.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
 import { LogitsHead } from "./logits.ts";
 import { tokenTimeoutMs } from "./step_time.ts";
 import { planThreads } from "./threads.ts";
-import { type DecoderWeights, loadWeights, weightBytes } from "./weights.ts";
+import { loadWeights, weightBytes } from "./weights.ts";
 
 /**
  * Rows that go through the model together. Longer prompts are cut into such slices, which bounds the
@@ -121,7 +125,7 @@ function buildExecutor(
       ),
       poolAddress: kernels.name === "wasm" ? null : pool,
     },
-    decoder: new Decoder(kernels, config, weights, cache, roundActivations, maxRows),
+    decoder: kernels.decoder({ ...config, roundActivations }, weights, cache, maxRows),
     head: new LogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
     batchBuffer: new BatchBuffer(kernels, {
       maxRows,

@@ -1,4 +1,11 @@
-import type { Address, CpuKernels, PackedMatrix } from "../../../ffi/cpu_kernels/kernels.ts";
+import type {
+  Address,
+  CpuKernels,
+  DecoderLayer,
+  DecoderWeights,
+  Linear,
+  PackedMatrix,
+} from "../../../ffi/cpu_kernels/kernels.ts";
 import { type DType, dtypeBytes } from "../../core/dtype.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { ropeTable } from "../../model/rope.ts";
@@ -11,37 +18,6 @@ import {
   type TensorSpec,
 } from "../../model/structure.ts";
 import { convertTensor, type TensorSource, tensorValues } from "../../model/tensor.ts";
-
-/** A linear layer; `bias` is float32 [n] or 0n. */
-export interface Linear {
-  readonly matrix: PackedMatrix;
-  readonly bias: Address;
-}
-
-/** A layer's weights in the kernels' memory; norms are float32 vectors. */
-export interface LayerWeights {
-  readonly inputNorm: Address;
-  /** Query, key and value stacked. */
-  readonly qkv: Linear;
-  /** 0n without qk-norm. */
-  readonly queryNorm: Address;
-  readonly keyNorm: Address;
-  readonly output: Linear;
-  readonly postAttentionNorm: Address;
-  /** Gate and up stacked. */
-  readonly gateUp: Linear;
-  readonly down: Linear;
-}
-
-export interface DecoderWeights {
-  readonly embedding: PackedMatrix;
-  readonly layers: readonly LayerWeights[];
-  readonly finalNorm: Address;
-  /** The embedding itself when they are tied. */
-  readonly lmHead: PackedMatrix;
-  /** float32 [maxModelLen, headDim], see `CpuKernels.rope`. */
-  readonly ropeTable: Address;
-}
 
 /** Hears of bytes of weights, counted in the type in which they are served. */
 export type OnBytes = (bytes: { doneBytes: number; totalBytes: number }) => void;
@@ -97,7 +73,7 @@ class WeightLoader {
     readonly onBytes: OnBytes,
   ) {}
 
-  layer(spec: LayerSpec): LayerWeights {
+  layer(spec: LayerSpec): DecoderLayer {
     return {
       inputNorm: this.vector([spec.inputNorm]),
       qkv: this.linear([spec.query, spec.key, spec.value]),
