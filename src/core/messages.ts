@@ -215,6 +215,8 @@ export interface InstanceRegistration extends ServedSettings {
   readonly stepLimits?: StepLimits;
   /** What moves its requests; absent: they stay where they are. */
   readonly migration?: MigrationRegistration;
+  /** Why that has ended. */
+  readonly migrationFailure?: string;
 }
 
 /** When a step of an instance hangs. */

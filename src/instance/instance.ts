@@ -105,6 +105,8 @@ export class Instance {
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
   #backend: MigrationBackend | null = null;
+  /** Why requests stay here from now on. */
+  #migrationFailure: string | undefined = undefined;
   /** The newest that it was told of: invitations may come late, or again. */
   #group: MigrationGroup | null = null;
   #engine: Engine | null = null;
@@ -206,6 +208,7 @@ export class Instance {
     this.#executor = executor;
     this.#backend = await this.#config.migration?.openBackend(executor) ?? null;
     if (this.#hasEnded) return await this.#backend?.close();
+    this.#backend?.failed?.then((reason) => this.#loseMigration(reason));
     const engine = this.#startEngine(executor, infoIntervalMs);
     this.#listener = await bus.listen(address, this.#service.service);
     this.#hasRegistered = true;
@@ -256,6 +259,12 @@ export class Instance {
 
   async #register(): Promise<void> {
     await this.#manager!.call("register", { data: this.#registration() });
+  }
+
+  /** The manager leaves it out from now on; what is under way fails by itself. */
+  #loseMigration(reason: string): void {
+    this.#migrationFailure = reason;
+    if (this.#isServing) this.#register().catch(() => {}); // or else it says so when it comes back
   }
 
   #loseManager(): void {
@@ -386,7 +395,8 @@ export class Instance {
   /** Once it is loaded and listens. */
   #registration(): InstanceRegistration {
     const { info } = this.#executor!;
-    const backend = this.#backend;
+    const migrationFailure = this.#migrationFailure;
+    const backend = migrationFailure === undefined ? this.#backend : null;
     return {
       instanceId: this.#config.instanceId,
       instanceType: this.#type,
@@ -401,6 +411,7 @@ export class Instance {
       maxModelLen: info.maxModelLen,
       stepLimits: this.#engine!.stepLimits,
       migration: backend ? { backend: backend.name, endpoint: backend.endpoint } : undefined,
+      migrationFailure,
     };
   }
 

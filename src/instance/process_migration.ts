@@ -47,7 +47,9 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
-      return await openBackend(args, info, pool, limits);
+      const backend = await openBackend(args, info, pool, limits);
+      backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
+      return backend;
     },
   };
 }

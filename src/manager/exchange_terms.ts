@@ -10,9 +10,10 @@ export interface ExchangeTerms {
 
 /** Why an instance takes no part in the migration of a service, naming both ends; null: it does. */
 export function exchangeObstacle(
-  { migration, blockSize }: InstanceRegistration,
+  { migration, migrationFailure, blockSize }: InstanceRegistration,
   terms: ExchangeTerms,
 ): string | null {
+  if (migrationFailure !== undefined) return migrationFailure;
   if (migration === undefined) {
     return `it has no migration, and this service has ${terms.backend} (--enable-migration)`;
   }

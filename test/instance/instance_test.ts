@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
-import type { JoinRequest, MigrationGroup } from "../../src/core/messages.ts";
+import type { InstanceRegistration, JoinRequest, MigrationGroup } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
@@ -14,7 +14,7 @@ class World {
   readonly clock = new VirtualClock();
   readonly network: SimNetwork;
   readonly joins: JoinRequest[] = [];
-  numRegistered = 0;
+  readonly registrations: InstanceRegistration[] = [];
   /** An instance registers; its answer is about to be sent. */
   onRegister = () => {};
   /** It asked to leave. */
@@ -23,18 +23,24 @@ class World {
   manager: Peer | null = null;
   end: InstanceEnd | null = null;
   readonly instance: Instance;
+  readonly backendFailure = Promise.withResolvers<string>();
   /** Generations of the groups that the backend was to join. */
   readonly joined: number[] = [];
   readonly backend = {
     name: "grouped",
     isReady: true,
     endpoint: {},
+    failed: this.backendFailure.promise,
     join: ({ generation }: MigrationGroup) => {
       this.joined.push(generation);
       return Promise.resolve([]);
     },
     close: () => Promise.resolve(),
   } as unknown as MigrationBackend;
+
+  get numRegistered(): number {
+    return this.registrations.length;
+  }
 
   constructor(rejoinTimeoutMs: number, network: Partial<NetworkConfig> = {}) {
     this.network = new SimNetwork({
@@ -70,8 +76,8 @@ class World {
           this.manager = peer;
           return { data: { infoIntervalMs: 10 } };
         },
-        register: () => {
-          this.numRegistered++;
+        register: ({ data }) => {
+          this.registrations.push(data as InstanceRegistration);
           this.onRegister();
           return { data: null };
         },
@@ -200,3 +206,26 @@ Deno.test("Instance: an invitation to a group that comes late, or again, does no
   assert.equal(errors.length, 1);
   assert.match(errors[0], /group 2 has been replaced by 3/);
 });
+
+for (const isThere of [true, false]) {
+  const to = isThere ? "its manager" : "the next manager";
+  Deno.test(`Instance: tells ${to} that its migration backend has failed, and serves on`, async () => {
+    const world = new World(60_000);
+    await world.startManager();
+    await world.startInstance();
+    if (!isThere) world.network.kill("manager");
+    world.backendFailure.resolve("its thread died");
+    await world.pass(1_000);
+    if (!isThere) await world.startManager();
+    await world.until(() => world.numRegistered === 2);
+    await world.pass(1_000);
+    assert.deepEqual(
+      world.registrations.map(({ migration, migrationFailure }) => [
+        migration?.backend,
+        migrationFailure,
+      ]),
+      [["grouped", undefined], [undefined, "its thread died"]],
+    );
+    assert.equal(world.end, null);
+  });
+}

@@ -15,5 +15,7 @@ Deno.test("exchange terms: what keeps an instance out of migration names both en
     exchangeObstacle({ ...fitting, migration: undefined }, terms)!,
     /no migration.* gloo/,
   );
+  const failed = { ...fitting, migration: undefined, migrationFailure: "its thread died" };
+  assert.equal(exchangeObstacle(failed, terms), "its thread died");
   assert.match(exchangeObstacle({ ...fitting, blockSize: 32 }, terms)!, /32 tokens.* 16 \(--block/);
 });

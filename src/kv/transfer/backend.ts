@@ -54,6 +54,8 @@ export interface MigrationBackend {
   readonly name: string;
   /** False until it can take part, for backends that need a group. */
   readonly isReady: boolean;
+  /** Resolves with the reason when it can never take part any more, for backends that may fail. */
+  readonly failed?: Promise<string>;
   /** Given to the source of a migration that comes here. */
   readonly endpoint: BackendEndpoint;
   /**

@@ -60,6 +60,10 @@ export class GlooBackend implements MigrationBackend {
     return this.#isInGroup && this.#thread.failure === null;
   }
 
+  get failed(): Promise<string> {
+    return this.#thread.died;
+  }
+
   async join(group: MigrationGroup): Promise<readonly FailedPeer[]> {
     const { failedPeers = [] } = await this.#thread.call({ type: "join", group });
     this.#isInGroup = true;
@@ -133,6 +137,7 @@ class ThreadLink {
   readonly #pending = new Map<number, PromiseWithResolvers<ThreadReply>>();
   #nextId = 0;
   #closing: Promise<void> | null = null;
+  readonly #death = Promise.withResolvers<string>();
   /** Why nothing works any more. */
   failure: string | null = null;
 
@@ -152,8 +157,15 @@ class ThreadLink {
     };
     worker.onerror = (event) => {
       event.preventDefault(); // unhandled, it would end this process
-      this.#end(`the transfer thread died: ${event.message}`);
+      const reason = `the transfer thread died: ${event.message}`;
+      this.#end(reason);
+      this.#death.resolve(reason);
     };
+  }
+
+  /** Resolves with the reason. */
+  get died(): Promise<string> {
+    return this.#death.promise;
   }
 
   /** @throws {UnavailableError} the thread cannot run */

@@ -89,14 +89,21 @@ class TransferThread {
     this.#wakeFd = wakeFd;
   }
 
-  /** Until it is closed. */
+  /** Until it is closed. What ends it otherwise ends its connections, so that peers notice. */
   run(): void {
-    while (!this.#isClosed) {
-      this.#exchange.turn(this.#wakeFd);
-      this.#sockets.read(this.#wakeFd, this.#wakeBytes);
-      for (let next; (next = receiveMessageOnPort(this.#messages)) !== undefined;) {
-        this.#handle(next.message as ThreadRequest);
-      }
+    try {
+      while (!this.#isClosed) this.#turn();
+    } catch (error) {
+      this.#exchange.close();
+      throw error;
+    }
+  }
+
+  #turn(): void {
+    this.#exchange.turn(this.#wakeFd);
+    this.#sockets.read(this.#wakeFd, this.#wakeBytes);
+    for (let next; (next = receiveMessageOnPort(this.#messages)) !== undefined;) {
+      this.#handle(next.message as ThreadRequest);
     }
   }
 

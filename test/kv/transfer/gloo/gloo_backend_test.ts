@@ -8,7 +8,8 @@ import {
   networkLayout,
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
-import { form, membersOf, openEnd } from "./support.ts";
+import { rejection } from "../../../conformance/bus.ts";
+import { form, type GlooEnd, membersOf, openEnd } from "./support.ts";
 
 async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<BackendPair> {
   const source = await openEnd("source", { limits, hasMemory });
@@ -72,6 +73,35 @@ testNetworkBackend({
       },
     };
   },
+});
+
+Deno.test("gloo backend: a transfer thread that dies says so, and its peers notice", async () => {
+  const [a, b] = [await openEnd("a"), await openEnd("b")];
+  assert.deepEqual(await form([a, b]), [[], []]);
+  await b.backend.grant("to b", [1]);
+  const send = (source: GlooEnd, destination: GlooEnd) =>
+    rejection(source.backend.send({
+      migrationId: `to ${destination.instanceId}`,
+      destination: { instanceId: destination.instanceId, address: "" },
+      endpoint: destination.backend.endpoint,
+      sourceBlocks: [0],
+      destinationBlocks: [1],
+      deadlineMs: realClock.nowMs() + 60_000,
+    }, new AbortController().signal));
+  const broken = { secret: "s", generation: 2, members: null as never };
+  const { kind, message } = await rejection(a.backend.join(broken));
+  assert.equal(kind, "unavailable");
+  assert.match(message, /^the transfer thread died: /);
+  assert.equal(await a.backend.failed, message);
+  assert.equal(a.backend.isReady, false);
+  assert.equal((await send(a, b)).message, message);
+  assert.equal((await rejection(a.backend.grant("to a", [1]))).message, message);
+  await a.backend.revoke("to a");
+  assert.match((await send(b, a)).message, /connection/i);
+  assert.equal(b.backend.isReady, true);
+  await a.backend.close();
+  await b.backend.close();
+  assert.equal(await Promise.race([b.backend.failed, null]), null);
 });
 
 Deno.test({ name: "gloo backend: a group at IPv6 addresses", ignore: !hasIpv6() }, async () => {
