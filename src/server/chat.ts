@@ -22,7 +22,7 @@ import {
   toTextParams,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
-import { knownFields } from "./unknown_fields.ts";
+import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
@@ -64,8 +64,8 @@ export async function chatCompletions(exchange: Exchange, context: ServerContext
 function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext): ChatTask {
   const model = servedName(body.model, context.service.model);
   refuseUnsupportedFields(body);
+  refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  context.unknownFields.note(body, known);
   const messages = parseMessages(body.messages);
   checkStreamOptions(fields);
   if (typeof fields.top_logprobs === "number" && !fields.logprobs) {

@@ -23,7 +23,7 @@ import {
   toTextParams,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
-import { knownFields } from "./unknown_fields.ts";
+import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
 import { usage } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
@@ -68,8 +68,8 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const { service } = context;
   const model = servedName(body.model, service.model);
   refuseUnsupportedFields(body);
+  refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  context.unknownFields.note(body, known);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   const echo = fields.echo ?? false;
   const maxTokens = fields.max_tokens ?? 16;

@@ -5,7 +5,6 @@ import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
 import type { Generation } from "./generation.ts";
 import type { TurnBudget } from "./turn_budget.ts";
-import type { UnknownFields } from "./unknown_fields.ts";
 
 /** What routes need besides the exchange. */
 export interface ServerContext {
@@ -20,5 +19,4 @@ export interface ServerContext {
   readonly encoding: TurnBudget;
   /** Generations in work; ended by force at the deadline of a shutdown. */
   readonly generations: Set<Generation>;
-  readonly unknownFields: UnknownFields;
 }

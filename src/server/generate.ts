@@ -17,7 +17,7 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import { checkStreamOptions, samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
-import { knownFields } from "./unknown_fields.ts";
+import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 const schema = z.object({
@@ -107,12 +107,12 @@ function refuseLogprobs({ logprobs, promptLogprobs }: RequestedSampling): void {
 
 async function readRequest(
   exchange: Exchange,
-  { service, options, unknownFields }: ServerContext,
+  { service, options }: ServerContext,
 ): Promise<{ request: TextRequest; stream: boolean }> {
   const body = await readJsonObject(exchange, options.maxBodyBytes);
   refuseUnsupportedFields(body);
+  refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  unknownFields.note(body, known);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
   if (prompts.length !== 1) {
     throw new RequestError(

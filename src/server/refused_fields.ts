@@ -15,6 +15,7 @@ const isOne = (value: unknown) => value === 1;
 const isFalse = (value: unknown) => value === false;
 const isEmpty = (value: unknown) =>
   value === "" || typeof value === "object" && value !== null && Object.keys(value).length === 0;
+const isNoneOrAuto = (value: unknown) => value === "none" || value === "auto";
 const never = () => false;
 
 const oneSequence = "one output sequence per prompt is generated; send several requests instead";
@@ -38,8 +39,28 @@ const refusals: Readonly<Record<string, Refusal>> = {
   guided_regex: { accepts: never, reason: noGuidedDecoding },
   guided_choice: { accepts: never, reason: noGuidedDecoding },
   guided_grammar: { accepts: never, reason: noGuidedDecoding },
+  truncate_prompt_tokens: {
+    accepts: never,
+    reason: "prompts are not cut; send the part that is wanted",
+  },
+  chat_template_kwargs: { accepts: isEmpty, reason: "templates take no arguments; leave it out" },
+  continue_final_message: {
+    accepts: isFalse,
+    reason: "a chat's last message is complete; leave it out",
+  },
+  return_tokens_as_token_ids: {
+    accepts: isFalse,
+    reason: 'tokens are shown as text; "detokenize": false of /v1/completions has their ids',
+  },
   tools: { accepts: isEmpty, reason: noTools },
+  tool_choice: { accepts: isNoneOrAuto, reason: noTools },
   functions: { accepts: isEmpty, reason: noTools },
+  function_call: { accepts: isNoneOrAuto, reason: noTools },
+  web_search_options: { accepts: never, reason: "nothing is looked up; leave it out" },
+  modalities: {
+    accepts: (value) => Array.isArray(value) && value.every((it) => it === "text"),
+    reason: "output is text only; leave it out",
+  },
   audio: { accepts: never, reason: "output is text only; leave it out" },
 };
 

@@ -20,7 +20,6 @@ import { dispatch, isPoll } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 import { TurnBudget } from "./turn_budget.ts";
-import { UnknownFields } from "./unknown_fields.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
 
@@ -80,7 +79,6 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
-    unknownFields: new UnknownFields(log),
   };
   const exchanges = new Set<Exchange>();
   const shared = { queue: new FlushQueue(), incoming: new ByteBudget(limits.maxIncomingBytes) };

@@ -1,35 +1,45 @@
-/** Fields of requests that no route knows: ignored, but not in silence. */
+/** Fields of requests that no route knows: misspelt ones, which would be missing, above all. */
 import type { z } from "zod";
-import type { Log } from "../core/log.ts";
+import { RequestError } from "../core/errors.ts";
 import { didYouMean } from "../core/suggest.ts";
 import type { JsonObject } from "./json_body.ts";
 import { refusedFields } from "./refused_fields.ts";
 
-/** Most names that are told; clients can think of any number. */
-const MAX_NAMES = 256;
-const MAX_NAME_LENGTH = 100;
+const MAX_SHOWN_LENGTH = 100;
 
-/** Fields without an effect that clients send as a matter of course. */
-const customary = ["user", "metadata", "store"];
+/** Fields of OpenAI's and vLLM's APIs without which an answer is the same, or that are hints. */
+const fieldsWithoutEffect = [
+  "guided_decoding_backend",
+  "guided_whitespace_pattern",
+  "metadata",
+  "parallel_tool_calls",
+  "prediction",
+  "prompt_cache_key",
+  "prompt_cache_retention",
+  "reasoning_effort",
+  "safety_identifier",
+  "service_tier",
+  "store",
+  "user",
+  "verbosity",
+];
 
 /** The fields that a route knows: those of its schema, and those that it reads itself. */
 export function knownFields(schema: z.ZodObject, others: readonly string[]): ReadonlySet<string> {
-  return new Set([...Object.keys(schema.shape), ...others, ...refusedFields, ...customary]);
+  return new Set([
+    ...Object.keys(schema.shape),
+    ...others,
+    ...refusedFields,
+    ...fieldsWithoutEffect,
+  ]);
 }
 
-/** Warns once of each unknown name. */
-export class UnknownFields {
-  readonly #told = new Set<string>();
-
-  constructor(private readonly log: Log) {}
-
-  note(body: JsonObject, known: ReadonlySet<string>): void {
-    for (const field of Object.keys(body)) {
-      if (known.has(field) || this.#told.size >= MAX_NAMES) continue;
-      const name = field.slice(0, MAX_NAME_LENGTH);
-      if (this.#told.has(name)) continue;
-      this.#told.add(name);
-      this.log.warn(`request with unknown field ${name}, ignored${didYouMean(name, known)}`);
-    }
+/** @throws {RequestError} of the first that is unknown, as vLLM 0.4.2; null is as good as absent */
+export function refuseUnknownFields(body: JsonObject, known: ReadonlySet<string>): void {
+  for (const [field, value] of Object.entries(body)) {
+    if (known.has(field) || value === null) continue;
+    const name = field.slice(0, MAX_SHOWN_LENGTH);
+    const advice = didYouMean(name, known) || "; leave it out.";
+    throw new RequestError(`${name} is no field of this request${advice}`, name);
   }
 }

@@ -9,9 +9,8 @@ export const anInteger = z.int("an integer");
 export const trueOrFalse = z.boolean("true or false");
 
 /**
- * The body's known fields. Unknown fields are ignored, as OpenAI's and vLLM's clients send fields
- * of later versions (`unknown_fields.ts` warns of them); fields that would change the answer are refused by name beforehand
- * (`refused_fields.ts`).
+ * The body's fields. Those that would change the answer and cannot be honoured, and those that are
+ * unknown, are refused by name beforehand (`refused_fields.ts`, `unknown_fields.ts`).
  * @throws {RequestError} of the first wrong field
  */
 export function validate<T>(schema: z.ZodType<T>, body: JsonObject): T {
