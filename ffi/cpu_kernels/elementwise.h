@@ -108,7 +108,11 @@ static void run_rows(struct pool *pool, task_function run, struct rows *r, int64
   if (r->m > 0) run_job(pool, run, r, (r->m + r->rows_per_task - 1) / r->rows_per_task);
 }
 
-/* The largest value of a row, or of a part of it, and its index: the lowest on ties. */
+/*
+ * The largest value of a row, or of a part of it, and its index: the lowest on ties, the first where
+ * nothing is above -infinity, and NOT_A_NUMBER where any value is none.
+ */
+enum { NOT_A_NUMBER = -1 };
 struct best {
   float value;
   int32_t index;
@@ -121,16 +125,16 @@ struct argmax {
   struct best *bests; /* [parts][m] */
 };
 
-/* NaN never wins; the first index where nothing is above -infinity. */
 INLINE struct best best_between(const float *x, int begin, int end) {
   vfloat most = splat(-__builtin_inff());
-  vint at, lanes;
+  vint at, lanes, unordered = {0};
   UNROLL for (int i = 0; i < LANES; i++) lanes[i] = begin + i;
   at = lanes;
   int i = begin;
   for (; i + LANES <= end; i += LANES, lanes += LANES) {
     vfloat v = load(x + i);
     vint larger = v > most;
+    unordered |= v != v;
     most = (vfloat)(((vint)v & larger) | ((vint)most & ~larger));
     at = (lanes & larger) | (at & ~larger);
   }
@@ -142,6 +146,10 @@ INLINE struct best best_between(const float *x, int begin, int end) {
   }
   for (; i < end; i++) {
     if (x[i] > best.value) best = (struct best){x[i], i};
+    unordered[0] |= -(x[i] != x[i]);
+  }
+  for (int lane = 0; lane < LANES; lane++) {
+    if (unordered[lane]) best.index = NOT_A_NUMBER;
   }
   return best;
 }
@@ -163,7 +171,8 @@ static void run_argmax(struct pool *pool, struct argmax *a, int32_t *out) {
     struct best best = a->bests[row];
     for (int part = 1; part < a->parts; part++) {
       struct best other = a->bests[(size_t)part * a->m + row];
-      if (other.value > best.value) best = other;
+      int is_better = other.value > best.value || other.index == NOT_A_NUMBER;
+      if (is_better && best.index != NOT_A_NUMBER) best = other;
     }
     out[row] = best.index;
   }

@@ -224,7 +224,7 @@ export interface CpuKernels {
     batch: AttentionBatch,
     scale: number,
   ): void;
-  /** Index of the largest of x[k] by rows, the lowest index on ties; out int32 [m]. */
+  /** Index of the largest of x[k] by rows, the lowest on ties, -1 if any is NaN; out int32 [m]. */
   argmax(x: Address, ldx: number, out: Address, m: number, k: number): void;
   /** A decoder of these weights: the operations above in one call. `maxRows`: tokens of a batch. */
   decoder(

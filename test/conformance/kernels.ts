@@ -201,7 +201,7 @@ export function testKernels(subject: KernelsUnderTest): void {
     }
   });
 
-  test("argmax takes the lowest index on ties and never NaN", (kernels, arrays) => {
+  test("argmax takes the lowest index on ties, and -1 where any is NaN", (kernels, arrays) => {
     const random = new Random(7), k = 1000;
     const x = normals(random, 5 * k);
     for (const tie of [999, 501, 17]) x[tie] = 50;
@@ -211,7 +211,13 @@ export function testKernels(subject: KernelsUnderTest): void {
     x[4 * k + k - 1] = Infinity;
     const out = kernels.alloc(20);
     kernels.argmax(arrays.put(x), k, out, 5, k);
-    assert.deepEqual([...arrays.integers(out, 5)], [17, 0, 0, 700, k - 1]);
+    assert.deepEqual([...arrays.integers(out, 5)], [17, 0, 0, -1, k - 1]);
+    for (const at of [0, 17, 640, k - 1]) {
+      const row = x.slice(0, k);
+      row[at] = NaN;
+      kernels.argmax(arrays.put(row), k, out, 1, k);
+      assert.deepEqual([...arrays.integers(out, 1)], [-1], `NaN at ${at}`);
+    }
     kernels.argmax(arrays.put(Float32Array.of(1, 3, 2, 9, 9, 9)), 3, out, 2, 2);
     assert.deepEqual([...arrays.integers(out, 2)], [1, 0]);
   });

@@ -107,9 +107,7 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Chooses the next token of every sequence whose last row is in the slice. On the plain greedy path
-   * only the chosen logit is looked at: NaN in all of a row, as a broken model has it, is found, in
-   * some of a row it may not be.
+   * Chooses the next token of every sequence whose last row is in the slice.
    * @throws {LlumnixError} the model computed garbage
    */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
@@ -126,7 +124,7 @@ export class CpuExecutor implements Executor {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
-          // Where the largest logit is not finite, this throws and says so.
+          // Where a logit is NaN or the largest is not finite, this throws and says so.
           const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
           results.tokenIds[index] = tokenId;
           results.logprobs[index] = logprobs;
