@@ -2,6 +2,7 @@
  * An executor holds a model and its KV cache and runs engine steps. The scheduler decides what a
  * step contains; the executor knows nothing of requests, queues or time.
  */
+import type { ErrorRecord } from "../core/errors.ts";
 import type { SamplingParams, TokenLogprobs } from "../core/messages.ts";
 import type { EngineOptions } from "../core/options.ts";
 import type { KvLayout } from "../kv/layout.ts";
@@ -83,6 +84,8 @@ export interface StepOutput {
   readonly logprobs?: readonly (TokenLogprobs | null)[];
   /** [n] per prompt token of sequences that asked, on prefill; absent when none did. */
   readonly promptLogprobs?: readonly ((TokenLogprobs | null)[] | null)[];
+  /** [n] why a sequence got no token: the model computed garbage; absent when all got one. */
+  readonly failures?: readonly (ErrorRecord | null)[];
   /** Time inside the executor. */
   readonly latencyMs: number;
 }

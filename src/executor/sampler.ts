@@ -77,7 +77,7 @@ export class Sampler {
   /**
    * Chooses and records the next token.
    * @param logits [vocab]; overwritten
-   * @throws {LlumnixError} a logit is NaN or +Infinity
+   * @throws {ModelError} a logit is NaN or +Infinity: nothing is recorded
    */
   sample(
     handle: number,

@@ -121,8 +121,8 @@ export class StepMemory {
   }
 
   /** Worker: answers the step. False when the output has to follow as a message. */
-  answerStep({ tokenIds, logprobs, promptLogprobs, latencyMs }: StepOutput): boolean {
-    const fits = !logprobs && !promptLogprobs && tokenIds.length <= outputWords;
+  answerStep({ tokenIds, logprobs, promptLogprobs, failures, latencyMs }: StepOutput): boolean {
+    const fits = !logprobs && !promptLogprobs && !failures && tokenIds.length <= outputWords;
     if (fits) {
       this.#numbers[1] = latencyMs;
       this.#output[0] = tokenIds.length;

@@ -257,7 +257,9 @@ export class EngineCore {
       sequence.isInStep = false;
       contextTokens += sequence.lengthTokens;
       // An abort during the step has left the blocks to us.
+      const error = result.failures?.[i];
       if (sequence.status === "finished") this.#blocks.free(sequence);
+      else if (error) this.#finish(sequence, { reason: "error", error });
       else this.#append(sequence, result, i, nowMs);
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;

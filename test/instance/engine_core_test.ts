@@ -30,6 +30,25 @@ Deno.test("EngineCore: a request's tokens, one a step, the last with its end", (
   core.check();
 });
 
+Deno.test("EngineCore: a request of which the model makes garbage fails alone, and its blocks are free", () => {
+  const { core, model } = coreOf();
+  const requests = ["a", "b"].map((id) => generateRequest(id, 5, { maxTokens: 3, seed: 8 }));
+  for (const request of requests) core.add(request);
+  const result = model.stepNow(core.begin(0)!);
+  const error = { kind: "model", message: "garbage" } as const;
+  core.end({ ...result, failures: [error, null] });
+  core.check();
+  const outputs = [...takeOutputs(core), ...runAll(core, model)];
+  const of = (id: string) => outputs.filter(({ requestId }) => requestId === id);
+  assert.deepEqual(of("a"), [
+    { requestId: "a", index: 0, tokenIds: [], finish: { reason: "error", error } },
+  ]);
+  const expected = expectedOutput(requests[1].promptTokenIds, 8, 3);
+  assert.deepEqual(of("b").flatMap(({ tokenIds }) => tokenIds), expected);
+  assert.ok(core.isIdle);
+  assert.equal(core.info(0).freeBlocks, 32);
+});
+
 Deno.test("EngineCore: outputs name the API server of their request", () => {
   const { core, model } = coreOf();
   core.add(generateRequest("a", 5, { maxTokens: 1 }, { frontendId: "x" }));

@@ -1,4 +1,5 @@
 import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kernels.ts";
+import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/messages.ts";
 import { blockBytes } from "../../kv/layout.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
@@ -24,6 +25,7 @@ interface Results {
   readonly tokenIds: Int32Array;
   readonly logprobs: (TokenLogprobs | null)[];
   readonly promptLogprobs: ((TokenLogprobs | null)[] | null)[];
+  readonly failures: (ErrorRecord | null)[];
 }
 
 /** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
@@ -49,18 +51,23 @@ export class CpuExecutor implements Executor {
       tokenIds: new Int32Array(n).fill(-1),
       logprobs: new Array(n).fill(null),
       promptLogprobs: new Array(n).fill(null),
+      failures: new Array(n).fill(null),
     };
     for (const slice of sliceStep(input, this.#parts.maxRows)) {
       const hidden = this.#parts.decoder.forward(this.#parts.batchBuffer.write(input, slice));
       this.#scorePrompts(input, slice, hidden, results);
       this.#sampleTokens(input, slice, hidden, results);
     }
-    if (results.tokenIds.includes(-1)) throw new RangeError("a sequence has no rows in its step");
+    const isMissing = (tokenId: number, i: number) => tokenId === -1 && !results.failures[i];
+    if (results.tokenIds.some(isMissing)) {
+      throw new RangeError("a sequence has no rows in its step");
+    }
     return {
       stepId: input.stepId,
       tokenIds: results.tokenIds,
       ...(results.logprobs.some(Boolean) && { logprobs: results.logprobs }),
       ...(results.promptLogprobs.some(Boolean) && { promptLogprobs: results.promptLogprobs }),
+      ...(results.failures.some(Boolean) && { failures: results.failures }),
       latencyMs: performance.now() - startedMs,
     };
   }
@@ -107,8 +114,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Chooses the next token of every sequence whose last row is in the slice.
-   * @throws {LlumnixError} the model computed garbage
+   * Chooses the next token of every sequence whose last row is in the slice. One of which the model
+   * computes garbage fails.
    */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     const { head } = this.#parts;
@@ -125,9 +132,11 @@ export class CpuExecutor implements Executor {
           sampler.accept(handles[i], best[i]);
         } else {
           // Where a logit is NaN or the largest is not finite, this throws and says so.
-          const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
-          results.tokenIds[index] = tokenId;
-          results.logprobs[index] = logprobs;
+          results.failures[index] ??= failureOf(() => {
+            const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
+            results.tokenIds[index] = tokenId;
+            results.logprobs[index] = logprobs;
+          });
         }
       });
     }
@@ -154,10 +163,23 @@ export class CpuExecutor implements Executor {
         head.compute(hidden, chunk);
         chunk.forEach((row, i) => {
           const next = input.tokenIds[part.firstRow + row - first + 1];
-          scores.push(this.#sampler.promptLogprob(handle, head.row(i), next));
+          results.failures[part.index] ??= failureOf(() => {
+            scores.push(this.#sampler.promptLogprob(handle, head.row(i), next));
+          });
         });
       }
     }
+  }
+}
+
+/** Why the model's results are of no use; null when they are. Whatever else is thrown is a bug. */
+function failureOf(action: () => void): ErrorRecord | null {
+  try {
+    action();
+    return null;
+  } catch (error) {
+    if (error instanceof ModelError) return toErrorRecord(error);
+    throw error;
   }
 }
 

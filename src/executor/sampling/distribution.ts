@@ -1,4 +1,4 @@
-import { LlumnixError } from "../../core/errors.ts";
+import { LlumnixError, ModelError } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/messages.ts";
 import { largest, RankSelector } from "./selection.ts";
 
@@ -53,7 +53,8 @@ export class Distribution {
   /**
    * Starts from all tokens.
    * @param logits [vocab]; -Infinity excludes a token
-   * @throws {LlumnixError} a logit is NaN or +Infinity, or all are -Infinity
+   * @throws {ModelError} a logit is NaN or +Infinity
+   * @throws {LlumnixError} all are -Infinity
    */
   load(logits: Float32Array): void {
     if (logits.length !== this.#vocabSize) {
@@ -215,7 +216,8 @@ export class Distribution {
 
 /**
  * Index of the largest value, the lowest when several are equal.
- * @throws {LlumnixError} a value is NaN or +Infinity, or all are -Infinity
+ * @throws {ModelError} a value is NaN or +Infinity
+ * @throws {LlumnixError} all are -Infinity
  */
 export function argmax(logits: Float32Array): number {
   let max = -Infinity;
@@ -225,8 +227,7 @@ export function argmax(logits: Float32Array): number {
     // Written so that NaN comes in too.
     if (value <= max) continue;
     if (!(value < Infinity)) {
-      throw new LlumnixError(
-        "internal",
+      throw new ModelError(
         `logit of token ${i} is ${value}: the model computed garbage; check its weights and dtype`,
       );
     }

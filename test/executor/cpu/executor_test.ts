@@ -4,7 +4,7 @@ import type { DType } from "../../../src/core/dtype.ts";
 import type { SamplingParams } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
-import { withModel } from "./fixtures.ts";
+import { spoil, withModel } from "./fixtures.ts";
 import { Driver, kernelSets, load, randomPrompt, type TestSequence } from "./harness.ts";
 
 const dtypes: readonly DType[] = ["float32", "float16", "bfloat16"];
@@ -200,7 +200,7 @@ Deno.test("a step that no scheduler may give is an error", async () => {
   await executor.close();
 });
 
-Deno.test("a model that computes garbage is an error, also for greedy sequences", async () => {
+Deno.test("a model that computes garbage fails the sequence, also a greedy one", async () => {
   // All logits of a row, and that of token 0 alone.
   for (const tensor of ["model.norm.weight", "lm_head.weight"]) {
     await withModel("--dtype f32", async (model) => {
@@ -208,20 +208,72 @@ Deno.test("a model that computes garbage is an error, also for greedy sequences"
       for (const cpuKernels of kernelSets) {
         const executor = await load({ model, cpuKernels });
         const driver = new Driver(executor);
-        const garbage = /^logit of token 0 is NaN: the model computed garbage/;
-        await assert.rejects(driver.prefill(driver.add([1, 2, 3])), { message: garbage });
+        const { failures } = await driver.prefill(driver.add([1, 2, 3]));
+        assert.equal(failures!.length, 1);
+        assert.equal(failures![0]!.kind, "model");
+        assert.match(failures![0]!.message, /^logit of token 0 is NaN: the model computed garbage/);
         await executor.close();
       }
     });
   }
 });
 
-/** Makes the first element of a float32 tensor NaN. */
-function spoil(path: string, tensor: string): void {
-  const bytes = Deno.readFileSync(path);
-  const view = new DataView(bytes.buffer);
-  const headerBytes = Number(view.getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerBytes)));
-  view.setFloat32(8 + headerBytes + header[tensor].data_offsets[0], NaN, true);
-  Deno.writeFileSync(path, bytes);
-}
+Deno.test("sequences with a token of which the model makes garbage fail alone", async () => {
+  await withModel("--dtype f32", async (model) => {
+    const all = { temperature: 1, logprobs: 2, promptLogprobs: 1 };
+    const run = async (bad: number) => {
+      const executor = await load({ model });
+      const driver = new Driver(executor);
+      const output = await driver.prefill(
+        driver.add([1, 2, bad]),
+        driver.add([1, 2, 3]),
+        driver.add([bad, 2, 3], all),
+        driver.add([4, 2, 3], all),
+      );
+      await executor.close();
+      return output;
+    };
+    const sound = await run(5);
+    assert.equal(sound.failures, undefined);
+    spoil(`${model}/model.safetensors`, "model.embed_tokens.weight", 7);
+    const { failures, tokenIds, logprobs, promptLogprobs } = await run(7);
+    assert.deepEqual(failures!.map((failure) => failure?.kind), [
+      "model",
+      undefined,
+      "model",
+      undefined,
+    ]);
+    for (const row of [1, 3]) {
+      assert.equal(tokenIds[row], sound.tokenIds[row]);
+      assert.deepEqual(logprobs![row], sound.logprobs![row]);
+      assert.deepEqual(promptLogprobs![row], sound.promptLogprobs![row]);
+    }
+  });
+});
+
+Deno.test("blocks that garbage was written to are as good as others", async () => {
+  await withModel("--dtype f32", async (model) => {
+    for (const cpuKernels of kernelSets) {
+      const run = async (first: number) => {
+        const executor = await load({
+          model,
+          cpuKernels,
+          numGpuBlocksOverride: 4,
+          maxModelLen: 64,
+        });
+        const driver = new Driver(executor);
+        const filling = driver.add(new Array(4 * executor.info.layout.blockSize).fill(first));
+        const { failures } = await driver.prefill(filling);
+        driver.remove(filling);
+        const tokens = await driver.generate(driver.add([1, 2, 3]), 40);
+        await executor.close();
+        return { failures, tokens };
+      };
+      const sound = await run(5);
+      spoil(`${model}/model.safetensors`, "model.embed_tokens.weight", 7);
+      const spoilt = await run(7);
+      assert.ok(spoilt.failures?.[0]);
+      assert.deepEqual(spoilt.tokens, sound.tokens, cpuKernels);
+    }
+  });
+});

@@ -46,6 +46,17 @@ export async function withModel<T>(
   }
 }
 
+/** Makes the first element of a row of a float32 tensor NaN. */
+export function spoil(path: string, tensor: string, row = 0): void {
+  const bytes = Deno.readFileSync(path);
+  const view = new DataView(bytes.buffer);
+  const headerBytes = Number(view.getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + headerBytes)));
+  const { data_offsets: [begin], shape: [, columns = 1] } = header[tensor];
+  view.setFloat32(8 + headerBytes + begin + 4 * row * columns, NaN, true);
+  Deno.writeFileSync(path, bytes);
+}
+
 /** Runs the reference's prompt; gives logits of its rows and 64 greedy tokens. */
 export async function runReference(
   reference: Reference,
