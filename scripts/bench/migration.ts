@@ -8,7 +8,9 @@ import { type BenchInstance, InstancePair, sleep } from "./instance_pair.ts";
 import { plainCopy } from "./plain_copy.ts";
 import { median, percentile, printTable } from "./table.ts";
 
-const lengths = [256, 1024, 4096];
+const allLengths = [256, 1024, 4096];
+/** Of the requests whose copying is measured. */
+const copiedTokens = 4096;
 const movesPerLength = 14;
 const batch = 8;
 const batchTokens = 256;
@@ -56,20 +58,31 @@ function argvFor(model: string, backend: BackendName): string[] {
 
 const backends = ["gloo", "rayrpc"] as const;
 
+const parts = ["downtime", "speed", "disturbance"] as const;
+
+/** What is measured; default: all. */
+export interface MigrationBenchOptions {
+  readonly backends?: readonly BackendName[];
+  readonly parts?: readonly (typeof parts[number])[];
+  /** Tokens of the requests whose downtime is measured. */
+  readonly lengths?: readonly number[];
+}
+
 /** Runs the benchmark. */
-export async function benchMigration(
-  names: readonly BackendName[] = backends,
-): Promise<void> {
+export async function benchMigration(chosen: MigrationBenchOptions = {}): Promise<void> {
+  const has = (part: typeof parts[number]) => (chosen.parts ?? parts).includes(part);
   const model = await Deno.makeTempDir();
   try {
     await Deno.writeTextFile(`${model}/config.json`, JSON.stringify(config));
-    for (const backend of names) {
+    for (const backend of chosen.backends ?? backends) {
       await using pair = await InstancePair.start(argvFor(model, backend));
       await sleep(500); // the group is formed
-      await benchDowntime(pair, backend);
-      await benchSpeed(pair, backend);
-      await benchDisturbance(pair, backend, pair.instances.slice(0, 1));
-      await benchDisturbance(pair, backend, pair.instances);
+      if (has("downtime")) await benchDowntime(pair, backend, chosen.lengths ?? allLengths);
+      if (has("speed")) await benchSpeed(pair, backend);
+      if (has("disturbance")) {
+        await benchDisturbance(pair, backend, pair.instances.slice(0, 1));
+        await benchDisturbance(pair, backend, pair.instances);
+      }
     }
   } finally {
     await Deno.remove(model, { recursive: true });
@@ -83,7 +96,11 @@ async function beginBatch(pair: InstancePair, instance: BenchInstance): Promise<
   return ids;
 }
 
-async function benchDowntime(pair: InstancePair, backend: BackendName): Promise<void> {
+async function benchDowntime(
+  pair: InstancePair,
+  backend: BackendName,
+  lengths: readonly number[],
+): Promise<void> {
   const [a, b] = pair.instances;
   const startedMs = performance.now();
   await pair.begin(a, "whole", lengths.at(-1)!);
@@ -131,7 +148,7 @@ async function benchDowntime(pair: InstancePair, backend: BackendName): Promise<
 
 async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<void> {
   const [a, b] = pair.instances;
-  await pair.begin(a, "moving", lengths.at(-1)!);
+  await pair.begin(a, "moving", copiedTokens);
   const speeds: number[] = [], copies: number[] = [];
   for (let i = 0; i < movesPerLength; i++) {
     const [from, to] = i % 2 === 0 ? [a, b] : [b, a];
@@ -140,7 +157,7 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
     if (i % 2 === 0) copies.push(await plainCopy(copyBytes));
   }
   await pair.abort("moving");
-  printTable(`Blocks of ${lengths.at(-1)} tokens by ${backend}, median`, [{
+  printTable(`Blocks of ${copiedTokens} tokens by ${backend}, median`, [{
     "GB/s": median(speeds).toFixed(2),
     "plain TCP copy GB/s": median(copies).toFixed(2),
     "ratio": `${(100 * median(speeds) / median(copies)).toFixed(0)}%`,
@@ -150,7 +167,8 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
 /** Steps of an instance around one migration. */
 interface Disturbance {
   readonly aloneMs: number[];
-  readonly duringMs: number[];
+  /** By how much longer those took that ran while blocks were copied, by the time of copying. */
+  readonly slowdown: number;
 }
 
 /**
@@ -169,7 +187,7 @@ async function benchDisturbance(
     copiedMs: [] as number[],
     disturbances: loaded.map((): Disturbance[] => []),
   }));
-  await pair.begin(pair.instances[0], "moving", lengths.at(-1)!);
+  await pair.begin(pair.instances[0], "moving", copiedTokens);
   for (let round = 0; round < disturbanceRounds; round++) {
     const others = [];
     for (const instance of loaded) others.push(...await beginBatch(pair, instance));
@@ -186,10 +204,7 @@ async function benchDisturbance(
   for (const [k, speed] of Object.keys(speeds).entries()) {
     const copiedMs = median(found[k].copiedMs);
     for (const [at, list] of found[k].disturbances.entries()) {
-      // At full speed some hold no whole step.
-      const slower = list.filter(({ duringMs }) => duringMs.length > 0).map((
-        { aloneMs, duringMs },
-      ) => mean(duringMs) / mean(aloneMs) - 1);
+      const slower = list.map(({ slowdown }) => slowdown);
       rows.push({
         "copied": speed,
         "steps of": at === 0 ? "source" : "destination",
@@ -203,9 +218,7 @@ async function benchDisturbance(
     }
   }
   printTable(
-    `Steps of the others while ${
-      lengths.at(-1)
-    } tokens are copied by ${backend}, batch of ${batch} ` +
+    `Steps of the others while ${copiedTokens} tokens are copied by ${backend}, batch of ${batch} ` +
       (loaded.length > 1 ? "in both instances" : "in the source"),
     rows,
   );
@@ -224,9 +237,12 @@ async function disturb(pair: InstancePair, loaded: readonly BenchInstance[], isU
   await sleep(aloneMs);
   const disturbances = loaded.map(({ stepMs }): Disturbance => {
     const all = steps(stepMs);
-    const during = all.filter((step) => step.fromMs >= fromMs && step.toMs <= fromMs + copiedMs);
+    // The copy at full speed may lie within two steps, which are longer by all that it costs them.
+    const during = all.filter((step) => step.toMs > fromMs && step.fromMs < fromMs + copiedMs);
     const alone = all.filter((step) => step.toMs < fromMs || step.fromMs > backMs);
-    return { aloneMs: alone.map(durationMs), duringMs: during.map(durationMs) };
+    const aloneMs = alone.map(durationMs);
+    const addedMs = during.length * (mean(during.map(durationMs)) - mean(aloneMs));
+    return { aloneMs, slowdown: addedMs / copiedMs };
   });
   return { copiedMs, disturbances };
 }
@@ -258,6 +274,14 @@ function mean(samples: readonly number[]): number {
 }
 
 if (import.meta.main) {
-  const names = backends.filter((name) => Deno.args.length === 0 || Deno.args.includes(name));
-  await benchMigration(names);
+  const named = <T extends string>(all: readonly T[]) => {
+    const found = all.filter((name) => Deno.args.includes(name));
+    return found.length > 0 ? found : undefined;
+  };
+  const lengths = Deno.args.map(Number).filter((tokens) => tokens > 0);
+  await benchMigration({
+    backends: named(backends),
+    parts: named(parts),
+    lengths: lengths.length > 0 ? lengths : undefined,
+  });
 }
