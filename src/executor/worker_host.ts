@@ -2,6 +2,7 @@
  * The worker's side of {@linkcode loadThreadedExecutor}: loads one executor and runs its steps, which
  * come through shared memory or, where that does not do, as messages.
  */
+import { yieldToOthers } from "../../ffi/thread_policy.ts";
 import { type ErrorRecord, toErrorRecord } from "../core/errors.ts";
 import { createExecutor } from "./create_executor.ts";
 import type {
@@ -46,6 +47,7 @@ export function runEngineWorker(
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
       case "load":
+        if (request.spec.kind === "cpu") yieldToOthers();
         executor = await create(
           request.spec,
           (progress) => scope.postMessage({ type: "progress", progress }),

@@ -3,6 +3,7 @@ import { ModelError } from "../../src/core/errors.ts";
 import { createExecutor } from "../../src/executor/create_executor.ts";
 import type { Executor } from "../../src/executor/executor.ts";
 import { runEngineWorker } from "../../src/executor/worker_host.ts";
+import { niceness } from "./niceness.ts";
 
 runEngineWorker(async (spec, onProgress) => {
   const { model } = spec.options;
@@ -14,7 +15,11 @@ runEngineWorker(async (spec, onProgress) => {
     return new Promise(() => {});
   }
   onProgress({ phase: "weights", doneBytes: 1, totalBytes: 2, detail: "half" });
-  const executor = await createExecutor(spec, onProgress);
+  const executor = await createExecutor({ ...spec, kind: "null" }, onProgress);
+  if (model === "tells how nice it is") {
+    const info = { ...executor.info, description: String(niceness()) };
+    return { info, step: (input) => executor.step(input), close: () => executor.close() };
+  }
   if (model === "rejects") {
     const step: Executor["step"] = () => Promise.reject(new Error("the kernel is upset"));
     return { info: executor.info, step, close: () => executor.close() };

@@ -5,6 +5,7 @@ import type { LoadProgress, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/threaded_executor.ts";
 import { testExecutor } from "../conformance/executor.ts";
 import { engineOptions } from "../instance/support.ts";
+import { niceness } from "./niceness.ts";
 
 function startWorker(): Worker {
   return new Worker(new URL("./_null_worker.ts", import.meta.url), { type: "module" });
@@ -31,6 +32,20 @@ const emptyStep: StepInput = {
 };
 
 testExecutor("null executor on a worker", () => load());
+
+Deno.test({
+  name: "threaded executor: the thread that computes is nicer than those that answer",
+  ignore: Deno.build.os !== "linux",
+}, async () => {
+  const options = engineOptions({ model: "tells how nice it is" });
+  const load = (kind: "cpu" | "null") =>
+    loadThreadedExecutor({ kind, options, hostShare: 1 }, { startWorker });
+  for (const [kind, difference] of [["cpu", 5], ["null", 0]] as const) {
+    const executor = await load(kind);
+    assert.equal(Number(executor.info.description), niceness() + difference);
+    await executor.close();
+  }
+});
 
 Deno.test("threaded executor: progress of the load arrives before its end", async () => {
   const progress: LoadProgress[] = [];
