@@ -1,10 +1,11 @@
-/** Files mapped into memory, by the C library through FFI. */
+/** Memory and files mapped into it, by the C library through FFI. */
 
 const symbols = {
   open: { parameters: ["buffer", "i32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
   mmap: { parameters: ["u64", "usize", "i32", "i32", "i32", "i64"], result: "u64" },
   munmap: { parameters: ["u64", "usize"], result: "i32" },
+  getpagesize: { parameters: [], result: "i32" },
   madvise: { parameters: ["u64", "usize", "i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
@@ -22,6 +23,8 @@ const PROT_READ = 1;
 const MAP_PRIVATE = 2;
 const MADV_SEQUENTIAL = 2;
 const MAP_FAILED = 0xffffffffffffffffn;
+/** Linux only, from 5.14 on. */
+const MADV_POPULATE_WRITE = 23;
 
 let loaded: LibC | null | undefined;
 
@@ -42,6 +45,18 @@ export function openLibC<const S extends Deno.ForeignLibraryInterface>(
     }
   }
   return null;
+}
+
+/**
+ * Gives memory of this process its pages, as writing it would, and leaves what is written there: the
+ * first one to write a page waits for it, for milliseconds where it is a huge one that a virtual
+ * machine has to ask its host for. Does nothing where the system does not have it.
+ */
+export function populate(address: bigint, byteLength: number): void {
+  const c = Deno.build.os === "linux" ? libc() : null;
+  if (c === null) return;
+  const start = address - address % BigInt(c.getpagesize());
+  c.madvise(start, address + BigInt(byteLength) - start, MADV_POPULATE_WRITE);
 }
 
 /** A file mapped read-only. */

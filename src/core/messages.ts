@@ -472,6 +472,8 @@ export interface MigrateReserveRequest {
   /** 0 for the first. A repeated stage is answered as before. */
   readonly stage: number;
   readonly blocks: number;
+  /** So many are likely to follow: their memory can be made ready. Absent: none. */
+  readonly nextBlocks?: number;
 }
 
 export interface MigrateReserveReply {

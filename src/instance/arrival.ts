@@ -65,6 +65,12 @@ export class Arrival {
     });
   }
 
+  /** Blocks of which the next `count` are likely to be: others that run may take some before. */
+  upcoming(count: number): readonly number[] {
+    const { blocks, scheduler } = this.#parts;
+    return blocks.upcoming(count + scheduler.running.length);
+  }
+
   /**
    * Takes the request over: a running one goes on in the next step, with the blocks it got.
    * @throws {RequestError} it is not what was announced; {@linkcode cancel} is still to come

@@ -37,6 +37,12 @@ export class BlockAllocator {
     return block;
   }
 
+  /** The free blocks that are taken next, if none is released before; fewer where fewer are free. */
+  upcoming(count: number): number[] {
+    const first = Math.max(0, this.#numFree - count);
+    return Array.from(this.#free.subarray(first, this.#numFree)).reverse();
+  }
+
   /** Adds a reference to a block that is in use. */
   retain(block: number): void {
     if (!(this.#references[block] > 0)) {

@@ -145,6 +145,11 @@ export class BlockManager {
     return this.freeBlocks - count >= this.watermarkBlocks;
   }
 
+  /** Blocks that are likely to be taken next. */
+  upcoming(count: number): number[] {
+    return this.#device.upcoming(count);
+  }
+
   /** Takes blocks that a transfer will write. Not while a step swaps out: it still reads free blocks. */
   reserve(count: number): number[] {
     const blocks = Array.from({ length: count }, () => this.#device.allocate());

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mapFile } from "../../ffi/libc.ts";
+import { mapFile, populate } from "../../ffi/libc.ts";
 
 Deno.test("mapFile: ranges read what the file holds", () => {
   const path = Deno.makeTempFileSync();
@@ -23,4 +23,17 @@ Deno.test("mapFile: a missing file is an error, an empty one cannot be mapped", 
   const path = Deno.makeTempFileSync();
   assert.equal(mapFile(path), null);
   Deno.removeSync(path);
+});
+
+Deno.test({
+  name: "populate: memory gets its pages, and keeps what is written there",
+  ignore: Deno.build.os !== "linux",
+}, () => {
+  const memory = new Uint8Array(64 << 20);
+  memory[5 << 20] = 7;
+  const before = Deno.memoryUsage().rss;
+  populate(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)), memory.length);
+  assert.ok(Deno.memoryUsage().rss - before > 48 << 20, "it had no pages before");
+  assert.equal(memory.findIndex((byte) => byte !== 0), 5 << 20);
+  assert.equal(memory[5 << 20], 7);
 });

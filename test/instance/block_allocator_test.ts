@@ -22,6 +22,17 @@ Deno.test("BlockAllocator: a block is free only after its last reference", () =>
   assert.throws(() => pool.release(7), /block 7 is released but not in use/);
 });
 
+Deno.test("BlockAllocator: what it hands out next is known before", () => {
+  const pool = new BlockAllocator("device", 4);
+  assert.deepEqual(pool.upcoming(2), [0, 1]);
+  const block = pool.allocate();
+  pool.allocate();
+  pool.release(block);
+  assert.deepEqual(pool.upcoming(9), [0, 2, 3]);
+  assert.deepEqual([pool.allocate(), pool.allocate(), pool.allocate()], [0, 2, 3]);
+  assert.deepEqual(pool.upcoming(1), []);
+});
+
 Deno.test("BlockAllocator: random use agrees with a map of references", () => {
   const random = new Random(1);
   const pool = new BlockAllocator("swap", 20);

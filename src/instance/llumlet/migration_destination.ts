@@ -18,6 +18,9 @@ import type { Arrival, ArrivingRequest } from "../arrival.ts";
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
+/** Blocks whose memory is made ready ahead. More than a last stage has. */
+const MAX_PREPARED_BLOCKS = 64;
+
 export interface DestinationConfig {
   readonly instanceId: InstanceId;
   readonly model: string;
@@ -86,15 +89,17 @@ export class MigrationDestination {
   }
 
   /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free: the migration is over */
-  reserve({ migrationId, stage, blocks }: MigrateReserveRequest): Promise<MigrateReserveReply> {
+  reserve(
+    { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
+  ): Promise<MigrateReserveReply> {
     const incoming = this.#find(migrationId);
     const answered = incoming.stages.at(stage);
     if (answered) return answered;
-    if (stage !== incoming.stages.length || !Number.isInteger(blocks) || blocks < 0) {
+    if (stage !== incoming.stages.length || !isCount(blocks) || !isCount(nextBlocks)) {
       throw new RequestError(`stage ${stage} of ${blocks} blocks does not follow`);
     }
     this.#renewLease(incoming);
-    const reply = this.#takeBlocks(incoming, blocks);
+    const reply = this.#takeBlocks(incoming, blocks, Math.min(nextBlocks, MAX_PREPARED_BLOCKS));
     incoming.stages.push(reply);
     return reply;
   }
@@ -133,7 +138,11 @@ export class MigrationDestination {
     if (this.#incoming?.peer === peer) this.#giveUp(this.#incoming);
   }
 
-  async #takeBlocks(incoming: Incoming, count: number): Promise<MigrateReserveReply> {
+  async #takeBlocks(
+    incoming: Incoming,
+    count: number,
+    nextCount: number,
+  ): Promise<MigrateReserveReply> {
     const { migrationId, arrival } = incoming;
     const { backend, instanceId } = this.#config;
     const { promise, resolve, reject } = Promise.withResolvers<readonly number[]>();
@@ -145,6 +154,7 @@ export class MigrationDestination {
     });
     const blocks = await promise;
     if (this.#incoming === incoming) this.#renewLease(incoming);
+    if (nextCount > 0) backend.prepare?.(arrival.upcoming(nextCount));
     return { blocks };
   }
 
@@ -194,4 +204,8 @@ export class MigrationDestination {
     if (this.#incoming === incoming) this.#incoming = null;
     this.#memory.add(incoming.migrationId, ending);
   }
+}
+
+function isCount(value: number): boolean {
+  return Number.isInteger(value) && value >= 0;
 }

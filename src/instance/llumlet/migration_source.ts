@@ -177,9 +177,13 @@ export class MigrationSource {
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
     const to = isLast ? departure.numBlocks : departure.numSettledBlocks;
     const blocks = departure.isWaiting ? departure.numRequiredBlocks : to - from;
+    // Until the next stage it goes on, and grows.
+    const nextBlocks = isLast
+      ? 0
+      : departure.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
     const reservation = this.#call<MigrateReserveReply>(
       "migrate_reserve",
-      { migrationId, stage: this.#stages, blocks } satisfies MigrateReserveRequest,
+      { migrationId, stage: this.#stages, blocks, nextBlocks } satisfies MigrateReserveRequest,
       stageDeadlineMs,
     );
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);

@@ -72,6 +72,11 @@ export interface MigrationBackend {
    */
   grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void>;
   /**
+   * As a destination: makes the memory of blocks ready that may be granted soon, where the first to
+   * write it waits for that.
+   */
+  prepare?(blocks: readonly number[]): void;
+  /**
    * As a destination: ends what a migration may write; a writer that comes later is refused. Resolves
    * when no write is under way any more: then the blocks may be used again. Ids that are not known
    * have nothing to end. Never rejects.

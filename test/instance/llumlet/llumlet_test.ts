@@ -97,6 +97,33 @@ Deno.test("llumlet: stages before the last take their time, if that is of use an
   }
 });
 
+Deno.test("llumlet: the last stage's blocks are made ready before, and nothing is while it comes", async () => {
+  const happened: [what: "prepare" | "grant", blocks: readonly number[]][] = [];
+  const { world, a, b } = await pair({}, {
+    wrapBackend: (backend) => ({
+      name: backend.name,
+      isReady: true,
+      endpoint: backend.endpoint,
+      grant(migrationId, blocks) {
+        happened.push(["grant", blocks]);
+        return backend.grant(migrationId, blocks);
+      },
+      prepare: (blocks) => void happened.push(["prepare", blocks]),
+      revoke: (...args) => backend.revoke(...args),
+      close: () => backend.close(),
+      send: (...args) => backend.send(...args),
+    }),
+  });
+  await world.generate(a, generateRequest("r", 40, { maxTokens: 60 }));
+  await world.pass(40);
+  const report = await world.migrate(a, b);
+  assert.deepEqual([report.outcome, report.stages], ["committed", 2]);
+  assert.deepEqual(happened.map(([what]) => what), ["grant", "prepare", "grant"]);
+  const [, [, prepared], [, last]] = happened;
+  assert.ok(last.length > 0 && last.every((block) => prepared.includes(block)));
+  await world.checkEnd();
+});
+
 Deno.test("llumlet: nothing leaves when there is nothing, and before a prompt is computed", async () => {
   const { world, a, b } = await pair({ stepMs: () => 100 });
   assert.equal((await world.migrate(a, b)).outcome, "nothing");

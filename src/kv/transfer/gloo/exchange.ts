@@ -1,3 +1,4 @@
+import { populate } from "../../../../ffi/libc.ts";
 import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
 import type {
   FailedPeer,
@@ -6,6 +7,7 @@ import type {
   MigrationGroupMember,
   MigrationId,
 } from "../../../core/messages.ts";
+import { blockBytes } from "../../layout.ts";
 import type { TransferLimits } from "../backend.ts";
 import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";
@@ -119,6 +121,14 @@ export class Exchange {
 
   grant(migrationId: MigrationId, blocks: readonly number[]): void {
     this.#grants.grant(migrationId, blocks);
+  }
+
+  /** Gives blocks that nobody may have written yet their memory. */
+  prepare(blocks: readonly number[]): void {
+    const { pool: { address, layout } } = this.#config;
+    if (address === null) return;
+    const bytes = blockBytes(layout);
+    for (const block of blocks) populate(address + BigInt(block * bytes), bytes);
   }
 
   /** Nothing of this migration is written any more once this has returned. */

@@ -75,6 +75,11 @@ export class GlooBackend implements MigrationBackend {
     await this.#thread.call({ type: "grant", migrationId, blocks });
   }
 
+  prepare(blocks: readonly number[]): void {
+    this.#checkBlocks(blocks);
+    this.#thread.call({ type: "prepare", blocks }).catch(() => {});
+  }
+
   async revoke(migrationId: MigrationId): Promise<void> {
     // A thread that has ended writes nothing.
     await this.#thread.call({ type: "revoke", migrationId }).catch(() => {});

@@ -18,6 +18,7 @@ export type ThreadRequest =
       readonly migrationId: MigrationId;
       readonly blocks: readonly number[];
     }
+    | { readonly type: "prepare"; readonly blocks: readonly number[] }
     | { readonly type: "revoke"; readonly migrationId: MigrationId }
     | { readonly type: "send"; readonly transfer: ExchangeTransfer }
     /** `id` is the one of the `send`. */
@@ -117,6 +118,9 @@ class TransferThread {
         );
       case "grant":
         this.#exchange.grant(request.migrationId, request.blocks);
+        return this.#reply({ id });
+      case "prepare":
+        this.#exchange.prepare(request.blocks);
         return this.#reply({ id });
       case "revoke":
         this.#exchange.revoke(request.migrationId);

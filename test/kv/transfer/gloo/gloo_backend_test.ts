@@ -104,6 +104,17 @@ Deno.test("gloo backend: a transfer thread that dies says so, and its peers noti
   assert.equal(await Promise.race([b.backend.failed, null]), null);
 });
 
+Deno.test("gloo backend: blocks can be made ready before they are granted, and keep what they hold", async () => {
+  const end = await openEnd("a");
+  assert.deepEqual(await form([end]), [[]]);
+  end.pool.run(1, 0, 1).fill(7);
+  end.backend.prepare([1, 0, 2]);
+  await end.backend.grant("m", [0]); // comes after
+  assert.ok(end.pool.run(1, 0, 1).every((byte) => byte === 7));
+  assert.throws(() => end.backend.prepare([1 << 20]), RangeError);
+  await end.backend.close();
+});
+
 Deno.test({ name: "gloo backend: a group at IPv6 addresses", ignore: !hasIpv6() }, async () => {
   const ends = [await openEnd("a", { host: "::1" }), await openEnd("b", { host: "::1" })];
   assert.deepEqual(await form(ends), [[], []]);
