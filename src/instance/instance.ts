@@ -93,7 +93,8 @@ export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
   readonly #leave: Leave;
-  readonly #incarnation = crypto.randomUUID();
+  /** No two processes of a host have one pid at one time; not random, for simulations repeat. */
+  readonly #incarnation: string;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
   #isServing = false;
@@ -115,6 +116,7 @@ export class Instance {
 
   constructor(config: InstanceConfig) {
     this.#config = config;
+    this.#incarnation = `${config.pid}-${config.clock.nowMs()}`;
     this.#service = new InstanceService(config.clock);
     this.#leave = new Leave({
       clock: config.clock,
