@@ -1,5 +1,5 @@
 /*
- * Causal attention over the paged cache, and writing to it.
+ * Causal attention over the paged cache.
  *
  * A context is cut into partitions of PARTITION tokens at fixed places. Each partition of a row
  * (one query token and head) yields its largest score, the sum of exponentials and the weighted sum
@@ -10,7 +10,7 @@
 #ifndef ATTENTION_H
 #define ATTENTION_H
 
-#include "pool.h"
+#include "cache.h"
 
 enum { PARTITION = 512, MAX_HEAD_DIM = 256 };
 /*
@@ -31,13 +31,6 @@ enum { TOKENS_AHEAD = 4 * PANEL };
 #define SCORE_CHAINS 1
 #endif
 
-struct cache {
-  char *address;
-  enum storage type;
-  size_t block_bytes, layer_offset; /* of the layer's run within a block */
-  int kv_heads, head_dim, block_size;
-};
-
 struct attention {
   struct cache cache;
   const float *q;
@@ -55,15 +48,6 @@ struct partial {
 };
 
 INLINE size_t partial_floats(int head_dim) { return (size_t)head_dim + 16; }
-
-INLINE char *keys_of(const struct cache *c, int block, int kv_head) {
-  size_t head_bytes = 2 * (size_t)c->head_dim * c->block_size * storage_bytes(c->type);
-  return c->address + (size_t)block * c->block_bytes + c->layer_offset + kv_head * head_bytes;
-}
-INLINE char *values_of(const struct cache *c, int block, int kv_head) {
-  size_t keys_bytes = (size_t)c->head_dim * c->block_size * storage_bytes(c->type);
-  return keys_of(c, block, kv_head) + keys_bytes;
-}
 
 /* Query rows of one sequence that share a KV head. */
 struct query_tile {
@@ -417,44 +401,6 @@ static void run_attention(struct pool *pool, struct attention *a, int tiles, cha
   a->partials = (float *)scratch;
   run_job(pool, attend_spread, a, tiles * a->partitions);
   for (int tile = 0; tile < tiles; tile++) merge_spread(a, tile, 0);
-}
-
-struct kv_write {
-  struct cache cache;
-  const float *keys, *values;
-  size_t ld;
-  const int32_t *slots;
-  int m, rows_per_task;
-};
-
-INLINE void write_kv_row(enum storage type, const struct kv_write *w, int row) {
-  const struct cache *c = &w->cache;
-  int block = w->slots[row] / c->block_size, offset = w->slots[row] % c->block_size;
-  for (int head = 0; head < c->kv_heads; head++) {
-    const float *key = w->keys + (size_t)row * w->ld + (size_t)head * c->head_dim;
-    const float *value = w->values + (size_t)row * w->ld + (size_t)head * c->head_dim;
-    char *keys = keys_of(c, block, head), *values = values_of(c, block, head);
-    size_t stride = c->block_size, first = (size_t)offset * c->head_dim;
-    for (int d = 0; d < c->head_dim; d++) store_from_float(type, keys, d * stride + offset, key[d]);
-    for (int d = 0; d < c->head_dim; d++) store_from_float(type, values, first + d, value[d]);
-  }
-}
-
-/* Rows go to tasks in runs, since neighbours in a block share cache lines. */
-enum { MAX_KV_ROWS = 64 };
-INLINE int kv_rows_per_task(int m, int threads) {
-  int share = (m + threads - 1) / threads;
-  return share < MAX_KV_ROWS ? share : MAX_KV_ROWS;
-}
-
-static void write_kv_rows(void *job, int task, int thread) {
-  const struct kv_write *w = job;
-  int begin = task * w->rows_per_task, end = begin + w->rows_per_task;
-  for (int row = begin; row < end && row < w->m; row++) {
-    if (w->cache.type == FLOAT32) write_kv_row(FLOAT32, w, row);
-    else if (w->cache.type == FLOAT16) write_kv_row(FLOAT16, w, row);
-    else write_kv_row(BFLOAT16, w, row);
-  }
 }
 
 #endif
