@@ -165,6 +165,7 @@ function reportOf(instanceId: string, receivedRequestIds: readonly string[]): In
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 12.5,
+    leastWaitingBlocks: 12.5,
     allWaitingBlocks: 25,
     firstWaitingMs: 12.25,
     lastRunningBlocks: 40,

@@ -161,6 +161,8 @@ export interface InstanceInfo {
   readonly killedRequests: number;
   /** Fractional: prompt length / block size. */
   readonly firstWaitingBlocks: number;
+  /** Of the smallest request that waits. */
+  readonly leastWaitingBlocks: number;
   readonly allWaitingBlocks: number;
   readonly firstWaitingMs: number;
   readonly lastRunningBlocks: number;

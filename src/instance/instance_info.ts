@@ -39,8 +39,11 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
   const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = parts.blocks;
   let active: readonly Sequence[] = running;
   let waitingRequests = waiting.length, waitingTokens = 0, killedRequests = swapped.length;
+  let leastWaitingTokens = Infinity;
   for (const sequence of waiting) {
-    waitingTokens += sequence.lengthTokens;
+    const { lengthTokens } = sequence;
+    waitingTokens += lengthTokens;
+    if (lengthTokens < leastWaitingTokens) leastWaitingTokens = lengthTokens;
     if (sequence.isPreempted) killedRequests++;
   }
   for (const sequence of suspended) {
@@ -75,6 +78,7 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     waitingRequests,
     killedRequests,
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
+    leastWaitingBlocks: first ? leastWaitingTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,

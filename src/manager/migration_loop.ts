@@ -141,6 +141,7 @@ export class MigrationLoop {
       killedRequests: info.killedRequests,
       lastRunningBlocks: info.lastRunningBlocks,
       firstWaitingMs: info.firstWaitingMs,
+      leastWaitingBlocks: info.leastWaitingBlocks,
       runningSequenceLengths: info.runningSequenceLengths,
       blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
@@ -175,7 +176,7 @@ export class MigrationLoop {
     const order: MigrateOutOrder = {
       migrationId,
       destination: { instanceId, address },
-      room: this.#roomOf(destination),
+      room: this.#roomOf(destination, source),
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
@@ -194,11 +195,13 @@ export class MigrationLoop {
     }
   }
 
-  #roomOf({ info }: ManagedInstance): DestinationRoom | undefined {
-    if (info === null) return undefined;
+  #roomOf({ info }: ManagedInstance, source: ManagedInstance): DestinationRoom | undefined {
+    if (info === null || source.info === null) return undefined;
     const { loadMetric, migrateOutThreshold } = this.#pairOptions;
     const blocks = Math.max(0, roomBlocks(loadStateOf(info), loadMetric, migrateOutThreshold));
-    return { runningBlocks: blocks, waitingBlocks: info.waitingRequests > 0 ? 0 : blocks };
+    // What waits may come where it is the first.
+    const isFirst = info.waitingRequests === 0 || info.firstWaitingMs < source.info.firstWaitingMs;
+    return { runningBlocks: blocks, waitingBlocks: isFirst ? blocks : 0 };
   }
 
   #take(report: MigrationReport, source: ManagedInstance, destination: ManagedInstance): void {

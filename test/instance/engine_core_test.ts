@@ -193,6 +193,7 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 1.5,
+    leastWaitingBlocks: 0.75,
     allWaitingBlocks: 2.25,
     firstWaitingMs: 70,
     lastRunningBlocks: 2,

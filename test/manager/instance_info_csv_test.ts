@@ -19,6 +19,7 @@ const busy = idleInfo("instance-0", {
   waitingRequests: 3,
   killedRequests: 1,
   firstWaitingBlocks: 2.5,
+  leastWaitingBlocks: 2,
   allWaitingBlocks: 6,
   firstWaitingMs: 1500,
   lastStepKind: "decode",

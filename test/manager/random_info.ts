@@ -20,6 +20,7 @@ export function randomInfo(random: Random, instanceId: string): InstanceInfo {
     waitingRequests,
     killedRequests: random.below(4) === 0 ? random.below(waitingRequests + 1) : 0,
     firstWaitingBlocks,
+    leastWaitingBlocks: firstWaitingBlocks,
     allWaitingBlocks: firstWaitingBlocks * Math.max(1, waitingRequests),
     lastRunningBlocks: runningRequests === 0 ? 0 : 1 + random.below(4),
   });

@@ -63,8 +63,8 @@ export const llumnixArguments = {
     choices: ["balanced", "defrag_constrained", "defrag_relaxed"],
     extraChoices: {
       waiting_first:
-        "as defrag_constrained, after what waits has gone where it fits, or has been " +
-        "made room for; with FIT",
+        "as defrag_constrained, after instances short of blocks have given, and what waits has " +
+        "gone where it fits, or has been made room for; with FIT",
     },
     default: "defrag_constrained",
     help: "Pair migration policy. Without --enable-defrag it is `balanced`, whatever is set here.",
@@ -77,9 +77,9 @@ export const llumnixArguments = {
   "request-migration-policy": choice({
     choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
     extraChoices: {
-      FIT:
-        "what the destination has room for: the first waiting request that fits there, else the " +
-        "running one that makes room for the head of the queue, else the shortest",
+      FIT: "what the destination has room for: the shortest running request where blocks are " +
+        "short, else the first waiting one that fits there, else the running one that makes " +
+        "room for the head of the queue, else the shortest",
     },
     default: "SR",
     help: "Request migration policy: last come running, shortest running, longest running, first " +

@@ -124,6 +124,7 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
     killedRequests: instance.killed_requests,
     lastRunningBlocks: instance.last_running_blocks,
     firstWaitingMs: instance.first_waiting_ms,
+    leastWaitingBlocks: instance.least_waiting_blocks ?? instance.first_waiting_blocks,
     runningSequenceLengths: instance.running_sequence_lengths,
     blockSize: instance.block_size,
     isMigrating: instance.migrating,

@@ -30,6 +30,7 @@ export const instanceFields = {
   waiting_requests: count("Requests in the queue.", { default: 0 }),
   killed_requests: count("Preempted, and not running again yet.", { default: 0 }),
   first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
+  least_waiting_blocks: amountOrNull("Of the smallest that waits. Left out: first_waiting_blocks."),
   all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
   first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
   last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),

@@ -3,8 +3,9 @@ import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_r
 import type { RequestChoice, RunningRequest } from "./request_choice.ts";
 
 /**
- * FIT: what the destination has room for. While the head of the queue does not fit here: the first
- * waiting request that fits there; else the running one that makes the room for the head, the
+ * FIT: what the destination has room for. Where not each running request can get one more block, the
+ * shortest of them leaves before one is preempted. While the head of the queue does not fit here: the
+ * first waiting request that fits there; else the running one that makes the room for the head, the
  * smallest that does it alone, or the largest that leaves. Otherwise the shortest running request.
  * Where the room is not known it is FCWSR.
  */
@@ -13,7 +14,9 @@ export const fitting: RequestChoice = (queues, room) => {
   const { waiting, availableBlocks } = queues;
   const running = queues.running.filter(({ blocks }) => blocks <= room.runningBlocks);
   const missingBlocks = waiting.length === 0 ? 0 : waiting[0].blocks - availableBlocks;
-  if (missingBlocks <= 0) return bestVictim(running, ({ lengthTokens }) => lengthTokens);
+  const numRunning = queues.running.length;
+  const isShort = numRunning > 1 && availableBlocks < numRunning && running.length > 0;
+  if (missingBlocks <= 0 || isShort) return bestVictim(running, ({ lengthTokens }) => lengthTokens);
   const first = waiting.find(({ blocks }) => blocks <= room.waitingBlocks);
   if (first) return [first.requestId];
   return bestVictim(running, (request) => costOfRoom(request, missingBlocks));

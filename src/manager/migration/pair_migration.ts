@@ -18,6 +18,8 @@ export interface MigrationCandidate {
   readonly lastRunningBlocks: number;
   /** Of the request at the head of the queue. */
   readonly firstWaitingMs: number;
+  /** Of the smallest request that waits; 0 without any. */
+  readonly leastWaitingBlocks: number;
   /** Tokens of each running request. */
   readonly runningSequenceLengths: readonly number[];
   /** Tokens in a block. */

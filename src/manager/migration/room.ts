@@ -17,6 +17,11 @@ export function isStuck(state: LoadState): boolean {
   return state.waitingRequests > 0 && headBlocks(state) > availableBlocks(state);
 }
 
+/** Before long one that runs gets no block and is preempted: not each can get one more. */
+export function isShort(state: LoadState): boolean {
+  return state.runningRequests > 1 && availableBlocks(state) < state.runningRequests;
+}
+
 /**
  * Blocks that an instance can take without being over the migrate-out threshold for it: what its
  * running requests take in the steps that the threshold counts is theirs. May be negative.

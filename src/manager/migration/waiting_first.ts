@@ -5,13 +5,18 @@ import type {
   PairContext,
   PairMigrationPolicy,
 } from "./pair_migration.ts";
-import { availableBlocks, headBlocks, isStuck } from "./room.ts";
+import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
+
+/** Who has waited for blocks so long comes before what may be preempted. */
+const OVERDUE_MS = 120_000;
 
 /**
- * Before instances give by their load, the requests that wait for blocks are helped, those first that
- * have waited longest: each goes where it fits; where it fits nowhere, the one request leaves that
- * makes the room for it; and for the first for which none does, room is made little by little. Needs
- * a source that chooses by the room of its destination (`--request-migration-policy FIT`).
+ * Before instances give by their load, those that are short of blocks give their smallest request,
+ * rather than preempt one; and the requests that wait for blocks are helped, those first that have
+ * waited longest: each goes where it fits and is the first; where it fits nowhere, the one request
+ * leaves that makes the room for it, or a smaller one that waits behind it goes where that fits; and
+ * for the first for which none does, room is made little by little. Needs a source that chooses by
+ * the room of its destination (`--request-migration-policy FIT`).
  */
 export const waitingFirst: PairMigrationPolicy = { ...defragConstrained, pairBeforeLoad };
 
@@ -24,17 +29,18 @@ function pairBeforeLoad(
   const free = new Set(candidates);
   let stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
     .sort((a, b) => b.firstWaitingMs - a.firstWaitingMs);
+  const oldest = stuck.at(0);
 
+  /** @returns whether there is a destination */
+  const pair = (source: LoadedCandidate, destination: LoadedCandidate | null): boolean => {
+    if (destination === null) return false;
+    for (const one of [source, destination]) free.delete(one);
+    pairs.push({ source: source.instanceId, destination: destination.instanceId });
+    return true;
+  };
   /** Pairs those stuck ones for which there is a destination; the others remain. */
   const pairAll = (destinationOf: (source: LoadedCandidate) => LoadedCandidate | null) => {
-    stuck = stuck.filter((source) => {
-      if (!free.has(source)) return false;
-      const destination = destinationOf(source);
-      if (destination === null) return true;
-      for (const one of [source, destination]) free.delete(one);
-      pairs.push({ source: source.instanceId, destination: destination.instanceId });
-      return false;
-    });
+    stuck = stuck.filter((source) => free.has(source) && !pair(source, destinationOf(source)));
   };
   /** The destination with the least room that is enough, so that large rooms stay large. */
   const bestFit = (
@@ -45,29 +51,59 @@ function pairBeforeLoad(
     let best: LoadedCandidate | null = null;
     for (const one of free) {
       const room = rooms.get(one)!;
-      if (one === source || one.killedRequests > 0 || one.state.isDraining) continue;
-      if (room < blocks || !suits(one)) continue;
+      if (room < blocks || one === source || !mayTake(one) || !suits(one)) continue;
       if (best === null || room < rooms.get(best)!) best = one;
     }
     return best;
   };
-
-  pairAll((source) => bestFit(source, headBlocks(source.state), hasNoQueue));
-  pairAll((source) => {
+  /** The destination with the most room, if that is enough for the smallest running request. */
+  const roomiest = (
+    source: LoadedCandidate,
+    suits: (one: LoadedCandidate) => boolean = mayTake,
+  ) => {
+    let best: LoadedCandidate | null = null;
+    for (const one of free) {
+      if (one === source || !mayTake(one) || !suits(one)) continue;
+      if (best === null || rooms.get(one)! > rooms.get(best)!) best = one;
+    }
+    return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
+  };
+  const whereHeadFits = (source: LoadedCandidate) => {
+    const blocks = headBlocks(source.state);
+    return bestFit(source, blocks, hasNoQueue) ??
+      bestFit(source, blocks, (one) => isYoungerStuck(one, source));
+  };
+  /** What runs may also go where a younger request waits in vain. */
+  const whereRoomIsMade = (source: LoadedCandidate) => {
     const blocks = leastToMove(source);
     if (blocks === null) return null;
-    // What runs may also go where a younger request waits in vain.
-    const suits = (one: LoadedCandidate) =>
-      !isStuck(one.state) || one.firstWaitingMs < source.firstWaitingMs;
-    return bestFit(source, blocks, suits);
-  });
-  let isFirst = true;
-  pairAll((source) => {
-    if (!isFirst) return null;
-    isFirst = false;
-    return roomiest(source, free, rooms);
-  });
+    return bestFit(source, blocks, (one) => !isStuck(one.state) || isYoungerStuck(one, source));
+  };
+
+  if (oldest && oldest.firstWaitingMs >= OVERDUE_MS) {
+    pair(oldest, whereHeadFits(oldest) ?? whereRoomIsMade(oldest) ?? roomiest(oldest));
+  }
+  for (const source of candidates.filter(({ state }) => isShort(state)).sort(byAvailable)) {
+    if (!free.has(source) || source.state.isDraining) continue;
+    const destination = bestFit(source, leastRunning(source), ({ state }) => !isStuck(state)) ??
+      roomiest(source, (one) => one !== oldest);
+    pair(source, destination);
+  }
+  pairAll(whereHeadFits);
+  pairAll(whereRoomIsMade);
+  pairAll((source) => bestFit(source, Math.ceil(source.leastWaitingBlocks), hasNoQueue));
+  const first = stuck.find((source) => free.has(source));
+  if (first) pair(first, roomiest(first));
   return pairs;
+}
+
+/** Requests may come to it. */
+function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
+  return killedRequests === 0 && !state.isDraining;
+}
+
+function isYoungerStuck(one: LoadedCandidate, than: LoadedCandidate): boolean {
+  return isStuck(one.state) && one.firstWaitingMs < than.firstWaitingMs;
 }
 
 function hasNoQueue({ state }: LoadedCandidate): boolean {
@@ -81,18 +117,12 @@ function leastToMove(source: LoadedCandidate): number | null {
   return enough.length === 0 ? null : Math.min(...enough);
 }
 
-/** The destination with the most room, if that is enough for the smallest running request. */
-function roomiest(
-  source: LoadedCandidate,
-  free: ReadonlySet<LoadedCandidate>,
-  rooms: ReadonlyMap<LoadedCandidate, number>,
-): LoadedCandidate | null {
-  let best: LoadedCandidate | null = null;
-  for (const one of free) {
-    if (one === source || one.killedRequests > 0 || one.state.isDraining) continue;
-    if (best === null || rooms.get(one)! > rooms.get(best)!) best = one;
-  }
-  return best !== null && rooms.get(best)! >= Math.min(...runningBlocks(source)) ? best : null;
+function byAvailable(a: LoadedCandidate, b: LoadedCandidate): number {
+  return availableBlocks(a.state) - availableBlocks(b.state);
+}
+
+function leastRunning(source: LoadedCandidate): number {
+  return Math.min(...runningBlocks(source));
 }
 
 function runningBlocks({ runningSequenceLengths, blockSize }: LoadedCandidate): number[] {

@@ -61,6 +61,13 @@ Deno.test("FIT: while the head fits here, or nothing waits, the shortest that fi
   assert.equal(choose(queuesOf([12, 4, 9], [], 0), 3), "");
 });
 
+Deno.test("FIT: where blocks are short the shortest running one leaves, also before the head", () => {
+  assert.equal(choose(queuesOf([12, 4, 9], [5], 2), 100), "r4");
+  assert.equal(choose(queuesOf([12, 4, 9], [5], 3), 100), "w5", "each can get one more");
+  assert.equal(choose(queuesOf([12], [5], 0), 100), "w5", "it has the instance to itself");
+  assert.equal(choose(queuesOf([12, 9], [5], 0), 8), "w5", "none fits there");
+});
+
 Deno.test("FIT: high priority leaves only where no normal one fits", () => {
   const queues = queuesOf([40, 8], [50], 10, ["high", "normal"]);
   assert.equal(choose(queues, 100, 0), "r8", "although it is not enough");
@@ -83,14 +90,16 @@ Deno.test("FIT: what is chosen fits, waits only while the head is stuck, and is 
     const isStuck = head !== undefined && head.blocks > queues.availableBlocks;
     const fits = queues.running.filter((one) => one.blocks <= room.runningBlocks);
     const waits = queues.waiting.filter((one) => one.blocks <= room.waitingBlocks);
+    const numRunning = queues.running.length;
+    const isShort = numRunning > 1 && queues.availableBlocks < numRunning && fits.length > 0;
     if (requestIds.length === 0) {
       assert.ok(fits.length === 0 && (!isStuck || waits.length === 0));
       continue;
     }
     const running = fits.find(({ requestId }) => requestId === requestIds[0]);
-    if (isStuck && waits.length > 0) assert.equal(requestIds[0], waits[0].requestId);
+    if (isStuck && !isShort && waits.length > 0) assert.equal(requestIds[0], waits[0].requestId);
     else assert.ok(running, "it runs, and fits");
-    if (!running || !isStuck) continue;
+    if (!running || !isStuck || isShort) continue;
     // No smaller one would do.
     const missing = head.blocks - queues.availableBlocks;
     const other = fits.find((one) => one.blocks >= missing && one.blocks < running.blocks);

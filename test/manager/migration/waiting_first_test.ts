@@ -16,6 +16,8 @@ interface Shape {
   readonly running: readonly number[];
   /** Blocks of the request at the head of the queue. */
   readonly head?: number;
+  /** Blocks of the smallest that waits; else the head's. */
+  readonly least?: number;
   readonly waitedMs?: number;
   readonly waiting?: number;
   readonly killed?: number;
@@ -34,6 +36,7 @@ function instance(instanceId: string, shape: Shape): InstanceInfo {
     waitingRequests: shape.waiting ?? (head > 0 ? 1 : 0),
     killedRequests: killed,
     firstWaitingBlocks: head,
+    leastWaitingBlocks: shape.least ?? head,
     allWaitingBlocks: head,
     firstWaitingMs: head > 0 ? waitedMs : 0,
   });
@@ -47,6 +50,7 @@ function pairs(infos: readonly InstanceInfo[], draining: readonly string[] = [])
     killedRequests: info.killedRequests,
     lastRunningBlocks: info.lastRunningBlocks,
     firstWaitingMs: info.firstWaitingMs,
+    leastWaitingBlocks: info.leastWaitingBlocks,
     runningSequenceLengths: info.runningSequenceLengths,
     blockSize: BLOCK_SIZE,
     isMigrating: false,
@@ -116,6 +120,45 @@ Deno.test("waiting_first: for the first for which no single request makes room, 
   const c = instance("c", { running: [120] }), d = instance("d", { running: [130] });
   // The others go on by their load.
   assert.deepEqual(pairs([young, old, c, d]), ["a>c", "b>d"]);
+});
+
+Deno.test("waiting_first: who is short of blocks gives before one that waits is helped", () => {
+  // Two run and one block is free; a waits for c's room as well.
+  const a = instance("a", { running: [150], head: 80 });
+  const short = instance("b", { running: [60, 139] });
+  const c = instance("c", { running: [100] });
+  assert.deepEqual(pairs([a, short, c]), ["b>c"]);
+  assert.deepEqual(pairs([a, instance("b", { running: [60, 138] }), c]), ["a>c"]);
+  assert.deepEqual(pairs([a, instance("b", { running: [199] }), c]), ["a>c"], "it runs alone");
+});
+
+Deno.test("waiting_first: who is short gives where one waits in vain, but for the oldest", () => {
+  const short = instance("a", { running: [40, 159] });
+  const young = instance("b", { running: [150], head: 80, waitedMs: 5 });
+  const old = instance("c", { running: [140], head: 80, waitedMs: 9 });
+  assert.deepEqual(pairs([short, young, old]), ["a>b"], "c has more room");
+  assert.ok(!pairs([short, old]).includes("a>c"));
+});
+
+Deno.test("waiting_first: who has waited for two minutes is helped before who is short", () => {
+  const overdue = instance("a", { running: [150], head: 80, waitedMs: 120_000 });
+  const short = instance("b", { running: [60, 139] });
+  assert.deepEqual(pairs([overdue, short, instance("c", { running: [100] })]), ["a>c"]);
+});
+
+Deno.test("waiting_first: what waits goes before a younger one that waits in vain", () => {
+  const old = instance("a", { running: [180], head: 40, waitedMs: 9 });
+  const other = (waitedMs: number) => instance("b", { running: [150], head: 90, waitedMs });
+  assert.deepEqual(pairs([old, other(5)]), ["a>b"]);
+  assert.deepEqual(pairs([old, other(10)]), []);
+});
+
+Deno.test("waiting_first: a smaller one leaves from behind a head that fits nowhere", () => {
+  const a = instance("a", { running: [190], head: 120, least: 20, waiting: 3 });
+  const enough = instance("b", { running: [170] });
+  const roomy = instance("c", { running: [100] });
+  assert.deepEqual(pairs([a, roomy, enough]), ["a>b"]);
+  assert.deepEqual(pairs([{ ...a, leastWaitingBlocks: 30 }, roomy, enough]), ["a>c"]);
 });
 
 Deno.test("waiting_first: without anything stuck it is defrag_constrained", () => {
