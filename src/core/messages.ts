@@ -361,6 +361,11 @@ export interface DispatchRequest {
   readonly triedBy?: string;
 }
 
+/** An API server has requests of which it is not known yet whether instances die of them. */
+export interface SuspicionNote {
+  readonly frontendId: string;
+}
+
 export interface DispatchReply {
   readonly instanceId: InstanceId;
   /** Engine steps after which the request is to go on at another instance; default none. */

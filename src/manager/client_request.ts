@@ -32,6 +32,8 @@ export class ClientRequest {
   givenMs = -Infinity;
   /** When its owner last sent tokens of it. */
   progressedMs = -Infinity;
+  /** The first time of that since it was last given to an instance; until then it may queue. */
+  firstProgressMs = Infinity;
   /** Instances lost in a row soon after they got it. See `Suspects`. */
   fruitlessLosses = 0;
   /** It was last given to an instance while no other suspect was. */
@@ -116,6 +118,7 @@ export class ClientRequest {
   giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
     const isFirst = !this.#wasGiven;
     this.#wasGiven = true;
+    this.firstProgressMs = Infinity;
     this.#indexWhenGiven = this.nextIndex;
     if (isFirst) {
       this.own(link, this.#epoch);
@@ -131,6 +134,12 @@ export class ClientRequest {
       epoch: this.#epoch,
       expectedSteps,
     };
+  }
+
+  /** Its owner sent tokens of it. */
+  noteProgress(nowMs: number): void {
+    this.progressedMs = nowMs;
+    this.firstProgressMs = Math.min(this.firstProgressMs, nowMs);
   }
 
   accept(output: RequestOutput): void {

@@ -85,7 +85,10 @@ export class ClusterClient implements Cluster {
   private constructor(config: ClusterClientConfig) {
     this.#config = config;
     this.frontendId = config.frontendId;
-    this.#suspects = new Suspects(config.clock);
+    const { frontendId } = config;
+    this.#suspects = new Suspects(config.clock, () => {
+      this.#manager.notify("suspecting", { frontendId });
+    });
     this.#audit = new SilenceAudit({
       clock: config.clock,
       links: () => this.#links.values(),
@@ -371,7 +374,7 @@ export class ClusterClient implements Cluster {
     const { finish } = output;
     if (output.tokenIds.length > 0) {
       link.progressedMs = nowMs;
-      if (isOwner) entry.progressedMs = nowMs;
+      if (isOwner) entry.noteProgress(nowMs);
     }
     if (!isOwner && !finish) link.refuse(output);
     if (finish && isLoss(finish)) {

@@ -12,6 +12,7 @@ import type {
   JoinReply,
   JoinRequest,
   ServedSettings,
+  SuspicionNote,
 } from "../core/messages.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
@@ -272,6 +273,10 @@ export class Manager {
         },
         info: ({ data }, peer) => {
           this.#takeInfo(data as InstanceInfo, peer);
+        },
+        suspecting: ({ data }) => {
+          const { frontendId } = data as SuspicionNote;
+          this.#trialLease.keep(frontendId, this.#config.clock.nowMs());
         },
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data as ErrorRecord, peer);

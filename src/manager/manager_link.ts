@@ -91,6 +91,11 @@ export class ManagerLink {
     return (await this.#peer.call(method, { data }, { timeoutMs })).data;
   }
 
+  /** Lost when there is no manager. */
+  notify(method: string, data: unknown): void {
+    this.#peer?.notify(method, { data });
+  }
+
   /** Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;

@@ -1,7 +1,8 @@
 import type { Clock } from "../core/clock.ts";
 import type { ClientRequest } from "./client_request.ts";
+import { LEASE_MS } from "./trial_lease.ts";
 
-/** A request of which tokens still come so long after an instance got it does not kill that. */
+/** A request of which tokens still come so long after its first one there does not kill an instance. */
 const SURVIVAL_MS = 1_000;
 /** Instances lost in a row before that, after which a request is tried alone. */
 const SUSPECT_LOSSES = 2;
@@ -26,7 +27,7 @@ const DOUBT_POLL_MS = 200;
  * suspects, and are resumed one after the other when those that were lost as well have survived: the
  * first time the next one follows the first token, after a loss not before it has survived. A request
  * fails only for instances that were lost during its own trials. API servers try one after the other,
- * as long as there is a manager (`TrialLease`).
+ * and not while others' have yet to survive, as long as there is a manager (`TrialLease`).
  */
 export class Suspects {
   readonly #clock: Clock;
@@ -36,10 +37,14 @@ export class Suspects {
   /** Were lost with an instance, are no suspects, and may have yet to survive. */
   readonly #doubtful = new Set<ClientRequest>();
   #cancelNext: (() => void) | null = null;
+  readonly #keepLease: () => void;
+  #cancelLease: (() => void) | null = null;
   #isClosed = false;
 
-  constructor(clock: Clock) {
+  /** @param keepLease tells other API servers not to try any now */
+  constructor(clock: Clock, keepLease: () => void = () => {}) {
     this.#clock = clock;
+    this.#keepLease = keepLease;
   }
 
   /**
@@ -54,6 +59,7 @@ export class Suspects {
     }
     this.forget(request);
     this.#doubtful.add(request);
+    this.#keepLeaseSoon();
     if (request.failedTrials < MAX_FAILED_TRIALS) return null;
     return `${request.fruitlessLosses} instances in a row were lost as it began to run there`;
   }
@@ -88,6 +94,7 @@ export class Suspects {
     const waiting = this.#queue.splice(0);
     this.#endTrial();
     this.#cancelNext?.();
+    this.#cancelLease?.();
     for (const { resume } of waiting) resume();
   }
 
@@ -109,9 +116,7 @@ export class Suspects {
 
   #tryNext(): void {
     if (this.#onTrial !== null) return;
-    for (const request of this.#doubtful) {
-      if (!this.#isInDoubt(request)) this.#doubtful.delete(request);
-    }
+    this.#clear();
     if (this.#doubtful.size > 0) return this.#tryNextSoon(DOUBT_POLL_MS);
     const next = this.#queue.shift();
     if (!next) return;
@@ -122,13 +127,34 @@ export class Suspects {
     this.#onTrial = next.request;
     next.request.isTried = true;
     this.#watchTrial(next.request);
+    this.#keepLeaseSoon();
     next.resume();
+  }
+
+  /** Those that have survived meanwhile are not doubtful any more. */
+  #clear(): void {
+    for (const request of this.#doubtful) {
+      if (!this.#isInDoubt(request)) this.#doubtful.delete(request);
+    }
+  }
+
+  /** All that were lost together are noted before. */
+  #keepLeaseSoon(pauseMs = 0): void {
+    if (this.#isClosed) return;
+    this.#cancelLease ??= this.#clock.after(pauseMs, () => {
+      this.#cancelLease = null;
+      this.#clear();
+      const isInDoubt = this.#doubtful.size > 0;
+      // One that is to be tried may still wait for the others' leases to end.
+      if (isInDoubt || this.#onTrial?.link) this.#keepLease();
+      if (isInDoubt || this.#onTrial) this.#keepLeaseSoon(LEASE_MS / 2);
+    });
   }
 
   #watchTrial(request: ClientRequest): void {
     this.#cancelTrial = this.#clock.after(SURVIVAL_MS, () => {
       const isThere = request.link !== null && !request.isBeingPlaced;
-      const isOver = isThere && this.#clock.nowMs() - request.givenMs >= this.#trialMs(request);
+      const isOver = isThere && this.#isTrialOver(request);
       if (isOver && !request.hasProgressed) request.isTried = false;
       if (isOver || (isThere && this.#hasSurvived(request))) this.#endTrial();
       else this.#watchTrial(request);
@@ -138,8 +164,13 @@ export class Suspects {
   #isInDoubt(request: ClientRequest): boolean {
     if (request.hasEnded) return false;
     if (request.link === null || request.isBeingPlaced) return true;
-    const sinceGivenMs = this.#clock.nowMs() - request.givenMs;
-    return !this.#hasSurvived(request) && sinceGivenMs < this.#trialMs(request);
+    return !this.#hasSurvived(request) && !this.#isTrialOver(request);
+  }
+
+  #isTrialOver(request: ClientRequest): boolean {
+    const { firstProgressMs, givenMs } = request;
+    const sinceMs = firstProgressMs === Infinity ? givenMs : firstProgressMs;
+    return this.#clock.nowMs() - sinceMs >= this.#trialMs(request);
   }
 
   /** Where nobody gets tokens, a step may hang: until its instance has ended for that. */
@@ -153,7 +184,7 @@ export class Suspects {
   }
 
   /** One that got its first token and then waits to move has yet to show what its next step does. */
-  #hasSurvived({ progressedMs, givenMs }: ClientRequest): boolean {
-    return progressedMs - givenMs >= SURVIVAL_MS;
+  #hasSurvived({ progressedMs, firstProgressMs }: ClientRequest): boolean {
+    return progressedMs - firstProgressMs >= SURVIVAL_MS;
   }
 }

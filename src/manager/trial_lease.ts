@@ -1,19 +1,27 @@
 /** A request that kills instances does so within this time. */
-const LEASE_MS = 1_000;
+export const LEASE_MS = 1_000;
 
 /**
- * Lets one API server at a time try requests that may be what instances die of, so that the suspects
- * of several are told apart as those of one are.
+ * Lets one API server at a time try requests that may be what instances die of, and only while no
+ * other has any that are not cleared yet, so that the suspects of several are told apart as those of
+ * one are.
  */
 export class TrialLease {
-  #holder: string | null = null;
-  #untilMs = -Infinity;
+  /** Until when nobody but these API servers may try any. */
+  readonly #untilMs = new Map<string, number>();
 
   /** Whether an API server may give a suspect to an instance now. */
   take(frontendId: string, nowMs: number): boolean {
-    if (frontendId !== this.#holder && nowMs < this.#untilMs) return false;
-    this.#holder = frontendId;
-    this.#untilMs = nowMs + LEASE_MS;
+    for (const [other, untilMs] of this.#untilMs) {
+      if (nowMs >= untilMs) this.#untilMs.delete(other);
+      else if (other !== frontendId) return false;
+    }
+    this.keep(frontendId, nowMs);
     return true;
+  }
+
+  /** An API server is still trying one, or waits for others that were lost to survive. */
+  keep(frontendId: string, nowMs: number): void {
+    this.#untilMs.set(frontendId, nowMs + LEASE_MS);
   }
 }

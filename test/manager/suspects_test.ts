@@ -124,7 +124,10 @@ Deno.test("suspects: nobody is tried until all others that were lost have surviv
   await passOn(clock, 900);
   assert.equal(isTried, false, "it has yet to survive");
   await passOn(clock, 100);
-  link.progressedMs = other.progressedMs = clock.nowMs();
+  other.noteProgress(clock.nowMs());
+  await passOn(clock, 1_000);
+  assert.equal(isTried, false, "it has got one token");
+  other.noteProgress(clock.nowMs());
   await passOn(clock, 200);
   assert.equal(isTried, true);
   suspects.close();
@@ -133,13 +136,18 @@ Deno.test("suspects: nobody is tried until all others that were lost have surviv
 Deno.test("suspects: one that got a token and then stood still did not survive", () => {
   const clock = new VirtualClock(0), suspects = new Suspects(clock);
   const request = new ClientRequest(generateRequest("a"), () => {});
-  const lose = (progressedMs: number) => {
-    request.givenMs = clock.nowMs() - 3_000;
-    request.progressedMs = request.givenMs + progressedMs;
+  const lose = (...tokensMs: number[]) => {
+    request.giveTo(linkTo(0));
+    request.givenMs = 0;
+    for (const tokenMs of tokensMs) request.noteProgress(tokenMs);
     suspects.noteLoss(request);
     return request.fruitlessLosses;
   };
-  assert.deepEqual([lose(100), lose(999), lose(1_000), lose(100)], [1, 2, 0, 1]);
+  assert.deepEqual([lose(100), lose(0, 999), lose(0, 1_000), lose(100)], [1, 2, 0, 1]);
+  assert.equal(lose(), 2, "no token");
+  assert.equal(lose(3_000), 3, "it waited in a queue");
+  assert.equal(lose(3_000, 3_999), 4, "it waited in a queue, and had yet to show what it does");
+  assert.equal(lose(3_000, 4_000), 0);
   suspects.close();
 });
 
@@ -193,6 +201,41 @@ Deno.test("suspects: a step is waited for as long as its instance waits", async 
   }
 });
 
+Deno.test("suspects: others are told for as long as one is tried or has yet to survive", async () => {
+  const clock = new VirtualClock(0), toldMs: number[] = [];
+  const suspects = new Suspects(clock, () => toldMs.push(clock.nowMs()));
+  const request = new ClientRequest(generateRequest("a"), () => {});
+  const give = () => {
+    request.giveTo(linkTo(-Infinity));
+    request.givenMs = clock.nowMs();
+  };
+  suspects.noteLoss(request);
+  suspects.release(request, give);
+  await passOn(clock, 1_200);
+  assert.deepEqual(toldMs, [0, 500, 1_000]);
+  request.noteProgress(clock.nowMs());
+  request.noteProgress(clock.nowMs() + 1_000);
+  await passOn(clock, 3_000);
+  assert.deepEqual(toldMs.splice(0), [0, 500, 1_000], "it has survived");
+
+  const startMs = clock.nowMs();
+  give();
+  for (let i = 0; i < 2; i++) {
+    suspects.noteLoss(request);
+  }
+  request.own(null, request.epoch);
+  suspects.release(request, () => {}); // it is refused: another API server tries one
+  await passOn(clock, 1_200);
+  assert.deepEqual(toldMs, []);
+  give();
+  await passOn(clock, 1_000);
+  assert.deepEqual(toldMs.splice(0), [startMs + 1_500, startMs + 2_000]);
+  suspects.forget(request);
+  await passOn(clock, 3_000);
+  assert.deepEqual(toldMs, []);
+  suspects.close();
+});
+
 Deno.test("suspects: API servers try one after the other", () => {
   const lease = new TrialLease();
   assert.ok(lease.take("a", 0));
@@ -201,6 +244,17 @@ Deno.test("suspects: API servers try one after the other", () => {
   assert.ok(!lease.take("b", 1_500));
   assert.ok(lease.take("b", 1_999));
   assert.ok(!lease.take("a", 2_000));
+});
+
+Deno.test("suspects: nobody tries any while another API server's have yet to survive", () => {
+  const lease = new TrialLease();
+  lease.keep("a", 0);
+  lease.keep("b", 500);
+  assert.ok(!lease.take("b", 999) && !lease.take("a", 1_000));
+  assert.ok(lease.take("b", 1_000));
+  lease.keep("b", 1_800);
+  assert.ok(!lease.take("a", 2_500));
+  assert.ok(lease.take("a", 2_800));
 });
 
 /** Instances die of the request `poison` whenever it got so many more tokens. */
