@@ -208,6 +208,8 @@ export interface InstanceRegistration extends ServedSettings {
   /** Bus address at which the instance serves. */
   readonly address: string;
   readonly pid: number;
+  /** Tells its process from others of that pid, also on other hosts; absent: not known. */
+  readonly processStart?: string;
   /** What executes: "cpu (avx512bf16, 2 threads)", "null", ... */
   readonly executor: string;
   readonly blockSize: number;

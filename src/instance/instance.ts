@@ -50,6 +50,8 @@ export interface InstanceConfig {
   readonly hostShare: number;
   /** Of the process, for people. */
   readonly pid: number;
+  /** See {@linkcode InstanceRegistration}. */
+  readonly processStart?: string;
   readonly clock: Clock;
   readonly bus: Bus;
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
@@ -404,6 +406,7 @@ export class Instance {
       instanceType: this.#type,
       address: this.#listener!.address,
       pid: this.#config.pid,
+      processStart: this.#config.processStart,
       model: info.model,
       executor: info.description,
       dtype: info.dtype,

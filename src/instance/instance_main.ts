@@ -4,6 +4,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
+import { HostProcess } from "../core/host_process.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/messages.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
@@ -53,6 +54,7 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     ...args,
     bus,
     pid: Deno.pid,
+    processStart: HostProcess.startOf(Deno.pid),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),

@@ -31,6 +31,8 @@ export interface AdoptedInstance extends Pick<LaunchedInstance, "stop"> {
   hasEnded(): boolean;
 }
 
+export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | "processStart">;
+
 /** Starts instances somewhere. */
 export interface InstanceLauncher {
   /** @throws the instance cannot even be started */
@@ -39,7 +41,7 @@ export interface InstanceLauncher {
    * A hold on an instance that others have started; null where it cannot be reached. It may hang, and
    * then nothing but a signal ends it.
    */
-  adopt?(process: Pick<InstanceRegistration, "instanceId" | "pid">): AdoptedInstance | null;
+  adopt?(process: InstanceProcess): AdoptedInstance | null;
   /**
    * Kills an instance of which nothing is known but its name and its manager's address.
    * @returns false where it is not there, or cannot be reached

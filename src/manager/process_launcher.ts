@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { HostProcess } from "../core/host_process.ts";
 import { selfCommand } from "../core/self_command.ts";
 import type { Address } from "../bus/bus.ts";
-import type { InstanceId, InstanceRegistration } from "../core/messages.ts";
-import { HostProcess } from "./host_process.ts";
+import type { InstanceId } from "../core/messages.ts";
 import type {
   AdoptedInstance,
   ExitStatus,
   InstanceLauncher,
+  InstanceProcess,
   LaunchedInstance,
   LaunchRequest,
 } from "./launcher.ts";
@@ -53,11 +54,9 @@ export class ProcessLauncher implements InstanceLauncher {
     return { pid: child.pid!, exited, stop };
   }
 
-  /** Only what is surely the process of that name on this host. */
-  adopt(
-    { instanceId, pid }: Pick<InstanceRegistration, "instanceId" | "pid">,
-  ): AdoptedInstance | null {
-    const found = HostProcess.find(pid, [instanceId]);
+  /** Only what is surely that process, on this host. */
+  adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
+    const found = processStart === undefined ? null : HostProcess.started(pid, processStart);
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 

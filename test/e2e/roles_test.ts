@@ -119,6 +119,24 @@ Deno.test("roles apart: an instance by hand has its name for itself, and ends by
   assert.equal((await manager.stop()).code, 0);
 });
 
+Deno.test("roles apart: an instance by hand that hangs is killed, with a name of its own or without", async () => {
+  await using user = new User();
+  const manager = user.manager("--instance-timeout", "1");
+  const cluster = await user.cluster();
+  for (const name of [[], ["--instance-id", "mine"]]) {
+    const instance = user.start("instance", ...small, ...name);
+    await cluster.program.waitUntil("it serves", async () => (await idsOf(cluster)).length === 2);
+    instance.signal("SIGSTOP");
+    assert.equal((await instance.end()).signal, "SIGKILL");
+  }
+  await manager.waitForLog(
+    /lost (instance-hand-\d+|mine).* and was killed[^]*lost mine.* and was killed/,
+  );
+  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
+  assert.equal((await cluster.program.stop()).code, 0);
+  assert.equal((await manager.stop()).code, 0);
+});
+
 Deno.test("roles apart: an instance whose step hangs is given up, although its process answers", async () => {
   await using user = new User();
   const simulated = ["--device", "sim", "--model", "llama-7b"];

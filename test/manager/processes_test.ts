@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { UsageError } from "../../src/core/errors.ts";
+import { HostProcess } from "../../src/core/host_process.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { RequestOutput } from "../../src/core/messages.ts";
 import { ClusterClient } from "../../src/manager/cluster_client.ts";
@@ -169,7 +170,11 @@ Deno.test("processes: one that cannot be killed is no error of the manager's", a
   const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
   const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
   await until(() => isRunning(instance.pid));
-  const adopted = launcher.adopt({ instanceId: "instance-7", pid: instance.pid })!;
+  const processStart = HostProcess.startOf(instance.pid);
+  const process = { instanceId: "instance-7", pid: instance.pid, processStart };
+  assert.equal(launcher.adopt({ ...process, pid: Deno.pid }), null, "it is another process");
+  assert.equal(launcher.adopt({ ...process, processStart: undefined }), null);
+  const adopted = launcher.adopt(process)!;
   const { kill } = Deno;
   try {
     for (const error of [Deno.errors.PermissionDenied, Deno.errors.NotFound]) {

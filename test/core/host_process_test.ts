@@ -1,6 +1,6 @@
 /** Linux: processes are found in procfs. */
 import assert from "node:assert/strict";
-import { HostProcess } from "../../src/manager/host_process.ts";
+import { HostProcess } from "../../src/core/host_process.ts";
 import { until } from "../conformance/bus.ts";
 
 /** A process that stands still, with a word of its own in its command line. */
@@ -55,6 +55,28 @@ Deno.test("host process: one that started later is another, though pid and words
   }
 });
 
+Deno.test("host process: is found by its pid and its start, whatever its command line", async () => {
+  const child = await stopped("word");
+  try {
+    const start = HostProcess.startOf(child.pid)!;
+    assert.ok(start);
+    assert.equal(HostProcess.startOf(child.pid), start);
+    const own = HostProcess.startOf(Deno.pid)!;
+    assert.notEqual(own, start);
+    assert.equal(HostProcess.started(child.pid, own), null);
+    assert.equal(HostProcess.started(child.pid, start.replace(/^./, "?")), null, "another host");
+    const found = HostProcess.started(child.pid, start)!;
+    assert.equal(found.hasEnded(), false);
+    assert.equal(found.signal("SIGKILL"), true);
+    assert.equal((await child.status).signal, "SIGKILL");
+    assert.equal(HostProcess.started(child.pid, start), null);
+    assert.equal(HostProcess.startOf(child.pid), undefined);
+  } finally {
+    await child.status;
+  }
+});
+
 Deno.test("host process: without procfs there is none", () => {
+  assert.equal(HostProcess.startOf(Deno.pid, "/nonexistent"), undefined);
   assert.equal(HostProcess.find(Deno.pid, [], "/nonexistent"), null);
 });

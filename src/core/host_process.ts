@@ -20,6 +20,18 @@ export class HostProcess {
     return new HostProcess(pid, startTime, procfs);
   }
 
+  /** @param start as `startOf` had it; null where this host has no such process */
+  static started(pid: number, start: string, procfs = "/proc"): HostProcess | null {
+    if (HostProcess.startOf(pid, procfs) !== start) return null;
+    return new HostProcess(pid, start.slice(start.lastIndexOf(":") + 1), procfs);
+  }
+
+  /** With the pid, what no other process has, on any host; undefined where it is not known. */
+  static startOf(pid: number, procfs = "/proc"): string | undefined {
+    const startTime = startTimeOf(pid, procfs), bootId = bootIdOf(procfs);
+    return startTime === null || bootId === null ? undefined : `${bootId}:${startTime}`;
+  }
+
   /** All whose command line has all of these words. */
   static findAll(words: readonly string[]): HostProcess[] {
     return pids().flatMap((pid) => HostProcess.find(pid, words) ?? []);
@@ -58,6 +70,15 @@ function pids(): number[] {
     return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
   } catch {
     return [];
+  }
+}
+
+/** Of this start of the host, also in its containers. */
+function bootIdOf(procfs: string): string | null {
+  try {
+    return Deno.readTextFileSync(`${procfs}/sys/kernel/random/boot_id`).trim();
+  } catch {
+    return null;
   }
 }
 
