@@ -8,7 +8,6 @@ import type {
   Finish,
   GenerateRequest,
   InstanceId,
-  InstanceList,
   InstanceRegistration,
   OutputBatch,
   RequestId,
@@ -17,7 +16,8 @@ import type {
 } from "../core/messages.ts";
 import { ClientRequest } from "./client_request.ts";
 import { homelessRequests } from "./homeless_requests.ts";
-import { InstanceLink } from "./instance_link.ts";
+import type { InstanceLink } from "./instance_link.ts";
+import { InstanceLinks } from "./instance_links.ts";
 import { ManagerLink } from "./manager_link.ts";
 import { SilenceAudit } from "./silence_audit.ts";
 import { Suspects } from "./suspects.ts";
@@ -26,8 +26,6 @@ import { Suspects } from "./suspects.ts";
 const PLACE_RETRY_MS = 200;
 /** The same while there is no instance: all that can help is one that comes. */
 const NOBODY_RETRY_MS = 5_000;
-/** Pause before a connection to an instance that serves is made again. */
-const RECONNECT_MS = 500;
 /** Longer than the manager takes over a migration. */
 const ADMIN_TIMEOUT_MS = 40_000;
 /** How often a request goes on elsewhere. */
@@ -70,16 +68,11 @@ export class ClusterClient implements Cluster {
   readonly #requests = new Map<RequestId, ClientRequest>();
   /** Those whose sink was not called yet: they may have ended. */
   readonly #unopened = new Map<RequestId, ClientRequest>();
-  /** Connections that are there or being made. */
-  readonly #links = new Map<InstanceId, InstanceLink>();
+  readonly #links: InstanceLinks;
   readonly #audit: SilenceAudit;
   readonly #suspects: Suspects;
   #manager!: ManagerLink;
-  #list: InstanceList = { version: 0, instances: [], expectedInstances: 0 };
   #listChanged = Promise.withResolvers<void>();
-  /** Instances that somebody waits for. */
-  readonly #awaited = new Map<InstanceId, PromiseWithResolvers<void>>();
-  #cancelReconnect: (() => void) | null = null;
   #isClosed = false;
 
   private constructor(config: ClusterClientConfig) {
@@ -89,9 +82,14 @@ export class ClusterClient implements Cluster {
     this.#suspects = new Suspects(config.clock, () => {
       this.#manager.notify("suspecting", { frontendId });
     });
+    this.#links = new InstanceLinks({
+      ...config,
+      onOutputs: this.#deliver,
+      onLost: (link, reason) => this.#loseLink(link, reason),
+    });
     this.#audit = new SilenceAudit({
       clock: config.clock,
-      links: () => this.#links.values(),
+      links: () => this.#links.all,
       onMissing: (request, reason) => this.#recover(request, reason),
     });
   }
@@ -105,7 +103,10 @@ export class ClusterClient implements Cluster {
     client.#manager = await ManagerLink.connect({
       ...config,
       address: config.managerAddress,
-      onList: (list, isFirst) => client.#updateList(list, isFirst),
+      onList: (list, isFirst) => {
+        client.#links.update(list, isFirst);
+        client.#wake();
+      },
       onQuery: (query) => homelessRequests(client.#requests.values(), query, config.clock.nowMs()),
       onLost: config.onManagerLost,
       onMisfit: (reason) => {
@@ -117,7 +118,7 @@ export class ClusterClient implements Cluster {
   }
 
   instances(): readonly InstanceRegistration[] {
-    return this.#list.instances;
+    return this.#links.list.instances;
   }
 
   /** Requests that have not ended. */
@@ -126,17 +127,14 @@ export class ClusterClient implements Cluster {
   }
 
   isReady(): boolean {
-    const { instances, expectedInstances, takesRequests } = this.#list;
+    const { instances, expectedInstances, takesRequests } = this.#links.list;
     if (this.#manager.misfit !== null) return !this.#isHopeless;
     return instances.length > 0 && instances.length >= expectedInstances && takesRequests !== false;
   }
 
-  /** Resolves when an instance serves or has served, however briefly, after this was called. */
+  /** See {@linkcode InstanceLinks.untilServing}. */
   async untilServing(instanceId: InstanceId): Promise<void> {
-    if (this.#list.instances.some((one) => one.instanceId === instanceId)) return;
-    const awaited = this.#awaited.get(instanceId) ?? Promise.withResolvers<void>();
-    this.#awaited.set(instanceId, awaited);
-    await awaited.promise;
+    await this.#links.untilServing(instanceId);
   }
 
   async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
@@ -180,12 +178,10 @@ export class ClusterClient implements Cluster {
     this.#audit.close();
     this.#suspects.close();
     this.#listChanged.resolve(); // whoever waits for an instance waits in vain
-    this.#cancelReconnect?.();
-    const closing = [this.#manager.close()];
+    const closing = this.#manager.close();
     const reason = "the API server is closing";
     for (const entry of [...this.#requests.values()]) this.#fail(entry, reason);
-    for (const link of [...this.#links.values()]) closing.push(link.close(reason));
-    await Promise.all(closing);
+    await Promise.all([closing, this.#links.close(reason)]);
   }
 
   /**
@@ -201,7 +197,7 @@ export class ClusterClient implements Cluster {
       if (error === null) break;
       if (this.#isClosed || this.#isHopeless || !mayPass(error, entry)) throw error;
       if (entry.isLostOnArrival) await this.#waitForTrial(entry);
-      const isAnyThere = this.#list.instances.length > 0;
+      const isAnyThere = this.#links.list.instances.length > 0;
       const pauseMs = isAnyThere ? PLACE_RETRY_MS : NOBODY_RETRY_MS;
       await settledOrDelayed(listChanged, this.#config.clock, pauseMs);
     }
@@ -248,78 +244,20 @@ export class ClusterClient implements Cluster {
 
   async #dispatch(request: DispatchRequest): Promise<Place> {
     const reply = await this.#manager.dispatch(request);
-    if (reply === null) return { link: this.#leastUsedLink() };
-    return { link: this.#linkTo(reply.instanceId), expectedSteps: reply.expectedSteps };
+    if (reply === null) return { link: this.#leastUsed() };
+    return { link: this.#links.to(reply.instanceId), expectedSteps: reply.expectedSteps };
   }
 
-  /** The choice without a manager, and so without migration: what is given to an instance stays. */
-  #leastUsedLink(): InstanceLink {
-    const connected = this.#connectedLinks();
-    const prefill = connected.filter((link) => link.registration.instanceType !== "decode");
-    let least: InstanceLink | null = null;
-    for (const link of prefill.length > 0 ? prefill : connected) {
-      const difference = least === null ? -1 : link.requests.size - least.requests.size;
-      const isFirst = difference === 0 && link.instanceId < least!.instanceId;
-      if (difference < 0 || isFirst) least = link;
-    }
-    if (least) return least;
+  #leastUsed(): InstanceLink {
+    const link = this.#links.leastUsed();
+    if (link) return link;
     const { misfit } = this.#manager;
     throw new UnavailableError(misfit ?? "the manager is gone, and no instance is known here");
   }
 
   /** Waiting does not help. */
   get #isHopeless(): boolean {
-    return this.#manager.misfit !== null && this.#connectedLinks().length === 0;
-  }
-
-  #connectedLinks(): InstanceLink[] {
-    return [...this.#links.values()].filter((link) => link.isConnected);
-  }
-
-  #linkTo(instanceId: InstanceId): InstanceLink {
-    const link = this.#links.get(instanceId) ?? this.#connectTo(instanceId);
-    if (link && !link.isLost) return link;
-    throw new UnavailableError(`${instanceId} is not known here yet`);
-  }
-
-  #connectTo(instanceId: InstanceId): InstanceLink | null {
-    const registration = this.#list.instances.find((other) => other.instanceId === instanceId);
-    if (!registration) return null;
-    const { bus, clock, frontendId } = this.#config;
-    const link = new InstanceLink({
-      bus,
-      clock,
-      registration,
-      frontendId,
-      onOutputs: this.#deliver,
-      onLost: (link, reason) => this.#loseLink(link, reason),
-    });
-    this.#links.set(instanceId, link);
-    return link;
-  }
-
-  /** Connects to what is new, and leaves what the manager knew and does not know any more. */
-  #updateList(list: InstanceList, isFirst: boolean): void {
-    const former = isFirst ? [] : this.#list.instances;
-    this.#list = list;
-    for (const { instanceId } of list.instances) {
-      this.#awaited.get(instanceId)?.resolve();
-      this.#awaited.delete(instanceId);
-    }
-    const addresses = new Map(list.instances.map((one) => [one.instanceId, one.address]));
-    for (const { instanceId } of former) {
-      if (addresses.has(instanceId)) continue;
-      const link = this.#links.get(instanceId);
-      if (!link) continue;
-      link.wasStopped = list.stopped?.includes(instanceId) === true;
-      link.close(link.wasStopped ? "it was stopped" : "the manager has given it up");
-    }
-    for (const [instanceId, address] of addresses) {
-      const link = this.#links.get(instanceId);
-      if (link && link.registration.address !== address) link.close("it has moved");
-    }
-    this.#connectToAll();
-    this.#wake();
+    return this.#manager.misfit !== null && this.#links.connected.length === 0;
   }
 
   /** Whoever waits for an instance looks again. */
@@ -328,25 +266,10 @@ export class ClusterClient implements Cluster {
     this.#listChanged = Promise.withResolvers();
   }
 
-  /** Instances find an API server connected when a request that moves brings them its output. */
-  #connectToAll(): void {
-    if (this.#isClosed) return;
-    for (const { instanceId } of this.#list.instances) {
-      if (!this.#links.has(instanceId)) this.#connectTo(instanceId);
-    }
-  }
-
   #loseLink(link: InstanceLink, reason: string): void {
-    const { instanceId } = link;
-    if (this.#links.get(instanceId) === link) this.#links.delete(instanceId);
-    if (this.#isClosed) return;
     this.#recoverAll(link, reason);
     // What it had sent last is missing elsewhere, or it had taken over what is thought elsewhere.
     this.#audit.hurry();
-    this.#cancelReconnect ??= this.#config.clock.after(RECONNECT_MS, () => {
-      this.#cancelReconnect = null;
-      this.#connectToAll();
-    });
   }
 
   /** What a lost instance had goes on elsewhere. */
