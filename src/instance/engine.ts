@@ -14,7 +14,8 @@ import type { Arrival, ArrivingRequest } from "./arrival.ts";
 import type { BlocksInFlight } from "./block_manager.ts";
 import type { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
-import { type AddressedOutputs, EngineCore } from "./engine_core.ts";
+import { EngineCore } from "./engine_core.ts";
+import type { AddressedOutputs } from "./pending_outputs.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
 import { StepWatch } from "./step_watch.ts";
 

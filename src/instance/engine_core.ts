@@ -6,7 +6,6 @@ import {
   MAX_LISTED_REQUESTS,
   type OwnershipEpoch,
   type RequestId,
-  type RequestOutput,
   type RequestsQuery,
   type RequestsReply,
 } from "../core/messages.ts";
@@ -17,21 +16,14 @@ import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { instanceInfo, type LastStep, noStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
+import { type AddressedOutputs, PendingOutputs } from "./pending_outputs.ts";
 import { queuesOf } from "./queues_of.ts";
 import type { RequestQueues } from "./request_choice/request_choice.ts";
+import { checkPlaces, checkQueues } from "./queue_checks.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
-
-/** Outputs, in their order, and the API server they are for. */
-export interface AddressedOutputs {
-  readonly frontendId: string;
-  readonly outputs: RequestOutput[];
-}
-
-/** An output while it is put together. */
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 /**
  * Everything of an engine but the waiting: which step comes next, and what its result means. Time
@@ -53,11 +45,10 @@ export class EngineCore {
   /** What waits for the running step to end. */
   #betweenSteps: (() => void)[] = [];
   #failure: ErrorRecord | null = null;
+  readonly #outputs = new PendingOutputs();
   /** What the executor runs now; null between steps. */
   #step: Readonly<Schedule> | null = null;
   #numAccepted = 0;
-  /** One entry for each API server that has any; there are few. */
-  #outputs: AddressedOutputs[] = [];
   /** Requests that have ended since an info was taken. */
   #finishedIds: RequestId[] = [];
   /** Requests that {@linkcode add} was given since then. */
@@ -86,7 +77,7 @@ export class EngineCore {
       has: (requestId) => this.#requests.has(requestId),
       accept: (request) => this.#accept(request),
       forget: (sequence) => this.#drop(sequence),
-      announce: (sequence) => this.#pushOutput(sequence, []),
+      announce: (sequence) => this.#outputs.pushWord(sequence),
       betweenSteps: (action) => this.#runBetweenSteps(action),
       betweenCopies: (action) => this.#runBetweenCopies(action),
       failure: () => this.#failure?.message ?? null,
@@ -106,7 +97,7 @@ export class EngineCore {
 
   /** No request is left, no step runs, no output waits. */
   get isIdle(): boolean {
-    return this.#requests.size === 0 && this.#step === null && this.#outputs.length === 0;
+    return this.#requests.size === 0 && this.#step === null && this.#outputs.isEmpty;
   }
 
   /**
@@ -119,7 +110,7 @@ export class EngineCore {
     this.#validate(request);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
-    if (finish) return this.#pushOutput(sequence, [], finish);
+    if (finish) return this.#outputs.pushWord(sequence, finish);
     if (this.#scheduler.admissionOf(sequence) === "never") {
       throw this.#scheduler.neverFits(sequence);
     }
@@ -218,7 +209,7 @@ export class EngineCore {
   /** Tells the API server of a request that this instance owns it. */
   announce(requestId: RequestId): void {
     const sequence = this.#requests.get(requestId);
-    if (sequence) this.#pushOutput(sequence, []);
+    if (sequence) this.#outputs.pushWord(sequence);
   }
 
   /** The next step, whose arrays are valid until the one after; null when nothing can run. */
@@ -229,7 +220,7 @@ export class EngineCore {
       this.#totals.preemptions += schedule.numPreempted;
       for (const { sequence, error } of schedule.failed) {
         this.#forget(sequence);
-        this.#pushOutput(sequence, [], { reason: "error", error: toErrorRecord(error) });
+        this.#outputs.pushWord(sequence, { reason: "error", error: toErrorRecord(error) });
       }
       // Failures make room; a sequence that preempted itself may now be found never to fit.
     } while (
@@ -278,9 +269,7 @@ export class EngineCore {
 
   /** Hands over the outputs since the last call. */
   takeOutputs(): readonly AddressedOutputs[] {
-    const outputs = this.#outputs;
-    if (outputs.length > 0) this.#outputs = [];
-    return outputs;
+    return this.#outputs.take();
   }
 
   /** The state now, and the requests that have come and ended since an info was taken. */
@@ -311,59 +300,26 @@ export class EngineCore {
    * @throws {Error} saying what does not add up
    */
   check(inFlight?: BlocksInFlight): void {
-    const { waiting, running, swapped, suspended } = this.#scheduler;
     // What has ended in mid-step keeps its blocks until the step's end.
     const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
     this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
-    for (const [status, queue] of Object.entries({ waiting, running, swapped, suspended })) {
-      for (const sequence of queue) {
-        const { requestId } = sequence;
-        if (this.#requests.get(requestId) !== sequence || sequence.status !== status) {
-          throw new Error(`${requestId} is ${sequence.status} but among the ${status}`);
-        }
-      }
-    }
-    const queued = waiting.length + running.length + swapped.length + suspended.size;
-    if (queued !== this.#requests.size) {
-      throw new Error(`${this.#requests.size} requests, but ${queued} in the queues`);
-    }
-    const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
-    const coming = [...this.#arrivals].filter(({ keepsPlace }) => keepsPlace);
-    const { keptPlaces } = this.#scheduler;
-    if (keptPlaces !== leaving.length + coming.length) {
-      throw new Error(
-        `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,
-      );
-    }
+    checkQueues(this.#scheduler, this.#requests);
+    checkPlaces(this.#scheduler, this.#arrivals);
   }
 
   #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
-    const index = sequence.outputTokenIds.length;
-    const tokenId = result.tokenIds[row];
     sequence.numComputedTokens = sequence.lengthTokens;
     sequence.numSteps++;
-    sequence.outputTokenIds.push(tokenId);
-    const logprobs = result.logprobs?.[row];
-    // A prompt that is computed again after a preemption has been reported.
-    const promptLogprobs = index === 0 ? result.promptLogprobs?.[row] : null;
+    sequence.outputTokenIds.push(result.tokenIds[row]);
     const finish = finishOf(sequence, this.#config.maxModelLen);
-    const { frontendId, requestId, epoch } = sequence;
-    const output: Writable<RequestOutput> = { requestId, index, tokenIds: [tokenId] };
-    if (epoch !== 0) output.epoch = epoch;
-    if (logprobs) output.logprobs = [logprobs];
-    if (promptLogprobs) output.promptLogprobs = promptLogprobs;
-    if (finish) output.finish = finish;
-    if (sequence.wantsTimestamps) {
-      output.timing = { stepMs: result.latencyMs, steppedMs: nowMs };
-    }
-    this.#outputsFor(frontendId).push(output);
+    this.#outputs.pushToken(sequence, result, row, nowMs, finish);
     if (finish) this.#leave(sequence);
   }
 
   /** Ends a request outside of a step's results. */
   #finish(sequence: Sequence, finish: Finish): void {
     this.#leave(sequence);
-    this.#pushOutput(sequence, [], finish);
+    this.#outputs.pushWord(sequence, finish);
   }
 
   /** Takes a sequence out of the scheduler; blocks that a step uses stay until it ends. */
@@ -400,22 +356,6 @@ export class EngineCore {
   #runBetweenCopies(action: () => void): void {
     if (this.#step && this.#step.swapOut.length > 0) this.#runBetweenSteps(action);
     else action();
-  }
-
-  #pushOutput(sequence: Sequence, tokenIds: readonly number[], finish?: Finish): void {
-    const { frontendId, requestId, epoch } = sequence;
-    const index = sequence.outputTokenIds.length;
-    const output: Writable<RequestOutput> = { requestId, index, tokenIds };
-    if (epoch !== 0) output.epoch = epoch;
-    if (finish) output.finish = finish;
-    this.#outputsFor(frontendId).push(output);
-  }
-
-  #outputsFor(frontendId: string): RequestOutput[] {
-    for (const one of this.#outputs) if (one.frontendId === frontendId) return one.outputs;
-    const outputs: RequestOutput[] = [];
-    this.#outputs.push({ frontendId, outputs });
-    return outputs;
   }
 
   #validate(request: GenerateRequest): void {

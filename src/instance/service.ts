@@ -13,7 +13,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../core/messages.ts";
-import type { AddressedOutputs } from "./engine_core.ts";
+import type { AddressedOutputs } from "./pending_outputs.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
 import { OutputHold } from "./output_hold.ts";
 
