@@ -211,10 +211,19 @@ export class Fleet {
     onChange();
   }
 
-  takeInfo(info: InstanceInfo, peer: Peer): void {
+  /**
+   * An instance has reported.
+   * @returns what is known of it now, and of requests what is news
+   */
+  takeInfo(info: InstanceInfo, peer: Peer): InstanceInfo {
     const instance = this.of(peer);
-    instance.info = info;
+    const { info: newest } = instance;
     instance.silentTicks = 0;
+    const isOvertaken = newest !== null && info.timestampMs < newest.timestampMs;
+    const { finishedRequestIds, receivedRequestIds } = info;
+    return instance.info = isOvertaken
+      ? { ...newest, finishedRequestIds, receivedRequestIds }
+      : info;
   }
 
   /** Its last words. Its end may take a moment, when a step hangs. */

@@ -327,9 +327,9 @@ export class Manager {
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
-    this.#fleet.takeInfo(info, peer);
-    this.#dispatcher.report(info);
-    if (info.leavingRequests > 0) this.#migrationLoop.hurry();
+    const known = this.#fleet.takeInfo(info, peer);
+    this.#dispatcher.report(known);
+    if (known.leavingRequests > 0) this.#migrationLoop.hurry();
   }
 
   #dispatch(request: DispatchRequest): DispatchReply {

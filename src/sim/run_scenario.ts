@@ -2,6 +2,7 @@ import type { GenerateRequest, RequestId } from "../core/messages.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
 import {
+  deadlyMs,
   isCalm,
   isFault,
   isMild,
@@ -123,7 +124,7 @@ class ScenarioRun {
     }
     for (const { atMs } of requests) lastMs = Math.max(lastMs, atMs);
     const isDone = () => this.#elapsedSinceStartMs() >= lastMs && this.#ledger.numOpen === 0;
-    await this.#advance(isDone, lastMs + PROGRESS_BOUND_MS);
+    await this.#advance(isDone, lastMs + PROGRESS_BOUND_MS + deadlyMs(this.#scenario));
     for (const { state, request, tokenIds } of this.#ledger.entries.values()) {
       if (state === "submitting" || state === "running") {
         this.#violate(`${request.requestId} does not end: ${state}, ${tokenIds.length} tokens`);

@@ -110,6 +110,8 @@ export type Link = "instances" | "manager_instance" | "client_instance" | "clien
 export const FAULTS_END_MS = 5_000;
 /** A request that a fault hits again and again as it begins to run fails after more of them. */
 const MAX_MILD_FAULTS = 4;
+/** Instances that a deadly request may cost. */
+const MAX_LOSSES = 5;
 /** Stands for the beginning of a round of a transfer, among the methods to break behind. */
 export const TRANSFER_ROUND = "round";
 
@@ -123,6 +125,12 @@ export function stalledMs({ actions, timeouts }: Scenario): number {
   const stallMs = (action: ScenarioAction) =>
     "forMs" in action ? action.forMs : action.type === "hang_step" ? 2 * timeouts.stepMs : 0;
   return actions.reduce((sum, action) => sum + stallMs(action), 0);
+}
+
+/** How long instances hang one after the other, of which deadly requests die, at the longest. */
+export function deadlyMs({ deadlySteps, requests, timeouts }: Scenario): number {
+  const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
+  return deadlySteps === "hang" ? numDeadly * MAX_LOSSES * 1.5 * timeouts.stepMs : 0;
 }
 
 /** Whether nothing happens, and messages arrive once and in order. */

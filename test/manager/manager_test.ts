@@ -179,16 +179,39 @@ Deno.test("manager: kills an instance that only lost its connection", () =>
     { rejoinWaitMs: 5 },
   ));
 
-Deno.test("manager: keeps the last report of each instance", () =>
-  withManager(async ({ manager, instances }) => {
-    await manager.startInstances();
-    for (const stepId of [1, 2]) {
-      const data = { instanceId: "instance-1", stepId, receivedRequestIds: [] };
-      instances[1].manager.notify("info", { data });
-    }
-    await until(() => manager.infos()[0]?.stepId === 2);
-    assert.equal(manager.infos().length, 1);
-  }));
+Deno.test("manager: keeps the newest report of each instance, and the requests that older ones tell of", () =>
+  withManager(
+    async ({ bus, manager, instances }) => {
+      await manager.startInstances();
+      const frontend = await bus.connect("inproc:manager", {});
+      const dispatch = async (requestId: string) => {
+        const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
+        return (data as { instanceId: string }).instanceId;
+      };
+      const of = { "instance-0": [] as string[], "instance-1": [] as string[] };
+      for (const id of ["a", "b"]) of[await dispatch(id) as keyof typeof of].push(id);
+      const report = (timestampMs: number, receivedRequestIds: readonly string[] = []) => {
+        const data = idleInfo("instance-1", {
+          timestampMs,
+          stepId: timestampMs,
+          usedBlocks: timestampMs === 2 ? 50 : 0,
+          freeBlocks: timestampMs === 2 ? 50 : 100,
+          receivedRequestIds,
+        });
+        instances[1].manager.notify("info", { data });
+      };
+      report(1);
+      report(3);
+      report(2, of["instance-1"]); // overtaken
+      await until(() => manager.infos()[0]?.receivedRequestIds.length === 1);
+      assert.deepEqual(manager.infos().map(({ stepId, usedBlocks }) => [stepId, usedBlocks]), [
+        [3, 0],
+      ]);
+      assert.equal(await dispatch("c"), "instance-1");
+    },
+    undefined,
+    { options: { ...managerOptions, dispatchPolicy: "load" } },
+  ));
 
 Deno.test("manager: refuses instances that it did not start, and a second of the same name", () =>
   withManager(async ({ bus, manager }) => {
