@@ -46,6 +46,12 @@ enum { PREFETCH_BYTES = 6144 };
  * x to bfloat16 for the processor's bfloat16 instructions. */
 enum product { PRODUCT_FLOAT32, PRODUCT_FLOAT16, PRODUCT_BFLOAT16, PRODUCT_BFLOAT16_PAIRS };
 
+/* A thread's own note of the last product whose x it packed. */
+struct packing {
+  uint64_t product;
+  char apart[56];
+};
+
 struct gemm {
   enum product product;
   enum storage type;
@@ -56,6 +62,11 @@ struct gemm {
   size_t ldx, ldy;
   int m, n, k, rounds, parts;
   char *packed_x; /* [chunks][m][K_CHUNK], float32 or bfloat16; the last chunk's tail is zero */
+  /* Where x is small every thread has its own packed_x, this far apart: handing lines that another
+   * core has read back and forth takes longer than packing. Else 0. */
+  size_t own_x_bytes;
+  struct packing *packings; /* of each thread */
+  uint64_t number; /* of this product, never 0 */
   float *tail; /* [m][16]: y of a last panel that n does not fill */
 };
 
@@ -314,8 +325,16 @@ static void multiply_tail_panel(const struct gemm *g, int panel) {
   }
 }
 
+static void pack_own_x(struct gemm *g, int thread) {
+  g->packed_x += thread * g->own_x_bytes;
+  if (g->packings[thread].product == g->number) return;
+  for (int row = 0; row < g->m; row++) pack_x_row(g, row, thread);
+  g->packings[thread].product = g->number;
+}
+
 static void multiply_part(void *job, int task, int thread) {
-  const struct gemm *g = job;
+  struct gemm own = *(const struct gemm *)job, *g = &own;
+  if (g->own_x_bytes) pack_own_x(g, thread);
   int panel = first_panel(g->n, task, g->parts), end = first_panel(g->n, task + 1, g->parts);
   int full = g->n / PANEL < end ? g->n / PANEL : end;
 #ifdef __AMX_BF16__
@@ -335,16 +354,21 @@ static void multiply_part(void *job, int task, int thread) {
 #endif
 }
 
-INLINE size_t gemm_scratch_bytes(enum product product, int m, int k) {
+INLINE int packs_own_x(int m, int k) { return (int64_t)m * k < 16384; }
+/* Of one packed x; a multiple of 64, as are all parts of the scratch memory. */
+INLINE size_t packed_x_bytes(enum product product, int m, int k) {
+  return (size_t)m * chunks_of(k) * K_CHUNK * packed_x_element(product);
+}
+INLINE size_t gemm_scratch_bytes(enum product product, int m, int k, int threads) {
   size_t tail_bytes = (size_t)m * PANEL * sizeof(float);
-  return tail_bytes + (size_t)m * chunks_of(k) * K_CHUNK * packed_x_element(product);
+  return tail_bytes + packed_x_bytes(product, m, k) * (packs_own_x(m, k) ? threads : 1);
 }
 
 static void run_gemm(struct pool *pool, struct gemm *g, char *scratch) {
   g->tail = (float *)scratch;
   g->packed_x = scratch + (size_t)g->m * PANEL * sizeof(float);
-  if ((int64_t)g->m * g->k >= 16384) run_job(pool, pack_x_row, g, g->m);
-  else for (int row = 0; row < g->m; row++) pack_x_row(g, row, 0);
+  if (packs_own_x(g->m, g->k)) g->own_x_bytes = packed_x_bytes(g->product, g->m, g->k);
+  else run_job(pool, pack_x_row, g, g->m);
   g->parts = parts_of(g->n, pool->threads);
   run_job(pool, multiply_part, g, g->parts);
 }

@@ -20,6 +20,8 @@ struct kernels {
   int threads;
   char *scratch;
   size_t scratch_bytes;
+  uint64_t products; /* so far */
+  struct packing packings[MAX_THREADS];
 };
 
 INLINE void *pointer(address a) { return (void *)(uintptr_t)a; }
@@ -145,9 +147,11 @@ int32_t gemm(address handle, address x, int32_t ldx, address weights, int32_t ty
                    .m = m,
                    .n = n,
                    .k = k,
-                   .rounds = rounds && type == BFLOAT16};
+                   .rounds = rounds && type == BFLOAT16,
+                   .packings = kernels->packings,
+                   .number = ++kernels->products};
   g.product = product_of(g.type, g.rounds);
-  char *memory = scratch(kernels, gemm_scratch_bytes(g.product, m, k));
+  char *memory = scratch(kernels, gemm_scratch_bytes(g.product, m, k, kernels->pool.threads));
   if (!memory) return 0;
   set_ahead(&kernels->pool, m <= FEW_ROWS ? pointer(next) : NULL, (size_t)next_bytes);
   run_gemm(&kernels->pool, &g, memory);
