@@ -440,6 +440,8 @@ export interface MigrationReport {
   /** From leaving the source's running queue until it was running at the destination. */
   readonly downtimeMs: number;
   readonly totalMs: number;
+  /** Committed: when it left, by the clock of the source's {@linkcode InstanceInfo}. */
+  readonly leftMs?: number;
   /** Migrations of the same order that were committed before this one. */
   readonly earlier?: readonly MigrationReport[];
 }

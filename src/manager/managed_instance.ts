@@ -8,6 +8,7 @@ import type {
   InstanceType,
   JoinRequest,
   MigrationId,
+  MigrationReport,
 } from "../core/messages.ts";
 import type { AdoptedInstance, ExitStatus, LaunchedInstance } from "./launcher.ts";
 
@@ -132,15 +133,17 @@ export class ManagedInstance {
   }
 
   /**
-   * Requests have left to another instance. Counted until the next reports; one that has come already
-   * counts them too, so that they may be counted twice for a moment, never not at all.
+   * Requests have left to another instance, and the reports that say so may have yet to come. Here they
+   * are counted once: an instance of which all requests wait to leave may have no more to report. There
+   * they may be counted twice for a moment, never not at all.
    */
-  noteMoved(requests: number, blocks: number, to: ManagedInstance): void {
+  noteMoved(committed: readonly MigrationReport[], to: ManagedInstance): void {
     const { info } = this;
     if (info) {
-      this.info = { ...info, leavingRequests: Math.max(0, info.leavingRequests - requests) };
+      const unknown = committed.filter(({ leftMs = Infinity }) => leftMs > info.timestampMs).length;
+      this.info = { ...info, leavingRequests: Math.max(0, info.leavingRequests - unknown) };
     }
-    to.noteArrived(requests, blocks);
+    to.noteArrived(committed.length, committed.reduce((sum, { blocks }) => sum + blocks, 0));
   }
 
   askToStop(): void {

@@ -210,8 +210,7 @@ export class MigrationLoop {
     if (source.type !== "prefill") return;
     // The next destination is chosen before the reports of these instances have come.
     const committed = reports.filter(({ outcome }) => outcome === "committed");
-    const movedBlocks = committed.reduce((sum, { blocks }) => sum + blocks, 0);
-    source.noteMoved(committed.length, movedBlocks, destination);
+    source.noteMoved(committed, destination);
     if (committed.length > 0 && source.info!.leavingRequests > 0) this.hurry();
   }
 

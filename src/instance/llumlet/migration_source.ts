@@ -79,6 +79,7 @@ export class MigrationSource {
   #isAborted = false;
   #endpoint: MigrateInReply["endpoint"] = {};
   #suspendedMs: number | null = null;
+  #leftMs: number | undefined = undefined;
   /** When it left. */
   #lengthTokens: number | null = null;
   #stages = 0;
@@ -251,6 +252,7 @@ export class MigrationSource {
       departure.resume(epoch + 1);
       throw new Dropped("aborted_destination", "the destination did not say whether it has it");
     }
+    this.#leftMs = this.#config.clock.nowMs(); // reports from now on are without it
     departure.release();
     if (this.#isAborted) {
       const notice: AbortNotice = { requestIds: [departure.requestId], upToEpoch: epoch };
@@ -327,6 +329,7 @@ export class MigrationSource {
       transfer: this.#transfer,
       downtimeMs: wasStopped ? nowMs - this.#suspendedMs! : 0,
       totalMs: nowMs - this.#startMs,
+      leftMs: this.#leftMs,
     };
   }
 }
