@@ -4,7 +4,7 @@
  * kernels.c behind the operations, which it calls.
  */
 
-/* Words of 64 bits throughout, written by library.ts. */
+/* Words of 64 bits throughout, written by decoder.ts. */
 struct linear {
   address weights, bias; /* bias may be 0 */
 };

@@ -26,10 +26,15 @@ export class HostProcess {
     return new HostProcess(pid, start.slice(start.lastIndexOf(":") + 1), procfs);
   }
 
-  /** With the pid, what no other process has, on any host; undefined where it is not known. */
+  /**
+   * With the pid, what no other process has, on any host and in any container: those that start at
+   * once have the same pids and times. Undefined where it is not known.
+   */
   static startOf(pid: number, procfs = "/proc"): string | undefined {
     const startTime = startTimeOf(pid, procfs), bootId = bootIdOf(procfs);
-    return startTime === null || bootId === null ? undefined : `${bootId}:${startTime}`;
+    const namespace = namespaceOf(pid, "pid", procfs);
+    if (startTime === null || bootId === null || namespace === null) return undefined;
+    return `${bootId}:${namespace}:${startTime}`;
   }
 
   /** All whose command line has all of these words. */
@@ -45,12 +50,8 @@ export class HostProcess {
 
   /** In another container, an address of the same name is somebody else's. */
   isInOurContainer(): boolean {
-    try {
-      const mounts = (process: number | "self") => Deno.readLinkSync(`/proc/${process}/ns/mnt`);
-      return mounts(this.pid) === mounts("self");
-    } catch {
-      return false; // it has ended, or is another user's
-    }
+    const mounts = namespaceOf(this.pid, "mnt", "/proc");
+    return mounts !== null && mounts === namespaceOf(Deno.pid, "mnt", "/proc");
   }
 
   /** False when it has ended, or is another user's. */
@@ -77,6 +78,15 @@ function pids(): number[] {
 function bootIdOf(procfs: string): string | null {
   try {
     return Deno.readTextFileSync(`${procfs}/sys/kernel/random/boot_id`).trim();
+  } catch {
+    return null;
+  }
+}
+
+/** Null for what has ended or is another user's. */
+function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string | null {
+  try {
+    return Deno.readLinkSync(`${procfs}/${pid}/ns/${kind}`);
   } catch {
     return null;
   }

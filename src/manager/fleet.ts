@@ -378,7 +378,11 @@ export class Fleet {
 }
 
 function nameTakenError({ instanceId, isLost, registration }: ManagedInstance): LlumnixError {
-  if (isLost) return new ConflictError(`the instance "${instanceId}" before is still ending`);
+  if (isLost) {
+    return new ConflictError(
+      `the instance "${instanceId}" before is still ending; start it again in a few seconds`,
+    );
+  }
   const process = registration ? ` (process ${registration.pid})` : "";
   return new UsageError(
     `--instance-id ${instanceId}: an instance of the manager${process} has that name; choose ` +

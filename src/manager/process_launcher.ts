@@ -56,7 +56,9 @@ export class ProcessLauncher implements InstanceLauncher {
 
   /** Only what is surely that process, on this host. */
   adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
-    const found = processStart === undefined ? null : HostProcess.started(pid, processStart);
+    // Over TCP come pids of other containers and hosts, which may be this process's own here.
+    if (processStart === undefined || pid === Deno.pid) return null;
+    const found = HostProcess.started(pid, processStart);
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 

@@ -76,6 +76,25 @@ Deno.test("host process: is found by its pid and its start, whatever its command
   }
 });
 
+Deno.test("host process: the same pid and time in another container is another", () => {
+  const procfs = Deno.makeTempDirSync();
+  try {
+    Deno.mkdirSync(`${procfs}/sys/kernel/random`, { recursive: true });
+    const bootId = "sys/kernel/random/boot_id";
+    Deno.writeTextFileSync(`${procfs}/${bootId}`, Deno.readTextFileSync(`/proc/${bootId}`));
+    Deno.mkdirSync(`${procfs}/${Deno.pid}/ns`, { recursive: true });
+    const stat = Deno.readTextFileSync(`/proc/${Deno.pid}/stat`);
+    Deno.writeTextFileSync(`${procfs}/${Deno.pid}/stat`, stat);
+    Deno.symlinkSync("pid:[17]", `${procfs}/${Deno.pid}/ns/pid`);
+    const start = HostProcess.startOf(Deno.pid, procfs)!;
+    assert.ok(start);
+    assert.equal(HostProcess.started(Deno.pid, start), null);
+    assert.ok(HostProcess.started(Deno.pid, start, procfs));
+  } finally {
+    Deno.removeSync(procfs, { recursive: true });
+  }
+});
+
 Deno.test("host process: without procfs there is none", () => {
   assert.equal(HostProcess.startOf(Deno.pid, "/nonexistent"), undefined);
   assert.equal(HostProcess.find(Deno.pid, [], "/nonexistent"), null);

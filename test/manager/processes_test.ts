@@ -174,6 +174,8 @@ Deno.test("processes: one that cannot be killed is no error of the manager's", a
   const process = { instanceId: "instance-7", pid: instance.pid, processStart };
   assert.equal(launcher.adopt({ ...process, pid: Deno.pid }), null, "it is another process");
   assert.equal(launcher.adopt({ ...process, processStart: undefined }), null);
+  const own = { pid: Deno.pid, processStart: HostProcess.startOf(Deno.pid) };
+  assert.equal(launcher.adopt({ ...process, ...own }), null, "never this process");
   const adopted = launcher.adopt(process)!;
   const { kill } = Deno;
   try {
