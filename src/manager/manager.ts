@@ -72,7 +72,7 @@ export class Manager {
   readonly #subscribers = new Set<Peer>();
   /** Those that serve, sorted by id. */
   #serving: ManagedInstance[] = [];
-  /** Requests can go on at a decode instance. */
+  /** Requests can go on at a decode instance: one serves that takes part in migration. */
   #hasDecode = false;
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
@@ -347,7 +347,8 @@ export class Manager {
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
     }
-    return { instanceId, expectedSteps: expectedStepsOn(instance.type, this.#hasDecode) };
+    const mayLeave = this.#hasDecode && this.#obstacleOf(instance) === null;
+    return { instanceId, expectedSteps: expectedStepsOn(instance.type, mayLeave) };
   }
 
   #updateServing(): void {
@@ -367,7 +368,9 @@ export class Manager {
   /** Without a decode instance all that waits to leave for one goes on where it is. */
   #updateDisaggregation(serving: readonly ManagedInstance[]): void {
     const hadDecode = this.#hasDecode;
-    this.#hasDecode = serving.some(({ type, isAvailable }) => type === "decode" && isAvailable);
+    this.#hasDecode = serving.some((instance) =>
+      instance.type === "decode" && instance.isAvailable && this.#obstacleOf(instance) === null
+    );
     if (!hadDecode || this.#hasDecode) return;
     for (const { type, peer } of serving) {
       if (type === "prefill") peer?.notify("stay", { data: null });

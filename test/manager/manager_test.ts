@@ -334,6 +334,38 @@ Deno.test("manager: an instance with another migration backend serves, and is in
     },
   ));
 
+for (const without of [null, "instance-0", "instance-1"]) {
+  Deno.test(`manager: requests are to leave a prefill instance, unless ${without ?? "nobody"} has no migration`, () =>
+    withManager(
+      async ({ bus, manager }) => {
+        await manager.startInstances();
+        await until(() => manager.instances().length === 2);
+        const frontend = await bus.connect("inproc:manager", {});
+        const { data } = await frontend.call("dispatch", {
+          data: { requestId: "a", promptTokens: 16 },
+        });
+        const { instanceId, expectedSteps } = data as DispatchReply;
+        assert.deepEqual(
+          { instanceId, expectedSteps },
+          { instanceId: "instance-0", expectedSteps: without === null ? 1 : undefined },
+        );
+      },
+      async (instance) => {
+        const instanceType = instance.id === "instance-0" ? "prefill" : "decode";
+        const migration = { backend: "test", endpoint: {} };
+        const migrates = instance.id !== without;
+        instance.settings = { instanceType, migration: migrates ? migration : undefined };
+        await instance.join();
+        await instance.register();
+      },
+      {
+        options: { ...managerOptions, dispatchPolicy: "load", numDispatchInstances: 1 },
+        migration: { ...noMigration, enableMigration: true, enablePdDisagg: true },
+        exchangeTerms: { backend: "test", blockSize: 16 },
+      },
+    ));
+}
+
 /** One that the manager did not start. */
 function unlaunched(bus: InProcessBus, instanceId: string): ScriptedInstance {
   const managerAddress = "inproc:manager";
