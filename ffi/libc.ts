@@ -50,13 +50,14 @@ export function openLibC<const S extends Deno.ForeignLibraryInterface>(
 /**
  * Gives memory of this process its pages, as writing it would, and leaves what is written there: the
  * first one to write a page waits for it, for milliseconds where it is a huge one that a virtual
- * machine has to ask its host for. Does nothing where the system does not have it.
+ * machine has to ask its host for.
+ * @returns false where the system does not have it: then nothing has happened
  */
-export function populate(address: bigint, byteLength: number): void {
+export function populate(address: bigint, byteLength: number): boolean {
   const c = Deno.build.os === "linux" ? libc() : null;
-  if (c === null) return;
+  if (c === null) return false;
   const start = address - address % BigInt(c.getpagesize());
-  c.madvise(start, address + BigInt(byteLength) - start, MADV_POPULATE_WRITE);
+  return c.madvise(start, address + BigInt(byteLength) - start, MADV_POPULATE_WRITE) === 0;
 }
 
 /** A file mapped read-only. */

@@ -65,10 +65,13 @@ export class Arrival {
     });
   }
 
-  /** Blocks of which the next `count` are likely to be: others that run may take some before. */
-  upcoming(count: number): readonly number[] {
+  /**
+   * Blocks of which the next `count` are likely to be: others that run may take some before.
+   * @param most of all these
+   */
+  upcoming(count: number, most: number): readonly number[] {
     const { blocks, scheduler } = this.#parts;
-    return blocks.upcoming(count + scheduler.running.length);
+    return blocks.upcoming(Math.min(count + scheduler.running.length, most));
   }
 
   /**

@@ -268,7 +268,8 @@ export class Instance {
   /** The manager leaves it out from now on; what is under way fails by itself. */
   #loseMigration(reason: string): void {
     this.#migrationFailure = reason;
-    if (this.#isServing) this.#register().catch(() => {}); // or else it says so when it comes back
+    // Else it says so when it registers.
+    if (this.#hasRegistered) this.#register().catch(() => {});
   }
 
   #loseManager(): void {

@@ -64,11 +64,15 @@ export class InstanceLinks {
     return least;
   }
 
-  /** @throws {UnavailableError} the instance is not known here yet, or its connection has just ended */
+  /**
+   * @throws {UnavailableError} the instance is not known here yet, its connection has just ended, or all
+   *   are closed
+   */
   to(instanceId: InstanceId): InstanceLink {
     const link = this.#links.get(instanceId) ?? this.#connectTo(instanceId);
     if (link && !link.isLost) return link;
-    throw new UnavailableError(`${instanceId} is not known here yet`);
+    if (!this.#isClosed) throw new UnavailableError(`${instanceId} is not known here yet`);
+    throw new UnavailableError(`this API server closes: it connects to ${instanceId} no more`);
   }
 
   /** Resolves when an instance serves or has served, however briefly, after this was called. */
@@ -113,7 +117,6 @@ export class InstanceLinks {
   }
 
   #connectToAll(): void {
-    if (this.#isClosed) return;
     for (const { instanceId } of this.#list.instances) {
       if (!this.#links.has(instanceId)) this.#connectTo(instanceId);
     }
@@ -121,7 +124,7 @@ export class InstanceLinks {
 
   #connectTo(instanceId: InstanceId): InstanceLink | null {
     const registration = this.#list.instances.find((other) => other.instanceId === instanceId);
-    if (!registration) return null;
+    if (!registration || this.#isClosed) return null;
     const { bus, clock, frontendId, onOutputs } = this.#config;
     const link = new InstanceLink({
       bus,

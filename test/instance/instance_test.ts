@@ -229,3 +229,14 @@ for (const isThere of [true, false]) {
     assert.equal(world.end, null);
   });
 }
+
+Deno.test("Instance: tells its manager of a migration backend that failed while it registered", async () => {
+  const world = new World(60_000);
+  world.onRegister = () => world.backendFailure.resolve("its thread died");
+  await world.startManager();
+  await world.startInstance();
+  await world.pass(1_000);
+  const failures = world.registrations.map(({ migrationFailure }) => migrationFailure);
+  assert.deepEqual(failures, [undefined, "its thread died"]);
+  assert.equal(world.end, null);
+});

@@ -101,6 +101,20 @@ Deno.test("instance links: one that ends is made again", () =>
     assert.equal(world.connected, "ab");
   }));
 
+Deno.test("instance links: none is made after the close", () =>
+  withWorld(async (world) => {
+    const { links } = world;
+    links.update(world.list("a"), true);
+    await world.pass(50);
+    links.close("the end");
+    assert.throws(() => links.to("a"), {
+      kind: "unavailable",
+      message: /server closes: it connects to a no more/,
+    });
+    await world.pass(50);
+    assert.deepEqual([...links.all], []);
+  }));
+
 Deno.test("instance links: the least used is the first of those with the fewest requests, and no decode instance while others are there", () =>
   withWorld(async (world) => {
     const { links } = world;

@@ -18,7 +18,7 @@ import type { Arrival, ArrivingRequest } from "../arrival.ts";
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
-/** Blocks whose memory is made ready ahead. More than a last stage has. */
+/** Blocks whose memory is made ready ahead of a stage. More than a last stage has. */
 const MAX_PREPARED_BLOCKS = 64;
 
 export interface DestinationConfig {
@@ -93,13 +93,15 @@ export class MigrationDestination {
     { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
   ): Promise<MigrateReserveReply> {
     const incoming = this.#find(migrationId);
-    const answered = incoming.stages.at(stage);
+    const answered = incoming.stages[stage];
     if (answered) return answered;
-    if (stage !== incoming.stages.length || !isCount(blocks) || !isCount(nextBlocks)) {
-      throw new RequestError(`stage ${stage} of ${blocks} blocks does not follow`);
-    }
+    const what = `stage ${stage} of migration ${migrationId}`;
+    const next = incoming.stages.length;
+    if (stage !== next) throw new RequestError(`${what} does not follow: stage ${next} is next`);
+    checkCount(blocks, `${what}: blocks`);
+    checkCount(nextBlocks, `${what}: nextBlocks`);
     this.#renewLease(incoming);
-    const reply = this.#takeBlocks(incoming, blocks, Math.min(nextBlocks, MAX_PREPARED_BLOCKS));
+    const reply = this.#takeBlocks(incoming, blocks, nextBlocks);
     incoming.stages.push(reply);
     return reply;
   }
@@ -154,7 +156,7 @@ export class MigrationDestination {
     });
     const blocks = await promise;
     if (this.#incoming === incoming) this.#renewLease(incoming);
-    if (nextCount > 0) backend.prepare?.(arrival.upcoming(nextCount));
+    if (nextCount > 0) backend.prepare?.(arrival.upcoming(nextCount, MAX_PREPARED_BLOCKS));
     return { blocks };
   }
 
@@ -206,6 +208,8 @@ export class MigrationDestination {
   }
 }
 
-function isCount(value: number): boolean {
-  return Number.isInteger(value) && value >= 0;
+/** @throws {RequestError} */
+function checkCount(value: number, what: string): void {
+  if (Number.isInteger(value) && value >= 0) return;
+  throw new RequestError(`${what} is ${value}, and has to be a number of blocks, 0 or more`);
 }

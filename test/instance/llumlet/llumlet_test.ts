@@ -124,6 +124,57 @@ Deno.test("llumlet: the last stage's blocks are made ready before, and nothing i
   await world.checkEnd();
 });
 
+Deno.test("llumlet: few blocks are made ready, however many run and are said to follow", async () => {
+  const prepared: (readonly number[])[] = [];
+  const { world, b } = await pair({}, {
+    numBlocks: 400,
+    wrapBackend: (backend) => ({
+      name: backend.name,
+      isReady: true,
+      endpoint: backend.endpoint,
+      grant: (...args) => backend.grant(...args),
+      prepare: (blocks) => void prepared.push(blocks),
+      revoke: (...args) => backend.revoke(...args),
+      close: () => backend.close(),
+      send: (...args) => backend.send(...args),
+    }),
+  });
+  for (let i = 0; i < 6; i++) {
+    await world.generate(b, generateRequest(`${i}`, 5, { maxTokens: 40 }));
+  }
+  await world.until(() => b.engine.queues().running.length === 6);
+  const call = (method: string, data: unknown) =>
+    world.wait(world.peer(b).call(method, { data: { migrationId: "m", ...data as object } }));
+  await call("migrate_in", {
+    sourceId: "x",
+    requestId: "r",
+    arrivalMs: 0,
+    lengthTokens: 6,
+    isWaiting: false,
+    model: "paged",
+    backend: "in_process",
+    layout: b.model.info.layout,
+  });
+  for (const [stage, nextBlocks] of [2, 60, 1_000].entries()) {
+    await call("migrate_reserve", { stage, blocks: 1, nextBlocks });
+  }
+  assert.deepEqual(prepared.map(({ length }) => length), [8, 64, 64]);
+  await assert.rejects(
+    call("migrate_reserve", { stage: 3, blocks: 1, nextBlocks: -2 }),
+    /stage 3 of migration m: nextBlocks is -2, and has to be a number of blocks, 0 or more/,
+  );
+  await assert.rejects(
+    call("migrate_reserve", { stage: 3, blocks: null }),
+    /stage 3 of migration m: blocks is null, and has/,
+  );
+  await assert.rejects(
+    call("migrate_reserve", { stage: 4, blocks: 1 }),
+    /stage 4 of migration m does not follow: stage 3 is next/,
+  );
+  world.peer(b).notify("migrate_cancel", { data: { migrationId: "m" } });
+  await world.checkEnd();
+});
+
 Deno.test("llumlet: nothing leaves when there is nothing, and before a prompt is computed", async () => {
   const { world, a, b } = await pair({ stepMs: () => 100 });
   assert.equal((await world.migrate(a, b)).outcome, "nothing");

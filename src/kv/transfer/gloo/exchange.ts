@@ -1,4 +1,3 @@
-import { populate } from "../../../../ffi/libc.ts";
 import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
 import type {
   FailedPeer,
@@ -7,13 +6,13 @@ import type {
   MigrationGroupMember,
   MigrationId,
 } from "../../../core/messages.ts";
-import { blockBytes } from "../../layout.ts";
 import type { TransferLimits } from "../backend.ts";
 import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";
 import { IncomingConnection } from "./incoming_connection.ts";
 import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts";
 import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
+import { PoolPrefault } from "./pool_prefault.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Connections from others, known or not; more are closed at once. */
@@ -60,6 +59,7 @@ export class Exchange {
   readonly #config: ExchangeConfig;
   readonly #listener: number;
   readonly #grants: WriteGrants;
+  readonly #prefault: PoolPrefault;
   readonly #incoming = new Set<IncomingConnection>();
   readonly #outgoing = new Map<InstanceId, Outgoing>();
   #group: MigrationGroup | null = null;
@@ -69,23 +69,26 @@ export class Exchange {
     this.#sockets = sockets;
     this.#config = config;
     this.#grants = new WriteGrants(config.numBlocks);
+    this.#prefault = new PoolPrefault(config.pool, config.numBlocks);
     const { fd, port } = sockets.listen(config.host);
     this.#listener = fd;
     this.port = port;
   }
 
   /**
-   * Waits for something to happen, and handles it.
+   * Waits for something to happen, and handles it; while blocks are made ready, does a bit of that
+   * instead of waiting.
    * @param wakeFd a descriptor that ends the wait when it can be read
    */
   turn(wakeFd: number): void {
+    this.#prefault.step();
     const waiters: Waiter[] = [...this.#incoming];
     for (const { connection } of this.#outgoing.values()) waiters.push(connection);
     const interests = [{ fd: wakeFd, events: POLLIN }, { fd: this.#listener, events: POLLIN }];
     const deadlineMs = waiters.reduce((least, one) => Math.min(least, one.deadlineMs), Infinity);
     const found = this.#sockets.poll(
       [...interests, ...waiters],
-      deadlineMs - performance.now(),
+      this.#prefault.isDone ? deadlineMs - performance.now() : 0,
     );
     if (found[1] !== 0) this.#accept();
     waiters.forEach((waiter, i) => {
@@ -123,12 +126,9 @@ export class Exchange {
     this.#grants.grant(migrationId, blocks);
   }
 
-  /** Gives blocks that nobody may have written yet their memory. */
+  /** Gives blocks that nobody may have written yet their memory, in the next turns. */
   prepare(blocks: readonly number[]): void {
-    const { pool: { address, layout } } = this.#config;
-    if (address === null) return;
-    const bytes = blockBytes(layout);
-    for (const block of blocks) populate(address + BigInt(block * bytes), bytes);
+    this.#prefault.add(blocks);
   }
 
   /** Nothing of this migration is written any more once this has returned. */

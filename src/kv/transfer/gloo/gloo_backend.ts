@@ -142,6 +142,7 @@ class ThreadLink {
   readonly #pending = new Map<number, PromiseWithResolvers<ThreadReply>>();
   #nextId = 0;
   #closing: Promise<void> | null = null;
+  #hasEnded = false;
   readonly #death = Promise.withResolvers<string>();
   /** Why nothing works any more. */
   failure: string | null = null;
@@ -164,11 +165,11 @@ class ThreadLink {
       event.preventDefault(); // unhandled, it would end this process
       const reason = `the transfer thread died: ${event.message}`;
       this.#end(reason);
-      this.#death.resolve(reason);
+      if (this.#closing === null) this.#death.resolve(reason);
     };
   }
 
-  /** Resolves with the reason. */
+  /** Resolves with the reason, if nobody has asked it to end. */
   get died(): Promise<string> {
     return this.#death.promise;
   }
@@ -230,7 +231,10 @@ class ThreadLink {
     this.#sockets.write(this.#wakeFd, new Uint8Array(1));
   }
 
+  /** Once: another may have the descriptor's number then. */
   #end(failure: string): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
     this.failure = failure;
     for (const { reject } of this.#pending.values()) reject(new UnavailableError(failure));
     this.#pending.clear();

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { openSockets } from "../../../../ffi/sockets.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
@@ -102,6 +103,24 @@ Deno.test("gloo backend: a transfer thread that dies says so, and its peers noti
   await a.backend.close();
   await b.backend.close();
   assert.equal(await Promise.race([b.backend.failed, null]), null);
+});
+
+Deno.test("gloo backend: a thread that dies while it closes takes nothing with it, and is no failure", async () => {
+  const { backend } = await openEnd("a");
+  const sockets = openSockets()!;
+  const opened: number[] = [];
+  const broken = { secret: "s", generation: 1, members: null as never };
+  const joining = backend.join(broken).catch(() => {
+    // One of these has the number that the pipe to the thread had.
+    for (let i = 0; i < 16; i++) opened.push(...Object.values(sockets.pipe()));
+  });
+  await backend.close();
+  await joining;
+  assert.equal(opened.length, 32);
+  const isOpen = (fd: number) => sockets.poll([{ fd, events: 0 }], 0)[0] === 0;
+  assert.deepEqual(opened.filter((fd) => !isOpen(fd)), []);
+  opened.forEach((fd) => sockets.close(fd));
+  assert.equal(await Promise.race([backend.failed, null]), null);
 });
 
 Deno.test("gloo backend: blocks can be made ready before they are granted, and keep what they hold", async () => {
