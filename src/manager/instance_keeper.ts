@@ -106,7 +106,8 @@ export class InstanceKeeper {
    * Survivors that have not joined by then, nor when one that is silent would be given up, are killed.
    * @param survivors all that may join; null: not known
    * @throws {UsageError} they serve something else: they go on
-   * @throws {LlumnixError} one that was started ended before it served, and no other serves
+   * @throws {UsageError | ModelError} nothing serves, and a start failed for what only the user can put
+   *   right
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
     const {
@@ -142,12 +143,14 @@ export class InstanceKeeper {
     );
   }
 
-  /** What serves goes on serving, whatever becomes of those that start. */
+  /** What serves goes on serving, whatever becomes of those that start, and requests may wait. */
   async #startMissingBesides(): Promise<void> {
     try {
       await this.startMissing();
     } catch (error) {
-      if (this.#isStopped || this.#fleet.serving.length === 0) throw error;
+      const { kind } = toErrorRecord(error);
+      const isHopeless = kind === "usage" || kind === "model";
+      if (this.#isStopped || (isHopeless && this.#fleet.serving.length === 0)) throw error;
       this.#replacement.noteLoss(0);
     }
   }

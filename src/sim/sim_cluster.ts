@@ -130,7 +130,7 @@ export class SimCluster {
     const survivors = this.aliveInstances.map(({ instanceId }) => instanceId);
     // Over TCP they cannot be seen.
     const seen = this.scenario.seed % 2 === 0 ? survivors : null;
-    await this.#manager?.recoverInstances(seen).catch(() => {}); // one may be lost as it starts
+    await this.#manager?.recoverInstances(seen).catch(() => {}); // it may be killed meanwhile
   }
 
   killManager(): void {

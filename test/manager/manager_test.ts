@@ -437,6 +437,20 @@ Deno.test("manager: does not begin where instances serve something else, and let
   for (const { signals } of survivors) assert.deepEqual(signals, []);
 });
 
+Deno.test("manager: one that comes after another goes on when what it starts is killed", () => {
+  let numLaunched = 0;
+  return withManager(async ({ manager, events }) => {
+    await manager.recoverInstances([]);
+    await until(() => manager.instances().length === 1);
+    assert.ok(eventTypes(events).includes("lost"));
+  }, async (instance) => {
+    const isFirst = numLaunched++ === 0;
+    await instance.join();
+    if (isFirst) await instance.exit({ code: null, signal: "SIGKILL" });
+    else await instance.register();
+  }, { options: { ...managerOptions, initialInstances: 1 } });
+});
+
 Deno.test("manager: refuses an address in use", async () => {
   const bus = new InProcessBus();
   const config: ManagerConfig = {
