@@ -259,10 +259,14 @@ class ScenarioRun {
     }
   }
 
-  /** While a request moves it is on two instances, and suspended on one of them. */
+  /**
+   * While a request moves it is on two instances, and suspended on one of them. An instance whose time
+   * to drain is over may hear later of its stop than the client, which goes on elsewhere at once.
+   */
   #checkServedOnce(requestId: RequestId, owners: readonly SimInstance[]): void {
-    const serving = owners.filter(({ instance }) => {
-      const { running, waiting } = instance.engine!.queues();
+    const serving = owners.filter((sim) => {
+      if (!this.#cluster.isServing(sim)) return false;
+      const { running, waiting } = sim.instance.engine!.queues();
       return [...running, ...waiting].some((other) => other.requestId === requestId);
     });
     if (serving.length < 2) return;

@@ -106,6 +106,11 @@ export class SimCluster {
     return this.clients.filter(({ isAlive }) => isAlive);
   }
 
+  /** Whether the manager has it serve requests. */
+  isServing({ instanceId }: SimInstance): boolean {
+    return this.#manager?.instances().some((one) => one.instanceId === instanceId) ?? false;
+  }
+
   /** Starts manager and instances, then the clients. */
   async start(): Promise<void> {
     await this.#startManager();
