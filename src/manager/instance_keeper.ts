@@ -60,6 +60,8 @@ export class InstanceKeeper {
   #cancelStrayCheck: (() => void) | null = null;
   /** The service ends: instances neither come nor go. */
   #isWindingDown = false;
+  /** It ends when no instance has requests any more. */
+  #isFinishing = false;
   #isStopped = false;
 
   constructor(config: InstanceKeeperConfig) {
@@ -248,6 +250,7 @@ export class InstanceKeeper {
    */
   async finishRequests(limitMs: number): Promise<void> {
     this.windDown();
+    this.#isFinishing = true;
     await Promise.all(this.#fleet.serving.map((instance) => this.#drain(instance, limitMs)));
   }
 
@@ -258,7 +261,10 @@ export class InstanceKeeper {
   }
 
   /** Whom others have started is wanted once it serves, and so is whom a manager before this one had. */
-  noteComing({ startedBy }: ManagedInstance): void {
+  noteComing(instance: ManagedInstance): void {
+    // Requests would move there, out of sight of who waits for the others.
+    if (this.#isFinishing) this.#startDraining(instance);
+    const { startedBy } = instance;
     if (startedBy === "manager" && !this.#isRecovering) return;
     const { numExpected } = this;
     this.#numWanted = Math.max(this.#numWanted, this.#numStaying);

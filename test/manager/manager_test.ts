@@ -437,6 +437,25 @@ Deno.test("manager: does not begin where instances serve something else, and let
   for (const { signals } of survivors) assert.deepEqual(signals, []);
 });
 
+Deno.test("manager: who is ready only as requests are finished takes none", () =>
+  withManager(async ({ bus, manager, instances }) => {
+    await manager.startInstances();
+    const adding = manager.addInstance();
+    await until(() => instances.length === 3);
+    const finishing = manager.finishRequests(200);
+    await instances[2].join();
+    await instances[2].register();
+    await adding;
+    const frontend = await bus.connect("inproc:manager", {});
+    const dispatch = frontend.call("dispatch", { data: { requestId: "a", promptTokens: 16 } });
+    assert.equal((await rejection(dispatch)).kind, "unavailable");
+    await finishing;
+  }, async (instance) => {
+    if (instance.id === "instance-2") return;
+    await instance.join();
+    await instance.register();
+  }));
+
 Deno.test("manager: one that comes after another goes on when what it starts is killed", () => {
   let numLaunched = 0;
   return withManager(async ({ manager, events }) => {
