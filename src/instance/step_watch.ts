@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 
-/** Looks at a step within the time that it may take. */
+/** Looks at a step within the time that it may take whatever its tokens. */
 const TICKS = 4;
 
 export interface StepWatchConfig {
@@ -9,7 +9,7 @@ export interface StepWatchConfig {
   readonly stepTimeoutMs: number;
   /** In addition, for each token of a step. */
   readonly stepTimeoutPerTokenMs: number;
-  /** The running step does not end: it has had all its time, and up to a quarter more. */
+  /** The running step does not end: it had all its time, and up to a quarter of `stepTimeoutMs` more. */
   readonly onHang: (limitMs: number) => void;
 }
 
@@ -24,7 +24,8 @@ export class StepWatch {
   readonly #config: StepWatchConfig;
   /** Of the running step; null between steps. */
   #limitMs: number | null = null;
-  #ticksSinceBegin = 0;
+  /** From the step's first tick on; null before it, which comes at any time after the step began. */
+  #leftMs: number | null = null;
   #cancel: (() => void) | null = null;
 
   constructor(config: StepWatchConfig) {
@@ -36,8 +37,8 @@ export class StepWatch {
     const { stepTimeoutMs, stepTimeoutPerTokenMs } = this.#config;
     if (stepTimeoutMs === Infinity) return;
     this.#limitMs = stepTimeoutMs + tokens * stepTimeoutPerTokenMs;
-    this.#ticksSinceBegin = 0;
-    if (this.#cancel === null) this.#schedule();
+    this.#leftMs = null;
+    if (this.#cancel === null) this.#schedule(this.#config.stepTimeoutMs / TICKS);
   }
 
   end(): void {
@@ -51,18 +52,18 @@ export class StepWatch {
     this.#cancel = null;
   }
 
-  #schedule(): void {
-    const { clock, stepTimeoutMs } = this.#config;
-    this.#cancel = clock.after(stepTimeoutMs / TICKS, () => this.#tick());
+  #schedule(tickMs: number): void {
+    this.#cancel = this.#config.clock.after(tickMs, () => this.#tick(tickMs));
   }
 
-  #tick(): void {
+  #tick(tickMs: number): void {
     this.#cancel = null;
     const limitMs = this.#limitMs;
     if (limitMs === null) return; // the next step starts the timer again
-    // The first tick comes at any time after the step began.
-    const sinceFirstTickMs = this.#ticksSinceBegin++ * this.#config.stepTimeoutMs / TICKS;
-    if (sinceFirstTickMs < limitMs) return this.#schedule();
+    this.#leftMs = this.#leftMs === null ? limitMs : this.#leftMs - tickMs;
+    if (this.#leftMs > 0) {
+      return this.#schedule(Math.min(this.#config.stepTimeoutMs / TICKS, this.#leftMs));
+    }
     this.end();
     this.#config.onHang(limitMs);
   }

@@ -54,6 +54,21 @@ Deno.test("StepWatch: more tokens may take longer", async () => {
   assert.deepEqual(hangsMs, [5_250]);
 });
 
+Deno.test("StepWatch: a step is found a quarter late at most, whatever its time", async () => {
+  for (const tokens of [1, 10, 13, 17, 30, 333]) {
+    for (const beginMs of [1, 249]) {
+      const { watch: steps, hangsMs, pass } = watch({ stepTimeoutPerTokenMs: 10 });
+      steps.begin(1); // the timer begins to run
+      await pass(beginMs);
+      steps.end();
+      steps.begin(tokens);
+      await pass(10_000);
+      const lateMs = hangsMs[0] - beginMs - 1_000 - 10 * tokens;
+      assert.ok(lateMs >= 0 && lateMs <= 250, `${tokens} tokens: ${lateMs} ms`);
+    }
+  }
+});
+
 Deno.test("StepWatch: the timer runs only while there are steps, and not if they may take any time", async () => {
   const { watch: steps, clock } = watch();
   /** Until nothing is left to happen. */
