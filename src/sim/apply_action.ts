@@ -53,8 +53,10 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       cluster.manager?.addInstance().catch(() => {}); // it may be lost as it starts
       return;
     case "drain":
-      if (cluster.availableInstances.length < 2) return; // or nobody could serve
       return onInstance(cluster, action.instance, (sim) => {
+        const others = cluster.availableInstances.filter((one) => one !== sim);
+        // Nobody could serve; one that starts may fail, and nobody is wanted in its place.
+        if (!others.some((one) => cluster.isServing(one))) return;
         note(`${sim.name} is removed`);
         cluster.drain(sim);
       });
