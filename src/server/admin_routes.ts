@@ -14,7 +14,8 @@ import type {
 } from "../core/messages.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import { readJsonObject } from "./json_body.ts";
+import { readJsonObject, readOptionalJsonObject } from "./json_body.ts";
+import { refuseUnknownFields } from "./unknown_fields.ts";
 import { validate } from "./validation.ts";
 
 /** What the routes need: who may use them, and who does what they say. */
@@ -135,14 +136,24 @@ async function listRequests(exchange: Exchange, { call }: AdminContext): Promise
   });
 }
 
-async function addInstance(exchange: Exchange, { call }: AdminContext): Promise<void> {
+async function addInstance(
+  exchange: Exchange,
+  { call, maxBodyBytes }: AdminContext,
+): Promise<void> {
+  await refuseFields(exchange, maxBodyBytes);
   sendChange(exchange, await call("admin_add", null));
 }
 
 function change(method: "admin_drain" | "admin_keep" | "admin_remove"): Handler {
-  return async (exchange, { call }, instanceId) => {
+  return async (exchange, { call, maxBodyBytes }, instanceId) => {
+    await refuseFields(exchange, maxBodyBytes);
     sendChange(exchange, await call(method, { instanceId }));
   };
+}
+
+/** @throws {RequestError} the body has fields, of a route that takes none */
+async function refuseFields(exchange: Exchange, maxBodyBytes: number): Promise<void> {
+  refuseUnknownFields(await readOptionalJsonObject(exchange, maxBodyBytes), new Set());
 }
 
 /** What goes on is told by the list of instances. */
@@ -151,6 +162,7 @@ function sendChange(exchange: Exchange, { instanceId, state }: InstanceChange): 
 }
 
 const migration = z.object({ instance: z.string("the id of an instance") });
+const migrationFields = new Set(Object.keys(migration.shape));
 
 async function migrateRequest(
   exchange: Exchange,
@@ -158,6 +170,7 @@ async function migrateRequest(
   requestId: string,
 ): Promise<void> {
   const body = await readJsonObject(exchange, maxBodyBytes);
+  refuseUnknownFields(body, migrationFields);
   const { instance: destinationId } = validate(migration, body);
   const report = await call("admin_migrate", { requestId, destinationId });
   exchange.sendJson(STATUS_CODE.OK, showReport(report));

@@ -1,7 +1,25 @@
 /** Messages of chat requests: text only. */
 import { RequestError } from "../core/errors.ts";
 import type { ChatMessage } from "../frontend/service.ts";
+import type { JsonObject } from "./json_body.ts";
+import { refuseUnknownFields } from "./unknown_fields.ts";
 import { show } from "./validation.ts";
+
+/** Those that are read, and those of answers that clients send back, which templates do not get. */
+const knownFields = new Set([
+  "role",
+  "content",
+  "name",
+  "annotations",
+  "audio",
+  "function_call",
+  "reasoning",
+  "reasoning_content",
+  "refusal",
+  "tool_call_id",
+  "tool_calls",
+]);
+const knownPartFields = new Set(["type", "text", "cache_control"]);
 
 /** @throws {RequestError} naming the first wrong message */
 export function parseMessages(value: unknown): ChatMessage[] {
@@ -20,7 +38,9 @@ function parseMessage(value: unknown, name: string): ChatMessage {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw wrong("", `must be an object with "role" and "content", got ${show(value)}`);
   }
-  const { role, content, name: speaker, tool_calls: toolCalls } = value as Record<string, unknown>;
+  const message = value as JsonObject;
+  refuseUnknownFields(message, knownFields, `${name}.`);
+  const { role, content, name: speaker, tool_calls: toolCalls } = message;
   if (typeof role !== "string" || role === "") {
     throw wrong(".role", `must be a string such as "user", got ${show(role)}`);
   }
@@ -30,17 +50,16 @@ function parseMessage(value: unknown, name: string): ChatMessage {
   if (speaker !== undefined && speaker !== null && typeof speaker !== "string") {
     throw wrong(".name", `must be a string, got ${show(speaker)}`);
   }
-  const text = parseContent(content, (suffix, message) => wrong(`.content${suffix}`, message));
+  const text = parseContent(content, `${name}.content`);
   return typeof speaker === "string"
     ? { role, content: text, name: speaker }
     : { role, content: text };
 }
 
 /** Parts are joined by line ends, as vLLM does. */
-function parseContent(
-  content: unknown,
-  wrong: (suffix: string, message: string) => RequestError,
-): string {
+function parseContent(content: unknown, name: string): string {
+  const wrong = (suffix: string, message: string) =>
+    new RequestError(`${name}${suffix} ${message}.`, name + suffix);
   const text = Array.isArray(content) ? content.map(partText).join("\n") : content;
   if (typeof text !== "string") {
     throw wrong("", `must be a string or an array of text parts, got ${show(content)}`);
@@ -51,7 +70,9 @@ function parseContent(
   return text;
 
   function partText(part: unknown, index: number): string {
-    const { type, text } = (part ?? {}) as Record<string, unknown>;
+    const fields = typeof part === "object" ? (part ?? {}) as JsonObject : {};
+    const { type, text } = fields;
+    if (type === "text") refuseUnknownFields(fields, knownPartFields, `${name}[${index}].`);
     if (type === "text" && typeof text === "string") return text;
     throw wrong(
       `[${index}]`,

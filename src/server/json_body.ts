@@ -15,6 +15,22 @@ const MAX_SEARCHED_LENGTH = 256 * 1024;
  * @throws {RequestError} not UTF-8, not JSON, not an object
  */
 export async function readJsonObject(exchange: Exchange, maxBytes: number): Promise<JsonObject> {
+  checkHeaders(exchange);
+  return parseObject(await exchange.readBody(maxBytes));
+}
+
+/** As `readJsonObject`, of a body that may be left out: then without fields. */
+export async function readOptionalJsonObject(
+  exchange: Exchange,
+  maxBytes: number,
+): Promise<JsonObject> {
+  const bytes = await exchange.readBody(maxBytes);
+  if (bytes.byteLength === 0) return {};
+  checkHeaders(exchange);
+  return parseObject(bytes);
+}
+
+function checkHeaders(exchange: Exchange): void {
   checkContentType(exchange.headers("content-type"));
   const encoding = exchange.header("content-encoding");
   if (encoding !== null && encoding !== "identity") {
@@ -23,7 +39,10 @@ export async function readJsonObject(exchange: Exchange, maxBytes: number): Prom
       `Content-Encoding is "${encoding.slice(0, 100)}"; send the request uncompressed.`,
     );
   }
-  const value = parseJson(decodeUtf8(await exchange.readBody(maxBytes)));
+}
+
+function parseObject(bytes: Uint8Array): JsonObject {
+  const value = parseJson(decodeUtf8(bytes));
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new RequestError('The request body must be a JSON object such as {"prompt": "..."}.');
   }

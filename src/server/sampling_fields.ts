@@ -2,7 +2,9 @@
 import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
+import type { JsonObject } from "./json_body.ts";
 import { priorityField } from "./priority.ts";
+import { refuseUnknownFields } from "./unknown_fields.ts";
 import { anInteger, aNumber, trueOrFalse } from "./validation.ts";
 
 /** Most stop strings of one request; each is compared with the output on every token. */
@@ -53,13 +55,28 @@ export const samplingFields = {
   priority: priorityField,
 };
 
-export const streamOptionsField = z.object({ include_usage: trueOrFalse.nullish() }, "an object")
-  .nullish();
+/** Its unknown fields are kept, for `checkStreamOptions`. */
+export const streamOptionsField = z.looseObject(
+  { include_usage: trueOrFalse.nullish() },
+  "an object",
+).nullish();
 
-/** @throws {RequestError} stream options without a stream, or what a stream cannot carry */
-export function checkStreamOptions(
-  fields: { stream?: boolean | null; stream_options?: unknown; prompt_logprobs?: number | null },
-): void {
+/** The others of OpenAI's and vLLM's APIs, without which the text and the final usage are the same. */
+const knownStreamOptions = new Set([
+  "include_usage",
+  "include_obfuscation",
+  "continuous_usage_stats",
+]);
+
+/** @throws {RequestError} wrong stream options, or without a stream; what a stream cannot carry */
+export function checkStreamOptions(fields: {
+  stream?: boolean | null;
+  stream_options?: JsonObject | null;
+  prompt_logprobs?: number | null;
+}): void {
+  if (fields.stream_options) {
+    refuseUnknownFields(fields.stream_options, knownStreamOptions, "stream_options.");
+  }
   if (fields.stream && typeof fields.prompt_logprobs === "number") {
     throw new RequestError(
       'prompt_logprobs cannot be streamed; leave out "stream".',

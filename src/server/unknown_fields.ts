@@ -34,12 +34,22 @@ export function knownFields(schema: z.ZodObject, others: readonly string[]): Rea
   ]);
 }
 
-/** @throws {RequestError} of the first that is unknown, as vLLM 0.4.2; null is as good as absent */
-export function refuseUnknownFields(body: JsonObject, known: ReadonlySet<string>): void {
-  for (const [field, value] of Object.entries(body)) {
+/**
+ * @param parent what stands before the names of fields of a nested object, such as `messages[0].`
+ * @throws {RequestError} of the first that is unknown, as vLLM 0.4.2; null is as good as absent
+ */
+export function refuseUnknownFields(
+  fields: JsonObject,
+  known: ReadonlySet<string>,
+  parent = "",
+): void {
+  for (const [field, value] of Object.entries(fields)) {
     if (known.has(field) || value === null) continue;
     const name = field.slice(0, MAX_SHOWN_LENGTH);
     const advice = didYouMean(name, known) || "; leave it out.";
-    throw new RequestError(`${name} is no field of this request${advice}`, name);
+    throw new RequestError(
+      `${parent}${name} is no field of this request${advice}`,
+      parent + name,
+    );
   }
 }

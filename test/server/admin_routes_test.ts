@@ -145,13 +145,13 @@ Deno.test("admin routes answer what the manager says", () =>
 
 Deno.test("changes of instances are accepted, and go on", () =>
   withAdmin(async ({ send, calls }) => {
-    const change = async (method: string, path: string) => {
-      const { status, json } = await send(method, path);
+    const change = async (method: string, path: string, body?: string) => {
+      const { status, json } = await send(method, path, body);
       return [status, json.id, json.state];
     };
     assert.deepEqual(await change("POST", "/admin/instances"), [202, "instance-2", "starting"]);
     const one = "/admin/instances/instance-0";
-    assert.deepEqual(await change("POST", `${one}/drain`), [202, "instance-0", "draining"]);
+    assert.deepEqual(await change("POST", `${one}/drain`, "{}"), [202, "instance-0", "draining"]);
     assert.deepEqual(await change("POST", `${one}/keep`), [202, "instance-0", "serving"]);
     assert.deepEqual(await change("DELETE", one), [202, "instance-0", "draining"]);
     const instanceId = "instance-0";
@@ -199,11 +199,29 @@ Deno.test("bad requests of an operator are refused, each with its reason", () =>
       ["[]", /must be a JSON object/],
       ["{}", /^instance must be the id of an instance, got nothing\.$/],
       ['{"instance": 1}', /^instance must be the id of an instance, got 1\.$/],
+      [
+        '{"instace": "instance-1"}',
+        /^instace is no field of this request; did you mean instance\?$/,
+      ],
     ];
     for (const [body, expected] of cases) {
       const [status, message] = await refusal("POST", migrate, body);
       assert.equal(status, 400, body);
       assert.match(message, expected);
+    }
+    const one = "/admin/instances/instance-0";
+    for (
+      const [method, path] of [
+        ["POST", "/admin/instances"],
+        ["POST", `${one}/drain`],
+        ["POST", `${one}/keep`],
+        ["DELETE", one],
+      ]
+    ) {
+      assert.deepEqual(await refusal(method, path, '{"count": 3}'), [
+        400,
+        "count is no field of this request; leave it out.",
+      ]);
     }
     assert.deepEqual(await refusal("GET", migrate), [
       405,

@@ -157,6 +157,34 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
     'messages[0].content[0] is of type "image_url"; this model takes text parts only.',
     "messages[0].content[0]",
   ],
+  [
+    "/v1/chat/completions",
+    { messages: [{ role: "user", contnt: "x" }] },
+    400,
+    "messages[0].contnt is no field of this request; did you mean content?",
+    "messages[0].contnt",
+  ],
+  [
+    "/v1/chat/completions",
+    { messages: [{ role: "user", content: "x", nmae: "y" }] },
+    400,
+    "messages[0].nmae is no field of this request; did you mean name?",
+    "messages[0].nmae",
+  ],
+  [
+    "/v1/chat/completions",
+    { messages: [{ role: "user", content: [{ type: "text", txt: "x" }] }] },
+    400,
+    "messages[0].content[0].txt is no field of this request; did you mean text?",
+    "messages[0].content[0].txt",
+  ],
+  [
+    "/v1/chat/completions",
+    { messages: [{ role: "user", content: ["x"] }] },
+    400,
+    'messages[0].content[0] must be a part {"type": "text", "text": "..."}.',
+    "messages[0].content[0]",
+  ],
   // Models
   [
     "/v1/completions",
@@ -250,6 +278,44 @@ for (const [path, body] of Object.entries(routes)) {
       }
     }));
 }
+
+for (const path of ["/v1/completions", "/v1/chat/completions"] as const) {
+  Deno.test(`${path}: unknown stream options are refused, the nearest named`, () =>
+    withServer({}, async ({ post }) => {
+      const ask = (options: object) =>
+        post(path, { ...routes[path], stream: true, stream_options: options });
+      const hints = { include_obfuscation: false, continuous_usage_stats: true, some_future: null };
+      assert.equal((await ask({ include_usage: true, ...hints })).status, 200);
+      const { status, json: { error } } = await ask({ include_usages: true });
+      assert.equal(status, 400);
+      assert.equal(
+        error.message,
+        "stream_options.include_usages is no field of this request; did you mean include_usage?",
+      );
+      assert.equal(error.param, "stream_options.include_usages");
+    }));
+}
+
+Deno.test("messages: any role that a template may know, and fields without an effect, are accepted", () =>
+  withServer({}, async ({ post }) => {
+    const withoutEffect = {
+      tool_calls: [],
+      tool_call_id: "call-1",
+      refusal: null,
+      audio: { id: "audio-1" },
+      function_call: { name: "f", arguments: "" },
+      annotations: [],
+      reasoning_content: "hm",
+      some_future_field: null,
+    };
+    const content = [{ type: "text", text: "a", cache_control: { type: "ephemeral" } }];
+    const messages = [
+      { role: "assistant", content: "a", name: "me", ...withoutEffect },
+      { role: "ipython", content },
+    ];
+    const { status, text } = await post("/v1/chat/completions", { messages });
+    assert.equal(status, 200, text);
+  }));
 
 Deno.test("routes, methods and content types that are not there", () =>
   withServer({}, async ({ url, post }) => {
