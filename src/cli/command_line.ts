@@ -10,6 +10,14 @@ import type { ArgumentIndex, Entry } from "./arguments/index.ts";
 import { parseValue, shown } from "./arguments/values.ts";
 import { didYouMean } from "../core/suggest.ts";
 
+/** An option that the command does not have; another may. */
+export class UnknownOptionError extends UsageError {
+  /** @param option with dashes, and without underscores */
+  constructor(readonly option: string, message: string) {
+    super(message);
+  }
+}
+
 /** True when help is asked for anywhere before `--`. */
 export function wantsHelp(argv: readonly string[]): boolean {
   const end = argv.indexOf("--");
@@ -19,7 +27,8 @@ export function wantsHelp(argv: readonly string[]): boolean {
 
 /**
  * Values by argument name, of the arguments that are given. The last of a repeated option wins.
- * @throws {UsageError} unknown option, missing or invalid value, a word that belongs to no option
+ * @throws {UnknownOptionError} an option that is not of the index
+ * @throws {UsageError} missing or invalid value, a word that belongs to no option
  */
 export function readCommandLine(
   argv: readonly string[],
@@ -83,7 +92,8 @@ function findOption(written: string, index: ArgumentIndex): Entry {
   if (entry !== undefined) return entry;
   if (written === "--help" || written === "-h") throw new UsageError(`${written} takes no value`);
   if (written === "--") throw unexpectedWord(written);
-  throw new UsageError(`unknown option ${written}${didYouMean(written, index.byOption.keys())}`);
+  const hint = didYouMean(written, index.byOption.keys());
+  throw new UnknownOptionError(dashed, `unknown option ${written}${hint}`);
 }
 
 function missingValue(written: string): UsageError {

@@ -12,7 +12,7 @@ import {
   serveGroups,
   type ServeOptions,
 } from "./arguments/tables.ts";
-import { readCommandLine, wantsHelp } from "./command_line.ts";
+import { readCommandLine, UnknownOptionError, wantsHelp } from "./command_line.ts";
 import { decideGroups } from "./decide/options.ts";
 import { commandHelp, terminalWidth } from "./help.ts";
 import { configTable } from "./print_config.ts";
@@ -90,9 +90,22 @@ export async function main(argv: readonly string[]): Promise<number> {
   } catch (error) {
     if (!(error instanceof LlumnixError)) throw error;
     const program = commands.has(name) ? `llumnix ${name}` : "llumnix";
-    console.error(`${program}: error: ${error.message}`);
+    const isElsewhere = error instanceof UnknownOptionError && otherCommands(name, error.option);
+    console.error(`${program}: error: ${isElsewhere || error.message}`);
     return error.kind === "usage" || error.kind === "model" ? 2 : 1;
   }
+}
+
+/** Says which commands have an option that this one has not; null when none has. */
+function otherCommands(name: string, option: string): string | null {
+  const owners = [...commands]
+    .filter(([, { groups }]) => groups && new ArgumentIndex(groups).byOption.has(option))
+    .map(([owner], i) => i === 0 ? `\`llumnix ${owner}\`` : `\`${owner}\``);
+  if (owners.length === 0) return null;
+  const list = owners.length === 1
+    ? owners[0]
+    : `${owners.slice(0, -1).join(", ")} and ${owners.at(-1)}`;
+  return `${option} is an option of ${list}, not of \`llumnix ${name}\``;
 }
 
 function findCommand(name: string): Command {

@@ -2,6 +2,7 @@
 import process from "node:process";
 import type { Log } from "../core/log.ts";
 import type { InstanceProgress, MigrationReport } from "../core/messages.ts";
+import { servingFields } from "../instance/serving_fields.ts";
 import type { ManagerEvent } from "../manager/manager.ts";
 
 type Bars = import("cli-progress").MultiBar;
@@ -40,16 +41,9 @@ export class ManagerDisplay {
       case "progress":
         return this.#progress(event.progress);
       case "registered": {
-        const { instanceId, model, executor, dtype, totalBlocks, blockSize } = event.registration;
-        const tokens = totalBlocks * blockSize;
+        const { instanceId } = event.registration;
         this.#hasServed.add(instanceId);
-        return this.#log.info(`${instanceId} is ready`, {
-          model,
-          executor,
-          dtype,
-          kvBlocks: totalBlocks,
-          kvTokens: tokens,
-        });
+        return this.#log.info(`${instanceId} is ready`, servingFields(event.registration));
       }
       case "lost":
         // One that never served is a start that failed, which is told with this reason.

@@ -1,12 +1,7 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import {
-  LlumnixError,
-  noManagerError,
-  toErrorRecord,
-  UnavailableError,
-  UsageError,
-} from "../core/errors.ts";
+import { LlumnixError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
+import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type {
   InstanceId,
   InstanceInfo,
@@ -58,6 +53,9 @@ export interface InstanceConfig {
   /** How long a serving instance that lost its manager goes on and tries to join again. */
   readonly rejoinTimeoutMs: number;
   readonly startedBy?: JoinRequest["startedBy"];
+  /** How long it waits for a manager to join; default 0: not at all. */
+  readonly managerWaitMs?: number;
+  readonly onStart?: (event: StartEvent) => void;
   /** How long its requests get to leave or finish when it is asked to leave. */
   readonly drainTimeoutMs?: number;
   /** Absent: requests stay where they are. */
@@ -74,6 +72,11 @@ export interface InstanceMigration {
     executor: Executor,
   ): Promise<MigrationBackend | null> | MigrationBackend | null;
 }
+
+/** How far an instance is that starts. */
+export type StartEvent =
+  | { readonly type: "waiting" | "joined" }
+  | { readonly type: "serving"; readonly registration: InstanceRegistration };
 
 /** Why an instance ends. */
 export interface InstanceEnd {
@@ -99,6 +102,8 @@ export class Instance {
   readonly #incarnation: string;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
+  /** Once; it may have lost the manager since. */
+  #hasJoined = false;
   #isServing = false;
   /** The manager knows, or is about to, that it serves. */
   #hasRegistered = false;
@@ -206,6 +211,10 @@ export class Instance {
     const { bus, managerAddress, instanceId } = this.#config;
     const address = serviceAddress(managerAddress, instanceId);
     const { infoIntervalMs, instanceType } = await this.#joinFirst();
+    if (this.#hasEnded) return;
+    this.#hasJoined = true;
+    if (!this.#isJoined) return this.#loseManager();
+    this.#config.onStart?.({ type: "joined" });
     this.#type = instanceType;
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
@@ -218,17 +227,19 @@ export class Instance {
     this.#hasRegistered = true;
     await this.#register();
     this.#isServing = true;
+    this.#config.onStart?.({ type: "serving", registration: this.#registration() });
     this.#reporter!.report(engine.takeInfo());
   }
 
   /** @throws {UnavailableError} whatever listens there is no manager that takes instances */
-  async #joinFirst(): Promise<JoinReply> {
-    try {
+  #joinFirst(): Promise<JoinReply> {
+    const { managerAddress: address, managerWaitMs: timeoutMs = 0, clock, onStart } = this.#config;
+    const onWait = () => onStart?.({ type: "waiting" });
+    const wait = { address, clock, timeoutMs, onWait, isGivenUp: () => this.#hasEnded };
+    return untilManagerAnswers(wait, async () => {
+      await this.#leaveManager(); // what did not answer the last time
       return await this.#join();
-    } catch (error) {
-      if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
-      throw noManagerError(this.#config.managerAddress, error);
-    }
+    });
   }
 
   async #join(): Promise<JoinReply> {
@@ -273,6 +284,7 @@ export class Instance {
   }
 
   #loseManager(): void {
+    if (!this.#hasJoined) return; // whoever joins hears of it
     const mayComeBack = this.#isServing && this.#config.rejoinTimeoutMs > 0;
     if (!mayComeBack) this.#finish({ exitCode: 1, reason: "the manager is gone" });
     else if (!this.#hasEnded && !this.#isRejoining) this.#rejoin();

@@ -9,8 +9,9 @@ import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/messages.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/threaded_executor.ts";
-import { Instance, type InstanceConfig } from "./instance.ts";
+import { Instance, type InstanceConfig, type StartEvent } from "./instance.ts";
 import { processMigration } from "./process_migration.ts";
+import { servingFields } from "./serving_fields.ts";
 
 /** How long a manager that hangs may take to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;
@@ -39,6 +40,8 @@ export interface InstanceArgs {
   /** See {@linkcode InstanceConfig}. */
   readonly drainTimeoutMs?: number;
   readonly startedBy?: InstanceConfig["startedBy"];
+  /** See {@linkcode InstanceConfig}. */
+  readonly managerWaitMs?: number;
 }
 
 /**
@@ -59,6 +62,9 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
+    onStart: args.startedBy === "hand"
+      ? (event) => showStart(event, managerAddress, log)
+      : undefined,
     migration: args.migration?.enableMigration
       ? processMigration({
         ...args,
@@ -86,6 +92,18 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
   } finally {
     Deno.removeSignalListener("SIGTERM", onTerminate);
     for (const signal of groupSignals) Deno.removeSignalListener(signal, onGroupSignal);
+  }
+}
+
+/** Of others the manager's log says it, which whoever starts one by hand may not see. */
+function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
+  switch (event.type) {
+    case "waiting":
+      return log.info(`waiting for a manager at ${managerAddress}`);
+    case "joined":
+      return log.info(`joined the manager at ${managerAddress}`);
+    case "serving":
+      return log.info("serving", servingFields(event.registration));
   }
 }
 

@@ -85,7 +85,29 @@ for (const name of ["manager", "api-server", "instance"]) {
     );
   }
 }
-refuses(["manager", "--port", "1"], "llumnix manager: error: unknown option --port");
+refuses(
+  ["manager", "--port", "1"],
+  "llumnix manager: error: --port is an option of `llumnix serve` and `api-server`, not of " +
+    "`llumnix manager`",
+);
+refuses(
+  ["api-server", "--instance_timeout=3"],
+  "llumnix api-server: error: --instance-timeout is an option of `llumnix serve` and `manager`, " +
+    "not of `llumnix api-server`",
+);
+refuses(
+  ["instance", "--initial-instances", "2"],
+  "llumnix instance: error: --initial-instances is an option of `llumnix serve`, `manager`, " +
+    "`api-server` and `simulate`, not of `llumnix instance`",
+);
+refuses(
+  ["serve", "--instance-id", "mine"],
+  "llumnix serve: error: --instance-id is an option of `llumnix instance`, not of `llumnix serve`",
+);
+refuses(
+  ["instance", "--instance-idd", "mine"],
+  "llumnix instance: error: unknown option --instance-idd; did you mean --instance-id?",
+);
 refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
 
 Deno.test("--version", async () => {

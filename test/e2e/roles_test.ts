@@ -76,6 +76,10 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   const cluster = await user.cluster();
   const instance = user.start("instance", ...small);
   await manager.waitForLog(/instance-hand-\d+ is ready/);
+  await instance.waitForLog(
+    /joined the manager at unix:.*manager\.sock\n.*instance: serving.*model=.*kvTokens=\d+/,
+  );
+  assert.doesNotMatch(manager.stderr, /joined the manager|instance: serving/); // nor its own
   assert.equal((await idsOf(cluster)).length, 2);
   assert.equal((await instance.stop("SIGINT")).code, 0);
   await manager.waitForLog(/instance-hand-\d+ has stopped/);
@@ -170,18 +174,9 @@ Deno.test("roles apart: instances without a manager end after a while, and leave
   assert.equal((await next.stop()).code, 0);
 });
 
-Deno.test("roles apart: a second manager is refused; an API server and instance without any too", async () => {
+Deno.test("roles apart: a second manager is refused, and what serves another model", async () => {
   await using user = new User();
   const env = { XDG_RUNTIME_DIR: user.directory };
-  const without = await Promise.all([
-    runProgram(["api-server", "--port", "0"], { env }),
-    runProgram(["instance", ...small], { env }),
-  ]);
-  for (const { code, stderr } of without) {
-    assert.equal(code, 1);
-    assert.match(stderr, /no manager answers at unix:.*manager\.sock.*llumnix manager/);
-    assert.doesNotMatch(stderr, /^\s+at /m);
-  }
   const manager = user.manager();
   await manager.waitForLog(/instance-0 is ready/);
   const second = await runProgram(["manager", ...small], { env });
@@ -192,7 +187,7 @@ Deno.test("roles apart: a second manager is refused; an API server and instance 
   assert.equal(noModel.code, 2);
   assert.match(
     noModel.stderr,
-    /^[^\n]* ERROR instance-hand-\d+\/instance: stopping: .*nonexistent.*\n$/,
+    /^.* joined the manager .*\n.* ERROR instance-hand-\d+\/instance: stopping: .*nonexistent.*\n$/,
   );
   const wrong = await runProgram(["api-server", "--port", "0", ...other], { env });
   assert.equal(wrong.code, 2);
@@ -229,6 +224,33 @@ Deno.test("roles apart: over TCP, and instances that the API server's process st
   assert.equal((await servingInstances(cluster)).length, 2);
   assert.equal((await manager.stop()).code, 0);
   assert.equal((await cluster.program.end()).code, 0);
+});
+
+Deno.test("roles apart: whoever is first waits for the manager, until it is stopped", async () => {
+  await using user = new User();
+  const commands = [["api-server", "--port", "0"], ["instance", ...small]];
+  for (const [role, ...args] of commands) {
+    for (const signal of ["SIGTERM", "SIGINT"] as const) {
+      const alone = user.start(role, ...args);
+      await alone.waitForLog(/waiting for a manager at unix:.*manager\.sock\n/);
+      assert.equal((await alone.stop(signal)).code, 0);
+    }
+  }
+  const instance = user.start("instance", ...small);
+  const port = freePort();
+  const server = user.start("api-server", "--host", "127.0.0.1", "--port", `${port}`);
+  for (const early of [instance, server]) await early.waitForLog(/waiting for a manager/);
+  const manager = user.manager();
+  await instance.waitForLog(/serving/);
+  await server.waitForLog(/by the manager at/);
+  const url = `http://127.0.0.1:${port}`;
+  await server.waitUntil("it was ready", () => isReady({ url }).catch(() => false));
+  for (const { stderr } of [instance, server]) {
+    assert.equal(stderr.match(/waiting for a manager/g)?.length, 1);
+  }
+  for (const program of [server, instance, manager]) {
+    assert.equal((await program.stop()).code, 0);
+  }
 });
 
 Deno.test("roles apart: an API server can be stopped while it waits for a manager, or its instances", async () => {

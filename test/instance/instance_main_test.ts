@@ -210,8 +210,9 @@ Deno.test("instance: what was started by hand says itself why it does not start"
       startedBy: "hand",
     });
     assert.equal(code, 2);
-    assert.equal(logged.length, 1);
-    assert.match(logged[0], /^stopping: --max-num-batched-tokens/);
+    assert.equal(logged.length, 2);
+    assert.equal(logged[0], "joined the manager at inproc:manager");
+    assert.match(logged[1], /^stopping: --max-num-batched-tokens/);
     await until(() => events.some(({ type }) => type === "start_failed"));
     const event = events.find((event) => event.type === "start_failed")!;
     assert.match(event.reason, /^odd could not start: --max-num-batched-tokens/);

@@ -1,9 +1,9 @@
 /** `llumnix api-server`: HTTP for the instances of a manager that runs apart. */
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
-import { realClock, sleep } from "../../core/clock.ts";
-import { LlumnixError, noManagerError } from "../../core/errors.ts";
+import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { ServedSettings } from "../../core/messages.ts";
 import { ClusterClient } from "../../manager/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
@@ -14,10 +14,6 @@ import { managerAddress } from "../roles/manager_address.ts";
 import { startInstances } from "../roles/started_instances.ts";
 import { findModel, type FoundModel, servedSettings } from "../served_model.ts";
 import { StopSignals } from "../stop_signals.ts";
-
-/** Processes that are started together need a moment to find each other. */
-const MANAGER_WAIT_MS = 5_000;
-const RETRY_MS = 100;
 
 /**
  * Serves until it is told to stop.
@@ -92,31 +88,28 @@ class Service implements AsyncDisposable {
   }
 }
 
-async function connect(
+function connect(
   bus: Bus,
   address: Address,
   settings: ServedSettings | undefined,
   log: Log,
 ): Promise<ClusterClient> {
-  const untilMs = realClock.nowMs() + MANAGER_WAIT_MS;
-  for (let isFirst = true;; isFirst = false) {
-    try {
-      return await ClusterClient.connect({
-        bus,
-        managerAddress: address,
-        frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
-        clock: realClock,
-        settings,
-        onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
-        onManagerLost: (reason) => {
-          log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
-        },
-      });
-    } catch (error) {
-      if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
-      if (realClock.nowMs() >= untilMs) throw noManagerError(address, error);
-    }
-    if (isFirst) log.info(`waiting for a manager at ${address}`);
-    await sleep(realClock, RETRY_MS);
-  }
+  const wait = {
+    address,
+    clock: realClock,
+    timeoutMs: MANAGER_WAIT_MS,
+    onWait: () => log.info(`waiting for a manager at ${address}`),
+  };
+  return untilManagerAnswers(wait, () =>
+    ClusterClient.connect({
+      bus,
+      managerAddress: address,
+      frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
+      clock: realClock,
+      settings,
+      onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onManagerLost: (reason) => {
+        log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
+      },
+    }));
 }

@@ -1,4 +1,5 @@
 import { logger, setupLogging } from "../../core/log.ts";
+import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
 import { runInstance as run } from "../../instance/instance_main.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -21,6 +22,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
     managerAddress: managerAddress(options.managerAddress),
     hostShare,
     startedBy,
+    managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,
     log: logger("instance"),
