@@ -381,11 +381,17 @@ export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR" | "FI
 
 /** What an instance can take, by its last report. */
 export interface DestinationRoom {
-  /** For a request that runs. */
-  readonly runningBlocks: number;
-  /** For one that waits: none where others wait. */
-  readonly waitingBlocks: number;
+  readonly blocks: number;
+  /** Of the head of its queue: what waits may come only if it is older. Null where nothing waits. */
+  readonly firstArrivalMs: number | null;
 }
+
+/**
+ * What an order of pair migration policy `waiting_first` is for: one that waits goes where it fits
+ * (`waiting`), one that runs makes room for the head of the queue (`room`), the shortest that runs
+ * leaves before one is preempted (`shortest`).
+ */
+export type MigrationAim = "waiting" | "room" | "shortest";
 
 /** An instance that blocks can be sent to. */
 export interface MigrationDestination {
@@ -401,6 +407,8 @@ export interface MigrateOutOrder {
   readonly policy: RequestMigrationPolicy;
   /** Of the destination; policy `FIT` chooses by it. */
   readonly room?: DestinationRoom;
+  /** Policy `FIT` chooses nothing else; default what the source needs most. */
+  readonly aim?: MigrationAim;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
   /** This very request, whatever the policy says. */

@@ -18,9 +18,10 @@ export function queuesOf(
       hasReachedExpectedSteps: sequence.isLeaving,
       isMigrating: false, // one at a time, and none is chosen meanwhile
     })),
-    waiting: waiting.map(({ requestId, wasTried, lengthTokens }) => ({
+    waiting: waiting.map(({ requestId, wasTried, arrivalMs, lengthTokens }) => ({
       requestId,
       wasTried,
+      arrivalMs,
       blocks: blocks.blocksFor(lengthTokens),
       isMigrating: false,
     })),

@@ -124,7 +124,11 @@ export class MigrationLoop {
     for (const pair of pairMigrations(candidates, this.#pairOptions)) {
       const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
       if (source.isEmpty || !(this.#migration.enableMigration || source.isDraining)) continue;
-      if (isWanted(source)) this.#migrate(source, destination, shareOf(source, instances));
+      if (!isWanted(source)) continue;
+      this.#migrate(source, destination, {
+        maxRequests: shareOf(source, instances),
+        aim: pair.aim,
+      });
     }
   }
 
@@ -153,13 +157,13 @@ export class MigrationLoop {
   async #migrate(
     source: ManagedInstance,
     destination: ManagedInstance,
-    maxRequests?: number,
+    terms: Pick<MigrateOutOrder, "maxRequests" | "aim">,
   ): Promise<void> {
     const policy = source.isDraining
       ? this.#drainPolicy(source)
       : this.#migration.requestMigrationPolicy;
     try {
-      const { outcome } = await this.#order(source, destination, { policy, maxRequests });
+      const { outcome } = await this.#order(source, destination, { policy, ...terms });
       if (outcome === "nothing") this.#noteNothing(source, policy);
     } catch {
       // The order was not answered, and that was told.
@@ -169,14 +173,14 @@ export class MigrationLoop {
   async #order(
     source: ManagedInstance,
     destination: ManagedInstance,
-    what: Pick<MigrateOutOrder, "policy" | "maxRequests" | "requestId">,
+    what: Pick<MigrateOutOrder, "policy" | "maxRequests" | "aim" | "requestId">,
   ): Promise<MigrationReport> {
     const { instanceId, address } = destination.registration!;
     const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
     const order: MigrateOutOrder = {
       migrationId,
       destination: { instanceId, address },
-      room: this.#roomOf(destination, source),
+      room: this.#roomOf(destination),
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
@@ -195,13 +199,14 @@ export class MigrationLoop {
     }
   }
 
-  #roomOf({ info }: ManagedInstance, source: ManagedInstance): DestinationRoom | undefined {
-    if (info === null || source.info === null) return undefined;
+  #roomOf({ info }: ManagedInstance): DestinationRoom | undefined {
+    if (info === null) return undefined;
     const { loadMetric, migrateOutThreshold } = this.#pairOptions;
     const blocks = Math.max(0, roomBlocks(loadStateOf(info), loadMetric, migrateOutThreshold));
-    // What waits may come where it is the first.
-    const isFirst = info.waitingRequests === 0 || info.firstWaitingMs < source.info.firstWaitingMs;
-    return { runningBlocks: blocks, waitingBlocks: isFirst ? blocks : 0 };
+    const firstArrivalMs = info.waitingRequests === 0
+      ? null
+      : info.timestampMs - info.firstWaitingMs;
+    return { blocks, firstArrivalMs };
   }
 
   #take(report: MigrationReport, source: ManagedInstance, destination: ManagedInstance): void {

@@ -245,7 +245,9 @@ Deno.test("EngineCore: says which requests may leave", () => {
   assert.deepEqual(core.queues().waiting.map(({ wasTried }) => wasTried), [false, false, false]);
   step();
   const { running, waiting } = core.queues();
-  assert.deepEqual(waiting, [{ requestId: "c", blocks: 2, wasTried: true, isMigrating: false }]);
+  assert.deepEqual(waiting, [
+    { requestId: "c", arrivalMs: 3, blocks: 2, wasTried: true, isMigrating: false },
+  ]);
   assert.deepEqual(running, [
     {
       requestId: "a",

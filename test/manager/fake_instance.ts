@@ -5,6 +5,7 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
+  InstanceInfo,
   JoinRequest,
   MigrateOutOrder,
   MigrationReport,
@@ -46,8 +47,8 @@ export class FakeInstance {
   /** Orders that came while another was under way. */
   numOverlappingOrders = 0;
   readonly orders: MigrateOutOrder[] = [];
-  /** As it reports. */
-  waitingRequests = 0;
+  /** What it reports in place of the truth. */
+  info: Partial<InstanceInfo> = {};
   numGenerates = 0;
   /** Whether it crashes as it computes this token, or as it gets the request (-1), and how. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
@@ -240,9 +241,9 @@ export class FakeInstance {
       usedBlocks,
       watermarkBlocks: 1,
       runningRequests,
-      waitingRequests: this.waitingRequests,
       lastRunningBlocks: runningRequests > 0 ? 10 : 0,
       receivedRequestIds,
+      ...this.info,
     });
     this.#manager?.notify("info", { data: info });
   }

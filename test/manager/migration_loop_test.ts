@@ -49,7 +49,7 @@ Deno.test("migration loop: what leaves is in a hurry where others wait", async (
     });
     await cluster.start();
     const source = cluster.instances.get("instance-0")!;
-    source.waitingRequests = waitingRequests;
+    source.info = { waitingRequests };
     const requests = Array.from({ length: 8 }, (_, i) => cluster.submit(`r${i}`, 500));
     await cluster.until(() => requests.every(({ numTokens }) => numTokens > 0));
     await cluster.run(cluster.manager.addInstance());

@@ -77,9 +77,9 @@ export const llumnixArguments = {
   "request-migration-policy": choice({
     choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
     extraChoices: {
-      FIT: "what the destination has room for: the shortest running request where blocks are " +
-        "short, else the first waiting one that fits there, else the running one that makes " +
-        "room for the head of the queue, else the shortest",
+      FIT: "what the destination has room for: what waiting_first paired for; without it the " +
+        "shortest running request where blocks are short, else the first waiting one that fits " +
+        "there, else the running one that makes room for the head of the queue, else the shortest",
     },
     default: "SR",
     help: "Request migration policy: last come running, shortest running, longest running, first " +

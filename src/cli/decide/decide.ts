@@ -13,7 +13,7 @@ import {
   loadStateOf,
 } from "../../manager/load/load_state.ts";
 import { freeness, virtualUsageBlocks } from "../../manager/load/virtual_usage.ts";
-import { pairMigrations } from "../../manager/migration/pair_migration.ts";
+import { type MigrationPair, pairMigrations } from "../../manager/migration/pair_migration.ts";
 import { scalingChange } from "../../manager/scaling/scaling.ts";
 import type { Value } from "../arguments/argument.ts";
 import { readRecord, type RecordOf } from "./fields.ts";
@@ -40,7 +40,8 @@ export interface Answers {
   /** Null: the request waits for an instance. */
   readonly dispatch: { readonly instance_id: string | null };
   readonly pair: {
-    readonly pairs: readonly { readonly source: string; readonly destination: string }[];
+    /** With policy waiting_first pairs have an aim, for the request to be chosen by FIT. */
+    readonly pairs: readonly MigrationPair[];
   };
   readonly request: { readonly request_ids: readonly string[]; readonly must_leave: boolean };
   readonly scale: { readonly add: number; readonly remove: number };
@@ -137,7 +138,7 @@ function decideRequest(
   input: Input<"request">,
   options: DecideOptions,
 ): Answers["request"] {
-  const { running, waiting, room_running_blocks, room_waiting_blocks } = input;
+  const { running, waiting, room_blocks, room_first_arrival_ms, aim } = input;
   const seen = new Set<string>();
   refuseTwins(running, "request_id", "running", seen);
   refuseTwins(waiting, "request_id", "waiting", seen);
@@ -156,14 +157,16 @@ function decideRequest(
     waiting: waiting.map((request) => ({
       requestId: request.request_id,
       wasTried: request.tried,
+      arrivalMs: request.arrival_ms,
       blocks: request.blocks,
       isMigrating: request.migrating,
     })),
   };
-  const room = room_running_blocks === null
+  const room = room_blocks === null
     ? undefined
-    : { runningBlocks: room_running_blocks, waitingBlocks: room_waiting_blocks };
-  const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy, room);
+    : { blocks: room_blocks, firstArrivalMs: room_first_arrival_ms };
+  const terms = { room, aim: aim === "any" ? undefined : aim };
+  const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy, terms);
   return { request_ids: requestIds, must_leave: mustLeave };
 }
 

@@ -70,6 +70,7 @@ export const runningFields = {
 export const waitingFields = {
   request_id: text("Named in the answer."),
   tried: truth("The scheduler has tried to run it.", { default: true }),
+  arrival_ms: amount("With FIT: compared with room_first_arrival_ms.", { default: 0 }),
   blocks: amount("Blocks that it needs.", { default: 0 }),
   migrating: truth("It is leaving already.", { default: false }),
 };
@@ -95,10 +96,17 @@ export const kindFields = {
     running: records("In the order of the queue.", runningFields, { default: [] }),
     waiting: records("In the order of the queue.", waitingFields, { default: [] }),
     available_blocks: amount("With FIT: free blocks but for the watermark.", { default: 0 }),
-    room_running_blocks: amountOrNull(
-      "With FIT: what the destination takes of a running request; left out, FIT is FCWSR.",
+    room_blocks: amountOrNull(
+      "With FIT: what the destination takes; left out, FIT is FCWSR.",
     ),
-    room_waiting_blocks: amount("The same of a waiting one.", { default: 0 }),
+    room_first_arrival_ms: amountOrNull(
+      "With FIT: of the head of the queue there; what waits goes only if it is older. Left out: " +
+        "nothing waits there.",
+    ),
+    aim: oneOf("With FIT: of the pair, as pair answers it.", {
+      choices: ["any", "waiting", "room", "shortest"],
+      default: "any",
+    }),
   },
   scale: instances,
 } satisfies Record<DecisionKind, Fields>;

@@ -143,10 +143,10 @@ export class Llumlet {
     };
   }
 
-  #choose({ requestId, policy, room, maxRequests }: MigrateOutOrder): readonly RequestId[] {
-    if (requestId !== undefined) return [requestId];
-    const { requestIds } = chooseRequests(this.#config.engine.queues(), policy, room);
-    return requestIds.slice(0, maxRequests);
+  #choose(order: MigrateOutOrder): readonly RequestId[] {
+    if (order.requestId !== undefined) return [order.requestId];
+    const { requestIds } = chooseRequests(this.#config.engine.queues(), order.policy, order);
+    return requestIds.slice(0, order.maxRequests);
   }
 
   /** One after the other, until one cannot. */

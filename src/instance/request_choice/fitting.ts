@@ -3,22 +3,33 @@ import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_r
 import type { RequestChoice, RunningRequest } from "./request_choice.ts";
 
 /**
- * FIT: what the destination has room for. Where not each running request can get one more block, the
- * shortest of them leaves before one is preempted. While the head of the queue does not fit here: the
- * first waiting request that fits there; else the running one that makes the room for the head, the
+ * FIT: what the destination has room for, and nothing but what the order aims at. Without an aim:
+ * where not each running request can get one more block, the shortest of them leaves before one is
+ * preempted. While the head of the queue does not fit here: the first waiting request that fits there
+ * and is older than all that wait there; else the running one that makes the room for the head, the
  * smallest that does it alone, or the largest that leaves. Otherwise the shortest running request.
  * Where the room is not known it is FCWSR.
  */
-export const fitting: RequestChoice = (queues, room) => {
+export const fitting: RequestChoice = (queues, { room, aim } = {}) => {
   if (room === undefined) return firstComeWaitingShortestRunning(queues);
   const { waiting, availableBlocks } = queues;
-  const running = queues.running.filter(({ blocks }) => blocks <= room.runningBlocks);
+  const { blocks: roomBlocks, firstArrivalMs } = room;
+  const running = queues.running.filter(({ blocks }) => blocks <= roomBlocks);
   const missingBlocks = waiting.length === 0 ? 0 : waiting[0].blocks - availableBlocks;
+  const isStuck = missingBlocks > 0;
   const numRunning = queues.running.length;
   const isShort = numRunning > 1 && availableBlocks < numRunning && running.length > 0;
-  if (missingBlocks <= 0 || isShort) return bestVictim(running, ({ lengthTokens }) => lengthTokens);
-  const first = waiting.find(({ blocks }) => blocks <= room.waitingBlocks);
-  if (first) return [first.requestId];
+  if (aim === "shortest" || (aim === undefined && (!isStuck || isShort))) {
+    return bestVictim(running, ({ lengthTokens }) => lengthTokens);
+  }
+  if (!isStuck) return [];
+  if (aim !== "room") {
+    const first = waiting.find(({ blocks, arrivalMs }) =>
+      blocks <= roomBlocks && (firstArrivalMs === null || arrivalMs < firstArrivalMs)
+    );
+    if (first) return [first.requestId];
+  }
+  if (aim === "waiting") return [];
   return bestVictim(running, (request) => costOfRoom(request, missingBlocks));
 };
 

@@ -1,5 +1,5 @@
 import type {
-  DestinationRoom,
+  MigrateOutOrder,
   Priority,
   RequestId,
   RequestMigrationPolicy,
@@ -32,6 +32,7 @@ export interface WaitingRequest {
   readonly requestId: RequestId;
   /** The scheduler has tried to run it at least once, so that it waits for blocks. */
   readonly wasTried: boolean;
+  readonly arrivalMs: number;
   /** That it needs. */
   readonly blocks: number;
   readonly isMigrating: boolean;
@@ -45,8 +46,11 @@ export interface RequestQueues {
   readonly availableBlocks: number;
 }
 
+/** What an order says of its destination and its aim. */
+export type ChoiceTerms = Pick<MigrateOutOrder, "room" | "aim">;
+
 /** Requests to migrate, one after the other until one cannot. */
-export type RequestChoice = (queues: RequestQueues, room?: DestinationRoom) => RequestId[];
+export type RequestChoice = (queues: RequestQueues, terms?: ChoiceTerms) => RequestId[];
 
 /** One line per policy. */
 const policies: Readonly<Record<RequestMigrationPolicy, RequestChoice>> = {
@@ -68,12 +72,11 @@ export interface ChosenRequests {
 /**
  * Which requests leave (behaviour page, section 3). Requests that reached their expected steps come
  * before any policy, all of them and in their order.
- * @param room of the destination, where it is known
  */
 export function chooseRequests(
   queues: RequestQueues,
   policy: RequestMigrationPolicy,
-  room?: DestinationRoom,
+  terms?: ChoiceTerms,
 ): ChosenRequests {
   const running = queues.running.filter((request) => request.isDecoding && !request.isMigrating);
   const waiting = queues.waiting.filter((request) => !request.isMigrating);
@@ -81,6 +84,6 @@ export function chooseRequests(
   if (done.length > 0) {
     return { requestIds: done.map(({ requestId }) => requestId), mustLeave: true };
   }
-  const requestIds = policies[policy]({ ...queues, running, waiting }, room);
+  const requestIds = policies[policy]({ ...queues, running, waiting }, terms);
   return { requestIds, mustLeave: false };
 }

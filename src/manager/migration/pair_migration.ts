@@ -1,4 +1,4 @@
-import type { InstanceId, InstanceType } from "../../core/messages.ts";
+import type { InstanceId, InstanceType, MigrationAim } from "../../core/messages.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { migrationLoad } from "../load/load_metric.ts";
 import type { LoadState } from "../load/load_state.ts";
@@ -39,6 +39,8 @@ export interface LoadedCandidate extends MigrationCandidate {
 export interface MigrationPair {
   readonly source: InstanceId;
   readonly destination: InstanceId;
+  /** Absent where the source is to choose by itself. */
+  readonly aim?: MigrationAim;
 }
 
 export type PairMigrationPolicyName =

@@ -1,3 +1,4 @@
+import type { MigrationAim } from "../../core/messages.ts";
 import { defragConstrained } from "./defrag_constrained.ts";
 import type {
   LoadedCandidate,
@@ -16,7 +17,7 @@ const OVERDUE_MS = 120_000;
  * waited longest: each goes where it fits and is the first; where it fits nowhere, the one request
  * leaves that makes the room for it, or a smaller one that waits behind it goes where that fits; and
  * for the first for which none does, room is made little by little. Needs a source that chooses by
- * the room of its destination (`--request-migration-policy FIT`).
+ * the room of its destination and the aim of the order (`--request-migration-policy FIT`).
  */
 export const waitingFirst: PairMigrationPolicy = { ...defragConstrained, pairBeforeLoad };
 
@@ -32,15 +33,22 @@ function pairBeforeLoad(
   const oldest = stuck.at(0);
 
   /** @returns whether there is a destination */
-  const pair = (source: LoadedCandidate, destination: LoadedCandidate | null): boolean => {
+  const pair = (
+    source: LoadedCandidate,
+    destination: LoadedCandidate | null,
+    aim: MigrationAim,
+  ): boolean => {
     if (destination === null) return false;
     for (const one of [source, destination]) free.delete(one);
-    pairs.push({ source: source.instanceId, destination: destination.instanceId });
+    pairs.push({ source: source.instanceId, destination: destination.instanceId, aim });
     return true;
   };
   /** Pairs those stuck ones for which there is a destination; the others remain. */
-  const pairAll = (destinationOf: (source: LoadedCandidate) => LoadedCandidate | null) => {
-    stuck = stuck.filter((source) => free.has(source) && !pair(source, destinationOf(source)));
+  const pairAll = (
+    aim: MigrationAim,
+    destinationOf: (source: LoadedCandidate) => LoadedCandidate | null,
+  ) => {
+    stuck = stuck.filter((source) => free.has(source) && !pair(source, destinationOf(source), aim));
   };
   /** The destination with the least room that is enough, so that large rooms stay large. */
   const bestFit = (
@@ -59,7 +67,7 @@ function pairBeforeLoad(
   /** The destination with the most room, if that is enough for the smallest running request. */
   const roomiest = (
     source: LoadedCandidate,
-    suits: (one: LoadedCandidate) => boolean = mayTake,
+    suits: (one: LoadedCandidate) => boolean = () => true,
   ) => {
     let best: LoadedCandidate | null = null;
     for (const one of free) {
@@ -81,19 +89,21 @@ function pairBeforeLoad(
   };
 
   if (oldest && oldest.firstWaitingMs >= OVERDUE_MS) {
-    pair(oldest, whereHeadFits(oldest) ?? whereRoomIsMade(oldest) ?? roomiest(oldest));
+    if (!pair(oldest, whereHeadFits(oldest), "waiting")) {
+      pair(oldest, whereRoomIsMade(oldest) ?? roomiest(oldest), "room");
+    }
   }
   for (const source of candidates.filter(({ state }) => isShort(state)).sort(byAvailable)) {
     if (!free.has(source) || source.state.isDraining) continue;
     const destination = bestFit(source, leastRunning(source), ({ state }) => !isStuck(state)) ??
       roomiest(source, (one) => one !== oldest);
-    pair(source, destination);
+    pair(source, destination, "shortest");
   }
-  pairAll(whereHeadFits);
-  pairAll(whereRoomIsMade);
-  pairAll((source) => bestFit(source, Math.ceil(source.leastWaitingBlocks), hasNoQueue));
+  pairAll("waiting", whereHeadFits);
+  pairAll("room", whereRoomIsMade);
+  pairAll("waiting", (source) => bestFit(source, Math.ceil(source.leastWaitingBlocks), hasNoQueue));
   const first = stuck.find((source) => free.has(source));
-  if (first) pair(first, roomiest(first));
+  if (first) pair(first, roomiest(first), "room");
   return pairs;
 }
 

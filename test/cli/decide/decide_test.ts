@@ -171,22 +171,25 @@ Deno.test("pair and request: what the destination has room for", () => {
   ];
   const options = { enable_defrag: true, pair_migration_policy: "waiting_first" };
   const answer = decide("pair", { instances, ...options });
-  assert.deepEqual(answer.pairs, [{ source: "a", destination: "c" }]);
+  assert.deepEqual(answer.pairs, [{ source: "a", destination: "c", aim: "waiting" }]);
   const record = {
     request_migration_policy: "FIT",
     running: [
       { request_id: "a", length_tokens: 560, blocks: 35 },
       { request_id: "b", length_tokens: 880, blocks: 55 },
     ],
-    waiting: [{ request_id: "w", blocks: 40 }],
+    waiting: [{ request_id: "w", blocks: 40, arrival_ms: 9 }],
     available_blocks: 10,
   };
   const choose = (room: Record<string, unknown>) =>
     decide("request", { ...record, ...room }).request_ids.join(" ");
   assert.equal(choose({}), "w a");
-  assert.equal(choose({ room_running_blocks: 44, room_waiting_blocks: 44 }), "w");
-  assert.equal(choose({ room_running_blocks: 44 }), "a");
-  assert.equal(choose({ room_running_blocks: 30 }), "");
+  assert.equal(choose({ room_blocks: 44 }), "w");
+  assert.equal(choose({ room_blocks: 44, room_first_arrival_ms: 10 }), "w");
+  assert.equal(choose({ room_blocks: 44, room_first_arrival_ms: 9 }), "a");
+  assert.equal(choose({ room_blocks: 44, aim: "room" }), "a");
+  assert.equal(choose({ room_blocks: 44, room_first_arrival_ms: 9, aim: "waiting" }), "");
+  assert.equal(choose({ room_blocks: 30 }), "");
 });
 
 Deno.test("scale: draining instances are on their way out and do not count", () => {

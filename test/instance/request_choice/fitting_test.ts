@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { DestinationRoom, Priority } from "../../../src/core/messages.ts";
+import type { MigrationAim, Priority } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import {
   chooseRequests,
@@ -26,8 +26,9 @@ function queuesOf(
       hasReachedExpectedSteps: false,
       isMigrating: false,
     })),
-    waiting: waiting.map((blocks) => ({
+    waiting: waiting.map((blocks, i) => ({
       requestId: `w${blocks}`,
+      arrivalMs: 10 * (i + 1),
       blocks,
       wasTried: true,
       isMigrating: false,
@@ -35,9 +36,15 @@ function queuesOf(
   };
 }
 
-function choose(queues: RequestQueues, runningBlocks: number, waitingBlocks = runningBlocks) {
-  const room: DestinationRoom = { runningBlocks, waitingBlocks };
-  return chooseRequests(queues, "FIT", room).requestIds.join(" ");
+/** @param firstArrivalMs there; here requests that wait came at 10, 20, ... */
+function choose(
+  queues: RequestQueues,
+  blocks: number,
+  firstArrivalMs: number | null = null,
+  aim?: MigrationAim,
+) {
+  const { requestIds } = chooseRequests(queues, "FIT", { room: { blocks, firstArrivalMs }, aim });
+  return requestIds.join(" ");
 }
 
 Deno.test("FIT: the first waiting request that the destination has room for", () => {
@@ -45,11 +52,18 @@ Deno.test("FIT: the first waiting request that the destination has room for", ()
   assert.equal(choose(queues, 60), "w50");
   assert.equal(choose(queues, 30), "w30", "the head stays: it would be the first here too");
   assert.equal(choose(queues, 25), "w20");
+  assert.equal(choose(queues, 60, 11), "w50");
+  assert.equal(choose(queues, 30, 21), "w30");
+  assert.equal(choose(queues, 30, 20), "r9", "what waits there is as old, though younger than w50");
 });
 
 Deno.test("FIT: where no waiting one fits, the smallest that alone makes room for the head", () => {
   const queues = queuesOf([8, 45, 60, 41], [50], 10); // 40 are missing
-  assert.equal(choose(queues, 100, 0), "r41", "others wait there, so that no waiting one may come");
+  assert.equal(
+    choose(queues, 100, 0),
+    "r41",
+    "older ones wait there, so that no waiting one may come",
+  );
   assert.equal(choose(queues, 45), "r41");
   assert.equal(choose(queues, 40), "r8", "none that is enough fits: the largest that does");
   assert.equal(choose(queues, 7), "");
@@ -74,6 +88,20 @@ Deno.test("FIT: high priority leaves only where no normal one fits", () => {
   assert.equal(choose(queuesOf([40, 60], [50], 10, ["high", "normal"]), 40, 0), "r40");
 });
 
+Deno.test("FIT: only what the order aims at", () => {
+  const chosen = (queues: RequestQueues, blocks = 100, firstArrivalMs: number | null = null) =>
+    (["waiting", "room", "shortest"] as const)
+      .map((aim) => choose(queues, blocks, firstArrivalMs, aim) || "-").join(" ");
+  const stuck = queuesOf([8, 45, 60, 41], [50, 30], 10); // 40 are missing
+  assert.equal(chosen(stuck), "w50 r41 r8");
+  assert.equal(chosen(stuck, 40), "w30 r8 r8");
+  assert.equal(chosen(stuck, 100, 10), "- r41 r8");
+  assert.equal(chosen(stuck, 7), "- - -");
+  assert.equal(chosen(queuesOf([40, 41, 43, 73], [50], 3)), "w50 r73 r40", "blocks are short");
+  assert.equal(chosen(queuesOf([8, 45], [5], 10)), "- - r8", "the head fits by now");
+  assert.equal(chosen(queuesOf([8, 45], [], 10)), "- - r8");
+});
+
 Deno.test("FIT: what is chosen fits, waits only while the head is stuck, and is never needless", () => {
   const random = new Random(1);
   const blocks = () => 1 + random.below(30);
@@ -83,13 +111,15 @@ Deno.test("FIT: what is chosen fits, waits only while the head is stuck, and is 
       [...new Set(Array.from({ length: random.below(4) }, blocks))],
       random.below(30),
     );
-    const room = { runningBlocks: random.below(30), waitingBlocks: random.below(30) };
-    const { requestIds, mustLeave } = chooseRequests(queues, "FIT", room);
+    const room = { blocks: random.below(30), firstArrivalMs: random.below(45) };
+    const { requestIds, mustLeave } = chooseRequests(queues, "FIT", { room });
     assert.ok(!mustLeave && requestIds.length <= 1);
     const [head] = queues.waiting;
     const isStuck = head !== undefined && head.blocks > queues.availableBlocks;
-    const fits = queues.running.filter((one) => one.blocks <= room.runningBlocks);
-    const waits = queues.waiting.filter((one) => one.blocks <= room.waitingBlocks);
+    const fits = queues.running.filter((one) => one.blocks <= room.blocks);
+    const waits = queues.waiting.filter((one) =>
+      one.blocks <= room.blocks && one.arrivalMs < room.firstArrivalMs
+    );
     const numRunning = queues.running.length;
     const isShort = numRunning > 1 && queues.availableBlocks < numRunning && fits.length > 0;
     if (requestIds.length === 0) {

@@ -23,7 +23,7 @@ function running(requestId: string, overrides: Partial<RunningRequest> = {}): Ru
 }
 
 function waiting(requestId: string, overrides: Partial<WaitingRequest> = {}): WaitingRequest {
-  return { requestId, wasTried: true, blocks: 1, isMigrating: false, ...overrides };
+  return { requestId, wasTried: true, arrivalMs: 0, blocks: 1, isMigrating: false, ...overrides };
 }
 
 function randomQueues(random: Random): RequestQueues {

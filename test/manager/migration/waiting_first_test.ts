@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import { loadStateOf } from "../../../src/manager/load/load_state.ts";
-import { pairMigrations } from "../../../src/manager/migration/pair_migration.ts";
+import {
+  type MigrationPair,
+  pairMigrations,
+} from "../../../src/manager/migration/pair_migration.ts";
 import { availableBlocks, isStuck, roomBlocks } from "../../../src/manager/migration/room.ts";
 import { randomInfos } from "../random_info.ts";
 import { idleInfo } from "../support.ts";
@@ -43,6 +46,18 @@ function instance(instanceId: string, shape: Shape): InstanceInfo {
 }
 
 function pairs(infos: readonly InstanceInfo[], draining: readonly string[] = []): string[] {
+  return pairsOf(infos, draining).map(({ source, destination }) => `${source}>${destination}`);
+}
+
+/** The pairs with their aims. */
+function aims(infos: readonly InstanceInfo[]): string[] {
+  return pairsOf(infos).map(({ source, destination, aim }) => `${source}>${destination} ${aim}`);
+}
+
+function pairsOf(
+  infos: readonly InstanceInfo[],
+  draining: readonly string[] = [],
+): MigrationPair[] {
   const candidates = infos.map((info) => ({
     instanceId: info.instanceId,
     instanceType: info.instanceType,
@@ -62,7 +77,7 @@ function pairs(infos: readonly InstanceInfo[], draining: readonly string[] = [])
     enableDefrag: true,
     migrateOutThreshold: THRESHOLD_STEPS,
     enablePdDisagg: false,
-  }).map(({ source, destination }) => `${source}>${destination}`);
+  });
 }
 
 Deno.test("room: what is available, less the steps of the threshold for what runs", () => {
@@ -159,6 +174,20 @@ Deno.test("waiting_first: a smaller one leaves from behind a head that fits nowh
   const roomy = instance("c", { running: [100] });
   assert.deepEqual(pairs([a, roomy, enough]), ["a>b"]);
   assert.deepEqual(pairs([{ ...a, leastWaitingBlocks: 30 }, roomy, enough]), ["a>c"]);
+});
+
+Deno.test("waiting_first: pairs say what they are for; those by load do not", () => {
+  const b = instance("b", { running: [100] });
+  assert.deepEqual(aims([instance("a", { running: [150], head: 80 }), b]), ["a>b waiting"]);
+  assert.deepEqual(aims([instance("a", { running: [80, 85], head: 110 }), b]), ["a>b room"]);
+  const small = instance("a", { running: [150], head: 120, least: 90, waiting: 2 });
+  assert.deepEqual(aims([small, b]), ["a>b waiting"]);
+  const large = instance("a", { running: [40, 41, 42, 43], head: 150 });
+  assert.deepEqual(aims([large, b]), ["a>b room"], "little by little");
+  const short = { running: [60, 139], head: 80, waitedMs: 119_999 };
+  assert.deepEqual(aims([instance("a", short), b]), ["a>b shortest"]);
+  assert.deepEqual(aims([instance("a", { ...short, waitedMs: 120_000 }), b]), ["a>b waiting"]);
+  assert.deepEqual(aims([instance("a", { running: [100, 98] }), b]), ["a>b undefined"]);
 });
 
 Deno.test("waiting_first: without anything stuck it is defrag_constrained", () => {
