@@ -1,7 +1,7 @@
 /*
- * A decoder-only transformer (Llama, Mistral, Qwen2, Qwen3) as one call: between operations that
- * take a few microseconds each, calls from JavaScript would be a tenth of a step. Included by
- * kernels.c behind the operations, which it calls.
+ * A decoder-only transformer (Llama, Mistral, Qwen2, Qwen3) as one call: 330 calls from JavaScript
+ * took 0.15 ms of a step of 8 (135M, 1 row). Included by kernels.c behind the operations, which it
+ * calls.
  */
 
 /* Words of 64 bits throughout, written by decoder.ts. */
