@@ -1,5 +1,5 @@
 /** The command line: commands, their help, and how errors reach the user. */
-import { LlumnixError, UsageError } from "../core/errors.ts";
+import { isForTheUser, LlumnixError, UsageError } from "../core/errors.ts";
 import { checkCombinations, policiesInForce } from "./arguments/combinations.ts";
 import { ArgumentIndex } from "./arguments/index.ts";
 import { checkStatus, type Notice } from "./arguments/status.ts";
@@ -92,7 +92,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     const program = commands.has(name) ? `llumnix ${name}` : "llumnix";
     const isElsewhere = error instanceof UnknownOptionError && otherCommands(name, error.option);
     console.error(`${program}: error: ${isElsewhere || error.message}`);
-    return error.kind === "usage" || error.kind === "model" ? 2 : 1;
+    return isForTheUser(error.kind) ? 2 : 1;
   }
 }
 

@@ -14,6 +14,11 @@ export type ErrorKind =
   | "conflict"
   | "internal";
 
+/** Whether only whoever started the program can put it right: exit code 2, and trying again is no use. */
+export function isForTheUser(kind: ErrorKind): boolean {
+  return kind === "usage" || kind === "model";
+}
+
 /** Base of every deliberate error. `kind` survives serialisation; the class does not have to. */
 export class LlumnixError extends Error {
   override name = "LlumnixError";
@@ -30,7 +35,7 @@ export class UsageError extends LlumnixError {
   }
 }
 
-/** A model directory that is missing, incomplete, corrupt or of an unsupported kind: exit code 2. */
+/** A model that is missing, incomplete, corrupt, of an unsupported kind or computes NaN: exit code 2. */
 export class ModelError extends LlumnixError {
   override name = "ModelError";
   constructor(message: string, options?: ErrorOptions) {

@@ -1,6 +1,12 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { LlumnixError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
+import {
+  isForTheUser,
+  LlumnixError,
+  toErrorRecord,
+  UnavailableError,
+  UsageError,
+} from "../core/errors.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type {
   InstanceId,
@@ -441,9 +447,8 @@ export class Instance {
     const record = toErrorRecord(error);
     const isReported = this.#isJoined && this.#config.startedBy !== "hand";
     this.#manager?.notify("failed", { data: record });
-    const isUserError = record.kind === "usage" || record.kind === "model";
     this.#finish({
-      exitCode: isUserError ? 2 : 1,
+      exitCode: isForTheUser(record.kind) ? 2 : 1,
       reason: record.message,
       isReported,
       error: isReported && error instanceof LlumnixError ? undefined : error,

@@ -1,5 +1,11 @@
 import { type Clock, sleep } from "../core/clock.ts";
-import { ConflictError, toErrorRecord, UnavailableError, UsageError } from "../core/errors.ts";
+import {
+  ConflictError,
+  isForTheUser,
+  toErrorRecord,
+  UnavailableError,
+  UsageError,
+} from "../core/errors.ts";
 import type { InstanceId, LeaveReply } from "../core/messages.ts";
 import type { ManagerOptions, ScalingOptions } from "../core/options.ts";
 import { settingsDifference } from "../core/served_settings.ts";
@@ -150,8 +156,7 @@ export class InstanceKeeper {
     try {
       await this.startMissing();
     } catch (error) {
-      const { kind } = toErrorRecord(error);
-      const isHopeless = kind === "usage" || kind === "model";
+      const isHopeless = isForTheUser(toErrorRecord(error).kind);
       if (this.#isStopped || (isHopeless && this.#fleet.serving.length === 0)) throw error;
       this.#replacement.noteLoss(0);
     }

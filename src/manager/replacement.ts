@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, toErrorRecord } from "../core/errors.ts";
+import { type ErrorRecord, isForTheUser, toErrorRecord } from "../core/errors.ts";
 
 /** The pause after a failed start doubles from the first to the last. */
 const FIRST_PAUSE_MS = 500;
@@ -83,7 +83,7 @@ export class Replacement {
       this.#countedAttempts = this.#numAttempts;
       this.#numFailures++;
     }
-    const isHopeless = kind === "usage" || kind === "model" || this.#numFailures >= MAX_FAILURES;
+    const isHopeless = isForTheUser(kind) || this.#numFailures >= MAX_FAILURES;
     if (isHopeless && !this.#config.isAnyLeft()) {
       this.stop();
       this.#config.onGiveUp(message);
