@@ -40,9 +40,19 @@ export class GroupWatch {
     this.#latest = null;
   }
 
-  /** All members have to have said that they are connected with all others, in this very group. */
-  noteFormed({ generation, members, leftOut }: FormedGroup, nowMs: number): void {
+  /**
+   * All members have to serve, and to have said that they are connected with all others in this very
+   * group.
+   */
+  noteFormed(
+    { generation, members, leftOut }: FormedGroup,
+    serving: readonly InstanceId[],
+    nowMs: number,
+  ): void {
     const secret = this.#secret;
+    for (const gone of members.filter((id) => !serving.includes(id))) {
+      this.#violate(`group ${generation} is said to be formed with ${gone}, which is gone`);
+    }
     for (const pair of this.#groups.unconnected({ secret, generation }, members)) {
       this.#violate(`group ${generation} is said to be formed, and ${pair} are not connected`);
     }

@@ -290,7 +290,8 @@ class ScenarioRun {
     const note = (count: number, what: string) => {
       if (count > 0) leftovers.push(`${count} ${what}`);
     };
-    for (const { instance, name } of this.#cluster.aliveInstances) {
+    const { aliveInstances, servingIds } = this.#cluster;
+    for (const { instance, name } of aliveInstances) {
       if (!instance.engine) continue;
       const info = instance.engine.info();
       note(info.totalBlocks - info.freeBlocks, `blocks were not freed on ${name}`);
@@ -303,12 +304,8 @@ class ScenarioRun {
     }
     const { manager } = this.#cluster;
     note(manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
-    const numServing = manager?.instances().length ?? 0;
-    note(Math.abs(this.#cluster.aliveInstances.length - numServing), "instances run for nobody");
-    const serving = manager?.instances().map(({ instanceId }) => instanceId) ?? [];
-    leftovers.push(
-      ...this.#cluster.groupWatch?.leftovers(serving, this.#cluster.aliveInstances) ?? [],
-    );
+    note(Math.abs(aliveInstances.length - servingIds.length), "instances run for nobody");
+    leftovers.push(...this.#cluster.groupWatch?.leftovers(servingIds, aliveInstances) ?? []);
     const unready = this.#cluster.aliveClients.filter(({ client }) => !client.isReady());
     note(unready.length, "API servers are not ready");
     return leftovers;

@@ -1,9 +1,15 @@
 import { LlumnixError } from "../core/errors.ts";
-import type { MigrateOutOrder, MigrationReport } from "../core/messages.ts";
+import type {
+  InstanceId,
+  MigrateCommitRequest,
+  MigrateOutOrder,
+  MigrationReport,
+} from "../core/messages.ts";
 import { Random } from "../core/random.ts";
 import { ClusterClient } from "../manager/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../manager/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
+import { CommitWatch } from "./commit_watch.ts";
 import { GroupWatch } from "./group_watch.ts";
 import { FAULTS_END_MS, type Scenario, TRANSFER_ROUND } from "./scenario.ts";
 import { SimNetwork, type SimNode } from "./sim_bus.ts";
@@ -54,6 +60,7 @@ export class SimCluster {
   readonly reports: MigrationReport[] = [];
   /** Instances that the managers noticed to be lost. */
   numLost = 0;
+  readonly #commitWatch: CommitWatch;
   readonly #onViolation: (what: string) => void;
   #managerNode: SimNode | null = null;
   #manager: Manager | null = null;
@@ -67,6 +74,7 @@ export class SimCluster {
     this.random = new Random(scenario.seed + 2 ** 40);
     this.trace = new Trace(() => this.elapsedMs, isTraced);
     this.#onViolation = onViolation;
+    this.#commitWatch = new CommitWatch(this.clock, onViolation);
     this.network = new SimNetwork({
       ...scenario.network,
       clock: this.clock,
@@ -106,9 +114,14 @@ export class SimCluster {
     return this.clients.filter(({ isAlive }) => isAlive);
   }
 
-  /** Whether the manager has it serve requests. */
+  /** Those that the manager has serve requests. */
+  get servingIds(): readonly InstanceId[] {
+    return this.#manager?.instances().map(({ instanceId }) => instanceId) ?? [];
+  }
+
+  /** Whether it is one of them. */
   isServing({ instanceId }: SimInstance): boolean {
-    return this.#manager?.instances().some((one) => one.instanceId === instanceId) ?? false;
+    return this.servingIds.includes(instanceId);
   }
 
   /** Starts manager and instances, then the clients. */
@@ -268,7 +281,9 @@ export class SimCluster {
     this.trace.add(MANAGER_NODE, () => JSON.stringify(event));
     if (event.type === "migrated") this.reports.push(event.report);
     if (event.type === "lost") this.numLost++;
-    if (event.type === "group_formed") this.groupWatch?.noteFormed(event, this.elapsedMs);
+    if (event.type === "group_formed") {
+      this.groupWatch?.noteFormed(event, this.servingIds, this.elapsedMs);
+    }
   }
 
   #skewMs(): number {
@@ -278,17 +293,26 @@ export class SimCluster {
   #onFrame(from: string, to: string, text: string): void {
     this.trace.add(`${from} > ${to}`, () => describeFrame(text));
     if (this.#awaited.length > 0) this.#notice(from, to, text);
-    if (this.groupWatch && from === MANAGER_NODE && text.includes('"migrate_out"')) {
-      this.#watchOrders(to, text);
+    if (this.groupWatch && from === MANAGER_NODE) {
+      this.#forEachCall("migrate_out", to, text, (order, { instanceId }) => {
+        this.groupWatch!.noteOrder(instanceId, order as MigrateOutOrder, this.elapsedMs);
+      });
     }
+    this.#forEachCall("migrate_commit", to, text, (commit, sim) => {
+      this.#commitWatch.noteCommit(commit as MigrateCommitRequest, sim);
+    });
   }
 
-  #watchOrders(to: string, text: string): void {
+  /** Of the calls in a frame to an instance, those of one method. */
+  #forEachCall(
+    method: string,
+    to: string,
+    text: string,
+    note: (data: unknown, sim: SimInstance) => void,
+  ): void {
+    if (!text.includes(`"${method}"`)) return;
     const sim = this.instances.find(({ name }) => name === to)!;
-    for (const [, , method, order] of recordsOf(text)) {
-      if (method !== "migrate_out") continue;
-      this.groupWatch!.noteOrder(sim.instanceId, order as MigrateOutOrder, this.elapsedMs);
-    }
+    for (const [, , called, data] of recordsOf(text)) if (called === method) note(data, sim);
   }
 
   /** @param text names the method */
