@@ -167,6 +167,7 @@ function reportOf(instanceId: string, receivedRequestIds: readonly string[]): In
     firstWaitingBlocks: 12.5,
     leastWaitingBlocks: 12.5,
     allWaitingBlocks: 25,
+    prefillBlocks: 0,
     firstWaitingMs: 12.25,
     lastRunningBlocks: 40,
     lastStepKind: "decode",

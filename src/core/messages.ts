@@ -164,6 +164,8 @@ export interface InstanceInfo {
   /** Of the smallest request that waits. */
   readonly leastWaitingBlocks: number;
   readonly allWaitingBlocks: number;
+  /** Of the prompts that are being computed; fractional. */
+  readonly prefillBlocks: number;
   readonly firstWaitingMs: number;
   readonly lastRunningBlocks: number;
   readonly lastStepKind: "prefill" | "decode" | "idle";

@@ -54,10 +54,12 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     }
   }
   const runningSequenceLengths = new Array<number>(active.length);
-  let leavingRequests = 0, runningHighPriorityRequests = 0, maxOutputTokens = 0;
+  let leavingRequests = 0, runningHighPriorityRequests = 0, maxOutputTokens = 0, prefillTokens = 0;
   for (let i = 0; i < active.length; i++) {
     const sequence = active[i];
-    runningSequenceLengths[i] = sequence.lengthTokens;
+    const { lengthTokens } = sequence;
+    runningSequenceLengths[i] = lengthTokens;
+    if (sequence.isInStep && sequence.numComputedTokens === 0) prefillTokens += lengthTokens;
     if (sequence.isLeaving) leavingRequests++;
     if (sequence.priority === "high") runningHighPriorityRequests++;
     maxOutputTokens += sequence.params.maxTokens;
@@ -80,6 +82,7 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     leastWaitingBlocks: first ? leastWaitingTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
+    prefillBlocks: prefillTokens / blockSize,
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
     lastStepKind: lastStep.kind,

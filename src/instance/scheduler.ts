@@ -218,7 +218,7 @@ export class Scheduler {
         this.#fail(waiting, sequence);
         continue;
       }
-      if (!this.#sharesPrefill(promptTokens)) break;
+      if (!this.#sharesPrefill(sequence)) break;
       const isAdmitted = admission === "yes" && this.#hasPlace(running.length + 1);
       if (!isAdmitted && !this.#makeRoomFor(sequence)) break;
       waiting.shift();
@@ -328,12 +328,13 @@ export class Scheduler {
     this.#schedule.failed.push({ sequence, error: this.neverFits(sequence) });
   }
 
-  /** Whether a prompt may run in the step that is being made. */
-  #sharesPrefill(promptTokens: number): boolean {
+  /** Whether a prompt may run in the step that is being made: not with one of higher priority. */
+  #sharesPrefill(sequence: Sequence): boolean {
     const { sequences, numBatchedTokens } = this.#schedule;
     const { maxNumBatchedTokens, maxSharedPrefillTokens } = this.#config;
     const limit = sequences.length === 0 ? maxNumBatchedTokens : maxSharedPrefillTokens;
-    return numBatchedTokens + promptTokens <= limit;
+    if (sequences.length > 0 && sequences[0].outranks(sequence)) return false;
+    return numBatchedTokens + sequence.lengthTokens <= limit;
   }
 
   /** Whether so many may run. */

@@ -244,6 +244,7 @@ Deno.test("EngineCore: says which requests may leave", () => {
   core.add(generateRequest("c", 6, {}, { arrivalMs: 3 }));
   assert.deepEqual(core.queues().waiting.map(({ wasTried }) => wasTried), [false, false, false]);
   step();
+  step();
   const { running, waiting } = core.queues();
   assert.deepEqual(waiting, [
     { requestId: "c", arrivalMs: 3, blocks: 2, wasTried: true, isMigrating: false },

@@ -195,6 +195,7 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     firstWaitingBlocks: 1.5,
     leastWaitingBlocks: 0.75,
     allWaitingBlocks: 2.25,
+    prefillBlocks: 0,
     firstWaitingMs: 70,
     lastRunningBlocks: 2,
     lastStepKind: "prefill",
@@ -228,8 +229,23 @@ Deno.test("EngineCore: info counts the running requests of high priority", () =>
   core.add(generateRequest("c", 5, {}, high));
   assert.equal(core.info(0).runningHighPriorityRequests, 0);
   core.end(model.stepNow(core.begin(0)!));
+  core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).runningRequests, 3);
   assert.equal(core.info(0).runningHighPriorityRequests, 2);
+});
+
+Deno.test("EngineCore: info counts the prompts that the running step computes", () => {
+  const { core, model } = coreOf({ maxNumSeqs: 2 }, { numBlocks: 200 });
+  core.add(generateRequest("a", 5));
+  core.add(generateRequest("b", 10));
+  core.add(generateRequest("c", 4));
+  assert.equal(core.info(0).prefillBlocks, 0);
+  const prefill = core.begin(0)!;
+  assert.equal(core.info(0).prefillBlocks, 15 / 4);
+  core.end(model.stepNow(prefill));
+  assert.equal(core.info(0).prefillBlocks, 0);
+  assert.ok(core.begin(0));
+  assert.equal(core.info(0).prefillBlocks, 0, "a decode step");
 });
 
 Deno.test("EngineCore: what has run its expected steps runs on only when it is told to stay", () => {

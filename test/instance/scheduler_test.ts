@@ -252,13 +252,14 @@ Deno.test("Scheduler: a sequence leaves whichever queue it is in", () => {
   assert.throws(() => bench.scheduler.remove(a), /request a has left the scheduler already/);
 });
 
-Deno.test("Scheduler: high priority first, by arrival within a priority", () => {
+Deno.test("Scheduler: high priority first and by itself, by arrival within a priority", () => {
   const bench = new Bench(100, { maxNumBatchedTokens: 256 });
   bench.add("normal 1", 4, 10);
   bench.add("high 2", 4, 40, "high");
   bench.add("normal 2", 4, 20);
   bench.add("high 1", 4, 30, "high");
-  assert.equal(bench.step(), "prefill [high 1 high 2 normal 1 normal 2] 16");
+  assert.equal(bench.step(), "prefill [high 1 high 2] 8");
+  assert.equal(bench.step(), "prefill [normal 1 normal 2] 8");
 });
 
 for (const preemptionMode of ["recompute", "swap"] as const) {
@@ -267,7 +268,8 @@ for (const preemptionMode of ["recompute", "swap"] as const) {
     bench.add("normal 1", 4, 10);
     bench.add("normal 2", 4, 20);
     bench.add("high", 4, 30, "high");
-    assert.equal(bench.step(), "prefill [high normal 1 normal 2] 12");
+    assert.equal(bench.step(), "prefill [high] 4");
+    assert.equal(bench.step(), "prefill [normal 1 normal 2] 8");
     const lines = Array.from({ length: 8 }, () => bench.step());
     const preempting = lines.filter((line) => line.includes("preempted"));
     assert.ok(preempting.length > 0);
@@ -300,7 +302,8 @@ Deno.test("Scheduler: nobody gives way where that makes too little room, or to a
   const bench = new Bench(6);
   bench.add("high 1", 9, 10, "high");
   bench.add("normal 1", 9, 20);
-  assert.equal(bench.step(), "prefill [high 1 normal 1] 18");
+  assert.equal(bench.step(), "prefill [high 1] 9");
+  assert.equal(bench.step(), "prefill [normal 1] 9");
   bench.add("normal 2", 4, 30);
   assert.equal(bench.step(), "decode [high 1 normal 1] 2");
   bench.add("high 2", 16, 40, "high");

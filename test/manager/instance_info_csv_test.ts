@@ -20,6 +20,7 @@ const busy = idleInfo("instance-0", {
   killedRequests: 1,
   firstWaitingBlocks: 2.5,
   leastWaitingBlocks: 2,
+  prefillBlocks: 0,
   allWaitingBlocks: 6,
   firstWaitingMs: 1500,
   lastStepKind: "decode",

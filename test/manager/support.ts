@@ -65,6 +65,7 @@ export function idleInfo(
     killedRequests: 0,
     firstWaitingBlocks: 0,
     leastWaitingBlocks: 0,
+    prefillBlocks: 0,
     allWaitingBlocks: 0,
     firstWaitingMs: 0,
     lastRunningBlocks: 0,

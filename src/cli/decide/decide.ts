@@ -5,7 +5,13 @@ import { chooseRequests } from "../../instance/request_choice/request_choice.ts"
 import { createDispatchPolicy } from "../../manager/dispatch/dispatch.ts";
 import { dispatchableOf } from "../../manager/dispatch/dispatchable.ts";
 import { RoundRobin } from "../../manager/dispatch/round_robin.ts";
-import { dispatchLoad, dispatchLoadWith, migrationLoad } from "../../manager/load/load_metric.ts";
+import {
+  aheadBlocks,
+  type ComingRequest,
+  dispatchLoad,
+  dispatchLoadWith,
+  migrationLoad,
+} from "../../manager/load/load_metric.ts";
 import {
   comingHeadroomBlocks,
   type LoadInfo,
@@ -92,22 +98,29 @@ function decideDispatch(
   { instances, last_instance_id, request_blocks, request_priority }: Input<"dispatch">,
   options: DecideOptions,
 ): Answers["dispatch"] {
-  const all = statesOf(instances, options).map(([instance, state]) => ({
-    instanceId: instance.instance_id,
-    instanceType: instance.instance_type,
-    isDraining: instance.draining,
-    load: request_blocks === null
-      ? dispatchLoad(options.loadMetric, state)
-      : dispatchLoadWith(options.loadMetric, state, {
-        priority: request_priority,
-        blocks: request_blocks,
-        headroomBlocks: request_priority === "high"
-          ? comingHeadroomBlocks(infoOf(instance), options)
-          : 0,
-      }),
-    waitingRequests: instance.waiting_requests + instance.pending_requests,
-    dispatchedRequests: instance.dispatched_requests,
-  }));
+  const { loadMetric } = options;
+  const comingTo = (instance: InstanceRecord): ComingRequest | null =>
+    request_blocks === null ? null : {
+      priority: request_priority,
+      blocks: request_blocks,
+      headroomBlocks: request_priority === "high"
+        ? comingHeadroomBlocks(infoOf(instance), options)
+        : 0,
+    };
+  const all = statesOf(instances, options).map(([instance, state]) => {
+    const coming = comingTo(instance);
+    return {
+      instanceId: instance.instance_id,
+      instanceType: instance.instance_type,
+      isDraining: instance.draining,
+      load: coming === null
+        ? dispatchLoad(loadMetric, state)
+        : dispatchLoadWith(loadMetric, state, coming),
+      aheadBlocks: coming === null ? 0 : aheadBlocks(loadMetric, state, coming),
+      waitingRequests: instance.waiting_requests + instance.pending_requests,
+      dispatchedRequests: instance.dispatched_requests,
+    };
+  });
   const candidates = dispatchableOf(all, options.numDispatchInstances)
     .sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
   if (candidates.length === 0) return { instance_id: null };
@@ -232,6 +245,7 @@ function infoOf(instance: InstanceRecord): LoadInfo {
     waitingRequests: instance.waiting_requests,
     firstWaitingBlocks: instance.first_waiting_blocks,
     allWaitingBlocks: instance.all_waiting_blocks,
+    prefillBlocks: instance.prefill_blocks,
   };
 }
 

@@ -32,6 +32,7 @@ export const instanceFields = {
   first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
   least_waiting_blocks: amountOrNull("Of the smallest that waits. Left out: first_waiting_blocks."),
   all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
+  prefill_blocks: amount("Blocks of the prompts that are being computed.", { default: 0 }),
   first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
   last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),
   running_sequence_lengths: amounts("Tokens of each running request."),

@@ -11,6 +11,8 @@ export interface DispatchCandidate {
   readonly instanceId: InstanceId;
   /** Dispatch load. */
   readonly load: number;
+  /** See `aheadBlocks` in `src/manager/load`. */
+  readonly aheadBlocks: number;
   readonly waitingRequests: number;
   /** Requests that the manager has given it so far. */
   readonly dispatchedRequests: number;

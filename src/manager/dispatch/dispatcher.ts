@@ -6,7 +6,13 @@ import type {
 } from "../../core/messages.ts";
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
-import { dispatchLoad, dispatchLoadWith, tellsRequestsApart } from "../load/load_metric.ts";
+import {
+  aheadBlocks,
+  type ComingRequest,
+  dispatchLoad,
+  dispatchLoadWith,
+  tellsRequestsApart,
+} from "../load/load_metric.ts";
 import {
   comingHeadroomBlocks,
   idleLoadInfo,
@@ -44,6 +50,7 @@ export interface ServingInstance {
 /** An instance with its account: the data that policies choose by, kept up to date. */
 interface Target extends DispatchCandidate {
   load: number;
+  aheadBlocks: number;
   waitingRequests: number;
   dispatchedRequests: number;
   readonly instance: ServingInstance;
@@ -89,6 +96,7 @@ export class Dispatcher {
       const target: Target = {
         instanceId,
         load: 0,
+        aheadBlocks: 0,
         state: idleState,
         highHeadroomBlocks: 0,
         waitingRequests: 0,
@@ -147,11 +155,13 @@ export class Dispatcher {
     const { loadMetric } = this.#options;
     if (!tellsRequestsApart(loadMetric)) return;
     for (const target of this.#candidates) {
-      target.load = dispatchLoadWith(loadMetric, target.state, {
+      const coming: ComingRequest = {
         priority,
         blocks: promptTokens / target.instance.registration.blockSize,
         headroomBlocks: priority === "high" ? target.highHeadroomBlocks : 0,
-      });
+      };
+      target.load = dispatchLoadWith(loadMetric, target.state, coming);
+      target.aheadBlocks = aheadBlocks(loadMetric, target.state, coming);
     }
   }
 

@@ -20,6 +20,8 @@ export interface LoadMetric {
   dispatch(state: LoadState): number;
   /** As `dispatch`, with the request there; by a metric that tells requests apart. */
   dispatchWith?(state: LoadState, request: ComingRequest): number;
+  /** See {@linkcode aheadBlocks}. */
+  ahead?(state: LoadState, request: ComingRequest): number;
   /** For scaling: all that waits is to run soon. */
   scaling?(state: LoadState): number;
   /** For migration: what the running requests have, and the first that waits where it says so. */
@@ -47,6 +49,18 @@ export function dispatchLoadWith(
   const { dispatchWith } = metrics[metric];
   if (dispatchWith === undefined || state.isDraining) return dispatchLoad(metric, state);
   return dispatchWith(state, request);
+}
+
+/**
+ * Blocks of prompts that an instance is to compute before one more request, where the metric lets
+ * that come before loads; else 0.
+ */
+export function aheadBlocks(
+  metric: LoadMetricName,
+  state: LoadState,
+  request: ComingRequest,
+): number {
+  return metrics[metric].ahead?.(state, request) ?? 0;
 }
 
 /** {@linkcode dispatchLoad}, or what a metric has for scaling instead. */

@@ -10,6 +10,7 @@ export interface LoadState {
   readonly waitingRequests: number;
   readonly firstWaitingBlocks: number;
   readonly allWaitingBlocks: number;
+  readonly prefillBlocks: number;
   /** Virtual usage on top of the physical: the headroom of each priority that runs. */
   readonly headroomBlocks: number;
   /** Dispatched to it and not in its report yet; only the dispatch load counts them. */
@@ -31,6 +32,7 @@ export type LoadInfo = Pick<
   | "waitingRequests"
   | "firstWaitingBlocks"
   | "allWaitingBlocks"
+  | "prefillBlocks"
 >;
 
 /** What an instance would report that has not reported yet: idle, all blocks free. */
@@ -45,6 +47,7 @@ export function idleLoadInfo(totalBlocks: number): LoadInfo {
     waitingRequests: 0,
     firstWaitingBlocks: 0,
     allWaitingBlocks: 0,
+    prefillBlocks: 0,
   };
 }
 
@@ -93,6 +96,7 @@ export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): Loa
     waitingRequests: info.waitingRequests,
     firstWaitingBlocks: info.firstWaitingBlocks,
     allWaitingBlocks: info.allWaitingBlocks,
+    prefillBlocks: info.prefillBlocks,
     headroomBlocks: (high > 0 ? headroom.high : 0) +
       (info.runningRequests + pendingRequests > high ? headroom.normal : 0),
     pendingRequests,
@@ -112,6 +116,7 @@ export function emptyStateLike(like: LoadState): LoadState {
     waitingRequests: 0,
     firstWaitingBlocks: 0,
     allWaitingBlocks: 0,
+    prefillBlocks: 0,
     headroomBlocks: 0,
     pendingRequests: 0,
     pendingBlocks: 0,
@@ -132,6 +137,7 @@ export function poolOf(states: readonly LoadState[]): LoadState {
     waitingRequests: sum("waitingRequests"),
     firstWaitingBlocks: sum("firstWaitingBlocks"),
     allWaitingBlocks: sum("allWaitingBlocks"),
+    prefillBlocks: sum("prefillBlocks"),
     headroomBlocks: sum("headroomBlocks"),
     pendingRequests: sum("pendingRequests"),
     pendingBlocks: sum("pendingBlocks"),

@@ -72,6 +72,14 @@ export const virtualUsage: LoadMetric = {
     return -ratio(free - blocks - headroomBlocks, requests);
   },
   /**
+   * A request of high priority goes first where no prompt is computed or waits, for the step that
+   * runs when it comes is the longest part of its time to the first token: a prompt takes as long as
+   * tens of decode steps.
+   */
+  ahead({ prefillBlocks, allWaitingBlocks, pendingBlocks }, { priority }) {
+    return priority === "high" ? prefillBlocks + allWaitingBlocks + pendingBlocks : 0;
+  },
+  /**
    * Of requests that wait only the heads of the queues count elsewhere; a cluster that counted no
    * more would grow by one instance after the other while a burst waits.
    */

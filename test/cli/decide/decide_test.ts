@@ -155,6 +155,9 @@ Deno.test("dispatch: with what is known of the request", () => {
   assert.equal(choose({ request_blocks: 20 }), "a");
   assert.equal(choose({ request_blocks: 48, request_priority: "high" }), "b");
   assert.equal(choose({ request_blocks: 48, load_metric: "usage_ratio" }), "b");
+  const [a, b] = instances;
+  const high = { request_blocks: 48, request_priority: "high" };
+  assert.equal(choose({ ...high, instances: [a, { ...b, prefill_blocks: 1 }] }), "a");
 });
 
 Deno.test("pair and request: what the destination has room for", () => {

@@ -150,6 +150,21 @@ Deno.test("virtual usage: requests of high priority share the instance that has 
   assert.deepEqual(high, ["a", "a", "b"], "until one that has yet to give headroom is freer");
 });
 
+Deno.test("virtual usage: requests of high priority go where no prompt is computed, or the least", () => {
+  const dispatcher = dispatcherOf({ loadMetric: "virtual_usage" });
+  dispatcher.setInstances(serving(["a", "b", "c"]));
+  const running = { runningRequests: 5, usedBlocks: 200, freeBlocks: 651 };
+  dispatcher.report(report("a", { ...running, prefillBlocks: 100 }));
+  dispatcher.report(report("b", { ...running, waitingRequests: 1, allWaitingBlocks: 40 }));
+  dispatcher.report(report("c", { ...running, usedBlocks: 800, freeBlocks: 51 }));
+  const choose = (requestId: string, blocks: number, priority: Priority) =>
+    dispatcher.dispatch({ requestId, promptTokens: 16 * blocks, priority }, 0);
+  assert.equal(choose("h1", 30, "high"), "c", "nothing is ahead, although it is the fullest");
+  assert.equal(choose("h2", 20, "high"), "c", "30 blocks are");
+  assert.equal(choose("h3", 1, "high"), "b", "40 blocks are, and 50 there");
+  assert.equal(choose("n1", 1, "normal"), "a", "the load alone");
+});
+
 Deno.test("a request that is dispatched again leaves the account of the instance before", () => {
   const dispatcher = dispatcherOf({ loadMetric: "usage_ratio" });
   dispatcher.setInstances(serving(["a", "b"]));

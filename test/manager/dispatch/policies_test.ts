@@ -10,6 +10,7 @@ function randomCandidates(random: Random): DispatchCandidate[] {
   return Array.from({ length: 1 + random.below(8) }, (_, i) =>
     candidateOf(`i${i}`, {
       load: [-Infinity, -3, -2.5, 0, 1, Infinity][random.below(6)],
+      aheadBlocks: random.below(3),
       waitingRequests: random.below(3),
       dispatchedRequests: random.below(3),
     }));
@@ -29,11 +30,12 @@ Deno.test("balanced: the first of those with the fewest requests so far", () => 
   }
 });
 
-Deno.test("load: the smallest load; of equal ones the first with the fewest requests so far", () => {
+Deno.test("load: the least ahead, then the smallest load, then the fewest requests so far", () => {
   const random = new Random(2);
   for (let i = 0; i < 500; i++) {
     const candidates = randomCandidates(random);
-    const smallest = least(candidates, ({ load }) => load);
+    const first = least(candidates, ({ aheadBlocks }) => aheadBlocks);
+    const smallest = least(first, ({ load }) => load);
     const expected = least(smallest, ({ dispatchedRequests }) => dispatchedRequests)[0];
     assert.equal(createDispatchPolicy("load", random).choose(candidates), expected.instanceId);
   }

@@ -5,5 +5,12 @@ export function candidateOf(
   instanceId: string,
   overrides: Partial<DispatchCandidate> = {},
 ): DispatchCandidate {
-  return { instanceId, load: -Infinity, waitingRequests: 0, dispatchedRequests: 0, ...overrides };
+  return {
+    instanceId,
+    load: -Infinity,
+    aheadBlocks: 0,
+    waitingRequests: 0,
+    dispatchedRequests: 0,
+    ...overrides,
+  };
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Priority } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
 import {
+  aheadBlocks,
   type ComingRequest,
   dispatchLoad,
   dispatchLoadWith,
@@ -192,6 +193,15 @@ Deno.test("virtual usage: a normal request comes behind all that waits, a high o
     });
   assert.equal(load("normal"), 16 / 8);
   assert.equal(load("high"), -24 / 4);
+});
+
+Deno.test("virtual usage: prompts that are computed, wait or are on their way come before a high one", () => {
+  const report = idleInfo("a", { prefillBlocks: 3, waitingRequests: 2, allWaitingBlocks: 20 });
+  const state = loadStateOf(report, { pendingRequests: 1, pendingBlocks: 100 });
+  const coming = (priority: Priority) => ({ priority, blocks: 6, headroomBlocks: 0 });
+  assert.equal(aheadBlocks("virtual_usage", state, coming("high")), 123);
+  assert.equal(aheadBlocks("virtual_usage", state, coming("normal")), 0);
+  assert.equal(aheadBlocks("remaining_steps", state, coming("high")), 0);
 });
 
 Deno.test("virtual usage: for scaling all that waits counts, not the heads of the queues alone", () => {
