@@ -73,6 +73,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
       options: config.manager,
       migration: config.migration,
       scaling: config.scaling,
+      drainTimeoutMs: Infinity, // as in the paper: who is to go ends its requests first
       launcher: instances,
       clock,
       seed,

@@ -165,6 +165,22 @@ Deno.test("a cluster grows with the load and shrinks again; no request is lost",
   assert.ok(instanceSeconds < 4 * samples.at(-1)!.timeMs / 1000);
 });
 
+Deno.test("an instance that goes waits for its requests, however long they take", async () => {
+  const config = clusterConfig({
+    manager: { initialInstances: 2, dispatchPolicy: "rr" },
+    migration: { enableMigration: false },
+    scaling: { enableScaling: true, maxInstances: 2, scalingInterval: 2 },
+  });
+  const workload = workloadConfig({
+    arrivals: { kind: "burst" },
+    lengths: "fixed:100:2000",
+    numRequests: 2,
+  });
+  const { failures, all } = await run(config, workload);
+  assert.deepEqual(failures, []);
+  assert.ok(all.e2eMs.max > 60_000, "the requests are too short");
+});
+
 Deno.test("figures of which there is nothing to tell are not told", async () => {
   const burst = workloadConfig({ arrivals: { kind: "burst" }, numRequests: 8 });
   const ofOne = await run(clusterConfig(), { ...burst, lengths: "fixed:16:1" });
