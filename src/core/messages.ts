@@ -161,8 +161,8 @@ export interface InstanceInfo {
   readonly killedRequests: number;
   /** Fractional: prompt length / block size. */
   readonly firstWaitingBlocks: number;
-  /** Of the smallest request that waits. */
-  readonly leastWaitingBlocks: number;
+  /** The first {@linkcode MAX_LISTED_WAITING} of the queue. */
+  readonly waiting: readonly QueuedRequest[];
   readonly allWaitingBlocks: number;
   /** Of the prompts that are being computed; fractional. */
   readonly prefillBlocks: number;
@@ -184,6 +184,17 @@ export interface InstanceInfo {
    */
   readonly receivedRequestIds: readonly RequestId[];
   readonly totals: InstanceTotals;
+}
+
+/** A report lists no more of those that wait, so that it stays small however long the queue is. */
+export const MAX_LISTED_WAITING = 64;
+
+/** A request in the queue of an instance. */
+export interface QueuedRequest {
+  readonly requestId: RequestId;
+  /** That it needs; fractional. */
+  readonly blocks: number;
+  readonly arrivalMs: number;
 }
 
 /** What an instance has done since it started. */
@@ -413,7 +424,7 @@ export interface MigrateOutOrder {
   readonly aim?: MigrationAim;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
-  /** This very request, whatever the policy says. */
+  /** This very request: whatever the policy says, but with an aim only if it still suits that. */
   readonly requestId?: RequestId;
   /**
    * The source drains, or requests wait there for the room: its requests leave as fast as they can,

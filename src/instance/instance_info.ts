@@ -1,4 +1,4 @@
-import type { InstanceInfo, RequestId } from "../core/messages.ts";
+import { type InstanceInfo, MAX_LISTED_WAITING, type RequestId } from "../core/messages.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import type { Scheduler } from "./scheduler.ts";
@@ -39,11 +39,8 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
   const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = parts.blocks;
   let active: readonly Sequence[] = running;
   let waitingRequests = waiting.length, waitingTokens = 0, killedRequests = swapped.length;
-  let leastWaitingTokens = Infinity;
   for (const sequence of waiting) {
-    const { lengthTokens } = sequence;
-    waitingTokens += lengthTokens;
-    if (lengthTokens < leastWaitingTokens) leastWaitingTokens = lengthTokens;
+    waitingTokens += sequence.lengthTokens;
     if (sequence.isPreempted) killedRequests++;
   }
   for (const sequence of suspended) {
@@ -80,9 +77,13 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     waitingRequests,
     killedRequests,
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
-    leastWaitingBlocks: first ? leastWaitingTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
     prefillBlocks: prefillTokens / blockSize,
+    waiting: waiting.slice(0, MAX_LISTED_WAITING).map(({ requestId, lengthTokens, arrivalMs }) => ({
+      requestId,
+      blocks: lengthTokens / blockSize,
+      arrivalMs,
+    })),
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
     lastStepKind: lastStep.kind,

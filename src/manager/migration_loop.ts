@@ -128,6 +128,7 @@ export class MigrationLoop {
       this.#migrate(source, destination, {
         maxRequests: shareOf(source, instances),
         aim: pair.aim,
+        requestId: pair.requestId,
       });
     }
   }
@@ -145,7 +146,7 @@ export class MigrationLoop {
       killedRequests: info.killedRequests,
       lastRunningBlocks: info.lastRunningBlocks,
       firstWaitingMs: info.firstWaitingMs,
-      leastWaitingBlocks: info.leastWaitingBlocks,
+      waiting: info.waiting,
       runningSequenceLengths: info.runningSequenceLengths,
       blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
@@ -157,7 +158,7 @@ export class MigrationLoop {
   async #migrate(
     source: ManagedInstance,
     destination: ManagedInstance,
-    terms: Pick<MigrateOutOrder, "maxRequests" | "aim">,
+    terms: Pick<MigrateOutOrder, "maxRequests" | "aim" | "requestId">,
   ): Promise<void> {
     const policy = source.isDraining
       ? this.#drainPolicy(source)

@@ -193,7 +193,10 @@ Deno.test("EngineCore: info has every field of the behaviour page", () => {
     waitingRequests: 2,
     killedRequests: 0,
     firstWaitingBlocks: 1.5,
-    leastWaitingBlocks: 0.75,
+    waiting: [
+      { requestId: "c", blocks: 1.5, arrivalMs: 30 },
+      { requestId: "d", blocks: 0.75, arrivalMs: 40 },
+    ],
     allWaitingBlocks: 2.25,
     prefillBlocks: 0,
     firstWaitingMs: 70,

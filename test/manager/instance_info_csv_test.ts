@@ -19,7 +19,7 @@ const busy = idleInfo("instance-0", {
   waitingRequests: 3,
   killedRequests: 1,
   firstWaitingBlocks: 2.5,
-  leastWaitingBlocks: 2,
+  waiting: [],
   prefillBlocks: 0,
   allWaitingBlocks: 6,
   firstWaitingMs: 1500,

@@ -34,7 +34,7 @@ function infoOf(queues: Queues, timestampMs: number): Partial<InstanceInfo> {
     runningSequenceLengths: running.map((one) => one * BLOCK_SIZE),
     waitingRequests: waiting.length,
     firstWaitingBlocks: blocks.at(0) ?? 0,
-    leastWaitingBlocks: waiting.length > 0 ? Math.min(...blocks) : 0,
+    waiting: requestsOf(queues, timestampMs).waiting,
     allWaitingBlocks: blocks.reduce((a, b) => a + b, 0),
     firstWaitingMs: waiting.at(0)?.waitedMs ?? 0,
   };
@@ -98,14 +98,15 @@ Deno.test("FIT: who has waited for two minutes is helped also where blocks are s
   assert.equal(await chosen(littleByLittle, { running: [120], waiting: [] }), "r73");
 });
 
-Deno.test("FIT: what makes room goes to where one waits in vain, and nothing that waits", async () => {
+Deno.test("FIT: what makes room goes to where one waits in vain, and what waits if it is older", async () => {
   const source = (waitedMs: number) => ({
     running: [65, 95],
     waiting: [{ blocks: 100, waitedMs: 50_000 }, { blocks: 30, waitedMs }],
   });
   const destination = { running: [130], waiting: [{ blocks: 120, waitedMs: 10_000 }] };
   assert.equal(await chosen(source(5_000), destination), "r65");
-  assert.equal(await chosen(source(40_000), destination), "r65", "it would pass its head");
+  const w30 = await chosen(source(40_000), destination);
+  assert.equal(w30, "w30", "it passes its own head, and is older than the one there");
 });
 
 Deno.test("FIT: where blocks are short the shortest leaves, and nothing that waits", async () => {

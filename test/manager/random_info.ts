@@ -20,7 +20,11 @@ export function randomInfo(random: Random, instanceId: string): InstanceInfo {
     waitingRequests,
     killedRequests: random.below(4) === 0 ? random.below(waitingRequests + 1) : 0,
     firstWaitingBlocks,
-    leastWaitingBlocks: firstWaitingBlocks,
+    waiting: Array.from({ length: waitingRequests }, (_, i) => ({
+      requestId: `${instanceId}-${i}`,
+      blocks: firstWaitingBlocks,
+      arrivalMs: random.below(5),
+    })).sort((a, b) => a.arrivalMs - b.arrivalMs),
     allWaitingBlocks: firstWaitingBlocks * Math.max(1, waitingRequests),
     lastRunningBlocks: runningRequests === 0 ? 0 : 1 + random.below(4),
   });

@@ -64,7 +64,7 @@ export function idleInfo(
     waitingRequests: 0,
     killedRequests: 0,
     firstWaitingBlocks: 0,
-    leastWaitingBlocks: 0,
+    waiting: [],
     prefillBlocks: 0,
     allWaitingBlocks: 0,
     firstWaitingMs: 0,

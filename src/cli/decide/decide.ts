@@ -19,7 +19,11 @@ import {
   loadStateOf,
 } from "../../manager/load/load_state.ts";
 import { freeness, virtualUsageBlocks } from "../../manager/load/virtual_usage.ts";
-import { type MigrationPair, pairMigrations } from "../../manager/migration/pair_migration.ts";
+import {
+  type MigrationPair,
+  pairMigrations,
+  type WaitingCandidate,
+} from "../../manager/migration/pair_migration.ts";
 import { scalingChange } from "../../manager/scaling/scaling.ts";
 import type { Value } from "../arguments/argument.ts";
 import { readRecord, type RecordOf } from "./fields.ts";
@@ -46,8 +50,9 @@ export interface Answers {
   /** Null: the request waits for an instance. */
   readonly dispatch: { readonly instance_id: string | null };
   readonly pair: {
-    /** With policy waiting_first pairs have an aim, for the request to be chosen by FIT. */
-    readonly pairs: readonly MigrationPair[];
+    /** With policy waiting_first pairs have an aim, and what waits is named, for FIT to choose by. */
+    readonly pairs:
+      readonly (Omit<MigrationPair, "requestId"> & { readonly request_id?: string })[];
   };
   readonly request: { readonly request_ids: readonly string[]; readonly must_leave: boolean };
   readonly scale: { readonly add: number; readonly remove: number };
@@ -138,20 +143,37 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
     killedRequests: instance.killed_requests,
     lastRunningBlocks: instance.last_running_blocks,
     firstWaitingMs: instance.first_waiting_ms,
-    leastWaitingBlocks: instance.least_waiting_blocks ?? instance.first_waiting_blocks,
+    waiting: waitingOf(instance),
     runningSequenceLengths: instance.running_sequence_lengths,
     blockSize: instance.block_size,
     isMigrating: instance.migrating,
     isBackendReady: instance.backend_ready,
   }));
-  return { pairs: pairMigrations(candidates, options) };
+  const pairs = pairMigrations(candidates, options);
+  return {
+    pairs: pairs.map(({ requestId, ...pair }) =>
+      requestId === undefined ? pair : { ...pair, request_id: requestId }
+    ),
+  };
+}
+
+function waitingOf(instance: InstanceRecord): WaitingCandidate[] {
+  const { waiting, first_waiting_blocks, first_waiting_ms } = instance;
+  if (waiting.length === 0 && first_waiting_blocks > 0) {
+    return [{ blocks: first_waiting_blocks, arrivalMs: -first_waiting_ms }];
+  }
+  return waiting.map(({ request_id, blocks, arrival_ms }) => ({
+    requestId: request_id,
+    blocks,
+    arrivalMs: arrival_ms,
+  }));
 }
 
 function decideRequest(
   input: Input<"request">,
   options: DecideOptions,
 ): Answers["request"] {
-  const { running, waiting, room_blocks, room_first_arrival_ms, aim } = input;
+  const { running, waiting, room_blocks, room_first_arrival_ms, aim, request_id } = input;
   const seen = new Set<string>();
   refuseTwins(running, "request_id", "running", seen);
   refuseTwins(waiting, "request_id", "waiting", seen);
@@ -178,7 +200,11 @@ function decideRequest(
   const room = room_blocks === null
     ? undefined
     : { blocks: room_blocks, firstArrivalMs: room_first_arrival_ms };
-  const terms = { room, aim: aim === "any" ? undefined : aim };
+  const terms = {
+    room,
+    aim: aim === "any" ? undefined : aim,
+    requestId: request_id ?? undefined,
+  };
   const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy, terms);
   return { request_ids: requestIds, must_leave: mustLeave };
 }

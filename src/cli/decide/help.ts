@@ -7,6 +7,7 @@ import {
   decisionKinds,
   instanceFields,
   kindFields,
+  queuedFields,
   runningFields,
   waitingFields,
 } from "./records.ts";
@@ -57,6 +58,7 @@ export function recordsHelp(width: number): string {
     ...introduction.map((text) => wrap(text, width, "")),
     ...decisionKinds.map((kind) => kindHelp(kind, width)),
     recordHelp("Fields of an instance", instanceFields, width),
+    recordHelp("Fields of a request in the queue of an instance", queuedFields, width),
     recordHelp("Fields of a running request", runningFields, width),
     recordHelp("Fields of a waiting request", waitingFields, width),
   ].join("\n\n");

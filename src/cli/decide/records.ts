@@ -14,6 +14,13 @@ import {
   unread,
 } from "./fields.ts";
 
+/** A request in the queue of an instance. */
+export const queuedFields = {
+  request_id: text("Named in the answer."),
+  blocks: amount("Blocks that it needs."),
+  arrival_ms: amount("The oldest is helped first.", { default: 0 }),
+};
+
 /** An instance: its report, and what the manager knows besides. */
 export const instanceFields = {
   instance_id: text("Unique in the record."),
@@ -30,10 +37,15 @@ export const instanceFields = {
   waiting_requests: count("Requests in the queue.", { default: 0 }),
   killed_requests: count("Preempted, and not running again yet.", { default: 0 }),
   first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
-  least_waiting_blocks: amountOrNull("Of the smallest that waits. Left out: first_waiting_blocks."),
   all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
   prefill_blocks: amount("Blocks of the prompts that are being computed.", { default: 0 }),
   first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
+  waiting: records(
+    "With waiting_first: the first of the queue, in its order. Left out: one of " +
+      "first_waiting_blocks that came first_waiting_ms ago.",
+    queuedFields,
+    { default: [] },
+  ),
   last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),
   running_sequence_lengths: amounts("Tokens of each running request."),
   block_size: count("Tokens in a block.", { default: 16, min: 1 }),
@@ -104,6 +116,7 @@ export const kindFields = {
       "With FIT: of the head of the queue there; what waits goes only if it is older. Left out: " +
         "nothing waits there.",
     ),
+    request_id: textOrNull("With FIT and aim waiting: of the pair; left out, the first that fits."),
     aim: oneOf("With FIT: of the pair, as pair answers it.", {
       choices: ["any", "waiting", "room", "shortest"],
       default: "any",

@@ -144,7 +144,7 @@ export class Llumlet {
   }
 
   #choose(order: MigrateOutOrder): readonly RequestId[] {
-    if (order.requestId !== undefined) return [order.requestId];
+    if (order.requestId !== undefined && order.aim === undefined) return [order.requestId];
     const { requestIds } = chooseRequests(this.#config.engine.queues(), order.policy, order);
     return requestIds.slice(0, order.maxRequests);
   }

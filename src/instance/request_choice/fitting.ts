@@ -1,16 +1,16 @@
 import { bestVictim } from "./best_victim.ts";
 import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_running.ts";
-import type { RequestChoice, RunningRequest } from "./request_choice.ts";
+import type { RequestChoice, RunningRequest, WaitingRequest } from "./request_choice.ts";
 
 /**
  * FIT: what the destination has room for, and nothing but what the order aims at. Without an aim:
  * where not each running request can get one more block, the shortest of them leaves before one is
  * preempted. While the head of the queue does not fit here: the first waiting request that fits there
- * and is older than all that wait there; else the running one that makes the room for the head, the
+ * and is older than all that wait there, or the one that the order names; else the running one that makes the room for the head, the
  * smallest that does it alone, or the largest that leaves. Otherwise the shortest running request.
  * Where the room is not known it is FCWSR.
  */
-export const fitting: RequestChoice = (queues, { room, aim } = {}) => {
+export const fitting: RequestChoice = (queues, { room, aim, requestId } = {}) => {
   if (room === undefined) return firstComeWaitingShortestRunning(queues);
   const { waiting, availableBlocks } = queues;
   const { blocks: roomBlocks, firstArrivalMs } = room;
@@ -24,9 +24,11 @@ export const fitting: RequestChoice = (queues, { room, aim } = {}) => {
   }
   if (!isStuck) return [];
   if (aim !== "room") {
-    const first = waiting.find(({ blocks, arrivalMs }) =>
-      blocks <= roomBlocks && (firstArrivalMs === null || arrivalMs < firstArrivalMs)
-    );
+    const suits = (request: WaitingRequest) =>
+      requestId === undefined
+        ? firstArrivalMs === null || request.arrivalMs < firstArrivalMs
+        : request.requestId === requestId;
+    const first = waiting.find((request) => request.blocks <= roomBlocks && suits(request));
     if (first) return [first.requestId];
   }
   if (aim === "waiting") return [];

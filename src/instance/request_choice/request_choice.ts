@@ -47,7 +47,7 @@ export interface RequestQueues {
 }
 
 /** What an order says of its destination and its aim. */
-export type ChoiceTerms = Pick<MigrateOutOrder, "room" | "aim">;
+export type ChoiceTerms = Pick<MigrateOutOrder, "room" | "aim" | "requestId">;
 
 /** Requests to migrate, one after the other until one cannot. */
 export type RequestChoice = (queues: RequestQueues, terms?: ChoiceTerms) => RequestId[];

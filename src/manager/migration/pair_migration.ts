@@ -1,4 +1,10 @@
-import type { InstanceId, InstanceType, MigrationAim } from "../../core/messages.ts";
+import type {
+  InstanceId,
+  InstanceType,
+  MigrationAim,
+  QueuedRequest,
+  RequestId,
+} from "../../core/messages.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { migrationLoad } from "../load/load_metric.ts";
 import type { LoadState } from "../load/load_state.ts";
@@ -18,8 +24,8 @@ export interface MigrationCandidate {
   readonly lastRunningBlocks: number;
   /** Of the request at the head of the queue. */
   readonly firstWaitingMs: number;
-  /** Of the smallest request that waits; 0 without any. */
-  readonly leastWaitingBlocks: number;
+  /** The first of the queue, in its order. */
+  readonly waiting: readonly WaitingCandidate[];
   /** Tokens of each running request. */
   readonly runningSequenceLengths: readonly number[];
   /** Tokens in a block. */
@@ -29,6 +35,9 @@ export interface MigrationCandidate {
   /** Its migration backend is initialised (gloo and nccl need a group). */
   readonly isBackendReady: boolean;
 }
+
+/** A request that may go where it fits. */
+export type WaitingCandidate = Omit<QueuedRequest, "requestId"> & Partial<QueuedRequest>;
 
 /** A candidate and its migration load. */
 export interface LoadedCandidate extends MigrationCandidate {
@@ -41,6 +50,8 @@ export interface MigrationPair {
   readonly destination: InstanceId;
   /** Absent where the source is to choose by itself. */
   readonly aim?: MigrationAim;
+  /** With aim `waiting`. */
+  readonly requestId?: RequestId;
 }
 
 export type PairMigrationPolicyName =

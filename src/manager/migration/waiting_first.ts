@@ -1,10 +1,11 @@
-import type { MigrationAim } from "../../core/messages.ts";
+import type { MigrationAim, RequestId } from "../../core/messages.ts";
 import { defragConstrained } from "./defrag_constrained.ts";
 import type {
   LoadedCandidate,
   MigrationPair,
   PairContext,
   PairMigrationPolicy,
+  WaitingCandidate,
 } from "./pair_migration.ts";
 import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
 
@@ -13,11 +14,11 @@ const OVERDUE_MS = 120_000;
 
 /**
  * Before instances give by their load, those that are short of blocks give their smallest request,
- * rather than preempt one; and the requests that wait for blocks are helped, those first that have
- * waited longest: each goes where it fits and is the first; where it fits nowhere, the one request
- * leaves that makes the room for it, or a smaller one that waits behind it goes where that fits; and
- * for the first for which none does, room is made little by little. Needs a source that chooses by
- * the room of its destination and the aim of the order (`--request-migration-policy FIT`).
+ * rather than preempt one; and the requests that wait in vain, behind a head that does not fit, are
+ * helped, those first that have come first: each goes where it fits and is the first; where none of
+ * an instance does, one request leaves that makes the room for the head; and for the first for which
+ * none does, room is made little by little. Needs a source that chooses by the room of its
+ * destination and the aim of the order (`--request-migration-policy FIT`).
  */
 export const waitingFirst: PairMigrationPolicy = { ...defragConstrained, pairBeforeLoad };
 
@@ -28,8 +29,10 @@ function pairBeforeLoad(
   const rooms = new Map(candidates.map((candidate) => [candidate, roomOf(candidate.state)]));
   const pairs: MigrationPair[] = [];
   const free = new Set(candidates);
-  let stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
-    .sort((a, b) => b.firstWaitingMs - a.firstWaitingMs);
+  /** Those of the free ones that may take something. */
+  const takers = new Set(candidates.filter((one) => mayTake(one) && rooms.get(one)! > 0));
+  const stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
+    .sort((a, b) => headArrivalMs(a) - headArrivalMs(b));
   const oldest = stuck.at(0);
 
   /** @returns whether there is a destination */
@@ -37,18 +40,15 @@ function pairBeforeLoad(
     source: LoadedCandidate,
     destination: LoadedCandidate | null,
     aim: MigrationAim,
+    requestId?: RequestId,
   ): boolean => {
     if (destination === null) return false;
-    for (const one of [source, destination]) free.delete(one);
-    pairs.push({ source: source.instanceId, destination: destination.instanceId, aim });
+    for (const one of [source, destination]) {
+      free.delete(one);
+      takers.delete(one);
+    }
+    pairs.push({ source: source.instanceId, destination: destination.instanceId, aim, requestId });
     return true;
-  };
-  /** Pairs those stuck ones for which there is a destination; the others remain. */
-  const pairAll = (
-    aim: MigrationAim,
-    destinationOf: (source: LoadedCandidate) => LoadedCandidate | null,
-  ) => {
-    stuck = stuck.filter((source) => free.has(source) && !pair(source, destinationOf(source), aim));
   };
   /** The destination with the least room that is enough, so that large rooms stay large. */
   const bestFit = (
@@ -57,9 +57,9 @@ function pairBeforeLoad(
     suits: (destination: LoadedCandidate) => boolean,
   ) => {
     let best: LoadedCandidate | null = null;
-    for (const one of free) {
+    for (const one of takers) {
       const room = rooms.get(one)!;
-      if (room < blocks || one === source || !mayTake(one) || !suits(one)) continue;
+      if (room < blocks || one === source || !suits(one)) continue;
       if (best === null || room < rooms.get(best)!) best = one;
     }
     return best;
@@ -70,26 +70,32 @@ function pairBeforeLoad(
     suits: (one: LoadedCandidate) => boolean = () => true,
   ) => {
     let best: LoadedCandidate | null = null;
-    for (const one of free) {
-      if (one === source || !mayTake(one) || !suits(one)) continue;
+    for (const one of takers) {
+      if (one === source || !suits(one)) continue;
       if (best === null || rooms.get(one)! > rooms.get(best)!) best = one;
     }
     return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
   };
-  const whereHeadFits = (source: LoadedCandidate) => {
-    const blocks = headBlocks(source.state);
-    return bestFit(source, blocks, hasNoQueue) ??
-      bestFit(source, blocks, (one) => isYoungerStuck(one, source));
+  /** Where it is the first. */
+  const pairWaiting = (source: LoadedCandidate, { requestId, ...request }: WaitingCandidate) => {
+    const blocks = Math.ceil(request.blocks);
+    const destination = bestFit(source, blocks, hasNoQueue) ??
+      bestFit(source, blocks, (one) => isYoungerStuck(one, request));
+    return pair(source, destination, "waiting", requestId);
   };
   /** What runs may also go where a younger request waits in vain. */
   const whereRoomIsMade = (source: LoadedCandidate) => {
     const blocks = leastToMove(source);
     if (blocks === null) return null;
-    return bestFit(source, blocks, (one) => !isStuck(one.state) || isYoungerStuck(one, source));
+    return bestFit(
+      source,
+      blocks,
+      (one) => !isStuck(one.state) || isYoungerStuck(one, source.waiting[0]),
+    );
   };
 
   if (oldest && oldest.firstWaitingMs >= OVERDUE_MS) {
-    if (!pair(oldest, whereHeadFits(oldest), "waiting")) {
+    if (!pairWaiting(oldest, oldest.waiting[0])) {
       pair(oldest, whereRoomIsMade(oldest) ?? roomiest(oldest), "room");
     }
   }
@@ -99,9 +105,14 @@ function pairBeforeLoad(
       roomiest(source, (one) => one !== oldest);
     pair(source, destination, "shortest");
   }
-  pairAll("waiting", whereHeadFits);
-  pairAll("room", whereRoomIsMade);
-  pairAll("waiting", (source) => bestFit(source, Math.ceil(source.leastWaitingBlocks), hasNoQueue));
+  const waiting = stuck.flatMap((source) => source.waiting.map((request) => ({ source, request })))
+    .sort((a, b) => a.request.arrivalMs - b.request.arrivalMs);
+  for (const { source, request } of waiting) {
+    if (free.has(source)) pairWaiting(source, request);
+  }
+  for (const source of stuck) {
+    if (free.has(source)) pair(source, whereRoomIsMade(source), "room");
+  }
   const first = stuck.find((source) => free.has(source));
   if (first) pair(first, roomiest(first), "room");
   return pairs;
@@ -112,8 +123,13 @@ function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
   return killedRequests === 0 && !state.isDraining;
 }
 
-function isYoungerStuck(one: LoadedCandidate, than: LoadedCandidate): boolean {
-  return isStuck(one.state) && one.firstWaitingMs < than.firstWaitingMs;
+function isYoungerStuck(one: LoadedCandidate, { arrivalMs }: WaitingCandidate): boolean {
+  return isStuck(one.state) && headArrivalMs(one) > arrivalMs;
+}
+
+/** @param one something waits there */
+function headArrivalMs({ waiting }: LoadedCandidate): number {
+  return waiting[0].arrivalMs;
 }
 
 function hasNoQueue({ state }: LoadedCandidate): boolean {

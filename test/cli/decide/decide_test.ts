@@ -175,6 +175,15 @@ Deno.test("pair and request: what the destination has room for", () => {
   const options = { enable_defrag: true, pair_migration_policy: "waiting_first" };
   const answer = decide("pair", { instances, ...options });
   assert.deepEqual(answer.pairs, [{ source: "a", destination: "c", aim: "waiting" }]);
+  const [a, ...others] = instances;
+  const waiting = [[90, 1], [40, 2]].map(([blocks, ms]) => ({
+    request_id: `w${blocks}`,
+    blocks,
+    arrival_ms: ms,
+  }));
+  const named = decide("pair", { instances: [{ ...a, waiting }, ...others], ...options });
+  const pair = { source: "a", destination: "c", aim: "waiting", request_id: "w40" };
+  assert.deepEqual(named.pairs, [pair]);
   const record = {
     request_migration_policy: "FIT",
     running: [
@@ -193,6 +202,9 @@ Deno.test("pair and request: what the destination has room for", () => {
   assert.equal(choose({ room_blocks: 44, aim: "room" }), "a");
   assert.equal(choose({ room_blocks: 44, room_first_arrival_ms: 9, aim: "waiting" }), "");
   assert.equal(choose({ room_blocks: 30 }), "");
+  const aim = { room_blocks: 44, aim: "waiting" };
+  assert.equal(choose({ ...aim, request_id: "w" }), "w");
+  assert.equal(choose({ ...aim, request_id: "gone" }), "");
 });
 
 Deno.test("scale: draining instances are on their way out and do not count", () => {

@@ -102,6 +102,19 @@ Deno.test("FIT: only what the order aims at", () => {
   assert.equal(chosen(queuesOf([8, 45], [], 10)), "- - r8");
 });
 
+Deno.test("FIT: of those that wait only the one that the order names", () => {
+  const queues = queuesOf([8], [50, 30, 20], 10);
+  const named = (requestId: string, blocks = 100) =>
+    chooseRequests(queues, "FIT", {
+      room: { blocks, firstArrivalMs: null },
+      aim: "waiting",
+      requestId,
+    }).requestIds.join(" ");
+  assert.equal(named("w30"), "w30");
+  assert.equal(named("w30", 29), "", "it does not fit there");
+  assert.equal(named("r8"), "", "it runs by now");
+});
+
 Deno.test("FIT: what is chosen fits, waits only while the head is stuck, and is never needless", () => {
   const random = new Random(1);
   const blocks = () => 1 + random.below(30);

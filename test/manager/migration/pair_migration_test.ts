@@ -33,7 +33,7 @@ function candidateOf(info: InstanceInfo, flags: Flags = {}): MigrationCandidate 
     killedRequests: info.killedRequests,
     lastRunningBlocks: info.lastRunningBlocks,
     firstWaitingMs: info.firstWaitingMs,
-    leastWaitingBlocks: info.leastWaitingBlocks,
+    waiting: info.waiting,
     runningSequenceLengths: info.runningSequenceLengths,
     blockSize: 16,
     isMigrating,

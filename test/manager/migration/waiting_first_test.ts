@@ -13,21 +13,22 @@ import { idleInfo } from "../support.ts";
 const TOTAL_BLOCKS = 200;
 const BLOCK_SIZE = 16;
 const THRESHOLD_STEPS = 3;
+const NOW_MS = 1_000_000;
 
 interface Shape {
   /** Blocks of each running request. */
   readonly running: readonly number[];
   /** Blocks of the request at the head of the queue. */
   readonly head?: number;
-  /** Blocks of the smallest that waits; else the head's. */
-  readonly least?: number;
+  /** Those behind it: blocks, and how long each has waited. */
+  readonly behind?: readonly (readonly [blocks: number, waitedMs: number])[];
   readonly waitedMs?: number;
-  readonly waiting?: number;
   readonly killed?: number;
 }
 
 function instance(instanceId: string, shape: Shape): InstanceInfo {
-  const { running, head = 0, waitedMs = 1, killed = 0 } = shape;
+  const { running, head = 0, waitedMs = 1, behind = [], killed = 0 } = shape;
+  const waiting = head > 0 ? [[head, waitedMs], ...behind] : [];
   const usedBlocks = running.reduce((a, b) => a + b, 0);
   return idleInfo(instanceId, {
     totalBlocks: TOTAL_BLOCKS,
@@ -36,10 +37,14 @@ function instance(instanceId: string, shape: Shape): InstanceInfo {
     watermarkBlocks: 0,
     runningRequests: running.length,
     runningSequenceLengths: running.map((blocks) => blocks * BLOCK_SIZE),
-    waitingRequests: shape.waiting ?? (head > 0 ? 1 : 0),
+    waitingRequests: waiting.length,
     killedRequests: killed,
     firstWaitingBlocks: head,
-    leastWaitingBlocks: shape.least ?? head,
+    waiting: waiting.map(([blocks, ms], i) => ({
+      requestId: `${instanceId}${i}`,
+      blocks,
+      arrivalMs: NOW_MS - ms,
+    })),
     allWaitingBlocks: head,
     firstWaitingMs: head > 0 ? waitedMs : 0,
   });
@@ -49,9 +54,11 @@ function pairs(infos: readonly InstanceInfo[], draining: readonly string[] = [])
   return pairsOf(infos, draining).map(({ source, destination }) => `${source}>${destination}`);
 }
 
-/** The pairs with their aims. */
+/** The pairs with their aims, and whom they name. */
 function aims(infos: readonly InstanceInfo[]): string[] {
-  return pairsOf(infos).map(({ source, destination, aim }) => `${source}>${destination} ${aim}`);
+  return pairsOf(infos).map(({ source, destination, aim, requestId }) =>
+    `${source}>${destination} ${aim}${requestId ? ` ${requestId}` : ""}`
+  );
 }
 
 function pairsOf(
@@ -65,7 +72,7 @@ function pairsOf(
     killedRequests: info.killedRequests,
     lastRunningBlocks: info.lastRunningBlocks,
     firstWaitingMs: info.firstWaitingMs,
-    leastWaitingBlocks: info.leastWaitingBlocks,
+    waiting: info.waiting,
     runningSequenceLengths: info.runningSequenceLengths,
     blockSize: BLOCK_SIZE,
     isMigrating: false,
@@ -108,7 +115,10 @@ Deno.test("waiting_first: nothing that waits goes where others wait, or were pre
   const a = instance("a", { running: [190], head: 80, waitedMs: 5 });
   const queue = instance("b", { running: [100], head: 1, waitedMs: 9 }); // it waits for its turn
   assert.deepEqual(pairs([a, queue, instance("c", { running: [20] })]), ["a>c"]);
-  assert.deepEqual(pairs([a, instance("c", { running: [10], killed: 1, waiting: 1 })]), []);
+  assert.deepEqual(
+    pairs([a, instance("c", { running: [10], head: 1, waitedMs: 9, killed: 1 })]),
+    [],
+  );
 });
 
 Deno.test("waiting_first: where nothing fits the one request leaves that makes the room", () => {
@@ -169,24 +179,34 @@ Deno.test("waiting_first: what waits goes before a younger one that waits in vai
 });
 
 Deno.test("waiting_first: a smaller one leaves from behind a head that fits nowhere", () => {
-  const a = instance("a", { running: [190], head: 120, least: 20, waiting: 3 });
+  const a = (blocks: number) =>
+    instance("a", { running: [190], head: 120, behind: [[blocks, 1], [20, 0]] });
   const enough = instance("b", { running: [170] });
   const roomy = instance("c", { running: [100] });
-  assert.deepEqual(pairs([a, roomy, enough]), ["a>b"]);
-  assert.deepEqual(pairs([{ ...a, leastWaitingBlocks: 30 }, roomy, enough]), ["a>c"]);
+  assert.deepEqual(aims([a(20), roomy, enough]), ["a>b waiting a1"]);
+  assert.deepEqual(aims([a(30), roomy, enough]), ["a>c waiting a1"], "older than what would fit b");
+});
+
+Deno.test("waiting_first: the oldest of all that fit is first, also behind a head; no younger one passes", () => {
+  const a = instance("a", { running: [190], head: 120, waitedMs: 9, behind: [[20, 6]] });
+  const b = instance("b", { running: [190], head: 20, waitedMs: 5 });
+  assert.deepEqual(aims([a, b, instance("c", { running: [170] })]), ["a>c waiting a1"]);
+  const other = (waitedMs: number) => instance("c", { running: [170], head: 40, waitedMs });
+  assert.deepEqual(aims([a, other(5)]), ["a>c waiting a1"]);
+  assert.deepEqual(aims([a, other(7)]), [], "it would pass the head there");
 });
 
 Deno.test("waiting_first: pairs say what they are for; those by load do not", () => {
   const b = instance("b", { running: [100] });
-  assert.deepEqual(aims([instance("a", { running: [150], head: 80 }), b]), ["a>b waiting"]);
+  assert.deepEqual(aims([instance("a", { running: [150], head: 80 }), b]), ["a>b waiting a0"]);
   assert.deepEqual(aims([instance("a", { running: [80, 85], head: 110 }), b]), ["a>b room"]);
-  const small = instance("a", { running: [150], head: 120, least: 90, waiting: 2 });
-  assert.deepEqual(aims([small, b]), ["a>b waiting"]);
+  const small = instance("a", { running: [150], head: 120, behind: [[90, 0]] });
+  assert.deepEqual(aims([small, b]), ["a>b waiting a1"]);
   const large = instance("a", { running: [40, 41, 42, 43], head: 150 });
   assert.deepEqual(aims([large, b]), ["a>b room"], "little by little");
   const short = { running: [60, 139], head: 80, waitedMs: 119_999 };
   assert.deepEqual(aims([instance("a", short), b]), ["a>b shortest"]);
-  assert.deepEqual(aims([instance("a", { ...short, waitedMs: 120_000 }), b]), ["a>b waiting"]);
+  assert.deepEqual(aims([instance("a", { ...short, waitedMs: 120_000 }), b]), ["a>b waiting a0"]);
   assert.deepEqual(aims([instance("a", { running: [100, 98] }), b]), ["a>b undefined"]);
 });
 
@@ -202,7 +222,7 @@ Deno.test("waiting_first: nobody is in two pairs, drains and takes, or takes wha
   for (let i = 0; i < 3000; i++) {
     const infos = randomInfos(random, 2 + random.below(7)).map((info) => ({
       ...info,
-      firstWaitingMs: info.waitingRequests > 0 ? random.below(5) : 0,
+      firstWaitingMs: info.waiting.length > 0 ? 5 - info.waiting[0].arrivalMs : 0,
       runningSequenceLengths: Array.from(
         { length: info.runningRequests },
         () => 1 + random.below(BLOCK_SIZE * 8),
