@@ -5,6 +5,7 @@
  */
 import { dirname, join, resolve } from "node:path";
 import { UsageError } from "../core/errors.ts";
+import { fileProblem } from "../core/file_problem.ts";
 import type { Section, Value } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
 import { parseValue, shown } from "./arguments/values.ts";
@@ -80,8 +81,9 @@ async function readYaml(path: string, heir: string | null): Promise<Mapping> {
   try {
     text = await Deno.readTextFile(path);
   } catch (error) {
-    const cause = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw new UsageError(`cannot read config file ${name}: ${cause}`, { cause: error });
+    throw new UsageError(`cannot read config file ${name}: ${fileProblem(error)}`, {
+      cause: error,
+    });
   }
   const { loadAll } = await import("js-yaml");
   let documents: unknown[];

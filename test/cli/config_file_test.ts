@@ -143,10 +143,10 @@ Deno.test("config file: a missing file, and a missing base", () =>
     const [a, gone] = [join(folder, "a.yml"), join(folder, "gone.yml")];
     await assert.rejects(readConfigFile(gone, index), {
       name: "UsageError",
-      message: `cannot read config file ${gone}: no such file`,
+      message: `cannot read config file ${gone}: no such file or directory`,
     });
     await assert.rejects(readConfigFile(a, index), {
-      message: `cannot read config file ${gone} (_BASE_ of ${a}): no such file`,
+      message: `cannot read config file ${gone} (_BASE_ of ${a}): no such file or directory`,
     });
   }));
 

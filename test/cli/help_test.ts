@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../src/cli/arguments/tables.ts";
 import { commandHelp, usage, wrap } from "../../src/cli/help.ts";
+import { profileHelp } from "../../src/cli/simulate/help.ts";
+import { parseProfile } from "../../src/executor/sim/profile_file.ts";
+import { builtinProfile } from "../../src/executor/sim/roofline.ts";
 
 const index = new ArgumentIndex(serveGroups);
 const program = "llumnix serve";
@@ -58,4 +61,10 @@ Deno.test("help of one argument: names, choices, status, default", () => {
 Deno.test("wrap keeps every word", () => {
   assert.equal(wrap("a bb ccc dddddddd e", 6, "  "), "  a bb\n  ccc\n  dddddddd\n  e");
   assert.equal(wrap("", 10, "  "), "  ");
+});
+
+Deno.test("help of simulate shows a profile that works", () => {
+  const [, example] = profileHelp(80).split("\n\n");
+  const [profile] = parseProfile(JSON.parse(example), "help");
+  assert.deepEqual(profile, builtinProfile("a10", "llama-7b"));
 });

@@ -46,7 +46,7 @@ refuses(
 );
 refuses(
   ["serve", "--config-file", "/no/such.yml"],
-  "llumnix serve: error: cannot read config file /no/such.yml: no such file",
+  "llumnix serve: error: cannot read config file /no/such.yml: no such file or directory",
 );
 refuses(
   ["serve", "--enable-prefix-caching"],

@@ -137,7 +137,8 @@ export const llumnixArguments = {
     default: "",
     help:
       "Profiling result file path: run instances on that profile instead of a device (implies " +
-      "--device sim). The profile is looked up by the base name of --model.",
+      "--device sim). The profile is looked up by the base name of --model. llumnix simulate --help " +
+      "shows such a file.",
   }),
   "gpu-type": text({
     default: "a10",

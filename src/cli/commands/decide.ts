@@ -1,5 +1,6 @@
 /** `llumnix decide`: the cluster's decisions on records of a file, one answer a line. */
 import { LlumnixError, UsageError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 import type { Value } from "../arguments/argument.ts";
 import { decide } from "../decide/decide.ts";
 import type { DecisionKind } from "../decide/records.ts";
@@ -34,13 +35,10 @@ export async function runDecide(given: ReadonlyMap<string, Value>): Promise<numb
 async function open(path: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
   if (path === "-") return Deno.stdin.readable;
   try {
-    if ((await Deno.stat(path)).isDirectory) throw new Error("it is a directory");
+    if ((await Deno.stat(path)).isDirectory) throw new Deno.errors.IsADirectory();
     return (await Deno.open(path)).readable;
   } catch (error) {
-    const reason = error instanceof Deno.errors.NotFound
-      ? "no such file"
-      : (error as Error).message;
-    throw new UsageError(`cannot read ${path}: ${reason}`);
+    throw new UsageError(`cannot read ${path}: ${fileProblem(error)}`);
   }
 }
 

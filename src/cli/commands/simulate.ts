@@ -1,6 +1,8 @@
 /** `llumnix simulate`: a workload on simulated clusters, compared. */
+import { existsSync } from "node:fs";
 import { textTable } from "../../bench/text_table.ts";
 import { UsageError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 import { type Comparison, runComparison } from "../../sim/experiment/comparison.ts";
 import { resultsReport } from "../../sim/experiment/results_report.ts";
 import { resultsTables } from "../../sim/experiment/results_table.ts";
@@ -29,7 +31,7 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
     console.log(`\n${workload}\n${textTable(header, rows)}`);
   }
   console.log(`\n${speedText(runs)}`);
-  for (const { failures } of runs) if (failures.length > 0) console.error(failures[0]);
+  for (const run of runs) if (run.failed > 0) console.error(failureText(run));
   if (json !== null) {
     write(json, `${JSON.stringify({ comparison: comparisonRecord(comparison), runs })}\n`);
   }
@@ -53,6 +55,11 @@ function speedText(runs: readonly RunResult[]): string {
     `(${(steps / wall / 1000).toFixed(0)} thousand engine steps per second)`;
 }
 
+function failureText({ workload, config, seed, requests, failed, failures }: RunResult): string {
+  return `${workload}, ${config}, seed ${seed}: ${failed} of ${requests} requests failed, such as ` +
+    failures[0];
+}
+
 /** What JSON says of a comparison: every option of a cluster once. */
 function comparisonRecord({ clusters, ...rest }: Comparison) {
   return {
@@ -71,15 +78,17 @@ function comparisonRecord({ clusters, ...rest }: Comparison) {
   };
 }
 
-/** Before the simulation, which may take long. */
+/** Before the simulation, which may take long and come to nothing: what is there stays. */
 function checkWritable(path: string): void {
-  write(path, "");
+  const isThere = existsSync(path);
+  write(path, "", { append: true });
+  if (!isThere) Deno.removeSync(path);
 }
 
-function write(path: string, text: string): void {
+function write(path: string, text: string, options?: Deno.WriteFileOptions): void {
   try {
-    Deno.writeTextFileSync(path, text);
+    Deno.writeTextFileSync(path, text, options);
   } catch (error) {
-    throw new UsageError(`cannot write ${path}: ${(error as Error).message}`);
+    throw new UsageError(`cannot write ${path}: ${fileProblem(error)}`);
   }
 }

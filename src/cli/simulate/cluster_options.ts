@@ -12,8 +12,8 @@ import {
 import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
 import { camelCase, type Value } from "../arguments/argument.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
-import { readCommandLine } from "../command_line.ts";
-import { clusterGroups, type ClusterOptions } from "./arguments.ts";
+import { readCommandLine, UnknownOptionError } from "../command_line.ts";
+import { clusterGroups, type ClusterOptions, simulateGroups } from "./arguments.ts";
 
 /** Values by argument name. */
 export type Given = ReadonlyMap<string, Value>;
@@ -25,6 +25,7 @@ export interface NamedOptions {
 }
 
 const index = new ArgumentIndex(clusterGroups);
+const whole = new ArgumentIndex(simulateGroups);
 const thresholdNames = ["migrate-out-threshold", "scale-up-threshold", "scale-down-threshold"];
 
 /**
@@ -43,7 +44,13 @@ export function readComparison(written: string): NamedOptions {
     return { name: name.trim(), given: readCommandLine(words, index) };
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    throw new UsageError(`--compare "${name.trim()}": ${error.message}`);
+    const place = `--compare "${name.trim()}"`;
+    if (error instanceof UnknownOptionError && whole.byOption.has(error.option)) {
+      throw new UsageError(
+        `${place}: ${error.option} is the same for all configurations: give it before --compare`,
+      );
+    }
+    throw new UsageError(`${place}: ${error.message}`);
   }
 }
 

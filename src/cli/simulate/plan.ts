@@ -28,6 +28,11 @@ export function readPlan(argv: readonly string[]): Plan {
   const preset = presetOf(given);
   const clusters = namedOptions(given, preset);
   refuseTwins(clusters);
+  const json = (given.get("json") ?? null) as string | null;
+  const html = (given.get("html") ?? null) as string | null;
+  if (json !== null && json === html) {
+    throw new UsageError(`--json and --html are both ${json}: give each a file of its own`);
+  }
   const firstSeed = (given.get("first-seed") ?? 1) as number;
   const numSeeds = (given.get("seeds") ?? 3) as number;
   return {
@@ -38,8 +43,8 @@ export function readPlan(argv: readonly string[]): Plan {
       seeds: Array.from({ length: numSeeds }, (_, i) => firstSeed + i),
       startMs: 1000 * ((given.get("instance-start-time") ?? 10) as number),
     },
-    json: (given.get("json") ?? null) as string | null,
-    html: (given.get("html") ?? null) as string | null,
+    json,
+    html,
   };
 }
 
@@ -72,9 +77,15 @@ function presetWorkloads(preset: Preset, given: Given): WorkloadConfig[] {
     numRequests: (given.get("requests") ?? preset.numRequests) as number,
     highPriority: (given.get("high-priority") ?? preset.highPriority) as number,
   };
+  if (given.has("trace")) {
+    return workloadsOf(given).map((workload) => ({
+      ...workload,
+      highPriority: common.highPriority,
+    }));
+  }
   if (workloadNames.some((name) => given.has(name))) {
     return workloadsOf(new Map([["lengths", preset.workloads[0].lengths], ...given]))
-      .map((workload) => ({ ...workload, ...common, trace: workload.trace }));
+      .map((workload) => ({ ...workload, ...common }));
   }
   return preset.workloads.map((workload) => ({ ...workload, ...common }));
 }

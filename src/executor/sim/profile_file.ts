@@ -1,54 +1,72 @@
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 import type { ModelProfile } from "./profile.ts";
 
-const count = z.int().positive();
-const ms = z.number().nonnegative();
-const source = z.string().default("");
+// The message of each schema is what its field must be.
+const COUNT = "a whole number, 1 or more";
+const MS = "a number of milliseconds, 0 or more";
+const GBPS = "a number of gigabytes per second, more than 0";
+const FRACTION = "a fraction, more than 0 and at most 1";
+const OBJECT = "an object";
+const LIST = "a list of one or more";
+/** Where the whole is shown, with an example. */
+const FORM = "(llumnix simulate --help shows a profile)";
+const count = z.int(COUNT).positive(COUNT);
+const ms = z.number(MS).nonnegative(MS);
+const source = z.string("text").default("");
 const bandwidth = z.strictObject({
   /** 10^9 bytes per second. */
-  gbps: z.number().positive(),
+  gbps: z.number(GBPS).positive(GBPS),
   source,
-});
+}, OBJECT);
 
 /** One entry per model and degree of parallelism. */
 const modelSchema = z.strictObject({
   /** Base name of `--model`. */
-  model: z.string().min(1),
+  model: z.string("text").min(1, "text that is not empty"),
   tensor_parallel_size: count.default(1),
   pipeline_parallel_size: count.default(1),
   /** What the KV cache's size depends on; see the model's config.json. */
   shape: z.strictObject({
-    dtype: z.enum(["float32", "float16", "bfloat16"]),
+    dtype: z.enum(["float32", "float16", "bfloat16"], "float32, float16 or bfloat16"),
     num_layers: count,
     num_kv_heads: count,
     head_dim: count,
     max_model_len: count,
-  }),
+  }, OBJECT),
   /** `ms_per_token * tokens + ms_per_step` */
-  prefill: z.strictObject({ ms_per_token: ms, ms_per_step: ms, source }),
+  prefill: z.strictObject({ ms_per_token: ms, ms_per_step: ms, source }, OBJECT),
   /** `ms_per_sequence * batch + ms_per_token * total_tokens + ms_per_step` */
-  decode: z.strictObject({ ms_per_sequence: ms, ms_per_token: ms, ms_per_step: ms, source }),
-  /** Blocks of the KV cache by what they depend on; `max_batched_tokens: null` stands for any. */
-  blocks: z.array(z.strictObject({
-    gpu_memory_utilization: z.number().positive().max(1),
-    block_size: count,
-    max_batched_tokens: count.nullable(),
-    num_blocks: count,
+  decode: z.strictObject({
+    ms_per_sequence: ms,
+    ms_per_token: ms,
+    ms_per_step: ms,
     source,
-  })).min(1),
+  }, OBJECT),
+  /** Blocks of the KV cache by what they depend on; `max_batched_tokens: null` stands for any. */
+  blocks: z.array(
+    z.strictObject({
+      gpu_memory_utilization: z.number(FRACTION).positive(FRACTION).max(1, FRACTION),
+      block_size: count,
+      max_batched_tokens: count.nullable(),
+      num_blocks: count,
+      source,
+    }, OBJECT),
+    LIST,
+  ).min(1, LIST),
   migration: bandwidth,
   swap: bandwidth,
-});
+}, OBJECT);
 
 /**
  * Content of `--profiling-result-file-path`. Times are milliseconds, inputs are padded up to a
  * multiple of 8, and every `source` says where its numbers come from.
  */
 export const profileSchema = z.strictObject({
-  version: z.literal(1),
-  models: z.array(modelSchema).min(1),
-});
+  version: z.literal(1, "1"),
+  models: z.array(modelSchema, LIST).min(1, LIST),
+}, OBJECT);
 
 type ModelRecord = z.infer<typeof modelSchema>;
 
@@ -61,7 +79,7 @@ export function readProfileFile(path: string): ModelProfile[] {
   try {
     text = Deno.readTextFileSync(path);
   } catch (error) {
-    throw new UsageError(`Cannot read the profile ${path}: ${(error as Error).message}.`, {
+    throw new UsageError(`Cannot read the profile ${path}: ${fileProblem(error)}.`, {
       cause: error,
     });
   }
@@ -82,8 +100,7 @@ export function readProfileFile(path: string): ModelProfile[] {
 export function parseProfile(json: unknown, name: string): ModelProfile[] {
   const result = profileSchema.safeParse(json);
   if (!result.success) {
-    const { path, message } = result.error.issues[0];
-    throw new UsageError(`The profile ${name} is wrong at ${fieldName(path)}: ${message}.`);
+    throw new UsageError(`The profile ${name} is wrong: ${problemOf(result.error, json)}.`);
   }
   const profiles = result.data.models.map(fromRecord);
   const seen = new Set<string>();
@@ -93,6 +110,21 @@ export function parseProfile(json: unknown, name: string): ModelProfile[] {
     seen.add(key);
   }
   return profiles;
+}
+
+/** The first problem; a field that is unknown before the one that is missing instead. */
+function problemOf({ issues }: z.ZodError, json: unknown): string {
+  const unknown = issues.find(({ code }) => code === "unrecognized_keys");
+  if (unknown?.code === "unrecognized_keys") {
+    return `there is no field ${unknown.keys[0]} in ${fieldName(unknown.path)} ${FORM}`;
+  }
+  const [{ path, message }] = issues;
+  const value = path.reduce<unknown>(
+    (value, key) => (value as Record<PropertyKey, unknown>)[key],
+    json,
+  );
+  const found = value === undefined ? "missing" : JSON.stringify(value);
+  return `${fieldName(path)} is ${found}, expected ${message} ${FORM}`;
 }
 
 /** `models[0].decode.ms_per_step` */

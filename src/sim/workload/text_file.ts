@@ -1,5 +1,6 @@
 /** Large text files piece by piece, so that memory does not grow with them. */
 import { UsageError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 
 const CHUNK_BYTES = 1 << 16;
 /** Longest line, or entry of an array. */
@@ -127,7 +128,7 @@ function read(path: string, file: Deno.FsFile, buffer: Uint8Array): number | nul
 }
 
 function unreadable(path: string, error: unknown): UsageError {
-  return new UsageError(`Cannot read the trace ${path}: ${(error as Error).message}.`, {
+  return new UsageError(`Cannot read the trace ${path}: ${fileProblem(error)}.`, {
     cause: error,
   });
 }

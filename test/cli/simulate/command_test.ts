@@ -3,6 +3,19 @@ import assert from "node:assert/strict";
 
 const entry = new URL("../../../mod.ts", import.meta.url).pathname;
 
+const HIDE_CURSOR = "\x1b[?25l", SHOW_CURSOR = "\x1b[?25h";
+const NO_WRAP = "\x1b[?7l", WRAP = "\x1b[?7h";
+
+/** Runs a command on a terminal of its own. */
+function hasScript(): boolean {
+  try {
+    const { stdout } = new Deno.Command("script", { args: ["--version"] }).outputSync();
+    return new TextDecoder().decode(stdout).includes("util-linux");
+  } catch {
+    return false;
+  }
+}
+
 async function run(args: readonly string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", entry, "simulate", ...args],
@@ -55,6 +68,53 @@ Deno.test("simulate: a file that cannot be written is refused at once", async ()
   const { code, stderr } = await run(["--rate", "5", "--html", "missing/directory/r.html"]);
   assert.equal(code, 2);
   assert.match(stderr, /error: cannot write missing\/directory\/r\.html/);
+});
+
+Deno.test("simulate: what cannot be run leaves files as they were", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const old = `${directory}/old.json`, fresh = `${directory}/new.json`;
+    await Deno.writeTextFile(old, "of yesterday");
+    for (const json of [old, fresh]) {
+      const { code } = await run([
+        "--rate",
+        "5",
+        "--json",
+        json,
+        "--html",
+        `${directory}/no/r.html`,
+      ]);
+      assert.equal(code, 2);
+    }
+    assert.equal(await Deno.readTextFile(old), "of yesterday");
+    await assert.rejects(Deno.stat(fresh), Deno.errors.NotFound);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
+
+Deno.test({
+  name: "simulate: Ctrl-C gives the terminal back as it was",
+  ignore: !hasScript(),
+  fn: async () => {
+    const words = [Deno.execPath(), "run", "-A", "--no-check", entry, "simulate", "--rate", "30"];
+    const command = `echo $$; exec ${words.join(" ")}`;
+    const child = new Deno.Command("script", {
+      args: ["-qec", command, "/dev/null"],
+      stdin: "null",
+      stdout: "piped",
+      stderr: "null",
+    }).spawn();
+    let output = "";
+    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) {
+      const wasShown = output.includes(HIDE_CURSOR);
+      output += text;
+      if (!wasShown && output.includes(HIDE_CURSOR)) Deno.kill(parseInt(output), "SIGINT");
+    }
+    assert.equal((await child.status).code, 130);
+    assert.ok(output.lastIndexOf(SHOW_CURSOR) > output.lastIndexOf(HIDE_CURSOR));
+    assert.ok(output.lastIndexOf(WRAP) > output.lastIndexOf(NO_WRAP));
+  },
 });
 
 Deno.test("simulate: help names presets and options", async () => {

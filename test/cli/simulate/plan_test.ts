@@ -122,7 +122,16 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
     ["--rate", "5", "--compare", "rr: --dispatch-polcy rr"],
     /--compare "rr": unknown option --dispatch-polcy/,
   ],
-  ["a comparison of the workload", ["--rate", "5", "--compare", "x: --rate 6"], /--compare "x"/],
+  [
+    "a comparison of the workload",
+    ["--rate", "5", "--compare", "x: --rate 6"],
+    /--compare "x": --rate is the same for all configurations: give it before --compare/,
+  ],
+  [
+    "one file for JSON and report",
+    ["--rate", "5", "--json", "r", "--html", "r"],
+    /--json and --html are both r: give each a file of its own/,
+  ],
   [
     "two configurations of one name",
     ["--rate", "5", "--compare", "a: --instances 2", "a: --instances 3"],
@@ -161,6 +170,19 @@ for (const [what, argv, message] of refusals) {
     });
   });
 }
+
+Deno.test("simulate: a trace instead of the workloads of a preset, all of it", async () => {
+  const trace = await Deno.makeTempFile({ suffix: ".jsonl" });
+  try {
+    await Deno.writeTextFile(trace, '{"time": 0, "prompt_tokens": 5, "output_tokens": 5}\n');
+    const { comparison } = readPlan(["--preset", "osdi24-priorities", "--trace", trace]);
+    const [{ arrivals, lengths, numRequests, highPriority }, ...rest] = comparison.workloads;
+    assert.deepEqual([arrivals, lengths, numRequests, highPriority], [null, null, null, 0.1]);
+    assert.equal(rest.length, 0);
+  } finally {
+    await Deno.remove(trace);
+  }
+});
 
 const traces: readonly (readonly [what: string, file: string, text: string, message: RegExp])[] = [
   [

@@ -38,12 +38,18 @@ Deno.test("a malformed profile is refused by the field that is wrong", () => {
     spoil(json);
     assert.throws(() => parseProfile(json, "p.json"), (error: Error) => {
       assert.equal(error.name, "UsageError");
-      assert.ok(error.message.startsWith(`The profile p.json is wrong at ${field}: `));
+      assert.ok(error.message.startsWith(`The profile p.json is wrong: ${field} is `));
+      assert.match(error.message, /, expected [^ ]/);
       return true;
     });
   }
-  assert.throws(() => parseProfile([], "p.json"), /is wrong at its top level/);
-  assert.throws(() => parseProfile({ ...profileJson(), more: 1 }, "p.json"), /more/);
+  assert.throws(() => parseProfile([], "p.json"), /its top level is \[\], expected an object/);
+  const { models: [model] } = profileJson();
+  const { swap, ...others } = model;
+  const misspelt = { version: 1, models: [{ ...others, swp: swap }] };
+  assert.throws(() => parseProfile(misspelt, "p.json"), /there is no field swp in models\[0\]/);
+  const without = { version: 1, models: [others] };
+  assert.throws(() => parseProfile(without, "p.json"), /models\[0\]\.swap is missing, expected/);
   const twice = profileJson();
   twice.models.push(twice.models[0]);
   assert.throws(() => parseProfile(twice, "p.json"), {
@@ -103,7 +109,7 @@ Deno.test("a file that cannot be read or is not JSON is refused", async () => {
   const options = engineOptions({ model: "m", profilingResultFilePath: "/no/such/profile" });
   assert.throws(() => resolveSimulation(options), {
     name: "UsageError",
-    message: /^Cannot read the profile \/no\/such\/profile: /,
+    message: "Cannot read the profile /no/such/profile: no such file or directory.",
   });
   await withFile("{", (path) => {
     assert.throws(
