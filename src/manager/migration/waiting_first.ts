@@ -105,8 +105,12 @@ function pairBeforeLoad(
       roomiest(source, (one) => one !== oldest);
     pair(source, destination, "shortest");
   }
-  const waiting = stuck.flatMap((source) => source.waiting.map((request) => ({ source, request })))
-    .sort((a, b) => a.request.arrivalMs - b.request.arrivalMs);
+  // Long queues are looked through at every round, and mostly nothing fits anywhere.
+  const mostRoom = [...takers].reduce((most, one) => Math.max(most, rooms.get(one)!), 0);
+  const waiting = stuck.flatMap((source) =>
+    source.waiting.filter(({ blocks }) => blocks <= mostRoom)
+      .map((request) => ({ source, request }))
+  ).sort((a, b) => a.request.arrivalMs - b.request.arrivalMs);
   for (const { source, request } of waiting) {
     if (free.has(source)) pairWaiting(source, request);
   }
