@@ -228,20 +228,15 @@ export interface InstanceRegistration extends ServedSettings {
   readonly blockSize: number;
   readonly totalBlocks: number;
   readonly swapBlocks: number;
-  /** Absent: not known. */
-  readonly stepLimits?: StepLimits;
+  /**
+   * A step that hangs is noticed, and the instance ends, after so long at the latest. Null: steps may
+   * take any time; absent: not known.
+   */
+  readonly longestStepMs?: number | null;
   /** What moves its requests; absent: they stay where they are. */
   readonly migration?: MigrationRegistration;
   /** Why that has ended. */
   readonly migrationFailure?: string;
-}
-
-/** When a step of an instance hangs. */
-export interface StepLimits {
-  /** Null: never. */
-  readonly timeoutMs: number | null;
-  /** What it may take besides for each of its tokens. */
-  readonly perTokenMs: number;
 }
 
 /** A migration backend, as the manager and other instances know it. */

@@ -7,7 +7,6 @@ import type {
   RequestId,
   RequestsQuery,
   RequestsReply,
-  StepLimits,
 } from "../core/messages.ts";
 import type { Executor, StepInput, StepOutput } from "../executor/executor.ts";
 import type { Arrival, ArrivingRequest } from "./arrival.ts";
@@ -144,10 +143,10 @@ export class Engine {
     return this.#core.takeInfo(this.#args.clock.nowMs());
   }
 
-  /** When its steps hang. */
-  get stepLimits(): StepLimits {
-    const { stepTimeoutMs, stepTimeoutPerTokenMs: perTokenMs } = this.#args.config;
-    return { timeoutMs: stepTimeoutMs === Infinity ? null : stepTimeoutMs, perTokenMs };
+  /** A step that hangs is noticed after so long at the latest; null: steps may take any time. */
+  get longestStepMs(): number | null {
+    const { stepTimeoutMs, maxNumBatchedTokens } = this.#args.config;
+    return stepTimeoutMs === Infinity ? null : this.#stepWatch.longestMs(maxNumBatchedTokens);
   }
 
   /** No request is left and no step runs. */

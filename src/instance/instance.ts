@@ -433,7 +433,7 @@ export class Instance {
       totalBlocks: info.numBlocks,
       swapBlocks: info.numSwapBlocks,
       maxModelLen: info.maxModelLen,
-      stepLimits: this.#engine!.stepLimits,
+      longestStepMs: this.#engine!.longestStepMs,
       migration: backend ? { backend: backend.name, endpoint: backend.endpoint } : undefined,
       migrationFailure,
     };

@@ -34,11 +34,16 @@ export class StepWatch {
 
   /** @param tokens that the step computes */
   begin(tokens: number): void {
-    const { stepTimeoutMs, stepTimeoutPerTokenMs } = this.#config;
+    const { stepTimeoutMs } = this.#config;
     if (stepTimeoutMs === Infinity) return;
-    this.#limitMs = stepTimeoutMs + tokens * stepTimeoutPerTokenMs;
+    this.#limitMs = this.#limitOf(tokens);
     this.#leftMs = null;
-    if (this.#cancel === null) this.#schedule(this.#config.stepTimeoutMs / TICKS);
+    if (this.#cancel === null) this.#schedule(stepTimeoutMs / TICKS);
+  }
+
+  /** After so long at the latest a step of so many tokens is found to hang. */
+  longestMs(tokens: number): number {
+    return this.#limitOf(tokens) + this.#config.stepTimeoutMs / TICKS;
   }
 
   end(): void {
@@ -50,6 +55,11 @@ export class StepWatch {
     this.end();
     this.#cancel?.();
     this.#cancel = null;
+  }
+
+  #limitOf(tokens: number): number {
+    const { stepTimeoutMs, stepTimeoutPerTokenMs } = this.#config;
+    return stepTimeoutMs + tokens * stepTimeoutPerTokenMs;
   }
 
   #schedule(tickMs: number): void {

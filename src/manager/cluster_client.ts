@@ -296,7 +296,7 @@ export class ClusterClient implements Cluster {
     const isOwner = entry.link === link && epoch === entry.epoch;
     const { finish } = output;
     if (output.tokenIds.length > 0) {
-      link.progressedMs = nowMs;
+      link.noteProgress(nowMs);
       if (isOwner) entry.noteProgress(nowMs);
     }
     if (!isOwner && !finish) link.refuse(output);

@@ -34,8 +34,9 @@ export interface InstanceLinkConfig {
 export class InstanceLink {
   /** What the instance has of this API server, as far as is known here. */
   readonly requests = new Set<ClientRequest>();
-  /** When it last sent tokens. */
+  /** When it last sent tokens, and when before that. */
   progressedMs = -Infinity;
+  formerProgressedMs = -Infinity;
   readonly #config: InstanceLinkConfig;
   /** Rejects when the link is lost before it is there. */
   readonly #connecting: Promise<Peer>;
@@ -120,6 +121,13 @@ export class InstanceLink {
       timeoutMs: ANSWER_TIMEOUT_MS,
     });
     return (data as MissingReply).requestIds;
+  }
+
+  /** It has sent tokens of a step. */
+  noteProgress(nowMs: number): void {
+    if (nowMs === this.progressedMs) return;
+    this.formerProgressedMs = this.progressedMs;
+    this.progressedMs = nowMs;
   }
 
   /** Gives the connection up: what it has is lost at once. Resolves when it is closed. */

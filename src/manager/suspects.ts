@@ -10,11 +10,10 @@ const SUSPECT_LOSSES = 2;
 const MAX_FAILED_TRIALS = 3;
 /** A request that has no token by then waits in a queue, which is no trial. */
 const TRIAL_MS = 2_000;
-/** An instance whose step hangs notices that up to a quarter late, and then has yet to end. */
-const HANG_FACTOR = 1.25;
+/** An instance that has noticed that its step hangs has yet to end. */
 const HANG_MARGIN_MS = 5_000;
 /** Where steps may take any time, or it is not known which. */
-const DEFAULT_STEP_TIMEOUT_MS = 60_000;
+const DEFAULT_LONGEST_STEP_MS = 75_000;
 /** Pause before it is looked again whether others have survived. */
 const DOUBT_POLL_MS = 200;
 
@@ -167,20 +166,19 @@ export class Suspects {
     return !this.#hasSurvived(request) && !this.#isTrialOver(request);
   }
 
-  #isTrialOver(request: ClientRequest): boolean {
-    const { firstProgressMs, givenMs } = request;
+  /**
+   * It waits in a queue where others get tokens of a second step; the first may have begun before it
+   * came. Where nobody gets any, a step may hang: until its instance has ended for that.
+   */
+  #isTrialOver({ firstProgressMs, givenMs, link }: ClientRequest): boolean {
+    const { progressedMs, formerProgressedMs, registration } = link!;
+    const { longestStepMs } = registration;
+    const nowMs = this.#clock.nowMs();
     const sinceMs = firstProgressMs === Infinity ? givenMs : firstProgressMs;
-    return this.#clock.nowMs() - sinceMs >= this.#trialMs(request);
-  }
-
-  /** Where nobody gets tokens, a step may hang: until its instance has ended for that. */
-  #trialMs(request: ClientRequest): number {
-    const { progressedMs, registration } = request.link!;
-    if (this.#clock.nowMs() - progressedMs < SURVIVAL_MS) return TRIAL_MS;
-    const { timeoutMs, perTokenMs = 0 } = registration.stepLimits ?? {};
-    const tokens = request.promptTokens + request.nextIndex;
-    const limitMs = (timeoutMs ?? DEFAULT_STEP_TIMEOUT_MS) * HANG_FACTOR + tokens * perTokenMs;
-    return limitMs + HANG_MARGIN_MS;
+    const silentMs = nowMs - Math.max(sinceMs, progressedMs);
+    const isQueued = formerProgressedMs > sinceMs && silentMs < SURVIVAL_MS;
+    if (isQueued) return nowMs - sinceMs >= TRIAL_MS;
+    return silentMs >= (longestStepMs ?? DEFAULT_LONGEST_STEP_MS) + HANG_MARGIN_MS;
   }
 
   /** One that got its first token and then waits to move has yet to show what its next step does. */

@@ -1,8 +1,7 @@
 /** Requests that their instances die of, among others that do not deserve it. */
 import assert from "node:assert/strict";
-import type { StepLimits } from "../../src/core/messages.ts";
 import { ClientRequest } from "../../src/manager/client_request.ts";
-import type { InstanceLink } from "../../src/manager/instance_link.ts";
+import { InstanceLink } from "../../src/manager/instance_link.ts";
 import { Suspects } from "../../src/manager/suspects.ts";
 import { TrialLease } from "../../src/manager/trial_lease.ts";
 import { VirtualClock } from "../../src/sim/virtual_clock.ts";
@@ -84,9 +83,14 @@ async function passOn(clock: VirtualClock, ms: number): Promise<void> {
   await clock.runUntil(() => isOver);
 }
 
-function linkTo(progressedMs: number, stepLimits?: StepLimits): InstanceLink {
-  const registration = { ...registrationOf("instance-0", "inproc:instance-0"), stepLimits };
-  return { requests: new Set<ClientRequest>(), progressedMs, registration } as InstanceLink;
+function linkTo(progressedMs: number, longestStepMs?: number | null): InstanceLink {
+  return {
+    registration: { ...registrationOf("instance-0", "inproc:instance-0"), longestStepMs },
+    requests: new Set<ClientRequest>(),
+    progressedMs,
+    formerProgressedMs: -Infinity,
+    noteProgress: InstanceLink.prototype.noteProgress,
+  } as InstanceLink;
 }
 
 Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", async () => {
@@ -166,25 +170,23 @@ Deno.test("suspects: while a step may hang nobody else is tried, for a bounded t
   }
   await passOn(clock, 30_000);
   assert.deepEqual([...resumedMs], [["a", 0]]);
-  link.progressedMs = clock.nowMs(); // others get tokens there: it waits in a queue
+  link.noteProgress(29_900);
+  link.noteProgress(30_000); // others get tokens there: it waits in a queue
   await clock.runUntil(() => resumedMs.has("b"));
   assert.equal(resumedMs.get("b"), 30_000);
-  link.progressedMs = -Infinity;
+  link.progressedMs = link.formerProgressedMs = -Infinity;
   await clock.runUntil(() => link.requests.size === 0);
   suspects.close();
 });
 
 Deno.test("suspects: a step is waited for as long as its instance waits", async () => {
-  const limits = [
-    [{ timeoutMs: 4_000, perTokenMs: 0 }, 10_000],
-    [{ timeoutMs: 4_000, perTokenMs: 5_000 }, 25_000], // three tokens
-    [{ timeoutMs: 120_000, perTokenMs: 0 }, 155_000],
-    [{ timeoutMs: null, perTokenMs: 0 }, 80_000],
-    [undefined, 80_000],
-  ] as const;
-  for (const [stepLimits, silentMs] of limits) {
+  const limits = [[5_000, 10_000], [150_000, 155_000], [null, 80_000], [
+    undefined,
+    80_000,
+  ]] as const;
+  for (const [longestStepMs, silentMs] of limits) {
     const clock = new VirtualClock(0), suspects = new Suspects(clock);
-    const link = linkTo(-Infinity, stepLimits);
+    const link = linkTo(-Infinity, longestStepMs);
     let resumedMs = 0;
     for (const id of ["a", "b"]) {
       const request = new ClientRequest(generateRequest(id), () => {});
@@ -199,6 +201,58 @@ Deno.test("suspects: a step is waited for as long as its instance waits", async 
     assert.ok(Math.abs(resumedMs - silentMs) <= 1_000, `${resumedMs} ms`);
     suspects.close();
   }
+});
+
+/** Three times one is tried alone; `live` lets it come to nothing. @returns why it fails */
+async function tryInVain(
+  link: InstanceLink,
+  clock: VirtualClock,
+  live: () => Promise<void>,
+): Promise<string | null> {
+  const suspects = new Suspects(clock);
+  const request = new ClientRequest(generateRequest("a"), () => {});
+  let objection: string | null = null;
+  for (let i = 0; i < 2; i++) suspects.noteLoss(request);
+  for (let i = 0; i < 3; i++) {
+    suspects.release(request, () => {
+      request.giveTo(link);
+      request.givenMs = clock.nowMs();
+    });
+    await live();
+    request.own(null, request.epoch);
+    objection = suspects.noteLoss(request);
+  }
+  suspects.close();
+  return objection;
+}
+
+Deno.test("suspects: one that comes during a long step is tried in the next", async () => {
+  const clock = new VirtualClock(0), link = linkTo(0);
+  const endStep = async () => {
+    await passOn(clock, 3_000);
+    link.noteProgress(clock.nowMs());
+  };
+  const objection = await tryInVain(link, clock, async () => {
+    await endStep();
+    await passOn(clock, 2_500);
+  });
+  assert.match(objection ?? "", /5 instances in a row/);
+  const ofQueue = await tryInVain(link, clock, async () => {
+    await endStep();
+    await endStep();
+    await passOn(clock, 2_500);
+  });
+  assert.equal(ofQueue, null);
+});
+
+Deno.test("suspects: one whose step is as long as steps can be is tried to its end", async () => {
+  const clock = new VirtualClock(0), link = linkTo(-Infinity, 200_000);
+  const objection = await tryInVain(link, clock, async () => {
+    await passOn(clock, 60_000);
+    link.noteProgress(clock.nowMs()); // the step that ran when it came
+    await passOn(clock, 200_000);
+  });
+  assert.match(objection ?? "", /5 instances in a row/);
 });
 
 Deno.test("suspects: others are told for as long as one is tried or has yet to survive", async () => {
