@@ -34,7 +34,7 @@ export class InfoReporter {
     const isMoreLeaving = info.leavingRequests > this.#lastLeaving;
     this.#lastLeaving = info.leavingRequests;
     if (isDue || isMoreLeaving) this.#sendLatest();
-    else this.#cancelTimer ??= this.clock.after(this.#remainingMs(), () => this.#sendLatest());
+    else this.#cancelTimer ??= this.clock.after(this.#remainingMs(), this.#sendLatest);
   }
 
   /** Sends nothing any more. */
@@ -52,7 +52,7 @@ export class InfoReporter {
     return this.#lastSentMs + this.intervalMs - this.clock.nowMs();
   }
 
-  #sendLatest(): void {
+  readonly #sendLatest = (): void => {
     this.#cancelTimer?.();
     this.#cancelTimer = null;
     const info = this.#latest;
@@ -60,7 +60,7 @@ export class InfoReporter {
     this.#latest = null;
     this.#lastSentMs = this.clock.nowMs();
     this.send(info);
-  }
+  };
 }
 
 /** A report that also tells what one before it, which is left out, would have told. */

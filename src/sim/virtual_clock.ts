@@ -5,6 +5,8 @@ import { settlePromises, turnEventLoop } from "./settle_promises.ts";
 interface Event {
   /** Null once it has happened or is cancelled. */
   callback: (() => void) | null;
+  /** Called when it has happened. */
+  readonly then: (() => void) | null;
 }
 
 /** What happens later. */
@@ -28,9 +30,10 @@ export class VirtualClock implements Clock {
   #heap: Timer[] = [];
   /** Timers in the heap: most timeouts are cancelled long before their time. */
   #numCancelled = 0;
-  /** Events of this very moment in their order, the next at `#nextSoon`: half of all. */
+  /** Events of this very moment in their order, from `#nextSoon` to `#endSoon`: a third of all. */
   readonly #soon: Event[] = [];
   #nextSoon = 0;
+  #endSoon = 0;
 
   constructor(startMs = 0) {
     this.#nowMs = startMs;
@@ -40,14 +43,14 @@ export class VirtualClock implements Clock {
     return this.#nowMs;
   }
 
-  after(delayMs: number, callback: () => void): () => void {
+  /** @param then is called after `callback` */
+  after(delayMs: number, callback: () => void, then: (() => void) | null = null): () => void {
     const dueMs = this.#nowMs + Math.max(0, delayMs);
     if (dueMs === this.#nowMs) {
-      const event: Event = { callback };
-      this.#soon.push(event);
+      const event = this.#appendSoon(callback, then);
       return () => event.callback = null;
     }
-    const timer: Timer = { callback, dueMs, order: this.#numTimers++ };
+    const timer: Timer = { callback, then, dueMs, order: this.#numTimers++ };
     this.#push(timer);
     return () => {
       if (timer.callback === null) return;
@@ -58,7 +61,7 @@ export class VirtualClock implements Clock {
   }
 
   soon(callback: () => void): void {
-    this.#soon.push({ callback });
+    this.#appendSoon(callback, null);
   }
 
   /** Lets the next event happen; false when there is none. Promises it settles need a turn after. */
@@ -68,6 +71,7 @@ export class VirtualClock implements Clock {
       if (callback === null) continue;
       event.callback = null;
       callback();
+      event.then?.();
       return true;
     }
     return false;
@@ -88,13 +92,19 @@ export class VirtualClock implements Clock {
 
   /** The next event, which may be a cancelled one; moves time on to it. */
   #take(): Event | null {
-    const soon = this.#soon, heap = this.#heap;
-    const isSoon = this.#nextSoon < soon.length;
+    const heap = this.#heap;
+    const isSoon = this.#nextSoon < this.#endSoon;
     // A timer that rings at this moment was set before it.
     if (heap.length > 0 && (!isSoon || heap[0].dueMs === this.#nowMs)) return this.#takeTimer();
     if (!isSoon) return null;
-    const event = soon[this.#nextSoon++];
-    if (this.#nextSoon === soon.length) this.#nextSoon = soon.length = 0;
+    const event = this.#soon[this.#nextSoon++];
+    if (this.#nextSoon === this.#endSoon) this.#nextSoon = this.#endSoon = 0;
+    return event;
+  }
+
+  #appendSoon(callback: () => void, then: (() => void) | null): Event {
+    const event: Event = { callback, then };
+    this.#soon[this.#endSoon++] = event; // in the place of one that has happened, if there is any
     return event;
   }
 

@@ -40,6 +40,9 @@ export class ClockedExecutor extends SimExecutor {
   readonly #sequences: (Running | undefined)[] = [];
   /** Those that the next decode step should have. */
   #numRunning = 0;
+  /** Of the step that runs. */
+  #output!: StepOutput;
+  #done!: (output: StepOutput) => void;
 
   constructor(args: ClockedExecutorArgs) {
     super({ simulation: args.simulation, speedup: 1, wait: () => Promise.resolve() });
@@ -48,11 +51,14 @@ export class ClockedExecutor extends SimExecutor {
 
   startStep(input: StepInput, done: (output: StepOutput) => void): void {
     const { clock, onStep } = this.#args;
-    const output = this.compute(input);
+    const output = this.#output = this.compute(input);
+    this.#done = done;
     this.#observe(input, output.latencyMs);
     onStep();
-    clock.after(output.latencyMs, () => done(output));
+    clock.after(output.latencyMs, this.#endStep);
   }
+
+  readonly #endStep = () => this.#done(this.#output);
 
   #observe(input: StepInput, latencyMs: number): void {
     const { removed, added, kind, handles } = input;

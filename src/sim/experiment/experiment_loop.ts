@@ -21,13 +21,12 @@ export class ExperimentLoop {
   /** The clock for code that waits for promises whenever its timers ring, while `isWaiting` says so. */
   settlingClock(isWaiting: () => boolean = () => true): Clock {
     const { clock } = this;
+    const then = () => {
+      if (isWaiting()) this.#maySettle = true;
+    };
     return {
       nowMs: () => clock.nowMs(),
-      after: (delayMs, callback) =>
-        clock.after(delayMs, () => {
-          callback();
-          if (isWaiting()) this.#maySettle = true;
-        }),
+      after: (delayMs, callback) => clock.after(delayMs, callback, then),
       soon: (callback) => clock.soon(callback),
     };
   }
@@ -38,10 +37,10 @@ export class ExperimentLoop {
    */
   async runUntil(isDone: () => boolean): Promise<boolean> {
     const { clock } = this;
-    let turnedMs = -Infinity;
+    let turnMs = -Infinity;
     for (;;) {
-      if (clock.nowMs() - turnedMs >= TURN_INTERVAL_MS) {
-        turnedMs = clock.nowMs();
+      if (clock.nowMs() >= turnMs) {
+        turnMs = clock.nowMs() + TURN_INTERVAL_MS;
         await turnEventLoop();
       }
       while (this.#maySettle) {
@@ -49,7 +48,20 @@ export class ExperimentLoop {
         await settlePromises();
       }
       if (isDone()) return true;
-      if (!clock.step()) return false;
+      if (!this.#runEvents(turnMs, isDone)) return false;
     }
+  }
+
+  /**
+   * Lets events happen, one or more, until promises may settle, the time has come, or `isDone`: apart
+   * from {@linkcode runUntil}, for V8 makes faster code of functions that are not asynchronous.
+   * @returns whether there was one
+   */
+  #runEvents(untilMs: number, isDone: () => boolean): boolean {
+    const { clock } = this;
+    do {
+      if (!clock.step()) return false;
+    } while (!this.#maySettle && clock.nowMs() < untilMs && !isDone());
+    return true;
   }
 }
