@@ -49,7 +49,7 @@ export class NullExecutor implements Executor {
   step(input: StepInput): Promise<StepOutput> {
     if (this.#isClosed) return Promise.reject(new Error("the null executor is closed"));
     try {
-      return Promise.resolve({ ...this.#sampler.sample(input), latencyMs: 0 });
+      return Promise.resolve(this.#sampler.sample(input, 0));
     } catch (error) {
       return Promise.reject(error);
     }

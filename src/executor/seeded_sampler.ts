@@ -29,8 +29,8 @@ export class SeededSampler {
   readonly #asking = new Map<number, AskingSequence>();
   #tokenIds = new Int32Array(0);
 
-  /** What a step produces, but for its latency; the tokens are overwritten by the next step. */
-  sample(input: StepInput): Omit<StepOutput, "latencyMs"> {
+  /** What a step of this latency produces; the tokens are overwritten by the next step. */
+  sample(input: StepInput, latencyMs: number): StepOutput {
     for (const handle of input.removed) this.#remove(handle);
     for (const sequence of input.added) this.#add(sequence);
     const { stepId, handles, contextLens } = input;
@@ -44,7 +44,7 @@ export class SeededSampler {
       const hash = mix(seedHashes[handle] ^ (contextLens[i] - promptLength));
       tokenIds[i] = FIRST_TOKEN + (hash >>> 0) % NUM_TOKENS;
     }
-    const output = { stepId, tokenIds };
+    const output = { stepId, tokenIds, latencyMs };
     return this.#asking.size === 0 ? output : { ...output, ...this.#logprobs(input, tokenIds) };
   }
 

@@ -87,6 +87,7 @@ export class BlockManager {
 
   /** Whether a running sequence's newest token has a slot or can get one. */
   canAppend(sequence: Sequence): boolean {
+    if (this.#holds(sequence)) return true;
     const needed = this.blocksFor(sequence.lengthTokens) - sequence.blocks.length;
     return needed <= this.freeBlocks;
   }
@@ -221,10 +222,13 @@ export class BlockManager {
     }
   }
 
+  /** Whether the blocks of a sequence have slots for all its tokens. */
+  #holds({ blocks, lengthTokens }: Sequence): boolean {
+    return blocks.length * this.blockSize >= lengthTokens;
+  }
+
   #grow(sequence: Sequence): void {
-    const { blocks } = sequence;
-    const needed = this.blocksFor(sequence.lengthTokens);
-    while (blocks.length < needed) blocks.push(this.#device.allocate());
+    while (!this.#holds(sequence)) sequence.blocks.push(this.#device.allocate());
   }
 
   #move(sequence: Sequence, from: BlockAllocator, to: BlockAllocator, pairs: number[]): void {

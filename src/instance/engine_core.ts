@@ -185,7 +185,7 @@ export class EngineCore {
 
   /** Lets what is to leave go on here. */
   stay(): void {
-    for (const sequence of this.#requests.values()) sequence.expectedSteps = Infinity;
+    for (const sequence of this.#requests.values()) sequence.expectedSteps = null;
   }
 
   /** When a request that is held back goes on, if nothing happens before; else Infinity. */
@@ -274,24 +274,32 @@ export class EngineCore {
 
   /** The state now, and the requests that have come and ended since an info was taken. */
   info(nowMs: number): InstanceInfo {
+    return this.#info(nowMs, [...this.#finishedIds], [...this.#receivedIds]);
+  }
+
+  /** The same for a report: it is the one that tells of those requests. */
+  takeInfo(nowMs: number): InstanceInfo {
+    const finishedIds = this.#finishedIds, receivedIds = this.#receivedIds;
+    if (finishedIds.length > 0) this.#finishedIds = [];
+    if (receivedIds.length > 0) this.#receivedIds = [];
+    return this.#info(nowMs, listOf(finishedIds), listOf(receivedIds));
+  }
+
+  #info(
+    nowMs: number,
+    finishedRequestIds: readonly RequestId[],
+    receivedRequestIds: readonly RequestId[],
+  ): InstanceInfo {
     return instanceInfo({
       config: this.#config,
       scheduler: this.#scheduler,
       blocks: this.#blocks,
       stepId: this.#builder.stepId,
       lastStep: this.#lastStep,
-      finishedRequestIds: [...this.#finishedIds],
-      receivedRequestIds: [...this.#receivedIds],
+      finishedRequestIds,
+      receivedRequestIds,
       totals: this.#totals,
     }, nowMs);
-  }
-
-  /** The same for a report: it is the one that tells of those requests. */
-  takeInfo(nowMs: number): InstanceInfo {
-    const info = this.info(nowMs);
-    if (this.#finishedIds.length > 0) this.#finishedIds = [];
-    if (this.#receivedIds.length > 0) this.#receivedIds = [];
-    return info;
   }
 
   /**
@@ -310,7 +318,7 @@ export class EngineCore {
   #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
     sequence.numComputedTokens = sequence.lengthTokens;
     sequence.numSteps++;
-    sequence.outputTokenIds.push(result.tokenIds[row]);
+    sequence.append(result.tokenIds[row]);
     const finish = finishOf(sequence, this.#config.maxModelLen);
     this.#outputs.pushToken(sequence, result, row, nowMs, finish);
     if (finish) this.#leave(sequence);
@@ -381,4 +389,11 @@ export class EngineCore {
       }
     }
   }
+}
+
+const none: readonly RequestId[] = [];
+
+/** The ids, of a list that may grow only if it has any. */
+function listOf(ids: readonly RequestId[]): readonly RequestId[] {
+  return ids.length > 0 ? ids : none;
 }

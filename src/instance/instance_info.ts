@@ -34,7 +34,8 @@ export const noStep: LastStep = {
 
 /** The report of an instance. What is about to leave is this instance's until it has left. */
 export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
-  const { config, lastStep, totals } = parts;
+  const { config, lastStep } = parts;
+  const { promptTokens, outputTokens, preemptions } = parts.totals;
   const { waiting, running, swapped, suspended } = parts.scheduler;
   const { totalBlocks, freeBlocks, watermarkBlocks, blockSize } = parts.blocks;
   let active: readonly Sequence[] = running;
@@ -95,6 +96,6 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     maxOutputTokens,
     finishedRequestIds: parts.finishedRequestIds,
     receivedRequestIds: parts.receivedRequestIds,
-    totals: { ...totals },
+    totals: { promptTokens, outputTokens, preemptions },
   };
 }

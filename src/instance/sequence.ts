@@ -24,8 +24,8 @@ export class Sequence {
   /** By priority. */
   readonly #rank: number;
   readonly promptTokenIds: readonly number[];
-  /** Everything produced so far, here or elsewhere before. */
-  readonly outputTokenIds: number[];
+  readonly #outputTokenIds: number[];
+  #lengthTokens: number;
   /** Under which this instance owns it. */
   epoch: OwnershipEpoch;
   status: SequenceStatus = "waiting";
@@ -33,8 +33,8 @@ export class Sequence {
   readonly blocks: number[] = [];
   /** Tokens whose keys and values are in the device blocks for good; grows as steps end. */
   numComputedTokens = 0;
-  /** Steps after which it is to leave this instance. */
-  expectedSteps: number;
+  /** Steps after which it is to leave this instance; null: it stays. */
+  expectedSteps: number | null;
   /** Steps that it has taken part in here. */
   numSteps = 0;
   /** When the scheduler first held it back because it is to leave. */
@@ -64,19 +64,31 @@ export class Sequence {
     this.wantsTimestamps = request.timestamps ?? false;
     this.#rank = this.priority === "high" ? 0 : 1;
     this.promptTokenIds = request.promptTokenIds;
-    this.outputTokenIds = [...request.outputTokenIds];
+    this.#outputTokenIds = [...request.outputTokenIds];
+    this.#lengthTokens = request.promptTokenIds.length + request.outputTokenIds.length;
     this.epoch = request.epoch ?? 0;
-    this.expectedSteps = request.expectedSteps ?? Infinity;
+    this.expectedSteps = request.expectedSteps ?? null;
+  }
+
+  /** Everything produced so far, here or elsewhere before. */
+  get outputTokenIds(): readonly number[] {
+    return this.#outputTokenIds;
   }
 
   /** Tokens of prompt and output. The newest output token is not in the KV cache yet. */
   get lengthTokens(): number {
-    return this.promptTokenIds.length + this.outputTokenIds.length;
+    return this.#lengthTokens;
+  }
+
+  /** Takes the token that a step has produced. */
+  append(tokenId: number): void {
+    this.#outputTokenIds.push(tokenId);
+    this.#lengthTokens++;
   }
 
   /** It has run as many steps as it may here. */
   get isLeaving(): boolean {
-    return this.numSteps >= this.expectedSteps;
+    return this.expectedSteps !== null && this.numSteps >= this.expectedSteps;
   }
 
   /** It waits to leave, and does not run. */

@@ -34,7 +34,7 @@ function tokensOf(seeds: readonly number[], numPositions: number): number[][] {
   const sampler = new SeededSampler();
   return Array.from(
     { length: numPositions },
-    (_, position) => [...sampler.sample(step(seeds, position, position === 0)).tokenIds],
+    (_, position) => [...sampler.sample(step(seeds, position, position === 0), 0).tokenIds],
   );
 }
 
@@ -59,5 +59,8 @@ Deno.test("seeded tokens: all of a seed's 53 bits count", () => {
 });
 
 Deno.test("a sequence that was never announced is an error", () => {
-  assert.throws(() => new SeededSampler().sample(step([1], 0, false)), /handle 0 was never added/);
+  assert.throws(
+    () => new SeededSampler().sample(step([1], 0, false), 0),
+    /handle 0 was never added/,
+  );
 });

@@ -29,12 +29,12 @@ Deno.test("BlockManager: a prompt is admitted, later or never, by blocks and wat
 Deno.test("BlockManager: a sequence that has run may use the watermark, with the pool to itself", () => {
   const blocks = manager(200);
   const grown = sequenceOf(4 * 200 - 1);
-  grown.outputTokenIds.push(1);
+  grown.append(1);
   assert.equal(blocks.canAllocate(grown), "yes");
   const other = sequenceOf(1);
   blocks.allocate(other);
   assert.equal(blocks.canAllocate(grown), "later");
-  grown.outputTokenIds.push(2);
+  grown.append(2);
   assert.equal(blocks.canAllocate(grown), "never");
 });
 
@@ -43,10 +43,10 @@ Deno.test("BlockManager: a token needs a block only where the last one is full",
   const sequence = sequenceOf(7);
   blocks.allocate(sequence);
   assert.equal(sequence.blocks.length, 2);
-  sequence.outputTokenIds.push(1);
+  sequence.append(1);
   assert.ok(blocks.canAppend(sequence), "the last slot");
   blocks.append(sequence);
-  sequence.outputTokenIds.push(1);
+  sequence.append(1);
   assert.ok(!blocks.canAppend(sequence), "no third block");
   blocks.free(sequence);
   assert.equal(blocks.freeBlocks, 2);
@@ -67,7 +67,7 @@ Deno.test("BlockManager: swapping returns the copies and moves the table", () =>
   assert.equal(blocks.freeBlocks, 4);
   assert.equal(blocks.freeSwapBlocks, 1);
 
-  sequence.outputTokenIds.push(1);
+  sequence.append(1);
   const parked = [...sequence.blocks];
   const back: number[] = [];
   blocks.swapIn(sequence, back);

@@ -17,7 +17,7 @@ Deno.test("pending outputs: a token has all that its row says, a prompt's log pr
   const more = { frontendId: "x", timestamps: true, epoch: 5 };
   const sequence = new Sequence(generateRequest("a", 3, {}, more), 0);
   for (const tokenId of [7, 8]) {
-    sequence.outputTokenIds.push(tokenId);
+    sequence.append(tokenId);
     const finish = tokenId === 8 ? { reason: "stop" } as const : null;
     outputs.pushToken(sequence, result, 1, 10, finish);
   }
@@ -41,7 +41,7 @@ Deno.test("pending outputs: are in their order for each API server, and taken on
   const of = (id: string, frontendId: string) =>
     new Sequence(generateRequest(id, 3, {}, { frontendId }), 0);
   const [a, b, c] = [of("a", "x"), of("b", "y"), of("c", "x")];
-  a.outputTokenIds.push(1);
+  a.append(1);
   outputs.pushToken(a, result, 0, 0, null);
   outputs.pushWord(b);
   outputs.pushWord(c, { reason: "abort" });

@@ -32,7 +32,7 @@ class Bench {
   step(nowMs = 0): string {
     const schedule = this.scheduler.schedule(nowMs);
     const line = describe(schedule);
-    for (const sequence of schedule.sequences) sequence.outputTokenIds.push(1);
+    for (const sequence of schedule.sequences) sequence.append(1);
     const { waiting, running, swapped } = this.scheduler;
     this.blocks.check([...waiting, ...running, ...swapped]);
     return line;
@@ -180,7 +180,7 @@ Deno.test("Scheduler: swapping keeps the blocks, and nothing new is admitted mea
   assert.equal(schedule.swapOut.length, 4);
   assert.equal(bench.queues(), " | a | b");
   bench.add("c", 1);
-  a.outputTokenIds.push(1);
+  a.append(1);
   assert.equal(bench.step(), "decode [a] 1", "c has to wait, although a block is free");
   bench.finish(a);
   const next = bench.scheduler.schedule(0);

@@ -149,7 +149,7 @@ function simulate(seed: number) {
     }
     blocks.check(everywhere);
     for (const sequence of [...sequences]) {
-      sequence.outputTokenIds.push(1);
+      sequence.append(1);
       if (sequence.lengthTokens >= config.maxModelLen || random.below(25) === 0) end(sequence);
     }
   }

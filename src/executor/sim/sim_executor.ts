@@ -52,8 +52,7 @@ export class SimExecutor implements Executor {
   /** The outcome of a step at once; `latencyMs` is the time that {@linkcode step} would wait. */
   compute(input: StepInput): StepOutput {
     if (this.#isClosed) throw new Error("the simulated executor is closed");
-    const latencyMs = this.#latencyMs(input) / this.#args.speedup;
-    return { ...this.#sampler.sample(input), latencyMs };
+    return this.#sampler.sample(input, this.#latencyMs(input) / this.#args.speedup);
   }
 
   close(): Promise<void> {
