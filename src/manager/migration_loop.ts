@@ -119,10 +119,14 @@ export class MigrationLoop {
     const instances = this.#config.instances();
     const isNeeded = this.#migration.enableMigration || instances.some((one) => one.isDraining);
     if (!isNeeded) return;
-    const byId = new Map(instances.map((instance) => [instance.instanceId, instance]));
-    const candidates = instances.flatMap((instance) => this.#candidateOf(instance) ?? []);
+    const candidates: MigrationCandidate[] = [];
+    for (const instance of instances) {
+      const candidate = this.#candidateOf(instance);
+      if (candidate !== null) candidates.push(candidate);
+    }
+    const named = (id: InstanceId) => instances.find(({ instanceId }) => instanceId === id)!;
     for (const pair of pairMigrations(candidates, this.#pairOptions)) {
-      const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
+      const source = named(pair.source), destination = named(pair.destination);
       if (source.isEmpty || !(this.#migration.enableMigration || source.isDraining)) continue;
       if (!isWanted(source)) continue;
       this.#migrate(source, destination, {

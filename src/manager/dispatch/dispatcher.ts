@@ -55,6 +55,8 @@ interface Target extends DispatchCandidate {
   dispatchedRequests: number;
   readonly instance: ServingInstance;
   info: LoadInfo;
+  /** Report or account have changed since the figures that follow from them were computed. */
+  isStale: boolean;
   state: LoadState;
   /** What the first request of high priority would bring. */
   highHeadroomBlocks: number;
@@ -97,6 +99,7 @@ export class Dispatcher {
         instanceId,
         load: 0,
         aheadBlocks: 0,
+        isStale: true,
         state: idleState,
         highHeadroomBlocks: 0,
         waitingRequests: 0,
@@ -105,7 +108,6 @@ export class Dispatcher {
         info: known?.info ?? idleLoadInfo(instance.registration.totalBlocks),
       };
       this.#targets.set(instanceId, target);
-      this.#update(target);
     }
     for (const instanceId of before.keys()) this.#account.forget(instanceId);
     this.#candidates = dispatchableOf(
@@ -124,29 +126,30 @@ export class Dispatcher {
     if (!target) return;
     target.info = info;
     this.#account.reported(info.instanceId, info.receivedRequestIds);
-    this.#update(target);
+    target.isStale = true;
   }
 
   /** Chooses an instance and accounts the request to it; null when there is none to choose. */
   dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
     this.expire(nowMs);
     if (this.#candidates.length === 0) return null;
+    for (const target of this.#candidates) if (target.isStale) this.#update(target);
     this.#loadWith(request);
     const instanceId = this.#policy.choose(this.#candidates);
     const target = this.#targets.get(instanceId)!;
     const blocks = request.promptTokens / target.instance.registration.blockSize;
     const isHigh = request.priority === "high";
     const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs, isHigh);
-    if (before !== null && before !== instanceId) this.#update(this.#targets.get(before)!);
+    if (before !== null) this.#targets.get(before)!.isStale = true;
     target.dispatchedRequests++;
-    this.#update(target);
+    target.isStale = true;
     return instanceId;
   }
 
   /** Drops from the account what is too old to arrive. */
   expire(nowMs: number): void {
     for (const instanceId of this.#account.expire(nowMs)) {
-      this.#update(this.#targets.get(instanceId)!);
+      this.#targets.get(instanceId)!.isStale = true;
     }
   }
 
@@ -166,6 +169,7 @@ export class Dispatcher {
   }
 
   #update(target: Target): void {
+    target.isStale = false;
     const { requests, highPriorityRequests, blocks } = this.#account.pendingOf(target.instanceId);
     const options: LoadStateOptions = {
       priorityHeadroomBlocks: this.#options.priorityHeadroomBlocks,

@@ -124,9 +124,11 @@ export function pairMigrations(
     roomOf: (state) => roomBlocks(state, loadMetric, migrateOutThreshold),
   };
   const policy = policies[pairPolicyInForce(options)];
-  const loaded = candidates
-    .filter(({ isMigrating, isBackendReady }) => isBackendReady && !isMigrating)
-    .map((candidate) => ({ ...candidate, load: loadOf(candidate.state) }));
+  const loaded: LoadedCandidate[] = [];
+  for (const candidate of candidates) {
+    if (!candidate.isBackendReady || candidate.isMigrating) continue;
+    loaded.push({ ...candidate, load: loadOf(candidate.state) });
+  }
 
   const busy = new Set<InstanceId>();
   const pairs: MigrationPair[] = [];
@@ -166,6 +168,7 @@ const prefillToDecode: Round = {
 
 function pairByRank(candidates: readonly LoadedCandidate[], round: Round): MigrationPair[] {
   const sources = candidates.filter(round.isSource).sort((a, b) => compareLoads(b.load, a.load));
+  if (sources.length === 0) return []; // as mostly
   const destinations = candidates.filter(round.isDestination)
     .sort((a, b) => compareLoads(a.load, b.load));
   const busy = new Set<InstanceId>();

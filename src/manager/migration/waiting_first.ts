@@ -26,13 +26,16 @@ function pairBeforeLoad(
   candidates: readonly LoadedCandidate[],
   { roomOf }: PairContext,
 ): MigrationPair[] {
+  const stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
+    .sort((a, b) => headArrivalMs(a) - headArrivalMs(b));
+  const short = candidates.filter(({ state }) => isShort(state) && !state.isDraining)
+    .sort(byAvailable);
+  if (stuck.length === 0 && short.length === 0) return []; // as mostly
   const rooms = new Map(candidates.map((candidate) => [candidate, roomOf(candidate.state)]));
   const pairs: MigrationPair[] = [];
   const free = new Set(candidates);
   /** Those of the free ones that may take something. */
   const takers = new Set(candidates.filter((one) => mayTake(one) && rooms.get(one)! > 0));
-  const stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
-    .sort((a, b) => headArrivalMs(a) - headArrivalMs(b));
   const oldest = stuck.at(0);
 
   /** @returns whether there is a destination */
@@ -99,8 +102,8 @@ function pairBeforeLoad(
       pair(oldest, whereRoomIsMade(oldest) ?? roomiest(oldest), "room");
     }
   }
-  for (const source of candidates.filter(({ state }) => isShort(state)).sort(byAvailable)) {
-    if (!free.has(source) || source.state.isDraining) continue;
+  for (const source of short) {
+    if (!free.has(source)) continue;
     const destination = bestFit(source, leastRunning(source), ({ state }) => !isStuck(state)) ??
       roomiest(source, (one) => one !== oldest);
     pair(source, destination, "shortest");
