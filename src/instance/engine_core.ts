@@ -14,7 +14,7 @@ import { Arrival, type ArrivingRequest } from "./arrival.ts";
 import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
 import { Departure } from "./departure.ts";
 import type { EngineConfig } from "./engine_config.ts";
-import { instanceInfo, type LastStep, noStep } from "./instance_info.ts";
+import { type InfoParts, instanceInfo, LastStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
 import { type AddressedOutputs, PendingOutputs } from "./pending_outputs.ts";
 import { queuesOf } from "./queues_of.ts";
@@ -54,7 +54,8 @@ export class EngineCore {
   /** Requests that {@linkcode add} was given since then. */
   #receivedIds: RequestId[] = [];
   readonly #totals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
-  #lastStep: LastStep = noStep;
+  readonly #lastStep = new LastStep();
+  readonly #infoParts: InfoParts;
 
   /** @param onMove queues, blocks or outputs have changed because a request leaves or arrives */
   constructor(config: EngineConfig, executor: ExecutorInfo, onMove: () => void = () => {}) {
@@ -67,6 +68,14 @@ export class EngineCore {
       swapBlocks: executor.numSwapBlocks,
     });
     this.#scheduler = new Scheduler(config, this.#blocks);
+    this.#infoParts = {
+      config,
+      scheduler: this.#scheduler,
+      blocks: this.#blocks,
+      builder: this.#builder,
+      lastStep: this.#lastStep,
+      totals: this.#totals,
+    };
     this.#moveParts = {
       instanceId: config.instanceId,
       maxModelLen: config.maxModelLen,
@@ -255,13 +264,12 @@ export class EngineCore {
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
     this.#totals.outputTokens += step.sequences.length;
-    this.#lastStep = {
-      kind: step.kind,
-      batchedTokens: step.numBatchedTokens,
-      sequences: step.sequences.length,
-      contextTokens,
-      latencyMs: result.latencyMs,
-    };
+    const lastStep = this.#lastStep;
+    lastStep.kind = step.kind;
+    lastStep.batchedTokens = step.numBatchedTokens;
+    lastStep.sequences = step.sequences.length;
+    lastStep.contextTokens = contextTokens;
+    lastStep.latencyMs = result.latencyMs;
     if (this.#betweenSteps.length > 0) {
       for (const action of this.#betweenSteps.splice(0)) action();
     }
@@ -274,7 +282,7 @@ export class EngineCore {
 
   /** The state now, and the requests that have come and ended since an info was taken. */
   info(nowMs: number): InstanceInfo {
-    return this.#info(nowMs, [...this.#finishedIds], [...this.#receivedIds]);
+    return instanceInfo(this.#infoParts, [...this.#finishedIds], [...this.#receivedIds], nowMs);
   }
 
   /** The same for a report: it is the one that tells of those requests. */
@@ -282,24 +290,7 @@ export class EngineCore {
     const finishedIds = this.#finishedIds, receivedIds = this.#receivedIds;
     if (finishedIds.length > 0) this.#finishedIds = [];
     if (receivedIds.length > 0) this.#receivedIds = [];
-    return this.#info(nowMs, listOf(finishedIds), listOf(receivedIds));
-  }
-
-  #info(
-    nowMs: number,
-    finishedRequestIds: readonly RequestId[],
-    receivedRequestIds: readonly RequestId[],
-  ): InstanceInfo {
-    return instanceInfo({
-      config: this.#config,
-      scheduler: this.#scheduler,
-      blocks: this.#blocks,
-      stepId: this.#builder.stepId,
-      lastStep: this.#lastStep,
-      finishedRequestIds,
-      receivedRequestIds,
-      totals: this.#totals,
-    }, nowMs);
+    return instanceInfo(this.#infoParts, listOf(finishedIds), listOf(receivedIds), nowMs);
   }
 
   /**

@@ -27,14 +27,15 @@ export class InfoReporter {
 
   report(info: InstanceInfo): void {
     if (this.#isClosed) return;
-    this.#latest = this.#latest === null ? info : withRequestsOf(this.#latest, info);
+    const latest = this.#latest === null ? info : withRequestsOf(this.#latest, info);
     const isIdle = info.runningRequests + info.waitingRequests + info.killedRequests === 0;
     const isDue = this.isDue(isIdle);
     this.#wasIdle = isIdle;
     const isMoreLeaving = info.leavingRequests > this.#lastLeaving;
     this.#lastLeaving = info.leavingRequests;
-    if (isDue || isMoreLeaving) this.#sendLatest();
-    else this.#cancelTimer ??= this.clock.after(this.#remainingMs(), this.#sendLatest);
+    if (isDue || isMoreLeaving) return this.#send(latest);
+    this.#latest = latest;
+    this.#cancelTimer ??= this.clock.after(this.#remainingMs(), this.#sendLatest);
   }
 
   /** Sends nothing any more. */
@@ -52,15 +53,19 @@ export class InfoReporter {
     return this.#lastSentMs + this.intervalMs - this.clock.nowMs();
   }
 
+  /** The timer has rung. */
   readonly #sendLatest = (): void => {
+    this.#cancelTimer = null;
+    this.#send(this.#latest!);
+  };
+
+  #send(info: InstanceInfo): void {
     this.#cancelTimer?.();
     this.#cancelTimer = null;
-    const info = this.#latest;
-    if (info === null) return;
     this.#latest = null;
     this.#lastSentMs = this.clock.nowMs();
     this.send(info);
-  };
+  }
 }
 
 /** A report that also tells what one before it, which is left out, would have told. */

@@ -3,37 +3,34 @@ import type { BlockManager } from "./block_manager.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
+import type { StepBuilder } from "./step_builder.ts";
 
-/** What an instance's report is made of. */
+/** What an instance's reports are made of, besides the requests that came and ended. */
 export interface InfoParts {
   readonly config: Pick<EngineConfig, "instanceId" | "instanceType">;
   readonly scheduler: Scheduler;
   readonly blocks: BlockManager;
-  readonly stepId: number;
+  readonly builder: Pick<StepBuilder, "stepId">;
   readonly lastStep: LastStep;
-  readonly finishedRequestIds: readonly RequestId[];
-  readonly receivedRequestIds: readonly RequestId[];
   readonly totals: InstanceInfo["totals"];
 }
 
-export interface LastStep {
-  readonly kind: InstanceInfo["lastStepKind"];
-  readonly batchedTokens: number;
-  readonly sequences: number;
-  readonly contextTokens: number;
-  readonly latencyMs: number;
+/** The step that ended last. */
+export class LastStep {
+  kind: InstanceInfo["lastStepKind"] = "idle";
+  batchedTokens = 0;
+  sequences = 0;
+  contextTokens = 0;
+  latencyMs = 0;
 }
 
-export const noStep: LastStep = {
-  kind: "idle",
-  batchedTokens: 0,
-  sequences: 0,
-  contextTokens: 0,
-  latencyMs: 0,
-};
-
 /** The report of an instance. What is about to leave is this instance's until it has left. */
-export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
+export function instanceInfo(
+  parts: InfoParts,
+  finishedRequestIds: readonly RequestId[],
+  receivedRequestIds: readonly RequestId[],
+  nowMs: number,
+): InstanceInfo {
   const { config, lastStep } = parts;
   const { promptTokens, outputTokens, preemptions } = parts.totals;
   const { waiting, running, swapped, suspended } = parts.scheduler;
@@ -67,7 +64,7 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     instanceId: config.instanceId,
     instanceType: config.instanceType,
     timestampMs: nowMs,
-    stepId: parts.stepId,
+    stepId: parts.builder.stepId,
     totalBlocks,
     freeBlocks,
     usedBlocks: totalBlocks - freeBlocks,
@@ -80,11 +77,7 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
     prefillBlocks: prefillTokens / blockSize,
-    waiting: waiting.slice(0, MAX_LISTED_WAITING).map(({ requestId, lengthTokens, arrivalMs }) => ({
-      requestId,
-      blocks: lengthTokens / blockSize,
-      arrivalMs,
-    })),
+    waiting: first ? listed(waiting, blockSize) : noneWaiting,
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
     lastStepKind: lastStep.kind,
@@ -94,8 +87,18 @@ export function instanceInfo(parts: InfoParts, nowMs: number): InstanceInfo {
     lastStepLatencyMs: lastStep.latencyMs,
     runningSequenceLengths,
     maxOutputTokens,
-    finishedRequestIds: parts.finishedRequestIds,
-    receivedRequestIds: parts.receivedRequestIds,
+    finishedRequestIds,
+    receivedRequestIds,
     totals: { promptTokens, outputTokens, preemptions },
   };
+}
+
+const noneWaiting: InstanceInfo["waiting"] = [];
+
+function listed(waiting: readonly Sequence[], blockSize: number): InstanceInfo["waiting"] {
+  return waiting.slice(0, MAX_LISTED_WAITING).map(({ requestId, lengthTokens, arrivalMs }) => ({
+    requestId,
+    blocks: lengthTokens / blockSize,
+    arrivalMs,
+  }));
 }

@@ -124,9 +124,12 @@ function copiesOf(pairs: readonly number[]): Int32Array {
   return pairs.length === 0 ? noCopies : Int32Array.from(pairs);
 }
 
+/** Entries for which there is room from the beginning: a row for each sequence of most steps. */
+const INITIAL_ENTRIES = 256;
+
 /** An array that every step writes anew; a decode step's is mostly as long as the one before. */
 class StepArray {
-  #buffer = new Int32Array(16);
+  #buffer = new Int32Array(INITIAL_ENTRIES);
   #view = this.#buffer;
 
   /** The array at a length; contents are not kept. */
