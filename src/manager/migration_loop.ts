@@ -124,9 +124,11 @@ export class MigrationLoop {
       const candidate = this.#candidateOf(instance);
       if (candidate !== null) candidates.push(candidate);
     }
-    const named = (id: InstanceId) => instances.find(({ instanceId }) => instanceId === id)!;
-    for (const pair of pairMigrations(candidates, this.#pairOptions)) {
-      const source = named(pair.source), destination = named(pair.destination);
+    const pairs = pairMigrations(candidates, this.#pairOptions);
+    if (pairs.length === 0) return; // as mostly
+    const byId = new Map(instances.map((instance) => [instance.instanceId, instance]));
+    for (const pair of pairs) {
+      const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
       if (source.isEmpty || !(this.#migration.enableMigration || source.isDraining)) continue;
       if (!isWanted(source)) continue;
       this.#migrate(source, destination, {

@@ -136,13 +136,18 @@ export function pairMigrations(
     pairs.push(...more);
     for (const { source, destination } of more) busy.add(source).add(destination);
   };
-  if (enablePdDisagg) add(pairByRank(loaded, prefillToDecode));
-  const others = loaded.filter(({ instanceId, instanceType }) =>
-    !busy.has(instanceId) && (!enablePdDisagg || instanceType === "decode")
-  );
-  add(policy.pairBeforeLoad?.(others, context) ?? []);
-  const rest = others.filter(({ instanceId }) => !busy.has(instanceId));
-  add(pairByRank(rest, loadRound(policy, context)));
+  let others = loaded;
+  if (enablePdDisagg) {
+    add(pairByRank(loaded, prefillToDecode));
+    others = loaded.filter(({ instanceId, instanceType }) =>
+      !busy.has(instanceId) && instanceType === "decode"
+    );
+  }
+  if (policy.pairBeforeLoad) {
+    add(policy.pairBeforeLoad(others, context));
+    others = others.filter(({ instanceId }) => !busy.has(instanceId));
+  }
+  add(pairByRank(others, loadRound(policy, context)));
   return pairs;
 }
 
