@@ -103,13 +103,20 @@ class DirectListener implements Listener {
   }
 }
 
+/** A call that has no answer yet. */
+interface PendingCall {
+  readonly resolve: (answer: Message) => void;
+  readonly reject: (error: Error) => void;
+  readonly cancelTimeout: () => void;
+}
+
 class DirectPeer implements Peer {
   other!: DirectPeer;
   readonly bufferedBytes = 0;
   isOpen = true;
   /** Messages on their way to the other end. */
   #numUnderWay = 0;
-  readonly #pending = new Set<(error: Error) => void>();
+  readonly #pending = new Set<PendingCall>();
 
   constructor(
     readonly remote: string,
@@ -118,42 +125,20 @@ class DirectPeer implements Peer {
   ) {}
 
   call(method: string, message: Message, options: CallOptions = {}): Promise<Message> {
-    const { promise, resolve, reject } = Promise.withResolvers<Message>();
     if (!this.isOpen) {
-      reject(new UnavailableError(`${method}: the connection to ${this.remote} is closed`));
-      return promise;
+      const reason = `${method}: the connection to ${this.remote} is closed`;
+      return Promise.reject(new UnavailableError(reason));
     }
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    const ends = [this.node, this.other.node];
-    for (const node of ends) node.callsInFlight++;
-    const fail = (error: Error) => settle(() => reject(error));
-    this.#pending.add(fail);
+    const { promise, resolve, reject } = Promise.withResolvers<Message>();
     const cancelTimeout = this.#config.clock.after(timeoutMs, () => {
-      fail(new UnavailableError(`${method}: no answer from ${this.remote} in ${timeoutMs} ms`));
+      const reason = `${method}: no answer from ${this.remote} in ${timeoutMs} ms`;
+      this.#settle(call, new UnavailableError(reason));
     });
-    const settle = (how: () => void) => {
-      if (!this.#pending.delete(fail)) return;
-      cancelTimeout();
-      for (const node of ends) node.callsInFlight--;
-      how();
-      this.#config.onSettled();
-    };
-    const { other } = this;
-    const answer = (message: Message) => other.#send(() => settle(() => resolve(message)));
-    const refuse = (error: unknown) => {
-      const record = toErrorRecord(error);
-      other.#send(() => fail(fromErrorRecord(record)));
-    };
-    this.#send(() => {
-      try {
-        const result = other.#handle(method, message);
-        if (!(result instanceof Promise)) return answer(result);
-        result.then(answer, refuse);
-        this.#config.onSettled(); // what the handler waits for may be there already
-      } catch (error) {
-        refuse(error);
-      }
-    });
+    const call: PendingCall = { resolve, reject, cancelTimeout };
+    this.#pending.add(call);
+    this.#countCalls(1);
+    this.#send(() => this.other.#answer(call, method, message));
     return promise;
   }
 
@@ -182,6 +167,37 @@ class DirectPeer implements Peer {
     });
   }
 
+  /** Answers a call of the other end. */
+  #answer(call: PendingCall, method: string, message: Message): void {
+    const answer = (result: Message) => this.#send(() => this.other.#settle(call, result));
+    const refuse = (error: unknown) => {
+      const record = toErrorRecord(error);
+      this.#send(() => this.other.#settle(call, fromErrorRecord(record)));
+    };
+    try {
+      const result = this.#handle(method, message);
+      if (!(result instanceof Promise)) return answer(result);
+      result.then(answer, refuse);
+      this.#config.onSettled(); // what the handler waits for may be there already
+    } catch (error) {
+      refuse(error);
+    }
+  }
+
+  #settle(call: PendingCall, outcome: Message | Error): void {
+    if (!this.#pending.delete(call)) return;
+    call.cancelTimeout();
+    this.#countCalls(-1);
+    if (outcome instanceof Error) call.reject(outcome);
+    else call.resolve(outcome);
+    this.#config.onSettled();
+  }
+
+  #countCalls(change: 1 | -1): void {
+    this.node.callsInFlight += change;
+    this.other.node.callsInFlight += change;
+  }
+
   #handle(method: string, message: Message): Promise<Message> | Message {
     const handler: CallHandler | undefined = this.service.calls?.[method];
     if (!handler) throw new UnavailableError(`there is no call "${method}" here`);
@@ -195,8 +211,8 @@ class DirectPeer implements Peer {
   #end(reason: string): void {
     if (!this.isOpen) return;
     this.isOpen = false;
-    for (const fail of [...this.#pending]) {
-      fail(new UnavailableError(`the connection to ${this.remote} is ${reason}`));
+    for (const call of [...this.#pending]) {
+      this.#settle(call, new UnavailableError(`the connection to ${this.remote} is ${reason}`));
     }
     this.service.onClose?.(this, reason);
     this.#config.onSettled();
