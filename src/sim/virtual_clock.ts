@@ -1,19 +1,11 @@
 import type { Clock } from "../core/clock.ts";
 import { settlePromises, turnEventLoop } from "./settle_promises.ts";
 
-/** What happens at some moment. */
-interface Event {
-  /** Null once it has happened or is cancelled. */
+/** What happens at this very moment. */
+interface SoonEvent {
+  /** Null when it is cancelled. */
   callback: (() => void) | null;
-  /** Called when it has happened. */
   readonly then: (() => void) | null;
-}
-
-/** What happens later. */
-interface Timer extends Event {
-  readonly dueMs: number;
-  /** Timers of the same time ring in the order in which they were set. */
-  readonly order: number;
 }
 
 /** So many cancelled timers may wait for their time whatever else does. */
@@ -26,12 +18,20 @@ const MIN_CANCELLED = 64;
 export class VirtualClock implements Clock {
   #nowMs: number;
   #numTimers = 0;
-  /** Binary heap, the earliest first. */
-  #heap: Timer[] = [];
+  // Timers, by slot: in arrays of numbers, for moving objects about a heap costs the collector.
+  readonly #dueMs: number[] = [];
+  /** Timers of the same time ring in the order in which they were set. */
+  readonly #orders: number[] = [];
+  /** Null once it has rung or is cancelled. */
+  readonly #callbacks: ((() => void) | null)[] = [];
+  readonly #thens: ((() => void) | null)[] = [];
+  readonly #freeSlots: number[] = [];
+  /** Binary heap of slots, the earliest first. */
+  #heap: number[] = [];
   /** Timers in the heap: most timeouts are cancelled long before their time. */
   #numCancelled = 0;
   /** Events of this very moment in their order, from `#nextSoon` to `#endSoon`: a third of all. */
-  readonly #soon: Event[] = [];
+  readonly #soon: SoonEvent[] = [];
   #nextSoon = 0;
   #endSoon = 0;
 
@@ -50,11 +50,16 @@ export class VirtualClock implements Clock {
       const event = this.#appendSoon(callback, then);
       return () => event.callback = null;
     }
-    const timer: Timer = { callback, then, dueMs, order: this.#numTimers++ };
-    this.#push(timer);
+    const order = this.#numTimers++;
+    const slot = this.#freeSlots.pop() ?? this.#callbacks.length;
+    this.#dueMs[slot] = dueMs;
+    this.#orders[slot] = order;
+    this.#callbacks[slot] = callback;
+    this.#thens[slot] = then;
+    this.#push(slot);
     return () => {
-      if (timer.callback === null) return;
-      timer.callback = null;
+      if (this.#callbacks[slot] === null || this.#orders[slot] !== order) return;
+      this.#callbacks[slot] = null;
       this.#numCancelled++;
       if (this.#numCancelled > MIN_CANCELLED + this.#heap.length / 2) this.#dropCancelled();
     };
@@ -66,15 +71,16 @@ export class VirtualClock implements Clock {
 
   /** Lets the next event happen; false when there is none. Promises it settles need a turn after. */
   step(): boolean {
-    for (let event = this.#take(); event !== null; event = this.#take()) {
-      const { callback } = event;
-      if (callback === null) continue;
-      event.callback = null;
-      callback();
-      event.then?.();
-      return true;
+    for (;;) {
+      const heap = this.#heap;
+      const isSoon = this.#nextSoon < this.#endSoon;
+      // A timer that rings at this moment was set before what is soon.
+      if (heap.length > 0 && (!isSoon || this.#dueMs[heap[0]] === this.#nowMs)) {
+        if (this.#ring(this.#pop())) return true;
+      } else if (isSoon) {
+        if (happen(this.#takeSoon())) return true;
+      } else return false;
     }
-    return false;
   }
 
   /**
@@ -90,59 +96,70 @@ export class VirtualClock implements Clock {
     return true;
   }
 
-  /** The next event, which may be a cancelled one; moves time on to it. */
-  #take(): Event | null {
-    const heap = this.#heap;
-    const isSoon = this.#nextSoon < this.#endSoon;
-    // A timer that rings at this moment was set before it.
-    if (heap.length > 0 && (!isSoon || heap[0].dueMs === this.#nowMs)) return this.#takeTimer();
-    if (!isSoon) return null;
+  /** Moves time on to a timer; false when it is cancelled. */
+  #ring(slot: number): boolean {
+    const callback = this.#callbacks[slot], then = this.#thens[slot];
+    this.#callbacks[slot] = this.#thens[slot] = null;
+    this.#freeSlots.push(slot);
+    if (callback === null) {
+      this.#numCancelled--;
+      return false;
+    }
+    this.#nowMs = this.#dueMs[slot];
+    callback();
+    then?.();
+    return true;
+  }
+
+  #takeSoon(): SoonEvent {
     const event = this.#soon[this.#nextSoon++];
     if (this.#nextSoon === this.#endSoon) this.#nextSoon = this.#endSoon = 0;
     return event;
   }
 
-  #appendSoon(callback: () => void, then: (() => void) | null): Event {
-    const event: Event = { callback, then };
+  #appendSoon(callback: () => void, then: (() => void) | null): SoonEvent {
+    const event: SoonEvent = { callback, then };
     this.#soon[this.#endSoon++] = event; // in the place of one that has happened, if there is any
     return event;
   }
 
-  #takeTimer(): Timer {
-    const timer = this.#pop();
-    if (timer.callback === null) this.#numCancelled--;
-    else this.#nowMs = timer.dueMs;
-    return timer;
-  }
-
   #dropCancelled(): void {
+    const left: number[] = [];
+    for (const slot of this.#heap) {
+      (this.#callbacks[slot] === null ? this.#freeSlots : left).push(slot);
+    }
     // In order, and so a heap.
-    this.#heap = this.#heap.filter(({ callback }) => callback !== null).sort(compareTurns);
+    this.#heap = left.sort((a, b) => this.#isBefore(a, b) ? -1 : 1);
     this.#numCancelled = 0;
   }
 
-  #push(timer: Timer): void {
+  #isBefore(a: number, b: number): boolean {
+    const dueA = this.#dueMs[a], dueB = this.#dueMs[b];
+    return dueA < dueB || (dueA === dueB && this.#orders[a] < this.#orders[b]);
+  }
+
+  #push(slot: number): void {
     const heap = this.#heap;
     let at = heap.length;
-    heap.push(timer);
+    heap.push(slot);
     while (at > 0) {
       const parent = (at - 1) >> 1;
-      if (compareTurns(timer, heap[parent]) > 0) break;
+      if (!this.#isBefore(slot, heap[parent])) break;
       heap[at] = heap[parent];
       at = parent;
     }
-    heap[at] = timer;
+    heap[at] = slot;
   }
 
   /** Takes the first out of the heap, which has one. */
-  #pop(): Timer {
+  #pop(): number {
     const heap = this.#heap;
     const first = heap[0], last = heap.pop()!;
     if (heap.length === 0) return first;
     let at = 0;
     for (let child = 1; child < heap.length; child = 2 * at + 1) {
-      if (child + 1 < heap.length && compareTurns(heap[child + 1], heap[child]) < 0) child++;
-      if (compareTurns(heap[child], last) > 0) break;
+      if (child + 1 < heap.length && this.#isBefore(heap[child + 1], heap[child])) child++;
+      if (!this.#isBefore(heap[child], last)) break;
       heap[at] = heap[child];
       at = child;
     }
@@ -151,6 +168,10 @@ export class VirtualClock implements Clock {
   }
 }
 
-function compareTurns(a: Timer, b: Timer): number {
-  return a.dueMs - b.dueMs || a.order - b.order;
+/** False for an event that is cancelled. */
+function happen({ callback, then }: SoonEvent): boolean {
+  if (callback === null) return false;
+  callback();
+  then?.();
+  return true;
 }

@@ -3,7 +3,7 @@ import { settlePromises, turnEventLoop } from "../settle_promises.ts";
 import { VirtualClock } from "../virtual_clock.ts";
 
 /** Virtual time between two turns of the real event loop: for signals, and for V8's own tasks. */
-const TURN_INTERVAL_MS = 1000;
+const TURN_INTERVAL_MS = 5000;
 
 /**
  * The virtual time of an experiment. Promises are let settle only where somebody says that some may,
