@@ -39,8 +39,8 @@ interface Answer {
   readonly logprobs: unknown[];
   promptLogprobs: unknown;
   hasEnded: boolean;
-  /** Highest epoch seen. */
-  epoch: number;
+  /** Of each token. */
+  readonly epochs: number[];
 }
 
 class CpuInstance {
@@ -114,7 +114,13 @@ class Cluster {
   }
 
   start(instance: CpuInstance, request: GenerateRequest): Answer {
-    const answer = { tokenIds: [], logprobs: [], promptLogprobs: null, hasEnded: false, epoch: 0 };
+    const answer = {
+      tokenIds: [],
+      logprobs: [],
+      promptLogprobs: null,
+      hasEnded: false,
+      epochs: [],
+    };
     this.answers.set(request.requestId, answer);
     instance.engine.add(request);
     return answer;
@@ -141,7 +147,7 @@ class Cluster {
     answer.logprobs.push(...logprobs ?? []);
     answer.promptLogprobs ??= promptLogprobs ?? null;
     answer.hasEnded = finish !== undefined;
-    answer.epoch = Math.max(answer.epoch, epoch ?? 0);
+    answer.epochs.push(...tokenIds.map(() => epoch ?? 0));
   }
 }
 
@@ -239,17 +245,19 @@ for (const dtype of ["float32", "bfloat16"] as const) {
         assertCommitted(await cluster.migrate(a, b, requestId));
       });
       assertSame(answers, expected);
-      assert.equal(answers.get(requestId)!.epoch, 1);
+      assert.equal(answers.get(requestId)!.epochs.at(-1), 1);
     }
     for (const requestId of ["r0", "r1"]) {
-      const { answers } = await moved({ ...roomy, dtype }, async (cluster, a, b) => {
-        const { tokenIds } = cluster.answers.get(requestId)!;
-        while (tokenIds.length < NUM_TOKENS - 1 && a.engine.has(requestId)) {
-          if (tokenIds.length > NUM_TOKENS - 6) await cluster.migrate(a, b, requestId);
-          else await setImmediate();
-        }
-      });
-      assertSame(answers, expected);
+      const numTokensThere = [];
+      for (let numTokens = NUM_TOKENS - 8; numTokens < NUM_TOKENS; numTokens++) {
+        const { answers } = await moved({ ...roomy, dtype }, async (cluster, a, b) => {
+          await cluster.until(() => cluster.answers.get(requestId)!.tokenIds.length === numTokens);
+          await cluster.migrate(a, b, requestId);
+        });
+        assertSame(answers, expected);
+        numTokensThere.push(answers.get(requestId)!.epochs.filter((epoch) => epoch > 0).length);
+      }
+      assert.ok(numTokensThere.includes(1), `nothing but its last: ${numTokensThere}`);
     }
   });
 
@@ -264,7 +272,7 @@ for (const dtype of ["float32", "bfloat16"] as const) {
       }
     });
     assertSame(answers, expected);
-    assert.equal(answers.get("r1")!.epoch, 10);
+    assert.equal(answers.get("r1")!.epochs.at(-1), 10);
   });
 
   for (const preemptionMode of ["recompute", "swap"] as const) {
