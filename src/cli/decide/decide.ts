@@ -253,7 +253,8 @@ function infoOf(instance: InstanceRecord): LoadInfo {
   const free = instance.free_blocks ?? total - used;
   if (used < 0 || free < 0 || used + free > total) {
     throw new UsageError(
-      `${instance.instance_id}: ${used} used and ${free} free blocks, of total_blocks ${total}`,
+      `${instance.instance_id}: ${used} used and ${free} free blocks are not what total_blocks ` +
+        `${total} can be: expected both 0 or more, and together ${total} at most`,
     );
   }
   if (instance.running_high_priority_requests > instance.running_requests) {

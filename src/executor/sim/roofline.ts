@@ -5,6 +5,7 @@
  */
 import { dtypeBytes } from "../../core/dtype.ts";
 import { UsageError } from "../../core/errors.ts";
+import { didYouMean } from "../../core/suggest.ts";
 import { type Gpu, gpus, type SimulatedModel, simulatedModels, type Sourced } from "./devices.ts";
 import type {
   Bandwidth,
@@ -101,14 +102,15 @@ export function builtinProfile(
   if (!gpu) {
     throw new UsageError(
       `--gpu-type ${gpuType} has no built-in profile: expected ${gpuTypes.join(", ")}, or a ` +
-        `profile of its own by --profiling-result-file-path.`,
+        `profile of its own by --profiling-result-file-path${didYouMean(gpuType, gpuTypes)}`,
     );
   }
   const simulated = simulatedModels.find(({ name }) => name === model.toLowerCase());
   if (!simulated) {
     throw new UsageError(
       `There is no built-in profile of ${model} for --gpu-type ${gpu.name}: expected ` +
-        `${builtinModelNames.join(", ")}, or a profile by --profiling-result-file-path.`,
+        `${builtinModelNames.join(", ")}, or a profile by --profiling-result-file-path` +
+        didYouMean(model, builtinModelNames),
     );
   }
   return {
@@ -206,8 +208,9 @@ function blocksOf(gpu: Gpu, model: SimulatedModel, key: BlocksKey): BlocksEntry 
     throw new UsageError(
       `${model.name} does not fit the ${gpu.name} with --gpu-memory-utilization ` +
         `${key.memoryUtilization} and steps of ${batchedTokens} tokens: its weights take ` +
-        `${(weightBytes(model) / 1e9).toFixed(1)} of ${gpu.memoryBytes.value / 1e9} GB. Choose a ` +
-        `larger --gpu-type, or lower --max-model-len or --max-num-batched-tokens.`,
+        `${(weightBytes(model) / 1e9).toFixed(1)} of ${gpu.memoryBytes.value / 1e9} GB. Raise ` +
+        `--gpu-memory-utilization, choose a larger --gpu-type, or lower --max-model-len or ` +
+        `--max-num-batched-tokens.`,
     );
   }
   return {

@@ -41,7 +41,13 @@ export function* readTrace(
       yield row;
       continue;
     }
-    if (row.arrivalMs < lastMs) throw badRow(path, number, "its time is before the row above");
+    if (row.arrivalMs < lastMs) {
+      throw badRow(
+        path,
+        number,
+        "its time is before the row above, expected rows in the order of time",
+      );
+    }
     firstMs ??= row.arrivalMs;
     lastMs = row.arrivalMs;
     yield { ...row, arrivalMs: row.arrivalMs - firstMs };

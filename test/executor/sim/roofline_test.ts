@@ -69,10 +69,13 @@ Deno.test("unknown GPUs and models, and models that do not fit, are refused", ()
     name: "UsageError",
     message: /^There is no built-in profile of gpt-4 .* expected llama-7b, llama-3.1-8b, qwen2.5/,
   });
+  assert.throws(() => builtinProfile("a10", "llama7b"), { message: /did you mean llama-7b\?$/ });
+  assert.throws(() => builtinProfile("h20", "llama-7b"), { message: /did you mean h200\?$/ });
   const key = { memoryUtilization: 0.5, blockSize: 16, maxBatchedTokens: null };
   assert.throws(() => builtinProfile("a10", "llama-7b", key), {
     name: "UsageError",
-    message: /^llama-7b does not fit the a10 with --gpu-memory-utilization 0.5/,
+    message:
+      /^llama-7b does not fit the a10 with --gpu-memory-utilization 0.5.* Raise --gpu-memory/,
   });
 });
 

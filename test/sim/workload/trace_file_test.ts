@@ -80,7 +80,7 @@ refuses(
   "times that go back",
   ".jsonl",
   `${line}\n${line.replace("1", "0.5")}`,
-  "is wrong in row 2: its time is before the row above",
+  "is wrong in row 2: its time is before the row above, expected rows in the order of time",
 );
 refuses("nothing", ".jsonl", "\n\n", "has no requests.");
 refuses("an unknown format", ".txt", line, "has an unknown format: expected a name that ends in");
