@@ -71,6 +71,7 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       return partition(cluster, action);
     case "slow_link": {
       const [a, b] = nodesOf(cluster, action.between, action.first, action.second);
+      if (a === b) return;
       note(`the link ${a} - ${b} is slow`);
       cluster.network.setSlowness(a, b, action.factor);
       cluster.network.setSlowness(b, a, action.factor);

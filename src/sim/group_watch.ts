@@ -21,6 +21,8 @@ export class GroupWatch {
   readonly #latenessMs: number;
   /** Some may be rightly left out for good: they do not answer in time. */
   readonly #mayBeTooSlow: boolean;
+  /** Instances may come and go faster than all of them answer. */
+  readonly #mayBeOvertaken: boolean;
   #secret = "";
   #latest: KnownGroup | null = null;
   /** Those of which orders may be under way; of former managers too. */
@@ -30,6 +32,7 @@ export class GroupWatch {
     this.#groups = groups;
     this.#latenessMs = ORDER_LATENESS_MS + stalledMs(scenario);
     this.#mayBeTooSlow = scenario.actions.some(({ type }) => type === "slow_link");
+    this.#mayBeOvertaken = this.#mayBeTooSlow && scenario.scaling.enableScaling;
     this.#violate = violate;
   }
 
@@ -75,6 +78,7 @@ export class GroupWatch {
    * know it for the one of now.
    */
   leftovers(serving: readonly InstanceId[], alive: readonly SimInstance[]): string[] {
+    if (this.#mayBeOvertaken) return [];
     const { members = [], generation = 0, leftOut = [] } = this.#latest ?? {};
     const excused = this.#mayBeTooSlow ? leftOut.map(({ instanceId }) => instanceId) : [];
     const known = [...members, ...excused];
