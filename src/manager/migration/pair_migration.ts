@@ -36,8 +36,10 @@ export interface MigrationCandidate {
   readonly isBackendReady: boolean;
 }
 
-/** A request that may go where it fits. */
-export type WaitingCandidate = Omit<QueuedRequest, "requestId"> & Partial<QueuedRequest>;
+/** A request that may go where it fits; without a name the source chooses. */
+export type WaitingCandidate =
+  & Pick<QueuedRequest, "blocks" | "arrivalMs">
+  & Partial<Pick<QueuedRequest, "requestId">>;
 
 /** A candidate and its migration load. */
 export interface LoadedCandidate extends MigrationCandidate {

@@ -12,9 +12,9 @@ export function headBlocks({ firstWaitingBlocks }: LoadState): number {
   return Math.ceil(firstWaitingBlocks);
 }
 
-/** A request waits, and not for its turn: it does not fit. */
+/** A request waits, not for its turn and not to leave: it does not fit. */
 export function isStuck(state: LoadState): boolean {
-  return state.waitingRequests > 0 && headBlocks(state) > availableBlocks(state);
+  return headBlocks(state) > Math.max(0, availableBlocks(state));
 }
 
 /** Before long one that runs gets no block and is preempted: not each can get one more. */

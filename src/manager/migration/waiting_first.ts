@@ -80,11 +80,11 @@ function pairBeforeLoad(
     return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
   };
   /** Where it is the first. */
-  const pairWaiting = (source: LoadedCandidate, { requestId, ...request }: WaitingCandidate) => {
+  const pairWaiting = (source: LoadedCandidate, request: WaitingCandidate) => {
     const blocks = Math.ceil(request.blocks);
     const destination = bestFit(source, blocks, hasNoQueue) ??
       bestFit(source, blocks, (one) => isYoungerStuck(one, request));
-    return pair(source, destination, "waiting", requestId);
+    return pair(source, destination, "waiting", request.requestId);
   };
   /** What runs may also go where a younger request waits in vain. */
   const whereRoomIsMade = (source: LoadedCandidate) => {
@@ -130,11 +130,12 @@ function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
   return killedRequests === 0 && !state.isDraining;
 }
 
+/** The head of the queue there is stuck, and all that wait came later. */
 function isYoungerStuck(one: LoadedCandidate, { arrivalMs }: WaitingCandidate): boolean {
-  return isStuck(one.state) && headArrivalMs(one) > arrivalMs;
+  return isStuck(one.state) && one.waiting.every((other) => other.arrivalMs > arrivalMs);
 }
 
-/** @param one something waits there */
+/** Of one that is stuck. */
 function headArrivalMs({ waiting }: LoadedCandidate): number {
   return waiting[0].arrivalMs;
 }
