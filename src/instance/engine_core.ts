@@ -282,15 +282,15 @@ export class EngineCore {
 
   /** The state now, and the requests that have come and ended since an info was taken. */
   info(nowMs: number): InstanceInfo {
-    return instanceInfo(this.#infoParts, [...this.#finishedIds], [...this.#receivedIds], nowMs);
+    return this.#infoWith([...this.#finishedIds], [...this.#receivedIds], nowMs);
   }
 
   /** The same for a report: it is the one that tells of those requests. */
   takeInfo(nowMs: number): InstanceInfo {
-    const finishedIds = this.#finishedIds, receivedIds = this.#receivedIds;
-    if (finishedIds.length > 0) this.#finishedIds = [];
-    if (receivedIds.length > 0) this.#receivedIds = [];
-    return instanceInfo(this.#infoParts, listOf(finishedIds), listOf(receivedIds), nowMs);
+    const info = this.#infoWith(this.#finishedIds, this.#receivedIds, nowMs);
+    this.#finishedIds = [];
+    this.#receivedIds = [];
+    return info;
   }
 
   /**
@@ -304,6 +304,14 @@ export class EngineCore {
     this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
     checkQueues(this.#scheduler, this.#requests);
     checkPlaces(this.#scheduler, this.#arrivals);
+  }
+
+  #infoWith(
+    finishedIds: readonly RequestId[],
+    receivedIds: readonly RequestId[],
+    nowMs: number,
+  ): InstanceInfo {
+    return instanceInfo(this.#infoParts, this.#step, finishedIds, receivedIds, nowMs);
   }
 
   #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
@@ -380,11 +388,4 @@ export class EngineCore {
       }
     }
   }
-}
-
-const none: readonly RequestId[] = [];
-
-/** The ids, of a list that may grow only if it has any. */
-function listOf(ids: readonly RequestId[]): readonly RequestId[] {
-  return ids.length > 0 ? ids : none;
 }

@@ -1,7 +1,7 @@
 import { type InstanceInfo, MAX_LISTED_WAITING, type RequestId } from "../core/messages.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { EngineConfig } from "./engine_config.ts";
-import type { Scheduler } from "./scheduler.ts";
+import type { Schedule, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepBuilder } from "./step_builder.ts";
 
@@ -24,9 +24,13 @@ export class LastStep {
   latencyMs = 0;
 }
 
-/** The report of an instance. What is about to leave is this instance's until it has left. */
+/**
+ * The report of an instance. What is about to leave is this instance's until it has left.
+ * @param step that runs; null between steps
+ */
 export function instanceInfo(
   parts: InfoParts,
+  step: Readonly<Schedule> | null,
   finishedRequestIds: readonly RequestId[],
   receivedRequestIds: readonly RequestId[],
   nowMs: number,
@@ -49,12 +53,10 @@ export function instanceInfo(
     }
   }
   const runningSequenceLengths = new Array<number>(active.length);
-  let leavingRequests = 0, runningHighPriorityRequests = 0, maxOutputTokens = 0, prefillTokens = 0;
+  let leavingRequests = 0, runningHighPriorityRequests = 0, maxOutputTokens = 0;
   for (let i = 0; i < active.length; i++) {
     const sequence = active[i];
-    const { lengthTokens } = sequence;
-    runningSequenceLengths[i] = lengthTokens;
-    if (sequence.isInStep && sequence.numComputedTokens === 0) prefillTokens += lengthTokens;
+    runningSequenceLengths[i] = sequence.lengthTokens;
     if (sequence.isLeaving) leavingRequests++;
     if (sequence.priority === "high") runningHighPriorityRequests++;
     maxOutputTokens += sequence.params.maxTokens;
@@ -76,8 +78,8 @@ export function instanceInfo(
     killedRequests,
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
-    prefillBlocks: prefillTokens / blockSize,
-    waiting: first ? listed(waiting, blockSize) : noneWaiting,
+    prefillBlocks: step?.kind === "prefill" ? step.numBatchedTokens / blockSize : 0,
+    waiting: listed(waiting, blockSize),
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
     lastStepKind: lastStep.kind,
@@ -92,8 +94,6 @@ export function instanceInfo(
     totals: { promptTokens, outputTokens, preemptions },
   };
 }
-
-const noneWaiting: InstanceInfo["waiting"] = [];
 
 function listed(waiting: readonly Sequence[], blockSize: number): InstanceInfo["waiting"] {
   return waiting.slice(0, MAX_LISTED_WAITING).map(({ requestId, lengthTokens, arrivalMs }) => ({

@@ -251,6 +251,29 @@ Deno.test("EngineCore: info counts the prompts that the running step computes", 
   assert.equal(core.info(0).prefillBlocks, 0, "a decode step");
 });
 
+Deno.test("EngineCore: info counts a prompt that was aborted until its step ends", () => {
+  const { core, model } = coreOf();
+  core.add(generateRequest("a", 10));
+  const prefill = core.begin(0)!;
+  core.abort("a");
+  assert.equal(core.info(0).prefillBlocks, 10 / 4);
+  core.end(model.stepNow(prefill));
+  assert.equal(core.info(0).prefillBlocks, 0);
+});
+
+Deno.test("EngineCore: info counts no prompt while what was swapped in decodes", () => {
+  const { core, model } = coreOf({ preemptionMode: "swap" }, { numBlocks: 4, numSwapBlocks: 4 });
+  core.add(generateRequest("a", 8, { maxTokens: 4 }));
+  core.add(generateRequest("b", 8, { maxTokens: 4 }, { arrivalMs: 1 }));
+  let numSwappedIn = 0;
+  for (let step = core.begin(0); step !== null; step = core.begin(0)) {
+    numSwappedIn += step.swapIn.length;
+    assert.equal(core.info(0).prefillBlocks > 0, step.kind === "prefill");
+    core.end(model.stepNow(step));
+  }
+  assert.ok(numSwappedIn > 0);
+});
+
 Deno.test("EngineCore: what has run its expected steps runs on only when it is told to stay", () => {
   const { core, model } = coreOf({ maxNumSeqs: 3 });
   core.add(generateRequest("a", 5, {}, { expectedSteps: 1 }));
