@@ -419,7 +419,10 @@ export interface MigrateOutOrder {
   readonly aim?: MigrationAim;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
-  /** This very request: whatever the policy says, but with an aim only if it still suits that. */
+  /**
+   * Without an aim this very request leaves, whatever the policy says. With aim `waiting` policy
+   * `FIT` chooses it or nothing: it may have come to run, or not fit any more.
+   */
   readonly requestId?: RequestId;
   /**
    * The source drains, or requests wait there for the room: its requests leave as fast as they can,

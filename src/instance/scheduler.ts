@@ -43,11 +43,11 @@ export interface Schedule {
  * decodes and never both in one step, first come first served, swapped sequences before new prompts,
  * preemption of the latest arrival.
  *
- * Where it differs: requests of high priority come before the others, and the others are preempted
- * before them and to let them in; steps of several prompts may be kept short; a lack of swap space
- * falls back to recomputation instead of ending the engine; a sequence is preempted when it needs a
- * block and none is free, not whenever none is free; and {@linkcode BlockManager.canAllocate} lets
- * every sequence that fits the pool complete.
+ * Where it differs: requests of high priority come before the others and their prompts share no step
+ * with others', which are preempted before them and to let them in; steps of several prompts may be
+ * kept short; a lack of swap space falls back to recomputation instead of ending the engine; a sequence
+ * is preempted when it needs a block and none is free, not whenever none is free; and
+ * {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
  *
  * Pure and synchronous: time is handed in. Every queue is in the order of turns: high priority first,
  * then by arrival.

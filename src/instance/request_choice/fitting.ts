@@ -6,9 +6,9 @@ import type { RequestChoice, RunningRequest, WaitingRequest } from "./request_ch
  * FIT: what the destination has room for, and nothing but what the order aims at. Without an aim:
  * where not each running request can get one more block, the shortest of them leaves before one is
  * preempted. While the head of the queue does not fit here: the first waiting request that fits there
- * and is older than all that wait there, or the one that the order names; else the running one that makes the room for the head, the
- * smallest that does it alone, or the largest that leaves. Otherwise the shortest running request.
- * Where the room is not known it is FCWSR.
+ * and is older than the head of the queue there, or the one that the order names; else the running
+ * one that makes the room for the head, the smallest that does it alone, or the largest that leaves.
+ * Otherwise the shortest running request. Where the room is not known it is FCWSR.
  */
 export const fitting: RequestChoice = (queues, { room, aim, requestId } = {}) => {
   if (room === undefined) return firstComeWaitingShortestRunning(queues);
