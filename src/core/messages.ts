@@ -161,7 +161,10 @@ export interface InstanceInfo {
   readonly killedRequests: number;
   /** Fractional: prompt length / block size. */
   readonly firstWaitingBlocks: number;
-  /** The first {@linkcode MAX_LISTED_WAITING} of the queue. */
+  /**
+   * Of the first {@linkcode MAX_LISTED_WAITING} of the queue, in its order, those that may be the first
+   * to fit somewhere.
+   */
   readonly waiting: readonly QueuedRequest[];
   readonly allWaitingBlocks: number;
   /** Of the prompts that are being computed; fractional. */
@@ -186,7 +189,7 @@ export interface InstanceInfo {
   readonly totals: InstanceTotals;
 }
 
-/** A report lists no more of those that wait, so that it stays small however long the queue is. */
+/** A report looks at no more of those that wait, so that it stays small however long the queue is. */
 export const MAX_LISTED_WAITING = 64;
 
 /** A request in the queue of an instance. */

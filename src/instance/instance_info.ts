@@ -1,6 +1,7 @@
-import { type InstanceInfo, MAX_LISTED_WAITING, type RequestId } from "../core/messages.ts";
+import type { InstanceInfo, RequestId } from "../core/messages.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { EngineConfig } from "./engine_config.ts";
+import { listedWaiting } from "./listed_waiting.ts";
 import type { Schedule, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepBuilder } from "./step_builder.ts";
@@ -79,7 +80,7 @@ export function instanceInfo(
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
     prefillBlocks: step?.kind === "prefill" ? step.numBatchedTokens / blockSize : 0,
-    waiting: listed(waiting, blockSize),
+    waiting: listedWaiting(waiting, blockSize),
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
     lastStepKind: lastStep.kind,
@@ -93,12 +94,4 @@ export function instanceInfo(
     receivedRequestIds,
     totals: { promptTokens, outputTokens, preemptions },
   };
-}
-
-function listed(waiting: readonly Sequence[], blockSize: number): InstanceInfo["waiting"] {
-  return waiting.slice(0, MAX_LISTED_WAITING).map(({ requestId, lengthTokens, arrivalMs }) => ({
-    requestId,
-    blocks: lengthTokens / blockSize,
-    arrivalMs,
-  }));
 }

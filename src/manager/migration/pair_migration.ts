@@ -24,7 +24,7 @@ export interface MigrationCandidate {
   readonly lastRunningBlocks: number;
   /** Of the request at the head of the queue. */
   readonly firstWaitingMs: number;
-  /** The first of the queue, in its order. */
+  /** Of the queue, in its order: the head, and others that may go. */
   readonly waiting: readonly WaitingCandidate[];
   /** Tokens of each running request. */
   readonly runningSequenceLengths: readonly number[];

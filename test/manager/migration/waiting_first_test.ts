@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/messages.ts";
 import { Random } from "../../../src/core/random.ts";
+import { listedWaiting } from "../../../src/instance/listed_waiting.ts";
 import { loadStateOf } from "../../../src/manager/load/load_state.ts";
 import {
   type MigrationPair,
@@ -279,4 +280,36 @@ Deno.test("waiting_first: nobody is in two pairs, drains and takes, or takes wha
   }
   const isWorthIt = helped > 500 && numNamed > 200;
   assert.ok(isWorthIt, `the cases are worth their time: ${helped}, ${numNamed}`);
+});
+
+Deno.test("waiting_first: pairs the same whether reports list all that wait or what may go first", () => {
+  const random = new Random(4);
+  let numShorter = 0, numNamed = 0;
+  for (let i = 0; i < 2000; i++) {
+    const all = randomInfos(random, 2 + random.below(7)).map((info) => {
+      const blocks = [
+        info.firstWaitingBlocks,
+        ...Array.from({ length: 6 }, () => random.below(12)),
+      ];
+      const waiting = info.waitingRequests === 0 ? [] : blocks.map((blocks, i) => ({
+        requestId: `${info.instanceId}${i}`,
+        blocks: i === 0 ? blocks : (1 + blocks) / 4,
+        arrivalMs: random.below(9),
+      }));
+      if (random.below(2) === 0) waiting.sort((a, b) => a.arrivalMs - b.arrivalMs); // one priority
+      return { ...info, waiting };
+    });
+    const listed = all.map((info) => ({
+      ...info,
+      waiting: listedWaiting(
+        info.waiting.map((one) => ({ ...one, lengthTokens: one.blocks * BLOCK_SIZE })),
+        BLOCK_SIZE,
+      ),
+    }));
+    const found = pairsOf(all);
+    assert.deepEqual(pairsOf(listed), found);
+    numShorter += listed.filter(({ waiting }, i) => waiting.length < all[i].waiting.length).length;
+    numNamed += found.filter(({ requestId }) => requestId !== undefined).length;
+  }
+  assert.ok(numShorter > 1000 && numNamed > 200, `${numShorter}, ${numNamed}`);
 });
