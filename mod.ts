@@ -26,7 +26,13 @@ export {
   type DispatchPolicy,
 } from "./src/manager/dispatch/dispatch.ts";
 export { dispatchableOf } from "./src/manager/dispatch/dispatchable.ts";
-export { dispatchLoad, migrationLoad } from "./src/manager/load/load_metric.ts";
+export {
+  aheadBlocks,
+  type ComingRequest,
+  dispatchLoad,
+  dispatchLoadWith,
+  migrationLoad,
+} from "./src/manager/load/load_metric.ts";
 export { type LoadInfo, type LoadState, loadStateOf } from "./src/manager/load/load_state.ts";
 export { freeness, requestUsageBlocks } from "./src/manager/load/virtual_usage.ts";
 export {

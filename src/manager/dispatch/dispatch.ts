@@ -11,7 +11,7 @@ export interface DispatchCandidate {
   readonly instanceId: InstanceId;
   /** Dispatch load. */
   readonly load: number;
-  /** See `aheadBlocks` in `src/manager/load`. */
+  /** Blocks of prompts that come before the request, where that counts more than the load; else 0. */
   readonly aheadBlocks: number;
   readonly waitingRequests: number;
   /** Requests that the manager has given it so far. */
