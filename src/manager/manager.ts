@@ -306,7 +306,7 @@ export class Manager {
   #join(request: JoinRequest, peer: Peer): JoinReply {
     const instance = this.#fleet.join(request, peer);
     const { type: instanceType } = instance;
-    return { infoIntervalMs: this.#config.options.pollingInterval * 1000 / 2, instanceType };
+    return { infoIntervalMs: this.#config.options.pollingInterval * 1000, instanceType };
   }
 
   #register(registration: InstanceRegistration, peer: Peer): void {
