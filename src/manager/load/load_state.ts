@@ -7,6 +7,7 @@ export interface LoadState {
   readonly usedBlocks: number;
   readonly watermarkBlocks: number;
   readonly runningRequests: number;
+  readonly runningHighPriorityRequests: number;
   readonly waitingRequests: number;
   readonly firstWaitingBlocks: number;
   readonly allWaitingBlocks: number;
@@ -93,6 +94,7 @@ export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): Loa
     usedBlocks: info.usedBlocks,
     watermarkBlocks: info.watermarkBlocks,
     runningRequests: info.runningRequests,
+    runningHighPriorityRequests: info.runningHighPriorityRequests,
     waitingRequests: info.waitingRequests,
     firstWaitingBlocks: info.firstWaitingBlocks,
     allWaitingBlocks: info.allWaitingBlocks,
@@ -113,6 +115,7 @@ export function emptyStateLike(like: LoadState): LoadState {
     usedBlocks: 0,
     watermarkBlocks: like.watermarkBlocks,
     runningRequests: 0,
+    runningHighPriorityRequests: 0,
     waitingRequests: 0,
     firstWaitingBlocks: 0,
     allWaitingBlocks: 0,
@@ -134,6 +137,7 @@ export function poolOf(states: readonly LoadState[]): LoadState {
     usedBlocks: sum("usedBlocks"),
     watermarkBlocks: sum("watermarkBlocks"),
     runningRequests: sum("runningRequests"),
+    runningHighPriorityRequests: sum("runningHighPriorityRequests"),
     waitingRequests: sum("waitingRequests"),
     firstWaitingBlocks: sum("firstWaitingBlocks"),
     allWaitingBlocks: sum("allWaitingBlocks"),

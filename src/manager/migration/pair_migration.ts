@@ -155,11 +155,22 @@ export function pairMigrations(
 
 function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
   return {
-    isSource: (candidate) => policy.isSource(candidate, context),
+    isSource: (candidate) => policy.isSource(asSource(candidate, context), context),
     isDestination: ({ load, killedRequests }) =>
       killedRequests === 0 && load < context.thresholdLoad,
     keeps: (source, destination) => policy.keeps(source, destination, context),
   };
+}
+
+/**
+ * Headroom makes the others leave. Where only requests of high priority run nobody is to: one that
+ * moved would take the headroom along, and move on from there.
+ */
+function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCandidate {
+  const { state } = candidate;
+  const hasOthers = state.runningHighPriorityRequests < state.runningRequests;
+  if (state.headroomBlocks === 0 || hasOthers) return candidate;
+  return { ...candidate, load: loadOf({ ...state, headroomBlocks: 0 }) };
 }
 
 /**

@@ -71,6 +71,21 @@ function steps(
   });
 }
 
+Deno.test("requests of high priority that have an instance to themselves stay", () => {
+  const running = { totalBlocks: 851, usedBlocks: 130, freeBlocks: 721, lastRunningBlocks: 65 };
+  const a = idleInfo("a", { ...running, runningRequests: 2, runningHighPriorityRequests: 2 });
+  const b = idleInfo("b", { totalBlocks: 851, freeBlocks: 851 });
+  for (const enableDefrag of [false, true]) {
+    const options = { loadMetric: "virtual_usage", enableDefrag } as const;
+    assert.deepEqual(pairs([a, b], options), []);
+    const withOther = { ...a, runningHighPriorityRequests: 1 };
+    assert.deepEqual(pairs([withOther, b], options), ["a>b"], "the other leaves");
+    const full = { ...a, usedBlocks: 850, freeBlocks: 1, lastRunningBlocks: 425 };
+    assert.deepEqual(pairs([full, b], options), ["a>b"], "blocks are short");
+    assert.deepEqual(pairs([a, b], options, { a: { isDraining: true } }), ["a>b"]);
+  }
+});
+
 // --- the page, word by word -------------------------------------------------------------------
 
 /** Migration load with `remaining_steps` or `usage_ratio`. */
