@@ -18,7 +18,7 @@ import { type RunResult, summarizeRun } from "./run_result.ts";
 const MANAGER_ADDRESS = "inproc:manager";
 /** From one process to another: a message over TCP on one network (measured between two hosts: 0.1). */
 const NETWORK_DELAY_MS = 0.1;
-/** Without a token for so long something is wrong: no step takes nearly as long. */
+/** With requests outstanding and no token for so long something is wrong: no step takes nearly as long. */
 const STALL_MS = 3_600_000;
 
 export interface ExperimentRunArgs {
@@ -92,9 +92,9 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
 
   let reported = 0;
   await loop.runUntil(() => {
-    const { numEnded, numRequests, lastTokenMs } = recorder;
+    const { numEnded, numRequests, lastProgressMs } = recorder;
     if (numEnded - reported >= 100) args.onProgress?.(reported = numEnded);
-    if (loop.clock.nowMs() - lastTokenMs > STALL_MS && numEnded < numRequests) {
+    if (loop.clock.nowMs() - lastProgressMs > STALL_MS && numEnded < numRequests) {
       failure ??= new Error(`${numRequests - numEnded} requests go on no more`);
     }
     return failure !== null || (isFed && numEnded === numRequests);

@@ -64,11 +64,12 @@ export class RequestRecorder implements PreemptionObserver {
     return this.#failures;
   }
 
-  /** When the last token so far came. */
-  lastTokenMs = 0;
+  /** When the last token so far came or, if that is later, a request where none was outstanding. */
+  lastProgressMs = 0;
 
   /** @returns the number of the request */
   arrived({ priority }: Pick<WorkloadRequest, "priority">, nowMs: number): number {
+    if (this.#numEnded === this.numRequests) this.lastProgressMs = nowMs;
     this.#arrivalMs.push(nowMs);
     this.#firstTokenMs.push(NOT_YET);
     this.#lastTokenMs.push(NOT_YET);
@@ -81,7 +82,7 @@ export class RequestRecorder implements PreemptionObserver {
 
   /** Takes what an engine step produced. */
   take(outputs: readonly RequestOutput[], nowMs: number): void {
-    this.lastTokenMs = nowMs;
+    this.lastProgressMs = nowMs;
     for (const { requestId, tokenIds, finish } of outputs) {
       const request = Number(requestId);
       if (tokenIds.length > 0) this.#tokens(request, tokenIds.length, nowMs);

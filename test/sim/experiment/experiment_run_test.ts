@@ -133,6 +133,16 @@ Deno.test("requests that fit no instance fail, and say why", async () => {
   assert.match(failures[0], /request 0: .*1000/);
 });
 
+Deno.test("hours without a request are no stall", async () => {
+  const one = clusterConfig({
+    manager: { initialInstances: 1, pollingInterval: 10 },
+    migration: { enableMigration: false },
+  });
+  const arrivals = { kind: "uniform", rate: 1 / 4000 } as const; // the first comes after a gap too
+  const { failed, requests } = await run(one, workloadConfig({ arrivals, numRequests: 2 }));
+  assert.deepEqual([requests, failed], [2, 0]);
+});
+
 Deno.test("high priority goes first, unless priorities are ignored", async () => {
   const config = clusterConfig({
     engine: { numGpuBlocksOverride: 200, maxModelLen: 2000 },
