@@ -156,20 +156,21 @@ export class Scheduler {
   /** Why a sequence of this length can never run. */
   neverFits(sequence: Sequence): RequestError {
     const { maxModelLen } = this.#config;
+    const { totalBlocks, watermarkBlocks, blockSize } = this.#blocks;
     const tokens = sequence.lengthTokens;
-    if (tokens > maxModelLen) {
+    // A limit that is all of the cache cannot be raised alone.
+    if (tokens > maxModelLen && maxModelLen < totalBlocks * blockSize) {
       return new RequestError(
         `The prompt has ${tokens} tokens, the model's limit is ${maxModelLen}. Shorten the prompt ` +
           `or raise --max-model-len.`,
         "prompt",
       );
     }
-    const { totalBlocks, watermarkBlocks, blockSize } = this.#blocks;
     const required = this.#blocks.blocksFor(tokens);
     return new RequestError(
       `The sequence has ${tokens} tokens and needs ${required} KV blocks of ${blockSize}; the pool ` +
         `has ${totalBlocks} (new prompts leave ${watermarkBlocks} free). Shorten prompt or output, ` +
-        `or give the KV cache more memory.`,
+        `or give the KV cache more memory (--num-gpu-blocks-override, --gpu-memory-utilization).`,
       "prompt",
     );
   }

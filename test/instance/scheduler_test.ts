@@ -130,16 +130,29 @@ Deno.test("Scheduler: an admission leaves the watermark, a decode may use it", (
 });
 
 Deno.test("Scheduler: what can never run fails with the reason, and the rest goes on", () => {
-  const bench = new Bench(10, { maxModelLen: 60 });
-  bench.add("too long", 61);
-  bench.add("too big", 41);
-  bench.add("fine", 40);
+  const bench = new Bench(10, { maxModelLen: 39 });
+  bench.add("too long", 40);
+  bench.add("fine", 39);
   const schedule = bench.scheduler.schedule(0);
-  assert.equal(describe(schedule), "prefill [fine] 40 failed [too long too big]");
-  const [tooLong, tooBig] = schedule.failed.map(({ error }) => error.message);
-  assert.match(tooLong, /The prompt has 61 tokens, the model's limit is 60\./);
-  assert.match(tooBig, /41 tokens and needs 11 KV blocks of 4; the pool has 10 /);
+  assert.equal(describe(schedule), "prefill [fine] 39 failed [too long]");
+  const [{ error }] = schedule.failed;
+  assert.match(error.message, /The prompt has 40 tokens, the model's limit is 39\./);
 });
+
+for (const maxModelLen of [40, 60]) {
+  Deno.test(`Scheduler: a limit of ${maxModelLen} tokens is not to blame where 40 fill the pool`, () => {
+    const bench = new Bench(10, { maxModelLen });
+    bench.add("too big", 41);
+    bench.add("too big for both", 61);
+    bench.add("fine", 40);
+    const schedule = bench.scheduler.schedule(0);
+    assert.equal(describe(schedule), "prefill [fine] 40 failed [too big too big for both]");
+    const [one, both] = schedule.failed.map(({ error }) => error.message);
+    assert.match(one, /41 tokens and needs 11 KV blocks of 4; the pool has 10 /);
+    assert.match(both, /61 tokens and needs 16 KV blocks of 4; the pool has 10 /);
+    assert.match(both, /more memory \(--num-gpu-blocks-override, --gpu-memory-utilization\)/);
+  });
+}
 
 Deno.test("Scheduler: the latest arrival is preempted, recomputed in its turn", () => {
   const bench = new Bench(4);
