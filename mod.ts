@@ -11,7 +11,7 @@ export type * from "./src/core/messages.ts";
 export type * from "./src/core/options.ts";
 
 // Decisions on JSON records, as `llumnix decide` takes them, and the functions behind them.
-export { type Answers, decide, type JsonNumber } from "./src/cli/decide/decide.ts";
+export { type Answers, decide, type JsonNumber, type PairAnswer } from "./src/cli/decide/decide.ts";
 export type { DecisionKind } from "./src/cli/decide/records.ts";
 export {
   chooseRequests,

@@ -1,5 +1,6 @@
 /** The decisions of manager and instance on JSON records, for comparison from outside. */
 import { UsageError } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/messages.ts";
 import { Random } from "../../core/random.ts";
 import { chooseRequests } from "../../instance/request_choice/request_choice.ts";
 import { createDispatchPolicy } from "../../manager/dispatch/dispatch.ts";
@@ -24,6 +25,7 @@ import {
   pairMigrations,
   type WaitingCandidate,
 } from "../../manager/migration/pair_migration.ts";
+import { roomBlocks } from "../../manager/migration/room.ts";
 import { scalingChange } from "../../manager/scaling/scaling.ts";
 import type { Value } from "../arguments/argument.ts";
 import { readRecord, type RecordOf } from "./fields.ts";
@@ -32,6 +34,13 @@ import { type DecisionKind, type InstanceRecord, kindFields } from "./records.ts
 
 /** A number as JSON has it. */
 export type JsonNumber = number | "inf" | "-inf";
+
+/** With policy waiting_first pairs have an aim, and what FIT chooses by, as `request` takes it. */
+export interface PairAnswer extends Omit<MigrationPair, "requestId"> {
+  readonly request_id?: string;
+  /** What the destination takes, as the manager's order says it. */
+  readonly room_blocks?: number;
+}
 
 /** Answers by kind of decision. */
 export interface Answers {
@@ -49,11 +58,7 @@ export interface Answers {
   };
   /** Null: the request waits for an instance. */
   readonly dispatch: { readonly instance_id: string | null };
-  readonly pair: {
-    /** With policy waiting_first pairs have an aim, and what waits is named, for FIT to choose by. */
-    readonly pairs:
-      readonly (Omit<MigrationPair, "requestId"> & { readonly request_id?: string })[];
-  };
+  readonly pair: { readonly pairs: readonly PairAnswer[] };
   readonly request: { readonly request_ids: readonly string[]; readonly must_leave: boolean };
   readonly scale: { readonly add: number; readonly remove: number };
 }
@@ -149,12 +154,15 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
     isMigrating: instance.migrating,
     isBackendReady: instance.backend_ready,
   }));
-  const pairs = pairMigrations(candidates, options);
-  return {
-    pairs: pairs.map(({ requestId, ...pair }) =>
-      requestId === undefined ? pair : { ...pair, request_id: requestId }
-    ),
-  };
+  const states = new Map(candidates.map(({ instanceId, state }) => [instanceId, state]));
+  const { loadMetric, migrateOutThreshold } = options;
+  const roomOf = (id: InstanceId) => roomBlocks(states.get(id)!, loadMetric, migrateOutThreshold);
+  const pairs = pairMigrations(candidates, options).map(({ requestId, ...pair }): PairAnswer => ({
+    ...pair,
+    ...requestId !== undefined && { request_id: requestId },
+    ...pair.aim !== undefined && { room_blocks: roomOf(pair.destination) },
+  }));
+  return { pairs };
 }
 
 function waitingOf(instance: InstanceRecord): WaitingCandidate[] {
@@ -174,6 +182,7 @@ function decideRequest(
   options: DecideOptions,
 ): Answers["request"] {
   const { running, waiting, room_blocks, room_first_arrival_ms, aim, request_id } = input;
+  if (room_blocks === null) refuseTermsOfRoom(input);
   const seen = new Set<string>();
   refuseTwins(running, "request_id", "running", seen);
   refuseTwins(waiting, "request_id", "waiting", seen);
@@ -207,6 +216,15 @@ function decideRequest(
   };
   const { requestIds, mustLeave } = chooseRequests(queues, options.requestMigrationPolicy, terms);
   return { request_ids: requestIds, must_leave: mustLeave };
+}
+
+/** What FIT reads only with a room. */
+function refuseTermsOfRoom({ aim, request_id, room_first_arrival_ms }: Input<"request">): void {
+  const terms = { aim: aim === "any" ? null : aim, request_id, room_first_arrival_ms };
+  for (const [name, value] of Object.entries(terms)) {
+    if (value === null) continue;
+    throw new UsageError(`${name} needs room_blocks, which pair answers with the aim`);
+  }
 }
 
 function decideScale({ instances }: Input<"scale">, options: DecideOptions): Answers["scale"] {

@@ -110,7 +110,10 @@ export const kindFields = {
     waiting: records("In the order of the queue.", waitingFields, { default: [] }),
     available_blocks: amount("With FIT: free blocks but for the watermark.", { default: 0 }),
     room_blocks: amountOrNull(
-      "With FIT: what the destination takes; left out, FIT is FCWSR.",
+      "With FIT: what the destination takes, as pair answers it with an aim. It is what " +
+        "free_blocks have over watermark_blocks there, less migrate_out_threshold for each running " +
+        "request (with usage_ratio: less 1 - migrate_out_threshold of total_blocks), rounded " +
+        "down, and at least 0. Left out, FIT is FCWSR.",
     ),
     room_first_arrival_ms: amountOrNull(
       "With FIT: of the head of the queue there; what waits goes only if it is older. Left out: " +

@@ -174,7 +174,8 @@ Deno.test("pair and request: what the destination has room for", () => {
   ];
   const options = { enable_defrag: true, pair_migration_policy: "waiting_first" };
   const answer = decide("pair", { instances, ...options });
-  assert.deepEqual(answer.pairs, [{ source: "a", destination: "c", aim: "waiting" }]);
+  const pair = { source: "a", destination: "c", aim: "waiting", room_blocks: 44 };
+  assert.deepEqual(answer.pairs, [pair]);
   const [a, ...others] = instances;
   const waiting = [[90, 1], [40, 2]].map(([blocks, ms]) => ({
     request_id: `w${blocks}`,
@@ -182,8 +183,7 @@ Deno.test("pair and request: what the destination has room for", () => {
     arrival_ms: ms,
   }));
   const named = decide("pair", { instances: [{ ...a, waiting }, ...others], ...options });
-  const pair = { source: "a", destination: "c", aim: "waiting", request_id: "w40" };
-  assert.deepEqual(named.pairs, [pair]);
+  assert.deepEqual(named.pairs, [{ ...pair, request_id: "w40" }]);
   const record = {
     request_migration_policy: "FIT",
     running: [
@@ -193,6 +193,8 @@ Deno.test("pair and request: what the destination has room for", () => {
     waiting: [{ request_id: "w", blocks: 40, arrival_ms: 9 }],
     available_blocks: 10,
   };
+  const { aim, room_blocks } = answer.pairs[0];
+  assert.deepEqual(decide("request", { ...record, aim, room_blocks }).request_ids, ["w"]);
   const choose = (room: Record<string, unknown>) =>
     decide("request", { ...record, ...room }).request_ids.join(" ");
   assert.equal(choose({}), "w a");
@@ -202,9 +204,28 @@ Deno.test("pair and request: what the destination has room for", () => {
   assert.equal(choose({ room_blocks: 44, aim: "room" }), "a");
   assert.equal(choose({ room_blocks: 44, room_first_arrival_ms: 9, aim: "waiting" }), "");
   assert.equal(choose({ room_blocks: 30 }), "");
-  const aim = { room_blocks: 44, aim: "waiting" };
-  assert.equal(choose({ ...aim, request_id: "w" }), "w");
-  assert.equal(choose({ ...aim, request_id: "gone" }), "");
+  const aimed = { room_blocks: 44, aim: "waiting" };
+  assert.equal(choose({ ...aimed, request_id: "w" }), "w");
+  assert.equal(choose({ ...aimed, request_id: "gone" }), "");
+});
+
+Deno.test("pair: room by the metric of the record", () => {
+  const short = {
+    used_blocks: 97,
+    running_requests: 4,
+    running_sequence_lengths: [80, 90, 95, 99],
+  };
+  const options = { enable_defrag: true, pair_migration_policy: "waiting_first" };
+  const pairs = (metric: string) => {
+    const instances = [
+      instance("a", short),
+      instance("b", { used_blocks: 50, watermark_blocks: 1 }),
+    ];
+    return decide("pair", { instances, ...options, load_metric: metric }).pairs;
+  };
+  const pair = { source: "a", destination: "b", aim: "shortest" };
+  assert.deepEqual(pairs("virtual_usage"), [{ ...pair, room_blocks: 49 }]);
+  assert.deepEqual(pairs("usage_ratio"), [{ ...pair, room_blocks: 34 }]);
 });
 
 Deno.test("scale: draining instances are on their way out and do not count", () => {
@@ -276,6 +297,10 @@ Deno.test("bad records are refused by name and place", () => {
     { instances: [], dispatch_policy: "laod" },
     "dispatch_policy laod: expected one of balanced, load, queue, rr; did you mean load?",
   );
+  for (const term of [{ aim: "room" }, { request_id: "r" }, { room_first_arrival_ms: 1 }]) {
+    const [name] = Object.keys(term);
+    refuse("request", term, `${name} needs room_blocks, which pair answers with the aim`);
+  }
   const ratio = { instances: [], load_metric: "usage_ratio" };
   refuse("scale", { ...ratio, scale_up_threshold: 10 }, /^scale_up_threshold 10: with load metric/);
   refuse("pair", { instances: [], migrate_out_threshold: 0 }, /^migrate_out_threshold 0: with/);
