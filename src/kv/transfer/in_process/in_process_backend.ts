@@ -21,7 +21,7 @@ export interface InProcessBackendArgs {
   readonly directory: PoolDirectory;
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** A round takes its bytes / bandwidth on the clock; default: as long as the copy takes. */
+  /** A transfer takes its bytes / bandwidth on the clock; default: as long as the copy takes. */
   readonly bytesPerMs?: number;
 }
 
@@ -60,17 +60,19 @@ export class InProcessBackend implements MigrationBackend {
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
-    const { pool, limits, clock } = this.#args;
+    const { pool, limits, clock, bytesPerMs = Infinity } = this.#args;
     const { sourceBlocks, destinationBlocks } = transfer;
     checkLists(transfer);
     const startMs = clock.nowMs();
+    let dueMs = startMs;
     let bytes = 0, descriptors = 0, rounds = 0;
     this.#openDestination(transfer, signal);
     for (
       const round of transferRounds(sourceBlocks, destinationBlocks, pool.layout.numLayers, limits)
     ) {
       const roundBytes = round.numBlocks * round.numLayers * layerBytes(pool.layout);
-      await this.#pace(roundBytes, signal);
+      dueMs += roundBytes / bytesPerMs;
+      await this.#waitUntil(dueMs, signal);
       // Looked up again each time: whatever has happened meanwhile, nothing is written after it.
       copyRound(round, pool, this.#openDestination(transfer, signal));
       bytes += roundBytes;
@@ -100,17 +102,21 @@ export class InProcessBackend implements MigrationBackend {
     return destination.pool;
   }
 
-  /** The time of a round; at least a turn, so that engine steps go on. Ends early at an abort. */
-  #pace(bytes: number, signal: AbortSignal): Promise<void> {
-    const { clock, bytesPerMs } = this.#args;
+  /**
+   * At least a turn, so that engine steps go on. Ends early at an abort. What one round was late by,
+   * as real timers are, is not waited for in the next.
+   */
+  #waitUntil(dueMs: number, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#args;
+    const delayMs = dueMs - clock.nowMs();
     return new Promise((resolve) => {
-      if (bytesPerMs === undefined) return clock.soon(resolve);
+      if (delayMs <= 0) return clock.soon(resolve);
       const done = () => {
         cancel();
         signal.removeEventListener("abort", done);
         resolve();
       };
-      const cancel = clock.after(bytes / bytesPerMs, done);
+      const cancel = clock.after(delayMs, done);
       signal.addEventListener("abort", done);
     });
   }
