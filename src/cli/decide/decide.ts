@@ -47,7 +47,7 @@ export interface Answers {
   readonly load: {
     readonly loads: readonly {
       readonly instance_id: string;
-      /** For dispatch and scaling. */
+      /** For dispatch, and for scaling but with virtual_usage. */
       readonly dispatch: JsonNumber;
       readonly migration: JsonNumber;
       /** With `--enable-defrag`. */

@@ -44,6 +44,16 @@ export const examples: Readonly<Record<DecisionKind, { input: string; answer: st
   },
 };
 
+/** What answers do not say by themselves. */
+const answerNotes: Partial<Record<DecisionKind, string>> = {
+  load:
+    "Loads grow with pressure. dispatch is what dispatch and scaling go by: what waits and what " +
+    "is pending counts (with virtual_usage only the first of what waits, and scaling has a load " +
+    "of its own). Pairs are made by migration, or with --enable-defrag by migration_defrag: " +
+    "what is pending does not count, and of what waits only the first, with remaining_steps only in " +
+    "migration_defrag. virtual_usage_blocks and freeness do not depend on the load metric.",
+};
+
 /** What follows the arguments in help: every record with an example. */
 export function recordsHelp(width: number): string {
   const introduction = [
@@ -67,8 +77,10 @@ export function recordsHelp(width: number): string {
 function kindHelp(kind: DecisionKind, width: number): string {
   const { input, answer } = examples[kind];
   const fields = { ...kindFields[kind], ...optionFields(kind) };
+  const note = answerNotes[kind];
   return `${recordHelp(`Records of --kind ${kind}`, fields, width)}\n` +
-    `  example:\n    ${input}\n  answer:\n    ${answer}`;
+    `  example:\n    ${input}\n  answer:\n    ${answer}` +
+    (note === undefined ? "" : `\n${wrap(note, width, "  ")}`);
 }
 
 function recordHelp(title: string, fields: Fields, width: number): string {

@@ -38,7 +38,11 @@ export const instanceFields = {
   killed_requests: count("Preempted, and not running again yet.", { default: 0 }),
   first_waiting_blocks: amount("Blocks of the first waiting request.", { default: 0 }),
   all_waiting_blocks: amount("Blocks of all waiting requests.", { default: 0 }),
-  prefill_blocks: amount("Blocks of the prompts that are being computed.", { default: 0 }),
+  prefill_blocks: amount(
+    "Blocks of the prompts that are being computed. Read by dispatch alone: with virtual_usage, for " +
+      "a request of high priority with request_blocks.",
+    { default: 0 },
+  ),
   first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
   waiting: records(
     "With waiting_first: the first of the queue, in its order. Left out: one of " +
@@ -47,7 +51,10 @@ export const instanceFields = {
     { default: [] },
   ),
   last_running_blocks: amount("Blocks of the last running request.", { default: 0 }),
-  running_sequence_lengths: amounts("Tokens of each running request."),
+  running_sequence_lengths: amounts(
+    "Tokens of each running request. With waiting_first: without them none can leave, neither where " +
+      "running ones are short of blocks (aim shortest) nor to make room for one that waits (room).",
+  ),
   block_size: count("Tokens in a block.", { default: 16, min: 1 }),
   draining: truth("Is to lose its requests and take none: its load is inf.", { default: false }),
   migrating: truth("Takes part in a migration now.", { default: false }),
@@ -102,7 +109,10 @@ export const kindFields = {
       "With load metric virtual_usage: blocks of the request's prompt; left out, loads do not " +
         "depend on the request.",
     ),
-    request_priority: oneOf("Of the request.", { choices: ["high", "normal"], default: "normal" }),
+    request_priority: oneOf("Of the request. Read only with request_blocks.", {
+      choices: ["high", "normal"],
+      default: "normal",
+    }),
   },
   pair: instances,
   request: {
