@@ -239,6 +239,9 @@ function statesOf(
   { priorityHeadroomBlocks }: DecideOptions,
 ): [InstanceRecord, LoadState][] {
   refuseTwins(instances, "instance_id", "instances");
+  instances.forEach(({ waiting }, i) => {
+    refuseTwins(waiting, "request_id", `instances[${i}].waiting`);
+  });
   return instances.map((instance) => [instance, stateOf(instance, priorityHeadroomBlocks)]);
 }
 
@@ -280,6 +283,8 @@ function infoOf(instance: InstanceRecord): LoadInfo {
       `${instance.instance_id}: running_high_priority_requests are more than running_requests`,
     );
   }
+  refuseMore(instance, "running_sequence_lengths", "running_requests");
+  refuseMore(instance, "waiting", "waiting_requests");
   return {
     totalBlocks: total,
     freeBlocks: free,
@@ -292,6 +297,20 @@ function infoOf(instance: InstanceRecord): LoadInfo {
     allWaitingBlocks: instance.all_waiting_blocks,
     prefillBlocks: instance.prefill_blocks,
   };
+}
+
+/** @throws {UsageError} a list that has more requests than there are */
+function refuseMore(
+  instance: InstanceRecord,
+  list: "running_sequence_lengths" | "waiting",
+  number: "running_requests" | "waiting_requests",
+): void {
+  const numListed = instance[list].length;
+  if (numListed <= instance[number]) return;
+  throw new UsageError(
+    `${instance.instance_id}: ${list} lists ${numListed} requests, more than ${number} ` +
+      `${instance[number]}`,
+  );
 }
 
 function jsonNumber(value: number): JsonNumber {

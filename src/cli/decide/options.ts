@@ -1,7 +1,11 @@
 /** Policies and thresholds of `llumnix decide`: of the command line, or of a line of input. */
 import { UsageError } from "../../core/errors.ts";
 import type { LoadMetricName } from "../../core/options.ts";
-import { defaultThresholds, thresholdProblem } from "../../manager/load/thresholds.ts";
+import {
+  defaultThresholds,
+  scalingThresholdProblem,
+  thresholdProblem,
+} from "../../manager/load/thresholds.ts";
 import {
   type Argument,
   type ArgumentTable,
@@ -129,7 +133,8 @@ function defaultNote(argument: Argument): string {
  * The options of one line: its own, else those of the command line, else defaults; those of the
  * thresholds depend on the metric.
  * @param given options of the command line, by name
- * @throws {UsageError} a threshold that the metric cannot have, limits that contradict each other
+ * @throws {UsageError} a threshold that the metric cannot have, limits or thresholds that contradict
+ *   each other
  */
 export function optionsFor(
   kind: DecisionKind,
@@ -148,11 +153,18 @@ export function optionsFor(
     const problem = thresholdProblem(metric, threshold);
     if (problem !== null) throw new UsageError(`${fieldName(name)} ${threshold}: ${problem}`);
   }
-  const { minInstances, maxInstances } = options as DecideOptions;
-  if (kind === "scale" && minInstances > maxInstances) {
+  if (kind === "scale") checkScaling(options as DecideOptions);
+  return options as DecideOptions;
+}
+
+/** @throws {UsageError} limits or thresholds that contradict each other */
+function checkScaling(options: DecideOptions): void {
+  const { minInstances, maxInstances, loadMetric } = options;
+  if (minInstances > maxInstances) {
     throw new UsageError(
       `min_instances ${minInstances} is more than max_instances ${maxInstances}`,
     );
   }
-  return options as DecideOptions;
+  const problem = scalingThresholdProblem(loadMetric, options);
+  if (problem !== null) throw new UsageError(problem);
 }

@@ -78,11 +78,12 @@ Deno.test("load: a full report of an instance is taken as it is", () => {
     last_step_kind: "decode",
     last_step_batched_tokens: 4,
     last_step_latency_ms: 9.5,
+    running_requests: 2,
     running_sequence_lengths: [1, 2],
     finished_request_ids: ["x"],
     received_request_ids: [],
   };
-  assert.equal(decide("load", { instances: [instance("a", report)] }).loads[0].dispatch, "-inf");
+  assert.equal(decide("load", { instances: [instance("a", report)] }).loads[0].dispatch, -50);
 });
 
 Deno.test("dispatch: each policy", () => {
@@ -182,7 +183,10 @@ Deno.test("pair and request: what the destination has room for", () => {
     blocks,
     arrival_ms: ms,
   }));
-  const named = decide("pair", { instances: [{ ...a, waiting }, ...others], ...options });
+  const named = decide("pair", {
+    instances: [{ ...a, waiting, waiting_requests: 2 }, ...others],
+    ...options,
+  });
   assert.deepEqual(named.pairs, [{ ...pair, request_id: "w40" }]);
   const record = {
     request_migration_policy: "FIT",
@@ -290,6 +294,22 @@ Deno.test("bad records are refused by name and place", () => {
     { instances: [instance("a", { running_high_priority_requests: 1 })] },
     "a: running_high_priority_requests are more than running_requests",
   );
+  const queued = ["r", "s"].map((request_id) => ({ request_id, blocks: 1 }));
+  refuse(
+    "pair",
+    { instances: [instance("a", { waiting: queued, waiting_requests: 1 })] },
+    "a: waiting lists 2 requests, more than waiting_requests 1",
+  );
+  refuse(
+    "pair",
+    { instances: [instance("a", { waiting: [...queued, queued[0]], waiting_requests: 3 })] },
+    "instances[0].waiting[2].request_id: r is there twice",
+  );
+  refuse(
+    "load",
+    { instances: [instance("a", { running_sequence_lengths: [1, 2], running_requests: 1 })] },
+    "a: running_sequence_lengths lists 2 requests, more than running_requests 1",
+  );
   refuse("load", { instances: [], load_metrics: 1 }, /unknown field load_metrics; did you mean/);
   refuse("load", { instances: [], dispatch_policy: "rr" }, /^unknown field dispatch_policy \(/);
   refuse(
@@ -308,5 +328,10 @@ Deno.test("bad records are refused by name and place", () => {
     "scale",
     { instances: [], min_instances: 3, max_instances: 2 },
     "min_instances 3 is more than max_instances 2",
+  );
+  refuse(
+    "scale",
+    { instances: [], scale_up_threshold: 60, scale_down_threshold: 10 },
+    /^--scale-up-threshold 60 and --scale-down-threshold 10 contradict each other/,
   );
 });
