@@ -21,18 +21,27 @@ export function spreadOf(values: readonly number[]): Spread {
   };
 }
 
-/** Three significant digits, without an exponent: 0.0123, 1.23, 12.3, 123, 12345. */
+/** Three significant digits without an exponent, 0 below half a millionth: 0.0123, 12.3, 123, 12345. */
 export function formatNumber(value: number): string {
-  const size = Math.abs(value);
-  if (size === 0) return "0";
-  if (size >= 100) return value.toFixed(0);
-  if (size >= 10) return value.toFixed(1);
-  if (size >= 1) return value.toFixed(2);
-  if (size >= 0.1) return value.toFixed(3);
-  return String(Number(value.toPrecision(2)));
+  return formatFixed(value, decimalsOf(value));
 }
 
-/** "12.3 ± 0.4", or the one value. */
+/** "12.3 ± 0.4", or the one value. The deviation is 0 where it is below the value's last digit. */
 export function formatSpread({ mean, deviation, count }: Spread): string {
-  return count === 1 ? formatNumber(mean) : `${formatNumber(mean)} ± ${formatNumber(deviation)}`;
+  if (count === 1) return formatNumber(mean);
+  const decimals = Math.min(decimalsOf(mean), decimalsOf(deviation));
+  return `${formatNumber(mean)} ± ${formatFixed(deviation, decimals)}`;
+}
+
+const MAX_DECIMALS = 6;
+
+function decimalsOf(value: number): number {
+  const size = Math.abs(value);
+  if (size === 0) return MAX_DECIMALS;
+  return Math.min(MAX_DECIMALS, Math.max(0, 2 - Math.floor(Math.log10(size))));
+}
+
+function formatFixed(value: number, decimals: number): string {
+  const text = value.toFixed(decimals);
+  return Number(text) === 0 ? "0" : text;
 }
