@@ -13,6 +13,7 @@ import { progressDisplay } from "../simulate/progress.ts";
 
 /**
  * Runs what the command line asks for and prints its figures.
+ * @returns the exit code: 1 when every request of some run failed
  * @throws {UsageError} anything in it that cannot be run, or a file that cannot be written
  */
 export async function runSimulate(argv: readonly string[]): Promise<number> {
@@ -36,7 +37,12 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
     write(json, `${JSON.stringify({ comparison: comparisonRecord(comparison), runs })}\n`);
   }
   if (html !== null) write(html, renderReport(resultsReport(comparison, runs)));
-  return 0;
+  const numLost = runs.filter(({ requests, failed }) => failed === requests).length;
+  if (numLost === 0) return 0;
+  console.error(
+    `llumnix simulate: error: every request failed in ${numLost} of ${runs.length} runs`,
+  );
+  return 1;
 }
 
 function seedsText(seeds: readonly number[]): string {

@@ -70,6 +70,15 @@ Deno.test("simulate: a file that cannot be written is refused at once", async ()
   assert.match(stderr, /error: cannot write missing\/directory\/r\.html/);
 });
 
+Deno.test("simulate: a run of which every request failed is an error, told by one line", async () => {
+  const options = ["--rate", "5", "--requests", "3", "--seeds", "2", "--lengths", "fixed:90:5"];
+  const compare = ["--compare", "small: --num-gpu-blocks-override 5"];
+  const { code, stdout, stderr } = await run([...options, ...compare]);
+  assert.equal(code, 1);
+  assert.match(stderr, /^llumnix simulate: error: every request failed in 2 of 4 runs\n$/m);
+  assert.match(stdout, /^failed requests +0 ± 0 +3.00 ± 0/m, "the other runs are shown");
+});
+
 Deno.test("simulate: what cannot be run leaves files as they were", async () => {
   const directory = await Deno.makeTempDir();
   try {
