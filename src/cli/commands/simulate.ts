@@ -29,7 +29,8 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
   const { title, seeds } = comparison;
   console.log(`${title}\n${seedsText(seeds)}`);
   for (const { workload, header, rows } of resultsTables(comparison, runs)) {
-    console.log(`\n${workload}\n${textTable(header, rows)}`);
+    const requests = requestsText(comparison, runs, workload);
+    console.log(`\n${workload}, ${requests}\n${textTable(header, rows)}`);
   }
   console.log(`\n${speedText(runs)}`);
   for (const run of runs) if (run.failed > 0) console.error(failureText(run));
@@ -49,6 +50,15 @@ function seedsText(seeds: readonly number[]): string {
   if (seeds.length === 1) return `seed ${seeds[0]}`;
   return `seeds ${seeds[0]} to ${seeds.at(-1)}: mean ± standard deviation; factors: mean (least ` +
     "to greatest), more than 1x is better";
+}
+
+/** All runs of a workload have the same number. */
+function requestsText({ workloads }: Comparison, runs: readonly RunResult[], name: string): string {
+  const { requests } = runs.find(({ workload }) => workload === name)!;
+  const wanted = workloads.find((workload) => workload.name === name)!.numRequests;
+  const isFewer = wanted !== null && requests < wanted;
+  return `${requests} request${requests === 1 ? "" : "s"} a run` +
+    (isFewer ? `: the trace has no more, ${wanted} were asked for` : "");
 }
 
 function speedText(runs: readonly RunResult[]): string {

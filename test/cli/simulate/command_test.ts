@@ -42,8 +42,12 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
     await Deno.writeTextFile(trace, rows.map((row) => JSON.stringify(row)).join("\n"));
     const files = ["--trace", trace, "--json", json, "--html", html];
     const options = ["--instances", "2", "--seeds", "2", "--compare", "rr: --dispatch-policy rr"];
-    const { code, stdout, stderr } = await run([...files, ...options]);
+    const { code, stdout, stderr } = await run([...files, ...options, "--requests", "40"]);
     assert.equal(code, 0, stderr);
+    assert.match(
+      stdout,
+      /^.*t\.jsonl, 30 requests a run: the trace has no more, 40 were asked for$/m,
+    );
     assert.match(stdout, /^TTFT P99 \(s\) +0\.\d+/m);
     assert.match(stdout, /^high: TTFT P99 \(s\)/m);
     assert.match(stdout, /llumnix vs rr/);
@@ -75,6 +79,7 @@ Deno.test("simulate: a run of which every request failed is an error, told by on
   const compare = ["--compare", "small: --num-gpu-blocks-override 5"];
   const { code, stdout, stderr } = await run([...options, ...compare]);
   assert.equal(code, 1);
+  assert.match(stdout, /^FIXED:90:5 5 req\/s, 3 requests a run$/m);
   assert.match(stderr, /^llumnix simulate: error: every request failed in 2 of 4 runs\n$/m);
   assert.match(stdout, /^failed requests +0 ± 0 +3.00 ± 0/m, "the other runs are shown");
 });
