@@ -17,8 +17,9 @@ import { progressDisplay } from "../simulate/progress.ts";
  * @throws {UsageError} anything in it that cannot be run, or a file that cannot be written
  */
 export async function runSimulate(argv: readonly string[]): Promise<number> {
-  const { comparison, json, html } = readPlan(argv);
+  const { comparison, json, html, notices } = readPlan(argv);
   for (const path of [json, html]) if (path !== null) checkWritable(path);
+  for (const notice of notices) console.error(`llumnix simulate: info: ${notice}`);
   const progress = await progressDisplay();
   let runs: RunResult[];
   try {

@@ -7,7 +7,7 @@ import { ArgumentIndex } from "../arguments/index.ts";
 import { readCommandLine } from "../command_line.ts";
 import { clusterGroups, simulateGroups } from "./arguments.ts";
 import { clusterConfig, type Given, type NamedOptions, readComparison } from "./cluster_options.ts";
-import { unknownPreset, workloadsOf } from "./workload_options.ts";
+import { checkTrace, unknownPreset, workloadsOf } from "./workload_options.ts";
 
 const DEFAULT_NAME = "llumnix";
 const workloadNames = ["arrivals", "rate", "cv", "lengths", "trace"];
@@ -17,6 +17,8 @@ export interface Plan {
   readonly comparison: Comparison;
   readonly json: string | null;
   readonly html: string | null;
+  /** What the user should know before it runs. */
+  readonly notices: readonly string[];
 }
 
 /**
@@ -33,6 +35,8 @@ export function readPlan(argv: readonly string[]): Plan {
   if (json !== null && json === html) {
     throw new UsageError(`--json and --html are both ${json}: give each a file of its own`);
   }
+  const trace = given.get("trace") as string | undefined;
+  const leftOut = trace === undefined ? null : checkTrace(trace, given);
   const firstSeed = (given.get("first-seed") ?? 1) as number;
   const numSeeds = (given.get("seeds") ?? 3) as number;
   return {
@@ -45,6 +49,7 @@ export function readPlan(argv: readonly string[]): Plan {
     },
     json,
     html,
+    notices: leftOut === null ? [] : [leftOut],
   };
 }
 

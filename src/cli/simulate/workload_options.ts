@@ -3,7 +3,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
 import { type ArrivalSpec, gapsOf } from "../../sim/workload/arrivals.ts";
 import { requestLengths } from "../../sim/workload/paper_lengths.ts";
-import { readTrace } from "../../sim/workload/trace_file.ts";
+import { leftOutText, readTrace } from "../../sim/workload/trace_file.ts";
 import { didYouMean } from "../../core/suggest.ts";
 import type { Given } from "./cluster_options.ts";
 
@@ -13,11 +13,10 @@ const DEFAULT_CV = 2;
 
 /**
  * The workloads that the command line asks for: one per rate and coefficient of variation.
- * @throws {UsageError} values that contradict each other, or a trace that cannot be read
+ * @throws {UsageError} values that contradict each other
  */
 export function workloadsOf(given: Given): WorkloadConfig[] {
   const trace = given.get("trace") as string | undefined ?? null;
-  if (trace !== null) checkTrace(trace, given);
   const lengths = trace === null ? lengthsOf(given) : null;
   const common = {
     lengths,
@@ -95,18 +94,28 @@ function numRequestsOf(given: Given, trace: string | null): number | null {
   return requests ?? (trace === null ? DEFAULT_REQUESTS : null);
 }
 
-/** Every row is read once, so that a bad one is found before an hour of simulation. */
-function checkTrace(path: string, given: Given): void {
+/**
+ * Reads every row once, so that a bad one is found before an hour of simulation.
+ * @returns what the user should know of rows that are left out; null where there is none
+ * @throws {UsageError} a trace that cannot be read, or that lacks what other options need
+ */
+export function checkTrace(path: string, given: Given): string | null {
   if (given.has("lengths")) {
     throw new UsageError("--lengths and --trace: a trace has its own lengths");
   }
   let left = (given.get("requests") ?? Infinity) as number;
-  for (const { arrivalMs } of readTrace(path)) {
+  let numLeftOut = 0, why = "";
+  const onLeftOut = (reason: string) => {
+    numLeftOut++;
+    why = reason;
+  };
+  for (const { arrivalMs } of readTrace(path, { onLeftOut })) {
     if (arrivalMs === null && !given.has("rate") && given.get("arrivals") !== "burst") {
       throw new UsageError(`The trace ${path} has no times: add --rate`);
     }
     if (--left <= 0) break;
   }
+  return numLeftOut === 0 ? null : `${path}: ${leftOutText(numLeftOut, why)}`;
 }
 
 /** @throws {UsageError} always: there is no such preset */

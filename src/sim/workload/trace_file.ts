@@ -19,24 +19,28 @@ export type CountTokens = (text: string) => number;
 /** An English token of a subword vocabulary has about four characters. */
 export const estimateTokens: CountTokens = (text) => Math.ceil(text.length / 4);
 
-/** Turns a piece of the file into a row; null for one that stands for no request. */
-type ParseRow = (piece: Piece) => TraceRow | null;
+/** Turns a piece of the file into a row, or says why it stands for no request; null for a header. */
+type ParseRow = (piece: Piece) => TraceRow | string | null;
+
+export interface ReadTraceOptions {
+  /** For ShareGPT, which holds texts. */
+  readonly countTokens?: CountTokens;
+  /** Told of each row that is left out, why. */
+  readonly onLeftOut?: (why: string) => void;
+}
 
 /**
  * Reads a trace row by row. The name's ending says which format it is: `.jsonl` (time in seconds,
  * prompt_tokens, output_tokens, priority), `.csv` (BurstGPT; failed requests are left out), `.json`
  * (ShareGPT: the first question and its answer; conversations without both are left out).
- * @param countTokens for ShareGPT, which holds texts
  * @throws {UsageError} unreadable, another format, or a bad row, by its number
  */
 export function* readTrace(
   path: string,
-  countTokens: CountTokens = estimateTokens,
+  options: ReadTraceOptions = {},
 ): Generator<TraceRow> {
   let firstMs: number | null = null, lastMs = -Infinity;
-  let numRows = 0;
-  for (const { number, row } of rowsOf(path, countTokens)) {
-    numRows++;
+  for (const { number, row } of rowsOf(path, options)) {
     if (row.arrivalMs === null) {
       yield row;
       continue;
@@ -52,18 +56,33 @@ export function* readTrace(
     lastMs = row.arrivalMs;
     yield { ...row, arrivalMs: row.arrivalMs - firstMs };
   }
-  if (numRows === 0) throw new UsageError(`The trace ${path} has no requests.`);
+}
+
+/** "3 rows left out (failed requests)". */
+export function leftOutText(count: number, why: string): string {
+  return `${count} row${count === 1 ? "" : "s"} left out (${why})`;
 }
 
 function* rowsOf(
   path: string,
-  countTokens: CountTokens,
+  { countTokens = estimateTokens, onLeftOut = () => {} }: ReadTraceOptions,
 ): Generator<{ number: number; row: TraceRow }> {
   const { pieces, parse } = openTrace(path, countTokens);
+  let numRows = 0, numLeftOut = 0, why = "";
   for (const piece of pieces) {
     const row = parse(piece);
-    if (row !== null) yield { number: piece.number, row };
+    if (row === null) continue;
+    if (typeof row === "string") {
+      numLeftOut++;
+      onLeftOut(why = row);
+      continue;
+    }
+    numRows++;
+    yield { number: piece.number, row };
   }
+  if (numRows > 0) return;
+  const reason = numLeftOut > 0 ? `: ${leftOutText(numLeftOut, why)}` : "";
+  throw new UsageError(`The trace ${path} has no requests${reason}.`);
 }
 
 function openTrace(path: string, countTokens: CountTokens) {
@@ -125,7 +144,9 @@ function burstGptParser(path: string): ParseRow {
       const expected = i === 0 ? "a number of seconds" : "a number of tokens";
       throw badRow(path, number, `${burstGptColumns[i]} is "${cell}", expected ${expected}`);
     });
-    if (promptTokens === 0 || outputTokens === 0) return null;
+    if (promptTokens === 0 || outputTokens === 0) {
+      return "failed requests, of 0 request or response tokens";
+    }
     return { arrivalMs: seconds * 1000, promptTokens, outputTokens, priority: null };
   };
 }
@@ -140,7 +161,7 @@ function shareGptParser(path: string, countTokens: CountTokens): ParseRow {
     const json = parseJson(path, piece);
     const { conversations } = parseRow(path, piece.number, conversationSchema, json);
     const [prompt, output] = conversations;
-    if (!prompt?.value || !output?.value) return null;
+    if (!prompt?.value || !output?.value) return "conversations without question and answer";
     return {
       arrivalMs: null,
       promptTokens: countTokens(prompt.value),

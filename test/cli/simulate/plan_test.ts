@@ -184,6 +184,18 @@ Deno.test("simulate: a trace instead of the workloads of a preset, all of it", a
   }
 });
 
+Deno.test("simulate: rows of a trace that are left out are counted", async () => {
+  const trace = await Deno.makeTempFile({ suffix: ".csv" });
+  try {
+    await Deno.writeTextFile(trace, "Timestamp,Request tokens,Response tokens\n1,5,0\n2,5,5\n");
+    assert.deepEqual(readPlan(["--trace", trace]).notices, [
+      `${trace}: 1 row left out (failed requests, of 0 request or response tokens)`,
+    ]);
+  } finally {
+    await Deno.remove(trace);
+  }
+});
+
 const traces: readonly (readonly [what: string, file: string, text: string, message: RegExp])[] = [
   [
     "a row that is not JSON",

@@ -91,13 +91,22 @@ Deno.test("BurstGPT: columns by name, failed requests left out", () => {
   const rows = "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,Conversation log\n" +
     '118,"GPT-4",417,276,693,"Conversation log"\n';
   return withTrace(".csv", header + rows, (path) => {
-    assert.deepEqual([...readTrace(path)], [
+    const reasons: string[] = [];
+    const onLeftOut = (why: string) => reasons.push(why);
+    assert.deepEqual([...readTrace(path, { onLeftOut })], [
       { arrivalMs: 0, promptTokens: 472, outputTokens: 18, priority: null },
       { arrivalMs: 113_000, promptTokens: 417, outputTokens: 276, priority: null },
     ]);
+    assert.deepEqual(reasons, ["failed requests, of 0 request or response tokens"]);
   });
 });
 
+refuses(
+  "nothing but failed requests",
+  ".csv",
+  `${header}5,ChatGPT,472,0,472,log\n6,ChatGPT,9,0,9,log\n`,
+  "has no requests: 2 rows left out (failed requests, of 0 request or response tokens).",
+);
 refuses(
   "a CSV with other columns",
   ".csv",
