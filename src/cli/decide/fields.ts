@@ -45,9 +45,14 @@ export function readRecord<F extends Fields>(value: unknown, fields: F, where = 
     }
     const read = field.read(given.get(name), path);
     if (read !== undefined) return [name, read];
-    throw new UsageError(`${path}: ${JSON.stringify(given.get(name))} is not ${field.form}`);
+    throw new UsageError(`${path}: ${shown(given.get(name))} is not ${field.form}`);
   });
   return Object.fromEntries(entries) as RecordOf<F>;
+}
+
+/** On one line. JSON has no infinity, which a number that is too large has become. */
+function shown(value: unknown): string {
+  return Deno.inspect(value, { compact: true, breakLength: Infinity });
 }
 
 /** How a field is written: its default goes with it, and says the type where it is not plain. */

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   amount,
   amountOrNull,
+  amounts,
   count,
   type Fields,
   oneOf,
@@ -17,6 +18,7 @@ const fields = {
   blocks: count("Blocks.", { default: 7 }),
   share: amount("A share.", { default: 0.5 }),
   free: amountOrNull("Free."),
+  shares: amounts("Shares."),
   is_there: truth("There.", { default: true }),
   kind: oneOf("Kind.", { choices: ["x", "y"], default: "x" }),
   children: records("Children.", { id: text("Id.") }, { default: [] }),
@@ -33,6 +35,7 @@ Deno.test("fields: what is left out has its default", () => {
     blocks: 7,
     share: 0.5,
     free: null,
+    shares: [],
     is_there: true,
     kind: "x",
     children: [],
@@ -46,6 +49,7 @@ Deno.test("fields: what is given is kept", () => {
     blocks: 0,
     share: 1.25,
     free: 3,
+    shares: [1],
     is_there: false,
     kind: "y",
     children: [{ id: "a" }],
@@ -75,6 +79,11 @@ Deno.test("fields: values of another form", () => {
   for (const share of [-1, "1", null]) {
     refuse({ name: "n", share }, `share: ${JSON.stringify(share)} is not a number at least 0`);
   }
+  refuse({ name: "n", share: Infinity }, "share: Infinity is not a number at least 0");
+  refuse(
+    { name: "n", shares: [1, Infinity] },
+    "shares: [ 1, Infinity ] is not a list of numbers at least 0",
+  );
   refuse({ name: "n", kind: "z" }, 'kind: "z" is not one of x, y');
   refuse({ name: "n", is_there: 1 }, "is_there: 1 is not true or false");
   refuse({ name: "n", children: {} }, "children: {} is not a list of records");
