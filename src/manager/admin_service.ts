@@ -200,8 +200,9 @@ export class AdminService {
   #checkPair(
     requestId: RequestId,
     source: ManagedInstance,
-    { instanceId, type, isDraining, isAvailable }: ManagedInstance,
+    destination: ManagedInstance,
   ): void {
+    const { instanceId, type, isDraining, isAvailable } = destination;
     if (source.instanceId === instanceId) {
       throw new RequestError(`${requestId} is on ${instanceId} already`, "instance");
     }
@@ -215,6 +216,13 @@ export class AdminService {
     if (source.peer === null) throw new ConflictError(`${source.instanceId} cannot be reached now`);
     if (isDraining) throw new ConflictError(`${instanceId} drains, and takes no requests`);
     if (!isAvailable) throw new ConflictError(`${instanceId} does not serve now`);
+    for (const one of [source, destination]) {
+      const { migration, migrationFailure } = one.registration!;
+      const problem = migrationFailure ??
+        (migration === undefined ? "it was started without --enable-migration" : null);
+      if (problem === null) continue;
+      throw new ConflictError(`no request moves from or to ${one.instanceId}: ${problem}`);
+    }
   }
 
   /** One migration of an instance at a time. */

@@ -1,7 +1,14 @@
 /** What an operator may ask, on production instances and a virtual clock. */
 import assert from "node:assert/strict";
-import type { AdminCall, InstanceId, InstanceState } from "../../src/core/messages.ts";
+import type {
+  AdminCall,
+  InstanceId,
+  InstanceRegistration,
+  InstanceState,
+} from "../../src/core/messages.ts";
 import { World } from "../simulation/world.ts";
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 interface Admin {
   readonly world: World;
@@ -96,6 +103,24 @@ Deno.test("admin: what cannot be migrated is refused, with the reason", async ()
     kind: "conflict",
     message: `${other} drains, and takes no requests`,
   });
+  await world.finishAll();
+});
+
+Deno.test("admin: without --enable-migration no request moves, and the refusal names it", async () => {
+  const { call, owners, world } = await withTwoRequests();
+  for (const registration of world.cluster.manager!.instances()) {
+    delete (registration as Mutable<InstanceRegistration>).migration;
+  }
+  const own = owners.get("a")!;
+  await assert.rejects(
+    call("admin_migrate", { requestId: "a", destinationId: owners.get("b")! }),
+    {
+      kind: "conflict",
+      message: `no request moves from or to ${own}: it was started without --enable-migration`,
+    },
+  );
+  const { migrations } = world.cluster.manager!.statistics();
+  assert.equal(migrations.unanswered, 0);
   await world.finishAll();
 });
 

@@ -169,9 +169,9 @@ export const serverExtras = {
     section: "SERVER",
     help: "Opens the routes under /admin/ to those who send `Authorization: Bearer TOKEN`: GET " +
       "instances and requests, POST instances (adds one), POST instances/ID/drain and .../keep, " +
-      'DELETE instances/ID (drains and stops it), POST requests/ID/migrate {"instance": ID}. ' +
-      "Changes of instances are answered with 202 at once; GET instances tells how they go. The " +
-      "environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
+      'DELETE instances/ID (drains and stops it), POST requests/ID/migrate {"instance": ID} ' +
+      "(with --enable-migration). Changes of instances are answered with 202 at once; GET instances " +
+      "tells how they go. The environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
   }),
   "print-config": flag({
     section: null,
