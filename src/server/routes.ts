@@ -45,7 +45,8 @@ const routes: readonly Route[] = [
  */
 export async function dispatch(exchange: Exchange, context: ServerContext): Promise<void> {
   const { admin, options } = context;
-  if (admin && isAdminPath(exchange.path)) {
+  if (isAdminPath(exchange.path)) {
+    if (!admin) throw adminIsOff();
     return await dispatchAdmin(exchange, admin, options.maxBodyBytes);
   }
   const route = routes.find(({ path }) => matches(path, exchange.path));
@@ -68,6 +69,15 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
     );
   }
   await route.handle(exchange, context, exchange.path.slice(route.path.length));
+}
+
+function adminIsOff(): HttpError {
+  return new HttpError(
+    STATUS_CODE.NotFound,
+    "The admin routes are off: the service was started without an admin token (--admin-token or " +
+      "LLUMNIX_ADMIN_TOKEN).",
+    { code: "unknown_route" },
+  );
 }
 
 /** Whether requests of this path are too many to be of interest each. */
