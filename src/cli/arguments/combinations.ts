@@ -1,5 +1,6 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
+import type { ManagerOptions, MigrationOptions } from "../../core/options.ts";
 import { disaggregationProblem } from "../../manager/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
@@ -133,13 +134,54 @@ export function policiesInForce(settings: Settings): Notice[] {
     const message = `--gpu-type ${options.gpuType} has no effect without --device sim`;
     notices.push({ severity: "warning", message });
   }
+  const isChosen = (name: string) => settings.get(name)!.source.kind !== "default";
+  return [...notices, ...policyNotices(options, isChosen)];
+}
+
+/** What decides which policies are in force. */
+type PolicyOptions = Pick<
+  ManagerOptions & MigrationOptions,
+  | "loadMetric"
+  | "priorityHeadroomBlocks"
+  | "enableMigration"
+  | "enableDefrag"
+  | "pairMigrationPolicy"
+  | "requestMigrationPolicy"
+>;
+
+/**
+ * What is written of policies and has no effect, or another one.
+ * @param isChosen whether somebody set the argument of this name
+ */
+export function policyNotices(
+  options: PolicyOptions,
+  isChosen: (name: string) => boolean,
+): Notice[] {
+  const { loadMetric, priorityHeadroomBlocks, enableMigration, enableDefrag } = options;
+  const notices: Notice[] = [];
+  const noteIdle = (name: string, value: unknown, needed: string) => {
+    const message = `--${name} ${value} has no effect without ${needed}`;
+    if (isChosen(name)) notices.push({ severity: "warning", message });
+  };
   const pairPolicy = options.pairMigrationPolicy;
-  const isChosen = options.enableMigration ||
-    settings.get("pair-migration-policy")!.source.kind !== "default";
-  if (isChosen && !options.enableDefrag && pairPolicy !== "balanced") {
+  if (!enableMigration) {
+    noteIdle("pair-migration-policy", pairPolicy, "--enable-migration");
+    noteIdle(
+      "request-migration-policy",
+      options.requestMigrationPolicy,
+      "--enable-migration",
+    );
+  } else if (!enableDefrag && pairPolicy !== "balanced") {
     const message = `--pair-migration-policy ${pairPolicy} needs --enable-defrag; the policy in ` +
       "force is balanced";
     notices.push({ severity: "info", message });
+  }
+  if (loadMetric !== "virtual_usage") {
+    noteIdle(
+      "priority-headroom-blocks",
+      priorityHeadroomBlocks,
+      "--load-metric virtual_usage",
+    );
   }
   return notices;
 }

@@ -19,7 +19,9 @@ import { progressDisplay } from "../simulate/progress.ts";
 export async function runSimulate(argv: readonly string[]): Promise<number> {
   const { comparison, json, html, notices } = readPlan(argv);
   for (const path of [json, html]) if (path !== null) checkWritable(path);
-  for (const notice of notices) console.error(`llumnix simulate: info: ${notice}`);
+  for (const { severity, message } of notices) {
+    console.error(`llumnix simulate: ${severity}: ${message}`);
+  }
   const progress = await progressDisplay();
   let runs: RunResult[];
   try {

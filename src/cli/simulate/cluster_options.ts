@@ -22,6 +22,8 @@ export type Given = ReadonlyMap<string, Value>;
 export interface NamedOptions {
   readonly name: string;
   readonly given: Given;
+  /** Names of the arguments that were written for it, and are not another configuration's. */
+  readonly chosen: ReadonlySet<string>;
 }
 
 const index = new ArgumentIndex(clusterGroups);
@@ -41,7 +43,8 @@ export function readComparison(written: string): NamedOptions {
     );
   }
   try {
-    return { name: name.trim(), given: readCommandLine(words, index) };
+    const given = readCommandLine(words, index);
+    return { name: name.trim(), given, chosen: new Set(given.keys()) };
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
     const place = `--compare "${name.trim()}"`;
@@ -58,7 +61,9 @@ export function readComparison(written: string): NamedOptions {
  * The configuration of a cluster; what is not given has its default.
  * @throws {UsageError} values that contradict each other, or a device that cannot be simulated
  */
-export function clusterConfig({ name, given }: NamedOptions): ClusterConfig {
+export function clusterConfig(
+  { name, given }: Pick<NamedOptions, "name" | "given">,
+): ClusterConfig {
   const options = withDefaults(given);
   const { instances } = options;
   const maxInstances = options.maxInstances ?? Math.max(instances, options.minInstances);

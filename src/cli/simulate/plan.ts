@@ -1,9 +1,11 @@
 /** From the command line of `llumnix simulate` to what is run. */
 import { UsageError } from "../../core/errors.ts";
 import type { Comparison } from "../../sim/experiment/comparison.ts";
-import type { WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
+import type { ClusterConfig, WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
 import { type Preset, type PresetOptions, presets } from "../../sim/experiment/presets.ts";
+import { policyNotices } from "../arguments/combinations.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
+import type { Notice } from "../arguments/status.ts";
 import { readCommandLine } from "../command_line.ts";
 import { clusterGroups, simulateGroups } from "./arguments.ts";
 import { clusterConfig, type Given, type NamedOptions, readComparison } from "./cluster_options.ts";
@@ -18,7 +20,7 @@ export interface Plan {
   readonly json: string | null;
   readonly html: string | null;
   /** What the user should know before it runs. */
-  readonly notices: readonly string[];
+  readonly notices: readonly Notice[];
 }
 
 /**
@@ -30,6 +32,7 @@ export function readPlan(argv: readonly string[]): Plan {
   const preset = presetOf(given);
   const clusters = namedOptions(given, preset);
   refuseTwins(clusters);
+  const configs = clusters.map(clusterConfig);
   const json = (given.get("json") ?? null) as string | null;
   const html = (given.get("html") ?? null) as string | null;
   if (json !== null && json === html) {
@@ -42,15 +45,29 @@ export function readPlan(argv: readonly string[]): Plan {
   return {
     comparison: {
       title: preset?.summary ?? "Simulation",
-      clusters: clusters.map(clusterConfig),
+      clusters: configs,
       workloads: preset === null ? workloadsOf(given) : presetWorkloads(preset, given),
       seeds: Array.from({ length: numSeeds }, (_, i) => firstSeed + i),
       startMs: 1000 * ((given.get("instance-start-time") ?? 10) as number),
     },
     json,
     html,
-    notices: leftOut === null ? [] : [leftOut],
+    notices: [
+      ...(leftOut === null ? [] : [{ severity: "info", message: leftOut } as const]),
+      ...clusters.flatMap((cluster, i) => noticesOf(configs[i], cluster.chosen, clusters.length)),
+    ],
   };
+}
+
+/** What is written of a configuration's policies and not in force. */
+function noticesOf(
+  { name, manager, migration }: ClusterConfig,
+  chosen: ReadonlySet<string>,
+  numConfigs: number,
+): Notice[] {
+  const prefix = numConfigs > 1 ? `${name}: ` : "";
+  return policyNotices({ ...manager, ...migration }, (argument) => chosen.has(argument))
+    .map(({ severity, message }) => ({ severity, message: prefix + message }));
 }
 
 function presetOf(given: Given): Preset | null {
@@ -70,9 +87,14 @@ function namedOptions(given: Given, preset: Preset | null): NamedOptions[] {
     {
       name: (given.get("name") ?? first.name) as string,
       given: merge(preset ? entriesOf(preset.options) : new Map(), entriesOf(first.options), own),
+      chosen: new Set(own.keys()),
     },
-    ...others.map(({ name, options }) => ({ name, given: merge(base, entriesOf(options)) })),
-    ...compared.map(readComparison).map(({ name, given }) => ({ name, given: merge(base, given) })),
+    ...others.map(({ name, options }) => ({
+      name,
+      given: merge(base, entriesOf(options)),
+      chosen: new Set<string>(),
+    })),
+    ...compared.map(readComparison).map((one) => ({ ...one, given: merge(base, one.given) })),
   ];
 }
 

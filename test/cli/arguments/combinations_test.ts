@@ -145,8 +145,17 @@ Deno.test("what is not in force is named", async () => {
   assert.deepEqual(await messages(""), []);
   assert.deepEqual(await messages("--enable-migration"), [pair]);
   const chosen = "--pair-migration-policy defrag_constrained";
-  assert.deepEqual(await messages(chosen), [pair]);
-  assert.deepEqual(await messages(`${chosen} --enable-defrag 1`), []);
+  assert.deepEqual(await messages(`${chosen} --enable-migration`), [pair]);
+  assert.deepEqual(await messages(`${chosen} --enable-migration --enable-defrag 1`), []);
+  assert.deepEqual(await messages(`${chosen} --request-migration-policy FIT`), [
+    `${chosen} has no effect without --enable-migration`,
+    "--request-migration-policy FIT has no effect without --enable-migration",
+  ]);
+  const headroom = "--priority-headroom-blocks 9";
+  assert.deepEqual(await messages(`${headroom} --load-metric virtual_usage`), []);
+  assert.deepEqual(await messages(headroom), [
+    `${headroom} has no effect without --load-metric virtual_usage`,
+  ]);
   assert.deepEqual(await messages("--gpu-type h100 --device sim"), []);
   assert.deepEqual(await messages("--gpu-type h100"), [
     "--gpu-type h100 has no effect without --device sim",

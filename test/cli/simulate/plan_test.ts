@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { readPlan } from "../../../src/cli/simulate/plan.ts";
 import { UsageError } from "../../../src/core/errors.ts";
+import { presets } from "../../../src/sim/experiment/presets.ts";
 
 Deno.test("simulate: a rate and a CV each make a workload", () => {
   const { comparison } = readPlan(["--rate", "5,6", "7", "--cv", "2", "4"]);
@@ -184,13 +185,44 @@ Deno.test("simulate: a trace instead of the workloads of a preset, all of it", a
   }
 });
 
+Deno.test("simulate: what is not in force is named, with the configuration that it was written for", () => {
+  const messages = (argv: readonly string[]) =>
+    readPlan(["--rate=5", ...argv]).notices.map(({ message }) => message);
+  const waiting = "--pair-migration-policy=waiting_first";
+  assert.deepEqual(messages([waiting, "--enable-defrag=true"]), [
+    "--pair-migration-policy waiting_first has no effect without --enable-migration",
+  ]);
+  assert.deepEqual(
+    messages([
+      "--enable-migration",
+      "--enable-defrag=true",
+      waiting,
+      "--compare",
+      "still: --enable-migration=false",
+      "fit: --enable-migration=false --request-migration-policy FIT --priority-headroom-blocks 9",
+      "plain: --enable-defrag=false",
+    ]),
+    [
+      "fit: --request-migration-policy FIT has no effect without --enable-migration",
+      "fit: --priority-headroom-blocks 9 has no effect without --load-metric virtual_usage",
+      "plain: --pair-migration-policy waiting_first needs --enable-defrag; the policy in force is " +
+      "balanced",
+    ],
+  );
+});
+
+for (const { name } of presets) {
+  Deno.test(`simulate: all of ${name} is in force`, () => {
+    assert.deepEqual(readPlan([`--preset=${name}`]).notices, []);
+  });
+}
+
 Deno.test("simulate: rows of a trace that are left out are counted", async () => {
   const trace = await Deno.makeTempFile({ suffix: ".csv" });
   try {
     await Deno.writeTextFile(trace, "Timestamp,Request tokens,Response tokens\n1,5,0\n2,5,5\n");
-    assert.deepEqual(readPlan(["--trace", trace]).notices, [
-      `${trace}: 1 row left out (failed requests, of 0 request or response tokens)`,
-    ]);
+    const message = `${trace}: 1 row left out (failed requests, of 0 request or response tokens)`;
+    assert.deepEqual(readPlan(["--trace", trace]).notices, [{ severity: "info", message }]);
   } finally {
     await Deno.remove(trace);
   }
