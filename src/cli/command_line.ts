@@ -61,6 +61,9 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       : [word.slice(0, equals), word.slice(equals + 1)];
     const { name, argument } = findOption(written, index);
 
+    const isSwitched = argument.kind === "flag" && inline === undefined &&
+      (argv[i] === "true" || argv[i] === "false");
+    if (isSwitched) throw flagWithWord(written, argv[i]);
     if (argument.kind === "list") {
       const values = inline === undefined ? [] : [inline];
       while (inline === undefined && i < argv.length && !isOption(argv[i])) values.push(argv[i++]);
@@ -99,6 +102,12 @@ function findOption(written: string, index: ArgumentIndex): Entry {
 function missingValue(written: string): UsageError {
   return new UsageError(
     `${written}: expected a value (write ${written}=VALUE if it begins with a dash)`,
+  );
+}
+
+function flagWithWord(written: string, word: string): UsageError {
+  return new UsageError(
+    `unexpected argument: ${word} (write ${written}=${word}: a flag takes no word after it)`,
   );
 }
 

@@ -48,7 +48,7 @@ Deno.test("flags take no word, and a value after = alone", () => {
   });
   refuse(
     ["--enable-migration", "true"],
-    "unexpected argument: true (options begin with --)",
+    "unexpected argument: true (write --enable-migration=true: a flag takes no word after it)",
   );
   refuse(
     ["--enable-migration=maybe"],

@@ -43,7 +43,7 @@ export const experimentArguments = {
     default: null,
     metavar: "NAME:OPTIONS",
     help: 'More configurations of the cluster, each quoted: "rr: --dispatch-policy rr". Each is ' +
-      "the command line's with these options.",
+      "the command line's with these options; --enable-migration=false takes a flag back.",
   }),
   "name": text({
     default: null,

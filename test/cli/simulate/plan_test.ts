@@ -129,6 +129,11 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
     /--compare "x": --rate is the same for all configurations: give it before --compare/,
   ],
   [
+    "a comparison that takes a flag back by a word",
+    ["--rate", "5", "--compare", "n: --enable-migration false"],
+    /--compare "n": unexpected argument: false \(write --enable-migration=false: a flag takes/,
+  ],
+  [
     "one file for JSON and report",
     ["--rate", "5", "--json", "r", "--html", "r"],
     /--json and --html are both r: give each a file of its own/,
