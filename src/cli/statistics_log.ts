@@ -51,12 +51,13 @@ export class StatisticsLog {
         `KV cache ${usage.toFixed(1)}% in use`,
     );
     if (done.preemptions > 0) {
+      const preemptions = `${done.preemptions} preemption${done.preemptions === 1 ? "" : "s"}`;
       this.#config.log.warn(
-        `${done.preemptions} preemptions in ${
+        `${preemptions} in ${
           INTERVAL_MS / 1000
-        } s: the KV cache is too small for ` +
-          `the load. Raise --gpu-memory-utilization or --num-gpu-blocks-override, lower ` +
-          `--max-num-seqs, or add instances.`,
+        } s: the KV cache is too small for the load. Raise ` +
+          "--gpu-memory-utilization or --num-gpu-blocks-override, lower --max-num-seqs, or add " +
+          "instances.",
       );
     }
   }

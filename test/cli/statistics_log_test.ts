@@ -49,6 +49,10 @@ Deno.test("statistics: preemptions are a warning that says what to do", () => {
   const totals = { promptTokens: 1, outputTokens: 1, preemptions: 7 };
   const [, warning] = tick(idleInfo("a", { totals }));
   assert.match(warning, /^W: 7 preemptions in 10 s: .*--num-gpu-blocks-override/);
+  const [, another] = tick(
+    idleInfo("a", { totals: { ...totals, outputTokens: 2, preemptions: 8 } }),
+  );
+  assert.match(another, /^W: 1 preemption in 10 s: /);
 });
 
 Deno.test("statistics: migrations since the last line", () => {
