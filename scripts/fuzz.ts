@@ -100,8 +100,10 @@ async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number)
   };
   await (jobs === 1 ? work(runChunk) : workInParallel(jobs, work));
   const seconds = (performance.now() - startMs) / 1000;
-  console.log(`${numDone} seeds in ${seconds.toFixed(1)} s, ${failures.length} failed`);
-  console.log(JSON.stringify(sums));
+  const ran = `${numDone} ${numDone === 1 ? "seed" : "seeds"} in ${seconds.toFixed(1)} s`;
+  console.log(`${ran}, ${failures.length} failed`);
+  const { finished, failed, aborted, ...others } = sums;
+  console.log(JSON.stringify({ requests: { finished, failed, aborted }, ...others }));
   return failures.sort((a, b) => a.seed - b.seed);
 }
 
