@@ -129,13 +129,22 @@ function instanceInfoFile({ logInstanceInfo, logFilename }: ServeOptions): strin
 /** Where what is in force differs from what is written. */
 export function policiesInForce(settings: Settings): Notice[] {
   const options = toOptions<ServeOptions>(settings);
-  const notices: Notice[] = [];
-  if (options.device !== "sim" && settings.get("gpu-type")!.source.kind !== "default") {
-    const message = `--gpu-type ${options.gpuType} has no effect without --device sim`;
-    notices.push({ severity: "warning", message });
-  }
+  const { device, gpuType, enableScaling, minInstances, maxInstances } = options;
   const isChosen = (name: string) => settings.get(name)!.source.kind !== "default";
+  const notices: Notice[] = [];
+  if (device !== "sim" && isChosen("gpu-type")) {
+    notices.push(noEffect("gpu-type", gpuType, "--device sim"));
+  }
+  const limits = { "min-instances": minInstances, "max-instances": maxInstances };
+  for (const [name, value] of Object.entries(limits)) {
+    if (!enableScaling && isChosen(name)) notices.push(noEffect(name, value, "--enable-scaling"));
+  }
   return [...notices, ...policyNotices(options, isChosen)];
+}
+
+/** @param needed what would give it one */
+function noEffect(name: string, value: unknown, needed: string): Notice {
+  return { severity: "warning", message: `--${name} ${value} has no effect without ${needed}` };
 }
 
 /** What decides which policies are in force. */
@@ -160,8 +169,7 @@ export function policyNotices(
   const { loadMetric, priorityHeadroomBlocks, enableMigration, enableDefrag } = options;
   const notices: Notice[] = [];
   const noteIdle = (name: string, value: unknown, needed: string) => {
-    const message = `--${name} ${value} has no effect without ${needed}`;
-    if (isChosen(name)) notices.push({ severity: "warning", message });
+    if (isChosen(name)) notices.push(noEffect(name, value, needed));
   };
   const pairPolicy = options.pairMigrationPolicy;
   if (!enableMigration) {

@@ -156,6 +156,12 @@ Deno.test("what is not in force is named", async () => {
   assert.deepEqual(await messages(headroom), [
     `${headroom} has no effect without --load-metric virtual_usage`,
   ]);
+  const limits = "--min-instances 1 --max-instances 4";
+  assert.deepEqual(await messages(`${limits} --enable-scaling`), []);
+  assert.deepEqual(await messages(limits), [
+    "--min-instances 1 has no effect without --enable-scaling",
+    "--max-instances 4 has no effect without --enable-scaling",
+  ]);
   assert.deepEqual(await messages("--gpu-type h100 --device sim"), []);
   assert.deepEqual(await messages("--gpu-type h100"), [
     "--gpu-type h100 has no effect without --device sim",
