@@ -11,6 +11,9 @@ import type { RunResult } from "../../sim/experiment/run_result.ts";
 import { readPlan } from "../simulate/plan.ts";
 import { progressDisplay } from "../simulate/progress.ts";
 
+/** In place of a file's name; the tables are left out then. */
+const STDOUT = "-";
+
 /**
  * Runs what the command line asks for and prints its figures.
  * @returns the exit code: 1 when every request of some run failed
@@ -29,13 +32,7 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
   } finally {
     progress.finish();
   }
-  const { title, seeds } = comparison;
-  console.log(`${title}\n${seedsText(seeds)}`);
-  for (const { workload, header, rows } of resultsTables(comparison, runs)) {
-    const requests = requestsText(comparison, runs, workload);
-    console.log(`\n${workload}, ${requests}\n${textTable(header, rows)}`);
-  }
-  console.log(`\n${speedText(runs)}`);
+  if (json !== STDOUT && html !== STDOUT) printTables(comparison, runs);
   for (const run of runs) if (run.failed > 0) console.error(failureText(run));
   if (json !== null) {
     write(json, `${JSON.stringify({ comparison: comparisonRecord(comparison), runs })}\n`);
@@ -47,6 +44,15 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
     `llumnix simulate: error: every request failed in ${numLost} of ${runs.length} runs`,
   );
   return 1;
+}
+
+function printTables(comparison: Comparison, runs: readonly RunResult[]): void {
+  console.log(`${comparison.title}\n${seedsText(comparison.seeds)}`);
+  for (const { workload, header, rows } of resultsTables(comparison, runs)) {
+    const requests = requestsText(comparison, runs, workload);
+    console.log(`\n${workload}, ${requests}\n${textTable(header, rows)}`);
+  }
+  console.log(`\n${speedText(runs)}`);
 }
 
 function seedsText(seeds: readonly number[]): string {
@@ -99,12 +105,14 @@ function comparisonRecord({ clusters, ...rest }: Comparison) {
 
 /** Before the simulation, which may take long and come to nothing: what is there stays. */
 function checkWritable(path: string): void {
+  if (path === STDOUT) return;
   const isThere = existsSync(path);
   write(path, "", { append: true });
   if (!isThere) Deno.removeSync(path);
 }
 
 function write(path: string, text: string, options?: Deno.WriteFileOptions): void {
+  if (path === STDOUT) return console.log(text.trimEnd());
   try {
     Deno.writeTextFileSync(path, text, options);
   } catch (error) {

@@ -58,8 +58,16 @@ export const experimentArguments = {
   }),
   "seeds": integer({ default: 3, min: 1, max: 1000, help: "Number of seeds: 1, 2, ..." }),
   "first-seed": integer({ default: 1, min: 0, max: 2 ** 31, help: "The first of the seeds." }),
-  "json": text({ default: null, metavar: "FILE", help: "Write all figures as JSON." }),
-  "html": text({ default: null, metavar: "FILE", help: "Write a report with plots, one file." }),
+  "json": text({
+    default: null,
+    metavar: "FILE",
+    help: "Write all figures as JSON; - is stdout, in place of the tables.",
+  }),
+  "html": text({
+    default: null,
+    metavar: "FILE",
+    help: "Write a report with plots, one file; or -, as for --json.",
+  }),
 } satisfies ArgumentTable;
 
 export const workloadArguments = {

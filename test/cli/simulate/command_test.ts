@@ -68,6 +68,15 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
   }
 });
 
+Deno.test("simulate: - is stdout, which has nothing else then", async () => {
+  const options = ["--rate", "5", "--requests", "3", "--seeds", "1"];
+  const json = await run([...options, "--json", "-"]);
+  assert.equal(json.code, 0, json.stderr);
+  assert.equal(JSON.parse(json.stdout).runs[0].requests, 3);
+  const html = await run([...options, "--html", "-"]);
+  assert.match(html.stdout, /^<!doctype html>[^]*<\/html>\n$/);
+});
+
 Deno.test("simulate: a file that cannot be written is refused at once", async () => {
   const { code, stderr } = await run(["--rate", "5", "--html", "missing/directory/r.html"]);
   assert.equal(code, 2);
