@@ -7,7 +7,7 @@ import { policyNotices } from "../arguments/combinations.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
 import type { Notice } from "../arguments/status.ts";
 import { readCommandLine } from "../command_line.ts";
-import { clusterGroups, simulateGroups } from "./arguments.ts";
+import { clusterGroups, simulateGroups, workloadArguments } from "./arguments.ts";
 import { clusterConfig, type Given, type NamedOptions, readComparison } from "./cluster_options.ts";
 import { checkTrace, unknownPreset, workloadsOf } from "./workload_options.ts";
 
@@ -44,7 +44,7 @@ export function readPlan(argv: readonly string[]): Plan {
   const numSeeds = (given.get("seeds") ?? 3) as number;
   return {
     comparison: {
-      title: preset?.summary ?? "Simulation",
+      title: preset === null ? "Simulation" : titleOf(preset, given),
       clusters: configs,
       workloads: preset === null ? workloadsOf(given) : presetWorkloads(preset, given),
       seeds: Array.from({ length: numSeeds }, (_, i) => firstSeed + i),
@@ -75,6 +75,13 @@ function presetOf(given: Given): Preset | null {
   if (name === undefined) return null;
   return presets.find((preset) => preset.name === name) ??
     unknownPreset(name, presets.map((preset) => preset.name));
+}
+
+/** A preset's summary is not true of other requests and clusters. */
+function titleOf({ name, summary }: Preset, given: Given): string {
+  const isOwn = (name: string) => isClusterArgument(name) || Object.hasOwn(workloadArguments, name);
+  const changed = [...given.keys()].filter(isOwn).map((name) => `--${name}`);
+  return changed.length === 0 ? summary : `Preset ${name} with another ${changed.join(", ")}`;
 }
 
 /** The first configuration is the command line's; the others keep what makes them differ. */

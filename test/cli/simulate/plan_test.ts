@@ -190,6 +190,14 @@ Deno.test("simulate: a trace instead of the workloads of a preset, all of it", a
   }
 });
 
+Deno.test("simulate: a preset's summary is the title of its own requests and clusters only", () => {
+  const titleOf = (...argv: string[]) =>
+    readPlan(["--preset", "v0.1.0", "--seeds=1", ...argv]).comparison.title;
+  assert.match(titleOf("--requests=5"), /^Llumnix v0\.1\.0: .*ShareGPT/);
+  const changed = titleOf("--rate=9", "--model=llama-7b");
+  assert.equal(changed, "Preset v0.1.0 with another --rate, --model");
+});
+
 Deno.test("simulate: what is not in force is named, with the configuration that it was written for", () => {
   const messages = (argv: readonly string[]) =>
     readPlan(["--rate=5", ...argv]).notices.map(({ message }) => message);
