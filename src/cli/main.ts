@@ -58,7 +58,10 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
     summary: "Run workloads on simulated clusters, and compare policies.",
     groups: simulateGroups,
     run: simulate,
-    notes: async (width) => (await import("./simulate/help.ts")).profileHelp(width),
+    notes: async (width) => {
+      const { figuresHelp, profileHelp } = await import("./simulate/help.ts");
+      return `${figuresHelp(width)}\n\n${profileHelp(width)}`;
+    },
   }],
   ["decide", {
     summary: "Answer what the manager would decide, from records of a file.",

@@ -1,7 +1,22 @@
-/** What help of `llumnix simulate` says of the files that it reads. */
+/** What help of `llumnix simulate` says of its figures, and of the files that it reads. */
 import { toProfileJson } from "../../executor/sim/profile_file.ts";
 import { builtinProfile } from "../../executor/sim/roofline.ts";
 import { wrap } from "../help.ts";
+
+/** What the rows of the tables are. */
+export function figuresHelp(width: number): string {
+  const text =
+    "Figures: TTFT is the time from a request's arrival to its first token, end-to-end to " +
+    "its last. TPOT is the time per output token after the first, a value per request; ITL is the " +
+    "time between two tokens of a request, a value per token. Preemption loss is the time that " +
+    "preemptions cost a request, from losing its KV blocks until it has them again, a value per " +
+    "request. Downtime is how long a request that migrates stands still. Utilisation is the share " +
+    "of all KV blocks that is in use. Fragmentation is the share that is free and of no use: what " +
+    "requests at the heads of the queues wait for, the smallest first, as far as the free blocks of " +
+    "all instances together would do for it. Instance-seconds are the time that instances are " +
+    "there, summed over them.";
+  return wrap(text, width, "");
+}
 
 /** The form of a profile, by one that works. */
 export function profileHelp(width: number): string {

@@ -140,6 +140,13 @@ Deno.test({
   },
 });
 
+Deno.test("simulate: help explains the figures", async () => {
+  const { stdout } = await run(["--help"]);
+  for (const name of ["TTFT", "TPOT", "ITL", "Preemption loss", "Downtime", "Fragmentation"]) {
+    assert.ok(stdout.replaceAll("\n", " ").includes(`${name} is `), name);
+  }
+});
+
 Deno.test("simulate: help names presets and options", async () => {
   const { code, stdout } = await run(["--help"]);
   assert.equal(code, 0);
