@@ -85,15 +85,21 @@ export class Exchange {
     const id = this.header("x-request-id");
     this.requestId = id !== null && SANE_REQUEST_ID.test(id) ? id : randomId();
     this.finished = new Promise((resolve) => {
+      const { socket } = request;
       let sent = false;
-      response.on("finish", () => sent = true);
-      response.on("close", () => {
+      const end = () => {
+        socket.off("close", end);
+        response.off("close", end);
         if (!sent) {
           this.#left = true;
           this.#onLeave?.();
         }
         resolve();
-      });
+      };
+      response.on("finish", () => sent = true);
+      response.on("close", end);
+      // Of requests that were pipelined only the response whose turn it is closes with the socket.
+      socket.on("close", end);
     });
     this.#probe = () => {
       // HTTP/1.0 has no interim responses: there the answer itself finds out.

@@ -252,6 +252,22 @@ Deno.test("requests pipelined on one connection are answered in order", () =>
     assert.match(answer, /\["1Hello, world"\][^]*\["2Hello, world"\][^]*"1.2.3"/);
   }));
 
+Deno.test("a client that leaves aborts all that it pipelined, and all is logged as 499", () =>
+  withServer({ ...quickProbes, options: { disableLogRequestsServer: false } }, async (harness) => {
+    const { service, log } = harness;
+    for (const stream of [false, true]) {
+      service.requests.length = service.aborted.length = log.length = 0;
+      service.generate = beginAndHang;
+      const text = request("/generate", { prompt: "a", stream });
+      const connection = await connect(harness, text.repeat(3));
+      await until(() => service.requests.length === 3);
+      connection.close();
+      await until(() => log.length === 3);
+      assert.deepEqual(service.aborted, service.requests.map((it) => it.requestId));
+      for (const line of log) assert.match(line, /"status":499/);
+    }
+  }));
+
 Deno.test("an offer to upgrade to HTTP/2 is passed over", () =>
   withServer({}, async (harness) => {
     const json = JSON.stringify({ prompt: "a" });
