@@ -77,3 +77,20 @@ Deno.test("axes: a linear one begins at 0, a logarithmic one spans whole decades
   assert.equal(log.position(0), 0);
   assert.ok(Math.abs(log.position(1) - 1 / 3) < 1e-9);
 });
+
+Deno.test("names under an axis do not overlap, and 15 short ones are all there", () => {
+  for (const length of [6, 7, 30]) {
+    const names = Array.from({ length: 15 }, (_, i) => String(i).padStart(length, "n"));
+    const html = renderReport(
+      report([{ ...lines, x: { label: "", scale: "linear", names }, series: [] }]),
+    );
+    const texts = [...html.matchAll(/<text class="tick" x="([\d.]+)" y="([\d.]+)"[^>]*>(n+\d+)</g)];
+    if (length < 8) assert.deepEqual(texts.map(([, , , text]) => text), names);
+    for (const y of new Set(texts.map(([, , y]) => y))) {
+      const row = texts.filter((text) => text[2] === y).map(([, x]) => Number(x));
+      for (let i = 1; i < row.length; i++) {
+        assert.ok(row[i] - row[i - 1] >= 6 * length, `${length} characters at ${row}`);
+      }
+    }
+  }
+});

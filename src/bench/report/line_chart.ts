@@ -1,12 +1,15 @@
 import { formatNumber } from "../spread.ts";
 import type { LineChart, Series } from "./report.ts";
-import { scaleOf } from "./scale.ts";
+import { scaleOf, type Tick } from "./scale.ts";
 import { element, escape, short } from "./svg.ts";
 
 const WIDTH = 520, HEIGHT = 300;
 const LEFT = 58, RIGHT = 22, TOP = 12, BOTTOM = 46;
 const PLOT_WIDTH = WIDTH - LEFT - RIGHT, PLOT_HEIGHT = HEIGHT - TOP - BOTTOM;
 const BASE = TOP + PLOT_HEIGHT;
+/** Of the page's 11 px: an estimate, for nothing here measures text. */
+const CHAR_WIDTH = 6;
+const LABEL_GAP = 4, ROW_HEIGHT = 12;
 
 /** The markup of a chart; its legend is the page's. */
 export function lineChart({ x, y, series, hasMarks = false, title }: LineChart): string {
@@ -16,14 +19,11 @@ export function lineChart({ x, y, series, hasMarks = false, title }: LineChart):
   const place = (
     [valueX, valueY]: readonly [number, number],
   ) => [LEFT + PLOT_WIDTH * xScale.position(valueX), BASE - PLOT_HEIGHT * yScale.position(valueY)];
-  const isCrowded = xScale.ticks.some(({ text }) => text.length > 9) && xScale.ticks.length > 5;
   return element(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title },
     ...yScale.ticks.map(({ position, text }) => horizontal(BASE - PLOT_HEIGHT * position, text)),
-    ...xScale.ticks.map(({ position, text }, i) =>
-      vertical(LEFT + PLOT_WIDTH * position, isCrowded && i % 2 === 1 ? "" : text)
-    ),
+    ...xTicks(xScale.ticks),
     axisLabels(x.label, y.label),
     ...series.map((one) => line(one, place)),
     ...(hasMarks ? series.flatMap((one) => marks(one, place)) : []),
@@ -35,9 +35,26 @@ function horizontal(y: number, text: string): string {
     element("text", { class: "tick", x: LEFT - 6, y: y + 4, "text-anchor": "end" }, escape(text));
 }
 
-function vertical(x: number, text: string): string {
+/** Labels that do not fit beside each other stand in two rows; where these do not do, some are left out. */
+function xTicks(ticks: readonly Tick[]): string[] {
+  const spacing = PLOT_WIDTH / ticks.length;
+  const widest = Math.max(...ticks.map(({ text }) => text.length)) * CHAR_WIDTH + LABEL_GAP;
+  const numRows = widest <= spacing ? 1 : 2;
+  const stride = Math.ceil(widest / spacing / numRows);
+  return ticks.map(({ position, text }, i) =>
+    vertical(
+      LEFT + PLOT_WIDTH * position,
+      i % stride === 0 ? text : "",
+      Math.floor(i / stride) % numRows,
+    )
+  );
+}
+
+/** @param row of the label, from 0 */
+function vertical(x: number, text: string, row: number): string {
+  const y = BASE + 14 + ROW_HEIGHT * row;
   return element("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: BASE }) +
-    element("text", { class: "tick", x, y: BASE + 16, "text-anchor": "middle" }, escape(text));
+    element("text", { class: "tick", x, y, "text-anchor": "middle" }, escape(text));
 }
 
 function axisLabels(x: string, y: string): string {
