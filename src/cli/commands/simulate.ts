@@ -20,7 +20,7 @@ const STDOUT = "-";
  * @throws {UsageError} anything in it that cannot be run, or a file that cannot be written
  */
 export async function runSimulate(argv: readonly string[]): Promise<number> {
-  const { comparison, json, html, notices } = readPlan(argv);
+  const { comparison, written, json, html, notices } = readPlan(argv);
   for (const path of [json, html]) if (path !== null) checkWritable(path);
   for (const { severity, message } of notices) {
     console.error(`llumnix simulate: ${severity}: ${message}`);
@@ -37,7 +37,7 @@ export async function runSimulate(argv: readonly string[]): Promise<number> {
   if (json !== null) {
     write(json, `${JSON.stringify({ comparison: comparisonRecord(comparison), runs })}\n`);
   }
-  if (html !== null) write(html, renderReport(resultsReport(comparison, runs)));
+  if (html !== null) write(html, renderReport(resultsReport(comparison, runs, written)));
   const numLost = runs.filter(({ requests, failed }) => failed === requests).length;
   if (numLost === 0) return 0;
   console.error(

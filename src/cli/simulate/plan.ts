@@ -17,6 +17,8 @@ const workloadNames = ["arrivals", "rate", "cv", "lengths", "trace"];
 /** What is run, and where results go. */
 export interface Plan {
   readonly comparison: Comparison;
+  /** The options of each configuration that were written for it, for all, or by the preset. */
+  readonly written: readonly string[];
   readonly json: string | null;
   readonly html: string | null;
   /** What the user should know before it runs. */
@@ -50,6 +52,7 @@ export function readPlan(argv: readonly string[]): Plan {
       seeds: Array.from({ length: numSeeds }, (_, i) => firstSeed + i),
       startMs: 1000 * ((given.get("instance-start-time") ?? 10) as number),
     },
+    written: clusters.map(({ given }) => writtenOptions(given)),
     json,
     html,
     notices: [
@@ -57,6 +60,14 @@ export function readPlan(argv: readonly string[]): Plan {
       ...clusters.flatMap((cluster, i) => noticesOf(configs[i], cluster.chosen, clusters.length)),
     ],
   };
+}
+
+/** As on a command line. */
+function writtenOptions(given: Given): string {
+  return [...given].map(([name, value]) => {
+    if (value === true) return `--${name}`;
+    return value === false ? `--${name}=false` : `--${name} ${value}`;
+  }).join(" ");
 }
 
 /** What is written of a configuration's policies and not in force. */

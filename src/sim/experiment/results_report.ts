@@ -24,8 +24,15 @@ const sweptMetrics = [
 /** Clusters that have a map of their instances. */
 const MAX_MAPS = 4;
 
-/** A comparison as a report: what all workloads show together, then each of them. */
-export function resultsReport(comparison: Comparison, runs: readonly RunResult[]): Report {
+/**
+ * A comparison as a report: what all workloads show together, then each of them.
+ * @param written the options of each cluster, as on a command line
+ */
+export function resultsReport(
+  comparison: Comparison,
+  runs: readonly RunResult[],
+  written: readonly string[],
+): Report {
   const { title, seeds, workloads, clusters } = comparison;
   const sections = resultsTables(comparison, runs).map((table) =>
     workloadSection(comparison, runs, table)
@@ -39,6 +46,7 @@ export function resultsReport(comparison: Comparison, runs: readonly RunResult[]
       "Figures are means over the seeds ± standard deviation. A factor above 1 says how many " +
       `times better ${clusters[0].name} is, seed by seed (least to greatest). Distributions are ` +
       `of all seeds, courses over time of seed ${seeds[0]}.`,
+      ...clusters.map(({ name }, i) => `${name}: ${written[i] || "all options at their defaults"}`),
     ],
     sections: workloads.length > 1 ? [overview(comparison, runs), ...sections] : sections,
   };

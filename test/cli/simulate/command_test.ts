@@ -62,7 +62,10 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
     for (const { requests, failed, outputTokens } of runs) {
       assert.deepEqual([requests, failed, outputTokens], [30, 0, 150]);
     }
-    assert.match(await Deno.readTextFile(html), /^<!doctype html>/);
+    const report = await Deno.readTextFile(html);
+    assert.match(report, /^<!doctype html>/);
+    assert.match(report, />llumnix: --instances 2</);
+    assert.match(report, />rr: --instances 2 --dispatch-policy rr</);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }
@@ -74,6 +77,7 @@ Deno.test("simulate: - is stdout, which has nothing else then", async () => {
   assert.equal(json.code, 0, json.stderr);
   assert.equal(JSON.parse(json.stdout).runs[0].requests, 3);
   const html = await run([...options, "--html", "-"]);
+  assert.match(html.stdout, />llumnix: all options at their defaults</);
   assert.match(html.stdout, /^<!doctype html>[^]*<\/html>\n$/);
 });
 
