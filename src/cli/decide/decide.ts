@@ -240,7 +240,9 @@ function statesOf(
 ): [InstanceRecord, LoadState][] {
   refuseTwins(instances, "instance_id", "instances");
   instances.forEach(({ waiting }, i) => {
-    refuseTwins(waiting, "request_id", `instances[${i}].waiting`);
+    const where = `instances[${i}].waiting`;
+    refuseTwins(waiting, "request_id", where);
+    refuseDisorder(waiting, where);
   });
   return instances.map((instance) => [instance, stateOf(instance, priorityHeadroomBlocks)]);
 }
@@ -255,6 +257,19 @@ function refuseTwins<Id extends string>(
   records.forEach(({ [field]: id }, i) => {
     if (seen.has(id)) throw new UsageError(`${where}[${i}].${field}: ${id} is there twice`);
     seen.add(id);
+  });
+}
+
+/** The order of turns, in which arrivals go back once at most: where high priority ends. */
+function refuseDisorder(waiting: InstanceRecord["waiting"], where: string): void {
+  let numBack = 0;
+  waiting.forEach(({ arrival_ms }, i) => {
+    if (i > 0 && arrival_ms < waiting[i - 1].arrival_ms) numBack++;
+    if (numBack < 2) return;
+    throw new UsageError(
+      `${where}[${i}].arrival_ms: ${arrival_ms} is out of order: requests of high priority come ` +
+        "first, then the others, both by arrival",
+    );
   });
 }
 

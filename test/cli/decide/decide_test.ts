@@ -305,6 +305,18 @@ Deno.test("bad records are refused by name and place", () => {
     { instances: [instance("a", { waiting: [...queued, queued[0]], waiting_requests: 3 })] },
     "instances[0].waiting[2].request_id: r is there twice",
   );
+  const ofArrivals = (...arrivals: number[]) =>
+    instance("a", {
+      waiting: arrivals.map((arrival_ms, i) => ({ request_id: `${i}`, blocks: 1, arrival_ms })),
+      waiting_requests: arrivals.length,
+    });
+  refuse(
+    "pair",
+    { instances: [ofArrivals(5, 9, 2, 4, 3)] },
+    "instances[0].waiting[4].arrival_ms: 3 is out of order: requests of high priority come first, " +
+      "then the others, both by arrival",
+  );
+  assert.deepEqual(decide("pair", { instances: [ofArrivals(5, 9, 2, 4, 4)] }).pairs, []);
   refuse(
     "load",
     { instances: [instance("a", { running_sequence_lengths: [1, 2], running_requests: 1 })] },
