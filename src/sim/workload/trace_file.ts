@@ -4,6 +4,12 @@ import { UsageError } from "../../core/errors.ts";
 import type { Priority } from "../../core/messages.ts";
 import { entriesOf, linesOf, type Piece } from "./text_file.ts";
 
+/**
+ * Instances report and managers look at them in the longest pause too: a simulated day of 16 instances
+ * without a request takes 3 s, and longer gaps are mistakes, such as times in other units.
+ */
+const MAX_GAP_MS = 30 * 86_400_000;
+
 /** A request of a trace; null where the format does not say. */
 export interface TraceRow {
   /** Since the first row of the trace. */
@@ -39,20 +45,29 @@ export function* readTrace(
   path: string,
   options: ReadTraceOptions = {},
 ): Generator<TraceRow> {
-  let firstMs: number | null = null, lastMs = -Infinity;
+  let firstMs: number | null = null, lastMs = 0;
   for (const { number, row } of rowsOf(path, options)) {
     if (row.arrivalMs === null) {
       yield row;
       continue;
     }
-    if (row.arrivalMs < lastMs) {
+    firstMs ??= lastMs = row.arrivalMs;
+    const gapMs = row.arrivalMs - lastMs;
+    if (gapMs < 0) {
       throw badRow(
         path,
         number,
         "its time is before the row above, expected rows in the order of time",
       );
     }
-    firstMs ??= row.arrivalMs;
+    if (gapMs > MAX_GAP_MS) {
+      throw badRow(
+        path,
+        number,
+        `its time is ${gapMs / 1000} s after the row above, expected ${MAX_GAP_MS / 1000} s (30 ` +
+          "days) at most",
+      );
+    }
     lastMs = row.arrivalMs;
     yield { ...row, arrivalMs: row.arrivalMs - firstMs };
   }

@@ -82,6 +82,12 @@ refuses(
   `${line}\n${line.replace("1", "0.5")}`,
   "is wrong in row 2: its time is before the row above, expected rows in the order of time",
 );
+refuses(
+  "a gap of more than 30 days",
+  ".jsonl",
+  `${line}\n${line.replace("1", "2592001")}\n${line.replace("1", "1e12")}`,
+  "is wrong in row 3: its time is 999997407999 s after the row above, expected 2592000 s (30 days)",
+);
 refuses("nothing", ".jsonl", "\n\n", "has no requests.");
 refuses("an unknown format", ".txt", line, "has an unknown format: expected a name that ends in");
 
