@@ -1,6 +1,6 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
-import type { ManagerOptions, MigrationOptions } from "../../core/options.ts";
+import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../../core/options.ts";
 import { disaggregationProblem } from "../../manager/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
@@ -129,15 +129,11 @@ function instanceInfoFile({ logInstanceInfo, logFilename }: ServeOptions): strin
 /** Where what is in force differs from what is written. */
 export function policiesInForce(settings: Settings): Notice[] {
   const options = toOptions<ServeOptions>(settings);
-  const { device, gpuType, enableScaling, minInstances, maxInstances } = options;
+  const { device, gpuType } = options;
   const isChosen = (name: string) => settings.get(name)!.source.kind !== "default";
   const notices: Notice[] = [];
   if (device !== "sim" && isChosen("gpu-type")) {
     notices.push(noEffect("gpu-type", gpuType, "--device sim"));
-  }
-  const limits = { "min-instances": minInstances, "max-instances": maxInstances };
-  for (const [name, value] of Object.entries(limits)) {
-    if (!enableScaling && isChosen(name)) notices.push(noEffect(name, value, "--enable-scaling"));
   }
   return [...notices, ...policyNotices(options, isChosen)];
 }
@@ -149,7 +145,10 @@ function noEffect(name: string, value: unknown, needed: string): Notice {
 
 /** What decides which policies are in force. */
 type PolicyOptions = Pick<
-  ManagerOptions & MigrationOptions,
+  ManagerOptions & MigrationOptions & ScalingOptions,
+  | "enableScaling"
+  | "minInstances"
+  | "maxInstances"
   | "loadMetric"
   | "priorityHeadroomBlocks"
   | "enableMigration"
@@ -166,30 +165,27 @@ export function policyNotices(
   options: PolicyOptions,
   isChosen: (name: string) => boolean,
 ): Notice[] {
-  const { loadMetric, priorityHeadroomBlocks, enableMigration, enableDefrag } = options;
   const notices: Notice[] = [];
   const noteIdle = (name: string, value: unknown, needed: string) => {
     if (isChosen(name)) notices.push(noEffect(name, value, needed));
   };
+  if (!options.enableScaling) {
+    noteIdle("min-instances", options.minInstances, "--enable-scaling");
+    noteIdle("max-instances", options.maxInstances, "--enable-scaling");
+  }
   const pairPolicy = options.pairMigrationPolicy;
-  if (!enableMigration) {
+  if (!options.enableMigration) {
     noteIdle("pair-migration-policy", pairPolicy, "--enable-migration");
-    noteIdle(
-      "request-migration-policy",
-      options.requestMigrationPolicy,
-      "--enable-migration",
-    );
-  } else if (!enableDefrag && pairPolicy !== "balanced") {
+    const requestPolicy = options.requestMigrationPolicy;
+    noteIdle("request-migration-policy", requestPolicy, "--enable-migration");
+  } else if (!options.enableDefrag && pairPolicy !== "balanced") {
     const message = `--pair-migration-policy ${pairPolicy} needs --enable-defrag; the policy in ` +
       "force is balanced";
     notices.push({ severity: "info", message });
   }
-  if (loadMetric !== "virtual_usage") {
-    noteIdle(
-      "priority-headroom-blocks",
-      priorityHeadroomBlocks,
-      "--load-metric virtual_usage",
-    );
+  if (options.loadMetric !== "virtual_usage") {
+    const blocks = options.priorityHeadroomBlocks;
+    noteIdle("priority-headroom-blocks", blocks, "--load-metric virtual_usage");
   }
   return notices;
 }

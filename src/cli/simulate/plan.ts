@@ -72,13 +72,15 @@ function writtenOptions(given: Given): string {
 
 /** What is written of a configuration's policies and not in force. */
 function noticesOf(
-  { name, manager, migration }: ClusterConfig,
+  { name, manager, migration, scaling }: ClusterConfig,
   chosen: ReadonlySet<string>,
   numConfigs: number,
 ): Notice[] {
   const prefix = numConfigs > 1 ? `${name}: ` : "";
-  return policyNotices({ ...manager, ...migration }, (argument) => chosen.has(argument))
-    .map(({ severity, message }) => ({ severity, message: prefix + message }));
+  const options = { ...manager, ...migration, ...scaling };
+  return policyNotices(options, (argument) => chosen.has(argument)).map((
+    { severity, message },
+  ) => ({ severity, message: prefix + message }));
 }
 
 function presetOf(given: Given): Preset | null {

@@ -214,12 +214,14 @@ Deno.test("simulate: what is not in force is named, with the configuration that 
       "still: --enable-migration=false",
       "fit: --enable-migration=false --request-migration-policy FIT --priority-headroom-blocks 9",
       "plain: --enable-defrag=false",
+      "two: --max-instances 20",
     ]),
     [
       "fit: --request-migration-policy FIT has no effect without --enable-migration",
       "fit: --priority-headroom-blocks 9 has no effect without --load-metric virtual_usage",
       "plain: --pair-migration-policy waiting_first needs --enable-defrag; the policy in force is " +
       "balanced",
+      "two: --max-instances 20 has no effect without --enable-scaling",
     ],
   );
 });
