@@ -179,15 +179,20 @@ Deno.test("manager: kills an instance that only lost its connection", () =>
     { rejoinWaitMs: 5 },
   ));
 
+/** Has the manager dispatch requests, and gives the instance of each. */
+async function dispatchBy(bus: InProcessBus): Promise<(requestId: string) => Promise<string>> {
+  const frontend = await bus.connect("inproc:manager", {});
+  return async (requestId) => {
+    const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
+    return (data as { instanceId: string }).instanceId;
+  };
+}
+
 Deno.test("manager: keeps the newest report of each instance, and the requests that older ones tell of", () =>
   withManager(
     async ({ bus, manager, instances }) => {
       await manager.startInstances();
-      const frontend = await bus.connect("inproc:manager", {});
-      const dispatch = async (requestId: string) => {
-        const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
-        return (data as { instanceId: string }).instanceId;
-      };
+      const dispatch = await dispatchBy(bus);
       const of = { "instance-0": [] as string[], "instance-1": [] as string[] };
       for (const id of ["a", "b"]) of[await dispatch(id) as keyof typeof of].push(id);
       const report = (timestampMs: number, receivedRequestIds: readonly string[] = []) => {
@@ -270,11 +275,7 @@ Deno.test("manager: dispatches by load, counting what it sent and has not heard 
   withManager(
     async ({ bus, manager, instances }) => {
       await manager.startInstances();
-      const frontend = await bus.connect("inproc:manager", {});
-      const dispatch = async (requestId: string) => {
-        const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
-        return (data as { instanceId: string }).instanceId;
-      };
+      const dispatch = await dispatchBy(bus);
       const burst = await Promise.all(["a", "b", "c", "d"].map(dispatch));
       assert.equal(burst.filter((id) => id === "instance-0").length, 2);
       // instance-0 has done with its requests, instance-1 says nothing.
