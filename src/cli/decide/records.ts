@@ -46,8 +46,7 @@ export const instanceFields = {
   first_waiting_ms: amount("Time since the first waiting request arrived.", { default: 0 }),
   waiting: records(
     "With waiting_first: the first of the queue, in its order (high priority first, then by " +
-      "arrival). Left out: one of " +
-      "first_waiting_blocks that came first_waiting_ms ago.",
+      "arrival). Left out: one of first_waiting_blocks that came first_waiting_ms ago.",
     queuedFields,
     { default: [] },
   ),

@@ -338,17 +338,7 @@ Deno.test("failures: a repeated reservation and a repeated commit are answered a
   const request = generateRequest("r", 5, { maxTokens: 8, seed: 5 }, { outputTokenIds: [1] });
   const call = async (method: string, data: unknown) =>
     (await world.wait(peer.call(method, { data }))).data;
-  await call("migrate_in", {
-    migrationId: "m",
-    sourceId: "x",
-    requestId: "r",
-    arrivalMs: 0,
-    lengthTokens: 6,
-    isWaiting: false,
-    model: "paged",
-    backend: "in_process",
-    layout: b.model.info.layout,
-  });
+  await world.openMigration(b, 6);
   const reserve = { migrationId: "m", stage: 0, blocks: 2 };
   const first = await call("migrate_reserve", reserve);
   assert.deepEqual(await call("migrate_reserve", reserve), first);
@@ -371,17 +361,7 @@ Deno.test("failures: a commit with too few blocks is refused, and everything giv
   const { world, b } = await pair();
   const peer = world.peer(b);
   const call = (method: string, data: unknown) => world.wait(peer.call(method, { data }));
-  await call("migrate_in", {
-    migrationId: "m",
-    sourceId: "x",
-    requestId: "r",
-    arrivalMs: 0,
-    lengthTokens: 9,
-    isWaiting: false,
-    model: "paged",
-    backend: "in_process",
-    layout: b.model.info.layout,
-  });
+  await world.openMigration(b, 9);
   await call("migrate_reserve", { migrationId: "m", stage: 0, blocks: 1 });
   const request = generateRequest("r", 8, {}, { outputTokenIds: [1] });
   const commit = call("migrate_commit", { migrationId: "m", request });

@@ -145,16 +145,7 @@ Deno.test("llumlet: few blocks are made ready, however many run and are said to 
   await world.until(() => b.engine.queues().running.length === 6);
   const call = (method: string, data: unknown) =>
     world.wait(world.peer(b).call(method, { data: { migrationId: "m", ...data as object } }));
-  await call("migrate_in", {
-    sourceId: "x",
-    requestId: "r",
-    arrivalMs: 0,
-    lengthTokens: 6,
-    isWaiting: false,
-    model: "paged",
-    backend: "in_process",
-    layout: b.model.info.layout,
-  });
+  await world.openMigration(b, 6);
   for (const [stage, nextBlocks] of [2, 60, 1_000].entries()) {
     await call("migrate_reserve", { stage, blocks: 1, nextBlocks });
   }

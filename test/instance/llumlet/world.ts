@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import type {
   GenerateRequest,
+  MigrateInRequest,
   MigrateOutOrder,
   MigrationReport,
   OutputBatch,
@@ -178,6 +179,22 @@ export class World {
 
   peer({ name }: TestInstance): Peer {
     return this.#peers.get(name)!;
+  }
+
+  /** Has an instance expect request `r`, which runs at another one, by migration `m`. */
+  async openMigration(destination: TestInstance, lengthTokens: number): Promise<void> {
+    const data: MigrateInRequest = {
+      migrationId: "m",
+      sourceId: "x",
+      requestId: "r",
+      arrivalMs: 0,
+      lengthTokens,
+      isWaiting: false,
+      model: "paged",
+      backend: "in_process",
+      layout: { ...destination.model.info.layout },
+    };
+    await this.wait(this.peer(destination).call("migrate_in", { data }));
   }
 
   async generate(instance: TestInstance, request: GenerateRequest): Promise<Followed> {
