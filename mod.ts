@@ -19,7 +19,7 @@ export {
   type RequestQueues,
   type RunningRequest,
   type WaitingRequest,
-} from "./src/instance/request_choice/request_choice.ts";
+} from "./src/instance/llumlet/request_choice/request_choice.ts";
 export {
   createDispatchPolicy,
   type DispatchCandidate,
@@ -34,7 +34,7 @@ export {
   migrationLoad,
 } from "./src/manager/load/load_metric.ts";
 export { type LoadInfo, type LoadState, loadStateOf } from "./src/manager/load/load_state.ts";
-export { freeness, requestUsageBlocks } from "./src/manager/load/virtual_usage.ts";
+export { freeness, requestUsageBlocks } from "./src/manager/load/metrics/virtual_usage.ts";
 export {
   type MigrationCandidate,
   type MigrationPair,

@@ -14,7 +14,7 @@ import type { EngineOptions } from "../../src/core/options.ts";
 import type { SamplingParams } from "../../src/core/messages.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
-import { loadThreadedExecutor } from "../../src/executor/threaded_executor.ts";
+import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";
 import { median, printTable } from "./table.ts";
 
 interface Shape {

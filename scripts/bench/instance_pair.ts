@@ -10,8 +10,8 @@ import type {
 } from "../../src/core/messages.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import { Manager } from "../../src/manager/manager.ts";
-import { ProcessLauncher } from "../../src/manager/process_launcher.ts";
-import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
+import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { programCommand } from "./service.ts";
 
 const FRONTEND_ID = "bench";

@@ -8,7 +8,7 @@ import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import type { DispatchRequest, InstanceInfo, JoinReply } from "../../src/core/messages.ts";
 import { Manager } from "../../src/manager/manager.ts";
-import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { percentile, printTable } from "./table.ts";
 
 const numInstances = 256;

@@ -12,7 +12,7 @@ export async function start(): Promise<void> {
       break;
     }
     case "role:engine": {
-      const { runEngineWorker } = await import("../executor/worker_host.ts");
+      const { runEngineWorker } = await import("../executor/thread/worker_host.ts");
       return runEngineWorker();
     }
     case "role:kernel": {

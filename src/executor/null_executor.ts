@@ -2,7 +2,7 @@ import { UsageError } from "../core/errors.ts";
 import { blockBytes, type KvLayout } from "../kv/layout.ts";
 import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "./executor.ts";
 import { modelIdentity } from "../model/locate.ts";
-import { SEEDED_VOCAB_SIZE, SeededSampler } from "./seeded_sampler.ts";
+import { SEEDED_VOCAB_SIZE, SeededSampler } from "./sampling/seeded_sampler.ts";
 
 const DEFAULT_MAX_MODEL_LEN = 4096;
 const DEFAULT_NUM_BLOCKS = 16384;

@@ -25,13 +25,13 @@ import type {
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";
-import { Engine } from "./engine.ts";
-import { resolveEngineConfig } from "./engine_config.ts";
-import { InfoReporter } from "./info_reporter.ts";
+import { Engine } from "./engine/engine.ts";
+import { resolveEngineConfig } from "./engine/engine_config.ts";
+import { InfoReporter } from "./engine/info_reporter.ts";
 import { serviceAddress } from "./instance_socket.ts";
-import { Leave } from "./leave.ts";
+import { Leave } from "./drain.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
-import { InstanceService } from "./service.ts";
+import { InstanceService } from "./instance_service.ts";
 
 /** Requests that may wait in one instance; API servers bound theirs well below. */
 const MAX_WAITING_REQUESTS = 10_000;

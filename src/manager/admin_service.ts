@@ -19,7 +19,7 @@ import type {
 import type { ManagerOptions } from "../core/options.ts";
 import { dispatchLoad } from "./load/load_metric.ts";
 import { loadStateOf } from "./load/load_state.ts";
-import type { ManagedInstance } from "./managed_instance.ts";
+import type { ManagedInstance } from "./fleet/managed_instance.ts";
 
 /** How long an instance may take to say which requests it has. */
 const REQUESTS_TIMEOUT_MS = 2_000;

@@ -18,17 +18,17 @@ import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/o
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { AdminService } from "./admin_service.ts";
-import { expectedStepsOn, newcomerType } from "./disaggregation.ts";
-import { exchangeObstacle, type ExchangeTerms } from "./exchange_terms.ts";
-import { Fleet } from "./fleet.ts";
-import { InstanceKeeper } from "./instance_keeper.ts";
-import type { InstanceLauncher } from "./launcher.ts";
-import type { ManagedInstance } from "./managed_instance.ts";
+import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
+import { exchangeObstacle, type ExchangeTerms } from "./migration/compatibility.ts";
+import { Fleet } from "./fleet/fleet.ts";
+import { InstanceKeeper } from "./fleet/instance_keeper.ts";
+import type { InstanceLauncher } from "./fleet/launcher.ts";
+import type { ManagedInstance } from "./fleet/managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
-import { GroupKeeper, type GroupOptions } from "./migration_group.ts";
-import { MigrationLoop } from "./migration_loop.ts";
-import { TrialLease } from "./trial_lease.ts";
+import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
+import { MigrationLoop } from "./migration/migration_loop.ts";
+import { TrialLease } from "./dispatch/isolation_lease.ts";
 
 export type { ManagerEvent };
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { UnavailableError } from "../../src/core/errors.ts";
 import { Random } from "../../src/core/random.ts";
 import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
-import type { KvPool } from "../../src/kv/pool.ts";
+import type { KvPool } from "../../src/kv/pool/pool.ts";
 import type {
   BlockTransfer,
   MigrationBackend,

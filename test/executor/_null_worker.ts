@@ -2,7 +2,7 @@
 import { ModelError } from "../../src/core/errors.ts";
 import { createExecutor } from "../../src/executor/create_executor.ts";
 import type { Executor } from "../../src/executor/executor.ts";
-import { runEngineWorker } from "../../src/executor/worker_host.ts";
+import { runEngineWorker } from "../../src/executor/thread/worker_host.ts";
 import { niceness } from "./niceness.ts";
 
 runEngineWorker(async (spec, onProgress) => {

@@ -5,8 +5,8 @@ import { Random } from "../../src/core/random.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
 import type { MigrationBackend } from "../../src/kv/transfer/backend.ts";
-import { type NetworkConfig, SimNetwork } from "../../src/sim/sim_bus.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { type NetworkConfig, SimNetwork } from "../../src/sim/network/sim_bus.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { engineOptions } from "./support.ts";
 
 /** An instance on a simulated network, and managers that come and go. */

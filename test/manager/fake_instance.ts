@@ -13,7 +13,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../../src/core/messages.ts";
-import type { SimNode } from "../../src/sim/sim_bus.ts";
+import type { SimNode } from "../../src/sim/network/sim_bus.ts";
 import { idleInfo, registrationOf } from "./support.ts";
 
 const STEP_MS = 20;

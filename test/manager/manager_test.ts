@@ -3,7 +3,7 @@ import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
 import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
-import { noMigration } from "../../src/manager/migration_loop.ts";
+import { noMigration } from "../../src/manager/migration/migration_loop.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import {

@@ -6,10 +6,10 @@ import { UsageError } from "../../src/core/errors.ts";
 import { HostProcess } from "../../src/core/host_process.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { RequestOutput } from "../../src/core/messages.ts";
-import { ClusterClient } from "../../src/manager/cluster_client.ts";
+import { ClusterClient } from "../../src/client/cluster_client.ts";
 import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
-import { ProcessLauncher } from "../../src/manager/process_launcher.ts";
-import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
+import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { generateRequest, managerOptions } from "./support.ts";
 

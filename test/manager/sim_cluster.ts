@@ -1,11 +1,15 @@
 import assert from "node:assert/strict";
 import type { InstanceId, JoinRequest, RequestId, RequestOutput } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
-import { ClusterClient } from "../../src/manager/cluster_client.ts";
-import type { ExitStatus, InstanceLauncher, LaunchedInstance } from "../../src/manager/launcher.ts";
+import { ClusterClient } from "../../src/client/cluster_client.ts";
+import type {
+  ExitStatus,
+  InstanceLauncher,
+  LaunchedInstance,
+} from "../../src/manager/fleet/launcher.ts";
 import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
-import { SimNetwork } from "../../src/sim/sim_bus.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { SimNetwork } from "../../src/sim/network/sim_bus.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { FakeInstance, tokenAt } from "./fake_instance.ts";
 import { generateRequest, managerOptions } from "./support.ts";
 

@@ -15,7 +15,7 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
   LaunchRequest,
-} from "../../src/manager/launcher.ts";
+} from "../../src/manager/fleet/launcher.ts";
 
 export const managerOptions: ManagerOptions = {
   initialInstances: 2,

@@ -1,6 +1,6 @@
 /** Prefill-decode disaggregation of whole clusters of production code, on a virtual clock. */
 import assert from "node:assert/strict";
-import { PREFILL_HOLD_MS } from "../../src/sim/sim_instance.ts";
+import { PREFILL_HOLD_MS } from "../../src/sim/fuzz/sim_instance.ts";
 import { OUTPUT_TOKENS, outputTokens, typeOf, World } from "./world.ts";
 
 const names = (prefix: string, count: number) =>

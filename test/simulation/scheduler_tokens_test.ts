@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
 import { Random } from "../../src/core/random.ts";
 import { RequestError } from "../../src/core/errors.ts";
-import { EngineCore } from "../../src/instance/engine_core.ts";
+import { EngineCore } from "../../src/instance/engine/engine_core.ts";
 import { engineConfig, samplingParams } from "../instance/support.ts";
 import { expectedOutput, PagedModel } from "../instance/paged_model.ts";
 

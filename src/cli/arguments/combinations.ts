@@ -1,7 +1,7 @@
 /** Values that are fine alone and contradict each other, or that others override. */
 import { UsageError } from "../../core/errors.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../../core/options.ts";
-import { disaggregationProblem } from "../../manager/disaggregation.ts";
+import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { type Settings, toOptions } from "../settings.ts";
 import type { Notice } from "./status.ts";

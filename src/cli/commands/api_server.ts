@@ -5,15 +5,15 @@ import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { ServedSettings } from "../../core/messages.ts";
-import { ClusterClient } from "../../manager/cluster_client.ts";
+import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { startApiServer } from "../roles/api_server.ts";
-import { launcherOf } from "../roles/manager.ts";
-import { managerAddress } from "../roles/manager_address.ts";
-import { startInstances } from "../roles/started_instances.ts";
-import { findModel, type FoundModel, servedSettings } from "../served_model.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { startApiServer } from "../../roles/api_server.ts";
+import { launcherOf } from "../../roles/manager.ts";
+import { managerAddress } from "../../roles/manager_address.ts";
+import { startInstances } from "../../roles/started_instances.ts";
+import { findModel, type FoundModel, servedSettings } from "../../roles/served_model.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.

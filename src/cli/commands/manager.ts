@@ -4,9 +4,9 @@ import { openBus } from "../../bus/open_bus.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { ManagerRole } from "../roles/manager.ts";
-import { managerAddress, takeManagerPlace, takenError } from "../roles/manager_address.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { ManagerRole } from "../../roles/manager.ts";
+import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Runs until it is told to stop, which stops its instances.

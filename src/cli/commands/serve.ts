@@ -4,15 +4,15 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/messages.ts";
-import { ClusterClient } from "../../manager/cluster_client.ts";
-import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
+import { ClusterClient } from "../../client/cluster_client.ts";
+import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
 import type { RunningServer } from "../../server/server.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
-import { startApiServer } from "../roles/api_server.ts";
-import { ManagerRole, runsInProcess } from "../roles/manager.ts";
-import { startInstances } from "../roles/started_instances.ts";
-import { findModel, type FoundModel } from "../served_model.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { startApiServer } from "../../roles/api_server.ts";
+import { ManagerRole, runsInProcess } from "../../roles/manager.ts";
+import { startInstances } from "../../roles/started_instances.ts";
+import { findModel, type FoundModel } from "../../roles/served_model.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.

@@ -3,7 +3,7 @@ import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.t
 import type { TokenLogprobs } from "../../core/messages.ts";
 import { blockBytes } from "../../kv/layout.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
-import { Sampler } from "../sampler.ts";
+import { Sampler } from "../sampling/sampler.ts";
 import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
 import type { LogitsHead } from "./logits.ts";
 

@@ -1,7 +1,7 @@
 import { blockBytes } from "../../kv/layout.ts";
 import { modelIdentity } from "../../model/locate.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
-import { SEEDED_VOCAB_SIZE, SeededSampler } from "../seeded_sampler.ts";
+import { SEEDED_VOCAB_SIZE, SeededSampler } from "../sampling/seeded_sampler.ts";
 import { decodeMs, prefillMs, transferMs } from "./profile.ts";
 import type { Simulation } from "./simulation.ts";
 

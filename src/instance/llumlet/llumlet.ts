@@ -14,10 +14,10 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../arrival.ts";
-import type { Departure } from "../departure.ts";
-import { chooseRequests, type RequestQueues } from "../request_choice/request_choice.ts";
-import { InstanceLinks } from "./instance_links.ts";
+import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
+import type { Departure } from "../engine/outgoing_migration.ts";
+import { chooseRequests, type RequestQueues } from "./request_choice/request_choice.ts";
+import { InstanceLinks } from "./migration_peers.ts";
 import { MigrationDestination } from "./migration_destination.ts";
 import { MigrationSource, type SourceConfig } from "./migration_source.ts";
 import { defaultTimeouts, type MigrationTimeouts } from "./timeouts.ts";

@@ -14,7 +14,7 @@ import type {
 } from "../../core/messages.ts";
 import { type KvLayout, layoutDifference } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../arrival.ts";
+import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 

@@ -19,8 +19,8 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Departure } from "../departure.ts";
-import type { InstanceLinks } from "./instance_links.ts";
+import type { Departure } from "../engine/outgoing_migration.ts";
+import type { InstanceLinks } from "./migration_peers.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
 /** Pause before a destination is asked again who owns a request. */

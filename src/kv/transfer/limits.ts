@@ -1,4 +1,4 @@
-import type { KvPool } from "../pool.ts";
+import type { KvPool } from "../pool/pool.ts";
 import type { TransferLimits } from "./backend.ts";
 
 /** Limits that fit a pool, and what to tell of it. */

@@ -1,10 +1,10 @@
 import type { InstanceId } from "../../core/messages.ts";
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
-import { Balanced } from "./balanced.ts";
-import { LeastLoad } from "./least_load.ts";
-import { RoundRobin } from "./round_robin.ts";
-import { ShortestQueue } from "./shortest_queue.ts";
+import { Balanced } from "./policies/balanced.ts";
+import { LeastLoad } from "./policies/least_load.ts";
+import { RoundRobin } from "./policies/round_robin.ts";
+import { ShortestQueue } from "./policies/shortest_queue.ts";
 
 /** An instance that may take a request, with what the manager has sent it and not heard of yet. */
 export interface DispatchCandidate {

@@ -1,9 +1,9 @@
 import type { Priority } from "../../core/messages.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import type { LoadState } from "./load_state.ts";
-import { remainingSteps } from "./remaining_steps.ts";
-import { usageRatio } from "./usage_ratio.ts";
-import { virtualUsage } from "./virtual_usage.ts";
+import { remainingSteps } from "./metrics/remaining_steps.ts";
+import { usageRatio } from "./metrics/usage_ratio.ts";
+import { virtualUsage } from "./metrics/virtual_usage.ts";
 
 /** A request that may come to an instance. */
 export interface ComingRequest {

@@ -9,11 +9,11 @@ import type { LoadMetricName } from "../../core/options.ts";
 import { migrationLoad } from "../load/load_metric.ts";
 import type { LoadState } from "../load/load_state.ts";
 import { thresholdLoad } from "../load/thresholds.ts";
-import { balanced } from "./balanced.ts";
-import { defragConstrained } from "./defrag_constrained.ts";
-import { defragRelaxed } from "./defrag_relaxed.ts";
-import { roomBlocks } from "./room.ts";
-import { waitingFirst } from "./waiting_first.ts";
+import { balanced } from "./policies/balanced.ts";
+import { defragConstrained } from "./policies/defrag_constrained.ts";
+import { defragRelaxed } from "./policies/defrag_relaxed.ts";
+import { roomBlocks } from "./policies/room.ts";
+import { waitingFirst } from "./policies/waiting_first.ts";
 
 /** An instance that may take part in migration. */
 export interface MigrationCandidate {

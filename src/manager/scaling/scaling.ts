@@ -2,8 +2,8 @@ import type { LoadMetricName } from "../../core/options.ts";
 import { scalingLoad } from "../load/load_metric.ts";
 import { emptyStateLike, type LoadState, poolOf } from "../load/load_state.ts";
 import { thresholdLoad } from "../load/thresholds.ts";
-import { averageLoad } from "./avg_load.ts";
-import { largestLoad } from "./max_load.ts";
+import { averageLoad } from "./policies/avg_load.ts";
+import { largestLoad } from "./policies/max_load.ts";
 
 export type ScalingPolicyName = "max_load" | "avg_load";
 

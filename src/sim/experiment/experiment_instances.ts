@@ -8,7 +8,7 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
   LaunchRequest,
-} from "../../manager/launcher.ts";
+} from "../../manager/fleet/launcher.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
 import type { DirectNetwork } from "./direct_bus.ts";

@@ -1,4 +1,4 @@
-import { type Distribution, distributionOf } from "../../bench/distribution.ts";
+import { type Distribution, distributionOf } from "../../core/stats/distribution.ts";
 import type { MigrationReport } from "../../core/messages.ts";
 import type { ManagerEvent } from "../../manager/manager.ts";
 

@@ -14,10 +14,10 @@ import type {
 } from "../../../src/core/messages.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
-import { Engine } from "../../../src/instance/engine.ts";
+import { Engine } from "../../../src/instance/engine/engine.ts";
 import { Llumlet } from "../../../src/instance/llumlet/llumlet.ts";
-import { InstanceService } from "../../../src/instance/service.ts";
-import { HostKvPool } from "../../../src/kv/host_kv_pool.ts";
+import { InstanceService } from "../../../src/instance/instance_service.ts";
+import { HostKvPool } from "../../../src/kv/pool/host_kv_pool.ts";
 import { InProcessBackend } from "../../../src/kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../../../src/kv/transfer/in_process/pool_directory.ts";
 import { kernelSets, load } from "../../executor/cpu/harness.ts";

@@ -8,7 +8,7 @@ import type {
   TransferStatistics,
 } from "../../../core/messages.ts";
 import { layerBytes } from "../../layout.ts";
-import { checkRun } from "../../pool_bounds.ts";
+import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";
 import { transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";

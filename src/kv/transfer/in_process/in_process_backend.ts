@@ -2,7 +2,7 @@ import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { InstanceId, MigrationId, TransferStatistics } from "../../../core/messages.ts";
 import { layerBytes, layoutDifference } from "../../layout.ts";
-import type { KvPool } from "../../pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import type {
   BackendEndpoint,
   BlockTransfer,

@@ -1,5 +1,5 @@
 import type { InstanceId } from "../../../core/messages.ts";
-import type { KvPool } from "../../pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import type { WriteGrants } from "../write_grants.ts";
 
 /** A pool, and who may write to it. */

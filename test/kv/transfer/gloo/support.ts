@@ -1,9 +1,9 @@
 import type { MigrationGroupMember } from "../../../../src/core/messages.ts";
 import { realClock } from "../../../../src/core/clock.ts";
-import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
-import { HostKvPool } from "../../../../src/kv/host_kv_pool.ts";
+import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
+import { HostKvPool } from "../../../../src/kv/pool/host_kv_pool.ts";
 import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
-import type { KvPool } from "../../../../src/kv/pool.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { GlooBackend } from "../../../../src/kv/transfer/gloo/gloo_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";

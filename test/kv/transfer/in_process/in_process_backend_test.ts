@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { realClock } from "../../../../src/core/clock.ts";
-import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
-import { ArrayKvPool } from "../../../../src/kv/array_kv_pool.ts";
-import { HostKvPool } from "../../../../src/kv/host_kv_pool.ts";
+import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
+import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import { HostKvPool } from "../../../../src/kv/pool/host_kv_pool.ts";
 import { blockBytes } from "../../../../src/kv/layout.ts";
-import type { KvPool } from "../../../../src/kv/pool.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { InProcessBackend } from "../../../../src/kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../../../../src/kv/transfer/in_process/pool_directory.ts";
-import { VirtualClock } from "../../../../src/sim/virtual_clock.ts";
+import { VirtualClock } from "../../../../src/sim/clock/virtual_clock.ts";
 import {
   type BackendPair,
   type BackendUnderTest,

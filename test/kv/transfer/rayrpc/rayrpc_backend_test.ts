@@ -4,10 +4,10 @@ import { SocketBus } from "../../../../src/bus/socket_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
-import { InstanceLinks } from "../../../../src/instance/llumlet/instance_links.ts";
-import { AccountedKvPool } from "../../../../src/kv/accounted_kv_pool.ts";
-import { ArrayKvPool } from "../../../../src/kv/array_kv_pool.ts";
-import type { KvPool } from "../../../../src/kv/pool.ts";
+import { InstanceLinks } from "../../../../src/instance/llumlet/migration_peers.ts";
+import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
+import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { RayRpcBackend } from "../../../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
 import {

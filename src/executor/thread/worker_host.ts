@@ -1,0 +1,84 @@
+/**
+ * The worker's side of {@linkcode loadThreadedExecutor}: loads one executor and runs its steps, which
+ * come through shared memory or, where that does not do, as messages.
+ */
+import { yieldToOthers } from "../../../ffi/thread_policy.ts";
+import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
+import { createExecutor } from "../create_executor.ts";
+import type {
+  Executor,
+  ExecutorInfo,
+  ExecutorSpec,
+  LoadProgress,
+  StepInput,
+  StepOutput,
+} from "../executor.ts";
+import { StepMemory } from "../step_memory.ts";
+
+/** Main thread to worker. One at a time: the next follows the answer to the last. */
+export type WorkerRequest =
+  | { readonly type: "load"; readonly spec: ExecutorSpec; readonly memory: SharedArrayBuffer }
+  | { readonly type: "step"; readonly input: StepInput }
+  | { readonly type: "close" };
+
+/** Worker to main thread. `ready` comes first, unasked: earlier messages would be lost. */
+export type WorkerReply =
+  | { readonly type: "ready" }
+  | { readonly type: "progress"; readonly progress: LoadProgress }
+  | { readonly type: "loaded"; readonly info: ExecutorInfo }
+  | { readonly type: "stepped"; readonly output: StepOutput }
+  | { readonly type: "closed" }
+  | { readonly type: "failed"; readonly error: ErrorRecord; readonly stack?: string };
+
+/** The part of a worker's global scope that is used here. */
+interface WorkerScope {
+  postMessage(reply: WorkerReply, transfer?: Transferable[]): void;
+  onmessage: ((event: MessageEvent<WorkerRequest>) => void) | null;
+}
+
+/** Serves this worker's main thread; the entry of a worker with the role `engine`. */
+export function runEngineWorker(
+  create: typeof createExecutor = createExecutor,
+): void {
+  const scope = globalThis as unknown as WorkerScope;
+  let executor: Executor | null = null;
+  let memory: StepMemory | null = null;
+
+  async function answer(request: WorkerRequest): Promise<void> {
+    switch (request.type) {
+      case "load":
+        if (request.spec.kind === "cpu") yieldToOthers();
+        executor = await create(
+          request.spec,
+          (progress) => scope.postMessage({ type: "progress", progress }),
+        );
+        memory = new StepMemory(request.memory);
+        scope.postMessage({ type: "loaded", info: executor.info });
+        return await serveMemory(executor, memory);
+      case "step": {
+        const output = await executor!.step(request.input);
+        scope.postMessage({ type: "stepped", output });
+        return await serveMemory(executor!, memory!);
+      }
+      case "close":
+        await executor?.close();
+        return scope.postMessage({ type: "closed" });
+    }
+  }
+
+  /** Runs the steps that come through the memory, until the next request is a message. */
+  async function serveMemory(executor: Executor, memory: StepMemory): Promise<void> {
+    for (let input = memory.nextStep(); input; input = memory.nextStep()) {
+      const output = await executor.step(input);
+      if (!memory.answerStep(output)) scope.postMessage({ type: "stepped", output });
+    }
+  }
+
+  scope.onmessage = ({ data }) => {
+    answer(data).catch((error) => {
+      const stack = error instanceof Error ? error.stack : undefined;
+      scope.postMessage({ type: "failed", error: toErrorRecord(error), stack });
+    });
+  };
+  scope.postMessage({ type: "ready" });
+}

@@ -1,0 +1,298 @@
+import type { Clock } from "../../core/clock.ts";
+import { type ErrorRecord, LlumnixError, UnavailableError } from "../../core/errors.ts";
+import type {
+  GenerateRequest,
+  InstanceInfo,
+  OwnershipEpoch,
+  RequestId,
+  RequestsQuery,
+  RequestsReply,
+} from "../../core/messages.ts";
+import type { Executor, StepInput, StepOutput } from "../../executor/executor.ts";
+import type { Arrival, ArrivingRequest } from "./incoming_migration.ts";
+import type { BlocksInFlight } from "./block_manager.ts";
+import type { Departure } from "./outgoing_migration.ts";
+import type { EngineConfig } from "./engine_config.ts";
+import { EngineCore } from "./engine_core.ts";
+import type { AddressedOutputs } from "./pending_outputs.ts";
+import type { RequestQueues } from "../llumlet/request_choice/request_choice.ts";
+import { StepWatch } from "./step_watch.ts";
+
+export type { AddressedOutputs, EngineConfig };
+
+export interface EngineArgs {
+  readonly config: EngineConfig;
+  /** Owned by the engine from here on: `close` closes it. */
+  readonly executor: Executor;
+  readonly clock: Clock;
+  /**
+   * Called at most once per step with what it produced, and when a request ends or moves between
+   * steps. Must be quick and must not throw.
+   */
+  readonly onOutputs: (outputs: readonly AddressedOutputs[]) => void;
+  /** Called after every scheduling decision, and after every step if `isInfoDue` says so. */
+  readonly onInfo?: (info: InstanceInfo) => void;
+  /**
+   * Whether an info is worth its making although a decision follows at once, and with it another.
+   * Absent: always.
+   */
+  readonly isInfoDue?: (isIdle: boolean) => boolean;
+  /** The executor died, or its step hangs; all requests have ended with an error, and nothing runs any more. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+/**
+ * Runs an {@linkcode EngineCore} on an executor, step after step, while there are requests. Driven by
+ * callbacks: between two steps there is one turn of the clock, and no promise if the executor needs
+ * none.
+ */
+export class Engine {
+  readonly #args: EngineArgs;
+  readonly #core: EngineCore;
+  readonly #stepWatch: StepWatch;
+  /** `due`: a decision comes with the clock's next turn. */
+  #phase: "idle" | "due" | "stepping" = "idle";
+  /** Something was added or aborted since the last decision began. */
+  #hasNews = false;
+  #idleWaiters: (() => void)[] = [];
+  #stepWaiters: (() => void)[] = [];
+  #cancelAlarm: (() => void) | null = null;
+  /** Set once the engine is closing or dead: why nothing is accepted any more. */
+  #ended: ErrorRecord | null = null;
+
+  constructor(args: EngineArgs) {
+    this.#args = args;
+    this.#core = new EngineCore(args.config, args.executor.info, () => this.#move());
+    this.#stepWatch = new StepWatch({
+      ...args.config,
+      clock: args.clock,
+      onHang: (limitMs) => this.#failHangingStep(limitMs),
+    });
+    this.#decideSoon();
+  }
+
+  /**
+   * Queues a request; its outputs go to `onOutputs`.
+   * @throws {RequestError} it can never be served
+   * @throws {OverloadedError} the queue is full
+   * @throws {UnavailableError} the engine is closed or dead
+   */
+  add(request: GenerateRequest): void {
+    if (this.#ended) throw new UnavailableError(this.#ended.message);
+    try {
+      this.#core.add(request);
+    } finally {
+      this.#signal(); // of a refused one too: the manager waits to hear of it
+    }
+  }
+
+  /** Ends a request, also in mid-step; unknown ids are ignored. */
+  abort(requestId: RequestId): void {
+    this.#core.abort(requestId);
+    this.#signal();
+  }
+
+  has(requestId: RequestId): boolean {
+    return this.#core.has(requestId);
+  }
+
+  /** See {@linkcode EngineCore.requests}. */
+  requests(query: RequestsQuery): RequestsReply {
+    return this.#core.requests(query, this.#args.clock.nowMs());
+  }
+
+  /** The epoch under which a request is owned; null for unknown ids. */
+  epochOf(requestId: RequestId): OwnershipEpoch | null {
+    return this.#core.epochOf(requestId);
+  }
+
+  /** The requests that may leave. */
+  queues(): RequestQueues {
+    return this.#core.queues();
+  }
+
+  /** See {@linkcode EngineCore.stay}. */
+  stay(): void {
+    this.#core.stay();
+    this.#signal();
+  }
+
+  /** See {@linkcode EngineCore.depart}. */
+  depart(requestId: RequestId): Departure | null {
+    return this.#core.depart(requestId);
+  }
+
+  /** See {@linkcode EngineCore.arrive}. */
+  arrive(request: ArrivingRequest): Arrival {
+    return this.#core.arrive(request);
+  }
+
+  /** Tells the API server of a request at once that this instance owns it. */
+  announce(requestId: RequestId): void {
+    this.#core.announce(requestId);
+    this.#publishOutputs();
+  }
+
+  /** The state between the last step and the next. */
+  info(): InstanceInfo {
+    return this.#core.info(this.#args.clock.nowMs());
+  }
+
+  /** See {@linkcode EngineCore.takeInfo}. */
+  takeInfo(): InstanceInfo {
+    return this.#core.takeInfo(this.#args.clock.nowMs());
+  }
+
+  /** A step that hangs is noticed after so long at the latest; null: steps may take any time. */
+  get longestStepMs(): number | null {
+    const { stepTimeoutMs, maxNumBatchedTokens } = this.#args.config;
+    return stepTimeoutMs === Infinity ? null : this.#stepWatch.longestMs(maxNumBatchedTokens);
+  }
+
+  /** No request is left and no step runs. */
+  get isIdle(): boolean {
+    return this.#ended !== null || this.#core.isIdle;
+  }
+
+  /** Resolves when no request is left and no step runs. */
+  idle(): Promise<void> {
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /**
+   * Verifies blocks and queues; callable at any time. Throws what does not add up.
+   * @param inFlight blocks that transfers read or write now, as far as the caller knows
+   */
+  check(inFlight?: BlocksInFlight): void {
+    this.#core.check(inFlight);
+  }
+
+  /** Ends what is left with an error, waits for the running step, closes the executor. Idempotent. */
+  async close(): Promise<void> {
+    this.#end({ kind: "unavailable", message: "the instance is stopping" });
+    if (this.#phase === "stepping") {
+      await new Promise<void>((resolve) => this.#stepWaiters.push(resolve));
+    }
+    this.#stepWatch.close();
+    await this.#args.executor.close();
+  }
+
+  #move(): void {
+    this.#publishOutputs();
+    this.#signal();
+  }
+
+  #signal(): void {
+    this.#hasNews = true;
+    if (this.#ended) return;
+    if (this.#phase === "idle") this.#decideSoon();
+  }
+
+  /** Requests and aborts that arrive until then take part in the decision. */
+  #decideSoon(): void {
+    this.#phase = "due";
+    this.#args.clock.soon(this.#decide);
+  }
+
+  readonly #decide = (): void => {
+    if (this.#ended) return;
+    try {
+      this.#hasNews = false;
+      const step = this.#core.begin(this.#args.clock.nowMs());
+      this.#publishInfo();
+      if (step) this.#startStep(step);
+      else this.#rest();
+    } catch (error) {
+      this.#phase = "idle";
+      this.#die(error);
+    }
+  };
+
+  #startStep(step: StepInput): void {
+    const { executor } = this.#args;
+    this.#phase = "stepping";
+    this.#stepWatch.begin(step.tokenIds.length);
+    if (executor.startStep) executor.startStep(step, this.#endStep, this.#failStep);
+    else executor.step(step).then(this.#endStep, this.#failStep);
+  }
+
+  readonly #endStep = (result: StepOutput): void => {
+    if (this.#phase !== "stepping") return; // it was given up
+    this.#stepWatch.end();
+    this.#phase = "due"; // so that what happens in here asks for no decision of its own
+    try {
+      this.#core.end(result, this.#args.clock.nowMs());
+      this.#publishOutputs();
+      const isIdle = this.#core.numRequests === 0;
+      if (this.#args.isInfoDue?.(isIdle) !== false) this.#publishInfo();
+      this.#decideSoon();
+    } catch (error) {
+      this.#phase = "idle";
+      this.#die(error);
+    }
+    this.#resolveAll(this.#stepWaiters);
+  };
+
+  #failHangingStep(limitMs: number): void {
+    const { kind, numBatchedTokens, sequences } = this.#core.step!;
+    const what = `${kind}, ${sequences.length} sequences, ${numBatchedTokens} tokens`;
+    const message = `a step (${what}) did not end in ${limitMs / 1000} s (--step-timeout)`;
+    this.#failStep(new LlumnixError("internal", message));
+  }
+
+  readonly #failStep = (error: unknown): void => {
+    if (this.#phase !== "stepping") return;
+    this.#stepWatch.end();
+    this.#phase = "idle";
+    this.#die(error);
+    this.#resolveAll(this.#stepWaiters);
+  };
+
+  /** Nothing can run until there is news. */
+  #rest(): void {
+    this.#publishOutputs();
+    this.#phase = "idle";
+    if (this.#hasNews) return this.#decideSoon();
+    this.#wakeAt(this.#core.heldUntilMs);
+    if (this.#core.isIdle) this.#resolveAll(this.#idleWaiters);
+  }
+
+  #wakeAt(timeMs: number): void {
+    this.#cancelAlarm?.();
+    this.#cancelAlarm = null;
+    if (timeMs === Infinity) return;
+    const { clock } = this.#args;
+    this.#cancelAlarm = clock.after(timeMs - clock.nowMs(), () => this.#signal());
+  }
+
+  #die(error: unknown): void {
+    if (this.#ended) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#end({ kind: "internal", message: `the engine failed: ${reason}` });
+    this.#args.onFatal(error);
+  }
+
+  #end(error: ErrorRecord): void {
+    if (this.#ended) return;
+    this.#ended = error;
+    this.#cancelAlarm?.();
+    this.#core.fail(error);
+    this.#publishOutputs();
+    this.#resolveAll(this.#idleWaiters);
+  }
+
+  #publishOutputs(): void {
+    const outputs = this.#core.takeOutputs();
+    if (outputs.length > 0) this.#args.onOutputs(outputs);
+  }
+
+  #publishInfo(): void {
+    this.#args.onInfo?.(this.takeInfo());
+  }
+
+  #resolveAll(waiters: (() => void)[]): void {
+    if (waiters.length === 0) return; // after every step
+    for (const resolve of waiters.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,43 @@
+import type { RequestId } from "../../core/messages.ts";
+import type { Arrival } from "./incoming_migration.ts";
+import type { Scheduler } from "./scheduler.ts";
+import type { Sequence } from "./sequence.ts";
+
+/**
+ * Verifies that every request is in the one queue that its state says, and nothing else in any.
+ * @throws {Error} saying what does not add up
+ */
+export function checkQueues(
+  { waiting, running, swapped, suspended }: Scheduler,
+  requests: ReadonlyMap<RequestId, Sequence>,
+): void {
+  for (const [status, queue] of Object.entries({ waiting, running, swapped, suspended })) {
+    for (const sequence of queue) {
+      const { requestId } = sequence;
+      if (requests.get(requestId) !== sequence || sequence.status !== status) {
+        throw new Error(`${requestId} is ${sequence.status} but among the ${status}`);
+      }
+    }
+  }
+  const queued = waiting.length + running.length + swapped.length + suspended.size;
+  if (queued !== requests.size) {
+    throw new Error(`${requests.size} requests, but ${queued} in the queues`);
+  }
+}
+
+/**
+ * Verifies that as many places are kept among those that run as requests leave and come.
+ * @throws {Error} saying what does not add up
+ */
+export function checkPlaces(
+  { suspended, keptPlaces }: Scheduler,
+  arrivals: Iterable<Arrival>,
+): void {
+  const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
+  const coming = [...arrivals].filter(({ keepsPlace }) => keepsPlace);
+  if (keptPlaces !== leaving.length + coming.length) {
+    throw new Error(
+      `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,
+    );
+  }
+}

@@ -1,0 +1,143 @@
+import type { SequenceStart, StepInput } from "../../executor/executor.ts";
+import type { Schedule } from "./scheduler.ts";
+import type { Sequence } from "./sequence.ts";
+
+/**
+ * Turns decisions of the scheduler into the executor's arrays, and keeps the executor's names of
+ * sequences. The arrays are views of buffers that the next step overwrites.
+ */
+export class StepBuilder {
+  #stepId = 0;
+  readonly #handles = new StepArray();
+  readonly #tokenIds = new StepArray();
+  readonly #queryStarts = new StepArray();
+  readonly #contextLens = new StepArray();
+  readonly #blockTables = new StepArray();
+  #added: SequenceStart[] = [];
+  #removed: number[] = [];
+  #freeHandles: number[] = [];
+  #numHandles = 0;
+
+  /** @param hasCache false for executors whose steps need neither tokens nor block tables */
+  constructor(private readonly hasCache = true) {}
+
+  /** Id of the last step that was built; 0 before the first. */
+  get stepId(): number {
+    return this.#stepId;
+  }
+
+  /** Writes the step that runs `schedule`. */
+  build(schedule: Schedule): StepInput {
+    const { sequences, kind, numBatchedTokens } = schedule;
+    const numSeqs = sequences.length;
+    const maxBlocks = this.hasCache ? longestTable(sequences) : 0;
+    const handles = this.#handles.resize(numSeqs);
+    const queryStarts = this.#queryStarts.resize(numSeqs + 1);
+    const contextLens = this.#contextLens.resize(numSeqs);
+    const tokenIds = this.#tokenIds.resize(this.hasCache ? numBatchedTokens : 0);
+    const blockTables = this.#blockTables.resize(numSeqs * maxBlocks);
+    const added = this.#added, removed = this.#removed;
+    this.#added = [];
+    this.#removed = [];
+
+    let numTokens = 0;
+    for (let i = 0; i < numSeqs; i++) {
+      const sequence = sequences[i], length = sequence.lengthTokens;
+      if (sequence.handle === null) added.push(this.#announce(sequence));
+      handles[i] = sequence.handle!;
+      queryStarts[i] = numTokens;
+      contextLens[i] = length;
+      numTokens += kind === "prefill" ? length : 1;
+    }
+    queryStarts[numSeqs] = numTokens;
+    if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks);
+
+    return {
+      stepId: ++this.#stepId,
+      kind,
+      removed,
+      added,
+      swapOut: copiesOf(schedule.swapOut),
+      swapIn: copiesOf(schedule.swapIn),
+      handles,
+      tokenIds,
+      queryStarts,
+      contextLens,
+      blockTables,
+      maxBlocks,
+    };
+  }
+
+  /** The sequence has ended: the next step tells the executor, if it ever knew it. */
+  forget(sequence: Sequence): void {
+    if (sequence.handle === null) return;
+    this.#removed.push(sequence.handle);
+    this.#freeHandles.push(sequence.handle);
+    sequence.handle = null;
+  }
+
+  #announce(sequence: Sequence): SequenceStart {
+    const handle = this.#freeHandles.pop() ?? this.#numHandles++;
+    sequence.handle = handle;
+    return {
+      handle,
+      params: sequence.params,
+      promptTokenIds: sequence.promptTokenIds,
+      outputTokenIds: [...sequence.outputTokenIds],
+    };
+  }
+}
+
+/** What an executor needs to compute and to find its cache. */
+function writeCacheRows(
+  { sequences, kind }: Schedule,
+  tokenIds: Int32Array,
+  blockTables: Int32Array,
+  maxBlocks: number,
+): void {
+  let numTokens = 0;
+  for (let i = 0; i < sequences.length; i++) {
+    const sequence = sequences[i];
+    if (kind === "prefill") numTokens = writeAllTokens(sequence, tokenIds, numTokens);
+    else tokenIds[numTokens++] = sequence.lastTokenId;
+    const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
+    for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
+  }
+}
+
+function writeAllTokens(sequence: Sequence, tokenIds: Int32Array, at: number): number {
+  const { promptTokenIds, outputTokenIds } = sequence;
+  for (let i = 0; i < promptTokenIds.length; i++) tokenIds[at++] = promptTokenIds[i];
+  for (let i = 0; i < outputTokenIds.length; i++) tokenIds[at++] = outputTokenIds[i];
+  return at;
+}
+
+function longestTable(sequences: readonly Sequence[]): number {
+  let blocks = 0;
+  for (const sequence of sequences) blocks = Math.max(blocks, sequence.blocks.length);
+  return blocks;
+}
+
+const noCopies = new Int32Array();
+
+function copiesOf(pairs: readonly number[]): Int32Array {
+  return pairs.length === 0 ? noCopies : Int32Array.from(pairs);
+}
+
+/** Entries for which there is room from the beginning: a row for each sequence of most steps. */
+const INITIAL_ENTRIES = 256;
+
+/** An array that every step writes anew; a decode step's is mostly as long as the one before. */
+class StepArray {
+  #buffer = new Int32Array(INITIAL_ENTRIES);
+  #view = this.#buffer;
+
+  /** The array at a length; contents are not kept. */
+  resize(length: number): Int32Array<ArrayBuffer> {
+    if (length === this.#view.length) return this.#view;
+    if (length > this.#buffer.length) {
+      this.#buffer = new Int32Array(Math.max(length, 2 * this.#buffer.length));
+    }
+    return this.#view = this.#buffer.subarray(0, length);
+  }
+}

@@ -1,0 +1,31 @@
+import { blockBytes, type KvLayout, layerBytes } from "../layout.ts";
+import type { KvPool } from "./pool.ts";
+import { checkRun } from "./pool_bounds.ts";
+
+/** A pool in an array of this process. */
+export class ArrayKvPool implements KvPool {
+  readonly layout: KvLayout;
+  readonly numBlocks: number;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  /** @param bytes `[numBlocks, blockBytes(layout)]`; default zeros */
+  constructor(
+    layout: KvLayout,
+    numBlocks: number,
+    bytes = new Uint8Array(numBlocks * blockBytes(layout)),
+  ) {
+    if (bytes.length !== numBlocks * blockBytes(layout)) {
+      throw new RangeError(`${bytes.length} bytes for ${numBlocks} blocks`);
+    }
+    this.layout = layout;
+    this.numBlocks = numBlocks;
+    this.bytes = bytes;
+  }
+
+  run(block: number, firstLayer: number, numLayers: number): Uint8Array<ArrayBuffer> {
+    checkRun(this.layout, this.numBlocks, block, firstLayer, numLayers);
+    const bytes = layerBytes(this.layout);
+    const start = block * blockBytes(this.layout) + firstLayer * bytes;
+    return this.bytes.subarray(start, start + numLayers * bytes);
+  }
+}

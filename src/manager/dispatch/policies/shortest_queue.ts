@@ -1,0 +1,15 @@
+import type { InstanceId } from "../../../core/messages.ts";
+import type { Random } from "../../../core/random.ts";
+import type { DispatchCandidate, DispatchPolicy } from "../dispatch.ts";
+
+/** A random one of the instances with the fewest waiting requests. */
+export class ShortestQueue implements DispatchPolicy {
+  constructor(private readonly random: Random) {}
+
+  choose(candidates: readonly DispatchCandidate[]): InstanceId {
+    let fewest = Infinity;
+    for (const { waitingRequests } of candidates) fewest = Math.min(fewest, waitingRequests);
+    const shortest = candidates.filter(({ waitingRequests }) => waitingRequests === fewest);
+    return shortest[this.random.below(shortest.length)].instanceId;
+  }
+}

@@ -1,0 +1,11 @@
+import type { LoadMetric } from "../load_metric.ts";
+
+/** The share of the blocks that is used or waited for; more than 1 when the queue is long. */
+export const usageRatio: LoadMetric = {
+  dispatch({ usedBlocks, allWaitingBlocks, pendingBlocks, totalBlocks }) {
+    return (usedBlocks + allWaitingBlocks + pendingBlocks) / totalBlocks;
+  },
+  migration({ usedBlocks, firstWaitingBlocks, totalBlocks }) {
+    return (usedBlocks + firstWaitingBlocks) / totalBlocks;
+  },
+};

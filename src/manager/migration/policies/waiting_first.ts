@@ -1,0 +1,164 @@
+import type { MigrationAim, RequestId } from "../../../core/messages.ts";
+import { defragConstrained } from "./defrag_constrained.ts";
+import type {
+  LoadedCandidate,
+  MigrationPair,
+  PairContext,
+  PairMigrationPolicy,
+  WaitingCandidate,
+} from "../pair_migration.ts";
+import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
+
+/** Who has waited for blocks so long comes before what may be preempted. */
+const OVERDUE_MS = 120_000;
+
+/**
+ * Before instances give by their load, those that are short of blocks give their smallest request,
+ * rather than preempt one; and the requests that wait in vain, behind a head that does not fit, are
+ * helped, those first that have come first: each goes where it fits and is the first; where none of
+ * an instance does, one request leaves that makes the room for the head; and for the first for which
+ * none does, room is made little by little. Needs a source that chooses by the room of its
+ * destination and the aim of the order (`--request-migration-policy FIT`).
+ */
+export const waitingFirst: PairMigrationPolicy = { ...defragConstrained, pairBeforeLoad };
+
+function pairBeforeLoad(
+  candidates: readonly LoadedCandidate[],
+  { roomOf }: PairContext,
+): MigrationPair[] {
+  const stuck = candidates.filter(({ state }) => isStuck(state) && !state.isDraining)
+    .sort((a, b) => headArrivalMs(a) - headArrivalMs(b));
+  const short = candidates.filter(({ state }) => isShort(state) && !state.isDraining)
+    .sort(byAvailable);
+  if (stuck.length === 0 && short.length === 0) return []; // as mostly
+  const rooms = new Map(candidates.map((candidate) => [candidate, roomOf(candidate.state)]));
+  const pairs: MigrationPair[] = [];
+  const free = new Set(candidates);
+  /** Those of the free ones that may take something. */
+  const takers = new Set(candidates.filter((one) => mayTake(one) && rooms.get(one)! > 0));
+  const oldest = stuck.at(0);
+
+  /** @returns whether there is a destination */
+  const pair = (
+    source: LoadedCandidate,
+    destination: LoadedCandidate | null,
+    aim: MigrationAim,
+    requestId?: RequestId,
+  ): boolean => {
+    if (destination === null) return false;
+    for (const one of [source, destination]) {
+      free.delete(one);
+      takers.delete(one);
+    }
+    pairs.push({ source: source.instanceId, destination: destination.instanceId, aim, requestId });
+    return true;
+  };
+  /** The destination with the least room that is enough, so that large rooms stay large. */
+  const bestFit = (
+    source: LoadedCandidate,
+    blocks: number,
+    suits: (destination: LoadedCandidate) => boolean,
+  ) => {
+    let best: LoadedCandidate | null = null;
+    for (const one of takers) {
+      const room = rooms.get(one)!;
+      if (room < blocks || one === source || !suits(one)) continue;
+      if (best === null || room < rooms.get(best)!) best = one;
+    }
+    return best;
+  };
+  /** The destination with the most room, if that is enough for the smallest running request. */
+  const roomiest = (
+    source: LoadedCandidate,
+    suits: (one: LoadedCandidate) => boolean = () => true,
+  ) => {
+    let best: LoadedCandidate | null = null;
+    for (const one of takers) {
+      if (one === source || !suits(one)) continue;
+      if (best === null || rooms.get(one)! > rooms.get(best)!) best = one;
+    }
+    return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
+  };
+  /** Where it is the first. */
+  const pairWaiting = (source: LoadedCandidate, request: WaitingCandidate) => {
+    const blocks = Math.ceil(request.blocks);
+    const destination = bestFit(source, blocks, hasNoQueue) ??
+      bestFit(source, blocks, (one) => isYoungerStuck(one, request));
+    return pair(source, destination, "waiting", request.requestId);
+  };
+  /** What runs may also go where a younger request waits in vain. */
+  const whereRoomIsMade = (source: LoadedCandidate) => {
+    const blocks = leastToMove(source);
+    if (blocks === null) return null;
+    return bestFit(
+      source,
+      blocks,
+      (one) => !isStuck(one.state) || isYoungerStuck(one, source.waiting[0]),
+    );
+  };
+
+  if (oldest && oldest.firstWaitingMs >= OVERDUE_MS) {
+    if (!pairWaiting(oldest, oldest.waiting[0])) {
+      pair(oldest, whereRoomIsMade(oldest) ?? roomiest(oldest), "room");
+    }
+  }
+  for (const source of short) {
+    if (!free.has(source)) continue;
+    const destination = bestFit(source, leastRunning(source), ({ state }) => !isStuck(state)) ??
+      roomiest(source, (one) => one !== oldest);
+    pair(source, destination, "shortest");
+  }
+  // Long queues are looked through at every round, and mostly nothing fits anywhere.
+  const mostRoom = [...takers].reduce((most, one) => Math.max(most, rooms.get(one)!), 0);
+  const waiting = stuck.flatMap((source) =>
+    source.waiting.filter(({ blocks }) => blocks <= mostRoom)
+      .map((request) => ({ source, request }))
+  ).sort((a, b) => a.request.arrivalMs - b.request.arrivalMs);
+  for (const { source, request } of waiting) {
+    if (free.has(source)) pairWaiting(source, request);
+  }
+  for (const source of stuck) {
+    if (free.has(source)) pair(source, whereRoomIsMade(source), "room");
+  }
+  const first = stuck.find((source) => free.has(source));
+  if (first) pair(first, roomiest(first), "room");
+  return pairs;
+}
+
+/** Requests may come to it. */
+function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
+  return killedRequests === 0 && !state.isDraining;
+}
+
+/** The head of the queue there is stuck, and all that wait came later. */
+function isYoungerStuck(one: LoadedCandidate, { arrivalMs }: WaitingCandidate): boolean {
+  return isStuck(one.state) && one.waiting.every((other) => other.arrivalMs > arrivalMs);
+}
+
+/** Of one that is stuck. */
+function headArrivalMs({ waiting }: LoadedCandidate): number {
+  return waiting[0].arrivalMs;
+}
+
+function hasNoQueue({ state }: LoadedCandidate): boolean {
+  return state.waitingRequests === 0;
+}
+
+/** Blocks of the smallest running request without which the head of the queue fits; null for none. */
+function leastToMove(source: LoadedCandidate): number | null {
+  const missing = headBlocks(source.state) - availableBlocks(source.state);
+  const enough = runningBlocks(source).filter((blocks) => blocks >= missing);
+  return enough.length === 0 ? null : Math.min(...enough);
+}
+
+function byAvailable(a: LoadedCandidate, b: LoadedCandidate): number {
+  return availableBlocks(a.state) - availableBlocks(b.state);
+}
+
+function leastRunning(source: LoadedCandidate): number {
+  return Math.min(...runningBlocks(source));
+}
+
+function runningBlocks({ runningSequenceLengths, blockSize }: LoadedCandidate): number[] {
+  return runningSequenceLengths.map((tokens) => Math.ceil(tokens / blockSize));
+}

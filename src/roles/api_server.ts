@@ -1,0 +1,38 @@
+/** The role of the API server: HTTP, tokenizer and streams before a cluster. */
+import { realClock } from "../core/clock.ts";
+import type { Cluster } from "../core/cluster.ts";
+import { logger } from "../core/log.ts";
+import type { AdminCall } from "../core/messages.ts";
+import type { EngineOptions, ServerOptions } from "../core/options.ts";
+import { createTextService } from "../frontend/text_service.ts";
+import { type RunningServer, startServer } from "../server/server.ts";
+import { adminToken } from "./admin_token.ts";
+import { describeModel, type FoundModel, openTokenizer } from "./served_model.ts";
+import { version } from "../cli/version.ts";
+
+/**
+ * Serves HTTP. Requests wait for instances that are not there yet.
+ * @throws {ModelError} there is no usable tokenizer
+ * @throws {UsageError} the admin token is empty, the port is taken, the host is not of this machine, TLS files are wrong
+ */
+export async function startApiServer(
+  options: EngineOptions & ServerOptions,
+  model: FoundModel,
+  cluster: Cluster & { readonly admin: AdminCall },
+): Promise<RunningServer> {
+  const tokenizer = await openTokenizer(options, model);
+  const requests = logger("requests");
+  const service = createTextService({
+    cluster,
+    tokenizer,
+    model: describeModel(options, model, tokenizer),
+    eosTokenIds: model.eosTokenIds,
+    maxLogprobs: options.maxLogprobs,
+    seed: options.seed,
+    clock: realClock,
+    log: options.disableLogRequests ? undefined : (line) => requests.info(line),
+  });
+  const token = adminToken(options);
+  const admin = token === null ? undefined : { token, call: cluster.admin };
+  return await startServer({ service, admin, options, version, log: logger("http") });
+}

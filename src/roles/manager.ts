@@ -1,0 +1,176 @@
+/** The role of the manager: it starts instances and tells people what becomes of them. */
+import type { Address, Bus } from "../bus/bus.ts";
+import { realClock } from "../core/clock.ts";
+import { type Log, logger } from "../core/log.ts";
+import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
+import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import { Manager, type ManagerEvent } from "../manager/manager.ts";
+import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import { ProcessLauncher } from "./process_launcher.ts";
+import { InProcessLauncher } from "./in_process_launcher.ts";
+import type { ServeOptions } from "../cli/arguments/tables.ts";
+import { InstanceInfoLog } from "./instance_info_log.ts";
+import type { ManagerPlace } from "./manager_address.ts";
+import { ManagerDisplay } from "./manager_display.ts";
+import { servedSettings } from "./served_model.ts";
+import { StatisticsLog } from "./statistics_log.ts";
+import { toArgv } from "../cli/to_argv.ts";
+
+export interface ManagerRoleConfig {
+  readonly options: ServeOptions;
+  readonly bus: Bus;
+  /** Where it listens; instances are told the first. */
+  readonly addresses: readonly [Address, ...Address[]];
+  readonly log: Log;
+  /** Where this process and its instances log besides stderr. */
+  readonly logFile: string | null;
+  /** How long instances go on without this manager; default: not at all. */
+  readonly orphanTimeoutMs?: number;
+  readonly onEvent?: (event: ManagerEvent) => void;
+}
+
+/** A manager with what shows its work. Disposing of it stops it and its instances. */
+export class ManagerRole implements AsyncDisposable {
+  readonly manager: Manager;
+  readonly #config: ManagerRoleConfig;
+  readonly #display: ManagerDisplay;
+  #statistics: StatisticsLog | null = null;
+  #instanceInfo: InstanceInfoLog | null = null;
+
+  private constructor(
+    config: ManagerRoleConfig,
+    display: ManagerDisplay,
+    manager: Manager,
+    readonly launcher: InstanceLauncher,
+  ) {
+    this.#config = config;
+    this.#display = display;
+    this.manager = manager;
+  }
+
+  /**
+   * Listens; {@linkcode startInstances} is to follow.
+   * @throws {UnavailableError} an address cannot be bound
+   * @throws {UsageError} the file of `--log-instance-info` cannot be written
+   */
+  static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
+    const { options, bus, addresses, log, onEvent } = config;
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const launcher = launcherOf(config);
+    const manager = await Manager.listen({
+      bus,
+      addresses,
+      options,
+      migration: options,
+      settings: servedSettings(options) ?? undefined,
+      exchangeTerms: exchangeTermsOf(config),
+      migrationGroup: groupOf(config),
+      scaling: options,
+      instanceTimeoutMs: options.instanceTimeout * 1000,
+      drainTimeoutMs: options.drainTimeout * 1000,
+      seed: options.seed,
+      launcher,
+      clock: realClock,
+      onEvent: (event) => {
+        display.show(event);
+        onEvent?.(event);
+      },
+    });
+    const role = new ManagerRole(config, display, manager, launcher);
+    try {
+      if (options.logInstanceInfo) role.#logInstanceInfo();
+      return role;
+    } catch (error) {
+      await manager.stop();
+      throw error;
+    }
+  }
+
+  /**
+   * Starts the instances and waits until all of them serve.
+   * @param place where a manager may have been before this one; its instances may still run
+   * @throws {LlumnixError} one ended before; its own error when it sent one
+   */
+  async startInstances(place?: ManagerPlace): Promise<void> {
+    if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors);
+    else await this.manager.startInstances();
+    this.#display.finish();
+    if (!this.#config.options.disableLogStats) this.#logStatistics();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#statistics?.close();
+    this.#instanceInfo?.close();
+    await this.manager.stop();
+    this.#display.finish();
+  }
+
+  #logInstanceInfo(): void {
+    const { options } = this.#config;
+    this.#instanceInfo = new InstanceInfoLog({
+      clock: realClock,
+      logFilename: options.logFilename,
+      options,
+      infos: () => this.manager.infos(),
+    });
+  }
+
+  #logStatistics(): void {
+    this.#statistics = new StatisticsLog({
+      clock: realClock,
+      log: logger("statistics"),
+      infos: () => this.manager.infos(),
+      statistics: () => this.manager.statistics(),
+    });
+  }
+}
+
+/** Whether instances run within the manager's process. */
+export function runsInProcess({ device, instanceIsolation }: ServeOptions): boolean {
+  return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
+}
+
+type LauncherConfig = Pick<
+  ManagerRoleConfig,
+  "options" | "bus" | "log" | "logFile" | "orphanTimeoutMs"
+>;
+
+/** What starts instances: within this process, or each as one of its own. */
+export function launcherOf(config: LauncherConfig): InstanceLauncher {
+  const { options, bus, log, logFile, orphanTimeoutMs = 0 } = config;
+  if (isOneProcess(config)) {
+    const migration = options.enableMigration ? options : undefined;
+    return new InProcessLauncher({ options, migration, bus, clock: realClock });
+  }
+  const { enableScaling, initialInstances, maxInstances } = options;
+  if (enableScaling) {
+    log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
+  }
+  const argv = [
+    ...toArgv(options),
+    `--orphan-timeout=${orphanTimeoutMs / 1000}`,
+    `--drain-timeout=${options.drainTimeout}`,
+    `--log-level=${options.logLevel}`,
+  ];
+  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
+  const hostShare = enableScaling ? maxInstances : initialInstances;
+  return new ProcessLauncher({ hostShare, engineArgv: argv });
+}
+
+/** Roles that run apart have instances that outlive them. */
+function isOneProcess({ options, orphanTimeoutMs }: LauncherConfig): boolean {
+  return orphanTimeoutMs === undefined && runsInProcess(options);
+}
+
+/** Instances that have what this manager's own have; within one process all are its own. */
+function exchangeTermsOf(config: ManagerRoleConfig): ExchangeTerms | undefined {
+  const { enableMigration, migrationBackend: backend, blockSize } = config.options;
+  return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
+}
+
+/** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
+function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
+  const { migrationBackend, migrationBackendInitTimeout } = config.options;
+  if (migrationBackend !== "gloo" || isOneProcess(config)) return undefined;
+  return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
+}

@@ -1,0 +1,148 @@
+/** Where the processes of a service meet when its roles run apart. */
+import { dirname, join } from "node:path";
+import { MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
+import type { Address } from "../bus/bus.ts";
+import { realClock, sleep } from "../core/clock.ts";
+import { LlumnixError, UsageError } from "../core/errors.ts";
+import { removeIfPresent } from "../core/files.ts";
+import type { InstanceId } from "../core/messages.ts";
+import { instanceOfSocket } from "../instance/instance_socket.ts";
+
+/** How long a process that was killed may take to end. */
+const END_WAIT_MS = 1_000;
+const END_POLL_MS = 20;
+
+type Environment = { get(name: string): string | undefined };
+
+/**
+ * The address in effect: what is written, or a socket that is the same for all processes of a user.
+ * @throws {UsageError} what is written is no address that other processes reach
+ */
+export function managerAddress(written: string | null, env: Environment = Deno.env): Address {
+  if (written === null) return `unix:${join(userDirectory(env), "manager.sock")}`;
+  try {
+    if (parseAddress(written).scheme !== "inproc") return written;
+  } catch (error) {
+    if (!(error instanceof LlumnixError)) throw error;
+  }
+  throw new UsageError(
+    `--manager-address ${written}: expected tcp:HOST:PORT, or unix:PATH with a path of at most ` +
+      `${MAX_UNIX_PATH_BYTES} bytes`,
+  );
+}
+
+function userDirectory(env: Environment): string {
+  const runtimeDirectory = env.get("XDG_RUNTIME_DIR");
+  if (runtimeDirectory) return join(runtimeDirectory, "llumnix");
+  return join(env.get("TMPDIR") || "/tmp", `llumnix-${Deno.uid()}`);
+}
+
+/** The place of a manager that listens. Nobody else can take it until it is released. */
+export interface ManagerPlace {
+  readonly address: Address;
+  /** A manager was here before, and did not stop in order: its instances may still run. */
+  readonly wasAbandoned: boolean;
+  /** Instances that it may have left running; null where that cannot be seen. */
+  readonly survivors: readonly InstanceId[] | null;
+  /** Removes the sockets of what has ended. */
+  release(): Promise<void>;
+}
+
+/**
+ * Takes the place of the manager at an address.
+ * @throws {UsageError} another manager has it; the directory cannot be used, or is not of this user
+ */
+export async function takeManagerPlace(address: Address): Promise<ManagerPlace> {
+  const parsed = parseAddress(address);
+  if (parsed.scheme !== "unix") {
+    // Binding the port is what makes it ours; whether there was a manager cannot be seen.
+    const release = () => Promise.resolve();
+    return { address, wasAbandoned: true, survivors: null, release };
+  }
+  const directory = dirname(parsed.path);
+  prepareDirectory(directory);
+  const lockPath = `${parsed.path}.lock`;
+  const lock = await Deno.open(lockPath, { create: true, write: true, mode: 0o600 });
+  if (!await lock.tryLock(true)) {
+    lock.close();
+    throw takenError(address);
+  }
+  const { alive, dead } = await sortSockets(directory);
+  return {
+    address,
+    wasAbandoned: alive.length + dead.length > 0 || exists(parsed.path),
+    survivors: alive,
+    async release() {
+      await removeSockets(directory);
+      Deno.removeSync(lockPath); // while it is held: who opens it from now on makes a new one
+      lock.close();
+    },
+  };
+}
+
+/** What to tell whoever starts a second manager, or one at a port that something else has. */
+export function takenError(address: Address): UsageError {
+  const holder = parseAddress(address).scheme === "unix"
+    ? "another manager serves"
+    : "another manager or service listens";
+  return new UsageError(
+    `${holder} at ${address}: stop that one first, or give this one and its API servers and ` +
+      `instances another --manager-address`,
+  );
+}
+
+function prepareDirectory(directory: string): void {
+  try {
+    Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+    const { isDirectory, uid, mode } = Deno.lstatSync(directory);
+    // A sticky directory such as /tmp is everybody's; the socket in it is ours alone (mode 600).
+    const isSafe = uid === Deno.uid() || ((mode ?? 0) & 0o1000) !== 0;
+    if (isDirectory && isSafe) return;
+  } catch (error) {
+    throw new UsageError(`cannot use ${directory} for sockets: ${(error as Error).message}`);
+  }
+  throw new UsageError(
+    `${directory} is not a directory of this user: remove it, or choose another --manager-address`,
+  );
+}
+
+/** Tells the instances that have a socket from those that have ended, whose sockets it removes. */
+async function sortSockets(directory: string) {
+  const alive: InstanceId[] = [], dead: InstanceId[] = [];
+  for (const { name } of [...Deno.readDirSync(directory)]) {
+    const instanceId = instanceOfSocket(name);
+    if (instanceId === null) continue;
+    const path = join(directory, name);
+    const isDead = await refusesConnections(path);
+    if (isDead) removeIfPresent(path);
+    (isDead ? dead : alive).push(instanceId);
+  }
+  return { alive, dead };
+}
+
+/** Of instances that have ended, or that a signal has just been sent to. */
+async function removeSockets(directory: string): Promise<void> {
+  const untilMs = realClock.nowMs() + END_WAIT_MS;
+  while ((await sortSockets(directory)).alive.length > 0 && realClock.nowMs() < untilMs) {
+    await sleep(realClock, END_POLL_MS);
+  }
+}
+
+async function refusesConnections(path: string): Promise<boolean> {
+  try {
+    (await Deno.connect({ transport: "unix", path })).close();
+    return false;
+  } catch (error) {
+    // Not found: an instance that ends has removed it just now.
+    return error instanceof Deno.errors.ConnectionRefused ||
+      error instanceof Deno.errors.NotFound;
+  }
+}
+
+function exists(path: string): boolean {
+  try {
+    return Deno.lstatSync(path).isSocket === true;
+  } catch {
+    return false;
+  }
+}

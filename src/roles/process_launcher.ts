@@ -1,0 +1,78 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { HostProcess } from "../core/host_process.ts";
+import { selfCommand } from "../core/self_command.ts";
+import type { Address } from "../bus/bus.ts";
+import type { InstanceId } from "../core/messages.ts";
+import type {
+  AdoptedInstance,
+  ExitStatus,
+  InstanceLauncher,
+  InstanceProcess,
+  LaunchedInstance,
+  LaunchRequest,
+} from "../manager/fleet/launcher.ts";
+
+export interface ProcessLauncherOptions {
+  /** Instances that will share this host. */
+  readonly hostShare: number;
+  /** Engine arguments, passed on as they are. */
+  readonly engineArgv: readonly string[];
+  /** How this program is started; default: the way it was started itself. */
+  readonly command?: readonly string[];
+}
+
+const STDERR = 2;
+
+/**
+ * Starts each instance as a child process of this one: this program, in the role `instance`. What it
+ * prints goes to stderr. An instance ends by itself when its connection to the manager is lost, so
+ * none is left over when this process is killed.
+ */
+export class ProcessLauncher implements InstanceLauncher {
+  constructor(private readonly options: ProcessLauncherOptions) {}
+
+  async launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const { instanceId, managerAddress, numBlocks, startedBy } = request;
+    const [program, ...args] = this.options.command ?? selfCommand();
+    args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
+    args.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
+    args.push(...this.options.engineArgv);
+    if (numBlocks !== null) args.push("--num-gpu-blocks-override", String(numBlocks));
+    // Deno.Command cannot send a child's stdout to our stderr.
+    const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
+    let hasExited = false;
+    const exited = new Promise<ExitStatus>((resolve) => {
+      child.once("exit", (code, signal) => {
+        hasExited = true; // its pid may be another's soon
+        resolve({ code, signal });
+      });
+    });
+    await spawned(child);
+    const stop = (signal: "SIGTERM" | "SIGKILL") => {
+      if (!hasExited) child.kill(signal);
+    };
+    return { pid: child.pid!, exited, stop };
+  }
+
+  /** Only what is surely that process, on this host. */
+  adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
+    // Over TCP come pids of other containers and hosts, which may be this process's own here.
+    if (processStart === undefined || pid === Deno.pid) return null;
+    const found = HostProcess.started(pid, processStart);
+    return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
+  }
+
+  killStray(instanceId: InstanceId, managerAddress: Address): boolean {
+    const stray = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
+      one.isInOurContainer()
+    );
+    return stray?.signal("SIGKILL") === true;
+  }
+}
+
+function spawned(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.once("spawn", resolve);
+    child.once("error", reject);
+  });
+}
