@@ -11,7 +11,7 @@ import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { allowedCpus, loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { SamplingParams } from "../../src/core/messages.ts";
+import type { SamplingParams } from "../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";

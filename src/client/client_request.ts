@@ -8,7 +8,7 @@ import {
   type RequestId,
   type RequestOutput,
   RESUME_EPOCH,
-} from "../core/messages.ts";
+} from "../core/protocol/generate.ts";
 import type { InstanceLink } from "./instance_link.ts";
 import { OutputOrder } from "./output_order.ts";
 

@@ -2,18 +2,17 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
+import type { AdminCall } from "../core/protocol/admin.ts";
+import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
-  AdminCall,
-  DispatchRequest,
   Finish,
   GenerateRequest,
   InstanceId,
-  InstanceRegistration,
   OutputBatch,
   RequestId,
   RequestOutput,
-  ServedSettings,
-} from "../core/messages.ts";
+} from "../core/protocol/generate.ts";
+import type { InstanceRegistration, ServedSettings } from "../core/protocol/membership.ts";
 import { ClientRequest } from "./client_request.ts";
 import { homelessRequests } from "./unplaced_requests.ts";
 import type { InstanceLink } from "./instance_link.ts";

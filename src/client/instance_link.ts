@@ -5,14 +5,14 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
-  InstanceRegistration,
   MissingReply,
   MissingRequest,
   OutputBatch,
   OwnershipEpoch,
   RequestId,
   RequestOutput,
-} from "../core/messages.ts";
+} from "../core/protocol/generate.ts";
+import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { ClientRequest } from "./client_request.ts";
 
 /** How long an instance may take to queue a request or to say which it has. */

@@ -1,7 +1,8 @@
 import type { Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError } from "../core/errors.ts";
-import type { InstanceId, InstanceList } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceList } from "../core/protocol/membership.ts";
 import { InstanceLink, type InstanceLinkConfig } from "./instance_link.ts";
 
 /** Pause before a connection to an instance that serves is made again. */

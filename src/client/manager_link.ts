@@ -1,14 +1,9 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
-import type {
-  DispatchReply,
-  DispatchRequest,
-  InstanceList,
-  RequestsQuery,
-  RequestsReply,
-  ServedSettings,
-} from "../core/messages.ts";
+import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
+import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
 import { settingsDifference } from "../core/served_settings.ts";
 
 /** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */

@@ -1,5 +1,5 @@
 import type { OutputSink } from "../core/cluster.ts";
-import type { RequestOutput } from "../core/messages.ts";
+import type { RequestOutput } from "../core/protocol/generate.ts";
 
 /** Outputs that wait for earlier ones; more than a request can have in flight while it moves. */
 const MAX_EARLY_OUTPUTS = 4096;

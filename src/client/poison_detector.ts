@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { ClientRequest } from "./client_request.ts";
-import { LEASE_MS } from "../manager/dispatch/isolation_lease.ts";
+import { LEASE_MS } from "../core/protocol/dispatch.ts";
 
 /** A request of which tokens still come so long after its first one there does not kill an instance. */
 const SURVIVAL_MS = 1_000;

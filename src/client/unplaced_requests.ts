@@ -1,4 +1,8 @@
-import { MAX_LISTED_REQUESTS, type RequestsQuery, type RequestsReply } from "../core/messages.ts";
+import {
+  MAX_LISTED_REQUESTS,
+  type RequestsQuery,
+  type RequestsReply,
+} from "../core/protocol/admin.ts";
 import type { ClientRequest } from "./client_request.ts";
 
 /** Which of an API server's requests no instance has: none can take them now, or they are being resumed. */

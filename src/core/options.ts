@@ -3,7 +3,7 @@
  * command-line arguments. The argument table (`src/cli`) is the source of names, choices, defaults
  * and help; its inferred types must satisfy these.
  */
-import type { RequestMigrationPolicy } from "./messages.ts";
+import type { RequestMigrationPolicy } from "./protocol/migration.ts";
 
 /** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
 export interface EngineOptions {

@@ -3,7 +3,7 @@
  * step contains; the executor knows nothing of requests, queues or time.
  */
 import type { ErrorRecord } from "../core/errors.ts";
-import type { SamplingParams, TokenLogprobs } from "../core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../core/protocol/generate.ts";
 import type { EngineOptions } from "../core/options.ts";
 import type { KvLayout } from "../kv/layout.ts";
 

@@ -1,5 +1,5 @@
 import { RequestError } from "../core/errors.ts";
-import type { SamplingParams } from "../core/messages.ts";
+import type { SamplingParams } from "../core/protocol/generate.ts";
 import { samplingDefaults } from "../core/sampling.ts";
 import type { RequestedSampling, TextParams } from "./service.ts";
 

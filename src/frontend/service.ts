@@ -3,7 +3,12 @@
  * {@linkcode Cluster}; faked in the routes' tests.
  */
 import type { ErrorRecord } from "../core/errors.ts";
-import type { FinishReason, OutputTiming, Priority, SamplingParams } from "../core/messages.ts";
+import type {
+  FinishReason,
+  OutputTiming,
+  Priority,
+  SamplingParams,
+} from "../core/protocol/generate.ts";
 
 /** The model as clients see it. */
 export interface ServedModel {

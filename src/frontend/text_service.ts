@@ -1,7 +1,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
 import { RequestError } from "../core/errors.ts";
-import type { RequestOutput, SamplingParams } from "../core/messages.ts";
+import type { RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
 import {
   checkPromptTokens,

@@ -8,20 +8,17 @@ import {
   UsageError,
 } from "../core/errors.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
+import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
 import type {
-  InstanceId,
-  InstanceInfo,
   InstanceProgress,
   InstanceRegistration,
-  InstanceType,
   JoinReply,
   JoinRequest,
   LeaveReply,
-  MigrationGroup,
-  MigrationGroupReply,
-  RequestsQuery,
-  RequestsReply,
-} from "../core/messages.ts";
+} from "../core/protocol/membership.ts";
+import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";

@@ -4,7 +4,6 @@ import { RequestError, UnavailableError } from "../core/errors.ts";
 import type {
   AbortNotice,
   GenerateRequest,
-  InstanceInfo,
   MissingReply,
   MissingRequest,
   OutputBatch,
@@ -12,7 +11,8 @@ import type {
   OwnershipEpoch,
   RequestId,
   RequestOutput,
-} from "../core/messages.ts";
+} from "../core/protocol/generate.ts";
+import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { AddressedOutputs } from "./engine/pending_outputs.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
 import { OutputHold } from "./output_hold.ts";

@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { UsageError } from "../core/errors.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 
 /** Ids that the program gives begin so. */
 const OWN_ID = /^instance-/;

@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import type { RequestId, RequestOutput } from "../core/messages.ts";
+import type { RequestId, RequestOutput } from "../core/protocol/generate.ts";
 
 /** How long an API server has to connect once a request of it has come. */
 const HOLD_MS = 10_000;

@@ -6,16 +6,15 @@ import type {
   AdminMigration,
   AdminRequests,
   InstanceChange,
-  InstanceId,
   InstanceName,
   InstanceState,
   InstanceStatus,
-  MigrationReport,
-  RequestId,
   RequestsQuery,
   RequestsReply,
   RequestStatus,
-} from "../core/messages.ts";
+} from "../core/protocol/admin.ts";
+import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
+import type { MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerOptions } from "../core/options.ts";
 import { dispatchLoad } from "./load/load_metric.ts";
 import { loadStateOf } from "./load/load_state.ts";

@@ -1,19 +1,17 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
+import type { DispatchReply, DispatchRequest, SuspicionNote } from "../core/protocol/dispatch.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type {
-  DispatchReply,
-  DispatchRequest,
-  InstanceId,
-  InstanceInfo,
   InstanceList,
   InstanceProgress,
   InstanceRegistration,
   JoinReply,
   JoinRequest,
   ServedSettings,
-  SuspicionNote,
-} from "../core/messages.ts";
+} from "../core/protocol/membership.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";

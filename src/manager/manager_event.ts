@@ -1,12 +1,6 @@
-import type {
-  FailedPeer,
-  InstanceId,
-  InstanceProgress,
-  InstanceRegistration,
-  MigrationId,
-  MigrationReport,
-  RequestId,
-} from "../core/messages.ts";
+import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
+import type { InstanceProgress, InstanceRegistration } from "../core/protocol/membership.ts";
+import type { FailedPeer, MigrationId, MigrationReport } from "../core/protocol/migration.ts";
 
 /** What happens, for people: the command line prints it. */
 export type ManagerEvent =

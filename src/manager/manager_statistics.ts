@@ -1,4 +1,4 @@
-import type { MigrationOutcome, MigrationReport } from "../core/messages.ts";
+import type { MigrationOutcome, MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerEvent } from "./manager_event.ts";
 
 /** What a manager has done since it began. */

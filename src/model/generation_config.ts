@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { ModelError } from "../core/errors.ts";
-import type { SamplingParams } from "../core/messages.ts";
+import type { SamplingParams } from "../core/protocol/generate.ts";
 
 /** What generation_config.json says; it complements config.json and may be absent. */
 export interface GenerationConfig {

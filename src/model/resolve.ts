@@ -1,6 +1,6 @@
 import type { DType } from "../core/dtype.ts";
 import { ModelError, UsageError } from "../core/errors.ts";
-import type { SamplingParams } from "../core/messages.ts";
+import type { SamplingParams } from "../core/protocol/generate.ts";
 import type { EngineOptions } from "../core/options.ts";
 import { builtinModel } from "./builtin.ts";
 import { type ModelConfig, parseModelConfig } from "./config.ts";

@@ -6,7 +6,7 @@ import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
 import { HostProcess } from "../core/host_process.ts";
 import type { Log } from "../core/log.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";

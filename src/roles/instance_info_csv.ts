@@ -1,5 +1,6 @@
 /** Rows of `--log-instance-info` (behaviour page, section 9), as Llumnix writes them. */
-import type { InstanceId, InstanceInfo } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { ManagerOptions, MigrationOptions } from "../core/options.ts";
 import { migrationLoad } from "../manager/load/load_metric.ts";
 import { loadStateOf } from "../manager/load/load_state.ts";

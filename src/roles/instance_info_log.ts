@@ -2,7 +2,7 @@
 import type { Clock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
-import type { InstanceInfo } from "../core/messages.ts";
+import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import {
   InstanceInfoCsv,
   type InstanceInfoCsvOptions,

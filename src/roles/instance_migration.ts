@@ -3,7 +3,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import type { ExecutorInfo } from "../executor/executor.ts";
 import { AccountedKvPool } from "../kv/pool/accounted_kv_pool.ts";

@@ -5,7 +5,7 @@ import type { Address } from "../bus/bus.ts";
 import { realClock, sleep } from "../core/clock.ts";
 import { LlumnixError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 import { instanceOfSocket } from "../instance/instance_socket.ts";
 
 /** How long a process that was killed may take to end. */

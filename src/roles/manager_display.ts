@@ -1,7 +1,8 @@
 /** Tells people what the manager does: how far instances have loaded, which serve, which are lost. */
 import process from "node:process";
 import type { Log } from "../core/log.ts";
-import type { InstanceProgress, MigrationReport } from "../core/messages.ts";
+import type { InstanceProgress } from "../core/protocol/membership.ts";
+import type { MigrationReport } from "../core/protocol/migration.ts";
 import { servingFields } from "./serving_fields.ts";
 import type { ManagerEvent } from "../manager/manager.ts";
 

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { HostProcess } from "../core/host_process.ts";
 import { selfCommand } from "../core/self_command.ts";
 import type { Address } from "../bus/bus.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 import type {
   AdoptedInstance,
   ExitStatus,

@@ -1,6 +1,6 @@
 /** What the API server needs of a model besides its instances: a tokenizer, and what clients see. */
 import { LlumnixError, ModelError } from "../core/errors.ts";
-import type { ServedSettings } from "../core/messages.ts";
+import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { SEEDED_VOCAB_SIZE } from "../executor/sampling/seeded_sampler.ts";
 import { resolveSimulation } from "../executor/sim/simulation.ts";

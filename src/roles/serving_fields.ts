@@ -1,5 +1,5 @@
 import type { LogFields } from "../core/log.ts";
-import type { InstanceRegistration } from "../core/messages.ts";
+import type { InstanceRegistration } from "../core/protocol/membership.ts";
 
 /** What the log says of an instance that serves. */
 export function servingFields(registration: InstanceRegistration): LogFields {

@@ -2,7 +2,7 @@
 import type { Address } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { UnavailableError } from "../core/errors.ts";
-import type { InstanceId } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
 import type { ClusterClient } from "../client/cluster_client.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 

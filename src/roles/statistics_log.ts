@@ -1,7 +1,8 @@
 /** The periodic line on what the service does (`--disable-log-stats`), as vLLM has it. */
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
-import type { InstanceId, InstanceInfo, InstanceTotals } from "../core/messages.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceInfo, InstanceTotals } from "../core/protocol/instance_info.ts";
 import type { ManagerStatistics } from "../manager/manager_statistics.ts";
 
 const INTERVAL_MS = 10_000;

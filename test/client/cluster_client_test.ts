@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { OverloadedError, RequestError } from "../../src/core/errors.ts";
-import { type RequestOutput, RESUME_EPOCH } from "../../src/core/messages.ts";
+import { type RequestOutput, RESUME_EPOCH } from "../../src/core/protocol/generate.ts";
 import { ClusterClient, type ClusterClientConfig } from "../../src/client/cluster_client.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { rejection, until } from "../conformance/bus.ts";

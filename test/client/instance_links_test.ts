@@ -1,6 +1,6 @@
 /** Which connections an API server has; what they carry is tested with `ClusterClient`. */
 import assert from "node:assert/strict";
-import type { InstanceList, InstanceRegistration } from "../../src/core/messages.ts";
+import type { InstanceList, InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { Random } from "../../src/core/random.ts";
 import { ClientRequest } from "../../src/client/client_request.ts";
 import { InstanceLinks } from "../../src/client/instance_links.ts";

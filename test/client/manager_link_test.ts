@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
-import type { InstanceList, ServedSettings } from "../../src/core/messages.ts";
+import type { InstanceList, ServedSettings } from "../../src/core/protocol/membership.ts";
 import { ManagerLink, type ManagerLinkConfig } from "../../src/client/manager_link.ts";
 import { registrationOf } from "../manager/support.ts";
 import { rejection, until } from "../conformance/bus.ts";

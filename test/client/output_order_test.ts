@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { RequestOutput } from "../../src/core/messages.ts";
+import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import { Random } from "../../src/core/random.ts";
 import { OutputOrder } from "../../src/client/output_order.ts";
 

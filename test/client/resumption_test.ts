@@ -1,6 +1,6 @@
 /** Requests that outlive their instance, their connections and their manager, on a virtual clock. */
 import assert from "node:assert/strict";
-import { RESUME_EPOCH } from "../../src/core/messages.ts";
+import { RESUME_EPOCH } from "../../src/core/protocol/generate.ts";
 import { SimCluster, type TrackedRequest } from "../manager/sim_cluster.ts";
 import { managerOptions } from "../manager/support.ts";
 

@@ -1,6 +1,6 @@
 /** What every executor has to do, whatever it computes with. */
 import assert from "node:assert/strict";
-import type { SamplingParams } from "../../src/core/messages.ts";
+import type { SamplingParams } from "../../src/core/protocol/generate.ts";
 import { Random } from "../../src/core/random.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput, StepOutput } from "../../src/executor/executor.ts";

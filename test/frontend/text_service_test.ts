@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Cluster, OutputSink } from "../../src/core/cluster.ts";
 import { RequestError, UnavailableError } from "../../src/core/errors.ts";
-import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
+import type { GenerateRequest, RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { Prompt, TextOutput, TextParams, TextRequest } from "../../src/frontend/service.ts";
 import { createTextService, type TextServiceOptions } from "../../src/frontend/text_service.ts";
 import { fixtureTokenizer } from "./fixtures.ts";

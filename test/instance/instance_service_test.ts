@@ -5,11 +5,11 @@ import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { RequestError } from "../../src/core/errors.ts";
 import type {
   GenerateRequest,
-  InstanceInfo,
   OutputBatch,
   RequestId,
   RequestOutput,
-} from "../../src/core/messages.ts";
+} from "../../src/core/protocol/generate.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import { InstanceService, type ServedEngine } from "../../src/instance/instance_service.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { generateRequest } from "./support.ts";

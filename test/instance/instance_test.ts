@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
-import type { InstanceRegistration, JoinRequest, MigrationGroup } from "../../src/core/messages.ts";
+import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
+import type { MigrationGroup } from "../../src/core/protocol/migration.ts";
 import { Random } from "../../src/core/random.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";

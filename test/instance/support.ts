@@ -1,4 +1,8 @@
-import type { GenerateRequest, RequestOutput, SamplingParams } from "../../src/core/messages.ts";
+import type {
+  GenerateRequest,
+  RequestOutput,
+  SamplingParams,
+} from "../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { EngineConfig } from "../../src/instance/engine/engine_config.ts";

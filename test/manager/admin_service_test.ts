@@ -1,11 +1,8 @@
 /** What an operator may ask, on production instances and a virtual clock. */
 import assert from "node:assert/strict";
-import type {
-  AdminCall,
-  InstanceId,
-  InstanceRegistration,
-  InstanceState,
-} from "../../src/core/messages.ts";
+import type { AdminCall, InstanceState } from "../../src/core/protocol/admin.ts";
+import type { InstanceId } from "../../src/core/protocol/generate.ts";
+import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { World } from "../simulation/world.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

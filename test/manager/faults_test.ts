@@ -1,6 +1,6 @@
 /** Whatever fails, whenever: seeded random faults against the promises of manager and client. */
 import assert from "node:assert/strict";
-import type { InstanceId } from "../../src/core/messages.ts";
+import type { InstanceId } from "../../src/core/protocol/generate.ts";
 import { migration, SimCluster } from "./sim_cluster.ts";
 import { managerOptions } from "./support.ts";
 

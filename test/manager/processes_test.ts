@@ -5,7 +5,7 @@ import { realClock } from "../../src/core/clock.ts";
 import { UsageError } from "../../src/core/errors.ts";
 import { HostProcess } from "../../src/core/host_process.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { RequestOutput } from "../../src/core/messages.ts";
+import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
 import { ProcessLauncher } from "../../src/roles/process_launcher.ts";

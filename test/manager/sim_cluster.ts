@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import type { InstanceId, JoinRequest, RequestId, RequestOutput } from "../../src/core/messages.ts";
+import type { InstanceId, RequestId, RequestOutput } from "../../src/core/protocol/generate.ts";
+import type { JoinRequest } from "../../src/core/protocol/membership.ts";
 import { Random } from "../../src/core/random.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import type {

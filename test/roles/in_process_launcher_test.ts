@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
-import type { RequestOutput } from "../../src/core/messages.ts";
+import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import { Manager } from "../../src/manager/manager.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { logger } from "../../src/core/log.ts";
-import type { RequestOutput } from "../../src/core/messages.ts";
+import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../../src/executor/executor.ts";
 import { loadNullExecutor } from "../../src/executor/null_executor.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { startInstances } from "../../src/roles/started_instances.ts";
 import { UnavailableError } from "../../src/core/errors.ts";
-import type { InstanceId } from "../../src/core/messages.ts";
+import type { InstanceId } from "../../src/core/protocol/generate.ts";
 import type { ExitStatus, LaunchRequest } from "../../src/manager/fleet/launcher.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 

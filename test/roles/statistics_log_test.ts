@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { StatisticsLog } from "../../src/roles/statistics_log.ts";
-import type { InstanceInfo, MigrationReport } from "../../src/core/messages.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
+import type { MigrationReport } from "../../src/core/protocol/migration.ts";
 import { StatisticsCounter } from "../../src/manager/manager_statistics.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { idleInfo } from "../manager/support.ts";

@@ -3,7 +3,7 @@
  * requests, aborts between and during steps, pools so small that most sequences are preempted.
  */
 import assert from "node:assert/strict";
-import type { GenerateRequest, RequestOutput } from "../../src/core/messages.ts";
+import type { GenerateRequest, RequestOutput } from "../../src/core/protocol/generate.ts";
 import { Random } from "../../src/core/random.ts";
 import { RequestError } from "../../src/core/errors.ts";
 import { EngineCore } from "../../src/instance/engine/engine_core.ts";

@@ -1,6 +1,7 @@
 /** A small cluster of production code on a virtual clock, for tests that say what happens when. */
 import assert from "node:assert/strict";
-import type { InstanceType, RequestId } from "../../src/core/messages.ts";
+import type { RequestId } from "../../src/core/protocol/generate.ts";
+import type { InstanceType } from "../../src/core/protocol/instance_info.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import { expectedOutput } from "../../src/sim/fuzz/paged_model.ts";
 import { randomScenario } from "../../src/sim/fuzz/random_scenario.ts";

@@ -4,7 +4,7 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
-import type { ServedSettings } from "../../core/messages.ts";
+import type { ServedSettings } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import type { RoleOptions } from "../arguments/tables.ts";

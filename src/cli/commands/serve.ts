@@ -3,7 +3,7 @@ import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
-import type { InstanceRegistration } from "../../core/messages.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
 import type { RunningServer } from "../../server/server.ts";

@@ -1,6 +1,6 @@
 import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kernels.ts";
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
-import type { TokenLogprobs } from "../../core/messages.ts";
+import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { blockBytes } from "../../kv/layout.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampling/sampler.ts";

@@ -1,5 +1,5 @@
 import { LlumnixError, ModelError } from "../../core/errors.ts";
-import type { TokenLogprobs } from "../../core/messages.ts";
+import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { largest, RankSelector } from "./selection.ts";
 
 /** e^-50 of the largest weight: a whole vocabulary of these is below the 53 bits of a draw. */

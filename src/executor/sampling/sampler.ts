@@ -4,7 +4,7 @@
  * all of these. The choice depends on (logits, parameters, tokens so far, seed, position) alone.
  */
 import { LlumnixError } from "../../core/errors.ts";
-import type { SamplingParams, TokenLogprobs } from "../../core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
 import { uniformAt } from "../../core/random.ts";
 import type { SequenceStart } from "../executor.ts";
 import { argmax, Distribution } from "./distribution.ts";

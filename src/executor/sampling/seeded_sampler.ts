@@ -1,4 +1,4 @@
-import type { SamplingParams, TokenLogprobs } from "../../core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
 import type { SequenceStart, StepInput, StepOutput } from "../executor.ts";
 
 /** Tokens that are chosen from: printable ASCII of a byte-level tokenizer. */

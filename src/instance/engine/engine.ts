@@ -1,13 +1,8 @@
 import type { Clock } from "../../core/clock.ts";
 import { type ErrorRecord, LlumnixError, UnavailableError } from "../../core/errors.ts";
-import type {
-  GenerateRequest,
-  InstanceInfo,
-  OwnershipEpoch,
-  RequestId,
-  RequestsQuery,
-  RequestsReply,
-} from "../../core/messages.ts";
+import type { RequestsQuery, RequestsReply } from "../../core/protocol/admin.ts";
+import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { Executor, StepInput, StepOutput } from "../../executor/executor.ts";
 import type { Arrival, ArrivingRequest } from "./incoming_migration.ts";
 import type { BlocksInFlight } from "./block_manager.ts";
@@ -15,7 +10,7 @@ import type { Departure } from "./outgoing_migration.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { EngineCore } from "./engine_core.ts";
 import type { AddressedOutputs } from "./pending_outputs.ts";
-import type { RequestQueues } from "../llumlet/request_choice/request_choice.ts";
+import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import { StepWatch } from "./step_watch.ts";
 
 export type { AddressedOutputs, EngineConfig };

@@ -1,5 +1,6 @@
 import { UsageError } from "../../core/errors.ts";
-import type { InstanceId, InstanceType } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceType } from "../../core/protocol/instance_info.ts";
 import type { EngineOptions } from "../../core/options.ts";
 import type { ExecutorInfo } from "../../executor/executor.ts";
 import type { SchedulerConfig } from "./scheduler.ts";

@@ -5,15 +5,17 @@ import {
   toErrorRecord,
 } from "../../core/errors.ts";
 import {
-  type Finish,
-  type GenerateRequest,
-  type InstanceInfo,
   MAX_LISTED_REQUESTS,
-  type OwnershipEpoch,
-  type RequestId,
   type RequestsQuery,
   type RequestsReply,
-} from "../../core/messages.ts";
+} from "../../core/protocol/admin.ts";
+import type {
+  Finish,
+  GenerateRequest,
+  OwnershipEpoch,
+  RequestId,
+} from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
 import { Arrival, type ArrivingRequest } from "./incoming_migration.ts";
 import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
@@ -23,7 +25,7 @@ import { type InfoParts, instanceInfo, LastStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
 import { type AddressedOutputs, PendingOutputs } from "./pending_outputs.ts";
 import { queuesOf } from "./queues_of.ts";
-import type { RequestQueues } from "../llumlet/request_choice/request_choice.ts";
+import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import { checkPlaces, checkQueues } from "./queue_checks.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";

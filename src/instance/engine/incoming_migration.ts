@@ -1,5 +1,6 @@
 import { OverloadedError, RequestError, UnavailableError } from "../../core/errors.ts";
-import type { GenerateRequest, MigrateInRequest } from "../../core/messages.ts";
+import type { GenerateRequest } from "../../core/protocol/generate.ts";
+import type { MigrateInRequest } from "../../core/protocol/migration.ts";
 import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 

@@ -1,5 +1,5 @@
 import type { Clock } from "../../core/clock.ts";
-import type { InstanceInfo } from "../../core/messages.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 
 /**
  * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the

@@ -1,4 +1,5 @@
-import type { InstanceInfo, RequestId } from "../../core/messages.ts";
+import type { RequestId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { listedWaiting } from "./listed_waiting.ts";

@@ -1,4 +1,4 @@
-import { MAX_LISTED_WAITING, type QueuedRequest } from "../../core/messages.ts";
+import { MAX_LISTED_WAITING, type QueuedRequest } from "../../core/protocol/instance_info.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**

@@ -1,4 +1,4 @@
-import type { GenerateRequest, RequestId } from "../../core/messages.ts";
+import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts";
 import type { Arrival } from "./incoming_migration.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";

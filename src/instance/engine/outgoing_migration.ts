@@ -1,4 +1,4 @@
-import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/messages.ts";
+import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/protocol/generate.ts";
 import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 

@@ -1,4 +1,4 @@
-import type { Finish, RequestOutput } from "../../core/messages.ts";
+import type { Finish, RequestOutput } from "../../core/protocol/generate.ts";
 import type { StepOutput } from "../../executor/executor.ts";
 import type { Sequence } from "./sequence.ts";
 

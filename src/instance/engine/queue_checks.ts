@@ -1,4 +1,4 @@
-import type { RequestId } from "../../core/messages.ts";
+import type { RequestId } from "../../core/protocol/generate.ts";
 import type { Arrival } from "./incoming_migration.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";

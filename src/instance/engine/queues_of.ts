@@ -1,4 +1,4 @@
-import type { RequestQueues } from "../llumlet/request_choice/request_choice.ts";
+import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 

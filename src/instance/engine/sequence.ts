@@ -4,7 +4,7 @@ import type {
   Priority,
   RequestId,
   SamplingParams,
-} from "../../core/messages.ts";
+} from "../../core/protocol/generate.ts";
 
 /**
  * `waiting`: no blocks; `running`: blocks in the device pool; `swapped`: blocks in the swap pool;

@@ -1,4 +1,4 @@
-import type { Finish } from "../../core/messages.ts";
+import type { Finish } from "../../core/protocol/generate.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**

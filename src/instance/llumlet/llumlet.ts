@@ -1,22 +1,21 @@
 import type { Bus, Peer, Service } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
+import type { GenerateRequest, InstanceId, RequestId } from "../../core/protocol/generate.ts";
 import type {
-  GenerateRequest,
-  InstanceId,
   MigrateCommitRequest,
   MigrateInRequest,
   MigrateOutOrder,
   MigrateReserveRequest,
   MigrationId,
   MigrationReport,
-  RequestId,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
 import type { Departure } from "../engine/outgoing_migration.ts";
-import { chooseRequests, type RequestQueues } from "./request_choice/request_choice.ts";
+import type { RequestQueues } from "./request_choice/policy.ts";
+import { chooseRequests } from "./request_choice/request_choice.ts";
 import { InstanceLinks } from "./migration_peers.ts";
 import { MigrationDestination } from "./migration_destination.ts";
 import { MigrationSource, type SourceConfig } from "./migration_source.ts";

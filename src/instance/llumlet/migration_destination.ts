@@ -1,9 +1,8 @@
 import type { Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import { OverloadedError, RequestError, UnavailableError } from "../../core/errors.ts";
+import type { GenerateRequest, InstanceId } from "../../core/protocol/generate.ts";
 import type {
-  GenerateRequest,
-  InstanceId,
   MigrateCommitRequest,
   MigrateInReply,
   MigrateInRequest,
@@ -11,7 +10,7 @@ import type {
   MigrateReserveRequest,
   MigrateSettleReply,
   MigrationId,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import { type KvLayout, layoutDifference } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";

@@ -1,5 +1,5 @@
 import type { Clock } from "../../core/clock.ts";
-import type { MigrateSettleReply, MigrationId } from "../../core/messages.ts";
+import type { MigrateSettleReply, MigrationId } from "../../core/protocol/migration.ts";
 
 type Ending = MigrateSettleReply["state"];
 

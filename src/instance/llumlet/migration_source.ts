@@ -1,9 +1,8 @@
 import type { Peer } from "../../bus/bus.ts";
 import { type Clock, sleep } from "../../core/clock.ts";
 import { NobodyListensError, toErrorRecord } from "../../core/errors.ts";
+import type { AbortNotice, InstanceId } from "../../core/protocol/generate.ts";
 import type {
-  AbortNotice,
-  InstanceId,
   MigrateCommitRequest,
   MigrateInReply,
   MigrateInRequest,
@@ -15,7 +14,7 @@ import type {
   MigrationOutcome,
   MigrationReport,
   TransferStatistics,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";

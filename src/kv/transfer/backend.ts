@@ -9,7 +9,7 @@ import type {
   MigrationGroup,
   MigrationId,
   TransferStatistics,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 
 /** How a backend's peers reach its pool; JSON data that only the same kind of backend reads. */
 export type BackendEndpoint = Readonly<Record<string, unknown>>;

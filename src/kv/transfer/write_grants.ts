@@ -1,5 +1,5 @@
 import { UnavailableError } from "../../core/errors.ts";
-import type { MigrationId } from "../../core/messages.ts";
+import type { MigrationId } from "../../core/protocol/migration.ts";
 
 /** Which blocks of a pool which migration may write: the books behind `grant` and `revoke`. */
 export class WriteGrants {

@@ -1,4 +1,4 @@
-import type { InstanceId, RequestId } from "../../core/messages.ts";
+import type { InstanceId, RequestId } from "../../core/protocol/generate.ts";
 
 /** A request that was dispatched and is in no report yet. */
 interface PendingRequest {

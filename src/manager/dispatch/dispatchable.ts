@@ -1,4 +1,4 @@
-import type { InstanceType } from "../../core/messages.ts";
+import type { InstanceType } from "../../core/protocol/instance_info.ts";
 
 /** What decides whether an instance takes new requests. */
 export interface Dispatchable {

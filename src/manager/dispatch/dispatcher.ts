@@ -1,18 +1,16 @@
-import type {
-  DispatchRequest,
-  InstanceId,
-  InstanceInfo,
-  InstanceRegistration,
-} from "../../core/messages.ts";
+import type { DispatchRequest } from "../../core/protocol/dispatch.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
 import {
   aheadBlocks,
-  type ComingRequest,
   dispatchLoad,
   dispatchLoadWith,
   tellsRequestsApart,
 } from "../load/load_metric.ts";
+import type { ComingRequest } from "../load/policy.ts";
 import {
   comingHeadroomBlocks,
   idleLoadInfo,
@@ -21,7 +19,8 @@ import {
   loadStateOf,
   type LoadStateOptions,
 } from "../load/load_state.ts";
-import { createDispatchPolicy, type DispatchCandidate, type DispatchPolicy } from "./dispatch.ts";
+import { createDispatchPolicy } from "./dispatch.ts";
+import type { DispatchCandidate, DispatchPolicy } from "./policy.ts";
 import { dispatchableOf } from "./dispatchable.ts";
 import { DispatchAccount } from "./dispatch_account.ts";
 

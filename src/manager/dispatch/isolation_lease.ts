@@ -1,6 +1,4 @@
-/** A request that kills instances does so within this time. */
-export const LEASE_MS = 1_000;
-
+import { LEASE_MS } from "../../core/protocol/dispatch.ts";
 /**
  * Lets one API server at a time try requests that may be what instances die of, and only while no
  * other has any that are not cleared yet, so that the suspects of several are told apart as those of

@@ -2,7 +2,7 @@
  * Prefill-decode disaggregation (behaviour page, section 6): which instance is for what, and how long
  * a request stays where it is dispatched to.
  */
-import type { InstanceType } from "../../core/messages.ts";
+import type { InstanceType } from "../../core/protocol/instance_info.ts";
 
 /** The prompt, and with it the first output token. */
 const PREFILL_STEPS = 1;

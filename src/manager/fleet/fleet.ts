@@ -7,14 +7,13 @@ import {
   UnavailableError,
   UsageError,
 } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
 import type {
-  InstanceId,
-  InstanceInfo,
   InstanceRegistration,
-  InstanceType,
   JoinRequest,
   ServedSettings,
-} from "../../core/messages.ts";
+} from "../../core/protocol/membership.ts";
 import { settingsDifference } from "../../core/served_settings.ts";
 import { FormerInstances } from "./tombstones.ts";
 import type { InstanceLauncher } from "./launcher.ts";

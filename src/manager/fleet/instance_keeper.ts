@@ -6,7 +6,8 @@ import {
   UnavailableError,
   UsageError,
 } from "../../core/errors.ts";
-import type { InstanceId, LeaveReply } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { LeaveReply } from "../../core/protocol/membership.ts";
 import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
 import { settingsDifference } from "../../core/served_settings.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";

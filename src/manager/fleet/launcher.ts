@@ -1,5 +1,6 @@
 import type { Address } from "../../bus/bus.ts";
-import type { InstanceId, InstanceRegistration } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 
 export interface LaunchRequest {
   readonly instanceId: InstanceId;

@@ -1,15 +1,10 @@
 import type { Peer } from "../../bus/bus.ts";
 import { type Clock, sleep } from "../../core/clock.ts";
 import { type ErrorRecord, fromErrorRecord } from "../../core/errors.ts";
-import type {
-  InstanceId,
-  InstanceInfo,
-  InstanceRegistration,
-  InstanceType,
-  JoinRequest,
-  MigrationId,
-  MigrationReport,
-} from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
+import type { InstanceRegistration, JoinRequest } from "../../core/protocol/membership.ts";
+import type { MigrationId, MigrationReport } from "../../core/protocol/migration.ts";
 import type { AdoptedInstance, ExitStatus, LaunchedInstance } from "./launcher.ts";
 
 /** The end of a connection and of a process are noticed apart; how long to wait for the second. */

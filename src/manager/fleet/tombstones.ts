@@ -1,4 +1,5 @@
-import type { InstanceId, JoinRequest } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { JoinRequest } from "../../core/protocol/membership.ts";
 
 /** Older ones have long ended. */
 const MAX_REMEMBERED = 1_000;

@@ -1,32 +1,9 @@
-import type { Priority } from "../../core/messages.ts";
+import type { ComingRequest, LoadMetric } from "./policy.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import type { LoadState } from "./load_state.ts";
 import { remainingSteps } from "./metrics/remaining_steps.ts";
 import { usageRatio } from "./metrics/usage_ratio.ts";
 import { virtualUsage } from "./metrics/virtual_usage.ts";
-
-/** A request that may come to an instance. */
-export interface ComingRequest {
-  readonly priority: Priority;
-  /** Of its prompt; fractional. */
-  readonly blocks: number;
-  /** What it adds to the headroom there: that of its priority, unless requests there have it already. */
-  readonly headroomBlocks: number;
-}
-
-/** Turns the state of an instance into its load, which grows with pressure. */
-export interface LoadMetric {
-  /** For dispatch, and for scaling where that is not another: all that waits counts. */
-  dispatch(state: LoadState): number;
-  /** As `dispatch`, with the request there; by a metric that tells requests apart. */
-  dispatchWith?(state: LoadState, request: ComingRequest): number;
-  /** See {@linkcode aheadBlocks}. */
-  ahead?(state: LoadState, request: ComingRequest): number;
-  /** For scaling: all that waits is to run soon. */
-  scaling?(state: LoadState): number;
-  /** For migration: what the running requests have, and the first that waits where it says so. */
-  migration(state: LoadState, enableDefrag: boolean): number;
-}
 
 /** One line per metric. */
 const metrics: Readonly<Record<LoadMetricName, LoadMetric>> = {

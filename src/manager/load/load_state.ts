@@ -1,4 +1,5 @@
-import type { InstanceInfo, Priority } from "../../core/messages.ts";
+import type { Priority } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 
 /** What the load metrics read: of one instance, or of several pooled. All are plain numbers. */
 export interface LoadState {

@@ -1,4 +1,4 @@
-import type { InstanceRegistration } from "../../core/messages.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 
 /** What instances must have in common for requests to move between them. */
 export interface ExchangeTerms {

@@ -1,12 +1,12 @@
 import type { Clock } from "../../core/clock.ts";
 import { toErrorRecord } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
 import type {
   FailedPeer,
-  InstanceId,
   MigrationGroup,
   MigrationGroupMember,
   MigrationGroupReply,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
 
 /** What an answer may take beyond the time that an instance has for its connections. */

@@ -1,22 +1,18 @@
 import type { Clock } from "../../core/clock.ts";
 import { toErrorRecord } from "../../core/errors.ts";
+import type { InstanceId, RequestId } from "../../core/protocol/generate.ts";
 import type {
   DestinationRoom,
-  InstanceId,
   MigrateOutOrder,
   MigrationId,
   MigrationReport,
-  RequestId,
   RequestMigrationPolicy,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { ManagerOptions, MigrationOptions } from "../../core/options.ts";
 import { loadStateOf } from "../load/load_state.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
-import {
-  type MigrationCandidate,
-  type PairMigrationOptions,
-  pairMigrations,
-} from "./pair_migration.ts";
+import { type PairMigrationOptions, pairMigrations } from "./pair_migration.ts";
+import type { MigrationCandidate } from "./policy.ts";
 import { roomBlocks } from "./policies/room.ts";
 
 /** How long a source may take over a migration. Its own deadlines for each step are shorter. */

@@ -1,3 +1,4 @@
+import type { ScalingPolicy } from "./policy.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { scalingLoad } from "../load/load_metric.ts";
 import { emptyStateLike, type LoadState, poolOf } from "../load/load_state.ts";
@@ -16,14 +17,6 @@ export interface ScalingOptions {
   /** At least 1. */
   readonly minInstances: number;
   readonly maxInstances: number;
-}
-
-/** Which load of a cluster is compared with the thresholds. */
-export interface ScalingPolicy {
-  /** @param loadOf load of a state, for scaling */
-  loadToAdd(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
-  /** The load that says whether the last instance can go. */
-  loadToRemove(states: readonly LoadState[], loadOf: (state: LoadState) => number): number;
 }
 
 /** One line per policy. */

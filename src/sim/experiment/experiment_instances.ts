@@ -1,5 +1,6 @@
 import { sleep } from "../../core/clock.ts";
-import type { InstanceId, InstanceInfo } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { EngineOptions } from "../../core/options.ts";
 import { resolveSimulation, type Simulation } from "../../executor/sim/simulation.ts";
 import { Instance, type InstanceMigration } from "../../instance/instance.ts";

@@ -1,5 +1,5 @@
 import { type Distribution, distributionOf } from "../../core/stats/distribution.ts";
-import type { MigrationReport } from "../../core/messages.ts";
+import type { MigrationReport } from "../../core/protocol/migration.ts";
 import type { ManagerEvent } from "../../manager/manager.ts";
 
 /** Migrations of a run. */

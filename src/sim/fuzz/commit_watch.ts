@@ -1,5 +1,5 @@
 import type { Clock } from "../../core/clock.ts";
-import type { MigrateCommitRequest, MigrationId } from "../../core/messages.ts";
+import type { MigrateCommitRequest, MigrationId } from "../../core/protocol/migration.ts";
 import type { SimInstance } from "./sim_instance.ts";
 
 /** Checks that a commit hands its request over once, however often it arrives. */

@@ -1,4 +1,5 @@
-import type { InstanceId, MigrateOutOrder, MigrationGroup } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { MigrateOutOrder, MigrationGroup } from "../../core/protocol/migration.ts";
 import type { FormedGroup } from "../../manager/migration/migration_group.ts";
 import { type Scenario, stalledMs } from "./scenario.ts";
 import type { SimGroups } from "./sim_group.ts";

@@ -4,7 +4,7 @@ import type {
   RequestId,
   RequestOutput,
   SamplingParams,
-} from "../../core/messages.ts";
+} from "../../core/protocol/generate.ts";
 import { toErrorRecord } from "../../core/errors.ts";
 import { expectedOutput } from "./paged_model.ts";
 import { DEADLY_SEED } from "./timed_model.ts";

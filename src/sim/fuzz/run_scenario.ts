@@ -1,4 +1,4 @@
-import type { GenerateRequest, RequestId } from "../../core/messages.ts";
+import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
 import {

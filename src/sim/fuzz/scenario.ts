@@ -1,4 +1,4 @@
-import type { Priority, SamplingParams } from "../../core/messages.ts";
+import type { Priority, SamplingParams } from "../../core/protocol/generate.ts";
 import type {
   EngineOptions,
   ManagerOptions,

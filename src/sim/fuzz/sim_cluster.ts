@@ -1,10 +1,10 @@
 import { LlumnixError } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
 import type {
-  InstanceId,
   MigrateCommitRequest,
   MigrateOutOrder,
   MigrationReport,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import { Random } from "../../core/random.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../../manager/fleet/launcher.ts";

@@ -4,7 +4,7 @@ import type {
   MigrationGroup,
   MigrationId,
   TransferStatistics,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
 import type { BlocksInFlight } from "../../instance/engine/block_manager.ts";
 import { layerBytes, layoutDifference } from "../../kv/layout.ts";

@@ -1,11 +1,11 @@
 import { sleep } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
 import type {
   FailedPeer,
-  InstanceId,
   MigrationGroup,
   MigrationGroupMember,
-} from "../../core/messages.ts";
+} from "../../core/protocol/migration.ts";
 import type { SimNetwork, SimNode } from "../network/sim_bus.ts";
 
 /** Pause before another end is tried again. */

@@ -1,7 +1,7 @@
 /** Drives an executor as a scheduler would, with block tables scattered over the pool. */
 import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../../src/cli/arguments/tables.ts";
-import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { Random } from "../../../src/core/random.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";

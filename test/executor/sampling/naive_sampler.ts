@@ -2,7 +2,7 @@
  * The sampler's definition, written as plainly as possible over full sorts: what vLLM 0.4.2 computes,
  * in float64, with ties going to the lowest id.
  */
-import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../../src/core/protocol/generate.ts";
 import { uniformAt } from "../../../src/core/random.ts";
 
 /** One token's choice; logits are not changed. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../../src/core/protocol/generate.ts";
 import { Random } from "../../../src/core/random.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
 import { Sampler } from "../../../src/executor/sampling/sampler.ts";

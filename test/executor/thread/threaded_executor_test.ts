@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { SamplingParams } from "../../../src/core/messages.ts";
+import type { SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
 import type { LoadProgress, StepInput } from "../../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../../src/executor/thread/threaded_executor.ts";

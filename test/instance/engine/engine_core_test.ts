@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { RequestOutput } from "../../../src/core/messages.ts";
+import type { RequestOutput } from "../../../src/core/protocol/generate.ts";
 import { EngineCore } from "../../../src/instance/engine/engine_core.ts";
 import { NullExecutor } from "../../../src/executor/null_executor.ts";
 import { expectedOutput, PagedModel } from "../paged_model.ts";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers/promises";
 import { realClock } from "../../../src/core/clock.ts";
-import type { InstanceInfo, RequestOutput } from "../../../src/core/messages.ts";
+import type { RequestOutput } from "../../../src/core/protocol/generate.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import type { StepInput, StepOutput } from "../../../src/executor/executor.ts";
 import { Engine } from "../../../src/instance/engine/engine.ts";
 import { expectedOutput, PagedModel } from "../paged_model.ts";

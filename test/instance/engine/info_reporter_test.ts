@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { Clock } from "../../../src/core/clock.ts";
-import type { InstanceInfo } from "../../../src/core/messages.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { InfoReporter } from "../../../src/instance/engine/info_reporter.ts";
 import { idleInfo } from "../../manager/support.ts";
 

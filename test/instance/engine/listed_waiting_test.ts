@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { MAX_LISTED_WAITING } from "../../../src/core/messages.ts";
+import { MAX_LISTED_WAITING } from "../../../src/core/protocol/instance_info.ts";
 import { listedWaiting } from "../../../src/instance/engine/listed_waiting.ts";
 
 /** @param queue tokens and arrival of each */

@@ -6,7 +6,7 @@ import {
   type SchedulerConfig,
 } from "../../../src/instance/engine/scheduler.ts";
 import { Sequence } from "../../../src/instance/engine/sequence.ts";
-import type { Priority } from "../../../src/core/messages.ts";
+import type { Priority } from "../../../src/core/protocol/generate.ts";
 import { engineConfig, generateRequest } from "../support.ts";
 
 /** A scheduler on blocks of 4 tokens, with verbs that name sequences by id. */

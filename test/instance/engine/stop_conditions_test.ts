@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Finish, SamplingParams } from "../../../src/core/messages.ts";
+import type { Finish, SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { Sequence } from "../../../src/instance/engine/sequence.ts";
 import { finishOf } from "../../../src/instance/engine/stop_conditions.ts";
 import { generateRequest } from "../support.ts";

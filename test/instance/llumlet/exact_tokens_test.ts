@@ -8,10 +8,10 @@ import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import type {
   GenerateRequest,
-  MigrationReport,
   RequestOutput,
   SamplingParams,
-} from "../../../src/core/messages.ts";
+} from "../../../src/core/protocol/generate.ts";
+import type { MigrationReport } from "../../../src/core/protocol/migration.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
 import { Engine } from "../../../src/instance/engine/engine.ts";

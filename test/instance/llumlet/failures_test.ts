@@ -1,7 +1,7 @@
 /** What can go wrong in a migration, at every moment of it. */
 import assert from "node:assert/strict";
 import { UnavailableError } from "../../../src/core/errors.ts";
-import type { MigrationReport } from "../../../src/core/messages.ts";
+import type { MigrationReport } from "../../../src/core/protocol/migration.ts";
 import { generateRequest } from "../support.ts";
 import { type InstanceShape, pair, World } from "./world.ts";
 

@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import type {
   GenerateRequest,
+  OutputBatch,
+  RequestOutput,
+} from "../../../src/core/protocol/generate.ts";
+import type {
   MigrateInRequest,
   MigrateOutOrder,
   MigrationReport,
-  OutputBatch,
-  RequestOutput,
-} from "../../../src/core/messages.ts";
+} from "../../../src/core/protocol/migration.ts";
 import { Random } from "../../../src/core/random.ts";
 import type { StepInput } from "../../../src/executor/executor.ts";
 import { Engine } from "../../../src/instance/engine/engine.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { InstanceType } from "../../../src/core/messages.ts";
+import type { InstanceType } from "../../../src/core/protocol/instance_info.ts";
 import { expectedStepsOn, newcomerType } from "../../../src/manager/fleet/disaggregation.ts";
 
 Deno.test("the first N are prefill instances, the rest decode", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { MigrationReport } from "../../../src/core/messages.ts";
+import type { MigrationReport } from "../../../src/core/protocol/migration.ts";
 import { ManagedInstance } from "../../../src/manager/fleet/managed_instance.ts";
 import { idleInfo } from "../support.ts";
 

@@ -1,6 +1,6 @@
 /** The table of the behaviour page, section 1, written a second time and compared. */
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../../src/core/messages.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
 import { dispatchLoad, migrationLoad } from "../../../src/manager/load/load_metric.ts";
 import { loadStateOf, poolOf } from "../../../src/manager/load/load_state.ts";

@@ -1,10 +1,8 @@
 /** What orders of waiting_first make FIT choose: the pairing, the order and the choice together. */
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../../src/core/messages.ts";
-import {
-  chooseRequests,
-  type RequestQueues,
-} from "../../../src/instance/llumlet/request_choice/request_choice.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
+import type { RequestQueues } from "../../../src/instance/llumlet/request_choice/policy.ts";
+import { chooseRequests } from "../../../src/instance/llumlet/request_choice/request_choice.ts";
 import { migration, SimCluster } from "../sim_cluster.ts";
 import { managerOptions } from "../support.ts";
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import { UnavailableError } from "../../../src/core/errors.ts";
-import type { FailedPeer, MigrationGroup } from "../../../src/core/messages.ts";
+import type { FailedPeer, MigrationGroup } from "../../../src/core/protocol/migration.ts";
 import { ManagedInstance } from "../../../src/manager/fleet/managed_instance.ts";
 import {
   type FormedGroup,

@@ -1,6 +1,6 @@
 /** The rules of the behaviour page, section 7, written a second time and compared. */
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../../src/core/messages.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
 import { loadStateOf } from "../../../src/manager/load/load_state.ts";
 import { scalingChange, type ScalingOptions } from "../../../src/manager/scaling/scaling.ts";

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { MigrationGroup } from "../../../src/core/messages.ts";
+import type { MigrationGroup } from "../../../src/core/protocol/migration.ts";
 import { Random } from "../../../src/core/random.ts";
 import { ArrayKvPool } from "../../../src/kv/pool/array_kv_pool.ts";
 import { SimNetwork } from "../../../src/sim/network/sim_bus.ts";

@@ -1,5 +1,5 @@
-import type { RequestId } from "../../../core/messages.ts";
-import type { RunningRequest } from "./request_choice.ts";
+import type { RequestId } from "../../../core/protocol/generate.ts";
+import type { RunningRequest } from "./policy.ts";
 
 /**
  * The first of the requests for which `cost` is smallest, among those of normal priority while there

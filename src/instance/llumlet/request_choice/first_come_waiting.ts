@@ -1,4 +1,4 @@
-import type { RequestChoice } from "./request_choice.ts";
+import type { RequestChoice } from "./policy.ts";
 
 /** FCW: the head of the queue, once the scheduler has found that it does not fit. */
 export const firstComeWaiting: RequestChoice = ({ waiting }) => {

@@ -1,5 +1,5 @@
 import { firstComeWaiting } from "./first_come_waiting.ts";
-import type { RequestChoice } from "./request_choice.ts";
+import type { RequestChoice } from "./policy.ts";
 import { shortestRunning } from "./shortest_running.ts";
 
 /** FCWSR: the head of the queue, and after it the shortest running request. */

@@ -1,6 +1,6 @@
 import { bestVictim } from "./best_victim.ts";
 import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_running.ts";
-import type { RequestChoice, RunningRequest, WaitingRequest } from "./request_choice.ts";
+import type { RequestChoice, RunningRequest, WaitingRequest } from "./policy.ts";
 
 /**
  * FIT: what the destination has room for, and nothing but what the order aims at. Without an aim:

@@ -1,5 +1,5 @@
 import { bestVictim } from "./best_victim.ts";
-import type { RequestChoice } from "./request_choice.ts";
+import type { RequestChoice } from "./policy.ts";
 
 /** LCR: the running request that came last; of several, the last in the queue. */
 export const lastComeRunning: RequestChoice = ({ running }) =>

@@ -1,5 +1,5 @@
 import { bestVictim } from "./best_victim.ts";
-import type { RequestChoice } from "./request_choice.ts";
+import type { RequestChoice } from "./policy.ts";
 
 /** LR: the longest running request, which frees the most blocks. */
 export const longestRunning: RequestChoice = ({ running }) =>

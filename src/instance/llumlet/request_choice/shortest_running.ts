@@ -1,5 +1,5 @@
 import { bestVictim } from "./best_victim.ts";
-import type { RequestChoice } from "./request_choice.ts";
+import type { RequestChoice } from "./policy.ts";
 
 /** SR: the shortest running request, which is the cheapest to move. */
 export const shortestRunning: RequestChoice = ({ running }) =>

@@ -1,11 +1,11 @@
 import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
-  InstanceId,
   MigrationGroup,
   MigrationGroupMember,
   MigrationId,
-} from "../../../core/messages.ts";
+} from "../../../core/protocol/migration.ts";
 import type { TransferLimits } from "../backend.ts";
 import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";

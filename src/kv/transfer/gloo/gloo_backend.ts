@@ -6,7 +6,7 @@ import type {
   MigrationGroup,
   MigrationId,
   TransferStatistics,
-} from "../../../core/messages.ts";
+} from "../../../core/protocol/migration.ts";
 import { layerBytes } from "../../layout.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";

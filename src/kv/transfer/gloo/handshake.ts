@@ -1,4 +1,4 @@
-import type { InstanceId } from "../../../core/messages.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
 import { type KvLayout, layoutDifference } from "../../layout.ts";
 
 /** What an instance is, as far as its peers must be the same. */

@@ -1,7 +1,7 @@
 import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../ffi/sockets.ts";
 import { setPreempting } from "../../../../ffi/thread_policy.ts";
 import { UnavailableError } from "../../../core/errors.ts";
-import type { MigrationId } from "../../../core/messages.ts";
+import type { MigrationId } from "../../../core/protocol/migration.ts";
 import type { TransferLimits } from "../backend.ts";
 import { PIECE_BYTES } from "../pace.ts";
 import type { WriteGrants } from "../write_grants.ts";

@@ -5,7 +5,7 @@
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
-import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/messages.ts";
+import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/protocol/migration.ts";
 import { Exchange, type ExchangeConfig, type ExchangeTransfer } from "./exchange.ts";
 
 /** Main thread to worker; each is answered once, `abort` by the answer to its `send`. */

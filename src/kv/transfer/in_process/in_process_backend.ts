@@ -1,6 +1,7 @@
 import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
-import type { InstanceId, MigrationId, TransferStatistics } from "../../../core/messages.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
+import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { layerBytes, layoutDifference } from "../../layout.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import type {

@@ -1,4 +1,4 @@
-import type { InstanceId } from "../../../core/messages.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import type { WriteGrants } from "../write_grants.ts";
 

@@ -1,6 +1,6 @@
 import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
-import type { MigrationId, TransferStatistics } from "../../../core/messages.ts";
+import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import type {

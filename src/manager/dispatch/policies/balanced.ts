@@ -1,5 +1,5 @@
-import type { InstanceId } from "../../../core/messages.ts";
-import type { DispatchCandidate, DispatchPolicy } from "../dispatch.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
+import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /** The instance to which the fewest requests have been dispatched so far. */
 export class Balanced implements DispatchPolicy {

@@ -1,5 +1,5 @@
-import type { InstanceId } from "../../../core/messages.ts";
-import type { DispatchCandidate, DispatchPolicy } from "../dispatch.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
+import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /**
  * The instance with the least to compute before the request, where that counts; of several the one

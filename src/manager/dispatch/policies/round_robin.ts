@@ -1,5 +1,5 @@
-import type { InstanceId } from "../../../core/messages.ts";
-import type { DispatchCandidate, DispatchPolicy } from "../dispatch.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
+import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /**
  * Instances in the order of their ids, one after the other. It remembers the last id rather than a

@@ -1,6 +1,6 @@
-import type { InstanceId } from "../../../core/messages.ts";
+import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { Random } from "../../../core/random.ts";
-import type { DispatchCandidate, DispatchPolicy } from "../dispatch.ts";
+import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /** A random one of the instances with the fewest waiting requests. */
 export class ShortestQueue implements DispatchPolicy {

@@ -1,4 +1,4 @@
-import type { LoadMetric } from "../load_metric.ts";
+import type { LoadMetric } from "../policy.ts";
 import type { LoadState } from "../load_state.ts";
 
 /**

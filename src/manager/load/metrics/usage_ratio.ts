@@ -1,4 +1,4 @@
-import type { LoadMetric } from "../load_metric.ts";
+import type { LoadMetric } from "../policy.ts";
 
 /** The share of the blocks that is used or waited for; more than 1 when the queue is long. */
 export const usageRatio: LoadMetric = {

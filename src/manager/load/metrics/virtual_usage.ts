@@ -1,5 +1,5 @@
-import type { Priority } from "../../../core/messages.ts";
-import type { LoadMetric } from "../load_metric.ts";
+import type { Priority } from "../../../core/protocol/generate.ts";
+import type { LoadMetric } from "../policy.ts";
 import type { LoadState, PriorityHeadroom } from "../load_state.ts";
 
 /** A request as the virtual usage of its instance sees it. */

@@ -1,6 +1,6 @@
 import type { LoadState } from "../../load/load_state.ts";
 import { isOverloaded } from "./overloaded.ts";
-import type { LoadedCandidate, PairMigrationPolicy } from "../pair_migration.ts";
+import type { LoadedCandidate, PairMigrationPolicy } from "../policy.ts";
 
 /**
  * Migration that makes loads more alike: with the last running request of the source moved, the

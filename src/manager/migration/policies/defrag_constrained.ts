@@ -1,5 +1,5 @@
 import { isOverloaded } from "./overloaded.ts";
-import type { PairMigrationPolicy } from "../pair_migration.ts";
+import type { PairMigrationPolicy } from "../policy.ts";
 
 /** Overloaded instances give whatever the balance, so that blocks come together. */
 export const defragConstrained: PairMigrationPolicy = {

@@ -1,4 +1,4 @@
-import type { PairMigrationPolicy } from "../pair_migration.ts";
+import type { PairMigrationPolicy } from "../policy.ts";
 
 /** Any instance gives, so that migration begins before one is overloaded. */
 export const defragRelaxed: PairMigrationPolicy = {

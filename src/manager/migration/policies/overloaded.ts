@@ -1,4 +1,4 @@
-import type { LoadedCandidate, PairContext } from "../pair_migration.ts";
+import type { LoadedCandidate, PairContext } from "../policy.ts";
 
 /** Has preempted requests, or more load than the threshold. */
 export function isOverloaded(candidate: LoadedCandidate, { thresholdLoad }: PairContext): boolean {

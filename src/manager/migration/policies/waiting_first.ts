@@ -1,4 +1,5 @@
-import type { MigrationAim, RequestId } from "../../../core/messages.ts";
+import type { RequestId } from "../../../core/protocol/generate.ts";
+import type { MigrationAim } from "../../../core/protocol/migration.ts";
 import { defragConstrained } from "./defrag_constrained.ts";
 import type {
   LoadedCandidate,
@@ -6,7 +7,7 @@ import type {
   PairContext,
   PairMigrationPolicy,
   WaitingCandidate,
-} from "../pair_migration.ts";
+} from "../policy.ts";
 import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
 
 /** Who has waited for blocks so long comes before what may be preempted. */

@@ -1,5 +1,5 @@
 import { poolOf } from "../../load/load_state.ts";
-import type { ScalingPolicy } from "../scaling.ts";
+import type { ScalingPolicy } from "../policy.ts";
 
 /** The load of the pooled cluster; to remove one, with the requests of all on the others' blocks. */
 export const averageLoad: ScalingPolicy = {

@@ -1,5 +1,5 @@
 import type { LoadState } from "../../load/load_state.ts";
-import type { ScalingPolicy } from "../scaling.ts";
+import type { ScalingPolicy } from "../policy.ts";
 
 /** The largest load of a single instance. That of the last one counts too: its requests stay. */
 export const largestLoad: ScalingPolicy = { loadToAdd: largest, loadToRemove: largest };

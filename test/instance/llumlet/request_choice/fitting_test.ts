@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
-import type { MigrationAim, Priority } from "../../../../src/core/messages.ts";
+import type { Priority } from "../../../../src/core/protocol/generate.ts";
+import type { MigrationAim } from "../../../../src/core/protocol/migration.ts";
 import { Random } from "../../../../src/core/random.ts";
-import {
-  chooseRequests,
-  type RequestQueues,
-  type RunningRequest,
-} from "../../../../src/instance/llumlet/request_choice/request_choice.ts";
+import type {
+  RequestQueues,
+  RunningRequest,
+} from "../../../../src/instance/llumlet/request_choice/policy.ts";
+import { chooseRequests } from "../../../../src/instance/llumlet/request_choice/request_choice.ts";
 
 /** Requests named by their blocks: running ones, and those that wait. */
 function queuesOf(

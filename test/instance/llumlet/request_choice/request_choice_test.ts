@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
-import type { RequestMigrationPolicy } from "../../../../src/core/messages.ts";
+import type { RequestMigrationPolicy } from "../../../../src/core/protocol/migration.ts";
 import { Random } from "../../../../src/core/random.ts";
-import {
-  chooseRequests,
-  type RequestQueues,
-  type RunningRequest,
-  type WaitingRequest,
-} from "../../../../src/instance/llumlet/request_choice/request_choice.ts";
+import type {
+  RequestQueues,
+  RunningRequest,
+  WaitingRequest,
+} from "../../../../src/instance/llumlet/request_choice/policy.ts";
+import { chooseRequests } from "../../../../src/instance/llumlet/request_choice/request_choice.ts";
 
 function running(requestId: string, overrides: Partial<RunningRequest> = {}): RunningRequest {
   return {

@@ -1,4 +1,4 @@
-import type { MigrationGroupMember } from "../../../../src/core/messages.ts";
+import type { MigrationGroupMember } from "../../../../src/core/protocol/migration.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { HostKvPool } from "../../../../src/kv/pool/host_kv_pool.ts";

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
-import type { Priority } from "../../../../src/core/messages.ts";
+import type { Priority } from "../../../../src/core/protocol/generate.ts";
 import { Random } from "../../../../src/core/random.ts";
 import {
   aheadBlocks,
-  type ComingRequest,
   dispatchLoad,
   dispatchLoadWith,
   migrationLoad,
   scalingLoad,
 } from "../../../../src/manager/load/load_metric.ts";
+import type { ComingRequest } from "../../../../src/manager/load/policy.ts";
 import {
   comingHeadroomBlocks,
   loadStateOf,

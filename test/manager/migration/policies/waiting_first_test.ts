@@ -1,12 +1,10 @@
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../../../src/core/messages.ts";
+import type { InstanceInfo } from "../../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../../src/core/random.ts";
 import { listedWaiting } from "../../../../src/instance/engine/listed_waiting.ts";
 import { loadStateOf } from "../../../../src/manager/load/load_state.ts";
-import {
-  type MigrationPair,
-  pairMigrations,
-} from "../../../../src/manager/migration/pair_migration.ts";
+import { pairMigrations } from "../../../../src/manager/migration/pair_migration.ts";
+import type { MigrationPair } from "../../../../src/manager/migration/policy.ts";
 import {
   availableBlocks,
   isStuck,
