@@ -137,3 +137,21 @@ export interface ServerOptions {
   /** Who sends it may operate the service over HTTP; null: nobody may. */
   readonly adminToken: string | null;
 }
+
+/** How a serving process keeps and watches its instances. */
+export interface LifecycleOptions {
+  /** `auto`: simulated instances run in the manager's process, others each in a process of its own. */
+  readonly instanceIsolation: "auto" | "process" | "none";
+  /** Seconds without a sign of life after which an instance is lost. */
+  readonly instanceTimeout: number;
+  /** Seconds that an instance gets to give its requests away or to finish them. */
+  readonly drainTimeout: number;
+}
+
+/** What a process logs, and where. */
+export interface LoggingOptions {
+  readonly logLevel: "debug" | "info" | "warning" | "error";
+  readonly logFilename: string;
+  readonly logInstanceInfo: boolean;
+  readonly disableLogStats: boolean;
+}

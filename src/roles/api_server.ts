@@ -8,7 +8,7 @@ import { createTextService } from "../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
 import { describeModel, type FoundModel, openTokenizer } from "./served_model.ts";
-import { version } from "../cli/version.ts";
+import { version } from "../core/version.ts";
 
 /**
  * Serves HTTP. Requests wait for instances that are not there yet.

@@ -1,31 +1,43 @@
 /** The role of the manager: it starts instances and tells people what becomes of them. */
-import type { Address, Bus } from "../bus/bus.ts";
+import type { Address } from "../bus/bus.ts";
 import { realClock } from "../core/clock.ts";
-import { type Log, logger } from "../core/log.ts";
+import { logger } from "../core/log.ts";
+import type {
+  EngineOptions,
+  LifecycleOptions,
+  LoggingOptions,
+  ManagerOptions,
+  MigrationBackendOptions,
+  MigrationOptions,
+  ScalingOptions,
+  TransferOptions,
+} from "../core/options.ts";
 import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
-import { ProcessLauncher } from "./process_launcher.ts";
-import { InProcessLauncher } from "./in_process_launcher.ts";
-import type { ServeOptions } from "../cli/arguments/tables.ts";
+import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
 import { ManagerDisplay } from "./manager_display.ts";
 import { servedSettings } from "./served_model.ts";
 import { StatisticsLog } from "./statistics_log.ts";
-import { toArgv } from "../cli/to_argv.ts";
 
-export interface ManagerRoleConfig {
-  readonly options: ServeOptions;
-  readonly bus: Bus;
+/** Options of a manager with its instances. */
+export type ManagerRoleOptions =
+  & EngineOptions
+  & ManagerOptions
+  & MigrationOptions
+  & TransferOptions
+  & MigrationBackendOptions
+  & ScalingOptions
+  & LifecycleOptions
+  & LoggingOptions;
+
+export interface ManagerRoleConfig extends LauncherConfig {
+  readonly options: ManagerRoleOptions;
   /** Where it listens; instances are told the first. */
   readonly addresses: readonly [Address, ...Address[]];
-  readonly log: Log;
-  /** Where this process and its instances log besides stderr. */
-  readonly logFile: string | null;
-  /** How long instances go on without this manager; default: not at all. */
-  readonly orphanTimeoutMs?: number;
   readonly onEvent?: (event: ManagerEvent) => void;
 }
 
@@ -123,43 +135,6 @@ export class ManagerRole implements AsyncDisposable {
       statistics: () => this.manager.statistics(),
     });
   }
-}
-
-/** Whether instances run within the manager's process. */
-export function runsInProcess({ device, instanceIsolation }: ServeOptions): boolean {
-  return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
-}
-
-type LauncherConfig = Pick<
-  ManagerRoleConfig,
-  "options" | "bus" | "log" | "logFile" | "orphanTimeoutMs"
->;
-
-/** What starts instances: within this process, or each as one of its own. */
-export function launcherOf(config: LauncherConfig): InstanceLauncher {
-  const { options, bus, log, logFile, orphanTimeoutMs = 0 } = config;
-  if (isOneProcess(config)) {
-    const migration = options.enableMigration ? options : undefined;
-    return new InProcessLauncher({ options, migration, bus, clock: realClock });
-  }
-  const { enableScaling, initialInstances, maxInstances } = options;
-  if (enableScaling) {
-    log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
-  }
-  const argv = [
-    ...toArgv(options),
-    `--orphan-timeout=${orphanTimeoutMs / 1000}`,
-    `--drain-timeout=${options.drainTimeout}`,
-    `--log-level=${options.logLevel}`,
-  ];
-  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
-  const hostShare = enableScaling ? maxInstances : initialInstances;
-  return new ProcessLauncher({ hostShare, engineArgv: argv });
-}
-
-/** Roles that run apart have instances that outlive them. */
-function isOneProcess({ options, orphanTimeoutMs }: LauncherConfig): boolean {
-  return orphanTimeoutMs === undefined && runsInProcess(options);
 }
 
 /** Instances that have what this manager's own have; within one process all are its own. */

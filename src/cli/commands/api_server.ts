@@ -7,9 +7,10 @@ import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts
 import type { ServedSettings } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
+import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
-import { launcherOf } from "../../roles/manager.ts";
+import { launcherOf } from "../../roles/launchers.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import { findModel, type FoundModel, servedSettings } from "../../roles/served_model.ts";
@@ -79,7 +80,14 @@ class Service implements AsyncDisposable {
     const { options, address, log, logFile } = this;
     const orphanTimeoutMs = options.orphanTimeout * 1000;
     await startInstances({
-      launcher: launcherOf({ options, bus, log, logFile, orphanTimeoutMs }),
+      launcher: launcherOf({
+        options,
+        engineArgv: toArgv(options),
+        bus,
+        log,
+        logFile,
+        orphanTimeoutMs,
+      }),
       managerAddress: address,
       cluster,
       clock: realClock,

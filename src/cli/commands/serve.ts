@@ -7,9 +7,11 @@ import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
 import type { RunningServer } from "../../server/server.ts";
+import { toArgv } from "../to_argv.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
-import { ManagerRole, runsInProcess } from "../../roles/manager.ts";
+import { ManagerRole } from "../../roles/manager.ts";
+import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import { findModel, type FoundModel } from "../../roles/served_model.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
@@ -116,6 +118,7 @@ class Service implements AsyncDisposable {
     const address = runsInProcess(this.#options) ? local : this.#makeSocketAddress();
     const role = this.#role = await ManagerRole.listen({
       options: this.#options,
+      engineArgv: toArgv(this.#options),
       bus,
       addresses: address === local ? [local] : [address, local],
       log: this.#log,
