@@ -6,6 +6,7 @@ import type { ErrorRecord } from "../core/errors.ts";
 import type { SamplingParams, TokenLogprobs } from "../core/protocol/generate.ts";
 import type { EngineOptions } from "../core/options.ts";
 import type { KvLayout } from "../kv/layout.ts";
+import type { KvPool } from "../kv/pool/pool.ts";
 
 /** What the scheduler needs to know of a loaded executor. */
 export interface ExecutorInfo {
@@ -22,17 +23,17 @@ export interface ExecutorInfo {
   /** Blocks of the host swap pool. */
   readonly numSwapBlocks: number;
   /**
-   * Address of block 0 in this process, for transfers; null when the pool is not directly
-   * addressable. Block i starts at `poolAddress + i * blockBytes(layout)`.
-   */
-  readonly poolAddress: bigint | null;
-  /**
    * It computes nothing and has no cache: the `tokenIds` and `blockTables` of its steps are empty,
    * for writing them takes longer than all the rest. Default false.
    */
   readonly hasNoCache?: boolean;
   /** What a step may take besides for each of its tokens, until it hangs. Default 0. */
   readonly tokenTimeoutMs?: number;
+  /**
+   * Bytes per millisecond at which blocks move between simulated devices. Absent: a transfer takes as
+   * long as the copy does.
+   */
+  readonly migrationBytesPerMs?: number;
 }
 
 /** Announces a sequence to the executor's sampler before its first step (and after it moved in). */
@@ -96,6 +97,11 @@ export interface StepOutput {
  */
 export interface Executor {
   readonly info: ExecutorInfo;
+  /**
+   * The memory of the KV cache, for transfers; closed with the executor. Null where this thread cannot
+   * reach it: no request can move to or from the instance then.
+   */
+  readonly pool: KvPool | null;
   step(input: StepInput): Promise<StepOutput>;
   /**
    * The same with callbacks, for executors on a clock: exactly one of them is called, in a later turn.
@@ -121,9 +127,12 @@ export interface LoadProgress {
 
 export type OnProgress = (progress: LoadProgress) => void;
 
+/** A device by its name; `--device auto` stands for one of them. */
+export type DeviceName = Exclude<EngineOptions["device"], "auto">;
+
 /** Everything needed to load an executor, as data: it crosses to the worker that runs it. */
 export interface ExecutorSpec {
-  readonly kind: "cpu" | "null" | "sim";
+  readonly device: DeviceName;
   readonly options: EngineOptions;
   /** Instances that share this host: memory fractions and cores are divided by it. */
   readonly hostShare: number;

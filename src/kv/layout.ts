@@ -7,10 +7,10 @@ import { type DType, dtypeBytes } from "../core/dtype.ts";
  */
 export interface KvLayout {
   /**
-   * Order inside a layer's run. `cpu-kt`: per KV head K transposed `[headDim][blockSize]`, then
+   * Order inside a layer's run. `k-transposed`: per KV head K transposed `[headDim][blockSize]`, then
    * V `[blockSize][headDim]`. Pools exchange blocks only when their layouts are equal.
    */
-  readonly format: "cpu-kt";
+  readonly format: "k-transposed";
   readonly dtype: DType;
   readonly numLayers: number;
   readonly numKvHeads: number;

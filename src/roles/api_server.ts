@@ -7,7 +7,8 @@ import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
-import { describeModel, type FoundModel, openTokenizer } from "./served_model.ts";
+import type { FoundModel } from "../executor/executor_kind.ts";
+import { describeModel, openTokenizer } from "./served_model.ts";
 import { version } from "../core/version.ts";
 
 /**

@@ -11,6 +11,7 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
 import { ProcessLauncher } from "./process_launcher.ts";
@@ -20,7 +21,8 @@ export function runsInProcess(
   options: Pick<EngineOptions & LifecycleOptions, "device" | "instanceIsolation">,
 ): boolean {
   const { device, instanceIsolation } = options;
-  return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
+  if (instanceIsolation !== "auto") return instanceIsolation === "none";
+  return executorKind(device).sharesProcess === "by default";
 }
 
 export interface LauncherConfig {

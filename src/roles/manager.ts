@@ -12,6 +12,7 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
+import { backendKind } from "../kv/transfer/backends.ts";
 import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
@@ -74,7 +75,7 @@ export class ManagerRole implements AsyncDisposable {
       addresses,
       options,
       migration: options,
-      settings: servedSettings(options) ?? undefined,
+      settings: await servedSettings(options) ?? undefined,
       exchangeTerms: exchangeTermsOf(config),
       migrationGroup: groupOf(config),
       scaling: options,
@@ -146,6 +147,6 @@ function exchangeTermsOf(config: ManagerRoleConfig): ExchangeTerms | undefined {
 /** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
 function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
   const { migrationBackend, migrationBackendInitTimeout } = config.options;
-  if (migrationBackend !== "gloo" || isOneProcess(config)) return undefined;
+  if (isOneProcess(config) || !backendKind(migrationBackend).needsGroup) return undefined;
   return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
 }

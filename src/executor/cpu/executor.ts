@@ -2,6 +2,7 @@ import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kern
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { blockBytes } from "../../kv/layout.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
@@ -16,8 +17,12 @@ export interface CpuExecutorParts {
   readonly batchBuffer: BatchBuffer;
   /** Rows that go through the model together. */
   readonly maxRows: number;
-  readonly pool: Address;
-  readonly swapPool: Address;
+  /** See {@linkcode Executor}. */
+  readonly pool: KvPool | null;
+  /** Block 0 of the KV cache. */
+  readonly blocks: Address;
+  /** Block 0 of the swap pool. */
+  readonly swapBlocks: Address;
 }
 
 /** Output of a step while it is made. */
@@ -31,12 +36,14 @@ interface Results {
 /** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
 export class CpuExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool | null;
   readonly #parts: CpuExecutorParts;
   readonly #sampler: Sampler;
   readonly #promptLens = new Map<number, number>();
 
   constructor(parts: CpuExecutorParts) {
     this.info = parts.info;
+    this.pool = parts.pool;
     this.#parts = parts;
     this.#sampler = new Sampler(parts.info.vocabSize);
   }
@@ -89,9 +96,10 @@ export class CpuExecutor implements Executor {
   }
 
   #swap(input: StepInput): void {
-    const { pool, swapPool } = this.#parts;
-    this.#copyBlocks(input.swapOut, pool, this.info.numBlocks, swapPool, this.info.numSwapBlocks);
-    this.#copyBlocks(input.swapIn, swapPool, this.info.numSwapBlocks, pool, this.info.numBlocks);
+    const { blocks, swapBlocks } = this.#parts;
+    const { numBlocks, numSwapBlocks } = this.info;
+    this.#copyBlocks(input.swapOut, blocks, numBlocks, swapBlocks, numSwapBlocks);
+    this.#copyBlocks(input.swapIn, swapBlocks, numSwapBlocks, blocks, numBlocks);
   }
 
   /** Copies whole blocks; `pairs` are [source block, destination block]. */

@@ -13,6 +13,7 @@ import type {
 import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
+import { HostKvPool } from "../../kv/pool/host_kv_pool.ts";
 import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
@@ -123,7 +124,6 @@ function buildExecutor(
         maxModelLen,
         Math.min(kernels.threads, navigator.hardwareConcurrency / spec.hostShare),
       ),
-      poolAddress: kernels.name === "wasm" ? null : pool,
     },
     decoder: kernels.decoder({ ...config, roundActivations }, weights, cache, maxRows),
     head: new LogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
@@ -135,14 +135,16 @@ function buildExecutor(
       vocabSize: config.vocabSize,
     }),
     maxRows,
-    pool,
-    swapPool,
+    // The linear memory of WASM kernels belongs to their thread.
+    pool: kernels.name === "wasm" ? null : new HostKvPool(pool, layout, capacity.numBlocks),
+    blocks: pool,
+    swapBlocks: swapPool,
   });
 }
 
 function kvLayout({ config, dtype }: ResolvedModel, { options }: ExecutorSpec): KvLayout {
   return {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype,
     numLayers: config.numLayers,
     numKvHeads: config.numKvHeads,

@@ -1,4 +1,6 @@
 import { blockBytes } from "../../kv/layout.ts";
+import { AccountedKvPool } from "../../kv/pool/accounted_kv_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import { modelIdentity } from "../../model/locate.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { SEEDED_VOCAB_SIZE, SeededSampler } from "../sampling/seeded_sampler.ts";
@@ -19,6 +21,7 @@ export interface SimExecutorArgs {
  */
 export class SimExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool;
   readonly #args: SimExecutorArgs;
   readonly #blockBytes: number;
   readonly #sampler = new SeededSampler();
@@ -26,7 +29,7 @@ export class SimExecutor implements Executor {
 
   constructor(args: SimExecutorArgs) {
     const { simulation, speedup } = args;
-    const { device, model, layout, numBlocks, numSwapBlocks, maxModelLen } = simulation;
+    const { device, profile, model, layout, numBlocks, numSwapBlocks, maxModelLen } = simulation;
     this.#args = args;
     this.#blockBytes = blockBytes(layout);
     this.info = {
@@ -38,9 +41,10 @@ export class SimExecutor implements Executor {
       layout,
       numBlocks,
       numSwapBlocks,
-      poolAddress: null,
       hasNoCache: true,
+      migrationBytesPerMs: profile.migration.gbps * 1e6 * speedup,
     };
+    this.pool = new AccountedKvPool(layout, numBlocks);
   }
 
   async step(input: StepInput): Promise<StepOutput> {

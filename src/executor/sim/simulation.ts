@@ -68,7 +68,7 @@ export function resolveSimulation(options: SimulationOptions): Simulation {
     );
   }
   const layout: KvLayout = {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype: shape.dtype,
     numLayers: shape.numLayers,
     numKvHeads: shape.numKvHeads,

@@ -1,4 +1,6 @@
 import { fromErrorRecord } from "../../core/errors.ts";
+import { openPool } from "../../kv/pool/open_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import type {
   Executor,
   ExecutorInfo,
@@ -33,8 +35,8 @@ export async function loadThreadedExecutor(
   try {
     await channel.receive("ready");
     channel.post({ type: "load", spec, memory: memory.buffer });
-    const { info } = await channel.receive("loaded");
-    return new ThreadedExecutor(channel, memory, info);
+    const { info, pool } = await channel.receive("loaded");
+    return new ThreadedExecutor(channel, memory, info, pool && await openPool(pool));
   } catch (error) {
     channel.terminate("it could not be loaded");
     throw error;
@@ -51,7 +53,12 @@ class ThreadedExecutor implements Executor {
   #closing: Promise<void> | null = null;
   #step: Promise<unknown> = Promise.resolve();
 
-  constructor(channel: WorkerChannel, memory: StepMemory, readonly info: ExecutorInfo) {
+  constructor(
+    channel: WorkerChannel,
+    memory: StepMemory,
+    readonly info: ExecutorInfo,
+    readonly pool: KvPool | null,
+  ) {
     this.#channel = channel;
     this.#memory = memory;
   }
@@ -81,6 +88,7 @@ class ThreadedExecutor implements Executor {
 
   async #close(): Promise<void> {
     await this.#step;
+    if (this.pool?.memory === "device") await this.pool.close();
     try {
       if (this.#channel.isDead) return;
       this.#request({ type: "close" });

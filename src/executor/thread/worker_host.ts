@@ -4,7 +4,9 @@
  */
 import { yieldToOthers } from "../../../ffi/thread_policy.ts";
 import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
-import { createExecutor } from "../create_executor.ts";
+import { describePool } from "../../kv/pool/open_pool.ts";
+import type { PoolDescription } from "../../kv/pool/pool.ts";
+import { executorKind, loadExecutor } from "../devices.ts";
 import type {
   Executor,
   ExecutorInfo,
@@ -25,7 +27,11 @@ export type WorkerRequest =
 export type WorkerReply =
   | { readonly type: "ready" }
   | { readonly type: "progress"; readonly progress: LoadProgress }
-  | { readonly type: "loaded"; readonly info: ExecutorInfo }
+  | {
+    readonly type: "loaded";
+    readonly info: ExecutorInfo;
+    readonly pool: PoolDescription | null;
+  }
   | { readonly type: "stepped"; readonly output: StepOutput }
   | { readonly type: "closed" }
   | { readonly type: "failed"; readonly error: ErrorRecord; readonly stack?: string };
@@ -38,7 +44,7 @@ interface WorkerScope {
 
 /** Serves this worker's main thread; the entry of a worker with the role `engine`. */
 export function runEngineWorker(
-  create: typeof createExecutor = createExecutor,
+  load: typeof loadExecutor = loadExecutor,
 ): void {
   const scope = globalThis as unknown as WorkerScope;
   let executor: Executor | null = null;
@@ -47,13 +53,17 @@ export function runEngineWorker(
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
       case "load":
-        if (request.spec.kind === "cpu") yieldToOthers();
-        executor = await create(
+        if (executorKind(request.spec.device).usesHostCores) yieldToOthers();
+        executor = await load(
           request.spec,
           (progress) => scope.postMessage({ type: "progress", progress }),
         );
         memory = new StepMemory(request.memory);
-        scope.postMessage({ type: "loaded", info: executor.info });
+        scope.postMessage({
+          type: "loaded",
+          info: executor.info,
+          pool: executor.pool && describePool(executor.pool),
+        });
         return await serveMemory(executor, memory);
       case "step": {
         const output = await executor!.step(request.input);

@@ -71,8 +71,3 @@ export function resolveEngineConfig(
     stepTimeoutPerTokenMs: tokenTimeoutMs,
   };
 }
-
-/** Whether steps take the host's cores: there is no other executor that computes yet. */
-export function computesOnCpu(device: EngineOptions["device"]): boolean {
-  return device === "cpu" || device === "auto";
-}

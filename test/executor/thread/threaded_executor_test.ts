@@ -15,7 +15,7 @@ function startWorker(): Worker {
 }
 
 function load(model: string | null = null, onProgress?: (progress: LoadProgress) => void) {
-  const spec = { kind: "null" as const, options: engineOptions({ model }), hostShare: 1 };
+  const spec = { device: "null" as const, options: engineOptions({ model }), hostShare: 1 };
   return loadThreadedExecutor(spec, { startWorker, onProgress });
 }
 
@@ -41,10 +41,10 @@ Deno.test({
   ignore: Deno.build.os !== "linux",
 }, async () => {
   const options = engineOptions({ model: "tells how nice it is" });
-  const load = (kind: "cpu" | "null") =>
-    loadThreadedExecutor({ kind, options, hostShare: 1 }, { startWorker });
-  for (const [kind, difference] of [["cpu", 5], ["null", 0]] as const) {
-    const executor = await load(kind);
+  const load = (device: "cpu" | "null") =>
+    loadThreadedExecutor({ device, options, hostShare: 1 }, { startWorker });
+  for (const [device, difference] of [["cpu", 5], ["null", 0]] as const) {
+    const executor = await load(device);
     const expected = Math.min(niceness() + difference, MAX_NICENESS);
     assert.equal(Number(executor.info.description), expected);
     await executor.close();

@@ -9,6 +9,7 @@ import type {
 } from "../../../core/protocol/migration.ts";
 import { layerBytes } from "../../layout.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
+import { startBackendThread } from "../backend_thread.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";
 import { transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
@@ -19,7 +20,7 @@ import type { ThreadReply, ThreadRequest, ThreadStart, ThreadStarted } from "./t
 export interface GlooBackendArgs extends ExchangeConfig {
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** Starts a worker that calls `runTransferThread`; default: this program in the role `transfer`. */
+  /** Starts a worker that calls `runTransferThread`; default: {@linkcode startBackendThread}. */
   readonly startWorker?: () => Worker;
 }
 
@@ -176,7 +177,7 @@ class ThreadLink {
 
   /** @throws {UnavailableError} the thread cannot run */
   static async open(args: GlooBackendArgs, sockets: Sockets): Promise<ThreadLink> {
-    const worker = (args.startWorker ?? startTransferWorker)();
+    const worker = (args.startWorker ?? (() => startBackendThread("gloo")))();
     const { port1, port2 } = new MessageChannel();
     await nextMessage(worker); // earlier messages would be lost
     const { identity, pool, numBlocks, host, initTimeoutMs } = args;
@@ -241,10 +242,6 @@ class ThreadLink {
     this.#messages.close();
     this.#sockets.close(this.#wakeFd);
   }
-}
-
-function startTransferWorker(): Worker {
-  return new Worker(Deno.mainModule, { type: "module", name: "role:transfer" });
 }
 
 function nextMessage(worker: Worker): Promise<unknown> {

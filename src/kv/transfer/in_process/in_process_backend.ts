@@ -3,7 +3,7 @@ import { UnavailableError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { layerBytes, layoutDifference } from "../../layout.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import type { MappedPool } from "../../pool/pool.ts";
 import type {
   BackendEndpoint,
   BlockTransfer,
@@ -17,7 +17,7 @@ import type { PoolDirectory } from "./pool_directory.ts";
 
 export interface InProcessBackendArgs {
   readonly instanceId: InstanceId;
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   /** Shared by all instances of the process. */
   readonly directory: PoolDirectory;
   readonly limits: TransferLimits;
@@ -90,7 +90,7 @@ export class InProcessBackend implements MigrationBackend {
   }
 
   /** @throws {UnavailableError} nothing may be written, or there is nowhere to write to */
-  #openDestination(transfer: BlockTransfer, signal: AbortSignal): KvPool {
+  #openDestination(transfer: BlockTransfer, signal: AbortSignal): MappedPool {
     const { directory, pool, clock } = this.#args;
     const { endpoint, destination: { instanceId } } = transfer;
     checkStillWanted(transfer, signal, clock);
@@ -123,7 +123,11 @@ export class InProcessBackend implements MigrationBackend {
   }
 }
 
-function copyRound({ runs, firstLayer, numLayers }: TransferRound, from: KvPool, to: KvPool): void {
+function copyRound(
+  { runs, firstLayer, numLayers }: TransferRound,
+  from: MappedPool,
+  to: MappedPool,
+): void {
   for (const run of runs) {
     if (run.numBlocks > 1 && copyMerged(run, from, to)) continue;
     for (let i = 0; i < run.numBlocks; i++) {
@@ -136,8 +140,8 @@ function copyRound({ runs, firstLayer, numLayers }: TransferRound, from: KvPool,
 /** Copies whole blocks in one go; false where they are not adjacent in memory. */
 function copyMerged(
   { sourceBlock, destinationBlock, numBlocks }: BlockRun,
-  from: KvPool,
-  to: KvPool,
+  from: MappedPool,
+  to: MappedPool,
 ) {
   const source = spanOf(from, sourceBlock, numBlocks);
   const destination = spanOf(to, destinationBlock, numBlocks);
@@ -147,7 +151,7 @@ function copyMerged(
 }
 
 /** `numBlocks` blocks as one view, or null if they are not adjacent in one buffer. */
-function spanOf(pool: KvPool, block: number, numBlocks: number): Uint8Array | null {
+function spanOf(pool: MappedPool, block: number, numBlocks: number): Uint8Array | null {
   const { numLayers } = pool.layout;
   const first = pool.run(block, 0, numLayers);
   const last = pool.run(block + numBlocks - 1, 0, numLayers);

@@ -1,10 +1,10 @@
 import type { InstanceId } from "../../../core/protocol/generate.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import type { MappedPool } from "../../pool/pool.ts";
 import type { WriteGrants } from "../write_grants.ts";
 
 /** A pool, and who may write to it. */
 export interface OpenPool {
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   readonly grants: WriteGrants;
 }
 

@@ -2,13 +2,14 @@ import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import type { MappedPool } from "../../pool/pool.ts";
 import type {
   BackendMessage,
   BlockTransfer,
   MigrationBackend,
   TransferLimits,
 } from "../backend.ts";
+import type { BackendLinks } from "../backend_kind.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { type TransferRound, transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
@@ -20,25 +21,12 @@ import { WriteGrants } from "../write_grants.ts";
  */
 const MAX_ROUND_BYTES = 1 << 20;
 
-/** A connection to another instance, as far as it is needed here. */
-export interface BlockLink {
-  call(
-    method: string,
-    message: BackendMessage,
-    options: { readonly timeoutMs: number },
-  ): Promise<BackendMessage>;
-  close(): Promise<void>;
-}
-
 export interface RayRpcBackendArgs {
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** Opens a connection to an instance, or takes one that is open; closed with the backend. */
-  readonly links: {
-    open(address: string, timeoutMs: number): Promise<BlockLink>;
-    close(): Promise<void>;
-  };
+  /** Closed with the backend. */
+  readonly links: BackendLinks;
 }
 
 /** Call `migrate_blocks`: a round, its blocks one after the other in the payload. */
@@ -209,7 +197,7 @@ export class RayRpcBackend implements MigrationBackend {
   }
 }
 
-function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: KvPool) {
+function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: MappedPool) {
   const maxLayers = Math.max(1, Math.floor(MAX_ROUND_BYTES / layerBytes(layout)));
   const layers = Math.min(numLayers, layout.numLayers, maxLayers);
   const maxBlocks = Math.max(1, Math.floor(MAX_ROUND_BYTES / (layers * layerBytes(layout))));
@@ -217,7 +205,7 @@ function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: Kv
 }
 
 /** The bytes of a round, in the order of its runs. */
-function gather({ runs, firstLayer, numLayers }: TransferRound, pool: KvPool) {
+function gather({ runs, firstLayer, numLayers }: TransferRound, pool: MappedPool) {
   const parts = runs.flatMap(({ sourceBlock, numBlocks }) =>
     Array.from({ length: numBlocks }, (_, i) => pool.run(sourceBlock + i, firstLayer, numLayers))
   );

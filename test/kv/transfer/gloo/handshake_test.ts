@@ -53,8 +53,8 @@ differs(
 differs(
   "format",
   layoutWith({ format: "other" as KvLayout["format"] }),
-  /format is other at i1 and cpu-kt at i0/,
-  /format is cpu-kt at i0 and other at i1/,
+  /format is other at i1 and k-transposed at i0/,
+  /format is k-transposed at i0 and other at i1/,
 );
 
 Deno.test("gloo group: three members, one of which leaves and comes back elsewhere", () =>

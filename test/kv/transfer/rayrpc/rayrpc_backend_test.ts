@@ -7,7 +7,7 @@ import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import { InstanceLinks } from "../../../../src/instance/llumlet/migration_peers.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
-import type { KvPool } from "../../../../src/kv/pool/pool.ts";
+import type { MappedPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { RayRpcBackend } from "../../../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
 import {
@@ -32,7 +32,7 @@ interface RpcEnd extends BackendEnd {
 }
 
 /** An instance's end that serves on the loopback interface. */
-async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
+async function newEnd(limits: TransferLimits, pool: MappedPool): Promise<RpcEnd> {
   const bus = new SocketBus();
   const links = new InstanceLinks(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
@@ -40,7 +40,7 @@ async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
   return { backend, pool, listener };
 }
 
-async function newPair(limits: TransferLimits, newPool: () => KvPool) {
+async function newPair(limits: TransferLimits, newPool: () => MappedPool) {
   const source = await newEnd(limits, newPool()), destination = await newEnd(limits, newPool());
   return {
     source,

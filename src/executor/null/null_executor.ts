@@ -1,8 +1,10 @@
-import { UsageError } from "../core/errors.ts";
-import { blockBytes, type KvLayout } from "../kv/layout.ts";
-import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "./executor.ts";
-import { modelIdentity } from "../model/locate.ts";
-import { SEEDED_VOCAB_SIZE, SeededSampler } from "./sampling/seeded_sampler.ts";
+import { UsageError } from "../../core/errors.ts";
+import { blockBytes, type KvLayout } from "../../kv/layout.ts";
+import { AccountedKvPool } from "../../kv/pool/accounted_kv_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
+import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "../executor.ts";
+import { modelIdentity } from "../../model/locate.ts";
+import { SEEDED_VOCAB_SIZE, SeededSampler } from "../sampling/seeded_sampler.ts";
 
 const DEFAULT_MAX_MODEL_LEN = 4096;
 const DEFAULT_NUM_BLOCKS = 16384;
@@ -15,6 +17,7 @@ const GIB = 2 ** 30;
  */
 export class NullExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool;
   readonly #sampler = new SeededSampler();
   #isClosed = false;
 
@@ -22,7 +25,7 @@ export class NullExecutor implements Executor {
   constructor(spec: ExecutorSpec) {
     const { options } = spec;
     const layout: KvLayout = {
-      format: "cpu-kt",
+      format: "k-transposed",
       dtype: options.dtype === "float" || options.dtype === "float32" ? "float32" : "float16",
       numLayers: 32,
       numKvHeads: 32,
@@ -42,8 +45,8 @@ export class NullExecutor implements Executor {
       layout,
       numBlocks,
       numSwapBlocks: Math.floor(options.swapSpace * GIB / blockBytes(layout)),
-      poolAddress: null,
     };
+    this.pool = new AccountedKvPool(layout, numBlocks);
   }
 
   step(input: StepInput): Promise<StepOutput> {
