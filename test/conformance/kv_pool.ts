@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import { UnavailableError } from "../../src/core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../src/kv/layout.ts";
+import { readRuns, writeRuns } from "../../src/kv/pool/copy_runs.ts";
 import { describePool } from "../../src/kv/pool/open_pool.ts";
-import type { KvPool, PoolRun } from "../../src/kv/pool/pool.ts";
+import type { KvPool } from "../../src/kv/pool/pool.ts";
 
 export const poolLayout: KvLayout = {
   format: "k-transposed",
@@ -171,34 +172,6 @@ function expectedBytes(pool: KvPool, salt: number): Uint8Array<ArrayBuffer> {
 
 function concatenated(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
-}
-
-/** The bytes of runs, whatever memory they are in. */
-export async function readRuns(
-  pool: KvPool,
-  runs: readonly PoolRun[],
-): Promise<Uint8Array<ArrayBuffer>> {
-  if (pool.memory !== "device") {
-    return concatenated(runs.map((run) => pool.run(run.block, run.firstLayer, run.numLayers)));
-  }
-  const layers = runs.reduce((sum, { numLayers }) => sum + Math.max(0, numLayers), 0);
-  const into = new Uint8Array(layers * layerBytes(pool.layout));
-  await pool.read(runs, into);
-  return into;
-}
-
-/** Writes the bytes of runs, whatever memory they are in. */
-export async function writeRuns(
-  pool: KvPool,
-  runs: readonly PoolRun[],
-  bytes: Uint8Array<ArrayBuffer>,
-): Promise<void> {
-  if (pool.memory === "device") return await pool.write(runs, bytes);
-  let offset = 0;
-  for (const run of runs) {
-    const view = pool.run(run.block, run.firstLayer, run.numLayers);
-    view.set(bytes.subarray(offset, offset += view.length));
-  }
 }
 
 /** Gives every byte of a pool a value that says where it is. */

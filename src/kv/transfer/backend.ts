@@ -64,7 +64,9 @@ export interface MigrationBackend {
    */
   join?(group: MigrationGroup): Promise<readonly FailedPeer[]>;
   /** What peers call over the bus of the control plane, for backends that use it. */
-  readonly calls?: Readonly<Record<string, (message: BackendMessage) => BackendMessage>>;
+  readonly calls?: Readonly<
+    Record<string, (message: BackendMessage) => BackendMessage | Promise<BackendMessage>>
+  >;
   /**
    * As a destination: lets a migration write these blocks, besides those that it may write already.
    * Resolves when writes are accepted.

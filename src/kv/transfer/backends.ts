@@ -56,12 +56,10 @@ export function memoryProblem(
   const others = migrationBackends
     .filter((kind) => kind.memory.includes(poolMemory))
     .map((kind) => kind.name);
-  return `--migration-backend ${name} moves KV blocks in ${memory.map(memoryName).join(" or ")}, ` +
-    `and ${owner} keeps them in ${memoryName(poolMemory)}: choose ${others.join(" or ")}`;
-}
-
-function memoryName(memory: KvMemory): string {
-  return memory === "none" ? "no memory" : `${memory} memory`;
+  const moved = memory.map((kind) => kind === "none" ? "simulated memory" : `${kind} memory`);
+  const kept = poolMemory === "none" ? "only counts them" : `keeps them in ${poolMemory} memory`;
+  return `--migration-backend ${name} moves KV blocks in ${moved.join(" or ")}, and ${owner} ` +
+    `${kept}: choose ${others.join(" or ")}`;
 }
 
 /**

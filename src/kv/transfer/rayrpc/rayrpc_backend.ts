@@ -2,7 +2,8 @@ import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
-import type { MappedPool } from "../../pool/pool.ts";
+import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
+import type { KvPool, PoolRun } from "../../pool/pool.ts";
 import type {
   BackendMessage,
   BlockTransfer,
@@ -22,7 +23,7 @@ import { WriteGrants } from "../write_grants.ts";
 const MAX_ROUND_BYTES = 1 << 20;
 
 export interface RayRpcBackendArgs {
-  readonly pool: MappedPool;
+  readonly pool: KvPool;
   readonly limits: TransferLimits;
   readonly clock: Clock;
   /** Closed with the backend. */
@@ -47,11 +48,13 @@ export class RayRpcBackend implements MigrationBackend {
   /** It is reached where the instance serves. */
   readonly endpoint = {};
   readonly calls = {
-    migrate_blocks: (message: BackendMessage): BackendMessage => this.#receive(message),
+    migrate_blocks: (message: BackendMessage): Promise<BackendMessage> => this.#receive(message),
   };
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
   readonly #limits: TransferLimits;
+  /** Rounds that are being written, which takes time on a device. */
+  readonly #writing = new Map<Promise<void>, MigrationId>();
   #isClosed = false;
 
   constructor(args: RayRpcBackendArgs) {
@@ -69,10 +72,9 @@ export class RayRpcBackend implements MigrationBackend {
     this.#grants.grant(migrationId, blocks);
   }
 
-  /** A round is written in one go: none is ever under way. */
-  revoke(migrationId: MigrationId): Promise<void> {
+  async revoke(migrationId: MigrationId): Promise<void> {
     this.#grants.revoke(migrationId);
-    return Promise.resolve();
+    await this.#untilWritten(migrationId);
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
@@ -99,6 +101,7 @@ export class RayRpcBackend implements MigrationBackend {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await this.#args.links.close();
+    await this.#untilWritten();
   }
 
   /** While a round is under way the next is gathered. */
@@ -110,7 +113,7 @@ export class RayRpcBackend implements MigrationBackend {
     let previous = Promise.resolve();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = gather(round, this.#args.pool);
+      const payload = await gather(round, this.#args.pool);
       await previous;
       previous = this.#sendRound(round, payload, transfer, signal);
       previous.catch(() => {});
@@ -132,7 +135,7 @@ export class RayRpcBackend implements MigrationBackend {
     let pieceBytes = 0, startMs = clock.nowMs();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = gather(round, pool);
+      const payload = await gather(round, pool);
       await this.#sendRound(round, payload, transfer, signal);
       pieceBytes += payload.length;
       remainingBytes -= payload.length;
@@ -178,26 +181,30 @@ export class RayRpcBackend implements MigrationBackend {
     }
   }
 
-  #receive({ data, payload }: BackendMessage): BackendMessage {
+  async #receive({ data, payload }: BackendMessage): Promise<BackendMessage> {
     const { pool } = this.#args;
     const { migrationId, blocks, firstLayer, numLayers } = data as RoundData;
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     this.#grants.check(migrationId, blocks);
-    const places = blocks.map((block) => pool.run(block, firstLayer, numLayers));
-    const expected = places.reduce((sum, { length }) => sum + length, 0);
+    const runs = blocks.map((block) => ({ block, firstLayer, numLayers }));
+    const expected = runBytes(pool, runs);
     if (payload?.length !== expected) {
       throw new RequestError(`${payload?.length} bytes for blocks of ${expected}`);
     }
-    let offset = 0;
-    for (const place of places) {
-      place.set(payload.subarray(offset, offset + place.length));
-      offset += place.length;
-    }
+    const write = writeRuns(pool, runs, payload);
+    this.#writing.set(write, migrationId);
+    await write.finally(() => this.#writing.delete(write));
     return { data: null };
+  }
+
+  /** Resolves when the rounds of a migration, or of all, that are being written have been. */
+  async #untilWritten(migrationId?: MigrationId): Promise<void> {
+    const found = [...this.#writing].filter(([, id]) => (migrationId ?? id) === id);
+    await Promise.allSettled(found.map(([write]) => write));
   }
 }
 
-function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: MappedPool) {
+function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: KvPool) {
   const maxLayers = Math.max(1, Math.floor(MAX_ROUND_BYTES / layerBytes(layout)));
   const layers = Math.min(numLayers, layout.numLayers, maxLayers);
   const maxBlocks = Math.max(1, Math.floor(MAX_ROUND_BYTES / (layers * layerBytes(layout))));
@@ -205,17 +212,14 @@ function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: Ma
 }
 
 /** The bytes of a round, in the order of its runs. */
-function gather({ runs, firstLayer, numLayers }: TransferRound, pool: MappedPool) {
-  const parts = runs.flatMap(({ sourceBlock, numBlocks }) =>
-    Array.from({ length: numBlocks }, (_, i) => pool.run(sourceBlock + i, firstLayer, numLayers))
+function gather(
+  { runs, firstLayer, numLayers }: TransferRound,
+  pool: KvPool,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const parts = runs.flatMap(({ sourceBlock, numBlocks }): PoolRun[] =>
+    Array.from({ length: numBlocks }, (_, i) => ({ block: sourceBlock + i, firstLayer, numLayers }))
   );
-  const payload = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    payload.set(part, offset);
-    offset += part.length;
-  }
-  return payload;
+  return readRuns(pool, parts);
 }
 
 /** Ends early when `signal` is aborted. */
