@@ -2,6 +2,7 @@
 import { ModelError } from "../../src/core/errors.ts";
 import { loadExecutor } from "../../src/executor/devices.ts";
 import type { Executor } from "../../src/executor/executor.ts";
+import { ArrayKvPool } from "../../src/kv/pool/array_kv_pool.ts";
 import { runEngineWorker } from "../../src/executor/thread/worker_host.ts";
 import { niceness } from "./niceness.ts";
 
@@ -20,6 +21,13 @@ runEngineWorker(async (spec, onProgress) => {
     const info = { ...executor.info, description: String(niceness()) };
     return changed(executor, { info });
   }
+  if (model === "has a cache in memory of the host") {
+    const { layout } = executor.info;
+    const pool = new ArrayKvPool({ ...layout, numLayers: 1, numKvHeads: 1 }, 2);
+    pool.run(1, 0, 1).fill(77);
+    return changed(executor, { pool });
+  }
+  if (model === "has a cache that nobody reaches") return changed(executor, { pool: null });
   if (model === "rejects") {
     return changed(executor, { step: () => Promise.reject(new Error("the kernel is upset")) });
   }

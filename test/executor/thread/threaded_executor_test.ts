@@ -51,6 +51,21 @@ Deno.test({
   }
 });
 
+Deno.test("threaded executor: the pool of the worker is opened on the main thread", async () => {
+  const accounted = await load();
+  assert.equal(accounted.pool?.memory, "none");
+  assert.equal(accounted.pool.numBlocks, accounted.info.numBlocks);
+  await accounted.close();
+  const host = await load("has a cache in memory of the host");
+  assert.ok(host.pool?.memory === "host");
+  assert.ok(host.pool.run(1, 0, 1).every((byte) => byte === 77), "the very same memory");
+  assert.ok(host.pool.run(0, 0, 1).every((byte) => byte === 0));
+  await host.close();
+  const unreachable = await load("has a cache that nobody reaches");
+  assert.equal(unreachable.pool, null);
+  await unreachable.close();
+});
+
 Deno.test("threaded executor: progress of the load arrives before its end", async () => {
   const progress: LoadProgress[] = [];
   const executor = await load(null, (p) => progress.push(p));
