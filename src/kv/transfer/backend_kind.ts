@@ -8,10 +8,10 @@ import type { BackendMessage, MigrationBackend, TransferLimits } from "./backend
 export type BackendName = MigrationBackendOptions["migrationBackend"];
 
 /** Options that a backend may exclude. */
-export interface BackendOptions {
+export interface BackendOptions
+  extends Pick<MigrationBackendOptions, "migrationBackendTransferType"> {
   readonly disableInitInstanceByManager: boolean;
   readonly disableFixedNodeInitInstance: boolean;
-  readonly migrationBackendTransferType: string;
 }
 
 /** A connection to another instance over the bus of the control plane. */
@@ -42,7 +42,7 @@ export interface BackendContext {
   /** Its memory is of a kind that the backend names. */
   readonly pool: KvPool;
   readonly limits: TransferLimits;
-  readonly options: Pick<MigrationBackendOptions, "migrationBackendInitTimeout">;
+  readonly options: MigrationBackendOptions;
   /** Where other instances reach this one: a host name or IP address of this host. */
   readonly host: string;
   readonly clock: Clock;

@@ -46,14 +46,16 @@ export function backendProblem(name: BackendName, options: BackendOptions): stri
 /**
  * Why a backend cannot move the blocks of a pool; null when it can.
  * @param owner of the pool, for people
+ * @param register backends to choose from instead
  */
 export function memoryProblem(
   { name, memory }: Pick<BackendKind, "name" | "memory">,
   poolMemory: KvMemory,
   owner: string,
+  register: readonly Pick<BackendKind, "name" | "memory">[] = migrationBackends,
 ): string | null {
   if (memory.includes(poolMemory)) return null;
-  const others = migrationBackends
+  const others = register
     .filter((kind) => kind.memory.includes(poolMemory))
     .map((kind) => kind.name);
   const moved = memory.map((kind) => kind === "none" ? "simulated memory" : `${kind} memory`);

@@ -3,7 +3,7 @@ import { llumnixArguments } from "../../../src/cli/arguments/llumnix.ts";
 import { realClock } from "../../../src/core/clock.ts";
 import { UsageError } from "../../../src/core/errors.ts";
 import { AccountedKvPool } from "../../../src/kv/pool/accounted_kv_pool.ts";
-import type { KvPool } from "../../../src/kv/pool/pool.ts";
+import type { KvMemory, KvPool } from "../../../src/kv/pool/pool.ts";
 import type { BackendContext } from "../../../src/kv/transfer/backend_kind.ts";
 import { backendOfThread } from "../../../src/kv/transfer/backend_thread.ts";
 import {
@@ -25,7 +25,14 @@ function contextOf(pool: KvPool, openLinks = () => assert.fail("it needs no link
     model: "m",
     pool,
     limits: { bufferBlocks: 8, numLayers: 1 },
-    options: { migrationBackendInitTimeout: 5 },
+    options: {
+      enableMigration: true,
+      migrationBackend: "rayrpc",
+      migrationBackendInitTimeout: 5,
+      migrationBackendTransferType: "rdma",
+      migrationBackendKvtransferNamingUrl: "",
+      migrationBackendServerAddress: "",
+    },
     host: "127.0.0.1",
     clock: realClock,
     openLinks,
@@ -68,16 +75,24 @@ for (const kind of migrationBackends) {
 }
 
 Deno.test("a backend that cannot move a pool's memory names those that can", () => {
+  const register = [
+    { name: "gloo", memory: ["host", "none"] },
+    { name: "rayrpc", memory: ["host", "device", "none"] },
+    { name: "nccl", memory: ["device"] },
+  ] as const;
+  const problem = (name: "gloo" | "nccl", memory: KvMemory, owner: string) =>
+    memoryProblem(register.find((kind) => kind.name === name)!, memory, owner, register);
   assert.equal(
-    memoryProblem({ name: "nccl", memory: ["device"] }, "host", "--device cpu"),
+    problem("nccl", "host", "--device cpu"),
     "--migration-backend nccl moves KV blocks in device memory, and --device cpu keeps them in host " +
       "memory: choose gloo or rayrpc",
   );
-  assert.equal(memoryProblem({ name: "nccl", memory: ["device"] }, "device", "cuda"), null);
+  assert.equal(problem("nccl", "device", "--device cuda"), null);
   assert.match(
-    memoryProblem({ name: "gloo", memory: ["host", "device"] }, "none", "--device sim")!,
-    /in host memory or device memory, and --device sim only counts them: choose gloo or rayrpc$/,
+    problem("nccl", "none", "--device sim")!,
+    /in device memory, and --device sim only counts them: choose gloo or rayrpc$/,
   );
+  assert.match(problem("gloo", "device", "--device cuda")!, /choose rayrpc or nccl$/);
 });
 
 Deno.test("what a backend excludes is its own, also before it is there", () => {
@@ -85,7 +100,7 @@ Deno.test("what a backend excludes is its own, also before it is there", () => {
     disableInitInstanceByManager: true,
     disableFixedNodeInitInstance: false,
     migrationBackendTransferType: "",
-  };
+  } as const;
   assert.match(backendProblem("gloo", options)!, /^When using gloo as migration backend, do not/);
   assert.match(backendProblem("kvtransfer", options)!, /^When using kvTransfer/);
   assert.equal(backendProblem("rayrpc", options), null);
