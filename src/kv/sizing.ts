@@ -1,12 +1,12 @@
 import { UsageError } from "../core/errors.ts";
 import { blockBytes, type KvLayout } from "./layout.ts";
 
-/** What decides how many blocks an instance has. */
+/** What the number of blocks of an instance depends on. */
 export interface KvBudget {
   readonly layout: KvLayout;
-  /** Memory that is free before the weights are loaded. */
+  /** Free memory before the weights are loaded. */
   readonly availableBytes: number;
-  /** Memory that the executor can address for weights and both pools; Infinity for no limit. */
+  /** Most memory that the executor can address for weights and both pools; Infinity for no limit. */
   readonly addressableBytes: number;
   readonly weightBytes: number;
   /** `--gpu-memory-utilization`: fraction of `availableBytes` that weights and cache may take. */
@@ -17,7 +17,7 @@ export interface KvBudget {
   readonly numBlocksOverride: number | null;
   /** `--swap-space` in GiB. */
   readonly swapSpaceGiB: number;
-  /** `--preemption-mode swap`: the swap pool, in the same memory, will be used. Else it never is. */
+  /** `--preemption-mode swap`: the swap pool takes from the same memory. Otherwise it stays unused. */
   readonly usesSwap: boolean;
   readonly maxNumSeqs: number;
   readonly maxModelLen: number;
@@ -28,13 +28,13 @@ export interface KvCapacity {
   readonly numSwapBlocks: number;
 }
 
-/** Room for a scheduler's watermark (1% in vLLM) above the blocks that can be of use. */
+/** Extra blocks, as a fraction: the scheduler keeps a watermark of 1% free, as vLLM does. */
 const spareFraction = 0.02;
 
 /**
- * Blocks of the device pool and of the swap pool. Neither gets more than `maxNumSeqs` sequences of
- * full length could use.
- * @throws {UsageError} a sequence of `maxModelLen` tokens would not fit
+ * Plans the blocks of the KV cache and of the swap pool. Neither gets more than `maxNumSeqs` sequences
+ * of full length could use.
+ * @throws {UsageError} the cache would not hold one sequence of `maxModelLen` tokens
  */
 export function planKvCache(budget: KvBudget): KvCapacity {
   const { layout, maxModelLen } = budget;
@@ -42,7 +42,7 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const useful = Math.ceil(budget.maxNumSeqs * blocksPerSequence * (1 + spareFraction)) + 1;
   const bytes = blockBytes(layout);
   const share = budget.availableBytes * budget.memoryUtilization / budget.hostShare;
-  // Where the address space is short, the pools may take half of what the weights leave each.
+  // In a short address space, each pool may take half of what the weights leave.
   const addressable = (budget.addressableBytes - budget.weightBytes) / 2;
   const blocksIn = (byteLength: number) =>
     Math.max(0, Math.floor(Math.min(byteLength, addressable) / bytes));
@@ -74,7 +74,7 @@ function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
   );
 }
 
-/** In GiB, or in MiB where too few of its digits would be left. */
+/** In GiB; in MiB below 0.1 GiB. */
 export function shownSize(bytes: number): string {
   return bytes < 0.1 * 2 ** 30
     ? `${(bytes / 2 ** 20).toFixed(2)} MiB`

@@ -24,7 +24,7 @@ export class ArrayKvPool implements HostPool {
   }
 
   get address(): bigint {
-    void this.bytes.buffer; // moves a small array out of the garbage collector's heap, for good
+    void this.bytes.buffer; // the garbage collector moves a small array until its buffer is used
     return BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.bytes)));
   }
 

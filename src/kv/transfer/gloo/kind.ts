@@ -23,7 +23,7 @@ export const gloo: BackendKind = {
   runThread: async () => (await import("./transfer_thread.ts")).runTransferThread(),
 };
 
-/** As in Llumnix, whose groups of gloo are formed by the manager on its own node. */
+/** As in Llumnix, where the manager forms the groups of gloo on its own node. */
 function fixedPlacement(options: BackendOptions): string | null {
   if (!options.disableInitInstanceByManager && !options.disableFixedNodeInitInstance) return null;
   return "When using gloo as migration backend, do not set --disable-init-instance-by-manager " +

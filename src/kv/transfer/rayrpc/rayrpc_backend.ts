@@ -17,8 +17,8 @@ import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
 
 /**
- * Most bytes of a round, whatever the limits say: gathering them holds up the instance's main thread,
- * and a message of the bus has a limit.
+ * Most bytes of a round, even if the limits allow more: gathering a round blocks the instance's main
+ * thread, and messages of the bus have a limit.
  */
 const MAX_ROUND_BYTES = 1 << 20;
 
@@ -39,13 +39,13 @@ interface RoundData {
 }
 
 /**
- * Sends blocks as payloads of calls over the bus of the control plane, a round each. Needs no group
- * and no worker, and copies each byte twice: into the payload, and from the frame into the
+ * Sends blocks as payloads of calls over the bus of the control plane, one call a round. It needs no
+ * group and no thread. It copies each byte twice: into the payload, and from the received frame into the
  * destination's pool.
  */
 export class RayRpcBackend implements MigrationBackend {
   readonly name = "rayrpc";
-  /** It is reached where the instance serves. */
+  /** Empty: the backend answers at the address where the instance serves. */
   readonly endpoint = {};
   readonly calls = {
     migrate_blocks: (message: BackendMessage): Promise<BackendMessage> => this.#receive(message),
@@ -53,7 +53,7 @@ export class RayRpcBackend implements MigrationBackend {
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
   readonly #limits: TransferLimits;
-  /** Rounds that are being written, which takes time on a device. */
+  /** Writes under way, which take time on a device. */
   readonly #writing = new Map<Promise<void>, MigrationId>();
   #isClosed = false;
 
@@ -67,7 +67,7 @@ export class RayRpcBackend implements MigrationBackend {
     return !this.#isClosed;
   }
 
-  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  // deno-lint-ignore require-await -- an error must be a rejection
   async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
     this.#grants.grant(migrationId, blocks);
   }
@@ -104,7 +104,7 @@ export class RayRpcBackend implements MigrationBackend {
     await this.#untilWritten();
   }
 
-  /** While a round is under way the next is gathered. */
+  /** Gathers the next round while one is under way. */
   async #sendFast(
     rounds: readonly TransferRound[],
     transfer: BlockTransfer,
@@ -122,8 +122,8 @@ export class RayRpcBackend implements MigrationBackend {
   }
 
   /**
-   * Takes the time until rounds are answered for the time that both ends are busy with them. What is
-   * less than a piece has no pause, so that a request that grows fast is caught up with.
+   * Pauses between pieces. The time until a piece is answered counts as the time that copying it took. A
+   * transfer of less than a piece has no pause, so that it catches up with a request that grows fast.
    */
   async #sendSlowly(
     rounds: readonly TransferRound[],
@@ -176,7 +176,7 @@ export class RayRpcBackend implements MigrationBackend {
     try {
       await unlessAborted(link.call("migrate_blocks", message, { timeoutMs }), signal);
     } catch (error) {
-      link.close(); // it may hang: the next transfer is to try another
+      link.close(); // it may hang; the next transfer opens a new one
       throw error;
     }
   }
@@ -197,7 +197,7 @@ export class RayRpcBackend implements MigrationBackend {
     return { data: null };
   }
 
-  /** Resolves when the rounds of a migration, or of all, that are being written have been. */
+  /** Resolves when the writes under way are done, of one migration or of all. */
   async #untilWritten(migrationId?: MigrationId): Promise<void> {
     const found = [...this.#writing].filter(([, id]) => (migrationId ?? id) === id);
     await Promise.allSettled(found.map(([write]) => write));
