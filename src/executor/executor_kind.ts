@@ -41,8 +41,8 @@ export interface ExecutorKind {
   /** Where its KV cache is. */
   readonly memory: KvMemory;
   /**
-   * Whether this host has one; absent: `--device auto` never takes it. Of those that are present, `auto`
-   * takes the first in the register.
+   * Whether this host has the device. `--device auto` takes the first device of the register that is
+   * present; it never takes a device without this function.
    */
   isPresent?(): boolean;
   /**

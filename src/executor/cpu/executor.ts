@@ -25,7 +25,7 @@ export interface CpuExecutorParts {
   readonly swapBlocks: Address;
 }
 
-/** Output of a step while it is made. */
+/** The output of a step while it is computed. */
 interface Results {
   readonly tokenIds: Int32Array;
   readonly logprobs: (TokenLogprobs | null)[];
@@ -33,7 +33,7 @@ interface Results {
   readonly failures: (ErrorRecord | null)[];
 }
 
-/** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
+/** Runs engine steps on the CPU, in the calling thread and the threads of the kernels. */
 export class CpuExecutor implements Executor {
   readonly info: ExecutorInfo;
   readonly pool: KvPool | null;
@@ -122,8 +122,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Chooses the next token of every sequence whose last row is in the slice. One of which the model
-   * computes garbage fails.
+   * Chooses the next token of every sequence whose last row is in the slice. A sequence fails if the
+   * model computes NaN or infinity for it.
    */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     const { head } = this.#parts;
@@ -139,7 +139,7 @@ export class CpuExecutor implements Executor {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
-          // Where a logit is NaN or the largest is not finite, this throws and says so.
+          // Throws if a logit is NaN, or if the largest is not finite.
           results.failures[index] ??= failureOf(() => {
             const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
             results.tokenIds[index] = tokenId;
@@ -151,8 +151,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Log probabilities of prompt tokens, where asked for. A prefill that recomputes a preempted
-   * sequence has output tokens in its context and gives none: they were given the first time.
+   * Computes log probabilities of prompt tokens for the sequences that asked. A prefill that recomputes a
+   * preempted sequence has output tokens in its context and gives none: the first prefill gave them.
    */
   #scorePrompts(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     if (input.kind !== "prefill") return;
@@ -162,7 +162,7 @@ export class CpuExecutor implements Executor {
       const promptLen = this.#promptLens.get(handle);
       if (input.contextLens[part.index] !== promptLen) continue;
       if (this.#sampler.wantsPromptLogprobs(handle) === null) continue;
-      // The first prompt token follows nothing, and what follows the last is output.
+      // The first prompt token follows no token, and the last one precedes the output.
       const scores = results.promptLogprobs[part.index] ??= [null];
       const first = rowOf(slice, part);
       const scored = part.isLast ? part.numRows - 1 : part.numRows;
@@ -180,7 +180,7 @@ export class CpuExecutor implements Executor {
   }
 }
 
-/** Why the model's results are of no use; null when they are. Whatever else is thrown is a bug. */
+/** The error if the model's results are unusable, else null. Any other error is a bug and is thrown. */
 function failureOf(action: () => void): ErrorRecord | null {
   try {
     action();

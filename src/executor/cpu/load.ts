@@ -28,16 +28,16 @@ import { planThreads } from "./threads.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
 
 /**
- * Rows that go through the model together. Longer prompts are cut into such slices, which bounds the
- * activations; matrix products gain nothing from more rows.
+ * Most rows that go through the model together. Longer prompts are cut into slices of this size, which
+ * bounds the memory of activations; matrix products gain nothing from more rows.
  */
 const maxRows = 512;
 
-/** Linear memory of the WASM kernels, less what activations and scratch may need. */
+/** Linear memory of the WASM kernels, less the part that activations and scratch may need. */
 const wasmMemoryBytes = 3.5 * 2 ** 30;
 
 /**
- * Loads a model for the CPU. Blocks its thread meanwhile.
+ * Loads a model for the CPU. Blocks the thread while it loads.
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the memory
  */
@@ -60,7 +60,7 @@ export async function loadCpuExecutor(
   }
 }
 
-/** A limit of the kernels (attention.h), checked here because they would find out in a step. */
+/** Checks a limit of the kernels (attention.h) at load: they would only fail in the first step. */
 function refuseHeadDim({ name, config: { headDim } }: ResolvedModel): void {
   if (headDim % 8 === 0 && headDim <= 256) return;
   throw new ModelError(
@@ -196,7 +196,7 @@ function openFile(path: string): FileBytes {
   return mapFile(path) ?? openByReading(path);
 }
 
-/** Memory of a pool that no step touches never becomes resident. */
+/** Allocates both pools. Memory that no step touches never becomes resident. */
 function allocatePools(
   kernels: CpuKernels,
   layout: KvLayout,

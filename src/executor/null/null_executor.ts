@@ -11,9 +11,9 @@ const DEFAULT_NUM_BLOCKS = 16384;
 const GIB = 2 ** 30;
 
 /**
- * An executor without a model, for measuring everything around one: each token is a function of the
- * request's seed and the token's position. It takes no time, needs no memory, and accounts for
- * blocks of LLaMA-7B's shape in half precision.
+ * An executor without a model, for measuring everything around an executor. Each token is a function of
+ * the request's seed and the token's position. It takes no time and no memory, and counts blocks of the
+ * shape of LLaMA-7B in half precision.
  */
 export class NullExecutor implements Executor {
   readonly info: ExecutorInfo;
@@ -21,7 +21,7 @@ export class NullExecutor implements Executor {
   readonly #sampler = new SeededSampler();
   #isClosed = false;
 
-  /** @throws {UsageError} an option that cannot be met */
+  /** @throws {UsageError} fewer than one block */
   constructor(spec: ExecutorSpec) {
     const { options } = spec;
     const layout: KvLayout = {
