@@ -18,14 +18,14 @@ export interface InProcessLauncherOptions {
   readonly options: EngineOptions;
   /** Absent: requests stay where they are. */
   readonly migration?: TransferOptions;
-  /** The manager's: it joins instances and API servers without sockets. */
+  /** The manager's bus, which joins instances and API servers without sockets. */
   readonly bus: Bus;
   readonly clock: Clock;
 }
 
 /**
  * Starts instances within this process, for executors that need next to no time of its thread: a
- * simulated cluster in the memory of one process. A fault in one of them is a fault of all.
+ * simulated cluster in one process. A fault in one instance ends them all.
  */
 export class InProcessLauncher implements InstanceLauncher {
   readonly #pools = new PoolDirectory();
@@ -56,7 +56,7 @@ export class InProcessLauncher implements InstanceLauncher {
     return Promise.resolve({ pid: Deno.pid, exited, stop });
   }
 
-  /** Blocks are only accounted for; they move as fast as the simulated device's profile says. */
+  /** Blocks are only counted. They move as fast as the simulated device's profile says. */
   #migration(instanceId: string): InstanceMigration | undefined {
     const { migration, clock } = this.args;
     if (!migration) return undefined;

@@ -20,7 +20,7 @@ export interface ProcessMigrationArgs {
   readonly log: Log;
 }
 
-/** How requests move to and from an instance that is a process. */
+/** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
   const { engine, options, managerAddress, bus, clock, log } = args;
   return {
@@ -55,7 +55,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
   };
 }
 
-/** Where other instances reach this one: on the manager's network interface. */
+/** The host name by which other instances reach this one: on the manager's network interface. */
 function hostOf(managerAddress: Address): string {
   const manager = parseAddress(managerAddress);
   return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";

@@ -1,4 +1,4 @@
-/** What the API server needs of a model besides its instances: a tokenizer, and what clients see. */
+/** The API server's part of a model: its tokenizer, and its description for clients. */
 import { LlumnixError } from "../core/errors.ts";
 import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
@@ -10,15 +10,15 @@ import { builtinModel } from "../model/builtin.ts";
 import { locateModel } from "../model/locate.ts";
 
 /**
- * Finds the model of the options; nothing is loaded.
- * @throws {ModelError} not there, not a model, or not supported
- * @throws {UsageError} the options do not fit the model, or the profile that stands for it
+ * Finds the model of the options; loads nothing.
+ * @throws {ModelError} the model is missing, damaged or not supported
+ * @throws {UsageError} the options do not fit the model, or the profile that simulates it
  */
 export async function findModel(options: EngineOptions): Promise<FoundModel> {
   return await executorKind(options.device).find(options);
 }
 
-/** What instances of these options serve; null where that cannot be told here: they say why. */
+/** What instances of these options will register; null if only they can tell, or fail with the reason. */
 export async function servedSettings(options: EngineOptions): Promise<ServedSettings | null> {
   try {
     return (await findModel(options)).served;
@@ -30,7 +30,7 @@ export async function servedSettings(options: EngineOptions): Promise<ServedSett
 
 /**
  * The tokenizer of `--tokenizer`, else of the model; null with `--skip-tokenizer-init`.
- * @throws {ModelError} there is none, or it cannot be used
+ * @throws {ModelError} the tokenizer is missing or cannot be used
  */
 export async function openTokenizer(
   options: EngineOptions,
