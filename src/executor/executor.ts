@@ -31,6 +31,11 @@ export interface ExecutorInfo {
    * for writing them takes longer than all the rest. Default false.
    */
   readonly hasNoCache?: boolean;
+  /**
+   * Most tokens of a prompt that one step may compute; longer prompts come in pieces. Absent: prompts
+   * come whole.
+   */
+  readonly maxPieceTokens?: number;
   /** What a step may take besides for each of its tokens, until it hangs. Default 0. */
   readonly tokenTimeoutMs?: number;
 }
@@ -55,6 +60,11 @@ export interface SequenceStart {
 export interface StepInput {
   readonly stepId: number;
   readonly kind: "prefill" | "decode";
+  /**
+   * The only sequence of the step has more of its prompt to come: no token is chosen, and the output
+   * has -1 in its place. Only for executors with `maxPieceTokens`; default false.
+   */
+  readonly isPartial?: boolean;
   /** Sampler state to drop; handled before `added`. */
   readonly removed: readonly number[];
   readonly added: readonly SequenceStart[];

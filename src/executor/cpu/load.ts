@@ -116,6 +116,7 @@ function buildExecutor(
       dtype,
       vocabSize: config.vocabSize,
       maxModelLen,
+      maxPieceTokens: maxRows,
       layout,
       ...capacity,
       tokenTimeoutMs: tokenTimeoutMs(

@@ -40,8 +40,9 @@ export function resolveEngineConfig(
     | "schedulerDelayFactor"
     | "stepTimeout"
   >,
-  { maxModelLen, tokenTimeoutMs = 0 }: Pick<ExecutorInfo, "maxModelLen" | "tokenTimeoutMs">,
+  executor: Pick<ExecutorInfo, "maxModelLen" | "maxPieceTokens" | "tokenTimeoutMs">,
 ): EngineConfig {
+  const { maxModelLen, maxPieceTokens, tokenTimeoutMs = 0 } = executor;
   const { maxNumSeqs, schedulerDelayFactor, stepTimeout } = options;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ??
     Math.max(DEFAULT_BATCHED_TOKENS, maxModelLen);
@@ -64,6 +65,7 @@ export function resolveEngineConfig(
     maxNumBatchedTokens,
     maxSharedPrefillTokens: options.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS,
     maxModelLen,
+    maxPieceTokens,
     schedulerDelayFactor,
     preemptionMode: options.preemptionMode ?? "recompute",
     prefillHoldMs: options.prefillHoldTimeout * 1000,

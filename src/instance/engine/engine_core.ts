@@ -213,7 +213,7 @@ export class EngineCore {
   depart(requestId: RequestId): Departure | null {
     const sequence = this.#requests.get(requestId);
     const canLeave = sequence?.status === "waiting" ||
-      (sequence?.status === "running" && sequence.numComputedTokens > 0);
+      (sequence?.status === "running" && sequence.numComputedTokens > 0 && !sequence.isPrefilling);
     return canLeave ? new Departure(this.#moveParts, sequence) : null;
   }
 
@@ -267,10 +267,12 @@ export class EngineCore {
       const error = result.failures?.[i];
       if (sequence.status === "finished") this.#blocks.free(sequence);
       else if (error) this.#finish(sequence, { reason: "error", error });
+      else if (step.isPartial) sequence.numComputedTokens += step.numBatchedTokens;
       else this.#append(sequence, result, i, nowMs);
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
-    this.#totals.outputTokens += step.sequences.length;
+    if (!step.isPartial) this.#totals.outputTokens += step.sequences.length;
+    this.#scheduler.pieces.note(step.kind, step.numBatchedTokens, result.latencyMs);
     const lastStep = this.#lastStep;
     lastStep.kind = step.kind;
     lastStep.batchedTokens = step.numBatchedTokens;

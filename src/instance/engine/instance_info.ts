@@ -80,7 +80,7 @@ export function instanceInfo(
     killedRequests,
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
-    prefillBlocks: step?.kind === "prefill" ? step.numBatchedTokens / blockSize : 0,
+    prefillBlocks: prefillTokens(parts.scheduler, step) / blockSize,
     waiting: listedWaiting(waiting, blockSize),
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
@@ -95,4 +95,10 @@ export function instanceInfo(
     receivedRequestIds,
     totals: { promptTokens, outputTokens, preemptions },
   };
+}
+
+/** Tokens of the prompts that are being computed. */
+function prefillTokens({ partialTokens }: Scheduler, step: Readonly<Schedule> | null): number {
+  const isWhole = step?.kind === "prefill" && !step.isPartial;
+  return partialTokens + (isWhole ? step.numBatchedTokens : 0);
 }

@@ -14,7 +14,7 @@ export function queuesOf(
       arrivalMs: sequence.arrivalMs,
       lengthTokens: sequence.lengthTokens,
       blocks: sequence.blocks.length,
-      isDecoding: sequence.numComputedTokens > 0,
+      isDecoding: sequence.numComputedTokens > 0 && !sequence.isPrefilling,
       hasReachedExpectedSteps: sequence.isLeaving,
       isMigrating: false, // one at a time, and none is chosen meanwhile
     })),

@@ -1,5 +1,6 @@
 import { RequestError } from "../../core/errors.ts";
 import type { Admission, BlockManager } from "./block_manager.ts";
+import { PrefillPieces } from "./prefill_pieces.ts";
 import type { Sequence } from "./sequence.ts";
 
 export interface SchedulerConfig {
@@ -20,11 +21,18 @@ export interface SchedulerConfig {
    * manager or no destination takes it, or not soon. Late tokens are better than none.
    */
   readonly prefillHoldMs: number;
+  /**
+   * Most tokens of a prompt in one step. A longer prompt is computed in pieces, with a decode step of
+   * the other sequences between two of them. Infinity: prompts are never cut.
+   */
+  readonly maxPieceTokens?: number;
 }
 
 /** What to run next. The scheduler reuses the record and its arrays for every decision. */
 export interface Schedule {
   kind: "prefill" | "decode";
+  /** The only sequence of the batch has more of its prompt to come after this step. */
+  isPartial: boolean;
   /** The batch; empty when nothing can run. */
   readonly sequences: Sequence[];
   /** Tokens of the batch that have to be computed. */
@@ -45,7 +53,8 @@ export interface Schedule {
  *
  * Where it differs: requests of high priority come before the others and their prompts share no step
  * with others', which are preempted before them and to let them in; steps of several prompts may be
- * kept short; a lack of swap space falls back to recomputation instead of ending the engine; a sequence
+ * kept short; prompts may be computed in pieces ({@linkcode PrefillPieces}), and then decodes take
+ * turns with prompts; a lack of swap space falls back to recomputation instead of ending the engine; a sequence
  * is preempted when it needs a block and none is free, not whenever none is free; and
  * {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
  *
@@ -60,8 +69,10 @@ export class Scheduler {
   readonly suspended = new Set<Sequence>();
   readonly #config: SchedulerConfig;
   readonly #blocks: BlockManager;
+  readonly pieces: PrefillPieces;
   readonly #schedule: Schedule = {
     kind: "decode",
+    isPartial: false,
     sequences: [],
     numBatchedTokens: 0,
     swapOut: [],
@@ -71,6 +82,12 @@ export class Scheduler {
   };
   /** Places among `maxNumSeqs` kept for sequences that are about to leave or to come. */
   #keptPlaces = 0;
+  /** The running sequence of which only a part of the prompt is computed. */
+  #partial: Sequence | null = null;
+  /** The last step computed prompts. */
+  #wasPrefill = false;
+  /** The last step that computed prompts had a piece of {@linkcode #partial}. */
+  #wasPiece = false;
   #previousMs = 0;
   #previousWasPrefill = false;
   #lastPrefillMs = 0;
@@ -79,6 +96,7 @@ export class Scheduler {
   constructor(config: SchedulerConfig, blocks: BlockManager) {
     this.#config = config;
     this.#blocks = blocks;
+    this.pieces = new PrefillPieces(config.maxPieceTokens ?? Infinity);
   }
 
   /** Queues a sequence; it has no blocks and has not run here. */
@@ -94,6 +112,7 @@ export class Scheduler {
       if (sequence.blocks.length > 0) this.#keptPlaces--;
       return;
     }
+    if (sequence === this.#partial) this.#partial = null;
     const queue = this.#queueOf(sequence);
     queue.splice(queue.indexOf(sequence), 1);
   }
@@ -183,12 +202,49 @@ export class Scheduler {
   /** Decides the next step and takes the blocks for it. Valid until the next call. */
   schedule(nowMs: number): Schedule {
     this.#reset();
-    this.#schedulePrefills(nowMs);
-    if (this.#schedule.sequences.length === 0) {
-      this.#scheduleRunning(nowMs);
-      if (this.#schedule.numPreempted === 0) this.#scheduleSwapped();
+    const { sequences } = this.#schedule;
+    const decodesFirst = this.pieces.areCut && this.#wasPrefill;
+    if (decodesFirst) this.#scheduleDecodes(nowMs);
+    if (sequences.length === 0 && this.#schedule.numPreempted === 0) {
+      this.#scheduleAnyPrefill(nowMs);
     }
+    if (sequences.length === 0 && !decodesFirst) this.#scheduleDecodes(nowMs);
+    if (sequences.length > 0) this.#wasPrefill = this.#schedule.kind === "prefill";
     return this.#schedule;
+  }
+
+  /** Tokens of prompts that have begun to be computed in pieces and are still missing. */
+  get partialTokens(): number {
+    return this.#partial === null
+      ? 0
+      : this.#partial.lengthTokens - this.#partial.numComputedTokens;
+  }
+
+  #scheduleDecodes(nowMs: number): void {
+    this.#scheduleRunning(nowMs);
+    if (this.#schedule.numPreempted === 0) this.#scheduleSwapped();
+  }
+
+  /** Pieces of a long prompt take turns with the prompts that come meanwhile and fit one step. */
+  #scheduleAnyPrefill(nowMs: number): void {
+    if (this.#partial === null || this.#wasPiece) {
+      this.#schedulePrefills(nowMs);
+      this.#wasPiece = this.#schedule.isPartial;
+    }
+    if (this.#partial === null || this.#schedule.sequences.length > 0) return;
+    this.#schedulePiece(this.#partial);
+    this.#wasPiece = true;
+  }
+
+  /** Runs the next piece of a prompt, as long as the time of the others allows. */
+  #schedulePiece(sequence: Sequence): void {
+    const missing = sequence.lengthTokens - sequence.numComputedTokens;
+    const tokens = Math.min(missing, this.pieces.maxTokens(this.running.length > 1));
+    this.#schedule.kind = "prefill";
+    this.#schedule.isPartial = tokens < missing;
+    this.#partial = tokens < missing ? sequence : null;
+    sequence.isPrefilling = tokens < missing;
+    this.#run(sequence, tokens);
   }
 
   #reset(): void {
@@ -199,6 +255,7 @@ export class Scheduler {
       clear(schedule.swapIn);
     }
     schedule.kind = "decode";
+    schedule.isPartial = false;
     clear(schedule.sequences);
     schedule.numBatchedTokens = 0;
     clear(schedule.failed);
@@ -209,6 +266,7 @@ export class Scheduler {
   #schedulePrefills(nowMs: number): void {
     const { waiting, running, swapped } = this;
     if (!this.#delayHasPassed(nowMs)) return;
+    const maxTokens = this.pieces.maxTokens(running.length > (this.#partial === null ? 0 : 1));
     while (waiting.length > 0) {
       const sequence = waiting[0];
       if (swapped.length > 0 && !sequence.outranks(swapped[0])) break;
@@ -219,13 +277,17 @@ export class Scheduler {
         this.#fail(waiting, sequence);
         continue;
       }
-      if (!this.#sharesPrefill(sequence)) break;
+      if (!this.#sharesPrefill(sequence, maxTokens)) break;
       const isAdmitted = admission === "yes" && this.#hasPlace(running.length + 1);
       if (!isAdmitted && !this.#makeRoomFor(sequence)) break;
       waiting.shift();
       this.#blocks.allocate(sequence);
-      this.#run(sequence, promptTokens);
       insertByTurn(running, sequence);
+      if (promptTokens > maxTokens) {
+        this.#schedulePiece(sequence);
+        break;
+      }
+      this.#run(sequence, promptTokens);
     }
     if (this.#schedule.sequences.length > 0) {
       this.#schedule.kind = "prefill";
@@ -255,7 +317,7 @@ export class Scheduler {
     const { running } = this;
     for (let i = 0; i < running.length; i++) {
       const sequence = running[i];
-      if (this.#isHeld(sequence, nowMs)) continue;
+      if (sequence.isPrefilling || this.#isHeld(sequence, nowMs)) continue;
       while (!this.#blocks.canAppend(sequence)) {
         const victim = running.pop()!;
         this.#preempt(victim);
@@ -311,7 +373,11 @@ export class Scheduler {
     victim.numPreemptions++;
     victim.onLoss?.();
     this.#schedule.numPreempted++;
-    if (this.#config.preemptionMode === "swap" && this.#blocks.canSwapOut(victim)) {
+    const isPartial = victim.isPrefilling;
+    if (isPartial) this.#partial = null;
+    victim.isPrefilling = false;
+    const canSwap = this.#config.preemptionMode === "swap" && !isPartial;
+    if (canSwap && this.#blocks.canSwapOut(victim)) {
       this.#blocks.swapOut(victim, this.#schedule.swapOut);
       victim.status = "swapped";
       insertByTurn(this.swapped, victim);
@@ -330,11 +396,14 @@ export class Scheduler {
   }
 
   /** Whether a prompt may run in the step that is being made: not with one of higher priority. */
-  #sharesPrefill(sequence: Sequence): boolean {
+  #sharesPrefill(sequence: Sequence, maxTokens: number): boolean {
     const { sequences, numBatchedTokens } = this.#schedule;
     const { maxNumBatchedTokens, maxSharedPrefillTokens } = this.#config;
-    const limit = sequences.length === 0 ? maxNumBatchedTokens : maxSharedPrefillTokens;
+    const limit = sequences.length === 0
+      ? maxNumBatchedTokens
+      : Math.min(maxSharedPrefillTokens, maxTokens);
     if (sequences.length > 0 && sequences[0].outranks(sequence)) return false;
+    if (this.#partial !== null && sequence.lengthTokens > maxTokens) return false;
     return numBatchedTokens + sequence.lengthTokens <= limit;
   }
 

@@ -33,6 +33,8 @@ export class Sequence {
   readonly blocks: number[] = [];
   /** Tokens whose keys and values are in the device blocks for good; grows as steps end. */
   numComputedTokens = 0;
+  /** Runs, and more of its prompt has to be computed before it decodes. */
+  isPrefilling = false;
   /** Steps after which it is to leave this instance; null: it stays. */
   expectedSteps: number | null;
   /** Steps that it has taken part in here. */

@@ -42,12 +42,15 @@ export class StepBuilder {
 
     let numTokens = 0;
     for (let i = 0; i < numSeqs; i++) {
-      const sequence = sequences[i], length = sequence.lengthTokens;
+      const sequence = sequences[i];
+      const length = schedule.isPartial
+        ? sequence.numComputedTokens + numBatchedTokens
+        : sequence.lengthTokens;
       if (sequence.handle === null) added.push(this.#announce(sequence));
       handles[i] = sequence.handle!;
       queryStarts[i] = numTokens;
       contextLens[i] = length;
-      numTokens += kind === "prefill" ? length : 1;
+      numTokens += kind === "prefill" ? length - sequence.numComputedTokens : 1;
     }
     queryStarts[numSeqs] = numTokens;
     if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks);
@@ -55,6 +58,7 @@ export class StepBuilder {
     return {
       stepId: ++this.#stepId,
       kind,
+      isPartial: schedule.isPartial,
       removed,
       added,
       swapOut: copiesOf(schedule.swapOut),
@@ -90,7 +94,7 @@ export class StepBuilder {
 
 /** What an executor needs to compute and to find its cache. */
 function writeCacheRows(
-  { sequences, kind }: Schedule,
+  { sequences, kind, isPartial, numBatchedTokens }: Schedule,
   tokenIds: Int32Array,
   blockTables: Int32Array,
   maxBlocks: number,
@@ -98,17 +102,28 @@ function writeCacheRows(
   let numTokens = 0;
   for (let i = 0; i < sequences.length; i++) {
     const sequence = sequences[i];
-    if (kind === "prefill") numTokens = writeAllTokens(sequence, tokenIds, numTokens);
-    else tokenIds[numTokens++] = sequence.lastTokenId;
+    if (kind === "prefill") {
+      const end = isPartial ? sequence.numComputedTokens + numBatchedTokens : sequence.lengthTokens;
+      numTokens = writeTokens(sequence, sequence.numComputedTokens, end, tokenIds, numTokens);
+    } else tokenIds[numTokens++] = sequence.lastTokenId;
     const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
     for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
   }
 }
 
-function writeAllTokens(sequence: Sequence, tokenIds: Int32Array, at: number): number {
-  const { promptTokenIds, outputTokenIds } = sequence;
-  for (let i = 0; i < promptTokenIds.length; i++) tokenIds[at++] = promptTokenIds[i];
-  for (let i = 0; i < outputTokenIds.length; i++) tokenIds[at++] = outputTokenIds[i];
+/** Writes the tokens at positions [start, end) of a sequence. */
+function writeTokens(
+  { promptTokenIds, outputTokenIds }: Sequence,
+  start: number,
+  end: number,
+  tokenIds: Int32Array,
+  at: number,
+): number {
+  const numPrompt = promptTokenIds.length;
+  for (let i = start; i < Math.min(end, numPrompt); i++) tokenIds[at++] = promptTokenIds[i];
+  for (let i = Math.max(start, numPrompt); i < end; i++) {
+    tokenIds[at++] = outputTokenIds[i - numPrompt];
+  }
   return at;
 }
 

@@ -7,6 +7,8 @@ export interface PagedModelShape {
   readonly numBlocks: number;
   readonly numSwapBlocks: number;
   readonly maxModelLen?: number;
+  /** Longer prompts come in pieces; default: all come whole. */
+  readonly maxPieceTokens?: number;
 }
 
 export const PAGED_VOCAB_SIZE = 128;
@@ -60,7 +62,7 @@ export class PagedModel implements Executor {
   readonly #wordsPerLayer: number;
 
   constructor(shape: PagedModelShape) {
-    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256 } = shape;
+    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256, maxPieceTokens } = shape;
     const layout: KvLayout = {
       format: "cpu-kt",
       dtype: "float32",
@@ -75,6 +77,7 @@ export class PagedModel implements Executor {
       dtype: layout.dtype,
       vocabSize: PAGED_VOCAB_SIZE,
       maxModelLen,
+      maxPieceTokens,
       layout,
       numBlocks,
       numSwapBlocks,
@@ -128,6 +131,10 @@ export class PagedModel implements Executor {
     const written = new Set<number>();
     const tokenIds = new Int32Array(input.handles.length);
     for (let i = 0; i < tokenIds.length; i++) tokenIds[i] = this.#next(input, i, written);
+    if (input.isPartial) {
+      if (input.kind !== "prefill" || tokenIds.length !== 1) throw new Error("not a piece");
+      tokenIds[0] = -1;
+    }
     return { stepId: input.stepId, tokenIds, latencyMs: 1 };
   }
 
@@ -138,8 +145,11 @@ export class PagedModel implements Executor {
     if (seed === undefined) throw new Error(`handle ${input.handles[row]} was never added`);
     const contextLen = input.contextLens[row];
     const start = input.queryStarts[row], queryLen = input.queryStarts[row + 1] - start;
-    const expectedLen = input.kind === "prefill" ? contextLen : 1;
-    if (queryLen !== expectedLen) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
+    const { maxPieceTokens } = this.info;
+    const isWhole = queryLen === (input.kind === "prefill" ? contextLen : 1);
+    const isPiece = maxPieceTokens !== undefined && input.kind === "prefill" && queryLen >= 1 &&
+      queryLen <= maxPieceTokens;
+    if (!isWhole && !isPiece) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
     let hash = 0;
     for (let position = 0; position < contextLen; position++) {
       const block = input.blockTables[row * input.maxBlocks + Math.floor(position / blockSize)];

@@ -133,7 +133,6 @@ function randomUniformScenario(seed: number): Scenario {
   return {
     seed,
     numClients,
-    engine,
     manager: {
       initialInstances: numInstances,
       loadMetric: draw.pick(["remaining_steps", "usage_ratio", "virtual_usage"]),
@@ -191,6 +190,8 @@ function randomUniformScenario(seed: number): Scenario {
     maxClockSkewMs: draw.pick([0, 0, 50]),
     requests: randomRequests(draw, engine, numClients),
     actions: randomActions(draw),
+    // Drawn last, so that seeds from before prompts were cut keep all else.
+    engine: { ...engine, maxPieceTokens: draw.pick([undefined, undefined, 3, 10]) },
   };
 }
 

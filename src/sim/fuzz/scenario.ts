@@ -46,6 +46,8 @@ export type ScenarioEngine =
     readonly blockSize: number;
     readonly numBlocks: number;
     readonly numSwapBlocks: number;
+    /** Longer prompts come in pieces; absent: all come whole. */
+    readonly maxPieceTokens?: number;
     readonly maxModelLen: number;
     readonly stepMs: number;
   };

@@ -6,7 +6,12 @@ import { withModel } from "./fixtures.ts";
 import { defaultOptions, Driver, load, randomPrompt } from "./harness.ts";
 
 Deno.test("load: what is loaded is described", async () => {
-  const executor = await load({ cpuKernels: "wasm", maxModelLen: 100, numGpuBlocksOverride: 9 });
+  const executor = await load({
+    cpuKernels: "wasm",
+    maxModelLen: 100,
+    maxPieceTokens: 512,
+    numGpuBlocksOverride: 9,
+  });
   const { layout, ...info } = executor.info;
   assert.deepEqual(info, {
     description: "cpu (wasm, 1 thread)",
