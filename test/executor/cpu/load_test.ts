@@ -9,7 +9,6 @@ Deno.test("load: what is loaded is described", async () => {
   const executor = await load({
     cpuKernels: "wasm",
     maxModelLen: 100,
-    maxPieceTokens: 512,
     numGpuBlocksOverride: 9,
   });
   const { layout, ...info } = executor.info;
@@ -19,6 +18,7 @@ Deno.test("load: what is loaded is described", async () => {
     dtype: "float32",
     vocabSize: 261,
     maxModelLen: 100,
+    maxPieceTokens: 512,
     numBlocks: 9,
     numSwapBlocks: 116,
     poolAddress: null,
