@@ -122,7 +122,7 @@ export interface Executor {
 
 /** Progress of a load, for people. */
 export interface LoadProgress {
-  readonly phase: "weights" | "kv-cache" | "kernels";
+  readonly phase: "weights" | "kv-cache" | "swap-pool" | "kernels";
   readonly doneBytes: number;
   readonly totalBytes: number;
   /** What is going on, without the numbers. */
