@@ -42,7 +42,7 @@ Deno.test("load: progress is by bytes, ends complete, and tells the phases apart
     const executor = await loadCpuExecutor(spec, (entry) => progress.push(entry));
     await executor.close();
     const phases = progress.map(({ phase }) => phase).filter((p, i, all) => p !== all[i - 1]);
-    assert.deepEqual(phases, ["kernels", "weights", "kv-cache"]);
+    assert.deepEqual(phases, ["kernels", "weights", "kv-cache", "swap-pool"]);
     const weights = progress.filter(({ phase }) => phase === "weights");
     weights.slice(1).forEach(({ doneBytes }, i) => assert.ok(doneBytes > weights[i].doneBytes));
     const stored = ["00001", "00002"]
