@@ -1,7 +1,7 @@
 /** How long a piece of a prompt may hold up the decodes of others, beyond one decode step. */
 const PIECE_MS = 150;
 /** Below this, reading the weights costs more than computing the tokens. */
-const MIN_PIECE_TOKENS = 32;
+const MIN_PIECE_TOKENS = 16;
 /** Weight of the newest step in the measured rate. */
 const SMOOTHING = 0.5;
 

@@ -15,8 +15,8 @@ Deno.test("PrefillPieces: where nobody waits a piece is as long as it may be", (
 
 Deno.test("PrefillPieces: the first piece is short, later ones follow the measured rate", () => {
   const pieces = new PrefillPieces(512);
-  assert.equal(pieces.maxTokens(true), 32);
-  pieces.note("prefill", 32, 32);
+  assert.equal(pieces.maxTokens(true), 16);
+  pieces.note("prefill", 16, 16);
   assert.equal(pieces.maxTokens(true), 150, "1 ms a token");
   pieces.note("decode", 4, 50);
   assert.equal(pieces.maxTokens(true), 200, "a decode step more");
@@ -27,6 +27,6 @@ Deno.test("PrefillPieces: the first piece is short, later ones follow the measur
 Deno.test("PrefillPieces: a slow processor still computes a few tokens at a time", () => {
   const pieces = new PrefillPieces(512);
   pieces.note("prefill", 10, 10_000);
-  assert.equal(pieces.maxTokens(true), 32);
+  assert.equal(pieces.maxTokens(true), 16);
   assert.equal(new PrefillPieces(8).maxTokens(true), 8);
 });
