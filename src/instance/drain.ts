@@ -4,7 +4,7 @@ import type { Clock } from "../core/clock.ts";
 const SETTLED_MS = 1_000;
 const POLL_MS = 100;
 
-export interface LeaveConfig {
+export interface DrainConfig {
   readonly clock: Clock;
   /** What is left after it goes on elsewhere by resumption. */
   readonly timeoutMs: number;
@@ -20,14 +20,14 @@ export interface LeaveConfig {
  * The orderly end of an instance whose process was asked to stop: no new requests come, those that are
  * here are moved to other instances by the manager, or finish.
  */
-export class Leave {
-  readonly #config: LeaveConfig;
+export class Drain {
+  readonly #config: DrainConfig;
   /** Of the leave that is under way; it ends when this changes. */
   #attempt = 0;
   #isUnderWay = false;
-  #cancel: (() => void) | null = null;
+  #cancelPoll: (() => void) | null = null;
 
-  constructor(config: LeaveConfig) {
+  constructor(config: DrainConfig) {
     this.#config = config;
   }
 
@@ -47,11 +47,11 @@ export class Leave {
   /** Tells a manager, also one that is new. */
   async ask(): Promise<void> {
     const attempt = this.#attempt;
-    if (!await this.#config.ask() && attempt === this.#attempt) this.stay();
+    if (!await this.#config.ask() && attempt === this.#attempt) this.cancel();
   }
 
   /** It is needed after all. */
-  stay(): void {
+  cancel(): void {
     if (!this.#isUnderWay) return;
     this.stop();
     this.#config.setAccepting(true);
@@ -61,12 +61,12 @@ export class Leave {
   stop(): void {
     this.#isUnderWay = false;
     this.#attempt++;
-    this.#cancel?.();
+    this.#cancelPoll?.();
   }
 
   #pollUntil(settledMs: number, deadlineMs: number): void {
     const { clock, isEmpty, onDone } = this.#config;
-    this.#cancel = clock.after(POLL_MS, () => {
+    this.#cancelPoll = clock.after(POLL_MS, () => {
       const nowMs = clock.nowMs();
       const isDone = nowMs >= deadlineMs || (nowMs >= settledMs && isEmpty());
       if (isDone) onDone();

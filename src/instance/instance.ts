@@ -26,7 +26,7 @@ import { Engine } from "./engine/engine.ts";
 import { resolveEngineConfig } from "./engine/engine_config.ts";
 import { InfoReporter } from "./engine/info_reporter.ts";
 import { serviceAddress } from "./instance_socket.ts";
-import { Leave } from "./drain.ts";
+import { Drain } from "./drain.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
 import { InstanceService } from "./instance_service.ts";
 
@@ -100,7 +100,7 @@ export interface InstanceEnd {
 export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
-  readonly #leave: Leave;
+  readonly #drain: Drain;
   /** No two processes of a host have one pid at one time; not random, for simulations repeat. */
   readonly #incarnation: string;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
@@ -128,11 +128,11 @@ export class Instance {
     this.#config = config;
     this.#incarnation = `${config.pid}-${config.clock.nowMs()}`;
     this.#service = new InstanceService(config.clock);
-    this.#leave = new Leave({
+    this.#drain = new Drain({
       clock: config.clock,
       timeoutMs: config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS,
       isEmpty: () => !this.isMigrating && this.#engine!.isIdle,
-      ask: () => this.#askToLeave(),
+      ask: () => this.#askToDrain(),
       setAccepting: (isAccepting) => this.#service.isAccepting = isAccepting,
       onDone: () => this.stop("its requests have left or finished"),
     });
@@ -158,9 +158,9 @@ export class Instance {
   }
 
   /** Stops it when its requests have gone elsewhere; the second time, or when it has none yet, at once. */
-  leave(reason: string): void {
-    if (!this.#hasRegistered || this.#leave.isUnderWay) this.stop(reason);
-    else if (!this.#hasEnded) this.#leave.start();
+  drain(reason: string): void {
+    if (!this.#hasRegistered || this.#drain.isUnderWay) this.stop(reason);
+    else if (!this.#hasEnded) this.#drain.start();
   }
 
   stop(reason: string): void {
@@ -172,7 +172,7 @@ export class Instance {
    * @returns whether the manager was there to be told
    */
   async close(): Promise<boolean> {
-    this.#leave.stop();
+    this.#drain.stop();
     this.#reporter?.close();
     const timeout = Promise.withResolvers<boolean>();
     const cancel = this.#config.clock.after(
@@ -256,8 +256,8 @@ export class Instance {
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
-        stay: () => this.#engine?.stay(),
-        keep: () => this.#leave.stay(),
+        stay: () => this.#engine?.clearExpectedSteps(),
+        keep: () => this.#drain.cancel(),
       },
       onClose: () => this.#manager === manager && this.#loseManager(),
     };
@@ -321,11 +321,11 @@ export class Instance {
       return false;
     }
     this.#reporter!.report(this.#engine!.takeInfo());
-    if (this.#leave.isUnderWay) this.#leave.ask();
+    if (this.#drain.isUnderWay) this.#drain.ask();
     return true;
   }
 
-  async #askToLeave(): Promise<boolean> {
+  async #askToDrain(): Promise<boolean> {
     try {
       const { data } = await this.#manager!.call("leave", { data: null });
       return (data as LeaveReply).mayLeave;
@@ -386,8 +386,8 @@ export class Instance {
       clock,
       limits: migration.limits,
       copiesBesideSteps: migration.copiesBesideSteps,
-      onArrive: (request) => this.#service.expect(request),
-      onLeave: (requestId) => this.#service.forget(requestId),
+      onMovedIn: (request) => this.#service.expect(request),
+      onMovedOut: (requestId) => this.#service.forget(requestId),
     });
   }
 

@@ -4,9 +4,9 @@ import type { RequestsQuery, RequestsReply } from "../../core/protocol/admin.ts"
 import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { Executor, StepInput, StepOutput } from "../../executor/executor.ts";
-import type { Arrival, ArrivingRequest } from "./incoming_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "./incoming_migration.ts";
 import type { BlocksInFlight } from "./block_manager.ts";
-import type { Departure } from "./outgoing_migration.ts";
+import type { OutgoingMigration } from "./outgoing_migration.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { EngineCore } from "./engine_core.ts";
 import type { AddressedOutputs } from "./pending_outputs.ts";
@@ -106,20 +106,20 @@ export class Engine {
     return this.#core.queues();
   }
 
-  /** See {@linkcode EngineCore.stay}. */
-  stay(): void {
-    this.#core.stay();
+  /** See {@linkcode EngineCore.clearExpectedSteps}. */
+  clearExpectedSteps(): void {
+    this.#core.clearExpectedSteps();
     this.#signal();
   }
 
-  /** See {@linkcode EngineCore.depart}. */
-  depart(requestId: RequestId): Departure | null {
-    return this.#core.depart(requestId);
+  /** See {@linkcode EngineCore.beginOutgoing}. */
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null {
+    return this.#core.beginOutgoing(requestId);
   }
 
-  /** See {@linkcode EngineCore.arrive}. */
-  arrive(request: ArrivingRequest): Arrival {
-    return this.#core.arrive(request);
+  /** See {@linkcode EngineCore.beginIncoming}. */
+  beginIncoming(request: IncomingRequest): IncomingMigration {
+    return this.#core.beginIncoming(request);
   }
 
   /** Tells the API server of a request at once that this instance owns it. */

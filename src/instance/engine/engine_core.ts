@@ -17,9 +17,9 @@ import type {
 } from "../../core/protocol/generate.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
-import { Arrival, type ArrivingRequest } from "./incoming_migration.ts";
+import { IncomingMigration, type IncomingRequest } from "./incoming_migration.ts";
 import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
-import { Departure } from "./outgoing_migration.ts";
+import { OutgoingMigration } from "./outgoing_migration.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type InfoParts, instanceInfo, LastStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
@@ -48,7 +48,7 @@ export class EngineCore {
   readonly #builder: StepBuilder;
   readonly #requests = new Map<RequestId, Sequence>();
   readonly #moveParts: MoveParts;
-  readonly #arrivals = new Set<Arrival>();
+  readonly #incoming = new Set<IncomingMigration>();
   /** What waits for the running step to end. */
   #betweenSteps: (() => void)[] = [];
   #failure: ErrorRecord | null = null;
@@ -89,7 +89,7 @@ export class EngineCore {
       maxWaitingRequests: config.maxWaitingRequests,
       blocks: this.#blocks,
       scheduler: this.#scheduler,
-      arrivals: this.#arrivals,
+      incoming: this.#incoming,
       has: (requestId) => this.#requests.has(requestId),
       accept: (request) => this.#accept(request),
       forget: (sequence) => this.#drop(sequence),
@@ -200,7 +200,7 @@ export class EngineCore {
   }
 
   /** Lets what is to leave go on here. */
-  stay(): void {
+  clearExpectedSteps(): void {
     for (const sequence of this.#requests.values()) sequence.expectedSteps = null;
   }
 
@@ -210,16 +210,16 @@ export class EngineCore {
   }
 
   /** Begins to let a running or waiting request go; null when there is none of this name. */
-  depart(requestId: RequestId): Departure | null {
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null {
     const sequence = this.#requests.get(requestId);
     const canLeave = sequence?.status === "waiting" ||
       (sequence?.status === "running" && sequence.numComputedTokens > 0);
-    return canLeave ? new Departure(this.#moveParts, sequence) : null;
+    return canLeave ? new OutgoingMigration(this.#moveParts, sequence) : null;
   }
 
-  /** Begins to take a request in; throws as {@linkcode Arrival} does. */
-  arrive(request: ArrivingRequest): Arrival {
-    return new Arrival(this.#moveParts, request);
+  /** Begins to take a request in; throws as {@linkcode IncomingMigration} does. */
+  beginIncoming(request: IncomingRequest): IncomingMigration {
+    return new IncomingMigration(this.#moveParts, request);
   }
 
   /** Tells the API server of a request that this instance owns it. */
@@ -310,7 +310,7 @@ export class EngineCore {
     const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
     this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
     checkQueues(this.#scheduler, this.#requests);
-    checkPlaces(this.#scheduler, this.#arrivals);
+    checkPlaces(this.#scheduler, this.#incoming);
   }
 
   #infoWith(
@@ -327,17 +327,17 @@ export class EngineCore {
     sequence.append(result.tokenIds[row]);
     const finish = finishOf(sequence, this.#config.maxModelLen);
     this.#outputs.pushToken(sequence, result, row, nowMs, finish);
-    if (finish) this.#leave(sequence);
+    if (finish) this.#remove(sequence);
   }
 
   /** Ends a request outside of a step's results. */
   #finish(sequence: Sequence, finish: Finish): void {
-    this.#leave(sequence);
+    this.#remove(sequence);
     this.#outputs.pushWord(sequence, finish);
   }
 
   /** Takes a sequence out of the scheduler; blocks that a step uses stay until it ends. */
-  #leave(sequence: Sequence): void {
+  #remove(sequence: Sequence): void {
     this.#scheduler.remove(sequence);
     if (!sequence.isInStep) this.#blocks.free(sequence);
     sequence.status = "finished";

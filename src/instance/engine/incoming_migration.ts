@@ -5,7 +5,7 @@ import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** What is said of a request before it comes. */
-export type ArrivingRequest = Pick<
+export type IncomingRequest = Pick<
   MigrateInRequest,
   "requestId" | "arrivalMs" | "lengthTokens" | "isWaiting"
 >;
@@ -14,9 +14,9 @@ export type ArrivingRequest = Pick<
  * Room for a request that is about to come: the destination's side of a migration, between the
  * engine's steps. Ends with {@linkcode adopt} or {@linkcode cancel}.
  */
-export class Arrival {
+export class IncomingMigration {
   readonly #parts: MoveParts;
-  readonly #request: ArrivingRequest;
+  readonly #request: IncomingRequest;
   #blocks: number[] = [];
   #isOpen = true;
 
@@ -26,7 +26,7 @@ export class Arrival {
    * @throws {OverloadedError} there is no room for it now
    * @throws {UnavailableError} the engine is closed or dead
    */
-  constructor(parts: MoveParts, request: ArrivingRequest) {
+  constructor(parts: MoveParts, request: IncomingRequest) {
     this.#parts = parts;
     this.#request = request;
     const failure = parts.failure();
@@ -36,7 +36,7 @@ export class Arrival {
     else if (!parts.scheduler.keepPlace()) {
       throw new OverloadedError(`as many sequences run on ${parts.instanceId} as may`);
     }
-    parts.arrivals.add(this);
+    parts.incoming.add(this);
   }
 
   /** Whether it keeps a place among the running ones. */
@@ -118,7 +118,7 @@ export class Arrival {
 
   #close(): void {
     this.#isOpen = false;
-    this.#parts.arrivals.delete(this);
+    this.#parts.incoming.delete(this);
   }
 
   #refuseImpossible(): void {

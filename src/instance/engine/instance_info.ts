@@ -59,7 +59,7 @@ export function instanceInfo(
   for (let i = 0; i < active.length; i++) {
     const sequence = active[i];
     runningSequenceLengths[i] = sequence.lengthTokens;
-    if (sequence.isLeaving) leavingRequests++;
+    if (sequence.hasReachedExpectedSteps) leavingRequests++;
     if (sequence.priority === "high") runningHighPriorityRequests++;
     maxOutputTokens += sequence.params.maxTokens;
   }

@@ -1,5 +1,5 @@
 import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts";
-import type { Arrival } from "./incoming_migration.ts";
+import type { IncomingMigration } from "./incoming_migration.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
@@ -14,7 +14,7 @@ export interface MoveParts {
   readonly blocks: BlockManager;
   readonly scheduler: Scheduler;
   /** Those that have neither been adopted nor cancelled. */
-  readonly arrivals: Set<Arrival>;
+  readonly incoming: Set<IncomingMigration>;
   has(requestId: RequestId): boolean;
   /**
    * Takes a request in; it is in no queue yet.

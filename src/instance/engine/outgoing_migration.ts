@@ -3,14 +3,14 @@ import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 
 /** Why a request can leave no more: it ended here, was preempted, or the scheduler has admitted it. */
-export type DepartureLoss = "ended" | "preempted" | "admitted";
+export type OutgoingLoss = "ended" | "preempted" | "admitted";
 
 /**
  * A request that is about to leave: the source's side of a migration, between the engine's steps.
  * Until {@linkcode release} the request is this instance's, may end at any moment, and while it is
  * not suspended it runs as ever.
  */
-export class Departure {
+export class OutgoingMigration {
   readonly requestId: RequestId;
   /** It waits, and has no blocks. */
   readonly isWaiting: boolean;
@@ -28,7 +28,7 @@ export class Departure {
   }
 
   /** Null while it can leave. */
-  get loss(): DepartureLoss | null {
+  get loss(): OutgoingLoss | null {
     const { status, numPreemptions } = this.#sequence;
     if (status === "finished") return "ended";
     if (numPreemptions !== this.#numPreemptions) return "preempted";

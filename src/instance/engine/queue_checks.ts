@@ -1,5 +1,5 @@
 import type { RequestId } from "../../core/protocol/generate.ts";
-import type { Arrival } from "./incoming_migration.ts";
+import type { IncomingMigration } from "./incoming_migration.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -31,10 +31,10 @@ export function checkQueues(
  */
 export function checkPlaces(
   { suspended, keptPlaces }: Scheduler,
-  arrivals: Iterable<Arrival>,
+  incoming: Iterable<IncomingMigration>,
 ): void {
   const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
-  const coming = [...arrivals].filter(({ keepsPlace }) => keepsPlace);
+  const coming = [...incoming].filter(({ keepsPlace }) => keepsPlace);
   if (keptPlaces !== leaving.length + coming.length) {
     throw new Error(
       `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,

@@ -15,7 +15,7 @@ export function queuesOf(
       lengthTokens: sequence.lengthTokens,
       blocks: sequence.blocks.length,
       isDecoding: sequence.numComputedTokens > 0,
-      hasReachedExpectedSteps: sequence.isLeaving,
+      hasReachedExpectedSteps: sequence.hasReachedExpectedSteps,
       isMigrating: false, // one at a time, and none is chosen meanwhile
     })),
     waiting: waiting.map(({ requestId, wasTried, arrivalMs, lengthTokens }) => ({

@@ -272,7 +272,7 @@ export class Scheduler {
     sequence.heldSinceMs ??= nowMs;
     const untilMs = sequence.heldSinceMs + this.#config.prefillHoldMs;
     if (nowMs >= untilMs) {
-      sequence.isHeldNoMore = true;
+      sequence.hasHoldExpired = true;
       return false;
     }
     this.#heldUntilMs = Math.min(this.#heldUntilMs, untilMs);

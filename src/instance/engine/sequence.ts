@@ -40,7 +40,7 @@ export class Sequence {
   /** When the scheduler first held it back because it is to leave. */
   heldSinceMs: number | null = null;
   /** It could not leave for so long that it goes on here meanwhile. */
-  isHeldNoMore = false;
+  hasHoldExpired = false;
   /** The executor's name for it; null while the executor does not know it. */
   handle: number | null = null;
   /** Was preempted and does not run again yet. */
@@ -87,13 +87,13 @@ export class Sequence {
   }
 
   /** It has run as many steps as it may here. */
-  get isLeaving(): boolean {
+  get hasReachedExpectedSteps(): boolean {
     return this.expectedSteps !== null && this.numSteps >= this.expectedSteps;
   }
 
   /** It waits to leave, and does not run. */
   get isHeld(): boolean {
-    return this.isLeaving && !this.isHeldNoMore;
+    return this.hasReachedExpectedSteps && !this.hasHoldExpired;
   }
 
   /** The newest token: what a decode step feeds in. */

@@ -12,20 +12,20 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
-import type { Departure } from "../engine/outgoing_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migration.ts";
+import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
 import type { RequestQueues } from "./request_choice/policy.ts";
 import { chooseRequests } from "./request_choice/request_choice.ts";
-import { InstanceLinks } from "./migration_peers.ts";
-import { MigrationDestination } from "./migration_destination.ts";
-import { MigrationSource, type SourceConfig } from "./migration_source.ts";
+import { MigrationPeers } from "./migration_peers.ts";
+import { DestinationSide } from "./migration_destination.ts";
+import { type SourceConfig, SourceSide } from "./migration_source.ts";
 import { defaultTimeouts, type MigrationTimeouts } from "./timeouts.ts";
 
 /** What of an `Engine` a llumlet moves requests with. */
 export interface MovableEngine {
   queues(): RequestQueues;
-  depart(requestId: RequestId): Departure | null;
-  arrive(request: ArrivingRequest): Arrival;
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null;
+  beginIncoming(request: IncomingRequest): IncomingMigration;
   announce(requestId: RequestId): void;
 }
 
@@ -44,9 +44,9 @@ export interface LlumletConfig {
   readonly copiesBesideSteps?: boolean;
   readonly timeouts?: Partial<MigrationTimeouts>;
   /** A request has become this instance's; called before its first output here. */
-  readonly onArrive: (request: GenerateRequest) => void;
+  readonly onMovedIn: (request: GenerateRequest) => void;
   /** A request has become another instance's: no output of it follows. */
-  readonly onLeave: (requestId: RequestId) => void;
+  readonly onMovedOut: (requestId: RequestId) => void;
 }
 
 /**
@@ -56,12 +56,12 @@ export interface LlumletConfig {
 export class Llumlet {
   readonly #config: LlumletConfig;
   readonly #timeouts: MigrationTimeouts;
-  readonly #links: InstanceLinks;
-  readonly #destination: MigrationDestination;
+  readonly #peers: MigrationPeers;
+  readonly #destination: DestinationSide;
   readonly #sourceConfig: SourceConfig;
   /** An order is being carried out. */
-  #isLeaving = false;
-  #source: MigrationSource | null = null;
+  #hasOrder = false;
+  #source: SourceSide | null = null;
   #isClosed = false;
 
   /** What it offers on the bus. */
@@ -71,31 +71,31 @@ export class Llumlet {
     const { bus, clock } = config;
     this.#config = config;
     this.#timeouts = { ...defaultTimeouts, ...config.timeouts };
-    this.#links = new InstanceLinks(bus, clock, (peer) => this.#source?.closed(peer));
+    this.#peers = new MigrationPeers(bus, clock, (peer) => this.#source?.closed(peer));
     const timeouts = this.#timeouts;
-    this.#destination = new MigrationDestination({
+    this.#destination = new DestinationSide({
       ...config,
       timeouts,
       isBusy: () => this.isMigrating,
     });
-    this.#sourceConfig = { ...config, timeouts, links: this.#links };
+    this.#sourceConfig = { ...config, timeouts, peers: this.#peers };
     this.service = this.#service();
   }
 
   /** A request is leaving or coming. */
   get isMigrating(): boolean {
-    return this.#isLeaving || this.#destination.isBusy || this.#isClosed;
+    return this.#hasOrder || this.#destination.isBusy || this.#isClosed;
   }
 
   /** Carries out an order of the manager. Never rejects. */
   async migrateOut(order: MigrateOutOrder): Promise<MigrationReport> {
     if (this.isMigrating) return this.#nothing(order, "the instance is migrating already");
     if (!this.#config.backend.isReady) return this.#nothing(order, "the backend is not ready");
-    this.#isLeaving = true;
+    this.#hasOrder = true;
     try {
       return await this.#migrateChosen(order, this.#choose(order));
     } finally {
-      this.#isLeaving = false;
+      this.#hasOrder = false;
       this.#source = null;
     }
   }
@@ -114,7 +114,7 @@ export class Llumlet {
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#source?.stop();
-    await this.#links.close();
+    await this.#peers.close();
     await this.#config.backend.close();
   }
 
@@ -153,24 +153,24 @@ export class Llumlet {
     order: MigrateOutOrder,
     requestIds: readonly RequestId[],
   ): Promise<MigrationReport> {
-    const { clock, onLeave } = this.#config;
+    const { clock, onMovedOut } = this.#config;
     const deadlineMs = clock.nowMs() + this.#timeouts.orderMs;
     const reports: MigrationReport[] = [];
     for (const requestId of requestIds) {
-      const departure = this.#config.engine.depart(requestId);
-      if (!departure) break;
-      this.#source = new MigrationSource(this.#sourceConfig, {
+      const outgoing = this.#config.engine.beginOutgoing(requestId);
+      if (!outgoing) break;
+      this.#source = new SourceSide(this.#sourceConfig, {
         migrationId: nthId(order.migrationId, reports.length),
         destination: order.destination,
-        departure,
-        isBlocking: departure.isHeld,
+        outgoing,
+        isBlocking: outgoing.isHeld,
         isUrgent: order.isUrgent === true,
         deadlineMs,
       });
       const report = await this.#source.run();
       reports.push(report);
       if (report.outcome !== "committed") break;
-      onLeave(requestId);
+      onMovedOut(requestId);
     }
     const last = reports.pop();
     if (!last) return this.#nothing(order, "no request may leave");

@@ -13,7 +13,7 @@ import type {
 } from "../../core/protocol/migration.ts";
 import { type KvLayout, layoutDifference } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migration.ts";
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
@@ -29,19 +29,19 @@ export interface DestinationConfig {
   readonly timeouts: MigrationTimeouts;
   /** What of an `Engine` is needed. */
   readonly engine: {
-    arrive(request: ArrivingRequest): Arrival;
+    beginIncoming(request: IncomingRequest): IncomingMigration;
     announce(requestId: string): void;
   };
   /** Another migration of this instance is under way. */
   readonly isBusy: () => boolean;
   /** A request is about to be this instance's: its outputs follow. */
-  readonly onArrive: (request: GenerateRequest) => void;
+  readonly onMovedIn: (request: GenerateRequest) => void;
 }
 
 /** A request on its way here. */
-interface Incoming {
+interface OpenMigration {
   readonly migrationId: MigrationId;
-  readonly arrival: Arrival;
+  readonly incoming: IncomingMigration;
   readonly peer: Peer;
   /** Answers by stage. */
   readonly stages: Promise<MigrateReserveReply>[];
@@ -55,11 +55,11 @@ interface Incoming {
  * falls silent, or its connection ends before the commit, the migration is over at once: its grant is
  * revoked, and as soon as nothing is written any more its blocks are free.
  */
-export class MigrationDestination {
+export class DestinationSide {
   readonly #config: DestinationConfig;
   readonly #memory: MigrationMemory;
   /** The one that is under way. */
-  #incoming: Incoming | null = null;
+  #current: OpenMigration | null = null;
 
   constructor(config: DestinationConfig) {
     this.#config = config;
@@ -67,7 +67,7 @@ export class MigrationDestination {
   }
 
   get isBusy(): boolean {
-    return this.#incoming !== null;
+    return this.#current !== null;
   }
 
   /** Call `migrate_in`. @throws {LlumnixError} the request may not come */
@@ -75,15 +75,21 @@ export class MigrationDestination {
     const { migrationId } = request;
     const { backend, engine, instanceId } = this.#config;
     const { endpoint } = backend;
-    if (this.#incoming?.migrationId === migrationId) return { endpoint };
+    if (this.#current?.migrationId === migrationId) return { endpoint };
     if (this.#memory.get(migrationId)) throw this.#isOver(migrationId);
     if (this.#config.isBusy()) throw new OverloadedError(`${instanceId} is migrating already`);
     if (!backend.isReady) throw new UnavailableError(`${backend.name} is not ready`);
     this.#refuseOtherKind(request);
-    const arrival = engine.arrive(request);
-    const incoming: Incoming = { migrationId, arrival, peer, stages: [], cancelLease: () => {} };
-    this.#incoming = incoming;
-    this.#renewLease(incoming);
+    const incoming = engine.beginIncoming(request);
+    const migration: OpenMigration = {
+      migrationId,
+      incoming,
+      peer,
+      stages: [],
+      cancelLease: () => {},
+    };
+    this.#current = migration;
+    this.#renewLease(migration);
     return { endpoint };
   }
 
@@ -91,40 +97,40 @@ export class MigrationDestination {
   reserve(
     { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
   ): Promise<MigrateReserveReply> {
-    const incoming = this.#find(migrationId);
-    const answered = incoming.stages[stage];
+    const migration = this.#find(migrationId);
+    const answered = migration.stages[stage];
     if (answered) return answered;
     const what = `stage ${stage} of migration ${migrationId}`;
-    const next = incoming.stages.length;
+    const next = migration.stages.length;
     if (stage !== next) throw new RequestError(`${what} does not follow: stage ${next} is next`);
     checkCount(blocks, `${what}: blocks`);
     checkCount(nextBlocks, `${what}: nextBlocks`);
-    this.#renewLease(incoming);
-    const reply = this.#takeBlocks(incoming, blocks, nextBlocks);
-    incoming.stages.push(reply);
+    this.#renewLease(migration);
+    const reply = this.#takeBlocks(migration, blocks, nextBlocks);
+    migration.stages.push(reply);
     return reply;
   }
 
   /** Call `migrate_commit`. @throws {LlumnixError} the request is not this instance's */
   commit({ migrationId, request }: MigrateCommitRequest): void {
     if (this.#memory.get(migrationId) === "committed") return;
-    const incoming = this.#find(migrationId);
-    const { engine, onArrive } = this.#config;
+    const migration = this.#find(migrationId);
+    const { engine, onMovedIn } = this.#config;
     try {
-      incoming.arrival.adopt(request);
+      migration.incoming.adopt(request);
     } catch (error) {
-      this.#giveUp(incoming);
+      this.#giveUp(migration);
       throw error;
     }
-    this.#end(incoming, "committed");
+    this.#end(migration, "committed");
     this.#config.backend.revoke(migrationId); // a source commits when everything is written
-    onArrive(request);
+    onMovedIn(request);
     engine.announce(request.requestId);
   }
 
   /** Notification `migrate_cancel`: the source has given up. */
   cancel(migrationId: MigrationId): void {
-    if (this.#incoming?.migrationId === migrationId) this.#giveUp(this.#incoming);
+    if (this.#current?.migrationId === migrationId) this.#giveUp(this.#current);
     else this.#memory.add(migrationId, "cancelled");
   }
 
@@ -136,31 +142,31 @@ export class MigrationDestination {
 
   /** The connection to a source has ended. */
   closed(peer: Peer): void {
-    if (this.#incoming?.peer === peer) this.#giveUp(this.#incoming);
+    if (this.#current?.peer === peer) this.#giveUp(this.#current);
   }
 
   async #takeBlocks(
-    incoming: Incoming,
+    migration: OpenMigration,
     count: number,
     nextCount: number,
   ): Promise<MigrateReserveReply> {
-    const { migrationId, arrival } = incoming;
+    const { migrationId, incoming } = migration;
     const { backend, instanceId } = this.#config;
     const { promise, resolve, reject } = Promise.withResolvers<readonly number[]>();
-    arrival.reserve(count, (blocks) => {
-      if (this.#incoming !== incoming) return reject(this.#isOver(migrationId));
+    incoming.reserve(count, (blocks) => {
+      if (this.#current !== migration) return reject(this.#isOver(migrationId));
       if (blocks) return resolve(backend.grant(migrationId, blocks).then(() => blocks));
-      this.#giveUp(incoming);
+      this.#giveUp(migration);
       reject(new OverloadedError(`${instanceId} has no room for ${count} blocks`));
     });
     const blocks = await promise;
-    if (this.#incoming === incoming) this.#renewLease(incoming);
-    if (nextCount > 0) backend.prepare?.(arrival.upcoming(nextCount, MAX_PREPARED_BLOCKS));
+    if (this.#current === migration) this.#renewLease(migration);
+    if (nextCount > 0) backend.prepare?.(incoming.upcoming(nextCount, MAX_PREPARED_BLOCKS));
     return { blocks };
   }
 
-  #find(migrationId: MigrationId): Incoming {
-    if (this.#incoming?.migrationId === migrationId) return this.#incoming;
+  #find(migrationId: MigrationId): OpenMigration {
+    if (this.#current?.migrationId === migrationId) return this.#current;
     throw this.#isOver(migrationId);
   }
 
@@ -187,23 +193,23 @@ export class MigrationDestination {
     throw new RequestError(`KV caches of ${instanceId} and ${sourceId} differ: ${difference}`);
   }
 
-  #renewLease(incoming: Incoming): void {
+  #renewLease(migration: OpenMigration): void {
     const { clock, timeouts } = this.#config;
-    incoming.cancelLease();
-    incoming.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(incoming));
+    migration.cancelLease();
+    migration.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(migration));
   }
 
   /** Frees what was reserved, as soon as nobody writes it. */
-  async #giveUp(incoming: Incoming): Promise<void> {
-    this.#end(incoming, "cancelled");
-    await this.#config.backend.revoke(incoming.migrationId);
-    incoming.arrival.cancel();
+  async #giveUp(migration: OpenMigration): Promise<void> {
+    this.#end(migration, "cancelled");
+    await this.#config.backend.revoke(migration.migrationId);
+    migration.incoming.cancel();
   }
 
-  #end(incoming: Incoming, ending: MigrateSettleReply["state"]): void {
-    incoming.cancelLease();
-    if (this.#incoming === incoming) this.#incoming = null;
-    this.#memory.add(incoming.migrationId, ending);
+  #end(migration: OpenMigration, ending: MigrateSettleReply["state"]): void {
+    migration.cancelLease();
+    if (this.#current === migration) this.#current = null;
+    this.#memory.add(migration.migrationId, ending);
   }
 }
 

@@ -10,11 +10,11 @@ interface Link {
 }
 
 /** Connections to other instances: opened when first needed, kept, closed when idle. */
-export class InstanceLinks {
+export class MigrationPeers {
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #onClose: (peer: Peer) => void;
-  readonly #links = new Map<Address, Link>();
+  readonly #peers = new Map<Address, Link>();
 
   /** @param onClose a connection has ended */
   constructor(bus: Bus, clock: Clock, onClose: (peer: Peer) => void) {
@@ -25,13 +25,13 @@ export class InstanceLinks {
 
   /** @throws {UnavailableError} nobody is there */
   async open(address: Address, timeoutMs: number): Promise<Peer> {
-    let link = this.#links.get(address);
+    let link = this.#peers.get(address);
     if (link) link.cancelIdle();
     else {
       const service = { onClose: (peer: Peer) => this.#lose(address, link!, peer) };
       const connecting = this.#bus.connect(address, service, { timeoutMs });
       link = { connecting, cancelIdle: () => {} };
-      this.#links.set(address, link);
+      this.#peers.set(address, link);
       connecting.catch(() => this.#forget(address, link!));
     }
     const used = link;
@@ -43,7 +43,7 @@ export class InstanceLinks {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#links].map(([address, link]) => this.#close(address, link)));
+    await Promise.all([...this.#peers].map(([address, link]) => this.#close(address, link)));
   }
 
   async #close(address: Address, link: Link): Promise<void> {
@@ -58,6 +58,6 @@ export class InstanceLinks {
 
   #forget(address: Address, link: Link): void {
     link.cancelIdle();
-    if (this.#links.get(address) === link) this.#links.delete(address);
+    if (this.#peers.get(address) === link) this.#peers.delete(address);
   }
 }

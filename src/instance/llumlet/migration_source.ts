@@ -18,8 +18,8 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Departure } from "../engine/outgoing_migration.ts";
-import type { InstanceLinks } from "./migration_peers.ts";
+import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
+import type { MigrationPeers } from "./migration_peers.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
 /** Pause before a destination is asked again who owns a request. */
@@ -30,7 +30,7 @@ export interface SourceConfig {
   readonly model: string;
   readonly layout: KvLayout;
   readonly backend: MigrationBackend;
-  readonly links: InstanceLinks;
+  readonly peers: MigrationPeers;
   readonly clock: Clock;
   readonly timeouts: MigrationTimeouts;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
@@ -38,10 +38,10 @@ export interface SourceConfig {
 }
 
 /** One request that is to leave. */
-export interface Outgoing {
+export interface MigrationTask {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
-  readonly departure: Departure;
+  readonly outgoing: OutgoingMigration;
   /** It leaves in one stage, suspended from its beginning. */
   readonly isBlocking: boolean;
   /** It leaves as fast as it can. Else stages before the last, for which nobody waits, take their time. */
@@ -67,9 +67,9 @@ class Dropped extends Error {
  * The source's side of one migration (behaviour page, section 4). Until the destination has
  * acknowledged the commit the request is this instance's; whatever goes wrong before, it goes on here.
  */
-export class MigrationSource {
+export class SourceSide {
   readonly #config: SourceConfig;
-  readonly #outgoing: Outgoing;
+  readonly #task: MigrationTask;
   readonly #startMs: number;
   readonly #abort = new AbortController();
   #peer: Peer | null = null;
@@ -85,14 +85,14 @@ export class MigrationSource {
   #blocks = 0;
   #transfer: TransferStatistics = { bytes: 0, descriptors: 0, rounds: 0, transferMs: 0 };
 
-  constructor(config: SourceConfig, outgoing: Outgoing) {
+  constructor(config: SourceConfig, task: MigrationTask) {
     this.#config = config;
-    this.#outgoing = outgoing;
+    this.#task = task;
     this.#startMs = config.clock.nowMs();
   }
 
   get requestId(): string {
-    return this.#outgoing.departure.requestId;
+    return this.#task.outgoing.requestId;
   }
 
   /** The request's client wants no more of it, wherever it is. */
@@ -112,7 +112,7 @@ export class MigrationSource {
   }
 
   async run(): Promise<MigrationReport> {
-    const { departure, migrationId } = this.#outgoing;
+    const { outgoing, migrationId } = this.#task;
     try {
       await this.#open();
       await this.#moveBlocks();
@@ -120,30 +120,30 @@ export class MigrationSource {
       return this.#report("committed", "");
     } catch (error) {
       this.#isOver = true;
-      departure.resume();
+      outgoing.resume();
       if (this.#isOpen) this.#peer!.notify("migrate_cancel", { data: { migrationId } });
-      if (departure.loss === "ended") return this.#report("finished", "the request has ended");
+      if (outgoing.loss === "ended") return this.#report("finished", "the request has ended");
       if (error instanceof Dropped) return this.#report(error.outcome, error.message);
       return this.#report("aborted_source", toErrorRecord(error).message);
     }
   }
 
   async #open(): Promise<void> {
-    const { links, timeouts, instanceId, model, layout, backend } = this.#config;
-    const { migrationId, destination, departure } = this.#outgoing;
+    const { peers, timeouts, instanceId, model, layout, backend } = this.#config;
+    const { migrationId, destination, outgoing } = this.#task;
     const request: MigrateInRequest = {
       migrationId,
       sourceId: instanceId,
-      requestId: departure.requestId,
-      arrivalMs: departure.arrivalMs,
-      lengthTokens: departure.lengthTokens,
-      isWaiting: departure.isWaiting,
+      requestId: outgoing.requestId,
+      arrivalMs: outgoing.arrivalMs,
+      lengthTokens: outgoing.lengthTokens,
+      isWaiting: outgoing.isWaiting,
       model,
       backend: backend.name,
       layout: { ...layout },
     };
     try {
-      this.#peer = await links.open(destination.address, timeouts.answerMs);
+      this.#peer = await peers.open(destination.address, timeouts.answerMs);
     } catch (error) {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }
@@ -154,11 +154,11 @@ export class MigrationSource {
 
   /** Stage after stage, until all blocks are there and the request is suspended. */
   async #moveBlocks(): Promise<void> {
-    const { departure, isBlocking } = this.#outgoing;
+    const { outgoing, isBlocking } = this.#task;
     const { maxStages, lastStageMaxBlocks } = this.#config.limits;
     for (;;) {
-      const isLast = isBlocking || departure.isWaiting ||
-        departure.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
+      const isLast = isBlocking || outgoing.isWaiting ||
+        outgoing.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
       if (this.#stages >= maxStages) {
         throw new Dropped("aborted_source", `it takes more than --max-stages ${maxStages}`);
       }
@@ -169,18 +169,18 @@ export class MigrationSource {
   }
 
   async #runStage(isLast: boolean): Promise<void> {
-    const { departure, migrationId, deadlineMs, isUrgent } = this.#outgoing;
+    const { outgoing, migrationId, deadlineMs, isUrgent } = this.#task;
     const { clock, timeouts, copiesBesideSteps = false } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
     // No step begins with it once its suspension is asked for: its table grows no more.
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
-    const to = isLast ? departure.numBlocks : departure.numSettledBlocks;
-    const blocks = departure.isWaiting ? departure.numRequiredBlocks : to - from;
+    const to = isLast ? outgoing.numBlocks : outgoing.numSettledBlocks;
+    const blocks = outgoing.isWaiting ? outgoing.numRequiredBlocks : to - from;
     // Until the next stage it goes on, and grows.
     const nextBlocks = isLast
       ? 0
-      : departure.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
+      : outgoing.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
     const reservation = this.#call<MigrateReserveReply>(
       "migrate_reserve",
       { migrationId, stage: this.#stages, blocks, nextBlocks } satisfies MigrateReserveRequest,
@@ -189,7 +189,7 @@ export class MigrationSource {
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
     this.#checkLoss();
     const isBackground = !isLast && !isUrgent && !copiesBesideSteps;
-    if (!departure.isWaiting) {
+    if (!outgoing.isWaiting) {
       await this.#send({ from, to, destinationBlocks, deadlineMs: stageDeadlineMs, isBackground });
     }
     this.#blocks = to;
@@ -197,9 +197,9 @@ export class MigrationSource {
 
   async #send({ from, to, ...transfer }: StageTransfer): Promise<void> {
     const { backend, clock } = this.#config;
-    const { departure, migrationId, destination } = this.#outgoing;
+    const { outgoing, migrationId, destination } = this.#task;
     const { deadlineMs } = transfer;
-    const sourceBlocks = departure.pin(from, to, () => this.#abort.abort());
+    const sourceBlocks = outgoing.pin(from, to, () => this.#abort.abort());
     const cancelDeadline = clock.after(deadlineMs - clock.nowMs(), () => this.#abort.abort());
     try {
       const statistics = await backend.send({
@@ -212,23 +212,23 @@ export class MigrationSource {
       this.#transfer = sum(this.#transfer, statistics);
     } finally {
       cancelDeadline();
-      departure.unpin();
+      outgoing.unpin();
       this.#checkLoss(); // which says more than that the transfer was aborted
     }
   }
 
   /** Resolves when the request is in no step any more; at the latest when the time is over. */
   #suspend(deadlineMs: number): Promise<void> {
-    const { departure } = this.#outgoing;
+    const { outgoing } = this.#task;
     const { clock } = this.#config;
     return new Promise((resolve, reject) => {
       const cancel = clock.after(deadlineMs - clock.nowMs(), () => {
         reject(new Dropped("aborted_source", "the running step did not end in time"));
       });
-      departure.suspend((isSuspended) => {
+      outgoing.suspend((isSuspended) => {
         cancel();
         // The migration may have failed while the step ran.
-        if (this.#isOver) departure.resume();
+        if (this.#isOver) outgoing.resume();
         else if (isSuspended) this.#suspendedMs = clock.nowMs();
         resolve();
       });
@@ -237,10 +237,10 @@ export class MigrationSource {
 
   /** The one moment at which the owner changes. */
   async #commit(): Promise<void> {
-    const { departure, migrationId } = this.#outgoing;
-    const epoch = departure.epoch + 1;
-    const request: MigrateCommitRequest = { migrationId, request: departure.snapshot(epoch) };
-    this.#lengthTokens = departure.lengthTokens;
+    const { outgoing, migrationId } = this.#task;
+    const epoch = outgoing.epoch + 1;
+    const request: MigrateCommitRequest = { migrationId, request: outgoing.snapshot(epoch) };
+    this.#lengthTokens = outgoing.lengthTokens;
     const state = await this.#offer(request);
     if (state === "cancelled") {
       throw new Dropped("aborted_destination", "the destination did not take the request");
@@ -248,13 +248,13 @@ export class MigrationSource {
     if (state === "unknown") {
       this.#isOver = true;
       // If the destination owns it after all, the higher epoch tells the API server who is right.
-      departure.resume(epoch + 1);
+      outgoing.resume(epoch + 1);
       throw new Dropped("aborted_destination", "the destination did not say whether it has it");
     }
     this.#leftMs = this.#config.clock.nowMs(); // reports from now on are without it
-    departure.release();
+    outgoing.release();
     if (this.#isAborted) {
-      const notice: AbortNotice = { requestIds: [departure.requestId], upToEpoch: epoch };
+      const notice: AbortNotice = { requestIds: [outgoing.requestId], upToEpoch: epoch };
       this.#peer!.notify("abort", { data: notice });
     }
   }
@@ -273,14 +273,14 @@ export class MigrationSource {
   }
 
   async #settle(): Promise<MigrateSettleReply["state"] | "unknown"> {
-    const { clock, timeouts, links } = this.#config;
-    const { destination, migrationId } = this.#outgoing;
+    const { clock, timeouts, peers } = this.#config;
+    const { destination, migrationId } = this.#task;
     const untilMs = clock.nowMs() + timeouts.settleMs;
     for (;;) {
       const timeoutMs = Math.min(timeouts.answerMs, untilMs - clock.nowMs());
       if (timeoutMs <= 0) return "unknown";
       try {
-        this.#peer = await links.open(destination.address, timeoutMs);
+        this.#peer = await peers.open(destination.address, timeoutMs);
         const { data } = await this.#peer.call("migrate_settle", { data: { migrationId } }, {
           timeoutMs,
         });
@@ -306,23 +306,23 @@ export class MigrationSource {
 
   /** @throws {Dropped} the request is not what it was any more */
   #checkLoss(): void {
-    const { loss, requestId } = this.#outgoing.departure;
+    const { loss, requestId } = this.#task.outgoing;
     if (loss === null) return;
     throw new Dropped("aborted_source", `${requestId} was ${loss}`);
   }
 
   #report(outcome: MigrationOutcome, reason: string): MigrationReport {
-    const { migrationId, destination, departure } = this.#outgoing;
+    const { migrationId, destination, outgoing } = this.#task;
     const nowMs = this.#config.clock.nowMs();
-    const wasStopped = outcome === "committed" && !departure.isWaiting;
+    const wasStopped = outcome === "committed" && !outgoing.isWaiting;
     return {
       migrationId,
       sourceId: this.#config.instanceId,
       destinationId: destination.instanceId,
-      requestId: departure.requestId,
+      requestId: outgoing.requestId,
       outcome,
       reason,
-      lengthTokens: this.#lengthTokens ?? departure.lengthTokens,
+      lengthTokens: this.#lengthTokens ?? outgoing.lengthTokens,
       stages: this.#stages,
       blocks: this.#blocks,
       transfer: this.#transfer,

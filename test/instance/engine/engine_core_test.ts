@@ -279,7 +279,7 @@ Deno.test("EngineCore: what has run its expected steps runs on only when it is t
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).leavingRequests, 1);
   assert.equal(core.begin(0), null);
-  core.stay();
+  core.clearExpectedSteps();
   assert.equal(core.info(0).leavingRequests, 0);
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).totals.outputTokens, 2);
