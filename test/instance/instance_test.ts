@@ -205,7 +205,7 @@ Deno.test("Instance: an invitation to a group that comes late, or again, does no
   }
   assert.deepEqual(world.joined, [1, 3, 3, 1]);
   assert.equal(errors.length, 1);
-  assert.match(errors[0], /group 2 has been replaced by 3/);
+  assert.match(errors[0], /group 2 has been replaced by group 3/);
 });
 
 for (const isThere of [true, false]) {
