@@ -4,8 +4,8 @@ import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Verifies that every request is in the one queue that its state says, and nothing else in any.
- * @throws {Error} saying what does not add up
+ * Verifies that every request is in exactly the queue of its status, and that the queues hold no other.
+ * @throws {Error} naming the first inconsistency
  */
 export function checkQueues(
   { waiting, running, swapped, suspended }: Scheduler,
@@ -26,8 +26,8 @@ export function checkQueues(
 }
 
 /**
- * Verifies that as many places are kept among those that run as requests leave and come.
- * @throws {Error} saying what does not add up
+ * Verifies that the scheduler keeps one place for each running request that migrates to or from here.
+ * @throws {Error} naming the numbers that differ
  */
 export function checkPlaces(
   { suspended, keptPlaces }: Scheduler,

@@ -2,7 +2,7 @@ import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 
-/** What the choice of a request to migrate sees of a scheduler's queues. */
+/** A scheduler's queues in the form in which request migration policies see them. */
 export function queuesOf(
   { running, waiting }: Scheduler,
   blocks: BlockManager,
@@ -16,7 +16,7 @@ export function queuesOf(
       blocks: sequence.blocks.length,
       isDecoding: sequence.numComputedTokens > 0,
       hasReachedExpectedSteps: sequence.hasReachedExpectedSteps,
-      isMigrating: false, // one at a time, and none is chosen meanwhile
+      isMigrating: false, // no request is chosen while another one migrates
     })),
     waiting: waiting.map(({ requestId, wasTried, arrivalMs, lengthTokens }) => ({
       requestId,

@@ -21,7 +21,7 @@ import { DestinationSide } from "./migration_destination.ts";
 import { type SourceConfig, SourceSide } from "./migration_source.ts";
 import { defaultTimeouts, type MigrationTimeouts } from "./timeouts.ts";
 
-/** What of an `Engine` a llumlet moves requests with. */
+/** The part of an `Engine` that a llumlet uses. */
 export interface MovableEngine {
   queues(): RequestQueues;
   beginOutgoing(requestId: RequestId): OutgoingMigration | null;
@@ -31,7 +31,7 @@ export interface MovableEngine {
 
 export interface LlumletConfig {
   readonly instanceId: InstanceId;
-  /** Name of the model; requests move between instances of the same one. */
+  /** Name of the model. Requests move only between instances of the same model. */
   readonly model: string;
   readonly layout: KvLayout;
   readonly engine: MovableEngine;
@@ -40,18 +40,19 @@ export interface LlumletConfig {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
-  /** Copying takes nothing from steps: stages need not take their time. Default false. */
+  /** Copying does not slow steps, so that no stage needs to be slow. Default false. */
   readonly copiesBesideSteps?: boolean;
   readonly timeouts?: Partial<MigrationTimeouts>;
-  /** A request has become this instance's; called before its first output here. */
+  /** A request has moved here; called before its first output. */
   readonly onMovedIn: (request: GenerateRequest) => void;
-  /** A request has become another instance's: no output of it follows. */
+  /** A request has moved away: no output of it follows. */
   readonly onMovedOut: (requestId: RequestId) => void;
 }
 
 /**
- * Moves requests between this instance and others: carries out the manager's orders, chooses which
- * request leaves, and takes in what comes. One migration at a time, as source or as destination.
+ * Moves requests between this instance and others: carries out the manager's orders, chooses the request
+ * that moves, and takes in requests of other instances. An instance takes part in one migration at a time,
+ * as source or as destination. README.md tells how a migration goes.
  */
 export class Llumlet {
   readonly #config: LlumletConfig;
@@ -64,7 +65,7 @@ export class Llumlet {
   #source: SourceSide | null = null;
   #isClosed = false;
 
-  /** What it offers on the bus. */
+  /** The calls and notifications of other instances and of the manager. */
   readonly service: Required<Pick<Service, "calls" | "notifications">>;
 
   constructor(config: LlumletConfig) {
@@ -82,15 +83,19 @@ export class Llumlet {
     this.service = this.#service();
   }
 
-  /** A request is leaving or coming. */
+  /** A migration to or from this instance is under way, or the llumlet is closed. */
   get isMigrating(): boolean {
     return this.#hasOrder || this.#destination.isBusy || this.#isClosed;
   }
 
   /** Carries out an order of the manager. Never rejects. */
   async migrateOut(order: MigrateOutOrder): Promise<MigrationReport> {
-    if (this.isMigrating) return this.#nothing(order, "the instance is migrating already");
-    if (!this.#config.backend.isReady) return this.#nothing(order, "the backend is not ready");
+    if (this.isMigrating) {
+      return this.#nothing(order, "the instance takes part in another migration");
+    }
+    if (!this.#config.backend.isReady) {
+      return this.#nothing(order, "the migration backend is not ready");
+    }
     this.#hasOrder = true;
     try {
       return await this.#migrateChosen(order, this.#choose(order));
@@ -100,7 +105,7 @@ export class Llumlet {
     }
   }
 
-  /** A client wants no more of a request, wherever it is. */
+  /** A client has aborted a request, wherever it is now. */
   abortRequest(requestId: RequestId): void {
     if (this.#source?.requestId === requestId) this.#source.abortRequest();
   }
@@ -110,7 +115,7 @@ export class Llumlet {
     this.#destination.closed(peer);
   }
 
-  /** Gives up what is under way; requests stay where they are. */
+  /** Gives up the migration under way, and closes connections and backend. Requests stay here. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#source?.stop();
@@ -148,7 +153,7 @@ export class Llumlet {
     return requestIds.slice(0, order.maxRequests);
   }
 
-  /** One after the other, until one cannot. */
+  /** Moves the chosen requests one after the other, until one cannot move. */
   async #migrateChosen(
     order: MigrateOutOrder,
     requestIds: readonly RequestId[],
@@ -199,7 +204,7 @@ function idOf(data: unknown): MigrationId {
   return (data as { readonly migrationId: MigrationId }).migrationId;
 }
 
-/** Names of the migrations of one order. */
+/** Ids of the migrations of one order: its own, then numbered ones. */
 function nthId(migrationId: MigrationId, n: number): MigrationId {
   return n === 0 ? migrationId : `${migrationId}/${n}`;
 }

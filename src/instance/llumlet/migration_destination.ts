@@ -17,7 +17,7 @@ import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migr
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
-/** Blocks whose memory is made ready ahead of a stage. More than a last stage has. */
+/** Most blocks whose memory is prepared ahead of a stage. More than a last stage has. */
 const MAX_PREPARED_BLOCKS = 64;
 
 export interface DestinationConfig {
@@ -27,38 +27,38 @@ export interface DestinationConfig {
   readonly backend: MigrationBackend;
   readonly clock: Clock;
   readonly timeouts: MigrationTimeouts;
-  /** What of an `Engine` is needed. */
+  /** The part of an `Engine` that takes requests in. */
   readonly engine: {
     beginIncoming(request: IncomingRequest): IncomingMigration;
     announce(requestId: string): void;
   };
-  /** Another migration of this instance is under way. */
+  /** This instance takes part in another migration. */
   readonly isBusy: () => boolean;
-  /** A request is about to be this instance's: its outputs follow. */
+  /** A request has moved here; called before its first output. */
   readonly onMovedIn: (request: GenerateRequest) => void;
 }
 
-/** A request on its way here. */
+/** A migration to here that is under way. */
 interface OpenMigration {
   readonly migrationId: MigrationId;
   readonly incoming: IncomingMigration;
   readonly peer: Peer;
-  /** Answers by stage. */
+  /** The answer to each stage, for repeated calls. */
   readonly stages: Promise<MigrateReserveReply>[];
   cancelLease: () => void;
 }
 
 /**
- * The destination's side of the migration protocol (behaviour page, section 4).
+ * The destination's side of live migration (see "One migration" in README.md).
  *
- * What is reserved is granted to the migration, which alone may write it. When the source cancels or
- * falls silent, or its connection ends before the commit, the migration is over at once: its grant is
- * revoked, and as soon as nothing is written any more its blocks are free.
+ * Reserved blocks are granted to the migration: only its source may write them. The migration is over if
+ * the source cancels it, does not call for the time of the lease, or loses its connection before the
+ * commit. Then the grant is revoked, and the blocks are freed once no transfer can write them any more.
  */
 export class DestinationSide {
   readonly #config: DestinationConfig;
   readonly #memory: MigrationMemory;
-  /** The one that is under way. */
+  /** The migration under way: at most one. */
   #current: OpenMigration | null = null;
 
   constructor(config: DestinationConfig) {
@@ -70,15 +70,19 @@ export class DestinationSide {
     return this.#current !== null;
   }
 
-  /** Call `migrate_in`. @throws {LlumnixError} the request may not come */
+  /** Call `migrate_in`. @throws {LlumnixError} the request cannot move here */
   open(request: MigrateInRequest, peer: Peer): MigrateInReply {
     const { migrationId } = request;
     const { backend, engine, instanceId } = this.#config;
     const { endpoint } = backend;
     if (this.#current?.migrationId === migrationId) return { endpoint };
     if (this.#memory.get(migrationId)) throw this.#isOver(migrationId);
-    if (this.#config.isBusy()) throw new OverloadedError(`${instanceId} is migrating already`);
-    if (!backend.isReady) throw new UnavailableError(`${backend.name} is not ready`);
+    if (this.#config.isBusy()) {
+      throw new OverloadedError(`${instanceId} takes part in another migration`);
+    }
+    if (!backend.isReady) {
+      throw new UnavailableError(`migration backend ${backend.name} of ${instanceId} is not ready`);
+    }
     this.#refuseOtherKind(request);
     const incoming = engine.beginIncoming(request);
     const migration: OpenMigration = {
@@ -93,7 +97,7 @@ export class DestinationSide {
     return { endpoint };
   }
 
-  /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free: the migration is over */
+  /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free; the migration is over */
   reserve(
     { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
   ): Promise<MigrateReserveReply> {
@@ -102,7 +106,7 @@ export class DestinationSide {
     if (answered) return answered;
     const what = `stage ${stage} of migration ${migrationId}`;
     const next = migration.stages.length;
-    if (stage !== next) throw new RequestError(`${what} does not follow: stage ${next} is next`);
+    if (stage !== next) throw new RequestError(`${what}: expected stage ${next}`);
     checkCount(blocks, `${what}: blocks`);
     checkCount(nextBlocks, `${what}: nextBlocks`);
     this.#renewLease(migration);
@@ -111,7 +115,7 @@ export class DestinationSide {
     return reply;
   }
 
-  /** Call `migrate_commit`. @throws {LlumnixError} the request is not this instance's */
+  /** Call `migrate_commit`. @throws {LlumnixError} this instance does not own the request */
   commit({ migrationId, request }: MigrateCommitRequest): void {
     if (this.#memory.get(migrationId) === "committed") return;
     const migration = this.#find(migrationId);
@@ -123,24 +127,24 @@ export class DestinationSide {
       throw error;
     }
     this.#end(migration, "committed");
-    this.#config.backend.revoke(migrationId); // a source commits when everything is written
+    this.#config.backend.revoke(migrationId); // the source has written all blocks before it commits
     onMovedIn(request);
     engine.announce(request.requestId);
   }
 
-  /** Notification `migrate_cancel`: the source has given up. */
+  /** Notification `migrate_cancel`: the source gives the migration up. */
   cancel(migrationId: MigrationId): void {
     if (this.#current?.migrationId === migrationId) this.#giveUp(this.#current);
     else this.#memory.add(migrationId, "cancelled");
   }
 
-  /** Call `migrate_settle`: a commit that was not answered has happened, or never will. */
+  /** Call `migrate_settle`: says whether the commit happened. If it did not, it never will. */
   settle(migrationId: MigrationId): MigrateSettleReply {
     if (this.#memory.get(migrationId) !== "committed") this.cancel(migrationId);
     return { state: this.#memory.get(migrationId)! };
   }
 
-  /** The connection to a source has ended. */
+  /** A connection to this instance has ended. */
   closed(peer: Peer): void {
     if (this.#current?.peer === peer) this.#giveUp(this.#current);
   }
@@ -180,7 +184,7 @@ export class DestinationSide {
     const { instanceId } = this.#config;
     if (backend !== this.#config.backend.name) {
       throw new RequestError(
-        `${instanceId} moves requests by ${this.#config.backend.name}, and ${sourceId} by ${backend}`,
+        `${instanceId} has migration backend ${this.#config.backend.name}, and ${sourceId} ${backend}`,
       );
     }
     if (model !== this.#config.model) {
@@ -199,7 +203,7 @@ export class DestinationSide {
     migration.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(migration));
   }
 
-  /** Frees what was reserved, as soon as nobody writes it. */
+  /** Ends the migration and frees its blocks, once no transfer can write them any more. */
   async #giveUp(migration: OpenMigration): Promise<void> {
     this.#end(migration, "cancelled");
     await this.#config.backend.revoke(migration.migrationId);
@@ -213,8 +217,8 @@ export class DestinationSide {
   }
 }
 
-/** @throws {RequestError} */
+/** @throws {RequestError} `value` is no count of blocks */
 function checkCount(value: number, what: string): void {
   if (Number.isInteger(value) && value >= 0) return;
-  throw new RequestError(`${what} is ${value}, and has to be a number of blocks, 0 or more`);
+  throw new RequestError(`${what} is ${value}: expected a whole number of blocks, 0 or more`);
 }

@@ -1,7 +1,7 @@
 import type { Address, Bus, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 
-/** Connections without a use are closed after so long. Longer than a migration takes. */
+/** Connections that were not used for this long are closed. Longer than a migration takes. */
 const IDLE_MS = 60_000;
 
 interface Link {
@@ -9,29 +9,32 @@ interface Link {
   cancelIdle: () => void;
 }
 
-/** Connections to other instances: opened when first needed, kept, closed when idle. */
+/** Connections to other instances: opened when first needed, reused, and closed when idle. */
 export class MigrationPeers {
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #onClose: (peer: Peer) => void;
-  readonly #peers = new Map<Address, Link>();
+  readonly #links = new Map<Address, Link>();
 
-  /** @param onClose a connection has ended */
+  /** @param onClose called when a connection has ended */
   constructor(bus: Bus, clock: Clock, onClose: (peer: Peer) => void) {
     this.#bus = bus;
     this.#clock = clock;
     this.#onClose = onClose;
   }
 
-  /** @throws {UnavailableError} nobody is there */
+  /**
+   * Returns a connection to the instance at an address.
+   * @throws {UnavailableError} no instance answers there
+   */
   async open(address: Address, timeoutMs: number): Promise<Peer> {
-    let link = this.#peers.get(address);
+    let link = this.#links.get(address);
     if (link) link.cancelIdle();
     else {
       const service = { onClose: (peer: Peer) => this.#lose(address, link!, peer) };
       const connecting = this.#bus.connect(address, service, { timeoutMs });
       link = { connecting, cancelIdle: () => {} };
-      this.#peers.set(address, link);
+      this.#links.set(address, link);
       connecting.catch(() => this.#forget(address, link!));
     }
     const used = link;
@@ -43,7 +46,7 @@ export class MigrationPeers {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.#peers].map(([address, link]) => this.#close(address, link)));
+    await Promise.all([...this.#links].map(([address, link]) => this.#close(address, link)));
   }
 
   async #close(address: Address, link: Link): Promise<void> {
@@ -58,6 +61,6 @@ export class MigrationPeers {
 
   #forget(address: Address, link: Link): void {
     link.cancelIdle();
-    if (this.#peers.get(address) === link) this.#peers.delete(address);
+    if (this.#links.get(address) === link) this.#links.delete(address);
   }
 }

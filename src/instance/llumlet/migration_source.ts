@@ -22,7 +22,7 @@ import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
 import type { MigrationPeers } from "./migration_peers.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
-/** Pause before a destination is asked again who owns a request. */
+/** Pause before the source asks the destination again who owns a request. */
 const SETTLE_RETRY_MS = 100;
 
 export interface SourceConfig {
@@ -37,26 +37,26 @@ export interface SourceConfig {
   readonly copiesBesideSteps?: boolean;
 }
 
-/** One request that is to leave. */
+/** One request to move, and where to. */
 export interface MigrationTask {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
   readonly outgoing: OutgoingMigration;
-  /** It leaves in one stage, suspended from its beginning. */
+  /** The request moves in one stage, and does not run during it. */
   readonly isBlocking: boolean;
-  /** It leaves as fast as it can. Else stages before the last, for which nobody waits, take their time. */
+  /** Every stage is as fast as it can be. Otherwise only the last one is: nobody waits for the others. */
   readonly isUrgent: boolean;
   readonly deadlineMs: number;
 }
 
-/** Entries [from, to) of the block table, on their way. */
+/** The transfer of entries [from, to) of the block table. */
 interface StageTransfer
   extends Pick<BlockTransfer, "destinationBlocks" | "deadlineMs" | "isBackground"> {
   readonly from: number;
   readonly to: number;
 }
 
-/** Ends a migration; the request stays. */
+/** Ends a migration; the request stays on the source. */
 class Dropped extends Error {
   constructor(readonly outcome: MigrationOutcome, reason: string) {
     super(reason);
@@ -64,8 +64,8 @@ class Dropped extends Error {
 }
 
 /**
- * The source's side of one migration (behaviour page, section 4). Until the destination has
- * acknowledged the commit the request is this instance's; whatever goes wrong before, it goes on here.
+ * The source's side of one live migration (see "One migration" in README.md). This instance owns the request
+ * until the destination has acknowledged the commit. If anything fails before, the request continues here.
  */
 export class SourceSide {
   readonly #config: SourceConfig;
@@ -79,7 +79,7 @@ export class SourceSide {
   #endpoint: MigrateInReply["endpoint"] = {};
   #suspendedMs: number | null = null;
   #leftMs: number | undefined = undefined;
-  /** When it left. */
+  /** Length of the request when it was committed. */
   #lengthTokens: number | null = null;
   #stages = 0;
   #blocks = 0;
@@ -95,22 +95,23 @@ export class SourceSide {
     return this.#task.outgoing.requestId;
   }
 
-  /** The request's client wants no more of it, wherever it is. */
+  /** The client has aborted the request, wherever it is now. */
   abortRequest(): void {
     this.#isAborted = true;
     this.#abort.abort();
   }
 
-  /** A connection has ended. */
+  /** A connection to another instance has ended. */
   closed(peer: Peer): void {
     if (peer === this.#peer) this.#abort.abort();
   }
 
-  /** The instance stops. */
+  /** The instance stops: gives the migration up. */
   stop(): void {
     this.#abort.abort();
   }
 
+  /** Carries the migration out. Never rejects. */
   async run(): Promise<MigrationReport> {
     const { outgoing, migrationId } = this.#task;
     try {
@@ -147,12 +148,12 @@ export class SourceSide {
     } catch (error) {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }
-    this.#isOpen = true; // also when no answer comes
+    this.#isOpen = true; // also if no answer comes: the destination may have opened it
     this.#endpoint = (await this.#call<MigrateInReply>("migrate_in", request)).endpoint;
     this.#checkLoss();
   }
 
-  /** Stage after stage, until all blocks are there and the request is suspended. */
+  /** Runs stages until all blocks are at the destination and the request is suspended. */
   async #moveBlocks(): Promise<void> {
     const { outgoing, isBlocking } = this.#task;
     const { maxStages, lastStageMaxBlocks } = this.#config.limits;
@@ -160,7 +161,10 @@ export class SourceSide {
       const isLast = isBlocking || outgoing.isWaiting ||
         outgoing.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
       if (this.#stages >= maxStages) {
-        throw new Dropped("aborted_source", `it takes more than --max-stages ${maxStages}`);
+        throw new Dropped(
+          "aborted_source",
+          `the migration needs more stages than --max-stages ${maxStages}`,
+        );
       }
       await this.#runStage(isLast);
       this.#stages++;
@@ -173,11 +177,11 @@ export class SourceSide {
     const { clock, timeouts, copiesBesideSteps = false } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
-    // No step begins with it once its suspension is asked for: its table grows no more.
+    // From here on no step begins with the request, so that its block table does not grow.
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
     const to = isLast ? outgoing.numBlocks : outgoing.numSettledBlocks;
     const blocks = outgoing.isWaiting ? outgoing.numRequiredBlocks : to - from;
-    // Until the next stage it goes on, and grows.
+    // The request runs on until the next stage, and grows.
     const nextBlocks = isLast
       ? 0
       : outgoing.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
@@ -213,11 +217,14 @@ export class SourceSide {
     } finally {
       cancelDeadline();
       outgoing.unpin();
-      this.#checkLoss(); // which says more than that the transfer was aborted
+      this.#checkLoss(); // the loss of the request explains more than the aborted transfer
     }
   }
 
-  /** Resolves when the request is in no step any more; at the latest when the time is over. */
+  /**
+   * Resolves when the request is out of its step and suspended.
+   * @throws {Dropped} the step does not end before the deadline
+   */
   #suspend(deadlineMs: number): Promise<void> {
     const { outgoing } = this.#task;
     const { clock } = this.#config;
@@ -227,7 +234,7 @@ export class SourceSide {
       });
       outgoing.suspend((isSuspended) => {
         cancel();
-        // The migration may have failed while the step ran.
+        // The migration may have failed while the step was running.
         if (this.#isOver) outgoing.resume();
         else if (isSuspended) this.#suspendedMs = clock.nowMs();
         resolve();
@@ -235,7 +242,7 @@ export class SourceSide {
     });
   }
 
-  /** The one moment at which the owner changes. */
+  /** Changes the owner of the request: nothing else does. */
   async #commit(): Promise<void> {
     const { outgoing, migrationId } = this.#task;
     const epoch = outgoing.epoch + 1;
@@ -247,11 +254,14 @@ export class SourceSide {
     }
     if (state === "unknown") {
       this.#isOver = true;
-      // If the destination owns it after all, the higher epoch tells the API server who is right.
+      // If the destination owns it after all, the API server follows the higher epoch.
       outgoing.resume(epoch + 1);
-      throw new Dropped("aborted_destination", "the destination did not say whether it has it");
+      throw new Dropped(
+        "aborted_destination",
+        "the destination did not say whether it owns the request",
+      );
     }
-    this.#leftMs = this.#config.clock.nowMs(); // reports from now on are without it
+    this.#leftMs = this.#config.clock.nowMs(); // reports from now on do not count the request
     outgoing.release();
     if (this.#isAborted) {
       const notice: AbortNotice = { requestIds: [outgoing.requestId], upToEpoch: epoch };
@@ -286,13 +296,13 @@ export class SourceSide {
         });
         return (data as MigrateSettleReply).state;
       } catch (error) {
-        if (error instanceof NobodyListensError) return "unknown"; // nobody will ever say
+        if (error instanceof NobodyListensError) return "unknown"; // the destination is gone
         await sleep(clock, SETTLE_RETRY_MS);
       }
     }
   }
 
-  /** What the destination refuses, or does not answer, drops the migration. */
+  /** Calls the destination. @throws {Dropped} it refuses, or does not answer in time */
   async #call<T>(method: string, data: unknown, deadlineMs?: number): Promise<T> {
     const { clock, timeouts } = this.#config;
     const timeoutMs = deadlineMs === undefined ? timeouts.answerMs : deadlineMs - clock.nowMs();
@@ -304,7 +314,7 @@ export class SourceSide {
     }
   }
 
-  /** @throws {Dropped} the request is not what it was any more */
+  /** @throws {Dropped} the request ended, was preempted, or was admitted */
   #checkLoss(): void {
     const { loss, requestId } = this.#task.outgoing;
     if (loss === null) return;

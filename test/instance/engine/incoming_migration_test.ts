@@ -90,7 +90,7 @@ Deno.test("IncomingMigration: a place among maxNumSeqs is kept until it comes or
   const incoming = core.beginIncoming(coming);
   assert.throws(() => core.beginIncoming({ ...coming, requestId: "s" }), {
     name: "OverloadedError",
-    message: "as many sequences run on i0 as may",
+    message: "i0 runs as many sequences as it may (--max-num-seqs)",
   });
   core.add(generateRequest("b", 4));
   assert.equal(step()!.handles.length, 1, "b has to wait");
@@ -164,9 +164,9 @@ Deno.test("IncomingMigration: what cannot come is refused", () => {
     name: "RequestError",
     message: "here is being served on i0 already",
   });
-  assert.throws(() => core.beginIncoming({ ...coming, lengthTokens: 50 }), /serves 50 at most/);
+  assert.throws(() => core.beginIncoming({ ...coming, lengthTokens: 50 }), /serves at most 50/);
   const waiting = { ...coming, isWaiting: true };
-  assert.throws(() => core.beginIncoming(waiting), /requests that came earlier wait on i0/);
+  assert.throws(() => core.beginIncoming(waiting), /requests that arrived earlier wait on i0/);
   assert.throws(
     () => core.beginIncoming({ ...waiting, arrivalMs: 3 }),
     /1 requests wait on i0, its limit/,
