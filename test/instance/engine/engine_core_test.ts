@@ -169,7 +169,7 @@ Deno.test("EngineCore: fail ends everything once", () => {
   assert.equal(core.numRequests, 0);
 });
 
-Deno.test("EngineCore: info has every field of the behaviour page", () => {
+Deno.test("EngineCore: info has every field of a report", () => {
   const { core, model } = coreOf({ maxNumSeqs: 2 }, { numBlocks: 200 });
   core.add(generateRequest("a", 5, {}, { arrivalMs: 1 }));
   core.add(generateRequest("b", 10, { maxTokens: 1 }, { arrivalMs: 2 }));
