@@ -13,8 +13,8 @@ import type { InstanceLink } from "./instance_link.ts";
 import { OutputOrder } from "./output_order.ts";
 
 /**
- * One request of an API server, from `submit` to its finish: which instance owns it, and which tokens
- * were delivered. Another instance needs nothing else to resume it.
+ * One request of an API server, from `submit` to its finish: which instance owns it, and which
+ * tokens were delivered. Another instance needs nothing else to resume it.
  */
 export class ClientRequest {
   /** The instance that has the request or is about to get it; null between two instances. */
@@ -32,7 +32,7 @@ export class ClientRequest {
   givenMs = -Infinity;
   /** When its owner last sent tokens of it. */
   progressedMs = -Infinity;
-  /** When its owner first sent tokens after it was last given; until then it may wait in a queue. */
+  /** When its owner first sent tokens since then; before that it may wait in a queue. */
   firstProgressMs = Infinity;
   #wasGiven = false;
   #indexWhenGiven = 0;
@@ -106,7 +106,8 @@ export class ClientRequest {
 
   /**
    * Makes an instance the owner, under an epoch above those of all owners before it.
-   * @param expectedSteps steps after which the request moves on to another instance; default: it stays
+   * @param expectedSteps steps after which the request moves on to another instance; default: it
+   *   stays
    * @returns the message for the instance: the request with all tokens that were delivered
    */
   giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
@@ -124,7 +125,7 @@ export class ClientRequest {
     return {
       ...this.request,
       outputTokenIds: [...outputTokenIds, ...this.#deliveredTokenIds],
-      params: hasStarted ? { ...params, promptLogprobs: null } : params, // delivered with the first token
+      params: hasStarted ? { ...params, promptLogprobs: null } : params, // already delivered
       epoch: this.#epoch,
       expectedSteps,
     };

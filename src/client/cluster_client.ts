@@ -21,7 +21,7 @@ import { ManagerLink } from "./manager_link.ts";
 import { PoisonDetector } from "./poison_detector.ts";
 import { unplacedRequests } from "./unplaced_requests.ts";
 
-/** Pause before a request that found no instance tries again, unless the list of instances changes. */
+/** Pause before a request without an instance tries again, unless the list of instances changes. */
 const PLACE_RETRY_MS = 200;
 /** The same while the list is empty: nothing but a new instance helps. */
 const EMPTY_LIST_RETRY_MS = 5_000;
@@ -40,25 +40,25 @@ export interface ClusterClientConfig {
   readonly settings?: ServedSettings;
   /** The manager is lost. Until it is back, the client dispatches requests by itself. */
   readonly onManagerLost?: (reason: string) => void;
-  /** A new manager has other settings and is not used; requests go to the instances known before. */
+  /** A new manager has other settings and is not used; requests go to the known instances. */
   readonly onSettingsMismatch?: (reason: string) => void;
   /** A request is about to be resumed after its instance lost it. */
   readonly onResume?: (requestId: RequestId, reason: string) => void;
 }
 
-/** The instance that gets a request, and the steps after which the request moves on; default: it stays. */
+/** The instance that gets a request, and the steps after which the request moves on. */
 interface Place {
   readonly link: InstanceLink;
   readonly expectedSteps?: number;
 }
 
 /**
- * An API server's view of the cluster. The manager decides which instance gets a request; the request and
- * its tokens then go directly between the API server and the instance.
+ * An API server's view of the cluster. The manager decides which instance gets a request; the
+ * request and its tokens then go directly between the API server and the instance.
  *
- * The instance that sends output under the highest epoch owns the request. Another instance that sends
- * output of it is told to drop it; its tokens, which are the same, are still delivered. When the owner
- * loses a request, another instance resumes it after the tokens that were delivered.
+ * The instance that sends output under the highest epoch owns the request. Another instance that
+ * sends output of it is told to drop it; its tokens, which are the same, are still delivered. When
+ * the owner loses a request, another instance resumes it after the tokens that were delivered.
  */
 export class ClusterClient implements Cluster {
   readonly frontendId: string;
@@ -184,8 +184,8 @@ export class ClusterClient implements Cluster {
   }
 
   /**
-   * Gives a request to an instance, and to another one if the first is lost before it answers. Waits while
-   * no instance can take the request.
+   * Gives a request to an instance, and to another one if the first is lost before it answers.
+   * Waits while no instance can take the request.
    * @throws {LlumnixError} an instance refused the request, or the API server is closing
    */
   async #place(entry: ClientRequest): Promise<void> {
@@ -231,7 +231,7 @@ export class ClusterClient implements Cluster {
       await link.generate(entry.giveTo(link, place.expectedSteps));
     } catch (error) {
       if (!entry.hasEnded && entry.link === link) {
-        link?.abort(requestId, entry.epoch); // the instance may have queued it although no answer came
+        link?.abort(requestId, entry.epoch); // it may have been queued although no answer came
         entry.own(null, entry.epoch);
         entry.isLostOnArrival = link?.isGreeted === true && link.isLost && !link.wasStopped;
         return error;
@@ -256,7 +256,7 @@ export class ClusterClient implements Cluster {
     );
   }
 
-  /** Waiting for an instance does not help: the manager is not usable, and no instance is connected. */
+  /** Waiting does not help: the manager is not usable, and no instance is connected. */
   get #isHopeless(): boolean {
     return this.#manager.settingsMismatch !== null && this.#links.connected.length === 0;
   }
@@ -287,7 +287,7 @@ export class ClusterClient implements Cluster {
       if (entry) this.#accept(entry, link, stamped(output, nowMs), nowMs);
       else if (!output.finish) link.refuse(output);
     }
-    // One output may have ended the link, and later ones in the batch made it the owner of more requests.
+    // One output may have ended the link, and a later one made it the owner of another request.
     if (link.isLost && link.requests.size > 0) this.#recoverAll(link, "its engine failed");
   };
 
@@ -370,7 +370,7 @@ function stamped(output: RequestOutput, receivedMs: number): RequestOutput {
   return output.timing ? { ...output, timing: { ...output.timing, receivedMs } } : output;
 }
 
-/** Whether a finish means that the instance stops, is broken, or dropped a request that was not aborted. */
+/** Whether a finish means that the instance stops, is broken, or dropped the request. */
 function isLoss({ reason, error }: Finish): boolean {
   if (reason === "abort") return true;
   return reason === "error" && (error?.kind === "unavailable" || error?.kind === "internal");

@@ -30,7 +30,7 @@ export interface InstanceLinkConfig {
   readonly onLost: (link: InstanceLink, reason: string) => void;
 }
 
-/** An API server's connection to one instance. A lost link is not repaired; a new one replaces it. */
+/** An API server's connection to one instance. A lost link is not repaired but replaced. */
 export class InstanceLink {
   /** The requests of this API server that the instance owns, as far as this side knows. */
   readonly requests = new Set<ClientRequest>();
@@ -80,7 +80,8 @@ export class InstanceLink {
 
   /**
    * Queues a request at the instance. When this resolves, the instance owns the request.
-   * @throws {UnavailableError} the connection is lost, or no answer came: it may have queued the request
+   * @throws {UnavailableError} the connection is lost, or no answer came: it may have queued the
+   *   request
    * @throws {LlumnixError} the instance refused it
    */
   async generate(request: GenerateRequest): Promise<void> {

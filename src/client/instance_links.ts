@@ -18,9 +18,9 @@ export interface InstanceLinksConfig {
 }
 
 /**
- * An API server's connections to the instances that the manager lists. The client connects to an instance
- * as soon as it is listed: an instance that takes over a request expects the API server to be connected. A
- * connection that ends is made again.
+ * An API server's connections to the instances that the manager lists. The client connects to an
+ * instance as soon as it is listed: an instance that takes over a request expects the API server to
+ * be connected. A connection that ends is made again.
  */
 export class InstanceLinks {
   readonly #config: InstanceLinksConfig;
@@ -50,8 +50,8 @@ export class InstanceLinks {
   }
 
   /**
-   * The instance with the fewest requests of this API server, null if none is connected. Used without a
-   * manager: there is no migration then, so that decode instances come last.
+   * The instance with the fewest requests of this API server, null if none is connected. Used
+   * without a manager: there is no migration then, so that decode instances come last.
    */
   leastUsed(): InstanceLink | null {
     const { connected } = this;
@@ -86,8 +86,9 @@ export class InstanceLinks {
   }
 
   /**
-   * Connects to new instances, and gives up those that the manager listed and does not list any more.
-   * @param isFirst the first list of a connection: it says nothing about the instances of earlier lists
+   * Connects to new instances, and gives up those that the manager listed and does not list any
+   * more.
+   * @param isFirst the first list of a connection: it says nothing about earlier lists
    */
   update(list: InstanceList, isFirst: boolean): void {
     const former = isFirst ? [] : this.#list.instances;

@@ -3,7 +3,7 @@ import { LlumnixError } from "../core/errors.ts";
 import type { ClientRequest } from "./client_request.ts";
 import type { InstanceLink } from "./instance_link.ts";
 
-/** The owner of a request is asked for it when no token has come for one to two of these intervals. */
+/** A request is silent if no token of it came between two audits. */
 const INTERVAL_MS = 5_000;
 /** After a loss the next audit is sooner; outputs under way still get this time to arrive. */
 const HURRY_MS = 500;
@@ -18,9 +18,10 @@ export interface LostRequestAuditConfig {
 }
 
 /**
- * Finds requests that no instance works on although their owner, as far as this API server knows, is
- * alive. The owner may have handed a request to an instance that died before it sent anything, or the last
- * tokens of an earlier owner may be lost. Requests that keep getting tokens are not asked for.
+ * Finds requests that no instance works on although their owner, as far as this API server knows,
+ * is alive. The owner may have handed a request to an instance that died before it sent anything,
+ * or the last tokens of an earlier owner may be lost. Requests that keep getting tokens are not
+ * asked for.
  */
 export class LostRequestAudit {
   readonly #config: LostRequestAuditConfig;
@@ -41,7 +42,7 @@ export class LostRequestAudit {
     if (this.#cancel === null) this.#schedule(INTERVAL_MS);
   }
 
-  /** An instance was lost: the next audit comes soon, and asks for all requests without new tokens. */
+  /** An instance was lost: the next audit comes soon, and covers all requests. */
   hurry(): void {
     this.#formerIndex.clear();
     for (const request of this.#requests()) this.#formerIndex.set(request, request.nextIndex);

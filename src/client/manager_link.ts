@@ -17,7 +17,7 @@ export interface ManagerLinkConfig {
   readonly address: Address;
   /** What the API server serves; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
-  /** @param isFirst the first list of a connection: it says nothing about the instances of earlier lists */
+  /** @param isFirst the first list of a connection: it says nothing about earlier lists */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
   /** The manager asks which requests no instance has. */
   readonly onQuery: (query: RequestsQuery) => RequestsReply;

@@ -5,8 +5,8 @@ import type { RequestOutput } from "../core/protocol/generate.ts";
 const MAX_EARLY_OUTPUTS = 4096;
 
 /**
- * Passes each output token of one request to its sink once and in order, and exactly one finish, however
- * outputs arrive: repeated, overlapping or early.
+ * Passes each output token of one request to its sink once and in order, and exactly one finish,
+ * however outputs arrive: repeated, overlapping or early.
  */
 export class OutputOrder {
   /** Index of the next token to deliver. */

@@ -2,7 +2,7 @@ import type { Clock } from "../core/clock.ts";
 import { LEASE_MS } from "../core/protocol/dispatch.ts";
 import type { ClientRequest } from "./client_request.ts";
 
-/** A request that still gets tokens this long after its first one there does not crash the instance. */
+/** A request that still gets tokens this long after its first one does not crash the instance. */
 const SURVIVAL_MS = 1_000;
 /** A request is isolated after this many instances in a row were lost before it had survived. */
 const LOSSES_BEFORE_ISOLATION = 2;
@@ -28,19 +28,19 @@ interface LossHistory {
 }
 
 /**
- * Finds poison requests, which crash every instance that runs them, among the requests that were only
- * on a crashed instance by chance. Only the poison request fails.
+ * Finds poison requests, which crash every instance that runs them, among the requests that were
+ * only on a crashed instance by chance. Only the poison request fails.
  *
- * A poison request crashes instance after instance soon after each resumption, because it resumes right
- * where it crashed. Other requests survive and are cleared. A request that did not survive twice in a
- * row is suspected, and suspected requests are resumed in isolation: one at a time, and only once all
- * others that were lost have survived. The first isolation of a request ends with its first token; after
- * a loss in isolation, it ends when the request has survived. A request fails only for instances that
- * were lost while it was isolated.
+ * A poison request crashes instance after instance soon after each resumption, because it resumes
+ * right where it crashed. Other requests survive and are cleared. A request that did not survive
+ * twice in a row is suspected, and suspected requests are resumed in isolation: one at a time, and
+ * only once all others that were lost have survived. The first isolation of a request ends with its
+ * first token; after a loss in isolation, it ends when the request has survived. A request fails
+ * only for instances that were lost while it was isolated.
  *
  * Several API servers isolate one after the other, and none while requests of another have yet to
- * survive: the manager grants a lease (src/manager/dispatch/isolation_lease.ts). Without a manager each
- * API server isolates by itself.
+ * survive: the manager grants a lease (src/manager/dispatch/isolation_lease.ts). Without a manager
+ * each API server isolates by itself.
  */
 export class PoisonDetector {
   readonly #clock: Clock;
@@ -188,7 +188,7 @@ export class PoisonDetector {
       this.#cancelLease = null;
       this.#clearProven();
       const hasUnproven = this.#unproven.size > 0;
-      // A request that is to be isolated next may still wait for the leases of other API servers to end.
+      // The isolated request may still wait for the leases of other API servers to end.
       if (hasUnproven || this.#isolated?.link) this.#keepLease();
       if (hasUnproven || this.#isolated) this.#keepLeaseSoon(LEASE_MS / 2);
     });
@@ -211,9 +211,9 @@ export class PoisonDetector {
   }
 
   /**
-   * The request waits in a queue while other requests there get tokens of a second step (the first step
-   * may have begun before the request came). If no request gets a token, a step may hang: then the wait
-   * is over when the instance must have noticed it and ended.
+   * The request waits in a queue while other requests there get tokens of a second step (the first
+   * step may have begun before the request came). If no request gets a token, a step may hang: then
+   * the wait is over when the instance must have noticed it and ended.
    */
   #isInconclusive({ firstProgressMs, givenMs, link }: ClientRequest): boolean {
     const { progressedMs, formerProgressedMs, registration } = link!;

@@ -6,8 +6,8 @@ import {
 import type { ClientRequest } from "./client_request.ts";
 
 /**
- * The requests of an API server that no instance has, for people: they wait for an instance, or are being
- * resumed. `query` names requests, or asks for all.
+ * The requests of an API server that no instance has, for people: they wait for an instance, or are
+ * being resumed. `query` names requests, or asks for all.
  */
 export function unplacedRequests(
   requests: Iterable<ClientRequest>,

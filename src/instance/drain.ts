@@ -17,8 +17,8 @@ export interface DrainConfig {
 }
 
 /**
- * The orderly end of an instance whose process was asked to stop. The instance refuses new requests;
- * the manager moves its requests to other instances, or they finish here.
+ * The orderly end of an instance whose process was asked to stop. The instance refuses new
+ * requests; the manager moves its requests to other instances, or they finish here.
  */
 export class Drain {
   readonly #config: DrainConfig;

@@ -89,9 +89,9 @@ export interface InstanceEnd {
 }
 
 /**
- * One instance, in a process of its own or not: it joins the manager, loads the model and serves API
- * servers directly. It ends when the manager asks for it, when the manager is gone for good, when the
- * executor fails, or when {@linkcode stop} is called.
+ * One instance, in a process of its own or not: it joins the manager, loads the model and serves
+ * API servers directly. It ends when the manager asks for it, when the manager is gone for good,
+ * when the executor fails, or when {@linkcode stop} is called.
  */
 export class Instance {
   readonly #config: InstanceConfig;
@@ -106,7 +106,7 @@ export class Instance {
   #backend: MigrationBackend | null = null;
   /** Why no request can move to or from this instance any more. */
   #migrationFailure: string | undefined = undefined;
-  /** The newest migration group that the manager announced: announcements may arrive late or twice. */
+  /** The newest migration group that the manager announced. Older announcements may arrive late. */
   #group: MigrationGroup | null = null;
   #engine: Engine | null = null;
   #llumlet: Llumlet | null = null;
@@ -163,8 +163,8 @@ export class Instance {
   }
 
   /**
-   * Stops the instance once its requests have moved away or finished. An instance that does not serve
-   * yet, or drains already, stops at once.
+   * Stops the instance once its requests have moved away or finished. An instance that does not
+   * serve yet, or drains already, stops at once.
    */
   drain(reason: string): void {
     if (!this.#manager.hasRegistered || this.#drain.isUnderWay) this.stop(reason);
@@ -177,7 +177,8 @@ export class Instance {
   }
 
   /**
-   * Ends the requests that are left, tells their API servers, and frees everything, within a time limit.
+   * Ends the requests that are left, tells their API servers, and frees everything, within a time
+   * limit.
    * @returns whether the manager was still connected to hear of it
    */
   async close(): Promise<boolean> {
@@ -229,7 +230,7 @@ export class Instance {
     this.#reporter!.report(engine.takeInfo());
   }
 
-  /** What the manager may ask of this instance, over the connection that the instance made to it. */
+  /** What the manager may ask of this instance. The instance made the connection. */
   #managerService(): Required<Pick<Service, "calls" | "notifications">> {
     return {
       calls: {
@@ -252,7 +253,7 @@ export class Instance {
     if (this.#drain.isUnderWay) this.#drain.tellManager();
   }
 
-  /** The manager plans no migration with this instance from now on; those under way fail by themselves. */
+  /** The manager plans no more migrations with this instance. Those under way fail. */
   #loseMigration(reason: string): void {
     this.#migrationFailure = reason;
     this.#manager.update(); // before it has registered, the registration will say it
@@ -364,8 +365,8 @@ export class Instance {
   }
 
   /**
-   * A connected manager logs the error. The process itself logs only a bug, with its stack, or if it
-   * was started by hand: the person who started it may not see the manager's log.
+   * A connected manager logs the error. The process itself logs only a bug, with its stack, or if
+   * it was started by hand: the person who started it may not see the manager's log.
    */
   #fail(error: unknown): void {
     const record = toErrorRecord(error);

@@ -38,11 +38,12 @@ interface Frontend {
  * The calls that API servers and other instances make to an instance.
  *
  * An API server introduces itself (call `hello`), queues requests (call `generate`), stops them
- * (notification `abort`) and asks for them (call `missing`). Each step's outputs go to an API server in
- * one notification `outputs`. When its connection ends, its requests here are aborted.
+ * (notification `abort`) and asks for them (call `missing`). Each step's outputs go to an API
+ * server in one notification `outputs`. When its connection ends, its requests here are aborted.
  *
- * With a llumlet, requests also move to and from other instances (calls `migrate_*`). Outputs of a request
- * whose API server is not connected here yet are held until it connects. Repeated messages change nothing.
+ * With a llumlet, requests also move to and from other instances (calls `migrate_*`). Outputs of a
+ * request whose API server is not connected here yet are held until it connects. Repeated messages
+ * change nothing.
  */
 export class InstanceService {
   readonly #frontends = new Map<string, Frontend>();
@@ -50,7 +51,7 @@ export class InstanceService {
   readonly #hold: OutputHold;
   #engine!: ServedEngine;
   #llumlet: Llumlet | null = null;
-  /** False while the instance drains: new requests are refused, so that they go to other instances. */
+  /** False while the instance drains: it refuses new requests, so that they go elsewhere. */
   isAccepting = true;
 
   /** The handlers to bind to an address of the bus. */
@@ -86,7 +87,9 @@ export class InstanceService {
     this.#hold = new OutputHold(clock, (requestId) => this.#engine.abort(requestId));
   }
 
-  /** Sets the engine. Call it before the service is bound to an address. Without a llumlet no request moves. */
+  /**
+   * Sets the engine, before the service is bound to an address. Without a llumlet no request moves.
+   */
   attach(engine: ServedEngine, llumlet: Llumlet | null = null): void {
     this.#engine = engine;
     this.#llumlet = llumlet;

@@ -1,4 +1,4 @@
-/** Names of the instances' unix sockets, which lie beside the manager's socket among other files. */
+/** Names of the instances' unix sockets. They lie beside the manager's, among other files. */
 import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
@@ -12,7 +12,8 @@ const SOCKET = /^(?:instance=(.+)|(instance-.*))\.sock$/;
 const GIVEN_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /**
- * The address of an instance: in the directory of the manager's socket, or on its network interface.
+ * The address of an instance: in the directory of the manager's socket, or on its network
+ * interface.
  * @throws {UnavailableError} the path of the socket is too long
  */
 export function serviceAddress(managerAddress: Address, instanceId: InstanceId): Address {

@@ -23,7 +23,7 @@ export interface ManagerSessionConfig {
   readonly startedBy?: JoinRequest["startedBy"];
   /** How long {@linkcode ManagerSession.join} waits for a manager; 0: it tries once. */
   readonly managerWaitMs: number;
-  /** How long a registered instance tries to join again after it lost the manager; 0: not at all. */
+  /** How long a registered instance that lost the manager tries to join again; 0: not at all. */
   readonly rejoinTimeoutMs: number;
   /** Calls and notifications that the manager sends to the instance. */
   readonly service: Pick<Service, "calls" | "notifications">;
@@ -42,9 +42,9 @@ export interface ManagerSessionConfig {
 /**
  * An instance's connection to its manager.
  *
- * The instance joins before it loads the model, so that the manager sees its progress and its errors.
- * It registers once it can serve. From then on a lost manager is not the end: requests and tokens do
- * not pass through the manager, so the instance serves on and tries to join again.
+ * The instance joins before it loads the model, so that the manager sees its progress and its
+ * errors. It registers once it can serve. From then on a lost manager is not the end: requests and
+ * tokens do not pass through the manager, so the instance serves on and tries to join again.
  */
 export class ManagerSession {
   readonly #config: ManagerSessionConfig;
@@ -91,7 +91,7 @@ export class ManagerSession {
     this.#phase = "serving";
   }
 
-  /** Sends the registration anew, because it has changed. A lost manager gets it when it is back. */
+  /** Sends the registration anew: it has changed. A lost manager gets it when it is back. */
   update(): void {
     if (this.hasRegistered) this.#register().catch(() => {});
   }

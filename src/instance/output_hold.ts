@@ -16,8 +16,8 @@ interface Held {
 export type HeldOutputs = Pick<Held, "requestIds" | "outputs">;
 
 /**
- * Holds outputs of requests that moved here from another instance, until their API server connects. If it
- * does not connect in time, or too many outputs are held for it, its requests are aborted.
+ * Holds outputs of requests that moved here from another instance, until their API server connects.
+ * If it does not connect in time, or too many outputs are held for it, its requests are aborted.
  */
 export class OutputHold {
   readonly #clock: Clock;
@@ -58,7 +58,7 @@ export class OutputHold {
     return held;
   }
 
-  /** A request has moved away: no more outputs are held, but those held so far are still delivered. */
+  /** A request has moved away: its outputs so far are still delivered, no others are held. */
   forget(requestId: RequestId): void {
     for (const held of this.#held.values()) held.requestIds.delete(requestId);
   }

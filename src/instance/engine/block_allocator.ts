@@ -1,6 +1,6 @@
 /**
- * One pool of KV blocks, numbered from 0. A block is free exactly when it has no reference. Each block
- * table and each transfer in flight that has the block counts as one reference.
+ * One pool of KV blocks, numbered from 0. A block is free exactly when it has no reference. Each
+ * block table and each transfer in flight that has the block counts as one reference.
  */
 export class BlockAllocator {
   readonly #references: Uint16Array;
@@ -37,7 +37,7 @@ export class BlockAllocator {
     return block;
   }
 
-  /** The next `count` blocks that {@linkcode allocate} would return now; fewer if fewer are free. */
+  /** The next `count` blocks that {@linkcode allocate} would return; fewer if fewer are free. */
   upcoming(count: number): number[] {
     const first = Math.max(0, this.#numFree - count);
     return Array.from(this.#free.subarray(first, this.#numFree)).reverse();

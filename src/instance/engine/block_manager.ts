@@ -23,8 +23,9 @@ export interface BlockPools {
 }
 
 /**
- * The block tables of all sequences, over a device pool and a swap pool. Blocks are allocated and freed only
- * here. Each pool numbers its blocks from 0, so that a number alone does not identify the pool.
+ * The block tables of all sequences, over a device pool and a swap pool. Blocks are allocated and
+ * freed only here. Each pool numbers its blocks from 0, so that a number alone does not identify
+ * the pool.
  */
 export class BlockManager {
   readonly blockSize: number;
@@ -32,7 +33,7 @@ export class BlockManager {
   readonly watermarkBlocks: number;
   readonly #device: BlockAllocator;
   readonly #swap: BlockAllocator;
-  /** Number of transfers that read each device block. They keep blocks that may be in no table any more. */
+  /** Number of transfers that read each device block. The block may be in no table any more. */
   readonly #inFlight: Uint16Array;
   /** Device blocks reserved for a migration to here; they are in no table yet. */
   readonly #reserved = new Set<number>();
@@ -63,11 +64,13 @@ export class BlockManager {
   }
 
   /**
-   * Whether a sequence without device blocks (waiting or swapped) can get blocks for all its tokens.
+   * Whether a sequence without device blocks (waiting or swapped) can get blocks for all its
+   * tokens.
    *
-   * A new prompt has to leave the watermark free. A sequence with output was admitted once and may have
-   * grown into the watermark since. It gets the whole pool if it has it to itself, so that every sequence
-   * that fits the pool completes. (vLLM 0.4.2 would fail it, or let it wait forever.)
+   * A new prompt has to leave the watermark free. A sequence with output was admitted once and may
+   * have grown into the watermark since. It gets the whole pool if it has it to itself, so that
+   * every sequence that fits the pool completes. (vLLM 0.4.2 would fail it, or let it wait
+   * forever.)
    * @param moreBlocks blocks that would be free in addition
    */
   canAllocate(sequence: Sequence, moreBlocks = 0): Admission {
@@ -108,15 +111,15 @@ export class BlockManager {
   }
 
   /**
-   * Moves a table to the device pool, and adds a slot for the newest token. Appends the copies to `pairs`:
-   * swap block, device block. Call {@linkcode canAllocate} before.
+   * Moves a table to the device pool, and adds a slot for the newest token. Appends the copies to
+   * `pairs`: swap block, device block. Call {@linkcode canAllocate} before.
    */
   swapIn(sequence: Sequence, pairs: number[]): void {
     this.#move(sequence, this.#swap, this.#device, pairs);
     this.#grow(sequence);
   }
 
-  /** Frees a table. The status of the sequence has to be `swapped` if the table is of the swap pool. */
+  /** Frees a table. The status of the sequence has to be `swapped` exactly if its table is. */
   free(sequence: Sequence): void {
     const pool = sequence.status === "swapped" ? this.#swap : this.#device;
     for (const block of sequence.blocks) pool.release(block);
@@ -151,7 +154,7 @@ export class BlockManager {
     return this.#device.upcoming(count);
   }
 
-  /** Takes blocks for a transfer to write. Not allowed while a step swaps out: it still reads free blocks. */
+  /** Takes blocks for a transfer to write. Not while a step swaps out: it reads free blocks. */
   reserve(count: number): number[] {
     const blocks = Array.from({ length: count }, () => this.#device.allocate());
     for (const block of blocks) this.#reserved.add(block);
@@ -175,10 +178,10 @@ export class BlockManager {
   }
 
   /**
-   * Verifies both pools against the tables of all sequences: free + allocated + reserved + in flight
-   * = total, and no block is in two places.
-   * @param inFlight blocks that transfers read (they have to be pinned) and write (they have to be reserved),
-   *   as far as the caller knows
+   * Verifies both pools against the tables of all sequences: free + allocated + reserved + in
+   * flight = total, and no block is in two places.
+   * @param inFlight blocks that transfers read (they have to be pinned) and write (they have to be
+   *   reserved), as far as the caller knows
    * @throws {Error} naming the first inconsistency
    */
   check(sequences: Iterable<Sequence>, inFlight: BlocksInFlight = NONE_IN_FLIGHT): void {

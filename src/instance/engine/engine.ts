@@ -21,24 +21,25 @@ export interface EngineArgs {
   readonly executor: Executor;
   readonly clock: Clock;
   /**
-   * Called with the outputs of a step, and when a request ends or moves between two steps. Must be fast
-   * and must not throw.
+   * Called with the outputs of a step, and when a request ends or moves between two steps. Must be
+   * fast and must not throw.
    */
   readonly onOutputs: (outputs: readonly AddressedOutputs[]) => void;
   /** Called after every scheduling decision, and after every step if `isInfoDue` says so. */
   readonly onInfo?: (info: InstanceInfo) => void;
   /**
-   * Whether to report after a step, although a decision follows at once and reports again. Default: yes.
+   * Whether to report after a step, although a decision follows at once and reports again. Default:
+   * yes.
    */
   readonly isInfoDue?: (isIdle: boolean) => boolean;
-  /** The executor failed, or its step hangs. All requests have ended with an error; the engine is dead. */
+  /** The executor failed, or its step hangs. All requests have ended; the engine is dead. */
   readonly onFatal: (error: unknown) => void;
 }
 
 /**
- * Runs an {@linkcode EngineCore} on an executor: step after step, as long as there are requests. Callbacks
- * drive it, so that between two steps there is one turn of the clock, and no promise if the executor
- * needs none.
+ * Runs an {@linkcode EngineCore} on an executor: step after step, as long as there are requests.
+ * Callbacks drive it, so that between two steps there is one turn of the clock, and no promise if
+ * the executor needs none.
  */
 export class Engine {
   readonly #args: EngineArgs;
@@ -137,7 +138,7 @@ export class Engine {
     return this.#core.takeInfo(this.#args.clock.nowMs());
   }
 
-  /** The time after which a hanging step is noticed at the latest; null: steps may take any time. */
+  /** A hanging step is noticed after this time at the latest; null: steps may take any time. */
   get longestStepMs(): number | null {
     const { stepTimeoutMs, maxNumBatchedTokens } = this.#args.config;
     return stepTimeoutMs === Infinity ? null : this.#stepWatch.longestMs(maxNumBatchedTokens);
@@ -163,7 +164,7 @@ export class Engine {
     this.#core.check(inFlight);
   }
 
-  /** Ends all requests with an error, waits for the running step, and closes the executor. Idempotent. */
+  /** Ends all requests, waits for the running step, and closes the executor. Idempotent. */
   async close(): Promise<void> {
     this.#end({ kind: "unavailable", message: "the instance is stopping" });
     if (this.#phase === "stepping") {

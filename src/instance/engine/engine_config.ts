@@ -17,15 +17,15 @@ export interface EngineConfig extends SchedulerConfig {
 }
 
 /**
- * vLLM's smallest default for the tokens of a step. Prompts of 2,048 tokens together keep a GPU's arithmetic
- * units busy: in a longer step the prompts only wait for each other.
+ * vLLM's smallest default for the tokens of a step. Prompts of 2,048 tokens together keep a GPU's
+ * arithmetic units busy: in a longer step the prompts only wait for each other.
  */
 const DEFAULT_BATCHED_TOKENS = 2048;
 
 /**
- * Resolves defaults as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`), with one difference: without
- * `--max-num-batched-tokens`, a step is longer than {@linkcode DEFAULT_BATCHED_TOKENS} only if it computes
- * a single prompt.
+ * Resolves defaults as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`), with one difference:
+ * without `--max-num-batched-tokens`, a step is longer than {@linkcode DEFAULT_BATCHED_TOKENS} only
+ * if it computes a single prompt.
  * @param executor limits of the model and its executor
  * @throws {UsageError} limits that contradict each other
  */
@@ -72,7 +72,7 @@ export function resolveEngineConfig(
   };
 }
 
-/** Whether steps compute on the host's cores. `auto` is the CPU: there is no other executor yet that computes. */
+/** Whether steps compute on the host's cores. `auto` is the CPU until there is another device. */
 export function computesOnCpu(device: EngineOptions["device"]): boolean {
   return device === "cpu" || device === "auto";
 }

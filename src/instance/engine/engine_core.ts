@@ -26,12 +26,12 @@ import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
 
 /**
- * An engine without its loop: it decides which step comes next and applies the step's result. Time and
- * results are passed in, so that the same code runs on a virtual clock.
+ * An engine without its loop: it decides which step comes next and applies the step's result. Time
+ * and results are passed in, so that the same code runs on a virtual clock.
  *
- * Calls of {@linkcode begin} and {@linkcode end} alternate. Between any two of them, requests may be
- * added and aborted, and may migrate to or from the engine. A request ends exactly once, with the one
- * output that has `finish`, unless it migrates away.
+ * Calls of {@linkcode begin} and {@linkcode end} alternate. Between any two of them, requests may
+ * be added and aborted, and may migrate to or from the engine. A request ends exactly once, with
+ * the one output that has `finish`, unless it migrates away.
  */
 export class EngineCore {
   readonly #config: EngineConfig;
@@ -133,8 +133,9 @@ export class EngineCore {
   }
 
   /**
-   * Ends every request with reason `error` and accepts no more. Requests outside the failed step end
-   * first, as `unavailable`: the API server resumes them without suspecting them of the failure.
+   * Ends every request with reason `error` and accepts no more. Requests outside the failed step
+   * end first, as `unavailable`: the API server resumes them without suspecting them of the
+   * failure.
    */
   fail(error: ErrorRecord): void {
     this.#failure = error;
@@ -208,7 +209,7 @@ export class EngineCore {
         this.#forget(sequence);
         this.#outputs.pushWord(sequence, { reason: "error", error: toErrorRecord(error) });
       }
-      // A failed sequence makes room for others. One that preempted itself may turn out never to fit.
+      // A failed sequence makes room. One that preempted itself may turn out never to fit.
     } while (
       schedule.sequences.length === 0 && schedule.failed.length + schedule.numPreempted > 0
     );
@@ -306,7 +307,7 @@ export class EngineCore {
     this.#outputs.pushWord(sequence, finish);
   }
 
-  /** Removes a sequence that ends. If a step is using its blocks, they are freed when the step ends. */
+  /** Removes a sequence that ends. Blocks that a step is using are freed when the step ends. */
   #remove(sequence: Sequence): void {
     this.#scheduler.remove(sequence);
     if (!sequence.isInStep) this.#blocks.free(sequence);

@@ -52,9 +52,10 @@ export class IncomingMigration {
   }
 
   /**
-   * Takes more blocks: now, or when the running step has ended if it swaps sequences out, since such a
-   * step still copies from blocks that are free.
-   * @param done called once, with the new blocks, or with null if they would not leave the watermark
+   * Takes more blocks: now, or when the running step has ended if it swaps sequences out, since
+   * such a step still copies from blocks that are free.
+   * @param done called once, with the new blocks, or with null if they would not leave the
+   *   watermark
    */
   reserve(count: number, done: (blocks: readonly number[] | null) => void): void {
     const { blocks, scheduler } = this.#parts;
@@ -69,8 +70,8 @@ export class IncomingMigration {
   }
 
   /**
-   * Free blocks among which the next `count` reserved ones probably are. Running sequences may take some
-   * before: one block each.
+   * Free blocks among which the next `count` reserved ones probably are. Running sequences may take
+   * some before: one block each.
    * @param most limit of the result
    */
   upcoming(count: number, most: number): readonly number[] {
@@ -80,7 +81,7 @@ export class IncomingMigration {
 
   /**
    * Takes the request over. A running request continues in the next step, with the reserved blocks.
-   * @throws {RequestError} it is not the announced request; the caller then calls {@linkcode cancel}
+   * @throws {RequestError} it is not the announced request; {@linkcode cancel} has to follow
    */
   adopt(request: GenerateRequest): Sequence {
     const { blocks, scheduler } = this.#parts;

@@ -2,9 +2,9 @@ import type { Clock } from "../../core/clock.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 
 /**
- * Limits how often an engine reports to the manager: one report per interval, the latest. A report is sent
- * at once when the engine becomes idle, or when another request has run its expected steps and waits to
- * move. Finished and received requests of skipped reports are in the next report.
+ * Limits how often an engine reports to the manager: one report per interval, the latest. A report
+ * is sent at once when the engine becomes idle, or when another request has run its expected steps
+ * and waits to move. Finished and received requests of skipped reports are in the next report.
  */
 export class InfoReporter {
   #latest: InstanceInfo | null = null;

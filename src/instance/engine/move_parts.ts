@@ -4,7 +4,7 @@ import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** The part of an engine's core that incoming and outgoing migrations use. All of it is synchronous. */
+/** The part of an engine's core that migrations use. All of it is synchronous. */
 export interface MoveParts {
   readonly instanceId: string;
   /** Longest sequence in tokens. */

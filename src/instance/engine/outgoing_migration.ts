@@ -2,13 +2,13 @@ import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/prot
 import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** Why a request cannot move any more: it ended here, was preempted, or (if it waited) was admitted. */
+/** Why a request cannot move any more: it ended, was preempted, or (if it waited) was admitted. */
 export type OutgoingLoss = "ended" | "preempted" | "admitted";
 
 /**
- * A request that is about to move away: the source's side of a migration, between the engine's steps.
- * Until {@linkcode release} this instance owns the request. The request may end at any time, and it runs as
- * usual except while it is suspended.
+ * A request that is about to move away: the source's side of a migration, between the engine's
+ * steps. Until {@linkcode release} this instance owns the request. The request may end at any time,
+ * and it runs as usual except while it is suspended.
  */
 export class OutgoingMigration {
   readonly requestId: RequestId;
@@ -75,10 +75,10 @@ export class OutgoingMigration {
   }
 
   /**
-   * Keeps entries [from, to) of the block table from being reused until {@linkcode unpin}, even if the
-   * request ends.
-   * @param onLoss called if the request ends or is preempted: the transfer is pointless, and other requests
-   *   may need the blocks
+   * Keeps entries [from, to) of the block table from being reused until {@linkcode unpin}, even if
+   * the request ends.
+   * @param onLoss called if the request ends or is preempted: the transfer is pointless, and other
+   *   requests may need the blocks
    */
   pin(from: number, to: number, onLoss?: () => void): readonly number[] {
     if (this.#pinned.length > 0) throw new Error(`${this.requestId}: a transfer is under way`);
@@ -111,7 +111,7 @@ export class OutgoingMigration {
     else suspend();
   }
 
-  /** Puts a suspended request back into its queue, unless it has ended. A new epoch is announced. */
+  /** Puts a suspended request back into its queue. A new epoch is announced. */
   resume(epoch: OwnershipEpoch = this.epoch): void {
     if (!this.isSuspended) return;
     this.#parts.scheduler.resume(this.#sequence);

@@ -47,7 +47,7 @@ export class PendingOutputs {
     }
   }
 
-  /** Adds an output without tokens: the sequence ends, or (without `finish`) this instance owns it. */
+  /** Adds an output without tokens: the sequence ends or, without `finish`, is owned here. */
   pushWord(sequence: Sequence, finish?: Finish): void {
     const output = this.#push(sequence, sequence.outputTokenIds.length, []);
     if (finish) output.finish = finish;

@@ -4,7 +4,8 @@ import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Verifies that every request is in exactly the queue of its status, and that the queues hold no other.
+ * Verifies that every request is in exactly the queue of its status, and that the queues hold no
+ * other.
  * @throws {Error} naming the first inconsistency
  */
 export function checkQueues(
@@ -26,7 +27,8 @@ export function checkQueues(
 }
 
 /**
- * Verifies that the scheduler keeps one place for each running request that migrates to or from here.
+ * Verifies that the scheduler keeps one place for each running request that migrates to or from
+ * here.
  * @throws {Error} naming the numbers that differ
  */
 export function checkPlaces(

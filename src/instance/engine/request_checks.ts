@@ -6,7 +6,8 @@ import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Refuses a request that no engine with this vocabulary could run, and one that the engine has already.
+ * Refuses a request that no engine with this vocabulary could run, and one that the engine has
+ * already.
  * @throws {RequestError}
  */
 export function checkRequest(

@@ -7,8 +7,8 @@ import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * The state of an instance's requests, for people: the requests that the query names, or all of them,
- * in the order in which the instance accepted them.
+ * The state of an instance's requests, for people: the requests that the query names, or all of
+ * them, in the order in which the instance accepted them.
  */
 export function requestStatuses(
   sequences: Iterable<Sequence>,

@@ -7,7 +7,7 @@ export interface SchedulerConfig {
   readonly maxNumSeqs: number;
   /** Most tokens in one step; at least `maxModelLen` and `maxNumSeqs`. */
   readonly maxNumBatchedTokens: number;
-  /** Most tokens in a step of several prompts; at most `maxNumBatchedTokens`. A longer prompt runs alone. */
+  /** The same in a step of several prompts; not more. A longer prompt runs alone. */
   readonly maxSharedPrefillTokens: number;
   /** Longest sequence in tokens. */
   readonly maxModelLen: number;
@@ -16,8 +16,8 @@ export interface SchedulerConfig {
   /** What happens to the blocks of a preempted sequence. */
   readonly preemptionMode: "recompute" | "swap";
   /**
-   * How long a sequence that has run its expected steps waits to move to a decode instance. Then it runs
-   * on here: there may be no manager or no destination, and late tokens are better than none.
+   * How long a sequence that has run its expected steps waits to move to a decode instance. Then it
+   * runs on here: there may be no manager or no destination, and late tokens are better than none.
    */
   readonly prefillHoldMs: number;
 }
@@ -39,20 +39,22 @@ export interface Schedule {
 }
 
 /**
- * Continuous batching as in vLLM 0.4.2 (vllm/core/scheduler.py, `_schedule_default`): prompts before
- * decodes and never both in one step, first come first served, swapped sequences before new prompts,
- * preemption of the latest arrival.
+ * Continuous batching as in vLLM 0.4.2 (vllm/core/scheduler.py, `_schedule_default`): prompts
+ * before decodes and never both in one step, first come first served, swapped sequences before new
+ * prompts, preemption of the latest arrival.
  *
  * Differences from vLLM:
- * - Requests of high priority come before the others. Their prompts share no step with prompts of normal
- *   priority, and requests of normal priority are preempted before them and to make room for them.
+ * - Requests of high priority come before the others. Their prompts share no step with prompts of
+ *   normal priority, and requests of normal priority are preempted before them and to make room for
+ *   them.
  * - Steps of several prompts may be kept short (`maxSharedPrefillTokens`).
  * - Without swap space a preempted sequence is recomputed; vLLM ends the engine.
- * - A sequence is preempted if it needs a block and none is free; vLLM preempts whenever none is free.
+ * - A sequence is preempted if it needs a block and none is free; vLLM preempts whenever none is
+ *   free.
  * - {@linkcode BlockManager.canAllocate} lets every sequence that fits the pool complete.
  *
- * Synchronous and without a clock: time is passed in. Every queue is in the order of turns: high priority
- * first, then by arrival.
+ * Synchronous and without a clock: time is passed in. Every queue is in the order of turns: high
+ * priority first, then by arrival.
  */
 export class Scheduler {
   readonly waiting: Sequence[] = [];
@@ -101,8 +103,8 @@ export class Scheduler {
   }
 
   /**
-   * Takes a waiting sequence, or a running one that is in no step, out of its queue. The sequence keeps its
-   * blocks, and its place among the running ones.
+   * Takes a waiting sequence, or a running one that is in no step, out of its queue. The sequence
+   * keeps its blocks, and its place among the running ones.
    */
   suspend(sequence: Sequence): void {
     this.remove(sequence);
@@ -124,7 +126,7 @@ export class Scheduler {
     insertByTurn(this.running, sequence);
   }
 
-  /** Keeps a place among `maxNumSeqs` for a sequence that will be adopted; false if none is left. */
+  /** Keeps a place among `maxNumSeqs` for a sequence to adopt; false if none is left. */
   keepPlace(): boolean {
     if (this.running.length + this.#keptPlaces >= this.#config.maxNumSeqs) return false;
     this.#keptPlaces++;
@@ -142,8 +144,8 @@ export class Scheduler {
   }
 
   /**
-   * Some free blocks are still to be copied by the next step: the last decision swapped out every running
-   * sequence, so that no step ran and made the copies.
+   * Some free blocks are still to be copied by the next step: the last decision swapped out every
+   * running sequence, so that no step ran and made the copies.
    */
   get hasPendingCopies(): boolean {
     return this.#schedule.sequences.length === 0 && this.#schedule.swapOut.length > 0;
@@ -177,7 +179,7 @@ export class Scheduler {
     );
   }
 
-  /** When the first of the sequences that the last decision held back runs on here; else Infinity. */
+  /** When the first of the sequences that are held back runs on here; Infinity if there is none. */
   get heldUntilMs(): number {
     return this.#heldUntilMs;
   }
@@ -236,9 +238,10 @@ export class Scheduler {
   }
 
   /**
-   * Preempts running sequences that the head of the queue outranks, the latest first: as many as it takes,
-   * or none if all of them together are not enough.
-   * @returns whether the head can run now. It cannot while transfers still read the blocks given up.
+   * Preempts running sequences that the head of the queue outranks, the latest first: as many as it
+   * takes, or none if all of them together are not enough.
+   * @returns whether the head can run now. It cannot while transfers still read the blocks given
+   *   up.
    */
   #makeRoomFor(sequence: Sequence): boolean {
     const { running } = this;

@@ -7,9 +7,9 @@ import type {
 } from "../../core/protocol/generate.ts";
 
 /**
- * `waiting`: has no blocks. `running`: has blocks in the device pool. `swapped`: has blocks in the swap
- * pool. `suspended`: taken out of the waiting or running queue, with its blocks, because it is about to
- * move to another instance. `finished`: no longer on this instance.
+ * `waiting`: has no blocks. `running`: has blocks in the device pool. `swapped`: has blocks in the
+ * swap pool. `suspended`: taken out of the waiting or running queue, with its blocks, because it is
+ * about to move to another instance. `finished`: no longer on this instance.
  */
 export type SequenceStatus = "waiting" | "running" | "swapped" | "suspended" | "finished";
 
@@ -54,7 +54,7 @@ export class Sequence {
   /** The running step computes the sequence: it reads and writes its blocks. */
   isInStep = false;
 
-  /** @param order number of requests that the instance accepted before; decides between equal arrival times */
+  /** @param order number of requests accepted before; decides between equal arrival times */
   constructor(request: GenerateRequest, readonly order: number) {
     this.requestId = request.requestId;
     this.frontendId = request.frontendId;
@@ -110,7 +110,8 @@ export class Sequence {
   }
 
   /**
-   * Order of turns: high priority first, then by arrival. Negative if this sequence comes before `other`.
+   * Order of turns: high priority first, then by arrival. Negative if this sequence comes before
+   * `other`.
    */
   compareTurn(other: Sequence): number {
     return this.#rank - other.#rank || this.arrivalMs - other.arrivalMs || this.order - other.order;

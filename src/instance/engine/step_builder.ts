@@ -3,8 +3,8 @@ import type { Schedule } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Writes the scheduler's decisions as the executor's input arrays, and numbers sequences for the executor.
- * The arrays are views of buffers that the next step overwrites.
+ * Writes the scheduler's decisions as the executor's input arrays, and numbers sequences for the
+ * executor. The arrays are views of buffers that the next step overwrites.
  */
 export class StepBuilder {
   #stepId = 0;
@@ -127,7 +127,9 @@ function copiesOf(pairs: readonly number[]): Int32Array {
 /** Initial capacity: one entry for each sequence of most steps. */
 const INITIAL_ENTRIES = 256;
 
-/** An array that every step writes anew. Its view is reused while the length stays the same, as in most decode steps. */
+/**
+ * An array that every step writes anew. Most decode steps have the same length and reuse the view.
+ */
 class StepArray {
   #buffer = new Int32Array(INITIAL_ENTRIES);
   #view = this.#buffer;

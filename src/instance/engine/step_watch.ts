@@ -16,9 +16,9 @@ export interface StepWatchConfig {
 /**
  * Finds steps that hang: the executor never answers, while this thread works.
  *
- * Time is counted in timer ticks and not by the clock, as in `HealthCheck`: if the whole process was
- * stopped for a while, the step was too. It costs a step next to nothing, because one timer runs on from
- * step to step.
+ * Time is counted in timer ticks and not by the clock, as in `HealthCheck`: if the whole process
+ * was stopped for a while, the step was too. It costs a step next to nothing, because one timer
+ * runs on from step to step.
  */
 export class StepWatch {
   readonly #config: StepWatchConfig;

@@ -50,9 +50,9 @@ export interface LlumletConfig {
 }
 
 /**
- * Moves requests between this instance and others: carries out the manager's orders, chooses the request
- * that moves, and takes in requests of other instances. An instance takes part in one migration at a time,
- * as source or as destination. README.md tells how a migration goes.
+ * Moves requests between this instance and others: carries out the manager's orders, chooses the
+ * request that moves, and takes in requests of other instances. An instance takes part in one
+ * migration at a time, as source or as destination. README.md tells how a migration goes.
  */
 export class Llumlet {
   readonly #config: LlumletConfig;

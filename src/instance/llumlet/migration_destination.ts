@@ -51,9 +51,10 @@ interface OpenMigration {
 /**
  * The destination's side of live migration (see "One migration" in README.md).
  *
- * Reserved blocks are granted to the migration: only its source may write them. The migration is over if
- * the source cancels it, does not call for the time of the lease, or loses its connection before the
- * commit. Then the grant is revoked, and the blocks are freed once no transfer can write them any more.
+ * Reserved blocks are granted to the migration: only its source may write them. The migration is
+ * over if the source cancels it, does not call for the time of the lease, or loses its connection
+ * before the commit. Then the grant is revoked, and the blocks are freed once no transfer can write
+ * them any more.
  */
 export class DestinationSide {
   readonly #config: DestinationConfig;
@@ -97,7 +98,7 @@ export class DestinationSide {
     return { endpoint };
   }
 
-  /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free; the migration is over */
+  /** Call `migrate_reserve`. @throws {LlumnixError} too few free blocks; the migration is over */
   reserve(
     { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
   ): Promise<MigrateReserveReply> {

@@ -44,7 +44,7 @@ export interface MigrationTask {
   readonly outgoing: OutgoingMigration;
   /** The request moves in one stage, and does not run during it. */
   readonly isBlocking: boolean;
-  /** Every stage is as fast as it can be. Otherwise only the last one is: nobody waits for the others. */
+  /** Every stage goes at full speed. Otherwise only the last one does. */
   readonly isUrgent: boolean;
   readonly deadlineMs: number;
 }
@@ -64,8 +64,9 @@ class Dropped extends Error {
 }
 
 /**
- * The source's side of one live migration (see "One migration" in README.md). This instance owns the request
- * until the destination has acknowledged the commit. If anything fails before, the request continues here.
+ * The source's side of one live migration (see "One migration" in README.md). This instance owns
+ * the request until the destination has acknowledged the commit. If anything fails before, the
+ * request continues here.
  */
 export class SourceSide {
   readonly #config: SourceConfig;

@@ -10,7 +10,7 @@ export interface MigrationTimeouts {
   readonly settleMs: number;
   /** How long the destination keeps blocks for a source that does not call. Longer than a stage. */
   readonly leaseMs: number;
-  /** How long the destination remembers how a migration ended. Longer than any source asks about it. */
+  /** How long the destination remembers how a migration ended. Longer than any source asks. */
   readonly memoryMs: number;
 }
 

@@ -2,8 +2,8 @@ import type { RequestId } from "../../../core/protocol/generate.ts";
 import type { RunningRequest } from "./policy.ts";
 
 /**
- * The request with the smallest `cost`, the first of several; none if no request runs. Requests of high
- * priority are considered only if there are no others.
+ * The request with the smallest `cost`, the first of several; none if no request runs. Requests of
+ * high priority are considered only if there are no others.
  */
 export function bestVictim(
   running: readonly RunningRequest[],

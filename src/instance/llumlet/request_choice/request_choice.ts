@@ -26,8 +26,8 @@ export interface ChosenRequests {
 }
 
 /**
- * Chooses the requests that move away (see "Which request moves" in ../README.md). Requests that have run
- * their expected steps come before any policy: all of them, in their order.
+ * Chooses the requests that move away (see "Which request moves" in ../README.md). Requests that
+ * have run their expected steps come before any policy: all of them, in their order.
  */
 export function chooseRequests(
   queues: RequestQueues,
