@@ -35,11 +35,10 @@ export function checkPlaces(
   { suspended, keptPlaces }: Scheduler,
   incoming: Iterable<IncomingMigration>,
 ): void {
-  const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
-  const coming = [...incoming].filter(({ keepsPlace }) => keepsPlace);
-  if (keptPlaces !== leaving.length + coming.length) {
-    throw new Error(
-      `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,
-    );
-  }
+  const numOutgoing = [...suspended].filter(({ blocks }) => blocks.length > 0).length;
+  const numIncoming = [...incoming].filter(({ keepsPlace }) => keepsPlace).length;
+  if (keptPlaces === numOutgoing + numIncoming) return;
+  throw new Error(
+    `${keptPlaces} places kept for ${numOutgoing} outgoing and ${numIncoming} incoming requests`,
+  );
 }

@@ -7,7 +7,7 @@ export interface SchedulerConfig {
   readonly maxNumSeqs: number;
   /** Most tokens in one step; at least `maxModelLen` and `maxNumSeqs`. */
   readonly maxNumBatchedTokens: number;
-  /** The same in a step of several prompts; not more. A longer prompt runs alone. */
+  /** Most tokens in a step of several prompts, at most as many. A longer prompt runs alone. */
   readonly maxSharedPrefillTokens: number;
   /** Longest sequence in tokens. */
   readonly maxModelLen: number;
@@ -44,9 +44,8 @@ export interface Schedule {
  * prompts, preemption of the latest arrival.
  *
  * Differences from vLLM:
- * - Requests of high priority come before the others. Their prompts share no step with prompts of
- *   normal priority, and requests of normal priority are preempted before them and to make room for
- *   them.
+ * - Requests of high priority come first, and their prompts share no step with others. Requests of
+ *   normal priority are preempted before them, also to make room for a prompt of high priority.
  * - Steps of several prompts may be kept short (`maxSharedPrefillTokens`).
  * - Without swap space a preempted sequence is recomputed; vLLM ends the engine.
  * - A sequence is preempted if it needs a block and none is free; vLLM preempts whenever none is

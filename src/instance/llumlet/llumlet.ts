@@ -178,7 +178,7 @@ export class Llumlet {
       onMovedOut(requestId);
     }
     const last = reports.pop();
-    if (!last) return this.#nothing(order, "no request may leave");
+    if (!last) return this.#nothing(order, "no request can move");
     return reports.length > 0 ? { ...last, earlier: reports } : last;
   }
 

@@ -41,6 +41,6 @@ Deno.test("queue checks: a place is kept for each that leaves with blocks or com
   checkPlaces(schedulerOf({ suspended, keptPlaces: 2 }), incoming);
   assert.throws(
     () => checkPlaces(schedulerOf({ suspended, keptPlaces: 3 }), incoming),
-    /3 places kept for 1 that leave and 1 that come/,
+    /3 places kept for 1 outgoing and 1 incoming requests/,
   );
 });
