@@ -13,7 +13,7 @@ export interface BlocksInFlight {
 const NONE_IN_FLIGHT: BlocksInFlight = { read: [], written: [] };
 
 /** Whether a sequence can get its blocks. `never`: not even with the whole pool to itself. */
-export type Admission = "yes" | "later" | "never";
+export type AllocationStatus = "yes" | "later" | "never";
 
 export interface BlockPools {
   /** Tokens in a block. */
@@ -73,7 +73,7 @@ export class BlockManager {
    * forever.)
    * @param moreBlocks blocks that would be free in addition
    */
-  canAllocate(sequence: Sequence, moreBlocks = 0): Admission {
+  canAllocate(sequence: Sequence, moreBlocks = 0): AllocationStatus {
     const required = this.blocksFor(sequence.lengthTokens);
     const remaining = this.totalBlocks - required;
     if (remaining < 0) return "never";

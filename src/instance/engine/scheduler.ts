@@ -1,5 +1,5 @@
 import { RequestError } from "../../core/errors.ts";
-import type { Admission, BlockManager } from "./block_manager.ts";
+import type { AllocationStatus, BlockManager } from "./block_manager.ts";
 import type { Sequence } from "./sequence.ts";
 
 export interface SchedulerConfig {
@@ -151,7 +151,7 @@ export class Scheduler {
   }
 
   /** Whether a sequence without device blocks can get them. */
-  admissionOf(sequence: Sequence): Admission {
+  admissionOf(sequence: Sequence): AllocationStatus {
     if (sequence.lengthTokens > this.#config.maxModelLen) return "never";
     return this.#blocks.canAllocate(sequence);
   }
