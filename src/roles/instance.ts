@@ -51,7 +51,7 @@ export interface InstanceArgs {
  * @returns the exit code: 0 when asked to stop, 2 for what the user can put right, else 1. The
  *   process should exit then, for a step that hangs is left behind.
  */
-export async function runInstance(args: InstanceArgs): Promise<number> {
+export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), managerAddress } = args;
   const instance = new Instance({
     ...args,
@@ -75,7 +75,7 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
       })
       : undefined,
   });
-  const onTerminate = () => instance.leave("got SIGTERM");
+  const onTerminate = () => instance.drain("got SIGTERM");
   const onGroupSignal = args.startedBy === "hand" ? onTerminate : () => {};
   Deno.addSignalListener("SIGTERM", onTerminate);
   for (const signal of groupSignals) Deno.addSignalListener(signal, onGroupSignal);

@@ -15,7 +15,7 @@ import { fitLimits } from "../kv/transfer/limits.ts";
 import { RayRpcBackend } from "../kv/transfer/rayrpc/rayrpc_backend.ts";
 import { computesOnCpu } from "../instance/engine/engine_config.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
-import { InstanceLinks } from "../instance/llumlet/migration_peers.ts";
+import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 
 export interface ProcessMigrationArgs {
   readonly instanceId: InstanceId;
@@ -87,7 +87,7 @@ async function openBackend(
         pool,
         limits,
         clock,
-        links: new InstanceLinks(bus, clock, () => {}),
+        links: new MigrationPeers(bus, clock, () => {}),
       });
     default:
       throw new UsageError(`--migration-backend ${options.migrationBackend} is not available yet`);

@@ -3,8 +3,8 @@ import type { Schedule } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Turns decisions of the scheduler into the executor's arrays, and keeps the executor's names of
- * sequences. The arrays are views of buffers that the next step overwrites.
+ * Writes the scheduler's decisions as the executor's input arrays, and numbers sequences for the
+ * executor. The arrays are views of buffers that the next step overwrites.
  */
 export class StepBuilder {
   #stepId = 0;
@@ -72,7 +72,7 @@ export class StepBuilder {
     };
   }
 
-  /** The sequence has ended: the next step tells the executor, if it ever knew it. */
+  /** The sequence has ended: the next step tells the executor, if the executor knows it. */
   forget(sequence: Sequence): void {
     if (sequence.handle === null) return;
     this.#removed.push(sequence.handle);
@@ -92,7 +92,7 @@ export class StepBuilder {
   }
 }
 
-/** What an executor needs to compute and to find its cache. */
+/** Writes what the executor needs to compute tokens and to find their KV cache. */
 function writeCacheRows(
   { sequences, kind, isPartial, numBatchedTokens }: Schedule,
   tokenIds: Int32Array,
@@ -139,15 +139,17 @@ function copiesOf(pairs: readonly number[]): Int32Array {
   return pairs.length === 0 ? noCopies : Int32Array.from(pairs);
 }
 
-/** Entries for which there is room from the beginning: a row for each sequence of most steps. */
+/** Initial capacity: one entry for each sequence of most steps. */
 const INITIAL_ENTRIES = 256;
 
-/** An array that every step writes anew; a decode step's is mostly as long as the one before. */
+/**
+ * An array that every step writes anew. Most decode steps have the same length and reuse the view.
+ */
 class StepArray {
   #buffer = new Int32Array(INITIAL_ENTRIES);
   #view = this.#buffer;
 
-  /** The array at a length; contents are not kept. */
+  /** Returns the array with a length; contents are not kept. */
   resize(length: number): Int32Array<ArrayBuffer> {
     if (length === this.#view.length) return this.#view;
     if (length > this.#buffer.length) {

@@ -16,7 +16,7 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
     case "terminate":
       return onInstance(cluster, action.instance, (sim) => {
         note(`${sim.name} gets SIGTERM`);
-        sim.node.clock.soon(() => sim.instance.leave("got SIGTERM"));
+        sim.node.clock.soon(() => sim.instance.drain("got SIGTERM"));
       });
     case "slow":
       return onInstance(cluster, action.instance, (sim) => {

@@ -254,7 +254,7 @@ export class SimCluster {
       }),
       stop: (signal) => {
         if (signal === "SIGKILL") this.killInstance(sim);
-        else if (sim.isAlive) node.clock.soon(() => sim.instance.leave("got SIGTERM"));
+        else if (sim.isAlive) node.clock.soon(() => sim.instance.drain("got SIGTERM"));
       },
     };
   }

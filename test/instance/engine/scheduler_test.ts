@@ -272,7 +272,10 @@ Deno.test("Scheduler: a sequence leaves whichever queue it is in", () => {
   assert.equal(bench.queues(), " |  | ");
   assert.equal(bench.blocks.freeBlocks, 4);
   assert.equal(bench.blocks.freeSwapBlocks, 4);
-  assert.throws(() => bench.scheduler.remove(a), /request a has left the scheduler already/);
+  assert.throws(
+    () => bench.scheduler.remove(a),
+    /request a is in no queue of the scheduler any more/,
+  );
 });
 
 Deno.test("Scheduler: high priority first and by itself, by arrival within a priority", () => {

@@ -53,7 +53,7 @@ interface Outgoing {
  * One instance's end of a group: a connection to each other member, over which it sends, and one from
  * each, over which it is sent. Runs in a thread of its own, which {@linkcode turn} blocks.
  */
-export class Exchange {
+export class GlooExchange {
   readonly port: number;
   readonly #sockets: Sockets;
   readonly #config: ExchangeConfig;

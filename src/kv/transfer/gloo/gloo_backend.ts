@@ -28,7 +28,7 @@ type Unsent<T> = T extends unknown ? Omit<T, "id"> : never;
 /**
  * Point-to-point TCP in a group with ranks, as gloo has it: the manager tells the members who is in
  * it, each connects to each, and blocks go from the source's pool to the socket and from the socket
- * into the destination's, without a copy between, in a thread of their own (see {@linkcode Exchange}).
+ * into the destination's, without a copy between, in a thread of their own (see {@linkcode GlooExchange}).
  */
 export class GlooBackend implements MigrationBackend {
   readonly name = "gloo";
