@@ -33,7 +33,6 @@ export interface AdminConfig {
   readonly instances: () => readonly ManagedInstance[];
   /** API servers that are connected. */
   readonly frontends: () => readonly Peer[];
-  readonly isDrained: (instance: ManagedInstance) => boolean;
   /** The new instance is among the others at once; resolves when it serves. */
   readonly add: () => Promise<unknown>;
   readonly drain: (instanceId: InstanceId) => Promise<unknown>;
@@ -84,12 +83,12 @@ export class AdminService {
   }
 
   #statusOf(instance: ManagedInstance): InstanceStatus {
-    const { registration, info, launched } = instance;
+    const { registration, info, process } = instance;
     return {
       instanceId: instance.instanceId,
       instanceType: instance.type,
       state: this.#stateOf(instance),
-      pid: registration?.pid ?? launched?.pid ?? null,
+      pid: registration?.pid ?? process.pid,
       totalBlocks: registration?.totalBlocks ?? null,
       usedBlocks: info?.usedBlocks ?? null,
       load: this.#loadOf(instance),
@@ -100,12 +99,12 @@ export class AdminService {
   }
 
   #stateOf(instance: ManagedInstance): InstanceState {
-    const { isStopping, isLost, registration, peer, isDraining } = instance;
-    if (isStopping || isLost) return "stopping";
-    if (registration === null) return "starting";
+    const { phase, peer, isDraining } = instance;
+    if (phase === "lost") return "stopping"; // its process may still be ending
+    if (phase !== "serving") return phase;
     if (peer === null) return "unreachable";
     if (!isDraining) return "serving";
-    return this.#config.isDrained(instance) ? "drained" : "draining";
+    return instance.isDrained(this.#config.clock.nowMs()) ? "drained" : "draining";
   }
 
   #loadOf({ info, isDraining }: ManagedInstance): InstanceStatus["load"] {
@@ -150,21 +149,18 @@ export class AdminService {
 
   #drain({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = true;
     this.#config.drain(instanceId).catch(() => {}); // it may be lost meanwhile
     return this.#changeOf(instance);
   }
 
   #keep({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = false;
     this.#config.keep(instanceId);
     return this.#changeOf(instance);
   }
 
   #remove({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = true;
     this.#config.remove(instanceId).catch(() => {});
     return this.#changeOf(instance);
   }
@@ -240,7 +236,7 @@ export class AdminService {
   #serving(instanceId: InstanceId): ManagedInstance {
     const instance = this.#instance(instanceId);
     if (instance.isServing) return instance;
-    const verb = instance.registration === null ? "starts" : "stops";
+    const verb = instance.phase === "starting" ? "starts" : "stops";
     throw new ConflictError(`${instanceId} still ${verb}; try again later`);
   }
 

@@ -138,7 +138,7 @@ export class Manager {
 
   /** See {@linkcode InstanceKeeper.drain}. */
   async drain(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.drain(instanceId);
+    return await this.#keeper.drain(instanceId, "scaling");
   }
 
   /** See {@linkcode InstanceKeeper.keep}. */
@@ -148,7 +148,7 @@ export class Manager {
 
   /** See {@linkcode InstanceKeeper.remove}. */
   async removeInstance(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.remove(instanceId);
+    return await this.#keeper.remove(instanceId, "scaling");
   }
 
   /**
@@ -260,7 +260,7 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
-        leave: (_, peer) => ({ data: this.#keeper.leave(this.#fleet.of(peer)) }),
+        leave: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
         ...this.#admin().calls,
@@ -292,11 +292,10 @@ export class Manager {
       ...this.#config,
       instances: () => this.#fleet.all,
       frontends: () => [...this.#subscribers],
-      isDrained: (instance) => this.#keeper.isDrained(instance),
       add: () => this.#keeper.add(),
-      drain: (instanceId) => this.#keeper.drain(instanceId),
+      drain: (instanceId) => this.#keeper.drain(instanceId, "operator"),
       keep: (instanceId) => this.#keeper.keep(instanceId),
-      remove: (instanceId) => this.#keeper.remove(instanceId),
+      remove: (instanceId) => this.#keeper.remove(instanceId, "operator"),
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
@@ -339,7 +338,7 @@ export class Manager {
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");
     const instance = this.#fleet.get(instanceId);
-    instance.lastDispatchMs = nowMs;
+    instance.noteDispatch(nowMs);
     this.#statistics.counters.dispatches++;
     const { requestId } = request;
     if (!this.#config.options.disableLogRequestsManager) {
@@ -393,7 +392,7 @@ export class Manager {
     const running = this.#fleet.all;
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
-    for (const instance of running) instance.noteDisconnected();
+    for (const instance of running) instance.process.noteDisconnected();
   }
 
   #emit(event: ManagerEvent): void {

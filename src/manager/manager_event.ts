@@ -11,13 +11,13 @@ export type ManagerEvent =
   | { readonly type: "refused"; readonly instanceId: InstanceId; readonly reason: string }
   | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
   /** One of a manager before this one, which never joined this one. */
-  | { readonly type: "stray_killed"; readonly instanceId: InstanceId }
+  | { readonly type: "orphan_killed"; readonly instanceId: InstanceId }
   /** One more instance was wanted; null: it is not tried again. */
   | { readonly type: "start_failed"; readonly reason: string; readonly retryMs: number | null }
   /** No instance serves, and none will. */
   | { readonly type: "given_up"; readonly reason: string }
   /** Its process was asked to stop: it drains first. */
-  | { readonly type: "leaving"; readonly instanceId: InstanceId }
+  | { readonly type: "stop_requested"; readonly instanceId: InstanceId }
   /** It was asked to stop, and did. */
   | { readonly type: "stopped"; readonly instanceId: InstanceId }
   | { readonly type: "draining"; readonly instanceId: InstanceId }

@@ -62,7 +62,7 @@ export class ProcessLauncher implements InstanceLauncher {
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 
-  killStray(instanceId: InstanceId, managerAddress: Address): boolean {
+  killOrphan(instanceId: InstanceId, managerAddress: Address): boolean {
     const stray = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
       one.isInOurContainer()
     );

@@ -422,7 +422,7 @@ Deno.test("manager: does not begin where instances serve something else, and let
     addresses: ["inproc:manager"],
     options: managerOptions,
     settings: { ...settings, model: "new" },
-    launcher: Object.assign(launcher, { killStray: (id: string) => killed.push(id) > 0 }),
+    launcher: Object.assign(launcher, { killOrphan: (id: string) => killed.push(id) > 0 }),
     clock: realClock,
   });
   const recovery = rejection(manager.recoverInstances(survivors.map(({ id }) => id)));

@@ -157,11 +157,11 @@ Deno.test("processes: one is found by its name and its manager's address, and ki
   const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
   const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
   await until(() => isRunning(instance.pid));
-  assert.equal(launcher.killStray("instance-7", `${address}2`), false);
-  assert.equal(launcher.killStray("instance-8", address), false);
-  assert.equal(launcher.killStray("instance-7", address), true);
+  assert.equal(launcher.killOrphan("instance-7", `${address}2`), false);
+  assert.equal(launcher.killOrphan("instance-8", address), false);
+  assert.equal(launcher.killOrphan("instance-7", address), true);
   assert.equal((await instance.status).signal, "SIGKILL");
-  assert.equal(launcher.killStray("instance-7", address), false);
+  assert.equal(launcher.killOrphan("instance-7", address), false);
 });
 
 Deno.test("processes: one that cannot be killed is no error of the manager's", async () => {
@@ -183,7 +183,7 @@ Deno.test("processes: one that cannot be killed is no error of the manager's", a
       Deno.kill = () => { // it is another user's, or has just ended
         throw new error("not killed");
       };
-      assert.equal(launcher.killStray("instance-7", address), false);
+      assert.equal(launcher.killOrphan("instance-7", address), false);
       adopted.stop("SIGKILL");
     }
   } finally {

@@ -198,7 +198,7 @@ export class SimCluster {
         hasEnded: () => this.instances.get(instanceId) !== instance,
       };
     },
-    killStray: (instanceId) => {
+    killOrphan: (instanceId) => {
       this.kill(instanceId);
       return this.#launched.has(instanceId);
     },

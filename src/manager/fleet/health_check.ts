@@ -43,9 +43,9 @@ export class HealthCheck {
   #check(): void {
     for (const instance of this.#config.instances()) {
       if (instance.peer === null) continue;
-      instance.silentTicks++;
-      if (instance.silentTicks >= TICKS) this.#config.onHanging(instance);
-      else if (instance.silentTicks === 1) this.#ask(instance);
+      const silentChecks = instance.noteSilence();
+      if (silentChecks >= TICKS) this.#config.onHanging(instance);
+      else if (silentChecks === 1) this.#ask(instance);
     }
   }
 
@@ -57,6 +57,6 @@ export class HealthCheck {
       // Any answer will do, also that it does not know the call.
       if (!(error instanceof LlumnixError) || error.kind === "unavailable") return;
     }
-    if (instance.peer === peer) instance.silentTicks = 0;
+    if (instance.peer === peer) instance.noteHeard();
   }
 }

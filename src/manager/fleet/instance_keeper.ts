@@ -1,27 +1,19 @@
 import { type Clock, sleep } from "../../core/clock.ts";
-import {
-  ConflictError,
-  isForTheUser,
-  toErrorRecord,
-  UnavailableError,
-  UsageError,
-} from "../../core/errors.ts";
+import { ConflictError, isForTheUser, toErrorRecord, UnavailableError } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { LeaveReply } from "../../core/protocol/membership.ts";
 import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
-import { settingsDifference } from "../../core/served_settings.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
 import { HealthCheck } from "./health_check.ts";
+import type { DrainCause } from "./drain.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "../manager_event.ts";
+import { Recovery } from "./recovery.ts";
 import { Replacement } from "./replacement.ts";
 import { ScalingLoop } from "./scaling_loop.ts";
 
 const DEFAULT_INSTANCE_TIMEOUT_MS = 10_000;
 const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
-/** A request that was dispatched to an instance before it drained has arrived there by then. */
-const DISPATCH_SETTLED_MS = 1_000;
-const RECOVERY_POLL_MS = 100;
 
 export interface InstanceKeeperConfig {
   readonly clock: Clock;
@@ -51,6 +43,7 @@ export interface InstanceKeeperConfig {
 export class InstanceKeeper {
   readonly #config: InstanceKeeperConfig;
   readonly #fleet: Fleet;
+  readonly #recovery: Recovery;
   readonly #replacement: Replacement;
   readonly #healthCheck: HealthCheck;
   readonly #scalingLoop: ScalingLoop | null;
@@ -60,11 +53,6 @@ export class InstanceKeeper {
   #numAwaited = 0;
   /** Those that start in addition; they are wanted as soon as they serve. */
   #numAdding = 0;
-  /** Instances of a manager before this one may still come. */
-  #isRecovering = false;
-  /** Those of them that run: one that has not come after a while hangs. */
-  #survivors: readonly InstanceId[] = [];
-  #cancelStrayCheck: (() => void) | null = null;
   /** The service ends: instances neither come nor go. */
   #isWindingDown = false;
   /** It ends when no instance has requests any more. */
@@ -77,6 +65,7 @@ export class InstanceKeeper {
     const { initialInstances, disableInitInstanceByManager } = config.options;
     if (disableInitInstanceByManager) this.#numAwaited = initialInstances;
     else this.#numWanted = initialInstances;
+    this.#recovery = this.#makeRecovery();
     this.#replacement = this.#makeReplacement();
     this.#healthCheck = this.#makeHealthCheck();
     this.#scalingLoop = this.#makeScalingLoop();
@@ -84,8 +73,8 @@ export class InstanceKeeper {
 
   /** How many are to serve: those that are wanted, and those that are on their way out. */
   get numExpected(): number {
-    const numToGo = this.#fleet.serving.filter(({ isToGo }) => isToGo).length;
-    return Math.max(this.#numWanted, this.#numAwaited) + numToGo;
+    const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
+    return Math.max(this.#numWanted, this.#numAwaited) + numRemoved;
   }
 
   start(): void {
@@ -98,8 +87,7 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#healthCheck.stop();
     this.#scalingLoop?.stop();
-    this.#cancelStrayCheck?.();
-    this.#killStrays();
+    this.#recovery.stop();
   }
 
   /**
@@ -119,37 +107,8 @@ export class InstanceKeeper {
    *   right
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
-    const {
-      clock,
-      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
-      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
-    } = this.#config;
-    this.#survivors = survivors ?? [];
-    const strayMs = Math.max(instanceTimeoutMs, rejoinWaitMs);
-    this.#cancelStrayCheck = clock.after(strayMs, () => this.#killStrays());
-    this.#fleet.useFreshNames();
-    this.#isRecovering = true;
-    const deadlineMs = clock.nowMs() + rejoinWaitMs;
-    while (this.#mayMoreJoin(survivors) && clock.nowMs() < deadlineMs) {
-      await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
-    }
-    this.#isRecovering = false;
-    this.#checkRefused();
+    await this.#recovery.awaitJoins(survivors);
     if (!this.#isStopped) await this.#startMissingBesides();
-  }
-
-  /** @throws {UsageError} a manager before this one had instances that this one cannot replace */
-  #checkRefused(): void {
-    const { refused, settings } = this.#fleet;
-    if (refused.length === 0 || !settings) return;
-    this.#survivors = []; // which are to go on, and are not strays
-    const [{ instanceId }] = refused;
-    const pids = refused.map(({ instanceId, pid }) => `${instanceId} (process ${pid})`);
-    throw new UsageError(
-      `instances of a manager before this one still serve: ${
-        settingsDifference(refused[0], settings, instanceId, "this manager")
-      }. Start it with what they have, or end them first: ${pids.join(", ")}`,
-    );
   }
 
   /** What serves goes on serving, whatever becomes of those that start, and requests may wait. */
@@ -172,7 +131,8 @@ export class InstanceKeeper {
    */
   async add(): Promise<InstanceId> {
     const { scaling } = this.#config;
-    const numScaled = this.#fleet.all.filter((one) => one.isStaying && !one.isDrainedByHand).length;
+    const numScaled =
+      this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
     if (scaling?.enableScaling && numScaled >= scaling.maxInstances) {
       throw new ConflictError(`there are --max-instances ${scaling.maxInstances} already`);
     }
@@ -194,16 +154,18 @@ export class InstanceKeeper {
    *   before
    * @throws {LlumnixError} there is no such instance
    */
-  async drain(instanceId: InstanceId): Promise<boolean> {
-    return await this.#drain(this.#fleet.get(instanceId), Infinity);
+  async drain(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
+    const instance = this.#fleet.get(instanceId);
+    this.#beginDrain(instance, by);
+    return await this.#untilDrained(instance, Infinity);
   }
 
   /** Ends the draining of an instance that is needed after all. */
   keep(instanceId: InstanceId): void {
     const instance = this.#fleet.get(instanceId);
-    if (!instance.isDraining || instance.isLeaving || instance.isStopping) return;
-    if (instance.isToGo) this.#numWanted++;
-    instance.isDraining = instance.isToGo = false;
+    const ended = instance.endDrain();
+    if (ended === null) return;
+    if (ended.isRemoval) this.#numWanted++;
     this.#config.onChange();
     this.#config.onEvent({ type: "kept", instanceId });
   }
@@ -215,25 +177,25 @@ export class InstanceKeeper {
    * @throws {LlumnixError} there is no such instance
    * @throws {UnavailableError} it does not serve yet
    */
-  async remove(instanceId: InstanceId): Promise<boolean> {
+  async remove(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
     const instance = this.#fleet.get(instanceId);
     if (instance.registration === null) {
       throw new UnavailableError(`${instanceId} is still starting: try again when it serves`);
     }
-    this.#noteToGo(instance);
-    await this.#drain(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
-    if (!instance.isToGo || instance.isLost || this.#isStopped) return false;
+    this.#beginRemoval(instance, by);
+    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
+    if (!instance.isBeingRemoved || instance.isLost || this.#isStopped) return false;
     await this.#fleet.stop(instance);
     return true;
   }
 
   /** The process of an instance was asked to stop; one that is to serve on is told so. */
-  leave(instance: ManagedInstance): LeaveReply {
+  letDrainItself(instance: ManagedInstance): LeaveReply {
     if (this.#isWindingDown) return { mayLeave: false };
-    instance.isLeaving = true;
-    if (instance.startedBy === "hand") this.#noteToGo(instance); // and whoever did so ends it
-    this.#config.onEvent({ type: "leaving", instanceId: instance.instanceId });
-    this.#startDraining(instance);
+    this.#config.onEvent({ type: "stop_requested", instanceId: instance.instanceId });
+    // Whoever started an instance by hand ends it the same way, and wants no other in its place.
+    if (instance.startedBy === "hand") this.#beginRemoval(instance, "itself");
+    else this.#beginDrain(instance, "itself");
     return { mayLeave: true };
   }
 
@@ -243,9 +205,7 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#scalingLoop?.stop();
     for (const instance of this.#fleet.all) {
-      if (!instance.isLeaving) continue;
-      instance.isLeaving = instance.isDraining = false;
-      instance.peer?.notify("keep", { data: null });
+      if (instance.overruleOwnDrain()?.isRemoval) this.#numWanted++;
     }
     this.#config.onChange();
   }
@@ -257,21 +217,17 @@ export class InstanceKeeper {
   async finishRequests(limitMs: number): Promise<void> {
     this.windDown();
     this.#isFinishing = true;
-    await Promise.all(this.#fleet.serving.map((instance) => this.#drain(instance, limitMs)));
-  }
-
-  isDrained(instance: ManagedInstance): boolean {
-    const sinceDispatchMs = this.#config.clock.nowMs() - instance.lastDispatchMs;
-    return instance.isEmpty && instance.migrationId === null &&
-      sinceDispatchMs >= DISPATCH_SETTLED_MS;
+    await Promise.all(this.#fleet.serving.map((instance) => {
+      this.#beginDrain(instance, "shutdown");
+      return this.#untilDrained(instance, limitMs);
+    }));
   }
 
   /** Whom others have started is wanted once it serves, and so is whom a manager before this one had. */
   noteComing(instance: ManagedInstance): void {
     // Requests would move there, out of sight of who waits for the others.
-    if (this.#isFinishing) this.#startDraining(instance);
-    const { startedBy } = instance;
-    if (startedBy === "manager" && !this.#isRecovering) return;
+    if (this.#isFinishing) this.#beginDrain(instance, "shutdown");
+    if (instance.startedBy === "manager" && !this.#recovery.isWaiting) return;
     const { numExpected } = this;
     this.#numWanted = Math.max(this.#numWanted, this.#numStaying);
     if (this.#numWanted >= this.#numAwaited) this.#numAwaited = 0;
@@ -280,22 +236,9 @@ export class InstanceKeeper {
 
   noteEnd(instance: ManagedInstance): void {
     // Whoever started one that never served hears of it; nobody did of a former manager's.
-    const failedToStart = instance.launching !== null && instance.registration === null;
-    if (failedToStart || instance.isCandidate || instance.isToGo) return;
+    const failedToStart = instance.process.wasLaunched && instance.registration === null;
+    if (failedToStart || instance.isCandidate || instance.isBeingRemoved) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
-  }
-
-  #killStrays(): void {
-    for (const instanceId of this.#survivors) this.#fleet.killStray(instanceId);
-    this.#survivors = [];
-  }
-
-  #mayMoreJoin(survivors: readonly InstanceId[] | null): boolean {
-    const serving = new Set(this.#fleet.serving.map(({ instanceId }) => instanceId));
-    if (serving.size >= this.#numWanted) return false;
-    const refused = new Set(this.#fleet.refused.map(({ instanceId }) => instanceId));
-    return survivors === null ||
-      survivors.some((instanceId) => !serving.has(instanceId) && !refused.has(instanceId));
   }
 
   /** Of those that are wanted. */
@@ -307,37 +250,49 @@ export class InstanceKeeper {
     return Math.max(0, this.#numWanted - this.#numStaying);
   }
 
-  /** None is to take its place. */
-  #noteToGo(instance: ManagedInstance): void {
-    if (instance.isToGo) return;
-    if (this.#numStaying <= this.#numWanted) this.#numWanted--;
-    instance.isToGo = true;
+  #beginRemoval(instance: ManagedInstance, by: DrainCause): void {
+    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#numWanted--;
+    this.#beginDrain(instance, by, true);
   }
 
-  async #drain(instance: ManagedInstance, limitMs: number): Promise<boolean> {
+  #beginDrain(instance: ManagedInstance, by: DrainCause, isRemoval = false): void {
+    if (!instance.beginDrain(by, isRemoval)) return;
+    this.#config.onChange();
+    this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
+  }
+
+  /** @returns false when the drain ended, or the time was over, before the instance was empty */
+  async #untilDrained(instance: ManagedInstance, limitMs: number): Promise<boolean> {
     const { clock, options } = this.#config;
     const deadlineMs = clock.nowMs() + limitMs;
-    this.#startDraining(instance);
     while (instance.isServing && instance.isDraining && !this.#isStopped) {
-      if (this.isDrained(instance)) return true;
+      if (instance.isDrained(clock.nowMs())) return true;
       if (clock.nowMs() >= deadlineMs) return false;
       await sleep(clock, options.pollingInterval * 1000);
     }
     return false;
   }
 
-  #startDraining(instance: ManagedInstance): void {
-    if (instance.isDraining) return;
-    instance.isDraining = true;
-    this.#config.onChange();
-    this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
+  #makeRecovery(): Recovery {
+    const {
+      clock,
+      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
+      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
+    return new Recovery({
+      clock,
+      fleet: this.#fleet,
+      joinWaitMs: rejoinWaitMs,
+      orphanMs: Math.max(instanceTimeoutMs, rejoinWaitMs),
+      numWanted: () => this.#numWanted,
+    });
   }
 
   #makeReplacement(): Replacement {
     const { clock, onEvent } = this.#config;
     return new Replacement({
       clock,
-      missing: () => this.#isRecovering ? 0 : this.#numMissing,
+      missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
       isAnyLeft: () => this.#fleet.size > 0,
       start: () => this.#fleet.start(),
       onFailure: (reason, retryMs) => onEvent({ type: "start_failed", reason, retryMs }),
@@ -370,7 +325,7 @@ export class InstanceKeeper {
           onEvent({ type: "start_failed", reason: toErrorRecord(error).message, retryMs: null });
         });
       },
-      remove: ({ instanceId }) => this.remove(instanceId),
+      remove: ({ instanceId }) => this.remove(instanceId, "scaling"),
       keep: ({ instanceId }) => this.keep(instanceId),
     });
   }

@@ -47,5 +47,5 @@ export interface InstanceLauncher {
    * Kills an instance of which nothing is known but its name and its manager's address.
    * @returns false where it is not there, or cannot be reached
    */
-  killStray?(instanceId: InstanceId, managerAddress: Address): boolean;
+  killOrphan?(instanceId: InstanceId, managerAddress: Address): boolean;
 }

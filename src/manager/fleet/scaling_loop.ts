@@ -48,11 +48,12 @@ export class ScalingLoop {
 
   #scale(): void {
     const { scaling, options: { loadMetric } } = this.#config;
-    const instances = this.#config.instances().filter((one) => !one.isLost && !one.isStopping);
-    const isStarting = instances.some(({ registration }) => registration === null);
-    if (isStarting || !this.#config.isSettled()) return;
-    const draining = instances.filter((one) => one.isDraining && !one.isDrainedByHand);
-    const serving = instances.filter(({ isDraining }) => !isDraining);
+    const instances = this.#config.instances();
+    const isAnyStarting = instances.some(({ phase }) => phase === "starting");
+    if (isAnyStarting || !this.#config.isSettled()) return;
+    const present = instances.filter(({ isServing }) => isServing);
+    const draining = present.filter(({ drain }) => drain !== null && drain.by !== "operator");
+    const serving = present.filter(({ drain }) => drain === null);
     // There are as many prefill instances as were asked for: it is those that decode which may vary.
     const varying = serving.filter(({ type }) => type !== "prefill");
     const numFixed = serving.length - varying.length;
@@ -64,7 +65,7 @@ export class ScalingLoop {
     });
     if (change === 0 || (change < 0 && draining.length > 0)) return;
     this.#config.onScale(change);
-    if (change > 0) this.#grow(change, draining.filter(({ isToGo }) => isToGo));
+    if (change > 0) this.#grow(change, draining.filter(({ isBeingRemoved }) => isBeingRemoved));
     else for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
   }
 

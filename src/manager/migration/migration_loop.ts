@@ -187,7 +187,7 @@ export class MigrationLoop {
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
-    source.migrationId = destination.migrationId = migrationId;
+    for (const one of [source, destination]) one.beginMigration(migrationId);
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
       const { data } = await source.peer!.call("migrate_out", { data: order }, options);
@@ -198,7 +198,7 @@ export class MigrationLoop {
       this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
       throw error;
     } finally {
-      source.migrationId = destination.migrationId = null;
+      for (const one of [source, destination]) one.endMigration();
     }
   }
 

@@ -205,7 +205,7 @@ export class SimCluster {
           const sim = this.instances[pid - 1];
           return { stop: () => this.killInstance(sim), hasEnded: () => !sim.isAlive };
         },
-        killStray: (instanceId) => {
+        killOrphan: (instanceId) => {
           const sim = this.aliveInstances.find((one) => one.instanceId === instanceId);
           if (sim) this.killInstance(sim);
           return sim !== undefined;

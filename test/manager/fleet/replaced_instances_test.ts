@@ -157,7 +157,7 @@ Deno.test("replaced: an instance gets its time to join again, however soon one t
     await cluster.restartManager([...cluster.instances.keys()]);
     await cluster.pass(1_000);
     assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
-    assert.ok(!cluster.events.some(({ type }) => type === "stray_killed"));
+    assert.ok(!cluster.events.some(({ type }) => type === "orphan_killed"));
   }, { instanceTimeoutMs: 100 }));
 
 for (const isStopped of [false, true]) {
@@ -175,7 +175,7 @@ for (const isStopped of [false, true]) {
       if (isStopped) await cluster.run(cluster.manager.stop());
       else await cluster.until(() => !cluster.instances.has(instanceId), 4_000);
       assert.ok(!cluster.instances.has(instanceId));
-      assert.ok(cluster.events.some(({ type }) => type === "stray_killed"));
+      assert.ok(cluster.events.some(({ type }) => type === "orphan_killed"));
       if (isStopped) return;
       await cluster.until(() => a.hasEnded);
       assert.equal(a.finish?.reason, "length");
