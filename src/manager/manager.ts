@@ -138,7 +138,7 @@ export class Manager {
 
   /** See {@linkcode InstanceKeeper.drain}. */
   async drain(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.drain(instanceId, "scaling");
+    return await this.#keeper.drain(instanceId, "operator");
   }
 
   /** See {@linkcode InstanceKeeper.keep}. */
@@ -148,7 +148,7 @@ export class Manager {
 
   /** See {@linkcode InstanceKeeper.remove}. */
   async removeInstance(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.remove(instanceId, "scaling");
+    return await this.#keeper.remove(instanceId, "operator");
   }
 
   /**

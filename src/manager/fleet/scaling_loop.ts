@@ -65,7 +65,7 @@ export class ScalingLoop {
     });
     if (change === 0 || (change < 0 && draining.length > 0)) return;
     this.#config.onScale(change);
-    if (change > 0) this.#grow(change, draining.filter(({ isBeingRemoved }) => isBeingRemoved));
+    if (change > 0) this.#grow(change, draining.filter(({ drain }) => drain!.by === "scaling"));
     else for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
   }
 
