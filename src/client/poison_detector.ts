@@ -26,7 +26,7 @@ const DOUBT_POLL_MS = 200;
  * suspects, and are resumed one after the other when those that were lost as well have survived: the
  * first time the next one follows the first token, after a loss not before it has survived. A request
  * fails only for instances that were lost during its own trials. API servers try one after the other,
- * and not while others' have yet to survive, as long as there is a manager (`TrialLease`).
+ * and not while others' have yet to survive, as long as there is a manager (`IsolationLease`).
  */
 export class Suspects {
   readonly #clock: Clock;

@@ -17,7 +17,7 @@ import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
-import { exchangeObstacle, type ExchangeTerms } from "./migration/compatibility.ts";
+import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
@@ -26,7 +26,7 @@ import type { ManagerEvent } from "./manager_event.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
-import { TrialLease } from "./dispatch/isolation_lease.ts";
+import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
 export type { ManagerEvent };
 
@@ -40,7 +40,7 @@ export interface ManagerConfig {
   /** What its instances serve: others are refused. Absent: what the first of them serves. */
   readonly settings?: ServedSettings;
   /** Instances with others take no part in migration; absent: any takes part that can. */
-  readonly exchangeTerms?: ExchangeTerms;
+  readonly migrationCompatibility?: MigrationCompatibility;
   /** For migration backends whose instances form a group. */
   readonly migrationGroup?: GroupOptions;
   /** Absent: instances come and go only as told. */
@@ -75,7 +75,7 @@ export class Manager {
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
   readonly #statistics = new StatisticsCounter();
-  readonly #trialLease = new TrialLease();
+  readonly #isolationLease = new IsolationLease();
   #listeners: Listener[] = [];
   #listVersion = 0;
   #stopping: Promise<void> | null = null;
@@ -206,8 +206,8 @@ export class Manager {
     return new MigrationLoop({
       ...this.#config,
       instances: () => this.#fleet.serving,
-      mayExchange: (instance) =>
-        this.#obstacleOf(instance) === null &&
+      canMigrate: (instance) =>
+        this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
       onReport: (report) => {
         this.#statistics.noteMigration(report);
@@ -229,7 +229,7 @@ export class Manager {
       clock,
       options: migrationGroup,
       instances: () =>
-        this.#fleet.serving.filter((instance) => this.#obstacleOf(instance) === null),
+        this.#fleet.serving.filter((instance) => this.#incompatibilityOf(instance) === null),
       onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
     });
   }
@@ -274,7 +274,7 @@ export class Manager {
         },
         suspecting: ({ data }) => {
           const { frontendId } = data as SuspicionNote;
-          this.#trialLease.keep(frontendId, this.#config.clock.nowMs());
+          this.#isolationLease.keep(frontendId, this.#config.clock.nowMs());
         },
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data as ErrorRecord, peer);
@@ -311,16 +311,16 @@ export class Manager {
     this.#fleet.checkSettings(registration);
     this.#fleet.register(registration, peer);
     this.#keeper.noteComing(instance);
-    const reason = this.#obstacleOf(instance);
+    const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
   }
 
   /** Why it takes no part in migration, whatever it does; null: nothing is in the way. */
-  #obstacleOf({ registration }: ManagedInstance): string | null {
-    const { exchangeTerms } = this.#config;
-    if (registration === null || exchangeTerms === undefined) return null;
-    return exchangeObstacle(registration, exchangeTerms);
+  #incompatibilityOf({ registration }: ManagedInstance): string | null {
+    const { migrationCompatibility } = this.#config;
+    if (registration === null || migrationCompatibility === undefined) return null;
+    return incompatibilityOf(registration, migrationCompatibility);
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
@@ -332,7 +332,7 @@ export class Manager {
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
     const { triedBy } = request;
-    if (triedBy !== undefined && !this.#trialLease.take(triedBy, nowMs)) {
+    if (triedBy !== undefined && !this.#isolationLease.take(triedBy, nowMs)) {
       throw new UnavailableError("another request is being tried");
     }
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
@@ -344,7 +344,7 @@ export class Manager {
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
     }
-    const mayLeave = this.#hasDecode && this.#obstacleOf(instance) === null;
+    const mayLeave = this.#hasDecode && this.#incompatibilityOf(instance) === null;
     return { instanceId, expectedSteps: expectedStepsOn(instance.type, mayLeave) };
   }
 
@@ -366,7 +366,8 @@ export class Manager {
   #updateDisaggregation(serving: readonly ManagedInstance[]): void {
     const hadDecode = this.#hasDecode;
     this.#hasDecode = serving.some((instance) =>
-      instance.type === "decode" && instance.isAvailable && this.#obstacleOf(instance) === null
+      instance.type === "decode" && instance.isAvailable &&
+      this.#incompatibilityOf(instance) === null
     );
     if (!hadDecode || this.#hasDecode) return;
     for (const { type, peer } of serving) {

@@ -331,7 +331,7 @@ Deno.test("manager: an instance with another migration backend serves, and is in
     },
     {
       migration: { ...noMigration, enableMigration: true },
-      exchangeTerms: { backend: "test", blockSize: 16 },
+      migrationCompatibility: { backend: "test", blockSize: 16 },
       migrationGroup: { secret: "s", initTimeoutMs: 1_000 },
     },
   ));
@@ -363,7 +363,7 @@ for (const without of [null, "instance-0", "instance-1"]) {
       {
         options: { ...managerOptions, dispatchPolicy: "load", numDispatchInstances: 1 },
         migration: { ...noMigration, enableMigration: true, enablePdDisagg: true },
-        exchangeTerms: { backend: "test", blockSize: 16 },
+        migrationCompatibility: { backend: "test", blockSize: 16 },
       },
     ));
 }

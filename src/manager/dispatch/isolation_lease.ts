@@ -4,7 +4,7 @@ import { LEASE_MS } from "../../core/protocol/dispatch.ts";
  * other has any that are not cleared yet, so that the suspects of several are told apart as those of
  * one are.
  */
-export class TrialLease {
+export class IsolationLease {
   /** Until when nobody but these API servers may try any. */
   readonly #untilMs = new Map<string, number>();
 

@@ -1,7 +1,7 @@
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 
 /** What instances must have in common for requests to move between them. */
-export interface ExchangeTerms {
+export interface MigrationCompatibility {
   /** As in `--migration-backend`. */
   readonly backend: string;
   /** Tokens in a block. */
@@ -9,9 +9,9 @@ export interface ExchangeTerms {
 }
 
 /** Why an instance takes no part in the migration of a service, naming both ends; null: it does. */
-export function exchangeObstacle(
+export function incompatibilityOf(
   { migration, migrationFailure, blockSize }: InstanceRegistration,
-  terms: ExchangeTerms,
+  terms: MigrationCompatibility,
 ): string | null {
   if (migrationFailure !== undefined) return migrationFailure;
   if (migration === undefined) {

@@ -39,7 +39,7 @@ export interface MigrationLoopConfig {
   /** Those that serve, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
   /** Whether it can exchange blocks with the others of which this is true. */
-  readonly mayExchange: (instance: ManagedInstance) => boolean;
+  readonly canMigrate: (instance: ManagedInstance) => boolean;
   readonly onReport: (report: MigrationReport) => void;
   /** The source did not report: it does not answer in time, or its connection is lost. */
   readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
@@ -153,7 +153,7 @@ export class MigrationLoop {
       blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
-        this.#config.mayExchange(instance),
+        this.#config.canMigrate(instance),
     };
   }
 

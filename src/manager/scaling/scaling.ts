@@ -8,7 +8,7 @@ import { largestLoad } from "./policies/max_load.ts";
 
 export type ScalingPolicyName = "max_load" | "avg_load";
 
-export interface ScalingOptions {
+export interface ScalingPolicyOptions {
   readonly loadMetric: LoadMetricName;
   readonly scalingPolicy: ScalingPolicyName;
   /** Thresholds as written: positive (`src/manager/load/thresholds.ts`). */
@@ -33,7 +33,7 @@ const policies: Readonly<Record<ScalingPolicyName, ScalingPolicy>> = {
  * scale-up threshold, and one at least; down by one. Limits come before loads.
  * @param states those that serve and do not drain, in the order in which they were launched
  */
-export function scalingChange(states: readonly LoadState[], options: ScalingOptions): number {
+export function scalingChange(states: readonly LoadState[], options: ScalingPolicyOptions): number {
   const { loadMetric, minInstances, maxInstances } = options;
   const count = states.length;
   if (count < minInstances) return minInstances - count;

@@ -37,7 +37,7 @@ export interface RunOptions {
   readonly isTraced?: boolean;
 }
 
-export interface RunResult {
+export interface ScenarioResult {
   readonly scenario: Scenario;
   /** What must not happen and did; empty if all is well. */
   readonly violations: readonly string[];
@@ -59,7 +59,7 @@ export interface RunStatistics {
 }
 
 /** Runs a scenario on the production code, and checks all the time what must hold. */
-export function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<RunResult> {
+export function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<ScenarioResult> {
   return new ScenarioRun(scenario, options.isTraced ?? false).run();
 }
 
@@ -92,7 +92,7 @@ class ScenarioRun {
     this.#ledger = new RequestLedger(scenario.engine, violate, () => this.#mayFail());
   }
 
-  async run(): Promise<RunResult> {
+  async run(): Promise<ScenarioResult> {
     const onRejection = (event: PromiseRejectionEvent) => {
       event.preventDefault();
       const { reason } = event;

@@ -1,15 +1,15 @@
 /** Instances that go, in whatever way, and what comes in their place; on a virtual clock. */
 import assert from "node:assert/strict";
 import { rejection } from "../../conformance/bus.ts";
-import { SimCluster, type SimClusterConfig } from "../sim_cluster.ts";
+import { FakeCluster, type FakeClusterConfig } from "../fake_cluster.ts";
 import { managerOptions } from "../support.ts";
 
 async function withCluster(
   initialInstances: number,
-  body: (cluster: SimCluster) => Promise<void>,
-  config: SimClusterConfig = {},
+  body: (cluster: FakeCluster) => Promise<void>,
+  config: FakeClusterConfig = {},
 ): Promise<void> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, initialInstances },
     ...config,
   });
@@ -17,7 +17,7 @@ async function withCluster(
   await body(cluster);
 }
 
-const servingIds = ({ manager }: SimCluster) =>
+const servingIds = ({ manager }: FakeCluster) =>
   manager.instances().map(({ instanceId }) => instanceId);
 
 Deno.test("replaced: an instance that is killed", () =>

@@ -1,21 +1,24 @@
 import assert from "node:assert/strict";
-import { exchangeObstacle } from "../../../src/manager/migration/compatibility.ts";
+import { incompatibilityOf } from "../../../src/manager/migration/compatibility.ts";
 import { registrationOf } from "../support.ts";
 
 const terms = { backend: "gloo", blockSize: 16 };
 const fitting = { ...registrationOf("a", ""), migration: { backend: "gloo", endpoint: {} } };
 
 Deno.test("exchange terms: what keeps an instance out of migration names both ends", () => {
-  assert.equal(exchangeObstacle(fitting, terms), null);
+  assert.equal(incompatibilityOf(fitting, terms), null);
   assert.match(
-    exchangeObstacle({ ...fitting, migration: { backend: "rayrpc", endpoint: {} } }, terms)!,
+    incompatibilityOf({ ...fitting, migration: { backend: "rayrpc", endpoint: {} } }, terms)!,
     /backend is rayrpc, and this service's gloo \(--migration-backend\)/,
   );
   assert.match(
-    exchangeObstacle({ ...fitting, migration: undefined }, terms)!,
+    incompatibilityOf({ ...fitting, migration: undefined }, terms)!,
     /no migration.* gloo/,
   );
   const failed = { ...fitting, migration: undefined, migrationFailure: "its thread died" };
-  assert.equal(exchangeObstacle(failed, terms), "its thread died");
-  assert.match(exchangeObstacle({ ...fitting, blockSize: 32 }, terms)!, /32 tokens.* 16 \(--block/);
+  assert.equal(incompatibilityOf(failed, terms), "its thread died");
+  assert.match(
+    incompatibilityOf({ ...fitting, blockSize: 32 }, terms)!,
+    /32 tokens.* 16 \(--block/,
+  );
 });

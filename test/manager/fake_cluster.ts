@@ -24,7 +24,7 @@ export const migration: NonNullable<ManagerConfig["migration"]> = {
   enablePdDisagg: false,
 };
 
-export interface SimClusterConfig extends Partial<ManagerConfig> {
+export interface FakeClusterConfig extends Partial<ManagerConfig> {
   /** A manager that knows nothing begins. */
   readonly onManagerStart?: () => void;
 }
@@ -65,7 +65,7 @@ export class TrackedRequest {
 }
 
 /** A manager, an API server and fake instances on a simulated network. */
-export class SimCluster {
+export class FakeCluster {
   readonly clock = new VirtualClock(1_000_000);
   readonly random: Random;
   readonly network: SimNetwork;
@@ -82,10 +82,10 @@ export class SimCluster {
   isAdoptable = true;
   /** Whether an instance crashes as it computes this token. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
-  readonly #config: SimClusterConfig;
+  readonly #config: FakeClusterConfig;
   #numVisitors = 0;
 
-  constructor(seed: number, config: SimClusterConfig = {}) {
+  constructor(seed: number, config: FakeClusterConfig = {}) {
     this.random = new Random(seed);
     this.network = new SimNetwork({
       clock: this.clock,
