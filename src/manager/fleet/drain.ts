@@ -1,22 +1,22 @@
-/** Who wants an instance to drain. */
+/** Who wants an instance to drain (src/manager/README.md, "Drains and removals"). */
 export type DrainCause =
-  /** By name: scaling does not change it. */
+  /** An operator named the instance: scaling leaves the drain alone. */
   | "operator"
-  /** The load is low; kept when the load rises before the instance is empty. */
+  /** The load is low. If it rises before the instance is empty, scaling keeps the instance. */
   | "scaling"
-  /** Its process was asked to stop, by a signal: nothing the manager does can keep it. */
+  /** Its own process was asked to stop, by a signal. Only the end of the service overrules that. */
   | "itself"
-  /** The service finishes its requests before it ends. */
+  /** The service finishes its requests, and then ends. */
   | "shutdown";
 
-/** A draining instance takes no requests, and gives away those that it has. */
+/** A draining instance takes no requests, and its requests move to other instances. */
 export interface Drain {
   readonly by: DrainCause;
-  /** The instance is one fewer for good: it stops once it is empty, and no other takes its place. */
+  /** The instance stops once it is empty, and no other takes its place. */
   readonly isRemoval: boolean;
 }
 
-/** Of two causes the stronger one decides what becomes of the instance; of equal ones the first. */
+/** Of two causes the stronger one counts; of equally strong ones the first. */
 const strength: Readonly<Record<DrainCause, number>> = {
   shutdown: 0,
   scaling: 0,
@@ -24,7 +24,7 @@ const strength: Readonly<Record<DrainCause, number>> = {
   itself: 2,
 };
 
-/** What a drain becomes that is asked for once more. */
+/** The drain of an instance that is asked to drain once more. */
 export function joinedDrains(before: Drain | null, { by, isRemoval }: Drain): Drain {
   if (before === null) return { by, isRemoval };
   return {

@@ -13,49 +13,49 @@ import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "../manager_event.ts";
 
-/** Time that instances get to stop before they are killed. */
+/** Time for an instance to stop before it is killed. */
 const DEFAULT_STOP_TIMEOUT_MS = 5_000;
-/** Time that an instance gets to join again after its connection ended. */
+/** Time for an instance to join again after its connection ended. */
 export const DEFAULT_REJOIN_WAIT_MS = 2_000;
-/** A process that has not joined by then never will. */
+/** Time for a new process to join. One that takes longer will never do so. */
 const JOIN_TIMEOUT_MS = 60_000;
-/** Instances that stop at about the same time; API servers have heard of older ones. */
+/** More than stop at about the same time; API servers have heard of older ones. */
 const MAX_STOPPED = 16;
 
 export interface FleetConfig {
   readonly clock: Clock;
   readonly launcher: InstanceLauncher;
-  /** What its instances serve; absent: what the first of them serves. */
+  /** What all its instances serve; absent: the settings of the first instance. */
   readonly settings?: ServedSettings;
-  /** Where instances find the manager. */
+  /** Address at which instances join the manager. */
   readonly managerAddress: () => Address;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
-  /** Of one that comes, given those that are to stay. */
+  /** The type of a new instance, given the types of the instances that stay. */
   readonly newcomerType: (types: readonly InstanceType[]) => InstanceType;
   readonly onEvent: (event: ManagerEvent) => void;
-  /** Which instances serve, or may be given requests, has changed. */
+  /** The serving instances have changed, or which of them take requests. */
   readonly onChange: () => void;
-  /** It has ended, or was given up. */
+  /** An instance has ended, or was given up. */
   readonly onEnd: (instance: ManagedInstance) => void;
 }
 
-/** The instances of a manager: how they come, and how they go. */
+/** The instances of a manager: how they start, join, serve, stop and get lost. */
 export class Fleet {
   readonly #config: FleetConfig;
   readonly #instances = new Map<InstanceId, ManagedInstance>();
   readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
   readonly #admission: InstanceAdmission;
-  /** Name of the next instance that is started. */
+  /** Together with the number: the name of the next instance that is started. */
   #namePrefix = "instance-";
   #nextNumber = 0;
   /**
-   * Blocks of the first that served. Those that come later get as many: the free memory that they find
-   * says nothing about their share.
+   * Blocks of the first instance that served. Later instances get as many: the free memory that they
+   * find says nothing about their share, since other instances use the rest.
    */
   #numBlocks: number | null = null;
   #stopped: InstanceId[] = [];
-  /** Lost ones whose processes may still be ending. */
+  /** Lost instances whose processes may still be ending. */
   readonly #ending = new Set<ManagedInstance>();
   #isClosed = false;
 
@@ -66,32 +66,32 @@ export class Fleet {
     });
   }
 
-  /** All that were started or found and have not ended, in the order in which they came. */
+  /** All instances that have not ended, in the order in which they came. */
   get all(): ManagedInstance[] {
     return [...this.#instances.values()];
   }
 
-  /** Those that serve, in the order in which they came. */
+  /** The serving instances, in the order in which they came. */
   get serving(): ManagedInstance[] {
     return this.all.filter((instance) => instance.isServing);
   }
 
-  /** Those that serve, or will as far as it is for the manager to say, and are to stay. */
+  /** How many instances serve or start, without candidates and instances that are being removed. */
   get numStaying(): number {
     return this.all.filter((instance) => instance.isStaying && !instance.isCandidate).length;
   }
 
-  /** The latest of those that went because they were to. */
+  /** The latest instances that stopped because they were asked to, and not because they failed. */
   get stopped(): readonly InstanceId[] {
     return this.#stopped;
   }
 
-  /** Those that would join and serve something else. */
+  /** Instances that were refused because they serve something else. */
   get refused(): readonly InstanceRegistration[] {
     return this.#admission.refused;
   }
 
-  /** What all serve; undefined while that is not known. */
+  /** What all instances serve; undefined while that is not known. */
   get settings(): ServedSettings | undefined {
     return this.#config.settings ?? this.serving[0]?.registration ?? undefined;
   }
@@ -107,15 +107,15 @@ export class Fleet {
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
-  /** Instances that cannot be reached now may have the names that were given before. */
+  /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
   useFreshNames(): void {
     this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;
   }
 
   /**
    * Starts an instance.
-   * @returns its id, when it serves
-   * @throws {LlumnixError} it ended before; its own error when it sent one
+   * @returns its id, once it serves
+   * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
    */
   async start(): Promise<InstanceId> {
@@ -163,7 +163,7 @@ export class Fleet {
     return instance;
   }
 
-  /** It serves, or serves again; {@linkcode checkSettings} has let it pass. */
+  /** An instance serves, or serves again. Call {@linkcode checkSettings} before. */
   register(registration: InstanceRegistration, peer: Peer): void {
     const { clock, launcher, onChange, onEvent } = this.#config;
     const instance = this.of(peer);
@@ -176,20 +176,20 @@ export class Fleet {
   }
 
   /**
-   * An instance has reported.
-   * @returns what is known of it now, and of requests what is news
+   * An instance reports.
+   * @returns its latest state, with the finished and received requests of this report
    */
   takeInfo(info: InstanceInfo, peer: Peer): InstanceInfo {
     return this.of(peer).takeInfo(info);
   }
 
-  /** Its last words. Its end may take a moment, when a step hangs. */
+  /** An instance sends the error that ends it. Its end may take a moment, if a step hangs. */
   noteFailure(error: ErrorRecord, peer: Peer): void {
     this.of(peer).noteFailure(error);
     this.#config.onChange();
   }
 
-  /** A connection has ended. One that serves gets a moment to come back; its requests run on. */
+  /** A connection has ended. A serving instance has a moment to join again; its requests run on. */
   closed(peer: Peer): void {
     const instance = this.#instanceOfPeer.get(peer);
     this.#instanceOfPeer.delete(peer);
@@ -207,7 +207,7 @@ export class Fleet {
     });
   }
 
-  /** The instance at the other end. */
+  /** The instance at the other end of a connection. */
   of(peer: Peer): ManagedInstance {
     const instance = this.#instanceOfPeer.get(peer);
     if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
@@ -215,8 +215,9 @@ export class Fleet {
   }
 
   /**
-   * Its process ended, its connection closed for good, or it hangs; whichever is noticed first.
-   * @param cause why it is given up although it runs
+   * An instance is lost: its process ended, its connection ended for good, or it hangs. A no-op after
+   * the first of these.
+   * @param cause why the manager gives it up while its process runs
    */
   async lose(instance: ManagedInstance, cause: string | null = null): Promise<void> {
     const wasStopping = instance.phase === "stopping";
@@ -248,7 +249,7 @@ export class Fleet {
     if (isKilled) onEvent({ type: "orphan_killed", instanceId });
   }
 
-  /** Asks an instance to stop, waits, and kills it if it does not. */
+  /** Asks an instance to stop, and kills it if it has not ended in time. */
   async stop(instance: ManagedInstance): Promise<void> {
     instance.askToStop();
     this.#noteStopped(instance.instanceId);
@@ -257,7 +258,7 @@ export class Fleet {
     await this.lose(instance);
   }
 
-  /** Asks all to stop, waits, and kills those that do not. Nothing starts or joins any more. */
+  /** Asks all instances to stop, and kills those that do not. No instance starts or joins any more. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#admission.close();
@@ -275,7 +276,7 @@ export class Fleet {
     for (const instance of this.#instances.values()) instance.process.kill();
   }
 
-  /** Also others may have given names. */
+  /** Skips names that instances have which others started. */
   #freshName(): InstanceId {
     for (;;) {
       const name = `${this.#namePrefix}${this.#nextNumber++}`;
@@ -307,7 +308,7 @@ export class Fleet {
     this.#stopped = [...this.#stopped, instanceId].slice(-MAX_STOPPED);
   }
 
-  /** Nobody waits for it, and it has time to end by itself. */
+  /** Gives a lost instance time to end by itself. Only {@linkcode close} waits for that. */
   async #letEnd(instance: ManagedInstance): Promise<void> {
     this.#ending.add(instance);
     await this.#killUnlessEnded([instance]);

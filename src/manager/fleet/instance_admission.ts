@@ -10,7 +10,7 @@ import { settingsDifference } from "../../core/served_settings.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 import { Tombstones } from "./tombstones.ts";
 
-/** Instances with other settings; older ones ended long ago. */
+/** Refused instances that are remembered; older ones ended long ago. */
 const MAX_REFUSED = 1_000;
 
 /** Decides which processes may join a manager as its instances. */
@@ -20,7 +20,7 @@ export class InstanceAdmission {
   readonly #refused = new Map<InstanceId, InstanceRegistration>();
   #isClosed = false;
 
-  /** @param onRefused told once of each instance with other settings */
+  /** @param onRefused called once for each instance with other settings */
   constructor(onRefused: (instanceId: InstanceId, reason: string) => void) {
     this.#onRefused = onRefused;
   }
@@ -37,7 +37,7 @@ export class InstanceAdmission {
 
   /**
    * @param holder the instance that has the name; undefined: none
-   * @throws {LlumnixError} `not_found`: the manager has given the instance up; it is to end
+   * @throws {LlumnixError} `not_found`: the manager has given up the instance, which should end
    * @throws {UsageError} another instance has its name
    * @throws {ConflictError} another instance that had its name is still ending
    * @throws {UnavailableError} the manager does not expect the instance
@@ -49,7 +49,7 @@ export class InstanceAdmission {
       ? holder.isLost
       : this.tombstones.includes(request) || (holder && isRunning);
     if (isGivenUp) {
-      throw new LlumnixError("not_found", `the manager has given "${instanceId}" up`);
+      throw new LlumnixError("not_found", `the manager has given up "${instanceId}"`);
     }
     if (holder && !isHolder && startedBy !== "manager") throw nameTakenError(holder);
     const isExpected = holder
@@ -61,8 +61,9 @@ export class InstanceAdmission {
   }
 
   /**
-   * An instance that someone else started, or a previous manager, may serve anything.
-   * @param expected what all instances serve, and who says so
+   * Checks that an instance serves what all others serve: the same request must get the same answer
+   * from each. An instance that someone else started may serve anything.
+   * @param expected the settings of all instances, and the name of their owner
    * @throws {UsageError} the instance serves something else
    */
   checkSettings(
@@ -90,7 +91,7 @@ export class InstanceAdmission {
 function nameTakenError({ instanceId, isLost, registration }: ManagedInstance): LlumnixError {
   if (isLost) {
     return new ConflictError(
-      `the instance "${instanceId}" before is still ending; start it again in a few seconds`,
+      `the previous instance "${instanceId}" is still shutting down; retry in a few seconds`,
     );
   }
   const process = registration ? ` (process ${registration.pid})` : "";

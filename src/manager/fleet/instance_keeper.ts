@@ -26,19 +26,19 @@ export interface InstanceKeeperConfig {
     | "loadMetric"
     | "priorityHeadroomBlocks"
   >;
-  /** Absent: instances come and go only as told. */
+  /** Absent: the number of instances changes only by calls. */
   readonly scaling?: ScalingOptions;
   readonly instanceTimeoutMs?: number;
   readonly drainTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   readonly onEvent: (event: ManagerEvent) => void;
-  /** Which instances may be given requests, or how many are expected, has changed. */
+  /** Which instances take requests has changed, or how many are expected. */
   readonly onChange: () => void;
 }
 
 /**
- * Keeps as many instances as are wanted: replaces those that are lost, hang or leave, and adds and
- * removes them as told or by load.
+ * Keeps as many instances as there should be: replaces instances that are lost, hang or stop by
+ * themselves, and adds and removes instances on request or by load.
  */
 export class InstanceKeeper {
   readonly #config: InstanceKeeperConfig;
@@ -49,13 +49,13 @@ export class InstanceKeeper {
   readonly #scalingLoop: ScalingLoop | null;
   /** Instances that there should be. */
   #numWanted = 0;
-  /** Instances that an API server starts at the beginning; 0 once they are there. */
+  /** Instances that an API server starts at the beginning; 0 once all of them serve. */
   #numAwaited = 0;
-  /** Those that start in addition; they are wanted as soon as they serve. */
+  /** Additional instances that start; they count as wanted once they serve. */
   #numAdding = 0;
   /** The service ends: instances neither come nor go. */
   #isWindingDown = false;
-  /** It ends when no instance has requests any more. */
+  /** The service ends once no instance has requests. */
   #isFinishing = false;
   #isStopped = false;
 
@@ -71,7 +71,7 @@ export class InstanceKeeper {
     this.#scalingLoop = this.#makeScalingLoop();
   }
 
-  /** How many are to serve: those that are wanted, and those that are on their way out. */
+  /** How many instances API servers should see: the wanted ones, and those that are being removed. */
   get numExpected(): number {
     const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
     return Math.max(this.#numWanted, this.#numAwaited) + numRemoved;
@@ -91,28 +91,28 @@ export class InstanceKeeper {
   }
 
   /**
-   * Starts what is missing, and waits until it serves.
-   * @throws {LlumnixError} an instance ended before; its own error when it sent one
+   * Starts the missing instances, and waits until they serve.
+   * @throws {LlumnixError} an instance ended before it served; its own error if it sent one
    */
   async startMissing(): Promise<void> {
     await Promise.all(Array.from({ length: this.#numMissing }, () => this.#fleet.start()));
   }
 
   /**
-   * Gives the instances of a manager before this one time to join, then starts what is missing.
-   * Survivors that have not joined by then, nor when one that is silent would be given up, are killed.
-   * @param survivors all that may join; null: not known
-   * @throws {UsageError} they serve something else: they go on
-   * @throws {UsageError | ModelError} nothing serves, and a start failed for what only the user can put
-   *   right
+   * Gives the instances of a previous manager time to join, then starts the missing instances. A
+   * survivor is killed if it has not joined by the time after which a silent instance is given up.
+   * @param survivors ids of all instances that may join; null: not known
+   * @throws {UsageError} survivors serve something else than this manager; they are not killed
+   * @throws {UsageError | ModelError} no instance serves, and a start failed with an error that only
+   *   the user can fix
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
     await this.#recovery.awaitJoins(survivors);
-    if (!this.#isStopped) await this.#startMissingBesides();
+    if (!this.#isStopped) await this.#completeRecovery();
   }
 
-  /** What serves goes on serving, whatever becomes of those that start, and requests may wait. */
-  async #startMissingBesides(): Promise<void> {
+  /** A failed start does not end the recovery if instances serve, or if another start may succeed. */
+  async #completeRecovery(): Promise<void> {
     try {
       await this.startMissing();
     } catch (error) {
@@ -124,10 +124,10 @@ export class InstanceKeeper {
 
   /**
    * Starts one more instance.
-   * @returns its id, when it serves
-   * @throws {LlumnixError} it ended before
+   * @returns its id, once it serves
+   * @throws {LlumnixError} it ended before it served
    * @throws {UnavailableError} the manager is stopping
-   * @throws {ConflictError} there are as many as scaling allows
+   * @throws {ConflictError} there are as many instances as scaling allows
    */
   async add(): Promise<InstanceId> {
     const { scaling } = this.#config;
@@ -148,10 +148,9 @@ export class InstanceKeeper {
   }
 
   /**
-   * Lets an instance take no more requests, and moves those that it has to others. Those that cannot
-   * leave finish where they are.
-   * @returns true when it has none any more; false when it is gone, or {@linkcode keep} was called
-   *   before
+   * Lets an instance take no more requests, and moves its requests to others. Requests that cannot move
+   * finish where they are.
+   * @returns true once the instance has no request; false if it is gone, or {@linkcode keep} was called
    * @throws {LlumnixError} there is no such instance
    */
   async drain(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
@@ -160,7 +159,7 @@ export class InstanceKeeper {
     return await this.#untilDrained(instance, Infinity);
   }
 
-  /** Ends the draining of an instance that is needed after all. */
+  /** Ends the drain of an instance, and its removal, unless its own process began it. */
   keep(instanceId: InstanceId): void {
     const instance = this.#fleet.get(instanceId);
     const ended = instance.endDrain();
@@ -171,9 +170,9 @@ export class InstanceKeeper {
   }
 
   /**
-   * Drains an instance and stops it; requests that are still there after the time limit go on
-   * elsewhere from the tokens that they have.
-   * @returns false when it is kept, or ended by itself meanwhile
+   * Drains an instance and stops it. Requests that are still there after the time limit are resumed on
+   * other instances from the tokens that they have.
+   * @returns false if the instance was kept, or ended by itself meanwhile
    * @throws {LlumnixError} there is no such instance
    * @throws {UnavailableError} it does not serve yet
    */
@@ -189,17 +188,17 @@ export class InstanceKeeper {
     return true;
   }
 
-  /** The process of an instance was asked to stop; one that is to serve on is told so. */
+  /** The process of an instance was asked to stop, by a signal, and would like to drain first. */
   letDrainItself(instance: ManagedInstance): LeaveReply {
     if (this.#isWindingDown) return { mayLeave: false };
     this.#config.onEvent({ type: "stop_requested", instanceId: instance.instanceId });
-    // Whoever started an instance by hand ends it the same way, and wants no other in its place.
+    // The user who started an instance by hand also ends it: no other takes its place.
     if (instance.startedBy === "hand") this.#beginRemoval(instance, "itself");
     else this.#beginDrain(instance, "itself");
     return { mayLeave: true };
   }
 
-  /** Instances neither come nor go; those that leave are told to stay. */
+  /** The service is about to end: instances neither come nor go, and those that wanted to go stay. */
   windDown(): void {
     this.#isWindingDown = true;
     this.#replacement.stop();
@@ -211,8 +210,8 @@ export class InstanceKeeper {
   }
 
   /**
-   * Lets what runs finish where it is, for so long; nothing new comes. Instances go on until the
-   * manager stops.
+   * Takes no more requests, and lets those that run finish, for at most `limitMs`. Instances run until
+   * the manager stops.
    */
   async finishRequests(limitMs: number): Promise<void> {
     this.windDown();
@@ -223,9 +222,9 @@ export class InstanceKeeper {
     }));
   }
 
-  /** Whom others have started is wanted once it serves, and so is whom a manager before this one had. */
-  noteComing(instance: ManagedInstance): void {
-    // Requests would move there, out of sight of who waits for the others.
+  /** Instances started by others, or by a previous manager, count as wanted once they serve. */
+  noteServing(instance: ManagedInstance): void {
+    // Otherwise requests would move there, and `finishRequests` does not wait for this instance.
     if (this.#isFinishing) this.#beginDrain(instance, "shutdown");
     if (instance.startedBy === "manager" && !this.#recovery.isWaiting) return;
     const { numExpected } = this;
@@ -235,13 +234,13 @@ export class InstanceKeeper {
   }
 
   noteEnd(instance: ManagedInstance): void {
-    // Whoever started one that never served hears of it; nobody did of a former manager's.
+    // `Fleet.start` reports a failed start to its caller. An instance of a previous manager has none.
     const failedToStart = instance.process.wasLaunched && instance.registration === null;
     if (failedToStart || instance.isCandidate || instance.isBeingRemoved) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
   }
 
-  /** Of those that are wanted. */
+  /** The instances that count as wanted, and serve or start. */
   get #numStaying(): number {
     return this.#fleet.numStaying - this.#numAdding;
   }

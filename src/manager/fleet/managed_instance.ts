@@ -26,16 +26,16 @@ const successors: Readonly<Record<Phase, readonly Phase[]>> = {
 };
 
 /**
- * What the manager knows of one instance, from its launch to its end, or from the moment when it was
- * found running. How far it has come is its phase; whether it drains is apart from that: an instance
- * that serves may drain, and be kept.
+ * What the manager knows of one instance, from its launch, or from its first join, to its end. The phase
+ * only goes forward. A drain does not change the phase: a serving instance may begin to drain, and may
+ * be kept.
  */
 export class ManagedInstance {
   readonly process = new ProcessHandle();
   readonly #plannedType: InstanceType;
   #phase: Phase = "starting";
   #drain: Drain | null = null;
-  /** Its first join, by which its process is known; null: it has not connected yet. */
+  /** Identifies its process; null: it has not joined yet. */
   #firstJoin: JoinRequest | null = null;
   #peer: Peer | null = null;
   #registration: InstanceRegistration | null = null;
@@ -48,7 +48,7 @@ export class ManagedInstance {
   #cancelRejoinWait: (() => void) | null = null;
   readonly #ready = Promise.withResolvers<void>();
 
-  /** @param plannedType what it is to be, unless it registers as something else */
+  /** @param plannedType its type until it registers, which may be with another type */
   constructor(readonly instanceId: InstanceId, plannedType: InstanceType) {
     this.#plannedType = plannedType;
     this.#ready.promise.catch(() => {}); // only `Fleet.start` waits for it
@@ -71,7 +71,7 @@ export class ManagedInstance {
     return this.#firstJoin?.startedBy ?? "manager";
   }
 
-  /** Of its process; undefined: not known. */
+  /** Tells its process from others of the same name; undefined: not known. */
   get incarnation(): string | undefined {
     return this.#firstJoin?.incarnation;
   }
@@ -115,7 +115,7 @@ export class ManagedInstance {
     return this.#ready.promise;
   }
 
-  /** Someone else started it, and it has not served yet: it does not count as wanted. */
+  /** Not started by this manager, and never served so far: it does not count as wanted yet. */
   get isCandidate(): boolean {
     if (this.#firstJoin === null || this.#registration !== null) return false;
     return this.startedBy !== "manager" && this.#firstJoin.isRunning !== true;
@@ -133,33 +133,33 @@ export class ManagedInstance {
     return this.#drain !== null;
   }
 
-  /** It drains for good: no other takes its place. */
+  /** It stops once it is empty, and no other takes its place. */
   get isBeingRemoved(): boolean {
     return this.#drain?.isRemoval === true;
   }
 
-  /** It serves, or will, and counts among the instances that there should be. */
+  /** It serves or starts, and is not being removed. */
   get isStaying(): boolean {
     return (this.#phase === "starting" || this.#phase === "serving") && !this.isBeingRemoved;
   }
 
-  /** It can be given requests and orders. */
+  /** It can take requests. */
   get isAvailable(): boolean {
     return this.isServing && !this.isDraining && this.#peer !== null && this.#failure === null;
   }
 
-  /** A connection that it loses may come back. */
+  /** If it loses its connection, it gets time to join again. */
   get mayRejoin(): boolean {
     return this.isServing && this.#drain?.by !== "itself" && this.#failure === null;
   }
 
-  /** As far as is known it has no request. */
+  /** It has no request, according to its latest report. */
   get isEmpty(): boolean {
     const { info } = this;
     return info === null || info.runningRequests + info.waitingRequests + info.killedRequests === 0;
   }
 
-  /** As far as is known, requests wait there until others end or move away. */
+  /** Requests wait there, according to its latest report, until others end or move away. */
   get hasQueue(): boolean {
     const { info } = this;
     return info !== null && info.waitingRequests + info.killedRequests > 0;
@@ -171,7 +171,7 @@ export class ManagedInstance {
       nowMs - this.#lastDispatchMs >= DISPATCH_SETTLED_MS;
   }
 
-  /** Whether a join is of its process, and not of another that would have the name. */
+  /** Whether a join comes from its process, and not from another one that uses the same name. */
   isSameAs({ incarnation, startedBy = "manager" }: JoinRequest): boolean {
     return this.hasJoined ? incarnation === this.incarnation : startedBy === "manager";
   }
@@ -184,7 +184,7 @@ export class ManagedInstance {
     return before;
   }
 
-  /** It serves, or serves again. An instance that is stopping or lost meanwhile stays so. */
+  /** It serves, or serves again. If it is stopping or lost, its phase does not change. */
   register(registration: InstanceRegistration, nowMs: number): void {
     this.#cancelRejoinWait?.();
     this.#registration = registration;
@@ -213,7 +213,7 @@ export class ManagedInstance {
     return before === null;
   }
 
-  /** @returns the drain that ends; null: it does not drain, or its process is about to end */
+  /** @returns the drain that ended; null: it does not drain, or its process is about to end */
   endDrain(): Drain | null {
     const drain = this.#drain;
     if (this.#phase === "stopping" || drain?.by === "itself") return null;
@@ -234,8 +234,8 @@ export class ManagedInstance {
   }
 
   /**
-   * An instance reports.
-   * @returns what is known of it now, and of its requests what is news
+   * It reports. Reports may overtake each other: the latest state counts.
+   * @returns its latest state, with the finished and received requests of this report
    */
   takeInfo(info: InstanceInfo): InstanceInfo {
     this.#silentChecks = 0;
@@ -245,7 +245,7 @@ export class ManagedInstance {
     return this.#info = isOvertaken ? { ...newest, finishedRequestIds, receivedRequestIds } : info;
   }
 
-  /** A health check finds that nothing came since the last one. @returns how many did so in a row */
+  /** A health check heard nothing since the previous one. @returns the number of such checks in a row */
   noteSilence(): number {
     return ++this.#silentChecks;
   }
@@ -267,9 +267,10 @@ export class ManagedInstance {
   }
 
   /**
-   * Requests have moved to another instance, and the reports that say so may still be under way. Here
-   * each is counted once, since the source may have no more to report when all its requests wait to
-   * move. At the destination a request may be counted twice for a moment, but never not at all.
+   * Requests have moved to another instance. The reports that say so may still be under way, so this
+   * corrects what is known of both. At the source each request is subtracted exactly once: while all
+   * its requests wait to move, the source may send no more reports. At the destination a request may be
+   * counted twice for a moment, but is never missing.
    */
   noteMoved(committed: readonly MigrationReport[], to: ManagedInstance): void {
     const { info } = this;
@@ -297,7 +298,7 @@ export class ManagedInstance {
     this.process.noteDisconnected();
   }
 
-  /** @param onTimeout it has neither registered again by then nor been given up */
+  /** @param onTimeout called after `waitMs`, unless it registers again or is given up */
   awaitRejoin(clock: Clock, waitMs: number, onTimeout: () => void): void {
     this.#cancelRejoinWait = clock.after(waitMs, onTimeout);
   }
@@ -310,7 +311,7 @@ export class ManagedInstance {
     this.#enter("stopping");
     if (this.#peer?.isOpen) this.#peer.notify("shutdown", { data: null });
     else if (this.process.isChild) this.process.terminate();
-    else this.kill(); // it was found running, and nothing but a signal reaches it
+    else this.kill(); // without connection and not a child: only a signal reaches it
   }
 
   /** @returns false: it was lost before */
@@ -319,7 +320,7 @@ export class ManagedInstance {
     return this.#enter("lost");
   }
 
-  /** Ends it without its help. */
+  /** Kills its process if possible, and ends its connection. */
   kill(): void {
     this.process.kill();
     this.#peer?.close();
@@ -327,10 +328,10 @@ export class ManagedInstance {
   }
 
   /**
-   * Why a lost instance ended. Its last message and the end of its process may still be under way, so
-   * this waits a moment for both, and kills a child that only lost its connection. A process that was
-   * found running may still be ending after that.
-   * @param cause why it is given up although it runs: it is killed at once
+   * Why a lost instance ended. Its last message and the exit of its process may still be under way, so
+   * this waits a moment for both. It kills a child process that only lost its connection; another
+   * process gets more time to end.
+   * @param cause why the manager gives it up while its process runs: it is killed at once
    */
   async describeEnd(clock: Clock, cause: string | null): Promise<string> {
     const status = cause === null ? await this.process.endWithinGrace(clock) : null;
@@ -342,7 +343,7 @@ export class ManagedInstance {
     return `${this.instanceId} ${end}${this.#registration ? "" : " before it was ready"}`;
   }
 
-  /** @returns false where the phase may not follow the present one, and changes nothing */
+  /** Enters a phase if it may follow the present one. @returns whether it did */
   #enter(phase: Phase): boolean {
     if (!successors[this.#phase].includes(phase)) return false;
     this.#phase = phase;

@@ -7,14 +7,15 @@ import type {
   LaunchRequest,
 } from "./launcher.ts";
 
-/** The end of a connection and of its process are noticed apart; how long to wait for the second. */
+/** Time between the end of a connection and the end of its process, whichever comes first. */
 const END_GRACE_MS = 500;
-/** How often the manager looks whether a process that it found running has ended. */
+/** Interval of checks whether a process that is no child has ended. */
 const END_POLL_MS = 20;
 
 /**
- * The process of an instance, as far as the manager can reach it: a child process, a process that it
- * found running, or one on another host, of which it knows no more than the connection.
+ * The process of an instance, as far as the manager can reach it. It is a child of the manager, or an
+ * adopted process that someone else started on this host, or out of reach: then the manager has only the
+ * connection.
  */
 export class ProcessHandle {
   #launching: Promise<LaunchedInstance> | null = null;
@@ -25,7 +26,7 @@ export class ProcessHandle {
   #hasEnded = false;
   #isKilled = false;
 
-  /** Launched by this manager, successfully or not. */
+  /** This manager launched it, successfully or not. */
   get wasLaunched(): boolean {
     return this.#launching !== null;
   }
@@ -51,12 +52,12 @@ export class ProcessHandle {
     return this.#launched = await this.#launching;
   }
 
-  /** Takes hold of a process that runs already, unless it is a child or held. */
+  /** Adopts the process, unless it is a child or adopted already. */
   adopt(find: () => AdoptedInstance | null | undefined): void {
     if (!this.isChild) this.#adopted ??= find() ?? null;
   }
 
-  /** A process that was found running has ended: a connection that it lost does not come back. */
+  /** It is an adopted process that has ended: a connection that it lost does not come back. */
   get isAdoptedAndEnded(): boolean {
     return this.#adopted?.hasEnded() === true;
   }
@@ -65,26 +66,27 @@ export class ProcessHandle {
     this.#launched?.stop("SIGTERM");
   }
 
-  /** A no-op where the process is out of reach. */
+  /** A no-op if the process is out of reach. */
   kill(): void {
     this.#isKilled = true;
     (this.#launched ?? this.#adopted)?.stop("SIGKILL");
   }
 
-  /** Its connection has ended, and with it the last sign of life of a process out of reach. */
+  /** Its connection has ended. A process out of reach counts as ended then. */
   noteDisconnected(): void {
     this.#disconnected.resolve();
   }
 
   /**
-   * Resolves when the process has ended, or was killed as far as it can be; for a process out of reach,
-   * when its connection has ended. Null: how it ended is not known.
+   * Resolves when the process has ended, or was killed. If it is out of reach: when its connection has
+   * ended.
+   * @returns null: how it ended is not known
    */
   untilEnded(clock: Clock): Promise<ExitStatus | null> {
     return this.#end ??= this.#awaitEnd(clock).finally(() => this.#hasEnded = true);
   }
 
-  /** As {@linkcode untilEnded}, for a moment. Null also when only the connection ended by then. */
+  /** {@linkcode untilEnded} for a moment; null if the process has not ended by then. */
   async endWithinGrace(clock: Clock): Promise<ExitStatus | null> {
     const grace = Promise.withResolvers<null>();
     const cancel = clock.after(END_GRACE_MS, () => grace.resolve(null));
@@ -99,9 +101,9 @@ export class ProcessHandle {
   }
 
   /**
-   * How it ended, after the instance's name.
+   * How it ended, as the end of a message that begins with the instance's name.
    * @param status null: not known
-   * @param cause why the manager gave it up, if it did so while the process ran
+   * @param cause why the manager gave the instance up while its process ran; null: it did not
    */
   describeEnd(status: ExitStatus | null, cause: string | null): string {
     if (status) return describeExit(status);

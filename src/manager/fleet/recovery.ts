@@ -9,19 +9,22 @@ const POLL_MS = 100;
 export interface RecoveryConfig {
   readonly clock: Clock;
   readonly fleet: Fleet;
-  /** How long instances of the previous manager have for their join. */
+  /** Time for the instances of the previous manager to join. */
   readonly joinWaitMs: number;
-  /** An instance of the previous manager that has not joined by then hangs, and is killed. */
+  /** Time after which an instance of the previous manager that has not joined is killed: it hangs. */
   readonly orphanMs: number;
-  /** Instances that there should be. */
+  /** How many instances there should be. */
   readonly numWanted: () => number;
 }
 
-/** Takes over the instances of a previous manager, which serve on without one. */
+/**
+ * Takes over the instances of a previous manager. They have served on without one
+ * (src/manager/README.md, "A manager that starts again").
+ */
 export class Recovery {
   readonly #config: RecoveryConfig;
   #isWaiting = false;
-  /** Instances of the previous manager that run, and are killed unless they join. */
+  /** Running instances of the previous manager: orphans unless they join. */
   #survivors: readonly InstanceId[] = [];
   #cancelOrphanCheck: (() => void) | null = null;
 
@@ -36,8 +39,8 @@ export class Recovery {
 
   /**
    * Gives the instances of the previous manager time to join.
-   * @param survivors all that may join; null: not known
-   * @throws {UsageError} some serve something else than this manager: they serve on without it
+   * @param survivors ids of all instances that may join; null: not known
+   * @throws {UsageError} some serve something else than this manager: they are not killed
    */
   async awaitJoins(survivors: readonly InstanceId[] | null): Promise<void> {
     const { clock, fleet, joinWaitMs, orphanMs } = this.#config;
@@ -53,7 +56,7 @@ export class Recovery {
     this.#checkRefused();
   }
 
-  /** Kills the instances that have not joined: nothing would end them any more. */
+  /** Kills the orphans: otherwise they would outlive the service. */
   stop(): void {
     this.#cancelOrphanCheck?.();
     this.#killOrphans();
@@ -72,13 +75,13 @@ export class Recovery {
   #checkRefused(): void {
     const { refused, settings } = this.#config.fleet;
     if (refused.length === 0 || !settings) return;
-    this.#survivors = []; // they serve on, and are no orphans
+    this.#survivors = []; // they go on serving, for a manager with their settings
     const [{ instanceId }] = refused;
     const pids = refused.map(({ instanceId, pid }) => `${instanceId} (process ${pid})`);
     throw new UsageError(
-      `instances of a manager before this one still serve: ${
+      `instances of a previous manager still serve: ${
         settingsDifference(refused[0], settings, instanceId, "this manager")
-      }. Start it with what they have, or end them first: ${pids.join(", ")}`,
+      }. Start the manager with their settings, or end them first: ${pids.join(", ")}`,
     );
   }
 

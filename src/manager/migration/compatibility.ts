@@ -8,21 +8,21 @@ export interface MigrationCompatibility {
   readonly blockSize: number;
 }
 
-/** Why an instance takes no part in the migration of a service, naming both ends; null: it does. */
+/** Why an instance cannot take part in migration: its own value and the expected one; null: it can. */
 export function incompatibilityOf(
   { migration, migrationFailure, blockSize }: InstanceRegistration,
-  terms: MigrationCompatibility,
+  required: MigrationCompatibility,
 ): string | null {
   if (migrationFailure !== undefined) return migrationFailure;
   if (migration === undefined) {
-    return `it has no migration, and this service has ${terms.backend} (--enable-migration)`;
+    return `it was started without --enable-migration, and this service migrates by ${required.backend}`;
   }
-  if (migration.backend !== terms.backend) {
-    return `its migration backend is ${migration.backend}, and this service's ${terms.backend} ` +
+  if (migration.backend !== required.backend) {
+    return `its migration backend is ${migration.backend}, and this service's ${required.backend} ` +
       "(--migration-backend)";
   }
-  if (blockSize !== terms.blockSize) {
-    return `its blocks have ${blockSize} tokens, and this service's ${terms.blockSize} ` +
+  if (blockSize !== required.blockSize) {
+    return `its blocks have ${blockSize} tokens, and this service's ${required.blockSize} ` +
       "(--block-size)";
   }
   return null;
