@@ -3,7 +3,8 @@ import { LEASE_MS } from "../../core/protocol/dispatch.ts";
 /**
  * Lets one API server at a time isolate requests: run a request that may be poison on an instance to
  * see whether the instance crashes. If two API servers did so at once, neither could tell which
- * request a crash is due to. The lease ends `LEASE_MS` after its holder last renewed it.
+ * request a crash is due to. The lease ends `LEASE_MS` after its holder last renewed it. See
+ * src/manager/README.md, "Poison requests".
  */
 export class IsolationLease {
   /** API servers with uncleared requests, and until when the lease of each runs. */

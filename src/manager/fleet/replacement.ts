@@ -27,7 +27,8 @@ export interface ReplacementConfig {
  * after a pause, which doubles while starts fail.
  *
  * Gives up once no instance serves and none can start: a start failed with an error that only the user
- * can fix (no such model, too little memory), or MAX_FAILURES starts in a row failed.
+ * can fix (no such model, too little memory), or MAX_FAILURES starts in a row failed. See
+ * src/manager/README.md, "Health and replacement".
  */
 export class Replacement {
   readonly #config: ReplacementConfig;

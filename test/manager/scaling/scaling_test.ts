@@ -1,4 +1,4 @@
-/** The rules of the behaviour page, section 7, written a second time and compared. */
+/** The rules of src/manager/README.md, "Scaling", written a second time and compared. */
 import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
@@ -96,7 +96,7 @@ function pageChange(infos: readonly InstanceInfo[], options: ScalingPolicyOption
   return (isAverage ? pageLoad(shrunk, isRatio) : largest) < down ? -1 : 0;
 }
 
-Deno.test("scaling: every rule of the page holds for any cluster", () => {
+Deno.test("scaling: every rule of the README holds for any cluster", () => {
   const random = new Random(1);
   const seen = new Set<number>();
   for (let i = 0; i < 3000; i++) {
