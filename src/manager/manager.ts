@@ -28,8 +28,6 @@ import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
-export type { ManagerEvent };
-
 export interface ManagerConfig {
   readonly bus: Bus;
   /** Where the manager listens; its instances connect to the first address. */

@@ -14,7 +14,8 @@ import type {
 } from "../core/options.ts";
 import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../manager/manager.ts";
+import { Manager } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";

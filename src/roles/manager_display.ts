@@ -4,7 +4,7 @@ import type { Log } from "../core/log.ts";
 import type { InstanceProgress } from "../core/protocol/membership.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { servingFields } from "./serving_fields.ts";
-import type { ManagerEvent } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
 
 type Bars = import("cli-progress").MultiBar;
 type Bar = import("cli-progress").SingleBar;

@@ -8,7 +8,8 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
 } from "../../src/manager/fleet/launcher.ts";
-import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { SimNetwork } from "../../src/sim/network/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { FakeInstance, tokenAt } from "./fake_instance.ts";

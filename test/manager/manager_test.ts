@@ -5,7 +5,8 @@ import { ModelError } from "../../src/core/errors.ts";
 import type { DispatchReply } from "../../src/core/protocol/dispatch.ts";
 import type { InstanceList } from "../../src/core/protocol/membership.ts";
 import { noMigration } from "../../src/manager/migration/migration_loop.ts";
-import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import {
   idleInfo,

@@ -7,7 +7,7 @@ import type {
   LaunchRequest,
 } from "./launcher.ts";
 
-/** Time between the end of a connection and the end of its process, whichever comes first. */
+/** How long the end of a connection and the end of its process may be apart. */
 const END_GRACE_MS = 500;
 /** Interval of checks whether a process that is no child has ended. */
 const END_POLL_MS = 20;

@@ -8,7 +8,8 @@ import type {
 import { Random } from "../../core/random.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../../manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../../manager/manager.ts";
+import { Manager } from "../../manager/manager.ts";
+import type { ManagerEvent } from "../../manager/manager_event.ts";
 import { CommitWatch } from "./commit_watch.ts";
 import { GroupWatch } from "./group_watch.ts";
 import { FAULTS_END_MS, type Scenario, TRANSFER_ROUND } from "./scenario.ts";
