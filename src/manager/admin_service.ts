@@ -18,6 +18,7 @@ import type { MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerOptions } from "../core/options.ts";
 import { dispatchLoad } from "./load/load_metric.ts";
 import { loadStateOf } from "./load/load_state.ts";
+import type { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 
 /** Time for an instance to answer which requests it has. */
@@ -33,12 +34,7 @@ export interface AdminConfig {
   readonly instances: () => readonly ManagedInstance[];
   /** The connected API servers. */
   readonly frontends: () => readonly Peer[];
-  /** Starts an instance, which is among `instances` at once; resolves when it serves. */
-  readonly add: () => Promise<unknown>;
-  readonly drain: (instanceId: InstanceId) => Promise<unknown>;
-  readonly keep: (instanceId: InstanceId) => void;
-  /** Drains an instance and stops it. */
-  readonly remove: (instanceId: InstanceId) => Promise<unknown>;
+  readonly keeper: Pick<InstanceKeeper, "add" | "drain" | "keep" | "remove">;
   /** Moves a request. Rejects if the source does not report. */
   readonly migrate: (
     source: ManagedInstance,
@@ -141,7 +137,7 @@ export class AdminService {
 
   async #add(): Promise<InstanceChange> {
     const before = new Set(this.#config.instances());
-    const added = this.#config.add();
+    const added = this.#config.keeper.add();
     const instance = this.#config.instances().find((one) => !before.has(one));
     if (!instance) await added; // rejects: no instance may be added now
     added.catch(() => {}); // a failed start is an event of the manager
@@ -150,19 +146,19 @@ export class AdminService {
 
   #drain({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    this.#config.drain(instanceId).catch(() => {}); // the instance may be lost meanwhile
+    this.#config.keeper.drain(instanceId, "operator").catch(() => {}); // the instance may be lost meanwhile
     return this.#changeOf(instance);
   }
 
   #keep({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    this.#config.keep(instanceId);
+    this.#config.keeper.keep(instanceId);
     return this.#changeOf(instance);
   }
 
   #remove({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    this.#config.remove(instanceId).catch(() => {});
+    this.#config.keeper.remove(instanceId, "operator").catch(() => {});
     return this.#changeOf(instance);
   }
 

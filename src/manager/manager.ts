@@ -290,10 +290,7 @@ export class Manager {
       ...this.#config,
       instances: () => this.#fleet.all,
       frontends: () => [...this.#subscribers],
-      add: () => this.#keeper.add(),
-      drain: (instanceId) => this.#keeper.drain(instanceId, "operator"),
-      keep: (instanceId) => this.#keeper.keep(instanceId),
-      remove: (instanceId) => this.#keeper.remove(instanceId, "operator"),
+      keeper: this.#keeper,
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
