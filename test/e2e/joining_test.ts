@@ -25,7 +25,7 @@ Deno.test("joining: an instance with another migration backend serves, and the o
     "--migration-backend=rayrpc",
   );
   await manager.waitForLog(
-    /instance-hand-\d+ takes no part in migration: its migration backend is rayrpc, and this service's gloo/,
+    /instance-hand-\d+ takes no part in migration: its migration backend is rayrpc, but this service's is gloo/,
   );
   const numMoved = () => [...manager.stderr.matchAll(/ moved \S+ from /g)].length;
   for (const isThere of [true, false]) {

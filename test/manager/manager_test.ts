@@ -318,7 +318,10 @@ Deno.test("manager: an instance with another migration backend serves, and is in
       assert.equal(manager.instances().length, 2);
       const apart = events.filter(({ type }) => type === "not_migrating");
       assert.equal(apart.length, 1);
-      assert.match(JSON.stringify(apart), /instance-1.*backend is rayrpc, and this service's test/);
+      assert.match(
+        JSON.stringify(apart),
+        /instance-1.*backend is rayrpc, but this service's is test/,
+      );
       const formed = events.find((event) => event.type === "group_formed")!;
       assert.deepEqual(formed.members.concat(formed.leftOut.map((one) => one.instanceId)), [
         "instance-0",

@@ -44,7 +44,7 @@ export function disaggregationProblem(
   instancesOption: string,
 ): string | null {
   if (numInstances < 2) {
-    return `--enable-pd-disagg needs two instances at least, one for prefill and one to decode, and ` +
+    return `--enable-pd-disagg needs at least two instances, one for prefill and one for decode, but ` +
       `${instancesOption} is ${numInstances}`;
   }
   if (numPrefill === null) {
@@ -52,7 +52,7 @@ export function disaggregationProblem(
       `of ${numInstances} in all`;
   }
   if (numPrefill < numInstances) return null;
-  return `--num-dispatch-instances ${numPrefill} is the number of prefill instances, and leaves none ` +
-    `of ${numInstances} (${instancesOption}) to decode: with --enable-pd-disagg it is ` +
-    `${numInstances - 1} at most`;
+  return `--num-dispatch-instances ${numPrefill}: with --enable-pd-disagg this is the number of prefill ` +
+    `instances, and it leaves none of ${numInstances} (${instancesOption}) for decode; set it to at most ` +
+    `${numInstances - 1}`;
 }

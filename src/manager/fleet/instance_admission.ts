@@ -73,7 +73,7 @@ export class InstanceAdmission {
     const { instanceId } = registration;
     const difference = settingsDifference(registration, settings, instanceId, owner);
     if (difference === null) return;
-    const reason = `${difference}: all instances of a manager have the same`;
+    const reason = `${difference}: all instances of a manager must have the same`;
     if (!this.#refused.has(instanceId)) this.#onRefused(instanceId, reason);
     this.#refused.set(instanceId, registration);
     if (this.#refused.size > MAX_REFUSED) {

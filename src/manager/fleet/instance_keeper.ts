@@ -134,7 +134,9 @@ export class InstanceKeeper {
     const numScaled =
       this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
     if (scaling?.enableScaling && numScaled >= scaling.maxInstances) {
-      throw new ConflictError(`there are --max-instances ${scaling.maxInstances} already`);
+      throw new ConflictError(
+        `there are already ${numScaled} instances, and --max-instances is ${scaling.maxInstances}`,
+      );
     }
     this.#numAdding++;
     try {
@@ -179,7 +181,7 @@ export class InstanceKeeper {
   async remove(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
     const instance = this.#fleet.get(instanceId);
     if (instance.registration === null) {
-      throw new UnavailableError(`${instanceId} is still starting: try again when it serves`);
+      throw new UnavailableError(`${instanceId} is still starting; try again when it serves`);
     }
     this.#beginRemoval(instance, by);
     await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);

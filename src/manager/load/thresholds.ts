@@ -37,12 +37,12 @@ export function thresholdLoad(metric: LoadMetricName, threshold: number): number
 /** The error in a threshold, as the end of a message that begins with its name and value; else null. */
 export function thresholdProblem(metric: LoadMetricName, threshold: number): string | null {
   if (countsSteps(metric)) {
-    return threshold > 0 ? null : `with load metric ${metric} it is a number of steps, greater ` +
-      "than 0 (a load is over it when fewer steps remain)";
+    return threshold > 0 ? null : `with load metric ${metric} it must be a number of steps ` +
+      "greater than 0 (an instance is over it if fewer steps remain)";
   }
   if (threshold > 0 && threshold <= 1) return null;
-  return `with load metric ${metric} it is a fraction of the blocks, greater than 0 and at most 1 ` +
-    "(with remaining_steps it is a number of steps)";
+  return `with load metric ${metric} it must be a fraction of the blocks, greater than 0 and at most ` +
+    "1 (with remaining_steps it is a number of steps)";
 }
 
 /**

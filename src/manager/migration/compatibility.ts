@@ -18,11 +18,11 @@ export function incompatibilityOf(
     return `it was started without --enable-migration, and this service migrates by ${required.backend}`;
   }
   if (migration.backend !== required.backend) {
-    return `its migration backend is ${migration.backend}, and this service's ${required.backend} ` +
+    return `its migration backend is ${migration.backend}, but this service's is ${required.backend} ` +
       "(--migration-backend)";
   }
   if (blockSize !== required.blockSize) {
-    return `its blocks have ${blockSize} tokens, and this service's ${required.blockSize} ` +
+    return `its blocks have ${blockSize} tokens, but this service's have ${required.blockSize} ` +
       "(--block-size)";
   }
   return null;

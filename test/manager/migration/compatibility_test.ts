@@ -9,7 +9,7 @@ Deno.test("migration compatibility: what keeps an instance out of migration name
   assert.equal(incompatibilityOf(fitting, required), null);
   assert.match(
     incompatibilityOf({ ...fitting, migration: { backend: "rayrpc", endpoint: {} } }, required)!,
-    /backend is rayrpc, and this service's gloo \(--migration-backend\)/,
+    /backend is rayrpc, but this service's is gloo \(--migration-backend\)/,
   );
   assert.match(
     incompatibilityOf({ ...fitting, migration: undefined }, required)!,

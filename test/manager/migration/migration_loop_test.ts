@@ -164,7 +164,7 @@ Deno.test("scaling: what an operator drains is not needed after all", async () =
   await cluster.start();
   await assert.rejects(
     cluster.run(cluster.client.admin("admin_add", null)),
-    /there are --max-instances 2 already/,
+    /there are already 2 instances, and --max-instances is 2/,
   );
   await cluster.run(cluster.client.admin("admin_drain", { instanceId: "instance-0" }));
   const requests = Array.from({ length: 9 }, (_, i) => cluster.submit(`r${i}`, 500));
