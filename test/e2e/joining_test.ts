@@ -84,7 +84,7 @@ Deno.test("joining: a manager that would serve something else than the instances
   assert.equal(code, 2, stderr);
   assert.match(
     stderr,
-    /instance-\d has --max-model-len \d+, and this manager 100\. Start it with .*instance-\d \(process \d+\), inst/,
+    /instance-\d has --max-model-len \d+, and this manager 100\. Start the manager with .*instance-\d \(process \d+\), inst/,
   );
   assertSameStreams(await runAll(cluster, requests), quiet);
   const second = user.manager("--initial-instances", "2");
