@@ -63,10 +63,10 @@ export class ProcessLauncher implements InstanceLauncher {
   }
 
   killOrphan(instanceId: InstanceId, managerAddress: Address): boolean {
-    const stray = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
+    const orphan = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
       one.isInOurContainer()
     );
-    return stray?.signal("SIGKILL") === true;
+    return orphan?.signal("SIGKILL") === true;
   }
 }
 
