@@ -12,9 +12,10 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
-import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
+import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../manager/manager.ts";
+import { Manager } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
@@ -75,7 +76,7 @@ export class ManagerRole implements AsyncDisposable {
       options,
       migration: options,
       settings: servedSettings(options) ?? undefined,
-      exchangeTerms: exchangeTermsOf(config),
+      migrationCompatibility: migrationCompatibilityOf(config),
       migrationGroup: groupOf(config),
       scaling: options,
       instanceTimeoutMs: options.instanceTimeout * 1000,
@@ -138,7 +139,7 @@ export class ManagerRole implements AsyncDisposable {
 }
 
 /** Instances that have what this manager's own have; within one process all are its own. */
-function exchangeTermsOf(config: ManagerRoleConfig): ExchangeTerms | undefined {
+function migrationCompatibilityOf(config: ManagerRoleConfig): MigrationCompatibility | undefined {
   const { enableMigration, migrationBackend: backend, blockSize } = config.options;
   return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
 }

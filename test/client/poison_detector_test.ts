@@ -3,16 +3,16 @@ import assert from "node:assert/strict";
 import { ClientRequest } from "../../src/client/client_request.ts";
 import { InstanceLink } from "../../src/client/instance_link.ts";
 import { PoisonDetector } from "../../src/client/poison_detector.ts";
-import { TrialLease } from "../../src/manager/dispatch/isolation_lease.ts";
+import { IsolationLease } from "../../src/manager/dispatch/isolation_lease.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
-import { SimCluster, type TrackedRequest } from "../manager/sim_cluster.ts";
+import { FakeCluster, type TrackedRequest } from "../manager/fake_cluster.ts";
 import { generateRequest, managerOptions, registrationOf } from "../manager/support.ts";
 
 async function withCluster(
   instances: number,
-  body: (cluster: SimCluster) => Promise<void>,
+  body: (cluster: FakeCluster) => Promise<void>,
 ): Promise<void> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, initialInstances: instances },
   });
   await cluster.start();
@@ -22,7 +22,7 @@ async function withCluster(
 const isPoison = (requestId: string, index = 0) => requestId.startsWith("poison") && index >= 0;
 
 /** All but the poison finish; that fails with the reason. */
-async function checkEnds(cluster: SimCluster, requests: readonly TrackedRequest[]): Promise<void> {
+async function checkEnds(cluster: FakeCluster, requests: readonly TrackedRequest[]): Promise<void> {
   await cluster.until(() => requests.every(({ hasEnded }) => hasEnded), 300_000);
   for (const { requestId, finish } of requests) {
     if (!isPoison(requestId)) assert.equal(finish?.reason, "length", requestId);
@@ -294,7 +294,7 @@ Deno.test("PoisonDetector: others are told for as long as one is tried or has ye
 });
 
 Deno.test("PoisonDetector: API servers try one after the other", () => {
-  const lease = new TrialLease();
+  const lease = new IsolationLease();
   assert.ok(lease.take("a", 0));
   assert.ok(!lease.take("b", 999));
   assert.ok(lease.take("a", 999));
@@ -304,7 +304,7 @@ Deno.test("PoisonDetector: API servers try one after the other", () => {
 });
 
 Deno.test("PoisonDetector: nobody tries any while another API server's have yet to survive", () => {
-  const lease = new TrialLease();
+  const lease = new IsolationLease();
   lease.keep("a", 0);
   lease.keep("b", 500);
   assert.ok(!lease.take("b", 999) && !lease.take("a", 1_000));
@@ -315,7 +315,7 @@ Deno.test("PoisonDetector: nobody tries any while another API server's have yet 
 });
 
 /** Instances die of the request `poison` whenever it got so many more tokens. */
-function killEvery(tokens: number, cluster: SimCluster): void {
+function killEvery(tokens: number, cluster: FakeCluster): void {
   let lastIndex = 0;
   cluster.isDeadly = (requestId, index) => {
     if (requestId !== "poison" || index < lastIndex + tokens) return false;

@@ -9,7 +9,8 @@ import { loadNullExecutor } from "../../src/executor/null_executor.ts";
 import { serveInstance } from "../../src/roles/instance.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import type { ExitStatus } from "../../src/manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { engineOptions, generateRequest } from "../instance/support.ts";
 

@@ -20,7 +20,7 @@ function mix(hash: number, value: number): number {
   return Math.imul(hash ^ (hash >>> 15), 0x1b873593) ^ (hash >>> 13);
 }
 
-/** What a token leaves in a layer of the cache; never 0, which stands for garbage. */
+/** The value of a token in a layer of the cache; never 0, which stands for garbage. */
 function cellOf(tokenId: number, position: number, layer: number): number {
   return mix(mix(layer + 1, tokenId), position) | 1;
 }
@@ -29,7 +29,7 @@ function tokenOf(contextHash: number, seed: number): number {
   return (mix(contextHash, seed) >>> 0) % PAGED_VOCAB_SIZE;
 }
 
-/** The output that an undisturbed request has. */
+/** The output of an undisturbed request. */
 export function expectedOutput(
   promptTokenIds: readonly number[],
   seed: number,
@@ -50,9 +50,9 @@ export function expectedOutput(
 }
 
 /**
- * A tiny model whose next token depends on every cell of the context as found through the block
- * table, like attention: a block that was lost, shared, moved wrongly or reused too early changes the
- * tokens. Verifies the form of every step on the way.
+ * A tiny model whose next token depends on every cell of the context, read through the block table as
+ * attention does. A block that was lost, shared, moved wrongly or reused too early changes the tokens.
+ * It also checks the form of every step.
  */
 export class PagedModel implements Executor {
   readonly info: ExecutorInfo;
