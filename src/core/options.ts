@@ -45,7 +45,7 @@ export interface EngineOptions {
   readonly stepTimeout: number;
 }
 
-/** What the load of an instance is measured in (behaviour page, section 1). */
+/** What the load of an instance is measured in (src/manager/README.md, "Load"). */
 export type LoadMetricName = "remaining_steps" | "usage_ratio" | "virtual_usage";
 
 /** Options of the manager. */

@@ -27,6 +27,11 @@ export interface ExecutorInfo {
    * `blockTables` of its steps empty: writing them takes longer than everything else. Default false.
    */
   readonly hasNoCache?: boolean;
+  /**
+   * Most tokens of a prompt that one step may compute; longer prompts come in pieces. Absent: prompts
+   * come whole.
+   */
+  readonly maxPieceTokens?: number;
   /** Extra time of a step for each of its tokens, before the step counts as hanging. Default 0. */
   readonly tokenTimeoutMs?: number;
   /**
@@ -55,6 +60,11 @@ export interface SequenceStart {
 export interface StepInput {
   readonly stepId: number;
   readonly kind: "prefill" | "decode";
+  /**
+   * The only sequence of the step has more of its prompt to come: no token is chosen, and the output
+   * has -1 in its place. Only for executors with `maxPieceTokens`; default false.
+   */
+  readonly isPartial?: boolean;
   /** Handles whose sampler state to drop, before `added` is handled. */
   readonly removed: readonly number[];
   readonly added: readonly SequenceStart[];
@@ -117,7 +127,7 @@ export interface Executor {
 
 /** Progress of a load, for people. */
 export interface LoadProgress {
-  readonly phase: "weights" | "kv-cache" | "kernels";
+  readonly phase: "weights" | "kv-cache" | "swap-pool" | "kernels";
   readonly doneBytes: number;
   readonly totalBytes: number;
   /** What is being loaded, in words. */

@@ -58,7 +58,7 @@ export class StepMemory {
     const words = parts.reduce((sum, part) => sum + part.length, inputHeaderWords);
     if (words > inputWords) return false;
     this.#numbers[0] = input.stepId;
-    this.#input[0] = input.kind === "prefill" ? 1 : 0;
+    this.#input[0] = input.kind === "decode" ? 0 : input.isPartial ? 2 : 1;
     this.#input[1] = input.maxBlocks;
     let at = inputHeaderWords;
     parts.forEach((part, i) => {
@@ -107,6 +107,7 @@ export class StepMemory {
     return {
       stepId: this.#numbers[0],
       kind: input[0] ? "prefill" : "decode",
+      isPartial: input[0] === 2,
       removed: Array.from(removed),
       added: [],
       swapOut,

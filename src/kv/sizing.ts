@@ -28,13 +28,21 @@ export interface KvCapacity {
   readonly numSwapBlocks: number;
 }
 
+/**
+ * Memory of a process besides weights and pools: the runtime's heap and code, activations, scratch of
+ * the kernels. An idle instance took 45 MiB, an instance under load about 100 MiB.
+ */
+const PROCESS_BYTES = 128 * 2 ** 20;
+
 /** Extra blocks, as a fraction: the scheduler keeps a watermark of 1% free, as vLLM does. */
 const spareFraction = 0.02;
 
 /**
  * Plans the blocks of the KV cache and of the swap pool. Neither gets more than `maxNumSeqs` sequences
- * of full length could use.
- * @throws {UsageError} the cache would not hold one sequence of `maxModelLen` tokens
+ * of full length could use, and there is no swap pool if preemption never swaps. Weights, pools and
+ * processes of all instances together fit into the available memory.
+ * @throws {UsageError} the cache would not hold one sequence of `maxModelLen` tokens, or the requested
+ *   sizes do not fit the memory
  */
 export function planKvCache(budget: KvBudget): KvCapacity {
   const { layout, maxModelLen } = budget;
@@ -46,12 +54,37 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const addressable = (budget.addressableBytes - budget.weightBytes) / 2;
   const blocksIn = (byteLength: number) =>
     Math.max(0, Math.floor(Math.min(byteLength, addressable) / bytes));
-  const numSwapBlocks = Math.min(useful, blocksIn(budget.swapSpaceGiB * 2 ** 30));
-  const swapBytes = budget.usesSwap ? numSwapBlocks * bytes : 0;
-  const affordable = blocksIn(share - budget.weightBytes - swapBytes);
+  const swapBytes = budget.usesSwap ? budget.swapSpaceGiB * 2 ** 30 : 0;
+  const numSwapBlocks = Math.min(useful, blocksIn(swapBytes));
+  const fixedBytes = budget.weightBytes + numSwapBlocks * bytes + PROCESS_BYTES;
+  const affordable = blocksIn(share - fixedBytes);
   const numBlocks = budget.numBlocksOverride ?? Math.min(useful, affordable);
   if (numBlocks < blocksPerSequence) throw tooFewBlocks(budget, numBlocks);
+  // An override may take what `--gpu-memory-utilization` leaves to others, but no more than there is.
+  const possible = blocksIn(budget.availableBytes / budget.hostShare - fixedBytes);
+  if (numBlocks > possible) throw tooManyBlocks(budget, numBlocks, possible, numSwapBlocks);
   return { numBlocks, numSwapBlocks };
+}
+
+function tooManyBlocks(
+  budget: KvBudget,
+  numBlocks: number,
+  possible: number,
+  numSwapBlocks: number,
+): UsageError {
+  const bytes = blockBytes(budget.layout);
+  const swap = numSwapBlocks > 0 ? `, a swap pool of ${shownSize(numSwapBlocks * bytes)}` : "";
+  return new UsageError(
+    `A KV cache of ${numBlocks} blocks (${
+      shownSize(numBlocks * bytes)
+    }) does not fit. Free memory: ` +
+      `${shownSize(budget.availableBytes)} for ${budget.hostShare} instance(s); each takes ` +
+      `${shownSize(budget.weightBytes)} of weights${swap} and ${
+        shownSize(PROCESS_BYTES)
+      } for its ` +
+      `process. Lower --num-gpu-blocks-override to ${possible} or less` +
+      `${numSwapBlocks > 0 ? ", or --swap-space" : ""}.`,
+  );
 }
 
 function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
@@ -69,7 +102,8 @@ function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
       `instance(s), weights: ${
         shownSize(budget.weightBytes)
       } each${swap}, KV cache of one such sequence: ` +
-      `${shownSize(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))}. ` +
+      `${shownSize(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))}, process: ` +
+      `${shownSize(PROCESS_BYTES)} each. ` +
       `Lower --max-model-len or the number of instances, or raise --gpu-memory-utilization.`,
   );
 }

@@ -51,7 +51,7 @@ export interface InstanceArgs {
  * @returns the exit code: 0 after a request to stop, 2 for an error that the user can fix, else 1. The
  *   caller should exit the process, because a hanging step may be left behind.
  */
-export async function runInstance(args: InstanceArgs): Promise<number> {
+export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), managerAddress } = args;
   const instance = new Instance({
     ...args,
@@ -75,7 +75,7 @@ export async function runInstance(args: InstanceArgs): Promise<number> {
       })
       : undefined,
   });
-  const onTerminate = () => instance.leave("got SIGTERM");
+  const onTerminate = () => instance.drain("got SIGTERM");
   const onGroupSignal = args.startedBy === "hand" ? onTerminate : () => {};
   Deno.addSignalListener("SIGTERM", onTerminate);
   for (const signal of groupSignals) Deno.addSignalListener(signal, onGroupSignal);

@@ -1,4 +1,4 @@
-/** The rows of `--log-instance-info`, with the columns and the formatting of Llumnix. */
+/** Rows of `--log-instance-info` with the columns of Llumnix, in its order. */
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { ManagerOptions, MigrationOptions } from "../core/options.ts";

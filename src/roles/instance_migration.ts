@@ -8,7 +8,7 @@ import { executorKind } from "../executor/devices.ts";
 import { openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
-import { InstanceLinks } from "../instance/llumlet/migration_peers.ts";
+import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 
 export interface ProcessMigrationArgs {
   readonly instanceId: InstanceId;
@@ -47,7 +47,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
         options,
         host: hostOf(managerAddress),
         clock,
-        openLinks: () => new InstanceLinks(bus, clock, () => {}),
+        openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });
       backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
       return backend;

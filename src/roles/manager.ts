@@ -13,9 +13,10 @@ import type {
   TransferOptions,
 } from "../core/options.ts";
 import { backendKind } from "../kv/transfer/backends.ts";
-import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
+import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../manager/manager.ts";
+import { Manager } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
@@ -76,7 +77,7 @@ export class ManagerRole implements AsyncDisposable {
       options,
       migration: options,
       settings: await servedSettings(options) ?? undefined,
-      exchangeTerms: exchangeTermsOf(config),
+      migrationCompatibility: migrationCompatibilityOf(config),
       migrationGroup: groupOf(config),
       scaling: options,
       instanceTimeoutMs: options.instanceTimeout * 1000,
@@ -139,7 +140,7 @@ export class ManagerRole implements AsyncDisposable {
 }
 
 /** What instances must have in common to exchange requests; undefined if all share this process. */
-function exchangeTermsOf(config: ManagerRoleConfig): ExchangeTerms | undefined {
+function migrationCompatibilityOf(config: ManagerRoleConfig): MigrationCompatibility | undefined {
   const { enableMigration, migrationBackend: backend, blockSize } = config.options;
   return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
 }

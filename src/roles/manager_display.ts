@@ -4,7 +4,7 @@ import type { Log } from "../core/log.ts";
 import type { InstanceProgress } from "../core/protocol/membership.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { servingFields } from "./serving_fields.ts";
-import type { ManagerEvent } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
 
 type Bars = import("cli-progress").MultiBar;
 type Bar = import("cli-progress").SingleBar;
@@ -50,7 +50,7 @@ export class ManagerDisplay {
         // An instance that never served is reported by `start_failed`, with this reason.
         if (!this.#hasServed.has(event.instanceId)) return;
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
-      case "stray_killed":
+      case "orphan_killed":
         return this.#log.warn(`killed ${event.instanceId}, which did not join this manager`);
       case "start_failed": {
         const { reason, retryMs } = event;
@@ -59,7 +59,7 @@ export class ManagerDisplay {
       }
       case "given_up":
         return this.#log.error(`an instance did not start, and no other serves: ${event.reason}`);
-      case "leaving":
+      case "stop_requested":
         return this.#log.info(`${event.instanceId} was asked to stop by a signal`);
       case "draining":
         return this.#log.info(`${event.instanceId} drains`);

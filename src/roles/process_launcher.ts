@@ -62,11 +62,11 @@ export class ProcessLauncher implements InstanceLauncher {
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 
-  killStray(instanceId: InstanceId, managerAddress: Address): boolean {
-    const stray = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
+  killOrphan(instanceId: InstanceId, managerAddress: Address): boolean {
+    const orphan = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
       one.isInOurContainer()
     );
-    return stray?.signal("SIGKILL") === true;
+    return orphan?.signal("SIGKILL") === true;
   }
 }
 

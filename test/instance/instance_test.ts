@@ -177,7 +177,7 @@ Deno.test("Instance: gives up when no manager comes in time", async () => {
 Deno.test("Instance: asked to stop as it has registered, it says so to the manager, which counts on it", async () => {
   const world = new World(0);
   await world.startManager();
-  world.onRegister = () => world.instance.leave("got SIGTERM"); // has yet to hear the answer
+  world.onRegister = () => world.instance.drain("got SIGTERM"); // has yet to hear the answer
   await world.startInstance();
   await world.until(() => world.end !== null);
   assert.equal(world.numLeaves, 1);
@@ -205,7 +205,7 @@ Deno.test("Instance: an invitation to a group that comes late, or again, does no
   }
   assert.deepEqual(world.joined, [1, 3, 3, 1]);
   assert.equal(errors.length, 1);
-  assert.match(errors[0], /group 2 has been replaced by 3/);
+  assert.match(errors[0], /group 2 has been replaced by group 3/);
 });
 
 for (const isThere of [true, false]) {

@@ -98,7 +98,7 @@ Deno.test("admin: what cannot be migrated is refused, with the reason", async ()
   await call("admin_drain", { instanceId: other });
   await assert.rejects(migrate("a", other), {
     kind: "conflict",
-    message: `${other} drains, and takes no requests`,
+    message: `${other} is draining and takes no requests`,
   });
   await world.finishAll();
 });
@@ -113,7 +113,7 @@ Deno.test("admin: without --enable-migration no request moves, and the refusal n
     call("admin_migrate", { requestId: "a", destinationId: owners.get("b")! }),
     {
       kind: "conflict",
-      message: `no request moves from or to ${own}: it was started without --enable-migration`,
+      message: `no request can move from or to ${own}: it was started without --enable-migration`,
     },
   );
   const { migrations } = world.cluster.manager!.statistics();
@@ -197,7 +197,7 @@ Deno.test("admin: a request that no instance has yet cannot be moved", async () 
   const order = { requestId: "late", destinationId: "instance-0" };
   await assert.rejects(call("admin_migrate", order), {
     kind: "conflict",
-    message: "no instance has late yet; try again",
+    message: "no instance has request late yet; try again",
   });
   await call("admin_keep", { instanceId: "instance-0" });
   await world.finishAll();

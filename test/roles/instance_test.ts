@@ -6,10 +6,11 @@ import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../../src/executor/executor.ts";
 import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
-import { runInstance } from "../../src/roles/instance.ts";
+import { serveInstance } from "../../src/roles/instance.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import type { ExitStatus } from "../../src/manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { engineOptions, generateRequest } from "../instance/support.ts";
 
@@ -53,7 +54,7 @@ async function withInstances(
     },
     launcher: {
       launch(request) {
-        const exited = runInstance({
+        const exited = serveInstance({
           ...request,
           options: engineOptions(options),
           hostShare: initialInstances,
@@ -202,7 +203,7 @@ Deno.test("instance: what was started by hand says itself why it does not start"
   withInstances(loadNullExecutor, async ({ bus, events }) => {
     const logged: string[] = [];
     const append = (message: string) => void logged.push(message);
-    const code = await runInstance({
+    const code = await serveInstance({
       options: engineOptions({ maxNumBatchedTokens: 16 }),
       instanceId: "odd",
       managerAddress: "inproc:manager",
@@ -233,7 +234,7 @@ Deno.test("instance: where something else listens than a manager, it says so", a
   });
   const logged: string[] = [];
   const append = (message: string) => void logged.push(message);
-  const code = await runInstance({
+  const code = await serveInstance({
     options: engineOptions(),
     instanceId: "odd",
     managerAddress: "inproc:foreign",
@@ -250,7 +251,7 @@ Deno.test("instance: where something else listens than a manager, it says so", a
 });
 
 Deno.test("instance: without a manager it ends", async () => {
-  const code = await runInstance({
+  const code = await serveInstance({
     options: engineOptions(),
     instanceId: "instance-0",
     managerAddress: "inproc:nobody",

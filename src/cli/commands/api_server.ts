@@ -117,7 +117,7 @@ function connect(
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
-      onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
       },

@@ -1,7 +1,7 @@
 import { logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
-import { runInstance as run } from "../../roles/instance.ts";
+import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 
@@ -15,7 +15,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
-  return run({
+  return serveInstance({
     options,
     migration: options,
     instanceId,

@@ -39,7 +39,9 @@ export class CpuExecutor implements Executor {
   readonly pool: KvPool | null;
   readonly #parts: CpuExecutorParts;
   readonly #sampler: Sampler;
-  readonly #promptLens = new Map<number, number>();
+  readonly #prompts = new Map<number, readonly number[]>();
+  /** Scores of the prompts that are computed in pieces, by handle. */
+  readonly #promptScores = new Map<number, (TokenLogprobs | null)[]>();
 
   constructor(parts: CpuExecutorParts) {
     this.info = parts.info;
@@ -63,10 +65,10 @@ export class CpuExecutor implements Executor {
     for (const slice of sliceStep(input, this.#parts.maxRows)) {
       const hidden = this.#parts.decoder.forward(this.#parts.batchBuffer.write(input, slice));
       this.#scorePrompts(input, slice, hidden, results);
-      this.#sampleTokens(input, slice, hidden, results);
+      if (!input.isPartial) this.#sampleTokens(input, slice, hidden, results);
     }
     const isMissing = (tokenId: number, i: number) => tokenId === -1 && !results.failures[i];
-    if (results.tokenIds.some(isMissing)) {
+    if (!input.isPartial && results.tokenIds.some(isMissing)) {
       throw new RangeError("a sequence has no rows in its step");
     }
     return {
@@ -87,11 +89,12 @@ export class CpuExecutor implements Executor {
   #updateSequences(input: StepInput): void {
     for (const handle of input.removed) {
       this.#sampler.remove(handle);
-      this.#promptLens.delete(handle);
+      this.#prompts.delete(handle);
+      this.#promptScores.delete(handle);
     }
     for (const start of input.added) {
       this.#sampler.add(start);
-      this.#promptLens.set(start.handle, start.promptTokenIds.length);
+      this.#prompts.set(start.handle, start.promptTokenIds);
     }
   }
 
@@ -159,22 +162,32 @@ export class CpuExecutor implements Executor {
     const { head } = this.#parts;
     for (const part of slice) {
       const handle = input.handles[part.index];
-      const promptLen = this.#promptLens.get(handle);
-      if (input.contextLens[part.index] !== promptLen) continue;
+      const prompt = this.#prompts.get(handle);
+      const contextLen = input.contextLens[part.index];
+      if (prompt === undefined || contextLen > prompt.length) continue;
+      if (!input.isPartial && contextLen < prompt.length) continue;
       if (this.#sampler.wantsPromptLogprobs(handle) === null) continue;
+      const firstPosition = part.contextLen - part.numRows;
       // The first prompt token follows no token, and the last one precedes the output.
-      const scores = results.promptLogprobs[part.index] ??= [null];
+      let scores = this.#promptScores.get(handle);
+      if (scores === undefined || firstPosition === 0) {
+        this.#promptScores.set(handle, scores = [null]);
+      }
       const first = rowOf(slice, part);
-      const scored = part.isLast ? part.numRows - 1 : part.numRows;
+      const scored = Math.min(part.numRows, prompt.length - 1 - firstPosition);
       const rows = Array.from({ length: scored }, (_, i) => first + i);
       for (const chunk of chunks(rows, head.maxRows)) {
         head.compute(hidden, chunk);
         chunk.forEach((row, i) => {
-          const next = input.tokenIds[part.firstRow + row - first + 1];
+          const next = prompt[firstPosition + row - first + 1];
           results.failures[part.index] ??= failureOf(() => {
             scores.push(this.#sampler.promptLogprob(handle, head.row(i), next));
           });
         });
+      }
+      if (part.isLast && !input.isPartial) {
+        results.promptLogprobs[part.index] = scores;
+        this.#promptScores.delete(handle);
       }
     }
   }

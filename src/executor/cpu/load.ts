@@ -117,6 +117,7 @@ function buildExecutor(
       dtype,
       vocabSize: config.vocabSize,
       maxModelLen,
+      maxPieceTokens: maxRows,
       layout,
       ...capacity,
       tokenTimeoutMs: tokenTimeoutMs(
@@ -203,20 +204,28 @@ function allocatePools(
   { numBlocks, numSwapBlocks }: KvCapacity,
   onProgress: OnProgress,
 ): { pool: Address; swapPool: Address } {
-  const totalBytes = (numBlocks + numSwapBlocks) * blockBytes(layout);
-  const detail = `${numBlocks} blocks of ${layout.blockSize} tokens, ${numSwapBlocks} swap blocks`;
-  onProgress({ phase: "kv-cache", doneBytes: 0, totalBytes, detail });
-  try {
-    const pool = kernels.alloc(numBlocks * blockBytes(layout));
-    const swapPool = numSwapBlocks > 0 ? kernels.alloc(numSwapBlocks * blockBytes(layout)) : 0n;
-    onProgress({ phase: "kv-cache", doneBytes: totalBytes, totalBytes, detail });
-    return { pool, swapPool };
-  } catch (error) {
-    throw new UsageError(
-      `Cannot allocate the KV cache, ${shownSize(totalBytes)} (${detail}): ` +
-        `${(error as Error).message}. Lower --num-gpu-blocks-override, ` +
-        `--gpu-memory-utilization, --swap-space, --max-num-seqs or --max-model-len.`,
-      { cause: error },
-    );
-  }
+  const allocate = (phase: "kv-cache" | "swap-pool", blocks: number): Address => {
+    const totalBytes = blocks * blockBytes(layout);
+    const detail = `${blocks} blocks of ${layout.blockSize} tokens`;
+    try {
+      onProgress({ phase, doneBytes: 0, totalBytes, detail });
+      const address = kernels.alloc(totalBytes);
+      onProgress({ phase, doneBytes: totalBytes, totalBytes, detail });
+      return address;
+    } catch (error) {
+      const what = phase === "kv-cache" ? "KV cache" : "swap pool";
+      const advice = phase === "kv-cache"
+        ? "--num-gpu-blocks-override, --gpu-memory-utilization, --max-num-seqs or --max-model-len"
+        : "--swap-space";
+      throw new UsageError(
+        `Cannot allocate the ${what}, ${shownSize(totalBytes)} (${detail}): ` +
+          `${(error as Error).message}. Lower ${advice}.`,
+        { cause: error },
+      );
+    }
+  };
+  return {
+    pool: allocate("kv-cache", numBlocks),
+    swapPool: numSwapBlocks > 0 ? allocate("swap-pool", numSwapBlocks) : 0n,
+  };
 }

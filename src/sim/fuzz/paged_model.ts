@@ -8,6 +8,8 @@ export interface PagedModelShape {
   readonly numBlocks: number;
   readonly numSwapBlocks: number;
   readonly maxModelLen?: number;
+  /** Longer prompts come in pieces; default: all come whole. */
+  readonly maxPieceTokens?: number;
 }
 
 export const PAGED_VOCAB_SIZE = 128;
@@ -19,7 +21,7 @@ function mix(hash: number, value: number): number {
   return Math.imul(hash ^ (hash >>> 15), 0x1b873593) ^ (hash >>> 13);
 }
 
-/** What a token leaves in a layer of the cache; never 0, which stands for garbage. */
+/** The value of a token in a layer of the cache; never 0, which stands for garbage. */
 function cellOf(tokenId: number, position: number, layer: number): number {
   return mix(mix(layer + 1, tokenId), position) | 1;
 }
@@ -28,7 +30,7 @@ function tokenOf(contextHash: number, seed: number): number {
   return (mix(contextHash, seed) >>> 0) % PAGED_VOCAB_SIZE;
 }
 
-/** The output that an undisturbed request has. */
+/** The output of an undisturbed request. */
 export function expectedOutput(
   promptTokenIds: readonly number[],
   seed: number,
@@ -49,9 +51,9 @@ export function expectedOutput(
 }
 
 /**
- * A tiny model whose next token depends on every cell of the context as found through the block
- * table, like attention: a block that was lost, shared, moved wrongly or reused too early changes the
- * tokens. Verifies the form of every step on the way.
+ * A tiny model whose next token depends on every cell of the context, read through the block table as
+ * attention does. A block that was lost, shared, moved wrongly or reused too early changes the tokens.
+ * It also checks the form of every step.
  */
 export class PagedModel implements Executor {
   readonly info: ExecutorInfo;
@@ -62,7 +64,7 @@ export class PagedModel implements Executor {
   readonly #wordsPerLayer: number;
 
   constructor(shape: PagedModelShape) {
-    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256 } = shape;
+    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256, maxPieceTokens } = shape;
     const layout: KvLayout = {
       format: "k-transposed",
       dtype: "float32",
@@ -77,6 +79,7 @@ export class PagedModel implements Executor {
       dtype: layout.dtype,
       vocabSize: PAGED_VOCAB_SIZE,
       maxModelLen,
+      maxPieceTokens,
       layout,
       numBlocks,
       numSwapBlocks,
@@ -113,6 +116,10 @@ export class PagedModel implements Executor {
     const written = new Set<number>();
     const tokenIds = new Int32Array(input.handles.length);
     for (let i = 0; i < tokenIds.length; i++) tokenIds[i] = this.#next(input, i, written);
+    if (input.isPartial) {
+      if (input.kind !== "prefill" || tokenIds.length !== 1) throw new Error("not a piece");
+      tokenIds[0] = -1;
+    }
     return { stepId: input.stepId, tokenIds, latencyMs: 1 };
   }
 
@@ -123,8 +130,11 @@ export class PagedModel implements Executor {
     if (seed === undefined) throw new Error(`handle ${input.handles[row]} was never added`);
     const contextLen = input.contextLens[row];
     const start = input.queryStarts[row], queryLen = input.queryStarts[row + 1] - start;
-    const expectedLen = input.kind === "prefill" ? contextLen : 1;
-    if (queryLen !== expectedLen) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
+    const { maxPieceTokens } = this.info;
+    const isWhole = queryLen === (input.kind === "prefill" ? contextLen : 1);
+    const isPiece = maxPieceTokens !== undefined && input.kind === "prefill" && queryLen >= 1 &&
+      queryLen <= maxPieceTokens;
+    if (!isWhole && !isPiece) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
     let hash = 0;
     for (let position = 0; position < contextLen; position++) {
       const block = input.blockTables[row * input.maxBlocks + Math.floor(position / blockSize)];

@@ -17,6 +17,7 @@ export const defaultOptions: EngineOptions = {
   ...engineDefaults(),
   maxModelLen: 256,
   swapSpace: 0.01,
+  preemptionMode: "swap",
   numGpuBlocksOverride: 128,
   maxNumSeqs: 16,
   device: "cpu",

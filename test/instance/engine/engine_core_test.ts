@@ -169,7 +169,7 @@ Deno.test("EngineCore: fail ends everything once", () => {
   assert.equal(core.numRequests, 0);
 });
 
-Deno.test("EngineCore: info has every field of the behaviour page", () => {
+Deno.test("EngineCore: info has every field of a report", () => {
   const { core, model } = coreOf({ maxNumSeqs: 2 }, { numBlocks: 200 });
   core.add(generateRequest("a", 5, {}, { arrivalMs: 1 }));
   core.add(generateRequest("b", 10, { maxTokens: 1 }, { arrivalMs: 2 }));
@@ -279,7 +279,7 @@ Deno.test("EngineCore: what has run its expected steps runs on only when it is t
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).leavingRequests, 1);
   assert.equal(core.begin(0), null);
-  core.stay();
+  core.clearExpectedSteps();
   assert.equal(core.info(0).leavingRequests, 0);
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).totals.outputTokens, 2);

@@ -90,8 +90,8 @@ class Cluster {
       bus: this.bus,
       clock: realClock,
       limits: { lastStageMaxBlocks: 1, maxStages: 20 },
-      onArrive: () => {},
-      onLeave: () => {},
+      onMovedIn: () => {},
+      onMovedOut: () => {},
     });
     service.attach(engine, llumlet);
     const listener = await this.bus.listen(`inproc:${name}`, service.service);

@@ -79,8 +79,8 @@ export class TestInstance {
       limits: shape.limits ?? { lastStageMaxBlocks: 2, maxStages: 10 },
       copiesBesideSteps: shape.copiesBesideSteps,
       timeouts: shape.timeouts,
-      onArrive: (request) => this.service.expect(request),
-      onLeave: (requestId) => this.service.forget(requestId),
+      onMovedIn: (request) => this.service.expect(request),
+      onMovedOut: (requestId) => this.service.forget(requestId),
     });
     this.service.attach(this.engine, this.llumlet);
   }

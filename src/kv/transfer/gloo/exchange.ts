@@ -53,7 +53,7 @@ interface Outgoing {
  * One instance's end of a group: a connection to each other member, for sending blocks, and one from each
  * other member, for receiving blocks. It runs in a thread of its own, which {@linkcode turn} blocks.
  */
-export class Exchange {
+export class GlooExchange {
   readonly port: number;
   readonly #sockets: Sockets;
   readonly #config: ExchangeConfig;

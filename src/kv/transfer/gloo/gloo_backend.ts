@@ -29,7 +29,7 @@ type Unsent<T> = T extends unknown ? Omit<T, "id"> : never;
 /**
  * Point-to-point TCP in a group with ranks, as in gloo. The manager sends each member the list of
  * members, and each connects to every other. Blocks go from the source's pool to the socket, and from the
- * socket into the destination's pool, without a copy between; a thread does this ({@linkcode Exchange}).
+ * socket into the destination's pool, without a copy between; a thread does this ({@linkcode GlooExchange}).
  */
 export class GlooBackend implements MigrationBackend {
   readonly name = "gloo";

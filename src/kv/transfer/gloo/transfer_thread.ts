@@ -1,12 +1,12 @@
 /**
- * The transfer thread: an {@linkcode Exchange} in a worker, so that moving blocks takes no time from the
- * instance's main thread, which schedules. The worker blocks in `poll` and never runs its event loop. The
- * main thread writes a byte into a pipe with each message, which ends the `poll`.
+ * The transfer thread: a {@linkcode GlooExchange} in a worker, so that moving blocks takes no time from
+ * the instance's main thread, which schedules. The worker blocks in `poll` and never runs its event loop.
+ * The main thread writes a byte into a pipe with each message, which ends the `poll`.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/protocol/migration.ts";
-import { Exchange, type ExchangeConfig, type ExchangeTransfer } from "./exchange.ts";
+import { type ExchangeConfig, type ExchangeTransfer, GlooExchange } from "./exchange.ts";
 
 /** Main thread to worker. Each has one answer; the answer to an `abort` is that to its `send`. */
 export type ThreadRequest =
@@ -64,7 +64,7 @@ function start(
     const sockets = openSockets();
     if (sockets === null) throw new Error("gloo needs Linux");
     const { readEnd, writeEnd: wakeFd } = sockets.pipe();
-    const exchange = new Exchange(sockets, config);
+    const exchange = new GlooExchange(sockets, config);
     answer({ port: exchange.port, wakeFd });
     return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd);
   } catch (error) {
@@ -75,7 +75,7 @@ function start(
 
 class TransferThread {
   readonly #sockets: Sockets;
-  readonly #exchange: Exchange;
+  readonly #exchange: GlooExchange;
   readonly #messages: MessagePort;
   readonly #wakeFd: number;
   readonly #wakeBytes = new Uint8Array(256);
@@ -83,7 +83,7 @@ class TransferThread {
   readonly #aborts = new Map<number, () => void>();
   #isClosed = false;
 
-  constructor(sockets: Sockets, exchange: Exchange, messages: MessagePort, wakeFd: number) {
+  constructor(sockets: Sockets, exchange: GlooExchange, messages: MessagePort, wakeFd: number) {
     this.#sockets = sockets;
     this.#exchange = exchange;
     this.#messages = messages;

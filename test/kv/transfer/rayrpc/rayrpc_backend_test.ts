@@ -4,7 +4,7 @@ import { SocketBus } from "../../../../src/bus/socket_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
-import { InstanceLinks } from "../../../../src/instance/llumlet/migration_peers.ts";
+import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
 import { layerBytes } from "../../../../src/kv/layout.ts";
 import { readRuns } from "../../../../src/kv/pool/copy_runs.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
@@ -37,7 +37,7 @@ interface RpcEnd extends BackendEnd {
 /** An instance's end that serves on the loopback interface. */
 async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
   const bus = new SocketBus();
-  const links = new InstanceLinks(bus, realClock, () => {});
+  const links = new MigrationPeers(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
   return { backend, pool, listener };

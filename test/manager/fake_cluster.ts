@@ -8,7 +8,8 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
 } from "../../src/manager/fleet/launcher.ts";
-import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { SimNetwork } from "../../src/sim/network/sim_bus.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { FakeInstance, tokenAt } from "./fake_instance.ts";
@@ -24,7 +25,7 @@ export const migration: NonNullable<ManagerConfig["migration"]> = {
   enablePdDisagg: false,
 };
 
-export interface SimClusterConfig extends Partial<ManagerConfig> {
+export interface FakeClusterConfig extends Partial<ManagerConfig> {
   /** A manager that knows nothing begins. */
   readonly onManagerStart?: () => void;
 }
@@ -65,7 +66,7 @@ export class TrackedRequest {
 }
 
 /** A manager, an API server and fake instances on a simulated network. */
-export class SimCluster {
+export class FakeCluster {
   readonly clock = new VirtualClock(1_000_000);
   readonly random: Random;
   readonly network: SimNetwork;
@@ -82,10 +83,10 @@ export class SimCluster {
   isAdoptable = true;
   /** Whether an instance crashes as it computes this token. */
   isDeadly: (requestId: RequestId, index: number) => boolean = () => false;
-  readonly #config: SimClusterConfig;
+  readonly #config: FakeClusterConfig;
   #numVisitors = 0;
 
-  constructor(seed: number, config: SimClusterConfig = {}) {
+  constructor(seed: number, config: FakeClusterConfig = {}) {
     this.random = new Random(seed);
     this.network = new SimNetwork({
       clock: this.clock,
@@ -198,7 +199,7 @@ export class SimCluster {
         hasEnded: () => this.instances.get(instanceId) !== instance,
       };
     },
-    killStray: (instanceId) => {
+    killOrphan: (instanceId) => {
       this.kill(instanceId);
       return this.#launched.has(instanceId);
     },
