@@ -70,7 +70,11 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   refuseUnsupportedFields(body);
   refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(
+    body.prompt,
+    fields.add_special_tokens ?? undefined,
+    context.options.maxQueuedRequests,
+  );
   const echo = fields.echo ?? false;
   const maxTokens = fields.max_tokens ?? 16;
   const promptOnly = maxTokens === 0;

@@ -109,11 +109,11 @@ async function readRequest(
   exchange: Exchange,
   { service, options }: ServerContext,
 ): Promise<{ request: TextRequest; stream: boolean }> {
-  const body = await readJsonObject(exchange, options.maxBodyBytes);
+  const body = await readJsonObject(exchange, options.maxBodyBytes, { anyContentType: true });
   refuseUnsupportedFields(body);
   refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined, Infinity);
   if (prompts.length !== 1) {
     throw new RequestError(
       "prompt is a batch, but this route takes one prompt; use /v1/completions.",

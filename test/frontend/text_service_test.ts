@@ -150,6 +150,20 @@ Deno.test("a temperature of next to nothing is greedy", async () => {
   assert.deepEqual([temperature, topP], [0, 1]);
 });
 
+Deno.test("a 64-bit seed becomes a safe integer that differs wherever the seed does", async () => {
+  const { cluster, service } = setUp();
+  const given = [2n ** 53n, 2n ** 53n + 1n, 2n ** 64n - 1n, 2n ** 63n, -(2n ** 63n) + 1n];
+  for (const [i, seed] of given.entries()) {
+    await service.submit(
+      request({ requestId: `r${i}`, sampling: { maxTokens: 1, seed } }),
+      () => {},
+    );
+  }
+  const seeds = cluster.requests.map(({ params }) => params.seed);
+  assert.ok(seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0));
+  assert.equal(new Set(seeds).size, given.length);
+});
+
 Deno.test("requests without a seed get different ones, the same in every run", async () => {
   const seeds = async () => {
     const { cluster, service } = setUp();
