@@ -6,6 +6,7 @@
 import { SequenceNormalizer, type Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { type HubInternals, internalsOf } from "./hub_internals.ts";
 import { allowsInnerCuts } from "./inner_cuts.ts";
+import { LONG_WORD, LongWordEncoder } from "./long_word.ts";
 
 /**
  * Where text stands, as far as it matters: at the beginning of everything, behind an added token, or behind
@@ -41,6 +42,7 @@ export class SegmentEncoder {
   constructor(json: Readonly<Record<string, unknown>>, hub: HubTokenizer) {
     this.#hub = internalsOf(hub);
     const { model, added_tokens } = this.#hub;
+    encodeLongWordsApart(model, json.model as ModelJson);
     this.#allowsCuts = this.#canBeSplit() &&
       allowsInnerCuts(json, model.tokens_to_ids, added_tokens);
     const normalizer = json.normalizer as NormalizerJson | null;
@@ -183,6 +185,26 @@ export class SegmentEncoder {
         .filter((id) => id !== undefined);
     return { before: idsOf(tokens.slice(0, at)), after: idsOf(tokens.slice(at + 1)) };
   }
+}
+
+interface ModelJson {
+  readonly merges?: readonly (string | readonly [string, string])[];
+  readonly end_of_word_suffix?: string | null;
+  readonly continuing_subword_suffix?: string | null;
+}
+
+/** The library keeps short words; their tables are made when the first long word comes. */
+function encodeLongWordsApart(model: HubInternals["model"], json: ModelJson): void {
+  const { bpe } = model;
+  const { merges, end_of_word_suffix, continuing_subword_suffix } = json;
+  if (bpe === undefined || merges === undefined) return;
+  if (end_of_word_suffix || continuing_subword_suffix) return;
+  let longWords: LongWordEncoder | null = null;
+  model.bpe = (word) => {
+    if (word.length < LONG_WORD) return bpe.call(model, word);
+    longWords ??= new LongWordEncoder(merges);
+    return longWords.encode(word);
+  };
 }
 
 /** The longest of the tokens that match at a place is found, as by the library's trie. */
