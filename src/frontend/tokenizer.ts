@@ -90,8 +90,7 @@ export function createTokenizer(
     ),
     encode(text, { addSpecialTokens }) {
       const parts = segments.split(text.toWellFormed());
-      const ids = parts.map((part) => typeof part === "number" ? part : segments.encode(part));
-      return segments.join(ids, addSpecialTokens);
+      return segments.join(parts.map((part) => segments.encode(part)), addSpecialTokens);
     },
     leastTokens: (text) => Math.ceil(text.length / mostCharactersPerToken),
     decode(ids, { skipSpecialTokens }) {

@@ -8,7 +8,7 @@ import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { OverloadedError, RequestError } from "../core/errors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { type FlushQueue, StreamWriter } from "./stream_writer.ts";
-import type { TurnBudget } from "./turn_budget.ts";
+import type { TurnBudget } from "../core/turn_budget.ts";
 
 /** Bounds on what one connection may take. */
 export interface ConnectionLimits {

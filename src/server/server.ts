@@ -19,7 +19,7 @@ import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
-import { TurnBudget } from "./turn_budget.ts";
+import { TurnBudget } from "../core/turn_budget.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
 
@@ -39,7 +39,7 @@ export const defaultLimits: ConnectionLimits = {
 /** How long clients get to read what they are told at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
-/** Encoding takes about 3 us a token, and a token of text is about four characters: 6 ms. */
+/** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
 
 /** Bytes of request bodies that are parsed in one turn of the event loop: at most about 5 ms. */

@@ -246,6 +246,7 @@ Deno.test("a request that waits for an instance can be aborted", async () => {
   cluster.taken = taken.promise;
   const outputs: TextOutput[] = [];
   const first = service.submit(request(), (output) => outputs.push(output));
+  while (cluster.requests.length === 0) await Promise.resolve();
   service.abort("r");
   assert.deepEqual(cluster.aborted, ["r"]);
   assert.match(lines[0], /^finished request r: abort, /);
@@ -255,6 +256,17 @@ Deno.test("a request that waits for an instance can be aborted", async () => {
   await assert.rejects(first, UnavailableError);
   await assert.rejects(service.submit(request(), () => {}), /id r is running/);
   assert.equal(outputs.length, 0);
+});
+
+Deno.test("a request that is aborted while its prompt is encoded does not reach the cluster", async () => {
+  const { service, cluster, lines } = setUp();
+  const submitted = service.submit(request(), () => {});
+  service.abort("r");
+  await submitted;
+  assert.deepEqual(cluster.requests, []);
+  assert.match(lines[0], /^finished request r: abort, /);
+  await service.submit(request(), () => {});
+  assert.equal(cluster.requests.length, 1);
 });
 
 Deno.test("what the cluster refuses leaves no trace", async () => {

@@ -14,6 +14,7 @@ export interface HubAddedToken {
  * prompt in pieces needs them one by one; `segment_encoder_test.ts` compares the result with `encode`.
  */
 export interface HubInternals {
+  encode_text(text: string): string[];
   readonly added_tokens: readonly HubAddedToken[];
   /** By content, and by normalized content. */
   readonly added_tokens_map: ReadonlyMap<string, HubAddedToken>;

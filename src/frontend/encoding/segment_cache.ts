@@ -1,4 +1,4 @@
-import type { TextSegment } from "./segment_encoder.ts";
+import type { Segment } from "./segment_encoder.ts";
 
 /** Bytes of a key's and a value's objects beyond their content, about. */
 const ENTRY_BYTES = 200;
@@ -18,7 +18,7 @@ export class SegmentCache {
     return this.#bytes;
   }
 
-  get(segment: TextSegment): Uint32Array | undefined {
+  get(segment: Segment): Uint32Array | undefined {
     const key = keyOf(segment);
     const ids = this.#ids.get(key);
     if (ids === undefined) return undefined;
@@ -28,7 +28,7 @@ export class SegmentCache {
   }
 
   /** Keeps the ids, unless the segment alone takes a large part of the cache. */
-  set(segment: TextSegment, ids: Uint32Array): void {
+  set(segment: Segment, ids: Uint32Array): void {
     const key = keyOf(segment);
     const bytes = bytesOf(key, ids);
     if (bytes > this.maxBytes / 8) return;
@@ -49,7 +49,7 @@ export class SegmentCache {
 }
 
 /** A string of its own: a slice of the prompt would keep the whole prompt in memory. */
-function keyOf({ text, place }: TextSegment): string {
+function keyOf({ text, place }: Segment): string {
   return `${place[0]}${text}`;
 }
 

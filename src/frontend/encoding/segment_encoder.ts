@@ -1,32 +1,45 @@
 /**
- * Encodes a text in segments whose ids, joined, are those of the whole. A segment is an added token, or
- * text between added tokens that is cut further where that is exact (`inner_cuts.ts`). The cuts depend on
- * the text before them alone, so two texts that begin alike have the same first segments.
+ * Encodes a text in segments whose ids, joined, are those of the whole: it is cut before added tokens, and
+ * within text where that is exact (`inner_cuts.ts`). The cuts depend on the text before them alone, so two
+ * texts that begin alike have the same first segments.
  */
 import { SequenceNormalizer, type Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { type HubInternals, internalsOf } from "./hub_internals.ts";
+import { type HubAddedToken, type HubInternals, internalsOf } from "./hub_internals.ts";
 import { allowsInnerCuts } from "./inner_cuts.ts";
 import { LONG_WORD, LongWordEncoder } from "./long_word.ts";
 
 /**
- * Where text stands, as far as it matters: at the beginning of everything, behind an added token, or behind
- * a cut. Where it does not matter, all is `inner`.
+ * Where a segment begins, as far as it matters: at the beginning of everything, at an added token, or within
+ * text. Where it does not matter, every segment is `inner`.
  */
 export type Place = "first" | "section" | "inner";
 
-export interface TextSegment {
+export interface Segment {
   readonly text: string;
   readonly place: Place;
 }
 
-/** The id of an added token, or text. */
-export type Segment = number | TextSegment;
-
 /** Characters after which a cut is looked for; encoding as many takes about 2 ms. */
 const SEGMENT_LENGTH = 2048;
 
-/** A cut lies behind the matched letter. */
-const cutPattern = /[A-Za-z](?= [A-Za-z])/g;
+/** Finds the places within a text where it may be cut; asked from the left to the right. */
+class InnerCuts {
+  readonly #pattern = /[A-Za-z](?= [A-Za-z])/g;
+  #cut = -1;
+
+  /** @param text empty to find none */
+  constructor(private readonly text: string) {}
+
+  /** The first cut at or behind `from`, if both its sides are before `to`; else null. */
+  next(from: number, to: number): number | null {
+    if (this.#cut < from && from < this.text.length) {
+      this.#pattern.lastIndex = from - 1;
+      const match = this.#pattern.exec(this.text);
+      this.#cut = match === null ? Infinity : match.index + 1;
+    }
+    return this.#cut >= from && this.#cut + 2 <= to ? this.#cut : null;
+  }
+}
 
 export class SegmentEncoder {
   readonly #hub: HubInternals;
@@ -56,36 +69,50 @@ export class SegmentEncoder {
     this.#around = this.#specialTokens();
   }
 
-  /** Cuts a text. Takes about 3 ms for 100,000 tokens. */
+  /** Cuts a text into segments of about {@linkcode SEGMENT_LENGTH}. Takes about 3 ms for 100,000 tokens. */
   split(text: string): Segment[] {
-    if (!this.#canBeSplit()) return text === "" ? [] : [{ text, place: "first" }];
     const segments: Segment[] = [];
-    for (const section of this.#sections(text)) {
-      if (typeof section === "number") segments.push(section);
-      else this.#cut(section, segments);
+    let start = 0, place: Place = this.#placeMatters ? "first" : "inner";
+    const cutAt = (end: number, next: Place) => {
+      segments.push({ text: text.slice(start, end), place });
+      [start, place] = [end, this.#placeMatters ? next : "inner"];
+    };
+    const cuts = new InnerCuts(this.#allowsCuts ? text : "");
+    for (const [from, to, token] of this.#sections(text)) {
+      for (
+        let cut = cuts.next(Math.max(from, start + SEGMENT_LENGTH), to);
+        cut !== null;
+        cut = cuts.next(start + SEGMENT_LENGTH, to)
+      ) cutAt(cut, "inner");
+      const isCut = this.#canBeSplit() && token !== null && !token.lstrip;
+      if (isCut && to - start >= SEGMENT_LENGTH) cutAt(to, "section");
     }
+    if (start < text.length) cutAt(text.length, "section");
     return segments;
   }
 
   /** Ids of a segment. A character that the vocabulary cannot express has no id and is left out. */
-  encode({ text, place }: TextSegment): number[] {
-    const { added_tokens_map, model } = this.#hub;
-    const tokens = this.#tokens(text, place);
+  encode({ text, place }: Segment): number[] {
     const ids: number[] = [];
-    for (const token of tokens) {
-      const id = added_tokens_map.get(token)?.id ?? model.tokens_to_ids.get(token) ??
-        model.unk_token_id;
-      if (id !== undefined) ids.push(id);
+    if (!this.#canBeSplit()) return this.#appendIds(this.#hub.encode_text(text), ids);
+    let stripsStart = false;
+    for (const [from, to, token] of this.#sections(text)) {
+      let part = text.slice(from, to);
+      if (stripsStart) part = part.trimStart();
+      if (token?.lstrip) part = part.trimEnd();
+      if (part !== "") this.#appendIds(this.#tokens(part, from === 0 ? place : "section"), ids);
+      if (token === null) break;
+      ids.push(token.id);
+      stripsStart = token.rstrip;
     }
     return ids;
   }
 
   /** The ids of a whole text: those of its segments, with the special tokens that belong around them. */
-  join(parts: readonly (number | ArrayLike<number>)[], addSpecialTokens: boolean): number[] {
+  join(parts: readonly ArrayLike<number>[], addSpecialTokens: boolean): number[] {
     const ids: number[] = addSpecialTokens ? [...this.#around.before] : [];
     for (const part of parts) {
-      if (typeof part === "number") ids.push(part);
-      else for (let i = 0; i < part.length; i++) ids.push(part[i]);
+      for (let i = 0; i < part.length; i++) ids.push(part[i]);
     }
     if (addSpecialTokens) ids.push(...this.#around.after);
     return ids;
@@ -96,60 +123,30 @@ export class SegmentEncoder {
     return !this.#hub.remove_space && !this.#hub.do_lowercase_and_remove_accent;
   }
 
-  /** The text between added tokens, and their ids; tokens that strip take white space of the text. */
-  *#sections(text: string): Generator<Segment> {
-    const pattern = this.#addedTokens;
-    if (pattern === null) {
-      if (text !== "") yield this.#section(text, true);
-      return;
+  /** Ranges of text, each with the added token that follows it; null behind the last. */
+  *#sections(text: string): Generator<[from: number, to: number, token: HubAddedToken | null]> {
+    let from = 0;
+    if (this.#addedTokens !== null) {
+      for (const { 0: content, index } of text.matchAll(this.#addedTokens)) {
+        yield [from, index, this.#hub.added_tokens_map.get(content)!];
+        from = index + content.length;
+      }
     }
-    let start = 0;
-    let stripsStart = false;
-    for (const match of text.matchAll(pattern)) {
-      const token = this.#hub.added_tokens_map.get(match[0])!;
-      yield* between(start, match.index, stripsStart, token.lstrip, this);
-      yield token.id;
-      start = match.index + match[0].length;
-      stripsStart = token.rstrip;
-    }
-    yield* between(start, text.length, stripsStart, false, this);
-
-    function* between(
-      from: number,
-      to: number,
-      stripsStart: boolean,
-      stripsEnd: boolean,
-      encoder: SegmentEncoder,
-    ): Generator<Segment> {
-      let part = text.slice(from, to);
-      if (stripsStart) part = part.trimStart();
-      if (stripsEnd) part = part.trimEnd();
-      if (part !== "") yield encoder.#section(part, from === 0);
-    }
+    yield [from, text.length, null];
   }
 
-  #section(text: string, isFirst: boolean): TextSegment {
-    return { text, place: this.#placeMatters ? (isFirst ? "first" : "section") : "inner" };
-  }
-
-  #cut({ text, place }: TextSegment, segments: Segment[]): void {
-    let start = 0;
-    while (this.#allowsCuts && text.length - start > SEGMENT_LENGTH) {
-      cutPattern.lastIndex = start + SEGMENT_LENGTH;
-      const match = cutPattern.exec(text);
-      if (match === null) break;
-      const end = match.index + 1;
-      segments.push({ text: text.slice(start, end), place: start === 0 ? place : "inner" });
-      start = end;
+  #appendIds(tokens: readonly string[], ids: number[]): number[] {
+    const { added_tokens_map, model } = this.#hub;
+    for (const token of tokens) {
+      const id = added_tokens_map.get(token)?.id ?? model.tokens_to_ids.get(token) ??
+        model.unk_token_id;
+      if (id !== undefined) ids.push(id);
     }
-    segments.push({ text: text.slice(start), place: start === 0 ? place : "inner" });
+    return ids;
   }
 
   #tokens(text: string, place: Place): string[] {
     const hub = this.#hub;
-    if (!this.#canBeSplit()) {
-      return (hub as unknown as { encode_text(text: string): string[] }).encode_text(text);
-    }
     const normalize = place === "inner" ? this.#innerNormalizer : hub.normalizer;
     const normalized = normalize === null ? text : normalize(text);
     if (normalized === "") return [];
