@@ -32,11 +32,7 @@ function counting(tokenizer: Tokenizer): { tokenizer: Tokenizer; encoded: () => 
   return { tokenizer: { ...tokenizer, segments }, encoded: () => characters };
 }
 
-function startPool(
-  tokenizer: Tokenizer,
-  maxWorkers = 2,
-  module = "_encoder_worker.ts",
-): EncoderPool {
+function startPool(tokenizer: Tokenizer, maxWorkers = 2): EncoderPool {
   return new EncoderPool({
     source: tokenizer.source,
     startWorker: () =>
