@@ -1,15 +1,28 @@
 /** Request bodies as JSON objects, with errors that say where they are wrong. */
 import { STATUS_CODE } from "@std/http/status";
 import { RequestError } from "../core/errors.ts";
+import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
-import { JsonScanner } from "./json_scanner.ts";
+import { jsonLimits, JsonScanner } from "./json_scanner.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
 export interface JsonBodyOptions {
+  /** Values that the body may have, where more than {@linkcode jsonLimits} says. */
+  readonly maxValues?: number;
   /** Read a body of any content type, unless a page of another site sends it; default false. */
   readonly anyContentType?: boolean;
+}
+
+/** The body of a request to generate; a prompt as token ids may be as long as the model allows. */
+export function readGenerationBody(
+  exchange: Exchange,
+  { options, service }: ServerContext,
+  { anyContentType = false } = {},
+): Promise<JsonObject> {
+  const maxValues = 2 * service.model.maxModelLen;
+  return readJsonObject(exchange, options.maxBodyBytes, { anyContentType, maxValues });
 }
 
 /** Longest text in which the position of an error is searched, to bound the time that takes. */
@@ -27,10 +40,11 @@ const BYTES_PER_VALUE = 16;
 export async function readJsonObject(
   exchange: Exchange,
   maxBytes: number,
-  { anyContentType = false }: JsonBodyOptions = {},
+  { anyContentType = false, maxValues = 0 }: JsonBodyOptions = {},
 ): Promise<JsonObject> {
   checkHeaders(exchange, anyContentType && !comesFromAnotherSite(exchange));
-  const scanner = new JsonScanner();
+  const values = Math.max(jsonLimits.values, maxValues);
+  const scanner = new JsonScanner({ ...jsonLimits, values });
   const bytes = await exchange.readBody(maxBytes, (chunk) => scanner.push(chunk));
   return await parseInTurn(exchange, bytes, scanner);
 }

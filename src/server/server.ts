@@ -42,6 +42,9 @@ const FAREWELL_MS = 500;
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
 
+/** Bytes of request bodies that are read in one turn of the event loop: at most about 3 ms. */
+const READ_PER_TURN = 256 * 1024;
+
 /** Bytes of request bodies that are parsed in one turn of the event loop: at most about 5 ms. */
 const PARSED_PER_TURN = 512 * 1024;
 
@@ -87,6 +90,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const shared = {
     queue: new FlushQueue(),
     incoming: new ByteBudget(limits.maxIncomingBytes),
+    reading: new TurnBudget(READ_PER_TURN),
     parsing: new TurnBudget(PARSED_PER_TURN),
   };
   let stopping = false;

@@ -91,12 +91,17 @@ for (const path of ["/generate", "/generate_benchmark"]) {
 Deno.test("a body of too much structure is refused with its limit, and the connection goes on", () =>
   withServer({ options: { maxBodyBytes: 4 << 20 } }, async (harness) => {
     const bodies: [string, RegExp][] = [
-      [`{"prompt":[${Array(1_300_000).fill("[]")}]}`, /more than 32768 arrays and objects/],
+      [`{"prompt":[${Array(1_300_000).fill("[]")}]}`, /more than 16384 arrays and objects/],
       ["[".repeat(1_000_000), /more than 64 deep/],
+      [
+        `{"messages":[${Array(5000).fill('{"role":"user","content":"x"}')}]}`,
+        /messages has 5000 messages; at most 4096 can be rendered/,
+      ],
       [`{"prompt":[${Array(2000).fill('"a"')}]}`, /The batch has 2000 prompts; at most 8/],
     ];
     for (const [body, message] of bodies) {
-      const { status, text } = await send(harness, "/v1/completions", body);
+      const path = body.startsWith('{"messages"') ? "/v1/chat/completions" : "/v1/completions";
+      const { status, text } = await send(harness, path, body);
       assert.equal(status, 400);
       assert.match(text, message);
     }
