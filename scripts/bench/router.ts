@@ -7,8 +7,11 @@ import { Random } from "../../src/core/random.ts";
 import { PromptEncoder } from "../../src/frontend/encoding/prompt_encoder.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/frontend/tokenizer.ts";
 import { Client, type Service, startService } from "./service.ts";
-import { median, printTable } from "./table.ts";
+import { median, percentile, printTable } from "./table.ts";
 import { makeWordModel, type WordModel } from "./word_model.ts";
+
+const longPromptTokens = 44_000; // 220 KB
+const besideMs = 5_000;
 
 const lengths = [1_000, 10_000, 100_000];
 const warmUpRequests = 10;
@@ -42,6 +45,55 @@ export async function benchRouter(): Promise<void> {
     }
   }
   printTable("API server and manager, CPU of their process per request of one output token", rows);
+  await benchBeside(service, model);
+}
+
+/**
+ * What long prompts that are new do to short requests beside them, and how many of them get through. A stream
+ * of the null executor would take a core for itself; short requests find the same delays.
+ */
+async function benchBeside(service: Service, model: WordModel): Promise<void> {
+  const rows = [];
+  for (const clients of [0, 1, 32]) {
+    const { latenciesMs, prompts } = await shortRequestsBeside(service, model, clients);
+    rows.push({
+      "clients with long prompts": String(clients),
+      "prompts/s": (prompts / besideMs * 1000).toFixed(1),
+      "short p50 ms": median(latenciesMs).toFixed(1),
+      "short p99 ms": percentile(latenciesMs, 99).toFixed(1),
+      "short max ms": Math.max(...latenciesMs).toFixed(1),
+    });
+  }
+  printTable(`Short requests beside prompts of ${longPromptTokens} tokens`, rows);
+}
+
+async function shortRequestsBeside({ port }: Service, model: WordModel, clients: number) {
+  let isOver = false;
+  let prompts = 0;
+  const longPrompts = Array.from({ length: clients }, async (_, client) => {
+    const random = new Random(client);
+    using connection = await Client.connect(port);
+    while (!isOver) {
+      const prompt = model.text(longPromptTokens, random);
+      await connection.post("/v1/completions", { prompt, max_tokens: 1 });
+      await connection.readBody();
+      if (!isOver) prompts++;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  });
+  const latenciesMs: number[] = [];
+  using short = await Client.connect(port);
+  const startedMs = performance.now();
+  while (performance.now() - startedMs < besideMs) {
+    const sentMs = performance.now();
+    await short.post("/v1/completions", { prompt: "Hello", max_tokens: 1 });
+    await short.readBody();
+    latenciesMs.push(performance.now() - sentMs);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  isOver = true;
+  await Promise.all(longPrompts);
+  return { latenciesMs, prompts };
 }
 
 /** Prompts one after the other: all new, or one history that grows by a turn. */

@@ -1,6 +1,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
 import { RequestError } from "../core/errors.ts";
+import { logger } from "../core/log.ts";
 import type { RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
 import {
@@ -191,15 +192,18 @@ class ClusterTextService implements TextService {
   }
 }
 
+const log = logger("tokenizer");
+
 function createEncoder(options: TextServiceOptions, tokenizer: Tokenizer): PromptEncoder {
-  const { startEncoderWorker: startWorker, log } = options;
+  const { startEncoderWorker: startWorker } = options;
   const turns = new TurnBudget(ENCODED_PER_TURN);
   const pool = startWorker
     ? new EncoderPool({
       source: tokenizer.source,
       startWorker,
       maxWorkers: Math.min(MAX_ENCODER_WORKERS, navigator.hardwareConcurrency),
-      onFailure: (message) => log?.(`long prompts are encoded on the main thread: ${message}`),
+      onFailure: (message) =>
+        log.warn("long prompts are encoded on the main thread from now on", { message }),
     })
     : null;
   return new PromptEncoder({ tokenizer, pool, takeTurn: (characters) => turns.take(characters) });
