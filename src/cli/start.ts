@@ -15,6 +15,12 @@ export async function start(): Promise<void> {
       const { runEngineWorker } = await import("../executor/thread/worker_host.ts");
       return runEngineWorker();
     }
+    case "role:tokenizer": {
+      const { yieldToOthers } = await import("../../ffi/thread_policy.ts");
+      const { runEncoderWorker } = await import("../frontend/encoding/encoder_worker.ts");
+      yieldToOthers(); // streams of other requests come first
+      return runEncoderWorker();
+    }
     case "role:kernel": {
       const { runKernelWorker } = await import("../../ffi/cpu_kernels/load.ts");
       return runKernelWorker();

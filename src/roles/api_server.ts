@@ -32,6 +32,8 @@ export async function startApiServer(
     maxLogprobs: options.maxLogprobs,
     seed: options.seed,
     clock: realClock,
+    startEncoderWorker: () =>
+      new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
     log: options.disableLogRequests ? undefined : (line) => requests.info(line),
   });
   const token = adminToken(options);
