@@ -79,7 +79,7 @@ export class ClusterClient implements Cluster {
     this.frontendId = config.frontendId;
     const { frontendId } = config;
     this.#suspects = new Suspects(config.clock, () => {
-      this.#manager.notify("suspecting", { frontendId });
+      this.#manager.notify("isolating", { frontendId });
     });
     this.#links = new InstanceLinks({
       ...config,
@@ -223,8 +223,8 @@ export class ClusterClient implements Cluster {
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      const triedBy = entry.isTried ? this.frontendId : undefined;
-      const place = await this.#dispatch({ requestId, promptTokens, priority, triedBy });
+      const isolatedBy = entry.isTried ? this.frontendId : undefined;
+      const place = await this.#dispatch({ requestId, promptTokens, priority, isolatedBy });
       link = place.link;
       if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
       entry.givenMs = this.#config.clock.nowMs();

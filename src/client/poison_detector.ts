@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { ClientRequest } from "./client_request.ts";
-import { LEASE_MS } from "../core/protocol/dispatch.ts";
+import { ISOLATION_LEASE_MS } from "../core/protocol/dispatch.ts";
 
 /** A request of which tokens still come so long after its first one there does not kill an instance. */
 const SURVIVAL_MS = 1_000;
@@ -146,7 +146,7 @@ export class Suspects {
       const isInDoubt = this.#doubtful.size > 0;
       // One that is to be tried may still wait for the others' leases to end.
       if (isInDoubt || this.#onTrial?.link) this.#keepLease();
-      if (isInDoubt || this.#onTrial) this.#keepLeaseSoon(LEASE_MS / 2);
+      if (isInDoubt || this.#onTrial) this.#keepLeaseSoon(ISOLATION_LEASE_MS / 2);
     });
   }
 

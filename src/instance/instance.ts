@@ -12,11 +12,11 @@ import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
 import type {
+  DrainReply,
   InstanceProgress,
   InstanceRegistration,
   JoinReply,
   JoinRequest,
-  LeaveReply,
 } from "../core/protocol/membership.ts";
 import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
@@ -327,8 +327,8 @@ export class Instance {
 
   async #askToLeave(): Promise<boolean> {
     try {
-      const { data } = await this.#manager!.call("leave", { data: null });
-      return (data as LeaveReply).mayLeave;
+      const { data } = await this.#manager!.call("drain", { data: null });
+      return (data as DrainReply).mayDrain;
     } catch {
       return true; // there is nobody to say no
     }

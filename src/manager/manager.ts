@@ -1,7 +1,7 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { DispatchReply, DispatchRequest, SuspicionNote } from "../core/protocol/dispatch.ts";
+import type { DispatchReply, DispatchRequest, IsolationNotice } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type {
@@ -260,7 +260,7 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
-        leave: (_, peer) => ({ data: this.#keeper.leave(this.#fleet.of(peer)) }),
+        drain: (_, peer) => ({ data: this.#keeper.leave(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
         ...this.#admin().calls,
@@ -272,8 +272,8 @@ export class Manager {
         info: ({ data }, peer) => {
           this.#takeInfo(data as InstanceInfo, peer);
         },
-        suspecting: ({ data }) => {
-          const { frontendId } = data as SuspicionNote;
+        isolating: ({ data }) => {
+          const { frontendId } = data as IsolationNotice;
           this.#trialLease.keep(frontendId, this.#config.clock.nowMs());
         },
         failed: ({ data }, peer) => {
@@ -332,9 +332,9 @@ export class Manager {
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
-    const { triedBy } = request;
-    if (triedBy !== undefined && !this.#trialLease.take(triedBy, nowMs)) {
-      throw new UnavailableError("another request is being tried");
+    const { isolatedBy } = request;
+    if (isolatedBy !== undefined && !this.#trialLease.take(isolatedBy, nowMs)) {
+      throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");

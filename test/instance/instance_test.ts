@@ -82,9 +82,9 @@ class World {
           this.onRegister();
           return { data: null };
         },
-        leave: () => {
+        drain: () => {
           this.numLeaves++;
-          return { data: { mayLeave: true } };
+          return { data: { mayDrain: true } };
         },
       },
       notifications: { info: () => void this.numInfos++ },

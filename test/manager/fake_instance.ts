@@ -106,7 +106,7 @@ export class FakeInstance {
 
   /** Its process was asked to stop, and its drain takes no time. */
   async leave(): Promise<void> {
-    await this.#manager!.call("leave", { data: null });
+    await this.#manager!.call("drain", { data: null });
     this.#isServing = false;
     this.#hasLeft = true;
     await this.#listener!.close();
