@@ -2,7 +2,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { AdminCall } from "../core/protocol/admin.ts";
+import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
   Finish,
@@ -159,9 +159,8 @@ export class ClusterClient implements Cluster {
     });
   }
 
-  /** For whoever operates the service. */
-  readonly admin: AdminCall = async (method, ask) =>
-    await this.#manager.call(method, ask, ADMIN_TIMEOUT_MS) as never;
+  /** Makes an operator's call to the manager. */
+  readonly admin: AdminCall = (method, ask) => this.#manager.call(method, ask, ADMIN_TIMEOUT_MS);
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);

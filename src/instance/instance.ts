@@ -12,13 +12,17 @@ import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
 import type {
-  DrainReply,
   InstanceProgress,
   InstanceRegistration,
   JoinReply,
   JoinRequest,
 } from "../core/protocol/membership.ts";
-import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
+import type {
+  MigrateOutOrder,
+  MigrationGroup,
+  MigrationGroupReply,
+  MigrationReport,
+} from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";
@@ -250,9 +254,9 @@ export class Instance {
     const service: Service = {
       calls: {
         ping: () => ({ data: null }),
-        requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
-        migrate_out: (message, peer) => this.#migrateOut(message, peer),
-        migration_group: ({ data }) => this.#joinGroup(data as MigrationGroup),
+        requests: ({ data }) => ({ data: this.#requests(data) }),
+        migrate_out: ({ data }) => this.#migrateOut(data),
+        migration_group: ({ data }) => this.#joinGroup(data),
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
@@ -272,7 +276,7 @@ export class Instance {
         startedBy,
       } satisfies JoinRequest,
     });
-    return data as JoinReply;
+    return data;
   }
 
   async #register(): Promise<void> {
@@ -328,7 +332,7 @@ export class Instance {
   async #askToLeave(): Promise<boolean> {
     try {
       const { data } = await this.#manager!.call("drain", { data: null });
-      return (data as DrainReply).mayDrain;
+      return data.mayDrain;
     } catch {
       return true; // there is nobody to say no
     }
@@ -395,7 +399,7 @@ export class Instance {
     return this.#engine?.requests(query) ?? { requests: [], numOmitted: 0 };
   }
 
-  async #joinGroup(group: MigrationGroup): Promise<Message> {
+  async #joinGroup(group: MigrationGroup): Promise<Message<MigrationGroupReply>> {
     if (!this.#backend?.join) throw new UnavailableError("no request moves in a group here");
     const { secret, generation } = group, newest = this.#group;
     if (newest?.secret === secret && generation < newest.generation) {
@@ -403,12 +407,12 @@ export class Instance {
     }
     this.#group = group;
     const failedPeers = await this.#backend.join(group);
-    return { data: { failedPeers } satisfies MigrationGroupReply };
+    return { data: { failedPeers } };
   }
 
   /** The manager's orders come over the connection that this instance made to it. */
-  #migrateOut(message: Message, peer: Peer): Promise<Message> | Message {
-    if (this.#llumlet) return this.#llumlet.service.calls.migrate_out(message, peer);
+  async #migrateOut(order: MigrateOutOrder): Promise<Message<MigrationReport>> {
+    if (this.#llumlet) return { data: await this.#llumlet.migrateOut(order) };
     throw new UnavailableError("no request moves from this instance");
   }
 
