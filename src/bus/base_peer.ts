@@ -33,6 +33,8 @@ const CALL = 1; // id, method, data
 const RESULT = 2; // id, data
 const ERROR = 3; // id, ErrorRecord
 
+type Payload = Uint8Array<ArrayBuffer> | null;
+
 interface PendingCall {
   readonly method: string;
   resolve(message: AnyMessage): void;
@@ -166,12 +168,12 @@ export abstract class BasePeer implements AnyPeer {
     if (!Array.isArray(record)) return this.refuse("the other end sent a malformed record");
     const [kind, first, second, third] = record;
     if (kind === NOTIFY && typeof first === "string") {
-      this.#handleNotify(first, toMessage(second, payload));
+      this.#handleNotify(first, second, payload);
     } else if (kind === CALL && isCallId(first) && typeof second === "string") {
-      this.#handleCall(first, second, toMessage(third, payload));
+      this.#handleCall(first, second, third, payload);
     } else if (kind === RESULT && this.#knowsCall(first)) {
       const call = this.#takePending(first);
-      if (call) this.#handleResult(call, toMessage(second, payload));
+      if (call) this.#handleResult(call, second, payload);
     } else if (kind === ERROR && this.#knowsCall(first) && isErrorRecord(second)) {
       this.#takePending(first)?.reject(fromErrorRecord(second));
     } else {
@@ -179,17 +181,18 @@ export abstract class BasePeer implements AnyPeer {
     }
   }
 
-  #handleNotify(method: string, message: AnyMessage): void {
+  #handleNotify(method: string, data: unknown, payload: Payload): void {
     const handler = lookUp(this.service.notifications, method);
     if (!handler) return this.refuse(`the other end sent the unknown notification "${method}"`);
     try {
-      handler(checked(message, lookUp(this.protocol?.notifications, method)), this);
+      const check = lookUp(this.protocol?.notifications, method);
+      handler(toMessage(data, payload, check), this);
     } catch (error) {
       this.fail(this.#explain("notification", method, error));
     }
   }
 
-  #handleCall(id: number, method: string, message: AnyMessage): void {
+  #handleCall(id: number, method: string, data: unknown, payload: Payload): void {
     if (this.#callsBeingAnswered >= this.limits.maxPendingCalls) {
       const { maxPendingCalls } = this.limits;
       return this.refuse(`the other end made more than ${maxPendingCalls} calls at once`);
@@ -197,7 +200,8 @@ export abstract class BasePeer implements AnyPeer {
     const handler = lookUp(this.service.calls, method);
     try {
       if (!handler) throw new LlumnixError("not_found", `${method} is not a method of this peer`);
-      const answer = handler(checked(message, lookUp(this.protocol?.calls, method)?.request), this);
+      const check = lookUp(this.protocol?.calls, method)?.request;
+      const answer = handler(toMessage(data, payload, check), this);
       if (!(answer instanceof Promise)) return this.#sendResult(id, answer);
       this.#callsBeingAnswered++;
       answer.then((message) => this.#sendResult(id, message))
@@ -208,9 +212,9 @@ export abstract class BasePeer implements AnyPeer {
     }
   }
 
-  #handleResult(call: PendingCall, message: AnyMessage): void {
+  #handleResult(call: PendingCall, data: unknown, payload: Payload): void {
     try {
-      call.resolve(checked(message, lookUp(this.protocol?.calls, call.method)?.reply));
+      call.resolve(toMessage(data, payload, lookUp(this.protocol?.calls, call.method)?.reply));
     } catch (error) {
       const reason = this.#explain("answer to", call.method, error);
       call.reject(this.#closedError(call.method, reason));
@@ -331,8 +335,10 @@ function toJson(data: unknown): string {
   return JSON.stringify(data) ?? "null";
 }
 
-function toMessage(data: unknown, payload: Uint8Array<ArrayBuffer> | null): AnyMessage {
-  return payload === null ? { data } : { data, payload };
+/** @throws {MessageError} the data does not fit */
+function toMessage(data: unknown, payload: Payload, check: MessageCheck | undefined): AnyMessage {
+  const checked = check === undefined ? data : check(data);
+  return payload === null ? { data: checked } : { data: checked, payload };
 }
 
 /** Only own properties: a method named "constructor" must not find Object's. */
@@ -354,9 +360,4 @@ function isCallId(value: unknown): value is number {
 /** An error that a handler throws to have it told to the caller. */
 function isDeliberate(error: unknown): boolean {
   return error instanceof LlumnixError && !(error instanceof MessageError);
-}
-
-/** @throws {MessageError} the message does not fit */
-function checked(message: AnyMessage, check: MessageCheck | undefined): AnyMessage {
-  return check === undefined ? message : { ...message, data: check(message.data) };
 }
