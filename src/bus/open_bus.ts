@@ -2,16 +2,25 @@ import { parseAddress } from "./address.ts";
 import { type Bus, type BusLimits, defaultBusLimits } from "./bus.ts";
 import { InProcessBus } from "./in_process_bus.ts";
 import { SocketBus } from "./socket_bus.ts";
+import type { AnyBus } from "./transport.ts";
 
 /** A bus for every kind of address; `inproc:` names are private to the bus returned. */
 export function openBus(limits: BusLimits = defaultBusLimits): Bus {
   const inProcess = new InProcessBus(limits);
-  const sockets = new SocketBus(limits);
-  const busFor = (address: string) =>
-    parseAddress(address).scheme === "inproc" ? inProcess : sockets;
+  let sockets: Promise<AnyBus> | null = null;
+  const busFor = (address: string): Promise<AnyBus> | AnyBus =>
+    parseAddress(address).scheme === "inproc" ? inProcess : sockets ??= openSocketBus(limits);
   return {
-    listen: async (address, service) => await busFor(address).listen(address, service),
+    listen: async (address, service) => await (await busFor(address)).listen(address, service),
     connect: async (address, service, options) =>
-      await busFor(address).connect(address, service, options),
+      await (await busFor(address)).connect(address, service, options),
   };
+}
+
+/** Roles that share a process check no messages, and load no schemas. */
+async function openSocketBus(limits: BusLimits): Promise<SocketBus> {
+  const { calls, notifications, PROTOCOL_VERSION: version } = await import(
+    "../core/protocol/calls.ts"
+  );
+  return new SocketBus({ version, calls, notifications }, limits);
 }

@@ -3,6 +3,7 @@
  * and when; a backend knows nothing of requests. Every implementation passes the suite in
  * `test/conformance/migration_backend.ts`.
  */
+import type { MigrationCallName, ReplyOf, RequestOf } from "../../core/protocol/calls.ts";
 import type {
   FailedPeer,
   MigrationDestination,
@@ -36,8 +37,8 @@ export interface BlockTransfer {
 }
 
 /** A message of the bus, as far as a backend sees it. */
-export interface BackendMessage {
-  readonly data: unknown;
+export interface BackendMessage<Data = unknown> {
+  readonly data: Data;
   readonly payload?: Uint8Array<ArrayBuffer>;
   /** The sender uses the payload's buffer no more. */
   readonly isPayloadGiven?: boolean;
@@ -64,7 +65,11 @@ export interface MigrationBackend {
    */
   join?(group: MigrationGroup): Promise<readonly FailedPeer[]>;
   /** What peers call over the bus of the control plane, for backends that use it. */
-  readonly calls?: Readonly<Record<string, (message: BackendMessage) => BackendMessage>>;
+  readonly calls?: {
+    readonly [M in MigrationCallName]?: (
+      message: BackendMessage<RequestOf<M>>,
+    ) => BackendMessage<ReplyOf<M>>;
+  };
   /**
    * As a destination: lets a migration write these blocks, besides those that it may write already.
    * Resolves when writes are accepted.

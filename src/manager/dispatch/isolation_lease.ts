@@ -1,4 +1,4 @@
-import { LEASE_MS } from "../../core/protocol/dispatch.ts";
+import { ISOLATION_LEASE_MS } from "../../core/protocol/dispatch.ts";
 /**
  * Lets one API server at a time try requests that may be what instances die of, and only while no
  * other has any that are not cleared yet, so that the suspects of several are told apart as those of
@@ -20,6 +20,6 @@ export class TrialLease {
 
   /** An API server is still trying one, or waits for others that were lost to survive. */
   keep(frontendId: string, nowMs: number): void {
-    this.#untilMs.set(frontendId, nowMs + LEASE_MS);
+    this.#untilMs.set(frontendId, nowMs + ISOLATION_LEASE_MS);
   }
 }

@@ -4,6 +4,7 @@ import {
   ConflictError,
   type ErrorRecord,
   LlumnixError,
+  MessageError,
   UnavailableError,
   UsageError,
 } from "../../core/errors.ts";
@@ -200,7 +201,7 @@ export class Fleet {
   /** It serves, or serves again; {@linkcode checkSettings} has let it pass. */
   register(registration: InstanceRegistration, peer: Peer): void {
     const { clock, launcher, onChange, onEvent } = this.#config;
-    const instance = this.of(peer);
+    const instance = this.#named(registration.instanceId, peer);
     this.#refused.delete(registration.instanceId);
     instance.cancelRejoinWait?.();
     instance.register(registration, clock.nowMs());
@@ -213,9 +214,10 @@ export class Fleet {
   /**
    * An instance has reported.
    * @returns what is known of it now, and of requests what is news
+   * @throws {MessageError} no instance has joined over this connection, or it reports for another
    */
   takeInfo(info: InstanceInfo, peer: Peer): InstanceInfo {
-    const instance = this.of(peer);
+    const instance = this.#named(info.instanceId, peer);
     const { info: newest } = instance;
     instance.silentTicks = 0;
     const isOvertaken = newest !== null && info.timestampMs < newest.timestampMs;
@@ -254,8 +256,17 @@ export class Fleet {
   /** The instance at the other end. */
   of(peer: Peer): ManagedInstance {
     const instance = this.#instanceOfPeer.get(peer);
-    if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
+    if (!instance) throw new MessageError(`${peer.remote} has not joined`);
     return instance;
+  }
+
+  /** @throws {MessageError} the peer is not that instance */
+  #named(instanceId: InstanceId, peer: Peer): ManagedInstance {
+    const instance = this.of(peer);
+    if (instance.instanceId === instanceId) return instance;
+    throw new MessageError(
+      `field instanceId: expected ${instance.instanceId}, which has joined, received ${instanceId}`,
+    );
   }
 
   /**

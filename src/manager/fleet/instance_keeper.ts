@@ -7,7 +7,7 @@ import {
   UsageError,
 } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { LeaveReply } from "../../core/protocol/membership.ts";
+import type { DrainReply } from "../../core/protocol/membership.ts";
 import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
 import { settingsDifference } from "../../core/served_settings.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
@@ -228,13 +228,13 @@ export class InstanceKeeper {
   }
 
   /** The process of an instance was asked to stop; one that is to serve on is told so. */
-  leave(instance: ManagedInstance): LeaveReply {
-    if (this.#isWindingDown) return { mayLeave: false };
+  leave(instance: ManagedInstance): DrainReply {
+    if (this.#isWindingDown) return { mayDrain: false };
     instance.isLeaving = true;
     if (instance.startedBy === "hand") this.#noteToGo(instance); // and whoever did so ends it
     this.#config.onEvent({ type: "leaving", instanceId: instance.instanceId });
     this.#startDraining(instance);
-    return { mayLeave: true };
+    return { mayDrain: true };
   }
 
   /** Instances neither come nor go; those that leave are told to stay. */

@@ -33,8 +33,8 @@ class World {
       migration: { backend: "gloo", endpoint: { host: "127.0.0.1", port: instanceId.length } },
     }, 0);
     instance.peer = {
-      call: async (_method: string, { data }: { data: unknown }) => ({
-        data: { failedPeers: await answer(data as MigrationGroup) },
+      call: async (_method: string, { data }: { data: MigrationGroup }) => ({
+        data: { failedPeers: await answer(data) },
       }),
     } as unknown as Peer;
     this.instances.push(instance);

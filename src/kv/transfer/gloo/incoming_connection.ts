@@ -34,6 +34,8 @@ export interface IncomingConfig {
   readonly sockets: Sockets;
   readonly identity: Identity;
   readonly pool: PoolMemory;
+  /** Of the pool. */
+  readonly numBlocks: number;
   readonly grants: WriteGrants;
   /** Secret of the group that this instance is in now; null before it is in one. */
   readonly group: () => string | null;
@@ -117,7 +119,9 @@ export class IncomingConnection implements Waiter {
     const frame = this.#stream.receive(this.#isWelcome ? MAX_FRAME_BYTES : MAX_GREETING_BYTES);
     if (frame === null) return;
     const hello = frame.type === "hello" && this.#hello === null ? readHello(frame.data) : null;
-    const head = frame.type === "transfer" && this.#isWelcome ? readHead(frame.data) : null;
+    const head = frame.type === "transfer" && this.#isWelcome
+      ? readHead(frame.data, this.#config.numBlocks)
+      : null;
     if (hello !== null) this.#greet(hello);
     else if (head !== null) this.#begin(head);
     else throw new ConnectionLost(`the other end sent ${frame.type} out of turn, or not as it is`);
@@ -200,11 +204,12 @@ export class IncomingConnection implements Waiter {
   }
 }
 
-/** Null where a peer sent something else. */
-function readHead(data: unknown): TransferHead | null {
+/** Null where a peer sent something else, or more blocks than the pool has. */
+function readHead(data: unknown, numBlocks: number): TransferHead | null {
   const { migrationId, destinationBlocks, limits } = (data ?? {}) as Partial<TransferHead>;
   const { bufferBlocks, numLayers } = (limits ?? {}) as Partial<TransferLimits>;
   const isHead = typeof migrationId === "string" && Array.isArray(destinationBlocks) &&
+    destinationBlocks.length <= numBlocks &&
     Number.isSafeInteger(bufferBlocks) && Number.isSafeInteger(numLayers);
   return isHead ? data as TransferHead : null;
 }

@@ -1,6 +1,10 @@
 import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
-import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
+import type {
+  BlockRound,
+  MigrationId,
+  TransferStatistics,
+} from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import type {
@@ -23,10 +27,10 @@ const MAX_ROUND_BYTES = 1 << 20;
 /** A connection to another instance, as far as it is needed here. */
 export interface BlockLink {
   call(
-    method: string,
-    message: BackendMessage,
+    method: "migrate_blocks",
+    message: BackendMessage<BlockRound>,
     options: { readonly timeoutMs: number },
-  ): Promise<BackendMessage>;
+  ): Promise<BackendMessage<null>>;
   close(): Promise<void>;
 }
 
@@ -41,14 +45,6 @@ export interface RayRpcBackendArgs {
   };
 }
 
-/** Call `migrate_blocks`: a round, its blocks one after the other in the payload. */
-interface RoundData {
-  readonly migrationId: MigrationId;
-  readonly blocks: readonly number[];
-  readonly firstLayer: number;
-  readonly numLayers: number;
-}
-
 /**
  * Sends blocks as payloads of calls over the bus of the control plane, a round each. Needs no group
  * and no worker, and copies each byte twice: into the payload, and from the frame into the
@@ -59,7 +55,7 @@ export class RayRpcBackend implements MigrationBackend {
   /** It is reached where the instance serves. */
   readonly endpoint = {};
   readonly calls = {
-    migrate_blocks: (message: BackendMessage): BackendMessage => this.#receive(message),
+    migrate_blocks: (message: BackendMessage<BlockRound>) => this.#receive(message),
   };
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
@@ -175,7 +171,7 @@ export class RayRpcBackend implements MigrationBackend {
     const blocks = runs.flatMap(({ destinationBlock, numBlocks }) =>
       Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
     );
-    const data: RoundData = { migrationId, blocks, firstLayer, numLayers };
+    const data: BlockRound = { migrationId, blocks, firstLayer, numLayers };
     const link = await unlessAborted(
       links.open(destination.address, deadlineMs - clock.nowMs()),
       signal,
@@ -190,9 +186,9 @@ export class RayRpcBackend implements MigrationBackend {
     }
   }
 
-  #receive({ data, payload }: BackendMessage): BackendMessage {
+  #receive({ data, payload }: BackendMessage<BlockRound>): BackendMessage<null> {
     const { pool } = this.#args;
-    const { migrationId, blocks, firstLayer, numLayers } = data as RoundData;
+    const { migrationId, blocks, firstLayer, numLayers } = data;
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     this.#grants.check(migrationId, blocks);
     const places = blocks.map((block) => pool.run(block, firstLayer, numLayers));
