@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { MAX_UNIX_PATH_BYTES } from "../../src/bus/address.ts";
-import { type BusLimits, defaultBusLimits, type Peer, type Service } from "../../src/bus/bus.ts";
+import { type BusLimits, defaultBusLimits } from "../../src/bus/bus.ts";
 import { openBus } from "../../src/bus/open_bus.ts";
 import { SocketBus } from "../../src/bus/socket_bus.ts";
-import { rejection, testBus, until } from "../conformance/bus.ts";
+import type { AnyPeer as Peer, AnyService as Service } from "../../src/bus/transport.ts";
+import { anyProtocol, rejection, testBus, until } from "../conformance/bus.ts";
 
 const directory = Deno.makeTempDirSync({ prefix: "llumnix-test-" });
 let sockets = 0;
@@ -11,12 +12,12 @@ const freshPath = () => `${directory}/${sockets++}.sock`;
 
 testBus({
   name: "unix",
-  open: (limits) => new SocketBus(limits),
+  open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => `unix:${freshPath()}`,
 });
 testBus({
   name: "tcp",
-  open: (limits) => new SocketBus(limits),
+  open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => "tcp:127.0.0.1:0",
 });
 testBus({ name: "opened unix", open: openBus, freshAddress: () => `unix:${freshPath()}` });
@@ -38,7 +39,7 @@ async function withRogue(
   body: (rogue: Deno.Conn, closed: string[], accepted: Peer) => Promise<void>,
   limits: Partial<BusLimits> = {},
 ): Promise<void> {
-  const bus = new SocketBus({ ...defaultBusLimits, ...limits });
+  const bus = new SocketBus(anyProtocol, { ...defaultBusLimits, ...limits });
   const path = freshPath();
   const closed: string[] = [];
   const accepted: Peer[] = [];
@@ -51,6 +52,7 @@ async function withRogue(
   const good = await bus.connect(listener.address, {});
   assert.equal((await good.call("echo", { data: 1 })).data, 1);
   const rogue = await Deno.connect({ transport: "unix", path });
+  await greet(rogue);
   await until(() => accepted.length === 2);
   try {
     await body(rogue, closed, accepted[1]);
@@ -60,6 +62,15 @@ async function withRogue(
     await good.close();
     await listener.close();
   }
+}
+
+/** Says what a peer says first, and reads the same from the other end. */
+async function greet(conn: Deno.Conn, version = anyProtocol.version): Promise<void> {
+  const greeting = jsonFrame(`["llumnix",${version}]`);
+  await conn.write(greeting);
+  const answer = new Uint8Array(greeting.length);
+  for (let read = 0; read < answer.length;) read += (await conn.read(answer.subarray(read)))!;
+  assert.deepEqual(answer, jsonFrame(`["llumnix",${anyProtocol.version}]`));
 }
 
 async function readToEnd(conn: Deno.Conn): Promise<string> {
@@ -140,14 +151,14 @@ Deno.test("socket bus: more calls at once than the limit close the connection", 
 
 Deno.test("unix bus: the socket file is private and goes with its listener", async () => {
   const path = freshPath();
-  const listener = await new SocketBus().listen(`unix:${path}`, {});
+  const listener = await new SocketBus(anyProtocol).listen(`unix:${path}`, {});
   assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
   await listener.close();
   assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
 });
 
 Deno.test("unix bus: the socket file of a dead listener is replaced, other files are not", async () => {
-  const bus = new SocketBus();
+  const bus = new SocketBus(anyProtocol);
   const stale = freshPath();
   const listened = freshPath();
   const dead = Deno.listen({ transport: "unix", path: listened });
@@ -164,14 +175,14 @@ Deno.test("unix bus: the socket file of a dead listener is replaced, other files
 
 Deno.test("unix bus: a path that the system cannot hold is refused with the reason", async () => {
   const path = `${directory}/${"x".repeat(MAX_UNIX_PATH_BYTES)}`;
-  const error = await rejection(new SocketBus().listen(`unix:${path}`, {}));
+  const error = await rejection(new SocketBus(anyProtocol).listen(`unix:${path}`, {}));
   assert.match(error.message, /bytes, but the system allows 10/);
 });
 
 Deno.test("tcp bus: port 0 is filled in, also for IPv6", async () => {
-  const listener = await new SocketBus().listen("tcp:[::1]:0", {});
+  const listener = await new SocketBus(anyProtocol).listen("tcp:[::1]:0", {});
   assert.match(listener.address, /^tcp:\[::1\]:[1-9]\d*$/);
-  const peer = await new SocketBus().connect(listener.address, {});
+  const peer = await new SocketBus(anyProtocol).connect(listener.address, {});
   assert.equal(peer.remote, listener.address);
   await peer.close();
   await listener.close();

@@ -1,4 +1,5 @@
 import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
+import { logger } from "../../../core/log.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
@@ -14,6 +15,8 @@ import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts"
 import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
 import { PoolPrefault } from "./pool_prefault.ts";
 import type { Waiter } from "./waiter.ts";
+
+const log = logger("gloo");
 
 /** Most incoming connections, from members or strangers; further ones are closed at once. */
 const MAX_INCOMING = 1024;
@@ -91,11 +94,7 @@ export class GlooExchange {
       this.#prefault.isDone ? deadlineMs - performance.now() : 0,
     );
     if (found[1] !== 0) this.#accept();
-    waiters.forEach((waiter, i) => {
-      const events = found[interests.length + i];
-      if (events !== 0) waiter.onReady(events);
-      else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
-    });
+    waiters.forEach((waiter, i) => handle(waiter, found[interests.length + i]));
   }
 
   /**
@@ -188,12 +187,13 @@ export class GlooExchange {
         this.#sockets.close(fd);
         continue;
       }
-      const { identity, pool, initTimeoutMs } = this.#config;
+      const { identity, pool, numBlocks, initTimeoutMs } = this.#config;
       const connection = new IncomingConnection(
         {
           sockets: this.#sockets,
           identity,
           pool,
+          numBlocks,
           grants: this.#grants,
           group: () => this.#group?.secret ?? null,
           onWelcome: (welcome) => this.#replace(welcome),
@@ -289,6 +289,17 @@ export class GlooExchange {
       deadlineMs,
       onDone,
     });
+  }
+}
+
+/** A defect in handling what a peer sent costs that peer its connection, and the others nothing. */
+function handle(waiter: Waiter, events: number): void {
+  try {
+    if (events !== 0) waiter.onReady(events);
+    else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
+  } catch (error) {
+    log.error("closing a connection: its message was not handled", { error });
+    waiter.close(`it failed: ${(error as Error).message}`);
   }
 }
 

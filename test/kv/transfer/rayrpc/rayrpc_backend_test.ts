@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { parseAddress, type ParsedAddress, tcpAddress } from "../../../../src/bus/address.ts";
-import { SocketBus } from "../../../../src/bus/socket_bus.ts";
+import { openBus } from "../../../../src/bus/open_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
@@ -36,7 +36,7 @@ interface RpcEnd extends BackendEnd {
 
 /** An instance's end that serves on the loopback interface. */
 async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
-  const bus = new SocketBus();
+  const bus = openBus();
   const links = new MigrationPeers(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
