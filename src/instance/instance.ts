@@ -1,4 +1,4 @@
-import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import type { InstanceList } from "../../src/core/protocol/membership.ts";
 import { noMigration } from "../../src/manager/migration/migration_loop.ts";
 import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
@@ -493,4 +495,43 @@ Deno.test("manager: refuses an address in use", async () => {
   await bus.listen("inproc:used", {});
   assert.equal((await rejection(Manager.listen(config))).kind, "unavailable");
   await (await bus.listen("inproc:free", {})).close();
+});
+
+Deno.test("manager: a report that does not fit costs an instance its connection, and nothing else", async () => {
+  const directory = Deno.makeTempDirSync();
+  const address = `unix:${directory}/manager.sock`;
+  const bus = openBus();
+  const manager = await Manager.listen({
+    bus,
+    addresses: [address],
+    options: managerOptions,
+    launcher: { launch: () => Promise.reject(new Error("instances join by themselves")) },
+    clock: realClock,
+    rejoinWaitMs: 50,
+  });
+  const join = async (instanceId: string) => {
+    const peer = await bus.connect(address, {
+      notifications: { shutdown: (_, peer) => void peer.close() },
+    });
+    await peer.call("join", { data: { instanceId, startedBy: "hand" } });
+    await peer.call("register", {
+      data: registrationOf(instanceId, `unix:${directory}/${instanceId}.sock`),
+    });
+    return peer;
+  };
+  try {
+    const good = await join("good");
+    const reports = [{}, idleInfo("good"), { ...idleInfo("bad-2"), totals: null }];
+    for (const [i, info] of reports.entries()) {
+      const bad = await join(`bad-${i}`);
+      bad.notify("info", { data: info as InstanceInfo });
+      await until(() => !bad.isOpen && manager.instances().length === 1);
+    }
+    good.notify("info", { data: idleInfo("good") });
+    await good.call("ping", { data: null });
+    assert.deepEqual(manager.infos().map(({ instanceId }) => instanceId), ["good"]);
+  } finally {
+    await manager.stop();
+    Deno.removeSync(directory, { recursive: true });
+  }
 });

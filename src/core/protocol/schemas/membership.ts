@@ -12,6 +12,8 @@ import type {
 import type { ErrorRecord } from "../../errors.ts";
 import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
 
+/** A day: timers take no more than 24. */
+const MAX_INTERVAL_MS = 86_400_000;
 /** More than a manager looks after. */
 const MAX_INSTANCES = 16_384;
 
@@ -42,7 +44,7 @@ export const joinRequest: Check<JoinRequest> = checkWith(z.object({
   startedBy: z.enum(["manager", "api-server", "hand"]).optional(),
 }));
 export const joinReply: Check<JoinReply> = checkWith(
-  z.object({ infoIntervalMs: amount, instanceType }),
+  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType }),
 );
 export const drainReply: Check<DrainReply> = checkWith(z.object({ mayDrain: z.boolean() }));
 export const instanceProgress: Check<InstanceProgress> = checkWith(z.object({

@@ -1,5 +1,4 @@
 import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
-import { logger } from "../../../core/log.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
@@ -15,8 +14,6 @@ import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts"
 import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
 import { PoolPrefault } from "./pool_prefault.ts";
 import type { Waiter } from "./waiter.ts";
-
-const log = logger("gloo");
 
 /** Most incoming connections, from members or strangers; further ones are closed at once. */
 const MAX_INCOMING = 1024;
@@ -67,9 +64,15 @@ export class GlooExchange {
   readonly #outgoing = new Map<InstanceId, Outgoing>();
   #group: MigrationGroup | null = null;
 
-  /** @throws {Error} it cannot listen */
-  constructor(sockets: Sockets, config: ExchangeConfig) {
+  readonly #onDefect: (error: unknown) => void;
+
+  /**
+   * @param onDefect told of an error that no code expected
+   * @throws {Error} it cannot listen
+   */
+  constructor(sockets: Sockets, config: ExchangeConfig, onDefect: (error: unknown) => void) {
     this.#sockets = sockets;
+    this.#onDefect = onDefect;
     this.#config = config;
     this.#grants = new WriteGrants(config.numBlocks);
     this.#prefault = new PoolPrefault(config.pool, config.numBlocks);
@@ -94,7 +97,18 @@ export class GlooExchange {
       this.#prefault.isDone ? deadlineMs - performance.now() : 0,
     );
     if (found[1] !== 0) this.#accept();
-    waiters.forEach((waiter, i) => handle(waiter, found[interests.length + i]));
+    waiters.forEach((waiter, i) => this.#handle(waiter, found[interests.length + i]));
+  }
+
+  /** A defect in handling what a peer sent costs that peer its connection, and the others nothing. */
+  #handle(waiter: Waiter, events: number): void {
+    try {
+      if (events !== 0) waiter.onReady(events);
+      else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
+    } catch (error) {
+      this.#onDefect(error);
+      waiter.close(`it failed: ${(error as Error).message}`);
+    }
   }
 
   /**
@@ -289,17 +303,6 @@ export class GlooExchange {
       deadlineMs,
       onDone,
     });
-  }
-}
-
-/** A defect in handling what a peer sent costs that peer its connection, and the others nothing. */
-function handle(waiter: Waiter, events: number): void {
-  try {
-    if (events !== 0) waiter.onReady(events);
-    else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
-  } catch (error) {
-    log.error("closing a connection: its message was not handled", { error });
-    waiter.close(`it failed: ${(error as Error).message}`);
   }
 }
 

@@ -11,6 +11,7 @@ import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import type { BackendLink } from "../../../../src/kv/transfer/backend_kind.ts";
 import { RayRpcBackend } from "../../../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
 import {
   type BackendEnd,
@@ -145,13 +146,11 @@ Deno.test("rayrpc backend: in the background it pauses between pieces, however m
       return () => {};
     },
   };
-  const link = {
-    call() {
-      nowMs += 10;
-      return Promise.resolve({ data: null });
-    },
-    close: () => Promise.resolve(),
+  const call = () => {
+    nowMs += 10;
+    return Promise.resolve({ data: null });
   };
+  const link: BackendLink = { call: call as BackendLink["call"], close: () => Promise.resolve() };
   const layout = { ...suiteLayout, numKvHeads: 8, headDim: 64 }; // blocks of 64 KiB
   const backend = new RayRpcBackend({
     pool: new ArrayKvPool(layout, 20),
