@@ -84,7 +84,7 @@ export function* openEach<const S extends Deno.ForeignLibraryInterface>(
     try {
       found = openPath(library.name, path, symbols);
     } catch (error) {
-      tried.push({ path, reason: reasonOf(error) });
+      tried.push({ path, reason: reasonOf(error, path) });
       continue;
     }
     if (seen.has(found.path)) continue;
@@ -116,9 +116,11 @@ function openPath<const S extends Deno.ForeignLibraryInterface>(
   return library;
 }
 
-function reasonOf(error: unknown): string {
+/** What the loader says, without the words that the report has already. */
+function reasonOf(error: unknown, path: string): string {
   const message = error instanceof Error ? error.message : String(error);
-  return message.split("\n")[0].replace(/^Could not open library: /, "");
+  const words = message.split("\n")[0].replaceAll("Could not open library: ", "");
+  return words.startsWith(`${path}: `) ? words.slice(path.length + 2) : words;
 }
 
 // dlfcn.h of glibc.

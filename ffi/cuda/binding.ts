@@ -1,0 +1,426 @@
+/**
+ * The part of `Cuda` that libcudart and libcuda have alike: the same functions under other names, with
+ * the same arguments, flags and error codes. What differs is in `cudart.ts` and `driver.ts`.
+ */
+import type { Library } from "../library.ts";
+import { textAt } from "../memory.ts";
+import { encodeCopyAttributes } from "./copy_attributes.ts";
+import {
+  type Cuda,
+  type CudaLibrary,
+  type DeviceInfo,
+  type EventOptions,
+  ipcHandleBytes,
+  type MemoryInfo,
+  type StreamOptions,
+} from "./cuda.ts";
+import {
+  callRequiresNewerDriver,
+  type CudaError,
+  errorOf,
+  noDevice,
+  notReady,
+  notSupported,
+  outOfMemory,
+  OutOfMemoryError,
+  success,
+} from "./errors.ts";
+
+/** `cudaIpcMemHandle_t` and its like, which C passes by value: 64 bytes. */
+export const ipcHandle = {
+  struct: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64"],
+} as const;
+
+/** Signatures, the same in both libraries: addresses, sizes and handles are u64. */
+const signatures = {
+  driverVersion: { parameters: ["buffer"], result: "i32" },
+  deviceCount: { parameters: ["buffer"], result: "i32" },
+  deviceAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  devicePciBusId: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  canAccessPeer: { parameters: ["buffer", "i32", "i32"], result: "i32" },
+  memGetInfo: { parameters: ["buffer", "buffer"], result: "i32" },
+  malloc: { parameters: ["buffer", "u64"], result: "i32" },
+  free: { parameters: ["u64"], result: "i32" },
+  hostAlloc: { parameters: ["buffer", "u64", "u32"], result: "i32" },
+  hostFree: { parameters: ["u64"], result: "i32" },
+  hostRegister: { parameters: ["u64", "u64", "u32"], result: "i32" },
+  hostUnregister: { parameters: ["u64"], result: "i32" },
+  hostDevicePointer: { parameters: ["buffer", "u64", "u32"], result: "i32" },
+  priorityRange: { parameters: ["buffer", "buffer"], result: "i32" },
+  streamCreate: { parameters: ["buffer", "u32", "i32"], result: "i32" },
+  streamDestroy: { parameters: ["u64"], result: "i32" },
+  streamQuery: { parameters: ["u64"], result: "i32" },
+  streamSynchronize: { parameters: ["u64"], result: "i32" },
+  streamWaitEvent: { parameters: ["u64", "u64", "u32"], result: "i32" },
+  eventCreate: { parameters: ["buffer", "u32"], result: "i32" },
+  eventDestroy: { parameters: ["u64"], result: "i32" },
+  eventRecord: { parameters: ["u64", "u64"], result: "i32" },
+  eventQuery: { parameters: ["u64"], result: "i32" },
+  eventSynchronize: { parameters: ["u64"], result: "i32" },
+  eventElapsed: { parameters: ["buffer", "u64", "u64"], result: "i32" },
+  ipcGetMem: { parameters: ["buffer", "u64"], result: "i32" },
+  ipcOpenMem: { parameters: ["buffer", ipcHandle, "u32"], result: "i32" },
+  ipcCloseMem: { parameters: ["u64"], result: "i32" },
+  ipcGetEvent: { parameters: ["buffer", "u64"], result: "i32" },
+  ipcOpenEvent: { parameters: ["buffer", ipcHandle], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+type Signatures = typeof signatures;
+export type FunctionNames = { readonly [F in keyof Signatures]: string };
+type Named = { readonly [F in keyof Signatures]: Signatures[F] & { readonly name: string } };
+
+/** The common functions under the names that a library has for them. */
+export function commonSymbols(names: FunctionNames): Named {
+  const entries = Object.entries(signatures) as [keyof Signatures, object][];
+  const named = entries.map(([key, signature]) => [key, { ...signature, name: names[key] }]);
+  return Object.fromEntries(named) as Named;
+}
+
+/** Batched copies: dsts*, srcs*, sizes*, count, attributes*, indices*, attributes' count, stream. */
+export const batchSignature = {
+  parameters: ["buffer", "buffer", "buffer", "u64", "buffer", "buffer", "u64", "u64"],
+  result: "i32",
+} as const;
+
+/** As CUDA 12.8 and 12.9 have it: with the index of the failed copy before the stream. */
+export const oldBatchSignature = {
+  parameters: ["buffer", "buffer", "buffer", "u64", "buffer", "buffer", "u64", "buffer", "u64"],
+  result: "i32",
+} as const;
+
+// Values of cuda.h and driver_types.h, which agree.
+const attributes = {
+  multiprocessors: 16,
+  l2CacheBytes: 38,
+  copyEngines: 40,
+  major: 75,
+  minor: 76,
+  sharedMemoryPerBlockBytes: 97,
+  gpuDirectRdma: 116,
+  ipcEvents: 125,
+} as const;
+const hostPortable = 1, hostMapped = 2;
+const streamNonBlocking = 1;
+const eventBlockingSync = 1, eventDisableTiming = 2, eventInterprocess = 4;
+const ipcLazyEnablePeerAccess = 1;
+
+/** Names and memory of a device, which only libcuda tells without structs that change their size. */
+export type DeviceIdentity = Pick<DeviceInfo, "name" | "uuid" | "totalBytes">;
+
+/** One call of a batch; null where the library has none. */
+export type BatchCall = (
+  destinations: BigUint64Array<ArrayBuffer>,
+  sources: BigUint64Array<ArrayBuffer>,
+  byteLengths: BigUint64Array<ArrayBuffer>,
+  count: bigint,
+  attributes: Uint8Array<ArrayBuffer>,
+  indices: BigUint64Array<ArrayBuffer>,
+  stream: bigint,
+) => number;
+
+export abstract class CudaBinding implements Cuda {
+  abstract readonly library: CudaLibrary;
+  abstract setDevice(device: number): void;
+  abstract enablePeerAccess(peer: number): void;
+  abstract copy(destination: bigint, source: bigint, byteLength: number, stream: bigint): void;
+  abstract memset(address: bigint, byte: number, byteLength: number, stream: bigint): void;
+
+  /** The library's name and text of an error code. */
+  protected abstract describe(code: number): { readonly codeName: string; readonly text: string };
+  protected abstract identity(device: number): DeviceIdentity;
+
+  readonly #call: Library<Named>["symbols"];
+  readonly #names: FunctionNames;
+  #batch: BatchCall | null;
+  readonly #copyAttributes = encodeCopyAttributes();
+  readonly #firstCopy = new BigUint64Array(1);
+  readonly #wide = new BigUint64Array(1);
+  readonly #otherWide = new BigUint64Array(1);
+  readonly #word = new Int32Array(1);
+  readonly #otherWord = new Int32Array(1);
+  readonly #float = new Float32Array(1);
+
+  constructor(
+    symbols: Library<Named>["symbols"],
+    names: FunctionNames,
+    batch: BatchCall | null,
+  ) {
+    this.#call = symbols;
+    this.#names = names;
+    this.#batch = batch;
+  }
+
+  /** False once the library or the driver has refused a batched copy. */
+  get batchedCopies(): boolean {
+    return this.#batch !== null;
+  }
+
+  driverVersion(): number {
+    this.#check("driverVersion", this.#call.driverVersion(this.#word));
+    return this.#word[0];
+  }
+
+  deviceCount(): number {
+    const code = this.#call.deviceCount(this.#word);
+    if (code === noDevice) return 0;
+    this.#check("deviceCount", code);
+    return this.#word[0];
+  }
+
+  deviceInfo(device: number): DeviceInfo {
+    const attribute = (id: number) => this.#attribute(device, id);
+    return {
+      ordinal: device,
+      ...this.identity(device),
+      pciBusId: this.#pciBusId(device),
+      computeCapability: [attribute(attributes.major), attribute(attributes.minor)],
+      multiprocessors: attribute(attributes.multiprocessors),
+      sharedMemoryPerBlockBytes: attribute(attributes.sharedMemoryPerBlockBytes),
+      l2CacheBytes: attribute(attributes.l2CacheBytes),
+      copyEngines: attribute(attributes.copyEngines),
+      gpuDirectRdma: attribute(attributes.gpuDirectRdma) !== 0,
+      ipcEvents: attribute(attributes.ipcEvents) !== 0,
+    };
+  }
+
+  #attribute(device: number, id: number): number {
+    this.#check("deviceAttribute", this.#call.deviceAttribute(this.#word, id, device));
+    return this.#word[0];
+  }
+
+  #pciBusId(device: number): string {
+    const text = new Uint8Array(32);
+    this.#check("devicePciBusId", this.#call.devicePciBusId(text, text.length, device));
+    return textAt(Deno.UnsafePointer.of(text)).toLowerCase();
+  }
+
+  canAccessPeer(device: number, peer: number): boolean {
+    this.#check("canAccessPeer", this.#call.canAccessPeer(this.#word, device, peer));
+    return this.#word[0] !== 0;
+  }
+
+  memGetInfo(): MemoryInfo {
+    this.#check("memGetInfo", this.#call.memGetInfo(this.#wide, this.#otherWide));
+    return { freeBytes: Number(this.#wide[0]), totalBytes: Number(this.#otherWide[0]) };
+  }
+
+  checkDevice(): void {
+    this.queryStream(0n);
+  }
+
+  malloc(byteLength: number): bigint {
+    const code = this.#call.malloc(this.#wide, bytes(byteLength));
+    if (code === outOfMemory) throw this.#outOfMemory("malloc", byteLength);
+    this.#check("malloc", code);
+    return this.#wide[0];
+  }
+
+  free(address: bigint): void {
+    this.#check("free", this.#call.free(address));
+  }
+
+  hostAlloc(byteLength: number): bigint {
+    const flags = hostPortable | hostMapped;
+    const code = this.#call.hostAlloc(this.#wide, bytes(byteLength), flags);
+    if (code === outOfMemory) throw this.#outOfMemory("hostAlloc", byteLength);
+    this.#check("hostAlloc", code);
+    return this.#wide[0];
+  }
+
+  hostFree(address: bigint): void {
+    this.#check("hostFree", this.#call.hostFree(address));
+  }
+
+  hostRegister(address: bigint, byteLength: number): void {
+    const flags = hostPortable | hostMapped;
+    const code = this.#call.hostRegister(address, bytes(byteLength), flags);
+    if (code === outOfMemory) throw this.#outOfMemory("hostRegister", byteLength);
+    this.#check("hostRegister", code);
+  }
+
+  hostUnregister(address: bigint): void {
+    this.#check("hostUnregister", this.#call.hostUnregister(address));
+  }
+
+  hostDevicePointer(address: bigint): bigint {
+    this.#check("hostDevicePointer", this.#call.hostDevicePointer(this.#wide, address, 0));
+    return this.#wide[0];
+  }
+
+  priorityRange(): { readonly least: number; readonly greatest: number } {
+    this.#check("priorityRange", this.#call.priorityRange(this.#word, this.#otherWord));
+    return { least: this.#word[0], greatest: this.#otherWord[0] };
+  }
+
+  createStream({ priority = 0 }: StreamOptions = {}): bigint {
+    const code = this.#call.streamCreate(this.#wide, streamNonBlocking, priority);
+    this.#check("streamCreate", code);
+    return this.#wide[0];
+  }
+
+  destroyStream(stream: bigint): void {
+    this.#check("streamDestroy", this.#call.streamDestroy(stream));
+  }
+
+  queryStream(stream: bigint): boolean {
+    return this.#ready("streamQuery", this.#call.streamQuery(stream));
+  }
+
+  synchronizeStream(stream: bigint): void {
+    this.#check("streamSynchronize", this.#call.streamSynchronize(stream));
+  }
+
+  waitEvent(stream: bigint, event: bigint): void {
+    this.#check("streamWaitEvent", this.#call.streamWaitEvent(stream, event, 0));
+  }
+
+  createEvent(options: EventOptions = {}): bigint {
+    const { timing = false, interprocess = false, blockingSync = false } = options;
+    if (timing && interprocess) {
+      throw new RangeError(
+        "an event for other processes records no time: leave out one of the two",
+      );
+    }
+    const flags = (timing ? 0 : eventDisableTiming) | (interprocess ? eventInterprocess : 0) |
+      (blockingSync ? eventBlockingSync : 0);
+    this.#check("eventCreate", this.#call.eventCreate(this.#wide, flags));
+    return this.#wide[0];
+  }
+
+  destroyEvent(event: bigint): void {
+    this.#check("eventDestroy", this.#call.eventDestroy(event));
+  }
+
+  recordEvent(event: bigint, stream: bigint): void {
+    this.#check("eventRecord", this.#call.eventRecord(event, stream));
+  }
+
+  queryEvent(event: bigint): boolean {
+    return this.#ready("eventQuery", this.#call.eventQuery(event));
+  }
+
+  synchronizeEvent(event: bigint): void {
+    this.#check("eventSynchronize", this.#call.eventSynchronize(event));
+  }
+
+  elapsedMs(start: bigint, end: bigint): number {
+    this.#check("eventElapsed", this.#call.eventElapsed(this.#float, start, end));
+    return this.#float[0];
+  }
+
+  copyBatch(
+    destinations: BigUint64Array<ArrayBuffer>,
+    sources: BigUint64Array<ArrayBuffer>,
+    byteLengths: BigUint64Array<ArrayBuffer>,
+    count: number,
+    stream: bigint,
+  ): void {
+    const room = Math.min(destinations.length, sources.length, byteLengths.length);
+    if (!Number.isInteger(count) || count < 0 || count > room) {
+      throw new RangeError(`copyBatch: ${count} copies, but the arrays have room for ${room}`);
+    }
+    if (count === 0) return;
+    // The library refuses batches on the default stream.
+    if (this.#batch !== null && count > 1 && stream !== 0n) {
+      const code = this.#batch(
+        destinations,
+        sources,
+        byteLengths,
+        BigInt(count),
+        this.#copyAttributes,
+        this.#firstCopy,
+        stream,
+      );
+      if (code !== callRequiresNewerDriver && code !== notSupported) {
+        this.checked("copyBatch", code);
+        return;
+      }
+      // Nothing was copied: the driver is older than the library, now and later.
+      this.#batch = null;
+    }
+    for (let i = 0; i < count; i++) {
+      this.copy(destinations[i], sources[i], Number(byteLengths[i]), stream);
+    }
+  }
+
+  ipcMemHandle(address: bigint): Uint8Array<ArrayBuffer> {
+    const handle = new Uint8Array(ipcHandleBytes);
+    this.#check("ipcGetMem", this.#call.ipcGetMem(handle, address));
+    return handle;
+  }
+
+  openIpcMemHandle(handle: Uint8Array<ArrayBuffer>): bigint {
+    checkHandle(handle);
+    const code = this.#call.ipcOpenMem(this.#wide, handle, ipcLazyEnablePeerAccess);
+    this.#check("ipcOpenMem", code);
+    return this.#wide[0];
+  }
+
+  closeIpcMemHandle(address: bigint): void {
+    this.#check("ipcCloseMem", this.#call.ipcCloseMem(address));
+  }
+
+  ipcEventHandle(event: bigint): Uint8Array<ArrayBuffer> {
+    const handle = new Uint8Array(ipcHandleBytes);
+    this.#check("ipcGetEvent", this.#call.ipcGetEvent(handle, event));
+    return handle;
+  }
+
+  openIpcEventHandle(handle: Uint8Array<ArrayBuffer>): bigint {
+    checkHandle(handle);
+    this.#check("ipcOpenEvent", this.#call.ipcOpenEvent(this.#wide, handle));
+    return this.#wide[0];
+  }
+
+  /** @throws {CudaError} of the right class unless `code` is success */
+  protected checked(call: string, code: number): void {
+    if (code !== success) throw this.failure(call, code);
+  }
+
+  /** The error of a failed call. */
+  protected failure(call: string, code: number): Error {
+    return errorOf({ call, code, ...this.describe(code) });
+  }
+
+  #check(name: keyof FunctionNames, code: number): void {
+    if (code !== success) throw this.failure(this.#names[name], code);
+  }
+
+  #ready(name: keyof FunctionNames, code: number): boolean {
+    if (code === notReady) return false;
+    this.#check(name, code);
+    return true;
+  }
+
+  #outOfMemory(name: "malloc" | "hostAlloc" | "hostRegister", byteLength: number): CudaError {
+    const failure = {
+      call: this.#names[name],
+      code: outOfMemory,
+      ...this.describe(outOfMemory),
+    };
+    if (name !== "malloc") {
+      const { available, total } = Deno.systemMemoryInfo();
+      return new OutOfMemoryError(failure, "pinned host", byteLength, available, total);
+    }
+    try {
+      const { freeBytes, totalBytes } = this.memGetInfo();
+      return new OutOfMemoryError(failure, "device", byteLength, freeBytes, totalBytes);
+    } catch {
+      return new OutOfMemoryError(failure, "device", byteLength, null, null);
+    }
+  }
+}
+
+/** A byte count as C takes it. */
+export function bytes(byteLength: number): bigint {
+  if (!Number.isSafeInteger(byteLength) || byteLength < 0) {
+    throw new RangeError(`${byteLength} is not a count of bytes`);
+  }
+  return BigInt(byteLength);
+}
+
+function checkHandle(handle: Uint8Array): void {
+  if (handle.length !== ipcHandleBytes) {
+    throw new RangeError(`an IPC handle has ${ipcHandleBytes} bytes, not ${handle.length}`);
+  }
+}
