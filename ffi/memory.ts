@@ -13,6 +13,14 @@ export function textAt(pointer: Deno.PointerValue): string {
 }
 
 /**
+ * Zeroed bytes at an address that stays: V8 may move a small typed array that has no ArrayBuffer of
+ * its own.
+ */
+export function nativeBuffer(byteLength: number): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(new ArrayBuffer(byteLength));
+}
+
+/**
  * Address of a buffer's first byte. The caller keeps the buffer reachable while native code uses the
  * address.
  */

@@ -1,7 +1,6 @@
 /** `Cuda` over libcuda, for hosts that have only the driver. */
 import { type Library, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
-import { textAt } from "../memory.ts";
 import {
   type BatchCall,
   batchSignature,
@@ -14,7 +13,8 @@ import {
 } from "./binding.ts";
 import type { Cuda, CudaLibrary } from "./cuda.ts";
 import { DeviceIdentities } from "./device_identities.ts";
-import { noDevice, peerAccessAlreadyEnabled, success } from "./errors.ts";
+import { describeDriverError, driverErrorSymbols } from "./driver_errors.ts";
+import { noDevice, peerAccessAlreadyEnabled } from "./errors.ts";
 
 const names: FunctionNames = {
   driverVersion: "cuDriverGetVersion",
@@ -58,8 +58,7 @@ const symbols = {
   cuCtxEnablePeerAccess: { parameters: ["u64", "u32"], result: "i32" },
   cuMemcpyAsync: { parameters: ["u64", "u64", "u64", "u64"], result: "i32" },
   cuMemsetD8Async: { parameters: ["u64", "u8", "u64", "u64"], result: "i32" },
-  cuGetErrorName: { parameters: ["i32", "buffer"], result: "i32" },
-  cuGetErrorString: { parameters: ["i32", "buffer"], result: "i32" },
+  ...driverErrorSymbols,
   // From driver 580 (CUDA 13) on, and from 570 (12.8) on.
   cuMemcpyBatchAsync_v2: { ...batchSignature, optional: true },
   cuMemcpyBatchAsync: { ...oldBatchSignature, optional: true },
@@ -139,20 +138,6 @@ class DriverCuda extends CudaBinding {
   protected override describe(code: number): { codeName: string; text: string } {
     return describeDriverError(this.#call, code);
   }
-}
-
-/** libcuda's name and text of an error code. */
-export function describeDriverError(
-  call: Pick<Symbols, "cuGetErrorName" | "cuGetErrorString">,
-  code: number,
-): { codeName: string; text: string } {
-  const text = new BigUint64Array(1);
-  const read = (status: number) =>
-    status === success ? textAt(Deno.UnsafePointer.create(text[0])) : "unknown error";
-  return {
-    codeName: read(call.cuGetErrorName(code, text)),
-    text: read(call.cuGetErrorString(code, text)),
-  };
 }
 
 function batchOf(call: Symbols): BatchCall | null {
