@@ -194,6 +194,9 @@ API int ncclCommAbort(void *handle) {
 
 // ---- for tests; the real library has none of these
 
+/// Tells the software device from a real library, as in its other libraries.
+API const char *llumnixSoftwareDevice() { return "software NCCL 1 (not a GPU)"; }
+
 /// Communicators, roots, threads, kernels, sockets, misuses, received bytes.
 API void softNcclCounts(int64_t *out) {
   const std::atomic<int64_t> *const all[] = {

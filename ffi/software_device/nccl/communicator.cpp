@@ -1,4 +1,5 @@
 #include "communicator.h"
+#include "device.h"
 #include "faults.h"
 #include <map>
 
@@ -7,7 +8,8 @@ namespace soft {
 static const Flag NEVER{false};
 
 Communicator::Communicator(int ranks, int rank, bool isBlocking)
-    : ranks(ranks), rank(rank), isBlocking(isBlocking), links(ranks) {}
+    : ranks(ranks), rank(rank), isBlocking(isBlocking), context(currentContext()),
+      links(ranks) {}
 
 Communicator::~Communicator() {
   if (job.joinable()) job.join();
@@ -121,6 +123,7 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
     return;
   }
   if (!nap(fault(GROUP_MS, rank), aborted)) return;
+  useContext(context);
   for (auto &[stream, own] : byStream) {
     if (launchKernel(shared_from_this(), stream, own, number)) continue;
     return settle(CUDA_ERROR, "no software CUDA device in this process, or no such stream");

@@ -58,7 +58,6 @@ private:
   struct Link {
     int port = 0;
     Socket out, in; // what this rank sends, what it receives
-    Socket previous; // the ring of the bootstrap
   };
   Result start(std::function<void()> job);
   void settle(Result result, const std::string &why = "");
@@ -71,13 +70,14 @@ private:
   void release();
 
   const Counted counted{counts.communicators};
+  void *const context; // of the thread that made the communicator
   Flag aborted{false};
   std::atomic<int> state{IN_PROGRESS}, late{SUCCESS};
   std::atomic<int> enqueuedKernels{0}, runningKernels{0};
   mutable std::mutex lock;
   std::string why;
   std::vector<Link> links;
-  Socket listener, ringNext, ringPrevious;
+  Socket listener, ringNext, ringPrevious; // the ring of the bootstrap
   std::thread job;
   int groups = 0;
   bool isFinalized = false;

@@ -1,7 +1,7 @@
 // The kernel of a group: moves the bytes of its operations in threads of its own, as stream work.
 #include "communicator.h"
+#include "device.h"
 #include "faults.h"
-#include "stream_work.h"
 #include <algorithm>
 #include <map>
 
@@ -10,6 +10,8 @@ namespace soft {
 /// Up to here a send ends without its receive.
 static const uint64_t EAGER_BYTES = 1 << 20;
 static const uint64_t CHUNK_BYTES = 256 << 10;
+/// What a step says of a kernel that has not ended.
+static const int NOT_READY = 600;
 
 std::atomic<int> &kernelsOnDevice = *new std::atomic<int>(0);
 
@@ -21,7 +23,7 @@ public:
   }
   ~Kernel() { owner->enqueuedKernels--; }
 
-  /// StreamWork.
+  /// Stream work: 0 once the kernel has ended.
   static int step(void *argument) {
     Kernel *kernel = (Kernel *)argument;
     if (!kernel->thread.joinable() && !kernel->begin()) {
@@ -144,9 +146,9 @@ private:
 
 bool launchKernel(std::shared_ptr<Communicator> owner, void *stream,
                   std::vector<Operation> operations, int group) {
-  static const SoftEnqueue enqueue = findSoftEnqueue();
+  const auto enqueue = deviceLibrary().enqueue;
   Kernel *kernel = new Kernel(owner, std::move(operations), group);
-  if (enqueue && enqueue(stream, Kernel::step, kernel) == 0) return true;
+  if (enqueue && enqueue((uint64_t)stream, "NCCL kernel", Kernel::step, kernel) == 0) return true;
   delete kernel;
   return false;
 }
