@@ -2,7 +2,15 @@
  * Native libraries: where to look for them, and how to open them for the life of the process.
  */
 import { openLibC } from "./libc.ts";
-import { candidates, type LibraryName, type SearchPlaces, systemPlaces } from "./library_search.ts";
+import {
+  candidates,
+  explicitPlace,
+  type LibraryName,
+  searchedDirectories,
+  searchedPatterns,
+  type SearchPlaces,
+  systemPlaces,
+} from "./library_search.ts";
 
 /** One place that was tried, and why it did not serve. */
 export interface FailedCandidate {
@@ -13,14 +21,16 @@ export interface FailedCandidate {
 /** No candidate of a library could be opened. `tried` has each of them, in order. */
 export class LibraryNotFoundError extends Error {
   override readonly name = "LibraryNotFoundError";
-  constructor(readonly library: string, readonly tried: readonly FailedCandidate[], help: string) {
+  constructor(
+    readonly library: string,
+    readonly tried: readonly FailedCandidate[],
+    /** Places that were searched for files. Every file that was found there is in `tried`. */
+    readonly searched: readonly string[],
+    advice: string,
+  ) {
     const list = tried.map(({ path, reason }) => `\n  ${path}: ${reason}`).join("");
-    super(
-      `${library} cannot be opened. Tried:${
-        list || " nothing, no place has a file of its name"
-      }\n` +
-        help,
-    );
+    const places = searched.length === 0 ? "" : `\nSearched: ${searched.join(", ")}.`;
+    super(`${library} cannot be opened. Tried:${list}${places}\n${advice}`);
   }
 }
 
@@ -92,9 +102,11 @@ export function* openEach<const S extends Deno.ForeignLibraryInterface>(
     yield found;
   }
   if (seen.size === 0) {
-    const variable =
-      `Or name its file or directory in the environment variable ${library.variable}.`;
-    throw new LibraryNotFoundError(library.name, tried, `${library.install} ${variable}`);
+    const explicit = explicitPlace(library, options.from, places) !== undefined;
+    const searched = explicit ? [] : [...searchedPatterns, ...searchedDirectories(places)];
+    const advice = `${library.install} Or name its file, or the directory that holds it, in the ` +
+      `environment variable ${library.variable}.`;
+    throw new LibraryNotFoundError(library.name, tried, searched, advice);
   }
 }
 

@@ -51,6 +51,15 @@ export const libraries = {
   },
 } as const satisfies Record<string, LibraryName>;
 
+/** The places of the search, for messages. */
+export const searchedPatterns = [
+  "ldconfig -p",
+  "$CUDA_HOME/lib64",
+  "/usr/local/cuda*/lib64",
+  "<python>/lib/python*/site-packages/{nvidia/*/lib,libucx/lib,*.libs}",
+  "/usr/local/nvidia/lib64",
+] as const;
+
 /** What the search sees of a host. */
 export interface SearchPlaces {
   /** Prefix of every absolute path that is searched: "" but in tests. */
@@ -86,13 +95,22 @@ export function* candidates(
   from: string | undefined,
   places: SearchPlaces,
 ): Generator<string> {
-  const only = from ?? (places.variable(library.variable) || undefined);
+  const only = explicitPlace(library, from, places);
   if (only !== undefined) {
     yield* explicitCandidates(library, only);
     return;
   }
   yield* library.sonames;
   yield* installedFiles(library, places);
+}
+
+/** The only place to search, if the caller or the user gives one. */
+export function explicitPlace(
+  library: LibraryName,
+  from: string | undefined,
+  places: SearchPlaces,
+): string | undefined {
+  return from ?? (places.variable(library.variable) || undefined);
 }
 
 function explicitCandidates(library: LibraryName, only: string): string[] {
@@ -113,7 +131,15 @@ export function* installedFiles(library: LibraryName, places: SearchPlaces): Gen
   }
   // ldconfig runs a process: only if the caller comes this far.
   yield* fresh(filesOfLdconfig(library, places));
-  const directories = [
+  const directories = searchedDirectories(places);
+  for (const soname of library.sonames) {
+    yield* fresh(directories.flatMap((directory) => filesIn(directory, soname)));
+  }
+}
+
+/** Directories that `installedFiles` looks into besides those of ldconfig, those that exist. */
+export function searchedDirectories(places: SearchPlaces): string[] {
+  return [
     ...cudaDirectories(places),
     ...sitePackages(places).flatMap((site) => [
       ...expand(`${site}/nvidia/*/lib`),
@@ -122,10 +148,7 @@ export function* installedFiles(library: LibraryName, places: SearchPlaces): Gen
       ...expand(`${site}/.*.libs`),
     ]),
     ...["lib64", "lib"].map((lib) => `${places.root}/usr/local/nvidia/${lib}`),
-  ];
-  for (const soname of library.sonames) {
-    yield* fresh(directories.flatMap((directory) => filesIn(directory, soname)));
-  }
+  ].filter(isDirectory);
 }
 
 /** Paths of `ldconfig -p` lines: "\tlibcudart.so.12 (libc6,x86-64) => /usr/lib/libcudart.so.12". */
@@ -141,7 +164,7 @@ function filesOfLdconfig(library: LibraryName, places: SearchPlaces): string[] {
 
 function cudaDirectories({ root, variable }: SearchPlaces): string[] {
   const given = ["CUDA_HOME", "CUDA_PATH"].flatMap((name) => variable(name) || []);
-  // Version 13 before 12: in the order of the directories' names, from the last one.
+  // The newest version first, by name: cuda-13.0 before cuda-12.9.
   const installed = expand(`${root}/usr/local/cuda*`).reverse();
   return [...given, ...installed].flatMap((home) => [
     `${home}/lib64`,
