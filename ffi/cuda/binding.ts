@@ -14,17 +14,7 @@ import {
   type MemoryInfo,
   type StreamOptions,
 } from "./cuda.ts";
-import {
-  callRequiresNewerDriver,
-  type CudaError,
-  errorOf,
-  noDevice,
-  notReady,
-  notSupported,
-  outOfMemory,
-  OutOfMemoryError,
-  success,
-} from "./errors.ts";
+import { type CudaError, errorCodes, errorOf, OutOfMemoryError } from "./errors.ts";
 
 /** `cudaIpcMemHandle_t` and its like, which C passes by value: 64 bytes. */
 export const ipcHandle = {
@@ -88,21 +78,28 @@ export const oldBatchSignature = {
   result: "i32",
 } as const;
 
-// Values of cuda.h and driver_types.h, which agree.
-const attributes = {
-  multiprocessors: 16,
-  l2CacheBytes: 38,
-  copyEngines: 40,
-  major: 75,
-  minor: 76,
-  sharedMemoryPerBlockBytes: 97,
-  gpuDirectRdma: 116,
-  ipcEvents: 125,
+/** Values of cuda.h. driver_types.h of the runtime has the same under other names. */
+export const cudaConstants = {
+  CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: 16,
+  CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: 38,
+  CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: 40,
+  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 75,
+  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: 76,
+  CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: 97,
+  CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED: 116,
+  CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED: 125,
+  CU_MEMHOSTALLOC_PORTABLE: 1,
+  CU_MEMHOSTALLOC_DEVICEMAP: 2,
+  CU_MEMHOSTREGISTER_PORTABLE: 1,
+  CU_MEMHOSTREGISTER_DEVICEMAP: 2,
+  CU_STREAM_NON_BLOCKING: 1,
+  CU_EVENT_BLOCKING_SYNC: 1,
+  CU_EVENT_DISABLE_TIMING: 2,
+  CU_EVENT_INTERPROCESS: 4,
+  CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS: 1,
 } as const;
-const hostPortable = 1, hostMapped = 2;
-const streamNonBlocking = 1;
-const eventBlockingSync = 1, eventDisableTiming = 2, eventInterprocess = 4;
-const ipcLazyEnablePeerAccess = 1;
+const cu = cudaConstants;
+const { CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_READY } = errorCodes;
 
 /** Names and memory of a device, which only libcuda tells without structs that change their size. */
 export type DeviceIdentity = Pick<DeviceInfo, "name" | "uuid" | "totalBytes">;
@@ -162,7 +159,7 @@ export abstract class CudaBinding implements Cuda {
 
   deviceCount(): number {
     const code = this.#call.deviceCount(this.#word);
-    if (code === noDevice) return 0;
+    if (code === errorCodes.CUDA_ERROR_NO_DEVICE) return 0;
     this.#check("deviceCount", code);
     return this.#word[0];
   }
@@ -173,13 +170,18 @@ export abstract class CudaBinding implements Cuda {
       ordinal: device,
       ...this.identity(device),
       pciBusId: this.#pciBusId(device),
-      computeCapability: [attribute(attributes.major), attribute(attributes.minor)],
-      multiprocessors: attribute(attributes.multiprocessors),
-      sharedMemoryPerBlockBytes: attribute(attributes.sharedMemoryPerBlockBytes),
-      l2CacheBytes: attribute(attributes.l2CacheBytes),
-      copyEngines: attribute(attributes.copyEngines),
-      gpuDirectRdma: attribute(attributes.gpuDirectRdma) !== 0,
-      ipcEvents: attribute(attributes.ipcEvents) !== 0,
+      computeCapability: [
+        attribute(cu.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR),
+        attribute(cu.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR),
+      ],
+      multiprocessors: attribute(cu.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+      sharedMemoryPerBlockBytes: attribute(
+        cu.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+      ),
+      l2CacheBytes: attribute(cu.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE),
+      copyEngines: attribute(cu.CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT),
+      gpuDirectRdma: attribute(cu.CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED) !== 0,
+      ipcEvents: attribute(cu.CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED) !== 0,
     };
   }
 
@@ -210,7 +212,7 @@ export abstract class CudaBinding implements Cuda {
 
   malloc(byteLength: number): bigint {
     const code = this.#call.malloc(this.#wide, bytes(byteLength));
-    if (code === outOfMemory) throw this.#outOfMemory("malloc", byteLength);
+    if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("malloc", byteLength);
     this.#check("malloc", code);
     return this.#wide[0];
   }
@@ -220,9 +222,9 @@ export abstract class CudaBinding implements Cuda {
   }
 
   hostAlloc(byteLength: number): bigint {
-    const flags = hostPortable | hostMapped;
+    const flags = cu.CU_MEMHOSTALLOC_PORTABLE | cu.CU_MEMHOSTALLOC_DEVICEMAP;
     const code = this.#call.hostAlloc(this.#wide, bytes(byteLength), flags);
-    if (code === outOfMemory) throw this.#outOfMemory("hostAlloc", byteLength);
+    if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("hostAlloc", byteLength);
     this.#check("hostAlloc", code);
     return this.#wide[0];
   }
@@ -232,9 +234,9 @@ export abstract class CudaBinding implements Cuda {
   }
 
   hostRegister(address: bigint, byteLength: number): void {
-    const flags = hostPortable | hostMapped;
+    const flags = cu.CU_MEMHOSTREGISTER_PORTABLE | cu.CU_MEMHOSTREGISTER_DEVICEMAP;
     const code = this.#call.hostRegister(address, bytes(byteLength), flags);
-    if (code === outOfMemory) throw this.#outOfMemory("hostRegister", byteLength);
+    if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("hostRegister", byteLength);
     this.#check("hostRegister", code);
   }
 
@@ -253,7 +255,7 @@ export abstract class CudaBinding implements Cuda {
   }
 
   createStream({ priority = 0 }: StreamOptions = {}): bigint {
-    const code = this.#call.streamCreate(this.#wide, streamNonBlocking, priority);
+    const code = this.#call.streamCreate(this.#wide, cu.CU_STREAM_NON_BLOCKING, priority);
     this.#check("streamCreate", code);
     return this.#wide[0];
   }
@@ -281,8 +283,9 @@ export abstract class CudaBinding implements Cuda {
         "an event for other processes records no time: leave out one of the two",
       );
     }
-    const flags = (timing ? 0 : eventDisableTiming) | (interprocess ? eventInterprocess : 0) |
-      (blockingSync ? eventBlockingSync : 0);
+    const flags = (timing ? 0 : cu.CU_EVENT_DISABLE_TIMING) |
+      (interprocess ? cu.CU_EVENT_INTERPROCESS : 0) |
+      (blockingSync ? cu.CU_EVENT_BLOCKING_SYNC : 0);
     this.#check("eventCreate", this.#call.eventCreate(this.#wide, flags));
     return this.#wide[0];
   }
@@ -331,7 +334,8 @@ export abstract class CudaBinding implements Cuda {
         this.#firstCopy,
         stream,
       );
-      if (code !== callRequiresNewerDriver && code !== notSupported) {
+      const { CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER, CUDA_ERROR_NOT_SUPPORTED } = errorCodes;
+      if (code !== CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER && code !== CUDA_ERROR_NOT_SUPPORTED) {
         this.checked("copyBatch", code);
         return;
       }
@@ -351,7 +355,7 @@ export abstract class CudaBinding implements Cuda {
 
   openIpcMemHandle(handle: Uint8Array<ArrayBuffer>): bigint {
     checkHandle(handle);
-    const code = this.#call.ipcOpenMem(this.#wide, handle, ipcLazyEnablePeerAccess);
+    const code = this.#call.ipcOpenMem(this.#wide, handle, cu.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS);
     this.#check("ipcOpenMem", code);
     return this.#wide[0];
   }
@@ -374,7 +378,7 @@ export abstract class CudaBinding implements Cuda {
 
   /** @throws {CudaError} of the right class unless `code` is success */
   protected checked(call: string, code: number): void {
-    if (code !== success) throw this.failure(call, code);
+    if (code !== CUDA_SUCCESS) throw this.failure(call, code);
   }
 
   /** The error of a failed call. */
@@ -383,11 +387,11 @@ export abstract class CudaBinding implements Cuda {
   }
 
   #check(name: keyof FunctionNames, code: number): void {
-    if (code !== success) throw this.failure(this.#names[name], code);
+    if (code !== CUDA_SUCCESS) throw this.failure(this.#names[name], code);
   }
 
   #ready(name: keyof FunctionNames, code: number): boolean {
-    if (code === notReady) return false;
+    if (code === CUDA_ERROR_NOT_READY) return false;
     this.#check(name, code);
     return true;
   }
@@ -395,8 +399,8 @@ export abstract class CudaBinding implements Cuda {
   #outOfMemory(name: "malloc" | "hostAlloc" | "hostRegister", byteLength: number): CudaError {
     const failure = {
       call: this.#names[name],
-      code: outOfMemory,
-      ...this.describe(outOfMemory),
+      code: CUDA_ERROR_OUT_OF_MEMORY,
+      ...this.describe(CUDA_ERROR_OUT_OF_MEMORY),
     };
     if (name !== "malloc") {
       const { available, total } = Deno.systemMemoryInfo();

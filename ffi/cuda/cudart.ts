@@ -19,9 +19,8 @@ import {
   CudaError,
   driverInsufficient,
   DriverTooOldError,
+  errorCodes,
   NoDriverError,
-  peerAccessAlreadyEnabled,
-  success,
 } from "./errors.ts";
 
 const names: FunctionNames = {
@@ -57,7 +56,7 @@ const names: FunctionNames = {
   ipcOpenEvent: "cudaIpcOpenEventHandle",
 };
 
-const symbols = {
+export const cudartSymbols = {
   ...commonSymbols(names),
   cudaRuntimeGetVersion: { parameters: ["buffer"], result: "i32" },
   cudaSetDevice: { parameters: ["i32"], result: "i32" },
@@ -72,7 +71,7 @@ const symbols = {
   oldBatch: { name: "cudaMemcpyBatchAsync", ...oldBatchSignature, optional: true },
 } as const;
 
-type Symbols = Library<typeof symbols>["symbols"];
+type Symbols = Library<typeof cudartSymbols>["symbols"];
 
 /** cudaMemcpyDefault: the library sees from the addresses where the memory is. */
 const memcpyDefault = 4;
@@ -86,7 +85,7 @@ const memcpyDefault = 4;
  */
 export function openCudart(options: OpenOptions = {}): Cuda {
   let refusal: DriverTooOldError | null = null;
-  for (const library of openEach(libraries.cudart, symbols, options)) {
+  for (const library of openEach(libraries.cudart, cudartSymbols, options)) {
     const cuda = new RuntimeCuda(library, options);
     try {
       cuda.deviceCount();
@@ -104,7 +103,7 @@ class RuntimeCuda extends CudaBinding {
   readonly #call: Symbols;
   readonly #identities: DeviceIdentities;
 
-  constructor(library: Library<typeof symbols>, options: OpenOptions) {
+  constructor(library: Library<typeof cudartSymbols>, options: OpenOptions) {
     const version = runtimeVersion(library.symbols);
     super(library.symbols, names, batchOf(library.symbols, version));
     this.#call = library.symbols;
@@ -121,7 +120,7 @@ class RuntimeCuda extends CudaBinding {
 
   override enablePeerAccess(peer: number): void {
     const code = this.#call.cudaDeviceEnablePeerAccess(peer, 0);
-    if (code === peerAccessAlreadyEnabled) this.#call.cudaGetLastError();
+    if (code === errorCodes.CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED) this.#call.cudaGetLastError();
     else this.checked("cudaDeviceEnablePeerAccess", code);
   }
 
@@ -163,7 +162,7 @@ class RuntimeCuda extends CudaBinding {
 /** CUDA 11 does not tell its version without a driver: its oldest one then. */
 function runtimeVersion(call: Symbols): number {
   const version = new Int32Array(1);
-  return call.cudaRuntimeGetVersion(version) === success ? version[0] : 11000;
+  return call.cudaRuntimeGetVersion(version) === errorCodes.CUDA_SUCCESS ? version[0] : 11000;
 }
 
 function batchOf({ batch, oldBatch }: Symbols, version: number): BatchCall | null {

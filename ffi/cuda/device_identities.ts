@@ -3,9 +3,9 @@ import { type Library, LibraryNotFoundError, openLibrary, type OpenOptions } fro
 import { libraries } from "../library_search.ts";
 import { textAt } from "../memory.ts";
 import type { DeviceIdentity } from "./binding.ts";
-import { success } from "./errors.ts";
+import { errorCodes } from "./errors.ts";
 
-const symbols = {
+export const identitySymbols = {
   cuInit: { parameters: ["u32"], result: "i32" },
   cuDeviceGet: { parameters: ["buffer", "i32"], result: "i32" },
   cuDeviceGetName: { parameters: ["buffer", "i32", "i32"], result: "i32" },
@@ -17,7 +17,7 @@ const symbols = {
 
 export class DeviceIdentities {
   readonly #options: OpenOptions;
-  #opened: Library<typeof symbols>["symbols"] | null | undefined;
+  #opened: Library<typeof identitySymbols>["symbols"] | null | undefined;
 
   constructor(options: OpenOptions) {
     this.#options = options;
@@ -27,7 +27,7 @@ export class DeviceIdentities {
   of(ordinal: number): DeviceIdentity {
     const call = this.#libcuda();
     const device = new Int32Array(1);
-    if (call === null || call.cuDeviceGet(device, ordinal) !== success) {
+    if (call === null || call.cuDeviceGet(device, ordinal) !== errorCodes.CUDA_SUCCESS) {
       return { name: "", uuid: "", totalBytes: 0 };
     }
     const name = new Uint8Array(256), id = new Uint8Array(16), total = new BigUint64Array(1);
@@ -44,8 +44,8 @@ export class DeviceIdentities {
   #libcuda() {
     if (this.#opened !== undefined) return this.#opened;
     try {
-      const { symbols: call } = openLibrary(libraries.cuda, symbols, this.#options);
-      return this.#opened = call.cuInit(0) === success ? call : null;
+      const { symbols: call } = openLibrary(libraries.cuda, identitySymbols, this.#options);
+      return this.#opened = call.cuInit(0) === errorCodes.CUDA_SUCCESS ? call : null;
     } catch (error) {
       if (!(error instanceof LibraryNotFoundError)) throw error;
       return this.#opened = null;

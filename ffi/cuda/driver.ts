@@ -14,7 +14,7 @@ import {
 import type { Cuda, CudaLibrary } from "./cuda.ts";
 import { DeviceIdentities } from "./device_identities.ts";
 import { describeDriverError, driverErrorSymbols } from "./driver_errors.ts";
-import { noDevice, peerAccessAlreadyEnabled } from "./errors.ts";
+import { errorCodes } from "./errors.ts";
 
 const names: FunctionNames = {
   driverVersion: "cuDriverGetVersion",
@@ -49,7 +49,7 @@ const names: FunctionNames = {
   ipcOpenEvent: "cuIpcOpenEventHandle",
 };
 
-const symbols = {
+export const driverSymbols = {
   ...commonSymbols(names),
   cuInit: { parameters: ["u32"], result: "i32" },
   cuDeviceGet: { parameters: ["buffer", "i32"], result: "i32" },
@@ -64,7 +64,7 @@ const symbols = {
   cuMemcpyBatchAsync: { ...oldBatchSignature, optional: true },
 } as const;
 
-type Symbols = Library<typeof symbols>["symbols"];
+type Symbols = Library<typeof driverSymbols>["symbols"];
 
 /**
  * Opens libcuda and initialises it.
@@ -73,7 +73,7 @@ type Symbols = Library<typeof symbols>["symbols"];
  * `deviceCount` is 0
  */
 export function openDriver(options: OpenOptions = {}): Cuda {
-  return new DriverCuda(openLibrary(libraries.cuda, symbols, options), options);
+  return new DriverCuda(openLibrary(libraries.cuda, driverSymbols, options), options);
 }
 
 class DriverCuda extends CudaBinding {
@@ -83,19 +83,19 @@ class DriverCuda extends CudaBinding {
   readonly #contexts = new Map<number, bigint>();
   readonly #handle = new BigUint64Array(1);
 
-  constructor(library: Library<typeof symbols>, options: OpenOptions) {
+  constructor(library: Library<typeof driverSymbols>, options: OpenOptions) {
     super(library.symbols, names, batchOf(library.symbols));
     this.#call = library.symbols;
     this.#identities = new DeviceIdentities(options);
     const code = this.#call.cuInit(0);
-    if (code !== noDevice) this.checked("cuInit", code);
+    if (code !== errorCodes.CUDA_ERROR_NO_DEVICE) this.checked("cuInit", code);
     const { name, path, softwareDevice } = library;
     this.library = { api: "driver", name, path, softwareDevice, version: this.driverVersion() };
   }
 
   /** After `cuInit` found none, every other call says "not initialised". */
   override deviceCount(): number {
-    return this.#call.cuInit(0) === noDevice ? 0 : super.deviceCount();
+    return this.#call.cuInit(0) === errorCodes.CUDA_ERROR_NO_DEVICE ? 0 : super.deviceCount();
   }
 
   override setDevice(device: number): void {
@@ -105,14 +105,18 @@ class DriverCuda extends CudaBinding {
 
   override enablePeerAccess(peer: number): void {
     const code = this.#call.cuCtxEnablePeerAccess(this.#primaryContext(peer), 0);
-    if (code !== peerAccessAlreadyEnabled) this.checked("cuCtxEnablePeerAccess", code);
+    if (code !== errorCodes.CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED) {
+      this.checked("cuCtxEnablePeerAccess", code);
+    }
   }
 
   /** Retained for the life of the process. */
   #primaryContext(ordinal: number): bigint {
     const known = this.#contexts.get(ordinal);
     if (known !== undefined) return known;
-    if (this.#call.cuInit(0) === noDevice) throw this.failure("cuInit", noDevice);
+    if (this.#call.cuInit(0) === errorCodes.CUDA_ERROR_NO_DEVICE) {
+      throw this.failure("cuInit", errorCodes.CUDA_ERROR_NO_DEVICE);
+    }
     const device = new Int32Array(1);
     this.checked("cuDeviceGet", this.#call.cuDeviceGet(device, ordinal));
     const code = this.#call.cuDevicePrimaryCtxRetain(this.#handle, device[0]);

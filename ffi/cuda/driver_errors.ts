@@ -1,7 +1,7 @@
 /** Errors of libcuda, which gives their texts through pointers to pointers. */
 import type { Library } from "../library.ts";
 import { textAt } from "../memory.ts";
-import { CudaError, errorOf, success } from "./errors.ts";
+import { CudaError, errorCodes, errorOf } from "./errors.ts";
 
 export const driverErrorSymbols = {
   cuGetErrorName: { parameters: ["i32", "buffer"], result: "i32" },
@@ -17,7 +17,9 @@ export function describeDriverError(
 ): { readonly codeName: string; readonly text: string } {
   const text = new BigUint64Array(1);
   const read = (status: number) =>
-    status === success ? textAt(Deno.UnsafePointer.create(text[0])) : "unknown error";
+    status === errorCodes.CUDA_SUCCESS
+      ? textAt(Deno.UnsafePointer.create(text[0]))
+      : "unknown error";
   return {
     codeName: read(call.cuGetErrorName(code, text)),
     text: read(call.cuGetErrorString(code, text)),

@@ -115,54 +115,67 @@ export class DeviceLostError extends CudaError {
   }
 }
 
-// Codes of cuda.h, which driver_types.h of the runtime repeats under other names.
-export const success = 0;
-export const outOfMemory = 2;
+/** Codes of cuda.h, which driver_types.h of the runtime repeats under other names. */
+export const errorCodes = {
+  CUDA_SUCCESS: 0,
+  CUDA_ERROR_OUT_OF_MEMORY: 2,
+  CUDA_ERROR_STUB_LIBRARY: 34,
+  CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER: 36,
+  CUDA_ERROR_DEVICE_UNAVAILABLE: 46,
+  CUDA_ERROR_NO_DEVICE: 100,
+  CUDA_ERROR_INVALID_CONTEXT: 201,
+  CUDA_ERROR_NO_BINARY_FOR_GPU: 209,
+  CUDA_ERROR_UNSUPPORTED_PTX_VERSION: 222,
+  CUDA_ERROR_NOT_READY: 600,
+  CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED: 704,
+  CUDA_ERROR_NOT_SUPPORTED: 801,
+  CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: 803,
+} as const;
+
+/** `cudaErrorInsufficientDriver`, of libcudart only. */
 export const driverInsufficient = 35;
-export const callRequiresNewerDriver = 36;
-const deviceUnavailable = 46;
-export const noDevice = 100;
-const invalidContext = 201;
-export const notReady = 600;
-export const peerAccessAlreadyEnabled = 704;
-export const notSupported = 801;
 
 /**
- * Codes after which a context is dead: cuda.h says of each "the process must be terminated and
- * relaunched", or that the device itself has failed.
+ * Codes after which a context is dead: cuda.h says of each that the process must be terminated, or
+ * that the device itself has failed.
  */
-const contextIsDead = new Set([
-  214, // ECC error that cannot be corrected
-  220, // NVLink error that cannot be corrected
-  226, // error contained to this process
-  700, // illegal address
-  702, // launch timeout
-  709, // context destroyed
-  710, // device assertion
-  714, // hardware stack error
-  715, // illegal instruction
-  716, // misaligned address
-  717, // invalid address space
-  718, // invalid program counter
-  719, // launch failed
-  721, // tensor memory leak
-]);
+export const deadContextCodes = {
+  CUDA_ERROR_ECC_UNCORRECTABLE: 214,
+  CUDA_ERROR_NVLINK_UNCORRECTABLE: 220,
+  CUDA_ERROR_CONTAINED: 226,
+  CUDA_ERROR_ILLEGAL_ADDRESS: 700,
+  CUDA_ERROR_LAUNCH_TIMEOUT: 702,
+  CUDA_ERROR_CONTEXT_IS_DESTROYED: 709,
+  CUDA_ERROR_ASSERT: 710,
+  CUDA_ERROR_HARDWARE_STACK_ERROR: 714,
+  CUDA_ERROR_ILLEGAL_INSTRUCTION: 715,
+  CUDA_ERROR_MISALIGNED_ADDRESS: 716,
+  CUDA_ERROR_INVALID_ADDRESS_SPACE: 717,
+  CUDA_ERROR_INVALID_PC: 718,
+  CUDA_ERROR_LAUNCH_FAILED: 719,
+  CUDA_ERROR_TENSOR_MEMORY_LEAK: 721,
+} as const;
+
+const deadContext: ReadonlySet<number> = new Set(Object.values(deadContextCodes));
 
 const adviceOf: Readonly<Record<number, string>> = {
-  34: "This libcuda is the stub of the CUDA toolkit: take the driver's own directory first",
-  36: "The driver is too old for this call",
-  209: "The kernels were not built for this device",
-  222: "The driver is too old for these kernels",
-  803: "The driver's library and its kernel module are of different versions: restart the host",
+  [errorCodes.CUDA_ERROR_STUB_LIBRARY]:
+    "This libcuda is the stub of the CUDA toolkit: take the driver's own directory first",
+  [errorCodes.CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER]: "The driver is too old for this call",
+  [errorCodes.CUDA_ERROR_NO_BINARY_FOR_GPU]: "The kernels were not built for this device",
+  [errorCodes.CUDA_ERROR_UNSUPPORTED_PTX_VERSION]: "The driver is too old for these kernels",
+  [errorCodes.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH]:
+    "The driver's library and its kernel module are of different versions: restart the host",
 };
 
 /** The error class of a failure; out of memory and driver too old are made where they arise. */
 export function errorOf(failure: Failure): CudaError {
   const { code, call } = failure;
-  if (code === noDevice) return new NoDeviceError(failure);
-  if (code === deviceUnavailable) return new DeviceBusyError(failure);
-  if (contextIsDead.has(code)) return new DeviceLostError(failure);
-  if (code === invalidContext && call.includes("IpcOpen")) {
+  if (code === errorCodes.CUDA_ERROR_NO_DEVICE) return new NoDeviceError(failure);
+  if (code === errorCodes.CUDA_ERROR_DEVICE_UNAVAILABLE) return new DeviceBusyError(failure);
+  if (deadContext.has(code)) return new DeviceLostError(failure);
+  const ownHandle = code === errorCodes.CUDA_ERROR_INVALID_CONTEXT && call.includes("IpcOpen");
+  if (ownHandle) {
     return new CudaError(failure, "A process cannot open a handle that it exported itself");
   }
   return new CudaError(failure, adviceOf[code]);

@@ -2,9 +2,9 @@
 import { type Library, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { driverErrorSymbols, driverFailure } from "./driver_errors.ts";
-import { success } from "./errors.ts";
+import { errorCodes } from "./errors.ts";
 
-const symbols = {
+export const graphSymbols = {
   ...driverErrorSymbols,
   cuStreamBeginCapture_v2: { parameters: ["u64", "i32"], result: "i32" },
   cuStreamEndCapture: { parameters: ["u64", "buffer"], result: "i32" },
@@ -19,15 +19,15 @@ export const captureModeThreadLocal = 1;
 
 /** Graphs of libcuda. The calling thread has set its device. */
 export class GraphDriver {
-  readonly #call: Library<typeof symbols>["symbols"];
+  readonly #call: Library<typeof graphSymbols>["symbols"];
   readonly #handle = new BigUint64Array(1);
 
   /** @throws {LibraryNotFoundError} */
   static open(options: OpenOptions = {}): GraphDriver {
-    return new GraphDriver(openLibrary(libraries.cuda, symbols, options).symbols);
+    return new GraphDriver(openLibrary(libraries.cuda, graphSymbols, options).symbols);
   }
 
-  private constructor(call: Library<typeof symbols>["symbols"]) {
+  private constructor(call: Library<typeof graphSymbols>["symbols"]) {
     this.#call = call;
   }
 
@@ -43,7 +43,7 @@ export class GraphDriver {
       enqueue();
     } catch (error) {
       // The stream has to leave its capture, or nothing runs on it again.
-      if (this.#call.cuStreamEndCapture(stream, this.#handle) === success) {
+      if (this.#call.cuStreamEndCapture(stream, this.#handle) === errorCodes.CUDA_SUCCESS) {
         this.#call.cuGraphDestroy(this.#handle[0]);
       }
       throw error;
@@ -66,6 +66,6 @@ export class GraphDriver {
   }
 
   #check(name: string, code: number): void {
-    if (code !== success) throw driverFailure(this.#call, name, code);
+    if (code !== errorCodes.CUDA_SUCCESS) throw driverFailure(this.#call, name, code);
   }
 }

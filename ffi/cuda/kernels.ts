@@ -3,10 +3,10 @@ import { type Library, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { addressOf, cString, nativeBuffer, textAt } from "../memory.ts";
 import { driverErrorSymbols, driverFailure } from "./driver_errors.ts";
-import { success } from "./errors.ts";
+import { errorCodes } from "./errors.ts";
 import { encodeLaunch, type Launch, launchLayout, maxLaunchAttributes } from "./launch.ts";
 
-const symbols = {
+export const kernelSymbols = {
   ...driverErrorSymbols,
   // module*, image, options' count, options*, values*
   cuModuleLoadDataEx: {
@@ -27,7 +27,7 @@ const symbols = {
   cuLaunchKernelEx: { parameters: ["buffer", "u64", "u64", "buffer"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-type Symbols = Library<typeof symbols>["symbols"];
+type Symbols = Library<typeof kernelSymbols>["symbols"];
 
 /** `CUfunction_attribute` of cuda.h. */
 export const functionAttributes = {
@@ -61,7 +61,7 @@ export class KernelDriver {
 
   /** @throws {LibraryNotFoundError} */
   static open(options: OpenOptions = {}): KernelDriver {
-    return new KernelDriver(openLibrary(libraries.cuda, symbols, options).symbols);
+    return new KernelDriver(openLibrary(libraries.cuda, kernelSymbols, options).symbols);
   }
 
   private constructor(call: Symbols) {
@@ -78,7 +78,7 @@ export class KernelDriver {
     const values = new BigUint64Array([addressOf(log), BigInt(jitLogBytes)]);
     const bytes = typeof image === "string" ? cString(image) : image;
     const code = this.#call.cuModuleLoadDataEx(this.#handle, bytes, 2, options, values);
-    if (code !== success) {
+    if (code !== errorCodes.CUDA_SUCCESS) {
       const text = textAt(Deno.UnsafePointer.of(log)).trim();
       throw driverFailure(this.#call, "cuModuleLoadDataEx", code, text);
     }
@@ -96,7 +96,9 @@ export class KernelDriver {
    */
   kernel(module: bigint, name: string, types: readonly ParameterType[]): Kernel {
     const code = this.#call.cuModuleGetFunction(this.#handle, module, cString(name));
-    if (code !== success) throw driverFailure(this.#call, `cuModuleGetFunction(${name})`, code);
+    if (code !== errorCodes.CUDA_SUCCESS) {
+      throw driverFailure(this.#call, `cuModuleGetFunction(${name})`, code);
+    }
     const handle = this.#handle[0];
     const places = placesOf(types);
     const found = this.parameterPlaces(handle);
@@ -115,14 +117,16 @@ export class KernelDriver {
     const offset = new BigUint64Array(1), size = new BigUint64Array(1);
     const places: ParameterPlace[] = [];
     // The first index without a parameter is an error: CUDA_ERROR_INVALID_VALUE.
-    while (cuFuncGetParamInfo(handle, BigInt(places.length), offset, size) === success) {
+    while (
+      cuFuncGetParamInfo(handle, BigInt(places.length), offset, size) === errorCodes.CUDA_SUCCESS
+    ) {
       places.push({ offset: Number(offset[0]), byteLength: Number(size[0]) });
     }
     return places;
   }
 
   #check(name: string, code: number): void {
-    if (code !== success) throw driverFailure(this.#call, name, code);
+    if (code !== errorCodes.CUDA_SUCCESS) throw driverFailure(this.#call, name, code);
   }
 }
 
@@ -200,7 +204,9 @@ export class Kernel {
   }
 
   #check(name: string, code: number): void {
-    if (code !== success) throw driverFailure(this.#call, `${name}(${this.name})`, code);
+    if (code !== errorCodes.CUDA_SUCCESS) {
+      throw driverFailure(this.#call, `${name}(${this.name})`, code);
+    }
   }
 }
 
