@@ -127,7 +127,11 @@ export class Communicator {
     const event = events.createEvent();
     try {
       events.recordEvent(event, stream);
-      const isMoved = () => events.queryEvent(event) && this.#isSettled();
+      // The event first: what ends it, an error or the data, shows in the state that is read after.
+      const isMoved = () => {
+        const isEventDone = events.queryEvent(event);
+        return this.#isSettled() && isEventDone;
+      };
       await this.#until(isMoved, deadlineMs, "the bytes have moved", "idle");
     } finally {
       events.destroyEvent(event);
@@ -216,7 +220,7 @@ export class Communicator {
     if (this.#state === "dead") throw new PairDeadError(await this.#died.promise);
     this.#attempt.stopped = reason;
     this.#state = "aborting";
-    const standIn = this.#unusedId === null ? 0n : await this.#useUp(this.#unusedId);
+    const standIn = await this.#useUpId();
     const handles = [this.#handle, standIn].filter((handle) => handle !== 0n);
     this.#handle = 0n;
     await this.#limited(Promise.all(handles.map((handle) => this.#options.nccl.abort(handle))));
@@ -231,27 +235,32 @@ export class Communicator {
   /**
    * An id whose second rank never comes keeps its root's thread, port and descriptor, and NCCL has no
    * call to end it. Joining in the missing rank's place does; the abort follows.
-   * @returns the handle of the stand-in
+   * @returns the handle of the stand-in, 0 if none is needed
    */
-  async #useUp(id: Uint8Array<ArrayBuffer>): Promise<bigint> {
-    const { nccl } = this.#options;
-    const isStillGoingOn = (handle: bigint) => {
-      try {
-        return handle !== 0n && nccl.asyncState(handle) === "inProgress";
-      } catch {
-        return false; // a failure: of the rank, or of the root
-      }
-    };
-    let standIn = 0n;
+  async #useUpId(): Promise<bigint> {
+    const id = this.#unusedId;
+    if (id === null || !this.#isInProgress(this.#handle)) return 0n;
+    let standIn: bigint;
     try {
       standIn = this.#init(id, 1);
     } catch {
-      return 0n;
+      return 0n; // the abort is what counts
     }
     const endMs = performance.now() + USE_UP_MS;
-    const handles = [this.#handle, standIn];
-    while (handles.some(isStillGoingOn) && performance.now() < endMs) await sleep(1);
+    while (this.#isInProgress(this.#handle) || this.#isInProgress(standIn)) {
+      if (performance.now() > endMs) break;
+      await sleep(1);
+    }
     return standIn;
+  }
+
+  /** False for a failure, too. */
+  #isInProgress(handle: bigint): boolean {
+    try {
+      return handle !== 0n && this.#options.nccl.asyncState(handle) === "inProgress";
+    } catch {
+      return false;
+    }
   }
 
   async #limited(end: Promise<unknown>): Promise<void> {

@@ -73,11 +73,11 @@ export class PairDestination {
     this.#wakeReleases();
   }
 
-  /** Resolves once nothing of the source's messages is under way. */
+  /** Resolves once NCCL reads and writes nothing any more. @throws {PairDeadError} */
   async close(reason: Error): Promise<void> {
     this.lose(reason);
     await this.#work;
-    await this.#failing;
+    await this.#communicator.abort(reason);
   }
 
   /** Never rejects. */

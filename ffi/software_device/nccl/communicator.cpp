@@ -7,6 +7,11 @@ namespace soft {
 
 static const Flag NEVER{false};
 
+static void *currentContext() {
+  void *context = nullptr;
+  return cuCtxGetCurrent(&context) == 0 ? context : nullptr;
+}
+
 Communicator::Communicator(int ranks, int rank, bool isBlocking)
     : ranks(ranks), rank(rank), isBlocking(isBlocking), context(currentContext()),
       links(ranks) {}
@@ -123,10 +128,10 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
     return;
   }
   if (!nap(fault(GROUP_MS, rank), aborted)) return;
-  useContext(context);
+  cuCtxSetCurrent(context);
   for (auto &[stream, own] : byStream) {
     if (launchKernel(shared_from_this(), stream, own, number)) continue;
-    return settle(CUDA_ERROR, "no software CUDA device in this process, or no such stream");
+    return settle(CUDA_ERROR, "the device refuses the kernel: no such stream, or the device has failed");
   }
   settle(SUCCESS);
 }
@@ -190,7 +195,10 @@ void Communicator::destroy() {
 
 void Communicator::abort() {
   const long peerMs = fault(ABORT_WAITS_PEER, rank);
-  if (peerMs > 0 && ringPrevious) ringPrevious.waitForEnd(peerMs);
+  if (peerMs > 0 && ringNext && ringPrevious) {
+    ringNext.breakOff();
+    ringPrevious.waitForEnd(peerMs);
+  }
   nap(fault(ABORT_MS, rank), NEVER);
   release();
 }

@@ -87,7 +87,7 @@ private:
 /// Kernels of this process on the device now; abort may wait for all of them.
 extern std::atomic<int> &kernelsOnDevice;
 
-/// Puts the kernel of a group into a stream; false if there is no software device.
+/// Puts the kernel of a group into a stream; false if the device refuses it.
 bool launchKernel(std::shared_ptr<Communicator> owner, void *stream,
                   std::vector<Operation> operations, int group);
 

@@ -1,23 +1,8 @@
-// The software CUDA device, which is another library: what the kernels here need of it.
+// The software CUDA device, in the library that this one needs.
 #pragma once
-#include <cstdint>
+#include "../stream_work.h"
 
-namespace soft {
-
-/// The functions of the device's library; see `../stream_work.h` for `enqueue`.
-struct DeviceLibrary {
-  int (*enqueue)(uint64_t stream, const char *what, int (*step)(void *), void *context) = nullptr;
-  int (*getContext)(void **context) = nullptr;
-  int (*setContext)(void *context) = nullptr;
-};
-
-/// Of a library that is loaded already, or that lies in this library's folder. `enqueue` is null if
-/// there is none.
-const DeviceLibrary &deviceLibrary();
-
-/// The CUDA context of the calling thread.
-void *currentContext();
-/// Makes a context the calling thread's: the device refuses work from a thread without one.
-void useContext(void *context);
-
-} // namespace soft
+// libcuda's names: the device refuses work from a thread without a context, and NCCL's own threads have
+// none until it gives them that of the communicator.
+extern "C" int cuCtxGetCurrent(void **context);
+extern "C" int cuCtxSetCurrent(void *context);

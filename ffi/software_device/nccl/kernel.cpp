@@ -146,9 +146,10 @@ private:
 
 bool launchKernel(std::shared_ptr<Communicator> owner, void *stream,
                   std::vector<Operation> operations, int group) {
-  const auto enqueue = deviceLibrary().enqueue;
   Kernel *kernel = new Kernel(owner, std::move(operations), group);
-  if (enqueue && enqueue((uint64_t)stream, "NCCL kernel", Kernel::step, kernel) == 0) return true;
+  const int refusal =
+      llumnixSoftwareDeviceEnqueue((uint64_t)stream, "NCCL kernel", Kernel::step, kernel);
+  if (refusal == 0) return true;
   delete kernel;
   return false;
 }
