@@ -74,7 +74,7 @@ export const cudartSymbols = {
 type Symbols = Library<typeof cudartSymbols>["symbols"];
 
 /** cudaMemcpyDefault: the library sees from the addresses where the memory is. */
-const memcpyDefault = 4;
+export const memcpyDefault = 4;
 
 /**
  * Opens the newest libcudart that the driver can serve. An older one, which works, comes before a newer

@@ -10,16 +10,21 @@ import { ncclSymbols } from "./symbols.ts";
 /** Bytes of an `ncclUniqueId`. */
 export const uniqueIdBytes = 128;
 
-const success = 0;
-const inProgress = 7;
-/** `ncclUint8` of nccl.h: counts are bytes. */
-const uint8 = 1;
+/** `ncclResult_t` by its names in C. */
+export const ncclResults = {
+  ncclSuccess: 0,
+  ncclUnhandledCudaError: 1,
+  ncclSystemError: 2,
+  ncclInternalError: 3,
+  ncclInvalidArgument: 4,
+  ncclInvalidUsage: 5,
+  ncclRemoteError: 6,
+  ncclInProgress: 7,
+} as const;
+const resultNames = Object.keys(ncclResults);
 
-/** `ncclResult_t` of nccl.h, in its order. */
-const resultNames = [
-  ...["ncclSuccess", "ncclUnhandledCudaError", "ncclSystemError", "ncclInternalError"],
-  ...["ncclInvalidArgument", "ncclInvalidUsage", "ncclRemoteError", "ncclInProgress"],
-];
+/** Counts are bytes. */
+export const ncclUint8 = 1;
 
 /** "inProgress": NCCL goes on in the background. Poll `asyncState` until it is "success". */
 export type NcclState = "success" | "inProgress";
@@ -180,7 +185,7 @@ export class Nccl {
     stream: bigint,
   ): NcclState {
     const count = BigInt(byteLength);
-    const code = this.#call.ncclSend(address, count, uint8, peer, communicator, stream);
+    const code = this.#call.ncclSend(address, count, ncclUint8, peer, communicator, stream);
     return this.#check("ncclSend", code, communicator);
   }
 
@@ -193,7 +198,7 @@ export class Nccl {
     stream: bigint,
   ): NcclState {
     const count = BigInt(byteLength);
-    const code = this.#call.ncclRecv(address, count, uint8, peer, communicator, stream);
+    const code = this.#call.ncclRecv(address, count, ncclUint8, peer, communicator, stream);
     return this.#check("ncclRecv", code, communicator);
   }
 
@@ -226,8 +231,8 @@ export class Nccl {
   }
 
   #check(call: string, code: number, communicator = 0n): NcclState {
-    if (code === success) return "success";
-    if (code === inProgress) return "inProgress";
+    if (code === ncclResults.ncclSuccess) return "success";
+    if (code === ncclResults.ncclInProgress) return "inProgress";
     const text = textAt(this.#call.ncclGetErrorString(code));
     throw new NcclError(call, code, text, this.lastError(communicator));
   }
