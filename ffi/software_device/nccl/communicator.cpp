@@ -14,7 +14,9 @@ static void *currentContext() {
 
 Communicator::Communicator(int ranks, int rank, bool isBlocking)
     : ranks(ranks), rank(rank), isBlocking(isBlocking), context(currentContext()),
-      links(ranks) {}
+      links(ranks) {
+  counts.communicators++;
+}
 
 Communicator::~Communicator() {
   if (job.joinable()) job.join();
@@ -218,6 +220,7 @@ void Communicator::release() {
   ringNext.close();
   ringPrevious.close();
   listener.close();
+  counts.communicators--; // kernels that never began may still lie in a stream
 }
 
 } // namespace soft

@@ -69,7 +69,6 @@ private:
   void runFinalize();
   void release();
 
-  const Counted counted{counts.communicators};
   void *const context; // of the thread that made the communicator
   Flag aborted{false};
   std::atomic<int> state{IN_PROGRESS}, late{SUCCESS};

@@ -67,7 +67,7 @@ export const abortScenarios: readonly Scenario[] = [
     name: "the blocks are not free before the source's abort has returned",
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 300, 0);
+      ends.set("ABORT_MS", 200, 0);
       abort();
       await until(() => ends.b.pair.states.receiving === "none", 500, "the destination aborted");
       await sleep(50);
@@ -80,7 +80,7 @@ export const abortScenarios: readonly Scenario[] = [
     name: "the blocks are not free before the destination's abort has returned",
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 300, 1);
+      ends.set("ABORT_MS", 200, 1);
       abort();
       await assert.rejects(sending, /was aborted/);
       await sleep(50);
@@ -95,10 +95,25 @@ export const abortScenarios: readonly Scenario[] = [
     async run(ends) {
       const { sending, abort } = await stuck(ends);
       ends.faults.reset();
-      ends.set("ABORT_MS", 300, 1);
+      ends.set("ABORT_MS", 200, 1);
       abort();
       await assert.rejects(sending, /was aborted/);
       await ends.works();
+    },
+  },
+  {
+    name: "the source's word of its abort is lost: the next transfer says as much",
+    async run(ends) {
+      const { sending, abort } = await stuck(ends);
+      const arrival = incoming(ends);
+      ends.swallowed.add("aborted");
+      abort();
+      await assert.rejects(sending, /was aborted/);
+      await sleep(30);
+      assert.equal(arrival.isMoved, null);
+      ends.faults.reset();
+      await ends.works();
+      assert.equal(arrival.isMoved, false);
     },
   },
   {
@@ -168,10 +183,10 @@ export const abortScenarios: readonly Scenario[] = [
   },
   {
     name: "an abort that does not return in time: the pair is dead, and its blocks stay in use",
-    abortLimitMs: 150,
+    abortLimitMs: 100,
     async run(ends) {
       const { sending } = await stuck(ends);
-      ends.set("ABORT_MS", 600, 1);
+      ends.set("ABORT_MS", 400, 1);
       let died = "";
       ends.b.pair.died.then((reason) => died = reason);
       ends.b.pair.stopReceiving(new Error("revoked"));
@@ -180,7 +195,7 @@ export const abortScenarios: readonly Scenario[] = [
       assert.match(died, /restart the process/);
       assert.equal(incoming(ends).isMoved, null, "NCCL may still write them");
       await assert.rejects(ends.send([0], { leftMs: 2_000 }), /restart the process/);
-      await sleep(600);
+      await sleep(400);
       assert.equal(incoming(ends).isMoved, null, "for good");
       ends.faults.reset();
       await ends.b.pair.close(100).catch(() => {});
@@ -191,17 +206,17 @@ export const abortScenarios: readonly Scenario[] = [
   },
   {
     name: "an abort of the source that does not return in time: it sends nothing any more",
-    abortLimitMs: 150,
+    abortLimitMs: 100,
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 600, 0);
+      ends.set("ABORT_MS", 400, 0);
       abort();
       await assert.rejects(sending, { name: "PairDeadError" });
       await assert.rejects(ends.send([0]), { name: "PairDeadError" });
       assert.equal(incoming(ends).isMoved, null, "the source never said that it has aborted");
       ends.b.pair.peerDied();
       await until(() => incoming(ends).isMoved === false, 500, "the source's process was ended");
-      await sleep(600);
+      await sleep(400);
       ends.a.pair.close = () => Promise.resolve();
     },
   },

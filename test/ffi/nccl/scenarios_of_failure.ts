@@ -1,9 +1,9 @@
 /** Scenarios in which one thing fails: both ends give up in time, and the next transfer works. */
 import assert from "node:assert/strict";
 import type { Scenario } from "./scenarios.ts";
-import { type TwoEnds, until } from "./two_ends.ts";
+import { sleep, type TwoEnds, until } from "./two_ends.ts";
 
-const DEADLINE_MS = 300;
+const DEADLINE_MS = 200;
 /** What comes on top of a deadline at most. */
 const GRACE_MS = 1_000;
 
@@ -51,7 +51,18 @@ const remote = /remote process exited/;
 
 export const failureScenarios: readonly Scenario[] = [
   failure("the destination does not answer", deadline, (ends) => ends.swallowed.add("ready")),
-  failure("the destination does not hear", deadline, (ends) => ends.swallowed.add("prepare")),
+  {
+    name: "the destination does not hear: no id is made for it",
+    async run(ends) {
+      ends.swallowed.add("prepare");
+      const failing = fails(ends, deadline);
+      await sleep(DEADLINE_MS / 2);
+      assert.equal(ends.faults.counts().roots, 0);
+      await failing;
+      ends.swallowed.clear();
+      await ends.works();
+    },
+  },
   failure(
     "the destination says that it is ready, and never joins: the id is used up all the same",
     deadline,
@@ -60,14 +71,14 @@ export const failureScenarios: readonly Scenario[] = [
   failure(
     "the destination is late to join",
     deadline,
-    (ends) => ends.set("INIT_MS", 300, 1),
-    { leftMs: 150 },
+    (ends) => ends.set("INIT_MS", 200, 1),
+    { leftMs: 100 },
   ),
   failure(
     "the source is late to join its own id",
     deadline,
-    (ends) => ends.set("INIT_MS", 400, 0),
-    { leftMs: 150 },
+    (ends) => ends.set("INIT_MS", 300, 0),
+    { leftMs: 100 },
   ),
   failure(
     "the destination does not post: state 7 for long, an empty stream",
@@ -148,11 +159,35 @@ export const failureScenarios: readonly Scenario[] = [
     },
   },
   {
+    name: "NCCL refuses one send of a group: the group is ended, and the next one is a group again",
+    async run(ends) {
+      await ends.works();
+      let sends = 0;
+      ends.a.onSend = () => {
+        if (++sends === 2) throw new Error("refused");
+      };
+      await fails(ends, /refused/, 2_000);
+      ends.a.onSend = () => {};
+      await ends.works();
+    },
+  },
+  {
+    name: "an error comes with the event: the state that is read after the event counts",
+    async run(ends) {
+      await ends.works();
+      ends.a.onEventDone = () => ends.a.asyncError = new Error("lost at the last moment");
+      await assert.rejects(ends.send([0]), /lost at the last moment/);
+      ends.a.onEventDone = () => {};
+      ends.a.asyncError = null;
+      await ends.works();
+    },
+  },
+  {
     name: "many failures in a row leave nothing behind",
     async run(ends) {
-      for (let round = 0; round < 5; round++) {
+      for (let round = 0; round < 3; round++) {
         ends.set("GROUP_MS", 60_000, round % 2 === 0 ? 0 : 1);
-        await fails(ends, deadline, 120);
+        await fails(ends, deadline, 100);
         ends.faults.reset();
       }
       await ends.assertNothingLeft();

@@ -19,9 +19,9 @@ export const crossingScenarios: readonly Scenario[] = [
   {
     name: "init, connection, group and bytes are slow, and fast enough",
     async run(ends) {
-      ends.set("INIT_MS", 60);
-      ends.set("CONNECT_MS", 60);
-      ends.set("GROUP_MS", 40);
+      ends.set("INIT_MS", 40);
+      ends.set("CONNECT_MS", 40);
+      ends.set("GROUP_MS", 30);
       ends.set("KERNEL_MS", 20);
       ends.set("MB_PER_S", 40);
       await ends.works();
@@ -83,9 +83,12 @@ export const crossingScenarios: readonly Scenario[] = [
       await until(() => ends.a.pair.states.sending === "none", 500, "the source aborts");
       assert.equal(ends.b.arrivals.length, 1, "no runs were claimed for it");
       await ends.works();
-      ends.b.pair.receive(offer); // of epoch 0, which is over
-      ends.b.pair.receive({ from: "source", kind: "fail", epoch: 0, reason: "late" });
+      const late = { kind: "fail", epoch: 0, reason: "late" }; // epoch 0 is over
+      ends.b.pair.receive(offer);
+      ends.b.pair.receive({ ...late, from: "source" });
+      ends.a.pair.receive({ ...late, from: "destination" });
       await sleep(20);
+      assert.equal(ends.a.pair.states.sending, "idle");
       assert.equal(ends.b.pair.states.receiving, "idle");
       await ends.works();
     },

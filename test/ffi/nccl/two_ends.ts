@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { openCuda } from "../../../ffi/cuda/open.ts";
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { Nccl } from "../../../ffi/nccl/nccl.ts";
+import type { NcclCalls } from "../../../ffi/nccl/pair.ts";
 import type { Pair, PairModule } from "./software_nccl.ts";
 import { type Counts, type Fault, SoftwareNccl } from "./software_nccl.ts";
 
@@ -22,9 +23,10 @@ export class Libraries {
   readonly cuda: TestCuda;
   readonly faults: SoftwareNccl;
 
-  constructor(folder: string) {
+  /** @param binding of libnccl: the real one, or a mutant of it */
+  constructor(folder: string, binding: typeof Nccl = Nccl) {
     this.cuda = openTestCuda(folder);
-    this.nccl = Nccl.open({ from: folder });
+    this.nccl = binding.open({ from: folder });
     this.faults = new SoftwareNccl(this.nccl.library.path);
   }
 }
@@ -51,6 +53,11 @@ export class End {
   readonly pair: Pair;
   /** Changes the runs that a claim gives. */
   claimOtherBytes: number | null = null;
+  /** Called when NCCL is asked to send a run, and when an event is found done. They may throw. */
+  onSend = () => {};
+  onEventDone = () => {};
+  /** What NCCL says of the communicators from now on. */
+  asyncError: Error | null = null;
   /** The messages that this end has sent. */
   readonly sent: Record<string, unknown>[] = [];
 
@@ -67,8 +74,17 @@ export class End {
     const pointer = Deno.UnsafePointer.create(this.#pool)!;
     this.memory = new Uint8Array(Deno.UnsafePointerView.getArrayBuffer(pointer, bytes));
     this.pair = new module.NcclPair({
-      nccl,
-      events: cuda,
+      nccl: this.#hooked(nccl),
+      events: {
+        createEvent: () => cuda.createEvent(),
+        recordEvent: (event, stream) => cuda.recordEvent(event, stream),
+        destroyEvent: (event) => cuda.destroyEvent(event),
+        queryEvent: (event) => {
+          const isDone = cuda.queryEvent(event);
+          if (isDone) this.onEventDone();
+          return isDone;
+        },
+      },
       sendStream: this.#streams[0],
       receiveStream: this.#streams[1],
       abortLimitMs,
@@ -79,6 +95,25 @@ export class End {
       },
       claim: (note) => this.#claim(note),
     });
+  }
+
+  /** libnccl with the hooks of this end. */
+  #hooked(nccl: Nccl): NcclCalls {
+    return {
+      uniqueId: () => nccl.uniqueId(),
+      initRank: (...args) => nccl.initRank(...args),
+      asyncState: (communicator) => {
+        if (this.asyncError !== null) throw this.asyncError;
+        return nccl.asyncState(communicator);
+      },
+      groupStart: () => nccl.groupStart(),
+      groupEnd: () => nccl.groupEnd(),
+      send: (...args) => (this.onSend(), nccl.send(...args)),
+      receive: (...args) => nccl.receive(...args),
+      finalize: (communicator) => nccl.finalize(communicator),
+      abort: (communicator) => nccl.abort(communicator),
+      destroy: (communicator) => nccl.destroy(communicator),
+    };
   }
 
   #claim(note: unknown) {
