@@ -211,7 +211,7 @@ export abstract class CudaBinding implements Cuda {
   }
 
   malloc(byteLength: number): bigint {
-    const code = this.#call.malloc(this.#wide, bytes(byteLength));
+    const code = this.#call.malloc(this.#wide, someBytes(byteLength));
     if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("malloc", byteLength);
     this.#check("malloc", code);
     return this.#wide[0];
@@ -223,7 +223,7 @@ export abstract class CudaBinding implements Cuda {
 
   hostAlloc(byteLength: number): bigint {
     const flags = cu.CU_MEMHOSTALLOC_PORTABLE | cu.CU_MEMHOSTALLOC_DEVICEMAP;
-    const code = this.#call.hostAlloc(this.#wide, bytes(byteLength), flags);
+    const code = this.#call.hostAlloc(this.#wide, someBytes(byteLength), flags);
     if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("hostAlloc", byteLength);
     this.#check("hostAlloc", code);
     return this.#wide[0];
@@ -235,7 +235,7 @@ export abstract class CudaBinding implements Cuda {
 
   hostRegister(address: bigint, byteLength: number): void {
     const flags = cu.CU_MEMHOSTREGISTER_PORTABLE | cu.CU_MEMHOSTREGISTER_DEVICEMAP;
-    const code = this.#call.hostRegister(address, bytes(byteLength), flags);
+    const code = this.#call.hostRegister(address, someBytes(byteLength), flags);
     if (code === CUDA_ERROR_OUT_OF_MEMORY) throw this.#outOfMemory("hostRegister", byteLength);
     this.#check("hostRegister", code);
   }
@@ -421,6 +421,12 @@ export function bytes(byteLength: number): bigint {
     throw new RangeError(`${byteLength} is not a count of bytes`);
   }
   return BigInt(byteLength);
+}
+
+/** The libraries disagree on allocations of nothing: neither is asked for one. */
+function someBytes(byteLength: number): bigint {
+  if (byteLength === 0) throw new RangeError("an allocation has at least one byte");
+  return bytes(byteLength);
 }
 
 function checkHandle(handle: Uint8Array): void {
