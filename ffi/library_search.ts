@@ -145,7 +145,6 @@ export function searchedDirectories(places: SearchPlaces): string[] {
       ...expand(`${site}/nvidia/*/lib`),
       ...expand(`${site}/libucx/lib`),
       ...expand(`${site}/*.libs`),
-      ...expand(`${site}/.*.libs`),
     ]),
     ...["lib64", "lib"].map((lib) => `${places.root}/usr/local/nvidia/${lib}`),
   ].filter(isDirectory);
