@@ -7,6 +7,7 @@ import { lateness, sleep, TwoEnds, until } from "./two_ends.ts";
 async function stuck(ends: TwoEnds, leftMs = 10_000) {
   if (ends.a.pair.states.sending === "none") await ends.works();
   ends.set("MB_PER_S", 1);
+  ends.set("SILENT_DEATH", 1); // the ends learn of each other's abort by a message, not by an error
   const controller = new AbortController();
   const { signal } = controller;
   const sending = ends.send([0, 1], { to: [3, 4], leftMs, signal });
@@ -136,7 +137,6 @@ export const abortScenarios: readonly Scenario[] = [
       const one = await stuck(ends);
       const two = await stuck(others);
       ends.set("ABORT_WAITS_DEVICE", 1);
-      ends.set("SILENT_DEATH", 1);
       one.abort();
       await sleep(20);
       two.abort();

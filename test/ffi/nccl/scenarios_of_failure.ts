@@ -46,7 +46,8 @@ function failure(
   };
 }
 
-const deadline = /deadline has passed/;
+/** The end whose deadline passes first tells the other one, or the broken connection does. */
+const deadline = /deadline has passed|remote process exited/;
 const remote = /remote process exited/;
 
 export const failureScenarios: readonly Scenario[] = [

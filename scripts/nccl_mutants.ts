@@ -1,0 +1,128 @@
+/**
+ * Takes each rule out of the NCCL pair in turn (`test/ffi/nccl/mutants.ts`), runs the scenarios over it,
+ * and writes which scenario noticed it to `test/ffi/nccl/mutants.md`. Arguments: parts of rules, to run
+ * these only and write nothing. Exit code 1 if a mutant is not noticed, or the pair as it is fails.
+ */
+import { type Mutant, mutants } from "../test/ffi/nccl/mutants.ts";
+import { scenarios } from "../test/ffi/nccl/scenarios.ts";
+import { buildSoftwareDevice } from "./build_software_device.ts";
+
+const root = new URL("../", import.meta.url);
+const path = (name: string) => decodeURIComponent(new URL(name, root).pathname);
+/** For all scenarios; the event loop of a mutant may stand still. */
+const LIMIT_MS = 40_000;
+
+/** A scenario that failed, by its number, and why. */
+interface Failure {
+  readonly index: number;
+  readonly reason: string;
+}
+
+/** A copy of the bindings, with the mutant's change. */
+async function copyWith(mutant: Mutant | null): Promise<string> {
+  const folder = await Deno.makeTempDir({ prefix: "nccl-mutant-" });
+  for (const directory of ["", "nccl/", "cuda/"]) {
+    await Deno.mkdir(`${folder}/ffi/${directory}`, { recursive: true });
+    for (const { name, isFile } of Deno.readDirSync(path(`ffi/${directory}`))) {
+      if (!isFile || !name.endsWith(".ts")) continue;
+      await Deno.copyFile(path(`ffi/${directory}${name}`), `${folder}/ffi/${directory}${name}`);
+    }
+  }
+  if (mutant !== null) {
+    const file = `${folder}/ffi/nccl/${mutant.file}`;
+    const text = await Deno.readTextFile(file);
+    if (text.split(mutant.from).length !== 2) {
+      throw new Error(`"${mutant.rule}": its text does not occur once in ${mutant.file}`);
+    }
+    await Deno.writeTextFile(file, text.replace(mutant.from, () => mutant.to));
+  }
+  return folder;
+}
+
+/** Runs scenarios [first, end) over a copy; null if they all pass. */
+async function run(
+  folder: string,
+  device: string,
+  first = 0,
+  end = scenarios.length,
+): Promise<Failure | null> {
+  const runner = path("test/ffi/nccl/run_scenarios.ts");
+  const range = [String(first), String(end)];
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", runner, device, `${folder}/ffi/nccl`, ...range],
+    env: { LLUMNIX_SOFTWARE_DEVICE: "progress=20", NO_COLOR: "1" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  let isHung = false;
+  const limit = setTimeout(() => (isHung = true, child.kill("SIGKILL")), LIMIT_MS);
+  const { success, stdout, stderr } = await child.output();
+  clearTimeout(limit);
+  if (success) return null;
+  const lines = new TextDecoder().decode(stdout).trim().split("\n");
+  const reason = isHung
+    ? "the process hangs"
+    : lines.find((line) => line.startsWith("REASON "))?.slice(7) ??
+      new TextDecoder().decode(stderr).split("\n")[0];
+  const index = Number(lines.filter((line) => !line.startsWith("REASON ")).at(-1));
+  return { index, reason };
+}
+
+/** The first scenario that fails twice: once alone is chance. */
+async function noticedBy(folder: string, device: string): Promise<Failure | null> {
+  for (let first = 0; first < scenarios.length;) {
+    const failure = await run(folder, device, first);
+    if (failure === null) return null;
+    const { index } = failure;
+    if (await run(folder, device, index, index + 1) !== null) return failure;
+    console.error(`  not again: ${scenarios[index].name}: ${failure.reason}`);
+    first = index + 1;
+  }
+  return null;
+}
+
+const built = await buildSoftwareDevice();
+if ("missing" in built) throw new Error(`no software device: ${built.missing}`);
+const { directory } = built;
+
+async function check(mutant: Mutant | null): Promise<Failure | null> {
+  const folder = await copyWith(mutant);
+  try {
+    return await noticedBy(folder, directory);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+const asItIs = await check(null);
+if (asItIs !== null) {
+  throw new Error(`the pair as it is fails: ${scenarios[asItIs.index].name}: ${asItIs.reason}`);
+}
+const chosen = mutants.filter(({ rule }) =>
+  Deno.args.length === 0 || Deno.args.some((part) => rule.includes(part))
+);
+const rows: string[] = [];
+let missed = 0;
+for (const mutant of chosen) {
+  const noticed = await check(mutant);
+  if (noticed === null) missed++;
+  const cell = (text: string) => text.replaceAll("|", "\\|").slice(0, 160);
+  const [scenario, reason] = noticed === null
+    ? ["**not noticed**", ""]
+    : [scenarios[noticed.index].name, noticed.reason];
+  rows.push(`| ${cell(mutant.rule)} | ${mutant.file} | ${cell(scenario)} | ${cell(reason)} |`);
+  console.error(`${noticed === null ? "MISSED " : "noticed"} ${mutant.rule}: ${scenario}`);
+}
+if (Deno.args.length === 0) {
+  const head = `# Mutants of the NCCL pair
+
+Each row takes one rule out of the pair (\`mutants.ts\`) and runs the scenarios until one fails. Written by
+\`deno task nccl-mutants\`.
+
+| Rule | File | Noticed by the scenario | Which says |
+|---|---|---|---|
+`;
+  await Deno.writeTextFile(path("test/ffi/nccl/mutants.md"), `${head}${rows.join("\n")}\n`);
+}
+console.error(`${chosen.length - missed} of ${chosen.length} mutants noticed`);
+Deno.exit(missed === 0 ? 0 : 1);
