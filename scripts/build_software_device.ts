@@ -4,6 +4,8 @@
  * g++ (or CXX) on Linux; without it the build says so, and the tests that want the device are skipped.
  */
 
+import { buildKernelLibrary, run } from "./build_kernel_library.ts";
+
 const sources = new URL("../ffi/software_device/", import.meta.url);
 const output = new URL("../dist/software_device/", import.meta.url);
 const path = (url: URL) => decodeURIComponent(url.pathname);
@@ -66,14 +68,6 @@ export type SoftwareDevice =
   /** Why there is no software device here. */
   | { readonly missing: string };
 
-async function run(command: string, args: readonly string[]): Promise<string> {
-  const child = new Deno.Command(command, { args: [...args], stdout: "piped", stderr: "piped" });
-  const { success, stdout, stderr } = await child.output();
-  const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes).trim();
-  if (!success) throw new Error(`${command} ${args.join(" ")}\n${text(stderr)}`);
-  return text(stdout);
-}
-
 async function readText(file: URL): Promise<string | null> {
   try {
     return await Deno.readTextFile(file);
@@ -102,13 +96,24 @@ function sourceFiles(directory = ""): string[] {
   ).sort();
 }
 
+/** Paths of this project's CUDA kernels. */
+function kernelSources(): string[] {
+  const directory = new URL("../ffi/cuda_kernels/", import.meta.url);
+  return [...Deno.readDirSync(directory)].map(({ name }) => path(directory) + name)
+    .filter((name) => name.endsWith(".cu")).sort();
+}
+
 /** Hash over sources, flags and compiler. */
 async function stampOf(version: string): Promise<string> {
-  const texts = sourceFiles().map((name) =>
-    name + "\0" + Deno.readTextFileSync(new URL(name, sources))
-  );
-  const own = Deno.readTextFileSync(new URL(import.meta.url));
-  const bytes = new TextEncoder().encode([version, own, ...texts].join("\0"));
+  const scripts = ["build_software_device.ts", "build_kernel_library.ts"];
+  const files = [
+    ...sourceFiles().map((name) => new URL(name, sources)),
+    ...kernelSources().map((name) => new URL(`file://${name}`)),
+    new URL("../ffi/cuda_kernels/portable.h", import.meta.url),
+    ...scripts.map((name) => new URL(name, import.meta.url)),
+  ];
+  const texts = files.map((file) => file.href + "\0" + Deno.readTextFileSync(file));
+  const bytes = new TextEncoder().encode([version, ...texts].join("\0"));
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
@@ -143,13 +148,23 @@ async function buildAll(compiler: string): Promise<void> {
   await Deno.mkdir(objects, { recursive: true });
   const all = libraries();
   const objectsOf = new Map(all.map((library) => [library, [] as string[]]));
-  await inParallel(
-    all.flatMap((library) =>
+  const kernels = (name: string, checked: boolean) =>
+    buildKernelLibrary({
+      compiler,
+      sources: kernelSources(),
+      output: path(output) + name,
+      objects: path(objects).replace(/\/$/, ""),
+      checked,
+    });
+  await inParallel([
+    ...all.flatMap((library) =>
       compilations(compiler, library, objects).map((compile) => async () => {
         objectsOf.get(library)!.push(await compile());
       })
     ),
-  );
+    () => kernels("libllumnix_kernels.so", false),
+    () => kernels("libllumnix_kernels_checked.so", true),
+  ]);
   for (const library of all) {
     const file = path(output) + library.name;
     const needs = (library.needs ?? []).map((name) => path(output) + name);

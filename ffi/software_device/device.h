@@ -30,15 +30,20 @@ struct Event {
 };
 using EventRef = std::shared_ptr<Event>;
 
+inline uint64_t newHandle() {
+  static uint64_t last = uint64_t(0x5) << 44;
+  return last += 64;
+}
+
 /// Objects by the handles that the host has. A handle is never used twice, so that one used after
 /// its destruction, or taken for one of another kind, is refused with error 400.
 template <class T>
 class Handles {
  public:
   uint64_t add(std::shared_ptr<T> object) {
-    static uint64_t last = uint64_t(0x5) << 44;
-    objects_[last += 64] = std::move(object);
-    return last;
+    const uint64_t handle = newHandle();
+    objects_[handle] = std::move(object);
+    return handle;
   }
   std::shared_ptr<T> find(uint64_t handle) const {
     const auto found = objects_.find(handle);
@@ -50,6 +55,7 @@ class Handles {
     return object;
   }
   size_t count() const { return objects_.size(); }
+  const std::map<uint64_t, std::shared_ptr<T>>& all() const { return objects_; }
   void clear() { objects_.clear(); }
 
  private:

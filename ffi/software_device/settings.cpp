@@ -43,6 +43,7 @@ const std::map<std::string, Setter>& setters() {
       {"progress", [](auto& s, auto& v) { s.progressMs = int(number(v, 3600000)); }},
       {"poison", [](auto& s, auto& v) { s.poison = number(v, 1) == 1; }},
       {"driver", [](auto& s, auto& v) { s.driverVersion = int(number(v, 99999)); }},
+      {"kernels", [](auto& s, auto& v) { s.kernels = v; }},
       {"busy", [](auto& s, auto& v) { s.busy = number(v, 1) == 1; }},
       {"fail-allocation", [](auto& s, auto& v) { s.failAllocation = number(v, anyCount); }},
       {"fail-allocation-above", [](auto& s, auto& v) { s.failAllocationAbove = number(v, anyBytes); }},

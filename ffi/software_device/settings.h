@@ -22,6 +22,8 @@ struct Settings {
   int progressMs = 100;  ///< Work nobody asks for runs after this time. 0: it never does.
   bool poison = true;    ///< Fresh memory is full of 0xff bytes: NaN in every float format.
   int driverVersion = 13000;
+  /// Library of the kernels: "plain", "checked" (for races), or a path.
+  std::string kernels = "plain";
 
   // Faults. Counts start at the call that sets them; 0 means never.
   bool busy = false;                  ///< Another process holds the device: error 46.

@@ -40,6 +40,8 @@ const StatusText texts[] = {
     {HostMemoryNotRegistered, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
      "cudaErrorHostMemoryNotRegistered",
      "pointer does not correspond to a registered memory region"},
+    {LaunchFailed, "CUDA_ERROR_LAUNCH_FAILED", "cudaErrorLaunchFailure",
+     "unspecified launch failure"},
     {NotSupported, "CUDA_ERROR_NOT_SUPPORTED", "cudaErrorNotSupported", "operation not supported"},
     {CaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"},

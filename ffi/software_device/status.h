@@ -24,6 +24,7 @@ enum Status : int {
   PeerAccessNotEnabled = 705,
   HostMemoryAlreadyRegistered = 712,
   HostMemoryNotRegistered = 713,
+  LaunchFailed = 719,
   NotSupported = 801,
   CaptureUnsupported = 900,
   CaptureInvalidated = 901,

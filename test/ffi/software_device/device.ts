@@ -26,7 +26,7 @@ const controls = directory === null
 /** The settings that each test starts with; keys as in `ffi/software_device/README.md`. */
 const defaults =
   "devices=2,memory=256M,order=late,seed=1,progress=0,poison=1,driver=13000,busy=0," +
-  "fail-allocation=0,fail-allocation-above=0,fail-work=0,hang-work=0";
+  "kernels=plain,fail-allocation=0,fail-allocation-above=0,fail-work=0,hang-work=0";
 
 /** Changes settings of the device of this process. */
 export function configure(text: string): void {
