@@ -51,6 +51,18 @@ export {
   type NcclState,
   uniqueIdBytes,
 } from "./nccl/nccl.ts";
+export {
+  type Claim,
+  type ClaimRuns,
+  NcclPair,
+  PairDeadError,
+  type PairMessage,
+  type PairOptions,
+  type Run,
+  type SendOptions,
+  TransferFailedError,
+  TransferRefusedError,
+} from "./nccl/pair.ts";
 
 export {
   CublasError,

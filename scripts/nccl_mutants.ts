@@ -83,7 +83,11 @@ async function noticedBy(folder: string, device: string): Promise<Failure | null
 
 const built = await buildSoftwareDevice();
 if ("missing" in built) throw new Error(`no software device: ${built.missing}`);
-const { directory } = built;
+/** A copy: somebody may build the device anew meanwhile. */
+const directory = `${await Deno.makeTempDir({ prefix: "nccl-mutants-device-" })}/`;
+for (const { name, isFile } of Deno.readDirSync(built.directory)) {
+  if (isFile && name.includes(".so")) await Deno.copyFile(built.directory + name, directory + name);
+}
 
 async function check(mutant: Mutant | null): Promise<Failure | null> {
   const folder = await copyWith(mutant);
@@ -124,5 +128,6 @@ Each row takes one rule out of the pair (\`mutants.ts\`) and runs the scenarios 
 `;
   await Deno.writeTextFile(path("test/ffi/nccl/mutants.md"), `${head}${rows.join("\n")}\n`);
 }
+await Deno.remove(directory, { recursive: true });
 console.error(`${chosen.length - missed} of ${chosen.length} mutants noticed`);
 Deno.exit(missed === 0 ? 0 : 1);

@@ -160,6 +160,20 @@ export const failureScenarios: readonly Scenario[] = [
     },
   },
   {
+    name: "the destination does not close: the source aborts at the deadline, and is not dead",
+    abortLimitMs: 300,
+    async run(ends) {
+      await ends.works();
+      ends.swallowed.add("close");
+      const startMs = performance.now();
+      await ends.a.pair.closeSending(DEADLINE_MS);
+      assert.ok(performance.now() - startMs >= DEADLINE_MS, "it waited for the destination");
+      assert.equal(ends.a.pair.states.sending, "none");
+      ends.swallowed.clear();
+      await ends.works();
+    },
+  },
+  {
     name: "NCCL refuses one send of a group: the group is ended, and the next one is a group again",
     async run(ends) {
       await ends.works();
