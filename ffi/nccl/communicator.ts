@@ -55,7 +55,7 @@ export interface CommunicatorOptions {
   readonly rank: 0 | 1;
   /** Thread blocks of a transfer (4): few, so that NCCL takes little of the device from decoding. */
   readonly maxCtas?: number;
-  /** An abort that takes longer makes the communicator dead (10,000). */
+  /** An abort that takes longer, or fails, makes the communicator dead (10,000). */
   readonly abortLimitMs?: number;
 }
 
@@ -141,7 +141,7 @@ export class Communicator {
   /**
    * Ends the communicator, whatever it does. Resolves once NCCL reads and writes nothing any more; a
    * second call joins the first one.
-   * @throws {PairDeadError} NCCL did not come back: the communicator is dead
+   * @throws {PairDeadError} NCCL did not come back, or failed: the communicator is dead
    */
   abort(reason: Error): Promise<void> {
     if (this.#state === "none") return Promise.resolve();
@@ -263,18 +263,20 @@ export class Communicator {
     }
   }
 
+  /** Waits for the end of a communicator. @throws {PairDeadError} it did not end in time, or failed to */
   async #limited(end: Promise<unknown>): Promise<void> {
     const { abortLimitMs = ABORT_LIMIT_MS } = this.#options;
-    end.catch(() => {}); // it may fail after the limit
-    const limit = Promise.withResolvers<boolean>();
-    const timer = setTimeout(() => limit.resolve(false), abortLimitMs);
-    try {
-      if (await Promise.race([end.then(() => true), limit.promise])) return;
-    } finally {
-      clearTimeout(timer);
-    }
+    const limit = Promise.withResolvers<string>();
+    const timer = setTimeout(
+      () => limit.resolve(`nothing within ${abortLimitMs} ms`),
+      abortLimitMs,
+    );
+    const ended = end.then(() => null, (error) => String(error));
+    const failure = await Promise.race([ended, limit.promise]);
+    clearTimeout(timer);
+    if (failure === null) return;
     this.#state = "dead";
-    const reason = `NCCL did not end a communicator within ${abortLimitMs} ms; restart the process`;
+    const reason = `NCCL did not end a communicator (${failure}); restart the process`;
     this.#died.resolve(reason);
     throw new PairDeadError(reason);
   }

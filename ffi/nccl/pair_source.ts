@@ -45,8 +45,7 @@ export class PairSource {
     const end = Promise.withResolvers<void>();
     this.#turn = end.promise;
     try {
-      await turnOf(previous, deadlineMs, options.signal);
-      await this.#failing?.catch(() => {});
+      await turnOf(this.#readyAfter(previous), deadlineMs, options.signal);
       await this.#sendNow(runs, options, deadlineMs);
     } finally {
       previous.finally(end.resolve);
@@ -77,7 +76,7 @@ export class PairSource {
     const end = Promise.withResolvers<void>();
     this.#turn = end.promise;
     try {
-      await turnOf(previous, deadlineMs).catch((error) => this.#fail(error));
+      await turnOf(this.#readyAfter(previous), deadlineMs).catch((error) => this.#fail(error));
       if (this.#communicator.state === "none") return;
       this.#say({ kind: "close", leftMs });
       await this.#communicator.close(deadlineMs);
@@ -86,6 +85,12 @@ export class PairSource {
     } finally {
       previous.finally(end.resolve);
     }
+  }
+
+  /** After the transfer before, and after the abort that it, or the destination, may have caused. */
+  async #readyAfter(previous: Promise<void>): Promise<void> {
+    await previous;
+    await this.#failing?.catch(() => {});
   }
 
   async #sendNow(

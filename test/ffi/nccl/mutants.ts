@@ -111,8 +111,8 @@ export const mutants: readonly Mutant[] = [
   {
     rule: "an abort has a limit",
     file: communicator,
-    from: "setTimeout(() => limit.resolve(false), abortLimitMs)",
-    to: "setTimeout(() => limit.resolve(false), 1e9)",
+    from: "ms`), abortLimitMs);",
+    to: "ms`), 1e9);",
   },
   {
     rule: "an abort that does not return makes the communicator dead",
@@ -121,13 +121,19 @@ export const mutants: readonly Mutant[] = [
     to: "",
   },
   {
+    rule: "an abort that fails makes the communicator dead",
+    file: communicator,
+    from: "(error) => String(error));",
+    to: "() => null);",
+  },
+  {
     rule: "an id that nobody joined is used up",
     file: communicator,
     from: "const standIn = await this.#useUpId();",
     to: "const standIn = 0n;",
   },
   {
-    rule: "an idle communicator is finalized before it is destroyed",
+    rule: "an idle communicator is finalized before it is destroyed, with a deadline",
     file: communicator,
     from: "nccl.finalize(this.#handle);",
     to: "",
@@ -175,7 +181,7 @@ export const mutants: readonly Mutant[] = [
   {
     rule: "one transfer at a time in a direction",
     file: source,
-    from: `      await turnOf(previous, deadlineMs, options.signal);
+    from: `      await turnOf(this.#readyAfter(previous), deadlineMs, options.signal);
       await`,
     to: "      await",
   },

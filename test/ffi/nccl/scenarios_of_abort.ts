@@ -205,6 +205,30 @@ export const abortScenarios: readonly Scenario[] = [
     },
   },
   {
+    name: "an abort that fails says nothing of NCCL's kernels: the pair is dead",
+    async run(ends) {
+      const { sending } = await stuck(ends);
+      ends.b.abortError = new Error("unhandled cuda error");
+      ends.b.pair.stopReceiving(new Error("revoked"));
+      await assert.rejects(sending, /revoked/);
+      assert.match(await ends.b.pair.died, /unhandled cuda error/);
+      assert.equal(incoming(ends).isMoved, null);
+      ends.b.pair.close = () => Promise.resolve();
+    },
+  },
+  {
+    name: "the next transfer does not wait for a slow abort longer than its deadline",
+    async run(ends) {
+      const { sending, abort } = await stuck(ends);
+      ends.set("ABORT_MS", 300, 0);
+      abort();
+      const startMs = performance.now();
+      await assert.rejects(ends.send([0], { leftMs: 60 }), /deadline has passed/);
+      assert.ok(performance.now() - startMs < 200);
+      await assert.rejects(sending, /was aborted/);
+    },
+  },
+  {
     name: "an abort of the source that does not return in time: it sends nothing any more",
     abortLimitMs: 100,
     async run(ends) {

@@ -56,6 +56,8 @@ export class End {
   /** Called when NCCL is asked to send a run, and when an event is found done. They may throw. */
   onSend = () => {};
   onEventDone = () => {};
+  /** What aborts of NCCL end with, after they have aborted. */
+  abortError: Error | null = null;
   /** What NCCL says of the communicators from now on. */
   asyncError: Error | null = null;
   /** The messages that this end has sent. */
@@ -111,7 +113,10 @@ export class End {
       send: (...args) => (this.onSend(), nccl.send(...args)),
       receive: (...args) => nccl.receive(...args),
       finalize: (communicator) => nccl.finalize(communicator),
-      abort: (communicator) => nccl.abort(communicator),
+      abort: async (communicator) => {
+        await nccl.abort(communicator);
+        if (this.abortError !== null) throw this.abortError;
+      },
       destroy: (communicator) => nccl.destroy(communicator),
     };
   }
