@@ -46,7 +46,7 @@ function sourcesIn(directory: string, others: readonly string[] = []): string[] 
 function libraries(): Library[] {
   const runtime = ["runtime.cpp", "status.cpp"];
   const all: Library[] = [
-    { name: core, sources: sourcesIn("", ["runtime.cpp", "nvml.cpp", "cublaslt.cpp"]) },
+    { name: core, sources: sourcesIn("", ["runtime.cpp", "nvml.cpp"]) },
     { name: "libcuda.so.1", sources: [], needs: [core] },
     ...Object.entries(runtimeVersions).map(([name, version]) => ({
       name,
@@ -55,10 +55,10 @@ function libraries(): Library[] {
       needs: [core],
     })),
     { name: "libnvidia-ml.so.1", sources: ["nvml.cpp"] },
-    { name: "libcublasLt.so.13", sources: sourcesIn("cublaslt/"), needs: [core] },
+    { name: "libcublasLt.so.13", sources: [], needs: [core] },
     { name: "libnccl.so.2", sources: sourcesIn("nccl/"), separate: true, needs: [core] },
   ];
-  return all.filter(({ name, sources }) => sources.length > 0 || name === "libcuda.so.1");
+  return all.filter(({ sources, separate }) => !separate || sources.length > 0);
 }
 
 /** What the build came to. */

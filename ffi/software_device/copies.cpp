@@ -10,21 +10,6 @@ namespace {
 /// So much is copied between two looks at the engine's lock.
 constexpr uint64_t pieceBytes = uint64_t(8) << 20;
 
-/// One end of a copy while a piece runs: the region cannot be unmapped meanwhile.
-struct End {
-  RegionRef region;
-  bool host = false;  ///< Memory that the device was not told of: it may not be there.
-};
-
-/// False if the address was the device's, and is no longer.
-bool pin(uint64_t address, uint64_t bytes, End& end) {
-  Memory& memory = Memory::get();
-  end.region = memory.find(address);
-  if (end.region != nullptr) return end.region->contains(address, bytes);
-  end.host = true;
-  return !memory.ours(address);
-}
-
 /// The memory of an exporter that died is gone on a real device.
 void poisonIfStale(Region& region) {
   if (region.kind != Kind::Imported || region.stale || !region.file->ownerDied()) return;
@@ -41,7 +26,7 @@ std::string describe(const char* what, uint64_t address, uint64_t bytes) {
 
 void copyPiece(int device, const Copy& copy) {
   Engine& engine = Engine::get();
-  End to, from;
+  RegionRef to, from;
   Engine::Lock lock(engine.mutex);
   if (!pin(copy.to, copy.bytes, to)) {
     return engine.fail(device, IllegalAddress, describe("to", copy.to, copy.bytes));
@@ -50,15 +35,23 @@ void copyPiece(int device, const Copy& copy) {
     return engine.fail(device, IllegalAddress, describe("from", copy.from, copy.bytes));
   }
   lock.unlock();
-  for (auto* end : {&to, &from}) {
-    if (end->region != nullptr) poisonIfStale(*end->region);
+  for (auto& region : {to, from}) {
+    if (region != nullptr) poisonIfStale(*region);
   }
-  if (copyBytes(copy.to, copy.from, copy.bytes, to.host || from.host)) return;
+  const bool hostMayBeAbsent = to == nullptr || from == nullptr;
+  if (copyBytes(copy.to, copy.from, copy.bytes, hostMayBeAbsent)) return;
   lock.lock();
-  engine.fail(device, IllegalAddress, describe("touching", to.host ? copy.to : copy.from, copy.bytes));
+  const uint64_t absent = to == nullptr ? copy.to : copy.from;
+  engine.fail(device, IllegalAddress, describe("touching", absent, copy.bytes));
 }
 
 }  // namespace
+
+bool pin(uint64_t address, uint64_t bytes, RegionRef& region) {
+  const Memory& memory = Memory::get();
+  region = memory.find(address);
+  return region != nullptr ? region->contains(address, bytes) : !memory.ours(address);
+}
 
 Status checkRange(const Memory& memory, uint64_t address, uint64_t bytes) {
   if (address == 0 || address + bytes < address) return InvalidValue;
@@ -98,7 +91,7 @@ Maker fill(int device, uint64_t to, uint32_t value, unsigned elementBytes, uint6
   return [=]() -> Body {
     return [=] {
       Engine& engine = Engine::get();
-      End end;
+      RegionRef end;
       Engine::Lock lock(engine.mutex);
       if (!pin(to, count * elementBytes, end)) {
         engine.fail(device, IllegalAddress, describe("(fill) to", to, count * elementBytes));

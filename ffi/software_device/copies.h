@@ -14,6 +14,9 @@ struct Copy {
 /// Ok, or InvalidValue if the bytes do not lie in one live region (memory of the host aside).
 Status checkRange(const Memory& memory, uint64_t address, uint64_t bytes);
 Status checkCopy(const Memory& memory, const Copy& copy);
+/// Keeps the memory at `address` mapped as long as `region` lives. False if the address is one of the
+/// device's at which no memory is (any more); other addresses are the host's, and `region` stays null.
+bool pin(uint64_t address, uint64_t bytes, RegionRef& region);
 /// Runs the copies one after the other, in pieces; a fault ends the device's context.
 Maker copies(int device, std::vector<Copy> copies);
 /// Fills `count` elements of `elementBytes` (1, 2 or 4), in rows `pitch` bytes apart.
