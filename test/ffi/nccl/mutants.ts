@@ -111,8 +111,8 @@ export const mutants: readonly Mutant[] = [
   {
     rule: "an abort has a limit",
     file: communicator,
-    from: "ms`), abortLimitMs);",
-    to: "ms`), 1e9);",
+    from: "const { abortLimitMs = ABORT_LIMIT_MS } = this.#options;",
+    to: "const abortLimitMs = 1e9;",
   },
   {
     rule: "an abort that does not return makes the communicator dead",
