@@ -12,7 +12,7 @@ if (!Number.isSafeInteger(seeds) || seeds < 1 || !Number.isSafeInteger(first)) {
   console.error(`${Deno.args.join(" ")}: expected a number of seeds, and the first seed`);
   Deno.exit(2);
 }
-// Work is late, in an order that a seed chooses; kernels run on although nobody asks for them.
+// Work runs in an order that a seed chooses, after 20 ms even if the host does not query it.
 Deno.env.set("LLUMNIX_SOFTWARE_DEVICE", `order=random,seed=${first},progress=20`);
 const built = await buildSoftwareDevice();
 if ("missing" in built) throw new Error(`no software device: ${built.missing}`);

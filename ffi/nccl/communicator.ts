@@ -1,6 +1,6 @@
 /**
- * One end of a communicator of two ranks as a state machine. No call waits inside NCCL: what NCCL does
- * in the background is polled, with a deadline.
+ * One end of a communicator of two ranks as a state machine. No call waits inside NCCL: NCCL works in the
+ * background, and this class polls it until a deadline.
  *
  * ```
  * none --open--> opening --> idle --transfer--> posting --> moving --> idle
@@ -9,14 +9,14 @@
  * ```
  *
  * Rules, each proved by a mutant in `test/ffi/nccl/mutants.ts`:
- * - While NCCL answers "in progress", the only calls on the communicator are the poll and the abort.
- * - The event is recorded once the group is out of "in progress": earlier, the kernel is not in the
- *   stream, and the event completes at once without data.
- * - A transfer has succeeded if its event is done, then the state is "success", and no abort began. The
- *   event of an aborted kernel completes, too.
- * - A group that was begun is ended, whatever happens in between: NCCL counts groups a thread.
- * - No poll follows the start of an abort, which frees the handle on another thread.
- * - Aborts never wait for each other: one may wait for a kernel that only another one ends.
+ * - While NCCL answers "in progress", the only calls on the communicator are polls and the abort.
+ * - The event is recorded when the group is no longer "in progress". Before that the kernel is not in the
+ *   stream, and the event would complete at once, without data.
+ * - A transfer has succeeded if its event is done, the state is "success" after that, and no abort has
+ *   begun. The event of an aborted kernel also completes.
+ * - Every group is ended, even if a send in it fails: NCCL counts the open groups of a thread.
+ * - Polling stops before the abort starts: the abort frees the handle, on another thread.
+ * - Aborts run at the same time: one abort may wait for a kernel that only the other abort ends.
  */
 import { setImmediate } from "node:timers";
 import type { Cuda } from "../cuda/cuda.ts";
@@ -61,9 +61,9 @@ export interface CommunicatorOptions {
 
 const MAX_CTAS = 4;
 const ABORT_LIMIT_MS = 10_000;
-/** Polls follow each other at once for so long, then every millisecond: most opens and posts are short. */
+/** Polling does not pause for so long, then pauses a millisecond each time: most waits are short. */
 const EAGER_POLL_MS = 0.3;
-/** How long the missing rank's stand-in may take to use up an id. */
+/** Limit on using up an id: see `#useUpId`. */
 const USE_UP_MS = 500;
 
 export class Communicator {
@@ -71,9 +71,9 @@ export class Communicator {
   readonly #died = Promise.withResolvers<string>();
   #state: CommunicatorState = "none";
   #handle = 0n;
-  /** The id that this end made, until both ranks have come: its root keeps a thread and a port. */
+  /** The id that this end made, until both ranks have joined. Its root holds a thread and a port. */
   #unusedId: Uint8Array<ArrayBuffer> | null = null;
-  /** From `open` to the end. Its `stopped` stays set: a poll that wakes up late still sees it. */
+  /** One for each `open`. `stopped` stays set after an abort, for a poll that wakes up late. */
   #attempt: { stopped: Error | null } = { stopped: null };
   #ending: Promise<void> | null = null;
 
@@ -92,7 +92,7 @@ export class Communicator {
 
   /**
    * Makes the communicator. Call `abort` if it throws.
-   * @param id the same at both ends; null: makes one, and hands it to `publish` for the other end
+   * @param id the same at both ends; null makes one, and `publish` gets it for the other end
    * @param deadlineMs of performance.now(), here and below
    * @throws {TransferFailedError} the deadline has passed, or an abort began
    * @throws {NcclError}
@@ -115,7 +115,7 @@ export class Communicator {
   }
 
   /**
-   * Sends or receives runs in one group. Call `abort` if it throws: then nothing says which bytes moved.
+   * Sends or receives runs in one group. Call `abort` if it throws; some bytes may have moved.
    * @throws {TransferFailedError} the deadline has passed, or an abort began
    * @throws {NcclError}
    */
@@ -127,7 +127,7 @@ export class Communicator {
     const event = events.createEvent();
     try {
       events.recordEvent(event, stream);
-      // The event first: what ends it, an error or the data, shows in the state that is read after.
+      // The event first: an error that completes the event is visible in the state that is read after.
       const isMoved = () => {
         const isEventDone = events.queryEvent(event);
         return this.#isSettled() && isEventDone;
@@ -139,8 +139,8 @@ export class Communicator {
   }
 
   /**
-   * Ends the communicator, whatever it does. Resolves once NCCL reads and writes nothing any more; a
-   * second call joins the first one.
+   * Ends the communicator in any state. Resolves when NCCL no longer reads or writes memory. A second
+   * call waits for the first one.
    * @throws {PairDeadError} NCCL did not come back, or failed: the communicator is dead
    */
   abort(reason: Error): Promise<void> {
@@ -148,7 +148,7 @@ export class Communicator {
     return this.#ending ??= this.#runAbort(reason).finally(() => this.#ending = null);
   }
 
-  /** The orderly end of an idle communicator, which both ends begin at about the same time. */
+  /** Ends an idle communicator. The other end must do the same by the deadline; if not, this one aborts. */
   async close(deadlineMs: number): Promise<void> {
     if (this.#state === "none") return;
     try {
@@ -233,9 +233,9 @@ export class Communicator {
   }
 
   /**
-   * An id whose second rank never comes keeps its root's thread, port and descriptor, and NCCL has no
-   * call to end it. Joining in the missing rank's place does; the abort follows.
-   * @returns the handle of the stand-in, 0 if none is needed
+   * If the other rank never joins, the id's root keeps a thread, a port and a descriptor, and NCCL has no
+   * call to end it. So this end also joins in place of the missing rank: then the root ends.
+   * @returns the handle of that second communicator, which the caller aborts; 0 if there is none
    */
   async #useUpId(): Promise<bigint> {
     const id = this.#unusedId;
@@ -244,7 +244,7 @@ export class Communicator {
     try {
       standIn = this.#init(id, 1);
     } catch {
-      return 0n; // the abort is what counts
+      return 0n; // the abort of the first communicator matters more
     }
     const endMs = performance.now() + USE_UP_MS;
     while (this.#isInProgress(this.#handle) || this.#isInProgress(standIn)) {
@@ -254,7 +254,7 @@ export class Communicator {
     return standIn;
   }
 
-  /** False for a failure, too. */
+  /** False also if the communicator has failed. */
   #isInProgress(handle: bigint): boolean {
     try {
       return handle !== 0n && this.#options.nccl.asyncState(handle) === "inProgress";
@@ -263,7 +263,7 @@ export class Communicator {
     }
   }
 
-  /** Waits for the end of a communicator. @throws {PairDeadError} it did not end in time, or failed to */
+  /** Waits until NCCL has ended a communicator. @throws {PairDeadError} it took too long, or failed */
   async #limited(end: Promise<unknown>): Promise<void> {
     const { abortLimitMs = ABORT_LIMIT_MS } = this.#options;
     const limit = Promise.withResolvers<string>();

@@ -1,16 +1,16 @@
-/** The transfer failed, or was given up: nothing says which bytes have arrived. */
+/** The transfer failed or was cancelled. Some of its bytes may have arrived. */
 export class TransferFailedError extends Error {
   override readonly name = "TransferFailedError";
 }
 
-/** The destination refused the transfer before anything moved. The pair is as it was. */
+/** The destination refused the transfer. No byte moved, and the pair still works. */
 export class TransferRefusedError extends Error {
   override readonly name = "TransferRefusedError";
 }
 
 /**
- * An abort did not return in time. NCCL may still read and write the blocks of the last transfer, so
- * they stay in use, and the pair refuses everything: restart the process.
+ * NCCL did not end a communicator in time. It may still read and write the memory of the last transfer,
+ * so that memory stays claimed, and the pair refuses every transfer: restart the process.
  */
 export class PairDeadError extends Error {
   override readonly name = "PairDeadError";

@@ -1,21 +1,21 @@
 /**
- * Transfers between the device memories of two processes by NCCL, in both directions. Each direction
- * has a communicator and a stream of its own, so that crossing transfers cannot wait for each other;
- * it is made when it is first used. `communicator.ts` has the rules of the calls on one communicator.
- * The rules between the two ends are here, each proved by a mutant in `test/ffi/nccl/mutants.ts`:
+ * Transfers between the device memories of two processes by NCCL, in both directions. Each direction has
+ * its own communicator and stream, so that crossing transfers cannot block each other. The first transfer
+ * makes them. `communicator.ts` has the rules for calls on one communicator. The rules between the two
+ * ends are here, each proved by a mutant in `test/ffi/nccl/mutants.ts`:
  *
- * - Before anything is posted, both ends agree on the epoch, the id, the transfer's number and the
- *   exact list of byte counts: NCCL matches sends with receives by order alone, and a mismatch hangs or
- *   swaps data without an error. The sender is rank 0.
+ * - Both ends agree on the epoch, the id, the transfer's number and the exact list of byte counts before
+ *   they post. NCCL matches sends with receives by order alone: a mismatch hangs, or swaps data without
+ *   an error. The sender is rank 0.
  * - One transfer at a time in a direction.
- * - The destination says "posting" once it has its runs, and posts at once. Neither end waits for the
- *   other one to have posted: NCCL itself does.
- * - A transfer has succeeded if it has at both ends: the source waits for the destination's "done".
- * - Any error, a passed deadline, a failure of the peer and a lost channel end the epoch: the end that
- *   notices tells the other one at once, and both abort. The next transfer has a new id.
- * - After a failure the destination's runs are free only when the abort has returned at both ends, or
- *   the source's process is dead. An abort that does not return makes the pair dead, and its runs stay
- *   claimed: restart the process.
+ * - The destination says "posting" when it has its runs, and posts at once. Neither end waits for a word
+ *   that the other one has posted: NCCL waits for that itself.
+ * - A transfer has succeeded when both ends say so: the source waits for the destination's "done".
+ * - An error, a passed deadline, a failure of the peer or a lost channel ends the epoch: the end that
+ *   notices tells the other one at once, and both abort. The next transfer makes a new id.
+ * - After a failure the destination's runs are free when the aborts of both ends have returned, or the
+ *   source's process is dead. If an abort does not return, the pair is dead and its runs stay claimed:
+ *   restart the process.
  * - The id is made after the destination said that it is ready.
  */
 import { Communicator, type CommunicatorOptions } from "./communicator.ts";
@@ -85,34 +85,34 @@ export class NcclPair {
     else this.#source.receive(message);
   }
 
-  /** The channel is lost, or the peer's heartbeat is: both directions abort at once. */
+  /** The channel or the peer's heartbeat is lost: both directions abort at once. */
   lose(reason: Error): void {
     this.#source.lose(reason);
     this.#destination.lose(reason);
   }
 
-  /** The owner takes back the runs of the transfer that comes in; they are released as after a failure. */
+  /** Cancels the incoming transfer. Its runs are released as after a failure. */
   stopReceiving(reason: Error): void {
     this.#destination.lose(reason);
   }
 
-  /** The channel is there again. */
+  /** The channel works again. */
   restore(): void {
     this.#source.restore();
   }
 
-  /** The peer's process is dead, not only silent. */
+  /** The peer's process is dead. Do not call this for a peer that is only silent. */
   peerDied(): void {
     this.#source.lose(new TransferFailedError("the destination is dead"));
     this.#destination.peerDied();
   }
 
-  /** Gives up the communicator that sends, once it is idle. A later `send` makes a new one. */
+  /** Ends the communicator for sending, after the transfers under way. A later `send` makes a new one. */
   closeSending(leftMs: number): Promise<void> {
     return this.#source.close(leftMs);
   }
 
-  /** Ends both directions; what comes in is aborted. @throws {PairDeadError} */
+  /** Ends both directions; an incoming transfer is aborted. @throws {PairDeadError} */
   async close(leftMs: number): Promise<void> {
     const reason = new TransferFailedError("the pair was closed");
     await Promise.all([this.#source.close(leftMs), this.#destination.close(reason)]);

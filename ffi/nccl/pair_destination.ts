@@ -7,9 +7,9 @@ import type { DestinationMessage, SourceMessage } from "./pair_messages.ts";
 export interface Claim {
   readonly runs: readonly Run[];
   /**
-   * Called once, when NCCL can write the runs no more: after the transfer, or after it failed and both
-   * ends have aborted or the source's process is dead. Never called if the pair is dead.
-   * @param isMoved all bytes are in place
+   * Called once, when NCCL can no longer write the runs: after a success; after a failure, when both ends
+   * have aborted or the source's process is dead. Never called if the pair is dead.
+   * @param isMoved true if all bytes are in place
    */
   release(isMoved: boolean): void;
 }
@@ -30,7 +30,7 @@ export class PairDestination {
   readonly #post: (message: DestinationMessage) => void | Promise<void>;
   readonly #claim: ClaimRuns;
   #epoch = -1;
-  /** The epoch has failed or was closed: its messages mean nothing any more. */
+  /** The epoch has failed or was closed: its remaining messages are ignored. */
   #isOver = true;
   #lastNumber = -1;
   #isPeerDead = false;
@@ -61,19 +61,19 @@ export class PairDestination {
     this.#work = this.#work.then(() => this.#handle(message));
   }
 
-  /** Fails what is under way: the peer failed, or cannot be heard any more, or the owner gives up. */
+  /** Ends the transfer under way and aborts: the peer has failed or is silent, or the owner cancels. */
   lose(reason: Error): void {
     if (!this.#isOver) this.#fail(reason).catch(() => {}); // the communicator has died
   }
 
-  /** The source's process is dead: it writes nothing any more. */
+  /** The source's process is dead, so it can no longer write. */
   peerDied(): void {
     this.#isPeerDead = true;
     this.lose(new TransferFailedError("the source is dead"));
     this.#wakeReleases();
   }
 
-  /** Resolves once NCCL reads and writes nothing any more. @throws {PairDeadError} */
+  /** Resolves when NCCL no longer reads or writes memory. @throws {PairDeadError} */
   async close(reason: Error): Promise<void> {
     this.lose(reason);
     await this.#work;
@@ -138,7 +138,7 @@ export class PairDestination {
     this.#say({ kind: "done", number });
   }
 
-  /** Without a return of the own abort, or a word of the source's, the runs stay claimed. */
+  /** Releases the runs when this end has aborted, and the source said so too or is dead. */
   async #releaseLater(claim: Claim, epoch: number, aborted: Promise<void>): Promise<void> {
     try {
       await aborted;
@@ -183,7 +183,7 @@ export class PairDestination {
     this.#deliver(whole).catch((error) => this.lose(error));
   }
 
-  /** A failure to tell of a failure is no news. */
+  /** For messages about a failure: the channel may be what failed. */
   #tell(message: DestinationMessage): void {
     this.#deliver(message).catch(() => {});
   }

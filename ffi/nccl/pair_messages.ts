@@ -1,10 +1,10 @@
 /**
- * What the two ends of a pair tell each other over the control channel. Messages are JSON. A direction
- * has a source and a destination; each has messages of its own, so that one channel serves both.
+ * Messages between the two ends of a pair, as JSON over the control channel. Each direction has a source
+ * and a destination with messages of their own, so that one channel serves both directions.
  *
  * ```
  * source                                     destination
- *   prepare {epoch}                    -->     nothing is left of the epoch before
+ *   prepare {epoch}                    -->     ends the previous epoch
  *                                      <--   ready {epoch}
  *   (makes the id) open {epoch, id}    -->     joins as rank 1
  *   offer {epoch, number, bytes, note} -->     looks up its runs
@@ -13,9 +13,9 @@
  *                                      <--   done {epoch, number}
  *   close {epoch}                      -->     both finalize
  * ```
- * Either end tells a failure by `fail`; both abort. The source tells by `aborted` when its abort has
- * returned. An epoch goes from one `prepare` to the next failure or close; messages of an epoch that is
- * over are ignored.
+ * Either end reports a failure by `fail`, and both abort. The source sends `aborted` when its abort has
+ * returned. An epoch lasts from a `prepare` to the next failure or close. Late messages of an epoch that
+ * is over are ignored.
  */
 import { uniqueIdBytes } from "./nccl.ts";
 
@@ -54,7 +54,7 @@ export type DestinationMessage =
 
 export type PairMessage = SourceMessage | DestinationMessage;
 
-/** The other end sent what no end sends: another version, or a fault. */
+/** The other end sent a message that no version of this file sends. */
 export class PairMessageError extends Error {
   override readonly name = "PairMessageError";
 }

@@ -9,9 +9,9 @@ type Outgoing<M> = M extends unknown ? Omit<M, "from" | "epoch"> : never;
 export interface SendOptions {
   /** What the destination's owner needs to find its runs. JSON. */
   readonly note: unknown;
-  /** For all of it: waiting for its turn, opening, moving. */
+  /** Includes waiting for earlier transfers and opening the communicator. */
   readonly leftMs: number;
-  /** Gives the transfer up, and aborts the communicator if the transfer has begun. */
+  /** Cancels the transfer. Aborts the communicator if the transfer has begun. */
   readonly signal?: AbortSignal;
 }
 
@@ -21,7 +21,7 @@ export class PairSource {
   #epoch = 0;
   #number = 0;
   #replies = new Replies();
-  /** The end of the transfer before. */
+  /** Resolves when the latest transfer has ended. */
   #turn: Promise<void> = Promise.resolve();
   #failing: Promise<void> | null = null;
 
@@ -31,8 +31,8 @@ export class PairSource {
   }
 
   /**
-   * Sends runs after all transfers before. Resolves once the bytes are in place at the destination.
-   * When it has settled, NCCL reads the runs no more, unless it rejects with a PairDeadError.
+   * Sends runs, after the transfers that were begun earlier. Resolves when the bytes are in place at the
+   * destination. Once it has settled, NCCL no longer reads the runs, except after a PairDeadError.
    * @throws {TransferRefusedError} the destination has no place for these runs; nothing has moved
    * @throws {TransferFailedError} the deadline has passed, the signal was aborted, the peer failed
    * @throws {NcclError}
@@ -58,13 +58,13 @@ export class PairSource {
     else this.#replies.put(message);
   }
 
-  /** Fails what is under way: the peer failed, or cannot be heard any more. */
+  /** Ends the transfer under way and aborts, because the peer has failed or cannot be reached. */
   lose(reason: Error): void {
     if (this.#communicator.state === "none" && !this.#replies.isAwaited) return;
     this.#fail(reason).catch(() => {}); // `send` throws it, and the communicator has died
   }
 
-  /** Tells a destination that can be heard again what it may have missed. */
+  /** Repeats the last "aborted": the destination may have missed it while the channel was lost. */
   restore(): void {
     if (this.#epoch > 0) this.#tell({ from: "source", epoch: this.#epoch - 1, kind: "aborted" });
   }
@@ -87,7 +87,7 @@ export class PairSource {
     }
   }
 
-  /** After the transfer before, and after the abort that it, or the destination, may have caused. */
+  /** Resolves after the previous transfer, and after an abort if one is running. */
   async #readyAfter(previous: Promise<void>): Promise<void> {
     await previous;
     await this.#failing?.catch(() => {});
@@ -113,7 +113,7 @@ export class PairSource {
     }
   }
 
-  /** The id is made last: one that nobody joins keeps a thread, a port and a descriptor. */
+  /** The id is made last: an unused id holds a thread, a port and a descriptor. */
   async #open(deadlineMs: number): Promise<void> {
     this.#say({ kind: "prepare" });
     await this.#replies.take("ready", deadlineMs);
@@ -136,7 +136,7 @@ export class PairSource {
     return this.#failing ??= this.#endEpoch(reason).finally(() => this.#failing = null);
   }
 
-  /** Both ends abort at about the same time: one abort may wait for the other. */
+  /** Tells the destination first, so that both ends abort at once: NCCL's abort may wait for the peer's. */
   async #endEpoch(reason: Error): Promise<void> {
     const epoch = this.#epoch;
     this.#replies.fail(reason);
@@ -152,7 +152,7 @@ export class PairSource {
     this.#deliver(whole).catch((error) => this.lose(error));
   }
 
-  /** A failure to tell of a failure is no news. */
+  /** For messages about a failure: the channel may be what failed. */
   #tell(message: SourceMessage): void {
     this.#deliver(message).catch(() => {});
   }
@@ -174,7 +174,7 @@ class Replies {
   }
 
   put(message: DestinationMessage): void {
-    // A transfer has three replies; more than a few can only be wrong.
+    // A transfer has three replies. A longer list can only come from a fault of the destination.
     if (this.#messages.length < 8) this.#messages.push(message);
     this.#wake?.();
   }
@@ -184,7 +184,7 @@ class Replies {
     this.#wake?.();
   }
 
-  /** The next message of a kind and of a transfer; for "posting" that is "refused", too. */
+  /** Waits for a message of a kind, about a transfer. "refused" also answers for "posting". */
   async take(
     kind: "ready" | "posting" | "done",
     deadlineMs: number,
@@ -222,7 +222,7 @@ function checkRuns(runs: readonly Run[]): void {
   }
 }
 
-/** Waits for the end of the transfer before. */
+/** Waits for the previous transfer, up to the deadline. */
 async function turnOf(
   previous: Promise<void>,
   deadlineMs: number,

@@ -14,8 +14,8 @@ enum Fault {
   SILENT_DEATH,       // 1: a lost peer looks like a slow one (NVLink, shared memory); 0: error 6
   LATE_ERROR_GROUP,   // the group of this number (from 1) gets error 6 after KERNEL_MS
   LATE_ERROR_ENDS,    // 1: the kernel of that group ends without data; 0: it runs until the abort
-  CUT_AFTER_BYTES,    // the network is cut, unnoticed, after a rank has sent so many bytes
-  BREAK_AFTER_BYTES,  // the connection breaks, noticed, after a rank has sent so many bytes
+  CUT_AFTER_BYTES,    // after this many bytes of a rank the network stays silent
+  BREAK_AFTER_BYTES,  // after this many bytes of a rank its connection breaks
   ABORT_MS,           // abort takes that long
   ABORT_WAITS_PEER,   // abort waits at most that long for the peer to abort too
   ABORT_WAITS_DEVICE, // 1: abort waits until no kernel of the process runs, as cudaFree does

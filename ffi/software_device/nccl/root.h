@@ -14,8 +14,8 @@ struct UniqueId {
 };
 static_assert(sizeof(UniqueId) == 128, "ncclUniqueId has 128 bytes");
 
-/// Starts a root. Its thread and its port stay until every rank of a communicator has checked in, as
-/// the real library's do; nothing else ends an id that nobody uses. False if no port is left.
+/// Starts a root. It keeps a thread and a port until every rank of a communicator has checked in; nothing
+/// else ends it, as in the real library. False if no port is left.
 bool makeRoot(UniqueId *id);
 
 bool isId(const UniqueId &id);

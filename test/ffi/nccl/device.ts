@@ -2,7 +2,7 @@
 import { configure, directory } from "../software_device/device.ts";
 import { Libraries } from "./two_ends.ts";
 
-/** Work is late, but kernels run on although nobody asks for them, as on a device. */
+/** Work runs late, but runs after 20 ms even if the host does not query it, as on a device. */
 const SETTINGS = "order=late,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G";
 
 let libraries: Libraries | null = null;

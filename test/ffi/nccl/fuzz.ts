@@ -1,7 +1,7 @@
 /**
- * Transfers in both directions with random faults at random times, from a seed. Whatever happens, each
- * transfer settles in time, what is said to have moved has, memory that was released is not written any
- * more, and the pair works in the end with nothing left behind.
+ * Transfers in both directions with random faults at random times, from a seed. Each transfer must settle
+ * in time; the bytes of each success must be right; released memory must not change. In the end the pair
+ * must work, and nothing may be left behind.
  */
 import assert from "node:assert/strict";
 import type { Fault, PairModule } from "./software_nccl.ts";

@@ -13,7 +13,7 @@ const load = (name: string) => import(pathToFileURL(`${folder}/${name}`).href);
 
 const end = (reason: unknown) => {
   console.log(`REASON ${String(reason).split("\n")[0]}`);
-  Deno.exit(1); // whatever threads hang
+  Deno.exit(1); // even if threads hang
 };
 addEventListener("unhandledrejection", (event) => end(event.reason));
 

@@ -1,4 +1,4 @@
-/** Scenarios of the abort: who waits for whom, when blocks are free, and what the event loop does. */
+/** Scenarios of the abort: which end waits for the other, when blocks are free, and the event loop. */
 import assert from "node:assert/strict";
 import type { Scenario } from "./scenarios.ts";
 import { lateness, sleep, TwoEnds, until } from "./two_ends.ts";
@@ -253,7 +253,7 @@ export const abortScenarios: readonly Scenario[] = [
       await assert.rejects(sending, /no heartbeat/);
       await until(() => isOver(ends), 500, "both have aborted");
       await sleep(30);
-      assert.equal(incoming(ends).isMoved, null, "nobody knows whether the source has aborted");
+      assert.equal(incoming(ends).isMoved, null, "the source may still write");
       await assert.rejects(ends.send([0]), /the channel is lost/);
       ends.isLost = false;
       ends.a.pair.restore();

@@ -139,7 +139,7 @@ export class End {
     return blocks.map((block) => ({ address: this.#pool + BigInt(block * BLOCK_BYTES), bytes }));
   }
 
-  /** Fills a block with a pattern of which no two blocks, and no two seeds, have the same. */
+  /** Fills a block with the pattern of a seed. */
   fill(block: number, seed: number): void {
     const bytes = this.memory.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
     const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
@@ -182,7 +182,7 @@ export class TwoEnds {
     this.faults.set(fault, value, rank);
   }
 
-  /** Sends blocks of one end to blocks of the other one. Both settle, whatever happens. */
+  /** Sends blocks of one end to blocks of the other one. */
   async send(
     blocks: readonly number[],
     { from = this.a, to = blocks, leftMs = 3_000, signal }: {
