@@ -133,7 +133,9 @@ Each row takes one rule out of the pair (\`mutants.ts\`) and runs the scenarios 
 | Rule | File | Noticed by the scenario | Which says |
 |---|---|---|---|
 `;
-  await Deno.writeTextFile(path("test/ffi/nccl/mutants.md"), `${head}${rows.join("\n")}\n`);
+  const table = path("test/ffi/nccl/mutants.md");
+  await Deno.writeTextFile(table, `${head}${rows.join("\n")}\n`);
+  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", table] }).output();
 }
 await Deno.remove(directory, { recursive: true });
 console.error(`${chosen.length - missed} of ${chosen.length} mutants noticed`);
