@@ -50,6 +50,7 @@ export const abortScenarios: readonly Scenario[] = [
       await first;
       assert.ok(ends.b.has(7, 5));
       assert.equal(ends.b.arrivals.length, 1);
+      ends.faults.reset();
       await ends.works();
     },
   },
@@ -68,7 +69,7 @@ export const abortScenarios: readonly Scenario[] = [
     name: "the blocks are not free before the source's abort has returned",
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 200, 0);
+      ends.set("ABORT_MS", 150, 0);
       abort();
       await until(() => ends.b.pair.states.receiving === "none", 500, "the destination aborted");
       await sleep(50);
@@ -81,7 +82,7 @@ export const abortScenarios: readonly Scenario[] = [
     name: "the blocks are not free before the destination's abort has returned",
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 200, 1);
+      ends.set("ABORT_MS", 150, 1);
       abort();
       await assert.rejects(sending, /was aborted/);
       await sleep(50);
@@ -96,7 +97,7 @@ export const abortScenarios: readonly Scenario[] = [
     async run(ends) {
       const { sending, abort } = await stuck(ends);
       ends.faults.reset();
-      ends.set("ABORT_MS", 200, 1);
+      ends.set("ABORT_MS", 150, 1);
       abort();
       await assert.rejects(sending, /was aborted/);
       await ends.works();
@@ -155,7 +156,7 @@ export const abortScenarios: readonly Scenario[] = [
       for (let i = 0; i < 3 && bestMs > LATE_MS; i++) {
         ends.faults.reset();
         const { sending, abort } = await stuck(ends);
-        ends.set("ABORT_MS", 200);
+        ends.set("ABORT_MS", 120);
         const lateMs = await lateness(async () => {
           abort();
           await assert.rejects(sending, /was aborted/);
@@ -172,7 +173,7 @@ export const abortScenarios: readonly Scenario[] = [
       let bestMs = Infinity;
       for (let i = 0; i < 3 && bestMs > LATE_MS; i++) {
         for (const fault of ["INIT_MS", "CONNECT_MS", "GROUP_MS", "KERNEL_MS"] as const) {
-          ends.set(fault, 60);
+          ends.set(fault, 40);
         }
         const [block] = [0];
         bestMs = Math.min(bestMs, await lateness(() => ends.send([block], { to: [1] })));
@@ -183,10 +184,10 @@ export const abortScenarios: readonly Scenario[] = [
   },
   {
     name: "an abort that does not return in time: the pair is dead, and its blocks stay in use",
-    abortLimitMs: 100,
+    abortLimitMs: 60,
     async run(ends) {
       const { sending } = await stuck(ends);
-      ends.set("ABORT_MS", 400, 1);
+      ends.set("ABORT_MS", 250, 1);
       let died = "";
       ends.b.pair.died.then((reason) => died = reason);
       ends.b.pair.stopReceiving(new Error("revoked"));
@@ -195,7 +196,7 @@ export const abortScenarios: readonly Scenario[] = [
       assert.match(died, /restart the process/);
       assert.equal(incoming(ends).isMoved, null, "NCCL may still write them");
       await assert.rejects(ends.send([0], { leftMs: 2_000 }), /restart the process/);
-      await sleep(400);
+      await sleep(250);
       assert.equal(incoming(ends).isMoved, null, "for good");
       ends.faults.reset();
       await ends.b.pair.close(100).catch(() => {});
@@ -230,17 +231,17 @@ export const abortScenarios: readonly Scenario[] = [
   },
   {
     name: "an abort of the source that does not return in time: it sends nothing any more",
-    abortLimitMs: 100,
+    abortLimitMs: 60,
     async run(ends) {
       const { sending, abort } = await stuck(ends);
-      ends.set("ABORT_MS", 400, 0);
+      ends.set("ABORT_MS", 250, 0);
       abort();
       await assert.rejects(sending, { name: "PairDeadError" });
       await assert.rejects(ends.send([0]), { name: "PairDeadError" });
       assert.equal(incoming(ends).isMoved, null, "the source never said that it has aborted");
       ends.b.pair.peerDied();
       await until(() => incoming(ends).isMoved === false, 500, "the source's process was ended");
-      await sleep(400);
+      await sleep(250);
       ends.a.pair.close = () => Promise.resolve();
     },
   },

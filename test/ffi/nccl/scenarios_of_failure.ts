@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { Scenario } from "./scenarios.ts";
 import { sleep, type TwoEnds, until } from "./two_ends.ts";
 
-const DEADLINE_MS = 200;
+const DEADLINE_MS = 150;
 /** What comes on top of a deadline at most. */
 const GRACE_MS = 1_000;
 
@@ -78,7 +78,7 @@ export const failureScenarios: readonly Scenario[] = [
   failure(
     "the source is late to join its own id",
     deadline,
-    (ends) => ends.set("INIT_MS", 300, 0),
+    (ends) => ends.set("INIT_MS", 200, 0),
     { leftMs: 100 },
   ),
   failure(
@@ -143,7 +143,7 @@ export const failureScenarios: readonly Scenario[] = [
       "small sends end before their receives: the source waits for the destination all the same",
     async run(ends) {
       await ends.works();
-      ends.set("KERNEL_MS", 150, 1);
+      ends.set("KERNEL_MS", 80, 1);
       const small = (end: TwoEnds["a"]) => end.runs([0], 1_000);
       ends.b.claimOtherBytes = 1_000;
       ends.a.fill(0, 500);
