@@ -1,5 +1,6 @@
 import type { UcxMemory } from "./context.ts";
-import type { UcxCalls, UcxRequest } from "./calls.ts";
+import type { UcxCalls, UcxError, UcxRequest } from "./calls.ts";
+import { forgetFailure } from "./failures.ts";
 import { type Lane, lanesOf } from "./info.ts";
 import { requestParam, struct, ucpConstants as ucp } from "./layouts.ts";
 import { printed } from "./printed.ts";
@@ -19,11 +20,29 @@ export interface RemoteKey {
 export class UcxEndpoint {
   readonly #calls: UcxCalls;
   readonly #handle: bigint;
+  readonly #failureToken: bigint | null;
+  readonly #failure: () => number | null;
 
   /** @ignore Made by `UcxWorker.createEndpoint`. */
-  constructor(calls: UcxCalls, handle: bigint) {
+  constructor(
+    calls: UcxCalls,
+    handle: bigint,
+    failureToken: bigint | null,
+    failure: () => number | null,
+  ) {
     this.#calls = calls;
     this.#handle = handle;
+    this.#failureToken = failureToken;
+    this.#failure = failure;
+  }
+
+  /**
+   * The error that the connection has come to, null while it is well: known for endpoints with
+   * `errors: "peer"`, after `progress`. A failed endpoint is closed with `force`.
+   */
+  get failure(): UcxError | null {
+    const status = this.#failure();
+    return status === null ? null : this.#calls.error("endpoint", status);
   }
 
   /** @throws {UcxError} if no transport of this endpoint reaches the memory */
@@ -93,6 +112,7 @@ export class UcxEndpoint {
    */
   close(force = false): UcxRequest {
     const param = force ? forceClose : noParam;
+    if (this.#failureToken !== null) forgetFailure(this.#failureToken);
     return this.#calls.request(
       "ucp_ep_close_nbx",
       this.#calls.symbols.ucp_ep_close_nbx(this.#handle, param),

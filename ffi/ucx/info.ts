@@ -19,7 +19,7 @@ export interface Lane extends TransportDevice {
 
 /** The lines "resource 2 : md 1 dev 2 flags -- tcp/lo" of `ucp_context_print_info`. */
 export function devicesOf(info: string): TransportDevice[] {
-  const lines = info.matchAll(/^#\s+resource \d+\s+:.*-- ([^/\s]+)\/(\S+)/gm);
+  const lines = info.matchAll(/^#\s+resource \d+\s+:.* flags \S+ ([^/\s]+)\/(\S+)/gm);
   return [...lines].map(([, transport, device]) => ({ transport, device }));
 }
 

@@ -8,7 +8,13 @@ export const contextParams = { fieldMask: 0, features: 8 } as const;
 /** `ucp_worker_params_t`. */
 export const workerParams = { fieldMask: 0, threadMode: 8 } as const;
 /** `ucp_ep_params_t`. */
-export const endpointParams = { fieldMask: 0, address: 8, errorMode: 16 } as const;
+export const endpointParams = {
+  fieldMask: 0,
+  address: 8,
+  errorMode: 16,
+  errorHandler: 24,
+  errorHandlerArg: 32,
+} as const;
 /** `ucp_mem_map_params_t`. */
 export const memoryParams = {
   fieldMask: 0,
@@ -34,6 +40,7 @@ export const ucpConstants = {
   UCS_THREAD_MODE_SINGLE: 0,
   UCP_EP_PARAM_FIELD_REMOTE_ADDRESS: 0x1,
   UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE: 0x2,
+  UCP_EP_PARAM_FIELD_ERR_HANDLER: 0x4,
   UCP_ERR_HANDLING_MODE_NONE: 0,
   UCP_ERR_HANDLING_MODE_PEER: 1,
   UCP_MEM_MAP_PARAM_FIELD_ADDRESS: 0x1,

@@ -19,7 +19,7 @@ export type MemoryType = "host" | "cuda";
 export interface ContextOptions {
   /**
    * Settings by UCX's own names without "UCX_", before the environment's: `{ TLS: "tcp" }` leaves
-   * only TCP. `ucx_info -c` lists them.
+   * only TCP. `ucx_info -c` lists them. UCX 1.13 ignores unknown ones.
    */
   readonly settings?: Readonly<Record<string, string>>;
 }
@@ -73,7 +73,7 @@ export class Ucx {
 
   /**
    * A context with remote memory access and wakeup by descriptor.
-   * @throws {UcxError} if a setting is unknown, or no transport of the settings is there
+   * @throws {UcxError} if a setting is unknown or has no such value, or no transport of them is there
    */
   createContext({ settings = {} }: ContextOptions = {}): UcxContext {
     const { symbols } = this.#library;

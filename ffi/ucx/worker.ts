@@ -1,12 +1,14 @@
 import { addressOf, bytesAt } from "../memory.ts";
 import type { UcxCalls, UcxRequest } from "./calls.ts";
 import { UcxEndpoint } from "./endpoint.ts";
+import { failureHandler, forgetFailure, watchFailure } from "./failures.ts";
 import { endpointParams, struct, ucpConstants as ucp } from "./layouts.ts";
 
 export interface EndpointOptions {
   /**
-   * "peer": operations fail soon after the peer's process has died; UCX gives up shared memory for
-   * it. "none", the default: they may never end, so that the caller needs another sign of death.
+   * "peer": operations fail, and `UcxEndpoint.failure` says so, soon after the peer's process has
+   * died; UCX gives up shared memory for it. "none", the default: operations may never end, so that
+   * the caller needs another sign of death.
    */
   readonly errors?: "none" | "peer";
 }
@@ -64,19 +66,25 @@ export class UcxWorker {
     address: Uint8Array<ArrayBuffer>,
     { errors = "none" }: EndpointOptions = {},
   ): UcxEndpoint {
-    const mode = errors === "peer"
-      ? ucp.UCP_ERR_HANDLING_MODE_PEER
-      : ucp.UCP_ERR_HANDLING_MODE_NONE;
+    let failure: number | null = null;
+    const token = errors === "peer" ? watchFailure((status) => failure ??= status) : null;
     const params = struct((view) => {
-      const mask = ucp.UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | ucp.UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
-      view.setBigUint64(endpointParams.fieldMask, BigInt(mask), true);
+      let mask = ucp.UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | ucp.UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE;
       view.setBigUint64(endpointParams.address, addressOf(address), true);
-      view.setInt32(endpointParams.errorMode, mode, true);
+      view.setInt32(endpointParams.errorMode, ucp.UCP_ERR_HANDLING_MODE_NONE, true);
+      if (token !== null) {
+        mask |= ucp.UCP_EP_PARAM_FIELD_ERR_HANDLER;
+        view.setInt32(endpointParams.errorMode, ucp.UCP_ERR_HANDLING_MODE_PEER, true);
+        view.setBigUint64(endpointParams.errorHandler, failureHandler(), true);
+        view.setBigUint64(endpointParams.errorHandlerArg, token, true);
+      }
+      view.setBigUint64(endpointParams.fieldMask, BigInt(mask), true);
     });
     const handle = new BigUint64Array(1);
     const code = this.#calls.symbols.ucp_ep_create(this.#handle, params, handle);
+    if (code !== ucp.UCS_OK && token !== null) forgetFailure(token);
     this.#calls.check("ucp_ep_create", code);
-    return new UcxEndpoint(this.#calls, handle[0]);
+    return new UcxEndpoint(this.#calls, handle[0], token, () => failure);
   }
 
   /**

@@ -194,6 +194,8 @@ const ucpAbi: Abi = {
         [mask]: ucp.endpointParams.fieldMask,
         address: ucp.endpointParams.address,
         err_mode: ucp.endpointParams.errorMode,
+        "err_handler.cb": ucp.endpointParams.errorHandler,
+        "err_handler.arg": ucp.endpointParams.errorHandlerArg,
       },
     },
     ucp_mem_map_params_t: {
