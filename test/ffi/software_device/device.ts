@@ -88,10 +88,19 @@ export function bench(cuda: Cuda): Bench {
   };
 }
 
-const bindings: readonly [string, () => Cuda][] = [
-  ["runtime", () => openCudart({ from: directory! })],
-  ["driver", () => openDriver({ from: directory! })],
-];
+const bindings = {
+  runtime: () => openCudart({ from: directory! }),
+  driver: () => openDriver({ from: directory! }),
+};
+
+/** The device of this process as a new process would find it, with these settings over the defaults. */
+export function freshBench(settings: string, on: "runtime" | "driver" = "runtime"): Bench {
+  controls!.llumnixSoftwareDeviceReset();
+  configure(`${defaults}${settings === "" ? "" : `,${settings}`}`);
+  const cuda = bindings[on]();
+  cuda.setDevice(0);
+  return bench(cuda);
+}
 
 /**
  * A test on a fresh software device. Where the device cannot be built it is skipped, with the reason in
@@ -107,13 +116,7 @@ export function deviceTest(
   Deno.test({
     name: `software device: ${name}${skip}`,
     ignore: directory === null,
-    fn: async () => {
-      controls!.llumnixSoftwareDeviceReset();
-      configure(`${defaults}${settings === "" ? "" : `,${settings}`}`);
-      const cuda = bindings.find(([api]) => api === on)![1]();
-      cuda.setDevice(0);
-      await run(bench(cuda));
-    },
+    fn: async () => await run(freshBench(settings, on)),
   });
 }
 

@@ -2,97 +2,17 @@
 import assert from "node:assert/strict";
 import { CudaError, DeviceLostError } from "../../../ffi/cuda/errors.ts";
 import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
-import { type Kernel, KernelDriver, type ParameterType } from "../../../ffi/cuda/kernels.ts";
+import { KernelDriver } from "../../../ffi/cuda/kernels.ts";
 import kvPtx from "../../../ffi/cuda_kernels/kv.ptx" with { type: "text" };
 import { hashInPtx, kernelModules, sourceHash } from "../../../scripts/build_cuda_kernels.ts";
-import { type Bench, configure, deviceTest, directory, filled } from "./device.ts";
+import { configure, deviceTest, directory, filled } from "./device.ts";
+import { fillCopyCheck, keys, KvBlocks, kvParameters, right } from "./kv_blocks.ts";
 import { takeRaces } from "./races.ts";
 
 Deno.test("CUDA kernels: the committed PTX is of the committed source", async () => {
   assert(kernelModules().length > 0);
   for (const module of kernelModules()) assert.equal(hashInPtx(module), await sourceHash(module));
 });
-
-const parameters = {
-  kv_copy: ["pointer", "pointer", "pointer", "u32"],
-  kv_fill: ["pointer", "pointer", "u32", "u32"],
-  kv_check: ["pointer", "pointer", "u32", "u32", "pointer", "pointer"],
-} as const satisfies Record<string, readonly ParameterType[]>;
-
-/** The kernels of kv.cu, and blocks of `byteLength` bytes to run them on. */
-class KvBlocks {
-  readonly stream: bigint;
-  readonly #kernels: Record<keyof typeof parameters, Kernel>;
-
-  constructor(readonly bench: Bench, readonly byteLength: number, readonly threads = 64) {
-    this.stream = bench.cuda.createStream();
-    const driver = KernelDriver.open({ from: directory! });
-    const module = driver.loadModule(kvPtx);
-    const kernel = (name: keyof typeof parameters) => driver.kernel(module, name, parameters[name]);
-    this.#kernels = {
-      kv_copy: kernel("kv_copy"),
-      kv_fill: kernel("kv_fill"),
-      kv_check: kernel("kv_check"),
-    };
-  }
-
-  allocate(count: number): bigint[] {
-    return Array.from({ length: count }, () => this.bench.cuda.malloc(this.byteLength));
-  }
-
-  table(values: readonly bigint[]): bigint {
-    return this.bench.device(new Uint8Array(BigUint64Array.from(values).buffer));
-  }
-
-  #launch(name: keyof typeof parameters, count: number, values: (bigint | number)[]): void {
-    const launch = {
-      grid: [count, 2, 1],
-      block: [this.threads, 1, 1],
-      stream: this.stream,
-    } as const;
-    this.#kernels[name].launch(launch, values);
-  }
-
-  fill(blocks: readonly bigint[], keys: readonly bigint[]): void {
-    const values = [this.table(blocks), this.table(keys), this.byteLength, blocks.length];
-    this.#launch("kv_fill", blocks.length, values);
-  }
-
-  copy(to: readonly bigint[], from: readonly bigint[], byteLengths: readonly number[]): void {
-    const lengths = this.bench.device(new Uint8Array(Uint32Array.from(byteLengths).buffer));
-    this.#launch("kv_copy", to.length, [this.table(to), this.table(from), lengths, to.length]);
-  }
-
-  /** For each block how many vectors of its pattern are wrong, and the first of them. */
-  check(blocks: readonly bigint[], keys: readonly bigint[]): [wrong: number, first: number][] {
-    const { bench, stream } = this;
-    const wrong = bench.device(filled(blocks.length * 4, 0));
-    const first = bench.device(filled(blocks.length * 4, 0xff));
-    const values = [this.table(blocks), this.table(keys), this.byteLength, blocks.length];
-    this.#launch("kv_check", blocks.length, [...values, wrong, first]);
-    bench.cuda.synchronizeStream(stream);
-    const read = (at: bigint) => new Uint32Array(bench.read(at, blocks.length * 4).buffer);
-    const firsts = read(first);
-    return [...read(wrong)].map((count, i) => [count, firsts[i]]);
-  }
-}
-
-const keys = [1n << 32n | 5n, 2n << 32n | 5n, 7n];
-const right: [number, number][] = keys.map(() => [0, 0xffffffff]);
-
-/** Fills, copies and checks blocks; the same at every seed and for shapes with remainders. */
-function fillCopyCheck(bench: Bench, byteLength: number, threads: number): void {
-  const kv = new KvBlocks(bench, byteLength, threads);
-  const blocks = kv.allocate(3), copies = kv.allocate(3);
-  kv.fill(blocks, keys);
-  assert.deepEqual(kv.check(blocks, keys), right);
-  // The last vector of the third block is not copied: it stays NaN.
-  kv.copy(copies, blocks, [byteLength, byteLength, byteLength - 16]);
-  const last: [number, number] = [1, byteLength / 16 - 1];
-  assert.deepEqual(kv.check(copies, keys), [right[0], right[1], last]);
-  const wrongKey = kv.check(blocks, [keys[0], keys[0], keys[2]]);
-  assert.deepEqual(wrongKey, [right[0], [byteLength / 16, 0], right[2]]);
-}
 
 deviceTest("kv kernels fill, copy and check blocks at every seed", "", (bench) => {
   for (let seed = 1; seed <= 4; seed++) {
@@ -135,7 +55,7 @@ deviceTest("a captured graph runs kernels and copies again and again", "", (benc
     keyTable = kv.table(keys),
     other = kv.table(keys.map((key) => key + 1n));
   const driver = KernelDriver.open({ from: directory! });
-  const fill = driver.kernel(driver.loadModule(kvPtx), "kv_fill", parameters.kv_fill);
+  const fill = driver.kernel(driver.loadModule(kvPtx), "kv_fill", kvParameters.kv_fill);
   const current = device(filled(24, 0));
   const graph = graphs.capture(kv.stream, () => {
     fill.launch({ grid: [3, 1, 1], block: [64, 1, 1], stream: kv.stream }, [
