@@ -118,7 +118,7 @@ function explicitCandidates(library: LibraryName, only: string): string[] {
   return library.sonames.map((soname) => `${only}/${soname}`);
 }
 
-/** Files of `library` on this host, best first, each file once whatever its links. */
+/** Files of `library` on this host, best first. A file with several links is listed once. */
 export function* installedFiles(library: LibraryName, places: SearchPlaces): Generator<string> {
   const seen = new Set<string>();
   function* fresh(paths: Iterable<string>): Generator<string> {
@@ -137,7 +137,7 @@ export function* installedFiles(library: LibraryName, places: SearchPlaces): Gen
   }
 }
 
-/** Directories that `installedFiles` looks into besides those of ldconfig, those that exist. */
+/** Existing directories that `installedFiles` searches after the files of ldconfig. */
 export function searchedDirectories(places: SearchPlaces): string[] {
   return [
     ...cudaDirectories(places),

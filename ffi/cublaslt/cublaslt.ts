@@ -60,7 +60,7 @@ export interface LinearShape {
   readonly outputs: number;
   /** Of X and W. */
   readonly type: ElementType;
-  /** Of Y. Sums are in float32 whatever the types. */
+  /** Of Y. Sums are always in float32. */
   readonly outputType: ElementType;
   /** Address of a bias [outputs] of `outputType` that is added to each row. */
   readonly bias?: bigint;
@@ -142,7 +142,13 @@ export class LinearPlan {
     this.#weights = this.#layout(type, inputs, outputs);
     this.#x = this.#layout(type, inputs, rows);
     this.#y = this.#layout(outputType, outputs, rows);
-    const best = this.#bestAlgorithm(shape.workspaceBytes);
+    let best: Uint8Array<ArrayBuffer>;
+    try {
+      best = this.#bestAlgorithm(shape.workspaceBytes);
+    } catch (error) {
+      this.destroy();
+      throw error;
+    }
     this.#algorithm = best.slice(0, algorithmBytes);
     const size = new DataView(best.buffer).getBigUint64(heuristicLayout.workspaceSize, true);
     this.workspaceBytes = Number(size);

@@ -3,7 +3,7 @@
  * libcuda both have it; `openCuda` chooses.
  *
  * Addresses, streams and events are bigint handles of the library. A device is current per thread:
- * every worker calls `setDevice` before anything else. All errors are those of `errors.ts`.
+ * every worker calls `setDevice` before anything else. The errors are in `errors.ts`.
  */
 
 /** The library behind a `Cuda`. */

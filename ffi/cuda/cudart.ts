@@ -147,7 +147,7 @@ class RuntimeCuda extends CudaBinding {
   }
 
   protected override failure(call: string, code: number): Error {
-    // The library keeps an error that was returned for whoever asks next on this thread.
+    // The library also keeps a returned error for the next cudaGetLastError of this thread: clear it.
     this.#call.cudaGetLastError();
     if (code !== driverInsufficient) return super.failure(call, code);
     const failure = { call, code, ...this.describe(code) };

@@ -26,7 +26,7 @@ export function describeDriverError(
   };
 }
 
-/** The error of a failed call; `log` is what the driver said besides. */
+/** The error of a failed call; `log` is a text of the driver, if there is one. */
 export function driverFailure(call: Symbols, name: string, code: number, log = ""): CudaError {
   const failure = { call: name, code, ...describeDriverError(call, code) };
   return log === "" ? errorOf(failure) : new CudaError(failure, log);

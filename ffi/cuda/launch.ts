@@ -13,8 +13,8 @@ export interface Launch {
   /** Blocks of a cluster, from sm_90 on. */
   readonly cluster?: Dimensions;
   /**
-   * The kernel may begin before the one before it has ended (programmatic dependent launch): it
-   * waits itself (griddepcontrol.wait) before it uses the other's results.
+   * The kernel may begin while the previous kernel of the stream still runs (programmatic dependent
+   * launch). It waits by griddepcontrol.wait before it uses the results of that kernel.
    */
   readonly programmatic?: boolean;
   /** All blocks run at the same time, so that they can wait for each other. */

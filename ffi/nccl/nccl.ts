@@ -209,7 +209,7 @@ export class Nccl {
   }
 
   /**
-   * Ends a communicator whatever it does, on a thread of the FFI pool: it may wait for the device. The
+   * Ends a communicator in any state, on a thread of the FFI pool: the call may wait for the device. The
    * handle is invalid from the call on.
    */
   async abort(communicator: bigint): Promise<void> {

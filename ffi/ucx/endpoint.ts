@@ -108,7 +108,7 @@ export class UcxEndpoint {
 
   /**
    * Begins the end of the connection.
-   * @param force drops what goes on instead of flushing it: the peer is dead
+   * @param force drops unfinished operations instead of flushing them; for a dead peer
    */
   close(force = false): UcxRequest {
     const param = force ? forceClose : noParam;

@@ -1,6 +1,6 @@
 /**
- * UCX: one-sided puts and gets between processes, over shared memory, TCP, InfiniBand or CUDA IPC,
- * whichever the library has for the two memories.
+ * UCX: one-sided puts and gets between processes, over shared memory, TCP, InfiniBand or CUDA IPC.
+ * The library chooses among the transports that reach both memories.
  *
  * A context and all that comes of it belong to one thread.
  */

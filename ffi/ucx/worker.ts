@@ -7,8 +7,8 @@ import { endpointParams, struct, ucpConstants as ucp } from "./layouts.ts";
 export interface EndpointOptions {
   /**
    * "peer": operations fail, and `UcxEndpoint.failure` says so, soon after the peer's process has
-   * died; UCX gives up shared memory for it. "none", the default: operations may never end, so that
-   * the caller needs another sign of death.
+   * died, but UCX does not use shared memory. "none", the default: operations with a dead peer may
+   * never end, so that the caller needs another sign of death, such as a heartbeat.
    */
   readonly errors?: "none" | "peer";
 }
