@@ -63,8 +63,6 @@ export {
   TransferFailedError,
   TransferRefusedError,
 } from "./nccl/pair.ts";
-export { type Claim, NcclPair, type PairMessage, type PairOptions, type Run } from "./nccl/pair.ts";
-export { PairDeadError, TransferFailedError, TransferRefusedError } from "./nccl/errors.ts";
 
 export {
   CublasError,
