@@ -89,6 +89,7 @@ export function* openEach<const S extends Deno.ForeignLibraryInterface>(
   const tried: FailedCandidate[] = [];
   const seen = new Set<string>();
   const places = options.places ?? systemPlaces;
+  const explicit = explicitPlace(library, options.from, places) !== undefined;
   for (const path of candidates(library, options.from, places)) {
     let found: Library<S>;
     try {
@@ -97,12 +98,16 @@ export function* openEach<const S extends Deno.ForeignLibraryInterface>(
       tried.push({ path, reason: reasonOf(error, path) });
       continue;
     }
+    // The loader gives any open library of this soname, also one that another place has chosen.
+    if (found.softwareDevice && !explicit) {
+      tried.push({ path, reason: "the software device, which only an explicit path chooses" });
+      continue;
+    }
     if (seen.has(found.path)) continue;
     seen.add(found.path);
     yield found;
   }
   if (seen.size === 0) {
-    const explicit = explicitPlace(library, options.from, places) !== undefined;
     const searched = explicit ? [] : [...searchedPatterns, ...searchedDirectories(places)];
     const advice = `${library.install} Or name its file, or the directory that holds it, in the ` +
       `environment variable ${library.variable}.`;

@@ -104,13 +104,22 @@ export function* candidates(
   yield* installedFiles(library, places);
 }
 
-/** The only place to search, if the caller or the user gives one. */
+/**
+ * The only place to search, if the caller or the user gives one. The variable serves several libraries:
+ * a file in it counts for the library whose name the file has.
+ */
 export function explicitPlace(
   library: LibraryName,
   from: string | undefined,
   places: SearchPlaces,
 ): string | undefined {
-  return from ?? (places.variable(library.variable) || undefined);
+  if (from !== undefined) return from;
+  const given = places.variable(library.variable);
+  if (!given) return undefined;
+  const file = given.slice(given.lastIndexOf("/") + 1);
+  const others = Object.values<LibraryName>(libraries).filter(({ name }) => name !== library.name);
+  const ofAnother = others.some(({ name }) => file.startsWith(`${name}.`));
+  return ofAnother ? undefined : given;
 }
 
 function explicitCandidates(library: LibraryName, only: string): string[] {

@@ -19,8 +19,10 @@ export class DeviceIdentities {
   readonly #options: OpenOptions;
   #opened: Library<typeof identitySymbols>["symbols"] | null | undefined;
 
-  constructor(options: OpenOptions) {
-    this.#options = options;
+  /** @param options of the library whose devices these are; a file of it is no place for libcuda */
+  constructor({ from, places }: OpenOptions) {
+    const directory = from !== undefined && /\.so(\.|$)/.test(from) ? undefined : from;
+    this.#options = { from: directory, places };
   }
 
   /** Of the device with this number in this process; empty where there is no libcuda to ask. */

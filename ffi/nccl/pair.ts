@@ -18,7 +18,7 @@
  *   restart the process.
  * - The id is made after the destination said that it is ready.
  */
-import { Communicator, type CommunicatorOptions } from "./communicator.ts";
+import { Communicator, type CommunicatorOptions, type CommunicatorState } from "./communicator.ts";
 import { TransferFailedError } from "./errors.ts";
 import { type ClaimRuns, PairDestination } from "./pair_destination.ts";
 import { type PairMessage, parseMessage } from "./pair_messages.ts";
@@ -60,7 +60,7 @@ export class NcclPair {
   }
 
   /** Where the two directions stand. */
-  get states() {
+  get states(): { readonly sending: CommunicatorState; readonly receiving: CommunicatorState } {
     const [sending, receiving] = this.#communicators;
     return { sending: sending.state, receiving: receiving.state };
   }

@@ -31,10 +31,17 @@ export function fakeTest(name: string, run: (directory: string) => void | Promis
   });
 }
 
-/** Compiles C into a shared library at `path`. */
-export async function compileLibrary(path: string, source: string): Promise<void> {
+/**
+ * Compiles C into a shared library at `path`.
+ * @param soname by which the loader knows it once it is open. Without one, the bare sonames of other
+ * tests in this process do not find it
+ */
+export async function compileLibrary(path: string, source: string, soname?: string): Promise<void> {
   const child = new Deno.Command(compiler, {
-    args: ["-shared", "-fPIC", "-w", "-std=gnu11", "-x", "c", "-o", path, "-"],
+    args: [
+      ...["-shared", "-fPIC", "-w", "-std=gnu11", "-x", "c", "-o", path, "-"],
+      ...(soname === undefined ? [] : [`-Wl,-soname,${soname}`]),
+    ],
     stdin: "piped",
     stderr: "piped",
   }).spawn();

@@ -154,6 +154,19 @@ Deno.test("an explicit place is the only one: a file, or a directory by sonames"
   }, { variables: { LLUMNIX_CUDA_LIBRARIES: "ROOT/soft" } });
 });
 
+Deno.test("a file in the variable counts for its own library only", async () => {
+  const file = "/opt/libcudart.so.12";
+  await withHost([file], (places, root) => {
+    assert.deepEqual([...candidates(libraries.cudart, undefined, places)], [root + file]);
+    assert.deepEqual([...candidates(libraries.cuda, undefined, places)], ["libcuda.so.1"]);
+    assert.deepEqual([...candidates(libraries.nccl, undefined, places)], ["libnccl.so.2"]);
+  }, { variables: { LLUMNIX_CUDA_LIBRARIES: `ROOT${file}` } });
+  // A directory that is not there is still the only place: the failure names it.
+  await withHost([], (places, root) => {
+    assert.deepEqual([...candidates(libraries.nccl, undefined, places)], [`${root}/gone`]);
+  }, { variables: { LLUMNIX_CUDA_LIBRARIES: "ROOT/gone" } });
+});
+
 Deno.test("a host without anything yields the sonames alone", async () => {
   await withHost([], (places) => {
     assert.deepEqual([...candidates(libraries.nccl, undefined, places)], ["libnccl.so.2"]);

@@ -70,6 +70,24 @@ fakeTest("the software device is known by its mark", async (directory) => {
   assert.equal(openLibrary(name, symbols, { from: directory, places }).softwareDevice, true);
 });
 
+fakeTest("the software device is not taken because it is open already", async (directory) => {
+  const soname = `libfake-${crypto.randomUUID()}.so.1`, name = library(soname);
+  const source = "int answer(void) { return 1; } const char *llumnixSoftwareDevice(void) {}";
+  await compileLibrary(`${directory}/${soname}`, source, soname);
+  const variable = (key: string) => key === "LLUMNIX_FAKE" ? directory : undefined;
+  assert.equal(openLibrary(name, symbols, { from: directory, places }).softwareDevice, true);
+  assert.equal(
+    openLibrary(name, symbols, { places: { ...places, variable } }).softwareDevice,
+    true,
+  );
+  assert.throws(() => openLibrary(name, symbols, { places }), (error) => {
+    assert.ok(error instanceof LibraryNotFoundError);
+    const reason = "the software device, which only an explicit path chooses";
+    assert.deepEqual(error.tried, [{ path: soname, reason }]);
+    return true;
+  });
+});
+
 fakeTest("a library outlives the worker that opened it", async (directory) => {
   const path = `${directory}/libfake.so.1`;
   await compileLibrary(path, "int answer(void) { return 1; }");
