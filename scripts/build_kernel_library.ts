@@ -48,9 +48,8 @@ export function kernelNames(source: string): string[] {
 export async function buildKernelLibrary(options: KernelLibraryOptions): Promise<void> {
   const { compiler, sources, output, objects, checked } = options;
   const emulator = await Promise.all(
-    ["emulator", checked ? "races" : "no_checker"].map((name) =>
-      emulatorObject(compiler, name, objects)
-    ),
+    ["emulator", "faults", "launches", ...(checked ? ["races", "instrumentation"] : ["no_checker"])]
+      .map((name) => emulatorObject(compiler, name, objects)),
   );
   const name = output.slice(output.lastIndexOf("/") + 1);
   const kernels = await Promise.all(sources.map(async (source, index) => {

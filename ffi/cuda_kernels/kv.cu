@@ -31,8 +31,9 @@ constexpr int vectorsInFlight = 4;
 /// to 64 KiB, where a copy engine's start costs more than the copy, and for drivers without batched
 /// copies. Grid [runs, parts]: parts share a run; block [threads].
 extern "C" __global__ void __launch_bounds__(1024)
-kv_copy(const unsigned long long* __restrict__ destinations, const unsigned long long* __restrict__ sources,
-        const unsigned* __restrict__ byteLengths, unsigned runs) {
+    kv_copy(const unsigned long long* __restrict__ destinations,
+            const unsigned long long* __restrict__ sources, const unsigned* __restrict__ byteLengths,
+            unsigned runs) {
   const unsigned run = blockIdx.x;
   if (run >= runs) return;
   const uint4* from = reinterpret_cast<const uint4*>(sources[run]);
@@ -50,23 +51,25 @@ kv_copy(const unsigned long long* __restrict__ destinations, const unsigned long
 
 /// Fills each block with the pattern of its key. Grid [blocks, parts].
 extern "C" __global__ void __launch_bounds__(1024)
-kv_fill(const unsigned long long* __restrict__ blocks, const unsigned long long* __restrict__ keys,
-        unsigned byteLength, unsigned count) {
+    kv_fill(const unsigned long long* __restrict__ blocks, const unsigned long long* __restrict__ keys,
+            unsigned byteLength, unsigned count) {
   const unsigned block = blockIdx.x;
   if (block >= count) return;
   uint4* to = reinterpret_cast<uint4*>(blocks[block]);
   const unsigned long long key = keys[block];
-  for (unsigned at = blockIdx.y * blockDim.x + threadIdx.x; at < byteLength / 16; at += blockDim.x * gridDim.y) {
+  for (unsigned at = blockIdx.y * blockDim.x + threadIdx.x; at < byteLength / 16;
+       at += blockDim.x * gridDim.y) {
     to[at] = patternVector(key, at);
   }
 }
 
-/// Counts the 16-byte vectors of each block that differ from the pattern of its key, and finds the first.
-/// `wrong[block]` and `first[block]` are set by the caller to 0 and 0xffffffff; parts of a block add to
-/// them. Grid [blocks, parts]; block of a multiple of 32 threads.
+/// Counts the 16-byte vectors of each block that differ from the pattern of its key, and finds the
+/// first. `wrong[block]` and `first[block]` are set by the caller to 0 and 0xffffffff; parts of a block
+/// add to them. Grid [blocks, parts]; block of a multiple of 32 threads.
 extern "C" __global__ void __launch_bounds__(1024)
-kv_check(const unsigned long long* __restrict__ blocks, const unsigned long long* __restrict__ keys,
-         unsigned byteLength, unsigned count, unsigned* __restrict__ wrong, unsigned* __restrict__ first) {
+    kv_check(const unsigned long long* __restrict__ blocks, const unsigned long long* __restrict__ keys,
+             unsigned byteLength, unsigned count, unsigned* __restrict__ wrong,
+             unsigned* __restrict__ first) {
   __shared__ unsigned wrongOfWarp[32];
   __shared__ unsigned firstOfWarp[32];
   const unsigned block = blockIdx.x;
@@ -74,7 +77,8 @@ kv_check(const unsigned long long* __restrict__ blocks, const unsigned long long
   const uint4* from = reinterpret_cast<const uint4*>(blocks[block]);
   const unsigned long long key = keys[block];
   unsigned myWrong = 0, myFirst = 0xffffffffu;
-  for (unsigned at = blockIdx.y * blockDim.x + threadIdx.x; at < byteLength / 16; at += blockDim.x * gridDim.y) {
+  for (unsigned at = blockIdx.y * blockDim.x + threadIdx.x; at < byteLength / 16;
+       at += blockDim.x * gridDim.y) {
     const uint4 have = from[at], want = patternVector(key, at);
     if (have.x == want.x && have.y == want.y && have.z == want.z && have.w == want.w) continue;
     myWrong++;

@@ -22,8 +22,8 @@ constexpr int leastPriority = 0, greatestPriority = -5;
 
 struct Event {
   int device = 0;
-  unsigned flags = 0;  ///< 1 blocking sync, 2 no timing, 4 for other processes (needs 2).
-  WorkRef last;        ///< Of the latest record.
+  unsigned flags = 0;                ///< 1 blocking sync, 2 no timing, 4 for other processes (needs 2).
+  WorkRef last;                      ///< Of the latest record.
   std::shared_ptr<Capture> capture;  ///< Set if the latest record was in a capture.
   std::vector<size_t> nodes;
   std::shared_ptr<SharedFile> shared;

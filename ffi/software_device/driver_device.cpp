@@ -31,27 +31,30 @@ thread_local std::vector<int> aside;
 /// about speed. What is not listed is 0: not supported.
 int attribute(int which, int device) {
   switch (which) {
-    case 1: return 1024;                   // threads a block
-    case 2: case 3: return 1024;           // block x, y
-    case 4: return 64;                     // block z
-    case 5: return 0x7fffffff;             // grid x
-    case 6: case 7: return 65535;          // grid y, z
-    case 8: return 48 << 10;               // shared memory a block
-    case 10: return 32;                    // warp size
-    case 13: return 1000000;               // clock, kHz
-    case 16: return 4;                     // multiprocessors
-    case 33: return device + 1;            // PCI bus
-    case 38: return 1 << 20;               // L2 bytes
-    case 39: return 2048;                  // threads a multiprocessor
-    case 40: return 2;                     // copy engines
-    case 41: return 1;                     // unified addressing
-    case 75: return 9;                     // compute capability
+    case 1: return 1024;  // threads a block
+    case 2:
+    case 3: return 1024;        // block x, y
+    case 4: return 64;          // block z
+    case 5: return 0x7fffffff;  // grid x
+    case 6:
+    case 7: return 65535;        // grid y, z
+    case 8: return 48 << 10;     // shared memory a block
+    case 10: return 32;          // warp size
+    case 13: return 1000000;     // clock, kHz
+    case 16: return 4;           // multiprocessors
+    case 33: return device + 1;  // PCI bus
+    case 38: return 1 << 20;     // L2 bytes
+    case 39: return 2048;        // threads a multiprocessor
+    case 40: return 2;           // copy engines
+    case 41: return 1;           // unified addressing
+    case 75: return 9;           // compute capability
     case 76: return 0;
-    case 78: return 1;                     // stream priorities
-    case 81: return 228 << 10;             // shared memory a multiprocessor
-    case 91: case 99: return 1;            // registered host memory: same address, supported
-    case 97: return 227 << 10;             // shared memory a block, on request
-    case 125: return 1;                    // events between processes
+    case 78: return 1;          // stream priorities
+    case 81: return 228 << 10;  // shared memory a multiprocessor
+    case 91:
+    case 99: return 1;          // registered host memory: same address, supported
+    case 97: return 227 << 10;  // shared memory a block, on request
+    case 125: return 1;         // events between processes
     default: return 0;
   }
 }

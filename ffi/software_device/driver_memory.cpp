@@ -171,7 +171,8 @@ CUDA_API cuMemcpyDtoHAsync_v2(uint64_t to, uint64_t from, size_t bytes, uint64_t
 CUDA_API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, uint64_t stream) {
   return cuMemcpyAsync(to, from, bytes, stream);
 }
-CUDA_API cuMemcpyPeerAsync(uint64_t to, uint64_t, uint64_t from, uint64_t, size_t bytes, uint64_t stream) {
+CUDA_API cuMemcpyPeerAsync(uint64_t to, uint64_t, uint64_t from, uint64_t, size_t bytes,
+                           uint64_t stream) {
   return cuMemcpyAsync(to, from, bytes, stream);
 }
 
@@ -212,8 +213,8 @@ CUDA_API cuMemcpy2DAsync_v2(const Copy2D* copy, uint64_t stream) {
 }
 
 /// The form of CUDA 13.
-CUDA_API cuMemcpyBatchAsync_v2(const uint64_t* to, const uint64_t* from, const size_t* bytes, size_t count,
-                               const BatchAttributes* attributes, const size_t* firstOf,
+CUDA_API cuMemcpyBatchAsync_v2(const uint64_t* to, const uint64_t* from, const size_t* bytes,
+                               size_t count, const BatchAttributes* attributes, const size_t* firstOf,
                                size_t attributeCount, uint64_t stream) {
   Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
@@ -243,7 +244,8 @@ CUDA_API cuMemcpyBatchAsync_v2(const uint64_t* to, const uint64_t* from, const s
 CUDA_API cuMemcpyBatchAsync(const uint64_t* to, const uint64_t* from, const size_t* bytes, size_t count,
                             const BatchAttributes* attributes, const size_t* firstOf,
                             size_t attributeCount, size_t* failed, uint64_t stream) {
-  const int status = cuMemcpyBatchAsync_v2(to, from, bytes, count, attributes, firstOf, attributeCount, stream);
+  const int status =
+      cuMemcpyBatchAsync_v2(to, from, bytes, count, attributes, firstOf, attributeCount, stream);
   if (failed != nullptr && status != Ok) {
     *failed = ~size_t(0);  // SIZE_MAX: the error is not one copy's
     Engine::Lock lock(Engine::get().mutex);
@@ -291,9 +293,7 @@ namespace {
 Status pointerAttribute(void* out, int which, uint64_t address, const Region& region) {
   const bool device = region.kind == Kind::Device || region.kind == Kind::Imported;
   switch (which) {
-    case 1:
-      *static_cast<uint64_t*>(out) = uint64_t(&Driver::get().contexts[region.device]);
-      return Ok;
+    case 1: *static_cast<uint64_t*>(out) = uint64_t(&Driver::get().contexts[region.device]); return Ok;
     case 2: *static_cast<unsigned*>(out) = device ? 2 : 1; return Ok;
     case 3: *static_cast<uint64_t*>(out) = address; return Ok;
     case 4:
@@ -301,14 +301,17 @@ Status pointerAttribute(void* out, int which, uint64_t address, const Region& re
       *static_cast<uint64_t*>(out) = address;
       return Ok;
     case 7: *static_cast<uint64_t*>(out) = region.id; return Ok;
-    case 8: *static_cast<unsigned*>(out) = 0; return Ok;            // managed
+    case 8: *static_cast<unsigned*>(out) = 0; return Ok;  // managed
     case 9: *static_cast<int*>(out) = region.device; return Ok;
-    case 10: *static_cast<unsigned char*>(out) = region.kind == Kind::Device; return Ok;  // may be shared
+    case 10:
+      *static_cast<unsigned char*>(out) = region.kind == Kind::Device;
+      return Ok;  // may be shared
     case 11: *static_cast<uint64_t*>(out) = region.base; return Ok;
     case 12: *static_cast<uint64_t*>(out) = region.bytes; return Ok;
-    case 13: *static_cast<unsigned char*>(out) = 1; return Ok;      // mapped
-    case 14: case 17: *static_cast<uint64_t*>(out) = 0; return Ok;  // handle types, pool
-    case 15: *static_cast<unsigned char*>(out) = 0; return Ok;      // GPUDirect RDMA
+    case 13: *static_cast<unsigned char*>(out) = 1; return Ok;  // mapped
+    case 14:
+    case 17: *static_cast<uint64_t*>(out) = 0; return Ok;       // handle types, pool
+    case 15: *static_cast<unsigned char*>(out) = 0; return Ok;  // GPUDirect RDMA
     default: return InvalidValue;
   }
 }

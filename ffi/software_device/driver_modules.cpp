@@ -43,7 +43,8 @@ std::string libraryPath() {
   Dl_info self;
   dladdr(reinterpret_cast<void*>(&Driver::get), &self);
   const std::string path = self.dli_fname;
-  const std::string name = which == "checked" ? "libllumnix_kernels_checked.so" : "libllumnix_kernels.so";
+  const std::string name =
+      which == "checked" ? "libllumnix_kernels_checked.so" : "libllumnix_kernels.so";
   return path.substr(0, path.rfind('/') + 1) + name;
 }
 
@@ -107,7 +108,8 @@ bool validShape(const LaunchShape& shape, const Kernel& kernel) {
 }
 
 /// Reads the parameters: from a buffer (`extra`: 1, buffer, 2, &size, 0) or one by one.
-Status readParameters(const KernelInfo& info, void** each, void** extra, std::vector<unsigned char>& bytes) {
+Status readParameters(const KernelInfo& info, void** each, void** extra,
+                      std::vector<unsigned char>& bytes) {
   bytes.assign(info.parameterBytes, 0);
   if (each != nullptr) {
     for (uint64_t i = 0; i < info.parameterCount; i++) {
@@ -122,13 +124,15 @@ Status readParameters(const KernelInfo& info, void** each, void** extra, std::ve
   return Ok;
 }
 
-Maker launch(int device, const Kernel& kernel, LaunchShape shape, std::vector<unsigned char> parameters) {
+Maker launch(int device, const Kernel& kernel, LaunchShape shape,
+             std::vector<unsigned char> parameters) {
   const KernelLibrary library = kernel.library;
   const KernelInfo* info = kernel.info;
   return [=]() -> Body {
     LaunchShape seeded = shape;
     seeded.seed = settings().order == Order::Eager ? 0 : 1 + Engine::get().choose(1u << 30);
-    const std::shared_ptr<KernelLaunch> started(library.begin(info, &seeded, parameters.data()), library.end);
+    const std::shared_ptr<KernelLaunch> started(library.begin(info, &seeded, parameters.data()),
+                                                library.end);
     return [=] {
       char complaint[300];
       const int outcome = library.step(started.get(), complaint, sizeof complaint);
@@ -141,7 +145,8 @@ Maker launch(int device, const Kernel& kernel, LaunchShape shape, std::vector<un
   };
 }
 
-Status launchKernel(uint64_t function, const LaunchShape& shape, uint64_t stream, void** each, void** extra) {
+Status launchKernel(uint64_t function, const LaunchShape& shape, uint64_t stream, void** each,
+                    void** extra) {
   Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
   const Kernel* kernel = kernelOf(call, function);
@@ -151,7 +156,8 @@ Status launchKernel(uint64_t function, const LaunchShape& shape, uint64_t stream
   std::vector<unsigned char> parameters;
   const Status read = readParameters(*kernel->info, each, extra, parameters);
   if (read != Ok) return read;
-  return call.submit(into, kernel->info->name, launch(call.device, *kernel, shape, std::move(parameters)));
+  return call.submit(into, kernel->info->name,
+                     launch(call.device, *kernel, shape, std::move(parameters)));
 }
 
 }  // namespace
@@ -219,11 +225,11 @@ CUDA_API cuFuncGetAttribute(int* value, int attribute, uint64_t function) {
   return Ok;
 }
 
-CUDA_API cuLaunchKernel(uint64_t function, unsigned gridX, unsigned gridY, unsigned gridZ, unsigned blockX,
-                        unsigned blockY, unsigned blockZ, unsigned dynamicBytes, uint64_t stream, void** each,
-                        void** extra) {
-  return launchKernel(function, {{gridX, gridY, gridZ}, {blockX, blockY, blockZ}, dynamicBytes, 0}, stream,
-                      each, extra);
+CUDA_API cuLaunchKernel(uint64_t function, unsigned gridX, unsigned gridY, unsigned gridZ,
+                        unsigned blockX, unsigned blockY, unsigned blockZ, unsigned dynamicBytes,
+                        uint64_t stream, void** each, void** extra) {
+  return launchKernel(function, {{gridX, gridY, gridZ}, {blockX, blockY, blockZ}, dynamicBytes, 0},
+                      stream, each, extra);
 }
 
 /// CUlaunchConfig. Its attributes (programmatic dependent launch and the like) allow work to start
@@ -239,6 +245,6 @@ CUDA_API cuLaunchKernelEx(const LaunchConfig* config, uint64_t function, void** 
   if (config == nullptr) return InvalidValue;
   const auto& [grid, block, dynamicBytes, stream, attributes, attributeCount] = *config;
   return launchKernel(function,
-                      {{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, dynamicBytes, 0}, stream,
-                      each, extra);
+                      {{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, dynamicBytes, 0},
+                      stream, each, extra);
 }

@@ -67,7 +67,8 @@ Status waitFor(Call& call, const StreamRef& stream, const EventRef& event) {
   }
   if (event->shared != nullptr) {
     const uint64_t record = event->shared->header->recorded;
-    return call.submit(stream, "wait for another process's event", untilDone(event->shared, record), false);
+    return call.submit(stream, "wait for another process's event", untilDone(event->shared, record),
+                       false);
   }
   if (event->last == nullptr || event->last->done) return Ok;
   const auto nothing = [] { return Step::Done; };
@@ -174,7 +175,8 @@ CUDA_API cuLaunchHostFunc(uint64_t handle, void (*function)(void*), void* data) 
   return call.submit(call.stream(handle), "host function", make, false);
 }
 
-CUDA_API cuStreamAddCallback(uint64_t handle, void (*function)(uint64_t, int, void*), void* data, unsigned flags) {
+CUDA_API cuStreamAddCallback(uint64_t handle, void (*function)(uint64_t, int, void*), void* data,
+                             unsigned flags) {
   Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
   if (function == nullptr || flags != 0) return InvalidValue;
@@ -187,7 +189,8 @@ CUDA_API cuStreamAddCallback(uint64_t handle, void (*function)(uint64_t, int, vo
   return call.submit(call.stream(handle), "callback", make, false);
 }
 
-CUDA_API llumnixSoftwareDeviceEnqueue(uint64_t handle, const char* what, int (*step)(void*), void* context) {
+CUDA_API llumnixSoftwareDeviceEnqueue(uint64_t handle, const char* what, int (*step)(void*),
+                                      void* context) {
   Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
   const auto make = [step, context]() -> Body {
@@ -253,12 +256,14 @@ CUDA_API cuEventSynchronize(uint64_t handle) {
 CUDA_API cuEventElapsedTime_v2(float* milliseconds, uint64_t firstHandle, uint64_t secondHandle) {
   Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
-  const EventRef first = call.driver.events.find(firstHandle), second = call.driver.events.find(secondHandle);
+  const EventRef first = call.driver.events.find(firstHandle),
+                 second = call.driver.events.find(secondHandle);
   if (first == nullptr || second == nullptr) return InvalidHandle;
   if ((first->flags | second->flags) & noTiming) return InvalidHandle;
   if (first->last == nullptr || second->last == nullptr) return InvalidHandle;
   if (!first->last->done || !second->last->done) return NotReady;
-  *milliseconds = std::chrono::duration<float, std::milli>(second->last->completed - first->last->completed).count();
+  *milliseconds =
+      std::chrono::duration<float, std::milli>(second->last->completed - first->last->completed).count();
   return Ok;
 }
 CUDA_API cuEventElapsedTime(float* milliseconds, uint64_t first, uint64_t second) {

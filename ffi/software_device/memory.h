@@ -54,12 +54,12 @@ struct Region {
   Kind kind;
   int device = 0;
   uint64_t base = 0, bytes = 0;
-  uint64_t id = 0;              ///< Unique in the process, CU_POINTER_ATTRIBUTE_BUFFER_ID.
+  uint64_t id = 0;                       ///< Unique in the process, CU_POINTER_ATTRIBUTE_BUFFER_ID.
   uint64_t mapped = 0, mappedBytes = 0;  ///< Pages of the data, guard pages left out.
   std::shared_ptr<SharedFile> file;
-  int opens = 0;        ///< Of imported memory: how often it was opened.
+  int opens = 0;  ///< Of imported memory: how often it was opened.
   bool exported = false;
-  bool stale = false;   ///< Of imported memory: its owner died, and it was poisoned for that.
+  bool stale = false;  ///< Of imported memory: its owner died, and it was poisoned for that.
   ~Region();
 
   bool contains(uint64_t address, uint64_t size) const {

@@ -1,6 +1,7 @@
 // libnvidia-ml.so.1 of the software device: UCX links to it, and finds no device in it: error 6,
 // NVML_ERROR_NOT_FOUND.
-#define NOT_FOUND(name) extern "C" __attribute__((visibility("default"))) int name() { return 6; }
+#define NOT_FOUND(name) \
+  extern "C" __attribute__((visibility("default"))) int name() { return 6; }
 
 NOT_FOUND(nvmlInit)
 NOT_FOUND(nvmlInit_v2)

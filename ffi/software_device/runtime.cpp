@@ -39,8 +39,8 @@ CU(cuMemHostGetDevicePointer_v2(uint64_t*, uint64_t, unsigned))
 CU(cuMemcpy(uint64_t, uint64_t, size_t))
 CU(cuMemcpyAsync(uint64_t, uint64_t, size_t, uint64_t))
 CU(cuMemcpy2DAsync_v2(const void*, uint64_t))
-CU(cuMemcpyBatchAsync(const uint64_t*, const uint64_t*, const size_t*, size_t, const void*, const size_t*,
-                      size_t, size_t*, uint64_t))
+CU(cuMemcpyBatchAsync(const uint64_t*, const uint64_t*, const size_t*, size_t, const void*,
+                      const size_t*, size_t, size_t*, uint64_t))
 CU(cuMemsetD8Async(uint64_t, unsigned char, size_t, uint64_t))
 CU(cuPointerGetAttribute(void*, int, uint64_t))
 CU(cuIpcGetMemHandle(SharedName*, uint64_t))
@@ -191,7 +191,9 @@ CUDA_API cudaDeviceGetPCIBusId(char* id, int length, int device) {
   const int status = start();
   return noted(status == Ok ? cuDeviceGetPCIBusId(id, length, device) : status);
 }
-CUDA_API cudaDeviceSynchronize() { return with([] { return cuCtxSynchronize(); }); }
+CUDA_API cudaDeviceSynchronize() {
+  return with([] { return cuCtxSynchronize(); });
+}
 CUDA_API cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   return with([=] { return cuCtxGetStreamPriorityRange(least, greatest); });
 }
@@ -264,35 +266,39 @@ CUDA_API cudaMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, int kind, uin
 CUDA_API cudaMemcpyPeerAsync(uint64_t to, int, uint64_t from, int, size_t bytes, uint64_t stream) {
   return with([=] { return cuMemcpyAsync(to, from, bytes, stream); });
 }
-CUDA_API cudaMemcpy2DAsync(uint64_t to, size_t toPitch, uint64_t from, size_t fromPitch, size_t widthBytes,
-                           size_t height, int kind, uint64_t stream) {
+CUDA_API cudaMemcpy2DAsync(uint64_t to, size_t toPitch, uint64_t from, size_t fromPitch,
+                           size_t widthBytes, size_t height, int kind, uint64_t stream) {
   return with([=] {
     const int valid = checkKind(to, from, kind);
     // CUDA_MEMCPY2D: two sides of x, y, memory type (4: by address), host, device, array, pitch.
-    const uint64_t copy[16] = {0, 0, 4, 0, from, 0, fromPitch, 0, 0, 4, 0, to, 0, toPitch, widthBytes, height};
+    const uint64_t copy[16] = {0, 0, 4, 0,  from, 0,       fromPitch,  0,
+                               0, 4, 0, to, 0,    toPitch, widthBytes, height};
     return valid == Ok ? cuMemcpy2DAsync_v2(copy, stream) : valid;
   });
 }
 
 #if RUNTIME_VERSION >= 13000
-CUDA_API cudaMemcpyBatchAsync(const uint64_t* to, const uint64_t* from, const size_t* bytes, size_t count,
-                              const void* attributes, const size_t* firstOf, size_t attributeCount,
-                              uint64_t stream) {
+CUDA_API cudaMemcpyBatchAsync(const uint64_t* to, const uint64_t* from, const size_t* bytes,
+                              size_t count, const void* attributes, const size_t* firstOf,
+                              size_t attributeCount, uint64_t stream) {
   size_t* const failed = nullptr;
 #else
-CUDA_API cudaMemcpyBatchAsync(const uint64_t* to, const uint64_t* from, const size_t* bytes, size_t count,
-                              const void* attributes, const size_t* firstOf, size_t attributeCount,
-                              size_t* failed, uint64_t stream) {
+CUDA_API cudaMemcpyBatchAsync(const uint64_t* to, const uint64_t* from, const size_t* bytes,
+                              size_t count, const void* attributes, const size_t* firstOf,
+                              size_t attributeCount, size_t* failed, uint64_t stream) {
 #endif
   return with([=] {
-    return cuMemcpyBatchAsync(to, from, bytes, count, attributes, firstOf, attributeCount, failed, stream);
+    return cuMemcpyBatchAsync(to, from, bytes, count, attributes, firstOf, attributeCount, failed,
+                              stream);
   });
 }
 
 CUDA_API cudaMemsetAsync(uint64_t to, int value, size_t count, uint64_t stream) {
   return with([=] { return cuMemsetD8Async(to, static_cast<unsigned char>(value), count, stream); });
 }
-CUDA_API cudaMemset(uint64_t to, int value, size_t count) { return cudaMemsetAsync(to, value, count, 0); }
+CUDA_API cudaMemset(uint64_t to, int value, size_t count) {
+  return cudaMemsetAsync(to, value, count, 0);
+}
 
 CUDA_API cudaIpcGetMemHandle(SharedName* handle, uint64_t address) {
   return with([=] { return cuIpcGetMemHandle(handle, address); });

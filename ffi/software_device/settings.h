@@ -26,11 +26,11 @@ struct Settings {
   std::string kernels = "plain";
 
   // Faults. Counts start at the call that sets them; 0 means never.
-  bool busy = false;                  ///< Another process holds the device: error 46.
-  uint64_t failAllocation = 0;        ///< The n-th allocation of device memory fails.
-  uint64_t failAllocationAbove = 0;   ///< Allocations of more bytes fail.
-  uint64_t failWork = 0;              ///< The n-th copy, fill or launch ends in error 700.
-  uint64_t hangWork = 0;              ///< The n-th copy, fill or launch never completes.
+  bool busy = false;                 ///< Another process holds the device: error 46.
+  uint64_t failAllocation = 0;       ///< The n-th allocation of device memory fails.
+  uint64_t failAllocationAbove = 0;  ///< Allocations of more bytes fail.
+  uint64_t failWork = 0;             ///< The n-th copy, fill or launch ends in error 700.
+  uint64_t hangWork = 0;             ///< The n-th copy, fill or launch never completes.
 };
 
 /// The settings in force. The caller holds the engine's lock, or is the first call of the process.

@@ -31,8 +31,8 @@ uint64_t startTimeOf(int pid) {
   char state = 0;
   unsigned long long start = 0;
   const int fields = std::sscanf(
-      at + 2, "%c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-      &state, &start);
+      at + 2, "%c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state,
+      &start);
   return fields == 2 && state != 'Z' && state != 'X' ? start : 0;
 }
 

@@ -1,7 +1,8 @@
 // Driver functions that UCX links to and the software device does not have: error 801.
 #include "device.h"
 
-#define UNSUPPORTED(name) CUDA_API name() { return soft::NotSupported; }
+#define UNSUPPORTED(name) \
+  CUDA_API name() { return soft::NotSupported; }
 
 UNSUPPORTED(cuMemAddressFree)
 UNSUPPORTED(cuMemAddressReserve)

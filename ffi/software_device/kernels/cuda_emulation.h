@@ -81,7 +81,9 @@ EMULATED T __shfl_down_sync(unsigned mask, T value, unsigned lanes) {
   const int from = emulated_lane() + int(lanes);
   return __shfl_sync(mask, value, from < 32 ? from : emulated_lane());
 }
-EMULATED unsigned __ballot_sync(unsigned mask, int predicate) { return emulated_ballot(mask, predicate); }
+EMULATED unsigned __ballot_sync(unsigned mask, int predicate) {
+  return emulated_ballot(mask, predicate);
+}
 
 template <class T>
 EMULATED T atomicAdd(T* address, T value) {
@@ -89,7 +91,8 @@ EMULATED T atomicAdd(T* address, T value) {
       emulated_atomic(emulatedAdd, address, sizeof(T), emulated_bits<uint64_t>(value)));
 }
 EMULATED float atomicAdd(float* address, float value) {
-  return emulated_bits<float>(emulated_atomic(emulatedAddFloat, address, 4, emulated_bits<uint64_t>(value)));
+  return emulated_bits<float>(
+      emulated_atomic(emulatedAddFloat, address, 4, emulated_bits<uint64_t>(value)));
 }
 /// Unsigned types only, as far as the kernels go.
 template <class T>
@@ -109,12 +112,13 @@ EMULATED T atomicExch(T* address, T value) {
 }
 template <class T>
 EMULATED T atomicCAS(T* address, T expected, T value) {
-  return emulated_bits<T>(emulated_compare_exchange(address, sizeof(T), emulated_bits<uint64_t>(expected),
-                                                    emulated_bits<uint64_t>(value)));
+  return emulated_bits<T>(emulated_compare_exchange(
+      address, sizeof(T), emulated_bits<uint64_t>(expected), emulated_bits<uint64_t>(value)));
 }
 
 // cuda_pipeline_primitives.h: cp.async.
-EMULATED void __pipeline_memcpy_async(void* shared, const void* global, size_t bytes, size_t zeroBytes = 0) {
+EMULATED void __pipeline_memcpy_async(void* shared, const void* global, size_t bytes,
+                                      size_t zeroBytes = 0) {
   emulated_copy_async(shared, global, bytes, zeroBytes);
 }
 EMULATED void __pipeline_commit() { emulated_copy_commit(); }

@@ -1,19 +1,16 @@
 #include "emulator.h"
 
-#include <setjmp.h>
-#include <signal.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <map>
-#include <mutex>
 #include <numeric>
 #include <string>
 
 #include "cuda_emulation.h"
+#include "faults.h"
 #include "registry.h"
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
@@ -51,6 +48,14 @@ extern unsigned char __stop_emulated_shared[] __attribute__((weak, visibility("h
 namespace emulator {
 
 Block block;
+uint64_t orderState = 0;
+
+size_t choose(size_t bound) {
+  orderState ^= orderState >> 12;
+  orderState ^= orderState << 25;
+  orderState ^= orderState >> 27;
+  return (orderState * 0x2545f4914f6cdd1dull >> 32) % bound;
+}
 
 namespace {
 
@@ -59,14 +64,6 @@ const KernelInfo* kernel = nullptr;
 const unsigned char* parameters = nullptr;
 bool stuck = false;
 alignas(128) unsigned char dynamicShared[mostSharedBytes];
-uint64_t orderState = 0;  ///< State of the order's sequence; 0: by number.
-
-size_t choose(size_t bound) {
-  orderState ^= orderState >> 12;
-  orderState ^= orderState << 25;
-  orderState ^= orderState >> 27;
-  return (orderState * 0x2545f4914f6cdd1dull >> 32) % bound;
-}
 
 unsigned bound(const dim3& shape) { return shape.x * shape.y * shape.z; }
 
@@ -120,7 +117,8 @@ void releaseMeetings(int warp) {
   auto& open = block.meetings[size_t(warp)];
   for (size_t i = 0; i < open.size();) {
     const auto meeting = open[i];
-    if (meeting->arrived == 0 || (meeting->arrived & aliveMask(warp)) != (meeting->mask & aliveMask(warp))) {
+    if (meeting->arrived == 0 ||
+        (meeting->arrived & aliveMask(warp)) != (meeting->mask & aliveMask(warp))) {
       i++;
       continue;
     }
@@ -188,37 +186,10 @@ void prepareStacks(size_t threads) {
   block.stackCapacity = block.stacks == nullptr ? 0 : threads;
 }
 
-// ---- faults: an access that the guard pages catch ends the kernel, not the process
-
-thread_local sigjmp_buf* onFault = nullptr;
-uint64_t faultAddress = 0;
-struct sigaction before;
-
-void handleFault(int signal, siginfo_t* info, void* context) {
-  if (onFault != nullptr) {
-    faultAddress = uint64_t(info->si_addr);
-    siglongjmp(*onFault, 1);
-  }
-  if (before.sa_flags & SA_SIGINFO) return before.sa_sigaction(signal, info, context);
-  if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) return before.sa_handler(signal);
-  sigaction(SIGSEGV, &before, nullptr);  // the access is tried again, and ends the process
-}
-
-void installHandler() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    struct sigaction action = {};
-    action.sa_sigaction = handleFault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-    sigaction(SIGSEGV, &action, &before);
-  });
-}
-
-// ---- blocks
-
-void startBlock(const LaunchShape& shape) {
+bool startBlock(const LaunchShape& shape) {
   const size_t threads = bound(blockDim);
   prepareStacks(threads);
+  if (block.stacks == nullptr) return false;
   block.threads = block.alive = int(threads);
   block.serial++;
   block.dynamicBytes = shape.dynamicBytes;
@@ -227,12 +198,14 @@ void startBlock(const LaunchShape& shape) {
   block.runnable.resize(threads);
   std::iota(block.runnable.begin(), block.runnable.end(), 0);
   block.atBarrier.clear();
+  block.complaints.clear();
   std::memset(dynamicShared, 0xff, sizeof dynamicShared);
   if (__start_emulated_shared != nullptr) {
     std::memset(__start_emulated_shared, 0xff, size_t(__stop_emulated_shared - __start_emulated_shared));
   }
   for (size_t i = 0; i < threads; i++) {
-    // As emulated_switch leaves a stack: six registers, then the address to return to; aligned as a call.
+    // As emulated_switch leaves a stack: six registers, then the address to return to; aligned as a
+    // call.
     auto* top = reinterpret_cast<uint64_t*>(block.stacks + (i + 1) * stackBytes - 72);
     top[0] = 0;
     top[-1] = reinterpret_cast<uint64_t>(&fiber);
@@ -240,6 +213,7 @@ void startBlock(const LaunchShape& shape) {
     block.thread[i].stackPointer = top - 7;
   }
   if (checker != nullptr) checker->startBlock();
+  return true;
 }
 
 std::string waiting() {
@@ -252,46 +226,50 @@ std::string waiting() {
   return text;
 }
 
-/// Runs the block. Returns what ended it before its threads had ended, or "".
-std::string runBlock(const LaunchShape& shape) {
-  startBlock(shape);
-  if (block.stacks == nullptr) return "no memory for the threads' stacks";
+/// Runs the threads of the block that `startBlock` made.
+End runThreads(std::string& complaint) {
   stuck = false;
-  sigjmp_buf jump;
-  onFault = &jump;
-  std::string complaint;
-  if (sigsetjmp(jump, 1) == 0) {
-    dispatch(&mainStack);
-  } else {
+  uint64_t faultAddress = 0;
+  const bool faulted = !runGuarded([] { dispatch(&mainStack); }, faultAddress);
+  if (faulted) {
     char text[120];
     std::snprintf(text, sizeof text, "thread %d touched %#llx, where no memory is", block.current,
                   static_cast<unsigned long long>(faultAddress));
     complaint = text;
-  }
-  onFault = nullptr;
-  block.current = -1;
-  if (stuck) {
+  } else if (stuck) {
     complaint = "threads wait for ever:" + waiting();
-    if (checker != nullptr) {
-      for (auto& thread : block.thread) {
-        if (!thread.done) checker->misuse("threads wait for ever", thread.waitsAt, thread.waitsFor);
-      }
+    for (auto& thread : block.thread) {
+      if (checker == nullptr || thread.done) continue;
+      checker->misuse("threads wait for ever", thread.waitsAt, thread.waitsFor);
     }
+  } else if (!block.complaints.empty()) {
+    complaint = block.complaints[0];
   }
-  if (complaint.empty()) return "";
-  const std::string where = std::to_string(blockIdx.x) + "," + std::to_string(blockIdx.y) + "," +
-                            std::to_string(blockIdx.z);
-  return "block " + where + ": " + complaint;
-}
-
-std::map<std::string, KernelInfo>& kernels() {
-  static std::map<std::string, KernelInfo> all;
-  return all;
+  block.current = -1;
+  return faulted ? End::Fault : complaint.empty() ? End::Done : End::Failure;
 }
 
 }  // namespace
 
-void registerKernel(const KernelInfo& info) { kernels()[info.name] = info; }
+End runBlock(const KernelInfo& info, const unsigned char* values, const LaunchShape& shape,
+             unsigned number, std::string& complaint) {
+  kernel = &info;
+  parameters = values;
+  gridDim = {shape.grid[0], shape.grid[1], shape.grid[2]};
+  blockDim = {shape.block[0], shape.block[1], shape.block[2]};
+  blockIdx = indexIn(number, gridDim);
+  if (!startBlock(shape)) {
+    complaint = "no memory for the stacks of its threads";
+    return End::Failure;
+  }
+  const End end = runThreads(complaint);
+  if (end != End::Done) {
+    char where[80];
+    std::snprintf(where, sizeof where, "block %u,%u,%u: ", blockIdx.x, blockIdx.y, blockIdx.z);
+    complaint = where + complaint;
+  }
+  return end;
+}
 
 void yield() {
   block.runnable.push_back(block.current);
@@ -299,9 +277,12 @@ void yield() {
 }
 
 uint64_t dynamicSharedStart() { return uint64_t(dynamicShared); }
-bool inDynamicShared(uint64_t address) { return address - uint64_t(dynamicShared) < sizeof dynamicShared; }
+bool inDynamicShared(uint64_t address) {
+  return address - uint64_t(dynamicShared) < sizeof dynamicShared;
+}
 bool inShared(uint64_t address) {
-  const bool inStatic = address >= uint64_t(__start_emulated_shared) && address < uint64_t(__stop_emulated_shared);
+  const bool inStatic =
+      address >= uint64_t(__start_emulated_shared) && address < uint64_t(__stop_emulated_shared);
   return inStatic || inDynamicShared(address);
 }
 bool inStack(uint64_t address) {
@@ -377,8 +358,12 @@ void emulated_copy_async(void* shared, const void* global, size_t bytes, size_t 
     return;
   }
   Thread& thread = current();
-  const AsyncCopy copy{static_cast<unsigned char*>(shared), static_cast<const unsigned char*>(global), bytes,
-                       zeroBytes, thread.group, HERE};
+  const AsyncCopy copy{static_cast<unsigned char*>(shared),
+                       static_cast<const unsigned char*>(global),
+                       bytes,
+                       zeroBytes,
+                       thread.group,
+                       HERE};
   if (checker != nullptr) checker->copyIssued(copy);
   std::memset(shared, 0xff, bytes);  // it lands at its wait, and not before
   thread.copies.push_back(copy);
@@ -397,66 +382,3 @@ void emulated_copy_wait(size_t pending) {
   std::erase_if(copies, [landed](const AsyncCopy& copy) { return copy.group <= landed; });
   if (checker != nullptr) checker->copiesLanded(landed);
 }
-
-// ---- what the driver calls
-
-struct KernelLaunch {
-  const KernelInfo* kernel;
-  LaunchShape shape;
-  std::vector<unsigned char> parameters;
-  std::vector<unsigned> order;  ///< Of the blocks.
-  size_t next = 0;
-  uint64_t orderState;
-  uint32_t number = 0;  ///< Of the launch in the process, from 1.
-};
-
-#define EXPORT extern "C" __attribute__((visibility("default")))
-
-EXPORT const KernelInfo* llumnixKernel(const char* name) {
-  const auto found = kernels().find(name);
-  return found == kernels().end() ? nullptr : &found->second;
-}
-
-EXPORT KernelLaunch* llumnixLaunchBegin(const KernelInfo* kernel, const LaunchShape* shape, const void* parameters) {
-  auto* launch = new KernelLaunch{kernel, *shape, {}, {}, 0, shape->seed * 0x9e3779b97f4a7c15ull, 0};
-  const auto* bytes = static_cast<const unsigned char*>(parameters);
-  launch->parameters.assign(bytes, bytes + kernel->parameterBytes);
-  launch->order.resize(size_t(shape->grid[0]) * shape->grid[1] * shape->grid[2]);
-  std::iota(launch->order.begin(), launch->order.end(), 0u);
-  return launch;
-}
-
-EXPORT int llumnixLaunchStep(KernelLaunch* launch, char* complaint, uint64_t complaintBytes) {
-  static std::mutex oneAtATime;
-  std::lock_guard lock(oneAtATime);
-  installHandler();
-  const auto dim = [](const unsigned* values) { return dim3{values[0], values[1], values[2]}; };
-  kernel = launch->kernel;
-  parameters = launch->parameters.data();
-  gridDim = dim(launch->shape.grid);
-  blockDim = dim(launch->shape.block);
-  orderState = launch->orderState;
-  static uint32_t launches = 0;
-  auto& order = launch->order;
-  if (launch->next == 0) {
-    launch->number = ++launches;
-    for (size_t i = orderState != 0 ? order.size() : 0; i > 1; i--) std::swap(order[i - 1], order[choose(i)]);
-  }
-  block.launch = launch->number;
-  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(2);
-  std::string wrong;
-  faultAddress = 0;
-  do {
-    blockIdx = indexIn(order[launch->next++], gridDim);
-    wrong = runBlock(launch->shape);
-    if (wrong.empty() && !block.complaints.empty()) wrong = block.complaints[0];
-    block.complaints.clear();
-  } while (wrong.empty() && launch->next < order.size() && std::chrono::steady_clock::now() < until);
-  launch->orderState = orderState;
-  const bool more = wrong.empty() && launch->next < order.size();
-  if (!more && checker != nullptr) checker->endLaunch(kernel->name);
-  std::snprintf(complaint, complaintBytes, "kernel %s, %s", kernel->name, wrong.c_str());
-  return wrong.empty() ? more : faultAddress != 0 ? 2 : 3;
-}
-
-EXPORT void llumnixLaunchEnd(KernelLaunch* launch) { delete launch; }

@@ -57,6 +57,20 @@ struct Block {
 };
 extern Block block;
 
+/// State of the seeded sequence that orders blocks and threads; 0: by their numbers.
+extern uint64_t orderState;
+/// The sequence's next number below `bound`.
+size_t choose(size_t bound);
+
+enum class End {
+  Done,
+  Fault,    ///< A thread touched memory that is not there.
+  Failure,  ///< Threads wait for ever, or did what the hardware refuses.
+};
+/// Runs a block of the grid. `complaint` says what ended it before its threads had ended.
+End runBlock(const KernelInfo& kernel, const unsigned char* parameters, const LaunchShape& shape,
+             unsigned number, std::string& complaint);
+
 /// Lets another thread go first, if the order has one.
 void yield();
 bool inShared(uint64_t address);

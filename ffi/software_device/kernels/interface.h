@@ -25,7 +25,8 @@ extern "C" {
 /// A kernel of the library, or null.
 const KernelInfo* llumnixKernel(const char* name);
 /// Parameters are copied. `llumnixLaunchEnd` frees what this makes.
-KernelLaunch* llumnixLaunchBegin(const KernelInfo* kernel, const LaunchShape* shape, const void* parameters);
+KernelLaunch* llumnixLaunchBegin(const KernelInfo* kernel, const LaunchShape* shape,
+                                 const void* parameters);
 /// Runs some blocks. 0: all are done; 1: more are left. Else `complaint` says what ended the kernel:
 /// 2: an access to memory that is not there; 3: anything else.
 int llumnixLaunchStep(KernelLaunch* launch, char* complaint, uint64_t complaintBytes);
