@@ -8,9 +8,9 @@
 import { fuzzHelp, type FuzzOptions, readFuzzOptions, type Seeds } from "./fuzz_options.ts";
 import { wantsHelp } from "../src/cli/command_line.ts";
 import { UsageError } from "../src/core/errors.ts";
-import { randomScenario } from "../src/sim/random_scenario.ts";
-import { runScenario, type RunStatistics } from "../src/sim/run_scenario.ts";
-import type { Scenario } from "../src/sim/scenario.ts";
+import { randomScenario } from "../src/sim/fuzz/random_scenario.ts";
+import { runScenario, type RunStatistics } from "../src/sim/fuzz/run_scenario.ts";
+import type { Scenario } from "../src/sim/fuzz/scenario.ts";
 
 /** Of errors; capturing them takes a share of the time. They are in the traces of failed seeds. */
 const STACK_FRAMES = { fast: 0, traced: 10 };

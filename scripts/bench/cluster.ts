@@ -9,8 +9,8 @@
  */
 import { parseArgs } from "node:util";
 import { type OpenLoopResult, runOpenLoop } from "../../src/bench/open_loop.ts";
-import { formatNumber, spreadOf } from "../../src/bench/spread.ts";
-import { textTable } from "../../src/bench/text_table.ts";
+import { formatNumber, spreadOf } from "../../src/core/stats/spread.ts";
+import { textTable } from "../../src/report/text_table.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { generateWorkload } from "../../src/sim/workload/generate.ts";
 import { zipfLengths } from "../../src/sim/workload/lengths.ts";

@@ -11,10 +11,10 @@ import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { allowedCpus, loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { SamplingParams } from "../../src/core/messages.ts";
+import type { SamplingParams } from "../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
-import { loadThreadedExecutor } from "../../src/executor/threaded_executor.ts";
+import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";
 import { median, printTable } from "./table.ts";
 
 interface Shape {
@@ -186,7 +186,7 @@ async function benchShape({ name, config }: Shape, sets: EngineOptions["cpuKerne
     for (const set of sets) {
       // On a thread of its own, as in an instance: kernels pin the thread that loads them.
       const options = engineOptions(directory, set);
-      const executor = await loadThreadedExecutor({ kind: "cpu", options, hostShare: 1 });
+      const executor = await loadThreadedExecutor({ device: "cpu", options, hostShare: 1 });
       const samples = { decode1: [], bandwidth: [], decode8: [], prefill: [] };
       runs.push({ set: executor.info.description, driver: new Driver(executor), samples });
     }

@@ -6,7 +6,7 @@
  * A stream has to compute its prompt and its tokens again, so that is measured in the same round, on
  * the same instance, for the same tokens, sent at once as the resumed ones are.
  */
-import { textTable } from "../../src/bench/text_table.ts";
+import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import { makeModel, parseMakeModelArgs } from "../make_model.ts";
 import { type Service, startService } from "./service.ts";

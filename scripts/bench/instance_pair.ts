@@ -2,16 +2,13 @@
 import { openBus } from "../../src/bus/open_bus.ts";
 import type { Peer } from "../../src/bus/bus.ts";
 import { realClock } from "../../src/core/clock.ts";
-import type {
-  GenerateRequest,
-  InstanceRegistration,
-  MigrationReport,
-  OutputBatch,
-} from "../../src/core/messages.ts";
+import type { GenerateRequest, OutputBatch } from "../../src/core/protocol/generate.ts";
+import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
+import type { MigrationReport } from "../../src/core/protocol/migration.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import { Manager } from "../../src/manager/manager.ts";
-import { ProcessLauncher } from "../../src/manager/process_launcher.ts";
-import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
+import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { programCommand } from "./service.ts";
 
 const FRONTEND_ID = "bench";

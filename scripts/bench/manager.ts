@@ -6,9 +6,11 @@
 import process from "node:process";
 import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
-import type { DispatchRequest, InstanceInfo, JoinReply } from "../../src/core/messages.ts";
+import type { DispatchRequest } from "../../src/core/protocol/dispatch.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
+import type { JoinReply } from "../../src/core/protocol/membership.ts";
 import { Manager } from "../../src/manager/manager.ts";
-import { makeRuntimeDirectory } from "../../src/manager/runtime_directory.ts";
+import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { percentile, printTable } from "./table.ts";
 
 const numInstances = 256;

@@ -2,7 +2,7 @@
  * Does a service leak? Resident memory and open files of the server and of each instance after 2,000
  * short requests and after 20,000, with requests moving between instances all the time.
  */
-import { textTable } from "../../src/bench/text_table.ts";
+import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import { Client, type Service, startService } from "./service.ts";
 

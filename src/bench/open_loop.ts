@@ -1,7 +1,7 @@
 /** A load that comes whether or not answers do, and what its clients saw of the answers. */
 import { type Clock, sleep } from "../core/clock.ts";
-import { type Distribution, distributionOf } from "./distribution.ts";
-import { Histogram } from "./histogram.ts";
+import { type Distribution, distributionOf } from "../core/stats/distribution.ts";
+import { Histogram } from "../core/stats/histogram.ts";
 
 /**
  * Sends one request; resolves when its answer is complete, rejects when it failed.

@@ -19,7 +19,7 @@ import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
 import { simulateGroups } from "./simulate/arguments.ts";
 import { didYouMean } from "../core/suggest.ts";
-import { version } from "./version.ts";
+import { version } from "../core/version.ts";
 
 /** A command of the program. */
 interface Command {

@@ -1,9 +1,5 @@
-import type {
-  GenerateRequest,
-  InstanceRegistration,
-  RequestId,
-  RequestOutput,
-} from "./messages.ts";
+import type { GenerateRequest, RequestId, RequestOutput } from "./protocol/generate.ts";
+import type { InstanceRegistration } from "./protocol/membership.ts";
 
 /** Receives a request's output in order; the output with `finish` is the last. */
 export type OutputSink = (output: RequestOutput) => void;

@@ -3,7 +3,7 @@
  * command-line arguments. The argument table (`src/cli`) is the source of names, choices, defaults
  * and help; its inferred types must satisfy these.
  */
-import type { RequestMigrationPolicy } from "./messages.ts";
+import type { RequestMigrationPolicy } from "./protocol/migration.ts";
 
 /** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
 export interface EngineOptions {
@@ -45,7 +45,7 @@ export interface EngineOptions {
   readonly stepTimeout: number;
 }
 
-/** What the load of an instance is measured in (behaviour page, section 1). */
+/** What the load of an instance is measured in (src/manager/README.md, "Load"). */
 export type LoadMetricName = "remaining_steps" | "usage_ratio" | "virtual_usage";
 
 /** Options of the manager. */
@@ -101,6 +101,12 @@ export interface MigrationBackendOptions {
   readonly migrationBackend: "gloo" | "nccl" | "rayrpc" | "grpc" | "kvtransfer";
   /** Seconds that setting it up may take. */
   readonly migrationBackendInitTimeout: number;
+  /** Of kvtransfer: what moves the blocks; empty with other backends only. */
+  readonly migrationBackendTransferType: "cuda_ipc" | "rdma" | "";
+  /** Of kvtransfer: where instances find each other. */
+  readonly migrationBackendKvtransferNamingUrl: string;
+  /** Of grpc: where its server listens. */
+  readonly migrationBackendServerAddress: string;
 }
 
 /** When the manager starts and stops instances. */
@@ -136,4 +142,22 @@ export interface ServerOptions {
   readonly shutdownTimeout: number;
   /** Who sends it may operate the service over HTTP; null: nobody may. */
   readonly adminToken: string | null;
+}
+
+/** How a serving process keeps and watches its instances. */
+export interface LifecycleOptions {
+  /** `auto`: simulated instances run in the manager's process, others each in a process of its own. */
+  readonly instanceIsolation: "auto" | "process" | "none";
+  /** Seconds without a sign of life after which an instance is lost. */
+  readonly instanceTimeout: number;
+  /** Seconds that an instance gets to give its requests away or to finish them. */
+  readonly drainTimeout: number;
+}
+
+/** What a process logs, and where. */
+export interface LoggingOptions {
+  readonly logLevel: "debug" | "info" | "warning" | "error";
+  readonly logFilename: string;
+  readonly logInstanceInfo: boolean;
+  readonly disableLogStats: boolean;
 }

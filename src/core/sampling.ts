@@ -1,4 +1,4 @@
-import type { SamplingParams } from "./messages.ts";
+import type { SamplingParams } from "./protocol/generate.ts";
 
 /** What vLLM 0.4.2 samples with where a request says nothing (vllm/sampling_params.py). */
 export const samplingDefaults: Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds"> = {

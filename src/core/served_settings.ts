@@ -1,4 +1,4 @@
-import type { ServedSettings } from "./messages.ts";
+import type { ServedSettings } from "./protocol/membership.ts";
 
 const options = { model: "--model", dtype: "--dtype", maxModelLen: "--max-model-len" } as const;
 

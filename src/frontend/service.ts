@@ -3,7 +3,12 @@
  * {@linkcode Cluster}; faked in the routes' tests.
  */
 import type { ErrorRecord } from "../core/errors.ts";
-import type { FinishReason, OutputTiming, Priority, SamplingParams } from "../core/messages.ts";
+import type {
+  FinishReason,
+  OutputTiming,
+  Priority,
+  SamplingParams,
+} from "../core/protocol/generate.ts";
 
 /** The model as clients see it. */
 export interface ServedModel {
@@ -52,7 +57,11 @@ export type Prompt =
  */
 export type RequestedSampling =
   & Partial<Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds">>
-  & { readonly maxTokens: number | null; readonly seed?: number | null };
+  & {
+    readonly maxTokens: number | null;
+    /** Any 64-bit integer, signed or unsigned. */
+    readonly seed?: number | bigint | null;
+  };
 
 export interface TextRequest {
   readonly requestId: string;

@@ -1,4 +1,4 @@
-import type { RequestOutput, TokenLogprobs } from "../core/messages.ts";
+import type { RequestOutput, TokenLogprobs } from "../core/protocol/generate.ts";
 import type { Detokenizer } from "./detokenizer.ts";
 import type { TextLogprob, TextOutput, TextRequest } from "./service.ts";
 import { StopChecker, StopStrings } from "./stop_checker.ts";

@@ -1,4 +1,4 @@
-import type { TokenLogprobs } from "../core/messages.ts";
+import type { TokenLogprobs } from "../core/protocol/generate.ts";
 import type { TextLogprob } from "./service.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -9,9 +9,9 @@ import type {
   AdminCall,
   InstanceChange,
   InstanceStatus,
-  MigrationReport,
   RequestStatus,
-} from "../core/messages.ts";
+} from "../core/protocol/admin.ts";
+import type { MigrationReport } from "../core/protocol/migration.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { readJsonObject, readOptionalJsonObject } from "./json_body.ts";

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { type OpenLoopResult, runOpenLoop, type Send } from "../../src/bench/open_loop.ts";
 import { sleep } from "../../src/core/clock.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 
 interface Planned {
   readonly arrivalMs: number;

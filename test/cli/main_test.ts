@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { main } from "../../src/cli/main.ts";
-import { version } from "../../src/cli/version.ts";
+import { version } from "../../src/core/version.ts";
 
 interface Run {
   readonly code: number;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { UnavailableError, UsageError } from "../../src/core/errors.ts";
 import { untilManagerAnswers } from "../../src/core/manager_wait.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 
 /** What becomes of a wait of 60 s whose attempts do this, one after the other; the last again and again. */
 async function wait(attempts: (Error | string)[], givenUpMs = Infinity) {

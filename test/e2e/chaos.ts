@@ -1,6 +1,6 @@
 /** Many things that happen to a service at once, and what must hold all the same. */
 import assert from "node:assert/strict";
-import type { InstanceRegistration } from "../../src/core/messages.ts";
+import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import type { ChaosAction, ChaosPlan } from "./chaos_plan.ts";
 import {
   admin,

@@ -1,7 +1,8 @@
 /** A service of several instances that a test does things to. */
 import assert from "node:assert/strict";
 import { openBus } from "../../src/bus/open_bus.ts";
-import type { InstanceInfo, InstanceList, InstanceRegistration } from "../../src/core/messages.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
+import type { InstanceList, InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { type Program, type ProgramOptions, startServer } from "./harness.ts";
 import { runStream, type StreamRequest, type StreamResult } from "./streams.ts";
 

@@ -1,6 +1,6 @@
 /** One prefill and two decode instances as processes. */
 import assert from "node:assert/strict";
-import type { InstanceInfo } from "../../src/core/messages.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import {
   assertSameStreams,
   type Cluster,

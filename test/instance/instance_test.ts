@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
-import type { InstanceRegistration, JoinRequest, MigrationGroup } from "../../src/core/messages.ts";
+import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
+import type { MigrationGroup } from "../../src/core/protocol/migration.ts";
 import { Random } from "../../src/core/random.ts";
-import { loadNullExecutor } from "../../src/executor/null_executor.ts";
+import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
 import type { MigrationBackend } from "../../src/kv/transfer/backend.ts";
-import { type NetworkConfig, SimNetwork } from "../../src/sim/sim_bus.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { type NetworkConfig, SimNetwork } from "../../src/sim/network/sim_bus.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 import { engineOptions } from "./support.ts";
 
 /** An instance on a simulated network, and managers that come and go. */
@@ -176,7 +177,7 @@ Deno.test("Instance: gives up when no manager comes in time", async () => {
 Deno.test("Instance: asked to stop as it has registered, it says so to the manager, which counts on it", async () => {
   const world = new World(0);
   await world.startManager();
-  world.onRegister = () => world.instance.leave("got SIGTERM"); // has yet to hear the answer
+  world.onRegister = () => world.instance.drain("got SIGTERM"); // has yet to hear the answer
   await world.startInstance();
   await world.until(() => world.end !== null);
   assert.equal(world.numLeaves, 1);
@@ -204,7 +205,7 @@ Deno.test("Instance: an invitation to a group that comes late, or again, does no
   }
   assert.deepEqual(world.joined, [1, 3, 3, 1]);
   assert.equal(errors.length, 1);
-  assert.match(errors[0], /group 2 has been replaced by 3/);
+  assert.match(errors[0], /group 2 has been replaced by group 3/);
 });
 
 for (const isThere of [true, false]) {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { OutputHold } from "../../src/instance/output_hold.ts";
-import { VirtualClock } from "../../src/sim/virtual_clock.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 
 function holdOf() {
   const clock = new VirtualClock();

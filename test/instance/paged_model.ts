@@ -1,1 +1,1 @@
-export { expectedOutput, PagedModel } from "../../src/sim/paged_model.ts";
+export { expectedOutput, PagedModel } from "../../src/sim/fuzz/paged_model.ts";

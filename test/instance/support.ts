@@ -1,8 +1,12 @@
-import type { GenerateRequest, RequestOutput, SamplingParams } from "../../src/core/messages.ts";
+import type {
+  GenerateRequest,
+  RequestOutput,
+  SamplingParams,
+} from "../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { EngineConfig } from "../../src/instance/engine_config.ts";
-import type { EngineCore } from "../../src/instance/engine_core.ts";
+import type { EngineConfig } from "../../src/instance/engine/engine_config.ts";
+import type { EngineCore } from "../../src/instance/engine/engine_core.ts";
 
 /** Greedy, 16 tokens, no end tokens; `overrides` win. */
 export function samplingParams(overrides: Partial<SamplingParams> = {}): SamplingParams {

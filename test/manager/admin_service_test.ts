@@ -1,11 +1,8 @@
 /** What an operator may ask, on production instances and a virtual clock. */
 import assert from "node:assert/strict";
-import type {
-  AdminCall,
-  InstanceId,
-  InstanceRegistration,
-  InstanceState,
-} from "../../src/core/messages.ts";
+import type { AdminCall, InstanceState } from "../../src/core/protocol/admin.ts";
+import type { InstanceId } from "../../src/core/protocol/generate.ts";
+import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { World } from "../simulation/world.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
@@ -101,7 +98,7 @@ Deno.test("admin: what cannot be migrated is refused, with the reason", async ()
   await call("admin_drain", { instanceId: other });
   await assert.rejects(migrate("a", other), {
     kind: "conflict",
-    message: `${other} drains, and takes no requests`,
+    message: `${other} is draining and takes no requests`,
   });
   await world.finishAll();
 });
@@ -116,7 +113,7 @@ Deno.test("admin: without --enable-migration no request moves, and the refusal n
     call("admin_migrate", { requestId: "a", destinationId: owners.get("b")! }),
     {
       kind: "conflict",
-      message: `no request moves from or to ${own}: it was started without --enable-migration`,
+      message: `no request can move from or to ${own}: it was started without --enable-migration`,
     },
   );
   const { migrations } = world.cluster.manager!.statistics();
@@ -200,7 +197,7 @@ Deno.test("admin: a request that no instance has yet cannot be moved", async () 
   const order = { requestId: "late", destinationId: "instance-0" };
   await assert.rejects(call("admin_migrate", order), {
     kind: "conflict",
-    message: "no instance has late yet; try again",
+    message: "no instance has request late yet; try again",
   });
   await call("admin_keep", { instanceId: "instance-0" });
   await world.finishAll();

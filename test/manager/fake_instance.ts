@@ -5,15 +5,14 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
-  InstanceInfo,
-  JoinRequest,
-  MigrateOutOrder,
-  MigrationReport,
   MissingRequest,
   RequestId,
   RequestOutput,
-} from "../../src/core/messages.ts";
-import type { SimNode } from "../../src/sim/sim_bus.ts";
+} from "../../src/core/protocol/generate.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
+import type { JoinRequest } from "../../src/core/protocol/membership.ts";
+import type { MigrateOutOrder, MigrationReport } from "../../src/core/protocol/migration.ts";
+import type { SimNode } from "../../src/sim/network/sim_bus.ts";
 import { idleInfo, registrationOf } from "./support.ts";
 
 const STEP_MS = 20;

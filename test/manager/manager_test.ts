@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
-import type { DispatchReply, InstanceList } from "../../src/core/messages.ts";
-import { noMigration } from "../../src/manager/migration_loop.ts";
-import { Manager, type ManagerConfig, type ManagerEvent } from "../../src/manager/manager.ts";
+import type { DispatchReply } from "../../src/core/protocol/dispatch.ts";
+import type { InstanceList } from "../../src/core/protocol/membership.ts";
+import { noMigration } from "../../src/manager/migration/migration_loop.ts";
+import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import {
   idleInfo,
@@ -316,7 +318,10 @@ Deno.test("manager: an instance with another migration backend serves, and is in
       assert.equal(manager.instances().length, 2);
       const apart = events.filter(({ type }) => type === "not_migrating");
       assert.equal(apart.length, 1);
-      assert.match(JSON.stringify(apart), /instance-1.*backend is rayrpc, and this service's test/);
+      assert.match(
+        JSON.stringify(apart),
+        /instance-1.*backend is rayrpc, but this service's is test/,
+      );
       const formed = events.find((event) => event.type === "group_formed")!;
       assert.deepEqual(formed.members.concat(formed.leftOut.map((one) => one.instanceId)), [
         "instance-0",
@@ -330,7 +335,7 @@ Deno.test("manager: an instance with another migration backend serves, and is in
     },
     {
       migration: { ...noMigration, enableMigration: true },
-      exchangeTerms: { backend: "test", blockSize: 16 },
+      migrationCompatibility: { backend: "test", blockSize: 16 },
       migrationGroup: { secret: "s", initTimeoutMs: 1_000 },
     },
   ));
@@ -362,7 +367,7 @@ for (const without of [null, "instance-0", "instance-1"]) {
       {
         options: { ...managerOptions, dispatchPolicy: "load", numDispatchInstances: 1 },
         migration: { ...noMigration, enableMigration: true, enablePdDisagg: true },
-        exchangeTerms: { backend: "test", blockSize: 16 },
+        migrationCompatibility: { backend: "test", blockSize: 16 },
       },
     ));
 }
@@ -421,7 +426,7 @@ Deno.test("manager: does not begin where instances serve something else, and let
     addresses: ["inproc:manager"],
     options: managerOptions,
     settings: { ...settings, model: "new" },
-    launcher: Object.assign(launcher, { killStray: (id: string) => killed.push(id) > 0 }),
+    launcher: Object.assign(launcher, { killOrphan: (id: string) => killed.push(id) > 0 }),
     clock: realClock,
   });
   const recovery = rejection(manager.recoverInstances(survivors.map(({ id }) => id)));

@@ -1,4 +1,4 @@
-import type { InstanceInfo } from "../../src/core/messages.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import type { Random } from "../../src/core/random.ts";
 import { idleInfo } from "./support.ts";
 

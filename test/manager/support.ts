@@ -2,12 +2,11 @@ import type { Bus, Listener, Peer } from "../../src/bus/bus.ts";
 import type { ErrorRecord } from "../../src/core/errors.ts";
 import type {
   GenerateRequest,
-  InstanceInfo,
-  InstanceRegistration,
-  JoinRequest,
   RequestId,
   RequestOutput,
-} from "../../src/core/messages.ts";
+} from "../../src/core/protocol/generate.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
+import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { ManagerOptions } from "../../src/core/options.ts";
 import type {
@@ -15,7 +14,7 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
   LaunchRequest,
-} from "../../src/manager/launcher.ts";
+} from "../../src/manager/fleet/launcher.ts";
 
 export const managerOptions: ManagerOptions = {
   initialInstances: 2,

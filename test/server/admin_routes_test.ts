@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { ConflictError, LlumnixError, UnavailableError } from "../../src/core/errors.ts";
-import type { AdminCall, InstanceStatus, MigrationReport } from "../../src/core/messages.ts";
+import type { AdminCall, InstanceStatus } from "../../src/core/protocol/admin.ts";
+import type { MigrationReport } from "../../src/core/protocol/migration.ts";
 import { type Harness, withServer } from "./harness.ts";
 
 const TOKEN = "s3cret";

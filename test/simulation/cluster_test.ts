@@ -1,7 +1,7 @@
 /** Whole clusters of production code on a virtual clock: `scripts/fuzz.ts` runs more seeds. */
 import assert from "node:assert/strict";
-import { runScenario } from "../../src/sim/run_scenario.ts";
-import { randomScenario } from "../../src/sim/random_scenario.ts";
+import { runScenario } from "../../src/sim/fuzz/run_scenario.ts";
+import { randomScenario } from "../../src/sim/fuzz/random_scenario.ts";
 
 const NUM_SEEDS = 200;
 

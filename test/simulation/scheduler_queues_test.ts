@@ -4,9 +4,9 @@
  */
 import assert from "node:assert/strict";
 import { Random } from "../../src/core/random.ts";
-import { BlockManager } from "../../src/instance/block_manager.ts";
-import { Scheduler } from "../../src/instance/scheduler.ts";
-import { Sequence } from "../../src/instance/sequence.ts";
+import { BlockManager } from "../../src/instance/engine/block_manager.ts";
+import { Scheduler } from "../../src/instance/engine/scheduler.ts";
+import { Sequence } from "../../src/instance/engine/sequence.ts";
 import { engineConfig, generateRequest } from "../instance/support.ts";
 
 const NUM_STEPS = 400;

@@ -1,12 +1,13 @@
 /** A small cluster of production code on a virtual clock, for tests that say what happens when. */
 import assert from "node:assert/strict";
-import type { InstanceType, RequestId } from "../../src/core/messages.ts";
+import type { RequestId } from "../../src/core/protocol/generate.ts";
+import type { InstanceType } from "../../src/core/protocol/instance_info.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
-import { expectedOutput } from "../../src/sim/paged_model.ts";
-import { randomScenario } from "../../src/sim/random_scenario.ts";
-import type { Scenario } from "../../src/sim/scenario.ts";
-import { SimCluster } from "../../src/sim/sim_cluster.ts";
-import type { SimInstance } from "../../src/sim/sim_instance.ts";
+import { expectedOutput } from "../../src/sim/fuzz/paged_model.ts";
+import { randomScenario } from "../../src/sim/fuzz/random_scenario.ts";
+import type { Scenario } from "../../src/sim/fuzz/scenario.ts";
+import { SimCluster } from "../../src/sim/fuzz/sim_cluster.ts";
+import type { SimInstance } from "../../src/sim/fuzz/sim_instance.ts";
 
 /** Virtual time within which whatever a test waits for has to happen. */
 const BOUND_MS = 60_000;

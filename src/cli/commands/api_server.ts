@@ -4,16 +4,18 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
-import type { ServedSettings } from "../../core/messages.ts";
-import { ClusterClient } from "../../manager/cluster_client.ts";
+import type { ServedSettings } from "../../core/protocol/membership.ts";
+import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
+import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { startApiServer } from "../roles/api_server.ts";
-import { launcherOf } from "../roles/manager.ts";
-import { managerAddress } from "../roles/manager_address.ts";
-import { startInstances } from "../roles/started_instances.ts";
-import { findModel, type FoundModel, servedSettings } from "../served_model.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { startApiServer } from "../../roles/api_server.ts";
+import { launcherOf } from "../../roles/launchers.ts";
+import { managerAddress } from "../../roles/manager_address.ts";
+import { startInstances } from "../../roles/started_instances.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel, servedSettings } from "../../roles/served_model.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.
@@ -25,7 +27,7 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
   const logFile = setupLogging({ level, filename, role: "api-server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
@@ -58,7 +60,8 @@ class Service implements AsyncDisposable {
   async start(): Promise<void> {
     const { options, model, address, log } = this;
     const bus = openBus();
-    const client = await connect(bus, address, servedSettings(options) ?? undefined, log);
+    const settings = await servedSettings(options) ?? undefined;
+    const client = await connect(bus, address, settings, log);
     this.#disposables.defer(() => client.close());
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());
@@ -79,7 +82,14 @@ class Service implements AsyncDisposable {
     const { options, address, log, logFile } = this;
     const orphanTimeoutMs = options.orphanTimeout * 1000;
     await startInstances({
-      launcher: launcherOf({ options, bus, log, logFile, orphanTimeoutMs }),
+      launcher: launcherOf({
+        options,
+        engineArgv: toArgv(options),
+        bus,
+        log,
+        logFile,
+        orphanTimeoutMs,
+      }),
       managerAddress: address,
       cluster,
       clock: realClock,
@@ -107,7 +117,7 @@ function connect(
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
-      onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
       },

@@ -1,9 +1,9 @@
 import { logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
-import { runInstance as run } from "../../instance/instance_main.ts";
+import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
-import { managerAddress } from "../roles/manager_address.ts";
+import { managerAddress } from "../../roles/manager_address.ts";
 
 /**
  * Runs one instance until its manager stops it.
@@ -15,7 +15,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
-  return run({
+  return serveInstance({
     options,
     migration: options,
     instanceId,

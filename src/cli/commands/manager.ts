@@ -3,10 +3,11 @@ import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { ManagerRole } from "../roles/manager.ts";
-import { managerAddress, takeManagerPlace, takenError } from "../roles/manager_address.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { ManagerRole } from "../../roles/manager.ts";
+import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Runs until it is told to stop, which stops its instances.
@@ -53,6 +54,7 @@ async function listen(
   try {
     return await ManagerRole.listen({
       options,
+      engineArgv: toArgv(options),
       bus: openBus(),
       addresses: [address],
       orphanTimeoutMs: options.orphanTimeout * 1000,

@@ -3,16 +3,19 @@ import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger, setupLogging } from "../../core/log.ts";
-import type { InstanceRegistration } from "../../core/messages.ts";
-import { ClusterClient } from "../../manager/cluster_client.ts";
-import { makeRuntimeDirectory } from "../../manager/runtime_directory.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
+import { ClusterClient } from "../../client/cluster_client.ts";
+import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
 import type { RunningServer } from "../../server/server.ts";
+import { toArgv } from "../to_argv.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
-import { startApiServer } from "../roles/api_server.ts";
-import { ManagerRole, runsInProcess } from "../roles/manager.ts";
-import { startInstances } from "../roles/started_instances.ts";
-import { findModel, type FoundModel } from "../served_model.ts";
-import { StopSignals } from "../stop_signals.ts";
+import { startApiServer } from "../../roles/api_server.ts";
+import { ManagerRole } from "../../roles/manager.ts";
+import { runsInProcess } from "../../roles/launchers.ts";
+import { startInstances } from "../../roles/started_instances.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel } from "../../roles/served_model.ts";
+import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.
@@ -23,7 +26,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const { logLevel: level, logFilename: filename } = options;
   const logFile = setupLogging({ level, filename, role: "server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
@@ -116,6 +119,7 @@ class Service implements AsyncDisposable {
     const address = runsInProcess(this.#options) ? local : this.#makeSocketAddress();
     const role = this.#role = await ManagerRole.listen({
       options: this.#options,
+      engineArgv: toArgv(this.#options),
       bus,
       addresses: address === local ? [local] : [address, local],
       log: this.#log,

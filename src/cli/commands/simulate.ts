@@ -1,12 +1,12 @@
 /** `llumnix simulate`: a workload on simulated clusters, compared. */
 import { existsSync } from "node:fs";
-import { textTable } from "../../bench/text_table.ts";
+import { textTable } from "../../report/text_table.ts";
 import { UsageError } from "../../core/errors.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 import { type Comparison, runComparison } from "../../sim/experiment/comparison.ts";
 import { resultsReport } from "../../sim/experiment/results_report.ts";
 import { resultsTables } from "../../sim/experiment/results_table.ts";
-import { renderReport } from "../../bench/report/html.ts";
+import { renderReport } from "../../report/html.ts";
 import type { RunResult } from "../../sim/experiment/run_result.ts";
 import { readPlan } from "../simulate/plan.ts";
 import { progressDisplay } from "../simulate/progress.ts";

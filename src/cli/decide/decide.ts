@@ -1,31 +1,28 @@
 /** The decisions of manager and instance on JSON records, for comparison from outside. */
 import { UsageError } from "../../core/errors.ts";
-import type { InstanceId } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
 import { Random } from "../../core/random.ts";
-import { chooseRequests } from "../../instance/request_choice/request_choice.ts";
+import { chooseRequests } from "../../instance/llumlet/request_choice/request_choice.ts";
 import { createDispatchPolicy } from "../../manager/dispatch/dispatch.ts";
 import { dispatchableOf } from "../../manager/dispatch/dispatchable.ts";
-import { RoundRobin } from "../../manager/dispatch/round_robin.ts";
+import { RoundRobin } from "../../manager/dispatch/policies/round_robin.ts";
 import {
   aheadBlocks,
-  type ComingRequest,
   dispatchLoad,
   dispatchLoadWith,
   migrationLoad,
 } from "../../manager/load/load_metric.ts";
+import type { ComingRequest } from "../../manager/load/policy.ts";
 import {
   comingHeadroomBlocks,
   type LoadInfo,
   type LoadState,
   loadStateOf,
 } from "../../manager/load/load_state.ts";
-import { freeness, virtualUsageBlocks } from "../../manager/load/virtual_usage.ts";
-import {
-  type MigrationPair,
-  pairMigrations,
-  type WaitingCandidate,
-} from "../../manager/migration/pair_migration.ts";
-import { roomBlocks } from "../../manager/migration/room.ts";
+import { freeness, virtualUsageBlocks } from "../../manager/load/metrics/virtual_usage.ts";
+import { pairMigrations } from "../../manager/migration/pair_migration.ts";
+import type { MigrationPair, WaitingCandidate } from "../../manager/migration/policy.ts";
+import { roomBlocks } from "../../manager/migration/policies/room.ts";
 import { scalingChange } from "../../manager/scaling/scaling.ts";
 import type { Value } from "../arguments/argument.ts";
 import { readRecord, type RecordOf } from "./fields.ts";

@@ -2,8 +2,8 @@
 import { UsageError } from "../../core/errors.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { resolveSimulation } from "../../executor/sim/simulation.ts";
-import { resolveEngineConfig } from "../../instance/engine_config.ts";
-import { disaggregationProblem } from "../../manager/disaggregation.ts";
+import { resolveEngineConfig } from "../../instance/engine/engine_config.ts";
+import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import {
   defaultThresholds,
   scalingThresholdProblem,

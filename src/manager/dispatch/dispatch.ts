@@ -1,28 +1,10 @@
-import type { InstanceId } from "../../core/messages.ts";
+import type { DispatchPolicy } from "./policy.ts";
 import type { ManagerOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
-import { Balanced } from "./balanced.ts";
-import { LeastLoad } from "./least_load.ts";
-import { RoundRobin } from "./round_robin.ts";
-import { ShortestQueue } from "./shortest_queue.ts";
-
-/** An instance that may take a request, with what the manager has sent it and not heard of yet. */
-export interface DispatchCandidate {
-  readonly instanceId: InstanceId;
-  /** Dispatch load. */
-  readonly load: number;
-  /** Blocks of prompts that come before the request, where that counts more than the load; else 0. */
-  readonly aheadBlocks: number;
-  readonly waitingRequests: number;
-  /** Requests that the manager has given it so far. */
-  readonly dispatchedRequests: number;
-}
-
-/** Chooses the instance of a request: a synchronous decision over plain data. */
-export interface DispatchPolicy {
-  /** @param candidates at least one; the first wins where the policy does not say more */
-  choose(candidates: readonly DispatchCandidate[]): InstanceId;
-}
+import { Balanced } from "./policies/balanced.ts";
+import { LeastLoad } from "./policies/least_load.ts";
+import { RoundRobin } from "./policies/round_robin.ts";
+import { ShortestQueue } from "./policies/shortest_queue.ts";
 
 export type DispatchPolicyName = ManagerOptions["dispatchPolicy"];
 
@@ -34,7 +16,7 @@ const policies: Readonly<Record<DispatchPolicyName, (random: Random) => Dispatch
   rr: () => new RoundRobin(),
 };
 
-/** @param random where a policy draws by lot */
+/** @param random for policies that choose at random */
 export function createDispatchPolicy(name: DispatchPolicyName, random: Random): DispatchPolicy {
   return policies[name](random);
 }

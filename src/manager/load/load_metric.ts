@@ -1,32 +1,9 @@
-import type { Priority } from "../../core/messages.ts";
+import type { ComingRequest, LoadMetric } from "./policy.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import type { LoadState } from "./load_state.ts";
-import { remainingSteps } from "./remaining_steps.ts";
-import { usageRatio } from "./usage_ratio.ts";
-import { virtualUsage } from "./virtual_usage.ts";
-
-/** A request that may come to an instance. */
-export interface ComingRequest {
-  readonly priority: Priority;
-  /** Of its prompt; fractional. */
-  readonly blocks: number;
-  /** What it adds to the headroom there: that of its priority, unless requests there have it already. */
-  readonly headroomBlocks: number;
-}
-
-/** Turns the state of an instance into its load, which grows with pressure. */
-export interface LoadMetric {
-  /** For dispatch, and for scaling where that is not another: all that waits counts. */
-  dispatch(state: LoadState): number;
-  /** As `dispatch`, with the request there; by a metric that tells requests apart. */
-  dispatchWith?(state: LoadState, request: ComingRequest): number;
-  /** See {@linkcode aheadBlocks}. */
-  ahead?(state: LoadState, request: ComingRequest): number;
-  /** For scaling: all that waits is to run soon. */
-  scaling?(state: LoadState): number;
-  /** For migration: what the running requests have, and the first that waits where it says so. */
-  migration(state: LoadState, enableDefrag: boolean): number;
-}
+import { remainingSteps } from "./metrics/remaining_steps.ts";
+import { usageRatio } from "./metrics/usage_ratio.ts";
+import { virtualUsage } from "./metrics/virtual_usage.ts";
 
 /** One line per metric. */
 const metrics: Readonly<Record<LoadMetricName, LoadMetric>> = {
@@ -35,12 +12,12 @@ const metrics: Readonly<Record<LoadMetricName, LoadMetric>> = {
   virtual_usage: virtualUsage,
 };
 
-/** `Infinity` on an instance that drains, whatever the metric; `-Infinity` on an idle one by some. */
+/** `Infinity` for a draining instance; some metrics give `-Infinity` for an idle one. */
 export function dispatchLoad(metric: LoadMetricName, state: LoadState): number {
   return state.isDraining ? Infinity : metrics[metric].dispatch(state);
 }
 
-/** {@linkcode dispatchLoad} as it would be with one more request, by metrics that say so. */
+/** {@linkcode dispatchLoad} with one more request, if the metric can tell; else without it. */
 export function dispatchLoadWith(
   metric: LoadMetricName,
   state: LoadState,
@@ -51,10 +28,7 @@ export function dispatchLoadWith(
   return dispatchWith(state, request);
 }
 
-/**
- * Blocks of prompts that an instance is to compute before one more request, where the metric lets
- * that come before loads; else 0.
- */
+/** Blocks of prompts to compute before one more request, if the metric compares those first; else 0. */
 export function aheadBlocks(
   metric: LoadMetricName,
   state: LoadState,
@@ -63,18 +37,18 @@ export function aheadBlocks(
   return metrics[metric].ahead?.(state, request) ?? 0;
 }
 
-/** {@linkcode dispatchLoad}, or what a metric has for scaling instead. */
+/** The metric's own load for scaling, if it has one; else {@linkcode dispatchLoad}. */
 export function scalingLoad(metric: LoadMetricName, state: LoadState): number {
   if (state.isDraining) return Infinity;
   return metrics[metric].scaling?.(state) ?? dispatchLoad(metric, state);
 }
 
-/** Whether loads of a metric differ from request to request. */
+/** Whether the dispatch load depends on the request. */
 export function tellsRequestsApart(metric: LoadMetricName): boolean {
   return metrics[metric].dispatchWith !== undefined;
 }
 
-/** As {@linkcode dispatchLoad}, for migration. */
+/** Load by which migration pairs instances; `Infinity` for a draining instance. */
 export function migrationLoad(
   metric: LoadMetricName,
   state: LoadState,

@@ -1,60 +1,20 @@
 import type {
-  InstanceId,
-  InstanceType,
-  MigrationAim,
-  QueuedRequest,
-  RequestId,
-} from "../../core/messages.ts";
+  LoadedCandidate,
+  MigrationCandidate,
+  MigrationPair,
+  PairContext,
+  PairMigrationPolicy,
+} from "./policy.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { migrationLoad } from "../load/load_metric.ts";
 import type { LoadState } from "../load/load_state.ts";
 import { thresholdLoad } from "../load/thresholds.ts";
-import { balanced } from "./balanced.ts";
-import { defragConstrained } from "./defrag_constrained.ts";
-import { defragRelaxed } from "./defrag_relaxed.ts";
-import { roomBlocks } from "./room.ts";
-import { waitingFirst } from "./waiting_first.ts";
-
-/** An instance that may take part in migration. */
-export interface MigrationCandidate {
-  readonly instanceId: InstanceId;
-  readonly instanceType: InstanceType;
-  readonly state: LoadState;
-  readonly killedRequests: number;
-  readonly lastRunningBlocks: number;
-  /** Of the request at the head of the queue. */
-  readonly firstWaitingMs: number;
-  /** Of the queue, in its order: the head, and others that may go. */
-  readonly waiting: readonly WaitingCandidate[];
-  /** Tokens of each running request. */
-  readonly runningSequenceLengths: readonly number[];
-  /** Tokens in a block. */
-  readonly blockSize: number;
-  /** Is the source or the destination of a migration now. */
-  readonly isMigrating: boolean;
-  /** Its migration backend is initialised (gloo and nccl need a group). */
-  readonly isBackendReady: boolean;
-}
-
-/** A request that may go where it fits; without a name the source chooses. */
-export type WaitingCandidate =
-  & Pick<QueuedRequest, "blocks" | "arrivalMs">
-  & Partial<Pick<QueuedRequest, "requestId">>;
-
-/** A candidate and its migration load. */
-export interface LoadedCandidate extends MigrationCandidate {
-  readonly load: number;
-}
-
-/** Source and destination of one migration. */
-export interface MigrationPair {
-  readonly source: InstanceId;
-  readonly destination: InstanceId;
-  /** Absent where the source is to choose by itself. */
-  readonly aim?: MigrationAim;
-  /** With aim `waiting`. */
-  readonly requestId?: RequestId;
-}
+import { balanced } from "./policies/balanced.ts";
+import { defragConstrained } from "./policies/defrag_constrained.ts";
+import { defragRelaxed } from "./policies/defrag_relaxed.ts";
+import { roomBlocks } from "./policies/room.ts";
+import { waitingFirst } from "./policies/waiting_first.ts";
 
 export type PairMigrationPolicyName =
   | "balanced"
@@ -66,25 +26,9 @@ export interface PairMigrationOptions {
   readonly loadMetric: LoadMetricName;
   readonly pairMigrationPolicy: PairMigrationPolicyName;
   readonly enableDefrag: boolean;
-  /** As written: positive (`src/manager/load/thresholds.ts`). */
+  /** As the user writes it: positive (`src/manager/load/thresholds.ts`). */
   readonly migrateOutThreshold: number;
   readonly enablePdDisagg: boolean;
-}
-
-/** What a policy may ask: the load that counts as too much, and loads and rooms of other states. */
-export interface PairContext {
-  readonly thresholdLoad: number;
-  loadOf(state: LoadState): number;
-  /** Blocks that an instance can take without being overloaded. */
-  roomOf(state: LoadState): number;
-}
-
-/** Which instances give, and which pairs of a giver and a taker are kept. */
-export interface PairMigrationPolicy {
-  isSource(candidate: LoadedCandidate, context: PairContext): boolean;
-  keeps(source: LoadedCandidate, destination: LoadedCandidate, context: PairContext): boolean;
-  /** Pairs that come before all others. */
-  pairBeforeLoad?(candidates: readonly LoadedCandidate[], context: PairContext): MigrationPair[];
 }
 
 /** One line per policy. */
@@ -95,14 +39,14 @@ const policies: Readonly<Record<PairMigrationPolicyName, PairMigrationPolicy>> =
   waiting_first: waitingFirst,
 };
 
-/** The policy in force: without `--enable-defrag` it is `balanced`, whatever is asked for. */
+/** The policy in force: without `--enable-defrag` it is always `balanced`. */
 export function pairPolicyInForce(
   options: Pick<PairMigrationOptions, "pairMigrationPolicy" | "enableDefrag">,
 ): PairMigrationPolicyName {
   return options.enableDefrag ? options.pairMigrationPolicy : "balanced";
 }
 
-/** One way for requests to go. */
+/** Which instances one round of pairing pairs. */
 interface Round {
   isSource(candidate: LoadedCandidate): boolean;
   isDestination(candidate: LoadedCandidate): boolean;
@@ -110,9 +54,10 @@ interface Round {
 }
 
 /**
- * Which instances exchange requests now (behaviour page, section 3). Sources by descending and
- * destinations by ascending load are paired by rank; where loads are equal, the earlier candidate is
- * first in both. No instance is in two pairs, of one round or of several: the earlier pair stands.
+ * Which instances exchange requests now (src/manager/README.md, "Pair migration"). Sources, sorted by
+ * descending load, and destinations, sorted by ascending load, are paired by rank; among equal loads
+ * the earlier candidate comes first in both. No instance is in two pairs, of the same round or of
+ * different ones: the earlier pair stands.
  */
 export function pairMigrations(
   candidates: readonly MigrationCandidate[],
@@ -163,8 +108,8 @@ function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
 }
 
 /**
- * Headroom makes the others leave. Where only requests of high priority run nobody is to: one that
- * moved would take the headroom along, and move on from there.
+ * Headroom is there to make normal requests move away. If only high-priority requests run, none should
+ * move: it would take the headroom along, overload its destination, and move on from there.
  */
 function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCandidate {
   const { state } = candidate;
@@ -174,8 +119,8 @@ function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCa
 }
 
 /**
- * Requests leave the prefill instances because they can go on nowhere else, so that no condition of
- * balance may hold them back; only an instance that drains takes none.
+ * Requests on prefill instances can only go on elsewhere, so that no balance condition may hold them
+ * back. A draining decode instance takes none.
  */
 const prefillToDecode: Round = {
   isSource: ({ instanceType }) => instanceType === "prefill",
@@ -186,7 +131,7 @@ const prefillToDecode: Round = {
 
 function pairByRank(candidates: readonly LoadedCandidate[], round: Round): MigrationPair[] {
   const sources = candidates.filter(round.isSource).sort((a, b) => compareLoads(b.load, a.load));
-  if (sources.length === 0) return []; // as mostly
+  if (sources.length === 0) return []; // the usual case
   const destinations = candidates.filter(round.isDestination)
     .sort((a, b) => compareLoads(a.load, b.load));
   const busy = new Set<InstanceId>();

@@ -1,5 +1,5 @@
 import type { Clock } from "../../core/clock.ts";
-import type { InstanceInfo } from "../../core/messages.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ExperimentInstances } from "./experiment_instances.ts";
 
 const FIRST_INTERVAL_MS = 500;

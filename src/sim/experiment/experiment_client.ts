@@ -1,15 +1,14 @@
 import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import { LlumnixError } from "../../core/errors.ts";
+import type { DispatchReply, DispatchRequest } from "../../core/protocol/dispatch.ts";
 import type {
-  DispatchReply,
-  DispatchRequest,
   GenerateRequest,
   InstanceId,
-  InstanceList,
   OutputBatch,
   SamplingParams,
-} from "../../core/messages.ts";
+} from "../../core/protocol/generate.ts";
+import type { InstanceList } from "../../core/protocol/membership.ts";
 import { samplingDefaults } from "../../core/sampling.ts";
 import type { WorkloadRequest } from "../workload/request.ts";
 import type { RequestRecorder } from "./request_recorder.ts";

@@ -1,5 +1,6 @@
 import { sleep } from "../../core/clock.ts";
-import type { InstanceId, InstanceInfo } from "../../core/messages.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { EngineOptions } from "../../core/options.ts";
 import { resolveSimulation, type Simulation } from "../../executor/sim/simulation.ts";
 import { Instance, type InstanceMigration } from "../../instance/instance.ts";
@@ -8,7 +9,7 @@ import type {
   InstanceLauncher,
   LaunchedInstance,
   LaunchRequest,
-} from "../../manager/launcher.ts";
+} from "../../manager/fleet/launcher.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
 import type { DirectNetwork } from "./direct_bus.ts";

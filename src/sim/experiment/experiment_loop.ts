@@ -1,6 +1,6 @@
 import type { Clock } from "../../core/clock.ts";
-import { settlePromises, turnEventLoop } from "../settle_promises.ts";
-import { VirtualClock } from "../virtual_clock.ts";
+import { settlePromises, turnEventLoop } from "../clock/settle_promises.ts";
+import { VirtualClock } from "../clock/virtual_clock.ts";
 
 /** Virtual time between two turns of the real event loop: for signals, and for V8's own tasks. */
 const TURN_INTERVAL_MS = 5000;

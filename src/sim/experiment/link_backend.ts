@@ -1,6 +1,6 @@
 import type { Clock } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
-import type { TransferStatistics } from "../../core/messages.ts";
+import type { TransferStatistics } from "../../core/protocol/migration.ts";
 import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../../kv/transfer/backend.ts";
 

@@ -1,5 +1,5 @@
-import type { Distribution } from "../../bench/distribution.ts";
-import { type Spread, spreadOf } from "../../bench/spread.ts";
+import type { Distribution } from "../../core/stats/distribution.ts";
+import { type Spread, spreadOf } from "../../core/stats/spread.ts";
 import type { Latencies } from "./request_recorder.ts";
 import type { RunResult } from "./run_result.ts";
 

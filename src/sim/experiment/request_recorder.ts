@@ -1,6 +1,6 @@
-import { type Distribution, distributionOf } from "../../bench/distribution.ts";
-import { Histogram } from "../../bench/histogram.ts";
-import type { Priority, RequestOutput } from "../../core/messages.ts";
+import { type Distribution, distributionOf } from "../../core/stats/distribution.ts";
+import { Histogram } from "../../core/stats/histogram.ts";
+import type { Priority, RequestOutput } from "../../core/protocol/generate.ts";
 import type { WorkloadRequest } from "../workload/request.ts";
 import type { PreemptionObserver } from "./clocked_executor.ts";
 

@@ -1,5 +1,5 @@
-import type { Distribution } from "../../bench/distribution.ts";
-import type { Chart, HeatMap, LineChart, Report, Section } from "../../bench/report/report.ts";
+import type { Distribution } from "../../core/stats/distribution.ts";
+import type { Chart, HeatMap, LineChart, Report, Section } from "../../report/report.ts";
 import type { ClusterSample } from "./cluster_sampler.ts";
 import type { Comparison } from "./comparison.ts";
 import type { ClusterConfig } from "./experiment_config.ts";

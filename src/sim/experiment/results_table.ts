@@ -1,4 +1,4 @@
-import { formatNumber, formatSpread, type Spread, spreadOf } from "../../bench/spread.ts";
+import { formatNumber, formatSpread, type Spread, spreadOf } from "../../core/stats/spread.ts";
 import type { Comparison } from "./comparison.ts";
 import { type Metric, metrics, spreadOver } from "./metrics.ts";
 import type { RunResult } from "./run_result.ts";

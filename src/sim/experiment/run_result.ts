@@ -1,4 +1,4 @@
-import type { Distribution } from "../../bench/distribution.ts";
+import type { Distribution } from "../../core/stats/distribution.ts";
 import type { ClusterAverages, ClusterSample, ClusterSampler } from "./cluster_sampler.ts";
 import type { ClusterConfig, WorkloadConfig } from "./experiment_config.ts";
 import type { MigrationRecorder, MigrationSummary } from "./migration_recorder.ts";

@@ -1,7 +1,7 @@
 /** Workloads that were recorded: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
-import type { Priority } from "../../core/messages.ts";
+import type { Priority } from "../../core/protocol/generate.ts";
 import { entriesOf, linesOf, type Piece } from "./text_file.ts";
 
 /**

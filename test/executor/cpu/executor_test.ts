@@ -1,7 +1,7 @@
 /** What must not change a sequence's tokens: company, preemption, where its blocks are. */
 import assert from "node:assert/strict";
 import type { DType } from "../../../src/core/dtype.ts";
-import type { SamplingParams } from "../../../src/core/messages.ts";
+import type { SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { Random } from "../../../src/core/random.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
 import { spoil, withModel } from "./fixtures.ts";

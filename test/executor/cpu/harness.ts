@@ -1,7 +1,7 @@
 /** Drives an executor as a scheduler would, with block tables scattered over the pool. */
 import { kernelSetStates } from "../../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../../src/cli/arguments/tables.ts";
-import type { SamplingParams, TokenLogprobs } from "../../../src/core/messages.ts";
+import type { SamplingParams, TokenLogprobs } from "../../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
 import { Random } from "../../../src/core/random.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
@@ -17,6 +17,7 @@ export const defaultOptions: EngineOptions = {
   ...engineDefaults(),
   maxModelLen: 256,
   swapSpace: 0.01,
+  preemptionMode: "swap",
   numGpuBlocksOverride: 128,
   maxNumSeqs: 16,
   device: "cpu",
@@ -33,7 +34,7 @@ export const greedy: SamplingParams = {
 };
 
 export function load(options: Partial<EngineOptions>): Promise<Executor> {
-  const spec = { kind: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
+  const spec = { device: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
   return loadCpuExecutor(spec, () => {});
 }
 

@@ -1,7 +1,7 @@
 /** What can go wrong in a migration, at every moment of it. */
 import assert from "node:assert/strict";
 import { UnavailableError } from "../../../src/core/errors.ts";
-import type { MigrationReport } from "../../../src/core/messages.ts";
+import type { MigrationReport } from "../../../src/core/protocol/migration.ts";
 import { generateRequest } from "../support.ts";
 import { type InstanceShape, pair, World } from "./world.ts";
 
@@ -269,7 +269,7 @@ Deno.test("failures: an unreachable destination: the source takes the request ba
     world.network.block("b", "a");
     world.network.block("a", "b");
   }, { a: { timeouts: { answerMs: 100, settleMs: 200 } } });
-  assertReport(report, "aborted_destination", /did not say whether it has it/);
+  assertReport(report, "aborted_destination", /did not say whether it owns the request/);
   assert.ok(a.engine.has("r") && b.engine.has("r"), "nobody can know");
   assert.deepEqual([a.engine.epochOf("r"), b.engine.epochOf("r")], [2, 1]);
   // The API server hears of both, and ends the lower.
@@ -283,7 +283,7 @@ Deno.test("failures: the destination dies in the commit; the request goes on at 
   const { world, report, followed, a } = await disturbed("migrate_commit", (world) => {
     world.network.kill("b");
   });
-  assertReport(report, "aborted_destination", /did not say whether it has it/);
+  assertReport(report, "aborted_destination", /did not say whether it owns the request/);
   assert.ok(report.totalMs < 200, `it took ${report.totalMs} ms to go on`);
   world.instances.delete("b");
   await world.checkEnd();
@@ -343,7 +343,7 @@ Deno.test("failures: a repeated reservation and a repeated commit are answered a
   const first = await call("migrate_reserve", reserve);
   assert.deepEqual(await call("migrate_reserve", reserve), first);
   assert.equal(b.engine.info().usedBlocks, 2);
-  await assert.rejects(call("migrate_reserve", { ...reserve, stage: 2 }), /does not follow/);
+  await assert.rejects(call("migrate_reserve", { ...reserve, stage: 2 }), /expected stage/);
   const commit = { migrationId: "m", request: { ...request, epoch: 1 } };
   await call("migrate_commit", commit);
   await call("migrate_commit", commit);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { MigrationMemory } from "../../../src/instance/llumlet/migration_memory.ts";
-import { VirtualClock } from "../../../src/sim/virtual_clock.ts";
+import { VirtualClock } from "../../../src/sim/clock/virtual_clock.ts";
 
 Deno.test("MigrationMemory: the first ending counts", () => {
   const memory = new MigrationMemory(new VirtualClock(), 1000);

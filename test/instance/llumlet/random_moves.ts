@@ -1,7 +1,8 @@
 /** Random requests, migrations, aborts and faults of the network, with everything verified always. */
 import assert from "node:assert/strict";
 import { Random } from "../../../src/core/random.ts";
-import type { AbortNotice, RequestMigrationPolicy } from "../../../src/core/messages.ts";
+import type { AbortNotice } from "../../../src/core/protocol/generate.ts";
+import type { RequestMigrationPolicy } from "../../../src/core/protocol/migration.ts";
 import { generateRequest } from "../support.ts";
 import { type Followed, type InstanceShape, type TestInstance, World } from "./world.ts";
 

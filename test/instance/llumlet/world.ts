@@ -3,27 +3,29 @@ import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import type {
   GenerateRequest,
+  OutputBatch,
+  RequestOutput,
+} from "../../../src/core/protocol/generate.ts";
+import type {
   MigrateInRequest,
   MigrateOutOrder,
   MigrationReport,
-  OutputBatch,
-  RequestOutput,
-} from "../../../src/core/messages.ts";
+} from "../../../src/core/protocol/migration.ts";
 import { Random } from "../../../src/core/random.ts";
 import type { StepInput } from "../../../src/executor/executor.ts";
-import { Engine } from "../../../src/instance/engine.ts";
-import type { EngineConfig } from "../../../src/instance/engine_config.ts";
+import { Engine } from "../../../src/instance/engine/engine.ts";
+import type { EngineConfig } from "../../../src/instance/engine/engine_config.ts";
 import { Llumlet } from "../../../src/instance/llumlet/llumlet.ts";
 import type { MigrationTimeouts } from "../../../src/instance/llumlet/timeouts.ts";
-import { InstanceService } from "../../../src/instance/service.ts";
+import { InstanceService } from "../../../src/instance/instance_service.ts";
 import { blockBytes } from "../../../src/kv/layout.ts";
 import type { MigrationBackend } from "../../../src/kv/transfer/backend.ts";
 import { InProcessBackend } from "../../../src/kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../../../src/kv/transfer/in_process/pool_directory.ts";
-import { expectedOutput, type PagedModelShape } from "../../../src/sim/paged_model.ts";
-import { SimNetwork, type SimNode } from "../../../src/sim/sim_bus.ts";
-import { TimedModel } from "../../../src/sim/timed_model.ts";
-import { VirtualClock } from "../../../src/sim/virtual_clock.ts";
+import { expectedOutput, type PagedModelShape } from "../../../src/sim/fuzz/paged_model.ts";
+import { SimNetwork, type SimNode } from "../../../src/sim/network/sim_bus.ts";
+import { TimedModel } from "../../../src/sim/fuzz/timed_model.ts";
+import { VirtualClock } from "../../../src/sim/clock/virtual_clock.ts";
 import { engineConfig } from "../support.ts";
 
 export interface InstanceShape extends Partial<PagedModelShape> {
@@ -77,8 +79,8 @@ export class TestInstance {
       limits: shape.limits ?? { lastStageMaxBlocks: 2, maxStages: 10 },
       copiesBesideSteps: shape.copiesBesideSteps,
       timeouts: shape.timeouts,
-      onArrive: (request) => this.service.expect(request),
-      onLeave: (requestId) => this.service.forget(requestId),
+      onMovedIn: (request) => this.service.expect(request),
+      onMovedOut: (requestId) => this.service.forget(requestId),
     });
     this.service.attach(this.engine, this.llumlet);
   }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { InstanceType } from "../../../src/core/messages.ts";
+import type { InstanceType } from "../../../src/core/protocol/instance_info.ts";
 import { dispatchableOf } from "../../../src/manager/dispatch/dispatchable.ts";
 
 /** "p" prefill, "d" decode, "b" both; a capital drains. */

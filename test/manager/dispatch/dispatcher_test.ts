@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
-import type { InstanceInfo, Priority } from "../../../src/core/messages.ts";
+import type { Priority } from "../../../src/core/protocol/generate.ts";
+import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
 import { Dispatcher, type DispatcherOptions } from "../../../src/manager/dispatch/dispatcher.ts";
 import { idleInfo } from "../support.ts";

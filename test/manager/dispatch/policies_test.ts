@@ -1,9 +1,7 @@
 import assert from "node:assert/strict";
 import { Random } from "../../../src/core/random.ts";
-import {
-  createDispatchPolicy,
-  type DispatchCandidate,
-} from "../../../src/manager/dispatch/dispatch.ts";
+import { createDispatchPolicy } from "../../../src/manager/dispatch/dispatch.ts";
+import type { DispatchCandidate } from "../../../src/manager/dispatch/policy.ts";
 import { candidateOf } from "./support.ts";
 
 function randomCandidates(random: Random): DispatchCandidate[] {

@@ -1,4 +1,4 @@
-import type { DispatchCandidate } from "../../../src/manager/dispatch/dispatch.ts";
+import type { DispatchCandidate } from "../../../src/manager/dispatch/policy.ts";
 
 /** An idle candidate; `overrides` win. */
 export function candidateOf(

@@ -1,14 +1,14 @@
-/** The rules of the behaviour page, section 3, written a second time and compared. */
+/** The rules of src/manager/README.md, "Pair migration", written a second time and compared. */
 import assert from "node:assert/strict";
-import type { InstanceInfo, InstanceType } from "../../../src/core/messages.ts";
+import type { InstanceInfo, InstanceType } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
 import { loadStateOf } from "../../../src/manager/load/load_state.ts";
 import {
-  type MigrationCandidate,
   type PairMigrationOptions,
   pairMigrations,
   pairPolicyInForce,
 } from "../../../src/manager/migration/pair_migration.ts";
+import type { MigrationCandidate } from "../../../src/manager/migration/policy.ts";
 import { randomInfos } from "../random_info.ts";
 import { idleInfo } from "../support.ts";
 

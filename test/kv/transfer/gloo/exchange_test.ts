@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { populate } from "../../../../ffi/libc.ts";
 import { openSockets } from "../../../../ffi/sockets.ts";
 import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
-import { Exchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
+import { GlooExchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
 import { PoolPrefault } from "../../../../src/kv/transfer/gloo/pool_prefault.ts";
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
 
@@ -26,7 +26,7 @@ Deno.test({
   const sockets = openSockets()!;
   const { readEnd, writeEnd } = sockets.pipe();
   sockets.write(writeEnd, new Uint8Array(1)); // no turn waits
-  const exchange = new Exchange(sockets, {
+  const exchange = new GlooExchange(sockets, {
     identity: { instanceId: "a", model: "m", layout },
     pool: { address: addressOf(memory), layout },
     numBlocks: NUM_BLOCKS,

@@ -1,0 +1,165 @@
+import type { Address, Bus, Peer } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import { UnavailableError, UsageError } from "../core/errors.ts";
+import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
+import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
+import { settingsDifference } from "../core/served_settings.ts";
+
+/** A manager decides a dispatch at once: one that takes longer counts as lost. */
+const DISPATCH_TIMEOUT_MS = 2_000;
+const FIRST_RETRY_MS = 100;
+const MAX_RETRY_MS = 5_000;
+
+export interface ManagerLinkConfig {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly address: Address;
+  /** What the API server serves; absent: whatever the instances serve. */
+  readonly settings?: ServedSettings;
+  /** @param isFirst the first list of a connection: it says nothing about earlier lists */
+  readonly onList: (list: InstanceList, isFirst: boolean) => void;
+  /** The manager asks which requests no instance has. */
+  readonly onQuery: (query: RequestsQuery) => RequestsReply;
+  readonly onLost?: (reason: string) => void;
+  /** The manager now at the address has other settings. It is not used until it is replaced. */
+  readonly onSettingsMismatch?: (reason: string) => void;
+}
+
+/** An API server's connection to the manager. A connection that ends is made again. */
+export class ManagerLink {
+  readonly #config: ManagerLinkConfig;
+  #peer: Peer | null = null;
+  #cancelRetry: (() => void) | null = null;
+  #mismatch: string | null = null;
+  #isClosed = false;
+
+  private constructor(config: ManagerLinkConfig) {
+    this.#config = config;
+  }
+
+  /**
+   * @throws {UnavailableError} the manager cannot be reached
+   * @throws {UsageError} its instances have other settings
+   */
+  static async connect(config: ManagerLinkConfig): Promise<ManagerLink> {
+    const link = new ManagerLink(config);
+    await link.#connect();
+    return link;
+  }
+
+  /** Why the manager now at the address is not used: the settings that differ. Else null. */
+  get settingsMismatch(): string | null {
+    return this.#mismatch;
+  }
+
+  /**
+   * The manager's choice of an instance; null without a manager.
+   * @throws {UnavailableError} no instance can take the request now
+   */
+  async dispatch(request: DispatchRequest): Promise<DispatchReply | null> {
+    const peer = this.#peer;
+    if (peer === null) return null;
+    const { clock } = this.#config;
+    const askedMs = clock.nowMs();
+    try {
+      const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
+      const { data } = await peer.call("dispatch", { data: request }, options);
+      return data as DispatchReply;
+    } catch (error) {
+      // An error that comes long before the timeout is the manager's answer.
+      if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;
+      this.#lose(peer, "it does not answer");
+      return null;
+    }
+  }
+
+  /**
+   * Calls a method of the manager.
+   * @throws {UnavailableError} there is no manager, or it does not answer
+   * @throws {LlumnixError} the manager's answer is an error
+   */
+  async call(method: string, data: unknown, timeoutMs: number): Promise<unknown> {
+    if (this.#peer === null) {
+      throw new UnavailableError(this.#mismatch ?? "the manager is gone; try again later");
+    }
+    return (await this.#peer.call(method, { data }, { timeoutMs })).data;
+  }
+
+  /** Sends a notification; without a manager it is dropped. */
+  notify(method: string, data: unknown): void {
+    this.#peer?.notify(method, { data });
+  }
+
+  /** Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#cancelRetry?.();
+    const peer = this.#peer;
+    this.#peer = null;
+    await peer?.close();
+  }
+
+  async #connect(): Promise<void> {
+    const { bus, address, onList, onQuery } = this.#config;
+    let newest: number | null = null;
+    let mismatch = null as string | null;
+    const peer: Peer = await bus.connect(address, {
+      calls: { requests: ({ data }) => ({ data: onQuery(data as RequestsQuery) }) },
+      notifications: {
+        instances: ({ data }) => {
+          const list = data as InstanceList;
+          if (this.#isClosed || (newest !== null && list.version <= newest)) return;
+          const isFirst = newest === null;
+          newest = list.version;
+          mismatch = this.#mismatchOf(list);
+          if (mismatch !== null) return this.#lose(peer, mismatch);
+          this.#mismatch = null;
+          onList(list, isFirst);
+        },
+      },
+      onClose: (peer, reason) => this.#lose(peer, reason),
+    });
+    try {
+      await peer.call("subscribe", { data: null }); // the list arrives before the answer
+      if (mismatch !== null) throw new UsageError(mismatch);
+    } catch (error) {
+      await peer.close();
+      throw error;
+    }
+    if (this.#isClosed) await peer.close();
+    else this.#peer = peer;
+    if (!peer.isOpen) this.#lose(peer, "closed by the other end");
+  }
+
+  #lose(peer: Peer, reason: string): void {
+    if (this.#peer !== peer) return;
+    this.#peer = null;
+    peer.close();
+    this.#config.onLost?.(reason);
+    this.#reconnectAfter(FIRST_RETRY_MS);
+  }
+
+  #reconnectAfter(delayMs: number): void {
+    if (this.#isClosed) return;
+    this.#cancelRetry = this.#config.clock.after(delayMs, () => {
+      this.#connect().catch((error) => {
+        this.#noteMismatch(error instanceof UsageError ? error.message : null);
+        this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS));
+      });
+    });
+  }
+
+  #noteMismatch(mismatch: string | null): void {
+    const isNews = mismatch !== null && mismatch !== this.#mismatch && !this.#isClosed;
+    this.#mismatch = mismatch;
+    if (isNews) this.#config.onSettingsMismatch?.(mismatch);
+  }
+
+  #mismatchOf({ settings, instances }: InstanceList): string | null {
+    const own = this.#config.settings, served = settings ?? instances[0];
+    if (!own || !served) return null;
+    const difference = settingsDifference(own, served, "this API server", "its manager");
+    return difference && `${difference}: give both the same`;
+  }
+}

@@ -1,0 +1,103 @@
+/** Operators' calls, and the state that they are shown. */
+import type { InstanceId, Priority, RequestId } from "./generate.ts";
+import type { InstanceType } from "./instance_info.ts";
+import type { MigrationReport } from "./migration.ts";
+
+/**
+ * Manager to instance or API server, call `requests`: what the instance has of these, or of all; which
+ * of them wait in the API server for an instance.
+ */
+export interface RequestsQuery {
+  readonly requestIds?: readonly RequestId[];
+}
+
+export interface RequestsReply {
+  /** Those that came first. */
+  readonly requests: readonly RequestStatus[];
+  /** How many more there are. */
+  readonly numOmitted: number;
+}
+
+/** Of an instance or an API server; the others are counted. */
+export const MAX_LISTED_REQUESTS = 1_000;
+
+/** A request as its instance sees it, for people; while it has none, as its API server does. */
+export interface RequestStatus {
+  readonly requestId: RequestId;
+  readonly instanceId: InstanceId | null;
+  readonly priority: Priority;
+  /** `suspended`: on its way to another instance. */
+  readonly state: "waiting" | "running" | "swapped" | "suspended" | "finished";
+  readonly promptTokens: number;
+  /** So far. */
+  readonly outputTokens: number;
+  /** Since it came to the service. */
+  readonly ageMs: number;
+}
+
+/** An instance as the manager sees it, for people. */
+export interface InstanceStatus {
+  readonly instanceId: InstanceId;
+  readonly instanceType: InstanceType;
+  readonly state: InstanceState;
+  /** Null until it is known; as all that follows. */
+  readonly pid: number | null;
+  readonly totalBlocks: number | null;
+  readonly usedBlocks: number | null;
+  /** Dispatch load; infinities as "inf" and "-inf". */
+  readonly load: number | "inf" | "-inf" | null;
+  readonly runningRequests: number | null;
+  readonly waitingRequests: number | null;
+  /** Preempted, and not running again yet. */
+  readonly killedRequests: number | null;
+}
+
+/**
+ * `draining`: it takes no requests and gives away those that it has; `drained`: it has none any more;
+ * `unreachable`: its connection to the manager ended, and may come back.
+ */
+export type InstanceState =
+  | "starting"
+  | "serving"
+  | "draining"
+  | "drained"
+  | "stopping"
+  | "unreachable";
+
+/** What was begun, and goes on. */
+export interface InstanceChange {
+  readonly instanceId: InstanceId;
+  readonly state: InstanceState;
+}
+
+export interface InstanceName {
+  readonly instanceId: InstanceId;
+}
+
+/** API server to manager: the calls of whoever operates the service, what they say and are told. */
+export interface AdminCalls {
+  readonly admin_instances: readonly [ask: null, answer: readonly InstanceStatus[]];
+  readonly admin_requests: readonly [ask: null, answer: AdminRequests];
+  readonly admin_add: readonly [ask: null, answer: InstanceChange];
+  readonly admin_drain: readonly [ask: InstanceName, answer: InstanceChange];
+  /** Ends the draining. */
+  readonly admin_keep: readonly [ask: InstanceName, answer: InstanceChange];
+  readonly admin_remove: readonly [ask: InstanceName, answer: InstanceChange];
+  readonly admin_migrate: readonly [ask: AdminMigration, answer: MigrationReport];
+}
+
+export interface AdminRequests extends RequestsReply {
+  /** Instances that did not answer. */
+  readonly unreachable: readonly InstanceId[];
+}
+
+export interface AdminMigration {
+  readonly requestId: RequestId;
+  readonly destinationId: InstanceId;
+}
+
+/** Makes a call of {@linkcode AdminCalls}. Rejects with the manager's error. */
+export type AdminCall = <M extends keyof AdminCalls>(
+  method: M,
+  ask: AdminCalls[M][0],
+) => Promise<AdminCalls[M][1]>;

@@ -1,0 +1,163 @@
+/**
+ * API server and instance: requests, their output, aborts. All records of the protocol are plain JSON data.
+ *
+ * Exactly one instance owns a request at a time. Output tokens carry their index, so that the API server
+ * delivers each token once and in order, whatever moves or dies.
+ */
+import type { ErrorRecord } from "../errors.ts";
+
+export type InstanceId = string;
+
+export type RequestId = string;
+
+/** High-priority requests run first, and instances keep headroom for them. */
+export type Priority = "high" | "normal";
+
+/** How the tokens of one sequence are chosen. Field meanings are vLLM 0.4.2's; all are resolved. */
+export interface SamplingParams {
+  /** Most output tokens; >= 1. */
+  readonly maxTokens: number;
+  /** Output tokens before an end-of-sequence or stop token may be chosen. */
+  readonly minTokens: number;
+  /** 0 means greedy. */
+  readonly temperature: number;
+  /** In (0, 1]; 1 keeps all. */
+  readonly topP: number;
+  /** -1 keeps all. */
+  readonly topK: number;
+  /** In [0, 1]; 0 keeps all. */
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  /** 1 means none. */
+  readonly repetitionPenalty: number;
+  /** Safe integer >= 0; always present, so that a moved or resumed request draws the same numbers. */
+  readonly seed: number;
+  /** Tokens that end the output, besides the model's end-of-sequence tokens. */
+  readonly stopTokenIds: readonly number[];
+  /** The model's end-of-sequence tokens. */
+  readonly eosTokenIds: readonly number[];
+  readonly ignoreEos: boolean;
+  /** Alternatives reported per output token; null reports no log probabilities at all. */
+  readonly logprobs: number | null;
+  /** The same for prompt tokens. */
+  readonly promptLogprobs: number | null;
+}
+
+/** API server to instance: run this. */
+export interface GenerateRequest {
+  readonly requestId: RequestId;
+  /** The API server that receives the output. */
+  readonly frontendId: string;
+  readonly promptTokenIds: readonly number[];
+  /** Tokens already produced elsewhere; generation goes on after them. */
+  readonly outputTokenIds: readonly number[];
+  readonly params: SamplingParams;
+  /** Milliseconds since the epoch; FCFS order everywhere. */
+  readonly arrivalMs: number;
+  /** Default normal. */
+  readonly priority?: Priority;
+  /** Default 0. See {@linkcode OwnershipEpoch}. */
+  readonly epoch?: OwnershipEpoch;
+  /** See {@linkcode DispatchReply}; default none. */
+  readonly expectedSteps?: number;
+  /** Its outputs are to have {@linkcode RequestOutput.timing}. */
+  readonly timestamps?: boolean;
+}
+
+/**
+ * Grows whenever another instance may have become the owner of a request: by 1 at every migration,
+ * to the next multiple of {@linkcode RESUME_EPOCH} when the API server resumes it elsewhere. Where two instances
+ * both believe that they own a request, after a lost message or a partition, the higher epoch is
+ * right, and the API server aborts it at the other.
+ */
+export type OwnershipEpoch = number;
+
+/** More than a request can migrate between two resumptions. */
+export const RESUME_EPOCH = 65536;
+
+/** Log probability of one token and of the best alternatives at its position. */
+export interface TokenLogprobs {
+  readonly tokenId: number;
+  /** Natural logarithm; null for -inf, which JSON cannot carry. */
+  readonly logprob: number | null;
+  /** 1 for the most likely token. */
+  readonly rank: number;
+  /** Best alternatives, most likely first. */
+  readonly top: readonly (readonly [tokenId: number, logprob: number | null])[];
+}
+
+/** `stop`: an end or stop token; `length`: maxTokens or the model's limit; `abort`; `error`. */
+export type FinishReason = "stop" | "length" | "abort" | "error";
+
+/** Why a request ended. */
+export interface Finish {
+  readonly reason: FinishReason;
+  /** The stop token that ended it, when it was not an end-of-sequence token. */
+  readonly stopTokenId?: number;
+  /** Set with reason `error`. */
+  readonly error?: ErrorRecord;
+}
+
+/** Instance to API server: what one or more steps produced for one request. */
+export interface RequestOutput {
+  readonly requestId: RequestId;
+  /** Index in the request's output of the first of `tokenIds`. */
+  readonly index: number;
+  readonly tokenIds: readonly number[];
+  /**
+   * Epoch under which they were produced; absent means 0. An instance that takes a request over says
+   * so at once, with an output without tokens.
+   */
+  readonly epoch?: OwnershipEpoch;
+  /** One per token id, when asked for. */
+  readonly logprobs?: readonly TokenLogprobs[];
+  /** One per prompt token (null for the first), with the first output. */
+  readonly promptLogprobs?: readonly (TokenLogprobs | null)[];
+  /** Set on the last output of the request, exactly once. */
+  readonly finish?: Finish;
+  /** Where it was asked for. */
+  readonly timing?: OutputTiming;
+}
+
+/**
+ * When the tokens of an output passed each hop of their way: milliseconds since the epoch by the clock
+ * of the process that they passed, filled in as they pass.
+ */
+export interface OutputTiming {
+  /** How long the engine step took in which they were made. */
+  readonly stepMs: number;
+  /** The engine had the step's result. */
+  readonly steppedMs: number;
+  /** The instance handed them to its connection to the API server. */
+  readonly sentMs?: number;
+  /** The API server had them. */
+  readonly receivedMs?: number;
+}
+
+/** Instance to API server, notification `outputs`: what one step produced for its requests. */
+export interface OutputBatch {
+  readonly outputs: readonly RequestOutput[];
+}
+
+/** API server to instance, notification `abort`: drop these requests. Unknown ids are ignored. */
+export interface AbortNotice {
+  readonly requestIds: readonly RequestId[];
+  /**
+   * Only where it holds them under this epoch or a lower one, so that an abort which is late does not
+   * hit a request that has come back since; absent: whatever the epoch.
+   */
+  readonly upToEpoch?: OwnershipEpoch;
+}
+
+/**
+ * API server to instance, call `missing`, about requests that it has not heard of for a while:
+ * which of them does the instance not have (any more)?
+ */
+export interface MissingRequest {
+  readonly requestIds: readonly RequestId[];
+}
+
+export interface MissingReply {
+  readonly requestIds: readonly RequestId[];
+}

@@ -1,0 +1,168 @@
+/**
+ * Chooses tokens as vLLM 0.4.2 does (model_executor/layers/sampler.py): min_tokens, penalties,
+ * temperature, top-k, top-p, min-p, then the draw; log probabilities are of the distribution after
+ * all of these. The choice depends on (logits, parameters, tokens so far, seed, position) alone.
+ */
+import { LlumnixError } from "../../core/errors.ts";
+import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
+import { uniformAt } from "../../core/random.ts";
+import type { SequenceStart } from "../executor.ts";
+import { argmax, Distribution } from "./distribution.ts";
+
+/** Parameters closer than this to "off" are off (vLLM's _SAMPLING_EPS). */
+const epsilon = 1e-5;
+
+const maxFloat32 = (2 - 2 ** -23) * 2 ** 127;
+
+/** What the sampler remembers of a sequence. */
+interface SequenceState {
+  readonly params: SamplingParams;
+  readonly isGreedy: boolean;
+  readonly hasPenalties: boolean;
+  /** End-of-sequence and stop tokens, excluded before min_tokens. */
+  readonly ends: readonly number[];
+  outputLength: number;
+  /** Occurrences in the output by token, 0 for tokens of the prompt alone; kept for penalties. */
+  readonly counts: Map<number, number>;
+}
+
+export class Sampler {
+  readonly #vocabSize: number;
+  readonly #distribution: Distribution;
+  readonly #sequences = new Map<number, SequenceState>();
+
+  constructor(vocabSize: number) {
+    this.#vocabSize = vocabSize;
+    this.#distribution = new Distribution(vocabSize);
+  }
+
+  /** Begins a sequence; its handle must be free. */
+  add(start: SequenceStart): void {
+    if (this.#sequences.has(start.handle)) {
+      throw new LlumnixError("internal", `sequence handle ${start.handle} is in use`);
+    }
+    const params = start.params;
+    const state: SequenceState = {
+      params,
+      isGreedy: params.temperature < epsilon,
+      hasPenalties: Math.abs(params.presencePenalty) >= epsilon ||
+        Math.abs(params.frequencyPenalty) >= epsilon ||
+        Math.abs(params.repetitionPenalty - 1) >= epsilon,
+      ends: this.#endsOf(params),
+      outputLength: 0,
+      counts: new Map(),
+    };
+    if (state.hasPenalties) { for (const id of start.promptTokenIds) state.counts.set(id, 0); }
+    for (const id of start.outputTokenIds) record(state, id);
+    this.#sequences.set(start.handle, state);
+  }
+
+  /** Forgets a sequence; unknown handles are ignored. */
+  remove(handle: number): void {
+    this.#sequences.delete(handle);
+  }
+
+  /** Whether the next token is the argmax of the raw logits, and the request asks for nothing else. */
+  isPlainGreedy(handle: number): boolean {
+    const state = this.#state(handle);
+    return state.isGreedy && !state.hasPenalties && state.params.logprobs === null &&
+      state.outputLength >= state.params.minTokens;
+  }
+
+  /** Records an output token that the caller chose. */
+  accept(handle: number, tokenId: number): void {
+    record(this.#state(handle), tokenId);
+  }
+
+  /**
+   * Chooses and records the next token.
+   * @param logits [vocab]; overwritten
+   * @throws {ModelError} a logit is NaN or +Infinity: nothing is recorded
+   */
+  sample(
+    handle: number,
+    logits: Float32Array,
+  ): { tokenId: number; logprobs: TokenLogprobs | null } {
+    const state = this.#state(handle);
+    const { params } = state;
+    excludeEnds(logits, state);
+    if (state.hasPenalties) penalise(logits, state);
+
+    let tokenId: number;
+    let logprobs: TokenLogprobs | null = null;
+    if (state.isGreedy) {
+      tokenId = argmax(logits);
+      if (params.logprobs !== null) this.#shape(logits, state);
+    } else {
+      this.#shape(logits, state);
+      tokenId = this.#distribution.draw(uniformAt(params.seed, state.outputLength));
+    }
+    if (params.logprobs !== null) logprobs = this.#distribution.logprobs(tokenId, params.logprobs);
+    record(state, tokenId);
+    return { tokenId, logprobs };
+  }
+
+  /** Alternatives to report per prompt token; null if the request wants no prompt log probabilities. */
+  wantsPromptLogprobs(handle: number): number | null {
+    return this.#state(handle).params.promptLogprobs;
+  }
+
+  /**
+   * Log probability of a prompt token given those before it. As in vLLM 0.4.2, temperature and the
+   * cuts apply to prompt positions, penalties and min_tokens do not.
+   * @param logits [vocab] of the position before `nextTokenId`
+   */
+  promptLogprob(handle: number, logits: Float32Array, nextTokenId: number): TokenLogprobs {
+    const state = this.#state(handle);
+    this.#shape(logits, state);
+    return this.#distribution.logprobs(nextTokenId, state.params.promptLogprobs ?? 0);
+  }
+
+  /** Temperature, top-k, top-p, min-p. Greedy sequences ignore all of them. */
+  #shape(logits: Float32Array, { params, isGreedy }: SequenceState): void {
+    const distribution = this.#distribution;
+    distribution.load(logits);
+    if (isGreedy) return distribution.weigh(1);
+    if (params.topK > 0) distribution.keepTopK(params.topK);
+    distribution.weigh(params.temperature);
+    if (params.topP < 1 - epsilon) distribution.keepTopP(params.topP);
+    if (params.minP > epsilon) distribution.keepMinP(params.minP);
+  }
+
+  /** The end tokens; none if a request names every token as an end, for no other token could be drawn. */
+  #endsOf(params: SamplingParams): readonly number[] {
+    const ends = new Set([...params.eosTokenIds, ...params.stopTokenIds]);
+    const inVocabulary = [...ends].filter((id) => id >= 0 && id < this.#vocabSize);
+    return inVocabulary.length < this.#vocabSize ? inVocabulary : [];
+  }
+
+  #state(handle: number): SequenceState {
+    const state = this.#sequences.get(handle);
+    if (!state) throw new LlumnixError("internal", `no sequence has the handle ${handle}`);
+    return state;
+  }
+}
+
+function record(state: SequenceState, tokenId: number): void {
+  state.outputLength++;
+  if (state.hasPenalties) state.counts.set(tokenId, (state.counts.get(tokenId) ?? 0) + 1);
+}
+
+/** Makes tokens that end the output impossible before min_tokens. */
+function excludeEnds(logits: Float32Array, { params, ends, outputLength }: SequenceState): void {
+  if (outputLength >= params.minTokens) return;
+  for (const id of ends) logits[id] = -Infinity;
+}
+
+/** Applies the repetition penalty to tokens of prompt and output, the other two to output tokens. */
+function penalise(logits: Float32Array, { params, counts }: SequenceState): void {
+  const { repetitionPenalty, frequencyPenalty, presencePenalty } = params;
+  for (const [id, count] of counts) {
+    let logit = logits[id];
+    if (logit === -Infinity) continue;
+    logit = logit > 0 ? logit / repetitionPenalty : logit * repetitionPenalty;
+    if (count > 0) logit -= frequencyPenalty * count + presencePenalty;
+    // An extreme penalty must not look like a broken model.
+    logits[id] = Math.max(-maxFloat32, Math.min(maxFloat32, logit));
+  }
+}

@@ -1,7 +1,0 @@
-import type { RequestChoice } from "./request_choice.ts";
-
-/** FCW: the head of the queue, once the scheduler has found that it does not fit. */
-export const firstComeWaiting: RequestChoice = ({ waiting }) => {
-  const head = waiting.at(0);
-  return head?.wasTried ? [head.requestId] : [];
-};

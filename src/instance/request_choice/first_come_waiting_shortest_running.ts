@@ -1,9 +1,0 @@
-import { firstComeWaiting } from "./first_come_waiting.ts";
-import type { RequestChoice } from "./request_choice.ts";
-import { shortestRunning } from "./shortest_running.ts";
-
-/** FCWSR: the head of the queue, and after it the shortest running request. */
-export const firstComeWaitingShortestRunning: RequestChoice = (queues) => [
-  ...firstComeWaiting(queues),
-  ...shortestRunning(queues),
-];

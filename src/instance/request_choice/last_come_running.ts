@@ -1,6 +1,0 @@
-import { bestVictim } from "./best_victim.ts";
-import type { RequestChoice } from "./request_choice.ts";
-
-/** LCR: the running request that came last; of several, the last in the queue. */
-export const lastComeRunning: RequestChoice = ({ running }) =>
-  bestVictim(running.toReversed(), ({ arrivalMs }) => -arrivalMs);

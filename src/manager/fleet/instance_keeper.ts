@@ -1,0 +1,333 @@
+import { type Clock, sleep } from "../../core/clock.ts";
+import { ConflictError, isForTheUser, toErrorRecord, UnavailableError } from "../../core/errors.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { LeaveReply } from "../../core/protocol/membership.ts";
+import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
+import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
+import { HealthCheck } from "./health_check.ts";
+import type { DrainCause } from "./drain.ts";
+import type { ManagedInstance } from "./managed_instance.ts";
+import type { ManagerEvent } from "../manager_event.ts";
+import { Recovery } from "./recovery.ts";
+import { Replacement } from "./replacement.ts";
+import { ScalingLoop } from "./scaling_loop.ts";
+
+const DEFAULT_INSTANCE_TIMEOUT_MS = 10_000;
+const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
+
+export interface InstanceKeeperConfig {
+  readonly clock: Clock;
+  readonly fleet: Fleet;
+  readonly options: Pick<
+    ManagerOptions,
+    | "initialInstances"
+    | "disableInitInstanceByManager"
+    | "pollingInterval"
+    | "loadMetric"
+    | "priorityHeadroomBlocks"
+  >;
+  /** Absent: the number of instances changes only by calls. */
+  readonly scaling?: ScalingOptions;
+  readonly instanceTimeoutMs?: number;
+  readonly drainTimeoutMs?: number;
+  readonly rejoinWaitMs?: number;
+  readonly onEvent: (event: ManagerEvent) => void;
+  /** Which instances take requests has changed, or how many are expected. */
+  readonly onChange: () => void;
+}
+
+/**
+ * Keeps as many instances as there should be: replaces instances that are lost, hang or stop by
+ * themselves, and adds and removes instances on request or by load.
+ */
+export class InstanceKeeper {
+  readonly #config: InstanceKeeperConfig;
+  readonly #fleet: Fleet;
+  readonly #recovery: Recovery;
+  readonly #replacement: Replacement;
+  readonly #healthCheck: HealthCheck;
+  readonly #scalingLoop: ScalingLoop | null;
+  /** Instances that there should be. */
+  #numWanted = 0;
+  /** Instances that an API server starts at the beginning; 0 once all of them serve. */
+  #numAwaited = 0;
+  /** Additional instances that start; they count as wanted once they serve. */
+  #numAdding = 0;
+  /** The service ends: instances neither come nor go. */
+  #isWindingDown = false;
+  /** The service ends once no instance has requests. */
+  #isFinishing = false;
+  #isStopped = false;
+
+  constructor(config: InstanceKeeperConfig) {
+    this.#config = config;
+    this.#fleet = config.fleet;
+    const { initialInstances, disableInitInstanceByManager } = config.options;
+    if (disableInitInstanceByManager) this.#numAwaited = initialInstances;
+    else this.#numWanted = initialInstances;
+    this.#recovery = this.#makeRecovery();
+    this.#replacement = this.#makeReplacement();
+    this.#healthCheck = this.#makeHealthCheck();
+    this.#scalingLoop = this.#makeScalingLoop();
+  }
+
+  /** How many instances API servers should see: the wanted ones, and those that are being removed. */
+  get numExpected(): number {
+    const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
+    return Math.max(this.#numWanted, this.#numAwaited) + numRemoved;
+  }
+
+  start(): void {
+    this.#healthCheck.start();
+    this.#scalingLoop?.start();
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#replacement.stop();
+    this.#healthCheck.stop();
+    this.#scalingLoop?.stop();
+    this.#recovery.stop();
+  }
+
+  /**
+   * Starts the missing instances, and waits until they serve.
+   * @throws {LlumnixError} an instance ended before it served; its own error if it sent one
+   */
+  async startMissing(): Promise<void> {
+    await Promise.all(Array.from({ length: this.#numMissing }, () => this.#fleet.start()));
+  }
+
+  /**
+   * Gives the instances of a previous manager time to join, then starts the missing instances. A
+   * survivor is killed if it has not joined by the time after which a silent instance is given up.
+   * @param survivors ids of all instances that may join; null: not known
+   * @throws {UsageError} survivors serve something else than this manager; they are not killed
+   * @throws {UsageError | ModelError} no instance serves, and a start failed with an error that only
+   *   the user can fix
+   */
+  async recover(survivors: readonly InstanceId[] | null): Promise<void> {
+    await this.#recovery.awaitJoins(survivors);
+    if (!this.#isStopped) await this.#completeRecovery();
+  }
+
+  /** A failed start does not end the recovery if instances serve, or if another start may succeed. */
+  async #completeRecovery(): Promise<void> {
+    try {
+      await this.startMissing();
+    } catch (error) {
+      const isHopeless = isForTheUser(toErrorRecord(error).kind);
+      if (this.#isStopped || (isHopeless && this.#fleet.serving.length === 0)) throw error;
+      this.#replacement.noteLoss(0);
+    }
+  }
+
+  /**
+   * Starts one more instance.
+   * @returns its id, once it serves
+   * @throws {LlumnixError} it ended before it served
+   * @throws {UnavailableError} the manager is stopping
+   * @throws {ConflictError} there are as many instances as scaling allows
+   */
+  async add(): Promise<InstanceId> {
+    const { scaling } = this.#config;
+    const numScaled =
+      this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
+    if (scaling?.enableScaling && numScaled >= scaling.maxInstances) {
+      throw new ConflictError(
+        `there are already ${numScaled} instances, and --max-instances is ${scaling.maxInstances}`,
+      );
+    }
+    this.#numAdding++;
+    try {
+      const instanceId = await this.#fleet.start();
+      this.#numWanted++;
+      return instanceId;
+    } finally {
+      this.#numAdding--;
+      this.#config.onChange();
+    }
+  }
+
+  /**
+   * Lets an instance take no more requests, and moves its requests to others. Requests that cannot move
+   * finish where they are.
+   * @returns true once the instance has no request; false if it is gone, or {@linkcode keep} was called
+   * @throws {LlumnixError} there is no such instance
+   */
+  async drain(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
+    const instance = this.#fleet.get(instanceId);
+    this.#beginDrain(instance, by);
+    return await this.#untilDrained(instance, Infinity);
+  }
+
+  /** Ends the drain of an instance, and its removal, unless its own process began it. */
+  keep(instanceId: InstanceId): void {
+    const instance = this.#fleet.get(instanceId);
+    const ended = instance.endDrain();
+    if (ended === null) return;
+    if (ended.isRemoval) this.#numWanted++;
+    this.#config.onChange();
+    this.#config.onEvent({ type: "kept", instanceId });
+  }
+
+  /**
+   * Drains an instance and stops it. Requests that are still there after the time limit are resumed on
+   * other instances from the tokens that they have.
+   * @returns false if the instance was kept, or ended by itself meanwhile
+   * @throws {LlumnixError} there is no such instance
+   * @throws {UnavailableError} it does not serve yet
+   */
+  async remove(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
+    const instance = this.#fleet.get(instanceId);
+    if (instance.registration === null) {
+      throw new UnavailableError(`${instanceId} is still starting; try again when it serves`);
+    }
+    this.#beginRemoval(instance, by);
+    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
+    if (!instance.isBeingRemoved || instance.isLost || this.#isStopped) return false;
+    await this.#fleet.stop(instance);
+    return true;
+  }
+
+  /** The process of an instance was asked to stop, by a signal, and would like to drain first. */
+  letDrainItself(instance: ManagedInstance): LeaveReply {
+    if (this.#isWindingDown) return { mayLeave: false };
+    this.#config.onEvent({ type: "stop_requested", instanceId: instance.instanceId });
+    // The user who started an instance by hand also ends it: no other takes its place.
+    if (instance.startedBy === "hand") this.#beginRemoval(instance, "itself");
+    else this.#beginDrain(instance, "itself");
+    return { mayLeave: true };
+  }
+
+  /** The service is about to end: instances neither come nor go, and those that wanted to go stay. */
+  windDown(): void {
+    this.#isWindingDown = true;
+    this.#replacement.stop();
+    this.#scalingLoop?.stop();
+    for (const instance of this.#fleet.all) {
+      if (instance.overruleOwnDrain()?.isRemoval) this.#numWanted++;
+    }
+    this.#config.onChange();
+  }
+
+  /**
+   * Takes no more requests, and lets those that run finish, for at most `limitMs`. Instances run until
+   * the manager stops.
+   */
+  async finishRequests(limitMs: number): Promise<void> {
+    this.windDown();
+    this.#isFinishing = true;
+    await Promise.all(this.#fleet.serving.map((instance) => {
+      this.#beginDrain(instance, "shutdown");
+      return this.#untilDrained(instance, limitMs);
+    }));
+  }
+
+  /** Instances started by others, or by a previous manager, count as wanted once they serve. */
+  noteServing(instance: ManagedInstance): void {
+    // Otherwise requests would move there, and `finishRequests` does not wait for this instance.
+    if (this.#isFinishing) this.#beginDrain(instance, "shutdown");
+    if (instance.startedBy === "manager" && !this.#recovery.isWaiting) return;
+    const { numExpected } = this;
+    this.#numWanted = Math.max(this.#numWanted, this.#numStaying);
+    if (this.#numWanted >= this.#numAwaited) this.#numAwaited = 0;
+    if (this.numExpected !== numExpected) this.#config.onChange();
+  }
+
+  noteEnd(instance: ManagedInstance): void {
+    // `Fleet.start` reports a failed start to its caller. An instance of a previous manager has none.
+    const failedToStart = instance.process.wasLaunched && instance.registration === null;
+    if (failedToStart || instance.isCandidate || instance.isBeingRemoved) return;
+    this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
+  }
+
+  /** The instances that count as wanted, and serve or start. */
+  get #numStaying(): number {
+    return this.#fleet.numStaying - this.#numAdding;
+  }
+
+  get #numMissing(): number {
+    return Math.max(0, this.#numWanted - this.#numStaying);
+  }
+
+  #beginRemoval(instance: ManagedInstance, by: DrainCause): void {
+    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#numWanted--;
+    this.#beginDrain(instance, by, true);
+  }
+
+  #beginDrain(instance: ManagedInstance, by: DrainCause, isRemoval = false): void {
+    if (!instance.beginDrain(by, isRemoval)) return;
+    this.#config.onChange();
+    this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
+  }
+
+  /** @returns false when the drain ended, or the time was over, before the instance was empty */
+  async #untilDrained(instance: ManagedInstance, limitMs: number): Promise<boolean> {
+    const { clock, options } = this.#config;
+    const deadlineMs = clock.nowMs() + limitMs;
+    while (instance.isServing && instance.isDraining && !this.#isStopped) {
+      if (instance.isDrained(clock.nowMs())) return true;
+      if (clock.nowMs() >= deadlineMs) return false;
+      await sleep(clock, options.pollingInterval * 1000);
+    }
+    return false;
+  }
+
+  #makeRecovery(): Recovery {
+    const {
+      clock,
+      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
+      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
+    return new Recovery({
+      clock,
+      fleet: this.#fleet,
+      joinWaitMs: rejoinWaitMs,
+      orphanMs: Math.max(instanceTimeoutMs, rejoinWaitMs),
+      numWanted: () => this.#numWanted,
+    });
+  }
+
+  #makeReplacement(): Replacement {
+    const { clock, onEvent } = this.#config;
+    return new Replacement({
+      clock,
+      missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
+      isAnyLeft: () => this.#fleet.size > 0,
+      start: () => this.#fleet.start(),
+      onFailure: (reason, retryMs) => onEvent({ type: "start_failed", reason, retryMs }),
+      onGiveUp: (reason) => onEvent({ type: "given_up", reason }),
+    });
+  }
+
+  #makeHealthCheck(): HealthCheck {
+    const { clock, instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS } = this.#config;
+    return new HealthCheck({
+      clock,
+      timeoutMs,
+      instances: () => this.#fleet.all.filter(({ isLost }) => !isLost),
+      onHanging: (instance) =>
+        this.#fleet.lose(instance, `did not answer for ${timeoutMs / 1000} s`),
+    });
+  }
+
+  #makeScalingLoop(): ScalingLoop | null {
+    const { scaling, onEvent } = this.#config;
+    if (!scaling?.enableScaling) return null;
+    return new ScalingLoop({
+      ...this.#config,
+      scaling,
+      instances: () => this.#fleet.all,
+      isSettled: () => this.#numMissing === 0,
+      onScale: (change) => onEvent({ type: "scaling", change }),
+      add: () => {
+        this.add().catch((error) => {
+          onEvent({ type: "start_failed", reason: toErrorRecord(error).message, retryMs: null });
+        });
+      },
+      remove: ({ instanceId }) => this.remove(instanceId, "scaling"),
+      keep: ({ instanceId }) => this.keep(instanceId),
+    });
+  }
+}

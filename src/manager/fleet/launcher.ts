@@ -1,0 +1,52 @@
+import type { Address } from "../../bus/bus.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { InstanceRegistration } from "../../core/protocol/membership.ts";
+
+export interface LaunchRequest {
+  readonly instanceId: InstanceId;
+  /** Where the instance joins the manager. */
+  readonly managerAddress: Address;
+  /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
+  readonly numBlocks: number | null;
+  readonly startedBy: "manager" | "api-server";
+}
+
+export interface ExitStatus {
+  /** Exit code; null if a signal ended the process. */
+  readonly code: number | null;
+  readonly signal: string | null;
+}
+
+/** An instance that this process started; it may not have joined yet. */
+export interface LaunchedInstance {
+  readonly pid: number;
+  /** Never rejects. */
+  readonly exited: Promise<ExitStatus>;
+  /** A no-op once it has exited. */
+  stop(signal: "SIGTERM" | "SIGKILL"): void;
+}
+
+/** An instance that another process started, and that runs on this host. */
+export interface AdoptedInstance extends Pick<LaunchedInstance, "stop"> {
+  /** Whether its process has ended; then a connection that it lost will not come back. */
+  hasEnded(): boolean;
+}
+
+export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | "processStart">;
+
+/** Starts instances: as processes of this host, within this process, or simulated. */
+export interface InstanceLauncher {
+  /** @throws the process of the instance cannot be started */
+  launch(request: LaunchRequest): Promise<LaunchedInstance>;
+  /**
+   * Takes hold of an instance that another process started, to be able to kill it if it hangs. Null if
+   * it cannot be reached, for instance on another host.
+   */
+  adopt?(process: InstanceProcess): AdoptedInstance | null;
+  /**
+   * Kills an instance of a previous manager by its name and its manager's address, which is all that is
+   * known of it.
+   * @returns false if there is no such process, or it cannot be reached
+   */
+  killOrphan?(instanceId: InstanceId, managerAddress: Address): boolean;
+}

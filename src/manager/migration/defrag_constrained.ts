@@ -1,8 +1,0 @@
-import { isOverloaded } from "./overloaded.ts";
-import type { PairMigrationPolicy } from "./pair_migration.ts";
-
-/** Overloaded instances give whatever the balance, so that blocks come together. */
-export const defragConstrained: PairMigrationPolicy = {
-  isSource: isOverloaded,
-  keeps: () => true,
-};

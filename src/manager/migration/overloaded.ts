@@ -1,6 +1,0 @@
-import type { LoadedCandidate, PairContext } from "./pair_migration.ts";
-
-/** Has preempted requests, or more load than the threshold. */
-export function isOverloaded(candidate: LoadedCandidate, { thresholdLoad }: PairContext): boolean {
-  return candidate.killedRequests > 0 || candidate.load > thresholdLoad;
-}

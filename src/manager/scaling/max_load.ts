@@ -1,9 +1,0 @@
-import type { LoadState } from "../load/load_state.ts";
-import type { ScalingPolicy } from "./scaling.ts";
-
-/** The largest load of a single instance. That of the last one counts too: its requests stay. */
-export const largestLoad: ScalingPolicy = { loadToAdd: largest, loadToRemove: largest };
-
-function largest(states: readonly LoadState[], loadOf: (state: LoadState) => number): number {
-  return Math.max(...states.map(loadOf));
-}

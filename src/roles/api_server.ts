@@ -1,0 +1,42 @@
+/** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
+import { realClock } from "../core/clock.ts";
+import type { Cluster } from "../core/cluster.ts";
+import { logger } from "../core/log.ts";
+import type { AdminCall } from "../core/protocol/admin.ts";
+import type { EngineOptions, ServerOptions } from "../core/options.ts";
+import { createTextService } from "../frontend/text_service.ts";
+import { type RunningServer, startServer } from "../server/server.ts";
+import { adminToken } from "./admin_token.ts";
+import type { FoundModel } from "../executor/executor_kind.ts";
+import { describeModel, openTokenizer } from "./served_model.ts";
+import { version } from "../core/version.ts";
+
+/**
+ * Serves HTTP. Requests wait until an instance serves.
+ * @throws {ModelError} there is no usable tokenizer
+ * @throws {UsageError} the admin token is invalid, the port is taken, the host name is not this
+ *   machine's, or the TLS files cannot be used
+ */
+export async function startApiServer(
+  options: EngineOptions & ServerOptions,
+  model: FoundModel,
+  cluster: Cluster & { readonly admin: AdminCall },
+): Promise<RunningServer> {
+  const tokenizer = await openTokenizer(options, model);
+  const requests = logger("requests");
+  const service = createTextService({
+    cluster,
+    tokenizer,
+    model: describeModel(options, model, tokenizer),
+    eosTokenIds: model.eosTokenIds,
+    maxLogprobs: options.maxLogprobs,
+    seed: options.seed,
+    clock: realClock,
+    startEncoderWorker: () =>
+      new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
+    log: options.disableLogRequests ? undefined : (line) => requests.info(line),
+  });
+  const token = adminToken(options);
+  const admin = token === null ? undefined : { token, call: cluster.admin };
+  return await startServer({ service, admin, options, version, log: logger("http") });
+}

@@ -1,0 +1,137 @@
+import { basename, dirname } from "node:path";
+import { parseAddress } from "../bus/address.ts";
+import type { Address, Bus } from "../bus/bus.ts";
+import { openBus } from "../bus/open_bus.ts";
+import { realClock } from "../core/clock.ts";
+import { LlumnixError } from "../core/errors.ts";
+import { HostProcess } from "../core/host_process.ts";
+import type { Log } from "../core/log.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
+import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
+import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { processMigration } from "./instance_migration.ts";
+import { servingFields } from "./serving_fields.ts";
+
+/** Most time for a manager to show that it is alive. */
+const PING_TIMEOUT_MS = 1_000;
+const MAX_REMOVE_ATTEMPTS = 10;
+/** The name of a manager's directory; only such a directory is ever removed. */
+const runtimeDirectoryName = /^llumnix-\d+-[0-9a-f]{8}$/;
+
+/** Signals that a terminal sends to all processes of a job. */
+const groupSignals = ["SIGINT", "SIGHUP"] as const;
+
+export interface InstanceArgs {
+  readonly options: EngineOptions;
+  /** Absent: requests stay where they are. */
+  readonly migration?: TransferOptions & MigrationBackendOptions;
+  readonly instanceId: InstanceId;
+  readonly managerAddress: Address;
+  /** Instances that share this host. */
+  readonly hostShare: number;
+  readonly log: Log;
+  /** Default: a bus of its own. */
+  readonly bus?: Bus;
+  /** Default: loads in a worker of this program. */
+  readonly loadExecutor?: InstanceConfig["loadExecutor"];
+  /** Default 0: the instance ends with its manager. See {@linkcode InstanceConfig}. */
+  readonly rejoinTimeoutMs?: number;
+  /** See {@linkcode InstanceConfig}. */
+  readonly drainTimeoutMs?: number;
+  readonly startedBy?: InstanceConfig["startedBy"];
+  /** See {@linkcode InstanceConfig}. */
+  readonly managerWaitMs?: number;
+}
+
+/**
+ * Runs one instance as this process. On SIGTERM the instance drains and then ends; a second SIGTERM ends
+ * it at once. SIGINT and SIGHUP do the same to an instance that was started by hand. Other instances
+ * ignore them: a terminal sends them to the whole process group, and the manager decides.
+ * @returns the exit code: 0 after a request to stop, 2 for an error that the user can fix, else 1. The
+ *   caller should exit the process, because a hanging step may be left behind.
+ */
+export async function serveInstance(args: InstanceArgs): Promise<number> {
+  const { log, bus = openBus(), managerAddress } = args;
+  const instance = new Instance({
+    ...args,
+    bus,
+    pid: Deno.pid,
+    processStart: HostProcess.startOf(Deno.pid),
+    clock: realClock,
+    loadExecutor: args.loadExecutor ??
+      ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
+    rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
+    onStart: args.startedBy === "hand"
+      ? (event) => showStart(event, managerAddress, log)
+      : undefined,
+    migration: args.migration?.enableMigration
+      ? processMigration({
+        ...args,
+        engine: args.options,
+        options: args.migration,
+        bus,
+        clock: realClock,
+      })
+      : undefined,
+  });
+  const onTerminate = () => instance.drain("got SIGTERM");
+  const onGroupSignal = args.startedBy === "hand" ? onTerminate : () => {};
+  Deno.addSignalListener("SIGTERM", onTerminate);
+  for (const signal of groupSignals) Deno.addSignalListener(signal, onGroupSignal);
+  try {
+    const end = await instance.run();
+    const { reason, error } = end;
+    if (error instanceof LlumnixError) log.error(`stopping: ${reason}`);
+    else if (error !== undefined) log.error("stopping", { reason, error });
+    else if (end.isReported) log.debug("stopping", { reason });
+    else log.info("stopping", { reason });
+    const wasManagerThere = await instance.close();
+    if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
+    return end.exitCode;
+  } finally {
+    Deno.removeSignalListener("SIGTERM", onTerminate);
+    for (const signal of groupSignals) Deno.removeSignalListener(signal, onGroupSignal);
+  }
+}
+
+/** Logs the start of an instance that was started by hand; for others the manager logs it. */
+function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
+  switch (event.type) {
+    case "waiting":
+      return log.info(`waiting for a manager at ${managerAddress}`);
+    case "joined":
+      return log.info(`joined the manager at ${managerAddress}`);
+    case "serving":
+      return log.info("serving", servingFields(event.registration));
+  }
+}
+
+/** Removes the sockets that a killed manager left behind. */
+async function removeAbandonedDirectory(bus: Bus, managerAddress: Address): Promise<void> {
+  const parsed = parseAddress(managerAddress);
+  if (parsed.scheme !== "unix" || !runtimeDirectoryName.test(basename(dirname(parsed.path)))) {
+    return;
+  }
+  if (await isManagerAlive(bus, managerAddress)) return;
+  // Other instances remove the same files at the same time: retry if a file has just gone.
+  for (let attempt = 0; attempt < MAX_REMOVE_ATTEMPTS; attempt++) {
+    try {
+      return Deno.removeSync(dirname(parsed.path), { recursive: true });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.NotFound)) return;
+    }
+  }
+}
+
+/** Only an answer counts: a dying process accepts connections for a moment. */
+async function isManagerAlive(bus: Bus, managerAddress: Address): Promise<boolean> {
+  try {
+    const peer = await bus.connect(managerAddress, {});
+    await peer.call("ping", { data: null }, { timeoutMs: PING_TIMEOUT_MS });
+    await peer.close();
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,62 @@
+import { parseAddress } from "../bus/address.ts";
+import type { Address, Bus } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import type { Log } from "../core/log.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
+import { openBackend } from "../kv/transfer/backends.ts";
+import { fitLimits } from "../kv/transfer/limits.ts";
+import type { InstanceMigration } from "../instance/instance.ts";
+import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
+
+export interface ProcessMigrationArgs {
+  readonly instanceId: InstanceId;
+  readonly managerAddress: Address;
+  readonly engine: Pick<EngineOptions, "device">;
+  readonly options: TransferOptions & MigrationBackendOptions;
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** How requests move to and from an instance in a process of its own. */
+export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
+  const { engine, options, managerAddress, bus, clock, log } = args;
+  return {
+    limits: options,
+    copiesBesideSteps: !executorKind(engine.device).usesHostCores,
+    async openBackend({ info, pool }) {
+      if (pool === null) {
+        log.warn(
+          `requests stay on this instance: the KV cache of ${info.description} is not addressable`,
+        );
+        return null;
+      }
+      const wanted = {
+        bufferBlocks: options.migrationBufferBlocks,
+        numLayers: options.migrationNumLayers,
+      };
+      const { limits, warning } = fitLimits(wanted, pool);
+      if (warning !== null) log.warn(warning);
+      const backend = await openBackend(options.migrationBackend, info.description, {
+        instanceId: args.instanceId,
+        model: info.model,
+        pool,
+        limits,
+        options,
+        host: hostOf(managerAddress),
+        clock,
+        openLinks: () => new MigrationPeers(bus, clock, () => {}),
+      });
+      backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
+      return backend;
+    },
+  };
+}
+
+/** The host name by which other instances reach this one: on the manager's network interface. */
+function hostOf(managerAddress: Address): string {
+  const manager = parseAddress(managerAddress);
+  return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";
+}

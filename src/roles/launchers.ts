@@ -1,0 +1,74 @@
+/** Chooses the launcher of instances: within the manager's process, or each in a process of its own. */
+import type { Bus } from "../bus/bus.ts";
+import { realClock } from "../core/clock.ts";
+import type { Log } from "../core/log.ts";
+import type {
+  EngineOptions,
+  LifecycleOptions,
+  LoggingOptions,
+  ManagerOptions,
+  MigrationBackendOptions,
+  ScalingOptions,
+  TransferOptions,
+} from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
+import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import { InProcessLauncher } from "./in_process_launcher.ts";
+import { ProcessLauncher } from "./process_launcher.ts";
+
+/** Whether instances run within the manager's process. */
+export function runsInProcess(
+  options: Pick<EngineOptions & LifecycleOptions, "device" | "instanceIsolation">,
+): boolean {
+  const { device, instanceIsolation } = options;
+  if (instanceIsolation !== "auto") return instanceIsolation === "none";
+  return executorKind(device).sharesProcess === "by default";
+}
+
+export interface LauncherConfig {
+  readonly options:
+    & EngineOptions
+    & TransferOptions
+    & MigrationBackendOptions
+    & ScalingOptions
+    & LifecycleOptions
+    & Pick<LoggingOptions, "logLevel">
+    & Pick<ManagerOptions, "initialInstances">;
+  /** The engine's options as words of a command line, for instances in processes of their own. */
+  readonly engineArgv: readonly string[];
+  readonly bus: Bus;
+  readonly log: Log;
+  /** The file to which this process and its instances log, in addition to stderr. */
+  readonly logFile: string | null;
+  /** How long instances serve on without this manager. Absent: roles share this process or end with it. */
+  readonly orphanTimeoutMs?: number;
+}
+
+/** The launcher that the options call for. */
+export function launcherOf(config: LauncherConfig): InstanceLauncher {
+  const { options, bus, log, logFile, orphanTimeoutMs = 0 } = config;
+  if (isOneProcess(config)) {
+    const migration = options.enableMigration ? options : undefined;
+    return new InProcessLauncher({ options, migration, bus, clock: realClock });
+  }
+  const { enableScaling, initialInstances, maxInstances } = options;
+  if (enableScaling) {
+    log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
+  }
+  const argv = [
+    ...config.engineArgv,
+    `--orphan-timeout=${orphanTimeoutMs / 1000}`,
+    `--drain-timeout=${options.drainTimeout}`,
+    `--log-level=${options.logLevel}`,
+  ];
+  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
+  const hostShare = enableScaling ? maxInstances : initialInstances;
+  return new ProcessLauncher({ hostShare, engineArgv: argv });
+}
+
+/** Whether all roles are one process. If roles run apart, instances outlive the manager. */
+export function isOneProcess(
+  { options, orphanTimeoutMs }: Pick<LauncherConfig, "options" | "orphanTimeoutMs">,
+): boolean {
+  return orphanTimeoutMs === undefined && runsInProcess(options);
+}

@@ -1,0 +1,153 @@
+/** The role of the manager: starts instances and shows what happens to them. */
+import type { Address } from "../bus/bus.ts";
+import { realClock } from "../core/clock.ts";
+import { logger } from "../core/log.ts";
+import type {
+  EngineOptions,
+  LifecycleOptions,
+  LoggingOptions,
+  ManagerOptions,
+  MigrationBackendOptions,
+  MigrationOptions,
+  ScalingOptions,
+  TransferOptions,
+} from "../core/options.ts";
+import { backendKind } from "../kv/transfer/backends.ts";
+import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
+import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import { Manager } from "../manager/manager.ts";
+import type { ManagerEvent } from "../manager/manager_event.ts";
+import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
+import { InstanceInfoLog } from "./instance_info_log.ts";
+import type { ManagerPlace } from "./manager_address.ts";
+import { ManagerDisplay } from "./manager_display.ts";
+import { servedSettings } from "./served_model.ts";
+import { StatisticsLog } from "./statistics_log.ts";
+
+/** Options of a manager with its instances. */
+export type ManagerRoleOptions =
+  & EngineOptions
+  & ManagerOptions
+  & MigrationOptions
+  & TransferOptions
+  & MigrationBackendOptions
+  & ScalingOptions
+  & LifecycleOptions
+  & LoggingOptions;
+
+export interface ManagerRoleConfig extends LauncherConfig {
+  readonly options: ManagerRoleOptions;
+  /** Addresses to listen at; instances use the first. */
+  readonly addresses: readonly [Address, ...Address[]];
+  readonly onEvent?: (event: ManagerEvent) => void;
+}
+
+/** A manager with its display and logs. Disposing of it stops the manager and its instances. */
+export class ManagerRole implements AsyncDisposable {
+  readonly manager: Manager;
+  readonly #config: ManagerRoleConfig;
+  readonly #display: ManagerDisplay;
+  #statistics: StatisticsLog | null = null;
+  #instanceInfo: InstanceInfoLog | null = null;
+
+  private constructor(
+    config: ManagerRoleConfig,
+    display: ManagerDisplay,
+    manager: Manager,
+    readonly launcher: InstanceLauncher,
+  ) {
+    this.#config = config;
+    this.#display = display;
+    this.manager = manager;
+  }
+
+  /**
+   * Listens. Call {@linkcode startInstances} next.
+   * @throws {UnavailableError} an address cannot be bound
+   * @throws {UsageError} the file of `--log-instance-info` cannot be written
+   */
+  static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
+    const { options, bus, addresses, log, onEvent } = config;
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const launcher = launcherOf(config);
+    const manager = await Manager.listen({
+      bus,
+      addresses,
+      options,
+      migration: options,
+      settings: await servedSettings(options) ?? undefined,
+      migrationCompatibility: migrationCompatibilityOf(config),
+      migrationGroup: groupOf(config),
+      scaling: options,
+      instanceTimeoutMs: options.instanceTimeout * 1000,
+      drainTimeoutMs: options.drainTimeout * 1000,
+      seed: options.seed,
+      launcher,
+      clock: realClock,
+      onEvent: (event) => {
+        display.show(event);
+        onEvent?.(event);
+      },
+    });
+    const role = new ManagerRole(config, display, manager, launcher);
+    try {
+      if (options.logInstanceInfo) role.#logInstanceInfo();
+      return role;
+    } catch (error) {
+      await manager.stop();
+      throw error;
+    }
+  }
+
+  /**
+   * Starts the instances and waits until all of them serve.
+   * @param place where a previous manager may have left instances that still run
+   * @throws {LlumnixError} an instance ended before; its own error if it sent one
+   */
+  async startInstances(place?: ManagerPlace): Promise<void> {
+    if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors);
+    else await this.manager.startInstances();
+    this.#display.finish();
+    if (!this.#config.options.disableLogStats) this.#logStatistics();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#statistics?.close();
+    this.#instanceInfo?.close();
+    await this.manager.stop();
+    this.#display.finish();
+  }
+
+  #logInstanceInfo(): void {
+    const { options } = this.#config;
+    this.#instanceInfo = new InstanceInfoLog({
+      clock: realClock,
+      logFilename: options.logFilename,
+      options,
+      infos: () => this.manager.infos(),
+    });
+  }
+
+  #logStatistics(): void {
+    this.#statistics = new StatisticsLog({
+      clock: realClock,
+      log: logger("statistics"),
+      infos: () => this.manager.infos(),
+      statistics: () => this.manager.statistics(),
+    });
+  }
+}
+
+/** What instances must have in common to exchange requests; undefined if all share this process. */
+function migrationCompatibilityOf(config: ManagerRoleConfig): MigrationCompatibility | undefined {
+  const { enableMigration, migrationBackend: backend, blockSize } = config.options;
+  return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
+}
+
+/** Options of the migration group; instances within one process need none. */
+function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
+  const { migrationBackend, migrationBackendInitTimeout } = config.options;
+  if (isOneProcess(config) || !backendKind(migrationBackend).needsGroup) return undefined;
+  return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
+}

@@ -1,0 +1,78 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { HostProcess } from "../core/host_process.ts";
+import { selfCommand } from "../core/self_command.ts";
+import type { Address } from "../bus/bus.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type {
+  AdoptedInstance,
+  ExitStatus,
+  InstanceLauncher,
+  InstanceProcess,
+  LaunchedInstance,
+  LaunchRequest,
+} from "../manager/fleet/launcher.ts";
+
+export interface ProcessLauncherOptions {
+  /** Instances that will share this host. */
+  readonly hostShare: number;
+  /** Engine arguments, passed on unchanged. */
+  readonly engineArgv: readonly string[];
+  /** The command that starts this program. Default: the one that started this process. */
+  readonly command?: readonly string[];
+}
+
+const STDERR = 2;
+
+/**
+ * Starts each instance as a child process: this program, in the role `instance`. Its output goes to
+ * stderr. An instance ends by itself when it loses the manager, so none is left over when this process
+ * is killed.
+ */
+export class ProcessLauncher implements InstanceLauncher {
+  constructor(private readonly options: ProcessLauncherOptions) {}
+
+  async launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const { instanceId, managerAddress, numBlocks, startedBy } = request;
+    const [program, ...args] = this.options.command ?? selfCommand();
+    args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
+    args.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
+    args.push(...this.options.engineArgv);
+    if (numBlocks !== null) args.push("--num-gpu-blocks-override", String(numBlocks));
+    // Deno.Command cannot send a child's stdout to our stderr.
+    const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
+    let hasExited = false;
+    const exited = new Promise<ExitStatus>((resolve) => {
+      child.once("exit", (code, signal) => {
+        hasExited = true; // from now on its pid may belong to another process
+        resolve({ code, signal });
+      });
+    });
+    await spawned(child);
+    const stop = (signal: "SIGTERM" | "SIGKILL") => {
+      if (!hasExited) child.kill(signal);
+    };
+    return { pid: child.pid!, exited, stop };
+  }
+
+  /** Adopts a process only if it is surely the one that registered, on this host. */
+  adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
+    // Over TCP, pids come from other containers and hosts and may equal this process's pid.
+    if (processStart === undefined || pid === Deno.pid) return null;
+    const found = HostProcess.started(pid, processStart);
+    return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
+  }
+
+  killOrphan(instanceId: InstanceId, managerAddress: Address): boolean {
+    const orphan = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
+      one.isInOurContainer()
+    );
+    return orphan?.signal("SIGKILL") === true;
+  }
+}
+
+function spawned(child: ChildProcess): Promise<void> {
+  return new Promise((resolve, reject) => {
+    child.once("spawn", resolve);
+    child.once("error", reject);
+  });
+}

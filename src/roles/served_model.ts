@@ -1,0 +1,62 @@
+/** The API server's part of a model: its tokenizer, and its description for clients. */
+import { LlumnixError } from "../core/errors.ts";
+import type { ServedSettings } from "../core/protocol/membership.ts";
+import type { EngineOptions, ServerOptions } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
+import type { FoundModel } from "../executor/executor_kind.ts";
+import type { ServedModel } from "../frontend/service.ts";
+import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
+import { builtinModel } from "../model/builtin.ts";
+import { locateModel } from "../model/locate.ts";
+
+/**
+ * Finds the model of the options; loads nothing.
+ * @throws {ModelError} the model is missing, damaged or not supported
+ * @throws {UsageError} the options do not fit the model, or the profile that simulates it
+ */
+export async function findModel(options: EngineOptions): Promise<FoundModel> {
+  return await executorKind(options.device).find(options);
+}
+
+/** What instances of these options will register; null if only they can tell, or fail with the reason. */
+export async function servedSettings(options: EngineOptions): Promise<ServedSettings | null> {
+  try {
+    return (await findModel(options)).served;
+  } catch (error) {
+    if (error instanceof LlumnixError) return null;
+    throw error;
+  }
+}
+
+/**
+ * The tokenizer of `--tokenizer`, else of the model; null with `--skip-tokenizer-init`.
+ * @throws {ModelError} the tokenizer is missing or cannot be used
+ */
+export async function openTokenizer(
+  options: EngineOptions,
+  model: FoundModel,
+): Promise<Tokenizer | null> {
+  if (options.skipTokenizerInit) return null;
+  if (options.tokenizer !== null) {
+    const { downloadDir, tokenizerRevision: revision } = options;
+    return await loadTokenizer(locateModel(options.tokenizer, { downloadDir, revision }));
+  }
+  if (model.directory !== null) return await loadTokenizer(model.directory);
+  return createTokenizer(builtinModel());
+}
+
+/** Describes the model to clients. */
+export function describeModel(
+  options: EngineOptions & ServerOptions,
+  model: FoundModel,
+  tokenizer: Tokenizer | null,
+): ServedModel {
+  return {
+    names: options.servedModelName ?? [model.name],
+    maxModelLen: model.maxModelLen,
+    createdSeconds: Math.floor(Date.now() / 1000),
+    vocabSize: model.vocabSize,
+    hasTokenizer: tokenizer !== null,
+    defaultSampling: model.defaultSampling,
+  };
+}

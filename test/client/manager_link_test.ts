@@ -1,0 +1,105 @@
+import assert from "node:assert/strict";
+import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import type { InstanceList, ServedSettings } from "../../src/core/protocol/membership.ts";
+import { ManagerLink, type ManagerLinkConfig } from "../../src/client/manager_link.ts";
+import { registrationOf } from "../manager/support.ts";
+import { rejection, until } from "../conformance/bus.ts";
+
+Deno.test("manager link: a list that newer ones have overtaken changes nothing", async () => {
+  const bus = new InProcessBus();
+  const list = (version: number): InstanceList => ({
+    version,
+    instances: [],
+    expectedInstances: 1,
+  });
+  const listener = await bus.listen("inproc:manager", {
+    calls: {
+      subscribe: (_, peer) => {
+        for (const version of [4, 6, 5, 6, 7]) peer.notify("instances", { data: list(version) });
+        return { data: null };
+      },
+    },
+  });
+  const lists: [version: number, isFirst: boolean][] = [];
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:manager",
+    onList: ({ version }, isFirst) => lists.push([version, isFirst]),
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+  });
+  await until(() => lists.length > 2);
+  assert.deepEqual(lists, [[4, true], [6, false], [7, false]]);
+  await link.close();
+  await listener.close();
+});
+
+const settings: ServedSettings = { model: "test", dtype: "float32", maxModelLen: 1000 };
+
+/** A manager that serves something, or whose only instance does. */
+function listen(bus: InProcessBus, served: Partial<ServedSettings>, isKnown = true) {
+  const registration = { ...registrationOf("instance-0", "inproc:instance-0"), ...served };
+  const list: InstanceList = {
+    version: 1,
+    instances: isKnown ? [] : [registration],
+    expectedInstances: 1,
+    settings: isKnown ? { ...settings, ...served } : undefined,
+  };
+  return bus.listen("inproc:manager", {
+    calls: {
+      subscribe: (_, peer) => {
+        peer.notify("instances", { data: list });
+        return { data: null };
+      },
+      dispatch: () => ({ data: { instanceId: "instance-0" } }),
+    },
+  });
+}
+
+const difference = /^this API server has --model test, and its manager other: give both the same$/;
+
+for (const isKnown of [true, false]) {
+  const whose = isKnown ? "the manager" : "its instance";
+  Deno.test(`manager link: ${whose} serves something else, at once or when it comes again`, async () => {
+    const bus = new InProcessBus();
+    const seen: string[] = [];
+    const config: ManagerLinkConfig = {
+      bus,
+      clock: realClock,
+      address: "inproc:manager",
+      settings,
+      onList: ({ settings, instances }) => seen.push((settings ?? instances[0]).model),
+      onQuery: () => ({ requests: [], numOmitted: 0 }),
+      onLost: () => seen.push("lost"),
+      onSettingsMismatch: (reason) => seen.push(reason),
+    };
+    let manager = await listen(bus, { model: "other" }, isKnown);
+    const error = await rejection(ManagerLink.connect(config));
+    assert.equal(error.kind, "usage");
+    assert.match(error.message, difference);
+    await manager.close();
+
+    manager = await listen(bus, {}, isKnown);
+    const link = await ManagerLink.connect(config);
+    assert.equal(link.settingsMismatch, null);
+    const request = { requestId: "r", promptTokens: 1 };
+    assert.deepEqual(await link.dispatch(request), { instanceId: "instance-0" });
+    await manager.close();
+    manager = await listen(bus, { model: "other" }, isKnown);
+    await until(() => link.settingsMismatch !== null);
+    assert.match(link.settingsMismatch!, difference);
+    assert.equal(await link.dispatch(request), null);
+    assert.match((await rejection(link.call("x", null, 1_000))).message, difference);
+    await new Promise((resolve) => setTimeout(resolve, 300)); // it is tried again, and told once
+    await manager.close();
+    manager = await listen(bus, {}, isKnown);
+    await until(() => seen.length === 4);
+    const [told] = seen.splice(2, 1);
+    assert.match(told, difference);
+    assert.deepEqual(seen, ["test", "lost", "test"]);
+    await until(() => link.settingsMismatch === null);
+    await link.close();
+    await manager.close();
+  });
+}

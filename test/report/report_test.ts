@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import { renderReport } from "../../src/report/html.ts";
+import type { Chart, Report } from "../../src/report/report.ts";
+import { scaleOf } from "../../src/report/scale.ts";
+
+const lines: Chart = {
+  type: "lines",
+  title: "Latency <s>",
+  x: { label: "seconds", scale: "log" },
+  y: { label: "%", scale: "linear", max: 100 },
+  series: [
+    { name: "a & b", color: 0, points: [[0, 0], [0.1, 50], [10, 100]] },
+    { name: "empty", color: 1, isDashed: true, points: [] },
+  ],
+  hasMarks: true,
+};
+const heat: Chart = {
+  type: "heat",
+  title: "Memory",
+  xLabel: "seconds",
+  xRange: [0, 60],
+  rows: [{ name: "instance 0", values: [0, 0.5, 0.5, null, 1.5] }, { name: "none", values: [] }],
+  scaleLabel: "all",
+};
+
+function report(charts: readonly Chart[]): Report {
+  return {
+    title: "T",
+    notes: ["<script>alert(1)</script>"],
+    sections: [{
+      title: "S",
+      blocks: [
+        { type: "table", table: { header: ["", "v"], rows: [["x", "<1>"]] } },
+        { type: "charts", charts },
+      ],
+    }],
+  };
+}
+
+Deno.test("a report is one page that loads nothing and runs no script", () => {
+  const html = renderReport(report([lines, heat]));
+  assert.ok(html.startsWith("<!doctype html>"));
+  assert.doesNotMatch(html, /<script|src=|href="(?!#)|url\(|@import/);
+  assert.match(html, /&lt;script&gt;/);
+  assert.match(html, /<td>&lt;1&gt;<\/td>/);
+  assert.match(html, /a &amp; b/);
+});
+
+Deno.test("no coordinate of a chart is missing, whatever the values", () => {
+  const html = renderReport(report([
+    lines,
+    heat,
+    { ...lines, series: [] },
+    { ...lines, series: [{ name: "one", color: 0, points: [[5, 0]] }] },
+    { ...lines, x: { label: "", scale: "linear", names: ["a", "b"] } },
+  ]));
+  assert.doesNotMatch(html, /NaN|Infinity|undefined/);
+});
+
+Deno.test("equal neighbours of a heat map are one rectangle, gaps none", () => {
+  const html = renderReport(report([heat]));
+  const row = html.match(/<figure>.*<\/figure>/s)![0].split("<text")[1];
+  assert.deepEqual([...row.matchAll(/class="h(\d+)"/g)].map(([, shade]) => shade), [
+    "0",
+    "5",
+    "10",
+  ]);
+});
+
+Deno.test("axes: a linear one begins at 0, a logarithmic one spans whole decades", () => {
+  const linear = scaleOf({ label: "", scale: "linear" }, [3, 47]);
+  assert.deepEqual(linear.ticks.map(({ text }) => text), ["0", "10", "20", "30", "40"]);
+  assert.equal(linear.position(47), 1);
+  assert.equal(linear.position(23.5), 0.5);
+  const log = scaleOf({ label: "", scale: "log" }, [0.2, 0, 30]);
+  assert.deepEqual(log.ticks.map(({ text }) => text), ["0.1", "1", "10", "100"]);
+  assert.equal(log.position(0), 0);
+  assert.ok(Math.abs(log.position(1) - 1 / 3) < 1e-9);
+});
+
+Deno.test("names under an axis do not overlap, and 15 short ones are all there", () => {
+  for (const length of [6, 7, 30]) {
+    const names = Array.from({ length: 15 }, (_, i) => String(i).padStart(length, "n"));
+    const html = renderReport(
+      report([{ ...lines, x: { label: "", scale: "linear", names }, series: [] }]),
+    );
+    const texts = [...html.matchAll(/<text class="tick" x="([\d.]+)" y="([\d.]+)"[^>]*>(n+\d+)</g)];
+    if (length < 8) assert.deepEqual(texts.map(([, , , text]) => text), names);
+    for (const y of new Set(texts.map(([, , y]) => y))) {
+      const row = texts.filter((text) => text[2] === y).map(([, x]) => Number(x));
+      for (let i = 1; i < row.length; i++) {
+        assert.ok(row[i] - row[i - 1] >= 6 * length, `${length} characters at ${row}`);
+      }
+    }
+  }
+});
