@@ -4,6 +4,7 @@
  */
 import type { Library } from "../library.ts";
 import { textAt } from "../memory.ts";
+import { type CommonSymbols, cudaConstants, type FunctionNames } from "./common_symbols.ts";
 import { encodeCopyAttributes } from "./copy_attributes.ts";
 import {
   type Cuda,
@@ -16,88 +17,6 @@ import {
 } from "./cuda.ts";
 import { type CudaError, errorCodes, errorOf, OutOfMemoryError } from "./errors.ts";
 
-/** `cudaIpcMemHandle_t` and its like, which C passes by value: 64 bytes. */
-export const ipcHandle = {
-  struct: ["u64", "u64", "u64", "u64", "u64", "u64", "u64", "u64"],
-} as const;
-
-/** Signatures, the same in both libraries: addresses, sizes and handles are u64. */
-const signatures = {
-  driverVersion: { parameters: ["buffer"], result: "i32" },
-  deviceCount: { parameters: ["buffer"], result: "i32" },
-  deviceAttribute: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  devicePciBusId: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  canAccessPeer: { parameters: ["buffer", "i32", "i32"], result: "i32" },
-  memGetInfo: { parameters: ["buffer", "buffer"], result: "i32" },
-  malloc: { parameters: ["buffer", "u64"], result: "i32" },
-  free: { parameters: ["u64"], result: "i32" },
-  hostAlloc: { parameters: ["buffer", "u64", "u32"], result: "i32" },
-  hostFree: { parameters: ["u64"], result: "i32" },
-  hostRegister: { parameters: ["u64", "u64", "u32"], result: "i32" },
-  hostUnregister: { parameters: ["u64"], result: "i32" },
-  hostDevicePointer: { parameters: ["buffer", "u64", "u32"], result: "i32" },
-  priorityRange: { parameters: ["buffer", "buffer"], result: "i32" },
-  streamCreate: { parameters: ["buffer", "u32", "i32"], result: "i32" },
-  streamDestroy: { parameters: ["u64"], result: "i32" },
-  streamQuery: { parameters: ["u64"], result: "i32" },
-  streamSynchronize: { parameters: ["u64"], result: "i32" },
-  streamWaitEvent: { parameters: ["u64", "u64", "u32"], result: "i32" },
-  eventCreate: { parameters: ["buffer", "u32"], result: "i32" },
-  eventDestroy: { parameters: ["u64"], result: "i32" },
-  eventRecord: { parameters: ["u64", "u64"], result: "i32" },
-  eventQuery: { parameters: ["u64"], result: "i32" },
-  eventSynchronize: { parameters: ["u64"], result: "i32" },
-  eventElapsed: { parameters: ["buffer", "u64", "u64"], result: "i32" },
-  ipcGetMem: { parameters: ["buffer", "u64"], result: "i32" },
-  ipcOpenMem: { parameters: ["buffer", ipcHandle, "u32"], result: "i32" },
-  ipcCloseMem: { parameters: ["u64"], result: "i32" },
-  ipcGetEvent: { parameters: ["buffer", "u64"], result: "i32" },
-  ipcOpenEvent: { parameters: ["buffer", ipcHandle], result: "i32" },
-} as const satisfies Deno.ForeignLibraryInterface;
-
-type Signatures = typeof signatures;
-export type FunctionNames = { readonly [F in keyof Signatures]: string };
-type Named = { readonly [F in keyof Signatures]: Signatures[F] & { readonly name: string } };
-
-/** The common functions under the names that a library has for them. */
-export function commonSymbols(names: FunctionNames): Named {
-  const entries = Object.entries(signatures) as [keyof Signatures, object][];
-  const named = entries.map(([key, signature]) => [key, { ...signature, name: names[key] }]);
-  return Object.fromEntries(named) as Named;
-}
-
-/** Batched copies: dsts*, srcs*, sizes*, count, attributes*, indices*, attributes' count, stream. */
-export const batchSignature = {
-  parameters: ["buffer", "buffer", "buffer", "u64", "buffer", "buffer", "u64", "u64"],
-  result: "i32",
-} as const;
-
-/** As CUDA 12.8 and 12.9 have it: with the index of the failed copy before the stream. */
-export const oldBatchSignature = {
-  parameters: ["buffer", "buffer", "buffer", "u64", "buffer", "buffer", "u64", "buffer", "u64"],
-  result: "i32",
-} as const;
-
-/** Values of cuda.h. driver_types.h of the runtime has the same under other names. */
-export const cudaConstants = {
-  CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: 16,
-  CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE: 38,
-  CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT: 40,
-  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: 75,
-  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: 76,
-  CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: 97,
-  CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_SUPPORTED: 116,
-  CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED: 125,
-  CU_MEMHOSTALLOC_PORTABLE: 1,
-  CU_MEMHOSTALLOC_DEVICEMAP: 2,
-  CU_MEMHOSTREGISTER_PORTABLE: 1,
-  CU_MEMHOSTREGISTER_DEVICEMAP: 2,
-  CU_STREAM_NON_BLOCKING: 1,
-  CU_EVENT_BLOCKING_SYNC: 1,
-  CU_EVENT_DISABLE_TIMING: 2,
-  CU_EVENT_INTERPROCESS: 4,
-  CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS: 1,
-} as const;
 const cu = cudaConstants;
 const { CUDA_SUCCESS, CUDA_ERROR_OUT_OF_MEMORY, CUDA_ERROR_NOT_READY } = errorCodes;
 
@@ -126,7 +45,7 @@ export abstract class CudaBinding implements Cuda {
   protected abstract describe(code: number): { readonly codeName: string; readonly text: string };
   protected abstract identity(device: number): DeviceIdentity;
 
-  readonly #call: Library<Named>["symbols"];
+  readonly #call: Library<CommonSymbols>["symbols"];
   readonly #names: FunctionNames;
   #batch: BatchCall | null;
   readonly #copyAttributes = encodeCopyAttributes();
@@ -138,7 +57,7 @@ export abstract class CudaBinding implements Cuda {
   readonly #float = new Float32Array(1);
 
   constructor(
-    symbols: Library<Named>["symbols"],
+    symbols: Library<CommonSymbols>["symbols"],
     names: FunctionNames,
     batch: BatchCall | null,
   ) {

@@ -3,16 +3,13 @@ import type { Library, OpenOptions } from "../library.ts";
 import { openEach } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { textAt } from "../memory.ts";
+import { type BatchCall, bytes, CudaBinding, type DeviceIdentity } from "./binding.ts";
 import {
-  type BatchCall,
   batchSignature,
-  bytes,
   commonSymbols,
-  CudaBinding,
-  type DeviceIdentity,
   type FunctionNames,
   oldBatchSignature,
-} from "./binding.ts";
+} from "./common_symbols.ts";
 import type { Cuda, CudaLibrary } from "./cuda.ts";
 import { DeviceIdentities } from "./device_identities.ts";
 import {

@@ -1,16 +1,13 @@
 /** `Cuda` over libcuda, for hosts that have only the driver. */
 import { type Library, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
+import { type BatchCall, bytes, CudaBinding, type DeviceIdentity } from "./binding.ts";
 import {
-  type BatchCall,
   batchSignature,
-  bytes,
   commonSymbols,
-  CudaBinding,
-  type DeviceIdentity,
   type FunctionNames,
   oldBatchSignature,
-} from "./binding.ts";
+} from "./common_symbols.ts";
 import type { Cuda, CudaLibrary } from "./cuda.ts";
 import { DeviceIdentities } from "./device_identities.ts";
 import { describeDriverError, driverErrorSymbols } from "./driver_errors.ts";

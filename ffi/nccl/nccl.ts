@@ -56,8 +56,8 @@ export interface CommunicatorConfig {
   readonly maxCtas?: number;
 }
 
-/** NCCL_CONFIG_UNDEF_INT. */
-const unset = -0x80000000;
+/** NCCL_CONFIG_UNDEF_INT: NCCL takes its own default. */
+export const configUnset = -0x80000000;
 
 /** Layout of `ncclConfig_t` up to splitShare: the form that every NCCL since 2.18.3 accepts. */
 export const configLayout = {
@@ -80,9 +80,9 @@ const configVersion = 21803;
 
 /** The bytes of an `ncclConfig_t`. */
 export function encodeConfig(config: CommunicatorConfig): Uint8Array<ArrayBuffer> {
-  const { minCtas = unset, maxCtas = unset, blocking = false } = config;
+  const { minCtas = configUnset, maxCtas = configUnset, blocking = false } = config;
   for (const [name, value] of [["minCtas", minCtas], ["maxCtas", maxCtas]] as const) {
-    if (value !== unset && !(Number.isInteger(value) && value >= 1 && value <= 64)) {
+    if (value !== configUnset && !(Number.isInteger(value) && value >= 1 && value <= 64)) {
       throw new RangeError(`${name} is ${value}; expected an integer from 1 to 64`);
     }
   }
@@ -91,10 +91,10 @@ export function encodeConfig(config: CommunicatorConfig): Uint8Array<ArrayBuffer
   view.setUint32(configLayout.magic, configMagic, true);
   view.setUint32(configLayout.version, configVersion, true);
   view.setInt32(configLayout.blocking, blocking ? 1 : 0, true);
-  view.setInt32(configLayout.cgaClusterSize, unset, true);
+  view.setInt32(configLayout.cgaClusterSize, configUnset, true);
   view.setInt32(configLayout.minCtas, minCtas, true);
   view.setInt32(configLayout.maxCtas, maxCtas, true);
-  view.setInt32(configLayout.splitShare, unset, true);
+  view.setInt32(configLayout.splitShare, configUnset, true);
   return new Uint8Array(view.buffer);
 }
 

@@ -1,4 +1,4 @@
-/** Signatures of libnccl, as in nccl.h of 2.18 to 2.32. Handles and addresses are u64. */
+/** Signatures of libnccl, as in nccl.h of 2.19 to 2.32. Handles and addresses are u64. */
 
 /** `ncclUniqueId`, which C passes by value: 128 bytes. */
 const uniqueId = {

@@ -1,5 +1,5 @@
 /** The ABI that the bindings are written for, library by library. */
-import { cudaConstants } from "../../ffi/cuda/binding.ts";
+import { cudaConstants } from "../../ffi/cuda/common_symbols.ts";
 import { copyAttributesLayout, srcAccessOrderStream } from "../../ffi/cuda/copy_attributes.ts";
 import { cudartSymbols, memcpyDefault } from "../../ffi/cuda/cudart.ts";
 import { ipcHandleBytes } from "../../ffi/cuda/cuda.ts";
@@ -19,6 +19,7 @@ import { cublasLtSymbols } from "../../ffi/cublaslt/symbols.ts";
 import {
   configLayout,
   configMagic,
+  configUnset,
   ncclResults,
   ncclUint8,
   uniqueIdBytes,
@@ -161,7 +162,13 @@ const nccl: Abi = {
       },
     },
   },
-  constants: { ...ncclResults, ncclUint8, NCCL_API_MAGIC: configMagic },
+  constants: {
+    ...ncclResults,
+    ncclUint8,
+    NCCL_API_MAGIC: configMagic,
+    NCCL_CONFIG_UNDEF_INT: configUnset,
+    NCCL_UNIQUE_ID_BYTES: uniqueIdBytes,
+  },
 };
 
 const cublasLt: Abi = {

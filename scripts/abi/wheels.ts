@@ -37,16 +37,19 @@ export const checkedVersions: readonly CheckedVersion[] = [
   ...cudaVersion("13.0", cuda13[0]),
   ...cudaVersion("13.5", "nvidia-cuda-runtime==13.5.37"),
   ...[
+    { version: "2.19.3", wheel: "nvidia-nccl-cu12==2.19.3" },
     { version: "2.28.9", wheel: "nvidia-nccl-cu13==2.28.9" },
     { version: "2.32.3", wheel: "nvidia-nccl-cu13==2.32.3" },
   ].map(({ version, wheel }): CheckedVersion => ({
     ...{ key: "nccl", version, file: "nccl.h" },
     wheels: [wheel, ...cuda13],
   })),
-  {
-    ...{ key: "ucp", version: "1.22.0", file: "ucp/api/ucp.h" },
-    wheels: ["libucx-cu13==1.22.0"],
-  },
+  ...[
+    { version: "1.18.1", wheel: "libucx-cu12==1.18.1" },
+    { version: "1.22.0", wheel: "libucx-cu13==1.22.0" },
+  ].map(({ version, wheel }): CheckedVersion => ({
+    ...{ key: "ucp", version, file: "ucp/api/ucp.h", wheels: [wheel] },
+  })),
   {
     ...{ key: "cublasLt", version: "13.10", file: "cublasLt.h" },
     wheels: ["nvidia-cublas==13.10.0.20", ...cuda13],
