@@ -162,6 +162,7 @@ const adviceOf: Readonly<Record<number, string>> = {
   [errorCodes.CUDA_ERROR_STUB_LIBRARY]:
     "This libcuda is the stub of the CUDA toolkit: take the driver's own directory first",
   [errorCodes.CUDA_ERROR_CALL_REQUIRES_NEWER_DRIVER]: "The driver is too old for this call",
+  [errorCodes.CUDA_ERROR_INVALID_CONTEXT]: "Call setDevice on this thread first",
   [errorCodes.CUDA_ERROR_NO_BINARY_FOR_GPU]: "The kernels were not built for this device",
   [errorCodes.CUDA_ERROR_UNSUPPORTED_PTX_VERSION]: "The driver is too old for these kernels",
   [errorCodes.CUDA_ERROR_SYSTEM_DRIVER_MISMATCH]:

@@ -54,6 +54,7 @@ fakeTest(
       }
       assert.match(failed(700).message, /context is dead for this process: end it/);
       assert.match(failed(34).message, /stub/);
+      assert.match(failed(201).message, /setDevice on this thread/);
       const plain = failed(999);
       assert.equal(plain.constructor, CudaError);
       const { call, code, codeName, text } = plain as CudaError;
