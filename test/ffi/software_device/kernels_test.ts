@@ -23,7 +23,7 @@ deviceTest("kv kernels fill, copy and check blocks at every seed", "", (bench) =
 });
 
 deviceTest("kv kernels have no race", "kernels=checked", (bench) => {
-  for (let seed = 1; seed <= 3; seed++) {
+  for (let seed = 1; seed <= 20; seed++) {
     configure(`seed=${seed}`);
     fillCopyCheck(bench, 4096 + 16, 64);
   }
