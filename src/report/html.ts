@@ -3,7 +3,7 @@ import { lineChart } from "./line_chart.ts";
 import type { Block, Chart, HeatMap, LineChart, Report, Section, Table } from "./report.ts";
 import { element, escape } from "./svg.ts";
 
-/** Told apart also by those who do not see all colours (Okabe and Ito), light and dark. */
+/** Colours that colour-blind readers can tell apart (Okabe and Ito), for light and dark pages. */
 const seriesColors = [
   ["#0072b2", "#56b4e9"],
   ["#d55e00", "#ff8c3a"],
@@ -13,7 +13,7 @@ const seriesColors = [
   ["#555555", "#bbbbbb"],
 ] as const;
 
-/** A page of its own: no script, nothing loaded from anywhere. */
+/** A self-contained HTML page: it has no script and loads nothing. */
 export function renderReport({ title, notes, sections }: Report): string {
   return [
     "<!doctype html>",
