@@ -14,7 +14,7 @@ import { programCommand } from "./service.ts";
 const FRONTEND_ID = "bench";
 const POLL_MS = 5;
 
-/** A request, and when its tokens came. */
+/** A request and the times at which its tokens came. */
 export interface Followed {
   readonly requestId: string;
   readonly tokenMs: number[];
@@ -23,7 +23,7 @@ export interface Followed {
 export interface BenchInstance {
   readonly registration: InstanceRegistration;
   readonly peer: Peer;
-  /** When the outputs of its steps came. */
+  /** When the outputs of the instance's steps came. */
   readonly stepMs: number[];
 }
 
@@ -39,7 +39,7 @@ export class InstancePair implements AsyncDisposable {
     this.#removeDirectory = removeDirectory;
   }
 
-  /** @param engineArgv arguments of both */
+  /** @param engineArgv arguments of both instances */
   static async start(engineArgv: readonly string[]): Promise<InstancePair> {
     const bus = openBus();
     const directory = makeRuntimeDirectory();
@@ -82,7 +82,7 @@ export class InstancePair implements AsyncDisposable {
     return this.#instances;
   }
 
-  /** Starts a request that goes on until it is aborted; returns when it has its first token. */
+  /** Starts a request that runs until it is aborted; returns once it has its first token. */
   async begin(
     instance: BenchInstance,
     requestId: string,
@@ -115,7 +115,7 @@ export class InstancePair implements AsyncDisposable {
     await sleep(50);
   }
 
-  /** @param isUrgent at full speed, as when the source drains */
+  /** @param isUrgent whether to copy at full speed, as when the source drains */
   async migrate(
     from: BenchInstance,
     to: BenchInstance,
@@ -132,7 +132,9 @@ export class InstancePair implements AsyncDisposable {
     };
     const { data } = await from.peer.call("migrate_out", { data: order }, { timeoutMs: 30_000 });
     const report = data as MigrationReport;
-    if (report.outcome !== "committed") throw new Error(`it did not move: ${report.reason}`);
+    if (report.outcome !== "committed") {
+      throw new Error(`the request did not move: ${report.reason}`);
+    }
     return report;
   }
 

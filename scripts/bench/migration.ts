@@ -1,7 +1,7 @@
 /**
  * Live migration between two real instance processes with the CPU executor, one thread each: random
- * weights of a 135M shape in bfloat16. Downtime by length, what the rest of the batch notices of a
- * migration, and bytes per second against a plain TCP copy of the same run.
+ * weights of a 135M shape in bfloat16. Measures downtime by length, the slowdown of the rest of the batch
+ * during a migration, and bytes per second against a plain TCP copy in the same run.
  */
 import type { MigrationBackendOptions } from "../../src/core/options.ts";
 import { type BenchInstance, InstancePair, sleep } from "./instance_pair.ts";
@@ -9,14 +9,14 @@ import { plainCopy } from "./plain_copy.ts";
 import { median, percentile, printTable } from "./table.ts";
 
 const allLengths = [256, 1024, 4096];
-/** Of the requests whose copying is measured. */
+/** Tokens of the requests whose copying is measured. */
 const copiedTokens = 4096;
 const movesPerLength = 14;
 const batch = 8;
 const batchTokens = 256;
-/** Migrations of each speed during which the others' steps are timed. */
+/** Migrations at each speed during which the steps of the other requests are timed. */
 const disturbanceRounds = 2, movesPerRound = 6;
-/** Steps before and after a migration with which those during it are compared. */
+/** Steps before and after a migration; the steps during it are compared with them. */
 const aloneMs = 300;
 const copyBytes = 1 << 30;
 
@@ -60,7 +60,7 @@ const backends = ["gloo", "rayrpc"] as const;
 
 const parts = ["downtime", "speed", "disturbance"] as const;
 
-/** What is measured; default: all. */
+/** The parts to measure; default: all. */
 export interface MigrationBenchOptions {
   readonly backends?: readonly BackendName[];
   readonly parts?: readonly (typeof parts[number])[];
@@ -167,13 +167,13 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
 /** Steps of an instance around one migration. */
 interface Disturbance {
   readonly aloneMs: number[];
-  /** By how much longer those took that ran while blocks were copied, by the time of copying. */
+  /** Extra duration of the steps during the copying, divided by the time of copying. */
   readonly slowdown: number;
 }
 
 /**
- * Steps while a request is being copied against those just before and just after, at full speed and in
- * the background by turns. Batches begin anew every round, for their steps take longer as they grow.
+ * Compares steps while a request is copied with steps just before and after, alternately at full speed
+ * and in the background. Every round starts new batches, because steps take longer as batches grow.
  * @param loaded instances with a batch; the request leaves the first instance
  */
 async function benchDisturbance(
@@ -237,7 +237,7 @@ async function disturb(pair: InstancePair, loaded: readonly BenchInstance[], isU
   await sleep(aloneMs);
   const disturbances = loaded.map(({ stepMs }): Disturbance => {
     const all = steps(stepMs);
-    // The copy at full speed may lie within two steps, which are longer by all that it costs them.
+    // A copy at full speed may fall within two steps, which then bear its whole cost.
     const during = all.filter((step) => step.toMs > fromMs && step.fromMs < fromMs + copiedMs);
     const alone = all.filter((step) => step.toMs < fromMs || step.fromMs > backMs);
     const aloneMs = alone.map(durationMs);
