@@ -9,7 +9,7 @@
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import { makeModel, parseMakeModelArgs } from "../make_model.ts";
-import { type Service, startService } from "./service.ts";
+import { type BenchService, startService } from "./service.ts";
 import { median } from "./table.ts";
 
 /** 6 million parameters. */
@@ -71,7 +71,7 @@ export async function benchFailure(): Promise<void> {
   }
 }
 
-async function benchFault(service: Service, fault: Fault): Promise<void> {
+async function benchFault(service: BenchService, fault: Fault): Promise<void> {
   const rows: string[][] = [];
   for (const context of contexts) {
     const prompts = Array.from({ length: numStreams }, (_, i) => promptOf(context, i));
@@ -102,7 +102,7 @@ async function benchFault(service: Service, fault: Fault): Promise<void> {
 }
 
 async function runRound(
-  service: Service,
+  service: BenchService,
   fault: Fault,
   prompts: readonly number[][],
   quiet: readonly Stream[],
@@ -144,7 +144,7 @@ function resumptionOf(tokenMs: readonly number[], faultMs: number) {
 }
 
 async function timeRecompute(
-  service: Service,
+  service: BenchService,
   survivor: Instance,
   prompts: readonly number[][],
 ): Promise<number[]> {
@@ -159,7 +159,7 @@ async function timeRecompute(
 }
 
 /** Waits until both instances serve, and returns them, the older one first. */
-async function servingPair(service: Service): Promise<readonly Instance[]> {
+async function servingPair(service: BenchService): Promise<readonly Instance[]> {
   while (true) {
     const instances = await listInstances(service);
     if (instances.length === 2 && instances.every(({ state }) => state === "serving")) {
@@ -170,18 +170,18 @@ async function servingPair(service: Service): Promise<readonly Instance[]> {
 }
 
 /** Waits until the manager no longer lists an instance as serving, and returns the time. */
-async function untilGivenUp(service: Service, { id }: Instance): Promise<number> {
+async function untilGivenUp(service: BenchService, { id }: Instance): Promise<number> {
   while ((await listInstances(service)).some((one) => one.id === id && one.state === "serving")) {
     await sleep(realClock, pollMs);
   }
   return performance.now();
 }
 
-async function listInstances(service: Service): Promise<readonly Instance[]> {
+async function listInstances(service: BenchService): Promise<readonly Instance[]> {
   return (await admin(service, "GET", "")).instances;
 }
 
-async function admin({ port }: Service, method: string, path: string) {
+async function admin({ port }: BenchService, method: string, path: string) {
   const response = await fetch(`http://127.0.0.1:${port}/admin/instances${path}`, {
     method,
     headers: { authorization: `Bearer ${token}` },
@@ -193,7 +193,7 @@ async function admin({ port }: Service, method: string, path: string) {
 
 /** @param stream receives the tokens and their times */
 async function runStream(
-  { port }: Service,
+  { port }: BenchService,
   prompt: readonly number[],
   stream: Stream = { tokenIds: [], tokenMs: [] },
   maxTokens = tokensInAll,

@@ -4,7 +4,7 @@
  */
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
-import { Client, type Service, startService } from "./service.ts";
+import { type BenchService, Client, startService } from "./service.ts";
 
 const stages = [2_000, 5_000, 10_000, 15_000, 20_000];
 const clients = 16;
@@ -84,7 +84,7 @@ function promptOf(request: number): string {
 }
 
 /** Sends requests `from` to `to`, of 48 tokens each, over keep-alive connections. */
-async function runRequests({ port }: Service, from: number, to: number): Promise<void> {
+async function runRequests({ port }: BenchService, from: number, to: number): Promise<void> {
   let next = from;
   await Promise.all(Array.from({ length: clients }, async () => {
     using client = await Client.connect(port);
@@ -97,7 +97,7 @@ async function runRequests({ port }: Service, from: number, to: number): Promise
   }));
 }
 
-async function runLongRequests({ port }: Service, isOver: { value: boolean }): Promise<void> {
+async function runLongRequests({ port }: BenchService, isOver: { value: boolean }): Promise<void> {
   await Promise.all(Array.from({ length: longClients }, async () => {
     using client = await Client.connect(port);
     while (!isOver.value) {
@@ -108,7 +108,7 @@ async function runLongRequests({ port }: Service, isOver: { value: boolean }): P
   }));
 }
 
-async function settledFootprints({ pid }: Service): Promise<Map<string, Footprint>> {
+async function settledFootprints({ pid }: BenchService): Promise<Map<string, Footprint>> {
   await sleep(realClock, settleMs);
   const least = new Map<string, Footprint>();
   for (let i = 0; i < samples; i++) {

@@ -1,7 +1,7 @@
 /** Starts `llumnix serve` for a benchmark, with an HTTP client that takes little processor time. */
 import { Buffer } from "node:buffer";
 
-export interface Service extends AsyncDisposable {
+export interface BenchService extends AsyncDisposable {
   readonly port: number;
   readonly pid: number;
   /** Milliseconds from the start of the process until it served. */
@@ -32,7 +32,7 @@ export interface ServiceOptions {
 export async function startService(
   args: readonly string[],
   { env, onLog }: ServiceOptions = {},
-): Promise<Service> {
+): Promise<BenchService> {
   const port = freePort();
   const [program, ...words] = await programCommand();
   const startedMs = performance.now();

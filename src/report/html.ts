@@ -1,6 +1,6 @@
 import { heatMap } from "./heat_map.ts";
 import { lineChart } from "./line_chart.ts";
-import type { Block, Chart, HeatMap, LineChart, Report, Section, Table } from "./report.ts";
+import type { Block, Chart, HeatMap, LineChart, Report, ReportSection, Table } from "./report.ts";
 import { element, escape } from "./svg.ts";
 
 /** Colours that colour-blind readers can tell apart (Okabe and Ito), for light and dark pages. */
@@ -29,12 +29,12 @@ export function renderReport({ title, notes, sections }: Report): string {
   ].join("\n");
 }
 
-function contents(sections: readonly Section[]): string {
+function contents(sections: readonly ReportSection[]): string {
   const links = sections.map(({ title }, i) => `<a href="#s${i}">${escape(title)}</a>`);
   return `<nav>${links.join("")}</nav>`;
 }
 
-function renderSection({ title, blocks }: Section, i: number): string {
+function renderSection({ title, blocks }: ReportSection, i: number): string {
   return `<section id="s${i}"><h2>${escape(title)}</h2>${blocks.map(renderBlock).join("\n")}` +
     "</section>";
 }

@@ -4,10 +4,10 @@ export interface Report {
   readonly title: string;
   /** Lines below the title. */
   readonly notes: readonly string[];
-  readonly sections: readonly Section[];
+  readonly sections: readonly ReportSection[];
 }
 
-export interface Section {
+export interface ReportSection {
   readonly title: string;
   readonly blocks: readonly Block[];
 }

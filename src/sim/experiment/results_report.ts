@@ -1,5 +1,5 @@
 import type { Distribution } from "../../core/stats/distribution.ts";
-import type { Chart, HeatMap, LineChart, Report, Section } from "../../report/report.ts";
+import type { Chart, HeatMap, LineChart, Report, ReportSection } from "../../report/report.ts";
 import type { ClusterSample } from "./cluster_sampler.ts";
 import type { Comparison } from "./comparison.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
@@ -64,7 +64,7 @@ function requestsText(runs: readonly RunResult[]): string {
   return least === most ? String(least) : `${least} to ${most}`;
 }
 
-function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[]): Section {
+function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[]): ReportSection {
   const names = workloads.map(({ name }) => name);
   const charts = sweptMetrics.flatMap((name): Chart[] => {
     const metric = metrics.find((one) => one.name === name)!;
@@ -112,7 +112,7 @@ function workloadSection(
   { clusters }: Comparison,
   runs: readonly RunResult[],
   { workload, header, rows }: ResultsTable,
-): Section {
+): ReportSection {
   const here = runs.filter((run) => run.workload === workload);
   const runsOf = (cluster: string) => here.filter(({ config }) => config === cluster);
   const first = clusters.map(({ name }) => runsOf(name)[0]);

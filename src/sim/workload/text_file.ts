@@ -36,7 +36,7 @@ export function* linesOf(path: string): Generator<Piece> {
  * The entries of a file that holds one JSON array, as JSON texts that are not checked yet.
  * @throws {UsageError} the file cannot be read or does not hold an array
  */
-export function* entriesOf(path: string): Generator<Piece> {
+export function* arrayEntriesOf(path: string): Generator<Piece> {
   const scanner = new ArrayScanner();
   let number = 0;
   try {

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
 import type { Priority } from "../../core/protocol/generate.ts";
-import { entriesOf, linesOf, type Piece } from "./text_file.ts";
+import { arrayEntriesOf, linesOf, type Piece } from "./text_file.ts";
 
 /**
  * Longest gap between two requests. Longer gaps are mistakes, such as times in another unit, and would
@@ -105,7 +105,7 @@ function openTrace(path: string, countTokens: CountTokens) {
   if (path.endsWith(".jsonl")) return { pieces: linesOf(path), parse: jsonLineParser(path) };
   if (path.endsWith(".csv")) return { pieces: linesOf(path), parse: burstGptParser(path) };
   if (path.endsWith(".json")) {
-    return { pieces: entriesOf(path), parse: shareGptParser(path, countTokens) };
+    return { pieces: arrayEntriesOf(path), parse: shareGptParser(path, countTokens) };
   }
   throw new UsageError(
     `The trace ${path} has an unknown format: expected a name that ends in .jsonl, .csv ` +
