@@ -11,69 +11,24 @@ import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { allowedCpus, loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { SamplingParams } from "../../src/core/protocol/generate.ts";
-import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";
+import { endless, model05B, model135M, type ModelConfig } from "./models.ts";
 import { median, printTable } from "./table.ts";
 
 interface Shape {
   readonly name: string;
-  readonly config: Record<string, unknown>;
+  readonly config: ModelConfig;
 }
 
-const common = {
-  architectures: ["LlamaForCausalLM"],
-  model_type: "llama",
-  hidden_act: "silu",
-  rms_norm_eps: 1e-5,
-  rope_theta: 10000,
-  max_position_embeddings: 2048,
-  tie_word_embeddings: true,
-  bos_token_id: 1,
-  eos_token_id: 2,
-  torch_dtype: "bfloat16",
-};
-
 const shapes: readonly Shape[] = [
-  {
-    name: "135M",
-    config: {
-      ...common,
-      vocab_size: 49152,
-      hidden_size: 576,
-      intermediate_size: 1536,
-      num_hidden_layers: 30,
-      num_attention_heads: 9,
-      num_key_value_heads: 3,
-    },
-  },
-  {
-    name: "0.5B",
-    config: {
-      ...common,
-      vocab_size: 151936,
-      hidden_size: 896,
-      intermediate_size: 4864,
-      num_hidden_layers: 24,
-      num_attention_heads: 14,
-      num_key_value_heads: 2,
-    },
-  },
+  { name: "135M", config: model135M },
+  { name: "0.5B", config: model05B },
 ];
 
 const contextTokens = 128;
 const rounds = 3;
 const stepsPerRound = 20;
-
-const greedy: SamplingParams = {
-  ...samplingDefaults,
-  maxTokens: 1 << 20,
-  temperature: 0,
-  seed: 0,
-  eosTokenIds: [],
-  ignoreEos: true,
-};
 
 function engineOptions(model: string, set: EngineOptions["cpuKernels"]): EngineOptions {
   return {
@@ -111,7 +66,7 @@ class Driver {
       removed,
       added: this.#handles.map((handle, i) => ({
         handle,
-        params: greedy,
+        params: endless,
         promptTokenIds: prompts[i],
         outputTokenIds: [],
       })),

@@ -1,14 +1,14 @@
 /** Two real instance processes with the CPU executor, driven over the bus as API servers do. */
 import { openBus } from "../../src/bus/open_bus.ts";
 import type { Peer } from "../../src/bus/bus.ts";
-import { realClock } from "../../src/core/clock.ts";
+import { realClock, sleep } from "../../src/core/clock.ts";
 import type { GenerateRequest, OutputBatch } from "../../src/core/protocol/generate.ts";
 import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import type { MigrationReport } from "../../src/core/protocol/migration.ts";
-import { samplingDefaults } from "../../src/core/sampling.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
+import { endless } from "./models.ts";
 import { programCommand } from "./service.ts";
 
 const FRONTEND_ID = "bench";
@@ -95,14 +95,7 @@ export class InstancePair implements AsyncDisposable {
       frontendId: FRONTEND_ID,
       promptTokenIds: Array.from({ length: promptTokens }, (_, i) => (i * 7919) % 40000 + 3),
       outputTokenIds: [],
-      params: {
-        ...samplingDefaults,
-        maxTokens: 1 << 20,
-        temperature: 0,
-        seed: 0,
-        eosTokenIds: [],
-        ignoreEos: true,
-      },
+      params: endless,
       arrivalMs: realClock.nowMs(),
     };
     await instance.peer.call("generate", { data: request });
@@ -112,7 +105,7 @@ export class InstancePair implements AsyncDisposable {
 
   async abort(...requestIds: string[]): Promise<void> {
     for (const { peer } of this.#instances) peer.notify("abort", { data: { requestIds } });
-    await sleep(50);
+    await sleep(realClock, 50);
   }
 
   /** @param isUrgent whether to copy at full speed, as when the source drains */
@@ -155,10 +148,6 @@ export class InstancePair implements AsyncDisposable {
   }
 }
 
-export function sleep(delayMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, delayMs));
-}
-
 async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await sleep(POLL_MS);
+  while (!isDone()) await sleep(realClock, POLL_MS);
 }
