@@ -11,6 +11,7 @@ import type {
   LaunchRequest,
 } from "../../manager/fleet/launcher.ts";
 import type { KvLayout } from "../../kv/layout.ts";
+import { unreadOptions } from "../unread_options.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
 import type { DirectNetwork } from "./direct_bus.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
@@ -121,21 +122,6 @@ export class ExperimentInstances implements InstanceLauncher {
   }
 }
 
-/** All options of an engine. Those that only real models and devices read are fixed. */
 function engineOptions({ engine }: ClusterConfig): EngineOptions {
-  return {
-    ...engine,
-    tokenizer: null,
-    skipTokenizerInit: true,
-    revision: null,
-    tokenizerRevision: null,
-    downloadDir: null,
-    loadFormat: "auto",
-    maxLogprobs: 0,
-    device: "sim",
-    speedup: 1,
-    cpuThreads: null,
-    cpuKernels: null,
-    stepTimeout: 0,
-  };
+  return { ...engine, ...unreadOptions, device: "sim", stepTimeout: 0 };
 }
