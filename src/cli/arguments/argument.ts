@@ -46,6 +46,8 @@ export interface Argument<T extends Value = Value> {
   readonly choices: readonly (string | number)[] | null;
   /** Choices of this program alone, each with the reason why it is there. */
   readonly extraChoices: Readonly<Record<string, string>>;
+  /** Choices for the project's own tests, which help and errors do not list. */
+  readonly hiddenChoices: readonly string[];
   /** Choices that are an error at start, each with the reason. */
   readonly refusedChoices: Readonly<Record<string, string>>;
   /** Choices that are an error at start until the capability is there. */
@@ -114,6 +116,7 @@ function argument<T extends Value>(
     aliases: [],
     choices: null,
     extraChoices: {},
+    hiddenChoices: [],
     refusedChoices: {},
     laterChoices: [],
     range: {},
@@ -185,6 +188,7 @@ interface ChoiceEntry extends Common {
   readonly default: string | number | null;
   readonly refusedChoices?: Readonly<Record<string, string>>;
   readonly extraChoices?: Readonly<Record<string, string>>;
+  readonly hiddenChoices?: readonly string[];
   readonly laterChoices?: readonly (string | number)[];
 }
 
@@ -192,6 +196,7 @@ interface ChoiceEntry extends Common {
 type ChoiceOf<E extends ChoiceEntry> =
   | Exclude<E["choices"][number], E extends { refusedChoices: infer R } ? keyof R : never>
   | (E extends { extraChoices: infer X } ? keyof X & string : never)
+  | (E extends { hiddenChoices: readonly (infer H extends string)[] } ? H : never)
   | OrNull<E["default"]>;
 
 /** One of a few values. */

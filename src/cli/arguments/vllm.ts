@@ -263,6 +263,7 @@ export const vllmArguments = {
       null: "an executor that does no arithmetic, for benchmarks of the server",
       sim: "steps take the time that a profile says: --gpu-type, --profiling-result-file-path",
     },
+    hiddenChoices: ["null-cuda"],
     help: "Device of the instances. `auto` takes CUDA where a usable GPU is found, else the CPU; " +
       "for now it is the CPU.",
   }),
