@@ -52,11 +52,17 @@ export class ChatTemplate {
 
   /**
    * The prompt, with all special tokens: encode it without adding any.
+   * @param templateArguments further variables of the template
    * @throws {RequestError} the template refuses the messages
    */
-  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+  render(
+    messages: readonly ChatMessage[],
+    addGenerationPrompt: boolean,
+    templateArguments: Readonly<Record<string, unknown>> = {},
+  ): string {
     try {
       return this.#template.render({
+        ...templateArguments,
         ...stripFunctions,
         ...this.specialTokens,
         messages,

@@ -179,6 +179,8 @@ function check(filled: Filled, { maxLogprobs, vocabSize }: SamplingContext): voi
     minTokens,
   );
   checkTokenIds(filled.stopTokenIds, vocabSize, "stop_token_ids");
+  checkTokenIds(filled.allowedTokenIds ?? [], vocabSize, "allowed_token_ids");
+  checkTokenIds((filled.logitBias ?? []).map(([id]) => id), vocabSize, "logit_bias");
   checkLogprobs(filled.logprobs, "logprobs", maxLogprobs);
   checkLogprobs(filled.promptLogprobs, "prompt_logprobs", maxLogprobs);
 }

@@ -107,10 +107,14 @@ export function createTokenizer(
 
 /**
  * Loads the tokenizer of a model directory.
+ * @param chatTemplate to use instead of the directory's
  * @throws {ModelError} no tokenizer.json, or one that cannot be used
  */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  const [json, config, chatTemplate] = await Promise.all([
+export async function loadTokenizer(
+  directory: string,
+  chatTemplate?: string,
+): Promise<Tokenizer> {
+  const [json, config, ownTemplate] = await Promise.all([
     readText(`${directory}/tokenizer.json`),
     readText(`${directory}/tokenizer_config.json`),
     readText(`${directory}/chat_template.jinja`),
@@ -124,7 +128,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   const files = {
     tokenizerJson: parseJson(json, `${directory}/tokenizer.json`),
     tokenizerConfig: parseJson(config ?? "{}", `${directory}/tokenizer_config.json`),
-    chatTemplate,
+    chatTemplate: chatTemplate ?? ownTemplate,
   };
   try {
     return createTokenizer(files, { directory });

@@ -17,12 +17,13 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import { checkStreamOptions, samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
-import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
+import { knownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 const schema = z.object({
   ...samplingFields,
-  logprobs: anInteger.nullish(),
+  logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
+  n: z.literal(1, "1, for this route has one output; /v1/completions gives more").nullish(),
   detokenize: trueOrFalse.nullish(),
 });
 const known = knownFields(schema, ["model", "prompt"]);
@@ -112,7 +113,7 @@ async function readRequest(
   const { service } = context;
   const body = await readGenerationBody(exchange, context, { anyContentType: true });
   refuseUnsupportedFields(body);
-  refuseUnknownFields(body, known);
+  context.checkFields(body, known);
   const fields = validate(schema, body);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined, Infinity);
   if (prompts.length !== 1) {
@@ -121,8 +122,11 @@ async function readRequest(
       "prompt",
     );
   }
-  checkStreamOptions(fields);
-  const logprobs = { output: fields.logprobs ?? null, prompt: fields.prompt_logprobs ?? null };
+  checkStreamOptions(fields, context.checkFields);
+  const logprobs = {
+    output: fields.logprobs || fields.logprobs === 0 ? fields.logprobs : null,
+    prompt: fields.prompt_logprobs ?? null,
+  };
   const sampling = toSampling(fields, fields.max_tokens ?? 16, logprobs);
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const request = {
@@ -130,6 +134,7 @@ async function readRequest(
     prompt: prompts[0],
     sampling,
     text: toTextParams(fields, detokenize),
+    badWords: fields.bad_words ?? undefined,
     priority: requestedPriority(exchange, fields.priority),
   };
   return { request, stream: fields.stream ?? false };

@@ -10,7 +10,9 @@ const priorities: readonly Priority[] = ["high", "normal"];
 const expected = '"high" or "normal"';
 
 /** The field of all generating routes. */
-export const priorityField = z.enum(priorities, expected).nullish();
+export const priorityField = z.union([z.enum(priorities), z.literal(0)], expected)
+  // vLLM's priorities are numbers, of which 0 is the usual one.
+  .transform((value): Priority => value === 0 ? "normal" : value).nullish();
 
 /**
  * The priority that a request asks for; normal when it says nothing. Field and header may both be

@@ -19,6 +19,7 @@ import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
 import { FlushQueue } from "./stream_writer.ts";
+import { unknownFieldCheck } from "./unknown_fields.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 import { TurnBudget } from "../core/turn_budget.ts";
 
@@ -87,6 +88,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
+    checkFields: unknownFieldCheck(options.unknownFields, log),
   };
   const exchanges = new Set<Exchange>();
   const shared = {

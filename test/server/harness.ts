@@ -20,6 +20,16 @@ export const testOptions: ServerOptions = {
   maxBodyBytes: 64 * 1024,
   shutdownTimeout: 1,
   adminToken: null,
+  apiKey: null,
+  apiKeyFile: null,
+  chatTemplate: null,
+  responseRole: "assistant",
+  unknownFields: "refuse",
+  allowedOrigins: null,
+  allowedMethods: null,
+  allowedHeaders: null,
+  allowCredentials: false,
+  rootPath: "",
 };
 
 /** Parsed JSON whose shape the test asserts. */
