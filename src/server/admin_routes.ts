@@ -1,9 +1,5 @@
-/**
- * Routes of whoever operates the service, under `/admin/`. They are there only with an admin token,
- * and open only to those who send it.
- */
+/** Routes for operating the service, under `/admin/`. They exist only with an admin token, which each request needs. */
 import { STATUS_CODE } from "@std/http/status";
-import { createHash, timingSafeEqual } from "node:crypto";
 import { z } from "zod";
 import type {
   AdminCall,
@@ -12,13 +8,14 @@ import type {
   RequestStatus,
 } from "../core/protocol/admin.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
+import { bearerToken, digest, isOneOf, type WrongTokens } from "./access.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { readJsonObject, readOptionalJsonObject } from "./json_body.ts";
 import { refuseUnknownFields } from "./unknown_fields.ts";
 import { validate } from "./validation.ts";
 
-/** What the routes need: who may use them, and who does what they say. */
+/** The token that requests need, and the manager's answers to them. */
 export interface AdminAccess {
   readonly token: string;
   readonly call: AdminCall;
@@ -61,8 +58,9 @@ export async function dispatchAdmin(
   exchange: Exchange,
   { token, call }: AdminAccess,
   maxBodyBytes: number,
+  wrongTokens: WrongTokens,
 ): Promise<void> {
-  authorize(exchange, token);
+  await authorize(exchange, token, wrongTokens);
   const matching = routes.filter(([, path]) => idIn(path, exchange.path) !== null);
   if (matching.length === 0) {
     const known = routes.map(([method, path]) => `${method} ${path}`).join(", ");
@@ -85,28 +83,27 @@ export async function dispatchAdmin(
   await handle(exchange, { call, maxBodyBytes }, idIn(path, exchange.path)!);
 }
 
-function authorize(exchange: Exchange, token: string): void {
-  const header = exchange.header("authorization");
-  const given = /^Bearer +(.*)$/i.exec(header ?? "")?.[1];
-  if (given === undefined) {
+async function authorize(
+  exchange: Exchange,
+  token: string,
+  wrongTokens: WrongTokens,
+): Promise<void> {
+  const given = bearerToken(exchange);
+  if (given === null) {
     throw new HttpError(
       STATUS_CODE.Unauthorized,
       'This route needs the header "Authorization: Bearer TOKEN" with the token of --admin-token.',
       UNAUTHORIZED,
     );
   }
-  if (isSame(given, token)) return;
+  await wrongTokens.admit(exchange);
+  if (isOneOf(given, [digest(token)])) return;
+  wrongTokens.note(exchange, "admin token");
   throw new HttpError(
     STATUS_CODE.Forbidden,
     "The token is not that of --admin-token.",
     { code: "admin_token_wrong" },
   );
-}
-
-/** Takes the same time wherever the two differ. */
-function isSame(a: string, b: string): boolean {
-  const [first, second] = [a, b].map((text) => createHash("sha256").update(text).digest());
-  return timingSafeEqual(first, second);
 }
 
 /** What stands in the place of `{id}`; empty for a route without; null where the path is another. */

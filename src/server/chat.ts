@@ -29,7 +29,7 @@ import { knownFields } from "./unknown_fields.ts";
 import { usage, UsageCounter } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const chatSchema = z.object({
   ...samplingFields,
   max_completion_tokens: anInteger.nullish(),
   n: sequencesField,
@@ -41,7 +41,7 @@ const schema = z.object({
   detokenize: z.literal(true, "true, for a chat is text").nullish(),
   stream_options: streamOptionsField,
 });
-const known = knownFields(schema, ["model", "messages"]);
+const known = knownFields(chatSchema, ["model", "messages"]);
 
 /** Most alternatives per token in OpenAI's API; `--max-logprobs` may allow more. */
 const MAX_TOP_LOGPROBS = 20;
@@ -76,7 +76,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const model = servedName(body.model, context.service.model);
   refuseUnsupportedFields(body);
   context.checkFields(body, known);
-  const fields = validate(schema, body);
+  const fields = validate(chatSchema, body);
   const messages = parseMessages(body.messages, context.checkFields);
   checkStreamOptions(fields, context.checkFields);
   if (fields.top_logprobs && !fields.logprobs) {

@@ -30,7 +30,7 @@ import { knownFields } from "./unknown_fields.ts";
 import { usage, UsageCounter } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const completionSchema = z.object({
   ...samplingFields,
   n: sequencesField,
   logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
@@ -38,7 +38,7 @@ const schema = z.object({
   detokenize: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
-const known = knownFields(schema, ["model", "prompt"]);
+const known = knownFields(completionSchema, ["model", "prompt"]);
 
 /** What a completion request asks for. */
 interface CompletionTask {
@@ -78,7 +78,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const model = servedName(body.model, service.model);
   refuseUnsupportedFields(body);
   context.checkFields(body, known);
-  const fields = validate(schema, body);
+  const fields = validate(completionSchema, body);
   const prompts = parsePrompts(
     body.prompt,
     fields.add_special_tokens ?? undefined,

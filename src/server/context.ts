@@ -2,8 +2,10 @@ import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TurnBudget } from "../core/turn_budget.ts";
 import type { TextService } from "../frontend/service.ts";
+import type { ApiKeys, WrongTokens } from "./access.ts";
 import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
+import type { CorsPolicy } from "./cors.ts";
 import type { Generation } from "./generation.ts";
 import type { FieldCheck } from "./unknown_fields.ts";
 
@@ -16,6 +18,9 @@ export interface ServerContext {
   readonly version: string;
   readonly log: Log;
   readonly admission: Admission;
+  readonly apiKeys: ApiKeys;
+  readonly wrongTokens: WrongTokens;
+  readonly cors: CorsPolicy;
   /** What `--unknown-fields` asks for. */
   readonly checkFields: FieldCheck;
   /** Characters or token ids of prompts that are handed to the service in one turn of the event loop. */

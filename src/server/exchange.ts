@@ -68,8 +68,8 @@ const SANE_REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 export class Exchange {
   readonly method: string;
-  /** Path of the URL without its query. */
-  readonly path: string;
+  /** Path of the URL without its query; the routes take a proxy's prefix off. */
+  path: string;
   /** The client's `x-request-id` when it is sane, else random; echoed in the response. */
   readonly requestId: string;
   readonly startedMs = performance.now();
@@ -126,6 +126,16 @@ export class Exchange {
   /** Status sent so far, or 499 when the client left. */
   get status(): number {
     return this.#left ? 499 : this.response.statusCode;
+  }
+
+  /** Address of the other end of the connection: the client, or a proxy before it. */
+  get address(): string {
+    return this.request.socket.remoteAddress ?? "unknown";
+  }
+
+  /** Sets a header of the response, whatever is sent. */
+  setHeader(name: string, value: string): void {
+    if (!this.response.headersSent) this.response.setHeader(name, value);
   }
 
   /** A request header by its lower-case name. */
@@ -239,7 +249,7 @@ export class Exchange {
     const body = encoder.encode(text);
     this.response.writeHead(status, STATUS_TEXT[status], {
       ...(body.byteLength > 0 ? { "content-type": contentType } : {}),
-      "content-length": String(body.byteLength),
+      ...(status === STATUS_CODE.NoContent ? {} : { "content-length": String(body.byteLength) }),
       "x-request-id": this.requestId,
       ...headers,
     });

@@ -20,13 +20,13 @@ import { streamOutput } from "./streamed_output.ts";
 import { knownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const generateSchema = z.object({
   ...samplingFields,
   logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
   n: z.literal(1, "1, for this route has one output; /v1/completions gives more").nullish(),
   detokenize: trueOrFalse.nullish(),
 });
-const known = knownFields(schema, ["model", "prompt"]);
+const known = knownFields(generateSchema, ["model", "prompt"]);
 
 /**
  * Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. What is
@@ -114,7 +114,7 @@ async function readRequest(
   const body = await readGenerationBody(exchange, context, { anyContentType: true });
   refuseUnsupportedFields(body);
   context.checkFields(body, known);
-  const fields = validate(schema, body);
+  const fields = validate(generateSchema, body);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined, Infinity);
   if (prompts.length !== 1) {
     throw new RequestError(

@@ -55,6 +55,11 @@ function isBadWords(value: unknown): value is string[] {
   return Array.isArray(value) && value.length <= MAX_BAD_WORDS && value.every(isWord);
 }
 
+/** A list of token ids as JSON schema says it, for `/openapi.json`. */
+function tokenList(minItems: number, maxItems: number) {
+  return { type: "array", minItems, maxItems, items: { type: "integer", minimum: 0 } };
+}
+
 /** Fields that all generating routes share: their types. The service checks the ranges. */
 export const samplingFields = {
   max_tokens: anInteger.nullish(),
@@ -66,30 +71,48 @@ export const samplingFields = {
   presence_penalty: aNumber.nullish(),
   frequency_penalty: aNumber.nullish(),
   repetition_penalty: aNumber.nullish(),
-  seed: z.custom<number | bigint>(isSeed, "an integer of at most 64 bits").nullish(),
+  seed: z.custom<number | bigint>(isSeed, "an integer of at most 64 bits")
+    .meta({ type: "integer", minimum: -(2 ** 63), maximum: 2 ** 64 }).nullish(),
   ignore_eos: trueOrFalse.nullish(),
   logit_bias: z.custom<Record<string, number>>(
     isLogitBias,
     `an object of at most ${MAX_BIASES} token ids with numbers from -100 to 100`,
-  ).nullish(),
+  ).meta({
+    type: "object",
+    maxProperties: MAX_BIASES,
+    additionalProperties: { type: "number", minimum: -100, maximum: 100 },
+  }).nullish(),
   allowed_token_ids: z.custom<number[]>(
     (value) => isTokenList(value, MAX_ALLOWED_TOKENS) && value.length > 0,
     `an array of 1 to ${MAX_ALLOWED_TOKENS} token ids (integers, 0 or more)`,
-  ).nullish(),
+  ).meta(tokenList(1, MAX_ALLOWED_TOKENS)).nullish(),
   bad_words: z.custom<string[]>(
     isBadWords,
     `an array of at most ${MAX_BAD_WORDS} strings, each of 1 to ${MAX_BAD_WORD_LENGTH} characters`,
-  ).nullish(),
+  ).meta({
+    type: "array",
+    maxItems: MAX_BAD_WORDS,
+    items: { type: "string", minLength: 1, maxLength: MAX_BAD_WORD_LENGTH },
+  }).nullish(),
   prompt_logprobs: anInteger.nullish(),
   stop: z.custom<string | string[]>(
     isStop,
     `a string or an array of at most ${MAX_STOP_STRINGS} strings, each of 1 to ${MAX_STOP_LENGTH} ` +
       "characters",
-  ).nullish(),
+  ).meta({
+    anyOf: [
+      { type: "string", maxLength: MAX_STOP_LENGTH },
+      {
+        type: "array",
+        maxItems: MAX_STOP_STRINGS,
+        items: { type: "string", minLength: 1, maxLength: MAX_STOP_LENGTH },
+      },
+    ],
+  }).nullish(),
   stop_token_ids: z.custom<number[]>(
     (value) => isTokenList(value, MAX_STOP_TOKENS),
     `an array of at most ${MAX_STOP_TOKENS} token ids (integers, 0 or more)`,
-  ).nullish(),
+  ).meta(tokenList(0, MAX_STOP_TOKENS)).nullish(),
   include_stop_str_in_output: trueOrFalse.nullish(),
   skip_special_tokens: trueOrFalse.nullish(),
   spaces_between_special_tokens: trueOrFalse.nullish(),

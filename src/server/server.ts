@@ -11,8 +11,10 @@ import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
 import type { AdminAccess } from "./admin_routes.ts";
+import { ApiKeys, WrongTokens } from "./access.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
+import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
@@ -52,8 +54,10 @@ const PARSED_PER_TURN = 512 * 1024;
 
 export interface StartServerConfig {
   readonly service: TextService;
-  /** Opens the routes for whoever operates the service. */
+  /** Opens the admin routes. */
   readonly admin?: AdminAccess;
+  /** Clients need one of them; none: every client may use the service. */
+  readonly apiKeys?: readonly string[];
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
@@ -65,7 +69,7 @@ export interface RunningServer {
   /** As a client on this machine would write it. */
   readonly url: string;
   /**
-   * Stops accepting, waits for what runs for at most `deadlineMs`, then ends it with an error.
+   * Stops accepting, waits at most `deadlineMs` for the running requests, then ends them with an error.
    * Resolves when no connection is left.
    */
   shutdown(deadlineMs: number): Promise<void>;
@@ -83,12 +87,19 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const wanted = { ...defaultLimits, ...config.limits };
   const limits = boundConnections(wanted, hosts.length, log);
   const tls = await readTlsFiles(options);
+  const { apiKeys = [] } = config;
+  const cors = new CorsPolicy(options);
+  warnOfOpenDoors(options, apiKeys, cors, log);
+  const wrongTokens = new WrongTokens(log);
   const context: ServerContext = {
     ...config,
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
     checkFields: unknownFieldCheck(options.unknownFields, log),
+    wrongTokens,
+    apiKeys: new ApiKeys(apiKeys, wrongTokens),
+    cors,
   };
   const exchanges = new Set<Exchange>();
   const shared = {
@@ -152,6 +163,30 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       listeners.cutConnections();
     },
   };
+}
+
+function warnOfOpenDoors(
+  { host }: ServerOptions,
+  apiKeys: readonly string[],
+  cors: CorsPolicy,
+  log: Log,
+): void {
+  if (apiKeys.length > 0) return;
+  if (!isLoopback(host)) {
+    log.warn("everyone who reaches this address may use the service: no --api-key is set", {
+      host,
+    });
+  }
+  if (cors.allowsAll) {
+    log.warn(
+      "pages of every site may use the service from a browser: --allowed-origins has *, and no " +
+        "--api-key is set",
+    );
+  }
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(

@@ -52,6 +52,7 @@ export interface Harness {
 
 export interface HarnessConfig {
   readonly admin?: AdminAccess;
+  readonly apiKeys?: readonly string[];
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
 }
@@ -69,6 +70,7 @@ export async function withServer(
   const server = await startServer({
     service,
     admin: config.admin,
+    apiKeys: config.apiKeys,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
     log: { debug, info: append, warn: append, error: append },

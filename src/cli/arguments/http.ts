@@ -30,10 +30,11 @@ export const httpArguments = {
   "api-key": list({
     default: null,
     isSecret: true,
+    repeats: true,
     metavar: "KEY",
     help:
-      "Keys that clients may send as `Authorization: Bearer KEY`; without one of them every /v1 and /generate " +
-      "route answers 401. The environment variable VLLM_API_KEY adds one, unseen by `ps`. Default: no key " +
+      "Key, or several, that clients may send as `Authorization: Bearer KEY`; without one of them every /v1 and /generate " +
+      "route answers 401. The option may be repeated. The environment variable VLLM_API_KEY adds one, unseen by `ps`. Default: no key " +
       "is needed.",
   }),
   "api-key-file": text({
