@@ -73,14 +73,14 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
   refuseLogprobs(request.sampling);
   let lastMs = realClock.nowMs();
   const { logRequestTimestamps: hopTimestamps } = context.options;
-  const breakdown = hopTimestamps ? new LatencyBreakdown() : null;
+  const breakdown = new LatencyBreakdown();
   const generation = await Generation.start(context, exchange, [
     { ...request, timestamps: true, hopTimestamps },
   ]);
   let text = "";
   const latencies: [unixSeconds: number, ms: number][] = [];
   await generation.run((_index, output) => {
-    breakdown?.add(output, realClock.nowMs());
+    breakdown.add(output, realClock.nowMs());
     text += output.text;
     for (const timeMs of output.timesMs ?? []) {
       latencies.push([timeMs / 1000, timeMs - lastMs]);
@@ -92,7 +92,7 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
     generated_text: text,
     num_output_tokens_cf: latencies.length,
     per_token_latency: latencies,
-    per_token_latency_breakdown_dict: breakdown ?? {},
+    per_token_latency_breakdown_dict: breakdown,
   });
 }
 

@@ -146,9 +146,15 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     url: `${tls === null ? "http" : "https"}://${urlHost(options.host)}:${address.port}`,
     async shutdown(deadlineMs) {
       if (!stopping) stopAccepting();
+      if (exchanges.size > 0) {
+        log.info("waiting for running requests; a second signal stops at once", {
+          requests: exchanges.size,
+          atMostSeconds: Math.ceil(deadlineMs / 1000),
+        });
+      }
       const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
       if (!await resolvesWithin(allFinished(), deadlineMs)) {
-        log.warn("requests are still running at the deadline; ending them", {
+        log.warn("requests are still running at the deadline, and end now", {
           requests: exchanges.size,
         });
         endGenerations("The server is stopping and the request was not finished in time.");

@@ -164,6 +164,40 @@ Deno.test("WASM kernels serve with helper threads", async () => {
   assert.equal((await server.program.stop()).code, 0);
 });
 
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.test(`${signal} that reaches the whole process group, and again by its launcher, drains once`, async () => {
+    // The launcher is a group of its own, and passes the signal on as npx and deno task do.
+    const script = `"$0" "$@" & child=$!; trap 'kill -${signal.slice(3)} $child' ${
+      signal.slice(3)
+    }; while kill -0 $child 2>/dev/null; do wait $child; code=$?; done; exit $code`;
+    const launcher = ["setsid", "--wait", "/bin/bash", "-c", script];
+    await using server = await startServer([], { launcher });
+    const group = groupOf(pidOf(server, "instance-0"));
+    const body = { ...greedy, max_tokens: 600, stream: true };
+    let signalled = false;
+    const { finishReason, last } = await readStream(
+      await post(server, "/v1/completions", body),
+      () => {
+        if (!signalled) Deno.kill(-group, signal);
+        signalled = true;
+      },
+    );
+    assert.deepEqual([finishReason, last], ["length", "[DONE]"]);
+    assert.equal((await server.program.end()).code, 0);
+    assert.match(
+      server.program.stderr,
+      /waiting for running requests.* requests=1 atMostSeconds=30/,
+    );
+    assert.doesNotMatch(server.program.stderr, /second signal: stopping/);
+  });
+}
+
+/** The process group of a process (proc_pid_stat(5)). */
+function groupOf(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[2]);
+}
+
 Deno.test("a second signal does not wait for what runs", async () => {
   await using server = await startServer();
   const abandoned = readStream(
