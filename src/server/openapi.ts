@@ -79,7 +79,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/v1/completions",
     summary: "Continue prompts (OpenAI's API with vLLM's extensions).",
-    fields: { ...modelField, prompt: anyPrompt },
+    fields: { prompt: anyPrompt },
     required: ["prompt"],
     schema: completionSchema,
     needsKey: true,
@@ -88,7 +88,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/v1/chat/completions",
     summary: "Answer a chat (OpenAI's API with vLLM's extensions).",
-    fields: { ...modelField, messages },
+    fields: { messages },
     required: ["messages"],
     schema: chatSchema,
     needsKey: true,
@@ -97,7 +97,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/generate",
     summary: "Continue a prompt; answers prompt and output (vLLM's plain server).",
-    fields: { ...modelField, prompt: onePrompt },
+    fields: { prompt: onePrompt },
     required: ["prompt"],
     schema: generateSchema,
     needsKey: true,
@@ -106,7 +106,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/generate_benchmark",
     summary: "Continue a prompt; answers when each token came (Llumnix).",
-    fields: { ...modelField, prompt: onePrompt },
+    fields: { prompt: onePrompt },
     required: ["prompt"],
     schema: generateSchema,
     needsKey: true,
@@ -115,7 +115,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/tokenize",
     summary: "The tokens of a prompt or of a chat.",
-    fields: { ...modelField, prompt: { type: ["string", "null"] }, messages },
+    fields: { prompt: text, messages },
     schema: tokenizeSchema,
     needsKey: true,
   },
@@ -123,7 +123,7 @@ const operations: readonly Operation[] = [
     method: "post",
     path: "/detokenize",
     summary: "The text of tokens.",
-    fields: { ...modelField, tokens: tokenIds },
+    fields: { tokens: tokenIds },
     required: ["tokens"],
     schema: z.object({}),
     needsKey: true,
@@ -159,10 +159,11 @@ const errorSchema = {
 };
 
 /** The description of the HTTP API, as OpenAPI 3.1. */
-export function openApiDocument({ options, version }: ServerContext): JsonSchema {
+export function openApiDocument({ options, version, service }: ServerContext): JsonSchema {
+  const { names } = service.model;
   const paths: Record<string, Record<string, JsonSchema>> = {};
   for (const operation of operations) {
-    (paths[operation.path] ??= {})[operation.method] = describe(operation);
+    (paths[operation.path] ??= {})[operation.method] = describe(operation, names);
   }
   return {
     openapi: "3.1.0",
@@ -176,9 +177,9 @@ export function openApiDocument({ options, version }: ServerContext): JsonSchema
   };
 }
 
-function describe(operation: Operation): JsonSchema {
+function describe(operation: Operation, modelNames: readonly string[]): JsonSchema {
   const { method, path, summary, needsKey, pathParameter } = operation;
-  const body = bodySchema(operation);
+  const body = bodySchema(operation, modelNames);
   const isReading = body !== null;
   const statuses = isReading ? Object.keys(refusals) : [
     ...(needsKey ? ["401"] : []),
@@ -193,7 +194,9 @@ function describe(operation: Operation): JsonSchema {
     summary,
     ...(needsKey && { security: [{ key: [] }, {}] }),
     ...(pathParameter && {
-      parameters: [{ name: pathParameter, in: "path", required: true, schema: text }],
+      parameters: [
+        { name: pathParameter, in: "path", required: true, schema: { enum: modelNames } },
+      ],
     }),
     ...(isReading && {
       requestBody: { required: true, content: { "application/json": { schema: body } } },
@@ -205,7 +208,10 @@ function describe(operation: Operation): JsonSchema {
   };
 }
 
-function bodySchema({ schema, fields = {}, required = [] }: Operation): JsonSchema | null {
+function bodySchema(
+  { schema, fields = {}, required = [] }: Operation,
+  modelNames: readonly string[],
+): JsonSchema | null {
   if (schema === undefined) return null;
   const { $schema: _, properties, ...rest } = z.toJSONSchema(schema, {
     io: "input",
@@ -213,7 +219,7 @@ function bodySchema({ schema, fields = {}, required = [] }: Operation): JsonSche
   });
   return {
     ...rest,
-    properties: { ...fields, ...properties },
+    properties: { model: { enum: [...modelNames, null] }, ...fields, ...properties },
     ...(required.length > 0 && { required }),
   };
 }
@@ -229,10 +235,11 @@ export function docs(exchange: Exchange, context: ServerContext): void {
   });
 }
 
-function docsPage({ version, options }: ServerContext): string {
+function docsPage({ version, options, service }: ServerContext): string {
   const sections = operations.map((operation) => {
     const { method, path, summary, required = [] } = operation;
-    const properties = bodySchema(operation)?.properties as Record<string, JsonSchema> | undefined;
+    const schema = bodySchema(operation, service.model.names);
+    const properties = schema?.properties as Record<string, JsonSchema> | undefined;
     const rows = Object.entries(properties ?? {}).map(([name, schema]) =>
       `<tr><td><code>${escape(name)}</code>${required.includes(name) ? " *" : ""}</td>` +
       `<td>${escape(typeOf(schema))}</td></tr>`

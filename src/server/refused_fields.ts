@@ -22,7 +22,7 @@ const never = () => false;
 const noBestOf = "the best of several sequences cannot be chosen; n gives all of them";
 const noBeamSearch = "beam search is not supported; leave it out";
 const noGuidedDecoding = "output cannot be constrained to a format or grammar; leave it out";
-const noTools = "tool calls are not supported; leave it out";
+const noTools = 'tool calls are not supported; leave it out, or send "tool_choice": "none"';
 
 const refusals: Readonly<Record<string, Refusal>> = {
   best_of: { accepts: (value, { n }) => value === (n ?? 1), reason: noBestOf },
