@@ -122,6 +122,10 @@ export interface ServerOptions {
   readonly port: number;
   readonly sslKeyfile: string | null;
   readonly sslCertfile: string | null;
+  /** Authorities of client certificates. */
+  readonly sslCaCerts: string | null;
+  /** 2: HTTPS clients must show a certificate. Python's numbers, as vLLM has them. */
+  readonly sslCertReqs: 0 | 2;
   readonly disableLogRequestsServer: boolean;
   readonly disableLogRequests: boolean;
   readonly logRequestTimestamps: boolean;

@@ -231,7 +231,14 @@ async function createHttpServer(
     server = createServer(settings, listener);
   } else {
     const https = await import("node:https");
-    const secure = { ...settings, ...tls, handshakeTimeout: limits.headerTimeoutMs };
+    const asksClients = tls.ca !== undefined;
+    const secure = {
+      ...settings,
+      ...tls,
+      requestCert: asksClients,
+      rejectUnauthorized: asksClients,
+      handshakeTimeout: limits.headerTimeoutMs,
+    };
     server = https.createServer(secure, listener);
   }
   server.maxConnections = limits.maxConnections;

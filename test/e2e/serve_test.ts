@@ -253,6 +253,47 @@ Deno.test("the openai client completes, chats and streams", async () => {
   );
 });
 
+Deno.test("the openai client gets n answers of seeds that follow each other, and restricted tokens", async () => {
+  await using server = await startServer();
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none" });
+  const asked = {
+    model: "llumnix-tiny",
+    messages: [
+      { role: "user" as const, content: [{ type: "text" as const, text: "hi" }] },
+      { role: "assistant" as const, content: null },
+      { role: "user" as const, content: "more" },
+    ],
+    max_tokens: 12,
+    temperature: 1,
+  };
+  const answers = async (seed: number, n: number) => {
+    const { choices } = await client.chat.completions.create({ ...asked, seed, n });
+    return choices.map(({ message }) => message.content);
+  };
+  const together = await answers(40, 3);
+  assert.deepEqual(together, [
+    ...await answers(40, 1),
+    ...await answers(41, 1),
+    ...await answers(42, 1),
+  ]);
+  const allowed = { allowed_token_ids: [65, 66, 67], bad_words: ["B"] } as object;
+  const { choices: [{ message, logprobs }] } = await client.chat.completions.create({
+    ...asked,
+    ...allowed,
+    logit_bias: { 67: 2 },
+    logprobs: true,
+    top_logprobs: 20,
+  });
+  assert.match(message.content!, /^[AC]{12}$/);
+  assert.equal(logprobs?.content?.[0].top_logprobs.length, 20);
+  const tools = [{ type: "function" as const, function: { name: "f" } }];
+  await assert.rejects(
+    client.chat.completions.create({ ...asked, tools }),
+    /400.*tool calls are not supported/,
+  );
+  await client.chat.completions.create({ ...asked, tools, tool_choice: "none" });
+});
+
 Deno.test("--log-instance-info writes a row per poll while there is work", async () => {
   await using server = await startServer(["--initial-instances", "2", "--log-instance-info"]);
   const { directory } = server.program;

@@ -10,6 +10,8 @@ export const testOptions: ServerOptions = {
   port: 0,
   sslKeyfile: null,
   sslCertfile: null,
+  sslCaCerts: null,
+  sslCertReqs: 0,
   disableLogRequestsServer: true,
   disableLogRequests: true,
   logRequestTimestamps: false,

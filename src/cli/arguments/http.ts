@@ -10,22 +10,17 @@ import {
   text,
 } from "./argument.ts";
 
-const noClientCertificates = refused(
-  "Deno's TLS server does not ask clients for certificates; put a proxy in front that does",
-);
-
 export const httpArguments = {
   "ssl-ca-certs": text({
     default: null,
-    status: noClientCertificates,
-    help: "PEM file with the authorities of client certificates.",
+    help:
+      "PEM file with the authorities that client certificates must come from; with --ssl-cert-reqs 2.",
   }),
-  "ssl-cert-reqs": integer({
+  "ssl-cert-reqs": choice({
+    choices: [0, 1, 2],
     default: 0,
-    min: 0,
-    max: 2,
-    status: noClientCertificates,
-    help: "Whether clients must have a certificate: 0 no, 1 optional, 2 required.",
+    refusedChoices: { 1: "Deno's TLS server cannot check certificates that it does not require" },
+    help: "Whether HTTPS clients must show a certificate: 0 no, 2 yes, one of --ssl-ca-certs.",
   }),
   "api-key": list({
     default: null,
