@@ -1,6 +1,6 @@
 /**
- * What HTTP routes need of the rest: text or tokens in, text out. Implemented over a tokenizer and a
- * {@linkcode Cluster}; faked in the routes' tests.
+ * The interface between the HTTP routes and the cluster: text or tokens go in, text comes out.
+ * `text_service.ts` implements it over a tokenizer and a {@linkcode Cluster}; the routes' tests use a fake.
  */
 import type { ErrorRecord } from "../core/errors.ts";
 import type {
@@ -21,8 +21,8 @@ export interface ServedModel {
   /** False with `--skip-tokenizer-init`: prompts must be token ids, outputs have no text. */
   readonly hasTokenizer: boolean;
   /**
-   * Sampling defaults from generation_config.json; they come before vLLM's. Empty for exactly what
-   * vLLM 0.4.2 does, which reads only the end tokens from that file.
+   * Sampling defaults from generation_config.json, used in place of vLLM's. Empty to sample exactly as vLLM
+   * 0.4.2, which reads only the end tokens from that file.
    */
   readonly defaultSampling: Readonly<Partial<SamplingParams>>;
 }

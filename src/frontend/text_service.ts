@@ -126,7 +126,7 @@ class ClusterTextService implements TextService {
     this.#active.get(requestId)?.abort();
   }
 
-  /** Its id may be of another request by now. */
+  /** Another request may have the same id by now. */
   readonly #release = (request: ActiveRequest): void => {
     const { requestId } = request;
     if (this.#active.get(requestId) === request) this.#active.delete(requestId);
@@ -237,7 +237,7 @@ function createEncoder(options: TextServiceOptions, tokenizer: Tokenizer): Promp
   return new PromptEncoder({ tokenizer, pool, takeTurn: (characters) => turns.take(characters) });
 }
 
-/** The field of a request in which clients give such a prompt. */
+/** The field of a request that holds such a prompt. */
 function fieldOf(prompt: Prompt): "prompt" | "messages" {
   return "messages" in prompt ? "messages" : "prompt";
 }

@@ -39,16 +39,16 @@ export interface Tokenizer {
    * @param options.addSpecialTokens let the model's post-processor add its tokens (bos)
    */
   encode(text: string, options: { readonly addSpecialTokens: boolean }): number[];
-  /** A number of tokens that `text` has at least; far cheaper than encoding it. */
+  /** A lower bound of the tokens of `text`, far cheaper than encoding it. */
   leastTokens(text: string): number;
   /**
-   * Text of a whole sequence. There is no `spacesBetweenSpecialTokens`: like transformers' fast
-   * tokenizers, of which tokenizer.json is the format, decoding never adds spaces.
+   * Text of a whole sequence. There is no option `spacesBetweenSpecialTokens`: decoding never adds spaces, as
+   * in transformers' fast tokenizers, whose format tokenizer.json is.
    */
   decode(ids: readonly number[], options: DecodeOptions): string;
-  /** Decoder of an output that follows `promptTokenIds`. */
+  /** Makes the decoder of an output that follows `promptTokenIds`. */
   detokenizer(options: DecodeOptions & { promptTokenIds: readonly number[] }): Detokenizer;
-  /** One token by itself, special or not; nothing for an unknown id. */
+  /** One token by itself, special or not; empty for an unknown id. */
   display(id: number): TokenDisplay;
 }
 

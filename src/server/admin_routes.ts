@@ -26,7 +26,7 @@ interface AdminContext {
   readonly maxBodyBytes: number;
 }
 
-/** @param id what stands in the place of `{id}` */
+/** @param id the part of the path in the place of `{id}` */
 type Handler = (exchange: Exchange, context: AdminContext, id: string) => Promise<void>;
 
 const PREFIX = "/admin/";
@@ -106,7 +106,7 @@ async function authorize(
   );
 }
 
-/** What stands in the place of `{id}`; empty for a route without; null where the path is another. */
+/** The part of a path in the place of `{id}`: empty if the route has none, null if the route does not match. */
 function idIn(route: string, path: string): string | null {
   const [before, after] = route.split("{id}");
   if (after === undefined) return path === route ? "" : null;
@@ -115,7 +115,7 @@ function idIn(route: string, path: string): string | null {
   try {
     return decodeURIComponent(id);
   } catch {
-    return id; // not an escape: nothing has such a name, and the answer says so
+    return id; // not an escape: no instance or request has such a name, and the answer says so
   }
 }
 
@@ -153,7 +153,7 @@ async function refuseFields(exchange: Exchange, maxBodyBytes: number): Promise<v
   refuseUnknownFields(await readOptionalJsonObject(exchange, maxBodyBytes), new Set());
 }
 
-/** What goes on is told by the list of instances. */
+/** The list of instances shows how the change goes on. */
 function sendChange(exchange: Exchange, { instanceId, state }: InstanceChange): void {
   exchange.sendJson(STATUS_CODE.Accepted, { id: instanceId, state });
 }

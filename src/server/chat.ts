@@ -57,7 +57,7 @@ interface ChatTask {
   readonly topLogprobs: number | null;
   readonly withPromptLogprobs: boolean;
   readonly role: string;
-  /** Text put before the answer by vLLM's `echo`: the last message, when it has the same role. */
+  /** Text before the answer, by vLLM's `echo`: the last message, if it has the same role. */
   readonly echoed: string;
   readonly id: string;
   readonly created: number;
@@ -162,7 +162,7 @@ function streamChat(exchange: Exchange, generation: Generation, task: ChatTask):
     model: task.model,
   }).slice(0, -1);
   const counter = new UsageCounter(task, () => promptTokensOf(generation));
-  // One chunk per token is the hot path: all but the text is made once.
+  // There is a chunk for every token, so everything but its text is made in advance.
   const starts = generation.requests.map((_, index) =>
     `data: ${head},"choices":[{"index":${index},"delta":`
   );

@@ -185,7 +185,7 @@ function streamCompletion(
 ): Promise<void> {
   const head = JSON.stringify(task.head).slice(0, -1);
   const counter = new UsageCounter(task, () => promptTokensOf(generation, task));
-  // One chunk per token is the hot path: all but the text is made once.
+  // There is a chunk for every token, so everything but its text is made in advance.
   const starts = generation.requests.map((_, index) =>
     `data: ${head},"choices":[{"index":${index},"text":`
   );

@@ -29,8 +29,8 @@ export const generateSchema = z.object({
 const known = knownFields(generateSchema, ["model", "prompt"]);
 
 /**
- * Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. What is
- * asked for besides is in `token_ids`, `logprobs` and `prompt_logprobs`.
+ * Answers `{"text": [prompt + output]}`, with `token_ids`, `logprobs` and `prompt_logprobs` if the request
+ * asks for them. A stream is a sequence of such documents, each with all the text so far and ended by NUL.
  */
 export async function generate(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request, stream } = await readRequest(exchange, context);
@@ -59,7 +59,7 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
       text += output.text;
       if (withTokenIds) tokenIds.push(...output.tokenIds);
       if (withLogprobs) logprobs.push(...output.logprobs ?? []);
-      // Each document repeats all before it, so a client that is behind misses nothing.
+      // Each document repeats the text before it, so a client that is behind misses nothing.
       if (congested && output.finish === undefined) return "";
       return frame(JSON.stringify(answer({ text, tokenIds, logprobs, promptLogprobs: null })));
     },
@@ -67,7 +67,7 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
   });
 }
 
-/** Answers with when each token came; never streams. */
+/** Answers when each token came. Never streams. */
 export async function generateBenchmark(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request } = await readRequest(exchange, context);
   refuseLogprobs(request.sampling);
@@ -99,7 +99,7 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
 /** What {@linkcode generate} answers with. */
 type Answered = Pick<CollectedOutput, "text" | "tokenIds" | "logprobs" | "promptLogprobs">;
 
-/** @throws {RequestError} they have no place in the answer */
+/** @throws {RequestError} the request asks for log probabilities, for which the answer has no place */
 function refuseLogprobs({ logprobs, promptLogprobs }: RequestedSampling): void {
   if (logprobs === undefined && promptLogprobs === undefined) return;
   const name = logprobs === undefined ? "prompt_logprobs" : "logprobs";

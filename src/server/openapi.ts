@@ -24,9 +24,6 @@ interface Operation {
 
 const text = { type: "string" };
 const tokenIds = { type: "array", items: { type: "integer", minimum: 0 } };
-const modelField = {
-  model: { type: ["string", "null"], description: "Default: the served model." },
-};
 const onePrompt = { anyOf: [text, tokenIds], description: "Text, or token ids." };
 const anyPrompt = {
   anyOf: [text, tokenIds, { type: "array", items: text }, { type: "array", items: tokenIds }],

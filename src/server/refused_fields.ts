@@ -1,6 +1,6 @@
 /**
- * Fields of OpenAI's and vLLM's APIs that would change the answer and that this server cannot
- * honour. Ignoring them would answer another question than was asked.
+ * Fields of OpenAI's and vLLM's APIs that would change the answer and that this server cannot honour. They
+ * are refused, because ignoring them would give the answer to another request.
  */
 import { RequestError } from "../core/errors.ts";
 import type { JsonObject } from "./json_body.ts";

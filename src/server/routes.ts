@@ -22,7 +22,7 @@ interface Route {
   readonly method: "GET" | "POST";
   /** With a slash at its end it matches all longer paths too. */
   readonly path: string;
-  /** What follows such a slash, for people. */
+  /** What follows such a slash, for error messages. */
   readonly rest?: string;
   readonly handle: Handler;
   /** Only clients with a key of `--api-key` may use it, if there are keys. */
@@ -111,7 +111,7 @@ function adminIsOff(): HttpError {
   );
 }
 
-/** Whether requests of this path are too many to be of interest each. */
+/** Whether requests of this path come so often that they are logged only at the level debug. */
 export function isPoll(path: string): boolean {
   return routes.some((route) => route.isPoll && matches(route.path, path));
 }

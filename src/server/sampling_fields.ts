@@ -131,14 +131,14 @@ export const streamOptionsField = z.looseObject(
   "an object",
 ).nullish();
 
-/** The others of OpenAI's and vLLM's APIs, without which the text and the final usage are the same. */
+/** Options of OpenAI's and vLLM's APIs. Those that are not read change neither the text nor the final usage. */
 const knownStreamOptions = new Set([
   "include_usage",
   "include_obfuscation",
   "continuous_usage_stats",
 ]);
 
-/** @throws {RequestError} wrong stream options, or without a stream; what a stream cannot carry */
+/** @throws {RequestError} wrong stream options, options without a stream, or a field that cannot be streamed */
 export function checkStreamOptions(fields: {
   stream?: boolean | null;
   stream_options?: JsonObject | null;
@@ -161,7 +161,7 @@ export function checkStreamOptions(fields: {
   }
 }
 
-/** Whether every chunk is to have the usage so far. */
+/** Whether the request asks for the usage so far in every chunk. */
 export function hasContinuousUsage({ stream_options: options }: {
   stream_options?: z.infer<typeof streamOptionsField>;
 }): boolean {

@@ -1,7 +1,7 @@
 /**
- * The HTTP server. It stands on `node:http`, not `Deno.serve`, which in Deno 2.9 has no bound on the
- * time of headers, on idle connections or on their number: it held silent connections and half-sent
- * headers for as long as they were watched (150 s).
+ * The HTTP server. It uses `node:http`, because `Deno.serve` of Deno 2.9 bounds neither the time of headers, nor
+ * idle connections, nor their number: it kept silent connections and half-sent headers for as long as a test
+ * waited (150 s).
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
@@ -40,7 +40,7 @@ export const defaultLimits: ConnectionLimits = {
   maxIncomingBytes: 256 * 1024 * 1024,
 };
 
-/** How long clients get to read what they are told at the end of a shutdown. */
+/** Time for clients to read the last error at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
@@ -66,7 +66,7 @@ export interface StartServerConfig {
 
 export interface RunningServer {
   readonly address: { readonly hostname: string; readonly port: number };
-  /** As a client on this machine would write it. */
+  /** For clients on this machine. */
   readonly url: string;
   /**
    * Stops accepting, waits at most `deadlineMs` for the running requests, then ends them with an error.
@@ -244,11 +244,11 @@ async function createHttpServer(
   server.maxConnections = limits.maxConnections;
   server.on("clientError", answerClientError);
   server.on("error", (error) => log.error("the HTTP server has an error", { error }));
-  // Else a client that sends no more is cut off before its answer (Node's socketOnEnd).
+  // Without this, a client that closes its side of the connection gets no answer (Node's socketOnEnd).
   return Object.assign(server, { httpAllowHalfOpen: true });
 }
 
-/** Clients try the addresses of "localhost" in either order. */
+/** Clients may try either address of "localhost" first, so both are served. */
 function hostsOf(host: string): readonly string[] {
   return host === "localhost" ? ["127.0.0.1", "::1"] : [host];
 }
@@ -275,7 +275,7 @@ function logExchange(exchange: Exchange, { options, log }: ServerContext): void 
   else log.info("request", fields);
 }
 
-/** Answers what is no HTTP request, or did not come in time, and closes the connection. */
+/** Answers a client that sends no HTTP request, or not in time, and closes its connection. */
 function answerClientError(error: Error & { code?: string }, socket: Duplex): void {
   if (!socket.writable || error.code === "ECONNRESET") {
     socket.destroy();

@@ -1,14 +1,5 @@
 /** Arguments of the HTTP server that vLLM's OpenAI server has as well, and those of this program beside them. */
-import {
-  type ArgumentTable,
-  choice,
-  flag,
-  integer,
-  json,
-  list,
-  refused,
-  text,
-} from "./argument.ts";
+import { type ArgumentTable, choice, flag, json, list, text } from "./argument.ts";
 
 export const httpArguments = {
   "ssl-ca-certs": text({
