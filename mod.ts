@@ -49,6 +49,6 @@ export {
   pairMigrations,
 } from "./src/manager/migration/pair_migration.ts";
 export type { MigrationCandidate, MigrationPair } from "./src/manager/migration/policy.ts";
-export { scalingChange, type ScalingOptions } from "./src/manager/scaling/scaling.ts";
+export { scalingChange, type ScalingPolicyOptions } from "./src/manager/scaling/scaling.ts";
 
 if (import.meta.main) await start();

@@ -1,5 +1,6 @@
 /** Effective values: command line over file over default, each with where it came from. */
 import type { LoadMetricName } from "../core/options.ts";
+import { devices } from "../executor/devices.ts";
 import { defaultThresholds } from "../manager/load/thresholds.ts";
 import { camelCase, type Value } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
@@ -58,7 +59,8 @@ export async function readSettings(
 function impliedDevice(settings: Map<string, Setting>): void {
   const profile = settings.get("profiling-result-file-path");
   if (!profile?.value || settings.get("device")?.value !== "auto") return;
-  settings.set("device", { value: "sim", source: profile.source });
+  const value = devices.find((kind) => kind.usesProfile)!.device;
+  settings.set("device", { value, source: profile.source });
 }
 
 /** Requests have to get from prefill to decode instances. */

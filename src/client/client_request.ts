@@ -13,38 +13,32 @@ import type { InstanceLink } from "./instance_link.ts";
 import { OutputOrder } from "./output_order.ts";
 
 /**
- * One request of an API server, from `submit` to its finish: who owns it, and what was delivered of
- * it, which is all that another instance needs to go on with it.
+ * One request of an API server, from `submit` to its finish: which instance owns it, and which
+ * tokens were delivered. Another instance needs nothing else to resume it.
  */
 export class ClientRequest {
-  /** The instance that has it, or is about to; null between two of them. */
+  /** The instance that has the request or is about to get it; null between two instances. */
   #link: InstanceLink | null = null;
   #epoch: OwnershipEpoch;
-  /** An instance is being found for it. */
+  /** The client is looking for an instance, or waits for the instance's answer. */
   isBeingPlaced = false;
-  /** Why its owner lost it while it was being placed there. */
+  /** Why the owner lost the request while it was being placed there. */
   lostReason: string | null = null;
-  /** How often it went on elsewhere after its owner had lost it. */
+  /** How often the request was resumed after its owner had lost it. */
   numResumptions = 0;
-  /** The instance that it was last given to was lost before it could answer. */
+  /** The last instance that was given the request was lost before it answered. */
   isLostOnArrival = false;
-  /** When it was last given to an instance. */
+  /** When the request was last given to an instance. */
   givenMs = -Infinity;
   /** When its owner last sent tokens of it. */
   progressedMs = -Infinity;
-  /** The first time of that since it was last given to an instance; until then it may queue. */
+  /** When its owner first sent tokens since then; before that it may wait in a queue. */
   firstProgressMs = Infinity;
-  /** Instances lost in a row soon after they got it. See `Suspects`. */
-  fruitlessLosses = 0;
-  /** It was last given to an instance while no other suspect was. */
-  isTried = false;
-  /** Those of the losses that came then. */
-  failedTrials = 0;
   #wasGiven = false;
   #indexWhenGiven = 0;
   readonly #deliveredTokenIds: number[] = [];
   readonly #order: OutputOrder;
-  /** What was delivered before {@linkcode open}; null after it. */
+  /** Outputs that came before {@linkcode open} was called; null afterwards. */
   #held: RequestOutput[] | null = [];
 
   constructor(private readonly request: GenerateRequest, private readonly sink: OutputSink) {
@@ -81,27 +75,27 @@ export class ClientRequest {
     return this.#order.nextIndex;
   }
 
-  /** Tokens have come that cannot be delivered before others. */
+  /** Tokens arrived that cannot be delivered yet, because earlier ones are missing. */
   get hasGap(): boolean {
     return this.#order.hasGap;
   }
 
-  /** Its finish was delivered, or it was aborted. */
+  /** The finish was delivered, or the request was aborted. */
   get hasEnded(): boolean {
     return this.#order.hasEnded;
   }
 
-  /** Every token that it may have was delivered; only its finish is missing. */
+  /** All tokens up to `maxTokens` were delivered; only the finish is missing. */
   get isComplete(): boolean {
     return this.nextIndex >= this.request.params.maxTokens;
   }
 
-  /** Tokens were delivered since it was last given to an instance. */
+  /** Tokens were delivered since the request was last given to an instance. */
   get hasProgressed(): boolean {
     return this.nextIndex > this.#indexWhenGiven;
   }
 
-  /** An instance has it under an epoch, or none has. */
+  /** Makes an instance the owner under `epoch`; null: no instance has the request. */
   own(link: InstanceLink | null, epoch: OwnershipEpoch): void {
     this.#link?.requests.delete(this);
     this.#link = link;
@@ -111,9 +105,10 @@ export class ClientRequest {
   }
 
   /**
-   * Makes an instance the owner, under an epoch above all former owners'.
-   * @param expectedSteps after which it is to leave there; undefined for none
-   * @returns what to send there: the request with all tokens that were delivered
+   * Makes an instance the owner, under an epoch above those of all owners before it.
+   * @param expectedSteps steps after which the request moves on to another instance; default: it
+   *   stays
+   * @returns the message for the instance: the request with all tokens that were delivered
    */
   giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
     const isFirst = !this.#wasGiven;
@@ -130,13 +125,13 @@ export class ClientRequest {
     return {
       ...this.request,
       outputTokenIds: [...outputTokenIds, ...this.#deliveredTokenIds],
-      params: hasStarted ? { ...params, promptLogprobs: null } : params, // those were delivered
+      params: hasStarted ? { ...params, promptLogprobs: null } : params, // already delivered
       epoch: this.#epoch,
       expectedSteps,
     };
   }
 
-  /** Its owner sent tokens of it. */
+  /** The owner sent tokens of the request. */
   noteProgress(nowMs: number): void {
     this.progressedMs = nowMs;
     this.firstProgressMs = Math.min(this.firstProgressMs, nowMs);
@@ -146,7 +141,7 @@ export class ClientRequest {
     this.#order.accept(output);
   }
 
-  /** Ends it behind whatever was delivered. */
+  /** Ends the request after the tokens that were delivered. */
   finish(finish: Finish): void {
     this.accept({ requestId: this.requestId, index: this.nextIndex, tokenIds: [], finish });
   }
@@ -155,14 +150,14 @@ export class ClientRequest {
     this.finish({ reason: "error", error });
   }
 
-  /** Hands on what has come, and from now on what comes. */
+  /** Passes the outputs so far to the sink, and from now on each output at once. */
   open(): void {
     const held = this.#held ?? [];
     this.#held = null;
     for (const output of held) this.sink(output);
   }
 
-  /** The sink is never called again. */
+  /** Ends the request; the sink is not called any more. */
   abort(): void {
     this.#held = [];
     this.#order.stop();

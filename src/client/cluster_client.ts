@@ -2,7 +2,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { AdminCall } from "../core/protocol/admin.ts";
+import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
   Finish,
@@ -14,20 +14,20 @@ import type {
 } from "../core/protocol/generate.ts";
 import type { InstanceRegistration, ServedSettings } from "../core/protocol/membership.ts";
 import { ClientRequest } from "./client_request.ts";
-import { homelessRequests } from "./unplaced_requests.ts";
 import type { InstanceLink } from "./instance_link.ts";
 import { InstanceLinks } from "./instance_links.ts";
+import { LostRequestAudit } from "./lost_request_audit.ts";
 import { ManagerLink } from "./manager_link.ts";
-import { SilenceAudit } from "./lost_request_audit.ts";
-import { Suspects } from "./poison_detector.ts";
+import { PoisonDetector } from "./poison_detector.ts";
+import { unplacedRequests } from "./unplaced_requests.ts";
 
-/** Pause before an instance is sought again, unless the list of instances changes before. */
+/** Pause before a request without an instance tries again, unless the list of instances changes. */
 const PLACE_RETRY_MS = 200;
-/** The same while there is no instance: all that can help is one that comes. */
-const NOBODY_RETRY_MS = 5_000;
-/** Longer than the manager takes over a migration. */
+/** The same while the list is empty: nothing but a new instance helps. */
+const EMPTY_LIST_RETRY_MS = 5_000;
+/** Longer than the manager takes for a migration. */
 const ADMIN_TIMEOUT_MS = 40_000;
-/** How often a request goes on elsewhere. */
+/** A request that has been resumed this often fails at its next loss. */
 const MAX_RESUMPTIONS = 20;
 
 export interface ClusterClientConfig {
@@ -36,40 +36,40 @@ export interface ClusterClientConfig {
   /** Name of this API server; unique in the cluster. */
   readonly frontendId: string;
   readonly clock: Clock;
-  /** What it is made for; absent: whatever the instances serve. */
+  /** What the API server serves; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
-  /** The connection to the manager ended; until it is back, requests are dispatched from here. */
+  /** The manager is lost. Until it is back, the client dispatches requests by itself. */
   readonly onManagerLost?: (reason: string) => void;
-  /** The manager that came instead serves something else; requests go to instances known before. */
-  readonly onMisfit?: (reason: string) => void;
-  /** A request goes on after its instance lost it. */
+  /** A new manager has other settings and is not used; requests go to the known instances. */
+  readonly onSettingsMismatch?: (reason: string) => void;
+  /** A request is about to be resumed after its instance lost it. */
   readonly onResume?: (requestId: RequestId, reason: string) => void;
 }
 
-/** Where a request goes, and after how many steps it is to leave. */
+/** The instance that gets a request, and the steps after which the request moves on. */
 interface Place {
   readonly link: InstanceLink;
   readonly expectedSteps?: number;
 }
 
 /**
- * An API server's view of the cluster: the manager decides which instance takes a request, requests
- * and tokens then go between the API server and the instance directly.
+ * An API server's view of the cluster. The manager decides which instance gets a request; the
+ * request and its tokens then go directly between the API server and the instance.
  *
- * A request is owned by the sender of the highest epoch. Whoever else sends output of it is told to
- * drop it; its tokens, which are the same, are delivered all the same. When the owner has lost a
- * request, it goes on elsewhere behind the tokens that were delivered.
+ * The instance that sends output under the highest epoch owns the request. Another instance that
+ * sends output of it is told to drop it; its tokens, which are the same, are still delivered. When
+ * the owner loses a request, another instance resumes it after the tokens that were delivered.
  */
 export class ClusterClient implements Cluster {
   readonly frontendId: string;
   readonly #config: ClusterClientConfig;
-  /** Those that have not ended. */
+  /** Requests that have not ended. */
   readonly #requests = new Map<RequestId, ClientRequest>();
-  /** Those whose sink was not called yet: they may have ended. */
+  /** Requests whose sink was not called yet; they may have ended already. */
   readonly #unopened = new Map<RequestId, ClientRequest>();
   readonly #links: InstanceLinks;
-  readonly #audit: SilenceAudit;
-  readonly #suspects: Suspects;
+  readonly #audit: LostRequestAudit;
+  readonly #poison: PoisonDetector;
   #manager!: ManagerLink;
   #listChanged = Promise.withResolvers<void>();
   #isClosed = false;
@@ -78,15 +78,15 @@ export class ClusterClient implements Cluster {
     this.#config = config;
     this.frontendId = config.frontendId;
     const { frontendId } = config;
-    this.#suspects = new Suspects(config.clock, () => {
-      this.#manager.notify("suspecting", { frontendId });
+    this.#poison = new PoisonDetector(config.clock, () => {
+      this.#manager.notify("isolating", { frontendId });
     });
     this.#links = new InstanceLinks({
       ...config,
       onOutputs: this.#deliver,
       onLost: (link, reason) => this.#loseLink(link, reason),
     });
-    this.#audit = new SilenceAudit({
+    this.#audit = new LostRequestAudit({
       clock: config.clock,
       links: () => this.#links.all,
       onMissing: (request, reason) => this.#recover(request, reason),
@@ -95,7 +95,7 @@ export class ClusterClient implements Cluster {
 
   /**
    * @throws {UnavailableError} the manager cannot be reached
-   * @throws {UsageError} it serves something else
+   * @throws {UsageError} its instances have other settings
    */
   static async connect(config: ClusterClientConfig): Promise<ClusterClient> {
     const client = new ClusterClient(config);
@@ -104,13 +104,13 @@ export class ClusterClient implements Cluster {
       address: config.managerAddress,
       onList: (list, isFirst) => {
         client.#links.update(list, isFirst);
-        client.#wake();
+        client.#wakeWaiters();
       },
-      onQuery: (query) => homelessRequests(client.#requests.values(), query, config.clock.nowMs()),
+      onQuery: (query) => unplacedRequests(client.#requests.values(), query, config.clock.nowMs()),
       onLost: config.onManagerLost,
-      onMisfit: (reason) => {
-        config.onMisfit?.(reason);
-        client.#wake();
+      onSettingsMismatch: (reason) => {
+        config.onSettingsMismatch?.(reason);
+        client.#wakeWaiters();
       },
     });
     return client;
@@ -120,14 +120,14 @@ export class ClusterClient implements Cluster {
     return this.#links.list.instances;
   }
 
-  /** Requests that have not ended. */
+  /** Number of requests that have not ended. */
   get numRequests(): number {
     return this.#requests.size;
   }
 
   isReady(): boolean {
     const { instances, expectedInstances, takesRequests } = this.#links.list;
-    if (this.#manager.misfit !== null) return !this.#isHopeless;
+    if (this.#manager.settingsMismatch !== null) return !this.#isHopeless;
     return instances.length > 0 && instances.length >= expectedInstances && takesRequests !== false;
   }
 
@@ -152,16 +152,15 @@ export class ClusterClient implements Cluster {
       this.#forget(entry);
       throw error;
     }
-    // In a later turn, so that the caller knows that the request was accepted before it has output.
+    // In a later turn: the caller learns that the request was accepted before its sink is called.
     this.#config.clock.soon(() => {
       this.#unopened.delete(requestId);
       entry.open();
     });
   }
 
-  /** For whoever operates the service. */
-  readonly admin: AdminCall = async (method, ask) =>
-    await this.#manager.call(method, ask, ADMIN_TIMEOUT_MS) as never;
+  /** Makes an operator's call to the manager. */
+  readonly admin: AdminCall = (method, ask) => this.#manager.call(method, ask, ADMIN_TIMEOUT_MS);
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
@@ -171,12 +170,12 @@ export class ClusterClient implements Cluster {
     this.#forget(entry);
   }
 
-  /** Closes all connections; what still runs ends with an error. Idempotent. */
+  /** Ends the requests that are left with an error, and closes all connections. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#audit.close();
-    this.#suspects.close();
-    this.#listChanged.resolve(); // whoever waits for an instance waits in vain
+    this.#poison.close();
+    this.#listChanged.resolve(); // waiting requests look again, and see that the client is closed
     const closing = this.#manager.close();
     const reason = "the API server is closing";
     for (const entry of [...this.#requests.values()]) this.#fail(entry, reason);
@@ -184,9 +183,9 @@ export class ClusterClient implements Cluster {
   }
 
   /**
-   * Gives a request to an instance; to another one if the first is lost before it answers. While none
-   * can take it, it waits.
-   * @throws {LlumnixError} one refused it, or this API server closes
+   * Gives a request to an instance, and to another one if the first is lost before it answers.
+   * Waits while no instance can take the request.
+   * @throws {LlumnixError} an instance refused the request, or the API server is closing
    */
   async #place(entry: ClientRequest): Promise<void> {
     entry.isBeingPlaced = true;
@@ -195,38 +194,38 @@ export class ClusterClient implements Cluster {
       const error = await this.#tryPlace(entry);
       if (error === null) break;
       if (this.#isClosed || this.#isHopeless || !mayPass(error, entry)) throw error;
-      if (entry.isLostOnArrival) await this.#waitForTrial(entry);
-      const isAnyThere = this.#links.list.instances.length > 0;
-      const pauseMs = isAnyThere ? PLACE_RETRY_MS : NOBODY_RETRY_MS;
+      if (entry.isLostOnArrival) await this.#waitForIsolation(entry);
+      const isListEmpty = this.#links.list.instances.length === 0;
+      const pauseMs = isListEmpty ? EMPTY_LIST_RETRY_MS : PLACE_RETRY_MS;
       await settledOrDelayed(listChanged, this.#config.clock, pauseMs);
     }
     entry.isBeingPlaced = false;
     this.#audit.start();
-    // It may have been lost already, by the instance that took it or by one that it moved on to.
+    // Meanwhile the instance that took it, or one that it moved on to, may have lost it.
     if (entry.lostReason !== null) this.#recover(entry, entry.lostReason, true);
   }
 
   /**
-   * Its instance was lost before it could say that it has it.
-   * @throws {UnavailableError} it may be the cause
+   * Handles the loss of an instance before it answered: the request may be the cause.
+   * @throws {UnavailableError} it is a poison request
    */
-  async #waitForTrial(entry: ClientRequest): Promise<void> {
+  async #waitForIsolation(entry: ClientRequest): Promise<void> {
     entry.isLostOnArrival = false;
-    const objection = this.#suspects.noteLoss(entry);
+    const objection = this.#poison.noteLoss(entry);
     if (objection !== null) throw new UnavailableError(objection);
-    await new Promise<void>((resolve) => this.#suspects.release(entry, resolve));
+    await new Promise<void>((resolve) => this.#poison.release(entry, resolve));
   }
 
-  /** Returns null when nothing is left to do: an instance has it, or it has ended. */
+  /** Returns why the request found no instance; null if one has it now, or if it has ended. */
   async #tryPlace(entry: ClientRequest): Promise<unknown> {
     if (entry.hasEnded) return null;
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      const triedBy = entry.isTried ? this.frontendId : undefined;
-      const place = await this.#dispatch({ requestId, promptTokens, priority, triedBy });
+      const isolatedBy = this.#poison.isIsolated(entry) ? this.frontendId : undefined;
+      const place = await this.#dispatch({ requestId, promptTokens, priority, isolatedBy });
       link = place.link;
-      if (entry.hasEnded || entry.link !== null) return null; // an instance had it all the time
+      if (entry.hasEnded || entry.link !== null) return null; // an instance still had it
       entry.givenMs = this.#config.clock.nowMs();
       await link.generate(entry.giveTo(link, place.expectedSteps));
     } catch (error) {
@@ -250,28 +249,30 @@ export class ClusterClient implements Cluster {
   #leastUsed(): InstanceLink {
     const link = this.#links.leastUsed();
     if (link) return link;
-    const { misfit } = this.#manager;
-    throw new UnavailableError(misfit ?? "the manager is gone, and no instance is known here");
+    const { settingsMismatch } = this.#manager;
+    throw new UnavailableError(
+      settingsMismatch ?? "the manager is gone, and no instance is connected; try again later",
+    );
   }
 
-  /** Waiting does not help. */
+  /** Waiting does not help: the manager is not usable, and no instance is connected. */
   get #isHopeless(): boolean {
-    return this.#manager.misfit !== null && this.#links.connected.length === 0;
+    return this.#manager.settingsMismatch !== null && this.#links.connected.length === 0;
   }
 
-  /** Whoever waits for an instance looks again. */
-  #wake(): void {
+  /** Requests that wait for an instance try again now. */
+  #wakeWaiters(): void {
     this.#listChanged.resolve();
     this.#listChanged = Promise.withResolvers();
   }
 
   #loseLink(link: InstanceLink, reason: string): void {
     this.#recoverAll(link, reason);
-    // What it had sent last is missing elsewhere, or it had taken over what is thought elsewhere.
+    // Its last outputs may be missing, or it had taken over requests that other links still list.
     this.#audit.hurry();
   }
 
-  /** What a lost instance had goes on elsewhere. */
+  /** Resumes the requests of a lost instance elsewhere. */
   #recoverAll(link: InstanceLink, reason: string): void {
     const why = `${link.instanceId} was lost while it ran the request (${reason})`;
     for (const entry of [...link.requests]) this.#recover(entry, why, !link.wasStopped);
@@ -285,7 +286,7 @@ export class ClusterClient implements Cluster {
       if (entry) this.#accept(entry, link, stamped(output, nowMs), nowMs);
       else if (!output.finish) link.refuse(output);
     }
-    // One of them may have ended the link, and others behind it have come into its hands.
+    // One output may have ended the link, and a later one made it the owner of another request.
     if (link.isLost && link.requests.size > 0) this.#recoverAll(link, "its engine failed");
   };
 
@@ -303,21 +304,21 @@ export class ClusterClient implements Cluster {
       entry.accept({ ...output, finish: undefined });
       if (!isOwner) return;
       const why = finish.error?.message ?? `${link.instanceId} dropped it`;
-      if (finish.error?.kind === "internal") link.close(why); // with all that it has
+      if (finish.error?.kind === "internal") link.close(why); // its other requests are lost with it
       else this.#recover(entry, why);
       return;
     }
     if (finish?.reason === "error" && !isOwner) return;
     entry.accept(output);
-    if (entry.fruitlessLosses > 0) this.#suspects.noteOutput(entry);
+    this.#poison.noteOutput(entry);
     if (!entry.hasEnded) return;
     if (!isOwner || !finish) entry.link?.abort(entry.requestId, entry.epoch);
     this.#forget(entry);
   }
 
   /**
-   * The owner does not have the request any more: another instance goes on with it.
-   * @param mayBeCause the instance was lost, maybe because of the request
+   * Resumes a request whose owner does not have it any more.
+   * @param mayBeCause the instance was lost, perhaps because of the request
    */
   #recover(entry: ClientRequest, reason: string, mayBeCause = false): void {
     if (entry.hasEnded || this.#isClosed) return;
@@ -328,14 +329,14 @@ export class ClusterClient implements Cluster {
     entry.link?.abort(entry.requestId, entry.epoch);
     entry.own(null, entry.epoch);
     if (entry.isComplete) return this.#end(entry, () => entry.finish({ reason: "length" }));
-    const objection = mayBeCause ? this.#suspects.noteLoss(entry) : null;
+    const objection = mayBeCause ? this.#poison.noteLoss(entry) : null;
     if (objection !== null) return this.#fail(entry, `${reason}; ${objection}`);
     if (entry.numResumptions === MAX_RESUMPTIONS) {
       return this.#fail(entry, `${reason}; it had been resumed ${MAX_RESUMPTIONS} times already`);
     }
     entry.numResumptions++;
     this.#config.onResume?.(entry.requestId, reason);
-    this.#suspects.release(entry, () => this.#resume(entry, reason));
+    this.#poison.release(entry, () => this.#resume(entry, reason));
   }
 
   #resume(entry: ClientRequest, reason: string): void {
@@ -359,22 +360,22 @@ export class ClusterClient implements Cluster {
   #forget(entry: ClientRequest): void {
     entry.own(null, entry.epoch);
     if (this.#requests.get(entry.requestId) === entry) this.#requests.delete(entry.requestId);
-    this.#suspects.forget(entry);
+    this.#poison.forget(entry);
   }
 }
 
-/** With the time at which it came, where that is asked for. */
+/** Adds the time of receipt to outputs of requests that asked for timestamps. */
 function stamped(output: RequestOutput, receivedMs: number): RequestOutput {
   return output.timing ? { ...output, timing: { ...output.timing, receivedMs } } : output;
 }
 
-/** Whether a finish says that the instance stops, is broken, or dropped what was not aborted here. */
+/** Whether a finish means that the instance stops, is broken, or dropped the request. */
 function isLoss({ reason, error }: Finish): boolean {
   if (reason === "abort") return true;
   return reason === "error" && (error?.kind === "unavailable" || error?.kind === "internal");
 }
 
-/** Whether it is worth another attempt; one that runs already is not given up for full queues. */
+/** Whether to try again. A request that has started is not given up because queues are full. */
 function mayPass(error: unknown, entry: ClientRequest): boolean {
   if (!(error instanceof LlumnixError)) return false;
   return error.kind === "unavailable" || (error.kind === "overloaded" && entry.numResumptions > 0);

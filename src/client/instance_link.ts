@@ -5,7 +5,6 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
-  MissingReply,
   MissingRequest,
   OutputBatch,
   OwnershipEpoch,
@@ -15,9 +14,9 @@ import type {
 import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { ClientRequest } from "./client_request.ts";
 
-/** How long an instance may take to queue a request or to say which it has. */
+/** How long an instance may take to queue a request, or to say which requests it has. */
 const ANSWER_TIMEOUT_MS = 5_000;
-/** An instance is told at most so often to drop the same request. */
+/** Least time between two aborts of the same request for stale output. */
 const STALE_INTERVAL_MS = 1_000;
 
 export interface InstanceLinkConfig {
@@ -26,25 +25,25 @@ export interface InstanceLinkConfig {
   readonly registration: InstanceRegistration;
   readonly frontendId: string;
   readonly onOutputs: (link: InstanceLink, batch: OutputBatch) => void;
-  /** Called once; what it has must go on elsewhere. */
+  /** Called once: the requests of the link must be resumed elsewhere. */
   readonly onLost: (link: InstanceLink, reason: string) => void;
 }
 
-/** An API server's connection to one instance. It is not repaired: a new link takes its place. */
+/** An API server's connection to one instance. A lost link is not repaired but replaced. */
 export class InstanceLink {
-  /** What the instance has of this API server, as far as is known here. */
+  /** The requests of this API server that the instance owns, as far as this side knows. */
   readonly requests = new Set<ClientRequest>();
-  /** When it last sent tokens, and when before that. */
+  /** When the instance last sent tokens, and when it sent tokens before that. */
   progressedMs = -Infinity;
   formerProgressedMs = -Infinity;
   readonly #config: InstanceLinkConfig;
-  /** Rejects when the link is lost before it is there. */
+  /** Rejects if the link is lost before it is connected. */
   readonly #connecting: Promise<Peer>;
   readonly #lost = Promise.withResolvers<never>();
   #peer: Peer | null = null;
   #isGreeted = false;
   #isLost = false;
-  /** The instance was to stop, and ends for no other reason. */
+  /** The instance was stopped on purpose: no request is suspected of its end. */
   wasStopped = false;
   readonly #toldToDrop = new Set<RequestId>();
   #toldSinceMs = -Infinity;
@@ -63,24 +62,25 @@ export class InstanceLink {
     return this.registration.instanceId;
   }
 
-  /** It was there once. */
+  /** The instance has answered on this connection. */
   get isGreeted(): boolean {
     return this.#isGreeted;
   }
 
-  /** It was there a moment ago. */
+  /** The instance has answered, and the link is not lost. */
   get isConnected(): boolean {
     return this.#isGreeted && !this.isLost;
   }
 
-  /** No request can be given to it any more. */
+  /** The link is gone for good: no request can be given to it. */
   get isLost(): boolean {
     return this.#isLost || this.#peer?.isOpen === false;
   }
 
   /**
-   * Queues a request at the instance, which owns it when this resolves.
-   * @throws {UnavailableError} the connection is lost, or no answer came: it may have the request
+   * Queues a request at the instance. When this resolves, the instance owns the request.
+   * @throws {UnavailableError} the connection is lost, or no answer came: it may have queued the
+   *   request
    * @throws {LlumnixError} the instance refused it
    */
   async generate(request: GenerateRequest): Promise<void> {
@@ -88,20 +88,20 @@ export class InstanceLink {
     await peer.call("generate", { data: request }, { timeoutMs: ANSWER_TIMEOUT_MS });
   }
 
-  /** Stops a request, now or when the connection is there; behind a `generate` of it. */
+  /** Stops a request, once connected; a `generate` of it that was sent before arrives before. */
   abort(requestId: RequestId, upToEpoch?: OwnershipEpoch): void {
-    if (!this.#wasToldLately(requestId)) this.#toldToDrop.add(requestId);
+    if (!this.#wasToldRecently(requestId)) this.#toldToDrop.add(requestId);
     const notice: AbortNotice = { requestIds: [requestId], upToEpoch };
     this.#connecting.then((peer) => peer.notify("abort", { data: notice }), () => {});
   }
 
-  /** The instance has sent output of a request that it should not have. */
+  /** The instance sent output of a request that it does not own: tells it to drop the request. */
   refuse({ requestId, epoch = 0 }: RequestOutput): void {
-    if (this.#wasToldLately(requestId)) return;
+    if (this.#wasToldRecently(requestId)) return;
     this.abort(requestId, epoch);
   }
 
-  #wasToldLately(requestId: RequestId): boolean {
+  #wasToldRecently(requestId: RequestId): boolean {
     const nowMs = this.#config.clock.nowMs();
     if (nowMs - this.#toldSinceMs >= STALE_INTERVAL_MS) {
       this.#toldToDrop.clear();
@@ -111,8 +111,8 @@ export class InstanceLink {
   }
 
   /**
-   * Which of these requests the instance does not have.
-   * @throws {UnavailableError} no answer
+   * Returns those of these requests that the instance does not have.
+   * @throws {UnavailableError} the instance does not answer
    */
   async missing(requestIds: readonly RequestId[]): Promise<readonly RequestId[]> {
     const peer = await this.#connecting;
@@ -120,17 +120,17 @@ export class InstanceLink {
     const { data } = await peer.call("missing", { data: request }, {
       timeoutMs: ANSWER_TIMEOUT_MS,
     });
-    return (data as MissingReply).requestIds;
+    return data.requestIds;
   }
 
-  /** It has sent tokens of a step. */
+  /** The instance has sent tokens of a step. */
   noteProgress(nowMs: number): void {
     if (nowMs === this.progressedMs) return;
     this.formerProgressedMs = this.progressedMs;
     this.progressedMs = nowMs;
   }
 
-  /** Gives the connection up: what it has is lost at once. Resolves when it is closed. */
+  /** Gives the link up; its requests are lost at once. Resolves when the connection is closed. */
   async close(reason: string): Promise<void> {
     this.#lose(reason);
     await this.#peer?.close();
@@ -139,7 +139,7 @@ export class InstanceLink {
   async #connect(): Promise<Peer> {
     const { bus, frontendId, onOutputs } = this.#config;
     const peer = await bus.connect(this.registration.address, {
-      notifications: { outputs: ({ data }) => onOutputs(this, data as OutputBatch) },
+      notifications: { outputs: ({ data }) => onOutputs(this, data) },
       onClose: (_, reason) => this.#lose(reason),
     });
     this.#peer = peer;

@@ -5,7 +5,7 @@ import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceList } from "../core/protocol/membership.ts";
 import { InstanceLink, type InstanceLinkConfig } from "./instance_link.ts";
 
-/** Pause before a connection to an instance that serves is made again. */
+/** Pause before the client connects again to an instance that the manager still lists. */
 const RECONNECT_MS = 500;
 
 export interface InstanceLinksConfig {
@@ -13,21 +13,21 @@ export interface InstanceLinksConfig {
   readonly clock: Clock;
   readonly frontendId: string;
   readonly onOutputs: InstanceLinkConfig["onOutputs"];
-  /** Not while all are closed. */
+  /** Not called for links that {@linkcode InstanceLinks.close} closes. */
   readonly onLost: InstanceLinkConfig["onLost"];
 }
 
 /**
- * An API server's connections to the instances that the manager knows. They are made as soon as an
- * instance is known, for one that takes a request over expects the API server to be there, and are
- * made again when they end.
+ * An API server's connections to the instances that the manager lists. The client connects to an
+ * instance as soon as it is listed: an instance that takes over a request expects the API server to
+ * be connected. A connection that ends is made again.
  */
 export class InstanceLinks {
   readonly #config: InstanceLinksConfig;
-  /** Connections that are there or being made. */
+  /** Links that are connected or being connected. */
   readonly #links = new Map<InstanceId, InstanceLink>();
   #list: InstanceList = { version: 0, instances: [], expectedInstances: 0 };
-  /** Instances that somebody waits for. */
+  /** Instances that a caller of {@linkcode untilServing} waits for. */
   readonly #awaited = new Map<InstanceId, PromiseWithResolvers<void>>();
   #cancelReconnect: (() => void) | null = null;
   #isClosed = false;
@@ -36,7 +36,7 @@ export class InstanceLinks {
     this.#config = config;
   }
 
-  /** What the manager said last. */
+  /** The newest list of the manager. */
   get list(): InstanceList {
     return this.#list;
   }
@@ -50,8 +50,8 @@ export class InstanceLinks {
   }
 
   /**
-   * The choice without a manager, and so without migration: what is given to an instance stays. Null
-   * when no connection is there.
+   * The instance with the fewest requests of this API server, null if none is connected. Used
+   * without a manager: there is no migration then, so that decode instances come last.
    */
   leastUsed(): InstanceLink | null {
     const { connected } = this;
@@ -66,17 +66,18 @@ export class InstanceLinks {
   }
 
   /**
-   * @throws {UnavailableError} the instance is not known here yet, its connection has just ended, or all
-   *   are closed
+   * The link to an instance.
+   * @throws {UnavailableError} the manager has not listed the instance to this API server yet, its
+   *   connection has just ended, or all links are closed
    */
   to(instanceId: InstanceId): InstanceLink {
     const link = this.#links.get(instanceId) ?? this.#connectTo(instanceId);
     if (link && !link.isLost) return link;
     if (!this.#isClosed) throw new UnavailableError(`${instanceId} is not known here yet`);
-    throw new UnavailableError(`this API server closes: it connects to ${instanceId} no more`);
+    throw new UnavailableError(`the API server is closing and does not connect to ${instanceId}`);
   }
 
-  /** Resolves when an instance serves or has served, however briefly, after this was called. */
+  /** Resolves when an instance serves, or has served since this call, however briefly. */
   async untilServing(instanceId: InstanceId): Promise<void> {
     if (this.#list.instances.some((one) => one.instanceId === instanceId)) return;
     const awaited = this.#awaited.get(instanceId) ?? Promise.withResolvers<void>();
@@ -85,8 +86,9 @@ export class InstanceLinks {
   }
 
   /**
-   * Connects to what is new, and leaves what the manager knew and does not know any more.
-   * @param isFirst of a manager: it says nothing about what former lists had
+   * Connects to new instances, and gives up those that the manager listed and does not list any
+   * more.
+   * @param isFirst the first list of a connection: it says nothing about earlier lists
    */
   update(list: InstanceList, isFirst: boolean): void {
     const former = isFirst ? [] : this.#list.instances;
@@ -101,16 +103,16 @@ export class InstanceLinks {
       const link = this.#links.get(instanceId);
       if (!link) continue;
       link.wasStopped = list.stopped?.includes(instanceId) === true;
-      link.close(link.wasStopped ? "it was stopped" : "the manager has given it up");
+      link.close(link.wasStopped ? "it was stopped" : "the manager has removed it");
     }
     for (const [instanceId, address] of addresses) {
       const link = this.#links.get(instanceId);
-      if (link && link.registration.address !== address) link.close("it has moved");
+      if (link && link.registration.address !== address) link.close("it has another address now");
     }
     this.#connectToAll();
   }
 
-  /** Idempotent; none is made any more. */
+  /** Closes all links; no link is made any more. Idempotent. */
   async close(reason: string): Promise<void> {
     this.#isClosed = true;
     this.#cancelReconnect?.();

@@ -3,45 +3,46 @@ import { LlumnixError } from "../core/errors.ts";
 import type { ClientRequest } from "./client_request.ts";
 import type { InstanceLink } from "./instance_link.ts";
 
-/** A request of which nothing came for so long is asked for. */
+/** A request is silent if no token of it came between two audits. */
 const INTERVAL_MS = 5_000;
-/** After a loss it is urgent; what is under way may still arrive. */
+/** After a loss the next audit is sooner; outputs under way still get this time to arrive. */
 const HURRY_MS = 500;
-/** How long the output of the instance that has taken a request over may be under way. */
+/** How long the first output of an instance that took a request over may be under way. */
 const GRACE_MS = 1_000;
 
-export interface SilenceAuditConfig {
+export interface LostRequestAuditConfig {
   readonly clock: Clock;
   readonly links: () => Iterable<InstanceLink>;
-  /** The owner does not have the request, or tokens of it are lost. */
+  /** The owner does not have the request, or tokens of it were lost on the way. */
   readonly onMissing: (request: ClientRequest, reason: string) => void;
 }
 
 /**
- * Finds requests that nobody works on although their owner, as far as is known here, is alive: it
- * may have given them to an instance that died before it sent anything, or the last tokens of a
- * former owner may be lost. Requests whose tokens keep coming cost nothing.
+ * Finds requests that no instance works on although their owner, as far as this API server knows,
+ * is alive. The owner may have handed a request to an instance that died before it sent anything,
+ * or the last tokens of an earlier owner may be lost. Requests that keep getting tokens are not
+ * asked for.
  */
-export class SilenceAudit {
-  readonly #config: SilenceAuditConfig;
-  /** Index of the next token at the audit before. */
+export class LostRequestAudit {
+  readonly #config: LostRequestAuditConfig;
+  /** The index of each request's next token at the previous audit. */
   #formerIndex = new Map<ClientRequest, number>();
   #cancel: (() => void) | null = null;
-  /** Timers of what is checked once more. */
+  /** Cancels the second look at requests that were reported missing. */
   readonly #cancelChecks = new Set<() => void>();
   #dueMs = Infinity;
   #isClosed = false;
 
-  constructor(config: SilenceAuditConfig) {
+  constructor(config: LostRequestAuditConfig) {
     this.#config = config;
   }
 
-  /** Runs from now on, while there are requests. */
+  /** Runs audits as long as there are requests. */
   start(): void {
     if (this.#cancel === null) this.#schedule(INTERVAL_MS);
   }
 
-  /** The next audit is soon, and asks for all. */
+  /** An instance was lost: the next audit comes soon, and covers all requests. */
   hurry(): void {
     this.#formerIndex.clear();
     for (const request of this.#requests()) this.#formerIndex.set(request, request.nextIndex);
@@ -93,7 +94,7 @@ export class SilenceAudit {
       missing = new Set(await link.missing([...before.keys()]));
     } catch (error) {
       if (error instanceof LlumnixError && error.kind === "unavailable") {
-        link.close("it does not answer"); // its requests go on elsewhere
+        link.close("it does not answer"); // its requests are resumed elsewhere
       }
       return;
     }

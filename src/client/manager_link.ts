@@ -2,11 +2,18 @@ import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type {
+  CallName,
+  NoticeOf,
+  NotificationName,
+  ReplyOf,
+  RequestOf,
+} from "../core/protocol/calls.ts";
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
 import { settingsDifference } from "../core/served_settings.ts";
 
-/** A manager that takes longer over a dispatch, which it decides at once, is as good as gone. */
+/** A manager decides a dispatch at once: one that takes longer counts as lost. */
 const DISPATCH_TIMEOUT_MS = 2_000;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
@@ -15,23 +22,23 @@ export interface ManagerLinkConfig {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly address: Address;
-  /** What the API server is made for; absent: anything. */
+  /** What the API server serves; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
-  /** @param isFirst of a connection: it says nothing about what former lists had */
+  /** @param isFirst the first list of a connection: it says nothing about earlier lists */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
-  /** Which requests wait for an instance. */
+  /** The manager asks which requests no instance has. */
   readonly onQuery: (query: RequestsQuery) => RequestsReply;
   readonly onLost?: (reason: string) => void;
-  /** The manager that is there now serves something else: it is left alone until another comes. */
-  readonly onMisfit?: (reason: string) => void;
+  /** The manager now at the address has other settings. It is not used until it is replaced. */
+  readonly onSettingsMismatch?: (reason: string) => void;
 }
 
-/** An API server's connection to the manager, which is made again whenever it ends. */
+/** An API server's connection to the manager. A connection that ends is made again. */
 export class ManagerLink {
   readonly #config: ManagerLinkConfig;
   #peer: Peer | null = null;
   #cancelRetry: (() => void) | null = null;
-  #misfit: string | null = null;
+  #mismatch: string | null = null;
   #isClosed = false;
 
   private constructor(config: ManagerLinkConfig) {
@@ -40,7 +47,7 @@ export class ManagerLink {
 
   /**
    * @throws {UnavailableError} the manager cannot be reached
-   * @throws {UsageError} it serves something else
+   * @throws {UsageError} its instances have other settings
    */
   static async connect(config: ManagerLinkConfig): Promise<ManagerLink> {
     const link = new ManagerLink(config);
@@ -48,14 +55,14 @@ export class ManagerLink {
     return link;
   }
 
-  /** Why the manager that is there now is not used: it serves something else. */
-  get misfit(): string | null {
-    return this.#misfit;
+  /** Why the manager now at the address is not used: the settings that differ. Else null. */
+  get settingsMismatch(): string | null {
+    return this.#mismatch;
   }
 
   /**
-   * The manager's choice; null when there is no manager to ask.
-   * @throws {UnavailableError} no instance can take it
+   * The manager's choice of an instance; null without a manager.
+   * @throws {UnavailableError} no instance can take the request now
    */
   async dispatch(request: DispatchRequest): Promise<DispatchReply | null> {
     const peer = this.#peer;
@@ -65,9 +72,9 @@ export class ManagerLink {
     try {
       const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
       const { data } = await peer.call("dispatch", { data: request }, options);
-      return data as DispatchReply;
+      return data;
     } catch (error) {
-      // An error that came much sooner than the time-out is the manager's own.
+      // An error that comes long before the timeout is the manager's answer.
       if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;
       this.#lose(peer, "it does not answer");
       return null;
@@ -75,19 +82,23 @@ export class ManagerLink {
   }
 
   /**
-   * Makes any other call.
+   * Calls a method of the manager.
    * @throws {UnavailableError} there is no manager, or it does not answer
-   * @throws {LlumnixError} the manager's own error
+   * @throws {LlumnixError} the manager's answer is an error
    */
-  async call(method: string, data: unknown, timeoutMs: number): Promise<unknown> {
+  async call<M extends CallName>(
+    method: M,
+    data: RequestOf<M>,
+    timeoutMs: number,
+  ): Promise<ReplyOf<M>> {
     if (this.#peer === null) {
-      throw new UnavailableError(this.#misfit ?? "the manager is gone; try again later");
+      throw new UnavailableError(this.#mismatch ?? "the manager is gone; try again later");
     }
     return (await this.#peer.call(method, { data }, { timeoutMs })).data;
   }
 
-  /** Lost when there is no manager. */
-  notify(method: string, data: unknown): void {
+  /** Sends a notification; without a manager it is dropped. */
+  notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
   }
 
@@ -103,18 +114,17 @@ export class ManagerLink {
   async #connect(): Promise<void> {
     const { bus, address, onList, onQuery } = this.#config;
     let newest: number | null = null;
-    let misfit = null as string | null;
+    let mismatch = null as string | null;
     const peer: Peer = await bus.connect(address, {
-      calls: { requests: ({ data }) => ({ data: onQuery(data as RequestsQuery) }) },
+      calls: { requests: ({ data }) => ({ data: onQuery(data) }) },
       notifications: {
-        instances: ({ data }) => {
-          const list = data as InstanceList;
+        instances: ({ data: list }) => {
           if (this.#isClosed || (newest !== null && list.version <= newest)) return;
           const isFirst = newest === null;
           newest = list.version;
-          misfit = this.#misfitOf(list);
-          if (misfit !== null) return this.#lose(peer, misfit);
-          this.#misfit = null;
+          mismatch = this.#mismatchOf(list);
+          if (mismatch !== null) return this.#lose(peer, mismatch);
+          this.#mismatch = null;
           onList(list, isFirst);
         },
       },
@@ -122,7 +132,7 @@ export class ManagerLink {
     });
     try {
       await peer.call("subscribe", { data: null }); // the list arrives before the answer
-      if (misfit !== null) throw new UsageError(misfit);
+      if (mismatch !== null) throw new UsageError(mismatch);
     } catch (error) {
       await peer.close();
       throw error;
@@ -144,19 +154,19 @@ export class ManagerLink {
     if (this.#isClosed) return;
     this.#cancelRetry = this.#config.clock.after(delayMs, () => {
       this.#connect().catch((error) => {
-        this.#noteMisfit(error instanceof UsageError ? error.message : null);
+        this.#noteMismatch(error instanceof UsageError ? error.message : null);
         this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS));
       });
     });
   }
 
-  #noteMisfit(misfit: string | null): void {
-    const isNews = misfit !== null && misfit !== this.#misfit && !this.#isClosed;
-    this.#misfit = misfit;
-    if (isNews) this.#config.onMisfit?.(misfit);
+  #noteMismatch(mismatch: string | null): void {
+    const isNews = mismatch !== null && mismatch !== this.#mismatch && !this.#isClosed;
+    this.#mismatch = mismatch;
+    if (isNews) this.#config.onSettingsMismatch?.(mismatch);
   }
 
-  #misfitOf({ settings, instances }: InstanceList): string | null {
+  #mismatchOf({ settings, instances }: InstanceList): string | null {
     const own = this.#config.settings, served = settings ?? instances[0];
     if (!own || !served) return null;
     const difference = settingsDifference(own, served, "this API server", "its manager");

@@ -1,12 +1,12 @@
 import type { OutputSink } from "../core/cluster.ts";
 import type { RequestOutput } from "../core/protocol/generate.ts";
 
-/** Outputs that wait for earlier ones; more than a request can have in flight while it moves. */
+/** Most outputs that wait for earlier ones; a moving request has fewer in flight. */
 const MAX_EARLY_OUTPUTS = 4096;
 
 /**
- * Hands each output token of one request to its sink once and in order, and exactly one finish,
- * whatever arrives: repeated, overlapping or early outputs.
+ * Passes each output token of one request to its sink once and in order, and exactly one finish,
+ * however outputs arrive: repeated, overlapping or early.
  */
 export class OutputOrder {
   /** Index of the next token to deliver. */
@@ -23,17 +23,17 @@ export class OutputOrder {
     return this.#next;
   }
 
-  /** Outputs wait for earlier ones. */
+  /** Outputs wait for earlier ones that are missing. */
   get hasGap(): boolean {
     return this.#early.length > 0;
   }
 
-  /** The sink is called no more. */
+  /** The finish was passed on, or {@linkcode stop} was called. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
-  /** The sink is never called again. */
+  /** From now on the sink is not called. */
   stop(): void {
     this.#hasEnded = true;
     this.#early = [];
@@ -44,14 +44,14 @@ export class OutputOrder {
     if (output.index === this.#next) this.#deliver(output);
     else if (output.index < this.#next) this.#acceptRepeated(output);
     else if (output.finish?.reason === "error") {
-      // What would fill the gap is lost with whatever went wrong.
+      // The tokens that would fill the gap are lost with the instance that failed.
       this.#deliver({ ...output, ...nothingAt(this.#next) });
     } else this.#keep(output);
     if (this.#early.length > 0) this.#deliverEarly();
   }
 
   #deliver(output: RequestOutput): void {
-    // Without tokens an instance says that it has taken over, which is no concern of the client's.
+    // An output without tokens says that an instance took the request over: nothing for the client.
     if (output.tokenIds.length === 0 && !output.finish) return;
     this.#next += output.tokenIds.length;
     if (output.finish) this.stop();
@@ -75,7 +75,7 @@ export class OutputOrder {
       this.#early.push(output);
       return;
     }
-    const message = `tokens from index ${this.#next} on did not arrive`;
+    const message = `the tokens from index ${this.#next} on did not arrive`;
     this.#deliver({
       requestId: output.requestId,
       ...nothingAt(this.#next),
@@ -92,7 +92,7 @@ export class OutputOrder {
       const [output] = this.#early.splice(i, 1);
       if (output.index === this.#next) this.#deliver(output);
       else this.#acceptRepeated(output);
-      i = 0; // it may have closed the gap before any other
+      i = 0; // an output before this one may follow now
     }
   }
 }

@@ -1,187 +1,232 @@
 import type { Clock } from "../core/clock.ts";
+import { ISOLATION_LEASE_MS } from "../core/protocol/dispatch.ts";
 import type { ClientRequest } from "./client_request.ts";
-import { LEASE_MS } from "../core/protocol/dispatch.ts";
 
-/** A request of which tokens still come so long after its first one there does not kill an instance. */
+/** A request that still gets tokens this long after its first one does not crash the instance. */
 const SURVIVAL_MS = 1_000;
-/** Instances lost in a row before that, after which a request is tried alone. */
-const SUSPECT_LOSSES = 2;
-/** Instances that may be lost on a request that is tried alone. */
-const MAX_FAILED_TRIALS = 3;
-/** A request that has no token by then waits in a queue, which is no trial. */
-const TRIAL_MS = 2_000;
-/** An instance that has noticed that its step hangs has yet to end. */
+/** A request is isolated after this many instances in a row were lost before it had survived. */
+const LOSSES_BEFORE_ISOLATION = 2;
+/** A request fails after this many instances were lost while it was isolated. */
+const MAX_FAILED_ISOLATIONS = 3;
+/** A request that has no token by then waits in a queue: isolating it tells nothing. */
+const ISOLATION_MS = 2_000;
+/** How long an instance may take to end once it has noticed that its step hangs. */
 const HANG_MARGIN_MS = 5_000;
-/** Where steps may take any time, or it is not known which. */
+/** Assumed for instances whose steps may take any time, or that did not say how long. */
 const DEFAULT_LONGEST_STEP_MS = 75_000;
-/** Pause before it is looked again whether others have survived. */
-const DOUBT_POLL_MS = 200;
+/** Pause before the detector looks again whether the unproven requests have survived. */
+const UNPROVEN_POLL_MS = 200;
+
+/** Which instances were lost with a request. */
+interface LossHistory {
+  /** Instances lost in a row before the request had survived there. */
+  lossesInARow: number;
+  /** Those of them that were lost while it was isolated. */
+  failedIsolations: number;
+  /** It was last given to an instance while no other suspected request was. */
+  isIsolated: boolean;
+}
 
 /**
- * Tells a request that its instances die of from those that were there by chance, so that it fails
- * alone.
+ * Finds poison requests, which crash every instance that runs them, among the requests that were
+ * only on a crashed instance by chance. Only the poison request fails.
  *
- * A request that kills instances does so again and again soon after it was resumed, for it is resumed
- * right where it kills. Others survive and are cleared. Those that did not, twice in a row, are
- * suspects, and are resumed one after the other when those that were lost as well have survived: the
- * first time the next one follows the first token, after a loss not before it has survived. A request
- * fails only for instances that were lost during its own trials. API servers try one after the other,
- * and not while others' have yet to survive, as long as there is a manager (`TrialLease`).
+ * A poison request crashes instance after instance soon after each resumption, because it resumes
+ * right where it crashed. Other requests survive and are cleared. A request that did not survive
+ * twice in a row is suspected, and suspected requests are resumed in isolation: one at a time, and
+ * only once all others that were lost have survived. The first isolation of a request ends with its
+ * first token; after a loss in isolation, it ends when the request has survived. A request fails
+ * only for instances that were lost while it was isolated.
+ *
+ * Several API servers isolate one after the other, and none while requests of another have yet to
+ * survive: the manager grants a lease (src/manager/dispatch/isolation_lease.ts). Without a manager
+ * each API server isolates by itself.
  */
-export class Suspects {
+export class PoisonDetector {
   readonly #clock: Clock;
-  #onTrial: ClientRequest | null = null;
+  /** Requests of which an instance was lost. */
+  readonly #histories = new Map<ClientRequest, LossHistory>();
+  #isolated: ClientRequest | null = null;
+  /** Suspected requests that wait to be isolated. */
   readonly #queue: { readonly request: ClientRequest; readonly resume: () => void }[] = [];
-  #cancelTrial: (() => void) | null = null;
-  /** Were lost with an instance, are no suspects, and may have yet to survive. */
-  readonly #doubtful = new Set<ClientRequest>();
+  #cancelIsolation: (() => void) | null = null;
+  /** Requests that were lost, are not suspected, and may have yet to survive. */
+  readonly #unproven = new Set<ClientRequest>();
   #cancelNext: (() => void) | null = null;
   readonly #keepLease: () => void;
   #cancelLease: (() => void) | null = null;
   #isClosed = false;
 
-  /** @param keepLease tells other API servers not to try any now */
+  /** @param keepLease asks the manager to let no other API server isolate a request now */
   constructor(clock: Clock, keepLease: () => void = () => {}) {
     this.#clock = clock;
     this.#keepLease = keepLease;
   }
 
+  /** The request was last given to an instance in isolation. */
+  isIsolated(request: ClientRequest): boolean {
+    return this.#histories.get(request)?.isIsolated === true;
+  }
+
+  /** Instances that were lost in a row before the request had survived there. */
+  lossesInARow(request: ClientRequest): number {
+    return this.#histories.get(request)?.lossesInARow ?? 0;
+  }
+
   /**
    * Notes that the instance of a request was lost.
-   * @returns why the request must not go on; null if it may
+   * @returns why the request must not be resumed; null if it may be
    */
   noteLoss(request: ClientRequest): string | null {
-    if (this.#hasSurvived(request)) request.fruitlessLosses = request.failedTrials = 0;
+    const history = this.#historyOf(request);
+    if (this.#hasSurvived(request)) history.lossesInARow = history.failedIsolations = 0;
     else {
-      request.fruitlessLosses++;
-      if (request.isTried) request.failedTrials++;
+      history.lossesInARow++;
+      if (history.isIsolated) history.failedIsolations++;
     }
-    this.forget(request);
-    this.#doubtful.add(request);
+    this.#withdraw(request);
+    this.#unproven.add(request);
     this.#keepLeaseSoon();
-    if (request.failedTrials < MAX_FAILED_TRIALS) return null;
-    return `${request.fruitlessLosses} instances in a row were lost as it began to run there`;
+    if (history.failedIsolations < MAX_FAILED_ISOLATIONS) return null;
+    return `${history.lossesInARow} instances in a row were lost just after it started there`;
   }
 
   /**
-   * Calls back when a request may be resumed: now, or when the suspects before it are through; at the
-   * latest when it has ended.
+   * Calls `resume` when a request may be resumed: at once, or when it is its turn to be isolated. A
+   * request that ends meanwhile is called back too.
    */
   release(request: ClientRequest, resume: () => void): void {
-    request.isTried = false;
-    if (request.fruitlessLosses < SUSPECT_LOSSES) return resume();
-    this.forget(request); // it may have been lost in a way that does not speak against it
+    const history = this.#histories.get(request);
+    if (history) history.isIsolated = false;
+    if (this.lossesInARow(request) < LOSSES_BEFORE_ISOLATION) return resume();
+    this.#withdraw(request); // its owner may have lost the request without being lost itself
     this.#queue.push({ request, resume });
-    this.#tryNextSoon();
+    this.#isolateNextSoon();
   }
 
-  /** A request got output. */
+  /** A request got output. On the path of every token. */
   noteOutput(request: ClientRequest): void {
-    if (request !== this.#onTrial || request.failedTrials > 0) return;
-    if (request.hasProgressed) this.#endTrial();
+    if (request !== this.#isolated || !request.hasProgressed) return;
+    if (this.#historyOf(request).failedIsolations === 0) this.#endIsolation();
   }
 
   /** A request has ended. */
   forget(request: ClientRequest): void {
-    this.#doubtful.delete(request);
-    if (request === this.#onTrial) this.#endTrial();
+    this.#histories.delete(request);
+    this.#withdraw(request);
   }
 
-  /** Nothing is tried any more: who waits goes on. */
+  /** Isolates no request any more; those that wait for their turn are called back. */
   close(): void {
     this.#isClosed = true;
     const waiting = this.#queue.splice(0);
-    this.#endTrial();
+    this.#endIsolation();
     this.#cancelNext?.();
     this.#cancelLease?.();
     for (const { resume } of waiting) resume();
   }
 
-  #endTrial(): void {
-    this.#cancelTrial?.();
-    this.#cancelTrial = null;
-    this.#onTrial = null;
-    this.#tryNextSoon();
+  #historyOf(request: ClientRequest): LossHistory {
+    const known = this.#histories.get(request);
+    if (known) return known;
+    const history = { lossesInARow: 0, failedIsolations: 0, isIsolated: false };
+    this.#histories.set(request, history);
+    return history;
   }
 
-  /** All that were lost together are noted before. */
-  #tryNextSoon(pauseMs = 0): void {
+  /** The request is on no instance any more, so that no instance can prove it harmless. */
+  #withdraw(request: ClientRequest): void {
+    this.#unproven.delete(request);
+    if (request === this.#isolated) this.#endIsolation();
+  }
+
+  #endIsolation(): void {
+    this.#cancelIsolation?.();
+    this.#cancelIsolation = null;
+    this.#isolated = null;
+    this.#isolateNextSoon();
+  }
+
+  /** In a later turn: by then all requests of a lost instance are noted. */
+  #isolateNextSoon(pauseMs = 0): void {
     if (this.#isClosed || this.#queue.length === 0) return;
     this.#cancelNext ??= this.#clock.after(pauseMs, () => {
       this.#cancelNext = null;
-      this.#tryNext();
+      this.#isolateNext();
     });
   }
 
-  #tryNext(): void {
-    if (this.#onTrial !== null) return;
-    this.#clear();
-    if (this.#doubtful.size > 0) return this.#tryNextSoon(DOUBT_POLL_MS);
+  #isolateNext(): void {
+    if (this.#isolated !== null) return;
+    this.#clearProven();
+    if (this.#unproven.size > 0) return this.#isolateNextSoon(UNPROVEN_POLL_MS);
     const next = this.#queue.shift();
     if (!next) return;
-    if (next.request.hasEnded) {
-      next.resume();
-      return this.#tryNextSoon();
+    const { request, resume } = next;
+    if (request.hasEnded) {
+      resume();
+      return this.#isolateNextSoon();
     }
-    this.#onTrial = next.request;
-    next.request.isTried = true;
-    this.#watchTrial(next.request);
+    this.#isolated = request;
+    this.#historyOf(request).isIsolated = true;
+    this.#watchIsolation(request);
     this.#keepLeaseSoon();
-    next.resume();
+    resume();
   }
 
-  /** Those that have survived meanwhile are not doubtful any more. */
-  #clear(): void {
-    for (const request of this.#doubtful) {
-      if (!this.#isInDoubt(request)) this.#doubtful.delete(request);
+  /** Clears the requests that have survived meanwhile, or that wait in a queue. */
+  #clearProven(): void {
+    for (const request of this.#unproven) {
+      if (!this.#isUnproven(request)) this.#unproven.delete(request);
     }
   }
 
-  /** All that were lost together are noted before. */
+  /** In a later turn: by then all requests of a lost instance are noted. */
   #keepLeaseSoon(pauseMs = 0): void {
     if (this.#isClosed) return;
     this.#cancelLease ??= this.#clock.after(pauseMs, () => {
       this.#cancelLease = null;
-      this.#clear();
-      const isInDoubt = this.#doubtful.size > 0;
-      // One that is to be tried may still wait for the others' leases to end.
-      if (isInDoubt || this.#onTrial?.link) this.#keepLease();
-      if (isInDoubt || this.#onTrial) this.#keepLeaseSoon(LEASE_MS / 2);
+      this.#clearProven();
+      const hasUnproven = this.#unproven.size > 0;
+      // The isolated request may still wait for the leases of other API servers to end.
+      if (hasUnproven || this.#isolated?.link) this.#keepLease();
+      if (hasUnproven || this.#isolated) this.#keepLeaseSoon(ISOLATION_LEASE_MS / 2);
     });
   }
 
-  #watchTrial(request: ClientRequest): void {
-    this.#cancelTrial = this.#clock.after(SURVIVAL_MS, () => {
-      const isThere = request.link !== null && !request.isBeingPlaced;
-      const isOver = isThere && this.#isTrialOver(request);
-      if (isOver && !request.hasProgressed) request.isTried = false;
-      if (isOver || (isThere && this.#hasSurvived(request))) this.#endTrial();
-      else this.#watchTrial(request);
+  #watchIsolation(request: ClientRequest): void {
+    this.#cancelIsolation = this.#clock.after(SURVIVAL_MS, () => {
+      const isPlaced = request.link !== null && !request.isBeingPlaced;
+      const isInconclusive = isPlaced && this.#isInconclusive(request);
+      if (isInconclusive && !request.hasProgressed) this.#historyOf(request).isIsolated = false;
+      if (isInconclusive || (isPlaced && this.#hasSurvived(request))) this.#endIsolation();
+      else this.#watchIsolation(request);
     });
   }
 
-  #isInDoubt(request: ClientRequest): boolean {
+  #isUnproven(request: ClientRequest): boolean {
     if (request.hasEnded) return false;
     if (request.link === null || request.isBeingPlaced) return true;
-    return !this.#hasSurvived(request) && !this.#isTrialOver(request);
+    return !this.#hasSurvived(request) && !this.#isInconclusive(request);
   }
 
   /**
-   * It waits in a queue where others get tokens of a second step; the first may have begun before it
-   * came. Where nobody gets any, a step may hang: until its instance has ended for that.
+   * The request waits in a queue while other requests there get tokens of a second step (the first
+   * step may have begun before the request came). If no request gets a token, a step may hang: then
+   * the wait is over when the instance must have noticed it and ended.
    */
-  #isTrialOver({ firstProgressMs, givenMs, link }: ClientRequest): boolean {
+  #isInconclusive({ firstProgressMs, givenMs, link }: ClientRequest): boolean {
     const { progressedMs, formerProgressedMs, registration } = link!;
     const { longestStepMs } = registration;
     const nowMs = this.#clock.nowMs();
     const sinceMs = firstProgressMs === Infinity ? givenMs : firstProgressMs;
     const silentMs = nowMs - Math.max(sinceMs, progressedMs);
     const isQueued = formerProgressedMs > sinceMs && silentMs < SURVIVAL_MS;
-    if (isQueued) return nowMs - sinceMs >= TRIAL_MS;
+    if (isQueued) return nowMs - sinceMs >= ISOLATION_MS;
     return silentMs >= (longestStepMs ?? DEFAULT_LONGEST_STEP_MS) + HANG_MARGIN_MS;
   }
 
-  /** One that got its first token and then waits to move has yet to show what its next step does. */
+  /** One token is not enough: the request may then wait to move, and its next step may crash. */
   #hasSurvived({ progressedMs, firstProgressMs }: ClientRequest): boolean {
     return progressedMs - firstProgressMs >= SURVIVAL_MS;
   }

@@ -5,18 +5,21 @@ import {
 } from "../core/protocol/admin.ts";
 import type { ClientRequest } from "./client_request.ts";
 
-/** Which of an API server's requests no instance has: none can take them now, or they are being resumed. */
-export function homelessRequests(
+/**
+ * The requests of an API server that no instance has, for people: they wait for an instance, or are
+ * being resumed. `query` names requests, or asks for all.
+ */
+export function unplacedRequests(
   requests: Iterable<ClientRequest>,
   { requestIds }: RequestsQuery,
   nowMs: number,
 ): RequestsReply {
-  const asked = requestIds && new Set(requestIds);
-  const homeless = [...requests].filter(({ link, requestId }) =>
-    link === null && (asked === undefined || asked.has(requestId))
+  const named = requestIds && new Set(requestIds);
+  const unplaced = [...requests].filter(({ link, requestId }) =>
+    link === null && named?.has(requestId) !== false
   );
   return {
-    requests: homeless.slice(0, MAX_LISTED_REQUESTS).map((request) => ({
+    requests: unplaced.slice(0, MAX_LISTED_REQUESTS).map((request) => ({
       requestId: request.requestId,
       instanceId: null,
       priority: request.priority,
@@ -25,6 +28,6 @@ export function homelessRequests(
       outputTokens: request.nextIndex,
       ageMs: Math.max(0, nowMs - request.arrivalMs),
     })),
-    numOmitted: Math.max(0, homeless.length - MAX_LISTED_REQUESTS),
+    numOmitted: Math.max(0, unplaced.length - MAX_LISTED_REQUESTS),
   };
 }

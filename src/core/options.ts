@@ -45,7 +45,7 @@ export interface EngineOptions {
   readonly stepTimeout: number;
 }
 
-/** What the load of an instance is measured in (behaviour page, section 1). */
+/** What the load of an instance is measured in (src/manager/README.md, "Load"). */
 export type LoadMetricName = "remaining_steps" | "usage_ratio" | "virtual_usage";
 
 /** Options of the manager. */
@@ -101,6 +101,12 @@ export interface MigrationBackendOptions {
   readonly migrationBackend: "gloo" | "nccl" | "rayrpc" | "grpc" | "kvtransfer";
   /** Seconds that setting it up may take. */
   readonly migrationBackendInitTimeout: number;
+  /** Of kvtransfer: what moves the blocks; empty with other backends only. */
+  readonly migrationBackendTransferType: "cuda_ipc" | "rdma" | "";
+  /** Of kvtransfer: where instances find each other. */
+  readonly migrationBackendKvtransferNamingUrl: string;
+  /** Of grpc: where its server listens. */
+  readonly migrationBackendServerAddress: string;
 }
 
 /** When the manager starts and stops instances. */

@@ -1,33 +1,33 @@
 import type { Clock } from "../core/clock.ts";
 
-/** A request that was dispatched to an instance before it left has arrived, or was refused, by then. */
+/** By then, a request that was dispatched before the drain began has arrived or was refused. */
 const SETTLED_MS = 1_000;
 const POLL_MS = 100;
 
-export interface LeaveConfig {
+export interface DrainConfig {
   readonly clock: Clock;
-  /** What is left after it goes on elsewhere by resumption. */
+  /** When the drain ends although requests are left: their API servers resume them elsewhere. */
   readonly timeoutMs: number;
-  /** No request is here, or on the way to or from here. */
+  /** The instance has no request, and none is moving to or from it. */
   readonly isEmpty: () => boolean;
-  /** Tells the manager; false when the instance is to stay. Never rejects. */
-  readonly ask: () => Promise<boolean>;
+  /** Tells the manager that the instance drains. False: it has to serve on. Never rejects. */
+  readonly askManager: () => Promise<boolean>;
   readonly setAccepting: (isAccepting: boolean) => void;
   readonly onDone: () => void;
 }
 
 /**
- * The orderly end of an instance whose process was asked to stop: no new requests come, those that are
- * here are moved to other instances by the manager, or finish.
+ * The orderly end of an instance whose process was asked to stop. The instance refuses new
+ * requests; the manager moves its requests to other instances, or they finish here.
  */
-export class Leave {
-  readonly #config: LeaveConfig;
-  /** Of the leave that is under way; it ends when this changes. */
+export class Drain {
+  readonly #config: DrainConfig;
+  /** Counts drains, so that a late answer of the manager does not cancel the next drain. */
   #attempt = 0;
   #isUnderWay = false;
-  #cancel: (() => void) | null = null;
+  #cancelPoll: (() => void) | null = null;
 
-  constructor(config: LeaveConfig) {
+  constructor(config: DrainConfig) {
     this.#config = config;
   }
 
@@ -41,32 +41,32 @@ export class Leave {
     setAccepting(false);
     const nowMs = clock.nowMs();
     this.#pollUntil(nowMs + Math.min(SETTLED_MS, timeoutMs), nowMs + timeoutMs);
-    this.ask();
+    this.tellManager();
   }
 
-  /** Tells a manager, also one that is new. */
-  async ask(): Promise<void> {
+  /** Tells the manager; called again when another manager has taken over. */
+  async tellManager(): Promise<void> {
     const attempt = this.#attempt;
-    if (!await this.#config.ask() && attempt === this.#attempt) this.stay();
+    if (!await this.#config.askManager() && attempt === this.#attempt) this.cancel();
   }
 
-  /** It is needed after all. */
-  stay(): void {
+  /** The instance is needed after all and accepts requests again. */
+  cancel(): void {
     if (!this.#isUnderWay) return;
     this.stop();
     this.#config.setAccepting(true);
   }
 
-  /** Nothing follows. */
+  /** Ends the drain; `onDone` is not called. */
   stop(): void {
     this.#isUnderWay = false;
     this.#attempt++;
-    this.#cancel?.();
+    this.#cancelPoll?.();
   }
 
   #pollUntil(settledMs: number, deadlineMs: number): void {
     const { clock, isEmpty, onDone } = this.#config;
-    this.#cancel = clock.after(POLL_MS, () => {
+    this.#cancelPoll = clock.after(POLL_MS, () => {
       const nowMs = clock.nowMs();
       const isDone = nowMs >= deadlineMs || (nowMs >= settledMs && isEmpty());
       if (isDone) onDone();

@@ -1,138 +1,143 @@
-import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
-import { type Clock, sleep } from "../core/clock.ts";
-import {
-  isForTheUser,
-  LlumnixError,
-  toErrorRecord,
-  UnavailableError,
-  UsageError,
-} from "../core/errors.ts";
-import { untilManagerAnswers } from "../core/manager_wait.ts";
+import type { Address, Bus, Listener, Message, Service } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
 import type {
   InstanceProgress,
   InstanceRegistration,
-  JoinReply,
   JoinRequest,
-  LeaveReply,
 } from "../core/protocol/membership.ts";
-import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
+import type {
+  MigrateOutOrder,
+  MigrationGroup,
+  MigrationGroupReply,
+  MigrationReport,
+} from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine/engine.ts";
 import { resolveEngineConfig } from "./engine/engine_config.ts";
 import { InfoReporter } from "./engine/info_reporter.ts";
-import { serviceAddress } from "./instance_socket.ts";
-import { Leave } from "./drain.ts";
-import { Llumlet } from "./llumlet/llumlet.ts";
+import { Drain } from "./drain.ts";
 import { InstanceService } from "./instance_service.ts";
+import { serviceAddress } from "./instance_socket.ts";
+import { Llumlet } from "./llumlet/llumlet.ts";
+import { ManagerSession } from "./manager_session.ts";
 
-/** Requests that may wait in one instance; API servers bound theirs well below. */
+/** Most requests that wait in one instance. API servers admit far fewer. */
 const MAX_WAITING_REQUESTS = 10_000;
 /** Least time between two progress messages. */
 const PROGRESS_INTERVAL_MS = 100;
-/** How long the running step may take when the instance stops. */
+/** How long {@linkcode Instance.close} waits for the running step. */
 const CLOSE_TIMEOUT_MS = 2_000;
-/** Pause before a lost manager is tried again. */
-const REJOIN_INTERVAL_MS = 200;
 const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
 
 export interface InstanceConfig {
   readonly options: EngineOptions;
   readonly instanceId: InstanceId;
   readonly managerAddress: Address;
-  /** Instances that share this host. */
+  /** Number of instances that share the cores and the memory of this host. */
   readonly hostShare: number;
-  /** Of the process, for people. */
+  /** Of the process that runs the instance; shown to people. */
   readonly pid: number;
-  /** See {@linkcode InstanceRegistration}. */
+  /** See {@linkcode InstanceRegistration.processStart}. */
   readonly processStart?: string;
   readonly clock: Clock;
   readonly bus: Bus;
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
-  /** How long a serving instance that lost its manager goes on and tries to join again. */
+  /** How long a serving instance that lost its manager tries to join again; 0: it ends at once. */
   readonly rejoinTimeoutMs: number;
   readonly startedBy?: JoinRequest["startedBy"];
-  /** How long it waits for a manager to join; default 0: not at all. */
+  /** How long the instance waits for a manager to join; default 0: one attempt. */
   readonly managerWaitMs?: number;
   readonly onStart?: (event: StartEvent) => void;
-  /** How long its requests get to leave or finish when it is asked to leave. */
+  /** How long a draining instance waits until its requests have moved away or finished. */
   readonly drainTimeoutMs?: number;
-  /** Absent: requests stay where they are. */
+  /** Absent: requests cannot move to or from this instance. */
   readonly migration?: InstanceMigration;
 }
 
-/** What moves requests to and from other instances. */
+/** How an instance moves requests to and from other instances. */
 export interface InstanceMigration {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
-  /** Steps run on a device of their own: copying takes nothing from them. Default false. */
+  /** Steps run on a device of their own, so that copying does not slow them. Default false. */
   readonly copiesBesideSteps?: boolean;
-  /** Null where the executor's blocks cannot be moved. Closed by the instance. */
+  /** Returns null if the executor's blocks cannot be moved. The instance closes the backend. */
   openBackend(
     executor: Executor,
   ): Promise<MigrationBackend | null> | MigrationBackend | null;
 }
 
-/** How far an instance is that starts. */
+/** Progress of an instance that starts. `waiting`: no manager answers yet. */
 export type StartEvent =
   | { readonly type: "waiting" | "joined" }
   | { readonly type: "serving"; readonly registration: InstanceRegistration };
 
-/** Why an instance ends. */
+/** Why an instance ended. */
 export interface InstanceEnd {
-  /** 0 when asked to stop, 2 for what the user can put right, else 1. */
+  /** 0: it was asked to stop. 2: an error that only the operator can fix. 1: any other error. */
   readonly exitCode: number;
   readonly reason: string;
-  /** The manager was told, and tells the user. */
+  /** The manager was told of the error and logs it. */
   readonly isReported?: boolean;
-  /** What nobody else reports. */
+  /** The error, if nobody else reports it. */
   readonly error?: unknown;
 }
 
 /**
- * One instance, whatever process it is in: joins the manager, loads the model, serves API servers
- * directly. It ends when the manager asks for it or is gone for good, when the executor fails, or at
- * {@linkcode stop}.
+ * One instance, in a process of its own or not: it joins the manager, loads the model and serves
+ * API servers directly. It ends when the manager asks for it, when the manager is gone for good,
+ * when the executor fails, or when {@linkcode stop} is called.
  */
 export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
-  readonly #leave: Leave;
-  /** No two processes of a host have one pid at one time; not random, for simulations repeat. */
-  readonly #incarnation: string;
+  readonly #drain: Drain;
+  readonly #manager: ManagerSession;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
-  /** Once; it may have lost the manager since. */
-  #hasJoined = false;
-  #isServing = false;
-  /** The manager knows, or is about to, that it serves. */
-  #hasRegistered = false;
-  #isRejoining = false;
   #type: InstanceType = "both";
-  #manager: Peer | null = null;
   #reporter: InfoReporter | null = null;
   #executor: Executor | null = null;
   #backend: MigrationBackend | null = null;
-  /** Why requests stay here from now on. */
+  /** Why no request can move to or from this instance any more. */
   #migrationFailure: string | undefined = undefined;
-  /** The newest that it was told of: invitations may come late, or again. */
+  /** The newest migration group that the manager announced. Older announcements may arrive late. */
   #group: MigrationGroup | null = null;
   #engine: Engine | null = null;
   #llumlet: Llumlet | null = null;
   #listener: Listener | null = null;
 
   constructor(config: InstanceConfig) {
+    const { clock, bus, managerAddress, instanceId, startedBy, pid } = config;
     this.#config = config;
-    this.#incarnation = `${config.pid}-${config.clock.nowMs()}`;
-    this.#service = new InstanceService(config.clock);
-    this.#leave = new Leave({
-      clock: config.clock,
+    this.#service = new InstanceService(clock);
+    this.#manager = new ManagerSession({
+      bus,
+      clock,
+      managerAddress,
+      instanceId,
+      // A host runs one process of a pid at a time. Not random, so that simulations repeat.
+      incarnation: `${pid}-${clock.nowMs()}`,
+      startedBy,
+      managerWaitMs: config.managerWaitMs ?? 0,
+      rejoinTimeoutMs: config.rejoinTimeoutMs,
+      service: this.#managerService(),
+      registration: () => this.#registration(),
+      hasEnded: () => this.#hasEnded,
+      onWait: () => config.onStart?.({ type: "waiting" }),
+      onRejoin: () => this.#resumeWithManager(),
+      onLost: (reason) => this.#finish({ exitCode: 1, reason }),
+    });
+    this.#drain = new Drain({
+      clock,
       timeoutMs: config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS,
       isEmpty: () => !this.isMigrating && this.#engine!.isIdle,
-      ask: () => this.#askToLeave(),
+      askManager: () => this.#manager.askToDrain(),
       setAccepting: (isAccepting) => this.#service.isAccepting = isAccepting,
       onDone: () => this.stop("its requests have left or finished"),
     });
@@ -143,41 +148,46 @@ export class Instance {
     return this.#engine;
   }
 
-  /** A request is leaving or coming. */
+  /** A request is moving to or from this instance. */
   get isMigrating(): boolean {
     return this.#llumlet?.isMigrating === true;
   }
 
   /**
-   * Starts it.
-   * @returns why it ended; {@linkcode close} is to follow
+   * Starts the instance and runs it until it ends.
+   * @returns why it ended; the caller then calls {@linkcode close}
    */
   run(): Promise<InstanceEnd> {
     this.#start().catch((error) => this.#fail(error));
     return this.#ended.promise;
   }
 
-  /** Stops it when its requests have gone elsewhere; the second time, or when it has none yet, at once. */
-  leave(reason: string): void {
-    if (!this.#hasRegistered || this.#leave.isUnderWay) this.stop(reason);
-    else if (!this.#hasEnded) this.#leave.start();
+  /**
+   * Stops the instance once its requests have moved away or finished. An instance that does not
+   * serve yet, or drains already, stops at once.
+   */
+  drain(reason: string): void {
+    if (!this.#manager.hasRegistered || this.#drain.isUnderWay) this.stop(reason);
+    else if (!this.#hasEnded) this.#drain.start();
   }
 
+  /** Ends {@linkcode run} with exit code 0. */
   stop(reason: string): void {
     this.#finish({ exitCode: 0, reason });
   }
 
   /**
-   * Ends what runs and tells those who wait for it, as far as the time limit allows.
-   * @returns whether the manager was there to be told
+   * Ends the requests that are left, tells their API servers, and frees everything, within a time
+   * limit.
+   * @returns whether the manager was still connected to hear of it
    */
   async close(): Promise<boolean> {
-    this.#leave.stop();
+    this.#drain.stop();
     this.#reporter?.close();
     const timeout = Promise.withResolvers<boolean>();
     const cancel = this.#config.clock.after(
       CLOSE_TIMEOUT_MS,
-      () => timeout.resolve(this.#isJoined),
+      () => timeout.resolve(this.#manager.isConnected),
     );
     const wasJoined = await Promise.race([this.#closeParts(), timeout.promise]);
     cancel();
@@ -189,35 +199,23 @@ export class Instance {
     await (this.#engine ?? this.#executor)?.close(); // an engine closes its executor
     this.#service.close();
     await this.#listener?.close();
-    const wasJoined = this.#isJoined;
-    await this.#leaveManager();
+    const wasJoined = this.#manager.isConnected;
+    await this.#manager.close();
     return wasJoined;
   }
 
-  async #leaveManager(): Promise<void> {
-    const manager = this.#manager;
-    this.#manager = null; // its end is no surprise
-    await manager?.close();
-  }
-
-  get #isJoined(): boolean {
-    return this.#manager?.isOpen === true;
-  }
-
-  /** The first reason counts. */
+  /** The first end counts. */
   #finish(end: InstanceEnd): void {
     this.#hasEnded = true;
     this.#ended.resolve(end);
   }
 
   async #start(): Promise<void> {
-    const { bus, managerAddress, instanceId } = this.#config;
+    const { bus, managerAddress, instanceId, onStart } = this.#config;
     const address = serviceAddress(managerAddress, instanceId);
-    const { infoIntervalMs, instanceType } = await this.#joinFirst();
+    const { infoIntervalMs, instanceType } = await this.#manager.join();
     if (this.#hasEnded) return;
-    this.#hasJoined = true;
-    if (!this.#isJoined) return this.#loseManager();
-    this.#config.onStart?.({ type: "joined" });
+    onStart?.({ type: "joined" });
     this.#type = instanceType;
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
@@ -227,132 +225,58 @@ export class Instance {
     this.#backend?.failed?.then((reason) => this.#loseMigration(reason));
     const engine = this.#startEngine(executor, infoIntervalMs);
     this.#listener = await bus.listen(address, this.#service.service);
-    this.#hasRegistered = true;
-    await this.#register();
-    this.#isServing = true;
-    this.#config.onStart?.({ type: "serving", registration: this.#registration() });
+    await this.#manager.register();
+    onStart?.({ type: "serving", registration: this.#registration() });
     this.#reporter!.report(engine.takeInfo());
   }
 
-  /** @throws {UnavailableError} whatever listens there is no manager that takes instances */
-  #joinFirst(): Promise<JoinReply> {
-    const { managerAddress: address, managerWaitMs: timeoutMs = 0, clock, onStart } = this.#config;
-    const onWait = () => onStart?.({ type: "waiting" });
-    const wait = { address, clock, timeoutMs, onWait, isGivenUp: () => this.#hasEnded };
-    return untilManagerAnswers(wait, async () => {
-      await this.#leaveManager(); // what did not answer the last time
-      return await this.#join();
-    });
-  }
-
-  async #join(): Promise<JoinReply> {
-    const { bus, managerAddress, instanceId, startedBy } = this.#config;
-    const service: Service = {
+  /** What the manager may ask of this instance. The instance made the connection. */
+  #managerService(): Required<Pick<Service, "calls" | "notifications">> {
+    return {
       calls: {
         ping: () => ({ data: null }),
-        requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
-        migrate_out: (message, peer) => this.#migrateOut(message, peer),
-        migration_group: ({ data }) => this.#joinGroup(data as MigrationGroup),
+        requests: ({ data }) => ({ data: this.#requests(data) }),
+        migrate_out: ({ data }) => this.#migrateOut(data),
+        migration_group: ({ data }) => this.#joinGroup(data),
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
-        stay: () => this.#engine?.stay(),
-        keep: () => this.#leave.stay(),
+        stay: () => this.#engine?.clearExpectedSteps(),
+        keep: () => this.#drain.cancel(),
       },
-      onClose: () => this.#manager === manager && this.#loseManager(),
     };
-    const manager: Peer = await bus.connect(managerAddress, service);
-    this.#manager = manager;
-    const { data } = await manager.call("join", {
-      data: {
-        instanceId,
-        incarnation: this.#incarnation,
-        isRunning: this.#isServing,
-        registration: this.#isServing ? this.#registration() : undefined,
-        startedBy,
-      } satisfies JoinRequest,
-    });
-    return data as JoinReply;
   }
 
-  async #register(): Promise<void> {
-    await this.#manager!.call("register", { data: this.#registration() });
+  /** A manager that has taken the instance back knows neither its load nor that it drains. */
+  #resumeWithManager(): void {
+    this.#reporter!.report(this.#engine!.takeInfo());
+    if (this.#drain.isUnderWay) this.#drain.tellManager();
   }
 
-  /** The manager leaves it out from now on; what is under way fails by itself. */
+  /** The manager plans no more migrations with this instance. Those under way fail. */
   #loseMigration(reason: string): void {
     this.#migrationFailure = reason;
-    // Else it says so when it registers.
-    if (this.#hasRegistered) this.#register().catch(() => {});
-  }
-
-  #loseManager(): void {
-    if (!this.#hasJoined) return; // whoever joins hears of it
-    const mayComeBack = this.#isServing && this.#config.rejoinTimeoutMs > 0;
-    if (!mayComeBack) this.#finish({ exitCode: 1, reason: "the manager is gone" });
-    else if (!this.#hasEnded && !this.#isRejoining) this.#rejoin();
-  }
-
-  /** Serves on meanwhile: requests and tokens do not pass through the manager. */
-  async #rejoin(): Promise<void> {
-    const { clock, rejoinTimeoutMs } = this.#config;
-    const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
-    this.#isRejoining = true;
-    while (!this.#hasEnded) {
-      // Its end may have come together with its answer, while this was still rejoining.
-      if (await this.#tryRejoin() && this.#isJoined) break;
-      if (clock.nowMs() >= deadlineMs) {
-        const reason = `the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`;
-        this.#finish({ exitCode: 1, reason });
-      }
-      await sleep(clock, REJOIN_INTERVAL_MS);
-    }
-    this.#isRejoining = false;
-  }
-
-  async #tryRejoin(): Promise<boolean> {
-    try {
-      await this.#join();
-      await this.#register();
-    } catch (error) {
-      await this.#leaveManager();
-      const isGivenUp = error instanceof LlumnixError && error.kind === "not_found";
-      if (isGivenUp) this.#finish({ exitCode: 1, reason: error.message });
-      return false;
-    }
-    this.#reporter!.report(this.#engine!.takeInfo());
-    if (this.#leave.isUnderWay) this.#leave.ask();
-    return true;
-  }
-
-  async #askToLeave(): Promise<boolean> {
-    try {
-      const { data } = await this.#manager!.call("leave", { data: null });
-      return (data as LeaveReply).mayLeave;
-    } catch {
-      return true; // there is nobody to say no
-    }
+    this.#manager.update(); // before it has registered, the registration will say it
   }
 
   #loadExecutor(): Promise<Executor> {
     const { options, hostShare, instanceId, clock, loadExecutor } = this.#config;
-    if (options.device === "cuda") throw new UsageError("--device cuda is not available yet");
-    const kind = options.device === "null" || options.device === "sim" ? options.device : "cpu";
+    const { device } = executorKind(options.device);
     let lastMs = -Infinity;
     let lastPhase = "";
-    return loadExecutor({ kind, options, hostShare }, (progress) => {
+    return loadExecutor({ device, options, hostShare }, (progress) => {
       const isRoutine = progress.phase === lastPhase && progress.doneBytes < progress.totalBytes;
       if (isRoutine && clock.nowMs() - lastMs < PROGRESS_INTERVAL_MS) return;
       lastMs = clock.nowMs();
       lastPhase = progress.phase;
       const data: InstanceProgress = { instanceId, ...progress };
-      this.#manager?.notify("progress", { data });
+      this.#manager.notify("progress", data);
     });
   }
 
   #startEngine(executor: Executor, infoIntervalMs: number): Engine {
     const { instanceId, options, clock } = this.#config;
-    const sendInfo = (info: InstanceInfo) => this.#manager?.notify("info", { data: info });
+    const sendInfo = (info: InstanceInfo) => this.#manager.notify("info", info);
     const reporter = this.#reporter = new InfoReporter(clock, infoIntervalMs, sendInfo);
     const engine = this.#engine = new Engine({
       config: resolveEngineConfig(
@@ -386,8 +310,8 @@ export class Instance {
       clock,
       limits: migration.limits,
       copiesBesideSteps: migration.copiesBesideSteps,
-      onArrive: (request) => this.#service.expect(request),
-      onLeave: (requestId) => this.#service.forget(requestId),
+      onMovedIn: (request) => this.#service.expect(request),
+      onMovedOut: (requestId) => this.#service.forget(requestId),
     });
   }
 
@@ -395,24 +319,27 @@ export class Instance {
     return this.#engine?.requests(query) ?? { requests: [], numOmitted: 0 };
   }
 
-  async #joinGroup(group: MigrationGroup): Promise<Message> {
-    if (!this.#backend?.join) throw new UnavailableError("no request moves in a group here");
+  async #joinGroup(group: MigrationGroup): Promise<Message<MigrationGroupReply>> {
+    if (!this.#backend?.join) {
+      throw new UnavailableError("this instance has no migration backend that uses groups");
+    }
     const { secret, generation } = group, newest = this.#group;
     if (newest?.secret === secret && generation < newest.generation) {
-      throw new UnavailableError(`group ${generation} has been replaced by ${newest.generation}`);
+      throw new UnavailableError(
+        `migration group ${generation} has been replaced by group ${newest.generation}`,
+      );
     }
     this.#group = group;
     const failedPeers = await this.#backend.join(group);
-    return { data: { failedPeers } satisfies MigrationGroupReply };
+    return { data: { failedPeers } };
   }
 
-  /** The manager's orders come over the connection that this instance made to it. */
-  #migrateOut(message: Message, peer: Peer): Promise<Message> | Message {
-    if (this.#llumlet) return this.#llumlet.service.calls.migrate_out(message, peer);
-    throw new UnavailableError("no request moves from this instance");
+  async #migrateOut(order: MigrateOutOrder): Promise<Message<MigrationReport>> {
+    if (this.#llumlet) return { data: await this.#llumlet.migrateOut(order) };
+    throw new UnavailableError("this instance has no migration backend: its requests cannot move");
   }
 
-  /** Once it is loaded and listens. */
+  /** Valid once the model is loaded and the instance listens. */
   #registration(): InstanceRegistration {
     const { info } = this.#executor!;
     const migrationFailure = this.#migrationFailure;
@@ -437,13 +364,13 @@ export class Instance {
   }
 
   /**
-   * The manager reports a deliberate error; only a bug is worth a line, and a stack, of its own. Whoever
-   * started the process by hand may not see what the manager says.
+   * A connected manager logs the error. The process itself logs only a bug, with its stack, or if
+   * it was started by hand: the person who started it may not see the manager's log.
    */
   #fail(error: unknown): void {
     const record = toErrorRecord(error);
-    const isReported = this.#isJoined && this.#config.startedBy !== "hand";
-    this.#manager?.notify("failed", { data: record });
+    const isReported = this.#manager.isConnected && this.#config.startedBy !== "hand";
+    this.#manager.notify("failed", record);
     this.#finish({
       exitCode: isForTheUser(record.kind) ? 2 : 1,
       reason: record.message,

@@ -1,12 +1,12 @@
 import type { CallHandler, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { RequestError, UnavailableError } from "../core/errors.ts";
+import type { MigrationCallName } from "../core/protocol/calls.ts";
 import type {
   AbortNotice,
   GenerateRequest,
   MissingReply,
   MissingRequest,
-  OutputBatch,
   OutputTiming,
   OwnershipEpoch,
   RequestId,
@@ -17,7 +17,7 @@ import type { AddressedOutputs } from "./engine/pending_outputs.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
 import { OutputHold } from "./output_hold.ts";
 
-/** What of an `Engine` is served. */
+/** The part of an `Engine` that API servers use. */
 export interface ServedEngine {
   add(request: GenerateRequest): void;
   abort(requestId: RequestId): void;
@@ -26,21 +26,24 @@ export interface ServedEngine {
   info(): InstanceInfo;
 }
 
-/** An API server that is connected. */
+/** A connected API server. */
 interface Frontend {
   readonly frontendId: string;
   readonly peer: Peer;
-  /** Its requests that have not ended, with the epoch under which they came. */
+  /** Its requests that have not ended here, each with the epoch under which it arrived. */
   readonly requests: Map<RequestId, OwnershipEpoch>;
 }
 
 /**
- * An engine on the bus. API servers introduce themselves (call `hello` {frontendId}), queue requests
- * (call `generate`), stop them (notification `abort`) and ask for them (call `missing`); each step's
- * outputs go to an API server in one notification `outputs`. What an API server has running ends with
- * its connection. With a llumlet, requests also come from other instances and leave to them (calls
- * `migrate_*`); one that comes before its API server is connected keeps its outputs for it. Messages
- * that are repeated change nothing.
+ * The calls that API servers and other instances make to an instance.
+ *
+ * An API server introduces itself (call `hello`), queues requests (call `generate`), stops them
+ * (notification `abort`) and asks for them (call `missing`). Each step's outputs go to an API
+ * server in one notification `outputs`. When its connection ends, its requests here are aborted.
+ *
+ * With a llumlet, requests also move to and from other instances (calls `migrate_*`). Outputs of a
+ * request whose API server is not connected here yet are held until it connects. Repeated messages
+ * change nothing.
  */
 export class InstanceService {
   readonly #frontends = new Map<string, Frontend>();
@@ -48,15 +51,15 @@ export class InstanceService {
   readonly #hold: OutputHold;
   #engine!: ServedEngine;
   #llumlet: Llumlet | null = null;
-  /** False: requests that would come are refused, so that they go elsewhere. */
+  /** False while the instance drains: it refuses new requests, so that they go elsewhere. */
   isAccepting = true;
 
-  /** What the instance offers on the bus. */
+  /** The handlers to bind to an address of the bus. */
   readonly service: Service = {
     calls: {
-      hello: ({ data }, peer) => this.#hello((data as { frontendId: string }).frontendId, peer),
-      generate: ({ data }, peer) => this.#generate(data as GenerateRequest, peer),
-      missing: ({ data }) => this.#missing(data as MissingRequest),
+      hello: ({ data }, peer) => this.#hello(data.frontendId, peer),
+      generate: ({ data }, peer) => this.#generate(data, peer),
+      missing: ({ data }) => this.#missing(data),
       status: () => ({ data: this.#engine.info() }),
       migrate_out: this.#migrationCall("migrate_out"),
       migrate_in: this.#migrationCall("migrate_in"),
@@ -66,9 +69,9 @@ export class InstanceService {
       migrate_blocks: this.#migrationCall("migrate_blocks"),
     },
     notifications: {
-      abort: ({ data }) => this.#abort(data as AbortNotice),
+      abort: ({ data }) => this.#abort(data),
       migrate_cancel: (message, peer) =>
-        this.#llumlet?.service.notifications.migrate_cancel(message, peer),
+        this.#llumlet?.service.notifications.migrate_cancel?.(message, peer),
     },
     onClose: (peer) => {
       this.#llumlet?.closed(peer);
@@ -84,32 +87,34 @@ export class InstanceService {
     this.#hold = new OutputHold(clock, (requestId) => this.#engine.abort(requestId));
   }
 
-  /** Gives it the engine, before it is bound to an address; without a llumlet no request moves. */
+  /**
+   * Sets the engine, before the service is bound to an address. Without a llumlet no request moves.
+   */
   attach(engine: ServedEngine, llumlet: Llumlet | null = null): void {
     this.#engine = engine;
     this.#llumlet = llumlet;
   }
 
-  /** A request comes from another instance: its outputs follow. */
+  /** A request has moved here from another instance: its outputs follow. */
   expect({ requestId, frontendId, epoch = 0 }: GenerateRequest): void {
     const frontend = this.#frontends.get(frontendId);
     if (frontend) frontend.requests.set(requestId, epoch);
     else this.#hold.expect(frontendId, requestId);
   }
 
-  /** A request has left to another instance, if it has not come back meanwhile. */
+  /** A request has moved to another instance, unless it has come back meanwhile. */
   forget(requestId: RequestId): void {
     if (this.#engine.has(requestId)) return;
     for (const frontend of this.#frontends.values()) frontend.requests.delete(requestId);
     this.#hold.forget(requestId);
   }
 
-  /** Nothing is held any more. */
+  /** Drops all held outputs. */
   close(): void {
     this.#hold.close();
   }
 
-  /** Sends a step's outputs. Those of an API server that has left are dropped. Reentrant. */
+  /** Sends a step's outputs. Outputs for an API server that disconnected are dropped. Reentrant. */
   sendOutputs(addressed: readonly AddressedOutputs[]): void {
     for (const { frontendId, outputs } of addressed) {
       const frontend = this.#frontends.get(frontendId);
@@ -130,11 +135,11 @@ export class InstanceService {
     return { ...output, timing: { ...timing, sentMs: this.#clock.nowMs() } };
   }
 
-  #hello(frontendId: string, peer: Peer): Message {
+  #hello(frontendId: string, peer: Peer): Message<null> {
     const former = this.#frontends.get(frontendId);
     if (former?.peer === peer) return { data: null };
     if (former) {
-      // It came back before its old connection was seen to be gone.
+      // It reconnected before this side noticed that the old connection had ended.
       this.#drop(former);
       former.peer.close();
     }
@@ -149,9 +154,9 @@ export class InstanceService {
     return { data: null };
   }
 
-  #missing({ requestIds }: MissingRequest): Message {
+  #missing({ requestIds }: MissingRequest): Message<MissingReply> {
     const missing = requestIds.filter((requestId) => !this.#engine.has(requestId));
-    return { data: { requestIds: missing } satisfies MissingReply };
+    return { data: { requestIds: missing } };
   }
 
   #abort({ requestIds, upToEpoch }: AbortNotice): void {
@@ -159,30 +164,32 @@ export class InstanceService {
       const epoch = this.#engine.epochOf(requestId);
       if (upToEpoch !== undefined && epoch !== null && epoch > upToEpoch) continue;
       this.#engine.abort(requestId);
-      // An epoch says that the request is another instance's: then it is not to follow it there.
+      // With an epoch, the abort is for a stale copy here: the request itself lives on elsewhere.
       if (upToEpoch === undefined) this.#llumlet?.abortRequest(requestId);
     }
   }
 
-  #migrationCall(method: string): CallHandler {
+  #migrationCall<M extends MigrationCallName>(method: M): CallHandler<M> {
     return (message, peer) => {
       if (method === "migrate_in") this.#checkAccepting();
-      const handler = this.#llumlet?.service.calls[method];
+      const handler: CallHandler<M> | undefined = this.#llumlet?.service.calls[method];
       if (handler) return handler(message, peer);
-      throw new UnavailableError("no request moves to or from this instance in this way");
+      throw new UnavailableError("this instance does not migrate requests in this way");
     };
   }
 
-  #generate(request: GenerateRequest, peer: Peer): Message {
+  #generate(request: GenerateRequest, peer: Peer): Message<null> {
     this.#checkAccepting();
     const frontend = this.#frontendOfPeer.get(peer);
     if (frontend?.frontendId !== request.frontendId) {
-      throw new RequestError(`${peer.remote} has not introduced itself as ${request.frontendId}`);
+      throw new RequestError(
+        `${peer.remote} has not introduced itself as ${request.frontendId} (call hello)`,
+      );
     }
     const { requestId, epoch = 0 } = request;
     const isRepeated = this.#engine.has(requestId) && frontend.requests.get(requestId) === epoch;
     if (isRepeated) return { data: null };
-    // It is resumed here while it was moving here, or before this instance noticed that it left.
+    // The API server resumes the request here, while an older copy of it is still on this instance.
     const formerEpoch = this.#engine.epochOf(requestId);
     if (formerEpoch !== null && formerEpoch < epoch) this.#engine.abort(requestId);
     this.#engine.add(request);
@@ -191,7 +198,9 @@ export class InstanceService {
   }
 
   #checkAccepting(): void {
-    if (!this.isAccepting) throw new UnavailableError("the instance is about to stop");
+    if (!this.isAccepting) {
+      throw new UnavailableError("the instance drains and accepts no new requests");
+    }
   }
 
   #drop(frontend: Frontend): void {
@@ -202,17 +211,17 @@ export class InstanceService {
     for (const requestId of frontend.requests.keys()) this.#engine.abort(requestId);
   }
 
-  /** Outputs that do not fit in one message go one by one. */
+  /** Outputs that do not fit in one message are sent one by one. */
   #notify(peer: Peer, outputs: readonly RequestOutput[]): void {
     try {
-      peer.notify("outputs", { data: { outputs } satisfies OutputBatch });
+      peer.notify("outputs", { data: { outputs } });
     } catch (error) {
       if (outputs.length > 1) { for (const output of outputs) this.#notify(peer, [output]); }
       else this.#refuse(peer, outputs[0], error as Error);
     }
   }
 
-  /** An output that fits in no message ends its request. */
+  /** An output that is too large for a message ends its request. */
   #refuse(peer: Peer, { requestId, index }: RequestOutput, error: Error): void {
     this.#engine.abort(requestId);
     this.#frontendOfPeer.get(peer)?.requests.delete(requestId);
@@ -222,7 +231,7 @@ export class InstanceService {
   }
 }
 
-/** Not of what has come back since: the end of the same request before may still be under way. */
+/** Forgets a request that ended, unless it has come back under a higher epoch meanwhile. */
 function noteEnd({ requests }: Frontend, { requestId, epoch = 0 }: RequestOutput): void {
   if (epoch >= (requests.get(requestId) ?? 0)) requests.delete(requestId);
 }

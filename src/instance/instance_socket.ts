@@ -1,18 +1,19 @@
-/** How the sockets of instances are called, beside the manager's and perhaps among others' files. */
+/** Names of the instances' unix sockets. They lie beside the manager's, among other files. */
 import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { UsageError } from "../core/errors.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 
-/** Ids that the program gives begin so. */
+/** Ids that this program generates start like this. */
 const OWN_ID = /^instance-/;
 const SOCKET = /^(?:instance=(.+)|(instance-.*))\.sock$/;
-/** The name of a socket has them, and what `/admin` is asked for. */
+/** Ids stand in file names and in URLs of `/admin`. */
 const GIVEN_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /**
- * Where an instance serves: beside the manager, in its directory or on its network interface.
+ * The address of an instance: in the directory of the manager's socket, or on its network
+ * interface.
  * @throws {UnavailableError} the path of the socket is too long
  */
 export function serviceAddress(managerAddress: Address, instanceId: InstanceId): Address {
@@ -31,19 +32,19 @@ export function serviceAddress(managerAddress: Address, instanceId: InstanceId):
   }
 }
 
-/** Whose socket it is; null: no instance's. */
+/** The instance whose socket has this file name; null for other files. */
 export function instanceOfSocket(fileName: string): InstanceId | null {
   const match = SOCKET.exec(fileName);
   return match && (match[1] ?? match[2]);
 }
 
-/** @throws {UsageError} it cannot be one */
+/** @throws {UsageError} the id has other characters, or is too long */
 export function checkInstanceId(instanceId: InstanceId): void {
   if (GIVEN_ID.test(instanceId)) return;
   throw new UsageError(
     `--instance-id ${
       JSON.stringify(instanceId)
     }: expected up to 64 letters, digits, ".", "_" and ` +
-      '"-", of which the first is a letter or digit',
+      '"-", starting with a letter or a digit',
   );
 }

@@ -1,9 +1,9 @@
 import type { Clock } from "../core/clock.ts";
 import type { RequestId, RequestOutput } from "../core/protocol/generate.ts";
 
-/** How long an API server has to connect once a request of it has come. */
+/** How long an API server may take to connect after a request of it has moved here. */
 const HOLD_MS = 10_000;
-/** Most outputs that wait for one API server. */
+/** Most outputs held for one API server. */
 const MAX_OUTPUTS = 8192;
 
 interface Held {
@@ -12,12 +12,12 @@ interface Held {
   readonly cancelDeadline: () => void;
 }
 
-/** What has come of it while an API server was not there. */
+/** The requests of an API server, and their outputs, from before it connected. */
 export type HeldOutputs = Pick<Held, "requestIds" | "outputs">;
 
 /**
- * Keeps outputs of requests that came from another instance for API servers that are not connected
- * here yet. Where one does not come in time, or too much waits for it, its requests are aborted.
+ * Holds outputs of requests that moved here from another instance, until their API server connects.
+ * If it does not connect in time, or too many outputs are held for it, its requests are aborted.
  */
 export class OutputHold {
   readonly #clock: Clock;
@@ -29,7 +29,7 @@ export class OutputHold {
     this.#abort = abort;
   }
 
-  /** Outputs of this request will come. */
+  /** From now on, outputs of this request are held. */
   expect(frontendId: string, requestId: RequestId): void {
     const held = this.#held.get(frontendId);
     if (held) return void held.requestIds.add(requestId);
@@ -40,7 +40,7 @@ export class OutputHold {
     });
   }
 
-  /** Keeps an output of an expected request; others are dropped. */
+  /** Holds an output of an expected request; other outputs are dropped. */
   add(frontendId: string, output: RequestOutput): void {
     const held = this.#held.get(frontendId);
     if (!held?.requestIds.has(output.requestId)) return;
@@ -49,7 +49,7 @@ export class OutputHold {
     if (output.finish) held.requestIds.delete(output.requestId);
   }
 
-  /** Hands over what waits for an API server that is here now. */
+  /** Returns and removes everything held for an API server, which has connected. */
   take(frontendId: string): HeldOutputs {
     const held = this.#held.get(frontendId);
     if (!held) return { requestIds: new Set(), outputs: [] };
@@ -58,7 +58,7 @@ export class OutputHold {
     return held;
   }
 
-  /** A request has left: what it has produced here is still to be delivered. */
+  /** A request has moved away: its outputs so far are still delivered, no others are held. */
   forget(requestId: RequestId): void {
     for (const held of this.#held.values()) held.requestIds.delete(requestId);
   }

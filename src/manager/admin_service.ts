@@ -2,7 +2,6 @@ import type { CallHandler, Peer } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { ConflictError, LlumnixError, RequestError } from "../core/errors.ts";
 import type {
-  AdminCalls,
   AdminMigration,
   AdminRequests,
   InstanceChange,
@@ -13,34 +12,30 @@ import type {
   RequestsReply,
   RequestStatus,
 } from "../core/protocol/admin.ts";
+import type { AdminCallName, ReplyOf, RequestOf } from "../core/protocol/calls.ts";
 import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerOptions } from "../core/options.ts";
 import { dispatchLoad } from "./load/load_metric.ts";
 import { loadStateOf } from "./load/load_state.ts";
+import type { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 
-/** How long an instance may take to say which requests it has. */
+/** Time for an instance to answer which requests it has. */
 const REQUESTS_TIMEOUT_MS = 2_000;
-/** How long a migration by hand waits for the migrations that both instances take part in. */
+/** How long a migration by hand waits while either instance takes part in another migration. */
 const BUSY_WAIT_MS = 5_000;
 const BUSY_POLL_MS = 20;
 
 export interface AdminConfig {
   readonly clock: Clock;
   readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
-  /** All, also those that start or drain. */
+  /** All instances, starting and draining ones too. */
   readonly instances: () => readonly ManagedInstance[];
-  /** API servers that are connected. */
+  /** The connected API servers. */
   readonly frontends: () => readonly Peer[];
-  readonly isDrained: (instance: ManagedInstance) => boolean;
-  /** The new instance is among the others at once; resolves when it serves. */
-  readonly add: () => Promise<unknown>;
-  readonly drain: (instanceId: InstanceId) => Promise<unknown>;
-  readonly keep: (instanceId: InstanceId) => void;
-  /** Drains and stops it. */
-  readonly remove: (instanceId: InstanceId) => Promise<unknown>;
-  /** Rejects when the source does not report. */
+  readonly keeper: Pick<InstanceKeeper, "add" | "drain" | "keep" | "remove">;
+  /** Moves a request. Rejects if the source does not report. */
   readonly migrate: (
     source: ManagedInstance,
     destination: ManagedInstance,
@@ -48,15 +43,14 @@ export interface AdminConfig {
   ) => Promise<MigrationReport>;
 }
 
+/** Answers to what an operator asks. */
 type Handlers = {
-  readonly [M in keyof AdminCalls]: (
-    ask: AdminCalls[M][0],
-  ) => AdminCalls[M][1] | Promise<AdminCalls[M][1]>;
+  readonly [M in AdminCallName]: (ask: RequestOf<M>) => ReplyOf<M> | Promise<ReplyOf<M>>;
 };
 
 /**
- * What whoever operates the service may ask of the manager. What takes long is only begun: the state of
- * the instance tells how it goes.
+ * What operators can ask of the manager. Changes that take long are only begun: the answer is the state of
+ * the instance, and later answers show how it goes on.
  */
 export class AdminService {
   readonly #config: AdminConfig;
@@ -74,22 +68,29 @@ export class AdminService {
     this.#config = config;
   }
 
-  /** What it offers on the bus. */
-  get calls(): Record<keyof AdminCalls, CallHandler> {
-    const calls = Object.entries(this.#handlers).map(([method, handle]) => {
-      const handler: CallHandler = async ({ data }) => ({ data: await handle(data as never) });
-      return [method, handler];
+  /** The calls that it answers on the bus. */
+  get calls(): { readonly [M in AdminCallName]: CallHandler<M> } {
+    const handlerOf = <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }) => ({
+      data: await this.#handlers[method](data),
     });
-    return Object.fromEntries(calls);
+    return {
+      admin_instances: handlerOf("admin_instances"),
+      admin_requests: handlerOf("admin_requests"),
+      admin_add: handlerOf("admin_add"),
+      admin_drain: handlerOf("admin_drain"),
+      admin_keep: handlerOf("admin_keep"),
+      admin_remove: handlerOf("admin_remove"),
+      admin_migrate: handlerOf("admin_migrate"),
+    };
   }
 
   #statusOf(instance: ManagedInstance): InstanceStatus {
-    const { registration, info, launched } = instance;
+    const { registration, info, process } = instance;
     return {
       instanceId: instance.instanceId,
       instanceType: instance.type,
       state: this.#stateOf(instance),
-      pid: registration?.pid ?? launched?.pid ?? null,
+      pid: registration?.pid ?? process.pid,
       totalBlocks: registration?.totalBlocks ?? null,
       usedBlocks: info?.usedBlocks ?? null,
       load: this.#loadOf(instance),
@@ -100,12 +101,12 @@ export class AdminService {
   }
 
   #stateOf(instance: ManagedInstance): InstanceState {
-    const { isStopping, isLost, registration, peer, isDraining } = instance;
-    if (isStopping || isLost) return "stopping";
-    if (registration === null) return "starting";
+    const { phase, peer, isDraining } = instance;
+    if (phase === "lost") return "stopping"; // its process may still be ending
+    if (phase !== "serving") return phase;
     if (peer === null) return "unreachable";
     if (!isDraining) return "serving";
-    return this.#config.isDrained(instance) ? "drained" : "draining";
+    return instance.isDrained(this.#config.clock.nowMs()) ? "drained" : "draining";
   }
 
   #loadOf({ info, isDraining }: ManagedInstance): InstanceStatus["load"] {
@@ -122,12 +123,13 @@ export class AdminService {
   async #requests(query: RequestsQuery): Promise<AdminRequests> {
     const serving = this.#config.instances().filter(({ isServing }) => isServing);
     const frontends = this.#config.frontends();
-    const [owned, homeless] = await Promise.all([
+    const [placed, unplaced] = await Promise.all([
       Promise.all(serving.map(({ peer }) => requestsOf(peer, query))),
       Promise.all(frontends.map((peer) => requestsOf(peer, query))),
     ]);
-    const replies = [...owned, ...homeless].filter((reply) => reply !== null);
-    // One that has just been given to an instance may be in the answers of both: the instance counts.
+    const replies = [...placed, ...unplaced].filter((reply) => reply !== null);
+    // A request that is just being placed may be in the answers of its API server and its instance: the
+    // instance's answer comes first, and counts.
     const byId = new Map<RequestId, RequestStatus>();
     for (const one of replies.flatMap(({ requests }) => requests)) {
       if (!byId.has(one.requestId)) byId.set(one.requestId, one);
@@ -135,41 +137,38 @@ export class AdminService {
     return {
       requests: [...byId.values()],
       numOmitted: replies.reduce((sum, { numOmitted }) => sum + numOmitted, 0),
-      unreachable: serving.filter((_, i) => owned[i] === null).map((one) => one.instanceId).sort(),
+      unreachable: serving.filter((_, i) => placed[i] === null).map((one) => one.instanceId).sort(),
     };
   }
 
   async #add(): Promise<InstanceChange> {
     const before = new Set(this.#config.instances());
-    const added = this.#config.add();
+    const added = this.#config.keeper.add();
     const instance = this.#config.instances().find((one) => !before.has(one));
-    if (!instance) await added; // it is refused
-    added.catch(() => {}); // the manager tells why
+    if (!instance) await added; // rejects: no instance may be added now
+    added.catch(() => {}); // a failed start is an event of the manager
     return { instanceId: instance!.instanceId, state: "starting" };
   }
 
   #drain({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = true;
-    this.#config.drain(instanceId).catch(() => {}); // it may be lost meanwhile
+    this.#config.keeper.drain(instanceId, "operator").catch(() => {}); // the instance may be lost meanwhile
     return this.#changeOf(instance);
   }
 
   #keep({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = false;
-    this.#config.keep(instanceId);
+    this.#config.keeper.keep(instanceId);
     return this.#changeOf(instance);
   }
 
   #remove({ instanceId }: InstanceName): InstanceChange {
     const instance = this.#serving(instanceId);
-    instance.isDrainedByHand = true;
-    this.#config.remove(instanceId).catch(() => {});
+    this.#config.keeper.remove(instanceId, "operator").catch(() => {});
     return this.#changeOf(instance);
   }
 
-  /** Whatever has been asked for, it may not have happened yet. */
+  /** The state of the instance now; the change that was asked for may not have happened yet. */
   #changeOf(instance: ManagedInstance): InstanceChange {
     return { instanceId: instance.instanceId, state: this.#stateOf(instance) };
   }
@@ -190,7 +189,7 @@ export class AdminService {
     if (requests.length > 0) {
       const { instanceId } = requests[0];
       if (instanceId !== null) return this.#instance(instanceId);
-      throw new ConflictError(`no instance has ${requestId} yet; try again`);
+      throw new ConflictError(`no instance has request ${requestId} yet; try again`);
     }
     const silent = unreachable.length > 0 ? ` (${unreachable.join(", ")} did not answer)` : "";
     throw new LlumnixError("not_found", `no instance has a request "${requestId}"${silent}`);
@@ -212,19 +211,21 @@ export class AdminService {
         "instance",
       );
     }
-    if (source.peer === null) throw new ConflictError(`${source.instanceId} cannot be reached now`);
-    if (isDraining) throw new ConflictError(`${instanceId} drains, and takes no requests`);
-    if (!isAvailable) throw new ConflictError(`${instanceId} does not serve now`);
+    if (source.peer === null) {
+      throw new ConflictError(`${source.instanceId} cannot be reached now; try again later`);
+    }
+    if (isDraining) throw new ConflictError(`${instanceId} is draining and takes no requests`);
+    if (!isAvailable) throw new ConflictError(`${instanceId} does not serve now; try again later`);
     for (const one of [source, destination]) {
       const { migration, migrationFailure } = one.registration!;
       const problem = migrationFailure ??
         (migration === undefined ? "it was started without --enable-migration" : null);
       if (problem === null) continue;
-      throw new ConflictError(`no request moves from or to ${one.instanceId}: ${problem}`);
+      throw new ConflictError(`no request can move from or to ${one.instanceId}: ${problem}`);
     }
   }
 
-  /** One migration of an instance at a time. */
+  /** Waits until neither instance takes part in a migration: each does so in one at a time. */
   async #untilFree(source: ManagedInstance, destination: ManagedInstance): Promise<void> {
     const { clock } = this.#config;
     const untilMs = clock.nowMs() + BUSY_WAIT_MS;
@@ -240,8 +241,10 @@ export class AdminService {
   #serving(instanceId: InstanceId): ManagedInstance {
     const instance = this.#instance(instanceId);
     if (instance.isServing) return instance;
-    const verb = instance.registration === null ? "starts" : "stops";
-    throw new ConflictError(`${instanceId} still ${verb}; try again later`);
+    if (instance.phase === "starting") {
+      throw new ConflictError(`${instanceId} is still starting; try again later`);
+    }
+    throw new ConflictError(`${instanceId} is stopping`);
   }
 
   #instance(instanceId: InstanceId): ManagedInstance {
@@ -253,12 +256,12 @@ export class AdminService {
   }
 }
 
-/** What one of them says of the requests that it has; null when it does not answer. */
+/** The requests of an instance, or the unplaced ones of an API server; null if it does not answer. */
 async function requestsOf(peer: Peer | null, query: RequestsQuery): Promise<RequestsReply | null> {
   try {
     const options = { timeoutMs: REQUESTS_TIMEOUT_MS };
     const answer = await peer?.call("requests", { data: query }, options);
-    return (answer?.data ?? null) as RequestsReply | null;
+    return answer?.data ?? null;
   } catch {
     return null;
   }

@@ -1,12 +1,11 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { DispatchReply, DispatchRequest, SuspicionNote } from "../core/protocol/dispatch.ts";
+import { UnavailableError } from "../core/errors.ts";
+import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type {
   InstanceList,
-  InstanceProgress,
   InstanceRegistration,
   JoinReply,
   JoinRequest,
@@ -17,7 +16,7 @@ import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
-import { exchangeObstacle, type ExchangeTerms } from "./migration/compatibility.ts";
+import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
@@ -26,41 +25,39 @@ import type { ManagerEvent } from "./manager_event.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
-import { TrialLease } from "./dispatch/isolation_lease.ts";
-
-export type { ManagerEvent };
+import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
 export interface ManagerConfig {
   readonly bus: Bus;
-  /** Where the manager listens; instances are told the first. */
+  /** Where the manager listens; its instances connect to the first address. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly options: ManagerOptions;
-  /** Absent: requests move only from instances that are to be stopped. */
+  /** Absent: requests move only away from draining instances. */
   readonly migration?: MigrationOptions;
-  /** What its instances serve: others are refused. Absent: what the first of them serves. */
+  /** What its instances serve; others are refused. Absent: the settings of the first instance. */
   readonly settings?: ServedSettings;
-  /** Instances with others take no part in migration; absent: any takes part that can. */
-  readonly exchangeTerms?: ExchangeTerms;
-  /** For migration backends whose instances form a group. */
+  /** What an instance needs to take part in migration. Absent: a migration backend is enough. */
+  readonly migrationCompatibility?: MigrationCompatibility;
+  /** Set if the instances of the migration backend form a group. */
   readonly migrationGroup?: GroupOptions;
-  /** Absent: instances come and go only as told. */
+  /** Absent: the number of instances changes only by calls. */
   readonly scaling?: ScalingOptions;
   readonly launcher: InstanceLauncher;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
-  /** An instance that says nothing for so long is given up. */
+  /** An instance that is silent for this long is given up. */
   readonly instanceTimeoutMs?: number;
-  /** How long the requests of an instance that is removed get to leave or finish. */
+  /** Time for the requests of an instance that is being removed to move away or finish. */
   readonly drainTimeoutMs?: number;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
-  /** Of what is decided by lot. */
+  /** Seed of random choices; default 0. */
   readonly seed?: number;
 }
 
 /**
- * Starts instances, knows which of them serve, and decides which takes a request, which requests
- * move, and how many instances there are. Tokens do not pass through it.
+ * Starts instances, and decides which instance takes a request, which requests move, and how many
+ * instances there are. Tokens do not pass through it. What it does and why is in src/manager/README.md.
  */
 export class Manager {
   readonly #config: ManagerConfig;
@@ -68,14 +65,14 @@ export class Manager {
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #subscribers = new Set<Peer>();
-  /** Those that serve, sorted by id. */
+  /** The serving instances, sorted by id. */
   #serving: ManagedInstance[] = [];
-  /** Requests can go on at a decode instance: one serves that takes part in migration. */
+  /** A decode instance serves that takes part in migration: prefill instances give requests away. */
   #hasDecode = false;
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
   readonly #statistics = new StatisticsCounter();
-  readonly #trialLease = new TrialLease();
+  readonly #isolationLease = new IsolationLease();
   #listeners: Listener[] = [];
   #listVersion = 0;
   #stopping: Promise<void> | null = null;
@@ -114,9 +111,9 @@ export class Manager {
   }
 
   /**
-   * Starts the initial instances and waits until all of them serve. After an error, `stop` ends
-   * those that run.
-   * @throws {LlumnixError} an instance ended before it served; its own error when it sent one
+   * Starts the initial instances and waits until all of them serve. After an error, call `stop` to end
+   * the instances that run.
+   * @throws {LlumnixError} an instance ended before it served; its own error if it sent one
    */
   async startInstances(): Promise<void> {
     await this.#keeper.startMissing();
@@ -124,8 +121,8 @@ export class Manager {
 
   /**
    * In place of {@linkcode startInstances}, for a manager that is started again: gives the instances
-   * of the one before time to join, then starts those that are missing.
-   * @param survivors all that may join; null: not known
+   * of the previous manager time to join, then starts the missing ones.
+   * @param survivors ids of all instances that may join; null: not known
    */
   async recoverInstances(survivors: readonly InstanceId[] | null = null): Promise<void> {
     await this.#keeper.recover(survivors);
@@ -136,9 +133,9 @@ export class Manager {
     return await this.#keeper.add();
   }
 
-  /** See {@linkcode InstanceKeeper.drain}. */
+  /** As an operator does: see {@linkcode InstanceKeeper.drain}. */
   async drain(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.drain(instanceId);
+    return await this.#keeper.drain(instanceId, "operator");
   }
 
   /** See {@linkcode InstanceKeeper.keep}. */
@@ -146,14 +143,14 @@ export class Manager {
     this.#keeper.keep(instanceId);
   }
 
-  /** See {@linkcode InstanceKeeper.remove}. */
+  /** As an operator does: see {@linkcode InstanceKeeper.remove}. */
   async removeInstance(instanceId: InstanceId): Promise<boolean> {
-    return await this.#keeper.remove(instanceId);
+    return await this.#keeper.remove(instanceId, "operator");
   }
 
   /**
-   * The service is about to end: what runs goes on where it is, and instances neither come nor go.
-   * Those that were told to stop along with this process serve on until {@linkcode stop}.
+   * The service is about to end: requests go on where they are, and instances neither come nor go.
+   * Instances that got the same signal as this process serve on until {@linkcode stop}.
    */
   windDown(): void {
     this.#keeper.windDown();
@@ -168,23 +165,23 @@ export class Manager {
     return this.#statistics.snapshot();
   }
 
-  /** Instances that serve, sorted by id. */
+  /** The serving instances, sorted by id. */
   instances(): InstanceRegistration[] {
     return this.#serving.map((instance) => instance.registration!);
   }
 
-  /** Last reports of the instances that serve. */
+  /** The latest reports of the serving instances. */
   infos(): InstanceInfo[] {
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
-  /** Requests that were dispatched and are in no report yet. */
+  /** Requests that were dispatched and that no instance has reported yet. */
   get numPendingDispatches(): number {
     this.#dispatcher.expire(this.#config.clock.nowMs());
     return this.#dispatcher.numPending;
   }
 
-  /** Instances that serve or are on the way there. */
+  /** Instances that have not ended, also those that start. */
   get numInstances(): number {
     return this.#fleet.size;
   }
@@ -195,8 +192,8 @@ export class Manager {
   }
 
   /**
-   * Asks the instances to stop, waits, kills those that do not within the time limit, and closes
-   * all connections. Idempotent.
+   * Asks the instances to stop, kills each one that has not ended within the time limit, and closes all
+   * connections. Idempotent.
    */
   stop(): Promise<void> {
     return this.#stopping ??= this.#stop();
@@ -206,8 +203,8 @@ export class Manager {
     return new MigrationLoop({
       ...this.#config,
       instances: () => this.#fleet.serving,
-      mayExchange: (instance) =>
-        this.#obstacleOf(instance) === null &&
+      canMigrate: (instance) =>
+        this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
       onReport: (report) => {
         this.#statistics.noteMigration(report);
@@ -229,7 +226,7 @@ export class Manager {
       clock,
       options: migrationGroup,
       instances: () =>
-        this.#fleet.serving.filter((instance) => this.#obstacleOf(instance) === null),
+        this.#fleet.serving.filter((instance) => this.#incompatibilityOf(instance) === null),
       onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
     });
   }
@@ -250,9 +247,9 @@ export class Manager {
   #service(): Service {
     return {
       calls: {
-        join: ({ data }, peer) => ({ data: this.#join(data as JoinRequest, peer) }),
+        join: ({ data }, peer) => ({ data: this.#join(data, peer) }),
         register: ({ data }, peer) => {
-          this.#register(data as InstanceRegistration, peer);
+          this.#register(data, peer);
           return { data: null };
         },
         subscribe: (_, peer) => {
@@ -260,24 +257,23 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
-        leave: (_, peer) => ({ data: this.#keeper.leave(this.#fleet.of(peer)) }),
+        drain: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
-        dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
+        dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         ...this.#admin().calls,
       },
       notifications: {
         progress: ({ data }) => {
-          this.#emit({ type: "progress", progress: data as InstanceProgress });
+          this.#emit({ type: "progress", progress: data });
         },
         info: ({ data }, peer) => {
-          this.#takeInfo(data as InstanceInfo, peer);
+          this.#takeInfo(data, peer);
         },
-        suspecting: ({ data }) => {
-          const { frontendId } = data as SuspicionNote;
-          this.#trialLease.keep(frontendId, this.#config.clock.nowMs());
+        isolating: ({ data }) => {
+          this.#isolationLease.keep(data.frontendId, this.#config.clock.nowMs());
         },
         failed: ({ data }, peer) => {
-          this.#fleet.noteFailure(data as ErrorRecord, peer);
+          this.#fleet.noteFailure(data, peer);
         },
       },
       onClose: (peer) => {
@@ -292,11 +288,7 @@ export class Manager {
       ...this.#config,
       instances: () => this.#fleet.all,
       frontends: () => [...this.#subscribers],
-      isDrained: (instance) => this.#keeper.isDrained(instance),
-      add: () => this.#keeper.add(),
-      drain: (instanceId) => this.#keeper.drain(instanceId),
-      keep: (instanceId) => this.#keeper.keep(instanceId),
-      remove: (instanceId) => this.#keeper.remove(instanceId),
+      keeper: this.#keeper,
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
@@ -311,17 +303,17 @@ export class Manager {
     const instance = this.#fleet.of(peer);
     this.#fleet.checkSettings(registration);
     this.#fleet.register(registration, peer);
-    this.#keeper.noteComing(instance);
-    const reason = this.#obstacleOf(instance);
+    this.#keeper.noteServing(instance);
+    const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
   }
 
-  /** Why it takes no part in migration, whatever it does; null: nothing is in the way. */
-  #obstacleOf({ registration }: ManagedInstance): string | null {
-    const { exchangeTerms } = this.#config;
-    if (registration === null || exchangeTerms === undefined) return null;
-    return exchangeObstacle(registration, exchangeTerms);
+  /** Why the instance cannot take part in migration; null: it can. */
+  #incompatibilityOf({ registration }: ManagedInstance): string | null {
+    const { migrationCompatibility } = this.#config;
+    if (registration === null || migrationCompatibility === undefined) return null;
+    return incompatibilityOf(registration, migrationCompatibility);
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
@@ -332,21 +324,21 @@ export class Manager {
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
-    const { triedBy } = request;
-    if (triedBy !== undefined && !this.#trialLease.take(triedBy, nowMs)) {
-      throw new UnavailableError("another request is being tried");
+    const { isolatedBy } = request;
+    if (isolatedBy !== undefined && !this.#isolationLease.take(isolatedBy, nowMs)) {
+      throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");
     const instance = this.#fleet.get(instanceId);
-    instance.lastDispatchMs = nowMs;
+    instance.noteDispatch(nowMs);
     this.#statistics.counters.dispatches++;
     const { requestId } = request;
     if (!this.#config.options.disableLogRequestsManager) {
       this.#emit({ type: "dispatched", requestId, instanceId });
     }
-    const mayLeave = this.#hasDecode && this.#obstacleOf(instance) === null;
-    return { instanceId, expectedSteps: expectedStepsOn(instance.type, mayLeave) };
+    const canMigrate = this.#hasDecode && this.#incompatibilityOf(instance) === null;
+    return { instanceId, expectedSteps: expectedStepsOn(instance.type, canMigrate) };
   }
 
   #updateServing(): void {
@@ -363,11 +355,12 @@ export class Manager {
     this.#group?.update();
   }
 
-  /** Without a decode instance all that waits to leave for one goes on where it is. */
+  /** Once no decode instance is left, requests that wait to move to one go on where they are. */
   #updateDisaggregation(serving: readonly ManagedInstance[]): void {
     const hadDecode = this.#hasDecode;
     this.#hasDecode = serving.some((instance) =>
-      instance.type === "decode" && instance.isAvailable && this.#obstacleOf(instance) === null
+      instance.type === "decode" && instance.isAvailable &&
+      this.#incompatibilityOf(instance) === null
     );
     if (!hadDecode || this.#hasDecode) return;
     for (const { type, peer } of serving) {
@@ -393,7 +386,7 @@ export class Manager {
     const running = this.#fleet.all;
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
-    for (const instance of running) instance.noteDisconnected();
+    for (const instance of running) instance.process.noteDisconnected();
   }
 
   #emit(event: ManagerEvent): void {

@@ -2,46 +2,48 @@ import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
 import type { InstanceProgress, InstanceRegistration } from "../core/protocol/membership.ts";
 import type { FailedPeer, MigrationId, MigrationReport } from "../core/protocol/migration.ts";
 
-/** What happens, for people: the command line prints it. */
+/** What happens in a manager, for people: the command line logs it. */
 export type ManagerEvent =
   | { readonly type: "launched"; readonly instanceId: InstanceId; readonly pid: number }
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
-  /** It serves something else than the others. */
+  /** An instance serves something else than the others, and may not join. */
   | { readonly type: "refused"; readonly instanceId: InstanceId; readonly reason: string }
+  /** An instance ended unexpectedly, or was given up. */
   | { readonly type: "lost"; readonly instanceId: InstanceId; readonly reason: string }
-  /** One of a manager before this one, which never joined this one. */
-  | { readonly type: "stray_killed"; readonly instanceId: InstanceId }
-  /** One more instance was wanted; null: it is not tried again. */
+  /** An instance of a previous manager never joined this one, and was killed. */
+  | { readonly type: "orphan_killed"; readonly instanceId: InstanceId }
+  /** A new instance did not get to serve. `retryMs` null: no other start follows. */
   | { readonly type: "start_failed"; readonly reason: string; readonly retryMs: number | null }
-  /** No instance serves, and none will. */
+  /** No instance serves, and no more starts are tried. */
   | { readonly type: "given_up"; readonly reason: string }
-  /** Its process was asked to stop: it drains first. */
-  | { readonly type: "leaving"; readonly instanceId: InstanceId }
-  /** It was asked to stop, and did. */
+  /** The process of an instance was asked to stop, by a signal: it drains first. */
+  | { readonly type: "stop_requested"; readonly instanceId: InstanceId }
+  /** An instance was asked to stop, and did. */
   | { readonly type: "stopped"; readonly instanceId: InstanceId }
+  /** An instance takes no more requests, and its requests move away. */
   | { readonly type: "draining"; readonly instanceId: InstanceId }
-  /** By load: so many instances more, or fewer. */
+  /** Scaling adds this many instances, or removes them if negative. */
   | { readonly type: "scaling"; readonly change: number }
-  /** It was to be stopped, and is needed after all. */
+  /** The drain of an instance ended: it takes requests again. */
   | { readonly type: "kept"; readonly instanceId: InstanceId }
   | {
     readonly type: "dispatched";
     readonly requestId: RequestId;
     readonly instanceId: InstanceId;
   }
-  /** However it went; those that found no request to move are not told. */
+  /** A migration ended, with any outcome but that there was no request to move. */
   | { readonly type: "migrated"; readonly report: MigrationReport }
-  /** The instances that exchange blocks, and those that cannot for now. */
+  /** A generation of the migration group is set up: who exchanges blocks, and who cannot for now. */
   | {
     readonly type: "group_formed";
     readonly generation: number;
     readonly members: readonly InstanceId[];
     readonly leftOut: readonly FailedPeer[];
   }
-  /** It serves, and takes no part in migration: it is not as the others in what that needs. */
+  /** An instance serves, but cannot take part in migration. */
   | { readonly type: "not_migrating"; readonly instanceId: InstanceId; readonly reason: string }
-  /** Its source did not report. */
+  /** The source of a migration did not report. */
   | {
     readonly type: "migration_unanswered";
     readonly migrationId: MigrationId;

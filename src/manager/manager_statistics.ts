@@ -1,12 +1,12 @@
 import type { MigrationOutcome, MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerEvent } from "./manager_event.ts";
 
-/** What a manager has done since it began. */
+/** What a manager has done since it was started. */
 export interface ManagerStatistics {
   readonly dispatches: number;
-  /** By outcome; `unanswered` when the source did not report in time, or died. */
+  /** By outcome; `unanswered`: the source did not report. */
   readonly migrations: Readonly<Record<MigrationOutcome | "unanswered", number>>;
-  /** Of committed migrations. */
+  /** This and the next four are of committed migrations. */
   readonly migratedTokens: number;
   readonly migratedBlocks: number;
   readonly transferredBytes: number;
@@ -19,7 +19,7 @@ export interface ManagerStatistics {
 
 type Counters = { -readonly [Name in keyof ManagerStatistics]: ManagerStatistics[Name] };
 
-/** Counts. */
+/** Counts for {@linkcode ManagerStatistics}. */
 export class StatisticsCounter {
   readonly #migrations = {
     committed: 0,

@@ -5,8 +5,8 @@
 const ECHO_MS = 300;
 
 /**
- * SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup): the first asks for an orderly stop, the second for
- * a stop at once. An echo of the first is not a second one.
+ * The signals that stop the process: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup). The first
+ * signal asks for an orderly stop, the second for an immediate one. An echo of the first is not a second one.
  */
 export class StopSignals implements Disposable {
   readonly #first = Promise.withResolvers<string>();
@@ -16,7 +16,7 @@ export class StopSignals implements Disposable {
 
   /** @param nowMs a clock that never goes back, in milliseconds */
   constructor(private readonly nowMs: () => number = () => performance.now()) {
-    // Deno 2.9 takes SIGHUP over with the first listener for any signal, ignored before or not.
+    // Deno 2.9 handles SIGHUP from the first listener for any signal on, even if it was ignored before.
     const isIgnored = ignoresHangups();
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
       const listener = signal === "SIGHUP" && isIgnored ? () => {} : () => this.receive(signal);
@@ -50,7 +50,7 @@ export class StopSignals implements Disposable {
   }
 }
 
-/** Whether this process was started with SIGHUP ignored; false where the system does not tell. */
+/** Whether this process was started with SIGHUP ignored; false if unknown. */
 function ignoresHangups(): boolean {
   try {
     const status = Deno.readTextFileSync("/proc/self/status");

@@ -274,14 +274,14 @@ Deno.test("cluster client: a manager that serves something else gets no requests
   let launcher = new ScriptedLauncher(bus);
   let manager = await start("test", launcher);
   await manager.startInstances();
-  const misfits: string[] = [];
+  const mismatches: string[] = [];
   const client = await ClusterClient.connect({
     bus,
     managerAddress: "inproc:manager",
     frontendId: "frontend",
     clock: realClock,
     settings,
-    onMisfit: (reason) => misfits.push(reason),
+    onSettingsMismatch: (reason) => mismatches.push(reason),
   });
   await manager.stop(); // with its instances
   await until(() => !client.isReady());
@@ -300,7 +300,7 @@ Deno.test("cluster client: a manager that serves something else gets no requests
     assert.match(message, /this API server has --model test, and its manager other: give both/);
   }
   assert.equal(client.isReady(), false);
-  assert.equal(misfits.length, 1);
+  assert.equal(mismatches.length, 1);
   for (const { requests } of launcher.instances) assert.equal(requests.size, 0);
   await manager.stop();
 

@@ -78,13 +78,13 @@ Deno.test("instance links: there are those that the manager knows", () =>
     links.update(world.list("c"), false);
     await world.pass(50);
     assert.equal(world.connected, "c");
-    assert.deepEqual(lost, ["a: it was stopped", "b: the manager has given it up"]);
+    assert.deepEqual(lost, ["a: it was stopped", "b: the manager has removed it"]);
     links.update(world.list("a"), true);
     await world.pass(50);
     assert.equal(world.connected, "ac", "another manager may not know all yet");
     world.registrations.a = registrationOf("a", "inproc:b");
     links.update(world.list("a"), false);
-    assert.equal(lost.at(-1), "a: it has moved");
+    assert.equal(lost.at(-1), "a: it has another address now");
     await world.pass(600);
     assert.equal(links.to("a").registration.address, "inproc:b");
   }));
@@ -109,7 +109,7 @@ Deno.test("instance links: none is made after the close", () =>
     links.close("the end");
     assert.throws(() => links.to("a"), {
       kind: "unavailable",
-      message: /server closes: it connects to a no more/,
+      message: /server is closing and does not connect to a/,
     });
     await world.pass(50);
     assert.deepEqual([...links.all], []);

@@ -72,7 +72,7 @@ for (const isKnown of [true, false]) {
       onList: ({ settings, instances }) => seen.push((settings ?? instances[0]).model),
       onQuery: () => ({ requests: [], numOmitted: 0 }),
       onLost: () => seen.push("lost"),
-      onMisfit: (reason) => seen.push(reason),
+      onSettingsMismatch: (reason) => seen.push(reason),
     };
     let manager = await listen(bus, { model: "other" }, isKnown);
     const error = await rejection(ManagerLink.connect(config));
@@ -82,15 +82,15 @@ for (const isKnown of [true, false]) {
 
     manager = await listen(bus, {}, isKnown);
     const link = await ManagerLink.connect(config);
-    assert.equal(link.misfit, null);
+    assert.equal(link.settingsMismatch, null);
     const request = { requestId: "r", promptTokens: 1 };
     assert.deepEqual(await link.dispatch(request), { instanceId: "instance-0" });
     await manager.close();
     manager = await listen(bus, { model: "other" }, isKnown);
-    await until(() => link.misfit !== null);
-    assert.match(link.misfit!, difference);
+    await until(() => link.settingsMismatch !== null);
+    assert.match(link.settingsMismatch!, difference);
     assert.equal(await link.dispatch(request), null);
-    assert.match((await rejection(link.call("x", null, 1_000))).message, difference);
+    assert.match((await rejection(link.call("ping", null, 1_000))).message, difference);
     await new Promise((resolve) => setTimeout(resolve, 300)); // it is tried again, and told once
     await manager.close();
     manager = await listen(bus, {}, isKnown);
@@ -98,7 +98,7 @@ for (const isKnown of [true, false]) {
     const [told] = seen.splice(2, 1);
     assert.match(told, difference);
     assert.deepEqual(seen, ["test", "lost", "test"]);
-    await until(() => link.misfit === null);
+    await until(() => link.settingsMismatch === null);
     await link.close();
     await manager.close();
   });

@@ -2,17 +2,17 @@
 import assert from "node:assert/strict";
 import { ClientRequest } from "../../src/client/client_request.ts";
 import { InstanceLink } from "../../src/client/instance_link.ts";
-import { Suspects } from "../../src/client/poison_detector.ts";
-import { TrialLease } from "../../src/manager/dispatch/isolation_lease.ts";
+import { PoisonDetector } from "../../src/client/poison_detector.ts";
+import { IsolationLease } from "../../src/manager/dispatch/isolation_lease.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
-import { SimCluster, type TrackedRequest } from "../manager/sim_cluster.ts";
+import { FakeCluster, type TrackedRequest } from "../manager/fake_cluster.ts";
 import { generateRequest, managerOptions, registrationOf } from "../manager/support.ts";
 
 async function withCluster(
   instances: number,
-  body: (cluster: SimCluster) => Promise<void>,
+  body: (cluster: FakeCluster) => Promise<void>,
 ): Promise<void> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, initialInstances: instances },
   });
   await cluster.start();
@@ -22,16 +22,19 @@ async function withCluster(
 const isPoison = (requestId: string, index = 0) => requestId.startsWith("poison") && index >= 0;
 
 /** All but the poison finish; that fails with the reason. */
-async function checkEnds(cluster: SimCluster, requests: readonly TrackedRequest[]): Promise<void> {
+async function checkEnds(cluster: FakeCluster, requests: readonly TrackedRequest[]): Promise<void> {
   await cluster.until(() => requests.every(({ hasEnded }) => hasEnded), 300_000);
   for (const { requestId, finish } of requests) {
     if (!isPoison(requestId)) assert.equal(finish?.reason, "length", requestId);
-    else assert.match(finish!.error!.message, /instances in a row were lost as it began to run/);
+    else {assert.match(
+        finish!.error!.message,
+        /instances in a row were lost just after it started there/,
+      );}
   }
 }
 
 for (const instances of [1, 2, 4]) {
-  Deno.test(`suspects: with ${instances} instances a deadly request fails alone`, () =>
+  Deno.test(`PoisonDetector: with ${instances} instances a deadly request fails alone`, () =>
     withCluster(instances, async (cluster) => {
       cluster.isDeadly = isPoison;
       const before = Array.from({ length: 60 }, (_, i) => cluster.submit(`before${i}`, 400));
@@ -43,21 +46,21 @@ for (const instances of [1, 2, 4]) {
     }));
 }
 
-Deno.test("suspects: one that is deadly at a certain token is no different", () =>
+Deno.test("PoisonDetector: one that is deadly at a certain token is no different", () =>
   withCluster(2, async (cluster) => {
     cluster.isDeadly = (requestId, index) => isPoison(requestId) && index === 30;
     const ids = ["poison", ...Array.from({ length: 40 }, (_, i) => `r${i}`)];
     await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
   }));
 
-Deno.test("suspects: two deadly requests fail, and nobody else", () =>
+Deno.test("PoisonDetector: two deadly requests fail, and nobody else", () =>
   withCluster(1, async (cluster) => {
     cluster.isDeadly = isPoison;
     const ids = ["r0", "poison0", "r1", "r2", "poison1", "r3", "r4"];
     await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
   }));
 
-Deno.test("suspects: who waits in a queue while instances die is not suspected for it", () =>
+Deno.test("PoisonDetector: who waits in a queue while instances die is not suspected for it", () =>
   withCluster(1, async (cluster) => {
     const requests = Array.from({ length: 110 }, (_, i) => cluster.submit(`r${i}`, 500));
     for (let i = 0; i < 7; i++) {
@@ -67,7 +70,7 @@ Deno.test("suspects: who waits in a queue while instances die is not suspected f
     await checkEnds(cluster, requests);
   }));
 
-Deno.test("suspects: one that is deadly as it arrives is no different", () =>
+Deno.test("PoisonDetector: one that is deadly as it arrives is no different", () =>
   withCluster(2, async (cluster) => {
     cluster.isDeadly = (requestId, index) => requestId === "poison" && index === -1;
     const others = Array.from({ length: 20 }, (_, i) => cluster.submit(`r${i}`, 300));
@@ -93,34 +96,34 @@ function linkTo(progressedMs: number, longestStepMs?: number | null): InstanceLi
   } as InstanceLink;
 }
 
-Deno.test("suspects: the trial of one that ends is over, and those that ended wait no more", async () => {
-  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+Deno.test("PoisonDetector: the trial of one that ends is over, and those that ended wait no more", async () => {
+  const clock = new VirtualClock(0), detector = new PoisonDetector(clock);
   const [a, b, c] = ["a", "b", "c"].map((id) => new ClientRequest(generateRequest(id), () => {}));
   const resumed: string[] = [];
   for (const request of [a, b, c]) {
-    assert.deepEqual([suspects.noteLoss(request), suspects.noteLoss(request)], [null, null]);
-    suspects.release(request, () => resumed.push(request.requestId));
+    assert.deepEqual([detector.noteLoss(request), detector.noteLoss(request)], [null, null]);
+    detector.release(request, () => resumed.push(request.requestId));
   }
   await passOn(clock, 1);
   assert.deepEqual(resumed, ["a"]);
   b.abort();
-  suspects.forget(a);
+  detector.forget(a);
   await passOn(clock, 1);
   assert.deepEqual(resumed, ["a", "b", "c"]);
-  suspects.close();
+  detector.close();
 });
 
-Deno.test("suspects: nobody is tried until all others that were lost have survived", async () => {
-  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+Deno.test("PoisonDetector: nobody is tried until all others that were lost have survived", async () => {
+  const clock = new VirtualClock(0), detector = new PoisonDetector(clock);
   const link = linkTo(0);
   const [suspect, other] = ["suspect", "other"].map((id) => {
     return new ClientRequest(generateRequest(id), () => {});
   });
   let isTried = false;
-  for (let i = 0; i < 2; i++) suspects.noteLoss(suspect);
-  suspects.release(suspect, () => isTried = true);
-  suspects.noteLoss(other);
-  suspects.release(other, () => {});
+  for (let i = 0; i < 2; i++) detector.noteLoss(suspect);
+  detector.release(suspect, () => isTried = true);
+  detector.noteLoss(other);
+  detector.release(other, () => {});
   await passOn(clock, 5_000);
   assert.equal(isTried, false, "an instance is sought for the other");
   other.giveTo(link);
@@ -134,35 +137,35 @@ Deno.test("suspects: nobody is tried until all others that were lost have surviv
   other.noteProgress(clock.nowMs());
   await passOn(clock, 200);
   assert.equal(isTried, true);
-  suspects.close();
+  detector.close();
 });
 
-Deno.test("suspects: one that got a token and then stood still did not survive", () => {
-  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+Deno.test("PoisonDetector: one that got a token and then stood still did not survive", () => {
+  const clock = new VirtualClock(0), detector = new PoisonDetector(clock);
   const request = new ClientRequest(generateRequest("a"), () => {});
   const lose = (...tokensMs: number[]) => {
     request.giveTo(linkTo(0));
     request.givenMs = 0;
     for (const tokenMs of tokensMs) request.noteProgress(tokenMs);
-    suspects.noteLoss(request);
-    return request.fruitlessLosses;
+    detector.noteLoss(request);
+    return detector.lossesInARow(request);
   };
   assert.deepEqual([lose(100), lose(0, 999), lose(0, 1_000), lose(100)], [1, 2, 0, 1]);
   assert.equal(lose(), 2, "no token");
   assert.equal(lose(3_000), 3, "it waited in a queue");
   assert.equal(lose(3_000, 3_999), 4, "it waited in a queue, and had yet to show what it does");
   assert.equal(lose(3_000, 4_000), 0);
-  suspects.close();
+  detector.close();
 });
 
-Deno.test("suspects: while a step may hang nobody else is tried, for a bounded time", async () => {
-  const clock = new VirtualClock(0), suspects = new Suspects(clock);
+Deno.test("PoisonDetector: while a step may hang nobody else is tried, for a bounded time", async () => {
+  const clock = new VirtualClock(0), detector = new PoisonDetector(clock);
   const link = linkTo(-Infinity);
   const resumedMs = new Map<string, number>();
   for (const id of ["a", "b"]) {
     const request = new ClientRequest(generateRequest(id), () => {});
-    assert.deepEqual([suspects.noteLoss(request), suspects.noteLoss(request)], [null, null]);
-    suspects.release(request, () => {
+    assert.deepEqual([detector.noteLoss(request), detector.noteLoss(request)], [null, null]);
+    detector.release(request, () => {
       resumedMs.set(id, clock.nowMs());
       request.giveTo(link);
       request.givenMs = clock.nowMs();
@@ -176,22 +179,22 @@ Deno.test("suspects: while a step may hang nobody else is tried, for a bounded t
   assert.equal(resumedMs.get("b"), 30_000);
   link.progressedMs = link.formerProgressedMs = -Infinity;
   await clock.runUntil(() => link.requests.size === 0);
-  suspects.close();
+  detector.close();
 });
 
-Deno.test("suspects: a step is waited for as long as its instance waits", async () => {
+Deno.test("PoisonDetector: a step is waited for as long as its instance waits", async () => {
   const limits = [[5_000, 10_000], [150_000, 155_000], [null, 80_000], [
     undefined,
     80_000,
   ]] as const;
   for (const [longestStepMs, silentMs] of limits) {
-    const clock = new VirtualClock(0), suspects = new Suspects(clock);
+    const clock = new VirtualClock(0), detector = new PoisonDetector(clock);
     const link = linkTo(-Infinity, longestStepMs);
     let resumedMs = 0;
     for (const id of ["a", "b"]) {
       const request = new ClientRequest(generateRequest(id), () => {});
-      for (let i = 0; i < 2; i++) suspects.noteLoss(request);
-      suspects.release(request, () => {
+      for (let i = 0; i < 2; i++) detector.noteLoss(request);
+      detector.release(request, () => {
         resumedMs = clock.nowMs();
         request.giveTo(link);
         request.givenMs = clock.nowMs();
@@ -199,7 +202,7 @@ Deno.test("suspects: a step is waited for as long as its instance waits", async 
     }
     await clock.runUntil(() => resumedMs > 0);
     assert.ok(Math.abs(resumedMs - silentMs) <= 1_000, `${resumedMs} ms`);
-    suspects.close();
+    detector.close();
   }
 });
 
@@ -209,24 +212,24 @@ async function tryInVain(
   clock: VirtualClock,
   live: () => Promise<void>,
 ): Promise<string | null> {
-  const suspects = new Suspects(clock);
+  const detector = new PoisonDetector(clock);
   const request = new ClientRequest(generateRequest("a"), () => {});
   let objection: string | null = null;
-  for (let i = 0; i < 2; i++) suspects.noteLoss(request);
+  for (let i = 0; i < 2; i++) detector.noteLoss(request);
   for (let i = 0; i < 3; i++) {
-    suspects.release(request, () => {
+    detector.release(request, () => {
       request.giveTo(link);
       request.givenMs = clock.nowMs();
     });
     await live();
     request.own(null, request.epoch);
-    objection = suspects.noteLoss(request);
+    objection = detector.noteLoss(request);
   }
-  suspects.close();
+  detector.close();
   return objection;
 }
 
-Deno.test("suspects: one that comes during a long step is tried in the next", async () => {
+Deno.test("PoisonDetector: one that comes during a long step is tried in the next", async () => {
   const clock = new VirtualClock(0), link = linkTo(0);
   const endStep = async () => {
     await passOn(clock, 3_000);
@@ -245,7 +248,7 @@ Deno.test("suspects: one that comes during a long step is tried in the next", as
   assert.equal(ofQueue, null);
 });
 
-Deno.test("suspects: one whose step is as long as steps can be is tried to its end", async () => {
+Deno.test("PoisonDetector: one whose step is as long as steps can be is tried to its end", async () => {
   const clock = new VirtualClock(0), link = linkTo(-Infinity, 200_000);
   const objection = await tryInVain(link, clock, async () => {
     await passOn(clock, 60_000);
@@ -255,16 +258,16 @@ Deno.test("suspects: one whose step is as long as steps can be is tried to its e
   assert.match(objection ?? "", /5 instances in a row/);
 });
 
-Deno.test("suspects: others are told for as long as one is tried or has yet to survive", async () => {
+Deno.test("PoisonDetector: others are told for as long as one is tried or has yet to survive", async () => {
   const clock = new VirtualClock(0), toldMs: number[] = [];
-  const suspects = new Suspects(clock, () => toldMs.push(clock.nowMs()));
+  const detector = new PoisonDetector(clock, () => toldMs.push(clock.nowMs()));
   const request = new ClientRequest(generateRequest("a"), () => {});
   const give = () => {
     request.giveTo(linkTo(-Infinity));
     request.givenMs = clock.nowMs();
   };
-  suspects.noteLoss(request);
-  suspects.release(request, give);
+  detector.noteLoss(request);
+  detector.release(request, give);
   await passOn(clock, 1_200);
   assert.deepEqual(toldMs, [0, 500, 1_000]);
   request.noteProgress(clock.nowMs());
@@ -275,23 +278,23 @@ Deno.test("suspects: others are told for as long as one is tried or has yet to s
   const startMs = clock.nowMs();
   give();
   for (let i = 0; i < 2; i++) {
-    suspects.noteLoss(request);
+    detector.noteLoss(request);
   }
   request.own(null, request.epoch);
-  suspects.release(request, () => {}); // it is refused: another API server tries one
+  detector.release(request, () => {}); // it is refused: another API server tries one
   await passOn(clock, 1_200);
   assert.deepEqual(toldMs, []);
   give();
   await passOn(clock, 1_000);
   assert.deepEqual(toldMs.splice(0), [startMs + 1_500, startMs + 2_000]);
-  suspects.forget(request);
+  detector.forget(request);
   await passOn(clock, 3_000);
   assert.deepEqual(toldMs, []);
-  suspects.close();
+  detector.close();
 });
 
-Deno.test("suspects: API servers try one after the other", () => {
-  const lease = new TrialLease();
+Deno.test("PoisonDetector: API servers try one after the other", () => {
+  const lease = new IsolationLease();
   assert.ok(lease.take("a", 0));
   assert.ok(!lease.take("b", 999));
   assert.ok(lease.take("a", 999));
@@ -300,8 +303,8 @@ Deno.test("suspects: API servers try one after the other", () => {
   assert.ok(!lease.take("a", 2_000));
 });
 
-Deno.test("suspects: nobody tries any while another API server's have yet to survive", () => {
-  const lease = new TrialLease();
+Deno.test("PoisonDetector: nobody tries any while another API server's have yet to survive", () => {
+  const lease = new IsolationLease();
   lease.keep("a", 0);
   lease.keep("b", 500);
   assert.ok(!lease.take("b", 999) && !lease.take("a", 1_000));
@@ -312,7 +315,7 @@ Deno.test("suspects: nobody tries any while another API server's have yet to sur
 });
 
 /** Instances die of the request `poison` whenever it got so many more tokens. */
-function killEvery(tokens: number, cluster: SimCluster): void {
+function killEvery(tokens: number, cluster: FakeCluster): void {
   let lastIndex = 0;
   cluster.isDeadly = (requestId, index) => {
     if (requestId !== "poison" || index < lastIndex + tokens) return false;
@@ -321,13 +324,13 @@ function killEvery(tokens: number, cluster: SimCluster): void {
   };
 }
 
-Deno.test("suspects: one that gets a little further each time is no different", () =>
+Deno.test("PoisonDetector: one that gets a little further each time is no different", () =>
   withCluster(1, async (cluster) => {
     killEvery(3, cluster);
     await checkEnds(cluster, ["r0", "poison", "r1"].map((id) => cluster.submit(id, 1_000)));
   }));
 
-Deno.test("suspects: one that gets far each time fails in the end", () =>
+Deno.test("PoisonDetector: one that gets far each time fails in the end", () =>
   withCluster(2, async (cluster) => {
     killEvery(60, cluster);
     const poison = cluster.submit("poison", 2_000), other = cluster.submit("other", 100);

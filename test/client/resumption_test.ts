@@ -1,21 +1,21 @@
 /** Requests that outlive their instance, their connections and their manager, on a virtual clock. */
 import assert from "node:assert/strict";
 import { RESUME_EPOCH } from "../../src/core/protocol/generate.ts";
-import { SimCluster, type TrackedRequest } from "../manager/sim_cluster.ts";
+import { FakeCluster, type TrackedRequest } from "../manager/fake_cluster.ts";
 import { managerOptions } from "../manager/support.ts";
 
 async function withCluster(
   instances: number,
-  body: (cluster: SimCluster) => Promise<void>,
+  body: (cluster: FakeCluster) => Promise<void>,
 ): Promise<void> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, initialInstances: instances },
   });
   await cluster.start();
   await body(cluster);
 }
 
-const holder = (cluster: SimCluster, { requestId }: TrackedRequest) =>
+const holder = (cluster: FakeCluster, { requestId }: TrackedRequest) =>
   cluster.holders(requestId)[0];
 
 Deno.test("resumption: goes on behind the tokens that were delivered", () =>

@@ -92,13 +92,29 @@ class Driver {
     batch: readonly Followed[],
     extras: Extras = {},
   ): Promise<StepOutput> {
+    const lengths = batch.map((s) => s.promptTokenIds.length + s.outputTokenIds.length);
+    const starts = lengths.map((length) => kind === "prefill" ? 0 : length - 1);
+    const output = await this.#submit(kind, batch, extras, starts, lengths);
+    for (const [i, sequence] of batch.entries()) sequence.outputTokenIds.push(output.tokenIds[i]);
+    return output;
+  }
+
+  /** A step that computes the tokens [starts[i], ends[i]) of each sequence. */
+  async #submit(
+    kind: StepInput["kind"],
+    batch: readonly Followed[],
+    extras: Extras,
+    starts: readonly number[],
+    ends: readonly number[],
+  ): Promise<StepOutput> {
     const { blockSize } = this.#executor.info.layout;
     const tokens = batch.map((s) => [...s.promptTokenIds, ...s.outputTokenIds]);
+    const isPartial = ends.some((end, i) => end < tokens[i].length);
     for (const [i, sequence] of batch.entries()) {
       const needed = Math.ceil(tokens[i].length / blockSize) - sequence.blocks.length;
       if (needed > 0) sequence.blocks.push(...this.takeBlocks(needed));
     }
-    const queries = kind === "prefill" ? tokens : tokens.map((row) => row.slice(-1));
+    const queries = tokens.map((row, i) => row.slice(starts[i], ends[i]));
     const queryStarts = [0];
     for (const query of queries) queryStarts.push(queryStarts.at(-1)! + query.length);
     const maxBlocks = Math.max(...batch.map((sequence) => sequence.blocks.length));
@@ -107,6 +123,7 @@ class Driver {
     const output = await this.#executor.step({
       stepId: ++this.#stepId,
       kind,
+      isPartial,
       removed: extras.removed ?? [],
       added: batch.filter((sequence) => !sequence.isAnnounced).map((sequence) => ({
         handle: sequence.handle,
@@ -119,17 +136,29 @@ class Driver {
       handles: Int32Array.from(batch, (sequence) => sequence.handle),
       tokenIds: Int32Array.from(queries.flat()),
       queryStarts: Int32Array.from(queryStarts),
-      contextLens: Int32Array.from(tokens, (row) => row.length),
+      contextLens: Int32Array.from(ends),
       blockTables,
       maxBlocks,
     });
     assert.equal(output.stepId, this.#stepId);
     assert.equal(output.tokenIds.length, batch.length);
     assert.ok(output.latencyMs >= 0);
-    for (const [i, sequence] of batch.entries()) {
-      sequence.isAnnounced = true;
-      sequence.outputTokenIds.push(output.tokenIds[i]);
+    for (const sequence of batch) sequence.isAnnounced = true;
+    return output;
+  }
+
+  /** Prefills a sequence in pieces of so many tokens, and the rest in the last. */
+  async prefillInPieces(sequence: Followed, pieces: readonly number[]): Promise<StepOutput> {
+    let start = 0;
+    for (const tokens of pieces) {
+      const output = await this.#submit("prefill", [sequence], {}, [start], [start + tokens]);
+      assert.deepEqual([...output.tokenIds], [-1], "a piece chooses no token");
+      assert.equal(output.promptLogprobs, undefined, "they come with the last piece");
+      start += tokens;
     }
+    const end = sequence.promptTokenIds.length + sequence.outputTokenIds.length;
+    const output = await this.#submit("prefill", [sequence], {}, [start], [end]);
+    sequence.outputTokenIds.push(output.tokenIds[0]);
     return output;
   }
 
@@ -292,6 +321,33 @@ export function testExecutor(name: string, load: () => Promise<Executor>): void 
     await driver.decode([asking]);
     assert.deepEqual(asking.outputTokenIds, expected);
   });
+
+  test(
+    "a prompt in pieces has the tokens and log probabilities of a whole one",
+    async (driver, executor) => {
+      if (executor.info.maxPieceTokens === undefined) return; // its prompts come whole
+      const whole = driver.follow(2, { promptLogprobs: 1 });
+      const expected = await driver.step("prefill", [whole]);
+      await driver.decode([whole]);
+      const company = driver.follow(0);
+      await driver.step("prefill", [company]);
+      for (const pieces of [[1], [20, 5], [16, 16, 10], [42]]) {
+        const cut = driver.follow(2, { promptLogprobs: 1 });
+        assert.equal(cut.promptTokenIds.length, 43);
+        const output = await driver.prefillInPieces(cut, pieces);
+        assert.deepEqual(output.promptLogprobs, expected.promptLogprobs, `pieces ${pieces}`);
+        await driver.decode([company, cut]);
+        assert.deepEqual(cut.outputTokenIds, whole.outputTokenIds, `pieces ${pieces}`);
+        driver.giveBack(cut);
+      }
+      // As after a preemption: the first tokens of the output are computed with the prompt.
+      const again = driver.follow(2);
+      again.outputTokenIds.push(...whole.outputTokenIds.slice(0, 5));
+      await driver.prefillInPieces(again, [45]);
+      await driver.decode([again]);
+      assert.deepEqual(again.outputTokenIds, whole.outputTokenIds);
+    },
+  );
 
   test("close is idempotent, and nothing runs afterwards", async (driver, executor) => {
     const sequence = driver.follow(0);

@@ -25,7 +25,7 @@ Deno.test("joining: an instance with another migration backend serves, and the o
     "--migration-backend=rayrpc",
   );
   await manager.waitForLog(
-    /instance-hand-\d+ takes no part in migration: its migration backend is rayrpc, and this service's gloo/,
+    /instance-hand-\d+ takes no part in migration: its migration backend is rayrpc, but this service's is gloo/,
   );
   const numMoved = () => [...manager.stderr.matchAll(/ moved \S+ from /g)].length;
   for (const isThere of [true, false]) {
@@ -84,7 +84,7 @@ Deno.test("joining: a manager that would serve something else than the instances
   assert.equal(code, 2, stderr);
   assert.match(
     stderr,
-    /instance-\d has --max-model-len \d+, and this manager 100\. Start it with .*instance-\d \(process \d+\), inst/,
+    /instance-\d has --max-model-len \d+, and this manager 100\. Start the manager with .*instance-\d \(process \d+\), inst/,
   );
   assertSameStreams(await runAll(cluster, requests), quiet);
   const second = user.manager("--initial-instances", "2");

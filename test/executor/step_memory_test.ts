@@ -30,9 +30,10 @@ const output: StepOutput = {
 
 Deno.test("step memory: a step and its output arrive as they were sent", async () => {
   const { main, worker } = bothEnds();
-  for (const kind of ["prefill", "decode"] as const) {
-    assert(main.requestStep({ ...step, kind }));
-    assert.deepEqual(worker.nextStep(), { ...step, kind });
+  const kinds = [["prefill", false], ["prefill", true], ["decode", false]] as const;
+  for (const [kind, isPartial] of kinds) {
+    assert(main.requestStep({ ...step, kind, isPartial }));
+    assert.deepEqual(worker.nextStep(), { ...step, kind, isPartial });
     assert(worker.answerStep(output));
     assert.deepEqual(await main.answer(), output);
   }

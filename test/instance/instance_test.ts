@@ -3,7 +3,7 @@ import type { Peer } from "../../src/bus/bus.ts";
 import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
 import type { MigrationGroup } from "../../src/core/protocol/migration.ts";
 import { Random } from "../../src/core/random.ts";
-import { loadNullExecutor } from "../../src/executor/null_executor.ts";
+import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
 import type { MigrationBackend } from "../../src/kv/transfer/backend.ts";
 import { type NetworkConfig, SimNetwork } from "../../src/sim/network/sim_bus.ts";
@@ -73,18 +73,18 @@ class World {
     await this.network.addNode("manager").bus.listen("inproc:manager", {
       calls: {
         join: ({ data }, peer) => {
-          this.joins.push(data as JoinRequest);
+          this.joins.push(data);
           this.manager = peer;
-          return { data: { infoIntervalMs: 10 } };
+          return { data: { infoIntervalMs: 10, instanceType: "both" } };
         },
         register: ({ data }) => {
-          this.registrations.push(data as InstanceRegistration);
+          this.registrations.push(data);
           this.onRegister();
           return { data: null };
         },
-        leave: () => {
+        drain: () => {
           this.numLeaves++;
-          return { data: { mayLeave: true } };
+          return { data: { mayDrain: true } };
         },
       },
       notifications: { info: () => void this.numInfos++ },
@@ -177,7 +177,7 @@ Deno.test("Instance: gives up when no manager comes in time", async () => {
 Deno.test("Instance: asked to stop as it has registered, it says so to the manager, which counts on it", async () => {
   const world = new World(0);
   await world.startManager();
-  world.onRegister = () => world.instance.leave("got SIGTERM"); // has yet to hear the answer
+  world.onRegister = () => world.instance.drain("got SIGTERM"); // has yet to hear the answer
   await world.startInstance();
   await world.until(() => world.end !== null);
   assert.equal(world.numLeaves, 1);
@@ -205,7 +205,7 @@ Deno.test("Instance: an invitation to a group that comes late, or again, does no
   }
   assert.deepEqual(world.joined, [1, 3, 3, 1]);
   assert.equal(errors.length, 1);
-  assert.match(errors[0], /group 2 has been replaced by 3/);
+  assert.match(errors[0], /group 2 has been replaced by group 3/);
 });
 
 for (const isThere of [true, false]) {

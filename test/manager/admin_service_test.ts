@@ -1,6 +1,7 @@
 /** What an operator may ask, on production instances and a virtual clock. */
 import assert from "node:assert/strict";
-import type { AdminCall, InstanceState } from "../../src/core/protocol/admin.ts";
+import type { InstanceState } from "../../src/core/protocol/admin.ts";
+import type { AdminCall } from "../../src/core/protocol/calls.ts";
 import type { InstanceId } from "../../src/core/protocol/generate.ts";
 import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { World } from "../simulation/world.ts";
@@ -98,7 +99,7 @@ Deno.test("admin: what cannot be migrated is refused, with the reason", async ()
   await call("admin_drain", { instanceId: other });
   await assert.rejects(migrate("a", other), {
     kind: "conflict",
-    message: `${other} drains, and takes no requests`,
+    message: `${other} is draining and takes no requests`,
   });
   await world.finishAll();
 });
@@ -113,7 +114,7 @@ Deno.test("admin: without --enable-migration no request moves, and the refusal n
     call("admin_migrate", { requestId: "a", destinationId: owners.get("b")! }),
     {
       kind: "conflict",
-      message: `no request moves from or to ${own}: it was started without --enable-migration`,
+      message: `no request can move from or to ${own}: it was started without --enable-migration`,
     },
   );
   const { migrations } = world.cluster.manager!.statistics();
@@ -197,7 +198,7 @@ Deno.test("admin: a request that no instance has yet cannot be moved", async () 
   const order = { requestId: "late", destinationId: "instance-0" };
   await assert.rejects(call("admin_migrate", order), {
     kind: "conflict",
-    message: "no instance has late yet; try again",
+    message: "no instance has request late yet; try again",
   });
   await call("admin_keep", { instanceId: "instance-0" });
   await world.finishAll();

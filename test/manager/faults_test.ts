@@ -1,7 +1,7 @@
 /** Whatever fails, whenever: seeded random faults against the promises of manager and client. */
 import assert from "node:assert/strict";
 import type { InstanceId } from "../../src/core/protocol/generate.ts";
-import { migration, SimCluster } from "./sim_cluster.ts";
+import { FakeCluster, migration } from "./fake_cluster.ts";
 import { managerOptions } from "./support.ts";
 
 const NUM_SEEDS = Number(Deno.env.get("FAULT_SEEDS") ?? 40);
@@ -16,7 +16,7 @@ class Saboteur {
   /** Of the manager that is alive; one that dies meanwhile never ends it. */
   #recovering: Promise<void> = Promise.resolve();
 
-  constructor(private readonly cluster: SimCluster) {}
+  constructor(private readonly cluster: FakeCluster) {}
 
   async act(): Promise<void> {
     const { cluster } = this;
@@ -82,7 +82,7 @@ class Saboteur {
 
 async function runSeed(seed: number): Promise<string> {
   const draining = new Set<InstanceId>();
-  const cluster = new SimCluster(seed, {
+  const cluster = new FakeCluster(seed, {
     options: { ...managerOptions, initialInstances: 3, dispatchPolicy: "load" },
     migration,
     onEvent: (event) => {
@@ -137,7 +137,7 @@ Deno.test("faults: the same seed does the same", async () => {
 
 Deno.test("faults: without any, an instance is in one migration at a time", async () => {
   for (let seed = 0; seed < 5; seed++) {
-    const cluster = new SimCluster(seed, {
+    const cluster = new FakeCluster(seed, {
       options: { ...managerOptions, initialInstances: 5 },
       migration,
     });

@@ -7,7 +7,8 @@ import { HostProcess } from "../../src/core/host_process.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
-import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { rejection, until } from "../conformance/bus.ts";
@@ -157,11 +158,11 @@ Deno.test("processes: one is found by its name and its manager's address, and ki
   const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
   const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
   await until(() => isRunning(instance.pid));
-  assert.equal(launcher.killStray("instance-7", `${address}2`), false);
-  assert.equal(launcher.killStray("instance-8", address), false);
-  assert.equal(launcher.killStray("instance-7", address), true);
+  assert.equal(launcher.killOrphan("instance-7", `${address}2`), false);
+  assert.equal(launcher.killOrphan("instance-8", address), false);
+  assert.equal(launcher.killOrphan("instance-7", address), true);
   assert.equal((await instance.status).signal, "SIGKILL");
-  assert.equal(launcher.killStray("instance-7", address), false);
+  assert.equal(launcher.killOrphan("instance-7", address), false);
 });
 
 Deno.test("processes: one that cannot be killed is no error of the manager's", async () => {
@@ -183,7 +184,7 @@ Deno.test("processes: one that cannot be killed is no error of the manager's", a
       Deno.kill = () => { // it is another user's, or has just ended
         throw new error("not killed");
       };
-      assert.equal(launcher.killStray("instance-7", address), false);
+      assert.equal(launcher.killOrphan("instance-7", address), false);
       adopted.stop("SIGKILL");
     }
   } finally {

@@ -32,7 +32,7 @@ const busy = idleInfo("instance-0", {
   maxOutputTokens: 64,
 });
 
-Deno.test("instance info: the columns of the behaviour page, in its order", () => {
+Deno.test("instance info: the columns of Llumnix, in its order", () => {
   assert.equal(
     instanceInfoHeader,
     "timestamp,instance_id,step_id,gpu_cache_usage,num_available_gpu_blocks,instance_load," +

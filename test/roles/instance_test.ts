@@ -5,11 +5,12 @@ import { logger } from "../../src/core/log.ts";
 import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../../src/executor/executor.ts";
-import { loadNullExecutor } from "../../src/executor/null_executor.ts";
-import { runInstance } from "../../src/roles/instance.ts";
+import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
+import { serveInstance } from "../../src/roles/instance.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import type { ExitStatus } from "../../src/manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../../src/manager/manager.ts";
+import { Manager } from "../../src/manager/manager.ts";
+import type { ManagerEvent } from "../../src/manager/manager_event.ts";
 import { rejection, until } from "../conformance/bus.ts";
 import { engineOptions, generateRequest } from "../instance/support.ts";
 
@@ -53,7 +54,7 @@ async function withInstances(
     },
     launcher: {
       launch(request) {
-        const exited = runInstance({
+        const exited = serveInstance({
           ...request,
           options: engineOptions(options),
           hostShare: initialInstances,
@@ -123,6 +124,7 @@ Deno.test("instance: an executor that fails ends the instance with the reason; i
     let steps = 0;
     return {
       info: executor.info,
+      pool: executor.pool,
       close: () => executor.close(),
       step: (input) =>
         steps++ < 3 ? executor.step(input) : Promise.reject(new Error("out of memory")),
@@ -146,6 +148,7 @@ Deno.test("instance: options that contradict the model are the user's error; not
     const executor = await loadNullExecutor(spec);
     return {
       info: executor.info,
+      pool: executor.pool,
       step: (input) => executor.step(input),
       close: () => {
         closed++;
@@ -178,6 +181,7 @@ Deno.test("instance: asked to stop while it loads, it does not wait for the load
     const executor = await loadNullExecutor(spec);
     return {
       info: executor.info,
+      pool: executor.pool,
       step: (input) => executor.step(input),
       close: () => {
         closed.resolve();
@@ -199,7 +203,7 @@ Deno.test("instance: what was started by hand says itself why it does not start"
   withInstances(loadNullExecutor, async ({ bus, events }) => {
     const logged: string[] = [];
     const append = (message: string) => void logged.push(message);
-    const code = await runInstance({
+    const code = await serveInstance({
       options: engineOptions({ maxNumBatchedTokens: 16 }),
       instanceId: "odd",
       managerAddress: "inproc:manager",
@@ -230,7 +234,7 @@ Deno.test("instance: where something else listens than a manager, it says so", a
   });
   const logged: string[] = [];
   const append = (message: string) => void logged.push(message);
-  const code = await runInstance({
+  const code = await serveInstance({
     options: engineOptions(),
     instanceId: "odd",
     managerAddress: "inproc:foreign",
@@ -247,7 +251,7 @@ Deno.test("instance: where something else listens than a manager, it says so", a
 });
 
 Deno.test("instance: without a manager it ends", async () => {
-  const code = await runInstance({
+  const code = await serveInstance({
     options: engineOptions(),
     instanceId: "instance-0",
     managerAddress: "inproc:nobody",

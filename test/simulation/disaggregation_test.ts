@@ -77,14 +77,14 @@ Deno.test("a request that no decode instance has room for decodes where it is", 
   const world = await World.start(1, 2);
   const [decode] = world.alive("decode");
   const { engine } = decode.instance;
-  const arrival = engine!.arrive({
+  const incoming = engine!.beginIncoming({
     requestId: "occupant",
     arrivalMs: 0,
     lengthTokens: 1,
     isWaiting: false,
   });
   const taken = Promise.withResolvers<readonly number[] | null>();
-  arrival.reserve(198, taken.resolve);
+  incoming.reserve(198, taken.resolve);
   assert.notEqual(await world.run(taken.promise), null);
   world.submit(["r"], 80);
   const { tokenIds } = world.requests.get("r")!;
@@ -92,7 +92,7 @@ Deno.test("a request that no decode instance has room for decodes where it is", 
   assert.ok(world.cluster.reports.length > 0);
   for (const { outcome } of world.cluster.reports) assert.equal(outcome, "aborted_destination");
   assert.equal(world.tokensOf("prefill"), 40);
-  arrival.cancel();
+  incoming.cancel();
   // Now there is room, and it is not stopped for its way there.
   await world.finishAll();
   const report = world.cluster.reports.at(-1)!;

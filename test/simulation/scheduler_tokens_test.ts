@@ -18,12 +18,13 @@ interface Tracked {
 }
 
 /** One seeded run; returns what happened, so that tests can see that they test something. */
-function simulate(seed: number) {
+function simulate(seed: number, arePrompts: "whole" | "cut") {
   const random = new Random(seed);
   const blockSize = [1, 4, 8][random.below(3)];
   const numBlocks = Math.ceil((20 + random.below(200)) / blockSize);
   const numSwapBlocks = random.below(3) * Math.ceil(60 / blockSize);
   const maxNumSeqs = 1 + random.below(8);
+  const maxPieceTokens = arePrompts === "cut" ? 1 + random.below(30) : undefined;
   const config = engineConfig({
     maxNumSeqs,
     maxModelLen: 40 + random.below(60),
@@ -31,14 +32,16 @@ function simulate(seed: number) {
     maxSharedPrefillTokens: 20 + random.below(80),
     schedulerDelayFactor: random.below(2) * 0.5,
     preemptionMode: random.below(2) === 0 ? "recompute" : "swap",
+    maxPieceTokens,
   });
-  const model = new PagedModel({ blockSize, numBlocks, numSwapBlocks });
+  const model = new PagedModel({ blockSize, numBlocks, numSwapBlocks, maxPieceTokens });
   const core = new EngineCore(config, model.info);
   const requests = new Map<string, Tracked>();
   const counts = {
     steps: 0,
     killed: 0,
     swapped: 0,
+    pieces: 0,
     errors: 0,
     refused: 0,
     aborted: 0,
@@ -105,6 +108,10 @@ function simulate(seed: number) {
       counts.swapped += step.swapOut.length / 2;
       assert.ok(step.tokenIds.length <= config.maxNumBatchedTokens, "token budget");
       assert.ok(step.handles.length <= maxNumSeqs, "sequence budget");
+      if (step.isPartial) counts.pieces++;
+      const isLongPrefill = step.kind === "prefill" &&
+        step.tokenIds.length > (maxPieceTokens ?? Infinity);
+      assert.ok(!isLongPrefill, "a piece is longer than asked for");
       const result = model.stepNow(step);
       if (round < 300) disturb();
       core.end(result);
@@ -145,12 +152,23 @@ function simulate(seed: number) {
   return counts;
 }
 
-Deno.test("random requests on tiny pools: right tokens, once, in order; every block comes back", () => {
+function simulateAll(arePrompts: "whole" | "cut"): Record<string, number> {
   const sums: Record<string, number> = {};
   for (let seed = 1; seed <= 40; seed++) {
-    for (const [name, count] of Object.entries(simulate(seed))) {
+    for (const [name, count] of Object.entries(simulate(seed, arePrompts))) {
       sums[name] = (sums[name] ?? 0) + count;
     }
   }
+  return sums;
+}
+
+Deno.test("random requests on tiny pools: right tokens, once, in order; every block comes back", () => {
+  const { pieces, ...sums } = simulateAll("whole");
+  for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
+  assert.equal(pieces, 0);
+});
+
+Deno.test("random requests on tiny pools, prompts cut into pieces: the same holds", () => {
+  const sums = simulateAll("cut");
   for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
 });

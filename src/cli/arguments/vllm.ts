@@ -155,7 +155,8 @@ export const vllmArguments = {
   "swap-space": number({
     default: 4,
     min: 0,
-    help: "Host memory of each instance for swapped-out blocks, in GiB.",
+    help: "Host memory of each instance for the blocks of preempted requests, in GiB. Only " +
+      "--preemption-mode swap takes it.",
   }),
   "gpu-memory-utilization": number({
     default: 0.9,

@@ -10,10 +10,12 @@ import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
-import { findModel, type FoundModel, servedSettings } from "../../roles/served_model.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel, servedSettings } from "../../roles/served_model.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -26,13 +28,14 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
   const logFile = setupLogging({ level, filename, role: "api-server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const exitOnDefect = exitOnDefects(log);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
   await using service = new Service(options, model, address, log, logFile);
   const started = service.start();
-  started.catch(() => {}); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first]);
   log.info(`stopping: ${await signals.first}`);
   const stopped = service.finishRequests();
@@ -59,7 +62,8 @@ class Service implements AsyncDisposable {
   async start(): Promise<void> {
     const { options, model, address, log } = this;
     const bus = openBus();
-    const client = await connect(bus, address, servedSettings(options) ?? undefined, log);
+    const settings = await servedSettings(options) ?? undefined;
+    const client = await connect(bus, address, settings, log);
     this.#disposables.defer(() => client.close());
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());
@@ -115,7 +119,7 @@ function connect(
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
-      onMisfit: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
       },

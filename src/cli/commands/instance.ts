@@ -1,7 +1,8 @@
 import { logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
-import { runInstance as run } from "../../roles/instance.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
+import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 
@@ -15,7 +16,9 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
-  return run({
+  const log = logger("instance");
+  exitOnDefects(log);
+  return serveInstance({
     options,
     migration: options,
     instanceId,
@@ -25,6 +28,6 @@ export function runInstance(options: InstanceOptions): Promise<number> {
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,
-    log: logger("instance"),
+    log,
   });
 }

@@ -10,10 +10,12 @@ import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
-import { findModel, type FoundModel } from "../../roles/served_model.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel } from "../../roles/served_model.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -25,13 +27,14 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const { logLevel: level, logFilename: filename } = options;
   const logFile = setupLogging({ level, filename, role: "server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const exitOnDefect = exitOnDefects(log);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
   await using service = new Service(withQuietParts(options), model, log, logFile);
   const started = service.start();
-  started.catch(() => {}); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, service.failed]);
   const reason = await Promise.race([signals.first, service.failed]);
   log.info(`stopping: ${reason}`);

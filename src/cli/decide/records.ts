@@ -1,4 +1,4 @@
-/** What `llumnix decide` reads: instances and requests as the behaviour page names their fields. */
+/** What `llumnix decide` reads: the fields of instances and of requests. */
 import {
   amount,
   amountOrNull,

@@ -2,6 +2,7 @@ import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kern
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { blockBytes } from "../../kv/layout.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
@@ -16,11 +17,15 @@ export interface CpuExecutorParts {
   readonly batchBuffer: BatchBuffer;
   /** Rows that go through the model together. */
   readonly maxRows: number;
-  readonly pool: Address;
-  readonly swapPool: Address;
+  /** See {@linkcode Executor}. */
+  readonly pool: KvPool | null;
+  /** Block 0 of the KV cache. */
+  readonly blocks: Address;
+  /** Block 0 of the swap pool. */
+  readonly swapBlocks: Address;
 }
 
-/** Output of a step while it is made. */
+/** The output of a step while it is computed. */
 interface Results {
   readonly tokenIds: Int32Array;
   readonly logprobs: (TokenLogprobs | null)[];
@@ -28,15 +33,19 @@ interface Results {
   readonly failures: (ErrorRecord | null)[];
 }
 
-/** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
+/** Runs engine steps on the CPU, in the calling thread and the threads of the kernels. */
 export class CpuExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool | null;
   readonly #parts: CpuExecutorParts;
   readonly #sampler: Sampler;
-  readonly #promptLens = new Map<number, number>();
+  readonly #prompts = new Map<number, readonly number[]>();
+  /** Scores of the prompts that are computed in pieces, by handle. */
+  readonly #promptScores = new Map<number, (TokenLogprobs | null)[]>();
 
   constructor(parts: CpuExecutorParts) {
     this.info = parts.info;
+    this.pool = parts.pool;
     this.#parts = parts;
     this.#sampler = new Sampler(parts.info.vocabSize);
   }
@@ -56,10 +65,10 @@ export class CpuExecutor implements Executor {
     for (const slice of sliceStep(input, this.#parts.maxRows)) {
       const hidden = this.#parts.decoder.forward(this.#parts.batchBuffer.write(input, slice));
       this.#scorePrompts(input, slice, hidden, results);
-      this.#sampleTokens(input, slice, hidden, results);
+      if (!input.isPartial) this.#sampleTokens(input, slice, hidden, results);
     }
     const isMissing = (tokenId: number, i: number) => tokenId === -1 && !results.failures[i];
-    if (results.tokenIds.some(isMissing)) {
+    if (!input.isPartial && results.tokenIds.some(isMissing)) {
       throw new RangeError("a sequence has no rows in its step");
     }
     return {
@@ -80,18 +89,20 @@ export class CpuExecutor implements Executor {
   #updateSequences(input: StepInput): void {
     for (const handle of input.removed) {
       this.#sampler.remove(handle);
-      this.#promptLens.delete(handle);
+      this.#prompts.delete(handle);
+      this.#promptScores.delete(handle);
     }
     for (const start of input.added) {
       this.#sampler.add(start);
-      this.#promptLens.set(start.handle, start.promptTokenIds.length);
+      this.#prompts.set(start.handle, start.promptTokenIds);
     }
   }
 
   #swap(input: StepInput): void {
-    const { pool, swapPool } = this.#parts;
-    this.#copyBlocks(input.swapOut, pool, this.info.numBlocks, swapPool, this.info.numSwapBlocks);
-    this.#copyBlocks(input.swapIn, swapPool, this.info.numSwapBlocks, pool, this.info.numBlocks);
+    const { blocks, swapBlocks } = this.#parts;
+    const { numBlocks, numSwapBlocks } = this.info;
+    this.#copyBlocks(input.swapOut, blocks, numBlocks, swapBlocks, numSwapBlocks);
+    this.#copyBlocks(input.swapIn, swapBlocks, numSwapBlocks, blocks, numBlocks);
   }
 
   /** Copies whole blocks; `pairs` are [source block, destination block]. */
@@ -114,8 +125,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Chooses the next token of every sequence whose last row is in the slice. One of which the model
-   * computes garbage fails.
+   * Chooses the next token of every sequence whose last row is in the slice. A sequence fails if the
+   * model computes NaN or infinity for it.
    */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     const { head } = this.#parts;
@@ -131,7 +142,7 @@ export class CpuExecutor implements Executor {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
-          // Where a logit is NaN or the largest is not finite, this throws and says so.
+          // Throws if a logit is NaN, or if the largest is not finite.
           results.failures[index] ??= failureOf(() => {
             const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
             results.tokenIds[index] = tokenId;
@@ -143,36 +154,46 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Log probabilities of prompt tokens, where asked for. A prefill that recomputes a preempted
-   * sequence has output tokens in its context and gives none: they were given the first time.
+   * Computes log probabilities of prompt tokens for the sequences that asked. A prefill that recomputes a
+   * preempted sequence has output tokens in its context and gives none: the first prefill gave them.
    */
   #scorePrompts(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     if (input.kind !== "prefill") return;
     const { head } = this.#parts;
     for (const part of slice) {
       const handle = input.handles[part.index];
-      const promptLen = this.#promptLens.get(handle);
-      if (input.contextLens[part.index] !== promptLen) continue;
+      const prompt = this.#prompts.get(handle);
+      const contextLen = input.contextLens[part.index];
+      if (prompt === undefined || contextLen > prompt.length) continue;
+      if (!input.isPartial && contextLen < prompt.length) continue;
       if (this.#sampler.wantsPromptLogprobs(handle) === null) continue;
-      // The first prompt token follows nothing, and what follows the last is output.
-      const scores = results.promptLogprobs[part.index] ??= [null];
+      const firstPosition = part.contextLen - part.numRows;
+      // The first prompt token follows no token, and the last one precedes the output.
+      let scores = this.#promptScores.get(handle);
+      if (scores === undefined || firstPosition === 0) {
+        this.#promptScores.set(handle, scores = [null]);
+      }
       const first = rowOf(slice, part);
-      const scored = part.isLast ? part.numRows - 1 : part.numRows;
+      const scored = Math.min(part.numRows, prompt.length - 1 - firstPosition);
       const rows = Array.from({ length: scored }, (_, i) => first + i);
       for (const chunk of chunks(rows, head.maxRows)) {
         head.compute(hidden, chunk);
         chunk.forEach((row, i) => {
-          const next = input.tokenIds[part.firstRow + row - first + 1];
+          const next = prompt[firstPosition + row - first + 1];
           results.failures[part.index] ??= failureOf(() => {
             scores.push(this.#sampler.promptLogprob(handle, head.row(i), next));
           });
         });
       }
+      if (part.isLast && !input.isPartial) {
+        results.promptLogprobs[part.index] = scores;
+        this.#promptScores.delete(handle);
+      }
     }
   }
 }
 
-/** Why the model's results are of no use; null when they are. Whatever else is thrown is a bug. */
+/** The error if the model's results are unusable, else null. Any other error is a bug and is thrown. */
 function failureOf(action: () => void): ErrorRecord | null {
   try {
     action();

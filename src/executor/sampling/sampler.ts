@@ -65,7 +65,7 @@ export class Sampler {
     this.#sequences.delete(handle);
   }
 
-  /** True when the next token is the argmax of the raw logits and nothing else is asked for. */
+  /** Whether the next token is the argmax of the raw logits, and the request asks for nothing else. */
   isPlainGreedy(handle: number): boolean {
     const state = this.#state(handle);
     return state.isGreedy && !state.hasPenalties && state.restrictions === null &&
@@ -73,7 +73,7 @@ export class Sampler {
       state.outputLength >= state.params.minTokens;
   }
 
-  /** Records an output token that was chosen elsewhere. */
+  /** Records an output token that the caller chose. */
   accept(handle: number, tokenId: number): void {
     record(this.#state(handle), tokenId);
   }
@@ -107,7 +107,7 @@ export class Sampler {
     return { tokenId, logprobs };
   }
 
-  /** Alternatives wanted per prompt token; null when no log probabilities of the prompt are. */
+  /** Alternatives to report per prompt token; null if the request wants no prompt log probabilities. */
   wantsPromptLogprobs(handle: number): number | null {
     return this.#state(handle).params.promptLogprobs;
   }
@@ -168,7 +168,7 @@ function excludeEnds(logits: Float32Array, state: SequenceState): void {
   ends.forEach((id, i) => logits[id] = before[i]);
 }
 
-/** Repetition penalty for tokens of prompt and output, the other two for those of the output. */
+/** Applies the repetition penalty to tokens of prompt and output, the other two to output tokens. */
 function penalise(logits: Float32Array, { params, counts }: SequenceState): void {
   const { repetitionPenalty, frequencyPenalty, presencePenalty } = params;
   for (const [id, count] of counts) {

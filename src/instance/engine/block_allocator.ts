@@ -1,6 +1,6 @@
 /**
- * One pool of KV blocks, numbered from 0. A block is free exactly when nobody refers to it; block
- * tables and transfers in flight each count as one reference.
+ * One pool of KV blocks, numbered from 0. A block is free exactly when it has no reference. Each
+ * block table and each transfer in flight that has the block counts as one reference.
  */
 export class BlockAllocator {
   readonly #references: Uint16Array;
@@ -26,7 +26,7 @@ export class BlockAllocator {
 
   /**
    * Takes a free block with one reference.
-   * @throws {Error} none is free: the caller has to ask before
+   * @throws {Error} no block is free: callers check first
    */
   allocate(): number {
     if (this.#numFree === 0) {
@@ -37,7 +37,7 @@ export class BlockAllocator {
     return block;
   }
 
-  /** The free blocks that are taken next, if none is released before; fewer where fewer are free. */
+  /** The next `count` blocks that {@linkcode allocate} would return; fewer if fewer are free. */
   upcoming(count: number): number[] {
     const first = Math.max(0, this.#numFree - count);
     return Array.from(this.#free.subarray(first, this.#numFree)).reverse();
@@ -64,8 +64,8 @@ export class BlockAllocator {
   }
 
   /**
-   * Verifies that every block is either free, once, or in use.
-   * @throws {Error} naming the first block for which that is not so
+   * Verifies that every block is either free (and listed once) or in use.
+   * @throws {Error} naming the first block that is neither or both
    */
   check(): void {
     const seen = new Uint8Array(this.totalBlocks);

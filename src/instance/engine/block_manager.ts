@@ -1,10 +1,10 @@
 import { BlockAllocator } from "./block_allocator.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** Share of the device blocks that admissions leave free (vLLM: block_manager_v1.py). */
+/** Share of the device blocks that admitting a sequence leaves free (vLLM: block_manager_v1.py). */
 const WATERMARK = 0.01;
 
-/** Device blocks that transfers read or write at a moment. */
+/** Device blocks that transfers are reading or writing. */
 export interface BlocksInFlight {
   readonly read: Iterable<number>;
   readonly written: Iterable<number>;
@@ -12,8 +12,8 @@ export interface BlocksInFlight {
 
 const NONE_IN_FLIGHT: BlocksInFlight = { read: [], written: [] };
 
-/** `never`: not even with the whole pool to itself. */
-export type Admission = "yes" | "later" | "never";
+/** Whether a sequence can get its blocks. `never`: not even with the whole pool to itself. */
+export type AllocationStatus = "yes" | "later" | "never";
 
 export interface BlockPools {
   /** Tokens in a block. */
@@ -23,8 +23,9 @@ export interface BlockPools {
 }
 
 /**
- * Block tables of all sequences over a device pool and a swap pool; the only place where blocks are
- * taken and given back. A block's id says nothing about its pool: each pool counts from 0.
+ * The block tables of all sequences, over a device pool and a swap pool. Blocks are allocated and
+ * freed only here. Each pool numbers its blocks from 0, so that a number alone does not identify
+ * the pool.
  */
 export class BlockManager {
   readonly blockSize: number;
@@ -32,9 +33,9 @@ export class BlockManager {
   readonly watermarkBlocks: number;
   readonly #device: BlockAllocator;
   readonly #swap: BlockAllocator;
-  /** References by transfers, per device block: they keep blocks that may be in no table any more. */
+  /** Number of transfers that read each device block. The block may be in no table any more. */
   readonly #inFlight: Uint16Array;
-  /** Device blocks that a migration to here has taken and no table has yet. */
+  /** Device blocks reserved for a migration to here; they are in no table yet. */
   readonly #reserved = new Set<number>();
 
   constructor(pools: BlockPools) {
@@ -57,20 +58,22 @@ export class BlockManager {
     return this.#swap.freeBlocks;
   }
 
-  /** Blocks that hold `tokens` tokens. */
+  /** Number of blocks that hold `tokens` tokens. */
   blocksFor(tokens: number): number {
     return Math.ceil(tokens / this.blockSize);
   }
 
   /**
-   * Whether a sequence without device blocks, waiting or swapped, can get those of all its tokens.
+   * Whether a sequence without device blocks (waiting or swapped) can get blocks for all its
+   * tokens.
    *
-   * A new prompt has to leave the watermark. A sequence with output has been admitted once and may
-   * have grown into the watermark since: with the pool to itself it gets all of it, so that what
-   * fits the pool always completes. (vLLM 0.4.2 would fail it or wait for ever.)
-   * @param moreBlocks that would be free besides
+   * A new prompt has to leave the watermark free. A sequence with output was admitted once and may
+   * have grown into the watermark since. It gets the whole pool if it has it to itself, so that
+   * every sequence that fits the pool completes. (vLLM 0.4.2 would fail it, or let it wait
+   * forever.)
+   * @param moreBlocks blocks that would be free in addition
    */
-  canAllocate(sequence: Sequence, moreBlocks = 0): Admission {
+  canAllocate(sequence: Sequence, moreBlocks = 0): AllocationStatus {
     const required = this.blocksFor(sequence.lengthTokens);
     const remaining = this.totalBlocks - required;
     if (remaining < 0) return "never";
@@ -80,19 +83,19 @@ export class BlockManager {
     return this.freeBlocks + moreBlocks - required >= watermark ? "yes" : "later";
   }
 
-  /** Gives a waiting sequence the blocks of all its tokens. */
+  /** Gives a waiting sequence blocks for all its tokens. */
   allocate(sequence: Sequence): void {
     this.#grow(sequence);
   }
 
-  /** Whether a running sequence's newest token has a slot or can get one. */
+  /** Whether the newest token of a running sequence has a slot, or can get one. */
   canAppend(sequence: Sequence): boolean {
     if (this.#holds(sequence)) return true;
     const needed = this.blocksFor(sequence.lengthTokens) - sequence.blocks.length;
     return needed <= this.freeBlocks;
   }
 
-  /** Makes sure that a running sequence's newest token has a slot. */
+  /** Gives the newest token of a running sequence a slot, unless it has one. */
   append(sequence: Sequence): void {
     this.#grow(sequence);
   }
@@ -101,22 +104,22 @@ export class BlockManager {
     return sequence.blocks.length <= this.freeSwapBlocks;
   }
 
-  /** Moves a table to the swap pool; appends the copies to `pairs` as device block, swap block. */
+  /** Moves a table to the swap pool. Appends the copies to `pairs`: device block, swap block. */
   swapOut(sequence: Sequence, pairs: number[]): void {
     this.#move(sequence, this.#device, this.#swap, pairs);
     sequence.numComputedTokens = 0;
   }
 
   /**
-   * Moves a table to the device pool and makes room for the newest token; appends the copies to
-   * `pairs` as swap block, device block. {@linkcode canAllocate} says whether it can.
+   * Moves a table to the device pool, and adds a slot for the newest token. Appends the copies to
+   * `pairs`: swap block, device block. Call {@linkcode canAllocate} before.
    */
   swapIn(sequence: Sequence, pairs: number[]): void {
     this.#move(sequence, this.#swap, this.#device, pairs);
     this.#grow(sequence);
   }
 
-  /** Drops a table. A swapped sequence must still have that status: it tells the pool. */
+  /** Frees a table. The status of the sequence has to be `swapped` exactly if its table is. */
   free(sequence: Sequence): void {
     const pool = sequence.status === "swapped" ? this.#swap : this.#device;
     for (const block of sequence.blocks) pool.release(block);
@@ -132,7 +135,7 @@ export class BlockManager {
     }
   }
 
-  /** The transfer is done with `blocks`; those in no table any more become free. */
+  /** The transfer has read `blocks`. Blocks that are in no table any more become free. */
   release(blocks: readonly number[]): void {
     for (const block of blocks) {
       if (this.#inFlight[block] === 0) throw new Error(`block ${block} is in no transfer`);
@@ -141,24 +144,24 @@ export class BlockManager {
     }
   }
 
-  /** Whether `count` blocks can be taken for a migration to here: it leaves the watermark. */
+  /** Whether a migration to here can reserve `count` blocks and leave the watermark free. */
   canReserve(count: number): boolean {
     return this.freeBlocks - count >= this.watermarkBlocks;
   }
 
-  /** Blocks that are likely to be taken next. */
+  /** The blocks that will probably be taken next. */
   upcoming(count: number): number[] {
     return this.#device.upcoming(count);
   }
 
-  /** Takes blocks that a transfer will write. Not while a step swaps out: it still reads free blocks. */
+  /** Takes blocks for a transfer to write. Not while a step swaps out: it reads free blocks. */
   reserve(count: number): number[] {
     const blocks = Array.from({ length: count }, () => this.#device.allocate());
     for (const block of blocks) this.#reserved.add(block);
     return blocks;
   }
 
-  /** Gives reserved blocks up: nothing writes them any more. */
+  /** Frees reserved blocks, which no transfer may write any more. */
   cancelReservation(blocks: readonly number[]): void {
     for (const block of blocks) {
       if (!this.#reserved.delete(block)) throw new Error(`block ${block} is not reserved`);
@@ -166,7 +169,7 @@ export class BlockManager {
     }
   }
 
-  /** Makes reserved blocks the table of a sequence that has none. */
+  /** Makes reserved blocks the table of a sequence without blocks. */
   adopt(sequence: Sequence, blocks: readonly number[]): void {
     for (const block of blocks) {
       if (!this.#reserved.delete(block)) throw new Error(`block ${block} is not reserved`);
@@ -175,11 +178,11 @@ export class BlockManager {
   }
 
   /**
-   * Verifies both pools against the tables of all sequences: free + allocated + reserved + in flight
-   * = total, and no block in two places.
-   * @param inFlight as far as the caller knows it: what is read has to be in flight here, what is
-   * written reserved
-   * @throws {Error} saying what does not add up
+   * Verifies both pools against the tables of all sequences: free + allocated + reserved + in
+   * flight = total, and no block is in two places.
+   * @param inFlight blocks that transfers read (they have to be pinned) and write (they have to be
+   *   reserved), as far as the caller knows
+   * @throws {Error} naming the first inconsistency
    */
   check(sequences: Iterable<Sequence>, inFlight: BlocksInFlight = NONE_IN_FLIGHT): void {
     this.#device.check();
@@ -194,7 +197,7 @@ export class BlockManager {
     }
     for (const block of this.#reserved) {
       if (tables.device.has(block)) {
-        throw new Error(`device block ${block} is reserved, in a table`);
+        throw new Error(`device block ${block} is reserved, and in a table`);
       }
     }
     this.#checkReferences(this.#device, (block) => {

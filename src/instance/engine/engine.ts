@@ -4,9 +4,9 @@ import type { RequestsQuery, RequestsReply } from "../../core/protocol/admin.ts"
 import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { Executor, StepInput, StepOutput } from "../../executor/executor.ts";
-import type { Arrival, ArrivingRequest } from "./incoming_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "./incoming_migration.ts";
 import type { BlocksInFlight } from "./block_manager.ts";
-import type { Departure } from "./outgoing_migration.ts";
+import type { OutgoingMigration } from "./outgoing_migration.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { EngineCore } from "./engine_core.ts";
 import type { AddressedOutputs } from "./pending_outputs.ts";
@@ -17,42 +17,42 @@ export type { AddressedOutputs, EngineConfig };
 
 export interface EngineArgs {
   readonly config: EngineConfig;
-  /** Owned by the engine from here on: `close` closes it. */
+  /** Owned by the engine: {@linkcode Engine.close} closes it. */
   readonly executor: Executor;
   readonly clock: Clock;
   /**
-   * Called at most once per step with what it produced, and when a request ends or moves between
-   * steps. Must be quick and must not throw.
+   * Called with the outputs of a step, and when a request ends or moves between two steps. Must be
+   * fast and must not throw.
    */
   readonly onOutputs: (outputs: readonly AddressedOutputs[]) => void;
   /** Called after every scheduling decision, and after every step if `isInfoDue` says so. */
   readonly onInfo?: (info: InstanceInfo) => void;
   /**
-   * Whether an info is worth its making although a decision follows at once, and with it another.
-   * Absent: always.
+   * Whether to report after a step, although a decision follows at once and reports again. Default:
+   * yes.
    */
   readonly isInfoDue?: (isIdle: boolean) => boolean;
-  /** The executor died, or its step hangs; all requests have ended with an error, and nothing runs any more. */
+  /** The executor failed, or its step hangs. All requests have ended; the engine is dead. */
   readonly onFatal: (error: unknown) => void;
 }
 
 /**
- * Runs an {@linkcode EngineCore} on an executor, step after step, while there are requests. Driven by
- * callbacks: between two steps there is one turn of the clock, and no promise if the executor needs
- * none.
+ * Runs an {@linkcode EngineCore} on an executor: step after step, as long as there are requests.
+ * Callbacks drive it, so that between two steps there is one turn of the clock, and no promise if
+ * the executor needs none.
  */
 export class Engine {
   readonly #args: EngineArgs;
   readonly #core: EngineCore;
   readonly #stepWatch: StepWatch;
-  /** `due`: a decision comes with the clock's next turn. */
+  /** `due`: the next step is decided in the next turn of the clock. */
   #phase: "idle" | "due" | "stepping" = "idle";
-  /** Something was added or aborted since the last decision began. */
+  /** Requests or blocks have changed since the last decision began. */
   #hasNews = false;
   #idleWaiters: (() => void)[] = [];
   #stepWaiters: (() => void)[] = [];
   #cancelAlarm: (() => void) | null = null;
-  /** Set once the engine is closing or dead: why nothing is accepted any more. */
+  /** Why the engine accepts no more requests: it is closing or dead. Null while it works. */
   #ended: ErrorRecord | null = null;
 
   constructor(args: EngineArgs) {
@@ -77,11 +77,11 @@ export class Engine {
     try {
       this.#core.add(request);
     } finally {
-      this.#signal(); // of a refused one too: the manager waits to hear of it
+      this.#signal(); // also of a refused request: the manager counts its load until it is reported
     }
   }
 
-  /** Ends a request, also in mid-step; unknown ids are ignored. */
+  /** Ends a request, also while it is in a step; unknown ids are ignored. */
   abort(requestId: RequestId): void {
     this.#core.abort(requestId);
     this.#signal();
@@ -96,33 +96,33 @@ export class Engine {
     return this.#core.requests(query, this.#args.clock.nowMs());
   }
 
-  /** The epoch under which a request is owned; null for unknown ids. */
+  /** The ownership epoch of a request; null for unknown ids. */
   epochOf(requestId: RequestId): OwnershipEpoch | null {
     return this.#core.epochOf(requestId);
   }
 
-  /** The requests that may leave. */
+  /** The requests that may migrate. */
   queues(): RequestQueues {
     return this.#core.queues();
   }
 
-  /** See {@linkcode EngineCore.stay}. */
-  stay(): void {
-    this.#core.stay();
+  /** See {@linkcode EngineCore.clearExpectedSteps}. */
+  clearExpectedSteps(): void {
+    this.#core.clearExpectedSteps();
     this.#signal();
   }
 
-  /** See {@linkcode EngineCore.depart}. */
-  depart(requestId: RequestId): Departure | null {
-    return this.#core.depart(requestId);
+  /** See {@linkcode EngineCore.beginOutgoing}. */
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null {
+    return this.#core.beginOutgoing(requestId);
   }
 
-  /** See {@linkcode EngineCore.arrive}. */
-  arrive(request: ArrivingRequest): Arrival {
-    return this.#core.arrive(request);
+  /** See {@linkcode EngineCore.beginIncoming}. */
+  beginIncoming(request: IncomingRequest): IncomingMigration {
+    return this.#core.beginIncoming(request);
   }
 
-  /** Tells the API server of a request at once that this instance owns it. */
+  /** Tells the API server of a request at once that this instance owns the request. */
   announce(requestId: RequestId): void {
     this.#core.announce(requestId);
     this.#publishOutputs();
@@ -138,7 +138,7 @@ export class Engine {
     return this.#core.takeInfo(this.#args.clock.nowMs());
   }
 
-  /** A step that hangs is noticed after so long at the latest; null: steps may take any time. */
+  /** A hanging step is noticed after this time at the latest; null: steps may take any time. */
   get longestStepMs(): number | null {
     const { stepTimeoutMs, maxNumBatchedTokens } = this.#args.config;
     return stepTimeoutMs === Infinity ? null : this.#stepWatch.longestMs(maxNumBatchedTokens);
@@ -156,14 +156,15 @@ export class Engine {
   }
 
   /**
-   * Verifies blocks and queues; callable at any time. Throws what does not add up.
-   * @param inFlight blocks that transfers read or write now, as far as the caller knows
+   * Verifies blocks and queues. May be called at any time.
+   * @param inFlight see {@linkcode BlockManager.check}
+   * @throws {Error} naming the first inconsistency
    */
   check(inFlight?: BlocksInFlight): void {
     this.#core.check(inFlight);
   }
 
-  /** Ends what is left with an error, waits for the running step, closes the executor. Idempotent. */
+  /** Ends all requests, waits for the running step, and closes the executor. Idempotent. */
   async close(): Promise<void> {
     this.#end({ kind: "unavailable", message: "the instance is stopping" });
     if (this.#phase === "stepping") {
@@ -184,7 +185,7 @@ export class Engine {
     if (this.#phase === "idle") this.#decideSoon();
   }
 
-  /** Requests and aborts that arrive until then take part in the decision. */
+  /** In the next turn of the clock, so that all requests and aborts of this turn count. */
   #decideSoon(): void {
     this.#phase = "due";
     this.#args.clock.soon(this.#decide);
@@ -213,9 +214,9 @@ export class Engine {
   }
 
   readonly #endStep = (result: StepOutput): void => {
-    if (this.#phase !== "stepping") return; // it was given up
+    if (this.#phase !== "stepping") return; // the step was given up as hanging
     this.#stepWatch.end();
-    this.#phase = "due"; // so that what happens in here asks for no decision of its own
+    this.#phase = "due"; // so that callbacks from here request no decision of their own
     try {
       this.#core.end(result, this.#args.clock.nowMs());
       this.#publishOutputs();
@@ -244,7 +245,7 @@ export class Engine {
     this.#resolveAll(this.#stepWaiters);
   };
 
-  /** Nothing can run until there is news. */
+  /** No request can run until something changes. */
   #rest(): void {
     this.#publishOutputs();
     this.#phase = "idle";
@@ -287,7 +288,7 @@ export class Engine {
   }
 
   #resolveAll(waiters: (() => void)[]): void {
-    if (waiters.length === 0) return; // after every step
+    if (waiters.length === 0) return; // the common case, after every step
     for (const resolve of waiters.splice(0)) resolve();
   }
 }

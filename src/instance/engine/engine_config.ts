@@ -8,25 +8,25 @@ import type { SchedulerConfig } from "./scheduler.ts";
 export interface EngineConfig extends SchedulerConfig {
   readonly instanceId: InstanceId;
   readonly instanceType: InstanceType;
-  /** Requests that may wait; more are refused as overload. */
+  /** Most requests that wait; more are refused as overload. */
   readonly maxWaitingRequests: number;
-  /** A step that takes longer hangs; Infinity for none. */
+  /** A step that takes longer counts as hanging; Infinity: steps may take any time. */
   readonly stepTimeoutMs: number;
-  /** What a step may take besides for each of its tokens. */
+  /** Added to that for each token of the step. */
   readonly stepTimeoutPerTokenMs: number;
 }
 
 /**
- * vLLM's least default for the tokens of a step. Prompts of together 2,048 tokens keep a GPU's
- * arithmetic busy: in longer steps each only waits for the others.
+ * vLLM's smallest default for the tokens of a step. Prompts of 2,048 tokens together keep a GPU's
+ * arithmetic units busy: in a longer step the prompts only wait for each other.
  */
 const DEFAULT_BATCHED_TOKENS = 2048;
 
 /**
- * Resolves what the arguments leave open, as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`);
- * but where `--max-num-batched-tokens` is not given, only a single prompt makes a step that is longer
- * than {@linkcode DEFAULT_BATCHED_TOKENS}.
- * @param executor its limits
+ * Resolves defaults as vLLM 0.4.2 does (vllm/config.py, `SchedulerConfig`), with one difference:
+ * without `--max-num-batched-tokens`, a step is longer than {@linkcode DEFAULT_BATCHED_TOKENS} only
+ * if it computes a single prompt.
+ * @param executor limits of the model and its executor
  * @throws {UsageError} limits that contradict each other
  */
 export function resolveEngineConfig(
@@ -40,8 +40,9 @@ export function resolveEngineConfig(
     | "schedulerDelayFactor"
     | "stepTimeout"
   >,
-  { maxModelLen, tokenTimeoutMs = 0 }: Pick<ExecutorInfo, "maxModelLen" | "tokenTimeoutMs">,
+  executor: Pick<ExecutorInfo, "maxModelLen" | "maxPieceTokens" | "tokenTimeoutMs">,
 ): EngineConfig {
+  const { maxModelLen, maxPieceTokens, tokenTimeoutMs = 0 } = executor;
   const { maxNumSeqs, schedulerDelayFactor, stepTimeout } = options;
   const maxNumBatchedTokens = options.maxNumBatchedTokens ??
     Math.max(DEFAULT_BATCHED_TOKENS, maxModelLen);
@@ -64,15 +65,11 @@ export function resolveEngineConfig(
     maxNumBatchedTokens,
     maxSharedPrefillTokens: options.maxNumBatchedTokens ?? DEFAULT_BATCHED_TOKENS,
     maxModelLen,
+    maxPieceTokens,
     schedulerDelayFactor,
     preemptionMode: options.preemptionMode ?? "recompute",
     prefillHoldMs: options.prefillHoldTimeout * 1000,
     stepTimeoutMs: stepTimeout > 0 ? stepTimeout * 1000 : Infinity,
     stepTimeoutPerTokenMs: tokenTimeoutMs,
   };
-}
-
-/** Whether steps take the host's cores: there is no other executor that computes yet. */
-export function computesOnCpu(device: EngineOptions["device"]): boolean {
-  return device === "cpu" || device === "auto";
 }

@@ -1,14 +1,5 @@
-import {
-  type ErrorRecord,
-  OverloadedError,
-  RequestError,
-  toErrorRecord,
-} from "../../core/errors.ts";
-import {
-  MAX_LISTED_REQUESTS,
-  type RequestsQuery,
-  type RequestsReply,
-} from "../../core/protocol/admin.ts";
+import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
+import type { RequestsQuery, RequestsReply } from "../../core/protocol/admin.ts";
 import type {
   Finish,
   GenerateRequest,
@@ -17,9 +8,9 @@ import type {
 } from "../../core/protocol/generate.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
-import { Arrival, type ArrivingRequest } from "./incoming_migration.ts";
+import { IncomingMigration, type IncomingRequest } from "./incoming_migration.ts";
 import { BlockManager, type BlocksInFlight } from "./block_manager.ts";
-import { Departure } from "./outgoing_migration.ts";
+import { OutgoingMigration } from "./outgoing_migration.ts";
 import type { EngineConfig } from "./engine_config.ts";
 import { type InfoParts, instanceInfo, LastStep } from "./instance_info.ts";
 import type { MoveParts } from "./move_parts.ts";
@@ -27,18 +18,20 @@ import { type AddressedOutputs, PendingOutputs } from "./pending_outputs.ts";
 import { queuesOf } from "./queues_of.ts";
 import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import { checkPlaces, checkQueues } from "./queue_checks.ts";
+import { checkAdmission, checkRequest } from "./request_checks.ts";
+import { requestStatuses } from "./request_status.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
 
 /**
- * Everything of an engine but the waiting: which step comes next, and what its result means. Time
- * and results are handed in, so the same code runs on a virtual clock.
+ * An engine without its loop: it decides which step comes next and applies the step's result. Time
+ * and results are passed in, so that the same code runs on a virtual clock.
  *
- * {@linkcode begin} and {@linkcode end} alternate; requests may be added and aborted, leave and
- * arrive at any time in between. A request ends exactly once, with the one output that has `finish`,
- * or leaves.
+ * Calls of {@linkcode begin} and {@linkcode end} alternate. Between any two of them, requests may
+ * be added and aborted, and may migrate to or from the engine. A request ends exactly once, with
+ * the one output that has `finish`, unless it migrates away.
  */
 export class EngineCore {
   readonly #config: EngineConfig;
@@ -48,23 +41,23 @@ export class EngineCore {
   readonly #builder: StepBuilder;
   readonly #requests = new Map<RequestId, Sequence>();
   readonly #moveParts: MoveParts;
-  readonly #arrivals = new Set<Arrival>();
-  /** What waits for the running step to end. */
+  readonly #incoming = new Set<IncomingMigration>();
+  /** Actions to run when the running step has ended. */
   #betweenSteps: (() => void)[] = [];
   #failure: ErrorRecord | null = null;
   readonly #outputs = new PendingOutputs();
-  /** What the executor runs now; null between steps. */
+  /** The step that the executor runs now; null between steps. */
   #step: Readonly<Schedule> | null = null;
   #numAccepted = 0;
-  /** Requests that have ended since an info was taken. */
+  /** Requests that have ended since the last {@linkcode takeInfo}. */
   #finishedIds: RequestId[] = [];
-  /** Requests that {@linkcode add} was given since then. */
+  /** Requests passed to {@linkcode add} since then, also refused ones. */
   #receivedIds: RequestId[] = [];
   readonly #totals = { promptTokens: 0, outputTokens: 0, preemptions: 0 };
   readonly #lastStep = new LastStep();
   readonly #infoParts: InfoParts;
 
-  /** @param onMove queues, blocks or outputs have changed because a request leaves or arrives */
+  /** @param onMove a migration has changed queues, blocks or outputs */
   constructor(config: EngineConfig, executor: ExecutorInfo, onMove: () => void = () => {}) {
     this.#config = config;
     this.#vocabSize = executor.vocabSize;
@@ -89,7 +82,7 @@ export class EngineCore {
       maxWaitingRequests: config.maxWaitingRequests,
       blocks: this.#blocks,
       scheduler: this.#scheduler,
-      arrivals: this.#arrivals,
+      incoming: this.#incoming,
       has: (requestId) => this.#requests.has(requestId),
       accept: (request) => this.#accept(request),
       forget: (sequence) => this.#drop(sequence),
@@ -101,17 +94,17 @@ export class EngineCore {
     };
   }
 
-  /** Requests that have not ended. */
+  /** Number of requests that have not ended. */
   get numRequests(): number {
     return this.#requests.size;
   }
 
-  /** What the executor runs; null between steps. */
+  /** The step that the executor runs; null between steps. */
   get step(): Readonly<Schedule> | null {
     return this.#step;
   }
 
-  /** No request is left, no step runs, no output waits. */
+  /** No request is left, no step runs, and no output waits to be taken. */
   get isIdle(): boolean {
     return this.#requests.size === 0 && this.#step === null && this.#outputs.isEmpty;
   }
@@ -123,19 +116,11 @@ export class EngineCore {
    */
   add(request: GenerateRequest): void {
     this.#receivedIds.push(request.requestId);
-    this.#validate(request);
+    checkRequest(request, this.#requests, this.#vocabSize);
     const sequence = new Sequence(request, this.#numAccepted);
     const finish = finishOf(sequence, this.#config.maxModelLen);
     if (finish) return this.#outputs.pushWord(sequence, finish);
-    if (this.#scheduler.admissionOf(sequence) === "never") {
-      throw this.#scheduler.neverFits(sequence);
-    }
-    const { maxWaitingRequests, instanceId } = this.#config;
-    if (this.#scheduler.waiting.length >= maxWaitingRequests) {
-      throw new OverloadedError(
-        `${maxWaitingRequests} requests are waiting on ${instanceId}, its limit. Try again later.`,
-      );
-    }
+    checkAdmission(sequence, this.#scheduler, this.#config);
     this.#numAccepted++;
     this.#requests.set(request.requestId, sequence);
     this.#scheduler.add(sequence);
@@ -148,8 +133,9 @@ export class EngineCore {
   }
 
   /**
-   * Ends every request with reason `error`; none is taken any more. A step that failed was not that of
-   * the others: they are told of it first, as of something that is no concern of theirs.
+   * Ends every request with reason `error` and accepts no more. Requests outside the failed step
+   * end first, as `unavailable`: the API server resumes them without suspecting them of the
+   * failure.
    */
   fail(error: ErrorRecord): void {
     this.#failure = error;
@@ -169,57 +155,42 @@ export class EngineCore {
     return this.#requests.has(requestId);
   }
 
-  /** What is said of the requests of these names, or of all, to people: the first to come first. */
-  requests({ requestIds }: RequestsQuery, nowMs: number): RequestsReply {
-    const asked = requestIds && new Set(requestIds);
-    const sequences = [...this.#requests.values()].filter((one) =>
-      asked === undefined || asked.has(one.requestId)
-    );
-    return {
-      requests: sequences.slice(0, MAX_LISTED_REQUESTS).map((sequence) => ({
-        requestId: sequence.requestId,
-        instanceId: this.#config.instanceId,
-        priority: sequence.priority,
-        state: sequence.status,
-        promptTokens: sequence.promptTokenIds.length,
-        outputTokens: sequence.outputTokenIds.length,
-        ageMs: Math.max(0, nowMs - sequence.arrivalMs),
-      })),
-      numOmitted: Math.max(0, sequences.length - MAX_LISTED_REQUESTS),
-    };
+  /** See {@linkcode requestStatuses}. */
+  requests(query: RequestsQuery, nowMs: number): RequestsReply {
+    return requestStatuses(this.#requests.values(), query, this.#config.instanceId, nowMs);
   }
 
-  /** The epoch under which a request is owned; null for unknown ids. */
+  /** The ownership epoch of a request; null for unknown ids. */
   epochOf(requestId: RequestId): OwnershipEpoch | null {
     return this.#requests.get(requestId)?.epoch ?? null;
   }
 
-  /** The requests that may leave; none is suspended. */
+  /** The requests that may migrate: suspended ones are not among them. */
   queues(): RequestQueues {
     return queuesOf(this.#scheduler, this.#blocks);
   }
 
-  /** Lets what is to leave go on here. */
-  stay(): void {
+  /** Lifts every limit of steps: prefill instances decode their requests themselves from now on. */
+  clearExpectedSteps(): void {
     for (const sequence of this.#requests.values()) sequence.expectedSteps = null;
   }
 
-  /** When a request that is held back goes on, if nothing happens before; else Infinity. */
+  /** See {@linkcode Scheduler.heldUntilMs}. */
   get heldUntilMs(): number {
     return this.#scheduler.heldUntilMs;
   }
 
-  /** Begins to let a running or waiting request go; null when there is none of this name. */
-  depart(requestId: RequestId): Departure | null {
+  /** Begins to migrate a request away; null unless the request waits or decodes here. */
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null {
     const sequence = this.#requests.get(requestId);
     const canLeave = sequence?.status === "waiting" ||
-      (sequence?.status === "running" && sequence.numComputedTokens > 0);
-    return canLeave ? new Departure(this.#moveParts, sequence) : null;
+      (sequence?.status === "running" && sequence.numComputedTokens > 0 && !sequence.isPrefilling);
+    return canLeave ? new OutgoingMigration(this.#moveParts, sequence) : null;
   }
 
-  /** Begins to take a request in; throws as {@linkcode Arrival} does. */
-  arrive(request: ArrivingRequest): Arrival {
-    return new Arrival(this.#moveParts, request);
+  /** Begins to migrate a request to here; throws as {@linkcode IncomingMigration} does. */
+  beginIncoming(request: IncomingRequest): IncomingMigration {
+    return new IncomingMigration(this.#moveParts, request);
   }
 
   /** Tells the API server of a request that this instance owns it. */
@@ -228,7 +199,7 @@ export class EngineCore {
     if (sequence) this.#outputs.pushWord(sequence);
   }
 
-  /** The next step, whose arrays are valid until the one after; null when nothing can run. */
+  /** The next step, or null if nothing can run. Its arrays are valid until the step after it. */
   begin(nowMs: number): StepInput | null {
     let schedule;
     do {
@@ -238,7 +209,7 @@ export class EngineCore {
         this.#forget(sequence);
         this.#outputs.pushWord(sequence, { reason: "error", error: toErrorRecord(error) });
       }
-      // Failures make room; a sequence that preempted itself may now be found never to fit.
+      // A failed sequence makes room. One that preempted itself may turn out never to fit.
     } while (
       schedule.sequences.length === 0 && schedule.failed.length + schedule.numPreempted > 0
     );
@@ -249,8 +220,8 @@ export class EngineCore {
   }
 
   /**
-   * Takes the result of the step that {@linkcode begin} gave.
-   * @param nowMs for requests that want to know
+   * Applies the result of the step that {@linkcode begin} returned.
+   * @param nowMs reported with the tokens of requests that asked for timestamps
    */
   end(result: StepOutput, nowMs = 0): void {
     const step = this.#step;
@@ -263,14 +234,16 @@ export class EngineCore {
       const sequence = step.sequences[i];
       sequence.isInStep = false;
       contextTokens += sequence.lengthTokens;
-      // An abort during the step has left the blocks to us.
+      // An abort during the step did not free the blocks: the step was using them.
       const error = result.failures?.[i];
       if (sequence.status === "finished") this.#blocks.free(sequence);
       else if (error) this.#finish(sequence, { reason: "error", error });
+      else if (step.isPartial) sequence.numComputedTokens += step.numBatchedTokens;
       else this.#append(sequence, result, i, nowMs);
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
-    this.#totals.outputTokens += step.sequences.length;
+    if (!step.isPartial) this.#totals.outputTokens += step.sequences.length;
+    this.#scheduler.pieces.note(step.kind, step.numBatchedTokens, result.latencyMs);
     const lastStep = this.#lastStep;
     lastStep.kind = step.kind;
     lastStep.batchedTokens = step.numBatchedTokens;
@@ -282,17 +255,17 @@ export class EngineCore {
     }
   }
 
-  /** Hands over the outputs since the last call. */
+  /** The outputs since the last call. */
   takeOutputs(): readonly AddressedOutputs[] {
     return this.#outputs.take();
   }
 
-  /** The state now, and the requests that have come and ended since an info was taken. */
+  /** The state now, and the requests that arrived or ended since the last {@linkcode takeInfo}. */
   info(nowMs: number): InstanceInfo {
     return this.#infoWith([...this.#finishedIds], [...this.#receivedIds], nowMs);
   }
 
-  /** The same for a report: it is the one that tells of those requests. */
+  /** The same for a report to the manager: later ones do not repeat these requests. */
   takeInfo(nowMs: number): InstanceInfo {
     const info = this.#infoWith(this.#finishedIds, this.#receivedIds, nowMs);
     this.#finishedIds = [];
@@ -301,16 +274,16 @@ export class EngineCore {
   }
 
   /**
-   * Verifies blocks, tables and queues against each other; callable at any time.
-   * @param inFlight as {@linkcode BlockManager.check} takes it
-   * @throws {Error} saying what does not add up
+   * Verifies blocks, block tables and queues against each other. May be called at any time.
+   * @param inFlight see {@linkcode BlockManager.check}
+   * @throws {Error} naming the first inconsistency
    */
   check(inFlight?: BlocksInFlight): void {
-    // What has ended in mid-step keeps its blocks until the step's end.
+    // A sequence that ended during the step keeps its blocks until the end of the step.
     const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
     this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
     checkQueues(this.#scheduler, this.#requests);
-    checkPlaces(this.#scheduler, this.#arrivals);
+    checkPlaces(this.#scheduler, this.#incoming);
   }
 
   #infoWith(
@@ -327,17 +300,17 @@ export class EngineCore {
     sequence.append(result.tokenIds[row]);
     const finish = finishOf(sequence, this.#config.maxModelLen);
     this.#outputs.pushToken(sequence, result, row, nowMs, finish);
-    if (finish) this.#leave(sequence);
+    if (finish) this.#remove(sequence);
   }
 
-  /** Ends a request outside of a step's results. */
+  /** Ends a request for another reason than a token of a step. */
   #finish(sequence: Sequence, finish: Finish): void {
-    this.#leave(sequence);
+    this.#remove(sequence);
     this.#outputs.pushWord(sequence, finish);
   }
 
-  /** Takes a sequence out of the scheduler; blocks that a step uses stay until it ends. */
-  #leave(sequence: Sequence): void {
+  /** Removes a sequence that ends. Blocks that a step is using are freed when the step ends. */
+  #remove(sequence: Sequence): void {
     this.#scheduler.remove(sequence);
     if (!sequence.isInStep) this.#blocks.free(sequence);
     sequence.status = "finished";
@@ -356,7 +329,7 @@ export class EngineCore {
   }
 
   #accept(request: GenerateRequest): Sequence {
-    this.#validate(request);
+    checkRequest(request, this.#requests, this.#vocabSize);
     const sequence = new Sequence(request, this.#numAccepted++);
     this.#requests.set(request.requestId, sequence);
     return sequence;
@@ -370,29 +343,5 @@ export class EngineCore {
   #runBetweenCopies(action: () => void): void {
     if (this.#step && this.#step.swapOut.length > 0) this.#runBetweenSteps(action);
     else action();
-  }
-
-  #validate(request: GenerateRequest): void {
-    const { requestId, promptTokenIds, outputTokenIds } = request;
-    if (this.#requests.has(requestId)) {
-      throw new RequestError(`Request ${requestId} is being served already.`, "request_id");
-    }
-    if (promptTokenIds.length === 0) throw new RequestError("The prompt is empty.", "prompt");
-    this.#validateTokens(promptTokenIds);
-    this.#validateTokens(outputTokenIds);
-  }
-
-  #validateTokens(tokenIds: readonly number[]): void {
-    const vocabSize = this.#vocabSize;
-    for (const tokenId of tokenIds) {
-      if (!Number.isInteger(tokenId) || tokenId < 0 || tokenId >= vocabSize) {
-        throw new RequestError(
-          `Token ${tokenId} is not in the vocabulary: expected integers from 0 to ${
-            vocabSize - 1
-          }.`,
-          "prompt",
-        );
-      }
-    }
   }
 }

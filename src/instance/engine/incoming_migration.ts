@@ -4,29 +4,29 @@ import type { MigrateInRequest } from "../../core/protocol/migration.ts";
 import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** What is said of a request before it comes. */
-export type ArrivingRequest = Pick<
+/** What the source tells of a request before it moves. */
+export type IncomingRequest = Pick<
   MigrateInRequest,
   "requestId" | "arrivalMs" | "lengthTokens" | "isWaiting"
 >;
 
 /**
- * Room for a request that is about to come: the destination's side of a migration, between the
+ * Room for a request that is about to move here: the destination's side of a migration, between the
  * engine's steps. Ends with {@linkcode adopt} or {@linkcode cancel}.
  */
-export class Arrival {
+export class IncomingMigration {
   readonly #parts: MoveParts;
-  readonly #request: ArrivingRequest;
+  readonly #request: IncomingRequest;
   #blocks: number[] = [];
   #isOpen = true;
 
   /**
-   * Keeps a place for it among the running ones.
-   * @throws {RequestError} it can never be served here
+   * Keeps a place for the request among the running ones, unless it is a waiting request.
+   * @throws {RequestError} the request can never be served here
    * @throws {OverloadedError} there is no room for it now
    * @throws {UnavailableError} the engine is closed or dead
    */
-  constructor(parts: MoveParts, request: ArrivingRequest) {
+  constructor(parts: MoveParts, request: IncomingRequest) {
     this.#parts = parts;
     this.#request = request;
     const failure = parts.failure();
@@ -34,12 +34,14 @@ export class Arrival {
     this.#refuseImpossible();
     if (request.isWaiting) this.#refuseOvertaking();
     else if (!parts.scheduler.keepPlace()) {
-      throw new OverloadedError(`as many sequences run on ${parts.instanceId} as may`);
+      throw new OverloadedError(
+        `${parts.instanceId} runs as many sequences as it may (--max-num-seqs)`,
+      );
     }
-    parts.arrivals.add(this);
+    parts.incoming.add(this);
   }
 
-  /** Whether it keeps a place among the running ones. */
+  /** Whether this migration keeps a place among the running sequences. */
   get keepsPlace(): boolean {
     return !this.#request.isWaiting;
   }
@@ -50,9 +52,10 @@ export class Arrival {
   }
 
   /**
-   * Takes more blocks: now, or when a step that swaps sequences out has ended, for it may still copy
-   * from blocks that are free.
-   * @param done called once, with the new blocks, or null when they would not leave the watermark
+   * Takes more blocks: now, or when the running step has ended if it swaps sequences out, since
+   * such a step still copies from blocks that are free.
+   * @param done called once, with the new blocks, or with null if they would not leave the
+   *   watermark
    */
   reserve(count: number, done: (blocks: readonly number[] | null) => void): void {
     const { blocks, scheduler } = this.#parts;
@@ -67,8 +70,9 @@ export class Arrival {
   }
 
   /**
-   * Blocks of which the next `count` are likely to be: others that run may take some before.
-   * @param most of all these
+   * Free blocks among which the next `count` reserved ones probably are. Running sequences may take
+   * some before: one block each.
+   * @param most limit of the result
    */
   upcoming(count: number, most: number): readonly number[] {
     const { blocks, scheduler } = this.#parts;
@@ -76,8 +80,8 @@ export class Arrival {
   }
 
   /**
-   * Takes the request over: a running one goes on in the next step, with the blocks it got.
-   * @throws {RequestError} it is not what was announced; {@linkcode cancel} is still to come
+   * Takes the request over. A running request continues in the next step, with the reserved blocks.
+   * @throws {RequestError} it is not the announced request; {@linkcode cancel} has to follow
    */
   adopt(request: GenerateRequest): Sequence {
     const { blocks, scheduler } = this.#parts;
@@ -107,7 +111,7 @@ export class Arrival {
     return sequence;
   }
 
-  /** Gives up the place and the blocks: nothing writes them any more. Idempotent. */
+  /** Gives up the place and the blocks, which no transfer may write any more. Idempotent. */
   cancel(): void {
     if (!this.#isOpen) return;
     this.#close();
@@ -118,7 +122,7 @@ export class Arrival {
 
   #close(): void {
     this.#isOpen = false;
-    this.#parts.arrivals.delete(this);
+    this.#parts.incoming.delete(this);
   }
 
   #refuseImpossible(): void {
@@ -129,17 +133,17 @@ export class Arrival {
     }
     if (lengthTokens >= maxModelLen) {
       throw new RequestError(
-        `${requestId} has ${lengthTokens} tokens, and ${instanceId} serves ${maxModelLen} at most`,
+        `${requestId} has ${lengthTokens} tokens, and ${instanceId} serves at most ${maxModelLen}`,
       );
     }
   }
 
-  /** A waiting request comes only where it would be the next to run. */
+  /** A waiting request moves only to where it would be the next to run. */
   #refuseOvertaking(): void {
     const { instanceId, maxWaitingRequests, scheduler: { waiting, swapped } } = this.#parts;
     const { arrivalMs } = this.#request;
     if (swapped.length > 0 || waiting.some((other) => other.arrivalMs <= arrivalMs)) {
-      throw new OverloadedError(`requests that came earlier wait on ${instanceId}`);
+      throw new OverloadedError(`requests that arrived earlier wait on ${instanceId}`);
     }
     if (waiting.length >= maxWaitingRequests) {
       throw new OverloadedError(`${maxWaitingRequests} requests wait on ${instanceId}, its limit`);

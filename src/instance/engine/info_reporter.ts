@@ -2,9 +2,9 @@ import type { Clock } from "../../core/clock.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 
 /**
- * Thins out an engine's reports: at most one per interval, the latest, and one at once whenever the
- * engine becomes idle or a request begins to wait for its leaving. Requests finished or received of
- * the reports left out are in the next.
+ * Limits how often an engine reports to the manager: one report per interval, the latest. A report
+ * is sent at once when the engine becomes idle, or when another request has run its expected steps
+ * and waits to move. Finished and received requests of skipped reports are in the next report.
  */
 export class InfoReporter {
   #latest: InstanceInfo | null = null;
@@ -20,7 +20,7 @@ export class InfoReporter {
     private readonly send: (info: InstanceInfo) => void,
   ) {}
 
-  /** Whether a report would be sent at once. */
+  /** Whether a report made now would be sent at once. */
   isDue(isIdle: boolean): boolean {
     return this.#becomesIdle(isIdle) || this.#remainingMs() <= 0;
   }
@@ -38,7 +38,7 @@ export class InfoReporter {
     this.#cancelTimer ??= this.clock.after(this.#remainingMs(), this.#sendLatest);
   }
 
-  /** Sends nothing any more. */
+  /** Sends no more reports. */
   close(): void {
     this.#isClosed = true;
     this.#cancelTimer?.();
@@ -48,12 +48,11 @@ export class InfoReporter {
     return isIdle && !this.#wasIdle;
   }
 
-  /** Until the next report. */
+  /** Time until the next report may be sent. */
   #remainingMs(): number {
     return this.#lastSentMs + this.intervalMs - this.clock.nowMs();
   }
 
-  /** The timer has rung. */
   readonly #sendLatest = (): void => {
     this.#cancelTimer = null;
     this.#send(this.#latest!);
@@ -68,7 +67,7 @@ export class InfoReporter {
   }
 }
 
-/** A report that also tells what one before it, which is left out, would have told. */
+/** The report `info` with the requests of `before`, a report that is skipped. */
 function withRequestsOf(before: InstanceInfo, info: InstanceInfo): InstanceInfo {
   const { finishedRequestIds, receivedRequestIds } = before;
   if (finishedRequestIds.length === 0 && receivedRequestIds.length === 0) return info;

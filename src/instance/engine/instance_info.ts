@@ -7,7 +7,7 @@ import type { Schedule, Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 import type { StepBuilder } from "./step_builder.ts";
 
-/** What an instance's reports are made of, besides the requests that came and ended. */
+/** The parts of an engine that a report describes. */
 export interface InfoParts {
   readonly config: Pick<EngineConfig, "instanceId" | "instanceType">;
   readonly scheduler: Scheduler;
@@ -17,7 +17,7 @@ export interface InfoParts {
   readonly totals: InstanceInfo["totals"];
 }
 
-/** The step that ended last. */
+/** The last step that ended. */
 export class LastStep {
   kind: InstanceInfo["lastStepKind"] = "idle";
   batchedTokens = 0;
@@ -27,8 +27,9 @@ export class LastStep {
 }
 
 /**
- * The report of an instance. What is about to leave is this instance's until it has left.
- * @param step that runs; null between steps
+ * The report of an instance. A request that migrates away still counts until it has moved.
+ * @param step the running step; null between steps
+ * @param receivedRequestIds requests that arrived since the report before
  */
 export function instanceInfo(
   parts: InfoParts,
@@ -59,7 +60,7 @@ export function instanceInfo(
   for (let i = 0; i < active.length; i++) {
     const sequence = active[i];
     runningSequenceLengths[i] = sequence.lengthTokens;
-    if (sequence.isLeaving) leavingRequests++;
+    if (sequence.hasReachedExpectedSteps) leavingRequests++;
     if (sequence.priority === "high") runningHighPriorityRequests++;
     maxOutputTokens += sequence.params.maxTokens;
   }
@@ -80,7 +81,7 @@ export function instanceInfo(
     killedRequests,
     firstWaitingBlocks: first ? first.lengthTokens / blockSize : 0,
     allWaitingBlocks: waitingTokens / blockSize,
-    prefillBlocks: step?.kind === "prefill" ? step.numBatchedTokens / blockSize : 0,
+    prefillBlocks: prefillTokens(parts.scheduler, step) / blockSize,
     waiting: listedWaiting(waiting, blockSize),
     firstWaitingMs: first ? Math.max(0, nowMs - first.arrivalMs) : 0,
     lastRunningBlocks: last ? last.blocks.length : 0,
@@ -95,4 +96,10 @@ export function instanceInfo(
     receivedRequestIds,
     totals: { promptTokens, outputTokens, preemptions },
   };
+}
+
+/** Tokens of the prompts that are being computed. */
+function prefillTokens({ partialTokens }: Scheduler, step: Readonly<Schedule> | null): number {
+  const isWhole = step?.kind === "prefill" && !step.isPartial;
+  return partialTokens + (isWhole ? step.numBatchedTokens : 0);
 }

@@ -2,9 +2,9 @@ import { MAX_LISTED_WAITING, type QueuedRequest } from "../../core/protocol/inst
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Those in a queue that a report lists. One that is as large as another before it, and did not come
- * earlier, is left out: wherever it fits, that other fits too and is first. So few are left of a long
- * queue that its reports cost hardly more than others.
+ * The waiting requests that a report lists. A request is left out if another one before it is not
+ * larger and did not arrive later: wherever the first fits, the other fits too and comes first. Few
+ * requests of a long queue remain, so that its reports cost hardly more than others.
  */
 export function listedWaiting(
   queue: readonly Pick<Sequence, "requestId" | "lengthTokens" | "arrivalMs">[],

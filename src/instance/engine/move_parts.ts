@@ -1,36 +1,36 @@
 import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts";
-import type { Arrival } from "./incoming_migration.ts";
+import type { IncomingMigration } from "./incoming_migration.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** What departures and arrivals may use of an engine's core. All of it is synchronous. */
+/** The part of an engine's core that migrations use. All of it is synchronous. */
 export interface MoveParts {
   readonly instanceId: string;
   /** Longest sequence in tokens. */
   readonly maxModelLen: number;
-  /** Requests that may wait. */
+  /** Most requests that wait. */
   readonly maxWaitingRequests: number;
   readonly blocks: BlockManager;
   readonly scheduler: Scheduler;
-  /** Those that have neither been adopted nor cancelled. */
-  readonly arrivals: Set<Arrival>;
+  /** Migrations to here that were neither adopted nor cancelled yet. */
+  readonly incoming: Set<IncomingMigration>;
   has(requestId: RequestId): boolean;
   /**
-   * Takes a request in; it is in no queue yet.
-   * @throws {RequestError} it cannot be served here
+   * Makes a request one of the engine's; the caller puts it into a queue.
+   * @throws {RequestError} the engine cannot serve it
    */
   accept(request: GenerateRequest): Sequence;
-  /** Lets a sequence go that is in no queue, without an output. */
+  /** Removes a sequence that is in no queue, without an output to its API server. */
   forget(sequence: Sequence): void;
-  /** Tells the API server who owns a request. */
+  /** Tells the API server of a sequence that this instance owns it. */
   announce(sequence: Sequence): void;
-  /** Calls `action` now, or when the step that runs has ended; also when the engine fails. */
+  /** Calls `action` now, or when the running step has ended, also if the engine fails. */
   betweenSteps(action: () => void): void;
-  /** The same, but now also while a step runs that copies nothing from free blocks. */
+  /** The same, but does not wait for a running step unless it still copies from free blocks. */
   betweenCopies(action: () => void): void;
-  /** Why nothing is accepted any more; null while the engine works. */
+  /** Why the engine accepts no more requests; null while it works. */
   failure(): string | null;
-  /** Queues or blocks have changed: the next step may be another, or possible now. */
+  /** Queues or blocks have changed: the engine decides anew what to run. */
   changed(): void;
 }

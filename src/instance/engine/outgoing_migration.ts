@@ -2,17 +2,17 @@ import type { GenerateRequest, OwnershipEpoch, RequestId } from "../../core/prot
 import type { MoveParts } from "./move_parts.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** Why a request can leave no more: it ended here, was preempted, or the scheduler has admitted it. */
-export type DepartureLoss = "ended" | "preempted" | "admitted";
+/** Why a request cannot move any more: it ended, was preempted, or (if it waited) was admitted. */
+export type OutgoingLoss = "ended" | "preempted" | "admitted";
 
 /**
- * A request that is about to leave: the source's side of a migration, between the engine's steps.
- * Until {@linkcode release} the request is this instance's, may end at any moment, and while it is
- * not suspended it runs as ever.
+ * A request that is about to move away: the source's side of a migration, between the engine's
+ * steps. Until {@linkcode release} this instance owns the request. The request may end at any time,
+ * and it runs as usual except while it is suspended.
  */
-export class Departure {
+export class OutgoingMigration {
   readonly requestId: RequestId;
-  /** It waits, and has no blocks. */
+  /** The request waits in the queue and has no blocks. */
   readonly isWaiting: boolean;
   readonly #parts: MoveParts;
   readonly #sequence: Sequence;
@@ -27,15 +27,15 @@ export class Departure {
     this.#numPreemptions = sequence.numPreemptions;
   }
 
-  /** Null while it can leave. */
-  get loss(): DepartureLoss | null {
+  /** Null while the request can move. */
+  get loss(): OutgoingLoss | null {
     const { status, numPreemptions } = this.#sequence;
     if (status === "finished") return "ended";
     if (numPreemptions !== this.#numPreemptions) return "preempted";
     return this.isWaiting && status === "running" ? "admitted" : null;
   }
 
-  /** It does not run until it has left. */
+  /** The scheduler does not run the request here any more: see {@linkcode Sequence.isHeld}. */
   get isHeld(): boolean {
     return this.#sequence.isHeld;
   }
@@ -56,18 +56,18 @@ export class Departure {
     return this.#sequence.lengthTokens;
   }
 
-  /** Entries of its block table. */
+  /** Length of its block table. */
   get numBlocks(): number {
     return this.#sequence.blocks.length;
   }
 
-  /** Blocks that all its tokens take when it waits. */
+  /** Blocks that a waiting request needs for its tokens. */
   get numRequiredBlocks(): number {
     return this.#parts.blocks.blocksFor(this.lengthTokens);
   }
 
   /**
-   * How many of them, from the first on, no step changes any more: full blocks whose tokens are all
+   * Number of leading blocks that no step changes any more: they are full, and all their tokens are
    * computed. The newest token is in no block yet.
    */
   get numSettledBlocks(): number {
@@ -75,9 +75,10 @@ export class Departure {
   }
 
   /**
-   * Keeps entries [from, to) of the block table from being reused until {@linkcode unpin}, whatever
-   * becomes of the request.
-   * @param onLoss nobody wants them any more: others may wait for them
+   * Keeps entries [from, to) of the block table from being reused until {@linkcode unpin}, even if
+   * the request ends.
+   * @param onLoss called if the request ends or is preempted: the transfer is pointless, and other
+   *   requests may need the blocks
    */
   pin(from: number, to: number, onLoss?: () => void): readonly number[] {
     if (this.#pinned.length > 0) throw new Error(`${this.requestId}: a transfer is under way`);
@@ -87,7 +88,7 @@ export class Departure {
     return this.#pinned;
   }
 
-  /** Nothing reads the pinned blocks any more. */
+  /** The transfer does not read the pinned blocks any more. */
   unpin(): void {
     this.#sequence.onLoss = null;
     this.#parts.blocks.release(this.#pinned);
@@ -96,8 +97,8 @@ export class Departure {
   }
 
   /**
-   * Takes it out of its queue: now, or when the step that it is in has ended.
-   * @param done called once, at that moment; false when it can leave no more
+   * Takes the request out of its queue: now, or when the step that computes it has ended.
+   * @param done called once, at that moment; with false if the request cannot move any more
    */
   suspend(done: (isSuspended: boolean) => void): void {
     const suspend = () => {
@@ -110,7 +111,7 @@ export class Departure {
     else suspend();
   }
 
-  /** Puts it back where it was taken from, if it has not ended meanwhile. */
+  /** Puts a suspended request back into its queue. A new epoch is announced. */
   resume(epoch: OwnershipEpoch = this.epoch): void {
     if (!this.isSuspended) return;
     this.#parts.scheduler.resume(this.#sequence);
@@ -121,7 +122,7 @@ export class Departure {
     this.#parts.changed();
   }
 
-  /** All that another instance needs to go on with it. */
+  /** All that another instance needs to continue the request. */
   snapshot(epoch: OwnershipEpoch): GenerateRequest {
     const { requestId, frontendId, promptTokenIds, params } = this.#sequence;
     const { arrivalMs, priority, wantsTimestamps } = this.#sequence;
@@ -139,8 +140,8 @@ export class Departure {
   }
 
   /**
-   * It is another instance's from now on: drops it and its blocks without an output.
-   * @returns false when it has ended here meanwhile
+   * Gives the request to its new owner: drops it and its blocks here, without an output.
+   * @returns false if the request has ended here meanwhile
    */
   release(): boolean {
     if (!this.isSuspended) return false;

@@ -2,18 +2,18 @@ import type { Finish, RequestOutput } from "../../core/protocol/generate.ts";
 import type { StepOutput } from "../../executor/executor.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** Outputs, in their order, and the API server they are for. */
+/** The outputs for one API server, in order. */
 export interface AddressedOutputs {
   readonly frontendId: string;
   readonly outputs: RequestOutput[];
 }
 
-/** An output while it is put together. */
+/** An output under construction. */
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** What an engine has to say to API servers, until it is taken. */
+/** Collects the outputs of an engine for its API servers until they are sent. */
 export class PendingOutputs {
-  /** One entry for each API server that has any; there are few. */
+  /** One entry for each API server with outputs. A list, because API servers are few. */
   #outputs: AddressedOutputs[] = [];
 
   get isEmpty(): boolean {
@@ -26,7 +26,7 @@ export class PendingOutputs {
     return outputs;
   }
 
-  /** The newest token of a sequence, which a row of a step's result is about. */
+  /** Adds the newest token of a sequence, with the details in its row of the step's result. */
   pushToken(
     sequence: Sequence,
     result: StepOutput,
@@ -38,7 +38,7 @@ export class PendingOutputs {
     const output = this.#push(sequence, index, [sequence.outputTokenIds[index]]);
     const logprobs = result.logprobs?.[row];
     if (logprobs) output.logprobs = [logprobs];
-    // A prompt that is computed again after a preemption has been reported.
+    // After a preemption the prompt is computed again, but it was reported before.
     const promptLogprobs = index === 0 ? result.promptLogprobs?.[row] : null;
     if (promptLogprobs) output.promptLogprobs = promptLogprobs;
     if (finish) output.finish = finish;
@@ -47,7 +47,7 @@ export class PendingOutputs {
     }
   }
 
-  /** That it ends; or that this instance owns it. */
+  /** Adds an output without tokens: the sequence ends or, without `finish`, is owned here. */
   pushWord(sequence: Sequence, finish?: Finish): void {
     const output = this.#push(sequence, sequence.outputTokenIds.length, []);
     if (finish) output.finish = finish;

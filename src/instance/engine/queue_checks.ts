@@ -1,11 +1,12 @@
 import type { RequestId } from "../../core/protocol/generate.ts";
-import type { Arrival } from "./incoming_migration.ts";
+import type { IncomingMigration } from "./incoming_migration.ts";
 import type { Scheduler } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Verifies that every request is in the one queue that its state says, and nothing else in any.
- * @throws {Error} saying what does not add up
+ * Verifies that every request is in exactly the queue of its status, and that the queues hold no
+ * other.
+ * @throws {Error} naming the first inconsistency
  */
 export function checkQueues(
   { waiting, running, swapped, suspended }: Scheduler,
@@ -26,18 +27,18 @@ export function checkQueues(
 }
 
 /**
- * Verifies that as many places are kept among those that run as requests leave and come.
- * @throws {Error} saying what does not add up
+ * Verifies that the scheduler keeps one place for each running request that migrates to or from
+ * here.
+ * @throws {Error} naming the numbers that differ
  */
 export function checkPlaces(
   { suspended, keptPlaces }: Scheduler,
-  arrivals: Iterable<Arrival>,
+  incoming: Iterable<IncomingMigration>,
 ): void {
-  const leaving = [...suspended].filter(({ blocks }) => blocks.length > 0);
-  const coming = [...arrivals].filter(({ keepsPlace }) => keepsPlace);
-  if (keptPlaces !== leaving.length + coming.length) {
-    throw new Error(
-      `${keptPlaces} places kept for ${leaving.length} that leave and ${coming.length} that come`,
-    );
-  }
+  const numOutgoing = [...suspended].filter(({ blocks }) => blocks.length > 0).length;
+  const numIncoming = [...incoming].filter(({ keepsPlace }) => keepsPlace).length;
+  if (keptPlaces === numOutgoing + numIncoming) return;
+  throw new Error(
+    `${keptPlaces} places kept for ${numOutgoing} outgoing and ${numIncoming} incoming requests`,
+  );
 }

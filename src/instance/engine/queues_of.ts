@@ -2,7 +2,7 @@ import type { RequestQueues } from "../llumlet/request_choice/policy.ts";
 import type { BlockManager } from "./block_manager.ts";
 import type { Scheduler } from "./scheduler.ts";
 
-/** What the choice of a request to migrate sees of a scheduler's queues. */
+/** A scheduler's queues in the form in which request migration policies see them. */
 export function queuesOf(
   { running, waiting }: Scheduler,
   blocks: BlockManager,
@@ -14,9 +14,9 @@ export function queuesOf(
       arrivalMs: sequence.arrivalMs,
       lengthTokens: sequence.lengthTokens,
       blocks: sequence.blocks.length,
-      isDecoding: sequence.numComputedTokens > 0,
-      hasReachedExpectedSteps: sequence.isLeaving,
-      isMigrating: false, // one at a time, and none is chosen meanwhile
+      isDecoding: sequence.numComputedTokens > 0 && !sequence.isPrefilling,
+      hasReachedExpectedSteps: sequence.hasReachedExpectedSteps,
+      isMigrating: false, // no request is chosen while another one migrates
     })),
     waiting: waiting.map(({ requestId, wasTried, arrivalMs, lengthTokens }) => ({
       requestId,

@@ -7,13 +7,13 @@ import type {
 } from "../../core/protocol/generate.ts";
 
 /**
- * `waiting`: no blocks; `running`: blocks in the device pool; `swapped`: blocks in the swap pool;
- * `suspended`: taken out of the waiting or the running ones, with the blocks it had, because it is
- * about to leave the instance; `finished`: not here any more.
+ * `waiting`: has no blocks. `running`: has blocks in the device pool. `swapped`: has blocks in the
+ * swap pool. `suspended`: taken out of the waiting or running queue, with its blocks, because it is
+ * about to move to another instance. `finished`: no longer on this instance.
  */
 export type SequenceStatus = "waiting" | "running" | "swapped" | "suspended" | "finished";
 
-/** A request while an instance owns it. */
+/** A request on the instance that owns it. */
 export class Sequence {
   readonly requestId: RequestId;
   readonly frontendId: string;
@@ -21,40 +21,42 @@ export class Sequence {
   readonly arrivalMs: number;
   readonly priority: Priority;
   readonly wantsTimestamps: boolean;
-  /** By priority. */
+  /** 0 for high priority, 1 for normal. */
   readonly #rank: number;
   readonly promptTokenIds: readonly number[];
   readonly #outputTokenIds: number[];
   #lengthTokens: number;
-  /** Under which this instance owns it. */
+  /** The ownership epoch. */
   epoch: OwnershipEpoch;
   status: SequenceStatus = "waiting";
-  /** Block table; of the swap pool while swapped. Only the block manager changes it. */
+  /** Block table; while swapped, of the swap pool. Only the block manager changes it. */
   readonly blocks: number[] = [];
-  /** Tokens whose keys and values are in the device blocks for good; grows as steps end. */
+  /** Tokens whose keys and values are in the device blocks. Grows when steps end. */
   numComputedTokens = 0;
-  /** Steps after which it is to leave this instance; null: it stays. */
+  /** The sequence runs, and more of its prompt must be computed before it decodes. */
+  isPrefilling = false;
+  /** Steps after which the request moves to another instance; null: it stays. */
   expectedSteps: number | null;
-  /** Steps that it has taken part in here. */
+  /** Steps of this instance that computed the sequence. */
   numSteps = 0;
-  /** When the scheduler first held it back because it is to leave. */
+  /** When the scheduler first held the sequence back after its expected steps. */
   heldSinceMs: number | null = null;
-  /** It could not leave for so long that it goes on here meanwhile. */
-  isHeldNoMore = false;
-  /** The executor's name for it; null while the executor does not know it. */
+  /** No destination took the sequence in time: it runs on here. */
+  hasHoldExpired = false;
+  /** The executor's number for the sequence; null while the executor does not know it. */
   handle: number | null = null;
-  /** Was preempted and does not run again yet. */
+  /** Was preempted and has not run since. */
   isPreempted = false;
   /** How often it was preempted here. */
   numPreemptions = 0;
-  /** The scheduler has tried to admit it. */
+  /** The scheduler has tried to admit the sequence. */
   wasTried = false;
-  /** Told when it ends or is preempted here. */
+  /** Called when the sequence ends or is preempted. */
   onLoss: (() => void) | null = null;
-  /** Belongs to the step that the executor runs now: its blocks are being read and written. */
+  /** The running step computes the sequence: it reads and writes its blocks. */
   isInStep = false;
 
-  /** @param order position among all requests that the instance accepted; breaks ties of arrival */
+  /** @param order number of requests accepted before; decides between equal arrival times */
   constructor(request: GenerateRequest, readonly order: number) {
     this.requestId = request.requestId;
     this.frontendId = request.frontendId;
@@ -70,7 +72,7 @@ export class Sequence {
     this.expectedSteps = request.expectedSteps ?? null;
   }
 
-  /** Everything produced so far, here or elsewhere before. */
+  /** All output so far, also what earlier owners produced. */
   get outputTokenIds(): readonly number[] {
     return this.#outputTokenIds;
   }
@@ -80,23 +82,23 @@ export class Sequence {
     return this.#lengthTokens;
   }
 
-  /** Takes the token that a step has produced. */
+  /** Adds the token that a step produced. */
   append(tokenId: number): void {
     this.#outputTokenIds.push(tokenId);
     this.#lengthTokens++;
   }
 
-  /** It has run as many steps as it may here. */
-  get isLeaving(): boolean {
+  /** The sequence has run as many steps as it may on this (prefill) instance. */
+  get hasReachedExpectedSteps(): boolean {
     return this.expectedSteps !== null && this.numSteps >= this.expectedSteps;
   }
 
-  /** It waits to leave, and does not run. */
+  /** The sequence waits to move, and does not run. */
   get isHeld(): boolean {
-    return this.isLeaving && !this.isHeldNoMore;
+    return this.hasReachedExpectedSteps && !this.hasHoldExpired;
   }
 
-  /** The newest token: what a decode step feeds in. */
+  /** The newest token: the input of the next decode step. */
   get lastTokenId(): number {
     const { outputTokenIds, promptTokenIds } = this;
     return outputTokenIds.length > 0
@@ -104,14 +106,14 @@ export class Sequence {
       : promptTokenIds[promptTokenIds.length - 1];
   }
 
-  /** Its priority is higher than that of `other`. */
+  /** This sequence has a higher priority than `other`. */
   outranks(other: Sequence): boolean {
     return this.#rank < other.#rank;
   }
 
   /**
-   * High priority first, then first come, first served: negative when this one's turn comes before
-   * that of `other`.
+   * Order of turns: high priority first, then by arrival. Negative if this sequence comes before
+   * `other`.
    */
   compareTurn(other: Sequence): number {
     return this.#rank - other.#rank || this.arrivalMs - other.arrivalMs || this.order - other.order;

@@ -3,8 +3,8 @@ import type { Schedule } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Turns decisions of the scheduler into the executor's arrays, and keeps the executor's names of
- * sequences. The arrays are views of buffers that the next step overwrites.
+ * Writes the scheduler's decisions as the executor's input arrays, and numbers sequences for the
+ * executor. The arrays are views of buffers that the next step overwrites.
  */
 export class StepBuilder {
   #stepId = 0;
@@ -42,12 +42,15 @@ export class StepBuilder {
 
     let numTokens = 0;
     for (let i = 0; i < numSeqs; i++) {
-      const sequence = sequences[i], length = sequence.lengthTokens;
+      const sequence = sequences[i];
+      const length = schedule.isPartial
+        ? sequence.numComputedTokens + numBatchedTokens
+        : sequence.lengthTokens;
       if (sequence.handle === null) added.push(this.#announce(sequence));
       handles[i] = sequence.handle!;
       queryStarts[i] = numTokens;
       contextLens[i] = length;
-      numTokens += kind === "prefill" ? length : 1;
+      numTokens += kind === "prefill" ? length - sequence.numComputedTokens : 1;
     }
     queryStarts[numSeqs] = numTokens;
     if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks);
@@ -55,6 +58,7 @@ export class StepBuilder {
     return {
       stepId: ++this.#stepId,
       kind,
+      isPartial: schedule.isPartial,
       removed,
       added,
       swapOut: copiesOf(schedule.swapOut),
@@ -68,7 +72,7 @@ export class StepBuilder {
     };
   }
 
-  /** The sequence has ended: the next step tells the executor, if it ever knew it. */
+  /** The sequence has ended: the next step tells the executor, if the executor knows it. */
   forget(sequence: Sequence): void {
     if (sequence.handle === null) return;
     this.#removed.push(sequence.handle);
@@ -88,9 +92,9 @@ export class StepBuilder {
   }
 }
 
-/** What an executor needs to compute and to find its cache. */
+/** Writes what the executor needs to compute tokens and to find their KV cache. */
 function writeCacheRows(
-  { sequences, kind }: Schedule,
+  { sequences, kind, isPartial, numBatchedTokens }: Schedule,
   tokenIds: Int32Array,
   blockTables: Int32Array,
   maxBlocks: number,
@@ -98,17 +102,28 @@ function writeCacheRows(
   let numTokens = 0;
   for (let i = 0; i < sequences.length; i++) {
     const sequence = sequences[i];
-    if (kind === "prefill") numTokens = writeAllTokens(sequence, tokenIds, numTokens);
-    else tokenIds[numTokens++] = sequence.lastTokenId;
+    if (kind === "prefill") {
+      const end = isPartial ? sequence.numComputedTokens + numBatchedTokens : sequence.lengthTokens;
+      numTokens = writeTokens(sequence, sequence.numComputedTokens, end, tokenIds, numTokens);
+    } else tokenIds[numTokens++] = sequence.lastTokenId;
     const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
     for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
   }
 }
 
-function writeAllTokens(sequence: Sequence, tokenIds: Int32Array, at: number): number {
-  const { promptTokenIds, outputTokenIds } = sequence;
-  for (let i = 0; i < promptTokenIds.length; i++) tokenIds[at++] = promptTokenIds[i];
-  for (let i = 0; i < outputTokenIds.length; i++) tokenIds[at++] = outputTokenIds[i];
+/** Writes the tokens at positions [start, end) of a sequence. */
+function writeTokens(
+  { promptTokenIds, outputTokenIds }: Sequence,
+  start: number,
+  end: number,
+  tokenIds: Int32Array,
+  at: number,
+): number {
+  const numPrompt = promptTokenIds.length;
+  for (let i = start; i < Math.min(end, numPrompt); i++) tokenIds[at++] = promptTokenIds[i];
+  for (let i = Math.max(start, numPrompt); i < end; i++) {
+    tokenIds[at++] = outputTokenIds[i - numPrompt];
+  }
   return at;
 }
 
@@ -124,15 +139,17 @@ function copiesOf(pairs: readonly number[]): Int32Array {
   return pairs.length === 0 ? noCopies : Int32Array.from(pairs);
 }
 
-/** Entries for which there is room from the beginning: a row for each sequence of most steps. */
+/** Initial capacity: one entry for each sequence of most steps. */
 const INITIAL_ENTRIES = 256;
 
-/** An array that every step writes anew; a decode step's is mostly as long as the one before. */
+/**
+ * An array that every step writes anew. Most decode steps have the same length and reuse the view.
+ */
 class StepArray {
   #buffer = new Int32Array(INITIAL_ENTRIES);
   #view = this.#buffer;
 
-  /** The array at a length; contents are not kept. */
+  /** Returns the array with a length; contents are not kept. */
   resize(length: number): Int32Array<ArrayBuffer> {
     if (length === this.#view.length) return this.#view;
     if (length > this.#buffer.length) {

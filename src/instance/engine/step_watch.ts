@@ -1,30 +1,30 @@
 import type { Clock } from "../../core/clock.ts";
 
-/** Looks at a step within the time that it may take whatever its tokens. */
+/** Looks at a running step in each of these parts of `stepTimeoutMs`. */
 const TICKS = 4;
 
 export interface StepWatchConfig {
   readonly clock: Clock;
-  /** Infinity: steps may take any time. */
+  /** Time that a step may take; Infinity: any time. */
   readonly stepTimeoutMs: number;
-  /** In addition, for each token of a step. */
+  /** Added to that for each token of the step. */
   readonly stepTimeoutPerTokenMs: number;
-  /** The running step does not end: it had all its time, and up to a quarter of `stepTimeoutMs` more. */
+  /** The running step has had all its time, and up to a quarter of `stepTimeoutMs` more. */
   readonly onHang: (limitMs: number) => void;
 }
 
 /**
- * Finds steps that hang: whatever runs them never answers, while this thread goes on.
+ * Finds steps that hang: the executor never answers, while this thread works.
  *
- * Time is counted in ticks and not by the clock, as in `HealthCheck`: when the whole process was
- * stopped for a while, so was the step. Costs a step next to nothing, for the timer runs on while
- * there are steps.
+ * Time is counted in timer ticks and not by the clock, as in `HealthCheck`: if the whole process
+ * was stopped for a while, the step was too. It costs a step next to nothing, because one timer
+ * runs on from step to step.
  */
 export class StepWatch {
   readonly #config: StepWatchConfig;
-  /** Of the running step; null between steps. */
+  /** Time that the running step may take; null between steps. */
   #limitMs: number | null = null;
-  /** From the step's first tick on; null before it, which comes at any time after the step began. */
+  /** Time left to the running step, counted from its first tick; null before that tick. */
   #leftMs: number | null = null;
   #cancel: (() => void) | null = null;
 
@@ -32,7 +32,7 @@ export class StepWatch {
     this.#config = config;
   }
 
-  /** @param tokens that the step computes */
+  /** A step begins. @param tokens number of tokens that it computes */
   begin(tokens: number): void {
     const { stepTimeoutMs } = this.#config;
     if (stepTimeoutMs === Infinity) return;
@@ -41,16 +41,17 @@ export class StepWatch {
     if (this.#cancel === null) this.#schedule(stepTimeoutMs / TICKS);
   }
 
-  /** After so long at the latest a step of so many tokens is found to hang. */
+  /** The time after which a hanging step of this many tokens is found at the latest. */
   longestMs(tokens: number): number {
     return this.#limitOf(tokens) + this.#config.stepTimeoutMs / TICKS;
   }
 
+  /** The running step has ended. */
   end(): void {
     this.#limitMs = null;
   }
 
-  /** Nothing is watched any more. */
+  /** Stops the timer. */
   close(): void {
     this.end();
     this.#cancel?.();

@@ -2,9 +2,9 @@ import type { Finish } from "../../core/protocol/generate.ts";
 import type { Sequence } from "./sequence.ts";
 
 /**
- * Whether a sequence ends with the output it has: vLLM 0.4.2's order of conditions
- * (vllm/engine/output_processor/stop_checker.py), stop strings aside, which need text. Prompt and
- * output together end at `maxModelLen` tokens.
+ * Why a sequence ends with the output it has; null if it does not. The order of conditions is that
+ * of vLLM 0.4.2 (vllm/engine/output_processor/stop_checker.py). Stop strings need text and are
+ * checked by the API server. Prompt and output together end at `maxModelLen` tokens.
  */
 export function finishOf(sequence: Sequence, maxModelLen: number): Finish | null {
   const { params, outputTokenIds } = sequence;

@@ -1,37 +1,35 @@
 import type { Bus, Peer, Service } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
+import type { MigrationCallName } from "../../core/protocol/calls.ts";
 import type { GenerateRequest, InstanceId, RequestId } from "../../core/protocol/generate.ts";
 import type {
-  MigrateCommitRequest,
-  MigrateInRequest,
   MigrateOutOrder,
-  MigrateReserveRequest,
   MigrationId,
   MigrationReport,
 } from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
-import type { Departure } from "../engine/outgoing_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migration.ts";
+import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
 import type { RequestQueues } from "./request_choice/policy.ts";
 import { chooseRequests } from "./request_choice/request_choice.ts";
-import { InstanceLinks } from "./migration_peers.ts";
-import { MigrationDestination } from "./migration_destination.ts";
-import { MigrationSource, type SourceConfig } from "./migration_source.ts";
+import { MigrationPeers } from "./migration_peers.ts";
+import { DestinationSide } from "./migration_destination.ts";
+import { type SourceConfig, SourceSide } from "./migration_source.ts";
 import { defaultTimeouts, type MigrationTimeouts } from "./timeouts.ts";
 
-/** What of an `Engine` a llumlet moves requests with. */
+/** The part of an `Engine` that a llumlet uses. */
 export interface MovableEngine {
   queues(): RequestQueues;
-  depart(requestId: RequestId): Departure | null;
-  arrive(request: ArrivingRequest): Arrival;
+  beginOutgoing(requestId: RequestId): OutgoingMigration | null;
+  beginIncoming(request: IncomingRequest): IncomingMigration;
   announce(requestId: RequestId): void;
 }
 
 export interface LlumletConfig {
   readonly instanceId: InstanceId;
-  /** Name of the model; requests move between instances of the same one. */
+  /** Name of the model. Requests move only between instances of the same model. */
   readonly model: string;
   readonly layout: KvLayout;
   readonly engine: MovableEngine;
@@ -40,67 +38,75 @@ export interface LlumletConfig {
   readonly bus: Bus;
   readonly clock: Clock;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
-  /** Copying takes nothing from steps: stages need not take their time. Default false. */
+  /** Copying does not slow steps, so that no stage needs to be slow. Default false. */
   readonly copiesBesideSteps?: boolean;
   readonly timeouts?: Partial<MigrationTimeouts>;
-  /** A request has become this instance's; called before its first output here. */
-  readonly onArrive: (request: GenerateRequest) => void;
-  /** A request has become another instance's: no output of it follows. */
-  readonly onLeave: (requestId: RequestId) => void;
+  /** A request has moved here; called before its first output. */
+  readonly onMovedIn: (request: GenerateRequest) => void;
+  /** A request has moved away: no output of it follows. */
+  readonly onMovedOut: (requestId: RequestId) => void;
 }
 
 /**
- * Moves requests between this instance and others: carries out the manager's orders, chooses which
- * request leaves, and takes in what comes. One migration at a time, as source or as destination.
+ * Moves requests between this instance and others: carries out the manager's orders, chooses the
+ * request that moves, and takes in requests of other instances. An instance takes part in one
+ * migration at a time, as source or as destination. README.md tells how a migration goes.
  */
 export class Llumlet {
   readonly #config: LlumletConfig;
   readonly #timeouts: MigrationTimeouts;
-  readonly #links: InstanceLinks;
-  readonly #destination: MigrationDestination;
+  readonly #peers: MigrationPeers;
+  readonly #destination: DestinationSide;
   readonly #sourceConfig: SourceConfig;
   /** An order is being carried out. */
-  #isLeaving = false;
-  #source: MigrationSource | null = null;
+  #hasOrder = false;
+  #source: SourceSide | null = null;
   #isClosed = false;
 
-  /** What it offers on the bus. */
-  readonly service: Required<Pick<Service, "calls" | "notifications">>;
+  /** The calls and notifications of other instances and of the manager. */
+  readonly service: {
+    readonly calls: Pick<NonNullable<Service["calls"]>, MigrationCallName>;
+    readonly notifications: Pick<NonNullable<Service["notifications"]>, "migrate_cancel">;
+  };
 
   constructor(config: LlumletConfig) {
     const { bus, clock } = config;
     this.#config = config;
     this.#timeouts = { ...defaultTimeouts, ...config.timeouts };
-    this.#links = new InstanceLinks(bus, clock, (peer) => this.#source?.closed(peer));
+    this.#peers = new MigrationPeers(bus, clock, (peer) => this.#source?.closed(peer));
     const timeouts = this.#timeouts;
-    this.#destination = new MigrationDestination({
+    this.#destination = new DestinationSide({
       ...config,
       timeouts,
       isBusy: () => this.isMigrating,
     });
-    this.#sourceConfig = { ...config, timeouts, links: this.#links };
+    this.#sourceConfig = { ...config, timeouts, peers: this.#peers };
     this.service = this.#service();
   }
 
-  /** A request is leaving or coming. */
+  /** A migration to or from this instance is under way, or the llumlet is closed. */
   get isMigrating(): boolean {
-    return this.#isLeaving || this.#destination.isBusy || this.#isClosed;
+    return this.#hasOrder || this.#destination.isBusy || this.#isClosed;
   }
 
   /** Carries out an order of the manager. Never rejects. */
   async migrateOut(order: MigrateOutOrder): Promise<MigrationReport> {
-    if (this.isMigrating) return this.#nothing(order, "the instance is migrating already");
-    if (!this.#config.backend.isReady) return this.#nothing(order, "the backend is not ready");
-    this.#isLeaving = true;
+    if (this.isMigrating) {
+      return this.#nothing(order, "the instance takes part in another migration");
+    }
+    if (!this.#config.backend.isReady) {
+      return this.#nothing(order, "the migration backend is not ready");
+    }
+    this.#hasOrder = true;
     try {
       return await this.#migrateChosen(order, this.#choose(order));
     } finally {
-      this.#isLeaving = false;
+      this.#hasOrder = false;
       this.#source = null;
     }
   }
 
-  /** A client wants no more of a request, wherever it is. */
+  /** A client has aborted a request, wherever it is now. */
   abortRequest(requestId: RequestId): void {
     if (this.#source?.requestId === requestId) this.#source.abortRequest();
   }
@@ -110,11 +116,11 @@ export class Llumlet {
     this.#destination.closed(peer);
   }
 
-  /** Gives up what is under way; requests stay where they are. */
+  /** Gives up the migration under way, and closes connections and backend. Requests stay here. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#source?.stop();
-    await this.#links.close();
+    await this.#peers.close();
     await this.#config.backend.close();
   }
 
@@ -123,21 +129,21 @@ export class Llumlet {
     return {
       calls: {
         ...calls,
-        migrate_out: async ({ data }) => ({ data: await this.migrateOut(data as MigrateOutOrder) }),
+        migrate_out: async ({ data }) => ({ data: await this.migrateOut(data) }),
         migrate_in: ({ data }, peer) => ({
-          data: this.#destination.open(data as MigrateInRequest, peer),
+          data: this.#destination.open(data, peer),
         }),
         migrate_reserve: async ({ data }) => ({
-          data: await this.#destination.reserve(data as MigrateReserveRequest),
+          data: await this.#destination.reserve(data),
         }),
         migrate_commit: ({ data }) => {
-          this.#destination.commit(data as MigrateCommitRequest);
+          this.#destination.commit(data);
           return { data: null };
         },
-        migrate_settle: ({ data }) => ({ data: this.#destination.settle(idOf(data)) }),
+        migrate_settle: ({ data }) => ({ data: this.#destination.settle(data.migrationId) }),
       },
       notifications: {
-        migrate_cancel: ({ data }) => this.#destination.cancel(idOf(data)),
+        migrate_cancel: ({ data }) => this.#destination.cancel(data.migrationId),
       },
     };
   }
@@ -148,32 +154,32 @@ export class Llumlet {
     return requestIds.slice(0, order.maxRequests);
   }
 
-  /** One after the other, until one cannot. */
+  /** Moves the chosen requests one after the other, until one cannot move. */
   async #migrateChosen(
     order: MigrateOutOrder,
     requestIds: readonly RequestId[],
   ): Promise<MigrationReport> {
-    const { clock, onLeave } = this.#config;
+    const { clock, onMovedOut } = this.#config;
     const deadlineMs = clock.nowMs() + this.#timeouts.orderMs;
     const reports: MigrationReport[] = [];
     for (const requestId of requestIds) {
-      const departure = this.#config.engine.depart(requestId);
-      if (!departure) break;
-      this.#source = new MigrationSource(this.#sourceConfig, {
+      const outgoing = this.#config.engine.beginOutgoing(requestId);
+      if (!outgoing) break;
+      this.#source = new SourceSide(this.#sourceConfig, {
         migrationId: nthId(order.migrationId, reports.length),
         destination: order.destination,
-        departure,
-        isBlocking: departure.isHeld,
+        outgoing,
+        isBlocking: outgoing.isHeld,
         isUrgent: order.isUrgent === true,
         deadlineMs,
       });
       const report = await this.#source.run();
       reports.push(report);
       if (report.outcome !== "committed") break;
-      onLeave(requestId);
+      onMovedOut(requestId);
     }
     const last = reports.pop();
-    if (!last) return this.#nothing(order, "no request may leave");
+    if (!last) return this.#nothing(order, "no request can move");
     return reports.length > 0 ? { ...last, earlier: reports } : last;
   }
 
@@ -195,11 +201,7 @@ export class Llumlet {
   }
 }
 
-function idOf(data: unknown): MigrationId {
-  return (data as { readonly migrationId: MigrationId }).migrationId;
-}
-
-/** Names of the migrations of one order. */
+/** Ids of the migrations of one order: its own, then numbered ones. */
 function nthId(migrationId: MigrationId, n: number): MigrationId {
   return n === 0 ? migrationId : `${migrationId}/${n}`;
 }

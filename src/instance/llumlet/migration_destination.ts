@@ -13,11 +13,11 @@ import type {
 } from "../../core/protocol/migration.ts";
 import { type KvLayout, layoutDifference } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Arrival, ArrivingRequest } from "../engine/incoming_migration.ts";
+import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migration.ts";
 import { MigrationMemory } from "./migration_memory.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
-/** Blocks whose memory is made ready ahead of a stage. More than a last stage has. */
+/** Most blocks whose memory is prepared ahead of a stage. More than a last stage has. */
 const MAX_PREPARED_BLOCKS = 64;
 
 export interface DestinationConfig {
@@ -27,39 +27,40 @@ export interface DestinationConfig {
   readonly backend: MigrationBackend;
   readonly clock: Clock;
   readonly timeouts: MigrationTimeouts;
-  /** What of an `Engine` is needed. */
+  /** The part of an `Engine` that takes requests in. */
   readonly engine: {
-    arrive(request: ArrivingRequest): Arrival;
+    beginIncoming(request: IncomingRequest): IncomingMigration;
     announce(requestId: string): void;
   };
-  /** Another migration of this instance is under way. */
+  /** This instance takes part in another migration. */
   readonly isBusy: () => boolean;
-  /** A request is about to be this instance's: its outputs follow. */
-  readonly onArrive: (request: GenerateRequest) => void;
+  /** A request has moved here; called before its first output. */
+  readonly onMovedIn: (request: GenerateRequest) => void;
 }
 
-/** A request on its way here. */
-interface Incoming {
+/** A migration to here that is under way. */
+interface OpenMigration {
   readonly migrationId: MigrationId;
-  readonly arrival: Arrival;
+  readonly incoming: IncomingMigration;
   readonly peer: Peer;
-  /** Answers by stage. */
+  /** The answer to each stage, for repeated calls. */
   readonly stages: Promise<MigrateReserveReply>[];
   cancelLease: () => void;
 }
 
 /**
- * The destination's side of the migration protocol (behaviour page, section 4).
+ * The destination's side of live migration (see "One migration" in README.md).
  *
- * What is reserved is granted to the migration, which alone may write it. When the source cancels or
- * falls silent, or its connection ends before the commit, the migration is over at once: its grant is
- * revoked, and as soon as nothing is written any more its blocks are free.
+ * Reserved blocks are granted to the migration: only its source may write them. The migration is
+ * over if the source cancels it, does not call for the time of the lease, or loses its connection
+ * before the commit. Then the grant is revoked, and the blocks are freed once no transfer can write
+ * them any more.
  */
-export class MigrationDestination {
+export class DestinationSide {
   readonly #config: DestinationConfig;
   readonly #memory: MigrationMemory;
-  /** The one that is under way. */
-  #incoming: Incoming | null = null;
+  /** The migration under way: at most one. */
+  #current: OpenMigration | null = null;
 
   constructor(config: DestinationConfig) {
     this.#config = config;
@@ -67,100 +68,110 @@ export class MigrationDestination {
   }
 
   get isBusy(): boolean {
-    return this.#incoming !== null;
+    return this.#current !== null;
   }
 
-  /** Call `migrate_in`. @throws {LlumnixError} the request may not come */
+  /** Call `migrate_in`. @throws {LlumnixError} the request cannot move here */
   open(request: MigrateInRequest, peer: Peer): MigrateInReply {
     const { migrationId } = request;
     const { backend, engine, instanceId } = this.#config;
     const { endpoint } = backend;
-    if (this.#incoming?.migrationId === migrationId) return { endpoint };
+    if (this.#current?.migrationId === migrationId) return { endpoint };
     if (this.#memory.get(migrationId)) throw this.#isOver(migrationId);
-    if (this.#config.isBusy()) throw new OverloadedError(`${instanceId} is migrating already`);
-    if (!backend.isReady) throw new UnavailableError(`${backend.name} is not ready`);
+    if (this.#config.isBusy()) {
+      throw new OverloadedError(`${instanceId} takes part in another migration`);
+    }
+    if (!backend.isReady) {
+      throw new UnavailableError(`migration backend ${backend.name} of ${instanceId} is not ready`);
+    }
     this.#refuseOtherKind(request);
-    const arrival = engine.arrive(request);
-    const incoming: Incoming = { migrationId, arrival, peer, stages: [], cancelLease: () => {} };
-    this.#incoming = incoming;
-    this.#renewLease(incoming);
+    const incoming = engine.beginIncoming(request);
+    const migration: OpenMigration = {
+      migrationId,
+      incoming,
+      peer,
+      stages: [],
+      cancelLease: () => {},
+    };
+    this.#current = migration;
+    this.#renewLease(migration);
     return { endpoint };
   }
 
-  /** Call `migrate_reserve`. @throws {LlumnixError} too few blocks are free: the migration is over */
+  /** Call `migrate_reserve`. @throws {LlumnixError} too few free blocks; the migration is over */
   reserve(
     { migrationId, stage, blocks, nextBlocks = 0 }: MigrateReserveRequest,
   ): Promise<MigrateReserveReply> {
-    const incoming = this.#find(migrationId);
-    const answered = incoming.stages[stage];
+    const migration = this.#find(migrationId);
+    const answered = migration.stages[stage];
     if (answered) return answered;
     const what = `stage ${stage} of migration ${migrationId}`;
-    const next = incoming.stages.length;
-    if (stage !== next) throw new RequestError(`${what} does not follow: stage ${next} is next`);
+    const next = migration.stages.length;
+    if (stage !== next) throw new RequestError(`${what}: expected stage ${next}`);
     checkCount(blocks, `${what}: blocks`);
     checkCount(nextBlocks, `${what}: nextBlocks`);
-    this.#renewLease(incoming);
-    const reply = this.#takeBlocks(incoming, blocks, nextBlocks);
-    incoming.stages.push(reply);
+    this.#renewLease(migration);
+    const reply = this.#takeBlocks(migration, blocks, nextBlocks);
+    migration.stages.push(reply);
     return reply;
   }
 
-  /** Call `migrate_commit`. @throws {LlumnixError} the request is not this instance's */
+  /** Call `migrate_commit`. @throws {LlumnixError} this instance does not own the request */
   commit({ migrationId, request }: MigrateCommitRequest): void {
     if (this.#memory.get(migrationId) === "committed") return;
-    const incoming = this.#find(migrationId);
-    const { engine, onArrive } = this.#config;
+    const migration = this.#find(migrationId);
+    const { engine, onMovedIn } = this.#config;
     try {
-      incoming.arrival.adopt(request);
+      migration.incoming.adopt(request);
     } catch (error) {
-      this.#giveUp(incoming);
+      this.#giveUp(migration);
       throw error;
     }
-    this.#end(incoming, "committed");
-    this.#config.backend.revoke(migrationId); // a source commits when everything is written
-    onArrive(request);
+    this.#end(migration, "committed");
+    this.#config.backend.revoke(migrationId); // the source has written all blocks before it commits
+    onMovedIn(request);
     engine.announce(request.requestId);
   }
 
-  /** Notification `migrate_cancel`: the source has given up. */
+  /** Notification `migrate_cancel`: the source gives the migration up. */
   cancel(migrationId: MigrationId): void {
-    if (this.#incoming?.migrationId === migrationId) this.#giveUp(this.#incoming);
+    if (this.#current?.migrationId === migrationId) this.#giveUp(this.#current);
     else this.#memory.add(migrationId, "cancelled");
   }
 
-  /** Call `migrate_settle`: a commit that was not answered has happened, or never will. */
+  /** Call `migrate_settle`: says whether the commit happened. If it did not, it never will. */
   settle(migrationId: MigrationId): MigrateSettleReply {
     if (this.#memory.get(migrationId) !== "committed") this.cancel(migrationId);
     return { state: this.#memory.get(migrationId)! };
   }
 
-  /** The connection to a source has ended. */
+  /** A connection to this instance has ended. */
   closed(peer: Peer): void {
-    if (this.#incoming?.peer === peer) this.#giveUp(this.#incoming);
+    if (this.#current?.peer === peer) this.#giveUp(this.#current);
   }
 
   async #takeBlocks(
-    incoming: Incoming,
+    migration: OpenMigration,
     count: number,
     nextCount: number,
   ): Promise<MigrateReserveReply> {
-    const { migrationId, arrival } = incoming;
+    const { migrationId, incoming } = migration;
     const { backend, instanceId } = this.#config;
     const { promise, resolve, reject } = Promise.withResolvers<readonly number[]>();
-    arrival.reserve(count, (blocks) => {
-      if (this.#incoming !== incoming) return reject(this.#isOver(migrationId));
+    incoming.reserve(count, (blocks) => {
+      if (this.#current !== migration) return reject(this.#isOver(migrationId));
       if (blocks) return resolve(backend.grant(migrationId, blocks).then(() => blocks));
-      this.#giveUp(incoming);
+      this.#giveUp(migration);
       reject(new OverloadedError(`${instanceId} has no room for ${count} blocks`));
     });
     const blocks = await promise;
-    if (this.#incoming === incoming) this.#renewLease(incoming);
-    if (nextCount > 0) backend.prepare?.(arrival.upcoming(nextCount, MAX_PREPARED_BLOCKS));
+    if (this.#current === migration) this.#renewLease(migration);
+    if (nextCount > 0) backend.prepare?.(incoming.upcoming(nextCount, MAX_PREPARED_BLOCKS));
     return { blocks };
   }
 
-  #find(migrationId: MigrationId): Incoming {
-    if (this.#incoming?.migrationId === migrationId) return this.#incoming;
+  #find(migrationId: MigrationId): OpenMigration {
+    if (this.#current?.migrationId === migrationId) return this.#current;
     throw this.#isOver(migrationId);
   }
 
@@ -174,7 +185,7 @@ export class MigrationDestination {
     const { instanceId } = this.#config;
     if (backend !== this.#config.backend.name) {
       throw new RequestError(
-        `${instanceId} moves requests by ${this.#config.backend.name}, and ${sourceId} by ${backend}`,
+        `${instanceId} has migration backend ${this.#config.backend.name}, and ${sourceId} ${backend}`,
       );
     }
     if (model !== this.#config.model) {
@@ -187,28 +198,28 @@ export class MigrationDestination {
     throw new RequestError(`KV caches of ${instanceId} and ${sourceId} differ: ${difference}`);
   }
 
-  #renewLease(incoming: Incoming): void {
+  #renewLease(migration: OpenMigration): void {
     const { clock, timeouts } = this.#config;
-    incoming.cancelLease();
-    incoming.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(incoming));
+    migration.cancelLease();
+    migration.cancelLease = clock.after(timeouts.leaseMs, () => this.#giveUp(migration));
   }
 
-  /** Frees what was reserved, as soon as nobody writes it. */
-  async #giveUp(incoming: Incoming): Promise<void> {
-    this.#end(incoming, "cancelled");
-    await this.#config.backend.revoke(incoming.migrationId);
-    incoming.arrival.cancel();
+  /** Ends the migration and frees its blocks, once no transfer can write them any more. */
+  async #giveUp(migration: OpenMigration): Promise<void> {
+    this.#end(migration, "cancelled");
+    await this.#config.backend.revoke(migration.migrationId);
+    migration.incoming.cancel();
   }
 
-  #end(incoming: Incoming, ending: MigrateSettleReply["state"]): void {
-    incoming.cancelLease();
-    if (this.#incoming === incoming) this.#incoming = null;
-    this.#memory.add(incoming.migrationId, ending);
+  #end(migration: OpenMigration, ending: MigrateSettleReply["state"]): void {
+    migration.cancelLease();
+    if (this.#current === migration) this.#current = null;
+    this.#memory.add(migration.migrationId, ending);
   }
 }
 
-/** @throws {RequestError} */
+/** @throws {RequestError} `value` is no count of blocks */
 function checkCount(value: number, what: string): void {
   if (Number.isInteger(value) && value >= 0) return;
-  throw new RequestError(`${what} is ${value}, and has to be a number of blocks, 0 or more`);
+  throw new RequestError(`${what} is ${value}: expected a whole number of blocks, 0 or more`);
 }

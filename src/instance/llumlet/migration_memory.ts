@@ -3,14 +3,14 @@ import type { MigrateSettleReply, MigrationId } from "../../core/protocol/migrat
 
 type Ending = MigrateSettleReply["state"];
 
-/** More than end within the time that anyone asks about them. */
+/** More migrations than end within the time in which a source asks about one. */
 const MAX_ENTRIES = 4096;
 
-/** How the latest migrations to an instance ended. */
+/** Remembers how the latest migrations to an instance ended. */
 export class MigrationMemory {
   readonly #clock: Clock;
   readonly #memoryMs: number;
-  /** In order of their ends. */
+  /** Oldest ending first. */
   readonly #endings = new Map<MigrationId, { readonly ending: Ending; readonly atMs: number }>();
 
   constructor(clock: Clock, memoryMs: number) {
@@ -18,11 +18,12 @@ export class MigrationMemory {
     this.#memoryMs = memoryMs;
   }
 
+  /** Null if the migration has not ended, or ended too long ago. */
   get(migrationId: MigrationId): Ending | null {
     return this.#endings.get(migrationId)?.ending ?? null;
   }
 
-  /** The first ending counts. */
+  /** Notes how a migration ended. Only its first ending counts. */
   add(migrationId: MigrationId, ending: Ending): void {
     if (this.#endings.has(migrationId)) return;
     const nowMs = this.#clock.nowMs();

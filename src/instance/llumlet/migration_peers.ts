@@ -1,7 +1,7 @@
 import type { Address, Bus, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 
-/** Connections without a use are closed after so long. Longer than a migration takes. */
+/** Connections that were not used for this long are closed. Longer than a migration takes. */
 const IDLE_MS = 60_000;
 
 interface Link {
@@ -9,21 +9,24 @@ interface Link {
   cancelIdle: () => void;
 }
 
-/** Connections to other instances: opened when first needed, kept, closed when idle. */
-export class InstanceLinks {
+/** Connections to other instances: opened when first needed, reused, and closed when idle. */
+export class MigrationPeers {
   readonly #bus: Bus;
   readonly #clock: Clock;
   readonly #onClose: (peer: Peer) => void;
   readonly #links = new Map<Address, Link>();
 
-  /** @param onClose a connection has ended */
+  /** @param onClose called when a connection has ended */
   constructor(bus: Bus, clock: Clock, onClose: (peer: Peer) => void) {
     this.#bus = bus;
     this.#clock = clock;
     this.#onClose = onClose;
   }
 
-  /** @throws {UnavailableError} nobody is there */
+  /**
+   * Returns a connection to the instance at an address.
+   * @throws {UnavailableError} no instance answers there
+   */
   async open(address: Address, timeoutMs: number): Promise<Peer> {
     let link = this.#links.get(address);
     if (link) link.cancelIdle();

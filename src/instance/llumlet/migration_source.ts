@@ -1,13 +1,12 @@
 import type { Peer } from "../../bus/bus.ts";
 import { type Clock, sleep } from "../../core/clock.ts";
 import { NobodyListensError, toErrorRecord } from "../../core/errors.ts";
+import type { MigrationCallName, ReplyOf, RequestOf } from "../../core/protocol/calls.ts";
 import type { AbortNotice, InstanceId } from "../../core/protocol/generate.ts";
 import type {
   MigrateCommitRequest,
   MigrateInReply,
   MigrateInRequest,
-  MigrateReserveReply,
-  MigrateReserveRequest,
   MigrateSettleReply,
   MigrationDestination,
   MigrationId,
@@ -18,11 +17,11 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
-import type { Departure } from "../engine/outgoing_migration.ts";
-import type { InstanceLinks } from "./migration_peers.ts";
+import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
+import type { MigrationPeers } from "./migration_peers.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
-/** Pause before a destination is asked again who owns a request. */
+/** Pause before the source asks the destination again who owns a request. */
 const SETTLE_RETRY_MS = 100;
 
 export interface SourceConfig {
@@ -30,33 +29,33 @@ export interface SourceConfig {
   readonly model: string;
   readonly layout: KvLayout;
   readonly backend: MigrationBackend;
-  readonly links: InstanceLinks;
+  readonly peers: MigrationPeers;
   readonly clock: Clock;
   readonly timeouts: MigrationTimeouts;
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
   readonly copiesBesideSteps?: boolean;
 }
 
-/** One request that is to leave. */
-export interface Outgoing {
+/** One request to move, and where to. */
+export interface MigrationTask {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
-  readonly departure: Departure;
-  /** It leaves in one stage, suspended from its beginning. */
+  readonly outgoing: OutgoingMigration;
+  /** The request moves in one stage, and does not run during it. */
   readonly isBlocking: boolean;
-  /** It leaves as fast as it can. Else stages before the last, for which nobody waits, take their time. */
+  /** Every stage goes at full speed. Otherwise only the last one does. */
   readonly isUrgent: boolean;
   readonly deadlineMs: number;
 }
 
-/** Entries [from, to) of the block table, on their way. */
+/** The transfer of entries [from, to) of the block table. */
 interface StageTransfer
   extends Pick<BlockTransfer, "destinationBlocks" | "deadlineMs" | "isBackground"> {
   readonly from: number;
   readonly to: number;
 }
 
-/** Ends a migration; the request stays. */
+/** Ends a migration; the request stays on the source. */
 class Dropped extends Error {
   constructor(readonly outcome: MigrationOutcome, reason: string) {
     super(reason);
@@ -64,12 +63,13 @@ class Dropped extends Error {
 }
 
 /**
- * The source's side of one migration (behaviour page, section 4). Until the destination has
- * acknowledged the commit the request is this instance's; whatever goes wrong before, it goes on here.
+ * The source's side of one live migration (see "One migration" in README.md). This instance owns
+ * the request until the destination has acknowledged the commit. If anything fails before, the
+ * request continues here.
  */
-export class MigrationSource {
+export class SourceSide {
   readonly #config: SourceConfig;
-  readonly #outgoing: Outgoing;
+  readonly #task: MigrationTask;
   readonly #startMs: number;
   readonly #abort = new AbortController();
   #peer: Peer | null = null;
@@ -79,40 +79,41 @@ export class MigrationSource {
   #endpoint: MigrateInReply["endpoint"] = {};
   #suspendedMs: number | null = null;
   #leftMs: number | undefined = undefined;
-  /** When it left. */
+  /** Length of the request when it was committed. */
   #lengthTokens: number | null = null;
   #stages = 0;
   #blocks = 0;
   #transfer: TransferStatistics = { bytes: 0, descriptors: 0, rounds: 0, transferMs: 0 };
 
-  constructor(config: SourceConfig, outgoing: Outgoing) {
+  constructor(config: SourceConfig, task: MigrationTask) {
     this.#config = config;
-    this.#outgoing = outgoing;
+    this.#task = task;
     this.#startMs = config.clock.nowMs();
   }
 
   get requestId(): string {
-    return this.#outgoing.departure.requestId;
+    return this.#task.outgoing.requestId;
   }
 
-  /** The request's client wants no more of it, wherever it is. */
+  /** The client has aborted the request, wherever it is now. */
   abortRequest(): void {
     this.#isAborted = true;
     this.#abort.abort();
   }
 
-  /** A connection has ended. */
+  /** A connection to another instance has ended. */
   closed(peer: Peer): void {
     if (peer === this.#peer) this.#abort.abort();
   }
 
-  /** The instance stops. */
+  /** The instance stops: gives the migration up. */
   stop(): void {
     this.#abort.abort();
   }
 
+  /** Carries the migration out. Never rejects. */
   async run(): Promise<MigrationReport> {
-    const { departure, migrationId } = this.#outgoing;
+    const { outgoing, migrationId } = this.#task;
     try {
       await this.#open();
       await this.#moveBlocks();
@@ -120,47 +121,50 @@ export class MigrationSource {
       return this.#report("committed", "");
     } catch (error) {
       this.#isOver = true;
-      departure.resume();
+      outgoing.resume();
       if (this.#isOpen) this.#peer!.notify("migrate_cancel", { data: { migrationId } });
-      if (departure.loss === "ended") return this.#report("finished", "the request has ended");
+      if (outgoing.loss === "ended") return this.#report("finished", "the request has ended");
       if (error instanceof Dropped) return this.#report(error.outcome, error.message);
       return this.#report("aborted_source", toErrorRecord(error).message);
     }
   }
 
   async #open(): Promise<void> {
-    const { links, timeouts, instanceId, model, layout, backend } = this.#config;
-    const { migrationId, destination, departure } = this.#outgoing;
+    const { peers, timeouts, instanceId, model, layout, backend } = this.#config;
+    const { migrationId, destination, outgoing } = this.#task;
     const request: MigrateInRequest = {
       migrationId,
       sourceId: instanceId,
-      requestId: departure.requestId,
-      arrivalMs: departure.arrivalMs,
-      lengthTokens: departure.lengthTokens,
-      isWaiting: departure.isWaiting,
+      requestId: outgoing.requestId,
+      arrivalMs: outgoing.arrivalMs,
+      lengthTokens: outgoing.lengthTokens,
+      isWaiting: outgoing.isWaiting,
       model,
       backend: backend.name,
       layout: { ...layout },
     };
     try {
-      this.#peer = await links.open(destination.address, timeouts.answerMs);
+      this.#peer = await peers.open(destination.address, timeouts.answerMs);
     } catch (error) {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }
-    this.#isOpen = true; // also when no answer comes
-    this.#endpoint = (await this.#call<MigrateInReply>("migrate_in", request)).endpoint;
+    this.#isOpen = true; // also if no answer comes: the destination may have opened it
+    this.#endpoint = (await this.#call("migrate_in", request)).endpoint;
     this.#checkLoss();
   }
 
-  /** Stage after stage, until all blocks are there and the request is suspended. */
+  /** Runs stages until all blocks are at the destination and the request is suspended. */
   async #moveBlocks(): Promise<void> {
-    const { departure, isBlocking } = this.#outgoing;
+    const { outgoing, isBlocking } = this.#task;
     const { maxStages, lastStageMaxBlocks } = this.#config.limits;
     for (;;) {
-      const isLast = isBlocking || departure.isWaiting ||
-        departure.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
+      const isLast = isBlocking || outgoing.isWaiting ||
+        outgoing.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
       if (this.#stages >= maxStages) {
-        throw new Dropped("aborted_source", `it takes more than --max-stages ${maxStages}`);
+        throw new Dropped(
+          "aborted_source",
+          `the migration needs more stages than --max-stages ${maxStages}`,
+        );
       }
       await this.#runStage(isLast);
       this.#stages++;
@@ -169,27 +173,27 @@ export class MigrationSource {
   }
 
   async #runStage(isLast: boolean): Promise<void> {
-    const { departure, migrationId, deadlineMs, isUrgent } = this.#outgoing;
+    const { outgoing, migrationId, deadlineMs, isUrgent } = this.#task;
     const { clock, timeouts, copiesBesideSteps = false } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
-    // No step begins with it once its suspension is asked for: its table grows no more.
+    // From here on no step begins with the request, so that its block table does not grow.
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
-    const to = isLast ? departure.numBlocks : departure.numSettledBlocks;
-    const blocks = departure.isWaiting ? departure.numRequiredBlocks : to - from;
-    // Until the next stage it goes on, and grows.
+    const to = isLast ? outgoing.numBlocks : outgoing.numSettledBlocks;
+    const blocks = outgoing.isWaiting ? outgoing.numRequiredBlocks : to - from;
+    // The request runs on until the next stage, and grows.
     const nextBlocks = isLast
       ? 0
-      : departure.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
-    const reservation = this.#call<MigrateReserveReply>(
+      : outgoing.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
+    const reservation = this.#call(
       "migrate_reserve",
-      { migrationId, stage: this.#stages, blocks, nextBlocks } satisfies MigrateReserveRequest,
+      { migrationId, stage: this.#stages, blocks, nextBlocks },
       stageDeadlineMs,
     );
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
     this.#checkLoss();
     const isBackground = !isLast && !isUrgent && !copiesBesideSteps;
-    if (!departure.isWaiting) {
+    if (!outgoing.isWaiting) {
       await this.#send({ from, to, destinationBlocks, deadlineMs: stageDeadlineMs, isBackground });
     }
     this.#blocks = to;
@@ -197,9 +201,9 @@ export class MigrationSource {
 
   async #send({ from, to, ...transfer }: StageTransfer): Promise<void> {
     const { backend, clock } = this.#config;
-    const { departure, migrationId, destination } = this.#outgoing;
+    const { outgoing, migrationId, destination } = this.#task;
     const { deadlineMs } = transfer;
-    const sourceBlocks = departure.pin(from, to, () => this.#abort.abort());
+    const sourceBlocks = outgoing.pin(from, to, () => this.#abort.abort());
     const cancelDeadline = clock.after(deadlineMs - clock.nowMs(), () => this.#abort.abort());
     try {
       const statistics = await backend.send({
@@ -212,49 +216,55 @@ export class MigrationSource {
       this.#transfer = sum(this.#transfer, statistics);
     } finally {
       cancelDeadline();
-      departure.unpin();
-      this.#checkLoss(); // which says more than that the transfer was aborted
+      outgoing.unpin();
+      this.#checkLoss(); // the loss of the request explains more than the aborted transfer
     }
   }
 
-  /** Resolves when the request is in no step any more; at the latest when the time is over. */
+  /**
+   * Resolves when the request is out of its step and suspended.
+   * @throws {Dropped} the step does not end before the deadline
+   */
   #suspend(deadlineMs: number): Promise<void> {
-    const { departure } = this.#outgoing;
+    const { outgoing } = this.#task;
     const { clock } = this.#config;
     return new Promise((resolve, reject) => {
       const cancel = clock.after(deadlineMs - clock.nowMs(), () => {
         reject(new Dropped("aborted_source", "the running step did not end in time"));
       });
-      departure.suspend((isSuspended) => {
+      outgoing.suspend((isSuspended) => {
         cancel();
-        // The migration may have failed while the step ran.
-        if (this.#isOver) departure.resume();
+        // The migration may have failed while the step was running.
+        if (this.#isOver) outgoing.resume();
         else if (isSuspended) this.#suspendedMs = clock.nowMs();
         resolve();
       });
     });
   }
 
-  /** The one moment at which the owner changes. */
+  /** Changes the owner of the request: nothing else does. */
   async #commit(): Promise<void> {
-    const { departure, migrationId } = this.#outgoing;
-    const epoch = departure.epoch + 1;
-    const request: MigrateCommitRequest = { migrationId, request: departure.snapshot(epoch) };
-    this.#lengthTokens = departure.lengthTokens;
+    const { outgoing, migrationId } = this.#task;
+    const epoch = outgoing.epoch + 1;
+    const request: MigrateCommitRequest = { migrationId, request: outgoing.snapshot(epoch) };
+    this.#lengthTokens = outgoing.lengthTokens;
     const state = await this.#offer(request);
     if (state === "cancelled") {
       throw new Dropped("aborted_destination", "the destination did not take the request");
     }
     if (state === "unknown") {
       this.#isOver = true;
-      // If the destination owns it after all, the higher epoch tells the API server who is right.
-      departure.resume(epoch + 1);
-      throw new Dropped("aborted_destination", "the destination did not say whether it has it");
+      // If the destination owns it after all, the API server follows the higher epoch.
+      outgoing.resume(epoch + 1);
+      throw new Dropped(
+        "aborted_destination",
+        "the destination did not say whether it owns the request",
+      );
     }
-    this.#leftMs = this.#config.clock.nowMs(); // reports from now on are without it
-    departure.release();
+    this.#leftMs = this.#config.clock.nowMs(); // reports from now on do not count the request
+    outgoing.release();
     if (this.#isAborted) {
-      const notice: AbortNotice = { requestIds: [departure.requestId], upToEpoch: epoch };
+      const notice: AbortNotice = { requestIds: [outgoing.requestId], upToEpoch: epoch };
       this.#peer!.notify("abort", { data: notice });
     }
   }
@@ -273,56 +283,60 @@ export class MigrationSource {
   }
 
   async #settle(): Promise<MigrateSettleReply["state"] | "unknown"> {
-    const { clock, timeouts, links } = this.#config;
-    const { destination, migrationId } = this.#outgoing;
+    const { clock, timeouts, peers } = this.#config;
+    const { destination, migrationId } = this.#task;
     const untilMs = clock.nowMs() + timeouts.settleMs;
     for (;;) {
       const timeoutMs = Math.min(timeouts.answerMs, untilMs - clock.nowMs());
       if (timeoutMs <= 0) return "unknown";
       try {
-        this.#peer = await links.open(destination.address, timeoutMs);
+        this.#peer = await peers.open(destination.address, timeoutMs);
         const { data } = await this.#peer.call("migrate_settle", { data: { migrationId } }, {
           timeoutMs,
         });
-        return (data as MigrateSettleReply).state;
+        return data.state;
       } catch (error) {
-        if (error instanceof NobodyListensError) return "unknown"; // nobody will ever say
+        if (error instanceof NobodyListensError) return "unknown"; // the destination is gone
         await sleep(clock, SETTLE_RETRY_MS);
       }
     }
   }
 
-  /** What the destination refuses, or does not answer, drops the migration. */
-  async #call<T>(method: string, data: unknown, deadlineMs?: number): Promise<T> {
+  /** Calls the destination. @throws {Dropped} it refuses, or does not answer in time */
+  async #call<M extends MigrationCallName>(
+    method: M,
+    data: RequestOf<M>,
+    deadlineMs?: number,
+  ): Promise<ReplyOf<M>> {
     const { clock, timeouts } = this.#config;
     const timeoutMs = deadlineMs === undefined ? timeouts.answerMs : deadlineMs - clock.nowMs();
     try {
       const answer = await this.#peer!.call(method, { data }, { timeoutMs });
-      return answer.data as T;
+      return answer.data;
     } catch (error) {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }
   }
 
-  /** @throws {Dropped} the request is not what it was any more */
+  /** @throws {Dropped} the request ended, was preempted, or was admitted */
   #checkLoss(): void {
-    const { loss, requestId } = this.#outgoing.departure;
+    const { loss, requestId } = this.#task.outgoing;
     if (loss === null) return;
     throw new Dropped("aborted_source", `${requestId} was ${loss}`);
   }
 
   #report(outcome: MigrationOutcome, reason: string): MigrationReport {
-    const { migrationId, destination, departure } = this.#outgoing;
+    const { migrationId, destination, outgoing } = this.#task;
     const nowMs = this.#config.clock.nowMs();
-    const wasStopped = outcome === "committed" && !departure.isWaiting;
+    const wasStopped = outcome === "committed" && !outgoing.isWaiting;
     return {
       migrationId,
       sourceId: this.#config.instanceId,
       destinationId: destination.instanceId,
-      requestId: departure.requestId,
+      requestId: outgoing.requestId,
       outcome,
       reason,
-      lengthTokens: this.#lengthTokens ?? departure.lengthTokens,
+      lengthTokens: this.#lengthTokens ?? outgoing.lengthTokens,
       stages: this.#stages,
       blocks: this.#blocks,
       transfer: this.#transfer,

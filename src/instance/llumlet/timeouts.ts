@@ -1,14 +1,14 @@
-/** Deadlines of a migration's steps, in milliseconds of the instance's clock. */
+/** Deadlines of the parts of a migration, in milliseconds. */
 export interface MigrationTimeouts {
-  /** An answer of the other instance, a commit's included. */
+  /** For an answer of the other instance, also to a commit. */
   readonly answerMs: number;
-  /** A stage: its reservation, the end of the running step, and its transfer. */
+  /** For a stage: the reservation, the end of the running step, and the transfer. */
   readonly stageMs: number;
-  /** All stages of one order. Shorter than the manager waits for the report. */
+  /** For all migrations of one order. Shorter than the manager waits for the report. */
   readonly orderMs: number;
-  /** How long the destination is asked who owns a request whose commit was not answered. */
+  /** How long the source asks the destination who owns a request whose commit was not answered. */
   readonly settleMs: number;
-  /** How long the destination keeps blocks for a source that is silent. Longer than a stage. */
+  /** How long the destination keeps blocks for a source that does not call. Longer than a stage. */
   readonly leaseMs: number;
   /** How long the destination remembers how a migration ended. Longer than any source asks. */
   readonly memoryMs: number;

@@ -16,7 +16,7 @@ const policies: Readonly<Record<DispatchPolicyName, (random: Random) => Dispatch
   rr: () => new RoundRobin(),
 };
 
-/** @param random where a policy draws by lot */
+/** @param random for policies that choose at random */
 export function createDispatchPolicy(name: DispatchPolicyName, random: Random): DispatchPolicy {
   return policies[name](random);
 }

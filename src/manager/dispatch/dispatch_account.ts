@@ -1,13 +1,13 @@
 import type { InstanceId, RequestId } from "../../core/protocol/generate.ts";
 
-/** A request that was dispatched and is in no report yet. */
+/** A request that was dispatched and that its instance has not reported yet. */
 interface PendingRequest {
   readonly blocks: number;
   readonly isHighPriority: boolean;
   readonly dispatchedMs: number;
 }
 
-/** What one instance is expected to have besides what it reports. */
+/** The requests that were dispatched to one instance and that it has not reported yet. */
 class InstanceAccount {
   /** In the order of dispatch. */
   readonly requests = new Map<RequestId, PendingRequest>();
@@ -30,10 +30,10 @@ class InstanceAccount {
   }
 }
 
-/** Requests and their blocks: what an account adds to the report of its instance. */
+/** What the account of an instance adds to the instance's own report. */
 export interface Pending {
   readonly requests: number;
-  /** Those of them that have high priority. */
+  /** How many of `requests` have high priority. */
   readonly highPriorityRequests: number;
   readonly blocks: number;
 }
@@ -41,17 +41,17 @@ export interface Pending {
 const nothing: Pending = { requests: 0, highPriorityRequests: 0, blocks: 0 };
 
 /**
- * The load that the manager has sent to instances and that their reports do not show yet, so that a
- * burst between two reports does not herd onto the instance that was the least loaded.
+ * The load that the manager has sent to instances and that their reports do not show yet. Without it,
+ * all requests of a burst between two reports would go to the instance that was the least loaded.
  *
- * Invariant: the account of an instance has every request that was dispatched to it within
- * `expiryMs` and that no report of it has counted. It may have more for a while, never less: a
- * request that its client gave up before it arrived stays until it expires. Without dispatches it
- * returns to exactly zero within `expiryMs`, whatever messages are lost.
+ * Invariant: the account of an instance holds every request that was dispatched to it within the last
+ * `expiryMs` and that none of its reports has counted. The account may hold more for a while, but
+ * never less: a request that its client aborted before it arrived stays until it expires. Without
+ * dispatches the account returns to exactly zero within `expiryMs`, even if messages are lost.
  */
 export class DispatchAccount {
   readonly #accounts = new Map<InstanceId, InstanceAccount>();
-  /** Where each pending request is, oldest first. */
+  /** The instance of each pending request, oldest request first. */
   readonly #instanceOf = new Map<RequestId, InstanceId>();
 
   constructor(private readonly expiryMs: number) {}
@@ -68,7 +68,7 @@ export class DispatchAccount {
     return { requests: requests.size, highPriorityRequests, blocks };
   }
 
-  /** @returns the instance that had the request before, when it is dispatched again; else null */
+  /** @returns the previous instance of a request that is dispatched again; else null */
   dispatched(
     instanceId: InstanceId,
     requestId: RequestId,
@@ -91,7 +91,7 @@ export class DispatchAccount {
     }
   }
 
-  /** Drops what is too old to arrive. @returns the instances whose account changed */
+  /** Drops requests that are too old to arrive. @returns the instances whose account changed */
   expire(nowMs: number): InstanceId[] {
     const changed: InstanceId[] = [];
     for (const [requestId, instanceId] of this.#instanceOf) {
@@ -103,7 +103,7 @@ export class DispatchAccount {
     return changed;
   }
 
-  /** The instance is gone, and with it what was sent to it. */
+  /** The instance is gone, and so are the requests that were sent to it. */
   forget(instanceId: InstanceId): void {
     const account = this.#accounts.get(instanceId);
     if (!account) return;

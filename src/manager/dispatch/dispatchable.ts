@@ -1,6 +1,6 @@
 import type { InstanceType } from "../../core/protocol/instance_info.ts";
 
-/** What decides whether an instance takes new requests. */
+/** The properties of an instance that decide whether it takes new requests. */
 export interface Dispatchable {
   readonly instanceType: InstanceType;
   readonly isDraining: boolean;
@@ -8,8 +8,8 @@ export interface Dispatchable {
 
 /**
  * The instances that new requests may go to: the first `limit` that do not drain. With
- * prefill-decode disaggregation the limit has been applied when instances became what they are: all
- * prefill instances, and decode instances only while there is none.
+ * prefill-decode disaggregation the limit was applied when instances got their types; then these are
+ * all prefill instances, or, while there is no prefill instance, the decode instances.
  * @param instances in the order in which they came
  * @param limit `--num-dispatch-instances`; null for none
  */

@@ -25,8 +25,8 @@ import { dispatchableOf } from "./dispatchable.ts";
 import { DispatchAccount } from "./dispatch_account.ts";
 
 /**
- * A request that its instance has not reported by then will not come: its client has given up, or
- * messages were lost. Longer than a step takes, during which an instance reports nothing.
+ * A request that its instance has not reported by then will not arrive: its client aborted it, or
+ * messages were lost. Longer than a step, during which an instance reports nothing.
  */
 const PENDING_EXPIRY_MS = 30_000;
 
@@ -37,7 +37,7 @@ export type DispatcherOptions = Pick<
 
 const idleState = loadStateOf(idleLoadInfo(0));
 
-/** What dispatch must know of an instance that serves. */
+/** What the dispatcher needs to know about a serving instance. */
 export interface ServingInstance {
   readonly registration: Pick<
     InstanceRegistration,
@@ -46,7 +46,7 @@ export interface ServingInstance {
   readonly isDraining: boolean;
 }
 
-/** An instance with its account: the data that policies choose by, kept up to date. */
+/** An instance with its account: the data by which policies choose, kept up to date. */
 interface Target extends DispatchCandidate {
   load: number;
   aheadBlocks: number;
@@ -54,23 +54,24 @@ interface Target extends DispatchCandidate {
   dispatchedRequests: number;
   readonly instance: ServingInstance;
   info: LoadInfo;
-  /** Report or account have changed since the figures that follow from them were computed. */
+  /** Its report or account has changed since the fields derived from them were computed. */
   isStale: boolean;
   state: LoadState;
-  /** What the first request of high priority would bring. */
+  /** Headroom that one more high-priority request would add; 0 if the instance has one already. */
   highHeadroomBlocks: number;
 }
 
 /**
- * Decides which instance takes a request: policy, account and the limit of instances together.
- * Synchronous, over plain data; time is handed in.
+ * Decides which instance takes a request, from the dispatch policy, the account and the limit on
+ * dispatchable instances. Synchronous, over plain data; the caller passes the time. The rules are in
+ * src/manager/README.md, "Dispatch".
  */
 export class Dispatcher {
   readonly #options: DispatcherOptions;
   readonly #policy: DispatchPolicy;
   readonly #account = new DispatchAccount(PENDING_EXPIRY_MS);
   #targets = new Map<InstanceId, Target>();
-  /** Those that may be chosen, sorted by id. */
+  /** Instances that may be chosen, sorted by id. */
   #candidates: Target[] = [];
 
   constructor(options: DispatcherOptions, random: Random) {
@@ -83,10 +84,11 @@ export class Dispatcher {
     return this.#account.numPending;
   }
 
-  /** @param instances those that serve, in the order in which they were launched */
+  /** @param instances all serving instances, in the order in which they came */
   setInstances(instances: readonly ServingInstance[]): void {
     const before = this.#targets;
-    // A newcomer begins with the fewest: from zero, `balanced` would send it all for a long time.
+    // A new instance begins with the smallest count: with zero, `balanced` would send it every
+    // request until it has caught up.
     const counts = [...before.values()].map(({ dispatchedRequests }) => dispatchedRequests);
     const fewest = counts.length === 0 ? 0 : Math.min(...counts);
     this.#targets = new Map();
@@ -119,7 +121,7 @@ export class Dispatcher {
     ).map(({ target }) => target).sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
   }
 
-  /** Takes the report of an instance. */
+  /** Takes an instance's report. */
   report(info: InstanceInfo): void {
     const target = this.#targets.get(info.instanceId);
     if (!target) return;
@@ -128,7 +130,7 @@ export class Dispatcher {
     target.isStale = true;
   }
 
-  /** Chooses an instance and accounts the request to it; null when there is none to choose. */
+  /** Chooses an instance and adds the request to its account; null if no instance takes requests. */
   dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
     this.expire(nowMs);
     if (this.#candidates.length === 0) return null;
@@ -145,14 +147,14 @@ export class Dispatcher {
     return instanceId;
   }
 
-  /** Drops from the account what is too old to arrive. */
+  /** Drops requests from the accounts that are too old to arrive. */
   expire(nowMs: number): void {
     for (const instanceId of this.#account.expire(nowMs)) {
       this.#targets.get(instanceId)!.isStale = true;
     }
   }
 
-  /** Loads that depend on the request are those after it has come. */
+  /** Where the metric depends on the request, computes each load as if the request were there. */
   #loadWith({ promptTokens, priority = "normal" }: DispatchRequest): void {
     const { loadMetric } = this.#options;
     if (!tellsRequestsApart(loadMetric)) return;

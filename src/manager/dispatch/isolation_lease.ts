@@ -1,14 +1,16 @@
-import { LEASE_MS } from "../../core/protocol/dispatch.ts";
+import { ISOLATION_LEASE_MS } from "../../core/protocol/dispatch.ts";
+
 /**
- * Lets one API server at a time try requests that may be what instances die of, and only while no
- * other has any that are not cleared yet, so that the suspects of several are told apart as those of
- * one are.
+ * Lets one API server at a time isolate requests: run a request that may be poison on an instance to
+ * see whether the instance crashes. If two API servers did so at once, neither could tell which
+ * request a crash is due to. The lease ends `ISOLATION_LEASE_MS` after its holder last renewed it. See
+ * src/manager/README.md, "Poison requests".
  */
-export class TrialLease {
-  /** Until when nobody but these API servers may try any. */
+export class IsolationLease {
+  /** API servers with uncleared requests, and until when the lease of each runs. */
   readonly #untilMs = new Map<string, number>();
 
-  /** Whether an API server may give a suspect to an instance now. */
+  /** @returns whether the API server may isolate a request now; if so, the lease is renewed */
   take(frontendId: string, nowMs: number): boolean {
     for (const [other, untilMs] of this.#untilMs) {
       if (nowMs >= untilMs) this.#untilMs.delete(other);
@@ -18,8 +20,11 @@ export class TrialLease {
     return true;
   }
 
-  /** An API server is still trying one, or waits for others that were lost to survive. */
+  /**
+   * An API server still isolates a request, or waits to see whether requests that were on a lost
+   * instance survive on the next.
+   */
   keep(frontendId: string, nowMs: number): void {
-    this.#untilMs.set(frontendId, nowMs + LEASE_MS);
+    this.#untilMs.set(frontendId, nowMs + ISOLATION_LEASE_MS);
   }
 }

@@ -1,19 +1,22 @@
 import type { InstanceId } from "../../core/protocol/generate.ts";
 
-/** An instance that may take a request, with what the manager has sent it and not heard of yet. */
+/** An instance that may take the request. Requests that it has not reported yet are counted in. */
 export interface DispatchCandidate {
   readonly instanceId: InstanceId;
-  /** Dispatch load. */
+  /** Dispatch load (src/manager/README.md, "Load"). */
   readonly load: number;
-  /** Blocks of prompts that come before the request, where that counts more than the load; else 0. */
+  /** Blocks of prompts to compute before the request, where the metric counts those first; else 0. */
   readonly aheadBlocks: number;
   readonly waitingRequests: number;
-  /** Requests that the manager has given it so far. */
+  /** Requests that the manager has dispatched to it so far. */
   readonly dispatchedRequests: number;
 }
 
 /** Chooses the instance of a request: a synchronous decision over plain data. */
 export interface DispatchPolicy {
-  /** @param candidates at least one; the first wins where the policy does not say more */
+  /**
+   * @param candidates at least one, sorted by id. If several are equally good, choose the first.
+   * @returns the id of one of the candidates
+   */
   choose(candidates: readonly DispatchCandidate[]): InstanceId;
 }

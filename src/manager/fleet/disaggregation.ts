@@ -1,17 +1,17 @@
 /**
- * Prefill-decode disaggregation (behaviour page, section 6): which instance is for what, and how long
- * a request stays where it is dispatched to.
+ * Prefill-decode disaggregation (src/manager/README.md, "Prefill and decode instances"): which type an
+ * instance gets, and how long a request stays on the instance that it is dispatched to.
  */
 import type { InstanceType } from "../../core/protocol/instance_info.ts";
 
-/** The prompt, and with it the first output token. */
+/** One step: it computes the prompt and the first output token. */
 const PREFILL_STEPS = 1;
 
 /**
- * The type of an instance that is to come: prefill while fewer than `numPrefill` are, else decode. So
- * the first ones are prefill instances, one that takes the place of another is what that was, and
- * those that are added decode.
- * @param types of the instances that are to stay
+ * The type of a new instance: prefill while there are fewer than `numPrefill` prefill instances, else
+ * decode. So the first instances are prefill instances, a replacement has the type of the instance that
+ * it replaces, and additional instances are decode instances.
+ * @param types of the instances that serve or start, without those being removed
  * @param numPrefill `--num-dispatch-instances`; null without disaggregation
  */
 export function newcomerType(
@@ -25,18 +25,18 @@ export function newcomerType(
 }
 
 /**
- * Engine steps after which a request is to leave an instance of this type; undefined where it stays:
- * an instance that decodes, and any while none is there that does.
+ * Engine steps after which a request should move away from an instance of this type. Undefined if the
+ * request stays: on instances that decode, and everywhere while there is no decode instance.
  */
 export function expectedStepsOn(type: InstanceType, hasDecode: boolean): number | undefined {
   return type === "prefill" && hasDecode ? PREFILL_STEPS : undefined;
 }
 
 /**
- * What is wrong with a number of prefill instances, as a message; null when nothing is.
+ * The error in a number of prefill instances, as a message; null if there is none.
  * @param numPrefill `--num-dispatch-instances`
- * @param numInstances at the beginning
- * @param instancesOption how the latter is written
+ * @param numInstances instances that are started
+ * @param instancesOption the option that says how many, by its name on the command line
  */
 export function disaggregationProblem(
   numPrefill: number | null,
@@ -44,7 +44,7 @@ export function disaggregationProblem(
   instancesOption: string,
 ): string | null {
   if (numInstances < 2) {
-    return `--enable-pd-disagg needs two instances at least, one for prefill and one to decode, and ` +
+    return `--enable-pd-disagg needs at least two instances, one for prefill and one for decode, but ` +
       `${instancesOption} is ${numInstances}`;
   }
   if (numPrefill === null) {
@@ -52,7 +52,7 @@ export function disaggregationProblem(
       `of ${numInstances} in all`;
   }
   if (numPrefill < numInstances) return null;
-  return `--num-dispatch-instances ${numPrefill} is the number of prefill instances, and leaves none ` +
-    `of ${numInstances} (${instancesOption}) to decode: with --enable-pd-disagg it is ` +
-    `${numInstances - 1} at most`;
+  return `--num-dispatch-instances ${numPrefill}: with --enable-pd-disagg this is the number of prefill ` +
+    `instances, and it leaves none of ${numInstances} (${instancesOption}) for decode; set it to at most ` +
+    `${numInstances - 1}`;
 }

@@ -1,11 +1,10 @@
 import type { Address, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import {
-  ConflictError,
   type ErrorRecord,
   LlumnixError,
+  MessageError,
   UnavailableError,
-  UsageError,
 } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
@@ -14,92 +13,90 @@ import type {
   JoinRequest,
   ServedSettings,
 } from "../../core/protocol/membership.ts";
-import { settingsDifference } from "../../core/served_settings.ts";
-import { FormerInstances } from "./tombstones.ts";
+import { InstanceAdmission } from "./instance_admission.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "../manager_event.ts";
 
-/** Time that instances get to stop before they are killed. */
+/** Time for an instance to stop before it is killed. */
 const DEFAULT_STOP_TIMEOUT_MS = 5_000;
-/** Time that an instance gets to join again after its connection ended. */
+/** Time for an instance to join again after its connection ended. */
 export const DEFAULT_REJOIN_WAIT_MS = 2_000;
-/** A process that has not joined by then never will. */
+/** Time for a new process to join. One that takes longer will never do so. */
 const JOIN_TIMEOUT_MS = 60_000;
-/** Instances that serve something else; older ones have long ended. */
-const MAX_REFUSED = 1_000;
-/** Instances that stop at about the same time; API servers have heard of older ones. */
+/** More than stop at about the same time; API servers have heard of older ones. */
 const MAX_STOPPED = 16;
 
 export interface FleetConfig {
   readonly clock: Clock;
   readonly launcher: InstanceLauncher;
-  /** What its instances serve; absent: what the first of them serves. */
+  /** What all its instances serve; absent: the settings of the first instance. */
   readonly settings?: ServedSettings;
-  /** Where instances find the manager. */
+  /** Address at which instances join the manager. */
   readonly managerAddress: () => Address;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
-  /** Of one that comes, given those that are to stay. */
+  /** The type of a new instance, given the types of the instances that stay. */
   readonly newcomerType: (types: readonly InstanceType[]) => InstanceType;
   readonly onEvent: (event: ManagerEvent) => void;
-  /** Which instances serve, or may be given requests, has changed. */
+  /** The serving instances have changed, or which of them take requests. */
   readonly onChange: () => void;
-  /** It has ended, or was given up. */
+  /** An instance has ended, or was given up. */
   readonly onEnd: (instance: ManagedInstance) => void;
 }
 
-/** The instances of a manager: how they come, and how they go. */
+/** The instances of a manager: how they start, join, serve, stop and get lost. */
 export class Fleet {
   readonly #config: FleetConfig;
   readonly #instances = new Map<InstanceId, ManagedInstance>();
   readonly #instanceOfPeer = new Map<Peer, ManagedInstance>();
-  /** Lost ones, which may still run somewhere: what they do is of no use to anybody. */
-  readonly #former = new FormerInstances();
-  readonly #refused = new Map<InstanceId, InstanceRegistration>();
-  /** Name of the next instance that is started. */
+  readonly #admission: InstanceAdmission;
+  /** Together with the number: the name of the next instance that is started. */
   #namePrefix = "instance-";
   #nextNumber = 0;
   /**
-   * Blocks of the first that served. Those that come later get as many: the free memory that they find
-   * says nothing about their share.
+   * Blocks of the first instance that served. Later instances get as many: the free memory that they
+   * find says nothing about their share, since other instances use the rest.
    */
   #numBlocks: number | null = null;
   #stopped: InstanceId[] = [];
-  /** Lost ones whose processes may still be ending. */
+  /** Lost instances whose processes may still be ending. */
   readonly #ending = new Set<ManagedInstance>();
   #isClosed = false;
 
   constructor(config: FleetConfig) {
     this.#config = config;
+    this.#admission = new InstanceAdmission((instanceId, reason) => {
+      config.onEvent({ type: "refused", instanceId, reason });
+    });
   }
 
-  /** All that were started or found and have not ended, in the order in which they came. */
+  /** All instances that have not ended, in the order in which they came. */
   get all(): ManagedInstance[] {
     return [...this.#instances.values()];
   }
 
-  /** Those that serve, in the order in which they came. */
+  /** The serving instances, in the order in which they came. */
   get serving(): ManagedInstance[] {
     return this.all.filter((instance) => instance.isServing);
   }
 
-  /** Those that serve, or will as far as it is for the manager to say, and are to stay. */
+  /** How many instances serve or start, without candidates and instances that are being removed. */
   get numStaying(): number {
     return this.all.filter((instance) => instance.isStaying && !instance.isCandidate).length;
   }
 
-  /** The latest of those that went because they were to. */
+  /** The latest instances that stopped because they were asked to, and not because they failed. */
   get stopped(): readonly InstanceId[] {
     return this.#stopped;
   }
 
-  /** Those that would join and serve something else. */
+  /** Instances that were refused because they serve something else. */
   get refused(): readonly InstanceRegistration[] {
-    return [...this.#refused.values()];
+    return this.#admission.refused;
   }
 
-  /** What all serve; undefined while that is not known. */
+  /** What all instances serve; undefined while that is not known. */
   get settings(): ServedSettings | undefined {
     return this.#config.settings ?? this.serving[0]?.registration ?? undefined;
   }
@@ -115,15 +112,15 @@ export class Fleet {
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
-  /** Instances that cannot be reached now may have the names that were given before. */
+  /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
   useFreshNames(): void {
     this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;
   }
 
   /**
    * Starts an instance.
-   * @returns its id, when it serves
-   * @throws {LlumnixError} it ended before; its own error when it sent one
+   * @returns its id, once it serves
+   * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
    */
   async start(): Promise<InstanceId> {
@@ -131,19 +128,16 @@ export class Fleet {
     const { clock, launcher, managerAddress, onEvent } = this.#config;
     const instanceId = this.#freshName();
     const instance = this.#expect(instanceId);
-    try {
-      instance.launching = launcher.launch({
-        instanceId,
-        managerAddress: managerAddress(),
-        numBlocks: this.#numBlocks,
-        startedBy: "manager",
-      });
-      instance.launched = await instance.launching;
-    } catch (error) {
+    const launching = instance.process.launch(launcher, {
+      instanceId,
+      managerAddress: managerAddress(),
+      numBlocks: this.#numBlocks,
+      startedBy: "manager",
+    });
+    const { pid, exited } = await launching.catch((error) => {
       this.#instances.delete(instanceId);
       throw error;
-    }
-    const { pid, exited } = instance.launched;
+    });
     onEvent({ type: "launched", instanceId, pid });
     exited.then(() => this.lose(instance));
     const cancelWait = clock.after(JOIN_TIMEOUT_MS, () => {
@@ -159,139 +153,118 @@ export class Fleet {
 
   /**
    * An instance connects, before it loads or while it serves.
-   * @throws {LlumnixError} `not_found`: it was given up before; it is to end
-   * @throws {UsageError} it serves something else than the others, or another has its name
-   * @throws {ConflictError} another that had its name is still ending
-   * @throws {UnavailableError} nobody expects it
+   * @throws {LlumnixError} it may not join: see {@linkcode InstanceAdmission.checkJoin} and
+   *   {@linkcode checkSettings}
    */
   join(request: JoinRequest, peer: Peer): ManagedInstance {
-    const { instanceId, isRunning = false, registration, startedBy = "manager" } = request;
+    const { instanceId, registration } = request;
     if (registration) this.checkSettings(registration);
     const holder = this.#instances.get(instanceId);
-    const isHolder = holder?.isSameAs(request) === true;
-    const isGivenUp = isHolder
-      ? holder.isLost
-      : this.#former.includes(request) || (holder && isRunning);
-    if (isGivenUp) {
-      throw new LlumnixError("not_found", `the manager has given "${instanceId}" up`);
-    }
-    if (holder && !isHolder && startedBy !== "manager") throw nameTakenError(holder);
-    const isExpected = holder
-      ? isHolder && (isRunning || holder.peer === null || holder.peer === peer)
-      : isRunning || startedBy !== "manager";
-    if (!isExpected || this.#isClosed) {
-      throw new UnavailableError(`the manager does not expect an instance "${instanceId}"`);
-    }
-    let instance = holder;
-    if (!instance) {
-      instance = this.#expect(instanceId);
-      instance.isCandidate = !isRunning;
-    }
-    const former = instance.peer;
-    instance.peer = peer;
-    instance.hasJoined = true;
-    instance.incarnation = request.incarnation;
-    instance.startedBy = startedBy;
+    this.#admission.checkJoin(request, holder, peer);
+    const instance = holder ?? this.#expect(instanceId);
+    const replaced = instance.join(request, peer);
     this.#instanceOfPeer.set(peer, instance);
-    if (former !== peer) former?.close(); // it may say it twice
+    if (replaced !== peer) replaced?.close(); // an instance may repeat its join
     return instance;
   }
 
-  /** It serves, or serves again; {@linkcode checkSettings} has let it pass. */
+  /** An instance serves, or serves again. Call {@linkcode checkSettings} before. */
   register(registration: InstanceRegistration, peer: Peer): void {
     const { clock, launcher, onChange, onEvent } = this.#config;
-    const instance = this.of(peer);
-    this.#refused.delete(registration.instanceId);
-    instance.cancelRejoinWait?.();
+    const instance = this.#named(registration.instanceId, peer);
+    this.#admission.noteRegistered(registration.instanceId);
     instance.register(registration, clock.nowMs());
-    if (!instance.launched) instance.adopted ??= launcher.adopt?.(registration) ?? null;
+    instance.process.adopt(() => launcher.adopt?.(registration));
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
   }
 
   /**
-   * An instance has reported.
-   * @returns what is known of it now, and of requests what is news
+   * An instance reports.
+   * @returns its latest state, with the finished and received requests of this report
+   * @throws {MessageError} no instance has joined over this connection, or it reports for another
    */
   takeInfo(info: InstanceInfo, peer: Peer): InstanceInfo {
-    const instance = this.of(peer);
-    const { info: newest } = instance;
-    instance.silentTicks = 0;
-    const isOvertaken = newest !== null && info.timestampMs < newest.timestampMs;
-    const { finishedRequestIds, receivedRequestIds } = info;
-    return instance.info = isOvertaken
-      ? { ...newest, finishedRequestIds, receivedRequestIds }
-      : info;
+    return this.#named(info.instanceId, peer).takeInfo(info);
   }
 
-  /** Its last words. Its end may take a moment, when a step hangs. */
+  /** An instance sends the error that ends it. Its end may take a moment, if a step hangs. */
   noteFailure(error: ErrorRecord, peer: Peer): void {
-    this.of(peer).failure = error;
+    this.of(peer).noteFailure(error);
     this.#config.onChange();
   }
 
-  /** A connection has ended. One that serves gets a moment to come back; its requests run on. */
+  /** A connection has ended. A serving instance has a moment to join again; its requests run on. */
   closed(peer: Peer): void {
     const instance = this.#instanceOfPeer.get(peer);
     this.#instanceOfPeer.delete(peer);
     if (!instance || instance.peer !== peer) return;
-    instance.peer = null;
-    instance.noteDisconnected();
-    const { isServing, isLeaving, failure } = instance;
-    const mayComeBack = isServing && !isLeaving && failure === null && !this.#isClosed;
-    if (!mayComeBack || instance.adopted?.hasEnded()) {
+    instance.disconnect();
+    const mayRejoin = instance.mayRejoin && !this.#isClosed;
+    if (!mayRejoin || instance.process.isAdoptedAndEnded) {
       this.lose(instance);
       return;
     }
     const { clock, rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS, onChange } = this.#config;
     onChange();
-    instance.cancelRejoinWait = clock.after(rejoinWaitMs, () => {
+    instance.awaitRejoin(clock, rejoinWaitMs, () => {
       this.lose(instance, "lost its connection");
     });
   }
 
-  /** The instance at the other end. */
+  /** The instance at the other end of a connection. */
   of(peer: Peer): ManagedInstance {
     const instance = this.#instanceOfPeer.get(peer);
-    if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
+    if (!instance) throw new MessageError(`${peer.remote} has not joined`);
     return instance;
   }
 
+  /** @throws {MessageError} the peer is not that instance */
+  #named(instanceId: InstanceId, peer: Peer): ManagedInstance {
+    const instance = this.of(peer);
+    if (instance.instanceId === instanceId) return instance;
+    throw new MessageError(
+      `field instanceId: expected ${instance.instanceId}, which has joined, received ${instanceId}`,
+    );
+  }
+
   /**
-   * Its process ended, its connection closed for good, or it hangs; whichever is noticed first.
-   * @param cause why it is given up although it runs
+   * An instance is lost: its process ended, its connection ended for good, or it hangs. A no-op after
+   * the first of these.
+   * @param cause why the manager gives it up while its process runs
    */
   async lose(instance: ManagedInstance, cause: string | null = null): Promise<void> {
-    if (instance.isLost) return;
+    const wasStopping = instance.phase === "stopping";
+    if (!instance.markLost()) return;
     const { clock, onChange, onEnd, onEvent } = this.#config;
     const { instanceId } = instance;
-    instance.isLost = true;
-    instance.cancelRejoinWait?.();
-    this.#former.add(instanceId, instance.incarnation);
-    if (instance.isLeaving) this.#noteStopped(instanceId);
+    const endsByItself = () => instance.drain?.by === "itself";
+    this.#admission.tombstones.add(instanceId, instance.incarnation);
+    if (endsByItself()) this.#noteStopped(instanceId);
     onChange();
     const reason = await instance.describeEnd(clock, cause);
     instance.failStart(reason);
     this.#instances.delete(instanceId);
     if (this.#isClosed) return;
     this.#letEnd(instance);
-    if (instance.isStopping || instance.isLeaving) onEvent({ type: "stopped", instanceId });
+    if (wasStopping || endsByItself()) onEvent({ type: "stopped", instanceId });
     else if (instance.isCandidate) onEvent({ type: "start_failed", reason, retryMs: null });
     else onEvent({ type: "lost", instanceId, reason });
     onEnd(instance);
   }
 
-  /** Kills an instance of a manager before this one, unless it has joined this one. */
-  killStray(instanceId: InstanceId): void {
-    if (this.#instances.has(instanceId) || this.#former.hasName(instanceId)) return;
-    this.#former.add(instanceId);
+  /** Kills an instance of a previous manager, unless it has joined this one. */
+  killOrphan(instanceId: InstanceId): void {
+    const { tombstones } = this.#admission;
+    if (this.#instances.has(instanceId) || tombstones.hasName(instanceId)) return;
+    tombstones.add(instanceId);
     const { launcher, managerAddress, onEvent } = this.#config;
-    const isKilled = launcher.killStray?.(instanceId, managerAddress()) === true;
-    if (isKilled) onEvent({ type: "stray_killed", instanceId });
+    const isKilled = launcher.killOrphan?.(instanceId, managerAddress()) === true;
+    if (isKilled) onEvent({ type: "orphan_killed", instanceId });
   }
 
-  /** Asks an instance to stop, waits, and kills it if it does not. */
+  /** Asks an instance to stop, and kills it if it has not ended in time. */
   async stop(instance: ManagedInstance): Promise<void> {
     instance.askToStop();
     this.#noteStopped(instance.instanceId);
@@ -300,13 +273,14 @@ export class Fleet {
     await this.lose(instance);
   }
 
-  /** Asks all to stop, waits, and kills those that do not. Nothing starts or joins any more. */
+  /** Asks all instances to stop, and kills those that do not. No instance starts or joins any more. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#admission.close();
     const running = this.all;
-    await Promise.allSettled(running.map(({ launching }) => launching));
+    await Promise.all(running.map(({ process }) => process.untilLaunched()));
     for (const instance of running) {
-      instance.cancelRejoinWait?.();
+      instance.cancelRejoinWait();
       instance.askToStop();
     }
     await this.#killUnlessEnded([...running, ...this.#ending]);
@@ -314,14 +288,14 @@ export class Fleet {
 
   /** Ends the instances' processes at once; {@linkcode close} then has nothing to wait for. */
   kill(): void {
-    for (const instance of this.#instances.values()) instance.killProcess();
+    for (const instance of this.#instances.values()) instance.process.kill();
   }
 
-  /** Also others may have given names. */
+  /** Skips names that instances have which others started. */
   #freshName(): InstanceId {
     for (;;) {
       const name = `${this.#namePrefix}${this.#nextNumber++}`;
-      if (!this.#instances.has(name) && !this.#former.hasName(name)) return name;
+      if (!this.#instances.has(name) && !this.#admission.tombstones.hasName(name)) return name;
     }
   }
 
@@ -333,33 +307,23 @@ export class Fleet {
     return instance;
   }
 
-  /**
-   * Those that others start, or that a manager before this one had, may serve anything.
-   * @throws {UsageError} not the same as the others; told once of each
-   */
+  /** @throws {UsageError} the instance serves something else than the others */
   checkSettings(registration: InstanceRegistration): void {
-    const { settings, onEvent } = this.#config;
-    const { instanceId } = registration;
-    const other = this.serving.find((one) => one.instanceId !== instanceId);
-    const expected = settings ?? other?.registration;
-    if (!expected) return;
-    const there = settings ? "this manager" : other!.instanceId;
-    const difference = settingsDifference(registration, expected, instanceId, there);
-    if (difference === null) return;
-    const reason = `${difference}: all instances of a manager have the same`;
-    if (!this.#refused.has(instanceId)) onEvent({ type: "refused", instanceId, reason });
-    this.#refused.set(instanceId, registration);
-    if (this.#refused.size > MAX_REFUSED) {
-      this.#refused.delete(this.#refused.keys().next().value!);
+    const { settings } = this.#config;
+    if (settings) {
+      return this.#admission.checkSettings(registration, { settings, owner: "this manager" });
     }
-    throw new UsageError(reason);
+    const other = this.serving.find(({ instanceId }) => instanceId !== registration.instanceId);
+    if (!other) return;
+    const { instanceId: owner } = other;
+    this.#admission.checkSettings(registration, { settings: other.registration!, owner });
   }
 
   #noteStopped(instanceId: InstanceId): void {
     this.#stopped = [...this.#stopped, instanceId].slice(-MAX_STOPPED);
   }
 
-  /** Nobody waits for it, and it has time to end by itself. */
+  /** Gives a lost instance time to end by itself. Only {@linkcode close} waits for that. */
   async #letEnd(instance: ManagedInstance): Promise<void> {
     this.#ending.add(instance);
     await this.#killUnlessEnded([instance]);
@@ -371,20 +335,7 @@ export class Fleet {
     const cancel = clock.after(stopTimeoutMs, () => {
       for (const instance of instances) instance.kill();
     });
-    await Promise.all(instances.map((one) => one.untilEnded(clock)));
+    await Promise.all(instances.map(({ process }) => process.untilEnded(clock)));
     cancel();
   }
-}
-
-function nameTakenError({ instanceId, isLost, registration }: ManagedInstance): LlumnixError {
-  if (isLost) {
-    return new ConflictError(
-      `the instance "${instanceId}" before is still ending; start it again in a few seconds`,
-    );
-  }
-  const process = registration ? ` (process ${registration.pid})` : "";
-  return new UsageError(
-    `--instance-id ${instanceId}: an instance of the manager${process} has that name; choose ` +
-      "another, or end that one first",
-  );
 }

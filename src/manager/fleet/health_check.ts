@@ -2,22 +2,23 @@ import type { Clock } from "../../core/clock.ts";
 import { LlumnixError } from "../../core/errors.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 
-/** Checks within the time after which an instance that says nothing is given up. */
+/** Checks within the time after which a silent instance is given up. */
 const TICKS = 4;
 
 export interface HealthCheckConfig {
   readonly clock: Clock;
-  /** An instance that is silent for so long hangs: its main thread does nothing that takes long. */
+  /** An instance that is silent for this long hangs: nothing on its main thread takes long. */
   readonly timeoutMs: number;
   readonly instances: () => readonly ManagedInstance[];
   readonly onHanging: (instance: ManagedInstance) => void;
 }
 
 /**
- * Finds instances that hang while their connection stays open. Those that report are not asked.
+ * Finds instances that hang while their connection stays open. After each sign of life, a report or an
+ * answer, an instance gets one ping; if it stays silent for TICKS checks, it hangs.
  *
- * Silence is counted in checks and not by the clock: a manager that was itself stopped for a while
- * finds no instance silent for longer than it has looked.
+ * Silence is counted in checks, not by the clock. A manager whose own process was paused therefore
+ * does not take its instances for silent when it goes on.
  */
 export class HealthCheck {
   readonly #config: HealthCheckConfig;
@@ -43,9 +44,9 @@ export class HealthCheck {
   #check(): void {
     for (const instance of this.#config.instances()) {
       if (instance.peer === null) continue;
-      instance.silentTicks++;
-      if (instance.silentTicks >= TICKS) this.#config.onHanging(instance);
-      else if (instance.silentTicks === 1) this.#ask(instance);
+      const silentChecks = instance.noteSilence();
+      if (silentChecks >= TICKS) this.#config.onHanging(instance);
+      else if (silentChecks === 1) this.#ask(instance);
     }
   }
 
@@ -54,9 +55,9 @@ export class HealthCheck {
     try {
       await peer?.call("ping", { data: null }, { timeoutMs: this.#config.timeoutMs });
     } catch (error) {
-      // Any answer will do, also that it does not know the call.
+      // Any answer shows that it lives, even an error that says it does not know the call.
       if (!(error instanceof LlumnixError) || error.kind === "unavailable") return;
     }
-    if (instance.peer === peer) instance.silentTicks = 0;
+    if (instance.peer === peer) instance.noteHeard();
   }
 }

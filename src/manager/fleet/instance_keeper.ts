@@ -1,27 +1,19 @@
 import { type Clock, sleep } from "../../core/clock.ts";
-import {
-  ConflictError,
-  isForTheUser,
-  toErrorRecord,
-  UnavailableError,
-  UsageError,
-} from "../../core/errors.ts";
+import { ConflictError, isForTheUser, toErrorRecord, UnavailableError } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { LeaveReply } from "../../core/protocol/membership.ts";
+import type { DrainReply } from "../../core/protocol/membership.ts";
 import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
-import { settingsDifference } from "../../core/served_settings.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
 import { HealthCheck } from "./health_check.ts";
+import type { DrainCause } from "./drain.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "../manager_event.ts";
+import { Recovery } from "./recovery.ts";
 import { Replacement } from "./replacement.ts";
 import { ScalingLoop } from "./scaling_loop.ts";
 
 const DEFAULT_INSTANCE_TIMEOUT_MS = 10_000;
 const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
-/** A request that was dispatched to an instance before it drained has arrived there by then. */
-const DISPATCH_SETTLED_MS = 1_000;
-const RECOVERY_POLL_MS = 100;
 
 export interface InstanceKeeperConfig {
   readonly clock: Clock;
@@ -34,40 +26,36 @@ export interface InstanceKeeperConfig {
     | "loadMetric"
     | "priorityHeadroomBlocks"
   >;
-  /** Absent: instances come and go only as told. */
+  /** Absent: the number of instances changes only by calls. */
   readonly scaling?: ScalingOptions;
   readonly instanceTimeoutMs?: number;
   readonly drainTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   readonly onEvent: (event: ManagerEvent) => void;
-  /** Which instances may be given requests, or how many are expected, has changed. */
+  /** Which instances take requests has changed, or how many are expected. */
   readonly onChange: () => void;
 }
 
 /**
- * Keeps as many instances as are wanted: replaces those that are lost, hang or leave, and adds and
- * removes them as told or by load.
+ * Keeps as many instances as there should be: replaces instances that are lost, hang or stop by
+ * themselves, and adds and removes instances on request or by load.
  */
 export class InstanceKeeper {
   readonly #config: InstanceKeeperConfig;
   readonly #fleet: Fleet;
+  readonly #recovery: Recovery;
   readonly #replacement: Replacement;
   readonly #healthCheck: HealthCheck;
   readonly #scalingLoop: ScalingLoop | null;
   /** Instances that there should be. */
   #numWanted = 0;
-  /** Instances that an API server starts at the beginning; 0 once they are there. */
+  /** Instances that an API server starts at the beginning; 0 once all of them serve. */
   #numAwaited = 0;
-  /** Those that start in addition; they are wanted as soon as they serve. */
+  /** Additional instances that start; they count as wanted once they serve. */
   #numAdding = 0;
-  /** Instances of a manager before this one may still come. */
-  #isRecovering = false;
-  /** Those of them that run: one that has not come after a while hangs. */
-  #survivors: readonly InstanceId[] = [];
-  #cancelStrayCheck: (() => void) | null = null;
   /** The service ends: instances neither come nor go. */
   #isWindingDown = false;
-  /** It ends when no instance has requests any more. */
+  /** The service ends once no instance has requests. */
   #isFinishing = false;
   #isStopped = false;
 
@@ -77,15 +65,16 @@ export class InstanceKeeper {
     const { initialInstances, disableInitInstanceByManager } = config.options;
     if (disableInitInstanceByManager) this.#numAwaited = initialInstances;
     else this.#numWanted = initialInstances;
+    this.#recovery = this.#makeRecovery();
     this.#replacement = this.#makeReplacement();
     this.#healthCheck = this.#makeHealthCheck();
     this.#scalingLoop = this.#makeScalingLoop();
   }
 
-  /** How many are to serve: those that are wanted, and those that are on their way out. */
+  /** How many instances API servers should see: the wanted ones, and those that are being removed. */
   get numExpected(): number {
-    const numToGo = this.#fleet.serving.filter(({ isToGo }) => isToGo).length;
-    return Math.max(this.#numWanted, this.#numAwaited) + numToGo;
+    const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
+    return Math.max(this.#numWanted, this.#numAwaited) + numRemoved;
   }
 
   start(): void {
@@ -98,62 +87,32 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#healthCheck.stop();
     this.#scalingLoop?.stop();
-    this.#cancelStrayCheck?.();
-    this.#killStrays();
+    this.#recovery.stop();
   }
 
   /**
-   * Starts what is missing, and waits until it serves.
-   * @throws {LlumnixError} an instance ended before; its own error when it sent one
+   * Starts the missing instances, and waits until they serve.
+   * @throws {LlumnixError} an instance ended before it served; its own error if it sent one
    */
   async startMissing(): Promise<void> {
     await Promise.all(Array.from({ length: this.#numMissing }, () => this.#fleet.start()));
   }
 
   /**
-   * Gives the instances of a manager before this one time to join, then starts what is missing.
-   * Survivors that have not joined by then, nor when one that is silent would be given up, are killed.
-   * @param survivors all that may join; null: not known
-   * @throws {UsageError} they serve something else: they go on
-   * @throws {UsageError | ModelError} nothing serves, and a start failed for what only the user can put
-   *   right
+   * Gives the instances of a previous manager time to join, then starts the missing instances. A
+   * survivor is killed if it has not joined by the time after which a silent instance is given up.
+   * @param survivors ids of all instances that may join; null: not known
+   * @throws {UsageError} survivors serve something else than this manager; they are not killed
+   * @throws {UsageError | ModelError} no instance serves, and a start failed with an error that only
+   *   the user can fix
    */
   async recover(survivors: readonly InstanceId[] | null): Promise<void> {
-    const {
-      clock,
-      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
-      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
-    } = this.#config;
-    this.#survivors = survivors ?? [];
-    const strayMs = Math.max(instanceTimeoutMs, rejoinWaitMs);
-    this.#cancelStrayCheck = clock.after(strayMs, () => this.#killStrays());
-    this.#fleet.useFreshNames();
-    this.#isRecovering = true;
-    const deadlineMs = clock.nowMs() + rejoinWaitMs;
-    while (this.#mayMoreJoin(survivors) && clock.nowMs() < deadlineMs) {
-      await sleep(clock, Math.min(rejoinWaitMs, RECOVERY_POLL_MS));
-    }
-    this.#isRecovering = false;
-    this.#checkRefused();
-    if (!this.#isStopped) await this.#startMissingBesides();
+    await this.#recovery.awaitJoins(survivors);
+    if (!this.#isStopped) await this.#completeRecovery();
   }
 
-  /** @throws {UsageError} a manager before this one had instances that this one cannot replace */
-  #checkRefused(): void {
-    const { refused, settings } = this.#fleet;
-    if (refused.length === 0 || !settings) return;
-    this.#survivors = []; // which are to go on, and are not strays
-    const [{ instanceId }] = refused;
-    const pids = refused.map(({ instanceId, pid }) => `${instanceId} (process ${pid})`);
-    throw new UsageError(
-      `instances of a manager before this one still serve: ${
-        settingsDifference(refused[0], settings, instanceId, "this manager")
-      }. Start it with what they have, or end them first: ${pids.join(", ")}`,
-    );
-  }
-
-  /** What serves goes on serving, whatever becomes of those that start, and requests may wait. */
-  async #startMissingBesides(): Promise<void> {
+  /** A failed start does not end the recovery if instances serve, or if another start may succeed. */
+  async #completeRecovery(): Promise<void> {
     try {
       await this.startMissing();
     } catch (error) {
@@ -165,16 +124,19 @@ export class InstanceKeeper {
 
   /**
    * Starts one more instance.
-   * @returns its id, when it serves
-   * @throws {LlumnixError} it ended before
+   * @returns its id, once it serves
+   * @throws {LlumnixError} it ended before it served
    * @throws {UnavailableError} the manager is stopping
-   * @throws {ConflictError} there are as many as scaling allows
+   * @throws {ConflictError} there are as many instances as scaling allows
    */
   async add(): Promise<InstanceId> {
     const { scaling } = this.#config;
-    const numScaled = this.#fleet.all.filter((one) => one.isStaying && !one.isDrainedByHand).length;
+    const numScaled =
+      this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
     if (scaling?.enableScaling && numScaled >= scaling.maxInstances) {
-      throw new ConflictError(`there are --max-instances ${scaling.maxInstances} already`);
+      throw new ConflictError(
+        `there are already ${numScaled} instances, and --max-instances is ${scaling.maxInstances}`,
+      );
     }
     this.#numAdding++;
     try {
@@ -188,90 +150,85 @@ export class InstanceKeeper {
   }
 
   /**
-   * Lets an instance take no more requests, and moves those that it has to others. Those that cannot
-   * leave finish where they are.
-   * @returns true when it has none any more; false when it is gone, or {@linkcode keep} was called
-   *   before
+   * Lets an instance take no more requests, and moves its requests to others. Requests that cannot move
+   * finish where they are.
+   * @returns true once the instance has no request; false if it is gone, or {@linkcode keep} was called
    * @throws {LlumnixError} there is no such instance
    */
-  async drain(instanceId: InstanceId): Promise<boolean> {
-    return await this.#drain(this.#fleet.get(instanceId), Infinity);
+  async drain(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
+    const instance = this.#fleet.get(instanceId);
+    this.#beginDrain(instance, by);
+    return await this.#untilDrained(instance, Infinity);
   }
 
-  /** Ends the draining of an instance that is needed after all. */
+  /** Ends the drain of an instance, and its removal, unless its own process began it. */
   keep(instanceId: InstanceId): void {
     const instance = this.#fleet.get(instanceId);
-    if (!instance.isDraining || instance.isLeaving || instance.isStopping) return;
-    if (instance.isToGo) this.#numWanted++;
-    instance.isDraining = instance.isToGo = false;
+    const ended = instance.endDrain();
+    if (ended === null) return;
+    if (ended.isRemoval) this.#numWanted++;
     this.#config.onChange();
     this.#config.onEvent({ type: "kept", instanceId });
   }
 
   /**
-   * Drains an instance and stops it; requests that are still there after the time limit go on
-   * elsewhere from the tokens that they have.
-   * @returns false when it is kept, or ended by itself meanwhile
+   * Drains an instance and stops it. Requests that are still there after the time limit are resumed on
+   * other instances from the tokens that they have.
+   * @returns false if the instance was kept, or ended by itself meanwhile
    * @throws {LlumnixError} there is no such instance
    * @throws {UnavailableError} it does not serve yet
    */
-  async remove(instanceId: InstanceId): Promise<boolean> {
+  async remove(instanceId: InstanceId, by: DrainCause): Promise<boolean> {
     const instance = this.#fleet.get(instanceId);
     if (instance.registration === null) {
-      throw new UnavailableError(`${instanceId} is still starting: try again when it serves`);
+      throw new UnavailableError(`${instanceId} is still starting; try again when it serves`);
     }
-    this.#noteToGo(instance);
-    await this.#drain(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
-    if (!instance.isToGo || instance.isLost || this.#isStopped) return false;
+    this.#beginRemoval(instance, by);
+    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
+    if (!instance.isBeingRemoved || instance.isLost || this.#isStopped) return false;
     await this.#fleet.stop(instance);
     return true;
   }
 
-  /** The process of an instance was asked to stop; one that is to serve on is told so. */
-  leave(instance: ManagedInstance): LeaveReply {
-    if (this.#isWindingDown) return { mayLeave: false };
-    instance.isLeaving = true;
-    if (instance.startedBy === "hand") this.#noteToGo(instance); // and whoever did so ends it
-    this.#config.onEvent({ type: "leaving", instanceId: instance.instanceId });
-    this.#startDraining(instance);
-    return { mayLeave: true };
+  /** The process of an instance was asked to stop, by a signal, and would like to drain first. */
+  letDrainItself(instance: ManagedInstance): DrainReply {
+    if (this.#isWindingDown) return { mayDrain: false };
+    this.#config.onEvent({ type: "stop_requested", instanceId: instance.instanceId });
+    // The user who started an instance by hand also ends it: no other takes its place.
+    if (instance.startedBy === "hand") this.#beginRemoval(instance, "itself");
+    else this.#beginDrain(instance, "itself");
+    return { mayDrain: true };
   }
 
-  /** Instances neither come nor go; those that leave are told to stay. */
+  /** The service is about to end: instances neither come nor go, and those that wanted to go stay. */
   windDown(): void {
     this.#isWindingDown = true;
     this.#replacement.stop();
     this.#scalingLoop?.stop();
     for (const instance of this.#fleet.all) {
-      if (!instance.isLeaving) continue;
-      instance.isLeaving = instance.isDraining = false;
-      instance.peer?.notify("keep", { data: null });
+      if (instance.overruleOwnDrain()?.isRemoval) this.#numWanted++;
     }
     this.#config.onChange();
   }
 
   /**
-   * Lets what runs finish where it is, for so long; nothing new comes. Instances go on until the
-   * manager stops.
+   * Takes no more requests, and lets those that run finish, for at most `limitMs`. Instances run until
+   * the manager stops.
    */
   async finishRequests(limitMs: number): Promise<void> {
     this.windDown();
     this.#isFinishing = true;
-    await Promise.all(this.#fleet.serving.map((instance) => this.#drain(instance, limitMs)));
+    await Promise.all(this.#fleet.serving.map((instance) => {
+      this.#beginDrain(instance, "shutdown");
+      return this.#untilDrained(instance, limitMs);
+    }));
   }
 
-  isDrained(instance: ManagedInstance): boolean {
-    const sinceDispatchMs = this.#config.clock.nowMs() - instance.lastDispatchMs;
-    return instance.isEmpty && instance.migrationId === null &&
-      sinceDispatchMs >= DISPATCH_SETTLED_MS;
-  }
-
-  /** Whom others have started is wanted once it serves, and so is whom a manager before this one had. */
-  noteComing(instance: ManagedInstance): void {
-    // Requests would move there, out of sight of who waits for the others.
-    if (this.#isFinishing) this.#startDraining(instance);
-    const { startedBy } = instance;
-    if (startedBy === "manager" && !this.#isRecovering) return;
+  /** Instances started by others, or by a previous manager, count as wanted once they serve. */
+  noteServing(instance: ManagedInstance): void {
+    // Otherwise requests would move there, and `finishRequests` does not wait for this instance.
+    if (this.#isFinishing) this.#beginDrain(instance, "shutdown");
+    if (instance.startedBy === "manager" && !this.#recovery.isWaiting) return;
     const { numExpected } = this;
     this.#numWanted = Math.max(this.#numWanted, this.#numStaying);
     if (this.#numWanted >= this.#numAwaited) this.#numAwaited = 0;
@@ -279,26 +236,13 @@ export class InstanceKeeper {
   }
 
   noteEnd(instance: ManagedInstance): void {
-    // Whoever started one that never served hears of it; nobody did of a former manager's.
-    const failedToStart = instance.launching !== null && instance.registration === null;
-    if (failedToStart || instance.isCandidate || instance.isToGo) return;
+    // `Fleet.start` reports a failed start to its caller. An instance of a previous manager has none.
+    const failedToStart = instance.process.wasLaunched && instance.registration === null;
+    if (failedToStart || instance.isCandidate || instance.isBeingRemoved) return;
     this.#replacement.noteLoss(this.#config.clock.nowMs() - instance.servingSinceMs);
   }
 
-  #killStrays(): void {
-    for (const instanceId of this.#survivors) this.#fleet.killStray(instanceId);
-    this.#survivors = [];
-  }
-
-  #mayMoreJoin(survivors: readonly InstanceId[] | null): boolean {
-    const serving = new Set(this.#fleet.serving.map(({ instanceId }) => instanceId));
-    if (serving.size >= this.#numWanted) return false;
-    const refused = new Set(this.#fleet.refused.map(({ instanceId }) => instanceId));
-    return survivors === null ||
-      survivors.some((instanceId) => !serving.has(instanceId) && !refused.has(instanceId));
-  }
-
-  /** Of those that are wanted. */
+  /** The instances that count as wanted, and serve or start. */
   get #numStaying(): number {
     return this.#fleet.numStaying - this.#numAdding;
   }
@@ -307,37 +251,49 @@ export class InstanceKeeper {
     return Math.max(0, this.#numWanted - this.#numStaying);
   }
 
-  /** None is to take its place. */
-  #noteToGo(instance: ManagedInstance): void {
-    if (instance.isToGo) return;
-    if (this.#numStaying <= this.#numWanted) this.#numWanted--;
-    instance.isToGo = true;
+  #beginRemoval(instance: ManagedInstance, by: DrainCause): void {
+    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#numWanted--;
+    this.#beginDrain(instance, by, true);
   }
 
-  async #drain(instance: ManagedInstance, limitMs: number): Promise<boolean> {
+  #beginDrain(instance: ManagedInstance, by: DrainCause, isRemoval = false): void {
+    if (!instance.beginDrain(by, isRemoval)) return;
+    this.#config.onChange();
+    this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
+  }
+
+  /** @returns false when the drain ended, or the time was over, before the instance was empty */
+  async #untilDrained(instance: ManagedInstance, limitMs: number): Promise<boolean> {
     const { clock, options } = this.#config;
     const deadlineMs = clock.nowMs() + limitMs;
-    this.#startDraining(instance);
     while (instance.isServing && instance.isDraining && !this.#isStopped) {
-      if (this.isDrained(instance)) return true;
+      if (instance.isDrained(clock.nowMs())) return true;
       if (clock.nowMs() >= deadlineMs) return false;
       await sleep(clock, options.pollingInterval * 1000);
     }
     return false;
   }
 
-  #startDraining(instance: ManagedInstance): void {
-    if (instance.isDraining) return;
-    instance.isDraining = true;
-    this.#config.onChange();
-    this.#config.onEvent({ type: "draining", instanceId: instance.instanceId });
+  #makeRecovery(): Recovery {
+    const {
+      clock,
+      rejoinWaitMs = DEFAULT_REJOIN_WAIT_MS,
+      instanceTimeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
+    return new Recovery({
+      clock,
+      fleet: this.#fleet,
+      joinWaitMs: rejoinWaitMs,
+      orphanMs: Math.max(instanceTimeoutMs, rejoinWaitMs),
+      numWanted: () => this.#numWanted,
+    });
   }
 
   #makeReplacement(): Replacement {
     const { clock, onEvent } = this.#config;
     return new Replacement({
       clock,
-      missing: () => this.#isRecovering ? 0 : this.#numMissing,
+      missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
       isAnyLeft: () => this.#fleet.size > 0,
       start: () => this.#fleet.start(),
       onFailure: (reason, retryMs) => onEvent({ type: "start_failed", reason, retryMs }),
@@ -370,7 +326,7 @@ export class InstanceKeeper {
           onEvent({ type: "start_failed", reason: toErrorRecord(error).message, retryMs: null });
         });
       },
-      remove: ({ instanceId }) => this.remove(instanceId),
+      remove: ({ instanceId }) => this.remove(instanceId, "scaling"),
       keep: ({ instanceId }) => this.keep(instanceId),
     });
   }

@@ -4,48 +4,49 @@ import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 
 export interface LaunchRequest {
   readonly instanceId: InstanceId;
-  /** The instance joins the manager there. */
+  /** Where the instance joins the manager. */
   readonly managerAddress: Address;
-  /** KV blocks that it gets if nothing else is said; null: it finds out what it can have. */
+  /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
   readonly numBlocks: number | null;
   readonly startedBy: "manager" | "api-server";
 }
 
 export interface ExitStatus {
-  /** Exit code; null when a signal ended it. */
+  /** Exit code; null if a signal ended the process. */
   readonly code: number | null;
   readonly signal: string | null;
 }
 
-/** An instance that was started; it may not have joined yet. */
+/** An instance that this process started; it may not have joined yet. */
 export interface LaunchedInstance {
   readonly pid: number;
   /** Never rejects. */
   readonly exited: Promise<ExitStatus>;
-  /** A no-op when it has exited. */
+  /** A no-op once it has exited. */
   stop(signal: "SIGTERM" | "SIGKILL"): void;
 }
 
-/** An instance that was found running. */
+/** An instance that another process started, and that runs on this host. */
 export interface AdoptedInstance extends Pick<LaunchedInstance, "stop"> {
-  /** Its process has ended: a connection that it lost will not come back. */
+  /** Whether its process has ended; then a connection that it lost will not come back. */
   hasEnded(): boolean;
 }
 
 export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | "processStart">;
 
-/** Starts instances somewhere. */
+/** Starts instances: as processes of this host, within this process, or simulated. */
 export interface InstanceLauncher {
-  /** @throws the instance cannot even be started */
+  /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**
-   * A hold on an instance that others have started; null where it cannot be reached. It may hang, and
-   * then nothing but a signal ends it.
+   * Takes hold of an instance that another process started, to be able to kill it if it hangs. Null if
+   * it cannot be reached, for instance on another host.
    */
   adopt?(process: InstanceProcess): AdoptedInstance | null;
   /**
-   * Kills an instance of which nothing is known but its name and its manager's address.
-   * @returns false where it is not there, or cannot be reached
+   * Kills an instance of a previous manager by its name and its manager's address, which is all that is
+   * known of it.
+   * @returns false if there is no such process, or it cannot be reached
    */
-  killStray?(instanceId: InstanceId, managerAddress: Address): boolean;
+  killOrphan?(instanceId: InstanceId, managerAddress: Address): boolean;
 }

@@ -1,76 +1,113 @@
 import type { Peer } from "../../bus/bus.ts";
-import { type Clock, sleep } from "../../core/clock.ts";
+import type { Clock } from "../../core/clock.ts";
 import { type ErrorRecord, fromErrorRecord } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
 import type { InstanceRegistration, JoinRequest } from "../../core/protocol/membership.ts";
 import type { MigrationId, MigrationReport } from "../../core/protocol/migration.ts";
-import type { AdoptedInstance, ExitStatus, LaunchedInstance } from "./launcher.ts";
+import { type Drain, type DrainCause, joinedDrains } from "./drain.ts";
+import { ProcessHandle } from "./process_handle.ts";
 
-/** The end of a connection and of a process are noticed apart; how long to wait for the second. */
-const END_GRACE_MS = 500;
-/** How often it is looked whether a process that was found running has ended. */
-const END_POLL_MS = 20;
+/** A request that was dispatched to an instance before it drained has arrived there by then. */
+const DISPATCH_SETTLED_MS = 1_000;
 
 /**
- * What the manager knows of one instance, from its launch to its end, or from the moment when it was
- * found running.
+ * `starting`: it has not registered. `serving`: API servers may be connected to it. `stopping`: the
+ * manager asked it to stop. `lost`: its process ended, or the manager gave it up.
+ */
+export type Phase = "starting" | "serving" | "stopping" | "lost";
+
+/** The phases that may follow each. */
+const successors: Readonly<Record<Phase, readonly Phase[]>> = {
+  starting: ["serving", "stopping", "lost"],
+  serving: ["stopping", "lost"],
+  stopping: ["lost"],
+  lost: [],
+};
+
+/**
+ * What the manager knows of one instance, from its launch, or from its first join, to its end. The phase
+ * only goes forward. A drain does not change the phase: a serving instance may begin to drain, and may
+ * be kept.
  */
 export class ManagedInstance {
-  /** What it is, or is to be. */
-  type: InstanceType;
-  /** Settled as soon as its process runs, or cannot. */
-  launching: Promise<LaunchedInstance> | null = null;
-  launched: LaunchedInstance | null = null;
-  /** Of one that was found running. */
-  adopted: AdoptedInstance | null = null;
-  startedBy: NonNullable<JoinRequest["startedBy"]> = "manager";
-  /** Others start it, and it has not served yet: it is not one of those that are wanted. */
-  isCandidate = false;
-  /** It has connected at least once. */
-  hasJoined = false;
-  /** Of its process, if it said so when it joined. */
-  incarnation: string | undefined = undefined;
-  /** Set while it is connected. */
-  peer: Peer | null = null;
-  registration: InstanceRegistration | null = null;
-  info: InstanceInfo | null = null;
-  /** What it said before it ended. */
-  failure: ErrorRecord | null = null;
-  /** The migration that it takes part in, as source or destination. */
-  migrationId: MigrationId | null = null;
-  /** Takes no requests any more, and gives away those that it has. */
-  isDraining = false;
-  /** An operator wants it to drain: it is not for scaling to decide. */
-  isDrainedByHand = false;
-  /** It drains because it stops by itself: its process was asked to. Another takes its place. */
-  isLeaving = false;
-  /** It drains to be stopped, and none is to take its place. */
-  isToGo = false;
-  /** It was asked to stop. */
-  isStopping = false;
-  isLost = false;
-  lastDispatchMs = -Infinity;
-  /** When it began to serve; Infinity before. */
-  servingSinceMs = Infinity;
-  /** Health checks since it was heard. */
-  silentTicks = 0;
-  /** Ends the wait for an instance that lost its connection to join again. */
-  cancelRejoinWait: (() => void) | null = null;
+  readonly process = new ProcessHandle();
+  readonly #plannedType: InstanceType;
+  #phase: Phase = "starting";
+  #drain: Drain | null = null;
+  /** Identifies its process; null: it has not joined yet. */
+  #firstJoin: JoinRequest | null = null;
+  #peer: Peer | null = null;
+  #registration: InstanceRegistration | null = null;
+  #info: InstanceInfo | null = null;
+  #failure: ErrorRecord | null = null;
+  #migrationId: MigrationId | null = null;
+  #servingSinceMs = Infinity;
+  #lastDispatchMs = -Infinity;
+  #silentChecks = 0;
+  #cancelRejoinWait: (() => void) | null = null;
   readonly #ready = Promise.withResolvers<void>();
-  readonly #disconnected = Promise.withResolvers<void>();
-  #end: Promise<ExitStatus | null> | null = null;
-  #hasEnded = false;
-  #isKilled = false;
 
-  constructor(readonly instanceId: InstanceId, type: InstanceType) {
-    this.type = type;
-    this.#ready.promise.catch(() => {}); // somebody may wait for it, or nobody
+  /** @param plannedType its type until it registers, which may be with another type */
+  constructor(readonly instanceId: InstanceId, plannedType: InstanceType) {
+    this.#plannedType = plannedType;
+    this.#ready.promise.catch(() => {}); // only `Fleet.start` waits for it
   }
 
-  /** Whoever joins is its process. */
-  isSameAs({ incarnation, startedBy = "manager" }: JoinRequest): boolean {
-    return this.hasJoined ? incarnation === this.incarnation : startedBy === "manager";
+  get phase(): Phase {
+    return this.#phase;
+  }
+
+  /** Null: it does not drain. */
+  get drain(): Drain | null {
+    return this.#drain;
+  }
+
+  get type(): InstanceType {
+    return this.#registration?.instanceType ?? this.#plannedType;
+  }
+
+  get startedBy(): NonNullable<JoinRequest["startedBy"]> {
+    return this.#firstJoin?.startedBy ?? "manager";
+  }
+
+  /** Tells its process from others of the same name; undefined: not known. */
+  get incarnation(): string | undefined {
+    return this.#firstJoin?.incarnation;
+  }
+
+  get hasJoined(): boolean {
+    return this.#firstJoin !== null;
+  }
+
+  /** Null while it is not connected. */
+  get peer(): Peer | null {
+    return this.#peer;
+  }
+
+  /** Null until it serves. */
+  get registration(): InstanceRegistration | null {
+    return this.#registration;
+  }
+
+  /** Its latest report, with what the manager knows to have changed since; null before the first. */
+  get info(): InstanceInfo | null {
+    return this.#info;
+  }
+
+  /** The error that it sent before it ended. */
+  get failure(): ErrorRecord | null {
+    return this.#failure;
+  }
+
+  /** The migration that it takes part in, as source or destination. */
+  get migrationId(): MigrationId | null {
+    return this.#migrationId;
+  }
+
+  /** When it began to serve; Infinity before. */
+  get servingSinceMs(): number {
+    return this.#servingSinceMs;
   }
 
   /** Resolves when it serves; rejects when it ends before. */
@@ -78,97 +115,176 @@ export class ManagedInstance {
     return this.#ready.promise;
   }
 
-  /** API servers may be connected to it. */
+  /** Not started by this manager, and never served so far: it does not count as wanted yet. */
+  get isCandidate(): boolean {
+    if (this.#firstJoin === null || this.#registration !== null) return false;
+    return this.startedBy !== "manager" && this.#firstJoin.isRunning !== true;
+  }
+
+  get isLost(): boolean {
+    return this.#phase === "lost";
+  }
+
   get isServing(): boolean {
-    return this.registration !== null && !this.isLost && !this.isStopping;
+    return this.#phase === "serving";
   }
 
-  /** It serves, or will, and nobody wants it to go. */
+  get isDraining(): boolean {
+    return this.#drain !== null;
+  }
+
+  /** It stops once it is empty, and no other takes its place. */
+  get isBeingRemoved(): boolean {
+    return this.#drain?.isRemoval === true;
+  }
+
+  /** It serves or starts, and is not being removed. */
   get isStaying(): boolean {
-    return !this.isLost && !this.isStopping && !this.isToGo;
+    return (this.#phase === "starting" || this.#phase === "serving") && !this.isBeingRemoved;
   }
 
-  /** It can be given requests and orders. */
+  /** It can take requests. */
   get isAvailable(): boolean {
-    return this.isServing && !this.isDraining && this.peer !== null && this.failure === null;
+    return this.isServing && !this.isDraining && this.#peer !== null && this.#failure === null;
   }
 
-  /** As far as is known it has no request. */
+  /** If it loses its connection, it gets time to join again. */
+  get mayRejoin(): boolean {
+    return this.isServing && this.#drain?.by !== "itself" && this.#failure === null;
+  }
+
+  /** It has no request, according to its latest report. */
   get isEmpty(): boolean {
     const { info } = this;
     return info === null || info.runningRequests + info.waitingRequests + info.killedRequests === 0;
   }
 
-  /** As far as is known requests wait there for others to end or leave. */
+  /** Requests wait there, according to its latest report, until others end or move away. */
   get hasQueue(): boolean {
     const { info } = this;
     return info !== null && info.waitingRequests + info.killedRequests > 0;
   }
 
-  /**
-   * Resolves when its process has ended, or was killed as far as it can be; where it is out of reach,
-   * when its connection has ended. Null: how it ended is not known.
-   */
-  untilEnded(clock: Clock): Promise<ExitStatus | null> {
-    return this.#end ??= this.#awaitEnd(clock).finally(() => this.#hasEnded = true);
+  /** It has no request, and none is on its way to it or from it. */
+  isDrained(nowMs: number): boolean {
+    return this.isEmpty && this.#migrationId === null &&
+      nowMs - this.#lastDispatchMs >= DISPATCH_SETTLED_MS;
   }
 
+  /** Whether a join comes from its process, and not from another one that uses the same name. */
+  isSameAs({ incarnation, startedBy = "manager" }: JoinRequest): boolean {
+    return this.hasJoined ? incarnation === this.incarnation : startedBy === "manager";
+  }
+
+  /** @returns the connection that this one replaces; null: it had none */
+  join(request: JoinRequest, peer: Peer): Peer | null {
+    this.#firstJoin ??= request;
+    const before = this.#peer;
+    this.#peer = peer;
+    return before;
+  }
+
+  /** It serves, or serves again. If it is stopping or lost, its phase does not change. */
   register(registration: InstanceRegistration, nowMs: number): void {
-    this.registration = registration;
-    this.isCandidate = false;
-    this.servingSinceMs = Math.min(this.servingSinceMs, nowMs);
-    this.type = registration.instanceType;
+    this.#cancelRejoinWait?.();
+    this.#registration = registration;
+    if (this.#servingSinceMs === Infinity) this.#servingSinceMs = nowMs;
+    this.#enter("serving");
     this.#ready.resolve();
   }
 
   /** A no-op when it has served. */
   failStart(reason: string): void {
-    const kind = this.failure?.kind ?? "internal";
+    const kind = this.#failure?.kind ?? "internal";
     this.#ready.reject(fromErrorRecord({ kind, message: reason }));
   }
 
+  noteFailure(error: ErrorRecord): void {
+    this.#failure = error;
+  }
+
   /**
-   * Requests have left to another instance, and the reports that say so may have yet to come. Here they
-   * are counted once: an instance of which all requests wait to leave may have no more to report. There
-   * they may be counted twice for a moment, never not at all.
+   * It begins to drain, or drains for one more reason.
+   * @returns whether it did not drain before
+   */
+  beginDrain(by: DrainCause, isRemoval = false): boolean {
+    const before = this.#drain;
+    this.#drain = joinedDrains(before, { by, isRemoval });
+    return before === null;
+  }
+
+  /** @returns the drain that ended; null: it does not drain, or its process is about to end */
+  endDrain(): Drain | null {
+    const drain = this.#drain;
+    if (this.#phase === "stopping" || drain?.by === "itself") return null;
+    this.#drain = null;
+    return drain;
+  }
+
+  /**
+   * The whole service is about to end: an instance that drains by itself serves on until then.
+   * @returns as {@linkcode endDrain}
+   */
+  overruleOwnDrain(): Drain | null {
+    const drain = this.#drain;
+    if (drain?.by !== "itself") return null;
+    this.#drain = null;
+    this.#peer?.notify("keep", { data: null });
+    return drain;
+  }
+
+  /**
+   * It reports. Reports may overtake each other: the latest state counts.
+   * @returns its latest state, with the finished and received requests of this report
+   */
+  takeInfo(info: InstanceInfo): InstanceInfo {
+    this.#silentChecks = 0;
+    const newest = this.#info;
+    const isOvertaken = newest !== null && info.timestampMs < newest.timestampMs;
+    const { finishedRequestIds, receivedRequestIds } = info;
+    return this.#info = isOvertaken ? { ...newest, finishedRequestIds, receivedRequestIds } : info;
+  }
+
+  /** A health check heard nothing since the previous one. @returns the number of such checks in a row */
+  noteSilence(): number {
+    return ++this.#silentChecks;
+  }
+
+  noteHeard(): void {
+    this.#silentChecks = 0;
+  }
+
+  noteDispatch(nowMs: number): void {
+    this.#lastDispatchMs = nowMs;
+  }
+
+  beginMigration(migrationId: MigrationId): void {
+    this.#migrationId = migrationId;
+  }
+
+  endMigration(): void {
+    this.#migrationId = null;
+  }
+
+  /**
+   * Requests have moved to another instance. The reports that say so may still be under way, so this
+   * corrects what is known of both. At the source each request is subtracted exactly once: while all
+   * its requests wait to move, the source may send no more reports. At the destination a request may be
+   * counted twice for a moment, but is never missing.
    */
   noteMoved(committed: readonly MigrationReport[], to: ManagedInstance): void {
     const { info } = this;
     if (info) {
       const unknown = committed.filter(({ leftMs = Infinity }) => leftMs > info.timestampMs).length;
-      this.info = { ...info, leavingRequests: Math.max(0, info.leavingRequests - unknown) };
+      this.#info = { ...info, leavingRequests: Math.max(0, info.leavingRequests - unknown) };
     }
-    to.noteArrived(committed.length, committed.reduce((sum, { blocks }) => sum + blocks, 0));
+    to.#noteReceived(committed.length, committed.reduce((sum, { blocks }) => sum + blocks, 0));
   }
 
-  askToStop(): void {
-    this.isStopping = true;
-    if (this.peer?.isOpen) this.peer.notify("shutdown", { data: null });
-    else if (this.launched) this.launched.stop("SIGTERM");
-    else this.kill(); // it was found running, and nothing but a signal reaches it
-  }
-
-  killProcess(): void {
-    this.#isKilled = true;
-    (this.launched ?? this.adopted)?.stop("SIGKILL");
-  }
-
-  /** Ends it without its help. */
-  kill(): void {
-    this.killProcess();
-    this.peer?.close();
-    if (!this.peer) this.noteDisconnected();
-  }
-
-  /** Nothing more will come from it. */
-  noteDisconnected(): void {
-    this.#disconnected.resolve();
-  }
-
-  private noteArrived(requests: number, blocks: number): void {
+  #noteReceived(requests: number, blocks: number): void {
     const { info } = this;
     if (info === null) return;
-    this.info = {
+    this.#info = {
       ...info,
       runningRequests: info.runningRequests + requests,
       usedBlocks: info.usedBlocks + blocks,
@@ -176,48 +292,61 @@ export class ManagedInstance {
     };
   }
 
+  /** Its connection has ended. */
+  disconnect(): void {
+    this.#peer = null;
+    this.process.noteDisconnected();
+  }
+
+  /** @param onTimeout called after `waitMs`, unless it registers again or is given up */
+  awaitRejoin(clock: Clock, waitMs: number, onTimeout: () => void): void {
+    this.#cancelRejoinWait = clock.after(waitMs, onTimeout);
+  }
+
+  cancelRejoinWait(): void {
+    this.#cancelRejoinWait?.();
+  }
+
+  askToStop(): void {
+    this.#enter("stopping");
+    if (this.#peer?.isOpen) this.#peer.notify("shutdown", { data: null });
+    else if (this.process.isChild) this.process.terminate();
+    else this.kill(); // without connection and not a child: only a signal reaches it
+  }
+
+  /** @returns false: it was lost before */
+  markLost(): boolean {
+    this.#cancelRejoinWait?.();
+    return this.#enter("lost");
+  }
+
+  /** Kills its process if possible, and ends its connection. */
+  kill(): void {
+    this.process.kill();
+    this.#peer?.close();
+    if (!this.#peer) this.process.noteDisconnected();
+  }
+
   /**
-   * Why a lost instance ended. Its last message and the end of its process may still be under way, so
-   * this waits a moment for both, and kills a child that only lost its connection. Whatever was found
-   * running may still be ending after that.
-   * @param cause why it is given up although it runs: it is killed at once
+   * Why a lost instance ended. Its last message and the exit of its process may still be under way, so
+   * this waits a moment for both. It kills a child process that only lost its connection; another
+   * process gets more time to end.
+   * @param cause why the manager gives it up while its process runs: it is killed at once
    */
   async describeEnd(clock: Clock, cause: string | null): Promise<string> {
-    const status = cause === null ? await this.#awaitEndBriefly(clock) : null;
-    const mayStillEnd = cause === null && this.launched === null;
-    if (!this.#hasEnded && !mayStillEnd) this.kill();
-    const verb = this.registration ? "failed" : "could not start";
-    if (this.failure) return `${this.instanceId} ${verb}: ${this.failure.message}`;
-    const end = status ? describeExit(status) : this.#describeLoss(cause);
-    return `${this.instanceId} ${end}${this.registration ? "" : " before it was ready"}`;
+    const status = cause === null ? await this.process.endWithinGrace(clock) : null;
+    const mayStillEnd = cause === null && !this.process.isChild;
+    if (!this.process.hasEnded && !mayStillEnd) this.kill();
+    const verb = this.#registration ? "failed" : "could not start";
+    if (this.#failure) return `${this.instanceId} ${verb}: ${this.#failure.message}`;
+    const end = this.process.describeEnd(status, cause);
+    return `${this.instanceId} ${end}${this.#registration ? "" : " before it was ready"}`;
   }
 
-  #describeLoss(cause: string | null): string {
-    const isReachable = this.launched !== null || this.adopted !== null;
-    if (isReachable && this.#hasEnded && !this.#isKilled) return "has ended";
-    const loss = cause ?? "lost its connection";
-    return isReachable && this.#isKilled ? `${loss} and was killed` : loss;
+  /** Enters a phase if it may follow the present one. @returns whether it did */
+  #enter(phase: Phase): boolean {
+    if (!successors[this.#phase].includes(phase)) return false;
+    this.#phase = phase;
+    return true;
   }
-
-  /** Null when only its connection has ended. */
-  async #awaitEndBriefly(clock: Clock): Promise<ExitStatus | null> {
-    const grace = Promise.withResolvers<null>();
-    const cancel = clock.after(END_GRACE_MS, () => grace.resolve(null));
-    const status = await Promise.race([this.untilEnded(clock), grace.promise]);
-    await Promise.race([this.#disconnected.promise, grace.promise]);
-    cancel();
-    return status;
-  }
-
-  async #awaitEnd(clock: Clock): Promise<ExitStatus | null> {
-    if (this.launched) return await this.launched.exited;
-    await this.#disconnected.promise;
-    const { adopted } = this;
-    while (adopted && !this.#isKilled && !adopted.hasEnded()) await sleep(clock, END_POLL_MS);
-    return null;
-  }
-}
-
-function describeExit({ code, signal }: ExitStatus): string {
-  return signal ? `was ended by ${signal}` : `exited with code ${code}`;
 }

@@ -1,40 +1,41 @@
 import type { Clock } from "../../core/clock.ts";
 import { type ErrorRecord, isForTheUser, toErrorRecord } from "../../core/errors.ts";
 
-/** The pause after a failed start doubles from the first to the last. */
+/** The pause after a failed start doubles, from the first value to the second. */
 const FIRST_PAUSE_MS = 500;
 const MAX_PAUSE_MS = 30_000;
-/** What is lost sooner may well be lost again. */
+/** An instance that served for less time than this may be lost again for the same reason. */
 const STABLE_MS = 10_000;
-/** Failed starts in a row, over a minute all in all, after which nothing will ever serve. */
+/** Failed starts in a row, over about a minute, after which no instance is expected to serve. */
 const MAX_FAILURES = 8;
 
 export interface ReplacementConfig {
   readonly clock: Clock;
-  /** Instances that are wanted and neither there nor on the way. */
+  /** How many more instances should start. */
   readonly missing: () => number;
-  /** Some instance serves, or may soon. */
+  /** Whether any instance serves or starts. */
   readonly isAnyLeft: () => boolean;
-  /** Starts one; resolves when it serves. */
+  /** Starts an instance; resolves when it serves. */
   readonly start: () => Promise<unknown>;
   readonly onFailure: (reason: string, pauseMs: number) => void;
-  /** Nothing is tried any more. */
+  /** No more starts are tried. */
   readonly onGiveUp: (reason: string) => void;
 }
 
 /**
- * Starts an instance in place of each that was lost: at once where that had served for a while, else
+ * Starts an instance in place of each lost one: at once if the lost one had served for a while, else
  * after a pause, which doubles while starts fail.
  *
- * It gives up when nothing serves and nothing will: the start failed for what only the user can put
- * right (no such model, too little memory), or failed MAX_FAILURES times in a row.
+ * Gives up once no instance serves and none can start: a start failed with an error that only the user
+ * can fix (no such model, too little memory), or MAX_FAILURES starts in a row failed. See
+ * src/manager/README.md, "Health and replacement".
  */
 export class Replacement {
   readonly #config: ReplacementConfig;
-  /** Of starts, in a row. */
+  /** Failed starts in a row; starts at the same time count once. */
   #numFailures = 0;
   #numAttempts = 0;
-  /** Those that start together fail together: attempts up to this one have been counted. */
+  /** Attempts up to this one are in `#numFailures`. Instances that start together fail together. */
   #countedAttempts = 0;
   #dueMs = Infinity;
   #cancel: (() => void) | null = null;
@@ -44,18 +45,18 @@ export class Replacement {
     this.#config = config;
   }
 
-  /** Something that had served was lost. */
+  /** An instance was lost that had served for this long. */
   noteLoss(servedMs: number): void {
     this.#scheduleIn(servedMs >= STABLE_MS ? 0 : FIRST_PAUSE_MS);
   }
 
-  /** Nothing is replaced any more. */
+  /** Replaces no more instances. */
   stop(): void {
     this.#isStopped = true;
     this.#cancel?.();
   }
 
-  /** The earliest of several times counts. */
+  /** Of several due times the earliest counts. */
   #scheduleIn(pauseMs: number): void {
     const { clock } = this.#config;
     const dueMs = clock.nowMs() + pauseMs;

@@ -8,21 +8,21 @@ export interface ScalingLoopConfig {
   readonly clock: Clock;
   readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
   readonly scaling: ScalingOptions;
-  /** All, also those that start or drain, in the order in which they came. */
+  /** All instances, starting and draining ones too, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
-  /** As many are there, or on the way, as are wanted. */
+  /** Whether as many instances serve or start as there should be. */
   readonly isSettled: () => boolean;
-  /** So many instances more, or fewer, are about to be. */
+  /** The number of instances is about to change by this many. */
   readonly onScale: (change: number) => void;
   readonly add: () => void;
   readonly remove: (instance: ManagedInstance) => void;
-  /** It is needed after all. */
+  /** Ends the removal of an instance. */
   readonly keep: (instance: ManagedInstance) => void;
 }
 
 /**
- * Adds and removes instances, every `--scaling-interval`, by the policies of `scaling/` on the latest
- * reports. One step at a time: nothing is decided while an instance starts, and none is removed
+ * Adds and removes instances, every `--scaling-interval`, according to the scaling policy and the latest
+ * reports. One step at a time: it decides nothing while an instance starts, and removes no instance
  * while another drains.
  */
 export class ScalingLoop {
@@ -48,12 +48,13 @@ export class ScalingLoop {
 
   #scale(): void {
     const { scaling, options: { loadMetric } } = this.#config;
-    const instances = this.#config.instances().filter((one) => !one.isLost && !one.isStopping);
-    const isStarting = instances.some(({ registration }) => registration === null);
-    if (isStarting || !this.#config.isSettled()) return;
-    const draining = instances.filter((one) => one.isDraining && !one.isDrainedByHand);
-    const serving = instances.filter(({ isDraining }) => !isDraining);
-    // There are as many prefill instances as were asked for: it is those that decode which may vary.
+    const instances = this.#config.instances();
+    const isAnyStarting = instances.some(({ phase }) => phase === "starting");
+    if (isAnyStarting || !this.#config.isSettled()) return;
+    const present = instances.filter(({ isServing }) => isServing);
+    const draining = present.filter(({ drain }) => drain !== null && drain.by !== "operator");
+    const serving = present.filter(({ drain }) => drain === null);
+    // The number of prefill instances is fixed by an option; the number of the others may vary.
     const varying = serving.filter(({ type }) => type !== "prefill");
     const numFixed = serving.length - varying.length;
     const change = scalingChange(varying.map((instance) => this.#stateOf(instance)), {
@@ -64,14 +65,14 @@ export class ScalingLoop {
     });
     if (change === 0 || (change < 0 && draining.length > 0)) return;
     this.#config.onScale(change);
-    if (change > 0) this.#grow(change, draining.filter(({ isToGo }) => isToGo));
+    if (change > 0) this.#grow(change, draining.filter(({ drain }) => drain!.by === "scaling"));
     else for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
   }
 
-  /** The quickest instance to have is one that is about to go. */
-  #grow(count: number, leaving: readonly ManagedInstance[]): void {
-    for (const instance of leaving.slice(0, count)) this.#config.keep(instance);
-    for (let i = leaving.length; i < count; i++) this.#config.add();
+  /** To keep an instance that is being removed is quicker than to start one. */
+  #grow(count: number, removed: readonly ManagedInstance[]): void {
+    for (const instance of removed.slice(0, count)) this.#config.keep(instance);
+    for (let i = removed.length; i < count; i++) this.#config.add();
   }
 
   #stateOf({ registration, info }: ManagedInstance): LoadState {
@@ -81,7 +82,7 @@ export class ScalingLoop {
   }
 }
 
-/** Those that have drained soonest: with the fewest blocks in use; of equal ones the last. */
+/** The instances that drain soonest: with the fewest blocks in use; among equals the last ones. */
 function emptiest(instances: readonly ManagedInstance[], count: number): ManagedInstance[] {
   const usedBlocks = ({ info }: ManagedInstance) => info?.usedBlocks ?? 0;
   return instances.toReversed().sort((a, b) => usedBlocks(a) - usedBlocks(b)).slice(0, count);

@@ -1,30 +1,33 @@
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { JoinRequest } from "../../core/protocol/membership.ts";
 
-/** Older ones have long ended. */
+/** Processes of older instances ended long ago. */
 const MAX_REMEMBERED = 1_000;
 
-/** Instances that a manager has had and lost: they are not to come back, others of their names may. */
-export class FormerInstances {
+/**
+ * Instances that the manager has lost. Their processes may still run somewhere, and must not join
+ * again; another process may take the name.
+ */
+export class Tombstones {
   readonly #names = new Set<InstanceId>();
-  /** A name alone is that of any process that has served under it. */
-  readonly #givenUp = new Set<string>();
+  /** The key of a name without an incarnation stands for every process that served under the name. */
+  readonly #keys = new Set<string>();
 
   /** @param incarnation undefined: not known */
   add(instanceId: InstanceId, incarnation?: string): void {
     remember(this.#names, instanceId);
-    remember(this.#givenUp, keyOf(instanceId, incarnation));
+    remember(this.#keys, keyOf(instanceId, incarnation));
   }
 
   hasName(instanceId: InstanceId): boolean {
     return this.#names.has(instanceId);
   }
 
-  /** Whoever would join is one of them. */
+  /** Whether the process that asks to join is a lost instance. */
   includes({ instanceId, incarnation, isRunning = false }: JoinRequest): boolean {
     const isNew = incarnation !== undefined && !isRunning;
-    if (!isNew && this.#givenUp.has(keyOf(instanceId))) return true;
-    return this.#givenUp.has(keyOf(instanceId, incarnation));
+    if (!isNew && this.#keys.has(keyOf(instanceId))) return true;
+    return this.#keys.has(keyOf(instanceId, incarnation));
   }
 }
 

@@ -12,12 +12,12 @@ const metrics: Readonly<Record<LoadMetricName, LoadMetric>> = {
   virtual_usage: virtualUsage,
 };
 
-/** `Infinity` on an instance that drains, whatever the metric; `-Infinity` on an idle one by some. */
+/** `Infinity` for a draining instance; some metrics give `-Infinity` for an idle one. */
 export function dispatchLoad(metric: LoadMetricName, state: LoadState): number {
   return state.isDraining ? Infinity : metrics[metric].dispatch(state);
 }
 
-/** {@linkcode dispatchLoad} as it would be with one more request, by metrics that say so. */
+/** {@linkcode dispatchLoad} with one more request, if the metric can tell; else without it. */
 export function dispatchLoadWith(
   metric: LoadMetricName,
   state: LoadState,
@@ -28,10 +28,7 @@ export function dispatchLoadWith(
   return dispatchWith(state, request);
 }
 
-/**
- * Blocks of prompts that an instance is to compute before one more request, where the metric lets
- * that come before loads; else 0.
- */
+/** Blocks of prompts to compute before one more request, if the metric compares those first; else 0. */
 export function aheadBlocks(
   metric: LoadMetricName,
   state: LoadState,
@@ -40,18 +37,18 @@ export function aheadBlocks(
   return metrics[metric].ahead?.(state, request) ?? 0;
 }
 
-/** {@linkcode dispatchLoad}, or what a metric has for scaling instead. */
+/** The metric's own load for scaling, if it has one; else {@linkcode dispatchLoad}. */
 export function scalingLoad(metric: LoadMetricName, state: LoadState): number {
   if (state.isDraining) return Infinity;
   return metrics[metric].scaling?.(state) ?? dispatchLoad(metric, state);
 }
 
-/** Whether loads of a metric differ from request to request. */
+/** Whether the dispatch load depends on the request. */
 export function tellsRequestsApart(metric: LoadMetricName): boolean {
   return metrics[metric].dispatchWith !== undefined;
 }
 
-/** As {@linkcode dispatchLoad}, for migration. */
+/** Load by which migration pairs instances; `Infinity` for a draining instance. */
 export function migrationLoad(
   metric: LoadMetricName,
   state: LoadState,

@@ -1,7 +1,7 @@
 import type { Priority } from "../../core/protocol/generate.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 
-/** What the load metrics read: of one instance, or of several pooled. All are plain numbers. */
+/** The plain numbers that load metrics read, for one instance or for several pooled together. */
 export interface LoadState {
   readonly totalBlocks: number;
   readonly freeBlocks: number;
@@ -13,12 +13,12 @@ export interface LoadState {
   readonly firstWaitingBlocks: number;
   readonly allWaitingBlocks: number;
   readonly prefillBlocks: number;
-  /** Virtual usage on top of the physical: the headroom of each priority that runs. */
+  /** Blocks of virtual usage on top of the physical: the headroom of every priority that runs. */
   readonly headroomBlocks: number;
-  /** Dispatched to it and not in its report yet; only the dispatch load counts them. */
+  /** Requests dispatched to it that it has not reported yet; only the dispatch load counts them. */
   readonly pendingRequests: number;
   readonly pendingBlocks: number;
-  /** Holds a fake request of infinite usage, so that everything leaves and nothing comes. */
+  /** Counts as infinitely loaded: all its requests move away, and none comes. */
   readonly isDraining: boolean;
 }
 
@@ -37,7 +37,7 @@ export type LoadInfo = Pick<
   | "prefillBlocks"
 >;
 
-/** What an instance would report that has not reported yet: idle, all blocks free. */
+/** Stands in for the first report of an instance: idle, all blocks free. */
 export function idleLoadInfo(totalBlocks: number): LoadInfo {
   return {
     totalBlocks,
@@ -53,13 +53,13 @@ export function idleLoadInfo(totalBlocks: number): LoadInfo {
   };
 }
 
-/** Blocks that the running requests of a priority claim together beyond those they have. */
+/** Blocks that the running requests of each priority claim together, beyond the blocks they have. */
 export type PriorityHeadroom = Readonly<Record<Priority, number>>;
 
 /**
- * Share of the pool that the requests of an instance may take while one of them is of high priority:
- * 1600 tokens of the paper's instances of 13,616 (LLaMA-7B on an A10), which its authors found to
- * keep decoding near its ideal speed (OSDI'24, section 6.4).
+ * Share of the pool that the requests of an instance may take while one of them has high priority:
+ * 1600 of 13,616 tokens, the instances of the paper (LLaMA-7B on an A10). Its authors found that this
+ * keeps decoding near its ideal speed (OSDI'24, section 6.4).
  */
 const HIGH_PRIORITY_SHARE = 1600 / 13_616;
 
@@ -72,12 +72,12 @@ export interface LoadStateOptions {
   readonly priorityHeadroomBlocks?: number | null;
   readonly isDraining?: boolean;
   readonly pendingRequests?: number;
-  /** Those of them that have high priority: they bring its headroom along. */
+  /** How many of `pendingRequests` have high priority, and bring its headroom with them. */
   readonly pendingHighPriorityRequests?: number;
   readonly pendingBlocks?: number;
 }
 
-/** Headroom that one more request of high priority would bring: none where there is one already. */
+/** Headroom that one more high-priority request would add: 0 if the instance has one already. */
 export function comingHeadroomBlocks(info: LoadInfo, options: LoadStateOptions = {}): number {
   const { priorityHeadroomBlocks = null, pendingHighPriorityRequests = 0 } = options;
   if (info.runningHighPriorityRequests + pendingHighPriorityRequests > 0) return 0;
@@ -108,7 +108,7 @@ export function loadStateOf(info: LoadInfo, options: LoadStateOptions = {}): Loa
   };
 }
 
-/** An instance of the size of `like` without requests. */
+/** An instance without requests that is as large as `like`. */
 export function emptyStateLike(like: LoadState): LoadState {
   return {
     totalBlocks: like.totalBlocks,
@@ -128,7 +128,7 @@ export function emptyStateLike(like: LoadState): LoadState {
   };
 }
 
-/** Several instances as if they were one: every number summed; it drains when all of them do. */
+/** Several instances as if they were one: every number is summed; it drains if all of them do. */
 export function poolOf(states: readonly LoadState[]): LoadState {
   const sum = (field: Exclude<keyof LoadState, "isDraining">) =>
     states.reduce((total, state) => total + state[field], 0);

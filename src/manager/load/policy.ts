@@ -1,25 +1,25 @@
 import type { Priority } from "../../core/protocol/generate.ts";
 import type { LoadState } from "./load_state.ts";
 
-/** Turns the state of an instance into its load, which grows with pressure. */
+/** Turns the state of an instance into its load, a number that grows with pressure. */
 export interface LoadMetric {
-  /** For dispatch, and for scaling where that is not another: all that waits counts. */
+  /** For dispatch, and for scaling unless `scaling` is there. Counts all waiting requests. */
   dispatch(state: LoadState): number;
-  /** As `dispatch`, with the request there; by a metric that tells requests apart. */
+  /** As `dispatch`, with one more request. Absent: the load does not depend on the request. */
   dispatchWith?(state: LoadState, request: ComingRequest): number;
-  /** See {@linkcode aheadBlocks}. */
+  /** Blocks of prompts before the request. Absent: only loads are compared. */
   ahead?(state: LoadState, request: ComingRequest): number;
-  /** For scaling: all that waits is to run soon. */
+  /** For scaling: all waiting requests count, since they should run soon. */
   scaling?(state: LoadState): number;
-  /** For migration: what the running requests have, and the first that waits where it says so. */
+  /** For migration: counts the running requests, and with `enableDefrag` the first waiting one. */
   migration(state: LoadState, enableDefrag: boolean): number;
 }
 
-/** A request that may come to an instance. */
+/** A request that may be dispatched to an instance. */
 export interface ComingRequest {
   readonly priority: Priority;
-  /** Of its prompt; fractional. */
+  /** Blocks of its prompt; fractional. */
   readonly blocks: number;
-  /** What it adds to the headroom there: that of its priority, unless requests there have it already. */
+  /** Headroom blocks that it adds: those of its priority, unless the instance counts them already. */
   readonly headroomBlocks: number;
 }

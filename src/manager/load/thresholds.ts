@@ -1,13 +1,13 @@
 import type { LoadMetricName } from "../../core/options.ts";
 
-/** Loads at which the manager acts, as they are written: always positive. */
+/** Loads at which the manager acts, as the user writes them: always positive. */
 export interface Thresholds {
   readonly migrateOutThreshold: number;
   readonly scaleUpThreshold: number;
   readonly scaleDownThreshold: number;
 }
 
-/** Steps are Llumnix's defaults; it has none for a ratio. */
+/** Llumnix's defaults. It has none for ratios. */
 const inSteps: Thresholds = {
   migrateOutThreshold: 3,
   scaleUpThreshold: 10,
@@ -19,12 +19,12 @@ const inFractions: Thresholds = {
   scaleDownThreshold: 0.3,
 };
 
-/** Whether a metric counts steps, so that a threshold stands for a load of the opposite sign. */
+/** Whether a metric counts remaining steps: then a threshold stands for a load of the opposite sign. */
 export function countsSteps(metric: LoadMetricName): boolean {
   return metric !== "usage_ratio";
 }
 
-/** What unset thresholds are. */
+/** The thresholds that are in force where none is set. */
 export function defaultThresholds(metric: LoadMetricName): Thresholds {
   return countsSteps(metric) ? inSteps : inFractions;
 }
@@ -34,20 +34,20 @@ export function thresholdLoad(metric: LoadMetricName, threshold: number): number
   return countsSteps(metric) ? -threshold : threshold;
 }
 
-/** What is wrong with a threshold, for a message after its name and value; null when nothing is. */
+/** The error in a threshold, as the end of a message that begins with its name and value; else null. */
 export function thresholdProblem(metric: LoadMetricName, threshold: number): string | null {
   if (countsSteps(metric)) {
-    return threshold > 0 ? null : `with load metric ${metric} it is a number of steps, greater ` +
-      "than 0 (a load is over it when fewer steps remain)";
+    return threshold > 0 ? null : `with load metric ${metric} it must be a number of steps ` +
+      "greater than 0 (an instance is over it if fewer steps remain)";
   }
   if (threshold > 0 && threshold <= 1) return null;
-  return `with load metric ${metric} it is a fraction of the blocks, greater than 0 and at most 1 ` +
-    "(with remaining_steps it is a number of steps)";
+  return `with load metric ${metric} it must be a fraction of the blocks, greater than 0 and at most ` +
+    "1 (with remaining_steps it is a number of steps)";
 }
 
 /**
- * What is wrong with the thresholds for scaling, each fine by itself; null when nothing is. There has to
- * be a load between them: at any that is over the one and under the other an instance comes and goes.
+ * The error in a pair of scaling thresholds, each valid by itself; null if there is none. The two must
+ * leave loads between them: at a load beyond both, scaling would add an instance and remove it again.
  */
 export function scalingThresholdProblem(
   metric: LoadMetricName,

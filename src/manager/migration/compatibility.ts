@@ -1,28 +1,28 @@
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 
 /** What instances must have in common for requests to move between them. */
-export interface ExchangeTerms {
+export interface MigrationCompatibility {
   /** As in `--migration-backend`. */
   readonly backend: string;
   /** Tokens in a block. */
   readonly blockSize: number;
 }
 
-/** Why an instance takes no part in the migration of a service, naming both ends; null: it does. */
-export function exchangeObstacle(
+/** Why an instance cannot take part in migration: its own value and the expected one; null: it can. */
+export function incompatibilityOf(
   { migration, migrationFailure, blockSize }: InstanceRegistration,
-  terms: ExchangeTerms,
+  required: MigrationCompatibility,
 ): string | null {
   if (migrationFailure !== undefined) return migrationFailure;
   if (migration === undefined) {
-    return `it has no migration, and this service has ${terms.backend} (--enable-migration)`;
+    return `it was started without --enable-migration, and this service migrates by ${required.backend}`;
   }
-  if (migration.backend !== terms.backend) {
-    return `its migration backend is ${migration.backend}, and this service's ${terms.backend} ` +
+  if (migration.backend !== required.backend) {
+    return `its migration backend is ${migration.backend}, but this service's is ${required.backend} ` +
       "(--migration-backend)";
   }
-  if (blockSize !== terms.blockSize) {
-    return `its blocks have ${blockSize} tokens, and this service's ${terms.blockSize} ` +
+  if (blockSize !== required.blockSize) {
+    return `its blocks have ${blockSize} tokens, but this service's have ${required.blockSize} ` +
       "(--block-size)";
   }
   return null;

@@ -5,48 +5,49 @@ import type {
   FailedPeer,
   MigrationGroup,
   MigrationGroupMember,
-  MigrationGroupReply,
 } from "../../core/protocol/migration.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
 
-/** What an answer may take beyond the time that an instance has for its connections. */
+/** Time for an answer, beyond the time that an instance has to set up its connections. */
 const ANSWER_MARGIN_MS = 1_000;
-/** Pause before instances that were left out are tried again. */
+/** Pause before a new generation that tries the left-out instances again. */
 const RETRY_MS = 10_000;
 
-/** For backends whose instances form a group (gloo). */
+/** Options of migration backends whose instances form a group (gloo). */
 export interface GroupOptions {
-  /** What members know each other by: nobody else may guess it. */
+  /** Members recognise each other by it; it must be hard to guess. */
   readonly secret: string;
-  /** How long its set-up may take (`--migration-backend-init-timeout`). */
+  /** Time limit for the set-up of a generation (`--migration-backend-init-timeout`). */
   readonly initTimeoutMs: number;
 }
 
 export interface GroupKeeperConfig {
   readonly clock: Clock;
   readonly options: GroupOptions;
-  /** Those that serve. */
+  /** The instances that serve and may take part in migration. */
   readonly instances: () => readonly ManagedInstance[];
-  /** A generation is set up. `leftOut` take no part in migration for now. */
+  /** A generation is set up. */
   readonly onFormed: (group: FormedGroup) => void;
 }
 
 export interface FormedGroup {
   readonly generation: number;
   readonly members: readonly InstanceId[];
+  /** Instances that take no part in migration until a later generation connects them, and why. */
   readonly leftOut: readonly FailedPeer[];
 }
 
 /**
- * Keeps the group that moves blocks: whenever instances come or go it has a new generation with ranks
- * from 0, in which each member connects to each. Members of the one before go on meanwhile; an
- * instance that cannot be set up in time is left out, and tried again later.
+ * Keeps the group of instances that move blocks to each other. Whenever instances come or go, it forms
+ * a new generation, with ranks from 0, in which every member connects to every other. Members of the
+ * previous generation keep migrating meanwhile. An instance that cannot be set up in time is left out,
+ * and tried again later. See src/manager/README.md, "Migration groups".
  */
 export class GroupKeeper {
   readonly #config: GroupKeeperConfig;
   readonly #ready = new Set<InstanceId>();
   #generation = 0;
-  /** Members of the latest generation, and where they are. */
+  /** Members of the latest generation and their endpoints, as JSON. */
   #membership = "[]";
   #isForming = false;
   #isStale = false;
@@ -57,7 +58,7 @@ export class GroupKeeper {
     this.#config = config;
   }
 
-  /** It is set up with all others of which this is true. */
+  /** Whether an instance is connected with all other instances for which this is true. */
   isReady(instanceId: InstanceId): boolean {
     return this.#ready.has(instanceId);
   }
@@ -100,7 +101,7 @@ export class GroupKeeper {
       return [instanceId, await this.#invite(instanceId, group)] as const;
     }));
     const leftOut = membersToLeaveOut(answers);
-    // Who went meanwhile, or came back as another, is in the next generation.
+    // Instances went, came or changed meanwhile: the next generation takes them into account.
     if (this.#isStale || this.#isStopped) return;
     this.#ready.clear();
     for (const { instanceId } of members) {
@@ -112,7 +113,7 @@ export class GroupKeeper {
     }
   }
 
-  /** Its failed peers, or why there is no answer. */
+  /** @returns the peers that the instance could not connect to, or why it did not answer */
   async #invite(
     instanceId: InstanceId,
     group: MigrationGroup,
@@ -123,7 +124,7 @@ export class GroupKeeper {
     try {
       const timeoutMs = initTimeoutMs + ANSWER_MARGIN_MS;
       const { data } = await peer.call("migration_group", { data: group }, { timeoutMs });
-      return (data as MigrationGroupReply).failedPeers;
+      return data.failedPeers;
     } catch (error) {
       return toErrorRecord(error).message;
     }
@@ -143,8 +144,9 @@ export class GroupKeeper {
 }
 
 /**
- * The fewest members without whom all others are connected, as a rule: those that did not answer, then
- * again and again whoever is part of most of the connections that failed, the latest of several.
+ * Chooses members so that all others are connected with each other; usually the fewest possible. First
+ * come the members that did not answer; then, until no failed connection is left, the member with the
+ * most failed connections, among equals the one with the highest rank.
  * @param answers of the members by rank: failed peers, or why there is no answer
  */
 export function membersToLeaveOut(

@@ -15,10 +15,10 @@ import { type PairMigrationOptions, pairMigrations } from "./pair_migration.ts";
 import type { MigrationCandidate } from "./policy.ts";
 import { roomBlocks } from "./policies/room.ts";
 
-/** How long a source may take over a migration. Its own deadlines for each step are shorter. */
+/** Time limit for a source's report on a migration. Its own deadlines for each step are shorter. */
 const MIGRATION_TIMEOUT_MS = 30_000;
 
-/** Only instances that drain give requests away. */
+/** Options without migration: only draining instances give requests away. */
 export const noMigration: MigrationOptions = {
   enableMigration: false,
   pairMigrationFrequency: 1,
@@ -36,31 +36,31 @@ export interface MigrationLoopConfig {
     "loadMetric" | "pollingInterval" | "priorityHeadroomBlocks"
   >;
   readonly migration?: MigrationOptions;
-  /** Those that serve, in the order in which they came. */
+  /** The serving instances, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
-  /** Whether it can exchange blocks with the others of which this is true. */
-  readonly mayExchange: (instance: ManagedInstance) => boolean;
+  /** Whether an instance can exchange blocks with all other instances for which this is true. */
+  readonly canMigrate: (instance: ManagedInstance) => boolean;
   readonly onReport: (report: MigrationReport) => void;
-  /** The source did not report: it does not answer in time, or its connection is lost. */
+  /** The source did not report in time, or its connection was lost. */
   readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
 }
 
 /**
- * Orders migrations, every `--pair-migration-frequency` updates of instance info, by the policies of
- * `migration/` on the latest reports.
+ * Orders migrations, every `--pair-migration-frequency` updates of instance info, according to the
+ * pairing policy and the latest reports (src/manager/README.md, "Pair migration").
  *
- * An instance takes part in one migration at a time, from the order until its report; where none
- * comes, until the time is over.
+ * An instance takes part in one migration at a time: from the order until the source's report, or,
+ * without a report, until the time limit.
  */
 export class MigrationLoop {
   readonly #config: MigrationLoopConfig;
   readonly #migration: MigrationOptions;
   readonly #pairOptions: PairMigrationOptions;
   readonly #periodMs: number;
-  /** Ids of a manager that is started again must differ from those of the one before. */
+  /** Makes the ids of a restarted manager differ from its predecessor's. */
   readonly #idPrefix: string;
   #numOrders = 0;
-  /** Draining instances whose last order found no request of the kind that it asked for. */
+  /** Draining instances whose last order for a running request found none that could move. */
   readonly #triedRunning = new Set<InstanceId>();
   #cancel: (() => void) | null = null;
   #isHurrying = false;
@@ -88,7 +88,7 @@ export class MigrationLoop {
     this.#isStopped = true;
   }
 
-  /** Requests wait to leave a prefill instance: their orders do not wait for the next round. */
+  /** Requests wait to move from prefill to decode: orders them now instead of at the next round. */
   hurry(): void {
     if (this.#isHurrying) return;
     this.#isHurrying = true;
@@ -99,8 +99,8 @@ export class MigrationLoop {
   }
 
   /**
-   * Moves one request, by hand.
-   * @throws {LlumnixError} the source does not report
+   * Moves one request, as an operator asked.
+   * @throws {LlumnixError} the source did not report
    */
   migrateRequest(
     source: ManagedInstance,
@@ -110,7 +110,7 @@ export class MigrationLoop {
     return this.#order(source, destination, { policy: "SR", requestId });
   }
 
-  /** @param isWanted the sources that are to give */
+  /** @param isWanted which sources get orders */
   #orderMigrations(isWanted: (source: ManagedInstance) => boolean = () => true): void {
     const instances = this.#config.instances();
     const isNeeded = this.#migration.enableMigration || instances.some((one) => one.isDraining);
@@ -121,7 +121,7 @@ export class MigrationLoop {
       if (candidate !== null) candidates.push(candidate);
     }
     const pairs = pairMigrations(candidates, this.#pairOptions);
-    if (pairs.length === 0) return; // as mostly
+    if (pairs.length === 0) return; // the usual case
     const byId = new Map(instances.map((instance) => [instance.instanceId, instance]));
     for (const pair of pairs) {
       const source = byId.get(pair.source)!, destination = byId.get(pair.destination)!;
@@ -138,7 +138,7 @@ export class MigrationLoop {
   #candidateOf(instance: ManagedInstance): MigrationCandidate | null {
     const { registration, info, isDraining, type, peer, failure } = instance;
     if (registration === null || info === null || peer === null || failure !== null) return null;
-    // An order that finds nothing would keep its destination from others.
+    // An order that finds no request would occupy its destination for nothing.
     if (type === "prefill" && info.leavingRequests === 0 && !isDraining) return null;
     const { priorityHeadroomBlocks } = this.#config.options;
     return {
@@ -153,7 +153,7 @@ export class MigrationLoop {
       blockSize: registration.blockSize,
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
-        this.#config.mayExchange(instance),
+        this.#config.canMigrate(instance),
     };
   }
 
@@ -169,7 +169,7 @@ export class MigrationLoop {
       const { outcome } = await this.#order(source, destination, { policy, ...terms });
       if (outcome === "nothing") this.#noteNothing(source, policy);
     } catch {
-      // The order was not answered, and that was told.
+      // `onUnanswered` was told.
     }
   }
 
@@ -187,18 +187,17 @@ export class MigrationLoop {
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
-    source.migrationId = destination.migrationId = migrationId;
+    for (const one of [source, destination]) one.beginMigration(migrationId);
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
-      const { data } = await source.peer!.call("migrate_out", { data: order }, options);
-      const report = data as MigrationReport;
+      const { data: report } = await source.peer!.call("migrate_out", { data: order }, options);
       this.#take(report, source, destination);
       return report;
     } catch (error) {
       this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
       throw error;
     } finally {
-      source.migrationId = destination.migrationId = null;
+      for (const one of [source, destination]) one.endMigration();
     }
   }
 
@@ -216,19 +215,22 @@ export class MigrationLoop {
     const reports = [...report.earlier ?? [], { ...report, earlier: undefined }];
     for (const one of reports) this.#config.onReport(one);
     if (source.type !== "prefill") return;
-    // The next destination is chosen before the reports of these instances have come.
+    // The next destination is chosen before these instances report again.
     const committed = reports.filter(({ outcome }) => outcome === "committed");
     source.noteMoved(committed, destination);
     if (committed.length > 0 && source.info!.leavingRequests > 0) this.hurry();
   }
 
-  /** What runs leaves first, for it needs the most; then what waits, which may have to be tried. */
+  /**
+   * Running requests move first, since they hold the most blocks; then waiting ones. The source may
+   * have to schedule a waiting request once before that request can move.
+   */
   #drainPolicy({ instanceId, info }: ManagedInstance): RequestMigrationPolicy {
     const mayRun = info!.runningRequests > 0 && !this.#triedRunning.has(instanceId);
     return mayRun ? "SR" : "FCW";
   }
 
-  /** The next order asks for the other kind. */
+  /** The next order asks for the other kind of request. */
   #noteNothing({ instanceId }: ManagedInstance, policy: RequestMigrationPolicy): void {
     if (policy === "SR") this.#triedRunning.add(instanceId);
     else this.#triedRunning.delete(instanceId);
@@ -236,8 +238,8 @@ export class MigrationLoop {
 }
 
 /**
- * How many of the requests that wait to leave a prefill instance one decode instance gets, so that
- * those of one step spread over all. Undefined for other sources.
+ * How many requests of a prefill instance one decode instance gets, so that the requests of one step
+ * spread over all decode instances. Undefined for other sources.
  */
 function shareOf(
   { type, info }: ManagedInstance,

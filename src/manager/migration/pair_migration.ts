@@ -26,7 +26,7 @@ export interface PairMigrationOptions {
   readonly loadMetric: LoadMetricName;
   readonly pairMigrationPolicy: PairMigrationPolicyName;
   readonly enableDefrag: boolean;
-  /** As written: positive (`src/manager/load/thresholds.ts`). */
+  /** As the user writes it: positive (`src/manager/load/thresholds.ts`). */
   readonly migrateOutThreshold: number;
   readonly enablePdDisagg: boolean;
 }
@@ -39,14 +39,14 @@ const policies: Readonly<Record<PairMigrationPolicyName, PairMigrationPolicy>> =
   waiting_first: waitingFirst,
 };
 
-/** The policy in force: without `--enable-defrag` it is `balanced`, whatever is asked for. */
+/** The policy in force: without `--enable-defrag` it is always `balanced`. */
 export function pairPolicyInForce(
   options: Pick<PairMigrationOptions, "pairMigrationPolicy" | "enableDefrag">,
 ): PairMigrationPolicyName {
   return options.enableDefrag ? options.pairMigrationPolicy : "balanced";
 }
 
-/** One way for requests to go. */
+/** Which instances one round of pairing pairs. */
 interface Round {
   isSource(candidate: LoadedCandidate): boolean;
   isDestination(candidate: LoadedCandidate): boolean;
@@ -54,9 +54,10 @@ interface Round {
 }
 
 /**
- * Which instances exchange requests now (behaviour page, section 3). Sources by descending and
- * destinations by ascending load are paired by rank; where loads are equal, the earlier candidate is
- * first in both. No instance is in two pairs, of one round or of several: the earlier pair stands.
+ * Which instances exchange requests now (src/manager/README.md, "Pair migration"). Sources, sorted by
+ * descending load, and destinations, sorted by ascending load, are paired by rank; among equal loads
+ * the earlier candidate comes first in both. No instance is in two pairs, of the same round or of
+ * different ones: the earlier pair stands.
  */
 export function pairMigrations(
   candidates: readonly MigrationCandidate[],
@@ -107,8 +108,8 @@ function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
 }
 
 /**
- * Headroom makes the others leave. Where only requests of high priority run nobody is to: one that
- * moved would take the headroom along, and move on from there.
+ * Headroom is there to make normal requests move away. If only high-priority requests run, none should
+ * move: it would take the headroom along, overload its destination, and move on from there.
  */
 function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCandidate {
   const { state } = candidate;
@@ -118,8 +119,8 @@ function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCa
 }
 
 /**
- * Requests leave the prefill instances because they can go on nowhere else, so that no condition of
- * balance may hold them back; only an instance that drains takes none.
+ * Requests on prefill instances can only go on elsewhere, so that no balance condition may hold them
+ * back. A draining decode instance takes none.
  */
 const prefillToDecode: Round = {
   isSource: ({ instanceType }) => instanceType === "prefill",
@@ -130,7 +131,7 @@ const prefillToDecode: Round = {
 
 function pairByRank(candidates: readonly LoadedCandidate[], round: Round): MigrationPair[] {
   const sources = candidates.filter(round.isSource).sort((a, b) => compareLoads(b.load, a.load));
-  if (sources.length === 0) return []; // as mostly
+  if (sources.length === 0) return []; // the usual case
   const destinations = candidates.filter(round.isDestination)
     .sort((a, b) => compareLoads(a.load, b.load));
   const busy = new Set<InstanceId>();

@@ -10,21 +10,21 @@ export interface MigrationCandidate {
   readonly state: LoadState;
   readonly killedRequests: number;
   readonly lastRunningBlocks: number;
-  /** Of the request at the head of the queue. */
+  /** How long the request at the head of the queue has waited. */
   readonly firstWaitingMs: number;
-  /** Of the queue, in its order: the head, and others that may go. */
+  /** Waiting requests in the order of the queue: the head, and others that may move. */
   readonly waiting: readonly WaitingCandidate[];
   /** Tokens of each running request. */
   readonly runningSequenceLengths: readonly number[];
   /** Tokens in a block. */
   readonly blockSize: number;
-  /** Is the source or the destination of a migration now. */
+  /** It is the source or the destination of a migration now. */
   readonly isMigrating: boolean;
-  /** Its migration backend is initialised (gloo and nccl need a group). */
+  /** Its migration backend is initialised (gloo and nccl need a group first). */
   readonly isBackendReady: boolean;
 }
 
-/** A request that may go where it fits; without a name the source chooses. */
+/** A waiting request that may move to where it fits; without an id, the source chooses one. */
 export type WaitingCandidate =
   & Pick<QueuedRequest, "blocks" | "arrivalMs">
   & Partial<Pick<QueuedRequest, "requestId">>;
@@ -38,24 +38,25 @@ export interface LoadedCandidate extends MigrationCandidate {
 export interface MigrationPair {
   readonly source: InstanceId;
   readonly destination: InstanceId;
-  /** Absent where the source is to choose by itself. */
+  /** What the migration is for; absent: the source chooses by its own policy. */
   readonly aim?: MigrationAim;
-  /** With aim `waiting`. */
+  /** The request that moves, with aim `waiting`. */
   readonly requestId?: RequestId;
 }
 
-/** What a policy may ask: the load that counts as too much, and loads and rooms of other states. */
+/** What a policy may ask for: the threshold, and the loads and rooms of other states. */
 export interface PairContext {
+  /** An instance with more load than this is overloaded. */
   readonly thresholdLoad: number;
   loadOf(state: LoadState): number;
   /** Blocks that an instance can take without being overloaded. */
   roomOf(state: LoadState): number;
 }
 
-/** Which instances give, and which pairs of a giver and a taker are kept. */
+/** Which instances give requests away, and which pairs of a source and a destination are kept. */
 export interface PairMigrationPolicy {
   isSource(candidate: LoadedCandidate, context: PairContext): boolean;
   keeps(source: LoadedCandidate, destination: LoadedCandidate, context: PairContext): boolean;
-  /** Pairs that come before all others. */
+  /** Pairs that come before those by load. Absent: none. */
   pairBeforeLoad?(candidates: readonly LoadedCandidate[], context: PairContext): MigrationPair[];
 }

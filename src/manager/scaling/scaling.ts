@@ -8,10 +8,10 @@ import { largestLoad } from "./policies/max_load.ts";
 
 export type ScalingPolicyName = "max_load" | "avg_load";
 
-export interface ScalingOptions {
+export interface ScalingPolicyOptions {
   readonly loadMetric: LoadMetricName;
   readonly scalingPolicy: ScalingPolicyName;
-  /** Thresholds as written: positive (`src/manager/load/thresholds.ts`). */
+  /** As the user writes it: positive (`src/manager/load/thresholds.ts`). */
   readonly scaleUpThreshold: number;
   readonly scaleDownThreshold: number;
   /** At least 1. */
@@ -26,14 +26,14 @@ const policies: Readonly<Record<ScalingPolicyName, ScalingPolicy>> = {
 };
 
 /**
- * By how many instances the cluster should change now (behaviour page, section 7): positive to add,
- * negative to remove, the last ones first.
+ * By how many instances the cluster should change now (src/manager/README.md, "Scaling"): positive to
+ * add, negative to remove.
  *
- * Up by as many empty instances, each like the last, as bring the pooled load back under the
- * scale-up threshold, and one at least; down by one. Limits come before loads.
- * @param states those that serve and do not drain, in the order in which they were launched
+ * Adds as many empty instances, each as large as the last one, as bring the pooled load back under the
+ * scale-up threshold, and at least one. Removes one at a time. Limits come before loads.
+ * @param states of the serving instances that do not drain, in the order in which they came
  */
-export function scalingChange(states: readonly LoadState[], options: ScalingOptions): number {
+export function scalingChange(states: readonly LoadState[], options: ScalingPolicyOptions): number {
   const { loadMetric, minInstances, maxInstances } = options;
   const count = states.length;
   if (count < minInstances) return minInstances - count;

@@ -1,4 +1,4 @@
-import type { ManagerEvent } from "../../manager/manager.ts";
+import type { ManagerEvent } from "../../manager/manager_event.ts";
 import { Manager } from "../../manager/manager.ts";
 import { generateWorkload } from "../workload/generate.ts";
 import { requestLengths } from "../workload/paper_lengths.ts";

@@ -1,6 +1,6 @@
 import { type Distribution, distributionOf } from "../../core/stats/distribution.ts";
 import type { MigrationReport } from "../../core/protocol/migration.ts";
-import type { ManagerEvent } from "../../manager/manager.ts";
+import type { ManagerEvent } from "../../manager/manager_event.ts";
 
 /** Migrations of a run. */
 export interface MigrationSummary {

@@ -4,7 +4,7 @@ import type { SimInstance } from "./sim_instance.ts";
 
 const SLOWNESS = 10;
 
-/** Lets an action happen to the cluster; what it names by number is taken from what is there. */
+/** Applies an action to the cluster. Its numbers select among the instances and clients that run. */
 export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
   const note = (what: string) => cluster.trace.add("*", () => what);
   switch (action.type) {
@@ -16,7 +16,7 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
     case "terminate":
       return onInstance(cluster, action.instance, (sim) => {
         note(`${sim.name} gets SIGTERM`);
-        sim.node.clock.soon(() => sim.instance.leave("got SIGTERM"));
+        sim.node.clock.soon(() => sim.instance.drain("got SIGTERM"));
       });
     case "slow":
       return onInstance(cluster, action.instance, (sim) => {
@@ -50,15 +50,15 @@ export function applyAction(cluster: SimCluster, action: ScenarioAction): void {
       return;
     case "add":
       note("an instance is added");
-      cluster.manager?.addInstance().catch(() => {}); // it may be lost as it starts
+      cluster.manager?.addInstance().catch(() => {}); // the instance may be lost as it starts
       return;
     case "drain":
       return onInstance(cluster, action.instance, (sim) => {
         const others = cluster.availableInstances.filter((one) => one !== sim);
-        // Nobody could serve; one that starts may fail, and nobody is wanted in its place.
+        // Otherwise no instance might serve: one that starts may fail, and a removed one is not replaced.
         if (!others.some((one) => cluster.isServing(one))) return;
         note(`${sim.name} is removed`);
-        cluster.drain(sim);
+        cluster.remove(sim);
       });
     case "crash_client": {
       const clients = cluster.aliveClients;

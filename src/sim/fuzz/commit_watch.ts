@@ -2,7 +2,7 @@ import type { Clock } from "../../core/clock.ts";
 import type { MigrateCommitRequest, MigrationId } from "../../core/protocol/migration.ts";
 import type { SimInstance } from "./sim_instance.ts";
 
-/** Checks that a commit hands its request over once, however often it arrives. */
+/** Checks that a commit hands its request over once, even if it arrives several times. */
 export class CommitWatch {
   readonly #arrived = new Set<MigrationId>();
 

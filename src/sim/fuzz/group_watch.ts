@@ -5,29 +5,29 @@ import { type Scenario, stalledMs } from "./scenario.ts";
 import type { SimGroups } from "./sim_group.ts";
 import type { SimInstance } from "./sim_instance.ts";
 
-/** How long an order may be under way although nothing holds it up. */
+/** Longest time that an order is under way if nothing delays it. */
 const ORDER_LATENESS_MS = 2_000;
 
 interface KnownGroup extends FormedGroup {
   readonly secret: string;
-  /** When the next one was formed. */
+  /** When the next group was formed. */
   endedMs: number;
 }
 
-/** Checks what must hold of migration groups, whoever is killed or cut off while one is formed. */
+/** Checks the invariants of migration groups, even if members are killed or cut off meanwhile. */
 export class GroupWatch {
   readonly #groups: SimGroups;
   readonly #violate: (what: string) => void;
-  /** How long an order may be under way. */
+  /** Longest time that an order may be under way. */
   readonly #latenessMs: number;
-  /** Some may be rightly left out for good: they do not answer in time. */
+  /** Slow instances may rightly be left out for good: they do not answer in time. */
   readonly #mayBeTooSlow: boolean;
-  /** Instances may come and go faster than all of them answer. */
+  /** Instances may come and go faster than all members answer. */
   readonly #mayBeOvertaken: boolean;
   #secret = "";
   #latest: KnownGroup | null = null;
-  /** Those of which orders may be under way; of former managers too. */
-  #former: KnownGroup[] = [];
+  /** Superseded groups whose orders may still be under way, also those of previous managers. */
+  #superseded: KnownGroup[] = [];
 
   constructor(groups: SimGroups, scenario: Scenario, violate: (what: string) => void) {
     this.#groups = groups;
@@ -37,17 +37,14 @@ export class GroupWatch {
     this.#violate = violate;
   }
 
-  /** A manager starts: it has formed no group. Orders of the one before may be under way. */
+  /** A manager starts, without a group. Orders of the previous manager may still be under way. */
   begin(secret: string, nowMs: number): void {
     this.#secret = secret;
     this.#end(nowMs);
     this.#latest = null;
   }
 
-  /**
-   * All members have to serve, and to have said that they are connected with all others in this very
-   * group.
-   */
+  /** All members must serve, and must have reported that they are connected with all others in it. */
   noteFormed(
     { generation, members, leftOut }: FormedGroup,
     serving: readonly InstanceId[],
@@ -64,19 +61,23 @@ export class GroupWatch {
     this.#latest = { secret, generation, members, leftOut, endedMs: Infinity };
   }
 
-  /** Nobody is to move anything between instances that are not both in the group. */
+  /** An order is allowed only between two members of the same group. */
   noteOrder(sourceId: InstanceId, { destination }: MigrateOutOrder, nowMs: number): void {
-    this.#former = this.#former.filter(({ endedMs }) => nowMs - endedMs <= this.#latenessMs);
-    const isAllowed = [this.#latest, ...this.#former].some((group) =>
+    this.#superseded = this.#superseded.filter(({ endedMs }) =>
+      nowMs - endedMs <= this.#latenessMs
+    );
+    const isAllowed = [this.#latest, ...this.#superseded].some((group) =>
       group?.members.includes(sourceId) && group.members.includes(destination.instanceId)
     );
     if (isAllowed) return;
-    this.#violate(`${sourceId} is to migrate to ${destination.instanceId} without a group of both`);
+    this.#violate(
+      `${sourceId} is ordered to migrate to ${destination.instanceId}, and no group has both`,
+    );
   }
 
   /**
-   * What is missing although nothing fails any more: all that serve are in the group, and all of them
-   * know it for the one of now.
+   * What is wrong although nothing fails any more: all serving instances must be in the group, and all
+   * of them must know that it is the latest.
    */
   leftovers(serving: readonly InstanceId[], alive: readonly SimInstance[]): string[] {
     if (this.#mayBeOvertaken) return [];
@@ -90,12 +91,12 @@ export class GroupWatch {
       const group: MigrationGroup | null = this.#groups.get(name)?.group ?? null;
       return group?.secret !== this.#secret || group.generation !== generation;
     });
-    return [...missing, ...stale.map(({ name }) => `${name} is in a migration group of before`)];
+    return [...missing, ...stale.map(({ name }) => `${name} is in a superseded migration group`)];
   }
 
   #end(nowMs: number): void {
     if (this.#latest === null) return;
     this.#latest.endedMs = nowMs;
-    this.#former.push(this.#latest);
+    this.#superseded.push(this.#latest);
   }
 }

@@ -1,12 +1,15 @@
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
-import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
-import type { KvPool } from "../../kv/pool/pool.ts";
+import { type KvLayout, layerBytes } from "../../kv/layout.ts";
+import { ArrayKvPool } from "../../kv/pool/array_kv_pool.ts";
+import type { HostPool } from "../../kv/pool/pool.ts";
 
 export interface PagedModelShape {
   readonly blockSize: number;
   readonly numBlocks: number;
   readonly numSwapBlocks: number;
   readonly maxModelLen?: number;
+  /** Longer prompts come in pieces; default: all come whole. */
+  readonly maxPieceTokens?: number;
 }
 
 export const PAGED_VOCAB_SIZE = 128;
@@ -18,7 +21,7 @@ function mix(hash: number, value: number): number {
   return Math.imul(hash ^ (hash >>> 15), 0x1b873593) ^ (hash >>> 13);
 }
 
-/** What a token leaves in a layer of the cache; never 0, which stands for garbage. */
+/** The value of a token in a layer of the cache; never 0, which stands for garbage. */
 function cellOf(tokenId: number, position: number, layer: number): number {
   return mix(mix(layer + 1, tokenId), position) | 1;
 }
@@ -27,7 +30,7 @@ function tokenOf(contextHash: number, seed: number): number {
   return (mix(contextHash, seed) >>> 0) % PAGED_VOCAB_SIZE;
 }
 
-/** The output that an undisturbed request has. */
+/** The output of an undisturbed request. */
 export function expectedOutput(
   promptTokenIds: readonly number[],
   seed: number,
@@ -48,21 +51,22 @@ export function expectedOutput(
 }
 
 /**
- * A tiny model whose next token depends on every cell of the context as found through the block
- * table, like attention: a block that was lost, shared, moved wrongly or reused too early changes the
- * tokens. Verifies the form of every step on the way.
+ * A tiny model whose next token depends on every cell of the context, read through the block table as
+ * attention does. A block that was lost, shared, moved wrongly or reused too early changes the tokens.
+ * It also checks the form of every step.
  */
 export class PagedModel implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: HostPool;
   readonly #device: Int32Array<ArrayBuffer>;
   readonly #swap: Int32Array<ArrayBuffer>;
   readonly #seeds = new Map<number, number>();
   readonly #wordsPerLayer: number;
 
   constructor(shape: PagedModelShape) {
-    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256 } = shape;
+    const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256, maxPieceTokens } = shape;
     const layout: KvLayout = {
-      format: "cpu-kt",
+      format: "k-transposed",
       dtype: "float32",
       numLayers: NUM_LAYERS,
       numKvHeads: 1,
@@ -75,31 +79,15 @@ export class PagedModel implements Executor {
       dtype: layout.dtype,
       vocabSize: PAGED_VOCAB_SIZE,
       maxModelLen,
+      maxPieceTokens,
       layout,
       numBlocks,
       numSwapBlocks,
-      poolAddress: null,
     };
     this.#wordsPerLayer = layerBytes(layout) / Int32Array.BYTES_PER_ELEMENT;
     this.#device = new Int32Array(numBlocks * NUM_LAYERS * this.#wordsPerLayer);
+    this.pool = new ArrayKvPool(layout, numBlocks, new Uint8Array(this.#device.buffer));
     this.#swap = new Int32Array(numSwapBlocks * NUM_LAYERS * this.#wordsPerLayer);
-  }
-
-  /** The cache, for transfers. */
-  get pool(): KvPool {
-    const { layout, numBlocks } = this.info;
-    return {
-      layout,
-      numBlocks,
-      run: (block, firstLayer, numLayers) => {
-        if (!(block >= 0 && block < numBlocks)) throw new RangeError(`block ${block}`);
-        if (!(firstLayer >= 0 && firstLayer + numLayers <= NUM_LAYERS)) {
-          throw new RangeError(`layers ${firstLayer} to ${firstLayer + numLayers}`);
-        }
-        const start = block * blockBytes(layout) + firstLayer * layerBytes(layout);
-        return new Uint8Array(this.#device.buffer, start, numLayers * layerBytes(layout));
-      },
-    };
   }
 
   /** Sequences that the executor holds state for. */
@@ -128,6 +116,10 @@ export class PagedModel implements Executor {
     const written = new Set<number>();
     const tokenIds = new Int32Array(input.handles.length);
     for (let i = 0; i < tokenIds.length; i++) tokenIds[i] = this.#next(input, i, written);
+    if (input.isPartial) {
+      if (input.kind !== "prefill" || tokenIds.length !== 1) throw new Error("not a piece");
+      tokenIds[0] = -1;
+    }
     return { stepId: input.stepId, tokenIds, latencyMs: 1 };
   }
 
@@ -138,8 +130,11 @@ export class PagedModel implements Executor {
     if (seed === undefined) throw new Error(`handle ${input.handles[row]} was never added`);
     const contextLen = input.contextLens[row];
     const start = input.queryStarts[row], queryLen = input.queryStarts[row + 1] - start;
-    const expectedLen = input.kind === "prefill" ? contextLen : 1;
-    if (queryLen !== expectedLen) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
+    const { maxPieceTokens } = this.info;
+    const isWhole = queryLen === (input.kind === "prefill" ? contextLen : 1);
+    const isPiece = maxPieceTokens !== undefined && input.kind === "prefill" && queryLen >= 1 &&
+      queryLen <= maxPieceTokens;
+    if (!isWhole && !isPiece) throw new Error(`${queryLen} new tokens in a ${input.kind} step`);
     let hash = 0;
     for (let position = 0; position < contextLen; position++) {
       const block = input.blockTables[row * input.maxBlocks + Math.floor(position / blockSize)];

@@ -51,18 +51,18 @@ class Draw {
   }
 }
 
-/** Of all seeds, so many have prefill and decode instances where there are enough for it. */
+/** Share of the seeds with prefill and decode instances, if there are enough instances. */
 const DISAGGREGATED_SHARE = 0.4;
 
-/** Of all seeds, so many have steps that hang, and as many of those with deadly requests. */
+/** Share of the seeds with hanging steps, and of the seeds with deadly requests whose steps hang. */
 const HANGING_SHARE = 0.2;
 
-/** Of all seeds, so many have a backend that needs a group. */
+/** Share of the seeds whose migration backend needs a group. */
 const GROUPED_SHARE = 0.35;
-/** Call by which the manager invites to a group. */
+/** Call by which the manager invites instances to a group. */
 const JOIN_METHOD = "migration_group";
 
-/** What was added later comes from other streams, so that seeds without it are what they were. */
+/** Later additions draw from streams of their own, so that other seeds keep their scenarios. */
 export function randomScenario(seed: number): Scenario {
   const uniform = randomUniformScenario(seed);
   const disaggregated = withDisaggregation(uniform, new Draw(new Random(seed + 2 ** 41)));
@@ -123,7 +123,7 @@ function withDisaggregation(scenario: Scenario, draw: Draw): Scenario {
   };
 }
 
-/** All instances are for everything. */
+/** Without prefill and decode instances. */
 function randomUniformScenario(seed: number): Scenario {
   const draw = new Draw(new Random(seed));
   const numInstances = draw.pick([1, 2, 2, 3, 3, 4]);
@@ -133,7 +133,6 @@ function randomUniformScenario(seed: number): Scenario {
   return {
     seed,
     numClients,
-    engine,
     manager: {
       initialInstances: numInstances,
       loadMetric: draw.pick(["remaining_steps", "usage_ratio", "virtual_usage"]),
@@ -165,7 +164,7 @@ function randomUniformScenario(seed: number): Scenario {
       maxInstances: 5,
       scalingInterval: draw.pick([0.1, 0.5]),
       scalingPolicy: draw.pick(["max_load", "avg_load"]),
-      // In steps, or with usage_ratio as a fraction: both happen often.
+      // Steps, or a fraction with usage_ratio: thresholds that are often exceeded.
       scaleUpThreshold: draw.pick([0.5, 10]),
       scaleDownThreshold: draw.pick([0.8, 60]),
     },
@@ -191,6 +190,8 @@ function randomUniformScenario(seed: number): Scenario {
     maxClockSkewMs: draw.pick([0, 0, 50]),
     requests: randomRequests(draw, engine, numClients),
     actions: randomActions(draw),
+    // Drawn last, so that seeds from before prompts were cut keep all else.
+    engine: { ...engine, maxPieceTokens: draw.pick([undefined, undefined, 8, 16]) },
   };
 }
 

@@ -12,25 +12,22 @@ import type { ScenarioEngine } from "./scenario.ts";
 
 export type LedgerState = "submitting" | "running" | "ended" | "aborted" | "gone";
 
-/** What a client asked for and what it got. */
+/** A request, and what its client has received. */
 export interface LedgerEntry {
   readonly request: GenerateRequest;
   readonly expectedTokenIds: readonly number[];
   readonly expectedFinish: Finish;
   readonly tokenIds: number[];
-  /** `gone`: with the API server that asked. */
+  /** `gone`: its API server has died. */
   state: LedgerState;
 }
 
-/**
- * Every request of a run against what an undisturbed instance would answer. Violations go to
- * `report` as they happen.
- */
+/** Compares every answer of a run, as it comes, with the answer of an undisturbed instance. */
 export class RequestLedger {
   readonly entries = new Map<RequestId, LedgerEntry>();
   readonly #engine: ScenarioEngine;
   readonly #report: (violation: string) => void;
-  /** Whether the cluster may fail a request for want of instances or connections. */
+  /** Whether the cluster may fail a request because instances or connections were lost. */
   readonly #mayFail: () => boolean;
 
   constructor(
@@ -43,7 +40,7 @@ export class RequestLedger {
     this.#mayFail = mayFail;
   }
 
-  /** Requests that have to end. */
+  /** Requests that must still end. */
   get numOpen(): number {
     let open = 0;
     for (const { state } of this.entries.values()) {
@@ -54,7 +51,7 @@ export class RequestLedger {
 
   add(request: GenerateRequest): LedgerEntry {
     const { promptTokenIds, params } = request;
-    // A prompt of the greatest length still gets its one token.
+    // A prompt of the greatest length still gets one token.
     const room = Math.max(1, this.#engine.maxModelLen - promptTokenIds.length);
     const tokens = expectedOutput(promptTokenIds, params.seed, Math.min(params.maxTokens, room));
     const entry: LedgerEntry = {
@@ -126,7 +123,7 @@ export class RequestLedger {
     if (!isExplained) this.#violate(entry, `failed without a cause: ${kind}: ${message}`);
   }
 
-  /** Whether the pool cannot hold it: its prompt, with the watermark, or all but its last token. */
+  /** Whether the pool is too small: for its prompt above the watermark, or for all but its last token. */
   #neverFits({ request, tokenIds, expectedTokenIds }: LedgerEntry): boolean {
     const { blockSize, numBlocks, maxModelLen } = this.#engine;
     const promptTokens = request.promptTokenIds.length;
@@ -142,7 +139,7 @@ export class RequestLedger {
   }
 }
 
-/** The output up to its end, and why it ends. */
+/** The expected output, and why it ends there. */
 function untilEnd(
   tokens: readonly number[],
   params: SamplingParams,

@@ -13,35 +13,35 @@ import {
 import { SimCluster } from "./sim_cluster.ts";
 import { longestStepMs, type SimInstance } from "./sim_instance.ts";
 
-/** Virtual time after the last action or request in which everything has to have ended. */
+/** Virtual time after the last action or request within which all requests must end. */
 const PROGRESS_BOUND_MS = 120_000;
-/** Virtual time after the last request in which every account has to be at zero. */
+/** Virtual time after the last request within which every account must be back at zero. */
 const SETTLE_BOUND_MS = 60_000;
-/** Virtual time after the stop in which timers may still ring, and in which they may not. */
+/** Virtual time after the stop in which timers may still ring, then as long again in which none may. */
 const QUIET_AFTER_MS = 20_000;
-/** Virtual time that a request may be on more instances than one, if messages pass at once. */
+/** Virtual time that a request may be on more than one instance, if no message is held up. */
 const OWNERSHIP_BOUND_MS = 30_000;
 /**
- * In a calm scenario an abort has to take effect within so many steps, the longest that there are, and
- * messages: soon enough that it does not look the same as a request that ends by itself.
+ * In a calm scenario an abort must take effect within this many longest steps and messages: so soon that
+ * it cannot be confused with a request that ends by itself.
  */
 const ABORT_BOUND = { steps: 3, messages: 60 };
-/** Events of one run; more means that something spins. */
+/** Most events of one run; more means a busy loop. */
 const MAX_EVENTS = 300_000;
-/** Quiet points are looked for every so many events. */
+/** Invariants are checked once in this many events. */
 const CHECK_INTERVAL_EVENTS = 24;
-/** No more is reported of a run. */
+/** Most violations that are reported of one run. */
 const MAX_VIOLATIONS = 10;
 
 export interface RunOptions {
   readonly isTraced?: boolean;
 }
 
-export interface RunResult {
+export interface ScenarioResult {
   readonly scenario: Scenario;
-  /** What must not happen and did; empty if all is well. */
+  /** What must not happen and did; empty if the run is fine. */
   readonly violations: readonly string[];
-  /** Empty unless asked for. */
+  /** Empty without `isTraced`. */
   readonly trace: string;
   readonly statistics: RunStatistics;
 }
@@ -58,8 +58,8 @@ export interface RunStatistics {
   lostInstances: number;
 }
 
-/** Runs a scenario on the production code, and checks all the time what must hold. */
-export function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<RunResult> {
+/** Runs a scenario on the production code, and checks the invariants all the time. */
+export function runScenario(scenario: Scenario, options: RunOptions = {}): Promise<ScenarioResult> {
   return new ScenarioRun(scenario, options.isTraced ?? false).run();
 }
 
@@ -68,14 +68,14 @@ class ScenarioRun {
   readonly #cluster: SimCluster;
   readonly #ledger: RequestLedger;
   readonly #violations: string[] = [];
-  /** When a request was first seen on more instances than it should be on. */
+  /** When a request was first seen on too many instances. */
   readonly #tooManySinceMs = new Map<RequestId, number>();
-  /** Virtual time that a request may be on more instances than it should be on, if messages pass. */
+  /** Virtual time that a request may be on too many instances. */
   readonly #ownershipBoundMs: number;
   readonly #abortBoundMs: number;
-  /** Nothing happens that could make anybody doubt where a request is. */
+  /** No faults: at every moment it is certain where a request is. */
   readonly #isCalm: boolean;
-  /** The cluster has to get over the faults without a request that fails. */
+  /** So few faults that no request may fail but the deadly ones. */
   readonly #isMild: boolean;
   #startedMs = 0;
   #events = 0;
@@ -92,7 +92,7 @@ class ScenarioRun {
     this.#ledger = new RequestLedger(scenario.engine, violate, () => this.#mayFail());
   }
 
-  async run(): Promise<RunResult> {
+  async run(): Promise<ScenarioResult> {
     const onRejection = (event: PromiseRejectionEvent) => {
       event.preventDefault();
       const { reason } = event;
@@ -130,7 +130,7 @@ class ScenarioRun {
         this.#violate(`${request.requestId} does not end: ${state}, ${tokenIds.length} tokens`);
       }
     }
-    // What is still wrong about the cluster may put itself right.
+    // The cluster has time to put right what is still wrong.
     let leftovers: string[] = [];
     const isClean = () => (leftovers = this.#leftovers()).length === 0;
     await this.#advance(isClean, SETTLE_BOUND_MS, true);
@@ -198,7 +198,7 @@ class ScenarioRun {
     client.abort(requestId);
   }
 
-  /** Lets things happen until `isDone`, for at most `boundMs`. */
+  /** Lets virtual time pass until `isDone`, for at most `boundMs`. */
   async #advance(isDone: () => boolean, boundMs: number, isPolled = false): Promise<boolean> {
     const { clock } = this.#cluster;
     let isLate = false;
@@ -224,7 +224,7 @@ class ScenarioRun {
     return hasEnded;
   }
 
-  /** What must hold at every moment. */
+  /** Checks the invariants that hold at every moment. */
   #checkRunning(): void {
     this.#noteGone();
     const alive = this.#cluster.aliveInstances;
@@ -240,7 +240,7 @@ class ScenarioRun {
     }
   }
 
-  /** A request is on two instances only until the messages in between have arrived. */
+  /** A request may be on two instances only until the messages between them have arrived. */
   #checkOwners(alive: readonly SimInstance[]): void {
     const nowMs = this.#cluster.elapsedMs;
     for (const [requestId, { state }] of this.#ledger.entries) {
@@ -260,8 +260,9 @@ class ScenarioRun {
   }
 
   /**
-   * While a request moves it is on two instances, and suspended on one of them. An instance whose time
-   * to drain is over may hear later of its stop than the client, which goes on elsewhere at once.
+   * A request that moves is on two instances, but suspended on one of them. An instance whose time to
+   * drain is over does not count: it may hear of its stop later than the client, which resumes the
+   * request elsewhere at once.
    */
   #checkServedOnce(requestId: RequestId, owners: readonly SimInstance[]): void {
     const serving = owners.filter((sim) => {
@@ -273,7 +274,7 @@ class ScenarioRun {
     this.#violate(`${requestId} is served by ${serving.map(({ name }) => name).join(" and ")}`);
   }
 
-  /** Requests whose API server has died are nobody's. */
+  /** Marks the requests whose API server has died. */
   #noteGone(): void {
     if (this.#cluster.aliveClients.length === this.#cluster.clients.length) return;
     for (const entry of this.#ledger.entries.values()) {
@@ -284,7 +285,7 @@ class ScenarioRun {
     }
   }
 
-  /** What is left of requests although all have ended. */
+  /** What remains although all requests have ended: blocks, accounts, migrations, instances. */
   #leftovers(): string[] {
     const leftovers: string[] = [];
     const note = (count: number, what: string) => {
@@ -304,14 +305,17 @@ class ScenarioRun {
     }
     const { manager } = this.#cluster;
     note(manager?.numPendingDispatches ?? 0, "dispatches are left in the account");
-    note(Math.abs(aliveInstances.length - servingIds.length), "instances run for nobody");
+    note(
+      Math.abs(aliveInstances.length - servingIds.length),
+      "instances run and do not serve, or serve and do not run",
+    );
     leftovers.push(...this.#cluster.groupWatch?.leftovers(servingIds, aliveInstances) ?? []);
     const unready = this.#cluster.aliveClients.filter(({ client }) => !client.isReady());
     note(unready.length, "API servers are not ready");
     return leftovers;
   }
 
-  /** Nothing may happen in processes that have stopped. */
+  /** Checks that nothing happens in processes that have stopped. */
   async #checkSilence(): Promise<void> {
     const { network, clock } = this.#cluster;
     const pass = async () => {
@@ -366,7 +370,7 @@ class ScenarioRun {
   }
 }
 
-/** How long an aborted request may stay on an instance of a calm scenario. */
+/** How long an aborted request may stay on an instance in a calm scenario. */
 function abortBoundMs({ engine, network }: Scenario): number {
   return ABORT_BOUND.steps * longestStepMs(engine) + ABORT_BOUND.messages * network.meanDelayMs;
 }

@@ -9,7 +9,7 @@ import type {
 import type { NetworkConfig } from "../network/sim_bus.ts";
 import type { GroupFaults } from "./sim_group.ts";
 
-/** A run of a simulated cluster as plain data: the same seed gives the same. */
+/** A run of a simulated cluster as plain data. The same seed gives the same scenario. */
 export interface Scenario {
   readonly seed: number;
   readonly numClients: number;
@@ -23,18 +23,18 @@ export interface Scenario {
     readonly drainMs: number;
     readonly stepMs: number;
   };
-  /** Of backends that need a group; null for one that needs none. */
+  /** Faults of the group that the migration backend needs; null if it needs none. */
   readonly group: ScenarioGroup | null;
   /** What a deadly request does to its instance. */
   readonly deadlySteps: "crash" | "throw" | "hang";
   readonly network: Required<
     Pick<NetworkConfig, "meanDelayMs" | "keepAliveMs" | "repeatChance" | "overtakeChance">
   >;
-  /** Of processes against each other. */
+  /** Largest difference of a process's clock from the true time. */
   readonly maxClockSkewMs: number;
-  /** By time. */
+  /** In the order of time. */
   readonly requests: readonly ScenarioRequest[];
-  /** By time. */
+  /** In the order of time. */
   readonly actions: readonly ScenarioAction[];
 }
 
@@ -46,6 +46,8 @@ export type ScenarioEngine =
     readonly blockSize: number;
     readonly numBlocks: number;
     readonly numSwapBlocks: number;
+    /** Longer prompts come in pieces; absent: all come whole. */
+    readonly maxPieceTokens?: number;
     readonly maxModelLen: number;
     readonly stepMs: number;
   };
@@ -56,20 +58,20 @@ export interface ScenarioRequest {
   readonly promptTokenIds: readonly number[];
   readonly params: SamplingParams;
   readonly priority: Priority;
-  /** Its instance dies of it. */
+  /** A poison request: its instance crashes on it. */
   readonly isDeadly: boolean;
-  /** The client leaves then; null if it stays. */
+  /** When the client aborts it; null: never. */
   readonly abortAtMs: number | null;
 }
 
 /**
- * Something that happens to the cluster. Instances are numbered in the order of their launch,
- * modulo those that are there.
+ * Something that happens to the cluster. A number selects an instance, in the order of launch, modulo the
+ * number of instances that run.
  */
 export type ScenarioAction =
   & { readonly atMs: number }
   & (
-    /** `hang_step`: the step that runs, or the next, never ends, and its process is alive. */
+    /** `hang_step`: the current step, or the next, never ends, while the process lives on. */
     | { readonly type: "crash" | "slow" | "reset" | "hang_step"; readonly instance: number }
     | { readonly type: "hang"; readonly instance: number; readonly forMs: number }
     | { readonly type: "restart_manager"; readonly forMs: number }
@@ -90,15 +92,15 @@ export type ScenarioAction =
       readonly second: number;
       readonly factor: number;
     }
-    /** Connections break as a message of this method arrives: its answer is lost. */
+    /** The connections of sender and receiver break as a message arrives: its answer is lost. */
     | { readonly type: "break_after"; readonly method: string; readonly count: number }
-    /** The same with a partition. */
+    /** As `break_after`, with a partition. */
     | Cut & { readonly type: "cut_after"; readonly method: string; readonly count: number }
-    /** The instance that gets it dies. */
+    /** As `break_after`: the receiving instance crashes. */
     | { readonly type: "crash_after"; readonly method: string; readonly count: number }
   );
 
-/** Nothing passes: from the first to the second process, back, or in both directions. */
+/** No message passes from the first to the second process, back, or in both directions. */
 export interface Cut {
   readonly direction: "both" | "forth" | "back";
   readonly forMs: number;
@@ -106,13 +108,13 @@ export interface Cut {
 
 export type Link = "instances" | "manager_instance" | "client_instance" | "client_manager";
 
-/** Nothing fails by itself after it. */
+/** After this time nothing fails at random. */
 export const FAULTS_END_MS = 5_000;
-/** A request that a fault hits again and again as it begins to run fails after more of them. */
+/** With more faults, a request that each of them hits as it begins to run fails. */
 const MAX_MILD_FAULTS = 4;
-/** Instances that a deadly request may cost. */
+/** Instances that a deadly request crashes at the most. */
 const MAX_LOSSES = 5;
-/** Stands for the beginning of a round of a transfer, among the methods to break behind. */
+/** Stands for the begin of a transfer round, among the methods after which connections break. */
 export const TRANSFER_ROUND = "round";
 
 /** Actions that may cost a request its instance, its connection or time. */
@@ -120,32 +122,33 @@ export function isFault({ type }: ScenarioAction): boolean {
   return type !== "add" && type !== "drain" && type !== "slow" && type !== "slow_link";
 }
 
-/** How long nothing passes somewhere, at the longest and all together. */
+/** Upper bound of the time during which messages or steps are held up somewhere. */
 export function stalledMs({ actions, timeouts }: Scenario): number {
   const stallMs = (action: ScenarioAction) =>
     "forMs" in action ? action.forMs : action.type === "hang_step" ? 2 * timeouts.stepMs : 0;
   return actions.reduce((sum, action) => sum + stallMs(action), 0);
 }
 
-/** How long instances hang one after the other, of which deadly requests die, at the longest. */
+/** Upper bound of the time during which deadly requests make one instance after the other hang. */
 export function deadlyMs({ deadlySteps, requests, timeouts }: Scenario): number {
   const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
   return deadlySteps === "hang" ? numDeadly * MAX_LOSSES * 1.5 * timeouts.stepMs : 0;
 }
 
-/** Whether nothing happens, and messages arrive once and in order. */
+/** Whether there are no actions, and messages arrive once and in order. */
 export function isCalm({ actions, network: { repeatChance, overtakeChance } }: Scenario): boolean {
   return actions.length === 0 && repeatChance === 0 && overtakeChance === 0;
 }
 
 /**
- * Whether no request may fail but those that are deadly: instances come back, and requests wait for
- * them however long it takes.
+ * Whether no request may fail but the deadly ones. Instances are replaced, and requests wait for them
+ * without a limit.
  */
 export function isMild({ actions, requests, numClients }: Scenario): boolean {
   const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
-  // Without a manager API servers try those that may be deadly beside each other.
-  const mayBeTriedBeside = numDeadly > 0 && numClients > 1 &&
+  // Without a manager several API servers may isolate requests at the same time.
+  const mayBeIsolatedTogether = numDeadly > 0 && numClients > 1 &&
     actions.some(({ type }) => type === "restart_manager");
-  return actions.filter(isFault).length <= MAX_MILD_FAULTS && numDeadly <= 1 && !mayBeTriedBeside;
+  return actions.filter(isFault).length <= MAX_MILD_FAULTS && numDeadly <= 1 &&
+    !mayBeIsolatedTogether;
 }

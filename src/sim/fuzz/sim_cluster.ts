@@ -8,7 +8,8 @@ import type {
 import { Random } from "../../core/random.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { ExitStatus, LaunchedInstance, LaunchRequest } from "../../manager/fleet/launcher.ts";
-import { Manager, type ManagerEvent } from "../../manager/manager.ts";
+import { Manager } from "../../manager/manager.ts";
+import type { ManagerEvent } from "../../manager/manager_event.ts";
 import { CommitWatch } from "./commit_watch.ts";
 import { GroupWatch } from "./group_watch.ts";
 import { FAULTS_END_MS, type Scenario, TRANSFER_ROUND } from "./scenario.ts";
@@ -21,9 +22,9 @@ import { VirtualClock } from "../clock/virtual_clock.ts";
 
 export const MANAGER_NODE = "manager";
 const MANAGER_ADDRESS = "inproc:manager";
-/** Far from 0, as real time is. */
+/** Far from 0, like real time. */
 const START_MS = Date.UTC(2026, 0, 1);
-/** Mean time that starting a process takes. */
+/** Mean time until a launched process runs. */
 const LAUNCH_MS = 20;
 
 export interface SimClient {
@@ -33,16 +34,16 @@ export interface SimClient {
 }
 
 interface AwaitedMessage {
-  /** As it stands in a frame. */
+  /** The method with its quotes, as frames contain it. */
   readonly name: string;
-  /** How many of them are still to come. */
+  /** How many more such messages are awaited. */
   count: number;
   readonly happen: (from: string, to: string) => void;
 }
 
 /**
- * A whole cluster in this process: the production manager, instances and API server clients, each on
- * a node of a simulated network, with models that notice every misplaced block.
+ * A whole cluster in this process: the production manager, instances and API server clients, each on its
+ * own node of a simulated network. The models of its instances notice every misplaced block.
  */
 export class SimCluster {
   readonly scenario: Scenario;
@@ -51,14 +52,14 @@ export class SimCluster {
   readonly network: SimNetwork;
   readonly fabric: SimFabric;
   readonly trace: Trace;
-  /** Null where backends need no group. */
+  /** Null if the migration backend needs no group. */
   readonly groupWatch: GroupWatch | null;
-  /** In the order of their launch, dead ones too. */
+  /** All instances in the order of their launch, dead ones too. */
   readonly instances: SimInstance[] = [];
   readonly clients: SimClient[] = [];
-  /** Of the migrations that the managers heard of. */
+  /** Reports of all migrations that a manager received. */
   readonly reports: MigrationReport[] = [];
-  /** Instances that the managers noticed to be lost. */
+  /** Instances that a manager reported as lost. */
   numLost = 0;
   readonly #commitWatch: CommitWatch;
   readonly #onViolation: (what: string) => void;
@@ -67,10 +68,10 @@ export class SimCluster {
   #numManagers = 0;
   readonly #awaited: AwaitedMessage[] = [];
 
-  /** @param onViolation told of an instance that fails by itself */
+  /** @param onViolation called with a description of what must not happen and did */
   constructor(scenario: Scenario, isTraced: boolean, onViolation: (what: string) => void) {
     this.scenario = scenario;
-    // Not the stream from which the scenario was drawn.
+    // Another stream than the one from which the scenario was drawn.
     this.random = new Random(scenario.seed + 2 ** 40);
     this.trace = new Trace(() => this.elapsedMs, isTraced);
     this.#onViolation = onViolation;
@@ -95,7 +96,7 @@ export class SimCluster {
     return this.clock.nowMs() - START_MS;
   }
 
-  /** Null while there is none. */
+  /** Null while no manager runs. */
   get manager(): Manager | null {
     return this.#manager;
   }
@@ -105,26 +106,26 @@ export class SimCluster {
     return this.instances.filter(({ isAlive }) => isAlive);
   }
 
-  /** Those of them that are to stay. */
+  /** Instances whose process runs and that are not being removed. */
   get availableInstances(): readonly SimInstance[] {
-    return this.instances.filter(({ isAlive, isDraining }) => isAlive && !isDraining);
+    return this.instances.filter(({ isAlive, isBeingRemoved }) => isAlive && !isBeingRemoved);
   }
 
   get aliveClients(): readonly SimClient[] {
     return this.clients.filter(({ isAlive }) => isAlive);
   }
 
-  /** Those that the manager has serve requests. */
+  /** Ids of the instances that serve, according to the manager. */
   get servingIds(): readonly InstanceId[] {
     return this.#manager?.instances().map(({ instanceId }) => instanceId) ?? [];
   }
 
-  /** Whether it is one of them. */
+  /** Whether the instance serves, according to the manager. */
   isServing({ instanceId }: SimInstance): boolean {
     return this.servingIds.includes(instanceId);
   }
 
-  /** Starts manager and instances, then the clients. */
+  /** Starts the manager and its instances, then the clients. */
   async start(): Promise<void> {
     await this.#startManager();
     await this.#manager!.startInstances();
@@ -142,13 +143,13 @@ export class SimCluster {
     }
   }
 
-  /** Starts another manager after {@linkcode killManager}, which finds the instances that run. */
+  /** Starts another manager after {@linkcode killManager}: it takes over the running instances. */
   async restartManager(): Promise<void> {
     await this.#startManager();
     const survivors = this.aliveInstances.map(({ instanceId }) => instanceId);
-    // Over TCP they cannot be seen.
+    // With TCP addresses, a manager does not know which instances run.
     const seen = this.scenario.seed % 2 === 0 ? survivors : null;
-    await this.#manager?.recoverInstances(seen).catch(() => {}); // it may be killed meanwhile
+    await this.#manager?.recoverInstances(seen).catch(() => {}); // the manager may be killed meanwhile
   }
 
   killManager(): void {
@@ -162,11 +163,11 @@ export class SimCluster {
     this.#exit(sim, { code: null, signal: "SIGKILL" });
   }
 
-  /** Lets the manager, if there is one, drain and stop an instance. */
-  drain(sim: SimInstance): void {
+  /** Lets the manager, if one runs, drain and stop an instance. */
+  remove(sim: SimInstance): void {
     if (this.#manager === null) return;
-    sim.isDraining = true;
-    this.#manager.removeInstance(sim.instanceId).catch(() => {}); // it may be lost meanwhile
+    sim.isBeingRemoved = true;
+    this.#manager.removeInstance(sim.instanceId).catch(() => {}); // the instance may be lost meanwhile
   }
 
   killClient(sim: SimClient): void {
@@ -175,12 +176,12 @@ export class SimCluster {
     this.network.kill(sim.node.name);
   }
 
-  /** Lets something happen between sender and receiver of the `count`-th such message from now. */
+  /** Calls `happen` with sender and receiver when the `count`-th such message from now is handled. */
   onMessage(method: string, count: number, happen: AwaitedMessage["happen"]): void {
     this.#awaited.push({ name: `"${method}"`, count, happen });
   }
 
-  /** Stops everything that runs, in order. */
+  /** Stops clients, manager and instances in order. */
   async stop(): Promise<void> {
     await Promise.all(this.aliveClients.map(({ client }) => client.close()));
     await this.#manager?.stop();
@@ -205,7 +206,7 @@ export class SimCluster {
           const sim = this.instances[pid - 1];
           return { stop: () => this.killInstance(sim), hasEnded: () => !sim.isAlive };
         },
-        killStray: (instanceId) => {
+        killOrphan: (instanceId) => {
           const sim = this.aliveInstances.find((one) => one.instanceId === instanceId);
           if (sim) this.killInstance(sim);
           return sim !== undefined;
@@ -216,7 +217,7 @@ export class SimCluster {
       drainTimeoutMs: this.scenario.timeouts.drainMs,
       seed: this.scenario.seed + this.#numManagers++,
       onEvent: (event) => {
-        if (this.#managerNode === node) this.#onEvent(event); // else its last promises settle
+        if (this.#managerNode === node) this.#onEvent(event); // a killed manager may settle promises
       },
     });
     if (this.#managerNode === node) this.#manager = manager;
@@ -246,7 +247,7 @@ export class SimCluster {
     node.clock.after(LAUNCH_MS * random.exponential(), () => this.#run(sim));
     return {
       pid,
-      // The news of its end takes a moment, and does not reach a parent that is dead.
+      // A parent learns of the end after a moment, and only if it still runs.
       exited: new Promise((resolve) => {
         sim.exited.then((status) => {
           parent.clock.after(random.exponential(), () => resolve(status));
@@ -254,7 +255,7 @@ export class SimCluster {
       }),
       stop: (signal) => {
         if (signal === "SIGKILL") this.killInstance(sim);
-        else if (sim.isAlive) node.clock.soon(() => sim.instance.leave("got SIGTERM"));
+        else if (sim.isAlive) node.clock.soon(() => sim.instance.drain("got SIGTERM"));
       },
     };
   }
@@ -303,7 +304,7 @@ export class SimCluster {
     });
   }
 
-  /** Of the calls in a frame to an instance, those of one method. */
+  /** Calls `note` for each call of one method in a frame to an instance. */
   #forEachCall(
     method: string,
     to: string,
@@ -315,11 +316,11 @@ export class SimCluster {
     for (const [, , called, data] of recordsOf(text)) if (called === method) note(data, sim);
   }
 
-  /** @param text names the method */
+  /** @param text contains the name of the method */
   #notice(from: string, to: string, text: string): void {
     for (const awaited of this.#awaited) {
       if (awaited.count === 0 || !text.includes(awaited.name) || --awaited.count > 0) continue;
-      // As soon as it was handled: the answer is on its way at best.
+      // After the receiver has handled it: the answer is at best under way.
       this.clock.soon(() => awaited.happen(from, to));
     }
   }

@@ -8,7 +8,7 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { BlocksInFlight } from "../../instance/engine/block_manager.ts";
 import { layerBytes, layoutDifference } from "../../kv/layout.ts";
-import type { KvPool } from "../../kv/pool/pool.ts";
+import type { MappedPool } from "../../kv/pool/pool.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
 import { type BlockRun, type TransferRound, transferRounds } from "../../kv/transfer/rounds.ts";
 import { checkLists, checkStillWanted } from "../../kv/transfer/transfer_checks.ts";
@@ -16,22 +16,22 @@ import { WriteGrants } from "../../kv/transfer/write_grants.ts";
 import type { SimNetwork, SimNode } from "../network/sim_bus.ts";
 import type { SimGroups, SimMember } from "./sim_group.ts";
 
-/** One round in so many takes much longer than the others. */
+/** One in this many rounds takes much longer than the others. */
 const SLOW_ROUND_PERIOD = 8;
 const SLOW_ROUND_FACTOR = 30;
-/** Pause before a way through which nothing passes is tried again. */
+/** Pause before a blocked link is tried again. */
 const RETRY_MS = 50;
 
-/** Memory of a process that others may write. */
+/** Memory of a process that other processes may write. */
 interface OpenPool {
-  readonly pool: KvPool;
-  /** Of rounds that land. */
+  readonly pool: MappedPool;
+  /** Permissions of rounds to write, when they end. */
   readonly grants: WriteGrants;
-  /** Of rounds that begin: a revocation ends these first. */
+  /** Permissions of rounds to begin: a revocation ends these first. */
   readonly newRounds: WriteGrants;
 }
 
-/** A round that was begun, as its source or its destination sees it. */
+/** A round under way, as its source or its destination sees it. */
 interface RoundUnderWay {
   readonly node: string;
   readonly migrationId: MigrationId;
@@ -39,20 +39,20 @@ interface RoundUnderWay {
 }
 
 /**
- * What KV blocks go through between the instances of a simulated cluster: as slow as the network, and
- * as often broken. It leaves a migration as little as the contract of backends allows: a round reads
- * as it begins and writes as it ends; until it is revoked it lands, even if it was aborted, or its
- * source is dead or hangs, or so does its destination; and a revocation takes a while.
+ * Moves KV blocks between the instances of a simulated cluster, as slowly as the network, and with as
+ * many failures. It behaves as badly as the contract of migration backends allows. A round reads when
+ * it begins and writes when it ends. Until it is revoked it may write, even if it was aborted, or if its
+ * source or destination is dead or hangs. And a revocation takes a while.
  */
 export class SimFabric {
   readonly #pools = new Map<string, OpenPool>();
-  /** Rounds that count on their blocks at the source, and those that may still land. */
+  /** Rounds by node: those that read blocks there, and those that may still write blocks there. */
   readonly reads = new Set<RoundUnderWay>();
   readonly writes = new Set<RoundUnderWay>();
 
   /**
-   * @param onRound a round begins
-   * @param groups where backends need a group; else null
+   * @param onRound called when a round begins
+   * @param groups null if the migration backend needs no group
    */
   constructor(
     readonly network: SimNetwork,
@@ -61,7 +61,7 @@ export class SimFabric {
     readonly groups: SimGroups | null = null,
   ) {}
 
-  /** Blocks of a node that must not be used for anything else now. */
+  /** Blocks of a node that rounds read or may write: they must not be reused. */
   inFlight(name: string): BlocksInFlight {
     const here = ({ node }: RoundUnderWay) => node === name;
     const lands = (round: RoundUnderWay) => mayLand(round, this.#pools.get(name));
@@ -76,7 +76,7 @@ export class SimFabric {
     return this.network.delayMs(from, to) * (isSlow ? SLOW_ROUND_FACTOR : 1);
   }
 
-  open(node: SimNode, pool: KvPool): MigrationBackend {
+  open(node: SimNode, pool: MappedPool): MigrationBackend {
     const grants = new WriteGrants(pool.numBlocks), newRounds = new WriteGrants(pool.numBlocks);
     const open = { pool, grants, newRounds };
     this.#pools.set(node.name, open);
@@ -84,7 +84,7 @@ export class SimFabric {
     return member ? new GroupedBackend(this, node, open, member) : new SimBackend(this, node, open);
   }
 
-  /** The process is gone, and its memory with it. */
+  /** A process has ended, and its memory is gone. */
   close(name: string): void {
     this.#pools.delete(name);
     this.groups?.close(name);
@@ -112,13 +112,13 @@ class SimBackend implements MigrationBackend {
     return !this.#isClosed;
   }
 
-  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  // deno-lint-ignore require-await -- an error must become a rejection
   async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
     this.own.grants.grant(migrationId, blocks);
     this.own.newRounds.grant(migrationId, blocks);
   }
 
-  /** Rounds that are under way may land until it is over. */
+  /** Rounds under way may write until the revocation is over. */
   revoke(migrationId: MigrationId): Promise<void> {
     const { name, clock } = this.node;
     this.own.newRounds.revoke(migrationId);
@@ -157,7 +157,7 @@ class SimBackend implements MigrationBackend {
     return Promise.resolve();
   }
 
-  /** @throws {UnavailableError} nothing is to be sent any more, or there is nowhere to write to */
+  /** @throws {UnavailableError} this end is closed, or the destination has no memory to write to */
   async #untilPassable(transfer: BlockTransfer, signal: AbortSignal): Promise<void> {
     const { network } = this.fabric;
     const { migrationId, destinationBlocks } = transfer;
@@ -191,7 +191,7 @@ class SimBackend implements MigrationBackend {
         reject(new UnavailableError("the transfer was aborted"));
       };
       signal.addEventListener("abort", abort);
-      // What comes back reaches this process when it runs.
+      // A paused process sees the result when it goes on.
       const settle = (act: () => void) =>
         this.node.clock.soon(() => {
           this.fabric.reads.delete(read);
@@ -235,7 +235,7 @@ class SimBackend implements MigrationBackend {
   }
 }
 
-/** The same for those that need a group: only its members send to each other. */
+/** As above, for backends that need a group: only members of one group send to each other. */
 class GroupedBackend extends SimBackend {
   #isInGroup = false;
 

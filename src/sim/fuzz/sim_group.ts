@@ -8,12 +8,12 @@ import type {
 } from "../../core/protocol/migration.ts";
 import type { SimNetwork, SimNode } from "../network/sim_bus.ts";
 
-/** Pause before another end is tried again. */
+/** Pause before a connection is tried again. */
 const RETRY_MS = 20;
 
-/** What may go wrong when an instance joins; for as long as there are faults. */
+/** What may go wrong when an instance joins a group, until faults end. */
 export interface GroupFaults {
-  /** How long a connection may take until it can be used, and a join about. */
+  /** Time limit of a connection's set-up, and about that of a join. */
   readonly initTimeoutMs: number;
   /** Share of the joins that take up to twice that time before they begin. */
   readonly slowShare: number;
@@ -23,12 +23,12 @@ export interface GroupFaults {
 }
 
 /**
- * Groups of backends that need one, as gloo has them: each member connects to each, and only members
- * of a group whose secret the other end knows are let in. What an instance hears last is its group.
+ * Migration groups as gloo has them: every member connects to every other, and only accepts connections
+ * of its own group, known by the secret. The latest invitation of an instance is its group.
  */
 export class SimGroups {
   readonly #members = new Map<string, SimMember>();
-  /** Connections that joins have reported, by group: "from>to" by instance. */
+  /** Connections that joins have reported, by group, as "from>to". */
   readonly #reported = new Map<string, Set<string>>();
 
   constructor(readonly network: SimNetwork, readonly faults: GroupFaults) {}
@@ -43,7 +43,7 @@ export class SimGroups {
     this.#members.delete(name);
   }
 
-  /** Undefined when its process is gone. */
+  /** Undefined once its process has ended. */
   get(name: string): SimMember | undefined {
     return this.#members.get(name);
   }
@@ -54,7 +54,7 @@ export class SimGroups {
     this.#reported.get(key)!.add(`${from}>${to}`);
   }
 
-  /** Pairs of members that did not say, as they joined, that they are connected. */
+  /** Pairs of members that did not report, when they joined, that they are connected. */
   unconnected(
     group: Pick<MigrationGroup, "secret" | "generation">,
     members: readonly InstanceId[],
@@ -67,9 +67,9 @@ export class SimGroups {
   }
 }
 
-/** One instance's end. */
+/** The connections of one instance. */
 export class SimMember {
-  /** Null before it is in one. */
+  /** Null before its first invitation. */
   group: MigrationGroup | null = null;
 
   constructor(private readonly groups: SimGroups, private readonly node: SimNode) {}
@@ -90,7 +90,7 @@ export class SimMember {
     return failures.filter((failure) => failure !== null);
   }
 
-  /** @throws {UnavailableError} there is no way to that process in the group of now */
+  /** @throws {UnavailableError} the process is not connected in the latest group */
   async connectTo(node: string, deadlineMs: number, signal: AbortSignal): Promise<void> {
     const { group } = this;
     const member = group?.members.find((one) => nodeOf(one) === node);
@@ -111,7 +111,7 @@ export class SimMember {
     }
   }
 
-  /** @returns why it cannot be used; null when it can */
+  /** @returns why the connection cannot be used; null: it can */
   async #connect(
     { secret }: MigrationGroup,
     member: MigrationGroupMember,

@@ -10,7 +10,7 @@ import { TimedModel } from "./timed_model.ts";
 
 /** How long instances serve on without a manager. */
 const REJOIN_TIMEOUT_MS = 20_000;
-/** How long requests wait to leave a prefill instance. */
+/** How long a request waits to move away from a prefill instance. */
 export const PREFILL_HOLD_MS = 2_000;
 
 export interface SimInstanceArgs {
@@ -19,23 +19,23 @@ export interface SimInstanceArgs {
   readonly node: SimNode;
   readonly random: Random;
   readonly pid: number;
-  /** What KV blocks go through. */
+  /** Moves its KV blocks. */
   readonly fabric: SimFabric;
-  /** A step was deadly. */
+  /** Called when a step computes a deadly token. */
   readonly onDeath: () => void;
 }
 
-/** The production instance as a process of a simulated cluster, on a model with a real cache. */
+/** The production instance as a process of a simulated cluster. Its model has a real KV cache. */
 export class SimInstance {
   readonly instanceId: string;
   readonly node: SimNode;
   readonly instance: Instance;
   /** Null until it is loaded. */
   model: TimedModel | null = null;
-  /** Steps take so many times longer than they should. */
+  /** Factor by which its steps take longer than they should. */
   slowness = 1;
-  /** It is to give its requests away and stop. */
-  isDraining = false;
+  /** The manager was asked to remove it. */
+  isBeingRemoved = false;
   readonly #exited = Promise.withResolvers<ExitStatus>();
   #isAlive = true;
   readonly #args: SimInstanceArgs;
@@ -76,7 +76,7 @@ export class SimInstance {
     return this.#exited.promise;
   }
 
-  /** The step that runs, or the next one, never ends. */
+  /** The current step, or the next one, never ends. */
   hangStep(): void {
     if (this.model) this.model.isHanging = true;
   }
@@ -98,12 +98,12 @@ export class SimInstance {
   }
 }
 
-/** @param luck from 0 to 1 */
+/** @param luck random number from 0 to 1 */
 function stepMs(engine: ScenarioEngine, luck: number, tokens: number): number {
   return engine.stepMs * (0.5 + luck + tokens / 64);
 }
 
-/** Of an instance that is not slow. */
+/** Longest step of an instance that is not slow. */
 export function longestStepMs(engine: ScenarioEngine): number {
   return stepMs(engine, 1, maxBatchedTokens(engine));
 }
@@ -112,7 +112,7 @@ function maxBatchedTokens({ maxModelLen, maxNumSeqs }: ScenarioEngine): number {
   return Math.max(maxModelLen, maxNumSeqs);
 }
 
-/** What an instance reads of its options; the rest would load a real model. */
+/** The options that an instance reads here; the others are for loading a real model. */
 function engineOptions({ engine, seed, timeouts }: Scenario): EngineOptions {
   return {
     model: null,

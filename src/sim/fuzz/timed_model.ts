@@ -2,22 +2,23 @@ import type { Clock } from "../../core/clock.ts";
 import type { StepInput, StepOutput } from "../../executor/executor.ts";
 import { PagedModel, type PagedModelShape } from "./paged_model.ts";
 
-/** A request of this seed is deadly to the instance that computes its token behind so many others. */
+/** Marks deadly requests: the value of their sampling seed. */
 export const DEADLY_SEED = 2 ** 31;
+/** A deadly request crashes the instance that computes its token after this many others. */
 const DEADLY_CONTEXT_TOKENS = 20;
 
 /**
- * A {@linkcode PagedModel} whose steps take time. A step reads and writes all its blocks as it ends,
- * which the contract of executors allows, so that whatever touches them before is noticed.
+ * A {@linkcode PagedModel} whose steps take time. A step reads and writes all its blocks when it ends,
+ * which the contract of executors allows. So the tokens show if anything touched the blocks before.
  */
 export class TimedModel extends PagedModel {
-  /** Steps do not end any more. */
+  /** No step ends any more. */
   isHanging = false;
   readonly #deadlyHandles = new Set<number>();
 
   /**
-   * @param die what a deadly request does, at the end of its step, which is none if it does nothing;
-   *   what it throws fails the step
+   * @param die called at the end of a step with a deadly request. If it throws, the step fails; if it
+   *   returns, the step never ends
    */
   constructor(
     shape: PagedModelShape,

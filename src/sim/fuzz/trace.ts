@@ -1,8 +1,8 @@
-/** What happened in a run, for people: virtual time, who, what. */
+/** What happened in a run, for people: virtual time, node, event. */
 export class Trace {
   readonly #lines: string[] = [];
 
-  /** @param isOn without it nothing is kept, and nothing is formatted */
+  /** @param isOn false: keeps and formats nothing */
   constructor(private readonly nowMs: () => number, readonly isOn: boolean) {}
 
   add(who: string, what: () => string): void {
@@ -19,12 +19,12 @@ export class Trace {
 const RECORD_KINDS = ["notify", "call", "answer", "error"];
 const MAX_DATA_CHARS = 160;
 
-/** The records of a frame: kind, id where there is an answer to come, method, data. */
+/** The records of a frame: kind, id if an answer follows, method, data. */
 export function recordsOf(text: string): unknown[][] {
   return JSON.parse(`[${text}]`);
 }
 
-/** The records of a frame without their bulk. */
+/** The records of a frame, without large fields. */
 export function describeFrame(text: string): string {
   return recordsOf(text).map(([kind, ...rest]) => {
     const data = shorten(rest.pop());

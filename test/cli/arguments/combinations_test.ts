@@ -52,18 +52,18 @@ allows("--migration-backend kvtransfer --migration-backend-transfer-type=cuda_ip
 
 refuses(
   "--load-metric usage_ratio --migrate-out-threshold 3",
-  "--migrate-out-threshold 3: with load metric usage_ratio it is a fraction of the blocks, greater " +
+  "--migrate-out-threshold 3: with load metric usage_ratio it must be a fraction of the blocks, greater " +
     "than 0 and at most 1 (with remaining_steps it is a number of steps)",
 );
 refuses(
   "--load-metric usage_ratio --scale-down-threshold 0",
-  "--scale-down-threshold 0: with load metric usage_ratio it is a fraction of the blocks, greater " +
+  "--scale-down-threshold 0: with load metric usage_ratio it must be a fraction of the blocks, greater " +
     "than 0 and at most 1 (with remaining_steps it is a number of steps)",
 );
 refuses(
   "--migrate-out-threshold=-3",
-  "--migrate-out-threshold -3: with load metric remaining_steps it is a number of steps, greater " +
-    "than 0 (a load is over it when fewer steps remain)",
+  "--migrate-out-threshold -3: with load metric remaining_steps it must be a number of steps " +
+    "greater than 0 (an instance is over it if fewer steps remain)",
 );
 refuses(
   "--enable-scaling --scale-up-threshold 70",
@@ -93,7 +93,7 @@ allows("--initial-instances 5 --max-instances 4");
 
 refuses(
   "--enable-pd-disagg --num-dispatch-instances 1",
-  "--enable-pd-disagg needs two instances at least, one for prefill and one to decode, and " +
+  "--enable-pd-disagg needs at least two instances, one for prefill and one for decode, but " +
     "--initial-instances is 1",
 );
 refuses(
@@ -102,8 +102,8 @@ refuses(
 );
 refuses(
   "--enable-pd-disagg --initial-instances 3 --num-dispatch-instances 3",
-  "--num-dispatch-instances 3 is the number of prefill instances, and leaves none of 3 " +
-    "(--initial-instances) to decode: with --enable-pd-disagg it is 2 at most",
+  "--num-dispatch-instances 3: with --enable-pd-disagg this is the number of prefill instances, and " +
+    "it leaves none of 3 (--initial-instances) for decode; set it to at most 2",
 );
 allows("--enable-pd-disagg --initial-instances 3 --num-dispatch-instances 2");
 allows("--initial-instances 3 --num-dispatch-instances 3");

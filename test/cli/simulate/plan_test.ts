@@ -95,7 +95,7 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
   [
     "a threshold that the metric cannot have",
     ["--rate", "5", "--load-metric", "usage_ratio", "--migrate-out-threshold", "3"],
-    /--migrate-out-threshold 3: with load metric usage_ratio it is a fraction/,
+    /--migrate-out-threshold 3: with load metric usage_ratio it must be a fraction/,
   ],
   [
     "scaling thresholds that contradict",
@@ -151,12 +151,12 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
   [
     "disaggregation of one instance",
     ["--rate", "5", "--enable-pd-disagg", "--instances", "1"],
-    /two instances at least, one for prefill and one to decode, and --instances is 1/,
+    /at least two instances, one for prefill and one for decode, but --instances is 1/,
   ],
   [
     "disaggregation without decode instances",
     ["--rate", "5", "--enable-pd-disagg", "--num-dispatch-instances", "16"],
-    /--num-dispatch-instances 16 .* leaves none of 16 .* it is 15 at most/,
+    /--num-dispatch-instances 16: .* leaves none of 16 .* at most 15/,
   ],
   ["no seeds", ["--rate", "5", "--seeds", "0"], /--seeds 0/],
   ["a fraction above 1", ["--rate", "5", "--high-priority", "2"], /--high-priority 2/],

@@ -17,6 +17,7 @@ export const defaultOptions: EngineOptions = {
   ...engineDefaults(),
   maxModelLen: 256,
   swapSpace: 0.01,
+  preemptionMode: "swap",
   numGpuBlocksOverride: 128,
   maxNumSeqs: 16,
   device: "cpu",
@@ -33,7 +34,7 @@ export const greedy: SamplingParams = {
 };
 
 export function load(options: Partial<EngineOptions>): Promise<Executor> {
-  const spec = { kind: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
+  const spec = { device: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
   return loadCpuExecutor(spec, () => {});
 }
 

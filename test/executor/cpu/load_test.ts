@@ -6,21 +6,26 @@ import { withModel } from "./fixtures.ts";
 import { defaultOptions, Driver, load, randomPrompt } from "./harness.ts";
 
 Deno.test("load: what is loaded is described", async () => {
-  const executor = await load({ cpuKernels: "wasm", maxModelLen: 100, numGpuBlocksOverride: 9 });
+  const executor = await load({
+    cpuKernels: "wasm",
+    maxModelLen: 100,
+    numGpuBlocksOverride: 9,
+  });
   const { layout, ...info } = executor.info;
+  assert.equal(executor.pool, null, "the memory of WASM belongs to its thread");
   assert.deepEqual(info, {
     description: "cpu (wasm, 1 thread)",
     model: "llumnix-tiny",
     dtype: "float32",
     vocabSize: 261,
     maxModelLen: 100,
+    maxPieceTokens: 512,
     numBlocks: 9,
     numSwapBlocks: 116,
-    poolAddress: null,
     tokenTimeoutMs: 1,
   });
   assert.deepEqual(layout, {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype: "float32",
     numLayers: 2,
     numKvHeads: 2,
@@ -33,11 +38,11 @@ Deno.test("load: what is loaded is described", async () => {
 Deno.test("load: progress is by bytes, ends complete, and tells the phases apart", async () => {
   await withModel("--shards 2", async (model) => {
     const progress: LoadProgress[] = [];
-    const spec = { kind: "cpu" as const, options: { ...defaultOptions, model }, hostShare: 1 };
+    const spec = { device: "cpu" as const, options: { ...defaultOptions, model }, hostShare: 1 };
     const executor = await loadCpuExecutor(spec, (entry) => progress.push(entry));
     await executor.close();
     const phases = progress.map(({ phase }) => phase).filter((p, i, all) => p !== all[i - 1]);
-    assert.deepEqual(phases, ["kernels", "weights", "kv-cache"]);
+    assert.deepEqual(phases, ["kernels", "weights", "kv-cache", "swap-pool"]);
     const weights = progress.filter(({ phase }) => phase === "weights");
     weights.slice(1).forEach(({ doneBytes }, i) => assert.ok(doneBytes > weights[i].doneBytes));
     const stored = ["00001", "00002"]
@@ -47,9 +52,12 @@ Deno.test("load: progress is by bytes, ends complete, and tells the phases apart
     assert.equal(last.doneBytes, last.totalBytes);
     assert.ok(last.totalBytes < stored && last.totalBytes > stored - 8192, "all but the headers");
     assert.equal(last.detail, "2 safetensors files");
-    const pools = progress[progress.length - 1];
-    assert.match(pools.detail, /^128 blocks of 16 tokens, \d+ swap blocks$/);
-    assert.equal(pools.doneBytes, pools.totalBytes);
+    const [kvCache, swapPool] = (["kv-cache", "swap-pool"] as const).map((phase) =>
+      progress.findLast((one) => one.phase === phase)!
+    );
+    assert.equal(kvCache.detail, "128 blocks of 16 tokens");
+    assert.match(swapPool.detail, /^\d+ blocks of 16 tokens$/);
+    for (const pool of [kvCache, swapPool]) assert.equal(pool.doneBytes, pool.totalBytes);
   });
 });
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { RequestOutput } from "../../../src/core/protocol/generate.ts";
 import { EngineCore } from "../../../src/instance/engine/engine_core.ts";
-import { NullExecutor } from "../../../src/executor/null_executor.ts";
+import { NullExecutor } from "../../../src/executor/null/null_executor.ts";
 import { expectedOutput, PagedModel } from "../paged_model.ts";
 import { engineConfig, engineOptions, generateRequest, takeOutputs } from "../support.ts";
 
@@ -169,7 +169,7 @@ Deno.test("EngineCore: fail ends everything once", () => {
   assert.equal(core.numRequests, 0);
 });
 
-Deno.test("EngineCore: info has every field of the behaviour page", () => {
+Deno.test("EngineCore: info has every field of a report", () => {
   const { core, model } = coreOf({ maxNumSeqs: 2 }, { numBlocks: 200 });
   core.add(generateRequest("a", 5, {}, { arrivalMs: 1 }));
   core.add(generateRequest("b", 10, { maxTokens: 1 }, { arrivalMs: 2 }));
@@ -279,7 +279,7 @@ Deno.test("EngineCore: what has run its expected steps runs on only when it is t
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).leavingRequests, 1);
   assert.equal(core.begin(0), null);
-  core.stay();
+  core.clearExpectedSteps();
   assert.equal(core.info(0).leavingRequests, 0);
   core.end(model.stepNow(core.begin(0)!));
   assert.equal(core.info(0).totals.outputTokens, 2);
@@ -323,7 +323,7 @@ Deno.test("EngineCore: killed requests are those preempted, swapped or to be rec
 
 Deno.test("EngineCore: log probabilities are passed on; those of the prompt once", async () => {
   const options = engineOptions({ numGpuBlocksOverride: 2, blockSize: 4 });
-  const model = new NullExecutor({ kind: "null", options, hostShare: 1 });
+  const model = new NullExecutor({ device: "null", options, hostShare: 1 });
   const core = new EngineCore(engineConfig(), model.info);
   const asking = { logprobs: 2, promptLogprobs: 1, maxTokens: 3 };
   core.add(generateRequest("plain", 3));

@@ -18,50 +18,50 @@ function coreOf(config = {}, shape = {}) {
   return { model, core, step, outputs, events };
 }
 
-Deno.test("Departure: only what waits or has computed its prompt can leave", () => {
+Deno.test("OutgoingMigration: only what waits or has computed its prompt can leave", () => {
   const { core, model } = coreOf();
-  assert.equal(core.depart("a"), null);
+  assert.equal(core.beginOutgoing("a"), null);
   core.add(generateRequest("a", 9));
-  assert.equal(core.depart("a")?.isWaiting, true);
+  assert.equal(core.beginOutgoing("a")?.isWaiting, true);
   const step = core.begin(0)!;
-  assert.equal(core.depart("a"), null, "its prompt is being computed");
+  assert.equal(core.beginOutgoing("a"), null, "its prompt is being computed");
   core.end(model.stepNow(step));
-  assert.equal(core.depart("a")?.isWaiting, false);
+  assert.equal(core.beginOutgoing("a")?.isWaiting, false);
 });
 
-Deno.test("Departure: blocks are settled once they are full and computed", () => {
+Deno.test("OutgoingMigration: blocks are settled once they are full and computed", () => {
   const { core, model, step } = coreOf();
   core.add(generateRequest("a", 7, { maxTokens: 20 }));
   step();
-  const departure = core.depart("a")!;
+  const outgoing = core.beginOutgoing("a")!;
   // 8 tokens, the newest is in no block yet.
-  assert.deepEqual([departure.numBlocks, departure.numSettledBlocks], [2, 1]);
+  assert.deepEqual([outgoing.numBlocks, outgoing.numSettledBlocks], [2, 1]);
   const input = core.begin(0)!;
-  assert.deepEqual([departure.numBlocks, departure.numSettledBlocks], [2, 1]);
+  assert.deepEqual([outgoing.numBlocks, outgoing.numSettledBlocks], [2, 1]);
   core.end(model.stepNow(input));
-  assert.deepEqual([departure.numBlocks, departure.numSettledBlocks], [2, 2]);
+  assert.deepEqual([outgoing.numBlocks, outgoing.numSettledBlocks], [2, 2]);
   core.begin(0);
-  assert.deepEqual([departure.numBlocks, departure.numSettledBlocks], [3, 2], "a slot is taken");
+  assert.deepEqual([outgoing.numBlocks, outgoing.numSettledBlocks], [3, 2], "a slot is taken");
 });
 
-Deno.test("Departure: what is computed again, or swapped in, is not settled before its step ends", () => {
+Deno.test("OutgoingMigration: what is computed again, or swapped in, is not settled before its step ends", () => {
   for (const preemptionMode of ["recompute", "swap"] as const) {
     const { core, model, step } = coreOf({ preemptionMode }, { numBlocks: 5 });
     core.add(generateRequest("a", 8, { maxTokens: 4 }));
     core.add(generateRequest("b", 8, { maxTokens: 20 }, { arrivalMs: 1 }));
     step();
-    const departure = core.depart("b")!;
-    while (departure.loss === null) step();
-    assert.equal(departure.loss, "preempted");
-    assert.equal(departure.numSettledBlocks, 0);
+    const outgoing = core.beginOutgoing("b")!;
+    while (outgoing.loss === null) step();
+    assert.equal(outgoing.loss, "preempted");
+    assert.equal(outgoing.numSettledBlocks, 0);
     for (let steps = 0; steps < 20; steps++) {
       const input = core.begin(0)!;
-      const isBack = departure.numBlocks > 0 && !core.queues().running[0].isDecoding;
+      const isBack = outgoing.numBlocks > 0 && !core.queues().running[0].isDecoding;
       if (isBack) {
-        assert.equal(departure.numSettledBlocks, 0);
+        assert.equal(outgoing.numSettledBlocks, 0);
         core.end(model.stepNow(input));
-        assert.ok(departure.numSettledBlocks > 0);
-        assert.equal(departure.loss, "preempted", "it is not what it was");
+        assert.ok(outgoing.numSettledBlocks > 0);
+        assert.equal(outgoing.loss, "preempted", "it is not what it was");
         break;
       }
       core.end(model.stepNow(input));
@@ -70,113 +70,113 @@ Deno.test("Departure: what is computed again, or swapped in, is not settled befo
   }
 });
 
-Deno.test("Departure: an instance is not empty while a suspended request is its own", () => {
+Deno.test("OutgoingMigration: an instance is not empty while a suspended request is its own", () => {
   const { core, step } = coreOf({ maxNumSeqs: 1 });
   core.add(generateRequest("a", 7, { maxTokens: 20 }));
   step();
   core.add(generateRequest("b", 6, { maxTokens: 20 }, { arrivalMs: 1 }));
-  const departures = ["a", "b"].map((requestId) => core.depart(requestId)!);
-  for (const departure of departures) departure.suspend(() => {});
+  const migrations = ["a", "b"].map((requestId) => core.beginOutgoing(requestId)!);
+  for (const outgoing of migrations) outgoing.suspend(() => {});
   const info = core.info(0);
   assert.deepEqual([info.runningRequests, info.waitingRequests], [1, 1]);
   assert.deepEqual(info.runningSequenceLengths, [8]);
   assert.equal(info.allWaitingBlocks, 1.5);
-  for (const departure of departures) departure.release();
+  for (const outgoing of migrations) outgoing.release();
   assert.deepEqual([core.info(0).runningRequests, core.info(0).waitingRequests], [0, 0]);
 });
 
-Deno.test("Departure: pinned blocks stay in use whatever becomes of the request", () => {
+Deno.test("OutgoingMigration: pinned blocks stay in use whatever becomes of the request", () => {
   const { core, step, events } = coreOf({}, { numBlocks: 4 });
   core.add(generateRequest("a", 12, { maxTokens: 3 }));
   step();
-  const departure = core.depart("a")!;
-  const pinned = departure.pin(0, departure.numSettledBlocks);
+  const outgoing = core.beginOutgoing("a")!;
+  const pinned = outgoing.pin(0, outgoing.numSettledBlocks);
   assert.equal(pinned.length, 3);
-  assert.throws(() => departure.pin(0, 1), /a transfer is under way/);
+  assert.throws(() => outgoing.pin(0, 1), /a transfer is under way/);
   core.abort("a");
-  assert.equal(departure.loss, "ended");
+  assert.equal(outgoing.loss, "ended");
   assert.equal(core.info(0).freeBlocks, 1);
   core.check();
   core.add(generateRequest("b", 8));
   assert.equal(step(), false, "b needs two blocks");
   events.length = 0;
-  departure.unpin();
+  outgoing.unpin();
   assert.deepEqual(events, ["moved"], "the engine has to hear of it");
   assert.ok(step());
 });
 
-Deno.test("Departure: suspended at once between steps, else as the step ends", () => {
+Deno.test("OutgoingMigration: suspended at once between steps, else as the step ends", () => {
   const { core, model, step, outputs } = coreOf();
   const request = generateRequest("a", 9, { maxTokens: 20, seed: 5 });
   core.add(request);
   step();
-  const departure = core.depart("a")!;
+  const outgoing = core.beginOutgoing("a")!;
   const seen: boolean[] = [];
   const input = core.begin(0)!;
-  departure.suspend((isSuspended) => seen.push(isSuspended));
+  outgoing.suspend((isSuspended) => seen.push(isSuspended));
   assert.equal(seen.length, 0);
   core.end(model.stepNow(input));
   assert.deepEqual(seen, [true]);
-  assert.ok(departure.isSuspended);
+  assert.ok(outgoing.isSuspended);
   core.check();
   assert.equal(step(), false, "it does not run");
-  assert.deepEqual(departure.snapshot(4), {
+  assert.deepEqual(outgoing.snapshot(4), {
     ...request,
     outputTokenIds: expectedOutput(request.promptTokenIds, 5, 2),
     priority: "normal",
     epoch: 4,
     timestamps: false,
   });
-  departure.resume();
+  outgoing.resume();
   assert.ok(step());
-  departure.suspend((isSuspended) => seen.push(isSuspended));
+  outgoing.suspend((isSuspended) => seen.push(isSuspended));
   assert.deepEqual(seen, [true, true]);
-  departure.resume(7);
-  departure.resume(9);
+  outgoing.resume(7);
+  outgoing.resume(9);
   outputs();
   step();
   assert.deepEqual(outputs().map(({ epoch, index }) => [epoch, index]), [[7, 3]]);
 });
 
-Deno.test("Departure: resumed under another epoch it says so at once", () => {
+Deno.test("OutgoingMigration: resumed under another epoch it says so at once", () => {
   const { core, step, outputs } = coreOf();
   core.add(generateRequest("a", 9));
   step();
-  const departure = core.depart("a")!;
-  departure.suspend(() => {});
+  const outgoing = core.beginOutgoing("a")!;
+  outgoing.suspend(() => {});
   outputs();
-  departure.resume(2);
+  outgoing.resume(2);
   assert.deepEqual(outputs(), [{ requestId: "a", index: 1, tokenIds: [], epoch: 2 }]);
   assert.equal(core.epochOf("a"), 2);
 });
 
-Deno.test("Departure: a request that ends in its last step, or is aborted, is not suspended", () => {
+Deno.test("OutgoingMigration: a request that ends in its last step, or is aborted, is not suspended", () => {
   for (const isAborted of [true, false]) {
     const { core, model, step } = coreOf();
     core.add(generateRequest("a", 9, { maxTokens: 2 }));
     step();
-    const departure = core.depart("a")!;
+    const outgoing = core.beginOutgoing("a")!;
     const input = core.begin(0)!;
     let wasSuspended: boolean | null = null;
-    departure.suspend((isSuspended) => wasSuspended = isSuspended);
+    outgoing.suspend((isSuspended) => wasSuspended = isSuspended);
     if (isAborted) core.abort("a");
     core.end(model.stepNow(input));
     assert.equal(wasSuspended, false);
-    assert.equal(departure.loss, "ended");
-    departure.resume();
-    assert.equal(departure.release(), false);
+    assert.equal(outgoing.loss, "ended");
+    outgoing.resume();
+    assert.equal(outgoing.release(), false);
     assert.equal(core.numRequests, 0);
     assert.equal(core.info(0).usedBlocks, 0);
     core.check();
   }
 });
 
-Deno.test("Departure: an abort ends a suspended request, once, and its place is free", () => {
+Deno.test("OutgoingMigration: an abort ends a suspended request, once, and its place is free", () => {
   const { core, step, outputs } = coreOf({ maxNumSeqs: 1 });
   core.add(generateRequest("a", 9));
   step();
-  const departure = core.depart("a")!;
-  departure.suspend(() => {});
+  const outgoing = core.beginOutgoing("a")!;
+  outgoing.suspend(() => {});
   core.add(generateRequest("b", 4));
   assert.equal(step(), false, "its place is kept");
   outputs();
@@ -185,23 +185,23 @@ Deno.test("Departure: an abort ends a suspended request, once, and its place is 
   assert.deepEqual(outputs().map(({ requestId, finish }) => [requestId, finish?.reason]), [
     ["a", "abort"],
   ]);
-  assert.ok(!departure.isSuspended);
+  assert.ok(!outgoing.isSuspended);
   core.check();
   assert.ok(step());
 });
 
-Deno.test("Departure: released it is gone without an output; its blocks when no transfer has them", () => {
+Deno.test("OutgoingMigration: released it is gone without an output; its blocks when no transfer has them", () => {
   const { core, step, outputs, model } = coreOf();
   core.add(generateRequest("a", 9));
   step();
-  const departure = core.depart("a")!;
-  departure.suspend(() => {});
-  departure.pin(0, 2);
+  const outgoing = core.beginOutgoing("a")!;
+  outgoing.suspend(() => {});
+  outgoing.pin(0, 2);
   outputs();
-  assert.equal(departure.release(), true);
-  assert.equal(departure.release(), false);
+  assert.equal(outgoing.release(), true);
+  assert.equal(outgoing.release(), false);
   assert.equal(core.info(0).usedBlocks, 2);
-  departure.unpin();
+  outgoing.unpin();
   assert.equal(core.info(0).usedBlocks, 0);
   core.check();
   assert.ok(core.isIdle);
@@ -212,29 +212,29 @@ Deno.test("Departure: released it is gone without an output; its blocks when no 
   assert.equal(model.numHandles, 1, "the executor has forgotten it");
 });
 
-Deno.test("Departure: a waiting request that comes back has its place in the queue", () => {
+Deno.test("OutgoingMigration: a waiting request that comes back has its place in the queue", () => {
   const { core, step, outputs } = coreOf({ maxNumSeqs: 1 });
   for (const [i, id] of ["a", "b", "c"].entries()) {
     core.add(generateRequest(id, 4, { maxTokens: 3 }, { arrivalMs: i }));
   }
   step();
-  const departure = core.depart("b")!;
-  assert.deepEqual([departure.numBlocks, departure.numRequiredBlocks], [0, 1]);
-  departure.suspend(() => {});
+  const outgoing = core.beginOutgoing("b")!;
+  assert.deepEqual([outgoing.numBlocks, outgoing.numRequiredBlocks], [0, 1]);
+  outgoing.suspend(() => {});
   assert.deepEqual(core.queues().waiting.map(({ requestId }) => requestId), ["c"]);
-  departure.resume();
+  outgoing.resume();
   assert.deepEqual(core.queues().waiting.map(({ requestId }) => requestId), ["b", "c"]);
   while (step());
   const order = outputs().filter(({ finish }) => finish).map(({ requestId }) => requestId);
   assert.deepEqual(order, ["a", "b", "c"]);
 });
 
-Deno.test("Departure: a waiting request that the scheduler admits meanwhile stays", () => {
+Deno.test("OutgoingMigration: a waiting request that the scheduler admits meanwhile stays", () => {
   const { core, step } = coreOf();
   core.add(generateRequest("a", 4));
-  const departure = core.depart("a")!;
+  const outgoing = core.beginOutgoing("a")!;
   step();
-  assert.equal(departure.loss, "admitted");
+  assert.equal(outgoing.loss, "admitted");
 });
 
 Deno.test("EngineCore: says which requests may leave", () => {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Arrival } from "../../../src/instance/engine/incoming_migration.ts";
+import type { IncomingMigration } from "../../../src/instance/engine/incoming_migration.ts";
 import { checkPlaces, checkQueues } from "../../../src/instance/engine/queue_checks.ts";
 import type { Scheduler } from "../../../src/instance/engine/scheduler.ts";
 import { Sequence } from "../../../src/instance/engine/sequence.ts";
@@ -37,10 +37,10 @@ Deno.test("queue checks: a place is kept for each that leaves with blocks or com
   const leaving = sequenceOf("a", "suspended"), waited = sequenceOf("b", "suspended");
   leaving.blocks.push(1);
   const suspended = new Set([leaving, waited]);
-  const arrivals = [{ keepsPlace: true }, { keepsPlace: false }] as Arrival[];
-  checkPlaces(schedulerOf({ suspended, keptPlaces: 2 }), arrivals);
+  const incoming = [{ keepsPlace: true }, { keepsPlace: false }] as IncomingMigration[];
+  checkPlaces(schedulerOf({ suspended, keptPlaces: 2 }), incoming);
   assert.throws(
-    () => checkPlaces(schedulerOf({ suspended, keptPlaces: 3 }), arrivals),
-    /3 places kept for 1 that leave and 1 that come/,
+    () => checkPlaces(schedulerOf({ suspended, keptPlaces: 3 }), incoming),
+    /3 places kept for 1 outgoing and 1 incoming requests/,
   );
 });

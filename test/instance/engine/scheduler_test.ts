@@ -36,7 +36,11 @@ class Bench {
   step(nowMs = 0): string {
     const schedule = this.scheduler.schedule(nowMs);
     const line = describe(schedule);
-    for (const sequence of schedule.sequences) sequence.append(1);
+    for (const sequence of schedule.sequences) {
+      if (schedule.isPartial) sequence.numComputedTokens += schedule.numBatchedTokens;
+      else sequence.numComputedTokens = sequence.lengthTokens;
+      if (!schedule.isPartial) sequence.append(1);
+    }
     const { waiting, running, swapped } = this.scheduler;
     this.blocks.check([...waiting, ...running, ...swapped]);
     return line;
@@ -60,7 +64,9 @@ function idsOf(sequences: readonly Sequence[]): string {
 
 function describe(schedule: Schedule): string {
   const failed = idsOf(schedule.failed.map(({ sequence }) => sequence));
-  return `${schedule.kind} [${idsOf(schedule.sequences)}] ${schedule.numBatchedTokens}` +
+  return `${schedule.isPartial ? "piece" : schedule.kind} [${
+    idsOf(schedule.sequences)
+  }] ${schedule.numBatchedTokens}` +
     (failed && ` failed [${failed}]`) +
     (schedule.numPreempted ? ` preempted ${schedule.numPreempted}` : "");
 }
@@ -266,7 +272,10 @@ Deno.test("Scheduler: a sequence leaves whichever queue it is in", () => {
   assert.equal(bench.queues(), " |  | ");
   assert.equal(bench.blocks.freeBlocks, 4);
   assert.equal(bench.blocks.freeSwapBlocks, 4);
-  assert.throws(() => bench.scheduler.remove(a), /request a has left the scheduler already/);
+  assert.throws(
+    () => bench.scheduler.remove(a),
+    /request a is in no queue of the scheduler any more/,
+  );
 });
 
 Deno.test("Scheduler: high priority first and by itself, by arrival within a priority", () => {
@@ -406,4 +415,58 @@ Deno.test("Scheduler: prompts are not delayed for what only waits to leave", () 
   haveRun(a);
   bench.add("b", 5, 50);
   assert.equal(bench.step(51), "prefill [b] 5");
+});
+
+Deno.test("Scheduler: a long prompt comes in pieces, with a decode step of the others in between", () => {
+  const bench = new Bench(100, { maxPieceTokens: 10 });
+  bench.add("short", 4);
+  assert.equal(bench.step(), "prefill [short] 4");
+  bench.add("long", 25);
+  assert.equal(bench.step(), "decode [short] 1");
+  assert.equal(bench.step(), "piece [long] 10");
+  assert.equal(bench.step(), "decode [short] 1");
+  assert.equal(bench.step(), "piece [long] 10");
+  assert.equal(bench.step(), "decode [short] 1");
+  assert.equal(bench.step(), "prefill [long] 5");
+  assert.equal(bench.step(), "decode [short long] 2");
+});
+
+Deno.test("Scheduler: prompts that fit one step overtake the pieces of a long one", () => {
+  const bench = new Bench(100, { maxPieceTokens: 10 });
+  bench.add("long", 35);
+  assert.equal(bench.step(), "piece [long] 10");
+  bench.add("a", 6);
+  bench.add("b", 6);
+  bench.add("long too", 11);
+  assert.equal(bench.step(), "prefill [a] 6");
+  assert.equal(bench.step(), "decode [a] 1");
+  assert.equal(bench.step(), "piece [long] 10");
+  assert.equal(bench.step(), "decode [a] 1");
+  assert.equal(bench.step(), "prefill [b] 6");
+  assert.equal(bench.step(), "decode [a b] 2");
+  assert.equal(bench.step(), "piece [long] 10");
+  assert.equal(bench.step(), "decode [a b] 2");
+  assert.equal(bench.step(), "prefill [long] 5");
+  assert.equal(bench.step(), "decode [long a b] 3");
+  assert.equal(bench.step(), "piece [long too] 10");
+});
+
+Deno.test("Scheduler: a prompt that is aborted between two pieces leaves no trace", () => {
+  const bench = new Bench(100, { maxPieceTokens: 10 });
+  const long = bench.add("long", 25);
+  assert.equal(bench.step(), "piece [long] 10");
+  bench.finish(long);
+  bench.add("next", 12);
+  assert.equal(bench.step(), "piece [next] 10");
+  assert.equal(bench.scheduler.partialTokens, 2);
+});
+
+Deno.test("Scheduler: a prompt that is preempted between two pieces begins anew", () => {
+  const bench = new Bench(8, { maxPieceTokens: 10, preemptionMode: "swap" }, 8);
+  bench.add("long", 25);
+  assert.equal(bench.step(), "piece [long] 10");
+  bench.add("high", 8, 5, "high");
+  assert.equal(bench.step(), "prefill [high] 8 preempted 1");
+  assert.equal(bench.queues(), "long | high | ");
+  assert.equal(bench.step(), "decode [high] 1");
 });

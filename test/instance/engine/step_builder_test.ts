@@ -15,6 +15,7 @@ function scheduleOf(kind: Schedule["kind"], sequences: Sequence[]): Schedule {
   const tokens = kind === "decode" ? 1 : 0;
   return {
     kind,
+    isPartial: false,
     sequences,
     numBatchedTokens: sequences.reduce((sum, s) => sum + (tokens || s.lengthTokens), 0),
     swapOut: [5, 1],

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { AnyPeer } from "../../../src/bus/transport.ts";
 import { generateRequest } from "../support.ts";
 import { type InstanceShape, pair } from "./world.ts";
 
@@ -143,8 +144,9 @@ Deno.test("llumlet: few blocks are made ready, however many run and are said to 
     await world.generate(b, generateRequest(`${i}`, 5, { maxTokens: 40 }));
   }
   await world.until(() => b.engine.queues().running.length === 6);
-  const call = (method: string, data: unknown) =>
-    world.wait(world.peer(b).call(method, { data: { migrationId: "m", ...data as object } }));
+  const peer: AnyPeer = world.peer(b);
+  const call = (method: string, data: object) =>
+    world.wait(peer.call(method, { data: { migrationId: "m", ...data } }));
   await world.openMigration(b, 6);
   for (const [stage, nextBlocks] of [2, 60, 1_000].entries()) {
     await call("migrate_reserve", { stage, blocks: 1, nextBlocks });
@@ -152,15 +154,15 @@ Deno.test("llumlet: few blocks are made ready, however many run and are said to 
   assert.deepEqual(prepared.map(({ length }) => length), [8, 64, 64]);
   await assert.rejects(
     call("migrate_reserve", { stage: 3, blocks: 1, nextBlocks: -2 }),
-    /stage 3 of migration m: nextBlocks is -2, and has to be a number of blocks, 0 or more/,
+    /stage 3 of migration m: nextBlocks is -2: expected a whole number of blocks, 0 or more/,
   );
   await assert.rejects(
     call("migrate_reserve", { stage: 3, blocks: null }),
-    /stage 3 of migration m: blocks is null, and has/,
+    /stage 3 of migration m: blocks is null: expected/,
   );
   await assert.rejects(
     call("migrate_reserve", { stage: 4, blocks: 1 }),
-    /stage 4 of migration m does not follow: stage 3 is next/,
+    /stage 4 of migration m: expected stage 3/,
   );
   world.peer(b).notify("migrate_cancel", { data: { migrationId: "m" } });
   await world.checkEnd();
@@ -226,7 +228,7 @@ Deno.test("llumlet: one migration at a time, as source or as destination", async
   assert.equal((await world.migrate(a, c)).outcome, "nothing");
   const second = await world.migrate(c, b);
   assert.equal(second.outcome, "aborted_destination");
-  assert.match(second.reason, /b is migrating already/);
+  assert.match(second.reason, /b takes part in another migration/);
   assert.equal((await world.migrate(b, c)).outcome, "nothing");
   assert.equal((await world.wait(first)).outcome, "committed");
   await world.checkEnd();
@@ -235,7 +237,7 @@ Deno.test("llumlet: one migration at a time, as source or as destination", async
 Deno.test("llumlet: a destination without blocks or without a place refuses, and keeps nothing", async () => {
   const cases: [InstanceShape, RegExp][] = [
     [{ numBlocks: 20 }, /b has no room for \d+ blocks/],
-    [{ config: { maxNumSeqs: 1 } }, /as many sequences run on b as may/],
+    [{ config: { maxNumSeqs: 1 } }, /b runs as many sequences as it may/],
   ];
   for (const [shape, reason] of cases) {
     const { world, a, b } = await pair({}, shape);
@@ -257,7 +259,7 @@ Deno.test("llumlet: more than --max-stages stages drop the migration", async () 
   await world.pass(15);
   const report = await world.migrate(a, b);
   assert.deepEqual([report.outcome, report.stages], ["aborted_source", 3]);
-  assert.match(report.reason, /more than --max-stages 3/);
+  assert.match(report.reason, /more stages than --max-stages 3/);
   await world.until(() => b.isEmpty);
   await world.checkEnd();
 });
@@ -302,7 +304,7 @@ Deno.test("llumlet: a waiting request does not jump the destination's queue", as
   await world.pass(30);
   const report = await world.migrate(a, b, { policy: "FCW" });
   assert.equal(report.outcome, "aborted_destination");
-  assert.match(report.reason, /requests that came earlier wait on b/);
+  assert.match(report.reason, /requests that arrived earlier wait on b/);
   await world.checkEnd();
 });
 

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import { UnavailableError } from "../../../src/core/errors.ts";
-import { InstanceLinks } from "../../../src/instance/llumlet/migration_peers.ts";
+import { MigrationPeers } from "../../../src/instance/llumlet/migration_peers.ts";
 import { World } from "./world.ts";
 
 async function linksOf() {
@@ -9,12 +9,12 @@ async function linksOf() {
   const { node } = await world.add("a");
   const b = await world.add("b");
   const closed: Peer[] = [];
-  const links = new InstanceLinks(node.bus, node.clock, (peer) => closed.push(peer));
+  const links = new MigrationPeers(node.bus, node.clock, (peer) => closed.push(peer));
   const open = () => world.wait(links.open(b.address, 1000));
   return { world, b, links, open, closed };
 }
 
-Deno.test("InstanceLinks: one connection for all uses, a new one when it is lost", async () => {
+Deno.test("MigrationPeers: one connection for all uses, a new one when it is lost", async () => {
   const { world, open, closed } = await linksOf();
   const first = await open();
   assert.equal(await open(), first);
@@ -26,7 +26,7 @@ Deno.test("InstanceLinks: one connection for all uses, a new one when it is lost
   assert.ok(second.isOpen);
 });
 
-Deno.test("InstanceLinks: an idle connection is closed, one in use is not", async () => {
+Deno.test("MigrationPeers: an idle connection is closed, one in use is not", async () => {
   const { world, open } = await linksOf();
   const peer = await open();
   await world.pass(50_000);
@@ -37,7 +37,7 @@ Deno.test("InstanceLinks: an idle connection is closed, one in use is not", asyn
   assert.ok(!peer.isOpen);
 });
 
-Deno.test("InstanceLinks: nobody there is an error, and tried again the next time", async () => {
+Deno.test("MigrationPeers: nobody there is an error, and tried again the next time", async () => {
   const { world, links, open, b } = await linksOf();
   await assert.rejects(world.wait(links.open("inproc:nobody", 1000)), UnavailableError);
   world.network.block("a", "b");

@@ -1,15 +1,15 @@
 /** Instances that go, in whatever way, and what comes in their place; on a virtual clock. */
 import assert from "node:assert/strict";
 import { rejection } from "../../conformance/bus.ts";
-import { SimCluster, type SimClusterConfig } from "../sim_cluster.ts";
+import { FakeCluster, type FakeClusterConfig } from "../fake_cluster.ts";
 import { managerOptions } from "../support.ts";
 
 async function withCluster(
   initialInstances: number,
-  body: (cluster: SimCluster) => Promise<void>,
-  config: SimClusterConfig = {},
+  body: (cluster: FakeCluster) => Promise<void>,
+  config: FakeClusterConfig = {},
 ): Promise<void> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, initialInstances },
     ...config,
   });
@@ -17,7 +17,7 @@ async function withCluster(
   await body(cluster);
 }
 
-const servingIds = ({ manager }: SimCluster) =>
+const servingIds = ({ manager }: FakeCluster) =>
   manager.instances().map(({ instanceId }) => instanceId);
 
 Deno.test("replaced: an instance that is killed", () =>
@@ -157,7 +157,7 @@ Deno.test("replaced: an instance gets its time to join again, however soon one t
     await cluster.restartManager([...cluster.instances.keys()]);
     await cluster.pass(1_000);
     assert.deepEqual(servingIds(cluster), ["instance-0", "instance-1"]);
-    assert.ok(!cluster.events.some(({ type }) => type === "stray_killed"));
+    assert.ok(!cluster.events.some(({ type }) => type === "orphan_killed"));
   }, { instanceTimeoutMs: 100 }));
 
 for (const isStopped of [false, true]) {
@@ -175,7 +175,7 @@ for (const isStopped of [false, true]) {
       if (isStopped) await cluster.run(cluster.manager.stop());
       else await cluster.until(() => !cluster.instances.has(instanceId), 4_000);
       assert.ok(!cluster.instances.has(instanceId));
-      assert.ok(cluster.events.some(({ type }) => type === "stray_killed"));
+      assert.ok(cluster.events.some(({ type }) => type === "orphan_killed"));
       if (isStopped) return;
       await cluster.until(() => a.hasEnded);
       assert.equal(a.finish?.reason, "length");

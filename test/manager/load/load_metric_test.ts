@@ -1,4 +1,4 @@
-/** The table of the behaviour page, section 1, written a second time and compared. */
+/** The table of src/manager/README.md, "Load", written a second time and compared. */
 import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
@@ -25,7 +25,7 @@ function pageDefragSteps(info: InstanceInfo): number {
   return -(info.freeBlocks - info.watermarkBlocks - info.firstWaitingBlocks) / requests;
 }
 
-Deno.test("load: the table of the behaviour page holds for any report", () => {
+Deno.test("load: the table of the README holds for any report", () => {
   const random = new Random(1);
   for (let i = 0; i < 2000; i++) {
     const info = randomInfo(random, "a");

@@ -68,13 +68,13 @@ Deno.test("thresholds: what is out of range names the metric", () => {
   for (const bad of [0, -3, NaN]) {
     assert.match(
       thresholdProblem("remaining_steps", bad)!,
-      /remaining_steps it is a number of steps/,
+      /remaining_steps it must be a number of steps/,
     );
   }
   for (const bad of [0, -0.1, 1.01, 3, NaN]) {
     assert.match(
       thresholdProblem("usage_ratio", bad)!,
-      /usage_ratio it is a fraction of the blocks/,
+      /usage_ratio it must be a fraction of the blocks/,
     );
   }
   for (const good of [0.01, 1]) assert.equal(thresholdProblem("usage_ratio", good), null);

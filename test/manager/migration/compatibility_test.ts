@@ -1,21 +1,24 @@
 import assert from "node:assert/strict";
-import { exchangeObstacle } from "../../../src/manager/migration/compatibility.ts";
+import { incompatibilityOf } from "../../../src/manager/migration/compatibility.ts";
 import { registrationOf } from "../support.ts";
 
-const terms = { backend: "gloo", blockSize: 16 };
+const required = { backend: "gloo", blockSize: 16 };
 const fitting = { ...registrationOf("a", ""), migration: { backend: "gloo", endpoint: {} } };
 
-Deno.test("exchange terms: what keeps an instance out of migration names both ends", () => {
-  assert.equal(exchangeObstacle(fitting, terms), null);
+Deno.test("migration compatibility: what keeps an instance out of migration names both ends", () => {
+  assert.equal(incompatibilityOf(fitting, required), null);
   assert.match(
-    exchangeObstacle({ ...fitting, migration: { backend: "rayrpc", endpoint: {} } }, terms)!,
-    /backend is rayrpc, and this service's gloo \(--migration-backend\)/,
+    incompatibilityOf({ ...fitting, migration: { backend: "rayrpc", endpoint: {} } }, required)!,
+    /backend is rayrpc, but this service's is gloo \(--migration-backend\)/,
   );
   assert.match(
-    exchangeObstacle({ ...fitting, migration: undefined }, terms)!,
-    /no migration.* gloo/,
+    incompatibilityOf({ ...fitting, migration: undefined }, required)!,
+    /without --enable-migration.* gloo/,
   );
   const failed = { ...fitting, migration: undefined, migrationFailure: "its thread died" };
-  assert.equal(exchangeObstacle(failed, terms), "its thread died");
-  assert.match(exchangeObstacle({ ...fitting, blockSize: 32 }, terms)!, /32 tokens.* 16 \(--block/);
+  assert.equal(incompatibilityOf(failed, required), "its thread died");
+  assert.match(
+    incompatibilityOf({ ...fitting, blockSize: 32 }, required)!,
+    /32 tokens.* 16 \(--block/,
+  );
 });

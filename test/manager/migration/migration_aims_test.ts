@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import type { RequestQueues } from "../../../src/instance/llumlet/request_choice/policy.ts";
 import { chooseRequests } from "../../../src/instance/llumlet/request_choice/request_choice.ts";
-import { migration, SimCluster } from "../sim_cluster.ts";
+import { FakeCluster, migration } from "../fake_cluster.ts";
 import { managerOptions } from "../support.ts";
 
 const TOTAL_BLOCKS = 200;
@@ -63,7 +63,7 @@ function requestsOf(queues: Queues, nowMs: number): RequestQueues {
 
 /** What the first order makes the source choose. */
 async function chosen(sourceQueues: Queues, destinationQueues: Queues): Promise<string> {
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...managerOptions, loadMetric: "virtual_usage" },
     migration: {
       ...migration,

@@ -28,15 +28,16 @@ class World {
 
   add(instanceId: string, answer: Answer = fine): ManagedInstance {
     const instance = new ManagedInstance(instanceId, "both");
+    const peer = {
+      call: async (_method: string, { data }: { data: MigrationGroup }) => ({
+        data: { failedPeers: await answer(data) },
+      }),
+    } as unknown as Peer;
+    instance.join({ instanceId }, peer);
     instance.register({
       ...registrationOf(instanceId, `inproc:${instanceId}`),
       migration: { backend: "gloo", endpoint: { host: "127.0.0.1", port: instanceId.length } },
     }, 0);
-    instance.peer = {
-      call: async (_method: string, { data }: { data: unknown }) => ({
-        data: { failedPeers: await answer(data as MigrationGroup) },
-      }),
-    } as unknown as Peer;
     this.instances.push(instance);
     this.keeper.update();
     return instance;
@@ -119,7 +120,7 @@ Deno.test("migration group: instances without migration, or without connection, 
   world.add("a");
   const lost = world.add("b");
   await world.settle();
-  lost.peer = null;
+  lost.disconnect();
   world.keeper.update();
   assert.deepEqual((await world.settle()).members, ["a"]);
 });

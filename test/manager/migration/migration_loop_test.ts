@@ -1,14 +1,14 @@
 /** Migration, draining and scaling by the manager, with fake instances on a virtual clock. */
 import assert from "node:assert/strict";
 import type { ScalingOptions } from "../../../src/core/options.ts";
-import { migration, SimCluster } from "../sim_cluster.ts";
+import { FakeCluster, migration } from "../fake_cluster.ts";
 import { managerOptions } from "../support.ts";
 
 const options = { ...managerOptions, dispatchPolicy: "load" as const };
 
 Deno.test("migration loop: what is uneven becomes even, and is counted and told", async () => {
   const balanced = { ...migration, enableDefrag: false, migrateOutThreshold: 11 };
-  const cluster = new SimCluster(1, {
+  const cluster = new FakeCluster(1, {
     options: { ...options, initialInstances: 1 },
     migration: balanced,
   });
@@ -31,7 +31,7 @@ Deno.test("migration loop: what is uneven becomes even, and is counted and told"
 });
 
 Deno.test("migration loop: without --enable-migration nothing moves", async () => {
-  const cluster = new SimCluster(2, {
+  const cluster = new FakeCluster(2, {
     options,
     migration: { ...migration, enableMigration: false },
   });
@@ -43,7 +43,7 @@ Deno.test("migration loop: without --enable-migration nothing moves", async () =
 
 Deno.test("migration loop: what leaves is in a hurry where others wait", async () => {
   for (const waitingRequests of [0, 1]) {
-    const cluster = new SimCluster(1, {
+    const cluster = new FakeCluster(1, {
       options: { ...options, initialInstances: 1 },
       migration: { ...migration, enableDefrag: false, migrateOutThreshold: 11 },
     });
@@ -59,7 +59,7 @@ Deno.test("migration loop: what leaves is in a hurry where others wait", async (
 });
 
 Deno.test("migration loop: a source that hangs frees its destination when the time is over", async () => {
-  const cluster = new SimCluster(3, {
+  const cluster = new FakeCluster(3, {
     options: { ...options, initialInstances: 3 },
     migration,
     rejoinWaitMs: 100_000,
@@ -79,7 +79,7 @@ Deno.test("migration loop: a source that hangs frees its destination when the ti
 });
 
 Deno.test("drain: all requests leave, none comes, then the instance is empty", async () => {
-  const cluster = new SimCluster(4, { options });
+  const cluster = new FakeCluster(4, { options });
   await cluster.start();
   const requests = Array.from({ length: 5 }, (_, i) => cluster.submit(`r${i}`, 1000));
   await cluster.until(() => requests.every(({ numTokens }) => numTokens > 0));
@@ -104,7 +104,7 @@ Deno.test("drain: all requests leave, none comes, then the instance is empty", a
 });
 
 Deno.test("drain: with nowhere to go requests finish where they are", async () => {
-  const cluster = new SimCluster(5, { options: { ...options, initialInstances: 1 } });
+  const cluster = new FakeCluster(5, { options: { ...options, initialInstances: 1 } });
   await cluster.start();
   const request = cluster.submit("a", 100);
   await cluster.until(() => request.numTokens > 0);
@@ -118,7 +118,7 @@ Deno.test("drain: with nowhere to go requests finish where they are", async () =
 });
 
 Deno.test("drain: an instance that is kept, lost or unknown", async () => {
-  const cluster = new SimCluster(6, { options: { ...options, initialInstances: 1 } });
+  const cluster = new FakeCluster(6, { options: { ...options, initialInstances: 1 } });
   await cluster.start();
   await assert.rejects(cluster.manager.drain("instance-9"), /no instance "instance-9"/);
   const request = cluster.submit("a", 1000);
@@ -132,7 +132,7 @@ Deno.test("drain: an instance that is kept, lost or unknown", async () => {
 });
 
 Deno.test("drain: a service whose instances all drain is not ready, and requests wait for one", async () => {
-  const cluster = new SimCluster(9, { options: { ...options, initialInstances: 2 }, migration });
+  const cluster = new FakeCluster(9, { options: { ...options, initialInstances: 2 }, migration });
   await cluster.start();
   assert.ok(cluster.client.isReady());
   for (const instanceId of ["instance-0", "instance-1"]) {
@@ -156,7 +156,7 @@ Deno.test("scaling: what an operator drains is not needed after all", async () =
     scaleUpThreshold: 20,
     scaleDownThreshold: 60,
   };
-  const cluster = new SimCluster(8, {
+  const cluster = new FakeCluster(8, {
     options: { ...options, initialInstances: 2 },
     scaling,
     migration,
@@ -164,7 +164,7 @@ Deno.test("scaling: what an operator drains is not needed after all", async () =
   await cluster.start();
   await assert.rejects(
     cluster.run(cluster.client.admin("admin_add", null)),
-    /there are --max-instances 2 already/,
+    /there are already 2 instances, and --max-instances is 2/,
   );
   await cluster.run(cluster.client.admin("admin_drain", { instanceId: "instance-0" }));
   const requests = Array.from({ length: 9 }, (_, i) => cluster.submit(`r${i}`, 500));
@@ -186,7 +186,7 @@ Deno.test("scaling: up under load, down without it, within limits, losing nothin
     scaleUpThreshold: 20,
     scaleDownThreshold: 60,
   };
-  const cluster = new SimCluster(7, {
+  const cluster = new FakeCluster(7, {
     options: { ...options, initialInstances: 1 },
     scaling,
     migration,
@@ -219,7 +219,7 @@ Deno.test("scaling: the instance that goes is the one with the least to give awa
     scaleUpThreshold: 1,
     scaleDownThreshold: 2,
   };
-  const cluster = new SimCluster(8, {
+  const cluster = new FakeCluster(8, {
     options: { ...options, dispatchPolicy: "rr", initialInstances: 3 },
     scaling,
     migration: { ...migration, enableMigration: false },

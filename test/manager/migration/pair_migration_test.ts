@@ -1,4 +1,4 @@
-/** The rules of the behaviour page, section 3, written a second time and compared. */
+/** The rules of src/manager/README.md, "Pair migration", written a second time and compared. */
 import assert from "node:assert/strict";
 import type { InstanceInfo, InstanceType } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";

@@ -1,13 +1,13 @@
-/** The rules of the behaviour page, section 7, written a second time and compared. */
+/** The rules of src/manager/README.md, "Scaling", written a second time and compared. */
 import assert from "node:assert/strict";
 import type { InstanceInfo } from "../../../src/core/protocol/instance_info.ts";
 import { Random } from "../../../src/core/random.ts";
 import { loadStateOf } from "../../../src/manager/load/load_state.ts";
-import { scalingChange, type ScalingOptions } from "../../../src/manager/scaling/scaling.ts";
+import { scalingChange, type ScalingPolicyOptions } from "../../../src/manager/scaling/scaling.ts";
 import { randomInfos } from "../random_info.ts";
 import { idleInfo } from "../support.ts";
 
-const defaults: ScalingOptions = {
+const defaults: ScalingPolicyOptions = {
   loadMetric: "remaining_steps",
   scalingPolicy: "avg_load",
   scaleUpThreshold: 10,
@@ -16,7 +16,10 @@ const defaults: ScalingOptions = {
   maxInstances: 16,
 };
 
-function change(infos: readonly InstanceInfo[], options: Partial<ScalingOptions> = {}): number {
+function change(
+  infos: readonly InstanceInfo[],
+  options: Partial<ScalingPolicyOptions> = {},
+): number {
   return scalingChange(infos.map((info) => loadStateOf(info)), { ...defaults, ...options });
 }
 
@@ -58,7 +61,7 @@ const sumOf = (all: readonly Numbers[]): Numbers =>
     waitingBlocks: a.waitingBlocks + b.waitingBlocks,
   }));
 
-function pageChange(infos: readonly InstanceInfo[], options: ScalingOptions): number {
+function pageChange(infos: readonly InstanceInfo[], options: ScalingPolicyOptions): number {
   if (infos.length < options.minInstances) return options.minInstances - infos.length;
   if (infos.length > options.maxInstances) return options.maxInstances - infos.length;
   const isRatio = options.loadMetric === "usage_ratio";
@@ -93,13 +96,13 @@ function pageChange(infos: readonly InstanceInfo[], options: ScalingOptions): nu
   return (isAverage ? pageLoad(shrunk, isRatio) : largest) < down ? -1 : 0;
 }
 
-Deno.test("scaling: every rule of the page holds for any cluster", () => {
+Deno.test("scaling: every rule of the README holds for any cluster", () => {
   const random = new Random(1);
   const seen = new Set<number>();
   for (let i = 0; i < 3000; i++) {
     const isRatio = random.below(2) === 0;
     const minInstances = 1 + random.below(4);
-    const options: ScalingOptions = {
+    const options: ScalingPolicyOptions = {
       loadMetric: isRatio ? "usage_ratio" : "remaining_steps",
       scalingPolicy: (["avg_load", "max_load"] as const)[random.below(2)],
       scaleUpThreshold: isRatio ? [0.5, 0.85][random.below(2)] : [2, 5, 10][random.below(3)],

@@ -2,8 +2,8 @@ import type { RequestId } from "../../../core/protocol/generate.ts";
 import type { RunningRequest } from "./policy.ts";
 
 /**
- * The first of the requests for which `cost` is smallest, among those of normal priority while there
- * are any: a request of high priority is never moved for one that is not. At most one.
+ * The request with the smallest `cost`, the first of several; none if no request runs. Requests of
+ * high priority are considered only if there are no others.
  */
 export function bestVictim(
   running: readonly RunningRequest[],

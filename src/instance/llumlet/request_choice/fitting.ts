@@ -3,12 +3,16 @@ import { firstComeWaitingShortestRunning } from "./first_come_waiting_shortest_r
 import type { RequestChoice, RunningRequest, WaitingRequest } from "./policy.ts";
 
 /**
- * FIT: what the destination has room for, and nothing but what the order aims at. Without an aim:
- * where not each running request can get one more block, the shortest of them leaves before one is
- * preempted. While the head of the queue does not fit here: the first waiting request that fits there
- * and is older than the head of the queue there, or the one that the order names; else the running
- * one that makes the room for the head, the smallest that does it alone, or the largest that leaves.
- * Otherwise the shortest running request. Where the room is not known it is FCWSR.
+ * FIT: a request that fits at the destination, for the aim of the order. FCWSR if the order does
+ * not tell the destination's room. Without an aim:
+ *
+ * 1. If not every running request here can get one more block, the shortest one moves, before one
+ *    is preempted.
+ * 2. Otherwise, if the head of the queue does not fit here: the first waiting request that fits
+ *    there and is older than the head of the queue there (or the one that the order names). If
+ *    there is none, a running request that makes room for the head here: the smallest that is
+ *    enough, or else the largest.
+ * 3. Otherwise the shortest running request.
  */
 export const fitting: RequestChoice = (queues, { room, aim, requestId } = {}) => {
   if (room === undefined) return firstComeWaitingShortestRunning(queues);
@@ -35,9 +39,10 @@ export const fitting: RequestChoice = (queues, { room, aim, requestId } = {}) =>
   return bestVictim(running, (request) => costOfRoom(request, missingBlocks));
 };
 
-/** More than there are blocks. */
+/** More blocks than any pool has. */
 const NOT_ENOUGH = 2 ** 32;
 
+/** Requests that free enough blocks come first, smallest first; then the others, largest first. */
 function costOfRoom({ blocks }: RunningRequest, missingBlocks: number): number {
   return blocks >= missingBlocks ? blocks : NOT_ENOUGH - blocks;
 }

@@ -1,43 +1,43 @@
 import type { Priority, RequestId } from "../../../core/protocol/generate.ts";
 import type { MigrateOutOrder } from "../../../core/protocol/migration.ts";
 
-/** A running request that may leave. */
+/** A running request that may move. */
 export interface RunningRequest {
   readonly requestId: RequestId;
   readonly priority: Priority;
   readonly arrivalMs: number;
-  /** Prompt and output. */
+  /** Tokens of prompt and output. */
   readonly lengthTokens: number;
-  /** That it has. */
+  /** Length of its block table. */
   readonly blocks: number;
-  /** Its prompt is computed: only then it counts as running here. */
+  /** Its prompt is computed. Policies see only such requests. */
   readonly isDecoding: boolean;
-  /** Has run as many steps as it may here (prefill instances), and must go on elsewhere. */
+  /** It has run as many steps as it may on this (prefill) instance, and has to move. */
   readonly hasReachedExpectedSteps: boolean;
   readonly isMigrating: boolean;
 }
 
-/** A waiting request that may leave. */
+/** A waiting request that may move. */
 export interface WaitingRequest {
   readonly requestId: RequestId;
-  /** The scheduler has tried to run it at least once, so that it waits for blocks. */
+  /** The scheduler has tried to admit it, so that it waits for blocks or a place. */
   readonly wasTried: boolean;
   readonly arrivalMs: number;
-  /** That it needs. */
+  /** Blocks that it needs. */
   readonly blocks: number;
   readonly isMigrating: boolean;
 }
 
-/** The queues of an instance, each in its order. */
+/** The queues of an instance, each in the order of turns. */
 export interface RequestQueues {
   readonly running: readonly RunningRequest[];
   readonly waiting: readonly WaitingRequest[];
-  /** Blocks that are free for the request at the head of the queue. */
+  /** Free blocks less the watermark: what the head of the queue can get. */
   readonly availableBlocks: number;
 }
 
-/** What an order says of its destination and its aim. */
+/** What an order says about its destination and its aim. */
 export type ChoiceTerms = Pick<MigrateOutOrder, "room" | "aim" | "requestId">;
 
-/** Requests to migrate, one after the other until one cannot. */
+/** A request migration policy. The requests move one after the other, until one cannot. */
 export type RequestChoice = (queues: RequestQueues, terms?: ChoiceTerms) => RequestId[];

@@ -18,16 +18,16 @@ const policies: Readonly<Record<RequestMigrationPolicy, RequestChoice>> = {
   FIT: fitting,
 };
 
-/** Which requests leave an instance. */
+/** The requests to move away, in order. */
 export interface ChosenRequests {
   readonly requestIds: readonly RequestId[];
-  /** They reached their expected steps: each leaves at once, in one stage that stops it. */
+  /** They have run their expected steps: each moves in one stage, during which it does not run. */
   readonly mustLeave: boolean;
 }
 
 /**
- * Which requests leave (behaviour page, section 3). Requests that reached their expected steps come
- * before any policy, all of them and in their order.
+ * Chooses the requests that move away (see "Which request moves" in ../README.md). Requests that
+ * have run their expected steps come before any policy: all of them, in their order.
  */
 export function chooseRequests(
   queues: RequestQueues,

@@ -2,8 +2,9 @@ import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /**
- * The instance with the least to compute before the request, where that counts; of several the one
- * with the smallest load; of several again, such as idle ones, the least used so far.
+ * The instance with the fewest blocks of prompts to compute before the request, where the metric counts
+ * those; among equals the one with the smallest load; among equals again, such as idle instances, the
+ * one to which the fewest requests have been dispatched.
  */
 export class LeastLoad implements DispatchPolicy {
   choose(candidates: readonly DispatchCandidate[]): InstanceId {

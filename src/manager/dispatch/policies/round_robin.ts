@@ -2,13 +2,13 @@ import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
 /**
- * Instances in the order of their ids, one after the other. It remembers the last id rather than a
- * position, so that instances that come and go do not make it skip or favour others.
+ * The instances in turn, in the order of their ids. The policy remembers the last id rather than a
+ * position, so that it neither skips nor favours an instance when others come and go.
  */
 export class RoundRobin implements DispatchPolicy {
   #last: InstanceId | null;
 
-  /** @param last the instance that the request before went to */
+  /** @param last the instance of the previous request; null: there was none */
   constructor(last: InstanceId | null = null) {
     this.#last = last;
   }

@@ -2,7 +2,7 @@ import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { Random } from "../../../core/random.ts";
 import type { DispatchCandidate, DispatchPolicy } from "../policy.ts";
 
-/** A random one of the instances with the fewest waiting requests. */
+/** One of the instances with the fewest waiting requests, chosen at random. */
 export class ShortestQueue implements DispatchPolicy {
   constructor(private readonly random: Random) {}
 

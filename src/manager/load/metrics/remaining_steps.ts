@@ -3,7 +3,7 @@ import type { LoadState } from "../load_state.ts";
 
 /**
  * Minus the number of decode steps for which the free blocks last if every request takes one block
- * a step (Llumnix v0, `instance_info.py`). `-Infinity`: no request to take any.
+ * a step (Llumnix v0, `instance_info.py`). `-Infinity` without requests.
  */
 export const remainingSteps: LoadMetric = {
   dispatch(state) {

@@ -1,6 +1,6 @@
 import type { LoadMetric } from "../policy.ts";
 
-/** The share of the blocks that is used or waited for; more than 1 when the queue is long. */
+/** The share of the blocks that requests use or wait for; above 1 if the queue is long. */
 export const usageRatio: LoadMetric = {
   dispatch({ usedBlocks, allWaitingBlocks, pendingBlocks, totalBlocks }) {
     return (usedBlocks + allWaitingBlocks + pendingBlocks) / totalBlocks;

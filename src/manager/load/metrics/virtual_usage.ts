@@ -6,13 +6,13 @@ import type { LoadState, PriorityHeadroom } from "../load_state.ts";
 export type UsageRequest =
   | { readonly kind: "running"; readonly priority: Priority; readonly physicalBlocks: number }
   | { readonly kind: "waiting"; readonly isHeadOfLine: boolean; readonly demandBlocks: number }
-  /** On an instance that drains. */
+  /** Stands on a draining instance, so that all other requests move away. */
   | { readonly kind: "fake" };
 
 /**
  * Virtual usage of one request in blocks (OSDI'24, section 4.4, algorithm 1).
- * @param headroom that the running requests of a priority share
- * @param running requests by priority; at least 1 of the request's own when it runs
+ * @param headroom shared by the running requests of each priority
+ * @param running number of running requests by priority, the request itself included if it runs
  */
 export function requestUsageBlocks(
   request: UsageRequest,
@@ -38,18 +38,19 @@ export function virtualUsageBlocks(state: LoadState): number {
 }
 
 /**
- * Decode steps for which the blocks that are virtually free last: (M - sum of V) / B, with M all
- * blocks and B the running requests. Negative when the virtual usage exceeds the pool. Where nothing
- * runs, the request at the head of the queue is the one that will; without any it is `Infinity`.
+ * Decode steps for which the virtually free blocks last: (M - sum of V) / B, with M all blocks, V the
+ * virtual usage of each request and B the running requests. Negative if the virtual usage exceeds the
+ * pool. If only waiting requests are there, B is 1, for the request at the head of the queue; without
+ * requests the result is `Infinity`.
  */
 export function freeness(state: LoadState): number {
   const { totalBlocks, runningRequests, waitingRequests } = state;
   return ratio(totalBlocks - virtualUsageBlocks(state), runningRequests || waitingRequests && 1);
 }
 
-/** Minus the freeness, so that it grows with pressure as every load does. */
+/** Minus the freeness, so that it grows with pressure, as every load does. */
 export const virtualUsage: LoadMetric = {
-  /** What is on its way counts as running: else a burst would go where the first one went. */
+  /** Requests on their way count as running. Otherwise a whole burst would go to one instance. */
   dispatch(state) {
     const { pendingRequests, pendingBlocks } = state;
     if (pendingRequests === 0) return -freeness(state);
@@ -57,10 +58,11 @@ export const virtualUsage: LoadMetric = {
     return -ratio(blocks, state.runningRequests + pendingRequests);
   },
   /**
-   * The freest instance after the request has come: where it does not fit freeness is negative, and
-   * one of high priority costs an instance its headroom unless another there has it already. All
-   * that waits comes before one of normal priority: by the heads of the queues alone, requests pile
-   * up behind the smallest head. One of high priority is before all.
+   * Minus the freeness after the request has come. The freeness is negative where the request does not
+   * fit. A high-priority request also adds its headroom, unless another one there has done so already.
+   * For a request of normal priority the whole queue counts, since all of it runs before the request:
+   * if only the head counted, requests would pile up behind the smallest head. A high-priority request
+   * runs before the queue.
    */
   dispatchWith(state, { priority, blocks, headroomBlocks }) {
     const [waitingBlocks, waitingRequests] = priority === "high"
@@ -72,16 +74,16 @@ export const virtualUsage: LoadMetric = {
     return -ratio(free - blocks - headroomBlocks, requests);
   },
   /**
-   * A request of high priority goes first where no prompt is computed or waits, for the step that
-   * runs when it comes is the longest part of its time to the first token: a prompt takes as long as
-   * tens of decode steps.
+   * A high-priority request goes to an instance that computes no prompt and has none waiting, if there
+   * is one. Most of its time to the first token is the step that runs when it arrives, and a prompt
+   * takes as long as tens of decode steps.
    */
   ahead({ prefillBlocks, allWaitingBlocks, pendingBlocks }, { priority }) {
     return priority === "high" ? prefillBlocks + allWaitingBlocks + pendingBlocks : 0;
   },
   /**
-   * Of requests that wait only the heads of the queues count elsewhere; a cluster that counted no
-   * more would grow by one instance after the other while a burst waits.
+   * Counts the whole queues. If scaling counted only their heads, as migration does, the cluster would
+   * grow one instance at a time while a burst waits.
    */
   scaling({ totalBlocks, usedBlocks, headroomBlocks, allWaitingBlocks, ...state }) {
     const free = totalBlocks - usedBlocks - headroomBlocks - allWaitingBlocks;

@@ -3,9 +3,9 @@ import { isOverloaded } from "./overloaded.ts";
 import type { LoadedCandidate, PairMigrationPolicy } from "../policy.ts";
 
 /**
- * Migration that makes loads more alike: with the last running request of the source moved, the
- * destination stays under the threshold and the source remains the more loaded of the two, by less
- * than before. An idle destination needs no comparison, and a source that drains has no choice.
+ * Pairs whose loads become more alike: with the source's last running request moved, the destination
+ * stays under the threshold, and the source is still the more loaded of the two, by less than before.
+ * Two kinds of pairs need no comparison: with an idle destination, and with a draining source.
  */
 export const balanced: PairMigrationPolicy = {
   isSource: isOverloaded,
@@ -24,12 +24,12 @@ function isIdle({ load, state }: LoadedCandidate): boolean {
   return load === -Infinity || state.runningRequests + state.waitingRequests === 0;
 }
 
-/** Requests that would move: the last running one, if there is any. */
+/** Number of requests that would move: the last running one, if there is one. */
 function movedOf({ state }: LoadedCandidate): number {
   return Math.min(1, state.runningRequests);
 }
 
-/** A state with more (or fewer) running requests of normal priority, which leave before others. */
+/** The state with more (or fewer) running requests of normal priority, which move before others. */
 function withRunning(state: LoadState, requests: number, blocks: number): LoadState {
   return {
     ...state,

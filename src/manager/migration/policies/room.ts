@@ -2,7 +2,7 @@ import type { LoadMetricName } from "../../../core/options.ts";
 import type { LoadState } from "../../load/load_state.ts";
 import { countsSteps } from "../../load/thresholds.ts";
 
-/** Blocks that an instance can take now, its watermark kept. May be negative. */
+/** Free blocks of an instance above its watermark. May be negative. */
 export function availableBlocks({ freeBlocks, watermarkBlocks }: LoadState): number {
   return freeBlocks - watermarkBlocks;
 }
@@ -12,20 +12,20 @@ export function headBlocks({ firstWaitingBlocks }: LoadState): number {
   return Math.ceil(firstWaitingBlocks);
 }
 
-/** A request waits, not for its turn and not to leave: it does not fit. */
+/** The request at the head of the queue waits because it does not fit, and not just for its turn. */
 export function isStuck(state: LoadState): boolean {
   return headBlocks(state) > Math.max(0, availableBlocks(state));
 }
 
-/** Before long one that runs gets no block and is preempted: not each can get one more. */
+/** Soon a running request is preempted: there is not one more block for each of them. */
 export function isShort(state: LoadState): boolean {
   return state.runningRequests > 1 && availableBlocks(state) < state.runningRequests;
 }
 
 /**
- * Blocks that an instance can take without being over the migrate-out threshold for it: what its
- * running requests take in the steps that the threshold counts is theirs. May be negative.
- * @param threshold as written: positive
+ * Blocks that an instance can take without exceeding the migrate-out threshold. The blocks that its
+ * running requests will use in the steps that the threshold counts are kept for them. May be negative.
+ * @param threshold as the user writes it: positive
  */
 export function roomBlocks(state: LoadState, metric: LoadMetricName, threshold: number): number {
   const kept = countsSteps(metric)

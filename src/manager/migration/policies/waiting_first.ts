@@ -10,16 +10,20 @@ import type {
 } from "../policy.ts";
 import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
 
-/** Who has waited for blocks so long comes before what may be preempted. */
+/** A request that has waited this long for blocks comes before requests that may be preempted. */
 const OVERDUE_MS = 120_000;
 
 /**
- * Before instances give by their load, those that are short of blocks give their smallest request,
- * rather than preempt one; and the requests that wait in vain, behind a head that does not fit, are
- * helped, those first that have come first: each goes where it fits and is the first; where none of
- * an instance does, one request leaves that makes the room for the head; and for the first for which
- * none does, room is made little by little. Needs a source that chooses by the room of its
- * destination and the aim of the order (`--request-migration-policy FIT`).
+ * Like defrag_constrained, but two kinds of instances come before it:
+ *
+ * 1. An instance that is short of blocks gives its smallest running request, rather than preempt one.
+ * 2. An instance is stuck if the head of its queue does not fit. Its waiting requests are helped, the
+ *    oldest first: a request moves to where it fits and would be the first in the queue. If none of an
+ *    instance's requests fits elsewhere, one running request moves away whose blocks are enough for the
+ *    head. For the oldest head for which no single request is enough, several move one after the other.
+ *
+ * The source must choose the request by the room of its destination and the aim of the order
+ * (`--request-migration-policy FIT`).
  */
 export const waitingFirst: PairMigrationPolicy = { ...defragConstrained, pairBeforeLoad };
 
@@ -31,11 +35,11 @@ function pairBeforeLoad(
     .sort((a, b) => headArrivalMs(a) - headArrivalMs(b));
   const short = candidates.filter(({ state }) => isShort(state) && !state.isDraining)
     .sort(byAvailable);
-  if (stuck.length === 0 && short.length === 0) return []; // as mostly
+  if (stuck.length === 0 && short.length === 0) return []; // the usual case
   const rooms = new Map(candidates.map((candidate) => [candidate, roomOf(candidate.state)]));
   const pairs: MigrationPair[] = [];
   const free = new Set(candidates);
-  /** Those of the free ones that may take something. */
+  /** The free instances that may take requests, and have room. */
   const takers = new Set(candidates.filter((one) => mayTake(one) && rooms.get(one)! > 0));
   const oldest = stuck.at(0);
 
@@ -54,7 +58,7 @@ function pairBeforeLoad(
     pairs.push({ source: source.instanceId, destination: destination.instanceId, aim, requestId });
     return true;
   };
-  /** The destination with the least room that is enough, so that large rooms stay large. */
+  /** The destination with the least sufficient room, so that large rooms stay large. */
   const bestFit = (
     source: LoadedCandidate,
     blocks: number,
@@ -68,7 +72,7 @@ function pairBeforeLoad(
     }
     return best;
   };
-  /** The destination with the most room, if that is enough for the smallest running request. */
+  /** The destination with the most room, if the smallest running request of the source fits there. */
   const roomiest = (
     source: LoadedCandidate,
     suits: (one: LoadedCandidate) => boolean = () => true,
@@ -80,14 +84,14 @@ function pairBeforeLoad(
     }
     return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
   };
-  /** Where it is the first. */
+  /** Pairs for a waiting request: with an instance where it would be the first in the queue. */
   const pairWaiting = (source: LoadedCandidate, request: WaitingCandidate) => {
     const blocks = Math.ceil(request.blocks);
     const destination = bestFit(source, blocks, hasNoQueue) ??
       bestFit(source, blocks, (one) => isYoungerStuck(one, request));
     return pair(source, destination, "waiting", request.requestId);
   };
-  /** What runs may also go where a younger request waits in vain. */
+  /** A running request may also move to a stuck instance, if the requests that wait there are younger. */
   const whereRoomIsMade = (source: LoadedCandidate) => {
     const blocks = leastToMove(source);
     if (blocks === null) return null;
@@ -109,7 +113,7 @@ function pairBeforeLoad(
       roomiest(source, (one) => one !== oldest);
     pair(source, destination, "shortest");
   }
-  // Long queues are looked through at every round, and mostly nothing fits anywhere.
+  // Every round looks through long queues, and usually no request fits anywhere.
   const mostRoom = [...takers].reduce((most, one) => Math.max(most, rooms.get(one)!), 0);
   const waiting = stuck.flatMap((source) =>
     source.waiting.filter(({ blocks }) => blocks <= mostRoom)
@@ -126,17 +130,17 @@ function pairBeforeLoad(
   return pairs;
 }
 
-/** Requests may come to it. */
+/** Whether an instance may take requests. */
 function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
   return killedRequests === 0 && !state.isDraining;
 }
 
-/** The head of the queue there is stuck, and all that wait came later. */
+/** Whether an instance is stuck, and all requests that wait there came later than `request`. */
 function isYoungerStuck(one: LoadedCandidate, { arrivalMs }: WaitingCandidate): boolean {
   return isStuck(one.state) && one.waiting.every((other) => other.arrivalMs > arrivalMs);
 }
 
-/** Of one that is stuck. */
+/** Arrival time of the request at the head of a stuck instance's queue. */
 function headArrivalMs({ waiting }: LoadedCandidate): number {
   return waiting[0].arrivalMs;
 }
@@ -145,7 +149,7 @@ function hasNoQueue({ state }: LoadedCandidate): boolean {
   return state.waitingRequests === 0;
 }
 
-/** Blocks of the smallest running request without which the head of the queue fits; null for none. */
+/** Blocks of the smallest running request that makes enough room for the head; null: none does. */
 function leastToMove(source: LoadedCandidate): number | null {
   const missing = headBlocks(source.state) - availableBlocks(source.state);
   const enough = runningBlocks(source).filter((blocks) => blocks >= missing);

@@ -1,7 +1,7 @@
 import { poolOf } from "../../load/load_state.ts";
 import type { ScalingPolicy } from "../policy.ts";
 
-/** The load of the pooled cluster; to remove one, with the requests of all on the others' blocks. */
+/** The load of the pooled cluster. For a removal: with all requests, without the last instance's blocks. */
 export const averageLoad: ScalingPolicy = {
   loadToAdd: (states, loadOf) => loadOf(poolOf(states)),
   loadToRemove(states, loadOf) {

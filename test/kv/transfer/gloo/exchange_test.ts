@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { populate } from "../../../../ffi/libc.ts";
 import { openSockets } from "../../../../ffi/sockets.ts";
 import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
-import { Exchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
+import { GlooExchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
 import { PoolPrefault } from "../../../../src/kv/transfer/gloo/pool_prefault.ts";
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
 
@@ -26,13 +26,13 @@ Deno.test({
   const sockets = openSockets()!;
   const { readEnd, writeEnd } = sockets.pipe();
   sockets.write(writeEnd, new Uint8Array(1)); // no turn waits
-  const exchange = new Exchange(sockets, {
+  const exchange = new GlooExchange(sockets, {
     identity: { instanceId: "a", model: "m", layout },
     pool: { address: addressOf(memory), layout },
     numBlocks: NUM_BLOCKS,
     host: "127.0.0.1",
     initTimeoutMs: 5_000,
-  });
+  }, (error) => assert.fail(`${error}`));
   const half = Array.from({ length: NUM_BLOCKS / 2 }, (_, i) => NUM_BLOCKS - 1 - 2 * i);
   const startBytes = Deno.memoryUsage().rss;
   const grown = () => (Deno.memoryUsage().rss - startBytes) / MIB;

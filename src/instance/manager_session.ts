@@ -1,0 +1,182 @@
+import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
+import { type Clock, sleep } from "../core/clock.ts";
+import { LlumnixError } from "../core/errors.ts";
+import { untilManagerAnswers } from "../core/manager_wait.ts";
+import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceRegistration, JoinReply, JoinRequest } from "../core/protocol/membership.ts";
+
+/** Pause between two attempts to join again after the manager was lost. */
+const REJOIN_INTERVAL_MS = 200;
+
+export interface ManagerSessionConfig {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly managerAddress: Address;
+  readonly instanceId: InstanceId;
+  /** Tells this process from others that have or had the same instance id. */
+  readonly incarnation: string;
+  readonly startedBy?: JoinRequest["startedBy"];
+  /** How long {@linkcode ManagerSession.join} waits for a manager; 0: it tries once. */
+  readonly managerWaitMs: number;
+  /** How long a registered instance that lost the manager tries to join again; 0: not at all. */
+  readonly rejoinTimeoutMs: number;
+  /** Calls and notifications that the manager sends to the instance. */
+  readonly service: Pick<Service, "calls" | "notifications">;
+  /** The instance as it is now. Called only after {@linkcode ManagerSession.register} was. */
+  readonly registration: () => InstanceRegistration;
+  /** The instance is ending: the session makes no further attempts. */
+  readonly hasEnded: () => boolean;
+  /** No manager answers yet, and the session waits for one. */
+  readonly onWait: () => void;
+  /** A manager, perhaps another one, has taken the instance back. */
+  readonly onRejoin: () => void;
+  /** The manager is lost for good, and the instance has to end. */
+  readonly onLost: (reason: string) => void;
+}
+
+/**
+ * An instance's connection to its manager.
+ *
+ * The instance joins before it loads the model, so that the manager sees its progress and its
+ * errors. It registers once it can serve. From then on a lost manager is not the end: requests and
+ * tokens do not pass through the manager, so the instance serves on and tries to join again.
+ */
+export class ManagerSession {
+  readonly #config: ManagerSessionConfig;
+  /** `registering`: the manager knows, or is about to know, that the instance serves. */
+  #phase: "joining" | "loading" | "registering" | "serving" = "joining";
+  #peer: Peer | null = null;
+  #isRejoining = false;
+
+  constructor(config: ManagerSessionConfig) {
+    this.#config = config;
+  }
+
+  /** The manager is connected now. */
+  get isConnected(): boolean {
+    return this.#peer?.isOpen === true;
+  }
+
+  /** {@linkcode register} was called: API servers may know the instance. */
+  get hasRegistered(): boolean {
+    return this.#phase === "registering" || this.#phase === "serving";
+  }
+
+  /**
+   * Joins the manager, and waits for one if none answers. Call it once, first.
+   * @throws {UnavailableError} no manager that accepts instances answered in time
+   */
+  async join(): Promise<JoinReply> {
+    const { managerAddress: address, managerWaitMs, clock, onWait, hasEnded } = this.#config;
+    const wait = { address, clock, timeoutMs: managerWaitMs, onWait, isGivenUp: hasEnded };
+    const reply = await untilManagerAnswers(wait, async () => {
+      await this.close(); // the connection of the attempt before
+      return await this.#join();
+    });
+    if (hasEnded()) return reply;
+    this.#phase = "loading";
+    if (!this.isConnected) this.#lose();
+    return reply;
+  }
+
+  /** Tells the manager that the instance can serve. */
+  async register(): Promise<void> {
+    this.#phase = "registering";
+    await this.#register();
+    this.#phase = "serving";
+  }
+
+  /** Sends the registration anew: it has changed. A lost manager gets it when it is back. */
+  update(): void {
+    if (this.hasRegistered) this.#register().catch(() => {});
+  }
+
+  /** Sends a notification; without a manager it is dropped. */
+  notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
+    this.#peer?.notify(method, { data });
+  }
+
+  /**
+   * Tells the manager that the instance is about to drain.
+   * @returns false if the manager wants it to serve on; true also without a manager. Never rejects.
+   */
+  async askToDrain(): Promise<boolean> {
+    try {
+      const { data } = await this.#peer!.call("drain", { data: null });
+      return data.mayDrain;
+    } catch {
+      return true;
+    }
+  }
+
+  /** Closes the connection; no attempt to join again follows from it. Idempotent. */
+  async close(): Promise<void> {
+    const peer = this.#peer;
+    this.#peer = null;
+    await peer?.close();
+  }
+
+  async #join(): Promise<JoinReply> {
+    const { bus, managerAddress, instanceId, incarnation, startedBy, service } = this.#config;
+    const isRunning = this.#phase === "serving";
+    const peer = await bus.connect(managerAddress, {
+      ...service,
+      onClose: (peer) => {
+        if (this.#peer === peer) this.#lose();
+      },
+    });
+    this.#peer = peer;
+    const { data } = await peer.call("join", {
+      data: {
+        instanceId,
+        incarnation,
+        isRunning,
+        registration: isRunning ? this.#config.registration() : undefined,
+        startedBy,
+      } satisfies JoinRequest,
+    });
+    return data;
+  }
+
+  async #register(): Promise<void> {
+    await this.#peer!.call("register", { data: this.#config.registration() });
+  }
+
+  #lose(): void {
+    if (this.#phase === "joining") return; // the caller of `join` gets the error
+    const { rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+    const mayRejoin = this.#phase === "serving" && rejoinTimeoutMs > 0;
+    if (!mayRejoin) onLost("the manager is gone");
+    else if (!hasEnded() && !this.#isRejoining) this.#rejoin();
+  }
+
+  async #rejoin(): Promise<void> {
+    const { clock, rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+    const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
+    this.#isRejoining = true;
+    while (!hasEnded()) {
+      // The new connection may have ended together with its answer, while this loop still ran.
+      if (await this.#tryRejoin() && this.isConnected) break;
+      if (clock.nowMs() >= deadlineMs) {
+        onLost(`the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`);
+      }
+      await sleep(clock, REJOIN_INTERVAL_MS);
+    }
+    this.#isRejoining = false;
+  }
+
+  async #tryRejoin(): Promise<boolean> {
+    try {
+      await this.#join();
+      await this.#register();
+    } catch (error) {
+      await this.close();
+      const isGivenUp = error instanceof LlumnixError && error.kind === "not_found";
+      if (isGivenUp) this.#config.onLost(error.message);
+      return false;
+    }
+    this.#config.onRejoin();
+    return true;
+  }
+}

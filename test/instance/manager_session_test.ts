@@ -1,0 +1,113 @@
+/** See also instance_test.ts, where managers come and go. */
+import assert from "node:assert/strict";
+import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
+import { Random } from "../../src/core/random.ts";
+import { ManagerSession } from "../../src/instance/manager_session.ts";
+import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
+import { SimNetwork } from "../../src/sim/network/sim_bus.ts";
+
+class World {
+  readonly clock = new VirtualClock();
+  readonly network = new SimNetwork({
+    clock: this.clock,
+    random: new Random(1),
+    meanDelayMs: 1,
+    keepAliveMs: 1000,
+  });
+  /** Calls that the manager got, in order. */
+  readonly calls: string[] = [];
+  readonly joins: JoinRequest[] = [];
+  mayDrain = true;
+  /** What the session told the instance. */
+  readonly events: string[] = [];
+  readonly session: ManagerSession;
+
+  constructor() {
+    const { bus, clock } = this.network.addNode("a");
+    this.session = new ManagerSession({
+      bus,
+      clock,
+      managerAddress: "inproc:manager",
+      instanceId: "a",
+      incarnation: "1",
+      managerWaitMs: 0,
+      rejoinTimeoutMs: 1_000,
+      service: {},
+      registration: () => ({ instanceId: "a" }) as InstanceRegistration,
+      hasEnded: () => this.events.some((event) => event.startsWith("lost")),
+      onWait: () => this.events.push("wait"),
+      onRejoin: () => this.events.push("rejoin"),
+      onLost: (reason) => this.events.push(`lost: ${reason}`),
+    });
+  }
+
+  async startManager(): Promise<void> {
+    await this.network.addNode("manager").bus.listen("inproc:manager", {
+      calls: {
+        join: ({ data }) => {
+          this.calls.push("join");
+          this.joins.push(data as JoinRequest);
+          return { data: { infoIntervalMs: 10, instanceType: "both" } };
+        },
+        register: () => {
+          this.calls.push("register");
+          return { data: null };
+        },
+        drain: () => ({ data: { mayDrain: this.mayDrain } }),
+      },
+    });
+  }
+
+  /** Runs the clock until a promise is settled. */
+  async wait<T>(promise: Promise<T>): Promise<T> {
+    let isSettled = false;
+    const settle = () => void (isSettled = true);
+    promise.then(settle, settle);
+    await this.clock.runUntil(() => isSettled);
+    return await promise;
+  }
+}
+
+Deno.test("ManagerSession: without a manager it does not join, and may drain", async () => {
+  const world = new World(), { session } = world;
+  await assert.rejects(world.wait(session.join()), { name: "UnavailableError" });
+  assert.equal(await session.askToDrain(), true);
+  session.notify("failed", { kind: "internal", message: "" });
+  assert.deepEqual([session.isConnected, session.hasRegistered, world.events], [false, false, []]);
+});
+
+Deno.test("ManagerSession: a changed registration is sent once there is one", async () => {
+  const world = new World(), { session } = world;
+  await world.startManager();
+  assert.equal((await world.wait(session.join())).infoIntervalMs, 10);
+  session.update();
+  await world.wait(session.register());
+  session.update();
+  await world.clock.runUntil(() => world.calls.length === 3);
+  assert.deepEqual(world.calls, ["join", "register", "register"]);
+  world.mayDrain = false;
+  assert.equal(await world.wait(session.askToDrain()), false);
+});
+
+Deno.test("ManagerSession: lost before it has registered it is lost for good", async () => {
+  const world = new World(), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  world.network.kill("manager");
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["lost: the manager is gone"]);
+});
+
+Deno.test("ManagerSession: lost afterwards it joins again and says what it serves", async () => {
+  const world = new World(), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  await world.wait(session.register());
+  world.network.breakConnections("manager", "a");
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["rejoin"]);
+  assert.deepEqual(world.joins.map(({ isRunning }) => isRunning), [false, true]);
+  assert.equal(world.joins[1].registration?.instanceId, "a");
+  await world.wait(session.close());
+  assert.equal(session.isConnected, false);
+});
