@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { openSockets } from "../../../../ffi/sockets.ts";
 import { realClock } from "../../../../src/core/clock.ts";
-import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import type { KvLayout } from "../../../../src/kv/layout.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
@@ -10,11 +11,13 @@ import {
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
 import { rejection } from "../../../conformance/bus.ts";
-import { form, type GlooEnd, membersOf, openEnd } from "./support.ts";
+import { directory } from "../../../ffi/software_device/device.ts";
+import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
+import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
 
-async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<BackendPair> {
-  const source = await openEnd("source", { limits, hasMemory });
-  const destination = await openEnd("destination", { limits, hasMemory });
+async function openPair(shape: EndShape): Promise<BackendPair> {
+  const source = await openEnd("source", shape);
+  const destination = await openEnd("destination", shape);
   assert.deepEqual(await form([source, destination]), [[], []]);
   return {
     source,
@@ -23,8 +26,10 @@ async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<Bac
     nowMs: () => realClock.nowMs(),
     settle: (promise) => promise,
     close: async () => {
-      await source.backend.close();
-      await destination.backend.close();
+      for (const { backend, pool } of [source, destination]) {
+        await backend.close();
+        if (pool.memory === "device") await pool.close();
+      }
     },
   };
 }
@@ -32,13 +37,26 @@ async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<Bac
 testMigrationBackend({
   name: "gloo",
   hasData: true,
-  open: (limits) => openPair(limits, true),
+  open: (limits) => openPair({ limits }),
 });
 testMigrationBackend({
   name: "gloo, without memory",
   hasData: false,
-  open: (limits) => openPair(limits, false),
+  open: (limits) => openPair({ limits, hasMemory: false }),
 });
+
+testMigrationBackend({
+  name: "gloo, pools of a device",
+  hasData: true,
+  skipped: missing ?? undefined,
+  open: (limits) => openPair({ limits, newPool: newDevicePool }),
+});
+
+/** The transfer thread opens the pool by the environment. */
+function newDevicePool(layout: KvLayout, numBlocks: number): KvPool {
+  Deno.env.set("LLUMNIX_CUDA_LIBRARIES", directory!);
+  return new SoftwareCudaPool(layout, numBlocks);
+}
 
 testNetworkBackend({
   name: "gloo",
@@ -126,6 +144,7 @@ Deno.test("gloo backend: a thread that dies while it closes takes nothing with i
 Deno.test("gloo backend: blocks can be made ready before they are granted, and keep what they hold", async () => {
   const end = await openEnd("a");
   assert.deepEqual(await form([end]), [[]]);
+  assert.ok(end.pool.memory === "host");
   end.pool.run(1, 0, 1).fill(7);
   end.backend.prepare([1, 0, 2]);
   await end.backend.grant("m", [0]); // comes after
