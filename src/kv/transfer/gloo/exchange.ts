@@ -11,8 +11,8 @@ import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";
 import { IncomingConnection } from "./incoming_connection.ts";
 import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts";
-import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
-import { PoolPrefault } from "./pool_prefault.ts";
+import { PoolCursor, type PoolMemory } from "../pool_cursor.ts";
+import { PoolPrefault } from "../pool_prefault.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Most incoming connections, from members or strangers; further ones are closed at once. */
