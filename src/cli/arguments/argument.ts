@@ -57,6 +57,8 @@ export interface Argument<T extends Value = Value> {
   readonly defaultText: string | null;
   /** Its value is not shown. */
   readonly isSecret: boolean;
+  /** A list that repeated options add to; otherwise the last one wins. */
+  readonly repeats: boolean;
   /** Null: command line only. Undefined: the section of the group. */
   readonly section?: Section | null;
 }
@@ -101,6 +103,7 @@ interface Common {
   readonly metavar?: string;
   readonly defaultText?: string;
   readonly isSecret?: boolean;
+  readonly repeats?: boolean;
   readonly section?: Section | null;
 }
 
@@ -120,6 +123,7 @@ function argument<T extends Value>(
     metavar: null,
     defaultText: null,
     isSecret: false,
+    repeats: false,
     ...entry,
     kind,
     default: defaultValue,

@@ -213,10 +213,11 @@ export class KvTransferBackend implements MigrationBackend {
   /** @throws {UnavailableError} blocks of this source cannot be pulled */
   #sourceOf({ sourceId, generation, sourceBlocks }: BlockPull): NamingEntry {
     const { naming, process, pool, model } = this.#args;
-    const found = naming.read(sourceId);
-    if (found?.generation !== generation) {
-      const what = found === null ? "has no entry" : "has the entry of another start";
-      throw new UnavailableError(`${sourceId} ${what} in the naming directory ${naming.path}`);
+    const found = naming.read({ instanceId: sourceId, generation });
+    if (found === null) {
+      throw new UnavailableError(
+        `${sourceId} has no entry in the naming directory ${naming.path}: it has ended or started anew`,
+      );
     }
     if (!isNeighbour(found.process, process)) {
       throw new UnavailableError(

@@ -11,7 +11,7 @@ const OPTION = "--migration-backend-kvtransfer-naming-url";
 const MAX_ENTRY_BYTES = 64 << 10;
 /** Entries that are looked at for stale ones. */
 const MAX_ENTRIES = 10_000;
-const SUFFIX = ".json";
+const SUFFIX = ".json", UNFINISHED_SUFFIX = ".tmp";
 /** A file that is still being written is younger than this. */
 const MAX_WRITING_MS = 60_000;
 
@@ -52,6 +52,9 @@ export interface NamingEntry {
   };
 }
 
+/** Which entry: services of one host may have instances of the same name. */
+type EntryName = Pick<NamingEntry, "instanceId" | "generation">;
+
 /**
  * Where the instances of a user find each other's pools: a directory with a file for each instance. An
  * entry names memory that others read, so the directory is the user's alone.
@@ -85,27 +88,27 @@ export class NamingDirectory {
   }
 
   /**
-   * Writes an instance's entry, in place of one that it had before.
+   * Writes an instance's entry.
    * @throws {UsageError} the directory cannot be written
    */
   write(entry: NamingEntry): void {
-    const temporary = join(this.path, `.${crypto.randomUUID()}`);
+    const temporary = join(this.path, `${crypto.randomUUID()}${UNFINISHED_SUFFIX}`);
     try {
       Deno.writeTextFileSync(temporary, JSON.stringify(entry), { mode: 0o600, createNew: true });
-      Deno.renameSync(temporary, this.#file(entry.instanceId));
+      Deno.renameSync(temporary, this.#file(entry));
     } catch (error) {
       throw refused(this.path, (error as Error).message);
     }
   }
 
-  /** The entry of an instance; null if there is none that can be understood. */
-  read(instanceId: InstanceId): NamingEntry | null {
-    return readEntry(this.#file(instanceId));
+  /** The entry of one start of an instance; null if there is none that can be understood. */
+  read(name: EntryName): NamingEntry | null {
+    const found = readEntry(this.#file(name));
+    return found?.generation === name.generation ? found : null;
   }
 
-  /** Removes the entry, unless it is a later instance's of the same name. */
-  remove({ instanceId, generation }: Pick<NamingEntry, "instanceId" | "generation">): void {
-    if (this.read(instanceId)?.generation === generation) removeFile(this.#file(instanceId));
+  remove(name: EntryName): void {
+    removeFile(this.#file(name));
   }
 
   /**
@@ -119,7 +122,7 @@ export class NamingDirectory {
     for (const { name } of Deno.readDirSync(this.path)) {
       if (++seen > MAX_ENTRIES) break;
       const file = join(this.path, name);
-      if (name.startsWith(".")) removeUnfinished(file);
+      if (name.endsWith(UNFINISHED_SUFFIX)) removeUnfinished(file);
       if (!name.endsWith(SUFFIX)) continue;
       const entry = readEntry(file);
       if (entry === null || !isStale(entry.process, here)) continue;
@@ -129,8 +132,9 @@ export class NamingDirectory {
     return removed;
   }
 
-  #file(instanceId: InstanceId): string {
-    return join(this.path, `${encodeURIComponent(instanceId)}${SUFFIX}`);
+  #file({ instanceId, generation }: EntryName): string {
+    const name = `${encodeURIComponent(instanceId)}.${encodeURIComponent(generation)}`;
+    return join(this.path, `${name}${SUFFIX}`);
   }
 }
 
