@@ -42,10 +42,6 @@ refuses(
   "--migration-backend grpc is not available yet; leave it at its default (gloo)",
 );
 refuses(
-  ["--migration-backend-transfer-type", ""],
-  '--migration-backend-transfer-type "" is not available yet; leave it at its default (rdma)',
-);
-refuses(
   ["--kv-cache-dtype", "fp8"],
   "--kv-cache-dtype fp8 is not available yet; leave it at its default (auto)",
 );

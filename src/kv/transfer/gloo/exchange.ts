@@ -12,8 +12,8 @@ import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";
 import { IncomingConnection, type TransferHead } from "./incoming_connection.ts";
 import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts";
-import { PoolCursor, type PoolMemory, type TransferCursor } from "./pool_cursor.ts";
-import { PoolPrefault } from "./pool_prefault.ts";
+import { PoolCursor, type PoolMemory, type TransferCursor } from "../pool_cursor.ts";
+import { PoolPrefault } from "../pool_prefault.ts";
 import type { Staging } from "./staging.ts";
 import type { Waiter } from "./waiter.ts";
 

@@ -12,7 +12,7 @@ import {
   MAX_GREETING_BYTES,
 } from "./frame_stream.ts";
 import { type Hello, type Identity, readHello, refusalOf } from "./handshake.ts";
-import type { TransferCursor } from "./pool_cursor.ts";
+import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Buffer for bytes that are read and dropped. */

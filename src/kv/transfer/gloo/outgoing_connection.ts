@@ -5,7 +5,7 @@ import type { TransferHead } from "./incoming_connection.ts";
 import { ConnectionLost, FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
 import type { Hello } from "./handshake.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
-import type { TransferCursor } from "./pool_cursor.ts";
+import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Where an instance's end of the group listens. */

@@ -9,7 +9,7 @@ import { type KvLayout, layerBytes } from "../../layout.ts";
 import type { DevicePool, PoolRun } from "../../pool/pool.ts";
 import type { TransferLimits } from "../backend.ts";
 import { transferRounds } from "../rounds.ts";
-import type { TransferCursor } from "./pool_cursor.ts";
+import type { TransferCursor } from "../pool_cursor.ts";
 
 /** Of one buffer, unless a layer has more: several copies of a device's best size. */
 const BUFFER_BYTES = 1 << 20;

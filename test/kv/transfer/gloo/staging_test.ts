@@ -5,7 +5,7 @@ import { UnavailableError } from "../../../../src/core/errors.ts";
 import { Random } from "../../../../src/core/random.ts";
 import { layerBytes } from "../../../../src/kv/layout.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
-import { PoolCursor, type TransferCursor } from "../../../../src/kv/transfer/gloo/pool_cursor.ts";
+import { PoolCursor, type TransferCursor } from "../../../../src/kv/transfer/pool_cursor.ts";
 import { Staging } from "../../../../src/kv/transfer/gloo/staging.ts";
 import { contents, fill } from "../../../conformance/kv_pool.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";

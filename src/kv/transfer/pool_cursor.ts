@@ -1,7 +1,7 @@
-import { MAX_PLACES } from "../../../../ffi/sockets.ts";
-import { blockBytes, type KvLayout, layerBytes } from "../../layout.ts";
-import type { TransferLimits } from "../backend.ts";
-import { transferRounds } from "../rounds.ts";
+import { MAX_PLACES } from "../../../ffi/sockets.ts";
+import { blockBytes, type KvLayout, layerBytes } from "../layout.ts";
+import type { TransferLimits } from "./backend.ts";
+import { transferRounds } from "./rounds.ts";
 
 /** The memory of a pool; the address is null if the pool only counts blocks. */
 export interface PoolMemory {
