@@ -47,6 +47,23 @@ for (const backend of ["gloo", "rayrpc"]) {
   });
 }
 
+Deno.test({
+  name: `blocks of a device move by kvtransfer (cuda_ipc), and an instance is killed${skipped}`,
+  ignore: "missing" in built,
+  fn: async () => {
+    const naming = await Deno.makeTempDir();
+    try {
+      await moveAndKill([
+        "--migration-backend=kvtransfer",
+        "--migration-backend-transfer-type=cuda_ipc",
+        `--migration-backend-kvtransfer-naming-url=file:${naming}`,
+      ]);
+    } finally {
+      await Deno.remove(naming, { recursive: true });
+    }
+  },
+});
+
 async function moveAndKill(args: readonly string[]): Promise<void> {
   const quiet = await quietStreams();
   await using cluster = await startOnDevice(3, [...restless, ...args]);

@@ -8,7 +8,7 @@ import type {
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
 import { blockBytes, layoutDifference } from "../../layout.ts";
-import type { MappedPool } from "../../pool/pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BackendMessage, BlockTransfer, MigrationBackend } from "../backend.ts";
 import type { BackendLinks } from "../backend_kind.ts";
@@ -17,6 +17,7 @@ import { checkLists, checkStillWanted, unlessAborted } from "../transfer_checks.
 import { WriteGrants } from "../write_grants.ts";
 import { type HostProcess, isNeighbour } from "./host_process.ts";
 import type { NamingDirectory, NamingEntry } from "./naming.ts";
+import type { Puller } from "./block_puller.ts";
 import { PullThread } from "./pull_thread.ts";
 
 const log = logger("kvtransfer");
@@ -24,12 +25,14 @@ const log = logger("kvtransfer");
 export interface KvTransferBackendArgs {
   readonly instanceId: InstanceId;
   readonly model: string;
-  readonly pool: MappedPool;
+  readonly pool: KvPool;
   readonly naming: NamingDirectory;
   readonly process: HostProcess;
   readonly clock: Clock;
   /** Closed with the backend. */
   readonly links: BackendLinks;
+  /** What copies blocks of a device, and the handle of their memory for other processes. */
+  readonly device?: { readonly puller: Puller; readonly ipcHandle: string };
   /** Starts a worker that calls `runPullThread`. */
   readonly startWorker?: () => Worker;
 }
@@ -49,16 +52,16 @@ export class KvTransferBackend implements MigrationBackend {
   };
   readonly #args: KvTransferBackendArgs;
   readonly #entry: NamingEntry;
-  readonly #thread: PullThread;
+  readonly #puller: Puller;
   readonly #grants: WriteGrants;
   /** Generations of sources from which blocks have come. */
   readonly #known = new Set<string>();
   #closing: Promise<void> | null = null;
 
-  private constructor(args: KvTransferBackendArgs, entry: NamingEntry, thread: PullThread) {
+  private constructor(args: KvTransferBackendArgs, entry: NamingEntry, puller: Puller) {
     this.#args = args;
     this.#entry = entry;
-    this.#thread = thread;
+    this.#puller = puller;
     this.#grants = new WriteGrants(args.pool.numBlocks);
     this.endpoint = { naming: args.naming.path };
   }
@@ -71,7 +74,7 @@ export class KvTransferBackend implements MigrationBackend {
   static async open(args: KvTransferBackendArgs): Promise<KvTransferBackend> {
     const { naming, process, pool, instanceId, model } = args;
     const { layout, numBlocks, memory } = pool;
-    const address = pool.memory === "host" ? pool.address : null;
+    const address = pool.memory === "none" ? null : pool.address;
     for (const stale of naming.removeStale(process)) {
       log.info(`removed the naming entry of ${stale}, which has ended`);
     }
@@ -80,24 +83,28 @@ export class KvTransferBackend implements MigrationBackend {
       model,
       generation: crypto.randomUUID(),
       process,
-      pool: { memory, layout, numBlocks, address: `0x${(address ?? 0n).toString(16)}` },
+      pool: {
+        ...{ memory, layout, numBlocks, address: `0x${(address ?? 0n).toString(16)}` },
+        ipcHandle: args.device?.ipcHandle,
+      },
     };
-    const thread = await PullThread.start({ address, layout, numBlocks }, args.startWorker);
+    const puller = args.device?.puller ??
+      await PullThread.start({ address, layout, numBlocks }, args.startWorker);
     try {
       naming.write(entry);
     } catch (error) {
-      await thread.close();
+      await puller.close();
       throw error;
     }
-    return new KvTransferBackend(args, entry, thread);
+    return new KvTransferBackend(args, entry, puller);
   }
 
   get isReady(): boolean {
-    return this.#closing === null && this.#thread.failure === null;
+    return this.#closing === null && this.#puller.failure === null;
   }
 
   get failed(): Promise<string> {
-    return this.#thread.died;
+    return this.#puller.died;
   }
 
   // deno-lint-ignore require-await -- an error must be a rejection
@@ -107,12 +114,12 @@ export class KvTransferBackend implements MigrationBackend {
 
   prepare(blocks: readonly number[]): void {
     this.#checkBlocks(blocks);
-    this.#thread.prepare(blocks);
+    this.#puller.prepare(blocks);
   }
 
   async revoke(migrationId: MigrationId): Promise<void> {
     this.#grants.revoke(migrationId);
-    await this.#thread.stop(migrationId);
+    await this.#puller.stop(migrationId);
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
@@ -144,7 +151,7 @@ export class KvTransferBackend implements MigrationBackend {
   async #close(): Promise<void> {
     this.#args.naming.remove(this.#entry);
     await this.#args.links.close();
-    await this.#thread.close();
+    await this.#puller.close();
   }
 
   #checkOpen(): void {
@@ -199,8 +206,9 @@ export class KvTransferBackend implements MigrationBackend {
     this.#grants.check(migrationId, destinationBlocks);
     const { process, pool, generation } = this.#sourceOf(order);
     const startMs = performance.now();
-    const address = pool.memory === "host" ? BigInt(pool.address) : null;
-    await this.#thread.pull({ ...order, source: { process, address } });
+    const address = pool.memory === "none" ? null : BigInt(pool.address);
+    const { ipcHandle } = pool;
+    await this.#puller.pull({ ...order, source: { process, address, ipcHandle } });
     if (!this.#known.has(generation)) {
       this.#known.add(generation);
       const bytes = sourceBlocks.length * blockBytes(pool.layout);
@@ -233,7 +241,9 @@ export class KvTransferBackend implements MigrationBackend {
       throw new UnavailableError(`KV pools differ: ${difference} (${sourceId})`);
     }
     if (pool.memory !== found.pool.memory) {
-      throw new UnavailableError(`only one of the KV pools holds bytes (${sourceId})`);
+      throw new UnavailableError(
+        `the KV pool is in memory "${pool.memory}" here and "${found.pool.memory}" there (${sourceId})`,
+      );
     }
     const missing = sourceBlocks.find((block) => block >= found.pool.numBlocks);
     if (missing === undefined) return found;

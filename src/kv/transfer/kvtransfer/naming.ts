@@ -4,6 +4,7 @@ import { z } from "zod";
 import { UsageError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { KvLayout } from "../../layout.ts";
+import type { KvMemory } from "../../pool/pool.ts";
 import { type HostProcess, isAlive, isNeighbour } from "./host_process.ts";
 
 const OPTION = "--migration-backend-kvtransfer-naming-url";
@@ -29,10 +30,11 @@ const entrySchema = z.object({
     startTicks: count,
   }),
   pool: z.object({
-    memory: z.enum(["host", "none"]),
+    memory: z.enum(["host", "device", "none"]),
     layout: z.record(text, z.union([text, count])),
     numBlocks: count,
     address: z.string().regex(/^0x[0-9a-f]{1,16}$/),
+    ipcHandle: z.string().regex(/^[0-9a-f]{128}$/).optional(),
   }),
 });
 
@@ -44,11 +46,13 @@ export interface NamingEntry {
   readonly model: string;
   readonly process: HostProcess;
   readonly pool: {
-    readonly memory: "host" | "none";
+    readonly memory: KvMemory;
     readonly layout: KvLayout;
     readonly numBlocks: number;
     /** Of block 0, in the process's memory: hexadecimal with 0x. */
     readonly address: string;
+    /** Of an allocation on a CUDA device that begins with block 0: 64 bytes in hexadecimal. */
+    readonly ipcHandle?: string;
   };
 }
 
