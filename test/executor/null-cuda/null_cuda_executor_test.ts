@@ -4,8 +4,9 @@ import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { OutOfMemoryError } from "../../../ffi/cuda/errors.ts";
 import { UsageError } from "../../../src/core/errors.ts";
 import type { Executor, StepInput } from "../../../src/executor/executor.ts";
+import { NullExecutor } from "../../../src/executor/null/null_executor.ts";
 import { NullCudaExecutor } from "../../../src/executor/null-cuda/null_cuda_executor.ts";
-import { layerBytes } from "../../../src/kv/layout.ts";
+import { layerBytes, layoutDifference } from "../../../src/kv/layout.ts";
 import { readRuns, writeRuns } from "../../../src/kv/pool/copy_runs.ts";
 import { allocateSwapBlocks, openCudaDevice } from "../../../src/kv/pool/cuda/cuda_device.ts";
 import { testExecutor } from "../../conformance/executor.ts";
@@ -148,6 +149,19 @@ deviceTest("swapped blocks that were lost meanwhile are noticed", async () => {
   await executor.close();
 });
 
+deviceTest("its blocks move to no executor with another layout", async () => {
+  const executor = load();
+  const options = engineOptions({ blockSize: executor.info.layout.blockSize });
+  const other = new NullExecutor({ device: "null", options, hostShare: 1 });
+  const same = layoutDifference(executor.info.layout, executor.info.layout);
+  assert.equal(same, null);
+  assert.equal(
+    layoutDifference(executor.info.layout, other.info.layout),
+    "format is pattern here and k-transposed there",
+  );
+  await executor.close();
+});
+
 deviceTest("closed, it leaves nothing on the device or the host", async () => {
   await load().close(); // it opened the device's context
   const before = counts();
@@ -184,7 +198,7 @@ Deno.test("null-cuda executor: a swap pool that the host cannot lock names --swa
   assert.throws(() => allocateSwapBlocks(cuda, poolLayout, 128), { name: "UsageError", message });
 });
 
-deviceTest("no device, a busy device are the operator's to change", () => {
+deviceTest("no device and a busy device are the operator's to change", () => {
   const refusal = (changes: string, ordinal: number, message: RegExp) => {
     configure(`${settings},${changes}`);
     try {

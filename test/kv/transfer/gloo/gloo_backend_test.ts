@@ -6,6 +6,7 @@ import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
+  type LossyPair,
   NETWORK_BLOCKS,
   networkLayout,
   testNetworkBackend,
@@ -58,41 +59,48 @@ function newDevicePool(layout: KvLayout, numBlocks: number): KvPool {
   return new SoftwareCudaPool(layout, numBlocks);
 }
 
+const networkShape: EndShape = {
+  layout: networkLayout,
+  numBlocks: NETWORK_BLOCKS,
+  limits: { bufferBlocks: 8, numLayers: 2 },
+};
+testNetworkBackend({ name: "gloo", open: () => openLossyPair(networkShape) });
 testNetworkBackend({
-  name: "gloo",
-  async open() {
-    const shape = {
-      layout: networkLayout,
-      numBlocks: NETWORK_BLOCKS,
-      limits: { bufferBlocks: 8, numLayers: 2 },
-    };
-    const source = await openEnd("source", shape);
-    const destination = await openEnd("destination", shape);
-    const link = new LossyLink(destination.backend.endpoint.port);
-    const ends = [source, destination];
-    const members = membersOf(ends).map((member) => ({
-      ...member,
-      endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
-    }));
-    await Promise.all([
-      destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) }),
-      source.backend.join({ secret: "s", generation: 1, members }),
-    ]);
-    return {
-      source,
-      destination,
-      link,
-      instanceIdOf: (end) => end === source ? "source" : "destination",
-      nowMs: () => realClock.nowMs(),
-      settle: (promise) => promise,
-      close: async () => {
-        link.close();
-        await source.backend.close();
-        await destination.backend.close();
-      },
-    };
-  },
+  name: "gloo, pools of a device",
+  open: () => openLossyPair({ ...networkShape, newPool: newDevicePool }),
+  only: /hangs after 5242880|is closed in the middle/,
+  skipped: missing ?? undefined,
 });
+
+async function openLossyPair(shape: EndShape): Promise<LossyPair> {
+  const source = await openEnd("source", shape);
+  const destination = await openEnd("destination", shape);
+  const link = new LossyLink(destination.backend.endpoint.port);
+  const ends = [source, destination];
+  const members = membersOf(ends).map((member) => ({
+    ...member,
+    endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
+  }));
+  await Promise.all([
+    destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) }),
+    source.backend.join({ secret: "s", generation: 1, members }),
+  ]);
+  return {
+    source,
+    destination,
+    link,
+    instanceIdOf: (end) => end === source ? "source" : "destination",
+    nowMs: () => realClock.nowMs(),
+    settle: (promise) => promise,
+    close: async () => {
+      link.close();
+      for (const { backend, pool } of ends) {
+        await backend.close();
+        if (pool.memory === "device") await pool.close();
+      }
+    },
+  };
+}
 
 Deno.test("gloo backend: a transfer thread that dies says so, and its peers notice", async () => {
   const [a, b] = [await openEnd("a"), await openEnd("b")];
