@@ -49,7 +49,7 @@ export function readCommandLine(
   return values;
 }
 
-/** The same command line with every option as `--name=value`; an empty value as `--name`. */
+/** The same command line with every option as `--name=value`. */
 function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
   let options: string[] = [];
   for (let i = 0; i < argv.length;) {
@@ -79,7 +79,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       if (argument.kind !== "flag" && argument.kind !== "boolean") throw missingValue(written);
       value = "true";
     }
-    options.push(value === "" ? `--${name}` : `--${name}=${value}`);
+    options.push(`--${name}=${value}`);
   }
   return options;
 }

@@ -103,6 +103,7 @@ Deno.test("empty values", () => {
     "profiling-result-file-path": "",
     "seed": 1,
   });
+  refuse(["--served-model-name="], '--served-model-name "": expected one name or several');
 });
 
 Deno.test("unknown options and stray words", () => {
