@@ -57,6 +57,10 @@ export interface Argument<T extends Value = Value> {
   readonly defaultText: string | null;
   /** Its value is not shown. */
   readonly isSecret: boolean;
+  /** The environment variable that sets it if nothing else does; null for none. */
+  readonly environment: string | null;
+  /** `.inf` and `inf` mean the default, which is no limit. */
+  readonly acceptsInfinity: boolean;
   /** Null: command line only. Undefined: the section of the group. */
   readonly section?: Section | null;
 }
@@ -101,6 +105,8 @@ interface Common {
   readonly metavar?: string;
   readonly defaultText?: string;
   readonly isSecret?: boolean;
+  readonly environment?: string;
+  readonly acceptsInfinity?: boolean;
   readonly section?: Section | null;
 }
 
@@ -120,6 +126,8 @@ function argument<T extends Value>(
     metavar: null,
     defaultText: null,
     isSecret: false,
+    environment: null,
+    acceptsInfinity: false,
     ...entry,
     kind,
     default: defaultValue,

@@ -204,6 +204,7 @@ export const llumnixArguments = {
   "num-dispatch-instances": integer({
     default: null,
     min: 1,
+    acceptsInfinity: true,
     defaultText: "no limit",
     help: "Number of available instances for dispatch. With --enable-pd-disagg the number of " +
       "prefill instances.",

@@ -1,4 +1,5 @@
 /** Arguments of the API server, of this program alone, and of the internal `instance` command. */
+import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
 import { type ArgumentTable, choice, flag, integer, number, size, text } from "./argument.ts";
 
 export const serverArguments = {
@@ -166,6 +167,7 @@ export const serverExtras = {
     default: null,
     metavar: "TOKEN",
     isSecret: true,
+    environment: ADMIN_TOKEN_VARIABLE,
     section: "SERVER",
     help: "Opens the routes under /admin/ to those who send `Authorization: Bearer TOKEN`: GET " +
       "instances and requests, POST instances (adds one), POST instances/ID/drain and .../keep, " +
@@ -190,6 +192,11 @@ export const processExtras = {
 } satisfies ArgumentTable;
 
 export const instanceArguments = {
+  "config-file": text({
+    default: null,
+    section: null,
+    help: "Path to config file, such as that of the service: the keys of other roles are ignored.",
+  }),
   "log-filename": text({ default: null, section: null, help: "Log to this file besides stderr." }),
   "instance-id": text({
     default: null,

@@ -10,7 +10,7 @@ import {
   serverArguments,
   serverExtras,
 } from "./program.ts";
-import { engineTable, type Group, programTitle, serveGroups } from "./tables.ts";
+import { engineTable, type Group, instanceGroups, programTitle, serveGroups } from "./tables.ts";
 import { vllmArguments } from "./vllm.ts";
 
 /** Of `serve`'s own options, those that concern the manager. */
@@ -80,6 +80,9 @@ export const allRoleGroups: readonly Group[] = [
   ...serveGroups,
   { title: programTitle, section: "MANAGER", table: { ...roleExtras, ...orphanExtras } },
 ];
+
+/** The same with the arguments of an instance, some of which differ from those of its namesakes. */
+export const everyGroup: readonly Group[] = [...allRoleGroups, ...instanceGroups];
 
 function only(table: ArgumentTable, names: readonly string[]): ArgumentTable {
   return Object.fromEntries(Object.entries(table).filter(([name]) => names.includes(name)));

@@ -9,6 +9,7 @@ import type {
   TransferOptions,
 } from "../../core/options.ts";
 import { type ArgumentTable, camelCase, type OptionsOf, type Section } from "./argument.ts";
+import { compatibilityArguments } from "./compatibility.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
@@ -30,6 +31,7 @@ export interface Group {
 }
 
 export const programTitle = "Options of this program";
+const compatibilityTitle = "Options of old command lines, without effect here";
 
 /** The arguments of `serve`, as help shows them. */
 export const serveGroups: readonly Group[] = [
@@ -41,6 +43,7 @@ export const serveGroups: readonly Group[] = [
     section: "SERVER",
     table: { ...engineExtras, ...lifecycleExtras, ...serverExtras, ...processExtras },
   },
+  { title: compatibilityTitle, section: "SERVER", table: compatibilityArguments },
 ];
 
 /** Llumnix's arguments that an instance needs as well. */

@@ -18,6 +18,9 @@ export function parseValue(
     throw new UsageError(`${where(shown(raw))}: expected ${expected}`);
   };
   if (raw === null && argument.default === null) return null;
+  if (argument.acceptsInfinity && /^\+?(\.?inf|Infinity)$/i.test(String(raw))) {
+    return argument.default;
+  }
   const value = argument.choices === null
     ? convert(argument, raw, fail)
     : toChoice(argument.choices, raw, fail);

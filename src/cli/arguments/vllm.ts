@@ -12,8 +12,8 @@ import {
   refused,
   text,
 } from "./argument.ts";
+import { noRay } from "./compatibility.ts";
 
-const noRay = accepted("there is no Ray here; instances are processes of this program");
 const noLora = refused("Llumnix does not support multi-LoRA serving");
 const noVision = refused("vision models are not supported");
 const noSpeculation = refused("Llumnix does not support speculative decoding");

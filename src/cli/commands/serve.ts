@@ -29,7 +29,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
-  await using service = new Service(withQuietParts(options), model, log, logFile);
+  await using service = new Service(options, model, log, logFile);
   const started = service.start();
   started.catch(() => {}); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, service.failed]);
@@ -42,12 +42,6 @@ export async function runServe(options: ServeOptions): Promise<number> {
   log.warn("second signal: stopping at once");
   service.kill();
   return 130;
-}
-
-/** `--disable-log-requests` silences requests everywhere, whatever the flags of the parts say. */
-function withQuietParts(options: ServeOptions): ServeOptions {
-  if (!options.disableLogRequests) return options;
-  return { ...options, disableLogRequestsServer: true, disableLogRequestsManager: true };
 }
 
 /** The parts of a service, in the order in which they start. */

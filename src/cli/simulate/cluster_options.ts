@@ -12,7 +12,8 @@ import {
 import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
 import { camelCase, type Value } from "../arguments/argument.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
-import { readCommandLine, UnknownOptionError } from "../command_line.ts";
+import { readCommandLine } from "../command_line.ts";
+import { UnknownOptionError } from "../unknown_option_error.ts";
 import { clusterGroups, type ClusterOptions, simulateGroups } from "./arguments.ts";
 
 /** Values by argument name. */

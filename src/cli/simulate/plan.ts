@@ -3,7 +3,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { Comparison } from "../../sim/experiment/comparison.ts";
 import type { ClusterConfig, WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
 import { type Preset, type PresetOptions, presets } from "../../sim/experiment/presets.ts";
-import { policyNotices } from "../arguments/combinations.ts";
+import { policyNotices } from "../arguments/in_force.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
 import type { Notice } from "../arguments/status.ts";
 import { readCommandLine } from "../command_line.ts";
