@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { dirname, join, relative } from "node:path";
+import { importedSpecifiers } from "./imports.ts";
 
 const root = join(import.meta.dirname!, "..");
 
@@ -68,32 +69,6 @@ interface Arrow {
   readonly to: string;
   /** Nothing but types: no code of the other file runs. */
   readonly isTypeOnly: boolean;
-}
-
-interface Specifier {
-  readonly path: string;
-  readonly isTypeOnly: boolean;
-}
-
-/** Specifiers of static imports, re-exports and dynamic imports with a literal. */
-function importedSpecifiers(code: string): Specifier[] {
-  const statements = /^(?:import|export)\b((?:[^;'"`]*?\bfrom)?)\s*["']([^"']+)["']/gm;
-  const dynamic = /^(?!\s*(?:\*|\/\/)).*?\bimport\(\s*["']([^"']+)["']/gm;
-  return [
-    ...[...code.matchAll(statements)].map(([, clause, path]) => ({
-      path,
-      isTypeOnly: namesOnlyTypes(clause),
-    })),
-    // A dynamic import runs when everything has been loaded: it closes no circle.
-    ...[...code.matchAll(dynamic)].map(([, path]) => ({ path, isTypeOnly: true })),
-  ];
-}
-
-/** Of what stands between `import` or `export` and the path. */
-function namesOnlyTypes(clause: string): boolean {
-  if (/^\s*type\b/.test(clause)) return true;
-  const names = clause.match(/^\s*\{([^}]*)\}/)?.[1].split(",").filter((name) => name.trim());
-  return names !== undefined && names.length > 0 && names.every((name) => /^\s*type\s/.test(name));
 }
 
 function* filesUnder(directory: string): Generator<string> {

@@ -5,6 +5,7 @@ import { benchFailure } from "./failure.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
 import { benchMigration } from "./migration.ts";
+import { benchRouter } from "./router.ts";
 import { benchServer } from "./server.ts";
 import { benchStartup } from "./startup.ts";
 
@@ -29,6 +30,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "tokens and requests per second through HTTP, with nothing to compute",
     minutes: 0.2,
     run: benchServer,
+  },
+  router: {
+    about: "CPU of API server and manager per request at 1k, 10k and 100k prompt tokens",
+    minutes: 1,
+    run: benchRouter,
   },
   manager: {
     about: "the manager's share of a core with 256 instances",

@@ -186,7 +186,7 @@ async function benchShape({ name, config }: Shape, sets: EngineOptions["cpuKerne
     for (const set of sets) {
       // On a thread of its own, as in an instance: kernels pin the thread that loads them.
       const options = engineOptions(directory, set);
-      const executor = await loadThreadedExecutor({ kind: "cpu", options, hostShare: 1 });
+      const executor = await loadThreadedExecutor({ device: "cpu", options, hostShare: 1 });
       const samples = { decode1: [], bandwidth: [], decode8: [], prefill: [] };
       runs.push({ set: executor.info.description, driver: new Driver(executor), samples });
     }

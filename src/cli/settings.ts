@@ -1,5 +1,6 @@
 /** Effective values: command line over file over default, each with where it came from. */
 import type { LoadMetricName } from "../core/options.ts";
+import { devices } from "../executor/devices.ts";
 import { defaultThresholds } from "../manager/load/thresholds.ts";
 import { camelCase, type Value } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
@@ -61,7 +62,8 @@ export async function readSettings(
 function impliedDevice(settings: Map<string, Setting>): void {
   if (!settings.get("profiling-result-file-path")?.value) return;
   if (settings.get("device")?.value !== "auto") return;
-  imply(settings, "device", "sim", "profiling-result-file-path");
+  const { device } = devices.find((kind) => kind.usesProfile)!;
+  imply(settings, "device", device, "profiling-result-file-path");
 }
 
 /** Requests have to get from prefill to decode instances. */

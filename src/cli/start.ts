@@ -15,17 +15,29 @@ export async function start(): Promise<void> {
       const { runEngineWorker } = await import("../executor/thread/worker_host.ts");
       return runEngineWorker();
     }
+    case "role:tokenizer": {
+      const { yieldToOthers } = await import("../../ffi/thread_policy.ts");
+      const { runEncoderWorker } = await import("../frontend/encoding/encoder_worker.ts");
+      yieldToOthers(); // streams of other requests come first
+      return runEncoderWorker();
+    }
     case "role:kernel": {
       const { runKernelWorker } = await import("../../ffi/cpu_kernels/load.ts");
       return runKernelWorker();
     }
-    case "role:transfer": {
-      const { runTransferThread } = await import("../kv/transfer/gloo/transfer_thread.ts");
-      return runTransferThread();
-    }
     default:
-      throw new Error(`no role is called "${workerName()}"`);
+      return await runBackendThread(workerName()!);
   }
+}
+
+/** @throws {Error} no worker thread of this program has such a name */
+async function runBackendThread(workerName: string): Promise<void> {
+  const { backendOfThread } = await import("../kv/transfer/backend_thread.ts");
+  const { migrationBackends } = await import("../kv/transfer/backends.ts");
+  const name = backendOfThread(workerName);
+  const runThread = migrationBackends.find((kind) => kind.name === name)?.runThread;
+  if (!runThread) throw new Error(`no role is called "${workerName}"`);
+  await runThread();
 }
 
 /** The name given to this worker, or null on the main thread. */

@@ -173,7 +173,7 @@ function formatValue(value: unknown): string {
   if (value instanceof Error) value = describeError(value);
   if (typeof value === "object" && value !== null) return oneLine(toJson(value));
   const text = String(value);
-  return /^[^\s"=\p{Cc}]+$/u.test(text) ? text : JSON.stringify(text);
+  return /^[^\s"=]+$/u.test(text) && !unsafe.test(text) ? text : oneLine(JSON.stringify(text));
 }
 
 /** Deliberate errors and those of the system say enough; any other is a bug and shows its stack. */
@@ -190,10 +190,17 @@ function toJson(value: object): string {
   }
 }
 
-/** Control characters escaped: input that reaches a message cannot forge a record. */
+/**
+ * Characters that could forge a record or change how a terminal shows it: controls (C0 and C1), bidirectional
+ * controls, and the line separators U+2028 and U+2029.
+ */
+const unsafe = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/u;
+const everyUnsafe = new RegExp(unsafe, "gu");
+
+/** The text with all such characters escaped. */
 function oneLine(text: string): string {
   return text.replace(
-    /\p{Cc}/gu,
+    everyUnsafe,
     (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"),
   );
 }

@@ -101,6 +101,12 @@ export interface MigrationBackendOptions {
   readonly migrationBackend: "gloo" | "nccl" | "rayrpc" | "grpc" | "kvtransfer";
   /** Seconds that setting it up may take. */
   readonly migrationBackendInitTimeout: number;
+  /** Of kvtransfer: what moves the blocks; empty with other backends only. */
+  readonly migrationBackendTransferType: "cuda_ipc" | "rdma" | "";
+  /** Of kvtransfer: where instances find each other. */
+  readonly migrationBackendKvtransferNamingUrl: string;
+  /** Of grpc: where its server listens. */
+  readonly migrationBackendServerAddress: string;
 }
 
 /** When the manager starts and stops instances. */

@@ -6,12 +6,13 @@ import type { ErrorRecord } from "../core/errors.ts";
 import type { SamplingParams, TokenLogprobs } from "../core/protocol/generate.ts";
 import type { EngineOptions } from "../core/options.ts";
 import type { KvLayout } from "../kv/layout.ts";
+import type { KvPool } from "../kv/pool/pool.ts";
 
 /** What the scheduler needs to know of a loaded executor. */
 export interface ExecutorInfo {
   /** For people: "cpu (avx512bf16, 2 threads)". */
   readonly description: string;
-  /** What the model is known by: see `modelIdentity`. */
+  /** The model's name or directory: see `modelIdentity`. */
   readonly model: string;
   readonly dtype: string;
   readonly vocabSize: number;
@@ -22,13 +23,8 @@ export interface ExecutorInfo {
   /** Blocks of the host swap pool. */
   readonly numSwapBlocks: number;
   /**
-   * Address of block 0 in this process, for transfers; null when the pool is not directly
-   * addressable. Block i starts at `poolAddress + i * blockBytes(layout)`.
-   */
-  readonly poolAddress: bigint | null;
-  /**
-   * It computes nothing and has no cache: the `tokenIds` and `blockTables` of its steps are empty,
-   * for writing them takes longer than all the rest. Default false.
+   * The executor computes nothing and has no cache. The scheduler then leaves `tokenIds` and
+   * `blockTables` of its steps empty: writing them takes longer than everything else. Default false.
    */
   readonly hasNoCache?: boolean;
   /**
@@ -36,13 +32,18 @@ export interface ExecutorInfo {
    * come whole.
    */
   readonly maxPieceTokens?: number;
-  /** What a step may take besides for each of its tokens, until it hangs. Default 0. */
+  /** Extra time of a step for each of its tokens, before the step counts as hanging. Default 0. */
   readonly tokenTimeoutMs?: number;
+  /**
+   * Bytes per millisecond at which blocks move between simulated devices. Absent: a transfer takes as
+   * long as the copy does.
+   */
+  readonly migrationBytesPerMs?: number;
 }
 
-/** Announces a sequence to the executor's sampler before its first step (and after it moved in). */
+/** Announces a sequence to the sampler, with its first step on this instance. */
 export interface SequenceStart {
-  /** Small integer that names the sequence until it is in `removed`. */
+  /** A small integer that names the sequence until a step has it in `removed`. */
   readonly handle: number;
   readonly params: SamplingParams;
   readonly promptTokenIds: readonly number[];
@@ -50,12 +51,11 @@ export interface SequenceStart {
 }
 
 /**
- * One step over a ragged batch of n sequences: `tokenIds` holds for each sequence the tokens whose
- * keys and values are not in the cache yet. The KV of sequence i's tokens so far is in the blocks
- * `blockTables[i * maxBlocks ...]`; the token at position p lives in table entry
- * `floor(p / blockSize)`, slot `p % blockSize`. Block copies run before anything else, in the order
- * swap out, swap in, pair by pair. At least one sequence is in every step. The arrays are the
- * caller's and stay as they are until the step's promise settles.
+ * One step over a ragged batch of n sequences, n >= 1. For each sequence, `tokenIds` holds the tokens
+ * whose keys and values are not in the cache yet. The cache of sequence i is in the blocks
+ * `blockTables[i * maxBlocks ...]`: position p is in table entry `floor(p / blockSize)`, slot
+ * `p % blockSize`. Block copies run before anything else, in the order swap out, swap in, pair by pair.
+ * The arrays belong to the caller, which does not change them until the step's promise settles.
  */
 export interface StepInput {
   readonly stepId: number;
@@ -65,7 +65,7 @@ export interface StepInput {
    * has -1 in its place. Only for executors with `maxPieceTokens`; default false.
    */
   readonly isPartial?: boolean;
-  /** Sampler state to drop; handled before `added`. */
+  /** Handles whose sampler state to drop, before `added` is handled. */
   readonly removed: readonly number[];
   readonly added: readonly SequenceStart[];
   /** Pairs [device block, swap block]. */
@@ -76,7 +76,7 @@ export interface StepInput {
   readonly handles: Int32Array;
   /** [tokens] */
   readonly tokenIds: Int32Array;
-  /** [n + 1] first row of each sequence in `tokenIds`, and the total. */
+  /** [n + 1] index of each sequence's first token in `tokenIds`, then the number of tokens. */
   readonly queryStarts: Int32Array;
   /** [n] tokens of each sequence including this step's. */
   readonly contextLens: Int32Array;
@@ -85,31 +85,36 @@ export interface StepInput {
   readonly maxBlocks: number;
 }
 
-/** What a step produced. */
+/** The result of a step. */
 export interface StepOutput {
   readonly stepId: number;
-  /** [n] one sampled token per sequence; valid until the next step. */
+  /** [n] one sampled token per sequence. The next step may overwrite them. */
   readonly tokenIds: Int32Array;
-  /** [n] entries for sequences that asked for log probabilities; absent when none did. */
+  /** [n] entries of the sequences that asked for log probabilities; absent when none asked. */
   readonly logprobs?: readonly (TokenLogprobs | null)[];
-  /** [n] per prompt token of sequences that asked, on prefill; absent when none did. */
+  /** [n] on prefill, an entry per prompt token of the sequences that asked; absent when none asked. */
   readonly promptLogprobs?: readonly ((TokenLogprobs | null)[] | null)[];
-  /** [n] why a sequence got no token: the model computed garbage; absent when all got one. */
+  /** [n] why a sequence got no token (the model computed NaN or infinity); absent when all got one. */
   readonly failures?: readonly (ErrorRecord | null)[];
-  /** Time inside the executor. */
+  /** Time that the step took inside the executor. */
   readonly latencyMs: number;
 }
 
 /**
- * A loaded model. Steps do not overlap: the caller waits for one before it gives the next. A step
- * that throws leaves the executor unusable; the instance exits and is replaced.
+ * A loaded model. Steps do not overlap: the caller waits for a step before it gives the next. A step
+ * that throws leaves the executor unusable: the instance exits and is replaced.
  */
 export interface Executor {
   readonly info: ExecutorInfo;
+  /**
+   * The memory of the KV cache, for transfers; closed with the executor. Null where this thread cannot
+   * reach it: no request can move to or from the instance then.
+   */
+  readonly pool: KvPool | null;
   step(input: StepInput): Promise<StepOutput>;
   /**
-   * The same with callbacks, for executors on a clock: exactly one of them is called, in a later turn.
-   * Optional; used instead of {@linkcode step} where it is there.
+   * {@linkcode step} with callbacks, for executors on a simulated clock, which is faster. Optional; the
+   * engine prefers it. Exactly one callback is called, in a later turn.
    */
   startStep?(
     input: StepInput,
@@ -125,15 +130,18 @@ export interface LoadProgress {
   readonly phase: "weights" | "kv-cache" | "swap-pool" | "kernels";
   readonly doneBytes: number;
   readonly totalBytes: number;
-  /** What is going on, without the numbers. */
+  /** What is being loaded, in words. */
   readonly detail: string;
 }
 
 export type OnProgress = (progress: LoadProgress) => void;
 
+/** A device by its name; `--device auto` stands for one of them. */
+export type DeviceName = Exclude<EngineOptions["device"], "auto">;
+
 /** Everything needed to load an executor, as data: it crosses to the worker that runs it. */
 export interface ExecutorSpec {
-  readonly kind: "cpu" | "null" | "sim";
+  readonly device: DeviceName;
   readonly options: EngineOptions;
   /** Instances that share this host: memory fractions and cores are divided by it. */
   readonly hostShare: number;

@@ -1,23 +1,23 @@
 /**
- * Memory that the main thread and its engine worker share, through which plain steps and their
- * outputs go. It is there for what a step leaves in the caches, which is weights: the code behind a
- * message and its answer then takes 0.3 ms, the code behind this 0.08 ms (scripts/bench/engine.ts
- * shows both ends). Steps that announce sequences, and what does not fit, go as messages: the memory
- * then says only that one comes.
+ * Memory that the main thread and its engine worker share, for handing over steps and their outputs. It
+ * is faster than messages: a step leaves only weights in the processor's caches, and then the code behind
+ * a message and its answer takes 0.3 ms, the code behind this memory 0.08 ms (`scripts/bench/engine.ts`).
+ * Steps that announce sequences, and steps or outputs that do not fit, go as messages; the memory then
+ * only announces the message.
  */
 import type { StepInput, StepOutput } from "./executor.ts";
 
-/** Words of the control block. What a request or an answer says is written before its number grows. */
+/** Words of the control block. A number grows only after the request or answer is complete. */
 const requestNumber = 0, requestKind = 1, answerNumber = 2, answerKind = 3;
 const isMessage = 0, isInMemory = 1;
 
 const controlWords = 4;
-/** Of the two float64 numbers. */
+/** Size of the two float64 numbers at the start. */
 const numberBytes = 16;
 const inputWords = 64 << 10;
 const outputWords = 4 << 10;
 
-/** Arrays of a step in their order; their lengths come first, after kind and maxBlocks. */
+/** The arrays of a step in memory order. Their lengths precede them, after kind and maxBlocks. */
 const arrays = [
   "swapOut",
   "swapIn",
@@ -29,10 +29,10 @@ const arrays = [
 ] as const;
 const inputHeaderWords = 2 + 1 + arrays.length;
 
-/** Each of the two threads has an instance over the same buffer. One step at a time. */
+/** One end of the memory; each of the two threads has its own over the same buffer. One step at a time. */
 export class StepMemory {
   readonly #control: Int32Array<SharedArrayBuffer>;
-  /** Id of the step, and its latency in milliseconds. */
+  /** The step's id, and its latency in milliseconds. */
   readonly #numbers: Float64Array<SharedArrayBuffer>;
   readonly #input: Int32Array<SharedArrayBuffer>;
   readonly #output: Int32Array<SharedArrayBuffer>;
@@ -51,7 +51,7 @@ export class StepMemory {
     this.#output = words.subarray(controlWords + inputWords);
   }
 
-  /** Main thread: gives the worker a step. False, and nothing has happened, when it does not fit. */
+  /** Main thread: gives the worker a step. Returns false, without effect, if the step does not fit. */
   requestStep(input: StepInput): boolean {
     if (input.added.length > 0) return false;
     const parts = [input.removed, ...arrays.map((name) => input[name])];
@@ -71,21 +71,21 @@ export class StepMemory {
     return true;
   }
 
-  /** Main thread: has the worker, which waits in {@linkcode nextStep}, take its next message. */
+  /** Main thread: makes the worker, which waits in {@linkcode nextStep}, read its next message. */
   requestByMessage(): void {
     this.#announce(requestNumber, requestKind, isMessage);
   }
 
-  /** Main thread: the output of the step that was requested; null when it comes as a message. */
+  /** Main thread: the output of the requested step; null if it comes as a message. */
   async answer(): Promise<StepOutput | null> {
     const request = Atomics.load(this.#control, requestNumber);
-    // Until the number has grown: the last step's `notify` may come this late, and wakes for nothing.
+    // Loops until the number has grown: a late `notify` of the last step may wake this too early.
     for (;;) {
       const waiting = Atomics.waitAsync(this.#control, answerNumber, this.#seenAnswer);
       if (!waiting.async) break;
       await waiting.value;
     }
-    // The message may have been faster, and the memory be in use for the next step by now.
+    // A message may have overtaken this, and the memory may already hold the next request.
     if (Atomics.load(this.#control, requestNumber) !== request) return null;
     if (Atomics.load(this.#control, answerKind) === isMessage) return null;
     const tokenIds = this.#output.slice(1, 1 + this.#output[0]);
@@ -93,8 +93,8 @@ export class StepMemory {
   }
 
   /**
-   * Worker: waits, without its event loop, for a request: a step, whose arrays hold until it is
-   * answered, or null, which stands for a message.
+   * Worker: blocks until the next request.
+   * @returns a step, whose arrays are valid until it is answered; null if the request is a message
    */
   nextStep(): StepInput | null {
     while (Atomics.wait(this.#control, requestNumber, this.#seenRequest) === "ok");
@@ -121,7 +121,7 @@ export class StepMemory {
     };
   }
 
-  /** Worker: answers the step. False when the output has to follow as a message. */
+  /** Worker: answers the step. Returns false if the output must follow as a message. */
   answerStep({ tokenIds, logprobs, promptLogprobs, failures, latencyMs }: StepOutput): boolean {
     const fits = !logprobs && !promptLogprobs && !failures && tokenIds.length <= outputWords;
     if (fits) {

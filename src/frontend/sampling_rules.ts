@@ -123,10 +123,20 @@ function roomForOutput(maxTokens: number | null, context: SamplingContext): numb
   return maxModelLen - promptTokens;
 }
 
-function resolveSeed(seed: number | null | undefined, context: SamplingContext): number {
+function resolveSeed(seed: RequestedSampling["seed"], context: SamplingContext): number {
   if (seed === null || seed === undefined) return context.nextSeed();
-  checkThat(Number.isSafeInteger(seed), "seed", "an integer of at most 53 bits", seed);
-  return seed < 0 ? seed + 2 ** 53 : seed;
+  if (typeof seed === "bigint" && !Number.isSafeInteger(Number(seed))) return foldSeed(seed);
+  const safe = Number(seed);
+  checkThat(Number.isSafeInteger(safe), "seed", "an integer of at most 64 bits", seed);
+  return safe < 0 ? safe + 2 ** 53 : safe;
+}
+
+/** 53 bits of a 64-bit seed, mixed so that seeds that differ in any bit differ here (SplitMix64). */
+function foldSeed(seed: bigint): number {
+  let bits = BigInt.asUintN(64, seed);
+  bits = BigInt.asUintN(64, (bits ^ (bits >> 30n)) * 0xbf58476d1ce4e5b9n);
+  bits = BigInt.asUintN(64, (bits ^ (bits >> 27n)) * 0x94d049bb133111ebn);
+  return Number((bits ^ (bits >> 31n)) >> 11n);
 }
 
 type Filled = Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds">;

@@ -57,7 +57,11 @@ export type Prompt =
  */
 export type RequestedSampling =
   & Partial<Omit<SamplingParams, "maxTokens" | "seed" | "eosTokenIds">>
-  & { readonly maxTokens: number | null; readonly seed?: number | null };
+  & {
+    readonly maxTokens: number | null;
+    /** Any 64-bit integer, signed or unsigned. */
+    readonly seed?: number | bigint | null;
+  };
 
 export interface TextRequest {
   readonly requestId: string;

@@ -1,72 +1,60 @@
-/** One state of the automaton: a prefix of some stop string, which the text so far ends with. */
-interface State {
-  readonly next: Map<number, State>;
-  /** Length of the prefix. */
-  readonly depth: number;
-  /** The longest proper suffix that is a prefix too. */
-  fallback: State | null;
-  /** The longest stop string that the text ends with in this state. */
-  match: string | null;
+/** One stop string and how much of it the text so far ends with. */
+interface Pattern {
+  readonly text: string;
+  /** At `n`: the longest proper prefix of the first `n + 1` units that they end with. */
+  readonly fallbacks: Uint16Array;
 }
 
+/** Longest stop string, in UTF-16 units: what the tables of {@linkcode StopStrings} can express. */
+export const MAX_STOP_LENGTH = 1024;
+
 /**
- * Stop strings, compiled once for a request (Aho and Corasick, "Efficient string matching", 1975), so
- * that the cost per character does not depend on their number.
+ * The stop strings of a request, prepared for matching (Knuth, Morris and Pratt, "Fast pattern matching in
+ * strings", 1977). Preparing takes two bytes a unit; matching takes constant time a unit and string.
  */
 export class StopStrings {
-  readonly root: State = { next: new Map(), depth: 0, fallback: null, match: null };
+  readonly patterns: readonly Pattern[];
 
-  /** @param strings not empty each */
+  /** @param strings each of 1 to {@linkcode MAX_STOP_LENGTH} units, and well-formed */
   constructor(strings: readonly string[]) {
-    for (const string of strings) this.#add(string.toWellFormed());
-    const queue = [this.root];
-    for (const state of queue) {
-      for (const [unit, child] of state.next) {
-        child.fallback = state.fallback === null ? this.root : step(state.fallback, unit);
-        child.match ??= child.fallback.match;
-        queue.push(child);
-      }
-    }
-  }
-
-  #add(string: string): void {
-    let state = this.root;
-    for (let i = 0; i < string.length; i++) {
-      const unit = string.charCodeAt(i);
-      let child = state.next.get(unit);
-      if (child === undefined) {
-        child = { next: new Map(), depth: i + 1, fallback: null, match: null };
-        state.next.set(unit, child);
-      }
-      state = child;
-    }
-    state.match = string;
+    this.patterns = strings.map((text) => ({ text, fallbacks: fallbacksOf(text) }));
   }
 }
 
-function step(from: State, unit: number): State {
-  for (let state: State | null = from; state !== null; state = state.fallback) {
-    const next = state.next.get(unit);
-    if (next !== undefined) return next;
-    if (state.fallback === null) return state;
+function fallbacksOf(text: string): Uint16Array {
+  const fallbacks = new Uint16Array(text.length);
+  for (let i = 1, length = 0; i < text.length; i++) {
+    length = advance(text, fallbacks, length, text.charCodeAt(i));
+    fallbacks[i] = length;
   }
-  return from;
+  return fallbacks;
+}
+
+/** The matched length after one more unit, from `length` units that matched before it. */
+function advance(text: string, fallbacks: Uint16Array, length: number, unit: number): number {
+  while (length > 0 && text.charCodeAt(length) !== unit) length = fallbacks[length - 1];
+  return text.charCodeAt(length) === unit ? length + 1 : 0;
 }
 
 /**
- * Looks for stop strings in text that arrives in pieces and lets through what cannot be part of one.
- * The match that is complete first ends the text, so the result does not depend on how the text was
- * cut; of two that end at the same character the longer one counts.
+ * Looks for stop strings in text that arrives in pieces. Returns the text that may be shown, and holds back
+ * an end that may turn out to begin a stop string.
+ *
+ * The match that is complete first ends the text, so the result does not depend on how the text was cut.
+ * If two matches end at the same unit, the longer one counts.
  */
 export class StopChecker {
-  #state: State;
+  readonly #patterns: readonly Pattern[];
+  /** Units at the end of the text that match the beginning of each pattern. */
+  readonly #lengths: Uint16Array;
   /** Text that may turn out to be the beginning of a stop string. */
   #held = "";
   #match: string | null = null;
 
   /** @param includeMatch whether the stop string stays at the end of the text */
   constructor(strings: StopStrings, private readonly includeMatch: boolean) {
-    this.#state = strings.root;
+    this.#patterns = strings.patterns;
+    this.#lengths = new Uint16Array(strings.patterns.length);
   }
 
   /** The stop string that was found. Nothing may be pushed after it. */
@@ -76,28 +64,38 @@ export class StopChecker {
 
   /**
    * Takes new text and returns the text that may be shown.
-   * @param mayStop false while a minimum of output is not reached: what ends in `text` is no match
+   * @param mayStop false while a minimum of output is not reached: a stop string that ends in `text` is
+   * then no match
    */
   push(text: string, mayStop: boolean): string {
-    let state = this.#state;
     for (let i = 0; i < text.length; i++) {
-      state = step(state, text.charCodeAt(i));
-      if (mayStop && state.match !== null) return this.#cut(text.slice(0, i + 1), state.match);
+      const match = this.#advance(text.charCodeAt(i));
+      if (mayStop && match !== null) return this.#cut(text.slice(0, i + 1), match);
     }
-    this.#state = state;
-    // With the stop string included nothing shown is ever taken back.
+    // With the stop string included, no shown text is ever taken back.
     if (this.includeMatch) return text;
     const all = this.#held + text;
-    const shown = all.length - state.depth;
+    const shown = all.length - Math.max(0, ...this.#lengths);
     this.#held = all.slice(shown);
     return all.slice(0, shown);
   }
 
-  /** Text that was held back, when the output ended otherwise. */
+  /** Text that was held back, when the output ended without a match. */
   flush(): string {
     const held = this.#held;
     this.#held = "";
     return held;
+  }
+
+  /** Takes one unit; returns the longest stop string that ends with it. */
+  #advance(unit: number): string | null {
+    let match: string | null = null;
+    for (let i = 0; i < this.#patterns.length; i++) {
+      const { text, fallbacks } = this.#patterns[i];
+      const length = this.#lengths[i] = advance(text, fallbacks, this.#lengths[i], unit);
+      if (length === text.length && length > (match?.length ?? 0)) match = text;
+    }
+    return match;
   }
 
   #cut(textToEnd: string, match: string): string {

@@ -1,6 +1,7 @@
 import type { Clock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
 import { RequestError } from "../core/errors.ts";
+import { logger } from "../core/log.ts";
 import type { RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
 import {
@@ -18,8 +19,17 @@ import type {
   TextService,
 } from "./service.ts";
 import { tokenText } from "./token_logprobs.ts";
+import { EncoderPool } from "./encoding/encoder_pool.ts";
+import { PromptEncoder } from "./encoding/prompt_encoder.ts";
 import { TextStream } from "./text_stream.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { TurnBudget } from "../core/turn_budget.ts";
+
+/** Characters that are encoded on the main thread in one turn of the event loop: about 5 ms. */
+const ENCODED_PER_TURN = 4096;
+
+/** Workers that encode long prompts. Each takes about 170 MB with a vocabulary of 128,000 tokens. */
+const MAX_ENCODER_WORKERS = 4;
 
 export interface TextServiceOptions {
   readonly cluster: Cluster;
@@ -33,6 +43,8 @@ export interface TextServiceOptions {
   /** `--seed`; requests that name no seed draw theirs from it. */
   readonly seed: number;
   readonly clock: Clock;
+  /** Starts a worker of the tokenizer; absent to encode long prompts on this thread, in many turns. */
+  readonly startEncoderWorker?: () => Worker;
   /** Receives a line when a request ends; absent to log none. */
   readonly log?: (line: string) => void;
 }
@@ -55,6 +67,9 @@ class ClusterTextService implements TextService {
   readonly #eosTokenIds: readonly number[];
   readonly #seeds: Random;
   readonly #active = new Map<string, ActiveRequest>();
+  /** Requests whose prompt is being encoded, and whether they were aborted meanwhile. */
+  readonly #encoding = new Map<string, { isAborted: boolean }>();
+  readonly #encoder: PromptEncoder | null;
 
   constructor(options: TextServiceOptions) {
     this.#options = options;
@@ -62,6 +77,7 @@ class ClusterTextService implements TextService {
     const own = options.tokenizer?.eosTokenId ?? null;
     this.#eosTokenIds = [...new Set([...options.eosTokenIds, ...(own === null ? [] : [own])])];
     this.#seeds = new Random(options.seed);
+    this.#encoder = options.tokenizer && createEncoder(options, options.tokenizer);
   }
 
   isReady(): boolean {
@@ -71,14 +87,25 @@ class ClusterTextService implements TextService {
   async submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle> {
     const { cluster, tokenizer, clock } = this.#options;
     const { requestId } = request;
-    if (this.#active.has(requestId)) {
+    if (this.#active.has(requestId) || this.#encoding.has(requestId)) {
       throw new RequestError(`A request with the id ${requestId} is running.`, "request_id");
     }
     const arrivalMs = clock.nowMs();
-    const prompt = this.#encode(request.prompt);
     checkTextParams(request.text, tokenizer !== null);
+    const progress = { isAborted: false };
+    this.#encoding.set(requestId, progress);
+    let prompt: EncodedPrompt;
+    try {
+      prompt = await this.#encode(request.prompt);
+    } finally {
+      this.#encoding.delete(requestId);
+    }
     const params = this.#resolve(request, prompt);
     const active = new ActiveRequest(this.#options, request, prompt, params, sink, this.#release);
+    if (progress.isAborted) {
+      active.abort();
+      return active;
+    }
     this.#active.set(requestId, active);
     try {
       const generate = {
@@ -100,6 +127,8 @@ class ClusterTextService implements TextService {
   }
 
   abort(requestId: string): void {
+    const encoding = this.#encoding.get(requestId);
+    if (encoding !== undefined) encoding.isAborted = true;
     this.#active.get(requestId)?.abort();
   }
 
@@ -123,14 +152,14 @@ class ClusterTextService implements TextService {
     });
   }
 
-  #encode(prompt: Prompt): EncodedPrompt {
+  async #encode(prompt: Prompt): Promise<EncodedPrompt> {
     if ("tokenIds" in prompt) {
       checkPromptTokens(prompt.tokenIds.length, this.model.maxModelLen, "prompt");
       checkTokenIds(prompt.tokenIds, this.model.vocabSize, "prompt");
       return prompt;
     }
     const { tokenizer } = this.#options;
-    if (tokenizer === null) {
+    if (tokenizer === null || this.#encoder === null) {
       throw new RequestError(
         "The server runs without a tokenizer (--skip-tokenizer-init): send the prompt as token ids.",
         fieldOf(prompt),
@@ -142,9 +171,13 @@ class ClusterTextService implements TextService {
       : [prompt.text, prompt.addSpecialTokens ?? true];
     const { maxModelLen } = this.model;
     const least = tokenizer.leastTokens(text);
-    // Encoding takes about 3 us a token and nothing else runs meanwhile.
     if (least > 0) checkPromptTokens(least, maxModelLen, fieldOf(prompt), true);
-    return { text, tokenIds: tokenizer.encode(text, { addSpecialTokens }) };
+    const { tokenIds, isComplete } = await this.#encoder.encode(text, {
+      addSpecialTokens,
+      maxTokens: maxModelLen,
+    });
+    if (!isComplete) checkPromptTokens(tokenIds.length, maxModelLen, fieldOf(prompt), true);
+    return { text, tokenIds };
   }
 
   #render(tokenizer: Tokenizer, prompt: Extract<Prompt, { messages: unknown }>): string {
@@ -157,6 +190,23 @@ class ClusterTextService implements TextService {
     }
     return tokenizer.chatTemplate.render(prompt.messages, prompt.addGenerationPrompt);
   }
+}
+
+const log = logger("tokenizer");
+
+function createEncoder(options: TextServiceOptions, tokenizer: Tokenizer): PromptEncoder {
+  const { startEncoderWorker: startWorker } = options;
+  const turns = new TurnBudget(ENCODED_PER_TURN);
+  const pool = startWorker
+    ? new EncoderPool({
+      source: tokenizer.source,
+      startWorker,
+      maxWorkers: Math.min(MAX_ENCODER_WORKERS, navigator.hardwareConcurrency),
+      onFailure: (message) =>
+        log.warn("long prompts are encoded on the main thread from now on", { message }),
+    })
+    : null;
+  return new PromptEncoder({ tokenizer, pool, takeTurn: (characters) => turns.take(characters) });
 }
 
 /** The field of a request in which clients give such a prompt. */

@@ -2,6 +2,7 @@ import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { ModelError } from "../core/errors.ts";
 import { ChatTemplate, selectChatTemplate } from "./chat_template.ts";
 import { Detokenizer } from "./detokenizer.ts";
+import { SegmentEncoder } from "./encoding/segment_encoder.ts";
 import { parseDecoder } from "./token_decoding.ts";
 import { type TokenDisplay, TokenTable } from "./token_table.ts";
 import { splitIntoWords } from "./word_split.ts";
@@ -16,18 +17,27 @@ export interface TokenizerFiles {
   readonly chatTemplate?: string;
 }
 
+/** Where a tokenizer came from, so that a worker can make the same one. */
+export type TokenizerSource = { readonly directory: string } | { readonly files: TokenizerFiles };
+
 export interface DecodeOptions {
   readonly skipSpecialTokens: boolean;
 }
 
 /** Text to tokens and back. */
 export interface Tokenizer {
+  readonly source: TokenizerSource;
   /** One more than the largest token id. */
   readonly vocabSize: number;
   readonly eosTokenId: number | null;
   /** Null when the model has none. */
   readonly chatTemplate: ChatTemplate | null;
-  /** @param options.addSpecialTokens let the model's post-processor add its tokens (bos) */
+  /** For encoding in pieces; joined, they are what `encode` gives. */
+  readonly segments: SegmentEncoder;
+  /**
+   * Encodes all of a text at once, which takes about 3 us a token.
+   * @param options.addSpecialTokens let the model's post-processor add its tokens (bos)
+   */
   encode(text: string, options: { readonly addSpecialTokens: boolean }): number[];
   /** A number of tokens that `text` has at least; far cheaper than encoding it. */
   leastTokens(text: string): number;
@@ -49,7 +59,10 @@ const mostCharactersComposed = 4;
  * Makes a tokenizer of file contents.
  * @throws {ModelError} contents that are incomplete or of an unsupported kind
  */
-export function createTokenizer(files: TokenizerFiles): Tokenizer {
+export function createTokenizer(
+  files: TokenizerFiles,
+  source: TokenizerSource = { files },
+): Tokenizer {
   const json = withDefaults(files.tokenizerJson);
   const decoding = parseDecoder(json.decoder);
   const hub = createHubTokenizer(json, files.tokenizerConfig);
@@ -61,7 +74,11 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
   const longestToken = tokens.reduce((longest, token) => Math.max(longest, token?.length ?? 0), 1);
   const mostCharactersPerToken = longestToken * (json.normalizer ? mostCharactersComposed : 1);
 
+  const segments = new SegmentEncoder(json, hub);
+
   return {
+    source,
+    segments,
     vocabSize: tokens.length,
     eosTokenId: tokenId(hub, files.tokenizerConfig.eos_token),
     chatTemplate: template === null ? null : new ChatTemplate(
@@ -72,9 +89,8 @@ export function createTokenizer(files: TokenizerFiles): Tokenizer {
         : "chat_template.jinja",
     ),
     encode(text, { addSpecialTokens }) {
-      const { ids } = hub.encode(text.toWellFormed(), { add_special_tokens: addSpecialTokens });
-      // A character that the vocabulary cannot express has no id; tokenizers drops it as well.
-      return ids.filter((id: number | undefined) => id !== undefined);
+      const parts = segments.split(text.toWellFormed());
+      return segments.join(parts.map((part) => segments.encode(part)), addSpecialTokens);
     },
     leastTokens: (text) => Math.ceil(text.length / mostCharactersPerToken),
     decode(ids, { skipSpecialTokens }) {
@@ -111,7 +127,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
     chatTemplate,
   };
   try {
-    return createTokenizer(files);
+    return createTokenizer(files, { directory });
   } catch (error) {
     if (!(error instanceof ModelError)) throw error;
     throw new ModelError(`In ${directory}: ${error.message}`, { cause: error });

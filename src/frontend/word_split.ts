@@ -17,11 +17,7 @@ interface Step {
  */
 export function splitIntoWords(json: Record<string, unknown>): unknown {
   const original = json.pre_tokenizer as Step | null;
-  const isWholeText = original === null ||
-    (original.type === "Metaspace" && original.split === false);
-  const model = json.model as { type?: string; vocab?: Record<string, number> };
-  if (!isWholeText || model.type !== "BPE" || !model.vocab) return original;
-  if (Object.keys(model.vocab).some(spansWords)) return original;
+  if (!splitsAtSpaces(json)) return original;
   const split = {
     type: "Split",
     pattern: { Regex: `(?<=[^${space}])(?=${space})` },
@@ -29,6 +25,16 @@ export function splitIntoWords(json: Record<string, unknown>): unknown {
     invert: false,
   };
   return original === null ? split : { type: "Sequence", pretokenizers: [original, split] };
+}
+
+/** Whether {@linkcode splitIntoWords} adds its split. */
+export function splitsAtSpaces(json: Readonly<Record<string, unknown>>): boolean {
+  const original = json.pre_tokenizer as Step | null;
+  const isWholeText = original === null ||
+    (original.type === "Metaspace" && original.split === false);
+  const model = json.model as { type?: string; vocab?: Record<string, number> };
+  if (!isWholeText || model.type !== "BPE" || !model.vocab) return false;
+  return !Object.keys(model.vocab).some(spansWords);
 }
 
 /** Whether a space follows another character within the token. */

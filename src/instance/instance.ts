@@ -1,12 +1,6 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import {
-  isForTheUser,
-  LlumnixError,
-  toErrorRecord,
-  UnavailableError,
-  UsageError,
-} from "../core/errors.ts";
+import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
@@ -17,6 +11,7 @@ import type {
 } from "../core/protocol/membership.ts";
 import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
 import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine/engine.ts";
@@ -261,11 +256,10 @@ export class Instance {
 
   #loadExecutor(): Promise<Executor> {
     const { options, hostShare, instanceId, clock, loadExecutor } = this.#config;
-    if (options.device === "cuda") throw new UsageError("--device cuda is not available yet");
-    const kind = options.device === "null" || options.device === "sim" ? options.device : "cpu";
+    const { device } = executorKind(options.device);
     let lastMs = -Infinity;
     let lastPhase = "";
-    return loadExecutor({ kind, options, hostShare }, (progress) => {
+    return loadExecutor({ device, options, hostShare }, (progress) => {
       const isRoutine = progress.phase === lastPhase && progress.doneBytes < progress.totalBytes;
       if (isRoutine && clock.nowMs() - lastMs < PROGRESS_INTERVAL_MS) return;
       lastMs = clock.nowMs();

@@ -1,16 +1,16 @@
 import { type DType, dtypeBytes } from "../core/dtype.ts";
 
 /**
- * Shape of a paged KV cache. Block-major: a block holds its tokens' keys and values of all layers in
- * one contiguous run, so moving a block is one copy. Within a block, layers are contiguous runs of
- * `layerBytes`, so that a transfer can also go layer by layer.
+ * Shape of a paged KV cache. The cache is block-major: a block holds the keys and values of its tokens
+ * for all layers in one contiguous run, so moving a block is one copy. Within a block, each layer is a
+ * contiguous run of `layerBytes`, so a transfer can also go layer by layer.
  */
 export interface KvLayout {
   /**
-   * Order inside a layer's run. `cpu-kt`: per KV head K transposed `[headDim][blockSize]`, then
+   * Order inside a layer's run. `k-transposed`: per KV head K transposed `[headDim][blockSize]`, then
    * V `[blockSize][headDim]`. Pools exchange blocks only when their layouts are equal.
    */
-  readonly format: "cpu-kt";
+  readonly format: "k-transposed";
   readonly dtype: DType;
   readonly numLayers: number;
   readonly numKvHeads: number;
@@ -30,8 +30,9 @@ export function blockBytes(layout: KvLayout): number {
 }
 
 /**
- * The first field in which two layouts differ, for a handshake's error message; null if equal.
- * @param here where `a` is, as the message has it
+ * The first field in which two layouts differ, for a handshake's error message; null if they are equal.
+ * @param here where `a` is, in the words of the message
+ * @param there where `b` is
  */
 export function layoutDifference(
   a: KvLayout,

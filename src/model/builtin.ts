@@ -22,8 +22,8 @@ export interface BuiltinModel {
 const maxPositionEmbeddings = 4096;
 
 /**
- * The model that is served when none is named: a tiny Llama over bytes with random weights. It needs
- * no files and loads in milliseconds; what it says has no meaning.
+ * The model that is served without `--model`: a tiny Llama over bytes with random weights. It needs no
+ * files and loads in milliseconds; its output has no meaning.
  */
 export function builtinModel(): BuiltinModel {
   const { bos, eos, imEnd } = byteSpecialTokens;

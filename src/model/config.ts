@@ -3,7 +3,7 @@ import type { DType } from "../core/dtype.ts";
 import { ModelError } from "../core/errors.ts";
 import type { RopeConfig, RopeScaling } from "./rope.ts";
 
-/** Values of `architectures` in config.json that can be served. */
+/** Supported values of `architectures` in config.json. */
 export const supportedArchitectures = [
   "LlamaForCausalLM",
   "MistralForCausalLM",
@@ -24,9 +24,9 @@ export interface ModelConfig {
   readonly headDim: number;
   readonly rmsNormEps: number;
   readonly rope: RopeConfig;
-  /** Longest sequence in tokens for which the model is made. */
+  /** Longest sequence in tokens that the model was trained for. */
   readonly maxPositionEmbeddings: number;
-  /** Tokens a position can see; null for all. */
+  /** Number of last tokens that a position attends to; null for all. */
   readonly slidingWindow: number | null;
   readonly tieWordEmbeddings: boolean;
   /** Biases of the query, key and value projections. */
@@ -37,7 +37,7 @@ export interface ModelConfig {
   readonly mlpBias: boolean;
   /** RMS norm of each query and key head (Qwen3). */
   readonly qkNorm: boolean;
-  /** Type of the stored weights as declared; float32 when the file says nothing. */
+  /** Declared type of the stored weights; float32 if config.json declares none. */
   readonly dtype: DType;
   readonly eosTokenIds: readonly number[];
 }

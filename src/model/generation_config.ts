@@ -2,11 +2,11 @@ import { z } from "zod";
 import { ModelError } from "../core/errors.ts";
 import type { SamplingParams } from "../core/protocol/generate.ts";
 
-/** What generation_config.json says; it complements config.json and may be absent. */
+/** The used fields of generation_config.json, a file that may be absent. */
 export interface GenerationConfig {
-  /** Null when the file names none: config.json's then hold. */
+  /** Null if the file names none; then those of config.json apply. */
   readonly eosTokenIds: readonly number[] | null;
-  /** Sampling parameters a request gets unless it sets them. */
+  /** Sampling parameters of requests that do not set them. */
   readonly defaultSampling: Readonly<Partial<SamplingParams>>;
 }
 

@@ -7,13 +7,13 @@ export interface LocateOptions {
   readonly downloadDir: string | null;
 }
 
-/** Environment variables, `Deno.env` but in tests. */
+/** Environment variables: `Deno.env`, or others in tests. */
 export type Env = Pick<Deno.Env, "get">;
 
 /**
- * Finds the directory of a model (or of a tokenizer): `name` is a local directory, or a hub name that
- * is in the local Hugging Face cache. Nothing is ever downloaded.
- * @throws {ModelError} neither of them
+ * Finds the directory of a model (or of a tokenizer): `name` is a local directory, or a hub name in the
+ * local Hugging Face cache. It downloads nothing.
+ * @throws {ModelError} `name` is neither of them
  */
 export function locateModel(name: string, options: LocateOptions, env: Env = Deno.env): string {
   if (name === "") {
@@ -36,7 +36,7 @@ export function locateModel(name: string, options: LocateOptions, env: Env = Den
   return locateInCache(name, options, env);
 }
 
-/** What a model is known by, however its directory is written: the real path of that, else its name. */
+/** The same text for the same model: the real path of a directory, else the name. */
 export function modelIdentity(name: string): string {
   return entryKind(name) === "directory" ? Deno.realPathSync(name) : name;
 }

@@ -1,8 +1,8 @@
 /**
- * Random weights that are a pure function of seed, tensor name and element index: the same on every
- * machine, in any order, cut into any shards. Made for speed (about 2 ns an element): an element is
- * the sum of the four bytes of a hash, which is close to normal (Irwin-Hall of order 4), and has only
- * 1021 values, so encoding is a table look-up.
+ * Random weights as a pure function of seed, tensor name and element index: the same on every machine,
+ * in any order, in any shards. An element takes about 2 ns: it is the sum of the four bytes of a hash,
+ * which is close to normal (Irwin-Hall of order 4) and has only 1021 values, so encoding is a table
+ * look-up.
  */
 import { type DType, dtypeBytes } from "../core/dtype.ts";
 import type { ModelConfig } from "./config.ts";
@@ -86,14 +86,14 @@ export class RandomWeights implements TensorSource {
   close(): void {}
 
   #distribution({ name, shape }: TensorSpec): [mean: number, deviation: number] {
-    // Without signs that vary, a tied model would find its last token most like itself, for ever.
+    // Signs must vary, or a tied model would repeat its last token for ever.
     if (name === "model.norm.weight") return [0, 1];
     if (name.endsWith("norm.weight")) return [1, 0.1];
     if (name.endsWith(".bias")) return [0, 0.2];
     if (name === "model.embed_tokens.weight" || name === "lm_head.weight") {
       return [0, 3 / Math.sqrt(this.#config.hiddenSize)];
     }
-    // What the layers add must weigh as much as the embedding, or the context would not matter.
+    // The layers must add as much as the embedding, or the context would not matter.
     const gain = /\.(o_proj|down_proj)\./.test(name) ? 2 : 1;
     return [0, gain / Math.sqrt(shape[1])];
   }

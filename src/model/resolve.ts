@@ -11,19 +11,19 @@ import type { OpenFile } from "./safetensors.ts";
 import { SafetensorsWeights } from "./safetensors_weights.ts";
 import type { TensorSource } from "./tensor.ts";
 
-/** The options that say which model is served and how. */
+/** The options that a model and its numerics depend on. */
 export type ModelOptions = Pick<
   EngineOptions,
   "model" | "revision" | "downloadDir" | "loadFormat" | "dtype" | "maxModelLen" | "seed"
 >;
 
-/** A model that was found and whose files make sense together with the options. */
+/** A model whose files were found and fit the options. */
 export interface ResolvedModel {
   /** As configured, or the built-in model's name. */
   readonly name: string;
   /** See {@linkcode modelIdentity}. */
   readonly identity: string;
-  /** Where its files are; null for the built-in model. */
+  /** The directory of its files; null for the built-in model. */
   readonly directory: string | null;
   readonly config: ModelConfig;
   /** Tokens that end an output: generation_config.json's, else config.json's. */
@@ -38,8 +38,8 @@ export interface ResolvedModel {
 }
 
 /**
- * Finds the model of the options and reads its configuration; weights are not touched.
- * @throws {ModelError} not there, not a model, or not supported
+ * Finds the model of the options and reads its configuration, but no weights.
+ * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model
  */
 export function resolveModel(options: ModelOptions): ResolvedModel {
@@ -70,8 +70,8 @@ export function resolveModel(options: ModelOptions): ResolvedModel {
 
 /**
  * Opens the weights of a resolved model.
- * @param open how files are opened: mapped, or {@linkcode openByReading}
- * @throws {ModelError} no safetensors weights, or damaged ones
+ * @param open opens the files: by mapping them, or {@linkcode openByReading}
+ * @throws {ModelError} there are no safetensors weights, or they are damaged
  */
 export function openWeights(
   model: ResolvedModel,
@@ -119,7 +119,7 @@ function findDirectory(name: string, options: ModelOptions): Found {
   };
 }
 
-/** Content of a JSON file; undefined when there is none. */
+/** Content of a JSON file; undefined if there is no such file. */
 function readJson(path: string): unknown {
   let text: string;
   try {
@@ -145,8 +145,8 @@ function notAModel(directory: string): ModelError {
 }
 
 /**
- * `auto` is the type in which the model is stored. Unlike vLLM, which serves float32 models in
- * float16, float32 models stay float32: on a CPU it is the exact mode, and costs no accuracy.
+ * The type for `--dtype`; `auto` is the type in which the model is stored. vLLM serves float32 models in
+ * float16; here they stay float32, so that no accuracy is lost.
  */
 function resolveDType(option: ModelOptions["dtype"], config: ModelConfig): DType {
   switch (option) {

@@ -1,4 +1,4 @@
-/** Rotary position embedding of a model; frequencies as in transformers' `modeling_rope_utils.py`. */
+/** Rotary position embedding of a model, as in transformers' `modeling_rope_utils.py`. */
 export interface RopeConfig {
   readonly theta: number;
   readonly scaling: RopeScaling | null;

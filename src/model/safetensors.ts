@@ -7,10 +7,10 @@ import { ModelError } from "../core/errors.ts";
 import { numElements, type TensorSpec } from "./structure.ts";
 import { expectShape, type Tensor } from "./tensor.ts";
 
-/** An open file of which ranges can be had as bytes: mapped, or read on demand. */
+/** An open file that gives ranges as bytes: a mapped file, or one that is read on demand. */
 export interface FileBytes {
   readonly byteLength: number;
-  /** A range inside the file; it may view the file itself, and is valid until `close`. */
+  /** A range of the file. It may be a view of a mapped file; it is valid until `close`. */
   slice(offset: number, byteLength: number): Uint8Array;
   close(): void;
 }
@@ -18,7 +18,7 @@ export interface FileBytes {
 /** Opens a file. @throws {Deno.errors.NotFound} and other errors of the system */
 export type OpenFile = (path: string) => FileBytes;
 
-/** Opens a file for reading ranges into memory, where it cannot be mapped. */
+/** Opens a file that cannot be mapped: each range is read into memory. */
 export function openByReading(path: string): FileBytes {
   const file = Deno.openSync(path);
   return {
@@ -113,7 +113,7 @@ export class SafetensorsFile {
   }
 }
 
-/** The error for a tensor that is not there. */
+/** The error for a missing tensor. */
 export function missingTensor(spec: TensorSpec, where: string): ModelError {
   return new ModelError(
     `Tensor ${spec.name} [${spec.shape.join(", ")}] is missing in ${where}. ` +

@@ -34,7 +34,7 @@ export interface DecoderSpec {
   readonly embedding: TensorSpec;
   readonly layers: readonly LayerSpec[];
   readonly finalNorm: TensorSpec;
-  /** The same object as `embedding` when they are tied. */
+  /** The same object as `embedding` if the two are tied. */
   readonly lmHead: TensorSpec;
 }
 

@@ -11,7 +11,7 @@ export interface Tensor {
   readonly bytes: Uint8Array;
 }
 
-/** Where a model's weights come from. */
+/** A source of weights: files, or random numbers. */
 export interface TensorSource {
   /** For progress messages: "3 safetensors files", "random weights (seed 0)". */
   readonly description: string;
@@ -19,7 +19,7 @@ export interface TensorSource {
   check(spec: TensorSpec): void;
   /** @throws {ModelError} as `check` */
   read(spec: TensorSpec): Tensor;
-  /** Ends the source; tensors it gave out must not be used any more. */
+  /** Closes the source; its tensors must not be used afterwards. */
   close(): void;
 }
 

@@ -1,11 +1,11 @@
 import { UsageError } from "../core/errors.ts";
 
-/** Where the token may be instead: command lines are seen by all users of a host. */
+/** Holds the token instead of the command line, which all users of a host can see. */
 export const ADMIN_TOKEN_VARIABLE = "LLUMNIX_ADMIN_TOKEN";
 
 /**
- * The token of whoever operates the service; null for none.
- * @throws {UsageError} it is one that cannot be sent
+ * The token that opens the admin routes; null if none was set, which closes them.
+ * @throws {UsageError} the token cannot be sent in a header
  */
 export function adminToken(options: { readonly adminToken: string | null }): string | null {
   const isGiven = options.adminToken !== null;

@@ -1,4 +1,4 @@
-/** The role of the API server: HTTP, tokenizer and streams before a cluster. */
+/** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
 import { realClock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
@@ -7,13 +7,15 @@ import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
-import { describeModel, type FoundModel, openTokenizer } from "./served_model.ts";
+import type { FoundModel } from "../executor/executor_kind.ts";
+import { describeModel, openTokenizer } from "./served_model.ts";
 import { version } from "../core/version.ts";
 
 /**
- * Serves HTTP. Requests wait for instances that are not there yet.
+ * Serves HTTP. Requests wait until an instance serves.
  * @throws {ModelError} there is no usable tokenizer
- * @throws {UsageError} the admin token is empty, the port is taken, the host is not of this machine, TLS files are wrong
+ * @throws {UsageError} the admin token is invalid, the port is taken, the host name is not this
+ *   machine's, or the TLS files cannot be used
  */
 export async function startApiServer(
   options: EngineOptions & ServerOptions,
@@ -30,6 +32,8 @@ export async function startApiServer(
     maxLogprobs: options.maxLogprobs,
     seed: options.seed,
     clock: realClock,
+    startEncoderWorker: () =>
+      new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
     log: options.disableLogRequests ? undefined : (line) => requests.info(line),
   });
   const token = adminToken(options);

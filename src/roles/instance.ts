@@ -13,13 +13,13 @@ import { Instance, type InstanceConfig, type StartEvent } from "../instance/inst
 import { processMigration } from "./instance_migration.ts";
 import { servingFields } from "./serving_fields.ts";
 
-/** How long a manager that hangs may take to show that it is alive. */
+/** Most time for a manager to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;
 const MAX_REMOVE_ATTEMPTS = 10;
-/** What the manager calls its directory; nothing else is ever removed. */
+/** The name of a manager's directory; only such a directory is ever removed. */
 const runtimeDirectoryName = /^llumnix-\d+-[0-9a-f]{8}$/;
 
-/** What a terminal sends to all processes of a job. */
+/** Signals that a terminal sends to all processes of a job. */
 const groupSignals = ["SIGINT", "SIGHUP"] as const;
 
 export interface InstanceArgs {
@@ -35,7 +35,7 @@ export interface InstanceArgs {
   readonly bus?: Bus;
   /** Default: loads in a worker of this program. */
   readonly loadExecutor?: InstanceConfig["loadExecutor"];
-  /** Default 0: it ends with its manager. See {@linkcode InstanceConfig}. */
+  /** Default 0: the instance ends with its manager. See {@linkcode InstanceConfig}. */
   readonly rejoinTimeoutMs?: number;
   /** See {@linkcode InstanceConfig}. */
   readonly drainTimeoutMs?: number;
@@ -45,11 +45,11 @@ export interface InstanceArgs {
 }
 
 /**
- * Runs one instance as this process. SIGTERM has it give its requests away and then ends it, a second
- * one ends it at once. SIGINT and SIGHUP do the same to what was started by hand; else they are
- * ignored: a terminal sends them to the whole process group, and it is the manager that decides.
- * @returns the exit code: 0 when asked to stop, 2 for what the user can put right, else 1. The
- *   process should exit then, for a step that hangs is left behind.
+ * Runs one instance as this process. On SIGTERM the instance drains and then ends; a second SIGTERM ends
+ * it at once. SIGINT and SIGHUP do the same to an instance that was started by hand. Other instances
+ * ignore them: a terminal sends them to the whole process group, and the manager decides.
+ * @returns the exit code: 0 after a request to stop, 2 for an error that the user can fix, else 1. The
+ *   caller should exit the process, because a hanging step may be left behind.
  */
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), managerAddress } = args;
@@ -95,7 +95,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
   }
 }
 
-/** Of others the manager's log says it, which whoever starts one by hand may not see. */
+/** Logs the start of an instance that was started by hand; for others the manager logs it. */
 function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
   switch (event.type) {
     case "waiting":
@@ -107,14 +107,14 @@ function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
   }
 }
 
-/** A manager that was killed leaves its sockets behind; whoever notices removes them. */
+/** Removes the sockets that a killed manager left behind. */
 async function removeAbandonedDirectory(bus: Bus, managerAddress: Address): Promise<void> {
   const parsed = parseAddress(managerAddress);
   if (parsed.scheme !== "unix" || !runtimeDirectoryName.test(basename(dirname(parsed.path)))) {
     return;
   }
   if (await isManagerAlive(bus, managerAddress)) return;
-  // The other instances do the same: one that finds files gone under its hands tries again.
+  // Other instances remove the same files at the same time: retry if a file has just gone.
   for (let attempt = 0; attempt < MAX_REMOVE_ATTEMPTS; attempt++) {
     try {
       return Deno.removeSync(dirname(parsed.path), { recursive: true });
@@ -124,7 +124,7 @@ async function removeAbandonedDirectory(bus: Bus, managerAddress: Address): Prom
   }
 }
 
-/** A dying process still takes connections for a moment, so only an answer counts. */
+/** Only an answer counts: a dying process accepts connections for a moment. */
 async function isManagerAlive(bus: Bus, managerAddress: Address): Promise<boolean> {
   try {
     const peer = await bus.connect(managerAddress, {});

@@ -14,7 +14,7 @@ interface RowContext {
   readonly options: InstanceInfoCsvOptions;
 }
 
-/** What a cell of each column shows; times are seconds, latencies milliseconds. */
+/** The cell of each column. Times are seconds, latencies milliseconds. */
 const columns: Readonly<Record<string, (info: InstanceInfo, context: RowContext) => Cell>> = {
   timestamp: (info) => info.timestampMs / 1000,
   instance_id: (info) => info.instanceId,
@@ -45,19 +45,19 @@ const columns: Readonly<Record<string, (info: InstanceInfo, context: RowContext)
   waiting_time_first_waiting_request: (info) => info.firstWaitingMs / 1000,
 };
 
-/** A list is written as Python shows it, between the two brackets at its ends. */
+/** A list has its brackets as first and last item, and is written as Python shows it. */
 type Cell = string | number | readonly (string | number)[];
 
 export const instanceInfoHeader = Object.keys(columns).join(",") + "\n";
 
-/** Chooses the rows: while an instance is busy, and once when it has become empty. */
+/** Chooses the rows: one for each busy instance, and one when an instance has become idle. */
 export class InstanceInfoCsv {
-  /** Instances whose last row was of a busy one. */
+  /** Instances that were busy in their last row. */
   #busy = new Set<InstanceId>();
 
   constructor(private readonly options: InstanceInfoCsvOptions) {}
 
-  /** @param infos the last reports of the instances that serve */
+  /** @param infos the last reports of the serving instances */
   rows(infos: readonly InstanceInfo[]): string {
     const context = { numInstances: infos.length, options: this.options };
     const busy = infos.filter(isBusy);

@@ -11,20 +11,20 @@ import {
 
 export interface InstanceInfoLogConfig {
   readonly clock: Clock;
-  /** `--log-filename`; the file's name is this and `_instance.csv`. */
+  /** `--log-filename`, to which the file's name adds `_instance.csv`. */
   readonly logFilename: string;
   readonly options: InstanceInfoCsvOptions & { readonly pollingInterval: number };
-  /** The last reports of the instances that serve. */
+  /** The last reports of the serving instances. */
   readonly infos: () => readonly InstanceInfo[];
 }
 
-/** Writes a row per instance and `--polling-interval`, while there is work. */
+/** Writes a row per busy instance in every `--polling-interval`. */
 export class InstanceInfoLog {
   readonly #config: InstanceInfoLogConfig;
   readonly #csv: InstanceInfoCsv;
   readonly #path: string;
   readonly #encoder = new TextEncoder();
-  /** Null once it cannot be written. */
+  /** Null after a failed write. */
   #file: Deno.FsFile | null;
   #cancel: () => void = () => {};
 
@@ -46,7 +46,7 @@ export class InstanceInfoLog {
     this.#poll();
   }
 
-  /** Writes what is due, and closes the file. */
+  /** Writes the last rows, and closes the file. */
   close(): void {
     this.#cancel();
     this.#writeRows();
@@ -67,7 +67,7 @@ export class InstanceInfoLog {
     if (rows !== "") this.#write(rows);
   }
 
-  /** The service goes on without the file. */
+  /** Gives the file up if it cannot be written; the service goes on without it. */
   #write(text: string): void {
     const bytes = this.#encoder.encode(text);
     try {
@@ -77,7 +77,10 @@ export class InstanceInfoLog {
     } catch (cause) {
       this.#file?.close();
       this.#file = null;
-      logger("instance-info").warn("cannot write the file any more", { file: this.#path, cause });
+      logger("instance-info").warn("cannot write the file; it gets no more rows", {
+        file: this.#path,
+        cause,
+      });
     }
   }
 }

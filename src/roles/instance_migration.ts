@@ -1,19 +1,12 @@
 import { parseAddress } from "../bus/address.ts";
 import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
-import type { ExecutorInfo } from "../executor/executor.ts";
-import { AccountedKvPool } from "../kv/pool/accounted_kv_pool.ts";
-import { HostKvPool } from "../kv/pool/host_kv_pool.ts";
-import type { KvPool } from "../kv/pool/pool.ts";
-import type { MigrationBackend, TransferLimits } from "../kv/transfer/backend.ts";
-import { GlooBackend } from "../kv/transfer/gloo/gloo_backend.ts";
+import { executorKind } from "../executor/devices.ts";
+import { openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
-import { RayRpcBackend } from "../kv/transfer/rayrpc/rayrpc_backend.ts";
-import { computesOnCpu } from "../instance/engine/engine_config.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 
@@ -27,14 +20,13 @@ export interface ProcessMigrationArgs {
   readonly log: Log;
 }
 
-/** How requests move to and from an instance that is a process. */
+/** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
-  const { engine, options, log } = args;
+  const { engine, options, managerAddress, bus, clock, log } = args;
   return {
     limits: options,
-    copiesBesideSteps: !computesOnCpu(engine.device),
-    async openBackend({ info }) {
-      const pool = openPool(info, engine.device);
+    copiesBesideSteps: !executorKind(engine.device).usesHostCores,
+    async openBackend({ info, pool }) {
       if (pool === null) {
         log.warn(
           `requests stay on this instance: the KV cache of ${info.description} is not addressable`,
@@ -47,54 +39,23 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
-      const backend = await openBackend(args, info, pool, limits);
+      const backend = await openBackend(options.migrationBackend, info.description, {
+        instanceId: args.instanceId,
+        model: info.model,
+        pool,
+        limits,
+        options,
+        host: hostOf(managerAddress),
+        clock,
+        openLinks: () => new MigrationPeers(bus, clock, () => {}),
+      });
       backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
       return backend;
     },
   };
 }
 
-/** The pool of an executor; null when its memory has no address in this process. */
-function openPool(info: ExecutorInfo, device: EngineOptions["device"]): KvPool | null {
-  const { poolAddress, layout, numBlocks } = info;
-  if (device === "null" || device === "sim") return new AccountedKvPool(layout, numBlocks);
-  return poolAddress === null ? null : new HostKvPool(poolAddress, layout, numBlocks);
-}
-
-/**
- * @throws {UsageError} a backend that is not available
- * @throws {UnavailableError} it cannot be opened
- */
-async function openBackend(
-  { options, instanceId, managerAddress, bus, clock }: ProcessMigrationArgs,
-  { model, layout, numBlocks }: ExecutorInfo,
-  pool: KvPool,
-  limits: TransferLimits,
-): Promise<MigrationBackend> {
-  switch (options.migrationBackend) {
-    case "gloo":
-      return await GlooBackend.open({
-        identity: { instanceId, model, layout },
-        pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
-        numBlocks,
-        host: hostOf(managerAddress),
-        initTimeoutMs: options.migrationBackendInitTimeout * 1000,
-        limits,
-        clock,
-      });
-    case "rayrpc":
-      return new RayRpcBackend({
-        pool,
-        limits,
-        clock,
-        links: new MigrationPeers(bus, clock, () => {}),
-      });
-    default:
-      throw new UsageError(`--migration-backend ${options.migrationBackend} is not available yet`);
-  }
-}
-
-/** Where other instances reach this one: on the manager's network interface. */
+/** The host name by which other instances reach this one: on the manager's network interface. */
 function hostOf(managerAddress: Address): string {
   const manager = parseAddress(managerAddress);
   return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";

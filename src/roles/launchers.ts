@@ -1,4 +1,4 @@
-/** What starts instances: within the manager's process, or each in a process of its own. */
+/** Chooses the launcher of instances: within the manager's process, or each in a process of its own. */
 import type { Bus } from "../bus/bus.ts";
 import { realClock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
@@ -11,6 +11,7 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
+import { executorKind } from "../executor/devices.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
 import { ProcessLauncher } from "./process_launcher.ts";
@@ -20,7 +21,8 @@ export function runsInProcess(
   options: Pick<EngineOptions & LifecycleOptions, "device" | "instanceIsolation">,
 ): boolean {
   const { device, instanceIsolation } = options;
-  return instanceIsolation === "none" || (instanceIsolation === "auto" && device === "sim");
+  if (instanceIsolation !== "auto") return instanceIsolation === "none";
+  return executorKind(device).sharesProcess === "by default";
 }
 
 export interface LauncherConfig {
@@ -32,17 +34,17 @@ export interface LauncherConfig {
     & LifecycleOptions
     & Pick<LoggingOptions, "logLevel">
     & Pick<ManagerOptions, "initialInstances">;
-  /** The engine's options as words of a command line, for instances that are processes. */
+  /** The engine's options as words of a command line, for instances in processes of their own. */
   readonly engineArgv: readonly string[];
   readonly bus: Bus;
   readonly log: Log;
-  /** The file to which this process and its instances log, beside stderr. */
+  /** The file to which this process and its instances log, in addition to stderr. */
   readonly logFile: string | null;
-  /** How long instances go on without this manager; default: not at all. */
+  /** How long instances serve on without this manager. Absent: roles share this process or end with it. */
   readonly orphanTimeoutMs?: number;
 }
 
-/** What starts instances: within this process, or each as one of its own. */
+/** The launcher that the options call for. */
 export function launcherOf(config: LauncherConfig): InstanceLauncher {
   const { options, bus, log, logFile, orphanTimeoutMs = 0 } = config;
   if (isOneProcess(config)) {
@@ -64,7 +66,7 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
   return new ProcessLauncher({ hostShare, engineArgv: argv });
 }
 
-/** Roles that run apart have instances that outlive them. */
+/** Whether all roles are one process. If roles run apart, instances outlive the manager. */
 export function isOneProcess(
   { options, orphanTimeoutMs }: Pick<LauncherConfig, "options" | "orphanTimeoutMs">,
 ): boolean {

@@ -1,4 +1,4 @@
-/** The role of the manager: it starts instances and tells people what becomes of them. */
+/** The role of the manager: starts instances and shows what happens to them. */
 import type { Address } from "../bus/bus.ts";
 import { realClock } from "../core/clock.ts";
 import { logger } from "../core/log.ts";
@@ -12,6 +12,7 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
+import { backendKind } from "../kv/transfer/backends.ts";
 import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager } from "../manager/manager.ts";
@@ -37,12 +38,12 @@ export type ManagerRoleOptions =
 
 export interface ManagerRoleConfig extends LauncherConfig {
   readonly options: ManagerRoleOptions;
-  /** Where it listens; instances are told the first. */
+  /** Addresses to listen at; instances use the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly onEvent?: (event: ManagerEvent) => void;
 }
 
-/** A manager with what shows its work. Disposing of it stops it and its instances. */
+/** A manager with its display and logs. Disposing of it stops the manager and its instances. */
 export class ManagerRole implements AsyncDisposable {
   readonly manager: Manager;
   readonly #config: ManagerRoleConfig;
@@ -62,7 +63,7 @@ export class ManagerRole implements AsyncDisposable {
   }
 
   /**
-   * Listens; {@linkcode startInstances} is to follow.
+   * Listens. Call {@linkcode startInstances} next.
    * @throws {UnavailableError} an address cannot be bound
    * @throws {UsageError} the file of `--log-instance-info` cannot be written
    */
@@ -75,7 +76,7 @@ export class ManagerRole implements AsyncDisposable {
       addresses,
       options,
       migration: options,
-      settings: servedSettings(options) ?? undefined,
+      settings: await servedSettings(options) ?? undefined,
       migrationCompatibility: migrationCompatibilityOf(config),
       migrationGroup: groupOf(config),
       scaling: options,
@@ -101,8 +102,8 @@ export class ManagerRole implements AsyncDisposable {
 
   /**
    * Starts the instances and waits until all of them serve.
-   * @param place where a manager may have been before this one; its instances may still run
-   * @throws {LlumnixError} one ended before; its own error when it sent one
+   * @param place where a previous manager may have left instances that still run
+   * @throws {LlumnixError} an instance ended before; its own error if it sent one
    */
   async startInstances(place?: ManagerPlace): Promise<void> {
     if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors);
@@ -138,15 +139,15 @@ export class ManagerRole implements AsyncDisposable {
   }
 }
 
-/** Instances that have what this manager's own have; within one process all are its own. */
+/** What instances must have in common to exchange requests; undefined if all share this process. */
 function migrationCompatibilityOf(config: ManagerRoleConfig): MigrationCompatibility | undefined {
   const { enableMigration, migrationBackend: backend, blockSize } = config.options;
   return enableMigration && !isOneProcess(config) ? { backend, blockSize } : undefined;
 }
 
-/** Instances within one process need no group: see {@linkcode InProcessLauncher}. */
+/** Options of the migration group; instances within one process need none. */
 function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
   const { migrationBackend, migrationBackendInitTimeout } = config.options;
-  if (migrationBackend !== "gloo" || isOneProcess(config)) return undefined;
+  if (isOneProcess(config) || !backendKind(migrationBackend).needsGroup) return undefined;
   return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
 }

@@ -1,4 +1,4 @@
-/** Where the processes of a service meet when its roles run apart. */
+/** The address where the processes of a service meet when its roles run apart. */
 import { dirname, join } from "node:path";
 import { MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
@@ -8,15 +8,16 @@ import { removeIfPresent } from "../core/files.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import { instanceOfSocket } from "../instance/instance_socket.ts";
 
-/** How long a process that was killed may take to end. */
+/** Most time until a killed process has ended. */
 const END_WAIT_MS = 1_000;
 const END_POLL_MS = 20;
 
 type Environment = { get(name: string): string | undefined };
 
 /**
- * The address in effect: what is written, or a socket that is the same for all processes of a user.
- * @throws {UsageError} what is written is no address that other processes reach
+ * The address in effect: the given one, or a socket that is the same for all processes of a user.
+ * @param written `--manager-address`, or null
+ * @throws {UsageError} other processes cannot reach the given address
  */
 export function managerAddress(written: string | null, env: Environment = Deno.env): Address {
   if (written === null) return `unix:${join(userDirectory(env), "manager.sock")}`;
@@ -37,25 +38,25 @@ function userDirectory(env: Environment): string {
   return join(env.get("TMPDIR") || "/tmp", `llumnix-${Deno.uid()}`);
 }
 
-/** The place of a manager that listens. Nobody else can take it until it is released. */
+/** The address of a manager, locked: no other manager can take it until it is released. */
 export interface ManagerPlace {
   readonly address: Address;
-  /** A manager was here before, and did not stop in order: its instances may still run. */
+  /** A previous manager here did not stop in order: its instances may still run. */
   readonly wasAbandoned: boolean;
-  /** Instances that it may have left running; null where that cannot be seen. */
+  /** Instances that the previous manager left running; null if unknown. */
   readonly survivors: readonly InstanceId[] | null;
-  /** Removes the sockets of what has ended. */
+  /** Removes the sockets of instances that have ended, and the lock. */
   release(): Promise<void>;
 }
 
 /**
  * Takes the place of the manager at an address.
- * @throws {UsageError} another manager has it; the directory cannot be used, or is not of this user
+ * @throws {UsageError} another manager has the address, or the directory is unusable or another user's
  */
 export async function takeManagerPlace(address: Address): Promise<ManagerPlace> {
   const parsed = parseAddress(address);
   if (parsed.scheme !== "unix") {
-    // Binding the port is what makes it ours; whether there was a manager cannot be seen.
+    // Binding the port locks it. A previous manager leaves no trace.
     const release = () => Promise.resolve();
     return { address, wasAbandoned: true, survivors: null, release };
   }
@@ -74,13 +75,13 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
     survivors: alive,
     async release() {
       await removeSockets(directory);
-      Deno.removeSync(lockPath); // while it is held: who opens it from now on makes a new one
+      Deno.removeSync(lockPath); // while it is held: the next manager makes a new file
       lock.close();
     },
   };
 }
 
-/** What to tell whoever starts a second manager, or one at a port that something else has. */
+/** The error for a second manager at an address, or for a port that another service has. */
 export function takenError(address: Address): UsageError {
   const holder = parseAddress(address).scheme === "unix"
     ? "another manager serves"
@@ -95,7 +96,7 @@ function prepareDirectory(directory: string): void {
   try {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
     const { isDirectory, uid, mode } = Deno.lstatSync(directory);
-    // A sticky directory such as /tmp is everybody's; the socket in it is ours alone (mode 600).
+    // A sticky directory such as /tmp belongs to all users; the socket in it is ours alone (mode 600).
     const isSafe = uid === Deno.uid() || ((mode ?? 0) & 0o1000) !== 0;
     if (isDirectory && isSafe) return;
   } catch (error) {
@@ -106,7 +107,7 @@ function prepareDirectory(directory: string): void {
   );
 }
 
-/** Tells the instances that have a socket from those that have ended, whose sockets it removes. */
+/** Sorts instances by their sockets into alive and dead, and removes the sockets of dead ones. */
 async function sortSockets(directory: string) {
   const alive: InstanceId[] = [], dead: InstanceId[] = [];
   for (const { name } of [...Deno.readDirSync(directory)]) {
@@ -120,7 +121,7 @@ async function sortSockets(directory: string) {
   return { alive, dead };
 }
 
-/** Of instances that have ended, or that a signal has just been sent to. */
+/** Removes the sockets of ended instances; waits a moment for those that were just sent a signal. */
 async function removeSockets(directory: string): Promise<void> {
   const untilMs = realClock.nowMs() + END_WAIT_MS;
   while ((await sortSockets(directory)).alive.length > 0 && realClock.nowMs() < untilMs) {
@@ -133,7 +134,7 @@ async function refusesConnections(path: string): Promise<boolean> {
     (await Deno.connect({ transport: "unix", path })).close();
     return false;
   } catch (error) {
-    // Not found: an instance that ends has removed it just now.
+    // Not found: the instance has just removed it while ending.
     return error instanceof Deno.errors.ConnectionRefused ||
       error instanceof Deno.errors.NotFound;
   }

@@ -1,4 +1,4 @@
-/** Tells people what the manager does: how far instances have loaded, which serve, which are lost. */
+/** Shows what the manager does: how far instances have loaded, which ones serve, which are lost. */
 import process from "node:process";
 import type { Log } from "../core/log.ts";
 import type { InstanceProgress } from "../core/protocol/membership.ts";
@@ -9,12 +9,12 @@ import type { ManagerEvent } from "../manager/manager_event.ts";
 type Bars = import("cli-progress").MultiBar;
 type Bar = import("cli-progress").SingleBar;
 
-/** A load this large takes long enough to be watched. */
+/** Loads of this size take long enough for a progress bar. */
 const WATCHED_BYTES = 64 << 20;
-/** Log lines of one instance are at least so far apart. */
+/** Least time between two progress lines of one instance. */
 const LINE_INTERVAL_MS = 2_000;
 
-/** Log lines, and on a terminal bars for long loads. */
+/** Writes log lines and, on a terminal, progress bars for long loads. */
 export class ManagerDisplay {
   readonly #log: Log;
   readonly #isQuiet: boolean;
@@ -23,18 +23,18 @@ export class ManagerDisplay {
   readonly #barOf = new Map<string, Promise<Bar>>();
   readonly #lastLineMs = new Map<string, number>();
   readonly #hasServed = new Set<string>();
-  /** Instances without migration, and why. */
+  /** Instances that take no part in migration, and why. */
   #leftOut = new Map<string, string>();
   #isFinished = false;
 
-  /** @param isQuiet no lines of single requests */
+  /** @param isQuiet omits the lines of single requests */
   constructor(log: Log, isQuiet = false, isTerminal = Deno.stderr.isTerminal()) {
     this.#log = log;
     this.#isQuiet = isQuiet;
     this.#isTerminal = isTerminal;
   }
 
-  /** Takes note of what happened in the manager. */
+  /** Shows an event of the manager. */
   show(event: ManagerEvent): void {
     switch (event.type) {
       case "launched":
@@ -47,7 +47,7 @@ export class ManagerDisplay {
         return this.#log.info(`${instanceId} is ready`, servingFields(event.registration));
       }
       case "lost":
-        // One that never served is a start that failed, which is told with this reason.
+        // An instance that never served is reported by `start_failed`, with this reason.
         if (!this.#hasServed.has(event.instanceId)) return;
         return this.#log.error(`lost ${event.instanceId}: ${event.reason}`);
       case "orphan_killed":
@@ -91,14 +91,14 @@ export class ManagerDisplay {
     }
   }
 
-  /** The start is over: bars go away. Idempotent. */
+  /** Removes the bars once the start is over. Idempotent. */
   finish(): void {
     if (this.#isFinished) return;
     this.#isFinished = true;
     this.#bars?.then((bars) => bars.stop());
   }
 
-  /** Instances that are left out are tried again and again: told once. */
+  /** Warns once of each instance that is left out: the manager tries it again and again. */
   #groupFormed(
     { generation, members, leftOut }: ManagerEvent & { readonly type: "group_formed" },
   ): void {

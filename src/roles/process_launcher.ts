@@ -15,18 +15,18 @@ import type {
 export interface ProcessLauncherOptions {
   /** Instances that will share this host. */
   readonly hostShare: number;
-  /** Engine arguments, passed on as they are. */
+  /** Engine arguments, passed on unchanged. */
   readonly engineArgv: readonly string[];
-  /** How this program is started; default: the way it was started itself. */
+  /** The command that starts this program. Default: the one that started this process. */
   readonly command?: readonly string[];
 }
 
 const STDERR = 2;
 
 /**
- * Starts each instance as a child process of this one: this program, in the role `instance`. What it
- * prints goes to stderr. An instance ends by itself when its connection to the manager is lost, so
- * none is left over when this process is killed.
+ * Starts each instance as a child process: this program, in the role `instance`. Its output goes to
+ * stderr. An instance ends by itself when it loses the manager, so none is left over when this process
+ * is killed.
  */
 export class ProcessLauncher implements InstanceLauncher {
   constructor(private readonly options: ProcessLauncherOptions) {}
@@ -43,7 +43,7 @@ export class ProcessLauncher implements InstanceLauncher {
     let hasExited = false;
     const exited = new Promise<ExitStatus>((resolve) => {
       child.once("exit", (code, signal) => {
-        hasExited = true; // its pid may be another's soon
+        hasExited = true; // from now on its pid may belong to another process
         resolve({ code, signal });
       });
     });
@@ -54,9 +54,9 @@ export class ProcessLauncher implements InstanceLauncher {
     return { pid: child.pid!, exited, stop };
   }
 
-  /** Only what is surely that process, on this host. */
+  /** Adopts a process only if it is surely the one that registered, on this host. */
   adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
-    // Over TCP come pids of other containers and hosts, which may be this process's own here.
+    // Over TCP, pids come from other containers and hosts and may equal this process's pid.
     if (processStart === undefined || pid === Deno.pid) return null;
     const found = HostProcess.started(pid, processStart);
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };

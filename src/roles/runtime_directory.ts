@@ -2,20 +2,20 @@ import { MAX_UNIX_PATH_BYTES } from "../bus/address.ts";
 import { UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
 
-/** What sockets in the directory may take of MAX_UNIX_PATH_BYTES: "/instance-1234567.sock". */
+/** Bytes of MAX_UNIX_PATH_BYTES for a socket in the directory: "/instance-1234567.sock". */
 const SOCKET_NAME_BYTES = 24;
 
 /** A private directory for the sockets of one service. */
 export interface RuntimeDirectory {
   readonly path: string;
-  /** Removes it with all that is in it. Idempotent. */
+  /** Removes the directory and its content. Idempotent. */
   remove(): void;
 }
 
 /**
  * Makes `llumnix-<pid>-<random>`, mode 700, in the first of `$XDG_RUNTIME_DIR`, `$TMPDIR` and `/tmp`
- * that can be written and is short enough for socket paths.
- * @throws {UsageError} there is no such place
+ * that is writable and short enough for socket paths.
+ * @throws {UsageError} none of them is
  */
 export function makeRuntimeDirectory(
   env: { get(name: string): string | undefined } = Deno.env,

@@ -1,88 +1,36 @@
-/** What the API server needs of a model besides its instances: a tokenizer, and what clients see. */
-import { LlumnixError, ModelError } from "../core/errors.ts";
+/** The API server's part of a model: its tokenizer, and its description for clients. */
+import { LlumnixError } from "../core/errors.ts";
 import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
-import { SEEDED_VOCAB_SIZE } from "../executor/sampling/seeded_sampler.ts";
-import { resolveSimulation } from "../executor/sim/simulation.ts";
+import { executorKind } from "../executor/devices.ts";
+import type { FoundModel } from "../executor/executor_kind.ts";
 import type { ServedModel } from "../frontend/service.ts";
 import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
 import { builtinModel } from "../model/builtin.ts";
-import { locateModel, modelIdentity } from "../model/locate.ts";
-import { resolveModel } from "../model/resolve.ts";
-
-/** A model that instances will be able to load, or to simulate. */
-export interface FoundModel {
-  readonly name: string;
-  /** See {@linkcode modelIdentity}. */
-  readonly identity: string;
-  readonly dtype: string;
-  /** Where its files are; null when it has none. */
-  readonly directory: string | null;
-  readonly vocabSize: number;
-  readonly maxModelLen: number;
-  readonly eosTokenIds: readonly number[];
-  /** What requests get that do not say: generation_config.json's. */
-  readonly defaultSampling: ServedModel["defaultSampling"];
-  /** Things the user should know. */
-  readonly warnings: readonly string[];
-}
+import { locateModel } from "../model/locate.ts";
 
 /**
- * Finds the model of the options; nothing is loaded.
- * @throws {ModelError} not there, not a model, or not supported
- * @throws {UsageError} the options do not fit the model, or the profile that stands for it
+ * Finds the model of the options; loads nothing.
+ * @throws {ModelError} the model is missing, damaged or not supported
+ * @throws {UsageError} the options do not fit the model, or the profile that simulates it
  */
-export function findModel(options: EngineOptions): FoundModel {
-  if (options.device === "sim") return findSimulatedModel(options);
-  const { config, ...model } = resolveModel(options);
-  return { ...model, vocabSize: config.vocabSize };
+export async function findModel(options: EngineOptions): Promise<FoundModel> {
+  return await executorKind(options.device).find(options);
 }
 
-function findSimulatedModel(options: EngineOptions): FoundModel {
-  const { model, layout: { dtype }, maxModelLen } = resolveSimulation(options);
-  const directory = directoryOf(model, options);
-  const warnings = [`${model} is simulated: its output has no meaning.`];
-  if (directory === null && options.tokenizer === null && !options.skipTokenizerInit) {
-    warnings.push(`There are no files of ${model}: a token is a byte (built-in tokenizer).`);
-  }
-  return {
-    name: model,
-    identity: modelIdentity(model),
-    dtype,
-    directory,
-    vocabSize: SEEDED_VOCAB_SIZE,
-    maxModelLen,
-    eosTokenIds: [],
-    defaultSampling: {},
-    warnings,
-  };
-}
-
-/** What instances of these options serve; null where that cannot be told here: they say why. */
-export function servedSettings(options: EngineOptions): ServedSettings | null {
-  if (options.device === "null") return null;
+/** What instances of these options will register; null if only they can tell, or fail with the reason. */
+export async function servedSettings(options: EngineOptions): Promise<ServedSettings | null> {
   try {
-    const { identity: model, dtype, maxModelLen } = findModel(options);
-    return { model, dtype, maxModelLen };
+    return (await findModel(options)).served;
   } catch (error) {
     if (error instanceof LlumnixError) return null;
     throw error;
   }
 }
 
-/** Where a model's files are; null when the name stands for none. */
-function directoryOf(model: string, options: EngineOptions): string | null {
-  try {
-    return locateModel(model, options);
-  } catch (error) {
-    if (error instanceof ModelError) return null;
-    throw error;
-  }
-}
-
 /**
  * The tokenizer of `--tokenizer`, else of the model; null with `--skip-tokenizer-init`.
- * @throws {ModelError} there is none, or it cannot be used
+ * @throws {ModelError} the tokenizer is missing or cannot be used
  */
 export async function openTokenizer(
   options: EngineOptions,

@@ -1,4 +1,4 @@
-/** Instances that the process of the API server starts (`--disable-init-instance-by-manager`). */
+/** Starts instances from the API server's process (`--disable-init-instance-by-manager`). */
 import type { Address } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { UnavailableError } from "../core/errors.ts";
@@ -6,7 +6,7 @@ import type { InstanceId } from "../core/protocol/generate.ts";
 import type { ClusterClient } from "../client/cluster_client.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 
-/** The manager's word that an instance serves may come after that of its end. */
+/** How much later than an instance's end the manager's news may come that it has served. */
 const NEWS_DELAY_MS = 1_000;
 
 export interface StartedInstancesConfig {
@@ -18,9 +18,9 @@ export interface StartedInstancesConfig {
 }
 
 /**
- * Starts instances that register with the manager, and waits until each of them has served. From then
- * on they are the manager's, which replaces what is lost.
- * @throws {UnavailableError} one ended before
+ * Starts instances that register with the manager, and waits until each has served. From then on the
+ * manager owns them, and replaces those that are lost.
+ * @throws {UnavailableError} an instance ended before it served
  */
 export async function startInstances(config: StartedInstancesConfig): Promise<void> {
   await Promise.all(

@@ -1,4 +1,4 @@
-/** The periodic line on what the service does (`--disable-log-stats`), as vLLM has it. */
+/** The periodic statistics of the service, as in vLLM (`--disable-log-stats` turns them off). */
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -10,13 +10,13 @@ const INTERVAL_MS = 10_000;
 export interface StatisticsLogConfig {
   readonly clock: Clock;
   readonly log: Log;
-  /** The last reports of the instances that serve. */
+  /** The last reports of the serving instances. */
   readonly infos: () => readonly InstanceInfo[];
-  /** What the manager has done. */
+  /** The manager's counters. */
   readonly statistics: () => ManagerStatistics;
 }
 
-/** Logs throughput, queues and KV cache of all instances together, while there is work. */
+/** While there is work, logs throughput, queues and KV cache of all instances together. */
 export class StatisticsLog {
   readonly #config: StatisticsLogConfig;
   readonly #before = new Map<InstanceId, InstanceTotals>();
@@ -88,7 +88,7 @@ export class StatisticsLog {
   }
 }
 
-/** Migrations that were begun and in which no request moved. */
+/** Migrations that began and moved no request. */
 function numFailed({ migrations }: ManagerStatistics): number {
   const { finished, aborted_source, aborted_destination, unanswered } = migrations;
   return finished + aborted_source + aborted_destination + unanswered;

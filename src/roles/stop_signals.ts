@@ -1,6 +1,6 @@
 /**
- * SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup): the first asks for an orderly stop, the
- * second for a stop at once.
+ * The signals that stop the process: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup). The first
+ * signal asks for an orderly stop, the second for an immediate one.
  */
 export class StopSignals implements Disposable {
   readonly #first = Promise.withResolvers<string>();
@@ -8,7 +8,7 @@ export class StopSignals implements Disposable {
   readonly #listeners = new Map<Deno.Signal, () => void>();
 
   constructor() {
-    // Deno 2.9 takes SIGHUP over with the first listener for any signal, ignored before or not.
+    // Deno 2.9 handles SIGHUP from the first listener for any signal on, even if it was ignored before.
     const isIgnored = ignoresHangups();
     for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
       const listener = signal === "SIGHUP" && isIgnored ? () => {} : () => this.#receive(signal);
@@ -39,7 +39,7 @@ export class StopSignals implements Disposable {
   }
 }
 
-/** Whether whoever started this process had it ignore SIGHUP; false where that cannot be told. */
+/** Whether this process was started with SIGHUP ignored; false if unknown. */
 function ignoresHangups(): boolean {
   try {
     const status = Deno.readTextFileSync("/proc/self/status");

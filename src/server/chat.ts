@@ -8,7 +8,7 @@ import { collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
-import { type JsonObject, readJsonObject } from "./json_body.ts";
+import { type JsonObject, readGenerationBody } from "./json_body.ts";
 import { chatLogprob, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { requestedPriority } from "./priority.ts";
@@ -54,7 +54,7 @@ interface ChatTask {
 }
 
 export async function chatCompletions(exchange: Exchange, context: ServerContext): Promise<void> {
-  const body = await readJsonObject(exchange, context.options.maxBodyBytes);
+  const body = await readGenerationBody(exchange, context);
   const task = parseTask(body, exchange, context);
   const generation = await Generation.start(context, exchange, [task.request]);
   if (task.stream) await streamChat(exchange, generation, task);

@@ -5,6 +5,9 @@ import type { JsonObject } from "./json_body.ts";
 import { refuseUnknownFields } from "./unknown_fields.ts";
 import { show } from "./validation.ts";
 
+/** Rendering as many takes a template about 20 ms, during which nothing else runs. */
+const MAX_MESSAGES = 4096;
+
 /** Those that are read, and those of answers that clients send back, which templates do not get. */
 const knownFields = new Set([
   "role",
@@ -26,6 +29,12 @@ export function parseMessages(value: unknown): ChatMessage[] {
   if (!Array.isArray(value) || value.length === 0) {
     throw new RequestError(
       `messages must be a non-empty array of messages, got ${show(value)}.`,
+      "messages",
+    );
+  }
+  if (value.length > MAX_MESSAGES) {
+    throw new RequestError(
+      `messages has ${value.length} messages; at most ${MAX_MESSAGES} can be rendered. Join or drop some.`,
       "messages",
     );
   }

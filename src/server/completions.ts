@@ -8,7 +8,7 @@ import { type CollectedOutput, collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
-import { type JsonObject, readJsonObject } from "./json_body.ts";
+import { type JsonObject, readGenerationBody } from "./json_body.ts";
 import { completionLogprobs, echoedTokens, logprobsById } from "./logprobs.ts";
 import { servedName } from "./model_name.ts";
 import { requestedPriority } from "./priority.ts";
@@ -57,7 +57,7 @@ interface CompletionTask {
 }
 
 export async function completions(exchange: Exchange, context: ServerContext): Promise<void> {
-  const body = await readJsonObject(exchange, context.options.maxBodyBytes);
+  const body = await readGenerationBody(exchange, context);
   const task = parseTask(body, exchange, context);
   const generation = await Generation.start(context, exchange, task.requests);
   if (task.stream) await streamCompletion(exchange, generation, task);
@@ -70,7 +70,11 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   refuseUnsupportedFields(body);
   refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(
+    body.prompt,
+    fields.add_special_tokens ?? undefined,
+    context.options.maxQueuedRequests,
+  );
   const echo = fields.echo ?? false;
   const maxTokens = fields.max_tokens ?? 16;
   const promptOnly = maxTokens === 0;

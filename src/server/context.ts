@@ -1,10 +1,10 @@
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
+import type { TurnBudget } from "../core/turn_budget.ts";
 import type { TextService } from "../frontend/service.ts";
 import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
 import type { Generation } from "./generation.ts";
-import type { TurnBudget } from "./turn_budget.ts";
 
 /** What routes need besides the exchange. */
 export interface ServerContext {
@@ -15,7 +15,7 @@ export interface ServerContext {
   readonly version: string;
   readonly log: Log;
   readonly admission: Admission;
-  /** Characters or token ids of prompts that are encoded in one turn of the event loop. */
+  /** Characters or token ids of prompts that are handed to the service in one turn of the event loop. */
   readonly encoding: TurnBudget;
   /** Generations in work; ended by force at the deadline of a shutdown. */
   readonly generations: Set<Generation>;

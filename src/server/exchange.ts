@@ -3,10 +3,13 @@
  * knows which HTTP library carries them.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Readable } from "node:stream";
+import type { Gunzip } from "node:zlib";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { OverloadedError, RequestError } from "../core/errors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { type FlushQueue, StreamWriter } from "./stream_writer.ts";
+import type { TurnBudget } from "../core/turn_budget.ts";
 
 /** Bounds on what one connection may take. */
 export interface ConnectionLimits {
@@ -52,6 +55,10 @@ export class ByteBudget {
 export interface SharedByExchanges {
   readonly queue: FlushQueue;
   readonly incoming: ByteBudget;
+  /** Bytes of bodies that are read in one turn of the event loop. */
+  readonly reading: TurnBudget;
+  /** Bytes of bodies that are parsed in one turn of the event loop. */
+  readonly parsing: TurnBudget;
 }
 
 const MAX_PROBE_INTERVAL_MS = 5_000;
@@ -140,56 +147,77 @@ export class Exchange {
   }
 
   /**
-   * The request's body.
-   * @throws {HttpError} 413 when it is larger than `maxBytes`, declared or not
+   * The request's body, decompressed if it is sent as gzip.
+   * @param inspect is given each piece as it arrives; what it throws ends the reading
+   * @throws {HttpError} 413 when it is larger than `maxBytes`, declared or not, compressed or not
+   * @throws {RequestError} it is incomplete, or not the gzip that it says it is
    * @throws {OverloadedError} the bodies of all requests together are too large
    * @throws {ClientLeftError}
    */
-  async readBody(maxBytes: number): Promise<Uint8Array> {
+  async readBody(maxBytes: number, inspect: (chunk: Uint8Array) => void): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     let bytes = 0;
     const take = (chunk: Uint8Array) => {
       if (bytes + chunk.byteLength > maxBytes) throw bodyTooLarge(maxBytes);
+      inspect(chunk);
       if (!this.shared.incoming.take(chunk.byteLength)) {
         throw new OverloadedError("Too many large requests are arriving. Retry later.");
       }
       bytes += chunk.byteLength;
       chunks.push(chunk);
     };
+    const isGzip = this.header("content-encoding") === "gzip";
+    const gunzip = isGzip ? (await import("node:zlib")).createGunzip() : null;
     try {
       if (Number(this.header("content-length") ?? 0) > maxBytes) throw bodyTooLarge(maxBytes);
-      await this.#receive(take);
+      await this.#receive(take, gunzip);
       return concat(chunks, bytes);
     } catch (error) {
-      // What still comes is read and dropped until `requestTimeoutMs`, so that the client gets to
-      // read the answer instead of a reset connection.
+      // The rest of the body is read and dropped until `requestTimeoutMs`, so that the client can read the
+      // answer instead of seeing a reset connection.
+      if (gunzip !== null) this.request.unpipe(gunzip);
       this.request.resume();
       throw error;
     } finally {
+      gunzip?.destroy();
       this.shared.incoming.give(bytes);
     }
   }
 
   /** Hands the body's chunks to `take` until it throws. */
-  #receive(take: (chunk: Uint8Array) => void): Promise<void> {
+  #receive(take: (chunk: Uint8Array) => void, gunzip: Gunzip | null): Promise<void> {
     return new Promise((resolve, reject) => {
+      const source = gunzip ?? this.request;
       const onData = (chunk: Uint8Array) => {
         try {
           take(chunk);
+          this.#pauseReading(source, chunk.byteLength);
         } catch (error) {
-          this.request.off("data", onData);
+          source.off("data", onData);
           reject(error);
         }
       };
-      this.request.on("data", onData);
-      this.request.on("end", () => resolve());
+      source.on("data", onData);
+      source.on("end", () => resolve());
       this.request.on("close", () => {
         if (!this.request.complete) reject(new ClientLeftError());
       });
       this.#onHalfClose = () => {
         if (!this.request.complete) reject(bodyCutShort());
       };
+      if (gunzip === null) return;
+      gunzip.on("error", (cause) => reject(notGzip(cause)));
+      this.request.pipe(gunzip);
     });
+  }
+
+  /**
+   * Lets others have their turn. Clients on this machine send faster than bodies are read, so that the event
+   * loop would never be idle, and Deno looks for new connections only when it is, or every 61 turns.
+   */
+  #pauseReading(source: Readable, bytes: number): void {
+    source.pause();
+    this.shared.reading.take(bytes).then(() => source.resume());
   }
 
   sendJson(
@@ -282,6 +310,14 @@ export function randomId(): string {
 function bodyCutShort(): RequestError {
   return new RequestError(
     "The request body is incomplete: the client closed its side of the connection before the end.",
+  );
+}
+
+function notGzip(cause: Error): RequestError {
+  return new RequestError(
+    `The request body is not valid gzip, which its Content-Encoding says it is: ${cause.message}.`,
+    null,
+    { cause },
   );
 }
 

@@ -8,7 +8,7 @@ import { type CollectedOutput, collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
-import { readJsonObject } from "./json_body.ts";
+import { readGenerationBody } from "./json_body.ts";
 import { LatencyBreakdown } from "./latency_breakdown.ts";
 import { logprobsById } from "./logprobs.ts";
 import { requestedPriority } from "./priority.ts";
@@ -107,13 +107,14 @@ function refuseLogprobs({ logprobs, promptLogprobs }: RequestedSampling): void {
 
 async function readRequest(
   exchange: Exchange,
-  { service, options }: ServerContext,
+  context: ServerContext,
 ): Promise<{ request: TextRequest; stream: boolean }> {
-  const body = await readJsonObject(exchange, options.maxBodyBytes);
+  const { service } = context;
+  const body = await readGenerationBody(exchange, context, { anyContentType: true });
   refuseUnsupportedFields(body);
   refuseUnknownFields(body, known);
   const fields = validate(schema, body);
-  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined);
+  const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined, Infinity);
   if (prompts.length !== 1) {
     throw new RequestError(
       "prompt is a batch, but this route takes one prompt; use /v1/completions.",

@@ -6,12 +6,24 @@ import { show } from "./validation.ts";
 
 /**
  * The prompts of a request: a string, an array of token ids, or an array of either.
+ * @param maxPrompts more are refused before any of them is read
  * @throws {RequestError}
  */
-export function parsePrompts(value: unknown, addSpecialTokens: boolean | undefined): Prompt[] {
+export function parsePrompts(
+  value: unknown,
+  addSpecialTokens: boolean | undefined,
+  maxPrompts: number,
+): Prompt[] {
   const isBatch = Array.isArray(value) &&
     (typeof value[0] === "string" || Array.isArray(value[0]));
   if (!isBatch) return [parsePrompt(value, "prompt", addSpecialTokens)];
+  if (value.length > maxPrompts) {
+    throw new RequestError(
+      `The batch has ${value.length} prompts; at most ${maxPrompts} requests can be in the service ` +
+        "(--max-queued-requests). Send smaller batches.",
+      "prompt",
+    );
+  }
   return value.map((one, index) => parsePrompt(one, `prompt[${index}]`, addSpecialTokens));
 }
 

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
+import { MAX_STOP_LENGTH } from "../frontend/stop_checker.ts";
 import type { JsonObject } from "./json_body.ts";
 import { priorityField } from "./priority.ts";
 import { refuseUnknownFields } from "./unknown_fields.ts";
@@ -11,10 +12,17 @@ import { anInteger, aNumber, trueOrFalse } from "./validation.ts";
 const MAX_STOP_STRINGS = 16;
 const MAX_STOP_TOKENS = 256;
 
+/** The empty string stands for no stop strings, as clients send it. */
 function isStop(value: unknown): value is string | string[] {
-  if (typeof value === "string") return value !== "";
+  if (typeof value === "string") return value.length <= MAX_STOP_LENGTH;
   return Array.isArray(value) && value.length <= MAX_STOP_STRINGS &&
-    value.every((it) => typeof it === "string" && it !== "");
+    value.every((it) => typeof it === "string" && it !== "" && it.length <= MAX_STOP_LENGTH);
+}
+
+/** Signed or unsigned 64 bits; beyond 53 of them a seed is a bigint (`json_body.ts`). */
+function isSeed(value: unknown): value is number | bigint {
+  if (typeof value === "bigint") return value >= -(2n ** 63n) && value < 2n ** 64n;
+  return Number.isSafeInteger(value);
 }
 
 export function isTokenId(value: unknown): value is number {
@@ -36,12 +44,13 @@ export const samplingFields = {
   presence_penalty: aNumber.nullish(),
   frequency_penalty: aNumber.nullish(),
   repetition_penalty: aNumber.nullish(),
-  seed: anInteger.nullish(),
+  seed: z.custom<number | bigint>(isSeed, "an integer of at most 64 bits").nullish(),
   ignore_eos: trueOrFalse.nullish(),
   prompt_logprobs: anInteger.nullish(),
   stop: z.custom<string | string[]>(
     isStop,
-    `a non-empty string or an array of at most ${MAX_STOP_STRINGS} of them`,
+    `a string or an array of at most ${MAX_STOP_STRINGS} strings, each of 1 to ${MAX_STOP_LENGTH} ` +
+      "characters",
   ).nullish(),
   stop_token_ids: z.custom<number[]>(
     isTokenList,
@@ -120,14 +129,26 @@ export function toSampling(
 }
 
 export function toTextParams(fields: SamplingFields, detokenize = true): TextParams {
-  const stop = fields.stop ?? [];
   return {
-    stop: typeof stop === "string" ? [stop] : stop,
+    stop: stopStrings(fields.stop),
     includeStopStrInOutput: fields.include_stop_str_in_output ?? false,
     skipSpecialTokens: fields.skip_special_tokens ?? true,
     spacesBetweenSpecialTokens: fields.spaces_between_special_tokens ?? true,
     detokenize,
   };
+}
+
+/** @throws {RequestError} a stop string that no output can contain */
+function stopStrings(field: SamplingFields["stop"]): readonly string[] {
+  if (field === undefined || field === null || field === "") return [];
+  const strings = typeof field === "string" ? [field] : field;
+  const broken = strings.findIndex((text) => !text.isWellFormed());
+  if (broken < 0) return strings;
+  const name = typeof field === "string" ? "stop" : `stop[${broken}]`;
+  throw new RequestError(
+    `${name} has half of a surrogate pair, which is no character; send Unicode text.`,
+    name,
+  );
 }
 
 type NotNull<T> = { [K in keyof T]?: Exclude<T[K], null | undefined> };

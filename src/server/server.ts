@@ -6,7 +6,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
-import { LlumnixError, UnavailableError, UsageError } from "../core/errors.ts";
+import { LlumnixError, UnavailableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
@@ -17,9 +17,10 @@ import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch, isPoll } from "./routes.ts";
+import { Listeners } from "./listeners.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
-import { TurnBudget } from "./turn_budget.ts";
+import { TurnBudget } from "../core/turn_budget.ts";
 
 export type { ConnectionLimits } from "./exchange.ts";
 
@@ -39,8 +40,14 @@ export const defaultLimits: ConnectionLimits = {
 /** How long clients get to read what they are told at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
-/** Encoding takes about 3 us a token, and a token of text is about four characters: 6 ms. */
+/** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
+
+/** Bytes of request bodies that are read in one turn of the event loop: at most about 3 ms. */
+const READ_PER_TURN = 256 * 1024;
+
+/** Bytes of request bodies that are parsed in one turn of the event loop: at most about 5 ms. */
+const PARSED_PER_TURN = 512 * 1024;
 
 export interface StartServerConfig {
   readonly service: TextService;
@@ -72,7 +79,8 @@ export interface RunningServer {
 export async function startServer(config: StartServerConfig): Promise<RunningServer> {
   const { options, log } = config;
   const hosts = hostsOf(options.host);
-  const limits = boundConnections({ ...defaultLimits, ...config.limits }, hosts.length, log);
+  const wanted = { ...defaultLimits, ...config.limits };
+  const limits = boundConnections(wanted, hosts.length, log);
   const tls = await readTlsFiles(options);
   const context: ServerContext = {
     ...config,
@@ -81,7 +89,12 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     generations: new Set(),
   };
   const exchanges = new Set<Exchange>();
-  const shared = { queue: new FlushQueue(), incoming: new ByteBudget(limits.maxIncomingBytes) };
+  const shared = {
+    queue: new FlushQueue(),
+    incoming: new ByteBudget(limits.maxIncomingBytes),
+    reading: new TurnBudget(READ_PER_TURN),
+    parsing: new TurnBudget(PARSED_PER_TURN),
+  };
   let stopping = false;
 
   const answer: Listener = (request, response) => {
@@ -94,33 +107,25 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       logExchange(exchange, context);
     });
   };
-  const { servers, address } = await listenOn(
+  const listeners = await Listeners.open({
     hosts,
     options,
-    () => createHttpServer(tls, limits, answer),
-  );
-  for (const server of servers) {
-    server.on("clientError", answerClientError);
-    server.on("error", (error) => log.error("the HTTP server has an error", { error }));
-  }
-  const closed = Promise.all(
-    servers.map((server) => new Promise<void>((resolve) => server.on("close", () => resolve()))),
-  );
+    create: () => createHttpServer(tls, limits, answer, log),
+    log,
+    mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
+  });
+  const { address } = listeners;
 
   function stopAccepting() {
     stopping = true;
     context.admission.close();
-    for (const server of servers) server.close();
+    listeners.stop();
   }
 
   function endGenerations(message: string) {
     for (const generation of [...context.generations]) {
       generation.fail(new UnavailableError(message));
     }
-  }
-
-  function cutConnections() {
-    for (const server of servers) server.closeAllConnections();
   }
 
   return {
@@ -136,13 +141,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
         endGenerations("The server is stopping and the request was not finished in time.");
         await resolvesWithin(allFinished(), FAREWELL_MS);
       }
-      cutConnections();
-      await closed;
+      listeners.cutConnections();
+      await listeners.closed();
     },
     closeNow() {
       if (!stopping) stopAccepting();
       endGenerations("The server was stopped.");
-      cutConnections();
+      listeners.cutConnections();
     },
   };
 }
@@ -169,6 +174,7 @@ async function createHttpServer(
   tls: TlsFiles | null,
   limits: ConnectionLimits,
   listener: Listener,
+  log: Log,
 ): Promise<Server> {
   const settings = {
     headersTimeout: limits.headerTimeoutMs,
@@ -186,6 +192,8 @@ async function createHttpServer(
     server = https.createServer(secure, listener);
   }
   server.maxConnections = limits.maxConnections;
+  server.on("clientError", answerClientError);
+  server.on("error", (error) => log.error("the HTTP server has an error", { error }));
   // Else a client that sends no more is cut off before its answer (Node's socketOnEnd).
   return Object.assign(server, { httpAllowHalfOpen: true });
 }
@@ -193,72 +201,6 @@ async function createHttpServer(
 /** Clients try the addresses of "localhost" in either order. */
 function hostsOf(host: string): readonly string[] {
   return host === "localhost" ? ["127.0.0.1", "::1"] : [host];
-}
-
-/** A server for each of the hosts that this machine has, all on one port. */
-async function listenOn(
-  hosts: readonly string[],
-  options: ServerOptions,
-  create: () => Promise<Server>,
-): Promise<{ servers: readonly Server[]; address: RunningServer["address"] }> {
-  const servers: Server[] = [];
-  const addresses: RunningServer["address"][] = [];
-  for (const [index, host] of hosts.entries()) {
-    const server = await create();
-    try {
-      addresses.push(await listen(server, host, addresses[0]?.port ?? options.port));
-      servers.push(server);
-    } catch (error) {
-      const isLastChance = servers.length === 0 && index === hosts.length - 1;
-      if (isMissingFamily(error) && !isLastChance) continue;
-      for (const other of servers) other.close();
-      throw listenError(error as Error, options);
-    }
-  }
-  return { servers, address: addresses[0] };
-}
-
-function listen(server: Server, host: string, port: number): Promise<RunningServer["address"]> {
-  return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      const { address, port } = server.address() as { address: string; port: number };
-      resolve({ hostname: address, port });
-    });
-  });
-}
-
-/** This machine has no IPv4, or no IPv6. */
-function isMissingFamily(error: unknown): boolean {
-  return ["EADDRNOTAVAIL", "EAFNOSUPPORT"].includes((error as { code?: string }).code ?? "");
-}
-
-function listenError(cause: Error & { code?: string }, { host, port }: ServerOptions): UsageError {
-  switch (cause.code) {
-    case "EADDRINUSE":
-      return new UsageError(
-        `port ${port} of ${host} is in use by another process; stop that or choose another --port`,
-        { cause },
-      );
-    case "EACCES":
-      return new UsageError(
-        `port ${port} of ${host} may not be used by this user; choose a --port of 1024 or more`,
-        { cause },
-      );
-    case "ENOTFOUND":
-    case "EAI_AGAIN":
-      return new UsageError(
-        `--host "${host}" is not known; give an address or name of this machine, or 0.0.0.0 for all`,
-        { cause },
-      );
-    default:
-      return new UsageError(
-        `cannot listen on --host ${host} --port ${port}: ${cause.message}; the host must be an ` +
-          "address or name of this machine, or 0.0.0.0 for all",
-        { cause },
-      );
-  }
 }
 
 async function serve(exchange: Exchange, context: ServerContext): Promise<void> {

@@ -30,7 +30,7 @@ function valueAt(body: JsonObject, path: readonly PropertyKey[]): unknown {
 export function show(value: unknown): string {
   if (value === undefined) return "nothing";
   if (value === null || typeof value === "boolean") return String(value);
-  if (typeof value === "number") return String(value);
+  if (typeof value === "number" || typeof value === "bigint") return String(value);
   if (typeof value === "string") {
     const head = JSON.stringify(value.slice(0, 40));
     return value.length > 40 ? `${head}... (${value.length} characters)` : head;

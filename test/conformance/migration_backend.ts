@@ -9,10 +9,11 @@ import type {
   MigrationBackend,
   TransferLimits,
 } from "../../src/kv/transfer/backend.ts";
+import { contents, fill } from "./kv_pool.ts";
 
 /** Layout of the suite's pools. */
 export const suiteLayout: KvLayout = {
-  format: "cpu-kt",
+  format: "k-transposed",
   dtype: "float32",
   numLayers: 4,
   numKvHeads: 2,
@@ -59,8 +60,8 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
   async function withPair(limits: TransferLimits, body: (pair: BackendPair) => Promise<void>) {
     const pair = await subject.open(limits);
     try {
-      fill(pair.source.pool, 1);
-      fill(pair.destination.pool, 2);
+      await fill(pair.source.pool, 1);
+      await fill(pair.destination.pool, 2);
       await body(pair);
     } finally {
       await pair.close();
@@ -100,15 +101,15 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
 
   /** Grants, sends, revokes, and verifies that exactly the named blocks have changed. */
   async function send(pair: BackendPair, from: readonly number[], to: readonly number[]) {
-    const before = contents(pair.destination.pool);
-    const source = contents(pair.source.pool);
+    const before = await contents(pair.destination.pool);
+    const source = await contents(pair.source.pool);
     await grant(pair, to);
     const statistics = await start(pair, transferOf(pair, from, to));
     await revoke(pair);
     if (subject.hasData) {
       from.forEach((block, i) => before[to[i]] = source[block]);
-      assert.deepEqual(contents(pair.destination.pool), before);
-      assert.deepEqual(contents(pair.source.pool), source);
+      assert.deepEqual(await contents(pair.destination.pool), before);
+      assert.deepEqual(await contents(pair.source.pool), source);
     }
     assert.equal(statistics.bytes, from.length * bytes);
     assert.ok(statistics.transferMs >= 0);
@@ -165,10 +166,10 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
       controller.abort();
       await assert.rejects(pair.settle(sending), UnavailableError);
       await revoke(pair);
-      const after = contents(pair.destination.pool);
-      fill(pair.source.pool, 3);
+      const after = await contents(pair.destination.pool);
+      await fill(pair.source.pool, 3);
       await send(pair, [], []);
-      assert.deepEqual(contents(pair.destination.pool), after);
+      assert.deepEqual(await contents(pair.destination.pool), after);
       await grant(pair, [1]);
       const again = pair.source.backend.send(transferOf(pair, [1], [1]), controller.signal);
       await assert.rejects(pair.settle(again), UnavailableError);
@@ -176,7 +177,7 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
 
   test("what was not granted, or is revoked, is refused, and nothing is written", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
-      const before = contents(pair.destination.pool);
+      const before = await contents(pair.destination.pool);
       const transfer = transferOf(pair, [1, 2], [3, 4]);
       await assert.rejects(
         start(pair, transfer),
@@ -190,7 +191,7 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
       await revoke(pair);
       await assert.rejects(start(pair, transfer), unavailable(/or was revoked/));
       await revoke(pair);
-      assert.deepEqual(contents(pair.destination.pool), before);
+      assert.deepEqual(await contents(pair.destination.pool), before);
       await send(pair, [1, 2], [3, 4]);
     }));
 
@@ -200,9 +201,9 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
       const sending = start(pair, transferOf(pair, allBlocks, allBlocks));
       sending.catch(() => {});
       await revoke(pair);
-      const after = contents(pair.destination.pool);
+      const after = await contents(pair.destination.pool);
       await sending.catch((error) => assert.ok(error instanceof UnavailableError));
-      assert.deepEqual(contents(pair.destination.pool), after);
+      assert.deepEqual(await contents(pair.destination.pool), after);
     }));
 
   test("blocks are granted to one migration beside another", () =>
@@ -219,11 +220,11 @@ export function testMigrationBackend(subject: BackendUnderTest): void {
 
   test("nothing is written after the deadline", () =>
     withPair({ bufferBlocks: 8, numLayers: 4 }, async (pair) => {
-      const before = contents(pair.destination.pool);
+      const before = await contents(pair.destination.pool);
       await grant(pair, [3, 4]);
       const late = { ...transferOf(pair, [1, 2], [3, 4]), deadlineMs: pair.nowMs() - 1 };
       await assert.rejects(start(pair, late), unavailable(/deadline has passed/));
-      assert.deepEqual(contents(pair.destination.pool), before);
+      assert.deepEqual(await contents(pair.destination.pool), before);
     }));
 
   test("a destination that is gone is unavailable", () =>
@@ -258,24 +259,6 @@ const allBlocks = Array.from({ length: SUITE_BLOCKS }, (_, block) => block);
 
 function unavailable(message: RegExp): (error: unknown) => boolean {
   return (error) => error instanceof UnavailableError && message.test(error.message);
-}
-
-/** Gives every byte a value that says where it is. */
-export function fill(pool: KvPool, salt: number): void {
-  for (let block = 0; block < pool.numBlocks; block++) {
-    const run = pool.run(block, 0, pool.layout.numLayers);
-    for (let i = 0; i < run.length; i++) {
-      run[i] = (block * 31 + i * 7 + (i >> 8) + salt * 101) & 255;
-    }
-  }
-}
-
-export function contents(pool: KvPool): Uint8Array[] {
-  const { numLayers } = pool.layout;
-  return Array.from(
-    { length: pool.numBlocks },
-    (_, block) => pool.run(block, 0, numLayers).slice(),
-  );
 }
 
 function shuffled(random: Random): number[] {

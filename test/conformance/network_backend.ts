@@ -7,11 +7,11 @@ import { UnavailableError } from "../../src/core/errors.ts";
 import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
 import type { LossyLink } from "./lossy_link.ts";
 import type { BackendEnd, BackendPair } from "./migration_backend.ts";
-import { contents, fill } from "./migration_backend.ts";
+import { contents, fill } from "./kv_pool.ts";
 
 /** Larger than what sockets buffer. */
 export const networkLayout: KvLayout = {
-  format: "cpu-kt",
+  format: "k-transposed",
   dtype: "float32",
   numLayers: 4,
   numKvHeads: 8,
@@ -39,8 +39,8 @@ export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
     Deno.test(`${subject.name} backend on a network: ${title}`, async () => {
       const pair = await subject.open();
       try {
-        fill(pair.source.pool, 1);
-        fill(pair.destination.pool, 2);
+        await fill(pair.source.pool, 1);
+        await fill(pair.destination.pool, 2);
         await body(pair);
       } finally {
         await pair.close();
@@ -67,16 +67,16 @@ export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
   test("a link that is slow, and fast enough", async (pair) => {
     pair.link.set({ bytesPerMs: TOTAL_BYTES / 200 });
     await sendAll(pair, 30_000);
-    assertMoved(pair);
+    await assertMoved(pair);
   });
 
   test("a link that is too slow: what trickles in after the revocation is not written", async (pair) => {
     pair.link.set({ bytesPerMs: TOTAL_BYTES / 1_500 });
     await assert.rejects(sendAll(pair, 300), UnavailableError);
     await pair.destination.backend.revoke("m");
-    const after = contents(pair.destination.pool);
+    const after = await contents(pair.destination.pool);
     await new Promise((resolve) => setTimeout(resolve, 300));
-    assert.deepEqual(contents(pair.destination.pool), after);
+    assert.deepEqual(await contents(pair.destination.pool), after);
     await works(pair);
   });
 
@@ -118,11 +118,11 @@ export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
 
   test("in the background all gets there as well, and in time", async (pair) => {
     await sendAll(pair, 30_000, { isBackground: true });
-    assertMoved(pair);
+    await assertMoved(pair);
     await works(pair);
-    fill(pair.source.pool, 9);
+    await fill(pair.source.pool, 9);
     await sendAll(pair, 1_000, { isBackground: true });
-    assertMoved(pair);
+    await assertMoved(pair);
   });
 
   test("the other end hangs, or an abort comes, in the middle of a background transfer", async (pair) => {
@@ -178,9 +178,11 @@ async function sendAll(
   }, signal);
 }
 
-function assertMoved({ source, destination }: Record<"source" | "destination", BackendEnd>): void {
-  const expected = contents(source.pool).reverse();
-  contents(destination.pool).forEach((bytes, block) => {
+async function assertMoved(
+  { source, destination }: Record<"source" | "destination", BackendEnd>,
+): Promise<void> {
+  const expected = (await contents(source.pool)).reverse();
+  (await contents(destination.pool)).forEach((bytes, block) => {
     assert.ok(bytes.every((byte, i) => byte === expected[block][i]), `block ${block} differs`);
   });
 }
@@ -191,8 +193,8 @@ async function works(pair: LossyPair): Promise<void> {
   const startMs = performance.now();
   await pair.destination.backend.revoke("m");
   assert.ok(performance.now() - startMs < 500, "a revocation takes no time");
-  fill(pair.source.pool, 7);
-  fill(pair.destination.pool, 8);
+  await fill(pair.source.pool, 7);
+  await fill(pair.destination.pool, 8);
   await sendAll(pair, 5_000);
-  assertMoved(pair);
+  await assertMoved(pair);
 }

@@ -128,3 +128,15 @@ Deno.test({
     assert.equal(lines.length, 3);
   },
 });
+
+Deno.test("characters that could forge a record or reorder it on a terminal are escaped", () => {
+  const hostile = "a\u0085b\u009bc\u2028d\u2029e\u202ef\u2066g\u200fh\u061ci";
+  const escaped = "a\\u0085b\\u009bc\\u2028d\\u2029e\\u202ef\\u2066g\\u200fh\\u061ci";
+  const lines = captureStderr(() => {
+    setupLogging({ level: "info", filename: null });
+    logger("x").info(hostile, { text: hostile, record: { inner: hostile } });
+  });
+  assert.deepEqual(lines.map(withoutTime), [
+    `INFO x: ${escaped} text="${escaped}" record={"inner":"${escaped}"}`,
+  ]);
+});

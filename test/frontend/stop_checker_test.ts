@@ -77,5 +77,19 @@ Deno.test("agrees with naive search on random text, stops and pieces", () => {
 Deno.test("never cuts a character in half", () => {
   const { shown } = run(["😀!"], ["a😀", "😁", "b"]);
   for (const piece of shown) assert.ok(piece.isWellFormed());
-  assert.equal(run(["\ud83d"], ["😀"]).match, null);
+});
+
+Deno.test("sixteen of the longest stop strings take little memory and linear time", () => {
+  const strings = Array.from({ length: 16 }, (_, i) => "a".repeat(1000 + i) + "b");
+  const before = Deno.memoryUsage().heapUsed + Deno.memoryUsage().external;
+  const compiled = Array.from({ length: 100 }, () => new StopStrings(strings));
+  const after = Deno.memoryUsage().heapUsed + Deno.memoryUsage().external;
+  assert.ok(after - before < 100 * 100_000, `${(after - before) / 100} bytes a request`);
+  const startedMs = performance.now();
+  const checker = new StopChecker(compiled[0], false);
+  // Each "c" undoes what hundreds of "a" built up: the worst case of the fallbacks.
+  for (let i = 0; i < 20; i++) checker.push("a".repeat(5_000) + "c", true);
+  const tookMs = performance.now() - startedMs;
+  assert.ok(tookMs < 500, `${tookMs} ms for 100,000 characters`);
+  assert.equal(checker.match, null);
 });

@@ -150,6 +150,20 @@ Deno.test("a temperature of next to nothing is greedy", async () => {
   assert.deepEqual([temperature, topP], [0, 1]);
 });
 
+Deno.test("a 64-bit seed becomes a safe integer that differs wherever the seed does", async () => {
+  const { cluster, service } = setUp();
+  const given = [2n ** 53n, 2n ** 53n + 1n, 2n ** 64n - 1n, 2n ** 63n, -(2n ** 63n) + 1n];
+  for (const [i, seed] of given.entries()) {
+    await service.submit(
+      request({ requestId: `r${i}`, sampling: { maxTokens: 1, seed } }),
+      () => {},
+    );
+  }
+  const seeds = cluster.requests.map(({ params }) => params.seed);
+  assert.ok(seeds.every((seed) => Number.isSafeInteger(seed) && seed >= 0));
+  assert.equal(new Set(seeds).size, given.length);
+});
+
 Deno.test("requests without a seed get different ones, the same in every run", async () => {
   const seeds = async () => {
     const { cluster, service } = setUp();
@@ -232,6 +246,7 @@ Deno.test("a request that waits for an instance can be aborted", async () => {
   cluster.taken = taken.promise;
   const outputs: TextOutput[] = [];
   const first = service.submit(request(), (output) => outputs.push(output));
+  while (cluster.requests.length === 0) await Promise.resolve();
   service.abort("r");
   assert.deepEqual(cluster.aborted, ["r"]);
   assert.match(lines[0], /^finished request r: abort, /);
@@ -241,6 +256,17 @@ Deno.test("a request that waits for an instance can be aborted", async () => {
   await assert.rejects(first, UnavailableError);
   await assert.rejects(service.submit(request(), () => {}), /id r is running/);
   assert.equal(outputs.length, 0);
+});
+
+Deno.test("a request that is aborted while its prompt is encoded does not reach the cluster", async () => {
+  const { service, cluster, lines } = setUp();
+  const submitted = service.submit(request(), () => {});
+  service.abort("r");
+  await submitted;
+  assert.deepEqual(cluster.requests, []);
+  assert.match(lines[0], /^finished request r: abort, /);
+  await service.submit(request(), () => {});
+  assert.equal(cluster.requests.length, 1);
 });
 
 Deno.test("what the cluster refuses leaves no trace", async () => {

@@ -3,7 +3,7 @@ import type { Peer } from "../../src/bus/bus.ts";
 import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
 import type { MigrationGroup } from "../../src/core/protocol/migration.ts";
 import { Random } from "../../src/core/random.ts";
-import { loadNullExecutor } from "../../src/executor/null_executor.ts";
+import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
 import { Instance, type InstanceEnd } from "../../src/instance/instance.ts";
 import type { MigrationBackend } from "../../src/kv/transfer/backend.ts";
 import { type NetworkConfig, SimNetwork } from "../../src/sim/network/sim_bus.ts";

@@ -4,7 +4,7 @@ import { type KvBudget, planKvCache } from "../../src/kv/sizing.ts";
 
 /** Blocks of 1 MiB. */
 const layout: KvLayout = {
-  format: "cpu-kt",
+  format: "k-transposed",
   dtype: "bfloat16",
   numLayers: 16,
   numKvHeads: 8,

@@ -5,7 +5,7 @@ import { logger } from "../../src/core/log.ts";
 import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../../src/executor/executor.ts";
-import { loadNullExecutor } from "../../src/executor/null_executor.ts";
+import { loadNullExecutor } from "../../src/executor/null/null_executor.ts";
 import { serveInstance } from "../../src/roles/instance.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import type { ExitStatus } from "../../src/manager/fleet/launcher.ts";
@@ -124,6 +124,7 @@ Deno.test("instance: an executor that fails ends the instance with the reason; i
     let steps = 0;
     return {
       info: executor.info,
+      pool: executor.pool,
       close: () => executor.close(),
       step: (input) =>
         steps++ < 3 ? executor.step(input) : Promise.reject(new Error("out of memory")),
@@ -147,6 +148,7 @@ Deno.test("instance: options that contradict the model are the user's error; not
     const executor = await loadNullExecutor(spec);
     return {
       info: executor.info,
+      pool: executor.pool,
       step: (input) => executor.step(input),
       close: () => {
         closed++;
@@ -179,6 +181,7 @@ Deno.test("instance: asked to stop while it loads, it does not wait for the load
     const executor = await loadNullExecutor(spec);
     return {
       info: executor.info,
+      pool: executor.pool,
       step: (input) => executor.step(input),
       close: () => {
         closed.resolve();

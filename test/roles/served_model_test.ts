@@ -4,7 +4,7 @@ import { engineOptions } from "../instance/support.ts";
 
 Deno.test("a simulated model without files is served with the byte tokenizer, and says so", async () => {
   const options = engineOptions({ device: "sim", model: "llama-7b" });
-  const model = findModel(options);
+  const model = await findModel(options);
   assert.equal(model.maxModelLen, 13616);
   assert.deepEqual(model.warnings, [
     "llama-7b is simulated: its output has no meaning.",
@@ -12,12 +12,12 @@ Deno.test("a simulated model without files is served with the byte tokenizer, an
   ]);
   const tokenizer = await openTokenizer(options, model);
   assert.ok(tokenizer !== null);
-  const silent = findModel({ ...options, skipTokenizerInit: true });
+  const silent = await findModel({ ...options, skipTokenizerInit: true });
   assert.equal(silent.warnings.length, 1);
 });
 
-Deno.test("a model that cannot be simulated is refused before anything starts", () => {
-  assert.throws(() => findModel(engineOptions({ device: "sim", model: "gpt" })), {
+Deno.test("a model that cannot be simulated is refused before anything starts", async () => {
+  await assert.rejects(findModel(engineOptions({ device: "sim", model: "gpt" })), {
     name: "UsageError",
     message: /^There is no built-in profile of gpt/,
   });

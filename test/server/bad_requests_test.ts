@@ -63,14 +63,34 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
   ["/v1/completions", { prompt: "a", temperature: -1 }, 400, /a number >= 0, got -1/],
   ["/v1/completions", { prompt: "a", top_p: 0 }, 400, /top_p must be in \(0, 1\], got 0/, "top_p"],
   ["/v1/completions", { prompt: "a", top_k: 0 }, 400, /top_k must be -1 .*, got 0/, "top_k"],
-  ["/v1/completions", { prompt: "a", seed: 1e300 }, 400, /seed must be an integer, got 1e\+300/],
+  [
+    "/v1/completions",
+    { prompt: "a", seed: 1e300 },
+    400,
+    /seed must be an integer of at most 64 bits, got 1e\+300/,
+  ],
   [
     "/v1/completions",
     { prompt: "a", stream: "yes" },
     400,
     'stream must be true or false, got "yes".',
   ],
-  ["/v1/completions", { prompt: "a", stop: [""] }, 400, /stop must be a non-empty string or an/],
+  ["/v1/completions", { prompt: "a", stop: [""] }, 400, /^stop must be a string or an array of at/],
+  [
+    "/v1/completions",
+    { prompt: "a", stop: "x".repeat(1025) },
+    400,
+    /^stop must be a string or .* each of 1 to 1024 characters, got ".*\(1025 characters\)\.$/,
+    "stop",
+  ],
+  ["/v1/completions", { prompt: "a", stop: ["b", "x".repeat(1025)] }, 400, /^stop must be .* 1024/],
+  [
+    "/v1/completions",
+    '{"prompt": "a", "stop": ["b", "\\ud83d"]}',
+    400,
+    "stop[1] has half of a surrogate pair, which is no character; send Unicode text.",
+    "stop[1]",
+  ],
   [
     "/v1/completions",
     { prompt: "a", stop: Array(17).fill("x") },
@@ -81,7 +101,7 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
     "/v1/completions",
     { prompt: "a", stop: [1] },
     400,
-    "stop must be a non-empty string or an array of at most 16 of them, got [1].",
+    "stop must be a string or an array of at most 16 strings, each of 1 to 1024 characters, got [1].",
     "stop",
   ],
   ["/v1/completions", { prompt: "a", stop_token_ids: ["x"] }, 400, /must be an array of at most/],
@@ -342,9 +362,9 @@ Deno.test("routes, methods and content types that are not there", () =>
       form.json.error.message,
       'Content-Type is "application/x-www-form-urlencoded"; send the request as "application/json".',
     );
-    const zipped = await post("/generate", { prompt: "a" }, { "content-encoding": "gzip" });
+    const zipped = await post("/generate", { prompt: "a" }, { "content-encoding": "zstd" });
     assert.equal(zipped.status, 415);
-    assert.match(zipped.json.error.message, /Content-Encoding is "gzip"; send .* uncompressed/);
+    assert.match(zipped.json.error.message, /Content-Encoding is "zstd"; send .* uncompressed/);
     const charset = await post("/v1/completions", { prompt: "a" }, {
       "content-type": "Application/JSON; charset=utf-8",
     });
@@ -364,7 +384,7 @@ Deno.test("a second Content-Type is refused", () =>
   withServer({}, async ({ server }) => {
     const connection = await Deno.connect(server.address);
     const type = "Content-Type: application/json\r\n";
-    const head = `POST /generate HTTP/1.1\r\nHost: x\r\n${type}${type}Connection: close\r\n`;
+    const head = `POST /v1/completions HTTP/1.1\r\nHost: x\r\n${type}${type}Connection: close\r\n`;
     const body = '{"prompt": "a"}';
     await connection.write(
       new TextEncoder().encode(`${head}Content-Length: ${body.length}\r\n\r\n${body}`),

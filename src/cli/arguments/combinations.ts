@@ -1,5 +1,7 @@
 /** Values that are fine alone and contradict each other. */
 import { UsageError } from "../../core/errors.ts";
+import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
+import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -10,15 +12,15 @@ import type { ServeOptions } from "./tables.ts";
 type Rule = (options: ServeOptions) => string | null;
 
 const rules: readonly Rule[] = [
-  glooPlacement,
-  emptyTransferType,
+  migrationBackend,
+  blockMemory,
   thresholds,
   instanceLimits,
   disaggregation,
   sslPair,
   secrets,
   batchedTokens,
-  simulatorOptions,
+  profileOptions,
   isolation,
   instanceInfoFile,
 ];
@@ -35,19 +37,16 @@ export function checkCombinations(settings: Settings): void {
   }
 }
 
-function glooPlacement(options: ServeOptions): string | null {
-  if (options.migrationBackend !== "gloo") return null;
-  if (!options.disableInitInstanceByManager && !options.disableFixedNodeInitInstance) return null;
-  return "When using gloo as migration backend, do not set --disable-init-instance-by-manager " +
-    "and --disable-fixed-node-init-instance; with --migration-backend rayrpc both can be set.";
+function migrationBackend(options: ServeOptions): string | null {
+  return backendProblem(options.migrationBackend, options);
 }
 
-function emptyTransferType(options: ServeOptions): string | null {
-  if (options.migrationBackend !== "kvtransfer" || options.migrationBackendTransferType !== "") {
-    return null;
-  }
-  return "When using kvTransfer as migration backend, do not set " +
-    "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.";
+/** Of those that are there: `checkStatus` refuses the others. */
+function blockMemory({ enableMigration, migrationBackend: name, device }: ServeOptions) {
+  const backend = migrationBackends.find((kind) => kind.name === name);
+  const found = findExecutorKind(device);
+  if (!enableMigration || !backend || !found) return null;
+  return memoryProblem(backend, found.memory, `--device ${device}`);
 }
 
 function thresholds(options: ServeOptions): string | null {
@@ -109,21 +108,27 @@ function batchedTokens(options: ServeOptions): string | null {
   return null;
 }
 
-function simulatorOptions(options: ServeOptions): string | null {
+function profileOptions(options: ServeOptions): string | null {
   const { device, profilingResultFilePath, speedup } = options;
-  if (device === "sim") return null;
+  if (runsOnProfile(device)) return null;
   if (profilingResultFilePath !== "") {
-    return `--profiling-result-file-path ${profilingResultFilePath} is for --device sim, and ` +
+    return `--profiling-result-file-path ${profilingResultFilePath} is for ${profileDevices}, and ` +
       `--device is ${device}: leave one of them out`;
   }
-  if (speedup !== 1) return `--speedup ${speedup} is for --device sim: add that, or leave it out`;
-  return null;
+  if (speedup === 1) return null;
+  return `--speedup ${speedup} is for ${profileDevices}: add that, or leave it out`;
 }
 
 function isolation({ device, instanceIsolation }: ServeOptions): string | null {
-  if (instanceIsolation !== "none" || device === "sim" || device === "null") return null;
-  return `--instance-isolation none is for --device sim and null, and --device is ${device}: a ` +
+  const sharing = devices.filter((kind) => kind.sharesProcess !== "never");
+  if (instanceIsolation !== "none" || sharing.some((kind) => kind.device === device)) return null;
+  const names = sharing.map((kind) => kind.device).join(" and ");
+  return `--instance-isolation none is for --device ${names}, and --device is ${device}: a ` +
     "step of a model would hold up the whole service";
+}
+
+function runsOnProfile(device: ServeOptions["device"]): boolean {
+  return devices.some((kind) => kind.usesProfile && kind.device === device);
 }
 
 function instanceInfoFile({ logInstanceInfo, logFilename }: ServeOptions): string | null {

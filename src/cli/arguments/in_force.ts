@@ -6,7 +6,9 @@ import type {
   MigrationOptions,
   ScalingOptions,
 } from "../../core/options.ts";
+import { findExecutorKind, profileDevices } from "../../executor/devices.ts";
 import { pairPolicyInForce } from "../../manager/migration/pair_migration.ts";
+import type { BackendName } from "../../kv/transfer/backend_kind.ts";
 import { camelCase } from "./argument.ts";
 import type { Notice } from "./status.ts";
 
@@ -24,14 +26,21 @@ const needsMigration: Reason = (options) =>
   options.enableMigration ? null : " without --enable-migration";
 const needsHeadroom: Reason = (options) =>
   options.loadMetric === "virtual_usage" ? null : " without --load-metric virtual_usage";
-const needsProfile: Reason = ({ device }) => device === "sim" ? null : " without --device sim";
-const needsBackend = (name: MigrationBackendOptions["migrationBackend"]): Reason => (options) =>
+const needsProfile: Reason = ({ device }) =>
+  findKind(device)?.usesProfile ? null : ` without ${profileDevices}`;
+const needsBackend = (name: BackendName): Reason => (options) =>
   needsMigration(options) ??
     (options.migrationBackend === name ? null : ` without --migration-backend ${name}`);
-/** `--device auto` is the CPU for now. */
-const needsGraphs: Reason = ({ device = "auto" }) =>
-  device === "cuda" ? null : `: CUDA graphs are for --device cuda, and --device is ${device}`;
+const needsGraphs: Reason = ({ device }) => {
+  const found = findKind(device);
+  if (found === undefined || found.memory === "device") return null;
+  return `: CUDA graphs are for GPUs, and the device is ${found.device}`;
+};
 const never = (reason: string): Reason => () => `: ${reason}`;
+
+function findKind(device: DecidingOptions["device"] = "auto") {
+  return findExecutorKind(device);
+}
 
 const reasons: Readonly<Record<string, Reason>> = {
   "min-instances": needsScaling,

@@ -1,4 +1,6 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
+import type { BackendName } from "../../kv/transfer/backend_kind.ts";
+import { plannedBackends } from "../../kv/transfer/backends.ts";
 import {
   type ArgumentTable,
   boolean,
@@ -7,8 +9,14 @@ import {
   integer,
   later,
   number,
+  type Status,
   text,
 } from "./argument.ts";
+
+/** Of an argument that is for one backend: it works as soon as the backend does. */
+function ofBackend(name: BackendName): Status {
+  return plannedBackends.some((planned) => planned.name === name) ? later : { kind: "works" };
+}
 
 export const llumnixArguments = {
   "config-file": text({
@@ -149,7 +157,7 @@ export const llumnixArguments = {
   "migration-backend": choice({
     choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
     default: "gloo",
-    laterChoices: ["nccl", "grpc", "kvtransfer"],
+    laterChoices: plannedBackends.map(({ name }) => name),
     help: "Communication backend of migration. There is one engine here and every backend is for " +
       "it: the reference's split between vllm and bladellm has no counterpart.",
   }),
@@ -161,17 +169,17 @@ export const llumnixArguments = {
   "migration-backend-transfer-type": choice({
     choices: ["cuda_ipc", "rdma", ""],
     default: "rdma",
-    status: later,
+    status: ofBackend("kvtransfer"),
     help: "Transfer type for migration backend kvTransfer. Empty only with the other backends.",
   }),
   "migration-backend-kvtransfer-naming-url": text({
     default: "file:/tmp/llumnix/naming/",
-    status: later,
+    status: ofBackend("kvtransfer"),
     help: "URL of naming server for kvtransfer migration backend.",
   }),
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
-    status: later,
+    status: ofBackend("grpc"),
     help: "Address of grpc server for migration backend.",
   }),
   "migration-backend-init-timeout": number({

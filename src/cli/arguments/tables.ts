@@ -59,6 +59,10 @@ const transferArguments = {
   "migration-buffer-blocks": llumnixArguments["migration-buffer-blocks"],
   "migration-num-layers": llumnixArguments["migration-num-layers"],
   "migration-backend-init-timeout": llumnixArguments["migration-backend-init-timeout"],
+  "migration-backend-transfer-type": llumnixArguments["migration-backend-transfer-type"],
+  "migration-backend-kvtransfer-naming-url":
+    llumnixArguments["migration-backend-kvtransfer-naming-url"],
+  "migration-backend-server-address": llumnixArguments["migration-backend-server-address"],
   "last-stage-max-blocks": llumnixArguments["last-stage-max-blocks"],
   "max-stages": llumnixArguments["max-stages"],
 };

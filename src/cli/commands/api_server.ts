@@ -13,7 +13,8 @@ import { startApiServer } from "../../roles/api_server.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
-import { findModel, type FoundModel, servedSettings } from "../../roles/served_model.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel, servedSettings } from "../../roles/served_model.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -26,7 +27,7 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
   const logFile = setupLogging({ level, filename, role: "api-server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
@@ -59,7 +60,8 @@ class Service implements AsyncDisposable {
   async start(): Promise<void> {
     const { options, model, address, log } = this;
     const bus = openBus();
-    const client = await connect(bus, address, servedSettings(options) ?? undefined, log);
+    const settings = await servedSettings(options) ?? undefined;
+    const client = await connect(bus, address, settings, log);
     this.#disposables.defer(() => client.close());
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());

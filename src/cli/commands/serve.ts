@@ -13,7 +13,8 @@ import { startApiServer } from "../../roles/api_server.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
-import { findModel, type FoundModel } from "../../roles/served_model.ts";
+import type { FoundModel } from "../../executor/executor_kind.ts";
+import { findModel } from "../../roles/served_model.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -25,7 +26,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const { logLevel: level, logFilename: filename } = options;
   const logFile = setupLogging({ level, filename, role: "server" });
   const log = logger("serve");
-  const model = findModel(options);
+  const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();

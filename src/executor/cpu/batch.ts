@@ -52,7 +52,7 @@ export interface BatchLimits {
   readonly vocabSize: number;
 }
 
-/** Kernel memory into which one slice at a time is written. */
+/** Kernel memory for one slice at a time. */
 export class BatchBuffer {
   readonly #kernels: CpuKernels;
   readonly #limits: BatchLimits;

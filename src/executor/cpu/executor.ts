@@ -2,6 +2,7 @@ import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kern
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { blockBytes } from "../../kv/layout.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampling/sampler.ts";
 import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
@@ -16,11 +17,15 @@ export interface CpuExecutorParts {
   readonly batchBuffer: BatchBuffer;
   /** Rows that go through the model together. */
   readonly maxRows: number;
-  readonly pool: Address;
-  readonly swapPool: Address;
+  /** See {@linkcode Executor}. */
+  readonly pool: KvPool | null;
+  /** Block 0 of the KV cache. */
+  readonly blocks: Address;
+  /** Block 0 of the swap pool. */
+  readonly swapBlocks: Address;
 }
 
-/** Output of a step while it is made. */
+/** The output of a step while it is computed. */
 interface Results {
   readonly tokenIds: Int32Array;
   readonly logprobs: (TokenLogprobs | null)[];
@@ -28,9 +33,10 @@ interface Results {
   readonly failures: (ErrorRecord | null)[];
 }
 
-/** Runs engine steps on the CPU, in the calling thread and the kernels' threads. */
+/** Runs engine steps on the CPU, in the calling thread and the threads of the kernels. */
 export class CpuExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool | null;
   readonly #parts: CpuExecutorParts;
   readonly #sampler: Sampler;
   readonly #prompts = new Map<number, readonly number[]>();
@@ -39,6 +45,7 @@ export class CpuExecutor implements Executor {
 
   constructor(parts: CpuExecutorParts) {
     this.info = parts.info;
+    this.pool = parts.pool;
     this.#parts = parts;
     this.#sampler = new Sampler(parts.info.vocabSize);
   }
@@ -92,9 +99,10 @@ export class CpuExecutor implements Executor {
   }
 
   #swap(input: StepInput): void {
-    const { pool, swapPool } = this.#parts;
-    this.#copyBlocks(input.swapOut, pool, this.info.numBlocks, swapPool, this.info.numSwapBlocks);
-    this.#copyBlocks(input.swapIn, swapPool, this.info.numSwapBlocks, pool, this.info.numBlocks);
+    const { blocks, swapBlocks } = this.#parts;
+    const { numBlocks, numSwapBlocks } = this.info;
+    this.#copyBlocks(input.swapOut, blocks, numBlocks, swapBlocks, numSwapBlocks);
+    this.#copyBlocks(input.swapIn, swapBlocks, numSwapBlocks, blocks, numBlocks);
   }
 
   /** Copies whole blocks; `pairs` are [source block, destination block]. */
@@ -117,8 +125,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Chooses the next token of every sequence whose last row is in the slice. One of which the model
-   * computes garbage fails.
+   * Chooses the next token of every sequence whose last row is in the slice. A sequence fails if the
+   * model computes NaN or infinity for it.
    */
   #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     const { head } = this.#parts;
@@ -134,7 +142,7 @@ export class CpuExecutor implements Executor {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
-          // Where a logit is NaN or the largest is not finite, this throws and says so.
+          // Throws if a logit is NaN, or if the largest is not finite.
           results.failures[index] ??= failureOf(() => {
             const { tokenId, logprobs } = sampler.sample(handles[i], head.row(i));
             results.tokenIds[index] = tokenId;
@@ -146,8 +154,8 @@ export class CpuExecutor implements Executor {
   }
 
   /**
-   * Log probabilities of prompt tokens, where asked for. A prefill that recomputes a preempted
-   * sequence has output tokens in its context and gives none: they were given the first time.
+   * Computes log probabilities of prompt tokens for the sequences that asked. A prefill that recomputes a
+   * preempted sequence has output tokens in its context and gives none: the first prefill gave them.
    */
   #scorePrompts(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
     if (input.kind !== "prefill") return;
@@ -160,7 +168,7 @@ export class CpuExecutor implements Executor {
       if (!input.isPartial && contextLen < prompt.length) continue;
       if (this.#sampler.wantsPromptLogprobs(handle) === null) continue;
       const firstPosition = part.contextLen - part.numRows;
-      // The first prompt token follows nothing, and what follows the last is output.
+      // The first prompt token follows no token, and the last one precedes the output.
       let scores = this.#promptScores.get(handle);
       if (scores === undefined || firstPosition === 0) {
         this.#promptScores.set(handle, scores = [null]);
@@ -185,7 +193,7 @@ export class CpuExecutor implements Executor {
   }
 }
 
-/** Why the model's results are of no use; null when they are. Whatever else is thrown is a bug. */
+/** The error if the model's results are unusable, else null. Any other error is a bug and is thrown. */
 function failureOf(action: () => void): ErrorRecord | null {
   try {
     action();

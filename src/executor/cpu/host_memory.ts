@@ -1,12 +1,12 @@
-/** Text of a file; null where there is none. */
+/** The text of a file; null if there is no such file. */
 type ReadText = (path: string) => string | null;
 
-/** Names of a version of control groups (Linux: admin-guide/cgroup-v2, cgroup-v1/memory). */
+/** File names of a version of control groups (Linux: admin-guide/cgroup-v2, cgroup-v1/memory). */
 interface Hierarchy {
   readonly root: string;
   readonly limit: string;
   readonly usage: string;
-  /** Entry of memory.stat: cache of files that is given up when memory is short. */
+  /** Entry of memory.stat: file cache that the system gives up when memory is short. */
   readonly reclaimable: string;
 }
 
@@ -25,15 +25,15 @@ const version1: Hierarchy = {
 };
 
 /**
- * Memory that a new allocation can have without swapping, in bytes: what the system has available,
- * and within the limits of the control groups where there are some.
+ * Bytes that can be allocated without swapping: the system's available memory, or less if a control group
+ * limits it.
  */
 export function availableMemoryBytes(): number {
   const { available } = Deno.systemMemoryInfo();
   return Math.max(0, Math.min(available, freeWithinGroups(readText)));
 }
 
-/** Bytes that this process's control group and those around it leave; infinite without a limit. */
+/** Bytes that this process's control group and its parents leave; Infinity without a limit. */
 export function freeWithinGroups(read: ReadText): number {
   let least = Infinity;
   for (const line of (read("/proc/self/cgroup") ?? "").split("\n")) {
@@ -42,7 +42,7 @@ export function freeWithinGroups(read: ReadText): number {
     const [, controllers, path] = match;
     const isVersion1 = controllers.split(",").includes("memory");
     if (controllers !== "" && !isVersion1) continue;
-    // Inside a container the path may be the host's, of which only the root is to be seen.
+    // Inside a container the path may be the host's; then only the root is visible here.
     for (let group = path.replace(/\/$/, "");; group = group.slice(0, group.lastIndexOf("/"))) {
       least = Math.min(least, freeInGroup(isVersion1 ? version1 : version2, group, read));
       if (group === "") break;

@@ -13,6 +13,7 @@ import type {
 import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
+import { HostKvPool } from "../../kv/pool/host_kv_pool.ts";
 import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
@@ -27,16 +28,16 @@ import { planThreads } from "./threads.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
 
 /**
- * Rows that go through the model together. Longer prompts are cut into such slices, which bounds the
- * activations; matrix products gain nothing from more rows.
+ * Most rows that go through the model together. Longer prompts are cut into slices of this size, which
+ * bounds the memory of activations; matrix products gain nothing from more rows.
  */
 const maxRows = 512;
 
-/** Linear memory of the WASM kernels, less what activations and scratch may need. */
+/** Linear memory of the WASM kernels, less the part that activations and scratch may need. */
 const wasmMemoryBytes = 3.5 * 2 ** 30;
 
 /**
- * Loads a model for the CPU. Blocks its thread meanwhile.
+ * Loads a model for the CPU. Blocks the thread while it loads.
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the memory
  */
@@ -59,7 +60,7 @@ export async function loadCpuExecutor(
   }
 }
 
-/** A limit of the kernels (attention.h), checked here because they would find out in a step. */
+/** Checks a limit of the kernels (attention.h) at load: they would only fail in the first step. */
 function refuseHeadDim({ name, config: { headDim } }: ResolvedModel): void {
   if (headDim % 8 === 0 && headDim <= 256) return;
   throw new ModelError(
@@ -124,7 +125,6 @@ function buildExecutor(
         maxModelLen,
         Math.min(kernels.threads, navigator.hardwareConcurrency / spec.hostShare),
       ),
-      poolAddress: kernels.name === "wasm" ? null : pool,
     },
     decoder: kernels.decoder({ ...config, roundActivations }, weights, cache, maxRows),
     head: new LogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
@@ -136,14 +136,16 @@ function buildExecutor(
       vocabSize: config.vocabSize,
     }),
     maxRows,
-    pool,
-    swapPool,
+    // The linear memory of WASM kernels belongs to their thread.
+    pool: kernels.name === "wasm" ? null : new HostKvPool(pool, layout, capacity.numBlocks),
+    blocks: pool,
+    swapBlocks: swapPool,
   });
 }
 
 function kvLayout({ config, dtype }: ResolvedModel, { options }: ExecutorSpec): KvLayout {
   return {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype,
     numLayers: config.numLayers,
     numKvHeads: config.numKvHeads,
@@ -195,7 +197,7 @@ function openFile(path: string): FileBytes {
   return mapFile(path) ?? openByReading(path);
 }
 
-/** Memory of a pool that no step touches never becomes resident. */
+/** Allocates both pools. Memory that no step touches never becomes resident. */
 function allocatePools(
   kernels: CpuKernels,
   layout: KvLayout,

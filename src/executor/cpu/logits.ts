@@ -1,6 +1,6 @@
 import type { Address, CpuKernels, PackedMatrix } from "../../../ffi/cpu_kernels/kernels.ts";
 
-/** Memory for logits; more rows are computed in several rounds. */
+/** Most memory for logits; more rows take several rounds. */
 const maxLogitsBytes = 64 * 2 ** 20;
 
 /** The language model head: hidden states to logits, a bounded number of rows at a time. */
@@ -18,7 +18,7 @@ export class LogitsHead {
   /** int32 [maxRows] */
   readonly #best: Address;
 
-  /** @param rows most rows that are ever of use in one call */
+  /** @param rows most rows that a call can need */
   constructor(kernels: CpuKernels, lmHead: PackedMatrix, roundActivations: boolean, rows: number) {
     this.#kernels = kernels;
     this.#lmHead = lmHead;
@@ -38,7 +38,7 @@ export class LogitsHead {
     const rowBytes = k * 4;
     const address = (row: number) => hidden + BigInt(row * rowBytes);
     let x = address(rows[0]);
-    // Decode steps use all rows as they lie; others need theirs brought together.
+    // Decode steps use adjacent rows in place; other rows are gathered first.
     if (rows[rows.length - 1] - rows[0] !== rows.length - 1) {
       x = this.#gathered;
       rows.forEach((row, i) =>

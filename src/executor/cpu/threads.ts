@@ -1,28 +1,28 @@
-/** What decides how many threads compute. */
+/** What the number of computing threads depends on. */
 export interface ThreadFacts {
   /** `--cpu-threads` */
   readonly requested: number | null;
   /** Instances that share this host. */
   readonly hostShare: number;
-  /** CPUs on which the system lets this process run; empty where that cannot be told. */
+  /** CPUs on which the system lets this process run; empty if unknown. */
   readonly allowedCpus: readonly number[];
   /**
-   * CPUs' worth of time that it gives: `navigator.hardwareConcurrency`, which counts the allowed CPUs and
-   * is bounded by the quota of the control group (measured, Deno 2.9.6).
+   * How many CPUs' time the process gets: `navigator.hardwareConcurrency`, which is the number of allowed
+   * CPUs or, if it is smaller, the quota of the control group (measured, Deno 2.9.6).
    */
   readonly parallelism: number;
 }
 
-/** Threads that compute, and the CPU of each if they are to be pinned. */
+/** The number of computing threads, and the CPU of each if they are pinned. */
 export interface ThreadPlan {
   readonly threads: number;
   readonly cpus?: readonly number[];
 }
 
 /**
- * Divides the host's CPUs among its instances. Threads are pinned only where one instance has all CPUs
- * to itself: otherwise it is not known here who else runs where, and under a quota the system must be
- * free to run them where there is time.
+ * Divides the host's CPUs among its instances. Threads are pinned only if one instance has all CPUs to
+ * itself. Otherwise other instances may run on the same CPUs, and under a quota the system must be free to
+ * move threads to idle CPUs.
  */
 export function planThreads(facts: ThreadFacts): ThreadPlan {
   const { requested, hostShare, allowedCpus: cpus, parallelism } = facts;

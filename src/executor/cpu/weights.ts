@@ -19,14 +19,14 @@ import {
 } from "../../model/structure.ts";
 import { convertTensor, type TensorSource, tensorValues } from "../../model/tensor.ts";
 
-/** Hears of bytes of weights, counted in the type in which they are served. */
+/** Called with the progress in bytes of weights, in the type in which they are served. */
 export type OnBytes = (bytes: { doneBytes: number; totalBytes: number }) => void;
 
 function storedBytes(specs: readonly TensorSpec[], dtype: DType): number {
   return specs.reduce((sum, { shape }) => sum + numElements(shape) * dtypeBytes(dtype), 0);
 }
 
-/** Memory that the weights of a model take in the kernels' memory, in bytes. */
+/** Bytes that the weights of a model take in the kernels' memory. */
 export function weightBytes(kernels: CpuKernels, spec: DecoderSpec, dtype: DType): number {
   return allTensors(spec).reduce((total, { shape }) => {
     const isMatrix = shape.length === 2;
@@ -37,8 +37,8 @@ export function weightBytes(kernels: CpuKernels, spec: DecoderSpec, dtype: DType
 
 /**
  * Packs a model's weights for the kernels.
- * @param onBytes called as reading goes on
- * @throws {ModelError} a tensor is missing or of a wrong shape; checked before anything is packed
+ * @param onBytes called with the progress
+ * @throws {ModelError} a tensor is missing or has a wrong shape; all are checked before any is packed
  */
 export function loadWeights(
   kernels: CpuKernels,
@@ -86,7 +86,7 @@ class WeightLoader {
     };
   }
 
-  /** Linear layers of one input, stacked along their outputs; they all have a bias, or none has. */
+  /** Linear layers of the same input, stacked along their outputs. All have a bias, or none has. */
   linear(specs: readonly LinearSpec[]): Linear {
     const biases = specs.flatMap(({ bias }) => bias ? [bias] : []);
     return {
@@ -103,7 +103,7 @@ class WeightLoader {
     return packed;
   }
 
-  /** Small tensors one after another as float32. */
+  /** Small tensors, one after the other, as float32. */
   vector(specs: readonly TensorSpec[]): Address {
     const parts = specs.map((spec) => tensorValues(this.source.read(spec), this.dtype));
     const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));

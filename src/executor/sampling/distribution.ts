@@ -2,10 +2,10 @@ import { LlumnixError, ModelError } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { largest, RankSelector } from "./selection.ts";
 
-/** e^-50 of the largest weight: a whole vocabulary of these is below the 53 bits of a draw. */
+/** Weights below e^-50 of the largest count as 0: a vocabulary of them is below a draw's 53 bits. */
 const negligibleExponent = 50;
 
-/** Up to this many largest values are found by insertion. */
+/** Up to so many largest values are found by insertion. */
 const insertionLimit = 64;
 
 /** exp(-k / 64). */
@@ -23,8 +23,8 @@ function expMinus(x: number): number {
 }
 
 /**
- * The distribution over the next token while it is narrowed down. Candidates stay in ascending
- * order of their ids throughout, so that results depend on the values alone; sums are float64.
+ * The distribution over the next token while cuts narrow it. Candidates stay in ascending order of
+ * their ids, so that results depend on the values alone. Sums are float64.
  * One object serves any number of sequences, one after the other.
  */
 export class Distribution {
@@ -76,7 +76,7 @@ export class Distribution {
     this.#keepFrom(this.#values[last], this.#vocabSize);
   }
 
-  /** Gives the candidates weights exp((value - max) / temperature). Comes before what follows. */
+  /** Gives the candidates weights exp((value - max) / temperature). Call it before the methods below. */
   weigh(temperature: number): void {
     const values = this.#values, ids = this.#ids, weights = this.#weights;
     const max = this.#max, inverse = 1 / temperature;
@@ -224,7 +224,7 @@ export function argmax(logits: Float32Array): number {
   let index = -1;
   for (let i = 0; i < logits.length; i++) {
     const value = logits[i];
-    // Written so that NaN comes in too.
+    // Negated so that NaN takes this branch too.
     if (value <= max) continue;
     if (!(value < Infinity)) {
       throw new ModelError(

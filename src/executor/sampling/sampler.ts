@@ -62,14 +62,14 @@ export class Sampler {
     this.#sequences.delete(handle);
   }
 
-  /** True when the next token is the argmax of the raw logits and nothing else is asked for. */
+  /** Whether the next token is the argmax of the raw logits, and the request asks for nothing else. */
   isPlainGreedy(handle: number): boolean {
     const state = this.#state(handle);
     return state.isGreedy && !state.hasPenalties && state.params.logprobs === null &&
       state.outputLength >= state.params.minTokens;
   }
 
-  /** Records an output token that was chosen elsewhere. */
+  /** Records an output token that the caller chose. */
   accept(handle: number, tokenId: number): void {
     record(this.#state(handle), tokenId);
   }
@@ -102,7 +102,7 @@ export class Sampler {
     return { tokenId, logprobs };
   }
 
-  /** Alternatives wanted per prompt token; null when no log probabilities of the prompt are. */
+  /** Alternatives to report per prompt token; null if the request wants no prompt log probabilities. */
   wantsPromptLogprobs(handle: number): number | null {
     return this.#state(handle).params.promptLogprobs;
   }
@@ -129,7 +129,7 @@ export class Sampler {
     if (params.minP > epsilon) distribution.keepMinP(params.minP);
   }
 
-  /** A request may name every token as its end: there is nothing to wait for with then. */
+  /** The end tokens; none if a request names every token as an end, for no other token could be drawn. */
   #endsOf(params: SamplingParams): readonly number[] {
     const ends = new Set([...params.eosTokenIds, ...params.stopTokenIds]);
     const inVocabulary = [...ends].filter((id) => id >= 0 && id < this.#vocabSize);
@@ -154,7 +154,7 @@ function excludeEnds(logits: Float32Array, { params, ends, outputLength }: Seque
   for (const id of ends) logits[id] = -Infinity;
 }
 
-/** Repetition penalty for tokens of prompt and output, the other two for those of the output. */
+/** Applies the repetition penalty to tokens of prompt and output, the other two to output tokens. */
 function penalise(logits: Float32Array, { params, counts }: SequenceState): void {
   const { repetitionPenalty, frequencyPenalty, presencePenalty } = params;
   for (const [id, count] of counts) {

@@ -1,12 +1,12 @@
 import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
 import type { SequenceStart, StepInput, StepOutput } from "../executor.ts";
 
-/** Tokens that are chosen from: printable ASCII of a byte-level tokenizer. */
+/** The tokens to choose from: printable ASCII of a byte-level tokenizer. */
 const FIRST_TOKEN = 32;
 const NUM_TOKENS = 95;
 const LOGPROB = -Math.log(NUM_TOKENS);
 
-/** Vocabulary of executors without a model: larger than any tokenizer's, so every prompt is taken. */
+/** Vocabulary of executors without a model: larger than any tokenizer's, so every prompt is valid. */
 export const SEEDED_VOCAB_SIZE = 1 << 18;
 
 /** A sequence that asked for log probabilities. */
@@ -16,20 +16,20 @@ interface AskingSequence {
 }
 
 /**
- * The tokens of executors that have no model: each is a function of the request's seed and the
- * token's position, so a sequence goes on the same wherever it is computed. A simulated cluster
- * draws millions a second: a hash does where a model's sampler takes Philox, and numbers by handle
- * where that has an object for each sequence (3% of a simulation instead of 8%).
+ * Tokens of executors without a model: each is a function of the request's seed and the token's position,
+ * so a sequence continues the same on any instance. A simulated cluster draws millions a second: a hash
+ * replaces the Philox of a model's sampler, and arrays by handle replace an object for each sequence (3%
+ * of a simulation instead of 8%).
  */
 export class SeededSampler {
   /** By handle: the hash of the request's seed. */
   #seedHashes = new Int32Array(64);
-  /** By handle: length of the prompt, at least 1; 0 for handles that are not used. */
+  /** By handle: length of the prompt, at least 1; 0 for unused handles. */
   #promptTokens = new Int32Array(64);
   readonly #asking = new Map<number, AskingSequence>();
   #tokenIds = new Int32Array(0);
 
-  /** What a step of this latency produces; the tokens are overwritten by the next step. */
+  /** The output of a step of this latency. The next step overwrites the tokens. */
   sample(input: StepInput, latencyMs: number): StepOutput {
     for (const handle of input.removed) this.#remove(handle);
     for (const sequence of input.added) this.#add(sequence);

@@ -1,6 +1,6 @@
 /**
- * Selection by weighted rank without a sort: a radix descent over the bits of the values, three
- * passes at most over what is still in question. Ties between equal values go to the lowest id.
+ * Selection by weighted rank without a sort: a radix descent over the bits of the values, with at most
+ * three passes over the remaining candidates. Ties between equal values go to the lowest id.
  */
 
 const levels = [
@@ -18,8 +18,8 @@ function orderedKey(bits: number): number {
 }
 
 /**
- * Ids of the `n` largest values in order, equal values by id. By insertion: right while `n` is small,
- * since few values then get past the n-th best so far.
+ * Ids of the `n` largest values in order, equal values by id. Insertion is fast while `n` is small: few
+ * values then exceed the n-th best so far.
  * @param values [vocab]
  * @param ids [count] candidates, ascending
  */
@@ -97,7 +97,7 @@ export class RankSelector {
   }
 }
 
-/** The first bucket at which the running mass exceeds `limit`, else the last that has any. */
+/** The first bucket at which the running mass exceeds `limit`, else the last bucket with any mass. */
 function firstBucketAbove(mass: Float64Array, limit: number): number {
   let sum = 0;
   let last = 0;

@@ -1,11 +1,11 @@
-/** Waits the milliseconds that it is given, or longer. */
+/** Waits that many milliseconds, or longer. */
 export type Sleep = (delayMs: number) => Promise<void> | void;
 
-/** Lateness beyond this is the host's, and not made up for. */
+/** Most lateness that later waits make up for; more is a stall of the host. */
 const MAX_OWED_MS = 20;
 
 /**
- * Waits whose errors do not add up: what one wait took too long, the next ones are shorter by. Timers
+ * Waits whose errors do not add up: after a wait that took too long, the next waits are shorter. Timers
  * that are a millisecond late (setTimeout) then still give the right pace.
  */
 export class Pacer {
@@ -25,7 +25,7 @@ export class Pacer {
   }
 }
 
-/** Blocks this thread without using its core; about 0.1 ms late (Linux). For workers only. */
+/** Blocks this thread without using its core, for workers. About 0.1 ms late on Linux. */
 export function blockThread(delayMs: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, delayMs);
 }

@@ -1,6 +1,6 @@
 /**
- * The latency model of a simulated instance: Llumnix's own (prefill linear in tokens, decode linear
- * in sequences and in tokens), with the sizes and bandwidths that go with it.
+ * The latency model of a simulated instance, which is Llumnix's: prefill is linear in tokens, decode
+ * linear in sequences and in tokens. A profile adds sizes and bandwidths.
  */
 import type { DType } from "../../core/dtype.ts";
 
@@ -27,7 +27,7 @@ export interface Bandwidth {
   readonly source: string;
 }
 
-/** What decides how many blocks an instance has; vLLM measures the rest by running the model once. */
+/** The options that the number of blocks of an instance depends on. */
 export interface BlocksKey {
   /** `--gpu-memory-utilization` */
   readonly memoryUtilization: number;
@@ -42,7 +42,7 @@ export interface BlocksEntry extends BlocksKey {
   readonly source: string;
 }
 
-/** What of a model's structure its KV cache depends on. */
+/** The part of a model's structure that its KV cache depends on. */
 export interface CacheShape {
   readonly dtype: DType;
   readonly numLayers: number;
@@ -68,7 +68,7 @@ export interface ModelProfile {
   readonly swap: Bandwidth;
 }
 
-/** Inputs of the latency model count in multiples of this, as kernels compute them. */
+/** Counts are padded to a multiple of this, as kernels pad them. */
 const ALIGNMENT = 8;
 
 function padded(count: number): number {
@@ -93,7 +93,7 @@ export function decodeMs({ decode }: ModelProfile, batch: number, totalTokens: n
     decode.msPerStep;
 }
 
-/** Milliseconds that `byteLength` bytes take: of a migration, or of blocks swapped in or out. */
+/** Milliseconds that copying `byteLength` bytes takes, in a migration or a swap. */
 export function transferMs({ gbps }: Bandwidth, byteLength: number): number {
   return byteLength / (gbps * 1e6);
 }

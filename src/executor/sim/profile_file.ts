@@ -3,14 +3,14 @@ import { UsageError } from "../../core/errors.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 import type { ModelProfile } from "./profile.ts";
 
-// The message of each schema is what its field must be.
+// The message of each schema says what its field must be.
 const COUNT = "a whole number, 1 or more";
 const MS = "a number of milliseconds, 0 or more";
 const GBPS = "a number of gigabytes per second, more than 0";
 const FRACTION = "a fraction, more than 0 and at most 1";
 const OBJECT = "an object";
 const LIST = "a list of one or more";
-/** Where the whole is shown, with an example. */
+/** Where the reader finds an example. */
 const FORM = "(llumnix simulate --help shows a profile)";
 const count = z.int(COUNT).positive(COUNT);
 const ms = z.number(MS).nonnegative(MS);
@@ -112,7 +112,7 @@ export function parseProfile(json: unknown, name: string): ModelProfile[] {
   return profiles;
 }
 
-/** The first problem; a field that is unknown before the one that is missing instead. */
+/** The first problem. An unknown field comes before a missing one: it is often a misspelling of it. */
 function problemOf({ issues }: z.ZodError, json: unknown): string {
   const unknown = issues.find(({ code }) => code === "unrecognized_keys");
   if (unknown?.code === "unrecognized_keys") {

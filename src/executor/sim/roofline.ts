@@ -68,7 +68,7 @@ export const assumptions = {
   sampledSequences: { value: 256, source: "vLLM 0.4.2: default of max_num_seqs" },
 } satisfies Record<string, Sourced>;
 
-/** Numbers of blocks that were published; they come before the formula. */
+/** Published numbers of blocks, which are used instead of the formula. */
 const measuredBlocks: readonly (BlocksEntry & { readonly gpu: string; readonly model: string })[] =
   [{
     gpu: "a10",
@@ -90,7 +90,7 @@ export const builtinModelNames: readonly string[] = simulatedModels.map(({ name 
  * The built-in profile of a model on a GPU, without parallelism.
  * @param gpuType one of {@linkcode gpuTypes}
  * @param model one of {@linkcode builtinModelNames}
- * @param key for which the number of blocks is wanted
+ * @param key options for which to give the number of blocks
  * @throws {UsageError} an unknown GPU or model, or a model that does not fit the GPU
  */
 export function builtinProfile(

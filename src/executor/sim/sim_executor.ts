@@ -1,4 +1,6 @@
 import { blockBytes } from "../../kv/layout.ts";
+import { AccountedKvPool } from "../../kv/pool/accounted_kv_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import { modelIdentity } from "../../model/locate.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { SEEDED_VOCAB_SIZE, SeededSampler } from "../sampling/seeded_sampler.ts";
@@ -7,18 +9,19 @@ import type { Simulation } from "./simulation.ts";
 
 export interface SimExecutorArgs {
   readonly simulation: Simulation;
-  /** Steps run this many times faster than the profile says. */
+  /** Steps run so many times faster than the profile says. */
   readonly speedup: number;
-  /** Resolves after so many milliseconds: real or virtual. */
+  /** Resolves after that many milliseconds, real or virtual. */
   readonly wait: (delayMs: number) => Promise<void>;
 }
 
 /**
- * Stands for a device: a step takes the time that a profile says, and its tokens are a function of
- * the request's seed and their position. Blocks are accounted for and hold nothing.
+ * Simulates a device: a step takes the time that a latency profile says, and each token is a function of
+ * the request's seed and the token's position. Blocks are counted and hold nothing.
  */
 export class SimExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool;
   readonly #args: SimExecutorArgs;
   readonly #blockBytes: number;
   readonly #sampler = new SeededSampler();
@@ -26,7 +29,7 @@ export class SimExecutor implements Executor {
 
   constructor(args: SimExecutorArgs) {
     const { simulation, speedup } = args;
-    const { device, model, layout, numBlocks, numSwapBlocks, maxModelLen } = simulation;
+    const { device, profile, model, layout, numBlocks, numSwapBlocks, maxModelLen } = simulation;
     this.#args = args;
     this.#blockBytes = blockBytes(layout);
     this.info = {
@@ -38,9 +41,10 @@ export class SimExecutor implements Executor {
       layout,
       numBlocks,
       numSwapBlocks,
-      poolAddress: null,
       hasNoCache: true,
+      migrationBytesPerMs: profile.migration.gbps * 1e6 * speedup,
     };
+    this.pool = new AccountedKvPool(layout, numBlocks);
   }
 
   async step(input: StepInput): Promise<StepOutput> {
@@ -49,7 +53,7 @@ export class SimExecutor implements Executor {
     return output;
   }
 
-  /** The outcome of a step at once; `latencyMs` is the time that {@linkcode step} would wait. */
+  /** The output of a step, without waiting; `latencyMs` is the time that {@linkcode step} waits. */
   compute(input: StepInput): StepOutput {
     if (this.#isClosed) throw new Error("the simulated executor is closed");
     return this.#sampler.sample(input, this.#latencyMs(input) / this.#args.speedup);
@@ -61,7 +65,7 @@ export class SimExecutor implements Executor {
     return Promise.resolve();
   }
 
-  /** Block copies come before the step, one after the other. */
+  /** Block copies take their time before the step, one after the other. */
   #latencyMs({ kind, handles, queryStarts, contextLens, swapOut, swapIn }: StepInput): number {
     const { profile } = this.#args.simulation;
     const numCopies = (swapOut.length + swapIn.length) / 2;

@@ -6,7 +6,7 @@ import type { BlocksKey, ModelProfile } from "./profile.ts";
 import { readProfileFile } from "./profile_file.ts";
 import { builtinModelNames, builtinProfile } from "./roofline.ts";
 
-/** The options that say what is simulated. */
+/** The options that a simulation depends on. */
 export type SimulationOptions = Pick<
   EngineOptions,
   | "model"
@@ -21,7 +21,7 @@ export type SimulationOptions = Pick<
   | "gpuType"
 >;
 
-/** A simulated instance, with every size resolved. */
+/** What a simulated instance is, with every size resolved. */
 export interface Simulation {
   readonly profile: ModelProfile;
   /** As configured. */
@@ -35,7 +35,7 @@ export interface Simulation {
   readonly maxModelLen: number;
 }
 
-/** Built-in models of longer context are held to this, unless `--max-model-len` says otherwise. */
+/** Limit for built-in models of longer context, unless `--max-model-len` is set. */
 const DEFAULT_MAX_MODEL_LEN = 16384;
 /** vLLM 0.4.2, `SchedulerConfig`: the least default of `--max-num-batched-tokens`. */
 const MIN_BATCHED_TOKENS = 2048;
@@ -68,7 +68,7 @@ export function resolveSimulation(options: SimulationOptions): Simulation {
     );
   }
   const layout: KvLayout = {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype: shape.dtype,
     numLayers: shape.numLayers,
     numKvHeads: shape.numKvHeads,
@@ -100,7 +100,7 @@ function builtin(options: SimulationOptions, model: string): ModelProfile {
   return builtinProfile(options.gpuType, model, blocksKey(options, longest));
 }
 
-/** A step of an instance without parallelism, for which alone there is an executor. */
+/** The profile of a model without parallelism: executors have none. */
 function findInFile(path: string, model: string): ModelProfile {
   const profiles = readProfileFile(path);
   const sameModel = profiles.filter((profile) =>

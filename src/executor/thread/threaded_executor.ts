@@ -1,4 +1,6 @@
 import { fromErrorRecord } from "../../core/errors.ts";
+import { openPool } from "../../kv/pool/open_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
 import type {
   Executor,
   ExecutorInfo,
@@ -33,8 +35,8 @@ export async function loadThreadedExecutor(
   try {
     await channel.receive("ready");
     channel.post({ type: "load", spec, memory: memory.buffer });
-    const { info } = await channel.receive("loaded");
-    return new ThreadedExecutor(channel, memory, info);
+    const { info, pool } = await channel.receive("loaded");
+    return new ThreadedExecutor(channel, memory, info, pool && await openPool(pool));
   } catch (error) {
     channel.terminate("it could not be loaded");
     throw error;
@@ -51,7 +53,12 @@ class ThreadedExecutor implements Executor {
   #closing: Promise<void> | null = null;
   #step: Promise<unknown> = Promise.resolve();
 
-  constructor(channel: WorkerChannel, memory: StepMemory, readonly info: ExecutorInfo) {
+  constructor(
+    channel: WorkerChannel,
+    memory: StepMemory,
+    readonly info: ExecutorInfo,
+    readonly pool: KvPool | null,
+  ) {
     this.#channel = channel;
     this.#memory = memory;
   }
@@ -81,6 +88,7 @@ class ThreadedExecutor implements Executor {
 
   async #close(): Promise<void> {
     await this.#step;
+    if (this.pool?.memory === "device") await this.pool.close();
     try {
       if (this.#channel.isDead) return;
       this.#request({ type: "close" });
@@ -91,7 +99,7 @@ class ThreadedExecutor implements Executor {
   }
 }
 
-/** Cloning a view clones all of its buffer, so every array gets a buffer of its own length. */
+/** Gives each array a buffer of its own length: cloning a view would clone its whole buffer. */
 function compact(input: StepInput): StepInput {
   return {
     ...input,
@@ -108,10 +116,10 @@ function compact(input: StepInput): StepInput {
 type ReplyType = WorkerReply["type"];
 type ReplyOf<T extends ReplyType> = Extract<WorkerReply, { type: T }>;
 
-/** One request and its reply at a time. The first error of any kind ends it for good. */
+/** Messages to and from the worker, one request at a time. The first error ends the channel for good. */
 class WorkerChannel {
   readonly #worker: Worker;
-  /** Why nothing works any more. */
+  /** Why the channel has ended; null while it works. */
   #death: Error | null = null;
   #pending: {
     readonly type: ReplyType;
@@ -127,12 +135,12 @@ class WorkerChannel {
       else this.settle(data);
     };
     worker.onerror = (event) => {
-      // Unhandled, it would end this process.
+      // An unhandled error of a worker would end this process.
       event.preventDefault();
       this.#die(new Error(`the engine worker died: ${event.message}`));
     };
     worker.onmessageerror = () =>
-      this.#die(new Error("the engine worker sent what cannot be read"));
+      this.#die(new Error("the engine worker sent a message that cannot be read"));
   }
 
   get isDead(): boolean {
@@ -145,23 +153,23 @@ class WorkerChannel {
 
   receive<T extends ReplyType>(type: T): Promise<ReplyOf<T>> {
     if (this.#death) return Promise.reject(this.#death);
-    if (this.#pending) throw new Error("the engine worker is still busy with the last request");
+    if (this.#pending) throw new Error("the engine worker is still busy with the previous request");
     return new Promise((resolve, reject) => {
       this.#pending = { type, resolve: resolve as (reply: WorkerReply) => void, reject };
     });
   }
 
   terminate(why: string): void {
-    this.#die(new Error(`the executor does not run any more: ${why}`));
+    this.#die(new Error(`the executor has ended: ${why}`));
     this.#worker.terminate();
   }
 
-  /** Takes a reply, wherever it came from. */
+  /** Takes a reply, from a message or from the shared memory. */
   settle(reply: WorkerReply): void {
     if (this.#death) return;
     const pending = this.#pending;
     if (pending?.type !== reply.type) {
-      return this.#die(new Error(`the engine worker answered ${reply.type} out of turn`));
+      return this.#die(new Error(`the engine worker sent an unexpected reply: ${reply.type}`));
     }
     this.#pending = null;
     pending.resolve(reply);

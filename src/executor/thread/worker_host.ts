@@ -1,10 +1,12 @@
 /**
  * The worker's side of {@linkcode loadThreadedExecutor}: loads one executor and runs its steps, which
- * come through shared memory or, where that does not do, as messages.
+ * come through shared memory or, if they do not fit, as messages.
  */
 import { yieldToOthers } from "../../../ffi/thread_policy.ts";
 import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
-import { createExecutor } from "../create_executor.ts";
+import { describePool } from "../../kv/pool/open_pool.ts";
+import type { PoolDescription } from "../../kv/pool/pool.ts";
+import { executorKind, loadExecutor } from "../devices.ts";
 import type {
   Executor,
   ExecutorInfo,
@@ -15,30 +17,34 @@ import type {
 } from "../executor.ts";
 import { StepMemory } from "../step_memory.ts";
 
-/** Main thread to worker. One at a time: the next follows the answer to the last. */
+/** Main thread to worker, one at a time: the next follows the answer to the previous one. */
 export type WorkerRequest =
   | { readonly type: "load"; readonly spec: ExecutorSpec; readonly memory: SharedArrayBuffer }
   | { readonly type: "step"; readonly input: StepInput }
   | { readonly type: "close" };
 
-/** Worker to main thread. `ready` comes first, unasked: earlier messages would be lost. */
+/** Worker to main thread. `ready` comes first, unasked: the worker would miss messages sent before. */
 export type WorkerReply =
   | { readonly type: "ready" }
   | { readonly type: "progress"; readonly progress: LoadProgress }
-  | { readonly type: "loaded"; readonly info: ExecutorInfo }
+  | {
+    readonly type: "loaded";
+    readonly info: ExecutorInfo;
+    readonly pool: PoolDescription | null;
+  }
   | { readonly type: "stepped"; readonly output: StepOutput }
   | { readonly type: "closed" }
   | { readonly type: "failed"; readonly error: ErrorRecord; readonly stack?: string };
 
-/** The part of a worker's global scope that is used here. */
+/** The used part of a worker's global scope. */
 interface WorkerScope {
   postMessage(reply: WorkerReply, transfer?: Transferable[]): void;
   onmessage: ((event: MessageEvent<WorkerRequest>) => void) | null;
 }
 
-/** Serves this worker's main thread; the entry of a worker with the role `engine`. */
+/** The entry of a worker with the role `engine`: serves the main thread that started it. */
 export function runEngineWorker(
-  create: typeof createExecutor = createExecutor,
+  load: typeof loadExecutor = loadExecutor,
 ): void {
   const scope = globalThis as unknown as WorkerScope;
   let executor: Executor | null = null;
@@ -47,13 +53,17 @@ export function runEngineWorker(
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
       case "load":
-        if (request.spec.kind === "cpu") yieldToOthers();
-        executor = await create(
+        if (executorKind(request.spec.device).usesHostCores) yieldToOthers();
+        executor = await load(
           request.spec,
           (progress) => scope.postMessage({ type: "progress", progress }),
         );
         memory = new StepMemory(request.memory);
-        scope.postMessage({ type: "loaded", info: executor.info });
+        scope.postMessage({
+          type: "loaded",
+          info: executor.info,
+          pool: executor.pool && describePool(executor.pool),
+        });
         return await serveMemory(executor, memory);
       case "step": {
         const output = await executor!.step(request.input);
@@ -66,7 +76,7 @@ export function runEngineWorker(
     }
   }
 
-  /** Runs the steps that come through the memory, until the next request is a message. */
+  /** Runs steps from the shared memory until the next request is a message. */
   async function serveMemory(executor: Executor, memory: StepMemory): Promise<void> {
     for (let input = memory.nextStep(); input; input = memory.nextStep()) {
       const output = await executor.step(input);

@@ -73,8 +73,3 @@ export function resolveEngineConfig(
     stepTimeoutPerTokenMs: tokenTimeoutMs,
   };
 }
-
-/** Whether steps compute on the host's cores. `auto` is the CPU until there is another device. */
-export function computesOnCpu(device: EngineOptions["device"]): boolean {
-  return device === "cpu" || device === "auto";
-}

@@ -1,9 +1,10 @@
 import { blockBytes, type KvLayout, layerBytes } from "../layout.ts";
-import type { KvPool } from "./pool.ts";
+import type { HostPool } from "./pool.ts";
 import { checkRun } from "./pool_bounds.ts";
 
-/** A pool in an array of this process. */
-export class ArrayKvPool implements KvPool {
+/** A pool in an array, which it keeps alive. */
+export class ArrayKvPool implements HostPool {
+  readonly memory = "host";
   readonly layout: KvLayout;
   readonly numBlocks: number;
   readonly bytes: Uint8Array<ArrayBuffer>;
@@ -20,6 +21,11 @@ export class ArrayKvPool implements KvPool {
     this.layout = layout;
     this.numBlocks = numBlocks;
     this.bytes = bytes;
+  }
+
+  get address(): bigint {
+    void this.bytes.buffer; // the garbage collector moves a small array until its buffer is used
+    return BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(this.bytes)));
   }
 
   run(block: number, firstLayer: number, numLayers: number): Uint8Array<ArrayBuffer> {

@@ -1,19 +1,23 @@
 import { blockBytes, type KvLayout, layerBytes } from "../layout.ts";
-import type { KvPool } from "./pool.ts";
+import type { HostPool } from "./pool.ts";
 import { checkRun } from "./pool_bounds.ts";
 
-/** Most bytes that one view covers: below every limit on the length of a typed array. */
+/** Most bytes of one view: below every limit on the length of a typed array. */
 const SEGMENT_BYTES = 2 ** 30;
 
-/** A pool in native memory of this process, which must stay allocated while the pool is used. */
-export class HostKvPool implements KvPool {
+/** A pool in native memory, which must stay allocated while the pool is used. */
+export class HostKvPool implements HostPool {
+  readonly memory = "host";
   readonly #blockBytes: number;
   readonly #layerBytes: number;
   readonly #segmentBlocks: number;
-  /** Views of `#segmentBlocks` blocks each, made when first used. */
+  /** Views of `#segmentBlocks` blocks each, made at their first use. */
   readonly #segments: (ArrayBuffer | undefined)[] = [];
 
-  /** @param address of block 0; the blocks follow each other, `blockBytes(layout)` each */
+  /**
+   * @param address of block 0; the blocks follow each other
+   * @param segmentBytes of one view, for tests
+   */
   constructor(
     readonly address: bigint,
     readonly layout: KvLayout,

@@ -11,85 +11,86 @@ import type {
   TransferStatistics,
 } from "../../core/protocol/migration.ts";
 
-/** How a backend's peers reach its pool; JSON data that only the same kind of backend reads. */
+/** How other instances reach a backend's pool: JSON data that only backends of the same name read. */
 export type BackendEndpoint = Readonly<Record<string, unknown>>;
 
-/** Bounds on what is in flight (`--migration-buffer-blocks`, `--migration-num-layers`). */
+/** Bounds on one round of a transfer (`--migration-buffer-blocks`, `--migration-num-layers`). */
 export interface TransferLimits {
-  /** Blocks of one round. */
+  /** Most blocks of one round. */
   readonly bufferBlocks: number;
-  /** Layers of one round. */
+  /** Most layers of one round. */
   readonly numLayers: number;
 }
 
-/** One stage's blocks: `sourceBlocks[i]` is copied to `destinationBlocks[i]`. */
+/** The blocks of one stage of a migration: `sourceBlocks[i]` is copied to `destinationBlocks[i]`. */
 export interface BlockTransfer {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
   readonly endpoint: BackendEndpoint;
   readonly sourceBlocks: readonly number[];
   readonly destinationBlocks: readonly number[];
-  /** Of the sender's clock. Nothing is sent after it. */
+  /** On the sender's clock. Nothing is sent after it. */
   readonly deadlineMs: number;
-  /** Nobody waits for it: it is to take little from the steps that run meanwhile (see `pace.ts`). */
+  /** The request still decodes at the source: leave the cores to running steps (see `pace.ts`). */
   readonly isBackground?: boolean;
 }
 
-/** A message of the bus, as far as a backend sees it. */
+/** A message of the bus: see `Message` in `src/bus/bus.ts`, which this room does not import. */
 export interface BackendMessage {
   readonly data: unknown;
   readonly payload?: Uint8Array<ArrayBuffer>;
-  /** The sender uses the payload's buffer no more. */
+  /** The sender no longer uses the payload's buffer, so it need not be copied. */
   readonly isPayloadGiven?: boolean;
 }
 
 /**
- * One instance's end. As a source it reads blocks that the caller keeps from changing and from being
- * reused until `send` has settled. As a destination it lets a migration write the blocks granted to
- * it, from `grant` until `revoke`, and nothing else, whatever a source believes, and however late
- * what it sent arrives.
+ * One instance's end. As a source it reads blocks; the caller neither changes nor reuses them until
+ * `send` has settled. As a destination it lets a migration write the blocks granted to the migration,
+ * from `grant` until `revoke`, and no others: not those that a source wrongly believes to be granted,
+ * and not after a revocation, however late the bytes arrive.
  */
 export interface MigrationBackend {
   /** As in `--migration-backend`. */
   readonly name: string;
-  /** False until it can take part, for backends that need a group. */
+  /** Whether it can send. A backend that needs a group is ready once it has joined one. */
   readonly isReady: boolean;
-  /** Resolves with the reason when it can never take part any more, for backends that may fail. */
+  /** Resolves with the reason when the backend has failed for good. Never rejects. */
   readonly failed?: Promise<string>;
-  /** Given to the source of a migration that comes here. */
+  /** The source of a migration to this instance is given it. */
   readonly endpoint: BackendEndpoint;
   /**
-   * Takes part in a group, in place of the one before, for backends that need one.
-   * @returns the members that it could not connect to
+   * Joins a group and leaves the group before, for backends that need one.
+   * @returns the members to which no connection could be made
    */
   join?(group: MigrationGroup): Promise<readonly FailedPeer[]>;
-  /** What peers call over the bus of the control plane, for backends that use it. */
-  readonly calls?: Readonly<Record<string, (message: BackendMessage) => BackendMessage>>;
+  /** Calls that other instances make over the bus of the control plane, for backends that use it. */
+  readonly calls?: Readonly<
+    Record<string, (message: BackendMessage) => BackendMessage | Promise<BackendMessage>>
+  >;
   /**
-   * As a destination: lets a migration write these blocks, besides those that it may write already.
-   * Resolves when writes are accepted.
-   * @throws {RangeError} a block that is not there
+   * As a destination: lets a migration write these blocks too. Resolves when writes are accepted.
+   * @throws {RangeError} the pool has no such block
    */
   grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void>;
   /**
-   * As a destination: makes the memory of blocks ready that may be granted soon, where the first to
-   * write it waits for that.
+   * As a destination: makes memory resident for blocks that may be granted soon, where the first write
+   * would wait for it.
    */
   prepare?(blocks: readonly number[]): void;
   /**
-   * As a destination: ends what a migration may write; a writer that comes later is refused. Resolves
-   * when no write is under way any more: then the blocks may be used again. Ids that are not known
-   * have nothing to end. Never rejects.
+   * As a destination: the migration may write nothing any more; later writes are refused. Resolves when
+   * no write is under way: then the blocks may be used again. An unknown id has nothing to revoke.
+   * Never rejects.
    */
   revoke(migrationId: MigrationId): Promise<void>;
   /**
-   * As a source: copies blocks; resolves when they are in place at the destination. After an abort it
-   * settles soon, and reads nothing once it has; what is under way may still be written until it is
-   * revoked.
-   * @throws {UnavailableError} the destination cannot be reached or refuses, `signal` was aborted,
+   * As a source: copies blocks. Resolves when they are in place at the destination. After an abort it
+   * settles soon, and reads nothing afterwards; bytes that are under way may still be written at the
+   * destination until it revokes.
+   * @throws {UnavailableError} the destination cannot be reached or refuses, `signal` was aborted, or
    *   the deadline has passed
    */
   send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics>;
-  /** Resolves when nothing reads or writes the pool any more. */
+  /** Resolves when the backend no longer reads or writes the pool. */
   close(): Promise<void>;
 }

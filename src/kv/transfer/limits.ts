@@ -1,15 +1,15 @@
 import type { KvPool } from "../pool/pool.ts";
 import type { TransferLimits } from "./backend.ts";
 
-/** Limits that fit a pool, and what to tell of it. */
+/** Limits that fit a pool, and a warning if they had to be reduced. */
 export interface FittedLimits {
   readonly limits: TransferLimits;
   readonly warning: string | null;
 }
 
 /**
- * A round has no more blocks than the pool (`--migration-buffer-blocks`, with a warning), and no more
- * layers than the model (`--migration-num-layers`).
+ * Reduces the limits of a round to the blocks of the pool (`--migration-buffer-blocks`, with a warning)
+ * and to the layers of the model (`--migration-num-layers`).
  */
 export function fitLimits(
   { bufferBlocks, numLayers }: TransferLimits,

@@ -1,24 +1,24 @@
-/** Bytes that a background transfer copies at a time. */
+/** Bytes that a background transfer copies between two pauses. */
 export const PIECE_BYTES = 512 << 10;
-/** Share of the time for which it may copy. */
+/** Share of the time in which it copies. */
 const BUSY_SHARE = 1 / 32;
-/** Share of the time that it does not need until its deadline, that it may pause for. */
+/** Share of its spare time until the deadline that it may spend on pauses. */
 const PAUSE_SHARE = 1 / 2;
 
-/** Where a background transfer stands when a piece of it has been copied. */
+/** State of a background transfer after a piece was copied. */
 export interface Progress {
-  /** For which the piece was copied. */
+  /** Time that the piece took. */
   readonly tookMs: number;
-  /** Pieces of that size that follow. */
+  /** Pieces of that size that remain. */
   readonly pieces: number;
-  /** Until the deadline. */
+  /** Time until the deadline. */
   readonly leftMs: number;
 }
 
 /**
  * How long a background transfer pauses before its next piece. Copying takes cores and memory bandwidth
- * that the steps of running requests need; as nobody waits for it, it copies for a small share of the
- * time, as long as its deadline allows for that.
+ * from the steps of running requests. The request of a background transfer still decodes at the source
+ * and does not wait for it, so it copies for a small share of the time, as far as the deadline allows.
  */
 export function pauseMs({ tookMs, pieces, leftMs }: Progress): number {
   if (pieces === 0) return 0;

@@ -1,24 +1,24 @@
 import type { TransferLimits } from "./backend.ts";
 
-/** Adjacent blocks whose destinations are adjacent too: one copy. */
+/** Adjacent blocks whose destinations are adjacent too: one copy moves them. */
 export interface BlockRun {
   readonly sourceBlock: number;
   readonly destinationBlock: number;
   readonly numBlocks: number;
 }
 
-/** What is in flight at a time: the layers [firstLayer, firstLayer + numLayers) of some blocks. */
+/** Bytes that are in flight together: layers [firstLayer, firstLayer + numLayers) of some blocks. */
 export interface TransferRound {
   readonly firstLayer: number;
   readonly numLayers: number;
   readonly numBlocks: number;
-  /** Of more than one block only where the round has all layers: else a block's are not adjacent. */
+  /** A run has several blocks only in a round of all layers; else two blocks' bytes are not adjacent. */
   readonly runs: readonly BlockRun[];
 }
 
 /**
- * Cuts a transfer into rounds of at most `limits`: all layers of the first blocks, then those of the
- * next.
+ * Cuts a transfer into rounds of at most `limits`: all layers of the first blocks, then all layers of
+ * the next blocks.
  * @param layers of the model
  */
 export function* transferRounds(

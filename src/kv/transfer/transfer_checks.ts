@@ -2,13 +2,15 @@ import type { Clock } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import type { BlockTransfer } from "./backend.ts";
 
-/** @throws {RangeError} blocks without a place to go to */
+/** @throws {RangeError} the two lists of blocks differ in length */
 export function checkLists({ sourceBlocks, destinationBlocks }: BlockTransfer): void {
   if (sourceBlocks.length === destinationBlocks.length) return;
-  throw new RangeError(`${sourceBlocks.length} blocks to ${destinationBlocks.length} places`);
+  throw new RangeError(
+    `a transfer from ${sourceBlocks.length} blocks to ${destinationBlocks.length} blocks`,
+  );
 }
 
-/** @throws {UnavailableError} nothing more is to be sent */
+/** @throws {UnavailableError} the transfer was aborted, or its deadline has passed */
 export function checkStillWanted(
   { deadlineMs }: BlockTransfer,
   signal: AbortSignal,

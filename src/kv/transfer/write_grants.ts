@@ -1,7 +1,7 @@
 import { UnavailableError } from "../../core/errors.ts";
 import type { MigrationId } from "../../core/protocol/migration.ts";
 
-/** Which blocks of a pool which migration may write: the books behind `grant` and `revoke`. */
+/** The blocks that each migration may write: the books behind `grant` and `revoke`. */
 export class WriteGrants {
   readonly #numBlocks: number;
   readonly #blocks = new Map<MigrationId, Set<number>>();
@@ -11,7 +11,7 @@ export class WriteGrants {
     this.#numBlocks = numBlocks;
   }
 
-  /** @throws {RangeError} a block that is not there */
+  /** @throws {RangeError} the pool has no such block */
   grant(migrationId: MigrationId, blocks: readonly number[]): void {
     for (const block of blocks) {
       if (block >= 0 && block < this.#numBlocks) continue;

@@ -1,6 +1,7 @@
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
-import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
-import type { KvPool } from "../../kv/pool/pool.ts";
+import { type KvLayout, layerBytes } from "../../kv/layout.ts";
+import { ArrayKvPool } from "../../kv/pool/array_kv_pool.ts";
+import type { HostPool } from "../../kv/pool/pool.ts";
 
 export interface PagedModelShape {
   readonly blockSize: number;
@@ -56,6 +57,7 @@ export function expectedOutput(
  */
 export class PagedModel implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: HostPool;
   readonly #device: Int32Array<ArrayBuffer>;
   readonly #swap: Int32Array<ArrayBuffer>;
   readonly #seeds = new Map<number, number>();
@@ -64,7 +66,7 @@ export class PagedModel implements Executor {
   constructor(shape: PagedModelShape) {
     const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256, maxPieceTokens } = shape;
     const layout: KvLayout = {
-      format: "cpu-kt",
+      format: "k-transposed",
       dtype: "float32",
       numLayers: NUM_LAYERS,
       numKvHeads: 1,
@@ -81,28 +83,11 @@ export class PagedModel implements Executor {
       layout,
       numBlocks,
       numSwapBlocks,
-      poolAddress: null,
     };
     this.#wordsPerLayer = layerBytes(layout) / Int32Array.BYTES_PER_ELEMENT;
     this.#device = new Int32Array(numBlocks * NUM_LAYERS * this.#wordsPerLayer);
+    this.pool = new ArrayKvPool(layout, numBlocks, new Uint8Array(this.#device.buffer));
     this.#swap = new Int32Array(numSwapBlocks * NUM_LAYERS * this.#wordsPerLayer);
-  }
-
-  /** The cache, for transfers. */
-  get pool(): KvPool {
-    const { layout, numBlocks } = this.info;
-    return {
-      layout,
-      numBlocks,
-      run: (block, firstLayer, numLayers) => {
-        if (!(block >= 0 && block < numBlocks)) throw new RangeError(`block ${block}`);
-        if (!(firstLayer >= 0 && firstLayer + numLayers <= NUM_LAYERS)) {
-          throw new RangeError(`layers ${firstLayer} to ${firstLayer + numLayers}`);
-        }
-        const start = block * blockBytes(layout) + firstLayer * layerBytes(layout);
-        return new Uint8Array(this.#device.buffer, start, numLayers * layerBytes(layout));
-      },
-    };
   }
 
   /** Sequences that the executor holds state for. */

@@ -8,7 +8,7 @@ import type {
 import type { TransferOptions } from "../../core/options.ts";
 import type { BlocksInFlight } from "../../instance/engine/block_manager.ts";
 import { layerBytes, layoutDifference } from "../../kv/layout.ts";
-import type { KvPool } from "../../kv/pool/pool.ts";
+import type { MappedPool } from "../../kv/pool/pool.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
 import { type BlockRun, type TransferRound, transferRounds } from "../../kv/transfer/rounds.ts";
 import { checkLists, checkStillWanted } from "../../kv/transfer/transfer_checks.ts";
@@ -24,7 +24,7 @@ const RETRY_MS = 50;
 
 /** Memory of a process that other processes may write. */
 interface OpenPool {
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   /** Permissions of rounds to write, when they end. */
   readonly grants: WriteGrants;
   /** Permissions of rounds to begin: a revocation ends these first. */
@@ -76,7 +76,7 @@ export class SimFabric {
     return this.network.delayMs(from, to) * (isSlow ? SLOW_ROUND_FACTOR : 1);
   }
 
-  open(node: SimNode, pool: KvPool): MigrationBackend {
+  open(node: SimNode, pool: MappedPool): MigrationBackend {
     const grants = new WriteGrants(pool.numBlocks), newRounds = new WriteGrants(pool.numBlocks);
     const open = { pool, grants, newRounds };
     this.#pools.set(node.name, open);

@@ -39,8 +39,8 @@ warns("--gpu-type h100 --device sim");
 warns("--gpu-type h100", "--gpu-type h100 has no effect without --device sim");
 warns(
   "--enforce-eager --max-seq-len-to-capture 100 --device cpu",
-  "--enforce-eager and --max-seq-len-to-capture 100 have no effect: CUDA graphs are for --device " +
-    "cuda, and --device is cpu",
+  "--enforce-eager and --max-seq-len-to-capture 100 have no effect: CUDA graphs are for GPUs, and " +
+    "the device is cpu",
 );
 warns(
   "--code-revision main",

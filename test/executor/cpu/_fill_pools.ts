@@ -7,7 +7,7 @@ import { blockBytes } from "../../../src/kv/layout.ts";
 
 const lines: string[] = [];
 const executor = await loadCpuExecutor({
-  kind: "cpu",
+  device: "cpu",
   // Contexts so long and so many that nothing but the memory bounds the pools.
   options: {
     ...engineDefaults(),

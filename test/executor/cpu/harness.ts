@@ -34,7 +34,7 @@ export const greedy: SamplingParams = {
 };
 
 export function load(options: Partial<EngineOptions>): Promise<Executor> {
-  const spec = { kind: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
+  const spec = { device: "cpu" as const, options: { ...defaultOptions, ...options }, hostShare: 1 };
   return loadCpuExecutor(spec, () => {});
 }
 

@@ -12,6 +12,7 @@ Deno.test("load: what is loaded is described", async () => {
     numGpuBlocksOverride: 9,
   });
   const { layout, ...info } = executor.info;
+  assert.equal(executor.pool, null, "the memory of WASM belongs to its thread");
   assert.deepEqual(info, {
     description: "cpu (wasm, 1 thread)",
     model: "llumnix-tiny",
@@ -21,11 +22,10 @@ Deno.test("load: what is loaded is described", async () => {
     maxPieceTokens: 512,
     numBlocks: 9,
     numSwapBlocks: 116,
-    poolAddress: null,
     tokenTimeoutMs: 1,
   });
   assert.deepEqual(layout, {
-    format: "cpu-kt",
+    format: "k-transposed",
     dtype: "float32",
     numLayers: 2,
     numKvHeads: 2,
@@ -38,7 +38,7 @@ Deno.test("load: what is loaded is described", async () => {
 Deno.test("load: progress is by bytes, ends complete, and tells the phases apart", async () => {
   await withModel("--shards 2", async (model) => {
     const progress: LoadProgress[] = [];
-    const spec = { kind: "cpu" as const, options: { ...defaultOptions, model }, hostShare: 1 };
+    const spec = { device: "cpu" as const, options: { ...defaultOptions, model }, hostShare: 1 };
     const executor = await loadCpuExecutor(spec, (entry) => progress.push(entry));
     await executor.close();
     const phases = progress.map(({ phase }) => phase).filter((p, i, all) => p !== all[i - 1]);

@@ -15,7 +15,7 @@ function startWorker(): Worker {
 }
 
 function load(model: string | null = null, onProgress?: (progress: LoadProgress) => void) {
-  const spec = { kind: "null" as const, options: engineOptions({ model }), hostShare: 1 };
+  const spec = { device: "null" as const, options: engineOptions({ model }), hostShare: 1 };
   return loadThreadedExecutor(spec, { startWorker, onProgress });
 }
 
@@ -41,14 +41,29 @@ Deno.test({
   ignore: Deno.build.os !== "linux",
 }, async () => {
   const options = engineOptions({ model: "tells how nice it is" });
-  const load = (kind: "cpu" | "null") =>
-    loadThreadedExecutor({ kind, options, hostShare: 1 }, { startWorker });
-  for (const [kind, difference] of [["cpu", 5], ["null", 0]] as const) {
-    const executor = await load(kind);
+  const load = (device: "cpu" | "null") =>
+    loadThreadedExecutor({ device, options, hostShare: 1 }, { startWorker });
+  for (const [device, difference] of [["cpu", 5], ["null", 0]] as const) {
+    const executor = await load(device);
     const expected = Math.min(niceness() + difference, MAX_NICENESS);
     assert.equal(Number(executor.info.description), expected);
     await executor.close();
   }
+});
+
+Deno.test("threaded executor: the pool of the worker is opened on the main thread", async () => {
+  const accounted = await load();
+  assert.equal(accounted.pool?.memory, "none");
+  assert.equal(accounted.pool.numBlocks, accounted.info.numBlocks);
+  await accounted.close();
+  const host = await load("has a cache in memory of the host");
+  assert.ok(host.pool?.memory === "host");
+  assert.ok(host.pool.run(1, 0, 1).every((byte) => byte === 77), "the very same memory");
+  assert.ok(host.pool.run(0, 0, 1).every((byte) => byte === 0));
+  await host.close();
+  const unreachable = await load("has a cache that nobody reaches");
+  assert.equal(unreachable.pool, null);
+  await unreachable.close();
 });
 
 Deno.test("threaded executor: progress of the load arrives before its end", async () => {

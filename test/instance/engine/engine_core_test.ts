@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { RequestOutput } from "../../../src/core/protocol/generate.ts";
 import { EngineCore } from "../../../src/instance/engine/engine_core.ts";
-import { NullExecutor } from "../../../src/executor/null_executor.ts";
+import { NullExecutor } from "../../../src/executor/null/null_executor.ts";
 import { expectedOutput, PagedModel } from "../paged_model.ts";
 import { engineConfig, engineOptions, generateRequest, takeOutputs } from "../support.ts";
 
@@ -323,7 +323,7 @@ Deno.test("EngineCore: killed requests are those preempted, swapped or to be rec
 
 Deno.test("EngineCore: log probabilities are passed on; those of the prompt once", async () => {
   const options = engineOptions({ numGpuBlocksOverride: 2, blockSize: 4 });
-  const model = new NullExecutor({ kind: "null", options, hostShare: 1 });
+  const model = new NullExecutor({ device: "null", options, hostShare: 1 });
   const core = new EngineCore(engineConfig(), model.info);
   const asking = { logprobs: 2, promptLogprobs: 1, maxTokens: 3 };
   core.add(generateRequest("plain", 3));

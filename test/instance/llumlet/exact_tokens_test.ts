@@ -17,7 +17,6 @@ import type { Executor } from "../../../src/executor/executor.ts";
 import { Engine } from "../../../src/instance/engine/engine.ts";
 import { Llumlet } from "../../../src/instance/llumlet/llumlet.ts";
 import { InstanceService } from "../../../src/instance/instance_service.ts";
-import { HostKvPool } from "../../../src/kv/pool/host_kv_pool.ts";
 import { InProcessBackend } from "../../../src/kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../../../src/kv/transfer/in_process/pool_directory.ts";
 import { kernelSets, load } from "../../executor/cpu/harness.ts";
@@ -63,8 +62,8 @@ class Cluster {
   async add(name: string, { dtype, numBlocks, preemptionMode }: Scenario): Promise<CpuInstance> {
     const options = { dtype, numGpuBlocksOverride: numBlocks, blockSize: 8, maxModelLen: 160 };
     const executor = delayed(await load({ ...options, maxNumSeqs: 8 }));
-    const { info } = executor;
-    assert.ok(info.poolAddress !== null);
+    const { info, pool } = executor;
+    assert.ok(pool?.memory === "host");
     const service = new InstanceService();
     const config = { instanceId: name, preemptionMode, maxModelLen: 160 };
     const engine: Engine = new Engine({
@@ -83,7 +82,7 @@ class Cluster {
       engine,
       backend: new InProcessBackend({
         instanceId: name,
-        pool: new HostKvPool(info.poolAddress, info.layout, info.numBlocks),
+        pool,
         directory: this.directory,
         limits: { bufferBlocks: 1, numLayers: 1 },
         clock: realClock,
@@ -154,6 +153,7 @@ class Cluster {
 function delayed(executor: Executor): Executor {
   return {
     info: executor.info,
+    pool: executor.pool,
     async step(input) {
       for (let turn = 0; turn < STEP_TURNS; turn++) await setImmediate();
       return await executor.step(input);

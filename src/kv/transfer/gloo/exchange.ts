@@ -15,17 +15,17 @@ import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
 import { PoolPrefault } from "./pool_prefault.ts";
 import type { Waiter } from "./waiter.ts";
 
-/** Connections from others, known or not; more are closed at once. */
+/** Most incoming connections, from members or strangers; further ones are closed at once. */
 const MAX_INCOMING = 1024;
 
-/** What an instance's end of a group is made of; data, for it crosses to the transfer thread. */
+/** Settings of an instance's end of a group: data, which crosses to the transfer thread. */
 export interface ExchangeConfig {
   readonly identity: Identity;
   readonly pool: PoolMemory;
   readonly numBlocks: number;
   /** IP address to listen at. */
   readonly host: string;
-  /** How long a connection may take until it can be used. */
+  /** Most time until a connection can be used. */
   readonly initTimeoutMs: number;
 }
 
@@ -43,15 +43,15 @@ export interface ExchangeTransfer {
 interface Outgoing {
   readonly member: MigrationGroupMember;
   readonly connection: OutgoingConnection;
-  /** Who waits until it is ready, or closed with a reason. */
+  /** Called with null when the connection is ready, or with the reason when it closes before. */
   readonly waiting: ((reason: string | null) => void)[];
   /** Fails the transfer that is under way. */
   onLost: ((reason: string, isRefused: boolean) => void) | null;
 }
 
 /**
- * One instance's end of a group: a connection to each other member, over which it sends, and one from
- * each, over which it is sent. Runs in a thread of its own, which {@linkcode turn} blocks.
+ * One instance's end of a group: a connection to each other member, for sending blocks, and one from each
+ * other member, for receiving blocks. It runs in a thread of its own, which {@linkcode turn} blocks.
  */
 export class GlooExchange {
   readonly port: number;
@@ -76,9 +76,9 @@ export class GlooExchange {
   }
 
   /**
-   * Waits for something to happen, and handles it; while blocks are made ready, does a bit of that
-   * instead of waiting.
-   * @param wakeFd a descriptor that ends the wait when it can be read
+   * Waits for events on the sockets and handles them. While blocks wait for their memory, it prepares a
+   * piece of one instead of waiting.
+   * @param wakeFd a descriptor that ends the wait when it becomes readable
    */
   turn(wakeFd: number): void {
     this.#prefault.step();
@@ -99,8 +99,8 @@ export class GlooExchange {
   }
 
   /**
-   * Takes part in a group: connects to all other members; connections that are there stay.
-   * @param done told which members could not be connected to
+   * Joins a group: connects to all other members. Open connections to members stay.
+   * @param done called with the members to which no connection could be made
    */
   join(group: MigrationGroup, done: (failures: readonly FailedPeer[]) => void): void {
     this.#group = group;
@@ -126,12 +126,12 @@ export class GlooExchange {
     this.#grants.grant(migrationId, blocks);
   }
 
-  /** Gives blocks that nobody may have written yet their memory, in the next turns. */
+  /** Makes memory resident for blocks that may never have been written, during the next turns. */
   prepare(blocks: readonly number[]): void {
     this.#prefault.add(blocks);
   }
 
-  /** Nothing of this migration is written any more once this has returned. */
+  /** Once this has returned, this migration writes nothing any more. */
   revoke(migrationId: MigrationId): void {
     this.#grants.revoke(migrationId);
     for (const connection of [...this.#incoming]) connection.revoke(migrationId);
@@ -139,8 +139,8 @@ export class GlooExchange {
 
   /**
    * Sends blocks.
-   * @param done called once: null when all are in place, else the reason
-   * @returns ends it before
+   * @param done called once: with null when all blocks are in place, else with the reason
+   * @returns a function that aborts the transfer
    */
   send(transfer: ExchangeTransfer, done: (reason: string | null) => void): () => void {
     const deadlineMs = performance.now() + transfer.timeoutMs;
@@ -161,7 +161,7 @@ export class GlooExchange {
           transfer,
           deadlineMs,
           (reason, isFinal) => {
-            // One that was idle may have been lost meanwhile; the same blocks can be sent twice.
+            // An idle connection may have been lost unnoticed: try another. Sending twice does no harm.
             const repeats = !isFinal && wasOpen && mayRepeat && !isOver;
             if (repeats && performance.now() < deadlineMs) attempt(false);
             else finish(reason);
@@ -206,14 +206,14 @@ export class GlooExchange {
     }
   }
 
-  /** A member that connects again has given its former connection up. */
+  /** A member that connects again no longer uses its former connection. */
   #replace(welcome: IncomingConnection): void {
     for (const other of [...this.#incoming]) {
       if (other !== welcome && other.peer === welcome.peer) other.close();
     }
   }
 
-  /** Calls `done` when a connection is ready, or why there is none. */
+  /** Calls `done` with null when a connection is ready, else with the reason. */
   #connect(to: InstanceId, timeoutMs: number, done: (reason: string | null) => void): void {
     const open = this.#outgoing.get(to);
     if (open?.connection.isReady) return done(null);
@@ -222,7 +222,9 @@ export class GlooExchange {
     const member = group?.members.find(({ instanceId }) => instanceId === to);
     if (!group || !member) return done(`${to} is not in the migration group`);
     const endpoint = endpointOf(member);
-    if (endpoint === null) return done(`${to} has no endpoint of gloo, which is a host and a port`);
+    if (endpoint === null) {
+      return done(`the endpoint of ${to} is not one of gloo: expected a host and a port`);
+    }
     try {
       this.#open(group, member, endpoint, timeoutMs).waiting.push(done);
     } catch (error) {
@@ -230,7 +232,7 @@ export class GlooExchange {
     }
   }
 
-  /** @throws {Error} there is no such place, or no socket */
+  /** @throws {Error} the address is invalid, or no socket could be made */
   #open(
     group: MigrationGroup,
     member: MigrationGroupMember,
@@ -266,7 +268,7 @@ export class GlooExchange {
     return outgoing;
   }
 
-  /** @param done told the reason, and whether it would be the same another time */
+  /** @param done called with the reason, and whether another attempt would fail alike */
   #sendOver(
     outgoing: Outgoing,
     { migrationId, sourceBlocks, destinationBlocks, limits, isBackground }: ExchangeTransfer,
@@ -275,7 +277,7 @@ export class GlooExchange {
   ): void {
     if (outgoing.onLost) return done("another transfer is under way", true);
     outgoing.onLost = done;
-    // Made when the head is under way: the other end makes its own meanwhile.
+    // Made after the head was sent, so that both ends make their cursors at the same time.
     const cursor = () => new PoolCursor(this.#config.pool, sourceBlocks, limits);
     const onDone = () => {
       outgoing.onLost = null;
@@ -290,7 +292,7 @@ export class GlooExchange {
   }
 }
 
-/** Null where a member has one that is not of this kind of backend. */
+/** Null if the endpoint is not of this kind of backend. */
 function endpointOf({ endpoint }: MigrationGroupMember): GlooEndpoint | null {
   const { host, port } = endpoint;
   return typeof host === "string" && typeof port === "number" ? { host, port } : null;

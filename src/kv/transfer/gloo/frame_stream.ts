@@ -4,16 +4,16 @@
  *     "LLMNXKV" u8 version
  *     u32 type | u32 bytes | JSON
  *
- * Integers are little-endian. Behind a `transfer` come the bytes of its blocks.
+ * Integers are little-endian. The bytes of the blocks follow a `transfer` frame.
  */
 import type { Sockets } from "../../../../ffi/sockets.ts";
 
 export const PROTOCOL_VERSION = 1;
 const MAGIC = new TextEncoder().encode("LLMNXKV");
 const HEADER_BYTES = 8;
-/** Longest frame of a peer that is not known yet. */
+/** Longest frame of a peer before it is welcome. */
 export const MAX_GREETING_BYTES = 64 << 10;
-/** Longest frame: the blocks of a transfer. */
+/** Longest frame: a `transfer` lists its blocks. */
 export const MAX_FRAME_BYTES = 16 << 20;
 
 const frameTypes = ["hello", "welcome", "refused", "transfer", "done", "failed"] as const;
@@ -27,7 +27,7 @@ export interface Frame {
 /** The connection cannot be used any more. */
 export class ConnectionLost extends Error {}
 
-/** One end of a connection, as long as it carries frames. Nothing behind a frame is read with it. */
+/** One end of a connection while it carries frames. It never reads beyond the end of a frame. */
 export class FrameStream {
   readonly #sockets: Sockets;
   readonly #fd: number;
@@ -57,7 +57,7 @@ export class FrameStream {
     this.#unsent.push(frame);
   }
 
-  /** Writes what can be written now. */
+  /** Writes as much as the socket takes now. */
   flush(): void {
     while (this.#unsent.length > 0) {
       const [bytes] = this.#unsent;
@@ -69,9 +69,9 @@ export class FrameStream {
   }
 
   /**
-   * Reads what has come, up to the end of the next frame.
-   * @returns null when more is to come
-   * @throws {ConnectionLost} the other end closed, or does not speak this protocol
+   * Reads available bytes, up to the end of the next frame.
+   * @returns null while the frame is incomplete
+   * @throws {ConnectionLost} the other end closed the connection, or does not speak this protocol
    */
   receive(maxFrameBytes: number): Frame | null {
     while (this.#fill()) {
@@ -87,7 +87,7 @@ export class FrameStream {
     return null;
   }
 
-  /** True when all bytes that are expected are there. */
+  /** Whether all expected bytes have arrived. */
   #fill(): boolean {
     while (this.#filled < this.#incoming.length) {
       const bytes = this.#sockets.read(this.#fd, this.#incoming.subarray(this.#filled));
@@ -105,12 +105,13 @@ export class FrameStream {
 
   #readPreamble(): void {
     if (MAGIC.some((byte, i) => this.#incoming[i] !== byte)) {
-      throw new ConnectionLost("another service answers there");
+      throw new ConnectionLost("another service answers at this address");
     }
     this.#peerVersion = this.#incoming[MAGIC.length];
     if (this.#peerVersion !== PROTOCOL_VERSION) {
       throw new ConnectionLost(
-        `it speaks version ${this.#peerVersion} of the protocol, and this end ${PROTOCOL_VERSION}`,
+        `the other end speaks version ${this.#peerVersion} of the transfer protocol, and this end ` +
+          `version ${PROTOCOL_VERSION}: run the same release on both`,
       );
     }
     this.#expect(HEADER_BYTES);

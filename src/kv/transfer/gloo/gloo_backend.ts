@@ -9,6 +9,7 @@ import type {
 } from "../../../core/protocol/migration.ts";
 import { layerBytes } from "../../layout.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
+import { startBackendThread } from "../backend_thread.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";
 import { transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
@@ -19,16 +20,16 @@ import type { ThreadReply, ThreadRequest, ThreadStart, ThreadStarted } from "./t
 export interface GlooBackendArgs extends ExchangeConfig {
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** Starts a worker that calls `runTransferThread`; default: this program in the role `transfer`. */
+  /** Starts a worker that calls `runTransferThread`; default: {@linkcode startBackendThread}. */
   readonly startWorker?: () => Worker;
 }
 
 type Unsent<T> = T extends unknown ? Omit<T, "id"> : never;
 
 /**
- * Point-to-point TCP in a group with ranks, as gloo has it: the manager tells the members who is in
- * it, each connects to each, and blocks go from the source's pool to the socket and from the socket
- * into the destination's, without a copy between, in a thread of their own (see {@linkcode GlooExchange}).
+ * Point-to-point TCP in a group with ranks, as in gloo. The manager sends each member the list of
+ * members, and each connects to every other. Blocks go from the source's pool to the socket, and from the
+ * socket into the destination's pool, without a copy between; a thread does this ({@linkcode GlooExchange}).
  */
 export class GlooBackend implements MigrationBackend {
   readonly name = "gloo";
@@ -45,8 +46,8 @@ export class GlooBackend implements MigrationBackend {
 
   /**
    * Starts the transfer thread, which listens.
-   * @throws {UsageError} not on this system
-   * @throws {UnavailableError} it cannot listen
+   * @throws {UsageError} this system is not Linux
+   * @throws {UnavailableError} the thread cannot listen
    */
   static async open(args: GlooBackendArgs): Promise<GlooBackend> {
     const sockets = openSockets();
@@ -81,7 +82,7 @@ export class GlooBackend implements MigrationBackend {
   }
 
   async revoke(migrationId: MigrationId): Promise<void> {
-    // A thread that has ended writes nothing.
+    // A thread that has ended writes nothing any more.
     await this.#thread.call({ type: "revoke", migrationId }).catch(() => {});
   }
 
@@ -102,7 +103,7 @@ export class GlooBackend implements MigrationBackend {
       isBackground: transfer.isBackground === true,
     }, signal);
     const failure = await sending;
-    // The thread may have ended it before it heard of an abort: what nobody wants has failed as well.
+    // The thread may have finished before it heard of the abort; the transfer has failed all the same.
     if (failure !== null || signal.aborted) {
       checkStillWanted(transfer, signal, clock);
       throw new UnavailableError(failure ?? "the transfer was aborted");
@@ -133,7 +134,7 @@ export class GlooBackend implements MigrationBackend {
   }
 }
 
-/** The main thread's end of the transfer thread. The first failure of any kind ends it for good. */
+/** The main thread's link to the transfer thread. The first failure of any kind ends it for good. */
 class ThreadLink {
   readonly port: number;
   readonly #sockets: Sockets;
@@ -144,7 +145,7 @@ class ThreadLink {
   #closing: Promise<void> | null = null;
   #hasEnded = false;
   readonly #death = Promise.withResolvers<string>();
-  /** Why nothing works any more. */
+  /** Why the link has ended; null while it works. */
   failure: string | null = null;
 
   private constructor(
@@ -169,16 +170,16 @@ class ThreadLink {
     };
   }
 
-  /** Resolves with the reason, if nobody has asked it to end. */
+  /** Resolves with the reason when the thread dies, unless it was closed. */
   get died(): Promise<string> {
     return this.#death.promise;
   }
 
-  /** @throws {UnavailableError} the thread cannot run */
+  /** @throws {UnavailableError} the thread cannot start, or cannot listen */
   static async open(args: GlooBackendArgs, sockets: Sockets): Promise<ThreadLink> {
-    const worker = (args.startWorker ?? startTransferWorker)();
+    const worker = (args.startWorker ?? (() => startBackendThread("gloo")))();
     const { port1, port2 } = new MessageChannel();
-    await nextMessage(worker); // earlier messages would be lost
+    await nextMessage(worker); // a message sent before it is ready would be lost
     const { identity, pool, numBlocks, host, initTimeoutMs } = args;
     const config: ExchangeConfig = { identity, pool, numBlocks, host, initTimeoutMs };
     worker.postMessage({ config, port: port2 } satisfies ThreadStart, [port2]);
@@ -198,7 +199,7 @@ class ThreadLink {
     return reply.promise;
   }
 
-  /** @returns why it failed, or null */
+  /** @returns why the transfer failed, or null */
   async send(
     transfer: (ThreadRequest & { type: "send" })["transfer"],
     signal: AbortSignal,
@@ -231,7 +232,7 @@ class ThreadLink {
     this.#sockets.write(this.#wakeFd, new Uint8Array(1));
   }
 
-  /** Once: another may have the descriptor's number then. */
+  /** Runs once: after closing, the number of the descriptor may belong to another file. */
   #end(failure: string): void {
     if (this.#hasEnded) return;
     this.#hasEnded = true;
@@ -241,10 +242,6 @@ class ThreadLink {
     this.#messages.close();
     this.#sockets.close(this.#wakeFd);
   }
-}
-
-function startTransferWorker(): Worker {
-  return new Worker(Deno.mainModule, { type: "module", name: "role:transfer" });
 }
 
 function nextMessage(worker: Worker): Promise<unknown> {

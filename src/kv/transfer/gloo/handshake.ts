@@ -1,7 +1,7 @@
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import { type KvLayout, layoutDifference } from "../../layout.ts";
 
-/** What an instance is, as far as its peers must be the same. */
+/** What two instances must have in common, besides their names, to exchange blocks. */
 export interface Identity {
   readonly instanceId: InstanceId;
   readonly model: string;
@@ -10,7 +10,7 @@ export interface Identity {
 
 /** First frame of a connection, from the end that opens it. */
 export interface Hello {
-  /** Secret of the group: whoever knows it was told by the manager. */
+  /** Secret of the group: the manager gives it to members only. */
   readonly group: string;
   readonly generation: number;
   readonly rank: number;
@@ -18,7 +18,7 @@ export interface Hello {
   readonly to: InstanceId;
 }
 
-/** Null where a peer sent something else. */
+/** Null if the frame has another form. */
 export function readHello(data: unknown): Hello | null {
   const { group, to, from } = (data ?? {}) as Partial<Hello>;
   const { instanceId, model, layout } = (from ?? {}) as Partial<Identity>;
@@ -27,8 +27,8 @@ export function readHello(data: unknown): Hello | null {
 }
 
 /**
- * Why a connection is refused, naming what both ends have; null when it is welcome. Whether the group
- * is the right one is not asked here.
+ * Why a connection is refused, with what both ends have; null if it is welcome. The caller checks the
+ * group.
  */
 export function refusalOf({ from, to }: Hello, own: Identity): string | null {
   if (to !== own.instanceId) return `${own.instanceId} listens where ${to} was expected`;

@@ -15,18 +15,18 @@ import { type Hello, type Identity, readHello, refusalOf } from "./handshake.ts"
 import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
-/** Scratch space for bytes that nobody wants any more. */
+/** Buffer for bytes that are read and dropped. */
 const DISCARD_BYTES = 256 << 10;
-/** How long the other end may take to close a connection of no use. */
+/** Most time until the other end closes a connection that has failed or was refused. */
 const DISCARD_MS = 5_000;
 
-/** Frame `transfer`: its bytes follow. */
+/** Frame `transfer`; the bytes of its blocks follow. */
 export interface TransferHead {
   readonly migrationId: MigrationId;
   readonly destinationBlocks: readonly number[];
-  /** They say in which order the bytes come. */
+  /** The limits of the rounds, which determine the order of the bytes. */
   readonly limits: TransferLimits;
-  /** Both ends leave the cores to those that compute. */
+  /** Both ends leave the cores to running steps. */
   readonly isBackground: boolean;
 }
 
@@ -35,20 +35,20 @@ export interface IncomingConfig {
   readonly identity: Identity;
   readonly pool: PoolMemory;
   readonly grants: WriteGrants;
-  /** Secret of the group that this instance is in now; null before it is in one. */
+  /** Secret of the group that this instance is in; null before it has joined one. */
   readonly group: () => string | null;
   readonly onWelcome: (connection: IncomingConnection) => void;
   readonly onClose: (connection: IncomingConnection) => void;
 }
 
 /**
- * A connection through which another instance writes blocks of this one, one transfer after the other,
- * straight from the socket into their places. What a transfer may write is looked up as it begins, and
- * ends at once when it is revoked: what still comes is read, and dropped.
+ * A connection over which another instance writes blocks of this one, one transfer after the other,
+ * straight from the socket into the pool. A transfer's grants are checked when it begins. A revocation
+ * ends the transfer at once: bytes that still arrive are read and dropped.
  */
 export class IncomingConnection implements Waiter {
   readonly fd: number;
-  /** Until it is known who it is. */
+  /** By then the other end must be welcome; by then too it must have closed a failed connection. */
   deadlineMs: number;
   readonly #config: IncomingConfig;
   readonly #stream: FrameStream;
@@ -92,12 +92,12 @@ export class IncomingConnection implements Waiter {
     this.#refuse(`${this.#config.identity.instanceId} is not in that group`);
   }
 
-  /** This instance is in another group now. */
+  /** Called when this instance has joined another group. */
   onGroup(): void {
     if (this.#hello !== null && !this.#isWelcome && !this.#isDiscarding) this.#greet(this.#hello);
   }
 
-  /** Nothing of this migration is written any more once this has returned. */
+  /** Once this has returned, this migration writes nothing any more. */
   revoke(migrationId: MigrationId): void {
     if (this.#transfer?.migrationId !== migrationId) return;
     this.#fail(`migration ${migrationId} was revoked`);
@@ -120,10 +120,12 @@ export class IncomingConnection implements Waiter {
     const head = frame.type === "transfer" && this.#isWelcome ? readHead(frame.data) : null;
     if (hello !== null) this.#greet(hello);
     else if (head !== null) this.#begin(head);
-    else throw new ConnectionLost(`the other end sent ${frame.type} out of turn, or not as it is`);
+    else {throw new ConnectionLost(
+        `the other end sent a malformed or unexpected ${frame.type} frame`,
+      );}
   }
 
-  /** One that comes from a group of which this instance has not heard yet has to wait. */
+  /** A peer of a group that this instance has not joined yet waits until it does, or the deadline. */
   #greet(hello: Hello): void {
     this.#hello = hello;
     if (hello.group !== this.#config.group()) return;
@@ -167,7 +169,7 @@ export class IncomingConnection implements Waiter {
     this.#stream.send("done", null);
   }
 
-  /** The head of the next one, which may be the last stage, is to wake this thread at once. */
+  /** Preempts others again: the next transfer may be a last stage, whose head must wake this thread. */
   #endTransfer(): void {
     if (this.#transfer !== null) setPreempting(true);
     this.#transfer = null;
@@ -187,7 +189,7 @@ export class IncomingConnection implements Waiter {
     this.#discardRest();
   }
 
-  /** The other end has been told why, and closes: closing first could destroy what it was told. */
+  /** Lets the other end close, which has been told why: closing first could destroy that message. */
   #discardRest(): void {
     this.#isDiscarding = true;
     this.deadlineMs = performance.now() + DISCARD_MS;
@@ -200,7 +202,7 @@ export class IncomingConnection implements Waiter {
   }
 }
 
-/** Null where a peer sent something else. */
+/** Null if the frame has another form. */
 function readHead(data: unknown): TransferHead | null {
   const { migrationId, destinationBlocks, limits } = (data ?? {}) as Partial<TransferHead>;
   const { bufferBlocks, numLayers } = (limits ?? {}) as Partial<TransferLimits>;

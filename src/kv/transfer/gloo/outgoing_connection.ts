@@ -7,7 +7,7 @@ import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import type { PoolCursor } from "./pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
-/** How peers reach an instance's end of the group. */
+/** Where an instance's end of the group listens. */
 export interface GlooEndpoint {
   readonly host: string;
   readonly port: number;
@@ -17,27 +17,27 @@ export interface OutgoingConfig {
   readonly sockets: Sockets;
   readonly endpoint: GlooEndpoint;
   readonly hello: Hello;
-  /** The other end may be sent blocks. */
+  /** The other end has welcomed this instance: blocks may be sent. */
   readonly onReady: () => void;
   /**
-   * Called once, whatever the reason; what was being sent has not arrived, as far as is known.
-   * @param isRefused the other end gave the reason
+   * Called once, when the connection closes. A transfer under way counts as failed.
+   * @param isRefused whether the other end gave the reason
    */
   readonly onClose: (reason: string, isRefused: boolean) => void;
 }
 
-/** What is to be sent, and what to call when it has arrived. */
+/** A transfer, and what to call when it is done. */
 export interface Sending {
   readonly head: TransferHead;
-  /** Called once, when the head has been written. */
+  /** Called once, after the head was written. */
   readonly makeCursor: () => PoolCursor;
   readonly deadlineMs: number;
   readonly onDone: () => void;
 }
 
 /**
- * A connection through which this instance writes blocks of another, straight from their places to the
- * socket. Whatever goes wrong closes it.
+ * A connection over which this instance writes blocks of another one, straight from the pool to the
+ * socket. Any failure closes it.
  */
 export class OutgoingConnection implements Waiter {
   readonly fd: number;
@@ -46,10 +46,10 @@ export class OutgoingConnection implements Waiter {
   #state: "connecting" | "greeting" | "ready" | "closed" = "connecting";
   #sending: Sending | null = null;
   #cursor: PoolCursor | null = null;
-  /** When a background transfer goes on; 0 when it does not pause. */
+  /** When a pause of a background transfer ends; 0 when there is no pause. */
   #pausedUntilMs = 0;
   #limitMs = Infinity;
-  /** What is missing when that is over. */
+  /** What the connection waits for until `#limitMs`, for the error message. */
   #waitsFor = "";
 
   constructor(config: OutgoingConfig, deadlineMs: number) {
@@ -76,7 +76,7 @@ export class OutgoingConnection implements Waiter {
     return this.#state === "ready";
   }
 
-  /** Sends blocks; one transfer at a time. `onDone` follows when all are in place, or `onClose`. */
+  /** Sends blocks, one transfer at a time. `onDone` follows when all are in place, else `onClose`. */
   send(sending: Sending): void {
     if (!this.isReady || this.#sending) throw new Error("the connection is not free");
     setPreempting(!sending.head.isBackground);
@@ -101,7 +101,7 @@ export class OutgoingConnection implements Waiter {
 
   onDeadline(): void {
     if (this.#limitMs <= performance.now()) {
-      return this.close(`it waited in vain for ${this.#waitsFor}`);
+      return this.close(`timed out waiting for ${this.#waitsFor}`);
     }
     this.#pausedUntilMs = 0;
     this.#attempt(() => this.#write());
@@ -137,7 +137,8 @@ export class OutgoingConnection implements Waiter {
     const error = this.#config.sockets.error(this.fd);
     if (error !== null) throw new ConnectionLost(error);
     this.#state = "greeting";
-    this.#waitsFor = "an answer to its greeting: it hangs, or another service has the port";
+    this.#waitsFor =
+      "an answer to the greeting: the other end hangs, or another service has the port";
   }
 
   #write(): void {
@@ -162,7 +163,7 @@ export class OutgoingConnection implements Waiter {
     if (pause >= 1) this.#pausedUntilMs = nowMs + pause;
   }
 
-  /** What comes next, which may be the last stage, is to be sent at once. */
+  /** Preempts others again: the next transfer may be a last stage. */
   #endSending(): void {
     if (this.#sending !== null) setPreempting(true);
     this.#sending = null;
@@ -178,12 +179,12 @@ export class OutgoingConnection implements Waiter {
       this.#config.onReady();
     } else if (type === "refused" || type === "failed") {
       const { message } = (data ?? {}) as { readonly message?: unknown };
-      this.close(typeof message === "string" ? message : "it gave no reason", true);
+      this.close(typeof message === "string" ? message : "the other end gave no reason", true);
     } else if (type === "done" && this.#sending && this.#cursor?.remainingBytes === 0) {
       const { onDone } = this.#sending;
       this.#endSending();
       this.#limitMs = Infinity;
       onDone();
-    } else throw new ConnectionLost(`the other end sent ${type} out of turn`);
+    } else throw new ConnectionLost(`the other end sent an unexpected ${type} frame`);
   }
 }

@@ -3,7 +3,7 @@ import { blockBytes, type KvLayout, layerBytes } from "../../layout.ts";
 import type { TransferLimits } from "../backend.ts";
 import { transferRounds } from "../rounds.ts";
 
-/** The memory of a pool; address null where it only accounts for blocks. */
+/** The memory of a pool; the address is null if the pool only counts blocks. */
 export interface PoolMemory {
   readonly address: bigint | null;
   readonly layout: KvLayout;
@@ -13,15 +13,15 @@ export interface PoolMemory {
 const WORDS_PER_PLACE = 4;
 
 /**
- * Where the bytes of a transfer lie in a pool, in the order in which they travel: round by round, in
- * each the blocks one after the other. Adjacent blocks are one place where a round has all layers, so
- * that both ends may have different places for the same bytes.
+ * The places of a transfer's bytes in a pool, in the order in which they travel: round by round, and
+ * block by block in each. Adjacent blocks are one place if a round has all layers, so the two ends may
+ * divide the same bytes into different places.
  */
 export class PoolCursor {
-  /** `[places, WORDS_PER_PLACE]` little-endian. A big integer for each number would take ten times longer. */
+  /** `[places, WORDS_PER_PLACE]`, little-endian: ten times faster than a BigUint64Array. */
   #words = new Uint32Array(WORDS_PER_PLACE * MAX_PLACES);
   #numPlaces = 0;
-  /** First place that is not done. */
+  /** The first place that is not done. */
   #next = 0;
   #remainingBytes = 0;
 
@@ -45,12 +45,12 @@ export class PoolCursor {
     return this.#remainingBytes;
   }
 
-  /** The places that come next, as many as one call takes: an array of `struct iovec`. */
+  /** The next places, at most as many as one system call takes: an array of `struct iovec`. */
   places(): BigUint64Array<ArrayBuffer> {
     return this.#view(Math.min(MAX_PLACES, this.#numPlaces - this.#next));
   }
 
-  /** The places of the next `bytes` bytes, or of fewer where one call takes no more. */
+  /** The places of the next `bytes` bytes, or of fewer if one system call takes no more. */
   placesOf(bytes: number): BigUint64Array<ArrayBuffer> {
     const most = Math.min(MAX_PLACES, this.#numPlaces - this.#next);
     let count = 0;
@@ -62,7 +62,7 @@ export class PoolCursor {
     return places;
   }
 
-  /** The next `bytes` bytes are done. */
+  /** Marks the next `bytes` bytes as done. */
   advance(bytes: number): void {
     this.#remainingBytes -= bytes;
     while (bytes > 0) {

@@ -2,19 +2,19 @@ import { populate } from "../../../../ffi/libc.ts";
 import { blockBytes } from "../../layout.ts";
 import type { PoolMemory } from "./pool_cursor.ts";
 
-/** Of a huge page, which a system may give as a whole: 3 ms where it is slow. */
+/** A huge page, which the system may give as a whole: 3 ms on a slow machine. */
 const PIECE_BYTES = 2 << 20;
 
 /**
- * Gives blocks of a pool the memory that they may not have yet, each once, and a piece at a time, for
- * the thread that does it has others to answer.
+ * Makes the memory of blocks resident, so that the first write need not wait for the system. Each block
+ * is prepared once, and a piece at a time, so that the thread can answer others in between.
  */
 export class PoolPrefault {
   readonly #pool: PoolMemory;
-  /** By block: it has its memory, or waits for it. */
+  /** By block: whether it was prepared, or waits to be. */
   readonly #isKnown: Uint8Array;
   readonly #waiting: number[] = [];
-  /** Of the first that waits. */
+  /** Prepared bytes of the first waiting block. */
   #doneBytes = 0;
 
   /** @param numBlocks of the pool */
@@ -23,7 +23,7 @@ export class PoolPrefault {
     this.#isKnown = new Uint8Array(numBlocks);
   }
 
-  /** No block waits. */
+  /** Whether no block waits. */
   get isDone(): boolean {
     return this.#waiting.length === 0;
   }
@@ -37,7 +37,7 @@ export class PoolPrefault {
     }
   }
 
-  /** The next piece, which lies in one huge page. */
+  /** Prepares the next piece, which lies within one huge page. */
   step(): void {
     if (this.isDone) return;
     const bytes = blockBytes(this.#pool.layout);

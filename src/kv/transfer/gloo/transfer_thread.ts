@@ -1,14 +1,14 @@
 /**
- * The transfer thread: an {@linkcode GlooExchange} in a worker, so that moving blocks takes no time of the
- * instance's main thread, which schedules. The worker blocks in `poll` for good; a message of the main
- * thread comes with a byte in a pipe that ends the wait.
+ * The transfer thread: a {@linkcode GlooExchange} in a worker, so that moving blocks takes no time from
+ * the instance's main thread, which schedules. The worker blocks in `poll` and never runs its event loop.
+ * The main thread writes a byte into a pipe with each message, which ends the `poll`.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/protocol/migration.ts";
 import { type ExchangeConfig, type ExchangeTransfer, GlooExchange } from "./exchange.ts";
 
-/** Main thread to worker; each is answered once, `abort` by the answer to its `send`. */
+/** Main thread to worker. Each has one answer; the answer to an `abort` is that to its `send`. */
 export type ThreadRequest =
   & { readonly id: number }
   & (
@@ -21,7 +21,7 @@ export type ThreadRequest =
     | { readonly type: "prepare"; readonly blocks: readonly number[] }
     | { readonly type: "revoke"; readonly migrationId: MigrationId }
     | { readonly type: "send"; readonly transfer: ExchangeTransfer }
-    /** `id` is the one of the `send`. */
+    /** `id` is that of the `send`. */
     | { readonly type: "abort" }
     | { readonly type: "close" }
   );
@@ -31,22 +31,22 @@ export interface ThreadReply {
   readonly id: number;
   /** Why a `send` failed. */
   readonly failure?: string;
-  /** Of a `join`. */
+  /** For a `join`. */
   readonly failedPeers?: readonly FailedPeer[];
 }
 
-/** First message to the worker, after it has said `ready`. */
+/** First message to the worker, sent after its message `ready`. */
 export interface ThreadStart {
   readonly config: ExchangeConfig;
   readonly port: globalThis.MessagePort;
 }
 
-/** Its answer: where peers reach it and how it is woken, or why it cannot run. */
+/** The answer: the port for peers and the descriptor that wakes the thread, or why it cannot run. */
 export type ThreadStarted =
   | { readonly port: number; readonly wakeFd: number }
   | { readonly failure: string };
 
-/** Serves this worker's main thread; the entry of a worker with the role `transfer`. */
+/** The entry of the worker: serves the main thread that started it. */
 export function runTransferThread(): void {
   const scope = globalThis as unknown as Worker & { close(): void };
   scope.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
@@ -62,7 +62,7 @@ function start(
 ): TransferThread | null {
   try {
     const sockets = openSockets();
-    if (sockets === null) throw new Error("it needs Linux");
+    if (sockets === null) throw new Error("gloo needs Linux");
     const { readEnd, writeEnd: wakeFd } = sockets.pipe();
     const exchange = new GlooExchange(sockets, config);
     answer({ port: exchange.port, wakeFd });
@@ -79,7 +79,7 @@ class TransferThread {
   readonly #messages: MessagePort;
   readonly #wakeFd: number;
   readonly #wakeBytes = new Uint8Array(256);
-  /** How sends are ended, by id. */
+  /** What aborts a `send`, by its id. */
   readonly #aborts = new Map<number, () => void>();
   #isClosed = false;
 
@@ -90,7 +90,7 @@ class TransferThread {
     this.#wakeFd = wakeFd;
   }
 
-  /** Until it is closed. What ends it otherwise ends its connections, so that peers notice. */
+  /** Runs until it is closed. An error closes the connections first, so that peers notice. */
   run(): void {
     try {
       while (!this.#isClosed) this.#turn();

@@ -3,7 +3,7 @@ import { UnavailableError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { layerBytes, layoutDifference } from "../../layout.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import type { MappedPool } from "../../pool/pool.ts";
 import type {
   BackendEndpoint,
   BlockTransfer,
@@ -17,18 +17,18 @@ import type { PoolDirectory } from "./pool_directory.ts";
 
 export interface InProcessBackendArgs {
   readonly instanceId: InstanceId;
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   /** Shared by all instances of the process. */
   readonly directory: PoolDirectory;
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** A transfer takes its bytes / bandwidth on the clock; default: as long as the copy takes. */
+  /** Bandwidth to simulate: a transfer takes its bytes / bandwidth on the clock. Default: as long as the copy takes. */
   readonly bytesPerMs?: number;
 }
 
 /**
- * Copies blocks between the pools of one process, in the calling thread, a round in each turn of the
- * clock. With a bandwidth and pools without memory it stands for any link of a simulated cluster.
+ * Copies blocks between the pools of one process, in the calling thread, one round in each turn of the
+ * clock. With a bandwidth and pools that hold nothing it simulates a link between instances.
  */
 export class InProcessBackend implements MigrationBackend {
   readonly name = "in_process";
@@ -49,12 +49,12 @@ export class InProcessBackend implements MigrationBackend {
     return !this.#isClosed;
   }
 
-  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  // deno-lint-ignore require-await -- an error must be a rejection
   async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
     this.#grants.grant(migrationId, blocks);
   }
 
-  /** A round is written in one go: none is ever under way. */
+  /** A round is written without interruption, so no write is ever under way here. */
   revoke(migrationId: MigrationId): Promise<void> {
     this.#grants.revoke(migrationId);
     return Promise.resolve();
@@ -74,7 +74,7 @@ export class InProcessBackend implements MigrationBackend {
       const roundBytes = round.numBlocks * round.numLayers * layerBytes(pool.layout);
       dueMs += roundBytes / bytesPerMs;
       await this.#waitUntil(dueMs, signal);
-      // Looked up again each time: whatever has happened meanwhile, nothing is written after it.
+      // Checked again before each write: the destination may have been revoked or closed meanwhile.
       copyRound(round, pool, this.#openDestination(transfer, signal));
       bytes += roundBytes;
       descriptors += round.runs.length;
@@ -89,8 +89,8 @@ export class InProcessBackend implements MigrationBackend {
     return Promise.resolve();
   }
 
-  /** @throws {UnavailableError} nothing may be written, or there is nowhere to write to */
-  #openDestination(transfer: BlockTransfer, signal: AbortSignal): KvPool {
+  /** @throws {UnavailableError} the migration may not write, or the destination has no pool here */
+  #openDestination(transfer: BlockTransfer, signal: AbortSignal): MappedPool {
     const { directory, pool, clock } = this.#args;
     const { endpoint, destination: { instanceId } } = transfer;
     checkStillWanted(transfer, signal, clock);
@@ -104,8 +104,8 @@ export class InProcessBackend implements MigrationBackend {
   }
 
   /**
-   * At least a turn, so that engine steps go on. Ends early at an abort. What one round was late by,
-   * as real timers are, is not waited for in the next.
+   * Waits at least one turn, so that engine steps go on, and ends early at an abort. A real timer may
+   * ring late; the next round then waits less.
    */
   #waitUntil(dueMs: number, signal: AbortSignal): Promise<void> {
     const { clock } = this.#args;
@@ -123,7 +123,11 @@ export class InProcessBackend implements MigrationBackend {
   }
 }
 
-function copyRound({ runs, firstLayer, numLayers }: TransferRound, from: KvPool, to: KvPool): void {
+function copyRound(
+  { runs, firstLayer, numLayers }: TransferRound,
+  from: MappedPool,
+  to: MappedPool,
+): void {
   for (const run of runs) {
     if (run.numBlocks > 1 && copyMerged(run, from, to)) continue;
     for (let i = 0; i < run.numBlocks; i++) {
@@ -133,11 +137,11 @@ function copyRound({ runs, firstLayer, numLayers }: TransferRound, from: KvPool,
   }
 }
 
-/** Copies whole blocks in one go; false where they are not adjacent in memory. */
+/** Copies whole blocks by one copy; false if they are not adjacent in memory. */
 function copyMerged(
   { sourceBlock, destinationBlock, numBlocks }: BlockRun,
-  from: KvPool,
-  to: KvPool,
+  from: MappedPool,
+  to: MappedPool,
 ) {
   const source = spanOf(from, sourceBlock, numBlocks);
   const destination = spanOf(to, destinationBlock, numBlocks);
@@ -147,7 +151,7 @@ function copyMerged(
 }
 
 /** `numBlocks` blocks as one view, or null if they are not adjacent in one buffer. */
-function spanOf(pool: KvPool, block: number, numBlocks: number): Uint8Array | null {
+function spanOf(pool: MappedPool, block: number, numBlocks: number): Uint8Array | null {
   const { numLayers } = pool.layout;
   const first = pool.run(block, 0, numLayers);
   const last = pool.run(block + numBlocks - 1, 0, numLayers);

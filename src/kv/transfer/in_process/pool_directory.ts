@@ -1,14 +1,14 @@
 import type { InstanceId } from "../../../core/protocol/generate.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import type { MappedPool } from "../../pool/pool.ts";
 import type { WriteGrants } from "../write_grants.ts";
 
-/** A pool, and who may write to it. */
+/** A pool, and the migrations that may write to it. */
 export interface OpenPool {
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
   readonly grants: WriteGrants;
 }
 
-/** The pools of one process, by the instance that they belong to. */
+/** The pools of one process, by the instance that owns each. */
 export class PoolDirectory {
   readonly #pools = new Map<InstanceId, OpenPool>();
 

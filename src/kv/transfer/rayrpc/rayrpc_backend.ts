@@ -2,43 +2,32 @@ import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
 import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
+import type { KvPool, PoolRun } from "../../pool/pool.ts";
 import type {
   BackendMessage,
   BlockTransfer,
   MigrationBackend,
   TransferLimits,
 } from "../backend.ts";
+import type { BackendLinks } from "../backend_kind.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { type TransferRound, transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
 
 /**
- * Most bytes of a round, whatever the limits say: gathering them holds up the instance's main thread,
- * and a message of the bus has a limit.
+ * Most bytes of a round, even if the limits allow more: gathering a round blocks the instance's main
+ * thread, and messages of the bus have a limit.
  */
 const MAX_ROUND_BYTES = 1 << 20;
-
-/** A connection to another instance, as far as it is needed here. */
-export interface BlockLink {
-  call(
-    method: string,
-    message: BackendMessage,
-    options: { readonly timeoutMs: number },
-  ): Promise<BackendMessage>;
-  close(): Promise<void>;
-}
 
 export interface RayRpcBackendArgs {
   readonly pool: KvPool;
   readonly limits: TransferLimits;
   readonly clock: Clock;
-  /** Opens a connection to an instance, or takes one that is open; closed with the backend. */
-  readonly links: {
-    open(address: string, timeoutMs: number): Promise<BlockLink>;
-    close(): Promise<void>;
-  };
+  /** Closed with the backend. */
+  readonly links: BackendLinks;
 }
 
 /** Call `migrate_blocks`: a round, its blocks one after the other in the payload. */
@@ -50,20 +39,22 @@ interface RoundData {
 }
 
 /**
- * Sends blocks as payloads of calls over the bus of the control plane, a round each. Needs no group
- * and no worker, and copies each byte twice: into the payload, and from the frame into the
+ * Sends blocks as payloads of calls over the bus of the control plane, one call a round. It needs no
+ * group and no thread. It copies each byte twice: into the payload, and from the received frame into the
  * destination's pool.
  */
 export class RayRpcBackend implements MigrationBackend {
   readonly name = "rayrpc";
-  /** It is reached where the instance serves. */
+  /** Empty: the backend answers at the address where the instance serves. */
   readonly endpoint = {};
   readonly calls = {
-    migrate_blocks: (message: BackendMessage): BackendMessage => this.#receive(message),
+    migrate_blocks: (message: BackendMessage): Promise<BackendMessage> => this.#receive(message),
   };
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
   readonly #limits: TransferLimits;
+  /** Writes under way, which take time on a device. */
+  readonly #writing = new Map<Promise<void>, MigrationId>();
   #isClosed = false;
 
   constructor(args: RayRpcBackendArgs) {
@@ -76,15 +67,14 @@ export class RayRpcBackend implements MigrationBackend {
     return !this.#isClosed;
   }
 
-  // deno-lint-ignore require-await -- what is thrown must be a rejection
+  // deno-lint-ignore require-await -- an error must be a rejection
   async grant(migrationId: MigrationId, blocks: readonly number[]): Promise<void> {
     this.#grants.grant(migrationId, blocks);
   }
 
-  /** A round is written in one go: none is ever under way. */
-  revoke(migrationId: MigrationId): Promise<void> {
+  async revoke(migrationId: MigrationId): Promise<void> {
     this.#grants.revoke(migrationId);
-    return Promise.resolve();
+    await this.#untilWritten(migrationId);
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
@@ -111,9 +101,10 @@ export class RayRpcBackend implements MigrationBackend {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await this.#args.links.close();
+    await this.#untilWritten();
   }
 
-  /** While a round is under way the next is gathered. */
+  /** Gathers the next round while one is under way. */
   async #sendFast(
     rounds: readonly TransferRound[],
     transfer: BlockTransfer,
@@ -122,7 +113,7 @@ export class RayRpcBackend implements MigrationBackend {
     let previous = Promise.resolve();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = gather(round, this.#args.pool);
+      const payload = await gather(round, this.#args.pool);
       await previous;
       previous = this.#sendRound(round, payload, transfer, signal);
       previous.catch(() => {});
@@ -131,8 +122,8 @@ export class RayRpcBackend implements MigrationBackend {
   }
 
   /**
-   * Takes the time until rounds are answered for the time that both ends are busy with them. What is
-   * less than a piece has no pause, so that a request that grows fast is caught up with.
+   * Pauses between pieces. The time until a piece is answered counts as the time that copying it took. A
+   * transfer of less than a piece has no pause, so that it catches up with a request that grows fast.
    */
   async #sendSlowly(
     rounds: readonly TransferRound[],
@@ -144,7 +135,7 @@ export class RayRpcBackend implements MigrationBackend {
     let pieceBytes = 0, startMs = clock.nowMs();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = gather(round, pool);
+      const payload = await gather(round, pool);
       await this.#sendRound(round, payload, transfer, signal);
       pieceBytes += payload.length;
       remainingBytes -= payload.length;
@@ -185,27 +176,31 @@ export class RayRpcBackend implements MigrationBackend {
     try {
       await unlessAborted(link.call("migrate_blocks", message, { timeoutMs }), signal);
     } catch (error) {
-      link.close(); // it may hang: the next transfer is to try another
+      link.close(); // it may hang; the next transfer opens a new one
       throw error;
     }
   }
 
-  #receive({ data, payload }: BackendMessage): BackendMessage {
+  async #receive({ data, payload }: BackendMessage): Promise<BackendMessage> {
     const { pool } = this.#args;
     const { migrationId, blocks, firstLayer, numLayers } = data as RoundData;
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     this.#grants.check(migrationId, blocks);
-    const places = blocks.map((block) => pool.run(block, firstLayer, numLayers));
-    const expected = places.reduce((sum, { length }) => sum + length, 0);
+    const runs = blocks.map((block) => ({ block, firstLayer, numLayers }));
+    const expected = runBytes(pool, runs);
     if (payload?.length !== expected) {
       throw new RequestError(`${payload?.length} bytes for blocks of ${expected}`);
     }
-    let offset = 0;
-    for (const place of places) {
-      place.set(payload.subarray(offset, offset + place.length));
-      offset += place.length;
-    }
+    const write = writeRuns(pool, runs, payload);
+    this.#writing.set(write, migrationId);
+    await write.finally(() => this.#writing.delete(write));
     return { data: null };
+  }
+
+  /** Resolves when the writes under way are done, of one migration or of all. */
+  async #untilWritten(migrationId?: MigrationId): Promise<void> {
+    const found = [...this.#writing].filter(([, id]) => (migrationId ?? id) === id);
+    await Promise.allSettled(found.map(([write]) => write));
   }
 }
 
@@ -217,17 +212,14 @@ function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: Kv
 }
 
 /** The bytes of a round, in the order of its runs. */
-function gather({ runs, firstLayer, numLayers }: TransferRound, pool: KvPool) {
-  const parts = runs.flatMap(({ sourceBlock, numBlocks }) =>
-    Array.from({ length: numBlocks }, (_, i) => pool.run(sourceBlock + i, firstLayer, numLayers))
+function gather(
+  { runs, firstLayer, numLayers }: TransferRound,
+  pool: KvPool,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const parts = runs.flatMap(({ sourceBlock, numBlocks }): PoolRun[] =>
+    Array.from({ length: numBlocks }, (_, i) => ({ block: sourceBlock + i, firstLayer, numLayers }))
   );
-  const payload = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    payload.set(part, offset);
-    offset += part.length;
-  }
-  return payload;
+  return readRuns(pool, parts);
 }
 
 /** Ends early when `signal` is aborted. */

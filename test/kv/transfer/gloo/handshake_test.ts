@@ -53,8 +53,8 @@ differs(
 differs(
   "format",
   layoutWith({ format: "other" as KvLayout["format"] }),
-  /format is other at i1 and cpu-kt at i0/,
-  /format is cpu-kt at i0 and other at i1/,
+  /format is other at i1 and k-transposed at i0/,
+  /format is k-transposed at i0 and other at i1/,
 );
 
 Deno.test("gloo group: three members, one of which leaves and comes back elsewhere", () =>
@@ -129,14 +129,14 @@ async function withService(answer: Uint8Array | null, body: (port: number) => Pr
 Deno.test("gloo group: a port where another service answers", () =>
   withService(new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n"), async (port) => {
     const reason = await joinStranger(port);
-    assert.equal(reason, `i1 at 127.0.0.1:${port}: another service answers there`);
+    assert.equal(reason, `i1 at 127.0.0.1:${port}: another service answers at this address`);
   }));
 
 Deno.test("gloo group: a port where another service says nothing", () =>
   withService(null, async (port) => {
     assert.match(
       await joinStranger(port, 200),
-      /waited in vain for an answer to its greeting: it hangs, or another service has the port/,
+      /timed out waiting for an answer to the greeting: the other end hangs, or another service has the port/,
     );
   }));
 
@@ -152,7 +152,10 @@ Deno.test("gloo handshake: another version of the protocol is refused, both are 
   const preamble = new Uint8Array([...new TextEncoder().encode("LLMNXKV"), version]);
   await withService(preamble, async (port) => {
     const reason = await joinStranger(port);
-    assert.match(reason, new RegExp(`speaks version ${version} .*, and this end ${version - 1}`));
+    assert.match(
+      reason,
+      new RegExp(`speaks version ${version} .*, and this end version ${version - 1}: run`),
+    );
   });
 });
 
@@ -188,8 +191,8 @@ Deno.test("gloo group: a member with another backend's endpoint is a failed peer
     });
     for (
       const [endpoint, reason] of [
-        [{}, /x has no endpoint of gloo/],
-        [{ host: null, port: "1" }, /x has no endpoint of gloo/],
+        [{}, /the endpoint of x is not one of gloo/],
+        [{ host: null, port: "1" }, /the endpoint of x is not one of gloo/],
         [{ host: "nowhere", port: 1 }, /x at nowhere:1: nowhere is not an IP address/],
       ] as const
     ) {

@@ -1,9 +1,9 @@
 import type { MigrationGroupMember } from "../../../../src/core/protocol/migration.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
-import { HostKvPool } from "../../../../src/kv/pool/host_kv_pool.ts";
-import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
-import type { KvPool } from "../../../../src/kv/pool/pool.ts";
+import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import type { KvLayout } from "../../../../src/kv/layout.ts";
+import type { MappedPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { GlooBackend } from "../../../../src/kv/transfer/gloo/gloo_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
@@ -11,7 +11,7 @@ import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backen
 export interface GlooEnd {
   readonly instanceId: string;
   readonly backend: GlooBackend;
-  readonly pool: KvPool;
+  readonly pool: MappedPool;
 }
 
 export interface EndShape {
@@ -26,10 +26,12 @@ export interface EndShape {
 
 export async function openEnd(instanceId: string, shape: EndShape = {}): Promise<GlooEnd> {
   const { layout = suiteLayout, numBlocks = SUITE_BLOCKS, hasMemory = true } = shape;
-  const pool = hasMemory ? memoryPool(layout, numBlocks) : new AccountedKvPool(layout, numBlocks);
+  const pool = hasMemory
+    ? new ArrayKvPool(layout, numBlocks)
+    : new AccountedKvPool(layout, numBlocks);
   const backend = await GlooBackend.open({
     identity: { instanceId, model: shape.model ?? "m", layout },
-    pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
+    pool: { address: pool.memory === "host" ? pool.address : null, layout },
     numBlocks,
     host: shape.host ?? "127.0.0.1",
     initTimeoutMs: shape.initTimeoutMs ?? 5_000,
@@ -39,13 +41,6 @@ export async function openEnd(instanceId: string, shape: EndShape = {}): Promise
       new Worker(new URL("./_transfer_worker.ts", import.meta.url), { type: "module" }),
   });
   return { instanceId, backend, pool };
-}
-
-/** A pool in memory of this process. */
-function memoryPool(layout: KvLayout, numBlocks: number): HostKvPool {
-  const memory = new Uint8Array(numBlocks * blockBytes(layout));
-  const address = BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
-  return Object.assign(new HostKvPool(address, layout, numBlocks), { memory }); // lives as long
 }
 
 export function membersOf(ends: readonly GlooEnd[]): MigrationGroupMember[] {

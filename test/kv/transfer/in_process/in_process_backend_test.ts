@@ -4,7 +4,7 @@ import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import { HostKvPool } from "../../../../src/kv/pool/host_kv_pool.ts";
 import { blockBytes } from "../../../../src/kv/layout.ts";
-import type { KvPool } from "../../../../src/kv/pool/pool.ts";
+import type { MappedPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { InProcessBackend } from "../../../../src/kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../../../../src/kv/transfer/in_process/pool_directory.ts";
@@ -19,16 +19,16 @@ import {
 
 const bytes = blockBytes(suiteLayout);
 
-function arrayPool(): KvPool {
+function arrayPool(): MappedPool {
   return new ArrayKvPool(suiteLayout, SUITE_BLOCKS);
 }
 
-function accountedPool(): KvPool {
+function accountedPool(): MappedPool {
   return new AccountedKvPool(suiteLayout, SUITE_BLOCKS);
 }
 
 /** Memory of this process by its address, in segments of 10 blocks. */
-function hostPool(): KvPool {
+function hostPool(): MappedPool {
   const memory = new Uint8Array(SUITE_BLOCKS * bytes);
   const address = Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory));
   const pool = new HostKvPool(BigInt(address), suiteLayout, SUITE_BLOCKS, 10 * bytes);
@@ -36,7 +36,11 @@ function hostPool(): KvPool {
 }
 
 /** @param bytesPerMs on a virtual clock; null for as fast as it goes, on the real one */
-function subject(name: string, newPool: () => KvPool, bytesPerMs: number | null): BackendUnderTest {
+function subject(
+  name: string,
+  newPool: () => MappedPool,
+  bytesPerMs: number | null,
+): BackendUnderTest {
   return {
     name,
     hasData: newPool !== accountedPool,

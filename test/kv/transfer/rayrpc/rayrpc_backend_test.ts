@@ -5,6 +5,8 @@ import type { Listener } from "../../../../src/bus/bus.ts";
 import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
+import { layerBytes } from "../../../../src/kv/layout.ts";
+import { readRuns } from "../../../../src/kv/pool/copy_runs.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
@@ -23,6 +25,7 @@ import {
   networkLayout,
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
+import { ExampleDevicePool } from "../../pool/example_device_pool.ts";
 
 type ParsedTcp = ParsedAddress & { readonly scheme: "tcp" };
 
@@ -64,6 +67,11 @@ testMigrationBackend({
   name: "rayrpc",
   hasData: true,
   open: (limits) => newPair(limits, arrayPool),
+});
+testMigrationBackend({
+  name: "rayrpc, pools of a device",
+  hasData: true,
+  open: (limits) => newPair(limits, () => new ExampleDevicePool(suiteLayout, SUITE_BLOCKS)),
 });
 testMigrationBackend({
   name: "rayrpc, without memory",
@@ -117,10 +125,10 @@ Deno.test("rayrpc backend: a payload that does not fit its blocks is refused", a
   const data = { migrationId: "m", blocks: [1], firstLayer: 0, numLayers: 4 };
   const call = (payload?: Uint8Array<ArrayBuffer>) =>
     backend.calls.migrate_blocks({ data, payload });
-  assert.throws(() => call(new Uint8Array(5)), RequestError);
-  assert.throws(() => call(), RequestError);
+  await assert.rejects(call(new Uint8Array(5)), RequestError);
+  await assert.rejects(call(), RequestError);
   await backend.revoke("m");
-  assert.throws(() => call(new Uint8Array(5)), UnavailableError);
+  await assert.rejects(call(new Uint8Array(5)), UnavailableError);
   await close();
 });
 
@@ -168,4 +176,31 @@ Deno.test("rayrpc backend: in the background it pauses between pieces, however m
   await send(20);
   assert.deepEqual(pausesMs, [31 * 160, 31 * 160], "behind 16 rounds each, but the last");
   await backend.close();
+});
+
+Deno.test("rayrpc backend: a revocation waits for the write of a device that is under way", async () => {
+  const pool = new ExampleDevicePool(suiteLayout, SUITE_BLOCKS);
+  const { destination: { backend }, close } = await newPair(
+    { bufferBlocks: 1, numLayers: 1 },
+    () => pool,
+  );
+  await backend.grant("m", [1]);
+  await backend.grant("n", [2]);
+  const data = { migrationId: "m", blocks: [1], firstLayer: 0, numLayers: 1 };
+  const payload = new Uint8Array(layerBytes(suiteLayout)).fill(9);
+  let isWriting = false;
+  const write = pool.write.bind(pool);
+  pool.write = async (runs, bytes) => {
+    isWriting = true;
+    await write(runs, bytes);
+    isWriting = false;
+  };
+  const received = backend.calls.migrate_blocks({ data, payload });
+  await backend.revoke("n");
+  assert.ok(isWriting, "the write is of another migration");
+  await backend.revoke("m");
+  assert.ok(!isWriting);
+  await received;
+  assert.equal((await readRuns(pool, [{ block: 1, firstLayer: 0, numLayers: 1 }]))[0], 9);
+  await close();
 });

@@ -1,28 +1,31 @@
-import { UsageError } from "../core/errors.ts";
-import { blockBytes, type KvLayout } from "../kv/layout.ts";
-import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "./executor.ts";
-import { modelIdentity } from "../model/locate.ts";
-import { SEEDED_VOCAB_SIZE, SeededSampler } from "./sampling/seeded_sampler.ts";
+import { UsageError } from "../../core/errors.ts";
+import { blockBytes, type KvLayout } from "../../kv/layout.ts";
+import { AccountedKvPool } from "../../kv/pool/accounted_kv_pool.ts";
+import type { KvPool } from "../../kv/pool/pool.ts";
+import type { Executor, ExecutorInfo, ExecutorSpec, StepInput, StepOutput } from "../executor.ts";
+import { modelIdentity } from "../../model/locate.ts";
+import { SEEDED_VOCAB_SIZE, SeededSampler } from "../sampling/seeded_sampler.ts";
 
 const DEFAULT_MAX_MODEL_LEN = 4096;
 const DEFAULT_NUM_BLOCKS = 16384;
 const GIB = 2 ** 30;
 
 /**
- * An executor without a model, for measuring everything around one: each token is a function of the
- * request's seed and the token's position. It takes no time, needs no memory, and accounts for
- * blocks of LLaMA-7B's shape in half precision.
+ * An executor without a model, for measuring everything around an executor. Each token is a function of
+ * the request's seed and the token's position. It takes no time and no memory, and counts blocks of the
+ * shape of LLaMA-7B in half precision.
  */
 export class NullExecutor implements Executor {
   readonly info: ExecutorInfo;
+  readonly pool: KvPool;
   readonly #sampler = new SeededSampler();
   #isClosed = false;
 
-  /** @throws {UsageError} an option that cannot be met */
+  /** @throws {UsageError} fewer than one block */
   constructor(spec: ExecutorSpec) {
     const { options } = spec;
     const layout: KvLayout = {
-      format: "cpu-kt",
+      format: "k-transposed",
       dtype: options.dtype === "float" || options.dtype === "float32" ? "float32" : "float16",
       numLayers: 32,
       numKvHeads: 32,
@@ -42,8 +45,8 @@ export class NullExecutor implements Executor {
       layout,
       numBlocks,
       numSwapBlocks: Math.floor(options.swapSpace * GIB / blockBytes(layout)),
-      poolAddress: null,
     };
+    this.pool = new AccountedKvPool(layout, numBlocks);
   }
 
   step(input: StepInput): Promise<StepOutput> {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Random } from "../../src/core/random.ts";
-import { TurnBudget } from "../../src/server/turn_budget.ts";
+import { TurnBudget } from "../../src/core/turn_budget.ts";
 
 /** A budget whose turns end when the test says so. */
 function manualBudget(perTurn: number) {

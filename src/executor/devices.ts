@@ -1,0 +1,46 @@
+/** The register of devices. `README.md` says how to add one. */
+import type { Clock } from "../core/clock.ts";
+import { UsageError } from "../core/errors.ts";
+import type { EngineOptions } from "../core/options.ts";
+import { cpu } from "./cpu/kind.ts";
+import type { Executor, ExecutorSpec, OnProgress } from "./executor.ts";
+import type { ExecutorKind } from "./executor_kind.ts";
+import { nullDevice } from "./null/kind.ts";
+import { sim } from "./sim/kind.ts";
+
+/** Every device, in the order in which `--device auto` looks for one. */
+export const devices: readonly ExecutorKind[] = [
+  cpu,
+  sim,
+  nullDevice,
+];
+
+/** For people: the devices that run on a latency profile. */
+export const profileDevices = `--device ${
+  devices.filter((kind) => kind.usesProfile).map((kind) => kind.device).join(" or ")
+}`;
+
+/** The kind of executor that `--device` stands for, if this program has it. */
+export function findExecutorKind(device: EngineOptions["device"]): ExecutorKind | undefined {
+  if (device === "auto") return devices.find((kind) => kind.isPresent?.());
+  return devices.find((kind) => kind.device === device);
+}
+
+/**
+ * The same for code that needs it.
+ * @throws {UsageError} this program has no such device
+ */
+export function executorKind(device: EngineOptions["device"]): ExecutorKind {
+  const found = findExecutorKind(device);
+  if (!found) throw new UsageError(`--device ${device} is not available yet`);
+  return found;
+}
+
+/** Loads an executor in this thread: see {@linkcode ExecutorKind.load}. */
+export async function loadExecutor(
+  spec: ExecutorSpec,
+  onProgress: OnProgress,
+  clock?: Clock,
+): Promise<Executor> {
+  return await executorKind(spec.device).load(spec, onProgress, clock);
+}

@@ -1,0 +1,74 @@
+import type { Clock } from "../../core/clock.ts";
+import type { MigrationBackendOptions } from "../../core/options.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { KvMemory, KvPool } from "../pool/pool.ts";
+import type { BackendMessage, MigrationBackend, TransferLimits } from "./backend.ts";
+
+/** A backend by its name in `--migration-backend`. */
+export type BackendName = MigrationBackendOptions["migrationBackend"];
+
+/** Options that a backend may exclude. */
+export interface BackendOptions
+  extends Pick<MigrationBackendOptions, "migrationBackendTransferType"> {
+  readonly disableInitInstanceByManager: boolean;
+  readonly disableFixedNodeInitInstance: boolean;
+}
+
+/** A connection to another instance over the bus of the control plane. */
+export interface BackendLink {
+  call(
+    method: string,
+    message: BackendMessage,
+    options: { readonly timeoutMs: number },
+  ): Promise<BackendMessage>;
+  close(): Promise<void>;
+}
+
+/** Connections to other instances, kept while they are used. */
+export interface BackendLinks {
+  /**
+   * Opens a connection, or takes one that is open.
+   * @throws {UnavailableError} nobody answers there
+   */
+  open(address: string, timeoutMs: number): Promise<BackendLink>;
+  close(): Promise<void>;
+}
+
+/** What a backend is opened with: one instance's end. */
+export interface BackendContext {
+  readonly instanceId: InstanceId;
+  /** What the instance's model is known by; blocks move between instances of one model. */
+  readonly model: string;
+  /** Its memory is of a kind that the backend names. */
+  readonly pool: KvPool;
+  readonly limits: TransferLimits;
+  readonly options: MigrationBackendOptions;
+  /** Where other instances reach this one: a host name or IP address of this host. */
+  readonly host: string;
+  readonly clock: Clock;
+  /** For backends that send over the bus, which close what this opens. */
+  openLinks(): BackendLinks;
+}
+
+/**
+ * What the rest of the program knows of a migration backend before it opens one. Each backend has a
+ * directory with such a record in `kind.ts`, and a line in `backends.ts`. The record holds metadata
+ * only; `open` and `runThread` import the implementation when they are called.
+ */
+export interface BackendKind {
+  readonly name: BackendName;
+  /** The manager forms a group of all instances, and tells them of each change: `MigrationBackend.join`. */
+  readonly needsGroup: boolean;
+  /** Kinds of pool that it moves blocks between. */
+  readonly memory: readonly KvMemory[];
+  /** Why it cannot work with these options; null when it can. */
+  check?(options: BackendOptions): string | null;
+  /**
+   * Opens one instance's end.
+   * @throws {UsageError} this host or these options do not allow it
+   * @throws {UnavailableError} it cannot be opened now
+   */
+  open(context: BackendContext): Promise<MigrationBackend>;
+  /** Runs a worker that {@linkcode startBackendThread} started, for backends with a thread. */
+  runThread?(): Promise<void>;
+}

@@ -1,0 +1,82 @@
+/** The register of migration backends. `README.md` says how to add one. */
+import { UsageError } from "../../core/errors.ts";
+import type { KvMemory } from "../pool/pool.ts";
+import type { MigrationBackend } from "./backend.ts";
+import type { BackendContext, BackendKind, BackendName, BackendOptions } from "./backend_kind.ts";
+import { gloo } from "./gloo/kind.ts";
+import { rayrpc } from "./rayrpc/kind.ts";
+
+/** Every backend there is. */
+export const migrationBackends: readonly BackendKind[] = [
+  gloo,
+  rayrpc,
+];
+
+/**
+ * Backends of the reference that this program does not have yet: refused at start, after their arguments
+ * were checked. A backend that arrives takes its line from here to the register.
+ */
+export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [
+  { name: "nccl" },
+  { name: "grpc" },
+  {
+    name: "kvtransfer",
+    check: ({ migrationBackendTransferType: type }) =>
+      type !== "" ? null : "When using kvTransfer as migration backend, do not set " +
+        "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.",
+  },
+];
+
+/**
+ * The backend that `--migration-backend` names.
+ * @throws {UsageError} this program does not have it
+ */
+export function backendKind(name: BackendName): BackendKind {
+  const found = migrationBackends.find((kind) => kind.name === name);
+  if (!found) throw new UsageError(`--migration-backend ${name} is not available yet`);
+  return found;
+}
+
+/** Why the backend of this name cannot work with the options; null when it can. */
+export function backendProblem(name: BackendName, options: BackendOptions): string | null {
+  const kinds = [...migrationBackends, ...plannedBackends];
+  return kinds.find((kind) => kind.name === name)?.check?.(options) ?? null;
+}
+
+/**
+ * Why a backend cannot move the blocks of a pool; null when it can.
+ * @param owner of the pool, for people
+ * @param register backends to choose from instead
+ */
+export function memoryProblem(
+  { name, memory }: Pick<BackendKind, "name" | "memory">,
+  poolMemory: KvMemory,
+  owner: string,
+  register: readonly Pick<BackendKind, "name" | "memory">[] = migrationBackends,
+): string | null {
+  if (memory.includes(poolMemory)) return null;
+  const others = register
+    .filter((kind) => kind.memory.includes(poolMemory))
+    .map((kind) => kind.name);
+  const moved = memory.map((kind) => kind === "none" ? "simulated memory" : `${kind} memory`);
+  const kept = poolMemory === "none" ? "only counts them" : `keeps them in ${poolMemory} memory`;
+  return `--migration-backend ${name} moves KV blocks in ${moved.join(" or ")}, and ${owner} ` +
+    `${kept}: choose ${others.join(" or ")}`;
+}
+
+/**
+ * Opens one instance's end of a backend.
+ * @param owner of the pool, for people
+ * @throws {UsageError} this program does not have the backend, or it cannot work here
+ * @throws {UnavailableError} it cannot be opened now
+ */
+export async function openBackend(
+  name: BackendName,
+  owner: string,
+  context: BackendContext,
+): Promise<MigrationBackend> {
+  const kind = backendKind(name);
+  const problem = memoryProblem(kind, context.pool.memory, owner);
+  if (problem !== null) throw new UsageError(problem);
+  return await kind.open(context);
+}

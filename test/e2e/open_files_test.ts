@@ -1,0 +1,62 @@
+/** A service that may open few files. */
+import assert from "node:assert/strict";
+import { startServer } from "./harness.ts";
+
+const MAX_OPEN_FILES = 64;
+
+/** Deno raises the soft limit to the hard one, and root may raise that too unless the right is taken away. */
+const withoutRights = ["setpriv", "--bounding-set=-sys_resource", "--inh-caps=-sys_resource"];
+const launcher = [
+  ...(Deno.uid() === 0 ? withoutRights : []),
+  ...["/bin/sh", "-c", `ulimit -n ${MAX_OPEN_FILES}; exec "$0" "$@"`],
+];
+
+function hasSetpriv(): boolean {
+  try {
+    return new Deno.Command("setpriv", { args: ["--version"] }).outputSync().success;
+  } catch {
+    return false;
+  }
+}
+
+const missing = Deno.build.os !== "linux"
+  ? " (ignored: needs Linux)"
+  : Deno.uid() === 0 && !hasSetpriv()
+  ? " (ignored: root needs setpriv)"
+  : "";
+
+/** The status of /health over a connection of its own; null if there is no answer. */
+async function health(port: number): Promise<number | null> {
+  try {
+    using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    const request = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    await connection.write(new TextEncoder().encode(request));
+    const chunk = new Uint8Array(64);
+    const timeout = new Promise<null>((resolve) => setTimeout(() => resolve(null), 1_000));
+    const n = await Promise.race([connection.read(chunk), timeout]);
+    return n === null ? null : Number(new TextDecoder().decode(chunk).slice(9, 12));
+  } catch {
+    return null;
+  }
+}
+
+Deno.test({
+  name: `with ${MAX_OPEN_FILES} file descriptors it recovers when connections close${missing}`,
+  ignore: missing !== "",
+  async fn() {
+    await using server = await startServer([], { launcher });
+    const port = Number(new URL(server.url).port);
+    const opened = await Promise.allSettled(
+      Array.from({ length: 300 }, () => Deno.connect({ hostname: "127.0.0.1", port })),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    for (const result of opened) if (result.status === "fulfilled") result.value.close();
+    const statuses: (number | null)[] = [];
+    for (let attempt = 0; attempt < 20 && statuses.at(-1) !== 200; attempt++) {
+      statuses.push(await health(port));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+    assert.equal(statuses.at(-1), 200, `${statuses}`);
+    assert.equal((await server.program.stop()).code, 0);
+  },
+});

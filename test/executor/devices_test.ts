@@ -1,0 +1,56 @@
+import assert from "node:assert/strict";
+import { vllmArguments } from "../../src/cli/arguments/vllm.ts";
+import {
+  devices,
+  executorKind,
+  findExecutorKind,
+  loadExecutor,
+} from "../../src/executor/devices.ts";
+import { engineOptions } from "../instance/support.ts";
+
+/** Small, and of each device. */
+const shape = { maxModelLen: 128, numGpuBlocksOverride: 16, blockSize: 16, swapSpace: 0 } as const;
+
+Deno.test("each device is a choice of --device that starts", () => {
+  const { choices, laterChoices, refusedChoices } = vllmArguments.device;
+  for (const { device } of devices) {
+    assert.ok(choices!.includes(device), device);
+    assert.ok(!laterChoices.includes(device) && !(device in refusedChoices), device);
+  }
+  const others = choices!.filter((choice) => devices.every(({ device }) => device !== choice));
+  assert.deepEqual(others, ["auto", ...laterChoices, ...Object.keys(refusedChoices)]);
+});
+
+Deno.test("auto takes the first device that is present, and never one that is not looked for", () => {
+  const found = executorKind("auto");
+  assert.equal(found, devices.find(({ isPresent }) => isPresent?.()));
+  assert.ok(found.usesHostCores);
+});
+
+Deno.test("a device that is not there is refused", () => {
+  assert.equal(findExecutorKind("cuda"), undefined);
+  assert.throws(() => executorKind("cuda"), {
+    name: "UsageError",
+    message: "--device cuda is not available yet",
+  });
+});
+
+for (const kind of devices) {
+  const { device } = kind;
+  const model = kind.usesProfile ? "llama-7b" : null;
+  const options = engineOptions({ ...shape, device, model });
+
+  Deno.test(`${device}: what is found is what is loaded`, async () => {
+    const found = await kind.find(options);
+    const executor = await loadExecutor({ device, options, hostShare: 1 }, () => {});
+    const { info: { model, dtype, maxModelLen, vocabSize }, pool } = executor;
+    if (found.served !== null) {
+      assert.deepEqual({ model, dtype, maxModelLen }, found.served);
+      assert.deepEqual([maxModelLen, vocabSize], [found.maxModelLen, found.vocabSize]);
+    }
+    assert.equal(pool!.memory, kind.memory);
+    assert.deepEqual(pool!.layout, executor.info.layout);
+    assert.equal(pool!.numBlocks, executor.info.numBlocks);
+    await executor.close();
+  });
+}
