@@ -1,5 +1,8 @@
+/** Signals that stop a role, and SIGHUP, which has a role without a terminal reopen its log file. */
+import { reopenLogFile } from "../core/log.ts";
+
 /**
- * The signals that stop the process: SIGTERM, SIGINT, and SIGHUP unless it is ignored (nohup). The first
+ * The signals that stop the process: SIGTERM, SIGINT, and SIGHUP if the terminal hangs up. The first
  * signal asks for an orderly stop, the second for an immediate one.
  */
 export class StopSignals implements Disposable {
@@ -8,10 +11,12 @@ export class StopSignals implements Disposable {
   readonly #listeners = new Map<Deno.Signal, () => void>();
 
   constructor() {
-    // Deno 2.9 handles SIGHUP from the first listener for any signal on, even if it was ignored before.
-    const isIgnored = ignoresHangups();
-    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
-      const listener = signal === "SIGHUP" && isIgnored ? () => {} : () => this.#receive(signal);
+    const listeners = [
+      ["SIGTERM", () => this.#receive("SIGTERM")],
+      ["SIGINT", () => this.#receive("SIGINT")],
+      ["SIGHUP", hangupListener(() => this.#receive("SIGHUP"))],
+    ] as const;
+    for (const [signal, listener] of listeners) {
       Deno.addSignalListener(signal, listener);
       this.#listeners.set(signal, listener);
     }
@@ -36,6 +41,27 @@ export class StopSignals implements Disposable {
     if (this.#isStopping) this.#second.resolve(signal);
     this.#isStopping = true;
     this.#first.resolve(signal);
+  }
+}
+
+/**
+ * A listener for SIGHUP. It calls `stop` if this process has a terminal, because the terminal has hung
+ * up; else it opens the log file anew, as logrotate expects. A process under nohup never stops on SIGHUP.
+ */
+export function hangupListener(stop: () => void): () => void {
+  // Asked before any listener is there: the kernel takes the terminal away together with the signal, and
+  // Deno 2.9 handles SIGHUP from the first listener for any signal on, even if it was ignored before.
+  return hasTerminal() && !ignoresHangups() ? stop : reopenLogFile;
+}
+
+/** Whether a terminal controls this process. */
+function hasTerminal(): boolean {
+  try {
+    // proc_pid_stat(5): after the name in parentheses come state, ppid, pgrp, session, tty_nr.
+    const stat = Deno.readTextFileSync("/proc/self/stat");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[4] !== "0";
+  } catch {
+    return [Deno.stdin, Deno.stdout, Deno.stderr].some((stream) => stream.isTerminal());
   }
 }
 

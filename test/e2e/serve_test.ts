@@ -100,19 +100,29 @@ Deno.test("SIGTERM lets a running request finish, and takes no new one", async (
   await assert.rejects(fetch(server.url));
 });
 
-Deno.test("a terminal that hangs up stops the server as SIGTERM does", async () => {
-  await using server = await startServer();
-  const body = { ...greedy, max_tokens: 400, stream: true };
-  let signalled = false;
-  const { finishReason } = await readStream(await post(server, "/v1/completions", body), () => {
-    if (signalled) return;
-    signalled = true;
-    Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
-    server.program.signal("SIGHUP");
-  });
-  assert.equal(finishReason, "length");
-  assert.equal((await server.program.end()).code, 0);
+// A terminal that hangs up is in test/roles/stop_signals_test.ts.
+Deno.test("without a terminal a hang-up opens the log file anew and stops nothing", async () => {
+  await using server = await startServer([], { launcher: ["/usr/bin/env", "setsid"] });
+  const log = join(server.program.directory, "server.log");
+  assert.equal(Deno.statSync(log).mode! & 0o777, 0o600);
+  Deno.renameSync(log, `${log}.old`);
+  server.program.signal("SIGHUP");
+  Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
+  await server.program.waitUntil("the log file was there", () => exists(log));
+  await complete(server, greedy);
+  assert.match(Deno.readTextFileSync(log), /received request .*promptChars=\d+/);
+  assert.doesNotMatch(Deno.readTextFileSync(log), new RegExp(greedy.prompt));
+  assert.equal((await server.program.stop()).code, 0);
 });
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 Deno.test("under nohup a hang-up is ignored", async () => {
   const launcher = ["/bin/sh", "-c", 'trap "" HUP; exec "$0" "$@"'];

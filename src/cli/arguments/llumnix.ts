@@ -139,7 +139,8 @@ export const llumnixArguments = {
   }),
   "log-filename": text({
     default: "server.log",
-    help: "Log filename.",
+    help: "Log filename. The file is readable for its user only. If another server logs to it, a " +
+      "number is added to the name. Empty: log to stderr only.",
   }),
   "profiling-result-file-path": text({
     default: "",

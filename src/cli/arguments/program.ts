@@ -175,6 +175,12 @@ export const serverExtras = {
       "(with --enable-migration). Changes of instances are answered with 202 at once; GET instances " +
       "tells how they go. The environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
   }),
+  "log-prompts": flag({
+    section: "SERVER",
+    help:
+      "Log the text or token ids of prompts, up to --max-log-len. Without it the log has their " +
+      "lengths only. No effect with --disable-log-requests.",
+  }),
   "print-config": flag({
     section: null,
     help: "Print each argument's effective value and where it comes from, and exit.",
@@ -188,6 +194,24 @@ export const processExtras = {
     default: "info",
     section: "SERVER",
     help: "Least severe messages that are logged.",
+  }),
+  "log-max-bytes": size({
+    default: 100 * 1024 * 1024,
+    min: 0,
+    metavar: "SIZE",
+    defaultText: "100MiB",
+    section: "SERVER",
+    help:
+      "Size at which the log file is renamed to FILE.1, FILE.1 to FILE.2 and so on, and begun " +
+      "anew. 0: never. After SIGHUP a process without a terminal opens its log file anew, for " +
+      "logrotate.",
+  }),
+  "log-backups": integer({
+    default: 3,
+    min: 1,
+    max: 1000,
+    section: "SERVER",
+    help: "Renamed log files that are kept.",
   }),
 } satisfies ArgumentTable;
 

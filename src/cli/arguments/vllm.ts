@@ -318,6 +318,6 @@ export const vllmArguments = {
     default: null,
     min: 0,
     defaultText: "2048; vLLM logs all",
-    help: "Most prompt characters or prompt token ids that are logged of a request.",
+    help: "With --log-prompts: most characters or token ids of a prompt that are logged.",
   }),
 } satisfies ArgumentTable;

@@ -2,7 +2,7 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { ServedSettings } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
@@ -15,6 +15,7 @@ import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel, servedSettings } from "../../roles/served_model.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -23,9 +24,8 @@ import { StopSignals } from "../../roles/stop_signals.ts";
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runApiServer(options: RoleOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
   const address = managerAddress(options.managerAddress);
-  const logFile = setupLogging({ level, filename, role: "api-server" });
+  const logFile = startLogging(options, "api-server");
   const log = logger("serve");
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);

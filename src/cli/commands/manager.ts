@@ -2,11 +2,12 @@
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { UnavailableError } from "../../core/errors.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -15,9 +16,8 @@ import { StopSignals } from "../../roles/stop_signals.ts";
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runManager(options: RoleOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
   const address = managerAddress(options.managerAddress);
-  const logFile = setupLogging({ level, filename, role: "manager" });
+  const logFile = startLogging(options, "manager");
   const log = logger("manager");
 
   using signals = new StopSignals();

@@ -2,7 +2,7 @@
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
@@ -15,6 +15,7 @@ import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel } from "../../roles/served_model.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -23,8 +24,7 @@ import { StopSignals } from "../../roles/stop_signals.ts";
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runServe(options: ServeOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
-  const logFile = setupLogging({ level, filename, role: "server" });
+  const logFile = startLogging(options, "server");
   const log = logger("serve");
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
