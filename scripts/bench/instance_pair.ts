@@ -69,7 +69,7 @@ export class InstancePair implements AsyncDisposable {
       const stepMs: number[] = [];
       const peer = await bus.connect(registration.address, {
         notifications: {
-          outputs: ({ data }) => pair.#note(data as OutputBatch, stepMs),
+          outputs: ({ data }) => pair.#note(data, stepMs),
         },
       });
       await peer.call("hello", { data: { frontendId: FRONTEND_ID } });
@@ -126,12 +126,13 @@ export class InstancePair implements AsyncDisposable {
     const order = {
       migrationId: `bench-${this.#numOrders++}`,
       destination: { instanceId, address },
-      policy: "SR",
+      policy: "SR" as const,
       requestId,
       isUrgent,
     };
-    const { data } = await from.peer.call("migrate_out", { data: order }, { timeoutMs: 30_000 });
-    const report = data as MigrationReport;
+    const { data: report } = await from.peer.call("migrate_out", { data: order }, {
+      timeoutMs: 30_000,
+    });
     if (report.outcome !== "committed") throw new Error(`it did not move: ${report.reason}`);
     return report;
   }

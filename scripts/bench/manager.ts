@@ -8,7 +8,6 @@ import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import type { DispatchRequest } from "../../src/core/protocol/dispatch.ts";
 import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
-import type { JoinReply } from "../../src/core/protocol/membership.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
 import { percentile, printTable } from "./table.ts";
@@ -103,7 +102,7 @@ async function runLoad(address: string): Promise<void> {
       notifications: { shutdown: () => {} },
     });
     const { data } = await manager.call("join", { data: { instanceId, isRunning: true } });
-    const { infoIntervalMs } = data as JoinReply;
+    const { infoIntervalMs } = data;
     await manager.call("register", {
       data: {
         instanceId,
@@ -143,7 +142,7 @@ async function runLoad(address: string): Promise<void> {
       const sentMs = performance.now();
       frontend.call("dispatch", { data: request }).then(({ data }) => {
         if (sentMs - startedMs >= warmUpMs) latencies.push(performance.now() - sentMs);
-        received.get((data as { instanceId: string }).instanceId)!.push(request.requestId);
+        received.get(data.instanceId)!.push(request.requestId);
       });
     }
   }, 1);

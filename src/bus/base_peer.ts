@@ -3,15 +3,19 @@ import { type Clock, realClock } from "../core/clock.ts";
 import {
   type ErrorRecord,
   fromErrorRecord,
+  isErrorKind,
   LlumnixError,
+  MessageError,
   OverloadedError,
   RequestError,
   toErrorRecord,
   UnavailableError,
 } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
-import type { BusLimits, CallOptions, Message, Peer, Service } from "./bus.ts";
+import type { BusLimits, CallOptions } from "./bus.ts";
 import { Outbox } from "./outbox.ts";
+import type { MessageCheck, Protocol } from "./protocol.ts";
+import type { AnyMessage, AnyPeer, AnyService } from "./transport.ts";
 
 const DEFAULT_TIMEOUT_MS = 10_000;
 /** Longest delay that setTimeout takes; anything longer waits for ever. */
@@ -29,17 +33,22 @@ const CALL = 1; // id, method, data
 const RESULT = 2; // id, data
 const ERROR = 3; // id, ErrorRecord
 
+type Payload = Uint8Array<ArrayBuffer> | null;
+
 interface PendingCall {
   readonly method: string;
-  resolve(message: Message): void;
+  resolve(message: AnyMessage): void;
   reject(error: LlumnixError): void;
 }
 
 /**
  * Calls, notifications and limits over any transport that carries {@linkcode Frame}s in order.
- * A transport extends it: it sends what {@linkcode wake} tells of, and hands in what arrives.
+ * A transport extends this class: it sends the frames of the outbox, and hands in those that arrive.
+ *
+ * A peer cannot do more harm than to lose its connection. It is closed on a message that does not fit
+ * the protocol, and on an error in the handler of a message, which is logged with its stack.
  */
-export abstract class BasePeer implements Peer {
+export abstract class BasePeer implements AnyPeer {
   protected readonly outbox: Outbox;
   #state: "open" | "closing" | "closed" = "open";
   #pending = new Map<number, PendingCall>();
@@ -53,16 +62,18 @@ export abstract class BasePeer implements Peer {
 
   constructor(
     readonly remote: string,
-    private readonly service: Service,
+    private readonly service: AnyService,
     protected readonly limits: BusLimits,
     protected readonly clock: Clock = realClock,
+    /** How messages are checked; null where both ends are in this process. */
+    private readonly protocol: Protocol | null = null,
   ) {
     this.outbox = new Outbox(Math.min(MAX_SHARED_CHARS, Math.floor(limits.maxFrameBytes / 3) - 2));
   }
 
-  /** Frames wait in the outbox. */
+  /** The outbox has frames to send. */
   protected abstract wake(): void;
-  /** Sends what waits in the outbox, then closes the transport; never rejects. */
+  /** Sends the frames of the outbox, then closes the transport; never rejects. */
   protected abstract drain(): Promise<void>;
   /** Closes the transport at once; never rejects. */
   protected abstract abandon(): Promise<void>;
@@ -75,7 +86,7 @@ export abstract class BasePeer implements Peer {
     return this.outbox.bytes;
   }
 
-  call(method: string, message: Message, options: CallOptions = {}): Promise<Message> {
+  call(method: string, message: AnyMessage, options: CallOptions = {}): Promise<AnyMessage> {
     if (!this.isOpen) return Promise.reject(this.#closedError(method));
     if (this.#pending.size >= this.limits.maxPendingCalls) {
       return Promise.reject(
@@ -104,7 +115,7 @@ export abstract class BasePeer implements Peer {
     });
   }
 
-  notify(method: string, message: Message): void {
+  notify(method: string, message: AnyMessage): void {
     if (!this.isOpen) return;
     let prefix = this.#notifyPrefixes.get(method);
     if (prefix === undefined) {
@@ -119,9 +130,15 @@ export abstract class BasePeer implements Peer {
     return this.closed;
   }
 
-  /** Closes at once: the connection is of no use any more. */
+  /** Closes at once, without sending the frames of the outbox. */
   protected fail(reason: string): void {
     this.#leave(reason, false);
+  }
+
+  /** Closes at once, and says so in the log: the other end does not speak the protocol. */
+  protected refuse(reason: string): void {
+    log.warn(`closing a connection: ${reason}`, { remote: this.remote });
+    this.fail(reason);
   }
 
   /** The other end will send nothing more. */
@@ -136,10 +153,10 @@ export abstract class BasePeer implements Peer {
     try {
       records = JSON.parse(json);
     } catch {
-      return this.fail("the other end sent a frame that is not JSON");
+      return this.refuse("the other end sent a frame that is not JSON");
     }
     if (!Array.isArray(records)) {
-      return this.fail("the other end sent a frame that is not an array");
+      return this.refuse("the other end sent a frame that is not an array");
     }
     const last = records.length - 1;
     for (let i = 0; i <= last && this.isOpen; i++) {
@@ -148,50 +165,80 @@ export abstract class BasePeer implements Peer {
   }
 
   #receiveRecord(record: unknown, payload: Uint8Array<ArrayBuffer> | null): void {
-    if (!Array.isArray(record)) return this.fail("the other end sent a malformed record");
+    if (!Array.isArray(record)) return this.refuse("the other end sent a malformed record");
     const [kind, first, second, third] = record;
     if (kind === NOTIFY && typeof first === "string") {
-      this.#handleNotify(first, toMessage(second, payload));
-    } else if (kind === CALL && typeof first === "number" && typeof second === "string") {
-      this.#handleCall(first, second, toMessage(third, payload));
+      this.#handleNotify(first, second, payload);
+    } else if (kind === CALL && isCallId(first) && typeof second === "string") {
+      this.#handleCall(first, second, third, payload);
     } else if (kind === RESULT && this.#knowsCall(first)) {
-      this.#takePending(first)?.resolve(toMessage(second, payload));
+      const call = this.#takePending(first);
+      if (call) this.#handleResult(call, second, payload);
     } else if (kind === ERROR && this.#knowsCall(first) && isErrorRecord(second)) {
       this.#takePending(first)?.reject(fromErrorRecord(second));
     } else {
-      this.fail("the other end sent a malformed record");
+      this.refuse("the other end sent a malformed record");
     }
   }
 
-  #handleNotify(method: string, message: Message): void {
+  #handleNotify(method: string, data: unknown, payload: Payload): void {
     const handler = lookUp(this.service.notifications, method);
-    if (!handler) return this.fail(`the other end sent the unknown notification "${method}"`);
+    if (!handler) return this.refuse(`the other end sent the unknown notification "${method}"`);
     try {
-      handler(message, this);
+      const check = lookUp(this.protocol?.notifications, method);
+      handler(toMessage(data, payload, check), this);
     } catch (error) {
-      this.fail(`the handler of notification "${method}" failed: ${error}`);
+      this.fail(this.#explain("notification", method, error));
     }
   }
 
-  #handleCall(id: number, method: string, message: Message): void {
+  #handleCall(id: number, method: string, data: unknown, payload: Payload): void {
     if (this.#callsBeingAnswered >= this.limits.maxPendingCalls) {
-      return this.fail(`the other end made more than ${this.limits.maxPendingCalls} calls at once`);
+      const { maxPendingCalls } = this.limits;
+      return this.refuse(`the other end made more than ${maxPendingCalls} calls at once`);
     }
     const handler = lookUp(this.service.calls, method);
     try {
       if (!handler) throw new LlumnixError("not_found", `${method} is not a method of this peer`);
-      const answer = handler(message, this);
+      const check = lookUp(this.protocol?.calls, method)?.request;
+      const answer = handler(toMessage(data, payload, check), this);
       if (!(answer instanceof Promise)) return this.#sendResult(id, answer);
       this.#callsBeingAnswered++;
       answer.then((message) => this.#sendResult(id, message))
-        .catch((error) => this.#sendError(id, error))
+        .catch((error) => this.#answerError(id, method, error))
         .finally(() => this.#callsBeingAnswered--);
     } catch (error) {
-      this.#sendError(id, error);
+      this.#answerError(id, method, error);
     }
   }
 
-  #sendResult(id: number, message: Message): void {
+  #handleResult(call: PendingCall, data: unknown, payload: Payload): void {
+    try {
+      call.resolve(toMessage(data, payload, lookUp(this.protocol?.calls, call.method)?.reply));
+    } catch (error) {
+      const reason = this.#explain("answer to", call.method, error);
+      call.reject(this.#closedError(call.method, reason));
+      this.fail(reason);
+    }
+  }
+
+  /** A deliberate error is an answer like others; after any other the connection closes. */
+  #answerError(id: number, method: string, error: unknown): void {
+    this.#sendError(id, error);
+    if (isDeliberate(error)) return;
+    this.#leave(this.#explain("call", method, error), true);
+  }
+
+  /** Says in the log why the connection closes, with the stack if the defect is on this side. */
+  #explain(what: string, method: string, error: unknown): string {
+    const { remote } = this;
+    const reason = `${what} "${method}": ${error instanceof Error ? error.message : error}`;
+    if (error instanceof LlumnixError) log.warn(`closing a connection: ${reason}`, { remote });
+    else log.error("closing a connection: its message was not handled", { remote, method, error });
+    return reason;
+  }
+
+  #sendResult(id: number, message: AnyMessage): void {
     if (this.isOpen) this.#send(`[${RESULT},${id},${toJson(message.data)}]`, message);
   }
 
@@ -203,7 +250,7 @@ export abstract class BasePeer implements Peer {
   }
 
   /** @throws {RequestError} the record does not fit in a frame */
-  #send(record: string, { payload, isPayloadGiven }: Message): void {
+  #send(record: string, { payload, isPayloadGiven }: AnyMessage): void {
     const payloadBytes = payload?.length ?? 0;
     this.#checkFrameBytes(record, payloadBytes);
     const backlogBytes = this.outbox.bytes + record.length + payloadBytes;
@@ -271,7 +318,7 @@ export abstract class BasePeer implements Peer {
     try {
       this.service.onClose?.(this, reason);
     } catch (error) {
-      // Nobody waits here who could handle it, and the connection is closed all the same.
+      // The connection is closed all the same, and no caller could handle the error.
       log.error("onClose failed", { remote: this.remote, reason, error });
     }
     this.#settleClosed();
@@ -288,8 +335,10 @@ function toJson(data: unknown): string {
   return JSON.stringify(data) ?? "null";
 }
 
-function toMessage(data: unknown, payload: Uint8Array<ArrayBuffer> | null): Message {
-  return payload === null ? { data } : { data, payload };
+/** @throws {MessageError} the data does not fit */
+function toMessage(data: unknown, payload: Payload, check: MessageCheck | undefined): AnyMessage {
+  const checked = check === undefined ? data : check(data);
+  return payload === null ? { data: checked } : { data: checked, payload };
 }
 
 /** Only own properties: a method named "constructor" must not find Object's. */
@@ -298,6 +347,17 @@ function lookUp<T>(table: Readonly<Record<string, T>> | undefined, name: string)
 }
 
 function isErrorRecord(value: unknown): value is ErrorRecord {
-  const record = value as ErrorRecord | null;
-  return typeof record?.kind === "string" && typeof record.message === "string";
+  const { kind, message, param, retryAfterSeconds } = (value ?? {}) as Partial<ErrorRecord>;
+  const hasFittingParam = (param ?? null) === null || typeof param === "string";
+  const hasFittingWait = retryAfterSeconds === undefined || Number.isFinite(retryAfterSeconds);
+  return isErrorKind(kind) && typeof message === "string" && hasFittingParam && hasFittingWait;
+}
+
+function isCallId(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/** An error that a handler throws to have it told to the caller. */
+function isDeliberate(error: unknown): boolean {
+  return error instanceof LlumnixError && !(error instanceof MessageError);
 }

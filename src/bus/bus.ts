@@ -1,3 +1,11 @@
+import type {
+  CallName,
+  NoticeOf,
+  NotificationName,
+  ReplyOf,
+  RequestOf,
+} from "../core/protocol/calls.ts";
+
 /**
  * RPC and message streams between roles. Every implementation (in-process, sockets, later NATS)
  * passes the suite in `test/conformance/bus.ts`.
@@ -11,8 +19,8 @@
 export type Address = string;
 
 /** JSON data and bytes that travel together. */
-export interface Message {
-  readonly data: unknown;
+export interface Message<Data = unknown> {
+  readonly data: Data;
   /**
    * The sender may use its buffer again once `call` or `notify` has returned; what a handler or caller
    * receives is its own to keep.
@@ -23,18 +31,24 @@ export interface Message {
 }
 
 /**
- * Handles one method of a peer; what it throws reaches the caller as the same LlumnixError kind, its
- * message cut where it is too long for a frame.
+ * Answers one call. A LlumnixError that it throws reaches the caller as the same kind, its message cut
+ * if it is too long for a frame. Any other error, and a MessageError, also closes the connection.
  */
-export type CallHandler = (message: Message, peer: Peer) => Promise<Message> | Message;
+export type CallHandler<M extends CallName> = (
+  message: Message<RequestOf<M>>,
+  peer: Peer,
+) => Promise<Message<ReplyOf<M>>> | Message<ReplyOf<M>>;
 
-/** Handles a message that wants no answer. If it throws, the connection closes. */
-export type NotifyHandler = (message: Message, peer: Peer) => void;
+/** Handles a message that has no answer. An error that it throws closes the connection. */
+export type NotifyHandler<M extends NotificationName> = (
+  message: Message<NoticeOf<M>>,
+  peer: Peer,
+) => void;
 
 /** What one end offers to the other. */
 export interface Service {
-  readonly calls?: Readonly<Record<string, CallHandler>>;
-  readonly notifications?: Readonly<Record<string, NotifyHandler>>;
+  readonly calls?: { readonly [M in CallName]?: CallHandler<M> };
+  readonly notifications?: { readonly [M in NotificationName]?: NotifyHandler<M> };
   /** A connection was accepted (listeners only). */
   onConnect?(peer: Peer): void;
   /** The connection ended, for whatever reason; called once, after the last handler began. Must not throw. */
@@ -63,14 +77,18 @@ export interface Peer {
    * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    * @throws {LlumnixError} of the kind that the handler threw
    */
-  call(method: string, message: Message, options?: CallOptions): Promise<Message>;
+  call<M extends CallName>(
+    method: M,
+    message: Message<RequestOf<M>>,
+    options?: CallOptions,
+  ): Promise<Message<ReplyOf<M>>>;
   /**
    * Sends without an answer. A no-op on a closed peer. When more than the limit of
    * {@linkcode BusLimits.maxBufferedBytes} is waiting, the connection is closed: the other end
    * does not keep up.
    * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    */
-  notify(method: string, message: Message): void;
+  notify<M extends NotificationName>(method: M, message: Message<NoticeOf<M>>): void;
   /** Sends what is buffered, then closes; `onClose` follows at both ends. Idempotent. */
   close(): Promise<void>;
 }

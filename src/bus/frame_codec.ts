@@ -5,11 +5,15 @@
  *
  * Integers are little-endian; the JSON is the array of the frame's records in UTF-8.
  */
+import { MessageError } from "../core/errors.ts";
+import { checkJsonShape, MAX_UNCHECKED_JSON_BYTES } from "./json_shape.ts";
 import type { Frame } from "./outbox.ts";
 
 const HEADER_BYTES = 8;
 const NO_PAYLOAD = 0xffffffff;
 const READ_BUFFER_BYTES = 256 << 10;
+/** A frame gets a buffer of this size at once if its header says so; a larger one grows as bytes arrive. */
+const MAX_PROMISED_BYTES = 4 << 20;
 const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
@@ -41,6 +45,9 @@ export interface ReceivedFrame {
  * Cuts a byte stream into frames. Fill {@linkcode space}, tell {@linkcode advance} how much was
  * filled, then take frames with {@linkcode next} until it returns null. A frame larger than the
  * shared buffer gets a buffer of its own, into which the rest of it is read directly.
+ *
+ * Memory follows what has arrived, not what a header promises: beyond {@linkcode MAX_PROMISED_BYTES} a
+ * buffer is at most twice as large as the bytes in it.
  */
 export class FrameReader {
   readonly #shared = new Uint8Array(READ_BUFFER_BYTES);
@@ -49,7 +56,8 @@ export class FrameReader {
   #end = 0;
   #decoder = new TextDecoder("utf-8", { fatal: true });
 
-  constructor(private readonly maxFrameBytes: number) {}
+  /** @param maxFrameBytes largest JSON and payload together; may change between frames */
+  constructor(public maxFrameBytes: number) {}
 
   space(): Uint8Array<ArrayBuffer> {
     return this.#buffer.subarray(this.#end);
@@ -59,7 +67,7 @@ export class FrameReader {
     this.#end += bytes;
   }
 
-  /** @throws {Error} the stream is not made of frames within the limit */
+  /** @throws {MessageError} the stream is not made of frames within the limit */
   next(): ReceivedFrame | null {
     const buffer = this.#buffer, start = this.#start;
     if (this.#end - start < HEADER_BYTES) return this.#makeSpace(HEADER_BYTES);
@@ -67,14 +75,16 @@ export class FrameReader {
     const payloadField = readUint32(buffer, start + 4);
     const payloadBytes = payloadField === NO_PAYLOAD ? 0 : payloadField;
     if (jsonBytes + payloadBytes > this.maxFrameBytes) {
-      throw new Error(
+      throw new MessageError(
         `a frame of ${jsonBytes + payloadBytes} bytes is over the limit of ${this.maxFrameBytes}`,
       );
     }
     const jsonEnd = start + HEADER_BYTES + jsonBytes;
     const end = jsonEnd + payloadBytes;
     if (end > this.#end) return this.#makeSpace(end - start);
-    const json = this.#decoder.decode(buffer.subarray(start + HEADER_BYTES, jsonEnd));
+    const jsonText = buffer.subarray(start + HEADER_BYTES, jsonEnd);
+    if (jsonBytes > MAX_UNCHECKED_JSON_BYTES) checkJsonShape(jsonText);
+    const json = this.#decode(jsonText);
     const isShared = buffer === this.#shared;
     let payload = null;
     if (payloadField !== NO_PAYLOAD) {
@@ -85,11 +95,22 @@ export class FrameReader {
     return { json, payload };
   }
 
+  #decode(json: Uint8Array): string {
+    try {
+      return this.#decoder.decode(json);
+    } catch {
+      throw new MessageError("a frame that is not UTF-8");
+    }
+  }
+
   /** Makes room for a frame of `frameBytes` that has begun. */
   #makeSpace(frameBytes: number): null {
     const begun = this.#buffer.subarray(this.#start, this.#end);
     if (frameBytes > this.#buffer.length) {
-      const own = new Uint8Array(frameBytes);
+      if (this.#end < this.#buffer.length && this.#buffer !== this.#shared) return null;
+      const own = new Uint8Array(
+        Math.min(frameBytes, Math.max(2 * begun.length, MAX_PROMISED_BYTES)),
+      );
       own.set(begun);
       this.#reset(own, begun.length);
     } else if (this.#start + frameBytes > this.#buffer.length || begun.length === 0) {

@@ -2,28 +2,21 @@ import { setImmediate } from "node:timers";
 import { NobodyListensError, UnavailableError } from "../core/errors.ts";
 import { parseAddress } from "./address.ts";
 import { BasePeer } from "./base_peer.ts";
-import {
-  type Address,
-  type Bus,
-  type BusLimits,
-  defaultBusLimits,
-  type Listener,
-  type Peer,
-  type Service,
-} from "./bus.ts";
+import { type Address, type BusLimits, defaultBusLimits, type Listener } from "./bus.ts";
 import { frameSize } from "./outbox.ts";
+import type { AnyBus, AnyPeer, AnyService } from "./transport.ts";
 
 /**
  * Connects roles of one process. Messages go through JSON as on any other bus, so that no two roles
  * ever share an object; they arrive in a later turn of the event loop.
  */
-export class InProcessBus implements Bus {
+export class InProcessBus implements AnyBus {
   #listeners = new Map<string, InProcessListener>();
 
   constructor(private readonly limits: BusLimits = defaultBusLimits) {}
 
   // deno-lint-ignore require-await -- what is thrown must be a rejection
-  async listen(address: Address, service: Service): Promise<Listener> {
+  async listen(address: Address, service: AnyService): Promise<Listener> {
     const name = nameOf(address);
     if (this.#listeners.has(name)) throw new UnavailableError(`${address} is in use`);
     const listener = new InProcessListener(address, service, this.limits, () => {
@@ -34,7 +27,7 @@ export class InProcessBus implements Bus {
   }
 
   // deno-lint-ignore require-await -- what is thrown must be a rejection
-  async connect(address: Address, service: Service): Promise<Peer> {
+  async connect(address: Address, service: AnyService): Promise<AnyPeer> {
     const listener = this.#listeners.get(nameOf(address));
     if (!listener) throw new NobodyListensError(`nobody listens at ${address}`);
     return listener.accept(service);
@@ -42,18 +35,18 @@ export class InProcessBus implements Bus {
 }
 
 class InProcessListener implements Listener {
-  #peers = new Set<Peer>();
+  #peers = new Set<AnyPeer>();
   #connections = 0;
 
   constructor(
     readonly address: Address,
-    private readonly service: Service,
+    private readonly service: AnyService,
     private readonly limits: BusLimits,
     private readonly unbind: () => void,
   ) {}
 
   /** Returns the connecting end of a new connection. */
-  accept(connectingService: Service): Peer {
+  accept(connectingService: AnyService): AnyPeer {
     const name = `${this.address}#${++this.#connections}`;
     const ours = new InProcessPeer(name, this.service, this.limits);
     const theirs = new InProcessPeer(this.address, connectingService, this.limits);

@@ -3,27 +3,36 @@ import { parseAddress, type ParsedAddress } from "./address.ts";
 import { type Bus, type BusLimits, defaultBusLimits } from "./bus.ts";
 import { InProcessBus } from "./in_process_bus.ts";
 import { SocketBus } from "./socket_bus.ts";
+import type { AnyBus } from "./transport.ts";
 
 type Scheme = ParsedAddress["scheme"];
 
-const buses: Readonly<Record<Scheme, (limits: BusLimits) => Bus>> = {
+const buses: Readonly<Record<Scheme, (limits: BusLimits) => AnyBus | Promise<AnyBus>>> = {
   inproc: (limits) => new InProcessBus(limits),
-  unix: (limits) => new SocketBus(limits),
-  tcp: (limits) => new SocketBus(limits),
+  unix: openSocketBus,
+  tcp: openSocketBus,
 };
 
 /** A bus for every kind of address; `inproc:` names are private to the bus returned. */
 export function openBus(limits: BusLimits = defaultBusLimits): Bus {
-  const opened = new Map<Scheme, Bus>();
-  const busFor = (address: string): Bus => {
+  const opened = new Map<Scheme, AnyBus | Promise<AnyBus>>();
+  const busFor = (address: string): AnyBus | Promise<AnyBus> => {
     const { scheme } = parseAddress(address);
     const bus = opened.get(scheme) ?? buses[scheme](limits);
     opened.set(scheme, bus);
     return bus;
   };
   return {
-    listen: async (address, service) => await busFor(address).listen(address, service),
+    listen: async (address, service) => await (await busFor(address)).listen(address, service),
     connect: async (address, service, options) =>
-      await busFor(address).connect(address, service, options),
+      await (await busFor(address)).connect(address, service, options),
   };
+}
+
+/** Roles that share a process check no messages, and load no schemas. */
+async function openSocketBus(limits: BusLimits): Promise<SocketBus> {
+  const { calls, notifications, PROTOCOL_VERSION: version } = await import(
+    "../core/protocol/calls.ts"
+  );
+  return new SocketBus({ version, calls, notifications }, limits);
 }

@@ -1,29 +1,42 @@
-import { NobodyListensError, UnavailableError } from "../core/errors.ts";
+import { MessageError, NobodyListensError, UnavailableError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
+import { logger } from "../core/log.ts";
 import { parseAddress, tcpAddress } from "./address.ts";
 import type { BasePeer } from "./base_peer.ts";
 import {
   type Address,
-  type Bus,
   type BusLimits,
   type CallOptions,
   defaultBusLimits,
   type Listener,
-  type Peer,
-  type Service,
 } from "./bus.ts";
+import { FrameReader } from "./frame_codec.ts";
+import { greetBack, greetFirst, MAX_GREETING_BYTES } from "./greeting.ts";
+import type { Protocol } from "./protocol.ts";
 import { SocketPeer } from "./socket_peer.ts";
+import type { AnyBus, AnyService } from "./transport.ts";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+/** How long one that connects may take to greet. */
+const GREETING_TIMEOUT_MS = 5_000;
+/** Most connections of a listener; each has buffers of 400 KB. */
+const MAX_CONNECTIONS = 4_096;
 /** Pause after a failed accept, such as one for want of file descriptors. */
 const ACCEPT_RETRY_MS = 100;
 const SOCKET_MODE = 0o600;
+/** Longest delay that setTimeout takes. */
+const MAX_TIMEOUT_MS = 2 ** 31 - 1;
+
+const log = logger("bus");
 
 /** Connects processes of one host over Unix sockets, and hosts over TCP. */
-export class SocketBus implements Bus {
-  constructor(private readonly limits: BusLimits = defaultBusLimits) {}
+export class SocketBus implements AnyBus {
+  constructor(
+    private readonly protocol: Protocol,
+    private readonly limits: BusLimits = defaultBusLimits,
+  ) {}
 
-  async listen(address: Address, service: Service): Promise<Listener> {
+  async listen(address: Address, service: AnyService): Promise<Listener> {
     const parsed = parseAddress(address);
     if (parsed.scheme === "tcp") {
       const listener = bind(
@@ -31,23 +44,41 @@ export class SocketBus implements Bus {
         () => Deno.listen({ hostname: parsed.host, port: parsed.port }),
       );
       const bound = tcpAddress(parsed.host, listener.addr.port);
-      return new SocketListener(bound, listener, service, this.limits);
+      return new SocketListener(bound, listener, service, this.limits, this.protocol);
     }
     if (parsed.scheme !== "unix") throw unsupported(address);
     const { path } = parsed;
     if (await isStale(path)) Deno.removeSync(path);
     const listener = bind(address, () => Deno.listen({ transport: "unix", path }));
     Deno.chmodSync(path, SOCKET_MODE);
-    return new SocketListener(address, listener, service, this.limits, path);
+    return new SocketListener(address, listener, service, this.limits, this.protocol, path);
   }
 
-  async connect(address: Address, service: Service, options?: CallOptions): Promise<Peer> {
-    const timeoutMs = options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS;
-    return new SocketPeer(await dial(address, timeoutMs), address, service, this.limits);
+  async connect(
+    address: Address,
+    service: AnyService,
+    options?: CallOptions,
+  ): Promise<SocketPeer> {
+    const { limits, protocol } = this;
+    const timeoutMs = Math.min(options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS, MAX_TIMEOUT_MS);
+    const deadlineMs = performance.now() + timeoutMs;
+    const conn = await dial(address, deadlineMs);
+    const reader = new FrameReader(MAX_GREETING_BYTES);
+    try {
+      await greetFirst(conn, reader, protocol.version).finally(closeAt(deadlineMs, conn));
+    } catch (error) {
+      closeQuietly(conn);
+      const why = performance.now() >= deadlineMs
+        ? "it did not greet in time"
+        : (error as Error).message;
+      throw new UnavailableError(`cannot connect to ${address}: ${why}`, { cause: error });
+    }
+    return new SocketPeer(conn, reader, address, service, limits, protocol);
   }
 }
 
 class SocketListener implements Listener {
+  readonly #greeting = new Set<Deno.Conn>();
   #peers = new Set<BasePeer>();
   #connections = 0;
   #isOpen = true;
@@ -56,8 +87,9 @@ class SocketListener implements Listener {
   constructor(
     readonly address: Address,
     private readonly listener: Deno.Listener,
-    private readonly service: Service,
+    private readonly service: AnyService,
     private readonly limits: BusLimits,
+    private readonly protocol: Protocol,
     private readonly path?: string,
   ) {
     this.#accepting = this.#acceptLoop();
@@ -70,23 +102,73 @@ class SocketListener implements Listener {
       if (this.path) removeIfPresent(this.path);
     }
     await this.#accepting;
+    for (const conn of this.#greeting) closeQuietly(conn);
     await Promise.all([...this.#peers].map((peer) => peer.close()));
   }
 
   async #acceptLoop(): Promise<void> {
     while (this.#isOpen) {
       const conn = await this.listener.accept().catch(() => null);
-      if (conn) this.#adopt(conn);
+      if (conn) this.#greet(conn);
       else if (this.#isOpen) await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
     }
   }
 
-  #adopt(conn: Deno.Conn): void {
-    const name = `${this.address}#${++this.#connections}`;
-    const peer = new SocketPeer(conn, name, this.service, this.limits);
+  async #greet(conn: Deno.Conn): Promise<void> {
+    const remote = `${this.address}#${++this.#connections}`;
+    if (this.#greeting.size + this.#peers.size >= MAX_CONNECTIONS) {
+      log.warn(`closing a connection: there are ${MAX_CONNECTIONS} others`, { remote });
+      return closeQuietly(conn);
+    }
+    this.#greeting.add(conn);
+    const reader = new FrameReader(MAX_GREETING_BYTES);
+    try {
+      sendAtOnce(conn);
+      const deadlineMs = performance.now() + GREETING_TIMEOUT_MS;
+      await greetBack(conn, reader, this.protocol.version).finally(closeAt(deadlineMs, conn));
+      if (this.#isOpen) this.#adopt(conn, reader, remote);
+      else closeQuietly(conn);
+    } catch (error) {
+      closeQuietly(conn);
+      // One that says nothing may only have looked whether somebody listens.
+      const isMessage = error instanceof UnavailableError || error instanceof MessageError;
+      const { message } = error as Error;
+      if (isMessage) log.warn(`closing a connection: ${message}`, { remote });
+      else log.debug(`a connection ended before it greeted: ${message}`, { remote });
+    } finally {
+      this.#greeting.delete(conn);
+    }
+  }
+
+  #adopt(conn: Deno.Conn, reader: FrameReader, remote: string): void {
+    const peer = new SocketPeer(conn, reader, remote, this.service, this.limits, this.protocol);
     this.#peers.add(peer);
     peer.closed.then(() => this.#peers.delete(peer));
-    this.service.onConnect?.(peer);
+    try {
+      this.service.onConnect?.(peer);
+    } catch (error) {
+      log.error("onConnect failed", { remote, error });
+      peer.close();
+    }
+  }
+}
+
+/** Small messages must not wait for the acknowledgement of earlier ones. */
+function sendAtOnce(conn: Deno.Conn): void {
+  if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+}
+
+/** Closes a connection at a deadline, unless the function that it returns is called before. */
+function closeAt(deadlineMs: number, conn: Deno.Conn): () => void {
+  const timer = setTimeout(() => closeQuietly(conn), deadlineMs - performance.now());
+  return () => clearTimeout(timer);
+}
+
+function closeQuietly(conn: Deno.Conn): void {
+  try {
+    conn.close();
+  } catch {
+    // It is closed already.
   }
 }
 
@@ -103,17 +185,21 @@ function bind<T>(address: Address, listen: () => T): T {
  * @throws {NobodyListensError} the connection is refused, or the socket's file is not there
  * @throws {UnavailableError} the time is over, or the host cannot be reached
  */
-async function dial(address: Address, timeoutMs: number): Promise<Deno.Conn> {
+async function dial(address: Address, deadlineMs: number): Promise<Deno.Conn> {
   const parsed = parseAddress(address);
   const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs);
+  const timeoutMs = deadlineMs - performance.now();
+  const timeout = new Error(`no answer in ${Math.round(timeoutMs)} ms`);
+  const timer = setTimeout(() => abort.abort(timeout), timeoutMs);
   try {
     if (parsed.scheme === "unix") {
       return await Deno.connect({ transport: "unix", path: parsed.path });
     }
     if (parsed.scheme === "tcp") {
       const { host: hostname, port } = parsed;
-      return await Deno.connect({ hostname, port, signal: abort.signal });
+      const conn = await Deno.connect({ hostname, port, signal: abort.signal });
+      sendAtOnce(conn);
+      return conn;
     }
   } catch (error) {
     const message = `cannot connect to ${address}: ${(error as Error).message}`;

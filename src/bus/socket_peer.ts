@@ -1,7 +1,11 @@
+import { realClock } from "../core/clock.ts";
+import { MessageError } from "../core/errors.ts";
 import { BasePeer } from "./base_peer.ts";
-import type { BusLimits, Service } from "./bus.ts";
-import { encodeHead, FrameReader, maxHeadBytes } from "./frame_codec.ts";
+import type { BusLimits } from "./bus.ts";
+import { encodeHead, type FrameReader, maxHeadBytes } from "./frame_codec.ts";
 import { type Frame, frameSize } from "./outbox.ts";
+import type { Protocol } from "./protocol.ts";
+import type { AnyService } from "./transport.ts";
 
 /** Frames that fit share this buffer and a write; four full shared frames, or many small ones. */
 const WRITE_BUFFER_BYTES = 128 << 10;
@@ -10,7 +14,7 @@ const MAX_COPIED_PAYLOAD_BYTES = 16 << 10;
 /** How long a closing end waits for the other to take what was sent and to close as well. */
 const LINGER_MS = 2_000;
 
-/** One end of a Unix or TCP connection. */
+/** One end of a Unix or TCP connection, after the greetings. */
 export class SocketPeer extends BasePeer {
   #pumping: Promise<void> | null = null;
   #reading: Promise<void>;
@@ -20,14 +24,16 @@ export class SocketPeer extends BasePeer {
 
   constructor(
     private readonly conn: Deno.Conn,
+    /** May hold bytes that came behind the greeting. */
+    private readonly reader: FrameReader,
     remote: string,
-    service: Service,
+    service: AnyService,
     limits: BusLimits,
+    protocol: Protocol,
   ) {
-    super(remote, service, limits);
-    // Small messages must not wait for the acknowledgement of earlier ones.
-    if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
-    this.#reading = this.#read();
+    super(remote, service, limits, realClock, protocol);
+    reader.maxFrameBytes = limits.maxFrameBytes;
+    this.#reading = Promise.resolve().then(() => this.#read()); // after `onConnect`
   }
 
   protected override wake(): void {
@@ -109,19 +115,22 @@ export class SocketPeer extends BasePeer {
   }
 
   async #read(): Promise<void> {
-    const reader = new FrameReader(this.limits.maxFrameBytes);
+    const { conn, reader } = this;
     try {
       for (;;) {
-        const bytes = await this.conn.read(reader.space());
-        if (bytes === null) return this.remoteEnded();
-        if (!this.isOpen) continue; // closing: whatever still comes is dropped
-        reader.advance(bytes);
         for (let frame = reader.next(); frame !== null; frame = reader.next()) {
           this.receive(frame.json, frame.payload);
         }
+        let bytes = await conn.read(reader.space());
+        // A closing end drops what still comes.
+        while (bytes !== null && !this.isOpen) bytes = await conn.read(reader.space());
+        if (bytes === null) return this.remoteEnded();
+        reader.advance(bytes);
       }
     } catch (error) {
-      this.fail(`the connection broke: ${(error as Error).message}`);
+      const { message } = error as Error;
+      if (error instanceof MessageError) this.refuse(`the other end sent ${message}`);
+      else this.fail(`the connection broke: ${message}`);
     }
   }
 }

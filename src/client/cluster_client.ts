@@ -2,7 +2,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { AdminCall } from "../core/protocol/admin.ts";
+import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
   Finish,
@@ -79,7 +79,7 @@ export class ClusterClient implements Cluster {
     this.frontendId = config.frontendId;
     const { frontendId } = config;
     this.#poison = new PoisonDetector(config.clock, () => {
-      this.#manager.notify("suspecting", { frontendId });
+      this.#manager.notify("isolating", { frontendId });
     });
     this.#links = new InstanceLinks({
       ...config,
@@ -159,9 +159,8 @@ export class ClusterClient implements Cluster {
     });
   }
 
-  /** Calls of the operator to the manager. */
-  readonly admin: AdminCall = async (method, ask) =>
-    await this.#manager.call(method, ask, ADMIN_TIMEOUT_MS) as never;
+  /** Makes an operator's call to the manager. */
+  readonly admin: AdminCall = (method, ask) => this.#manager.call(method, ask, ADMIN_TIMEOUT_MS);
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
@@ -223,8 +222,8 @@ export class ClusterClient implements Cluster {
     const { requestId, promptTokens, priority } = entry;
     let link: InstanceLink | null = null;
     try {
-      const triedBy = this.#poison.isIsolated(entry) ? this.frontendId : undefined;
-      const place = await this.#dispatch({ requestId, promptTokens, priority, triedBy });
+      const isolatedBy = this.#poison.isIsolated(entry) ? this.frontendId : undefined;
+      const place = await this.#dispatch({ requestId, promptTokens, priority, isolatedBy });
       link = place.link;
       if (entry.hasEnded || entry.link !== null) return null; // an instance still had it
       entry.givenMs = this.#config.clock.nowMs();

@@ -5,7 +5,6 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
-  MissingReply,
   MissingRequest,
   OutputBatch,
   OwnershipEpoch,
@@ -121,7 +120,7 @@ export class InstanceLink {
     const { data } = await peer.call("missing", { data: request }, {
       timeoutMs: ANSWER_TIMEOUT_MS,
     });
-    return (data as MissingReply).requestIds;
+    return data.requestIds;
   }
 
   /** The instance has sent tokens of a step. */
@@ -140,7 +139,7 @@ export class InstanceLink {
   async #connect(): Promise<Peer> {
     const { bus, frontendId, onOutputs } = this.#config;
     const peer = await bus.connect(this.registration.address, {
-      notifications: { outputs: ({ data }) => onOutputs(this, data as OutputBatch) },
+      notifications: { outputs: ({ data }) => onOutputs(this, data) },
       onClose: (_, reason) => this.#lose(reason),
     });
     this.#peer = peer;

@@ -2,6 +2,13 @@ import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
+import type {
+  CallName,
+  NoticeOf,
+  NotificationName,
+  ReplyOf,
+  RequestOf,
+} from "../core/protocol/calls.ts";
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
 import { settingsDifference } from "../core/served_settings.ts";
@@ -65,7 +72,7 @@ export class ManagerLink {
     try {
       const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
       const { data } = await peer.call("dispatch", { data: request }, options);
-      return data as DispatchReply;
+      return data;
     } catch (error) {
       // An error that comes long before the timeout is the manager's answer.
       if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;
@@ -79,7 +86,11 @@ export class ManagerLink {
    * @throws {UnavailableError} there is no manager, or it does not answer
    * @throws {LlumnixError} the manager's answer is an error
    */
-  async call(method: string, data: unknown, timeoutMs: number): Promise<unknown> {
+  async call<M extends CallName>(
+    method: M,
+    data: RequestOf<M>,
+    timeoutMs: number,
+  ): Promise<ReplyOf<M>> {
     if (this.#peer === null) {
       throw new UnavailableError(this.#mismatch ?? "the manager is gone; try again later");
     }
@@ -87,7 +98,7 @@ export class ManagerLink {
   }
 
   /** Sends a notification; without a manager it is dropped. */
-  notify(method: string, data: unknown): void {
+  notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
   }
 
@@ -105,10 +116,9 @@ export class ManagerLink {
     let newest: number | null = null;
     let mismatch = null as string | null;
     const peer: Peer = await bus.connect(address, {
-      calls: { requests: ({ data }) => ({ data: onQuery(data as RequestsQuery) }) },
+      calls: { requests: ({ data }) => ({ data: onQuery(data) }) },
       notifications: {
-        instances: ({ data }) => {
-          const list = data as InstanceList;
+        instances: ({ data: list }) => {
           if (this.#isClosed || (newest !== null && list.version <= newest)) return;
           const isFirst = newest === null;
           newest = list.version;

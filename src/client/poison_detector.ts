@@ -1,5 +1,5 @@
 import type { Clock } from "../core/clock.ts";
-import { LEASE_MS } from "../core/protocol/dispatch.ts";
+import { ISOLATION_LEASE_MS } from "../core/protocol/dispatch.ts";
 import type { ClientRequest } from "./client_request.ts";
 
 /** A request that still gets tokens this long after its first one does not crash the instance. */
@@ -190,7 +190,7 @@ export class PoisonDetector {
       const hasUnproven = this.#unproven.size > 0;
       // The isolated request may still wait for the leases of other API servers to end.
       if (hasUnproven || this.#isolated?.link) this.#keepLease();
-      if (hasUnproven || this.#isolated) this.#keepLeaseSoon(LEASE_MS / 2);
+      if (hasUnproven || this.#isolated) this.#keepLeaseSoon(ISOLATION_LEASE_MS / 2);
     });
   }
 

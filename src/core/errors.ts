@@ -4,15 +4,22 @@
  */
 
 /** Stable names of the causes; they travel over the bus and select an HTTP status. */
-export type ErrorKind =
-  | "usage"
-  | "model"
-  | "invalid_request"
-  | "overloaded"
-  | "unavailable"
-  | "not_found"
-  | "conflict"
-  | "internal";
+export const errorKinds = [
+  "usage",
+  "model",
+  "invalid_request",
+  "overloaded",
+  "unavailable",
+  "not_found",
+  "conflict",
+  "internal",
+] as const;
+
+export type ErrorKind = typeof errorKinds[number];
+
+export function isErrorKind(value: unknown): value is ErrorKind {
+  return (errorKinds as readonly unknown[]).includes(value);
+}
 
 /** Whether only whoever started the program can put it right: exit code 2, and trying again is no use. */
 export function isForTheUser(kind: ErrorKind): boolean {
@@ -47,6 +54,17 @@ export class ModelError extends LlumnixError {
 export class RequestError extends LlumnixError {
   override name = "RequestError";
   constructor(message: string, readonly param: string | null = null, options?: ErrorOptions) {
+    super("invalid_request", message, options);
+  }
+}
+
+/**
+ * A message of another process that does not fit the protocol, or comes when none was expected: its
+ * connection is closed. The text names the field, or what was expected.
+ */
+export class MessageError extends LlumnixError {
+  override name = "MessageError";
+  constructor(message: string, options?: ErrorOptions) {
     super("invalid_request", message, options);
   }
 }

@@ -1,4 +1,4 @@
-import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
@@ -9,7 +9,12 @@ import type {
   InstanceRegistration,
   JoinRequest,
 } from "../core/protocol/membership.ts";
-import type { MigrationGroup, MigrationGroupReply } from "../core/protocol/migration.ts";
+import type {
+  MigrateOutOrder,
+  MigrationGroup,
+  MigrationGroupReply,
+  MigrationReport,
+} from "../core/protocol/migration.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor/executor.ts";
@@ -230,9 +235,9 @@ export class Instance {
     return {
       calls: {
         ping: () => ({ data: null }),
-        requests: ({ data }) => ({ data: this.#requests(data as RequestsQuery) }),
-        migrate_out: (message, peer) => this.#migrateOut(message, peer),
-        migration_group: ({ data }) => this.#joinGroup(data as MigrationGroup),
+        requests: ({ data }) => ({ data: this.#requests(data) }),
+        migrate_out: ({ data }) => this.#migrateOut(data),
+        migration_group: ({ data }) => this.#joinGroup(data),
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
@@ -314,7 +319,7 @@ export class Instance {
     return this.#engine?.requests(query) ?? { requests: [], numOmitted: 0 };
   }
 
-  async #joinGroup(group: MigrationGroup): Promise<Message> {
+  async #joinGroup(group: MigrationGroup): Promise<Message<MigrationGroupReply>> {
     if (!this.#backend?.join) {
       throw new UnavailableError("this instance has no migration backend that uses groups");
     }
@@ -326,11 +331,11 @@ export class Instance {
     }
     this.#group = group;
     const failedPeers = await this.#backend.join(group);
-    return { data: { failedPeers } satisfies MigrationGroupReply };
+    return { data: { failedPeers } };
   }
 
-  #migrateOut(message: Message, peer: Peer): Promise<Message> | Message {
-    if (this.#llumlet) return this.#llumlet.service.calls.migrate_out(message, peer);
+  async #migrateOut(order: MigrateOutOrder): Promise<Message<MigrationReport>> {
+    if (this.#llumlet) return { data: await this.#llumlet.migrateOut(order) };
     throw new UnavailableError("this instance has no migration backend: its requests cannot move");
   }
 

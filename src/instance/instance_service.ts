@@ -1,12 +1,12 @@
 import type { CallHandler, Message, Peer, Service } from "../bus/bus.ts";
 import { type Clock, realClock } from "../core/clock.ts";
 import { RequestError, UnavailableError } from "../core/errors.ts";
+import type { MigrationCallName } from "../core/protocol/calls.ts";
 import type {
   AbortNotice,
   GenerateRequest,
   MissingReply,
   MissingRequest,
-  OutputBatch,
   OutputTiming,
   OwnershipEpoch,
   RequestId,
@@ -57,9 +57,9 @@ export class InstanceService {
   /** The handlers to bind to an address of the bus. */
   readonly service: Service = {
     calls: {
-      hello: ({ data }, peer) => this.#hello((data as { frontendId: string }).frontendId, peer),
-      generate: ({ data }, peer) => this.#generate(data as GenerateRequest, peer),
-      missing: ({ data }) => this.#missing(data as MissingRequest),
+      hello: ({ data }, peer) => this.#hello(data.frontendId, peer),
+      generate: ({ data }, peer) => this.#generate(data, peer),
+      missing: ({ data }) => this.#missing(data),
       status: () => ({ data: this.#engine.info() }),
       migrate_out: this.#migrationCall("migrate_out"),
       migrate_in: this.#migrationCall("migrate_in"),
@@ -69,9 +69,9 @@ export class InstanceService {
       migrate_blocks: this.#migrationCall("migrate_blocks"),
     },
     notifications: {
-      abort: ({ data }) => this.#abort(data as AbortNotice),
+      abort: ({ data }) => this.#abort(data),
       migrate_cancel: (message, peer) =>
-        this.#llumlet?.service.notifications.migrate_cancel(message, peer),
+        this.#llumlet?.service.notifications.migrate_cancel?.(message, peer),
     },
     onClose: (peer) => {
       this.#llumlet?.closed(peer);
@@ -135,7 +135,7 @@ export class InstanceService {
     return { ...output, timing: { ...timing, sentMs: this.#clock.nowMs() } };
   }
 
-  #hello(frontendId: string, peer: Peer): Message {
+  #hello(frontendId: string, peer: Peer): Message<null> {
     const former = this.#frontends.get(frontendId);
     if (former?.peer === peer) return { data: null };
     if (former) {
@@ -154,9 +154,9 @@ export class InstanceService {
     return { data: null };
   }
 
-  #missing({ requestIds }: MissingRequest): Message {
+  #missing({ requestIds }: MissingRequest): Message<MissingReply> {
     const missing = requestIds.filter((requestId) => !this.#engine.has(requestId));
-    return { data: { requestIds: missing } satisfies MissingReply };
+    return { data: { requestIds: missing } };
   }
 
   #abort({ requestIds, upToEpoch }: AbortNotice): void {
@@ -169,16 +169,16 @@ export class InstanceService {
     }
   }
 
-  #migrationCall(method: string): CallHandler {
+  #migrationCall<M extends MigrationCallName>(method: M): CallHandler<M> {
     return (message, peer) => {
       if (method === "migrate_in") this.#checkAccepting();
-      const handler = this.#llumlet?.service.calls[method];
+      const handler: CallHandler<M> | undefined = this.#llumlet?.service.calls[method];
       if (handler) return handler(message, peer);
       throw new UnavailableError("this instance does not migrate requests in this way");
     };
   }
 
-  #generate(request: GenerateRequest, peer: Peer): Message {
+  #generate(request: GenerateRequest, peer: Peer): Message<null> {
     this.#checkAccepting();
     const frontend = this.#frontendOfPeer.get(peer);
     if (frontend?.frontendId !== request.frontendId) {
@@ -214,7 +214,7 @@ export class InstanceService {
   /** Outputs that do not fit in one message are sent one by one. */
   #notify(peer: Peer, outputs: readonly RequestOutput[]): void {
     try {
-      peer.notify("outputs", { data: { outputs } satisfies OutputBatch });
+      peer.notify("outputs", { data: { outputs } });
     } catch (error) {
       if (outputs.length > 1) { for (const output of outputs) this.#notify(peer, [output]); }
       else this.#refuse(peer, outputs[0], error as Error);

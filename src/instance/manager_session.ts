@@ -2,13 +2,9 @@ import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
+import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
-import type {
-  InstanceRegistration,
-  JoinReply,
-  JoinRequest,
-  LeaveReply,
-} from "../core/protocol/membership.ts";
+import type { InstanceRegistration, JoinReply, JoinRequest } from "../core/protocol/membership.ts";
 
 /** Pause between two attempts to join again after the manager was lost. */
 const REJOIN_INTERVAL_MS = 200;
@@ -97,7 +93,7 @@ export class ManagerSession {
   }
 
   /** Sends a notification; without a manager it is dropped. */
-  notify(method: string, data: unknown): void {
+  notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
   }
 
@@ -107,8 +103,8 @@ export class ManagerSession {
    */
   async askToDrain(): Promise<boolean> {
     try {
-      const { data } = await this.#peer!.call("leave", { data: null });
-      return (data as LeaveReply).mayLeave;
+      const { data } = await this.#peer!.call("drain", { data: null });
+      return data.mayDrain;
     } catch {
       return true;
     }
@@ -140,7 +136,7 @@ export class ManagerSession {
         startedBy,
       } satisfies JoinRequest,
     });
-    return data as JoinReply;
+    return data;
   }
 
   async #register(): Promise<void> {

@@ -2,7 +2,6 @@ import type { CallHandler, Peer } from "../bus/bus.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { ConflictError, LlumnixError, RequestError } from "../core/errors.ts";
 import type {
-  AdminCalls,
   AdminMigration,
   AdminRequests,
   InstanceChange,
@@ -13,6 +12,7 @@ import type {
   RequestsReply,
   RequestStatus,
 } from "../core/protocol/admin.ts";
+import type { AdminCallName, ReplyOf, RequestOf } from "../core/protocol/calls.ts";
 import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import type { ManagerOptions } from "../core/options.ts";
@@ -43,10 +43,9 @@ export interface AdminConfig {
   ) => Promise<MigrationReport>;
 }
 
+/** Answers to what an operator asks. */
 type Handlers = {
-  readonly [M in keyof AdminCalls]: (
-    ask: AdminCalls[M][0],
-  ) => AdminCalls[M][1] | Promise<AdminCalls[M][1]>;
+  readonly [M in AdminCallName]: (ask: RequestOf<M>) => ReplyOf<M> | Promise<ReplyOf<M>>;
 };
 
 /**
@@ -70,12 +69,19 @@ export class AdminService {
   }
 
   /** The calls that it answers on the bus. */
-  get calls(): Record<keyof AdminCalls, CallHandler> {
-    const calls = Object.entries(this.#handlers).map(([method, handle]) => {
-      const handler: CallHandler = async ({ data }) => ({ data: await handle(data as never) });
-      return [method, handler];
+  get calls(): { readonly [M in AdminCallName]: CallHandler<M> } {
+    const handlerOf = <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }) => ({
+      data: await this.#handlers[method](data),
     });
-    return Object.fromEntries(calls);
+    return {
+      admin_instances: handlerOf("admin_instances"),
+      admin_requests: handlerOf("admin_requests"),
+      admin_add: handlerOf("admin_add"),
+      admin_drain: handlerOf("admin_drain"),
+      admin_keep: handlerOf("admin_keep"),
+      admin_remove: handlerOf("admin_remove"),
+      admin_migrate: handlerOf("admin_migrate"),
+    };
   }
 
   #statusOf(instance: ManagedInstance): InstanceStatus {
@@ -255,7 +261,7 @@ async function requestsOf(peer: Peer | null, query: RequestsQuery): Promise<Requ
   try {
     const options = { timeoutMs: REQUESTS_TIMEOUT_MS };
     const answer = await peer?.call("requests", { data: query }, options);
-    return (answer?.data ?? null) as RequestsReply | null;
+    return answer?.data ?? null;
   } catch {
     return null;
   }

@@ -1,12 +1,11 @@
 import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import { type ErrorRecord, UnavailableError } from "../core/errors.ts";
-import type { DispatchReply, DispatchRequest, SuspicionNote } from "../core/protocol/dispatch.ts";
+import { UnavailableError } from "../core/errors.ts";
+import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type {
   InstanceList,
-  InstanceProgress,
   InstanceRegistration,
   JoinReply,
   JoinRequest,
@@ -248,9 +247,9 @@ export class Manager {
   #service(): Service {
     return {
       calls: {
-        join: ({ data }, peer) => ({ data: this.#join(data as JoinRequest, peer) }),
+        join: ({ data }, peer) => ({ data: this.#join(data, peer) }),
         register: ({ data }, peer) => {
-          this.#register(data as InstanceRegistration, peer);
+          this.#register(data, peer);
           return { data: null };
         },
         subscribe: (_, peer) => {
@@ -258,24 +257,23 @@ export class Manager {
           peer.notify("instances", { data: this.#instanceList() });
           return { data: null };
         },
-        leave: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
+        drain: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
-        dispatch: ({ data }) => ({ data: this.#dispatch(data as DispatchRequest) }),
+        dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         ...this.#admin().calls,
       },
       notifications: {
         progress: ({ data }) => {
-          this.#emit({ type: "progress", progress: data as InstanceProgress });
+          this.#emit({ type: "progress", progress: data });
         },
         info: ({ data }, peer) => {
-          this.#takeInfo(data as InstanceInfo, peer);
+          this.#takeInfo(data, peer);
         },
-        suspecting: ({ data }) => {
-          const { frontendId } = data as SuspicionNote;
-          this.#isolationLease.keep(frontendId, this.#config.clock.nowMs());
+        isolating: ({ data }) => {
+          this.#isolationLease.keep(data.frontendId, this.#config.clock.nowMs());
         },
         failed: ({ data }, peer) => {
-          this.#fleet.noteFailure(data as ErrorRecord, peer);
+          this.#fleet.noteFailure(data, peer);
         },
       },
       onClose: (peer) => {
@@ -326,9 +324,9 @@ export class Manager {
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
-    const { triedBy } = request;
-    if (triedBy !== undefined && !this.#isolationLease.take(triedBy, nowMs)) {
-      throw new UnavailableError("another request is being isolated");
+    const { isolatedBy } = request;
+    if (isolatedBy !== undefined && !this.#isolationLease.take(isolatedBy, nowMs)) {
+      throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
     if (instanceId === null) throw new UnavailableError("no instance is serving");

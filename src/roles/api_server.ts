@@ -2,7 +2,7 @@
 import { realClock } from "../core/clock.ts";
 import type { Cluster } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
-import type { AdminCall } from "../core/protocol/admin.ts";
+import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../server/server.ts";

@@ -129,7 +129,7 @@ async function removeAbandonedDirectory(bus: Bus, managerAddress: Address): Prom
 /** Only an answer counts: a dying process accepts connections for a moment. */
 async function isManagerAlive(bus: Bus, managerAddress: Address): Promise<boolean> {
   try {
-    const peer = await bus.connect(managerAddress, {});
+    const peer = await bus.connect(managerAddress, {}, { timeoutMs: PING_TIMEOUT_MS });
     await peer.call("ping", { data: null }, { timeoutMs: PING_TIMEOUT_MS });
     await peer.close();
     return true;

@@ -5,12 +5,8 @@
 import { STATUS_CODE } from "@std/http/status";
 import { createHash, timingSafeEqual } from "node:crypto";
 import { z } from "zod";
-import type {
-  AdminCall,
-  InstanceChange,
-  InstanceStatus,
-  RequestStatus,
-} from "../core/protocol/admin.ts";
+import type { InstanceChange, InstanceStatus, RequestStatus } from "../core/protocol/admin.ts";
+import type { AdminCall } from "../core/protocol/calls.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";

@@ -80,3 +80,43 @@ Deno.test("a frame over the limit is refused before it is read", () => {
   reader.advance(8);
   assert.throws(() => reader.next(), /a frame of 1001 bytes is over the limit of 1000/);
 });
+
+Deno.test("memory of a large frame follows what has arrived, not what its header promises", () => {
+  const reader = new FrameReader(64 << 20);
+  const header = new Uint8Array(8);
+  new DataView(header.buffer).setUint32(0, 2, true);
+  new DataView(header.buffer).setUint32(4, 60 << 20, true);
+  const feed = (bytes: Uint8Array) => {
+    let fed = 0;
+    while (fed < bytes.length) {
+      const space = reader.space();
+      const part = bytes.subarray(fed, fed + space.length);
+      space.set(part);
+      reader.advance(part.length);
+      fed += part.length;
+      assert.equal(reader.next(), null);
+    }
+  };
+  feed(header);
+  assert.ok(reader.space().buffer.byteLength <= 4 << 20);
+  feed(new TextEncoder().encode("[]"));
+  let arrived = 10;
+  for (; arrived < 40 << 20; arrived += 1 << 20) {
+    feed(new Uint8Array(1 << 20));
+    assert.ok(reader.space().buffer.byteLength <= Math.max(4 << 20, 2 * arrived + (4 << 20)));
+  }
+  const rest = new Uint8Array((60 << 20) + 10 - arrived).fill(7);
+  let fed = 0;
+  let frame = null;
+  while (fed < rest.length) {
+    const space = reader.space();
+    const part = rest.subarray(fed, fed + space.length);
+    space.set(part);
+    reader.advance(part.length);
+    fed += part.length;
+    frame = reader.next();
+  }
+  assert.equal(frame?.payload?.length, 60 << 20);
+  assert.equal(frame.payload[0], 0);
+  assert.equal(frame.payload.at(-1), 7);
+});

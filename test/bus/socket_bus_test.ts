@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
 import { MAX_UNIX_PATH_BYTES } from "../../src/bus/address.ts";
-import { type BusLimits, defaultBusLimits, type Peer, type Service } from "../../src/bus/bus.ts";
+import { type BusLimits, defaultBusLimits } from "../../src/bus/bus.ts";
+import type { Protocol } from "../../src/bus/protocol.ts";
 import { openBus } from "../../src/bus/open_bus.ts";
 import { SocketBus } from "../../src/bus/socket_bus.ts";
-import { rejection, testBus, until } from "../conformance/bus.ts";
+import type { AnyPeer as Peer, AnyService as Service } from "../../src/bus/transport.ts";
+import { MessageError } from "../../src/core/errors.ts";
+import { anyProtocol, rejection, testBus, until } from "../conformance/bus.ts";
 
 const directory = Deno.makeTempDirSync({ prefix: "llumnix-test-" });
 let sockets = 0;
@@ -11,12 +14,12 @@ const freshPath = () => `${directory}/${sockets++}.sock`;
 
 testBus({
   name: "unix",
-  open: (limits) => new SocketBus(limits),
+  open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => `unix:${freshPath()}`,
 });
 testBus({
   name: "tcp",
-  open: (limits) => new SocketBus(limits),
+  open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => "tcp:127.0.0.1:0",
 });
 testBus({ name: "opened unix", open: openBus, freshAddress: () => `unix:${freshPath()}` });
@@ -38,7 +41,7 @@ async function withRogue(
   body: (rogue: Deno.Conn, closed: string[], accepted: Peer) => Promise<void>,
   limits: Partial<BusLimits> = {},
 ): Promise<void> {
-  const bus = new SocketBus({ ...defaultBusLimits, ...limits });
+  const bus = new SocketBus(anyProtocol, { ...defaultBusLimits, ...limits });
   const path = freshPath();
   const closed: string[] = [];
   const accepted: Peer[] = [];
@@ -51,6 +54,7 @@ async function withRogue(
   const good = await bus.connect(listener.address, {});
   assert.equal((await good.call("echo", { data: 1 })).data, 1);
   const rogue = await Deno.connect({ transport: "unix", path });
+  await greet(rogue);
   await until(() => accepted.length === 2);
   try {
     await body(rogue, closed, accepted[1]);
@@ -60,6 +64,15 @@ async function withRogue(
     await good.close();
     await listener.close();
   }
+}
+
+/** Says what a peer says first, and reads the same from the other end. */
+async function greet(conn: Deno.Conn, version = anyProtocol.version): Promise<void> {
+  const greeting = jsonFrame(`["llumnix",${version}]`);
+  await conn.write(greeting);
+  const answer = new Uint8Array(greeting.length);
+  for (let read = 0; read < answer.length;) read += (await conn.read(answer.subarray(read)))!;
+  assert.deepEqual(answer, jsonFrame(`["llumnix",${anyProtocol.version}]`));
 }
 
 async function readToEnd(conn: Deno.Conn): Promise<string> {
@@ -95,6 +108,94 @@ for (const [what, bytes] of Object.entries(garbage)) {
       });
     }));
 }
+
+/** What the connecting end is told by one that greets so. */
+async function greetedWith(greeting: Uint8Array | null): Promise<string> {
+  const path = freshPath();
+  using listener = Deno.listen({ transport: "unix", path });
+  const connecting = rejection(
+    new SocketBus(anyProtocol).connect(`unix:${path}`, {}, { timeoutMs: 200 }),
+  );
+  const conn = await listener.accept();
+  if (greeting !== null) await conn.write(greeting);
+  const error = await connecting;
+  conn.close();
+  assert.equal(error.kind, "unavailable");
+  return error.message;
+}
+
+Deno.test("socket bus: another version of the protocol is refused, and both are named", async () => {
+  assert.match(
+    await greetedWith(jsonFrame('["llumnix",8]')),
+    /cannot connect to unix:.*: the other end speaks version 8 of the bus protocol, and this end version 7: run the same release/,
+  );
+  assert.match(
+    await greetedWith(jsonFrame('[[0,"x",null]]')),
+    /speaks the bus protocol of a release before version 1, and this end version 7/,
+  );
+  for (const other of ["[]", "{}", "nothing", '["llumnix","7"]']) {
+    assert.match(await greetedWith(jsonFrame(other)), /another service answers there/);
+  }
+  const http = new TextEncoder().encode("HTTP/1.1 400 Bad Request\r\n\r\n");
+  assert.match(await greetedWith(http), /a frame of \d+ bytes is over the limit of 4096/);
+  assert.match(await greetedWith(null), /it did not greet in time/);
+});
+
+for (const first of ['["llumnix",8]', '[[1,1,"echo",1]]']) {
+  Deno.test(`socket bus: ${first} as the first frame closes that connection, and is told the version`, async () => {
+    const bus = new SocketBus(anyProtocol);
+    const path = freshPath();
+    const listener = await bus.listen(`unix:${path}`, { calls: { echo: (message) => message } });
+    const rogue = await Deno.connect({ transport: "unix", path });
+    await rogue.write(jsonFrame(first));
+    assert.match(await readToEnd(rogue), /\["llumnix",7\]$/);
+    rogue.close();
+    const good = await bus.connect(listener.address, {});
+    assert.equal((await good.call("echo", { data: 2 })).data, 2);
+    await good.close();
+    await listener.close();
+  });
+}
+
+const pickyProtocol: Protocol = {
+  version: 7,
+  calls: { echo: { request: isText, reply: isText } },
+  notifications: { note: isText },
+};
+
+function isText(data: unknown): unknown {
+  if (typeof data === "string") return data;
+  throw new MessageError("the data: expected a text");
+}
+
+Deno.test("socket bus: data that does not fit closes the connection, and the caller is told", async () => {
+  const bus = new SocketBus(pickyProtocol);
+  const closed: string[] = [];
+  const listener = await bus.listen(`unix:${freshPath()}`, {
+    calls: { echo: ({ data }) => ({ data: data === "bad" ? 1 : data }) },
+    notifications: { note: () => {} },
+    onClose: (_, reason) => closed.push(reason),
+  });
+  const attempt = async (act: (peer: Peer) => Promise<unknown> | void): Promise<unknown> => {
+    const peer = await bus.connect(listener.address, {});
+    const outcome = await Promise.resolve(act(peer)).catch((error) => error);
+    await until(() => !peer.isOpen);
+    return outcome;
+  };
+  const error = await attempt((peer) => peer.call("echo", { data: 1 })) as Error;
+  assert.equal(error.message, "the data: expected a text");
+  await attempt((peer) => peer.notify("note", { data: 1 }));
+  const answer = await attempt((peer) => peer.call("echo", { data: "bad" })) as Error;
+  assert.match(
+    answer.message,
+    /echo to unix:.* got no answer: answer to "echo": the data: expected/,
+  );
+  assert.deepEqual(closed.slice(0, 2), [
+    'call "echo": the data: expected a text',
+    'notification "note": the data: expected a text',
+  ]);
+  await listener.close();
+});
 
 Deno.test("socket bus: frames in single bytes are put together", () =>
   withRogue(async (rogue) => {
@@ -140,14 +241,14 @@ Deno.test("socket bus: more calls at once than the limit close the connection", 
 
 Deno.test("unix bus: the socket file is private and goes with its listener", async () => {
   const path = freshPath();
-  const listener = await new SocketBus().listen(`unix:${path}`, {});
+  const listener = await new SocketBus(anyProtocol).listen(`unix:${path}`, {});
   assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
   await listener.close();
   assert.throws(() => Deno.statSync(path), Deno.errors.NotFound);
 });
 
 Deno.test("unix bus: the socket file of a dead listener is replaced, other files are not", async () => {
-  const bus = new SocketBus();
+  const bus = new SocketBus(anyProtocol);
   const stale = freshPath();
   const listened = freshPath();
   const dead = Deno.listen({ transport: "unix", path: listened });
@@ -164,14 +265,14 @@ Deno.test("unix bus: the socket file of a dead listener is replaced, other files
 
 Deno.test("unix bus: a path that the system cannot hold is refused with the reason", async () => {
   const path = `${directory}/${"x".repeat(MAX_UNIX_PATH_BYTES)}`;
-  const error = await rejection(new SocketBus().listen(`unix:${path}`, {}));
+  const error = await rejection(new SocketBus(anyProtocol).listen(`unix:${path}`, {}));
   assert.match(error.message, /bytes, but the system allows 10/);
 });
 
 Deno.test("tcp bus: port 0 is filled in, also for IPv6", async () => {
-  const listener = await new SocketBus().listen("tcp:[::1]:0", {});
+  const listener = await new SocketBus(anyProtocol).listen("tcp:[::1]:0", {});
   assert.match(listener.address, /^tcp:\[::1\]:[1-9]\d*$/);
-  const peer = await new SocketBus().connect(listener.address, {});
+  const peer = await new SocketBus(anyProtocol).connect(listener.address, {});
   assert.equal(peer.remote, listener.address);
   await peer.close();
   await listener.close();

@@ -3,14 +3,17 @@ import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
 import {
   type Address,
-  type Bus,
   type BusLimits,
   defaultBusLimits,
   type Listener,
-  type Message,
-  type Peer,
-  type Service,
 } from "../../src/bus/bus.ts";
+import type { Protocol } from "../../src/bus/protocol.ts";
+import type {
+  AnyBus as Bus,
+  AnyMessage as Message,
+  AnyPeer as Peer,
+  AnyService as Service,
+} from "../../src/bus/transport.ts";
 import {
   LlumnixError,
   NobodyListensError,
@@ -19,6 +22,9 @@ import {
   UnavailableError,
 } from "../../src/core/errors.ts";
 import { Random } from "../../src/core/random.ts";
+
+/** Of the tests of transports: any method, and any data. */
+export const anyProtocol: Protocol = { version: 7, calls: {}, notifications: {} };
 
 /** An implementation under test. */
 export interface BusUnderTest {
@@ -195,9 +201,6 @@ export function testBus(subject: BusUnderTest): void {
           throw new RequestError("too hot", "temperature");
         },
         full: () => Promise.reject(new OverloadedError("queue is full")),
-        bug: () => {
-          throw new TypeError("x is undefined");
-        },
       },
     };
     return withLink({ far }, async ({ near }) => {
@@ -205,10 +208,28 @@ export function testBus(subject: BusUnderTest): void {
       assert.ok(refused instanceof RequestError);
       assert.deepEqual([refused.message, refused.param], ["too hot", "temperature"]);
       assert.ok(await rejection(near.call("full", none)) instanceof OverloadedError);
-      const bug = await rejection(near.call("bug", none));
-      assert.deepEqual([bug.kind, bug.message], ["internal", "x is undefined"]);
       assert.ok(near.isOpen);
     });
+  });
+
+  test("a defect in a handler is told to the caller, and closes the connection", async () => {
+    const defect = new TypeError("x is undefined");
+    const far: Service = {
+      calls: {
+        throws: () => {
+          throw defect;
+        },
+        rejects: () => Promise.reject(defect),
+      },
+    };
+    for (const method of ["throws", "rejects"]) {
+      await withLink({ far }, async ({ near, farClosed }) => {
+        const error = await rejection(near.call(method, none));
+        assert.deepEqual([error.kind, error.message], ["internal", "x is undefined"]);
+        await until(() => farClosed.length > 0 && !near.isOpen);
+        assert.equal(farClosed[0], `call "${method}": x is undefined`);
+      });
+    }
   });
 
   test("an error too long for a frame arrives cut, with its kind", () => {

@@ -96,7 +96,7 @@ export interface Admin {
 export async function servingInstances(cluster: Cluster): Promise<readonly InstanceRegistration[]> {
   const list = Promise.withResolvers<InstanceList>();
   const manager = await openBus().connect(cluster.managerAddress, {
-    notifications: { instances: ({ data }) => list.resolve(data as InstanceList) },
+    notifications: { instances: ({ data }) => list.resolve(data) },
   }, { timeoutMs: ANSWER_TIMEOUT_MS });
   try {
     await manager.call("subscribe", { data: null }, { timeoutMs: ANSWER_TIMEOUT_MS });
@@ -113,7 +113,7 @@ export async function statusOf({ address }: InstanceRegistration): Promise<Insta
     const { data } = await instance.call("status", { data: null }, {
       timeoutMs: ANSWER_TIMEOUT_MS,
     });
-    return data as InstanceInfo;
+    return data;
   } finally {
     await instance.close();
   }

@@ -65,7 +65,7 @@ async function withService(
   const connect = async (frontendId: string): Promise<Frontend> => {
     const batches: OutputBatch[] = [];
     const peer = await bus.connect("inproc:i0", {
-      notifications: { outputs: ({ data }) => void batches.push(data as OutputBatch) },
+      notifications: { outputs: ({ data }) => void batches.push(data) },
     });
     await peer.call("hello", { data: { frontendId } });
     const generate = (requestId: RequestId, promptTokens = 3) => {

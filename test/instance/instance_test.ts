@@ -73,18 +73,18 @@ class World {
     await this.network.addNode("manager").bus.listen("inproc:manager", {
       calls: {
         join: ({ data }, peer) => {
-          this.joins.push(data as JoinRequest);
+          this.joins.push(data);
           this.manager = peer;
-          return { data: { infoIntervalMs: 10 } };
+          return { data: { infoIntervalMs: 10, instanceType: "both" } };
         },
         register: ({ data }) => {
-          this.registrations.push(data as InstanceRegistration);
+          this.registrations.push(data);
           this.onRegister();
           return { data: null };
         },
-        leave: () => {
+        drain: () => {
           this.numLeaves++;
-          return { data: { mayLeave: true } };
+          return { data: { mayDrain: true } };
         },
       },
       notifications: { info: () => void this.numInfos++ },

@@ -17,7 +17,7 @@ class World {
   /** Calls that the manager got, in order. */
   readonly calls: string[] = [];
   readonly joins: JoinRequest[] = [];
-  mayLeave = true;
+  mayDrain = true;
   /** What the session told the instance. */
   readonly events: string[] = [];
   readonly session: ManagerSession;
@@ -53,7 +53,7 @@ class World {
           this.calls.push("register");
           return { data: null };
         },
-        leave: () => ({ data: { mayLeave: this.mayLeave } }),
+        drain: () => ({ data: { mayDrain: this.mayDrain } }),
       },
     });
   }
@@ -72,7 +72,7 @@ Deno.test("ManagerSession: without a manager it does not join, and may drain", a
   const world = new World(), { session } = world;
   await assert.rejects(world.wait(session.join()), { name: "UnavailableError" });
   assert.equal(await session.askToDrain(), true);
-  session.notify("progress", {});
+  session.notify("failed", { kind: "internal", message: "" });
   assert.deepEqual([session.isConnected, session.hasRegistered, world.events], [false, false, []]);
 });
 
@@ -85,7 +85,7 @@ Deno.test("ManagerSession: a changed registration is sent once there is one", as
   session.update();
   await world.clock.runUntil(() => world.calls.length === 3);
   assert.deepEqual(world.calls, ["join", "register", "register"]);
-  world.mayLeave = false;
+  world.mayDrain = false;
   assert.equal(await world.wait(session.askToDrain()), false);
 });
 

@@ -1,6 +1,7 @@
 /** What an operator may ask, on production instances and a virtual clock. */
 import assert from "node:assert/strict";
-import type { AdminCall, InstanceState } from "../../src/core/protocol/admin.ts";
+import type { InstanceState } from "../../src/core/protocol/admin.ts";
+import type { AdminCall } from "../../src/core/protocol/calls.ts";
 import type { InstanceId } from "../../src/core/protocol/generate.ts";
 import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { World } from "../simulation/world.ts";

@@ -5,7 +5,6 @@ import type {
   AbortNotice,
   GenerateRequest,
   InstanceId,
-  MissingRequest,
   RequestId,
   RequestOutput,
 } from "../../src/core/protocol/generate.ts";
@@ -80,23 +79,23 @@ export class FakeInstance {
     this.#listener = await this.node.bus.listen(`inproc:${this.instanceId}`, {
       calls: {
         hello: ({ data }, peer) => {
-          this.#frontends.set((data as { frontendId: string }).frontendId, peer);
+          this.#frontends.set(data.frontendId, peer);
           return { data: null };
         },
         generate: ({ data }) => {
-          this.#generate(data as GenerateRequest);
+          this.#generate(data);
           return { data: null };
         },
         missing: ({ data }) => {
-          const { requestIds } = data as MissingRequest;
+          const { requestIds } = data;
           return { data: { requestIds: requestIds.filter((id) => !this.requests.has(id)) } };
         },
-        take: ({ data }) => {
-          this.#take(data as GenerateRequest);
+        migrate_commit: ({ data }) => {
+          this.#take(data.request);
           return { data: null };
         },
       },
-      notifications: { abort: ({ data }) => this.#abort(data as AbortNotice) },
+      notifications: { abort: ({ data }) => this.#abort(data) },
       onClose: (peer) => this.#dropFrontend(peer),
     });
     this.#isServing = true;
@@ -106,7 +105,7 @@ export class FakeInstance {
 
   /** Its process was asked to stop, and its drain takes no time. */
   async leave(): Promise<void> {
-    await this.#manager!.call("leave", { data: null });
+    await this.#manager!.call("drain", { data: null });
     this.#isServing = false;
     this.#hasLeft = true;
     await this.#listener!.close();
@@ -118,7 +117,7 @@ export class FakeInstance {
     const manager = await this.node.bus.connect(this.managerAddress, {
       calls: {
         migrate_out: async ({ data }) => ({
-          data: await this.#migrateOut(data as MigrateOutOrder),
+          data: await this.#migrateOut(data),
         }),
       },
       notifications: { shutdown: () => this.onStop() },
@@ -283,7 +282,8 @@ export class FakeInstance {
       const peer = await this.#peerAt(destination.address);
       await sleep(this.node.clock, TRANSFER_MS);
       const moved: GenerateRequest = { ...request, outputTokenIds, epoch: epoch + 1 };
-      await peer.call("take", { data: moved }, { timeoutMs: 2_000 });
+      const commit = { migrationId: report.migrationId, request: moved };
+      await peer.call("migrate_commit", { data: commit }, { timeoutMs: 2_000 });
       if (this.requests.get(requestId) === held) this.requests.delete(requestId);
       return report;
     } catch (error) {

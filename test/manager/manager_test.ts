@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
 import { ModelError } from "../../src/core/errors.ts";
-import type { DispatchReply } from "../../src/core/protocol/dispatch.ts";
+import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import type { InstanceList } from "../../src/core/protocol/membership.ts";
 import { noMigration } from "../../src/manager/migration/migration_loop.ts";
 import { Manager, type ManagerConfig } from "../../src/manager/manager.ts";
@@ -69,11 +70,17 @@ Deno.test("manager: passes on the progress of a starting instance", () =>
     const progress = events.find((event) => event.type === "progress");
     assert.deepEqual(progress, {
       type: "progress",
-      progress: { instanceId: "instance-0", phase: "weights", doneBytes: 1, totalBytes: 2 },
+      progress: {
+        instanceId: "instance-0",
+        phase: "weights",
+        doneBytes: 1,
+        totalBytes: 2,
+        detail: "",
+      },
     });
   }, async (instance) => {
     await instance.join();
-    const progress = { phase: "weights", doneBytes: 1, totalBytes: 2 };
+    const progress = { phase: "weights", doneBytes: 1, totalBytes: 2, detail: "" };
     instance.manager.notify("progress", { data: { instanceId: instance.id, ...progress } });
     await instance.register();
   }));
@@ -114,7 +121,7 @@ Deno.test("manager: dispatches round robin to those that serve", () =>
     const dispatch = async () => {
       const request = { requestId: "r", promptTokens: 1 };
       const { data } = await frontend.call("dispatch", { data: request });
-      return (data as { instanceId: string }).instanceId;
+      return data.instanceId;
     };
     assert.equal((await rejection(dispatch())).kind, "unavailable");
     await manager.startInstances();
@@ -135,7 +142,7 @@ Deno.test("manager: an instance that fails gets no more requests, and does not c
     const frontend = await bus.connect("inproc:manager", {});
     const dispatch = async () => {
       const data = { requestId: "r", promptTokens: 1, priority: "normal" };
-      return (await frontend.call("dispatch", { data })).data as DispatchReply;
+      return (await frontend.call("dispatch", { data })).data;
     };
     instances[0].fail({ kind: "internal", message: "a step did not end" });
     for (let i = 0; i < 3; i++) assert.equal((await dispatch()).instanceId, "instance-1");
@@ -151,7 +158,7 @@ Deno.test("manager: tells subscribers at once, and of every change", () =>
     await manager.startInstances();
     const lists: InstanceList[] = [];
     const frontend = await bus.connect("inproc:manager", {
-      notifications: { instances: ({ data }) => void lists.push(data as InstanceList) },
+      notifications: { instances: ({ data }) => void lists.push(data) },
     });
     await frontend.call("subscribe", { data: null });
     assert.equal(lists.length, 1);
@@ -186,7 +193,7 @@ async function dispatchBy(bus: InProcessBus): Promise<(requestId: string) => Pro
   const frontend = await bus.connect("inproc:manager", {});
   return async (requestId) => {
     const { data } = await frontend.call("dispatch", { data: { requestId, promptTokens: 16 } });
-    return (data as { instanceId: string }).instanceId;
+    return data.instanceId;
   };
 }
 
@@ -299,7 +306,7 @@ Deno.test("manager: new requests go to the first instances only, and to the next
         const { data } = await frontend.call("dispatch", {
           data: { requestId: crypto.randomUUID(), promptTokens: 16 },
         });
-        return (data as { instanceId: string }).instanceId;
+        return data.instanceId;
       };
       assert.deepEqual([await dispatch(), await dispatch()], ["instance-0", "instance-0"]);
       await instances[0].exit({ code: null, signal: "SIGKILL" });
@@ -350,7 +357,7 @@ for (const without of [null, "instance-0", "instance-1"]) {
         const { data } = await frontend.call("dispatch", {
           data: { requestId: "a", promptTokens: 16 },
         });
-        const { instanceId, expectedSteps } = data as DispatchReply;
+        const { instanceId, expectedSteps } = data;
         assert.deepEqual(
           { instanceId, expectedSteps },
           { instanceId: "instance-0", expectedSteps: without === null ? 1 : undefined },
@@ -488,4 +495,43 @@ Deno.test("manager: refuses an address in use", async () => {
   await bus.listen("inproc:used", {});
   assert.equal((await rejection(Manager.listen(config))).kind, "unavailable");
   await (await bus.listen("inproc:free", {})).close();
+});
+
+Deno.test("manager: a report that does not fit costs an instance its connection, and nothing else", async () => {
+  const directory = Deno.makeTempDirSync();
+  const address = `unix:${directory}/manager.sock`;
+  const bus = openBus();
+  const manager = await Manager.listen({
+    bus,
+    addresses: [address],
+    options: managerOptions,
+    launcher: { launch: () => Promise.reject(new Error("instances join by themselves")) },
+    clock: realClock,
+    rejoinWaitMs: 50,
+  });
+  const join = async (instanceId: string) => {
+    const peer = await bus.connect(address, {
+      notifications: { shutdown: (_, peer) => void peer.close() },
+    });
+    await peer.call("join", { data: { instanceId, startedBy: "hand" } });
+    await peer.call("register", {
+      data: registrationOf(instanceId, `unix:${directory}/${instanceId}.sock`),
+    });
+    return peer;
+  };
+  try {
+    const good = await join("good");
+    const reports = [{}, idleInfo("good"), { ...idleInfo("bad-2"), totals: null }];
+    for (const [i, info] of reports.entries()) {
+      const bad = await join(`bad-${i}`);
+      bad.notify("info", { data: info as InstanceInfo });
+      await until(() => !bad.isOpen && manager.instances().length === 1);
+    }
+    good.notify("info", { data: idleInfo("good") });
+    await good.call("ping", { data: null });
+    assert.deepEqual(manager.infos().map(({ instanceId }) => instanceId), ["good"]);
+  } finally {
+    await manager.stop();
+    Deno.removeSync(directory, { recursive: true });
+  }
 });

@@ -153,7 +153,7 @@ export class ScriptedInstance implements LaunchedInstance {
           return { data: null };
         },
         generate: async ({ data }) => {
-          const request = data as GenerateRequest;
+          const request = data;
           await this.onGenerate(request);
           this.requests.set(request.requestId, request);
           return { data: null };
@@ -161,7 +161,7 @@ export class ScriptedInstance implements LaunchedInstance {
       },
       notifications: {
         abort: ({ data }) => {
-          this.aborted.push(...(data as { requestIds: RequestId[] }).requestIds);
+          this.aborted.push(...data.requestIds);
         },
       },
     });

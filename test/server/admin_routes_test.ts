@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { ConflictError, LlumnixError, UnavailableError } from "../../src/core/errors.ts";
-import type { AdminCall, InstanceStatus } from "../../src/core/protocol/admin.ts";
+import type { InstanceStatus } from "../../src/core/protocol/admin.ts";
+import type { AdminCall } from "../../src/core/protocol/calls.ts";
 import type { MigrationReport } from "../../src/core/protocol/migration.ts";
 import { type Harness, withServer } from "./harness.ts";
 

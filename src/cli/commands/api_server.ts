@@ -10,6 +10,7 @@ import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -27,13 +28,14 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
   const logFile = startLogging(options, "api-server");
   const log = logger("serve");
+  const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
   await using service = new Service(options, model, address, log, logFile);
   const started = service.start();
-  started.catch(() => {}); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first]);
   log.info(`stopping: ${await signals.first}`);
   const stopped = service.finishRequests();

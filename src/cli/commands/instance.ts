@@ -1,6 +1,7 @@
 import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
@@ -16,6 +17,8 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   startLogging(options, instanceId, startedBy !== "hand");
+  const log = logger("instance");
+  exitOnDefects(log);
   return serveInstance({
     options,
     migration: options,
@@ -26,6 +29,6 @@ export function runInstance(options: InstanceOptions): Promise<number> {
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,
-    log: logger("instance"),
+    log,
   });
 }

@@ -5,6 +5,7 @@ import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
 import { startLogging } from "../../roles/start_logging.ts";
@@ -19,6 +20,7 @@ export async function runManager(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
   const logFile = startLogging(options, "manager");
   const log = logger("manager");
+  const exitOnDefect = exitOnDefects(log);
 
   using signals = new StopSignals();
   await using disposables = new AsyncDisposableStack();
@@ -31,7 +33,7 @@ export async function runManager(options: RoleOptions): Promise<number> {
   disposables.use(role);
   log.info(`listening at ${address}`);
   const started = role.startInstances(place);
-  started.catch(() => {}); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, failed.promise]);
   const reason = await Promise.race([signals.first, failed.promise]);
   log.info(`stopping: ${reason}`);

@@ -10,6 +10,7 @@ import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
+import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -26,13 +27,14 @@ import { StopSignals } from "../../roles/stop_signals.ts";
 export async function runServe(options: ServeOptions): Promise<number> {
   const logFile = startLogging(options, "server");
   const log = logger("serve");
+  const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
 
   using signals = new StopSignals();
   await using service = new Service(options, model, log, logFile);
   const started = service.start();
-  started.catch(() => {}); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // nobody waits for it any more after a signal
   await Promise.race([started, signals.first, service.failed]);
   const reason = await Promise.race([signals.first, service.failed]);
   log.info(`stopping: ${reason}`);

@@ -1,7 +1,6 @@
 /** Operators' calls, and the state that they are shown. */
 import type { InstanceId, Priority, RequestId } from "./generate.ts";
 import type { InstanceType } from "./instance_info.ts";
-import type { MigrationReport } from "./migration.ts";
 
 /**
  * Manager to instance or API server, call `requests`: what the instance has of these, or of all; which
@@ -74,18 +73,6 @@ export interface InstanceName {
   readonly instanceId: InstanceId;
 }
 
-/** API server to manager: the calls of whoever operates the service, what they say and are told. */
-export interface AdminCalls {
-  readonly admin_instances: readonly [ask: null, answer: readonly InstanceStatus[]];
-  readonly admin_requests: readonly [ask: null, answer: AdminRequests];
-  readonly admin_add: readonly [ask: null, answer: InstanceChange];
-  readonly admin_drain: readonly [ask: InstanceName, answer: InstanceChange];
-  /** Ends the draining. */
-  readonly admin_keep: readonly [ask: InstanceName, answer: InstanceChange];
-  readonly admin_remove: readonly [ask: InstanceName, answer: InstanceChange];
-  readonly admin_migrate: readonly [ask: AdminMigration, answer: MigrationReport];
-}
-
 export interface AdminRequests extends RequestsReply {
   /** Instances that did not answer. */
   readonly unreachable: readonly InstanceId[];
@@ -95,9 +82,3 @@ export interface AdminMigration {
   readonly requestId: RequestId;
   readonly destinationId: InstanceId;
 }
-
-/** Makes a call of {@linkcode AdminCalls}. Rejects with the manager's error. */
-export type AdminCall = <M extends keyof AdminCalls>(
-  method: M,
-  ask: AdminCalls[M][0],
-) => Promise<AdminCalls[M][1]>;

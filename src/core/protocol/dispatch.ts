@@ -7,12 +7,18 @@ export interface DispatchRequest {
   readonly promptTokens: number;
   /** Default normal. */
   readonly priority?: Priority;
-  /** The API server that would try whether instances die of the request; absent: nobody thinks so. */
-  readonly triedBy?: string;
+  /**
+   * The API server that isolates the request, because it may be a poison request: one that crashes every
+   * instance it runs on. Absent: nobody suspects it.
+   */
+  readonly isolatedBy?: string;
 }
 
-/** An API server has requests of which it is not known yet whether instances die of them. */
-export interface SuspicionNote {
+/**
+ * API server to manager, notification `isolating`: it still isolates a request, or has others to
+ * isolate, and keeps the isolation lease.
+ */
+export interface IsolationNotice {
   readonly frontendId: string;
 }
 
@@ -22,5 +28,5 @@ export interface DispatchReply {
   readonly expectedSteps?: number;
 }
 
-/** A request that kills instances does so within this time. */
-export const LEASE_MS = 1_000;
+/** How long an isolation lease lasts: a poison request crashes its instance within this time. */
+export const ISOLATION_LEASE_MS = 1_000;

@@ -135,6 +135,11 @@ export interface OutputTiming {
   readonly receivedMs?: number;
 }
 
+/** API server to instance, call `hello`, before any other: outputs for this API server go here. */
+export interface FrontendHello {
+  readonly frontendId: string;
+}
+
 /** Instance to API server, notification `outputs`: what one step produced for its requests. */
 export interface OutputBatch {
   readonly outputs: readonly RequestOutput[];

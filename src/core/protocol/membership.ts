@@ -68,12 +68,12 @@ export interface JoinReply {
 }
 
 /**
- * Instance to manager, call `leave` without data: its process was asked to stop, and it would drain
- * first. Answered at once.
+ * Instance to manager, call `drain` without data: the instance's process was asked to stop, and the
+ * instance wants to drain first. The manager answers at once.
  */
-export interface LeaveReply {
-  /** False: the whole service is about to end, and until then the instance is to serve on. */
-  readonly mayLeave: boolean;
+export interface DrainReply {
+  /** False: the whole service is about to end, and the instance serves on until then. */
+  readonly mayDrain: boolean;
 }
 
 /** Instance to manager, notification `progress`, while it loads. For people. */

@@ -177,3 +177,20 @@ export interface MigrateCommitRequest {
 export interface MigrateSettleReply {
   readonly state: "committed" | "cancelled";
 }
+
+/** Source to destination, call `migrate_settle`, and notification `migrate_cancel`: which migration. */
+export interface MigrationName {
+  readonly migrationId: MigrationId;
+}
+
+/**
+ * Source to destination, call `migrate_blocks` of backend `rayrpc`: some layers of some blocks, whose bytes
+ * are the payload, one block after the other.
+ */
+export interface BlockRound {
+  readonly migrationId: MigrationId;
+  /** Of the destination's pool. */
+  readonly blocks: readonly number[];
+  readonly firstLayer: number;
+  readonly numLayers: number;
+}

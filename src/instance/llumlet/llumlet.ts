@@ -1,11 +1,9 @@
 import type { Bus, Peer, Service } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
+import type { MigrationCallName } from "../../core/protocol/calls.ts";
 import type { GenerateRequest, InstanceId, RequestId } from "../../core/protocol/generate.ts";
 import type {
-  MigrateCommitRequest,
-  MigrateInRequest,
   MigrateOutOrder,
-  MigrateReserveRequest,
   MigrationId,
   MigrationReport,
 } from "../../core/protocol/migration.ts";
@@ -66,7 +64,10 @@ export class Llumlet {
   #isClosed = false;
 
   /** The calls and notifications of other instances and of the manager. */
-  readonly service: Required<Pick<Service, "calls" | "notifications">>;
+  readonly service: {
+    readonly calls: Pick<NonNullable<Service["calls"]>, MigrationCallName>;
+    readonly notifications: Pick<NonNullable<Service["notifications"]>, "migrate_cancel">;
+  };
 
   constructor(config: LlumletConfig) {
     const { bus, clock } = config;
@@ -128,21 +129,21 @@ export class Llumlet {
     return {
       calls: {
         ...calls,
-        migrate_out: async ({ data }) => ({ data: await this.migrateOut(data as MigrateOutOrder) }),
+        migrate_out: async ({ data }) => ({ data: await this.migrateOut(data) }),
         migrate_in: ({ data }, peer) => ({
-          data: this.#destination.open(data as MigrateInRequest, peer),
+          data: this.#destination.open(data, peer),
         }),
         migrate_reserve: async ({ data }) => ({
-          data: await this.#destination.reserve(data as MigrateReserveRequest),
+          data: await this.#destination.reserve(data),
         }),
         migrate_commit: ({ data }) => {
-          this.#destination.commit(data as MigrateCommitRequest);
+          this.#destination.commit(data);
           return { data: null };
         },
-        migrate_settle: ({ data }) => ({ data: this.#destination.settle(idOf(data)) }),
+        migrate_settle: ({ data }) => ({ data: this.#destination.settle(data.migrationId) }),
       },
       notifications: {
-        migrate_cancel: ({ data }) => this.#destination.cancel(idOf(data)),
+        migrate_cancel: ({ data }) => this.#destination.cancel(data.migrationId),
       },
     };
   }
@@ -198,10 +199,6 @@ export class Llumlet {
       totalMs: 0,
     };
   }
-}
-
-function idOf(data: unknown): MigrationId {
-  return (data as { readonly migrationId: MigrationId }).migrationId;
 }
 
 /** Ids of the migrations of one order: its own, then numbered ones. */

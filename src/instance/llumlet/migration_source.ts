@@ -1,13 +1,12 @@
 import type { Peer } from "../../bus/bus.ts";
 import { type Clock, sleep } from "../../core/clock.ts";
 import { NobodyListensError, toErrorRecord } from "../../core/errors.ts";
+import type { MigrationCallName, ReplyOf, RequestOf } from "../../core/protocol/calls.ts";
 import type { AbortNotice, InstanceId } from "../../core/protocol/generate.ts";
 import type {
   MigrateCommitRequest,
   MigrateInReply,
   MigrateInRequest,
-  MigrateReserveReply,
-  MigrateReserveRequest,
   MigrateSettleReply,
   MigrationDestination,
   MigrationId,
@@ -150,7 +149,7 @@ export class SourceSide {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }
     this.#isOpen = true; // also if no answer comes: the destination may have opened it
-    this.#endpoint = (await this.#call<MigrateInReply>("migrate_in", request)).endpoint;
+    this.#endpoint = (await this.#call("migrate_in", request)).endpoint;
     this.#checkLoss();
   }
 
@@ -186,9 +185,9 @@ export class SourceSide {
     const nextBlocks = isLast
       ? 0
       : outgoing.numBlocks - to + this.#config.limits.lastStageMaxBlocks;
-    const reservation = this.#call<MigrateReserveReply>(
+    const reservation = this.#call(
       "migrate_reserve",
-      { migrationId, stage: this.#stages, blocks, nextBlocks } satisfies MigrateReserveRequest,
+      { migrationId, stage: this.#stages, blocks, nextBlocks },
       stageDeadlineMs,
     );
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
@@ -295,7 +294,7 @@ export class SourceSide {
         const { data } = await this.#peer.call("migrate_settle", { data: { migrationId } }, {
           timeoutMs,
         });
-        return (data as MigrateSettleReply).state;
+        return data.state;
       } catch (error) {
         if (error instanceof NobodyListensError) return "unknown"; // the destination is gone
         await sleep(clock, SETTLE_RETRY_MS);
@@ -304,12 +303,16 @@ export class SourceSide {
   }
 
   /** Calls the destination. @throws {Dropped} it refuses, or does not answer in time */
-  async #call<T>(method: string, data: unknown, deadlineMs?: number): Promise<T> {
+  async #call<M extends MigrationCallName>(
+    method: M,
+    data: RequestOf<M>,
+    deadlineMs?: number,
+  ): Promise<ReplyOf<M>> {
     const { clock, timeouts } = this.#config;
     const timeoutMs = deadlineMs === undefined ? timeouts.answerMs : deadlineMs - clock.nowMs();
     try {
       const answer = await this.#peer!.call(method, { data }, { timeoutMs });
-      return answer.data as T;
+      return answer.data;
     } catch (error) {
       throw new Dropped("aborted_destination", toErrorRecord(error).message);
     }

@@ -3,6 +3,7 @@
  * and when; a backend knows nothing of requests. Every implementation passes the suite in
  * `test/conformance/migration_backend.ts`.
  */
+import type { MigrationCallName, ReplyOf, RequestOf } from "../../core/protocol/calls.ts";
 import type {
   FailedPeer,
   MigrationDestination,
@@ -36,8 +37,8 @@ export interface BlockTransfer {
 }
 
 /** A message of the bus: see `Message` in `src/bus/bus.ts`, which this room does not import. */
-export interface BackendMessage {
-  readonly data: unknown;
+export interface BackendMessage<Data = unknown> {
+  readonly data: Data;
   readonly payload?: Uint8Array<ArrayBuffer>;
   /** The sender no longer uses the payload's buffer, so it need not be copied. */
   readonly isPayloadGiven?: boolean;
@@ -64,9 +65,11 @@ export interface MigrationBackend {
    */
   join?(group: MigrationGroup): Promise<readonly FailedPeer[]>;
   /** Calls that other instances make over the bus of the control plane, for backends that use it. */
-  readonly calls?: Readonly<
-    Record<string, (message: BackendMessage) => BackendMessage | Promise<BackendMessage>>
-  >;
+  readonly calls?: {
+    readonly [M in MigrationCallName]?: (
+      message: BackendMessage<RequestOf<M>>,
+    ) => BackendMessage<ReplyOf<M>> | Promise<BackendMessage<ReplyOf<M>>>;
+  };
   /**
    * As a destination: lets a migration write these blocks too. Resolves when writes are accepted.
    * @throws {RangeError} the pool has no such block

@@ -1,6 +1,7 @@
 import type { Clock } from "../../core/clock.ts";
 import type { MigrationBackendOptions } from "../../core/options.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { MigrationCallName, ReplyOf, RequestOf } from "../../core/protocol/calls.ts";
 import type { KvMemory, KvPool } from "../pool/pool.ts";
 import type { BackendMessage, MigrationBackend, TransferLimits } from "./backend.ts";
 
@@ -16,11 +17,11 @@ export interface BackendOptions
 
 /** A connection to another instance over the bus of the control plane. */
 export interface BackendLink {
-  call(
-    method: string,
-    message: BackendMessage,
+  call<M extends MigrationCallName>(
+    method: M,
+    message: BackendMessage<RequestOf<M>>,
     options: { readonly timeoutMs: number },
-  ): Promise<BackendMessage>;
+  ): Promise<BackendMessage<ReplyOf<M>>>;
   close(): Promise<void>;
 }
 

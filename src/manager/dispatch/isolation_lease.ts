@@ -1,9 +1,9 @@
-import { LEASE_MS } from "../../core/protocol/dispatch.ts";
+import { ISOLATION_LEASE_MS } from "../../core/protocol/dispatch.ts";
 
 /**
  * Lets one API server at a time isolate requests: run a request that may be poison on an instance to
  * see whether the instance crashes. If two API servers did so at once, neither could tell which
- * request a crash is due to. The lease ends `LEASE_MS` after its holder last renewed it. See
+ * request a crash is due to. The lease ends `ISOLATION_LEASE_MS` after its holder last renewed it. See
  * src/manager/README.md, "Poison requests".
  */
 export class IsolationLease {
@@ -25,6 +25,6 @@ export class IsolationLease {
    * instance survive on the next.
    */
   keep(frontendId: string, nowMs: number): void {
-    this.#untilMs.set(frontendId, nowMs + LEASE_MS);
+    this.#untilMs.set(frontendId, nowMs + ISOLATION_LEASE_MS);
   }
 }

@@ -1,6 +1,11 @@
 import type { Address, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
-import { type ErrorRecord, LlumnixError, UnavailableError } from "../../core/errors.ts";
+import {
+  type ErrorRecord,
+  LlumnixError,
+  MessageError,
+  UnavailableError,
+} from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
 import type {
@@ -166,7 +171,7 @@ export class Fleet {
   /** An instance serves, or serves again. Call {@linkcode checkSettings} before. */
   register(registration: InstanceRegistration, peer: Peer): void {
     const { clock, launcher, onChange, onEvent } = this.#config;
-    const instance = this.of(peer);
+    const instance = this.#named(registration.instanceId, peer);
     this.#admission.noteRegistered(registration.instanceId);
     instance.register(registration, clock.nowMs());
     instance.process.adopt(() => launcher.adopt?.(registration));
@@ -178,9 +183,10 @@ export class Fleet {
   /**
    * An instance reports.
    * @returns its latest state, with the finished and received requests of this report
+   * @throws {MessageError} no instance has joined over this connection, or it reports for another
    */
   takeInfo(info: InstanceInfo, peer: Peer): InstanceInfo {
-    return this.of(peer).takeInfo(info);
+    return this.#named(info.instanceId, peer).takeInfo(info);
   }
 
   /** An instance sends the error that ends it. Its end may take a moment, if a step hangs. */
@@ -210,8 +216,17 @@ export class Fleet {
   /** The instance at the other end of a connection. */
   of(peer: Peer): ManagedInstance {
     const instance = this.#instanceOfPeer.get(peer);
-    if (!instance) throw new LlumnixError("internal", `${peer.remote} has not joined`);
+    if (!instance) throw new MessageError(`${peer.remote} has not joined`);
     return instance;
+  }
+
+  /** @throws {MessageError} the peer is not that instance */
+  #named(instanceId: InstanceId, peer: Peer): ManagedInstance {
+    const instance = this.of(peer);
+    if (instance.instanceId === instanceId) return instance;
+    throw new MessageError(
+      `field instanceId: expected ${instance.instanceId}, which has joined, received ${instanceId}`,
+    );
   }
 
   /**

@@ -1,7 +1,7 @@
 import { type Clock, sleep } from "../../core/clock.ts";
 import { ConflictError, isForTheUser, toErrorRecord, UnavailableError } from "../../core/errors.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { LeaveReply } from "../../core/protocol/membership.ts";
+import type { DrainReply } from "../../core/protocol/membership.ts";
 import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
 import { HealthCheck } from "./health_check.ts";
@@ -191,13 +191,13 @@ export class InstanceKeeper {
   }
 
   /** The process of an instance was asked to stop, by a signal, and would like to drain first. */
-  letDrainItself(instance: ManagedInstance): LeaveReply {
-    if (this.#isWindingDown) return { mayLeave: false };
+  letDrainItself(instance: ManagedInstance): DrainReply {
+    if (this.#isWindingDown) return { mayDrain: false };
     this.#config.onEvent({ type: "stop_requested", instanceId: instance.instanceId });
     // The user who started an instance by hand also ends it: no other takes its place.
     if (instance.startedBy === "hand") this.#beginRemoval(instance, "itself");
     else this.#beginDrain(instance, "itself");
-    return { mayLeave: true };
+    return { mayDrain: true };
   }
 
   /** The service is about to end: instances neither come nor go, and those that wanted to go stay. */

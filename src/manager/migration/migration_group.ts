@@ -5,7 +5,6 @@ import type {
   FailedPeer,
   MigrationGroup,
   MigrationGroupMember,
-  MigrationGroupReply,
 } from "../../core/protocol/migration.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
 
@@ -125,7 +124,7 @@ export class GroupKeeper {
     try {
       const timeoutMs = initTimeoutMs + ANSWER_MARGIN_MS;
       const { data } = await peer.call("migration_group", { data: group }, { timeoutMs });
-      return (data as MigrationGroupReply).failedPeers;
+      return data.failedPeers;
     } catch (error) {
       return toErrorRecord(error).message;
     }

@@ -190,8 +190,7 @@ export class MigrationLoop {
     for (const one of [source, destination]) one.beginMigration(migrationId);
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
-      const { data } = await source.peer!.call("migrate_out", { data: order }, options);
-      const report = data as MigrationReport;
+      const { data: report } = await source.peer!.call("migrate_out", { data: order }, options);
       this.#take(report, source, destination);
       return report;
     } catch (error) {

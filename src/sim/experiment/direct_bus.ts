@@ -1,13 +1,5 @@
-import type {
-  Address,
-  Bus,
-  CallHandler,
-  CallOptions,
-  Listener,
-  Message,
-  Peer,
-  Service,
-} from "../../bus/bus.ts";
+import type { Address, CallOptions, Listener } from "../../bus/bus.ts";
+import type { AnyBus, AnyMessage, AnyPeer, AnyService } from "../../bus/transport.ts";
 import type { Clock } from "../../core/clock.ts";
 import {
   fromErrorRecord,
@@ -29,7 +21,7 @@ export interface DirectNetworkConfig {
 /**
  * A network for experiments, where nothing fails and speed matters: messages are handed over as they
  * are, not as JSON. A notification, of which there are several per engine step, arrives at once; a
- * call takes time in both directions. Order is kept, as {@linkcode Bus} demands.
+ * call takes time in both directions. Order is kept, as `Bus` demands.
  */
 export class DirectNetwork {
   readonly #listeners = new Map<Address, DirectListener>();
@@ -59,21 +51,21 @@ export class DirectNetwork {
 }
 
 /** One process's end of the network. */
-export class DirectNode implements Bus {
+export class DirectNode implements AnyBus {
   /** Calls to or from here that have no answer yet. */
   callsInFlight = 0;
 
   constructor(readonly network: DirectNetwork) {}
 
   // deno-lint-ignore require-await -- what is thrown must be a rejection
-  async listen(address: Address, service: Service): Promise<Listener> {
+  async listen(address: Address, service: AnyService): Promise<Listener> {
     const listener = new DirectListener(address, service, this);
     this.network.bind(listener);
     return listener;
   }
 
   // deno-lint-ignore require-await -- what is thrown must be a rejection
-  async connect(address: Address, service: Service): Promise<Peer> {
+  async connect(address: Address, service: AnyService): Promise<AnyPeer> {
     return this.network.listenerAt(address).accept(service, this);
   }
 }
@@ -83,11 +75,11 @@ class DirectListener implements Listener {
 
   constructor(
     readonly address: Address,
-    private readonly service: Service,
+    private readonly service: AnyService,
     private readonly node: DirectNode,
   ) {}
 
-  accept(service: Service, from: DirectNode): Peer {
+  accept(service: AnyService, from: DirectNode): AnyPeer {
     const ours = new DirectPeer(`a client of ${this.address}`, this.service, this.node);
     const theirs = new DirectPeer(this.address, service, from);
     ours.other = theirs;
@@ -105,12 +97,12 @@ class DirectListener implements Listener {
 
 /** A call that has no answer yet. */
 interface PendingCall {
-  readonly resolve: (answer: Message) => void;
+  readonly resolve: (answer: AnyMessage) => void;
   readonly reject: (error: Error) => void;
   readonly cancelTimeout: () => void;
 }
 
-class DirectPeer implements Peer {
+class DirectPeer implements AnyPeer {
   other!: DirectPeer;
   readonly bufferedBytes = 0;
   isOpen = true;
@@ -120,17 +112,17 @@ class DirectPeer implements Peer {
 
   constructor(
     readonly remote: string,
-    private readonly service: Service,
+    private readonly service: AnyService,
     private readonly node: DirectNode,
   ) {}
 
-  call(method: string, message: Message, options: CallOptions = {}): Promise<Message> {
+  call(method: string, message: AnyMessage, options: CallOptions = {}): Promise<AnyMessage> {
     if (!this.isOpen) {
       const reason = `${method}: the connection to ${this.remote} is closed`;
       return Promise.reject(new UnavailableError(reason));
     }
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    const { promise, resolve, reject } = Promise.withResolvers<Message>();
+    const { promise, resolve, reject } = Promise.withResolvers<AnyMessage>();
     const cancelTimeout = this.#config.clock.after(timeoutMs, () => {
       const reason = `${method}: no answer from ${this.remote} in ${timeoutMs} ms`;
       this.#settle(call, new UnavailableError(reason));
@@ -142,7 +134,7 @@ class DirectPeer implements Peer {
     return promise;
   }
 
-  notify(method: string, message: Message): void {
+  notify(method: string, message: AnyMessage): void {
     if (!this.isOpen) return;
     const { other } = this;
     if (this.#numUnderWay > 0) this.#send(() => other.#receive(method, message));
@@ -168,8 +160,8 @@ class DirectPeer implements Peer {
   }
 
   /** Answers a call of the other end. */
-  #answer(call: PendingCall, method: string, message: Message): void {
-    const answer = (result: Message) => this.#send(() => this.other.#settle(call, result));
+  #answer(call: PendingCall, method: string, message: AnyMessage): void {
+    const answer = (result: AnyMessage) => this.#send(() => this.other.#settle(call, result));
     const refuse = (error: unknown) => {
       const record = toErrorRecord(error);
       this.#send(() => this.other.#settle(call, fromErrorRecord(record)));
@@ -184,7 +176,7 @@ class DirectPeer implements Peer {
     }
   }
 
-  #settle(call: PendingCall, outcome: Message | Error): void {
+  #settle(call: PendingCall, outcome: AnyMessage | Error): void {
     if (!this.#pending.delete(call)) return;
     call.cancelTimeout();
     this.#countCalls(-1);
@@ -198,13 +190,13 @@ class DirectPeer implements Peer {
     this.other.node.callsInFlight += change;
   }
 
-  #handle(method: string, message: Message): Promise<Message> | Message {
-    const handler: CallHandler | undefined = this.service.calls?.[method];
+  #handle(method: string, message: AnyMessage): Promise<AnyMessage> | AnyMessage {
+    const handler = this.service.calls?.[method];
     if (!handler) throw new UnavailableError(`there is no call "${method}" here`);
     return handler(message, this);
   }
 
-  #receive(method: string, message: Message): void {
+  #receive(method: string, message: AnyMessage): void {
     this.service.notifications?.[method]?.(message, this);
   }
 

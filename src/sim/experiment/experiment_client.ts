@@ -1,13 +1,8 @@
 import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import { LlumnixError } from "../../core/errors.ts";
-import type { DispatchReply, DispatchRequest } from "../../core/protocol/dispatch.ts";
-import type {
-  GenerateRequest,
-  InstanceId,
-  OutputBatch,
-  SamplingParams,
-} from "../../core/protocol/generate.ts";
+import type { DispatchRequest } from "../../core/protocol/dispatch.ts";
+import type { GenerateRequest, InstanceId, SamplingParams } from "../../core/protocol/generate.ts";
 import type { InstanceList } from "../../core/protocol/membership.ts";
 import { samplingDefaults } from "../../core/sampling.ts";
 import type { WorkloadRequest } from "../workload/request.ts";
@@ -49,7 +44,7 @@ export class ExperimentClient {
   async connect(): Promise<void> {
     const { bus, managerAddress } = this.#args;
     this.#manager = await bus.connect(managerAddress, {
-      notifications: { instances: ({ data }) => this.#setInstances(data as InstanceList) },
+      notifications: { instances: ({ data }) => this.#setInstances(data) },
     });
     await this.#manager.call("subscribe", { data: null });
     await Promise.all([...this.#addresses.keys()].map((id) => this.#link(id)));
@@ -72,7 +67,7 @@ export class ExperimentClient {
     const requestId = String(number);
     const dispatch: DispatchRequest = { requestId, promptTokens, priority };
     const { data } = await this.#manager.call("dispatch", { data: dispatch });
-    const { instanceId, expectedSteps } = data as DispatchReply;
+    const { instanceId, expectedSteps } = data;
     const link = await this.#link(instanceId);
     const generate: GenerateRequest = {
       requestId,
@@ -105,7 +100,7 @@ export class ExperimentClient {
     const { bus, clock, recorder } = this.#args;
     const service: Service = {
       notifications: {
-        outputs: ({ data }) => recorder.take((data as OutputBatch).outputs, clock.nowMs()),
+        outputs: ({ data }) => recorder.take(data.outputs, clock.nowMs()),
       },
     };
     const peer = await bus.connect(this.#addresses.get(instanceId)!, service);

@@ -1,6 +1,7 @@
 import { BasePeer } from "../../bus/base_peer.ts";
-import type { BusLimits, Service } from "../../bus/bus.ts";
+import type { BusLimits } from "../../bus/bus.ts";
 import { type Frame, frameSize } from "../../bus/outbox.ts";
+import type { AnyService } from "../../bus/transport.ts";
 import type { NodeClock } from "../clock/node_clock.ts";
 import type { SimNetwork } from "./sim_bus.ts";
 
@@ -13,7 +14,7 @@ const LATE_FACTOR = 10;
 interface End {
   readonly node: string;
   readonly clock: NodeClock;
-  readonly service: Service;
+  readonly service: AnyService;
   readonly remote: string;
 }
 

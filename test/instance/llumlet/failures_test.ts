@@ -1,6 +1,7 @@
 /** What can go wrong in a migration, at every moment of it. */
 import assert from "node:assert/strict";
 import { UnavailableError } from "../../../src/core/errors.ts";
+import type { MigrationCallName, RequestOf } from "../../../src/core/protocol/calls.ts";
 import type { MigrationReport } from "../../../src/core/protocol/migration.ts";
 import { generateRequest } from "../support.ts";
 import { type InstanceShape, pair, World } from "./world.ts";
@@ -43,7 +44,7 @@ Deno.test("failures: the client aborts during a stage", async () => {
 
 Deno.test("failures: an abort at the source during the commit reaches the destination", async () => {
   const { world, report, followed, b } = await disturbed("migrate_commit", (world) => {
-    world.instances.get("a")!.service.service.notifications!.abort(
+    world.instances.get("a")!.service.service.notifications!.abort!(
       { data: { requestIds: ["r"] } },
       world.peer(world.instances.get("a")!),
     );
@@ -58,7 +59,7 @@ Deno.test("failures: an abort at the source during the commit reaches the destin
 Deno.test("failures: an abort up to an epoch does not follow the request to its new owner", async () => {
   const { world, report, followed, b } = await disturbed("migrate_commit", (world) => {
     const { service } = world.instances.get("a")!.service;
-    service.notifications!.abort(
+    service.notifications!.abort!(
       { data: { requestIds: ["r"], upToEpoch: 0 } },
       world.peer(world.instances.get("a")!),
     );
@@ -336,7 +337,7 @@ Deno.test("failures: a repeated reservation and a repeated commit are answered a
   const { world, a, b } = await pair();
   const peer = world.peer(b);
   const request = generateRequest("r", 5, { maxTokens: 8, seed: 5 }, { outputTokenIds: [1] });
-  const call = async (method: string, data: unknown) =>
+  const call = async <M extends MigrationCallName>(method: M, data: RequestOf<M>) =>
     (await world.wait(peer.call(method, { data }))).data;
   await world.openMigration(b, 6);
   const reserve = { migrationId: "m", stage: 0, blocks: 2 };
@@ -360,7 +361,8 @@ Deno.test("failures: a repeated reservation and a repeated commit are answered a
 Deno.test("failures: a commit with too few blocks is refused, and everything given up", async () => {
   const { world, b } = await pair();
   const peer = world.peer(b);
-  const call = (method: string, data: unknown) => world.wait(peer.call(method, { data }));
+  const call = <M extends MigrationCallName>(method: M, data: RequestOf<M>) =>
+    world.wait(peer.call(method, { data }));
   await world.openMigration(b, 9);
   await call("migrate_reserve", { migrationId: "m", stage: 0, blocks: 1 });
   const request = generateRequest("r", 8, {}, { outputTokenIds: [1] });

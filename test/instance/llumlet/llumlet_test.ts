@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { AnyPeer } from "../../../src/bus/transport.ts";
 import { generateRequest } from "../support.ts";
 import { type InstanceShape, pair } from "./world.ts";
 
@@ -143,8 +144,9 @@ Deno.test("llumlet: few blocks are made ready, however many run and are said to 
     await world.generate(b, generateRequest(`${i}`, 5, { maxTokens: 40 }));
   }
   await world.until(() => b.engine.queues().running.length === 6);
-  const call = (method: string, data: unknown) =>
-    world.wait(world.peer(b).call(method, { data: { migrationId: "m", ...data as object } }));
+  const peer: AnyPeer = world.peer(b);
+  const call = (method: string, data: object) =>
+    world.wait(peer.call(method, { data: { migrationId: "m", ...data } }));
   await world.openMigration(b, 6);
   for (const [stage, nextBlocks] of [2, 60, 1_000].entries()) {
     await call("migrate_reserve", { stage, blocks: 1, nextBlocks });

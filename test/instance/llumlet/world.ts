@@ -1,11 +1,7 @@
 /** Instances with llumlets on a simulated network and clock, and an API server that they serve. */
 import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
-import type {
-  GenerateRequest,
-  OutputBatch,
-  RequestOutput,
-} from "../../../src/core/protocol/generate.ts";
+import type { GenerateRequest, RequestOutput } from "../../../src/core/protocol/generate.ts";
 import type {
   MigrateInRequest,
   MigrateOutOrder,
@@ -165,7 +161,7 @@ export class World {
     const connecting = this.client.bus.connect(address, {
       notifications: {
         outputs: ({ data }) => {
-          for (const output of (data as OutputBatch).outputs) {
+          for (const output of data.outputs) {
             const followed = this.requests.get(output.requestId);
             followed?.accept(output);
             if (followed) this.onOutput?.(instance, followed);

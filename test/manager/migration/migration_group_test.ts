@@ -29,8 +29,8 @@ class World {
   add(instanceId: string, answer: Answer = fine): ManagedInstance {
     const instance = new ManagedInstance(instanceId, "both");
     const peer = {
-      call: async (_method: string, { data }: { data: unknown }) => ({
-        data: { failedPeers: await answer(data as MigrationGroup) },
+      call: async (_method: string, { data }: { data: MigrationGroup }) => ({
+        data: { failedPeers: await answer(data) },
       }),
     } as unknown as Peer;
     instance.join({ instanceId }, peer);

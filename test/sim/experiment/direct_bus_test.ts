@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Service } from "../../../src/bus/bus.ts";
+import type { AnyService } from "../../../src/bus/transport.ts";
 import { sleep } from "../../../src/core/clock.ts";
 import { OverloadedError } from "../../../src/core/errors.ts";
 import { DirectNetwork } from "../../../src/sim/experiment/direct_bus.ts";
@@ -28,7 +28,7 @@ async function finish(loop: ExperimentLoop, body: Promise<void>): Promise<void> 
 
 Deno.test("a call takes a delay in both directions, and a handler's time", async () => {
   const { loop, clock, server, client } = network();
-  const service: Service = {
+  const service: AnyService = {
     calls: {
       twice: ({ data }) => ({ data: 2 * (data as number) }),
       slow: async () => {
@@ -53,7 +53,7 @@ Deno.test("a call takes a delay in both directions, and a handler's time", async
 
 Deno.test("errors keep their kind; unknown calls and late answers are errors", async () => {
   const { loop, clock, server, client } = network();
-  const service: Service = {
+  const service: AnyService = {
     calls: {
       full: () => {
         throw new OverloadedError("no room");
@@ -79,7 +79,7 @@ Deno.test("errors keep their kind; unknown calls and late answers are errors", a
 Deno.test("messages arrive in their order, also notifications behind calls", async () => {
   const { loop, server, client } = network();
   const seen: string[] = [];
-  const service: Service = {
+  const service: AnyService = {
     calls: {
       call: () => {
         seen.push("call");

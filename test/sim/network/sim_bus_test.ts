@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
-import type { BusLimits, Peer } from "../../../src/bus/bus.ts";
+import type { BusLimits } from "../../../src/bus/bus.ts";
+import type { AnyBus, AnyPeer as Peer } from "../../../src/bus/transport.ts";
 import { type Clock, realClock, sleep } from "../../../src/core/clock.ts";
 import { Random } from "../../../src/core/random.ts";
 import { type NetworkConfig, SimNetwork } from "../../../src/sim/network/sim_bus.ts";
@@ -60,12 +61,13 @@ async function withConnection(
   const see = (what: string) => void events.push([clock.nowMs(), what]);
   const run = async () => {
     let far!: Peer;
-    await b.bus.listen("inproc:b", {
+    const bus: AnyBus = b.bus;
+    await bus.listen("inproc:b", {
       onConnect: (peer) => far = peer,
       notifications: { say: ({ data }) => see(`b got ${data}`) },
       onClose: () => see("b lost it"),
     });
-    const near = await a.bus.connect("inproc:b", {
+    const near = await (a.bus as AnyBus).connect("inproc:b", {
       notifications: { say: ({ data }) => see(`a got ${data}`) },
       onClose: () => see("a lost it"),
     });

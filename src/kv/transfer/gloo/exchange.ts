@@ -64,9 +64,15 @@ export class GlooExchange {
   readonly #outgoing = new Map<InstanceId, Outgoing>();
   #group: MigrationGroup | null = null;
 
-  /** @throws {Error} it cannot listen */
-  constructor(sockets: Sockets, config: ExchangeConfig) {
+  readonly #onDefect: (error: unknown) => void;
+
+  /**
+   * @param onDefect told of an error that no code expected
+   * @throws {Error} it cannot listen
+   */
+  constructor(sockets: Sockets, config: ExchangeConfig, onDefect: (error: unknown) => void) {
     this.#sockets = sockets;
+    this.#onDefect = onDefect;
     this.#config = config;
     this.#grants = new WriteGrants(config.numBlocks);
     this.#prefault = new PoolPrefault(config.pool, config.numBlocks);
@@ -91,11 +97,18 @@ export class GlooExchange {
       this.#prefault.isDone ? deadlineMs - performance.now() : 0,
     );
     if (found[1] !== 0) this.#accept();
-    waiters.forEach((waiter, i) => {
-      const events = found[interests.length + i];
+    waiters.forEach((waiter, i) => this.#handle(waiter, found[interests.length + i]));
+  }
+
+  /** A defect in handling what a peer sent costs that peer its connection, and the others nothing. */
+  #handle(waiter: Waiter, events: number): void {
+    try {
       if (events !== 0) waiter.onReady(events);
       else if (waiter.deadlineMs <= performance.now()) waiter.onDeadline();
-    });
+    } catch (error) {
+      this.#onDefect(error);
+      waiter.close(`it failed: ${(error as Error).message}`);
+    }
   }
 
   /**
@@ -188,12 +201,13 @@ export class GlooExchange {
         this.#sockets.close(fd);
         continue;
       }
-      const { identity, pool, initTimeoutMs } = this.#config;
+      const { identity, pool, numBlocks, initTimeoutMs } = this.#config;
       const connection = new IncomingConnection(
         {
           sockets: this.#sockets,
           identity,
           pool,
+          numBlocks,
           grants: this.#grants,
           group: () => this.#group?.secret ?? null,
           onWelcome: (welcome) => this.#replace(welcome),

@@ -1,6 +1,7 @@
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError, UsageError } from "../../../core/errors.ts";
+import { logger } from "../../../core/log.ts";
 import type {
   FailedPeer,
   MigrationGroup,
@@ -16,6 +17,8 @@ import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import type { ExchangeConfig } from "./exchange.ts";
 import type { GlooEndpoint } from "./outgoing_connection.ts";
 import type { ThreadReply, ThreadRequest, ThreadStart, ThreadStarted } from "./transfer_thread.ts";
+
+const log = logger("gloo");
 
 export interface GlooBackendArgs extends ExchangeConfig {
   readonly limits: TransferLimits;
@@ -159,6 +162,9 @@ class ThreadLink {
     this.#messages = messages;
     this.#wakeFd = wakeFd;
     messages.onmessage = ({ data }: MessageEvent<ThreadReply>) => {
+      if (data.defect !== undefined) {
+        log.error("closed a connection: its message was not handled", { error: data.defect });
+      }
       this.#pending.get(data.id)?.resolve(data);
       this.#pending.delete(data.id);
     };

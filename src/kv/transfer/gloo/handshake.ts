@@ -20,10 +20,17 @@ export interface Hello {
 
 /** Null if the frame has another form. */
 export function readHello(data: unknown): Hello | null {
-  const { group, to, from } = (data ?? {}) as Partial<Hello>;
+  const { group, generation, rank, to, from } = (data ?? {}) as Partial<Hello>;
   const { instanceId, model, layout } = (from ?? {}) as Partial<Identity>;
   const areStrings = [group, to, instanceId, model].every((one) => typeof one === "string");
-  return areStrings && typeof layout === "object" && layout !== null ? data as Hello : null;
+  const areNumbers = Number.isSafeInteger(generation) && Number.isSafeInteger(rank);
+  return areStrings && areNumbers && isLayout(layout) ? data as Hello : null;
+}
+
+/** As far as it can be compared with another. */
+function isLayout(data: unknown): boolean {
+  return typeof data === "object" && data !== null &&
+    Object.values(data).every((value) => typeof value === "string" || typeof value === "number");
 }
 
 /**

@@ -34,6 +34,8 @@ export interface IncomingConfig {
   readonly sockets: Sockets;
   readonly identity: Identity;
   readonly pool: PoolMemory;
+  /** Of the pool. */
+  readonly numBlocks: number;
   readonly grants: WriteGrants;
   /** Secret of the group that this instance is in; null before it has joined one. */
   readonly group: () => string | null;
@@ -117,7 +119,9 @@ export class IncomingConnection implements Waiter {
     const frame = this.#stream.receive(this.#isWelcome ? MAX_FRAME_BYTES : MAX_GREETING_BYTES);
     if (frame === null) return;
     const hello = frame.type === "hello" && this.#hello === null ? readHello(frame.data) : null;
-    const head = frame.type === "transfer" && this.#isWelcome ? readHead(frame.data) : null;
+    const head = frame.type === "transfer" && this.#isWelcome
+      ? readHead(frame.data, this.#config.numBlocks)
+      : null;
     if (hello !== null) this.#greet(hello);
     else if (head !== null) this.#begin(head);
     else {throw new ConnectionLost(
@@ -202,11 +206,12 @@ export class IncomingConnection implements Waiter {
   }
 }
 
-/** Null if the frame has another form. */
-function readHead(data: unknown): TransferHead | null {
+/** Null if the frame has another form, or names more blocks than the pool has. */
+function readHead(data: unknown, numBlocks: number): TransferHead | null {
   const { migrationId, destinationBlocks, limits } = (data ?? {}) as Partial<TransferHead>;
   const { bufferBlocks, numLayers } = (limits ?? {}) as Partial<TransferLimits>;
   const isHead = typeof migrationId === "string" && Array.isArray(destinationBlocks) &&
+    destinationBlocks.length <= numBlocks &&
     Number.isSafeInteger(bufferBlocks) && Number.isSafeInteger(numLayers);
   return isHead ? data as TransferHead : null;
 }

@@ -28,7 +28,10 @@ export type ThreadRequest =
 
 /** Worker to main thread. */
 export interface ThreadReply {
+  /** Of the request; -1 when `defect` is all that is told. */
   readonly id: number;
+  /** Stack of an error that cost a peer its connection: only the main thread has a log. */
+  readonly defect?: string;
   /** Why a `send` failed. */
   readonly failure?: string;
   /** For a `join`. */
@@ -64,7 +67,11 @@ function start(
     const sockets = openSockets();
     if (sockets === null) throw new Error("gloo needs Linux");
     const { readEnd, writeEnd: wakeFd } = sockets.pipe();
-    const exchange = new GlooExchange(sockets, config);
+    const onDefect = (error: unknown) => {
+      const { stack = String(error) } = error as Error;
+      port.postMessage({ id: -1, defect: stack } satisfies ThreadReply);
+    };
+    const exchange = new GlooExchange(sockets, config, onDefect);
     answer({ port: exchange.port, wakeFd });
     return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd);
   } catch (error) {

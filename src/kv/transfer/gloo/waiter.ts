@@ -7,4 +7,5 @@ export interface Waiter {
   readonly deadlineMs: number;
   onReady(events: number): void;
   onDeadline(): void;
+  close(reason: string): void;
 }

@@ -1,6 +1,10 @@
 import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
-import type { MigrationId, TransferStatistics } from "../../../core/protocol/migration.ts";
+import type {
+  BlockRound,
+  MigrationId,
+  TransferStatistics,
+} from "../../../core/protocol/migration.ts";
 import { blockBytes, layerBytes } from "../../layout.ts";
 import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
 import type { KvPool, PoolRun } from "../../pool/pool.ts";
@@ -30,14 +34,6 @@ export interface RayRpcBackendArgs {
   readonly links: BackendLinks;
 }
 
-/** Call `migrate_blocks`: a round, its blocks one after the other in the payload. */
-interface RoundData {
-  readonly migrationId: MigrationId;
-  readonly blocks: readonly number[];
-  readonly firstLayer: number;
-  readonly numLayers: number;
-}
-
 /**
  * Sends blocks as payloads of calls over the bus of the control plane, one call a round. It needs no
  * group and no thread. It copies each byte twice: into the payload, and from the received frame into the
@@ -48,7 +44,8 @@ export class RayRpcBackend implements MigrationBackend {
   /** Empty: the backend answers at the address where the instance serves. */
   readonly endpoint = {};
   readonly calls = {
-    migrate_blocks: (message: BackendMessage): Promise<BackendMessage> => this.#receive(message),
+    migrate_blocks: (message: BackendMessage<BlockRound>): Promise<BackendMessage<null>> =>
+      this.#receive(message),
   };
   readonly #args: RayRpcBackendArgs;
   readonly #grants: WriteGrants;
@@ -166,7 +163,7 @@ export class RayRpcBackend implements MigrationBackend {
     const blocks = runs.flatMap(({ destinationBlock, numBlocks }) =>
       Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
     );
-    const data: RoundData = { migrationId, blocks, firstLayer, numLayers };
+    const data: BlockRound = { migrationId, blocks, firstLayer, numLayers };
     const link = await unlessAborted(
       links.open(destination.address, deadlineMs - clock.nowMs()),
       signal,
@@ -181,9 +178,9 @@ export class RayRpcBackend implements MigrationBackend {
     }
   }
 
-  async #receive({ data, payload }: BackendMessage): Promise<BackendMessage> {
+  async #receive({ data, payload }: BackendMessage<BlockRound>): Promise<BackendMessage<null>> {
     const { pool } = this.#args;
-    const { migrationId, blocks, firstLayer, numLayers } = data as RoundData;
+    const { migrationId, blocks, firstLayer, numLayers } = data;
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     this.#grants.check(migrationId, blocks);
     const runs = blocks.map((block) => ({ block, firstLayer, numLayers }));

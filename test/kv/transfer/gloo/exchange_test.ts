@@ -32,7 +32,7 @@ Deno.test({
     numBlocks: NUM_BLOCKS,
     host: "127.0.0.1",
     initTimeoutMs: 5_000,
-  });
+  }, (error) => assert.fail(`${error}`));
   const half = Array.from({ length: NUM_BLOCKS / 2 }, (_, i) => NUM_BLOCKS - 1 - 2 * i);
   const startBytes = Deno.memoryUsage().rss;
   const grown = () => (Deno.memoryUsage().rss - startBytes) / MIB;

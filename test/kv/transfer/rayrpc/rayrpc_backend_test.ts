@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { parseAddress, type ParsedAddress, tcpAddress } from "../../../../src/bus/address.ts";
-import { SocketBus } from "../../../../src/bus/socket_bus.ts";
+import { openBus } from "../../../../src/bus/open_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
@@ -11,6 +11,7 @@ import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import type { BackendLink } from "../../../../src/kv/transfer/backend_kind.ts";
 import { RayRpcBackend } from "../../../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
 import {
   type BackendEnd,
@@ -36,7 +37,7 @@ interface RpcEnd extends BackendEnd {
 
 /** An instance's end that serves on the loopback interface. */
 async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
-  const bus = new SocketBus();
+  const bus = openBus();
   const links = new MigrationPeers(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
@@ -145,13 +146,11 @@ Deno.test("rayrpc backend: in the background it pauses between pieces, however m
       return () => {};
     },
   };
-  const link = {
-    call() {
-      nowMs += 10;
-      return Promise.resolve({ data: null });
-    },
-    close: () => Promise.resolve(),
+  const call = () => {
+    nowMs += 10;
+    return Promise.resolve({ data: null });
   };
+  const link: BackendLink = { call: call as BackendLink["call"], close: () => Promise.resolve() };
   const layout = { ...suiteLayout, numKvHeads: 8, headDim: 64 }; // blocks of 64 KiB
   const backend = new RayRpcBackend({
     pool: new ArrayKvPool(layout, 20),

@@ -1,0 +1,5 @@
+#include "emulator.h"
+
+namespace emulator {
+Checker* const checker = nullptr;
+}

@@ -1,0 +1,215 @@
+// libnccl's public functions, as far as point-to-point transfers need them, over host memory and TCP on
+// 127.0.0.1. NCCL's names, numbers and documented behaviour, made as unkind as the documentation allows:
+//
+// - A nonblocking call answers 7 and goes on in a thread. Until the state is 0 again every other call on
+//   the communicator is refused (4), and the stream work of a group is not in the stream.
+// - Init joins the ranks in a ring; the first operation with a peer connects. Both need the peer.
+// - A send of more than 1 MiB ends when its receive runs. Sends match receives by order alone.
+// - A lost peer, or a peer of other sizes, leaves kernels that hold their stream until the abort. The
+//   event of an aborted kernel completes, though no data came.
+// - A unique id makes one communicator; an id that nobody uses keeps a thread and a port.
+#include "communicator.h"
+#include "faults.h"
+#include <climits>
+#include <cstring>
+#include <map>
+#define API extern "C" __attribute__((visibility("default")))
+
+using namespace soft;
+
+namespace soft {
+Counts &counts = *new Counts; // never destroyed: threads count until the process ends
+}
+
+typedef std::shared_ptr<Communicator> Owner;
+
+/// The handles that are alive. A call with another one is a misuse; the real library would crash.
+static std::map<void *, Owner> &handles = *new std::map<void *, Owner>;
+static std::mutex &handlesLock = *new std::mutex;
+static thread_local int groupDepth = 0;
+static thread_local std::vector<std::pair<Owner, Operation>> pending;
+static thread_local std::string lastError;
+
+static Result fail(Result result, const std::string &why) {
+  lastError = why;
+  return result;
+}
+
+static Owner find(void *handle, bool isRemoved = false) {
+  std::lock_guard<std::mutex> hold(handlesLock);
+  const auto found = handles.find(handle);
+  if (found == handles.end()) {
+    counts.misuses++;
+    lastError = "no such communicator, or it is gone";
+    return nullptr;
+  }
+  Owner owner = found->second;
+  if (isRemoved) handles.erase(found);
+  return owner;
+}
+
+/// The head of ncclConfig_t, which all versions share.
+struct Config {
+  size_t size;
+  unsigned magic, version;
+  int blocking;
+};
+
+API int ncclGetVersion(int *version) {
+  *version = 22809;
+  return SUCCESS;
+}
+
+API const char *ncclGetErrorString(int result) {
+  static const char *const TEXTS[] = {
+      "no error",         "unhandled cuda error",
+      "unhandled system error", "internal error",
+      "invalid argument", "invalid usage",
+      "remote process exited or there was a network error", "NCCL operation in progress",
+  };
+  return result >= 0 && result <= IN_PROGRESS ? TEXTS[result] : "unknown result code";
+}
+
+API const char *ncclGetLastError(void *handle) {
+  static thread_local std::string text;
+  std::lock_guard<std::mutex> hold(handlesLock);
+  const auto found = handles.find(handle);
+  text = found == handles.end() ? lastError : found->second->reason();
+  return text.c_str();
+}
+
+API int ncclGetUniqueId(UniqueId *id) {
+  return makeRoot(id) ? SUCCESS : fail(SYSTEM_ERROR, "no port is left");
+}
+
+API int ncclCommInitRankConfig(void **handle, int ranks, UniqueId id, int rank, Config *config) {
+  *handle = nullptr;
+  if (!config || config->size < 48 || config->magic != 0xcafebeef) {
+    return fail(INVALID_ARGUMENT, "the config was not initialised: size, magic");
+  }
+  if (ranks < 1 || rank < 0 || rank >= ranks) return fail(INVALID_ARGUMENT, "rank out of range");
+  if (!isId(id)) return fail(INVALID_ARGUMENT, "not a unique id of this library");
+  const bool isBlocking = config->blocking != 0; // INT_MIN, not set: blocking
+  Owner owner = std::make_shared<Communicator>(ranks, rank, isBlocking);
+  {
+    std::lock_guard<std::mutex> hold(handlesLock);
+    handles[owner.get()] = owner;
+  }
+  *handle = owner.get();
+  return owner->init(id);
+}
+
+API int ncclCommGetAsyncError(void *handle, int *result) {
+  const Owner owner = find(handle);
+  if (!owner) return INVALID_ARGUMENT;
+  *result = owner->asyncError();
+  return SUCCESS;
+}
+
+API int ncclCommCount(void *handle, int *count) {
+  const Owner owner = find(handle);
+  if (!owner) return INVALID_ARGUMENT;
+  *count = owner->ranks;
+  return SUCCESS;
+}
+
+API int ncclCommUserRank(void *handle, int *rank) {
+  const Owner owner = find(handle);
+  if (!owner) return INVALID_ARGUMENT;
+  *rank = owner->rank;
+  return SUCCESS;
+}
+
+API int ncclGroupStart() {
+  groupDepth++;
+  return SUCCESS;
+}
+
+API int ncclGroupEnd() {
+  if (groupDepth == 0) {
+    counts.misuses++;
+    return fail(INVALID_USAGE, "group end without group start");
+  }
+  if (--groupDepth > 0) return SUCCESS;
+  std::map<Owner, std::vector<Operation>> groups;
+  for (auto &[owner, operation] : pending) groups[owner].push_back(operation);
+  pending.clear();
+  Result result = SUCCESS;
+  for (auto &[owner, operations] : groups) {
+    const Result own = owner->enqueue(operations);
+    if (own != SUCCESS && (result == SUCCESS || result == IN_PROGRESS)) result = own;
+  }
+  return result;
+}
+
+static size_t bytesOfType(int type) {
+  switch (type) {
+  case 0: case 1: case 10: case 11: return 1; // int8, uint8, float8
+  case 6: case 9: return 2;                   // float16, bfloat16
+  case 4: case 5: case 8: return 8;           // int64, uint64, float64
+  default: return 4;
+  }
+}
+
+static int post(bool isSend, void *address, size_t count, int type, int peer, void *handle,
+                void *stream) {
+  const Owner owner = find(handle);
+  if (!owner) return INVALID_ARGUMENT;
+  const Result now = owner->usable();
+  if (now != SUCCESS) return fail(now, owner->reason());
+  if (peer < 0 || peer >= owner->ranks) return fail(INVALID_ARGUMENT, "peer out of range");
+  ncclGroupStart();
+  pending.push_back({owner, {isSend, address, count * bytesOfType(type), peer, stream}});
+  return ncclGroupEnd();
+}
+
+API int ncclSend(const void *address, size_t count, int type, int peer, void *handle, void *stream) {
+  return post(true, (void *)address, count, type, peer, handle, stream);
+}
+
+API int ncclRecv(void *address, size_t count, int type, int peer, void *handle, void *stream) {
+  return post(false, address, count, type, peer, handle, stream);
+}
+
+API int ncclCommFinalize(void *handle) {
+  const Owner owner = find(handle);
+  return owner ? owner->finalize() : INVALID_ARGUMENT;
+}
+
+API int ncclCommDestroy(void *handle) {
+  if (!handle) return SUCCESS;
+  const Owner owner = find(handle, true);
+  if (!owner) return INVALID_ARGUMENT;
+  owner->destroy();
+  return SUCCESS;
+}
+
+API int ncclCommAbort(void *handle) {
+  if (!handle) return SUCCESS;
+  const Owner owner = find(handle, true);
+  if (!owner) return INVALID_ARGUMENT;
+  owner->abort();
+  return SUCCESS;
+}
+
+// ---- for tests; the real library has none of these
+
+/// Tells the software device from a real library, as in its other libraries.
+API const char *llumnixSoftwareDevice() { return "software NCCL 1 (not a GPU)"; }
+
+/// Communicators, roots, threads, kernels, sockets, misuses, received bytes.
+API void softNcclCounts(int64_t *out) {
+  const std::atomic<int64_t> *const all[] = {
+      &counts.communicators, &counts.roots,   &counts.threads,       &counts.kernels,
+      &counts.sockets,       &counts.misuses, &counts.receivedBytes,
+  };
+  for (const auto *count : all) *out++ = count->load();
+}
+
+/// Sets a fault of faults.h; rank -1: for all ranks. 0, or 4 for a name or rank that does not exist.
+API int softNcclFault(const char *name, int rank, int64_t value) {
+  return setFault(name, rank, value) ? SUCCESS : INVALID_ARGUMENT;
+}
+
+/// All faults as the environment has them.
+API void softNcclReset() { resetFaults(); }

@@ -1,0 +1,205 @@
+/**
+ * Shows that the software device notices mistakes of synchronization: takes each barrier, wait and event
+ * dependency out of kernels and host code in turn, runs the result, and writes which seed noticed it to
+ * `test/ffi/software_device/mutants.md`. Exit code 1 if a mutant is not noticed.
+ */
+import assert from "node:assert/strict";
+import {
+  type Bench,
+  configure,
+  directory,
+  filled,
+  freshBench,
+} from "../test/ffi/software_device/device.ts";
+import { fillCopyCheck } from "../test/ffi/software_device/kv_blocks.ts";
+import {
+  microKernels,
+  microLibrary,
+  runMicro,
+  waysToBreak,
+} from "../test/ffi/software_device/micro.ts";
+import { takeRaces } from "../test/ffi/software_device/races.ts";
+import type { stagedCopy } from "../test/ffi/software_device/staged_copy.ts";
+import { buildKernelLibrary } from "./build_kernel_library.ts";
+
+const seeds = 20;
+const path = (url: URL) => decodeURIComponent(url.pathname);
+const kernels = new URL("../ffi/cuda_kernels/", import.meta.url);
+const report = new URL("../test/ffi/software_device/mutants.md", import.meta.url);
+
+interface Row {
+  readonly what: string;
+  /** How the values of the result showed it: "late" or "random, seed 3"; null if they did not. */
+  readonly values: string | null;
+  /** The checker's report at seed 1; null if there was none, undefined where it does not apply. */
+  readonly race?: string | null;
+}
+
+/** Whether a run on a fresh device goes wrong: a wrong result, an error of the device. */
+function goesWrong(settings: string, run: (bench: Bench) => void): boolean {
+  const bench = freshBench(settings);
+  try {
+    run(bench);
+    return false;
+  } catch (error) {
+    if (error instanceof TypeError || error instanceof ReferenceError) throw error;
+    return true;
+  }
+}
+
+/** The first order of work, "late" before the random ones, at which a run goes wrong. */
+function noticedAt(settings: string, run: (bench: Bench) => void): string | null {
+  if (goesWrong(`${settings}order=late,seed=1`, run)) return "late, seed 1";
+  for (let seed = 1; seed <= seeds; seed++) {
+    if (goesWrong(`${settings}order=random,seed=${seed}`, run)) return `random, seed ${seed}`;
+  }
+  return null;
+}
+
+// Host code: lines that wait, or that make something to wait for.
+
+const waitingLine =
+  /^\s*cuda\.(?:waitEvent|recordEvent|synchronizeEvent|synchronizeStream)\(.*\);$/gm;
+
+/** Moves six blocks by a version of `stagedCopy`, and looks at them. */
+function moveBlocks(copy: typeof stagedCopy): (bench: Bench) => void {
+  const byteLength = 4096;
+  return ({ cuda, device, read }) => {
+    const values = [1, 2, 3, 4, 5, 6];
+    const halves = values.map((value) => {
+      const half = () => device(filled(byteLength / 2, value));
+      return [half(), half()] as const;
+    });
+    const to = values.map(() => cuda.malloc(byteLength));
+    copy(cuda, halves, to, byteLength);
+    values.forEach((value, i) =>
+      assert.deepEqual(read(to[i], byteLength), filled(byteLength, value))
+    );
+  };
+}
+
+async function hostRows(): Promise<Row[]> {
+  const file = new URL("../test/ffi/software_device/staged_copy.ts", import.meta.url);
+  const source = await Deno.readTextFile(file);
+  const version = async (text: string): Promise<typeof stagedCopy> => {
+    // Beside the original, so that its imports hold.
+    const copy = await Deno.makeTempFile({ dir: path(new URL(".", file)), suffix: ".ts" });
+    try {
+      await Deno.writeTextFile(copy, text);
+      return (await import(`file://${copy}`)).stagedCopy;
+    } finally {
+      await Deno.remove(copy);
+    }
+  };
+  const sound = noticedAt("", moveBlocks(await version(source)));
+  assert.equal(sound, null, "the program as it is goes wrong");
+  const rows: Row[] = [];
+  for (const { 0: line, index } of source.matchAll(waitingLine)) {
+    const mutant = source.slice(0, index) + source.slice(index + line.length);
+    const number = source.slice(0, index).split("\n").length + (line.startsWith("\n") ? 1 : 0);
+    const what = `staged_copy.ts:${number} without \`${line.trim()}\``;
+    rows.push({ what, values: noticedAt("", moveBlocks(await version(mutant))) });
+  }
+  return rows;
+}
+
+// Kernels: barriers, waits and fences.
+
+const kernelSync =
+  /__syncthreads\(\);|__syncwarp\([^;]*\);|__pipeline_(?:commit|wait_prior)\([^;]*\);|__threadfence(?:_block)?\(\);/g;
+
+/** Runs that show whether the kernels of a file do their work. */
+const kernelRuns: Record<string, (bench: Bench) => void> = {
+  kv: (bench) => {
+    fillCopyCheck(bench, 8192 + 16, 64);
+    fillCopyCheck(bench, 2048, 96);
+  },
+};
+
+async function kernelRows(folder: string): Promise<Row[]> {
+  const compiler = Deno.env.get("CXX") ?? "g++";
+  const build = async (name: string, text: string, checked: boolean): Promise<string> => {
+    const source = `${folder}/${name}.cu`,
+      output = `${folder}/${name}${checked ? "_checked" : ""}.so`;
+    await Deno.writeTextFile(source, text);
+    await buildKernelLibrary({ compiler, sources: [source], output, objects: folder, checked });
+    return output;
+  };
+  const rows: Row[] = [];
+  for (const [file, run] of Object.entries(kernelRuns)) {
+    const source = await Deno.readTextFile(new URL(`${file}.cu`, kernels));
+    for (const { 0: text, index } of source.matchAll(kernelSync)) {
+      const mutant = source.slice(0, index) + ";" + source.slice(index + text.length);
+      const line = source.slice(0, index).split("\n").length;
+      const name = `${file}_${index}`;
+      const plain = await build(name, mutant, false), checked = await build(name, mutant, true);
+      const values = noticedAt(`kernels=${plain},`, run);
+      goesWrong(`kernels=${checked},seed=1`, run);
+      const race = reportOf(checked)?.replaceAll(name, file) ?? null;
+      rows.push({ what: `${file}.cu:${line} without \`${text}\``, values, race });
+    }
+  }
+  return rows;
+}
+
+/** One of the checker's reports, rather one that names both places. */
+function reportOf(library: string): string | null {
+  const races = takeRaces(library);
+  return races.find((race) => race.includes(" against ")) ?? races[0] ?? null;
+}
+
+/** The ways to break the race checker's own small kernels. */
+async function microRows(): Promise<Row[]> {
+  const plain = await microLibrary(false), checked = await microLibrary(true);
+  const bench = freshBench(`kernels=${plain}`);
+  // A thread that spins never lets the others run in the plain library: `flag` is the checker's alone.
+  const plainKernels = microKernels.filter((name) => name !== "flag");
+  const right = new Map(plainKernels.map((name) => [name, runMicro(bench, name, 0)]));
+  return [...waysToBreak()].sort(([a], [b]) => a - b).map(([way, name]) => {
+    const values = !right.has(name) ? null : noticedAt(
+      `kernels=${plain},`,
+      (bench) => assert.deepEqual(runMicro(bench, name, way), right.get(name)),
+    );
+    runMicro(freshBench(`kernels=${checked},seed=1`), name, way);
+    return { what: `${name} without its part ${way}`, values, race: reportOf(checked) };
+  });
+}
+
+if (directory === null) throw new Error("no software device can be built here");
+const folder = await Deno.makeTempDir({ prefix: "device-mutants-" });
+let rows: Row[];
+try {
+  rows = [...await hostRows(), ...await kernelRows(folder), ...await microRows()];
+} finally {
+  await Deno.remove(folder, { recursive: true });
+}
+configure("kernels=plain");
+
+const cell = (text: string) => text.replaceAll("|", "\\|");
+const table = rows.map(({ what, values, race }) => {
+  const seen = race === undefined ? "host code" : race ?? "no";
+  return `| ${cell(what)} | ${values ?? "no"} | ${cell(seen)} |`;
+});
+const missed = rows.filter(({ values, race }) => values === null && !race);
+const both = rows.filter(({ race }) => race !== undefined);
+const text = `# Mutants of the software device
+
+Each row takes one barrier, wait, fence or event dependency out. "Values": the first order of work and
+seed at which the result was wrong or the device failed, of late order and ${seeds} seeds of random order.
+"Race": a report of the race checker at seed 1. Written by \`deno task device-mutants\`.
+
+${rows.length} mutants, ${missed.length} not noticed. The checker reports ${
+  both.filter(({ race }) => race).length
+} of ${both.length} in kernels; values show ${
+  both.filter(({ values }) => values !== null).length
+} of them.
+
+| without | values | race |
+| --- | --- | --- |
+${table.join("\n")}
+`;
+await Deno.writeTextFile(report, text);
+await new Deno.Command(Deno.execPath(), { args: ["fmt", "-q", path(report)] }).output();
+console.error(`${rows.length} mutants, ${missed.length} not noticed: ${path(report)}`);
+for (const { what } of missed) console.error(`not noticed: ${what}`);
+Deno.exit(missed.length === 0 ? 0 : 1);

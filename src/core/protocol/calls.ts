@@ -1,0 +1,109 @@
+/**
+ * Every call and every notification between the roles, one line each: what it carries, and how that is
+ * checked when it comes from another process. The types are explained in the file of their conversation.
+ */
+import { type Check, nothing } from "./check.ts";
+import * as admin from "./schemas/admin.ts";
+import * as dispatch from "./schemas/dispatch.ts";
+import * as generate from "./schemas/generate.ts";
+import { instanceInfo } from "./schemas/instance_info.ts";
+import * as membership from "./schemas/membership.ts";
+import * as migration from "./schemas/migration.ts";
+
+/**
+ * Goes up with every change that an older process would misunderstand. Both ends of a connection have
+ * to have the same: a connection between others is refused, and both versions are named.
+ */
+export const PROTOCOL_VERSION = 1;
+
+interface Call<Request, Reply> {
+  readonly request: Check<Request>;
+  readonly reply: Check<Reply>;
+}
+
+function call<Request, Reply>(request: Check<Request>, reply: Check<Reply>): Call<Request, Reply> {
+  return { request, reply };
+}
+
+export const calls = {
+  // Instance to manager.
+  join: call(membership.joinRequest, membership.joinReply),
+  register: call(membership.instanceRegistration, nothing),
+  drain: call(nothing, membership.drainReply),
+
+  // API server to manager.
+  subscribe: call(nothing, nothing),
+  dispatch: call(dispatch.dispatchRequest, dispatch.dispatchReply),
+  admin_instances: call(nothing, admin.instanceStatuses),
+  admin_requests: call(nothing, admin.adminRequests),
+  admin_add: call(nothing, admin.instanceChange),
+  admin_drain: call(admin.instanceName, admin.instanceChange),
+  admin_keep: call(admin.instanceName, admin.instanceChange),
+  admin_remove: call(admin.instanceName, admin.instanceChange),
+  admin_migrate: call(admin.adminMigration, migration.migrationReport),
+
+  // Manager to instance; `requests` also to API servers, and `ping` from anyone.
+  ping: call(nothing, nothing),
+  requests: call(admin.requestsQuery, admin.requestsReply),
+  migrate_out: call(migration.migrateOutOrder, migration.migrationReport),
+  migration_group: call(migration.migrationGroup, migration.migrationGroupReply),
+
+  // API server to instance.
+  hello: call(generate.hello, nothing),
+  generate: call(generate.generateRequest, nothing),
+  missing: call(generate.missingRequest, generate.missingReply),
+  status: call(nothing, instanceInfo),
+
+  // Source instance to destination instance.
+  migrate_in: call(migration.migrateInRequest, migration.migrateInReply),
+  migrate_reserve: call(migration.migrateReserveRequest, migration.migrateReserveReply),
+  migrate_blocks: call(migration.blockRound, nothing),
+  migrate_commit: call(migration.migrateCommitRequest, nothing),
+  migrate_settle: call(migration.migrationName, migration.migrateSettleReply),
+};
+
+export const notifications = {
+  // Instance to manager.
+  progress: membership.instanceProgress,
+  info: instanceInfo,
+  failed: membership.instanceFailure,
+
+  // API server to manager.
+  isolating: dispatch.isolationNotice,
+
+  // Manager to API server.
+  instances: membership.instanceList,
+
+  // Manager to instance.
+  shutdown: nothing,
+  stay: nothing,
+  keep: nothing,
+
+  // Instance to API server.
+  outputs: generate.outputBatch,
+
+  // API server to instance, or source instance to destination instance.
+  abort: generate.abortNotice,
+  migrate_cancel: migration.migrationName,
+};
+
+export type CallName = keyof typeof calls;
+export type NotificationName = keyof typeof notifications;
+
+/** What a call carries. */
+export type RequestOf<M extends CallName> = ReturnType<(typeof calls)[M]["request"]>;
+/** What its answer carries. */
+export type ReplyOf<M extends CallName> = ReturnType<(typeof calls)[M]["reply"]>;
+/** What a notification carries. */
+export type NoticeOf<M extends NotificationName> = ReturnType<(typeof notifications)[M]>;
+
+/** What only an operator may ask of the manager. */
+export type AdminCallName = Extract<CallName, `admin_${string}`>;
+/** How requests move from instance to instance. */
+export type MigrationCallName = Extract<CallName, `migrate_${string}`>;
+
+/** Makes an operator's call. Rejects with the manager's error. */
+export type AdminCall = <M extends AdminCallName>(
+  method: M,
+  ask: RequestOf<M>,
+) => Promise<ReplyOf<M>>;

@@ -1,0 +1,62 @@
+import { z } from "zod";
+import type {
+  AdminMigration,
+  AdminRequests,
+  InstanceChange,
+  InstanceName,
+  InstanceStatus,
+  RequestsQuery,
+  RequestsReply,
+} from "../admin.ts";
+import { type Check, checkWith } from "../check.ts";
+import { count, id, ids, instanceType, MAX_LIST_LENGTH, number, priority } from "./fields.ts";
+
+const instanceState = z.enum([
+  "starting",
+  "serving",
+  "draining",
+  "drained",
+  "stopping",
+  "unreachable",
+]);
+
+export const requestsQuery: Check<RequestsQuery> = checkWith(
+  z.object({ requestIds: ids.optional() }),
+);
+const requestsFields = z.object({
+  requests: z.array(z.object({
+    requestId: id,
+    instanceId: id.nullable(),
+    priority,
+    state: z.enum(["waiting", "running", "swapped", "suspended", "finished"]),
+    promptTokens: count,
+    outputTokens: count,
+    ageMs: number,
+  })).max(MAX_LIST_LENGTH),
+  numOmitted: count,
+});
+export const requestsReply: Check<RequestsReply> = checkWith(requestsFields);
+export const adminRequests: Check<AdminRequests> = checkWith(
+  requestsFields.extend({ unreachable: ids }),
+);
+export const instanceStatuses: Check<readonly InstanceStatus[]> = checkWith(
+  z.array(z.object({
+    instanceId: id,
+    instanceType,
+    state: instanceState,
+    pid: count.nullable(),
+    totalBlocks: count.nullable(),
+    usedBlocks: count.nullable(),
+    load: z.union([number, z.literal("inf"), z.literal("-inf")]).nullable(),
+    runningRequests: count.nullable(),
+    waitingRequests: count.nullable(),
+    killedRequests: count.nullable(),
+  })).max(MAX_LIST_LENGTH),
+);
+export const instanceChange: Check<InstanceChange> = checkWith(
+  z.object({ instanceId: id, state: instanceState }),
+);
+export const instanceName: Check<InstanceName> = checkWith(z.object({ instanceId: id }));
+export const adminMigration: Check<AdminMigration> = checkWith(
+  z.object({ requestId: id, destinationId: id }),
+);

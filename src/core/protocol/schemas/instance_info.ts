@@ -1,0 +1,68 @@
+import { MessageError } from "../../errors.ts";
+import { type InstanceInfo, MAX_LISTED_WAITING } from "../instance_info.ts";
+import { isCount, isId, isList } from "./fields.ts";
+
+const counts = [
+  "stepId",
+  "totalBlocks",
+  "freeBlocks",
+  "usedBlocks",
+  "watermarkBlocks",
+  "runningRequests",
+  "runningHighPriorityRequests",
+  "leavingRequests",
+  "waitingRequests",
+  "killedRequests",
+  "lastStepBatchedTokens",
+  "lastStepSequences",
+  "lastStepContextTokens",
+  "maxOutputTokens",
+] as const satisfies (keyof InstanceInfo)[];
+const numbers = [
+  "timestampMs",
+  "firstWaitingBlocks",
+  "allWaitingBlocks",
+  "prefillBlocks",
+  "firstWaitingMs",
+  "lastRunningBlocks",
+  "lastStepLatencyMs",
+] as const satisfies (keyof InstanceInfo)[];
+const totals = ["promptTokens", "outputTokens", "preemptions"] as const;
+const instanceTypes = new Set<unknown>(["both", "prefill", "decode"]);
+const stepKinds = new Set<unknown>(["prefill", "decode", "idle"]);
+
+/** By hand: 256 instances report 5,000 times a second, and a schema takes 20 us for each. */
+export function instanceInfo(data: unknown): InstanceInfo {
+  if (typeof data !== "object" || data === null) {
+    throw new MessageError("the data: expected the state of an instance");
+  }
+  const info = data as InstanceInfo;
+  if (!isId(info.instanceId)) fail("instanceId", "an id");
+  if (!instanceTypes.has(info.instanceType)) fail("instanceType", "both, prefill or decode");
+  if (!stepKinds.has(info.lastStepKind)) fail("lastStepKind", "prefill, decode or idle");
+  for (const name of counts) if (!isCount(info[name])) fail(name, "a whole number, 0 or more");
+  for (const name of numbers) if (!Number.isFinite(info[name])) fail(name, "a number");
+  if (!isList(info.waiting, isQueued, MAX_LISTED_WAITING)) {
+    fail("waiting", `at most ${MAX_LISTED_WAITING} requests with requestId, blocks and arrivalMs`);
+  }
+  if (!isList(info.runningSequenceLengths, isCount)) {
+    fail("runningSequenceLengths", "a list of lengths");
+  }
+  if (!isList(info.finishedRequestIds, isId)) fail("finishedRequestIds", "a list of ids");
+  if (!isList(info.receivedRequestIds, isId)) fail("receivedRequestIds", "a list of ids");
+  if (typeof info.totals !== "object" || info.totals === null) fail("totals", "an object");
+  for (const name of totals) {
+    if (!isCount(info.totals[name])) fail(`totals.${name}`, "a whole number, 0 or more");
+  }
+  return info;
+}
+
+function isQueued(data: unknown): boolean {
+  if (typeof data !== "object" || data === null) return false;
+  const { requestId, blocks, arrivalMs } = data as Record<string, unknown>;
+  return isId(requestId) && Number.isFinite(blocks) && Number.isFinite(arrivalMs);
+}
+
+function fail(name: string, expected: string): never {
+  throw new MessageError(`field ${name}: expected ${expected}`);
+}

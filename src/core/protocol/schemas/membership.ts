@@ -1,0 +1,65 @@
+import { z } from "zod";
+import { type Check, checkWith } from "../check.ts";
+import type {
+  DrainReply,
+  InstanceList,
+  InstanceProgress,
+  InstanceRegistration,
+  JoinReply,
+  JoinRequest,
+  MigrationRegistration,
+} from "../membership.ts";
+import type { ErrorRecord } from "../../errors.ts";
+import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
+
+/** A day: timers take no more than 24. */
+const MAX_INTERVAL_MS = 86_400_000;
+/** More than a manager looks after. */
+const MAX_INSTANCES = 16_384;
+
+const settings = z.object({ model: text, dtype: id, maxModelLen: count });
+const migration: z.ZodType<MigrationRegistration> = z.object({ backend: id, endpoint });
+
+const registration: z.ZodType<InstanceRegistration> = settings.extend({
+  instanceId: id,
+  instanceType,
+  address: id,
+  pid: count,
+  processStart: id.optional(),
+  executor: text,
+  blockSize: count.min(1),
+  totalBlocks: count,
+  swapBlocks: count,
+  longestStepMs: amount.nullable().optional(),
+  migration: migration.optional(),
+  migrationFailure: text.optional(),
+});
+export const instanceRegistration: Check<InstanceRegistration> = checkWith(registration);
+
+export const joinRequest: Check<JoinRequest> = checkWith(z.object({
+  instanceId: id,
+  incarnation: id.optional(),
+  isRunning: z.boolean().optional(),
+  registration: registration.optional(),
+  startedBy: z.enum(["manager", "api-server", "hand"]).optional(),
+}));
+export const joinReply: Check<JoinReply> = checkWith(
+  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType }),
+);
+export const drainReply: Check<DrainReply> = checkWith(z.object({ mayDrain: z.boolean() }));
+export const instanceProgress: Check<InstanceProgress> = checkWith(z.object({
+  instanceId: id,
+  phase: id,
+  doneBytes: amount,
+  totalBytes: amount,
+  detail: text,
+}));
+export const instanceFailure: Check<ErrorRecord> = checkWith(errorRecord);
+export const instanceList: Check<InstanceList> = checkWith(z.object({
+  version: count,
+  instances: z.array(registration).max(MAX_INSTANCES),
+  expectedInstances: count,
+  takesRequests: z.boolean().optional(),
+  stopped: z.array(id).max(MAX_INSTANCES).optional(),
+  settings: settings.optional(),
+}));
