@@ -11,7 +11,7 @@ import { readSettings, toOptions } from "./settings.ts";
 /**
  * The options in effect of serve, manager or api-server.
  * @param index the arguments that may be on the command line
- * @param whole those that the configuration file may set
+ * @param whole the arguments that the configuration file may set
  * @returns null if `--print-config` asked for the table of options, which is printed
  * @throws {UsageError} the first thing that cannot be served
  */
@@ -37,7 +37,7 @@ export async function readServingOptions<Options extends ServeOptions>(
 /**
  * The options in effect of an instance. The configuration file may be that of the whole service.
  * @param index the arguments that may be on the command line
- * @param whole those that the configuration file may set
+ * @param whole the arguments that the configuration file may set
  * @throws {UsageError} the first thing that cannot be served
  */
 export async function readInstanceOptions<Options extends InstanceOptions>(
@@ -48,7 +48,7 @@ export async function readInstanceOptions<Options extends InstanceOptions>(
   const settings = await readSettings(argv, index, whole);
   const options = toOptions<Options>(settings);
   const notices = checkStatus(index, settings);
-  // Who starts instances has said the same already.
+  // The process that started this one has printed them already.
   if (options.startedBy === "hand") report("instance", notices, options.logLevel);
   return options;
 }

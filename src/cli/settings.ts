@@ -26,7 +26,7 @@ export type Settings = ReadonlyMap<string, Setting>;
 /**
  * Reads a command line and the configuration file that it names.
  * @param index the arguments that may be on the command line
- * @param whole the arguments that get a value: those of `index`, and those that only the file may set
+ * @param whole the arguments that get a value; the file may also set arguments that `index` lacks
  * @throws {UsageError} anything in them that is unknown or invalid by itself
  */
 export async function readSettings(
@@ -58,7 +58,7 @@ export async function readSettings(
   return settings;
 }
 
-/** A profile is there to be simulated. */
+/** Only a simulated device runs on a profile. */
 function impliedDevice(settings: Map<string, Setting>): void {
   if (!settings.get("profiling-result-file-path")?.value) return;
   if (settings.get("device")?.value !== "auto") return;
@@ -66,7 +66,7 @@ function impliedDevice(settings: Map<string, Setting>): void {
   imply(settings, "device", device, "profiling-result-file-path");
 }
 
-/** Requests have to get from prefill to decode instances. */
+/** Requests migrate from prefill to decode instances. */
 function impliedMigration(settings: Map<string, Setting>): void {
   if (settings.get("enable-pd-disagg")?.value !== true) return;
   imply(settings, "enable-migration", true, "enable-pd-disagg");

@@ -184,7 +184,7 @@ function formatValue(value: unknown): string {
   return /^[^\s"=]+$/u.test(text) && !unsafe.test(text) ? text : oneLine(JSON.stringify(text));
 }
 
-/** Deliberate errors and those of the system say enough; any other is a bug and shows its stack. */
+/** Errors of this program and of the system show their message; any other is a bug and shows its stack. */
 function describeError(error: Error): string {
   const isExpected = error instanceof LlumnixError || error.name in Deno.errors;
   return isExpected ? error.message : error.stack ?? error.message;

@@ -31,10 +31,10 @@ export class FileLock {
     return null;
   }
 
-  /** Locks the file that has this path now instead of the one before. */
+  /** Releases the lock and locks the file that has this path now, such as after a rotation. */
   move(path: string): void {
     const next = FileLock.take(path);
-    if (next === null) return; // a program that began in between: rather share a file than lose lines
+    if (next === null) return; // another program took it in between: sharing the file loses no lines
     this.release();
     this.#file = next.#file;
   }
@@ -55,7 +55,7 @@ export function claimLogFile(filename: string): Claim {
       const lock = FileLock.take(candidate);
       if (lock !== null) return { filename: candidate, lock };
     } catch {
-      return { filename: candidate, lock: null }; // whoever opens the file says what is wrong with it
+      return { filename: candidate, lock: null }; // opening the file will fail too, with a warning
     }
   }
   return { filename, lock: null };

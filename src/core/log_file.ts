@@ -29,7 +29,7 @@ export interface LogFileOptions {
 export class LogFile extends RotatingFileHandler {
   readonly #options: LogFileOptions;
   #failure: Error | null = null;
-  /** Of the file that is open; null if it is no regular file, which nobody rotates. */
+  /** Inode of the open file; null if it is not a regular file, which is never rotated. */
   #inode: number | null = null;
   #checkedMs = 0;
 

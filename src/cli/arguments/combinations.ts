@@ -41,7 +41,7 @@ function migrationBackend(options: ServeOptions): string | null {
   return backendProblem(options.migrationBackend, options);
 }
 
-/** Of those that are there: `checkStatus` refuses the others. */
+/** Asks the backends that are available; `checkStatus` refuses the others. */
 function blockMemory({ enableMigration, migrationBackend: name, device }: ServeOptions) {
   const backend = migrationBackends.find((kind) => kind.name === name);
   const found = findExecutorKind(device);

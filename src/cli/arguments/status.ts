@@ -1,4 +1,4 @@
-/** Arguments that are refused or have no effect: at start, and what help says of them. */
+/** Arguments that are refused or have no effect: the check at start, and the words in help. */
 import { UsageError } from "../../core/errors.ts";
 import { type Settings, toOptions } from "../settings.ts";
 import type { Argument } from "./argument.ts";
@@ -72,7 +72,7 @@ function describe({ name, argument }: Entry, settings: Settings): string {
   return argument.kind === "flag" ? `--${name}` : `--${name} ${shown(value)}`;
 }
 
-/** Help's word on an argument or some of its choices not doing what they say; empty when all works. */
+/** What help says about an argument or choices that do not work; empty if everything works. */
 export function statusText(argument: Argument): string {
   const { status, extraChoices, refusedChoices, laterChoices } = argument;
   const sentences: string[] = [];

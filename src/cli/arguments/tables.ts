@@ -78,7 +78,7 @@ export const instanceGroups: readonly Group[] = [
   },
 ];
 
-/** Arguments that a serving process hands on to the instances that it starts. */
+/** Arguments that a serving process passes on to the instances that it starts. */
 export const engineTable: ArgumentTable = {
   ...vllmArguments,
   ...simulatorArguments,
@@ -92,7 +92,7 @@ type EngineTable =
   & typeof transferArguments
   & typeof engineExtras;
 
-/** Options of an engine for which nothing was set. */
+/** The default options of an engine. */
 export function engineDefaults(): OptionsOf<EngineTable> {
   const defaults = Object.entries(engineTable)
     .map(([name, argument]) => [camelCase(name), argument.default]);
@@ -114,12 +114,12 @@ export type InstanceOptions = OptionsOf<
   EngineTable & typeof instanceArguments & typeof processExtras
 >;
 
-/** Effective options of `llumnix manager` and `llumnix api-server`: those of `serve`, and their own. */
+/** Effective options of `llumnix manager` and `llumnix api-server`: the options of `serve` and more. */
 export type RoleOptions = ServeOptions & OptionsOf<typeof roleExtras & typeof orphanExtras>;
 
 type Satisfies<Contract, Options extends Contract> = Options;
 
-/** Fails to compile when the tables no longer give what the rest of the program reads. */
+/** Fails to compile if the tables lack an option that the rest of the program reads. */
 export type CheckedOptions = [
   Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
   Satisfies<MigrationOptions & TransferOptions & ScalingOptions, ServeOptions>,

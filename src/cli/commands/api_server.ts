@@ -35,7 +35,7 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   using signals = new StopSignals();
   await using service = new Service(options, model, address, log, logFile);
   const started = service.start();
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first]);
   log.info(`stopping: ${await signals.first}`);
   const stopped = service.finishRequests();
@@ -49,7 +49,7 @@ class Service implements AsyncDisposable {
   readonly #disposables = new AsyncDisposableStack();
   #server: RunningServer | null = null;
 
-  /** @param logFile where this process and its instances log besides stderr */
+  /** @param logFile where this process and its instances log in addition to stderr */
   constructor(
     private readonly options: RoleOptions,
     private readonly model: FoundModel,

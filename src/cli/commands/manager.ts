@@ -13,7 +13,7 @@ import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Runs until it is told to stop, which stops its instances.
- * @returns the exit code: 0 after an orderly stop, 1 when no instance serves and none ever will
+ * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runManager(options: RoleOptions): Promise<number> {
@@ -33,7 +33,7 @@ export async function runManager(options: RoleOptions): Promise<number> {
   disposables.use(role);
   log.info(`listening at ${address}`);
   const started = role.startInstances(place);
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first, failed.promise]);
   const reason = await Promise.race([signals.first, failed.promise]);
   log.info(`stopping: ${reason}`);
@@ -63,7 +63,7 @@ async function listen(
       log,
       logFile,
       onEvent: ({ type }) => {
-        if (type === "given_up") onGivenUp("no instance serves, and none will");
+        if (type === "given_up") onGivenUp("no instance serves, and none can start");
       },
     });
   } catch (error) {

@@ -21,7 +21,7 @@ import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.
- * @returns the exit code: 0 after an orderly stop, 1 when no instance serves and none ever will
+ * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runServe(options: ServeOptions): Promise<number> {
@@ -34,7 +34,7 @@ export async function runServe(options: ServeOptions): Promise<number> {
   using signals = new StopSignals();
   await using service = new Service(options, model, log, logFile);
   const started = service.start();
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first, service.failed]);
   const reason = await Promise.race([signals.first, service.failed]);
   log.info(`stopping: ${reason}`);
@@ -52,7 +52,7 @@ class Service implements AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #model: FoundModel;
   readonly #log: Log;
-  /** Where this process and its instances log besides stderr. */
+  /** Where this process and its instances log in addition to stderr. */
   readonly #logFile: string | null;
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
@@ -121,7 +121,7 @@ class Service implements AsyncDisposable {
       log: this.#log,
       logFile: this.#logFile,
       onEvent: (event) => {
-        if (event.type === "given_up") this.#fail("no instance serves, and none will");
+        if (event.type === "given_up") this.#fail("no instance serves, and none can start");
       },
     });
     this.#disposables.use(role);

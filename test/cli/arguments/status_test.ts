@@ -25,7 +25,7 @@ refuses(
 );
 refuses(
   ["--device", "neuron"],
-  "--device neuron is not supported: Llumnix supports cuda devices, and this program the CPU besides",
+  "--device neuron is not supported: the devices are cuda and cpu",
 );
 refuses(
   ["--load-format=pt"],
