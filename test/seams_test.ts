@@ -77,7 +77,8 @@ Deno.test("a decision by name is found in every form", () => {
 Deno.test("only an implementation's own directory and the register decide by its name", () => {
   const found: string[] = [];
   for (const { names, directory, register } of seams) {
-    for (const file of ["src", "ffi", "scripts"].flatMap((top) => [...filesUnder(top)])) {
+    // Not ffi: it binds a library named nccl, and knows no backend.
+    for (const file of ["src", "scripts"].flatMap((top) => [...filesUnder(top)])) {
       if (file === register || argumentTables.includes(file)) continue;
       const code = Deno.readTextFileSync(join(root, file));
       for (const name of names.filter((name) => !file.startsWith(`${directory}/${name}/`))) {
