@@ -65,7 +65,9 @@ const batchWords = 10;
 /** Writes `struct decoder_batch`. */
 export function writeBatch(kernels: CpuKernels, memory: DecoderMemory, batch: DecoderBatch): void {
   if (batch.numTokens > memory.maxRows) {
-    throw new KernelError(`decoder: ${batch.numTokens} rows; it has room for ${memory.maxRows}`);
+    throw new KernelError(
+      `decoder: the batch has ${batch.numTokens} rows, expected ${memory.maxRows} at most`,
+    );
   }
   writeWords(kernels, memory.batch, [
     ...[batch.numTokens, batch.numSequences, batch.maxBlocks, batch.maxContextLen],

@@ -2,14 +2,14 @@
  * Operations of a paged-KV decoder on the CPU. Two implementations: shared libraries built from
  * `kernels.c` (AMX, AVX-512 BF16, AVX-512, AVX2, NEON) called through FFI, and the same source as WASM.
  *
- * All memory that operations touch belongs to the kernel set: `alloc` gives it out, `bytes` views
- * it. Matrices are row-major with leading dimensions in elements. Activations are float32.
+ * All memory that operations touch belongs to the kernel set: `alloc` allocates it, `bytes` gives a
+ * view of it. Matrices are row-major with leading dimensions in elements. Activations are float32.
  *
  * Batch invariance: a row of a result depends on that row's inputs only, bit for bit, never on the
  * number or the values of the other rows.
  */
 
-/** A kernel set that cannot be loaded or used as asked; the message says what to do. */
+/** A kernel set cannot be loaded or used as asked; the message says what to do. */
 export class KernelError extends Error {
   override name = "KernelError";
 }
@@ -17,7 +17,7 @@ export class KernelError extends Error {
 /** An address in the kernel set's memory; 0n is null. */
 export type Address = bigint;
 
-/** The fastest first. "amx" is AVX-512 with tile instructions for rounded bfloat16 products. */
+/** Kernel sets, the fastest first. "amx" is AVX-512 plus tile instructions for bfloat16 products. */
 export const kernelSets = ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"] as const;
 export type KernelSet = typeof kernelSets[number];
 
@@ -44,7 +44,7 @@ export interface KvCacheView {
   readonly blockSize: number;
 }
 
-/** A ragged batch, see `StepInput`. Addresses of int32 arrays. */
+/** A batch of sequences with different numbers of tokens (see `StepInput`). Addresses of int32 arrays. */
 export interface AttentionBatch {
   readonly numSequences: number;
   readonly numTokens: number;
@@ -94,19 +94,19 @@ export interface DecoderWeights {
   readonly embedding: PackedMatrix;
   readonly layers: readonly DecoderLayer[];
   readonly finalNorm: Address;
-  /** Read ahead at the end of `forward`. The embedding itself when they are tied. */
+  /** Weights that `forward` prefetches at its end. The embedding itself if the two are tied. */
   readonly lmHead: PackedMatrix;
   /** float32 [positions, headDim], see `CpuKernels.rope`. */
   readonly ropeTable: Address;
 }
 
-/** Sizes of a decoder besides those of its weights and cache. */
+/** Sizes of a decoder that its weights and cache do not tell. */
 export interface DecoderShape {
   readonly hiddenSize: number;
   readonly numHeads: number;
   readonly intermediateSize: number;
   readonly rmsNormEps: number;
-  /** Inputs of products are rounded to bfloat16, see `CpuKernels.gemm`. */
+  /** Whether inputs of matrix products are rounded to bfloat16, see `CpuKernels.gemm`. */
   readonly roundActivations: boolean;
 }
 
@@ -123,14 +123,17 @@ export interface CpuKernels {
   readonly name: KernelSet;
   readonly threads: number;
 
-  /** Zeroed memory, 64-byte aligned, huge-page aligned when large. Throws when there is none. */
+  /**
+   * Allocates zeroed memory, 64-byte aligned; large memory is aligned to huge pages.
+   * @throws {KernelError} the memory is exhausted
+   */
   alloc(byteLength: number): Address;
   free(address: Address, byteLength: number): void;
   /** View of `byteLength` bytes; do not keep it across `alloc` (WASM memory can move). */
   bytes(address: Address, byteLength: number): Uint8Array;
   copy(destination: Address, source: Address, byteLength: number): void;
 
-  /** Reads memory with all threads, for measuring the streaming read bandwidth. */
+  /** Reads memory with all threads, to measure the streaming read bandwidth. */
   readMemory(address: Address, byteLength: number): number;
 
   /** Bytes that `pack` needs for a [n, k] matrix. */
@@ -143,8 +146,8 @@ export interface CpuKernels {
 
   /**
    * y[m, n] = x[m, k] W^T + bias. With `roundActivations` x is rounded to bfloat16 first (for
-   * bfloat16 weights, on every kernel set); else it enters as float32. bias may be 0n. `next` are
-   * weights that will be multiplied by soon: threads that have nothing to do read ahead in them.
+   * bfloat16 weights, on every kernel set); otherwise it is used as float32. bias may be 0n. `next` are
+   * the weights of the product that follows: idle threads prefetch them.
    */
   gemm(
     x: Address,
@@ -233,6 +236,6 @@ export interface CpuKernels {
     cache: KvCacheView,
     maxRows: number,
   ): Decoder;
-  /** Frees everything, ends the threads. The kernel set must not be used afterwards. */
+  /** Frees all memory and ends the threads. The kernel set must not be used afterwards. */
   close(): void;
 }

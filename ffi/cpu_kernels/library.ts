@@ -72,18 +72,18 @@ export const kernelSignatures = {
 /** The functions of kernels.c as JavaScript calls them. */
 export type KernelSymbols = Deno.StaticForeignLibraryInterface<typeof kernelSignatures>;
 
-/** Where a library's memory is: this process's, or a WASM instance's. */
+/** The memory of a library: this process's, or a WASM instance's. */
 export interface KernelMemory {
   bytes(address: Address, byteLength: number): Uint8Array;
-  /** Calls `use` with addresses at which the kernels can read the pieces of `rows`, in order. */
+  /** Calls `use` with the addresses at which the kernels can read the pieces of `rows`, in order. */
   eachReadable(
     rows: Uint8Array,
     rowBytes: number,
     use: (address: Address, rowCount: number) => void,
   ): void;
-  /** Says why an allocation of `byteLength` may have failed. */
+  /** Why an allocation of `byteLength` bytes may have failed, for the error message. */
   exhausted(byteLength: number): string;
-  /** Ends what `kernels_close` cannot. */
+  /** Ends the threads that `kernels_close` cannot end. */
   close(): void;
 }
 
@@ -115,7 +115,7 @@ export class KernelLibrary implements CpuKernels {
 
   free(address: Address, byteLength: number): void {
     if (this.#allocated.get(address) !== byteLength) {
-      throw new KernelError(`free: no allocation of ${byteLength} bytes at ${address}`);
+      throw new KernelError(`free: there is no allocation of ${byteLength} bytes at ${address}`);
     }
     this.#allocated.delete(address);
     this.#symbols.memory_free(address, BigInt(Math.max(byteLength, 1)));
@@ -140,11 +140,11 @@ export class KernelLibrary implements CpuKernels {
   pack(type: StorageType, rows: readonly Uint8Array[], n: number, k: number): PackedMatrix {
     const rowBytes = k * storageBytes[type];
     const given = rows.reduce((sum, piece) => sum + piece.byteLength, 0);
-    if (k % 2 !== 0) throw new KernelError(`pack: k is ${k}; it must be even`);
+    if (k % 2 !== 0) throw new KernelError(`pack: k is ${k}, expected an even number`);
     if (given !== n * rowBytes || rows.some((piece) => piece.byteLength % rowBytes !== 0)) {
       throw new KernelError(
         `pack: a ${type} matrix [${n}, ${k}] has ${n * rowBytes} bytes in pieces of whole rows, ` +
-          `not ${given} bytes in pieces of ${rows.map((piece) => piece.byteLength).join(", ")}`,
+          `but got ${given} bytes in pieces of ${rows.map((piece) => piece.byteLength).join(", ")}`,
       );
     }
     const byteLength = this.packedBytes(type, n, k);

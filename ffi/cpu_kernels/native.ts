@@ -21,7 +21,7 @@ const processMemory: KernelMemory = {
 /**
  * Opens a shared library. It stays loaded for the life of the process: several kernel sets in use
  * may share it.
- * @throws {KernelError} when it cannot be loaded, or the threads or CPUs cannot be had.
+ * @throws {KernelError} the library cannot be loaded, or the system refuses the threads or CPUs
  */
 export function openNative(
   set: KernelSet,
@@ -53,7 +53,7 @@ export function permitTiles(): boolean {
   return result === 0n;
 }
 
-/** Loads a library from memory: through an anonymous file, or a temporary one where there are none. */
+/** Loads a library from memory: through an anonymous file, or a temporary one if that fails. */
 function openImage(set: KernelSet, image: Uint8Array) {
   const libc = Deno.dlopen("libc.so.6", {
     memfd_create: { parameters: ["buffer", "u32"], result: "i32" },

@@ -24,7 +24,7 @@ export interface Log {
   error(message: string, fields?: LogFields | (() => LogFields)): void;
 }
 
-export interface LoggingOptions {
+export interface LogOptions {
   readonly level: LogLevel;
   /** Appended to; null for stderr alone. */
   readonly filename: string | null;
@@ -55,7 +55,7 @@ let file: LogFile | null = null;
  * to that process.
  * @returns the file that is written, null when there is none
  */
-export function setupLogging(options: LoggingOptions): string | null {
+export function setupLogging(options: LogOptions): string | null {
   const { level, filename, role } = options;
   setup({}); // closes the file before, which this process may claim again
   const formatter = onceARecord((record) => formatRecord(record, role));
@@ -90,14 +90,14 @@ export function reopenLogFile(): void {
   file?.reopen();
 }
 
-function claimOf(filename: string, { isShared }: LoggingOptions): Claim {
+function claimOf(filename: string, { isShared }: LogOptions): Claim {
   return isShared ? { filename, lock: null } : claimLogFile(filename);
 }
 
 function openLogFile(
   { filename, lock }: Claim,
   formatter: (record: LogRecord) => string,
-  { level, maxBytes = 0, backups = 1, isShared = false }: LoggingOptions,
+  { level, maxBytes = 0, backups = 1, isShared = false }: LogOptions,
 ): LogFile {
   return new LogFile(stdLevels[level], {
     filename,

@@ -33,7 +33,7 @@ export interface FailedPeer {
 
 export type MigrationId = string;
 
-/** Which request leaves an instance (behaviour page, section 3). */
+/** Which request leaves an instance (src/instance/llumlet/README.md, "Which request moves"). */
 export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR" | "FIT";
 
 /** What an instance can take, by its last report. */
