@@ -232,7 +232,9 @@ Deno.test("the openai client completes, chats and streams", async () => {
 Deno.test("--log-instance-info writes a row per poll while there is work", async () => {
   await using server = await startServer(["--initial-instances", "2", "--log-instance-info"]);
   const { directory } = server.program;
-  const read = () => Deno.readTextFileSync(join(directory, "server.log_instance.csv"));
+  const path = join(directory, "server.log_instance.csv");
+  assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
+  const read = () => Deno.readTextFileSync(path);
   const [header] = read().split("\n");
   assert.match(header, /^timestamp,instance_id,step_id,gpu_cache_usage,.*,waiting_time_first_/);
   await complete(server, { ...greedy, max_tokens: 800 });
