@@ -15,10 +15,10 @@ import {
   runKernelWorker,
 } from "../ffi/cpu_kernels/load.ts";
 import type {
-  Address,
   CpuKernels,
   Decoder,
   DecoderBatch,
+  KernelAddress,
   KernelSet,
   PackedMatrix,
 } from "../ffi/cpu_kernels/kernels.ts";
@@ -47,7 +47,7 @@ const decodeContext = 256;
 class Model {
   readonly matrices: Record<"qkv" | "output" | "gateUp" | "down" | "head", PackedMatrix[]>;
   readonly #decoder: Decoder;
-  readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", Address>;
+  readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", KernelAddress>;
 
   constructor(readonly kernels: CpuKernels, readonly shape: Shape, readonly rounds: boolean) {
     const { layers, hidden, heads, kvHeads, intermediate, vocab } = shape;
@@ -100,7 +100,7 @@ class Model {
     );
   }
 
-  put(array: Float32Array | Int32Array): Address {
+  put(array: Float32Array | Int32Array): KernelAddress {
     const address = this.kernels.alloc(array.byteLength);
     this.kernels.bytes(address, array.byteLength).set(new Uint8Array(array.buffer));
     return address;
@@ -117,12 +117,12 @@ class Model {
     }
   }
 
-  #outputOf(name: keyof Model["matrices"]): Address {
+  #outputOf(name: keyof Model["matrices"]): KernelAddress {
     const { x, qkv, wide, logits } = this.#buffers;
     return { qkv, output: x, gateUp: wide, down: x, head: logits }[name];
   }
 
-  #gemm(x: Address, weights: PackedMatrix, y: Address, m: number): void {
+  #gemm(x: KernelAddress, weights: PackedMatrix, y: KernelAddress, m: number): void {
     this.kernels.gemm(x, weights.k, weights, 0n, y, weights.n, m, this.rounds);
   }
 

@@ -1,9 +1,9 @@
-import { type Address, KernelError, type KernelSet } from "./kernels.ts";
+import { type KernelAddress, KernelError, type KernelSet } from "./kernels.ts";
 import { KernelLibrary, type KernelMemory, kernelSignatures } from "./library.ts";
 
 /** Memory of this process. */
 const processMemory: KernelMemory = {
-  bytes(address: Address, byteLength: number): Uint8Array {
+  bytes(address: KernelAddress, byteLength: number): Uint8Array {
     if (byteLength === 0) return new Uint8Array(0);
     const pointer = Deno.UnsafePointer.create(address);
     if (pointer === null) throw new KernelError(`bytes: ${byteLength} bytes at address 0`);

@@ -1,5 +1,5 @@
 import wasmImage from "./kernels.wasm" with { type: "bytes" };
-import { type Address, KernelError } from "./kernels.ts";
+import { type KernelAddress, KernelError } from "./kernels.ts";
 import { KernelLibrary, type KernelMemory, type KernelSymbols } from "./library.ts";
 
 /** Linear memory of wasm32 has 4 GiB; without the last page, so that its end address fits 32 bits. */
@@ -13,14 +13,14 @@ const stagingBytes = 4 * 1024 * 1024;
 interface HelperStart {
   readonly module: WebAssembly.Module;
   readonly memory: WebAssembly.Memory;
-  readonly handle: Address;
+  readonly handle: KernelAddress;
   readonly thread: number;
   /** End address of this thread's stack. */
   readonly stackEnd: number;
 }
 
 type WasmExports = KernelSymbols & {
-  kernels_help(handle: Address, thread: number): void;
+  kernels_help(handle: KernelAddress, thread: number): void;
   readonly __stack_pointer: WebAssembly.Global;
 };
 

@@ -13,12 +13,12 @@ import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";
-import { endless, model05B, model135M, type ModelConfig } from "./models.ts";
+import { endless, model05B, model135M, type ModelConfigJson } from "./models.ts";
 import { median, printTable } from "./table.ts";
 
 interface Shape {
   readonly name: string;
-  readonly config: ModelConfig;
+  readonly config: ModelConfigJson;
 }
 
 const shapes: readonly Shape[] = [

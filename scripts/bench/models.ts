@@ -3,7 +3,7 @@ import type { SamplingParams } from "../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../src/core/sampling.ts";
 
 /** A `config.json` as Hugging Face writes it. */
-export type ModelConfig = Readonly<Record<string, unknown>>;
+export type ModelConfigJson = Readonly<Record<string, unknown>>;
 
 const common = {
   architectures: ["LlamaForCausalLM"],
@@ -19,7 +19,7 @@ const common = {
 };
 
 /** The shape of SmolLM-135M. */
-export const model135M: ModelConfig = {
+export const model135M: ModelConfigJson = {
   ...common,
   vocab_size: 49152,
   hidden_size: 576,
@@ -30,7 +30,7 @@ export const model135M: ModelConfig = {
 };
 
 /** The shape of Qwen2.5-0.5B. */
-export const model05B: ModelConfig = {
+export const model05B: ModelConfigJson = {
   ...common,
   vocab_size: 151936,
   hidden_size: 896,

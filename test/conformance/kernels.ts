@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { Random } from "../../src/core/random.ts";
 import type {
-  Address,
   CpuKernels,
+  KernelAddress,
   KvCacheView,
   PackedMatrix,
   StorageType,
@@ -364,7 +364,7 @@ function gemmError(kernels: CpuKernels, arrays: Arrays, random: Random, gemm: Ge
 
 function cacheView(
   type: StorageType,
-  address: Address,
+  address: KernelAddress,
   shape: { kvHeads: number; headDim: number; blockSize: number; layers?: number },
 ): KvCacheView {
   const element = type === "float32" ? 4 : 2;

@@ -2,24 +2,17 @@
 import assert from "node:assert/strict";
 import { UnavailableError } from "../../src/core/errors.ts";
 import { Random } from "../../src/core/random.ts";
-import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
+import { blockBytes } from "../../src/kv/layout.ts";
 import type { KvPool } from "../../src/kv/pool/pool.ts";
 import type {
   BlockTransfer,
   MigrationBackend,
   TransferLimits,
 } from "../../src/kv/transfer/backend.ts";
-import { contents, fill } from "./kv_pool.ts";
+import { contents, fill, poolLayout } from "./kv_pool.ts";
 
-/** Layout of the suite's pools. */
-export const suiteLayout: KvLayout = {
-  format: "k-transposed",
-  dtype: "float32",
-  numLayers: 4,
-  numKvHeads: 2,
-  headDim: 8,
-  blockSize: 4,
-};
+/** Layout of the suite's pools, the same as in the suite of pools. */
+export const suiteLayout = poolLayout;
 export const SUITE_BLOCKS = 24;
 
 /** One instance's end, and the pool that it serves. */

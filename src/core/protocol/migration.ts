@@ -184,6 +184,16 @@ export interface MigrationName {
 }
 
 /**
+ * Instance to instance, call `migrate_backend`: what the migration backend of one says to that of the
+ * other, which is of the same kind and checks the data itself. The answer is data of that kind too.
+ */
+export interface BackendCall {
+  /** What the call is about, in the words of the backend. */
+  readonly topic: string;
+  readonly data: unknown;
+}
+
+/**
  * Source to destination, call `migrate_blocks` of backend `rayrpc`: some layers of some blocks, whose bytes
  * are the payload, one block after the other.
  */

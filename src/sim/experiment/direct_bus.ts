@@ -21,7 +21,7 @@ export interface DirectNetworkConfig {
 /**
  * A network for experiments, in which nothing fails and speed matters. Messages are handed over as
  * objects, not as JSON. A call takes time in both directions. A notification arrives at once, since
- * there are several in each engine step. Messages stay in order, as {@linkcode Bus} demands.
+ * there are several in each engine step. Messages stay in order, as `Bus` demands.
  */
 export class DirectNetwork {
   readonly #listeners = new Map<Address, DirectListener>();

@@ -22,7 +22,7 @@ export interface SimInstanceArgs {
   readonly pid: number;
   /** Moves its KV blocks. */
   readonly fabric: SimFabric;
-  /** Called when a step computes a deadly token. */
+  /** Called when a step computes the fatal token of a poison request. */
   readonly onDeath: () => void;
 }
 

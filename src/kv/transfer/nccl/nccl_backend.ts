@@ -9,6 +9,7 @@ import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
+  BackendCall,
   FailedPeer,
   MigrationDestination,
   MigrationGroup,
@@ -69,8 +70,8 @@ export class NcclBackend implements MigrationBackend {
   readonly name = "nccl";
   readonly endpoint: NcclEndpoint & Record<string, unknown>;
   readonly calls = {
-    nccl_tell: (message: BackendMessage) => this.#hearSource(message),
-    nccl_hear: (message: BackendMessage) => this.#answerSource(message),
+    migrate_backend: ({ data: { topic, data } }: BackendMessage<BackendCall>) =>
+      topic === "hear" ? this.#answerSource(data) : this.#hearSource(data),
   };
   readonly #args: NcclBackendArgs;
   readonly #caller: Caller;
@@ -263,12 +264,12 @@ export class NcclBackend implements MigrationBackend {
     return pair;
   }
 
-  #hearSource({ data }: BackendMessage): BackendMessage {
+  #hearSource(data: unknown): BackendMessage {
     this.#pairFrom(data).tell((data as { message: unknown }).message);
     return { data: null };
   }
 
-  async #answerSource({ data }: BackendMessage): Promise<BackendMessage> {
+  async #answerSource(data: unknown): Promise<BackendMessage> {
     return { data: await this.#pairFrom(data).hear() };
   }
 

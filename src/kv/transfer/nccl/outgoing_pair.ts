@@ -79,7 +79,7 @@ export class OutgoingPair {
 
   #tell(message: unknown): Promise<void> {
     const sent = this.#told.then(async () => {
-      await this.#call("nccl_tell", { message });
+      await this.#call("tell", { message });
     });
     this.#told = sent.catch(() => this.#retryLater());
     return sent;
@@ -110,19 +110,20 @@ export class OutgoingPair {
   }
 
   async #hearOnce(): Promise<void> {
-    const messages = await this.#call("nccl_hear", {});
+    const messages = await this.#call("hear", {});
     if (!Array.isArray(messages)) throw new UnavailableError("an answer without messages");
     for (const message of messages) {
       this.#source.receive(parseMessage(message) as DestinationMessage);
     }
   }
 
-  async #call(method: string, data: Record<string, unknown>): Promise<unknown> {
+  async #call(topic: "tell" | "hear", data: Record<string, unknown>): Promise<unknown> {
     const { links, address, caller } = this.#args;
     const link = await links.open(address, SILENCE_MS);
-    const timeoutMs = method === "nccl_hear" ? HEAR_MS + SILENCE_MS : SILENCE_MS;
+    const timeoutMs = topic === "hear" ? HEAR_MS + SILENCE_MS : SILENCE_MS;
     try {
-      return (await link.call(method, { data: { ...caller, ...data } }, { timeoutMs })).data;
+      const message = { data: { topic, data: { ...caller, ...data } } };
+      return (await link.call("migrate_backend", message, { timeoutMs })).data;
     } catch (error) {
       link.close(); // it may hang; the next call opens a new one
       throw error;

@@ -1,12 +1,12 @@
 /**
  * The control channel of an NCCL pair over the bus. The source calls; the destination, which knows no
- * address of the source, answers. `nccl_tell` carries a message of the source. `nccl_hear` asks for the
+ * address of the source, answers. `tell` carries a message of the source. `hear` asks for the
  * destination's messages, and waits for one; its answer, empty after a second, is the heartbeat.
  */
 import { RequestError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 
-/** The destination answers a `nccl_hear` after so long at most. */
+/** The destination answers a `hear` after so long at most. */
 export const HEAR_MS = 1_000;
 /** An end gives up its transfer if the other end has been silent for so long. */
 export const SILENCE_MS = 3_000;

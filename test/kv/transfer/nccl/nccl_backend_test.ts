@@ -4,7 +4,7 @@ import { openCuda } from "../../../../ffi/cuda/open.ts";
 import { Nccl } from "../../../../ffi/nccl/nccl.ts";
 import { parseAddress } from "../../../../src/bus/address.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
-import { SocketBus } from "../../../../src/bus/socket_bus.ts";
+import { openBus } from "../../../../src/bus/open_bus.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
@@ -37,7 +37,7 @@ async function newEnd(instanceId: string, layout: KvLayout, model = "model"): Pr
   const cuda = openCuda({ from: directory! });
   cuda.setDevice(0);
   const nccl = Nccl.open({ from: directory! });
-  const bus = new SocketBus();
+  const bus = openBus();
   const links = new MigrationPeers(bus, realClock, () => {});
   const device = `GPU-${instanceId}`;
   const backend = new NcclBackend({
@@ -298,7 +298,7 @@ ncclTest(
 
 ncclTest("calls that no instance makes are refused", async ({ destination: { backend } }) => {
   const caller = { instanceId: "a", boot: "x" };
-  const tell = (data: unknown) => backend.calls.nccl_tell({ data });
+  const tell = (data: unknown) => backend.calls.migrate_backend({ data: { topic: "tell", data } });
   assert.throws(() => tell(null), RequestError);
   assert.throws(() => tell({ ...caller, instanceId: "c", message: {} }), /migration group/);
   assert.throws(() => tell({ ...caller, message: {} }), RequestError);
@@ -306,5 +306,8 @@ ncclTest("calls that no instance makes are refused", async ({ destination: { bac
     () => tell({ ...caller, message: { from: "destination", kind: "ready", epoch: 0 } }),
     RequestError,
   );
-  await assert.rejects(backend.calls.nccl_hear({ data: {} }), RequestError);
+  await assert.rejects(
+    (async () => await backend.calls.migrate_backend({ data: { topic: "hear", data: {} } }))(),
+    RequestError,
+  );
 });
