@@ -12,7 +12,8 @@ import { didYouMean } from "../core/suggest.ts";
 import { UnknownOptionError } from "./unknown_option_error.ts";
 
 /**
- * Values by argument name, of the arguments that are given. The last of a repeated option wins.
+ * Values by argument name, of the arguments that are given. The last of a repeated option wins, unless its
+ * argument `repeats`.
  * @throws {UnknownOptionError} an option that is not of the index
  * @throws {UsageError} missing or invalid value, a word that belongs to no option
  */
@@ -54,7 +55,9 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       const values = inline === undefined ? [] : [inline];
       while (inline === undefined && i < argv.length && !isOption(argv[i])) values.push(argv[i++]);
       if (values.length === 0) throw missingValue(written);
-      options = options.filter((option) => !option.startsWith(`--${name}=`));
+      if (!argument.repeats) {
+        options = options.filter((option) => !option.startsWith(`--${name}=`));
+      }
       options.push(...values.map((value) => `--${name}=${value}`));
       continue;
     }

@@ -10,9 +10,9 @@ import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import { servingFields } from "./serving_fields.ts";
-import { hangupListener } from "./stop_signals.ts";
 
 /** Most time for a manager to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;

@@ -8,6 +8,11 @@ export class Admission {
 
   constructor(readonly maxRequests: number) {}
 
+  /** Requests in work. */
+  get inWork(): number {
+    return this.#inWork;
+  }
+
   /**
    * Takes `count` places, to be given back by `leave`.
    * @throws {RequestError} more than there are places at all

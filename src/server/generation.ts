@@ -19,14 +19,14 @@ const unexplained: ErrorRecord = {
 export type GenerationSink = (index: number, output: TextOutput) => void;
 
 /**
- * The prompts of one HTTP request while they are in work. They are accepted together or not at all,
- * and end together: when the last is finished, one fails, the client leaves or the server stops.
- * What is unfinished then is aborted, exactly once.
+ * The prompts of one HTTP request while they are in work. The service accepts all of them or none. They end
+ * together: when the last one is finished, one fails, the client leaves, or the server stops. Prompts that
+ * are unfinished then are aborted, exactly once.
  */
 export class Generation {
   /** One per prompt, filled as they are accepted. */
   readonly handles: TextHandle[] = [];
-  /** So many of the first prompts were handed to the service. */
+  /** Number of prompts, from the first on, that were handed to the service. */
   #submitted = 0;
   readonly #finished: boolean[];
   #unfinished: number;
@@ -56,7 +56,7 @@ export class Generation {
     const generation = new Generation(context, requests);
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
-    // Who leaves or is refused does not wait until instances have taken the rest.
+    // If the client leaves or a prompt is refused, this ends while instances may still take other prompts.
     await Promise.race([generation.#submitAll(), generation.#done.promise]);
     if (generation.#over) await generation.#done.promise;
     return generation;
@@ -73,7 +73,7 @@ export class Generation {
     return this.#done.promise;
   }
 
-  /** Ends it with an error. Does nothing when it is over. */
+  /** Ends the generation with an error. Does nothing if it has ended. */
   fail(error: unknown): void {
     if (this.#end()) this.#done.reject(error);
   }

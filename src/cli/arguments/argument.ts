@@ -61,6 +61,8 @@ export interface Argument<T extends Value = Value> {
   readonly environment: string | null;
   /** `.inf` and `inf` mean the default, which is no limit. */
   readonly acceptsInfinity: boolean;
+  /** A list that repeated options add to; otherwise the last one wins. */
+  readonly repeats: boolean;
   /** Null: command line only. Undefined: the section of the group. */
   readonly section?: Section | null;
 }
@@ -107,6 +109,7 @@ interface Common {
   readonly isSecret?: boolean;
   readonly environment?: string;
   readonly acceptsInfinity?: boolean;
+  readonly repeats?: boolean;
   readonly section?: Section | null;
 }
 
@@ -128,6 +131,7 @@ function argument<T extends Value>(
     isSecret: false,
     environment: null,
     acceptsInfinity: false,
+    repeats: false,
     ...entry,
     kind,
     default: defaultValue,

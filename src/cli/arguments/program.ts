@@ -1,6 +1,7 @@
 /** Arguments of the API server, of this program alone, and of the internal `instance` command. */
 import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
 import { type ArgumentTable, choice, flag, integer, number, size, text } from "./argument.ts";
+import { httpArguments } from "./http.ts";
 
 export const serverArguments = {
   "host": text({ default: "localhost", help: "Host name or address to listen on." }),
@@ -13,6 +14,7 @@ export const serverArguments = {
   "ssl-keyfile": text({ default: null, help: "PEM file with the key for HTTPS." }),
   "ssl-certfile": text({ default: null, help: "PEM file with the certificate for HTTPS." }),
   "disable-log-requests-server": flag({ help: "Disable logging requests in server." }),
+  ...httpArguments,
 } satisfies ArgumentTable;
 
 /** Options of this program that concern an instance. */

@@ -1,4 +1,4 @@
-/** Logs to the file of its argument until a signal stops it; for stop_signals_test.ts. */
+/** Logs to the file of its argument until a signal stops it; for hangup_test.ts. */
 import { logger, setupLogging } from "../../src/core/log.ts";
 import { StopSignals } from "../../src/roles/stop_signals.ts";
 
