@@ -1,6 +1,7 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
 import type { BackendName } from "../../kv/transfer/backend_kind.ts";
 import { plannedBackends } from "../../kv/transfer/backends.ts";
+import { DEFAULT_BUFFER_BLOCKS } from "../../kv/transfer/limits.ts";
 import {
   type ArgumentTable,
   boolean,
@@ -166,7 +167,7 @@ export const llumnixArguments = {
       "Llumnix's split between vLLM and BladeLLM does not exist.",
   }),
   "migration-buffer-blocks": integer({
-    default: 512,
+    default: DEFAULT_BUFFER_BLOCKS,
     min: 1,
     help: "Number of buffer blocks in migration.",
   }),
