@@ -10,9 +10,6 @@ import { tokenizeSchema } from "./tokenize.ts";
 
 type JsonSchema = Readonly<Record<string, unknown>>;
 
-/** The type of JSON Schema that stands for null. */
-const NULL_TYPE = "null";
-
 interface Operation {
   readonly method: "get" | "post";
   readonly path: string;
@@ -260,15 +257,19 @@ function docsPage({ version, options, service }: ServerContext): string {
 }
 
 /** The type of a field in a few words. */
+/** JSON Schema's name of the type of null, which goes without saying in a list of fields. */
+const nullType = "null";
+const isNotNull = (type: unknown) => type !== nullType;
+
 function typeOf(schema: JsonSchema): string {
   const options = (schema.anyOf ?? schema.oneOf) as readonly JsonSchema[] | undefined;
   if (options !== undefined) {
-    const names = options.map(typeOf).filter((name) => name !== NULL_TYPE);
+    const names = options.map(typeOf).filter(isNotNull);
     return [...new Set(names)].join(" or ");
   }
   if (schema.enum !== undefined) return (schema.enum as unknown[]).map(String).join(" or ");
   if (schema.const !== undefined) return String(schema.const);
-  const types = [schema.type ?? "any"].flat().filter((type) => type !== NULL_TYPE);
+  const types = [schema.type ?? "any"].flat().filter(isNotNull);
   const items = schema.items === undefined ? "" : ` of ${typeOf(schema.items as JsonSchema)}`;
   return types.join(" or ") + items;
 }
