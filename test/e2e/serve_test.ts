@@ -348,7 +348,10 @@ Deno.test("--log-request-timestamps tells the hops of each token, also of one th
   assert.equal(numTokens, greedy.max_tokens);
   assert.deepEqual(Object.keys(hops), [
     "step_latency_engine",
+    "process_model_outputs_latency",
     "step_postprocess_latency",
+    "across_async_put_queue_thread_latency",
+    "across_async_put_queue_actor_latency",
     "queue_rpc_latency",
     "background_process_get_queue_latency",
     "generate_benchmark_return_output_latency",
