@@ -96,6 +96,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const logprobs = { output, prompt: fields.prompt_logprobs ?? null };
   const sampling = toSampling(fields, maxTokens, logprobs);
   const priority = requestedPriority(exchange, fields.priority);
+  context.admission.checkCount(fields.n ?? 1);
   return {
     requests: withSequences(fields.n ?? 1, () => ({
       requestId: newTextRequestId(id),

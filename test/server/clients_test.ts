@@ -182,3 +182,14 @@ Deno.test("logit_bias, allowed_token_ids and bad_words reach the service", () =>
       assert.deepEqual(badWords, ["x"]);
     }
   }));
+
+Deno.test("more sequences than the service has places are refused before any is made", () =>
+  withServer({ options: { maxQueuedRequests: 1024 } }, async (harness) => {
+    const { status, json } = await harness.post("/v1/completions", {
+      prompt: Array(1024).fill("a"),
+      n: 128,
+    });
+    assert.equal(status, 400);
+    assert.match(json.error.message, /^The request asks for 131072 sequences .* at most 1024/);
+    assert.equal(harness.service.requests.length, 0);
+  }));
