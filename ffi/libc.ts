@@ -28,12 +28,12 @@ const MADV_POPULATE_WRITE = 23;
 
 let loaded: LibC | null | undefined;
 
-/** The C library, or null where none of the known ones is. It stays open for the process's life. */
+/** The C library, or null if none is found. It stays open for the life of the process. */
 function libc(): LibC | null {
   return loaded === undefined ? loaded = openLibC(symbols) : loaded;
 }
 
-/** Functions of the C library, or null where none of the known ones is. Never to be closed. */
+/** Functions of the C library, or null if none is found. It must not be closed. */
 export function openLibC<const S extends Deno.ForeignLibraryInterface>(
   symbols: S,
 ): Deno.DynamicLibrary<S>["symbols"] | null {
@@ -41,17 +41,17 @@ export function openLibC<const S extends Deno.ForeignLibraryInterface>(
     try {
       return Deno.dlopen(name, symbols).symbols;
     } catch {
-      // The next candidate may be there.
+      // Try the next name.
     }
   }
   return null;
 }
 
 /**
- * Gives memory of this process its pages, as writing it would, and leaves what is written there: the
- * first one to write a page waits for it, for milliseconds where it is a huge one that a virtual
- * machine has to ask its host for.
- * @returns false where the system does not have it: then nothing has happened
+ * Allocates the pages of a memory range ahead of use, without changing its contents. Otherwise the
+ * first write to each page waits for its allocation: milliseconds for a huge page that a virtual
+ * machine must get from its host.
+ * @returns false, having done nothing, if the system does not support it
  */
 export function populate(address: bigint, byteLength: number): boolean {
   const c = Deno.build.os === "linux" ? libc() : null;
@@ -64,8 +64,8 @@ export function populate(address: bigint, byteLength: number): boolean {
 export interface MappedFile {
   readonly byteLength: number;
   /**
-   * View of a range of the file. It must not be used after `close`, nor when the file has become
-   * shorter since: either ends the process.
+   * View of a range of the file. Using it after `close`, or after the file was truncated, crashes the
+   * process.
    */
   slice(offset: number, byteLength: number): Uint8Array;
   close(): void;
@@ -73,8 +73,8 @@ export interface MappedFile {
 
 /**
  * Maps a file for one sequential read.
- * @returns null where files cannot be mapped: no known C library, or a file system without mmap
- * @throws {Deno.errors.NotFound} and other errors of the system when it cannot be opened
+ * @returns null if files cannot be mapped: no C library was found, or the file system lacks mmap
+ * @throws {Deno.errors.NotFound} and other errors of the system, if the file cannot be opened
  */
 export function mapFile(path: string): MappedFile | null {
   const byteLength = Deno.statSync(path).size;
@@ -101,7 +101,7 @@ class Mapping implements MappedFile {
   }
 
   slice(offset: number, byteLength: number): Uint8Array {
-    if (this.#address === null) throw new Error("slice of a closed mapping");
+    if (this.#address === null) throw new Error("cannot slice a closed mapping");
     if (offset < 0 || byteLength < 0 || offset + byteLength > this.byteLength) {
       throw new RangeError(`bytes ${offset} to ${offset + byteLength} of ${this.byteLength}`);
     }

@@ -34,6 +34,23 @@ export class LibraryNotFoundError extends Error {
   }
 }
 
+/** A library that can be opened, of a version that the bindings are not written for. */
+export class LibraryVersionError extends Error {
+  override readonly name = "LibraryVersionError";
+  constructor(
+    readonly library: string,
+    readonly path: string,
+    readonly version: string,
+    /** The versions that serve: "2.18.3 or later". */
+    readonly needed: string,
+    advice: string,
+  ) {
+    super(
+      `${library} ${version} at ${path} cannot be used: the version has to be ${needed}. ${advice}`,
+    );
+  }
+}
+
 /** A library that is open, for the life of the process. */
 export interface Library<S extends Deno.ForeignLibraryInterface> {
   /** The name that people use: "libcudart". */

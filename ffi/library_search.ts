@@ -64,6 +64,8 @@ export const searchedPatterns = [
 export interface SearchPlaces {
   /** Prefix of every absolute path that is searched: "" but in tests. */
   readonly root: string;
+  /** Whether the loader is asked for bare sonames first. False only in tests. */
+  readonly loader: boolean;
   variable(name: string): string | undefined;
   /** The output of `ldconfig -p`, "" where it does not run. */
   ldconfig(): string;
@@ -72,6 +74,7 @@ export interface SearchPlaces {
 /** This host. */
 export const systemPlaces: SearchPlaces = {
   root: "",
+  loader: true,
   variable: (name) => Deno.env.get(name),
   ldconfig() {
     for (const command of ["ldconfig", "/sbin/ldconfig"]) {
@@ -100,7 +103,7 @@ export function* candidates(
     yield* explicitCandidates(library, only);
     return;
   }
-  yield* library.sonames;
+  if (places.loader) yield* library.sonames;
   yield* installedFiles(library, places);
 }
 

@@ -14,6 +14,7 @@ export {
   type FailedCandidate,
   type Library,
   LibraryNotFoundError,
+  LibraryVersionError,
   openLibrary,
   type OpenOptions,
 } from "./library.ts";

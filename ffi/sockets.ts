@@ -1,7 +1,7 @@
 /**
  * TCP sockets, a pipe and `poll` of the C library through FFI, all non-blocking. Unlike Deno's own
- * they read and write many places of native memory in one call, and a thread can wait for all of them
- * at once. Linux only, for the constants and layouts are Linux's (64 bit).
+ * sockets, they read and write many places of native memory in one call, and a thread can wait for
+ * all of them at once. Linux only: the constants and layouts are those of 64-bit Linux.
  */
 import { openLibC } from "./libc.ts";
 
@@ -44,33 +44,33 @@ const TCP_KEEPCNT = 6;
 /** `struct sockaddr_in`, `struct sockaddr_in6`: family, port, [flow,] address[, scope]. */
 const SOCKADDR_BYTES = 16, SOCKADDR6_BYTES = 28;
 const BACKLOG = 128;
-/** A peer whose host has vanished is noticed after 10 + 3 * 5 s. */
+/** Keep-alive: a peer whose host has vanished is noticed after 10 + 3 * 5 s. */
 const KEEP_ALIVE_SECONDS = { idle: 10, interval: 5, count: 3 };
 
-/** Places that one call reads or writes at most (limits.h: IOV_MAX). */
+/** Most places that one call reads or writes (limits.h: IOV_MAX). */
 export const MAX_PLACES = 1024;
 
 export const POLLIN = 1;
 export const POLLOUT = 4;
-/** The other end has closed; reported whether asked for or not, as are failures. */
+/** The other end has closed. `poll` always reports this and failures, whether asked for or not. */
 export const POLLHUP = 16;
 /** POLLERR or POLLNVAL. */
 export const POLLFAILED = 8 | 32;
 
-/** What a wait is for, and what it found. */
+/** A file descriptor and the events to wait for. */
 export interface Interest {
   readonly fd: number;
   readonly events: number;
 }
 
-/** Every call needs this; null where there is none. */
+/** The C library's sockets; null on systems other than Linux. */
 export function openSockets(): Sockets | null {
   if (Deno.build.os !== "linux") return null;
   const c = openLibC(symbols);
   return c === null ? null : new Sockets(c);
 }
 
-/** File descriptors are plain numbers: whoever opens one closes it. */
+/** File descriptors are plain numbers: the caller that opens one must close it. */
 export class Sockets {
   readonly #c: Deno.DynamicLibrary<typeof symbols>["symbols"];
 
@@ -80,7 +80,7 @@ export class Sockets {
 
   /**
    * Listens at a free port of an IP address.
-   * @throws {Error} it cannot
+   * @throws {Error} the system cannot listen there
    */
   listen(host: string): { fd: number; port: number } {
     const name = socketAddress(host, 0);
@@ -93,14 +93,14 @@ export class Sockets {
     return { fd, port: new DataView(name.buffer).getUint16(2) };
   }
 
-  /** The next connection that waits, or -1. */
+  /** The next incoming connection, or -1 if there is none. */
   accept(listener: number): number {
     const fd = this.#c.accept4(listener, 0n, 0n, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) this.#tune(fd);
     return fd;
   }
 
-  /** Begins to connect to an IP address: when it can be written, {@linkcode error} says how it went. */
+  /** Begins to connect to an IP address. Once writable, {@linkcode error} tells whether it succeeded. */
   connect(host: string, port: number): number {
     const name = socketAddress(host, port);
     const fd = this.#socket(name);
@@ -109,7 +109,7 @@ export class Sockets {
     return fd;
   }
 
-  /** Why a socket failed since the last call; null when it did not. */
+  /** Why a socket failed since the last call; null if it did not fail. */
   error(fd: number): string | null {
     const error = new Int32Array(1);
     const length = bytesOf(Int32Array.of(4));
@@ -119,12 +119,12 @@ export class Sockets {
     return text === null ? `error ${error[0]}` : Deno.UnsafePointerView.getCString(text);
   }
 
-  /** Bytes read; 0 at the end of the stream, -1 when there is nothing now, or an error. */
+  /** @returns bytes read; 0 at the end of the stream; -1 if no data is there now, or on an error */
   read(fd: number, into: Uint8Array<ArrayBuffer>): number {
     return Number(this.#c.read(fd, into, BigInt(into.length)));
   }
 
-  /** Bytes written, or -1 when nothing can be written now, or at all. */
+  /** @returns bytes written; -1 if nothing can be written now, or on an error */
   write(fd: number, bytes: Uint8Array<ArrayBuffer>): number {
     return Number(this.#c.write(fd, bytes, BigInt(bytes.length)));
   }
@@ -144,9 +144,9 @@ export class Sockets {
   }
 
   /**
-   * Blocks this thread until something can be done.
+   * Blocks this thread until an event occurs.
    * @param timeoutMs rounded up; Infinity for no limit
-   * @returns what can be done, by index; zeros at the time-out
+   * @returns the events that occurred, by index; all zero after the time-out
    */
   poll(interests: readonly Interest[], timeoutMs: number): Int16Array {
     const entries = new DataView(new ArrayBuffer(8 * interests.length));
@@ -163,12 +163,12 @@ export class Sockets {
   pipe(): { readEnd: number; writeEnd: number } {
     const fds = new Int32Array(2);
     if (this.#c.pipe2(bytesOf(fds), O_NONBLOCK | O_CLOEXEC) !== 0) {
-      throw new Error("no pipe is left");
+      throw new Error("cannot open a pipe: raise the limit of open files");
     }
     return { readEnd: fds[0], writeEnd: fds[1] };
   }
 
-  /** From now on a socket can be read when so many bytes are there, or its stream has ended. */
+  /** Lets `poll` report a socket as readable only once this many bytes are there, or at its end. */
   setLeastBytes(fd: number, bytes: number): void {
     this.#set(fd, SOL_SOCKET, SO_RCVLOWAT, bytes);
   }
@@ -177,11 +177,11 @@ export class Sockets {
     this.#c.close(fd);
   }
 
-  /** Of the family of an address. */
+  /** Opens a socket of an address's family. */
   #socket(name: Uint8Array<ArrayBuffer>): number {
     const family = new DataView(name.buffer).getUint16(0, true);
     const fd = this.#c.socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0) throw new Error("no socket is left: raise the limit of open files");
+    if (fd < 0) throw new Error("cannot open a socket: raise the limit of open files");
     return fd;
   }
 
@@ -199,7 +199,7 @@ export class Sockets {
   }
 }
 
-/** @throws {RangeError} not an IP address */
+/** @throws {RangeError} `host` is not an IP address */
 function socketAddress(host: string, port: number): Uint8Array<ArrayBuffer> {
   const parts = host.includes(":") ? ipv6Bytes(host) : ipv4Bytes(host);
   if (parts === null) throw new RangeError(`${host} is not an IP address`);
@@ -217,11 +217,11 @@ function ipv4Bytes(host: string): number[] | null {
   return parts.length === 4 && parts.every((part) => part >= 0 && part <= 255) ? parts : null;
 }
 
-/** Addresses with a zone (`%eth0`) are not among them. */
+/** Does not accept addresses with a zone (`%eth0`). */
 function ipv6Bytes(host: string): number[] | null {
   const url = URL.parse(`http://[${host}]`);
   if (url === null) return null;
-  // A URL has them in their short form: hexadecimal groups, at most one `::`.
+  // A URL has the address in its short form: hexadecimal groups, at most one `::`.
   const [head, tail = ""] = url.hostname.slice(1, -1).split("::");
   const groupsOf = (half: string) =>
     half === "" ? [] : half.split(":").map((hex) => parseInt(hex, 16));

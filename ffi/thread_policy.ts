@@ -1,4 +1,4 @@
-/** How the system's scheduler treats the calling thread, through FFI. Linux only. */
+/** Sets how the system schedules the calling thread, through FFI. Linux only. */
 import { openLibC } from "./libc.ts";
 
 const symbols = {
@@ -6,17 +6,17 @@ const symbols = {
   nice: { parameters: ["i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-// sched.h of Linux; any thread may go from one to the other and back.
+// sched.h of Linux; a thread may switch between the two at any time.
 const SCHED_OTHER = 0;
 const SCHED_BATCH = 3;
-/** A third of the share that others have. */
+/** On a contended core, a thread gets about a third of another thread's share. */
 const COMPUTE_NICE = 5;
 
 let c: Deno.DynamicLibrary<typeof symbols>["symbols"] | null | undefined;
 
 /**
- * Whether this thread, when it is woken, takes the core from another that computes, as threads do, or
- * waits until one is free or its turn has come. Does nothing where the system does not have it.
+ * Sets whether this thread, when woken, preempts a thread that computes, which is the default, or
+ * waits for a free core or its turn. Does nothing on systems other than Linux.
  */
 export function setPreempting(isPreempting: boolean): void {
   const policy = isPreempting ? SCHED_OTHER : SCHED_BATCH;
@@ -24,9 +24,10 @@ export function setPreempting(isPreempting: boolean): void {
 }
 
 /**
- * For a thread that computes, and those that it starts: where others want its core as well, it takes a
- * smaller share. Those that answer want it often and briefly, and would wait until its turn is over,
- * 4 ms on many systems. For good: to take it back needs privileges. Does nothing but on Linux.
+ * Lowers the priority of this thread, which computes, and of threads that it starts later: on a
+ * contended core they take a smaller share. Threads that answer requests run often and briefly; without
+ * this they would wait for the end of the computing thread's turn, 4 ms on many systems. Cannot be
+ * undone without privileges. Does nothing on systems other than Linux.
  */
 export function yieldToOthers(): void {
   functions()?.nice(COMPUTE_NICE); // on Linux of the thread, not of the process

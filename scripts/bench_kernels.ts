@@ -1,8 +1,8 @@
 /**
  * Measures the CPU kernels at the shapes of a 135M and a 0.5B model with bfloat16 weights and KV
- * cache: each product with weights as share of the streaming read bandwidth, then whole decoder
- * steps. The sets are measured in turn, round after round, and the best round counts, since other
- * work on the machine disturbs them.
+ * cache: each product with weights, as a share of the streaming read bandwidth, then whole decoder
+ * steps. The kernel sets take turns, round after round, and the best round counts, because other work
+ * on the machine disturbs the measurement.
  *
  * deno run -A scripts/bench_kernels.ts [--sets=avx2,wasm] [--models=135M,0.5B] [--threads=2]
  *   [--rounds=5] [--float32-activations] [--pin]
@@ -15,10 +15,10 @@ import {
   runKernelWorker,
 } from "../ffi/cpu_kernels/load.ts";
 import type {
-  Address,
   CpuKernels,
   Decoder,
   DecoderBatch,
+  KernelAddress,
   KernelSet,
   PackedMatrix,
 } from "../ffi/cpu_kernels/kernels.ts";
@@ -38,16 +38,16 @@ const shapes: Record<string, Shape> = {
 };
 const headDim = 64;
 const blockSize = 16;
-/** Rows of a prefill, and the most sequences of a decode. */
+/** Rows of a prefill, and most sequences of a decode step. */
 const maxRows = 512;
-/** Tokens that a decoded sequence has in the cache. */
+/** Tokens that each decoded sequence has in the cache. */
 const decodeContext = 256;
 
 /** Weights of a decoder, and memory for its steps, on one kernel set. */
 class Model {
   readonly matrices: Record<"qkv" | "output" | "gateUp" | "down" | "head", PackedMatrix[]>;
   readonly #decoder: Decoder;
-  readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", Address>;
+  readonly #buffers: Record<"x" | "normed" | "qkv" | "wide" | "logits", KernelAddress>;
 
   constructor(readonly kernels: CpuKernels, readonly shape: Shape, readonly rounds: boolean) {
     const { layers, hidden, heads, kvHeads, intermediate, vocab } = shape;
@@ -100,7 +100,7 @@ class Model {
     );
   }
 
-  put(array: Float32Array | Int32Array): Address {
+  put(array: Float32Array | Int32Array): KernelAddress {
     const address = this.kernels.alloc(array.byteLength);
     this.kernels.bytes(address, array.byteLength).set(new Uint8Array(array.buffer));
     return address;
@@ -117,16 +117,16 @@ class Model {
     }
   }
 
-  #outputOf(name: keyof Model["matrices"]): Address {
+  #outputOf(name: keyof Model["matrices"]): KernelAddress {
     const { x, qkv, wide, logits } = this.#buffers;
     return { qkv, output: x, gateUp: wide, down: x, head: logits }[name];
   }
 
-  #gemm(x: Address, weights: PackedMatrix, y: Address, m: number): void {
+  #gemm(x: KernelAddress, weights: PackedMatrix, y: KernelAddress, m: number): void {
     this.kernels.gemm(x, weights.k, weights, 0n, y, weights.n, m, this.rounds);
   }
 
-  /** A step as a function: `sequences` of `context` tokens, the last `queries` of which are new. */
+  /** A step as a function: `sequences` sequences of `context` tokens, of which `queries` are new. */
   prepareStep(sequences: number, context: number, queries: number): () => void {
     const tokens = sequences * queries, maxBlocks = Math.ceil(context / blockSize);
     const each = <T>(count: number, value: (i: number) => T) =>
@@ -156,7 +156,7 @@ class Model {
   }
 }
 
-/** Something timed on one kernel set; `bestMs` is its best round so far. */
+/** An operation to time on one kernel set; `bestMs` is its best round so far. */
 interface Case {
   readonly set: KernelSet;
   readonly name: string;
@@ -168,8 +168,8 @@ interface Case {
 }
 
 /**
- * The cases of a model in the order of measurement. The read has its own memory, as large as the
- * weights and touched as rarely, so that neither finds more of it in cache.
+ * The cases of a model in the order of measurement. The plain read has its own memory, as large as the
+ * weights and read as rarely, so that neither finds more of its memory in the caches.
  */
 function casesOf(model: Model): Case[] {
   const { kernels } = model, set = kernels.name;
@@ -204,7 +204,7 @@ function measure(cases: readonly Case[], rounds: number): void {
     for (const one of cases) {
       const startMs = performance.now();
       one.run();
-      // The first round warms up: pages, code.
+      // The first round warms up pages and code.
       if (round > 0) one.bestMs = Math.min(one.bestMs, performance.now() - startMs);
     }
   }
@@ -246,7 +246,7 @@ async function main(): Promise<void> {
       models.push(new Model(kernels, shapes[name], !options["float32-activations"]));
     }
     const perModel = models.map(casesOf);
-    // Case by case over the sets, so that the sets share the machine's good and bad moments.
+    // Each case runs on all sets in turn, so that the machine's good and bad moments hit all of them.
     const interleaved = perModel[0].flatMap((_, i) => perModel.map((cases) => cases[i]));
     measure(interleaved, Number(options.rounds));
     console.log(`\n${name}, ${threads} threads`);

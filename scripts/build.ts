@@ -1,6 +1,6 @@
 /**
- * Makes `dist/llumnix`, one executable file: by `deno compile` where denort can be had, else
- * self-extracting. Does nothing while neither sources nor tools have changed; `--force` builds anyway.
+ * Makes `dist/llumnix`, one executable file: by `deno compile` if denort is available, otherwise as a
+ * self-extracting file. Does nothing if sources and tools are unchanged; `--force` builds anyway.
  */
 import { bundleApp, type ProjectConfig } from "./bundle/app.ts";
 import { compileApp } from "./bundle/compile.ts";
@@ -23,7 +23,7 @@ async function build(): Promise<void> {
   }
   const started = performance.now();
   const config: ProjectConfig = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
-  // Builds at the same moment share the entry and the compressed runtime, which are the same.
+  // Concurrent builds share the entry module and the compressed runtime, which are the same for all.
   const scratch = await Deno.makeTempDir({ dir: workDirectory });
   const obstacle = await buildIn(scratch, config)
     .finally(() => Deno.remove(scratch, { recursive: true }));
@@ -33,7 +33,7 @@ async function build(): Promise<void> {
   console.log(`dist/llumnix: ${await sizeOf(output)}, ${form}, made in ${seconds} s`);
 }
 
-/** Puts the executable in place; returns why it is not the compiled form, or null when it is. */
+/** Puts the executable in place; returns why it is not the compiled form, or null if it is. */
 async function buildIn(scratch: string, config: ProjectConfig): Promise<string | null> {
   const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
   const appPath = `${scratch}/app.js`;
@@ -41,7 +41,7 @@ async function buildIn(scratch: string, config: ProjectConfig): Promise<string |
   await bundleApp(root, `${workDirectory}/entry.ts`, appPath);
   const obstacle = await compileApp(appPath, outputPath, unstableFlags);
   if (obstacle !== null) {
-    console.log(`no compiled form here (${obstacle}); making the self-extracting one`);
+    console.log(`cannot compile (${obstacle}); making a self-extracting executable`);
     await writeSelfExtracting({
       appPath,
       runtimePath: Deno.execPath(),

@@ -1,8 +1,8 @@
 /**
- * Builds the CPU kernels. Without arguments: the shared libraries for this machine's architecture
- * into `ffi/cpu_kernels/build/`, unless they are up to date; without a compiler it says so and
- * succeeds, since the committed WASM build works everywhere. With `--wasm`: that WASM build, which
- * needs clang and lld of LLVM 19.
+ * Builds the CPU kernels. Without arguments it builds the shared libraries for this machine's
+ * architecture into `ffi/cpu_kernels/build/`, unless they are up to date. Without a compiler it says so
+ * and succeeds, because the committed WASM build works everywhere. With `--wasm` it builds
+ * `kernels.wasm`, for which it needs clang and lld of LLVM 19.
  */
 
 const sources = new URL("../ffi/cpu_kernels/", import.meta.url);
@@ -39,7 +39,7 @@ const wasmFlags = [
   ...["-Wl,--export=__stack_pointer", "-Wl,--export=__heap_base", "-Wl,--strip-all"],
 ];
 
-/** Hash over the kernel sources and the WASM flags; the WASM file carries it next to it. */
+/** Hash over the kernel sources and the WASM flags, stored next to the WASM file. */
 export async function wasmSourceHash(): Promise<string> {
   return await hash([...commonFlags, ...wasmFlags]);
 }
@@ -65,7 +65,7 @@ interface Compiler {
   readonly version: string;
 }
 
-/** The first compiler that runs; null when there is none. */
+/** The first compiler that runs; null if there is none. */
 async function findCompiler(): Promise<Compiler | null> {
   const given = Deno.env.get("CC");
   for (const command of [...(given ? [given] : []), "clang-19", "clang", "gcc", "cc"]) {
@@ -88,8 +88,9 @@ function readText(url: URL): string | null {
 }
 
 /**
- * Compiles one set and puts it in place whole. Returns the compiler's complaint if it cannot (an old
- * one may not know the instructions), and leaves no library of older sources then; else null.
+ * Compiles one set and puts the library in place atomically. If the compiler fails (an old one may not
+ * know the instructions), removes any library of older sources.
+ * @returns the compiler's error, or null
  */
 async function buildNative(compiler: string, set: string, flags: string[]): Promise<string | null> {
   const output = path(new URL(`kernels-${set}.so`, buildDirectory));
@@ -102,10 +103,11 @@ async function buildNative(compiler: string, set: string, flags: string[]): Prom
     return null;
   }
   await Deno.remove(output).catch(() => {});
-  return result.stderr.split("\n").find((line) => line.includes("error")) ?? "no reason given";
+  return result.stderr.split("\n").find((line) => line.includes("error")) ??
+    "the compiler gave no reason";
 }
 
-/** Builds all sets at once; returns what became of them. */
+/** Builds all sets concurrently; returns a summary. */
 async function buildSets(compiler: Compiler, sets: Record<string, string[]>): Promise<string> {
   await Deno.mkdir(buildDirectory, { recursive: true });
   const built: string[] = [], failed: string[] = [];

@@ -1,5 +1,5 @@
 /**
- * Runs random scenarios of simulated clusters, a seed each, and shows what went wrong.
+ * Runs random scenarios of simulated clusters, one for each seed, and shows the seeds that fail.
  *
  *   deno run -A scripts/fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]
  *
@@ -12,7 +12,7 @@ import { randomScenario } from "../src/sim/fuzz/random_scenario.ts";
 import { runScenario, type RunStatistics } from "../src/sim/fuzz/run_scenario.ts";
 import type { Scenario } from "../src/sim/fuzz/scenario.ts";
 
-/** Of errors; capturing them takes a share of the time. They are in the traces of failed seeds. */
+/** Frames of an error's stack. Capturing more takes time; traces of failed seeds have full stacks. */
 const STACK_FRAMES = { fast: 0, traced: 10 };
 /** Seeds that a worker gets at a time. */
 const CHUNK_SEEDS = 50;
@@ -31,7 +31,7 @@ interface ChunkResult {
 if (self.name === "fuzz-worker") serveChunks();
 else if (import.meta.main) Deno.exit(await main());
 
-/** In a worker: runs the chunks that it is sent. */
+/** Body of a worker: runs the chunks of seeds that it receives. */
 function serveChunks(): void {
   const scope = self as unknown as Worker;
   scope.onmessage = async ({ data }) => scope.postMessage(await runChunk(data));

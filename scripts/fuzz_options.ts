@@ -9,23 +9,25 @@ const table = {
   "seeds": text({
     default: null,
     metavar: "A..B",
-    help: "Seeds to run, both included, or a single one. Required.",
+    help: "First and last seed to run, or a single seed. Required.",
   }),
-  "trace": flag({ help: "Shows all that happens with each seed that fails, or with the first." }),
+  "trace": flag({
+    help: "Show every event of each seed that fails, or of the first if none fails.",
+  }),
   "jobs": integer({
     default: 1,
     min: 1,
-    help: "Seeds that run at the same time, each on a thread.",
+    help: "Number of threads, each of which runs one seed at a time.",
   }),
-  "max-failures": integer({ default: 10, min: 1, help: "Stops after so many." }),
+  "max-failures": integer({ default: 10, min: 1, help: "Stop after this many failed seeds." }),
 } satisfies ArgumentTable;
 
 const index = new ArgumentIndex([{ title: "Options", section: "SERVER", table }]);
 
-/** Above, other streams of random numbers of the same scenarios would be the same (`random_scenario.ts`). */
+/** Larger seeds would collide with the streams that other seeds use (`random_scenario.ts`). */
 const MAX_SEED = 2 ** 40 - 1;
 
-/** Both included. */
+/** Seeds from `first` to `last`, both included. */
 export interface Seeds {
   readonly first: number;
   readonly last: number;
@@ -39,11 +41,11 @@ export interface FuzzOptions {
 }
 
 export function fuzzHelp(): string {
-  const summary = "Runs random scenarios of simulated clusters, a seed each.";
+  const summary = "Runs random scenarios of simulated clusters, one for each seed.";
   return commandHelp("deno task fuzz", summary, index, terminalWidth());
 }
 
-/** @throws {UsageError} what is unknown, missing or out of range */
+/** @throws {UsageError} an argument is unknown, missing or out of range */
 export function readFuzzOptions(argv: readonly string[]): FuzzOptions {
   const given = readCommandLine(argv, index);
   const valueOf = (name: keyof typeof table) => given.get(name) ?? table[name].default;
@@ -56,7 +58,7 @@ export function readFuzzOptions(argv: readonly string[]): FuzzOptions {
 }
 
 function parseSeeds(written: string | null): Seeds {
-  const expected = "expected the first and the last seed, such as --seeds 1..1000";
+  const expected = "expected the first and last seed, for example --seeds 1..1000";
   if (written === null) throw new UsageError(`--seeds is missing: ${expected}`);
   const match = /^(\d+)(?:\.\.(\d+))?$/.exec(written);
   if (!match) throw new UsageError(`--seeds ${written}: ${expected}`);

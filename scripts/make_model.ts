@@ -27,7 +27,7 @@ const sizes = {
 const dtypes = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
 const storedTypes = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
-/** What to make. */
+/** The model to make. */
 export interface MakeModelOptions {
   readonly out: string;
   readonly family: typeof families[number];
@@ -42,7 +42,7 @@ export interface MakeModelOptions {
   readonly tied: boolean;
   readonly dtype: DType;
   readonly seed: number;
-  /** Safetensors files; more than one come with an index. */
+  /** Number of safetensors files; several files also get an index. */
   readonly shards: number;
 }
 
@@ -52,7 +52,7 @@ const usage = `Usage: make_model.ts --out DIR [--family ${families.join("|")}]
   [--intermediate N] [--vocab N] [--max-positions N]
 The sizes 135m and 0.5b have tied embeddings, tiny has not.`;
 
-/** Reads a command line. @throws {Error} with the usage, on anything unknown */
+/** Reads a command line. @throws {Error} an argument is unknown; the message has the usage */
 export function parseMakeModelArgs(args: string[]): MakeModelOptions {
   const text = { type: "string" } as const;
   const { values } = parseArgs({
@@ -79,12 +79,12 @@ export function parseMakeModelArgs(args: string[]): MakeModelOptions {
   const count = (value: string | undefined, otherwise: number): number => {
     const number = value === undefined ? otherwise : Number(value);
     if (Number.isSafeInteger(number) && number >= 0) return number;
-    throw new Error(`${value} is not a count.\n${usage}`);
+    throw new Error(`${value}: expected an integer of 1 or more.\n${usage}`);
   };
   const choice = <T extends string>(value: string, choices: readonly T[]): T => {
     const found = choices.find((known) => known === value);
     if (found) return found;
-    throw new Error(`${value} is none of ${choices.join(", ")}.\n${usage}`);
+    throw new Error(`${value}: expected one of ${choices.join(", ")}.\n${usage}`);
   };
   if (!values.out) throw new Error(`--out is missing.\n${usage}`);
   const sizeName = choice(values.size, Object.keys(sizes) as (keyof typeof sizes)[]);
@@ -113,7 +113,9 @@ export function parseMakeModelArgs(args: string[]): MakeModelOptions {
 /** Writes the directory; existing files in it are replaced. */
 export function makeModel(options: MakeModelOptions): void {
   if (options.vocab < byteVocabSize) {
-    throw new Error(`--vocab must be at least ${byteVocabSize}, the byte tokenizer's tokens`);
+    throw new Error(
+      `--vocab: expected at least ${byteVocabSize}, the tokens of the byte tokenizer`,
+    );
   }
   const { out } = options;
   Deno.mkdirSync(out, { recursive: true });
@@ -132,7 +134,7 @@ export function makeModel(options: MakeModelOptions): void {
     writeShard(`${out}/model.safetensors`, shards[0], weights, options.dtype);
     return;
   }
-  rmSync(`${out}/model.safetensors`, { force: true }); // it would come before the shards
+  rmSync(`${out}/model.safetensors`, { force: true }); // loaders would prefer it to the shards
   const weightMap: Record<string, string> = {};
   shards.forEach((tensors, i) => {
     const name = `model-${fiveDigits(i + 1)}-of-${fiveDigits(shards.length)}.safetensors`;
@@ -208,7 +210,7 @@ function storedBytes(spec: TensorSpec, dtype: DType): number {
   return numElements(spec.shape) * dtypeBytes(dtype);
 }
 
-/** Cuts the tensors into `count` runs of about the same number. */
+/** Divides the tensors into `count` runs of about equal length. */
 function cut(tensors: readonly TensorSpec[], count: number): TensorSpec[][] {
   const bound = (i: number) => Math.round(i * tensors.length / count);
   return Array.from({ length: count }, (_, i) => tensors.slice(bound(i), bound(i + 1)));

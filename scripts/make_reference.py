@@ -79,7 +79,7 @@ def reference(arguments):
         prompt_source = random.Random(arguments)
         prompt = [prompt_source.randrange(exact.config.vocab_size) for _ in range(PROMPT_TOKENS)]
         tokens, gap = greedy(exact, prompt)
-        # A test of tokens means something only if they vary, and are not decided by rounding.
+        # A test of tokens is meaningful only if they vary and rounding does not decide them.
         assert len(set(tokens)) >= 16, (arguments, tokens)
         assert gap > 5e-4, (arguments, gap)
         f32 = {"logits": encode(logits_of(exact, prompt)), "tokens": tokens}

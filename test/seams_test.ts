@@ -77,7 +77,7 @@ Deno.test("a decision by name is found in every form", () => {
 Deno.test("only an implementation's own directory and the register decide by its name", () => {
   const found: string[] = [];
   for (const { names, directory, register } of seams) {
-    // `ffi` knows libraries, of which one is called nccl, and no backends.
+    // Not ffi: it binds a library named nccl, and knows no backend.
     for (const file of ["src", "scripts"].flatMap((top) => [...filesUnder(top)])) {
       if (file === register || argumentTables.includes(file)) continue;
       const code = Deno.readTextFileSync(join(root, file));

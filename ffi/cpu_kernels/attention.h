@@ -4,8 +4,8 @@
  * A context is cut into partitions of PARTITION tokens at fixed places. Each partition of a row
  * (one query token and head) yields its largest score, the sum of exponentials and the weighted sum
  * of values; partitions are merged in order. So a row's arithmetic depends on its own context
- * alone, and long contexts can still be spread over threads. Rows that read the same keys go
- * together in a tile of MAX_TILE_ROWS.
+ * alone, and long contexts can still be spread over threads. Rows that read the same keys are
+ * computed together, in a tile of at most MAX_TILE_ROWS.
  */
 #ifndef ATTENTION_H
 #define ATTENTION_H
@@ -14,12 +14,12 @@
 
 enum { PARTITION = 512, MAX_HEAD_DIM = 256 };
 /*
- * How far ahead keys and values are asked for, line by line: all keys of a partition, then its
- * values, then the keys of what follows. Blocks are too short and lie too far apart for the
- * processor to foresee.
+ * How far ahead keys and values are prefetched, line by line: all keys of a partition, then its
+ * values, then the keys of the next one. The processor's own prefetcher cannot do it: blocks are
+ * too short and too far apart.
  */
 enum { TOKENS_AHEAD = 4 * PANEL };
-/* SCORE_CHAINS: sums that a score is gathered in, so that few rows do not wait for each other. */
+/* SCORE_CHAINS: independent sums per score, so that additions do not wait for each other. */
 #if LANES == 16
 #define MAX_TILE_ROWS 8
 #define SCORE_CHAINS 2
@@ -42,7 +42,7 @@ struct attention {
   float *partials; /* [tiles][partitions][MAX_TILE_ROWS][partial_floats], when spread */
 };
 
-/* What one partition, or several merged, say of a row: max, sum, values [head_dim]. */
+/* Result of one partition, or of several merged, for a row: max, sum, values [head_dim]. */
 struct partial {
   float *max, *sum, *values;
 };
@@ -55,9 +55,9 @@ struct query_tile {
   const int32_t *blocks; /* the sequence's block table */
   const float *q[MAX_TILE_ROWS];
   float *out[MAX_TILE_ROWS];
-  int context[MAX_TILE_ROWS]; /* tokens that the row sees */
+  int context[MAX_TILE_ROWS]; /* tokens that the row attends to */
   int max_context;
-  const char *after[TOKENS_AHEAD / PANEL]; /* what the thread will probably read after this tile */
+  const char *after[TOKENS_AHEAD / PANEL]; /* keys that the thread will probably read next */
 };
 
 INLINE int tiles_of_sequence(const struct attention *a, int sequence) {
@@ -103,7 +103,7 @@ static void find_after(const struct attention *a, int index, struct query_tile *
 
 /*
  * Scores of 16 tokens: keys at low (eight tokens) and high, [head_dim] rows of block_size. `ahead`
- * is as long, and needed soon.
+ * is as long, and prefetched because it is needed soon.
  */
 INLINE void score_tokens(int rows, enum storage type, int split, const char *low, const char *high,
                          const char *ahead, size_t stride, int head_dim, const float *const *q,
@@ -186,7 +186,7 @@ static void exponentials(float *scores, int visible, int count, float *max, floa
   *sum = sum_lanes(total);
 }
 
-/* What to ask for when `token` would be next: values of the partition up to `end`, then keys. */
+/* What to prefetch when `token` is next: values of the partition up to `end`, then keys. */
 INLINE const char *after_values(enum storage type, const struct cache *c,
                                 const struct query_tile *t, int token, int end) {
   if (token < end) return values_at(c, t, token);
@@ -297,7 +297,7 @@ static void attend(const struct attention *a, const struct query_tile *t, int pa
   else attend_bfloat16(a, t, begin, end, partials);
 }
 
-/* Adds what `next` says to `all`. */
+/* Merges `next` into `all`. */
 static void merge(const struct partial *all, const struct partial *next, int head_dim) {
   float max = *all->max > *next->max ? *all->max : *next->max;
   float keep = vexp(splat(*all->max - max))[0], take = vexp(splat(*next->max - max))[0];
@@ -322,7 +322,7 @@ INLINE struct partial partial_at(float *memory) {
   return (struct partial){memory, memory + 1, memory + 16};
 }
 
-/* A whole tile, partition after partition. */
+/* Computes a whole tile, partition after partition. */
 static void attend_tile(void *job, int task, int thread) {
   const struct attention *a = job;
   float memory[2][MAX_TILE_ROWS][MAX_HEAD_DIM + 16];
@@ -349,7 +349,7 @@ INLINE float *spread_partial(const struct attention *a, int tile, int partition)
   return a->partials + ((size_t)tile * a->partitions + partition) * floats;
 }
 
-/* One partition of one tile, for few tiles with long contexts. */
+/* Computes one partition of one tile, for few tiles with long contexts. */
 static void attend_spread(void *job, int task, int thread) {
   const struct attention *a = job;
   int tile = task / a->partitions, partition = task % a->partitions;
@@ -381,7 +381,7 @@ static void merge_spread(void *job, int task, int thread) {
   }
 }
 
-/* Whether there are too few tiles to keep the threads busy and contexts to cut up instead. */
+/* Whether tiles are too few to keep the threads busy, so that partitions become tasks instead. */
 INLINE int spreads(const struct attention *a, int tiles, int threads) {
   return threads > 1 && a->partitions > 1 && tiles < 4 * threads;
 }

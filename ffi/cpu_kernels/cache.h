@@ -41,7 +41,7 @@ INLINE void write_kv_row(enum storage type, const struct kv_write *w, int row) {
   }
 }
 
-/* Rows go to tasks in runs, since neighbours in a block share cache lines. */
+/* A task takes a run of rows, because neighbours in a block share cache lines. */
 enum { MAX_KV_ROWS = 64 };
 INLINE int kv_rows_per_task(int m, int threads) {
   int share = (m + threads - 1) / threads;

@@ -1,10 +1,10 @@
 /** The memory in which decoder.h finds a decoder and its batches: words of 64 bits. */
 import {
-  type Address,
   type CpuKernels,
   type DecoderBatch,
   type DecoderShape,
   type DecoderWeights,
+  type KernelAddress,
   KernelError,
   type KvCacheView,
   type Linear,
@@ -13,11 +13,11 @@ import { storageCodes } from "./storage.ts";
 
 export interface DecoderMemory {
   /** `struct decoder` */
-  readonly decoder: Address;
+  readonly decoder: KernelAddress;
   /** `struct decoder_batch` */
-  readonly batch: Address;
+  readonly batch: KernelAddress;
   /** The final hidden states. */
-  readonly hidden: Address;
+  readonly hidden: KernelAddress;
   readonly maxRows: number;
 }
 
@@ -65,7 +65,9 @@ const batchWords = 10;
 /** Writes `struct decoder_batch`. */
 export function writeBatch(kernels: CpuKernels, memory: DecoderMemory, batch: DecoderBatch): void {
   if (batch.numTokens > memory.maxRows) {
-    throw new KernelError(`decoder: ${batch.numTokens} rows; it has room for ${memory.maxRows}`);
+    throw new KernelError(
+      `decoder: the batch has ${batch.numTokens} rows, expected ${memory.maxRows} at most`,
+    );
   }
   writeWords(kernels, memory.batch, [
     ...[batch.numTokens, batch.numSequences, batch.maxBlocks, batch.maxContextLen],
@@ -74,7 +76,11 @@ export function writeBatch(kernels: CpuKernels, memory: DecoderMemory, batch: De
   ]);
 }
 
-function writeWords(kernels: CpuKernels, address: Address, words: readonly (bigint | number)[]) {
+function writeWords(
+  kernels: CpuKernels,
+  address: KernelAddress,
+  words: readonly (bigint | number)[],
+) {
   const bytes = kernels.bytes(address, words.length * 8);
   new BigInt64Array(bytes.buffer, bytes.byteOffset, words.length).set(words.map(BigInt));
 }

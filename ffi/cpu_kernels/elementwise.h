@@ -101,7 +101,7 @@ ROWS_TASK(rope)
 ROWS_TASK(silu_mul)
 ROWS_TASK(embed)
 
-/* A task is worth handing to another thread from some 8192 elements on. */
+/* Below about 8192 elements, handing a task to another thread costs more than it saves. */
 static void run_rows(struct pool *pool, task_function run, struct rows *r, int64_t row_elements) {
   int64_t per_task = 8192 / (row_elements > 0 ? row_elements : 1) + 1;
   r->rows_per_task = (int)(per_task < r->m ? per_task : r->m);
@@ -109,8 +109,8 @@ static void run_rows(struct pool *pool, task_function run, struct rows *r, int64
 }
 
 /*
- * The largest value of a row, or of a part of it, and its index: the lowest on ties, the first where
- * nothing is above -infinity, and NOT_A_NUMBER where any value is none.
+ * The largest value of a row, or of a part of it, and its index: the lowest index on ties, the
+ * first if all values are -infinity, and NOT_A_NUMBER if any value is NaN.
  */
 enum { NOT_A_NUMBER = -1 };
 struct best {
@@ -164,7 +164,7 @@ static void argmax_part(void *job, int task, int thread) {
   }
 }
 
-/* In the parts of the product that made the rows: most of it is still in the caches of its thread. */
+/* Divides rows like the product that made them: most values are still in the thread's cache. */
 static void run_argmax(struct pool *pool, struct argmax *a, int32_t *out) {
   run_job(pool, argmax_part, a, a->parts);
   for (int row = 0; row < a->m; row++) {

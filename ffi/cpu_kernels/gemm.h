@@ -1,9 +1,9 @@
 /*
  * y = x W^T + bias over packed panels. Every output is one chain of fused multiply-adds over k, cut
- * into chunks of K_CHUNK whose sums are added in order: neither the number of rows nor how rows and
- * panels are tiled enters the arithmetic, so a row's result is the same in any batch. A chunk of a
- * group of panels stays in the second-level cache while all rows pass over it, so each weight is
- * read from memory once.
+ * into chunks of K_CHUNK whose sums are added in order. The arithmetic depends neither on the
+ * number of rows nor on the tiling of rows and panels, so a row's result is the same in any batch.
+ * A chunk of a group of panels stays in the second-level cache while all rows pass over it, so each
+ * weight is read from memory once.
  */
 #ifndef GEMM_H
 #define GEMM_H
@@ -16,7 +16,7 @@ enum { K_CHUNK = 256 };
 #include "gemm_amx.h"
 #endif
 
-/* Rows of a tile at most, and its sums, which have to stay in registers. */
+/* Most rows of a tile. Its sums must stay in registers. */
 #if LANES == 16
 #define MAX_ROWS 8
 #define MAX_SUMS 16
@@ -32,10 +32,10 @@ enum { K_CHUNK = 256 };
 #endif
 #define MAX_PANELS 2
 /*
- * How far ahead weights are asked for, into the second-level cache. Where a line of weights is
- * multiplied by few rows, loads run far enough ahead by themselves and prefetches are in their way
- * (Zen 4, 60 GB/s: 88% of the read bandwidth with them, 100% without); where it is by many, the
- * processor's queues are full of multiplications (8 rows: 30 GB/s without, 39 with them).
+ * How far ahead weights are prefetched into the second-level cache. With few rows, loads run far
+ * enough ahead by themselves and prefetches slow them down (Zen 4, 60 GB/s: 88% of the read
+ * bandwidth with prefetches, 100% without). With many rows, the processor's queues are full of
+ * multiplications, and prefetches help (8 rows: 39 GB/s with prefetches, 30 without).
  */
 enum { PREFETCH_BYTES = 6144 };
 #define MAX_GROUP_PANELS 32
@@ -46,7 +46,7 @@ enum { PREFETCH_BYTES = 6144 };
  * x to bfloat16 for the processor's bfloat16 instructions. */
 enum product { PRODUCT_FLOAT32, PRODUCT_FLOAT16, PRODUCT_BFLOAT16, PRODUCT_BFLOAT16_PAIRS };
 
-/* A thread's own note of the last product whose x it packed. */
+/* The last product whose x the thread packed. */
 struct packing {
   uint64_t product;
   char apart[56];
@@ -62,12 +62,12 @@ struct gemm {
   size_t ldx, ldy;
   int m, n, k, rounds, parts;
   char *packed_x; /* [chunks][m][K_CHUNK], float32 or bfloat16; the last chunk's tail is zero */
-  /* Where x is small every thread has its own packed_x, this far apart: handing lines that another
-   * core has read back and forth takes longer than packing. Else 0. */
+  /* If x is small, every thread has its own packed_x, this many bytes apart, because packing is
+   * faster than moving cache lines between cores. Otherwise 0. */
   size_t own_x_bytes;
   struct packing *packings; /* of each thread */
   uint64_t number; /* of this product, never 0 */
-  float *tail; /* [m][16]: y of a last panel that n does not fill */
+  float *tail; /* [m][16]: y of the last panel, if n does not fill it */
 };
 
 #ifdef __AVX512BF16__
@@ -93,7 +93,7 @@ INLINE size_t packed_x_element(enum product product) {
   return product == PRODUCT_BFLOAT16_PAIRS ? 2 : 4;
 }
 
-/* Copies the row `task` of x into its chunks, rounded as the product wants it. */
+/* Copies the row `task` of x into its chunks, rounded as the product needs it. */
 static void pack_x_row(void *job, int task, int thread) {
   const struct gemm *g = job;
   const float *x = g->x + (size_t)task * g->ldx;
@@ -207,7 +207,7 @@ INLINE void multiply_pairs_tile(int rows, int panels, const struct tile *t) {
 }
 #endif
 
-/* The cases of a switch over tile shapes; those with too many sums never occur. */
+/* The cases of a switch over tile shapes; shapes with too many sums never occur. */
 #define TILE_CASE(rows, panels) \
   case (rows) * 4 + (panels): \
     if ((rows) * (panels) * VECTORS <= MAX_SUMS) MULTIPLY(rows, panels); \
@@ -340,7 +340,7 @@ static void multiply_part(void *job, int task, int thread) {
 #ifdef __AMX_BF16__
   configure_tiles(g->m < TILE_ROWS ? g->m : TILE_ROWS);
 #endif
-  /* Few rows stay in cache anyway, and the weights are then best read in their order in memory. */
+  /* Few rows stay in the cache anyway; then it is fastest to read the weights in memory order. */
   int group = g->m <= FEW_ROWS ? panels_at_once(g->m) : MAX_GROUP_PANELS;
   while (panel < full) {
     int panels = full - panel < group ? full - panel : group;
@@ -355,7 +355,7 @@ static void multiply_part(void *job, int task, int thread) {
 }
 
 INLINE int packs_own_x(int m, int k) { return (int64_t)m * k < 16384; }
-/* Of one packed x; a multiple of 64, as are all parts of the scratch memory. */
+/* Bytes of one packed x; a multiple of 64, like all parts of the scratch memory. */
 INLINE size_t packed_x_bytes(enum product product, int m, int k) {
   return (size_t)m * chunks_of(k) * K_CHUNK * packed_x_element(product);
 }

@@ -1,7 +1,7 @@
 /*
- * bfloat16 products on AMX tiles: a C tile of 16 rows by one panel gathers k in steps of 32. The
- * instruction treats the rows of a tile alike and apart, and every C tile runs over all of k in
- * order, so rows do not depend on their batch here either.
+ * bfloat16 products on AMX tiles: a C tile of 16 rows by one panel sums over k in steps of 32. The
+ * instruction treats each row of a tile separately and in the same way, and every C tile runs over
+ * all of k in order. So here, too, a row's result does not depend on its batch.
  */
 #ifndef GEMM_AMX_H
 #define GEMM_AMX_H
@@ -64,7 +64,7 @@ INLINE void multiply_amx(int blocks, int panels, const char *x, const char *x2, 
   if (blocks > 1 && panels > 1) _tile_stored(3, y2 + PANEL, ldy * 4);
 }
 
-/* All m rows by one or two panels. A last block that m does not fill starts earlier instead. */
+/* All m rows by one or two panels. If m does not fill the last block, that block starts earlier. */
 static void multiply_panels_amx(const char *packed_x, int m, const char *weights, int k,
                                 int panels, float *y, size_t ldy) {
   int rows = m < TILE_ROWS ? m : TILE_ROWS;

@@ -1,7 +1,7 @@
 /*
- * What the kernels need of the system: memory, waiting on a word, threads. Linux functions are
- * declared here and found in the process (Deno links libc), so that a library needs neither libc's
- * headers to build nor a particular libc to load. WASM has its own linear memory and atomics.
+ * What the kernels need from the system: memory, waiting on a word, threads. Linux functions are
+ * declared here and found in the process (Deno links libc), so that building a library needs no libc
+ * headers, and loading it no particular libc. WASM has its own linear memory and atomics.
  */
 #ifndef HOST_H
 #define HOST_H
@@ -163,7 +163,7 @@ struct cpu_mask {
 INLINE void get_cpus(struct cpu_mask *mask) {
   syscall(SYSCALL_SCHED_GETAFFINITY, 0, sizeof *mask, mask);
 }
-/* Lets the calling thread run on these CPUs only; nonzero when the system does not allow that. */
+/* Lets the calling thread run on these CPUs only; nonzero if the system does not allow it. */
 INLINE int set_cpus(const struct cpu_mask *mask) {
   return syscall(SYSCALL_SCHED_SETAFFINITY, 0, sizeof *mask, mask) < 0;
 }
@@ -176,13 +176,13 @@ INLINE int pin_to_cpu(int cpu) {
 
 enum { PAGE_BYTES = 4096 };
 
-/* From a quarter of a huge page on, whole ones: small pages cost a third of the read bandwidth. */
+/* Large memory gets whole huge pages: small pages cost a third of the read bandwidth. */
 INLINE size_t mapped_bytes(size_t bytes) {
   size_t unit = bytes >= HUGE_PAGE_BYTES / 4 ? HUGE_PAGE_BYTES : PAGE_BYTES;
   return (bytes + unit - 1) / unit * unit;
 }
 
-/* Zeroed, on huge pages unless it is small. NULL when there is none. */
+/* Zeroed memory, on huge pages unless it is small. NULL if the memory is exhausted. */
 static void *host_alloc(size_t bytes) {
   size_t size = mapped_bytes(bytes);
   size_t slack = size >= HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : 0;

@@ -26,7 +26,7 @@ struct kernels {
 
 INLINE void *pointer(address a) { return (void *)(uintptr_t)a; }
 
-/* Scratch memory of at least `bytes`, whose contents do not survive; NULL when there is none. */
+/* Scratch memory of at least `bytes`, with undefined contents; NULL if memory is exhausted. */
 static char *scratch(struct kernels *kernels, size_t bytes) {
   if (bytes <= kernels->scratch_bytes) return kernels->scratch;
   if (kernels->scratch) host_free(kernels->scratch, kernels->scratch_bytes);
@@ -35,7 +35,7 @@ static char *scratch(struct kernels *kernels, size_t bytes) {
   return kernels->scratch;
 }
 
-/* 0 when memory, threads or CPUs cannot be had. cpus: one for each thread, or 0 to pin none. */
+/* 0 if the system refuses memory, threads or CPUs. cpus: one for each thread, or 0 to pin none. */
 EXPORT(kernels_open) address kernels_open(int32_t threads, address cpus) {
   struct kernels *kernels = host_alloc(sizeof *kernels);
   if (!kernels) return 0;
@@ -131,7 +131,7 @@ void pack_rows(address handle, int32_t type, address rows, address packed, int32
   run_job(&kernels->pool, pack_panel, &p, end_panel - first_panel);
 }
 
-/* 0 when there is no scratch memory. next: weights of the product after this one, or 0. */
+/* 0 if there is no scratch memory. next: weights of the product after this one, or 0. */
 EXPORT(gemm)
 int32_t gemm(address handle, address x, int32_t ldx, address weights, int32_t type, int32_t n,
              int32_t k, address bias, address y, int32_t ldy, int32_t m, int32_t rounds,
@@ -202,7 +202,7 @@ void silu_mul(address handle, address gate_up, address y, int32_t m, int32_t f) 
   run_rows(&kernels->pool, silu_mul_rows, &r, 4 * (int64_t)f);
 }
 
-/* 0 when there is no scratch memory. */
+/* 0 if there is no scratch memory. */
 EXPORT(argmax)
 int32_t argmax(address handle, address x, int32_t ldx, address out, int32_t m, int32_t k) {
   struct kernels *kernels = pointer(handle);
@@ -234,7 +234,7 @@ void kv_write(address handle, address cache, int32_t type, uint64_t block_bytes,
   if (m > 0) run_job(&kernels->pool, write_kv_rows, &w, (m + w.rows_per_task - 1) / w.rows_per_task);
 }
 
-/* 0 when there is no scratch memory. */
+/* 0 if there is no scratch memory. */
 EXPORT(attention)
 int32_t attention(address handle, address cache, int32_t type, uint64_t block_bytes,
                   uint64_t layer_offset, int32_t kv_heads, int32_t head_dim, int32_t block_size,

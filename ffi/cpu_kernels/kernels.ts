@@ -2,22 +2,22 @@
  * Operations of a paged-KV decoder on the CPU. Two implementations: shared libraries built from
  * `kernels.c` (AMX, AVX-512 BF16, AVX-512, AVX2, NEON) called through FFI, and the same source as WASM.
  *
- * All memory that operations touch belongs to the kernel set: `alloc` gives it out, `bytes` views
- * it. Matrices are row-major with leading dimensions in elements. Activations are float32.
+ * All memory that operations touch belongs to the kernel set: `alloc` allocates it, `bytes` gives a
+ * view of it. Matrices are row-major with leading dimensions in elements. Activations are float32.
  *
  * Batch invariance: a row of a result depends on that row's inputs only, bit for bit, never on the
  * number or the values of the other rows.
  */
 
-/** A kernel set that cannot be loaded or used as asked; the message says what to do. */
+/** A kernel set cannot be loaded or used as asked; the message says what to do. */
 export class KernelError extends Error {
   override name = "KernelError";
 }
 
 /** An address in the kernel set's memory; 0n is null. */
-export type Address = bigint;
+export type KernelAddress = bigint;
 
-/** The fastest first. "amx" is AVX-512 with tile instructions for rounded bfloat16 products. */
+/** Kernel sets, the fastest first. "amx" is AVX-512 plus tile instructions for bfloat16 products. */
 export const kernelSets = ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"] as const;
 export type KernelSet = typeof kernelSets[number];
 
@@ -26,7 +26,7 @@ export type StorageType = "float32" | "float16" | "bfloat16";
 
 /** Weights of one linear layer, packed for this kernel set: y = x W^T + bias, W is [n, k]. */
 export interface PackedMatrix {
-  readonly address: Address;
+  readonly address: KernelAddress;
   readonly type: StorageType;
   readonly n: number;
   readonly k: number;
@@ -35,7 +35,7 @@ export interface PackedMatrix {
 
 /** The paged cache as the attention operations see it (`cpu-kt` of `src/kv/layout.ts`). */
 export interface KvCacheView {
-  readonly address: Address;
+  readonly address: KernelAddress;
   readonly type: StorageType;
   readonly blockBytes: number;
   readonly layerBytes: number;
@@ -44,16 +44,16 @@ export interface KvCacheView {
   readonly blockSize: number;
 }
 
-/** A ragged batch, see `StepInput`. Addresses of int32 arrays. */
+/** A batch of sequences with different numbers of tokens (see `StepInput`). Addresses of int32 arrays. */
 export interface AttentionBatch {
   readonly numSequences: number;
   readonly numTokens: number;
   /** [numSequences + 1] */
-  readonly queryStarts: Address;
+  readonly queryStarts: KernelAddress;
   /** [numSequences] including this step's tokens */
-  readonly contextLens: Address;
+  readonly contextLens: KernelAddress;
   /** [numSequences, maxBlocks] */
-  readonly blockTables: Address;
+  readonly blockTables: KernelAddress;
   readonly maxBlocks: number;
   /** Largest of contextLens. */
   readonly maxContextLen: number;
@@ -62,29 +62,29 @@ export interface AttentionBatch {
 /** A batch as a decoder reads it. Addresses of int32 arrays. */
 export interface DecoderBatch extends AttentionBatch {
   /** [numTokens] */
-  readonly tokenIds: Address;
+  readonly tokenIds: KernelAddress;
   /** [numTokens] */
-  readonly positions: Address;
+  readonly positions: KernelAddress;
   /** [numTokens]: block * blockSize + offset of each new token. */
-  readonly slots: Address;
+  readonly slots: KernelAddress;
 }
 
 /** A linear layer; `bias` is float32 [n] or 0n. */
 export interface Linear {
   readonly matrix: PackedMatrix;
-  readonly bias: Address;
+  readonly bias: KernelAddress;
 }
 
 /** Weights of a decoder's layer; norms are float32 vectors. */
 export interface DecoderLayer {
-  readonly inputNorm: Address;
+  readonly inputNorm: KernelAddress;
   /** Query, key and value stacked. */
   readonly qkv: Linear;
   /** [headDim], or 0n without qk-norm. */
-  readonly queryNorm: Address;
-  readonly keyNorm: Address;
+  readonly queryNorm: KernelAddress;
+  readonly keyNorm: KernelAddress;
   readonly output: Linear;
-  readonly postAttentionNorm: Address;
+  readonly postAttentionNorm: KernelAddress;
   /** Gate and up stacked. */
   readonly gateUp: Linear;
   readonly down: Linear;
@@ -93,20 +93,20 @@ export interface DecoderLayer {
 export interface DecoderWeights {
   readonly embedding: PackedMatrix;
   readonly layers: readonly DecoderLayer[];
-  readonly finalNorm: Address;
-  /** Read ahead at the end of `forward`. The embedding itself when they are tied. */
+  readonly finalNorm: KernelAddress;
+  /** Weights that `forward` prefetches at its end. The embedding itself if the two are tied. */
   readonly lmHead: PackedMatrix;
   /** float32 [positions, headDim], see `CpuKernels.rope`. */
-  readonly ropeTable: Address;
+  readonly ropeTable: KernelAddress;
 }
 
-/** Sizes of a decoder besides those of its weights and cache. */
+/** Sizes of a decoder that its weights and cache do not tell. */
 export interface DecoderShape {
   readonly hiddenSize: number;
   readonly numHeads: number;
   readonly intermediateSize: number;
   readonly rmsNormEps: number;
-  /** Inputs of products are rounded to bfloat16, see `CpuKernels.gemm`. */
+  /** Whether inputs of matrix products are rounded to bfloat16, see `CpuKernels.gemm`. */
   readonly roundActivations: boolean;
 }
 
@@ -116,22 +116,25 @@ export interface Decoder {
    * Runs the batch and writes its keys and values to the cache.
    * @returns address of the final hidden states, float32 [numTokens, hidden], until the next call
    */
-  forward(batch: DecoderBatch): Address;
+  forward(batch: DecoderBatch): KernelAddress;
 }
 
 export interface CpuKernels {
   readonly name: KernelSet;
   readonly threads: number;
 
-  /** Zeroed memory, 64-byte aligned, huge-page aligned when large. Throws when there is none. */
-  alloc(byteLength: number): Address;
-  free(address: Address, byteLength: number): void;
+  /**
+   * Allocates zeroed memory, 64-byte aligned; large memory is aligned to huge pages.
+   * @throws {KernelError} the memory is exhausted
+   */
+  alloc(byteLength: number): KernelAddress;
+  free(address: KernelAddress, byteLength: number): void;
   /** View of `byteLength` bytes; do not keep it across `alloc` (WASM memory can move). */
-  bytes(address: Address, byteLength: number): Uint8Array;
-  copy(destination: Address, source: Address, byteLength: number): void;
+  bytes(address: KernelAddress, byteLength: number): Uint8Array;
+  copy(destination: KernelAddress, source: KernelAddress, byteLength: number): void;
 
-  /** Reads memory with all threads, for measuring the streaming read bandwidth. */
-  readMemory(address: Address, byteLength: number): number;
+  /** Reads memory with all threads, to measure the streaming read bandwidth. */
+  readMemory(address: KernelAddress, byteLength: number): number;
 
   /** Bytes that `pack` needs for a [n, k] matrix. */
   packedBytes(type: StorageType, n: number, k: number): number;
@@ -143,30 +146,37 @@ export interface CpuKernels {
 
   /**
    * y[m, n] = x[m, k] W^T + bias. With `roundActivations` x is rounded to bfloat16 first (for
-   * bfloat16 weights, on every kernel set); else it enters as float32. bias may be 0n. `next` are
-   * weights that will be multiplied by soon: threads that have nothing to do read ahead in them.
+   * bfloat16 weights, on every kernel set); otherwise it is used as float32. bias may be 0n. `next` are
+   * the weights of the product that follows: idle threads prefetch them.
    */
   gemm(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
     weights: PackedMatrix,
-    bias: Address,
-    y: Address,
+    bias: KernelAddress,
+    y: KernelAddress,
     ldy: number,
     m: number,
     roundActivations: boolean,
     next?: PackedMatrix,
   ): void;
   /** y[m, k] = row `ids[i]` of the packed embedding table [vocab, k]; ids: int32 [m]. */
-  embed(table: PackedMatrix, ids: Address, y: Address, m: number): void;
+  embed(table: PackedMatrix, ids: KernelAddress, y: KernelAddress, m: number): void;
   /** y = x / sqrt(mean(x^2) + eps) * weight, by rows [m, k]; weight float32 [k]. */
-  rmsnorm(x: Address, weight: Address, y: Address, m: number, k: number, eps: number): void;
+  rmsnorm(
+    x: KernelAddress,
+    weight: KernelAddress,
+    y: KernelAddress,
+    m: number,
+    k: number,
+    eps: number,
+  ): void;
   /** x += residual, then y = rmsnorm(x): the add that precedes every norm but the first. */
   addRmsnorm(
-    x: Address,
-    residual: Address,
-    weight: Address,
-    y: Address,
+    x: KernelAddress,
+    residual: KernelAddress,
+    weight: KernelAddress,
+    y: KernelAddress,
     m: number,
     k: number,
     eps: number,
@@ -176,9 +186,9 @@ export interface CpuKernels {
    * of `headDim` from its start; weight float32 [headDim].
    */
   headRmsnorm(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
-    weight: Address,
+    weight: KernelAddress,
     m: number,
     heads: number,
     headDim: number,
@@ -189,24 +199,24 @@ export interface CpuKernels {
    * the headDim/2 frequencies, then sin; `positions` int32 [m].
    */
   rope(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
-    positions: Address,
-    table: Address,
+    positions: KernelAddress,
+    table: KernelAddress,
     m: number,
     heads: number,
     headDim: number,
   ): void;
   /** y[m, f] = silu(gate) * up, with gateUp [m, 2f] = gate | up. */
-  siluMul(gateUp: Address, y: Address, m: number, f: number): void;
+  siluMul(gateUp: KernelAddress, y: KernelAddress, m: number, f: number): void;
   /** Writes keys and values [m, numKvHeads * headDim] (stride `ld`) to `slots` int32 [m]: block * blockSize + offset. */
   kvWrite(
     cache: KvCacheView,
     layer: number,
-    keys: Address,
-    values: Address,
+    keys: KernelAddress,
+    values: KernelAddress,
     ld: number,
-    slots: Address,
+    slots: KernelAddress,
     m: number,
   ): void;
   /**
@@ -216,16 +226,16 @@ export interface CpuKernels {
   attention(
     cache: KvCacheView,
     layer: number,
-    q: Address,
+    q: KernelAddress,
     ldq: number,
-    out: Address,
+    out: KernelAddress,
     ldo: number,
     heads: number,
     batch: AttentionBatch,
     scale: number,
   ): void;
   /** Index of the largest of x[k] by rows, the lowest on ties, -1 if any is NaN; out int32 [m]. */
-  argmax(x: Address, ldx: number, out: Address, m: number, k: number): void;
+  argmax(x: KernelAddress, ldx: number, out: KernelAddress, m: number, k: number): void;
   /** A decoder of these weights: the operations above in one call. `maxRows`: tokens of a batch. */
   decoder(
     shape: DecoderShape,
@@ -233,6 +243,6 @@ export interface CpuKernels {
     cache: KvCacheView,
     maxRows: number,
   ): Decoder;
-  /** Frees everything, ends the threads. The kernel set must not be used afterwards. */
+  /** Frees all memory and ends the threads. The kernel set must not be used afterwards. */
   close(): void;
 }

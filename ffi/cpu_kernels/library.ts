@@ -1,11 +1,11 @@
 import { decoderMemory, writeBatch } from "./decoder.ts";
 import {
-  type Address,
   type AttentionBatch,
   type CpuKernels,
   type Decoder,
   type DecoderShape,
   type DecoderWeights,
+  type KernelAddress,
   KernelError,
   type KernelSet,
   type KvCacheView,
@@ -72,18 +72,18 @@ export const kernelSignatures = {
 /** The functions of kernels.c as JavaScript calls them. */
 export type KernelSymbols = Deno.StaticForeignLibraryInterface<typeof kernelSignatures>;
 
-/** Where a library's memory is: this process's, or a WASM instance's. */
+/** The memory of a library: this process's, or a WASM instance's. */
 export interface KernelMemory {
-  bytes(address: Address, byteLength: number): Uint8Array;
-  /** Calls `use` with addresses at which the kernels can read the pieces of `rows`, in order. */
+  bytes(address: KernelAddress, byteLength: number): Uint8Array;
+  /** Calls `use` with the addresses at which the kernels can read the pieces of `rows`, in order. */
   eachReadable(
     rows: Uint8Array,
     rowBytes: number,
-    use: (address: Address, rowCount: number) => void,
+    use: (address: KernelAddress, rowCount: number) => void,
   ): void;
-  /** Says why an allocation of `byteLength` may have failed. */
+  /** Why an allocation of `byteLength` bytes may have failed, for the error message. */
   exhausted(byteLength: number): string;
-  /** Ends what `kernels_close` cannot. */
+  /** Ends the threads that `kernels_close` cannot end. */
   close(): void;
 }
 
@@ -91,13 +91,13 @@ export interface KernelMemory {
 export class KernelLibrary implements CpuKernels {
   readonly #symbols: KernelSymbols;
   readonly #memory: KernelMemory;
-  readonly #handle: Address;
-  readonly #allocated = new Map<Address, number>();
+  readonly #handle: KernelAddress;
+  readonly #allocated = new Map<KernelAddress, number>();
 
   constructor(
     readonly name: KernelSet,
     readonly threads: number,
-    handle: Address,
+    handle: KernelAddress,
     symbols: KernelSymbols,
     memory: KernelMemory,
   ) {
@@ -106,30 +106,30 @@ export class KernelLibrary implements CpuKernels {
     this.#memory = memory;
   }
 
-  alloc(byteLength: number): Address {
+  alloc(byteLength: number): KernelAddress {
     const found = this.#symbols.memory_alloc(BigInt(Math.max(byteLength, 1)));
     if (found === 0n) throw this.#outOfMemory(byteLength);
     this.#allocated.set(found, byteLength);
     return found;
   }
 
-  free(address: Address, byteLength: number): void {
+  free(address: KernelAddress, byteLength: number): void {
     if (this.#allocated.get(address) !== byteLength) {
-      throw new KernelError(`free: no allocation of ${byteLength} bytes at ${address}`);
+      throw new KernelError(`free: there is no allocation of ${byteLength} bytes at ${address}`);
     }
     this.#allocated.delete(address);
     this.#symbols.memory_free(address, BigInt(Math.max(byteLength, 1)));
   }
 
-  bytes(address: Address, byteLength: number): Uint8Array {
+  bytes(address: KernelAddress, byteLength: number): Uint8Array {
     return this.#memory.bytes(address, byteLength);
   }
 
-  copy(destination: Address, source: Address, byteLength: number): void {
+  copy(destination: KernelAddress, source: KernelAddress, byteLength: number): void {
     this.#symbols.memory_copy(destination, source, BigInt(byteLength));
   }
 
-  readMemory(address: Address, byteLength: number): number {
+  readMemory(address: KernelAddress, byteLength: number): number {
     return this.#symbols.memory_read(this.#handle, address, BigInt(byteLength));
   }
 
@@ -140,11 +140,11 @@ export class KernelLibrary implements CpuKernels {
   pack(type: StorageType, rows: readonly Uint8Array[], n: number, k: number): PackedMatrix {
     const rowBytes = k * storageBytes[type];
     const given = rows.reduce((sum, piece) => sum + piece.byteLength, 0);
-    if (k % 2 !== 0) throw new KernelError(`pack: k is ${k}; it must be even`);
+    if (k % 2 !== 0) throw new KernelError(`pack: k is ${k}, expected an even number`);
     if (given !== n * rowBytes || rows.some((piece) => piece.byteLength % rowBytes !== 0)) {
       throw new KernelError(
         `pack: a ${type} matrix [${n}, ${k}] has ${n * rowBytes} bytes in pieces of whole rows, ` +
-          `not ${given} bytes in pieces of ${rows.map((piece) => piece.byteLength).join(", ")}`,
+          `but got ${given} bytes in pieces of ${rows.map((piece) => piece.byteLength).join(", ")}`,
       );
     }
     const byteLength = this.packedBytes(type, n, k);
@@ -161,11 +161,11 @@ export class KernelLibrary implements CpuKernels {
   }
 
   gemm(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
     weights: PackedMatrix,
-    bias: Address,
-    y: Address,
+    bias: KernelAddress,
+    y: KernelAddress,
     ldy: number,
     m: number,
     roundActivations: boolean,
@@ -181,20 +181,27 @@ export class KernelLibrary implements CpuKernels {
     if (!done) throw this.#outOfMemory(m * k * 4);
   }
 
-  embed(table: PackedMatrix, ids: Address, y: Address, m: number): void {
+  embed(table: PackedMatrix, ids: KernelAddress, y: KernelAddress, m: number): void {
     const code = storageCodes[table.type];
     this.#symbols.embed(this.#handle, table.address, code, table.k, ids, y, m);
   }
 
-  rmsnorm(x: Address, weight: Address, y: Address, m: number, k: number, eps: number): void {
+  rmsnorm(
+    x: KernelAddress,
+    weight: KernelAddress,
+    y: KernelAddress,
+    m: number,
+    k: number,
+    eps: number,
+  ): void {
     this.#symbols.rmsnorm(this.#handle, x, 0n, weight, y, m, k, eps);
   }
 
   addRmsnorm(
-    x: Address,
-    residual: Address,
-    weight: Address,
-    y: Address,
+    x: KernelAddress,
+    residual: KernelAddress,
+    weight: KernelAddress,
+    y: KernelAddress,
     m: number,
     k: number,
     eps: number,
@@ -203,9 +210,9 @@ export class KernelLibrary implements CpuKernels {
   }
 
   headRmsnorm(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
-    weight: Address,
+    weight: KernelAddress,
     m: number,
     heads: number,
     headDim: number,
@@ -215,10 +222,10 @@ export class KernelLibrary implements CpuKernels {
   }
 
   rope(
-    x: Address,
+    x: KernelAddress,
     ldx: number,
-    positions: Address,
-    table: Address,
+    positions: KernelAddress,
+    table: KernelAddress,
     m: number,
     heads: number,
     headDim: number,
@@ -226,17 +233,17 @@ export class KernelLibrary implements CpuKernels {
     this.#symbols.rope(this.#handle, x, ldx, positions, table, m, heads, headDim);
   }
 
-  siluMul(gateUp: Address, y: Address, m: number, f: number): void {
+  siluMul(gateUp: KernelAddress, y: KernelAddress, m: number, f: number): void {
     this.#symbols.silu_mul(this.#handle, gateUp, y, m, f);
   }
 
   kvWrite(
     cache: KvCacheView,
     layer: number,
-    keys: Address,
-    values: Address,
+    keys: KernelAddress,
+    values: KernelAddress,
     ld: number,
-    slots: Address,
+    slots: KernelAddress,
     m: number,
   ): void {
     const view = cacheArguments(cache, layer);
@@ -246,9 +253,9 @@ export class KernelLibrary implements CpuKernels {
   attention(
     cache: KvCacheView,
     layer: number,
-    q: Address,
+    q: KernelAddress,
     ldq: number,
-    out: Address,
+    out: KernelAddress,
     ldo: number,
     heads: number,
     batch: AttentionBatch,
@@ -267,7 +274,7 @@ export class KernelLibrary implements CpuKernels {
     if (!done) throw this.#outOfMemory(batch.maxContextLen * heads * cache.headDim);
   }
 
-  argmax(x: Address, ldx: number, out: Address, m: number, k: number): void {
+  argmax(x: KernelAddress, ldx: number, out: KernelAddress, m: number, k: number): void {
     const done = this.#symbols.argmax(this.#handle, x, ldx, out, m, k);
     if (!done) throw this.#outOfMemory(m * 8);
   }

@@ -7,17 +7,17 @@ export type { CreateKernelWorker };
 
 /** How to load a kernel set. */
 export interface LoadKernelsOptions {
-  /** The set to load; null for the fastest that there is. */
+  /** The set to load; null for the fastest available one. */
   readonly set: KernelSet | null;
-  /** Threads that compute, the calling one included. */
+  /** Number of threads that compute, the calling thread included. */
   readonly threads: number;
   /**
-   * CPU of each thread, the calling thread's first: threads are pinned there, so that the system
-   * does not run two of them on one CPU; the calling thread stays there until `close`. Instances on
-   * one host must get different CPUs. Without it threads are not pinned. WASM threads never are.
+   * CPU to pin each thread to, the calling thread's first, so that the system does not run two threads
+   * on one CPU. The calling thread stays pinned until `close`. Instances on one host must get different
+   * CPUs. If absent, threads are not pinned. WASM threads are never pinned.
    */
   readonly cpus?: readonly number[];
-  /** Makes WASM helper threads; by default the main module, as the worker "role:kernel". */
+  /** Starts WASM helper threads; by default the main module as a worker named "role:kernel". */
   readonly createKernelWorker?: CreateKernelWorker;
 }
 
@@ -39,7 +39,7 @@ const neededFeatures: Record<Exclude<KernelSet, "neon" | "wasm">, readonly strin
 
 const images = new Map<string, Uint8Array>();
 
-/** Gives the shared libraries of an executable that embeds them, by name of the kernel set. */
+/** Registers the shared libraries that an executable embeds, by name of the kernel set. */
 export function registerKernelImages(libraries: Readonly<Record<string, Uint8Array>>): void {
   for (const [set, image] of Object.entries(libraries)) images.set(set, image);
 }
@@ -51,7 +51,7 @@ export function kernelSetStates(): readonly KernelSetState[] {
 
 /**
  * Loads a kernel set.
- * @throws {KernelError} when the set that was asked for is not available, or cannot be started.
+ * @throws {KernelError} the requested set is not available, or no set can be started
  */
 export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKernels> {
   const { set } = options;
@@ -59,7 +59,7 @@ export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKe
   const states = kernelSetStates();
   if (set !== null) {
     const state = states.find((state) => state.set === set);
-    const reason = state === undefined ? "there is no such set" : state.unavailable;
+    const reason = state === undefined ? "no kernel set has this name" : state.unavailable;
     if (reason === null) return await open(set, options);
     const available = states.filter((state) => state.unavailable === null);
     throw new KernelError(
@@ -72,14 +72,14 @@ export async function loadCpuKernels(options: LoadKernelsOptions): Promise<CpuKe
     try {
       return await open(state.set, options);
     } catch (error) {
-      // A library that does not load (built for another system) leaves the next set.
+      // The library does not load, for example because it was built for another system: try the next.
       if (error instanceof KernelError) throw error;
     }
   }
   return await open("wasm", options);
 }
 
-/** CPUs on which the system lets the calling thread run. Empty where that cannot be told. */
+/** CPUs on which the system lets the calling thread run; empty if this is unknown. */
 export function allowedCpus(): readonly number[] {
   const list = readText("/proc/thread-self/status").match(/^Cpus_allowed_list:\s*(\S+)/m)?.[1] ??
     "";
@@ -99,19 +99,20 @@ async function open(set: KernelSet, options: LoadKernelsOptions): Promise<CpuKer
 }
 
 function defaultKernelWorker(): Worker {
-  // In a worker, where kernels are loaded, Deno has no main module; the worker's own is the same one.
+  // Deno has no main module in a worker, which is where kernels are loaded. The worker's own module is
+  // the same one.
   const program = Deno.mainModule ?? globalThis.location.href;
   return new Worker(program, { type: "module", name: "role:kernel" });
 }
 
 function checkThreads({ threads, cpus }: LoadKernelsOptions): void {
   if (!Number.isInteger(threads) || threads < 1 || threads > 512) {
-    throw new KernelError(`kernels: ${threads} threads; from 1 to 512 are possible`);
+    throw new KernelError(`kernels: ${threads} threads, expected 1 to 512`);
   }
   if (cpus !== undefined && cpus.length !== threads) {
     throw new KernelError(
-      `kernels: ${threads} threads cannot be pinned to CPUs ${cpus.join(", ")}; one for each ` +
-        `thread is needed`,
+      `kernels: ${threads} threads cannot be pinned to CPUs ${cpus.join(", ")}: expected one CPU ` +
+        `for each thread`,
     );
   }
 }

@@ -1,9 +1,9 @@
-import { type Address, KernelError, type KernelSet } from "./kernels.ts";
+import { type KernelAddress, KernelError, type KernelSet } from "./kernels.ts";
 import { KernelLibrary, type KernelMemory, kernelSignatures } from "./library.ts";
 
 /** Memory of this process. */
 const processMemory: KernelMemory = {
-  bytes(address: Address, byteLength: number): Uint8Array {
+  bytes(address: KernelAddress, byteLength: number): Uint8Array {
     if (byteLength === 0) return new Uint8Array(0);
     const pointer = Deno.UnsafePointer.create(address);
     if (pointer === null) throw new KernelError(`bytes: ${byteLength} bytes at address 0`);
@@ -21,7 +21,7 @@ const processMemory: KernelMemory = {
 /**
  * Opens a shared library. It stays loaded for the life of the process: several kernel sets in use
  * may share it.
- * @throws {KernelError} when it cannot be loaded, or the threads or CPUs cannot be had.
+ * @throws {KernelError} the library cannot be loaded, or the system refuses the threads or CPUs
  */
 export function openNative(
   set: KernelSet,
@@ -53,7 +53,7 @@ export function permitTiles(): boolean {
   return result === 0n;
 }
 
-/** Loads a library from memory: through an anonymous file, or a temporary one where there are none. */
+/** Loads a library from memory: through an anonymous file, or a temporary one if that fails. */
 function openImage(set: KernelSet, image: Uint8Array) {
   const libc = Deno.dlopen("libc.so.6", {
     memfd_create: { parameters: ["buffer", "u32"], result: "i32" },

@@ -1,9 +1,9 @@
 /*
  * Weights in panels of 16 rows (outputs), so that one pass over a panel yields 16 outputs. A panel
- * goes by steps of two k: float32 and float16 as [2][16], bfloat16 as [16][2], the operand order of
- * the bfloat16 dot-product instructions. Two panels lie step by step in turn: both are multiplied at
- * once, for one chain of sums is slower than memory, and memory that is read as one stream comes a
- * fifth faster than as two. k is padded with zeros to K_UNIT, n to whole pairs of panels.
+ * is a sequence of steps of two k: float32 and float16 as [2][16], bfloat16 as [16][2], the operand
+ * order of the bfloat16 dot-product instructions. The steps of two panels alternate in memory. Both
+ * panels are multiplied at once, because one chain of sums is slower than memory; and one stream is
+ * read a fifth faster than two. k is padded with zeros to K_UNIT, n to whole pairs of panels.
  */
 #ifndef PACK_H
 #define PACK_H
@@ -17,19 +17,19 @@ INLINE int panels_of(int n) { return (n + PANEL - 1) / PANEL; }
 INLINE size_t panel_bytes(enum storage type, int k) {
   return (size_t)padded_k(k) * PANEL * storage_bytes(type);
 }
-/* Of a step of one panel. */
+/* Bytes of a step of one panel. */
 INLINE size_t step_bytes(enum storage type) { return 2 * PANEL * storage_bytes(type); }
 INLINE int pairs_of(int n) { return (panels_of(n) + 1) / 2; }
 INLINE size_t packed_bytes_of(enum storage type, int n, int k) {
   return 2 * pairs_of(n) * panel_bytes(type, k);
 }
 
-/* The first step of a panel; the others follow, each 2 step_bytes behind the one before it. */
+/* Address of a panel's first step; each further step lies 2 step_bytes behind the previous one. */
 INLINE char *panel_at(const char *packed, enum storage type, int panel, int k) {
   return (char *)packed + panel / 2 * 2 * panel_bytes(type, k) + panel % 2 * step_bytes(type);
 }
 
-/* How n outputs are divided among threads: in parts of whole pairs, 16 a thread if possible. */
+/* Divides n outputs among threads in parts of whole pairs, 16 parts per thread if possible. */
 INLINE int parts_of(int n, int threads) {
   return pairs_of(n) < 16 * threads ? pairs_of(n) : 16 * threads;
 }
@@ -51,8 +51,8 @@ struct pack {
 };
 
 /*
- * Writes `count` elements (of 32 or 16 bits) of each of `lanes` rows to their places from `lane` on;
- * in runs of PACK_RUN, so that what is written stays in cache until its line is full.
+ * Writes `count` elements (of 32 or 16 bits) of each of `lanes` rows to their places from `lane` on,
+ * in runs of PACK_RUN, so that each cache line stays in the cache until it is full.
  */
 enum { PACK_RUN = 64 };
 #define INTERLEAVE(name, element, source_element, place) \
@@ -67,7 +67,7 @@ enum { PACK_RUN = 64 };
       } \
     } \
   }
-/* Pairs of bfloat16: one a step. */
+/* Pairs of bfloat16: one per step. */
 INTERLEAVE(interleave_pairs, uint32_t, uint32_unaligned, i * 2)
 INTERLEAVE(interleave_32, uint32_t, uint32_unaligned, i / 2 * 4 + i % 2)
 INTERLEAVE(interleave_16, uint16_t, uint16_unaligned, i / 2 * 4 + i % 2)

@@ -1,8 +1,8 @@
 /*
  * A pool of threads that runs a job's numbered tasks. The calling thread takes part. A helper joins
- * a job only while it is open, and the caller waits only for helpers that joined: one that the
- * system wakes late costs nothing. Idle helpers spin for some 50 us (more than the gap between two
- * operations of a step), then sleep in the kernel.
+ * a job only while the job is open, and the caller waits only for helpers that joined, so a helper
+ * that the system wakes late costs nothing. Idle helpers spin for about 50 us (more than the gap
+ * between two operations of a step), then sleep in the kernel.
  */
 #ifndef POOL_H
 #define POOL_H
@@ -13,7 +13,7 @@
 typedef void (*task_function)(void *job, int task, int thread);
 
 enum { MAX_THREADS = 512, JOB_OPEN = 1024, JOB_JOINED = JOB_OPEN - 1 };
-/* What a thread reads ahead at most must fit its second-level cache with room for the rest. */
+/* Most bytes that a thread prefetches; they must leave room in its second-level cache. */
 enum { MAX_AHEAD_BYTES = 256 << 10, AHEAD_STEP_BYTES = 1024 };
 
 struct pool {
@@ -28,7 +28,7 @@ struct pool {
   uint32_t caller_sleeping;
   char apart2[64];
   struct share { int next, end; char apart[56]; } shares[MAX_THREADS];
-  const char *ahead; /* what the threads will read next, in equal shares; or NULL */
+  const char *ahead; /* memory that the threads read next, in equal shares; or NULL */
   size_t ahead_bytes;
 #if !defined(__wasm__)
   struct helper { struct pool *pool; int thread; unsigned long handle; } *helpers;
@@ -46,8 +46,8 @@ INLINE uint32_t atomic_add(uint32_t *word, uint32_t value) {
 }
 
 /*
- * A thread's own tasks are neighbours, which mostly means memory that is read on and on; a thread
- * that is done with them takes over from the others.
+ * A thread's own tasks are neighbours, which usually read adjacent memory. A thread that has
+ * finished its own tasks takes tasks of others.
  */
 static void run_tasks(struct pool *pool, int thread) {
   for (int i = 0; i < pool->threads; i++) {
@@ -60,15 +60,15 @@ static void run_tasks(struct pool *pool, int thread) {
   }
 }
 
-/* How far a thread is. */
+/* How much of its share a thread has prefetched. */
 struct reading_ahead {
   const char *memory;
   size_t done_bytes;
 };
 
 /*
- * Brings some more of what this thread will read next into its second-level cache. Memory would be
- * idle meanwhile. Not to be relied on: what is read may be replaced at any time.
+ * Prefetches some more of the memory that this thread reads next into its second-level cache, while
+ * memory would otherwise be idle. Only a hint: `ahead` may change at any time.
  */
 INLINE void read_ahead(struct pool *pool, int thread, struct reading_ahead *reading) {
 #if !defined(__wasm__)
@@ -138,7 +138,7 @@ static void close_job(struct pool *pool) {
   }
 }
 
-/* First of `count` items that part `part` of `parts` near-equal parts holds. */
+/* Index of the first of `count` items in part `part` of `parts` near-equal parts. */
 INLINE int part_start(int count, int part, int parts) {
   return (int)((int64_t)count * part / parts);
 }
@@ -162,7 +162,7 @@ static void run_job(struct pool *pool, task_function run, void *job, int tasks) 
   close_job(pool);
 }
 
-/* Until the next call, threads that wait for a job read ahead in this memory. */
+/* Until the next call, threads that wait for a job prefetch this memory. */
 INLINE void set_ahead(struct pool *pool, const void *memory, size_t bytes) {
   __atomic_store_n(&pool->ahead_bytes, bytes, __ATOMIC_RELAXED);
   __atomic_store_n(&pool->ahead, memory, __ATOMIC_RELAXED);
@@ -187,7 +187,7 @@ static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
   for (int i = 1; i < threads; i++) {
     struct helper *helper = &pool->helpers[i];
     *helper = (struct helper){.pool = pool, .thread = i};
-    /* The helper inherits the caller's CPU, and is there from its first instruction on. */
+    /* The helper inherits the caller's CPU, and so runs there from its first instruction on. */
     if (cpus && pin_to_cpu(cpus[i])) return 0;
     if (pthread_create(&helper->handle, NULL, helper_main, helper)) return 0;
     pool->threads = i + 1;
@@ -195,7 +195,7 @@ static int start_pool(struct pool *pool, int threads, const int32_t *cpus) {
   return !cpus || !pin_to_cpu(cpus[0]);
 }
 
-/* Ends the helpers and lets the calling thread go where it could before. */
+/* Ends the helpers and restores the calling thread's CPUs. */
 static void stop_pool(struct pool *pool, int threads) {
   atomic_store(&pool->quit, 1);
   atomic_add(&pool->epoch, 1);

@@ -84,7 +84,7 @@ INLINE vfloat widen_bf16(__m128i h) {
 INLINE __m128i load_halves(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
 #elif defined(__wasm__)
 INLINE vfloat splat(float x) { return (vfloat)wasm_f32x4_splat(x); }
-/* Relaxed: fused where the processor has FMA, always alike on one processor. */
+/* Relaxed: fused if the processor has FMA, and always the same on one processor. */
 INLINE vfloat vfma(vfloat a, vfloat b, vfloat c) {
   return (vfloat)wasm_f32x4_relaxed_madd((v128_t)a, (v128_t)b, (v128_t)c);
 }

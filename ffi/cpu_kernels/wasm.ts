@@ -1,30 +1,30 @@
 import wasmImage from "./kernels.wasm" with { type: "bytes" };
-import { type Address, KernelError } from "./kernels.ts";
+import { type KernelAddress, KernelError } from "./kernels.ts";
 import { KernelLibrary, type KernelMemory, type KernelSymbols } from "./library.ts";
 
-/** Linear memory of wasm32 ends at 4 GiB; the last page is left out, so that its end has an address. */
+/** Linear memory of wasm32 has 4 GiB; without the last page, so that its end address fits 32 bits. */
 const maxPages = 65535;
 const initialPages = 64;
 const helperStackBytes = 256 * 1024;
-/** Matrices are copied into linear memory in pieces of at most this many bytes to be packed. */
+/** For packing, matrices are copied into linear memory in pieces of at most this many bytes. */
 const stagingBytes = 4 * 1024 * 1024;
 
-/** What a helper thread is started with. */
+/** The message that starts a helper thread. */
 interface HelperStart {
   readonly module: WebAssembly.Module;
   readonly memory: WebAssembly.Memory;
-  readonly handle: Address;
+  readonly handle: KernelAddress;
   readonly thread: number;
-  /** End of this thread's own stack. */
+  /** End address of this thread's stack. */
   readonly stackEnd: number;
 }
 
 type WasmExports = KernelSymbols & {
-  kernels_help(handle: Address, thread: number): void;
+  kernels_help(handle: KernelAddress, thread: number): void;
   readonly __stack_pointer: WebAssembly.Global;
 };
 
-/** Makes the worker of a helper thread; it must call {@linkcode runKernelWorker}. */
+/** Starts the worker of a helper thread, which must call {@linkcode runKernelWorker}. */
 export type CreateKernelWorker = () => Worker;
 
 function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): WasmExports {
@@ -34,7 +34,7 @@ function instantiate(module: WebAssembly.Module, memory: WebAssembly.Memory): Wa
 
 /**
  * Opens the WASM build, with `threads - 1` helper workers.
- * @throws {KernelError} when a worker does not start.
+ * @throws {KernelError} a worker does not start
  */
 export async function openWasm(
   threads: number,
@@ -77,7 +77,7 @@ function startHelper(worker: Worker, start: HelperStart): Promise<void> {
   });
 }
 
-/** Body of a worker that {@linkcode openWasm} asked for: runs kernels until the set is closed. */
+/** Body of a worker that {@linkcode openWasm} starts: runs kernels until the set is closed. */
 export function runKernelWorker(): void {
   const scope = globalThis as unknown as DedicatedWorkerGlobalScope;
   scope.onmessage = (event: MessageEvent<HelperStart>) => {

@@ -2,7 +2,7 @@
  * libnccl as it is: point-to-point transfers between two ranks over nonblocking communicators. The
  * rules of when to call what are in `pair.ts`.
  */
-import { type Library, openLibrary, type OpenOptions } from "../library.ts";
+import { type Library, LibraryVersionError, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { textAt } from "../memory.ts";
 import { ncclSymbols } from "./symbols.ts";
@@ -75,7 +75,7 @@ export const configLayout = {
 
 /** NCCL_API_MAGIC. */
 export const configMagic = 0xcafebeef;
-/** 2.18.3, the version whose `ncclConfig_t` has 48 bytes. */
+/** 2.18.3, the first version whose `ncclConfig_t` has these 48 bytes. */
 const configVersion = 21803;
 
 /** The bytes of an `ncclConfig_t`. */
@@ -106,7 +106,7 @@ export class Nccl {
   /** Version as NCCL codes it: 23203 is 2.32.3. */
   readonly version: number;
 
-  /** @throws {LibraryNotFoundError} */
+  /** @throws {LibraryNotFoundError} {@linkcode LibraryVersionError} before 2.18.3 */
   static open(options: OpenOptions = {}): Nccl {
     return new Nccl(openLibrary(libraries.nccl, ncclSymbols, options));
   }
@@ -115,6 +115,11 @@ export class Nccl {
     this.#library = library;
     this.#check("ncclGetVersion", this.#call.ncclGetVersion(this.#word));
     this.version = this.#word[0];
+    if (this.version < configVersion) {
+      const { name, path } = library;
+      const { install } = libraries.nccl;
+      throw new LibraryVersionError(name, path, this.versionText, "2.18.3 or later", install);
+    }
   }
 
   /** Where the library is, and whether it is the software device's. */

@@ -200,7 +200,7 @@ CUDA_API llumnixSoftwareDeviceEnqueue(uint64_t handle, const char* what, int (*s
 }
 
 CUDA_API cuEventCreate(uint64_t* event, unsigned flags) {
-  Call call;
+  Call call(Call::CaptureSafe);
   if (call.refused()) return call.status;
   if (event == nullptr || flags > 7) return InvalidValue;
   if ((flags & interprocess) && !(flags & noTiming)) return InvalidValue;

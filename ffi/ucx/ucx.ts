@@ -4,7 +4,7 @@
  *
  * A context and all that comes of it belong to one thread.
  */
-import { type Library, openLibrary, type OpenOptions } from "../library.ts";
+import { type Library, LibraryVersionError, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { cString } from "../memory.ts";
 import { UcxCalls } from "./calls.ts";
@@ -50,7 +50,7 @@ export class Ucx {
   /** "1.22.0". */
   readonly version: string;
 
-  /** @throws {LibraryNotFoundError} */
+  /** @throws {LibraryNotFoundError} {@linkcode LibraryVersionError} unless 1.13 or later, below 2 */
   static open(options: OpenOptions = {}): Ucx {
     for (const [name, value] of Object.entries(environment)) {
       if (Deno.env.get(name) === undefined) Deno.env.set(name, value);
@@ -64,6 +64,12 @@ export class Ucx {
     const parts = [0, 1, 2].map(() => new Uint32Array(1));
     library.symbols.ucp_get_version(parts[0], parts[1], parts[2]);
     this.version = parts.map(([part]) => part).join(".");
+    const [[major], [minor]] = parts;
+    if (major !== apiMajor || minor < apiMinor) {
+      const { name, path } = library;
+      const needed = `${apiMajor}.${apiMinor} or a later ${apiMajor}.x`;
+      throw new LibraryVersionError(name, path, this.version, needed, libraries.ucp.install);
+    }
   }
 
   /** Where the library is. */

@@ -1,4 +1,4 @@
-/** All benchmarks of `deno task bench`. Durations are those of two cores. */
+/** All benchmarks of `deno task bench`. Durations are for a machine of two cores. */
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
@@ -14,7 +14,7 @@ export interface Benchmark {
   readonly about: string;
   /** About how long it takes. */
   readonly minutes: number;
-  /** It runs only when it is named. */
+  /** Whether the benchmark runs only if it is named. */
   readonly isLong?: true;
   readonly run: () => Promise<void>;
 }
@@ -71,15 +71,15 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
 };
 
 /**
- * Those that are to run.
- * @param names none: all that are not long
- * @throws {RangeError} there is no such benchmark
+ * The benchmarks to run.
+ * @param names empty for all benchmarks that are not long
+ * @throws {RangeError} a name is unknown
  */
 export function chosenBenchmarks(names: readonly string[]): [name: string, Benchmark][] {
   for (const name of names) {
     if (name in benchmarks) continue;
     const known = Object.keys(benchmarks).join(", ");
-    throw new RangeError(`no benchmark "${name}"; there are: ${known}`);
+    throw new RangeError(`unknown benchmark "${name}": expected one of ${known}`);
   }
   return Object.entries(benchmarks).filter(([name, { isLong }]) =>
     names.length === 0 ? !isLong : names.includes(name)
@@ -95,7 +95,7 @@ export function benchHelp(): string {
   return [
     "usage: deno task bench [NAME...]",
     "",
-    "Measures; by default all but those with a star, which run when they are named.",
+    "Runs benchmarks. Without names it runs all but those marked *, which run only if named.",
     "",
     ...lines,
   ].join("\n");

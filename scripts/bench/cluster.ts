@@ -1,9 +1,9 @@
 /**
  * Four CPU instances under a bursty load, from an open-loop client: dispatch by round robin against
- * by load, migration off against on. Each round draws a load from its seed and gives the same to all,
- * one after the other, in turns that change from round to round; ratios are of a round's pairs. All
- * share the machine's cores with the client, so more load on one instance slows the others too: what
- * dispatch and migration can win here is KV cache, not arithmetic.
+ * by load, migration off against on. Each round draws a workload from its seed and runs it on all
+ * configurations one after the other, in an order that changes from round to round; ratios compare runs
+ * of the same round. Instances and client share the machine's cores, so more load on one instance slows
+ * the others too: dispatch and migration can win KV cache here, not arithmetic.
  *
  *     deno run -A scripts/bench/cluster.ts [--seeds 1,2,3] [--rate 8] [--cv 4] [--requests 200]
  */
@@ -22,7 +22,7 @@ import { Client, startService } from "./service.ts";
 const modelArgs =
   "--hidden 256 --layers 8 --heads 8 --kv-heads 8 --intermediate 768 --max-positions 2048 --dtype bf16";
 const numInstances = 4;
-/** Of each instance's KV cache: some requests of mean length, or two of the longest. */
+/** Blocks of each instance's KV cache: enough for some requests of mean length, or two of the longest. */
 const blocksPerInstance = 128;
 const promptTokens = zipfLengths({ name: "P", meanTokens: 96, exponent: 1.2, maxTokens: 768 });
 const outputTokens = zipfLengths({ name: "O", meanTokens: 128, exponent: 1.2, maxTokens: 768 });
@@ -137,7 +137,7 @@ async function complete(
     onTokens(count);
   });
   if (received !== outputTokens) {
-    throw new Error(`${received} of ${outputTokens} tokens came`);
+    throw new Error(`the stream ended after ${received} of ${outputTokens} tokens`);
   }
 }
 

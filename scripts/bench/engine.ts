@@ -1,79 +1,34 @@
 /**
  * Speed of the CPU executor on random weights: decode at batch 1 and 8, prefill of 512 tokens, and
- * how much of the memory's streaming read bandwidth decoding at batch 1 uses. Rounds of all kernel
- * sets are interleaved, and every such step alternates with a plain read of as many bytes as it has
- * weights, by as many threads on the same CPUs: a machine whose speed drifts drifts for all of them,
- * and neither finds more than the other in the caches. The share of the bandwidth is given for the
- * whole step as the caller sees it, and for the step in the executor's own thread, without the way
- * there and back.
+ * the share of the memory's streaming read bandwidth that decoding at batch 1 uses. Rounds of all kernel
+ * sets are interleaved. Every decode step at batch 1 alternates with a plain read of as many bytes as
+ * the step has weights, by as many threads on the same CPUs. So a drift of the machine's speed affects
+ * all of them, and neither finds more of its memory in the caches. The share of the bandwidth is given
+ * for the whole step as the caller sees it, and for the step in the executor's own thread, without the
+ * messages between the threads.
  */
 import { kernelSets } from "../../ffi/cpu_kernels/kernels.ts";
 import { allowedCpus, loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
-import type { SamplingParams } from "../../src/core/protocol/generate.ts";
-import { samplingDefaults } from "../../src/core/sampling.ts";
 import type { Executor, StepInput } from "../../src/executor/executor.ts";
 import { loadThreadedExecutor } from "../../src/executor/thread/threaded_executor.ts";
+import { endless, model05B, model135M, type ModelConfigJson } from "./models.ts";
 import { median, printTable } from "./table.ts";
 
 interface Shape {
   readonly name: string;
-  readonly config: Record<string, unknown>;
+  readonly config: ModelConfigJson;
 }
 
-const common = {
-  architectures: ["LlamaForCausalLM"],
-  model_type: "llama",
-  hidden_act: "silu",
-  rms_norm_eps: 1e-5,
-  rope_theta: 10000,
-  max_position_embeddings: 2048,
-  tie_word_embeddings: true,
-  bos_token_id: 1,
-  eos_token_id: 2,
-  torch_dtype: "bfloat16",
-};
-
 const shapes: readonly Shape[] = [
-  {
-    name: "135M",
-    config: {
-      ...common,
-      vocab_size: 49152,
-      hidden_size: 576,
-      intermediate_size: 1536,
-      num_hidden_layers: 30,
-      num_attention_heads: 9,
-      num_key_value_heads: 3,
-    },
-  },
-  {
-    name: "0.5B",
-    config: {
-      ...common,
-      vocab_size: 151936,
-      hidden_size: 896,
-      intermediate_size: 4864,
-      num_hidden_layers: 24,
-      num_attention_heads: 14,
-      num_key_value_heads: 2,
-    },
-  },
+  { name: "135M", config: model135M },
+  { name: "0.5B", config: model05B },
 ];
 
 const contextTokens = 128;
 const rounds = 3;
 const stepsPerRound = 20;
-
-const greedy: SamplingParams = {
-  ...samplingDefaults,
-  maxTokens: 1 << 20,
-  temperature: 0,
-  seed: 0,
-  eosTokenIds: [],
-  ignoreEos: true,
-};
 
 function engineOptions(model: string, set: EngineOptions["cpuKernels"]): EngineOptions {
   return {
@@ -111,7 +66,7 @@ class Driver {
       removed,
       added: this.#handles.map((handle, i) => ({
         handle,
-        params: greedy,
+        params: endless,
         promptTokenIds: prompts[i],
         outputTokenIds: [],
       })),
@@ -156,13 +111,13 @@ class Driver {
 
 interface StepTime {
   readonly wholeMs: number;
-  /** In the executor's thread. */
+  /** Duration of the step in the executor's thread. */
   readonly latencyMs: number;
 }
 
 interface Samples {
   readonly decode1: StepTime[];
-  /** Bytes per second of the reads between those steps. */
+  /** Bytes per second of the plain reads between those steps. */
   readonly bandwidth: number[];
   readonly decode8: StepTime[];
   readonly prefill: number[];
@@ -190,7 +145,7 @@ async function benchShape({ name, config }: Shape, sets: EngineOptions["cpuKerne
       const samples = { decode1: [], bandwidth: [], decode8: [], prefill: [] };
       runs.push({ set: executor.info.description, driver: new Driver(executor), samples });
     }
-    // Only now, since threads that are started later inherit the CPU that this one is pinned to.
+    // Only now, because threads that start later inherit the CPU that this thread is pinned to.
     const reader = await openReader(decodeBytes(config), cpus);
     for (let round = 0; round < rounds; round++) {
       for (const { driver, samples } of runs) await oneRound(driver, samples, reader);
@@ -229,7 +184,7 @@ async function oneRound(driver: Driver, samples: Samples, reader: Reader): Promi
   for (let i = 0; i <= stepsPerRound; i++) {
     const bandwidth = reader.read();
     const time = await driver.decode();
-    if (i === 0) continue; // warms up
+    if (i === 0) continue; // warm-up
     samples.bandwidth.push(bandwidth);
     samples.decode1.push(time);
   }
@@ -245,7 +200,7 @@ interface Reader {
   close(): void;
 }
 
-/** Opens memory like that of weights, and threads to read it that are pinned like an executor's. */
+/** Allocates memory as large as the weights, and threads to read it that are pinned like an executor's. */
 async function openReader(byteLength: number, cpus: readonly number[]): Promise<Reader> {
   const kernels = await loadCpuKernels({ set: null, threads: cpus.length, cpus });
   const memory = kernels.alloc(byteLength);

@@ -1,15 +1,15 @@
 /**
- * What clients notice of an instance that is killed or hangs: the built executable, two instances with
- * the CPU executor, one thread each, streams through HTTP. All streams run on the instance that fails
- * and go on at the other one, while a third process starts in its place on the same cores.
+ * What clients notice if an instance is killed or hangs: the built executable, two instances with the
+ * CPU executor, one thread each, streams through HTTP. All streams run on the instance that fails and
+ * continue on the other one, while a replacement starts on the same cores.
  *
- * A stream has to compute its prompt and its tokens again, so that is measured in the same round, on
- * the same instance, for the same tokens, sent at once as the resumed ones are.
+ * A resumed stream must recompute its prompt and tokens. This recomputation is measured in the same
+ * round, on the same instance, for the same tokens, sent all at once as the resumed requests are.
  */
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import { makeModel, parseMakeModelArgs } from "../make_model.ts";
-import { type Service, startService } from "./service.ts";
+import { type BenchService, startService } from "./service.ts";
 import { median } from "./table.ts";
 
 /** 6 million parameters. */
@@ -17,10 +17,10 @@ const modelArgs =
   "--hidden 256 --layers 8 --heads 8 --kv-heads 8 --intermediate 768 --max-positions 8192 --dtype bf16";
 const contexts = [256, 1024, 4096];
 const numStreams = 4;
-/** The instance fails when every stream has the first of these; a stream ends with the second. */
+/** The instance fails once every stream has the first number of tokens; a stream ends at the second. */
 const tokensBefore = 32, tokensInAll = 96;
 const rounds = 4;
-/** What had been sent before the fault comes so soon; no stream goes on as soon. */
+/** Tokens sent before the fault arrive within this time; no stream is resumed as soon. */
 const underWayMs = 20;
 const instanceTimeoutS = 2;
 const pollMs = 5;
@@ -31,16 +31,16 @@ type Fault = keyof typeof faults;
 
 interface Stream {
   readonly tokenIds: number[];
-  /** When they came. */
+  /** When the tokens came. */
   readonly tokenMs: number[];
 }
 
-/** Times from the fault on, in ms. */
+/** Times since the fault, in ms. */
 interface Round {
   readonly detectedMs: number;
-  /** Of each stream: until it goes on. */
+  /** For each stream, time until it continues. */
   readonly gapsMs: readonly number[];
-  /** Of each stream: from asking for its next token to having it, without a fault. */
+  /** For each stream, time from asking for its next token to receiving it, without a fault. */
   readonly recomputeMs: readonly number[];
 }
 
@@ -53,13 +53,13 @@ interface Instance {
 
 /**
  * Runs the benchmark.
- * @throws {Error} a stream was not that of a run without faults
+ * @throws {Error} a stream differs from that of a run without faults
  */
 export async function benchFailure(): Promise<void> {
   const model = await Deno.makeTempDir();
   try {
     makeModel(parseMakeModelArgs([...modelArgs.split(" "), "--out", model]));
-    // What is logged of the faults is no news: nobody reads it.
+    // Discard the log: the faults that it reports are intended.
     await using service = await startService([
       ...["--model", model, "--initial-instances=2", "--cpu-threads=1", "--swap-space=0"],
       ...["--num-gpu-blocks-override=1200", "--disable-log-requests"],
@@ -71,7 +71,7 @@ export async function benchFailure(): Promise<void> {
   }
 }
 
-async function benchFault(service: Service, fault: Fault): Promise<void> {
+async function benchFault(service: BenchService, fault: Fault): Promise<void> {
   const rows: string[][] = [];
   for (const context of contexts) {
     const prompts = Array.from({ length: numStreams }, (_, i) => promptOf(context, i));
@@ -102,7 +102,7 @@ async function benchFault(service: Service, fault: Fault): Promise<void> {
 }
 
 async function runRound(
-  service: Service,
+  service: BenchService,
   fault: Fault,
   prompts: readonly number[][],
   quiet: readonly Stream[],
@@ -121,7 +121,9 @@ async function runRound(
   const detectedMs = await untilGivenUp(service, victim) - faultMs;
   await ended;
   const resumed = streams.map(({ tokenIds, tokenMs }, i) => {
-    if (`${tokenIds}` !== `${quiet[i].tokenIds}`) throw new Error("a stream has other tokens");
+    if (`${tokenIds}` !== `${quiet[i].tokenIds}`) {
+      throw new Error("a stream's tokens differ from those of the run without faults");
+    }
     return { ...resumptionOf(tokenMs, faultMs), tokenIds };
   });
   const again = resumed.map(({ tokenIds, delivered }, i) => [
@@ -137,12 +139,12 @@ async function runRound(
 
 function resumptionOf(tokenMs: readonly number[], faultMs: number) {
   const delivered = tokenMs.findIndex((ms) => ms > faultMs + underWayMs);
-  if (delivered < 0) throw new Error("a stream had ended before the fault");
+  if (delivered < 0) throw new Error("a stream ended before the fault");
   return { delivered, gapMs: tokenMs[delivered] - faultMs };
 }
 
 async function timeRecompute(
-  service: Service,
+  service: BenchService,
   survivor: Instance,
   prompts: readonly number[][],
 ): Promise<number[]> {
@@ -156,8 +158,8 @@ async function timeRecompute(
   return streams.map(({ tokenMs }) => tokenMs[0] - sentMs);
 }
 
-/** Both instances, the older one first, when they serve. */
-async function servingPair(service: Service): Promise<readonly Instance[]> {
+/** Waits until both instances serve, and returns them, the older one first. */
+async function servingPair(service: BenchService): Promise<readonly Instance[]> {
   while (true) {
     const instances = await listInstances(service);
     if (instances.length === 2 && instances.every(({ state }) => state === "serving")) {
@@ -167,19 +169,19 @@ async function servingPair(service: Service): Promise<readonly Instance[]> {
   }
 }
 
-/** When the manager does not count on an instance any more. */
-async function untilGivenUp(service: Service, { id }: Instance): Promise<number> {
+/** Waits until the manager no longer lists an instance as serving, and returns the time. */
+async function untilGivenUp(service: BenchService, { id }: Instance): Promise<number> {
   while ((await listInstances(service)).some((one) => one.id === id && one.state === "serving")) {
     await sleep(realClock, pollMs);
   }
   return performance.now();
 }
 
-async function listInstances(service: Service): Promise<readonly Instance[]> {
+async function listInstances(service: BenchService): Promise<readonly Instance[]> {
   return (await admin(service, "GET", "")).instances;
 }
 
-async function admin({ port }: Service, method: string, path: string) {
+async function admin({ port }: BenchService, method: string, path: string) {
   const response = await fetch(`http://127.0.0.1:${port}/admin/instances${path}`, {
     method,
     headers: { authorization: `Bearer ${token}` },
@@ -189,9 +191,9 @@ async function admin({ port }: Service, method: string, path: string) {
   return JSON.parse(text);
 }
 
-/** @param stream takes what comes */
+/** @param stream receives the tokens and their times */
 async function runStream(
-  { port }: Service,
+  { port }: BenchService,
   prompt: readonly number[],
   stream: Stream = { tokenIds: [], tokenMs: [] },
   maxTokens = tokensInAll,
@@ -220,7 +222,9 @@ async function runStream(
       }
     }
   }
-  if (stream.tokenIds.length !== maxTokens) throw new Error("a stream broke off");
+  if (stream.tokenIds.length !== maxTokens) {
+    throw new Error(`a stream ended after ${stream.tokenIds.length} of ${maxTokens} tokens`);
+  }
   return stream;
 }
 

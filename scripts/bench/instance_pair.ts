@@ -1,20 +1,20 @@
 /** Two real instance processes with the CPU executor, driven over the bus as API servers do. */
 import { openBus } from "../../src/bus/open_bus.ts";
 import type { Peer } from "../../src/bus/bus.ts";
-import { realClock } from "../../src/core/clock.ts";
+import { realClock, sleep } from "../../src/core/clock.ts";
 import type { GenerateRequest, OutputBatch } from "../../src/core/protocol/generate.ts";
 import type { InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import type { MigrationReport } from "../../src/core/protocol/migration.ts";
-import { samplingDefaults } from "../../src/core/sampling.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { ProcessLauncher } from "../../src/roles/process_launcher.ts";
 import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
+import { endless } from "./models.ts";
 import { programCommand } from "./service.ts";
 
 const FRONTEND_ID = "bench";
 const POLL_MS = 5;
 
-/** A request, and when its tokens came. */
+/** A request and the times at which its tokens came. */
 export interface Followed {
   readonly requestId: string;
   readonly tokenMs: number[];
@@ -23,7 +23,7 @@ export interface Followed {
 export interface BenchInstance {
   readonly registration: InstanceRegistration;
   readonly peer: Peer;
-  /** When the outputs of its steps came. */
+  /** When the outputs of the instance's steps came. */
   readonly stepMs: number[];
 }
 
@@ -39,7 +39,7 @@ export class InstancePair implements AsyncDisposable {
     this.#removeDirectory = removeDirectory;
   }
 
-  /** @param engineArgv arguments of both */
+  /** @param engineArgv arguments of both instances */
   static async start(engineArgv: readonly string[]): Promise<InstancePair> {
     const bus = openBus();
     const directory = makeRuntimeDirectory();
@@ -82,7 +82,7 @@ export class InstancePair implements AsyncDisposable {
     return this.#instances;
   }
 
-  /** Starts a request that goes on until it is aborted; returns when it has its first token. */
+  /** Starts a request that runs until it is aborted; returns once it has its first token. */
   async begin(
     instance: BenchInstance,
     requestId: string,
@@ -95,14 +95,7 @@ export class InstancePair implements AsyncDisposable {
       frontendId: FRONTEND_ID,
       promptTokenIds: Array.from({ length: promptTokens }, (_, i) => (i * 7919) % 40000 + 3),
       outputTokenIds: [],
-      params: {
-        ...samplingDefaults,
-        maxTokens: 1 << 20,
-        temperature: 0,
-        seed: 0,
-        eosTokenIds: [],
-        ignoreEos: true,
-      },
+      params: endless,
       arrivalMs: realClock.nowMs(),
     };
     await instance.peer.call("generate", { data: request });
@@ -112,10 +105,10 @@ export class InstancePair implements AsyncDisposable {
 
   async abort(...requestIds: string[]): Promise<void> {
     for (const { peer } of this.#instances) peer.notify("abort", { data: { requestIds } });
-    await sleep(50);
+    await sleep(realClock, 50);
   }
 
-  /** @param isUrgent at full speed, as when the source drains */
+  /** @param isUrgent whether to copy at full speed, as when the source drains */
   async migrate(
     from: BenchInstance,
     to: BenchInstance,
@@ -133,7 +126,9 @@ export class InstancePair implements AsyncDisposable {
     const { data: report } = await from.peer.call("migrate_out", { data: order }, {
       timeoutMs: 30_000,
     });
-    if (report.outcome !== "committed") throw new Error(`it did not move: ${report.reason}`);
+    if (report.outcome !== "committed") {
+      throw new Error(`the request did not move: ${report.reason}`);
+    }
     return report;
   }
 
@@ -154,10 +149,6 @@ export class InstancePair implements AsyncDisposable {
   }
 }
 
-export function sleep(delayMs: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, delayMs));
-}
-
 async function until(isDone: () => boolean): Promise<void> {
-  while (!isDone()) await sleep(POLL_MS);
+  while (!isDone()) await sleep(realClock, POLL_MS);
 }

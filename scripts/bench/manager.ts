@@ -1,7 +1,8 @@
 /**
- * What the manager costs: its share of one core with 256 instances, a polling interval of 50 ms and
- * 1000 dispatches a second. Instances report as often as the manager asks them to when they join. The instances and the API server are another process, so that the figure is
- * the manager's alone: its decisions and its share of the sockets.
+ * Cost of the manager: its share of one core with 256 instances, a polling interval of 50 ms and 1000
+ * dispatches per second. Instances report as often as the manager asks them to when they join. The
+ * instances and the API server are in another process, so that the figure is the manager's alone: its
+ * decisions and its end of the sockets.
  */
 import process from "node:process";
 import { openBus } from "../../src/bus/open_bus.ts";
@@ -26,7 +27,7 @@ function cpuMs(): number {
   return (user + system) / 1000;
 }
 
-/** Measures the manager in this process while another one is its cluster. */
+/** Measures the manager in this process while another process acts as its cluster. */
 export async function benchManager(): Promise<void> {
   const directory = makeRuntimeDirectory();
   const address = `unix:${directory.path}/manager.sock`;
@@ -96,7 +97,7 @@ async function runLoad(address: string): Promise<void> {
     const manager = await bus.connect(address, {
       calls: {
         migrate_out: () => {
-          throw new Error("nothing moves here");
+          throw new Error("this benchmark does not migrate requests");
         },
       },
       notifications: { shutdown: () => {} },
@@ -148,7 +149,7 @@ async function runLoad(address: string): Promise<void> {
   }, 1);
 }
 
-/** A busy instance: what an engine reports, of about the same size. */
+/** The report of a busy instance, about as large as an engine's. */
 function reportOf(instanceId: string, receivedRequestIds: readonly string[]): InstanceInfo {
   const usedBlocks = 1000 + Math.floor(Math.random() * 900);
   return {

@@ -1,30 +1,30 @@
 /**
- * Does a service leak? Resident memory and open files of the server and of each instance after 2,000
- * short requests and after 20,000, with requests moving between instances all the time.
+ * Finds leaks of a service: resident memory and open files of the server and of each instance after
+ * 2,000 short requests and after 20,000, while requests move between instances all the time.
  */
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
-import { Client, type Service, startService } from "./service.ts";
+import { type BenchService, Client, startService } from "./service.ts";
 
 const stages = [2_000, 5_000, 10_000, 15_000, 20_000];
 const clients = 16;
 /**
- * Words of a prompt that are in no other, so that the tokenizer's cache of 10,000 words is full after
- * the first stage.
+ * Number of words of a prompt that no other prompt has. So the tokenizer's cache of 10,000 words is full
+ * after the first stage.
  */
 const ownWords = 8;
-/** Short requests end before they have moved; some long ones move all the time besides. */
+/** Short requests end before they can move, so some long requests, which do move, run beside them. */
 const longClients = 4, longTokens = 1_500;
-/** Collectors of garbage run when nothing else does; the least of some samples counts. */
+/** The garbage collector runs when the process is idle; the least of some samples counts. */
 const settleMs = 4_000, samples = 8, sampleIntervalMs = 500;
 
 /**
- * V8 lets its heap grow for some ten thousand requests before it looks for what is old and dead. Here
- * it always looks for all, so that what is resident is in use.
+ * V8 lets its heap grow for some ten thousand requests before it collects old objects. With these flags
+ * every collection is a full one, so that resident memory is memory in use.
  */
 const collectAll = { DENO_V8_FLAGS: "--gc-global,--min-semi-space-size=8,--max-semi-space-size=8" };
 
-/** Every pair of instances exchanges requests, all the time. */
+/** Options with which instances exchange requests all the time. */
 const restless = [
   ...["--initial-instances=2", "--enable-migration", "--enable-defrag=true"],
   ...["--pair-migration-policy=defrag_relaxed", "--migrate-out-threshold=0.01"],
@@ -73,7 +73,7 @@ async function benchBackend(backend: string): Promise<void> {
   console.log(textTable(["after", "MiB resident", "growth", "open files", "moves so far"], rows));
 }
 
-/** The statistics tell of the moves since they were logged before. */
+/** Each logged line of statistics counts the moves since the previous one. */
 function movesIn(line: string): number {
   return Number(/: migrations (\d+), /.exec(line)?.[1] ?? 0);
 }
@@ -83,8 +83,8 @@ function promptOf(request: number): string {
   return "request ".repeat(1 + request % 5) + words.join(" ");
 }
 
-/** Requests `from` to `to`, of 48 tokens each, over connections that stay. */
-async function runRequests({ port }: Service, from: number, to: number): Promise<void> {
+/** Sends requests `from` to `to`, of 48 tokens each, over keep-alive connections. */
+async function runRequests({ port }: BenchService, from: number, to: number): Promise<void> {
   let next = from;
   await Promise.all(Array.from({ length: clients }, async () => {
     using client = await Client.connect(port);
@@ -97,7 +97,7 @@ async function runRequests({ port }: Service, from: number, to: number): Promise
   }));
 }
 
-async function runLongRequests({ port }: Service, isOver: { value: boolean }): Promise<void> {
+async function runLongRequests({ port }: BenchService, isOver: { value: boolean }): Promise<void> {
   await Promise.all(Array.from({ length: longClients }, async () => {
     using client = await Client.connect(port);
     while (!isOver.value) {
@@ -108,7 +108,7 @@ async function runLongRequests({ port }: Service, isOver: { value: boolean }): P
   }));
 }
 
-async function settledFootprints({ pid }: Service): Promise<Map<string, Footprint>> {
+async function settledFootprints({ pid }: BenchService): Promise<Map<string, Footprint>> {
   await sleep(realClock, settleMs);
   const least = new Map<string, Footprint>();
   for (let i = 0; i < samples; i++) {

@@ -1,43 +1,28 @@
 /**
  * Live migration between two real instance processes with the CPU executor, one thread each: random
- * weights of a 135M shape in bfloat16. Downtime by length, what the rest of the batch notices of a
- * migration, and bytes per second against a plain TCP copy of the same run.
+ * weights of a 135M shape in bfloat16. Measures downtime by length, the slowdown of the rest of the batch
+ * during a migration, and bytes per second against a plain TCP copy in the same run.
  */
+import { realClock, sleep } from "../../src/core/clock.ts";
 import type { MigrationBackendOptions } from "../../src/core/options.ts";
-import { type BenchInstance, InstancePair, sleep } from "./instance_pair.ts";
+import { type BenchInstance, InstancePair } from "./instance_pair.ts";
+import { model135M } from "./models.ts";
 import { plainCopy } from "./plain_copy.ts";
 import { median, percentile, printTable } from "./table.ts";
 
 const allLengths = [256, 1024, 4096];
-/** Of the requests whose copying is measured. */
+/** Tokens of the requests whose copying is measured. */
 const copiedTokens = 4096;
 const movesPerLength = 14;
 const batch = 8;
 const batchTokens = 256;
-/** Migrations of each speed during which the others' steps are timed. */
+/** Migrations at each speed during which the steps of the other requests are timed. */
 const disturbanceRounds = 2, movesPerRound = 6;
-/** Steps before and after a migration with which those during it are compared. */
+/** Steps before and after a migration; the steps during it are compared with them. */
 const aloneMs = 300;
 const copyBytes = 1 << 30;
 
-const config = {
-  architectures: ["LlamaForCausalLM"],
-  model_type: "llama",
-  hidden_act: "silu",
-  rms_norm_eps: 1e-5,
-  rope_theta: 10000,
-  max_position_embeddings: 8192,
-  tie_word_embeddings: true,
-  bos_token_id: 1,
-  eos_token_id: 2,
-  torch_dtype: "bfloat16",
-  vocab_size: 49152,
-  hidden_size: 576,
-  intermediate_size: 1536,
-  num_hidden_layers: 30,
-  num_attention_heads: 9,
-  num_key_value_heads: 3,
-};
+const config = { ...model135M, max_position_embeddings: 8192 };
 
 type BackendName = MigrationBackendOptions["migrationBackend"];
 
@@ -60,7 +45,7 @@ const backends = ["gloo", "rayrpc"] as const;
 
 const parts = ["downtime", "speed", "disturbance"] as const;
 
-/** What is measured; default: all. */
+/** The parts to measure; default: all. */
 export interface MigrationBenchOptions {
   readonly backends?: readonly BackendName[];
   readonly parts?: readonly (typeof parts[number])[];
@@ -76,7 +61,7 @@ export async function benchMigration(chosen: MigrationBenchOptions = {}): Promis
     await Deno.writeTextFile(`${model}/config.json`, JSON.stringify(config));
     for (const backend of chosen.backends ?? backends) {
       await using pair = await InstancePair.start(argvFor(model, backend));
-      await sleep(500); // the group is formed
+      await sleep(realClock, 500); // the group is formed
       if (has("downtime")) await benchDowntime(pair, backend, chosen.lengths ?? allLengths);
       if (has("speed")) await benchSpeed(pair, backend);
       if (has("disturbance")) {
@@ -108,7 +93,7 @@ async function benchDowntime(
   await pair.abort("whole");
   const others = await beginBatch(pair, a);
   a.stepMs.length = 0;
-  await sleep(1_500);
+  await sleep(realClock, 1_500);
   const stepMs = median(intervals(a.stepMs));
   await pair.abort(others[0]);
   const rows = [];
@@ -120,7 +105,7 @@ async function benchDowntime(
       const [from, to] = i % 2 === 0 ? [a, b] : [b, a];
       const first = moving.tokenMs.length;
       const { downtimeMs } = await pair.migrate(from, to, "moving");
-      await sleep(100);
+      await sleep(realClock, 100);
       downtimes.push(downtimeMs);
       gaps.push(Math.max(...intervals(moving.tokenMs.slice(Math.max(0, first - 1)))));
     }
@@ -167,13 +152,13 @@ async function benchSpeed(pair: InstancePair, backend: BackendName): Promise<voi
 /** Steps of an instance around one migration. */
 interface Disturbance {
   readonly aloneMs: number[];
-  /** By how much longer those took that ran while blocks were copied, by the time of copying. */
+  /** Extra duration of the steps during the copying, divided by the time of copying. */
   readonly slowdown: number;
 }
 
 /**
- * Steps while a request is being copied against those just before and just after, at full speed and in
- * the background by turns. Batches begin anew every round, for their steps take longer as they grow.
+ * Compares steps while a request is copied with steps just before and after, alternately at full speed
+ * and in the background. Every round starts new batches, because steps take longer as batches grow.
  * @param loaded instances with a batch; the request leaves the first instance
  */
 async function benchDisturbance(
@@ -228,16 +213,16 @@ async function benchDisturbance(
 async function disturb(pair: InstancePair, loaded: readonly BenchInstance[], isUrgent: boolean) {
   const [a, b] = pair.instances;
   for (const { stepMs } of loaded) stepMs.length = 0;
-  await sleep(aloneMs);
+  await sleep(realClock, aloneMs);
   const fromMs = performance.now();
   const { totalMs, downtimeMs } = await pair.migrate(a, b, "moving", isUrgent);
   const copiedMs = totalMs - downtimeMs;
   await pair.migrate(b, a, "moving", true);
   const backMs = performance.now();
-  await sleep(aloneMs);
+  await sleep(realClock, aloneMs);
   const disturbances = loaded.map(({ stepMs }): Disturbance => {
     const all = steps(stepMs);
-    // The copy at full speed may lie within two steps, which are longer by all that it costs them.
+    // A copy at full speed may fall within two steps, which then bear its whole cost.
     const during = all.filter((step) => step.toMs > fromMs && step.fromMs < fromMs + copiedMs);
     const alone = all.filter((step) => step.toMs < fromMs || step.fromMs > backMs);
     const aloneMs = alone.map(durationMs);

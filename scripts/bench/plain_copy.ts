@@ -1,6 +1,6 @@
 /**
- * A plain TCP copy between two processes, as fast as Deno does it: what a transfer of blocks is
- * measured against.
+ * A plain TCP copy between two processes, as fast as Deno does it: the yardstick for transfers of
+ * blocks.
  */
 const CHUNK_BYTES = 1 << 20;
 
@@ -19,7 +19,7 @@ export async function plainCopy(bytes: number): Promise<number> {
   for (let sent = 0; sent < bytes;) {
     sent += await connection.write(chunk.subarray(0, Math.min(CHUNK_BYTES, bytes - sent)));
   }
-  await connection.read(new Uint8Array(1)); // all is there
+  await connection.read(new Uint8Array(1)); // the other process has received everything
   const tookMs = performance.now() - startedMs;
   connection.close();
   await reader.cancel();

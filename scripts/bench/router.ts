@@ -6,7 +6,7 @@
 import { Random } from "../../src/core/random.ts";
 import { PromptEncoder } from "../../src/frontend/encoding/prompt_encoder.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/frontend/tokenizer.ts";
-import { Client, type Service, startService } from "./service.ts";
+import { type BenchService, Client, startService } from "./service.ts";
 import { median, percentile, printTable } from "./table.ts";
 import { makeWordModel, type WordModel } from "./word_model.ts";
 
@@ -52,7 +52,7 @@ export async function benchRouter(): Promise<void> {
  * What long prompts that are new do to short requests beside them, and how many of them get through. A stream
  * of the null executor would take a core for itself; short requests find the same delays.
  */
-async function benchBeside(service: Service, model: WordModel): Promise<void> {
+async function benchBeside(service: BenchService, model: WordModel): Promise<void> {
   const rows = [];
   for (const clients of [0, 1, 32]) {
     const { latenciesMs, prompts } = await shortRequestsBeside(service, model, clients);
@@ -67,7 +67,7 @@ async function benchBeside(service: Service, model: WordModel): Promise<void> {
   printTable(`Short requests beside prompts of ${longPromptTokens} tokens`, rows);
 }
 
-async function shortRequestsBeside({ port }: Service, model: WordModel, clients: number) {
+async function shortRequestsBeside({ port }: BenchService, model: WordModel, clients: number) {
   let isOver = false;
   let prompts = 0;
   const longPrompts = Array.from({ length: clients }, async (_, client) => {
@@ -112,7 +112,7 @@ function* prompts(
 }
 
 async function measure(
-  { port, pid }: Service,
+  { port, pid }: BenchService,
   prompts: Generator<string>,
 ): Promise<{ cpuMs: number; latencyMs: number }> {
   using client = await Client.connect(port);

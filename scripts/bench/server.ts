@@ -1,6 +1,6 @@
 /**
- * What the service costs around the model: the null executor computes nothing, so all time is spent
- * in scheduling, bus, text and HTTP. The client shares the machine and its time is in the figures.
+ * Cost of the service around the model: the null executor computes nothing, so all time is spent in
+ * scheduling, bus, text and HTTP. The client runs on the same machine, and the figures include its time.
  */
 import { Client, startService } from "./service.ts";
 import { percentile, printTable } from "./table.ts";
@@ -27,7 +27,7 @@ async function benchStreams(port: number, count: number, tokens: number): Promis
     await client.readEvents((newEvents) => {
       const nowMs = performance.now();
       if (events > 0 && newEvents > 0) {
-        // Tokens that arrive together have waited for each other: the first for the gap.
+        // Of tokens that arrive together, the first gets the whole gap and the others get 0.
         gapsMs.push(nowMs - lastMs);
         for (let i = 1; i < newEvents; i++) gapsMs.push(0);
       }

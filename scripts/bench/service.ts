@@ -1,7 +1,7 @@
-/** Starts `llumnix serve` for a benchmark, and talks to it with as little work as possible. */
+/** Starts `llumnix serve` for a benchmark, with an HTTP client that takes little processor time. */
 import { Buffer } from "node:buffer";
 
-export interface Service extends AsyncDisposable {
+export interface BenchService extends AsyncDisposable {
   readonly port: number;
   readonly pid: number;
   /** Milliseconds from the start of the process until it served. */
@@ -10,7 +10,7 @@ export interface Service extends AsyncDisposable {
   residentBytes(): Promise<number>;
 }
 
-/** The program as a user has it: the executable when it is built, else the source. */
+/** The program as users run it: the executable if it is built, otherwise the source. */
 export async function programCommand(): Promise<string[]> {
   const executable = new URL("../../dist/llumnix", import.meta.url).pathname;
   try {
@@ -22,9 +22,9 @@ export async function programCommand(): Promise<string[]> {
 }
 
 export interface ServiceOptions {
-  /** Besides this process's. */
+  /** Environment variables, added to those of this process. */
   readonly env?: Readonly<Record<string, string>>;
-  /** Takes every line of the log; only warnings are logged, to stderr, where this is absent. */
+  /** Called with every line of the log. If absent, only warnings are logged, to stderr. */
   readonly onLog?: (line: string) => void;
 }
 
@@ -32,7 +32,7 @@ export interface ServiceOptions {
 export async function startService(
   args: readonly string[],
   { env, onLog }: ServiceOptions = {},
-): Promise<Service> {
+): Promise<BenchService> {
   const port = freePort();
   const [program, ...words] = await programCommand();
   const startedMs = performance.now();
@@ -121,7 +121,7 @@ export class Client implements Disposable {
 
   /**
    * Reads a streamed answer to its end.
-   * @param onEvents told of the events that each read brought
+   * @param onEvents called with the number of events of each read
    * @throws {Error} the service refused the request
    */
   async readEvents(onEvents: (count: number) => void): Promise<void> {

@@ -1,4 +1,4 @@
-/** Time from the command to the first token with the built-in model, and memory when idle. */
+/** Measures the time from the command to the first token with the built-in model, and idle memory. */
 import { Client, startService } from "./service.ts";
 import { median, printTable } from "./table.ts";
 

@@ -1,17 +1,13 @@
-/** Prints rows in aligned columns under a title. */
+import { textTable } from "../../src/report/text_table.ts";
+
+/** Prints rows as a table under a title; the keys of the first row are the columns. */
 export function printTable(title: string, rows: readonly Readonly<Record<string, string>>[]): void {
   const columns = Object.keys(rows[0] ?? {});
-  const widths = columns.map((column) =>
-    Math.max(column.length, ...rows.map((row) => row[column].length))
-  );
-  const line = (cells: readonly string[]) =>
-    cells.map((cell, i) => i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])).join("  ");
-  console.log(`\n${title}`);
-  console.log(line(columns));
-  for (const row of rows) console.log(line(columns.map((column) => row[column])));
+  const cells = rows.map((row) => columns.map((column) => row[column]));
+  console.log(`\n${title}\n${textTable(columns, cells)}`);
 }
 
-/** The value in the middle of the sorted samples. */
+/** The median, by nearest rank. */
 export function median(samples: readonly number[]): number {
   return percentile(samples, 50);
 }

@@ -1,4 +1,4 @@
-/** The program as one JavaScript file, with its libraries and assets. */
+/** Bundles the program, with its libraries and assets, into one JavaScript file. */
 
 /** The parts of deno.json that a build reads. */
 export interface ProjectConfig {
@@ -25,7 +25,7 @@ export async function bundleApp(
   if (!success) throw new Error("deno bundle failed, see above");
 }
 
-/** An entry like mod.ts that brings the kernels along, since an executable has no files beside it. */
+/** An entry module like mod.ts that embeds the kernels, because an executable has no files beside it. */
 function entryModule(root: string): string {
   const directory = `${root}/ffi/cpu_kernels/build`;
   const kernelSets = [...listNames(directory)]

@@ -1,11 +1,11 @@
-/** The executable by `deno compile`, for which `denort` has to be had. */
+/** Makes the executable by `deno compile`, which needs `denort`. */
 
-/** Longer than it takes to download denort; without a network the answer comes at once. */
+/** Longer than the download of denort takes; without a network it fails at once. */
 const timeLimitMs = 30_000;
 
 /**
  * Compiles the bundled program into `outputPath`.
- * @returns null, or the reason why it cannot be done here
+ * @returns null, or why it cannot be compiled here
  */
 export async function compileApp(
   appPath: string,
@@ -17,15 +17,15 @@ export async function compileApp(
     ...["compile", "--quiet", ...flags, ...unstableFlags],
     ...["--output", outputPath, appPath],
   ]);
-  if (compiled !== null) return `denort cannot be had: ${compiled}`;
-  // With DENORT_BIN naming the deno CLI, compiling "succeeds" and the result is that CLI.
+  if (compiled !== null) return `denort is not available: ${compiled}`;
+  // If DENORT_BIN names the deno CLI, compiling "succeeds" and the result is that CLI.
   const probe = await new Deno.Command(outputPath, { args: ["--version"], stdin: "null" }).output();
   if (new TextDecoder().decode(probe.stdout).startsWith("llumnix ")) return null;
   await Deno.remove(outputPath);
-  return "deno compile made something else than this program: DENORT_BIN names no denort";
+  return "the result of deno compile is not this program: DENORT_BIN does not name a denort";
 }
 
-/** Null when the command succeeds within the time limit, else what went wrong in one line. */
+/** Null if the command succeeds within the time limit, otherwise its error in one line. */
 async function run(command: string, args: string[]): Promise<string | null> {
   const limit = AbortSignal.timeout(timeLimitMs);
   const child = new Deno.Command(command, {
@@ -38,7 +38,7 @@ async function run(command: string, args: string[]): Promise<string | null> {
   });
   const { success, stderr } = await child.output();
   if (success) return null;
-  if (limit.aborted) return `not done within ${timeLimitMs / 1000} s`;
+  if (limit.aborted) return `it took more than ${timeLimitMs / 1000} s`;
   // The causes are numbered, the innermost last.
   const [message] = new TextDecoder().decode(stderr).split("Stack backtrace:");
   const lines = message.split("\n").map((line) => line.trim());

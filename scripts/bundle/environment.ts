@@ -1,6 +1,6 @@
 /**
- * Imported first by the self-extracting executable: takes over what `header.sh` hands it in the
- * environment, which is then the user's again. HOME had to be hidden from Deno.
+ * The self-extracting executable imports this first. It reads the variables that `header.sh` passes, and
+ * restores the user's environment. `header.sh` hides HOME from Deno (see there).
  */
 import { setExecutable } from "../../src/core/self_command.ts";
 

@@ -8,12 +8,12 @@ case $0 in
   *) self=$PWD/$0 ;;
 esac
 
-# Only what this user alone could have written is run, which matters below /tmp.
+# Runs only files that this user alone could have written, which matters below /tmp.
 is_ready() {
   [ -O "$place" ] && [ ! -L "$place" ] && [ -f "$place/@APP@" ] && [ -x "$place/@RUNTIME@" ]
 }
 
-# Pieces are moved into place whole, so that runs at the same moment do not disturb each other.
+# Files are moved into place when complete, so that concurrent first runs do not disturb each other.
 unpack() {
   mkdir -p -m 700 "$place" && [ -O "$place" ] && [ ! -L "$place" ] && chmod 700 "$place" || return
   work=$(mktemp -d "$place/unpack.XXXXXX") || return
@@ -53,7 +53,7 @@ for step in is_ready unpack; do
     esac
     PATH=$user_path
     export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
-    # Deno does not start when it dislikes ~/.npmrc. The program gets its HOME back (environment.ts).
+    # Deno does not start if it rejects ~/.npmrc, so HOME is hidden (environment.ts restores it).
     export LLUMNIX_HOME="${HOME-}" HOME="$place"
     exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
   done

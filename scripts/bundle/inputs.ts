@@ -1,4 +1,4 @@
-/** Everything an executable is made from, as one hash: while it stays, nothing has to be built. */
+/** Hashes everything that an executable is made from: if the hash is unchanged, no build is needed. */
 
 const trees = ["src", "ffi", "scripts/bundle", "scripts/std"];
 const files = ["deno.json", "deno.lock", "scripts/build.ts"];

@@ -1,6 +1,6 @@
 /**
- * The executable where `deno compile` cannot be had: `header.sh`, the program and the compressed
- * runtime in one file, each starting at a multiple of {@linkcode alignment}.
+ * Makes the executable where `deno compile` is not available: `header.sh`, the program and the
+ * compressed runtime in one file, each starting at a multiple of {@linkcode alignment}.
  */
 import { gzipSync } from "node:zlib";
 import header from "./header.sh" with { type: "text" };
@@ -63,7 +63,7 @@ export async function writeSelfExtracting(options: SelfExtractOptions): Promise<
   }
 }
 
-/** Compresses, or takes what an earlier build compressed. gzip is what every target can unpack. */
+/** Compresses the runtime, or reuses an earlier build's. Every target can unpack gzip. */
 async function compressRuntime(runtime: Uint8Array, cachePath: string): Promise<Uint8Array> {
   try {
     return await Deno.readFile(cachePath);
@@ -77,7 +77,7 @@ async function compressRuntime(runtime: Uint8Array, cachePath: string): Promise<
   return compressed;
 }
 
-/** Newlines after the text, which mean nothing in a script of either kind. */
+/** Pads a text with newlines, which neither a shell script nor JavaScript minds. */
 function padded(bytes: Uint8Array, length: number): Uint8Array {
   const result = new Uint8Array(length).fill(0x0a);
   result.set(bytes);
@@ -86,7 +86,7 @@ function padded(bytes: Uint8Array, length: number): Uint8Array {
 
 function fillIn(template: string, values: Readonly<Record<string, string>>): string {
   return template.replace(/@([A-Z_]+)@/g, (_, name: string) => {
-    if (!(name in values)) throw new Error(`header.sh asks for @${name}@, which is not known`);
+    if (!(name in values)) throw new Error(`header.sh has an unknown placeholder @${name}@`);
     return values[name];
   });
 }

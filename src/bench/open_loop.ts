@@ -1,40 +1,40 @@
-/** A load that comes whether or not answers do, and what its clients saw of the answers. */
+/** An open-loop load: requests are sent at their times, however long earlier answers take. */
 import { type Clock, sleep } from "../core/clock.ts";
 import { type Distribution, distributionOf } from "../core/stats/distribution.ts";
 import { Histogram } from "../core/stats/histogram.ts";
 
 /**
- * Sends one request; resolves when its answer is complete, rejects when it failed.
- * @param onTokens to be told of the tokens as they come
+ * Sends one request; resolves when its answer is complete, rejects if it failed.
+ * @param onTokens called with the number of tokens as they arrive
  */
 export type Send<Request> = (
   request: Request,
   onTokens: (count: number) => void,
 ) => Promise<void>;
 
-/** Latencies are in milliseconds, from the planned arrival: a client that is late hides nothing. */
+/** Latencies are in milliseconds, from the planned arrival, so that a late client hides no delay. */
 export interface OpenLoopResult {
   readonly requests: number;
-  /** Why requests failed, one line each; they are in no latency. */
+  /** Why requests failed, one line each. Failed requests are in no latency. */
   readonly failures: readonly string[];
   readonly outputTokens: number;
-  /** Planned arrival to first token. */
+  /** Time from the planned arrival to the first token. */
   readonly ttftMs: Distribution;
-  /** Between two tokens of a request. */
+  /** Time between two tokens of a request. */
   readonly itlMs: Distribution;
-  /** The longest time between two tokens, a value per request of two tokens or more. */
+  /** Longest time between two tokens, one value for each request of two tokens or more. */
   readonly longestItlMs: Distribution;
-  /** Planned arrival to the end of the answer. */
+  /** Time from the planned arrival to the end of the answer. */
   readonly e2eMs: Distribution;
-  /** How late requests were sent: what the client's machine could not do in time. */
+  /** How late requests were sent, because the client's machine was too slow. */
   readonly lateMs: Distribution;
-  /** First planned arrival to last end. */
+  /** Time from the first planned arrival to the end of the last answer. */
   readonly durationMs: number;
 }
 
 /**
  * Sends every request at its time.
- * @param requests by time of arrival, in milliseconds from now
+ * @param requests in order of arrival, in milliseconds from now
  */
 export async function runOpenLoop<Request extends { readonly arrivalMs: number }>(
   requests: readonly Request[],
@@ -76,7 +76,7 @@ class LatencyRecorder {
       const nowMs = clock.nowMs();
       if (firstMs === null) firstMs = nowMs;
       else gapsMs.push(nowMs - lastMs);
-      // Tokens that arrive together have waited for each other: the first for the gap.
+      // Of tokens that arrive together, the first gets the whole gap and the others get 0.
       for (let i = 1; i < count; i++) gapsMs.push(0);
       lastMs = nowMs;
     };

@@ -22,7 +22,7 @@ export interface Log {
   error(message: string, fields?: LogFields | (() => LogFields)): void;
 }
 
-export interface LoggingOptions {
+export interface LogOptions {
   readonly level: LogLevel;
   /** Appended to; null for stderr alone. */
   readonly filename: string | null;
@@ -44,7 +44,7 @@ const loggerName = "llumnix";
  * @returns the file that is written, null when there is none
  */
 export function setupLogging(
-  { level, filename, role }: LoggingOptions,
+  { level, filename, role }: LogOptions,
 ): string | null {
   const formatter = onceARecord((record) => formatRecord(record, role));
   const stdLevel = stdLevels[level];

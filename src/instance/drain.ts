@@ -20,7 +20,7 @@ export interface DrainConfig {
  * The orderly end of an instance whose process was asked to stop. The instance refuses new
  * requests; the manager moves its requests to other instances, or they finish here.
  */
-export class Drain {
+export class InstanceDrain {
   readonly #config: DrainConfig;
   /** Counts drains, so that a late answer of the manager does not cancel the next drain. */
   #attempt = 0;

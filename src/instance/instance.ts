@@ -22,7 +22,7 @@ import type { MigrationBackend } from "../kv/transfer/backend.ts";
 import { Engine } from "./engine/engine.ts";
 import { resolveEngineConfig } from "./engine/engine_config.ts";
 import { InfoReporter } from "./engine/info_reporter.ts";
-import { Drain } from "./drain.ts";
+import { InstanceDrain } from "./drain.ts";
 import { InstanceService } from "./instance_service.ts";
 import { serviceAddress } from "./instance_socket.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
@@ -96,7 +96,7 @@ export interface InstanceEnd {
 export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
-  readonly #drain: Drain;
+  readonly #drain: InstanceDrain;
   readonly #manager: ManagerSession;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
@@ -133,7 +133,7 @@ export class Instance {
       onRejoin: () => this.#resumeWithManager(),
       onLost: (reason) => this.#finish({ exitCode: 1, reason }),
     });
-    this.#drain = new Drain({
+    this.#drain = new InstanceDrain({
       clock,
       timeoutMs: config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS,
       isEmpty: () => !this.isMigrating && this.#engine!.isIdle,

@@ -3,7 +3,7 @@ import { element, escape } from "./svg.ts";
 
 const WIDTH = 520, LEFT = 84, RIGHT = 12, TOP = 4, BOTTOM = 40;
 const ROW_HEIGHT = 14, MIN_ROW_HEIGHT = 5, MAX_ROWS_HEIGHT = 330;
-/** More columns than this could not be seen. */
+/** More columns than this would be too narrow to see. */
 const MAX_COLUMNS = 200;
 
 /** The markup of a heat map: shades from nothing at 0 to the full colour at 1. */
@@ -47,7 +47,7 @@ export function heatMap({ title, rows, xLabel, xRange }: HeatMap): string {
   );
 }
 
-/** Neighbours averaged until there are few enough. */
+/** Averages neighbours until at most `MAX_COLUMNS` values are left. */
 function thinned(values: readonly (number | null)[]): readonly (number | null)[] {
   const size = Math.ceil(values.length / MAX_COLUMNS);
   if (size <= 1) return values;
@@ -61,7 +61,7 @@ function thinned(values: readonly (number | null)[]): readonly (number | null)[]
   return columns;
 }
 
-/** Equal neighbours are one rectangle. */
+/** The rectangles of a row; equal neighbours share one. */
 function cells(values: readonly (number | null)[], y: number, height: number): string {
   const width = (WIDTH - LEFT - RIGHT) / Math.max(1, values.length);
   let text = "";
@@ -78,7 +78,7 @@ function cells(values: readonly (number | null)[], y: number, height: number): s
   return text;
 }
 
-/** 0 to 10; null where there is nothing. */
+/** The shade of a value, 0 to 10; null for no value. */
 function shadeOf(value: number | null): number | null {
   return value === null ? null : Math.round(10 * Math.min(1, Math.max(0, value)));
 }

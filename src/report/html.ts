@@ -1,9 +1,9 @@
 import { heatMap } from "./heat_map.ts";
 import { lineChart } from "./line_chart.ts";
-import type { Block, Chart, HeatMap, LineChart, Report, Section, Table } from "./report.ts";
+import type { Block, Chart, HeatMap, LineChart, Report, ReportSection, Table } from "./report.ts";
 import { element, escape } from "./svg.ts";
 
-/** Told apart also by those who do not see all colours (Okabe and Ito), light and dark. */
+/** Colours that colour-blind readers can tell apart (Okabe and Ito), for light and dark pages. */
 const seriesColors = [
   ["#0072b2", "#56b4e9"],
   ["#d55e00", "#ff8c3a"],
@@ -13,7 +13,7 @@ const seriesColors = [
   ["#555555", "#bbbbbb"],
 ] as const;
 
-/** A page of its own: no script, nothing loaded from anywhere. */
+/** A self-contained HTML page: it has no script and loads nothing. */
 export function renderReport({ title, notes, sections }: Report): string {
   return [
     "<!doctype html>",
@@ -29,12 +29,12 @@ export function renderReport({ title, notes, sections }: Report): string {
   ].join("\n");
 }
 
-function contents(sections: readonly Section[]): string {
+function contents(sections: readonly ReportSection[]): string {
   const links = sections.map(({ title }, i) => `<a href="#s${i}">${escape(title)}</a>`);
   return `<nav>${links.join("")}</nav>`;
 }
 
-function renderSection({ title, blocks }: Section, i: number): string {
+function renderSection({ title, blocks }: ReportSection, i: number): string {
   return `<section id="s${i}"><h2>${escape(title)}</h2>${blocks.map(renderBlock).join("\n")}` +
     "</section>";
 }

@@ -7,11 +7,11 @@ const WIDTH = 520, HEIGHT = 300;
 const LEFT = 58, RIGHT = 22, TOP = 12, BOTTOM = 46;
 const PLOT_WIDTH = WIDTH - LEFT - RIGHT, PLOT_HEIGHT = HEIGHT - TOP - BOTTOM;
 const BASE = TOP + PLOT_HEIGHT;
-/** Of the page's 11 px: an estimate, for nothing here measures text. */
+/** Width of a character of the page's 11 px font: an estimate, because nothing here measures text. */
 const CHAR_WIDTH = 6;
 const LABEL_GAP = 4, ROW_HEIGHT = 12;
 
-/** The markup of a chart; its legend is the page's. */
+/** The markup of a chart without a legend, which the page adds. */
 export function lineChart({ x, y, series, hasMarks = false, title }: LineChart): string {
   const points = series.flatMap((one) => one.points);
   const xScale = scaleOf(x, points.map(([value]) => value));
@@ -35,7 +35,7 @@ function horizontal(y: number, text: string): string {
     element("text", { class: "tick", x: LEFT - 6, y: y + 4, "text-anchor": "end" }, escape(text));
 }
 
-/** Labels that do not fit beside each other stand in two rows; where these do not do, some are left out. */
+/** Labels that do not fit next to each other go in two rows; if two are not enough, some are left out. */
 function xTicks(ticks: readonly Tick[]): string[] {
   const spacing = PLOT_WIDTH / ticks.length;
   const widest = Math.max(...ticks.map(({ text }) => text.length)) * CHAR_WIDTH + LABEL_GAP;
@@ -50,7 +50,7 @@ function xTicks(ticks: readonly Tick[]): string[] {
   );
 }
 
-/** @param row of the label, from 0 */
+/** @param row row of the label, from 0 */
 function vertical(x: number, text: string, row: number): string {
   const y = BASE + 14 + ROW_HEIGHT * row;
   return element("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: BASE }) +

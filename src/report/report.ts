@@ -1,25 +1,25 @@
-/** What a report shows, as data; `html.ts` makes a page of it. */
+/** The contents of a report as data; `html.ts` turns it into a page. */
 
 export interface Report {
   readonly title: string;
   /** Lines below the title. */
   readonly notes: readonly string[];
-  readonly sections: readonly Section[];
+  readonly sections: readonly ReportSection[];
 }
 
-export interface Section {
+export interface ReportSection {
   readonly title: string;
   readonly blocks: readonly Block[];
 }
 
 export type Block =
   | { readonly type: "table"; readonly table: Table }
-  /** Beside each other where there is room. */
+  /** Shown next to each other where there is room. */
   | { readonly type: "charts"; readonly charts: readonly Chart[] };
 
 export interface Table {
   readonly header: readonly string[];
-  /** The first cell of a row names it. */
+  /** The first cell of a row is its name. */
   readonly rows: readonly (readonly string[])[];
 }
 
@@ -31,14 +31,14 @@ export interface LineChart {
   readonly x: Axis;
   readonly y: Axis;
   readonly series: readonly Series[];
-  /** Points are marked: there are few of them. */
+  /** Marks each point, for lines of few points. */
   readonly hasMarks?: boolean;
 }
 
 export interface Axis {
   readonly label: string;
   readonly scale: "linear" | "log";
-  /** Of the values 0, 1, 2, ...; absent: the values are numbers. */
+  /** Labels of the values 0, 1, 2, ...; absent if the values are numbers. */
   readonly names?: readonly string[];
   readonly max?: number;
 }
@@ -52,7 +52,7 @@ export interface Series {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** A row per thing, a column per moment, a shade per value from 0 to 1. */
+/** A heat map: a row for each thing, a column for each moment, a shade for each value from 0 to 1. */
 export interface HeatMap {
   readonly type: "heat";
   readonly title: string;

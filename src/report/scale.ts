@@ -3,23 +3,23 @@ import type { Axis } from "./report.ts";
 
 /** A mark on an axis. */
 export interface Tick {
-  /** From 0 to 1 along the axis. */
+  /** Position from 0 to 1 along the axis. */
   readonly position: number;
   readonly text: string;
 }
 
-/** Where values lie on an axis. */
+/** The range of an axis, and its marks. */
 export interface Scale {
-  /** From 0 to 1 along the axis; values off its ends are put there. */
+  /** Position of a value from 0 to 1 along the axis; values beyond an end are put at the end. */
   position(value: number): number;
   readonly ticks: readonly Tick[];
 }
 
-/** Decades of a logarithmic axis at most. */
+/** Most decades of a logarithmic axis. */
 const MAX_DECADES = 6;
 const MAX_TICKS = 6;
 
-/** An axis that holds all values. */
+/** An axis that covers all values. */
 export function scaleOf(axis: Axis, values: readonly number[]): Scale {
   if (axis.names) return namedScale(axis.names);
   const max = axis.max ?? Math.max(...values, 0);
@@ -56,7 +56,7 @@ function logScale(values: readonly number[], max: number): Scale {
   };
 }
 
-/** 1, 2 or 5 times a power of ten. */
+/** A step of 1, 2 or 5 times a power of ten. */
 function niceStep(max: number): number {
   const rough = max / MAX_TICKS;
   const power = 10 ** Math.floor(Math.log10(rough));

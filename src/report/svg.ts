@@ -1,8 +1,8 @@
-/** Text of SVG elements. */
+/** Writes SVG elements as text. */
 
 export type Attributes = Readonly<Record<string, string | number | undefined>>;
 
-/** An element; children are markup. Numbers are cut to what can be seen. */
+/** The markup of an element. `children` is markup too. Numbers are rounded to what can be seen. */
 export function element(
   name: string,
   attributes: Attributes,

@@ -1,4 +1,4 @@
-/** A table for a terminal: the first column to the left, the others to the right. */
+/** A table for a terminal: the first column is aligned left, the others right. */
 export function textTable(
   header: readonly string[],
   rows: readonly (readonly string[])[],

@@ -5,19 +5,8 @@ import { InstanceLink } from "../../src/client/instance_link.ts";
 import { PoisonDetector } from "../../src/client/poison_detector.ts";
 import { IsolationLease } from "../../src/manager/dispatch/isolation_lease.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
-import { FakeCluster, type TrackedRequest } from "../manager/fake_cluster.ts";
-import { generateRequest, managerOptions, registrationOf } from "../manager/support.ts";
-
-async function withCluster(
-  instances: number,
-  body: (cluster: FakeCluster) => Promise<void>,
-): Promise<void> {
-  const cluster = new FakeCluster(1, {
-    options: { ...managerOptions, initialInstances: instances },
-  });
-  await cluster.start();
-  await body(cluster);
-}
+import { type FakeCluster, type TrackedRequest, withFakeCluster } from "../manager/fake_cluster.ts";
+import { generateRequest, registrationOf } from "../manager/support.ts";
 
 const isPoison = (requestId: string, index = 0) => requestId.startsWith("poison") && index >= 0;
 
@@ -35,7 +24,7 @@ async function checkEnds(cluster: FakeCluster, requests: readonly TrackedRequest
 
 for (const instances of [1, 2, 4]) {
   Deno.test(`PoisonDetector: with ${instances} instances a deadly request fails alone`, () =>
-    withCluster(instances, async (cluster) => {
+    withFakeCluster(instances, async (cluster) => {
       cluster.isDeadly = isPoison;
       const before = Array.from({ length: 60 }, (_, i) => cluster.submit(`before${i}`, 400));
       await cluster.until(() => before.every(({ numTokens }) => numTokens > 10));
@@ -47,21 +36,21 @@ for (const instances of [1, 2, 4]) {
 }
 
 Deno.test("PoisonDetector: one that is deadly at a certain token is no different", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.isDeadly = (requestId, index) => isPoison(requestId) && index === 30;
     const ids = ["poison", ...Array.from({ length: 40 }, (_, i) => `r${i}`)];
     await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
   }));
 
 Deno.test("PoisonDetector: two deadly requests fail, and nobody else", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     cluster.isDeadly = isPoison;
     const ids = ["r0", "poison0", "r1", "r2", "poison1", "r3", "r4"];
     await checkEnds(cluster, ids.map((id) => cluster.submit(id, 200)));
   }));
 
 Deno.test("PoisonDetector: who waits in a queue while instances die is not suspected for it", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     const requests = Array.from({ length: 110 }, (_, i) => cluster.submit(`r${i}`, 500));
     for (let i = 0; i < 7; i++) {
       await cluster.pass(1_500);
@@ -71,7 +60,7 @@ Deno.test("PoisonDetector: who waits in a queue while instances die is not suspe
   }));
 
 Deno.test("PoisonDetector: one that is deadly as it arrives is no different", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.isDeadly = (requestId, index) => requestId === "poison" && index === -1;
     const others = Array.from({ length: 20 }, (_, i) => cluster.submit(`r${i}`, 300));
     const poison = cluster.submit("poison");
@@ -325,13 +314,13 @@ function killEvery(tokens: number, cluster: FakeCluster): void {
 }
 
 Deno.test("PoisonDetector: one that gets a little further each time is no different", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     killEvery(3, cluster);
     await checkEnds(cluster, ["r0", "poison", "r1"].map((id) => cluster.submit(id, 1_000)));
   }));
 
 Deno.test("PoisonDetector: one that gets far each time fails in the end", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     killEvery(60, cluster);
     const poison = cluster.submit("poison", 2_000), other = cluster.submit("other", 100);
     await cluster.until(() => poison.hasEnded && other.hasEnded, 300_000);

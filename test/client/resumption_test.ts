@@ -1,25 +1,13 @@
 /** Requests that outlive their instance, their connections and their manager, on a virtual clock. */
 import assert from "node:assert/strict";
 import { RESUME_EPOCH } from "../../src/core/protocol/generate.ts";
-import { FakeCluster, type TrackedRequest } from "../manager/fake_cluster.ts";
-import { managerOptions } from "../manager/support.ts";
-
-async function withCluster(
-  instances: number,
-  body: (cluster: FakeCluster) => Promise<void>,
-): Promise<void> {
-  const cluster = new FakeCluster(1, {
-    options: { ...managerOptions, initialInstances: instances },
-  });
-  await cluster.start();
-  await body(cluster);
-}
+import { type FakeCluster, type TrackedRequest, withFakeCluster } from "../manager/fake_cluster.ts";
 
 const holder = (cluster: FakeCluster, { requestId }: TrackedRequest) =>
   cluster.holders(requestId)[0];
 
 Deno.test("resumption: goes on behind the tokens that were delivered", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const request = cluster.submit("a");
     await cluster.until(() => request.numTokens >= 10);
     cluster.kill(holder(cluster, request).instanceId);
@@ -33,7 +21,7 @@ Deno.test("resumption: goes on behind the tokens that were delivered", () =>
   }));
 
 Deno.test("resumption: while nobody is alive it waits, and so do new requests", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     const a = cluster.submit("a");
     await cluster.until(() => a.numTokens >= 5);
     cluster.launchDelayMs = 50_000;
@@ -51,7 +39,7 @@ Deno.test("resumption: while nobody is alive it waits, and so do new requests", 
   }));
 
 Deno.test("resumption: a broken connection to an instance that lives is made again", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     const a = cluster.submit("a");
     await cluster.until(() => a.numTokens >= 5);
     cluster.network.breakConnections("frontend", "instance-0");
@@ -61,7 +49,7 @@ Deno.test("resumption: a broken connection to an instance that lives is made aga
   }));
 
 Deno.test("resumption: an instance that hangs is given up, and what it does later is refused", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 400);
     await cluster.until(() => a.numTokens >= 5);
     const hanging = holder(cluster, a).instanceId;
@@ -73,7 +61,7 @@ Deno.test("resumption: an instance that hangs is given up, and what it does late
   }));
 
 Deno.test("resumption: a request that vanished in a migration is found missing", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a");
     await cluster.until(() => a.numTokens >= 5);
     holder(cluster, a).requests.delete("a");
@@ -83,7 +71,7 @@ Deno.test("resumption: a request that vanished in a migration is found missing",
   }));
 
 Deno.test("abort: reaches a request that has moved meanwhile", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1000);
     await cluster.until(() => a.numTokens >= 5);
     // The destination has it and has not said so yet.
@@ -98,7 +86,7 @@ Deno.test("abort: reaches a request that has moved meanwhile", () =>
   }));
 
 Deno.test("manager gone: requests run on, new ones go to who has the least", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 200);
     await cluster.until(() => a.numTokens >= 5);
     cluster.killManager();
@@ -121,7 +109,7 @@ Deno.test("manager gone: requests run on, new ones go to who has the least", () 
   }));
 
 Deno.test("manager back: starts what is missing, under names that nobody has", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     cluster.kill("instance-0");
     await cluster.pass(1_000);
@@ -133,7 +121,7 @@ Deno.test("manager back: starts what is missing, under names that nobody has", (
   }));
 
 Deno.test("manager back: what it starts may fail while others serve, and is started again", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     cluster.kill("instance-0");
     await cluster.pass(1_000);
@@ -147,7 +135,7 @@ Deno.test("manager back: what it starts may fail while others serve, and is star
   }));
 
 Deno.test("manager: an instance that joins again soon is not lost, one that does not is", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 200);
     await cluster.until(() => a.numTokens >= 5);
     cluster.network.breakConnections("manager", "instance-0");
@@ -161,7 +149,7 @@ Deno.test("manager: an instance that joins again soon is not lost, one that does
   }));
 
 Deno.test("manager back: instances that it has not found yet keep their requests", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const requests = ["a", "b"].map((id) => cluster.submit(id, 400));
     await cluster.until(() => requests.every(({ numTokens }) => numTokens >= 5));
     cluster.killManager();
@@ -174,7 +162,7 @@ Deno.test("manager back: instances that it has not found yet keep their requests
   }));
 
 Deno.test("epochs: the instance with the lower one is told to drop the request", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1000);
     await cluster.until(() => a.numTokens >= 5);
     const former = holder(cluster, a);

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { Random } from "../../src/core/random.ts";
 import type {
-  Address,
   CpuKernels,
+  KernelAddress,
   KvCacheView,
   PackedMatrix,
   StorageType,
@@ -116,7 +116,10 @@ export function testKernels(subject: KernelsUnderTest): void {
 
   test("pack refuses what it cannot pack", (kernels) => {
     const bytes = (count: number) => new Uint8Array(count);
-    assert.throws(() => kernels.pack("float32", [bytes(12)], 1, 3), /k is 3; it must be even/);
+    assert.throws(
+      () => kernels.pack("float32", [bytes(12)], 1, 3),
+      /k is 3, expected an even number/,
+    );
     assert.throws(() => kernels.pack("float32", [bytes(8)], 2, 2), /has 16 bytes/);
     assert.throws(() => kernels.pack("float32", [bytes(12), bytes(4)], 2, 2), /whole rows/);
   });
@@ -361,7 +364,7 @@ function gemmError(kernels: CpuKernels, arrays: Arrays, random: Random, gemm: Ge
 
 function cacheView(
   type: StorageType,
-  address: Address,
+  address: KernelAddress,
   shape: { kvHeads: number; headDim: number; blockSize: number; layers?: number },
 ): KvCacheView {
   const element = type === "float32" ? 4 : 2;

@@ -1,8 +1,8 @@
 /** A paged cache filled with known keys and values, and queries over it. */
 import type { Random } from "../../src/core/random.ts";
 import type {
-  Address,
   CpuKernels,
+  KernelAddress,
   KvCacheView,
   StorageType,
 } from "../../ffi/cpu_kernels/kernels.ts";
@@ -145,7 +145,7 @@ export class AttentionCase {
 
   #withArrays<T>(
     arrays: readonly (Float32Array | Int32Array)[],
-    use: (addresses: Address[]) => T,
+    use: (addresses: KernelAddress[]) => T,
   ): T {
     const addresses = arrays.map((array) => this.#arrays.put(array));
     try {

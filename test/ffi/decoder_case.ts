@@ -1,10 +1,10 @@
 import type { Random } from "../../src/core/random.ts";
 import type {
-  Address,
   CpuKernels,
   DecoderBatch,
   DecoderShape,
   DecoderWeights,
+  KernelAddress,
   KvCacheView,
   Linear,
   StorageType,
@@ -107,7 +107,7 @@ export class DecoderCase {
     };
   }
 
-  #vector(length: number): Address {
+  #vector(length: number): KernelAddress {
     return this.#arrays.put(normals(this.random, length));
   }
 

@@ -1,11 +1,11 @@
 import type {
-  Address,
   CpuKernels,
   Decoder,
   DecoderBatch,
   DecoderLayer,
   DecoderShape,
   DecoderWeights,
+  KernelAddress,
   KvCacheView,
   Linear,
 } from "../../ffi/cpu_kernels/kernels.ts";
@@ -14,7 +14,7 @@ import type {
 export class DecoderReference implements Decoder {
   readonly #activations: Record<
     "residual" | "normed" | "projected" | "qkv" | "attended" | "gateUp" | "activated",
-    Address
+    KernelAddress
   >;
   readonly #queryWidth: number;
   readonly #keyWidth: number;
@@ -40,7 +40,7 @@ export class DecoderReference implements Decoder {
     };
   }
 
-  forward(batch: DecoderBatch): Address {
+  forward(batch: DecoderBatch): KernelAddress {
     const { kernels, weights } = this;
     const { residual, normed, projected } = this.#activations;
     const { hiddenSize, rmsNormEps } = this.shape;
@@ -48,7 +48,7 @@ export class DecoderReference implements Decoder {
     kernels.embed(weights.embedding, batch.tokenIds, residual, m);
     const firstNorm = weights.layers[0].inputNorm;
     kernels.rmsnorm(residual, firstNorm, normed, m, hiddenSize, rmsNormEps);
-    const addAndNorm = (norm: Address) =>
+    const addAndNorm = (norm: KernelAddress) =>
       kernels.addRmsnorm(residual, projected, norm, normed, m, hiddenSize, rmsNormEps);
     weights.layers.forEach((layer, index) => {
       this.#attend(layer, index, batch);
@@ -88,7 +88,7 @@ export class DecoderReference implements Decoder {
     this.#linear(activated, layer.down, projected, m);
   }
 
-  #linear(x: Address, { matrix, bias }: Linear, y: Address, m: number): void {
+  #linear(x: KernelAddress, { matrix, bias }: Linear, y: KernelAddress, m: number): void {
     this.kernels.gemm(x, matrix.k, matrix, bias, y, matrix.n, m, this.shape.roundActivations);
   }
 }

@@ -1,6 +1,6 @@
 /** Plain float64 versions of the kernels' operations, and arrays in the kernels' memory. */
 import type { Random } from "../../src/core/random.ts";
-import type { Address, CpuKernels, StorageType } from "../../ffi/cpu_kernels/kernels.ts";
+import type { CpuKernels, KernelAddress, StorageType } from "../../ffi/cpu_kernels/kernels.ts";
 
 /** Normally distributed numbers. */
 export function normals(random: Random, count: number, scale = 1): Float32Array {
@@ -44,17 +44,17 @@ export function asBytes(array: ArrayBufferView): Uint8Array {
 export class Arrays {
   constructor(readonly kernels: CpuKernels) {}
 
-  put(array: Float32Array | Int32Array | Uint8Array): Address {
+  put(array: Float32Array | Int32Array | Uint8Array): KernelAddress {
     const address = this.kernels.alloc(array.byteLength);
     this.kernels.bytes(address, array.byteLength).set(asBytes(array));
     return address;
   }
 
-  floats(address: Address, count: number): Float32Array {
+  floats(address: KernelAddress, count: number): Float32Array {
     return new Float32Array(this.kernels.bytes(address, count * 4).slice().buffer);
   }
 
-  integers(address: Address, count: number): Int32Array {
+  integers(address: KernelAddress, count: number): Int32Array {
     return new Int32Array(this.kernels.bytes(address, count * 4).slice().buffer);
   }
 }

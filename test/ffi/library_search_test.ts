@@ -21,7 +21,7 @@ async function withHost(
       await Deno.writeTextFile(path, file);
     }
     run({
-      root,
+      ...{ root, loader: true },
       ldconfig: () => ldconfig,
       variable: (name) => variables[name]?.replaceAll("ROOT", root),
     }, root);

@@ -3,7 +3,11 @@ import { LibraryNotFoundError, openEach, openLibrary } from "../../ffi/library.t
 import type { LibraryName, SearchPlaces } from "../../ffi/library_search.ts";
 import { compileLibrary, fakeTest } from "./fake_library.ts";
 
-const places: SearchPlaces = { root: "/nowhere", variable: () => undefined, ldconfig: () => "" };
+const places: SearchPlaces = {
+  ...{ root: "/nowhere", loader: true },
+  variable: () => undefined,
+  ldconfig: () => "",
+};
 const symbols = { answer: { parameters: [], result: "i32" } } as const;
 
 function library(...sonames: string[]): LibraryName {

@@ -53,10 +53,13 @@ Deno.test("without a wish the fastest set is loaded", async () => {
 });
 
 Deno.test("numbers of threads and CPUs that make no sense are refused", async () => {
-  await assert.rejects(() => loadCpuKernels({ set: null, threads: 0 }), /0 threads; from 1 to 512/);
+  await assert.rejects(
+    () => loadCpuKernels({ set: null, threads: 0 }),
+    /0 threads, expected 1 to 512/,
+  );
   await assert.rejects(
     () => loadCpuKernels({ set: null, threads: 2, cpus: [0] }),
-    /2 threads cannot be pinned to CPUs 0; one for each thread is needed/,
+    /2 threads cannot be pinned to CPUs 0: expected one CPU for each thread/,
   );
 });
 

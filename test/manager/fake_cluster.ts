@@ -248,3 +248,17 @@ export class FakeCluster {
     });
   }
 }
+
+/** Starts a cluster and runs `body` on it. */
+export async function withFakeCluster(
+  initialInstances: number,
+  body: (cluster: FakeCluster) => Promise<void>,
+  config: FakeClusterConfig = {},
+): Promise<void> {
+  const cluster = new FakeCluster(1, {
+    options: { ...managerOptions, initialInstances },
+    ...config,
+  });
+  await cluster.start();
+  await body(cluster);
+}

@@ -76,6 +76,20 @@ async function withInstances(
   }
 }
 
+/** Loads the null executor; `onClose` is called as it closes. */
+async function loadAndWatch(spec: ExecutorSpec, onClose: () => void): Promise<Executor> {
+  const executor = await loadNullExecutor(spec);
+  return {
+    info: executor.info,
+    pool: executor.pool,
+    step: (input) => executor.step(input),
+    close: () => {
+      onClose();
+      return executor.close();
+    },
+  };
+}
+
 async function run(bus: InProcessBus, maxTokens: number): Promise<RequestOutput[]> {
   const client = await ClusterClient.connect({
     bus,
@@ -144,24 +158,17 @@ Deno.test("instance: an executor that fails ends the instance with the reason; i
 
 Deno.test("instance: options that contradict the model are the user's error; nothing stays open", async () => {
   let closed = 0;
-  await withInstances(async (spec) => {
-    const executor = await loadNullExecutor(spec);
-    return {
-      info: executor.info,
-      pool: executor.pool,
-      step: (input) => executor.step(input),
-      close: () => {
-        closed++;
-        return executor.close();
-      },
-    };
-  }, async ({ manager, exits, logged }) => {
-    const error = await rejection(manager.startInstances());
-    assert.equal(error.kind, "usage");
-    assert.match(error.message, /instance-0 could not start: --max-num-batched-tokens/);
-    assert.equal((await exits[0]).code, 2);
-    assert.deepEqual(logged, [], "the manager tells the user");
-  }, { options: { maxNumBatchedTokens: 16 } });
+  await withInstances(
+    (spec) => loadAndWatch(spec, () => closed++),
+    async ({ manager, exits, logged }) => {
+      const error = await rejection(manager.startInstances());
+      assert.equal(error.kind, "usage");
+      assert.match(error.message, /instance-0 could not start: --max-num-batched-tokens/);
+      assert.equal((await exits[0]).code, 2);
+      assert.deepEqual(logged, [], "the manager tells the user");
+    },
+    { options: { maxNumBatchedTokens: 16 } },
+  );
   assert.equal(closed, 1);
 });
 
@@ -178,16 +185,7 @@ Deno.test("instance: asked to stop while it loads, it does not wait for the load
   await withInstances(async (spec) => {
     loading.resolve();
     await mayLoad.promise;
-    const executor = await loadNullExecutor(spec);
-    return {
-      info: executor.info,
-      pool: executor.pool,
-      step: (input) => executor.step(input),
-      close: () => {
-        closed.resolve();
-        return executor.close();
-      },
-    };
+    return await loadAndWatch(spec, () => closed.resolve());
   }, async ({ manager, exits }) => {
     const start = rejection(manager.startInstances());
     await loading.promise;

@@ -16,10 +16,10 @@ Deno.test("fuzzer: options and their defaults", () => {
 
 for (
   const [argv, message] of [
-    ["", /--seeds is missing: expected .* such as --seeds 1\.\.1000/],
+    ["", /--seeds is missing: expected .* for example --seeds 1\.\.1000/],
     ["--seeds", /--seeds: expected a value/],
-    ["--seeds a..b", /--seeds a\.\.b: expected the first and the last seed/],
-    ["--seeds 1...2", /--seeds 1\.\.\.2: expected the first and the last seed/],
+    ["--seeds a..b", /--seeds a\.\.b: expected the first and last seed/],
+    ["--seeds 1...2", /--seeds 1\.\.\.2: expected the first and last seed/],
     ["--seeds 9..3", /--seeds 9\.\.3: the last seed is before the first/],
     ["--seeds 1..1099511627776", /seeds are at most 1099511627775/],
     ["--seed 1..3", /unknown option --seed; did you mean --seeds\?/],

@@ -20,7 +20,7 @@ const LAWFUL_SEEDS: Record<number, string> = {
   5004892: "an instance hears later than its client that its time to drain is over",
   5018990: "the last that serves is not removed while another starts, which fails",
   10136450: "an instance has no link with itself that could be slow",
-  10290405: "without a manager API servers try beside each other what may be deadly",
+  10290405: "without a manager API servers isolate suspected poison requests at the same time",
   10137958: "instances that come and go every 0.1 s over a slow link are in no group",
 };
 

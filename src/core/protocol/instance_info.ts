@@ -5,7 +5,7 @@ import type { InstanceId, RequestId } from "./generate.ts";
 export type InstanceType = "both" | "prefill" | "decode";
 
 /**
- * State of an instance after a scheduling or engine step (behaviour page, section 1). Blocks are KV
+ * State of an instance after a scheduling or engine step (src/manager/README.md, "Load"). Blocks are KV
  * blocks of the device pool.
  */
 export interface InstanceInfo {

@@ -33,7 +33,7 @@ export interface FailedPeer {
 
 export type MigrationId = string;
 
-/** Which request leaves an instance (behaviour page, section 3). */
+/** Which request leaves an instance (src/instance/llumlet/README.md, "Which request moves"). */
 export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR" | "FIT";
 
 /** What an instance can take, by its last report. */
@@ -181,6 +181,16 @@ export interface MigrateSettleReply {
 /** Source to destination, call `migrate_settle`, and notification `migrate_cancel`: which migration. */
 export interface MigrationName {
   readonly migrationId: MigrationId;
+}
+
+/**
+ * Instance to instance, call `migrate_backend`: what the migration backend of one says to that of the
+ * other, which is of the same kind and checks the data itself. The answer is data of that kind too.
+ */
+export interface BackendCall {
+  /** What the call is about, in the words of the backend. */
+  readonly topic: string;
+  readonly data: unknown;
 }
 
 /**

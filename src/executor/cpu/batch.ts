@@ -1,4 +1,4 @@
-import type { Address, CpuKernels, DecoderBatch } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { CpuKernels, DecoderBatch, KernelAddress } from "../../../ffi/cpu_kernels/kernels.ts";
 import type { StepInput } from "../executor.ts";
 
 /** Consecutive rows of one sequence of a step. */
@@ -58,7 +58,7 @@ export class BatchBuffer {
   readonly #limits: BatchLimits;
   /** Block table entries of the longest sequence. */
   readonly #maxTable: number;
-  readonly #address: Address;
+  readonly #address: KernelAddress;
   readonly #length: number;
 
   constructor(kernels: CpuKernels, limits: BatchLimits) {

@@ -1,4 +1,4 @@
-import type { Address, CpuKernels, Decoder } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { CpuKernels, Decoder, KernelAddress } from "../../../ffi/cpu_kernels/kernels.ts";
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { blockBytes } from "../../kv/layout.ts";
@@ -20,9 +20,9 @@ export interface CpuExecutorParts {
   /** See {@linkcode Executor}. */
   readonly pool: KvPool | null;
   /** Block 0 of the KV cache. */
-  readonly blocks: Address;
+  readonly blocks: KernelAddress;
   /** Block 0 of the swap pool. */
-  readonly swapBlocks: Address;
+  readonly swapBlocks: KernelAddress;
 }
 
 /** The output of a step while it is computed. */
@@ -108,9 +108,9 @@ export class CpuExecutor implements Executor {
   /** Copies whole blocks; `pairs` are [source block, destination block]. */
   #copyBlocks(
     pairs: Int32Array,
-    source: Address,
+    source: KernelAddress,
     numSource: number,
-    destination: Address,
+    destination: KernelAddress,
     numDestination: number,
   ): void {
     const bytes = blockBytes(this.info.layout);
@@ -119,7 +119,7 @@ export class CpuExecutor implements Executor {
       if (from < 0 || from >= numSource || to < 0 || to >= numDestination) {
         throw new RangeError(`copy of block ${from} of ${numSource} to ${to} of ${numDestination}`);
       }
-      const at = (address: Address, block: number) => address + BigInt(block * bytes);
+      const at = (address: KernelAddress, block: number) => address + BigInt(block * bytes);
       this.#parts.kernels.copy(at(destination, to), at(source, from), bytes);
     }
   }
@@ -128,7 +128,7 @@ export class CpuExecutor implements Executor {
    * Chooses the next token of every sequence whose last row is in the slice. A sequence fails if the
    * model computes NaN or infinity for it.
    */
-  #sampleTokens(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
+  #sampleTokens(input: StepInput, slice: Slice, hidden: KernelAddress, results: Results): void {
     const { head } = this.#parts;
     const sampler = this.#sampler;
     const ending = slice.filter((part) => part.isLast);
@@ -157,7 +157,7 @@ export class CpuExecutor implements Executor {
    * Computes log probabilities of prompt tokens for the sequences that asked. A prefill that recomputes a
    * preempted sequence has output tokens in its context and gives none: the first prefill gave them.
    */
-  #scorePrompts(input: StepInput, slice: Slice, hidden: Address, results: Results): void {
+  #scorePrompts(input: StepInput, slice: Slice, hidden: KernelAddress, results: Results): void {
     if (input.kind !== "prefill") return;
     const { head } = this.#parts;
     for (const part of slice) {

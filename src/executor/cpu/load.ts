@@ -5,9 +5,9 @@ import {
   loadCpuKernels,
 } from "../../../ffi/cpu_kernels/load.ts";
 import type {
-  Address,
   CpuKernels,
   DecoderWeights,
+  KernelAddress,
   KvCacheView,
 } from "../../../ffi/cpu_kernels/kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
@@ -203,8 +203,8 @@ function allocatePools(
   layout: KvLayout,
   { numBlocks, numSwapBlocks }: KvCapacity,
   onProgress: OnProgress,
-): { pool: Address; swapPool: Address } {
-  const allocate = (phase: "kv-cache" | "swap-pool", blocks: number): Address => {
+): { pool: KernelAddress; swapPool: KernelAddress } {
+  const allocate = (phase: "kv-cache" | "swap-pool", blocks: number): KernelAddress => {
     const totalBytes = blocks * blockBytes(layout);
     const detail = `${blocks} blocks of ${layout.blockSize} tokens`;
     try {

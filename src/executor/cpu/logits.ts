@@ -1,4 +1,4 @@
-import type { Address, CpuKernels, PackedMatrix } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { CpuKernels, KernelAddress, PackedMatrix } from "../../../ffi/cpu_kernels/kernels.ts";
 
 /** Most memory for logits; more rows take several rounds. */
 const maxLogitsBytes = 64 * 2 ** 20;
@@ -12,11 +12,11 @@ export class LogitsHead {
   readonly #lmHead: PackedMatrix;
   readonly #roundActivations: boolean;
   /** [maxRows, hidden] */
-  readonly #gathered: Address;
+  readonly #gathered: KernelAddress;
   /** [maxRows, vocab] */
-  readonly #logits: Address;
+  readonly #logits: KernelAddress;
   /** int32 [maxRows] */
-  readonly #best: Address;
+  readonly #best: KernelAddress;
 
   /** @param rows most rows that a call can need */
   constructor(kernels: CpuKernels, lmHead: PackedMatrix, roundActivations: boolean, rows: number) {
@@ -33,7 +33,7 @@ export class LogitsHead {
   /**
    * Computes logits of some rows of `hidden`; at most `maxRows`. They stay until the next call.
    */
-  compute(hidden: Address, rows: readonly number[]): void {
+  compute(hidden: KernelAddress, rows: readonly number[]): void {
     const { n, k } = this.#lmHead;
     const rowBytes = k * 4;
     const address = (row: number) => hidden + BigInt(row * rowBytes);

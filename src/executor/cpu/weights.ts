@@ -1,8 +1,8 @@
 import type {
-  Address,
   CpuKernels,
   DecoderLayer,
   DecoderWeights,
+  KernelAddress,
   Linear,
   PackedMatrix,
 } from "../../../ffi/cpu_kernels/kernels.ts";
@@ -104,7 +104,7 @@ class WeightLoader {
   }
 
   /** Small tensors, one after the other, as float32. */
-  vector(specs: readonly TensorSpec[]): Address {
+  vector(specs: readonly TensorSpec[]): KernelAddress {
     const parts = specs.map((spec) => tensorValues(this.source.read(spec), this.dtype));
     const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
     let offset = 0;
@@ -116,7 +116,7 @@ class WeightLoader {
     return this.store(values);
   }
 
-  store(values: Float32Array): Address {
+  store(values: Float32Array): KernelAddress {
     const address = this.kernels.alloc(values.byteLength);
     this.kernels.bytes(address, values.byteLength).set(new Uint8Array(values.buffer));
     return address;

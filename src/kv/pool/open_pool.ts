@@ -9,7 +9,13 @@ type DeviceDescription = Extract<PoolDescription, { memory: "device" }>;
 type OpenDevicePool = (description: DeviceDescription) => Promise<DevicePool>;
 
 /** What opens the pools of a device, by its name; a line each, which imports lazily. */
-const devicePools: ReadonlyMap<string, OpenDevicePool> = new Map();
+const devicePools: ReadonlyMap<string, OpenDevicePool> = new Map([
+  [
+    "cuda",
+    async (description) =>
+      (await import("./cuda/open_cuda_kv_pool.ts")).openCudaKvPool(description),
+  ],
+]);
 
 /** What {@linkcode openPool} needs: structured cloning keeps it as it is. */
 export function describePool(pool: KvPool): PoolDescription {

@@ -4,11 +4,13 @@ import type { KvMemory } from "../pool/pool.ts";
 import type { MigrationBackend } from "./backend.ts";
 import type { BackendContext, BackendKind, BackendName, BackendOptions } from "./backend_kind.ts";
 import { gloo } from "./gloo/kind.ts";
+import { nccl } from "./nccl/kind.ts";
 import { rayrpc } from "./rayrpc/kind.ts";
 
 /** Every backend there is. */
 export const migrationBackends: readonly BackendKind[] = [
   gloo,
+  nccl,
   rayrpc,
 ];
 
@@ -17,7 +19,6 @@ export const migrationBackends: readonly BackendKind[] = [
  * were checked. A backend that arrives takes its line from here to the register.
  */
 export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [
-  { name: "nccl" },
   { name: "grpc" },
   {
     name: "kvtransfer",

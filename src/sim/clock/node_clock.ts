@@ -1,25 +1,25 @@
 import type { Clock } from "../../core/clock.ts";
 
 /**
- * The clock of one simulated process. It reads a little differently from that of others, stands still
- * for a process that hangs, and never rings again for one that is dead.
+ * The clock of one simulated process. It may differ a little from the clocks of other processes. Its
+ * timers wait while the process hangs, and never ring again once the process is dead.
  */
 export class NodeClock implements Clock {
   #isPaused = false;
   #isDead = false;
   #numRings = 0;
-  /** What has rung during a pause. */
+  /** Timers that fell due during a pause. */
   #missed: (() => void)[] = [];
 
   /** @param skewMs how far this process's time is ahead of the simulation's */
   constructor(private readonly base: Clock, private readonly skewMs = 0) {}
 
-  /** Nothing happens in the process now: it hangs or is dead. */
+  /** Whether the process hangs or is dead, so that nothing happens in it. */
   get isStopped(): boolean {
     return this.#isPaused || this.#isDead;
   }
 
-  /** Timers that rang. */
+  /** How many timers rang. */
   get numRings(): number {
     return this.#numRings;
   }
@@ -53,7 +53,7 @@ export class NodeClock implements Clock {
     this.#isPaused = true;
   }
 
-  /** What was missed happens now, in its order. */
+  /** The missed timers ring now, in order. */
   resume(): void {
     this.#isPaused = false;
     const missed = this.#missed;

@@ -1,24 +1,24 @@
 import type { Clock } from "../../core/clock.ts";
 import { settlePromises, turnEventLoop } from "./settle_promises.ts";
 
-/** What happens at this very moment. */
+/** An event at the current time. */
 interface SoonEvent {
   /** Null when it is cancelled. */
   callback: (() => void) | null;
   readonly then: (() => void) | null;
 }
 
-/** So many cancelled timers may wait for their time whatever else does. */
+/** The heap may always hold this many cancelled timers; beyond, they are limited to half of it. */
 const MIN_CANCELLED = 64;
 
 /**
- * A clock that stands still while anything is left to do and then jumps to the next event. What runs
- * on it depends on nothing but its input, and takes no longer than its computing.
+ * A clock that stands still while there is work to do and then jumps to the next event. A program that
+ * runs on it depends on its input alone, and takes only the time that its computing takes.
  */
 export class VirtualClock implements Clock {
   #nowMs: number;
   #numTimers = 0;
-  // Timers, by slot: in arrays of numbers, for moving objects about a heap costs the collector.
+  // Timers, by slot. Arrays of numbers, because objects that move about a heap cost the collector time.
   readonly #dueMs: number[] = [];
   /** Timers of the same time ring in the order in which they were set. */
   readonly #orders: number[] = [];
@@ -28,9 +28,9 @@ export class VirtualClock implements Clock {
   readonly #freeSlots: number[] = [];
   /** Binary heap of slots, the earliest first. */
   #heap: number[] = [];
-  /** Timers in the heap: most timeouts are cancelled long before their time. */
+  /** Cancelled timers in the heap. Most timeouts are cancelled long before their time. */
   #numCancelled = 0;
-  /** Events of this very moment in their order, from `#nextSoon` to `#endSoon`: a third of all. */
+  /** Events at the current time, in order, from `#nextSoon` to `#endSoon`. A third of all events. */
   readonly #soon: SoonEvent[] = [];
   #nextSoon = 0;
   #endSoon = 0;
@@ -69,12 +69,16 @@ export class VirtualClock implements Clock {
     this.#appendSoon(callback, null);
   }
 
-  /** Lets the next event happen; false when there is none. Promises it settles need a turn after. */
+  /**
+   * Runs the next event.
+   * Promises that it settles run their reactions only after {@linkcode settlePromises}.
+   * @returns false if there is no event
+   */
   step(): boolean {
     for (;;) {
       const heap = this.#heap;
       const isSoon = this.#nextSoon < this.#endSoon;
-      // A timer that rings at this moment was set before what is soon.
+      // A timer that is due now was set before every `soon` event.
       if (heap.length > 0 && (!isSoon || this.#dueMs[heap[0]] === this.#nowMs)) {
         if (this.#ring(this.#pop())) return true;
       } else if (isSoon) {
@@ -84,8 +88,8 @@ export class VirtualClock implements Clock {
   }
 
   /**
-   * Lets events happen, and the promises between them settle, until `isDone` or none is left.
-   * @returns whether `isDone` came true
+   * Runs events, and lets promises settle after each, until `isDone` or no event is left.
+   * @returns whether `isDone` became true
    */
   async runUntil(isDone: () => boolean): Promise<boolean> {
     await turnEventLoop();
@@ -96,7 +100,7 @@ export class VirtualClock implements Clock {
     return true;
   }
 
-  /** Moves time on to a timer; false when it is cancelled. */
+  /** Advances the time to a timer and runs it; false if the timer is cancelled. */
   #ring(slot: number): boolean {
     const callback = this.#callbacks[slot], then = this.#thens[slot];
     this.#callbacks[slot] = this.#thens[slot] = null;
@@ -119,7 +123,7 @@ export class VirtualClock implements Clock {
 
   #appendSoon(callback: () => void, then: (() => void) | null): SoonEvent {
     const event: SoonEvent = { callback, then };
-    this.#soon[this.#endSoon++] = event; // in the place of one that has happened, if there is any
+    this.#soon[this.#endSoon++] = event; // reuses the slot of an event that has run, if there is one
     return event;
   }
 
@@ -128,7 +132,7 @@ export class VirtualClock implements Clock {
     for (const slot of this.#heap) {
       (this.#callbacks[slot] === null ? this.#freeSlots : left).push(slot);
     }
-    // In order, and so a heap.
+    // A sorted array is a heap.
     this.#heap = left.sort((a, b) => this.#isBefore(a, b) ? -1 : 1);
     this.#numCancelled = 0;
   }
@@ -151,7 +155,7 @@ export class VirtualClock implements Clock {
     heap[at] = slot;
   }
 
-  /** Takes the first out of the heap, which has one. */
+  /** Takes the first slot out of the heap, which must not be empty. */
   #pop(): number {
     const heap = this.#heap;
     const first = heap[0], last = heap.pop()!;
@@ -168,7 +172,7 @@ export class VirtualClock implements Clock {
   }
 }
 
-/** False for an event that is cancelled. */
+/** Runs an event; false if it is cancelled. */
 function happen({ callback, then }: SoonEvent): boolean {
   if (callback === null) return false;
   callback();

@@ -3,13 +3,13 @@ import type { SequenceStart, StepInput, StepOutput } from "../../executor/execut
 import { SimExecutor } from "../../executor/sim/sim_executor.ts";
 import type { Simulation } from "../../executor/sim/simulation.ts";
 
-/** Is told when requests lose their blocks and when they are where they were before. */
+/** Is told when requests are preempted and when they are back where they were. */
 export interface PreemptionObserver {
-  /** It ran, and is not in the step that begins now. It may come back: it was only held. */
+  /** The request ran, but is not in the step that begins now. It may not have lost its blocks. */
   missed(request: number, nowMs: number): void;
-  /** It is in a step again and had kept its blocks. */
+  /** The request is in a step again, and had kept its blocks. */
   returned(request: number): void;
-  /** Its blocks are computed anew, or copied back, when the step ends. */
+  /** The request's blocks are recomputed, or copied back, when the step ends. */
   restored(request: number, endMs: number): void;
 }
 
@@ -30,17 +30,17 @@ interface Running {
 }
 
 /**
- * A simulated executor on a virtual clock. It sees which sequences are in each step, and so which
- * were preempted: they are missing from a decode step and come back with a prompt to compute. What was
- * preempted for a prompt of high priority is missed only after that has been computed.
+ * A simulated executor on a virtual clock. It recognises preempted sequences by the steps: they are
+ * missing from a decode step and come back with a prompt to compute. A sequence that is preempted for
+ * a prompt of high priority is noticed only after that prompt has been computed.
  */
 export class ClockedExecutor extends SimExecutor {
   readonly #args: ClockedExecutorArgs;
   /** By handle. */
   readonly #sequences: (Running | undefined)[] = [];
-  /** Those that the next decode step should have. */
+  /** How many sequences the next decode step should have. */
   #numRunning = 0;
-  /** Of the step that runs. */
+  /** Output of the step that runs. */
   #output!: StepOutput;
   #done!: (output: StepOutput) => void;
 
@@ -91,7 +91,7 @@ export class ClockedExecutor extends SimExecutor {
     for (let i = 0; i < handles.length; i++) {
       const sequence = this.#sequences[handles[i]]!;
       if (contextLens[i] > sequence.promptTokens) {
-        // One that lost its blocks unseen ran alone: only it can have been missing.
+        // The sequence lost its blocks unnoticed: it ran alone, so that no decode step missed it.
         if (sequence.hasStarted && !sequence.hasMissed) {
           this.#numRunning--;
           observer.missed(sequence.request, clock.nowMs());

@@ -3,10 +3,10 @@ import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ExperimentInstances } from "./experiment_instances.ts";
 
 const FIRST_INTERVAL_MS = 500;
-/** With more samples every other is dropped and the interval doubled. */
+/** At this many samples every other one is dropped and the interval is doubled. */
 const MAX_SAMPLES = 600;
 
-/** The cluster at one moment. Blocks are those of the instances that serve. */
+/** The cluster at one moment. Fractions are of the blocks of all serving instances. */
 export interface ClusterSample {
   readonly timeMs: number;
   readonly instances: number;
@@ -21,14 +21,14 @@ export interface ClusterSample {
   >;
 }
 
-/** Averages over the time in which requests arrive; when that is at once, over the whole run. */
+/** Averages over the time in which requests arrive, or over the whole run if all arrive at once. */
 export interface ClusterAverages {
   readonly utilisation: number;
   readonly fragmentation: number;
   readonly instances: number;
 }
 
-/** Looks at all instances at equal distances in time, as often as keeps the number bounded. */
+/** Samples all instances at equal intervals, which grow so that the number of samples is bounded. */
 export class ClusterSampler {
   readonly #args: { readonly clock: Clock; readonly instances: ExperimentInstances };
   #samples: ClusterSample[] = [];
@@ -38,7 +38,7 @@ export class ClusterSampler {
   #isAveraging = true;
   #numAveraged = 0;
   readonly #sums = { utilisation: 0, fragmentation: 0, instances: 0 };
-  /** Of instances, until the last sample. */
+  /** Instance time until the last sample, summed over all instances. */
   #instanceMs = 0;
   #sampledMs = 0;
 
@@ -60,7 +60,7 @@ export class ClusterSampler {
     return this.#samples;
   }
 
-  /** Null for a run that is over before there is anything to see. */
+  /** Null if the run ended before the first sample. */
   get averages(): ClusterAverages | null {
     const count = this.#numAveraged;
     if (count === 0) return null;
@@ -72,7 +72,7 @@ export class ClusterSampler {
     };
   }
 
-  /** Time that instances were there, those that start or drain included, summed over them. */
+  /** Time that instances existed, summed over them. Includes instances that start or drain. */
   get instanceSeconds(): number {
     return (this.#instanceMs + this.#unsampledMs()) / 1000;
   }
@@ -98,7 +98,7 @@ export class ClusterSampler {
     if (this.#tick++ % (this.#intervalMs / FIRST_INTERVAL_MS) === 0) this.#keep(sample);
   }
 
-  /** Since the last sample, of the instances that are there now. */
+  /** Instance time since the last sample, with the number of instances that exist now. */
   #unsampledMs(): number {
     const { clock, instances } = this.#args;
     return instances.numAlive * (clock.nowMs() - this.#sampledMs);
@@ -141,9 +141,9 @@ function sampleOf(
 }
 
 /**
- * Share of the cluster's memory that is free and yet of no use to requests that wait: the demands of
- * as many requests at the heads of the queues, the smallest first, as would fit into the free blocks
- * of all instances together (OSDI'24, section 6.3).
+ * Share of the cluster's memory that is free but of no use to waiting requests (OSDI'24, section 6.3).
+ * Counts the blocks that requests at the heads of the queues need, the smallest first, for as many
+ * requests as would fit into the free blocks of all instances together.
  */
 export function fragmentation(
   infos: readonly Pick<InstanceInfo, "totalBlocks" | "freeBlocks" | "firstWaitingBlocks">[],

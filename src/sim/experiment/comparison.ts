@@ -2,10 +2,10 @@ import type { ClusterConfig, WorkloadConfig } from "./experiment_config.ts";
 import { runExperiment } from "./experiment_run.ts";
 import type { RunResult } from "./run_result.ts";
 
-/** Every workload on every cluster, with every seed. */
+/** A comparison runs every workload on every cluster with every seed. */
 export interface Comparison {
   readonly title: string;
-  /** The first is the one that the others are compared with. */
+  /** The others are compared with the first. */
   readonly clusters: readonly ClusterConfig[];
   readonly workloads: readonly WorkloadConfig[];
   /** All clusters get the same requests from the same seed. */
@@ -14,7 +14,7 @@ export interface Comparison {
   readonly startMs: number;
 }
 
-/** How far a comparison is. */
+/** Progress of a comparison. */
 export interface ComparisonProgress {
   readonly run: number;
   readonly numRuns: number;
@@ -22,13 +22,13 @@ export interface ComparisonProgress {
   readonly workload: string;
   readonly seed: number;
   readonly endedRequests: number;
-  /** Null with a whole trace, whose length is not known. */
+  /** Null for a whole trace, whose length is not known in advance. */
   readonly numRequests: number | null;
 }
 
 /**
  * Runs a comparison, one run after the other.
- * @throws {UsageError} a workload or a cluster that cannot be
+ * @throws {UsageError} a workload or a cluster is impossible
  */
 export async function runComparison(
   comparison: Comparison,

@@ -12,16 +12,16 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 
 export interface DirectNetworkConfig {
   readonly clock: Clock;
-  /** From one process to another, for calls and their answers. */
+  /** Delay of a call or its answer, one way. */
   readonly delayMs: number;
-  /** Promises have settled or are about to: what waits for them has to run before time goes on. */
+  /** Promises have settled or are about to: code that awaits them must run before time advances. */
   readonly onSettled: () => void;
 }
 
 /**
- * A network for experiments, where nothing fails and speed matters: messages are handed over as they
- * are, not as JSON. A notification, of which there are several per engine step, arrives at once; a
- * call takes time in both directions. Order is kept, as `Bus` demands.
+ * A network for experiments, in which nothing fails and speed matters. Messages are handed over as
+ * objects, not as JSON. A call takes time in both directions. A notification arrives at once, since
+ * there are several in each engine step. Messages stay in order, as `Bus` demands.
  */
 export class DirectNetwork {
   readonly #listeners = new Map<Address, DirectListener>();
@@ -52,7 +52,7 @@ export class DirectNetwork {
 
 /** One process's end of the network. */
 export class DirectNode implements AnyBus {
-  /** Calls to or from here that have no answer yet. */
+  /** Calls from and to this process that have no answer yet. */
   callsInFlight = 0;
 
   constructor(readonly network: DirectNetwork) {}
@@ -170,7 +170,7 @@ class DirectPeer implements AnyPeer {
       const result = this.#handle(method, message);
       if (!(result instanceof Promise)) return answer(result);
       result.then(answer, refuse);
-      this.#config.onSettled(); // what the handler waits for may be there already
+      this.#config.onSettled(); // the promise that the handler awaits may be settled already
     } catch (error) {
       refuse(error);
     }

@@ -10,7 +10,7 @@ import type { RequestRecorder } from "./request_recorder.ts";
 
 const FRONTEND_ID = "client";
 
-/** What does not depend on the request: it generates the number of tokens that the workload says. */
+/** Parameters that all requests share: each generates exactly as many tokens as the workload says. */
 const params: Omit<SamplingParams, "maxTokens" | "seed"> = {
   ...samplingDefaults,
   temperature: 0,
@@ -28,8 +28,8 @@ export interface ExperimentClientArgs {
 }
 
 /**
- * All users of a cluster where nothing fails: sends requests as an API server does, and hands their
- * tokens to the recorder. What an API server needs besides, for failures, an experiment has no use for.
+ * All users of a cluster. Sends requests as an API server does, and hands their tokens to the recorder.
+ * Nothing fails in an experiment, so an API server's handling of failures is left out.
  */
 export class ExperimentClient {
   readonly #args: ExperimentClientArgs;
@@ -50,7 +50,7 @@ export class ExperimentClient {
     await Promise.all([...this.#addresses.keys()].map((id) => this.#link(id)));
   }
 
-  /** Sends a request that arrives now. */
+  /** Sends a request now. */
   submit(request: WorkloadRequest): void {
     const { clock, recorder } = this.#args;
     const arrivalMs = clock.nowMs();

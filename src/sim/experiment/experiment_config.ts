@@ -8,9 +8,9 @@ import type {
 import type { SimulationOptions } from "../../executor/sim/simulation.ts";
 import type { ArrivalSpec } from "../workload/arrivals.ts";
 
-/** A cluster and its policies, as one of those that are compared. */
+/** A cluster and its policies: one side of a comparison. */
 export interface ClusterConfig {
-  /** For people. */
+  /** Name in tables and reports. */
   readonly name: string;
   readonly engine: ExperimentEngineOptions;
   readonly manager: ManagerOptions;
@@ -21,7 +21,7 @@ export interface ClusterConfig {
   readonly ignorePriorities: boolean;
 }
 
-/** What instances are told. */
+/** Options of the instances. */
 export type ExperimentEngineOptions =
   & SimulationOptions
   & Pick<
@@ -29,9 +29,9 @@ export type ExperimentEngineOptions =
     "maxNumSeqs" | "schedulerDelayFactor" | "preemptionMode" | "prefillHoldTimeout" | "seed"
   >;
 
-/** What is asked of a cluster. */
+/** The requests of a run. */
 export interface WorkloadConfig {
-  /** For people: "8 req/s", "CV 4". */
+  /** Name in tables and reports: "8 req/s", "CV 4". */
   readonly name: string;
   /** Null keeps the times of the trace. */
   readonly arrivals: ArrivalSpec | null;

@@ -11,6 +11,7 @@ import type {
   LaunchRequest,
 } from "../../manager/fleet/launcher.ts";
 import type { KvLayout } from "../../kv/layout.ts";
+import { unreadOptions } from "../unread_options.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
 import type { DirectNetwork } from "./direct_bus.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
@@ -22,20 +23,20 @@ export interface ExperimentInstancesArgs {
   readonly loop: ExperimentLoop;
   readonly network: DirectNetwork;
   readonly observer: PreemptionObserver;
-  /** Time that an instance takes from its launch until it serves. */
+  /** Time from an instance's launch until it serves. */
   readonly startMs: () => number;
 }
 
-/** Starts the production instance on a simulated device, within this process. */
+/** Starts production instances on simulated devices, all in this process. */
 export class ExperimentInstances implements InstanceLauncher {
   readonly simulation: Simulation;
   readonly #args: ExperimentInstancesArgs;
   readonly #options: EngineOptions;
-  /** Launched and not ended. */
+  /** Instances that were launched and have not ended. */
   readonly #alive = new Map<InstanceId, Instance>();
   #numSteps = 0;
 
-  /** @throws {UsageError} there is no such device or model, or options do not fit it */
+  /** @throws {UsageError} the device or model is unknown, or the options do not fit it */
   constructor(args: ExperimentInstancesArgs) {
     this.#args = args;
     this.simulation = resolveSimulation(args.config.engine);
@@ -51,7 +52,7 @@ export class ExperimentInstances implements InstanceLauncher {
     return this.#numSteps;
   }
 
-  /** The state of each that serves, now. */
+  /** The current state of each serving instance. */
   infos(): InstanceInfo[] {
     return [...this.#alive.values()].flatMap(({ engine }) => engine?.info() ?? []);
   }
@@ -92,7 +93,7 @@ export class ExperimentInstances implements InstanceLauncher {
     });
   }
 
-  /** As in the service: without `--enable-migration` nothing can move, also from one that drains. */
+  /** As in the service, no request moves without `--enable-migration`, not even from a draining instance. */
   #migration(): InstanceMigration | undefined {
     const { migration, transfer } = this.#args.config;
     if (!migration.enableMigration) return undefined;
@@ -121,21 +122,6 @@ export class ExperimentInstances implements InstanceLauncher {
   }
 }
 
-/** Everything else that an instance may be told is about real models and devices. */
 function engineOptions({ engine }: ClusterConfig): EngineOptions {
-  return {
-    ...engine,
-    tokenizer: null,
-    skipTokenizerInit: true,
-    revision: null,
-    tokenizerRevision: null,
-    downloadDir: null,
-    loadFormat: "auto",
-    maxLogprobs: 0,
-    device: "sim",
-    speedup: 1,
-    cpuThreads: null,
-    cpuKernels: null,
-    stepTimeout: 0,
-  };
+  return { ...engine, ...unreadOptions, device: "sim", stepTimeout: 0 };
 }

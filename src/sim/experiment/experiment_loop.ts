@@ -2,23 +2,23 @@ import type { Clock } from "../../core/clock.ts";
 import { settlePromises, turnEventLoop } from "../clock/settle_promises.ts";
 import { VirtualClock } from "../clock/virtual_clock.ts";
 
-/** Virtual time between two turns of the real event loop: for signals, and for V8's own tasks. */
+/** Virtual time between two turns of the real event loop, which handles signals and V8's own tasks. */
 const TURN_INTERVAL_MS = 5000;
 
 /**
- * The virtual time of an experiment. Promises are let settle only where somebody says that some may,
- * and every {@linkcode TURN_INTERVAL_MS} in any case.
+ * The virtual time of an experiment. For speed, the loop lets promises settle only after a call of
+ * `noteSettled`, and every {@linkcode TURN_INTERVAL_MS} in any case.
  */
 export class ExperimentLoop {
   readonly clock = new VirtualClock();
   #maySettle = true;
 
-  /** Promises have settled, or may have. */
+  /** Tells the loop that promises may have settled. */
   readonly noteSettled = (): void => {
     this.#maySettle = true;
   };
 
-  /** The clock for code that waits for promises whenever its timers ring, while `isWaiting` says so. */
+  /** A clock for code whose timers settle promises, which it does only while `isWaiting` is true. */
   settlingClock(isWaiting: () => boolean = () => true): Clock {
     const { clock } = this;
     const then = () => {
@@ -32,8 +32,8 @@ export class ExperimentLoop {
   }
 
   /**
-   * Lets time go on until `isDone`, or for ever.
-   * @returns whether it came true before nothing was left to happen
+   * Runs events until `isDone`, or until none is left.
+   * @returns whether `isDone` became true
    */
   async runUntil(isDone: () => boolean): Promise<boolean> {
     const { clock } = this;
@@ -53,9 +53,9 @@ export class ExperimentLoop {
   }
 
   /**
-   * Lets events happen, one or more, until promises may settle, the time has come, or `isDone`: apart
-   * from {@linkcode runUntil}, for V8 makes faster code of functions that are not asynchronous.
-   * @returns whether there was one
+   * Runs one or more events, until promises may settle, `untilMs` or `isDone`. Not part of `runUntil`,
+   * because V8 makes faster code of functions that are not asynchronous.
+   * @returns false if there was no event
    */
   #runEvents(untilMs: number, isDone: () => boolean): boolean {
     const { clock } = this;

@@ -16,25 +16,25 @@ import { RequestRecorder } from "./request_recorder.ts";
 import { type RunResult, summarizeRun } from "./run_result.ts";
 
 const MANAGER_ADDRESS = "inproc:manager";
-/** From one process to another: a message over TCP on one network (measured between two hosts: 0.1). */
+/** Delay of a message between two processes over TCP on one network, as measured between two hosts. */
 const NETWORK_DELAY_MS = 0.1;
-/** With requests outstanding and no token for so long something is wrong: no step takes nearly as long. */
+/** The run fails if requests are outstanding and no token comes for this long: no step takes as long. */
 const STALL_MS = 3_600_000;
 
 export interface ExperimentRunArgs {
   readonly config: ClusterConfig;
   readonly workload: WorkloadConfig;
   readonly seed: number;
-  /** Time that an instance which is added takes to start; those at the beginning are there. */
+  /** Time that an added instance takes to start. The initial instances serve from the beginning. */
   readonly startMs: number;
-  /** Told now and then how many requests have ended. */
+  /** Called now and then with the number of requests that have ended. */
   readonly onProgress?: (ended: number) => void;
 }
 
 /**
  * Runs one workload on one simulated cluster: the production manager, instances, schedulers and
  * migrations on a virtual clock.
- * @throws {UsageError} a workload or an instance that cannot be
+ * @throws {UsageError} the workload or the options of the instances are impossible
  */
 export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult> {
   const { config, workload, seed } = args;
@@ -73,7 +73,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
       options: config.manager,
       migration: config.migration,
       scaling: config.scaling,
-      drainTimeoutMs: Infinity, // as in the paper: who is to go ends its requests first
+      drainTimeoutMs: Infinity, // as in the paper: a removed instance ends its requests first
       launcher: instances,
       clock,
       seed,
@@ -95,7 +95,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
     const { numEnded, numRequests, lastProgressMs } = recorder;
     if (numEnded - reported >= 100) args.onProgress?.(reported = numEnded);
     if (loop.clock.nowMs() - lastProgressMs > STALL_MS && numEnded < numRequests) {
-      failure ??= new Error(`${numRequests - numEnded} requests go on no more`);
+      failure ??= new Error(`${numRequests - numEnded} requests are stuck: no event is left`);
     }
     return failure !== null || (isFed && numEnded === numRequests);
   });
@@ -114,7 +114,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
   });
 }
 
-/** Requests in the order of their arrival, made one by one. */
+/** The requests in order of arrival, made one by one. */
 export function requestsOf(workload: WorkloadConfig, seed: number): Iterable<WorkloadRequest> {
   const { arrivals, lengths, trace, numRequests, highPriority } = workload;
   if (trace !== null) {

@@ -12,8 +12,8 @@ export interface LinkBackendArgs {
 }
 
 /**
- * A link between instances whose caches hold nothing: a transfer takes its bytes / bandwidth, in one
- * event whatever the number of rounds.
+ * A link between instances without real KV caches. A transfer takes its bytes / bandwidth, in one event
+ * for all rounds.
  */
 export class LinkBackend implements MigrationBackend {
   readonly name = "link";

@@ -7,9 +7,9 @@ import type { RunResult } from "./run_result.ts";
 export interface Metric {
   readonly name: string;
   readonly unit: string;
-  /** Whether a smaller value is better; null where neither is. */
+  /** Whether a smaller value is better; null if no direction is. */
   readonly isLowerBetter: boolean | null;
-  /** Null where the run has no such figure. */
+  /** Null if the run has no such figure. */
   readonly valueOf: (run: RunResult) => number | null;
 }
 
@@ -17,7 +17,7 @@ const SECOND = 1000;
 
 const labels = { mean: "mean", p50: "P50", p99: "P99" } as const;
 
-/** Statistics of a distribution of milliseconds; null where it has no values. */
+/** Statistics of a distribution of milliseconds; null if it has no values. */
 function statistics(
   name: string,
   unit: "s" | "ms",
@@ -53,7 +53,7 @@ function plain(
   return { name, unit, isLowerBetter, valueOf };
 }
 
-/** In the order of tables. */
+/** All metrics, in the order of tables. */
 export const metrics: readonly Metric[] = [
   ...latenciesOf("", ({ all }) => all),
   ...statistics("ITL", "ms", ({ itlMs }) => itlMs),
@@ -77,7 +77,7 @@ export const metrics: readonly Metric[] = [
   plain("failed requests", "", true, ({ failed }) => failed),
 ];
 
-/** Over the runs of several seeds; null where they have no such figure. */
+/** A metric over the runs of several seeds; null if they have no such figure. */
 export function spreadOver(runs: readonly RunResult[], { valueOf }: Metric): Spread | null {
   const values = runs.map(valueOf).filter((value) => value !== null);
   return values.length === 0 ? null : spreadOf(values);

@@ -5,15 +5,15 @@ import type { ManagerEvent } from "../../manager/manager_event.ts";
 /** Migrations of a run. */
 export interface MigrationSummary {
   readonly committed: number;
-  /** Ended without moving a request, for whatever reason. */
+  /** Migrations that ended without moving a request, for any reason. */
   readonly aborted: number;
-  /** Of requests that ran. */
+  /** Downtime of the requests that ran when they moved. */
   readonly downtimeMs: Distribution;
   readonly stages: number;
   readonly bytes: number;
-  /** Seconds that migrations took, summed over all of them. */
+  /** Duration of all migrations together, in seconds. */
   readonly seconds: number;
-  /** How often each reason ended one. */
+  /** How many migrations failed for each reason. */
   readonly reasons: Readonly<Record<string, number>>;
 }
 
@@ -56,7 +56,7 @@ export class MigrationRecorder {
 
   #abort(reason: string): void {
     this.#aborted++;
-    // Names and numbers aside, so that what is alike counts together.
+    // Without names and numbers, so that equal reasons count together.
     const kind = reason.replace(/instance-\d+/g, "an instance").replace(/\b\d+\b/g, "n");
     this.#reasons.set(kind, (this.#reasons.get(kind) ?? 0) + 1);
   }

@@ -20,9 +20,9 @@ export interface Preset {
   readonly summary: string;
   readonly numRequests: number;
   readonly highPriority: number;
-  /** Of all clusters. */
+  /** Options of all clusters. */
   readonly options: PresetOptions;
-  /** The first is the one that the others are compared with. */
+  /** The others are compared with the first. */
   readonly clusters: readonly PresetCluster[];
   readonly workloads: readonly PresetWorkload[];
 }
@@ -38,8 +38,8 @@ const paperCluster: PresetOptions = {
 };
 
 /**
- * The paper's Llumnix: freeness, migration from the least free to the freest, short requests first;
- * and before them ours: what waits goes where it fits, or room is made for it.
+ * The paper's Llumnix: dispatch by freeness, migration from the least free instance to the freest, short
+ * requests first. Before those, our rule: waiting requests move to where they fit, or get room made.
  */
 const llumnix: PresetOptions = {
   "dispatch-policy": "load",
@@ -50,14 +50,14 @@ const llumnix: PresetOptions = {
   "request-migration-policy": "FIT",
 };
 
-/** The same dispatch by load as Llumnix has by default; nothing moves. */
+/** Llumnix's default dispatch by load, without migration. */
 const load: PresetOptions = {
   "dispatch-policy": "load",
   "load-metric": "remaining_steps",
   "enable-migration": false,
 };
 
-/** Dispatch to the least loaded by memory, what waits included; nothing moves. */
+/** Dispatch to the instance with the least memory in use, waiting requests included; no migration. */
 const infaas: PresetOptions = {
   "dispatch-policy": "load",
   "load-metric": "usage_ratio",
@@ -89,7 +89,7 @@ export const presets: readonly Preset[] = [
       { name: "infaas++", options: infaas },
       { name: "round robin", options: roundRobin },
     ],
-    // The paper's rates, and at the end of each line one at which the simulated cluster, which is
+    // The paper's rates. The last rate of each line is the one at which the simulated cluster, which is
     // faster than the paper's, begins to queue.
     workloads: [
       ...poissonAt("s-s", [32, 38, 44]),
@@ -106,7 +106,7 @@ export const presets: readonly Preset[] = [
     highPriority: 0.1,
     options: paperCluster,
     clusters: [
-      // 60 of 851 blocks: the paper's 751 cost normal requests far more than they do in the paper.
+      // 60 of 851 blocks. The paper's 751 would slow normal requests far more than in the paper.
       { name: "llumnix", options: { ...llumnix, "priority-headroom-blocks": 60 } },
       { name: "no priorities", options: { ...llumnix, "ignore-priorities": true } },
       { name: "paper's headroom", options: llumnix },
@@ -175,7 +175,7 @@ export const presets: readonly Preset[] = [
       { name: "round robin", options: roundRobin },
       { name: "queue size", options: { "dispatch-policy": "queue", "enable-migration": false } },
     ],
-    // The first is where the simulated cluster begins to queue; at the others it is overloaded.
+    // At the first rate the simulated cluster begins to queue; at the others it is overloaded.
     workloads: [38, 54, 56, 58].map((rate) => ({
       name: `ShareGPT ${rate} req/s`,
       arrivals: poisson(rate),

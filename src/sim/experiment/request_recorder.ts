@@ -4,7 +4,7 @@ import type { Priority, RequestOutput } from "../../core/protocol/generate.ts";
 import type { WorkloadRequest } from "../workload/request.ts";
 import type { PreemptionObserver } from "./clocked_executor.ts";
 
-/** Latencies of some requests, in milliseconds. */
+/** Latencies of a set of requests, in milliseconds. */
 export interface Latencies {
   readonly requests: number;
   /** Time to the first token, from arrival. */
@@ -14,8 +14,8 @@ export interface Latencies {
   /** Arrival to last token. */
   readonly e2eMs: Distribution;
   /**
-   * Time that preemptions cost a request: from losing its blocks until it has them again, in the
-   * queue and computing, a value per request (OSDI'24, section 6.3).
+   * Time that preemptions cost a request: from losing its blocks until it has them again, which is
+   * queueing and recomputation together. A value per request (OSDI'24, section 6.3).
    */
   readonly preemptionLossMs: Distribution;
 }
@@ -23,8 +23,8 @@ export interface Latencies {
 const NOT_YET = -1;
 
 /**
- * Takes the tokens of all requests of a run, and keeps a few numbers per request. Requests are
- * numbered in the order of their arrival, and named by their number.
+ * Receives the tokens of all requests of a run, and keeps a few numbers for each request. A request's
+ * id is its number in the order of arrival.
  */
 export class RequestRecorder implements PreemptionObserver {
   #numEnded = 0;
@@ -32,7 +32,7 @@ export class RequestRecorder implements PreemptionObserver {
   #numPreemptions = 0;
   readonly #failures: string[] = [];
   readonly #itl = new Histogram();
-  // By request.
+  // Indexed by the request's number.
   readonly #arrivalMs: number[] = [];
   readonly #firstTokenMs: number[] = [];
   readonly #lastTokenMs: number[] = [];
@@ -40,7 +40,7 @@ export class RequestRecorder implements PreemptionObserver {
   readonly #lossMs: number[] = [];
   readonly #isHigh: boolean[] = [];
   readonly #hasFailed: boolean[] = [];
-  /** Since when each of the requests is missing from its instance's steps. */
+  /** Since when each preempted request is missing from its instance's steps. */
   readonly #missedMs = new Map<number, number>();
 
   get numRequests(): number {
@@ -64,7 +64,7 @@ export class RequestRecorder implements PreemptionObserver {
     return this.#failures;
   }
 
-  /** When the last token so far came or, if that is later, a request where none was outstanding. */
+  /** When the newest token came, or, if later, a request arrived while none was outstanding. */
   lastProgressMs = 0;
 
   /** @returns the number of the request */
@@ -80,7 +80,7 @@ export class RequestRecorder implements PreemptionObserver {
     return this.#arrivalMs.length - 1;
   }
 
-  /** Takes what an engine step produced. */
+  /** Records the outputs of an engine step. */
   take(outputs: readonly RequestOutput[], nowMs: number): void {
     this.lastProgressMs = nowMs;
     for (const { requestId, tokenIds, finish } of outputs) {
@@ -92,7 +92,7 @@ export class RequestRecorder implements PreemptionObserver {
     }
   }
 
-  /** The request is refused. */
+  /** Records that the request was refused. */
   refused(request: number, reason: string): void {
     this.#numEnded++;
     this.failed(request, reason);
@@ -124,7 +124,7 @@ export class RequestRecorder implements PreemptionObserver {
     return this.#itl.distribution();
   }
 
-  /** Of all requests that did not fail, or those of a priority. */
+  /** Latencies of all requests that did not fail, or only of those with a priority. */
   latencies(priority: Priority | null = null): Latencies {
     const chosen: number[] = [];
     for (let request = 0; request < this.numRequests; request++) {

@@ -1,5 +1,5 @@
 import type { Distribution } from "../../core/stats/distribution.ts";
-import type { Chart, HeatMap, LineChart, Report, Section } from "../../report/report.ts";
+import type { Chart, HeatMap, LineChart, Report, ReportSection } from "../../report/report.ts";
 import type { ClusterSample } from "./cluster_sampler.ts";
 import type { Comparison } from "./comparison.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
@@ -8,7 +8,7 @@ import { type ResultsTable, resultsTables } from "./results_table.ts";
 import type { Latencies } from "./request_recorder.ts";
 import type { RunResult } from "./run_result.ts";
 
-/** Metrics that are shown over all workloads. */
+/** Metrics that are shown across all workloads. */
 const sweptMetrics = [
   "TTFT P99",
   "TTFT mean",
@@ -21,12 +21,12 @@ const sweptMetrics = [
   "high: end-to-end mean",
   "normal: end-to-end mean",
 ];
-/** Clusters that have a map of their instances. */
+/** How many clusters get a heat map of their instances. */
 const MAX_MAPS = 4;
 
 /**
- * A comparison as a report: what all workloads show together, then each of them.
- * @param written the options of each cluster, as on a command line
+ * A comparison as a report: all workloads together, then each by itself.
+ * @param written options of each cluster, as on a command line
  */
 export function resultsReport(
   comparison: Comparison,
@@ -64,7 +64,7 @@ function requestsText(runs: readonly RunResult[]): string {
   return least === most ? String(least) : `${least} to ${most}`;
 }
 
-function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[]): Section {
+function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[]): ReportSection {
   const names = workloads.map(({ name }) => name);
   const charts = sweptMetrics.flatMap((name): Chart[] => {
     const metric = metrics.find((one) => one.name === name)!;
@@ -103,7 +103,7 @@ function sweepChart(
   };
 }
 
-/** So that they fit beside each other. */
+/** Shortens workload names so that they fit next to each other. */
 function shortNames(names: readonly string[]): string[] {
   return names.map((name) => name.replace(" req/s", "").replace(/^.*?(\d[\d.]* CV)/, "$1"));
 }
@@ -112,7 +112,7 @@ function workloadSection(
   { clusters }: Comparison,
   runs: readonly RunResult[],
   { workload, header, rows }: ResultsTable,
-): Section {
+): ReportSection {
   const here = runs.filter((run) => run.workload === workload);
   const runsOf = (cluster: string) => here.filter(({ config }) => config === cluster);
   const first = clusters.map(({ name }) => runsOf(name)[0]);
@@ -146,7 +146,7 @@ function isScaled(runs: readonly RunResult[]): boolean {
   return new Set(counts).size > 1;
 }
 
-/** Cumulative, over all seeds. */
+/** Cumulative distribution over all seeds. */
 function distributionChart(
   title: string,
   runs: readonly RunResult[],
@@ -183,7 +183,7 @@ function tailChart(
   };
 }
 
-/** Quantiles of all seeds together: each stands for as many requests as any other. */
+/** Quantiles of all seeds together: each seed counts as equally many requests. */
 function cumulative(distributions: readonly Distribution[]): [number, number][] {
   const values = distributions.flatMap(({ quantiles }) => quantiles).sort((a, b) => a - b);
   return values.map((value, i) => [value / 1000, 100 * i / Math.max(1, values.length - 1)]);

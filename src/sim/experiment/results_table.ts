@@ -10,7 +10,7 @@ export interface ResultsTable {
   readonly rows: readonly (readonly string[])[];
 }
 
-/** A table per workload. Figures that no run has are left out. */
+/** A table for each workload. Figures that no run has are left out. */
 export function resultsTables(comparison: Comparison, runs: readonly RunResult[]): ResultsTable[] {
   const names = comparison.clusters.map(({ name }) => name);
   const [first, ...others] = names;
@@ -33,8 +33,8 @@ export function resultsTables(comparison: Comparison, runs: readonly RunResult[]
 }
 
 /**
- * How many times better the first cluster is, seed by seed: the mean of the ratios. Null where the
- * metric has no better and worse, or a value is 0.
+ * How many times better the first cluster is: the mean over the seeds of the ratios. Null if no
+ * direction of the metric is better, or a value is 0.
  */
 export function factorOver(
   ours: readonly RunResult[],

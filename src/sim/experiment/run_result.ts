@@ -4,17 +4,17 @@ import type { ClusterConfig, WorkloadConfig } from "./experiment_config.ts";
 import type { MigrationRecorder, MigrationSummary } from "./migration_recorder.ts";
 import type { Latencies, RequestRecorder } from "./request_recorder.ts";
 
-/** What one run of one workload on one cluster came to: plain data, for JSON and reports. */
+/** Result of one run of one workload on one cluster: plain data, for JSON and reports. */
 export interface RunResult {
   readonly config: string;
   readonly workload: string;
   readonly seed: number;
   readonly requests: number;
   readonly failed: number;
-  /** Why the first of them failed. */
+  /** Why the first failed requests failed. */
   readonly failures: readonly string[];
   readonly all: Latencies;
-  /** Null where the workload has no request of high priority. */
+  /** Null if the workload has no request of high priority. */
   readonly high: Latencies | null;
   readonly normal: Latencies | null;
   readonly itlMs: Distribution;
@@ -24,9 +24,9 @@ export interface RunResult {
   readonly instanceSeconds: number;
   readonly outputTokens: number;
   readonly engineSteps: number;
-  /** From the first moment to the last token, on the simulated clock. */
+  /** From the start to the last token, on the simulated clock. */
   readonly simulatedSeconds: number;
-  /** What the simulation took; the one figure that differs from run to run. */
+  /** Real time that the simulation took; the only figure that differs between equal runs. */
   readonly wallSeconds: number;
   readonly samples: readonly ClusterSample[];
 }
@@ -43,7 +43,7 @@ export interface RunParts {
   readonly wallMs: number;
 }
 
-/** Failures that are worth a line. */
+/** How many failures are kept. */
 const MAX_FAILURES = 10;
 
 export function summarizeRun(parts: RunParts): RunResult {

@@ -9,7 +9,7 @@ import {
   type ScenarioRequest,
   TRANSFER_ROUND,
 } from "./scenario.ts";
-import { DEADLY_SEED } from "./timed_model.ts";
+import { POISON_SEED } from "./timed_model.ts";
 
 /** Requests and actions begin within this time. */
 const BUSY_MS = 1_500;
@@ -54,7 +54,7 @@ class Draw {
 /** Share of the seeds with prefill and decode instances, if there are enough instances. */
 const DISAGGREGATED_SHARE = 0.4;
 
-/** Share of the seeds with hanging steps, and of the seeds with deadly requests whose steps hang. */
+/** Share of the seeds with hanging steps, and of the seeds with poison requests whose steps hang. */
 const HANGING_SHARE = 0.2;
 
 /** Share of the seeds whose migration backend needs a group. */
@@ -93,7 +93,7 @@ function withGroup(scenario: Scenario, draw: Draw): Scenario {
 }
 
 function withHangingSteps(scenario: Scenario, draw: Draw): Scenario {
-  const isDeadlyHang = draw.chance(HANGING_SHARE);
+  const isPoisonHang = draw.chance(HANGING_SHARE);
   const count = draw.chance(HANGING_SHARE) ? draw.between(1, 2) : 0;
   const hangs = Array.from({ length: count }, (): ScenarioAction => {
     const atMs = draw.random.uniform() * BUSY_MS;
@@ -102,7 +102,7 @@ function withHangingSteps(scenario: Scenario, draw: Draw): Scenario {
   return {
     ...scenario,
     timeouts: { ...scenario.timeouts, stepMs: draw.pick([1_500, 5_000]) },
-    deadlySteps: isDeadlyHang ? "hang" : scenario.deadlySteps,
+    poisonSteps: isPoisonHang ? "hang" : scenario.poisonSteps,
     actions: byTime([...scenario.actions, ...hangs]),
   };
 }
@@ -180,7 +180,7 @@ function randomUniformScenario(seed: number): Scenario {
       stepMs: 5_000,
     },
     group: null,
-    deadlySteps: draw.pick(["crash", "throw"]),
+    poisonSteps: draw.pick(["crash", "throw"]),
     network: {
       meanDelayMs: draw.pick([0.2, 1, 5, 20]),
       keepAliveMs: draw.pick([300, 3_000]),
@@ -217,7 +217,7 @@ function randomRequests(
 ): readonly ScenarioRequest[] {
   const count = draw.between(4, 24);
   const abortShare = draw.pick([0, 0.1, 0.4]);
-  const deadlyShare = draw.pick([0, 0, 0, 0, 0.05]);
+  const poisonShare = draw.pick([0, 0, 0, 0, 0.05]);
   const spreadMs = draw.pick([10, BUSY_MS / 3, BUSY_MS]);
   const requests: ScenarioRequest[] = [];
   for (let i = 0; i < count; i++) {
@@ -225,7 +225,7 @@ function randomRequests(
     const promptTokens = draw.chance(0.05)
       ? draw.between(1, engine.maxModelLen + 2)
       : draw.between(1, 24);
-    const isDeadly = draw.chance(deadlyShare);
+    const isPoison = draw.chance(poisonShare);
     const endTokens = draw.chance(0.3) ? [draw.random.below(PAGED_VOCAB_SIZE)] : [];
     requests.push({
       atMs,
@@ -238,12 +238,12 @@ function randomRequests(
         ...samplingDefaults,
         maxTokens: draw.chance(0.1) ? draw.between(1, 2) : draw.between(1, 24),
         temperature: 0,
-        seed: isDeadly ? DEADLY_SEED : draw.random.below(DEADLY_SEED),
+        seed: isPoison ? POISON_SEED : draw.random.below(POISON_SEED),
         stopTokenIds: draw.chance(0.5) ? endTokens : [],
         eosTokenIds: endTokens,
         ignoreEos: draw.chance(0.2),
       },
-      isDeadly,
+      isPoison,
       priority: draw.chance(0.2) ? "high" : "normal",
       abortAtMs: draw.chance(abortShare)
         ? atMs + draw.pick([0, draw.random.uniform() * 20, draw.random.uniform() * 500])

@@ -7,7 +7,7 @@ import type {
 } from "../../core/protocol/generate.ts";
 import { toErrorRecord } from "../../core/errors.ts";
 import { expectedOutput } from "./paged_model.ts";
-import { DEADLY_SEED } from "./timed_model.ts";
+import { POISON_SEED } from "./timed_model.ts";
 import type { ScenarioEngine } from "./scenario.ts";
 
 export type LedgerState = "submitting" | "running" | "ended" | "aborted" | "gone";
@@ -118,7 +118,7 @@ export class RequestLedger {
 
   #checkError(entry: LedgerEntry, kind: string, message: string): void {
     const isExplained = kind === "unavailable"
-      ? entry.request.params.seed === DEADLY_SEED || this.#mayFail()
+      ? entry.request.params.seed === POISON_SEED || this.#mayFail()
       : kind === "invalid_request" && this.#neverFits(entry);
     if (!isExplained) this.#violate(entry, `failed without a cause: ${kind}: ${message}`);
   }

@@ -2,10 +2,10 @@ import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
 import {
-  deadlyMs,
   isCalm,
   isFault,
   isMild,
+  poisonMs,
   type Scenario,
   type ScenarioRequest,
   stalledMs,
@@ -75,7 +75,7 @@ class ScenarioRun {
   readonly #abortBoundMs: number;
   /** No faults: at every moment it is certain where a request is. */
   readonly #isCalm: boolean;
-  /** So few faults that no request may fail but the deadly ones. */
+  /** So few faults that only poison requests may fail. */
   readonly #isMild: boolean;
   #startedMs = 0;
   #events = 0;
@@ -124,7 +124,7 @@ class ScenarioRun {
     }
     for (const { atMs } of requests) lastMs = Math.max(lastMs, atMs);
     const isDone = () => this.#elapsedSinceStartMs() >= lastMs && this.#ledger.numOpen === 0;
-    await this.#advance(isDone, lastMs + PROGRESS_BOUND_MS + deadlyMs(this.#scenario));
+    await this.#advance(isDone, lastMs + PROGRESS_BOUND_MS + poisonMs(this.#scenario));
     for (const { state, request, tokenIds } of this.#ledger.entries.values()) {
       if (state === "submitting" || state === "running") {
         this.#violate(`${request.requestId} does not end: ${state}, ${tokenIds.length} tokens`);

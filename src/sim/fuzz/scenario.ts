@@ -25,8 +25,8 @@ export interface Scenario {
   };
   /** Faults of the group that the migration backend needs; null if it needs none. */
   readonly group: ScenarioGroup | null;
-  /** What a deadly request does to its instance. */
-  readonly deadlySteps: "crash" | "throw" | "hang";
+  /** What a poison request does to its instance. */
+  readonly poisonSteps: "crash" | "throw" | "hang";
   readonly network: Required<
     Pick<NetworkConfig, "meanDelayMs" | "keepAliveMs" | "repeatChance" | "overtakeChance">
   >;
@@ -59,7 +59,7 @@ export interface ScenarioRequest {
   readonly params: SamplingParams;
   readonly priority: Priority;
   /** A poison request: its instance crashes on it. */
-  readonly isDeadly: boolean;
+  readonly isPoison: boolean;
   /** When the client aborts it; null: never. */
   readonly abortAtMs: number | null;
 }
@@ -112,7 +112,7 @@ export type Link = "instances" | "manager_instance" | "client_instance" | "clien
 export const FAULTS_END_MS = 5_000;
 /** With more faults, a request that each of them hits as it begins to run fails. */
 const MAX_MILD_FAULTS = 4;
-/** Instances that a deadly request crashes at the most. */
+/** Most instances that a poison request crashes. */
 const MAX_LOSSES = 5;
 /** Stands for the begin of a transfer round, among the methods after which connections break. */
 export const TRANSFER_ROUND = "round";
@@ -129,10 +129,10 @@ export function stalledMs({ actions, timeouts }: Scenario): number {
   return actions.reduce((sum, action) => sum + stallMs(action), 0);
 }
 
-/** Upper bound of the time during which deadly requests make one instance after the other hang. */
-export function deadlyMs({ deadlySteps, requests, timeouts }: Scenario): number {
-  const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
-  return deadlySteps === "hang" ? numDeadly * MAX_LOSSES * 1.5 * timeouts.stepMs : 0;
+/** Upper bound of the time during which poison requests make one instance after the other hang. */
+export function poisonMs({ poisonSteps, requests, timeouts }: Scenario): number {
+  const numPoison = requests.filter(({ isPoison }) => isPoison).length;
+  return poisonSteps === "hang" ? numPoison * MAX_LOSSES * 1.5 * timeouts.stepMs : 0;
 }
 
 /** Whether there are no actions, and messages arrive once and in order. */
@@ -141,14 +141,14 @@ export function isCalm({ actions, network: { repeatChance, overtakeChance } }: S
 }
 
 /**
- * Whether no request may fail but the deadly ones. Instances are replaced, and requests wait for them
+ * Whether only poison requests may fail. Instances are replaced, and requests wait for them
  * without a limit.
  */
 export function isMild({ actions, requests, numClients }: Scenario): boolean {
-  const numDeadly = requests.filter(({ isDeadly }) => isDeadly).length;
+  const numPoison = requests.filter(({ isPoison }) => isPoison).length;
   // Without a manager several API servers may isolate requests at the same time.
-  const mayBeIsolatedTogether = numDeadly > 0 && numClients > 1 &&
+  const mayBeIsolatedTogether = numPoison > 0 && numClients > 1 &&
     actions.some(({ type }) => type === "restart_manager");
-  return actions.filter(isFault).length <= MAX_MILD_FAULTS && numDeadly <= 1 &&
+  return actions.filter(isFault).length <= MAX_MILD_FAULTS && numPoison <= 1 &&
     !mayBeIsolatedTogether;
 }

@@ -238,9 +238,9 @@ export class SimCluster {
     const { scenario, random } = this;
     const { fabric } = this;
     const onDeath = () => {
-      this.trace.add(name, () => "computes a deadly request");
-      if (scenario.deadlySteps === "throw") throw new LlumnixError("internal", "a deadly request");
-      if (scenario.deadlySteps === "crash") this.killInstance(sim);
+      this.trace.add(name, () => "computes a poison request");
+      if (scenario.poisonSteps === "throw") throw new LlumnixError("internal", "a poison request");
+      if (scenario.poisonSteps === "crash") this.killInstance(sim);
     };
     const sim = new SimInstance({ scenario, request, node, random, pid, fabric, onDeath });
     this.instances.push(sim);

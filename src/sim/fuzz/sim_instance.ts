@@ -5,6 +5,7 @@ import { Instance } from "../../instance/instance.ts";
 import type { ExitStatus, LaunchRequest } from "../../manager/fleet/launcher.ts";
 import type { Scenario, ScenarioEngine } from "./scenario.ts";
 import type { SimNode } from "../network/sim_bus.ts";
+import { unreadOptions } from "../unread_options.ts";
 import type { SimFabric } from "./sim_fabric.ts";
 import { TimedModel } from "./timed_model.ts";
 
@@ -21,7 +22,7 @@ export interface SimInstanceArgs {
   readonly pid: number;
   /** Moves its KV blocks. */
   readonly fabric: SimFabric;
-  /** Called when a step computes a deadly token. */
+  /** Called when a step computes the fatal token of a poison request. */
   readonly onDeath: () => void;
 }
 
@@ -112,16 +113,10 @@ function maxBatchedTokens({ maxModelLen, maxNumSeqs }: ScenarioEngine): number {
   return Math.max(maxModelLen, maxNumSeqs);
 }
 
-/** The options that an instance reads here; the others are for loading a real model. */
 function engineOptions({ engine, seed, timeouts }: Scenario): EngineOptions {
   return {
+    ...unreadOptions,
     model: null,
-    tokenizer: null,
-    skipTokenizerInit: true,
-    revision: null,
-    tokenizerRevision: null,
-    downloadDir: null,
-    loadFormat: "auto",
     dtype: "auto",
     maxModelLen: engine.maxModelLen,
     blockSize: engine.blockSize,
@@ -131,15 +126,11 @@ function engineOptions({ engine, seed, timeouts }: Scenario): EngineOptions {
     numGpuBlocksOverride: engine.numBlocks,
     maxNumBatchedTokens: maxBatchedTokens(engine),
     maxNumSeqs: engine.maxNumSeqs,
-    maxLogprobs: 0,
     schedulerDelayFactor: engine.schedulerDelayFactor,
     preemptionMode: engine.preemptionMode,
     device: "null",
     profilingResultFilePath: "",
     gpuType: "a10",
-    speedup: 1,
-    cpuThreads: null,
-    cpuKernels: null,
     prefillHoldTimeout: PREFILL_HOLD_MS / 1000,
     stepTimeout: timeouts.stepMs / 1000,
   };

@@ -2,10 +2,10 @@ import type { Clock } from "../../core/clock.ts";
 import type { StepInput, StepOutput } from "../../executor/executor.ts";
 import { PagedModel, type PagedModelShape } from "./paged_model.ts";
 
-/** Marks deadly requests: the value of their sampling seed. */
-export const DEADLY_SEED = 2 ** 31;
-/** A deadly request crashes the instance that computes its token after this many others. */
-const DEADLY_CONTEXT_TOKENS = 20;
+/** Marks poison requests: the value of their sampling seed. */
+export const POISON_SEED = 2 ** 31;
+/** A poison request crashes the instance that computes its token after this many others. */
+const POISON_CONTEXT_TOKENS = 20;
 
 /**
  * A {@linkcode PagedModel} whose steps take time. A step reads and writes all its blocks when it ends,
@@ -14,10 +14,10 @@ const DEADLY_CONTEXT_TOKENS = 20;
 export class TimedModel extends PagedModel {
   /** No step ends any more. */
   isHanging = false;
-  readonly #deadlyHandles = new Set<number>();
+  readonly #poisonHandles = new Set<number>();
 
   /**
-   * @param die called at the end of a step with a deadly request. If it throws, the step fails; if it
+   * @param die called at the end of a step with a poison request. If it throws, the step fails; if it
    *   returns, the step never ends
    */
   constructor(
@@ -43,7 +43,7 @@ export class TimedModel extends PagedModel {
       if (this.isHanging) return;
       let output: StepOutput;
       try {
-        if (this.#isDeadly(input)) return this.die();
+        if (this.#isPoison(input)) return this.die();
         output = { ...this.stepNow(input), latencyMs };
       } catch (error) {
         return failed(error);
@@ -52,14 +52,14 @@ export class TimedModel extends PagedModel {
     });
   }
 
-  #isDeadly({ added, removed, handles, contextLens }: StepInput): boolean {
-    for (const handle of removed) this.#deadlyHandles.delete(handle);
+  #isPoison({ added, removed, handles, contextLens }: StepInput): boolean {
+    for (const handle of removed) this.#poisonHandles.delete(handle);
     for (const { handle, params } of added) {
-      if (params.seed === DEADLY_SEED) this.#deadlyHandles.add(handle);
+      if (params.seed === POISON_SEED) this.#poisonHandles.add(handle);
     }
-    return this.#deadlyHandles.size > 0 &&
+    return this.#poisonHandles.size > 0 &&
       handles.some((handle, row) =>
-        this.#deadlyHandles.has(handle) && contextLens[row] >= DEADLY_CONTEXT_TOKENS
+        this.#poisonHandles.has(handle) && contextLens[row] >= POISON_CONTEXT_TOKENS
       );
   }
 }

@@ -16,19 +16,19 @@ import { NodeClock } from "../clock/node_clock.ts";
 import { Connection, type SimPeer } from "./sim_connection.ts";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
-/** Before the first repetition of a SYN that was not answered (RFC 6298); doubled each time. */
+/** Wait before an unanswered SYN is first repeated (RFC 6298); doubled each time. */
 const CONNECT_RETRY_MS = 1_000;
 
 export interface NetworkConfig {
   readonly clock: Clock;
   readonly random: Random;
-  /** Mean time of a message under way; exponential on top of half of it. */
+  /** Mean delay of a message: half of it is fixed, the other half exponentially distributed. */
   readonly meanDelayMs: number;
-  /** How long a connection on which nothing gets through stays open: keep-alive. */
+  /** How long a connection stays open while no message gets through (TCP keep-alive). */
   readonly keepAliveMs: number;
-  /** Share of the frames that arrive once more, later; default 0. */
+  /** Share of the frames that arrive a second time, later; default 0. */
   readonly repeatChance?: number;
-  /** Share of the frames that arrive later than some that were sent behind them; default 0. */
+  /** Share of the frames that arrive after frames sent later; default 0. */
   readonly overtakeChance?: number;
   readonly limits?: BusLimits;
   /** Called as a frame reaches its end, before it is handled there. */
@@ -43,10 +43,10 @@ export interface SimNode {
 }
 
 /**
- * The network of a simulated cluster, with the ways in which a real one fails. A connection is a
- * stream in each direction, which may break with whatever is under way, be slow, stall, or stay open
- * at one end only. Beyond what the contract of {@linkcode Bus} allows, its frames may be repeated and
- * overtake each other: what is built on it is to be idempotent, whatever carries it.
+ * The network of a simulated cluster, which fails as a real one does. A connection has a stream in
+ * each direction. A stream may break and lose the messages under way, be slow, stall, or stay open at
+ * one end only. Frames may also be repeated and overtake each other, which the contract of
+ * {@linkcode Bus} does not allow: so the fuzzer finds protocols that are not idempotent.
  */
 export class SimNetwork {
   readonly limits: BusLimits;
@@ -66,7 +66,7 @@ export class SimNetwork {
 
   /** Adds a process. */
   addNode(name: string, skewMs = 0): SimNode {
-    if (this.#nodes.has(name)) throw new Error(`there is a node ${name}`);
+    if (this.#nodes.has(name)) throw new Error(`a node named ${name} exists already`);
     const clock = new NodeClock(this.#config.clock, skewMs);
     this.#nodes.set(name, clock);
     const bus: Bus = {
@@ -76,7 +76,7 @@ export class SimNetwork {
     return { name, clock, bus };
   }
 
-  /** The process ends without a word. What it had sent may arrive in part; its connections break. */
+  /** The process ends without notice. Part of what it had sent may arrive; its connections break. */
   kill(name: string): void {
     this.#clockOf(name).kill();
     for (const [address, listener] of this.#listeners) {
@@ -88,7 +88,7 @@ export class SimNetwork {
     this.#nodes.delete(name);
   }
 
-  /** The process stops doing anything, while its connections stay. */
+  /** The process hangs, but its connections stay open. */
   pause(name: string): void {
     this.#clockOf(name).pause();
   }
@@ -98,7 +98,7 @@ export class SimNetwork {
     this.#wakeAll();
   }
 
-  /** Nothing gets from `from` to `to` until {@linkcode heal}. */
+  /** No message gets from `from` to `to` until {@linkcode heal}. */
   block(from: string, to: string): void {
     this.#blocked.add(`${from}>${to}`);
     for (const connection of this.#connectionsOf(from, to)) connection.startKeepAlive();
@@ -113,7 +113,7 @@ export class SimNetwork {
     this.#slowness.set(`${from}>${to}`, factor);
   }
 
-  /** Breaks the connections of a node, or only those to another, with all that is under way. */
+  /** Breaks all connections of a node, or only those to `b`. The messages under way are lost. */
   breakConnections(a: string, b?: string): void {
     for (const connection of this.#connectionsOf(a, b)) connection.breakBoth("connection reset");
   }
@@ -123,7 +123,7 @@ export class SimNetwork {
     return this.#connections.size;
   }
 
-  /** Timers that rang in the processes that live. */
+  /** How many timers rang in the processes that are alive. */
   get numRings(): number {
     let rings = 0;
     for (const clock of this.#nodes.values()) rings += clock.numRings;
@@ -175,7 +175,7 @@ export class SimNetwork {
     return listener;
   }
 
-  /** A round trip before the connecting end has its peer; tried again while nothing gets through. */
+  /** Takes a round trip; retried while no message gets through. */
   #connect(
     from: string,
     address: Address,
@@ -233,7 +233,7 @@ export class SimNetwork {
 
   #clockOf(name: string): NodeClock {
     const clock = this.#nodes.get(name);
-    if (!clock) throw new Error(`there is no node ${name}`);
+    if (!clock) throw new Error(`there is no node named ${name}`);
     return clock;
   }
 

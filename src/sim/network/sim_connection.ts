@@ -5,12 +5,12 @@ import type { AnyService } from "../../bus/transport.ts";
 import type { NodeClock } from "../clock/node_clock.ts";
 import type { SimNetwork } from "./sim_bus.ts";
 
-/** How long a closing end waits for the other to take what was sent. */
+/** How long a closing end waits until the other end has received everything. */
 const LINGER_MS = 2_000;
-/** What comes late does so by the mean time of at most so many messages. */
+/** A late message is late by at most this many mean delays. */
 const LATE_FACTOR = 10;
 
-/** One end of a connection that is to be. */
+/** One end of a connection to open. */
 interface End {
   readonly node: string;
   readonly clock: NodeClock;
@@ -40,7 +40,7 @@ export class Connection {
     this.far.stream.pump();
   }
 
-  /** One end's process is gone: some of what it sent still arrives, then the other end notices. */
+  /** The process of one end has ended: some of its messages still arrive, then the other end notices. */
   breakFrom(node: string, reason: string): void {
     const [dead, other] = this.near.node === node ? [this.near, this.far] : [this.far, this.near];
     dead.hasEnded = true;
@@ -55,7 +55,7 @@ export class Connection {
     for (const peer of [this.near, this.far]) peer.stream.pushBreak(reason);
   }
 
-  /** Nothing may get through: unless that ends in time, both ends give the connection up. */
+  /** A direction is blocked. Unless it is open again in time, both ends give the connection up. */
   startKeepAlive(): void {
     const { clock, config: { keepAliveMs }, random } = this.network;
     this.#cancelKeepAlive ??= clock.after(keepAliveMs, () => {
@@ -66,7 +66,7 @@ export class Connection {
       if (passes) return;
       for (const peer of [near, far]) {
         peer.stream.cut();
-        // Each end finds out for itself, and not at the same moment.
+        // Each end notices by itself, and not at the same time.
         peer.breakAfter(random.uniform() * keepAliveMs / 2, "no answer: timed out");
       }
     });
@@ -82,11 +82,11 @@ export class Connection {
 interface FrameParcel {
   readonly kind: "frame";
   readonly frame: Frame;
-  /** It has arrived before. */
+  /** The frame has arrived before. */
   readonly isRepetition: boolean;
 }
 
-/** What is under way from one peer to the other. */
+/** A frame, an end or a break on its way from one peer to the other. */
 type Parcel =
   & { readonly dueMs: number }
   & (
@@ -116,25 +116,25 @@ class Stream {
     this.#enqueue(content);
   }
 
-  /** The last thing that the other end sees. */
+  /** The other end sees the break after all messages that are under way, and nothing after it. */
   pushBreak(reason: string): void {
     this.#isCut = true;
     this.#enqueue({ kind: "break", reason });
   }
 
-  /** All that is under way is lost, and nothing is taken any more. */
+  /** All messages under way are lost, and later ones are dropped. */
   cut(): void {
     this.#isCut = true;
     this.#parcels = [];
   }
 
-  /** A random part of what is under way, the later one, is lost. */
+  /** A random number of the messages under way, the last ones, are lost; later ones are dropped. */
   cutWithin(): void {
     this.#isCut = true;
     this.#parcels.length = this.network.random.below(this.#parcels.length + 1);
   }
 
-  /** Delivers what is due and waits for the next, unless the way is blocked. */
+  /** Delivers the messages that are due and waits for the next, unless the direction is blocked. */
   pump(): void {
     if (this.#cancelWait || this.#parcels.length === 0) return;
     if (!this.#canPass(this.#parcels[0])) return;
@@ -151,7 +151,7 @@ class Stream {
     const delayMs = this.network.delayMs(this.from.node, this.to.node);
     this.#lastDueMs = Math.max(this.#lastDueMs, clock.nowMs() + delayMs);
     if (content.kind !== "frame") {
-      // Nothing follows it, and what is late comes before it.
+      // It is the last: late frames arrive before it.
       this.#lastDueMs = Math.max(this.#lastDueMs, this.#parcels.at(-1)?.dueMs ?? 0);
       return this.#insert({ ...content, dueMs: this.#lastDueMs });
     }
@@ -222,7 +222,7 @@ export class SimPeer extends BasePeer {
     });
   }
 
-  /** The transport has delivered `bytes`. */
+  /** The other end has received `bytes`. */
   taken(bytes: number): void {
     this.outbox.release(bytes);
   }

@@ -1,12 +1,12 @@
 import { UsageError } from "../../core/errors.ts";
 import type { Random } from "../../core/random.ts";
 
-/** How requests come. Rates are requests per second. */
+/** An arrival process. Rates are requests per second. */
 export type ArrivalSpec =
   | { readonly kind: "poisson"; readonly rate: number }
   /** Gamma-distributed gaps: coefficient of variation 1 is Poisson, more is burstier. */
   | { readonly kind: "gamma"; readonly rate: number; readonly cv: number }
-  /** One after the other at equal distances. */
+  /** Equal gaps. */
   | { readonly kind: "uniform"; readonly rate: number }
   /** All at once. */
   | { readonly kind: "burst" };

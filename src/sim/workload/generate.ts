@@ -14,7 +14,7 @@ export interface GeneratedWorkload {
   readonly seed: number;
 }
 
-/** Arrivals, lengths and priorities draw from streams of their own, so each can change alone. */
+/** Arrivals, lengths and priorities each have their own random stream, so that one can change alone. */
 const streams = { arrivals: 1, prompts: 2, outputs: 3, priorities: 4 };
 
 /** The random numbers of one aspect of a workload. */
@@ -23,7 +23,7 @@ export function streamOf(seed: number, stream: keyof typeof streams): Random {
 }
 
 /**
- * Makes requests one by one, in order of arrival; the first comes after a gap like any other.
+ * Makes requests one by one, in order of arrival. The first one also comes after a gap.
  * @throws {UsageError} numbers out of range
  */
 export function* generateWorkload(workload: GeneratedWorkload): Generator<WorkloadRequest> {
@@ -47,13 +47,13 @@ export function* generateWorkload(workload: GeneratedWorkload): Generator<Worklo
   }
 }
 
-/** @throws {UsageError} not an integer of 32 bits */
+/** @throws {UsageError} the seed is not an integer of 32 bits */
 export function checkSeed(seed: number): void {
   if (Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32) return;
   throw new UsageError(`the seed of a workload is ${seed}: expected an integer from 0 to 2^32 - 1`);
 }
 
-/** @throws {UsageError} not between 0 and 1 */
+/** @throws {UsageError} the fraction is not between 0 and 1 */
 export function checkFraction(highPriority: number): void {
   if (highPriority >= 0 && highPriority <= 1) return;
   throw new UsageError(
@@ -61,7 +61,7 @@ export function checkFraction(highPriority: number): void {
   );
 }
 
-/** @throws {UsageError} not a positive integer */
+/** @throws {UsageError} the number is not a positive integer */
 export function checkCount(numRequests: number): void {
   if (Number.isSafeInteger(numRequests) && numRequests >= 1) return;
   throw new UsageError(

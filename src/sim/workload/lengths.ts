@@ -4,13 +4,13 @@ import type { Random } from "../../core/random.ts";
 
 export interface LengthDistribution {
   readonly name: string;
-  /** Of {@linkcode sample}, but for rounding. */
+  /** Mean of {@linkcode sample}, apart from rounding. */
   readonly meanTokens: number;
   /** Draws a length of 1 token or more. */
   sample(random: Random): number;
 }
 
-/** Every request alike. */
+/** The same length for every request. */
 export function fixedLength(tokens: number): LengthDistribution {
   if (!Number.isInteger(tokens) || tokens < 1) {
     throw new UsageError(`a length is ${tokens} tokens: expected an integer of 1 or more`);
@@ -22,14 +22,14 @@ export interface ZipfLaw {
   readonly name: string;
   readonly meanTokens: number;
   readonly exponent: number;
-  /** Longer lengths are cut to it. */
+  /** Longer lengths are cut to this many tokens. */
   readonly maxTokens: number;
 }
 
 /**
- * The paper's heavy-tailed lengths (its artifact's construction): a rank r of 1 .. 2 * mean - 1 has a
- * probability in proportion to r^-exponent and stands for a length in proportion to r. The factor is
- * the one with which the lengths, cut to the maximum, have the mean.
+ * The paper's heavy-tailed lengths, constructed as in its artifact: a rank r of 1 .. 2 * mean - 1 has a
+ * probability in proportion to r^-exponent and stands for a length in proportion to r. The factor
+ * between rank and length is chosen so that the lengths, cut to the maximum, have the mean.
  */
 export function zipfLengths(
   { name, meanTokens, exponent, maxTokens }: ZipfLaw,
@@ -60,10 +60,10 @@ export interface QuantileTable {
 }
 
 /**
- * Lengths with given quantiles and mean: between two points the quantile function is a straight line
- * after a power transform, tokens^power (the logarithm at power 0), with the same power everywhere,
- * chosen so that the mean comes out.
- * @throws {UsageError} no such distribution has the mean
+ * Lengths with given quantiles and mean. Between two points the quantile function is a straight line
+ * after a power transform, tokens^power (the logarithm at power 0). One power, chosen so that the
+ * lengths have the mean, holds for all segments.
+ * @throws {UsageError} no power gives the mean
  */
 export function quantileLengths(
   { name, meanTokens, quantiles }: QuantileTable,

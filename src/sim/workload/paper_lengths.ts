@@ -8,10 +8,10 @@ import {
   zipfLengths,
 } from "./lengths.ts";
 
-/** Longest input and output of the paper's traces, so that both fit the KV cache of an A10. */
+/** Longest input and output of the paper's traces: together they fit the KV cache of an A10. */
 const MAX_TOKENS = 6144;
 
-/** What goes in and what comes out. */
+/** Lengths of inputs and of outputs. */
 export interface RequestLengths {
   readonly prompt: LengthDistribution;
   readonly output: LengthDistribution;
@@ -23,7 +23,7 @@ const generated = {
   l: zipfLengths({ name: "long", meanTokens: 512, exponent: 1.15, maxTokens: MAX_TOKENS }),
 };
 
-/** P50, P80, P95 and P99 are the paper's; the ends are its cap and what its clients let through. */
+/** P50, P80, P95 and P99 are the paper's; the ends are its cap and the limits of its clients. */
 function published(
   name: string,
   meanTokens: number,
@@ -56,13 +56,13 @@ const named: Readonly<Record<string, RequestLengths>> = {
   "l-s": { prompt: generated.l, output: generated.s },
 };
 
-/** Names for {@linkcode requestLengths}, besides `fixed:PROMPT:OUTPUT`. */
+/** Names for {@linkcode requestLengths}, which also takes `fixed:PROMPT:OUTPUT`. */
 export const lengthNames: readonly string[] = Object.keys(named);
 
 /**
  * Lengths by name: `sharegpt`, `burstgpt`, the paper's generated traces by input and output (`s-s`,
  * `m-m`, `l-l`, `s-l`, `l-s`), or `fixed:PROMPT:OUTPUT` in tokens.
- * @throws {UsageError} there are no such lengths
+ * @throws {UsageError} the name is unknown
  */
 export function requestLengths(name: string): RequestLengths {
   const key = name.toLowerCase();

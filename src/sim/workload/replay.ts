@@ -10,7 +10,7 @@ export interface ReplayedWorkload {
   readonly arrivals: ArrivalSpec | null;
   /** Null takes the whole trace. */
   readonly numRequests: number | null;
-  /** Fraction of high priority among the requests for which the trace does not say it. */
+  /** Fraction of high priority among the requests whose priority the trace does not tell. */
   readonly highPriority: number;
   /** A non-negative integer below 2^32. */
   readonly seed: number;
@@ -18,7 +18,7 @@ export interface ReplayedWorkload {
 
 /**
  * The requests of a trace one by one, in order of arrival.
- * @throws {UsageError} numbers out of range, or no times in the trace and no arrivals given
+ * @throws {UsageError} a number is out of range, or neither the trace nor the options give times
  */
 export function* replayWorkload(workload: ReplayedWorkload): Generator<WorkloadRequest> {
   const { rows, arrivals, numRequests, highPriority, seed } = workload;

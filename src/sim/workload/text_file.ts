@@ -1,19 +1,19 @@
-/** Large text files piece by piece, so that memory does not grow with them. */
+/** Reads large text files piece by piece, so that memory does not grow with their size. */
 import { UsageError } from "../../core/errors.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 
 const CHUNK_BYTES = 1 << 16;
-/** Longest line, or entry of an array. */
+/** Longest line or array entry that is accepted, in characters. */
 const MAX_PIECE_CHARS = 64 << 20;
 
-/** A piece of a file and its number, from 1. */
+/** A line or array entry of a file, and its number, from 1. */
 export interface Piece {
   readonly number: number;
   readonly text: string;
 }
 
 /**
- * The lines of a file without their ends; empty ones are left out but counted.
+ * The lines of a file without line ends. Empty lines are left out, but counted.
  * @throws {UsageError} the file cannot be read
  */
 export function* linesOf(path: string): Generator<Piece> {
@@ -36,7 +36,7 @@ export function* linesOf(path: string): Generator<Piece> {
  * The entries of a file that holds one JSON array, as JSON texts that are not checked yet.
  * @throws {UsageError} the file cannot be read or does not hold an array
  */
-export function* entriesOf(path: string): Generator<Piece> {
+export function* arrayEntriesOf(path: string): Generator<Piece> {
   const scanner = new ArrayScanner();
   let number = 0;
   try {
@@ -53,9 +53,9 @@ export function* entriesOf(path: string): Generator<Piece> {
 
 /** Finds the ends of an array's entries: commas and the last bracket outside of all nesting. */
 class ArrayScanner {
-  /** What is known of the entry that has not ended. */
+  /** The text so far of the entry that has not ended. */
   pending = "";
-  /** Brackets that are open; the array's own is one. Null before it. */
+  /** How many brackets are open, the array's own included. Null before the array. */
   #depth: number | null = null;
   #isInString = false;
   #isEscaped = false;
@@ -64,7 +64,10 @@ class ArrayScanner {
     return this.#depth === 0;
   }
 
-  /** The entries that end within `chunk`. Throws a SyntaxError outside of the array. */
+  /**
+   * The entries that end within `chunk`.
+   * @throws {SyntaxError} there is text outside of the array
+   */
   *push(chunk: string): Generator<string> {
     let start = 0;
     for (let i = 0; i < chunk.length; i++) {

@@ -1,45 +1,46 @@
-/** Workloads that were recorded: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
+/** Reads recorded workloads: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
 import { z } from "zod";
 import { UsageError } from "../../core/errors.ts";
 import type { Priority } from "../../core/protocol/generate.ts";
-import { entriesOf, linesOf, type Piece } from "./text_file.ts";
+import { arrayEntriesOf, linesOf, type Piece } from "./text_file.ts";
 
 /**
- * Instances report and managers look at them in the longest pause too: a simulated day of 16 instances
- * without a request takes 3 s, and longer gaps are mistakes, such as times in other units.
+ * Longest gap between two requests. Longer gaps are mistakes, such as times in another unit, and would
+ * run for long: instances and managers also work while no request comes, and 16 instances take 3 s for
+ * a simulated day.
  */
 const MAX_GAP_MS = 30 * 86_400_000;
 
-/** A request of a trace; null where the format does not say. */
+/** A request of a trace; a field is null if the format does not have it. */
 export interface TraceRow {
-  /** Since the first row of the trace. */
+  /** Time since the first row of the trace. */
   readonly arrivalMs: number | null;
   readonly promptTokens: number;
   readonly outputTokens: number;
   readonly priority: Priority | null;
 }
 
-/** Tokens of a text, for traces that hold texts. */
+/** Counts the tokens of a text, for traces that hold texts. */
 export type CountTokens = (text: string) => number;
 
 /** An English token of a subword vocabulary has about four characters. */
 export const estimateTokens: CountTokens = (text) => Math.ceil(text.length / 4);
 
-/** Turns a piece of the file into a row, or says why it stands for no request; null for a header. */
+/** Turns a piece of the file into a row, or into the reason why it is left out; null for a header. */
 type ParseRow = (piece: Piece) => TraceRow | string | null;
 
 export interface ReadTraceOptions {
-  /** For ShareGPT, which holds texts. */
+  /** Counts tokens of ShareGPT, which holds texts. */
   readonly countTokens?: CountTokens;
-  /** Told of each row that is left out, why. */
+  /** Called for each row that is left out, with the reason. */
   readonly onLeftOut?: (why: string) => void;
 }
 
 /**
- * Reads a trace row by row. The name's ending says which format it is: `.jsonl` (time in seconds,
+ * Reads a trace row by row. The file's extension tells the format: `.jsonl` (time in seconds,
  * prompt_tokens, output_tokens, priority), `.csv` (BurstGPT; failed requests are left out), `.json`
  * (ShareGPT: the first question and its answer; conversations without both are left out).
- * @throws {UsageError} unreadable, another format, or a bad row, by its number
+ * @throws {UsageError} the file cannot be read, its format is unknown, or a row is bad; names the row
  */
 export function* readTrace(
   path: string,
@@ -104,7 +105,7 @@ function openTrace(path: string, countTokens: CountTokens) {
   if (path.endsWith(".jsonl")) return { pieces: linesOf(path), parse: jsonLineParser(path) };
   if (path.endsWith(".csv")) return { pieces: linesOf(path), parse: burstGptParser(path) };
   if (path.endsWith(".json")) {
-    return { pieces: entriesOf(path), parse: shareGptParser(path, countTokens) };
+    return { pieces: arrayEntriesOf(path), parse: shareGptParser(path, countTokens) };
   }
   throw new UsageError(
     `The trace ${path} has an unknown format: expected a name that ends in .jsonl, .csv ` +
@@ -112,7 +113,7 @@ function openTrace(path: string, countTokens: CountTokens) {
   );
 }
 
-// The message of each schema is what its field must be.
+// The message of each schema says what its field must be.
 const SECONDS = "a number of seconds, 0 or more";
 const TOKENS = "a number of tokens, 1 or more";
 const tokens = z.int(TOKENS).positive(TOKENS);
@@ -137,7 +138,7 @@ function jsonLineParser(path: string): ParseRow {
 
 const burstGptColumns = ["Timestamp", "Request tokens", "Response tokens"] as const;
 
-/** HPMLL/BurstGPT: a header, then a request a row; the service failed those of 0 response tokens. */
+/** HPMLL/BurstGPT: a header, then a request per row; a request with 0 response tokens failed. */
 function burstGptParser(path: string): ParseRow {
   let places: number[] | null = null;
   return ({ number, text }) => {

@@ -34,6 +34,11 @@ export function configure(text: string): void {
   if (code !== 0) throw new Error(`the software device does not know "${text}"`);
 }
 
+/** The device of this process as a new process would find it: after a test in which it failed. */
+export function reset(): void {
+  controls!.llumnixSoftwareDeviceReset();
+}
+
 /** What is alive in the device of this process. */
 export function counts() {
   const values = new BigUint64Array(8);

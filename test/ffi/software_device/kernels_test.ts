@@ -3,10 +3,11 @@ import assert from "node:assert/strict";
 import { CudaError, DeviceLostError } from "../../../ffi/cuda/errors.ts";
 import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import { KernelDriver } from "../../../ffi/cuda/kernels.ts";
+import { KvKernels } from "../../../ffi/cuda_kernels/kv.ts";
 import kvPtx from "../../../ffi/cuda_kernels/kv.ptx" with { type: "text" };
 import { hashInPtx, kernelModules, sourceHash } from "../../../scripts/build_cuda_kernels.ts";
 import { configure, deviceTest, directory, filled } from "./device.ts";
-import { fillCopyCheck, keys, KvBlocks, kvParameters, right } from "./kv_blocks.ts";
+import { fillCopyCheck, keys, KvBlocks, right } from "./kv_blocks.ts";
 import { takeRaces } from "./races.ts";
 
 Deno.test("CUDA kernels: the committed PTX is of the committed source", async () => {
@@ -23,11 +24,23 @@ deviceTest("kv kernels fill, copy and check blocks at every seed", "", (bench) =
 });
 
 deviceTest("kv kernels have no race", "kernels=checked", (bench) => {
-  for (let seed = 1; seed <= 3; seed++) {
+  for (let seed = 1; seed <= 20; seed++) {
     configure(`seed=${seed}`);
     fillCopyCheck(bench, 4096 + 16, 64);
   }
   assert.deepEqual(takeRaces("checked"), []);
+});
+
+deviceTest("kv kernels refuse sizes that they cannot copy", "", (bench) => {
+  const kernels = KvKernels.open({ from: directory! });
+  const tables = { destinations: 0n, sources: 0n, byteLengths: 0n };
+  const stream = bench.cuda.createStream();
+  for (const [runs, bytes] of [[0, 16], [1, 8], [1, 0], [2 ** 31, 16], [1, 2 ** 32]]) {
+    assert.throws(() => kernels.copy(tables, runs, bytes, stream), RangeError);
+  }
+  kernels.close();
+  assert.throws(() => kernels.close(), CudaError);
+  assert.throws(() => KvKernels.open({ from: directory!, threads: 33 }), RangeError);
 });
 
 deviceTest("a kernel waits in its stream like a copy", "", (bench) => {
@@ -55,7 +68,12 @@ deviceTest("a captured graph runs kernels and copies again and again", "", (benc
     keyTable = kv.table(keys),
     other = kv.table(keys.map((key) => key + 1n));
   const driver = KernelDriver.open({ from: directory! });
-  const fill = driver.kernel(driver.loadModule(kvPtx), "kv_fill", kvParameters.kv_fill);
+  const fill = driver.kernel(driver.loadModule(kvPtx), "kv_fill", [
+    "pointer",
+    "pointer",
+    "u32",
+    "u32",
+  ]);
   const current = device(filled(24, 0));
   const graph = graphs.capture(kv.stream, () => {
     fill.launch({ grid: [3, 1, 1], block: [64, 1, 1], stream: kv.stream }, [

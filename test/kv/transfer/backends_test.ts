@@ -54,6 +54,17 @@ for (const { name } of plannedBackends) {
   });
 }
 
+/** A backend for devices alone is opened by its own tests, over the software device. */
+async function assertNeedsLibraries(open: () => Promise<unknown>, name: string): Promise<void> {
+  Deno.env.set("LLUMNIX_CUDA_LIBRARIES", "/no/such/directory");
+  try {
+    const message = new RegExp(`^--migration-backend ${name}: .*cannot be opened`, "s");
+    await assert.rejects(open(), { name: "UsageError", message });
+  } finally {
+    Deno.env.delete("LLUMNIX_CUDA_LIBRARIES");
+  }
+}
+
 for (const kind of migrationBackends) {
   Deno.test(`${kind.name} opens on each memory that it names, and on no other`, async () => {
     assert.ok(kind.memory.length > 0);
@@ -62,6 +73,10 @@ for (const kind of migrationBackends) {
       const context = contextOf(pool, () => links as never);
       if (kind.memory.includes(pool.memory)) {
         if (kind.runThread) continue; // its thread is this program's: e2e tests open it
+        if (kind.memory.every((memory) => memory === "device")) {
+          await assertNeedsLibraries(() => openBackend(kind.name, "example", context), kind.name);
+          continue;
+        }
         const backend = await openBackend(kind.name, "example", context);
         assert.equal(backend.name, kind.name);
         assert.equal(backend.isReady, !kind.needsGroup);

@@ -1,27 +1,13 @@
 /** Instances that go, in whatever way, and what comes in their place; on a virtual clock. */
 import assert from "node:assert/strict";
 import { rejection } from "../../conformance/bus.ts";
-import { FakeCluster, type FakeClusterConfig } from "../fake_cluster.ts";
-import { managerOptions } from "../support.ts";
-
-async function withCluster(
-  initialInstances: number,
-  body: (cluster: FakeCluster) => Promise<void>,
-  config: FakeClusterConfig = {},
-): Promise<void> {
-  const cluster = new FakeCluster(1, {
-    options: { ...managerOptions, initialInstances },
-    ...config,
-  });
-  await cluster.start();
-  await body(cluster);
-}
+import { type FakeCluster, withFakeCluster } from "../fake_cluster.ts";
 
 const servingIds = ({ manager }: FakeCluster) =>
   manager.instances().map(({ instanceId }) => instanceId);
 
 Deno.test("replaced: an instance that is killed", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.kill("instance-0");
     await cluster.until(() => servingIds(cluster).length === 1);
     await cluster.until(() => !cluster.client.isReady(), 1_000);
@@ -30,7 +16,7 @@ Deno.test("replaced: an instance that is killed", () =>
   }));
 
 Deno.test("replaced: an instance that hangs, within its time, and not sooner than it must", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     for (const hanging of ["instance-0", "instance-1"]) {
       const hungMs = cluster.clock.nowMs();
       cluster.network.pause(hanging);
@@ -43,7 +29,7 @@ Deno.test("replaced: an instance that hangs, within its time, and not sooner tha
   }, { instanceTimeoutMs: 4_000 }));
 
 Deno.test("replaced: nothing, when it was the manager that stood still", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.network.pause("manager");
     await cluster.pass(60_000);
     cluster.network.resume("manager");
@@ -53,7 +39,7 @@ Deno.test("replaced: nothing, when it was the manager that stood still", () =>
   }));
 
 Deno.test("replaced: an instance that hangs as it starts, and one that never connects", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     cluster.launchDelayMs = 1_000_000;
     cluster.kill("instance-0");
     await cluster.pass(5_000);
@@ -64,7 +50,7 @@ Deno.test("replaced: an instance that hangs as it starts, and one that never con
   }));
 
 Deno.test("replaced: nothing that was removed, also when it dies while it drains", () =>
-  withCluster(3, async (cluster) => {
+  withFakeCluster(3, async (cluster) => {
     const a = cluster.submit("a", 500);
     await cluster.until(() => a.numTokens > 5);
     const [{ instanceId }] = cluster.holders("a");
@@ -80,7 +66,7 @@ Deno.test("replaced: nothing that was removed, also when it dies while it drains
   }));
 
 Deno.test("added: one that does not start leaves the service as ready as it was", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const added = cluster.manager.addInstance();
     added.catch(() => {});
     await cluster.pass(1);
@@ -97,7 +83,7 @@ Deno.test("added: one that does not start leaves the service as ready as it was"
   }));
 
 Deno.test("removed: when the time is over what is left goes on elsewhere", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1_000);
     await cluster.until(() => a.numTokens > 5);
     const [{ instanceId }] = cluster.holders("a");
@@ -113,7 +99,7 @@ Deno.test("removed: when the time is over what is left goes on elsewhere", () =>
   }, { drainTimeoutMs: 3_000 }));
 
 Deno.test("given up: an instance that another manager had started is killed when it hangs", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     await cluster.restartManager();
     assert.equal(cluster.manager.statistics().launchedInstances, 0);
@@ -123,7 +109,7 @@ Deno.test("given up: an instance that another manager had started is killed when
   }));
 
 Deno.test("replaced: an instance that another manager had started, as soon as it is killed", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     await cluster.restartManager();
     cluster.kill("instance-0");
@@ -132,14 +118,14 @@ Deno.test("replaced: an instance that another manager had started, as soon as it
   }));
 
 Deno.test("replaced: an instance that hangs is killed as soon as it is given up", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.network.pause("instance-0");
     await cluster.until(() => servingIds(cluster).length === 1, 20_000);
     await cluster.until(() => !cluster.instances.has("instance-0"), 10);
   }));
 
 Deno.test("replaced: what died with the manager, as soon as all that are left have come", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     cluster.kill("instance-0");
     await cluster.pass(300);
@@ -151,7 +137,7 @@ Deno.test("replaced: what died with the manager, as soon as all that are left ha
   }));
 
 Deno.test("replaced: an instance gets its time to join again, however soon one that is silent is given up", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     await cluster.pass(50); // they have tried in vain
     await cluster.restartManager([...cluster.instances.keys()]);
@@ -163,7 +149,7 @@ Deno.test("replaced: an instance gets its time to join again, however soon one t
 for (const isStopped of [false, true]) {
   const when = isStopped ? "with the manager that it never joined" : "after a while";
   Deno.test(`given up: an instance that hangs while there is no manager is killed ${when}`, () =>
-    withCluster(2, async (cluster) => {
+    withFakeCluster(2, async (cluster) => {
       const a = cluster.submit("a", 1_000);
       await cluster.until(() => a.numTokens > 5);
       cluster.killManager();
@@ -183,7 +169,7 @@ for (const isStopped of [false, true]) {
 }
 
 Deno.test("given up: an instance that comes back too late is turned away", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     const a = cluster.submit("a", 1_000);
     await cluster.until(() => a.numTokens > 5);
     const [held] = cluster.holders("a");
@@ -201,7 +187,7 @@ Deno.test("given up: an instance that comes back too late is turned away", () =>
   }));
 
 Deno.test("replaced: an instance that a restarted manager has met, and that hangs before it says more", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     await cluster.pass(100);
     const restarted = cluster.restartManagerSoon();
@@ -215,7 +201,7 @@ Deno.test("replaced: an instance that a restarted manager has met, and that hang
   }, { instanceTimeoutMs: 4_000 }));
 
 Deno.test("removed: instances that stop with a request are not what it kills", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     const a = cluster.submit("a", 500);
     for (let i = 0; i < 8; i++) {
       await cluster.until(() => cluster.holders("a").length > 0);
@@ -227,7 +213,7 @@ Deno.test("removed: instances that stop with a request are not what it kills", (
   }, { drainTimeoutMs: 0 }));
 
 Deno.test("by hand: one that is refused leaves as many wanted as before", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     for (const instanceId of ["odd", "even"]) {
       cluster.startByHand(instanceId).model = "another";
       await cluster.until(() => !cluster.instances.has(instanceId));
@@ -241,7 +227,7 @@ Deno.test("by hand: one that is refused leaves as many wanted as before", () =>
   }));
 
 Deno.test("by hand: one that has not served yet takes nobody's place", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.startByHand("odd").loadMs = 5_000;
     await cluster.until(() => cluster.manager.numInstances === 3);
     cluster.kill("instance-0");
@@ -256,7 +242,7 @@ Deno.test("by hand: one that has not served yet takes nobody's place", () =>
 
 for (const exitMs of [200, 3_000]) {
   Deno.test(`by hand: one that leaves, and ends ${exitMs} ms after its last word, ends by itself`, () =>
-    withCluster(2, async (cluster) => {
+    withFakeCluster(2, async (cluster) => {
       const instance = cluster.startByHand("mine");
       await cluster.until(() => servingIds(cluster).includes("mine"));
       instance.exitMs = exitMs;
@@ -274,7 +260,7 @@ for (const exitMs of [200, 3_000]) {
 }
 
 Deno.test("by hand: one that leaves and does not end is killed, also when the manager stops meanwhile", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     for (const isStopped of [false, true]) {
       const name = isStopped ? "mine" : "theirs";
       const instance = cluster.startByHand(name);
@@ -290,7 +276,7 @@ Deno.test("by hand: one that leaves and does not end is killed, also when the ma
   }));
 
 Deno.test("replaced: an instance of a manager before, that was asked to stop, before its process has ended", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     cluster.killManager();
     await cluster.restartManager();
     const instance = cluster.instances.get("instance-0")!;
@@ -303,7 +289,7 @@ Deno.test("replaced: an instance of a manager before, that was asked to stop, be
   }));
 
 Deno.test("by hand: a name is to be had again when whoever had it has ended", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     for (const how of ["leaves", "is killed", "hangs", "leaves"]) {
       const instance = cluster.startByHand("instance-2");
       await cluster.until(() => servingIds(cluster).includes("instance-2"));
@@ -326,7 +312,7 @@ Deno.test("by hand: a name is to be had again when whoever had it has ended", ()
   }));
 
 Deno.test("by hand: a name that somebody has is refused, and that one serves on", () =>
-  withCluster(2, async (cluster) => {
+  withFakeCluster(2, async (cluster) => {
     for (const name of ["instance-0", "mine"]) {
       if (name === "mine") cluster.startByHand("mine").loadMs = 500;
       await cluster.pass(100);
@@ -340,7 +326,7 @@ Deno.test("by hand: a name that somebody has is refused, and that one serves on"
   }));
 
 Deno.test("given up: one that is back after another of its name has come is turned away", () =>
-  withCluster(1, async (cluster) => {
+  withFakeCluster(1, async (cluster) => {
     cluster.isAdoptable = false;
     cluster.startByHand("mine");
     await cluster.until(() => servingIds(cluster).includes("mine"));

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type {
+  BackendCall,
   BlockRound,
   MigrateCommitRequest,
   MigrateInReply,
@@ -96,6 +97,11 @@ export const migrationName: Check<MigrationName> = checkWith(z.object({ migratio
 export const migrateSettleReply: Check<MigrateSettleReply> = checkWith(
   z.object({ state: z.enum(["committed", "cancelled"]) }),
 );
+export const backendCall: Check<BackendCall> = checkWith(
+  z.object({ topic: id, data: z.unknown() }),
+);
+/** Only the backend that asked knows what its answer looks like. */
+export const backendAnswer: Check<unknown> = (data) => data;
 export const blockRound: Check<BlockRound> = checkWith(z.object({
   migrationId: id,
   blocks: counts,

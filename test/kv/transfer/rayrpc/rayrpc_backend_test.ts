@@ -26,6 +26,7 @@ import {
   networkLayout,
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
+import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { ExampleDevicePool } from "../../pool/example_device_pool.ts";
 
 type ParsedTcp = ParsedAddress & { readonly scheme: "tcp" };
@@ -73,6 +74,22 @@ testMigrationBackend({
   name: "rayrpc, pools of a device",
   hasData: true,
   open: (limits) => newPair(limits, () => new ExampleDevicePool(suiteLayout, SUITE_BLOCKS)),
+});
+testMigrationBackend({
+  name: "rayrpc, pools of CUDA",
+  hasData: true,
+  skipped: missing ?? undefined,
+  open: async (limits) => {
+    const pair = await newPair(limits, () => new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS));
+    const pools = [pair.source.pool, pair.destination.pool] as SoftwareCudaPool[];
+    return {
+      ...pair,
+      async close() {
+        await pair.close();
+        for (const pool of pools) await pool.close();
+      },
+    };
+  },
 });
 testMigrationBackend({
   name: "rayrpc, without memory",

@@ -1,0 +1,9 @@
+import type { BackendKind } from "../backend_kind.ts";
+
+/** NCCL between the devices of two instances, straight from pool to pool: see {@linkcode NcclBackend}. */
+export const nccl: BackendKind = {
+  name: "nccl",
+  needsGroup: true,
+  memory: ["device"],
+  open: async (context) => (await import("./open_nccl.ts")).openNccl(context),
+};

@@ -1,0 +1,34 @@
+import { DriverTooOldError, NoDeviceError, NoDriverError } from "../../../../ffi/cuda/errors.ts";
+import { openCuda } from "../../../../ffi/cuda/open.ts";
+import { LibraryNotFoundError } from "../../../../ffi/library.ts";
+import { Nccl } from "../../../../ffi/nccl/nccl.ts";
+import { UnavailableError, UsageError } from "../../../core/errors.ts";
+import type { BackendContext } from "../backend_kind.ts";
+import { NcclBackend } from "./nccl_backend.ts";
+
+/** Errors that only another host, or an installation, can end. */
+const lasting = [LibraryNotFoundError, NoDriverError, DriverTooOldError, NoDeviceError];
+
+/**
+ * Opens libnccl and CUDA on the pool's device, and the backend over them.
+ * @throws {UsageError} the host has no libnccl, no CUDA or no device
+ * @throws {UnavailableError} the device cannot be used now
+ */
+export function openNccl(context: BackendContext): NcclBackend {
+  const { instanceId, model, pool, clock, openLinks } = context;
+  if (pool.memory !== "device") {
+    throw new UsageError("--migration-backend nccl moves KV blocks of a device only");
+  }
+  try {
+    const cuda = openCuda();
+    cuda.setDevice(pool.ordinal);
+    const nccl = Nccl.open();
+    const device = cuda.deviceInfo(pool.ordinal).uuid;
+    const links = openLinks();
+    return new NcclBackend({ instanceId, model, pool, clock, links, nccl, cuda, device });
+  } catch (error) {
+    const message = `--migration-backend nccl: ${(error as Error).message}`;
+    if (lasting.some((kind) => error instanceof kind)) throw new UsageError(message);
+    throw new UnavailableError(message);
+  }
+}

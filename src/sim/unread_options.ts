@@ -1,0 +1,15 @@
+import type { EngineOptions } from "../core/options.ts";
+
+/** Engine options that simulated instances do not read: they are for real models and devices. */
+export const unreadOptions = {
+  tokenizer: null,
+  skipTokenizerInit: true,
+  revision: null,
+  tokenizerRevision: null,
+  downloadDir: null,
+  loadFormat: "auto",
+  maxLogprobs: 0,
+  speedup: 1,
+  cpuThreads: null,
+  cpuKernels: null,
+} satisfies Partial<EngineOptions>;
