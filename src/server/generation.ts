@@ -10,6 +10,9 @@ import type { Exchange } from "./exchange.ts";
  */
 const DEFAULT_LOG_LEN = 2048;
 
+/** What a request costs beside its prompt, in characters that take as long to encode. */
+const REQUEST_COST = 64;
+
 const unexplained: ErrorRecord = {
   kind: "internal",
   message: "The request failed in its instance.",
@@ -81,7 +84,7 @@ export class Generation {
   async #submitAll(): Promise<void> {
     const submitted: Promise<void>[] = [];
     for (const [index, request] of this.requests.entries()) {
-      await this.context.encoding.take(promptSize(request.prompt));
+      await this.context.encoding.take(REQUEST_COST + promptSize(request.prompt));
       if (this.#over) return;
       submitted.push(this.#submit(request, index));
     }
