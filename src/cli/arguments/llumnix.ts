@@ -173,7 +173,8 @@ export const llumnixArguments = {
     help: "Transfer type for migration backend kvTransfer: rdma for KV blocks in host memory, " +
       "cuda_ipc for those of CUDA devices, which are not available yet. Instances of one host need " +
       "no further library: the destination reads the source's memory (process_vm_readv). Instances " +
-      "of different hosts need gloo or rayrpc for now. KV blocks are copied whole, whatever " +
+      "of different hosts need UCX on each (libucx0 of Debian, or the wheel libucx-cu13) and a " +
+      "naming directory that the hosts share. KV blocks are copied whole, whatever " +
       "--migration-num-layers says. Empty only with the other backends.",
   }),
   "migration-backend-kvtransfer-naming-url": text({

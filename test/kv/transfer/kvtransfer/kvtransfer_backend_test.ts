@@ -5,6 +5,8 @@ import { UnavailableError } from "../../../../src/core/errors.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
+import { libraries } from "../../../../ffi/library_search.ts";
+import { realFiles } from "../../../ffi/real_libraries.ts";
 import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
 import { contents, fill } from "../../../conformance/kv_pool.ts";
 import { type LinkFaults, LossyLink } from "../../../conformance/lossy_link.ts";
@@ -14,7 +16,7 @@ import {
   suiteLayout,
   testMigrationBackend,
 } from "../../../conformance/migration_backend.ts";
-import { openPair, transferTo } from "./support.ts";
+import { farHost, openPair, transferTo } from "./support.ts";
 
 type ParsedTcp = ParsedAddress & { readonly scheme: "tcp" };
 
@@ -32,6 +34,18 @@ testMigrationBackend({
     const pool = new AccountedKvPool(suiteLayout, SUITE_BLOCKS);
     return openPair({ pool }, { pool });
   },
+});
+
+const [ucx] = realFiles(libraries.ucp);
+const far = { ...thisProcess(), ...farHost };
+testMigrationBackend({
+  name: "kvtransfer by UCX",
+  hasData: true,
+  ignoresLimits: true,
+  skipped: ucx === undefined
+    ? "no libucp here; LLUMNIX_TEST_WHEELS can name a directory of unpacked wheels"
+    : undefined,
+  open: () => openPair({ ucx, process: far }, { ucx }),
 });
 
 /** Fails if two pools hold different bytes; `assert.deepEqual` takes seconds for as many. */
@@ -151,7 +165,7 @@ const refusals = {
   ],
   "another host": [
     { process: { ...here, bootId: "other", hostname: "far" } },
-    /in another container \(far, and this is .*\): kvtransfer moves blocks within one host/,
+    /in another container \(far, and this is .*\): that needs UCX, which destination and source did not open\. Install UCX/,
   ],
   "a process that has ended, whose number another one has": [
     { process: { ...here, startTicks: here.startTicks + 1 } },
