@@ -9,10 +9,7 @@ import { transferRounds } from "../rounds.ts";
 import { type HostProcess, isAlive } from "./host_process.ts";
 import type { UcxPiece, UcxPool, UcxSource } from "./ucx_pool.ts";
 
-/**
- * Bytes that one system call copies at full speed: half a millisecond, which is how long a revocation
- * waits at most.
- */
+/** Bytes that one system call copies at full speed: a revocation waits for it, about a millisecond. */
 const LARGE_PIECE_BYTES = 4 << 20;
 
 /** Blocks of another process that come into this one's pool: `sourceBlocks[i]` to `destinationBlocks[i]`. */
