@@ -135,6 +135,8 @@ export interface ServerOptions {
   readonly disableLogRequestsServer: boolean;
   readonly disableLogRequests: boolean;
   readonly logRequestTimestamps: boolean;
+  /** Request lines carry the prompt, not only its length. */
+  readonly logPrompts: boolean;
   readonly maxLogLen: number | null;
   readonly servedModelName: readonly string[] | null;
   readonly maxLogprobs: number;
@@ -178,6 +180,10 @@ export interface LifecycleOptions {
 export interface LoggingOptions {
   readonly logLevel: "debug" | "info" | "warning" | "error";
   readonly logFilename: string;
+  /** Size at which the log file is renamed; 0: never. */
+  readonly logMaxBytes: number;
+  /** Renamed log files that are kept. */
+  readonly logBackups: number;
   readonly logInstanceInfo: boolean;
   readonly disableLogStats: boolean;
 }

@@ -64,6 +64,8 @@ class ClusterTextService implements TextService {
   /** Requests whose prompt is being encoded, and whether they were aborted meanwhile. */
   readonly #encoding = new Map<string, { isAborted: boolean }>();
   readonly #encoder: PromptEncoder | null;
+  /** Tokens of bad words, by the array that the prompts of a batch share. */
+  readonly #badWordIds = new WeakMap<readonly string[], readonly number[][]>();
 
   constructor(options: TextServiceOptions) {
     this.#options = options;
@@ -163,13 +165,17 @@ class ClusterTextService implements TextService {
   }
 
   /** Each word as tokens, at the beginning of the output and behind a space, as vLLM forbids it. */
-  #badWords({ badWords = [] }: TextRequest): number[][] {
+  #badWords({ badWords = [] }: TextRequest): readonly number[][] {
     if (badWords.length === 0) return [];
+    const known = this.#badWordIds.get(badWords);
+    if (known !== undefined) return known;
     const { tokenizer } = this.#options;
     if (tokenizer === null) throw noTokenizer("bad_words");
     const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false });
-    return badWords.flatMap((word) => [encode(word), encode(` ${word.trimStart()}`)])
+    const ids = badWords.flatMap((word) => [encode(word), encode(` ${word.trimStart()}`)])
       .filter((ids) => ids.length > 0);
+    this.#badWordIds.set(badWords, ids);
+    return ids;
   }
 
   async #encode(prompt: Prompt): Promise<EncodedPrompt> {

@@ -30,7 +30,7 @@ export class TextStream {
       ? tokenizer.detokenizer({ skipSpecialTokens: text.skipSpecialTokens, promptTokenIds })
       : null;
     this.#stop = text.stop.length > 0
-      ? new StopChecker(new StopStrings(text.stop), text.includeStopStrInOutput)
+      ? new StopChecker(StopStrings.of(text.stop), text.includeStopStrInOutput)
       : null;
   }
 

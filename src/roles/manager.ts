@@ -120,10 +120,10 @@ export class ManagerRole implements AsyncDisposable {
   }
 
   #logInstanceInfo(): void {
-    const { options } = this.#config;
+    const { options, logFile } = this.#config;
     this.#instanceInfo = new InstanceInfoLog({
       clock: realClock,
-      logFilename: options.logFilename,
+      logFilename: logFile ?? options.logFilename,
       options,
       infos: () => this.manager.infos(),
     });
@@ -147,7 +147,9 @@ function migrationCompatibilityOf(config: ManagerRoleConfig): MigrationCompatibi
 
 /** Options of the migration group; instances within one process need none. */
 function groupOf(config: ManagerRoleConfig): GroupOptions | undefined {
-  const { migrationBackend, migrationBackendInitTimeout } = config.options;
-  if (isOneProcess(config) || !backendKind(migrationBackend).needsGroup) return undefined;
+  const { enableMigration, migrationBackend, migrationBackendInitTimeout } = config.options;
+  if (!enableMigration || isOneProcess(config) || !backendKind(migrationBackend).needsGroup) {
+    return undefined;
+  }
   return { secret: crypto.randomUUID(), initTimeoutMs: migrationBackendInitTimeout * 1000 };
 }

@@ -96,12 +96,14 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const logprobs = { output, prompt: fields.prompt_logprobs ?? null };
   const sampling = toSampling(fields, maxTokens, logprobs);
   const priority = requestedPriority(exchange, fields.priority);
+  const text = toTextParams(fields);
+  context.admission.checkCount(fields.n ?? 1);
   return {
     requests: withSequences(fields.n ?? 1, () => ({
       requestId: newTextRequestId(id),
       prompt,
       sampling,
-      text: toTextParams(fields),
+      text,
       badWords: fields.bad_words ?? undefined,
       maxLogprobs: MAX_TOP_LOGPROBS,
       priority,

@@ -102,6 +102,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const priority = requestedPriority(exchange, fields.priority);
   const id = `cmpl-${exchange.requestId}`;
   const sequences = fields.n ?? 1;
+  context.admission.checkCount(prompts.length * sequences);
   return {
     requests: prompts.flatMap((prompt) =>
       withSequences(sequences, () => ({

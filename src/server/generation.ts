@@ -5,10 +5,13 @@ import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 
 /**
- * Characters or token ids of a prompt that are logged without `--max-log-len`; vLLM logs all, which with
- * long prompts costs more than serving them.
+ * Characters or token ids of a prompt that `--log-prompts` logs without `--max-log-len`. vLLM logs all,
+ * which costs more than serving where prompts are long.
  */
 const DEFAULT_LOG_LEN = 2048;
+
+/** What a request costs beside its prompt, in characters that take as long to encode. */
+const REQUEST_COST = 64;
 
 const unexplained: ErrorRecord = {
   kind: "internal",
@@ -81,7 +84,7 @@ export class Generation {
   async #submitAll(): Promise<void> {
     const submitted: Promise<void>[] = [];
     for (const [index, request] of this.requests.entries()) {
-      await this.context.encoding.take(promptSize(request.prompt));
+      await this.context.encoding.take(REQUEST_COST + promptSize(request.prompt));
       if (this.#over) return;
       submitted.push(this.#submit(request, index));
     }
@@ -136,17 +139,27 @@ function promptSize(prompt: Prompt): number {
   return prompt.messages.reduce((sum, { content }) => sum + content.length, 0);
 }
 
-/** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */
+/**
+ * vLLM's "Received request" line. It carries the length of the prompt, and with `--log-prompts` the
+ * prompt, cut at `--max-log-len` characters or token ids.
+ */
 function logRequest({ options, log }: ServerContext, request: TextRequest) {
   if (options.disableLogRequests) return;
   const { requestId, prompt, sampling, priority } = request;
   const length = options.maxLogLen ?? DEFAULT_LOG_LEN;
   log.info("received request", () => ({
     id: requestId,
-    prompt: showPrompt(prompt, length),
+    ...promptLength(prompt),
+    prompt: options.logPrompts ? showPrompt(prompt, length) : undefined,
     sampling,
     priority,
   }));
+}
+
+function promptLength(prompt: Prompt): Readonly<Record<string, number>> {
+  if ("tokenIds" in prompt) return { promptTokens: prompt.tokenIds.length };
+  const promptChars = promptSize(prompt);
+  return "text" in prompt ? { promptChars } : { messages: prompt.messages.length, promptChars };
 }
 
 function showPrompt(prompt: Prompt, length: number): string {

@@ -257,15 +257,19 @@ function docsPage({ version, options, service }: ServerContext): string {
 }
 
 /** The type of a field in a few words. */
+/** JSON Schema's name of the type of null, which goes without saying in a list of fields. */
+const nullType = "null";
+const isNotNull = (type: unknown) => type !== nullType;
+
 function typeOf(schema: JsonSchema): string {
   const options = (schema.anyOf ?? schema.oneOf) as readonly JsonSchema[] | undefined;
   if (options !== undefined) {
-    const names = options.map(typeOf).filter((name) => name !== "null");
+    const names = options.map(typeOf).filter(isNotNull);
     return [...new Set(names)].join(" or ");
   }
   if (schema.enum !== undefined) return (schema.enum as unknown[]).map(String).join(" or ");
   if (schema.const !== undefined) return String(schema.const);
-  const types = [schema.type ?? "any"].flat().filter((type) => type !== "null");
+  const types = [schema.type ?? "any"].flat().filter(isNotNull);
   const items = schema.items === undefined ? "" : ` of ${typeOf(schema.items as JsonSchema)}`;
   return types.join(" or ") + items;
 }

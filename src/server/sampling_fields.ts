@@ -13,8 +13,9 @@ const MAX_STOP_STRINGS = 16;
 const MAX_STOP_TOKENS = 256;
 const MAX_BIASES = 1024;
 const MAX_ALLOWED_TOKENS = 4096;
-const MAX_BAD_WORDS = 256;
-const MAX_BAD_WORD_LENGTH = 128;
+/** Tokenising as many takes about 20 ms. */
+const MAX_BAD_WORDS = 128;
+const MAX_BAD_WORD_LENGTH = 64;
 /** Most sequences of one prompt, as in OpenAI's API. */
 const MAX_SEQUENCES = 128;
 

@@ -100,19 +100,29 @@ Deno.test("SIGTERM lets a running request finish, and takes no new one", async (
   await assert.rejects(fetch(server.url));
 });
 
-Deno.test("a terminal that hangs up stops the server as SIGTERM does", async () => {
-  await using server = await startServer();
-  const body = { ...greedy, max_tokens: 400, stream: true };
-  let signalled = false;
-  const { finishReason } = await readStream(await post(server, "/v1/completions", body), () => {
-    if (signalled) return;
-    signalled = true;
-    Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
-    server.program.signal("SIGHUP");
-  });
-  assert.equal(finishReason, "length");
-  assert.equal((await server.program.end()).code, 0);
+// A terminal that hangs up is in test/roles/hangup_test.ts.
+Deno.test("without a terminal a hang-up opens the log file anew and stops nothing", async () => {
+  await using server = await startServer([], { launcher: ["/usr/bin/env", "setsid"] });
+  const log = join(server.program.directory, "server.log");
+  assert.equal(Deno.statSync(log).mode! & 0o777, 0o600);
+  Deno.renameSync(log, `${log}.old`);
+  server.program.signal("SIGHUP");
+  Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
+  await server.program.waitUntil("the log file was there", () => exists(log));
+  await complete(server, greedy);
+  assert.match(Deno.readTextFileSync(log), /received request .*promptChars=\d+/);
+  assert.doesNotMatch(Deno.readTextFileSync(log), new RegExp(greedy.prompt));
+  assert.equal((await server.program.stop()).code, 0);
 });
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 Deno.test("under nohup a hang-up is ignored", async () => {
   const launcher = ["/bin/sh", "-c", 'trap "" HUP; exec "$0" "$@"'];
@@ -297,7 +307,9 @@ Deno.test("the openai client gets n answers of seeds that follow each other, and
 Deno.test("--log-instance-info writes a row per poll while there is work", async () => {
   await using server = await startServer(["--initial-instances", "2", "--log-instance-info"]);
   const { directory } = server.program;
-  const read = () => Deno.readTextFileSync(join(directory, "server.log_instance.csv"));
+  const path = join(directory, "server.log_instance.csv");
+  assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
+  const read = () => Deno.readTextFileSync(path);
   const [header] = read().split("\n");
   assert.match(header, /^timestamp,instance_id,step_id,gpu_cache_usage,.*,waiting_time_first_/);
   await complete(server, { ...greedy, max_tokens: 800 });
@@ -336,7 +348,10 @@ Deno.test("--log-request-timestamps tells the hops of each token, also of one th
   assert.equal(numTokens, greedy.max_tokens);
   assert.deepEqual(Object.keys(hops), [
     "step_latency_engine",
+    "process_model_outputs_latency",
     "step_postprocess_latency",
+    "across_async_put_queue_thread_latency",
+    "across_async_put_queue_actor_latency",
     "queue_rpc_latency",
     "background_process_get_queue_latency",
     "generate_benchmark_return_output_latency",

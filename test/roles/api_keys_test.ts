@@ -33,7 +33,7 @@ Deno.test("API keys come from the option, a file and the environment", () => {
 Deno.test("--api-key may be repeated, and --print-config does not show it", async () => {
   const index = new ArgumentIndex(serveGroups);
   const argv = ["--api-key", "hush-1", "--api-key", "hush-2"];
-  const { settings } = await readSettings(argv, index);
+  const settings = await readSettings(argv, index);
   assert.deepEqual(settings.get("api-key")!.value, ["hush-1", "hush-2"]);
   assert.ok(!configTable(index, settings).includes("hush"));
 });

@@ -182,3 +182,26 @@ Deno.test("logit_bias, allowed_token_ids and bad_words reach the service", () =>
       assert.deepEqual(badWords, ["x"]);
     }
   }));
+
+Deno.test("the prompts of a batch share their stop strings and bad words, which are prepared once", () =>
+  withServer({ options: { maxQueuedRequests: 100 } }, async (harness) => {
+    const shared = { stop: ["a", "b"], bad_words: ["c"], n: 2 };
+    await ok(harness, "/v1/completions", { prompt: ["x", "y"], ...shared });
+    await ok(harness, chatPath, { messages, ...shared });
+    const { requests } = harness.service;
+    for (const own of [requests.slice(0, 4), requests.slice(4)]) {
+      assert.equal(new Set(own.map(({ text }) => text.stop)).size, 1);
+      assert.equal(new Set(own.map(({ badWords }) => badWords)).size, 1);
+    }
+  }));
+
+Deno.test("more sequences than the service has places are refused before any is made", () =>
+  withServer({ options: { maxQueuedRequests: 1024 } }, async (harness) => {
+    const { status, json } = await harness.post("/v1/completions", {
+      prompt: Array(1024).fill("a"),
+      n: 128,
+    });
+    assert.equal(status, 400);
+    assert.match(json.error.message, /^The request asks for 131072 sequences .* at most 1024/);
+    assert.equal(harness.service.requests.length, 0);
+  }));

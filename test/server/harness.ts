@@ -15,6 +15,7 @@ export const testOptions: ServerOptions = {
   disableLogRequestsServer: true,
   disableLogRequests: true,
   logRequestTimestamps: false,
+  logPrompts: false,
   maxLogLen: null,
   servedModelName: null,
   maxLogprobs: 5,

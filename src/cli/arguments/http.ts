@@ -1,31 +1,32 @@
-/** Arguments of the HTTP server that vLLM's OpenAI server has as well, and those of this program beside them. */
+/** Arguments of the HTTP server: those of vLLM's OpenAI server, and --unknown-fields and --api-key-file. */
+import { API_KEY_VARIABLE } from "../../roles/api_keys.ts";
 import { type ArgumentTable, choice, flag, json, list, text } from "./argument.ts";
 
 export const httpArguments = {
   "ssl-ca-certs": text({
     default: null,
-    help:
-      "PEM file with the authorities that client certificates must come from; with --ssl-cert-reqs 2.",
+    help: "PEM file with the authorities that sign client certificates. Needs --ssl-cert-reqs 2.",
   }),
   "ssl-cert-reqs": choice({
     choices: [0, 1, 2],
     default: 0,
     refusedChoices: { 1: "Deno's TLS server cannot check certificates that it does not require" },
-    help: "Whether HTTPS clients must show a certificate: 0 no, 2 yes, one of --ssl-ca-certs.",
+    help: "Client certificates: 0 does not ask for one, 2 requires one signed by --ssl-ca-certs.",
   }),
   "api-key": list({
     default: null,
     isSecret: true,
+    environment: API_KEY_VARIABLE,
     repeats: true,
     metavar: "KEY",
-    help:
-      "Key, or several, that clients may send as `Authorization: Bearer KEY`; without one of them every /v1 and /generate " +
-      "route answers 401. The option may be repeated. The environment variable VLLM_API_KEY adds one, unseen by `ps`. Default: no key " +
-      "is needed.",
+    help: "Keys of clients, which send one as `Authorization: Bearer KEY`. Every /v1 and " +
+      "/generate route answers 401 without a valid key. The option may be repeated. The " +
+      "environment variable VLLM_API_KEY adds a key without showing it in `ps`. Default: no " +
+      "key is needed.",
   }),
   "api-key-file": text({
     default: null,
-    help: "File with further keys, one a line. Only its owner should be able to read it.",
+    help: "File with more keys, one per line. Only its owner should be able to read it.",
   }),
   "chat-template": text({
     default: null,
@@ -34,21 +35,20 @@ export const httpArguments = {
   }),
   "response-role": text({
     default: "assistant",
-    help: "Role of chat answers, unless the request has add_generation_prompt false.",
+    help: "Role of chat answers. Not used for requests with add_generation_prompt false.",
   }),
   "unknown-fields": choice({
     choices: ["ignore", "warn", "refuse"],
     default: "warn",
-    help:
-      "What happens to fields of requests that this server does not know: `warn` ignores them and logs each " +
-      "name once, `refuse` answers 400, which finds misspelt fields. Known fields that this server cannot " +
-      "honour are always refused.",
+    help: "Fields of requests that this server does not know: `ignore` drops them, `warn` also " +
+      "logs each name once, `refuse` answers 400, which finds misspelt fields. Known fields " +
+      "that this server cannot honour are always refused.",
   }),
   "allowed-origins": json({
     default: null,
     defaultText: "none: only pages of this server; vLLM allows all",
-    help:
-      'Origins whose pages browsers let read answers, as JSON: ["https://example.com"], or ["*"] for all.',
+    help: 'Web origins whose pages may read answers (CORS), as JSON: ["https://example.com"], or ' +
+      '["*"] for all.',
   }),
   "allowed-methods": json({
     default: null,
@@ -65,6 +65,7 @@ export const httpArguments = {
   }),
   "root-path": text({
     default: "",
-    help: "Path under which a proxy serves this server, such as /llm; requests may have it or not.",
+    help: "Path prefix under which a proxy serves this server, such as /llm. Requests may carry " +
+      "the prefix or not.",
   }),
 } satisfies ArgumentTable;

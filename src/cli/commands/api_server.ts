@@ -2,7 +2,7 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { ServedSettings } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
@@ -16,6 +16,7 @@ import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel, servedSettings } from "../../roles/served_model.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
@@ -24,9 +25,8 @@ import { StopSignals } from "../../roles/stop_signals.ts";
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runApiServer(options: RoleOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
   const address = managerAddress(options.managerAddress);
-  const logFile = setupLogging({ level, filename, role: "api-server" });
+  const logFile = startLogging(options, "api-server");
   const log = logger("serve");
   const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
@@ -35,7 +35,7 @@ export async function runApiServer(options: RoleOptions): Promise<number> {
   using signals = new StopSignals();
   await using service = new Service(options, model, address, log, logFile);
   const started = service.start();
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first]);
   log.info(`stopping: ${await signals.first}`);
   const stopped = service.finishRequests();
@@ -49,7 +49,7 @@ class Service implements AsyncDisposable {
   readonly #disposables = new AsyncDisposableStack();
   #server: RunningServer | null = null;
 
-  /** @param logFile where this process and its instances log besides stderr */
+  /** @param logFile where this process and its instances log in addition to stderr */
   constructor(
     private readonly options: RoleOptions,
     private readonly model: FoundModel,

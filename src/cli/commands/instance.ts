@@ -1,10 +1,11 @@
-import { logger, setupLogging } from "../../core/log.ts";
+import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 
 /**
  * Runs one instance until its manager stops it.
@@ -12,10 +13,10 @@ import { managerAddress } from "../../roles/manager_address.ts";
  * @throws {UsageError} the manager's address or the instance's id cannot be one
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
-  const { hostShare, logLevel, logFilename, startedBy } = options;
+  const { hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
-  setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
+  startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
   return serveInstance({
