@@ -1,15 +1,15 @@
 import { setImmediate } from "node:timers/promises";
 import { type ProcessMemory, ProcessMemoryError } from "../../../../ffi/process_memory.ts";
 import { UnavailableError } from "../../../core/errors.ts";
+import { blockBytes } from "../../layout.ts";
 import type { MigrationId } from "../../../core/protocol/migration.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { PoolCursor, type PoolMemory } from "../pool_cursor.ts";
+import { transferRounds } from "../rounds.ts";
 import { type HostProcess, isAlive } from "./host_process.ts";
+import type { UcxPiece, UcxPool, UcxSource } from "./ucx_pool.ts";
 
-/**
- * Bytes that one system call copies at full speed: half a millisecond, which is how long a revocation
- * waits at most.
- */
+/** Bytes that one system call copies at full speed: a revocation waits for it, about a millisecond. */
 const LARGE_PIECE_BYTES = 4 << 20;
 
 /** Blocks of another process that come into this one's pool: `sourceBlocks[i]` to `destinationBlocks[i]`. */
@@ -23,6 +23,8 @@ export interface PullOrder {
     readonly address: bigint | null;
     /** By which another process opens memory of a device. */
     readonly ipcHandle?: string;
+    /** Of a process on another host; null: its memory can be read. */
+    readonly ucx: UcxSource | null;
   };
   readonly sourceBlocks: readonly number[];
   readonly destinationBlocks: readonly number[];
@@ -66,12 +68,17 @@ interface Pull {
 export class BlockPuller {
   readonly #memory: ProcessMemory;
   readonly #pool: PoolMemory;
+  readonly #ucx: UcxPool | null;
   readonly #pulls = new Set<Pull>();
 
-  /** @param pool of the destination; the source's has the same layout */
-  constructor(memory: ProcessMemory, pool: PoolMemory) {
+  /**
+   * @param pool of the destination; the source's has the same layout
+   * @param ucx the same pool; null: nothing comes from other hosts
+   */
+  constructor(memory: ProcessMemory, pool: PoolMemory, ucx: UcxPool | null = null) {
     this.#memory = memory;
     this.#pool = pool;
+    this.#ucx = ucx;
   }
 
   /**
@@ -81,7 +88,10 @@ export class BlockPuller {
    */
   async pull(order: PullOrder): Promise<void> {
     const stop = new AbortController();
-    const copying = this.#copy(order, stop.signal);
+    const { ucx } = order.source;
+    const copying = ucx === null
+      ? this.#copy(order, stop.signal)
+      : this.#copyFromHost(order, ucx, stop.signal);
     const settled = copying.catch(() => {});
     const pull: Pull = { migrationId: order.migrationId, stop, settled };
     this.#pulls.add(pull);
@@ -108,8 +118,7 @@ export class BlockPuller {
     const pieceBytes = isBackground ? PIECE_BYTES : LARGE_PIECE_BYTES;
     while (into.remainingBytes > 0) {
       const startMs = performance.now();
-      if (stop.aborted) throw new UnavailableError(`migration ${order.migrationId} was revoked`);
-      if (startMs > endMs) throw new UnavailableError("the transfer's deadline has passed");
+      checkGoesOn(order, stop, startMs, endMs);
       const copied = this.#read(process.pid, from.placesOf(pieceBytes), into.placesOf(pieceBytes));
       from.advance(copied);
       into.advance(copied);
@@ -124,6 +133,46 @@ export class BlockPuller {
     checkAlive(process);
   }
 
+  async #copyFromHost(order: PullOrder, source: UcxSource, stop: AbortSignal): Promise<void> {
+    if (this.#ucx === null) throw new UnavailableError("UCX is not open here");
+    const endMs = performance.now() + order.timeoutMs;
+    // A read of UCX that waits for the source ends at the deadline too.
+    const ending = AbortSignal.any([stop, AbortSignal.timeout(Math.ceil(order.timeoutMs))]);
+    const pieceBytes = order.isBackground ? PIECE_BYTES : LARGE_PIECE_BYTES;
+    const pieces = this.#pieces(order, pieceBytes);
+    for (const [i, piece] of pieces.entries()) {
+      const startMs = performance.now();
+      checkGoesOn(order, stop, startMs, endMs);
+      await this.#ucx.read(source, piece, ending);
+      const nowMs = performance.now();
+      if (!order.isBackground) continue;
+      const left = { pieces: pieces.length - 1 - i, leftMs: endMs - nowMs };
+      await pause(pauseMs({ tookMs: nowMs - startMs, ...left }), stop);
+    }
+    checkGoesOn(order, stop, performance.now(), endMs);
+  }
+
+  /** Pieces that are contiguous at both ends. */
+  #pieces({ sourceBlocks, destinationBlocks }: PullOrder, pieceBytes: number): UcxPiece[] {
+    const { layout } = this.#pool, bytes = blockBytes(layout);
+    const whole = { bufferBlocks: sourceBlocks.length, numLayers: layout.numLayers };
+    const pieces: UcxPiece[] = [];
+    for (
+      const { runs } of transferRounds(sourceBlocks, destinationBlocks, layout.numLayers, whole)
+    ) {
+      for (const { sourceBlock, destinationBlock, numBlocks } of runs) {
+        for (let at = 0; at < numBlocks * bytes; at += pieceBytes) {
+          pieces.push({
+            sourceOffset: sourceBlock * bytes + at,
+            destinationOffset: destinationBlock * bytes + at,
+            byteLength: Math.min(pieceBytes, numBlocks * bytes - at),
+          });
+        }
+      }
+    }
+    return pieces;
+  }
+
   #read(
     pid: number,
     from: BigUint64Array<ArrayBuffer>,
@@ -136,6 +185,17 @@ export class BlockPuller {
       throw new UnavailableError(adviceOn(error));
     }
   }
+}
+
+/** @throws {UnavailableError} the pull was stopped, or its time is over */
+function checkGoesOn(
+  { migrationId }: PullOrder,
+  stop: AbortSignal,
+  nowMs: number,
+  endMs: number,
+): void {
+  if (stop.aborted) throw new UnavailableError(`migration ${migrationId} was revoked`);
+  if (nowMs > endMs) throw new UnavailableError("the transfer's deadline has passed");
 }
 
 function adviceOn({ reason, message }: ProcessMemoryError): string {

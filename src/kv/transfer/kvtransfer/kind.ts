@@ -1,7 +1,7 @@
 import type { BackendKind } from "../backend_kind.ts";
 
 /**
- * The destination reads the source's memory, which it finds by a directory of names: see
+ * The destination reads the source's memory, or by UCX if it is on another host: see
  * {@linkcode KvTransferBackend}.
  */
 export const kvtransfer: BackendKind = {

@@ -1,3 +1,4 @@
+import { libraries } from "../../../../ffi/library_search.ts";
 import type { Clock } from "../../../core/clock.ts";
 import { RequestError, UnavailableError } from "../../../core/errors.ts";
 import { logger } from "../../../core/log.ts";
@@ -17,10 +18,12 @@ import { checkLists, checkStillWanted, unlessAborted } from "../transfer_checks.
 import { WriteGrants } from "../write_grants.ts";
 import { type HostProcess, isNeighbour } from "./host_process.ts";
 import type { NamingDirectory, NamingEntry } from "./naming.ts";
-import type { Puller } from "./block_puller.ts";
-import { PullThread } from "./pull_thread.ts";
+import type { Puller, PullOrder } from "./block_puller.ts";
+import { PullThread, type UcxChoice } from "./pull_thread.ts";
 
 const log = logger("kvtransfer");
+/** Sources of which it is remembered that their path was logged. */
+const MAX_KNOWN = 1_000;
 
 export interface KvTransferBackendArgs {
   readonly instanceId: InstanceId;
@@ -29,6 +32,8 @@ export interface KvTransferBackendArgs {
   readonly naming: NamingDirectory;
   readonly process: HostProcess;
   readonly clock: Clock;
+  /** Absent: blocks stay on this host. */
+  readonly ucx?: UcxChoice;
   /** Closed with the backend. */
   readonly links: BackendLinks;
   /** What copies blocks of a device, and the handle of their memory for other processes. */
@@ -53,6 +58,8 @@ export class KvTransferBackend implements MigrationBackend {
   readonly #args: KvTransferBackendArgs;
   readonly #entry: NamingEntry;
   readonly #puller: Puller;
+  /** The puller of pools in host memory. */
+  readonly #thread: PullThread | null;
   readonly #grants: WriteGrants;
   /** Generations of sources from which blocks have come. */
   readonly #known = new Set<string>();
@@ -62,8 +69,10 @@ export class KvTransferBackend implements MigrationBackend {
     this.#args = args;
     this.#entry = entry;
     this.#puller = puller;
+    this.#thread = puller instanceof PullThread ? puller : null;
     this.#grants = new WriteGrants(args.pool.numBlocks);
-    this.endpoint = { naming: args.naming.path };
+    const { bootId, pidNamespace } = args.process;
+    this.endpoint = { naming: args.naming.path, bootId, pidNamespace };
   }
 
   /**
@@ -78,7 +87,20 @@ export class KvTransferBackend implements MigrationBackend {
     for (const stale of naming.removeStale(process)) {
       log.info(`removed the naming entry of ${stale}, which has ended`);
     }
+    const ucxChoice = pool.memory === "host" ? args.ucx ?? null : null;
+    const puller = args.device?.puller ?? await PullThread.start(
+      { address, layout, numBlocks },
+      ucxChoice,
+      args.startWorker,
+    );
+    const ucx = puller instanceof PullThread ? puller.ucx : null;
+    if (ucx !== null && "failure" in ucx) {
+      log.warn(
+        `requests move between instances of this host only, for want of UCX: ${ucx.failure}`,
+      );
+    }
     const entry: NamingEntry = {
+      ucx: ucx !== null && "name" in ucx ? ucx.name : null,
       instanceId,
       model,
       generation: crypto.randomUUID(),
@@ -88,8 +110,6 @@ export class KvTransferBackend implements MigrationBackend {
         ipcHandle: args.device?.ipcHandle,
       },
     };
-    const puller = args.device?.puller ??
-      await PullThread.start({ address, layout, numBlocks }, args.startWorker);
     try {
       naming.write(entry);
     } catch (error) {
@@ -133,7 +153,10 @@ export class KvTransferBackend implements MigrationBackend {
     this.#checkNaming(transfer);
     const whole = { bufferBlocks: sourceBlocks.length, numLayers: layout.numLayers };
     const rounds = [...transferRounds(sourceBlocks, destinationBlocks, layout.numLayers, whole)];
-    if (rounds.length > 0) await this.#askToPull(transfer, signal);
+    if (rounds.length > 0) {
+      const asking = this.#askToPull(transfer, signal);
+      await (this.#isOnThisHost(transfer) ? asking : this.#serveDuring(asking));
+    }
     checkStillWanted(transfer, signal, clock);
     this.#checkOpen();
     return {
@@ -173,6 +196,11 @@ export class KvTransferBackend implements MigrationBackend {
     );
   }
 
+  #isOnThisHost({ endpoint }: BlockTransfer): boolean {
+    const { bootId, pidNamespace } = this.endpoint;
+    return endpoint.bootId === bootId && endpoint.pidNamespace === pidNamespace;
+  }
+
   async #askToPull(transfer: BlockTransfer, signal: AbortSignal): Promise<void> {
     const { links, clock } = this.#args;
     const { migrationId, destination, sourceBlocks, destinationBlocks, deadlineMs } = transfer;
@@ -204,18 +232,45 @@ export class KvTransferBackend implements MigrationBackend {
       );
     }
     this.#grants.check(migrationId, destinationBlocks);
-    const { process, pool, generation } = this.#sourceOf(order);
+    const found = this.#sourceOf(order);
+    const { process, pool, generation } = found;
     const startMs = performance.now();
     const address = pool.memory === "none" ? null : BigInt(pool.address);
-    const { ipcHandle } = pool;
-    await this.#puller.pull({ ...order, source: { process, address, ipcHandle } });
-    if (!this.#known.has(generation)) {
+    const isNear = isNeighbour(process, this.#args.process);
+    const ucx = isNear || address === null ? null : { ...found.ucx!, generation, address };
+    const source: PullOrder["source"] = { process, address, ucx, ipcHandle: pool.ipcHandle };
+    if (address !== null) await this.#puller.pull({ ...order, source });
+    if (address !== null && !this.#known.has(generation)) {
+      if (this.#known.size >= MAX_KNOWN) this.#known.clear();
       this.#known.add(generation);
       const bytes = sourceBlocks.length * blockBytes(pool.layout);
-      const speed = bytes / (performance.now() - startMs) / 1e6;
-      log.info(`pulls KV blocks of ${sourceId} out of its memory: ${speed.toFixed(1)} GB/s`);
+      await this.#logPath(sourceId, source, bytes / (performance.now() - startMs) / 1e6);
     }
     return { data: null };
+  }
+
+  /** Makes progress for a destination on another host while `action` is under way. */
+  async #serveDuring(action: Promise<void>): Promise<void> {
+    await (this.#thread?.serveDuring(action) ?? action);
+  }
+
+  /** Says by which way the first blocks of a source came. A silent fall to TCP would stay unnoticed. */
+  async #logPath(
+    sourceId: InstanceId,
+    { ucx, ipcHandle }: PullOrder["source"],
+    gbPerS: number,
+  ): Promise<void> {
+    const speed = `${gbPerS.toFixed(2)} GB/s`;
+    if (ucx === null) {
+      const way = ipcHandle === undefined ? "process_vm_readv" : "CUDA IPC";
+      log.info(`KV blocks of ${sourceId} come out of its memory (${way}): ${speed}`);
+      return;
+    }
+    const transports = await this.#thread?.transports(ucx).catch(() => []) ?? [];
+    const message = `KV blocks of ${sourceId} come by UCX (${transports.join(", ")}): ${speed}`;
+    const isTcp = transports.length > 0 && transports.every((name) => name.startsWith("tcp"));
+    if (isTcp) log.warn(`${message}. UCX has found no RDMA between the hosts`);
+    else log.info(message);
   }
 
   /** @throws {UnavailableError} blocks of this source cannot be pulled */
@@ -227,11 +282,13 @@ export class KvTransferBackend implements MigrationBackend {
         `${sourceId} has no entry in the naming directory ${naming.path}: it has ended or started anew`,
       );
     }
-    if (!isNeighbour(found.process, process)) {
+    const isFar = !isNeighbour(found.process, process);
+    if (pool.memory === "host" && isFar) this.#checkUcx(found);
+    if (pool.memory === "device" && isFar) {
       throw new UnavailableError(
         `${sourceId} runs on another host or in another container (${found.process.hostname}, and ` +
-          `this is ${process.hostname}): kvtransfer moves blocks within one host. ` +
-          "Choose --migration-backend gloo or rayrpc",
+          `this is ${process.hostname}): cuda_ipc moves blocks within one host. ` +
+          "Choose --migration-backend gloo, nccl or rayrpc",
       );
     }
     const difference = model !== found.model
@@ -249,6 +306,19 @@ export class KvTransferBackend implements MigrationBackend {
     if (missing === undefined) return found;
     throw new RequestError(
       `block ${missing} of a KV pool of ${found.pool.numBlocks} (${sourceId})`,
+    );
+  }
+
+  /** @throws {UnavailableError} UCX is not open at both ends */
+  #checkUcx({ instanceId, process: { hostname }, ucx }: NamingEntry): void {
+    const here = this.#entry;
+    if (here.ucx !== null && ucx !== null) return;
+    const without = [here, { instanceId, ucx }].filter((end) => end.ucx === null);
+    throw new UnavailableError(
+      `${instanceId} runs on another host or in another container (${hostname}, and this is ` +
+        `${here.process.hostname}): that needs UCX, which ` +
+        `${without.map((end) => end.instanceId).join(" and ")} did not open. ` +
+        `${libraries.ucp.install} Or choose --migration-backend gloo or rayrpc`,
     );
   }
 }

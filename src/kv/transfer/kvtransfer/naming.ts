@@ -6,6 +6,7 @@ import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { KvLayout } from "../../layout.ts";
 import type { KvMemory } from "../../pool/pool.ts";
 import { type HostProcess, isAlive, isNeighbour } from "./host_process.ts";
+import type { UcxName } from "./ucx_pool.ts";
 
 const OPTION = "--migration-backend-kvtransfer-naming-url";
 /** An entry has about 1 KB. */
@@ -18,6 +19,7 @@ const MAX_WRITING_MS = 60_000;
 
 const text = z.string().max(1_024);
 const count = z.int().min(0);
+const hex = z.string().max(16_384).regex(/^([0-9a-f]{2})+$/);
 const entrySchema = z.object({
   instanceId: text.min(1),
   generation: text.min(1),
@@ -36,6 +38,7 @@ const entrySchema = z.object({
     address: z.string().regex(/^0x[0-9a-f]{1,16}$/),
     ipcHandle: z.string().regex(/^[0-9a-f]{128}$/).optional(),
   }),
+  ucx: z.object({ workerAddress: hex, key: hex }).nullable(),
 });
 
 /** What other instances read of an instance. */
@@ -54,6 +57,8 @@ export interface NamingEntry {
     /** Of an allocation on a CUDA device that begins with block 0: 64 bytes in hexadecimal. */
     readonly ipcHandle?: string;
   };
+  /** For other hosts; null where UCX is not open. */
+  readonly ucx: UcxName | null;
 }
 
 /** Which entry: services of one host may have instances of the same name. */

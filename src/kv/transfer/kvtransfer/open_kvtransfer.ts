@@ -39,7 +39,13 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
   return await KvTransferBackend.open({
     ...{ instanceId, model, pool, naming, process, clock, device },
     links: openLinks(),
+    // A manager at the loopback interface has instances of this host only, which need no UCX.
+    ucx: isLoopback(context.host) ? undefined : {},
   });
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
 
 /** Whether the kernel lets only ancestors read a process that has not agreed to more. */

@@ -15,6 +15,7 @@ function entryOf(instanceId: string, changes: Partial<NamingEntry["process"]> = 
     generation: "g",
     model: "m",
     process: { ...here, ...changes },
+    ucx: { workerAddress: "0a1b", key: "ff" },
     pool: { memory: "host", layout: suiteLayout, numBlocks: 24, address: "0x7f0012345000" },
   };
 }

@@ -28,10 +28,15 @@ export interface PullEnd extends BackendEnd {
   readonly listener: Listener;
 }
 
+/** What a process of another host says of its own. */
+export const farHost = { hostname: "far", bootId: "other" };
+
 export interface EndShape {
   readonly pool?: KvPool;
   readonly model?: string;
   readonly process?: HostProcess;
+  /** File of libucp. */
+  readonly ucx?: string;
 }
 
 export async function openEnd(
@@ -48,6 +53,7 @@ export async function openEnd(
       : undefined,
     naming: NamingDirectory.open(`file:${namingPath}`),
     process: shape.process ?? thisProcess(),
+    ucx: shape.ucx === undefined ? undefined : { from: shape.ucx },
     clock: realClock,
     links: new MigrationPeers(bus, realClock, () => {}),
     startWorker: () =>
