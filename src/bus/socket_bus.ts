@@ -1,4 +1,5 @@
-import { MessageError, NobodyListensError, UnavailableError } from "../core/errors.ts";
+import { dirname } from "node:path";
+import { LlumnixError, NobodyListensError, UnavailableError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
 import { logger } from "../core/log.ts";
 import { parseAddress, tcpAddress } from "./address.ts";
@@ -15,6 +16,7 @@ import { greetBack, greetFirst, MAX_GREETING_BYTES } from "./greeting.ts";
 import type { Protocol } from "./protocol.ts";
 import { SocketPeer } from "./socket_peer.ts";
 import type { AnyBus, AnyService } from "./transport.ts";
+import { checkSocket, checkSocketDirectory, UnixPeers } from "./unix_trust.ts";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 /** How long one that connects may take to greet. */
@@ -48,6 +50,7 @@ export class SocketBus implements AnyBus {
     }
     if (parsed.scheme !== "unix") throw unsupported(address);
     const { path } = parsed;
+    checkSocketDirectory(dirname(path));
     if (await isStale(path)) Deno.removeSync(path);
     const listener = bind(address, () => Deno.listen({ transport: "unix", path }));
     Deno.chmodSync(path, SOCKET_MODE);
@@ -60,20 +63,25 @@ export class SocketBus implements AnyBus {
     options?: CallOptions,
   ): Promise<SocketPeer> {
     const { limits, protocol } = this;
+    const parsed = parseAddress(address);
     const timeoutMs = Math.min(options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS, MAX_TIMEOUT_MS);
     const deadlineMs = performance.now() + timeoutMs;
+    if (parsed.scheme === "unix") checkSocket(parsed.path);
     const conn = await dial(address, deadlineMs);
     const reader = new FrameReader(MAX_GREETING_BYTES);
+    let pid: number | null = null;
     try {
+      if (parsed.scheme === "unix") pid = new UnixPeers(parsed.path, "connected").check();
       await greetFirst(conn, reader, protocol.version).finally(closeAt(deadlineMs, conn));
     } catch (error) {
       closeQuietly(conn);
+      if (error instanceof UsageError) throw error;
       const why = performance.now() >= deadlineMs
         ? "it did not greet in time"
         : (error as Error).message;
       throw new UnavailableError(`cannot connect to ${address}: ${why}`, { cause: error });
     }
-    return new SocketPeer(conn, reader, address, service, limits, protocol);
+    return new SocketPeer(conn, reader, address, service, limits, protocol, pid);
   }
 }
 
@@ -83,6 +91,7 @@ class SocketListener implements Listener {
   #connections = 0;
   #isOpen = true;
   #accepting: Promise<void>;
+  readonly #unixPeers: UnixPeers | null;
 
   constructor(
     readonly address: Address,
@@ -92,6 +101,7 @@ class SocketListener implements Listener {
     private readonly protocol: Protocol,
     private readonly path?: string,
   ) {
+    this.#unixPeers = path === undefined ? null : new UnixPeers(path, "accepted");
     this.#accepting = this.#acceptLoop();
   }
 
@@ -123,15 +133,16 @@ class SocketListener implements Listener {
     this.#greeting.add(conn);
     const reader = new FrameReader(MAX_GREETING_BYTES);
     try {
+      const pid = this.#unixPeers?.check() ?? null;
       sendAtOnce(conn);
       const deadlineMs = performance.now() + GREETING_TIMEOUT_MS;
       await greetBack(conn, reader, this.protocol.version).finally(closeAt(deadlineMs, conn));
-      if (this.#isOpen) this.#adopt(conn, reader, remote);
+      if (this.#isOpen) this.#adopt(conn, reader, remote, pid);
       else closeQuietly(conn);
     } catch (error) {
       closeQuietly(conn);
       // One that says nothing may only have looked whether somebody listens.
-      const isMessage = error instanceof UnavailableError || error instanceof MessageError;
+      const isMessage = error instanceof LlumnixError;
       const { message } = error as Error;
       if (isMessage) log.warn(`closing a connection: ${message}`, { remote });
       else log.debug(`a connection ended before it greeted: ${message}`, { remote });
@@ -140,8 +151,9 @@ class SocketListener implements Listener {
     }
   }
 
-  #adopt(conn: Deno.Conn, reader: FrameReader, remote: string): void {
-    const peer = new SocketPeer(conn, reader, remote, this.service, this.limits, this.protocol);
+  #adopt(conn: Deno.Conn, reader: FrameReader, remote: string, pid: number | null): void {
+    const { service, limits, protocol } = this;
+    const peer = new SocketPeer(conn, reader, remote, service, limits, protocol, pid);
     this.#peers.add(peer);
     peer.closed.then(() => this.#peers.delete(peer));
     try {

@@ -205,7 +205,7 @@ export class Fleet {
     this.#refused.delete(registration.instanceId);
     instance.cancelRejoinWait?.();
     instance.register(registration, clock.nowMs());
-    if (!instance.launched) instance.adopted ??= launcher.adopt?.(registration) ?? null;
+    if (!instance.launched) instance.adopted ??= launcher.adopt?.(registration, peer.pid) ?? null;
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
@@ -294,11 +294,11 @@ export class Fleet {
   }
 
   /** Kills an instance of a manager before this one, unless it has joined this one. */
-  killStray(instanceId: InstanceId): void {
+  async killStray(instanceId: InstanceId): Promise<void> {
     if (this.#instances.has(instanceId) || this.#former.hasName(instanceId)) return;
     this.#former.add(instanceId);
     const { launcher, managerAddress, onEvent } = this.#config;
-    const isKilled = launcher.killStray?.(instanceId, managerAddress()) === true;
+    const isKilled = await launcher.killStray?.(instanceId, managerAddress()) === true;
     if (isKilled) onEvent({ type: "stray_killed", instanceId });
   }
 

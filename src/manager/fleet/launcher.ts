@@ -41,11 +41,12 @@ export interface InstanceLauncher {
   /**
    * A hold on an instance that others have started; null where it cannot be reached. It may hang, and
    * then nothing but a signal ends it.
+   * @param peerPid the process at the other end of its connection, as the system says; null: not known
    */
-  adopt?(process: InstanceProcess): AdoptedInstance | null;
+  adopt?(process: InstanceProcess, peerPid: number | null): AdoptedInstance | null;
   /**
    * Kills an instance of which nothing is known but its name and its manager's address.
    * @returns false where it is not there, or cannot be reached
    */
-  killStray?(instanceId: InstanceId, managerAddress: Address): boolean;
+  killStray?(instanceId: InstanceId, managerAddress: Address): Promise<boolean> | boolean;
 }
