@@ -71,6 +71,10 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
   }],
   ["profile", { summary: "Fit a latency profile from instance logs.", run: null }],
   ["doctor", { summary: "Check devices, libraries and settings of this host.", run: null }],
+  ["keygen", {
+    summary: "Make the key that processes share which connect over TCP (keygen FILE).",
+    run: keygen,
+  }],
   ["help", { summary: "Show help of a command, or the argument page (--markdown).", run: help }],
 ]);
 
@@ -184,6 +188,17 @@ async function decide(argv: readonly string[]): Promise<number> {
 async function simulate(argv: readonly string[]): Promise<number> {
   const { runSimulate } = await import("./commands/simulate.ts");
   return await runSimulate(argv);
+}
+
+async function keygen(argv: readonly string[]): Promise<number> {
+  const [path, ...rest] = argv;
+  if (path === undefined || path.startsWith("-") || rest.length > 0) {
+    throw new UsageError("expected the name of a new file: llumnix keygen FILE");
+  }
+  const { makeKeyFile } = await import("../roles/cluster_key.ts");
+  makeKeyFile(path);
+  console.log(`${path}: give it to all processes of the cluster (--cluster-key-file ${path})`);
+  return 0;
 }
 
 /** Prints what the user should know before the start goes on, as far as the log level wants it. */

@@ -12,6 +12,7 @@ import type {
   TransferOptions,
 } from "../core/options.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
 import { ProcessLauncher } from "./process_launcher.ts";
 
@@ -30,6 +31,7 @@ export interface LauncherConfig {
     & MigrationBackendOptions
     & ScalingOptions
     & LifecycleOptions
+    & ClusterKeyOptions
     & Pick<LoggingOptions, "logLevel">
     & Pick<ManagerOptions, "initialInstances">;
   /** The engine's options as words of a command line, for instances that are processes. */
@@ -59,6 +61,8 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     `--drain-timeout=${options.drainTimeout}`,
     `--log-level=${options.logLevel}`,
   ];
+  if (options.clusterKeyFile) argv.push(`--cluster-key-file=${options.clusterKeyFile}`);
+  if (options.clusterInsecure) argv.push("--cluster-insecure");
   if (logFile !== null) argv.push(`--log-filename=${logFile}`);
   const hostShare = enableScaling ? maxInstances : initialInstances;
   return new ProcessLauncher({ hostShare, engineArgv: argv });

@@ -16,6 +16,7 @@ import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
@@ -32,7 +33,8 @@ export type ManagerRoleOptions =
   & MigrationBackendOptions
   & ScalingOptions
   & LifecycleOptions
-  & LoggingOptions;
+  & LoggingOptions
+  & ClusterKeyOptions;
 
 export interface ManagerRoleConfig extends LauncherConfig {
   readonly options: ManagerRoleOptions;

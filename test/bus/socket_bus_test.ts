@@ -17,12 +17,22 @@ testBus({
   open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => `unix:${freshPath()}`,
 });
+const clusterKey = crypto.getRandomValues(new Uint8Array(32));
 testBus({
-  name: "tcp",
-  open: (limits) => new SocketBus(anyProtocol, limits),
+  name: "tls",
+  open: (limits) => new SocketBus(anyProtocol, limits, clusterKey),
   freshAddress: () => "tcp:127.0.0.1:0",
 });
-testBus({ name: "opened unix", open: openBus, freshAddress: () => `unix:${freshPath()}` });
+testBus({
+  name: "tcp",
+  open: (limits) => new SocketBus(anyProtocol, limits, "insecure"),
+  freshAddress: () => "tcp:127.0.0.1:0",
+});
+testBus({
+  name: "opened unix",
+  open: (limits) => openBus({ limits }),
+  freshAddress: () => `unix:${freshPath()}`,
+});
 
 /** A frame of the wire format with any header; `body` is Latin-1. */
 function frame(jsonBytes: number, payloadField: number, body: string): Uint8Array {
@@ -270,9 +280,15 @@ Deno.test("unix bus: a path that the system cannot hold is refused with the reas
 });
 
 Deno.test("tcp bus: port 0 is filled in, also for IPv6", async () => {
-  const listener = await new SocketBus(anyProtocol).listen("tcp:[::1]:0", {});
+  const listener = await new SocketBus(anyProtocol, defaultBusLimits, "insecure").listen(
+    "tcp:[::1]:0",
+    {},
+  );
   assert.match(listener.address, /^tcp:\[::1\]:[1-9]\d*$/);
-  const peer = await new SocketBus(anyProtocol).connect(listener.address, {});
+  const peer = await new SocketBus(anyProtocol, defaultBusLimits, "insecure").connect(
+    listener.address,
+    {},
+  );
   assert.equal(peer.remote, listener.address);
   await peer.close();
   await listener.close();
@@ -393,7 +409,7 @@ asRoot(
 );
 
 Deno.test("unix bus: the pid at the other end is the system's, and over TCP it is not known", async () => {
-  const bus = new SocketBus(anyProtocol);
+  const bus = new SocketBus(anyProtocol, defaultBusLimits, "insecure");
   for (
     const [address, pid] of [[`unix:${freshPath()}`, Deno.pid], ["tcp:127.0.0.1:0", null]] as const
   ) {

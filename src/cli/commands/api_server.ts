@@ -12,6 +12,7 @@ import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import { findModel, type FoundModel, servedSettings } from "../../roles/served_model.ts";
@@ -60,7 +61,7 @@ class Service implements AsyncDisposable {
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<void> {
     const { options, model, address, log } = this;
-    const bus = openBus();
+    const bus = openBus({ clusterKey: clusterKey(options) });
     const client = await connect(bus, address, servedSettings(options) ?? undefined, log);
     this.#disposables.defer(() => client.close());
     const server = this.#server = await startApiServer(options, model, client);

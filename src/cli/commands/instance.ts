@@ -1,3 +1,5 @@
+import { openBus } from "../../bus/open_bus.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { logger, setupLogging } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
@@ -20,6 +22,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   exitOnDefects(log);
   return run({
     options,
+    bus: openBus({ clusterKey: clusterKey(options) }),
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
