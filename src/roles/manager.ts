@@ -18,6 +18,7 @@ import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager } from "../manager/manager.ts";
 import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
@@ -34,7 +35,8 @@ export type ManagerRoleOptions =
   & MigrationBackendOptions
   & ScalingOptions
   & LifecycleOptions
-  & LoggingOptions;
+  & LoggingOptions
+  & ClusterKeyOptions;
 
 export interface ManagerRoleConfig extends LauncherConfig {
   readonly options: ManagerRoleOptions;

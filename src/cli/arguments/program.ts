@@ -108,7 +108,23 @@ export const roleExtras = {
     help:
       "Where manager, API servers and instances connect: unix:PATH or tcp:HOST:PORT. With the " +
       "default, the processes of one user find each other. A Unix socket is open to its user " +
-      "only. Anyone who reaches a TCP port can use and stop the service.",
+      "only. TCP needs --cluster-key-file.",
+  }),
+  "cluster-key-file": text({
+    default: null,
+    defaultText: "$LLUMNIX_CLUSTER_KEY",
+    metavar: "FILE",
+    section: "MANAGER",
+    help:
+      "Key that manager, API servers and instances have in common when they connect over TCP: " +
+      "connections are encrypted, and both ends prove that they have it. `llumnix keygen FILE` makes " +
+      "one. Only its owner may be able to read the file (mode 600).",
+  }),
+  "cluster-insecure": flag({
+    section: "MANAGER",
+    help:
+      "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
+      "read prompts and change answers. For networks that nobody else is on.",
   }),
 } satisfies ArgumentTable;
 

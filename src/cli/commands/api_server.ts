@@ -12,6 +12,7 @@ import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
@@ -61,7 +62,7 @@ class Service implements AsyncDisposable {
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<void> {
     const { options, model, address, log } = this;
-    const bus = openBus();
+    const bus = openBus({ clusterKey: clusterKey(options) });
     const settings = await servedSettings(options) ?? undefined;
     const client = await connect(bus, address, settings, log);
     this.#disposables.defer(() => client.close());
