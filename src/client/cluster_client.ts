@@ -38,6 +38,8 @@ export interface ClusterClientConfig {
   readonly clock: Clock;
   /** What it is made for; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
+  /** Of operators, who need it to reach a manager of another process. */
+  readonly adminToken?: string | null;
   /** The connection to the manager ended; until it is back, requests are dispatched from here. */
   readonly onManagerLost?: (reason: string) => void;
   /** The manager that came instead serves something else; requests go to instances known before. */
@@ -160,7 +162,7 @@ export class ClusterClient implements Cluster {
   }
 
   /** Makes an operator's call to the manager. */
-  readonly admin: AdminCall = (method, ask) => this.#manager.call(method, ask, ADMIN_TIMEOUT_MS);
+  readonly admin: AdminCall = (method, ask) => this.#manager.operate(method, ask, ADMIN_TIMEOUT_MS);
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);

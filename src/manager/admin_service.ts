@@ -31,6 +31,8 @@ export interface AdminConfig {
   readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
   /** All, also those that start or drain. */
   readonly instances: () => readonly ManagedInstance[];
+  /** Throws where a peer may not make these calls. */
+  readonly checkOperator: (peer: Peer) => void;
   /** API servers that are connected. */
   readonly frontends: () => readonly Peer[];
   readonly isDrained: (instance: ManagedInstance) => boolean;
@@ -75,9 +77,11 @@ export class AdminService {
 
   /** What it offers on the bus. */
   get calls(): { readonly [M in AdminCallName]: CallHandler<M> } {
-    const handlerOf = <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }) => ({
-      data: await this.#handlers[method](data),
-    });
+    const handlerOf =
+      <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }, peer) => {
+        this.#config.checkOperator(peer);
+        return { data: await this.#handlers[method](data) };
+      };
     return {
       admin_instances: handlerOf("admin_instances"),
       admin_requests: handlerOf("admin_requests"),

@@ -16,6 +16,7 @@ import type { ExchangeTerms } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager, type ManagerEvent } from "../manager/manager.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import { adminToken } from "./admin_token.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
@@ -34,7 +35,8 @@ export type ManagerRoleOptions =
   & ScalingOptions
   & LifecycleOptions
   & LoggingOptions
-  & ClusterKeyOptions;
+  & ClusterKeyOptions
+  & { readonly adminToken: string | null };
 
 export interface ManagerRoleConfig extends LauncherConfig {
   readonly options: ManagerRoleOptions;
@@ -83,6 +85,7 @@ export class ManagerRole implements AsyncDisposable {
       instanceTimeoutMs: options.instanceTimeout * 1000,
       drainTimeoutMs: options.drainTimeout * 1000,
       seed: options.seed,
+      adminToken: adminToken(options),
       launcher,
       clock: realClock,
       onEvent: (event) => {

@@ -187,7 +187,8 @@ export const serverExtras = {
       "instances and requests, POST instances (adds one), POST instances/ID/drain and .../keep, " +
       'DELETE instances/ID (drains and stops it), POST requests/ID/migrate {"instance": ID} ' +
       "(with --enable-migration). Changes of instances are answered with 202 at once; GET instances " +
-      "tells how they go. The environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
+      "tells how they go. Where roles run apart, the manager and its API servers need the same token. " +
+      "The environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
   }),
   "print-config": flag({
     section: null,

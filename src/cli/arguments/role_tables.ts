@@ -16,6 +16,7 @@ import { vllmArguments } from "./vllm.ts";
 /** Of `serve`'s own options, those that concern the manager. */
 const managerNames = [
   "priority-headroom-blocks",
+  "admin-token",
   "shutdown-timeout",
   "print-config",
 ] as const;
