@@ -66,13 +66,19 @@ function openPool(info: ExecutorInfo, device: EngineOptions["device"]): KvPool |
  * @throws {UnavailableError} it cannot be opened
  */
 async function openBackend(
-  { options, instanceId, managerAddress, bus, clock }: ProcessMigrationArgs,
+  { options, instanceId, managerAddress, bus, clock, log }: ProcessMigrationArgs,
   { model, layout, numBlocks }: ExecutorInfo,
   pool: KvPool,
   limits: TransferLimits,
 ): Promise<MigrationBackend> {
   switch (options.migrationBackend) {
     case "gloo":
+      if (leavesHost(managerAddress)) {
+        log.warn(
+          "--migration-backend gloo does not encrypt: who can read the network reads the KV cache of " +
+            "requests that move; rayrpc encrypts",
+        );
+      }
       return await GlooBackend.open({
         identity: { instanceId, model, layout },
         pool: { address: pool instanceof HostKvPool ? pool.address : null, layout },
@@ -92,6 +98,12 @@ async function openBackend(
     default:
       throw new UsageError(`--migration-backend ${options.migrationBackend} is not available yet`);
   }
+}
+
+/** Other instances may be on other hosts. */
+function leavesHost(managerAddress: Address): boolean {
+  const manager = parseAddress(managerAddress);
+  return manager.scheme === "tcp" && !/^(localhost|127\.|::1$)/.test(manager.host);
 }
 
 /** Where other instances reach this one: on the manager's network interface. */

@@ -151,7 +151,10 @@ export const llumnixArguments = {
     default: "gloo",
     laterChoices: ["nccl", "grpc", "kvtransfer"],
     help: "Communication backend of migration. There is one engine here and every backend is for " +
-      "it: the reference's split between vllm and bladellm has no counterpart.",
+      "it: the reference's split between vllm and bladellm has no counterpart. `rayrpc` sends blocks " +
+      "over the connections between instances, which are encrypted over TCP. `gloo` is faster and " +
+      "does not encrypt: who can read the network reads the KV cache, and so what was asked. It " +
+      "listens only at the host of --manager-address, or at 127.0.0.1.",
   }),
   "migration-buffer-blocks": integer({
     default: 512,
