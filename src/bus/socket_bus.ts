@@ -1,4 +1,5 @@
 import { dirname } from "node:path";
+import { sendAtOnceFrom } from "../../ffi/tcp_no_delay.ts";
 import { LlumnixError, NobodyListensError, UnavailableError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
 import { logger } from "../core/log.ts";
@@ -217,6 +218,7 @@ class SocketListener implements Listener {
 /** Small messages must not wait for the acknowledgement of earlier ones. */
 function sendAtOnce(conn: Deno.Conn): void {
   if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+  else if (conn.localAddr.transport === "tcp") sendAtOnceFrom(conn.localAddr.port); // accepted TLS
 }
 
 /** Closes a connection at a deadline, unless the function that it returns is called before. */

@@ -194,7 +194,7 @@ export const serverExtras = {
       "instances/ID/drain and .../keep start and end draining, DELETE instances/ID drains and " +
       'stops one, POST requests/ID/migrate {"instance": ID} moves a request (with ' +
       "--enable-migration). Changes of instances are answered with 202 at once; GET instances " +
-      "shows their progress. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
+      "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
   "log-prompts": flag({

@@ -61,6 +61,28 @@ Deno.test("another cluster's key is refused, and so is its certificate", () =>
     );
   }));
 
+Deno.test({
+  name: "small messages of the accepting end do not wait for each other's acknowledgement",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withListener(key, async ({ address, connected }) => {
+      const arrivals: number[] = [];
+      const service = { notifications: { token: () => void arrivals.push(performance.now()) } };
+      const near = await busOf(key).connect(address, service);
+      await until(() => connected.length === 2);
+      const far = connected.pop()!;
+      for (let i = 0; i < 100; i++) {
+        far.notify("token", { data: i });
+        if (i % 4 === 0) await near.call("echo", { data: i }); // so that acknowledgements are late
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      await until(() => arrivals.length === 100);
+      const together = arrivals.filter((ms, i) => i > 0 && ms - arrivals[i - 1] < 1).length;
+      assert.ok(together < 30, `${together} of 100 messages came together with the one before`);
+      await near.close();
+    }),
+});
+
 Deno.test("without a key nothing is bound or connected", async () => {
   for (
     const attempt of [
