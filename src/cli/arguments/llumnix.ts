@@ -164,7 +164,10 @@ export const llumnixArguments = {
     default: "gloo",
     laterChoices: plannedBackends.map(({ name }) => name),
     help: "Communication backend of migration. Every backend works with every model here: " +
-      "Llumnix's split between vLLM and BladeLLM does not exist.",
+      "Llumnix's split between vLLM and BladeLLM does not exist. rayrpc encrypts over TCP, as " +
+      "all connections between roles do. gloo is faster and does not encrypt: anyone who can read " +
+      "the network can read the KV cache. It listens only at the host of --manager-address, or at " +
+      "127.0.0.1.",
   }),
   "migration-buffer-blocks": integer({
     default: DEFAULT_BUFFER_BLOCKS,

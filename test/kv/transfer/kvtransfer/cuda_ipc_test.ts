@@ -12,7 +12,8 @@ import {
 } from "../../../conformance/migration_backend.ts";
 import { configure, counts, directory, reset } from "../../../ffi/software_device/device.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
-import { openEnd, openPair, type PullEnd } from "./support.ts";
+import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
+import { openEnd, openPair, type PullEnd, transferTo } from "./support.ts";
 
 const newPool = () => new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS);
 const blocks = Array.from({ length: SUITE_BLOCKS }, (_, block) => block);
@@ -193,5 +194,24 @@ Deno.test({
     const inside = Object.create(pool, { address: { value: 1n }, ordinal: { value: 0 } });
     assert.throws(() => openCudaIpc(inside, cuda), { name: "UnavailableError" });
     await pool.close();
+  },
+});
+
+Deno.test({
+  name: `cuda_ipc: a source on another host is refused, with the backends to choose instead${
+    missing === null ? "" : ` (skipped: ${missing})`
+  }`,
+  ignore: missing !== null,
+  fn: async () => {
+    const elsewhere = { ...thisProcess(), bootId: "of another host" };
+    const pair = await openPair({ pool: newPool(), process: elsewhere }, { pool: newPool() });
+    const { source, destination } = pair;
+    await destination.backend.grant("m", [1]);
+    const transfer = transferTo(destination, destination.listener.address, [1]);
+    await assert.rejects(source.backend.send(transfer, new AbortController().signal), {
+      name: "UnavailableError",
+      message: /cuda_ipc moves blocks within one host\. Choose .* gloo, nccl or rayrpc/,
+    });
+    await pair.close();
   },
 });

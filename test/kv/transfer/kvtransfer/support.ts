@@ -45,7 +45,7 @@ export async function openEnd(
   shape: EndShape = {},
 ): Promise<PullEnd> {
   const { pool = new ArrayKvPool(suiteLayout, SUITE_BLOCKS), model = "m" } = shape;
-  const bus = openBus();
+  const bus = openBus({ clusterKey: "insecure" });
   const backend = await KvTransferBackend.open({
     ...{ instanceId, model, pool },
     device: pool.memory === "device"
