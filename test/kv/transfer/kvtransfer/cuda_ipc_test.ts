@@ -203,7 +203,7 @@ Deno.test({
   }`,
   ignore: missing !== null,
   fn: async () => {
-    const elsewhere = { ...thisProcess(), bootId: "of another host" };
+    const elsewhere = { ...thisProcess(), hostname: "elsewhere", bootId: "b" };
     const pair = await openPair({ pool: newPool(), process: elsewhere }, { pool: newPool() });
     const { source, destination } = pair;
     await destination.backend.grant("m", [1]);
