@@ -4,12 +4,14 @@ import type { KvMemory } from "../pool/pool.ts";
 import type { MigrationBackend } from "./backend.ts";
 import type { BackendContext, BackendKind, BackendName, BackendOptions } from "./backend_kind.ts";
 import { gloo } from "./gloo/kind.ts";
+import { kvtransfer } from "./kvtransfer/kind.ts";
 import { nccl } from "./nccl/kind.ts";
 import { rayrpc } from "./rayrpc/kind.ts";
 
 /** Every backend there is. */
 export const migrationBackends: readonly BackendKind[] = [
   gloo,
+  kvtransfer,
   nccl,
   rayrpc,
 ];
@@ -20,12 +22,6 @@ export const migrationBackends: readonly BackendKind[] = [
  */
 export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [
   { name: "grpc" },
-  {
-    name: "kvtransfer",
-    check: ({ migrationBackendTransferType: type }) =>
-      type !== "" ? null : "When using kvTransfer as migration backend, do not set " +
-        "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.",
-  },
 ];
 
 /**

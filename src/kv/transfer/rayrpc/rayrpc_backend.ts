@@ -17,7 +17,7 @@ import type {
 import type { BackendLinks } from "../backend_kind.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import { type TransferRound, transferRounds } from "../rounds.ts";
-import { checkLists, checkStillWanted } from "../transfer_checks.ts";
+import { checkLists, checkStillWanted, unlessAborted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
 
 /**
@@ -230,14 +230,5 @@ function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void
     };
     const cancel = clock.after(delayMs, end);
     signal.addEventListener("abort", end);
-  });
-}
-
-/** @throws {UnavailableError} `signal` was aborted before `promise` settled */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(new UnavailableError("the transfer was aborted"));
-    signal.addEventListener("abort", abort);
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
   });
 }
