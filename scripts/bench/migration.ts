@@ -41,7 +41,7 @@ function argvFor(model: string, backend: BackendName): string[] {
   ];
 }
 
-const backends = ["gloo", "rayrpc"] as const;
+const backends = ["gloo", "rayrpc", "grpc"] as const;
 
 const parts = ["downtime", "speed", "disturbance"] as const;
 

@@ -50,7 +50,7 @@ function expectedAnswers(): Promise<unknown[]> {
   })();
 }
 
-for (const backend of ["gloo", "rayrpc"]) {
+for (const backend of ["gloo", "rayrpc", "grpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
     await using server = await startServer([...two, `--migration-backend=${backend}`]);

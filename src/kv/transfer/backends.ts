@@ -4,6 +4,7 @@ import type { KvMemory } from "../pool/pool.ts";
 import type { MigrationBackend } from "./backend.ts";
 import type { BackendContext, BackendKind, BackendName, BackendOptions } from "./backend_kind.ts";
 import { gloo } from "./gloo/kind.ts";
+import { grpc } from "./grpc/kind.ts";
 import { nccl } from "./nccl/kind.ts";
 import { rayrpc } from "./rayrpc/kind.ts";
 
@@ -12,6 +13,7 @@ export const migrationBackends: readonly BackendKind[] = [
   gloo,
   nccl,
   rayrpc,
+  grpc,
 ];
 
 /**
@@ -19,7 +21,6 @@ export const migrationBackends: readonly BackendKind[] = [
  * were checked. A backend that arrives takes its line from here to the register.
  */
 export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [
-  { name: "grpc" },
   {
     name: "kvtransfer",
     check: ({ migrationBackendTransferType: type }) =>

@@ -38,8 +38,8 @@ refuses(
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(
-  ["--migration-backend", "grpc"],
-  "--migration-backend grpc is not available yet; leave it at its default (gloo)",
+  ["--migration-backend", "kvtransfer"],
+  "--migration-backend kvtransfer is not available yet; leave it at its default (gloo)",
 );
 refuses(
   ["--migration-backend-transfer-type", ""],
