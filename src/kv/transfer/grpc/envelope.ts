@@ -4,6 +4,7 @@
  * the encoder of protobuf would copy each byte twice more.
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { RequestError } from "../../../core/errors.ts";
 import { type KvLayout, layerBytes } from "../../layout.ts";
 import { type WriteRequest, WriteRequestSchema, type WriteStart } from "./migration_pb.ts";
 
@@ -62,9 +63,16 @@ export function readHeader(header: Uint8Array): { readonly flags: number; readon
   return { flags: view.getUint8(0), bytes: view.getUint32(1) };
 }
 
-/** The message; `data` is a view of `bytes`. */
+/**
+ * The message; `data` is a view of `bytes`.
+ * @throws {RequestError} it is none
+ */
 export function readMessage(bytes: Uint8Array): WriteRequest {
-  return fromBinary(WriteRequestSchema, bytes);
+  try {
+    return fromBinary(WriteRequestSchema, bytes);
+  } catch (error) {
+    throw new RequestError(`not a WriteRequest: ${(error as Error).message}`);
+  }
 }
 
 function writeHeader(into: Uint8Array<ArrayBuffer>, flags: number, messageBytes: number): void {

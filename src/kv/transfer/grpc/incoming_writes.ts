@@ -11,8 +11,8 @@ import type { WriteRequest } from "./migration_pb.ts";
 
 /** Most calls of Write at a time. */
 const MAX_OPEN = 64;
-/** For a call that names no time limit. */
-const DEFAULT_TIMEOUT_MS = 600_000;
+/** Most time for a call, also if it names none. */
+const MAX_TIMEOUT_MS = 600_000;
 
 export interface IncomingWritesArgs {
   readonly instanceId: InstanceId;
@@ -56,21 +56,17 @@ export class IncomingWrites {
 
   /**
    * Receives the stream of one call.
-   * @param timeoutMs of the caller; null if it named none
    * @returns bytes of blocks that were written
    * @throws {UnavailableError} the migration may not write these blocks, or no longer
    * @throws {RequestError} not a stream of the protocol
    */
-  async receive(
-    body: ReadableStream<Uint8Array> | null,
-    timeoutMs: number | null,
-  ): Promise<number> {
+  async receive({ body, headers }: Request): Promise<number> {
     if (this.#isClosed) throw new UnavailableError("the migration backend is closed");
     if (this.#open.size >= MAX_OPEN) {
       throw new UnavailableError(`${MAX_OPEN} transfers write to this instance already`);
     }
     if (body === null) throw new RequestError("Write has no body");
-    const reader = new BodyReader(body);
+    const reader = new BodyReader(body, headers.has("content-length"));
     const incoming: Incoming = {
       migrationId: null,
       reason: null,
@@ -79,7 +75,7 @@ export class IncomingWrites {
     };
     this.#open.add(incoming);
     const cancelTimer = this.#args.clock.after(
-      Math.min(timeoutMs ?? DEFAULT_TIMEOUT_MS, DEFAULT_TIMEOUT_MS),
+      timeoutOf(headers),
       () => stop(incoming, new UnavailableError("the transfer's deadline has passed")),
     );
     try {
@@ -177,6 +173,11 @@ function bytesOf(pool: KvPool, runs: Parameters<typeof runBytes>[1]): number {
   } catch (error) {
     throw new RequestError((error as Error).message);
   }
+}
+
+function timeoutOf(headers: Headers): number {
+  const named = headers.get("connect-timeout-ms") ?? "";
+  return Math.min(/^\d{1,10}$/.test(named) ? Number(named) : Infinity, MAX_TIMEOUT_MS);
 }
 
 function stop(incoming: Incoming, reason: Error): void {

@@ -106,9 +106,7 @@ export class MigrationServer {
   async #write(request: Request): Promise<Response> {
     try {
       this.#checkSecret(request);
-      const timeout = request.headers.get("connect-timeout-ms");
-      const timeoutMs = timeout !== null && /^\d{1,10}$/.test(timeout) ? Number(timeout) : null;
-      const bytes = await this.#args.writes.receive(request.body, timeoutMs);
+      const bytes = await this.#args.writes.receive(request);
       const reply = toBinary(WriteReplySchema, create(WriteReplySchema, { bytes: BigInt(bytes) }));
       return streamAnswer(envelope(reply), {});
     } catch (error) {
