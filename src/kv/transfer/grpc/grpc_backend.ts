@@ -80,6 +80,7 @@ export class GrpcBackend implements MigrationBackend {
     this.#server = new MigrationServer({
       ...listenAt,
       writes: this.#writes,
+      clock,
       secret: () => this.#group?.secret ?? null,
       health: () => ({ instanceId, status: this.isReady ? Status.SERVING : Status.NOT_SERVING }),
       stats: () => ({

@@ -2,6 +2,7 @@ import { createConnectRouter } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timingSafeEqual } from "node:crypto";
+import type { Clock } from "../../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../../core/errors.ts";
 import { END_FLAG, envelope } from "./envelope.ts";
 import type { IncomingWrites } from "./incoming_writes.ts";
@@ -11,6 +12,8 @@ import { type HealthReply, Migration, type StatsReply, WriteReplySchema } from "
 const NUM_PORTS = 64;
 /** Longest message of Health and Stats. */
 const MAX_UNARY_BYTES = 4 << 10;
+/** Most time for reading a request that is refused whatever it says. */
+const DRAIN_MS = 500;
 export const WRITE_PATH = "/llumnix.Migration/Write";
 export const STREAM_TYPE = "application/connect+proto";
 const GRPC_REFUSAL = "this server speaks the Connect protocol over HTTP/1.1, and not gRPC over " +
@@ -23,6 +26,7 @@ export interface MigrationServerArgs {
   /** 0 for any free port. */
   readonly port: number;
   readonly writes: IncomingWrites;
+  readonly clock: Clock;
   /** Of the migration group; null while there is none. */
   secret(): string | null;
   health(): Reply<HealthReply>;
@@ -89,6 +93,7 @@ export class MigrationServer {
     const type = request.headers.get("content-type") ?? "";
     // The headers of gRPC's answer without a body: its clients show the message.
     if (/^application\/grpc/.test(type)) {
+      await this.#drain(request);
       return new Response(null, {
         headers: { "content-type": type, "grpc-status": "12", "grpc-message": GRPC_REFUSAL },
       });
@@ -101,6 +106,23 @@ export class MigrationServer {
     const handler = this.#handlers.get(pathname);
     if (handler !== undefined) return await handler(request);
     return new Response("see migration.proto for what there is", { status: 404 });
+  }
+
+  /** Reads a short body: over HTTP/2 an answer that comes before the end of the request can get lost. */
+  async #drain({ body }: Request): Promise<void> {
+    const reader = body?.getReader();
+    const cancelTimer = this.#args.clock.after(DRAIN_MS, () => reader?.cancel().catch(() => {}));
+    try {
+      for (let bytes = 0; bytes < MAX_UNARY_BYTES;) {
+        const { value } = await reader?.read() ?? {};
+        if (value === undefined) return;
+        bytes += value.length;
+      }
+    } catch {
+      // The client is gone.
+    } finally {
+      cancelTimer();
+    }
   }
 
   async #write(request: Request): Promise<Response> {
