@@ -14,6 +14,7 @@ import {
 } from "./arguments/tables.ts";
 import { readCommandLine, UnknownOptionError, wantsHelp } from "./command_line.ts";
 import { decideGroups } from "./decide/options.ts";
+import { doctorGroups, doctorOptions } from "./doctor/arguments.ts";
 import { commandHelp, terminalWidth } from "./help.ts";
 import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
@@ -70,7 +71,11 @@ const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
     notes: async (width) => (await import("./decide/help.ts")).recordsHelp(width),
   }],
   ["profile", { summary: "Fit a latency profile from instance logs.", run: null }],
-  ["doctor", { summary: "Check devices, libraries and settings of this host.", run: null }],
+  ["doctor", {
+    summary: "Check what this host has: devices, libraries, backends, and the speed of its paths.",
+    groups: doctorGroups,
+    run: doctor,
+  }],
   ["help", { summary: "Show help of a command, or the argument page (--markdown).", run: help }],
 ]);
 
@@ -179,6 +184,12 @@ async function decide(argv: readonly string[]): Promise<number> {
   }
   const { runDecide } = await import("./commands/decide.ts");
   return await runDecide(given);
+}
+
+async function doctor(argv: readonly string[]): Promise<number> {
+  if (argv[0] === "child") return await (await import("./doctor/child.ts")).runChild(argv.slice(1));
+  const options = doctorOptions(argv);
+  return await (await import("./commands/doctor.ts")).runDoctor(options);
 }
 
 async function simulate(argv: readonly string[]): Promise<number> {
