@@ -70,6 +70,11 @@ export interface BackendKind {
   /** Why it cannot work with these options; null when it can. */
   check?(options: BackendOptions): string | null;
   /**
+   * What this host lacks for it, for reports that open no instance; null if it lacks nothing. Absent: it
+   * works on every host.
+   */
+  hostProblem?(): Promise<string | null>;
+  /**
    * Opens one instance's end.
    * @throws {UsageError} this host or these options do not allow it
    * @throws {UnavailableError} it cannot be opened now
