@@ -196,7 +196,12 @@ export const llumnixArguments = {
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
     status: ofBackend("grpc"),
-    help: "Address of grpc server for migration backend. Other backends ignore it.",
+    help:
+      "Address of grpc server for migration backend, as HOST:PORT. The protocol is Connect over " +
+      "HTTP/1.1, which Connect clients of any language and curl speak; gRPC over HTTP/2 is refused. " +
+      "Several instances of a host have one address: each takes the first free port from PORT on, of " +
+      "64, and tells the others. Port 0 is any free one. With instances on several hosts give an " +
+      "address that the other hosts reach, or 0.0.0.0.",
   }),
   "migration-backend-init-timeout": number({
     default: 10,
