@@ -1,7 +1,15 @@
 /** Requests that move between processes all the time answer as those that never do. */
 import assert from "node:assert/strict";
-import { restless } from "./cluster.ts";
+import {
+  assertSameStreams,
+  pidOf,
+  restless,
+  runAll,
+  startCluster,
+  waitUntilEmpty,
+} from "./cluster.ts";
 import { type Server, startServer } from "./harness.ts";
+import { variedRequests } from "./streams.ts";
 
 const NUM_REQUESTS = 6;
 const NUM_TOKENS = 500;
@@ -71,6 +79,23 @@ for (const backend of ["gloo", "kvtransfer", "rayrpc", "grpc"]) {
     assert.equal(count(server, /WARN|ERROR/g) - count(server, /WARN .*No --model/g), 0);
   });
 }
+
+Deno.test("an instance that is killed while requests move by grpc costs no stream", async () => {
+  const args = [...restless, "--migration-backend=grpc", "--migration-backend-server-address"];
+  await using cluster = await startCluster(3, [...args, "127.0.0.1:0"]);
+  const requests = variedRequests(9, 600);
+  const expected = await runAll(cluster, requests);
+  await cluster.program.waitForLog(/migration backend grpc serves at 127\.0\.0\.1:\d+/);
+  await cluster.program.waitForLog(/ moved /);
+  const victim = await pidOf(cluster, "instance-1");
+  let events = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++events === 1_000) Deno.kill(victim, "SIGKILL");
+  });
+  assertSameStreams(streams, expected);
+  await cluster.program.waitForLog(/lost instance-1/);
+  await waitUntilEmpty(cluster, 3);
+});
 
 Deno.test("without --enable-migration requests stay", async () => {
   await using server = await startServer(

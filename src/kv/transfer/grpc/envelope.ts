@@ -6,7 +6,13 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { RequestError } from "../../../core/errors.ts";
 import { type KvLayout, layerBytes } from "../../layout.ts";
-import { type WriteRequest, WriteRequestSchema, type WriteStart } from "./migration_pb.ts";
+import {
+  type WriteReply,
+  WriteReplySchema,
+  type WriteRequest,
+  WriteRequestSchema,
+  type WriteStart,
+} from "./migration_pb.ts";
 
 export const HEADER_BYTES = 5;
 /** Flag of the last envelope of an answer: JSON, with the error if there is one. */
@@ -73,6 +79,11 @@ export function readMessage(bytes: Uint8Array): WriteRequest {
   } catch (error) {
     throw new RequestError(`not a WriteRequest: ${(error as Error).message}`);
   }
+}
+
+/** @throws {Error} it is none */
+export function readReply(bytes: Uint8Array): WriteReply {
+  return fromBinary(WriteReplySchema, bytes);
 }
 
 function writeHeader(into: Uint8Array<ArrayBuffer>, flags: number, messageBytes: number): void {

@@ -20,7 +20,10 @@ export interface HttpAnswer {
  * blocks at half of this class's speed or less.
  */
 export class HttpCall {
-  /** Settles when the server has answered, which it may do before the body's end to refuse it. */
+  /**
+   * Settles when the server has answered, which it may do before the body's end to refuse it. Writes that
+   * are under way then fail.
+   */
   readonly answer: Promise<HttpAnswer>;
   readonly #connection: Deno.TcpConn;
   #isAnswered = false;
@@ -29,7 +32,10 @@ export class HttpCall {
   private constructor(connection: Deno.TcpConn) {
     this.#connection = connection;
     this.answer = this.#readAnswer();
-    this.answer.catch(() => {}).finally(() => this.#isAnswered = true);
+    this.answer.catch(() => {}).finally(() => {
+      this.#isAnswered = true;
+      this.close();
+    });
   }
 
   /**
@@ -52,8 +58,13 @@ export class HttpCall {
     const authority = host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
     const lines = Object.entries({ host: authority, connection: "close", ...headers })
       .map(([name, value]) => `${name}: ${value}\r\n`);
-    await call.write(new TextEncoder().encode(`POST ${path} HTTP/1.1\r\n${lines.join("")}\r\n`));
-    return call;
+    try {
+      await call.write(new TextEncoder().encode(`POST ${path} HTTP/1.1\r\n${lines.join("")}\r\n`));
+      return call;
+    } catch (error) {
+      call.close();
+      throw error;
+    }
   }
 
   /** Whether there is no use in writing more. */

@@ -6,7 +6,14 @@ import type { KvPool } from "../../pool/pool.ts";
 import type { BlockTransfer } from "../backend.ts";
 import { pause, pauseMs, PIECE_BYTES } from "../pace.ts";
 import { destinationBlocksOf, sourceRuns, type TransferRound } from "../rounds.ts";
-import { blocksHeader, END_FLAG, HEADER_BYTES, readHeader, startEnvelope } from "./envelope.ts";
+import {
+  blocksHeader,
+  END_FLAG,
+  HEADER_BYTES,
+  readHeader,
+  readReply,
+  startEnvelope,
+} from "./envelope.ts";
 import { type HttpAnswer, HttpCall, type HttpTarget } from "./http_call.ts";
 import { STREAM_TYPE, WRITE_PATH } from "./server.ts";
 
@@ -55,12 +62,12 @@ export async function writeRounds(
     } catch (error) {
       failure = error; // the destination may have refused, and then closed the connection
     }
-    checkAnswer(
-      await call.answer.catch((error) => {
-        throw failure ?? error;
-      }),
-    );
-    if (failure !== null) throw failure;
+    const answer = await call.answer.catch((error) => {
+      throw failure ?? error;
+    });
+    const written = bytesWritten(answer);
+    const sent = messages.reduce((sum, { bytes, header }) => sum + bytes - header.length, 0);
+    if (written !== sent) throw new UnavailableError(`it wrote ${written} bytes of ${sent}`);
   } finally {
     call.close();
   }
@@ -117,18 +124,22 @@ async function writeMessages(
   }
 }
 
-/** @throws {UnavailableError} the destination refused */
-function checkAnswer({ status, body }: HttpAnswer): void {
+/**
+ * Bytes of blocks that the destination has written, by its answer.
+ * @throws {UnavailableError} it refused, or does not speak the protocol
+ */
+function bytesWritten({ status, body }: HttpAnswer): number {
   if (status !== 200) throw new UnavailableError(`it answered with HTTP status ${status}`);
+  let written = NaN;
   for (let at = 0; at + HEADER_BYTES <= body.length;) {
     const { flags, bytes } = readHeader(body.subarray(at));
-    at += HEADER_BYTES;
-    if (flags === END_FLAG) {
-      const message = errorOf(new TextDecoder().decode(body.subarray(at, at + bytes)));
-      if (message === null) return;
-      throw new UnavailableError(message);
+    const message = body.subarray(at + HEADER_BYTES, at += HEADER_BYTES + bytes);
+    if (flags !== END_FLAG) written = Number(readReply(message).bytes);
+    else {
+      const error = errorOf(new TextDecoder().decode(message));
+      if (error === null) return written;
+      throw new UnavailableError(error);
     }
-    at += bytes;
   }
   throw new UnavailableError("its answer is not one of the Connect protocol");
 }

@@ -1,5 +1,5 @@
 import type { MigrationGroupMember } from "../../../../src/core/protocol/migration.ts";
-import { realClock } from "../../../../src/core/clock.ts";
+import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
@@ -17,6 +17,7 @@ export interface EndShape {
   readonly limits?: TransferLimits;
   readonly model?: string;
   readonly listenAt?: { readonly hostname: string; readonly port: number };
+  readonly clock?: Clock;
 }
 
 export function openEnd(instanceId: string, shape: EndShape = {}): GrpcEnd {
@@ -26,7 +27,7 @@ export function openEnd(instanceId: string, shape: EndShape = {}): GrpcEnd {
     model: shape.model ?? "m",
     pool,
     limits: shape.limits ?? { bufferBlocks: 512, numLayers: pool.layout.numLayers },
-    clock: realClock,
+    clock: shape.clock ?? realClock,
     listenAt: shape.listenAt ?? { hostname: "127.0.0.1", port: 0 },
     advertisedHost: "127.0.0.1",
     initTimeoutMs: 5_000,
