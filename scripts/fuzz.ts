@@ -6,7 +6,7 @@
  * The same seed gives the same run. Exit code 1 when a seed fails, 2 for a wrong command line.
  */
 import { fuzzHelp, type FuzzOptions, readFuzzOptions, type Seeds } from "./fuzz_options.ts";
-import { wantsHelp } from "../src/cli/command_line.ts";
+import { wantsHelp } from "../src/cli/main.ts";
 import { UsageError } from "../src/core/errors.ts";
 import { randomScenario } from "../src/sim/fuzz/random_scenario.ts";
 import { runScenario, type RunStatistics } from "../src/sim/fuzz/run_scenario.ts";

@@ -126,9 +126,15 @@ function loadedWith(file: string): Set<string> {
 }
 
 Deno.test("the command line and its help load the kinds, and no implementation", () => {
-  const loaded = [...loadedWith("src/cli/main.ts")];
+  const loaded = [...loadedWith("src/cli/role_commands.ts")];
   assert.ok(loaded.includes("src/executor/cpu/kind.ts"), "the kinds are loaded");
   const implementation =
     /^(src\/executor|src\/kv\/transfer)\/[^/]+\/(?!kind\.ts$)|^src\/kv\/pool\/|^ffi\//;
   assert.deepEqual(loaded.filter((file) => implementation.test(file)), []);
+});
+
+Deno.test("--version and the program's help load no command and no argument table", () => {
+  const loaded = [...loadedWith("src/cli/main.ts")];
+  assert.ok(loaded.includes("src/cli/commands.ts"), "the list of commands is loaded");
+  assert.deepEqual(loaded.filter((file) => /^src\/(?!core\/|cli\/[^/]+$)/.test(file)), []);
 });

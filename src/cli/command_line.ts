@@ -9,24 +9,11 @@ import type { Value } from "./arguments/argument.ts";
 import type { ArgumentIndex, Entry } from "./arguments/index.ts";
 import { parseValue, shown } from "./arguments/values.ts";
 import { didYouMean } from "../core/suggest.ts";
-
-/** An option that the command does not have; another may. */
-export class UnknownOptionError extends UsageError {
-  /** @param option with dashes, and without underscores */
-  constructor(readonly option: string, message: string) {
-    super(message);
-  }
-}
-
-/** True when help is asked for anywhere before `--`. */
-export function wantsHelp(argv: readonly string[]): boolean {
-  const end = argv.indexOf("--");
-  const words = end < 0 ? argv : argv.slice(0, end);
-  return words.includes("-h") || words.includes("--help");
-}
+import { UnknownOptionError } from "./unknown_option_error.ts";
 
 /**
- * Values by argument name, of the arguments that are given. The last of a repeated option wins.
+ * Values by argument name, of the arguments that are given. The last of a repeated option wins, unless its
+ * argument `repeats`.
  * @throws {UnknownOptionError} an option that is not of the index
  * @throws {UsageError} missing or invalid value, a word that belongs to no option
  */
@@ -49,7 +36,7 @@ export function readCommandLine(
   return values;
 }
 
-/** The same command line with every option as `--name=value`; an empty value as `--name`. */
+/** The same command line with every option as `--name=value`. */
 function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
   let options: string[] = [];
   for (let i = 0; i < argv.length;) {
@@ -68,7 +55,9 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       const values = inline === undefined ? [] : [inline];
       while (inline === undefined && i < argv.length && !isOption(argv[i])) values.push(argv[i++]);
       if (values.length === 0) throw missingValue(written);
-      options = options.filter((option) => !option.startsWith(`--${name}=`));
+      if (!argument.repeats) {
+        options = options.filter((option) => !option.startsWith(`--${name}=`));
+      }
       options.push(...values.map((value) => `--${name}=${value}`));
       continue;
     }
@@ -79,7 +68,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       if (argument.kind !== "flag" && argument.kind !== "boolean") throw missingValue(written);
       value = "true";
     }
-    options.push(value === "" ? `--${name}` : `--${name}=${value}`);
+    options.push(`--${name}=${value}`);
   }
   return options;
 }

@@ -19,23 +19,11 @@ export interface FileSetting {
   readonly key: string;
 }
 
-/** What a file and those that it inherits from say. */
-export interface ConfigFile {
-  /** By argument name. */
-  readonly settings: ReadonlyMap<string, FileSetting>;
-  readonly warnings: readonly string[];
-}
+/** The settings of a file and of the files that it inherits from, by argument name. */
+export type ConfigFile = ReadonlyMap<string, FileSetting>;
 
 const baseKey = "_BASE_";
 const sections: readonly Section[] = ["SERVER", "MANAGER", "ENGINE"];
-
-/** Keys of Llumnix's own files that configure Ray, and what does their work here. */
-const rayKeys: ReadonlyMap<string, string> = new Map([
-  ["SERVER.LAUNCH_RAY_CLUSTER", "serve starts its instances by itself (--initial-instances)"],
-  ["SERVER.RAY_CLUSTER_PORT", "processes of one host meet over a socket of their own"],
-  ["SERVER.REQUEST_OUTPUT_QUEUE_TYPE", "instances send their output over the bus"],
-  ["SERVER.REQUEST_OUTPUT_QUEUE_PORT", "instances send their output over the bus"],
-]);
 
 /**
  * Reads a configuration file and its bases; a file's own values win over its base's.
@@ -44,7 +32,6 @@ const rayKeys: ReadonlyMap<string, string> = new Map([
 export async function readConfigFile(path: string, index: ArgumentIndex): Promise<ConfigFile> {
   const chain: string[] = [];
   const settings = new Map<string, FileSetting>();
-  const warnings = new Map<string, string>();
   for (let next: string | null = path; next !== null;) {
     const current: string = next;
     if (chain.some((earlier) => resolve(earlier) === resolve(current))) {
@@ -55,14 +42,6 @@ export async function readConfigFile(path: string, index: ArgumentIndex): Promis
     const document = await readYaml(current, chain.at(-1) ?? null);
     chain.push(current);
     for (const [key, raw] of entriesOfSections(document, current)) {
-      const replacement = rayKeys.get(key);
-      if (replacement !== undefined) {
-        warnings.set(
-          key,
-          `${key} of ${current} has no effect, there is no Ray here: ${replacement}`,
-        );
-        continue;
-      }
       const entry = index.byFileKey.get(key);
       if (entry === undefined) throw unknownKey(key, current, index);
       const value = parseValue(entry.argument, raw, (text) => `${key}: ${text} in ${current}`);
@@ -70,7 +49,7 @@ export async function readConfigFile(path: string, index: ArgumentIndex): Promis
     }
     next = baseOf(document, current);
   }
-  return { settings, warnings: [...warnings.values()] };
+  return settings;
 }
 
 type Mapping = Readonly<Record<string, unknown>>;
@@ -135,7 +114,7 @@ function baseOf(document: Mapping, path: string): string | null {
 
 function unknownKey(key: string, path: string, index: ArgumentIndex): UsageError {
   const name = key.slice(key.indexOf(".") + 1);
-  const keys = [...index.byFileKey.keys(), ...rayKeys.keys()];
+  const keys = [...index.byFileKey.keys()];
   const elsewhere = keys.find((known) => known.endsWith(`.${name}`));
   const hint = elsewhere === undefined ? didYouMean(key, keys) : `; did you mean ${elsewhere}?`;
   return new UsageError(`${path}: unknown key ${key}${hint}`);

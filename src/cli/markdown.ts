@@ -10,18 +10,20 @@ const width = 100;
 
 const introduction = [
   "# Arguments of `llumnix serve`",
-  "This page is made from the argument tables in `arguments/`, as are parser, configuration file " +
-  "and `--help`. `deno run -A mod.ts help --markdown > src/cli/README.md` writes it anew.",
-  "An option is written `--name value` or `--name=value`; the last one wins. A flag stands alone; " +
-  "`--flag=false` turns off what a configuration file turns on. Underscores may stand for dashes " +
-  "in names.",
+  "`deno run -A mod.ts help --markdown > src/cli/README.md` generates this page from the argument " +
+  "tables in `arguments/`. The parser, the configuration file and `--help` use the same tables. " +
+  "[ARGUMENTS.md](ARGUMENTS.md) says how to add an argument, and " +
+  "[COMING_FROM_LLUMNIX.md](COMING_FROM_LLUMNIX.md) what old command lines become.",
+  "Write an option as `--name value` or `--name=value`; if it is repeated, the last value wins. A " +
+  "flag has no value; `--flag=false` turns off a flag that a configuration file turns on. Names may " +
+  "have underscores instead of dashes.",
   "A configuration file (`--config-file`) is YAML with the sections `SERVER`, `MANAGER` and " +
   "`ENGINE`, whose keys are named below, and optionally `_BASE_`, a file to inherit from (relative " +
   "to the file, `~` expanded). The command line wins over the file, the file over its base, and " +
-  "the base over the default. `--print-config` shows what is in effect and where it comes from. " +
-  "Files written for Llumnix load; their Ray keys are taken with a warning.",
-  "An argument that is refused or not available yet may be given at its default; anything else " +
-  "ends the program with exit code 2 and one line on stderr, as every bad argument does.",
+  "the base over the default. `--print-config` shows the values in force and where they come from. " +
+  "Files written for Llumnix load; a warning names the keys that have no effect.",
+  "An argument that is refused or not available yet may be given with its default value. Any other " +
+  "value is an error: the program prints one line on stderr and exits with code 2.",
 ];
 
 /** The page, as \`deno fmt\` leaves it. */

@@ -1,16 +1,19 @@
 /** The table of `--print-config`. */
-import type { Argument, Value } from "./arguments/argument.ts";
+import { pairPolicyInForce } from "../manager/migration/pair_migration.ts";
+import type { Argument } from "./arguments/argument.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
+import type { ServeOptions } from "./arguments/tables.ts";
 import { shown, shownDefault } from "./arguments/values.ts";
-import type { Settings, Source } from "./settings.ts";
+import { type Setting, type Settings, type Source, toOptions } from "./settings.ts";
 
-/** One line per argument: name, effective value, and where the value comes from. */
+const hidden = "set (not shown)";
+
+/** One line per argument: name, the value in force, and where the value comes from. */
 export function configTable(index: ArgumentIndex, settings: Settings): string {
+  const inForce = withPairPolicy(settings);
   const rows = [["argument", "value", "source"]];
   for (const { name, argument } of index.entries) {
-    const { value, source } = settings.get(name)!;
-    const text = value === null ? shownDefault(argument) ?? "none" : shownValue(argument, value);
-    rows.push([`--${name}`, text, shownSource(source)]);
+    rows.push([`--${name}`, ...shownSetting(argument, inForce.get(name)!, settings)]);
   }
   const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column].length)));
   return rows.map(([name, value, source]) =>
@@ -18,10 +21,36 @@ export function configTable(index: ArgumentIndex, settings: Settings): string {
   ).join("\n");
 }
 
-function shownValue({ isSecret }: Argument, value: Value): string {
-  return isSecret ? "(hidden)" : shown(value);
+/** The manager follows another pair policy than the one that is set if there is no defragmentation. */
+function withPairPolicy(settings: Settings): Settings {
+  const value = pairPolicyInForce(toOptions<ServeOptions>(settings));
+  if (settings.get("pair-migration-policy")?.value === value) return settings;
+  const source = { kind: "implied", by: "enable-defrag" } as const;
+  return new Map([...settings, ["pair-migration-policy", { value, source }]]);
 }
 
-function shownSource(source: Source): string {
-  return source.kind === "file" ? `${source.path}: ${source.key}` : source.kind;
+/** Value and source, as the table has them. */
+function shownSetting(
+  argument: Argument,
+  { value, source }: Setting,
+  settings: Settings,
+): [string, string] {
+  const { environment, isSecret } = argument;
+  if (value === null && environment !== null && Deno.env.get(environment) !== undefined) {
+    return [hidden, `environment: ${environment}`];
+  }
+  const unset = shownDefault(argument) ?? "none";
+  const text = value === null ? unset : isSecret ? hidden : shown(value);
+  return [text, shownSource(source, settings)];
+}
+
+function shownSource(source: Source, settings: Settings): string {
+  switch (source.kind) {
+    case "file":
+      return `${source.path}: ${source.key}`;
+    case "implied":
+      return `implied by --${source.by} ${shown(settings.get(source.by)!.value)}`;
+    default:
+      return source.kind;
+  }
 }

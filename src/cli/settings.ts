@@ -11,7 +11,9 @@ import { readConfigFile } from "./config_file.ts";
 export type Source =
   | { readonly kind: "default" }
   | { readonly kind: "command line" }
-  | { readonly kind: "file"; readonly path: string; readonly key: string };
+  | { readonly kind: "file"; readonly path: string; readonly key: string }
+  /** It follows from another argument. */
+  | { readonly kind: "implied"; readonly by: string };
 
 export interface Setting {
   readonly value: Value;
@@ -24,21 +26,21 @@ export type Settings = ReadonlyMap<string, Setting>;
 /**
  * Reads a command line and the configuration file that it names.
  * @param index the arguments that may be on the command line
- * @param whole those that the file may set, and that have values in the end
+ * @param whole the arguments that get a value; the file may also set arguments that `index` lacks
  * @throws {UsageError} anything in them that is unknown or invalid by itself
  */
 export async function readSettings(
   argv: readonly string[],
   index: ArgumentIndex,
   whole = index,
-): Promise<{ settings: Settings; warnings: readonly string[] }> {
+): Promise<Settings> {
   const given = readCommandLine(argv, index);
   const path = given.get("config-file");
   const file = typeof path === "string" ? await readConfigFile(path, whole) : null;
 
   const settings = new Map<string, Setting>();
-  for (const { name, argument } of whole.entries) {
-    const fromFile = file?.settings.get(name);
+  for (const { name, argument, section } of whole.entries) {
+    const fromFile = section === null ? undefined : file?.get(name);
     if (given.has(name)) {
       settings.set(name, { value: given.get(name)!, source: { kind: "command line" } });
     } else if (fromFile !== undefined) {
@@ -50,35 +52,46 @@ export async function readSettings(
   }
   impliedDevice(settings);
   impliedMigration(settings);
+  impliedSilence(settings);
   const metric = settings.get("load-metric")?.value;
   if (metric !== undefined) useThresholdsOf(metric as LoadMetricName, settings);
-  return { settings, warnings: file?.warnings ?? [] };
+  return settings;
 }
 
-/** A profile is there to be simulated. */
+/** Only a simulated device runs on a profile. */
 function impliedDevice(settings: Map<string, Setting>): void {
-  const profile = settings.get("profiling-result-file-path");
-  if (!profile?.value || settings.get("device")?.value !== "auto") return;
-  const value = devices.find((kind) => kind.usesProfile)!.device;
-  settings.set("device", { value, source: profile.source });
+  if (!settings.get("profiling-result-file-path")?.value) return;
+  if (settings.get("device")?.value !== "auto") return;
+  const { device } = devices.find((kind) => kind.usesProfile)!;
+  imply(settings, "device", device, "profiling-result-file-path");
 }
 
-/** Requests have to get from prefill to decode instances. */
+/** Requests migrate from prefill to decode instances. */
 function impliedMigration(settings: Map<string, Setting>): void {
-  const disaggregation = settings.get("enable-pd-disagg");
-  if (disaggregation?.value !== true || settings.get("enable-migration")?.value === true) return;
-  settings.set("enable-migration", disaggregation);
+  if (settings.get("enable-pd-disagg")?.value !== true) return;
+  imply(settings, "enable-migration", true, "enable-pd-disagg");
 }
 
-/**
- * Unset thresholds depend on the metric: Llumnix would compare a ratio with its default steps all the
- * same.
- */
+/** `--disable-log-requests` silences requests everywhere. */
+function impliedSilence(settings: Map<string, Setting>): void {
+  if (settings.get("disable-log-requests")?.value !== true) return;
+  imply(settings, "disable-log-requests-server", true, "disable-log-requests");
+  imply(settings, "disable-log-requests-manager", true, "disable-log-requests");
+}
+
+function imply(settings: Map<string, Setting>, name: string, value: Value, by: string): void {
+  const setting = settings.get(name);
+  if (setting === undefined || setting.value === value) return;
+  settings.set(name, { value, source: { kind: "implied", by } });
+}
+
+/** Unset thresholds take the unit of the metric: the default number of steps is no ratio. */
 function useThresholdsOf(metric: LoadMetricName, settings: Map<string, Setting>): void {
   const defaults = new Map(Object.entries(defaultThresholds(metric)));
   for (const [name, { source }] of settings) {
     const value = defaults.get(camelCase(name));
-    if (value !== undefined && source.kind === "default") settings.set(name, { value, source });
+    if (value === undefined || source.kind !== "default") continue;
+    imply(settings, name, value, "load-metric");
   }
 }
 

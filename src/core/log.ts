@@ -5,8 +5,10 @@
  * 2026-01-31T12:00:00.000Z INFO instance-0/engine: model loaded layers=30 dtype=bfloat16
  * ```
  */
-import { BaseHandler, FileHandler, getLogger, type Logger, type LogRecord, setup } from "@std/log";
+import { BaseHandler, getLogger, type Logger, type LogRecord, setup } from "@std/log";
 import { LlumnixError } from "./errors.ts";
+import { type Claim, claimLogFile } from "./log_claim.ts";
+import { LogFile } from "./log_file.ts";
 
 export type LogLevel = "debug" | "info" | "warning" | "error";
 
@@ -28,6 +30,12 @@ export interface LogOptions {
   readonly filename: string | null;
   /** What this process is, on every line: "server", "instance-0". */
   readonly role?: string;
+  /** Size at which the file is renamed to `filename.1`; 0, the default: never. */
+  readonly maxBytes?: number;
+  /** Renamed files that are kept; default 1. */
+  readonly backups?: number;
+  /** The file is that of the process that started this one, which claims and rotates it. */
+  readonly isShared?: boolean;
 }
 
 const stdLevels = {
@@ -38,17 +46,22 @@ const stdLevels = {
 } as const;
 const loggerName = "llumnix";
 
+/** The log file of this process; null for none. */
+let file: LogFile | null = null;
+
 /**
  * Starts logging in this process, or starts it anew. Before, records go nowhere. A log file that
- * cannot be written costs one warning, never the service.
+ * cannot be written costs one warning, never the service; one that another process has claimed is left
+ * to that process.
  * @returns the file that is written, null when there is none
  */
-export function setupLogging(
-  { level, filename, role }: LogOptions,
-): string | null {
+export function setupLogging(options: LogOptions): string | null {
+  const { level, filename, role } = options;
+  setup({}); // closes the file before, which this process may claim again
   const formatter = onceARecord((record) => formatRecord(record, role));
   const stdLevel = stdLevels[level];
-  const file = filename ? new LogFile(stdLevel, { filename, formatter }) : null;
+  const claim = filename ? claimOf(filename, options) : null;
+  file = claim && openLogFile(claim, formatter, options);
   setup({
     handlers: {
       stderr: new StderrHandler(stdLevel, { formatter }),
@@ -61,8 +74,39 @@ export function setupLogging(
       },
     },
   });
-  if (file?.failure) warnOf(file.failure, filename!);
-  return file && !file.failure ? filename : null;
+  if (claim === null || file === null) return null;
+  if (file.failure !== null) {
+    warnOf(file.failure, claim.filename); // its own warning found no logger yet
+    return null;
+  }
+  if (claim.filename !== filename) {
+    log.warn(`another process logs to ${filename}; this one logs to ${claim.filename}`);
+  }
+  return claim.filename;
+}
+
+/** Opens the log file anew, such as after it was renamed. */
+export function reopenLogFile(): void {
+  file?.reopen();
+}
+
+function claimOf(filename: string, { isShared }: LogOptions): Claim {
+  return isShared ? { filename, lock: null } : claimLogFile(filename);
+}
+
+function openLogFile(
+  { filename, lock }: Claim,
+  formatter: (record: LogRecord) => string,
+  { level, maxBytes = 0, backups = 1, isShared = false }: LogOptions,
+): LogFile {
+  return new LogFile(stdLevels[level], {
+    filename,
+    formatter,
+    maxBytes: isShared || maxBytes === 0 ? null : maxBytes,
+    backups,
+    lock,
+    onFailure: (error) => warnOf(error, filename),
+  });
 }
 
 /** The log of a component, such as "scheduler"; may be made before logging is set up. */
@@ -105,42 +149,6 @@ class StderrHandler extends BaseHandler {
   }
 }
 
-/** A log file whose lines are there at once, and whose failure is remembered instead of thrown. */
-class LogFile extends FileHandler {
-  readonly #filename: string;
-  failure: Error | null = null;
-
-  constructor(...args: ConstructorParameters<typeof FileHandler>) {
-    super(...args);
-    this.#filename = args[1].filename;
-  }
-
-  override setup(): void {
-    this.#attempt(() => super.setup());
-  }
-
-  override log(line: string): void {
-    if (this.failure) return;
-    this.#attempt(() => {
-      super.log(line);
-      this.flush();
-    });
-    if (this.failure) warnOf(this.failure, this.#filename);
-  }
-
-  override destroy(): void {
-    this.#attempt(() => super.destroy());
-  }
-
-  #attempt(action: () => void): void {
-    try {
-      action();
-    } catch (error) {
-      this.failure = error as Error;
-    }
-  }
-}
-
 /** Every handler wants the same line. */
 function onceARecord(format: (record: LogRecord) => string): (record: LogRecord) => string {
   let last: LogRecord | null = null;
@@ -176,7 +184,7 @@ function formatValue(value: unknown): string {
   return /^[^\s"=]+$/u.test(text) && !unsafe.test(text) ? text : oneLine(JSON.stringify(text));
 }
 
-/** Deliberate errors and those of the system say enough; any other is a bug and shows its stack. */
+/** Errors of this program and of the system show their message; any other is a bug and shows its stack. */
 function describeError(error: Error): string {
   const isExpected = error instanceof LlumnixError || error.name in Deno.errors;
   return isExpected ? error.message : error.stack ?? error.message;

@@ -128,9 +128,15 @@ export interface ServerOptions {
   readonly port: number;
   readonly sslKeyfile: string | null;
   readonly sslCertfile: string | null;
+  /** Authorities of client certificates. */
+  readonly sslCaCerts: string | null;
+  /** 2: HTTPS clients must show a certificate. Python's numbers, as vLLM has them. */
+  readonly sslCertReqs: 0 | 2;
   readonly disableLogRequestsServer: boolean;
   readonly disableLogRequests: boolean;
   readonly logRequestTimestamps: boolean;
+  /** Request lines carry the prompt, not only its length. */
+  readonly logPrompts: boolean;
   readonly maxLogLen: number | null;
   readonly servedModelName: readonly string[] | null;
   readonly maxLogprobs: number;
@@ -140,8 +146,24 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   /** Seconds that running requests get to finish after SIGTERM. */
   readonly shutdownTimeout: number;
-  /** Who sends it may operate the service over HTTP; null: nobody may. */
+  /** Whoever sends it may operate the service over HTTP; null turns the admin routes off. */
   readonly adminToken: string | null;
+  /** Keys that clients need one of, beside those of `apiKeyFile` and VLLM_API_KEY; no key at all: none is needed. */
+  readonly apiKey: readonly string[] | null;
+  /** File with one key a line. */
+  readonly apiKeyFile: string | null;
+  /** File or Jinja text; null for the model's own. */
+  readonly chatTemplate: string | null;
+  readonly responseRole: string;
+  /** What becomes of fields of requests that no route knows. */
+  readonly unknownFields: "ignore" | "warn" | "refuse";
+  /** JSON arrays of strings; null for the default. */
+  readonly allowedOrigins: string | null;
+  readonly allowedMethods: string | null;
+  readonly allowedHeaders: string | null;
+  readonly allowCredentials: boolean;
+  /** Path that a proxy puts before every other; empty for none. */
+  readonly rootPath: string;
 }
 
 /** How a serving process keeps and watches its instances. */
@@ -158,6 +180,10 @@ export interface LifecycleOptions {
 export interface LoggingOptions {
   readonly logLevel: "debug" | "info" | "warning" | "error";
   readonly logFilename: string;
+  /** Size at which the log file is renamed; 0: never. */
+  readonly logMaxBytes: number;
+  /** Renamed log files that are kept. */
+  readonly logBackups: number;
   readonly logInstanceInfo: boolean;
   readonly disableLogStats: boolean;
 }

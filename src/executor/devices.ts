@@ -15,6 +15,11 @@ export const devices: readonly ExecutorKind[] = [
   nullDevice,
 ];
 
+/** For people: the devices that run on a latency profile. */
+export const profileDevices = `--device ${
+  devices.filter((kind) => kind.usesProfile).map((kind) => kind.device).join(" or ")
+}`;
+
 /** The kind of executor that `--device` stands for, if this program has it. */
 export function findExecutorKind(device: EngineOptions["device"]): ExecutorKind | undefined {
   if (device === "auto") return devices.find((kind) => kind.isPresent?.());

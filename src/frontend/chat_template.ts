@@ -4,10 +4,10 @@ import { rewriteStripCalls, stripFunctions } from "./jinja_strip.ts";
 import type { ChatMessage } from "./service.ts";
 
 /**
- * The template among those of `chat_template` (tokenizer_config.json): a text, or a list of named
- * ones of which "default" is used, as in transformers.
- * @returns null when there is none
- * @throws {ModelError} it is of another form
+ * Picks the chat template of tokenizer_config.json. Its field `chat_template` is a text, or a list of named
+ * templates, of which "default" is used, as in transformers.
+ * @returns null if there is none
+ * @throws {ModelError} the field has another form
  */
 export function selectChatTemplate(chatTemplate: unknown): string | null {
   if (chatTemplate === undefined || chatTemplate === null) return null;
@@ -32,7 +32,7 @@ export class ChatTemplate {
   /**
    * @param source Jinja
    * @param specialTokens `bos_token` and so on
-   * @param name where it comes from, for errors
+   * @param name what errors call the template
    * @throws {ModelError} a syntax error
    */
   constructor(
@@ -52,11 +52,17 @@ export class ChatTemplate {
 
   /**
    * The prompt, with all special tokens: encode it without adding any.
+   * @param templateArguments further variables of the template
    * @throws {RequestError} the template refuses the messages
    */
-  render(messages: readonly ChatMessage[], addGenerationPrompt: boolean): string {
+  render(
+    messages: readonly ChatMessage[],
+    addGenerationPrompt: boolean,
+    templateArguments: Readonly<Record<string, unknown>> = {},
+  ): string {
     try {
       return this.#template.render({
+        ...templateArguments,
         ...stripFunctions,
         ...this.specialTokens,
         messages,

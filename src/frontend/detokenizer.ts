@@ -2,8 +2,8 @@ import type { TokenTable } from "./token_table.ts";
 import { decodeUtf8, decodeUtf8Strictly, incompleteSuffixBytes } from "./utf8.ts";
 
 /**
- * Turns tokens into text one at a time. Pieces are whole characters, and joined they are what
- * decoding prompt and output at once adds to the prompt's text.
+ * Turns tokens into text one at a time. Each piece consists of whole characters. Joined, the pieces are
+ * the text that decoding prompt and output together adds to the prompt's text.
  *
  * A character whose bytes are spread over tokens is held back until it is whole. Byte tokens
  * (`<0xNN>`) are held until the run of them ends, because one ill-formed character in a run turns
@@ -14,7 +14,7 @@ export class Detokenizer {
   /** Text by token id where a token alone is text; the fast path. */
   readonly #texts: readonly (string | null | undefined)[];
   #pending: number[];
-  /** True until the first token of a sequence whose beginning is decoded differently. */
+  /** True before the first token with text, if the decoder treats the beginning of a sequence differently. */
   #atStart: boolean;
   /** Spaces still to be removed from the beginning. */
   #leadingSpaces = 0;
@@ -52,7 +52,7 @@ export class Detokenizer {
     return this.#table.decoding.byteLevel ? this.#takeWholeCharacters() : "";
   }
 
-  /** Decodes pending bytes but for an incomplete character at their end. */
+  /** Decodes the pending bytes, except an incomplete character at their end. */
   #takeWholeCharacters(): string {
     const held = incompleteSuffixBytes(this.#pending);
     const whole = this.#pending.splice(0, this.#pending.length - held);

@@ -6,21 +6,21 @@ import type { RequestedSampling, TextParams } from "./service.ts";
 /** Lower temperatures mean greedy (`_SAMPLING_EPS` of vLLM). */
 const leastTemperature = 1e-5;
 
-/** What a request's sampling is resolved against. */
+/** What a request's sampling parameters are checked against and completed from. */
 export interface SamplingContext {
   readonly promptTokens: number;
-  /** Where the client gave it, for errors. */
+  /** The field that holds the prompt, for errors. */
   readonly promptField: string;
   readonly maxModelLen: number;
   readonly vocabSize: number;
   /** `--max-logprobs` */
   readonly maxLogprobs: number;
   readonly eosTokenIds: readonly number[];
-  /** The model's own defaults; they come before vLLM's. */
+  /** The model's own defaults, used in place of vLLM's. */
   readonly defaultSampling: Readonly<Partial<SamplingParams>>;
   /** Whether prompt and `maxTokens` must fit together; see `TextRequest.refuseOverlong`. */
   readonly refuseOverlong: boolean;
-  /** Seed of a request that names none. */
+  /** Makes the seed of a request without one. */
   readonly nextSeed: () => number;
 }
 
@@ -59,7 +59,7 @@ export function resolveSampling(
  * Refuses a prompt that leaves no room for output, in OpenAI's words.
  * @param tokens tokens of the prompt
  * @param field of the request that holds it
- * @param atLeast the prompt was not encoded to the end
+ * @param atLeast the prompt has more tokens: it was not encoded to the end
  * @throws {RequestError}
  */
 export function checkPromptTokens(
@@ -89,7 +89,7 @@ export function checkTokenIds(ids: readonly number[], vocabSize: number, name: s
   }
 }
 
-/** @throws {RequestError} stop strings that cannot be looked for */
+/** @throws {RequestError} there are stop strings, but no text to find them in */
 export function checkTextParams(text: TextParams, hasTokenizer: boolean): void {
   if (text.stop.length === 0) return;
   if (text.stop.includes("")) {
@@ -179,6 +179,8 @@ function check(filled: Filled, { maxLogprobs, vocabSize }: SamplingContext): voi
     minTokens,
   );
   checkTokenIds(filled.stopTokenIds, vocabSize, "stop_token_ids");
+  checkTokenIds(filled.allowedTokenIds ?? [], vocabSize, "allowed_token_ids");
+  checkTokenIds((filled.logitBias ?? []).map(([id]) => id), vocabSize, "logit_bias");
   checkLogprobs(filled.logprobs, "logprobs", maxLogprobs);
   checkLogprobs(filled.promptLogprobs, "prompt_logprobs", maxLogprobs);
 }

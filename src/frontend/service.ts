@@ -1,6 +1,6 @@
 /**
- * What HTTP routes need of the rest: text or tokens in, text out. Implemented over a tokenizer and a
- * {@linkcode Cluster}; faked in the routes' tests.
+ * The interface between the HTTP routes and the cluster: text or tokens go in, text comes out.
+ * `text_service.ts` implements it over a tokenizer and a {@linkcode Cluster}; the routes' tests use a fake.
  */
 import type { ErrorRecord } from "../core/errors.ts";
 import type {
@@ -21,8 +21,8 @@ export interface ServedModel {
   /** False with `--skip-tokenizer-init`: prompts must be token ids, outputs have no text. */
   readonly hasTokenizer: boolean;
   /**
-   * Sampling defaults from generation_config.json; they come before vLLM's. Empty for exactly what
-   * vLLM 0.4.2 does, which reads only the end tokens from that file.
+   * Sampling defaults from generation_config.json, used in place of vLLM's. Empty to sample exactly as vLLM
+   * 0.4.2, which reads only the end tokens from that file.
    */
   readonly defaultSampling: Readonly<Partial<SamplingParams>>;
 }
@@ -43,12 +43,19 @@ export interface ChatMessage {
   readonly role: string;
   readonly content: string;
   readonly name?: string;
+  /** What a model thought before an earlier answer; templates of reasoning models read it. */
+  readonly reasoning_content?: string;
 }
 
 export type Prompt =
   | { readonly text: string; readonly addSpecialTokens?: boolean }
   | { readonly tokenIds: readonly number[] }
-  | { readonly messages: readonly ChatMessage[]; readonly addGenerationPrompt: boolean };
+  | {
+    readonly messages: readonly ChatMessage[];
+    readonly addGenerationPrompt: boolean;
+    /** Further variables of the template, such as `enable_thinking`. */
+    readonly templateArguments?: Readonly<Record<string, unknown>>;
+  };
 
 /**
  * Fields of a request's sampling that the client set; the service fills in defaults (vLLM's, or the
@@ -70,6 +77,10 @@ export interface TextRequest {
   readonly text: TextParams;
   /** Default normal. */
   readonly priority?: Priority;
+  /** Log probabilities per token that are allowed even where `--max-logprobs` is less. */
+  readonly maxLogprobs?: number;
+  /** Tokenised by the service, as the model may write them: at the beginning of a word and within one. */
+  readonly badWords?: readonly string[];
   /**
    * Refuse a request whose prompt and `maxTokens` together exceed the model's length, as vLLM's OpenAI
    * server does; otherwise `maxTokens` is lowered to what fits, as its /generate does.
@@ -126,13 +137,31 @@ export interface TextHandle {
   readonly firstToken: string;
 }
 
+/** A prompt as tokens and as text. */
+export interface EncodedPrompt {
+  readonly tokenIds: readonly number[];
+  /** Undefined when only tokens were given. */
+  readonly text?: string;
+}
+
 export interface TextService {
   readonly model: ServedModel;
   isReady(): boolean;
   /**
+   * The tokens of a prompt, as a request with it would have them.
+   * @throws {RequestError} it can never be served
+   */
+  tokenize(prompt: Prompt): Promise<EncodedPrompt>;
+  /**
+   * The text of tokens, special ones included.
+   * @throws {RequestError} there is no tokenizer, or an unknown token
+   */
+  detokenize(tokenIds: readonly number[]): string;
+  /** Text of one token alone. */
+  tokenText(tokenId: number): string;
+  /**
    * Accepts a request; outputs then arrive at `sink`, the first in a later turn of the event loop than
-   * the one in which this resolved. Sinks must be quick and must not throw. Encoding the prompt takes
-   * about 3 us a token, before this returns.
+   * the one in which this resolved. Sinks must be quick and must not throw.
    * @throws {RequestError} it can never be served: too long, unknown token, bad parameter
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance, or stopping

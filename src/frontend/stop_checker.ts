@@ -13,11 +13,22 @@ export const MAX_STOP_LENGTH = 1024;
  * strings", 1977). Preparing takes two bytes a unit; matching takes constant time a unit and string.
  */
 export class StopStrings {
+  static readonly #compiled = new WeakMap<readonly string[], StopStrings>();
   readonly patterns: readonly Pattern[];
 
   /** @param strings each of 1 to {@linkcode MAX_STOP_LENGTH} units, and well-formed */
   constructor(strings: readonly string[]) {
     this.patterns = strings.map((text) => ({ text, fallbacks: fallbacksOf(text) }));
+  }
+
+  /** Prepares the strings once for all requests that share the array, such as the prompts of a batch. */
+  static of(strings: readonly string[]): StopStrings {
+    let compiled = StopStrings.#compiled.get(strings);
+    if (compiled === undefined) {
+      compiled = new StopStrings(strings);
+      StopStrings.#compiled.set(strings, compiled);
+    }
+    return compiled;
   }
 }
 

@@ -11,6 +11,7 @@ import {
   resolveSampling,
 } from "./sampling_rules.ts";
 import type {
+  EncodedPrompt,
   Prompt,
   ServedModel,
   TextHandle,
@@ -54,13 +55,6 @@ export function createTextService(options: TextServiceOptions): TextService {
   return new ClusterTextService(options);
 }
 
-/** A prompt as tokens and as text. */
-interface EncodedPrompt {
-  readonly tokenIds: readonly number[];
-  /** Undefined when only tokens were given. */
-  readonly text?: string;
-}
-
 class ClusterTextService implements TextService {
   readonly model: ServedModel;
   readonly #options: TextServiceOptions;
@@ -70,6 +64,8 @@ class ClusterTextService implements TextService {
   /** Requests whose prompt is being encoded, and whether they were aborted meanwhile. */
   readonly #encoding = new Map<string, { isAborted: boolean }>();
   readonly #encoder: PromptEncoder | null;
+  /** Tokens of bad words, by the array that the prompts of a batch share. */
+  readonly #badWordIds = new WeakMap<readonly string[], readonly number[][]>();
 
   constructor(options: TextServiceOptions) {
     this.#options = options;
@@ -132,24 +128,54 @@ class ClusterTextService implements TextService {
     this.#active.get(requestId)?.abort();
   }
 
-  /** Its id may be of another request by now. */
+  /** Another request may have the same id by now. */
   readonly #release = (request: ActiveRequest): void => {
     const { requestId } = request;
     if (this.#active.get(requestId) === request) this.#active.delete(requestId);
   };
 
   #resolve(request: TextRequest, prompt: EncodedPrompt): SamplingParams {
-    return resolveSampling(request.sampling, {
+    const badWords = this.#badWords(request);
+    return resolveSampling({ ...request.sampling, ...(badWords.length > 0 && { badWords }) }, {
       promptTokens: prompt.tokenIds.length,
       promptField: fieldOf(request.prompt),
       maxModelLen: this.model.maxModelLen,
       vocabSize: this.model.vocabSize,
-      maxLogprobs: this.#options.maxLogprobs,
+      maxLogprobs: Math.max(this.#options.maxLogprobs, request.maxLogprobs ?? 0),
       eosTokenIds: this.#eosTokenIds,
       defaultSampling: this.model.defaultSampling,
       refuseOverlong: request.refuseOverlong ?? false,
       nextSeed: () => Math.floor(this.#seeds.uniform() * 2 ** 53),
     });
+  }
+
+  tokenize(prompt: Prompt): Promise<EncodedPrompt> {
+    return this.#encode(prompt);
+  }
+
+  detokenize(tokenIds: readonly number[]): string {
+    const { tokenizer } = this.#options;
+    if (tokenizer === null) throw noTokenizer("tokens");
+    checkTokenIds(tokenIds, this.model.vocabSize, "tokens");
+    return tokenizer.decode(tokenIds, { skipSpecialTokens: false });
+  }
+
+  tokenText(tokenId: number): string {
+    return tokenText(tokenId, this.#options.tokenizer);
+  }
+
+  /** Each word as tokens, at the beginning of the output and behind a space, as vLLM forbids it. */
+  #badWords({ badWords = [] }: TextRequest): readonly number[][] {
+    if (badWords.length === 0) return [];
+    const known = this.#badWordIds.get(badWords);
+    if (known !== undefined) return known;
+    const { tokenizer } = this.#options;
+    if (tokenizer === null) throw noTokenizer("bad_words");
+    const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false });
+    const ids = badWords.flatMap((word) => [encode(word), encode(` ${word.trimStart()}`)])
+      .filter((ids) => ids.length > 0);
+    this.#badWordIds.set(badWords, ids);
+    return ids;
   }
 
   async #encode(prompt: Prompt): Promise<EncodedPrompt> {
@@ -188,8 +214,16 @@ class ClusterTextService implements TextService {
         "messages",
       );
     }
-    return tokenizer.chatTemplate.render(prompt.messages, prompt.addGenerationPrompt);
+    const { messages, addGenerationPrompt, templateArguments } = prompt;
+    return tokenizer.chatTemplate.render(messages, addGenerationPrompt, templateArguments);
   }
+}
+
+function noTokenizer(field: string): RequestError {
+  return new RequestError(
+    `${field} needs a tokenizer, and the server runs without one (--skip-tokenizer-init).`,
+    field,
+  );
 }
 
 const log = logger("tokenizer");
@@ -209,7 +243,7 @@ function createEncoder(options: TextServiceOptions, tokenizer: Tokenizer): Promp
   return new PromptEncoder({ tokenizer, pool, takeTurn: (characters) => turns.take(characters) });
 }
 
-/** The field of a request in which clients give such a prompt. */
+/** The field of a request that holds such a prompt. */
 function fieldOf(prompt: Prompt): "prompt" | "messages" {
   return "messages" in prompt ? "messages" : "prompt";
 }

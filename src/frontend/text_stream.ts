@@ -30,7 +30,7 @@ export class TextStream {
       ? tokenizer.detokenizer({ skipSpecialTokens: text.skipSpecialTokens, promptTokenIds })
       : null;
     this.#stop = text.stop.length > 0
-      ? new StopChecker(new StopStrings(text.stop), text.includeStopStrInOutput)
+      ? new StopChecker(StopStrings.of(text.stop), text.includeStopStrInOutput)
       : null;
   }
 
@@ -47,7 +47,7 @@ export class TextStream {
     const { finish } = output;
     const logprobs: TextLogprob[] | undefined = output.logprobs && [];
     const wanted = this.#options.request.text;
-    // A stop token is no text, unless asked for (vLLM, stop_checker.py).
+    // The text of a stop token is left out, unless the request asks for it (vLLM, stop_checker.py).
     const silent = finish?.reason === "stop" && !wanted.includeStopStrInOutput
       ? output.tokenIds.length - 1
       : -1;
@@ -79,7 +79,7 @@ export class TextStream {
     return this.#stop.push(text, this.#outputTokens >= this.#options.minTokens);
   }
 
-  /** What was held back, at the end of the output. */
+  /** The text that is still held back when the output ends. */
   #flush(): string {
     const text = this.#check(this.#detokenizer?.flush() ?? "");
     return this.#stop === null || this.#stop.match !== null ? text : text + this.#stop.flush();

@@ -4,9 +4,8 @@ import { encodeUtf8 } from "./utf8.ts";
 
 /**
  * How token strings of the vocabulary become text: the `decoder` of tokenizer.json, reduced to what
- * can be applied token by token. Two families exist: byte-level, where every character of a token
- * stands for a byte, and piecewise (SentencePiece-like), where a token is text but for byte tokens
- * `<0xNN>`.
+ * can be applied token by token. There are two families. In byte-level decoders every character of a token
+ * stands for a byte. In piecewise (SentencePiece-like) decoders a token is text, except byte tokens `<0xNN>`.
  */
 export interface TokenDecoding {
   /** Every token is a run of bytes in GPT-2's alphabet. */

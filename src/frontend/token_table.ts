@@ -3,18 +3,18 @@ import { decodeUtf8, decodeUtf8Strictly, encodeUtf8 } from "./utf8.ts";
 
 /** A token as log probabilities show it. */
 export interface TokenDisplay {
-  /** U+FFFD for what is no whole character. */
+  /** Has U+FFFD in place of bytes that are no whole character. */
   readonly token: string;
   /** UTF-8; may be part of a character. */
   readonly bytes: readonly number[];
 }
 
 /**
- * Text and bytes of every token, worked out when first asked for. One table serves all requests with
- * the same treatment of special tokens.
+ * Text and bytes of every token, computed when they are first needed. All requests that treat special tokens
+ * alike share one table.
  */
 export class TokenTable {
-  /** Text by id as far as known: null for tokens that are not text by themselves. */
+  /** Text by id, as far as it is computed: null for tokens that are not text by themselves. */
   readonly texts: readonly (string | null | undefined)[];
   readonly #displays = new Map<number, TokenDisplay>();
   readonly #texts: (string | null | undefined)[];
@@ -37,7 +37,7 @@ export class TokenTable {
     return this.decoding.firstText !== null || this.decoding.leadingSpaces > 0;
   }
 
-  /** Text of a token; empty when it is skipped or unknown, null when it is bytes of no whole text. */
+  /** Text of a token: empty if the token is skipped or unknown, null if its bytes are not whole characters. */
   text(id: number): string | null {
     const known = this.#texts[id];
     if (known !== undefined) return known;

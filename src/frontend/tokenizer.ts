@@ -39,16 +39,16 @@ export interface Tokenizer {
    * @param options.addSpecialTokens let the model's post-processor add its tokens (bos)
    */
   encode(text: string, options: { readonly addSpecialTokens: boolean }): number[];
-  /** A number of tokens that `text` has at least; far cheaper than encoding it. */
+  /** A lower bound of the tokens of `text`, far cheaper than encoding it. */
   leastTokens(text: string): number;
   /**
-   * Text of a whole sequence. There is no `spacesBetweenSpecialTokens`: like transformers' fast
-   * tokenizers, of which tokenizer.json is the format, decoding never adds spaces.
+   * Text of a whole sequence. There is no option `spacesBetweenSpecialTokens`: decoding never adds spaces, as
+   * in transformers' fast tokenizers, whose format tokenizer.json is.
    */
   decode(ids: readonly number[], options: DecodeOptions): string;
-  /** Decoder of an output that follows `promptTokenIds`. */
+  /** Makes the decoder of an output that follows `promptTokenIds`. */
   detokenizer(options: DecodeOptions & { promptTokenIds: readonly number[] }): Detokenizer;
-  /** One token by itself, special or not; nothing for an unknown id. */
+  /** One token by itself, special or not; empty for an unknown id. */
   display(id: number): TokenDisplay;
 }
 
@@ -107,10 +107,14 @@ export function createTokenizer(
 
 /**
  * Loads the tokenizer of a model directory.
+ * @param chatTemplate to use instead of the directory's
  * @throws {ModelError} no tokenizer.json, or one that cannot be used
  */
-export async function loadTokenizer(directory: string): Promise<Tokenizer> {
-  const [json, config, chatTemplate] = await Promise.all([
+export async function loadTokenizer(
+  directory: string,
+  chatTemplate?: string,
+): Promise<Tokenizer> {
+  const [json, config, ownTemplate] = await Promise.all([
     readText(`${directory}/tokenizer.json`),
     readText(`${directory}/tokenizer_config.json`),
     readText(`${directory}/chat_template.jinja`),
@@ -124,7 +128,7 @@ export async function loadTokenizer(directory: string): Promise<Tokenizer> {
   const files = {
     tokenizerJson: parseJson(json, `${directory}/tokenizer.json`),
     tokenizerConfig: parseJson(config ?? "{}", `${directory}/tokenizer_config.json`),
-    chatTemplate,
+    chatTemplate: chatTemplate ?? ownTemplate,
   };
   try {
     return createTokenizer(files, { directory });

@@ -7,6 +7,7 @@ import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
+import { apiKeys } from "./api_keys.ts";
 import type { FoundModel } from "../executor/executor_kind.ts";
 import { describeModel, openTokenizer } from "./served_model.ts";
 import { version } from "../core/version.ts";
@@ -38,5 +39,12 @@ export async function startApiServer(
   });
   const token = adminToken(options);
   const admin = token === null ? undefined : { token, call: cluster.admin };
-  return await startServer({ service, admin, options, version, log: logger("http") });
+  return await startServer({
+    service,
+    admin,
+    apiKeys: apiKeys(options),
+    options,
+    version,
+    log: logger("http"),
+  });
 }

@@ -5,11 +5,12 @@ import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
 import { HostProcess } from "../core/host_process.ts";
-import type { Log } from "../core/log.ts";
+import { type Log, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import { servingFields } from "./serving_fields.ts";
 
@@ -18,9 +19,6 @@ const PING_TIMEOUT_MS = 1_000;
 const MAX_REMOVE_ATTEMPTS = 10;
 /** The name of a manager's directory; only such a directory is ever removed. */
 const runtimeDirectoryName = /^llumnix-\d+-[0-9a-f]{8}$/;
-
-/** Signals that a terminal sends to all processes of a job. */
-const groupSignals = ["SIGINT", "SIGHUP"] as const;
 
 export interface InstanceArgs {
   readonly options: EngineOptions;
@@ -46,8 +44,9 @@ export interface InstanceArgs {
 
 /**
  * Runs one instance as this process. On SIGTERM the instance drains and then ends; a second SIGTERM ends
- * it at once. SIGINT and SIGHUP do the same to an instance that was started by hand. Other instances
- * ignore them: a terminal sends them to the whole process group, and the manager decides.
+ * it at once. SIGINT and a terminal that hangs up do the same to an instance that was started by hand.
+ * Other instances go on: a terminal sends its signals to the whole process group, and the manager decides.
+ * Without a terminal SIGHUP opens the log file anew.
  * @returns the exit code: 0 after a request to stop, 2 for an error that the user can fix, else 1. The
  *   caller should exit the process, because a hanging step may be left behind.
  */
@@ -76,9 +75,13 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
       : undefined,
   });
   const onTerminate = () => instance.drain("got SIGTERM");
-  const onGroupSignal = args.startedBy === "hand" ? onTerminate : () => {};
-  Deno.addSignalListener("SIGTERM", onTerminate);
-  for (const signal of groupSignals) Deno.addSignalListener(signal, onGroupSignal);
+  const isByHand = args.startedBy === "hand";
+  const listeners = [
+    ["SIGTERM", onTerminate],
+    ["SIGINT", isByHand ? onTerminate : () => {}],
+    ["SIGHUP", isByHand ? hangupListener(onTerminate) : reopenLogFile],
+  ] as const;
+  for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
   try {
     const end = await instance.run();
     const { reason, error } = end;
@@ -90,8 +93,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
-    Deno.removeSignalListener("SIGTERM", onTerminate);
-    for (const signal of groupSignals) Deno.removeSignalListener(signal, onGroupSignal);
+    for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }
 }
 

@@ -11,7 +11,7 @@ import {
 
 export interface InstanceInfoLogConfig {
   readonly clock: Clock;
-  /** `--log-filename`, to which the file's name adds `_instance.csv`. */
+  /** The log file, to whose name this file's name adds `_instance.csv`. */
   readonly logFilename: string;
   readonly options: InstanceInfoCsvOptions & { readonly pollingInterval: number };
   /** The last reports of the serving instances. */
@@ -34,7 +34,12 @@ export class InstanceInfoLog {
     this.#csv = new InstanceInfoCsv(config.options);
     this.#path = `${config.logFilename}_instance.csv`;
     try {
-      this.#file = Deno.openSync(this.#path, { write: true, create: true, truncate: true });
+      this.#file = Deno.openSync(this.#path, {
+        write: true,
+        create: true,
+        truncate: true,
+        mode: 0o600,
+      });
     } catch (error) {
       throw new UsageError(
         `--log-instance-info: cannot write ${this.#path} (${(error as Error).message}); choose ` +

@@ -1,5 +1,5 @@
 /** The API server's part of a model: its tokenizer, and its description for clients. */
-import { LlumnixError } from "../core/errors.ts";
+import { LlumnixError, UsageError } from "../core/errors.ts";
 import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
@@ -33,16 +33,35 @@ export async function servedSettings(options: EngineOptions): Promise<ServedSett
  * @throws {ModelError} the tokenizer is missing or cannot be used
  */
 export async function openTokenizer(
-  options: EngineOptions,
+  options: EngineOptions & Pick<ServerOptions, "chatTemplate">,
   model: FoundModel,
 ): Promise<Tokenizer | null> {
   if (options.skipTokenizerInit) return null;
+  const chatTemplate = readChatTemplate(options.chatTemplate);
   if (options.tokenizer !== null) {
     const { downloadDir, tokenizerRevision: revision } = options;
-    return await loadTokenizer(locateModel(options.tokenizer, { downloadDir, revision }));
+    const directory = locateModel(options.tokenizer, { downloadDir, revision });
+    return await loadTokenizer(directory, chatTemplate);
   }
-  if (model.directory !== null) return await loadTokenizer(model.directory);
-  return createTokenizer(builtinModel());
+  if (model.directory !== null) return await loadTokenizer(model.directory, chatTemplate);
+  return createTokenizer({ ...builtinModel(), chatTemplate });
+}
+
+/** `--chat-template` is a file, or Jinja, which has braces; so vLLM tells them apart as well. */
+function readChatTemplate(option: string | null): string | undefined {
+  if (option === null) return undefined;
+  try {
+    return Deno.readTextFileSync(option);
+  } catch (cause) {
+    if (/[{}]/.test(option)) return option;
+    throw new UsageError(
+      `--chat-template ${option} is no file that can be read (${
+        (cause as Error).message
+      }), and no ` +
+        "Jinja template, which would have braces",
+      { cause },
+    );
+  }
 }
 
 /** Describes the model to clients. */

@@ -1,20 +1,17 @@
-/**
- * Routes of whoever operates the service, under `/admin/`. They are there only with an admin token,
- * and open only to those who send it.
- */
+/** Routes for operating the service, under `/admin/`. They exist only with an admin token, which each request needs. */
 import { STATUS_CODE } from "@std/http/status";
-import { createHash, timingSafeEqual } from "node:crypto";
 import { z } from "zod";
 import type { InstanceChange, InstanceStatus, RequestStatus } from "../core/protocol/admin.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
+import { bearerToken, digest, isOneOf, type WrongTokens } from "./access.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { readJsonObject, readOptionalJsonObject } from "./json_body.ts";
 import { refuseUnknownFields } from "./unknown_fields.ts";
 import { validate } from "./validation.ts";
 
-/** What the routes need: who may use them, and who does what they say. */
+/** The token that requests need, and the manager's answers to them. */
 export interface AdminAccess {
   readonly token: string;
   readonly call: AdminCall;
@@ -25,7 +22,7 @@ interface AdminContext {
   readonly maxBodyBytes: number;
 }
 
-/** @param id what stands in the place of `{id}` */
+/** @param id the part of the path in the place of `{id}` */
 type Handler = (exchange: Exchange, context: AdminContext, id: string) => Promise<void>;
 
 const PREFIX = "/admin/";
@@ -57,8 +54,9 @@ export async function dispatchAdmin(
   exchange: Exchange,
   { token, call }: AdminAccess,
   maxBodyBytes: number,
+  wrongTokens: WrongTokens,
 ): Promise<void> {
-  authorize(exchange, token);
+  await authorize(exchange, token, wrongTokens);
   const matching = routes.filter(([, path]) => idIn(path, exchange.path) !== null);
   if (matching.length === 0) {
     const known = routes.map(([method, path]) => `${method} ${path}`).join(", ");
@@ -81,17 +79,22 @@ export async function dispatchAdmin(
   await handle(exchange, { call, maxBodyBytes }, idIn(path, exchange.path)!);
 }
 
-function authorize(exchange: Exchange, token: string): void {
-  const header = exchange.header("authorization");
-  const given = /^Bearer +(.*)$/i.exec(header ?? "")?.[1];
-  if (given === undefined) {
+async function authorize(
+  exchange: Exchange,
+  token: string,
+  wrongTokens: WrongTokens,
+): Promise<void> {
+  const given = bearerToken(exchange);
+  if (given === null) {
     throw new HttpError(
       STATUS_CODE.Unauthorized,
       'This route needs the header "Authorization: Bearer TOKEN" with the token of --admin-token.',
       UNAUTHORIZED,
     );
   }
-  if (isSame(given, token)) return;
+  await wrongTokens.admit(exchange);
+  if (isOneOf(given, [digest(token)])) return;
+  wrongTokens.note(exchange, "admin token");
   throw new HttpError(
     STATUS_CODE.Forbidden,
     "The token is not that of --admin-token.",
@@ -99,13 +102,7 @@ function authorize(exchange: Exchange, token: string): void {
   );
 }
 
-/** Takes the same time wherever the two differ. */
-function isSame(a: string, b: string): boolean {
-  const [first, second] = [a, b].map((text) => createHash("sha256").update(text).digest());
-  return timingSafeEqual(first, second);
-}
-
-/** What stands in the place of `{id}`; empty for a route without; null where the path is another. */
+/** The part of a path in the place of `{id}`: empty if the route has none, null if the route does not match. */
 function idIn(route: string, path: string): string | null {
   const [before, after] = route.split("{id}");
   if (after === undefined) return path === route ? "" : null;
@@ -114,7 +111,7 @@ function idIn(route: string, path: string): string | null {
   try {
     return decodeURIComponent(id);
   } catch {
-    return id; // not an escape: nothing has such a name, and the answer says so
+    return id; // not an escape: no instance or request has such a name, and the answer says so
   }
 }
 
@@ -152,7 +149,7 @@ async function refuseFields(exchange: Exchange, maxBodyBytes: number): Promise<v
   refuseUnknownFields(await readOptionalJsonObject(exchange, maxBodyBytes), new Set());
 }
 
-/** What goes on is told by the list of instances. */
+/** The list of instances shows how the change goes on. */
 function sendChange(exchange: Exchange, { instanceId, state }: InstanceChange): void {
   exchange.sendJson(STATUS_CODE.Accepted, { id: instanceId, state });
 }

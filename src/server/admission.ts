@@ -8,6 +8,11 @@ export class Admission {
 
   constructor(readonly maxRequests: number) {}
 
+  /** Requests in work. */
+  get inWork(): number {
+    return this.#inWork;
+  }
+
   /**
    * Takes `count` places, to be given back by `leave`.
    * @throws {RequestError} more than there are places at all
@@ -16,13 +21,7 @@ export class Admission {
    */
   enter(count: number): void {
     if (this.#closed) throw new UnavailableError("The server is stopping. Retry on another.");
-    if (count > this.maxRequests) {
-      throw new RequestError(
-        `The batch has ${count} prompts; at most ${this.maxRequests} requests can be in the service ` +
-          "(--max-queued-requests). Send smaller batches.",
-        "prompt",
-      );
-    }
+    this.checkCount(count);
     if (this.#inWork + count > this.maxRequests) {
       throw new OverloadedError(
         `The service is full: ${this.#inWork} of at most ${this.maxRequests} requests are in it ` +
@@ -30,6 +29,19 @@ export class Admission {
       );
     }
     this.#inWork += count;
+  }
+
+  /**
+   * Refuses what can never enter; to be asked before the work of making that many requests.
+   * @throws {RequestError}
+   */
+  checkCount(count: number): void {
+    if (count <= this.maxRequests) return;
+    throw new RequestError(
+      `The request asks for ${count} sequences (prompts times n); at most ${this.maxRequests} can be ` +
+        "in the service (--max-queued-requests). Send smaller requests.",
+      "prompt",
+    );
   }
 
   leave(count: number): void {

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { TextRequest } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";
-import { collectOutput } from "./collected_output.ts";
+import { type CollectedOutput, collectOutput } from "./collected_output.ts";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
 import { Generation } from "./generation.ts";
@@ -16,37 +16,48 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import {
   checkStreamOptions,
+  hasContinuousUsage,
   samplingFields,
+  sequencesField,
   streamOptionsField,
   toSampling,
   toTextParams,
+  withSequences,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
-import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
-import { usage } from "./usage.ts";
+import { knownFields } from "./unknown_fields.ts";
+import { usage, UsageCounter } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const chatSchema = z.object({
   ...samplingFields,
   max_completion_tokens: anInteger.nullish(),
+  n: sequencesField,
   logprobs: trueOrFalse.nullish(),
+  chat_template_kwargs: z.record(z.string(), z.unknown(), "an object").nullish(),
   top_logprobs: anInteger.nullish(),
   echo: trueOrFalse.nullish(),
   add_generation_prompt: trueOrFalse.nullish(),
   detokenize: z.literal(true, "true, for a chat is text").nullish(),
   stream_options: streamOptionsField,
 });
-const known = knownFields(schema, ["model", "messages"]);
+const known = knownFields(chatSchema, ["model", "messages"]);
+
+/** Most alternatives per token in OpenAI's API; `--max-logprobs` may allow more. */
+const MAX_TOP_LOGPROBS = 20;
 
 interface ChatTask {
-  readonly request: TextRequest;
+  /** One for each of the `n` answers. */
+  readonly requests: readonly TextRequest[];
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** Every chunk has the usage so far. */
+  readonly continuousUsage: boolean;
   /** Alternatives per token; null for no log probabilities. */
   readonly topLogprobs: number | null;
   readonly withPromptLogprobs: boolean;
   readonly role: string;
-  /** Text put before the answer by vLLM's `echo`: the last message, when it has the same role. */
+  /** Text before the answer, by vLLM's `echo`: the last message, if it has the same role. */
   readonly echoed: string;
   readonly id: string;
   readonly created: number;
@@ -56,7 +67,7 @@ interface ChatTask {
 export async function chatCompletions(exchange: Exchange, context: ServerContext): Promise<void> {
   const body = await readGenerationBody(exchange, context);
   const task = parseTask(body, exchange, context);
-  const generation = await Generation.start(context, exchange, [task.request]);
+  const generation = await Generation.start(context, exchange, task.requests);
   if (task.stream) await streamChat(exchange, generation, task);
   else exchange.sendJson(STATUS_CODE.OK, await wholeChat(generation, task));
 }
@@ -64,33 +75,45 @@ export async function chatCompletions(exchange: Exchange, context: ServerContext
 function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext): ChatTask {
   const model = servedName(body.model, context.service.model);
   refuseUnsupportedFields(body);
-  refuseUnknownFields(body, known);
-  const fields = validate(schema, body);
-  const messages = parseMessages(body.messages);
-  checkStreamOptions(fields);
-  if (typeof fields.top_logprobs === "number" && !fields.logprobs) {
+  context.checkFields(body, known);
+  const fields = validate(chatSchema, body);
+  const messages = parseMessages(body.messages, context.checkFields);
+  checkStreamOptions(fields, context.checkFields);
+  if (fields.top_logprobs && !fields.logprobs) {
     throw new RequestError('top_logprobs needs "logprobs": true.', "top_logprobs");
   }
   const output = fields.logprobs ? fields.top_logprobs ?? 0 : null;
-  const prompt = fields.prompt_logprobs ?? null;
   const maxTokens = fields.max_completion_tokens ?? fields.max_tokens ?? null;
   const addGenerationPrompt = fields.add_generation_prompt ?? true;
   const last = messages[messages.length - 1];
-  const role = addGenerationPrompt ? "assistant" : last.role;
+  const role = addGenerationPrompt ? context.options.responseRole : last.role;
   const id = `chatcmpl-${exchange.requestId}`;
+  const prompt = {
+    messages,
+    addGenerationPrompt,
+    ...(fields.chat_template_kwargs && { templateArguments: fields.chat_template_kwargs }),
+  };
+  const logprobs = { output, prompt: fields.prompt_logprobs ?? null };
+  const sampling = toSampling(fields, maxTokens, logprobs);
+  const priority = requestedPriority(exchange, fields.priority);
+  const text = toTextParams(fields);
+  context.admission.checkCount(fields.n ?? 1);
   return {
-    request: {
+    requests: withSequences(fields.n ?? 1, () => ({
       requestId: newTextRequestId(id),
-      prompt: { messages, addGenerationPrompt },
-      sampling: toSampling(fields, maxTokens, { output, prompt }),
-      text: toTextParams(fields),
-      priority: requestedPriority(exchange, fields.priority),
+      prompt,
+      sampling,
+      text,
+      badWords: fields.bad_words ?? undefined,
+      maxLogprobs: MAX_TOP_LOGPROBS,
+      priority,
       refuseOverlong: true,
-    },
+    })),
     stream: fields.stream ?? false,
     includeUsage: fields.stream_options?.include_usage ?? false,
+    continuousUsage: hasContinuousUsage(fields),
     topLogprobs: output,
-    withPromptLogprobs: prompt !== null,
+    withPromptLogprobs: logprobs.prompt !== null,
     role,
     echoed: fields.echo && last.role === role ? last.content : "",
     id,
@@ -100,27 +123,36 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
 }
 
 async function wholeChat(generation: Generation, task: ChatTask) {
-  const [output] = await collectOutput(generation);
-  const { topLogprobs, role } = task;
+  const outputs = await collectOutput(generation);
+  const outputTokens = outputs.reduce((sum, { tokenIds }) => sum + tokenIds.length, 0);
   return {
     id: task.id,
     object: "chat.completion",
     created: task.created,
     model: task.model,
-    choices: [{
-      index: 0,
-      message: { role, content: task.echoed + output.text },
-      logprobs: topLogprobs === null
-        ? null
-        : { content: output.logprobs.map((entry) => chatLogprob(entry, topLogprobs)) },
-      finish_reason: output.finish.reason,
-      stop_reason: output.finish.stopReason,
-    }],
-    usage: usage(generation.handles[0].promptTokenIds.length, output.tokenIds.length),
+    choices: outputs.map((output, index) => choice(output, index, task)),
+    usage: usage(promptTokensOf(generation), outputTokens),
     ...(task.withPromptLogprobs
-      ? { prompt_logprobs: logprobsById(output.promptLogprobs ?? []) }
+      ? { prompt_logprobs: logprobsById(outputs[0].promptLogprobs ?? []) }
       : {}),
   };
+}
+
+function choice(output: CollectedOutput, index: number, { topLogprobs, role, echoed }: ChatTask) {
+  return {
+    index,
+    message: { role, content: echoed + output.text },
+    logprobs: topLogprobs === null
+      ? null
+      : { content: output.logprobs.map((entry) => chatLogprob(entry, topLogprobs)) },
+    finish_reason: output.finish.reason,
+    stop_reason: output.finish.stopReason,
+  };
+}
+
+/** All answers have the same prompt, which counts once. */
+function promptTokensOf(generation: Generation): number {
+  return generation.handles[0].promptTokenIds.length;
 }
 
 function streamChat(exchange: Exchange, generation: Generation, task: ChatTask): Promise<void> {
@@ -131,25 +163,26 @@ function streamChat(exchange: Exchange, generation: Generation, task: ChatTask):
     created: task.created,
     model: task.model,
   }).slice(0, -1);
-  const usageField = task.includeUsage ? ',"usage":null' : "";
-  const start = `data: ${head},"choices":[{"index":0,"delta":`;
-  const end = `}]${usageField}}\n\n`;
-  // One chunk per token is the hot path: all but the text is made once.
-  const plainEnd = `},"logprobs":null,"finish_reason":null${end}`;
-  const opening = start + JSON.stringify({ role: task.role, content: task.echoed }) +
-    plainEnd.slice(1);
-  let isFirst = true;
-  let outputTokens = 0;
+  const counter = new UsageCounter(task, () => promptTokensOf(generation));
+  // There is a chunk for every token, so everything but its text is made in advance.
+  const starts = generation.requests.map((_, index) =>
+    `data: ${head},"choices":[{"index":${index},"delta":`
+  );
+  const plainEnd = `},"logprobs":null,"finish_reason":null`;
+  const opening = JSON.stringify({ role: task.role, content: task.echoed }) + plainEnd.slice(1);
+  const begun = generation.requests.map(() => false);
 
   return streamOutput(exchange, generation, {
     ...serverSentEvents,
-    events(_index, output) {
-      outputTokens += output.tokenIds.length;
-      const before = isFirst ? opening : "";
-      isFirst = false;
+    events(index, output) {
+      const start = starts[index];
+      const before = begun[index] ? "" : start + opening + counter.end();
+      begun[index] = true;
+      counter.add(output.tokenIds.length);
+      const end = counter.end();
       if (output.finish === undefined && topLogprobs === null) {
         if (output.text === "") return before;
-        return `${before}${start}{"content":${JSON.stringify(output.text)}${plainEnd}`;
+        return `${before}${start}{"content":${JSON.stringify(output.text)}${plainEnd}${end}`;
       }
       const logprobs = topLogprobs === null
         ? null
@@ -161,11 +194,6 @@ function streamChat(exchange: Exchange, generation: Generation, task: ChatTask):
           `,"stop_reason":${JSON.stringify(output.finish.stopReason)}`;
       return `${before}${start}${delta},"logprobs":${JSON.stringify(logprobs)},${finish}${end}`;
     },
-    closing() {
-      if (!task.includeUsage) return "data: [DONE]\n\n";
-      const promptTokens = generation.handles[0].promptTokenIds.length;
-      const counted = JSON.stringify(usage(promptTokens, outputTokens));
-      return `data: ${head},"choices":[],"usage":${counted}}\n\ndata: [DONE]\n\n`;
-    },
+    closing: () => counter.closing(head),
   });
 }

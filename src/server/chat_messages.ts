@@ -2,13 +2,13 @@
 import { RequestError } from "../core/errors.ts";
 import type { ChatMessage } from "../frontend/service.ts";
 import type { JsonObject } from "./json_body.ts";
-import { refuseUnknownFields } from "./unknown_fields.ts";
+import type { FieldCheck } from "./unknown_fields.ts";
 import { show } from "./validation.ts";
 
 /** Rendering as many takes a template about 20 ms, during which nothing else runs. */
 const MAX_MESSAGES = 4096;
 
-/** Those that are read, and those of answers that clients send back, which templates do not get. */
+/** The fields that are read here, and fields of answers that clients send back, which templates do not get. */
 const knownFields = new Set([
   "role",
   "content",
@@ -19,13 +19,14 @@ const knownFields = new Set([
   "reasoning",
   "reasoning_content",
   "refusal",
+  "id",
   "tool_call_id",
   "tool_calls",
 ]);
 const knownPartFields = new Set(["type", "text", "cache_control"]);
 
 /** @throws {RequestError} naming the first wrong message */
-export function parseMessages(value: unknown): ChatMessage[] {
+export function parseMessages(value: unknown, checkFields: FieldCheck): ChatMessage[] {
   if (!Array.isArray(value) || value.length === 0) {
     throw new RequestError(
       `messages must be a non-empty array of messages, got ${show(value)}.`,
@@ -38,17 +39,17 @@ export function parseMessages(value: unknown): ChatMessage[] {
       "messages",
     );
   }
-  return value.map((message, index) => parseMessage(message, `messages[${index}]`));
+  return value.map((message, index) => parseMessage(message, `messages[${index}]`, checkFields));
 }
 
-function parseMessage(value: unknown, name: string): ChatMessage {
+function parseMessage(value: unknown, name: string, checkFields: FieldCheck): ChatMessage {
   const wrong = (field: string, message: string) =>
     new RequestError(`${name}${field} ${message}.`, name + field);
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw wrong("", `must be an object with "role" and "content", got ${show(value)}`);
   }
   const message = value as JsonObject;
-  refuseUnknownFields(message, knownFields, `${name}.`);
+  checkFields(message, knownFields, `${name}.`);
   const { role, content, name: speaker, tool_calls: toolCalls } = message;
   if (typeof role !== "string" || role === "") {
     throw wrong(".role", `must be a string such as "user", got ${show(role)}`);
@@ -59,14 +60,23 @@ function parseMessage(value: unknown, name: string): ChatMessage {
   if (speaker !== undefined && speaker !== null && typeof speaker !== "string") {
     throw wrong(".name", `must be a string, got ${show(speaker)}`);
   }
-  const text = parseContent(content, `${name}.content`);
-  return typeof speaker === "string"
-    ? { role, content: text, name: speaker }
-    : { role, content: text };
+  // Answers without text come back with null, or without content.
+  const isAnswer = role === "assistant" || role === "tool" || role === "function";
+  const text = isAnswer && (content ?? null) === null
+    ? ""
+    : parseContent(content, `${name}.content`, checkFields);
+  const reasoning = message.reasoning_content ?? message.reasoning;
+  return {
+    role,
+    content: text,
+    ...(typeof speaker === "string" && { name: speaker }),
+    ...(typeof reasoning === "string" && reasoning.isWellFormed() &&
+      { reasoning_content: reasoning }),
+  };
 }
 
 /** Parts are joined by line ends, as vLLM does. */
-function parseContent(content: unknown, name: string): string {
+function parseContent(content: unknown, name: string, checkFields: FieldCheck): string {
   const wrong = (suffix: string, message: string) =>
     new RequestError(`${name}${suffix} ${message}.`, name + suffix);
   const text = Array.isArray(content) ? content.map(partText).join("\n") : content;
@@ -81,7 +91,7 @@ function parseContent(content: unknown, name: string): string {
   function partText(part: unknown, index: number): string {
     const fields = typeof part === "object" ? (part ?? {}) as JsonObject : {};
     const { type, text } = fields;
-    if (type === "text") refuseUnknownFields(fields, knownPartFields, `${name}[${index}].`);
+    if (type === "text") checkFields(fields, knownPartFields, `${name}[${index}].`);
     if (type === "text" && typeof text === "string") return text;
     throw wrong(
       `[${index}]`,

@@ -17,30 +17,39 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import {
   checkStreamOptions,
+  hasContinuousUsage,
   samplingFields,
+  sequencesField,
   streamOptionsField,
   toSampling,
   toTextParams,
+  withSequences,
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
-import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
-import { usage } from "./usage.ts";
+import { knownFields } from "./unknown_fields.ts";
+import { usage, UsageCounter } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const completionSchema = z.object({
   ...samplingFields,
-  logprobs: anInteger.nullish(),
+  n: sequencesField,
+  logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
   echo: trueOrFalse.nullish(),
   detokenize: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
 });
-const known = knownFields(schema, ["model", "prompt"]);
+const known = knownFields(completionSchema, ["model", "prompt"]);
 
 /** What a completion request asks for. */
 interface CompletionTask {
+  /** One for each choice: the `n` sequences of each prompt follow each other. */
   readonly requests: readonly TextRequest[];
+  /** Of each prompt. */
+  readonly sequences: number;
   readonly stream: boolean;
   readonly includeUsage: boolean;
+  /** Every chunk has the usage so far. */
+  readonly continuousUsage: boolean;
   readonly withLogprobs: boolean;
   readonly withPromptLogprobs: boolean;
   readonly echo: boolean;
@@ -68,8 +77,8 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const { service } = context;
   const model = servedName(body.model, service.model);
   refuseUnsupportedFields(body);
-  refuseUnknownFields(body, known);
-  const fields = validate(schema, body);
+  context.checkFields(body, known);
+  const fields = validate(completionSchema, body);
   const prompts = parsePrompts(
     body.prompt,
     fields.add_special_tokens ?? undefined,
@@ -84,25 +93,32 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
       "max_tokens",
     );
   }
-  checkStreamOptions(fields);
-  const output = fields.logprobs ?? null;
+  checkStreamOptions(fields, context.checkFields);
+  const output = typeof fields.logprobs === "number" ? fields.logprobs : null;
   const prompt = fields.prompt_logprobs ?? (echo ? output : null);
   const sampling = toSampling(fields, promptOnly ? 1 : maxTokens, { output, prompt });
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const text = toTextParams(fields, detokenize);
   const priority = requestedPriority(exchange, fields.priority);
   const id = `cmpl-${exchange.requestId}`;
+  const sequences = fields.n ?? 1;
+  context.admission.checkCount(prompts.length * sequences);
   return {
-    requests: prompts.map((prompt) => ({
-      requestId: newTextRequestId(id),
-      prompt,
-      sampling,
-      text,
-      priority,
-      refuseOverlong: true,
-    })),
+    requests: prompts.flatMap((prompt) =>
+      withSequences(sequences, () => ({
+        requestId: newTextRequestId(id),
+        prompt,
+        sampling,
+        text,
+        badWords: fields.bad_words ?? undefined,
+        priority,
+        refuseOverlong: true,
+      }))
+    ),
+    sequences,
     stream: fields.stream ?? false,
     includeUsage: fields.stream_options?.include_usage ?? false,
+    continuousUsage: hasContinuousUsage(fields),
     withLogprobs: output !== null,
     withPromptLogprobs: typeof fields.prompt_logprobs === "number",
     echo,
@@ -114,13 +130,22 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
 
 async function wholeCompletion(generation: Generation, task: CompletionTask) {
   const outputs = await collectOutput(generation);
-  const promptTokens = sum(generation.handles.map((handle) => handle.promptTokenIds.length));
+  const promptTokens = promptTokensOf(generation, task);
   const outputTokens = task.promptOnly ? 0 : sum(outputs.map((it) => it.tokenIds.length));
   return {
     ...task.head,
     choices: outputs.map((output, index) => choice(generation, task, output, index)),
     usage: usage(promptTokens, outputTokens),
   };
+}
+
+/** A prompt counts once, however many sequences it has. */
+function promptTokensOf(generation: Generation, { sequences }: CompletionTask): number {
+  return sum(
+    generation.handles.map(({ promptTokenIds }, i) =>
+      i % sequences === 0 ? promptTokenIds.length : 0
+    ),
+  );
 }
 
 function choice(generation: Generation, task: CompletionTask, all: CollectedOutput, index: number) {
@@ -160,34 +185,28 @@ function streamCompletion(
   task: CompletionTask,
 ): Promise<void> {
   const head = JSON.stringify(task.head).slice(0, -1);
-  const usageField = task.includeUsage ? ',"usage":null' : "";
-  // One chunk per token is the hot path: all but the text is made once.
+  const counter = new UsageCounter(task, () => promptTokensOf(generation, task));
+  // There is a chunk for every token, so everything but its text is made in advance.
   const starts = generation.requests.map((_, index) =>
     `data: ${head},"choices":[{"index":${index},"text":`
   );
-  const end = `}]${usageField}}\n\n`;
-  const plainEnd = `,"logprobs":null,"finish_reason":null,"stop_reason":null${end}`;
+  const plainEnd = `,"logprobs":null,"finish_reason":null,"stop_reason":null`;
   const begun = generation.requests.map(() => false);
-  let outputTokens = 0;
 
   return streamOutput(exchange, generation, {
     ...serverSentEvents,
     events(index, output) {
-      if (!task.promptOnly) outputTokens += output.tokenIds.length;
+      if (!task.promptOnly) counter.add(output.tokenIds.length);
       const isFirst = !begun[index];
       begun[index] = true;
       const isPlain = output.finish === undefined && !task.withLogprobs && !task.withTokenIds;
       if (isPlain && !(isFirst && task.echo)) {
-        return output.text === "" ? "" : starts[index] + JSON.stringify(output.text) + plainEnd;
+        if (output.text === "") return "";
+        return starts[index] + JSON.stringify(output.text) + plainEnd + counter.end();
       }
       return starts[index] + fullChunk(index, output, isFirst);
     },
-    closing() {
-      if (!task.includeUsage) return "data: [DONE]\n\n";
-      const promptTokens = sum(generation.handles.map((handle) => handle.promptTokenIds.length));
-      const counted = JSON.stringify(usage(promptTokens, outputTokens));
-      return `data: ${head},"choices":[],"usage":${counted}}\n\ndata: [DONE]\n\n`;
-    },
+    closing: () => counter.closing(head),
   });
 
   function fullChunk(index: number, all: TextOutput, isFirst: boolean): string {
@@ -199,7 +218,9 @@ function streamCompletion(
     const tokenIds = task.withTokenIds ? `,"token_ids":${JSON.stringify(output.tokenIds)}` : "";
     return `${JSON.stringify(text)},"logprobs":${JSON.stringify(logprobs)}` +
       `,"finish_reason":${JSON.stringify(reason)}` +
-      `,"stop_reason":${JSON.stringify(output.finish?.stopReason ?? null)}${tokenIds}${end}`;
+      `,"stop_reason":${
+        JSON.stringify(output.finish?.stopReason ?? null)
+      }${tokenIds}${counter.end()}`;
   }
 }
 

@@ -2,19 +2,27 @@ import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TurnBudget } from "../core/turn_budget.ts";
 import type { TextService } from "../frontend/service.ts";
+import type { ApiKeys, WrongTokens } from "./access.ts";
 import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
+import type { CorsPolicy } from "./cors.ts";
 import type { Generation } from "./generation.ts";
+import type { FieldCheck } from "./unknown_fields.ts";
 
-/** What routes need besides the exchange. */
+/** What a route gets, beside the exchange. */
 export interface ServerContext {
   readonly service: TextService;
-  /** Absent: there are no routes for whoever operates the service. */
+  /** Absent: the admin routes are off. */
   readonly admin?: AdminAccess;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
   readonly admission: Admission;
+  readonly apiKeys: ApiKeys;
+  readonly wrongTokens: WrongTokens;
+  readonly cors: CorsPolicy;
+  /** What `--unknown-fields` asks for. */
+  readonly checkFields: FieldCheck;
   /** Characters or token ids of prompts that are handed to the service in one turn of the event loop. */
   readonly encoding: TurnBudget;
   /** Generations in work; ended by force at the deadline of a shutdown. */

@@ -4,7 +4,7 @@
 import { LlumnixError, OverloadedError, RequestError } from "../core/errors.ts";
 import { STATUS_CODE, type StatusCode } from "@std/http/status";
 
-/** A refusal that HTTP itself knows a status for (404, 405, 413, 415). */
+/** A refusal with a status of HTTP itself, such as 401, 404, 405, 413 or 415. */
 export class HttpError extends LlumnixError {
   override name = "HttpError";
   constructor(
@@ -20,7 +20,7 @@ export class HttpError extends LlumnixError {
   }
 }
 
-/** The client went away: there is nobody to answer. Logged as 499, as Llumnix and nginx do. */
+/** The client closed its connection before the answer. Logged with status 499, as in Llumnix and nginx. */
 export class ClientLeftError extends Error {
   override name = "ClientLeftError";
 }

@@ -1,6 +1,6 @@
 /**
- * One HTTP request and its response. The only file, with `server.ts` and `stream_writer.ts`, that
- * knows which HTTP library carries them.
+ * One HTTP request and its response. Only this file, `server.ts`, `listeners.ts` and `stream_writer.ts` know
+ * the HTTP library.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Readable } from "node:stream";
@@ -22,8 +22,8 @@ export interface ConnectionLimits {
   /** From the end of a response to its last byte being taken by the client. */
   readonly drainTimeoutMs: number;
   /**
-   * Between the first two probes whether a client that sends no more still listens; the later ones
-   * are ever further apart, for a reset takes as long to come as the network is wide.
+   * Time between the first two probes of a client that has closed its side of the connection. Later probes
+   * are further apart: over a wide network a reset takes longer to arrive.
    */
   readonly probeIntervalMs: number;
   readonly maxHeaderBytes: number;
@@ -39,7 +39,7 @@ export class ByteBudget {
   #used = 0;
   constructor(readonly maxBytes: number) {}
 
-  /** False, and nothing taken, when they are not there. */
+  /** Takes bytes. Returns false, and takes none, if too few are left. */
   take(bytes: number): boolean {
     if (this.#used + bytes > this.maxBytes) return false;
     this.#used += bytes;
@@ -68,8 +68,8 @@ const SANE_REQUEST_ID = /^[\w.:-]{1,128}$/;
 
 export class Exchange {
   readonly method: string;
-  /** Path of the URL without its query. */
-  readonly path: string;
+  /** Path of the URL without its query; the routes take a proxy's prefix off. */
+  path: string;
   /** The client's `x-request-id` when it is sane, else random; echoed in the response. */
   readonly requestId: string;
   readonly startedMs = performance.now();
@@ -78,7 +78,7 @@ export class Exchange {
   #left = false;
   #onLeave: (() => void) | null = null;
   #onHalfClose: (() => void) | null = null;
-  /** Sends what every client passes over; a client that is gone answers it with a reset. */
+  /** Sends something that clients ignore. The system of a client that is gone answers it with a reset. */
   #probe: () => void;
 
   constructor(
@@ -105,7 +105,7 @@ export class Exchange {
       };
       response.on("finish", () => sent = true);
       response.on("close", end);
-      // Of requests that were pipelined only the response whose turn it is closes with the socket.
+      // Of pipelined requests, only the response that is being sent closes with the socket.
       socket.on("close", end);
     });
     this.#probe = () => {
@@ -113,7 +113,7 @@ export class Exchange {
       if (!response.headersSent && request.httpVersion !== "1.0") response.writeContinue();
     };
     this.#watchHalfClose();
-    // Both report what "close" says as well; without listeners they would end the process.
+    // "close" reports these errors as well. Without a listener they would end the process.
     request.on("error", () => {});
     response.on("error", () => {});
   }
@@ -126,6 +126,16 @@ export class Exchange {
   /** Status sent so far, or 499 when the client left. */
   get status(): number {
     return this.#left ? 499 : this.response.statusCode;
+  }
+
+  /** Address of the other end of the connection: the client, or a proxy before it. */
+  get address(): string {
+    return this.request.socket.remoteAddress ?? "unknown";
+  }
+
+  /** Sets a header of the response, whether it is an answer, a refusal or a stream. */
+  setHeader(name: string, value: string): void {
+    if (!this.response.headersSent) this.response.setHeader(name, value);
   }
 
   /** A request header by its lower-case name. */
@@ -239,7 +249,7 @@ export class Exchange {
     const body = encoder.encode(text);
     this.response.writeHead(status, STATUS_TEXT[status], {
       ...(body.byteLength > 0 ? { "content-type": contentType } : {}),
-      "content-length": String(body.byteLength),
+      ...(status === STATUS_CODE.NoContent ? {} : { "content-length": String(body.byteLength) }),
       "x-request-id": this.requestId,
       ...headers,
     });
@@ -255,7 +265,7 @@ export class Exchange {
 
   /**
    * Starts a streaming response; its headers leave at once.
-   * @param neutral text between two events that clients pass over
+   * @param neutral text between two events that clients ignore
    */
   openStream(contentType: string, neutral: string): StreamWriter {
     this.response.writeHead(STATUS_CODE.OK, STATUS_TEXT[STATUS_CODE.OK], {
@@ -272,9 +282,9 @@ export class Exchange {
   }
 
   /**
-   * A client that sends no more (`shutdown(SHUT_WR)`) and one that closed its connection look the
-   * same: TCP tells of the end of their data only. The second answers what it is sent with a reset,
-   * which the next write finds. So something is sent now and then until the answer is.
+   * A client that closed only its side (`shutdown(SHUT_WR)`) and one that closed the whole connection look
+   * alike: TCP tells of the end of their data only. The system of the second answers data with a reset, which
+   * the next write finds. So something is sent now and then, until the answer is sent.
    */
   #watchHalfClose(): void {
     const { socket } = this.request;

@@ -17,19 +17,20 @@ import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
 import { checkStreamOptions, samplingFields, toSampling, toTextParams } from "./sampling_fields.ts";
 import { streamOutput } from "./streamed_output.ts";
-import { knownFields, refuseUnknownFields } from "./unknown_fields.ts";
+import { knownFields } from "./unknown_fields.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
-const schema = z.object({
+export const generateSchema = z.object({
   ...samplingFields,
-  logprobs: anInteger.nullish(),
+  logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
+  n: z.literal(1, "1, for this route has one output; /v1/completions gives more").nullish(),
   detokenize: trueOrFalse.nullish(),
 });
-const known = knownFields(schema, ["model", "prompt"]);
+const known = knownFields(generateSchema, ["model", "prompt"]);
 
 /**
- * Answers `{"text": [prompt + output]}`, as a stream NUL-separated and with the text so far. What is
- * asked for besides is in `token_ids`, `logprobs` and `prompt_logprobs`.
+ * Answers `{"text": [prompt + output]}`, with `token_ids`, `logprobs` and `prompt_logprobs` if the request
+ * asks for them. A stream is a sequence of such documents, each with all the text so far and ended by NUL.
  */
 export async function generate(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request, stream } = await readRequest(exchange, context);
@@ -58,7 +59,7 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
       text += output.text;
       if (withTokenIds) tokenIds.push(...output.tokenIds);
       if (withLogprobs) logprobs.push(...output.logprobs ?? []);
-      // Each document repeats all before it, so a client that is behind misses nothing.
+      // Each document repeats the text before it, so a client that is behind misses nothing.
       if (congested && output.finish === undefined) return "";
       return frame(JSON.stringify(answer({ text, tokenIds, logprobs, promptLogprobs: null })));
     },
@@ -66,20 +67,20 @@ export async function generate(exchange: Exchange, context: ServerContext): Prom
   });
 }
 
-/** Answers with when each token came; never streams. */
+/** Answers when each token came. Never streams. */
 export async function generateBenchmark(exchange: Exchange, context: ServerContext): Promise<void> {
   const { request } = await readRequest(exchange, context);
   refuseLogprobs(request.sampling);
   let lastMs = realClock.nowMs();
   const { logRequestTimestamps: hopTimestamps } = context.options;
-  const breakdown = hopTimestamps ? new LatencyBreakdown() : null;
+  const breakdown = new LatencyBreakdown();
   const generation = await Generation.start(context, exchange, [
     { ...request, timestamps: true, hopTimestamps },
   ]);
   let text = "";
   const latencies: [unixSeconds: number, ms: number][] = [];
   await generation.run((_index, output) => {
-    breakdown?.add(output, realClock.nowMs());
+    breakdown.add(output, realClock.nowMs());
     text += output.text;
     for (const timeMs of output.timesMs ?? []) {
       latencies.push([timeMs / 1000, timeMs - lastMs]);
@@ -91,14 +92,14 @@ export async function generateBenchmark(exchange: Exchange, context: ServerConte
     generated_text: text,
     num_output_tokens_cf: latencies.length,
     per_token_latency: latencies,
-    per_token_latency_breakdown_dict: breakdown ?? {},
+    per_token_latency_breakdown_dict: breakdown,
   });
 }
 
 /** What {@linkcode generate} answers with. */
 type Answered = Pick<CollectedOutput, "text" | "tokenIds" | "logprobs" | "promptLogprobs">;
 
-/** @throws {RequestError} they have no place in the answer */
+/** @throws {RequestError} the request asks for log probabilities, for which the answer has no place */
 function refuseLogprobs({ logprobs, promptLogprobs }: RequestedSampling): void {
   if (logprobs === undefined && promptLogprobs === undefined) return;
   const name = logprobs === undefined ? "prompt_logprobs" : "logprobs";
@@ -112,8 +113,8 @@ async function readRequest(
   const { service } = context;
   const body = await readGenerationBody(exchange, context, { anyContentType: true });
   refuseUnsupportedFields(body);
-  refuseUnknownFields(body, known);
-  const fields = validate(schema, body);
+  context.checkFields(body, known);
+  const fields = validate(generateSchema, body);
   const prompts = parsePrompts(body.prompt, fields.add_special_tokens ?? undefined, Infinity);
   if (prompts.length !== 1) {
     throw new RequestError(
@@ -121,8 +122,11 @@ async function readRequest(
       "prompt",
     );
   }
-  checkStreamOptions(fields);
-  const logprobs = { output: fields.logprobs ?? null, prompt: fields.prompt_logprobs ?? null };
+  checkStreamOptions(fields, context.checkFields);
+  const logprobs = {
+    output: fields.logprobs || fields.logprobs === 0 ? fields.logprobs : null,
+    prompt: fields.prompt_logprobs ?? null,
+  };
   const sampling = toSampling(fields, fields.max_tokens ?? 16, logprobs);
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const request = {
@@ -130,6 +134,7 @@ async function readRequest(
     prompt: prompts[0],
     sampling,
     text: toTextParams(fields, detokenize),
+    badWords: fields.bad_words ?? undefined,
     priority: requestedPriority(exchange, fields.priority),
   };
   return { request, stream: fields.stream ?? false };

@@ -5,10 +5,13 @@ import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 
 /**
- * Characters or token ids of a prompt that are logged without `--max-log-len`; vLLM logs all, which with
- * long prompts costs more than serving them.
+ * Characters or token ids of a prompt that `--log-prompts` logs without `--max-log-len`. vLLM logs all,
+ * which costs more than serving where prompts are long.
  */
 const DEFAULT_LOG_LEN = 2048;
+
+/** What a request costs beside its prompt, in characters that take as long to encode. */
+const REQUEST_COST = 64;
 
 const unexplained: ErrorRecord = {
   kind: "internal",
@@ -19,14 +22,14 @@ const unexplained: ErrorRecord = {
 export type GenerationSink = (index: number, output: TextOutput) => void;
 
 /**
- * The prompts of one HTTP request while they are in work. They are accepted together or not at all,
- * and end together: when the last is finished, one fails, the client leaves or the server stops.
- * What is unfinished then is aborted, exactly once.
+ * The prompts of one HTTP request while they are in work. The service accepts all of them or none. They end
+ * together: when the last one is finished, one fails, the client leaves, or the server stops. Prompts that
+ * are unfinished then are aborted, exactly once.
  */
 export class Generation {
   /** One per prompt, filled as they are accepted. */
   readonly handles: TextHandle[] = [];
-  /** So many of the first prompts were handed to the service. */
+  /** Number of prompts, from the first on, that were handed to the service. */
   #submitted = 0;
   readonly #finished: boolean[];
   #unfinished: number;
@@ -56,7 +59,7 @@ export class Generation {
     const generation = new Generation(context, requests);
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
-    // Who leaves or is refused does not wait until instances have taken the rest.
+    // If the client leaves or a prompt is refused, this ends while instances may still take other prompts.
     await Promise.race([generation.#submitAll(), generation.#done.promise]);
     if (generation.#over) await generation.#done.promise;
     return generation;
@@ -73,7 +76,7 @@ export class Generation {
     return this.#done.promise;
   }
 
-  /** Ends it with an error. Does nothing when it is over. */
+  /** Ends the generation with an error. Does nothing if it has ended. */
   fail(error: unknown): void {
     if (this.#end()) this.#done.reject(error);
   }
@@ -81,7 +84,7 @@ export class Generation {
   async #submitAll(): Promise<void> {
     const submitted: Promise<void>[] = [];
     for (const [index, request] of this.requests.entries()) {
-      await this.context.encoding.take(promptSize(request.prompt));
+      await this.context.encoding.take(REQUEST_COST + promptSize(request.prompt));
       if (this.#over) return;
       submitted.push(this.#submit(request, index));
     }
@@ -136,17 +139,27 @@ function promptSize(prompt: Prompt): number {
   return prompt.messages.reduce((sum, { content }) => sum + content.length, 0);
 }
 
-/** vLLM's "Received request" line, cut at `--max-log-len` characters or token ids. */
+/**
+ * vLLM's "Received request" line. It carries the length of the prompt, and with `--log-prompts` the
+ * prompt, cut at `--max-log-len` characters or token ids.
+ */
 function logRequest({ options, log }: ServerContext, request: TextRequest) {
   if (options.disableLogRequests) return;
   const { requestId, prompt, sampling, priority } = request;
   const length = options.maxLogLen ?? DEFAULT_LOG_LEN;
   log.info("received request", () => ({
     id: requestId,
-    prompt: showPrompt(prompt, length),
+    ...promptLength(prompt),
+    prompt: options.logPrompts ? showPrompt(prompt, length) : undefined,
     sampling,
     priority,
   }));
+}
+
+function promptLength(prompt: Prompt): Readonly<Record<string, number>> {
+  if ("tokenIds" in prompt) return { promptTokens: prompt.tokenIds.length };
+  const promptChars = promptSize(prompt);
+  return "text" in prompt ? { promptChars } : { messages: prompt.messages.length, promptChars };
 }
 
 function showPrompt(prompt: Prompt, length: number): string {

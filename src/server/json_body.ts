@@ -159,9 +159,9 @@ function parseJson(text: string): unknown {
 }
 
 /**
- * Index of the first wrong character, for the messages in which V8 does not tell it: those of the
- * form `Unexpected token 'N', ..."re": NaN}" is not valid JSON`. A prefix that contains the
- * character fails in that way and a shorter one does not, so halving finds it.
+ * Index of the first wrong character, for messages of V8 without a position, such as
+ * `Unexpected token 'N', ..."re": NaN}" is not valid JSON`. A prefix with that character fails in the same way
+ * and a shorter prefix does not, so bisection finds it.
  */
 function errorPosition(text: string): number | string {
   if (!hasUnexpectedToken(text)) return text.length;

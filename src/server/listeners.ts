@@ -28,7 +28,7 @@ const ACCEPT_TIMEOUT_MS = 2_000;
 export class Listeners {
   readonly #config: ListenersConfig;
   readonly #servers: { server: Server; readonly address: ListeningAddress }[] = [];
-  /** All that listened, also those that were replaced: they may have connections. */
+  /** Resolves for each server that listened, including replaced ones, which may have connections. */
   readonly #closed: Promise<void>[] = [];
   readonly #all: Server[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;

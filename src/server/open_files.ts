@@ -3,12 +3,12 @@
  * budget of a turn) before it closes those over the bound; the rest is for files, instances and workers.
  */
 const RESERVED_FILES = 256;
-/** Served even where that leaves fewer descriptors. */
+/** Connections that are served even if they leave fewer descriptors. */
 const MIN_CONNECTIONS = 16;
 
 /**
- * How many connections, of `wanted`, this process has file descriptors for. With too few, accepting
- * fails once and node:http never accepts again, or the process panics.
+ * How many connections, of `wanted`, this process has file descriptors for. Without a free descriptor,
+ * accepting fails, and Deno 2.9 does not accept again by itself (`listeners.ts`).
  */
 export function connectionsWithinOpenFiles(wanted: number): number {
   return Math.min(wanted, Math.max(MIN_CONNECTIONS, maxOpenFiles() - RESERVED_FILES));

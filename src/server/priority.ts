@@ -10,11 +10,13 @@ const priorities: readonly Priority[] = ["high", "normal"];
 const expected = '"high" or "normal"';
 
 /** The field of all generating routes. */
-export const priorityField = z.enum(priorities, expected).nullish();
+export const priorityField = z.union([z.enum(priorities), z.literal(0)], expected)
+  // vLLM's priorities are numbers, of which 0 is the usual one.
+  .transform((value): Priority => value === 0 ? "normal" : value).nullish();
 
 /**
- * The priority that a request asks for; normal when it says nothing. Field and header may both be
- * there, if they agree: which of them to obey is not for this server to guess.
+ * The priority that a request asks for; normal if it asks for none. If both the field and the header are
+ * there, they must agree.
  * @param field checked by {@linkcode priorityField}
  * @throws {RequestError} a header that is no priority, or that contradicts the field
  */

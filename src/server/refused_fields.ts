@@ -1,13 +1,14 @@
 /**
- * Fields of OpenAI's and vLLM's APIs that would change the answer and that this server cannot
- * honour. Ignoring them would answer another question than was asked.
+ * Fields of OpenAI's and vLLM's APIs that would change the answer and that this server cannot honour. They
+ * are refused, because ignoring them would give the answer to another request.
  */
 import { RequestError } from "../core/errors.ts";
 import type { JsonObject } from "./json_body.ts";
 import { show } from "./validation.ts";
 
 interface Refusal {
-  readonly accepts: (value: unknown) => boolean;
+  /** Whether a value asks for nothing that is missing. */
+  readonly accepts: (value: unknown, body: JsonObject) => boolean;
   readonly reason: string;
 }
 
@@ -18,19 +19,17 @@ const isEmpty = (value: unknown) =>
 const isNoneOrAuto = (value: unknown) => value === "none" || value === "auto";
 const never = () => false;
 
-const oneSequence = "one output sequence per prompt is generated; send several requests instead";
+const noBestOf = "the best of several sequences cannot be chosen; n gives all of them";
 const noBeamSearch = "beam search is not supported; leave it out";
 const noGuidedDecoding = "output cannot be constrained to a format or grammar; leave it out";
-const noTools = "tool calls are not supported; leave it out";
+const noTools = 'tool calls are not supported; leave it out, or send "tool_choice": "none"';
 
 const refusals: Readonly<Record<string, Refusal>> = {
-  n: { accepts: isOne, reason: oneSequence },
-  best_of: { accepts: isOne, reason: oneSequence },
+  best_of: { accepts: (value, { n }) => value === (n ?? 1), reason: noBestOf },
   use_beam_search: { accepts: isFalse, reason: noBeamSearch },
   length_penalty: { accepts: isOne, reason: noBeamSearch },
   early_stopping: { accepts: isFalse, reason: noBeamSearch },
   suffix: { accepts: isEmpty, reason: "text cannot be inserted before a suffix; leave it out" },
-  logit_bias: { accepts: isEmpty, reason: "sampling has no token biases; leave it out" },
   response_format: {
     accepts: (value) => (value as { type?: unknown } | null)?.type === "text",
     reason: noGuidedDecoding,
@@ -43,7 +42,6 @@ const refusals: Readonly<Record<string, Refusal>> = {
     accepts: never,
     reason: "prompts are not cut; send the part that is wanted",
   },
-  chat_template_kwargs: { accepts: isEmpty, reason: "templates take no arguments; leave it out" },
   continue_final_message: {
     accepts: isFalse,
     reason: "a chat's last message is complete; leave it out",
@@ -52,9 +50,15 @@ const refusals: Readonly<Record<string, Refusal>> = {
     accepts: isFalse,
     reason: 'tokens are shown as text; "detokenize": false of /v1/completions has their ids',
   },
-  tools: { accepts: isEmpty, reason: noTools },
+  tools: {
+    accepts: (value, body) => isEmpty(value) || body.tool_choice === "none",
+    reason: noTools,
+  },
   tool_choice: { accepts: isNoneOrAuto, reason: noTools },
-  functions: { accepts: isEmpty, reason: noTools },
+  functions: {
+    accepts: (value, body) => isEmpty(value) || body.function_call === "none",
+    reason: noTools,
+  },
   function_call: { accepts: isNoneOrAuto, reason: noTools },
   web_search_options: { accepts: never, reason: "nothing is looked up; leave it out" },
   modalities: {
@@ -70,7 +74,7 @@ export const refusedFields: readonly string[] = Object.keys(refusals);
 export function refuseUnsupportedFields(body: JsonObject): void {
   for (const [field, { accepts, reason }] of Object.entries(refusals)) {
     const value = body[field];
-    if (value === undefined || value === null || accepts(value)) continue;
+    if (value === undefined || value === null || accepts(value, body)) continue;
     throw new RequestError(`${field} is ${show(value)}, but ${reason}.`, field);
   }
 }

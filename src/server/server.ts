@@ -1,7 +1,7 @@
 /**
- * The HTTP server. It stands on `node:http`, not `Deno.serve`, which in Deno 2.9 has no bound on the
- * time of headers, on idle connections or on their number: it held silent connections and half-sent
- * headers for as long as they were watched (150 s).
+ * The HTTP server. It uses `node:http`, because `Deno.serve` of Deno 2.9 bounds neither the time of headers, nor
+ * idle connections, nor their number: it kept silent connections and half-sent headers for as long as a test
+ * waited (150 s).
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
@@ -11,14 +11,17 @@ import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
 import type { AdminAccess } from "./admin_routes.ts";
+import { ApiKeys, WrongTokens } from "./access.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
+import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
 import { FlushQueue } from "./stream_writer.ts";
+import { unknownFieldCheck } from "./unknown_fields.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
 import { TurnBudget } from "../core/turn_budget.ts";
 
@@ -37,7 +40,7 @@ export const defaultLimits: ConnectionLimits = {
   maxIncomingBytes: 256 * 1024 * 1024,
 };
 
-/** How long clients get to read what they are told at the end of a shutdown. */
+/** Time for clients to read the last error at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
@@ -51,8 +54,10 @@ const PARSED_PER_TURN = 512 * 1024;
 
 export interface StartServerConfig {
   readonly service: TextService;
-  /** Opens the routes for whoever operates the service. */
+  /** Opens the admin routes. */
   readonly admin?: AdminAccess;
+  /** Clients need one of them; none: every client may use the service. */
+  readonly apiKeys?: readonly string[];
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
@@ -61,10 +66,10 @@ export interface StartServerConfig {
 
 export interface RunningServer {
   readonly address: { readonly hostname: string; readonly port: number };
-  /** As a client on this machine would write it. */
+  /** For clients on this machine. */
   readonly url: string;
   /**
-   * Stops accepting, waits for what runs for at most `deadlineMs`, then ends it with an error.
+   * Stops accepting, waits at most `deadlineMs` for the running requests, then ends them with an error.
    * Resolves when no connection is left.
    */
   shutdown(deadlineMs: number): Promise<void>;
@@ -82,11 +87,19 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const wanted = { ...defaultLimits, ...config.limits };
   const limits = boundConnections(wanted, hosts.length, log);
   const tls = await readTlsFiles(options);
+  const { apiKeys = [] } = config;
+  const cors = new CorsPolicy(options);
+  warnOfOpenDoors(options, apiKeys, cors, log);
+  const wrongTokens = new WrongTokens(log);
   const context: ServerContext = {
     ...config,
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
+    checkFields: unknownFieldCheck(options.unknownFields, log),
+    wrongTokens,
+    apiKeys: new ApiKeys(apiKeys, wrongTokens),
+    cors,
   };
   const exchanges = new Set<Exchange>();
   const shared = {
@@ -133,9 +146,15 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     url: `${tls === null ? "http" : "https"}://${urlHost(options.host)}:${address.port}`,
     async shutdown(deadlineMs) {
       if (!stopping) stopAccepting();
+      if (exchanges.size > 0) {
+        log.info("waiting for running requests; a second signal stops at once", {
+          requests: exchanges.size,
+          atMostSeconds: Math.ceil(deadlineMs / 1000),
+        });
+      }
       const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
       if (!await resolvesWithin(allFinished(), deadlineMs)) {
-        log.warn("requests are still running at the deadline; ending them", {
+        log.warn("requests are still running at the deadline, and end now", {
           requests: exchanges.size,
         });
         endGenerations("The server is stopping and the request was not finished in time.");
@@ -150,6 +169,30 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       listeners.cutConnections();
     },
   };
+}
+
+function warnOfOpenDoors(
+  { host }: ServerOptions,
+  apiKeys: readonly string[],
+  cors: CorsPolicy,
+  log: Log,
+): void {
+  if (apiKeys.length > 0) return;
+  if (!isLoopback(host)) {
+    log.warn("everyone who reaches this address may use the service: no --api-key is set", {
+      host,
+    });
+  }
+  if (cors.allowsAll) {
+    log.warn(
+      "pages of every site may use the service from a browser: --allowed-origins has *, and no " +
+        "--api-key is set",
+    );
+  }
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(
@@ -188,17 +231,24 @@ async function createHttpServer(
     server = createServer(settings, listener);
   } else {
     const https = await import("node:https");
-    const secure = { ...settings, ...tls, handshakeTimeout: limits.headerTimeoutMs };
+    const asksClients = tls.ca !== undefined;
+    const secure = {
+      ...settings,
+      ...tls,
+      requestCert: asksClients,
+      rejectUnauthorized: asksClients,
+      handshakeTimeout: limits.headerTimeoutMs,
+    };
     server = https.createServer(secure, listener);
   }
   server.maxConnections = limits.maxConnections;
   server.on("clientError", answerClientError);
   server.on("error", (error) => log.error("the HTTP server has an error", { error }));
-  // Else a client that sends no more is cut off before its answer (Node's socketOnEnd).
+  // Without this, a client that closes its side of the connection gets no answer (Node's socketOnEnd).
   return Object.assign(server, { httpAllowHalfOpen: true });
 }
 
-/** Clients try the addresses of "localhost" in either order. */
+/** Clients may try either address of "localhost" first, so both are served. */
 function hostsOf(host: string): readonly string[] {
   return host === "localhost" ? ["127.0.0.1", "::1"] : [host];
 }
@@ -225,7 +275,7 @@ function logExchange(exchange: Exchange, { options, log }: ServerContext): void 
   else log.info("request", fields);
 }
 
-/** Answers what is no HTTP request, or did not come in time, and closes the connection. */
+/** Answers a client that sends no HTTP request, or not in time, and closes its connection. */
 function answerClientError(error: Error & { code?: string }, socket: Duplex): void {
   if (!socket.writable || error.code === "ECONNRESET") {
     socket.destroy();

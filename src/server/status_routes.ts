@@ -1,4 +1,4 @@
-/** Routes that tell about the server: health, readiness, version, models. */
+/** Routes that tell about the server: health, readiness, load, version, models. */
 import { STATUS_CODE } from "@std/http/status";
 import type { ServerContext } from "./context.ts";
 import type { Exchange } from "./exchange.ts";
@@ -11,6 +11,11 @@ export function health(exchange: Exchange): void {
 /** `true` when every instance that was asked for is serving. */
 export function isReady(exchange: Exchange, { service }: ServerContext): void {
   exchange.sendJson(STATUS_CODE.OK, service.isReady());
+}
+
+/** Requests in work, as vLLM's `/load` tells them. */
+export function load(exchange: Exchange, { admission }: ServerContext): void {
+  exchange.sendJson(STATUS_CODE.OK, { server_load: admission.inWork });
 }
 
 export function version(exchange: Exchange, { version }: ServerContext): void {

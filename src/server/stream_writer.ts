@@ -1,6 +1,6 @@
 /**
- * Token streams to clients. What arrives within one turn of the event loop leaves in one write per
- * stream, and a client that does not read loses its stream instead of filling memory.
+ * Token streams to clients. The events of one turn of the event loop are sent in one write per stream. A
+ * client that does not read is disconnected, so that its unread events do not fill memory.
  */
 import type { ServerResponse } from "node:http";
 import { setImmediate } from "node:timers";
@@ -30,8 +30,8 @@ export class StreamWriter {
   #ended = false;
 
   /**
-   * @param maxUnreadBytes a client that leaves more than this unread is disconnected. What was
-   * produced since the last flush does not count: that is no fault of the client.
+   * @param maxUnreadBytes a client that leaves more than this unread is disconnected. Text produced since
+   * the last flush does not count, because the client could not have read it.
    */
   constructor(
     readonly response: ServerResponse,
@@ -63,7 +63,7 @@ export class StreamWriter {
     this.#pending = "";
   }
 
-  /** Sends what is pending and ends the response. Idempotent. */
+  /** Sends the pending text and ends the response. Idempotent. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;

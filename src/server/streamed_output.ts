@@ -6,7 +6,7 @@ import type { Generation } from "./generation.ts";
 /** How a route writes its stream. */
 export interface StreamFormat {
   readonly contentType: string;
-  /** What clients pass over between two events. */
+  /** Text between two events that clients ignore. */
   readonly neutral: string;
   /** Frames one JSON document as an event. */
   readonly frame: (json: string) => string;

@@ -1,4 +1,4 @@
-/** The certificate and key of `--ssl-certfile` and `--ssl-keyfile`, checked before they are used. */
+/** The files of `--ssl-certfile`, `--ssl-keyfile` and `--ssl-ca-certs`, checked before they are used. */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { ServerOptions } from "../core/options.ts";
 import { UsageError } from "../core/errors.ts";
@@ -6,6 +6,8 @@ import { UsageError } from "../core/errors.ts";
 export interface TlsFiles {
   readonly cert: string;
   readonly key: string;
+  /** Only clients with a certificate of these authorities are let in. */
+  readonly ca?: string;
 }
 
 /**
@@ -13,7 +15,8 @@ export interface TlsFiles {
  * @throws {UsageError} one of the two is missing, unreadable or no PEM, or they do not belong together
  */
 export async function readTlsFiles(options: ServerOptions): Promise<TlsFiles | null> {
-  const { sslCertfile, sslKeyfile } = options;
+  const { sslCertfile, sslKeyfile, sslCaCerts } = options;
+  const asksClients = checkClientOptions(options);
   if (sslCertfile === null && sslKeyfile === null) return null;
   if (sslCertfile === null || sslKeyfile === null) {
     const [given, missing] = sslCertfile === null
@@ -38,7 +41,32 @@ export async function readTlsFiles(options: ServerOptions): Promise<TlsFiles | n
         "give the pair that was made together",
     );
   }
-  return { cert, key };
+  if (!asksClients) return { cert, key };
+  const ca = await readFile(sslCaCerts!, "--ssl-ca-certs");
+  parse(
+    () => new X509Certificate(ca),
+    `--ssl-ca-certs ${sslCaCerts} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)`,
+  );
+  return { cert, key, ca };
+}
+
+/** Whether clients must show a certificate. */
+function checkClientOptions({ sslCertfile, sslCaCerts, sslCertReqs }: ServerOptions): boolean {
+  if (sslCertReqs === 0) {
+    if (sslCaCerts === null) return false;
+    throw new UsageError("--ssl-ca-certs needs --ssl-cert-reqs 2: otherwise no client is asked");
+  }
+  if (sslCaCerts === null) {
+    throw new UsageError(
+      "--ssl-cert-reqs 2 needs --ssl-ca-certs: the authorities that are trusted",
+    );
+  }
+  if (sslCertfile === null) {
+    throw new UsageError(
+      "--ssl-cert-reqs 2 needs --ssl-certfile and --ssl-keyfile: it is for HTTPS",
+    );
+  }
+  return true;
 }
 
 async function readFile(path: string, option: string): Promise<string> {

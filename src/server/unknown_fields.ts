@@ -1,11 +1,16 @@
-/** Fields of requests that no route knows: misspelt ones, which would be missing, above all. */
+/** Fields of requests that no route knows. */
 import type { z } from "zod";
 import { RequestError } from "../core/errors.ts";
+import type { Log } from "../core/log.ts";
+import type { ServerOptions } from "../core/options.ts";
 import { didYouMean } from "../core/suggest.ts";
 import type { JsonObject } from "./json_body.ts";
 import { refusedFields } from "./refused_fields.ts";
 
 const MAX_SHOWN_LENGTH = 100;
+
+/** Names that are remembered, so that each is logged once. */
+const MAX_LOGGED_NAMES = 256;
 
 /** Fields of OpenAI's and vLLM's APIs without which an answer is the same, or that are hints. */
 const fieldsWithoutEffect = [
@@ -24,7 +29,7 @@ const fieldsWithoutEffect = [
   "verbosity",
 ];
 
-/** The fields that a route knows: those of its schema, and those that it reads itself. */
+/** The fields that a route knows: the fields of its schema, and `others`, which it reads without a schema. */
 export function knownFields(schema: z.ZodObject, others: readonly string[]): ReadonlySet<string> {
   return new Set([
     ...Object.keys(schema.shape),
@@ -35,21 +40,49 @@ export function knownFields(schema: z.ZodObject, others: readonly string[]): Rea
 }
 
 /**
- * @param parent what stands before the names of fields of a nested object, such as `messages[0].`
- * @throws {RequestError} of the first that is unknown, as vLLM 0.4.2; null is as good as absent
+ * Checks the fields of an object.
+ * @param parent what stands before the names of a nested object's fields, such as `messages[0].`
+ * @throws {RequestError} the object has a field that is refused
  */
-export function refuseUnknownFields(
+export type FieldCheck = (
   fields: JsonObject,
   known: ReadonlySet<string>,
-  parent = "",
-): void {
-  for (const [field, value] of Object.entries(fields)) {
-    if (known.has(field) || value === null) continue;
-    const name = field.slice(0, MAX_SHOWN_LENGTH);
+  parent?: string,
+) => void;
+
+/** What `--unknown-fields` asks for. */
+export function unknownFieldCheck(mode: ServerOptions["unknownFields"], log: Log): FieldCheck {
+  if (mode === "refuse") return refuseUnknownFields;
+  if (mode === "ignore") return () => {};
+  const logged = new Set<string>();
+  return (fields, known, parent = "") => {
+    for (const name of unknownNames(fields, known)) {
+      // The same field of another message is the same name.
+      const place = parent.replace(/\[\d+\]/g, "[]") + name;
+      if (logged.has(place) || logged.size >= MAX_LOGGED_NAMES) continue;
+      logged.add(place);
+      log.warn("ignoring a field of requests that this server does not know", {
+        field: place,
+        hint: didYouMean(name, known).replace(/^; /, "") || undefined,
+      });
+    }
+  };
+}
+
+/** Refuses the first unknown field, as vLLM 0.4.2 does. */
+export const refuseUnknownFields: FieldCheck = (fields, known, parent = "") => {
+  for (const name of unknownNames(fields, known)) {
     const advice = didYouMean(name, known) || "; leave it out.";
     throw new RequestError(
       `${parent}${name} is no field of this request${advice}`,
       parent + name,
     );
+  }
+};
+
+/** A field that is null counts as absent. */
+function* unknownNames(fields: JsonObject, known: ReadonlySet<string>): Generator<string> {
+  for (const [field, value] of Object.entries(fields)) {
+    if (!known.has(field) && value !== null) yield field.slice(0, MAX_SHOWN_LENGTH);
   }
 }

@@ -9,8 +9,8 @@ export const anInteger = z.int("an integer");
 export const trueOrFalse = z.boolean("true or false");
 
 /**
- * The body's fields. Those that would change the answer and cannot be honoured, and those that are
- * unknown, are refused by name beforehand (`refused_fields.ts`, `unknown_fields.ts`).
+ * Checks the values of the body's fields. Their names are checked before, by `refused_fields.ts` and
+ * `unknown_fields.ts`.
  * @throws {RequestError} of the first wrong field
  */
 export function validate<T>(schema: z.ZodType<T>, body: JsonObject): T {
@@ -26,7 +26,7 @@ function valueAt(body: JsonObject, path: readonly PropertyKey[]): unknown {
   return path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown>)?.[key], body);
 }
 
-/** A JSON value in an error message: short, whatever a client sent. */
+/** A JSON value as an error message shows it: short, even if the value is long. */
 export function show(value: unknown): string {
   if (value === undefined) return "nothing";
   if (value === null || typeof value === "boolean") return String(value);

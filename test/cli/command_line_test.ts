@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../src/cli/arguments/tables.ts";
-import { readCommandLine, wantsHelp } from "../../src/cli/command_line.ts";
+import { readCommandLine } from "../../src/cli/command_line.ts";
+import { wantsHelp } from "../../src/cli/main.ts";
 
 const index = new ArgumentIndex(serveGroups);
 
@@ -103,6 +104,7 @@ Deno.test("empty values", () => {
     "profiling-result-file-path": "",
     "seed": 1,
   });
+  refuse(["--served-model-name="], '--served-model-name "": expected one name or several');
 });
 
 Deno.test("unknown options and stray words", () => {

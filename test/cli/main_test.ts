@@ -137,12 +137,56 @@ Deno.test("help of a command, in each of its ways, and in spite of bad arguments
   assert.match((await run("help", "profile")).stdout, /not available yet/);
 });
 
-Deno.test("--print-config prints and exits, whatever would be refused at start", async () => {
-  const { code, stdout, stderr } = await run("serve", "--print-config", "--enable-lora");
+refuses(
+  ["serve", "--print-config", "--enable-lora"],
+  "llumnix serve: error: --enable-lora is not supported: Llumnix does not support multi-LoRA serving",
+);
+refuses(
+  ["serve", "--print-config", "--ssl-keyfile", "k"],
+  "llumnix serve: error: --ssl-keyfile needs --ssl-certfile: HTTPS takes a key and its certificate",
+);
+refuses(
+  ["serve", "--print-config", "--admin-token", "two words"],
+  "llumnix serve: error: --admin-token must be of visible ASCII characters, one at least: it is " +
+    "sent as a header",
+);
+
+Deno.test("--print-config shows what is in force, and where it comes from", async () => {
+  const { code, stdout, stderr } = await run(
+    ...["serve", "--print-config", "--enable-pd-disagg", "--initial-instances=2"],
+    ...["--num-dispatch-instances=1", "--disable-log-requests", "--admin-token", "hush"],
+    ...["--load-metric", "usage_ratio"],
+  );
   assert.equal(code, 0);
   assert.equal(stderr, "");
-  assert.match(stdout, /^--enable-lora +true +command line$/m);
-  assert.match(stdout, /^--block-size +16 +default$/m);
+  const rows = stdout.split("\n").map((line) => line.split(/  +/));
+  const row = (name: string) => rows.find((columns) => columns[0] === name)!.slice(1);
+  assert.deepEqual(row("--enable-migration"), ["true", "implied by --enable-pd-disagg true"]);
+  assert.deepEqual(row("--pair-migration-policy"), [
+    "balanced",
+    "implied by --enable-defrag false",
+  ]);
+  assert.deepEqual(row("--migrate-out-threshold"), [
+    "0.85",
+    "implied by --load-metric usage_ratio",
+  ]);
+  const silence = ["true", "implied by --disable-log-requests true"];
+  assert.deepEqual(row("--disable-log-requests-server"), silence);
+  assert.deepEqual(row("--disable-log-requests-manager"), silence);
+  assert.deepEqual(row("--admin-token"), ["set (not shown)", "command line"]);
+  assert.deepEqual(row("--block-size"), ["16", "default"]);
+  assert.ok(!stdout.includes("hush"));
+});
+
+Deno.test("--print-config says that a secret is set by the environment", async () => {
+  Deno.env.set("LLUMNIX_ADMIN_TOKEN", "hush");
+  try {
+    const { stdout } = await run("serve", "--print-config");
+    assert.match(stdout, /^--admin-token +set \(not shown\) +environment: LLUMNIX_ADMIN_TOKEN$/m);
+    assert.ok(!stdout.includes("hush"));
+  } finally {
+    Deno.env.delete("LLUMNIX_ADMIN_TOKEN");
+  }
 });
 
 Deno.test("a bad argument ends the process with one line and no stack", async () => {

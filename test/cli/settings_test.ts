@@ -20,7 +20,7 @@ async function withConfig(text: string, body: (path: string) => Promise<void>): 
 Deno.test("command line over file over default, each with its source", () =>
   withConfig("SERVER: {HOST: file, PORT: 1}\nMANAGER: {ENABLE_SCALING: true}\n", async (path) => {
     const argv = ["--config-file", path, "--port=2", "--enable-scaling=false"];
-    const { settings } = await readSettings(argv, index);
+    const settings = await readSettings(argv, index);
     const commandLine = { kind: "command line" };
     assert.deepEqual(settings.get("port"), { value: 2, source: commandLine });
     assert.deepEqual(settings.get("enable-scaling"), { value: false, source: commandLine });
@@ -30,13 +30,13 @@ Deno.test("command line over file over default, each with its source", () =>
   }));
 
 Deno.test("a value equal to the default still comes from where it is written", async () => {
-  const { settings } = await readSettings(["--seed=0"], index);
+  const settings = await readSettings(["--seed=0"], index);
   assert.deepEqual(settings.get("seed"), { value: 0, source: { kind: "command line" } });
 });
 
 Deno.test("unset thresholds are fractions with usage_ratio, and steps without", async () => {
   const thresholds = async (...argv: string[]) => {
-    const options = toOptions<ServeOptions>((await readSettings(argv, index)).settings);
+    const options = toOptions<ServeOptions>(await readSettings(argv, index));
     return [options.migrateOutThreshold, options.scaleUpThreshold, options.scaleDownThreshold];
   };
   assert.deepEqual(await thresholds(), [3, 10, 60]);
@@ -47,7 +47,7 @@ Deno.test("unset thresholds are fractions with usage_ratio, and steps without", 
 
 Deno.test("a profile implies the simulated device, unless another is named", async () => {
   const device = async (...argv: string[]) =>
-    toOptions<ServeOptions>((await readSettings(argv, index)).settings).device;
+    toOptions<ServeOptions>(await readSettings(argv, index)).device;
   assert.equal(await device(), "auto");
   assert.equal(await device("--profiling-result-file-path=p.json"), "sim");
   assert.equal(await device("--profiling-result-file-path=p.json", "--device=cpu"), "cpu");
@@ -55,14 +55,14 @@ Deno.test("a profile implies the simulated device, unless another is named", asy
 
 Deno.test("disaggregation implies migration", async () => {
   const migration = async (...argv: string[]) =>
-    toOptions<ServeOptions>((await readSettings(argv, index)).settings).enableMigration;
+    toOptions<ServeOptions>(await readSettings(argv, index)).enableMigration;
   assert.equal(await migration(), false);
   assert.equal(await migration("--enable-pd-disagg"), true);
   assert.equal(await migration("--enable-pd-disagg=false", "--enable-migration"), true);
 });
 
 Deno.test("options have the properties that the rest of the program reads", async () => {
-  const options = toOptions<ServeOptions>((await readSettings([], index)).settings);
+  const options = toOptions<ServeOptions>(await readSettings([], index));
   assert.equal(options.model, null);
   assert.equal(options.maxBodyBytes, 4194304);
   assert.equal(options.maxQueuedRequests, 1024);
@@ -74,7 +74,7 @@ Deno.test("options have the properties that the rest of the program reads", asyn
 
 Deno.test("--print-config shows every argument with its value and source", () =>
   withConfig("ENGINE: {SERVED_MODEL_NAME: [a, b]}", async (path) => {
-    const { settings } = await readSettings(["--config-file", path, "--log-filename="], index);
+    const settings = await readSettings(["--config-file", path, "--log-filename="], index);
     const lines = configTable(index, settings).split("\n").map((line) => line.split(/  +/));
     assert.deepEqual(lines[0], ["argument", "value", "source"]);
     assert.equal(lines.length, index.entries.length + 1);

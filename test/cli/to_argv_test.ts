@@ -13,7 +13,7 @@ import { Random } from "../../src/core/random.ts";
 const index = new ArgumentIndex(instanceGroups);
 
 async function read(argv: string[]): Promise<InstanceOptions> {
-  return toOptions<InstanceOptions>((await readSettings(argv, index)).settings);
+  return toOptions<InstanceOptions>(await readSettings(argv, index));
 }
 
 Deno.test("options at their defaults need no words", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../../src/core/errors.ts";
-import { logger, type LogLevel, setupLogging } from "../../src/core/log.ts";
+import { logger, type LogLevel, reopenLogFile, setupLogging } from "../../src/core/log.ts";
 
 /** Runs with stderr captured, then leaves logging without a file. */
 function captureStderr(body: () => void): string[] {
@@ -139,4 +139,123 @@ Deno.test("characters that could forge a record or reorder it on a terminal are 
   assert.deepEqual(lines.map(withoutTime), [
     `INFO x: ${escaped} text="${escaped}" record={"inner":"${escaped}"}`,
   ]);
+});
+
+/** Runs in a folder of its own, with what goes to stderr. */
+function inFolder(body: (folder: string) => void): string[] {
+  const folder = Deno.makeTempDirSync();
+  try {
+    return captureStderr(() => body(folder)).map(withoutTime);
+  } finally {
+    Deno.removeSync(folder, { recursive: true });
+  }
+}
+
+function modeOf(path: string): number {
+  return Deno.statSync(path).mode! & 0o777;
+}
+
+Deno.test("a log file is for its user alone, and an old one keeps its mode", () => {
+  inFolder((folder) => {
+    const options = { level: "info", maxBytes: 200, backups: 1 } as const;
+    setupLogging({ ...options, filename: `${folder}/new.log` });
+    assert.equal(modeOf(`${folder}/new.log`), 0o600);
+    logger("x").info("y".repeat(150));
+    logger("x").info("z".repeat(150));
+    assert.equal(modeOf(`${folder}/new.log.1`), 0o600);
+    assert.equal(modeOf(`${folder}/new.log`), 0o600);
+    Deno.writeTextFileSync(`${folder}/old.log`, "", { mode: 0o640 });
+    setupLogging({ ...options, filename: `${folder}/old.log` });
+    assert.equal(modeOf(`${folder}/old.log`), 0o640);
+  });
+});
+
+Deno.test("a full log file is renamed, and the oldest of them removed", () => {
+  inFolder((folder) => {
+    const filename = `${folder}/server.log`;
+    setupLogging({ level: "info", filename, maxBytes: 200, backups: 2 });
+    for (const letter of "abcd") logger("x").info(letter.repeat(150));
+    const letterIn = (path: string) => /INFO x: (.)/.exec(Deno.readTextFileSync(path))![1];
+    assert.deepEqual(
+      [filename, `${filename}.1`, `${filename}.2`].map(letterIn),
+      ["d", "c", "b"],
+    );
+    assert.equal([...Deno.readDirSync(folder)].length, 3);
+  });
+});
+
+Deno.test("a log file that was moved away is written anew when it is reopened", () => {
+  const lines = inFolder((folder) => {
+    const filename = `${folder}/server.log`;
+    setupLogging({ level: "info", filename });
+    logger("x").info("one");
+    Deno.renameSync(filename, `${folder}/old.log`);
+    logger("x").info("two");
+    reopenLogFile();
+    logger("x").info("three");
+    assert.match(Deno.readTextFileSync(`${folder}/old.log`), /one\n.*two\n$/);
+    assert.match(Deno.readTextFileSync(filename), /^\S+ INFO x: three\n$/);
+    assert.equal(modeOf(filename), 0o600);
+  });
+  assert.equal(lines.length, 3);
+});
+
+/** Claims a log file from a process of its own, until it is stopped. */
+async function startOther(filename: string): Promise<Deno.ChildProcess> {
+  const module = import.meta.resolve("../../src/core/log.ts");
+  const code = `import { setupLogging } from ${JSON.stringify(module)};
+    console.log(setupLogging({ level: "info", filename: ${JSON.stringify(filename)} }));
+    setInterval(() => {}, 1000);`;
+  const config = new URL("../../deno.json", import.meta.url).pathname;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "-A",
+      "--no-check",
+      "--config",
+      config,
+      `data:text/javascript,${encodeURIComponent(code)}`,
+    ],
+    stdout: "piped",
+  }).spawn();
+  const reader = child.stdout.getReader();
+  await reader.read();
+  reader.releaseLock();
+  return child;
+}
+
+Deno.test("two servers do not share a log file, but a server and its instances do", async () => {
+  const folder = Deno.makeTempDirSync();
+  const filename = `${folder}/server.log`;
+  const other = await startOther(filename);
+  try {
+    const lines = captureStderr(() => {
+      const second = `${folder}/server-2.log`;
+      assert.equal(setupLogging({ level: "info", filename }), second);
+      logger("x").info("hello");
+      assert.match(Deno.readTextFileSync(second), /hello\n$/);
+      assert.equal(setupLogging({ level: "info", filename, isShared: true }), filename);
+    });
+    assert.match(
+      withoutTime(lines[0]),
+      /^WARN log: another process logs to \S+\/server\.log; this one logs to \S+\/server-2\.log$/,
+    );
+  } finally {
+    other.kill("SIGKILL");
+    await other.status;
+    await other.stdout.cancel();
+  }
+  captureStderr(() => assert.equal(setupLogging({ level: "info", filename }), filename));
+  Deno.removeSync(folder, { recursive: true });
+});
+
+Deno.test("what is no regular file is neither claimed nor rotated", () => {
+  inFolder((folder) => {
+    const filename = `${folder}/device`; // a link: a mistake must not rename the device itself
+    Deno.symlinkSync("/dev/null", filename);
+    assert.equal(setupLogging({ level: "info", filename, maxBytes: 1 }), filename);
+    logger("x").info("hello");
+    assert.ok(Deno.lstatSync(filename).isSymlink);
+    assert.equal([...Deno.readDirSync(folder)].length, 1);
+  });
 });

@@ -74,8 +74,9 @@ Deno.test("more buffer blocks than there are KV blocks are reduced, with a warni
     "--enable-migration",
     "--migration-backend=rayrpc",
     "--num-gpu-blocks-override=300",
+    "--migration-buffer-blocks=400",
   ]);
-  const warning = "--migration-buffer-blocks 512 is more than the 300 KV blocks of the instance";
+  const warning = "--migration-buffer-blocks 400 is more than the 300 KV blocks of the instance";
   await server.program.waitForLog(new RegExp(warning));
 });
 

@@ -100,19 +100,29 @@ Deno.test("SIGTERM lets a running request finish, and takes no new one", async (
   await assert.rejects(fetch(server.url));
 });
 
-Deno.test("a terminal that hangs up stops the server as SIGTERM does", async () => {
-  await using server = await startServer();
-  const body = { ...greedy, max_tokens: 400, stream: true };
-  let signalled = false;
-  const { finishReason } = await readStream(await post(server, "/v1/completions", body), () => {
-    if (signalled) return;
-    signalled = true;
-    Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
-    server.program.signal("SIGHUP");
-  });
-  assert.equal(finishReason, "length");
-  assert.equal((await server.program.end()).code, 0);
+// A terminal that hangs up is in test/roles/hangup_test.ts.
+Deno.test("without a terminal a hang-up opens the log file anew and stops nothing", async () => {
+  await using server = await startServer([], { launcher: ["/usr/bin/env", "setsid"] });
+  const log = join(server.program.directory, "server.log");
+  assert.equal(Deno.statSync(log).mode! & 0o777, 0o600);
+  Deno.renameSync(log, `${log}.old`);
+  server.program.signal("SIGHUP");
+  Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
+  await server.program.waitUntil("the log file was there", () => exists(log));
+  await complete(server, greedy);
+  assert.match(Deno.readTextFileSync(log), /received request .*promptChars=\d+/);
+  assert.doesNotMatch(Deno.readTextFileSync(log), new RegExp(greedy.prompt));
+  assert.equal((await server.program.stop()).code, 0);
 });
+
+function exists(path: string): boolean {
+  try {
+    Deno.statSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
 
 Deno.test("under nohup a hang-up is ignored", async () => {
   const launcher = ["/bin/sh", "-c", 'trap "" HUP; exec "$0" "$@"'];
@@ -163,6 +173,40 @@ Deno.test("WASM kernels serve with helper threads", async () => {
   assert.equal(answer.usage.completion_tokens, greedy.max_tokens);
   assert.equal((await server.program.stop()).code, 0);
 });
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  Deno.test(`${signal} that reaches the whole process group, and again by its launcher, drains once`, async () => {
+    // The launcher is a group of its own, and passes the signal on as npx and deno task do.
+    const script = `"$0" "$@" & child=$!; trap 'kill -${signal.slice(3)} $child' ${
+      signal.slice(3)
+    }; while kill -0 $child 2>/dev/null; do wait $child; code=$?; done; exit $code`;
+    const launcher = ["setsid", "--wait", "/bin/bash", "-c", script];
+    await using server = await startServer([], { launcher });
+    const group = groupOf(pidOf(server, "instance-0"));
+    const body = { ...greedy, max_tokens: 600, stream: true };
+    let signalled = false;
+    const { finishReason, last } = await readStream(
+      await post(server, "/v1/completions", body),
+      () => {
+        if (!signalled) Deno.kill(-group, signal);
+        signalled = true;
+      },
+    );
+    assert.deepEqual([finishReason, last], ["length", "[DONE]"]);
+    assert.equal((await server.program.end()).code, 0);
+    assert.match(
+      server.program.stderr,
+      /waiting for running requests.* requests=1 atMostSeconds=30/,
+    );
+    assert.doesNotMatch(server.program.stderr, /second signal: stopping/);
+  });
+}
+
+/** The process group of a process (proc_pid_stat(5)). */
+function groupOf(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[2]);
+}
 
 Deno.test("a second signal does not wait for what runs", async () => {
   await using server = await startServer();
@@ -219,10 +263,53 @@ Deno.test("the openai client completes, chats and streams", async () => {
   );
 });
 
+Deno.test("the openai client gets n answers of seeds that follow each other, and restricted tokens", async () => {
+  await using server = await startServer();
+  const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "none" });
+  const asked = {
+    model: "llumnix-tiny",
+    messages: [
+      { role: "user" as const, content: [{ type: "text" as const, text: "hi" }] },
+      { role: "assistant" as const, content: null },
+      { role: "user" as const, content: "more" },
+    ],
+    max_tokens: 12,
+    temperature: 1,
+  };
+  const answers = async (seed: number, n: number) => {
+    const { choices } = await client.chat.completions.create({ ...asked, seed, n });
+    return choices.map(({ message }) => message.content);
+  };
+  const together = await answers(40, 3);
+  assert.deepEqual(together, [
+    ...await answers(40, 1),
+    ...await answers(41, 1),
+    ...await answers(42, 1),
+  ]);
+  const allowed = { allowed_token_ids: [65, 66, 67], bad_words: ["B"] } as object;
+  const { choices: [{ message, logprobs }] } = await client.chat.completions.create({
+    ...asked,
+    ...allowed,
+    logit_bias: { 67: 2 },
+    logprobs: true,
+    top_logprobs: 20,
+  });
+  assert.match(message.content!, /^[AC]{12}$/);
+  assert.equal(logprobs?.content?.[0].top_logprobs.length, 20);
+  const tools = [{ type: "function" as const, function: { name: "f" } }];
+  await assert.rejects(
+    client.chat.completions.create({ ...asked, tools }),
+    /400.*tool calls are not supported/,
+  );
+  await client.chat.completions.create({ ...asked, tools, tool_choice: "none" });
+});
+
 Deno.test("--log-instance-info writes a row per poll while there is work", async () => {
   await using server = await startServer(["--initial-instances", "2", "--log-instance-info"]);
   const { directory } = server.program;
-  const read = () => Deno.readTextFileSync(join(directory, "server.log_instance.csv"));
+  const path = join(directory, "server.log_instance.csv");
+  assert.equal(Deno.statSync(path).mode! & 0o777, 0o600);
+  const read = () => Deno.readTextFileSync(path);
   const [header] = read().split("\n");
   assert.match(header, /^timestamp,instance_id,step_id,gpu_cache_usage,.*,waiting_time_first_/);
   await complete(server, { ...greedy, max_tokens: 800 });
@@ -261,7 +348,10 @@ Deno.test("--log-request-timestamps tells the hops of each token, also of one th
   assert.equal(numTokens, greedy.max_tokens);
   assert.deepEqual(Object.keys(hops), [
     "step_latency_engine",
+    "process_model_outputs_latency",
     "step_postprocess_latency",
+    "across_async_put_queue_thread_latency",
+    "across_async_put_queue_actor_latency",
     "queue_rpc_latency",
     "background_process_get_queue_latency",
     "generate_benchmark_return_output_latency",

@@ -58,3 +58,17 @@ Deno.test("chooses the template named default", () => {
   assert.throws(() => selectChatTemplate(named("tool_use", "rag")), /tool_use, rag; .*default/);
   assert.throws(() => selectChatTemplate(3), ModelError);
 });
+
+Deno.test("arguments of a request are variables of the template, and cannot replace the messages", () => {
+  const template = new ChatTemplate(
+    "{% if enable_thinking is defined and not enable_thinking %}<off>{% endif %}" +
+      "{% for m in messages %}{{ m.content }}{{ m.reasoning_content }}{% endfor %}",
+    {},
+  );
+  const messages = [{ role: "user", content: "a", reasoning_content: "r" }];
+  assert.equal(
+    template.render(messages, true, { enable_thinking: false, messages: [] }),
+    "<off>ar",
+  );
+  assert.equal(template.render(messages, true), "ar");
+});

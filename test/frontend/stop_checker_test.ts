@@ -93,3 +93,9 @@ Deno.test("sixteen of the longest stop strings take little memory and linear tim
   assert.ok(tookMs < 500, `${tookMs} ms for 100,000 characters`);
   assert.equal(checker.match, null);
 });
+
+Deno.test("strings of one array are prepared once", () => {
+  const strings = ["a"];
+  assert.equal(StopStrings.of(strings), StopStrings.of(strings));
+  assert.notEqual(StopStrings.of(strings), StopStrings.of(["a"]));
+});

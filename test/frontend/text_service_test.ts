@@ -164,6 +164,29 @@ Deno.test("a 64-bit seed becomes a safe integer that differs wherever the seed d
   assert.equal(new Set(seeds).size, given.length);
 });
 
+Deno.test("bad words are tokens at the beginning of the output and behind a space", async () => {
+  const { cluster } = await start({ badWords: ["word"] });
+  assert.deepEqual(cluster.requests[0].params.badWords, [encode("word"), encode(" word")]);
+  const without = setUp({ tokenizer: null });
+  const asked = { prompt: { tokenIds: [1] }, badWords: ["word"] };
+  await assert.rejects(start(asked, without), /bad_words needs a tokenizer/);
+});
+
+Deno.test("a request may ask for more log probabilities than --max-logprobs where its API allows", async () => {
+  const sampling = { maxTokens: 4, logprobs: 20 };
+  await assert.rejects(start({ sampling }), /Cannot request more than 5 logprobs/);
+  const { cluster } = await start({ sampling, maxLogprobs: 20 });
+  assert.equal(cluster.requests[0].params.logprobs, 20);
+});
+
+Deno.test("text is tokenised and back without a request", async () => {
+  const { service } = setUp();
+  const { tokenIds } = await service.tokenize({ text: "hi there", addSpecialTokens: true });
+  assert.deepEqual(tokenIds, [bos, ...encode("hi there")]);
+  assert.match(service.detokenize(tokenIds), /hi there$/);
+  assert.throws(() => service.detokenize([tokenizer.vocabSize]), /tokens has the token id/);
+});
+
 Deno.test("requests without a seed get different ones, the same in every run", async () => {
   const seeds = async () => {
     const { cluster, service } = setUp();

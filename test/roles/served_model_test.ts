@@ -10,7 +10,7 @@ Deno.test("a simulated model without files is served with the byte tokenizer, an
     "llama-7b is simulated: its output has no meaning.",
     "There are no files of llama-7b: a token is a byte (built-in tokenizer).",
   ]);
-  const tokenizer = await openTokenizer(options, model);
+  const tokenizer = await openTokenizer({ ...options, chatTemplate: null }, model);
   assert.ok(tokenizer !== null);
   const silent = await findModel({ ...options, skipTokenizerInit: true });
   assert.equal(silent.warnings.length, 1);
@@ -21,4 +21,21 @@ Deno.test("a model that cannot be simulated is refused before anything starts", 
     name: "UsageError",
     message: /^There is no built-in profile of gpt/,
   });
+});
+
+Deno.test("--chat-template is a file or Jinja, and comes before the model's own", async () => {
+  const options = engineOptions({});
+  const open = async (chatTemplate: string) =>
+    await openTokenizer({ ...options, chatTemplate }, await findModel(options));
+  const file = Deno.makeTempFileSync();
+  try {
+    Deno.writeTextFileSync(file, "file:{{ messages[0].content }}");
+    const messages = [{ role: "user", content: "a" }];
+    assert.equal((await open(file))!.chatTemplate!.render(messages, true), "file:a");
+    const inline = await open("inline:{{ messages[0].content }}");
+    assert.equal(inline!.chatTemplate!.render(messages, true), "inline:a");
+    await assert.rejects(open("no-such-file"), /--chat-template no-such-file is no file/);
+  } finally {
+    Deno.removeSync(file);
+  }
 });

@@ -5,7 +5,7 @@ import { type Harness, withServer } from "./harness.ts";
 
 const chat = (fields: object) => ({ messages: [{ role: "user", content: "x" }], ...fields });
 const noGuides = "output cannot be constrained to a format or grammar; leave it out.";
-const oneSequence = "one output sequence per prompt is generated; send several requests instead.";
+const noBestOf = "the best of several sequences cannot be chosen; n gives all of them.";
 
 /** [path, body, status, message or its pattern, param] */
 const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
@@ -62,7 +62,7 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
   ],
   ["/v1/completions", { prompt: "a", temperature: -1 }, 400, /a number >= 0, got -1/],
   ["/v1/completions", { prompt: "a", top_p: 0 }, 400, /top_p must be in \(0, 1\], got 0/, "top_p"],
-  ["/v1/completions", { prompt: "a", top_k: 0 }, 400, /top_k must be -1 .*, got 0/, "top_k"],
+  ["/v1/completions", { prompt: "a", top_k: -2 }, 400, /top_k must be -1 .*, got -2/, "top_k"],
   [
     "/v1/completions",
     { prompt: "a", seed: 1e300 },
@@ -134,11 +134,31 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
   ],
   ["/v1/chat/completions", chat({ top_logprobs: 2 }), 400, 'top_logprobs needs "logprobs": true.'],
   // What would change the answer and is not there
-  ["/v1/completions", { prompt: "a", n: 2 }, 400, `n is 2, but ${oneSequence}`, "n"],
-  ["/generate", { prompt: "a", best_of: 3 }, 400, `best_of is 3, but ${oneSequence}`, "best_of"],
+  ["/v1/completions", { prompt: "a", n: 0 }, 400, "n must be at least 1, got 0.", "n"],
+  ["/v1/completions", { prompt: "a", n: 129 }, 400, "n must be at most 128, got 129.", "n"],
+  ["/generate", { prompt: "a", n: 2 }, 400, /^n must be 1, for this route has one output/, "n"],
+  ["/generate", { prompt: "a", best_of: 3 }, 400, `best_of is 3, but ${noBestOf}`, "best_of"],
+  ["/v1/completions", { prompt: "a", n: 2, best_of: 3 }, 400, `best_of is 3, but ${noBestOf}`],
   ["/generate", { prompt: "a", use_beam_search: true }, 400, /beam search is not supported/],
   ["/v1/completions", { prompt: "a", suffix: "b" }, 400, /^suffix is "b", but/, "suffix"],
-  ["/v1/completions", { prompt: "a", logit_bias: { 5: 1 } }, 400, /^logit_bias is an object, but/],
+  [
+    "/v1/completions",
+    { prompt: "a", logit_bias: { 5: 101 } },
+    400,
+    /numbers from -100 to 100, got/,
+  ],
+  ["/v1/completions", { prompt: "a", logit_bias: { x: 1 } }, 400, /^logit_bias must be an object/],
+  ["/v1/completions", { prompt: "a", logit_bias: { 1000: 1 } }, 400, /logit_bias .* token id 1000/],
+  ["/v1/completions", { prompt: "a", allowed_token_ids: [] }, 400, /an array of 1 to 4096 token/],
+  ["/v1/completions", { prompt: "a", allowed_token_ids: [1000] }, 400, /token id 1000; the voc/],
+  ["/v1/completions", { prompt: "a", bad_words: [""] }, 400, /^bad_words must be an array of at/],
+  [
+    "/v1/chat/completions",
+    chat({ logprobs: true, top_logprobs: 21 }),
+    400,
+    /Cannot request more than 20 logprobs, got 21/,
+  ],
+  ["/v1/chat/completions", chat({ chat_template_kwargs: 3 }), 400, /must be an object, got 3/],
   [
     "/v1/completions",
     { prompt: "a", guided_regex: "a+" },

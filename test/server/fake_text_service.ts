@@ -3,6 +3,8 @@ import { setImmediate } from "node:timers";
 import { RequestError } from "../../src/core/errors.ts";
 import { checkTokenIds, resolveSampling } from "../../src/frontend/sampling_rules.ts";
 import type {
+  EncodedPrompt,
+  Prompt,
   ServedModel,
   TextHandle,
   TextLogprob,
@@ -39,6 +41,21 @@ export class FakeTextService implements TextService {
 
   isReady(): boolean {
     return this.ready;
+  }
+
+  tokenize(prompt: Prompt): Promise<EncodedPrompt> {
+    if ("tokenIds" in prompt) return Promise.resolve(prompt);
+    const text = promptText(prompt);
+    return Promise.resolve({ text, tokenIds: tokenize(text) });
+  }
+
+  detokenize(tokenIds: readonly number[]): string {
+    checkTokenIds(tokenIds, this.model.vocabSize, "tokens");
+    return String.fromCodePoint(...tokenIds);
+  }
+
+  tokenText(tokenId: number): string {
+    return String.fromCodePoint(tokenId);
   }
 
   async submit(request: TextRequest, sink: Emit): Promise<TextHandle> {
@@ -78,7 +95,7 @@ export class FakeTextService implements TextService {
       promptField: "prompt",
       maxModelLen,
       vocabSize,
-      maxLogprobs: 5,
+      maxLogprobs: Math.max(5, request.maxLogprobs ?? 0),
       eosTokenIds: [],
       defaultSampling: {},
       refuseOverlong: request.refuseOverlong ?? false,
@@ -88,6 +105,10 @@ export class FakeTextService implements TextService {
 }
 
 function textOf({ prompt }: TextRequest): string {
+  return promptText(prompt);
+}
+
+function promptText(prompt: Prompt): string {
   if ("text" in prompt) return prompt.text;
   if ("tokenIds" in prompt) return String.fromCodePoint(...prompt.tokenIds);
   return prompt.messages.map(({ role, content }) => `<${role}>${content}`).join("");

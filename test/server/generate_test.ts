@@ -60,7 +60,18 @@ Deno.test("/generate_benchmark answers when each token came, and never streams",
     const [first, ...rest] = json.per_token_latency;
     assert.equal(first[0], 1_700_000_000);
     assert.deepEqual(rest, [[1_700_000_000.001, 1], [1_700_000_000.002, 1]]);
-    assert.deepEqual(json.per_token_latency_breakdown_dict, {});
+    const hops = json.per_token_latency_breakdown_dict;
+    assert.deepEqual(Object.keys(hops), [
+      "step_latency_engine",
+      "process_model_outputs_latency",
+      "step_postprocess_latency",
+      "across_async_put_queue_thread_latency",
+      "across_async_put_queue_actor_latency",
+      "queue_rpc_latency",
+      "background_process_get_queue_latency",
+      "generate_benchmark_return_output_latency",
+    ]);
+    assert.deepEqual([...new Set(Object.values(hops).flat())], []);
     assert.equal(service.requests[0].hopTimestamps, false);
   }));
 
@@ -84,6 +95,9 @@ Deno.test("with --log-request-timestamps /generate_benchmark tells the hops of e
       json.per_token_latency_breakdown_dict;
     assert.deepEqual(hops, {
       step_latency_engine: [7, 7],
+      process_model_outputs_latency: [0, 0],
+      across_async_put_queue_thread_latency: [0, 0],
+      across_async_put_queue_actor_latency: [0, 0],
       step_postprocess_latency: [1, 1],
       queue_rpc_latency: [2, 2],
       background_process_get_queue_latency: [3, 3],

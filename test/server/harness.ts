@@ -10,9 +10,12 @@ export const testOptions: ServerOptions = {
   port: 0,
   sslKeyfile: null,
   sslCertfile: null,
+  sslCaCerts: null,
+  sslCertReqs: 0,
   disableLogRequestsServer: true,
   disableLogRequests: true,
   logRequestTimestamps: false,
+  logPrompts: false,
   maxLogLen: null,
   servedModelName: null,
   maxLogprobs: 5,
@@ -20,6 +23,16 @@ export const testOptions: ServerOptions = {
   maxBodyBytes: 64 * 1024,
   shutdownTimeout: 1,
   adminToken: null,
+  apiKey: null,
+  apiKeyFile: null,
+  chatTemplate: null,
+  responseRole: "assistant",
+  unknownFields: "refuse",
+  allowedOrigins: null,
+  allowedMethods: null,
+  allowedHeaders: null,
+  allowCredentials: false,
+  rootPath: "",
 };
 
 /** Parsed JSON whose shape the test asserts. */
@@ -42,6 +55,7 @@ export interface Harness {
 
 export interface HarnessConfig {
   readonly admin?: AdminAccess;
+  readonly apiKeys?: readonly string[];
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
 }
@@ -59,6 +73,7 @@ export async function withServer(
   const server = await startServer({
     service,
     admin: config.admin,
+    apiKeys: config.apiKeys,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
     log: { debug, info: append, warn: append, error: append },

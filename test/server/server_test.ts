@@ -4,7 +4,7 @@ import { UsageError } from "../../src/core/errors.ts";
 import { startServer } from "../../src/server/server.ts";
 import { FakeTextService } from "./fake_text_service.ts";
 import { testOptions, until, withServer } from "./harness.ts";
-import { certificate, otherKey, privateKey } from "./tls_fixture.ts";
+import { certificate, clientCertificate, clientKey, otherKey, privateKey } from "./tls_fixture.ts";
 
 const silent = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -168,3 +168,46 @@ Deno.test("a shutdown does not wait for idle or silent connections", () =>
     await server.shutdown(60_000);
     silent.close();
   }));
+
+Deno.test("with --ssl-cert-reqs 2 only clients with a certificate of the authorities get in", () => {
+  const files = {
+    "cert.pem": certificate,
+    "key.pem": privateKey,
+    "ca.pem": clientCertificate,
+    "bad.pem": "nothing",
+  };
+  return withFiles(files, async (directory) => {
+    const pair = {
+      sslCertfile: `${directory}/cert.pem`,
+      sslKeyfile: `${directory}/key.pem`,
+    };
+    const sslCaCerts = `${directory}/ca.pem`;
+    assert.match(await usageError({ ...pair, sslCertReqs: 2 }), /needs --ssl-ca-certs/);
+    assert.match(await usageError({ ...pair, sslCaCerts }), /needs --ssl-cert-reqs 2/);
+    assert.match(await usageError({ sslCaCerts, sslCertReqs: 2 }), /needs --ssl-certfile/);
+    const bad = { ...pair, sslCaCerts: `${directory}/bad.pem`, sslCertReqs: 2 } as const;
+    assert.match(await usageError(bad), /^--ssl-ca-certs .* holds no certificate in PEM form/);
+
+    const server = await start({ ...pair, sslCaCerts, sslCertReqs: 2 });
+    const health = async (own: { cert?: string; key?: string }) => {
+      const { port } = server.address;
+      const to = { hostname: "localhost", port, caCerts: [certificate] };
+      using connection = await Deno.connectTls(
+        "cert" in own ? { ...to, ...own as Deno.TlsCertifiedKeyPem } : to,
+      );
+      const request = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+      await connection.write(new TextEncoder().encode(request));
+      const answer = new Uint8Array(64);
+      const n = await connection.read(answer);
+      return new TextDecoder().decode(answer.subarray(0, n ?? 0));
+    };
+    try {
+      assert.match(await health({ cert: clientCertificate, key: clientKey }), /^HTTP\/1.1 200/);
+      await assert.rejects(health({}));
+      await assert.rejects(health({ cert: certificate, key: privateKey }));
+    } finally {
+      server.closeNow();
+      await server.shutdown(0);
+    }
+  });
+});

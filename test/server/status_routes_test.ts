@@ -56,16 +56,33 @@ Deno.test("a sane x-request-id is kept and any other replaced", () =>
   }));
 
 Deno.test("requests are logged unless that is switched off", async () => {
-  await withServer({ options: { disableLogRequests: false, maxLogLen: 3 } }, async (harness) => {
+  const options = { disableLogRequests: false, logPrompts: true, maxLogLen: 3 };
+  await withServer({ options }, async (harness) => {
     await harness.post("/v1/completions", { prompt: "abcdef", seed: 1 });
     assert.equal(harness.log.length, 1);
     assert.match(harness.log[0], /received request.*"prompt":"abc".*"seed":1/);
+  });
+  await withServer({ options: { ...options, disableLogRequests: true } }, async (harness) => {
+    await harness.post("/v1/completions", { prompt: "abcdef", seed: 1 });
+    assert.deepEqual(harness.log, []);
   });
   await withServer({ options: { disableLogRequestsServer: false } }, async (harness) => {
     await harness.post("/v1/completions", { prompt: 1 }, { "x-request-id": "me" });
     assert.match(harness.log[0], /"POST","path":"\/v1\/completions","status":400.*"id":"me"/);
   });
 });
+
+Deno.test("prompts are not logged unless asked: their lengths are", () =>
+  withServer({ options: { disableLogRequests: false } }, async ({ post, log }) => {
+    const messages = [{ role: "system", content: "hush" }, { role: "user", content: "secret" }];
+    await post("/generate", { prompt: "secret" });
+    await post("/generate", { prompt: [101, 102, 103] });
+    await post("/v1/chat/completions", { messages });
+    assert.match(log[0], /"promptChars":6,/);
+    assert.match(log[1], /"promptTokens":3,/);
+    assert.match(log[2], /"messages":2,"promptChars":10,/);
+    for (const line of log) assert.doesNotMatch(line, /secret|hush|101/);
+  }));
 
 Deno.test("polls of health and readiness are logged for debugging alone", () =>
   withServer({ options: { disableLogRequestsServer: false } }, async ({ url, log }) => {
@@ -87,7 +104,12 @@ Deno.test("a logged prompt is cut, with or without --max-log-len", async () => {
     ["/v1/chat/completions", { messages: long }, size],
   ];
   for (const [maxLogLen, most] of [[null, 2048], [5000, 5000], [10, 10], [0, 0]] as const) {
-    const options = { disableLogRequests: false, maxBodyBytes: 2 ** 20, maxLogLen };
+    const options = {
+      disableLogRequests: false,
+      logPrompts: true,
+      maxBodyBytes: 2 ** 20,
+      maxLogLen,
+    };
     await withServer({ options }, async ({ post, log }) => {
       for (const [path, body, sizeOf] of cases) {
         await post(path, body);

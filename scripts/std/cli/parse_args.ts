@@ -186,11 +186,10 @@ function withAliases(
   return new Set(all.flatMap((name) => [name, ...others.get(name) ?? []]));
 }
 
-/** Splits at the first `=` that has a name before it and a value behind it. */
+/** Splits at the first `=` that has a name before it; the value may be empty. */
 function splitAtEquals(text: string): [string, string | undefined] {
   const at = text.indexOf("=", 1);
-  if (at < 0 || at === text.length - 1) return [text, undefined];
-  return [text.slice(0, at), text.slice(at + 1)];
+  return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
 }
 
 function numberOrText(text: string): number | string {

@@ -7,6 +7,7 @@
 export const STATUS_CODE = {
   OK: 200,
   Accepted: 202,
+  NoContent: 204,
   BadRequest: 400,
   Unauthorized: 401,
   Forbidden: 403,
@@ -29,6 +30,7 @@ export type StatusCode = typeof STATUS_CODE[keyof typeof STATUS_CODE];
 export const STATUS_TEXT = {
   [STATUS_CODE.OK]: "OK",
   [STATUS_CODE.Accepted]: "Accepted",
+  [STATUS_CODE.NoContent]: "No Content",
   [STATUS_CODE.BadRequest]: "Bad Request",
   [STATUS_CODE.Unauthorized]: "Unauthorized",
   [STATUS_CODE.Forbidden]: "Forbidden",

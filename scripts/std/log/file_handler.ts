@@ -36,6 +36,7 @@ export class FileHandler extends BaseHandler {
       create: this.#mode !== "x",
       createNew: this.#mode === "x",
     });
+    this.#length = 0;
     addEventListener("unload", this.#onUnload);
   }
 

@@ -7,4 +7,5 @@ export * from "./base_handler.ts";
 export * from "./file_handler.ts";
 export * from "./levels.ts";
 export * from "./logger.ts";
+export * from "./rotating_file_handler.ts";
 export * from "./setup.ts";

@@ -20,21 +20,21 @@ export type Kind =
   | "size"
   | "list";
 
-/** What setting an argument away from its default does. */
+/** What an argument does if it is set to another value than its default. */
 export type Status =
   | { readonly kind: "works" }
-  /** No meaning in this program: taken with one warning. */
+  /** No effect in this program; a warning says so. */
   | { readonly kind: "accepted"; readonly reason: string }
-  /** An error at start, for good. */
+  /** An error at start. */
   | { readonly kind: "refused"; readonly reason: string }
-  /** An error at start until the capability is there. */
+  /** An error at start until this program has the capability. */
   | { readonly kind: "later" };
 
 export const later: Status = { kind: "later" };
 export const accepted = (reason: string): Status => ({ kind: "accepted", reason });
 export const refused = (reason: string): Status => ({ kind: "refused", reason });
 
-/** Everything known of one argument, except its name, which is its key in the table. */
+/** One argument. Its name is its key in the table. */
 export interface Argument<T extends Value = Value> {
   readonly kind: Kind;
   readonly default: T;
@@ -44,19 +44,25 @@ export interface Argument<T extends Value = Value> {
   readonly aliases: readonly string[];
   /** In the order of the reference; `extraChoices` follow them. */
   readonly choices: readonly (string | number)[] | null;
-  /** Choices of this program alone, each with the reason why it is there. */
+  /** Choices that Llumnix and vLLM do not have, each with its meaning. */
   readonly extraChoices: Readonly<Record<string, string>>;
   /** Choices that are an error at start, each with the reason. */
   readonly refusedChoices: Readonly<Record<string, string>>;
-  /** Choices that are an error at start until the capability is there. */
+  /** Choices that are an error at start until this program has the capability. */
   readonly laterChoices: readonly (string | number)[];
   readonly range: Range;
   /** Name of the value in help; null for the upper-case name of the argument. */
   readonly metavar: string | null;
-  /** What a default that is no plain value means, for people. */
+  /** The default in words, where the value itself does not tell. */
   readonly defaultText: string | null;
-  /** Its value is not shown. */
+  /** Whether to hide its value in `--print-config`. */
   readonly isSecret: boolean;
+  /** The environment variable that sets it if nothing else does; null for none. */
+  readonly environment: string | null;
+  /** `.inf` and `inf` mean the default, which is no limit. */
+  readonly acceptsInfinity: boolean;
+  /** A list that repeated options add to; otherwise the last one wins. */
+  readonly repeats: boolean;
   /** Null: command line only. Undefined: the section of the group. */
   readonly section?: Section | null;
 }
@@ -93,7 +99,7 @@ export function fileKey(name: string): string {
   return name.replaceAll("-", "_").toUpperCase();
 }
 
-/** What every entry may say. */
+/** What the entry of any argument may have. */
 interface Common {
   readonly help: string;
   readonly status?: Status;
@@ -101,6 +107,9 @@ interface Common {
   readonly metavar?: string;
   readonly defaultText?: string;
   readonly isSecret?: boolean;
+  readonly environment?: string;
+  readonly acceptsInfinity?: boolean;
+  readonly repeats?: boolean;
   readonly section?: Section | null;
 }
 
@@ -120,6 +129,9 @@ function argument<T extends Value>(
     metavar: null,
     defaultText: null,
     isSecret: false,
+    environment: null,
+    acceptsInfinity: false,
+    repeats: false,
     ...entry,
     kind,
     default: defaultValue,

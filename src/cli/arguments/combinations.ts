@@ -1,12 +1,11 @@
-/** Values that are fine alone and contradict each other, or that others override. */
+/** Values that are fine alone and contradict each other. */
 import { UsageError } from "../../core/errors.ts";
-import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../../core/options.ts";
-import { devices, findExecutorKind } from "../../executor/devices.ts";
+import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
+import { adminToken } from "../../roles/admin_token.ts";
 import { type Settings, toOptions } from "../settings.ts";
-import type { Notice } from "./status.ts";
 import type { ServeOptions } from "./tables.ts";
 
 /** A combination that cannot be served: the reason, or null. */
@@ -19,6 +18,7 @@ const rules: readonly Rule[] = [
   instanceLimits,
   disaggregation,
   sslPair,
+  secrets,
   batchedTokens,
   profileOptions,
   isolation,
@@ -41,7 +41,7 @@ function migrationBackend(options: ServeOptions): string | null {
   return backendProblem(options.migrationBackend, options);
 }
 
-/** Of those that are there: `checkStatus` refuses the others. */
+/** Asks the backends that are available; `checkStatus` refuses the others. */
 function blockMemory({ enableMigration, migrationBackend: name, device }: ServeOptions) {
   const backend = migrationBackends.find((kind) => kind.name === name);
   const found = findExecutorKind(device);
@@ -87,6 +87,11 @@ function sslPair({ sslKeyfile, sslCertfile }: ServeOptions): string | null {
   return `${given} needs ${missing}: HTTPS takes a key and its certificate`;
 }
 
+function secrets(options: ServeOptions): null {
+  adminToken(options);
+  return null;
+}
+
 /** vLLM 0.4.2, `SchedulerConfig._verify_args`. The model's own length is checked when it is known. */
 function batchedTokens(options: ServeOptions): string | null {
   const { maxNumBatchedTokens, maxNumSeqs, maxModelLen } = options;
@@ -122,11 +127,6 @@ function isolation({ device, instanceIsolation }: ServeOptions): string | null {
     "step of a model would hold up the whole service";
 }
 
-/** For people: the devices that run on a latency profile. */
-const profileDevices = `--device ${
-  devices.filter((kind) => kind.usesProfile).map((kind) => kind.device).join(" or ")
-}`;
-
 function runsOnProfile(device: ServeOptions["device"]): boolean {
   return devices.some((kind) => kind.usesProfile && kind.device === device);
 }
@@ -134,68 +134,4 @@ function runsOnProfile(device: ServeOptions["device"]): boolean {
 function instanceInfoFile({ logInstanceInfo, logFilename }: ServeOptions): string | null {
   if (!logInstanceInfo || logFilename !== "") return null;
   return "--log-instance-info writes to LOG_FILENAME_instance.csv, and --log-filename is empty";
-}
-
-/** Where what is in force differs from what is written. */
-export function policiesInForce(settings: Settings): Notice[] {
-  const options = toOptions<ServeOptions>(settings);
-  const { device, gpuType } = options;
-  const isChosen = (name: string) => settings.get(name)!.source.kind !== "default";
-  const notices: Notice[] = [];
-  if (!runsOnProfile(device) && isChosen("gpu-type")) {
-    notices.push(noEffect("gpu-type", gpuType, profileDevices));
-  }
-  return [...notices, ...policyNotices(options, isChosen)];
-}
-
-/** @param needed what would give it one */
-function noEffect(name: string, value: unknown, needed: string): Notice {
-  return { severity: "warning", message: `--${name} ${value} has no effect without ${needed}` };
-}
-
-/** What decides which policies are in force. */
-type PolicyOptions = Pick<
-  ManagerOptions & MigrationOptions & ScalingOptions,
-  | "enableScaling"
-  | "minInstances"
-  | "maxInstances"
-  | "loadMetric"
-  | "priorityHeadroomBlocks"
-  | "enableMigration"
-  | "enableDefrag"
-  | "pairMigrationPolicy"
-  | "requestMigrationPolicy"
->;
-
-/**
- * What is written of policies and has no effect, or another one.
- * @param isChosen whether somebody set the argument of this name
- */
-export function policyNotices(
-  options: PolicyOptions,
-  isChosen: (name: string) => boolean,
-): Notice[] {
-  const notices: Notice[] = [];
-  const noteIdle = (name: string, value: unknown, needed: string) => {
-    if (isChosen(name)) notices.push(noEffect(name, value, needed));
-  };
-  if (!options.enableScaling) {
-    noteIdle("min-instances", options.minInstances, "--enable-scaling");
-    noteIdle("max-instances", options.maxInstances, "--enable-scaling");
-  }
-  const pairPolicy = options.pairMigrationPolicy;
-  if (!options.enableMigration) {
-    noteIdle("pair-migration-policy", pairPolicy, "--enable-migration");
-    const requestPolicy = options.requestMigrationPolicy;
-    noteIdle("request-migration-policy", requestPolicy, "--enable-migration");
-  } else if (!options.enableDefrag && pairPolicy !== "balanced") {
-    const message = `--pair-migration-policy ${pairPolicy} needs --enable-defrag; the policy in ` +
-      "force is balanced";
-    notices.push({ severity: "info", message });
-  }
-  if (options.loadMetric !== "virtual_usage") {
-    const blocks = options.priorityHeadroomBlocks;
-    noteIdle("priority-headroom-blocks", blocks, "--load-metric virtual_usage");
-  }
-  return notices;
 }

@@ -1,6 +1,7 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
 import type { BackendName } from "../../kv/transfer/backend_kind.ts";
 import { plannedBackends } from "../../kv/transfer/backends.ts";
+import { DEFAULT_BUFFER_BLOCKS } from "../../kv/transfer/limits.ts";
 import {
   type ArgumentTable,
   boolean,
@@ -25,13 +26,12 @@ export const llumnixArguments = {
     help: "Path to config file.",
   }),
   "disable-fixed-node-init-instance": flag({
-    help:
-      "Disable fixing the placement of instance to current node: instances may be on any node " +
-      "with a free device. A service is on one host for now, so that it is this node all the same.",
+    help: "Disable fixing the placement of instance to current node. No effect yet: a manager " +
+      "starts instances on its own host only.",
   }),
   "disable-init-instance-by-manager": flag({
     help: "Disable initializing instance by manager: the API server's process starts the " +
-      "instances. Once they serve they are the manager's, which replaces what is lost.",
+      "instances. Once an instance serves, the manager owns it and replaces it if it is lost.",
   }),
   "initial-instances": integer({
     default: 1,
@@ -41,7 +41,7 @@ export const llumnixArguments = {
   "load-metric": choice({
     choices: ["remaining_steps", "usage_ratio"],
     extraChoices: {
-      virtual_usage: "the paper's freeness, which counts headroom for high priority",
+      virtual_usage: "the paper's freeness, with headroom for requests of high priority",
     },
     default: "remaining_steps",
     help: "Instance load metric.",
@@ -65,29 +65,33 @@ export const llumnixArguments = {
   "pair-migration-frequency": integer({
     default: 1,
     min: 1,
-    help: "Pair migration frequency: every so many updates of instance info.",
+    help: "Pair migration frequency: the manager pairs instances at every Nth update of instance " +
+      "info.",
   }),
   "pair-migration-policy": choice({
     choices: ["balanced", "defrag_constrained", "defrag_relaxed"],
     extraChoices: {
       waiting_first:
-        "as defrag_constrained, after instances short of blocks have given, and what waits has " +
-        "gone where it fits, or has been made room for; with FIT",
+        "like defrag_constrained, but first relieves instances that are short of blocks, then moves " +
+        "waiting requests to where they fit, or makes room for them; use with FIT",
     },
     default: "defrag_constrained",
-    help: "Pair migration policy. Without --enable-defrag it is `balanced`, whatever is set here.",
+    help: "Pair migration policy. Without --enable-defrag the policy is always `balanced`.",
   }),
   "migrate-out-threshold": number({
     default: 3,
-    help: "Migrate out instance load threshold. With --load-metric usage_ratio a fraction in " +
-      "(0, 1], 0.85 when left unset.",
+    help:
+      "Migrate out instance load threshold. With --load-metric usage_ratio a fraction greater " +
+      "than 0 and at most 1, by default 0.85.",
   }),
   "request-migration-policy": choice({
     choices: ["LCR", "SR", "LR", "FCW", "FCWSR"],
     extraChoices: {
-      FIT: "what the destination has room for: what waiting_first paired for; without it the " +
-        "shortest running request where blocks are short, else the first waiting one that fits " +
-        "there, else the running one that makes room for the head of the queue, else the shortest",
+      FIT:
+        "the request for which waiting_first chose the pair; with other pair policies: the shortest " +
+        "running request if the source is short of blocks, else the first waiting request that fits " +
+        "the destination, else the running request that makes room for the head of the queue, else " +
+        "the shortest running request",
     },
     default: "SR",
     help: "Request migration policy: last come running, shortest running, longest running, first " +
@@ -122,47 +126,51 @@ export const llumnixArguments = {
   }),
   "scale-up-threshold": number({
     default: 10,
-    help: "Scale up threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.85 when " +
-      "left unset.",
+    help: "Scale up threshold. With --load-metric usage_ratio a fraction greater than 0 and at " +
+      "most 1, by default 0.85.",
   }),
   "scale-down-threshold": number({
     default: 60,
-    help: "Scale down threshold. With --load-metric usage_ratio a fraction in (0, 1], 0.3 when " +
-      "left unset.",
+    help: "Scale down threshold. With --load-metric usage_ratio a fraction greater than 0 and at " +
+      "most 1, by default 0.3.",
   }),
   "disable-log-requests-manager": flag({
     help: "Disable logging requests in manager.",
   }),
   "log-instance-info": flag({
-    help: "Enable logging instance info, to LOG_FILENAME_instance.csv: a row per instance and " +
-      "polling interval while it is busy, and one when it has become empty.",
+    help: "Enable logging instance info to LOG_FILENAME_instance.csv: one row per busy instance " +
+      "and polling interval, and one row when the instance becomes empty.",
   }),
   "log-filename": text({
     default: "server.log",
-    help: "Log filename.",
+    help:
+      "Log filename. Only its user can read the file. If another server already logs to it, a " +
+      "number is added to the name. Empty: log to stderr only.",
   }),
   "profiling-result-file-path": text({
     default: "",
-    help:
-      "Profiling result file path: run instances on that profile instead of a device (implies " +
-      "--device sim). The profile is looked up by the base name of --model. llumnix simulate --help " +
-      "shows such a file.",
+    help: "Profiling result file path: simulate instances with the latencies of this profile " +
+      "instead of running a model (implies --device sim). The base name of --model selects " +
+      "the profile in the file. llumnix simulate --help shows such a file.",
   }),
   "gpu-type": text({
     default: "a10",
     help:
       "GPU type specified when using simulator: the built-in profile a10, a100, h100 or h200. " +
-      "Without effect where a profile is given.",
+      "No effect if --profiling-result-file-path is given.",
   }),
   "migration-backend": choice({
     choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
     default: "gloo",
     laterChoices: plannedBackends.map(({ name }) => name),
-    help: "Communication backend of migration. There is one engine here and every backend is for " +
-      "it: the reference's split between vllm and bladellm has no counterpart.",
+    help: "Communication backend of migration. Every backend works with every model here: " +
+      "Llumnix's split between vLLM and BladeLLM does not exist. rayrpc encrypts over TCP, as " +
+      "all connections between roles do. gloo is faster and does not encrypt: anyone who can read " +
+      "the network can read the KV cache. It listens only at the host of --manager-address, or at " +
+      "127.0.0.1.",
   }),
   "migration-buffer-blocks": integer({
-    default: 512,
+    default: DEFAULT_BUFFER_BLOCKS,
     min: 1,
     help: "Number of buffer blocks in migration.",
   }),
@@ -170,17 +178,17 @@ export const llumnixArguments = {
     choices: ["cuda_ipc", "rdma", ""],
     default: "rdma",
     status: ofBackend("kvtransfer"),
-    help: "Transfer type for migration backend kvTransfer. Empty only with the other backends.",
+    help: "Transfer type for migration backend kvTransfer. Other backends ignore it.",
   }),
   "migration-backend-kvtransfer-naming-url": text({
     default: "file:/tmp/llumnix/naming/",
     status: ofBackend("kvtransfer"),
-    help: "URL of naming server for kvtransfer migration backend.",
+    help: "URL of naming server for kvtransfer migration backend. Other backends ignore it.",
   }),
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
     status: ofBackend("grpc"),
-    help: "Address of grpc server for migration backend.",
+    help: "Address of grpc server for migration backend. Other backends ignore it.",
   }),
   "migration-backend-init-timeout": number({
     default: 10,
@@ -204,21 +212,23 @@ export const llumnixArguments = {
   }),
   "enable-pd-disagg": flag({
     help: "Enable prefill decoding disaggregation: the first --num-dispatch-instances instances " +
-      "compute prompts, and each request goes on at one of the others after its first token. " +
-      "Implies --enable-migration. Without decode instances requests decode where they are; " +
-      "without prefill instances the others take prompts. Scaling adds and removes decode " +
-      "instances, and leaves one at least.",
+      "compute prompts, and each request moves to another instance after its first token. " +
+      "Implies --enable-migration. If no decode instance serves, requests decode where they " +
+      "are; if no prefill instance serves, decode instances take prompts. Scaling adds and " +
+      "removes decode instances, and keeps at least one.",
   }),
   "num-dispatch-instances": integer({
     default: null,
     min: 1,
+    acceptsInfinity: true,
     defaultText: "no limit",
-    help: "Number of available instances for dispatch. With --enable-pd-disagg the number of " +
-      "prefill instances.",
+    help: "Number of available instances for dispatch. With --enable-pd-disagg, the number of " +
+      "prefill instances. `.inf`: no limit.",
   }),
   "log-request-timestamps": flag({
     section: "SERVER",
-    help: "Enable logging request timestamps: /generate_benchmark answers what of each token's " +
-      "latency passed in the engine step, in the instance, between processes and in the API server.",
+    help: "Enable logging request timestamps: /generate_benchmark reports how much of each " +
+      "token's latency was spent in the engine step, in the instance, between processes and " +
+      "in the API server.",
   }),
 } satisfies ArgumentTable;

@@ -1,5 +1,7 @@
 /** Arguments of the API server, of this program alone, and of the internal `instance` command. */
+import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
 import { type ArgumentTable, choice, flag, integer, number, size, text } from "./argument.ts";
+import { httpArguments } from "./http.ts";
 
 export const serverArguments = {
   "host": text({ default: "localhost", help: "Host name or address to listen on." }),
@@ -12,6 +14,7 @@ export const serverArguments = {
   "ssl-keyfile": text({ default: null, help: "PEM file with the key for HTTPS." }),
   "ssl-certfile": text({ default: null, help: "PEM file with the certificate for HTTPS." }),
   "disable-log-requests-server": flag({ help: "Disable logging requests in server." }),
+  ...httpArguments,
 } satisfies ArgumentTable;
 
 /** Options of this program that concern an instance. */
@@ -21,8 +24,8 @@ export const engineExtras = {
     default: null,
     defaultText: "recompute",
     section: "ENGINE",
-    help: "What becomes of a sequence that must give up its blocks: computed again, or swapped " +
-      "to host memory.",
+    help: "How a sequence gives up its blocks when memory is short: its KV cache is computed " +
+      "again later, or swapped to host memory.",
   }),
   "cpu-threads": integer({
     default: null,
@@ -30,22 +33,21 @@ export const engineExtras = {
     max: 512,
     defaultText: "the cores divided among the instances",
     section: "ENGINE",
-    help:
-      "Threads of the CPU executor of one instance. On Linux they are nicer, by 5, than the rest: " +
-      "where a core is wanted by others as well, they get a third of the others' share.",
+    help: "Threads of the CPU executor of one instance. On Linux they run at nice +5: on a " +
+      "contended core they get about a third of another thread's share.",
   }),
   "cpu-kernels": choice({
     choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],
     default: null,
     defaultText: "the fastest that the processor has",
     section: "ENGINE",
-    help: "Kernel set of the CPU executor.",
+    help: "Kernel set of the CPU executor. Change it only to compare kernels.",
   }),
   "speedup": number({
     default: 1,
     above: 0,
     section: "ENGINE",
-    help: "With --device sim, how many times faster than its profile an instance runs.",
+    help: "With --device sim: how many times faster than its profile an instance runs.",
   }),
   "prefill-hold-timeout": number({
     default: 2,
@@ -54,9 +56,9 @@ export const engineExtras = {
     metavar: "SECONDS",
     section: "ENGINE",
     help:
-      "With --enable-pd-disagg, how long a request waits on a prefill instance, after its first " +
-      "token, until its move to a decode instance begins: behind other moves, or because there is " +
-      "no destination or manager. Then it decodes there, and moves while it does.",
+      "With --enable-pd-disagg: longest time that a request waits on a prefill instance after " +
+      "its first token, because other requests move first or no decode instance or manager is " +
+      "there. After that time it decodes on the prefill instance, and can still move.",
   }),
   "step-timeout": number({
     default: 60,
@@ -64,11 +66,10 @@ export const engineExtras = {
     max: 86400,
     metavar: "SECONDS",
     section: "ENGINE",
-    help:
-      "An instance whose step takes longer hangs, although its process answers: it ends and is " +
-      "replaced, and its requests go on elsewhere. With the CPU executor there is more for each token " +
-      "of the step, by the model's size and the cores: 4 s for 7B on one. It may be noticed up to a " +
-      "quarter of the time late. 0: steps may take any time.",
+    help: "An instance whose step takes longer is considered hung, even if its process answers: " +
+      "it is replaced, and its requests continue on other instances. The CPU executor adds " +
+      "time for each token of the step, by the model's size and the number of cores: 4 s for " +
+      "7B on one core. A hang is noticed up to a quarter of the timeout late. 0: no limit.",
   }),
 } satisfies ArgumentTable;
 
@@ -80,8 +81,9 @@ export const lifecycleExtras = {
     max: 86400,
     metavar: "SECONDS",
     section: "MANAGER",
-    help: "An instance that says nothing for so long hangs: it is killed and replaced, and its " +
-      "requests go on elsewhere. One whose process ends is noticed at once.",
+    help: "An instance that sends nothing for this long is considered hung: it is killed and " +
+      "replaced, and its requests continue on other instances. The end of a process is " +
+      "noticed at once.",
   }),
   "drain-timeout": number({
     default: 30,
@@ -89,8 +91,10 @@ export const lifecycleExtras = {
     max: 86400,
     metavar: "SECONDS",
     section: "MANAGER",
-    help: "Time that the requests of an instance get to leave or finish when it is scaled down, " +
-      "removed, or gets SIGTERM. What is left goes on elsewhere from the tokens that it has.",
+    help:
+      "Time that the requests of an instance have to move away or finish when the instance is " +
+      "scaled down, removed, or gets SIGTERM. After that time they continue on other " +
+      "instances from the tokens that they have.",
   }),
 } satisfies ArgumentTable;
 
@@ -101,9 +105,26 @@ export const roleExtras = {
     defaultText: "unix:$XDG_RUNTIME_DIR/llumnix/manager.sock, or the same in $TMPDIR/llumnix-UID",
     metavar: "ADDRESS",
     section: "MANAGER",
-    help: "Where manager, API servers and instances meet: unix:PATH or tcp:HOST:PORT. Without it " +
-      "the processes of one user find each other. Sockets are for their user only; whoever " +
-      "reaches a TCP port can use and stop the service.",
+    help:
+      "Where manager, API servers and instances connect: unix:PATH or tcp:HOST:PORT. With the " +
+      "default, the processes of one user find each other. A Unix socket is open to its user " +
+      "only. TCP needs --cluster-key-file.",
+  }),
+  "cluster-key-file": text({
+    default: null,
+    defaultText: "$LLUMNIX_CLUSTER_KEY",
+    metavar: "FILE",
+    section: "MANAGER",
+    help:
+      "Key that manager, API servers and instances have in common when they connect over TCP: " +
+      "connections are encrypted, and both ends prove that they have it. `llumnix keygen FILE` makes " +
+      "one. Only its owner may be able to read the file (mode 600).",
+  }),
+  "cluster-insecure": flag({
+    section: "MANAGER",
+    help:
+      "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
+      "read prompts and change answers. For networks that nobody else is on.",
   }),
 } satisfies ArgumentTable;
 
@@ -115,8 +136,9 @@ export const orphanExtras = {
     max: 86400,
     metavar: "SECONDS",
     section: "MANAGER",
-    help: "Time that an instance serves on without a manager. A manager that is started again by " +
-      "then finds the instances and their requests; after it they end by themselves.",
+    help: "Time that an instance continues to serve without a manager. A manager that starts in " +
+      "that time takes over the instances and their requests. After that time the instances " +
+      "exit.",
   }),
 } satisfies ArgumentTable;
 
@@ -126,14 +148,14 @@ export const serverExtras = {
     choices: ["auto", "process", "none"],
     default: "auto",
     section: "SERVER",
-    help: "Where instances run: each in a process of its own, or, with --device sim or null, all " +
-      "within this process. `auto` is `none` for --device sim.",
+    help: "Where instances run: each in a process of its own, or all in this process, which only " +
+      "--device sim and null allow. `auto` is `none` for --device sim.",
   }),
   "max-queued-requests": integer({
     default: 1024,
     min: 1,
     section: "SERVER",
-    help: "Requests in the service at once; more are refused with HTTP 429.",
+    help: "Maximum number of requests in the service at once; more are refused with HTTP 429.",
   }),
   "max-body-bytes": size({
     default: 4 * 1024 * 1024,
@@ -150,32 +172,41 @@ export const serverExtras = {
     max: 86400,
     metavar: "SECONDS",
     section: "SERVER",
-    help: "Time that running requests get to finish after SIGTERM.",
+    help: "Time that running requests have to finish after SIGTERM.",
   }),
   "priority-headroom-blocks": integer({
     default: null,
     min: 0,
     defaultText: "88% of the instance's blocks",
     section: "MANAGER",
-    help:
-      "With --load-metric virtual_usage: blocks that an instance with running requests of high " +
-      "priority counts as used besides, so that these decode faster. The default leaves to its " +
-      "requests the share that the paper found good: 1600 tokens of 13616.",
+    help: "With --load-metric virtual_usage: extra blocks counted as used while a high-priority " +
+      "request runs, so that other requests go elsewhere and it decodes faster. The default " +
+      "leaves the share that the paper found good: 1600 of 13616 tokens.",
   }),
   "admin-token": text({
     default: null,
     metavar: "TOKEN",
     isSecret: true,
+    environment: ADMIN_TOKEN_VARIABLE,
     section: "SERVER",
-    help: "Opens the routes under /admin/ to those who send `Authorization: Bearer TOKEN`: GET " +
-      "instances and requests, POST instances (adds one), POST instances/ID/drain and .../keep, " +
-      'DELETE instances/ID (drains and stops it), POST requests/ID/migrate {"instance": ID} ' +
-      "(with --enable-migration). Changes of instances are answered with 202 at once; GET instances " +
-      "tells how they go. The environment variable LLUMNIX_ADMIN_TOKEN does the same, unseen by `ps`.",
+    help: "Opens the routes under /admin/ to requests with the header `Authorization: Bearer " +
+      "TOKEN`. GET instances and GET requests list them, POST instances adds one, POST " +
+      "instances/ID/drain and .../keep start and end draining, DELETE instances/ID drains and " +
+      'stops one, POST requests/ID/migrate {"instance": ID} moves a request (with ' +
+      "--enable-migration). Changes of instances are answered with 202 at once; GET instances " +
+      "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
+      "without showing it in `ps`.",
+  }),
+  "log-prompts": flag({
+    section: "SERVER",
+    help: "Log the text or token ids of prompts, up to --max-log-len. Without it, only their " +
+      "lengths are logged. --disable-log-requests switches both off.",
   }),
   "print-config": flag({
     section: null,
-    help: "Print each argument's effective value and where it comes from, and exit.",
+    help:
+      "Print each argument's value in force and where it comes from, and exit. Arguments that " +
+      "would not start are refused; files, ports and devices are not looked at.",
   }),
 } satisfies ArgumentTable;
 
@@ -187,28 +218,56 @@ export const processExtras = {
     section: "SERVER",
     help: "Least severe messages that are logged.",
   }),
+  "log-max-bytes": size({
+    default: 100 * 1024 * 1024,
+    min: 0,
+    metavar: "SIZE",
+    defaultText: "100MiB",
+    section: "SERVER",
+    help:
+      "Size at which the log file is renamed to FILE.1, FILE.1 to FILE.2 and so on, and a new " +
+      "file begins. 0: never. For logrotate: a process without a terminal reopens its log " +
+      "file on SIGHUP.",
+  }),
+  "log-backups": integer({
+    default: 3,
+    min: 1,
+    max: 1000,
+    section: "SERVER",
+    help: "Renamed log files that are kept.",
+  }),
 } satisfies ArgumentTable;
 
 export const instanceArguments = {
-  "log-filename": text({ default: null, section: null, help: "Log to this file besides stderr." }),
+  "config-file": text({
+    default: null,
+    section: null,
+    help: "Path to config file. It may be the file of the whole service: keys of other roles are " +
+      "ignored.",
+  }),
+  "log-filename": text({
+    default: null,
+    section: null,
+    help: "Log to this file in addition to stderr.",
+  }),
   "instance-id": text({
     default: null,
-    defaultText: "one of its own",
+    defaultText: "a unique one",
     section: null,
-    help: "Name of this instance, which no other that runs has.",
+    help: "Name of this instance. No other running instance may have the same name.",
   }),
   "host-share": integer({
     default: 1,
     min: 1,
     section: null,
-    help: "Instances that share this host: memory and cores are divided by it.",
+    help: "Instances that share this host: each takes this fraction of its memory and cores.",
   }),
   "started-by": choice({
     choices: ["hand", "manager", "api-server"],
     default: "hand",
     section: null,
-    help: "Who starts this process. What is started by hand is ended by hand (SIGTERM, SIGINT), " +
-      "and then not replaced.",
+    help: "Who starts this process. An instance started by hand is stopped by hand (SIGTERM, " +
+      "SIGINT) and is not replaced.",
   }),
   "drain-timeout": lifecycleExtras["drain-timeout"],
   ...orphanExtras,

@@ -1,4 +1,4 @@
-/** The arguments of roles that run apart: parts of those of `serve`, and their own. */
+/** The arguments of roles that run apart: some arguments of `serve`, and arguments of their own. */
 import type { ArgumentTable } from "./argument.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
@@ -10,17 +10,18 @@ import {
   serverArguments,
   serverExtras,
 } from "./program.ts";
-import { engineTable, type Group, programTitle, serveGroups } from "./tables.ts";
+import { engineTable, type Group, instanceGroups, programTitle, serveGroups } from "./tables.ts";
 import { vllmArguments } from "./vllm.ts";
 
-/** Of `serve`'s own options, those that concern the manager. */
+/** Options of `serve` that the manager reads. */
 const managerNames = [
   "priority-headroom-blocks",
+  "admin-token",
   "shutdown-timeout",
   "print-config",
 ] as const;
 
-/** Of Llumnix's arguments, those that concern the API server or the instances that it starts. */
+/** Llumnix's arguments that the API server reads, or the instances that it starts. */
 const apiServerNames = [
   "config-file",
   "disable-init-instance-by-manager",
@@ -75,11 +76,14 @@ export const apiServerGroups: readonly Group[] = [
   },
 ];
 
-/** Everything that the configuration file of a role may say, so that all roles can share it. */
+/** The arguments that the configuration file of any role may set, so that all roles can share a file. */
 export const allRoleGroups: readonly Group[] = [
   ...serveGroups,
   { title: programTitle, section: "MANAGER", table: { ...roleExtras, ...orphanExtras } },
 ];
+
+/** The same and the arguments of an instance, which take the place of others with the same name. */
+export const everyGroup: readonly Group[] = [...allRoleGroups, ...instanceGroups];
 
 function only(table: ArgumentTable, names: readonly string[]): ArgumentTable {
   return Object.fromEntries(Object.entries(table).filter(([name]) => names.includes(name)));

@@ -1,7 +1,8 @@
-/** Arguments that are refused or have no effect: at start, and what help says of them. */
+/** Arguments that are refused or have no effect: the check at start, and the words in help. */
 import { UsageError } from "../../core/errors.ts";
-import type { Settings } from "../settings.ts";
+import { type Settings, toOptions } from "../settings.ts";
 import type { Argument } from "./argument.ts";
+import { type DecidingOptions, idleReason } from "./in_force.ts";
 import type { ArgumentIndex, Entry } from "./index.ts";
 import { shown } from "./values.ts";
 
@@ -12,24 +13,41 @@ export interface Notice {
 }
 
 /**
- * Refuses arguments that this program does not have (yet).
- * @returns warnings for arguments that have no effect
+ * Refuses arguments that this program does not have (yet). An argument that has no effect beside the
+ * other settings, such as that of a migration backend that is not chosen, is never refused.
+ * @returns a warning per reason why arguments that were set have no effect
  * @throws {UsageError} the first refusal
  */
 export function checkStatus(index: ArgumentIndex, settings: Settings): Notice[] {
-  const notices: Notice[] = [];
+  const options = toOptions<DecidingOptions>(settings);
+  const idle = new Map<string, string[]>();
   for (const entry of index.entries) {
     const { value, source } = settings.get(entry.name)!;
-    if (source.kind === "default" || value === entry.argument.default) continue;
+    if (source.kind === "default" || source.kind === "implied") continue;
+    const reason = idleReason(entry.name, options) ?? statusReason(entry, value);
     const written = describe(entry, settings);
-    const reason = refusal(entry.argument, value);
-    if (reason !== null) throw new UsageError(`${written} is ${reason}`);
-    if (entry.argument.status.kind === "accepted") {
-      const message = `${written} has no effect: ${entry.argument.status.reason}`;
-      notices.push({ severity: "warning", message });
+    if (reason !== null) {
+      idle.set(reason, [...idle.get(reason) ?? [], written]);
+      continue;
     }
+    const refused = value === entry.argument.default ? null : refusal(entry.argument, value);
+    if (refused !== null) throw new UsageError(`${written} is ${refused}`);
   }
-  return notices;
+  return [...idle].map(([reason, written]) => {
+    const verb = written.length === 1 ? "has" : "have";
+    return { severity: "warning", message: `${inWords(written)} ${verb} no effect${reason}` };
+  });
+}
+
+/** Ends the sentence "--name has no effect", or null if it has one or is at its default. */
+function statusReason({ argument }: Entry, value: unknown): string | null {
+  const { status } = argument;
+  return status.kind === "accepted" && value !== argument.default ? `: ${status.reason}` : null;
+}
+
+function inWords(items: readonly string[]): string {
+  if (items.length === 1) return items[0];
+  return `${items.slice(0, -1).join(", ")} and ${items.at(-1)}`;
 }
 
 /** Why a value other than the default cannot be served, or null. */
@@ -54,7 +72,7 @@ function describe({ name, argument }: Entry, settings: Settings): string {
   return argument.kind === "flag" ? `--${name}` : `--${name} ${shown(value)}`;
 }
 
-/** Help's word on an argument or some of its choices not doing what they say; empty when all works. */
+/** What help says about an argument or choices that do not work; empty if everything works. */
 export function statusText(argument: Argument): string {
   const { status, extraChoices, refusedChoices, laterChoices } = argument;
   const sentences: string[] = [];

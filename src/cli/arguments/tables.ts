@@ -9,6 +9,7 @@ import type {
   TransferOptions,
 } from "../../core/options.ts";
 import { type ArgumentTable, camelCase, type OptionsOf, type Section } from "./argument.ts";
+import { compatibilityArguments } from "./compatibility.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
@@ -30,6 +31,7 @@ export interface Group {
 }
 
 export const programTitle = "Options of this program";
+const compatibilityTitle = "Options of old command lines, without effect here";
 
 /** The arguments of `serve`, as help shows them. */
 export const serveGroups: readonly Group[] = [
@@ -41,6 +43,7 @@ export const serveGroups: readonly Group[] = [
     section: "SERVER",
     table: { ...engineExtras, ...lifecycleExtras, ...serverExtras, ...processExtras },
   },
+  { title: compatibilityTitle, section: "SERVER", table: compatibilityArguments },
 ];
 
 /** Llumnix's arguments that an instance needs as well. */
@@ -75,7 +78,7 @@ export const instanceGroups: readonly Group[] = [
   },
 ];
 
-/** Arguments that a serving process hands on to the instances that it starts. */
+/** Arguments that a serving process passes on to the instances that it starts. */
 export const engineTable: ArgumentTable = {
   ...vllmArguments,
   ...simulatorArguments,
@@ -89,7 +92,7 @@ type EngineTable =
   & typeof transferArguments
   & typeof engineExtras;
 
-/** Options of an engine for which nothing was set. */
+/** The default options of an engine. */
 export function engineDefaults(): OptionsOf<EngineTable> {
   const defaults = Object.entries(engineTable)
     .map(([name, argument]) => [camelCase(name), argument.default]);
@@ -111,12 +114,12 @@ export type InstanceOptions = OptionsOf<
   EngineTable & typeof instanceArguments & typeof processExtras
 >;
 
-/** Effective options of `llumnix manager` and `llumnix api-server`: those of `serve`, and their own. */
+/** Effective options of `llumnix manager` and `llumnix api-server`: the options of `serve` and more. */
 export type RoleOptions = ServeOptions & OptionsOf<typeof roleExtras & typeof orphanExtras>;
 
 type Satisfies<Contract, Options extends Contract> = Options;
 
-/** Fails to compile when the tables no longer give what the rest of the program reads. */
+/** Fails to compile if the tables lack an option that the rest of the program reads. */
 export type CheckedOptions = [
   Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
   Satisfies<MigrationOptions & TransferOptions & ScalingOptions, ServeOptions>,

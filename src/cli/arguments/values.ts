@@ -18,6 +18,9 @@ export function parseValue(
     throw new UsageError(`${where(shown(raw))}: expected ${expected}`);
   };
   if (raw === null && argument.default === null) return null;
+  if (argument.acceptsInfinity && /^\+?(\.?inf|Infinity)$/i.test(String(raw))) {
+    return argument.default;
+  }
   const value = argument.choices === null
     ? convert(argument, raw, fail)
     : toChoice(argument.choices, raw, fail);
@@ -58,7 +61,7 @@ function toChoice(choices: readonly (string | number)[], raw: unknown, fail: Fai
     fail(`one of ${names.join(", ")}${didYouMean(text, names)}`);
 }
 
-/** YAML 1.1's words for truth are taken too: files for Llumnix were read as YAML 1.1. */
+/** Reads YAML 1.1's words too (yes, on): Llumnix reads its files as YAML 1.1. */
 function toBoolean(raw: unknown): boolean | null {
   const word = String(raw).toLowerCase();
   if (["true", "1", "yes", "on"].includes(word)) return true;
@@ -93,7 +96,7 @@ function toBytes(raw: unknown): number | null {
 }
 
 function toNames(raw: unknown[], fail: Fail): string[] {
-  // Who takes numbers says what is wrong with negative ones.
+  // A negative number passes: the argument's own check says what is wrong with it.
   const isName = (item: unknown) =>
     typeof item === "string" && item !== "" && !/^-(?!\d)/.test(item);
   return raw.length > 0 && raw.every(isName) ? raw as string[] : fail("one name or several");
@@ -133,10 +136,7 @@ export function shown(value: unknown): string {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
-/**
- * A default as help and documentation show it. Null where it goes without saying: flags are off,
- * and what has no default is unset.
- */
+/** A default as help and documentation show it. Null for flags, which are off, and for unset values. */
 export function shownDefault(argument: Argument): string | null {
   if (argument.kind === "flag") return null;
   return argument.defaultText ?? (argument.default === null ? null : shown(argument.default));

@@ -12,8 +12,8 @@ import {
   refused,
   text,
 } from "./argument.ts";
+import { noRay } from "./compatibility.ts";
 
-const noRay = accepted("there is no Ray here; instances are processes of this program");
 const noLora = refused("Llumnix does not support multi-LoRA serving");
 const noVision = refused("vision models are not supported");
 const noSpeculation = refused("Llumnix does not support speculative decoding");
@@ -30,7 +30,7 @@ export const vllmArguments = {
   "served-model-name": list({
     default: null,
     defaultText: "the value of --model",
-    help: "Names under which the HTTP API serves the model; the first is the one in its answers.",
+    help: "Names of the model in the HTTP API. Answers carry the first one.",
   }),
   "tokenizer": text({
     default: null,
@@ -38,7 +38,7 @@ export const vllmArguments = {
     help: "Tokenizer to use: a directory or a hub name, as for --model.",
   }),
   "skip-tokenizer-init": flag({
-    help: "Do without tokenizer and detokenizer: prompts must be token ids.",
+    help: "Run without tokenizer and detokenizer: prompts must be token ids.",
   }),
   "revision": text({
     default: null,
@@ -46,7 +46,7 @@ export const vllmArguments = {
   }),
   "code-revision": text({
     default: null,
-    help: "Revision of the model's code. Models' own code is never run; taken for compatibility.",
+    help: "Revision of the model's code. No effect: code that comes with a model is never run.",
   }),
   "tokenizer-revision": text({
     default: null,
@@ -75,12 +75,12 @@ export const vllmArguments = {
       npcache: "weights are read from safetensors files only",
       tensorizer: "weights are read from safetensors files only",
     },
-    help: "Format of the weights. `dummy` makes random ones from --seed.",
+    help: "Format of the weights. `dummy` makes random weights from --seed.",
   }),
   "dtype": choice({
     choices: ["auto", "half", "float16", "bfloat16", "float", "float32"],
     default: "auto",
-    help: "Type of weights and activations. `auto` is the model's own.",
+    help: "Type of weights and activations. `auto` is the type of the model's config.",
   }),
   "kv-cache-dtype": choice({
     choices: ["auto", "fp8"],
@@ -138,7 +138,7 @@ export const vllmArguments = {
     help: "Reuse the KV cache of common prefixes.",
   }),
   "use-v2-block-manager": flag({
-    status: refused("Llumnix does not support speculative decoding, which it is for"),
+    status: refused("it is for speculative decoding, which Llumnix does not support"),
     help: "Use BlockSpaceManagerV2.",
   }),
   "num-lookahead-slots": integer({
@@ -150,44 +150,45 @@ export const vllmArguments = {
   "seed": integer({
     default: 0,
     min: 0,
-    help: "Seed of everything random.",
+    help:
+      "Seed of all random numbers, such as those of requests without a seed and of dummy weights.",
   }),
   "swap-space": number({
     default: 4,
     min: 0,
-    help: "Host memory of each instance for the blocks of preempted requests, in GiB. Only " +
-      "--preemption-mode swap takes it.",
+    help: "Host memory of each instance for the blocks of preempted requests, in GiB. Used only " +
+      "with --preemption-mode swap.",
   }),
   "gpu-memory-utilization": number({
     default: 0.9,
     above: 0,
     max: 1,
-    help: "Fraction of memory that weights and KV cache may take, from 0 to 1. On a CPU, of the " +
-      "memory that is free at start.",
+    help:
+      "Fraction of memory for weights and KV cache, from 0 to 1. On a CPU it is a fraction of " +
+      "the memory that is free at start.",
   }),
   "num-gpu-blocks-override": integer({
     default: null,
     min: 1,
     defaultText: "as many as fit",
-    help: "Blocks of the KV cache, whatever memory there is.",
+    help: "Blocks of the KV cache, instead of the number that fits into memory.",
   }),
   "max-num-batched-tokens": integer({
     default: null,
     min: 1,
     defaultText: "the larger of 2048 and the model length",
-    help:
-      "Most tokens in one step. Unless it is given, only a single prompt makes a step of more " +
-      "than 2048.",
+    help: "Maximum number of tokens in one step. If it is not given, only a step of a single " +
+      "prompt may have more than 2048.",
   }),
   "max-num-seqs": integer({
     default: 256,
     min: 1,
-    help: "Most sequences in one step.",
+    help: "Maximum number of sequences in one step.",
   }),
   "max-logprobs": integer({
     default: 5,
     min: 0,
-    help: "Most log probabilities that a request may ask for per token.",
+    help: "Maximum number of log probabilities per token that a request may ask for.",
   }),
   "disable-log-stats": flag({ help: "Do not log statistics." }),
   "quantization": choice({
@@ -197,13 +198,14 @@ export const vllmArguments = {
     status: later,
     help: "Method with which the weights are quantized.",
   }),
-  "enforce-eager": flag({ help: "Never use CUDA graphs." }),
+  "enforce-eager": flag({ help: "Never use CUDA graphs. No effect on devices other than GPUs." }),
   "max-seq-len-to-capture": integer({
     default: 8192,
     min: 1,
     aliases: ["--max-context-len-to-capture"],
-    help: "Longest sequence in tokens that CUDA graphs cover; longer ones run eagerly. " +
-      "--max-context-len-to-capture is its deprecated name.",
+    help: "Longest sequence in tokens that CUDA graphs cover; longer sequences run eagerly. No " +
+      "effect on devices other than GPUs. --max-context-len-to-capture is its deprecated " +
+      "name.",
   }),
   "disable-custom-all-reduce": flag({
     status: accepted("there is one implementation of all-reduce"),
@@ -230,7 +232,7 @@ export const vllmArguments = {
     default: 1,
     min: 1,
     status: noLora,
-    help: "Most LoRA adapters in one batch.",
+    help: "Maximum number of LoRA adapters in one batch.",
   }),
   "max-lora-rank": integer({ default: 16, min: 1, status: noLora, help: "Largest LoRA rank." }),
   "lora-extra-vocab-size": integer({
@@ -249,22 +251,22 @@ export const vllmArguments = {
     default: null,
     min: 1,
     status: noLora,
-    help: "Most LoRA adapters in host memory.",
+    help: "Maximum number of LoRA adapters in host memory.",
   }),
   "fully-sharded-loras": flag({ status: noLora, help: "Shard LoRA adapters fully." }),
   "device": choice({
     choices: ["auto", "cuda", "neuron", "cpu"],
     default: "auto",
     refusedChoices: {
-      neuron: "Llumnix supports cuda devices, and this program the CPU besides",
+      neuron: "the devices are cuda and cpu",
     },
     laterChoices: ["cuda"],
     extraChoices: {
       null: "an executor that does no arithmetic, for benchmarks of the server",
       sim: "steps take the time that a profile says: --gpu-type, --profiling-result-file-path",
     },
-    help: "Device of the instances. `auto` takes CUDA where a usable GPU is found, else the CPU; " +
-      "for now it is the CPU.",
+    help: "Device of the instances. `auto` is CUDA if a usable GPU is found, else the CPU. Until " +
+      "CUDA is available it is the CPU.",
   }),
   "image-input-type": text({ default: null, status: noVision, help: "Kind of image input." }),
   "image-token-id": integer({ default: null, status: noVision, help: "Token id of an image." }),
@@ -277,7 +279,7 @@ export const vllmArguments = {
   "scheduler-delay-factor": number({
     default: 0,
     min: 0,
-    help: "Wait this factor times the last prompt's latency before the next prompt is scheduled.",
+    help: "Delay before the next prompt is scheduled, as a multiple of the last prompt's latency.",
   }),
   "enable-chunked-prefill": flag({
     status: refused("Llumnix does not support chunked prefill"),
@@ -313,11 +315,13 @@ export const vllmArguments = {
     status: accepted("the loader has no further configuration"),
     help: "Further configuration of the model loader, as JSON.",
   }),
-  "disable-log-requests": flag({ help: "Do not log requests, neither in server nor manager." }),
+  "disable-log-requests": flag({
+    help: "Do not log requests, in server or manager. Wins over --log-prompts.",
+  }),
   "max-log-len": integer({
     default: null,
     min: 0,
     defaultText: "2048; vLLM logs all",
-    help: "Most prompt characters or prompt token ids that are logged of a request.",
+    help: "Maximum number of prompt characters or token ids that --log-prompts logs of a request.",
   }),
 } satisfies ArgumentTable;

@@ -1,10 +1,13 @@
-import { logger, setupLogging } from "../../core/log.ts";
+import { openBus } from "../../bus/open_bus.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
+import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 
 /**
  * Runs one instance until its manager stops it.
@@ -12,14 +15,15 @@ import { managerAddress } from "../../roles/manager_address.ts";
  * @throws {UsageError} the manager's address or the instance's id cannot be one
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
-  const { hostShare, logLevel, logFilename, startedBy } = options;
+  const { hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
-  setupLogging({ level: logLevel, filename: logFilename, role: instanceId });
+  startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
   return serveInstance({
     options,
+    bus: openBus({ clusterKey: clusterKey(options) }),
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),

@@ -2,23 +2,24 @@
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { UnavailableError } from "../../core/errors.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Runs until it is told to stop, which stops its instances.
- * @returns the exit code: 0 after an orderly stop, 1 when no instance serves and none ever will
+ * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runManager(options: RoleOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
   const address = managerAddress(options.managerAddress);
-  const logFile = setupLogging({ level, filename, role: "manager" });
+  const logFile = startLogging(options, "manager");
   const log = logger("manager");
   const exitOnDefect = exitOnDefects(log);
 
@@ -33,7 +34,7 @@ export async function runManager(options: RoleOptions): Promise<number> {
   disposables.use(role);
   log.info(`listening at ${address}`);
   const started = role.startInstances(place);
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first, failed.promise]);
   const reason = await Promise.race([signals.first, failed.promise]);
   log.info(`stopping: ${reason}`);
@@ -57,13 +58,13 @@ async function listen(
     return await ManagerRole.listen({
       options,
       engineArgv: toArgv(options),
-      bus: openBus(),
+      bus: openBus({ clusterKey: clusterKey(options) }),
       addresses: [address],
       orphanTimeoutMs: options.orphanTimeout * 1000,
       log,
       logFile,
       onEvent: ({ type }) => {
-        if (type === "given_up") onGivenUp("no instance serves, and none will");
+        if (type === "given_up") onGivenUp("no instance serves, and none can start");
       },
     });
   } catch (error) {

@@ -2,7 +2,7 @@
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
-import { type Log, logger, setupLogging } from "../../core/log.ts";
+import { type Log, logger } from "../../core/log.ts";
 import type { InstanceRegistration } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
@@ -18,16 +18,16 @@ import { startInstances } from "../../roles/started_instances.ts";
 import { executorKind } from "../../executor/devices.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel } from "../../roles/served_model.ts";
+import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
 
 /**
  * Serves until it is told to stop.
- * @returns the exit code: 0 after an orderly stop, 1 when no instance serves and none ever will
+ * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
 export async function runServe(options: ServeOptions): Promise<number> {
-  const { logLevel: level, logFilename: filename } = options;
-  const logFile = setupLogging({ level, filename, role: "server" });
+  const logFile = startLogging(options, "server");
   const log = logger("serve");
   const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
@@ -36,9 +36,9 @@ export async function runServe(options: ServeOptions): Promise<number> {
   if (notice !== null) log.warn(notice);
 
   using signals = new StopSignals();
-  await using service = new Service(withQuietParts(options), model, log, logFile);
+  await using service = new Service(options, model, log, logFile);
   const started = service.start();
-  started.catch(exitOnDefect); // nobody waits for it any more after a signal
+  started.catch(exitOnDefect); // after a signal nothing else awaits it
   await Promise.race([started, signals.first, service.failed]);
   const reason = await Promise.race([signals.first, service.failed]);
   log.info(`stopping: ${reason}`);
@@ -51,18 +51,12 @@ export async function runServe(options: ServeOptions): Promise<number> {
   return 130;
 }
 
-/** `--disable-log-requests` silences requests everywhere, whatever the flags of the parts say. */
-function withQuietParts(options: ServeOptions): ServeOptions {
-  if (!options.disableLogRequests) return options;
-  return { ...options, disableLogRequestsServer: true, disableLogRequestsManager: true };
-}
-
 /** The parts of a service, in the order in which they start. */
 class Service implements AsyncDisposable {
   readonly #options: ServeOptions;
   readonly #model: FoundModel;
   readonly #log: Log;
-  /** Where this process and its instances log besides stderr. */
+  /** Where this process and its instances log in addition to stderr. */
   readonly #logFile: string | null;
   readonly #disposables = new AsyncDisposableStack();
   readonly #failure = Promise.withResolvers<string>();
@@ -131,7 +125,7 @@ class Service implements AsyncDisposable {
       log: this.#log,
       logFile: this.#logFile,
       onEvent: (event) => {
-        if (event.type === "given_up") this.#fail("no instance serves, and none will");
+        if (event.type === "given_up") this.#fail("no instance serves, and none can start");
       },
     });
     this.#disposables.use(role);

@@ -85,7 +85,7 @@ function failureText({ workload, config, seed, requests, failed, failures }: Run
     failures[0];
 }
 
-/** What JSON says of a comparison: every option of a cluster once. */
+/** The JSON of a comparison: every option of a cluster once. */
 function comparisonRecord({ clusters, ...rest }: Comparison) {
   return {
     ...rest,
@@ -103,7 +103,7 @@ function comparisonRecord({ clusters, ...rest }: Comparison) {
   };
 }
 
-/** Before the simulation, which may take long and come to nothing: what is there stays. */
+/** Checked before a long simulation, whose results would be lost. An existing file is left as it is. */
 function checkWritable(path: string): void {
   if (path === STDOUT) return;
   const isThere = existsSync(path);

@@ -29,13 +29,13 @@ import { readRecord, type RecordOf } from "./fields.ts";
 import { type DecideOptions, optionFields, optionsFor } from "./options.ts";
 import { type DecisionKind, type InstanceRecord, kindFields } from "./records.ts";
 
-/** A number as JSON has it. */
+/** A number in JSON, which has no infinity. */
 export type JsonNumber = number | "inf" | "-inf";
 
-/** With policy waiting_first pairs have an aim, and what FIT chooses by, as `request` takes it. */
+/** A pair. With policy waiting_first it has an aim and the fields by which FIT chooses, as in `request`. */
 export interface PairAnswer extends Omit<MigrationPair, "requestId"> {
   readonly request_id?: string;
-  /** What the destination takes, as the manager's order says it. */
+  /** Blocks that the destination can take, as in the manager's order. */
   readonly room_blocks?: number;
 }
 
@@ -215,7 +215,7 @@ function decideRequest(
   return { request_ids: requestIds, must_leave: mustLeave };
 }
 
-/** What FIT reads only with a room. */
+/** Fields that FIT reads only together with a room. */
 function refuseTermsOfRoom({ aim, request_id, room_first_arrival_ms }: Input<"request">): void {
   const terms = { aim: aim === "any" ? null : aim, request_id, room_first_arrival_ms };
   for (const [name, value] of Object.entries(terms)) {
@@ -244,7 +244,7 @@ function statesOf(
   return instances.map((instance) => [instance, stateOf(instance, priorityHeadroomBlocks)]);
 }
 
-/** @param seen ids that are taken; those of `records` are added */
+/** @param seen ids that are taken; the function adds the ids of `records` */
 function refuseTwins<Id extends string>(
   records: readonly Readonly<Record<Id, string>>[],
   field: Id,

@@ -15,13 +15,13 @@ export interface Field<T = unknown> {
 
 export type Fields = Readonly<Record<string, Field>>;
 
-/** What {@linkcode readRecord} makes of a table. */
+/** The result of {@linkcode readRecord}. */
 export type RecordOf<F extends Fields> = {
   readonly [Name in keyof F]: F[Name] extends Field<infer T> ? T : never;
 };
 
 /**
- * Checks a record against its fields and fills in what is left out.
+ * Checks a record against its fields and fills in defaults.
  * @param where place of the record, for errors; empty at the top
  * @throws {UsageError} not an object; a field that is unknown, missing or of another form
  */
@@ -50,12 +50,12 @@ export function readRecord<F extends Fields>(value: unknown, fields: F, where = 
   return Object.fromEntries(entries) as RecordOf<F>;
 }
 
-/** On one line. JSON has no infinity, which a number that is too large has become. */
+/** A value on one line. JSON numbers that are too large show as Infinity. */
 function shown(value: unknown): string {
   return Deno.inspect(value, { compact: true, breakLength: Infinity });
 }
 
-/** How a field is written: its default goes with it, and says the type where it is not plain. */
+/** A field and the form of its values. */
 function field<T>(
   form: string,
   help: string,
@@ -111,7 +111,7 @@ export function oneOf<const T extends string>(
   });
 }
 
-/** A field that is taken, so that whole reports can be given, and that no decision reads. */
+/** A field that no decision reads. It is accepted so that whole reports can be given. */
 export function unread(help: string): Field<unknown> {
   return field<unknown>("anything", help, null, (value) => value ?? null);
 }

@@ -1,4 +1,4 @@
-/** What help says of the records of `llumnix decide`, with examples that work. */
+/** Help of `llumnix decide` on its records, with examples that work. */
 import { wrap } from "../help.ts";
 import type { Field, Fields } from "./fields.ts";
 import { optionFields } from "./options.ts";
@@ -44,25 +44,25 @@ export const examples: Readonly<Record<DecisionKind, { input: string; answer: st
   },
 };
 
-/** What answers do not say by themselves. */
+/** Explanations of answers. */
 const answerNotes: Partial<Record<DecisionKind, string>> = {
   load:
-    "Loads grow with pressure. dispatch is what dispatch and scaling go by: what waits and what " +
-    "is pending counts (with virtual_usage only the first of what waits, and scaling has a load " +
-    "of its own). Pairs are made by migration, or with --enable-defrag by migration_defrag: " +
-    "what is pending does not count, and of what waits only the first, with remaining_steps only in " +
-    "migration_defrag. virtual_usage_blocks and freeness do not depend on the load metric.",
+    "Loads grow with pressure. Dispatch and scaling use dispatch, which counts waiting and pending " +
+    "requests (with virtual_usage only the first waiting request, and scaling has a load of its " +
+    "own). Pairing uses migration, or with --enable-defrag migration_defrag. Both ignore pending " +
+    "requests and count only the first waiting request; with remaining_steps only migration_defrag " +
+    "counts it. virtual_usage_blocks and freeness do not depend on the load metric.",
 };
 
-/** What follows the arguments in help: every record with an example. */
+/** The part of help after the arguments: every record with an example. */
 export function recordsHelp(width: number): string {
   const introduction = [
-    "Each line of input is a JSON object and gets an answer on a line of its own, in the same " +
-    'order. Infinities are "inf" and "-inf". Unknown fields are refused. A line may have the ' +
-    "options of its kind as fields; they win over those of the command line. Draining instances " +
-    "have load inf; the answer to scale leaves them out.",
-    "Where choices are equal: dispatch takes the instance with the fewest dispatched_requests, " +
-    "then the lowest id; pair and request the first in the list.",
+    "Each line of input is a JSON object. Each answer is one line, in the same order. Infinities " +
+    'are "inf" and "-inf". Unknown fields are refused. A line may have the options of its kind as ' +
+    "fields, which win over the command line. Draining instances have load inf; the answer to scale " +
+    "leaves them out.",
+    "Among equal choices, dispatch takes the instance with the fewest dispatched_requests, then the " +
+    "lowest id; pair and request take the first in the list.",
   ];
   return [
     ...introduction.map((text) => wrap(text, width, "")),

@@ -1,4 +1,4 @@
-/** Policies and thresholds of `llumnix decide`: of the command line, or of a line of input. */
+/** Policies and thresholds of `llumnix decide`, from the command line or from a line of input. */
 import { UsageError } from "../../core/errors.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import {
@@ -24,18 +24,18 @@ import { decisionKinds } from "./records.ts";
 import type { DecisionKind } from "./records.ts";
 import type { Field } from "./fields.ts";
 
-/** An argument of `serve`, which works here whether or not it does there yet. */
+/** An argument of `serve`. It works here even if it does not work there yet. */
 function asOption<A extends Argument>(argument: A): A {
   return { ...argument, status: { kind: "works" }, section: null };
 }
 
-/** Options that a line may have as well, in snake case. */
+/** Options that a line of input may also have, in snake case. */
 const optionTable = {
   "load-metric": asOption(llumnixArguments["load-metric"]),
   "priority-headroom-blocks": asOption(serverExtras["priority-headroom-blocks"]),
   "dispatch-policy": asOption(llumnixArguments["dispatch-policy"]),
   "num-dispatch-instances": asOption(llumnixArguments["num-dispatch-instances"]),
-  "seed": integer({ default: 0, min: 0, help: "Seed of what a policy (queue) draws by lot." }),
+  "seed": integer({ default: 0, min: 0, help: "Seed of the random choices of a policy (queue)." }),
   "pair-migration-policy": asOption(llumnixArguments["pair-migration-policy"]),
   "enable-defrag": asOption(llumnixArguments["enable-defrag"]),
   "migrate-out-threshold": asOption(llumnixArguments["migrate-out-threshold"]),
@@ -86,13 +86,13 @@ export const decideArguments = {
   "kind": choice({
     choices: decisionKinds,
     default: null,
-    help: "What is decided: loads of instances, the instance of a request, pairs that migrate, " +
+    help: "What to decide: loads of instances, the instance of a request, pairs that migrate, " +
       "requests that leave, how many instances to add or remove.",
   }),
   "input": text({
     default: "-",
     metavar: "FILE",
-    help: "File of records, a JSON object a line; - reads the standard input.",
+    help: "File of records, one JSON object per line. -: standard input.",
   }),
 } satisfies ArgumentTable;
 
@@ -130,7 +130,7 @@ function defaultNote(argument: Argument): string {
 }
 
 /**
- * The options of one line: its own, else those of the command line, else defaults; those of the
+ * The options of one line of input: its own, else the command line's, else the defaults. Default
  * thresholds depend on the metric.
  * @param given options of the command line, by name
  * @throws {UsageError} a threshold that the metric cannot have, limits or thresholds that contradict

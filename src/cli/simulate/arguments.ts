@@ -33,22 +33,21 @@ function simulated<A extends Argument>(argument: A): A {
 export const experimentArguments = {
   "preset": text({
     default: null,
-    help: `An experiment: ${
-      presets.map(({ name }) => name).join(", ")
-    }. Arguments that are given ` +
-      "besides come before its own, in its first configuration also where it has policies of its " +
-      "own.",
+    help: `An experiment: ${presets.map(({ name }) => name).join(", ")}. Other arguments of the ` +
+      "command line win over the preset's, in its first configuration also over policies that the " +
+      "configuration sets.",
   }),
   "compare": list({
     default: null,
     metavar: "NAME:OPTIONS",
     help: 'More configurations of the cluster, each quoted: "rr: --dispatch-policy rr". Each is ' +
-      "the command line's with these options; --enable-migration=false takes a flag back.",
+      "the configuration of the command line with these options added; --enable-migration=false " +
+      "turns a flag off.",
   }),
   "name": text({
     default: null,
     defaultText: "llumnix",
-    help: "Name of the first configuration, with which the others are compared.",
+    help: "Name of the first configuration. The others are compared with it.",
   }),
   "requests": integer({
     default: null,
@@ -61,12 +60,12 @@ export const experimentArguments = {
   "json": text({
     default: null,
     metavar: "FILE",
-    help: "Write all figures as JSON; - is stdout, in place of the tables.",
+    help: "Write all figures as JSON to this file. -: to stdout, instead of the tables.",
   }),
   "html": text({
     default: null,
     metavar: "FILE",
-    help: "Write a report with plots, one file; or -, as for --json.",
+    help: "Write a report with plots to this file. -: to stdout, instead of the tables.",
   }),
 } satisfies ArgumentTable;
 
@@ -75,18 +74,19 @@ export const workloadArguments = {
     choices: ["poisson", "gamma", "uniform", "burst"],
     default: null,
     defaultText: "poisson, or the times of the trace",
-    help: "How requests come: at random, in bursts (--cv), at equal distances, all at once.",
+    help: "When requests arrive: poisson, at random; gamma, in bursts (--cv); uniform, at equal " +
+      "intervals; burst, all at once.",
   }),
   "rate": list({
     default: null,
     metavar: "RATE",
-    help: "Requests per second; several for a sweep.",
+    help: "Requests per second. Several values are a sweep.",
   }),
   "cv": list({
     default: null,
     metavar: "CV",
     help: "With --arrivals gamma, coefficient of variation of the gaps (1 is Poisson, more is " +
-      "burstier); several for a sweep. Default: 2.",
+      "burstier). Several values are a sweep. Default: 2.",
   }),
   "lengths": text({
     default: null,
@@ -104,24 +104,26 @@ export const workloadArguments = {
     min: 0,
     max: 1,
     defaultText: "0",
-    help: "Fraction of the requests that have high priority, where the trace does not say.",
+    help: "Fraction of requests of high priority, if the trace has no priorities.",
   }),
 } satisfies ArgumentTable;
 
-/** What a configuration of the cluster consists of: `--compare` takes these. */
+/** The arguments of a configuration of the cluster, which `--compare` takes. */
 export const clusterArguments = {
   "instances": integer({
     default: 16,
     min: 1,
     max: 1024,
     aliases: ["--initial-instances"],
-    help: "Instances at the beginning.",
+    help: "Instances at start.",
   }),
   "dispatch-policy": simulated(llumnixArguments["dispatch-policy"]),
   "load-metric": simulated(llumnixArguments["load-metric"]),
   "num-dispatch-instances": simulated(llumnixArguments["num-dispatch-instances"]),
   "priority-headroom-blocks": simulated(serverExtras["priority-headroom-blocks"]),
-  "ignore-priorities": flag({ help: "Serve all requests alike; they are told apart in results." }),
+  "ignore-priorities": flag({
+    help: "Serve requests of both priorities alike; the results still show them apart.",
+  }),
   "polling-interval": simulated(llumnixArguments["polling-interval"]),
   "enable-migration": simulated(llumnixArguments["enable-migration"]),
   "pair-migration-frequency": simulated(llumnixArguments["pair-migration-frequency"]),

@@ -12,17 +12,18 @@ import {
 import type { ClusterConfig } from "../../sim/experiment/experiment_config.ts";
 import { camelCase, type Value } from "../arguments/argument.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
-import { readCommandLine, UnknownOptionError } from "../command_line.ts";
+import { readCommandLine } from "../command_line.ts";
+import { UnknownOptionError } from "../unknown_option_error.ts";
 import { clusterGroups, type ClusterOptions, simulateGroups } from "./arguments.ts";
 
 /** Values by argument name. */
 export type Given = ReadonlyMap<string, Value>;
 
-/** A configuration that was asked for. */
+/** A configuration of the command line or of `--compare`. */
 export interface NamedOptions {
   readonly name: string;
   readonly given: Given;
-  /** Names of the arguments that were written for it, and are not another configuration's. */
+  /** Names of the arguments that were written for this configuration. */
   readonly chosen: ReadonlySet<string>;
 }
 
@@ -32,7 +33,7 @@ const thresholdNames = ["migrate-out-threshold", "scale-up-threshold", "scale-do
 
 /**
  * Reads a value of `--compare`: `NAME: OPTIONS`, options as on a command line.
- * @throws {UsageError} no name, or options that are not those of a cluster
+ * @throws {UsageError} no name, or options that a cluster does not have
  */
 export function readComparison(written: string): NamedOptions {
   const [name, ...rest] = written.split(":");
@@ -71,7 +72,7 @@ export function clusterConfig(
   const engine = { ...options, seed: 0 };
   const simulation = resolveSimulation(engine);
   const identity = { instanceId: name, instanceType: "both", maxWaitingRequests: 1 } as const;
-  const timed = { ...engine, device: "sim", stepTimeout: 0 } as const; // nothing hangs there
+  const timed = { ...engine, device: "sim", stepTimeout: 0 } as const; // simulated steps never hang
   resolveEngineConfig(identity, timed, simulation);
   return {
     name,

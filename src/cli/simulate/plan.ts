@@ -3,7 +3,7 @@ import { UsageError } from "../../core/errors.ts";
 import type { Comparison } from "../../sim/experiment/comparison.ts";
 import type { ClusterConfig, WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
 import { type Preset, type PresetOptions, presets } from "../../sim/experiment/presets.ts";
-import { policyNotices } from "../arguments/combinations.ts";
+import { policyNotices } from "../arguments/in_force.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
 import type { Notice } from "../arguments/status.ts";
 import { readCommandLine } from "../command_line.ts";
@@ -14,14 +14,14 @@ import { checkTrace, unknownPreset, workloadsOf } from "./workload_options.ts";
 const DEFAULT_NAME = "llumnix";
 const workloadNames = ["arrivals", "rate", "cv", "lengths", "trace"];
 
-/** What is run, and where results go. */
+/** The experiment, and where its results go. */
 export interface Plan {
   readonly comparison: Comparison;
   /** The options of each configuration that were written for it, for all, or by the preset. */
   readonly written: readonly string[];
   readonly json: string | null;
   readonly html: string | null;
-  /** What the user should know before it runs. */
+  /** Things the user should know before it runs. */
   readonly notices: readonly Notice[];
 }
 
@@ -70,7 +70,7 @@ function writtenOptions(given: Given): string {
   }).join(" ");
 }
 
-/** What is written of a configuration's policies and not in force. */
+/** Notices on a configuration's policies that are not in force. */
 function noticesOf(
   { name, manager, migration, scaling }: ClusterConfig,
   chosen: ReadonlySet<string>,

@@ -96,7 +96,7 @@ function numRequestsOf(given: Given, trace: string | null): number | null {
 
 /**
  * Reads every row once, so that a bad one is found before an hour of simulation.
- * @returns what the user should know of rows that are left out; null where there is none
+ * @returns a notice about rows that are left out; null if there are none
  * @throws {UsageError} a trace that cannot be read, or that lacks what other options need
  */
 export function checkTrace(path: string, given: Given): string | null {

@@ -38,6 +38,12 @@ export interface SamplingParams {
   /** The model's end-of-sequence tokens. */
   readonly eosTokenIds: readonly number[];
   readonly ignoreEos: boolean;
+  /** Added to the logits of tokens before anything else; default none. */
+  readonly logitBias?: readonly (readonly [tokenId: number, bias: number])[];
+  /** Only these tokens may be chosen; default all. */
+  readonly allowedTokenIds?: readonly number[];
+  /** Sequences of tokens that the output may not contain; default none. */
+  readonly badWords?: readonly (readonly number[])[];
   /** Alternatives reported per output token; null reports no log probabilities at all. */
   readonly logprobs: number | null;
   /** The same for prompt tokens. */

@@ -1,5 +1,5 @@
 /**
- * Chooses tokens as vLLM 0.4.2 does (model_executor/layers/sampler.py): min_tokens, penalties,
+ * Chooses tokens as vLLM 0.4.2 does (model_executor/layers/sampler.py): restrictions, min_tokens, penalties,
  * temperature, top-k, top-p, min-p, then the draw; log probabilities are of the distribution after
  * all of these. The choice depends on (logits, parameters, tokens so far, seed, position) alone.
  */
@@ -8,6 +8,7 @@ import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate
 import { uniformAt } from "../../core/random.ts";
 import type { SequenceStart } from "../executor.ts";
 import { argmax, Distribution } from "./distribution.ts";
+import { TokenRestrictions } from "./restrictions.ts";
 
 /** Parameters closer than this to "off" are off (vLLM's _SAMPLING_EPS). */
 const epsilon = 1e-5;
@@ -19,6 +20,7 @@ interface SequenceState {
   readonly params: SamplingParams;
   readonly isGreedy: boolean;
   readonly hasPenalties: boolean;
+  readonly restrictions: TokenRestrictions | null;
   /** End-of-sequence and stop tokens, excluded before min_tokens. */
   readonly ends: readonly number[];
   outputLength: number;
@@ -48,6 +50,7 @@ export class Sampler {
       hasPenalties: Math.abs(params.presencePenalty) >= epsilon ||
         Math.abs(params.frequencyPenalty) >= epsilon ||
         Math.abs(params.repetitionPenalty - 1) >= epsilon,
+      restrictions: TokenRestrictions.of(params, this.#vocabSize),
       ends: this.#endsOf(params),
       outputLength: 0,
       counts: new Map(),
@@ -65,7 +68,8 @@ export class Sampler {
   /** Whether the next token is the argmax of the raw logits, and the request asks for nothing else. */
   isPlainGreedy(handle: number): boolean {
     const state = this.#state(handle);
-    return state.isGreedy && !state.hasPenalties && state.params.logprobs === null &&
+    return state.isGreedy && !state.hasPenalties && state.restrictions === null &&
+      state.params.logprobs === null &&
       state.outputLength >= state.params.minTokens;
   }
 
@@ -85,6 +89,7 @@ export class Sampler {
   ): { tokenId: number; logprobs: TokenLogprobs | null } {
     const state = this.#state(handle);
     const { params } = state;
+    state.restrictions?.apply(logits);
     excludeEnds(logits, state);
     if (state.hasPenalties) penalise(logits, state);
 
@@ -129,11 +134,15 @@ export class Sampler {
     if (params.minP > epsilon) distribution.keepMinP(params.minP);
   }
 
-  /** The end tokens; none if a request names every token as an end, for no other token could be drawn. */
-  #endsOf(params: SamplingParams): readonly number[] {
-    const ends = new Set([...params.eosTokenIds, ...params.stopTokenIds]);
-    const inVocabulary = [...ends].filter((id) => id >= 0 && id < this.#vocabSize);
-    return inVocabulary.length < this.#vocabSize ? inVocabulary : [];
+  /** A request may name every token that it allows as its end: then min_tokens cannot hold. */
+  #endsOf({ eosTokenIds, stopTokenIds, allowedTokenIds }: SamplingParams): readonly number[] {
+    const isToken = (id: number) => id >= 0 && id < this.#vocabSize;
+    const ends = new Set([...eosTokenIds, ...stopTokenIds].filter(isToken));
+    const allowed = allowedTokenIds?.filter(isToken) ?? [];
+    const isAnyLeft = allowed.length > 0
+      ? allowed.some((id) => !ends.has(id))
+      : ends.size < this.#vocabSize;
+    return isAnyLeft ? [...ends] : [];
   }
 
   #state(handle: number): SequenceState {
@@ -145,13 +154,18 @@ export class Sampler {
 
 function record(state: SequenceState, tokenId: number): void {
   state.outputLength++;
+  state.restrictions?.record(tokenId);
   if (state.hasPenalties) state.counts.set(tokenId, (state.counts.get(tokenId) ?? 0) + 1);
 }
 
-/** Makes tokens that end the output impossible before min_tokens. */
-function excludeEnds(logits: Float32Array, { params, ends, outputLength }: SequenceState): void {
+/** Makes tokens that end the output impossible before min_tokens, unless bad words left nothing else. */
+function excludeEnds(logits: Float32Array, state: SequenceState): void {
+  const { params, ends, outputLength, restrictions } = state;
   if (outputLength >= params.minTokens) return;
+  const before = restrictions === null ? null : ends.map((id) => logits[id]);
   for (const id of ends) logits[id] = -Infinity;
+  if (before === null || logits.some((logit) => logit !== -Infinity)) return;
+  ends.forEach((id, i) => logits[id] = before[i]);
 }
 
 /** Applies the repetition penalty to tokens of prompt and output, the other two to output tokens. */

@@ -7,7 +7,7 @@ export interface PromptEncoderOptions {
   readonly tokenizer: Tokenizer;
   /** Encodes long texts; null to encode everything on this thread. */
   readonly pool: EncoderPool | null;
-  /** Waits until so many characters may be encoded on this thread. */
+  /** Waits until this number of characters may be encoded on this thread. */
   readonly takeTurn: (characters: number) => Promise<void>;
   /** Default 64 MiB: the histories of about 60 agents of 100,000 tokens each. */
   readonly cacheBytes?: number;
@@ -108,7 +108,7 @@ export class PromptEncoder {
   }
 }
 
-/** The segments of one text, and the ids of those that are known. */
+/** The segments of one text, with the ids of the segments that are encoded. */
 class Work {
   readonly parts: (ArrayLike<number> | null)[];
   missingLength = 0;

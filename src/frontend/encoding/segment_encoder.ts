@@ -1,5 +1,5 @@
 /**
- * Encodes a text in segments whose ids, joined, are those of the whole: it is cut before added tokens, and
+ * Encodes a text in segments whose ids, joined, are the ids of the whole text: it is cut before added tokens, and
  * within text where that is exact (`inner_cuts.ts`). The cuts depend on the text before them alone, so two
  * texts that begin alike have the same first segments.
  */
@@ -108,7 +108,7 @@ export class SegmentEncoder {
     return ids;
   }
 
-  /** The ids of a whole text: those of its segments, with the special tokens that belong around them. */
+  /** Joins the ids of all segments, and adds the special tokens of the post-processor around them. */
   join(parts: readonly ArrayLike<number>[], addSpecialTokens: boolean): number[] {
     const ids: number[] = addSpecialTokens ? [...this.#around.before] : [];
     for (const part of parts) {

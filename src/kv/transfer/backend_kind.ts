@@ -60,6 +60,8 @@ export interface BackendKind {
   readonly name: BackendName;
   /** The manager forms a group of all instances, and tells them of each change: `MigrationBackend.join`. */
   readonly needsGroup: boolean;
+  /** Blocks travel between hosts without encryption. */
+  readonly isPlain?: boolean;
   /** Kinds of pool that it moves blocks between. */
   readonly memory: readonly KvMemory[];
   /** Why it cannot work with these options; null when it can. */

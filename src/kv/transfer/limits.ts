@@ -1,6 +1,9 @@
 import type { KvPool } from "../pool/pool.ts";
 import type { TransferLimits } from "./backend.ts";
 
+/** Default of `--migration-buffer-blocks`, from Llumnix. */
+export const DEFAULT_BUFFER_BLOCKS = 512;
+
 /** Limits that fit a pool, and a warning if they had to be reduced. */
 export interface FittedLimits {
   readonly limits: TransferLimits;
@@ -9,7 +12,7 @@ export interface FittedLimits {
 
 /**
  * Reduces the limits of a round to the blocks of the pool (`--migration-buffer-blocks`, with a warning)
- * and to the layers of the model (`--migration-num-layers`).
+ * and to the layers of the model (`--migration-num-layers`). The reduction of a default has no warning.
  */
 export function fitLimits(
   { bufferBlocks, numLayers }: TransferLimits,
@@ -19,7 +22,8 @@ export function fitLimits(
     bufferBlocks: Math.min(bufferBlocks, numBlocks),
     numLayers: Math.min(numLayers, layout.numLayers),
   };
-  const warning = bufferBlocks > numBlocks
+  const isChosen = bufferBlocks !== DEFAULT_BUFFER_BLOCKS;
+  const warning = isChosen && bufferBlocks > numBlocks
     ? `--migration-buffer-blocks ${bufferBlocks} is more than the ${numBlocks} KV blocks of the ` +
       `instance: reduced to ${numBlocks}`
     : null;

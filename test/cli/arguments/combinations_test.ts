@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { checkCombinations, policiesInForce } from "../../../src/cli/arguments/combinations.ts";
+import { checkCombinations } from "../../../src/cli/arguments/combinations.ts";
 import { ArgumentIndex } from "../../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../../src/cli/arguments/tables.ts";
 import { readSettings } from "../../../src/cli/settings.ts";
@@ -7,7 +7,7 @@ import { readSettings } from "../../../src/cli/settings.ts";
 const index = new ArgumentIndex(serveGroups);
 
 async function settings(argv: string) {
-  return (await readSettings(argv.split(" ").filter(Boolean), index)).settings;
+  return await readSettings(argv.split(" ").filter(Boolean), index);
 }
 
 function refuses(argv: string, message: string): void {
@@ -136,34 +136,3 @@ allows("--log-instance-info");
 
 allows("--max-num-batched-tokens 512 --max-model-len 512");
 allows("");
-
-Deno.test("what is not in force is named", async () => {
-  const messages = async (argv: string) =>
-    policiesInForce(await settings(argv)).map(({ message }) => message);
-  const pair = "--pair-migration-policy defrag_constrained needs --enable-defrag; the policy in " +
-    "force is balanced";
-  assert.deepEqual(await messages(""), []);
-  assert.deepEqual(await messages("--enable-migration"), [pair]);
-  const chosen = "--pair-migration-policy defrag_constrained";
-  assert.deepEqual(await messages(`${chosen} --enable-migration`), [pair]);
-  assert.deepEqual(await messages(`${chosen} --enable-migration --enable-defrag 1`), []);
-  assert.deepEqual(await messages(`${chosen} --request-migration-policy FIT`), [
-    `${chosen} has no effect without --enable-migration`,
-    "--request-migration-policy FIT has no effect without --enable-migration",
-  ]);
-  const headroom = "--priority-headroom-blocks 9";
-  assert.deepEqual(await messages(`${headroom} --load-metric virtual_usage`), []);
-  assert.deepEqual(await messages(headroom), [
-    `${headroom} has no effect without --load-metric virtual_usage`,
-  ]);
-  const limits = "--min-instances 1 --max-instances 4";
-  assert.deepEqual(await messages(`${limits} --enable-scaling`), []);
-  assert.deepEqual(await messages(limits), [
-    "--min-instances 1 has no effect without --enable-scaling",
-    "--max-instances 4 has no effect without --enable-scaling",
-  ]);
-  assert.deepEqual(await messages("--gpu-type h100 --device sim"), []);
-  assert.deepEqual(await messages("--gpu-type h100"), [
-    "--gpu-type h100 has no effect without --device sim",
-  ]);
-});

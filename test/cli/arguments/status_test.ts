@@ -7,7 +7,7 @@ import { readSettings } from "../../../src/cli/settings.ts";
 const index = new ArgumentIndex(serveGroups);
 
 async function check(...argv: string[]) {
-  return checkStatus(index, (await readSettings(argv, index)).settings);
+  return checkStatus(index, await readSettings(argv, index));
 }
 
 function refuses(argv: string[], message: string): void {
@@ -25,7 +25,7 @@ refuses(
 );
 refuses(
   ["--device", "neuron"],
-  "--device neuron is not supported: Llumnix supports cuda devices, and this program the CPU besides",
+  "--device neuron is not supported: the devices are cuda and cpu",
 );
 refuses(
   ["--load-format=pt"],
@@ -38,12 +38,8 @@ refuses(
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(
-  ["--migration-backend", "grpc"],
+  ["--enable-migration", "--migration-backend", "grpc"],
   "--migration-backend grpc is not available yet; leave it at its default (gloo)",
-);
-refuses(
-  ["--migration-backend-transfer-type", ""],
-  '--migration-backend-transfer-type "" is not available yet; leave it at its default (rdma)',
 );
 refuses(
   ["--kv-cache-dtype", "fp8"],
@@ -54,7 +50,11 @@ Deno.test("every argument may be given at its default", async () => {
   for (const { name, argument } of index.entries) {
     if (argument.default === null) continue;
     if (argument.status.kind === "works" && argument.laterChoices.length === 0) continue;
-    assert.deepEqual(await check(`--${name}=${argument.default}`), [], name);
+    const written = [`--${name}=${argument.default}`];
+    // A notice says that the migration backends' arguments have no effect without migration.
+    const isOfBackend = name.startsWith("migration-backend-");
+    if (name.startsWith("migration-backend")) written.push("--enable-migration");
+    assert.equal((await check(...written)).length, isOfBackend ? 1 : 0, name);
   }
 });
 
@@ -75,6 +75,17 @@ Deno.test("an argument without effect gives one warning", async () => {
       message: "--trust-remote-code has no effect: code that comes with a model is never run",
     },
   ]);
+});
+
+Deno.test("arguments without effect for the same reason share a warning", async () => {
+  const argv = "--launch-ray-cluster --ray-cluster-port 6379 --engine-use-ray --worker-use-ray";
+  const [{ message }, ...others] = await check(...argv.split(" "));
+  assert.deepEqual(others, []);
+  assert.equal(
+    message,
+    "--worker-use-ray, --engine-use-ray, --launch-ray-cluster and --ray-cluster-port 6379 have no " +
+      "effect: there is no Ray here; serve starts its instances as processes",
+  );
 });
 
 Deno.test("a value of a file is named as the file has it", async () => {

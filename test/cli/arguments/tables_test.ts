@@ -17,7 +17,10 @@ for (const [command, groups] of Object.entries(commands)) {
       assert.equal(parseValue(argument, argument.default, () => name), argument.default);
       assert.ok(argument.help.endsWith("."), `${name}: help is a sentence`);
       for (const choice of [...Object.keys(argument.refusedChoices), ...argument.laterChoices]) {
-        assert.ok(argument.choices?.includes(choice), `${name}: ${choice} is a choice`);
+        assert.ok(
+          argument.choices?.map(String).includes(String(choice)),
+          `${name}: ${choice} is a choice`,
+        );
         assert.notEqual(choice, argument.default, `${name}: its default starts`);
       }
     }

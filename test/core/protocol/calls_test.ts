@@ -106,3 +106,13 @@ Deno.test("a list is bounded before its entries are looked at", () => {
   const requestIds = Array(2 ** 20 + 1).fill("r");
   assert.match(refusal(calls.missing.request, { requestIds }), /^field requestIds: /);
 });
+
+Deno.test("a request arrives with everything that restricts its tokens", () => {
+  const restrictions = {
+    logitBias: [[5, -100]] as [number, number][],
+    allowedTokenIds: [5, 7],
+    badWords: [[1, 2], [3]],
+  };
+  const restricted = { ...request, params: { ...request.params, ...restrictions } };
+  assert.deepEqual(calls.generate.request(restricted), restricted);
+});

@@ -14,6 +14,19 @@ export function naiveSample(
 ): { tokenId: number; logprobs: TokenLogprobs | null } {
   const position = outputTokenIds.length;
   const values = Float32Array.from(logits);
+  for (const [id, bias] of params.logitBias ?? []) values[id] += bias;
+  const { allowedTokenIds, badWords = [] } = params;
+  if (allowedTokenIds) {
+    for (let id = 0; id < values.length; id++) {
+      if (!allowedTokenIds.includes(id)) values[id] = -Infinity;
+    }
+  }
+  for (const word of badWords) {
+    const before = outputTokenIds.slice(outputTokenIds.length - (word.length - 1));
+    const isShort = outputTokenIds.length < word.length - 1;
+    const matches = word.length === 1 || !isShort && `${before}` === `${word.slice(0, -1)}`;
+    if (matches) values[word.at(-1)!] = -Infinity;
+  }
   if (position < params.minTokens) {
     for (const id of [...params.eosTokenIds, ...params.stopTokenIds]) values[id] = -Infinity;
   }

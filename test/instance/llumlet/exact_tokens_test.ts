@@ -162,8 +162,16 @@ function delayed(executor: Executor): Executor {
   };
 }
 
-/** Greedy and sampled ones, with penalties, which need the whole history at the destination. */
+/**
+ * Greedy and sampled ones, with penalties and bad words, which need the history at the destination, and with
+ * other restrictions.
+ */
 function requests(): GenerateRequest[] {
+  const restricted: Partial<SamplingParams> = {
+    allowedTokenIds: Array.from({ length: 60 }, (_, id) => id),
+    badWords: Array.from({ length: 60 }, (_, id) => [id, (id * 7) % 60]),
+    logitBias: [[3, 0.5], [4, -100]],
+  };
   const sampled: Partial<SamplingParams> = { temperature: 1, topP: 0.95, frequencyPenalty: 0.2 };
   return [0, 1, 2, 3].map((i) =>
     generateRequest(`r${i}`, 13 + 9 * i, {
@@ -173,6 +181,7 @@ function requests(): GenerateRequest[] {
       logprobs: 3,
       promptLogprobs: i === 2 ? 1 : null,
       ...(i % 2 === 1 && sampled),
+      ...(i >= 2 && restricted),
     }, { arrivalMs: i })
   );
 }

@@ -26,6 +26,9 @@ import {
 
 export const hello: Check<FrontendHello> = checkWith(z.object({ frontendId: id }));
 
+/** Most biases, and most bad words, of a request. */
+const MAX_RESTRICTIONS = 1024;
+
 const sampling = z.object({
   maxTokens: count,
   minTokens: count,
@@ -40,6 +43,9 @@ const sampling = z.object({
   stopTokenIds: counts,
   eosTokenIds: counts,
   ignoreEos: z.boolean(),
+  logitBias: z.array(z.tuple([count, number])).max(MAX_RESTRICTIONS).optional(),
+  allowedTokenIds: counts.optional(),
+  badWords: z.array(counts).max(MAX_RESTRICTIONS).optional(),
   logprobs: count.nullable(),
   promptLogprobs: count.nullable(),
 });

@@ -4,6 +4,7 @@ import type { BackendKind, BackendOptions } from "../backend_kind.ts";
 export const gloo: BackendKind = {
   name: "gloo",
   needsGroup: true,
+  isPlain: true,
   memory: ["host", "none"],
   check: fixedPlacement,
   open: async (context) => {

@@ -1,0 +1,67 @@
+/** The commands that run a role of the service: serve, manager, api-server, instance. */
+import { ArgumentIndex } from "./arguments/index.ts";
+import {
+  allRoleGroups,
+  apiServerGroups,
+  everyGroup,
+  managerGroups,
+} from "./arguments/role_tables.ts";
+import {
+  instanceGroups,
+  type InstanceOptions,
+  type RoleOptions,
+  serveGroups,
+  type ServeOptions,
+} from "./arguments/tables.ts";
+import type { Command } from "./command.ts";
+import { readInstanceOptions, readServingOptions } from "./role_options.ts";
+
+export const serve: Command = {
+  groups: serveGroups,
+  run: async (argv) => {
+    const index = new ArgumentIndex(serveGroups);
+    const options = await readServingOptions<ServeOptions>("serve", argv, index, index);
+    if (options === null) return 0;
+    return await (await import("./commands/serve.ts")).runServe(options);
+  },
+};
+
+export const manager: Command = {
+  groups: managerGroups,
+  run: async (argv) => {
+    const options = await readServingOptions<RoleOptions>(
+      "manager",
+      argv,
+      new ArgumentIndex(managerGroups),
+      new ArgumentIndex(allRoleGroups),
+    );
+    if (options === null) return 0;
+    return await (await import("./commands/manager.ts")).runManager(options);
+  },
+};
+
+export const apiServer: Command = {
+  groups: apiServerGroups,
+  run: async (argv) => {
+    const options = await readServingOptions<RoleOptions>(
+      "api-server",
+      argv,
+      new ArgumentIndex(apiServerGroups),
+      new ArgumentIndex(allRoleGroups),
+    );
+    if (options === null) return 0;
+    return await (await import("./commands/api_server.ts")).runApiServer(options);
+  },
+};
+
+export const instance: Command = {
+  groups: instanceGroups,
+  run: async (argv) => {
+    const options = await readInstanceOptions<InstanceOptions>(
+      argv,
+      new ArgumentIndex(instanceGroups),
+      new ArgumentIndex(everyGroup),
+    );
+    return await (await import("./commands/instance.ts")).runInstance(options);
+  },
+};

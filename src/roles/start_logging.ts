@@ -1,0 +1,25 @@
+import { setupLogging } from "../core/log.ts";
+import type { LoggingOptions } from "../core/options.ts";
+
+/**
+ * Starts the log of a role as its options want it.
+ * @param role on every line
+ * @param isShared the file belongs to the process that started this one
+ * @returns the file that is written; null for stderr alone
+ */
+export function startLogging(
+  options: Pick<LoggingOptions, "logLevel" | "logMaxBytes" | "logBackups"> & {
+    readonly logFilename: string | null;
+  },
+  role: string,
+  isShared = false,
+): string | null {
+  return setupLogging({
+    level: options.logLevel,
+    filename: options.logFilename,
+    maxBytes: options.logMaxBytes,
+    backups: options.logBackups,
+    role,
+    isShared,
+  });
+}

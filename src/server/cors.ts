@@ -1,0 +1,87 @@
+/** Which pages may use the service from a browser (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol). */
+import { STATUS_CODE } from "@std/http/status";
+import { UsageError } from "../core/errors.ts";
+import type { ServerOptions } from "../core/options.ts";
+import { HttpError } from "./errors.ts";
+import type { Exchange } from "./exchange.ts";
+
+/** Seconds for which a browser may remember the answer to a preflight request. */
+const MAX_AGE_SECONDS = 600;
+
+export class CorsPolicy {
+  readonly #origins: readonly string[];
+  readonly #methods: readonly string[];
+  readonly #headers: readonly string[];
+  readonly #allowsCredentials: boolean;
+
+  /** @throws {UsageError} an option that is no JSON array of strings */
+  constructor(options: ServerOptions) {
+    this.#origins = strings("--allowed-origins", options.allowedOrigins, []);
+    this.#methods = strings("--allowed-methods", options.allowedMethods, ["*"]);
+    this.#headers = strings("--allowed-headers", options.allowedHeaders, ["*"]);
+    this.#allowsCredentials = options.allowCredentials;
+  }
+
+  /** Pages of every site may read answers. */
+  get allowsAll(): boolean {
+    return this.#origins.includes("*");
+  }
+
+  allows(origin: string): boolean {
+    return this.allowsAll || this.#origins.includes(origin);
+  }
+
+  /** Adds what a browser needs to show the answer to the page that asked. */
+  apply(exchange: Exchange): void {
+    if (this.#origins.length === 0) return;
+    exchange.setHeader("vary", "Origin");
+    const origin = exchange.header("origin");
+    if (origin === null || !this.allows(origin)) return;
+    const isForAll = this.allowsAll && !this.#allowsCredentials;
+    exchange.setHeader("access-control-allow-origin", isForAll ? "*" : origin);
+    exchange.setHeader("access-control-expose-headers", "x-request-id, retry-after");
+    if (this.#allowsCredentials) exchange.setHeader("access-control-allow-credentials", "true");
+  }
+
+  /**
+   * Answers a preflight request.
+   * @returns false if it is none
+   * @throws {HttpError} 400: the origin or the method is not allowed
+   */
+  answerPreflight(exchange: Exchange): boolean {
+    const origin = exchange.header("origin");
+    const method = exchange.header("access-control-request-method");
+    if (exchange.method !== "OPTIONS" || origin === null || method === null) return false;
+    const isMethodAllowed = this.#methods.includes("*") || this.#methods.includes(method);
+    if (!this.allows(origin) || !isMethodAllowed) {
+      const what = isMethodAllowed
+        ? `Pages of ${origin.slice(0, 100)} (--allowed-origins)`
+        : `The method ${method.slice(0, 20)} (--allowed-methods)`;
+      throw new HttpError(STATUS_CODE.BadRequest, `${what} may not be used from a browser here.`, {
+        code: "cors",
+      });
+    }
+    const asked = exchange.header("access-control-request-headers");
+    const headers = this.#headers.includes("*") ? asked : this.#headers.join(", ");
+    exchange.setHeader(
+      "access-control-allow-methods",
+      this.#methods.includes("*") ? method : this.#methods.join(", "),
+    );
+    if (headers) exchange.setHeader("access-control-allow-headers", headers);
+    exchange.setHeader("access-control-max-age", String(MAX_AGE_SECONDS));
+    exchange.send(STATUS_CODE.NoContent, "text/plain", "");
+    return true;
+  }
+}
+
+function strings(
+  name: string,
+  text: string | null,
+  otherwise: readonly string[],
+): readonly string[] {
+  if (text === null) return otherwise;
+  const value: unknown = JSON.parse(text);
+  const isList = Array.isArray(value) && value.every((it) => typeof it === "string");
+  if (isList) return value;
+  throw new UsageError(`${name} ${text}: expected a JSON array of strings, such as '["*"]'`);
+}

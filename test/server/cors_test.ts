@@ -1,0 +1,84 @@
+import assert from "node:assert/strict";
+import { type Harness, withServer } from "./harness.ts";
+
+const page = "https://page.example";
+
+async function ask({ url }: Harness, method: string, headers: Record<string, string>) {
+  const response = await fetch(`${url}/v1/models`, { method, headers });
+  await response.body?.cancel();
+  return response;
+}
+
+function corsHeaders(response: Response): Record<string, string> {
+  const names = [...response.headers.keys()].filter((name) => name.startsWith("access-control-"));
+  return Object.fromEntries(names.map((name) => [name, response.headers.get(name)!]));
+}
+
+const preflight = {
+  origin: page,
+  "access-control-request-method": "POST",
+  "access-control-request-headers": "authorization, content-type",
+};
+
+Deno.test("by default pages of other sites get nothing", () =>
+  withServer({}, async (harness) => {
+    const response = await ask(harness, "GET", { origin: page });
+    assert.equal(response.status, 200);
+    assert.deepEqual(corsHeaders(response), {});
+    assert.equal((await ask(harness, "OPTIONS", preflight)).status, 400);
+  }));
+
+Deno.test("pages of allowed origins may read answers, also refusals", () =>
+  withServer({ options: { allowedOrigins: `["${page}"]` }, apiKeys: ["k"] }, async (harness) => {
+    const response = await ask(harness, "GET", { origin: page });
+    assert.equal(response.status, 401);
+    assert.equal(response.headers.get("access-control-allow-origin"), page);
+    assert.equal(response.headers.get("vary"), "Origin");
+    assert.deepEqual(
+      corsHeaders(await ask(harness, "GET", { origin: "https://other.example" })),
+      {},
+    );
+    const allowed = await ask(harness, "OPTIONS", preflight);
+    assert.equal(allowed.status, 204);
+    assert.deepEqual(corsHeaders(allowed), {
+      "access-control-allow-origin": page,
+      "access-control-allow-methods": "POST",
+      "access-control-allow-headers": "authorization, content-type",
+      "access-control-max-age": "600",
+      "access-control-expose-headers": "x-request-id, retry-after",
+    });
+  }));
+
+Deno.test("methods, headers and credentials are those of the options", () => {
+  const options = {
+    allowedOrigins: '["*"]',
+    allowedMethods: '["GET"]',
+    allowedHeaders: '["authorization"]',
+    allowCredentials: true,
+  };
+  return withServer({ options, apiKeys: ["k"] }, async (harness) => {
+    assert.equal((await ask(harness, "OPTIONS", preflight)).status, 400);
+    const get = { ...preflight, "access-control-request-method": "GET" };
+    const headers = corsHeaders(await ask(harness, "OPTIONS", get));
+    assert.equal(headers["access-control-allow-origin"], page); // browsers refuse * with credentials
+    assert.equal(headers["access-control-allow-credentials"], "true");
+    assert.equal(headers["access-control-allow-headers"], "authorization");
+  });
+});
+
+Deno.test("a stream has the headers as well", () =>
+  withServer({ options: { allowedOrigins: '["*"]' } }, async ({ post }) => {
+    const { headers } = await post("/v1/completions", { prompt: "a", stream: true }, {
+      origin: page,
+    });
+    assert.equal(headers.get("access-control-allow-origin"), "*");
+  }));
+
+Deno.test("an option that is no list of origins is refused at start", async () => {
+  for (const allowedOrigins of ['"*"', "[1]", "{}"]) {
+    await assert.rejects(
+      withServer({ options: { allowedOrigins } }, () => Promise.resolve()),
+      /^UsageError: --allowed-origins .*: expected a JSON array of strings/,
+    );
+  }
+});
