@@ -64,7 +64,7 @@ async function findDevice(wantsSoftware: boolean) {
   if ("missing" in built) throw new Error(`no GPU, and no software device: ${built.missing}`);
   return {
     softwareDevice: true,
-    env: { ...deviceSettings, LLUMNIX_CUDA_LIBRARIES: built.directory },
+    env: { ...deviceSettings, LLUMNIX_CUDA_LIBRARIES: built.directory.replace(/\/$/, "") },
   };
 }
 

@@ -14,7 +14,8 @@ import {
 import { HostCudaPool, missing } from "../../pool/cuda/host_cuda_pool.ts";
 
 async function newEnd(limits: TransferLimits) {
-  const bus = openBus(), pool = new HostCudaPool(suiteLayout, SUITE_BLOCKS);
+  const bus = openBus({ clusterKey: "insecure" }),
+    pool = new HostCudaPool(suiteLayout, SUITE_BLOCKS);
   const links = new MigrationPeers(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
