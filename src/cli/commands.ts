@@ -41,7 +41,7 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
   }],
   ["profile", { summary: "Fit a latency profile from instance logs.", load: null }],
   ["doctor", {
-    summary: "Check this host: devices, libraries, migration backends, speed of its paths.",
+    summary: "Check devices, libraries and settings of this host.",
     load: async () => (await import("./doctor/command.ts")).doctor,
   }],
   ["keygen", {

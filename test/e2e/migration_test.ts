@@ -34,6 +34,12 @@ function completeAll(server: Server): Promise<unknown[]> {
   return Promise.all(Array.from({ length: NUM_REQUESTS }, (_, i) => complete(server, i)));
 }
 
+/** Of this user alone, removed when it is disposed of. */
+async function temporaryDirectory() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
 function count(server: Server, pattern: RegExp): number {
   return [...server.program.stderr.matchAll(pattern)].length;
 }
@@ -50,10 +56,15 @@ function expectedAnswers(): Promise<unknown[]> {
   })();
 }
 
-for (const backend of ["gloo", "rayrpc"]) {
+for (const backend of ["gloo", "kvtransfer", "rayrpc", "grpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
-    await using server = await startServer([...two, `--migration-backend=${backend}`]);
+    await using naming = await temporaryDirectory();
+    await using server = await startServer([
+      ...two,
+      `--migration-backend=${backend}`,
+      `--migration-backend-kvtransfer-naming-url=file:${naming.path}`,
+    ]);
     while (count(server, / moved /g) < LEAST_MOVES) {
       assert.deepEqual(await completeAll(server), expected);
     }

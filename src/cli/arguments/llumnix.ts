@@ -178,17 +178,28 @@ export const llumnixArguments = {
     choices: ["cuda_ipc", "rdma", ""],
     default: "rdma",
     status: ofBackend("kvtransfer"),
-    help: "Transfer type for migration backend kvTransfer. Other backends ignore it.",
+    help: "Transfer type for migration backend kvTransfer: rdma for KV blocks in host memory, " +
+      "cuda_ipc for those of CUDA devices. Instances of one host need no further library: the " +
+      "destination reads the source's memory (process_vm_readv, or CUDA's IPC). Instances of " +
+      "different hosts need gloo or rayrpc for now. KV blocks are copied whole, whatever " +
+      "--migration-num-layers says. Empty only with the other backends.",
   }),
   "migration-backend-kvtransfer-naming-url": text({
     default: "file:/tmp/llumnix/naming/",
     status: ofBackend("kvtransfer"),
-    help: "URL of naming server for kvtransfer migration backend. Other backends ignore it.",
+    help: "URL of naming server for kvtransfer migration backend: file: and a directory, where " +
+      "instances find each other's memory. All instances need the same one. It is made if it is " +
+      "missing, and has to belong to this user alone (mode 0700).",
   }),
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
     status: ofBackend("grpc"),
-    help: "Address of grpc server for migration backend. Other backends ignore it.",
+    help:
+      "Address of grpc server for migration backend, as HOST:PORT. The protocol is Connect over " +
+      "HTTP/1.1, which Connect clients of any language and curl speak; gRPC over HTTP/2 is refused. " +
+      "Several instances of a host have one address: each takes the first free port from PORT on, of " +
+      "64, and tells the others. Port 0 is any free one. With instances on several hosts give an " +
+      "address that the other hosts reach, or 0.0.0.0.",
   }),
   "migration-backend-init-timeout": number({
     default: 10,

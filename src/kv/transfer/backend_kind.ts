@@ -9,8 +9,11 @@ import type { BackendMessage, MigrationBackend, TransferLimits } from "./backend
 export type BackendName = MigrationBackendOptions["migrationBackend"];
 
 /** Options that a backend may exclude. */
-export interface BackendOptions
-  extends Pick<MigrationBackendOptions, "migrationBackendTransferType"> {
+export interface BackendOptions extends
+  Pick<
+    MigrationBackendOptions,
+    "migrationBackendTransferType" | "migrationBackendServerAddress"
+  > {
   readonly disableInitInstanceByManager: boolean;
   readonly disableFixedNodeInitInstance: boolean;
 }
