@@ -229,7 +229,8 @@ export function crossoverOf(
 function notesOf(host: Host, driver: DriverReport): string[] {
   const notes: string[] = [];
   const file = host.nvidiaFile();
-  const serves = executorKinds.some(({ memory }) => memory === "device");
+  // A kind without `isPresent` is for tests: `--device auto` never takes it.
+  const serves = executorKinds.some((kind) => kind.memory === "device" && kind.isPresent);
   if (driver.state === "ready" && !driver.softwareDevice && !serves) {
     notes.push("this version cannot serve with the device yet: instances run on the CPU");
   }
