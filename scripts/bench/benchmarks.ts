@@ -1,4 +1,5 @@
 /** All benchmarks of `deno task bench`. Durations are for a machine of two cores. */
+import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
@@ -40,6 +41,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "the manager's share of a core with 256 instances",
     minutes: 0.2,
     run: benchManager,
+  },
+  bus: {
+    about: "calls and payloads over Unix sockets, TCP and TLS",
+    minutes: 0.2,
+    run: benchBus,
   },
   engine: {
     about: "prefill and decode of a 135M and a 0.5B shape, native and WebAssembly",

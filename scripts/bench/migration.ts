@@ -44,7 +44,7 @@ function argvFor(model: string, backend: BackendName): string[] {
   ];
 }
 
-const backends = ["gloo", "kvtransfer", "rayrpc"] as const;
+const backends = ["gloo", "kvtransfer", "rayrpc", "grpc"] as const;
 
 /** The fastest that a backend's path can be, in GB/s. */
 interface Ceiling {

@@ -49,6 +49,8 @@ interface PendingCall {
  * the protocol, and on an error in the handler of a message, which is logged with its stack.
  */
 export abstract class BasePeer implements AnyPeer {
+  /** Transports that know it say so. */
+  readonly pid: number | null = null;
   protected readonly outbox: Outbox;
   #state: "open" | "closing" | "closed" = "open";
   #pending = new Map<number, PendingCall>();

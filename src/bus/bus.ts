@@ -66,6 +66,11 @@ export interface Peer {
   readonly remote: string;
   readonly isOpen: boolean;
   /**
+   * The process at the other end, as the system says: of this process for its own connections, of Unix
+   * sockets on Linux. Null: not known, and nothing that the other end says of itself makes it known.
+   */
+  readonly pid: number | null;
+  /**
    * Bytes accepted by `call` and `notify` that the transport has not taken yet; JSON counts one per
    * UTF-16 unit.
    */
@@ -120,12 +125,14 @@ export interface Bus {
   /**
    * Binds an address.
    * @throws {UnavailableError} the address is in use or malformed
+   * @throws {UsageError} a socket there could be another user's
    */
   listen(address: Address, service: Service): Promise<Listener>;
   /**
    * Connects to a listener.
    * @throws {NobodyListensError} nobody listens there
    * @throws {UnavailableError} `timeoutMs` (default 10,000) is over, or the address is out of reach
+   * @throws {UsageError} what listens there is, or may be, another user's
    */
   connect(address: Address, service: Service, options?: CallOptions): Promise<Peer>;
 }

@@ -49,8 +49,13 @@ function checkVersion(theirs: number | null, ours: number): void {
   );
 }
 
-async function sendGreeting(conn: Deno.Conn, version: number): Promise<void> {
-  const frame = { text: `${JSON.stringify(NAME)},${version}`, payload: null };
+function sendGreeting(conn: Deno.Conn, version: number): Promise<void> {
+  return sendFrame(conn, [NAME, version]);
+}
+
+/** Sends a frame of words, before a connection carries records. */
+export async function sendFrame(conn: Deno.Conn, words: readonly unknown[]): Promise<void> {
+  const frame = { text: JSON.stringify(words).slice(1, -1), payload: null };
   const buffer = new Uint8Array(maxHeadBytes(frame));
   const bytes = buffer.subarray(0, encodeHead(frame, buffer, 0));
   for (let sent = 0; sent < bytes.length;) sent += await conn.write(bytes.subarray(sent));
@@ -61,20 +66,31 @@ async function sendGreeting(conn: Deno.Conn, version: number): Promise<void> {
  * the list of its records.
  */
 async function readGreeting(conn: Deno.Conn, reader: FrameReader): Promise<number | null> {
+  return versionIn(await readFrame(conn, reader));
+}
+
+/**
+ * Reads a frame of words, before a connection carries records; empty where it is something else.
+ * @throws {Error} the connection ended
+ */
+export async function readFrame(
+  conn: Deno.Conn,
+  reader: FrameReader,
+): Promise<readonly unknown[]> {
   for (;;) {
     const frame = reader.next();
-    if (frame !== null) return versionIn(frame.json);
+    if (frame !== null) {
+      const words = parse(frame.json);
+      return Array.isArray(words) ? words : [];
+    }
     const bytes = await conn.read(reader.space());
     if (bytes === null) throw new Error("the other end closed before it greeted");
     reader.advance(bytes);
   }
 }
 
-function versionIn(json: string): number | null {
-  const greeting = parse(json);
-  if (!Array.isArray(greeting)) throw new UnavailableError("another service answers there");
-  const [name, version] = greeting;
-  if (name === NAME && Number.isSafeInteger(version)) return version;
+function versionIn([name, version]: readonly unknown[]): number | null {
+  if (name === NAME && Number.isSafeInteger(version)) return version as number;
   if (Array.isArray(name)) return null;
   throw new UnavailableError("another service answers there");
 }

@@ -67,6 +67,7 @@ class InProcessListener implements Listener {
 class InProcessPeer extends BasePeer {
   #other!: InProcessPeer;
 
+  override readonly pid = Deno.pid;
   attach(other: InProcessPeer): void {
     this.#other = other;
   }

@@ -1,4 +1,6 @@
-import { MessageError, NobodyListensError, UnavailableError } from "../core/errors.ts";
+import { dirname } from "node:path";
+import { sendAtOnceFrom } from "../../ffi/tcp_no_delay.ts";
+import { LlumnixError, NobodyListensError, UnavailableError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
 import { logger } from "../core/log.ts";
 import { parseAddress, tcpAddress } from "./address.ts";
@@ -13,8 +15,10 @@ import {
 import { FrameReader } from "./frame_codec.ts";
 import { greetBack, greetFirst, MAX_GREETING_BYTES } from "./greeting.ts";
 import type { Protocol } from "./protocol.ts";
+import { type ClusterKey, openTcp, type Tcp } from "./tcp.ts";
 import { SocketPeer } from "./socket_peer.ts";
 import type { AnyBus, AnyService } from "./transport.ts";
+import { checkSocket, checkSocketDirectory, UnixPeers } from "./unix_trust.ts";
 
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 /** How long one that connects may take to greet. */
@@ -29,29 +33,43 @@ const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 
 const log = logger("bus");
 
-/** Connects processes of one host over Unix sockets, and hosts over TCP. */
+/**
+ * Connects processes of one host over Unix sockets, and hosts over TCP. Unix sockets are for processes of
+ * one user, TCP is for those that have the cluster's key.
+ */
 export class SocketBus implements AnyBus {
+  #tcp: Promise<Tcp> | null = null;
+
   constructor(
     private readonly protocol: Protocol,
     private readonly limits: BusLimits = defaultBusLimits,
+    private readonly clusterKey: ClusterKey | null = null,
   ) {}
 
   async listen(address: Address, service: AnyService): Promise<Listener> {
     const parsed = parseAddress(address);
     if (parsed.scheme === "tcp") {
-      const listener = bind(
-        address,
-        () => Deno.listen({ hostname: parsed.host, port: parsed.port }),
-      );
-      const bound = tcpAddress(parsed.host, listener.addr.port);
-      return new SocketListener(bound, listener, service, this.limits, this.protocol);
+      const tcp = await this.#openTcp();
+      const listener = bind(address, () => tcp.listen(parsed.host, parsed.port));
+      const bound = tcpAddress(parsed.host, (listener.addr as Deno.NetAddr).port);
+      return new SocketListener({ ...this.#shared(service), address: bound, listener, tcp });
     }
     if (parsed.scheme !== "unix") throw unsupported(address);
     const { path } = parsed;
+    checkSocketDirectory(dirname(path));
     if (await isStale(path)) Deno.removeSync(path);
     const listener = bind(address, () => Deno.listen({ transport: "unix", path }));
     Deno.chmodSync(path, SOCKET_MODE);
-    return new SocketListener(address, listener, service, this.limits, this.protocol, path);
+    return new SocketListener({ ...this.#shared(service), address, listener, path });
+  }
+
+  #shared(service: AnyService) {
+    return { service, limits: this.limits, protocol: this.protocol };
+  }
+
+  /** @throws {UsageError} there is no key */
+  #openTcp(): Promise<Tcp> {
+    return this.#tcp ??= openTcp(this.clusterKey);
   }
 
   async connect(
@@ -60,46 +78,85 @@ export class SocketBus implements AnyBus {
     options?: CallOptions,
   ): Promise<SocketPeer> {
     const { limits, protocol } = this;
+    const parsed = parseAddress(address);
     const timeoutMs = Math.min(options?.timeoutMs ?? DEFAULT_CONNECT_TIMEOUT_MS, MAX_TIMEOUT_MS);
     const deadlineMs = performance.now() + timeoutMs;
-    const conn = await dial(address, deadlineMs);
+    if (parsed.scheme === "unix") checkSocket(parsed.path);
+    const tcp = parsed.scheme === "tcp" ? await this.#openTcp() : null;
+    let conn = await dial(address, deadlineMs);
     const reader = new FrameReader(MAX_GREETING_BYTES);
+    let pid: number | null = null;
     try {
-      await greetFirst(conn, reader, protocol.version).finally(closeAt(deadlineMs, conn));
+      if (parsed.scheme === "unix") pid = new UnixPeers(parsed.path, "connected").check();
+      conn = await secureAndGreet(conn, tcp, reader, protocol.version, deadlineMs);
     } catch (error) {
       closeQuietly(conn);
+      if (error instanceof UsageError) throw new UsageError(`${address}: ${error.message}`);
       const why = performance.now() >= deadlineMs
         ? "it did not greet in time"
         : (error as Error).message;
       throw new UnavailableError(`cannot connect to ${address}: ${why}`, { cause: error });
     }
-    return new SocketPeer(conn, reader, address, service, limits, protocol);
+    return new SocketPeer(conn, reader, address, service, limits, protocol, pid);
   }
 }
 
+async function secureAndGreet(
+  conn: Deno.Conn,
+  tcp: Tcp | null,
+  reader: FrameReader,
+  version: number,
+  deadlineMs: number,
+): Promise<Deno.Conn> {
+  const securing = tcp === null ? Promise.resolve(conn) : tcp.secure(conn as Deno.TcpConn);
+  const secured = await securing.finally(closeAt(deadlineMs, conn));
+  const cancel = closeAt(deadlineMs, secured);
+  try {
+    await greetFirst(secured, reader, version);
+    await tcp?.proveFirst(secured, reader, version);
+    return secured;
+  } catch (error) {
+    closeQuietly(secured);
+    throw error;
+  } finally {
+    cancel();
+  }
+}
+
+interface SocketListenerConfig {
+  readonly address: Address;
+  readonly listener: Deno.Listener;
+  readonly service: AnyService;
+  readonly limits: BusLimits;
+  readonly protocol: Protocol;
+  /** Of a Unix socket. */
+  readonly path?: string;
+  readonly tcp?: Tcp;
+}
+
 class SocketListener implements Listener {
+  readonly address: Address;
+  readonly #config: SocketListenerConfig;
   readonly #greeting = new Set<Deno.Conn>();
   #peers = new Set<BasePeer>();
   #connections = 0;
   #isOpen = true;
   #accepting: Promise<void>;
+  readonly #unixPeers: UnixPeers | null;
 
-  constructor(
-    readonly address: Address,
-    private readonly listener: Deno.Listener,
-    private readonly service: AnyService,
-    private readonly limits: BusLimits,
-    private readonly protocol: Protocol,
-    private readonly path?: string,
-  ) {
+  constructor(config: SocketListenerConfig) {
+    const { address, path } = config;
+    this.address = address;
+    this.#config = config;
+    this.#unixPeers = path === undefined ? null : new UnixPeers(path, "accepted");
     this.#accepting = this.#acceptLoop();
   }
 
   async close(): Promise<void> {
     if (this.#isOpen) {
       this.#isOpen = false;
-      this.listener.close();
-      if (this.path) removeIfPresent(this.path);
+      this.#config.listener.close();
+      if (this.#config.path) removeIfPresent(this.#config.path);
     }
     await this.#accepting;
     for (const conn of this.#greeting) closeQuietly(conn);
@@ -108,7 +165,7 @@ class SocketListener implements Listener {
 
   async #acceptLoop(): Promise<void> {
     while (this.#isOpen) {
-      const conn = await this.listener.accept().catch(() => null);
+      const conn = await this.#config.listener.accept().catch(() => null);
       if (conn) this.#greet(conn);
       else if (this.#isOpen) await new Promise((resolve) => setTimeout(resolve, ACCEPT_RETRY_MS));
     }
@@ -122,16 +179,20 @@ class SocketListener implements Listener {
     }
     this.#greeting.add(conn);
     const reader = new FrameReader(MAX_GREETING_BYTES);
+    const { tcp, protocol: { version } } = this.#config;
     try {
+      const pid = this.#unixPeers?.check() ?? null;
       sendAtOnce(conn);
       const deadlineMs = performance.now() + GREETING_TIMEOUT_MS;
-      await greetBack(conn, reader, this.protocol.version).finally(closeAt(deadlineMs, conn));
-      if (this.#isOpen) this.#adopt(conn, reader, remote);
+      const greeted = greetBack(conn, reader, version)
+        .then(() => tcp?.proveBack(conn, reader, version));
+      await greeted.finally(closeAt(deadlineMs, conn));
+      if (this.#isOpen) this.#adopt(conn, reader, remote, pid);
       else closeQuietly(conn);
     } catch (error) {
       closeQuietly(conn);
       // One that says nothing may only have looked whether somebody listens.
-      const isMessage = error instanceof UnavailableError || error instanceof MessageError;
+      const isMessage = error instanceof LlumnixError;
       const { message } = error as Error;
       if (isMessage) log.warn(`closing a connection: ${message}`, { remote });
       else log.debug(`a connection ended before it greeted: ${message}`, { remote });
@@ -140,12 +201,13 @@ class SocketListener implements Listener {
     }
   }
 
-  #adopt(conn: Deno.Conn, reader: FrameReader, remote: string): void {
-    const peer = new SocketPeer(conn, reader, remote, this.service, this.limits, this.protocol);
+  #adopt(conn: Deno.Conn, reader: FrameReader, remote: string, pid: number | null): void {
+    const { service, limits, protocol } = this.#config;
+    const peer = new SocketPeer(conn, reader, remote, service, limits, protocol, pid);
     this.#peers.add(peer);
     peer.closed.then(() => this.#peers.delete(peer));
     try {
-      this.service.onConnect?.(peer);
+      service.onConnect?.(peer);
     } catch (error) {
       log.error("onConnect failed", { remote, error });
       peer.close();
@@ -156,6 +218,7 @@ class SocketListener implements Listener {
 /** Small messages must not wait for the acknowledgement of earlier ones. */
 function sendAtOnce(conn: Deno.Conn): void {
   if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
+  else if (conn.localAddr.transport === "tcp") sendAtOnceFrom(conn.localAddr.port); // accepted TLS
 }
 
 /** Closes a connection at a deadline, unless the function that it returns is called before. */

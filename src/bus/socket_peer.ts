@@ -30,6 +30,7 @@ export class SocketPeer extends BasePeer {
     service: AnyService,
     limits: BusLimits,
     protocol: Protocol,
+    override readonly pid: number | null,
   ) {
     super(remote, service, limits, realClock, protocol);
     reader.maxFrameBytes = limits.maxFrameBytes;

@@ -23,7 +23,8 @@ export interface AnyService {
 }
 
 /** See {@linkcode Peer}. */
-export interface AnyPeer extends Pick<Peer, "remote" | "isOpen" | "bufferedBytes" | "close"> {
+export interface AnyPeer
+  extends Pick<Peer, "remote" | "isOpen" | "pid" | "bufferedBytes" | "close"> {
   call(method: string, message: AnyMessage, options?: CallOptions): Promise<AnyMessage>;
   notify(method: string, message: AnyMessage): void;
 }

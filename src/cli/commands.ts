@@ -40,7 +40,14 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     load: async () => (await import("./decide/command.ts")).decide,
   }],
   ["profile", { summary: "Fit a latency profile from instance logs.", load: null }],
-  ["doctor", { summary: "Check devices, libraries and settings of this host.", load: null }],
+  ["doctor", {
+    summary: "Check devices, libraries and settings of this host.",
+    load: async () => (await import("./doctor/command.ts")).doctor,
+  }],
+  ["keygen", {
+    summary: "Make the key for processes that connect over TCP (keygen FILE).",
+    load: async () => (await import("./keygen.ts")).keygen,
+  }],
   ["help", {
     summary: "Show help of a command, or the argument page (--markdown).",
     load: async () => (await import("./help_command.ts")).help,

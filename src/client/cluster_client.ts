@@ -38,6 +38,8 @@ export interface ClusterClientConfig {
   readonly clock: Clock;
   /** What the API server serves; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
+  /** The operators' token: a manager of another process wants a proof of it for their calls. */
+  readonly adminToken?: string | null;
   /** The manager is lost. Until it is back, the client dispatches requests by itself. */
   readonly onManagerLost?: (reason: string) => void;
   /** A new manager has other settings and is not used; requests go to the known instances. */
@@ -160,7 +162,7 @@ export class ClusterClient implements Cluster {
   }
 
   /** Makes an operator's call to the manager. */
-  readonly admin: AdminCall = (method, ask) => this.#manager.call(method, ask, ADMIN_TIMEOUT_MS);
+  readonly admin: AdminCall = (method, ask) => this.#manager.operate(method, ask, ADMIN_TIMEOUT_MS);
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);

@@ -1,8 +1,10 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
+import { operatorProof } from "../core/operator_proof.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type {
+  AdminCallName,
   CallName,
   NoticeOf,
   NotificationName,
@@ -24,6 +26,8 @@ export interface ManagerLinkConfig {
   readonly address: Address;
   /** What the API server serves; absent: whatever the instances serve. */
   readonly settings?: ServedSettings;
+  /** The operators' token. */
+  readonly adminToken?: string | null;
   /** @param isFirst the first list of a connection: it says nothing about earlier lists */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
   /** The manager asks which requests no instance has. */
@@ -37,6 +41,8 @@ export interface ManagerLinkConfig {
 export class ManagerLink {
   readonly #config: ManagerLinkConfig;
   #peer: Peer | null = null;
+  /** Knows that this process has the admin token. */
+  #provenTo: Peer | null = null;
   #cancelRetry: (() => void) | null = null;
   #mismatch: string | null = null;
   #isClosed = false;
@@ -95,6 +101,25 @@ export class ManagerLink {
       throw new UnavailableError(this.#mismatch ?? "the manager is gone; try again later");
     }
     return (await this.#peer.call(method, { data }, { timeoutMs })).data;
+  }
+
+  /**
+   * Makes an operator's call, after a proof that this process has the admin token.
+   * @throws {ConflictError} the manager has another, or none
+   * @throws {LlumnixError} as {@linkcode call}
+   */
+  async operate<M extends AdminCallName>(
+    method: M,
+    data: RequestOf<M>,
+    timeoutMs: number,
+  ): Promise<ReplyOf<M>> {
+    const peer = this.#peer, token = this.#config.adminToken;
+    if (peer !== null && token && peer.pid !== Deno.pid && this.#provenTo !== peer) {
+      const { challenge } = await this.call("operator_challenge", null, timeoutMs);
+      await this.call("operator_prove", { proof: operatorProof(token, challenge) }, timeoutMs);
+      this.#provenTo = peer;
+    }
+    return await this.call(method, data, timeoutMs);
   }
 
   /** Sends a notification; without a manager it is dropped. */

@@ -32,6 +32,8 @@ export interface AdminConfig {
   readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
   /** All instances, starting and draining ones too. */
   readonly instances: () => readonly ManagedInstance[];
+  /** Throws if a peer may not make these calls. */
+  readonly checkOperator: (peer: Peer) => void;
   /** The connected API servers. */
   readonly frontends: () => readonly Peer[];
   readonly keeper: Pick<InstanceKeeper, "add" | "drain" | "keep" | "remove">;
@@ -70,9 +72,11 @@ export class AdminService {
 
   /** The calls that it answers on the bus. */
   get calls(): { readonly [M in AdminCallName]: CallHandler<M> } {
-    const handlerOf = <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }) => ({
-      data: await this.#handlers[method](data),
-    });
+    const handlerOf =
+      <M extends AdminCallName>(method: M): CallHandler<M> => async ({ data }, peer) => {
+        this.#config.checkOperator(peer);
+        return { data: await this.#handlers[method](data) };
+      };
     return {
       admin_instances: handlerOf("admin_instances"),
       admin_requests: handlerOf("admin_requests"),

@@ -22,6 +22,7 @@ import { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
+import { Operators } from "./operators.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
@@ -42,6 +43,8 @@ export interface ManagerConfig {
   readonly migrationGroup?: GroupOptions;
   /** Absent: the number of instances changes only by calls. */
   readonly scaling?: ScalingOptions;
+  /** What operators of other processes have to have; absent: only those of this process may operate. */
+  readonly adminToken?: string | null;
   readonly launcher: InstanceLauncher;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
@@ -61,6 +64,7 @@ export interface ManagerConfig {
  */
 export class Manager {
   readonly #config: ManagerConfig;
+  readonly #operators: Operators;
   readonly #dispatcher: Dispatcher;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
@@ -79,6 +83,7 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
+    this.#operators = new Operators(config.adminToken ?? null);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#fleet = this.#makeFleet();
     this.#keeper = new InstanceKeeper({
@@ -260,6 +265,11 @@ export class Manager {
         drain: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
+        operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
+        operator_prove: ({ data }, peer) => {
+          this.#operators.prove(data.proof, peer);
+          return { data: null };
+        },
         ...this.#admin().calls,
       },
       notifications: {
@@ -287,6 +297,7 @@ export class Manager {
     return new AdminService({
       ...this.#config,
       instances: () => this.#fleet.all,
+      checkOperator: (peer) => this.#operators.check(peer),
       frontends: () => [...this.#subscribers],
       keeper: this.#keeper,
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),

@@ -5,7 +5,7 @@ import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
-import { openBackend } from "../kv/transfer/backends.ts";
+import { backendKind, openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
@@ -39,6 +39,13 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
+      const { migrationBackend } = options;
+      if (leavesHost(managerAddress) && backendKind(migrationBackend).isPlain) {
+        log.warn(
+          `--migration-backend ${migrationBackend} does not encrypt: anyone who can read the network ` +
+            "can read the KV cache of requests that move; rayrpc encrypts",
+        );
+      }
       const backend = await openBackend(options.migrationBackend, info.description, {
         instanceId: args.instanceId,
         model: info.model,
@@ -49,10 +56,20 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
         clock,
         openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });
+      const { servesAt } = backend;
+      if (servesAt !== undefined) {
+        log.info(`migration backend ${backend.name} serves at ${servesAt}`);
+      }
       backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
       return backend;
     },
   };
+}
+
+/** Other instances may be on other hosts. */
+function leavesHost(managerAddress: Address): boolean {
+  const manager = parseAddress(managerAddress);
+  return manager.scheme === "tcp" && !/^(localhost|127\.|::1$)/.test(manager.host);
 }
 
 /** The host name by which other instances reach this one: on the manager's network interface. */

@@ -13,6 +13,7 @@ import type {
 } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
 import { ProcessLauncher } from "./process_launcher.ts";
 
@@ -32,6 +33,7 @@ export interface LauncherConfig {
     & MigrationBackendOptions
     & ScalingOptions
     & LifecycleOptions
+    & ClusterKeyOptions
     & Pick<LoggingOptions, "logLevel">
     & Pick<ManagerOptions, "initialInstances">;
   /** The engine's options as words of a command line, for instances in processes of their own. */
@@ -61,6 +63,8 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     `--drain-timeout=${options.drainTimeout}`,
     `--log-level=${options.logLevel}`,
   ];
+  if (options.clusterKeyFile) argv.push(`--cluster-key-file=${options.clusterKeyFile}`);
+  if (options.clusterInsecure) argv.push("--cluster-insecure");
   if (logFile !== null) argv.push(`--log-filename=${logFile}`);
   const hostShare = enableScaling ? maxInstances : initialInstances;
   return new ProcessLauncher({ hostShare, engineArgv: argv });

@@ -18,6 +18,8 @@ import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import { Manager } from "../manager/manager.ts";
 import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
+import { adminToken } from "./admin_token.ts";
+import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
@@ -34,7 +36,9 @@ export type ManagerRoleOptions =
   & MigrationBackendOptions
   & ScalingOptions
   & LifecycleOptions
-  & LoggingOptions;
+  & LoggingOptions
+  & ClusterKeyOptions
+  & { readonly adminToken: string | null };
 
 export interface ManagerRoleConfig extends LauncherConfig {
   readonly options: ManagerRoleOptions;
@@ -83,6 +87,7 @@ export class ManagerRole implements AsyncDisposable {
       instanceTimeoutMs: options.instanceTimeout * 1000,
       drainTimeoutMs: options.drainTimeout * 1000,
       seed: options.seed,
+      adminToken: adminToken(options),
       launcher,
       clock: realClock,
       onEvent: (event) => {

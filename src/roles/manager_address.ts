@@ -2,6 +2,7 @@
 import { dirname, join } from "node:path";
 import { MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
+import { checkSocketDirectory } from "../bus/unix_trust.ts";
 import { realClock, sleep } from "../core/clock.ts";
 import { LlumnixError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
@@ -95,16 +96,11 @@ export function takenError(address: Address): UsageError {
 function prepareDirectory(directory: string): void {
   try {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-    const { isDirectory, uid, mode } = Deno.lstatSync(directory);
-    // A sticky directory such as /tmp belongs to all users; the socket in it is ours alone (mode 600).
-    const isSafe = uid === Deno.uid() || ((mode ?? 0) & 0o1000) !== 0;
-    if (isDirectory && isSafe) return;
   } catch (error) {
     throw new UsageError(`cannot use ${directory} for sockets: ${(error as Error).message}`);
   }
-  throw new UsageError(
-    `${directory} is not a directory of this user: remove it, or choose another --manager-address`,
-  );
+  // A sticky directory such as /tmp is everybody's; the socket in it is ours alone (mode 600).
+  checkSocketDirectory(directory);
 }
 
 /** Sorts instances by their sockets into alive and dead, and removes the sockets of dead ones. */

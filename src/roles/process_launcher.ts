@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { HostProcess } from "../core/host_process.ts";
 import { selfCommand } from "../core/self_command.ts";
+import { parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
+import { listenerPid } from "../bus/unix_trust.ts";
+import { serviceAddress } from "../instance/instance_socket.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type {
   AdoptedInstance,
@@ -54,19 +57,26 @@ export class ProcessLauncher implements InstanceLauncher {
     return { pid: child.pid!, exited, stop };
   }
 
-  /** Adopts a process only if it is surely the one that registered, on this host. */
-  adopt({ pid, processStart }: InstanceProcess): AdoptedInstance | null {
-    // Over TCP, pids come from other containers and hosts and may equal this process's pid.
-    if (processStart === undefined || pid === Deno.pid) return null;
+  /**
+   * Only the process at the other end of the instance's own connection: what an instance says of its pid
+   * could name any process, and have this one kill it.
+   */
+  adopt(
+    { pid, processStart }: InstanceProcess,
+    peerPid: number | null,
+  ): AdoptedInstance | null {
+    if (processStart === undefined || pid !== peerPid || pid === Deno.pid) return null;
     const found = HostProcess.started(pid, processStart);
     return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
   }
 
-  killOrphan(instanceId: InstanceId, managerAddress: Address): boolean {
-    const orphan = HostProcess.findAll([instanceId, managerAddress]).find((one) =>
-      one.isInOurContainer()
-    );
-    return orphan?.signal("SIGKILL") === true;
+  /** The process that listens at the instance's socket, and no other. */
+  async killOrphan(instanceId: InstanceId, managerAddress: Address): Promise<boolean> {
+    const parsed = parseAddress(serviceAddress(managerAddress, instanceId));
+    const pid = parsed.scheme === "unix" ? await listenerPid(parsed.path) : null;
+    if (pid === null || pid === Deno.pid) return false;
+    const start = HostProcess.startOf(pid);
+    return start !== undefined && HostProcess.started(pid, start)?.signal("SIGKILL") === true;
   }
 }
 

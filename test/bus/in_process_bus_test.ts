@@ -6,4 +6,4 @@ let addresses = 0;
 const freshAddress = () => `inproc:test-${addresses++}`;
 
 testBus({ name: "in-process", open: (limits) => new InProcessBus(limits), freshAddress });
-testBus({ name: "opened in-process", open: openBus, freshAddress });
+testBus({ name: "opened in-process", open: (limits) => openBus({ limits }), freshAddress });

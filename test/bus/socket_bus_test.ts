@@ -17,12 +17,22 @@ testBus({
   open: (limits) => new SocketBus(anyProtocol, limits),
   freshAddress: () => `unix:${freshPath()}`,
 });
+const clusterKey = crypto.getRandomValues(new Uint8Array(32));
 testBus({
-  name: "tcp",
-  open: (limits) => new SocketBus(anyProtocol, limits),
+  name: "tls",
+  open: (limits) => new SocketBus(anyProtocol, limits, clusterKey),
   freshAddress: () => "tcp:127.0.0.1:0",
 });
-testBus({ name: "opened unix", open: openBus, freshAddress: () => `unix:${freshPath()}` });
+testBus({
+  name: "tcp",
+  open: (limits) => new SocketBus(anyProtocol, limits, "insecure"),
+  freshAddress: () => "tcp:127.0.0.1:0",
+});
+testBus({
+  name: "opened unix",
+  open: (limits) => openBus({ limits }),
+  freshAddress: () => `unix:${freshPath()}`,
+});
 
 /** A frame of the wire format with any header; `body` is Latin-1. */
 function frame(jsonBytes: number, payloadField: number, body: string): Uint8Array {
@@ -270,12 +280,148 @@ Deno.test("unix bus: a path that the system cannot hold is refused with the reas
 });
 
 Deno.test("tcp bus: port 0 is filled in, also for IPv6", async () => {
-  const listener = await new SocketBus(anyProtocol).listen("tcp:[::1]:0", {});
+  const listener = await new SocketBus(anyProtocol, defaultBusLimits, "insecure").listen(
+    "tcp:[::1]:0",
+    {},
+  );
   assert.match(listener.address, /^tcp:\[::1\]:[1-9]\d*$/);
-  const peer = await new SocketBus(anyProtocol).connect(listener.address, {});
+  const peer = await new SocketBus(anyProtocol, defaultBusLimits, "insecure").connect(
+    listener.address,
+    {},
+  );
   assert.equal(peer.remote, listener.address);
   await peer.close();
   await listener.close();
+});
+
+const isRoot = Deno.uid() === 0;
+const NOBODY = 65534;
+const asRoot = (name: string, fn: () => Promise<void>) =>
+  Deno.test({ name: isRoot ? name : `${name} (needs root)`, ignore: !isRoot, fn });
+
+Deno.test("unix bus: a directory that others can write is used neither to listen nor to connect", async () => {
+  const open = `${directory}/open`;
+  Deno.mkdirSync(open);
+  const bus = new SocketBus(anyProtocol);
+  const listener = await bus.listen(`unix:${open}/a.sock`, {});
+  Deno.chmodSync(open, 0o777);
+  for (
+    const attempt of [bus.connect(listener.address, {}), bus.listen(`unix:${open}/b.sock`, {})]
+  ) {
+    const error = await rejection(attempt);
+    assert.equal(error.kind, "usage");
+    assert.match(error.message, /open can be written by other users: .*chmod go-w/);
+  }
+  Deno.chmodSync(open, 0o1777); // as /tmp is
+  await (await bus.connect(listener.address, {})).close();
+  await listener.close();
+});
+
+asRoot("unix bus: a directory, or a socket, of another user is not connected to", async () => {
+  const bus = new SocketBus(anyProtocol);
+  const foreign = `${directory}/foreign`;
+  Deno.mkdirSync(foreign, { mode: 0o700 });
+  let prompts = 0;
+  const path = `${foreign}/manager.sock`;
+  const thief = Deno.listen({ transport: "unix", path });
+  const accepting = thief.accept().then(() => prompts++, () => {});
+  Deno.chownSync(foreign, NOBODY, NOBODY);
+  assert.match(
+    (await rejection(bus.connect(`unix:${path}`, {}))).message,
+    /foreign belongs to another user \(uid 65534\)/,
+  );
+  Deno.chownSync(foreign, 0, 0);
+  Deno.chownSync(path, NOBODY, NOBODY);
+  assert.match(
+    (await rejection(bus.connect(`unix:${path}`, {}))).message,
+    /manager\.sock belongs to another user/,
+  );
+  thief.close();
+  await accepting;
+  assert.equal(prompts, 0);
+});
+
+/** A process of another user, which runs this and says when it is there. */
+async function asNobody(code: string, body: () => Promise<void>): Promise<void> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", `${code}; console.log(1); setTimeout(() => {}, 20_000);`],
+    cwd: "/",
+    env: { DENO_DIR: "/nonexistent", HOME: "/" },
+    uid: NOBODY,
+    stdin: "null",
+    stdout: "piped",
+  }).spawn();
+  const output = child.stdout.getReader();
+  try {
+    assert.equal((await output.read()).done, false, "it did what it was to do");
+    await body();
+  } finally {
+    try {
+      child.kill("SIGKILL");
+    } catch {
+      // It has failed.
+    }
+    await output.cancel();
+    await child.status;
+  }
+}
+
+asRoot(
+  "unix bus: a process of another user is told nothing, whoever owns its socket's file",
+  async () => {
+    const shared = `${directory}/shared`;
+    Deno.mkdirSync(shared);
+    Deno.chmodSync(shared, 0o1777);
+    Deno.chmodSync(directory, 0o755);
+    const path = `${shared}/manager.sock`;
+    await asNobody(`Deno.listen({ transport: "unix", path: "${path}" })`, async () => {
+      Deno.chownSync(path, 0, 0); // as if it had come between the look and the connection
+      const error = await rejection(new SocketBus(anyProtocol).connect(`unix:${path}`, {}));
+      assert.equal(error.kind, "usage");
+      assert.match(error.message, /a process of another user \(pid \d+, uid 65534\) listens at /);
+    });
+  },
+);
+
+asRoot(
+  "unix bus: a process of another user that connects is closed, and others are served",
+  async () => {
+    const bus = new SocketBus(anyProtocol);
+    const path = `${directory}/served.sock`;
+    const connected: Peer[] = [];
+    const listener = await bus.listen(`unix:${path}`, {
+      onConnect: (peer) => connected.push(peer),
+    });
+    Deno.chmodSync(path, 0o777);
+    Deno.chmodSync(directory, 0o755);
+    await asNobody(
+      `const conn = await Deno.connect({ transport: "unix", path: "${path}" });` +
+        `if (await conn.read(new Uint8Array(1)) !== null) Deno.exit(1)`,
+      async () => {},
+    );
+    const good = await bus.connect(listener.address, {});
+    await until(() => connected.length === 1);
+    assert.equal(connected[0].pid, Deno.pid);
+    assert.equal(good.pid, Deno.pid);
+    await good.close();
+    await listener.close();
+  },
+);
+
+Deno.test("unix bus: the pid at the other end is the system's, and over TCP it is not known", async () => {
+  const bus = new SocketBus(anyProtocol, defaultBusLimits, "insecure");
+  for (
+    const [address, pid] of [[`unix:${freshPath()}`, Deno.pid], ["tcp:127.0.0.1:0", null]] as const
+  ) {
+    const accepted: Peer[] = [];
+    const listener = await bus.listen(address, { onConnect: (peer) => accepted.push(peer) });
+    const near = await bus.connect(listener.address, {});
+    await until(() => accepted.length === 1);
+    const expected = Deno.build.os === "linux" ? pid : null;
+    assert.deepEqual([near.pid, accepted[0].pid], [expected, expected]);
+    await near.close();
+    await listener.close();
+  }
 });
 
 globalThis.addEventListener("unload", () => Deno.removeSync(directory, { recursive: true }));

@@ -1,6 +1,7 @@
 /** A service of several instances that a test does things to. */
 import assert from "node:assert/strict";
 import { openBus } from "../../src/bus/open_bus.ts";
+import type { ClusterKey } from "../../src/bus/tcp.ts";
 import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import type { InstanceList, InstanceRegistration } from "../../src/core/protocol/membership.ts";
 import { type Program, type ProgramOptions, startServer } from "./harness.ts";
@@ -33,6 +34,8 @@ export interface Cluster extends AsyncDisposable {
   readonly url: string;
   /** Bus address of the manager. */
   readonly managerAddress: string;
+  /** Of a service whose processes connect over TCP. */
+  readonly clusterKey?: ClusterKey | null;
 }
 
 /**
@@ -95,9 +98,13 @@ export interface Admin {
 /** Instances that serve, as the manager tells API servers. */
 export async function servingInstances(cluster: Cluster): Promise<readonly InstanceRegistration[]> {
   const list = Promise.withResolvers<InstanceList>();
-  const manager = await openBus().connect(cluster.managerAddress, {
-    notifications: { instances: ({ data }) => list.resolve(data) },
-  }, { timeoutMs: ANSWER_TIMEOUT_MS });
+  const manager = await openBus({ clusterKey: cluster.clusterKey }).connect(
+    cluster.managerAddress,
+    {
+      notifications: { instances: ({ data }) => list.resolve(data) },
+    },
+    { timeoutMs: ANSWER_TIMEOUT_MS },
+  );
   try {
     await manager.call("subscribe", { data: null }, { timeoutMs: ANSWER_TIMEOUT_MS });
     return (await list.promise).instances;
@@ -107,8 +114,13 @@ export async function servingInstances(cluster: Cluster): Promise<readonly Insta
 }
 
 /** What an instance says of itself. */
-export async function statusOf({ address }: InstanceRegistration): Promise<InstanceInfo> {
-  const instance = await openBus().connect(address, {}, { timeoutMs: ANSWER_TIMEOUT_MS });
+export async function statusOf(
+  { clusterKey }: Cluster,
+  { address }: InstanceRegistration,
+): Promise<InstanceInfo> {
+  const instance = await openBus({ clusterKey }).connect(address, {}, {
+    timeoutMs: ANSWER_TIMEOUT_MS,
+  });
   try {
     const { data } = await instance.call("status", { data: null }, {
       timeoutMs: ANSWER_TIMEOUT_MS,
@@ -136,7 +148,9 @@ export async function waitUntilEmpty(cluster: Cluster, numInstances?: number): P
     // Answering what is asked here, the program is never silent.
     if (performance.now() > untilMs) throw new Error(`it was not in ${EMPTY_LIMIT_MS} ms`);
     try {
-      const infos = await Promise.all((await servingInstances(cluster)).map(statusOf));
+      const infos = await Promise.all(
+        (await servingInstances(cluster)).map((one) => statusOf(cluster, one)),
+      );
       const { requests } = await admin(cluster, "GET", "/requests");
       last = `${requests.length} requests; ${infos.map(describe).join("; ")}`;
       const isNumberRight = infos.length === (numInstances ?? infos.length);

@@ -34,7 +34,7 @@ function quietStreams(): Promise<StreamResult[]> {
 }
 
 async function infosOf(cluster: Cluster): Promise<InstanceInfo[]> {
-  return await Promise.all((await servingInstances(cluster)).map(statusOf));
+  return await Promise.all((await servingInstances(cluster)).map((one) => statusOf(cluster, one)));
 }
 
 function outputTokens(infos: readonly InstanceInfo[], type: InstanceInfo["instanceType"]): number {

@@ -56,7 +56,7 @@ function expectedAnswers(): Promise<unknown[]> {
   })();
 }
 
-for (const backend of ["gloo", "kvtransfer", "rayrpc"]) {
+for (const backend of ["gloo", "kvtransfer", "rayrpc", "grpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
     await using naming = await temporaryDirectory();

@@ -14,6 +14,7 @@ import {
 } from "./cluster.ts";
 import { freePort, runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
+import { clusterKey } from "../../src/roles/cluster_key.ts";
 import { variedRequests } from "./streams.ts";
 
 async function idsOf(cluster: Cluster): Promise<string[]> {
@@ -198,12 +199,25 @@ Deno.test("roles apart: a second manager is refused, and what serves another mod
 Deno.test("roles apart: over TCP, and instances that the API server's process starts", async () => {
   await using user = new User();
   const address = `tcp:127.0.0.1:${freePort()}`;
+  const keyFile = join(user.directory, "key");
+  assert.equal((await runProgram(["keygen", keyFile])).code, 0);
+  const secured = ["--cluster-key-file", keyFile];
+  const keyless = await runProgram(["manager", ...small, "--manager-address", address]);
+  assert.equal(keyless.code, 2);
+  assert.match(
+    keyless.stderr,
+    /needs a key that all of them have: make one \(llumnix keygen FILE\)/,
+  );
   const placed = [
-    ...["--manager-address", address, "--initial-instances", "2"],
+    ...["--manager-address", address, "--initial-instances", "2", ...secured],
     ...["--disable-init-instance-by-manager", "--migration-backend", "rayrpc"],
   ];
   const manager = user.manager(...placed);
-  const cluster = { ...await user.cluster(...small, ...placed), managerAddress: address };
+  const cluster = {
+    ...await user.cluster(...small, ...placed),
+    managerAddress: address,
+    clusterKey: clusterKey({ clusterKeyFile: keyFile }),
+  };
   assert.doesNotMatch(manager.stderr, /starting instance/);
   const requests = variedRequests(8, 400);
   const quiet = await runAll(cluster, requests);
@@ -215,7 +229,9 @@ Deno.test("roles apart: over TCP, and instances that the API server's process st
   assertSameStreams(streams, quiet);
   await manager.waitForLog(/lost instance-api-[^]*instance-\w+-0 is ready/);
   await waitUntilEmpty(cluster, 2);
-  const second = await runProgram(["manager", ...small, "--manager-address", address]);
+  const second = await runProgram([
+    ...["manager", ...small, "--manager-address", address, ...secured],
+  ]);
   assert.match(second.stderr, /another manager or service listens at tcp:/);
   Deno.mkdirSync(join(user.directory, "llumnix")); // nothing was there
   // Instances that serve are the manager's: they end with it and not with the API server.

@@ -152,47 +152,82 @@ Deno.test("processes: a program that cannot be started is an error, not a wait",
   );
 });
 
-Deno.test("processes: one is found by its name and its manager's address, and killed", async () => {
+/** A process that listens at an instance's socket, and hangs. */
+async function withHungInstance(
+  body: (args: {
+    readonly pid: number;
+    readonly address: string;
+    readonly status: Promise<Deno.CommandStatus>;
+  }) => Promise<void>,
+): Promise<void> {
+  const directory = Deno.makeTempDirSync();
+  const code = `Deno.listen({ transport: "unix", path: "${directory}/instance-7.sock" });` +
+    `Deno.kill(Deno.pid, "SIGSTOP");`;
+  const instance = new Deno.Command(Deno.execPath(), { args: ["eval", code], stdin: "null" })
+    .spawn();
+  const { pid, status } = instance;
+  const stat = () => Deno.readTextFileSync(`/proc/${pid}/stat`);
+  await until(() => / T /.test(stat()));
+  try {
+    await body({ pid, address: `unix:${directory}/manager.sock`, status });
+  } finally {
+    if (isRunning(pid)) instance.kill("SIGKILL");
+    await status;
+    Deno.removeSync(directory, { recursive: true });
+  }
+}
+
+Deno.test("processes: the one that listens at an instance's socket is killed, and no other", () =>
+  withHungInstance(async ({ address, status }) => {
+    const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
+    assert.equal(
+      await launcher.killOrphan("instance-7", `${address.slice(0, -13)}2/manager.sock`),
+      false,
+    );
+    assert.equal(await launcher.killOrphan("instance-8", address), false);
+    assert.equal(await launcher.killOrphan("instance-7", address), true);
+    assert.equal((await status).signal, "SIGKILL");
+    assert.equal(await launcher.killOrphan("instance-7", address), false);
+  }));
+
+Deno.test("processes: one whose command line names an instance is not killed for that", async () => {
   const address = `unix:/${crypto.randomUUID()}/manager.sock`;
-  const args = ["-c", "kill -STOP $$", "instance-7", address]; // a child would be named the same
-  const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
+  const args = ["-c", "sleep 20; :", "instance-7", address];
+  const bystander = new Deno.Command("sh", { args, stdin: "null" }).spawn();
   const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
-  await until(() => isRunning(instance.pid));
-  assert.equal(launcher.killOrphan("instance-7", `${address}2`), false);
-  assert.equal(launcher.killOrphan("instance-8", address), false);
-  assert.equal(launcher.killOrphan("instance-7", address), true);
-  assert.equal((await instance.status).signal, "SIGKILL");
-  assert.equal(launcher.killOrphan("instance-7", address), false);
+  await until(() => isRunning(bystander.pid));
+  assert.equal(await launcher.killOrphan("instance-7", address), false);
+  assert.ok(isRunning(bystander.pid));
+  bystander.kill("SIGKILL");
+  await bystander.status;
 });
 
-Deno.test("processes: one that cannot be killed is no error of the manager's", async () => {
-  const address = `unix:/${crypto.randomUUID()}/manager.sock`;
-  const args = ["-c", "kill -STOP $$", "instance-7", address];
-  const instance = new Deno.Command("sh", { args, stdin: "null" }).spawn();
-  const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
-  await until(() => isRunning(instance.pid));
-  const processStart = HostProcess.startOf(instance.pid);
-  const process = { instanceId: "instance-7", pid: instance.pid, processStart };
-  assert.equal(launcher.adopt({ ...process, pid: Deno.pid }), null, "it is another process");
-  assert.equal(launcher.adopt({ ...process, processStart: undefined }), null);
-  const own = { pid: Deno.pid, processStart: HostProcess.startOf(Deno.pid) };
-  assert.equal(launcher.adopt({ ...process, ...own }), null, "never this process");
-  const adopted = launcher.adopt(process)!;
-  const { kill } = Deno;
-  try {
-    for (const error of [Deno.errors.PermissionDenied, Deno.errors.NotFound]) {
-      Deno.kill = () => { // it is another user's, or has just ended
-        throw new error("not killed");
-      };
-      assert.equal(launcher.killOrphan("instance-7", address), false);
-      adopted.stop("SIGKILL");
+Deno.test("processes: one that cannot be killed is no error of the manager's", () =>
+  withHungInstance(async ({ pid, address }) => {
+    const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
+    const processStart = HostProcess.startOf(pid);
+    const process = { instanceId: "instance-7", pid, processStart };
+    assert.equal(launcher.adopt({ ...process, pid: 1 }, pid), null, "it says that it is another");
+    assert.equal(launcher.adopt(process, null), null, "nobody knows which process it is");
+    assert.equal(launcher.adopt(process, 1), null, "another process has connected");
+    assert.equal(launcher.adopt({ ...process, processStart: undefined }, pid), null);
+    const own = { pid: Deno.pid, processStart: HostProcess.startOf(Deno.pid) };
+    assert.equal(launcher.adopt({ ...process, ...own }, Deno.pid), null, "never this process");
+    const adopted = launcher.adopt(process, pid)!;
+    const { kill } = Deno;
+    try {
+      for (const error of [Deno.errors.PermissionDenied, Deno.errors.NotFound]) {
+        Deno.kill = () => { // it is another user's, or has just ended
+          throw new error("not killed");
+        };
+        assert.equal(await launcher.killOrphan("instance-7", address), false);
+        adopted.stop("SIGKILL");
+      }
+    } finally {
+      Deno.kill = kill;
     }
-  } finally {
-    Deno.kill = kill;
-    instance.kill("SIGKILL");
-    await instance.status;
-  }
-});
+    assert.ok(isRunning(pid));
+  }));
 
 const orphans = { serving: [], "still starting": ["--never-loads"] };
 for (const [state, engineArgv] of Object.entries(orphans)) {

@@ -47,6 +47,9 @@ function recordedPeer({ near, far }: Conversation, peer: AnyPeer): AnyPeer {
     get isOpen() {
       return peer.isOpen;
     },
+    get pid() {
+      return peer.pid;
+    },
     get bufferedBytes() {
       return peer.bufferedBytes;
     },

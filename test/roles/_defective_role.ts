@@ -7,7 +7,12 @@ import { UnavailableError } from "../../src/core/errors.ts";
 setupLogging({ level: "info", filename: null, role: "role" });
 const exitOnDefect = exitOnDefects(logger("test"));
 await using _parts = { [Symbol.asyncDispose]: () => Promise.resolve(console.log("disposed")) };
-const child = new Deno.Command("sleep", { args: ["30"], stdin: "null" }).spawn();
+const child = new Deno.Command("sleep", {
+  args: ["30"],
+  stdin: "null",
+  stdout: "null",
+  stderr: "null",
+}).spawn();
 console.log(child.pid);
 const defect = () => {
   throw new TypeError("x is undefined");

@@ -164,7 +164,10 @@ export const llumnixArguments = {
     default: "gloo",
     laterChoices: plannedBackends.map(({ name }) => name),
     help: "Communication backend of migration. Every backend works with every model here: " +
-      "Llumnix's split between vLLM and BladeLLM does not exist.",
+      "Llumnix's split between vLLM and BladeLLM does not exist. rayrpc encrypts over TCP, as " +
+      "all connections between roles do. gloo is faster and does not encrypt: anyone who can read " +
+      "the network can read the KV cache. It listens only at the host of --manager-address, or at " +
+      "127.0.0.1.",
   }),
   "migration-buffer-blocks": integer({
     default: DEFAULT_BUFFER_BLOCKS,
@@ -177,8 +180,8 @@ export const llumnixArguments = {
     status: ofBackend("kvtransfer"),
     help:
       "Transfer type for migration backend kvTransfer. rdma: KV blocks in host memory. cuda_ipc: " +
-      "KV blocks of CUDA devices, not available yet. Instances of one host need no library: the " +
-      "destination reads the source's memory (process_vm_readv). Instances of different hosts need " +
+      "KV blocks of CUDA devices. Instances of one host need no library: the destination reads the " +
+      "source's memory (process_vm_readv, or CUDA's IPC). Instances of different hosts need rdma and " +
       "UCX (Debian's libucx0, or the wheel libucx-cu13) and a naming directory that the hosts share. " +
       "Whole blocks are copied, whatever --migration-num-layers says. Other backends ignore it.",
   }),
@@ -193,7 +196,12 @@ export const llumnixArguments = {
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
     status: ofBackend("grpc"),
-    help: "Address of grpc server for migration backend. Other backends ignore it.",
+    help:
+      "Address of grpc server for migration backend, as HOST:PORT. The protocol is Connect over " +
+      "HTTP/1.1, which Connect clients of any language and curl speak; gRPC over HTTP/2 is refused. " +
+      "Several instances of a host have one address: each takes the first free port from PORT on, of " +
+      "64, and tells the others. Port 0 is any free one. With instances on several hosts give an " +
+      "address that the other hosts reach, or 0.0.0.0.",
   }),
   "migration-backend-init-timeout": number({
     default: 10,

@@ -108,7 +108,23 @@ export const roleExtras = {
     help:
       "Where manager, API servers and instances connect: unix:PATH or tcp:HOST:PORT. With the " +
       "default, the processes of one user find each other. A Unix socket is open to its user " +
-      "only. Anyone who reaches a TCP port can use and stop the service.",
+      "only. TCP needs --cluster-key-file.",
+  }),
+  "cluster-key-file": text({
+    default: null,
+    defaultText: "$LLUMNIX_CLUSTER_KEY",
+    metavar: "FILE",
+    section: "MANAGER",
+    help:
+      "Key that manager, API servers and instances have in common when they connect over TCP: " +
+      "connections are encrypted, and both ends prove that they have it. `llumnix keygen FILE` makes " +
+      "one. Only its owner may be able to read the file (mode 600).",
+  }),
+  "cluster-insecure": flag({
+    section: "MANAGER",
+    help:
+      "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
+      "read prompts and change answers. For networks that nobody else is on.",
   }),
 } satisfies ArgumentTable;
 
@@ -178,7 +194,7 @@ export const serverExtras = {
       "instances/ID/drain and .../keep start and end draining, DELETE instances/ID drains and " +
       'stops one, POST requests/ID/migrate {"instance": ID} moves a request (with ' +
       "--enable-migration). Changes of instances are answered with 202 at once; GET instances " +
-      "shows their progress. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
+      "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
   "log-prompts": flag({

@@ -16,6 +16,7 @@ import { vllmArguments } from "./vllm.ts";
 /** Options of `serve` that the manager reads. */
 const managerNames = [
   "priority-headroom-blocks",
+  "admin-token",
   "shutdown-timeout",
   "print-config",
 ] as const;

@@ -4,7 +4,6 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
-import type { ServedSettings } from "../../core/protocol/membership.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
@@ -12,6 +11,8 @@ import type { RoleOptions } from "../arguments/tables.ts";
 import { startApiServer } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
+import { adminToken } from "../../roles/admin_token.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
@@ -61,9 +62,8 @@ class Service implements AsyncDisposable {
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<void> {
     const { options, model, address, log } = this;
-    const bus = openBus();
-    const settings = await servedSettings(options) ?? undefined;
-    const client = await connect(bus, address, settings, log);
+    const bus = openBus({ clusterKey: clusterKey(options) });
+    const client = await connect(bus, address, options, log);
     this.#disposables.defer(() => client.close());
     const server = this.#server = await startApiServer(options, model, client);
     this.#disposables.defer(() => server.closeNow());
@@ -100,25 +100,27 @@ class Service implements AsyncDisposable {
   }
 }
 
-function connect(
+async function connect(
   bus: Bus,
   address: Address,
-  settings: ServedSettings | undefined,
+  options: RoleOptions,
   log: Log,
 ): Promise<ClusterClient> {
+  const settings = await servedSettings(options) ?? undefined;
   const wait = {
     address,
     clock: realClock,
     timeoutMs: MANAGER_WAIT_MS,
     onWait: () => log.info(`waiting for a manager at ${address}`),
   };
-  return untilManagerAnswers(wait, () =>
+  return await untilManagerAnswers(wait, () =>
     ClusterClient.connect({
       bus,
       managerAddress: address,
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
+      adminToken: adminToken(options),
       onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);

@@ -1,3 +1,5 @@
+import { openBus } from "../../bus/open_bus.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
@@ -21,6 +23,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   exitOnDefects(log);
   return serveInstance({
     options,
+    bus: openBus({ clusterKey: clusterKey(options) }),
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),

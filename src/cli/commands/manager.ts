@@ -7,6 +7,7 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
+import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 import { StopSignals } from "../../roles/stop_signals.ts";
@@ -57,7 +58,7 @@ async function listen(
     return await ManagerRole.listen({
       options,
       engineArgv: toArgv(options),
-      bus: openBus(),
+      bus: openBus({ clusterKey: clusterKey(options) }),
       addresses: [address],
       orphanTimeoutMs: options.orphanTimeout * 1000,
       log,

@@ -82,3 +82,17 @@ export interface AdminMigration {
   readonly requestId: RequestId;
   readonly destinationId: InstanceId;
 }
+
+/** API server to manager, answer to `operator_challenge`: what the proof is to be made of. */
+export interface OperatorChallenge {
+  readonly challenge: string;
+}
+
+/**
+ * API server to manager, call `operator_prove`: it has the admin token. From then on its connection may
+ * carry the calls `admin_*`, which within the manager's process need no proof.
+ */
+export interface OperatorProof {
+  /** See `operatorProof` in `core/operator_proof.ts`. */
+  readonly proof: string;
+}

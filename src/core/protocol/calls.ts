@@ -34,6 +34,8 @@ export const calls = {
   // API server to manager.
   subscribe: call(nothing, nothing),
   dispatch: call(dispatch.dispatchRequest, dispatch.dispatchReply),
+  operator_challenge: call(nothing, admin.operatorChallenge),
+  operator_prove: call(admin.operatorProof, nothing),
   admin_instances: call(nothing, admin.instanceStatuses),
   admin_requests: call(nothing, admin.adminRequests),
   admin_add: call(nothing, admin.instanceChange),

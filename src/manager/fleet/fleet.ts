@@ -174,7 +174,7 @@ export class Fleet {
     const instance = this.#named(registration.instanceId, peer);
     this.#admission.noteRegistered(registration.instanceId);
     instance.register(registration, clock.nowMs());
-    instance.process.adopt(() => launcher.adopt?.(registration));
+    instance.process.adopt(() => launcher.adopt?.(registration, peer.pid));
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
@@ -255,12 +255,12 @@ export class Fleet {
   }
 
   /** Kills an instance of a previous manager, unless it has joined this one. */
-  killOrphan(instanceId: InstanceId): void {
+  async killOrphan(instanceId: InstanceId): Promise<void> {
     const { tombstones } = this.#admission;
     if (this.#instances.has(instanceId) || tombstones.hasName(instanceId)) return;
     tombstones.add(instanceId);
     const { launcher, managerAddress, onEvent } = this.#config;
-    const isKilled = launcher.killOrphan?.(instanceId, managerAddress()) === true;
+    const isKilled = await launcher.killOrphan?.(instanceId, managerAddress()) === true;
     if (isKilled) onEvent({ type: "orphan_killed", instanceId });
   }
 

@@ -41,12 +41,13 @@ export interface InstanceLauncher {
   /**
    * Takes hold of an instance that another process started, to be able to kill it if it hangs. Null if
    * it cannot be reached, for instance on another host.
+   * @param peerPid the process at the other end of its connection, as the system says; null: not known
    */
-  adopt?(process: InstanceProcess): AdoptedInstance | null;
+  adopt?(process: InstanceProcess, peerPid: number | null): AdoptedInstance | null;
   /**
    * Kills an instance of a previous manager by its name and its manager's address, which is all that is
    * known of it.
    * @returns false if there is no such process, or it cannot be reached
    */
-  killOrphan?(instanceId: InstanceId, managerAddress: Address): boolean;
+  killOrphan?(instanceId: InstanceId, managerAddress: Address): Promise<boolean> | boolean;
 }

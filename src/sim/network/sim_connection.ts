@@ -205,6 +205,8 @@ class Stream {
 }
 
 export class SimPeer extends BasePeer {
+  /** All nodes are of this process. */
+  override readonly pid = Deno.pid;
   readonly node: string;
   stream!: Stream;
   hasEnded = false;

@@ -5,6 +5,8 @@ import type {
   InstanceChange,
   InstanceName,
   InstanceStatus,
+  OperatorChallenge,
+  OperatorProof,
   RequestsQuery,
   RequestsReply,
 } from "../admin.ts";
@@ -56,6 +58,10 @@ export const instanceStatuses: Check<readonly InstanceStatus[]> = checkWith(
 export const instanceChange: Check<InstanceChange> = checkWith(
   z.object({ instanceId: id, state: instanceState }),
 );
+export const operatorChallenge: Check<OperatorChallenge> = checkWith(
+  z.object({ challenge: id }),
+);
+export const operatorProof: Check<OperatorProof> = checkWith(z.object({ proof: id }));
 export const instanceName: Check<InstanceName> = checkWith(z.object({ instanceId: id }));
 export const adminMigration: Check<AdminMigration> = checkWith(
   z.object({ requestId: id, destinationId: id }),

@@ -4,15 +4,18 @@ import type { BackendKind, BackendOptions } from "../backend_kind.ts";
 export const gloo: BackendKind = {
   name: "gloo",
   needsGroup: true,
-  memory: ["host", "none"],
+  isPlain: true,
+  memory: ["host", "device", "none"],
   check: fixedPlacement,
   open: async (context) => {
     const { GlooBackend } = await import("./gloo_backend.ts");
     const { instanceId, model, pool, limits, options, host, clock } = context;
+    const { describePool } = await import("../../pool/open_pool.ts");
     const { layout, numBlocks } = pool;
     return await GlooBackend.open({
       identity: { instanceId, model, layout },
       pool: { address: pool.memory === "host" ? pool.address : null, layout },
+      devicePool: pool.memory === "device" ? describePool(pool) : undefined,
       numBlocks,
       host,
       initTimeoutMs: options.migrationBackendInitTimeout * 1000,

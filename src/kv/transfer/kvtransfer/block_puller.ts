@@ -15,12 +15,16 @@ const LARGE_PIECE_BYTES = 4 << 20;
 /** Blocks of another process that come into this one's pool: `sourceBlocks[i]` to `destinationBlocks[i]`. */
 export interface PullOrder {
   readonly migrationId: MigrationId;
+  /** Of the source. */
+  readonly generation: string;
   readonly source: {
     readonly process: HostProcess;
     /** Of block 0 in its memory; null if its pool only counts blocks. */
     readonly address: bigint | null;
-    /** Of a process on another host; null: its memory can be read. */
-    readonly ucx: UcxSource | null;
+    /** Of a process on another host; absent: its memory can be read. */
+    readonly ucx?: UcxSource;
+    /** By which another process opens memory of a device. */
+    readonly ipcHandle?: string;
   };
   readonly sourceBlocks: readonly number[];
   readonly destinationBlocks: readonly number[];
@@ -28,6 +32,26 @@ export interface PullOrder {
   readonly timeoutMs: number;
   /** Pauses between pieces: see `pace.ts`. */
   readonly isBackground: boolean;
+}
+
+/** What copies blocks into this process's pool. */
+export interface Puller {
+  /** Why it has failed for good; null while it works. */
+  readonly failure: string | null;
+  /** Resolves with the reason when it has failed for good. */
+  readonly died: Promise<string>;
+  /**
+   * Resolves when the blocks are in place.
+   * @throws {UnavailableError} the source has ended or cannot be read, the time is over, or the pull was
+   *   stopped
+   */
+  pull(order: PullOrder): Promise<void>;
+  /** Makes memory resident, where the first write would wait for it. */
+  prepare(blocks: readonly number[]): void;
+  /** Resolves when no pull of the migration writes any more. Never rejects. */
+  stop(migrationId: MigrationId): Promise<void>;
+  /** Resolves when nothing is written any more. */
+  close(): Promise<void>;
 }
 
 /** A pull under way. */
@@ -65,7 +89,7 @@ export class BlockPuller {
   async pull(order: PullOrder): Promise<void> {
     const stop = new AbortController();
     const { ucx } = order.source;
-    const copying = ucx === null
+    const copying = ucx === undefined
       ? this.#copy(order, stop.signal)
       : this.#copyFromHost(order, ucx, stop.signal);
     const settled = copying.catch(() => {});
@@ -181,14 +205,14 @@ function adviceOn({ reason, message }: ProcessMemoryError): string {
 }
 
 /** @throws {UnavailableError} the process has ended */
-function checkAlive(process: HostProcess): void {
+export function checkAlive(process: HostProcess): void {
   if (!isAlive(process)) {
     throw new UnavailableError(`process ${process.pid}, the source, has ended`);
   }
 }
 
 /** Ends early when it is stopped. */
-function pause(delayMs: number, stop: AbortSignal): Promise<void> {
+export function pause(delayMs: number, stop: AbortSignal): Promise<void> {
   if (delayMs < 1 || stop.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     const end = () => {

@@ -7,7 +7,7 @@ import type { BackendKind } from "../backend_kind.ts";
 export const kvtransfer: BackendKind = {
   name: "kvtransfer",
   needsGroup: false,
-  memory: ["host", "none"],
+  memory: ["host", "device", "none"],
   check: ({ migrationBackendTransferType: type }) =>
     type !== "" ? null : "When using kvTransfer as migration backend, do not set " +
       "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.",

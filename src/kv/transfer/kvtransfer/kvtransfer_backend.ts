@@ -9,7 +9,7 @@ import type {
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
 import { blockBytes, layoutDifference } from "../../layout.ts";
-import type { MappedPool } from "../../pool/pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BackendMessage, BlockTransfer, MigrationBackend } from "../backend.ts";
 import type { BackendLinks } from "../backend_kind.ts";
@@ -18,8 +18,8 @@ import { checkLists, checkStillWanted, unlessAborted } from "../transfer_checks.
 import { WriteGrants } from "../write_grants.ts";
 import { type HostProcess, isNeighbour } from "./host_process.ts";
 import type { NamingDirectory, NamingEntry } from "./naming.ts";
+import type { Puller, PullOrder } from "./block_puller.ts";
 import { PullThread, type UcxChoice } from "./pull_thread.ts";
-import type { PullOrder } from "./block_puller.ts";
 
 const log = logger("kvtransfer");
 /** Sources of which it is remembered that their path was logged. */
@@ -28,7 +28,7 @@ const MAX_KNOWN = 1_000;
 export interface KvTransferBackendArgs {
   readonly instanceId: InstanceId;
   readonly model: string;
-  readonly pool: MappedPool;
+  readonly pool: KvPool;
   readonly naming: NamingDirectory;
   readonly process: HostProcess;
   readonly clock: Clock;
@@ -36,6 +36,8 @@ export interface KvTransferBackendArgs {
   readonly ucx?: UcxChoice;
   /** Closed with the backend. */
   readonly links: BackendLinks;
+  /** What copies blocks of a device, and the handle of their memory for other processes. */
+  readonly device?: { readonly puller: Puller; readonly ipcHandle: string };
   /** Starts a worker that calls `runPullThread`. */
   readonly startWorker?: () => Worker;
 }
@@ -55,16 +57,19 @@ export class KvTransferBackend implements MigrationBackend {
   };
   readonly #args: KvTransferBackendArgs;
   readonly #entry: NamingEntry;
-  readonly #thread: PullThread;
+  readonly #puller: Puller;
+  /** The puller of blocks in host memory; null for a device. */
+  readonly #thread: PullThread | null;
   readonly #grants: WriteGrants;
   /** Generations of sources from which blocks have come. */
   readonly #known = new Set<string>();
   #closing: Promise<void> | null = null;
 
-  private constructor(args: KvTransferBackendArgs, entry: NamingEntry, thread: PullThread) {
+  private constructor(args: KvTransferBackendArgs, entry: NamingEntry, puller: Puller) {
     this.#args = args;
     this.#entry = entry;
-    this.#thread = thread;
+    this.#puller = puller;
+    this.#thread = puller instanceof PullThread ? puller : null;
     this.#grants = new WriteGrants(args.pool.numBlocks);
     const { bootId, pidNamespace } = args.process;
     this.endpoint = { naming: args.naming.path, bootId, pidNamespace };
@@ -78,17 +83,14 @@ export class KvTransferBackend implements MigrationBackend {
   static async open(args: KvTransferBackendArgs): Promise<KvTransferBackend> {
     const { naming, process, pool, instanceId, model } = args;
     const { layout, numBlocks, memory } = pool;
-    const address = pool.memory === "host" ? pool.address : null;
+    const address = pool.memory === "none" ? null : pool.address;
     for (const stale of naming.removeStale(process)) {
       log.info(`removed the naming entry of ${stale}, which has ended`);
     }
     const ucxChoice = pool.memory === "host" ? args.ucx ?? null : null;
-    const thread = await PullThread.start(
-      { address, layout, numBlocks },
-      ucxChoice,
-      args.startWorker,
-    );
-    const { ucx } = thread;
+    const puller = args.device?.puller ??
+      await PullThread.start({ address, layout, numBlocks }, ucxChoice, args.startWorker);
+    const ucx = puller instanceof PullThread ? puller.ucx : null;
     if (ucx !== null && "failure" in ucx) {
       log.warn(
         `requests move between instances of this host only, for want of UCX: ${ucx.failure}`,
@@ -100,23 +102,26 @@ export class KvTransferBackend implements MigrationBackend {
       model,
       generation: crypto.randomUUID(),
       process,
-      pool: { memory, layout, numBlocks, address: `0x${(address ?? 0n).toString(16)}` },
+      pool: {
+        ...{ memory, layout, numBlocks, address: `0x${(address ?? 0n).toString(16)}` },
+        ipcHandle: args.device?.ipcHandle,
+      },
     };
     try {
       naming.write(entry);
     } catch (error) {
-      await thread.close();
+      await puller.close();
       throw error;
     }
-    return new KvTransferBackend(args, entry, thread);
+    return new KvTransferBackend(args, entry, puller);
   }
 
   get isReady(): boolean {
-    return this.#closing === null && this.#thread.failure === null;
+    return this.#closing === null && this.#puller.failure === null;
   }
 
   get failed(): Promise<string> {
-    return this.#thread.died;
+    return this.#puller.died;
   }
 
   // deno-lint-ignore require-await -- an error must be a rejection
@@ -126,12 +131,12 @@ export class KvTransferBackend implements MigrationBackend {
 
   prepare(blocks: readonly number[]): void {
     this.#checkBlocks(blocks);
-    this.#thread.prepare(blocks);
+    this.#puller.prepare(blocks);
   }
 
   async revoke(migrationId: MigrationId): Promise<void> {
     this.#grants.revoke(migrationId);
-    await this.#thread.stop(migrationId);
+    await this.#puller.stop(migrationId);
   }
 
   async send(transfer: BlockTransfer, signal: AbortSignal): Promise<TransferStatistics> {
@@ -147,7 +152,8 @@ export class KvTransferBackend implements MigrationBackend {
     const rounds = [...transferRounds(sourceBlocks, destinationBlocks, layout.numLayers, whole)];
     if (rounds.length > 0) {
       const asking = this.#askToPull(transfer, signal);
-      await (this.#isOnThisHost(transfer) ? asking : this.#thread.serveDuring(asking));
+      const isNear = this.#thread === null || this.#isOnThisHost(transfer);
+      await (isNear ? asking : this.#thread!.serveDuring(asking));
     }
     checkStillWanted(transfer, signal, clock);
     this.#checkOpen();
@@ -166,7 +172,7 @@ export class KvTransferBackend implements MigrationBackend {
   async #close(): Promise<void> {
     this.#args.naming.remove(this.#entry);
     await this.#args.links.close();
-    await this.#thread.close();
+    await this.#puller.close();
   }
 
   #checkOpen(): void {
@@ -227,11 +233,13 @@ export class KvTransferBackend implements MigrationBackend {
     const found = this.#sourceOf(order);
     const { process, pool, generation } = found;
     const startMs = performance.now();
-    const address = pool.memory === "host" ? BigInt(pool.address) : null;
+    const address = pool.memory === "none" ? null : BigInt(pool.address);
     const isNear = isNeighbour(process, this.#args.process);
-    const ucx = isNear || address === null ? null : { ...found.ucx!, generation, address };
-    const source: PullOrder["source"] = { process, address, ucx };
-    if (address !== null) await this.#thread.pull({ ...order, source });
+    const ucx = isNear || found.ucx === null || address === null
+      ? undefined
+      : { ...found.ucx, generation, address };
+    const source: PullOrder["source"] = { process, address, ucx, ipcHandle: pool.ipcHandle };
+    if (address !== null) await this.#puller.pull({ ...order, source });
     if (address !== null && !this.#known.has(generation)) {
       if (this.#known.size >= MAX_KNOWN) this.#known.clear();
       this.#known.add(generation);
@@ -244,8 +252,9 @@ export class KvTransferBackend implements MigrationBackend {
   /** Says by which way the first blocks of a source came. A silent fall to TCP would stay unnoticed. */
   async #logPath(sourceId: InstanceId, { ucx }: PullOrder["source"], gbPerS: number) {
     const speed = `${gbPerS.toFixed(2)} GB/s`;
-    if (ucx === null) {
-      log.info(`KV blocks of ${sourceId} come out of its memory (process_vm_readv): ${speed}`);
+    if (ucx === undefined || this.#thread === null) {
+      const call = this.#thread === null ? "CUDA IPC" : "process_vm_readv";
+      log.info(`KV blocks of ${sourceId} come out of its memory (${call}): ${speed}`);
       return;
     }
     const transports = await this.#thread.transports(ucx).catch(() => []);
@@ -264,7 +273,7 @@ export class KvTransferBackend implements MigrationBackend {
         `${sourceId} has no entry in the naming directory ${naming.path}: it has ended or started anew`,
       );
     }
-    if (pool.memory === "host" && !isNeighbour(found.process, process)) this.#checkUcx(found);
+    if (pool.memory !== "none" && !isNeighbour(found.process, process)) this.#checkUcx(found);
     const difference = model !== found.model
       ? `the model is ${model} here and ${found.model} there`
       : layoutDifference(pool.layout, found.pool.layout);
@@ -272,7 +281,9 @@ export class KvTransferBackend implements MigrationBackend {
       throw new UnavailableError(`KV pools differ: ${difference} (${sourceId})`);
     }
     if (pool.memory !== found.pool.memory) {
-      throw new UnavailableError(`only one of the KV pools holds bytes (${sourceId})`);
+      throw new UnavailableError(
+        `the KV pool is in memory "${pool.memory}" here and "${found.pool.memory}" there (${sourceId})`,
+      );
     }
     const missing = sourceBlocks.find((block) => block >= found.pool.numBlocks);
     if (missing === undefined) return found;
@@ -284,6 +295,13 @@ export class KvTransferBackend implements MigrationBackend {
   /** @throws {UnavailableError} UCX is not open at both ends */
   #checkUcx({ instanceId, process: { hostname }, ucx }: NamingEntry): void {
     const here = this.#entry;
+    if (this.#thread === null) {
+      throw new UnavailableError(
+        `${instanceId} runs on another host or in another container (${hostname}, and this is ` +
+          `${here.process.hostname}): cuda_ipc moves blocks within one host. ` +
+          "Choose --migration-backend nccl, gloo or rayrpc",
+      );
+    }
     if (here.ucx !== null && ucx !== null) return;
     const without = [here, { instanceId, ucx }].filter((end) => end.ucx === null);
     throw new UnavailableError(

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { UsageError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { KvLayout } from "../../layout.ts";
+import type { KvMemory } from "../../pool/pool.ts";
 import { type HostProcess, isAlive, isNeighbour } from "./host_process.ts";
 import type { UcxName } from "./ucx_pool.ts";
 
@@ -31,10 +32,11 @@ const entrySchema = z.object({
     startTicks: count,
   }),
   pool: z.object({
-    memory: z.enum(["host", "none"]),
+    memory: z.enum(["host", "device", "none"]),
     layout: z.record(text, z.union([text, count])),
     numBlocks: count,
     address: z.string().regex(/^0x[0-9a-f]{1,16}$/),
+    ipcHandle: z.string().regex(/^[0-9a-f]{128}$/).optional(),
   }),
   ucx: z.object({ workerAddress: hex, key: hex }).nullable(),
 });
@@ -47,11 +49,13 @@ export interface NamingEntry {
   readonly model: string;
   readonly process: HostProcess;
   readonly pool: {
-    readonly memory: "host" | "none";
+    readonly memory: KvMemory;
     readonly layout: KvLayout;
     readonly numBlocks: number;
     /** Of block 0, in the process's memory: hexadecimal with 0x. */
     readonly address: string;
+    /** Of an allocation on a CUDA device that begins with block 0: 64 bytes in hexadecimal. */
+    readonly ipcHandle?: string;
   };
   /** For other hosts; null where UCX is not open. */
   readonly ucx: UcxName | null;

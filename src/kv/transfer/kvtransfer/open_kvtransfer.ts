@@ -1,6 +1,7 @@
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UsageError } from "../../../core/errors.ts";
 import type { BackendContext } from "../backend_kind.ts";
+import { openCudaIpc } from "./cuda_ipc.ts";
 import { thisProcess } from "./host_process.ts";
 import { KvTransferBackend } from "./kvtransfer_backend.ts";
 import { NamingDirectory } from "./naming.ts";
@@ -18,10 +19,14 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
   if (memory === null) {
     throw new UsageError("--migration-backend kvtransfer needs Linux; choose rayrpc");
   }
-  if (pool.memory === "device") {
-    throw new UsageError("--migration-backend kvtransfer moves KV blocks in host memory only");
+  const isIpc = options.migrationBackendTransferType === "cuda_ipc";
+  if (pool.memory === "device" && !isIpc) {
+    throw new UsageError(
+      "--migration-backend-transfer-type rdma moves KV blocks in host memory only, and this device " +
+        "keeps them in its own: choose cuda_ipc",
+    );
   }
-  if (options.migrationBackendTransferType === "cuda_ipc") {
+  if (pool.memory !== "device" && isIpc) {
     throw new UsageError(
       "--migration-backend-transfer-type cuda_ipc moves KV blocks between CUDA devices, and this " +
         "device keeps them in host memory: choose rdma",
@@ -30,8 +35,9 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
   if (needsPermission()) memory.allowReaders();
   const naming = NamingDirectory.open(options.migrationBackendKvtransferNamingUrl);
   const process = thisProcess();
+  const device = pool.memory === "device" ? openCudaIpc(pool) : undefined;
   return await KvTransferBackend.open({
-    ...{ instanceId, model, pool, naming, process, clock },
+    ...{ instanceId, model, pool, naming, process, clock, device },
     links: openLinks(),
     // A manager at the loopback interface has instances of this host only, which need no UCX.
     ucx: isLoopback(context.host) ? undefined : {},

@@ -9,7 +9,7 @@ import type { MigrationId } from "../../../core/protocol/migration.ts";
 import { startBackendThread } from "../backend_thread.ts";
 import type { PoolMemory } from "../pool_cursor.ts";
 import { PoolPrefault } from "../pool_prefault.ts";
-import { BlockPuller, type PullOrder } from "./block_puller.ts";
+import { BlockPuller, type Puller, type PullOrder } from "./block_puller.ts";
 import { type UcxName, UcxPool, type UcxSource } from "./ucx_pool.ts";
 
 /** The pool that blocks come into. */
@@ -103,7 +103,7 @@ export function runPullThread(): void {
 }
 
 /** The main thread's link to the pull thread. If the thread dies, the link has failed for good. */
-export class PullThread {
+export class PullThread implements Puller {
   readonly #worker: Worker;
   readonly #pending = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #death = Promise.withResolvers<string>();

@@ -34,7 +34,8 @@ function setUp(memory: ProcessMemory, process: HostProcess = thisProcess()) {
   const puller = new BlockPuller(memory, { address: into.address, layout: suiteLayout });
   const order: PullOrder = {
     migrationId: "m",
-    source: { process, address: from.address, ucx: null },
+    generation: "g",
+    source: { process, address: from.address },
     sourceBlocks: blocks,
     destinationBlocks: blocks.toReversed(),
     timeoutMs: 10_000,

@@ -158,7 +158,7 @@ const refusals = {
   ],
   "a pool that holds nothing": [
     { pool: new AccountedKvPool(suiteLayout, SUITE_BLOCKS) },
-    /only one of the KV pools holds bytes/,
+    /the KV pool is in memory "host" here and "none" there/,
   ],
   "another container": [
     { process: { ...here, pidNamespace: "pid:[1]" } },

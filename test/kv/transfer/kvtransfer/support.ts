@@ -1,10 +1,12 @@
+import { openCuda } from "../../../../ffi/cuda/open.ts";
 import { openBus } from "../../../../src/bus/open_bus.ts";
 import type { Listener } from "../../../../src/bus/bus.ts";
 import { realClock } from "../../../../src/core/clock.ts";
 import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
-import type { MappedPool } from "../../../../src/kv/pool/pool.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { BlockTransfer } from "../../../../src/kv/transfer/backend.ts";
+import { openCudaIpc } from "../../../../src/kv/transfer/kvtransfer/cuda_ipc.ts";
 import {
   type HostProcess,
   thisProcess,
@@ -17,6 +19,7 @@ import {
   SUITE_BLOCKS,
   suiteLayout,
 } from "../../../conformance/migration_backend.ts";
+import { directory } from "../../../ffi/software_device/device.ts";
 
 /** An instance's end that serves on the loopback interface. */
 export interface PullEnd extends BackendEnd {
@@ -29,7 +32,7 @@ export interface PullEnd extends BackendEnd {
 export const farHost = { hostname: "far", bootId: "other" };
 
 export interface EndShape {
-  readonly pool?: MappedPool;
+  readonly pool?: KvPool;
   readonly model?: string;
   readonly process?: HostProcess;
   /** File of libucp. */
@@ -42,9 +45,12 @@ export async function openEnd(
   shape: EndShape = {},
 ): Promise<PullEnd> {
   const { pool = new ArrayKvPool(suiteLayout, SUITE_BLOCKS), model = "m" } = shape;
-  const bus = openBus();
+  const bus = openBus({ clusterKey: "insecure" });
   const backend = await KvTransferBackend.open({
     ...{ instanceId, model, pool },
+    device: pool.memory === "device"
+      ? openCudaIpc(pool, openCuda({ from: directory! }))
+      : undefined,
     naming: NamingDirectory.open(`file:${namingPath}`),
     process: shape.process ?? thisProcess(),
     ucx: shape.ucx === undefined ? undefined : { from: shape.ucx },
@@ -74,9 +80,10 @@ export async function openPair(
     nowMs: () => realClock.nowMs(),
     settle: (promise) => promise,
     async close() {
-      for (const { backend, listener } of Object.values(ends)) {
+      for (const { backend, listener, pool } of Object.values(ends)) {
         await backend.close();
         await listener.close();
+        if (pool.memory === "device") await pool.close();
       }
       Deno.removeSync(naming, { recursive: true });
     },

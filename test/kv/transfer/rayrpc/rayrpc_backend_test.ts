@@ -38,7 +38,7 @@ interface RpcEnd extends BackendEnd {
 
 /** An instance's end that serves on the loopback interface. */
 async function newEnd(limits: TransferLimits, pool: KvPool): Promise<RpcEnd> {
-  const bus = openBus();
+  const bus = openBus({ clusterKey: "insecure" });
   const links = new MigrationPeers(bus, realClock, () => {});
   const backend = new RayRpcBackend({ pool, limits, clock: realClock, links });
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
