@@ -68,6 +68,7 @@ export class InstanceService {
       migrate_settle: this.#migrationCall("migrate_settle"),
       migrate_blocks: this.#migrationCall("migrate_blocks"),
       migrate_pull: this.#migrationCall("migrate_pull"),
+      migrate_backend: this.#migrationCall("migrate_backend"),
     },
     notifications: {
       abort: ({ data }) => this.#abort(data),

@@ -1,3 +1,4 @@
+import { calls } from "../../src/core/protocol/calls.ts";
 import assert from "node:assert/strict";
 import type { BusLimits, Peer } from "../../src/bus/bus.ts";
 import { defaultBusLimits } from "../../src/bus/bus.ts";
@@ -206,3 +207,12 @@ Deno.test("instance service: outputs too large for one message go one by one, or
     assert.match(finish!.error!.message, /too large to be sent.*over the limit of 1500 bytes/);
     assert.deepEqual(engine.aborted, ["c"]);
   }, { maxFrameBytes: 1500 }));
+
+Deno.test("service: every migration call of the protocol has a handler", () => {
+  const { service } = new InstanceService();
+  const wanted = Object.keys(calls).filter((method) => method.startsWith("migrate_"));
+  const handled = Object.keys(service.calls ?? {}).filter((method) =>
+    method.startsWith("migrate_")
+  );
+  assert.deepEqual(handled.sort(), wanted.sort());
+});

@@ -5,6 +5,7 @@ import type { BackendKind } from "../backend_kind.ts";
 export const grpc: BackendKind = {
   name: "grpc",
   needsGroup: true,
+  isPlain: true,
   memory: ["host", "device", "none"],
   check: ({ migrationBackendServerAddress }) => addressProblem(migrationBackendServerAddress),
   open: async (context) => {

@@ -4,6 +4,7 @@ import type { BackendKind } from "../backend_kind.ts";
 export const nccl: BackendKind = {
   name: "nccl",
   needsGroup: true,
+  isPlain: true,
   memory: ["device"],
   hostProblem: async () => (await import("./open_nccl.ts")).ncclProblem(),
   open: async (context) => (await import("./open_nccl.ts")).openNccl(context),

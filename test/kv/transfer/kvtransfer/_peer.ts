@@ -11,6 +11,8 @@ import { farHost, openEnd } from "./support.ts";
 
 /** A line of its standard input. */
 export interface PeerOrder {
+  readonly migrationId: string;
+  readonly blocks: readonly number[];
   readonly address: string;
   readonly endpoint: BackendEndpoint;
   readonly isBackground: boolean;
@@ -27,10 +29,10 @@ const blocks = Array.from({ length: pool.numBlocks }, (_, block) => block);
 await backend.grant("m", blocks);
 console.log(listener.address);
 for await (const line of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {
-  // Each line is an order to send all blocks; what comes of it is seen at the other end.
-  const { address, endpoint, isBackground }: PeerOrder = JSON.parse(line);
+  // Each line is an order to send blocks; what comes of it is seen at the other end.
+  const { migrationId, blocks, address, endpoint, isBackground }: PeerOrder = JSON.parse(line);
   backend.send({
-    migrationId: "m",
+    migrationId,
     destination: { instanceId: "here", address },
     endpoint,
     sourceBlocks: blocks,
