@@ -22,7 +22,7 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 /** Longest text of a frame that several records share. */
 const MAX_SHARED_CHARS = 32 << 10;
-/** Longest error message that is sent; what is longer is cut. */
+/** Longest error message that is sent; longer ones are cut. */
 const MAX_ERROR_CHARS = 64 << 10;
 
 const log = logger("bus");

@@ -94,7 +94,7 @@ export interface Peer {
    * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    */
   notify<M extends NotificationName>(method: M, message: Message<NoticeOf<M>>): void;
-  /** Sends what is buffered, then closes; `onClose` follows at both ends. Idempotent. */
+  /** Sends the buffered messages, then closes; `onClose` follows at both ends. Idempotent. */
   close(): Promise<void>;
 }
 

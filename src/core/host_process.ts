@@ -83,7 +83,7 @@ function bootIdOf(procfs: string): string | null {
   }
 }
 
-/** Null for what has ended or is another user's. */
+/** Null for a process that has ended or is another user's. */
 function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string | null {
   try {
     return Deno.readLinkSync(`${procfs}/${pid}/ns/${kind}`);
@@ -92,7 +92,7 @@ function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string |
   }
 }
 
-/** In ticks since the host's start; null for what has ended, waited for by its parent or not. */
+/** In ticks since the host's start; null for a process that has ended, even if its parent has not waited for it yet. */
 function startTimeOf(pid: number, procfs: string): string | null {
   try {
     const text = Deno.readTextFileSync(`${procfs}/${pid}/stat`);
@@ -103,7 +103,7 @@ function startTimeOf(pid: number, procfs: string): string | null {
   }
 }
 
-/** Empty for what is ending or has ended. */
+/** Empty for a process that is ending or has ended. */
 function commandLineOf(pid: number, procfs: string): string[] {
   try {
     const text = Deno.readTextFileSync(`${procfs}/${pid}/cmdline`);

@@ -64,7 +64,7 @@ export interface MigrateOutOrder {
   readonly policy: RequestMigrationPolicy;
   /** Of the destination; policy `FIT` chooses by it. */
   readonly room?: DestinationRoom;
-  /** Policy `FIT` chooses nothing else; default what the source needs most. */
+  /** Policy `FIT` chooses only for this aim; by default for the aim that the source needs most. */
   readonly aim?: MigrationAim;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
@@ -81,8 +81,9 @@ export interface MigrateOutOrder {
 }
 
 /**
- * `committed`: the destination owns the request. `nothing`: no request could leave. `finished`: it ended here in the meantime.
- * `aborted_source`, `aborted_destination`: it stays where it was, and why is in `reason`.
+ * `committed`: the destination owns the request. `nothing`: no request could leave. `finished`: it ended
+ * at the source in the meantime. `aborted_source`, `aborted_destination`: it stays at the source, because
+ * of that side; `reason` says why.
  */
 export type MigrationOutcome =
   | "committed"
