@@ -92,7 +92,7 @@ function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string |
   }
 }
 
-/** In ticks since the host's start; null for a process that has ended, even if its parent has not waited for it yet. */
+/** In ticks since the start of the host; null for a process that has ended, reaped or not. */
 function startTimeOf(pid: number, procfs: string): string | null {
   try {
     const text = Deno.readTextFileSync(`${procfs}/${pid}/stat`);
