@@ -40,7 +40,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     load: async () => (await import("./decide/command.ts")).decide,
   }],
   ["profile", { summary: "Fit a latency profile from instance logs.", load: null }],
-  ["doctor", { summary: "Check devices, libraries and settings of this host.", load: null }],
+  ["doctor", {
+    summary: "Check this host: devices, libraries, migration backends, speed of its paths.",
+    load: async () => (await import("./doctor/command.ts")).doctor,
+  }],
   ["keygen", {
     summary: "Make the key for processes that connect over TCP (keygen FILE).",
     load: async () => (await import("./keygen.ts")).keygen,

@@ -29,7 +29,7 @@ export interface EngineOptions {
   readonly maxLogprobs: number;
   readonly schedulerDelayFactor: number;
   readonly preemptionMode: "recompute" | "swap" | null;
-  readonly device: "auto" | "cpu" | "cuda" | "null" | "sim";
+  readonly device: "auto" | "cpu" | "cuda" | "null" | "null-cuda" | "sim";
   /** Profile of simulated instances; empty for a built-in one of `gpuType`. */
   readonly profilingResultFilePath: string;
   readonly gpuType: string;

@@ -6,6 +6,7 @@ import { cpu } from "./cpu/kind.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "./executor.ts";
 import type { ExecutorKind } from "./executor_kind.ts";
 import { nullDevice } from "./null/kind.ts";
+import { nullCuda } from "./null-cuda/kind.ts";
 import { sim } from "./sim/kind.ts";
 
 /** Every device, in the order in which `--device auto` looks for one. */
@@ -13,6 +14,7 @@ export const devices: readonly ExecutorKind[] = [
   cpu,
   sim,
   nullDevice,
+  nullCuda,
 ];
 
 /** For people: the devices that run on a latency profile. */

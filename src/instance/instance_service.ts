@@ -67,6 +67,7 @@ export class InstanceService {
       migrate_commit: this.#migrationCall("migrate_commit"),
       migrate_settle: this.#migrationCall("migrate_settle"),
       migrate_blocks: this.#migrationCall("migrate_blocks"),
+      migrate_pull: this.#migrationCall("migrate_pull"),
     },
     notifications: {
       abort: ({ data }) => this.#abort(data),

@@ -56,6 +56,10 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
         clock,
         openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });
+      const { servesAt } = backend;
+      if (servesAt !== undefined) {
+        log.info(`migration backend ${backend.name} serves at ${servesAt}`);
+      }
       backend.failed?.then((reason) => log.error(`requests stay on this instance: ${reason}`));
       return backend;
     },

@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "profile", "doctor"]) {
+for (const name of ["bench", "profile"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(
@@ -134,7 +134,7 @@ Deno.test("help of a command, in each of its ways, and in spite of bad arguments
     assert.match(stdout, /^[A-Z].*\.\n\nusage: llumnix serve \[options\]\n\n/);
   }
   assert.match((await run("instance", "--help")).stdout, /^ {2}--host-share HOST_SHARE$/m);
-  assert.match((await run("help", "doctor")).stdout, /not available yet/);
+  assert.match((await run("help", "profile")).stdout, /not available yet/);
 });
 
 refuses(

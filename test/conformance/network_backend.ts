@@ -32,20 +32,32 @@ export interface NetworkBackendUnderTest {
   readonly name: string;
   /** With pools of {@linkcode NETWORK_BLOCKS} blocks of {@linkcode networkLayout}. */
   open(): Promise<LossyPair>;
+  /** Registers only the tests with such titles: for another kind of pool of a backend that passes all. */
+  readonly only?: RegExp;
+  /** Why the tests cannot run here. */
+  readonly skipped?: string;
 }
 
 export function testNetworkBackend(subject: NetworkBackendUnderTest): void {
-  const test = (title: string, body: (pair: LossyPair) => Promise<void>) =>
-    Deno.test(`${subject.name} backend on a network: ${title}`, async () => {
-      const pair = await subject.open();
-      try {
-        await fill(pair.source.pool, 1);
-        await fill(pair.destination.pool, 2);
-        await body(pair);
-      } finally {
-        await pair.close();
-      }
+  const { name, only, skipped } = subject;
+  const test = (title: string, body: (pair: LossyPair) => Promise<void>) => {
+    if (only?.test(title) === false) return;
+    const reason = skipped === undefined ? "" : ` (skipped: ${skipped})`;
+    Deno.test({
+      name: `${name} backend on a network: ${title}${reason}`,
+      ignore: skipped !== undefined,
+      fn: async () => {
+        const pair = await subject.open();
+        try {
+          await fill(pair.source.pool, 1);
+          await fill(pair.destination.pool, 2);
+          await body(pair);
+        } finally {
+          await pair.close();
+        }
+      },
     });
+  };
 
   for (const afterBytes of [0, 10, HEAD_BYTES + 1, TOTAL_BYTES / 2, TOTAL_BYTES - 1]) {
     test(`the connection breaks after ${afterBytes} bytes`, async (pair) => {

@@ -1,7 +1,15 @@
 /** Requests that move between processes all the time answer as those that never do. */
 import assert from "node:assert/strict";
-import { restless } from "./cluster.ts";
+import {
+  assertSameStreams,
+  pidOf,
+  restless,
+  runAll,
+  startCluster,
+  waitUntilEmpty,
+} from "./cluster.ts";
 import { type Server, startServer } from "./harness.ts";
+import { variedRequests } from "./streams.ts";
 
 const NUM_REQUESTS = 6;
 const NUM_TOKENS = 500;
@@ -34,6 +42,12 @@ function completeAll(server: Server): Promise<unknown[]> {
   return Promise.all(Array.from({ length: NUM_REQUESTS }, (_, i) => complete(server, i)));
 }
 
+/** Of this user alone, removed when it is disposed of. */
+async function temporaryDirectory() {
+  const path = await Deno.makeTempDir();
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
 function count(server: Server, pattern: RegExp): number {
   return [...server.program.stderr.matchAll(pattern)].length;
 }
@@ -50,16 +64,38 @@ function expectedAnswers(): Promise<unknown[]> {
   })();
 }
 
-for (const backend of ["gloo", "rayrpc"]) {
+for (const backend of ["gloo", "kvtransfer", "rayrpc", "grpc"]) {
   Deno.test(`tokens and log probabilities are exact while requests move by ${backend}`, async () => {
     const expected = await expectedAnswers();
-    await using server = await startServer([...two, `--migration-backend=${backend}`]);
+    await using naming = await temporaryDirectory();
+    await using server = await startServer([
+      ...two,
+      `--migration-backend=${backend}`,
+      `--migration-backend-kvtransfer-naming-url=file:${naming.path}`,
+    ]);
     while (count(server, / moved /g) < LEAST_MOVES) {
       assert.deepEqual(await completeAll(server), expected);
     }
     assert.equal(count(server, /WARN|ERROR/g) - count(server, /WARN .*No --model/g), 0);
   });
 }
+
+Deno.test("an instance that is killed while requests move by grpc costs no stream", async () => {
+  const args = [...restless, "--migration-backend=grpc", "--migration-backend-server-address"];
+  await using cluster = await startCluster(3, [...args, "127.0.0.1:0"]);
+  const requests = variedRequests(9, 600);
+  const expected = await runAll(cluster, requests);
+  await cluster.program.waitForLog(/migration backend grpc serves at 127\.0\.0\.1:\d+/);
+  await cluster.program.waitForLog(/ moved /);
+  const victim = await pidOf(cluster, "instance-1");
+  let events = 0;
+  const streams = await runAll(cluster, requests, () => {
+    if (++events === 1_000) Deno.kill(victim, "SIGKILL");
+  });
+  assertSameStreams(streams, expected);
+  await cluster.program.waitForLog(/lost instance-1/);
+  await waitUntilEmpty(cluster, 3);
+});
 
 Deno.test("without --enable-migration requests stay", async () => {
   await using server = await startServer(

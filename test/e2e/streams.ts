@@ -73,7 +73,9 @@ export async function runStream(
     : curlChunks(url, body, options.signal);
   let text = "", finishReason: string | null = null;
   const tokenIds: number[] = [], logprobs: (number | null)[] = [];
-  for await (const { choices: [choice] } of chunks) {
+  for await (const chunk of chunks) {
+    if (chunk.choices === undefined) throw new Error(`the server sent ${JSON.stringify(chunk)}`);
+    const [choice] = chunk.choices;
     assert.equal(finishReason, null, "nothing comes behind the finish");
     text += choice.text;
     finishReason = choice.finish_reason;

@@ -46,6 +46,8 @@ export interface Argument<T extends Value = Value> {
   readonly choices: readonly (string | number)[] | null;
   /** Choices that Llumnix and vLLM do not have, each with its meaning. */
   readonly extraChoices: Readonly<Record<string, string>>;
+  /** Choices for the project's own tests, which help and errors do not list. */
+  readonly hiddenChoices: readonly string[];
   /** Choices that are an error at start, each with the reason. */
   readonly refusedChoices: Readonly<Record<string, string>>;
   /** Choices that are an error at start until this program has the capability. */
@@ -123,6 +125,7 @@ function argument<T extends Value>(
     aliases: [],
     choices: null,
     extraChoices: {},
+    hiddenChoices: [],
     refusedChoices: {},
     laterChoices: [],
     range: {},
@@ -197,6 +200,7 @@ interface ChoiceEntry extends Common {
   readonly default: string | number | null;
   readonly refusedChoices?: Readonly<Record<string, string>>;
   readonly extraChoices?: Readonly<Record<string, string>>;
+  readonly hiddenChoices?: readonly string[];
   readonly laterChoices?: readonly (string | number)[];
 }
 
@@ -204,6 +208,7 @@ interface ChoiceEntry extends Common {
 type ChoiceOf<E extends ChoiceEntry> =
   | Exclude<E["choices"][number], E extends { refusedChoices: infer R } ? keyof R : never>
   | (E extends { extraChoices: infer X } ? keyof X & string : never)
+  | (E extends { hiddenChoices: readonly (infer H extends string)[] } ? H : never)
   | OrNull<E["default"]>;
 
 /** One of a few values. */

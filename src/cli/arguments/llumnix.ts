@@ -178,17 +178,30 @@ export const llumnixArguments = {
     choices: ["cuda_ipc", "rdma", ""],
     default: "rdma",
     status: ofBackend("kvtransfer"),
-    help: "Transfer type for migration backend kvTransfer. Other backends ignore it.",
+    help:
+      "Transfer type for migration backend kvTransfer. rdma: KV blocks in host memory. cuda_ipc: " +
+      "KV blocks of CUDA devices of one host. For rdma, instances of one host need no library: the " +
+      "destination reads the source's memory (process_vm_readv). Instances of different hosts need " +
+      "UCX (Debian's libucx0, or the wheel libucx-cu13) and a naming directory that the hosts share. " +
+      "Whole blocks are copied, whatever --migration-num-layers says. Other backends ignore it.",
   }),
   "migration-backend-kvtransfer-naming-url": text({
     default: "file:/tmp/llumnix/naming/",
     status: ofBackend("kvtransfer"),
-    help: "URL of naming server for kvtransfer migration backend. Other backends ignore it.",
+    help:
+      "URL of naming server for kvtransfer migration backend: `file:` and a directory, in which " +
+      "instances find each other's KV blocks. Give all instances the same directory. It is created " +
+      "if it is missing, and must belong to this user alone (mode 0700). Other backends ignore it.",
   }),
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
     status: ofBackend("grpc"),
-    help: "Address of grpc server for migration backend. Other backends ignore it.",
+    help:
+      "Address of grpc server for migration backend, as HOST:PORT. The protocol is Connect over " +
+      "HTTP/1.1, which Connect clients of any language and curl speak; gRPC over HTTP/2 is refused. " +
+      "Several instances of a host have one address: each takes the first free port from PORT on, of " +
+      "64, and tells the others. Port 0 is any free one. With instances on several hosts give an " +
+      "address that the other hosts reach, or 0.0.0.0.",
   }),
   "migration-backend-init-timeout": number({
     default: 10,

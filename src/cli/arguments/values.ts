@@ -23,7 +23,7 @@ export function parseValue(
   }
   const value = argument.choices === null
     ? convert(argument, raw, fail)
-    : toChoice(argument.choices, raw, fail);
+    : toChoice(argument.choices, argument.hiddenChoices, raw, fail);
   if (typeof value === "number" && !inRange(value, argument.range)) fail(expectedNumber(argument));
   return value;
 }
@@ -54,10 +54,15 @@ function convert(argument: Argument, raw: unknown, fail: Fail): Value {
   }
 }
 
-function toChoice(choices: readonly (string | number)[], raw: unknown, fail: Fail): Value {
+function toChoice(
+  choices: readonly (string | number)[],
+  hiddenChoices: readonly string[],
+  raw: unknown,
+  fail: Fail,
+): Value {
   const text = String(raw);
   const names = choices.map(shown);
-  return choices.find((choice) => String(choice) === text) ??
+  return [...choices, ...hiddenChoices].find((choice) => String(choice) === text) ??
     fail(`one of ${names.join(", ")}${didYouMean(text, names)}`);
 }
 

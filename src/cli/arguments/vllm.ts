@@ -265,6 +265,7 @@ export const vllmArguments = {
       null: "an executor that does no arithmetic, for benchmarks of the server",
       sim: "steps take the time that a profile says: --gpu-type, --profiling-result-file-path",
     },
+    hiddenChoices: ["null-cuda"],
     help: "Device of the instances. `auto` is CUDA if a usable GPU is found, else the CPU. Until " +
       "CUDA is available it is the CPU.",
   }),

@@ -9,11 +9,13 @@ import { makeRuntimeDirectory } from "../../roles/runtime_directory.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { ServeOptions } from "../arguments/tables.ts";
+import { unusedDeviceNotice } from "../doctor/nvidia_files.ts";
 import { startApiServer } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { runsInProcess } from "../../roles/launchers.ts";
 import { startInstances } from "../../roles/started_instances.ts";
+import { executorKind } from "../../executor/devices.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
@@ -30,6 +32,8 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
+  const notice = executorKind(options.device).usesHostCores ? unusedDeviceNotice() : null;
+  if (notice !== null) log.warn(notice);
 
   using signals = new StopSignals();
   await using service = new Service(options, model, log, logFile);

@@ -60,6 +60,7 @@ export const calls = {
   migrate_in: call(migration.migrateInRequest, migration.migrateInReply),
   migrate_reserve: call(migration.migrateReserveRequest, migration.migrateReserveReply),
   migrate_blocks: call(migration.blockRound, nothing),
+  migrate_pull: call(migration.blockPull, nothing),
   migrate_backend: call(migration.backendCall, migration.backendAnswer),
   migrate_commit: call(migration.migrateCommitRequest, nothing),
   migrate_settle: call(migration.migrationName, migration.migrateSettleReply),

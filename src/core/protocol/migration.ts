@@ -205,3 +205,21 @@ export interface BlockRound {
   readonly firstLayer: number;
   readonly numLayers: number;
 }
+
+/**
+ * Source to destination, call `migrate_pull` of backend `kvtransfer`: read these blocks out of my pool.
+ * Answered when they are in place.
+ */
+export interface BlockPull {
+  readonly migrationId: MigrationId;
+  readonly sourceId: InstanceId;
+  /** Of the source's entry in the naming directory. */
+  readonly generation: string;
+  readonly sourceBlocks: readonly number[];
+  /** As many: `sourceBlocks[i]` goes to `destinationBlocks[i]`. */
+  readonly destinationBlocks: readonly number[];
+  /** Nothing is written after it. */
+  readonly timeoutMs: number;
+  /** The request still decodes at the source: leave the cores to running steps. */
+  readonly isBackground: boolean;
+}

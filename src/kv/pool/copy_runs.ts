@@ -26,16 +26,27 @@ export async function readRuns(
   runs: readonly PoolRun[],
 ): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(runBytes(pool, runs));
-  if (pool.memory === "device") await pool.read(runs, bytes);
-  else {
-    let offset = 0;
-    for (const { block, firstLayer, numLayers } of runs) {
-      const view = pool.run(block, firstLayer, numLayers);
-      bytes.set(view, offset);
-      offset += view.length;
-    }
-  }
+  await readRunsInto(pool, runs, bytes);
   return bytes;
+}
+
+/**
+ * Like {@linkcode readRuns}, into a buffer of {@linkcode runBytes} bytes.
+ * @throws {RangeError} the pool has no such run
+ * @throws {UnavailableError} the device failed, or the pool is closed
+ */
+export async function readRunsInto(
+  pool: KvPool,
+  runs: readonly PoolRun[],
+  into: Uint8Array<ArrayBuffer>,
+): Promise<void> {
+  if (pool.memory === "device") return await pool.read(runs, into);
+  let offset = 0;
+  for (const { block, firstLayer, numLayers } of runs) {
+    const view = pool.run(block, firstLayer, numLayers);
+    into.set(view, offset);
+    offset += view.length;
+  }
 }
 
 /**

@@ -57,6 +57,8 @@ export interface MigrationBackend {
   readonly isReady: boolean;
   /** Resolves with the reason when the backend has failed for good. Never rejects. */
   readonly failed?: Promise<string>;
+  /** Where a server of its own listens, for the log. */
+  readonly servesAt?: string;
   /** The source of a migration to this instance is given it. */
   readonly endpoint: BackendEndpoint;
   /**

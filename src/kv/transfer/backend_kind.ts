@@ -9,8 +9,11 @@ import type { BackendMessage, MigrationBackend, TransferLimits } from "./backend
 export type BackendName = MigrationBackendOptions["migrationBackend"];
 
 /** Options that a backend may exclude. */
-export interface BackendOptions
-  extends Pick<MigrationBackendOptions, "migrationBackendTransferType"> {
+export interface BackendOptions extends
+  Pick<
+    MigrationBackendOptions,
+    "migrationBackendTransferType" | "migrationBackendServerAddress"
+  > {
   readonly disableInitInstanceByManager: boolean;
   readonly disableFixedNodeInitInstance: boolean;
 }
@@ -66,6 +69,11 @@ export interface BackendKind {
   readonly memory: readonly KvMemory[];
   /** Why it cannot work with these options; null when it can. */
   check?(options: BackendOptions): string | null;
+  /**
+   * What this host lacks for it, for reports that open no instance; null if it lacks nothing. Absent: it
+   * works on every host.
+   */
+  hostProblem?(): Promise<string | null>;
   /**
    * Opens one instance's end.
    * @throws {UsageError} this host or these options do not allow it

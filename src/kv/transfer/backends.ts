@@ -4,29 +4,25 @@ import type { KvMemory } from "../pool/pool.ts";
 import type { MigrationBackend } from "./backend.ts";
 import type { BackendContext, BackendKind, BackendName, BackendOptions } from "./backend_kind.ts";
 import { gloo } from "./gloo/kind.ts";
+import { grpc } from "./grpc/kind.ts";
+import { kvtransfer } from "./kvtransfer/kind.ts";
 import { nccl } from "./nccl/kind.ts";
 import { rayrpc } from "./rayrpc/kind.ts";
 
 /** Every backend there is. */
 export const migrationBackends: readonly BackendKind[] = [
   gloo,
+  kvtransfer,
   nccl,
   rayrpc,
+  grpc,
 ];
 
 /**
  * Backends of the reference that this program does not have yet: refused at start, after their arguments
  * were checked. A backend that arrives takes its line from here to the register.
  */
-export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [
-  { name: "grpc" },
-  {
-    name: "kvtransfer",
-    check: ({ migrationBackendTransferType: type }) =>
-      type !== "" ? null : "When using kvTransfer as migration backend, do not set " +
-        "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.",
-  },
-];
+export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [];
 
 /**
  * The backend that `--migration-backend` names.

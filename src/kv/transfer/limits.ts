@@ -1,3 +1,4 @@
+import { type KvLayout, layerBytes } from "../layout.ts";
 import type { KvPool } from "../pool/pool.ts";
 import type { TransferLimits } from "./backend.ts";
 
@@ -28,4 +29,16 @@ export function fitLimits(
       `instance: reduced to ${numBlocks}`
     : null;
   return { limits, warning };
+}
+
+/** Reduces the limits to rounds of `maxBytes` bytes, or of one layer of one block if that is more. */
+export function limitsWithin(
+  maxBytes: number,
+  { bufferBlocks, numLayers }: TransferLimits,
+  layout: KvLayout,
+): TransferLimits {
+  const maxLayers = Math.max(1, Math.floor(maxBytes / layerBytes(layout)));
+  const layers = Math.min(numLayers, layout.numLayers, maxLayers);
+  const maxBlocks = Math.max(1, Math.floor(maxBytes / (layers * layerBytes(layout))));
+  return { bufferBlocks: Math.min(bufferBlocks, maxBlocks), numLayers: layers };
 }

@@ -1,3 +1,5 @@
+import type { Clock } from "../../core/clock.ts";
+
 /** Bytes that a background transfer copies between two pauses. */
 export const PIECE_BYTES = 512 << 10;
 /** Share of the time in which it copies. */
@@ -25,4 +27,18 @@ export function pauseMs({ tookMs, pieces, leftMs }: Progress): number {
   const spareMs = Math.max(0, leftMs - pieces * tookMs);
   const affordableMs = spareMs * PAUSE_SHARE / pieces;
   return Math.min(tookMs * (1 / BUSY_SHARE - 1), affordableMs);
+}
+
+/** Waits; ends early when `signal` is aborted. Less than a millisecond is no pause. */
+export function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
+  if (delayMs < 1 || signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = () => {
+      cancel();
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const cancel = clock.after(delayMs, end);
+    signal.addEventListener("abort", end);
+  });
 }

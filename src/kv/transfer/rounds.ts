@@ -1,3 +1,4 @@
+import type { PoolRun } from "../pool/pool.ts";
 import type { TransferLimits } from "./backend.ts";
 
 /** Adjacent blocks whose destinations are adjacent too: one copy moves them. */
@@ -62,4 +63,18 @@ function runsOf(
     i = next;
   }
   return runs;
+}
+
+/** What a round reads at the source, block by block. */
+export function sourceRuns({ runs, firstLayer, numLayers }: TransferRound): PoolRun[] {
+  return runs.flatMap(({ sourceBlock, numBlocks }) =>
+    Array.from({ length: numBlocks }, (_, i) => ({ block: sourceBlock + i, firstLayer, numLayers }))
+  );
+}
+
+/** The blocks that a round writes at the destination, in the order of {@linkcode sourceRuns}. */
+export function destinationBlocksOf({ runs }: TransferRound): number[] {
+  return runs.flatMap(({ destinationBlock, numBlocks }) =>
+    Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
+  );
 }

@@ -19,3 +19,12 @@ export function checkStillWanted(
   if (signal.aborted) throw new UnavailableError("the transfer was aborted");
   if (clock.nowMs() > deadlineMs) throw new UnavailableError("the transfer's deadline has passed");
 }
+
+/** @throws {UnavailableError} `signal` was aborted before `promise` settled */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(new UnavailableError("the transfer was aborted"));
+    signal.addEventListener("abort", abort);
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

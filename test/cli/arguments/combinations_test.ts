@@ -49,6 +49,13 @@ refuses(
 );
 allows("--migration-backend grpc --migration-backend-transfer-type=");
 allows("--migration-backend kvtransfer --migration-backend-transfer-type=cuda_ipc");
+refuses(
+  "--migration-backend grpc --migration-backend-server-address 50051",
+  "--migration-backend-server-address 50051: expected HOST:PORT, such as 127.0.0.1:50051 or " +
+    "[::1]:50051; port 0 takes any free port",
+);
+allows("--migration-backend gloo --migration-backend-server-address 50051");
+allows("--migration-backend grpc --migration-backend-server-address [::1]:0");
 
 refuses(
   "--load-metric usage_ratio --migrate-out-threshold 3",

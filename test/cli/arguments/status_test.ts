@@ -38,10 +38,6 @@ refuses(
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(
-  ["--enable-migration", "--migration-backend", "grpc"],
-  "--migration-backend grpc is not available yet; leave it at its default (gloo)",
-);
-refuses(
   ["--kv-cache-dtype", "fp8"],
   "--kv-cache-dtype fp8 is not available yet; leave it at its default (auto)",
 );

@@ -214,3 +214,23 @@ test("ranks on one device are refused with the reason", async (ranks) => {
   ranks.libraries.faults.set("DEVICE", 7);
   await assert.rejects(ranks.open(), /invalid usage.*Duplicate GPU detected/);
 });
+
+test("a rank sends to itself within a group, and a send without its receive hangs", async (ranks) => {
+  const { nccl, streams: [stream], buffers: [buffer], comms } = ranks;
+  comms.push(nccl.initRank(1, nccl.uniqueId(), 0));
+  await ranks.settled(0);
+  ranks.bytes(0).fill(7, 0, BYTES).fill(0, BYTES);
+  nccl.groupStart();
+  nccl.send(buffer, BYTES, 0, comms[0], stream);
+  nccl.receive(buffer + BigInt(BYTES), BYTES, 0, comms[0], stream);
+  nccl.groupEnd();
+  await ranks.settled(0);
+  await until(ranks.event(0).isDone, 1_000, "the transfer has ended");
+  assert.deepEqual(ranks.bytes(0).subarray(BYTES), ranks.bytes(0).subarray(0, BYTES));
+  assert.equal(ranks.bytes(0)[2 * BYTES - 1], 7);
+  nccl.send(buffer, BYTES, 0, comms[0], stream);
+  await ranks.settled(0);
+  const lone = ranks.event(0);
+  await sleep(60);
+  assert.equal(lone.isDone(), false);
+});

@@ -31,7 +31,7 @@ function contextOf(pool: KvPool, openLinks = () => assert.fail("it needs no link
       migrationBackendInitTimeout: 5,
       migrationBackendTransferType: "rdma",
       migrationBackendKvtransferNamingUrl: "",
-      migrationBackendServerAddress: "",
+      migrationBackendServerAddress: "127.0.0.1:0",
     },
     host: "127.0.0.1",
     clock: realClock,
@@ -115,11 +115,12 @@ Deno.test("what a backend excludes is its own, also before it is there", () => {
     disableInitInstanceByManager: true,
     disableFixedNodeInitInstance: false,
     migrationBackendTransferType: "",
+    migrationBackendServerAddress: "",
   } as const;
   assert.match(backendProblem("gloo", options)!, /^When using gloo as migration backend, do not/);
   assert.match(backendProblem("kvtransfer", options)!, /^When using kvTransfer/);
   assert.equal(backendProblem("rayrpc", options), null);
-  assert.equal(backendProblem("grpc", options), null);
+  assert.match(backendProblem("grpc", options)!, /^--migration-backend-server-address : expected/);
 });
 
 Deno.test("a worker is told by its name whose thread it is", () => {

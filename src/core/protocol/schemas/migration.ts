@@ -2,6 +2,7 @@ import { z } from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type {
   BackendCall,
+  BlockPull,
   BlockRound,
   MigrateCommitRequest,
   MigrateInReply,
@@ -15,7 +16,7 @@ import type {
   MigrationName,
   MigrationReport,
 } from "../migration.ts";
-import { count, counts, endpoint, id, number, text } from "./fields.ts";
+import { amount, count, counts, endpoint, id, number, text } from "./fields.ts";
 import { request } from "./generate.ts";
 
 /** More instances than a group has. */
@@ -107,4 +108,13 @@ export const blockRound: Check<BlockRound> = checkWith(z.object({
   blocks: counts,
   firstLayer: count,
   numLayers: count.min(1),
+}));
+export const blockPull: Check<BlockPull> = checkWith(z.object({
+  migrationId: id,
+  sourceId: id,
+  generation: id,
+  sourceBlocks: counts,
+  destinationBlocks: counts,
+  timeoutMs: amount,
+  isBackground: z.boolean(),
 }));

@@ -6,13 +6,15 @@ import type {
   MigrationGroupMember,
   MigrationId,
 } from "../../../core/protocol/migration.ts";
+import type { PoolDescription } from "../../pool/pool.ts";
 import type { TransferLimits } from "../backend.ts";
 import { WriteGrants } from "../write_grants.ts";
 import type { Identity } from "./handshake.ts";
-import { IncomingConnection } from "./incoming_connection.ts";
+import { IncomingConnection, type TransferHead } from "./incoming_connection.ts";
 import { type GlooEndpoint, OutgoingConnection } from "./outgoing_connection.ts";
-import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
-import { PoolPrefault } from "./pool_prefault.ts";
+import { PoolCursor, type PoolMemory, type TransferCursor } from "../pool_cursor.ts";
+import { PoolPrefault } from "../pool_prefault.ts";
+import type { Staging } from "./staging.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Most incoming connections, from members or strangers; further ones are closed at once. */
@@ -21,7 +23,10 @@ const MAX_INCOMING = 1024;
 /** Settings of an instance's end of a group: data, which crosses to the transfer thread. */
 export interface ExchangeConfig {
   readonly identity: Identity;
+  /** The address is null too if the blocks are in the memory of a device. */
   readonly pool: PoolMemory;
+  /** Set if the blocks are in the memory of a device: the thread opens the pool. */
+  readonly devicePool?: PoolDescription;
   readonly numBlocks: number;
   /** IP address to listen at. */
   readonly host: string;
@@ -65,13 +70,21 @@ export class GlooExchange {
   #group: MigrationGroup | null = null;
 
   readonly #onDefect: (error: unknown) => void;
+  readonly #staging: Staging | null;
 
   /**
    * @param onDefect told of an error that no code expected
+   * @param staging for blocks in the memory of a device
    * @throws {Error} it cannot listen
    */
-  constructor(sockets: Sockets, config: ExchangeConfig, onDefect: (error: unknown) => void) {
+  constructor(
+    sockets: Sockets,
+    config: ExchangeConfig,
+    onDefect: (error: unknown) => void,
+    staging: Staging | null = null,
+  ) {
     this.#sockets = sockets;
+    this.#staging = staging;
     this.#onDefect = onDefect;
     this.#config = config;
     this.#grants = new WriteGrants(config.numBlocks);
@@ -88,16 +101,28 @@ export class GlooExchange {
    */
   turn(wakeFd: number): void {
     this.#prefault.step();
+    // Before the wait: the end of a copy is no event of a socket.
+    for (const connection of [...this.#incoming]) connection.onCopies();
     const waiters: Waiter[] = [...this.#incoming];
     for (const { connection } of this.#outgoing.values()) waiters.push(connection);
     const interests = [{ fd: wakeFd, events: POLLIN }, { fd: this.#listener, events: POLLIN }];
     const deadlineMs = waiters.reduce((least, one) => Math.min(least, one.deadlineMs), Infinity);
     const found = this.#sockets.poll(
       [...interests, ...waiters],
-      this.#prefault.isDone ? deadlineMs - performance.now() : 0,
+      this.#prefault.isDone && !this.isCopying ? deadlineMs - performance.now() : 0,
     );
     if (found[1] !== 0) this.#accept();
     waiters.forEach((waiter, i) => this.#handle(waiter, found[interests.length + i]));
+  }
+
+  /** Whether the device copies blocks: then the next turn waits for nothing, and comes at once. */
+  get isCopying(): boolean {
+    return this.#staging?.isCopying === true;
+  }
+
+  /** Resolves when no copy of this migration, or of any, is under way; null if there is none now. */
+  idle(migrationId?: MigrationId): Promise<unknown> | null {
+    return this.#staging?.idle(migrationId) ?? null;
   }
 
   /** A defect in handling what a peer sent costs that peer its connection, and the others nothing. */
@@ -144,7 +169,7 @@ export class GlooExchange {
     this.#prefault.add(blocks);
   }
 
-  /** Once this has returned, this migration writes nothing any more. */
+  /** Once this has returned, this migration begins no write any more; {@linkcode idle} waits for the last. */
   revoke(migrationId: MigrationId): void {
     this.#grants.revoke(migrationId);
     for (const connection of [...this.#incoming]) connection.revoke(migrationId);
@@ -201,13 +226,13 @@ export class GlooExchange {
         this.#sockets.close(fd);
         continue;
       }
-      const { identity, pool, numBlocks, initTimeoutMs } = this.#config;
+      const { identity, numBlocks, initTimeoutMs } = this.#config;
       const connection = new IncomingConnection(
         {
           sockets: this.#sockets,
           identity,
-          pool,
           numBlocks,
+          makeCursor: (head) => this.#destinationCursor(head),
           grants: this.#grants,
           group: () => this.#group?.secret ?? null,
           onWelcome: (welcome) => this.#replace(welcome),
@@ -218,6 +243,11 @@ export class GlooExchange {
       );
       this.#incoming.add(connection);
     }
+  }
+
+  #destinationCursor({ migrationId, destinationBlocks, limits }: TransferHead): TransferCursor {
+    return this.#staging?.destination(migrationId, destinationBlocks, limits) ??
+      new PoolCursor(this.#config.pool, destinationBlocks, limits);
   }
 
   /** A member that connects again no longer uses its former connection. */
@@ -292,7 +322,9 @@ export class GlooExchange {
     if (outgoing.onLost) return done("another transfer is under way", true);
     outgoing.onLost = done;
     // Made after the head was sent, so that both ends make their cursors at the same time.
-    const cursor = () => new PoolCursor(this.#config.pool, sourceBlocks, limits);
+    const cursor = () =>
+      this.#staging?.source(migrationId, sourceBlocks, limits) ??
+        new PoolCursor(this.#config.pool, sourceBlocks, limits);
     const onDone = () => {
       outgoing.onLost = null;
       done(null, true);

@@ -186,8 +186,10 @@ class ThreadLink {
     const worker = (args.startWorker ?? (() => startBackendThread("gloo")))();
     const { port1, port2 } = new MessageChannel();
     await nextMessage(worker); // a message sent before it is ready would be lost
-    const { identity, pool, numBlocks, host, initTimeoutMs } = args;
-    const config: ExchangeConfig = { identity, pool, numBlocks, host, initTimeoutMs };
+    const { identity, pool, devicePool, numBlocks, host, initTimeoutMs } = args;
+    const config: ExchangeConfig = {
+      ...{ identity, pool, devicePool, numBlocks, host, initTimeoutMs },
+    };
     worker.postMessage({ config, port: port2 } satisfies ThreadStart, [port2]);
     const started = await nextMessage(worker) as ThreadStarted;
     if (!("failure" in started)) return new ThreadLink(worker, sockets, port1, started);

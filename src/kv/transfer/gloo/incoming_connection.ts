@@ -12,7 +12,7 @@ import {
   MAX_GREETING_BYTES,
 } from "./frame_stream.ts";
 import { type Hello, type Identity, readHello, refusalOf } from "./handshake.ts";
-import { PoolCursor, type PoolMemory } from "./pool_cursor.ts";
+import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Buffer for bytes that are read and dropped. */
@@ -33,7 +33,8 @@ export interface TransferHead {
 export interface IncomingConfig {
   readonly sockets: Sockets;
   readonly identity: Identity;
-  readonly pool: PoolMemory;
+  /** The places of blocks that a migration may write. @throws {UnavailableError} no memory to lock */
+  readonly makeCursor: (head: TransferHead) => TransferCursor;
   /** Of the pool. */
   readonly numBlocks: number;
   readonly grants: WriteGrants;
@@ -57,7 +58,7 @@ export class IncomingConnection implements Waiter {
   #leastBytes = 1;
   #hello: Hello | null = null;
   #isWelcome = false;
-  #transfer: { readonly migrationId: MigrationId; readonly cursor: PoolCursor } | null = null;
+  #transfer: { readonly migrationId: MigrationId; readonly cursor: TransferCursor } | null = null;
   #isDiscarding = false;
   #isClosed = false;
 
@@ -69,6 +70,7 @@ export class IncomingConnection implements Waiter {
   }
 
   get events(): number {
+    if (this.#transfer?.cursor.isReady === false) return 0; // what arrives waits in the socket
     return this.#stream.hasUnsent ? POLLIN | POLLOUT : POLLIN;
   }
 
@@ -87,6 +89,11 @@ export class IncomingConnection implements Waiter {
       if (!(error instanceof ConnectionLost)) throw error;
       this.close();
     }
+  }
+
+  /** Ends a transfer whose last bytes a device has now copied. Called before each wait. */
+  onCopies(): void {
+    if (this.#transfer?.cursor.remainingBytes === 0) this.onReady(POLLIN);
   }
 
   onDeadline(): void {
@@ -147,35 +154,47 @@ export class IncomingConnection implements Waiter {
     this.#discardRest();
   }
 
-  #begin({ migrationId, destinationBlocks, limits, isBackground }: TransferHead): void {
-    const { grants, pool } = this.#config;
+  #begin(head: TransferHead): void {
+    const { grants, makeCursor } = this.#config;
+    const { migrationId, destinationBlocks, isBackground } = head;
     setPreempting(!isBackground);
     try {
       grants.check(migrationId, destinationBlocks);
+      this.#transfer = { migrationId, cursor: makeCursor(head) };
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;
       return this.#fail(error.message);
     }
-    this.#transfer = { migrationId, cursor: new PoolCursor(pool, destinationBlocks, limits) };
     this.#readBlocks();
   }
 
   #readBlocks(): void {
-    const { cursor } = this.#transfer!;
-    if (cursor.remainingBytes > 0) {
+    try {
+      this.#moveBlocks(this.#transfer!.cursor);
+    } catch (error) {
+      if (!(error instanceof UnavailableError)) throw error;
+      this.#fail(error.message);
+    }
+  }
+
+  /** @throws {UnavailableError} the device failed */
+  #moveBlocks(cursor: TransferCursor): void {
+    if (cursor.remainingBytes > 0 && cursor.isReady) {
       const bytes = this.#config.sockets.readInto(this.fd, cursor.places());
       if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
       if (bytes > 0) cursor.advance(bytes);
     }
     this.#wakeAt(Math.min(cursor.remainingBytes, PIECE_BYTES));
-    if (cursor.remainingBytes > 0) return;
+    if (!cursor.isSettled) return;
     this.#endTransfer();
     this.#stream.send("done", null);
   }
 
   /** Preempts others again: the next transfer may be a last stage, whose head must wake this thread. */
   #endTransfer(): void {
-    if (this.#transfer !== null) setPreempting(true);
+    if (this.#transfer === null) return;
+    setPreempting(true);
+    this.#transfer.cursor.release();
     this.#transfer = null;
   }
 

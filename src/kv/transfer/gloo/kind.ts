@@ -5,15 +5,17 @@ export const gloo: BackendKind = {
   name: "gloo",
   needsGroup: true,
   isPlain: true,
-  memory: ["host", "none"],
+  memory: ["host", "device", "none"],
   check: fixedPlacement,
   open: async (context) => {
     const { GlooBackend } = await import("./gloo_backend.ts");
     const { instanceId, model, pool, limits, options, host, clock } = context;
+    const { describePool } = await import("../../pool/open_pool.ts");
     const { layout, numBlocks } = pool;
     return await GlooBackend.open({
       identity: { instanceId, model, layout },
       pool: { address: pool.memory === "host" ? pool.address : null, layout },
+      devicePool: pool.memory === "device" ? describePool(pool) : undefined,
       numBlocks,
       host,
       initTimeoutMs: options.migrationBackendInitTimeout * 1000,

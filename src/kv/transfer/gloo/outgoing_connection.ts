@@ -1,10 +1,11 @@
 import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../ffi/sockets.ts";
 import { setPreempting } from "../../../../ffi/thread_policy.ts";
+import { UnavailableError } from "../../../core/errors.ts";
 import type { TransferHead } from "./incoming_connection.ts";
 import { ConnectionLost, FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
 import type { Hello } from "./handshake.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
-import type { PoolCursor } from "./pool_cursor.ts";
+import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
 /** Where an instance's end of the group listens. */
@@ -30,7 +31,7 @@ export interface OutgoingConfig {
 export interface Sending {
   readonly head: TransferHead;
   /** Called once, after the head was written. */
-  readonly makeCursor: () => PoolCursor;
+  readonly makeCursor: () => TransferCursor;
   readonly deadlineMs: number;
   readonly onDone: () => void;
 }
@@ -45,7 +46,7 @@ export class OutgoingConnection implements Waiter {
   readonly #stream: FrameStream;
   #state: "connecting" | "greeting" | "ready" | "closed" = "connecting";
   #sending: Sending | null = null;
-  #cursor: PoolCursor | null = null;
+  #cursor: TransferCursor | null = null;
   /** When a pause of a background transfer ends; 0 when there is no pause. */
   #pausedUntilMs = 0;
   #limitMs = Infinity;
@@ -63,8 +64,10 @@ export class OutgoingConnection implements Waiter {
 
   get events(): number {
     if (this.#pausedUntilMs > 0) return POLLIN;
+    const hasBytes = this.#cursor === null ||
+      (this.#cursor.remainingBytes > 0 && this.#cursor.isReady);
     const isWriting = this.#state === "connecting" || this.#stream.hasUnsent ||
-      (this.#sending !== null && this.#cursor?.remainingBytes !== 0);
+      (this.#sending !== null && hasBytes);
     return isWriting ? POLLIN | POLLOUT : POLLIN;
   }
 
@@ -124,8 +127,9 @@ export class OutgoingConnection implements Waiter {
     try {
       act();
     } catch (error) {
-      if (!(error instanceof ConnectionLost)) throw error;
-      this.close(error.message);
+      if (error instanceof UnavailableError) this.close(error.message, true); // of the device
+      else if (error instanceof ConnectionLost) this.close(error.message);
+      else throw error;
     }
   }
 
@@ -145,13 +149,13 @@ export class OutgoingConnection implements Waiter {
     this.#stream.flush();
     if (this.#sending === null || this.#stream.hasUnsent) return;
     const cursor = this.#cursor ??= this.#sending.makeCursor();
-    if (cursor.remainingBytes === 0) return;
+    if (cursor.remainingBytes === 0 || !cursor.isReady) return;
     if (this.#sending.head.isBackground) return this.#writePiece(cursor);
     const bytes = this.#config.sockets.writeFrom(this.fd, cursor.places());
     if (bytes > 0) cursor.advance(bytes);
   }
 
-  #writePiece(cursor: PoolCursor): void {
+  #writePiece(cursor: TransferCursor): void {
     const startMs = performance.now();
     const bytes = this.#config.sockets.writeFrom(this.fd, cursor.placesOf(PIECE_BYTES));
     if (bytes <= 0) return;
@@ -167,6 +171,7 @@ export class OutgoingConnection implements Waiter {
   #endSending(): void {
     if (this.#sending !== null) setPreempting(true);
     this.#sending = null;
+    this.#cursor?.release();
   }
 
   #read(): void {

@@ -1,12 +1,17 @@
 /**
  * The transfer thread: a {@linkcode GlooExchange} in a worker, so that moving blocks takes no time from
- * the instance's main thread, which schedules. The worker blocks in `poll` and never runs its event loop.
+ * the instance's main thread, which schedules. The worker blocks in `poll`, and runs its event loop only while
+ * a device copies blocks.
  * The main thread writes a byte into a pipe with each message, which ends the `poll`.
  */
 import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { setImmediate } from "node:timers";
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/protocol/migration.ts";
+import { openPool } from "../../pool/open_pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import { type ExchangeConfig, type ExchangeTransfer, GlooExchange } from "./exchange.ts";
+import { Staging } from "./staging.ts";
 
 /** Main thread to worker. Each has one answer; the answer to an `abort` is that to its `send`. */
 export type ThreadRequest =
@@ -52,18 +57,21 @@ export type ThreadStarted =
 /** The entry of the worker: serves the main thread that started it. */
 export function runTransferThread(): void {
   const scope = globalThis as unknown as Worker & { close(): void };
-  scope.onmessage = ({ data }: MessageEvent<ThreadStart>) => {
-    start(data, (started) => scope.postMessage(started))?.run();
+  scope.onmessage = async ({ data }: MessageEvent<ThreadStart>) => {
+    const thread = await start(data, (started) => scope.postMessage(started));
+    await thread?.run();
     scope.close();
   };
   scope.postMessage("ready");
 }
 
-function start(
+async function start(
   { config, port }: ThreadStart,
   answer: (started: ThreadStarted) => void,
-): TransferThread | null {
+): Promise<TransferThread | null> {
   try {
+    const pool = config.devicePool ? await openPool(config.devicePool) : null;
+    const staging = pool?.memory === "device" ? new Staging(pool) : null;
     const sockets = openSockets();
     if (sockets === null) throw new Error("gloo needs Linux");
     const { readEnd, writeEnd: wakeFd } = sockets.pipe();
@@ -71,9 +79,9 @@ function start(
       const { stack = String(error) } = error as Error;
       port.postMessage({ id: -1, defect: stack } satisfies ThreadReply);
     };
-    const exchange = new GlooExchange(sockets, config, onDefect);
+    const exchange = new GlooExchange(sockets, config, onDefect, staging);
     answer({ port: exchange.port, wakeFd });
-    return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd);
+    return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd, pool);
   } catch (error) {
     answer({ failure: (error as Error).message });
     return null;
@@ -88,9 +96,19 @@ class TransferThread {
   readonly #wakeBytes = new Uint8Array(256);
   /** What aborts a `send`, by its id. */
   readonly #aborts = new Map<number, () => void>();
+  /** The pool of a device that this thread has opened. */
+  readonly #pool: KvPool | null;
   #isClosed = false;
+  #closeId = -1;
 
-  constructor(sockets: Sockets, exchange: GlooExchange, messages: MessagePort, wakeFd: number) {
+  constructor(
+    sockets: Sockets,
+    exchange: GlooExchange,
+    messages: MessagePort,
+    wakeFd: number,
+    pool: KvPool | null,
+  ) {
+    this.#pool = pool;
     this.#sockets = sockets;
     this.#exchange = exchange;
     this.#messages = messages;
@@ -98,13 +116,18 @@ class TransferThread {
   }
 
   /** Runs until it is closed. An error closes the connections first, so that peers notice. */
-  run(): void {
+  async run(): Promise<void> {
     try {
-      while (!this.#isClosed) this.#turn();
+      while (!this.#isClosed) {
+        this.#turn();
+        if (this.#exchange.isCopying) await new Promise((resolve) => setImmediate(resolve));
+      }
     } catch (error) {
       this.#exchange.close();
       throw error;
     }
+    if (this.#pool?.memory === "device") await this.#pool.close();
+    this.#reply({ id: this.#closeId });
   }
 
   #turn(): void {
@@ -131,11 +154,12 @@ class TransferThread {
         return this.#reply({ id });
       case "revoke":
         this.#exchange.revoke(request.migrationId);
-        return this.#reply({ id });
+        return this.#replyWhenIdle(request.migrationId, { id });
       case "send": {
         const abort = this.#exchange.send(request.transfer, (failure) => {
           this.#aborts.delete(id);
-          this.#reply({ id, failure: failure ?? undefined });
+          const reply = { id, failure: failure ?? undefined };
+          this.#replyWhenIdle(request.transfer.migrationId, reply);
         });
         return void this.#aborts.set(id, abort);
       }
@@ -145,8 +169,16 @@ class TransferThread {
         this.#exchange.close();
         this.#sockets.close(this.#wakeFd);
         this.#isClosed = true;
-        return this.#reply({ id });
+        this.#closeId = id;
+        return;
     }
+  }
+
+  /** A copy of the device that is under way still reads or writes blocks. */
+  #replyWhenIdle(migrationId: MigrationId, reply: ThreadReply): void {
+    const idle = this.#exchange.idle(migrationId);
+    if (idle === null) this.#reply(reply);
+    else idle.then(() => this.#reply(reply));
   }
 
   #reply(reply: ThreadReply): void {

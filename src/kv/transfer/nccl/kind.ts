@@ -5,5 +5,6 @@ export const nccl: BackendKind = {
   name: "nccl",
   needsGroup: true,
   memory: ["device"],
+  hostProblem: async () => (await import("./open_nccl.ts")).ncclProblem(),
   open: async (context) => (await import("./open_nccl.ts")).openNccl(context),
 };

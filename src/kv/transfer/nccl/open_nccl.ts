@@ -1,13 +1,31 @@
 import { DriverTooOldError, NoDeviceError, NoDriverError } from "../../../../ffi/cuda/errors.ts";
 import { openCuda } from "../../../../ffi/cuda/open.ts";
-import { LibraryNotFoundError } from "../../../../ffi/library.ts";
+import { LibraryNotFoundError, LibraryVersionError } from "../../../../ffi/library.ts";
 import { Nccl } from "../../../../ffi/nccl/nccl.ts";
 import { UnavailableError, UsageError } from "../../../core/errors.ts";
 import type { BackendContext } from "../backend_kind.ts";
 import { NcclBackend } from "./nccl_backend.ts";
 
 /** Errors that only another host, or an installation, can end. */
-const lasting = [LibraryNotFoundError, NoDriverError, DriverTooOldError, NoDeviceError];
+const lasting = [
+  LibraryNotFoundError,
+  LibraryVersionError,
+  NoDriverError,
+  DriverTooOldError,
+  NoDeviceError,
+];
+
+/** What keeps libnccl from being opened on this host; null if nothing does. */
+export function ncclProblem(): string | null {
+  try {
+    Nccl.open();
+    return null;
+  } catch (error) {
+    const known = error instanceof LibraryNotFoundError || error instanceof LibraryVersionError;
+    if (!known) throw error;
+    return error.message;
+  }
+}
 
 /**
  * Opens libnccl and CUDA on the pool's device, and the backend over them.

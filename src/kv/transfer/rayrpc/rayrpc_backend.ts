@@ -5,9 +5,9 @@ import type {
   MigrationId,
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
-import { blockBytes, layerBytes } from "../../layout.ts";
+import { blockBytes } from "../../layout.ts";
 import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
-import type { KvPool, PoolRun } from "../../pool/pool.ts";
+import type { KvPool } from "../../pool/pool.ts";
 import type {
   BackendMessage,
   BlockTransfer,
@@ -15,9 +15,10 @@ import type {
   TransferLimits,
 } from "../backend.ts";
 import type { BackendLinks } from "../backend_kind.ts";
-import { pauseMs, PIECE_BYTES } from "../pace.ts";
-import { type TransferRound, transferRounds } from "../rounds.ts";
-import { checkLists, checkStillWanted } from "../transfer_checks.ts";
+import { limitsWithin } from "../limits.ts";
+import { pause, pauseMs, PIECE_BYTES } from "../pace.ts";
+import { destinationBlocksOf, sourceRuns, type TransferRound, transferRounds } from "../rounds.ts";
+import { checkLists, checkStillWanted, unlessAborted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
 
 /**
@@ -57,7 +58,7 @@ export class RayRpcBackend implements MigrationBackend {
   constructor(args: RayRpcBackendArgs) {
     this.#args = args;
     this.#grants = new WriteGrants(args.pool.numBlocks);
-    this.#limits = withinBytes(args.limits, args.pool);
+    this.#limits = limitsWithin(MAX_ROUND_BYTES, args.limits, args.pool.layout);
   }
 
   get isReady(): boolean {
@@ -110,7 +111,7 @@ export class RayRpcBackend implements MigrationBackend {
     let previous = Promise.resolve();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = await gather(round, this.#args.pool);
+      const payload = await readRuns(this.#args.pool, sourceRuns(round));
       await previous;
       previous = this.#sendRound(round, payload, transfer, signal);
       previous.catch(() => {});
@@ -132,7 +133,7 @@ export class RayRpcBackend implements MigrationBackend {
     let pieceBytes = 0, startMs = clock.nowMs();
     for (const round of rounds) {
       this.#checkOpen(transfer, signal);
-      const payload = await gather(round, pool);
+      const payload = await readRuns(pool, sourceRuns(round));
       await this.#sendRound(round, payload, transfer, signal);
       pieceBytes += payload.length;
       remainingBytes -= payload.length;
@@ -152,7 +153,7 @@ export class RayRpcBackend implements MigrationBackend {
   }
 
   async #sendRound(
-    { runs, firstLayer, numLayers }: TransferRound,
+    round: TransferRound,
     payload: Uint8Array<ArrayBuffer>,
     transfer: BlockTransfer,
     signal: AbortSignal,
@@ -160,9 +161,8 @@ export class RayRpcBackend implements MigrationBackend {
     const { links, clock } = this.#args;
     this.#checkOpen(transfer, signal);
     const { migrationId, destination, deadlineMs } = transfer;
-    const blocks = runs.flatMap(({ destinationBlock, numBlocks }) =>
-      Array.from({ length: numBlocks }, (_, i) => destinationBlock + i)
-    );
+    const { firstLayer, numLayers } = round;
+    const blocks = destinationBlocksOf(round);
     const data: BlockRound = { migrationId, blocks, firstLayer, numLayers };
     const link = await unlessAborted(
       links.open(destination.address, deadlineMs - clock.nowMs()),
@@ -199,45 +199,4 @@ export class RayRpcBackend implements MigrationBackend {
     const found = [...this.#writing].filter(([, id]) => (migrationId ?? id) === id);
     await Promise.allSettled(found.map(([write]) => write));
   }
-}
-
-function withinBytes({ bufferBlocks, numLayers }: TransferLimits, { layout }: KvPool) {
-  const maxLayers = Math.max(1, Math.floor(MAX_ROUND_BYTES / layerBytes(layout)));
-  const layers = Math.min(numLayers, layout.numLayers, maxLayers);
-  const maxBlocks = Math.max(1, Math.floor(MAX_ROUND_BYTES / (layers * layerBytes(layout))));
-  return { bufferBlocks: Math.min(bufferBlocks, maxBlocks), numLayers: layers };
-}
-
-/** The bytes of a round, in the order of its runs. */
-function gather(
-  { runs, firstLayer, numLayers }: TransferRound,
-  pool: KvPool,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const parts = runs.flatMap(({ sourceBlock, numBlocks }): PoolRun[] =>
-    Array.from({ length: numBlocks }, (_, i) => ({ block: sourceBlock + i, firstLayer, numLayers }))
-  );
-  return readRuns(pool, parts);
-}
-
-/** Ends early when `signal` is aborted. */
-function pause(clock: Clock, delayMs: number, signal: AbortSignal): Promise<void> {
-  if (delayMs < 1 || signal.aborted) return Promise.resolve();
-  return new Promise((resolve) => {
-    const end = () => {
-      cancel();
-      signal.removeEventListener("abort", end);
-      resolve();
-    };
-    const cancel = clock.after(delayMs, end);
-    signal.addEventListener("abort", end);
-  });
-}
-
-/** @throws {UnavailableError} `signal` was aborted before `promise` settled */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const abort = () => reject(new UnavailableError("the transfer was aborted"));
-    signal.addEventListener("abort", abort);
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
-  });
 }

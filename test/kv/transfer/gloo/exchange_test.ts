@@ -3,7 +3,7 @@ import { populate } from "../../../../ffi/libc.ts";
 import { openSockets } from "../../../../ffi/sockets.ts";
 import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
 import { GlooExchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
-import { PoolPrefault } from "../../../../src/kv/transfer/gloo/pool_prefault.ts";
+import { PoolPrefault } from "../../../../src/kv/transfer/pool_prefault.ts";
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
 
 /** Blocks of 3.25 MiB. */

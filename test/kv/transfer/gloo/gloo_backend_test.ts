@@ -1,20 +1,24 @@
 import assert from "node:assert/strict";
 import { openSockets } from "../../../../ffi/sockets.ts";
 import { realClock } from "../../../../src/core/clock.ts";
-import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import type { KvLayout } from "../../../../src/kv/layout.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
+  type LossyPair,
   NETWORK_BLOCKS,
   networkLayout,
   testNetworkBackend,
 } from "../../../conformance/network_backend.ts";
 import { rejection } from "../../../conformance/bus.ts";
-import { form, type GlooEnd, membersOf, openEnd } from "./support.ts";
+import { directory } from "../../../ffi/software_device/device.ts";
+import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
+import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
 
-async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<BackendPair> {
-  const source = await openEnd("source", { limits, hasMemory });
-  const destination = await openEnd("destination", { limits, hasMemory });
+async function openPair(shape: EndShape): Promise<BackendPair> {
+  const source = await openEnd("source", shape);
+  const destination = await openEnd("destination", shape);
   assert.deepEqual(await form([source, destination]), [[], []]);
   return {
     source,
@@ -23,8 +27,10 @@ async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<Bac
     nowMs: () => realClock.nowMs(),
     settle: (promise) => promise,
     close: async () => {
-      await source.backend.close();
-      await destination.backend.close();
+      for (const { backend, pool } of [source, destination]) {
+        await backend.close();
+        if (pool.memory === "device") await pool.close();
+      }
     },
   };
 }
@@ -32,49 +38,69 @@ async function openPair(limits: TransferLimits, hasMemory: boolean): Promise<Bac
 testMigrationBackend({
   name: "gloo",
   hasData: true,
-  open: (limits) => openPair(limits, true),
+  open: (limits) => openPair({ limits }),
 });
 testMigrationBackend({
   name: "gloo, without memory",
   hasData: false,
-  open: (limits) => openPair(limits, false),
+  open: (limits) => openPair({ limits, hasMemory: false }),
 });
 
-testNetworkBackend({
-  name: "gloo",
-  async open() {
-    const shape = {
-      layout: networkLayout,
-      numBlocks: NETWORK_BLOCKS,
-      limits: { bufferBlocks: 8, numLayers: 2 },
-    };
-    const source = await openEnd("source", shape);
-    const destination = await openEnd("destination", shape);
-    const link = new LossyLink(destination.backend.endpoint.port);
-    const ends = [source, destination];
-    const members = membersOf(ends).map((member) => ({
-      ...member,
-      endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
-    }));
-    await Promise.all([
-      destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) }),
-      source.backend.join({ secret: "s", generation: 1, members }),
-    ]);
-    return {
-      source,
-      destination,
-      link,
-      instanceIdOf: (end) => end === source ? "source" : "destination",
-      nowMs: () => realClock.nowMs(),
-      settle: (promise) => promise,
-      close: async () => {
-        link.close();
-        await source.backend.close();
-        await destination.backend.close();
-      },
-    };
-  },
+testMigrationBackend({
+  name: "gloo, pools of a device",
+  hasData: true,
+  skipped: missing ?? undefined,
+  open: (limits) => openPair({ limits, newPool: newDevicePool }),
 });
+
+/** The transfer thread opens the pool by the environment. */
+function newDevicePool(layout: KvLayout, numBlocks: number): KvPool {
+  Deno.env.set("LLUMNIX_CUDA_LIBRARIES", directory!);
+  return new SoftwareCudaPool(layout, numBlocks);
+}
+
+const networkShape: EndShape = {
+  layout: networkLayout,
+  numBlocks: NETWORK_BLOCKS,
+  limits: { bufferBlocks: 8, numLayers: 2 },
+};
+testNetworkBackend({ name: "gloo", open: () => openLossyPair(networkShape) });
+testNetworkBackend({
+  name: "gloo, pools of a device",
+  open: () => openLossyPair({ ...networkShape, newPool: newDevicePool }),
+  only: /hangs after 5242880|is closed in the middle/,
+  skipped: missing ?? undefined,
+});
+
+async function openLossyPair(shape: EndShape): Promise<LossyPair> {
+  const source = await openEnd("source", shape);
+  const destination = await openEnd("destination", shape);
+  const link = new LossyLink(destination.backend.endpoint.port);
+  const ends = [source, destination];
+  const members = membersOf(ends).map((member) => ({
+    ...member,
+    endpoint: { host: "127.0.0.1", port: member.rank === 0 ? 1 : link.port },
+  }));
+  await Promise.all([
+    destination.backend.join({ secret: "s", generation: 1, members: membersOf(ends) }),
+    source.backend.join({ secret: "s", generation: 1, members }),
+  ]);
+  return {
+    source,
+    destination,
+    link,
+    instanceIdOf: (end) => end === source ? "source" : "destination",
+    nowMs: () => realClock.nowMs(),
+    settle: (promise) => promise,
+    close: async () => {
+      link.close();
+      for (const { backend, pool } of ends) {
+        await backend.close();
+        if (pool.memory === "device") await pool.close();
+      }
+    },
+  };
+}
 
 Deno.test("gloo backend: a transfer thread that dies says so, and its peers notice", async () => {
   const [a, b] = [await openEnd("a"), await openEnd("b")];
@@ -126,6 +152,7 @@ Deno.test("gloo backend: a thread that dies while it closes takes nothing with i
 Deno.test("gloo backend: blocks can be made ready before they are granted, and keep what they hold", async () => {
   const end = await openEnd("a");
   assert.deepEqual(await form([end]), [[]]);
+  assert.ok(end.pool.memory === "host");
   end.pool.run(1, 0, 1).fill(7);
   end.backend.prepare([1, 0, 2]);
   await end.backend.grant("m", [0]); // comes after

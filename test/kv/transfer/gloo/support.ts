@@ -2,8 +2,9 @@ import type { MigrationGroupMember } from "../../../../src/core/protocol/migrati
 import { realClock } from "../../../../src/core/clock.ts";
 import { AccountedKvPool } from "../../../../src/kv/pool/accounted_kv_pool.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import { describePool } from "../../../../src/kv/pool/open_pool.ts";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
-import type { MappedPool } from "../../../../src/kv/pool/pool.ts";
+import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { GlooBackend } from "../../../../src/kv/transfer/gloo/gloo_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
@@ -11,12 +12,14 @@ import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backen
 export interface GlooEnd {
   readonly instanceId: string;
   readonly backend: GlooBackend;
-  readonly pool: MappedPool;
+  readonly pool: KvPool;
 }
 
 export interface EndShape {
   readonly limits?: TransferLimits;
   readonly hasMemory?: boolean;
+  /** Makes another pool. */
+  readonly newPool?: (layout: KvLayout, numBlocks: number) => KvPool;
   readonly layout?: KvLayout;
   readonly numBlocks?: number;
   readonly model?: string;
@@ -26,12 +29,15 @@ export interface EndShape {
 
 export async function openEnd(instanceId: string, shape: EndShape = {}): Promise<GlooEnd> {
   const { layout = suiteLayout, numBlocks = SUITE_BLOCKS, hasMemory = true } = shape;
-  const pool = hasMemory
+  const pool = shape.newPool !== undefined
+    ? shape.newPool(layout, numBlocks)
+    : hasMemory
     ? new ArrayKvPool(layout, numBlocks)
     : new AccountedKvPool(layout, numBlocks);
   const backend = await GlooBackend.open({
     identity: { instanceId, model: shape.model ?? "m", layout },
     pool: { address: pool.memory === "host" ? pool.address : null, layout },
+    devicePool: pool.memory === "device" ? describePool(pool) : undefined,
     numBlocks,
     host: shape.host ?? "127.0.0.1",
     initTimeoutMs: shape.initTimeoutMs ?? 5_000,

@@ -1,5 +1,5 @@
-import { populate } from "../../../../ffi/libc.ts";
-import { blockBytes } from "../../layout.ts";
+import { populate } from "../../../ffi/libc.ts";
+import { blockBytes } from "../layout.ts";
 import type { PoolMemory } from "./pool_cursor.ts";
 
 /** A huge page, which the system may give as a whole: 3 ms on a slow machine. */

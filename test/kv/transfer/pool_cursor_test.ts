@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { Random } from "../../../../src/core/random.ts";
-import { blockBytes } from "../../../../src/kv/layout.ts";
-import { PoolCursor } from "../../../../src/kv/transfer/gloo/pool_cursor.ts";
-import { suiteLayout } from "../../../conformance/migration_backend.ts";
+import { Random } from "../../../src/core/random.ts";
+import { blockBytes } from "../../../src/kv/layout.ts";
+import { PoolCursor } from "../../../src/kv/transfer/pool_cursor.ts";
+import { suiteLayout } from "../../conformance/migration_backend.ts";
 
 const pool = { address: 0x7f00_1234_5000n, layout: suiteLayout };
 const blocks = [4, 5, 6, 1, 9, 10, 2];

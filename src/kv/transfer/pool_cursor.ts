@@ -1,12 +1,34 @@
-import { MAX_PLACES } from "../../../../ffi/sockets.ts";
-import { blockBytes, type KvLayout, layerBytes } from "../../layout.ts";
-import type { TransferLimits } from "../backend.ts";
-import { transferRounds } from "../rounds.ts";
+import { MAX_PLACES } from "../../../ffi/sockets.ts";
+import { blockBytes, type KvLayout, layerBytes } from "../layout.ts";
+import type { TransferLimits } from "./backend.ts";
+import { transferRounds } from "./rounds.ts";
 
 /** The memory of a pool; the address is null if the pool only counts blocks. */
 export interface PoolMemory {
   readonly address: bigint | null;
   readonly layout: KvLayout;
+}
+
+/** The bytes of a transfer that pass a socket, in the order in which they travel. */
+export interface TransferCursor {
+  /** Bytes that have not passed the socket yet. */
+  readonly remainingBytes: number;
+  /** False while the next bytes, or the room for them, wait for a copy of the device. */
+  readonly isReady: boolean;
+  /** True when the last byte is in its place. @throws {UnavailableError} the device failed */
+  readonly isSettled: boolean;
+  /**
+   * The next places, at most as many as one system call takes: an array of `struct iovec`. Empty unless
+   * {@linkcode isReady}.
+   * @throws {UnavailableError} the device failed
+   */
+  places(): BigUint64Array<ArrayBuffer>;
+  /** The places of the next `bytes` bytes, or of fewer if one system call takes no more. */
+  placesOf(bytes: number): BigUint64Array<ArrayBuffer>;
+  /** Marks the next `bytes` bytes as done. */
+  advance(bytes: number): void;
+  /** The transfer is over: nothing more passes. */
+  release(): void;
 }
 
 /** `struct iovec` (64 bit): address, bytes. */
@@ -17,7 +39,8 @@ const WORDS_PER_PLACE = 4;
  * block by block in each. Adjacent blocks are one place if a round has all layers, so the two ends may
  * divide the same bytes into different places.
  */
-export class PoolCursor {
+export class PoolCursor implements TransferCursor {
+  readonly isReady = true;
   /** `[places, WORDS_PER_PLACE]`, little-endian: ten times faster than a BigUint64Array. */
   #words = new Uint32Array(WORDS_PER_PLACE * MAX_PLACES);
   #numPlaces = 0;
@@ -45,12 +68,16 @@ export class PoolCursor {
     return this.#remainingBytes;
   }
 
-  /** The next places, at most as many as one system call takes: an array of `struct iovec`. */
+  get isSettled(): boolean {
+    return this.#remainingBytes === 0;
+  }
+
+  release(): void {}
+
   places(): BigUint64Array<ArrayBuffer> {
     return this.#view(Math.min(MAX_PLACES, this.#numPlaces - this.#next));
   }
 
-  /** The places of the next `bytes` bytes, or of fewer if one system call takes no more. */
   placesOf(bytes: number): BigUint64Array<ArrayBuffer> {
     const most = Math.min(MAX_PLACES, this.#numPlaces - this.#next);
     let count = 0;
@@ -62,7 +89,6 @@ export class PoolCursor {
     return places;
   }
 
-  /** Marks the next `bytes` bytes as done. */
   advance(bytes: number): void {
     this.#remainingBytes -= bytes;
     while (bytes > 0) {

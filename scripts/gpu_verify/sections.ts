@@ -1,0 +1,83 @@
+/** The sections of the verification, in their order. The limits add up to less than nine minutes. */
+
+export interface Section {
+  readonly name: string;
+  /** What it shows, for people. */
+  readonly shows: string;
+  readonly limitS: number;
+  /** Words after `deno`. */
+  command(on: Target): readonly string[];
+  /** How its output is read. */
+  readonly output: "findings" | "tests" | "doctor";
+}
+
+/** What is verified. */
+export interface Target {
+  readonly softwareDevice: boolean;
+}
+
+const program = (name: string) => ["run", "-A", "--no-check", `scripts/gpu_verify/${name}.ts`];
+const tests = (...words: string[]) => ["test", "-A", "--no-check", "--quiet", ...words];
+
+export const sections: readonly Section[] = [
+  {
+    name: "environment",
+    shows: "driver, devices, libraries, and the ceilings: memcpy, pinned copies, device copy",
+    limitS: 40,
+    command: () => ["run", "-A", "--no-check", "mod.ts", "doctor", "--json"],
+    output: "doctor",
+  },
+  {
+    name: "bindings",
+    shows: "the conformance suite of CUDA over libcudart and over libcuda",
+    limitS: 60,
+    command: ({ softwareDevice }) =>
+      tests(
+        ...["--filter", softwareDevice ? "of the software device" : "of the GPU"],
+        "test/ffi/cuda/conformance_test.ts",
+      ),
+    output: "tests",
+  },
+  {
+    name: "kernels",
+    shows: "the kernels of kv.cu load and are right; block-major against per-layer copies",
+    limitS: 60,
+    command: () => program("kernels"),
+    output: "findings",
+  },
+  {
+    name: "ipc",
+    shows: "blocks between the device pools of two processes by CUDA's IPC handles",
+    limitS: 45,
+    command: () => program("ipc"),
+    output: "findings",
+  },
+  {
+    name: "nccl",
+    shows: "one rank that sends to itself; two processes on one device with own host ids",
+    limitS: 90,
+    command: () => program("nccl"),
+    output: "findings",
+  },
+  {
+    name: "pool",
+    shows: "the suite of KV pools over a pool in device memory",
+    limitS: 45,
+    command: () => tests("test/kv/pool/cuda/device_pool_test.ts"),
+    output: "tests",
+  },
+  {
+    name: "backends",
+    shows: "migration backends that stage blocks through pinned memory, pool to pool",
+    limitS: 90,
+    command: () => tests("test/kv/transfer/rayrpc/device_rayrpc_test.ts"),
+    output: "tests",
+  },
+  {
+    name: "kill",
+    shows: "kill -9 of either process in the middle of a transfer by IPC handles",
+    limitS: 45,
+    command: () => program("kill"),
+    output: "findings",
+  },
+];

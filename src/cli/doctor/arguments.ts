@@ -1,0 +1,48 @@
+/** Arguments of `llumnix doctor`. */
+import { ArgumentIndex } from "../arguments/index.ts";
+import { readCommandLine } from "../command_line.ts";
+import {
+  type ArgumentTable,
+  camelCase,
+  flag,
+  number,
+  type OptionsOf,
+} from "../arguments/argument.ts";
+import type { Group } from "../arguments/tables.ts";
+import { vllmArguments } from "../arguments/vllm.ts";
+
+const doctorArguments = {
+  "json": flag({
+    section: null,
+    help: "Print the whole report as JSON, with every place where libraries were looked for.",
+  }),
+  "model": vllmArguments["model"],
+  "revision": vllmArguments["revision"],
+  "download-dir": vllmArguments["download-dir"],
+  "dtype": vllmArguments["dtype"],
+  "prefill-tokens-per-second": number({
+    section: null,
+    default: null,
+    above: 0,
+    max: 1e9,
+    help: "Prompt tokens that an instance computes in a second. With it the report says for each " +
+      "path whether moving a request or recomputing it is faster.",
+  }),
+} satisfies ArgumentTable;
+
+export type DoctorOptions = OptionsOf<typeof doctorArguments>;
+
+export const doctorGroups: readonly Group[] = [
+  { title: "Arguments", section: "ENGINE", table: doctorArguments },
+];
+
+/** The options of a command line. @throws {UsageError} a word that is not one of them */
+export function doctorOptions(argv: readonly string[]): DoctorOptions {
+  const index = new ArgumentIndex(doctorGroups);
+  const given = readCommandLine(argv, index);
+  const all = index.entries.map(({ name, argument }) => [
+    camelCase(name),
+    given.get(name) ?? argument.default,
+  ]);
+  return Object.fromEntries(all);
+}

@@ -1,0 +1,95 @@
+/** CUDA for an executor: the device, and its memory for the KV cache. */
+import type { Cuda } from "../../../../ffi/cuda/cuda.ts";
+import {
+  DeviceBusyError,
+  DriverTooOldError,
+  NoDeviceError,
+  NoDriverError,
+  OutOfMemoryError,
+} from "../../../../ffi/cuda/errors.ts";
+import { openCuda } from "../../../../ffi/cuda/open.ts";
+import { LibraryNotFoundError, type OpenOptions } from "../../../../ffi/library.ts";
+import { UnavailableError, UsageError } from "../../../core/errors.ts";
+import { blockBytes, type KvLayout } from "../../layout.ts";
+import { shownSize } from "../../sizing.ts";
+
+/** Errors that only the operator can end. */
+const lasting = [
+  LibraryNotFoundError,
+  NoDriverError,
+  DriverTooOldError,
+  NoDeviceError,
+  DeviceBusyError,
+];
+
+/**
+ * Opens CUDA and makes a device current on this thread.
+ * @param device as in `--device`, for people
+ * @throws {UsageError} the host has no driver, too old a driver, no such device, or not for this process
+ * @throws {UnavailableError} the device cannot be used now
+ */
+export function openCudaDevice(device: string, ordinal: number, options: OpenOptions = {}): Cuda {
+  try {
+    const cuda = openCuda(options);
+    const count = cuda.deviceCount();
+    if (ordinal >= count) {
+      throw new UsageError(
+        `--device ${device} needs an NVIDIA device: the driver shows ${count}, and device ` +
+          `${ordinal} was expected. See \`nvidia-smi -L\` and CUDA_VISIBLE_DEVICES, or use ` +
+          "--device cpu.",
+      );
+    }
+    cuda.setDevice(ordinal);
+    return cuda;
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    const message = `--device ${device}: ${(error as Error).message}`;
+    if (lasting.some((kind) => error instanceof kind)) {
+      throw new UsageError(message, { cause: error });
+    }
+    throw new UnavailableError(message, { cause: error });
+  }
+}
+
+/**
+ * Allocates the blocks of a KV cache on the current device: one allocation, so that another process can
+ * open it by one IPC handle.
+ * @throws {UsageError} the device has too little memory
+ */
+export function allocateBlocks(cuda: Cuda, layout: KvLayout, numBlocks: number): bigint {
+  const bytes = numBlocks * blockBytes(layout);
+  try {
+    return cuda.malloc(bytes);
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    throw tooLarge(error, "KV cache", "--num-gpu-blocks-override", layout, numBlocks);
+  }
+}
+
+/**
+ * Allocates pinned host memory for blocks that are swapped out.
+ * @throws {UsageError} the host cannot lock so much memory
+ */
+export function allocateSwapBlocks(cuda: Cuda, layout: KvLayout, numBlocks: number): bigint {
+  if (numBlocks === 0) return 0n;
+  try {
+    return cuda.hostAlloc(numBlocks * blockBytes(layout));
+  } catch (error) {
+    if (!(error instanceof OutOfMemoryError)) throw error;
+    throw tooLarge(error, "swap pool", "--swap-space", layout, numBlocks);
+  }
+}
+
+function tooLarge(
+  { kind, neededBytes, freeBytes }: OutOfMemoryError,
+  what: string,
+  argument: string,
+  { blockSize }: KvLayout,
+  numBlocks: number,
+): UsageError {
+  const free = freeBytes === null ? "less is free" : `${shownSize(freeBytes)} is free`;
+  return new UsageError(
+    `Cannot allocate the ${what}: ${numBlocks} blocks of ${blockSize} tokens need ` +
+      `${shownSize(neededBytes)} of ${kind} memory, and ${free}. Lower ${argument}.`,
+  );
+}

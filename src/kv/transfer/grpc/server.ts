@@ -1,0 +1,166 @@
+import { createConnectRouter } from "@connectrpc/connect";
+import { createFetchHandler } from "@connectrpc/connect/protocol";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timingSafeEqual } from "node:crypto";
+import type { Clock } from "../../../core/clock.ts";
+import { LlumnixError, UnavailableError, UsageError } from "../../../core/errors.ts";
+import { END_FLAG, envelope } from "./envelope.ts";
+import type { IncomingWrites } from "./incoming_writes.ts";
+import { type HealthReply, Migration, type StatsReply, WriteReplySchema } from "./migration_pb.ts";
+
+/** Instances of one host that can have the same address: each takes the next free port. */
+const NUM_PORTS = 64;
+/** Longest message of Health and Stats. */
+const MAX_UNARY_BYTES = 4 << 10;
+/** Most time for reading a request that is refused whatever it says. */
+const DRAIN_MS = 500;
+export const WRITE_PATH = "/llumnix.Migration/Write";
+export const STREAM_TYPE = "application/connect+proto";
+const GRPC_REFUSAL = "this server speaks the Connect protocol over HTTP/1.1, and not gRPC over " +
+  "HTTP/2: call it by a Connect client or by JSON (POST application/json)";
+
+type Reply<T> = Omit<T, "$typeName" | "$unknown">;
+
+export interface MigrationServerArgs {
+  readonly hostname: string;
+  /** 0 for any free port. */
+  readonly port: number;
+  readonly writes: IncomingWrites;
+  readonly clock: Clock;
+  /** Of the migration group; null while there is none. */
+  secret(): string | null;
+  health(): Reply<HealthReply>;
+  stats(): Reply<StatsReply>;
+}
+
+/** Serves `migration.proto` by Connect. */
+export class MigrationServer {
+  readonly port: number;
+  readonly #args: MigrationServerArgs;
+  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  readonly #closing = new AbortController();
+  /** Of Health and Stats, by path. */
+  readonly #handlers: ReadonlyMap<string, (request: Request) => Promise<Response>>;
+
+  /**
+   * Listens at the address, and at no other.
+   * @throws {UsageError} the address is not of this host, or its ports are taken
+   */
+  constructor(args: MigrationServerArgs) {
+    this.#args = args;
+    const router = createConnectRouter({
+      ...{ grpc: false, grpcWeb: false, acceptCompression: [], readMaxBytes: MAX_UNARY_BYTES },
+    });
+    router.service(Migration, { health: () => args.health(), stats: () => args.stats() });
+    this.#handlers = new Map(
+      router.handlers.map((handler) => [handler.requestPath, createFetchHandler(handler)]),
+    );
+    this.#server = this.#listen();
+    this.port = this.#server.addr.port;
+  }
+
+  /** Closes the connections. The caller has closed the writes. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    await this.#server.finished;
+  }
+
+  #listen(): Deno.HttpServer<Deno.NetAddr> {
+    const { hostname, port } = this.#args;
+    const last = port === 0 ? 0 : Math.min(port + NUM_PORTS - 1, 65535);
+    for (let next = port; next <= last; next++) {
+      try {
+        return Deno.serve({
+          ...{ hostname, port: next, signal: this.#closing.signal, onListen() {} },
+          onError: () => new Response(null, { status: 500 }),
+        }, (request) => this.#answer(request));
+      } catch (error) {
+        if (error instanceof Deno.errors.AddrInUse) continue;
+        throw new UsageError(
+          `--migration-backend-server-address ${hostname}:${port}: ${(error as Error).message}: ` +
+            "expected an address of this host",
+        );
+      }
+    }
+    throw new UsageError(
+      `--migration-backend-server-address ${hostname}:${port}: other programs have the ports ` +
+        `${port} to ${last}: choose another port, or 0 for any free one`,
+    );
+  }
+
+  async #answer(request: Request): Promise<Response> {
+    const { pathname } = new URL(request.url);
+    const type = request.headers.get("content-type") ?? "";
+    // The headers of gRPC's answer without a body: its clients show the message.
+    if (/^application\/grpc/.test(type)) {
+      await this.#drain(request);
+      return new Response(null, {
+        headers: { "content-type": type, "grpc-status": "12", "grpc-message": GRPC_REFUSAL },
+      });
+    }
+    if (pathname === WRITE_PATH) {
+      if (request.method === "POST" && type === STREAM_TYPE) return await this.#write(request);
+      const message = `Write takes POST with content-type ${STREAM_TYPE}`;
+      return new Response(message, { status: 415, headers: { "accept-post": STREAM_TYPE } });
+    }
+    const handler = this.#handlers.get(pathname);
+    if (handler !== undefined) return await handler(request);
+    return new Response("see migration.proto for what there is", { status: 404 });
+  }
+
+  /** Reads a short body: over HTTP/2 an answer that comes before the end of the request can get lost. */
+  async #drain({ body }: Request): Promise<void> {
+    const reader = body?.getReader();
+    const cancelTimer = this.#args.clock.after(DRAIN_MS, () => reader?.cancel().catch(() => {}));
+    try {
+      for (let bytes = 0; bytes < MAX_UNARY_BYTES;) {
+        const { value } = await reader?.read() ?? {};
+        if (value === undefined) return;
+        bytes += value.length;
+      }
+    } catch {
+      // The client is gone.
+    } finally {
+      cancelTimer();
+    }
+  }
+
+  async #write(request: Request): Promise<Response> {
+    try {
+      this.#checkSecret(request);
+      const bytes = await this.#args.writes.receive(request);
+      const reply = toBinary(WriteReplySchema, create(WriteReplySchema, { bytes: BigInt(bytes) }));
+      return streamAnswer(envelope(reply), {});
+    } catch (error) {
+      return streamAnswer(null, { error: connectError(error) });
+    }
+  }
+
+  /** @throws {Unauthenticated} */
+  #checkSecret(request: Request): void {
+    const secret = this.#args.secret();
+    if (secret === null) throw new UnavailableError("the instance is in no migration group");
+    const given = new TextEncoder().encode(request.headers.get("authorization") ?? "");
+    const expected = new TextEncoder().encode(`Bearer ${secret}`);
+    if (given.length === expected.length && timingSafeEqual(given, expected)) return;
+    throw new Unauthenticated("the caller is not in this instance's migration group");
+  }
+}
+
+class Unauthenticated extends Error {}
+
+/** The answer to a stream: HTTP 200 whatever happened, as Connect has it. */
+function streamAnswer(reply: Uint8Array<ArrayBuffer> | null, end: object): Response {
+  const last = envelope(new TextEncoder().encode(JSON.stringify(end)), END_FLAG);
+  const body = new Uint8Array((reply?.length ?? 0) + last.length);
+  if (reply !== null) body.set(reply);
+  body.set(last, reply?.length ?? 0);
+  return new Response(body, { headers: { "content-type": STREAM_TYPE } });
+}
+
+function connectError(error: unknown): { readonly code: string; readonly message: string } {
+  const { message } = error as Error;
+  if (error instanceof Unauthenticated) return { code: "unauthenticated", message };
+  if (!(error instanceof LlumnixError)) return { code: "internal", message };
+  return { code: error instanceof UnavailableError ? "unavailable" : "invalid_argument", message };
+}

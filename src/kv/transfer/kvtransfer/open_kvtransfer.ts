@@ -1,0 +1,58 @@
+import { openProcessMemory } from "../../../../ffi/process_memory.ts";
+import { UsageError } from "../../../core/errors.ts";
+import type { BackendContext } from "../backend_kind.ts";
+import { openCudaIpc } from "./cuda_ipc.ts";
+import { thisProcess } from "./host_process.ts";
+import { KvTransferBackend } from "./kvtransfer_backend.ts";
+import { NamingDirectory } from "./naming.ts";
+
+const YAMA_SCOPE = "/proc/sys/kernel/yama/ptrace_scope";
+
+/**
+ * Opens the naming directory, and the backend over it.
+ * @throws {UsageError} the transfer type is not for this pool, the naming directory cannot be used, or
+ *   this system is not Linux
+ */
+export async function openKvTransfer(context: BackendContext): Promise<KvTransferBackend> {
+  const { instanceId, model, pool, options, clock, openLinks } = context;
+  const memory = openProcessMemory();
+  if (memory === null) {
+    throw new UsageError("--migration-backend kvtransfer needs Linux; choose rayrpc");
+  }
+  const isIpc = options.migrationBackendTransferType === "cuda_ipc";
+  if (pool.memory === "device" && !isIpc) {
+    throw new UsageError(
+      "--migration-backend-transfer-type rdma moves KV blocks in host memory only, and this device " +
+        "keeps them in its own: choose cuda_ipc",
+    );
+  }
+  if (pool.memory !== "device" && isIpc) {
+    throw new UsageError(
+      "--migration-backend-transfer-type cuda_ipc moves KV blocks between CUDA devices, and this " +
+        "device keeps them in host memory: choose rdma",
+    );
+  }
+  if (needsPermission()) memory.allowReaders();
+  const naming = NamingDirectory.open(options.migrationBackendKvtransferNamingUrl);
+  const process = thisProcess();
+  const device = pool.memory === "device" ? openCudaIpc(pool) : undefined;
+  return await KvTransferBackend.open({
+    ...{ instanceId, model, pool, naming, process, clock, device },
+    links: openLinks(),
+    // A manager at the loopback interface has instances of this host only, which need no UCX.
+    ucx: isLoopback(context.host) ? undefined : {},
+  });
+}
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || host.startsWith("127.");
+}
+
+/** Whether the kernel lets only ancestors read a process that has not agreed to more. */
+function needsPermission(): boolean {
+  try {
+    return Deno.readTextFileSync(YAMA_SCOPE).trim() === "1";
+  } catch {
+    return false; // a kernel without Yama
+  }
+}

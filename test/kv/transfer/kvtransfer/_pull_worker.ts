@@ -1,0 +1,3 @@
+import { runPullThread } from "../../../../src/kv/transfer/kvtransfer/pull_thread.ts";
+
+runPullThread();

@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { runSection } from "../../../scripts/gpu_verify/run_section.ts";
+import type { Section } from "../../../scripts/gpu_verify/sections.ts";
+
+const target = { softwareDevice: true };
+
+function section(code: string): Section {
+  return {
+    ...{ name: "test", shows: "a test", limitS: 30, output: "findings" },
+    command: () => ["eval", "--no-check", code],
+  };
+}
+
+Deno.test("a section over its limit is killed with the processes that it started", async () => {
+  const code = 'console.log(JSON.stringify({ name: "first", value: "1" }));' +
+    'const { pid } = new Deno.Command("sleep", { args: ["60"] }).spawn();' +
+    'console.log(JSON.stringify({ name: "pid", value: String(pid) }));' +
+    "await new Promise((resolve) => setTimeout(resolve, 60_000));";
+  const result = await runSection(section(code), target, 3, {});
+  assert.equal(result.outcome, "timed out");
+  const [first, { value: pid }] = result.findings;
+  assert.deepEqual(first, { name: "first", value: "1" });
+  assert.ok(result.tookS < 20, String(result.tookS));
+  assert.ok(hasEnded(pid), `process ${pid} is still there`);
+});
+
+/** A zombie that nobody waits for has ended, too. */
+function hasEnded(pid: string): boolean {
+  try {
+    return /^\d+ \(.*\) Z/.test(Deno.readTextFileSync(`/proc/${pid}/stat`));
+  } catch {
+    return true;
+  }
+}
+
+Deno.test("a section that fails keeps the end of its output", async () => {
+  const { outcome, complaint } = await runSection(
+    section('console.error("wrong: bytes"); Deno.exit(1);'),
+    ...[target, 30, {}] as const,
+  );
+  assert.deepEqual({ outcome, complaint }, { outcome: "failed", complaint: "wrong: bytes" });
+});
+
+Deno.test("a section that ends well and shows nothing has failed", async () => {
+  const { outcome, complaint } = await runSection(section(""), target, 30, {});
+  assert.deepEqual([outcome, complaint], ["failed", "it showed nothing"]);
+});
+
+Deno.test("a section sees the environment that it is given", async () => {
+  const code = 'console.log(JSON.stringify({ name: "seen", value: Deno.env.get("SEEN") }));';
+  const { outcome, findings } = await runSection(section(code), target, 30, { SEEN: "yes" });
+  assert.deepEqual([outcome, findings], ["passed", [{ name: "seen", value: "yes" }]]);
+});
