@@ -1,9 +1,12 @@
 /**
- * Builds the CPU kernels. Without arguments it builds the shared libraries for this machine's
- * architecture into `ffi/cpu_kernels/build/`, unless they are up to date. Without a compiler it says so
- * and succeeds, because the committed WASM build works everywhere. With `--wasm` it builds
- * `kernels.wasm`, for which it needs clang and lld of LLVM 19.
+ * Builds the CPU kernels as shared libraries into `ffi/cpu_kernels/build/`, unless they are up to date:
+ * the fastest set that this processor runs, or with `--all` every set of its architecture. Without a
+ * compiler it says so and succeeds, because the committed WASM build works everywhere. With `--wasm` it
+ * builds `kernels.wasm`, for which it needs clang and lld of LLVM 19.
  */
+import { existsSync } from "node:fs";
+import { type KernelSet, kernelSets } from "../ffi/cpu_kernels/kernels.ts";
+import { machineProblem } from "../ffi/cpu_kernels/load.ts";
 
 const sources = new URL("../ffi/cpu_kernels/", import.meta.url);
 const buildDirectory = new URL("build/", sources);
@@ -22,7 +25,7 @@ const avx512Flags = [
 ];
 
 /** Compiler flags of each native kernel set, by architecture. */
-const variants: Record<string, Record<string, string[]>> = {
+const variants: Record<string, Partial<Record<KernelSet, string[]>>> = {
   x86_64: {
     amx: [...avx512Flags, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
     avx512bf16: [...avx512Flags, "-mavx512bf16"],
@@ -87,59 +90,107 @@ function readText(url: URL): string | null {
   }
 }
 
+/** A set that is to be built, and what the library is built from. */
+interface Target {
+  readonly set: KernelSet;
+  readonly flags: readonly string[];
+  /** Hash over the sources, the flags and the compiler. */
+  readonly key: string;
+}
+
+const libraryOf = (set: KernelSet) => path(new URL(`kernels-${set}.so`, buildDirectory));
+const stampOf = (set: KernelSet) => new URL(`kernels-${set}.stamp`, buildDirectory);
+
+/** The compiler's error at the latest build from the same sources: "" if it succeeded; null if none was made. */
+function latestOutcome({ set, key }: Target): string | null {
+  const [stampedKey, complaint] = (readText(stampOf(set)) ?? "").split("\n");
+  if (stampedKey !== key || (complaint === "" && !existsSync(libraryOf(set)))) return null;
+  return complaint;
+}
+
 /**
  * Compiles one set and puts the library in place atomically. If the compiler fails (an old one may not
  * know the instructions), removes any library of older sources.
- * @returns the compiler's error, or null
+ * @returns the compiler's error, or "" when the set is built
  */
-async function buildNative(compiler: string, set: string, flags: string[]): Promise<string | null> {
-  const output = path(new URL(`kernels-${set}.so`, buildDirectory));
+async function buildNative(compiler: Compiler, { set, flags, key }: Target): Promise<string> {
+  const startMs = performance.now();
+  const output = libraryOf(set);
   const partial = `${output}.${Deno.pid}`;
   const source = path(new URL("kernels.c", sources));
-  const shared = ["-shared", "-fPIC"];
-  const result = await run(compiler, [...commonFlags, ...shared, ...flags, source, "-o", partial]);
+  const all = [...commonFlags, "-shared", "-fPIC", ...flags, source, "-o", partial];
+  const result = await run(compiler.command, all);
+  let complaint = "";
   if (result.success) {
     await Deno.rename(partial, output);
-    return null;
+  } else {
+    await Deno.remove(output).catch(() => {});
+    complaint = result.stderr.split("\n").find((line) => line.includes("error")) ??
+      "the compiler gave no reason";
   }
-  await Deno.remove(output).catch(() => {});
-  return result.stderr.split("\n").find((line) => line.includes("error")) ??
-    "the compiler gave no reason";
+  await Deno.writeTextFile(stampOf(set), `${key}\n${complaint}\n`);
+  const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+  say(complaint === "" ? `built ${set} in ${seconds} s` : `${set} was not built: ${complaint}`);
+  return complaint;
 }
 
-/** Builds all sets concurrently; returns a summary. */
-async function buildSets(compiler: Compiler, sets: Record<string, string[]>): Promise<string> {
-  await Deno.mkdir(buildDirectory, { recursive: true });
-  const built: string[] = [], failed: string[] = [];
-  await Promise.all(
-    Object.entries(sets).map(async ([set, flags]) => {
-      const complaint = await buildNative(compiler.command, set, flags);
-      if (complaint === null) built.push(set);
-      else failed.push(`${set} (${complaint})`);
-    }),
-  );
-  const success = built.length > 0 ? built.sort().join(", ") : "no native set; WASM will be used";
-  return failed.length > 0 ? `${success}; not built: ${failed.join(", ")}` : success;
+/** Builds a set unless it is up to date. @returns whether there is a library of it */
+async function ensureBuilt(compiler: Compiler, target: Target): Promise<boolean> {
+  return (latestOutcome(target) ?? await buildNative(compiler, target)) === "";
 }
 
-async function buildNativeSets(): Promise<string> {
-  const sets = Deno.build.os === "linux" ? variants[Deno.build.arch] : undefined;
-  if (sets === undefined) {
+/** Builds the fastest set that this processor runs; the next one if the compiler cannot. */
+async function buildFastest(compiler: Compiler, targets: readonly Target[]): Promise<KernelSet[]> {
+  for (const target of targets) {
+    if (machineProblem(target.set) !== null) continue;
+    if (latestOutcome(target) === null) {
+      say(`building ${target.set} for this processor, once: about half a minute ...`);
+    }
+    if (await ensureBuilt(compiler, target)) return [target.set];
+  }
+  return [];
+}
+
+/** Builds all sets concurrently. */
+async function buildAll(compiler: Compiler, targets: readonly Target[]): Promise<KernelSet[]> {
+  const missing = targets.filter((target) => latestOutcome(target) === null);
+  if (missing.length > 0) {
+    say(`building the CPU kernels ${missing.map(({ set }) => set).join(", ")} ...`);
+  }
+  const areBuilt = await Promise.all(targets.map((target) => ensureBuilt(compiler, target)));
+  return targets.filter((_, i) => areBuilt[i]).map(({ set }) => set);
+}
+
+/** What to build here, the fastest set first. */
+async function targetsFor(compiler: Compiler): Promise<Target[]> {
+  const variant = variants[Deno.build.arch];
+  const sets = kernelSets.filter((set) => variant[set] !== undefined);
+  return await Promise.all(sets.map(async (set) => {
+    const flags = variant[set]!;
+    const key = await hash([...commonFlags, ...flags, compiler.command, compiler.version]);
+    return { set, flags, key };
+  }));
+}
+
+async function buildNativeSets(isAll: boolean): Promise<string> {
+  if (Deno.build.os !== "linux" || variants[Deno.build.arch] === undefined) {
     return `no native sets for ${Deno.build.os} on ${Deno.build.arch}; WASM will be used`;
   }
   const compiler = await findCompiler();
   if (compiler === null) return "no compiler found (CC, clang, gcc, cc); WASM will be used";
-  const flags = Object.values(sets).flat();
-  const key = await hash([...commonFlags, ...flags, compiler.command, compiler.version]);
-  const stamp = new URL("stamp", buildDirectory);
-  const [oldKey, outcome] = (readText(stamp) ?? "").split("\n");
-  if (oldKey === key) return `${outcome} (up to date, ${compiler.version})`;
+  await Deno.mkdir(buildDirectory, { recursive: true });
+  const targets = await targetsFor(compiler);
+  const built = await (isAll ? buildAll : buildFastest)(compiler, targets);
+  for (const target of targets) {
+    // A library of older sources may not fit the program.
+    if (latestOutcome(target) === null) await Deno.remove(libraryOf(target.set)).catch(() => {});
+  }
+  if (built.length === 0) return "no native set could be built; WASM will be used";
+  return `${built.join(", ")} (${compiler.version})`;
+}
 
-  const startMs = performance.now();
-  const result = await buildSets(compiler, sets);
-  await Deno.writeTextFile(stamp, `${key}\n${result}\n`);
-  const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-  return `${result} (built in ${seconds} s, ${compiler.version})`;
+function say(line: string): void {
+  console.error(`kernels: ${line}`);
 }
 
 async function buildWasm(): Promise<string> {
@@ -154,6 +205,6 @@ async function buildWasm(): Promise<string> {
 }
 
 if (import.meta.main) {
-  const wasm = Deno.args.includes("--wasm");
-  console.error(`kernels: ${await (wasm ? buildWasm() : buildNativeSets())}`);
+  const isAll = Deno.args.includes("--all");
+  say(await (Deno.args.includes("--wasm") ? buildWasm() : buildNativeSets(isAll)));
 }

@@ -118,6 +118,14 @@ function checkThreads({ threads, cpus }: LoadKernelsOptions): void {
 }
 
 function unavailability(set: KernelSet): string | null {
+  const reason = machineProblem(set);
+  if (reason !== null) return reason;
+  if (set === "wasm" || imageOf(set) !== null) return null;
+  return "they have not been built (`deno task kernels --all` builds them with clang or gcc)";
+}
+
+/** Why this machine cannot run a kernel set, whether it has been built or not; null when it can. */
+export function machineProblem(set: KernelSet): string | null {
   if (set === "wasm") return null;
   const system = Deno.build.os === "linux" ? null : `native kernels are for Linux`;
   const arch = set === "neon" ? "aarch64" : "x86_64";
@@ -129,8 +137,7 @@ function unavailability(set: KernelSet): string | null {
     if (missing.length > 0) return `the processor lacks ${missing.join(", ")}`;
     if (set === "amx" && !permitTiles()) return "the system does not permit AMX tiles";
   }
-  if (imageOf(set) !== null) return null;
-  return "they have not been built (`deno task kernels` builds them with clang or gcc)";
+  return null;
 }
 
 function processorFeatures(): ReadonlySet<string> {

@@ -22,7 +22,7 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 /** Longest text of a frame that several records share. */
 const MAX_SHARED_CHARS = 32 << 10;
-/** Longest error message that is sent; what is longer is cut. */
+/** Longest error message that is sent; longer ones are cut. */
 const MAX_ERROR_CHARS = 64 << 10;
 
 const log = logger("bus");
@@ -43,7 +43,7 @@ interface PendingCall {
 
 /**
  * Calls, notifications and limits over any transport that carries {@linkcode Frame}s in order.
- * A transport extends this class: it sends the frames of the outbox, and hands in those that arrive.
+ * A transport extends this class: it sends the frames of the outbox, and hands in the frames that arrive.
  *
  * A peer cannot do more harm than to lose its connection. It is closed on a message that does not fit
  * the protocol, and on an error in the handler of a message, which is logged with its stack.
@@ -320,7 +320,7 @@ export abstract class BasePeer implements AnyPeer {
     try {
       this.service.onClose?.(this, reason);
     } catch (error) {
-      // The connection is closed all the same, and no caller could handle the error.
+      // The connection is closed even so, and no caller could handle the error.
       log.error("onClose failed", { remote: this.remote, reason, error });
     }
     this.#settleClosed();

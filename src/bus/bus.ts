@@ -51,7 +51,7 @@ export interface Service {
   readonly notifications?: { readonly [M in NotificationName]?: NotifyHandler<M> };
   /** A connection was accepted (listeners only). */
   onConnect?(peer: Peer): void;
-  /** The connection ended, for whatever reason; called once, after the last handler began. Must not throw. */
+  /** The connection ended, for any reason. Called once, after the last handler began. Must not throw. */
   onClose?(peer: Peer, reason: string): void;
 }
 
@@ -94,7 +94,7 @@ export interface Peer {
    * @throws {RequestError} the message is over {@linkcode BusLimits.maxFrameBytes}
    */
   notify<M extends NotificationName>(method: M, message: Message<NoticeOf<M>>): void;
-  /** Sends what is buffered, then closes; `onClose` follows at both ends. Idempotent. */
+  /** Sends the buffered messages, then closes; `onClose` follows at both ends. Idempotent. */
   close(): Promise<void>;
 }
 
@@ -132,7 +132,7 @@ export interface Bus {
    * Connects to a listener.
    * @throws {NobodyListensError} nobody listens there
    * @throws {UnavailableError} `timeoutMs` (default 10,000) is over, or the address is out of reach
-   * @throws {UsageError} what listens there is, or may be, another user's
+   * @throws {UsageError} the process that listens there is, or may be, another user's
    */
   connect(address: Address, service: Service, options?: CallOptions): Promise<Peer>;
 }

@@ -46,8 +46,8 @@ export interface ReceivedFrame {
  * filled, then take frames with {@linkcode next} until it returns null. A frame larger than the
  * shared buffer gets a buffer of its own, into which the rest of it is read directly.
  *
- * Memory follows what has arrived, not what a header promises: beyond {@linkcode MAX_PROMISED_BYTES} a
- * buffer is at most twice as large as the bytes in it.
+ * Memory grows with the bytes that arrive, not with what a header promises: beyond
+ * {@linkcode MAX_PROMISED_BYTES} a buffer is at most twice as large as the bytes in it.
  */
 export class FrameReader {
   readonly #shared = new Uint8Array(READ_BUFFER_BYTES);

@@ -1,4 +1,4 @@
-/** The register of buses: what serves each scheme of an address. */
+/** The register of buses: which bus serves each scheme of an address. */
 import { parseAddress, type ParsedAddress } from "./address.ts";
 import { type Bus, type BusLimits, defaultBusLimits } from "./bus.ts";
 import { InProcessBus } from "./in_process_bus.ts";

@@ -34,8 +34,8 @@ const MAX_TIMEOUT_MS = 2 ** 31 - 1;
 const log = logger("bus");
 
 /**
- * Connects processes of one host over Unix sockets, and hosts over TCP. Unix sockets are for processes of
- * one user, TCP is for those that have the cluster's key.
+ * Connects processes of one host over Unix sockets, and hosts over TCP. Unix sockets connect
+ * processes of one user, TCP connects processes that have the cluster's key.
  */
 export class SocketBus implements AnyBus {
   #tcp: Promise<Tcp> | null = null;

@@ -11,7 +11,7 @@ import type { AnyService } from "./transport.ts";
 const WRITE_BUFFER_BYTES = 128 << 10;
 /** Payloads up to this size are copied behind their head to save a write. */
 const MAX_COPIED_PAYLOAD_BYTES = 16 << 10;
-/** How long a closing end waits for the other to take what was sent and to close as well. */
+/** How long a closing end waits for the other to take the last bytes and to close as well. */
 const LINGER_MS = 2_000;
 
 /** One end of a Unix or TCP connection, after the greetings. */

@@ -1,5 +1,5 @@
 /**
- * The bus as a transport sees it: any method, and data that nobody looks into. Every implementation of
+ * The bus as a transport sees it: any method, and data that it does not read. Every implementation of
  * `Bus` is written with these types, and assignable to both.
  */
 import type { Address, CallOptions, Listener, Message, Peer } from "./bus.ts";

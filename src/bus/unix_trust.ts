@@ -8,7 +8,7 @@ import { UsageError } from "../core/errors.ts";
 
 const ROOT = 0;
 const WRITABLE_BY_OTHERS = 0o022;
-/** Others may make files in such a directory, and cannot touch those of this user. */
+/** In such a directory other users can make files, but cannot rename or delete this user's files. */
 const STICKY = 0o1000;
 
 /**

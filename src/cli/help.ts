@@ -3,17 +3,10 @@ import { type ArgumentIndex, entriesOf, type Entry } from "./arguments/index.ts"
 import { statusText } from "./arguments/status.ts";
 import { shownDefault } from "./arguments/values.ts";
 
-const usageIndent = " ".repeat(12);
 const helpColumn = 24;
 
-/** The usage block: one argument a line. */
-export function usage(program: string, index: ArgumentIndex): string {
-  const lines = index.entries.map((entry) => `${usageIndent}[--${entry.name}${valueForm(entry)}]`);
-  return [`usage: ${program} [-h]`, ...lines].join("\n");
-}
-
 /**
- * The whole help of a command.
+ * The whole help of a command: what it does, how it is called, and its arguments.
  * @param width of the terminal in columns
  */
 export function commandHelp(
@@ -22,7 +15,7 @@ export function commandHelp(
   index: ArgumentIndex,
   width: number,
 ): string {
-  const blocks = [usage(program, index), wrap(summary, width, "")];
+  const blocks = [wrap(summary, width, ""), `usage: ${program} [options]`];
   for (const group of index.groups) {
     const details = entriesOf(group).map((entry) => argumentHelp(entry, width));
     blocks.push([`${group.title}:`, ...details].join("\n"));
@@ -44,7 +37,7 @@ function argumentHelp(entry: Entry, width: number): string {
   return fitsBeside ? heading + body.slice(heading.length) : `${heading}\n${body}`;
 }
 
-/** What follows an option in usage: `PORT`, `{8,16,32}`, or nothing. */
+/** What follows an option in help: `PORT`, `{8,16,32}`, or nothing. */
 export function valueForm({ name, argument }: Entry): string {
   if (argument.kind === "flag") return "";
   if (argument.choices !== null) return ` {${argument.choices.join(",")}}`;

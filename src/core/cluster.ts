@@ -17,8 +17,8 @@ export interface Cluster {
   isReady(): boolean;
   /**
    * Dispatches a request. Resolves once an instance has queued it, or it was aborted; outputs then
-   * arrive at `sink`, and exactly one of them has `finish`. The first comes in a later turn of the
-   * event loop than the one in which this resolved: whoever awaits it has gone on by then.
+   * arrive at `sink`, and exactly one of them has `finish`. The first output comes in a later turn of
+   * the event loop than the one in which this resolved, so that the caller has continued by then.
    * @throws {RequestError} the request can never be served
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance can take it

@@ -21,7 +21,7 @@ export function isErrorKind(value: unknown): value is ErrorKind {
   return (errorKinds as readonly unknown[]).includes(value);
 }
 
-/** Whether only whoever started the program can put it right: exit code 2, and trying again is no use. */
+/** Whether only the user can fix the error: the program exits with code 2, and a retry is of no use. */
 export function isForTheUser(kind: ErrorKind): boolean {
   return kind === "usage" || kind === "model";
 }
@@ -98,7 +98,7 @@ export class ConflictError extends LlumnixError {
   }
 }
 
-/** What to tell whoever starts a process that needs a manager, and there is none. */
+/** The error of a process that needs a manager when no manager answers. */
 export function noManagerError(address: string, cause: Error): UnavailableError {
   return new UnavailableError(
     `no manager answers at ${address} (${cause.message}). Start one (llumnix manager), or say ` +

@@ -12,7 +12,7 @@ export class HostProcess {
     private readonly procfs: string,
   ) {}
 
-  /** @param words all of which its command line has; null where there is no such process */
+  /** @param words the process's command line has all of them; null if no such process runs */
   static find(pid: number, words: readonly string[], procfs = "/proc"): HostProcess | null {
     const startTime = startTimeOf(pid, procfs);
     const line = commandLineOf(pid, procfs);
@@ -20,15 +20,15 @@ export class HostProcess {
     return new HostProcess(pid, startTime, procfs);
   }
 
-  /** @param start as `startOf` had it; null where this host has no such process */
+  /** @param start the result of `startOf`; null if no such process runs on this host */
   static started(pid: number, start: string, procfs = "/proc"): HostProcess | null {
     if (HostProcess.startOf(pid, procfs) !== start) return null;
     return new HostProcess(pid, start.slice(start.lastIndexOf(":") + 1), procfs);
   }
 
   /**
-   * With the pid, what no other process has, on any host and in any container: those that start at
-   * once have the same pids and times. Undefined where it is not known.
+   * Together with the pid, identifies a process among those of all hosts and containers. Start time and
+   * pid alone do not: containers that start at the same moment share them. Undefined if it is not known.
    */
   static startOf(pid: number, procfs = "/proc"): string | undefined {
     const startTime = startTimeOf(pid, procfs), bootId = bootIdOf(procfs);
@@ -83,7 +83,7 @@ function bootIdOf(procfs: string): string | null {
   }
 }
 
-/** Null for what has ended or is another user's. */
+/** Null for a process that has ended or is another user's. */
 function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string | null {
   try {
     return Deno.readLinkSync(`${procfs}/${pid}/ns/${kind}`);
@@ -92,7 +92,7 @@ function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string |
   }
 }
 
-/** In ticks since the host's start; null for what has ended, waited for by its parent or not. */
+/** In ticks since the start of the host; null for a process that has ended, reaped or not. */
 function startTimeOf(pid: number, procfs: string): string | null {
   try {
     const text = Deno.readTextFileSync(`${procfs}/${pid}/stat`);
@@ -103,7 +103,7 @@ function startTimeOf(pid: number, procfs: string): string | null {
   }
 }
 
-/** Empty for what is ending or has ended. */
+/** Empty for a process that is ending or has ended. */
 function commandLineOf(pid: number, procfs: string): string[] {
   try {
     const text = Deno.readTextFileSync(`${procfs}/${pid}/cmdline`);

@@ -8,7 +8,7 @@ const MAX_NAMES = 100;
 export interface Claim {
   /** The file to write to: the one asked for, or one with a number in its name if that is taken. */
   readonly filename: string;
-  /** Null where files cannot be locked, and for what is no regular file. */
+  /** Null if the file system cannot lock files, or this is no regular file. */
   readonly lock: FileLock | null;
 }
 

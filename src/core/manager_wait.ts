@@ -13,14 +13,14 @@ export interface ManagerWait {
   readonly timeoutMs: number;
   /** Called once, when the first attempt has failed and others follow. */
   readonly onWait?: () => void;
-  /** Nobody waits any more. */
+  /** Whether the caller has stopped waiting. */
   readonly isGivenUp?: () => boolean;
 }
 
 /**
  * Repeats an attempt to reach a manager until one answers.
  * @throws {UnavailableError} none did in time
- * @throws what the attempt throws besides, which is an answer
+ * @throws any other error of the attempt: the manager answered with it
  */
 export async function untilManagerAnswers<T>(
   { address, clock, timeoutMs, onWait, isGivenUp = () => false }: ManagerWait,

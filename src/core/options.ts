@@ -67,7 +67,7 @@ export interface ManagerOptions {
 /** What the manager does with running and waiting requests after their dispatch. */
 export interface MigrationOptions {
   readonly enableMigration: boolean;
-  /** Pairs are chosen every so many updates of instance info. */
+  /** Pairs are formed once in this many updates of instance info. */
   readonly pairMigrationFrequency: number;
   /** Without `enableDefrag` the policy in force is `balanced`. */
   readonly pairMigrationPolicy:
@@ -89,7 +89,7 @@ export interface TransferOptions {
   readonly migrationBufferBlocks: number;
   /** Layers of one transfer round. */
   readonly migrationNumLayers: number;
-  /** A stage of at most so many blocks is the last. */
+  /** A stage of at most this many blocks is the last. */
   readonly lastStageMaxBlocks: number;
   /** A migration of more stages is dropped. */
   readonly maxStages: number;
@@ -101,7 +101,7 @@ export interface MigrationBackendOptions {
   readonly migrationBackend: "gloo" | "nccl" | "rayrpc" | "grpc" | "kvtransfer";
   /** Seconds that setting it up may take. */
   readonly migrationBackendInitTimeout: number;
-  /** Of kvtransfer: what moves the blocks; empty with other backends only. */
+  /** Only for kvtransfer, which refuses "": the way that blocks move. */
   readonly migrationBackendTransferType: "cuda_ipc" | "rdma" | "";
   /** Of kvtransfer: where instances find each other. */
   readonly migrationBackendKvtransferNamingUrl: string;
@@ -146,9 +146,9 @@ export interface ServerOptions {
   readonly maxBodyBytes: number;
   /** Seconds that running requests get to finish after SIGTERM. */
   readonly shutdownTimeout: number;
-  /** Whoever sends it may operate the service over HTTP; null turns the admin routes off. */
+  /** HTTP clients that send it may operate the service; null turns the admin routes off. */
   readonly adminToken: string | null;
-  /** Keys that clients need one of, beside those of `apiKeyFile` and VLLM_API_KEY; no key at all: none is needed. */
+  /** Clients need one of these keys, or of `apiKeyFile` or VLLM_API_KEY. Without any, none is asked for. */
   readonly apiKey: readonly string[] | null;
   /** File with one key a line. */
   readonly apiKeyFile: string | null;

@@ -12,6 +12,14 @@ export const supportedArchitectures = [
 ] as const;
 export type Architecture = typeof supportedArchitectures[number];
 
+/** Which families have an RMS norm of each query and key head. */
+const hasQkNorm: Record<Architecture, boolean> = {
+  LlamaForCausalLM: false,
+  MistralForCausalLM: false,
+  Qwen2ForCausalLM: false,
+  Qwen3ForCausalLM: true,
+};
+
 /** A decoder-only transformer, with every default resolved. */
 export interface ModelConfig {
   readonly architecture: Architecture;
@@ -128,7 +136,7 @@ export function parseModelConfig(json: unknown, source: string): ModelConfig {
     slidingWindow: parseSlidingWindow(raw, architecture),
     tieWordEmbeddings: raw.tie_word_embeddings ?? false,
     ...parseBiases(raw, architecture),
-    qkNorm: architecture === "Qwen3ForCausalLM",
+    qkNorm: hasQkNorm[architecture],
     dtype: parseDType(raw, source),
     eosTokenIds: Array.isArray(eos) ? eos : [eos],
   };
@@ -186,9 +194,15 @@ function parseBiases(raw: RawConfig, architecture: Architecture) {
 
 function parseSlidingWindow(raw: RawConfig, architecture: Architecture): number | null {
   const window = raw.sliding_window ?? null;
-  if (architecture === "LlamaForCausalLM") return null;
-  if (architecture === "MistralForCausalLM") return window;
-  return raw.use_sliding_window ? window : null;
+  switch (architecture) {
+    case "LlamaForCausalLM":
+      return null;
+    case "MistralForCausalLM":
+      return window;
+    case "Qwen2ForCausalLM":
+    case "Qwen3ForCausalLM":
+      return raw.use_sliding_window ? window : null;
+  }
 }
 
 /** Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`. */

@@ -1,19 +1,19 @@
 import assert from "node:assert/strict";
 import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../src/cli/arguments/tables.ts";
-import { commandHelp, usage, wrap } from "../../src/cli/help.ts";
+import { commandHelp, wrap } from "../../src/cli/help.ts";
 import { profileHelp } from "../../src/cli/simulate/help.ts";
 import { parseProfile } from "../../src/executor/sim/profile_file.ts";
 import { builtinProfile } from "../../src/executor/sim/roofline.ts";
+import { usageLines } from "./usage.ts";
 
 const index = new ArgumentIndex(serveGroups);
 const program = "llumnix serve";
 
-Deno.test("usage has the form of the reference", () => {
-  const lines = usage(program, index).split("\n");
-  assert.equal(lines[0], "usage: llumnix serve [-h]");
-  assert.equal(lines.length, index.entries.length + 1);
-  for (const line of lines.slice(1)) assert.match(line, /^ {12}\[--[a-z0-9-]+( .+)?\]$/);
+Deno.test("options have the form of the reference's usage", () => {
+  const lines = usageLines(index);
+  assert.equal(lines.length, index.entries.length);
+  for (const line of lines) assert.match(line, /^ {12}\[--[a-z0-9-]+( .+)?\]$/);
   const forms = [
     "            [--enable-migration]",
     "            [--shutdown-timeout SECONDS]",
@@ -25,11 +25,15 @@ Deno.test("usage has the form of the reference", () => {
   for (const form of forms) assert.ok(lines.includes(form), form);
 });
 
+Deno.test("help begins with what the command does", () => {
+  const help = commandHelp(program, "Serves.", index, 80);
+  assert.match(help, /^Serves\.\n\nusage: llumnix serve \[options\]\n\n\S.*:\n {2}--/);
+});
+
 for (const width of [50, 80, 120]) {
   Deno.test(`help fits ${width} columns`, () => {
     const help = commandHelp(program, "Serves.", index, width);
-    const [, ...blocks] = help.split("\n\n");
-    for (const line of blocks.join("\n").split("\n")) {
+    for (const line of help.split("\n")) {
       const isHeading = /^ {2}--/.test(line);
       const isOneWord = !line.trim().includes(" ");
       assert.ok(line.length <= width || isHeading || isOneWord, line);

@@ -131,9 +131,9 @@ Deno.test("help of a command, in each of its ways, and in spite of bad arguments
   for (const argv of ways) {
     const { code, stdout } = await run(...argv);
     assert.equal(code, 0);
-    assert.match(stdout, /^usage: llumnix serve \[-h\]\n {12}\[--config-file CONFIG_FILE\]\n/);
+    assert.match(stdout, /^[A-Z].*\.\n\nusage: llumnix serve \[options\]\n\n/);
   }
-  assert.match((await run("instance", "--help")).stdout, /\[--host-share HOST_SHARE\]/);
+  assert.match((await run("instance", "--help")).stdout, /^ {2}--host-share HOST_SHARE$/m);
   assert.match((await run("help", "profile")).stdout, /not available yet/);
 });
 

@@ -4,6 +4,7 @@ import {
   type KernelError,
   kernelSetStates,
   loadCpuKernels,
+  machineProblem,
   registerKernelImages,
 } from "../../ffi/cpu_kernels/load.ts";
 import type { CpuKernels } from "../../ffi/cpu_kernels/kernels.ts";
@@ -32,6 +33,15 @@ Deno.test("kernels.wasm is built from the sources next to it", async () => {
   const hash = Deno.readTextFileSync(new URL("kernels.wasm.hash", kernelsDirectory)).trim();
   const hint = "run `deno run -A scripts/build_kernels.ts --wasm` and commit the result";
   assert.equal(hash, await wasmSourceHash(), hint);
+});
+
+Deno.test("a set that this machine can run is missing only if it was not built", () => {
+  for (const { set, unavailable } of states) {
+    const problem = machineProblem(set);
+    if (problem !== null) assert.equal(unavailable, problem);
+    else if (unavailable !== null) assert.match(unavailable, /deno task kernels --all/);
+  }
+  assert.equal(machineProblem("wasm"), null);
 });
 
 Deno.test("a set that is not available is refused, with those that are", async () => {

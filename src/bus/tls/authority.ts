@@ -7,9 +7,9 @@ import "reflect-metadata"; // the certificate library needs it to be there first
 import * as x509 from "@peculiar/x509";
 
 const ED25519 = { name: "Ed25519" };
-/** `.internal` is no public suffix: no public authority signs it, whatever a client trusts besides. */
+/** `.internal` is no public suffix: no public authority that a client may trust signs such a name. */
 export const TLS_NAME = "cluster.llumnix.internal";
-/** RFC 8410, section 7: what stands before an Ed25519 seed in PKCS #8. */
+/** RFC 8410, section 7: the bytes before an Ed25519 seed in PKCS #8. */
 const PKCS8_PREFIX = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
 /** The same bytes at every process: fixed dates, a fixed serial number, a deterministic signature. */
 const AUTHORITY_FROM = new Date("2025-01-01");

@@ -52,7 +52,7 @@ function explained(error: Error): Error {
       { cause: error },
     );
   }
-  // It may as well have ended just now: not an error that ends those which wait for it.
+  // The other process may also have ended just now, so this is an error after which callers retry.
   return new Error(
     "it does not speak TLS: another service listens there, or a process that was started with " +
       `--cluster-insecure, or it is ending (${message})`,

@@ -52,7 +52,7 @@ export interface InstanceStatus {
 }
 
 /**
- * `draining`: it takes no requests and gives away those that it has; `drained`: it has none any more;
+ * `draining`: it takes no requests and gives its own away; `drained`: it has no requests any more;
  * `unreachable`: its connection to the manager ended, and may come back.
  */
 export type InstanceState =
@@ -83,7 +83,7 @@ export interface AdminMigration {
   readonly destinationId: InstanceId;
 }
 
-/** API server to manager, answer to `operator_challenge`: what the proof is to be made of. */
+/** API server to manager, answer to `operator_challenge`: the proof is computed from it. */
 export interface OperatorChallenge {
   readonly challenge: string;
 }

@@ -18,7 +18,7 @@ export function checkWith<T>(schema: z.ZodType<T>): Check<T> {
   };
 }
 
-/** For calls and replies that carry no data. Data that comes all the same is dropped. */
+/** For calls and replies that carry no data. Data in such a message is dropped. */
 export function nothing(): null {
   return null;
 }

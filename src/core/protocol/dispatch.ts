@@ -9,7 +9,7 @@ export interface DispatchRequest {
   readonly priority?: Priority;
   /**
    * The API server that isolates the request, because it may be a poison request: one that crashes every
-   * instance it runs on. Absent: nobody suspects it.
+   * instance it runs on. Absent: the request is not suspected.
    */
   readonly isolatedBy?: string;
 }
@@ -24,7 +24,7 @@ export interface IsolationNotice {
 
 export interface DispatchReply {
   readonly instanceId: InstanceId;
-  /** Engine steps after which the request is to go on at another instance; default none. */
+  /** Engine steps after which the request moves to another instance; by default it stays. */
   readonly expectedSteps?: number;
 }
 

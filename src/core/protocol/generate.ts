@@ -2,7 +2,7 @@
  * API server and instance: requests, their output, aborts. All records of the protocol are plain JSON data.
  *
  * Exactly one instance owns a request at a time. Output tokens carry their index, so that the API server
- * delivers each token once and in order, whatever moves or dies.
+ * delivers each token once and in order, even if the request moves or its instance dies.
  */
 import type { ErrorRecord } from "../errors.ts";
 
@@ -33,7 +33,7 @@ export interface SamplingParams {
   readonly repetitionPenalty: number;
   /** Safe integer >= 0; always present, so that a moved or resumed request draws the same numbers. */
   readonly seed: number;
-  /** Tokens that end the output, besides the model's end-of-sequence tokens. */
+  /** Tokens that end the output, in addition to the model's end-of-sequence tokens. */
   readonly stopTokenIds: readonly number[];
   /** The model's end-of-sequence tokens. */
   readonly eosTokenIds: readonly number[];
@@ -67,7 +67,7 @@ export interface GenerateRequest {
   readonly epoch?: OwnershipEpoch;
   /** See {@linkcode DispatchReply}; default none. */
   readonly expectedSteps?: number;
-  /** Its outputs are to have {@linkcode RequestOutput.timing}. */
+  /** Asks for {@linkcode RequestOutput.timing} in the outputs. */
   readonly timestamps?: boolean;
 }
 
@@ -155,8 +155,8 @@ export interface OutputBatch {
 export interface AbortNotice {
   readonly requestIds: readonly RequestId[];
   /**
-   * Only where it holds them under this epoch or a lower one, so that an abort which is late does not
-   * hit a request that has come back since; absent: whatever the epoch.
+   * Drops a request only if the instance holds it under this epoch or a lower one: a late abort must
+   * not end a request that has come back since. Absent: any epoch.
    */
   readonly upToEpoch?: OwnershipEpoch;
 }

@@ -19,9 +19,9 @@ export interface InstanceInfo {
   readonly usedBlocks: number;
   readonly watermarkBlocks: number;
   readonly runningRequests: number;
-  /** Those of the running requests that have high priority. */
+  /** Running requests of high priority. */
   readonly runningHighPriorityRequests: number;
-  /** Those of the running requests that have run their expected steps, and are to leave. */
+  /** Running requests that have run their expected steps, and move to another instance next. */
   readonly leavingRequests: number;
   readonly waitingRequests: number;
   /** Requests preempted (swapped or to be recomputed) and not yet running again. */
@@ -29,8 +29,8 @@ export interface InstanceInfo {
   /** Fractional: prompt length / block size. */
   readonly firstWaitingBlocks: number;
   /**
-   * Of the first {@linkcode MAX_LISTED_WAITING} of the queue, in its order, those that may be the first
-   * to fit somewhere.
+   * Requests that may be the first to fit at another instance, in the order of the queue. Only its
+   * first {@linkcode MAX_LISTED_WAITING} requests are looked at.
    */
   readonly waiting: readonly QueuedRequest[];
   readonly allWaitingBlocks: number;
@@ -56,7 +56,7 @@ export interface InstanceInfo {
   readonly totals: InstanceTotals;
 }
 
-/** A report looks at no more of those that wait, so that it stays small however long the queue is. */
+/** A report looks at no more waiting requests, so that it stays small when the queue is long. */
 export const MAX_LISTED_WAITING = 64;
 
 /** A request in the queue of an instance. */

@@ -63,7 +63,7 @@ export interface JoinRequest {
 export interface JoinReply {
   /** Least time between two pushes of {@linkcode InstanceInfo}. */
   readonly infoIntervalMs: number;
-  /** What the instance is to be, unless it serves already. */
+  /** The type that the instance takes, unless it serves already. */
   readonly instanceType: InstanceType;
 }
 
@@ -96,8 +96,8 @@ export interface InstanceList {
   readonly expectedInstances: number;
   /** False: all of them drain, and requests wait. Default true. */
   readonly takesRequests?: boolean;
-  /** The latest of those that went because they were to: nothing that they had is to blame. */
+  /** Instances that stopped lately because they were asked to: no request of theirs is to blame. */
   readonly stopped?: readonly InstanceId[];
-  /** What all instances serve, also those that are to come; absent: not known. */
+  /** What all instances serve, future ones too; absent: not known. */
   readonly settings?: ServedSettings;
 }

@@ -3,8 +3,8 @@ import type { GenerateRequest, InstanceId, RequestId } from "./generate.ts";
 import type { MigrationRegistration } from "./membership.ts";
 
 /**
- * Manager to instance, call `migration_group`, for backends whose instances form a group: take part in
- * it, in place of the one before. Answered by {@linkcode MigrationGroupReply}.
+ * Manager to instance, call `migration_group`, for backends whose instances form a group: leave the
+ * former group and join this one. Answered by {@linkcode MigrationGroupReply}.
  */
 export interface MigrationGroup {
   /** What members know each other by. */
@@ -39,7 +39,7 @@ export type RequestMigrationPolicy = "LCR" | "SR" | "LR" | "FCW" | "FCWSR" | "FI
 /** What an instance can take, by its last report. */
 export interface DestinationRoom {
   readonly blocks: number;
-  /** Of the head of its queue: what waits may come only if it is older. Null where nothing waits. */
+  /** Arrival of the first waiting request; only an older one may move here. Null if none waits. */
   readonly firstArrivalMs: number | null;
 }
 
@@ -64,25 +64,26 @@ export interface MigrateOutOrder {
   readonly policy: RequestMigrationPolicy;
   /** Of the destination; policy `FIT` chooses by it. */
   readonly room?: DestinationRoom;
-  /** Policy `FIT` chooses nothing else; default what the source needs most. */
+  /** Policy `FIT` chooses only for this aim; by default for the aim that the source needs most. */
   readonly aim?: MigrationAim;
   /** Most requests that leave by this order; default all that have run their expected steps. */
   readonly maxRequests?: number;
   /**
-   * Without an aim this very request leaves, whatever the policy says. With aim `waiting` policy
-   * `FIT` chooses it or nothing: it may have come to run, or not fit any more.
+   * Without an aim this request leaves, and the policy has no say. With aim `waiting` policy `FIT`
+   * chooses this request or none: the request may run by now, or not fit any more.
    */
   readonly requestId?: RequestId;
   /**
    * The source drains, or requests wait there for the room: its requests leave as fast as they can,
-   * whatever that takes from the others.
+   * even if the steps of other requests take longer.
    */
   readonly isUrgent?: boolean;
 }
 
 /**
- * `committed`: the destination owns the request. `nothing`: no request could leave. `finished`: it ended here in the meantime.
- * `aborted_source`, `aborted_destination`: it stays where it was, and why is in `reason`.
+ * `committed`: the destination owns the request. `nothing`: no request could leave. `finished`: it ended
+ * at the source in the meantime. `aborted_source`, `aborted_destination`: it stays at the source, because
+ * of that side; `reason` says why.
  */
 export type MigrationOutcome =
   | "committed"

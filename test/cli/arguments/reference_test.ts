@@ -3,7 +3,7 @@ import { ArgumentIndex, type Entry } from "../../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../../src/cli/arguments/tables.ts";
 import { llumnixArguments } from "../../../src/cli/arguments/llumnix.ts";
 import { vllmArguments } from "../../../src/cli/arguments/vllm.ts";
-import { usage } from "../../../src/cli/help.ts";
+import { usageLines } from "../usage.ts";
 
 /** The reference pages lie beside the repository; a clone alone does not have them. */
 const folder = new URL("../../../../shared/reference/", import.meta.url);
@@ -44,7 +44,7 @@ function sameValue(actual: string, expected: string): boolean {
 
 testPage("every line of Llumnix's usage block is in ours, in its order", llumnixPage, (page) => {
   const lines = page.match(/^ +\[--.*\]$/gm)!;
-  const ours = usage("llumnix serve", index).split("\n").slice(1)
+  const ours = usageLines(index)
     .map((line) => line.replace(/,(virtual_usage|waiting_first|FIT)\}/, "}"));
   const expected = [...new Set(lines)].sort((a, b) => lines.indexOf(a) - lines.indexOf(b));
   // The page has --polling-interval twice.
