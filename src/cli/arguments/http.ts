@@ -19,8 +19,8 @@ export const httpArguments = {
     environment: API_KEY_VARIABLE,
     repeats: true,
     metavar: "KEY",
-    help: "Keys of clients, which send one as `Authorization: Bearer KEY`. Every /v1 and " +
-      "/generate route answers 401 without a valid key. The option may be repeated. The " +
+    help: "Keys of clients, which send one as `Authorization: Bearer KEY`. Every /v1, " +
+      "/generate and /tokenize route, and /detokenize, answers 401 without a valid key. The option may be repeated. The " +
       "environment variable VLLM_API_KEY adds a key without showing it in `ps`. Default: no " +
       "key is needed.",
   }),

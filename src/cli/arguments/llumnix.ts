@@ -27,7 +27,7 @@ export const llumnixArguments = {
   }),
   "disable-fixed-node-init-instance": flag({
     help: "Disable fixing the placement of instance to current node. No effect yet: a manager " +
-      "starts instances on its own host only.",
+      "starts instances on its own host only. Refused with --migration-backend gloo, the default.",
   }),
   "disable-init-instance-by-manager": flag({
     help: "Disable initializing instance by manager: the API server's process starts the " +
@@ -164,10 +164,10 @@ export const llumnixArguments = {
     default: "gloo",
     laterChoices: plannedBackends.map(({ name }) => name),
     help: "Communication backend of migration. Every backend works with every model here: " +
-      "Llumnix's split between vLLM and BladeLLM does not exist. rayrpc encrypts over TCP, as " +
-      "all connections between roles do. gloo is faster and does not encrypt: anyone who can read " +
-      "the network can read the KV cache. It listens only at the host of --manager-address, or at " +
-      "127.0.0.1.",
+      "Llumnix's split between vLLM and BladeLLM does not exist. Only rayrpc encrypts between " +
+      "hosts, as all connections between roles do; with the others, anyone who can read the " +
+      "network can read the KV cache. gloo listens only at the host of --manager-address, or at " +
+      "127.0.0.1. nccl needs a CUDA device, on which no engine runs yet.",
   }),
   "migration-buffer-blocks": integer({
     default: DEFAULT_BUFFER_BLOCKS,

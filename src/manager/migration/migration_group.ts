@@ -13,7 +13,7 @@ const ANSWER_MARGIN_MS = 1_000;
 /** Pause before a new generation that tries the left-out instances again. */
 const RETRY_MS = 10_000;
 
-/** Options of migration backends whose instances form a group (gloo). */
+/** Options of migration backends whose instances form a group. */
 export interface GroupOptions {
   /** Members recognise each other by it; it must be hard to guess. */
   readonly secret: string;

@@ -20,7 +20,7 @@ export interface MigrationCandidate {
   readonly blockSize: number;
   /** It is the source or the destination of a migration now. */
   readonly isMigrating: boolean;
-  /** Its migration backend is initialised (gloo and nccl need a group first). */
+  /** Its migration backend is initialised (some backends need a group first). */
   readonly isBackendReady: boolean;
 }
 
