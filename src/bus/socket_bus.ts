@@ -25,6 +25,8 @@ const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 const GREETING_TIMEOUT_MS = 5_000;
 /** Most connections of a listener; each has buffers of 400 KB. */
 const MAX_CONNECTIONS = 4_096;
+/** Connections that have yet to greet; of more, the oldest is closed. */
+const MAX_GREETING = 256;
 /** Pause after a failed accept, such as one for want of file descriptors. */
 const ACCEPT_RETRY_MS = 100;
 const SOCKET_MODE = 0o600;
@@ -173,7 +175,9 @@ class SocketListener implements Listener {
 
   async #greet(conn: Deno.Conn): Promise<void> {
     const remote = `${this.address}#${++this.#connections}`;
-    if (this.#greeting.size + this.#peers.size >= MAX_CONNECTIONS) {
+    // Strangers, who have proven nothing yet, do not take the places of peers.
+    if (this.#greeting.size >= MAX_GREETING) closeQuietly([...this.#greeting][0]);
+    if (this.#peers.size >= MAX_CONNECTIONS) {
       log.warn(`closing a connection: there are ${MAX_CONNECTIONS} others`, { remote });
       return closeQuietly(conn);
     }

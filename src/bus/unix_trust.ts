@@ -20,7 +20,8 @@ export function checkSocketDirectory(directory: string): void {
   if (info === null) return;
   const { uid, mode } = info;
   const isSticky = ((mode ?? 0) & STICKY) !== 0;
-  if (!isTrusted(uid) && !isSticky) {
+  // Also of a sticky directory: its owner can rename and delete what is in it.
+  if (!isTrusted(uid)) {
     throw new UsageError(
       `${directory} belongs to another user (uid ${uid}): remove it, or choose another ` +
         "--manager-address",

@@ -32,8 +32,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     const { load } = findCommand(name);
     if (load === null && wantsHelp(words)) return await runHelp(name);
     if (load === null) throw new UsageError("this command is not available yet");
+    if (name !== "help" && wantsHelp(words)) return await runHelp(name);
     const command = await load();
-    if (command.groups !== undefined && wantsHelp(words)) return await runHelp(name);
     return await command.run(words);
   } catch (error) {
     if (!(error instanceof LlumnixError)) throw error;

@@ -42,7 +42,7 @@ export class ManagerLink {
   readonly #config: ManagerLinkConfig;
   #peer: Peer | null = null;
   /** Knows that this process has the admin token. */
-  #provenTo: Peer | null = null;
+  #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
   #cancelRetry: (() => void) | null = null;
   #mismatch: string | null = null;
   #isClosed = false;
@@ -114,12 +114,28 @@ export class ManagerLink {
     timeoutMs: number,
   ): Promise<ReplyOf<M>> {
     const peer = this.#peer, token = this.#config.adminToken;
-    if (peer !== null && token && peer.pid !== Deno.pid && this.#provenTo !== peer) {
-      const { challenge } = await this.call("operator_challenge", null, timeoutMs);
-      await this.call("operator_prove", { proof: operatorProof(token, challenge) }, timeoutMs);
-      this.#provenTo = peer;
+    if (peer !== null && token && peer.pid !== Deno.pid) {
+      await this.#prove(peer, token, timeoutMs);
     }
     return await this.call(method, data, timeoutMs);
+  }
+
+  /** Calls that come meanwhile wait for the same proof: a second challenge would void the first. */
+  async #prove(peer: Peer, token: string, timeoutMs: number): Promise<void> {
+    if (this.#proof?.peer !== peer) {
+      const done = (async () => {
+        const { challenge } = await this.call("operator_challenge", null, timeoutMs);
+        await this.call("operator_prove", { proof: operatorProof(token, challenge) }, timeoutMs);
+      })();
+      this.#proof = { peer, done };
+    }
+    const proof = this.#proof;
+    try {
+      await proof.done;
+    } catch (error) {
+      if (this.#proof === proof) this.#proof = null; // the next call tries again
+      throw error;
+    }
   }
 
   /** Sends a notification; without a manager it is dropped. */

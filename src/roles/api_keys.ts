@@ -1,9 +1,7 @@
+import { API_KEY_VARIABLE } from "../core/environment.ts";
 import { UsageError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
-
-/** A key may be here instead: command lines are seen by all users of a host. The name is vLLM's. */
-export const API_KEY_VARIABLE = "VLLM_API_KEY";
 
 const log = logger("http");
 

@@ -3,7 +3,8 @@ import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
 import { serveGroups } from "../../src/cli/arguments/tables.ts";
 import { configTable } from "../../src/cli/print_config.ts";
 import { readSettings } from "../../src/cli/settings.ts";
-import { API_KEY_VARIABLE, apiKeys } from "../../src/roles/api_keys.ts";
+import { API_KEY_VARIABLE } from "../../src/core/environment.ts";
+import { apiKeys } from "../../src/roles/api_keys.ts";
 
 Deno.test("API keys come from the option, a file and the environment", () => {
   assert.deepEqual(apiKeys({ apiKey: null, apiKeyFile: null }), []);

@@ -1,5 +1,5 @@
 /** Arguments of the HTTP server: those of vLLM's OpenAI server, and --unknown-fields and --api-key-file. */
-import { API_KEY_VARIABLE } from "../../roles/api_keys.ts";
+import { API_KEY_VARIABLE } from "../../core/environment.ts";
 import { type ArgumentTable, choice, flag, json, list, text } from "./argument.ts";
 
 export const httpArguments = {

@@ -94,7 +94,8 @@ export class CpuExecutor implements Executor {
     }
     for (const start of input.added) {
       this.#sampler.add(start);
-      this.#prompts.set(start.handle, start.promptTokenIds);
+      // Recomputed with output: the prompt's scores were given the first time.
+      if (start.outputTokenIds.length === 0) this.#prompts.set(start.handle, start.promptTokenIds);
     }
   }
 
@@ -188,6 +189,7 @@ export class CpuExecutor implements Executor {
       if (part.isLast && !input.isPartial) {
         results.promptLogprobs[part.index] = scores;
         this.#promptScores.delete(handle);
+        this.#prompts.delete(handle); // a recomputation gives none
       }
     }
   }

@@ -281,6 +281,7 @@ export class Scheduler {
         this.#fail(waiting, sequence);
         continue;
       }
+      this.#dropOutrankedPartial(sequence, maxTokens);
       if (!this.#sharesPrefill(sequence, maxTokens)) break;
       const isAdmitted = admission === "yes" && this.#hasPlace(running.length + 1);
       if (!isAdmitted && !this.#makeRoomFor(sequence)) break;
@@ -297,6 +298,15 @@ export class Scheduler {
       this.#schedule.kind = "prefill";
       this.#previousWasPrefill = true;
     }
+  }
+
+  /** A long prompt of high priority does not wait for the pieces of a normal one, which begins anew. */
+  #dropOutrankedPartial(sequence: Sequence, maxTokens: number): void {
+    const partial = this.#partial;
+    if (partial === null || sequence.lengthTokens <= maxTokens) return;
+    if (!sequence.outranks(partial)) return;
+    this.running.splice(this.running.indexOf(partial), 1);
+    this.#preempt(partial);
   }
 
   /**

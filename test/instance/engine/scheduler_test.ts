@@ -470,3 +470,15 @@ Deno.test("Scheduler: a prompt that is preempted between two pieces begins anew"
   assert.equal(bench.queues(), "long | high | ");
   assert.equal(bench.step(), "decode [high] 1");
 });
+
+Deno.test("Scheduler: a long prompt of high priority does not wait for the pieces of a normal one", () => {
+  const bench = new Bench(100, { maxPieceTokens: 10 });
+  bench.add("normal", 35);
+  assert.equal(bench.step(), "piece [normal] 10");
+  bench.add("high", 15, 5, "high");
+  assert.equal(bench.step(), "piece [high] 10 preempted 1");
+  assert.equal(bench.queues(), "normal | high | ");
+  assert.equal(bench.step(), "prefill [high] 5");
+  assert.equal(bench.step(), "decode [high] 1");
+  assert.equal(bench.step(), "piece [normal] 10");
+});

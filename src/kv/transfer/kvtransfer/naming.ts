@@ -1,4 +1,4 @@
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { UsageError } from "../../../core/errors.ts";
@@ -93,6 +93,7 @@ export class NamingDirectory {
     if (((found.mode ?? 0) & 0o077) !== 0) {
       throw refused(path, `other users can open it; run chmod 700 ${path}`);
     }
+    checkParent(path);
     return new NamingDirectory(path);
   }
 
@@ -176,9 +177,25 @@ function refused(path: string, reason: string): UsageError {
   );
 }
 
+/**
+ * Another user who owns the directory around it could put another naming directory in its place.
+ * @throws {UsageError} that is possible
+ */
+function checkParent(path: string): void {
+  const parent = dirname(path), found = statOf(parent), mode = found.mode ?? 0;
+  if (found.uid !== Deno.uid() && found.uid !== 0) {
+    throw refused(path, `${parent} belongs to user ${found.uid}, who could exchange it`);
+  }
+  const isSticky = (mode & 0o1000) !== 0;
+  if ((mode & 0o022) !== 0 && !isSticky) {
+    throw refused(path, `other users can write ${parent}; run chmod go-w ${parent}`);
+  }
+}
+
 function readEntry(file: string): NamingEntry | null {
   try {
-    if (Deno.statSync(file).size > MAX_ENTRY_BYTES) return null;
+    const { isFile, uid, size } = Deno.lstatSync(file);
+    if (!isFile || uid !== Deno.uid() || size > MAX_ENTRY_BYTES) return null;
     const { success, data } = entrySchema.safeParse(JSON.parse(Deno.readTextFileSync(file)));
     return success ? data as unknown as NamingEntry : null;
   } catch {
