@@ -1,3 +1,4 @@
+import { checkSocketDirectory } from "../../src/bus/unix_trust.ts";
 import assert from "node:assert/strict";
 import { MAX_UNIX_PATH_BYTES } from "../../src/bus/address.ts";
 import { type BusLimits, defaultBusLimits } from "../../src/bus/bus.ts";
@@ -315,6 +316,15 @@ Deno.test("unix bus: a directory that others can write is used neither to listen
   Deno.chmodSync(open, 0o1777); // as /tmp is
   await (await bus.connect(listener.address, {})).close();
   await listener.close();
+});
+
+asRoot("unix bus: a sticky directory of another user is not used either", () => {
+  const foreign = Deno.makeTempDirSync();
+  Deno.chownSync(foreign, NOBODY, NOBODY);
+  Deno.chmodSync(foreign, 0o1777);
+  assert.throws(() => checkSocketDirectory(foreign), /belongs to another user \(uid 65534\)/);
+  Deno.removeSync(foreign);
+  return Promise.resolve();
 });
 
 asRoot("unix bus: a directory, or a socket, of another user is not connected to", async () => {

@@ -98,3 +98,10 @@ Deno.test("operators: a proof is good once, and for its own connection", () =>
     await first.close();
     await second.close();
   }));
+
+Deno.test("operators: calls at the same time share one proof", () =>
+  withManager(TOKEN, (address) =>
+    withClient(address, TOKEN, async (client) => {
+      const calls = Array.from({ length: 5 }, () => client.admin("admin_instances", null));
+      for (const answer of await Promise.all(calls)) assert.deepEqual(answer, []);
+    })));

@@ -140,3 +140,25 @@ function processOf(pid: number): { readonly startTicks: number } {
   const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
   return { startTicks: Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]) };
 }
+
+Deno.test({
+  name: "naming directory: one in another user's directory is refused, and entries of others" +
+    (Deno.uid() === 0 ? "" : " (skipped: only root can give a directory away)"),
+  ignore: Deno.uid() !== 0,
+  fn() {
+    const parent = Deno.makeTempDirSync();
+    const naming = NamingDirectory.open(`file:${parent}/naming`);
+    naming.write(entryOf("mine"));
+    assert.notEqual(naming.read(entryOf("mine")), null);
+    for (const { name } of Deno.readDirSync(`${parent}/naming`)) {
+      Deno.chownSync(`${parent}/naming/${name}`, 65534, 65534);
+    }
+    assert.equal(naming.read(entryOf("mine")), null);
+    Deno.chownSync(parent, 65534, 65534);
+    assert.throws(
+      () => NamingDirectory.open(`file:${parent}/naming`),
+      { name: "UsageError", message: /belongs to user 65534, who could exchange it/ },
+    );
+    Deno.removeSync(parent, { recursive: true });
+  },
+});
