@@ -435,3 +435,18 @@ Deno.test("unix bus: the pid at the other end is the system's, and over TCP it i
 });
 
 globalThis.addEventListener("unload", () => Deno.removeSync(directory, { recursive: true }));
+
+Deno.test("tcp bus: strangers who say nothing do not keep a peer out", async () => {
+  const bus = new SocketBus(anyProtocol, defaultBusLimits, "insecure");
+  const listener = await bus.listen("tcp:127.0.0.1:0", {});
+  const port = Number(listener.address.split(":").at(-1));
+  const strangers = [];
+  for (let i = 0; i < 300; i++) strangers.push(await Deno.connect({ hostname: "127.0.0.1", port }));
+  const closed = await strangers[0].read(new Uint8Array(1)).catch(() => null);
+  assert.equal(closed, null, "the oldest stranger makes room");
+  const peer = await bus.connect(listener.address, {});
+  assert.ok(peer.isOpen);
+  await peer.close();
+  for (const stranger of strangers) stranger.close();
+  await listener.close();
+});

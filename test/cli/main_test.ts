@@ -203,3 +203,9 @@ Deno.test("a bad argument ends the process with one line and no stack", async ()
     "llumnix serve: error: unknown option --prot; did you mean --port?\n",
   );
 });
+
+Deno.test("help of a command without arguments of its own", async () => {
+  const { code, stdout, stderr } = await run("keygen", "--help");
+  assert.deepEqual([code, stderr], [0, ""]);
+  assert.match(stdout, /^usage: llumnix keygen/);
+});
