@@ -6,6 +6,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
+import { realClock } from "../core/clock.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
@@ -14,6 +15,7 @@ import type { AdminAccess } from "./admin_routes.ts";
 import { ApiKeys, WrongTokens } from "./access.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
+import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
@@ -61,6 +63,8 @@ export interface StartServerConfig {
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
+  /** Absent: the server has one of its own. */
+  readonly meter?: RequestMeter;
   readonly limits?: Partial<ConnectionLimits>;
 }
 
@@ -93,6 +97,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const wrongTokens = new WrongTokens(log);
   const context: ServerContext = {
     ...config,
+    meter: config.meter ?? new RequestMeter(realClock),
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
