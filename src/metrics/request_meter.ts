@@ -8,7 +8,6 @@ import {
   type RecordedSampling,
   type RequestRecord,
   tpotMs,
-  ttftMs,
 } from "./request_record.ts";
 
 // The bounds are vLLM's (vllm/engine/metrics.py), so that its dashboards and alerts fit.
