@@ -15,15 +15,18 @@ const lasting = [
   NoDeviceError,
 ];
 
-/** What keeps libnccl from being opened on this host; null if nothing does. */
+const ONE_DEVICE =
+  "one device, two instances: NCCL takes one rank a device, and this host shows one " +
+  "device; choose kvtransfer with --migration-backend-transfer-type cuda_ipc, or rayrpc";
+
+/** What keeps two instances of this host from exchanging blocks by NCCL; null if nothing does. */
 export function ncclProblem(): string | null {
   try {
     Nccl.open();
-    return null;
+    return openCuda().deviceCount() === 1 ? ONE_DEVICE : null;
   } catch (error) {
-    const known = error instanceof LibraryNotFoundError || error instanceof LibraryVersionError;
-    if (!known) throw error;
-    return error.message;
+    if (!lasting.some((kind) => error instanceof kind)) throw error;
+    return (error as Error).message;
   }
 }
 
