@@ -8,6 +8,7 @@ import { executorKind } from "../executor/devices.ts";
 import { backendKind, openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
+import { describePath, parseCrossover } from "../instance/llumlet/crossover.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 
 export interface ProcessMigrationArgs {
@@ -23,8 +24,15 @@ export interface ProcessMigrationArgs {
 /** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
   const { engine, options, managerAddress, bus, clock, log } = args;
+  const crossover = parseCrossover(options.migrationCrossover) ?? 0;
   return {
     limits: options,
+    crossover,
+    onPathMeasured: (measure) => {
+      const text = describePath(measure, crossover);
+      if (measure.crossoverTokens === Infinity) log.warn(text);
+      else log.info(text);
+    },
     copiesBesideSteps: !executorKind(engine.device).usesHostCores,
     async openBackend({ info, pool }) {
       if (pool === null) {
