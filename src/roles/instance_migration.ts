@@ -1,5 +1,5 @@
-import { parseAddress } from "../bus/address.ts";
-import type { Address, Bus } from "../bus/bus.ts";
+import { isLoopback } from "../bus/address.ts";
+import type { Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -12,7 +12,6 @@ import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 
 export interface ProcessMigrationArgs {
   readonly instanceId: InstanceId;
-  readonly managerAddress: Address;
   readonly engine: Pick<EngineOptions, "device">;
   readonly options: TransferOptions & MigrationBackendOptions;
   readonly bus: Bus;
@@ -22,11 +21,11 @@ export interface ProcessMigrationArgs {
 
 /** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
-  const { engine, options, managerAddress, bus, clock, log } = args;
+  const { engine, options, bus, clock, log } = args;
   return {
     limits: options,
     copiesBesideSteps: !executorKind(engine.device).usesHostCores,
-    async openBackend({ info, pool }) {
+    async openBackend({ info, pool }, host) {
       if (pool === null) {
         log.warn(
           `requests stay on this instance: the KV cache of ${info.description} is not addressable`,
@@ -40,7 +39,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
       const { migrationBackend } = options;
-      if (leavesHost(managerAddress) && backendKind(migrationBackend).isPlain) {
+      if (host !== null && !isLoopback(host) && backendKind(migrationBackend).isPlain) {
         log.warn(
           `--migration-backend ${migrationBackend} does not encrypt: anyone who can read the network ` +
             "can read the KV cache of requests that move; rayrpc encrypts",
@@ -52,7 +51,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
         pool,
         limits,
         options,
-        host: hostOf(managerAddress),
+        host: host ?? "127.0.0.1",
         clock,
         openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });
@@ -64,16 +63,4 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       return backend;
     },
   };
-}
-
-/** Other instances may be on other hosts. */
-function leavesHost(managerAddress: Address): boolean {
-  const manager = parseAddress(managerAddress);
-  return manager.scheme === "tcp" && !/^(localhost|127\.|::1$)/.test(manager.host);
-}
-
-/** The host name by which other instances reach this one: on the manager's network interface. */
-function hostOf(managerAddress: Address): string {
-  const manager = parseAddress(managerAddress);
-  return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";
 }

@@ -256,6 +256,15 @@ export const instanceArguments = {
     section: null,
     help: "Name of this instance. No other running instance may have the same name.",
   }),
+  "host": text({
+    default: null,
+    defaultText: "the address that this host has on the way to the manager",
+    metavar: "HOST",
+    section: null,
+    help:
+      "With --manager-address tcp:HOST:PORT: IP address of this host. The instance listens there, and " +
+      "API servers and other instances are told to connect to it there.",
+  }),
   "host-share": integer({
     default: 1,
     min: 1,
