@@ -1,6 +1,7 @@
 import { basename, dirname } from "node:path";
 import { parseAddress } from "../bus/address.ts";
 import type { Address, Bus } from "../bus/bus.ts";
+import type { ClusterKey } from "../bus/tcp.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
@@ -34,6 +35,8 @@ export interface InstanceArgs {
   readonly log: Log;
   /** Default: a bus of its own. */
   readonly bus?: Bus;
+  /** What processes of other hosts have in common with this one; default null: no connection leaves this host. */
+  readonly clusterKey?: ClusterKey | null;
   /** Default: loads in a worker of this program. */
   readonly loadExecutor?: InstanceConfig["loadExecutor"];
   /** Default 0: the instance ends with its manager. See {@linkcode InstanceConfig}. */

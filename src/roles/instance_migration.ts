@@ -1,20 +1,22 @@
-import { isLoopback } from "../bus/address.ts";
 import type { Bus } from "../bus/bus.ts";
+import type { ClusterKey } from "../bus/tcp.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
-import { backendKind, openBackend } from "../kv/transfer/backends.ts";
+import { openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
+import { hostSecurity } from "./host_security.ts";
 
 export interface ProcessMigrationArgs {
   readonly instanceId: InstanceId;
   readonly engine: Pick<EngineOptions, "device">;
   readonly options: TransferOptions & MigrationBackendOptions;
   readonly bus: Bus;
+  readonly clusterKey?: ClusterKey | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -38,13 +40,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
-      const { migrationBackend } = options;
-      if (host !== null && !isLoopback(host) && backendKind(migrationBackend).isPlain) {
-        log.warn(
-          `--migration-backend ${migrationBackend} does not encrypt: anyone who can read the network ` +
-            "can read the KV cache of requests that move; rayrpc encrypts",
-        );
-      }
+      const security = await hostSecurity(args.clusterKey ?? null, host);
       const backend = await openBackend(options.migrationBackend, info.description, {
         instanceId: args.instanceId,
         model: info.model,
@@ -52,6 +48,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
         limits,
         options,
         host: host ?? "127.0.0.1",
+        security,
         clock,
         openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });

@@ -43,6 +43,13 @@ export const engineExtras = {
     section: "ENGINE",
     help: "Kernel set of the CPU executor. Change it only to compare kernels.",
   }),
+  "migration-insecure": flag({
+    section: "ENGINE",
+    help:
+      "Let --migration-backend nccl, and kvtransfer between hosts, connect although the service has " +
+      "a cluster key, which they cannot use: anyone who reaches the hosts can read and change the KV " +
+      "cache. For networks that nobody else is on.",
+  }),
   "speedup": number({
     default: 1,
     above: 0,

@@ -22,9 +22,11 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
+  const key = clusterKey(options);
   return serveInstance({
     options,
-    bus: openBus({ clusterKey: clusterKey(options) }),
+    bus: openBus({ clusterKey: key }),
+    clusterKey: key,
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
