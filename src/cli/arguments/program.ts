@@ -276,7 +276,8 @@ export const instanceArguments = {
     default: 1,
     min: 1,
     section: null,
-    help: "Instances that share this host: each takes this fraction of its memory and cores.",
+    help: "Instances that share this host: each takes this fraction of its memory and cores. An " +
+      "instance leaves alone the memory that others of this user have claimed, whatever this says.",
   }),
   "started-by": choice({
     choices: ["hand", "manager", "api-server"],
