@@ -107,6 +107,8 @@ export interface MigrationBackendOptions {
   readonly migrationBackendKvtransferNamingUrl: string;
   /** Of grpc: where its server listens. */
   readonly migrationBackendServerAddress: string;
+  /** Backends that cannot protect their connections between hosts may work all the same. */
+  readonly migrationInsecure: boolean;
 }
 
 /** When the manager starts and stops instances. */
