@@ -36,7 +36,7 @@ export function findExecutorKind(device: EngineOptions["device"]): ExecutorKind 
  */
 export function executorKind(device: EngineOptions["device"]): ExecutorKind {
   const found = findExecutorKind(device);
-  if (!found) throw new UsageError(`--device ${device} is not available yet`);
+  if (!found) throw new UsageError(`--device ${device}: this program has no such device`);
   return found;
 }
 
