@@ -1,6 +1,6 @@
 /** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
 import { realClock } from "../core/clock.ts";
-import type { Cluster } from "../core/cluster.ts";
+import type { Cluster, ClusterMonitor } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
@@ -21,7 +21,7 @@ import { version } from "../core/version.ts";
 export async function startApiServer(
   options: EngineOptions & ServerOptions,
   model: FoundModel,
-  cluster: Cluster & { readonly admin: AdminCall },
+  cluster: Cluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
 ): Promise<RunningServer> {
   const tokenizer = await openTokenizer(options, model);
   const requests = logger("requests");
@@ -45,6 +45,7 @@ export async function startApiServer(
     apiKeys: apiKeys(options),
     options,
     version,
+    monitor: cluster.monitor,
     log: logger("http"),
   });
 }
