@@ -36,6 +36,11 @@ export const engineExtras = {
     help: "Threads of the CPU executor of one instance. On Linux they run at nice +5: on a " +
       "contended core they get about a third of another thread's share.",
   }),
+  "allow-shared-device": flag({
+    section: "ENGINE",
+    help: "Let instances share a CUDA device and divide its memory, if there are more instances " +
+      "than devices. Otherwise such a start is refused.",
+  }),
   "cpu-kernels": choice({
     choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],
     default: null,

@@ -32,7 +32,8 @@ export async function runServe(options: ServeOptions): Promise<number> {
   const exitOnDefect = exitOnDefects(log);
   const model = await findModel(options);
   for (const warning of model.warnings) log.warn(warning);
-  const notice = executorKind(options.device).usesHostCores ? unusedDeviceNotice() : null;
+  const isHidden = options.device === "auto" && executorKind("auto").usesHostCores;
+  const notice = isHidden ? unusedDeviceNotice() : null;
   if (notice !== null) log.warn(notice);
 
   using signals = new StopSignals();

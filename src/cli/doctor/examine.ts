@@ -10,7 +10,6 @@ import {
 import type { DeviceReport } from "../../../ffi/survey.ts";
 import { surveyDevices } from "../../../ffi/survey.ts";
 import { version } from "../../core/version.ts";
-import { devices as executorKinds } from "../../executor/devices.ts";
 import { memoryProblem } from "../../kv/transfer/backends.ts";
 import type { BackendKind, BackendOptions } from "../../kv/transfer/backend_kind.ts";
 import type { Host, LibraryKey } from "./host.ts";
@@ -224,11 +223,6 @@ export function crossoverOf(
 function notesOf(host: Host, driver: DriverReport): string[] {
   const notes: string[] = [];
   const file = host.nvidiaFile();
-  // A kind without `isPresent` is for tests: `--device auto` never takes it.
-  const serves = executorKinds.some((kind) => kind.memory === "device" && kind.isPresent);
-  if (driver.state === "ready" && !driver.softwareDevice && !serves) {
-    notes.push("this version cannot serve with the device yet: instances run on the CPU");
-  }
   if (driver.state !== "ready" && file !== null) {
     notes.push(`this host has an NVIDIA device (${file}), and CUDA does not come up`);
   }
