@@ -1,6 +1,6 @@
 /** The command line: finds the command, and shows errors to the user. */
 import { isForTheUser, LlumnixError, UsageError } from "../core/errors.ts";
-import { version } from "../core/version.ts";
+import { fullVersion } from "../core/version.ts";
 import { commands, findCommand, programHelp } from "./commands.ts";
 import { UnknownOptionError } from "./unknown_option_error.ts";
 
@@ -24,7 +24,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       return 0;
     }
     if (name === "--version") {
-      console.log(`llumnix ${version}`);
+      console.log(`llumnix ${fullVersion()}`);
       return 0;
     }
     let words: readonly string[];

@@ -7,6 +7,7 @@ import { LlumnixError } from "../core/errors.ts";
 import { HostProcess } from "../core/host_process.ts";
 import { type Log, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
+import { fullVersion } from "../core/version.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
@@ -57,6 +58,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
+    version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
