@@ -1,6 +1,7 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
 import type { BackendName } from "../../kv/transfer/backend_kind.ts";
 import { plannedBackends } from "../../kv/transfer/backends.ts";
+import { DEFAULT_LOG_FILENAME } from "../../roles/start_logging.ts";
 import { DEFAULT_BUFFER_BLOCKS } from "../../kv/transfer/limits.ts";
 import {
   type ArgumentTable,
@@ -142,10 +143,11 @@ export const llumnixArguments = {
       "and polling interval, and one row when the instance becomes empty.",
   }),
   "log-filename": text({
-    default: "server.log",
+    default: DEFAULT_LOG_FILENAME,
     help:
       "Log filename. Only its user can read the file. If another server already logs to it, a " +
-      "number is added to the name. Empty: log to stderr only.",
+      "number is added to the name. Empty: log to stderr only, as by default in a unit of systemd, " +
+      "whose journal has the log.",
   }),
   "profiling-result-file-path": text({
     default: "",
