@@ -82,11 +82,21 @@ export class ManagerSession {
     return reply;
   }
 
-  /** Tells the manager that the instance can serve. */
+  /**
+   * Tells the manager that the instance can serve. A manager that ends before it answers may have
+   * told API servers of the instance: it counts as lost, and the session tries to join again.
+   * @throws {LlumnixError} the manager refuses the registration, or the session may not join again
+   */
   async register(): Promise<void> {
     this.#phase = "registering";
-    await this.#register();
-    this.#phase = "serving";
+    try {
+      await this.#register();
+      this.#phase = "serving";
+    } catch (error) {
+      if (this.isConnected || this.#config.rejoinTimeoutMs === 0) throw error;
+      this.#phase = "serving";
+      this.#lose();
+    }
   }
 
   /** Sends the registration anew: it has changed. A lost manager gets it when it is back. */
@@ -151,7 +161,8 @@ export class ManagerSession {
   }
 
   #lose(): void {
-    if (this.#phase === "joining") return; // the caller of `join` gets the error
+    // The caller of `join` or `register` gets the error.
+    if (this.#phase === "joining" || this.#phase === "registering") return;
     const { hasEnded, onLost } = this.#config;
     const rejoinTimeoutMs = Math.max(this.#config.rejoinTimeoutMs, this.#successorWaitMs);
     const mayRejoin = this.#phase === "serving" && rejoinTimeoutMs > 0;

@@ -27,6 +27,7 @@ import { Operators } from "./operators.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
+import { Monitor } from "./monitoring/monitor.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
 export interface ManagerConfig {
@@ -77,6 +78,7 @@ export class Manager {
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
   readonly #statistics = new StatisticsCounter();
+  readonly #monitor: Monitor;
   readonly #isolationLease = new IsolationLease();
   #listeners: Listener[] = [];
   #listVersion = 0;
@@ -86,6 +88,7 @@ export class Manager {
     this.#config = config;
     this.#operators = new Operators(config.adminToken ?? null);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
+    this.#monitor = this.#makeMonitor();
     this.#fleet = this.#makeFleet();
     this.#keeper = new InstanceKeeper({
       ...config,
@@ -243,16 +246,29 @@ export class Manager {
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
-      onReport: (report) => {
+      onOrder: (migration) => this.#emit({ type: "migration_started", ...migration }),
+      onReport: (report, migration) => {
         this.#statistics.noteMigration(report);
-        if (report.outcome !== "nothing") this.#emit({ type: "migrated", report });
+        const { outcome, reason } = report;
+        if (outcome === "nothing") this.#emit({ type: "nothing_moved", ...migration, reason });
+        else this.#emit({ type: "migrated", report, backend: migration.backend });
       },
-      onUnanswered: ({ migrationId, destination }, sourceId, reason) => {
+      onUnanswered: (migration, reason) => {
         this.#statistics.noteUnanswered();
-        const destinationId = destination.instanceId;
-        const type = "migration_unanswered";
-        this.#emit({ type, migrationId, sourceId, destinationId, reason });
+        this.#emit({ type: "migration_unanswered", ...migration, reason });
       },
+    });
+  }
+
+  #makeMonitor(): Monitor {
+    const { clock, options, migration } = this.#config;
+    return new Monitor({
+      clock,
+      options: { ...options, enableDefrag: migration?.enableDefrag ?? false },
+      instances: () => this.#fleet.all,
+      dispatchNumbersOf: ({ instanceId }) => this.#dispatcher.numbersOf(instanceId),
+      numExpected: () => this.#keeper.numExpected,
+      onEvent: (event) => this.#emit(event),
     });
   }
 
@@ -302,6 +318,7 @@ export class Manager {
           this.#operators.prove(data.proof, peer);
           return { data: null };
         },
+        ...this.#monitor.calls,
         ...this.#admin().calls,
       },
       notifications: {
@@ -314,6 +331,7 @@ export class Manager {
         isolating: ({ data }) => {
           this.#isolationLease.keep(data.frontendId, this.#config.clock.nowMs());
         },
+        ...this.#monitor.notifications,
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data, peer);
         },
@@ -360,6 +378,7 @@ export class Manager {
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
+    this.#monitor.noteInfo(info, this.#fleet.of(peer).info);
     const known = this.#fleet.takeInfo(info, peer);
     this.#dispatcher.report(known);
     if (known.leavingRequests > 0) this.#migrationLoop.hurry();
@@ -367,19 +386,22 @@ export class Manager {
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
-    const { isolatedBy } = request;
+    const { isolatedBy, requestId, promptTokens, priority = "normal" } = request;
     if (isolatedBy !== undefined && !this.#isolationLease.take(isolatedBy, nowMs)) {
       throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
+    const { dispatches, dispatchSeconds } = this.#monitor.counters;
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
-    if (instanceId === null) throw new UnavailableError("no instance is serving");
+    if (instanceId === null) {
+      dispatches.refused++;
+      throw new UnavailableError("no instance is serving");
+    }
+    dispatches.placed++;
+    dispatchSeconds.add((this.#config.clock.nowMs() - nowMs) / 1000);
     const instance = this.#fleet.get(instanceId);
     instance.noteDispatch(nowMs);
     this.#statistics.counters.dispatches++;
-    const { requestId } = request;
-    if (!this.#config.options.disableLogRequestsManager) {
-      this.#emit({ type: "dispatched", requestId, instanceId });
-    }
+    this.#emit({ type: "dispatched", requestId, instanceId, priority, promptTokens });
     const canMigrate = this.#hasDecode && this.#incompatibilityOf(instance) === null;
     return { instanceId, expectedSteps: expectedStepsOn(instance.type, canMigrate) };
   }
@@ -444,6 +466,7 @@ export class Manager {
 
   #emit(event: ManagerEvent): void {
     this.#statistics.noteEvent(event);
+    this.#monitor.note(event);
     this.#config.onEvent?.(event);
   }
 }

@@ -1,7 +1,7 @@
 /** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
 import { listeningSockets } from "../../ffi/listening_sockets.ts";
 import { realClock } from "../core/clock.ts";
-import type { Cluster } from "../core/cluster.ts";
+import type { Cluster, ClusterMonitor } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
@@ -22,7 +22,7 @@ export interface PreparedApiServer {
    *   machine's, or the TLS files cannot be used
    */
   start(
-    cluster: Cluster & { readonly admin: AdminCall },
+    cluster: Cluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
     sockets: readonly number[],
   ): Promise<RunningServer>;
 }
@@ -55,6 +55,7 @@ export async function prepareApiServer(
         apiKeys: apiKeys(options),
         options,
         version,
+        monitor: cluster.monitor,
         log: logger("http"),
         descriptors,
       });

@@ -73,6 +73,7 @@ export class ManagerDisplay {
       case "stopped":
         return this.#log.info(`${event.instanceId} has stopped`);
       case "dispatched":
+        if (this.#isQuiet) return;
         return this.#log.info(`dispatched ${event.requestId} to ${event.instanceId}`);
       case "migrated":
         return this.#migrated(event.report);

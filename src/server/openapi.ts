@@ -63,6 +63,7 @@ const operations: readonly Operation[] = [
     summary: "Whether every instance that was asked for serves.",
   },
   { method: "get", path: "/load", summary: "Requests in work." },
+  { method: "get", path: "/metrics", summary: "Metrics of the service, for Prometheus." },
   { method: "get", path: "/version", summary: "The version of this server." },
   { method: "get", path: "/v1/models", summary: "The served models.", needsKey: true },
   {

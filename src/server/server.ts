@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { realClock, sleep } from "../core/clock.ts";
+import type { ClusterMonitor } from "../core/cluster.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
@@ -15,10 +16,12 @@ import type { AdminAccess } from "./admin_routes.ts";
 import { ApiKeys, WrongTokens } from "./access.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
+import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
+import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
 import { FlushQueue } from "./stream_writer.ts";
@@ -68,6 +71,10 @@ export interface StartServerConfig {
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
+  /** Absent: the server has one of its own. */
+  readonly meter?: RequestMeter;
+  /** For `/metrics`; absent: it has the metrics of this API server alone. */
+  readonly monitor?: ClusterMonitor;
   readonly limits?: Partial<ConnectionLimits>;
   /** Sockets to serve at instead of `--host` and `--port`: see {@linkcode ListenersConfig}. */
   readonly descriptors?: readonly number[];
@@ -108,8 +115,17 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const cors = new CorsPolicy(options);
   warnOfOpenDoors(options, apiKeys, cors, log);
   const wrongTokens = new WrongTokens(log);
+  const meter = config.meter ?? new RequestMeter(realClock);
   const context: ServerContext = {
     ...config,
+    meter,
+    metrics: serverMetrics({
+      meter,
+      monitor: config.monitor,
+      model: config.service.model.names[0],
+      version: config.version,
+      clock: realClock,
+    }),
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),

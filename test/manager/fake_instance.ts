@@ -265,6 +265,7 @@ export class FakeInstance {
       destinationId: destination.instanceId,
       requestId: held?.request.requestId ?? null,
       outcome: "committed",
+      phase: "commit",
       reason: "",
       lengthTokens: held?.numTokens ?? 0,
       stages: 1,

@@ -9,13 +9,14 @@ import * as generate from "./schemas/generate.ts";
 import { instanceInfo } from "./schemas/instance_info.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
+import * as monitoring from "./schemas/monitoring.ts";
 import * as upgrade from "./schemas/upgrade.ts";
 
 /**
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
  * to have the same: a connection between others is refused, and both versions are named.
  */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 interface Call<Request, Reply> {
   readonly request: Check<Request>;
@@ -35,6 +36,8 @@ export const calls = {
   // API server to manager.
   subscribe: call(nothing, nothing),
   dispatch: call(dispatch.dispatchRequest, dispatch.dispatchReply),
+  cluster_events: call(monitoring.eventsQuery, monitoring.eventsReply),
+  cluster_state: call(nothing, monitoring.clusterState),
   operator_challenge: call(nothing, admin.operatorChallenge),
   operator_prove: call(admin.operatorProof, nothing),
   admin_instances: call(nothing, admin.instanceStatuses),
@@ -84,6 +87,7 @@ export const notifications = {
 
   // API server to manager.
   isolating: dispatch.isolationNotice,
+  resumed: monitoring.resumeNotice,
 
   // Manager to API server.
   instances: membership.instanceList,

@@ -190,6 +190,7 @@ export class Llumlet {
       destinationId: destination.instanceId,
       requestId: null,
       outcome: "nothing",
+      phase: "choice",
       reason,
       lengthTokens: 0,
       stages: 0,

@@ -11,6 +11,7 @@ import type {
   MigrationDestination,
   MigrationId,
   MigrationOutcome,
+  MigrationPhase,
   MigrationReport,
   TransferStatistics,
 } from "../../core/protocol/migration.ts";
@@ -73,6 +74,7 @@ export class SourceSide {
   readonly #startMs: number;
   readonly #abort = new AbortController();
   #peer: Peer | null = null;
+  #phase: MigrationPhase = "opening";
   #isOpen = false;
   #isOver = false;
   #isAborted = false;
@@ -177,6 +179,7 @@ export class SourceSide {
     const { clock, timeouts, copiesBesideSteps = false } = this.#config;
     const stageDeadlineMs = Math.min(deadlineMs, clock.nowMs() + timeouts.stageMs);
     const from = this.#blocks;
+    this.#phase = isLast ? "last_stage" : "copying";
     // From here on no step begins with the request, so that its block table does not grow.
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
     const to = isLast ? outgoing.numBlocks : outgoing.numSettledBlocks;
@@ -244,6 +247,7 @@ export class SourceSide {
 
   /** Changes the owner of the request: nothing else does. */
   async #commit(): Promise<void> {
+    this.#phase = "commit";
     const { outgoing, migrationId } = this.#task;
     const epoch = outgoing.epoch + 1;
     const request: MigrateCommitRequest = { migrationId, request: outgoing.snapshot(epoch) };
@@ -335,6 +339,7 @@ export class SourceSide {
       destinationId: destination.instanceId,
       requestId: outgoing.requestId,
       outcome,
+      phase: this.#phase,
       reason,
       lengthTokens: this.#lengthTokens ?? outgoing.lengthTokens,
       stages: this.#stages,
