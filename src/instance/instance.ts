@@ -51,6 +51,8 @@ export interface InstanceConfig {
   readonly pid: number;
   /** See {@linkcode InstanceRegistration.processStart}. */
   readonly processStart?: string;
+  /** See {@linkcode InstanceRegistration.version}. */
+  readonly version?: string;
   readonly clock: Clock;
   readonly bus: Bus;
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
@@ -248,6 +250,10 @@ export class Instance {
         requests: ({ data }) => ({ data: this.#requests(data) }),
         migrate_out: ({ data }) => this.#migrateOut(data),
         migration_group: ({ data }) => this.#joinGroup(data),
+        handover: ({ data }) => {
+          this.#manager.expectSuccessor(data.waitMs);
+          return { data: null };
+        },
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
@@ -360,6 +366,7 @@ export class Instance {
       address: this.#listener!.address,
       pid: this.#config.pid,
       processStart: this.#config.processStart,
+      version: this.#config.version,
       model: info.model,
       executor: info.description,
       dtype: info.dtype,

@@ -10,6 +10,7 @@ import { type Log, type LogFields, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
+import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
 import { hangupListener } from "./hangup.ts";
@@ -63,6 +64,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
+    version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),

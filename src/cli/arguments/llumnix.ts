@@ -1,5 +1,6 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
 import { DEFAULT_BUFFER_BLOCKS } from "../../kv/transfer/limits.ts";
+import { DEFAULT_LOG_FILENAME } from "../../roles/start_logging.ts";
 import { type ArgumentTable, boolean, choice, flag, integer, number, text } from "./argument.ts";
 
 export const llumnixArguments = {
@@ -125,10 +126,11 @@ export const llumnixArguments = {
       "and polling interval, and one row when the instance becomes empty.",
   }),
   "log-filename": text({
-    default: "server.log",
+    default: DEFAULT_LOG_FILENAME,
     help:
       "Log filename. Only its user can read the file. If another server already logs to it, a " +
-      "number is added to the name. Empty: log to stderr only.",
+      "number is added to the name. Empty: log to stderr only, as by default in a unit of systemd, " +
+      "whose journal has the log.",
   }),
   "profiling-result-file-path": text({
     default: "",
