@@ -12,9 +12,9 @@ import { type OpenLoopResult, runOpenLoop } from "../../src/bench/open_loop.ts";
 import { formatNumber, spreadOf } from "../../src/core/stats/spread.ts";
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock } from "../../src/core/clock.ts";
-import { generateWorkload } from "../../src/sim/workload/generate.ts";
-import { zipfLengths } from "../../src/sim/workload/lengths.ts";
-import type { WorkloadRequest } from "../../src/sim/workload/request.ts";
+import { generateWorkload } from "../../src/workload/generate.ts";
+import { zipfLengths } from "../../src/workload/lengths.ts";
+import type { WorkloadRequest } from "../../src/workload/request.ts";
 import { makeModel, parseMakeModelArgs } from "../make_model.ts";
 import { Client, startService } from "./service.ts";
 

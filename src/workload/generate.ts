@@ -1,5 +1,5 @@
-import { UsageError } from "../../core/errors.ts";
-import { Random } from "../../core/random.ts";
+import { UsageError } from "../core/errors.ts";
+import { Random } from "../core/random.ts";
 import { type ArrivalSpec, gapsOf } from "./arrivals.ts";
 import type { RequestLengths } from "./paper_lengths.ts";
 import type { WorkloadRequest } from "./request.ts";
