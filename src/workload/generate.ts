@@ -14,8 +14,8 @@ export interface GeneratedWorkload {
   readonly seed: number;
 }
 
-/** Arrivals, lengths and priorities each have their own random stream, so that one can change alone. */
-const streams = { arrivals: 1, prompts: 2, outputs: 3, priorities: 4 };
+/** Each aspect of a workload has its own random stream, so that one can change alone. */
+const streams = { arrivals: 1, prompts: 2, outputs: 3, priorities: 4, texts: 5, rows: 6 };
 
 /** The random numbers of one aspect of a workload. */
 export function streamOf(seed: number, stream: keyof typeof streams): Random {
