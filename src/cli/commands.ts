@@ -30,7 +30,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Run an API server for the instances of a running manager (manager).",
     load: async () => (await import("./role_commands.ts")).apiServer,
   }],
-  ["bench", { summary: "Measure a service under load.", load: null }],
+  ["bench", {
+    summary: "Measure a server under load, or compare two.",
+    load: async () => (await import("./bench/command.ts")).bench,
+  }],
   ["simulate", {
     summary: "Run workloads on simulated clusters, and compare policies.",
     load: async () => (await import("./simulate/command.ts")).simulate,

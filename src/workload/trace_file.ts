@@ -1,7 +1,7 @@
 /** Reads recorded workloads: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
 import { z } from "zod";
-import { UsageError } from "../../core/errors.ts";
-import type { Priority } from "../../core/protocol/generate.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Priority } from "../core/protocol/generate.ts";
 import { arrayEntriesOf, linesOf, type Piece } from "./text_file.ts";
 
 /**
@@ -32,6 +32,8 @@ type ParseRow = (piece: Piece) => TraceRow | string | null;
 export interface ReadTraceOptions {
   /** Counts tokens of ShareGPT, which holds texts. */
   readonly countTokens?: CountTokens;
+  /** The rows of BurstGPT to read, by their column `Model`; absent for all. */
+  readonly burstGptModel?: string;
   /** Called for each row that is left out, with the reason. */
   readonly onLeftOut?: (why: string) => void;
 }
@@ -81,9 +83,9 @@ export function leftOutText(count: number, why: string): string {
 
 function* rowsOf(
   path: string,
-  { countTokens = estimateTokens, onLeftOut = () => {} }: ReadTraceOptions,
+  { countTokens = estimateTokens, burstGptModel, onLeftOut = () => {} }: ReadTraceOptions,
 ): Generator<{ number: number; row: TraceRow }> {
-  const { pieces, parse } = openTrace(path, countTokens);
+  const { pieces, parse } = openTrace(path, countTokens, burstGptModel);
   let numRows = 0, numLeftOut = 0, why = "";
   for (const piece of pieces) {
     const row = parse(piece);
@@ -101,9 +103,11 @@ function* rowsOf(
   throw new UsageError(`The trace ${path} has no requests${reason}.`);
 }
 
-function openTrace(path: string, countTokens: CountTokens) {
+function openTrace(path: string, countTokens: CountTokens, burstGptModel?: string) {
   if (path.endsWith(".jsonl")) return { pieces: linesOf(path), parse: jsonLineParser(path) };
-  if (path.endsWith(".csv")) return { pieces: linesOf(path), parse: burstGptParser(path) };
+  if (path.endsWith(".csv")) {
+    return { pieces: linesOf(path), parse: burstGptParser(path, burstGptModel) };
+  }
   if (path.endsWith(".json")) {
     return { pieces: arrayEntriesOf(path), parse: shareGptParser(path, countTokens) };
   }
@@ -139,19 +143,23 @@ function jsonLineParser(path: string): ParseRow {
 const burstGptColumns = ["Timestamp", "Request tokens", "Response tokens"] as const;
 
 /** HPMLL/BurstGPT: a header, then a request per row; a request with 0 response tokens failed. */
-function burstGptParser(path: string): ParseRow {
+function burstGptParser(path: string, model?: string): ParseRow {
+  const columns = model === undefined ? burstGptColumns : [...burstGptColumns, "Model"];
   let places: number[] | null = null;
   return ({ number, text }) => {
     const cells = text.replace(/^\ufeff/, "").split(",").map((cell) =>
       cell.trim().replace(/^"(.*)"$/, "$1")
     );
     if (places === null) {
-      places = burstGptColumns.map((column) => cells.indexOf(column));
-      const missing = burstGptColumns.filter((_, i) => places![i] < 0);
+      places = columns.map((column) => cells.indexOf(column));
+      const missing = columns.filter((_, i) => places![i] < 0);
       if (missing.length === 0) return null;
       throw badRow(path, number, `a header with the columns ${missing.join(", ")} is missing`);
     }
-    const [seconds, promptTokens, outputTokens] = places.map((place, i) => {
+    if (model !== undefined && cells[places[3]] !== model) {
+      return `requests of other models than ${model}`;
+    }
+    const [seconds, promptTokens, outputTokens] = places.slice(0, 3).map((place, i) => {
       const cell = cells[place] ?? "";
       const value = cell === "" ? NaN : Number(cell);
       if (value >= 0 && (i === 0 ? Number.isFinite(value) : Number.isSafeInteger(value))) {
@@ -171,23 +179,40 @@ const conversationSchema = z.object({
   conversations: z.array(z.object({ value: z.string("text") }, "a turn"), "a list of turns"),
 });
 
-/** As vLLM's benchmark samples ShareGPT: the first two turns of conversations that have them. */
+/** The first question of a conversation, and its answer. */
+export interface Conversation {
+  readonly question: string;
+  readonly answer: string;
+}
+
+/**
+ * As vLLM's benchmark samples ShareGPT: the first two turns of conversations that have them.
+ * @returns the reason, if the conversation is left out
+ * @throws {UsageError} it is no conversation; names the row
+ */
+export function parseConversation(path: string, piece: Piece): Conversation | string {
+  const json = parseJson(path, piece);
+  const { conversations } = parseRow(path, piece.number, conversationSchema, json);
+  const [question, answer] = conversations;
+  if (!question?.value || !answer?.value) return "conversations without question and answer";
+  return { question: question.value, answer: answer.value };
+}
+
 function shareGptParser(path: string, countTokens: CountTokens): ParseRow {
   return (piece) => {
-    const json = parseJson(path, piece);
-    const { conversations } = parseRow(path, piece.number, conversationSchema, json);
-    const [prompt, output] = conversations;
-    if (!prompt?.value || !output?.value) return "conversations without question and answer";
+    const conversation = parseConversation(path, piece);
+    if (typeof conversation === "string") return conversation;
     return {
       arrivalMs: null,
-      promptTokens: countTokens(prompt.value),
-      outputTokens: countTokens(output.value),
+      promptTokens: countTokens(conversation.question),
+      outputTokens: countTokens(conversation.answer),
       priority: null,
     };
   };
 }
 
-function parseJson(path: string, { number, text }: Piece): unknown {
+/** @throws {UsageError} the text is not JSON; names the row */
+export function parseJson(path: string, { number, text }: Piece): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -195,7 +220,8 @@ function parseJson(path: string, { number, text }: Piece): unknown {
   }
 }
 
-function parseRow<T>(path: string, number: number, schema: z.ZodType<T>, json: unknown): T {
+/** @throws {UsageError} the value is not as the schema says, whose messages name what is expected */
+export function parseRow<T>(path: string, number: number, schema: z.ZodType<T>, json: unknown): T {
   const result = schema.safeParse(json);
   if (result.success) return result.data;
   throw badRow(path, number, problemOf(result.error.issues[0], json));
@@ -216,6 +242,7 @@ function problemOf(issue: z.core.$ZodIssue, json: unknown): string {
   return `${field} is ${found}, expected ${issue.message}`;
 }
 
-function badRow(path: string, number: number, problem: string): UsageError {
+/** @param problem "its time is before the row above" */
+export function badRow(path: string, number: number, problem: string): UsageError {
   return new UsageError(`The trace ${path} is wrong in row ${number}: ${problem}.`);
 }

@@ -1,4 +1,4 @@
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../core/errors.ts";
 import { type ArrivalSpec, gapsOf } from "./arrivals.ts";
 import { checkCount, checkFraction, checkSeed, streamOf } from "./generate.ts";
 import type { WorkloadRequest } from "./request.ts";

@@ -1,6 +1,6 @@
 /** Distributions of prompt and output lengths, in tokens. */
-import { UsageError } from "../../core/errors.ts";
-import type { Random } from "../../core/random.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
 
 export interface LengthDistribution {
   readonly name: string;

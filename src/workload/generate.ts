@@ -1,5 +1,5 @@
-import { UsageError } from "../../core/errors.ts";
-import { Random } from "../../core/random.ts";
+import { UsageError } from "../core/errors.ts";
+import { Random } from "../core/random.ts";
 import { type ArrivalSpec, gapsOf } from "./arrivals.ts";
 import type { RequestLengths } from "./paper_lengths.ts";
 import type { WorkloadRequest } from "./request.ts";
@@ -14,8 +14,8 @@ export interface GeneratedWorkload {
   readonly seed: number;
 }
 
-/** Arrivals, lengths and priorities each have their own random stream, so that one can change alone. */
-const streams = { arrivals: 1, prompts: 2, outputs: 3, priorities: 4 };
+/** Each aspect of a workload has its own random stream, so that one can change alone. */
+const streams = { arrivals: 1, prompts: 2, outputs: 3, priorities: 4, texts: 5, rows: 6 };
 
 /** The random numbers of one aspect of a workload. */
 export function streamOf(seed: number, stream: keyof typeof streams): Random {

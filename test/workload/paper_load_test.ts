@@ -1,9 +1,9 @@
 /** Profile and workload together: the paper's rates load the simulated A10 as they did the real one. */
 import assert from "node:assert/strict";
-import { Random } from "../../../src/core/random.ts";
-import { decodeMs, prefillMs } from "../../../src/executor/sim/profile.ts";
-import { builtinProfile } from "../../../src/executor/sim/roofline.ts";
-import { requestLengths } from "../../../src/sim/workload/paper_lengths.ts";
+import { Random } from "../../src/core/random.ts";
+import { decodeMs, prefillMs } from "../../src/executor/sim/profile.ts";
+import { builtinProfile } from "../../src/executor/sim/roofline.ts";
+import { requestLengths } from "../../src/workload/paper_lengths.ts";
 
 const NUM_INSTANCES = 16;
 const CAPACITY_TOKENS = 13616;

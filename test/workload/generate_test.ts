@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { type GeneratedWorkload, generateWorkload } from "../../../src/sim/workload/generate.ts";
-import { requestLengths } from "../../../src/sim/workload/paper_lengths.ts";
+import { type GeneratedWorkload, generateWorkload } from "../../src/workload/generate.ts";
+import { requestLengths } from "../../src/workload/paper_lengths.ts";
 
 const workload: GeneratedWorkload = {
   arrivals: { kind: "gamma", rate: 5, cv: 4 },

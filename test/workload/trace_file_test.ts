@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { Random } from "../../../src/core/random.ts";
-import { replayWorkload } from "../../../src/sim/workload/replay.ts";
-import { estimateTokens, readTrace } from "../../../src/sim/workload/trace_file.ts";
+import { Random } from "../../src/core/random.ts";
+import { replayWorkload } from "../../src/workload/replay.ts";
+import { estimateTokens, readTrace } from "../../src/workload/trace_file.ts";
 
 async function withTrace(
   suffix: string,

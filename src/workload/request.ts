@@ -1,4 +1,4 @@
-import type { Priority } from "../../core/protocol/generate.ts";
+import type { Priority } from "../core/protocol/generate.ts";
 
 /** A request of a workload, before it has tokens. */
 export interface WorkloadRequest {

@@ -1,5 +1,5 @@
 /** The length distributions of the Llumnix paper (OSDI'24, table 1). */
-import { UsageError } from "../../core/errors.ts";
+import { UsageError } from "../core/errors.ts";
 import {
   fixedLength,
   type LengthDistribution,

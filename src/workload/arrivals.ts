@@ -1,5 +1,5 @@
-import { UsageError } from "../../core/errors.ts";
-import type { Random } from "../../core/random.ts";
+import { UsageError } from "../core/errors.ts";
+import type { Random } from "../core/random.ts";
 
 /** An arrival process. Rates are requests per second. */
 export type ArrivalSpec =

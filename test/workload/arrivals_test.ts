@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { Random } from "../../../src/core/random.ts";
-import { type ArrivalSpec, gapsOf } from "../../../src/sim/workload/arrivals.ts";
+import { Random } from "../../src/core/random.ts";
+import { type ArrivalSpec, gapsOf } from "../../src/workload/arrivals.ts";
 
 /** Mean and coefficient of variation of many gaps. */
 function statistics(spec: ArrivalSpec, seed: number): { meanMs: number; cv: number } {

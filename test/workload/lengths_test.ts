@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
-import { Random } from "../../../src/core/random.ts";
+import { Random } from "../../src/core/random.ts";
 import {
   fixedLength,
   type LengthDistribution,
   quantileLengths,
-} from "../../../src/sim/workload/lengths.ts";
-import { lengthNames, requestLengths } from "../../../src/sim/workload/paper_lengths.ts";
+} from "../../src/workload/lengths.ts";
+import { lengthNames, requestLengths } from "../../src/workload/paper_lengths.ts";
 
 interface Summary {
   readonly mean: number;

@@ -1,6 +1,6 @@
 /** Reads large text files piece by piece, so that memory does not grow with their size. */
-import { UsageError } from "../../core/errors.ts";
-import { fileProblem } from "../../core/file_problem.ts";
+import { UsageError } from "../core/errors.ts";
+import { fileProblem } from "../core/file_problem.ts";
 
 const CHUNK_BYTES = 1 << 16;
 /** Longest line or array entry that is accepted, in characters. */
