@@ -63,6 +63,14 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Make the key for processes that connect over TCP (keygen FILE).",
     load: async () => (await import("./keygen.ts")).keygen,
   }],
+  ["grafana", {
+    summary: "Write a Grafana dashboard for /metrics (grafana [FILE]).",
+    load: async () => (await import("./observability.ts")).grafana,
+  }],
+  ["alerts", {
+    summary: "Write Prometheus alert rules for /metrics (alerts [FILE]).",
+    load: async () => (await import("./observability.ts")).alerts,
+  }],
   ["help", {
     summary: "Show help of a command, or the argument page (--markdown).",
     load: async () => (await import("./help_command.ts")).help,
