@@ -195,7 +195,7 @@ export type ClusterOptions = OptionsOf<typeof clusterArguments & typeof deviceAr
 type Satisfies<Contract, Options extends Contract> = Options;
 
 /** Fails to compile when the tables no longer give what a simulation reads. */
-export type CheckedOptions = [
+export type CheckedSimulateOptions = [
   Satisfies<
     Omit<ManagerOptions, "initialInstances" | "disableLogRequestsManager">,
     ClusterOptions
