@@ -162,6 +162,8 @@ export interface ServerOptions {
   readonly allowedMethods: string | null;
   readonly allowedHeaders: string | null;
   readonly allowCredentials: boolean;
+  /** Collector of traces; null: there are none. */
+  readonly otlpTracesEndpoint: string | null;
   /** Path that a proxy puts before every other; empty for none. */
   readonly rootPath: string;
 }

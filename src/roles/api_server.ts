@@ -5,11 +5,14 @@ import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
+import { RequestMeter } from "../metrics/request_meter.ts";
+import type { RequestTracer } from "../metrics/tracing/request_tracer.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
 import { apiKeys } from "./api_keys.ts";
 import type { FoundModel } from "../executor/executor_kind.ts";
 import { describeModel, openTokenizer } from "./served_model.ts";
+import { startTracing } from "./tracing.ts";
 import { version } from "../core/version.ts";
 
 /**
@@ -39,13 +42,37 @@ export async function startApiServer(
   });
   const token = adminToken(options);
   const admin = token === null ? undefined : { token, call: cluster.admin };
-  return await startServer({
+  const meter = new RequestMeter(realClock);
+  const { monitor } = cluster;
+  const [name] = service.model.names;
+  const tracer = await startTracing(options.otlpTracesEndpoint, meter, monitor, name);
+  const server = await startServer({
     service,
     admin,
     apiKeys: apiKeys(options),
     options,
     version,
-    monitor: cluster.monitor,
+    meter,
+    monitor,
     log: logger("http"),
+  }).catch(async (error) => {
+    await tracer?.close();
+    throw error;
   });
+  return tracer === null ? server : withTracer(server, tracer);
+}
+
+/** The last spans are sent before the server has stopped. */
+function withTracer(server: RunningServer, tracer: RequestTracer): RunningServer {
+  return {
+    ...server,
+    async shutdown(deadlineMs) {
+      await server.shutdown(deadlineMs);
+      await tracer.close();
+    },
+    closeNow() {
+      server.closeNow();
+      tracer.close();
+    },
+  };
 }

@@ -197,6 +197,16 @@ export const serverExtras = {
       "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
+  "otlp-traces-endpoint": text({
+    default: null,
+    metavar: "URL",
+    section: "SERVER",
+    help: "Send a trace of each request to this OpenTelemetry collector, over OTLP/HTTP, such as " +
+      "http://localhost:4318/v1/traces: its time in the queue, in prefill and decode, and its " +
+      "migrations, but neither prompt nor output. A request with a `traceparent` header joins " +
+      "its client's trace. The environment variable OTEL_EXPORTER_OTLP_HEADERS adds headers. " +
+      "Default: no traces.",
+  }),
   "log-prompts": flag({
     section: "SERVER",
     help: "Log the text or token ids of prompts, up to --max-log-len. Without it, only their " +
