@@ -185,6 +185,8 @@ export interface LifecycleOptions {
 /** What a process logs, and where. */
 export interface LoggingOptions {
   readonly logLevel: "debug" | "info" | "warning" | "error";
+  /** How a record is written. */
+  readonly logFormat: "text" | "json";
   readonly logFilename: string;
   /** Size at which the log file is renamed; 0: never. */
   readonly logMaxBytes: number;

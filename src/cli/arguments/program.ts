@@ -240,6 +240,14 @@ export const processExtras = {
     section: "SERVER",
     help: "Least severe messages that are logged.",
   }),
+  "log-format": choice({
+    choices: ["text", "json"],
+    default: "text",
+    section: "SERVER",
+    help:
+      "How log records are written, to stderr and to the file: as lines of text, or each as a " +
+      "JSON object on a line, for programs that collect logs.",
+  }),
   "log-max-bytes": size({
     default: 100 * 1024 * 1024,
     min: 0,
