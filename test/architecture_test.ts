@@ -39,13 +39,14 @@ const rooms = [
   "bench",
   "report",
   "metrics",
+  "page",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
 const mayImport: Record<string, readonly string[]> = {
   cli: [...rooms, "ffi"],
   roles: [...rooms.filter((room) => room !== "cli"), "ffi"],
-  server: ["frontend", "client", "core", "metrics"],
+  server: ["frontend", "client", "core", "metrics", "page"],
   frontend: ["core"],
   client: ["core", "bus"],
   manager: ["core", "bus"],
@@ -61,6 +62,8 @@ const mayImport: Record<string, readonly string[]> = {
   bench: ["core", "report"],
   report: ["core"],
   metrics: ["core"],
+  // Runs in browsers; to the server its files are texts.
+  page: [],
   ffi: [],
 };
 

@@ -1,10 +1,12 @@
 /** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
 import { realClock } from "../core/clock.ts";
-import type { Cluster } from "../core/cluster.ts";
+import type { ClusterMonitor } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
+import { ClusterFeed } from "../server/feed/cluster_feed.ts";
+import type { LocatingCluster } from "../server/feed/watched_requests.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
 import { apiKeys } from "./api_keys.ts";
@@ -21,14 +23,18 @@ import { version } from "../core/version.ts";
 export async function startApiServer(
   options: EngineOptions & ServerOptions,
   model: FoundModel,
-  cluster: Cluster & { readonly admin: AdminCall },
+  cluster: LocatingCluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
 ): Promise<RunningServer> {
   const tokenizer = await openTokenizer(options, model);
   const requests = logger("requests");
+  const served = describeModel(options, model, tokenizer);
+  const token = adminToken(options);
+  const names = { version, model: served.names[0], hasAdmin: token !== null };
+  const feed = new ClusterFeed(cluster, realClock, names);
   const service = createTextService({
-    cluster,
+    cluster: feed.requests,
     tokenizer,
-    model: describeModel(options, model, tokenizer),
+    model: served,
     eosTokenIds: model.eosTokenIds,
     maxLogprobs: options.maxLogprobs,
     seed: options.seed,
@@ -37,10 +43,10 @@ export async function startApiServer(
       new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
     log: options.disableLogRequests ? undefined : (line) => requests.info(line),
   });
-  const token = adminToken(options);
   const admin = token === null ? undefined : { token, call: cluster.admin };
   return await startServer({
     service,
+    feed,
     admin,
     apiKeys: apiKeys(options),
     options,

@@ -16,6 +16,7 @@ import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
+import type { ClusterFeed } from "./feed/cluster_feed.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { dispatch, isPoll } from "./routes.ts";
@@ -58,6 +59,8 @@ export interface StartServerConfig {
   readonly admin?: AdminAccess;
   /** Clients need one of them; none: every client may use the service. */
   readonly apiKeys?: readonly string[];
+  /** What the page at `/` shows. The server closes it when it stops. */
+  readonly feed?: ClusterFeed;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
@@ -132,6 +135,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   function stopAccepting() {
     stopping = true;
     context.admission.close();
+    context.feed?.close();
     listeners.stop();
   }
 
