@@ -2,6 +2,7 @@
 
 /** @param {number} ms @returns {[number: string, unit: string]} */
 export function durationParts(ms) {
+  if (ms > 0 && ms < 0.05) return ["< 0.1", "ms"];
   if (ms < 9.95) return [ms.toFixed(1), "ms"];
   if (ms < 999.5) return [ms.toFixed(0), "ms"];
   if (ms < 59_950) return [(ms / 1000).toFixed(ms < 9_950 ? 2 : 1), "s"];
