@@ -40,6 +40,7 @@ const rooms = [
   "report",
   "metrics",
   "page",
+  "workload",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
@@ -59,11 +60,12 @@ const mayImport: Record<string, readonly string[]> = {
   // deno.json is the one place of the version.
   core: ["deno.json"],
   sim: [...rooms.filter((room) => room !== "cli" && room !== "roles"), "ffi"],
-  bench: ["core", "report"],
+  bench: ["core", "report", "workload"],
   report: ["core"],
   metrics: ["core"],
   // Runs in browsers; to the server its files are texts.
   page: [],
+  workload: ["core"],
   ffi: [],
 };
 

@@ -178,6 +178,11 @@ export class ClusterClient implements Cluster {
   /** Makes an operator's call to the manager. */
   readonly admin: AdminCall = (method, ask) => this.#manager.operate(method, ask, ADMIN_TIMEOUT_MS);
 
+  /** When the connection to the manager ends, the manager that takes over is at this address. */
+  moveManager(address: Address): void {
+    this.#manager.moveTo(address);
+  }
+
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
     if (!entry) return;

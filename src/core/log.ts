@@ -4,9 +4,12 @@
  * ```text
  * 2026-01-31T12:00:00.000Z INFO instance-0/engine: model loaded layers=30 dtype=bfloat16
  * ```
+ *
+ * To the journal of systemd, the line has its priority in front instead of time and level.
  */
 import { BaseHandler, getLogger, type Logger, type LogRecord, setup } from "@std/log";
 import { LlumnixError } from "./errors.ts";
+import { type JournalLevel, journalPrefix, writesToJournal } from "./journal.ts";
 import { type Claim, claimLogFile } from "./log_claim.ts";
 import { LogFile } from "./log_file.ts";
 
@@ -64,7 +67,9 @@ export function setupLogging(options: LogOptions): string | null {
   file = claim && openLogFile(claim, formatter, options);
   setup({
     handlers: {
-      stderr: new StderrHandler(stdLevel, { formatter }),
+      stderr: new StderrHandler(stdLevel, {
+        formatter: writesToJournal() ? (record) => formatForJournal(record, role) : formatter,
+      }),
       ...(file && { file }),
     },
     loggers: {
@@ -163,13 +168,22 @@ function onceARecord(format: (record: LogRecord) => string): (record: LogRecord)
 }
 
 function formatRecord(record: LogRecord, role: string | undefined): string {
+  return `${record.datetime.toISOString()} ${record.levelName} ${formatContent(record, role)}`;
+}
+
+function formatForJournal(record: LogRecord, role: string | undefined): string {
+  const level = record.levelName.toLowerCase() as JournalLevel;
+  return journalPrefix(level) + formatContent(record, role);
+}
+
+/** Everything but time and level. */
+function formatContent(record: LogRecord, role: string | undefined): string {
   const [component, given] = record.args as [
     string,
     LogFields | (() => LogFields) | undefined,
   ];
   const source = role ? `${role}/${component}` : component;
-  const time = record.datetime.toISOString();
-  let line = `${time} ${record.levelName} ${source}: ${oneLine(record.msg)}`;
+  let line = `${source}: ${oneLine(record.msg)}`;
   const fields = typeof given === "function" ? given() : given;
   for (const [key, value] of Object.entries(fields ?? {})) {
     if (value !== undefined) line += ` ${key}=${formatValue(value)}`;

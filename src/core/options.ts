@@ -39,6 +39,8 @@ export interface EngineOptions {
   readonly cpuThreads: number | null;
   /** CPU kernel set; null picks the fastest the processor has. */
   readonly cpuKernels: "amx" | "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
+  /** Instances may share a CUDA device, and divide its memory. */
+  readonly allowSharedDevice: boolean;
   /** Seconds that a request waits to leave a prefill instance; then it goes on there. */
   readonly prefillHoldTimeout: number;
   /** Seconds that a step may take; 0 for any time. The CPU executor gets more (`engine_config.ts`). */
@@ -107,6 +109,8 @@ export interface MigrationBackendOptions {
   readonly migrationBackendKvtransferNamingUrl: string;
   /** Of grpc: where its server listens. */
   readonly migrationBackendServerAddress: string;
+  /** Backends that cannot protect their connections between hosts may work all the same. */
+  readonly migrationInsecure: boolean;
 }
 
 /** When the manager starts and stops instances. */

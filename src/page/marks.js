@@ -52,7 +52,7 @@ export class Marks {
   show(requests) {
     const nowMs = performance.now();
     for (const [key, mark] of this.#marks) {
-      if (!requests.has(key)) this.#end(key, mark);
+      if (requests.get(key)?.id !== mark.request.id) this.#end(key, mark);
     }
     this.#move(requests, nowMs);
     for (

@@ -1,4 +1,5 @@
 /** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
+import { listeningSockets } from "../../ffi/listening_sockets.ts";
 import { realClock } from "../core/clock.ts";
 import type { ClusterMonitor } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
@@ -14,43 +15,61 @@ import type { FoundModel } from "../executor/executor_kind.ts";
 import { describeModel, openTokenizer } from "./served_model.ts";
 import { version } from "../core/version.ts";
 
-/**
- * Serves HTTP. Requests wait until an instance serves.
- * @throws {ModelError} there is no usable tokenizer
- * @throws {UsageError} the admin token is invalid, the port is taken, the host name is not this
- *   machine's, or the TLS files cannot be used
- */
-export async function startApiServer(
+/** An API server whose model files are read, and that does not serve yet. */
+export interface PreparedApiServer {
+  /**
+   * Serves HTTP. Requests wait until an instance serves.
+   * @param sockets descriptors of sockets that listen already; none: those of `--host` and `--port`
+   * @throws {UsageError} the admin token is invalid, the port is taken, the host name is not this
+   *   machine's, or the TLS files cannot be used
+   */
+  start(
+    cluster: LocatingCluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
+    sockets: readonly number[],
+  ): Promise<RunningServer>;
+}
+
+/** @throws {ModelError} there is no usable tokenizer */
+export async function prepareApiServer(
   options: EngineOptions & ServerOptions,
   model: FoundModel,
-  cluster: LocatingCluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
-): Promise<RunningServer> {
+): Promise<PreparedApiServer> {
   const tokenizer = await openTokenizer(options, model);
-  const requests = logger("requests");
-  const served = describeModel(options, model, tokenizer);
-  const token = adminToken(options);
-  const names = { version, model: served.names[0], hasAdmin: token !== null };
-  const feed = new ClusterFeed(cluster, realClock, names);
-  const service = createTextService({
-    cluster: feed.requests,
-    tokenizer,
-    model: served,
-    eosTokenIds: model.eosTokenIds,
-    maxLogprobs: options.maxLogprobs,
-    seed: options.seed,
-    clock: realClock,
-    startEncoderWorker: () =>
-      new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
-    log: options.disableLogRequests ? undefined : (line) => requests.info(line),
-  });
-  const admin = token === null ? undefined : { token, call: cluster.admin };
-  return await startServer({
-    service,
-    feed,
-    admin,
-    apiKeys: apiKeys(options),
-    options,
-    version,
-    log: logger("http"),
-  });
+  return {
+    start: (cluster, descriptors) => {
+      const requests = logger("requests");
+      const served = describeModel(options, model, tokenizer);
+      const token = adminToken(options);
+      const names = { version, model: served.names[0], hasAdmin: token !== null };
+      const feed = new ClusterFeed(cluster, realClock, names);
+      const service = createTextService({
+        cluster: feed.requests,
+        tokenizer,
+        model: served,
+        eosTokenIds: model.eosTokenIds,
+        maxLogprobs: options.maxLogprobs,
+        seed: options.seed,
+        clock: realClock,
+        startEncoderWorker: () =>
+          new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
+        log: options.disableLogRequests ? undefined : (line) => requests.info(line),
+      });
+      return startServer({
+        service,
+        feed,
+        admin: token === null ? undefined : { token, call: cluster.admin },
+        apiKeys: apiKeys(options),
+        options,
+        version,
+        monitor: cluster.monitor,
+        log: logger("http"),
+        descriptors,
+      });
+    },
+  };
+}
+
+/** Descriptors of the sockets at which clients reach the server, for its successor. */
+export function socketsOf({ ports }: RunningServer): number[] {
+  return listeningSockets().filter(({ port }) => ports.includes(port)).map(({ fd }) => fd);
 }

@@ -1,5 +1,9 @@
+import { writesToJournal } from "../core/journal.ts";
 import { setupLogging } from "../core/log.ts";
 import type { LoggingOptions } from "../core/options.ts";
+
+/** `--log-filename`, unless it is given. */
+export const DEFAULT_LOG_FILENAME = "server.log";
 
 /**
  * Starts the log of a role as its options want it.
@@ -16,7 +20,10 @@ export function startLogging(
 ): string | null {
   return setupLogging({
     level: options.logLevel,
-    filename: options.logFilename,
+    // Under systemd the journal has the log, and the working directory may be the root of the file system.
+    filename: options.logFilename === DEFAULT_LOG_FILENAME && writesToJournal()
+      ? null
+      : options.logFilename,
     maxBytes: options.logMaxBytes,
     backups: options.logBackups,
     role,

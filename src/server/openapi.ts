@@ -71,6 +71,7 @@ const operations: readonly Operation[] = [
     summary: "What the page shows, as server-sent events.",
     needsKey: true,
   },
+  { method: "get", path: "/metrics", summary: "Metrics of the service, for Prometheus." },
   { method: "get", path: "/version", summary: "The version of this server." },
   { method: "get", path: "/v1/models", summary: "The served models.", needsKey: true },
   {

@@ -7,6 +7,7 @@ import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { generate, generateBenchmark } from "./generate.ts";
+import { metrics } from "./metrics_route.ts";
 import { docs, openApi } from "./openapi.ts";
 import { page, pageFeed, pageFile } from "./page_routes.ts";
 import { health, isReady, load, model, models, version } from "./status_routes.ts";
@@ -41,6 +42,7 @@ const routes: readonly Route[] = [
   { method: "POST", path: "/ping", handle: health, isPoll: true },
   { method: "GET", path: "/is_ready", handle: isReady, isPoll: true },
   { method: "GET", path: "/load", handle: load, isPoll: true },
+  { method: "GET", path: "/metrics", handle: metrics, isPoll: true },
   { method: "GET", path: "/version", handle: version },
   { method: "GET", path: "/docs", handle: docs },
   { method: "GET", path: "/openapi.json", handle: openApi },

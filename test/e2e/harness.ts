@@ -12,6 +12,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type ProcessEntry, processesIn } from "./processes.ts";
 
+// `deno test` prints an error's cause, but not the two errors inside a SuppressedError.
+Object.defineProperty(SuppressedError.prototype, "cause", {
+  configurable: true,
+  get(this: SuppressedError): unknown {
+    return new AggregateError([this.suppressed, this.error], "the test and its disposal failed");
+  },
+});
+
 const root = join(import.meta.dirname!, "../..");
 /** True when the tests run the source instead of the executable. */
 export const fromSource = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1";
@@ -93,6 +101,12 @@ export class Program implements AsyncDisposable {
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<Deno.CommandStatus> {
     if (!this.#isOver) this.signal(signal);
     return await this.end();
+  }
+
+  /** Asks it to stop and waits until it has, without an error. */
+  async stopWell(signal: Deno.Signal = "SIGTERM"): Promise<void> {
+    const { code, signal: killedBy } = await this.stop(signal);
+    if (code !== 0) this.#fail(`ended with ${killedBy ?? `code ${code}`} after ${signal}`);
   }
 
   /** Its process and all that came from it, as long as they stay in its directory; on Linux. */

@@ -98,6 +98,18 @@ Deno.test("ManagerSession: lost before it has registered it is lost for good", a
   assert.deepEqual(world.events, ["lost: the manager is gone"]);
 });
 
+Deno.test("ManagerSession: a manager that is lost before it answers the registration is joined again", async () => {
+  const world = new World(), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  const registered = session.register();
+  world.network.breakConnections("manager", "a");
+  await world.wait(registered);
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["rejoin"]);
+  assert.deepEqual(world.joins.map(({ isRunning }) => isRunning), [false, true]);
+});
+
 Deno.test("ManagerSession: lost afterwards it joins again and says what it serves", async () => {
   const world = new World(), { session } = world;
   await world.startManager();

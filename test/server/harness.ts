@@ -1,4 +1,5 @@
 /** Runs a server over a fake service for the length of a test. */
+import type { ClusterMonitor } from "../../src/core/cluster.ts";
 import type { AdminAccess } from "../../src/server/admin_routes.ts";
 import type { Log } from "../../src/core/log.ts";
 import type { ServerOptions } from "../../src/core/options.ts";
@@ -60,6 +61,7 @@ export interface HarnessConfig {
   readonly feed?: ClusterFeed;
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
+  readonly monitor?: ClusterMonitor;
 }
 
 export async function withServer(
@@ -81,6 +83,7 @@ export async function withServer(
     version: "1.2.3",
     log: { debug, info: append, warn: append, error: append },
     limits: config.limits,
+    monitor: config.monitor,
   });
   const { url } = server;
   try {

@@ -79,6 +79,15 @@ Deno.test("the feed needs a key, and its readers are bounded", async () => {
   });
 });
 
+Deno.test("a server that gives way to its successor does not wait for pages", async () => {
+  await withServer({ feed: makeFeed() }, async ({ url, server }) => {
+    const response = await fetch(`${url}/page/feed`);
+    const text = response.text();
+    await server.giveWay();
+    assert.match(await text, /^event: state/);
+  });
+});
+
 Deno.test("a server that stops does not wait for pages", async () => {
   await withServer({ feed: makeFeed() }, async ({ url, server }) => {
     const response = await fetch(`${url}/page/feed`);

@@ -36,12 +36,24 @@ export const engineExtras = {
     help: "Threads of the CPU executor of one instance. On Linux they run at nice +5: on a " +
       "contended core they get about a third of another thread's share.",
   }),
+  "allow-shared-device": flag({
+    section: "ENGINE",
+    help: "Let instances share a CUDA device and divide its memory, if there are more instances " +
+      "than devices. Otherwise such a start is refused.",
+  }),
   "cpu-kernels": choice({
     choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],
     default: null,
     defaultText: "the fastest that the processor has",
     section: "ENGINE",
     help: "Kernel set of the CPU executor. Change it only to compare kernels.",
+  }),
+  "migration-insecure": flag({
+    section: "ENGINE",
+    help:
+      "Let --migration-backend nccl, and kvtransfer between hosts, connect although the service has " +
+      "a cluster key, which they cannot use: anyone who reaches the hosts can read and change the KV " +
+      "cache. For networks that nobody else is on.",
   }),
   "speedup": number({
     default: 1,
@@ -256,11 +268,21 @@ export const instanceArguments = {
     section: null,
     help: "Name of this instance. No other running instance may have the same name.",
   }),
+  "host": text({
+    default: null,
+    defaultText: "the address that this host has on the way to the manager",
+    metavar: "HOST",
+    section: null,
+    help:
+      "With --manager-address tcp:HOST:PORT: IP address of this host. The instance listens there, and " +
+      "API servers and other instances are told to connect to it there.",
+  }),
   "host-share": integer({
     default: 1,
     min: 1,
     section: null,
-    help: "Instances that share this host: each takes this fraction of its memory and cores.",
+    help: "Instances that share this host: each takes this fraction of its memory and cores. An " +
+      "instance leaves alone the memory that others of this user have claimed, whatever this says.",
   }),
   "started-by": choice({
     choices: ["hand", "manager", "api-server"],

@@ -8,7 +8,7 @@ import type {
 } from "../../core/options.ts";
 import type { ExperimentEngineOptions } from "../../sim/experiment/experiment_config.ts";
 import { presets } from "../../sim/experiment/presets.ts";
-import { lengthNames } from "../../sim/workload/paper_lengths.ts";
+import { lengthNames } from "../../workload/paper_lengths.ts";
 import {
   type Argument,
   type ArgumentTable,

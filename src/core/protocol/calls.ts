@@ -10,6 +10,7 @@ import { instanceInfo } from "./schemas/instance_info.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
+import * as upgrade from "./schemas/upgrade.ts";
 
 /**
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
@@ -52,6 +53,7 @@ export const calls = {
   requests: call(admin.requestsQuery, admin.requestsReply),
   migrate_out: call(migration.migrateOutOrder, migration.migrationReport),
   migration_group: call(migration.migrationGroup, migration.migrationGroupReply),
+  handover: call(upgrade.managerHandover, nothing),
 
   // API server to instance.
   hello: call(generate.hello, nothing),
@@ -67,6 +69,14 @@ export const calls = {
   migrate_backend: call(migration.backendCall, migration.backendAnswer),
   migrate_commit: call(migration.migrateCommitRequest, nothing),
   migrate_settle: call(migration.migrationName, migration.migrateSettleReply),
+
+  // Command `llumnix upgrade` to a process that serves.
+  upgrade: call(upgrade.upgradeOrder, upgrade.upgraded),
+  upgrade_status: call(nothing, upgrade.upgradeStatus),
+
+  // Successor to predecessor.
+  take_over: call(upgrade.takeOver, upgrade.handover),
+  taken_over: call(nothing, nothing),
 };
 
 export const notifications = {
@@ -93,6 +103,9 @@ export const notifications = {
   // API server to instance, or source instance to destination instance.
   abort: generate.abortNotice,
   migrate_cancel: migration.migrationName,
+
+  // Successor to predecessor.
+  finish: upgrade.finishNotice,
 };
 
 export type CallName = keyof typeof calls;

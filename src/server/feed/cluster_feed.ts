@@ -74,6 +74,11 @@ export class ClusterFeed {
     this.#watch = new ClusterWatch(cluster.monitor, clock, this.#history);
     this.#list = new RequestList(this.requests);
     this.#closedMs = clock.nowMs();
+  }
+
+  /** Begins to count. */
+  start(): void {
+    this.#closedMs = this.clock.nowMs();
     this.#tickAfter(POINT_MS);
   }
 
@@ -86,13 +91,17 @@ export class ClusterFeed {
    * @returns call it when the reader has left
    */
   open(reader: FeedReader): () => void {
+    if (this.#isClosed) {
+      reader.end();
+      return () => {};
+    }
     const entry = { reader, needsState: true, skipped: 0 };
     this.#readers.add(entry);
     if (!this.#isTicking) this.#tickAfter(FIRST_TICK_MS);
     return () => this.#readers.delete(entry);
   }
 
-  /** Ends all streams. Idempotent. */
+  /** Ends all streams, also those that are opened later. Idempotent. */
   close(): void {
     this.#isClosed = true;
     this.#cancelTick?.();

@@ -41,6 +41,7 @@ async function withFeed(
 ): Promise<void> {
   const cluster = new FakeCluster(), clock = new VirtualClock(1e9), reader = new Reader();
   const feed = new ClusterFeed(cluster, clock, { version: "1", model: "m", hasAdmin: true });
+  feed.start();
   async function pass(ms: number) {
     await turnEventLoop();
     const untilMs = clock.nowMs() + ms;
@@ -156,7 +157,9 @@ Deno.test("closing ends all streams, and nothing ticks any more", () =>
     await pass(600);
     feed.close();
     const before = reader.texts.length;
+    const late = new Reader();
+    feed.open(late);
     await pass(5_000);
-    assert.equal(reader.hasEnded, true);
-    assert.equal(reader.texts.length, before);
+    assert.deepEqual([reader.hasEnded, late.hasEnded], [true, true]);
+    assert.deepEqual([reader.texts.length, late.texts.length], [before, 0]);
   }));
