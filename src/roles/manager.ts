@@ -81,7 +81,8 @@ export class ManagerRole implements AsyncDisposable {
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
-    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const isTerminal = options.logFormat === "text" && Deno.stderr.isTerminal();
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager, isTerminal);
     const launcher = launcherOf(config);
     const manager = await Manager.listen({
       bus,

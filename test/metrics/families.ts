@@ -1,4 +1,4 @@
-/** All metrics of all roles, with samples. */
+/** What all roles show. */
 import { realClock } from "../../src/core/clock.ts";
 import { clusterFamilies } from "../../src/metrics/cluster_families.ts";
 import { gauge, type MetricFamily } from "../../src/metrics/family.ts";
@@ -7,9 +7,12 @@ import { requestFamilies } from "../../src/metrics/request_families.ts";
 import { RequestMeter } from "../../src/metrics/request_meter.ts";
 import { clusterState, instanceLoad } from "./cluster_state.ts";
 
+const origin = { traceparent: null, operation: "chat" } as const;
+
+/** All metrics of all roles, with samples. */
 export function allFamilies(): MetricFamily[] {
   const meter = new RequestMeter(realClock);
-  meter.begin({ requestId: "r", sampling: {} }).fail(new Error("no"));
+  meter.begin({ requestId: "r", sampling: {} }, origin).fail(new Error("no"));
   return [
     ...requestFamilies(meter, "m"),
     gauge("llumnix:manager_up", "As in `server/metrics_route.ts`.", [{ labels: {}, value: 1 }]),

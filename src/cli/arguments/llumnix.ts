@@ -123,7 +123,9 @@ export const llumnixArguments = {
   }),
   "log-instance-info": flag({
     help: "Enable logging instance info to LOG_FILENAME_instance.csv: one row per busy instance " +
-      "and polling interval, and one row when the instance becomes empty.",
+      "and polling interval, and one row when the instance becomes empty. Where instance_load is " +
+      "infinite its cell is empty, and instance_load_kind says so. --log-max-bytes and " +
+      "--log-backups hold for this file too.",
   }),
   "log-filename": text({
     default: DEFAULT_LOG_FILENAME,

@@ -209,6 +209,16 @@ export const serverExtras = {
       "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
+  "otlp-traces-endpoint": text({
+    default: null,
+    metavar: "URL",
+    section: "SERVER",
+    help: "Send a trace of each request to this OpenTelemetry collector, over OTLP/HTTP, such as " +
+      "http://localhost:4318/v1/traces: its time in the queue, in prefill and decode, and its " +
+      "migrations, but neither prompt nor output. A request with a `traceparent` header joins " +
+      "its client's trace. The environment variable OTEL_EXPORTER_OTLP_HEADERS adds headers. " +
+      "Default: no traces.",
+  }),
   "log-prompts": flag({
     section: "SERVER",
     help: "Log the text or token ids of prompts, up to --max-log-len. Without it, only their " +
@@ -229,6 +239,14 @@ export const processExtras = {
     default: "info",
     section: "SERVER",
     help: "Least severe messages that are logged.",
+  }),
+  "log-format": choice({
+    choices: ["text", "json"],
+    default: "text",
+    section: "SERVER",
+    help:
+      "How log records are written, to stderr and to the file: as lines of text, or each as a " +
+      "JSON object on a line, for programs that collect logs.",
   }),
   "log-max-bytes": size({
     default: 100 * 1024 * 1024,
