@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import config from "../../deno.json" with { type: "json" };
 import { executablePath } from "./harness.ts";
 
-const HEADER_BYTES = 4096;
+/** At least the shell script at the beginning. */
+const HEADER_BYTES = 16_384;
 
 /** Whether such copies can be made: the built executable is a self-extracting one. */
 export function canMakeVersions(): boolean {
@@ -42,7 +43,7 @@ export function removeUnpacked(versions: readonly string[]): void {
   const directory = `/tmp/llumnix-${Deno.uid()}`; // where a program with an empty environment unpacks
   for (const { name } of [...Deno.readDirSync(directory)]) {
     if (versions.some((version) => name.startsWith(`llumnix-${version}-`))) {
-      Deno.removeSync(`${directory}/${name}`);
+      Deno.removeSync(`${directory}/${name}`, { recursive: true });
     }
   }
 }
