@@ -79,7 +79,7 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
     await predecessor?.takenOver().catch((error) => {
       log.warn("the predecessor ended before its requests did", { cause: error });
     });
-    upgrades.noteServing();
+    await upgrades.noteServing();
     systemd.ready(status);
     if (predecessor !== null) service.noteTakenOver();
     for (const name of removeOldPrograms()) {

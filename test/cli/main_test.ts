@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { main } from "../../src/cli/main.ts";
-import { version } from "../../src/core/version.ts";
+import { fullVersion } from "../../src/core/version.ts";
 
 interface Run {
   readonly code: number;
@@ -111,7 +111,11 @@ refuses(
 refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
 
 Deno.test("--version", async () => {
-  assert.deepEqual(await run("--version"), { code: 0, stdout: `llumnix ${version}`, stderr: "" });
+  assert.deepEqual(await run("--version"), {
+    code: 0,
+    stdout: `llumnix ${fullVersion()}`,
+    stderr: "",
+  });
 });
 
 Deno.test("--help lists the commands", async () => {

@@ -60,6 +60,7 @@ export interface HarnessConfig {
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
   readonly monitor?: ClusterMonitor;
+  readonly descriptors?: readonly number[];
 }
 
 export async function withServer(
@@ -81,6 +82,7 @@ export async function withServer(
     log: { debug, info: append, warn: append, error: append },
     limits: config.limits,
     monitor: config.monitor,
+    descriptors: config.descriptors,
   });
   const { url } = server;
   try {

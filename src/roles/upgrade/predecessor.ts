@@ -75,9 +75,10 @@ export class Upgrades implements AsyncDisposable {
     this.#listening = this.#listen();
   }
 
-  /** This process serves, and may be replaced. */
-  noteServing(): void {
+  /** This process serves, and may be replaced. Resolves when it can be reached for that. */
+  async noteServing(): Promise<void> {
     this.#isServing = true;
+    await this.#listening;
   }
 
   /** Resolves with the time limit when the successor, which is stopping, wants this process to end. */
