@@ -21,12 +21,18 @@ export function canMakeVersions(): boolean {
 /**
  * Writes a copy of the executable that says it is of another version, and unpacks under another name.
  * @param version as long as the real one
+ * @param edits texts of the program that it has in another form of the same length
  */
-export async function makeVersion(path: string, version: string): Promise<void> {
+export async function makeVersion(
+  path: string,
+  version: string,
+  edits: readonly (readonly [from: string, to: string])[] = [],
+): Promise<void> {
   assert.equal(version.length, config.version.length);
   const bytes = await Deno.readFile(executablePath);
   replaceIn(bytes.subarray(0, HEADER_BYTES), `llumnix-${config.version}-`, `llumnix-${version}-`);
   replaceIn(bytes, `version: "${config.version}"`, `version: "${version}"`);
+  for (const [from, to] of edits) replaceIn(bytes, from, to);
   await Deno.writeFile(path, bytes, { mode: 0o755 });
 }
 
