@@ -39,6 +39,7 @@ const rooms = [
   "bench",
   "report",
   "metrics",
+  "workload",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
@@ -58,9 +59,10 @@ const mayImport: Record<string, readonly string[]> = {
   // deno.json is the one place of the version.
   core: ["deno.json"],
   sim: [...rooms.filter((room) => room !== "cli" && room !== "roles"), "ffi"],
-  bench: ["core", "report"],
+  bench: ["core", "report", "workload"],
   report: ["core"],
   metrics: ["core"],
+  workload: ["core"],
   ffi: [],
 };
 

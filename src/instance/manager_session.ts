@@ -60,6 +60,11 @@ export class ManagerSession {
     return this.#peer?.isOpen === true;
   }
 
+  /** IP address by which the manager's network reaches this host; null unless they are connected by TCP. */
+  get localHost(): string | null {
+    return this.#peer?.localHost ?? null;
+  }
+
   /** {@linkcode register} was called: API servers may know the instance. */
   get hasRegistered(): boolean {
     return this.#phase === "registering" || this.#phase === "serving";

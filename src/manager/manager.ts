@@ -86,7 +86,7 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
-    this.#operators = new Operators(config.adminToken ?? null);
+    this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
     this.#fleet = this.#makeFleet();
@@ -314,8 +314,8 @@ export class Manager {
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
-        operator_prove: ({ data }, peer) => {
-          this.#operators.prove(data.proof, peer);
+        operator_prove: async ({ data }, peer) => {
+          await this.#operators.prove(data.proof, peer);
           return { data: null };
         },
         ...this.#monitor.calls,

@@ -6,11 +6,14 @@ import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
+import { RequestMeter } from "../metrics/request_meter.ts";
+import type { RequestTracer } from "../metrics/tracing/request_tracer.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
 import { apiKeys } from "./api_keys.ts";
 import type { FoundModel } from "../executor/executor_kind.ts";
 import { describeModel, openTokenizer } from "./served_model.ts";
+import { startTracing } from "./tracing.ts";
 import { version } from "../core/version.ts";
 
 /** An API server whose model files are read, and that does not serve yet. */
@@ -34,7 +37,7 @@ export async function prepareApiServer(
 ): Promise<PreparedApiServer> {
   const tokenizer = await openTokenizer(options, model);
   return {
-    start: (cluster, descriptors) => {
+    start: async (cluster, descriptors) => {
       const requests = logger("requests");
       const service = createTextService({
         cluster,
@@ -49,16 +52,44 @@ export async function prepareApiServer(
         log: options.disableLogRequests ? undefined : (line) => requests.info(line),
       });
       const token = adminToken(options);
-      return startServer({
+      const meter = new RequestMeter(realClock);
+      const { monitor } = cluster;
+      const [name] = service.model.names;
+      const tracer = await startTracing(options.otlpTracesEndpoint, meter, monitor, name);
+      const server = await startServer({
         service,
         admin: token === null ? undefined : { token, call: cluster.admin },
         apiKeys: apiKeys(options),
         options,
         version,
-        monitor: cluster.monitor,
+        meter,
+        monitor,
         log: logger("http"),
         descriptors,
+      }).catch(async (error) => {
+        await tracer?.close();
+        throw error;
       });
+      return tracer === null ? server : withTracer(server, tracer);
+    },
+  };
+}
+
+/** The last spans are sent before the server has stopped. */
+function withTracer(server: RunningServer, tracer: RequestTracer): RunningServer {
+  return {
+    ...server,
+    async giveWay() {
+      await server.giveWay();
+      await tracer.close();
+    },
+    async shutdown(deadlineMs) {
+      await server.shutdown(deadlineMs);
+      await tracer.close();
+    },
+    closeNow() {
+      server.closeNow();
+      tracer.close();
     },
   };
 }

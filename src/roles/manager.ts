@@ -51,6 +51,8 @@ export interface ManagerRoleConfig extends LauncherConfig {
   /** Addresses to listen at; instances use the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly onEvent?: (event: ManagerEvent) => void;
+  /** It takes the place of another manager: the file of `--log-instance-info` goes on. */
+  readonly isSuccessor?: boolean;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -81,7 +83,8 @@ export class ManagerRole implements AsyncDisposable {
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
-    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const isTerminal = options.logFormat === "text" && Deno.stderr.isTerminal();
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager, isTerminal);
     const launcher = launcherOf(config);
     const manager = await Manager.listen({
       bus,
@@ -169,9 +172,10 @@ export class ManagerRole implements AsyncDisposable {
   }
 
   #logInstanceInfo(): void {
-    const { options, logFile } = this.#config;
+    const { options, logFile, isSuccessor } = this.#config;
     this.#instanceInfo = new InstanceInfoLog({
       clock: realClock,
+      continues: isSuccessor,
       logFilename: logFile ?? options.logFilename,
       options,
       infos: () => this.manager.infos(),

@@ -1,6 +1,6 @@
 /** The address where the processes of a service meet when its roles run apart. */
 import { dirname, join } from "node:path";
-import { MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
+import { isUnspecified, MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { checkSocketDirectory } from "../bus/unix_trust.ts";
 import { realClock, sleep } from "../core/clock.ts";
@@ -23,13 +23,23 @@ type Environment = { get(name: string): string | undefined };
 export function managerAddress(written: string | null, env: Environment = Deno.env): Address {
   if (written === null) return `unix:${join(userDirectory(env), "manager.sock")}`;
   try {
-    if (parseAddress(written).scheme !== "inproc") return written;
+    const parsed = parseAddress(written);
+    if (parsed.scheme === "tcp" && isUnspecified(parsed.host)) throw unspecifiedError(written);
+    if (parsed.scheme !== "inproc") return written;
   } catch (error) {
-    if (!(error instanceof LlumnixError)) throw error;
+    if (!(error instanceof LlumnixError) || error instanceof UsageError) throw error;
   }
   throw new UsageError(
     `--manager-address ${written}: expected tcp:HOST:PORT, or unix:PATH with a path of at most ` +
       `${MAX_UNIX_PATH_BYTES} bytes`,
+  );
+}
+
+function unspecifiedError(written: string): UsageError {
+  return new UsageError(
+    `--manager-address ${written}: API servers and instances connect to this address; expected a host ` +
+      "name or IP address of the manager's host that they reach, and not one that stands for all of its " +
+      "addresses",
   );
 }
 

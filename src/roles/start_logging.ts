@@ -12,7 +12,7 @@ export const DEFAULT_LOG_FILENAME = "server.log";
  * @returns the file that is written; null for stderr alone
  */
 export function startLogging(
-  options: Pick<LoggingOptions, "logLevel" | "logMaxBytes" | "logBackups"> & {
+  options: Pick<LoggingOptions, "logLevel" | "logFormat" | "logMaxBytes" | "logBackups"> & {
     readonly logFilename: string | null;
   },
   role: string,
@@ -20,6 +20,7 @@ export function startLogging(
 ): string | null {
   return setupLogging({
     level: options.logLevel,
+    format: options.logFormat,
     // Under systemd the journal has the log, and the working directory may be the root of the file system.
     filename: options.logFilename === DEFAULT_LOG_FILENAME && writesToJournal()
       ? null

@@ -9,7 +9,7 @@ import type { Exchange } from "./exchange.ts";
 import { generate, generateBenchmark } from "./generate.ts";
 import { metrics } from "./metrics_route.ts";
 import { docs, openApi } from "./openapi.ts";
-import { health, isReady, load, model, models, version } from "./status_routes.ts";
+import { health, isReady, load, model, models, serverVersion } from "./status_routes.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
 
 /** @param rest what follows the path of a route that ends with a slash */
@@ -39,7 +39,7 @@ const routes: readonly Route[] = [
   { method: "GET", path: "/is_ready", handle: isReady, isPoll: true },
   { method: "GET", path: "/load", handle: load, isPoll: true },
   { method: "GET", path: "/metrics", handle: metrics, isPoll: true },
-  { method: "GET", path: "/version", handle: version },
+  { method: "GET", path: "/version", handle: serverVersion },
   { method: "GET", path: "/docs", handle: docs },
   { method: "GET", path: "/openapi.json", handle: openApi },
   { method: "POST", path: "/generate", handle: generate, needsKey: true },

@@ -319,9 +319,16 @@ async function serve(exchange: Exchange, context: ServerContext): Promise<void> 
 
 function logExchange(exchange: Exchange, { options, log }: ServerContext): void {
   if (options.disableLogRequestsServer) return;
-  const { method, path, status, requestId } = exchange;
+  const { method, path, status, requestId, address } = exchange;
   const tookMs = Math.round(performance.now() - exchange.startedMs);
-  const fields = () => ({ method, path: path.slice(0, 200), status, tookMs, id: requestId });
+  const fields = () => ({
+    client: address,
+    method,
+    path: path.slice(0, 200),
+    status,
+    tookMs,
+    id: requestId,
+  });
   if (isPoll(path)) log.debug("request", fields);
   else log.info("request", fields);
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { main } from "../../src/cli/main.ts";
-import { fullVersion } from "../../src/core/version.ts";
+import { version } from "../../src/core/version.ts";
 
 interface Run {
   readonly code: number;
@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "profile"]) {
+for (const name of ["profile"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(
@@ -87,8 +87,8 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve` and `api-server`, not of " +
-    "`llumnix manager`",
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not " +
+    "of `llumnix manager`",
 );
 refuses(
   ["api-server", "--instance_timeout=3"],
@@ -113,7 +113,7 @@ refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: mo
 Deno.test("--version", async () => {
   assert.deepEqual(await run("--version"), {
     code: 0,
-    stdout: `llumnix ${fullVersion()}`,
+    stdout: `llumnix ${version} (from source)`,
     stderr: "",
   });
 });

@@ -33,6 +33,7 @@ export const testOptions: ServerOptions = {
   allowedMethods: null,
   allowedHeaders: null,
   allowCredentials: false,
+  otlpTracesEndpoint: null,
   rootPath: "",
 };
 

@@ -44,7 +44,8 @@ export function runServe(options: ServeOptions): Promise<number> {
     const exitOnDefect = exitOnDefects(log);
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
-    const notice = executorKind(options.device).usesHostCores ? unusedDeviceNotice() : null;
+    const isHidden = options.device === "auto" && executorKind("auto").usesHostCores;
+    const notice = isHidden ? unusedDeviceNotice() : null;
     if (notice !== null) log.warn(notice);
     return await runRole({
       service: new Service(options, model, log, logFile, sockets, predecessor),
@@ -234,6 +235,7 @@ class Service implements RoleService {
       addresses: address === local ? [local] : [address, local],
       log: this.#log,
       logFile: this.#logFile,
+      isSuccessor: this.#place !== undefined,
       onEvent: (event) => {
         if (event.type === "given_up") this.#fail("no instance serves, and none can start");
       },
