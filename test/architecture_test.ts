@@ -39,6 +39,7 @@ const rooms = [
   "bench",
   "report",
   "metrics",
+  "page",
   "workload",
 ] as const;
 
@@ -46,7 +47,7 @@ const rooms = [
 const mayImport: Record<string, readonly string[]> = {
   cli: [...rooms, "ffi"],
   roles: [...rooms.filter((room) => room !== "cli"), "ffi"],
-  server: ["frontend", "client", "core", "metrics"],
+  server: ["frontend", "client", "core", "metrics", "page"],
   frontend: ["core"],
   client: ["core", "bus"],
   manager: ["core", "bus"],
@@ -62,6 +63,8 @@ const mayImport: Record<string, readonly string[]> = {
   bench: ["core", "report", "workload"],
   report: ["core"],
   metrics: ["core"],
+  // Runs in browsers; to the server its files are texts.
+  page: [],
   workload: ["core"],
   ffi: [],
 };

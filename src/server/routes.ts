@@ -9,6 +9,7 @@ import type { Exchange } from "./exchange.ts";
 import { generate, generateBenchmark } from "./generate.ts";
 import { metrics } from "./metrics_route.ts";
 import { docs, openApi } from "./openapi.ts";
+import { page, pageFeed, pageFile } from "./page_routes.ts";
 import { health, isReady, load, model, models, serverVersion } from "./status_routes.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
 
@@ -33,6 +34,9 @@ interface Route {
 }
 
 const routes: readonly Route[] = [
+  { method: "GET", path: "/", handle: page },
+  { method: "GET", path: "/page/feed", handle: pageFeed, needsKey: true },
+  { method: "GET", path: "/page/", rest: "{file}", handle: pageFile, isPoll: true },
   { method: "GET", path: "/health", handle: health, isPoll: true },
   { method: "GET", path: "/ping", handle: health, isPoll: true },
   { method: "POST", path: "/ping", handle: health, isPoll: true },
@@ -119,5 +123,6 @@ export function isPoll(path: string): boolean {
 }
 
 function matches(path: string, asked: string): boolean {
-  return asked === path || path.endsWith("/") && asked.startsWith(path) && asked !== path;
+  if (asked === path) return true;
+  return path !== "/" && path.endsWith("/") && asked.startsWith(path);
 }

@@ -19,6 +19,7 @@ import type { ServerContext } from "./context.ts";
 import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
+import type { ClusterFeed } from "./feed/cluster_feed.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { serverMetrics } from "./metrics_route.ts";
@@ -68,6 +69,8 @@ export interface StartServerConfig {
   readonly admin?: AdminAccess;
   /** Clients need one of them; none: every client may use the service. */
   readonly apiKeys?: readonly string[];
+  /** What the page at `/` shows. The server closes it when it stops. */
+  readonly feed?: ClusterFeed;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
@@ -164,11 +167,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
   });
   const { address } = listeners;
+  context.feed?.start();
 
   function stopAccepting() {
     isLeaving = true;
     if (isAccepting) listeners.stop();
     isAccepting = false;
+    context.feed?.close();
   }
 
   function refuseRequests() {
