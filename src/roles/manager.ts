@@ -149,7 +149,7 @@ export class ManagerRole implements AsyncDisposable {
       log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
     });
     this.#rollout.done.then(({ total, replaced, error }) => {
-      if (error === null) log.info(`all ${total} instances are of ${fullVersion()}`);
+      if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
       else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
     });
   }

@@ -41,7 +41,7 @@ Deno.test({
     const path = (name: string) => new URL(name, import.meta.url).pathname;
     await using program = new Program(
       // The port is that of the socket; the one of the arguments would not be free.
-      ["serve", "--initial-instances=2", "--host=127.0.0.1", "--port=1", ...small],
+      ["serve", "--host=127.0.0.1", "--port=1", ...small],
       {
         command: [executablePath],
         launcher: [
@@ -60,7 +60,7 @@ Deno.test({
       await program.waitUntil("it was ready", () => systemd.count("READY=1") === 1);
       assert.ok(systemd.texts.some((text) => text.startsWith("EXTEND_TIMEOUT_USEC=")));
       assert.ok(
-        systemd.texts.some((text) => /^STATUS=serving .* with 2 instances/.test(text)),
+        systemd.texts.some((text) => /^STATUS=serving .* with 1 instance /.test(text)),
         systemd.texts.join("\n"),
       );
       const isReady = async () =>
@@ -84,7 +84,7 @@ Deno.test({
       pid = Number(successor?.slice("MAINPID=".length));
       assert.notEqual(pid, program.pid);
       assert.ok(texts.lastIndexOf("READY=1") > texts.indexOf(successor!), texts.join("\n"));
-      await program.waitForLog(/all 2 instances are of /);
+      await program.waitForLog(/replaced all instances \(1\)/);
       const alive = systemd.count("WATCHDOG=1");
       await program.waitUntil("it was alive", () => systemd.count("WATCHDOG=1") >= alive + 2);
       assert.ok(await isReady());
