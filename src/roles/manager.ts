@@ -149,6 +149,7 @@ export class ManagerRole implements AsyncDisposable {
       log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
     });
     this.#rollout.done.then(({ total, replaced, error }) => {
+      if (total === 0) return;
       if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
       else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
     });
