@@ -53,7 +53,7 @@ const FAREWELL_MS = 500;
  * How long a server that has a successor still accepts connections, so that clients which keep theirs get
  * an answer that says to close it; and how long connections that it has accepted have to send a request.
  */
-const HANDOVER_MS = 1_000;
+const HANDOVER_MS = 500;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
