@@ -3,7 +3,7 @@ import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
-import { benchLoadGenerator } from "./load_generator.ts";
+import { benchLoadGenerator } from "./load.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
 import { benchMigration } from "./migration.ts";

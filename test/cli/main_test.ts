@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "profile"]) {
+for (const name of ["profile"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(
@@ -87,7 +87,7 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve` and `api-server`, not of " +
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not of " +
     "`llumnix manager`",
 );
 refuses(

@@ -180,7 +180,7 @@ function identityOf(
     metadata,
     traffic: {
       request_rate: rate ?? "inf",
-      burstiness: options.burstiness,
+      burstiness: Number(options.burstiness) || options.burstiness,
       ...(schedule.kind === "ramp"
         ? {
           ramp_up_strategy: schedule.strategy,
