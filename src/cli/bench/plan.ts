@@ -79,8 +79,8 @@ function checkStatus(given: ReadonlyMap<string, Value>): string[] {
 }
 
 function scheduleOf(options: BenchOptions, given: ReadonlyMap<string, Value>): Schedule {
-  const { requestRate, burstiness, qps, distribution, coefficientVariation, traceSpeedup } =
-    options;
+  const { requestRate, qps, distribution, coefficientVariation, traceSpeedup } = options;
+  const burstiness = burstinessOf(options);
   const ways = ["request-rate", "qps", "ramp-up-strategy", "trace-speedup"]
     .filter((name) => given.has(name));
   if (ways.length > 1) {
