@@ -5,14 +5,13 @@ import { logger } from "../../../core/log.ts";
 import type { BackendContext } from "../backend_kind.ts";
 import { needsProtection } from "../protection.ts";
 import { openCudaIpc } from "./cuda_ipc.ts";
+import { ptraceScope } from "./host_conditions.ts";
 import { thisProcess } from "./host_process.ts";
 import { KvTransferBackend } from "./kvtransfer_backend.ts";
 import { NamingDirectory } from "./naming.ts";
 import type { UcxChoice } from "./pull_thread.ts";
 
 const log = logger("kvtransfer");
-
-const YAMA_SCOPE = "/proc/sys/kernel/yama/ptrace_scope";
 
 /**
  * Opens the naming directory, and the backend over it.
@@ -38,7 +37,8 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
         "device keeps them in host memory: choose rdma",
     );
   }
-  if (needsPermission()) memory.allowReaders();
+  // Where it is 1, the kernel lets only ancestors read a process that has not agreed to more.
+  if (ptraceScope() === 1) memory.allowReaders();
   const naming = NamingDirectory.open(options.migrationBackendKvtransferNamingUrl);
   const process = thisProcess();
   const device = pool.memory === "device" ? openCudaIpc(pool) : undefined;
@@ -62,13 +62,4 @@ function ucxChoice(context: BackendContext): UcxChoice | undefined {
       "--migration-insecure for a network that nobody else is on",
   );
   return undefined;
-}
-
-/** Whether the kernel lets only ancestors read a process that has not agreed to more. */
-function needsPermission(): boolean {
-  try {
-    return Deno.readTextFileSync(YAMA_SCOPE).trim() === "1";
-  } catch {
-    return false; // a kernel without Yama
-  }
 }
