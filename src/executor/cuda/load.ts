@@ -33,13 +33,9 @@ import { planWeights, uploadWeights } from "./weights.ts";
 /** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
 const LEAST_CAPABILITY = 8;
 
-/** How the libraries are opened, and where the locks of devices are; for tests. */
-export interface CudaLoadOptions extends OpenOptions {
-  readonly lockDirectory?: string;
-}
-
 /**
  * Loads a model onto a CUDA device. Blocks the thread while it loads.
+ * @param libraries how the libraries are opened; for tests
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the device
  * @throws {UnavailableError} the device cannot be used now
@@ -47,16 +43,14 @@ export interface CudaLoadOptions extends OpenOptions {
 export async function loadCudaExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
-  options: CudaLoadOptions = {},
+  libraries: OpenOptions = {},
 ): Promise<Executor> {
   const model = resolveModel(spec.options);
   refuseShapes(model, spec.options.blockSize);
-  const { lockDirectory, ...libraries } = options;
   const cuda = openCudaDevice("cuda", 0, libraries);
   const lease = await leaseDevice(cuda, {
     numInstances: spec.hostShare,
     allowShared: spec.options.allowSharedDevice,
-    directory: lockDirectory,
   });
   const loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
   try {

@@ -7,11 +7,7 @@ import { defaultOptions } from "../cpu/harness.ts";
 
 const settings =
   "devices=2,order=late,seed=1,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G,driver=13000," +
-  "kernels=plain,fail-allocation=0,fail-allocation-above=0";
-
-/** Locks of this test process alone. */
-const lockDirectory = Deno.makeTempDirSync({ prefix: "cuda-locks-" });
-addEventListener("unload", () => Deno.removeSync(lockDirectory, { recursive: true }));
+  `kernels=plain,fail-allocation=0,fail-allocation-above=0,identity=${Deno.pid}`;
 
 /** Options of the command line that tests change. */
 export interface LoadOptions extends Partial<EngineOptions> {
@@ -26,7 +22,7 @@ export function load(options: LoadOptions = {}): Promise<Executor> {
   configure(deviceSettings === undefined ? settings : `${settings},${deviceSettings}`);
   const engine: EngineOptions = { ...defaultOptions, device: "cuda", ...changes };
   const spec = { device: "cuda" as const, options: engine, hostShare };
-  return loadCudaExecutor(spec, onProgress, { from: directory!, lockDirectory });
+  return loadCudaExecutor(spec, onProgress, { from: directory! });
 }
 
 /** A test that is skipped, and says so, where the software device cannot be built. */
