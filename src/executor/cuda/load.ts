@@ -1,4 +1,5 @@
 import type { Cuda, DeviceInfo } from "../../../ffi/cuda/cuda.ts";
+import { CudaError } from "../../../ffi/cuda/errors.ts";
 import {
   DecoderKernels,
   elementBytes,
@@ -115,7 +116,13 @@ class Loader {
 
   /** Frees what a failed load has taken. */
   abandon(): void {
-    this.#memory.free();
+    try {
+      this.cuda.synchronizeStream(this.#stream);
+      this.#memory.free();
+      this.cuda.destroyStream(this.#stream);
+    } catch (error) {
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+    }
     this.lease.release();
   }
 
@@ -268,7 +275,7 @@ class Loader {
     const { layout } = info;
     const { cuda, lease: { ordinal } } = this;
     const address = allocateBlocks(cuda, layout, numBlocks);
-    const swapAddress = allocateSwapBlocks(cuda, layout, numSwapBlocks);
+    const swapAddress = this.#swapBlocks(info, address);
     const pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal });
     const swap = new CudaSwap(
       cuda,
@@ -277,6 +284,15 @@ class Loader {
       { address: swapAddress, numBlocks: numSwapBlocks },
     );
     return new CudaTransformer(model, { info, pool, swap, swapAddress });
+  }
+
+  #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {
+    try {
+      return allocateSwapBlocks(this.cuda, layout, numSwapBlocks);
+    } catch (error) {
+      this.cuda.free(blocks);
+      throw error;
+    }
   }
 
   #limits(numBlocks: number): SliceLimits {

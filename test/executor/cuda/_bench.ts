@@ -1,0 +1,13 @@
+import { load } from "./support.ts";
+import { Driver } from "../cpu/harness.ts";
+const ex = await load({});
+const d = new Driver(ex);
+const s = d.add([1, 2, 3, 4, 5]);
+let t = performance.now();
+await d.generate(s, 101);
+console.log("per token ms", (performance.now() - t) / 100);
+const p = d.add(Array.from({ length: 100 }, (_, i) => i));
+t = performance.now();
+await d.prefill(p);
+console.log("prefill 100 ms", performance.now() - t);
+await ex.close();
