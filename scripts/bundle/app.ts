@@ -1,5 +1,7 @@
 /** Bundles the program, with its libraries and assets, into one JavaScript file. */
 
+import type { Build } from "../../src/core/version.ts";
+
 /** The parts of deno.json that a build reads. */
 export interface ProjectConfig {
   readonly version: string;
@@ -8,14 +10,16 @@ export interface ProjectConfig {
 
 /**
  * Bundles the program with the native kernels that were built into `outputPath`.
+ * @param build shown by `--version`
  * @param entryPath where the generated entry module may be written
  */
 export async function bundleApp(
   root: string,
+  build: Build,
   entryPath: string,
   outputPath: string,
 ): Promise<void> {
-  await Deno.writeTextFile(entryPath, entryModule(root));
+  await Deno.writeTextFile(entryPath, entryModule(root, build));
   const { success } = await new Deno.Command(Deno.execPath(), {
     args: ["bundle", "--quiet", "--config", `${root}/deno.json`, "--output", outputPath, entryPath],
     stdin: "null",
@@ -26,7 +30,7 @@ export async function bundleApp(
 }
 
 /** An entry module like mod.ts that embeds the kernels, because an executable has no files beside it. */
-function entryModule(root: string): string {
+function entryModule(root: string, build: Build): string {
   const directory = `${root}/ffi/cpu_kernels/build`;
   const kernelSets = [...listNames(directory)]
     .map((name) => /^kernels-(\w+)\.so$/.exec(name)?.[1])
@@ -37,10 +41,12 @@ function entryModule(root: string): string {
     `import ${url(`${root}/scripts/bundle/environment.ts`)};`,
     `import { registerKernelImages } from ${url(`${root}/ffi/cpu_kernels/load.ts`)};`,
     `import { start } from ${url(`${root}/src/cli/start.ts`)};`,
+    `import { setBuild } from ${url(`${root}/src/core/version.ts`)};`,
     ...kernelSets.map((set) =>
       `import ${set} from ${url(`${directory}/kernels-${set}.so`)} with { type: "bytes" };`
     ),
     `registerKernelImages({ ${kernelSets.join(", ")} });`,
+    `setBuild(${JSON.stringify(build)});`,
     `await start();`,
     ``,
   ].join("\n");

@@ -6,6 +6,7 @@ import {
   decodeMs,
   queueMs,
   type RecordedSampling,
+  type RequestOrigin,
   type RequestRecord,
   tpotMs,
 } from "./request_record.ts";
@@ -81,9 +82,9 @@ export class RequestMeter {
   }
 
   /** A request arrives. */
-  begin(request: MeteredRequest, traceparent: string | null = null): RequestMeasurement {
+  begin(request: MeteredRequest, origin: RequestOrigin): RequestMeasurement {
     this.#numRunning++;
-    return new RequestMeasurement(this, this.#clock, request, traceparent);
+    return new RequestMeasurement(this, this.#clock, request, origin);
   }
 
   /** For {@linkcode RequestMeasurement}. */
@@ -124,7 +125,7 @@ export class RequestMeasurement {
   readonly #meter: RequestMeter;
   readonly #clock: Clock;
   readonly #request: MeteredRequest;
-  readonly #traceparent: string | null;
+  readonly #origin: RequestOrigin;
   readonly #arrivalMs: number;
   #firstTokenMs: number | null = null;
   #lastTokenMs = 0;
@@ -138,12 +139,12 @@ export class RequestMeasurement {
     meter: RequestMeter,
     clock: Clock,
     request: MeteredRequest,
-    traceparent: string | null,
+    origin: RequestOrigin,
   ) {
     this.#meter = meter;
     this.#clock = clock;
     this.#request = request;
-    this.#traceparent = traceparent;
+    this.#origin = origin;
     this.#arrivalMs = clock.nowMs();
   }
 
@@ -181,7 +182,7 @@ export class RequestMeasurement {
     this.#meter.take({
       requestId,
       priority,
-      traceparent: this.#traceparent,
+      origin: this.#origin,
       sampling: { maxTokens, temperature, topP },
       arrivalMs: this.#arrivalMs,
       firstTokenMs: this.#firstTokenMs,

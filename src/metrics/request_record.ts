@@ -5,8 +5,7 @@ import type { FinishReason, Priority } from "../core/protocol/generate.ts";
 export interface RequestRecord {
   readonly requestId: string;
   readonly priority: Priority;
-  /** The context of the client's trace, from its `traceparent` header; null: it sent none. */
-  readonly traceparent: string | null;
+  readonly origin: RequestOrigin;
   readonly sampling: RecordedSampling;
   /** This and the other times: milliseconds since the epoch, by the clock of the API server. */
   readonly arrivalMs: number;
@@ -22,6 +21,14 @@ export interface RequestRecord {
   readonly outcome: FinishReason;
   /** With outcome `error`. */
   readonly errorKind: ErrorKind | null;
+}
+
+/** What is known of the HTTP request that a request came with. */
+export interface RequestOrigin {
+  /** The context of the client's trace, from its `traceparent` header; null: it sent none. */
+  readonly traceparent: string | null;
+  /** As OpenTelemetry names what is asked of a model. */
+  readonly operation: "chat" | "text_completion";
 }
 
 /** Sampling as the client asked for it. */

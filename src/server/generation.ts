@@ -1,6 +1,7 @@
 import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
 import type { Prompt, TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
 import type { RequestMeasurement } from "../metrics/request_meter.ts";
+import type { RequestOrigin } from "../metrics/request_record.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -42,11 +43,10 @@ export class Generation {
 
   readonly #measurements: RequestMeasurement[] = [];
 
-  /** @param traceparent of the HTTP request, if it has one */
   private constructor(
     readonly context: ServerContext,
     readonly requests: readonly TextRequest[],
-    private readonly traceparent: string | null,
+    private readonly origin: RequestOrigin,
   ) {
     this.#finished = requests.map(() => false);
     this.#unfinished = requests.length;
@@ -64,7 +64,7 @@ export class Generation {
     requests: readonly TextRequest[],
   ): Promise<Generation> {
     context.admission.enter(requests.length);
-    const generation = new Generation(context, requests, exchange.header("traceparent"));
+    const generation = new Generation(context, requests, originOf(exchange));
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
     // If the client leaves or a prompt is refused, this ends while instances may still take other prompts.
@@ -102,7 +102,7 @@ export class Generation {
   async #submit(request: TextRequest, index: number): Promise<void> {
     this.#submitted++;
     logRequest(this.context, request);
-    const measurement = this.context.meter.begin(request, this.traceparent);
+    const measurement = this.context.meter.begin(request, this.origin);
     this.#measurements[index] = measurement;
     try {
       const handle = await this.context.service.submit(
@@ -149,6 +149,13 @@ export class Generation {
     }
     return true;
   }
+}
+
+function originOf(exchange: Exchange): RequestOrigin {
+  return {
+    traceparent: exchange.header("traceparent"),
+    operation: exchange.path.includes("/chat/") ? "chat" : "text_completion",
+  };
 }
 
 /** What encoding a prompt costs: its characters, or token ids. */

@@ -2,7 +2,13 @@ import assert from "node:assert/strict";
 import { OverloadedError } from "../../src/core/errors.ts";
 import type { BucketCounts } from "../../src/core/stats/bucket_counts.ts";
 import { RequestMeter } from "../../src/metrics/request_meter.ts";
-import { queueMs, type RequestRecord, tpotMs, ttftMs } from "../../src/metrics/request_record.ts";
+import {
+  queueMs,
+  type RequestOrigin,
+  type RequestRecord,
+  tpotMs,
+  ttftMs,
+} from "../../src/metrics/request_record.ts";
 
 /** A meter whose time the test sets. */
 function meterAt(): { meter: RequestMeter; time: { ms: number }; records: RequestRecord[] } {
@@ -14,12 +20,13 @@ function meterAt(): { meter: RequestMeter; time: { ms: number }; records: Reques
   return { meter, time, records };
 }
 
+const origin: RequestOrigin = { traceparent: "00-aa-bb-01", operation: "chat" };
 const countOf = ({ counts }: BucketCounts) => counts.reduce((sum, count) => sum + count, 0);
 
 Deno.test("request meter: a request from its arrival to its end", () => {
   const { meter, time, records } = meterAt();
   const sampling = { maxTokens: 3, temperature: 0 };
-  const measurement = meter.begin({ requestId: "r", priority: "high", sampling }, "00-aa-bb-01");
+  const measurement = meter.begin({ requestId: "r", priority: "high", sampling }, origin);
   measurement.promptTokens = 10;
   assert.equal(meter.numRunning, 1);
   time.ms += 100;
@@ -34,7 +41,7 @@ Deno.test("request meter: a request from its arrival to its end", () => {
   assert.deepEqual(records, [{
     requestId: "r",
     priority: "high",
-    traceparent: "00-aa-bb-01",
+    origin,
     sampling: { maxTokens: 3, temperature: 0, topP: undefined },
     arrivalMs: 1000,
     firstTokenMs: 1100,
@@ -55,7 +62,7 @@ Deno.test("request meter: a request from its arrival to its end", () => {
 
 Deno.test("request meter: a refused request counts by its kind, and in no latency", () => {
   const { meter, records } = meterAt();
-  meter.begin({ requestId: "r", sampling: {} }).fail(new OverloadedError("full"));
+  meter.begin({ requestId: "r", sampling: {} }, origin).fail(new OverloadedError("full"));
   assert.deepEqual([records[0].outcome, records[0].errorKind], ["error", "overloaded"]);
   assert.deepEqual([...meter.errors], [["overloaded", 1]]);
   assert.deepEqual([ttftMs(records[0]), tpotMs(records[0]), queueMs(records[0])], [
@@ -68,7 +75,7 @@ Deno.test("request meter: a refused request counts by its kind, and in no latenc
 
 Deno.test("request meter: a prefill that took longer than the request waits no negative time", () => {
   const { meter, time, records } = meterAt();
-  const measurement = meter.begin({ requestId: "r", sampling: {} });
+  const measurement = meter.begin({ requestId: "r", sampling: {} }, origin);
   time.ms += 5;
   measurement.output(1, 9); // another clock
   measurement.end("stop");

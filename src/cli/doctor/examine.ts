@@ -154,23 +154,18 @@ async function examineUcx(
 
 /** Whether each backend works here with host pools and with device pools. */
 export async function examineBackends(
-  { backends, plannedBackends }: Pick<Host, "backends" | "plannedBackends">,
+  { backends }: Pick<Host, "backends">,
   driver: Pick<DriverReport, "state">,
 ): Promise<BackendReport[]> {
   const deviceProblem = driver.state === "ready"
     ? null
     : `no CUDA device can be used here (${driver.state})`;
-  const reports = await Promise.all(backends.map(async (kind) => {
+  return await Promise.all(backends.map(async (kind) => {
     const hostProblem = kind.check?.(defaults) ?? await kind.hostProblem?.() ?? null;
     const device = poolProblem(kind, "device", backends) ?? deviceProblem ?? hostProblem;
     const host = poolProblem(kind, "host", backends) ?? hostProblem;
     return { name: kind.name, hostPoolProblem: host, devicePoolProblem: device };
   }));
-  const planned = plannedBackends.map(({ name }) => {
-    const reason = "this version does not have it yet";
-    return { name, hostPoolProblem: reason, devicePoolProblem: reason };
-  });
-  return [...reports, ...planned];
 }
 
 function poolProblem(

@@ -14,7 +14,13 @@ import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
 import { HostKvPool } from "../../kv/pool/host_kv_pool.ts";
-import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
+import {
+  type KvBudget,
+  type KvCapacity,
+  planKvCache,
+  plannedBytes,
+  shownSize,
+} from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
 import { decoderSpec } from "../../model/structure.ts";
@@ -23,6 +29,7 @@ import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { CpuTransformer } from "./cpu_transformer.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
 import { CpuLogitsHead } from "./logits.ts";
+import { claimMemory, unusedClaims } from "./memory_claims.ts";
 import { tokenTimeoutMs } from "./step_time.ts";
 import { planThreads } from "./threads.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
@@ -154,9 +161,10 @@ function planCapacity(
   { options, hostShare }: ExecutorSpec,
   layout: KvLayout,
 ): KvCapacity {
-  return planKvCache({
+  const budget: KvBudget = {
     layout,
     availableBytes: availableMemoryBytes(),
+    unclaimedBytes: availableMemoryBytes(unusedClaims()),
     addressableBytes: kernels.name === "wasm" ? wasmMemoryBytes : Infinity,
     weightBytes: weightBytes(kernels, decoderSpec(model.config), model.dtype),
     memoryUtilization: options.gpuMemoryUtilization,
@@ -166,7 +174,10 @@ function planCapacity(
     usesSwap: options.preemptionMode === "swap",
     maxNumSeqs: options.maxNumSeqs,
     maxModelLen: model.maxModelLen,
-  });
+  };
+  const capacity = planKvCache(budget);
+  claimMemory(plannedBytes(budget, capacity));
+  return capacity;
 }
 
 function readWeights(

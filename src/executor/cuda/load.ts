@@ -240,9 +240,11 @@ class Loader {
     const { spec: { options }, model } = this;
     const { layout } = this.#info(1, 0);
     const isAlone = this.lease.sharedBy === 1;
+    const availableBytes = isAlone ? this.#freeBytes : this.#device.totalBytes;
     const { numBlocks } = planKvCache({
       layout,
-      availableBytes: isAlone ? this.#freeBytes : this.#device.totalBytes,
+      availableBytes,
+      unclaimedBytes: availableBytes, // claims are of host memory
       addressableBytes: Infinity,
       weightBytes: usedBytes,
       memoryUtilization: options.gpuMemoryUtilization,
