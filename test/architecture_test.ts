@@ -39,13 +39,15 @@ const rooms = [
   "bench",
   "report",
   "metrics",
+  "page",
+  "workload",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
 const mayImport: Record<string, readonly string[]> = {
   cli: [...rooms, "ffi"],
   roles: [...rooms.filter((room) => room !== "cli"), "ffi"],
-  server: ["frontend", "client", "core", "metrics"],
+  server: ["frontend", "client", "core", "metrics", "page"],
   frontend: ["core"],
   client: ["core", "bus"],
   manager: ["core", "bus"],
@@ -58,9 +60,12 @@ const mayImport: Record<string, readonly string[]> = {
   // deno.json is the one place of the version.
   core: ["deno.json"],
   sim: [...rooms.filter((room) => room !== "cli" && room !== "roles"), "ffi"],
-  bench: ["core", "report"],
+  bench: ["core", "report", "workload"],
   report: ["core"],
   metrics: ["core"],
+  // Runs in browsers; to the server its files are texts.
+  page: [],
+  workload: ["core"],
   ffi: [],
 };
 

@@ -8,13 +8,15 @@
  *     deno run -A scripts/bench/cluster.ts [--seeds 1,2,3] [--rate 8] [--cv 4] [--requests 200]
  */
 import { parseArgs } from "node:util";
-import { type OpenLoopResult, runOpenLoop } from "../../src/bench/open_loop.ts";
+import { Metric } from "../../src/bench/metric.ts";
+import { type LoadResult, runOpenLoop } from "../../src/bench/open_loop.ts";
+import { type LatencyName, summarize, type Summary } from "../../src/bench/summary.ts";
 import { formatNumber, spreadOf } from "../../src/core/stats/spread.ts";
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock } from "../../src/core/clock.ts";
-import { generateWorkload } from "../../src/sim/workload/generate.ts";
-import { zipfLengths } from "../../src/sim/workload/lengths.ts";
-import type { WorkloadRequest } from "../../src/sim/workload/request.ts";
+import { generateWorkload } from "../../src/workload/generate.ts";
+import { zipfLengths } from "../../src/workload/lengths.ts";
+import type { WorkloadRequest } from "../../src/workload/request.ts";
 import { makeModel, parseMakeModelArgs } from "../make_model.ts";
 import { Client, startService } from "./service.ts";
 
@@ -51,36 +53,55 @@ interface Load {
 
 const defaultLoad: Load = { seeds: [1, 2, 3], rate: 8, cv: 4, requests: 160 };
 
-interface Figure {
-  readonly name: string;
-  readonly of: (result: OpenLoopResult) => number;
+/** A load that has ended, and its figures. */
+interface Measured {
+  readonly load: LoadResult;
+  readonly summary: Summary;
 }
 
+interface Figure {
+  readonly name: string;
+  readonly of: (result: Measured) => number;
+}
+
+const latency = (name: LatencyName, p: number) => ({ summary }: Measured) =>
+  summary.latencies[name].percentile(p);
+
 const figures: readonly Figure[] = [
-  { name: "TTFT P50 ms", of: ({ ttftMs }) => ttftMs.p50 },
-  { name: "TTFT P99 ms", of: ({ ttftMs }) => ttftMs.p99 },
-  { name: "ITL P50 ms", of: ({ itlMs }) => itlMs.p50 },
-  { name: "ITL P99 ms", of: ({ itlMs }) => itlMs.p99 },
-  { name: "longest ITL P99 ms", of: ({ longestItlMs }) => longestItlMs.p99 },
-  { name: "end-to-end P50 ms", of: ({ e2eMs }) => e2eMs.p50 },
-  { name: "end-to-end P99 ms", of: ({ e2eMs }) => e2eMs.p99 },
-  { name: "tokens/s", of: ({ outputTokens, durationMs }) => outputTokens / durationMs * 1000 },
-  { name: "failed", of: ({ failures }) => failures.length },
-  { name: "sent late P99 ms", of: ({ lateMs }) => lateMs.p99 },
+  { name: "TTFT P50 ms", of: latency("ttft", 50) },
+  { name: "TTFT P99 ms", of: latency("ttft", 99) },
+  { name: "ITL P50 ms", of: latency("itl", 50) },
+  { name: "ITL P99 ms", of: latency("itl", 99) },
+  { name: "longest ITL P99 ms", of: ({ load }) => longestGapsMs(load).percentile(99) },
+  { name: "end-to-end P50 ms", of: latency("e2el", 50) },
+  { name: "end-to-end P99 ms", of: latency("e2el", 99) },
+  { name: "tokens/s", of: ({ summary }) => summary.outputThroughput },
+  { name: "failed", of: ({ summary }) => summary.failed },
+  { name: "sent late P99 ms", of: ({ summary }) => summary.lateMs.percentile(99) },
 ];
+
+/** The longest time between two tokens of each request. */
+function longestGapsMs({ records }: LoadResult): Metric {
+  return new Metric(
+    records.filter(({ gapsMs }) => gapsMs.length > 0).map(({ gapsMs }) => Math.max(...gapsMs)),
+  );
+}
 
 /** Runs the benchmark. */
 export async function benchCluster(load: Load = defaultLoad): Promise<void> {
   const directory = await Deno.makeTempDir();
   try {
     makeModel(parseMakeModelArgs([...modelArgs.split(" "), "--out", directory]));
-    const results = new Map<Setup, OpenLoopResult[]>(setups.map((setup) => [setup, []]));
+    const results = new Map<Setup, Measured[]>(setups.map((setup) => [setup, []]));
     for (const [round, seed] of load.seeds.entries()) {
       const turns = setups.map((_, i) => setups[(i + round) % setups.length]);
       for (const setup of turns) {
         const result = await runSetup(directory, setup, workloadOf(load, seed));
         results.get(setup)!.push(result);
-        for (const failure of new Set(result.failures)) console.error(`${setup.name}: ${failure}`);
+        const failures = result.load.records.map(({ failure }) => failure);
+        for (const failure of new Set(failures)) {
+          if (failure !== null) console.error(`${setup.name}: ${failure}`);
+        }
       }
     }
     report(load, results);
@@ -104,7 +125,7 @@ async function runSetup(
   model: string,
   { args }: Setup,
   requests: readonly WorkloadRequest[],
-): Promise<OpenLoopResult> {
+): Promise<Measured> {
   await using service = await startService([
     ...["--model", model, "--initial-instances", `${numInstances}`, "--cpu-threads", "1"],
     ...["--num-gpu-blocks-override", `${blocksPerInstance}`, "--swap-space", "0"],
@@ -115,8 +136,9 @@ async function runSetup(
   const warmUp = Array.from({ length: 2 * numInstances }, () => ({
     ...{ arrivalMs: 0, promptTokens: 64, outputTokens: 32, priority: "normal" as const },
   }));
-  await runOpenLoop(warmUp, send, realClock);
-  return await runOpenLoop(requests, send, realClock);
+  await runOpenLoop(warmUp, send, { clock: realClock });
+  const load = await runOpenLoop(requests, send, { clock: realClock });
+  return { load, summary: summarize(load, requests.map(({ promptTokens }) => promptTokens)) };
 }
 
 /** One streamed completion on a connection of its own; every token is an event. */
@@ -141,7 +163,7 @@ async function complete(
   }
 }
 
-function report(load: Load, results: ReadonlyMap<Setup, readonly OpenLoopResult[]>): void {
+function report(load: Load, results: ReadonlyMap<Setup, readonly Measured[]>): void {
   const { rate, cv, requests, seeds } = load;
   console.log(
     `\n${numInstances} CPU instances, ${requests} requests at ${rate}/s (Gamma, CV ${cv}), ` +

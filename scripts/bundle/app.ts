@@ -1,5 +1,7 @@
 /** Bundles the program: its modules, with their libraries, and the files that they open. */
 
+import type { Build } from "../../src/core/version.ts";
+
 /** The parts of deno.json that a build reads. */
 export interface ProjectConfig {
   readonly version: string;
@@ -13,15 +15,17 @@ export const mainModule = "llumnix.js";
  * Writes the program's modules into `directory`, and beside them the files that they open. Modules are
  * loaded when a command needs them, and files cost nothing until they are used. A file's path there is
  * the one by which a source names it, relative to its own module.
+ * @param build shown by `--version`
  * @param workDirectory where the generated entry module may be written
  */
 export async function bundleApp(
   root: string,
+  build: Build,
   workDirectory: string,
   directory: string,
 ): Promise<void> {
   const entryPath = `${workDirectory}/${mainModule.replace(/\.js$/, ".ts")}`;
-  await Deno.writeTextFile(entryPath, entryModule(root));
+  await Deno.writeTextFile(entryPath, entryModule(root, build));
   const flags = ["--quiet", "--config", `${root}/deno.json`, "--code-splitting"];
   const { success } = await new Deno.Command(Deno.execPath(), {
     args: ["bundle", ...flags, "--outdir", directory, entryPath],
@@ -63,11 +67,13 @@ async function requireLazily(directory: string): Promise<void> {
 const modelFiles = /^(model\.safetensors|(config|generation_config|tokenizer\w*)\.json)$/;
 
 /** An entry module like mod.ts, without the library. */
-function entryModule(root: string): string {
+function entryModule(root: string, build: Build): string {
   const url = (path: string) => JSON.stringify(new URL(`file://${encodeURI(path)}`).href);
   return [
     `import ${url(`${root}/scripts/bundle/environment.ts`)};`,
     `import { start } from ${url(`${root}/src/cli/start.ts`)};`,
+    `import { setBuild } from ${url(`${root}/src/core/version.ts`)};`,
+    `setBuild(${JSON.stringify(build)});`,
     `await start();`,
     ``,
   ].join("\n");

@@ -41,7 +41,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
   let options: string[] = [];
   for (let i = 0; i < argv.length;) {
     const word = argv[i++];
-    if (!isOption(word)) throw unexpectedWord(word);
+    if (!isOption(word, index) && !word.startsWith("--")) throw unexpectedWord(word);
     const equals = word.indexOf("=");
     const [written, inline] = equals < 0
       ? [word, undefined]
@@ -53,7 +53,9 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
     if (isSwitched) throw flagWithWord(written, argv[i]);
     if (argument.kind === "list") {
       const values = inline === undefined ? [] : [inline];
-      while (inline === undefined && i < argv.length && !isOption(argv[i])) values.push(argv[i++]);
+      while (inline === undefined && i < argv.length && !isOption(argv[i], index)) {
+        values.push(argv[i++]);
+      }
       if (values.length === 0) throw missingValue(written);
       if (!argument.repeats) {
         options = options.filter((option) => !option.startsWith(`--${name}=`));
@@ -62,7 +64,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       continue;
     }
     let value = inline;
-    const takesNext = argument.kind !== "flag" && i < argv.length && !isOption(argv[i]);
+    const takesNext = argument.kind !== "flag" && i < argv.length && !isOption(argv[i], index);
     if (value === undefined && takesNext) value = argv[i++];
     if (value === undefined) {
       if (argument.kind !== "flag" && argument.kind !== "boolean") throw missingValue(written);
@@ -73,19 +75,29 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
   return options;
 }
 
-/** argparse's rule: a dash begins an option, unless it stands alone or before a number. */
-function isOption(word: string): boolean {
-  return word.startsWith("-") && word !== "-" && !/^-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(word);
+/**
+ * argparse's rule: a dash begins an option, unless it stands alone or before a number. A word with a space is a
+ * value, such as a command line in quotes, unless it is an option with its value.
+ */
+function isOption(word: string, index: ArgumentIndex): boolean {
+  if (!word.startsWith("-") || word === "-") return false;
+  if (/^-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(word)) return false;
+  return !word.includes(" ") || index.byOption.has(dashed(word.split("=")[0]));
+}
+
+/** Names may have underscores. */
+function dashed(written: string): string {
+  return written.startsWith("--") ? written.replaceAll("_", "-") : written;
 }
 
 function findOption(written: string, index: ArgumentIndex): Entry {
-  const dashed = written.startsWith("--") ? written.replaceAll("_", "-") : written;
-  const entry = index.byOption.get(dashed);
+  const option = dashed(written);
+  const entry = index.byOption.get(option);
   if (entry !== undefined) return entry;
   if (written === "--help" || written === "-h") throw new UsageError(`${written} takes no value`);
   if (written === "--") throw unexpectedWord(written);
   const hint = didYouMean(written, index.byOption.keys());
-  throw new UnknownOptionError(dashed, `unknown option ${written}${hint}`);
+  throw new UnknownOptionError(option, `unknown option ${written}${hint}`);
 }
 
 function missingValue(written: string): UsageError {

@@ -131,6 +131,16 @@ export class ClusterClient implements Cluster {
     return this.#requests.size;
   }
 
+  /**
+   * The instance that has a request; null while none has it. Of a request that has just ended: the last
+   * one that had it.
+   */
+  instanceOf(requestId: RequestId): InstanceId | null {
+    const entry = this.#requests.get(requestId);
+    if (entry && !entry.hasEnded) return entry.link?.instanceId ?? null;
+    return (entry ?? this.#unopened.get(requestId))?.lastInstanceId ?? null;
+  }
+
   isReady(): boolean {
     const { instances, expectedInstances, takesRequests } = this.#links.list;
     if (this.#manager.settingsMismatch !== null) return !this.#isHopeless;
@@ -167,6 +177,11 @@ export class ClusterClient implements Cluster {
 
   /** Makes an operator's call to the manager. */
   readonly admin: AdminCall = (method, ask) => this.#manager.operate(method, ask, ADMIN_TIMEOUT_MS);
+
+  /** When the connection to the manager ends, the manager that takes over is at this address. */
+  moveManager(address: Address): void {
+    this.#manager.moveTo(address);
+  }
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);

@@ -48,6 +48,8 @@ export class ManagerSession {
   #phase: "joining" | "loading" | "registering" | "serving" = "joining";
   #peer: Peer | null = null;
   #isRejoining = false;
+  /** How long a successor of the manager that is connected now may take; 0: none was announced. */
+  #successorWaitMs = 0;
 
   constructor(config: ManagerSessionConfig) {
     this.#config = config;
@@ -56,6 +58,11 @@ export class ManagerSession {
   /** The manager is connected now. */
   get isConnected(): boolean {
     return this.#peer?.isOpen === true;
+  }
+
+  /** IP address by which the manager's network reaches this host; null unless they are connected by TCP. */
+  get localHost(): string | null {
+    return this.#peer?.localHost ?? null;
   }
 
   /** {@linkcode register} was called: API servers may know the instance. */
@@ -120,6 +127,11 @@ export class ManagerSession {
     }
   }
 
+  /** The manager is about to give its place to a successor, which has this long to take it. */
+  expectSuccessor(waitMs: number): void {
+    this.#successorWaitMs = waitMs;
+  }
+
   /** Closes the connection; no attempt to join again follows from it. Idempotent. */
   async close(): Promise<void> {
     const peer = this.#peer;
@@ -156,14 +168,15 @@ export class ManagerSession {
   #lose(): void {
     // The caller of `join` or `register` gets the error.
     if (this.#phase === "joining" || this.#phase === "registering") return;
-    const { rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+    const { hasEnded, onLost } = this.#config;
+    const rejoinTimeoutMs = Math.max(this.#config.rejoinTimeoutMs, this.#successorWaitMs);
     const mayRejoin = this.#phase === "serving" && rejoinTimeoutMs > 0;
     if (!mayRejoin) onLost("the manager is gone");
-    else if (!hasEnded() && !this.#isRejoining) this.#rejoin();
+    else if (!hasEnded() && !this.#isRejoining) this.#rejoin(rejoinTimeoutMs);
   }
 
-  async #rejoin(): Promise<void> {
-    const { clock, rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+  async #rejoin(rejoinTimeoutMs: number): Promise<void> {
+    const { clock, hasEnded, onLost } = this.#config;
     const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
     this.#isRejoining = true;
     while (!hasEnded()) {
@@ -187,6 +200,7 @@ export class ManagerSession {
       if (isGivenUp) this.#config.onLost(error.message);
       return false;
     }
+    this.#successorWaitMs = 0;
     this.#config.onRejoin();
     return true;
   }

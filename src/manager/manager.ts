@@ -19,6 +19,7 @@ import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { InstanceKeeper } from "./fleet/instance_keeper.ts";
+import { InstanceRollout } from "./fleet/rollout.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
@@ -85,7 +86,7 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
-    this.#operators = new Operators(config.adminToken ?? null);
+    this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
     this.#fleet = this.#makeFleet();
@@ -131,9 +132,40 @@ export class Manager {
    * In place of {@linkcode startInstances}, for a manager that is started again: gives the instances
    * of the previous manager time to join, then starts the missing ones.
    * @param survivors ids of all instances that may join; null: not known
+   * @param numWanted instances that there should be; default: as many as the options say
    */
-  async recoverInstances(survivors: readonly InstanceId[] | null = null): Promise<void> {
-    await this.#keeper.recover(survivors);
+  async recoverInstances(
+    survivors: readonly InstanceId[] | null = null,
+    numWanted?: number,
+  ): Promise<void> {
+    await this.#keeper.recover(survivors, numWanted);
+  }
+
+  /**
+   * Replaces the instances that this manager has taken over from another, one after the other. An
+   * instance that was started by hand stays: only its operator knows how to start it.
+   * @param onReplace see {@linkcode InstanceRollout}
+   */
+  replaceTakenOver(onReplace: (instanceId: InstanceId, number: number) => void): InstanceRollout {
+    const instances = this.#fleet.serving
+      .filter(({ process, startedBy }) => !process.wasLaunched && startedBy !== "hand")
+      .map(({ instanceId }) => instanceId)
+      .sort();
+    return new InstanceRollout({ keeper: this.#keeper, instances, onReplace });
+  }
+
+  /**
+   * Leaves the instances, and their requests, to another manager that is about to listen at the same
+   * address. In place of {@linkcode stop}, which then does nothing.
+   * @param waitMs how long instances look for it
+   */
+  handOver(waitMs: number): Promise<void> {
+    return this.#stopping ??= this.#handOver(waitMs);
+  }
+
+  /** How many instances there should be. */
+  get numWanted(): number {
+    return this.#keeper.numWanted;
   }
 
   /** See {@linkcode InstanceKeeper.add}. */
@@ -282,8 +314,8 @@ export class Manager {
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
-        operator_prove: ({ data }, peer) => {
-          this.#operators.prove(data.proof, peer);
+        operator_prove: async ({ data }, peer) => {
+          await this.#operators.prove(data.proof, peer);
           return { data: null };
         },
         ...this.#monitor.calls,
@@ -412,10 +444,20 @@ export class Manager {
     };
   }
 
-  async #stop(): Promise<void> {
+  async #handOver(waitMs: number): Promise<void> {
+    this.#stopDeciding();
+    await this.#fleet.handOver(waitMs);
+    await Promise.all(this.#listeners.map((listener) => listener.close()));
+  }
+
+  #stopDeciding(): void {
     this.#keeper.stop();
     this.#migrationLoop.stop();
     this.#group?.stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopDeciding();
     const running = this.#fleet.all;
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));

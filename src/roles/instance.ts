@@ -1,13 +1,16 @@
 import { basename, dirname } from "node:path";
 import { parseAddress } from "../bus/address.ts";
 import type { Address, Bus } from "../bus/bus.ts";
+import type { ClusterKey } from "../bus/tcp.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
 import { HostProcess } from "../core/host_process.ts";
-import { type Log, reopenLogFile } from "../core/log.ts";
+import { type Log, type LogFields, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
+import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
 import { hangupListener } from "./hangup.ts";
@@ -26,11 +29,15 @@ export interface InstanceArgs {
   readonly migration?: TransferOptions & MigrationBackendOptions;
   readonly instanceId: InstanceId;
   readonly managerAddress: Address;
+  /** See {@linkcode InstanceConfig}. */
+  readonly host?: string;
   /** Instances that share this host. */
   readonly hostShare: number;
   readonly log: Log;
   /** Default: a bus of its own. */
   readonly bus?: Bus;
+  /** What processes of other hosts have in common with this one; default null: no connection leaves this host. */
+  readonly clusterKey?: ClusterKey | null;
   /** Default: loads in a worker of this program. */
   readonly loadExecutor?: InstanceConfig["loadExecutor"];
   /** Default 0: the instance ends with its manager. See {@linkcode InstanceConfig}. */
@@ -57,6 +64,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
+    version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
@@ -105,8 +113,16 @@ function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
     case "joined":
       return log.info(`joined the manager at ${managerAddress}`);
     case "serving":
-      return log.info("serving", servingFields(event.registration));
+      return log.info("serving", {
+        ...servingFields(event.registration),
+        ...addressField(event.registration),
+      });
   }
+}
+
+/** Where others are told to connect, if they may be on other hosts. */
+function addressField({ address }: InstanceRegistration): LogFields {
+  return parseAddress(address).scheme === "tcp" ? { address } : {};
 }
 
 /** Removes the sockets that a killed manager left behind. */

@@ -1,5 +1,11 @@
 import assert from "node:assert/strict";
-import { type OpenLoopResult, runOpenLoop, type Send } from "../../src/bench/open_loop.ts";
+import {
+  type LoadResult,
+  type OpenLoopOptions,
+  runOpenLoop,
+  type Send,
+} from "../../src/bench/open_loop.ts";
+import { summarize } from "../../src/bench/summary.ts";
 import { sleep } from "../../src/core/clock.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
 
@@ -13,10 +19,14 @@ interface Planned {
 async function run(
   requests: readonly Planned[],
   makeSend: (clock: VirtualClock) => Send<Planned>,
-): Promise<OpenLoopResult> {
+  options: Omit<OpenLoopOptions, "clock"> = {},
+  before: (clock: VirtualClock) => void = () => {},
+): Promise<LoadResult> {
   const clock = new VirtualClock(1_000_000);
-  let result: OpenLoopResult | null = null;
-  const running = runOpenLoop(requests, makeSend(clock), clock).then((value) => result = value);
+  let result: LoadResult | null = null;
+  before(clock);
+  const running = runOpenLoop(requests, makeSend(clock), { clock, ...options })
+    .then((value) => result = value);
   await clock.runUntil(() => result !== null);
   return await running;
 }
@@ -39,43 +49,49 @@ function oneByOne(clock: VirtualClock): Send<Planned> {
   };
 }
 
-function assertNear(actual: number, expected: number): void {
-  assert.ok(Math.abs(actual - expected) <= 0.01 * expected, `${actual} is not ${expected}`);
-}
-
 Deno.test("requests do not wait for the answers of others, so queueing shows", async () => {
   const requests = [0, 10, 20].map((arrivalMs) => ({ arrivalMs, tokens: 3 }));
-  const result = await run(requests, oneByOne);
+  const { latencies, lateMs, outputTokens, durationSeconds } = summarize(
+    await run(requests, oneByOne),
+    [],
+  );
   // Ends at 120, 240 and 360 ms.
-  assert.deepEqual([result.ttftMs.quantiles[0], result.ttftMs.max], [100, 320]);
-  assert.deepEqual([result.e2eMs.quantiles[0], result.e2eMs.max], [120, 340]);
-  assert.equal(result.itlMs.count, 6);
-  assertNear(result.itlMs.p50, 10);
-  assert.deepEqual([result.requests, result.outputTokens, result.durationMs], [3, 9, 360]);
-  assert.equal(result.lateMs.max, 0);
+  assert.deepEqual([...latencies.ttft.sorted], [100, 210, 320]);
+  assert.deepEqual([...latencies.e2el.sorted], [120, 230, 340]);
+  assert.deepEqual([...latencies.itl.sorted], [10, 10, 10, 10, 10, 10]);
+  assert.deepEqual([...latencies.tpot.sorted], [10, 10, 10]);
+  assert.deepEqual([outputTokens, durationSeconds, lateMs.percentile(100)], [9, 0.36, 0]);
 });
 
 Deno.test("failures are told and are in no latency", async () => {
   const requests = [{ arrivalMs: 0, failure: "status 503" }, { arrivalMs: 5 }];
-  const result = await run(requests, oneByOne);
-  assert.deepEqual(result.failures, ["status 503"]);
-  assert.deepEqual([result.requests, result.ttftMs.count, result.e2eMs.count], [2, 1, 1]);
-  assert.equal(result.ttftMs.max, 195);
+  const load = await run(requests, oneByOne);
+  assert.deepEqual(load.records.map(({ failure }) => failure), ["status 503", null]);
+  const { completed, failed, latencies } = summarize(load, []);
+  assert.deepEqual([completed, failed, ...latencies.ttft.sorted], [1, 1, 195]);
 });
 
 Deno.test("an answer without tokens is a failure", async () => {
-  const result = await run([{ arrivalMs: 0 }], () => () => Promise.resolve());
-  assert.deepEqual(result.failures, ["the answer had no tokens"]);
+  const { records } = await run([{ arrivalMs: 0 }], () => () => Promise.resolve());
+  assert.deepEqual(records.map(({ failure }) => failure), ["the answer had no tokens"]);
 });
 
 Deno.test("tokens that arrive together had one gap", async () => {
-  const result = await run([{ arrivalMs: 0 }], (clock) => async (_, onTokens) => {
+  const { records: [record] } = await run([{ arrivalMs: 0 }], (clock) => async (_, onTokens) => {
     onTokens(1);
     await sleep(clock, 30);
     onTokens(3);
   });
-  assert.deepEqual([result.itlMs.count, result.itlMs.max, result.longestItlMs.max], [3, 30, 30]);
-  assert.equal(result.outputTokens, 4);
+  assert.deepEqual([record.gapsMs, record.outputTokens], [[30, 0, 0], 4]);
+});
+
+Deno.test("the server's counts win over those of the stream", async () => {
+  const facts = { promptTokens: 7, outputTokens: 5, text: "abc" };
+  const { records: [record] } = await run([{ arrivalMs: 0 }], () => (_, onTokens) => {
+    onTokens(2);
+    return Promise.resolve(facts);
+  });
+  assert.deepEqual([record.promptTokens, record.outputTokens, record.text], [7, 5, "abc"]);
 });
 
 Deno.test("a client that is late counts from the time that was planned", async () => {
@@ -86,11 +102,33 @@ Deno.test("a client that is late counts from the time that was planned", async (
     soon: (callback: () => void) => clock.soon(callback),
     after: (delayMs: number, callback: () => void) => clock.after(delayMs + 50, callback),
   };
-  let result: OpenLoopResult | null = null;
-  runOpenLoop([{ arrivalMs: 20 }], (_, onTokens) => {
+  let result: LoadResult | null = null;
+  const send: Send<Planned> = (_, onTokens) => {
     onTokens(1);
     return Promise.resolve();
-  }, late).then((value) => result = value);
+  };
+  runOpenLoop([{ arrivalMs: 20 }], send, { clock: late }).then((value) => result = value);
   await clock.runUntil(() => result !== null);
-  assert.deepEqual([result!.lateMs.max, result!.ttftMs.max], [50, 50]);
+  const { lateMs, latencies } = summarize(result!, []);
+  assert.deepEqual([lateMs.percentile(100), latencies.ttft.percentile(100)], [50, 50]);
+});
+
+Deno.test("with limited places latency counts from when a place is free", async () => {
+  const requests = [0, 10, 500].map((arrivalMs) => ({ arrivalMs, tokens: 2 }));
+  const load = await run(requests, oneByOne, { maxConcurrency: 1 });
+  const { latencies, waitedMs } = summarize(load, []);
+  assert.deepEqual([...latencies.e2el.sorted], [110, 110, 110]);
+  assert.deepEqual([...waitedMs.sorted], [0, 0, 100]);
+});
+
+Deno.test("a load that is aborted ends with what was sent", async () => {
+  const controller = new AbortController();
+  const requests = [0, 10, 500].map((arrivalMs) => ({ arrivalMs }));
+  const { records } = await run(
+    requests,
+    oneByOne,
+    { signal: controller.signal },
+    (clock) => clock.after(50, () => controller.abort()),
+  );
+  assert.equal(records.length, 2);
 });

@@ -363,7 +363,7 @@ Deno.test("routes, methods and content types that are not there", () =>
     assert.equal(unknown.status, 404);
     assert.match(
       unknown.json.error.message,
-      /There is no route "\/v1\/complete"; there are GET \/health.*GET \/v1\/models\/{id}.*POST \/v1\/chat\/completions\./,
+      /There is no route "\/v1\/complete"; there are GET \/, .*GET \/v1\/models\/{id}.*POST \/v1\/chat\/completions\./,
     );
     const method = await fetch(`${url}/v1/completions`);
     assert.equal(method.status, 405);

@@ -261,14 +261,12 @@ export const vllmArguments = {
     refusedChoices: {
       neuron: "the devices are cuda and cpu",
     },
-    laterChoices: ["cuda"],
     extraChoices: {
       null: "an executor that does no arithmetic, for benchmarks of the server",
       sim: "steps take the time that a profile says: --gpu-type, --profiling-result-file-path",
     },
     hiddenChoices: ["null-cuda"],
-    help: "Device of the instances. `auto` is CUDA if a usable GPU is found, else the CPU. Until " +
-      "CUDA is available it is the CPU.",
+    help: "Device of the instances. `auto` is CUDA if an NVIDIA GPU is found, else the CPU.",
   }),
   "image-input-type": text({ default: null, status: noVision, help: "Kind of image input." }),
   "image-token-id": integer({ default: null, status: noVision, help: "Token id of an image." }),

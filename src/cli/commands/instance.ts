@@ -2,7 +2,7 @@ import { openBus } from "../../bus/open_bus.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
-import { checkInstanceId } from "../../instance/instance_socket.ts";
+import { checkHost, checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -12,21 +12,25 @@ import { startLogging } from "../../roles/start_logging.ts";
 /**
  * Runs one instance until its manager stops it.
  * @returns the exit code
- * @throws {UsageError} the manager's address or the instance's id cannot be one
+ * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
  */
 export function runInstance(options: InstanceOptions): Promise<number> {
-  const { hostShare, startedBy } = options;
+  const { host, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
+  if (host !== null) checkHost(host);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
+  const key = clusterKey(options);
   return serveInstance({
     options,
-    bus: openBus({ clusterKey: clusterKey(options) }),
+    bus: openBus({ clusterKey: key }),
+    clusterKey: key,
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
+    host: host ?? undefined,
     hostShare,
     startedBy,
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,

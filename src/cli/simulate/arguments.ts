@@ -8,7 +8,7 @@ import type {
 } from "../../core/options.ts";
 import type { ExperimentEngineOptions } from "../../sim/experiment/experiment_config.ts";
 import { presets } from "../../sim/experiment/presets.ts";
-import { lengthNames } from "../../sim/workload/paper_lengths.ts";
+import { lengthNames } from "../../workload/paper_lengths.ts";
 import {
   type Argument,
   type ArgumentTable,
@@ -195,7 +195,7 @@ export type ClusterOptions = OptionsOf<typeof clusterArguments & typeof deviceAr
 type Satisfies<Contract, Options extends Contract> = Options;
 
 /** Fails to compile when the tables no longer give what a simulation reads. */
-export type CheckedOptions = [
+export type CheckedSimulateOptions = [
   Satisfies<
     Omit<ManagerOptions, "initialInstances" | "disableLogRequestsManager">,
     ClusterOptions

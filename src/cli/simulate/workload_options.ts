@@ -1,9 +1,9 @@
 /** From given options to the workloads of an experiment. */
 import { UsageError } from "../../core/errors.ts";
 import type { WorkloadConfig } from "../../sim/experiment/experiment_config.ts";
-import { type ArrivalSpec, gapsOf } from "../../sim/workload/arrivals.ts";
-import { requestLengths } from "../../sim/workload/paper_lengths.ts";
-import { leftOutText, readTrace } from "../../sim/workload/trace_file.ts";
+import { type ArrivalSpec, gapsOf } from "../../workload/arrivals.ts";
+import { requestLengths } from "../../workload/paper_lengths.ts";
+import { leftOutText, readTrace } from "../../workload/trace_file.ts";
 import { didYouMean } from "../../core/suggest.ts";
 import type { Given } from "./cluster_options.ts";
 

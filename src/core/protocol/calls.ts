@@ -6,10 +6,11 @@ import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
-import { instanceInfo } from "./schemas/instance_info.ts";
+import { readInstanceInfo } from "./schemas/instance_info.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
+import * as upgrade from "./schemas/upgrade.ts";
 
 /**
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
@@ -52,12 +53,13 @@ export const calls = {
   requests: call(admin.requestsQuery, admin.requestsReply),
   migrate_out: call(migration.migrateOutOrder, migration.migrationReport),
   migration_group: call(migration.migrationGroup, migration.migrationGroupReply),
+  handover: call(upgrade.managerHandover, nothing),
 
   // API server to instance.
   hello: call(generate.hello, nothing),
   generate: call(generate.generateRequest, nothing),
   missing: call(generate.missingRequest, generate.missingReply),
-  status: call(nothing, instanceInfo),
+  status: call(nothing, readInstanceInfo),
 
   // Source instance to destination instance.
   migrate_in: call(migration.migrateInRequest, migration.migrateInReply),
@@ -67,12 +69,20 @@ export const calls = {
   migrate_backend: call(migration.backendCall, migration.backendAnswer),
   migrate_commit: call(migration.migrateCommitRequest, nothing),
   migrate_settle: call(migration.migrationName, migration.migrateSettleReply),
+
+  // Command `llumnix upgrade` to a process that serves.
+  upgrade: call(upgrade.upgradeOrder, upgrade.upgraded),
+  upgrade_status: call(nothing, upgrade.upgradeStatus),
+
+  // Successor to predecessor.
+  take_over: call(upgrade.takeOver, upgrade.handover),
+  taken_over: call(nothing, nothing),
 };
 
 export const notifications = {
   // Instance to manager.
   progress: membership.instanceProgress,
-  info: instanceInfo,
+  info: readInstanceInfo,
   failed: membership.instanceFailure,
 
   // API server to manager.
@@ -93,6 +103,9 @@ export const notifications = {
   // API server to instance, or source instance to destination instance.
   abort: generate.abortNotice,
   migrate_cancel: migration.migrationName,
+
+  // Successor to predecessor.
+  finish: upgrade.finishNotice,
 };
 
 export type CallName = keyof typeof calls;

@@ -190,8 +190,8 @@ export interface BackendMoves {
   readonly transferSeconds: number;
   readonly downtimeSeconds: Buckets;
   readonly totalSeconds: Buckets;
-  /** GB/s of each migration that copied anything. */
-  readonly gigabytesPerSecond: Buckets;
+  /** Of each migration that copied anything. */
+  readonly bytesPerSecond: Buckets;
 }
 
 /** API server to manager, notification `resumed`: a lost request goes on elsewhere. */

@@ -215,7 +215,10 @@ export class EngineCore {
     );
     if (schedule.sequences.length === 0) return null;
     this.#step = schedule;
-    for (const sequence of schedule.sequences) sequence.isInStep = true;
+    for (const sequence of schedule.sequences) {
+      sequence.isInStep = true;
+      sequence.startedMs ??= nowMs;
+    }
     return this.#builder.build(schedule);
   }
 

@@ -13,8 +13,10 @@ const DECISION_BOUNDS = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5
 const DOWNTIME_BOUNDS = [1e-3, 2.5e-3, 5e-3, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1, 5];
 /** Seconds. */
 const MIGRATION_BOUNDS = [5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30];
-/** GB/s: from a slow network to NVLink. */
-const SPEED_BOUNDS = [0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500];
+/** Bytes per second: from a slow network to NVLink. */
+const SPEED_BOUNDS = [0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500].map((n) =>
+  n * 1e9
+);
 
 type Counters<T> = { -readonly [Name in keyof T]: T[Name] };
 
@@ -26,7 +28,7 @@ class Moves implements BackendMoves {
   transferSeconds = 0;
   readonly downtimeSeconds = new BucketCounts(DOWNTIME_BOUNDS);
   readonly totalSeconds = new BucketCounts(MIGRATION_BOUNDS);
-  readonly gigabytesPerSecond = new BucketCounts(SPEED_BOUNDS);
+  readonly bytesPerSecond = new BucketCounts(SPEED_BOUNDS);
 
   constructor(readonly backend: string) {}
 
@@ -37,7 +39,7 @@ class Moves implements BackendMoves {
     this.transferSeconds += event.transferMs / 1000;
     this.downtimeSeconds.add(event.downtimeMs / 1000);
     this.totalSeconds.add(event.totalMs / 1000);
-    if (event.transferMs > 0) this.gigabytesPerSecond.add(event.bytes / event.transferMs / 1e6);
+    if (event.transferMs > 0) this.bytesPerSecond.add(1000 * event.bytes / event.transferMs);
   }
 
   snapshot(): BackendMoves {
@@ -50,7 +52,7 @@ class Moves implements BackendMoves {
       transferSeconds,
       downtimeSeconds: this.downtimeSeconds.snapshot(),
       totalSeconds: this.totalSeconds.snapshot(),
-      gigabytesPerSecond: this.gigabytesPerSecond.snapshot(),
+      bytesPerSecond: this.bytesPerSecond.snapshot(),
     };
   }
 }

@@ -5,7 +5,7 @@ import type { DispatchRequest } from "../../core/protocol/dispatch.ts";
 import type { GenerateRequest, InstanceId, SamplingParams } from "../../core/protocol/generate.ts";
 import type { InstanceList } from "../../core/protocol/membership.ts";
 import { samplingDefaults } from "../../core/sampling.ts";
-import type { WorkloadRequest } from "../workload/request.ts";
+import type { WorkloadRequest } from "../../workload/request.ts";
 import type { RequestRecorder } from "./request_recorder.ts";
 
 const FRONTEND_ID = "client";

@@ -6,7 +6,7 @@ import type {
   TransferOptions,
 } from "../../core/options.ts";
 import type { SimulationOptions } from "../../executor/sim/simulation.ts";
-import type { ArrivalSpec } from "../workload/arrivals.ts";
+import type { ArrivalSpec } from "../../workload/arrivals.ts";
 
 /** A cluster and its policies: one side of a comparison. */
 export interface ClusterConfig {

@@ -1,10 +1,10 @@
 import type { ManagerEvent } from "../../manager/manager_event.ts";
 import { Manager } from "../../manager/manager.ts";
-import { generateWorkload } from "../workload/generate.ts";
-import { requestLengths } from "../workload/paper_lengths.ts";
-import { replayWorkload } from "../workload/replay.ts";
-import type { WorkloadRequest } from "../workload/request.ts";
-import { readTrace } from "../workload/trace_file.ts";
+import { generateWorkload } from "../../workload/generate.ts";
+import { requestLengths } from "../../workload/paper_lengths.ts";
+import { replayWorkload } from "../../workload/replay.ts";
+import type { WorkloadRequest } from "../../workload/request.ts";
+import { readTrace } from "../../workload/trace_file.ts";
 import { ClusterSampler } from "./cluster_sampler.ts";
 import { DirectNetwork } from "./direct_bus.ts";
 import { ExperimentClient } from "./experiment_client.ts";

@@ -1,5 +1,5 @@
 /** The experiments of the Llumnix paper (OSDI'24, section 6) and of Llumnix's releases. */
-import type { ArrivalSpec } from "../workload/arrivals.ts";
+import type { ArrivalSpec } from "../../workload/arrivals.ts";
 
 /** Values of command-line arguments, by name. */
 export type PresetOptions = Readonly<Record<string, string | number | boolean>>;

@@ -1,7 +1,7 @@
 import { type Distribution, distributionOf } from "../../core/stats/distribution.ts";
 import { Histogram } from "../../core/stats/histogram.ts";
 import type { Priority, RequestOutput } from "../../core/protocol/generate.ts";
-import type { WorkloadRequest } from "../workload/request.ts";
+import type { WorkloadRequest } from "../../workload/request.ts";
 import type { PreemptionObserver } from "./clocked_executor.ts";
 
 /** Latencies of a set of requests, in milliseconds. */

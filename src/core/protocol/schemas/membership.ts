@@ -26,6 +26,7 @@ const registration: z.ZodType<InstanceRegistration> = settings.extend({
   address: id,
   pid: count,
   processStart: id.optional(),
+  version: text.optional(),
   executor: text,
   blockSize: count.min(1),
   totalBlocks: count,

@@ -123,7 +123,7 @@ export const clusterState: Check<ClusterState> = checkWith(z.object({
       transferSeconds: amount,
       downtimeSeconds: buckets,
       totalSeconds: buckets,
-      gigabytesPerSecond: buckets,
+      bytesPerSecond: buckets,
     })).max(MAX_ROWS),
     scaling: z.object({ up: count, down: count }),
     instances: z.object({ started: count, stopped: count, lost: count, startFailed: count }),

@@ -7,7 +7,6 @@ import type { BackendKind } from "../backend_kind.ts";
 export const kvtransfer: BackendKind = {
   name: "kvtransfer",
   needsGroup: false,
-  isPlain: true,
   memory: ["host", "device", "none"],
   check: ({ migrationBackendTransferType: type }) =>
     type !== "" ? null : "When using kvTransfer as migration backend, do not set " +

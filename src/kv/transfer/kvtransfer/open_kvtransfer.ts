@@ -1,10 +1,15 @@
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UsageError } from "../../../core/errors.ts";
+import { logger } from "../../../core/log.ts";
 import type { BackendContext } from "../backend_kind.ts";
+import { needsProtection } from "../protection.ts";
 import { openCudaIpc } from "./cuda_ipc.ts";
 import { thisProcess } from "./host_process.ts";
 import { KvTransferBackend } from "./kvtransfer_backend.ts";
 import { NamingDirectory } from "./naming.ts";
+import type { UcxChoice } from "./pull_thread.ts";
+
+const log = logger("kvtransfer");
 
 const YAMA_SCOPE = "/proc/sys/kernel/yama/ptrace_scope";
 
@@ -39,9 +44,23 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
   return await KvTransferBackend.open({
     ...{ instanceId, model, pool, naming, process, clock, device },
     links: openLinks(),
-    // A manager at the loopback interface has instances of this host only, which need no UCX.
-    ucx: isLoopback(context.host) ? undefined : {},
+    ucx: ucxChoice(context),
   });
+}
+
+/**
+ * UCX, for instances of other hosts. It neither encrypts nor authenticates: over TCP anyone who reaches its
+ * port can read and write the memory of the process.
+ */
+function ucxChoice(context: BackendContext): UcxChoice | undefined {
+  if (isLoopback(context.host)) return undefined; // the manager has instances of this host only
+  if (!needsProtection(context)) return {};
+  log.warn(
+    "requests move between instances of this host only: UCX, which kvtransfer needs between hosts, " +
+      "cannot use the cluster key. Choose --migration-backend gloo, rayrpc or grpc, or " +
+      "--migration-insecure for a network that nobody else is on",
+  );
+  return undefined;
 }
 
 function isLoopback(host: string): boolean {

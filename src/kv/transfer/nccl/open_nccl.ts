@@ -6,6 +6,9 @@ import { UnavailableError, UsageError } from "../../../core/errors.ts";
 import type { BackendContext } from "../backend_kind.ts";
 import { NcclBackend } from "./nccl_backend.ts";
 
+/** Read by libnccl when it makes a communicator. */
+const INTERFACES = "NCCL_SOCKET_IFNAME";
+
 /** Errors that only another host, or an installation, can end. */
 const lasting = [
   LibraryNotFoundError,
@@ -28,6 +31,15 @@ export function ncclProblem(): string | null {
 }
 
 /**
+ * Keeps NCCL's sockets, which prove nothing, at the loopback interface if all instances are on this host.
+ * By default NCCL listens at the host's addresses on the network.
+ */
+export function keepToHost(host: string, env: Pick<Deno.Env, "has" | "set"> = Deno.env): void {
+  const isAlone = host.startsWith("127.") || host === "::1";
+  if (isAlone && !env.has(INTERFACES)) env.set(INTERFACES, "lo");
+}
+
+/**
  * Opens libnccl and CUDA on the pool's device, and the backend over them.
  * @throws {UsageError} the host has no libnccl, no CUDA or no device
  * @throws {UnavailableError} the device cannot be used now
@@ -37,6 +49,7 @@ export function openNccl(context: BackendContext): NcclBackend {
   if (pool.memory !== "device") {
     throw new UsageError("--migration-backend nccl moves KV blocks of a device only");
   }
+  keepToHost(context.host);
   try {
     const cuda = openCuda();
     cuda.setDevice(pool.ordinal);

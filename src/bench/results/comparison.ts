@@ -1,0 +1,78 @@
+/** Several runs of two servers, compared by the medians of their figures. */
+import { formatNumber } from "../../core/stats/spread.ts";
+import { textTable } from "../../report/text_table.ts";
+import type { RunResult } from "../run.ts";
+import { latencyTitles } from "../summary.ts";
+import { percentileName, type ShownOptions } from "./shown.ts";
+
+/** A figure of a run. */
+interface Figure {
+  readonly name: string;
+  readonly of: (result: RunResult) => number;
+}
+
+/** A figure of both servers. */
+export interface ComparedFigure {
+  readonly name: string;
+  /** Medians over the rounds. */
+  readonly a: number;
+  readonly b: number;
+  /** The median over the rounds of B / A; null where an A is 0. */
+  readonly ratio: number | null;
+}
+
+/** @param a, b the runs of each server, one for each round */
+export function compareRuns(
+  a: readonly RunResult[],
+  b: readonly RunResult[],
+  shown: ShownOptions,
+): ComparedFigure[] {
+  return figuresOf(shown).map(({ name, of }) => {
+    const ofA = a.map(of), ofB = b.map(of);
+    const ratios = ofB.map((value, i) => value / ofA[i]);
+    const isComparable = ofA.every((value) => value !== 0);
+    return { name, a: median(ofA), b: median(ofB), ratio: isComparable ? median(ratios) : null };
+  });
+}
+
+export function comparisonText(figures: readonly ComparedFigure[], numRounds: number): string {
+  const rows = figures.map(({ name, a, b, ratio }) => [
+    name,
+    formatNumber(a),
+    formatNumber(b),
+    ratio === null ? "" : `${formatNumber(ratio)}x`,
+  ]);
+  const what = numRounds === 1 ? "one round" : `medians of ${numRounds} rounds`;
+  return textTable([what, "A", "B", "B / A"], rows);
+}
+
+function figuresOf({ latencies, percentiles }: ShownOptions): Figure[] {
+  return [
+    { name: "Failed requests", of: ({ summary }) => summary.failed },
+    { name: "Requests/s", of: ({ summary }) => summary.requestThroughput },
+    { name: "Output tokens/s", of: ({ summary }) => summary.outputThroughput },
+    ...latencies.flatMap((name) => {
+      const [short] = latencyTitles[name];
+      return [
+        {
+          name: `Mean ${short} (ms)`,
+          of: ({ summary }: RunResult) => summary.latencies[name].mean,
+        },
+        {
+          name: `Median ${short} (ms)`,
+          of: ({ summary }: RunResult) => summary.latencies[name].median,
+        },
+        ...percentiles.map((p) => ({
+          name: `P${percentileName(p)} ${short} (ms)`,
+          of: ({ summary }: RunResult) => summary.latencies[name].percentile(p),
+        })),
+      ];
+    }),
+  ];
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}

@@ -1,0 +1,233 @@
+/** The report of one run, or of several that are compared. */
+import { formatNumber } from "../../core/stats/spread.ts";
+import type {
+  Block,
+  Chart,
+  LineChart,
+  Report,
+  ReportSection,
+  Series,
+} from "../../report/report.ts";
+import type { Metric } from "../metric.ts";
+import type { Timeline } from "../observer.ts";
+import type { RunResult } from "../run.ts";
+import { type LatencyName, latencyTitles, ttftMs } from "../summary.ts";
+import { percentileName, type ShownOptions } from "./shown.ts";
+
+/** A run and how it is called. */
+export interface NamedRun {
+  readonly name: string;
+  readonly result: RunResult;
+}
+
+/** Points of a distribution's line. */
+const NUM_POINTS = 200;
+/** Columns of a timeline. */
+const NUM_COLUMNS = 120;
+/** Migrations that are listed. */
+const LISTED_MIGRATIONS = 100;
+
+/** @param notes lines below the title: what ran, when, how */
+export function resultReport(
+  title: string,
+  notes: readonly string[],
+  runs: readonly NamedRun[],
+  shown: ShownOptions,
+): Report {
+  const sections: ReportSection[] = [
+    { title: "Figures", blocks: [figures(runs, shown)] },
+    {
+      title: "Latencies",
+      blocks: [{ type: "charts", charts: shown.latencies.map((name) => cdf(name, runs)) }],
+    },
+    { title: "Over time", blocks: [{ type: "charts", charts: overTime(runs) }] },
+    ...runs.flatMap(({ name, result }) =>
+      result.timeline === null
+        ? []
+        : [instancesSection(runs.length === 1 ? "" : ` (${name})`, result, result.timeline)]
+    ),
+  ];
+  return { title, notes, sections };
+}
+
+function figures(runs: readonly NamedRun[], shown: ShownOptions): Block {
+  const row = (name: string, of: (result: RunResult) => number) => [
+    name,
+    ...runs.map(({ result }) => formatNumber(of(result))),
+  ];
+  const latencyRows = shown.latencies.flatMap((name) => {
+    const [short] = latencyTitles[name];
+    const figure = (what: string, of: (metric: Metric) => number) =>
+      row(`${what} ${short} (ms)`, ({ summary }) => of(summary.latencies[name]));
+    return [
+      figure("Mean", (metric) => metric.mean),
+      figure("Median", (metric) => metric.median),
+      ...shown.percentiles.map((p) =>
+        figure(`P${percentileName(p)}`, (metric) => metric.percentile(p))
+      ),
+    ];
+  });
+  return {
+    type: "table",
+    table: {
+      header: ["", ...runs.map(({ name }) => name)],
+      rows: [
+        row("Successful requests", ({ summary }) => summary.completed),
+        row("Failed requests", ({ summary }) => summary.failed),
+        row("Duration (s)", ({ summary }) => summary.durationSeconds),
+        row("Requests/s", ({ summary }) => summary.requestThroughput),
+        ...(runs.some(({ result }) => result.summary.goodput !== null)
+          ? [row("Good requests/s", ({ summary }) => summary.goodput ?? 0)]
+          : []),
+        row("Output tokens/s", ({ summary }) => summary.outputThroughput),
+        row("Total tokens/s", ({ summary }) => summary.totalThroughput),
+        ...latencyRows,
+        row("P99 sent late (ms)", ({ summary }) => summary.lateMs.percentile(99)),
+      ],
+    },
+  };
+}
+
+function cdf(name: LatencyName, runs: readonly NamedRun[]): LineChart {
+  const [short, long] = latencyTitles[name];
+  return {
+    type: "lines",
+    title: `${long}: share of ${name === "itl" ? "tokens" : "requests"} below`,
+    x: { label: `${short} (ms)`, scale: "log" },
+    y: { label: "percent", scale: "linear", max: 100 },
+    series: runs.map(({ name: run, result }, color) => {
+      const metric = result.summary.latencies[name];
+      const points = metric.count === 0 ? [] : Array.from({ length: NUM_POINTS + 1 }, (_, i) => {
+        const percent = 100 * i / NUM_POINTS;
+        return [metric.percentile(percent), percent] as const;
+      });
+      return { name: run, color, points };
+    }),
+  };
+}
+
+function overTime(runs: readonly NamedRun[]): Chart[] {
+  const chart = (title: string, y: string, of: (result: RunResult) => Series["points"]) => ({
+    type: "lines" as const,
+    title,
+    x: { label: "seconds", scale: "linear" as const },
+    y: { label: y, scale: "linear" as const },
+    series: runs.map(({ name, result }, color) => ({ name, color, points: of(result) })),
+  });
+  return [
+    chart("Requests that run", "requests", runningPoints),
+    chart("Output tokens per second", "tokens/s", tokenPoints),
+    chart("Median TTFT of the requests due then", "ms", ttftPoints),
+  ];
+}
+
+/** Middles of equal intervals over a run, in seconds, with a value for each. */
+function intervals(
+  { startMs, endMs }: RunResult,
+  valueOf: (fromMs: number, toMs: number) => number | null,
+): (readonly [number, number])[] {
+  const widthMs = Math.max(1, endMs - startMs) / NUM_COLUMNS;
+  return Array.from({ length: NUM_COLUMNS }, (_, i) => {
+    const fromMs = startMs + i * widthMs;
+    return [(i + 0.5) * widthMs / 1000, valueOf(fromMs, fromMs + widthMs)] as const;
+  }).filter((point): point is [number, number] => point[1] !== null);
+}
+
+function runningPoints(result: RunResult): Series["points"] {
+  return intervals(result, (fromMs, toMs) => {
+    const atMs = (fromMs + toMs) / 2;
+    return result.records.filter(({ dueMs, endMs }) => dueMs <= atMs && atMs < endMs).length;
+  });
+}
+
+function tokenPoints(result: RunResult): Series["points"] {
+  const { startMs, endMs, records } = result;
+  const widthMs = Math.max(1, endMs - startMs) / NUM_COLUMNS;
+  const counts = new Float64Array(NUM_COLUMNS + 1);
+  for (const { firstMs, gapsMs } of records) {
+    if (Number.isNaN(firstMs)) continue;
+    let ms = firstMs;
+    counts[Math.max(0, Math.floor((ms - startMs) / widthMs))]++;
+    for (const gapMs of gapsMs) counts[Math.floor(((ms += gapMs) - startMs) / widthMs)]++;
+  }
+  return intervals(
+    result,
+    (fromMs) => counts[Math.round((fromMs - startMs) / widthMs)] / widthMs * 1000,
+  );
+}
+
+function ttftPoints(result: RunResult): Series["points"] {
+  const good = result.records.filter(({ failure }) => failure === null);
+  return intervals(result, (fromMs, toMs) => {
+    const some = good.filter(({ dueMs }) => fromMs <= dueMs && dueMs < toMs).map(ttftMs)
+      .sort((a, b) => a - b);
+    return some.length === 0 ? null : some[Math.floor(some.length / 2)];
+  });
+}
+
+function instancesSection(suffix: string, result: RunResult, timeline: Timeline): ReportSection {
+  const { looks, migrations, intervalMs } = timeline;
+  const { startMs, endMs } = result;
+  const ids = [...new Set(looks.flatMap(({ instances }) => instances.map(({ id }) => id)))].sort();
+  const seconds = (ms: number) => (ms - startMs) / 1000;
+  const valuesOf = (id: string, of: (instance: Timeline["looks"][0]["instances"][0]) => number) =>
+    looks.map(({ instances }) => {
+      const instance = instances.find((one) => one.id === id);
+      return instance === undefined ? null : of(instance);
+    });
+  const mostRunning = Math.max(
+    1,
+    ...looks.flatMap(({ instances }) => instances.map((one) => one.runningRequests)),
+  );
+  const heat = (title: string, scaleLabel: string, of: Parameters<typeof valuesOf>[1]): Chart => ({
+    type: "heat",
+    title,
+    xLabel: "seconds",
+    xRange: [0, seconds(endMs)],
+    scaleLabel,
+    rows: ids.map((id) => ({ name: id.slice(0, 12), values: valuesOf(id, of) })),
+  });
+  const charts: Chart[] = [
+    heat(
+      "KV cache in use",
+      "full",
+      ({ usedBlocks, totalBlocks }) => totalBlocks === 0 ? 0 : usedBlocks / totalBlocks,
+    ),
+    heat(
+      "Running requests",
+      `${mostRunning} requests`,
+      ({ runningRequests }) => runningRequests / mostRunning,
+    ),
+    {
+      type: "lines",
+      title: "Migrations so far",
+      x: { label: "seconds", scale: "linear" },
+      y: { label: "requests", scale: "linear" },
+      series: [{
+        name: `seen every ${intervalMs / 1000} s`,
+        color: 0,
+        points: [
+          [0, 0],
+          ...migrations.map(({ atMs }, i) => [seconds(atMs), i + 1] as const),
+          [seconds(endMs), migrations.length],
+        ],
+      }],
+    },
+  ];
+  const listed: Block = {
+    type: "table",
+    table: {
+      header: ["request", "seconds", "from", "to"],
+      rows: migrations.slice(0, LISTED_MIGRATIONS).map(({ atMs, request, from, to }) => [
+        request,
+        seconds(atMs).toFixed(1),
+        from,
+        to,
+      ]),
+    },
+  };
+  return {
+    title: `Instances and migrations${suffix}`,
+    blocks: [{ type: "charts", charts }, ...(migrations.length === 0 ? [] : [listed])],
+  };
+}

@@ -1,0 +1,48 @@
+/** Executables of other versions, for tests of an upgrade: copies of the built one. */
+import assert from "node:assert/strict";
+import config from "../../deno.json" with { type: "json" };
+import { executablePath } from "./harness.ts";
+
+const HEADER_BYTES = 4096;
+
+/** Whether such copies can be made: the built executable is a self-extracting one. */
+export function canMakeVersions(): boolean {
+  try {
+    using file = Deno.openSync(executablePath);
+    const start = new Uint8Array(9);
+    file.readSync(start);
+    return new TextDecoder().decode(start) === "#!/bin/sh";
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Writes a copy of the executable that says it is of another version, and unpacks under another name.
+ * @param version as long as the real one
+ */
+export async function makeVersion(path: string, version: string): Promise<void> {
+  assert.equal(version.length, config.version.length);
+  const bytes = await Deno.readFile(executablePath);
+  replaceIn(bytes.subarray(0, HEADER_BYTES), `llumnix-${config.version}-`, `llumnix-${version}-`);
+  replaceIn(bytes, `version: "${config.version}"`, `version: "${version}"`);
+  await Deno.writeFile(path, bytes, { mode: 0o755 });
+}
+
+/** Replaces a text of the first bytes. In Latin 1 a position in the text is one in the bytes. */
+function replaceIn(bytes: Uint8Array, from: string, to: string): void {
+  const text = new TextDecoder("latin1").decode(bytes.subarray(0, 16 << 20));
+  let at = text.indexOf(from);
+  assert.ok(at >= 0, `the executable has no ${from}`);
+  for (; at >= 0; at = text.indexOf(from, at + 1)) bytes.set(new TextEncoder().encode(to), at);
+}
+
+/** Removes what copies of these versions have unpacked. */
+export function removeUnpacked(versions: readonly string[]): void {
+  const directory = `/tmp/llumnix-${Deno.uid()}`; // where a program with an empty environment unpacks
+  for (const { name } of [...Deno.readDirSync(directory)]) {
+    if (versions.some((version) => name.startsWith(`llumnix-${version}-`))) {
+      Deno.removeSync(`${directory}/${name}`);
+    }
+  }
+}
