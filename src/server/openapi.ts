@@ -1,6 +1,6 @@
 /** `/openapi.json`, made from the schemas that requests are checked with, and `/docs`, a page made from that. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { chatSchema } from "./chat.ts";
 import { completionSchema } from "./completions.ts";
 import type { ServerContext } from "./context.ts";
