@@ -151,6 +151,25 @@ export const roleExtras = {
   }),
 } satisfies ArgumentTable;
 
+/** Options of this program for roles without an HTTP server of their own. */
+export const metricsExtras = {
+  "metrics-port": integer({
+    default: null,
+    min: 0,
+    max: 65535,
+    section: null,
+    defaultText: "none",
+    help:
+      "Port for GET /metrics of this process, for Prometheus; 0 takes a free one. An API server " +
+      "has /metrics on its own port, with the metrics of all instances.",
+  }),
+  "metrics-host": text({
+    default: "localhost",
+    section: null,
+    help: "Host name or address for --metrics-port.",
+  }),
+} satisfies ArgumentTable;
+
 /** Options of this program for instances that may outlive their manager. */
 export const orphanExtras = {
   "orphan-timeout": number({
@@ -321,6 +340,7 @@ export const instanceArguments = {
       "SIGINT) and is not replaced.",
   }),
   "drain-timeout": lifecycleExtras["drain-timeout"],
+  ...metricsExtras,
   ...orphanExtras,
   ...roleExtras,
 } satisfies ArgumentTable;

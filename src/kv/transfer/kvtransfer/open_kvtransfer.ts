@@ -1,5 +1,6 @@
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UsageError } from "../../../core/errors.ts";
+import { isLoopback } from "../../../core/hosts.ts";
 import { logger } from "../../../core/log.ts";
 import type { BackendContext } from "../backend_kind.ts";
 import { needsProtection } from "../protection.ts";
@@ -61,8 +62,4 @@ function ucxChoice(context: BackendContext): UcxChoice | undefined {
       "--migration-insecure for a network that nobody else is on",
   );
   return undefined;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }
