@@ -3,6 +3,7 @@ import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
+import { benchLoadGenerator } from "./load.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
 import { benchMetrics } from "./metrics.ts";
@@ -47,6 +48,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "a scrape of 16 instances, and what readers that never pause do to a stream",
     minutes: 0.8,
     run: benchMetrics,
+  },
+  load: {
+    about: "what llumnix bench measures of a server of known latencies, up to 2,000 streams",
+    minutes: 1,
+    run: benchLoadGenerator,
   },
   bus: {
     about: "calls and payloads over Unix sockets, TCP and TLS",

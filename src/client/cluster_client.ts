@@ -131,6 +131,16 @@ export class ClusterClient implements Cluster {
     return this.#requests.size;
   }
 
+  /**
+   * The instance that has a request; null while none has it. Of a request that has just ended: the last
+   * one that had it.
+   */
+  instanceOf(requestId: RequestId): InstanceId | null {
+    const entry = this.#requests.get(requestId);
+    if (entry && !entry.hasEnded) return entry.link?.instanceId ?? null;
+    return (entry ?? this.#unopened.get(requestId))?.lastInstanceId ?? null;
+  }
+
   isReady(): boolean {
     const { instances, expectedInstances, takesRequests } = this.#links.list;
     if (this.#manager.settingsMismatch !== null) return !this.#isHopeless;

@@ -1,13 +1,15 @@
 /** The role of the API server: HTTP, tokenizer and streams in front of a cluster. */
 import { listeningSockets } from "../../ffi/listening_sockets.ts";
 import { realClock } from "../core/clock.ts";
-import type { Cluster, ClusterMonitor } from "../core/cluster.ts";
+import type { ClusterMonitor } from "../core/cluster.ts";
 import { logger } from "../core/log.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { createTextService } from "../frontend/text_service.ts";
 import { RequestMeter } from "../metrics/request_meter.ts";
 import type { RequestTracer } from "../metrics/tracing/request_tracer.ts";
+import { ClusterFeed } from "../server/feed/cluster_feed.ts";
+import type { LocatingCluster } from "../server/feed/watched_requests.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { adminToken } from "./admin_token.ts";
 import { apiKeys } from "./api_keys.ts";
@@ -25,7 +27,7 @@ export interface PreparedApiServer {
    *   machine's, or the TLS files cannot be used
    */
   start(
-    cluster: Cluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
+    cluster: LocatingCluster & { readonly admin: AdminCall; readonly monitor: ClusterMonitor },
     sockets: readonly number[],
   ): Promise<RunningServer>;
 }
@@ -39,10 +41,14 @@ export async function prepareApiServer(
   return {
     start: async (cluster, descriptors) => {
       const requests = logger("requests");
+      const served = describeModel(options, model, tokenizer);
+      const token = adminToken(options);
+      const names = { version, model: served.names[0], hasAdmin: token !== null };
+      const feed = new ClusterFeed(cluster, realClock, names);
       const service = createTextService({
-        cluster,
+        cluster: feed.requests,
         tokenizer,
-        model: describeModel(options, model, tokenizer),
+        model: served,
         eosTokenIds: model.eosTokenIds,
         maxLogprobs: options.maxLogprobs,
         seed: options.seed,
@@ -51,13 +57,13 @@ export async function prepareApiServer(
           new Worker(Deno.mainModule, { type: "module", name: "role:tokenizer" }),
         log: options.disableLogRequests ? undefined : (line) => requests.info(line),
       });
-      const token = adminToken(options);
       const meter = new RequestMeter(realClock);
       const { monitor } = cluster;
       const [name] = service.model.names;
       const tracer = await startTracing(options.otlpTracesEndpoint, meter, monitor, name);
       const server = await startServer({
         service,
+        feed,
         admin: token === null ? undefined : { token, call: cluster.admin },
         apiKeys: apiKeys(options),
         options,

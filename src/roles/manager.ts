@@ -55,6 +55,8 @@ export interface ManagerRoleConfig extends LauncherConfig {
   /** Addresses to listen at; instances use the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly onEvent?: (event: ManagerEvent) => void;
+  /** It takes the place of another manager: the file of `--log-instance-info` goes on. */
+  readonly isSuccessor?: boolean;
   /** Where the manager serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
 }
@@ -157,7 +159,8 @@ export class ManagerRole implements AsyncDisposable {
       log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
     });
     this.#rollout.done.then(({ total, replaced, error }) => {
-      if (error === null) log.info(`all ${total} instances are of ${fullVersion()}`);
+      if (total === 0) return;
+      if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
       else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
     });
   }
@@ -189,9 +192,10 @@ export class ManagerRole implements AsyncDisposable {
   }
 
   #logInstanceInfo(): void {
-    const { options, logFile } = this.#config;
+    const { options, logFile, isSuccessor } = this.#config;
     this.#instanceInfo = new InstanceInfoLog({
       clock: realClock,
+      continues: isSuccessor,
       logFilename: logFile ?? options.logFilename,
       options,
       infos: () => this.manager.infos(),

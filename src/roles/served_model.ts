@@ -6,7 +6,7 @@ import { executorKind } from "../executor/devices.ts";
 import type { FoundModel } from "../executor/executor_kind.ts";
 import type { ServedModel } from "../frontend/service.ts";
 import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
-import { builtinModel } from "../model/builtin.ts";
+import { tinyModel } from "../model/builtin.ts";
 import { locateModel } from "../model/locate.ts";
 
 /**
@@ -44,7 +44,7 @@ export async function openTokenizer(
     return await loadTokenizer(directory, chatTemplate);
   }
   if (model.directory !== null) return await loadTokenizer(model.directory, chatTemplate);
-  return createTokenizer({ ...builtinModel(), chatTemplate });
+  return createTokenizer({ ...tinyModel(), chatTemplate });
 }
 
 /** `--chat-template` is a file, or Jinja, which has braces; so vLLM tells them apart as well. */

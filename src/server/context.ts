@@ -6,6 +6,7 @@ import type { ApiKeys, WrongTokens } from "./access.ts";
 import type { AdminAccess } from "./admin_routes.ts";
 import type { Admission } from "./admission.ts";
 import type { CorsPolicy } from "./cors.ts";
+import type { ClusterFeed } from "./feed/cluster_feed.ts";
 import type { Generation } from "./generation.ts";
 import type { Exposition } from "../metrics/exposition.ts";
 import type { RequestMeter } from "../metrics/request_meter.ts";
@@ -16,6 +17,8 @@ export interface ServerContext {
   readonly service: TextService;
   /** Absent: the admin routes are off. */
   readonly admin?: AdminAccess;
+  /** What the page at `/` shows; absent: the page has nothing to show. */
+  readonly feed?: ClusterFeed;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;

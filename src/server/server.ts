@@ -9,6 +9,7 @@ import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { realClock, sleep } from "../core/clock.ts";
 import type { ClusterMonitor } from "../core/cluster.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
@@ -19,6 +20,7 @@ import type { ServerContext } from "./context.ts";
 import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
+import type { ClusterFeed } from "./feed/cluster_feed.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { serverMetrics } from "./metrics_route.ts";
@@ -51,7 +53,7 @@ const FAREWELL_MS = 500;
  * How long a server that has a successor still accepts connections, so that clients which keep theirs get
  * an answer that says to close it; and how long connections that it has accepted have to send a request.
  */
-const HANDOVER_MS = 1_000;
+const HANDOVER_MS = 500;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
@@ -68,6 +70,8 @@ export interface StartServerConfig {
   readonly admin?: AdminAccess;
   /** Clients need one of them; none: every client may use the service. */
   readonly apiKeys?: readonly string[];
+  /** What the page at `/` shows. The server closes it when it stops. */
+  readonly feed?: ClusterFeed;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
@@ -164,11 +168,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
   });
   const { address } = listeners;
+  context.feed?.start();
 
   function stopAccepting() {
     isLeaving = true;
     if (isAccepting) listeners.stop();
     isAccepting = false;
+    context.feed?.close();
   }
 
   function refuseRequests() {
@@ -240,10 +246,6 @@ function warnOfOpenDoors(
         "--api-key is set",
     );
   }
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(

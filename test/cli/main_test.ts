@@ -37,7 +37,7 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["bench", "profile"]) {
+for (const name of ["profile"]) {
   refuses([name], `llumnix ${name}: error: this command is not available yet`);
 }
 refuses(
@@ -87,8 +87,8 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve` and `api-server`, not of " +
-    "`llumnix manager`",
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not " +
+    "of `llumnix manager`",
 );
 refuses(
   ["api-server", "--instance_timeout=3"],
@@ -111,7 +111,11 @@ refuses(
 refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
 
 Deno.test("--version", async () => {
-  assert.deepEqual(await run("--version"), { code: 0, stdout: `llumnix ${version}`, stderr: "" });
+  assert.deepEqual(await run("--version"), {
+    code: 0,
+    stdout: `llumnix ${version} (from source)`,
+    stderr: "",
+  });
 });
 
 Deno.test("--help lists the commands", async () => {

@@ -83,6 +83,17 @@ export const engineExtras = {
       "time for each token of the step, by the model's size and the number of cores: 4 s for " +
       "7B on one core. A hang is noticed up to a quarter of the timeout late. 0: no limit.",
   }),
+  "migration-crossover": text({
+    default: "0",
+    metavar: "auto|TOKENS",
+    section: "ENGINE",
+    help:
+      "A running request with fewer tokens than this leaves its KV cache behind when it moves: " +
+      "the destination computes it again, as for a request that waits there. `auto`: where that is " +
+      "faster, by the measured speed of the path to the destination, the measured speed of prompts " +
+      "and the request's length; the log tells what was measured, and warns of a path that is " +
+      "slower than recomputing. Default: every request moves with its KV cache.",
+  }),
 } satisfies ArgumentTable;
 
 /** Options of this program on how instances come and go. */

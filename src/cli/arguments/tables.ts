@@ -123,7 +123,7 @@ export type RoleOptions =
 type Satisfies<Contract, Options extends Contract> = Options;
 
 /** Fails to compile if the tables lack an option that the rest of the program reads. */
-export type CheckedOptions = [
+export type CheckedServingOptions = [
   Satisfies<EngineOptions & ManagerOptions & ServerOptions, ServeOptions>,
   Satisfies<MigrationOptions & TransferOptions & ScalingOptions, ServeOptions>,
   Satisfies<EngineOptions & TransferOptions & MigrationBackendOptions, InstanceOptions>,

@@ -132,6 +132,7 @@ class Service implements RoleService {
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,
+        isSuccessor: this.predecessor !== null || this.#role !== null,
         onEvent: ({ type }) => {
           if (type !== "given_up") return;
           this.#failure.resolve("no instance serves, and none can start");

@@ -6,7 +6,7 @@ import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
-import { instanceInfo } from "./schemas/instance_info.ts";
+import { readInstanceInfo } from "./schemas/instance_info.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
@@ -16,7 +16,7 @@ import * as upgrade from "./schemas/upgrade.ts";
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
  * to have the same: a connection between others is refused, and both versions are named.
  */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 interface Call<Request, Reply> {
   readonly request: Check<Request>;
@@ -59,7 +59,7 @@ export const calls = {
   hello: call(generate.hello, nothing),
   generate: call(generate.generateRequest, nothing),
   missing: call(generate.missingRequest, generate.missingReply),
-  status: call(nothing, instanceInfo),
+  status: call(nothing, readInstanceInfo),
 
   // Source instance to destination instance.
   migrate_in: call(migration.migrateInRequest, migration.migrateInReply),
@@ -82,7 +82,7 @@ export const calls = {
 export const notifications = {
   // Instance to manager.
   progress: membership.instanceProgress,
-  info: instanceInfo,
+  info: readInstanceInfo,
   failed: membership.instanceFailure,
 
   // API server to manager.

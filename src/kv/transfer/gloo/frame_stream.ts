@@ -23,7 +23,7 @@ export const MAX_FRAME_BYTES = 16 << 20;
 const frameTypes = ["hello", "welcome", "refused", "transfer", "done", "failed"] as const;
 export type FrameType = typeof frameTypes[number];
 
-export interface Frame {
+export interface TransferFrame {
   readonly type: FrameType;
   readonly data: unknown;
 }
@@ -98,7 +98,7 @@ export class FrameStream {
    * @returns null while the frame is incomplete
    * @throws {ConnectionLost} the other end closed the connection, or does not speak this protocol
    */
-  receive(maxFrameBytes: number): Frame | null {
+  receive(maxFrameBytes: number): TransferFrame | null {
     while (this.#fill()) {
       if (this.#peerVersion === null) this.#readPreamble();
       else if (this.#peerNonce === null) this.#readNonce();
