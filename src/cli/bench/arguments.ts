@@ -284,6 +284,12 @@ const resultArguments = {
   "label": text({ default: null, defaultText: "--backend", help: "Name of the result." }),
   "metadata": list({ default: null, metavar: "KEY=VALUE", help: "Entries added to the JSON." }),
   "csv": text({ default: null, metavar: "FILE", help: "Write a row for each request." }),
+  "save-trace": text({
+    default: null,
+    metavar: "FILE",
+    help:
+      "Write times and lengths of the requests as a .jsonl that `llumnix simulate --trace` reads.",
+  }),
   "html": text({
     default: null,
     metavar: "FILE",
