@@ -20,6 +20,8 @@ interface Service {
   /** Arguments of `serve`, which sets the number of instances and the model. */
   readonly serve: string;
   readonly model: string;
+  /** Arguments of `make_model.ts`, for a model that has to be made. */
+  readonly makeArgs?: string;
   readonly fitted: readonly Workload[];
   readonly heldOut: readonly Workload[];
 }
@@ -33,6 +35,7 @@ const services: Readonly<Record<string, Service>> = {
   cpu: {
     serve: `--device cpu --cpu-threads 1 --num-gpu-blocks-override ${blocks} --swap-space 0`,
     model: "loop",
+    makeArgs: cpuModel,
     fitted: [
       work("f1", 1, 30, "--qps 3", 128, 32, 0.9),
       work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
@@ -50,16 +53,16 @@ const services: Readonly<Record<string, Service>> = {
     serve: `--device sim --gpu-type a10`,
     model: "llama-7b",
     fitted: [
-      work("f1", 1, 80, "--qps 8", 256, 64, 0.9),
-      work("f2", 2, 80, "--qps 8", 64, 128, 0.9),
-      work("f3", 3, 40, "--qps 4", 1000, 32, 0.7),
+      work("f1", 1, 60, "--qps 4", 256, 64, 0.9),
+      work("f2", 2, 50, "--qps 4", 64, 128, 0.9),
+      work("f3", 3, 30, "--qps 2", 1000, 32, 0.7),
     ],
     heldOut: [
-      work("chat", 11, 80, "--qps 8", 128, 128, 0.5),
-      work("long prompts", 12, 60, "--qps 4", 700, 32, 0.5),
-      work("bursts", 13, 80, "--qps 8 --distribution gamma --cv 3", 200, 64, 0.5),
-      work("long answers", 14, 60, "--qps 6", 48, 200, 0.5),
-      work("mixed", 15, 80, "--qps 6", 400, 80, 0.9),
+      work("chat", 11, 60, "--qps 3", 128, 128, 0.5),
+      work("long prompts", 12, 40, "--qps 1.5", 700, 32, 0.5),
+      work("bursts", 13, 60, "--qps 3 --distribution gamma --cv 3", 200, 64, 0.5),
+      work("long answers", 14, 40, "--qps 2", 48, 200, 0.5),
+      work("mixed", 15, 50, "--qps 2.5", 400, 80, 0.9),
     ],
   },
 };
@@ -94,11 +97,12 @@ async function llumnix(directory: string, words: readonly string[]): Promise<str
 }
 
 /** Runs all workloads on the service. It logs during those that are fitted only. */
-async function measure(directory: string, service: Service, device: string): Promise<void> {
-  if (device === "cpu") {
-    makeModel(parseMakeModelArgs([...cpuModel.split(" "), "--out", `${directory}/loop`]));
+async function measure(directory: string, service: Service): Promise<void> {
+  if (service.makeArgs !== undefined) {
+    const out = `${directory}/${service.model}`;
+    makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
   }
-  const log = "--log-instance-info --log-filename fit --polling-interval 0.02";
+  const log = "--log-instance-info --log-filename fit --polling-interval 0.1";
   for (const [set, isLogged] of [["fitted", true], ["heldOut", false]] as const) {
     const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
       `${service.serve} ${isLogged ? log : ""}`;
@@ -170,7 +174,7 @@ if (service === undefined || directory === undefined) {
   Deno.exit(2);
 }
 await Deno.mkdir(directory, { recursive: true });
-if (values.from === undefined) await measure(directory, service, device);
+if (values.from === undefined) await measure(directory, service);
 const rows = await predict(directory, service);
 const header = [
   "medians: real, simulated (error)",
