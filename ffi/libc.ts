@@ -1,4 +1,5 @@
 /** Memory and files mapped into it, by the C library through FFI. */
+import { cString } from "./memory.ts";
 
 const symbols = {
   open: { parameters: ["buffer", "i32"], result: "i32" },
@@ -7,6 +8,10 @@ const symbols = {
   munmap: { parameters: ["u64", "usize"], result: "i32" },
   getpagesize: { parameters: [], result: "i32" },
   madvise: { parameters: ["u64", "usize", "i32"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+const linuxSymbols = {
+  memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 type LibC = Deno.DynamicLibrary<typeof symbols>["symbols"];
@@ -25,6 +30,9 @@ const MADV_SEQUENTIAL = 2;
 const MAP_FAILED = 0xffffffffffffffffn;
 /** Linux only, from 5.14 on. */
 const MADV_POPULATE_WRITE = 23;
+
+/** Linux only: linux/memfd.h. */
+const MFD_CLOEXEC = 1;
 
 let loaded: LibC | null | undefined;
 
@@ -58,6 +66,20 @@ export function populate(address: bigint, byteLength: number): boolean {
   if (c === null) return false;
   const start = address - address % BigInt(c.getpagesize());
   return c.madvise(start, address + BigInt(byteLength) - start, MADV_POPULATE_WRITE) === 0;
+}
+
+/**
+ * Opens an empty file in memory, which other processes of the user see by its name in /proc/PID/fd.
+ * @returns its descriptor; null if the system has none
+ */
+export function openNamedDescriptor(name: string): number | null {
+  const c = Deno.build.os === "linux" ? openLibC(linuxSymbols) : null;
+  const fd = c?.memfd_create(cString(name), MFD_CLOEXEC) ?? -1;
+  return fd < 0 ? null : fd;
+}
+
+export function closeDescriptor(fd: number): void {
+  libc()?.close(fd);
 }
 
 /** A file mapped read-only. */

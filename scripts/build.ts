@@ -2,10 +2,12 @@
  * Makes `dist/llumnix`, one executable file: by `deno compile` if denort is available, otherwise as a
  * self-extracting file. Does nothing if sources and tools are unchanged; `--force` builds anyway.
  */
-import { bundleApp, type ProjectConfig } from "./bundle/app.ts";
+import { bundleApp, mainModule, type ProjectConfig } from "./bundle/app.ts";
 import { compileApp } from "./bundle/compile.ts";
 import { hashInputs } from "./bundle/inputs.ts";
 import { writeSelfExtracting } from "./bundle/self_extract.ts";
+import { sourceVersion } from "./bundle/source_version.ts";
+import type { Build } from "../src/core/version.ts";
 
 const root = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
 const output = `${root}/dist/llumnix`;
@@ -17,7 +19,8 @@ async function build(): Promise<void> {
     throw new Error("the executable is for Linux and macOS; on Windows use `deno task serve`");
   }
   await Deno.mkdir(workDirectory, { recursive: true });
-  const inputs = await hashInputs(root);
+  const version = await sourceVersion(root);
+  const inputs = await hashInputs(root, version.commit);
   if (!Deno.args.includes("--force") && await isBuiltFrom(inputs)) {
     return console.log(`dist/llumnix is up to date (${await sizeOf(output)})`);
   }
@@ -25,7 +28,7 @@ async function build(): Promise<void> {
   const config: ProjectConfig = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
   // Concurrent builds share the entry module and the compressed runtime, which are the same for all.
   const scratch = await Deno.makeTempDir({ dir: workDirectory });
-  const obstacle = await buildIn(scratch, config)
+  const obstacle = await buildIn(scratch, config, version)
     .finally(() => Deno.remove(scratch, { recursive: true }));
   await Deno.writeTextFile(stampPath, inputs);
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
@@ -34,16 +37,22 @@ async function build(): Promise<void> {
 }
 
 /** Puts the executable in place; returns why it is not the compiled form, or null if it is. */
-async function buildIn(scratch: string, config: ProjectConfig): Promise<string | null> {
+async function buildIn(
+  scratch: string,
+  config: ProjectConfig,
+  version: Build,
+): Promise<string | null> {
   const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
-  const appPath = `${scratch}/app.js`;
+  const appDirectory = `${scratch}/app`;
   const outputPath = `${scratch}/llumnix`;
-  await bundleApp(root, `${workDirectory}/entry.ts`, appPath);
-  const obstacle = await compileApp(appPath, outputPath, unstableFlags);
+  await Deno.mkdir(appDirectory);
+  await bundleApp(root, version, workDirectory, appDirectory);
+  const obstacle = await compileApp(appDirectory, mainModule, outputPath, unstableFlags);
   if (obstacle !== null) {
     console.log(`cannot compile (${obstacle}); making a self-extracting executable`);
     await writeSelfExtracting({
-      appPath,
+      appDirectory,
+      mainModule,
       runtimePath: Deno.execPath(),
       cacheDirectory: workDirectory,
       version: config.version,

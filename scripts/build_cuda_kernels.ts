@@ -24,10 +24,20 @@ export function kernelModules(): string[] {
     .filter((name) => name.endsWith(".cu")).map((name) => name.slice(0, -3)).sort();
 }
 
-/** Hash of what a module's PTX is made of: its source, the common header, the flags. */
+/** Texts of a source and of the headers of this directory that it includes. */
+function sourceTexts(name: string, seen = new Set<string>()): string[] {
+  if (seen.has(name)) return [];
+  seen.add(name);
+  const text = Deno.readTextFileSync(new URL(name, kernels));
+  // "cuda_emulation.h" and the like, beside the software device, are no part of the PTX.
+  const headers = [...text.matchAll(/^#include "(\w+\.h)"/gm)].map(([, header]) => header)
+    .filter((header) => !header.includes("emulation"));
+  return [text, ...headers.flatMap((header) => sourceTexts(header, seen))];
+}
+
+/** Hash of what a module's PTX is made of: its source, its headers, the flags. */
 export async function sourceHash(module: string): Promise<string> {
-  const files = [`${module}.cu`, "portable.h"];
-  const texts = files.map((name) => Deno.readTextFileSync(new URL(name, kernels)));
+  const texts = sourceTexts(`${module}.cu`);
   const all = new TextEncoder().encode([compilerVersion, isa, ...flags, ...texts].join("\0"));
   return new Uint8Array(await crypto.subtle.digest("SHA-256", all)).toHex();
 }

@@ -18,6 +18,7 @@ export interface KernelLibraryOptions {
   readonly checked: boolean;
 }
 
+const emulatorUnits = ["emulator", "instructions", "tensor", "faults", "launches"];
 const commonFlags = ["-std=c++20", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"];
 /**
  * Each access of an instrumented kernel calls a function of `races.cpp`, which stands in for libtsan.
@@ -48,7 +49,7 @@ export function kernelNames(source: string): string[] {
 export async function buildKernelLibrary(options: KernelLibraryOptions): Promise<void> {
   const { compiler, sources, output, objects, checked } = options;
   const emulator = await Promise.all(
-    ["emulator", "faults", "launches", ...(checked ? ["races", "instrumentation"] : ["no_checker"])]
+    [...emulatorUnits, ...(checked ? ["races", "instrumentation"] : ["no_checker"])]
       .map((name) => emulatorObject(compiler, name, objects)),
   );
   const name = output.slice(output.lastIndexOf("/") + 1);

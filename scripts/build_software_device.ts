@@ -96,11 +96,11 @@ function sourceFiles(directory = ""): string[] {
   ).sort();
 }
 
-/** Paths of this project's CUDA kernels. */
-function kernelSources(): string[] {
+/** Paths of this project's CUDA kernels: the files of an ending. */
+function kernelSources(ending = ".cu"): string[] {
   const directory = new URL("../ffi/cuda_kernels/", import.meta.url);
   return [...Deno.readDirSync(directory)].map(({ name }) => path(directory) + name)
-    .filter((name) => name.endsWith(".cu")).sort();
+    .filter((name) => name.endsWith(ending)).sort();
 }
 
 /** Hash over sources, flags and compiler. */
@@ -108,8 +108,7 @@ async function stampOf(version: string): Promise<string> {
   const scripts = ["build_software_device.ts", "build_kernel_library.ts"];
   const files = [
     ...sourceFiles().map((name) => new URL(name, sources)),
-    ...kernelSources().map((name) => new URL(`file://${name}`)),
-    new URL("../ffi/cuda_kernels/portable.h", import.meta.url),
+    ...[...kernelSources(), ...kernelSources(".h")].map((name) => new URL(`file://${name}`)),
     ...scripts.map((name) => new URL(name, import.meta.url)),
   ];
   const texts = files.map((file) => file.href + "\0" + Deno.readTextFileSync(file));

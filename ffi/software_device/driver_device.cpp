@@ -123,7 +123,10 @@ CUDA_API cuDeviceGetUuid_v2(unsigned char* uuid, int device) {
   Call call(Call::Initialized);
   if (call.refused()) return call.status;
   if (!known(device)) return InvalidDevice;
-  std::memcpy(uuid, "LlumnixSoftware", 15);
+  std::memcpy(uuid, "LlumnixSoft", 11);
+  for (int i = 0; i < 4; i++) {
+    uuid[11 + i] = static_cast<unsigned char>(settings().identity >> (24 - 8 * i));
+  }
   uuid[15] = static_cast<unsigned char>(device);
   return Ok;
 }

@@ -97,7 +97,7 @@ Kernel* kernelOf(Call& call, uint64_t function) {
 }
 
 bool validShape(const LaunchShape& shape, const Kernel& kernel) {
-  const auto& [grid, block, dynamicBytes, seed] = shape;
+  const auto& [grid, block, dynamicBytes, programmatic, seed] = shape;
   const bool some = grid[0] && grid[1] && grid[2] && block[0] && block[1] && block[2];
   const bool gridFits = grid[0] <= 0x7fffffffu && grid[1] <= 65535 && grid[2] <= 65535;
   const bool blockFits = block[0] <= 1024 && block[1] <= 1024 && block[2] <= 64 &&
@@ -228,12 +228,12 @@ CUDA_API cuFuncGetAttribute(int* value, int attribute, uint64_t function) {
 CUDA_API cuLaunchKernel(uint64_t function, unsigned gridX, unsigned gridY, unsigned gridZ,
                         unsigned blockX, unsigned blockY, unsigned blockZ, unsigned dynamicBytes,
                         uint64_t stream, void** each, void** extra) {
-  return launchKernel(function, {{gridX, gridY, gridZ}, {blockX, blockY, blockZ}, dynamicBytes, 0},
+  return launchKernel(function, {{gridX, gridY, gridZ}, {blockX, blockY, blockZ}, dynamicBytes, 0, 0},
                       stream, each, extra);
 }
 
-/// CUlaunchConfig. Its attributes (programmatic dependent launch and the like) allow work to start
-/// earlier than here: they change nothing.
+/// CUlaunchConfig. Its attributes change nothing here, but that the race checker holds a programmatic
+/// launch to its rules.
 struct LaunchConfig {
   unsigned grid[3], block[3], dynamicBytes;
   uint64_t stream, attributes;
@@ -241,10 +241,31 @@ struct LaunchConfig {
 };
 static_assert(sizeof(LaunchConfig) == 56);
 
+struct LaunchAttribute {
+  int id;
+  int padding;
+  int value[16];
+};
+static_assert(sizeof(LaunchAttribute) == 72);
+constexpr int programmaticStreamSerialization = 6;
+
+static unsigned isProgrammatic(const LaunchConfig& config) {
+  const auto* attributes = reinterpret_cast<const LaunchAttribute*>(config.attributes);
+  for (unsigned i = 0; i < config.attributeCount; i++) {
+    const auto& [id, padding, value] = attributes[i];
+    if (id == programmaticStreamSerialization && value[0] != 0) return 1;
+  }
+  return 0;
+}
+
 CUDA_API cuLaunchKernelEx(const LaunchConfig* config, uint64_t function, void** each, void** extra) {
   if (config == nullptr) return InvalidValue;
   const auto& [grid, block, dynamicBytes, stream, attributes, attributeCount] = *config;
   return launchKernel(function,
-                      {{grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]}, dynamicBytes, 0},
+                      {{grid[0], grid[1], grid[2]},
+                       {block[0], block[1], block[2]},
+                       dynamicBytes,
+                       isProgrammatic(*config),
+                       0},
                       stream, each, extra);
 }

@@ -37,6 +37,7 @@ const std::map<std::string, Setter>& setters() {
   constexpr uint64_t anyBytes = uint64_t(1) << 40, anyCount = uint64_t(1) << 40;
   static const std::map<std::string, Setter> all = {
       {"devices", [](auto& s, auto& v) { s.devices = int(number(v, 16)); }},
+      {"identity", [](auto& s, auto& v) { s.identity = number(v, ~uint64_t(0) >> 32); }},
       {"memory", [](auto& s, auto& v) { s.memoryBytes = number(v, anyBytes); }},
       {"order", [](auto& s, auto& v) { s.order = orderNamed(v); }},
       {"seed", [](auto& s, auto& v) { s.seed = number(v, ~uint64_t(0)); }},

@@ -16,6 +16,7 @@ enum class Order {
 
 struct Settings {
   int devices = 1;
+  uint64_t identity = 0;  ///< Devices of hosts with different identities have different UUIDs.
   uint64_t memoryBytes = uint64_t(2) << 30;  ///< Memory of each device.
   Order order = Order::Late;
   uint64_t seed = 1;

@@ -3,11 +3,14 @@
 const trees = ["src", "ffi", "scripts/bundle", "scripts/std"];
 const files = ["deno.json", "deno.lock", "scripts/build.ts"];
 
-/** Hash over the sources, the built kernels and the tools, in hexadecimal. */
-export async function hashInputs(root: string): Promise<string> {
+/**
+ * Hash over the sources, the built kernels and the tools, in hexadecimal.
+ * @param commit `--version` shows it
+ */
+export async function hashInputs(root: string, commit: string | null): Promise<string> {
   const paths = [...files, ...trees.flatMap((tree) => [...filesUnder(root, tree)])].sort();
   const lines = [
-    `${Deno.version.deno} ${Deno.build.target} ${Deno.env.get("DENORT_BIN") ?? ""}`,
+    `${Deno.version.deno} ${Deno.build.target} ${Deno.env.get("DENORT_BIN") ?? ""} ${commit}`,
   ];
   for (const path of paths) {
     lines.push(`${path} ${await shortHash(await Deno.readFile(`${root}/${path}`))}`);

@@ -51,6 +51,7 @@ interface PendingCall {
 export abstract class BasePeer implements AnyPeer {
   /** Transports that know it say so. */
   readonly pid: number | null = null;
+  readonly localHost: string | null = null;
   protected readonly outbox: Outbox;
   #state: "open" | "closing" | "closed" = "open";
   #pending = new Map<number, PendingCall>();

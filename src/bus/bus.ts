@@ -71,6 +71,11 @@ export interface Peer {
    */
   readonly pid: number | null;
   /**
+   * IP address of this end of a TCP connection, by which the network of the other end reaches this host.
+   * Null for other connections.
+   */
+  readonly localHost: string | null;
+  /**
    * Bytes accepted by `call` and `notify` that the transport has not taken yet; JSON counts one per
    * UTF-16 unit.
    */

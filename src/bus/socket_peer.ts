@@ -16,6 +16,7 @@ const LINGER_MS = 2_000;
 
 /** One end of a Unix or TCP connection, after the greetings. */
 export class SocketPeer extends BasePeer {
+  override readonly localHost: string | null;
   #pumping: Promise<void> | null = null;
   #reading: Promise<void>;
   #unwrittenBytes = 0;
@@ -33,6 +34,8 @@ export class SocketPeer extends BasePeer {
     override readonly pid: number | null,
   ) {
     super(remote, service, limits, realClock, protocol);
+    const { localAddr } = conn;
+    this.localHost = "hostname" in localAddr ? localAddr.hostname : null; // TLS names no transport
     reader.maxFrameBytes = limits.maxFrameBytes;
     this.#reading = Promise.resolve().then(() => this.#read()); // after `onConnect`
   }

@@ -24,7 +24,7 @@ export interface AnyService {
 
 /** See {@linkcode Peer}. */
 export interface AnyPeer
-  extends Pick<Peer, "remote" | "isOpen" | "pid" | "bufferedBytes" | "close"> {
+  extends Pick<Peer, "remote" | "isOpen" | "pid" | "localHost" | "bufferedBytes" | "close"> {
   call(method: string, message: AnyMessage, options?: CallOptions): Promise<AnyMessage>;
   notify(method: string, message: AnyMessage): void;
 }

@@ -50,9 +50,29 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Check this host: devices, libraries, migration backends, speed of its paths.",
     load: async () => (await import("./doctor/command.ts")).doctor,
   }],
+  ["upgrade", {
+    summary: "Replace a running service by a new executable; no request is interrupted.",
+    load: async () => (await import("./upgrade/command.ts")).upgrade,
+  }],
+  ["systemd", {
+    summary: "Print or write a systemd unit for a service (--write).",
+    load: async () => (await import("./systemd/command.ts")).systemd,
+  }],
+  ["completion", {
+    summary: "Print the completion script of a shell (completion bash, zsh or fish).",
+    load: async () => (await import("./completion/command.ts")).completion,
+  }],
   ["keygen", {
     summary: "Make the key for processes that connect over TCP (keygen FILE).",
     load: async () => (await import("./keygen.ts")).keygen,
+  }],
+  ["grafana", {
+    summary: "Write a Grafana dashboard for /metrics (grafana [FILE]).",
+    load: async () => (await import("./observability.ts")).grafana,
+  }],
+  ["alerts", {
+    summary: "Write Prometheus alert rules for /metrics (alerts [FILE]).",
+    load: async () => (await import("./observability.ts")).alerts,
   }],
   ["help", {
     summary: "Show help of a command, or the argument page (--markdown).",

@@ -1,6 +1,7 @@
 /** The command line: finds the command, and shows errors to the user. */
 import { isForTheUser, LlumnixError, UsageError } from "../core/errors.ts";
-import { version } from "../core/version.ts";
+import { journalPrefix } from "../core/journal.ts";
+import { fullVersion } from "../core/version.ts";
 import { commands, findCommand, programHelp } from "./commands.ts";
 import { UnknownOptionError } from "./unknown_option_error.ts";
 
@@ -24,7 +25,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       return 0;
     }
     if (name === "--version") {
-      console.log(`llumnix ${version}`);
+      console.log(`llumnix ${fullVersion()}`);
       return 0;
     }
     let words: readonly string[];
@@ -40,7 +41,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     const program = commands.has(name) ? `llumnix ${name}` : "llumnix";
     const elsewhere = error instanceof UnknownOptionError &&
       await otherCommands(name, error.option);
-    console.error(`${program}: error: ${elsewhere || error.message}`);
+    console.error(`${journalPrefix("error")}${program}: error: ${elsewhere || error.message}`);
     return isForTheUser(error.kind) ? 2 : 1;
   }
 }

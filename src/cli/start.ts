@@ -7,6 +7,7 @@
 export async function start(): Promise<void> {
   switch (workerName()) {
     case null: {
+      nameProcess();
       const { main } = await import("./main.ts");
       Deno.exit(await main(Deno.args));
       break;
@@ -38,6 +39,15 @@ async function runBackendThread(workerName: string): Promise<void> {
   const runThread = migrationBackends.find((kind) => kind.name === name)?.runThread;
   if (!runThread) throw new Error(`no role is called "${workerName}"`);
   await runThread();
+}
+
+/** `ps`, `top` and the journal show this name instead of the runtime's. Linux only. */
+function nameProcess(): void {
+  try {
+    Deno.writeTextFileSync("/proc/self/comm", "llumnix"); // proc(5): the name of the main thread
+  } catch {
+    // Another system, or no procfs.
+  }
 }
 
 /** The name given to this worker, or null on the main thread. */

@@ -3,6 +3,7 @@ import type { ErrorRecord } from "../core/errors.ts";
 import {
   type Finish,
   type GenerateRequest,
+  type InstanceId,
   type OwnershipEpoch,
   type Priority,
   type RequestId,
@@ -19,6 +20,7 @@ import { OutputOrder } from "./output_order.ts";
 export class ClientRequest {
   /** The instance that has the request or is about to get it; null between two instances. */
   #link: InstanceLink | null = null;
+  #lastInstanceId: InstanceId | null = null;
   #epoch: OwnershipEpoch;
   /** The client is looking for an instance, or waits for the instance's answer. */
   isBeingPlaced = false;
@@ -66,6 +68,11 @@ export class ClientRequest {
     return this.#link;
   }
 
+  /** The instance that has the request, else the last one that had it. */
+  get lastInstanceId(): InstanceId | null {
+    return this.#lastInstanceId;
+  }
+
   get epoch(): OwnershipEpoch {
     return this.#epoch;
   }
@@ -100,7 +107,10 @@ export class ClientRequest {
     this.#link?.requests.delete(this);
     this.#link = link;
     this.#epoch = epoch;
-    if (link !== null) this.lostReason = null;
+    if (link !== null) {
+      this.lostReason = null;
+      this.#lastInstanceId = link.instanceId;
+    }
     link?.requests.add(this);
   }
 

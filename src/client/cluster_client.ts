@@ -1,6 +1,6 @@
 import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import type { Cluster, OutputSink } from "../core/cluster.ts";
+import type { Cluster, ClusterMonitor, OutputSink } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
@@ -17,6 +17,7 @@ import { ClientRequest } from "./client_request.ts";
 import type { InstanceLink } from "./instance_link.ts";
 import { InstanceLinks } from "./instance_links.ts";
 import { LostRequestAudit } from "./lost_request_audit.ts";
+import { ManagerMonitor } from "./manager_monitor.ts";
 import { ManagerLink } from "./manager_link.ts";
 import { PoisonDetector } from "./poison_detector.ts";
 import { unplacedRequests } from "./unplaced_requests.ts";
@@ -73,6 +74,8 @@ export class ClusterClient implements Cluster {
   readonly #audit: LostRequestAudit;
   readonly #poison: PoisonDetector;
   #manager!: ManagerLink;
+  /** For watchers of the cluster. */
+  readonly monitor: ClusterMonitor;
   #listChanged = Promise.withResolvers<void>();
   #isClosed = false;
 
@@ -80,6 +83,7 @@ export class ClusterClient implements Cluster {
     this.#config = config;
     this.frontendId = config.frontendId;
     const { frontendId } = config;
+    this.monitor = new ManagerMonitor(() => this.#manager, config.clock);
     this.#poison = new PoisonDetector(config.clock, () => {
       this.#manager.notify("isolating", { frontendId });
     });
@@ -127,6 +131,16 @@ export class ClusterClient implements Cluster {
     return this.#requests.size;
   }
 
+  /**
+   * The instance that has a request; null while none has it. Of a request that has just ended: the last
+   * one that had it.
+   */
+  instanceOf(requestId: RequestId): InstanceId | null {
+    const entry = this.#requests.get(requestId);
+    if (entry && !entry.hasEnded) return entry.link?.instanceId ?? null;
+    return (entry ?? this.#unopened.get(requestId))?.lastInstanceId ?? null;
+  }
+
   isReady(): boolean {
     const { instances, expectedInstances, takesRequests } = this.#links.list;
     if (this.#manager.settingsMismatch !== null) return !this.#isHopeless;
@@ -163,6 +177,11 @@ export class ClusterClient implements Cluster {
 
   /** Makes an operator's call to the manager. */
   readonly admin: AdminCall = (method, ask) => this.#manager.operate(method, ask, ADMIN_TIMEOUT_MS);
+
+  /** When the connection to the manager ends, the manager that takes over is at this address. */
+  moveManager(address: Address): void {
+    this.#manager.moveTo(address);
+  }
 
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
@@ -338,6 +357,7 @@ export class ClusterClient implements Cluster {
     }
     entry.numResumptions++;
     this.#config.onResume?.(entry.requestId, reason);
+    this.#manager.notify("resumed", { requestId: entry.requestId, reason });
     this.#poison.release(entry, () => this.#resume(entry, reason));
   }
 

@@ -40,6 +40,7 @@ export interface ManagerLinkConfig {
 /** An API server's connection to the manager. A connection that ends is made again. */
 export class ManagerLink {
   readonly #config: ManagerLinkConfig;
+  #address: Address;
   #peer: Peer | null = null;
   /** Knows that this process has the admin token. */
   #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
@@ -49,6 +50,7 @@ export class ManagerLink {
 
   private constructor(config: ManagerLinkConfig) {
     this.#config = config;
+    this.#address = config.address;
   }
 
   /**
@@ -138,6 +140,11 @@ export class ManagerLink {
     }
   }
 
+  /** From the next connection on, the manager is at another address. */
+  moveTo(address: Address): void {
+    this.#address = address;
+  }
+
   /** Sends a notification; without a manager it is dropped. */
   notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
@@ -153,10 +160,10 @@ export class ManagerLink {
   }
 
   async #connect(): Promise<void> {
-    const { bus, address, onList, onQuery } = this.#config;
+    const { bus, onList, onQuery } = this.#config;
     let newest: number | null = null;
     let mismatch = null as string | null;
-    const peer: Peer = await bus.connect(address, {
+    const peer: Peer = await bus.connect(this.#address, {
       calls: { requests: ({ data }) => ({ data: onQuery(data) }) },
       notifications: {
         instances: ({ data: list }) => {

@@ -1,5 +1,6 @@
 import type { GenerateRequest, RequestId, RequestOutput } from "./protocol/generate.ts";
 import type { InstanceRegistration } from "./protocol/membership.ts";
+import type { ClusterState, EventsQuery, EventsReply } from "./protocol/monitoring.ts";
 
 /** Receives a request's output in order; the output with `finish` is the last. */
 export type OutputSink = (output: RequestOutput) => void;
@@ -29,4 +30,20 @@ export interface Cluster {
    * never called again.
    */
   abort(requestId: RequestId): void;
+}
+
+/** The cluster as watchers see it: the page and `/metrics`. */
+export interface ClusterMonitor {
+  /**
+   * What happened after an event. Ask as often as the answer is shown; between two queries the manager
+   * keeps the last events (`MAX_KEPT_EVENTS`).
+   * @throws {UnavailableError} there is no manager now
+   */
+  events(query: EventsQuery): Promise<EventsReply>;
+  /**
+   * All instances with their loads, and the manager's counters. Up to 200 ms old, so that many
+   * watchers cost no more than one.
+   * @throws {UnavailableError} there is no manager now
+   */
+  state(): Promise<ClusterState>;
 }

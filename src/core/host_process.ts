@@ -12,14 +12,6 @@ export class HostProcess {
     private readonly procfs: string,
   ) {}
 
-  /** @param words the process's command line has all of them; null if no such process runs */
-  static find(pid: number, words: readonly string[], procfs = "/proc"): HostProcess | null {
-    const startTime = startTimeOf(pid, procfs);
-    const line = commandLineOf(pid, procfs);
-    if (startTime === null || !words.every((word) => line.includes(word))) return null;
-    return new HostProcess(pid, startTime, procfs);
-  }
-
   /** @param start the result of `startOf`; null if no such process runs on this host */
   static started(pid: number, start: string, procfs = "/proc"): HostProcess | null {
     if (HostProcess.startOf(pid, procfs) !== start) return null;
@@ -32,26 +24,15 @@ export class HostProcess {
    */
   static startOf(pid: number, procfs = "/proc"): string | undefined {
     const startTime = startTimeOf(pid, procfs), bootId = bootIdOf(procfs);
-    const namespace = namespaceOf(pid, "pid", procfs);
+    const namespace = pidNamespaceOf(pid, procfs);
     if (startTime === null || bootId === null || namespace === null) return undefined;
     return `${bootId}:${namespace}:${startTime}`;
-  }
-
-  /** All whose command line has all of these words. */
-  static findAll(words: readonly string[]): HostProcess[] {
-    return pids().flatMap((pid) => HostProcess.find(pid, words) ?? []);
   }
 
   /** From the moment on when it has given its memory back. */
   hasEnded(): boolean {
     const { pid, procfs, startTime } = this;
-    return startTimeOf(pid, procfs) !== startTime || commandLineOf(pid, procfs).length === 0;
-  }
-
-  /** In another container, an address of the same name is somebody else's. */
-  isInOurContainer(): boolean {
-    const mounts = namespaceOf(this.pid, "mnt", "/proc");
-    return mounts !== null && mounts === namespaceOf(Deno.pid, "mnt", "/proc");
+    return startTimeOf(pid, procfs) !== startTime || !hasCommandLine(pid, procfs);
   }
 
   /** False when it has ended, or is another user's. */
@@ -66,14 +47,6 @@ export class HostProcess {
   }
 }
 
-function pids(): number[] {
-  try {
-    return [...Deno.readDirSync("/proc")].map(({ name }) => Number(name)).filter(Number.isInteger);
-  } catch {
-    return [];
-  }
-}
-
 /** Of this start of the host, also in its containers. */
 function bootIdOf(procfs: string): string | null {
   try {
@@ -84,9 +57,9 @@ function bootIdOf(procfs: string): string | null {
 }
 
 /** Null for a process that has ended or is another user's. */
-function namespaceOf(pid: number, kind: "pid" | "mnt", procfs: string): string | null {
+function pidNamespaceOf(pid: number, procfs: string): string | null {
   try {
-    return Deno.readLinkSync(`${procfs}/${pid}/ns/${kind}`);
+    return Deno.readLinkSync(`${procfs}/${pid}/ns/pid`);
   } catch {
     return null;
   }
@@ -103,12 +76,11 @@ function startTimeOf(pid: number, procfs: string): string | null {
   }
 }
 
-/** Empty for a process that is ending or has ended. */
-function commandLineOf(pid: number, procfs: string): string[] {
+/** A process that is ending has none. */
+function hasCommandLine(pid: number, procfs: string): boolean {
   try {
-    const text = Deno.readTextFileSync(`${procfs}/${pid}/cmdline`);
-    return text === "" ? [] : text.split("\0");
+    return Deno.readTextFileSync(`${procfs}/${pid}/cmdline`) !== "";
   } catch {
-    return [];
+    return false;
   }
 }

@@ -4,11 +4,14 @@
  * ```text
  * 2026-01-31T12:00:00.000Z INFO instance-0/engine: model loaded layers=30 dtype=bfloat16
  * ```
+ *
+ * With `--log-format json` a record is an object. To the journal of systemd, the line has its priority in front instead of time and level.
  */
 import { BaseHandler, getLogger, type Logger, type LogRecord, setup } from "@std/log";
-import { LlumnixError } from "./errors.ts";
+import { writesToJournal } from "./journal.ts";
 import { type Claim, claimLogFile } from "./log_claim.ts";
 import { LogFile } from "./log_file.ts";
+import { forJournal, formats, type LogFormat } from "./log_format.ts";
 
 export type LogLevel = "debug" | "info" | "warning" | "error";
 
@@ -28,6 +31,8 @@ export interface LogOptions {
   readonly level: LogLevel;
   /** Appended to; null for stderr alone. */
   readonly filename: string | null;
+  /** How a record is written: as text for people, or as JSON. Default text. */
+  readonly format?: LogFormat;
   /** What this process is, on every line: "server", "instance-0". */
   readonly role?: string;
   /** Size at which the file is renamed to `filename.1`; 0, the default: never. */
@@ -56,15 +61,18 @@ let file: LogFile | null = null;
  * @returns the file that is written, null when there is none
  */
 export function setupLogging(options: LogOptions): string | null {
-  const { level, filename, role } = options;
+  const { level, filename, role, format = "text" } = options;
   setup({}); // closes the file before, which this process may claim again
-  const formatter = onceARecord((record) => formatRecord(record, role));
+  const write = formats[format];
+  const formatter = onceARecord((record) => write(record, role));
   const stdLevel = stdLevels[level];
   const claim = filename ? claimOf(filename, options) : null;
   file = claim && openLogFile(claim, formatter, options);
   setup({
     handlers: {
-      stderr: new StderrHandler(stdLevel, { formatter }),
+      stderr: new StderrHandler(stdLevel, {
+        formatter: writesToJournal() ? (record) => forJournal(record, role, format) : formatter,
+      }),
       ...(file && { file }),
     },
     loggers: {
@@ -160,55 +168,4 @@ function onceARecord(format: (record: LogRecord) => string): (record: LogRecord)
     }
     return line;
   };
-}
-
-function formatRecord(record: LogRecord, role: string | undefined): string {
-  const [component, given] = record.args as [
-    string,
-    LogFields | (() => LogFields) | undefined,
-  ];
-  const source = role ? `${role}/${component}` : component;
-  const time = record.datetime.toISOString();
-  let line = `${time} ${record.levelName} ${source}: ${oneLine(record.msg)}`;
-  const fields = typeof given === "function" ? given() : given;
-  for (const [key, value] of Object.entries(fields ?? {})) {
-    if (value !== undefined) line += ` ${key}=${formatValue(value)}`;
-  }
-  return line;
-}
-
-function formatValue(value: unknown): string {
-  if (value instanceof Error) value = describeError(value);
-  if (typeof value === "object" && value !== null) return oneLine(toJson(value));
-  const text = String(value);
-  return /^[^\s"=]+$/u.test(text) && !unsafe.test(text) ? text : oneLine(JSON.stringify(text));
-}
-
-/** Errors of this program and of the system show their message; any other is a bug and shows its stack. */
-function describeError(error: Error): string {
-  const isExpected = error instanceof LlumnixError || error.name in Deno.errors;
-  return isExpected ? error.message : error.stack ?? error.message;
-}
-
-function toJson(value: object): string {
-  try {
-    return JSON.stringify(value, (_, item) => typeof item === "bigint" ? String(item) : item);
-  } catch {
-    return Deno.inspect(value);
-  }
-}
-
-/**
- * Characters that could forge a record or change how a terminal shows it: controls (C0 and C1), bidirectional
- * controls, and the line separators U+2028 and U+2029.
- */
-const unsafe = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/u;
-const everyUnsafe = new RegExp(unsafe, "gu");
-
-/** The text with all such characters escaped. */
-function oneLine(text: string): string {
-  return text.replace(
-    everyUnsafe,
-    (char) => "\\u" + char.charCodeAt(0).toString(16).padStart(4, "0"),
-  );
 }

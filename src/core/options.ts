@@ -7,7 +7,7 @@ import type { RequestMigrationPolicy } from "./protocol/migration.ts";
 
 /** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
 export interface EngineOptions {
-  /** Local directory, hub name in the local cache, or null for the built-in model. */
+  /** Local directory, hub name in the local cache, or a built-in one; null for llumnix-story. */
   readonly model: string | null;
   readonly tokenizer: string | null;
   readonly skipTokenizerInit: boolean;
@@ -39,6 +39,8 @@ export interface EngineOptions {
   readonly cpuThreads: number | null;
   /** CPU kernel set; null picks the fastest the processor has. */
   readonly cpuKernels: "amx" | "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
+  /** Instances may share a CUDA device, and divide its memory. */
+  readonly allowSharedDevice: boolean;
   /** Seconds that a request waits to leave a prefill instance; then it goes on there. */
   readonly prefillHoldTimeout: number;
   /** Seconds that a step may take; 0 for any time. The CPU executor gets more (`engine_config.ts`). */
@@ -93,6 +95,8 @@ export interface TransferOptions {
   readonly lastStageMaxBlocks: number;
   /** A migration of more stages is dropped. */
   readonly maxStages: number;
+  /** `auto`, or the length in tokens below which a request is recomputed in place of moved. */
+  readonly migrationCrossover: string;
 }
 
 /** What moves the blocks of a request. */
@@ -107,6 +111,8 @@ export interface MigrationBackendOptions {
   readonly migrationBackendKvtransferNamingUrl: string;
   /** Of grpc: where its server listens. */
   readonly migrationBackendServerAddress: string;
+  /** Backends that cannot protect their connections between hosts may work all the same. */
+  readonly migrationInsecure: boolean;
 }
 
 /** When the manager starts and stops instances. */
@@ -162,6 +168,8 @@ export interface ServerOptions {
   readonly allowedMethods: string | null;
   readonly allowedHeaders: string | null;
   readonly allowCredentials: boolean;
+  /** Collector of traces; null: there are none. */
+  readonly otlpTracesEndpoint: string | null;
   /** Path that a proxy puts before every other; empty for none. */
   readonly rootPath: string;
 }
@@ -179,6 +187,8 @@ export interface LifecycleOptions {
 /** What a process logs, and where. */
 export interface LoggingOptions {
   readonly logLevel: "debug" | "info" | "warning" | "error";
+  /** How a record is written. */
+  readonly logFormat: "text" | "json";
   readonly logFilename: string;
   /** Size at which the log file is renamed; 0: never. */
   readonly logMaxBytes: number;

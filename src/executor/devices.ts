@@ -3,6 +3,7 @@ import type { Clock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import type { EngineOptions } from "../core/options.ts";
 import { cpu } from "./cpu/kind.ts";
+import { cuda } from "./cuda/kind.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "./executor.ts";
 import type { ExecutorKind } from "./executor_kind.ts";
 import { nullDevice } from "./null/kind.ts";
@@ -11,6 +12,7 @@ import { sim } from "./sim/kind.ts";
 
 /** Every device, in the order in which `--device auto` looks for one. */
 export const devices: readonly ExecutorKind[] = [
+  cuda,
   cpu,
   sim,
   nullDevice,
@@ -34,7 +36,7 @@ export function findExecutorKind(device: EngineOptions["device"]): ExecutorKind 
  */
 export function executorKind(device: EngineOptions["device"]): ExecutorKind {
   const found = findExecutorKind(device);
-  if (!found) throw new UsageError(`--device ${device} is not available yet`);
+  if (!found) throw new UsageError(`--device ${device}: this program has no such device`);
   return found;
 }
 

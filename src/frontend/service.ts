@@ -119,6 +119,8 @@ export interface TextOutput {
   readonly timesMs?: readonly number[];
   /** When the tokens passed each hop before, if asked for. */
   readonly timing?: OutputTiming;
+  /** With the first token: how long its prefill took at the instance. */
+  readonly prefillMs?: number;
   readonly finish?: {
     readonly reason: FinishReason;
     /** Stop string or stop token that ended it; null for end-of-sequence and other reasons. */

@@ -91,13 +91,16 @@ export class TextStream {
 
   #extras(output: RequestOutput, taken: number): Partial<TextOutput> | undefined {
     const { request, promptTokenIds, tokenizer, nowMs } = this.#options;
-    const { promptLogprobs, timing } = output;
-    if (!promptLogprobs && !request.timestamps && !timing) return undefined;
+    const { promptLogprobs, timing, prefillMs } = output;
+    if (!promptLogprobs && !request.timestamps && !timing && prefillMs === undefined) {
+      return undefined;
+    }
     return {
       ...(promptLogprobs &&
         { promptLogprobs: toPromptLogprobs(promptLogprobs, promptTokenIds, tokenizer) }),
       ...(request.timestamps && { timesMs: new Array<number>(taken).fill(nowMs()) }),
       ...(timing && { timing }),
+      ...(prefillMs !== undefined && { prefillMs }),
     };
   }
 

@@ -25,6 +25,7 @@ import { InfoReporter } from "./engine/info_reporter.ts";
 import { InstanceDrain } from "./drain.ts";
 import { InstanceService } from "./instance_service.ts";
 import { serviceAddress } from "./instance_socket.ts";
+import type { CrossoverSetting, PathMeasure } from "./llumlet/crossover.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
 import { ManagerSession } from "./manager_session.ts";
 
@@ -40,12 +41,19 @@ export interface InstanceConfig {
   readonly options: EngineOptions;
   readonly instanceId: InstanceId;
   readonly managerAddress: Address;
+  /**
+   * IP address of this host, where the instance listens and others reach it over TCP. Default: the address
+   * that this host has on the way to the manager.
+   */
+  readonly host?: string;
   /** Number of instances that share the cores and the memory of this host. */
   readonly hostShare: number;
   /** Of the process that runs the instance; shown to people. */
   readonly pid: number;
   /** See {@linkcode InstanceRegistration.processStart}. */
   readonly processStart?: string;
+  /** See {@linkcode InstanceRegistration.version}. */
+  readonly version?: string;
   readonly clock: Clock;
   readonly bus: Bus;
   readonly loadExecutor: (spec: ExecutorSpec, onProgress: OnProgress) => Promise<Executor>;
@@ -64,11 +72,18 @@ export interface InstanceConfig {
 /** How an instance moves requests to and from other instances. */
 export interface InstanceMigration {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  /** Which running requests are recomputed in place of moved: see `llumlet/crossover.ts`. */
+  readonly crossover?: CrossoverSetting;
+  readonly onPathMeasured?: (measure: PathMeasure) => void;
   /** Steps run on a device of their own, so that copying does not slow them. Default false. */
   readonly copiesBesideSteps?: boolean;
-  /** Returns null if the executor's blocks cannot be moved. The instance closes the backend. */
+  /**
+   * Returns null if the executor's blocks cannot be moved. The instance closes the backend.
+   * @param host IP address where other hosts reach this one; null if all processes are on this host
+   */
   openBackend(
     executor: Executor,
+    host: string | null,
   ): Promise<MigrationBackend | null> | MigrationBackend | null;
 }
 
@@ -212,15 +227,16 @@ export class Instance {
 
   async #start(): Promise<void> {
     const { bus, managerAddress, instanceId, onStart } = this.#config;
-    const address = serviceAddress(managerAddress, instanceId);
     const { infoIntervalMs, instanceType } = await this.#manager.join();
     if (this.#hasEnded) return;
+    const host = this.#config.host ?? this.#manager.localHost;
+    const address = serviceAddress(managerAddress, instanceId, host);
     onStart?.({ type: "joined" });
     this.#type = instanceType;
     const executor = await this.#loadExecutor();
     if (this.#hasEnded) return await executor.close();
     this.#executor = executor;
-    this.#backend = await this.#config.migration?.openBackend(executor) ?? null;
+    this.#backend = await this.#config.migration?.openBackend(executor, host) ?? null;
     if (this.#hasEnded) return await this.#backend?.close();
     this.#backend?.failed?.then((reason) => this.#loseMigration(reason));
     const engine = this.#startEngine(executor, infoIntervalMs);
@@ -238,6 +254,10 @@ export class Instance {
         requests: ({ data }) => ({ data: this.#requests(data) }),
         migrate_out: ({ data }) => this.#migrateOut(data),
         migration_group: ({ data }) => this.#joinGroup(data),
+        handover: ({ data }) => {
+          this.#manager.expectSuccessor(data.waitMs);
+          return { data: null };
+        },
       },
       notifications: {
         shutdown: () => this.stop("the manager asked for it"),
@@ -309,6 +329,8 @@ export class Instance {
       bus,
       clock,
       limits: migration.limits,
+      crossover: migration.crossover,
+      onPathMeasured: migration.onPathMeasured,
       copiesBesideSteps: migration.copiesBesideSteps,
       onMovedIn: (request) => this.#service.expect(request),
       onMovedOut: (requestId) => this.#service.forget(requestId),
@@ -350,6 +372,7 @@ export class Instance {
       address: this.#listener!.address,
       pid: this.#config.pid,
       processStart: this.#config.processStart,
+      version: this.#config.version,
       model: info.model,
       executor: info.description,
       dtype: info.dtype,

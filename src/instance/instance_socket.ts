@@ -1,8 +1,10 @@
 /** Names of the instances' unix sockets. They lie beside the manager's, among other files. */
+import { isIP } from "node:net";
 import { dirname } from "node:path";
 import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
-import { UsageError } from "../core/errors.ts";
+import { UnavailableError, UsageError } from "../core/errors.ts";
+import { isUnspecified } from "../core/hosts.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 
 /** Ids that this program generates start like this. */
@@ -12,24 +14,52 @@ const SOCKET = /^(?:instance=(.+)|(instance-.*))\.sock$/;
 const GIVEN_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
 /**
- * The address of an instance: in the directory of the manager's socket, or on its network
- * interface.
- * @throws {UnavailableError} the path of the socket is too long
+ * The address at which an instance listens: in the directory of the manager's socket, or at a free port
+ * of its own host.
+ * @param host of the instance, for TCP
+ * @throws {UnavailableError} the path of the socket is too long, or the connection to the manager, which
+ *   tells the host, is lost
+ * @throws {UsageError} other hosts cannot reach the host
  */
-export function serviceAddress(managerAddress: Address, instanceId: InstanceId): Address {
+export function serviceAddress(
+  managerAddress: Address,
+  instanceId: InstanceId,
+  host: string | null,
+): Address {
   const manager = parseAddress(managerAddress);
   switch (manager.scheme) {
     case "inproc":
       return `inproc:${instanceId}`;
     case "unix": {
-      const name = OWN_ID.test(instanceId) ? instanceId : `instance=${instanceId}`;
-      const address = `unix:${dirname(manager.path)}/${name}.sock`;
+      const address = `unix:${socketPath(manager.path, instanceId)}`;
       parseAddress(address);
       return address;
     }
     case "tcp":
-      return tcpAddress(manager.host, 0);
+      if (host === null) throw new UnavailableError("the manager is gone");
+      checkHost(host);
+      return tcpAddress(host, 0);
   }
+}
+
+/** The path of an instance's socket, which lies beside that of its manager. */
+export function socketPath(managerPath: string, instanceId: InstanceId): string {
+  const name = OWN_ID.test(instanceId) ? instanceId : `instance=${instanceId}`;
+  return `${dirname(managerPath)}/${name}.sock`;
+}
+
+/**
+ * Checks the host that other processes are told to connect to.
+ * @throws {UsageError} it is no IP address, or stands for all addresses of a host
+ */
+export function checkHost(host: string): void {
+  if (isIP(host) !== 0 && !isUnspecified(host)) return;
+  throw new UsageError(
+    `--host ${
+      JSON.stringify(host)
+    }: other processes are told to connect to this address; expected an IP ` +
+      "address of this host that they reach, such as 10.0.0.7",
+  );
 }
 
 /** The instance whose socket has this file name; null for other files. */

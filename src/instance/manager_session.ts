@@ -48,6 +48,8 @@ export class ManagerSession {
   #phase: "joining" | "loading" | "registering" | "serving" = "joining";
   #peer: Peer | null = null;
   #isRejoining = false;
+  /** How long a successor of the manager that is connected now may take; 0: none was announced. */
+  #successorWaitMs = 0;
 
   constructor(config: ManagerSessionConfig) {
     this.#config = config;
@@ -56,6 +58,11 @@ export class ManagerSession {
   /** The manager is connected now. */
   get isConnected(): boolean {
     return this.#peer?.isOpen === true;
+  }
+
+  /** IP address by which the manager's network reaches this host; null unless they are connected by TCP. */
+  get localHost(): string | null {
+    return this.#peer?.localHost ?? null;
   }
 
   /** {@linkcode register} was called: API servers may know the instance. */
@@ -80,11 +87,21 @@ export class ManagerSession {
     return reply;
   }
 
-  /** Tells the manager that the instance can serve. */
+  /**
+   * Tells the manager that the instance can serve. A manager that ends before it answers may have
+   * told API servers of the instance: it counts as lost, and the session tries to join again.
+   * @throws {LlumnixError} the manager refuses the registration, or the session may not join again
+   */
   async register(): Promise<void> {
     this.#phase = "registering";
-    await this.#register();
-    this.#phase = "serving";
+    try {
+      await this.#register();
+      this.#phase = "serving";
+    } catch (error) {
+      if (this.isConnected || this.#config.rejoinTimeoutMs === 0) throw error;
+      this.#phase = "serving";
+      this.#lose();
+    }
   }
 
   /** Sends the registration anew: it has changed. A lost manager gets it when it is back. */
@@ -108,6 +125,11 @@ export class ManagerSession {
     } catch {
       return true;
     }
+  }
+
+  /** The manager is about to give its place to a successor, which has this long to take it. */
+  expectSuccessor(waitMs: number): void {
+    this.#successorWaitMs = waitMs;
   }
 
   /** Closes the connection; no attempt to join again follows from it. Idempotent. */
@@ -144,15 +166,17 @@ export class ManagerSession {
   }
 
   #lose(): void {
-    if (this.#phase === "joining") return; // the caller of `join` gets the error
-    const { rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+    // The caller of `join` or `register` gets the error.
+    if (this.#phase === "joining" || this.#phase === "registering") return;
+    const { hasEnded, onLost } = this.#config;
+    const rejoinTimeoutMs = Math.max(this.#config.rejoinTimeoutMs, this.#successorWaitMs);
     const mayRejoin = this.#phase === "serving" && rejoinTimeoutMs > 0;
     if (!mayRejoin) onLost("the manager is gone");
-    else if (!hasEnded() && !this.#isRejoining) this.#rejoin();
+    else if (!hasEnded() && !this.#isRejoining) this.#rejoin(rejoinTimeoutMs);
   }
 
-  async #rejoin(): Promise<void> {
-    const { clock, rejoinTimeoutMs, hasEnded, onLost } = this.#config;
+  async #rejoin(rejoinTimeoutMs: number): Promise<void> {
+    const { clock, hasEnded, onLost } = this.#config;
     const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
     this.#isRejoining = true;
     while (!hasEnded()) {
@@ -176,6 +200,7 @@ export class ManagerSession {
       if (isGivenUp) this.#config.onLost(error.message);
       return false;
     }
+    this.#successorWaitMs = 0;
     this.#config.onRejoin();
     return true;
   }

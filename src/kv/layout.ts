@@ -8,10 +8,10 @@ import { type DType, dtypeBytes } from "../core/dtype.ts";
 export interface KvLayout {
   /**
    * Order inside a layer's run. `k-transposed`: per KV head K transposed `[headDim][blockSize]`, then
-   * V `[blockSize][headDim]`. `pattern`: per token `2 * numKvHeads * headDim` elements that name the
+   * V `[blockSize][headDim]`. `k-then-v`: K `[numKvHeads][blockSize][headDim]`, then V likewise. `pattern`: per token `2 * numKvHeads * headDim` elements that name the
    * token (`src/executor/null-cuda`). Pools exchange blocks only when their layouts are equal.
    */
-  readonly format: "k-transposed" | "pattern";
+  readonly format: "k-transposed" | "k-then-v" | "pattern";
   readonly dtype: DType;
   readonly numLayers: number;
   readonly numKvHeads: number;

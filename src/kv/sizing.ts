@@ -6,6 +6,8 @@ export interface KvBudget {
   readonly layout: KvLayout;
   /** Free memory before the weights are loaded. */
   readonly availableBytes: number;
+  /** The part of it that other instances have not claimed, which they will come to use. */
+  readonly unclaimedBytes: number;
   /** Most memory that the executor can address for weights and both pools; Infinity for no limit. */
   readonly addressableBytes: number;
   readonly weightBytes: number;
@@ -49,7 +51,10 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const blocksPerSequence = Math.ceil(maxModelLen / layout.blockSize);
   const useful = Math.ceil(budget.maxNumSeqs * blocksPerSequence * (1 + spareFraction)) + 1;
   const bytes = blockBytes(layout);
-  const share = budget.availableBytes * budget.memoryUtilization / budget.hostShare;
+  // The claims of instances that share the host by --host-share leave each its share; those of others
+  // may leave less.
+  const possibleBytes = Math.min(budget.availableBytes / budget.hostShare, budget.unclaimedBytes);
+  const share = possibleBytes * budget.memoryUtilization;
   // In a short address space, each pool may take half of what the weights leave.
   const addressable = (budget.addressableBytes - budget.weightBytes) / 2;
   const blocksIn = (byteLength: number) =>
@@ -61,9 +66,26 @@ export function planKvCache(budget: KvBudget): KvCapacity {
   const numBlocks = budget.numBlocksOverride ?? Math.min(useful, affordable);
   if (numBlocks < blocksPerSequence) throw tooFewBlocks(budget, numBlocks);
   // An override may take what `--gpu-memory-utilization` leaves to others, but no more than there is.
-  const possible = blocksIn(budget.availableBytes / budget.hostShare - fixedBytes);
+  const possible = blocksIn(possibleBytes - fixedBytes);
   if (numBlocks > possible) throw tooManyBlocks(budget, numBlocks, possible, numSwapBlocks);
   return { numBlocks, numSwapBlocks };
+}
+
+/** Memory that an instance comes to use once its pools are full. */
+export function plannedBytes(
+  { layout, weightBytes }: Pick<KvBudget, "layout" | "weightBytes">,
+  { numBlocks, numSwapBlocks }: KvCapacity,
+): number {
+  return weightBytes + (numBlocks + numSwapBlocks) * blockBytes(layout) + PROCESS_BYTES;
+}
+
+/** The memory that was free, for messages. */
+function freeMemory({ availableBytes, unclaimedBytes, hostShare }: KvBudget): string {
+  const claimedBytes = availableBytes - unclaimedBytes;
+  const claimed = claimedBytes > 0
+    ? `, of which other instances have claimed ${shownSize(claimedBytes)}`
+    : "";
+  return `${shownSize(availableBytes)} for ${hostShare} instance(s)${claimed}`;
 }
 
 function tooManyBlocks(
@@ -78,7 +100,7 @@ function tooManyBlocks(
     `A KV cache of ${numBlocks} blocks (${
       shownSize(numBlocks * bytes)
     }) does not fit. Free memory: ` +
-      `${shownSize(budget.availableBytes)} for ${budget.hostShare} instance(s); each takes ` +
+      `${freeMemory(budget)}; each takes ` +
       `${shownSize(budget.weightBytes)} of weights${swap} and ${
         shownSize(PROCESS_BYTES)
       } for its ` +
@@ -98,10 +120,8 @@ function tooFewBlocks(budget: KvBudget, numBlocks: number): UsageError {
   }
   const swap = budget.usesSwap ? `, swap space: ${budget.swapSpaceGiB} GiB each` : "";
   return new UsageError(
-    `${problem} Free memory: ${shownSize(budget.availableBytes)} for ${budget.hostShare} ` +
-      `instance(s), weights: ${
-        shownSize(budget.weightBytes)
-      } each${swap}, KV cache of one such sequence: ` +
+    `${problem} Free memory: ${freeMemory(budget)}, ` +
+      `weights: ${shownSize(budget.weightBytes)} each${swap}, KV cache of one such sequence: ` +
       `${shownSize(Math.ceil(maxModelLen / layout.blockSize) * blockBytes(layout))}, process: ` +
       `${shownSize(PROCESS_BYTES)} each. ` +
       `Lower --max-model-len or the number of instances, or raise --gpu-memory-utilization.`,

@@ -6,7 +6,6 @@ import type {
   AdminRequests,
   InstanceChange,
   InstanceName,
-  InstanceState,
   InstanceStatus,
   RequestsQuery,
   RequestsReply,
@@ -15,11 +14,9 @@ import type {
 import type { AdminCallName, ReplyOf, RequestOf } from "../core/protocol/calls.ts";
 import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
-import type { ManagerOptions } from "../core/options.ts";
-import { dispatchLoad } from "./load/load_metric.ts";
-import { loadStateOf } from "./load/load_state.ts";
 import type { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
+import { stateOf, statusOf, type StatusOptions } from "./instance_status.ts";
 
 /** Time for an instance to answer which requests it has. */
 const REQUESTS_TIMEOUT_MS = 2_000;
@@ -29,7 +26,7 @@ const BUSY_POLL_MS = 20;
 
 export interface AdminConfig {
   readonly clock: Clock;
-  readonly options: Pick<ManagerOptions, "loadMetric" | "priorityHeadroomBlocks">;
+  readonly options: StatusOptions;
   /** All instances, starting and draining ones too. */
   readonly instances: () => readonly ManagedInstance[];
   /** Throws if a peer may not make these calls. */
@@ -57,7 +54,7 @@ type Handlers = {
 export class AdminService {
   readonly #config: AdminConfig;
   readonly #handlers: Handlers = {
-    admin_instances: () => this.#config.instances().map((instance) => this.#statusOf(instance)),
+    admin_instances: () => this.#statuses(),
     admin_requests: () => this.#requests({}),
     admin_add: () => this.#add(),
     admin_drain: (ask) => this.#drain(ask),
@@ -88,40 +85,9 @@ export class AdminService {
     };
   }
 
-  #statusOf(instance: ManagedInstance): InstanceStatus {
-    const { registration, info, process } = instance;
-    return {
-      instanceId: instance.instanceId,
-      instanceType: instance.type,
-      state: this.#stateOf(instance),
-      pid: registration?.pid ?? process.pid,
-      totalBlocks: registration?.totalBlocks ?? null,
-      usedBlocks: info?.usedBlocks ?? null,
-      load: this.#loadOf(instance),
-      runningRequests: info?.runningRequests ?? null,
-      waitingRequests: info?.waitingRequests ?? null,
-      killedRequests: info?.killedRequests ?? null,
-    };
-  }
-
-  #stateOf(instance: ManagedInstance): InstanceState {
-    const { phase, peer, isDraining } = instance;
-    if (phase === "lost") return "stopping"; // its process may still be ending
-    if (phase !== "serving") return phase;
-    if (peer === null) return "unreachable";
-    if (!isDraining) return "serving";
-    return instance.isDrained(this.#config.clock.nowMs()) ? "drained" : "draining";
-  }
-
-  #loadOf({ info, isDraining }: ManagedInstance): InstanceStatus["load"] {
-    if (info === null) return null;
-    const { loadMetric, priorityHeadroomBlocks } = this.#config.options;
-    const load = dispatchLoad(
-      loadMetric,
-      loadStateOf(info, { priorityHeadroomBlocks, isDraining }),
-    );
-    if (Number.isFinite(load)) return load;
-    return load > 0 ? "inf" : "-inf";
+  #statuses(): InstanceStatus[] {
+    const { clock, instances, options } = this.#config;
+    return instances().map((instance) => statusOf(instance, options, clock.nowMs()));
   }
 
   async #requests(query: RequestsQuery): Promise<AdminRequests> {
@@ -174,7 +140,10 @@ export class AdminService {
 
   /** The state of the instance now; the change that was asked for may not have happened yet. */
   #changeOf(instance: ManagedInstance): InstanceChange {
-    return { instanceId: instance.instanceId, state: this.#stateOf(instance) };
+    return {
+      instanceId: instance.instanceId,
+      state: stateOf(instance, this.#config.clock.nowMs()),
+    };
   }
 
   async #migrate({ requestId, destinationId }: AdminMigration): Promise<MigrationReport> {

@@ -11,6 +11,7 @@ import type {
   JoinRequest,
   ServedSettings,
 } from "../core/protocol/membership.ts";
+import type { ClusterState } from "../core/protocol/monitoring.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
@@ -19,6 +20,7 @@ import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { InstanceKeeper } from "./fleet/instance_keeper.ts";
+import { InstanceRollout } from "./fleet/rollout.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 import type { ManagerEvent } from "./manager_event.ts";
@@ -26,6 +28,7 @@ import { Operators } from "./operators.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
+import { Monitor } from "./monitoring/monitor.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
 export interface ManagerConfig {
@@ -76,6 +79,7 @@ export class Manager {
   readonly #migrationLoop: MigrationLoop;
   readonly #group: GroupKeeper | null;
   readonly #statistics = new StatisticsCounter();
+  readonly #monitor: Monitor;
   readonly #isolationLease = new IsolationLease();
   #listeners: Listener[] = [];
   #listVersion = 0;
@@ -83,8 +87,9 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
-    this.#operators = new Operators(config.adminToken ?? null);
+    this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
+    this.#monitor = this.#makeMonitor();
     this.#fleet = this.#makeFleet();
     this.#keeper = new InstanceKeeper({
       ...config,
@@ -128,9 +133,40 @@ export class Manager {
    * In place of {@linkcode startInstances}, for a manager that is started again: gives the instances
    * of the previous manager time to join, then starts the missing ones.
    * @param survivors ids of all instances that may join; null: not known
+   * @param numWanted instances that there should be; default: as many as the options say
    */
-  async recoverInstances(survivors: readonly InstanceId[] | null = null): Promise<void> {
-    await this.#keeper.recover(survivors);
+  async recoverInstances(
+    survivors: readonly InstanceId[] | null = null,
+    numWanted?: number,
+  ): Promise<void> {
+    await this.#keeper.recover(survivors, numWanted);
+  }
+
+  /**
+   * Replaces the instances that this manager has taken over from another, one after the other. An
+   * instance that was started by hand stays: only its operator knows how to start it.
+   * @param onReplace see {@linkcode InstanceRollout}
+   */
+  replaceTakenOver(onReplace: (instanceId: InstanceId, number: number) => void): InstanceRollout {
+    const instances = this.#fleet.serving
+      .filter(({ process, startedBy }) => !process.wasLaunched && startedBy !== "hand")
+      .map(({ instanceId }) => instanceId)
+      .sort();
+    return new InstanceRollout({ keeper: this.#keeper, instances, onReplace });
+  }
+
+  /**
+   * Leaves the instances, and their requests, to another manager that is about to listen at the same
+   * address. In place of {@linkcode stop}, which then does nothing.
+   * @param waitMs how long instances look for it
+   */
+  handOver(waitMs: number): Promise<void> {
+    return this.#stopping ??= this.#handOver(waitMs);
+  }
+
+  /** How many instances there should be. */
+  get numWanted(): number {
+    return this.#keeper.numWanted;
   }
 
   /** See {@linkcode InstanceKeeper.add}. */
@@ -180,6 +216,11 @@ export class Manager {
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
+  /** What watchers are told: all instances with their loads, and counters. */
+  clusterState(): ClusterState {
+    return this.#monitor.state();
+  }
+
   /** Requests that were dispatched and that no instance has reported yet. */
   get numPendingDispatches(): number {
     this.#dispatcher.expire(this.#config.clock.nowMs());
@@ -211,16 +252,29 @@ export class Manager {
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
-      onReport: (report) => {
+      onOrder: (migration) => this.#emit({ type: "migration_started", ...migration }),
+      onReport: (report, migration) => {
         this.#statistics.noteMigration(report);
-        if (report.outcome !== "nothing") this.#emit({ type: "migrated", report });
+        const { outcome, reason } = report;
+        if (outcome === "nothing") this.#emit({ type: "nothing_moved", ...migration, reason });
+        else this.#emit({ type: "migrated", report, backend: migration.backend });
       },
-      onUnanswered: ({ migrationId, destination }, sourceId, reason) => {
+      onUnanswered: (migration, reason) => {
         this.#statistics.noteUnanswered();
-        const destinationId = destination.instanceId;
-        const type = "migration_unanswered";
-        this.#emit({ type, migrationId, sourceId, destinationId, reason });
+        this.#emit({ type: "migration_unanswered", ...migration, reason });
       },
+    });
+  }
+
+  #makeMonitor(): Monitor {
+    const { clock, options, migration } = this.#config;
+    return new Monitor({
+      clock,
+      options: { ...options, enableDefrag: migration?.enableDefrag ?? false },
+      instances: () => this.#fleet.all,
+      dispatchNumbersOf: ({ instanceId }) => this.#dispatcher.numbersOf(instanceId),
+      numExpected: () => this.#keeper.numExpected,
+      onEvent: (event) => this.#emit(event),
     });
   }
 
@@ -266,10 +320,11 @@ export class Manager {
         ping: () => ({ data: null }),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
-        operator_prove: ({ data }, peer) => {
-          this.#operators.prove(data.proof, peer);
+        operator_prove: async ({ data }, peer) => {
+          await this.#operators.prove(data.proof, peer);
           return { data: null };
         },
+        ...this.#monitor.calls,
         ...this.#admin().calls,
       },
       notifications: {
@@ -282,6 +337,7 @@ export class Manager {
         isolating: ({ data }) => {
           this.#isolationLease.keep(data.frontendId, this.#config.clock.nowMs());
         },
+        ...this.#monitor.notifications,
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data, peer);
         },
@@ -328,6 +384,7 @@ export class Manager {
   }
 
   #takeInfo(info: InstanceInfo, peer: Peer): void {
+    this.#monitor.noteInfo(info, this.#fleet.of(peer).info);
     const known = this.#fleet.takeInfo(info, peer);
     this.#dispatcher.report(known);
     if (known.leavingRequests > 0) this.#migrationLoop.hurry();
@@ -335,19 +392,22 @@ export class Manager {
 
   #dispatch(request: DispatchRequest): DispatchReply {
     const nowMs = this.#config.clock.nowMs();
-    const { isolatedBy } = request;
+    const { isolatedBy, requestId, promptTokens, priority = "normal" } = request;
     if (isolatedBy !== undefined && !this.#isolationLease.take(isolatedBy, nowMs)) {
       throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
+    const { dispatches, dispatchSeconds } = this.#monitor.counters;
     const instanceId = this.#dispatcher.dispatch(request, nowMs);
-    if (instanceId === null) throw new UnavailableError("no instance is serving");
+    if (instanceId === null) {
+      dispatches.refused++;
+      throw new UnavailableError("no instance is serving");
+    }
+    dispatches.placed++;
+    dispatchSeconds.add((this.#config.clock.nowMs() - nowMs) / 1000);
     const instance = this.#fleet.get(instanceId);
     instance.noteDispatch(nowMs);
     this.#statistics.counters.dispatches++;
-    const { requestId } = request;
-    if (!this.#config.options.disableLogRequestsManager) {
-      this.#emit({ type: "dispatched", requestId, instanceId });
-    }
+    this.#emit({ type: "dispatched", requestId, instanceId, priority, promptTokens });
     const canMigrate = this.#hasDecode && this.#incompatibilityOf(instance) === null;
     return { instanceId, expectedSteps: expectedStepsOn(instance.type, canMigrate) };
   }
@@ -390,10 +450,20 @@ export class Manager {
     };
   }
 
-  async #stop(): Promise<void> {
+  async #handOver(waitMs: number): Promise<void> {
+    this.#stopDeciding();
+    await this.#fleet.handOver(waitMs);
+    await Promise.all(this.#listeners.map((listener) => listener.close()));
+  }
+
+  #stopDeciding(): void {
     this.#keeper.stop();
     this.#migrationLoop.stop();
     this.#group?.stop();
+  }
+
+  async #stop(): Promise<void> {
+    this.#stopDeciding();
     const running = this.#fleet.all;
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
@@ -402,6 +472,7 @@ export class Manager {
 
   #emit(event: ManagerEvent): void {
     this.#statistics.noteEvent(event);
+    this.#monitor.note(event);
     this.#config.onEvent?.(event);
   }
 }

@@ -1,4 +1,4 @@
-import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
+import type { InstanceId, Priority, RequestId } from "../core/protocol/generate.ts";
 import type { InstanceProgress, InstanceRegistration } from "../core/protocol/membership.ts";
 import type { FailedPeer, MigrationId, MigrationReport } from "../core/protocol/migration.ts";
 
@@ -31,9 +31,33 @@ export type ManagerEvent =
     readonly type: "dispatched";
     readonly requestId: RequestId;
     readonly instanceId: InstanceId;
+    readonly priority: Priority;
+    readonly promptTokens: number;
   }
-  /** A migration ended, with any outcome but that there was no request to move. */
-  | { readonly type: "migrated"; readonly report: MigrationReport }
+  /** A request ended at an instance: it finished, failed or was aborted. */
+  | { readonly type: "ended"; readonly requestId: RequestId; readonly instanceId: InstanceId }
+  /** An instance preempted running requests, for lack of blocks. */
+  | { readonly type: "preempted"; readonly instanceId: InstanceId; readonly count: number }
+  /** An API server resumes a request that was lost with its instance. */
+  | { readonly type: "resumed"; readonly requestId: RequestId; readonly reason: string }
+  | {
+    readonly type: "migration_started";
+    readonly migrationId: MigrationId;
+    readonly sourceId: InstanceId;
+    readonly destinationId: InstanceId;
+    readonly backend: string;
+  }
+  /** A migration was ordered, and the source had no request to move. */
+  | {
+    readonly type: "nothing_moved";
+    readonly migrationId: MigrationId;
+    readonly sourceId: InstanceId;
+    readonly destinationId: InstanceId;
+    readonly backend: string;
+    readonly reason: string;
+  }
+  /** A migration ended, with any other outcome. */
+  | { readonly type: "migrated"; readonly report: MigrationReport; readonly backend: string }
   /** A generation of the migration group is set up: who exchanges blocks, and who cannot for now. */
   | {
     readonly type: "group_formed";
@@ -49,5 +73,6 @@ export type ManagerEvent =
     readonly migrationId: MigrationId;
     readonly sourceId: InstanceId;
     readonly destinationId: InstanceId;
+    readonly backend: string;
     readonly reason: string;
   };

@@ -1,7 +1,12 @@
 import type { Peer } from "../bus/bus.ts";
-import { ConflictError } from "../core/errors.ts";
+import type { Clock } from "../core/clock.ts";
+import { ConflictError, OverloadedError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
 import { isOperatorProof, makeChallenge } from "../core/operator_proof.ts";
+import { FREE_ATTEMPTS, WrongAttempts } from "../core/wrong_attempts.ts";
+
+/** A guesser can connect anew for each guess, so all peers count as one. */
+const ANYWHERE = "bus";
 
 const log = logger("manager");
 
@@ -11,12 +16,14 @@ const log = logger("manager");
  */
 export class Operators {
   readonly #token: string | null;
+  readonly #wrong: WrongAttempts;
   readonly #challenges = new WeakMap<Peer, string>();
   readonly #proven = new WeakSet<Peer>();
 
   /** @param token null: only this process may */
-  constructor(token: string | null) {
+  constructor(token: string | null, clock: Clock) {
     this.#token = token;
+    this.#wrong = new WrongAttempts(clock);
   }
 
   /** A challenge is good for one proof. */
@@ -26,16 +33,27 @@ export class Operators {
     return challenge;
   }
 
-  /** @throws {ConflictError} the proof is of another token, or of another challenge */
-  prove(proof: string, peer: Peer): void {
+  /**
+   * Looks at a proof, after a second if many wrong ones came within a minute.
+   * @throws {ConflictError} the proof is of another token, or of another challenge
+   * @throws {OverloadedError} too many proofs wait already
+   */
+  async prove(proof: string, peer: Peer): Promise<void> {
     const challenge = this.#challenges.get(peer);
     this.#challenges.delete(peer);
     if (this.#token === null) throw noTokenError();
+    if (!await this.#wrong.admit(ANYWHERE)) {
+      throw new OverloadedError("too many wrong proofs of the admin token came; retry later");
+    }
     if (challenge !== undefined && isOperatorProof(this.#token, challenge, proof)) {
       this.#proven.add(peer);
       return;
     }
-    log.warn("refused an operator: another admin token", { remote: peer.remote });
+    const count = this.#wrong.note(ANYWHERE);
+    if (count <= FREE_ATTEMPTS) {
+      log.warn("refused an operator: another admin token", { remote: peer.remote });
+    }
+    if (count === FREE_ATTEMPTS) log.warn("further wrong proofs are slowed down and not logged");
     throw new ConflictError(
       "the manager has another admin token: give it and its API servers the same (--admin-token)",
     );

@@ -1,17 +1,22 @@
 import { basename, dirname } from "node:path";
 import { parseAddress } from "../bus/address.ts";
 import type { Address, Bus } from "../bus/bus.ts";
+import type { ClusterKey } from "../bus/tcp.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
 import { HostProcess } from "../core/host_process.ts";
-import { type Log, reopenLogFile } from "../core/log.ts";
+import { type Log, type LogFields, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
+import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
+import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
+import type { MetricsPlace } from "./metrics_place.ts";
+import type { MetricsServer } from "./metrics_server.ts";
 import { servingFields } from "./serving_fields.ts";
 
 /** Most time for a manager to show that it is alive. */
@@ -26,11 +31,15 @@ export interface InstanceArgs {
   readonly migration?: TransferOptions & MigrationBackendOptions;
   readonly instanceId: InstanceId;
   readonly managerAddress: Address;
+  /** See {@linkcode InstanceConfig}. */
+  readonly host?: string;
   /** Instances that share this host. */
   readonly hostShare: number;
   readonly log: Log;
   /** Default: a bus of its own. */
   readonly bus?: Bus;
+  /** What processes of other hosts have in common with this one; default null: no connection leaves this host. */
+  readonly clusterKey?: ClusterKey | null;
   /** Default: loads in a worker of this program. */
   readonly loadExecutor?: InstanceConfig["loadExecutor"];
   /** Default 0: the instance ends with its manager. See {@linkcode InstanceConfig}. */
@@ -40,6 +49,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
+  /** Where the instance serves `/metrics`; absent: nowhere. */
+  readonly metrics?: MetricsPlace;
 }
 
 /**
@@ -57,6 +68,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
+    version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
       ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
@@ -81,6 +93,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     ["SIGINT", isByHand ? onTerminate : () => {}],
     ["SIGHUP", isByHand ? hangupListener(onTerminate) : reopenLogFile],
   ] as const;
+  const metrics = args.metrics ? await serveMetrics(args, args.metrics, instance) : null;
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
   try {
     const end = await instance.run();
@@ -93,8 +106,31 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
+    await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }
+}
+
+/** Before the instance serves there are only the metrics of its process. */
+async function serveMetrics(
+  { instanceId, options: { blockSize } }: InstanceArgs,
+  place: MetricsPlace,
+  instance: Instance,
+): Promise<MetricsServer> {
+  const [{ MetricsServer }, { instanceFamilies, ownNumbers }, { processFamilies }] = await Promise
+    .all([
+      import("./metrics_server.ts"),
+      import("../metrics/instance_families.ts"),
+      import("../metrics/process_families.ts"),
+    ]);
+  return await MetricsServer.listen(place, () => {
+    const info = instance.engine?.info();
+    const known = { executor: null, backend: null, blockSize };
+    return [
+      ...info ? instanceFamilies([ownNumbers(info, known)], place.model) : [],
+      ...processFamilies(instanceId, fullVersion()),
+    ];
+  });
 }
 
 /** Logs the start of an instance that was started by hand; for others the manager logs it. */
@@ -105,8 +141,16 @@ function showStart(event: StartEvent, managerAddress: Address, log: Log): void {
     case "joined":
       return log.info(`joined the manager at ${managerAddress}`);
     case "serving":
-      return log.info("serving", servingFields(event.registration));
+      return log.info("serving", {
+        ...servingFields(event.registration),
+        ...addressField(event.registration),
+      });
   }
+}
+
+/** Where others are told to connect, if they may be on other hosts. */
+function addressField({ address }: InstanceRegistration): LogFields {
+  return parseAddress(address).scheme === "tcp" ? { address } : {};
 }
 
 /** Removes the sockets that a killed manager left behind. */

@@ -1,4 +1,7 @@
-/** Rows of `--log-instance-info` with the columns of Llumnix, in its order. */
+/**
+ * Rows of `--log-instance-info` with the columns of Llumnix, in its order, and one more: an infinite load
+ * would make every mean infinite, so its cell is empty, and `instance_load_kind` says which infinity it is.
+ */
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { ManagerOptions, MigrationOptions } from "../core/options.ts";
@@ -21,8 +24,10 @@ const columns: Readonly<Record<string, (info: InstanceInfo, context: RowContext)
   step_id: (info) => info.stepId,
   gpu_cache_usage: (info) => info.usedBlocks / info.totalBlocks,
   num_available_gpu_blocks: (info) => info.freeBlocks - info.watermarkBlocks,
-  instance_load: (info, { options }) =>
-    migrationLoad(options.loadMetric, loadStateOf(info, options), options.enableDefrag),
+  instance_load: (info, context) => {
+    const load = loadOf(info, context);
+    return Number.isFinite(load) ? load : "";
+  },
   max_tot_tokens: (info) => info.maxOutputTokens,
   num_running_requests: (info) => info.runningRequests,
   num_waiting_requests: (info) => info.waitingRequests,
@@ -43,7 +48,15 @@ const columns: Readonly<Record<string, (info: InstanceInfo, context: RowContext)
   num_blocks_first_waiting_request: (info) => info.firstWaitingBlocks,
   num_blocks_all_waiting_requests: (info) => info.allWaitingBlocks,
   waiting_time_first_waiting_request: (info) => info.firstWaitingMs / 1000,
+  instance_load_kind: (info, context) => {
+    const load = loadOf(info, context);
+    return Number.isFinite(load) ? "finite" : load > 0 ? "inf" : "-inf";
+  },
 };
+
+function loadOf(info: InstanceInfo, { options }: RowContext): number {
+  return migrationLoad(options.loadMetric, loadStateOf(info, options), options.enableDefrag);
+}
 
 /** A list has its brackets as first and last item, and is written as Python shows it. */
 type Cell = string | number | readonly (string | number)[];
@@ -77,7 +90,7 @@ function rowOf(info: InstanceInfo, context: RowContext): string {
 
 function shown(cell: Cell): string {
   if (typeof cell === "string") return quoted(cell);
-  if (typeof cell === "number") return String(cell).replace("Infinity", "inf");
+  if (typeof cell === "number") return Number.isFinite(cell) ? String(cell) : "";
   const [open, ...items] = cell;
   return quoted(open + items.slice(0, -1).join(", ") + items.at(-1));
 }

@@ -1,32 +1,41 @@
-import { parseAddress } from "../bus/address.ts";
-import type { Address, Bus } from "../bus/bus.ts";
+import type { Bus } from "../bus/bus.ts";
+import type { ClusterKey } from "../bus/tcp.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
-import { backendKind, openBackend } from "../kv/transfer/backends.ts";
+import { openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
+import { describePath, parseCrossover } from "../instance/llumlet/crossover.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
+import { hostSecurity } from "./host_security.ts";
 
 export interface ProcessMigrationArgs {
   readonly instanceId: InstanceId;
-  readonly managerAddress: Address;
   readonly engine: Pick<EngineOptions, "device">;
   readonly options: TransferOptions & MigrationBackendOptions;
   readonly bus: Bus;
+  readonly clusterKey?: ClusterKey | null;
   readonly clock: Clock;
   readonly log: Log;
 }
 
 /** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
-  const { engine, options, managerAddress, bus, clock, log } = args;
+  const { engine, options, bus, clock, log } = args;
+  const crossover = parseCrossover(options.migrationCrossover) ?? 0;
   return {
     limits: options,
+    crossover,
+    onPathMeasured: (measure) => {
+      const text = describePath(measure, crossover);
+      if (measure.crossoverTokens === Infinity) log.warn(text);
+      else log.info(text);
+    },
     copiesBesideSteps: !executorKind(engine.device).usesHostCores,
-    async openBackend({ info, pool }) {
+    async openBackend({ info, pool }, host) {
       if (pool === null) {
         log.warn(
           `requests stay on this instance: the KV cache of ${info.description} is not addressable`,
@@ -39,20 +48,15 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       };
       const { limits, warning } = fitLimits(wanted, pool);
       if (warning !== null) log.warn(warning);
-      const { migrationBackend } = options;
-      if (leavesHost(managerAddress) && backendKind(migrationBackend).isPlain) {
-        log.warn(
-          `--migration-backend ${migrationBackend} does not encrypt: anyone who can read the network ` +
-            "can read the KV cache of requests that move; rayrpc encrypts",
-        );
-      }
+      const security = await hostSecurity(args.clusterKey ?? null, host);
       const backend = await openBackend(options.migrationBackend, info.description, {
         instanceId: args.instanceId,
         model: info.model,
         pool,
         limits,
         options,
-        host: hostOf(managerAddress),
+        host: host ?? "127.0.0.1",
+        security,
         clock,
         openLinks: () => new MigrationPeers(bus, clock, () => {}),
       });
@@ -64,16 +68,4 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
       return backend;
     },
   };
-}
-
-/** Other instances may be on other hosts. */
-function leavesHost(managerAddress: Address): boolean {
-  const manager = parseAddress(managerAddress);
-  return manager.scheme === "tcp" && !/^(localhost|127\.|::1$)/.test(manager.host);
-}
-
-/** The host name by which other instances reach this one: on the manager's network interface. */
-function hostOf(managerAddress: Address): string {
-  const manager = parseAddress(managerAddress);
-  return manager.scheme === "tcp" && manager.host !== "localhost" ? manager.host : "127.0.0.1";
 }

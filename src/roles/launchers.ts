@@ -34,7 +34,7 @@ export interface LauncherConfig {
     & ScalingOptions
     & LifecycleOptions
     & ClusterKeyOptions
-    & Pick<LoggingOptions, "logLevel">
+    & Pick<LoggingOptions, "logLevel" | "logFormat">
     & Pick<ManagerOptions, "initialInstances">;
   /** The engine's options as words of a command line, for instances in processes of their own. */
   readonly engineArgv: readonly string[];
@@ -62,6 +62,7 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     `--orphan-timeout=${orphanTimeoutMs / 1000}`,
     `--drain-timeout=${options.drainTimeout}`,
     `--log-level=${options.logLevel}`,
+    `--log-format=${options.logFormat}`,
   ];
   if (options.clusterKeyFile) argv.push(`--cluster-key-file=${options.clusterKeyFile}`);
   if (options.clusterInsecure) argv.push("--cluster-insecure");

@@ -12,20 +12,30 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
+import type { UpgradeStatus } from "../core/protocol/upgrade.ts";
+import { fullVersion } from "../core/version.ts";
 import { backendKind } from "../kv/transfer/backends.ts";
 import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import type { InstanceRollout } from "../manager/fleet/rollout.ts";
 import { Manager } from "../manager/manager.ts";
 import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { adminToken } from "./admin_token.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
+import { clusterFamilies } from "../metrics/cluster_families.ts";
+import { processFamilies } from "../metrics/process_families.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
+import type { MetricsPlace } from "./metrics_place.ts";
+import type { MetricsServer } from "./metrics_server.ts";
 import { ManagerDisplay } from "./manager_display.ts";
 import { servedSettings } from "./served_model.ts";
 import { StatisticsLog } from "./statistics_log.ts";
+
+/** How long instances look for the successor of a manager, which is ready when the manager goes. */
+const SUCCESSOR_WAIT_MS = 30_000;
 
 /** Options of a manager with its instances. */
 export type ManagerRoleOptions =
@@ -45,6 +55,10 @@ export interface ManagerRoleConfig extends LauncherConfig {
   /** Addresses to listen at; instances use the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly onEvent?: (event: ManagerEvent) => void;
+  /** It takes the place of another manager: the file of `--log-instance-info` goes on. */
+  readonly isSuccessor?: boolean;
+  /** Where the manager serves `/metrics`; absent: nowhere. */
+  readonly metrics?: MetricsPlace;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -54,6 +68,9 @@ export class ManagerRole implements AsyncDisposable {
   readonly #display: ManagerDisplay;
   #statistics: StatisticsLog | null = null;
   #instanceInfo: InstanceInfoLog | null = null;
+  #metrics: MetricsServer | null = null;
+  #rollout: InstanceRollout | null = null;
+  #isHandedOver = false;
 
   private constructor(
     config: ManagerRoleConfig,
@@ -73,7 +90,8 @@ export class ManagerRole implements AsyncDisposable {
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
-    const display = new ManagerDisplay(log, options.disableLogRequestsManager);
+    const isTerminal = options.logFormat === "text" && Deno.stderr.isTerminal();
+    const display = new ManagerDisplay(log, options.disableLogRequestsManager, isTerminal);
     const launcher = launcherOf(config);
     const manager = await Manager.listen({
       bus,
@@ -97,9 +115,11 @@ export class ManagerRole implements AsyncDisposable {
     });
     const role = new ManagerRole(config, display, manager, launcher);
     try {
+      if (config.metrics) await role.#serveMetrics(config.metrics);
       if (options.logInstanceInfo) role.#logInstanceInfo();
       return role;
     } catch (error) {
+      await role.#metrics?.close();
       await manager.stop();
       throw error;
     }
@@ -108,26 +128,74 @@ export class ManagerRole implements AsyncDisposable {
   /**
    * Starts the instances and waits until all of them serve.
    * @param place where a previous manager may have left instances that still run
+   * @param numWanted how many there should be after a previous manager; default: as the options say
    * @throws {LlumnixError} an instance ended before; its own error if it sent one
    */
-  async startInstances(place?: ManagerPlace): Promise<void> {
-    if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors);
+  async startInstances(place?: ManagerPlace, numWanted?: number): Promise<void> {
+    if (place?.wasAbandoned) await this.manager.recoverInstances(place.survivors, numWanted);
     else await this.manager.startInstances();
     this.#display.finish();
     if (!this.#config.options.disableLogStats) this.#logStatistics();
   }
 
+  /** A successor has the instances. */
+  get isHandedOver(): boolean {
+    return this.#isHandedOver;
+  }
+
+  /** Lets the instances go on for a successor at the same address. Disposing then stops nothing. */
+  async handOver(): Promise<void> {
+    this.#isHandedOver = true;
+    this.#closeLogs();
+    await this.#metrics?.close();
+    await this.manager.handOver(SUCCESSOR_WAIT_MS);
+  }
+
+  /** Replaces the instances of the predecessor, one after the other, by ones of this executable. */
+  replaceTakenOver(): void {
+    const { log } = this.#config;
+    this.#rollout = this.manager.replaceTakenOver((instanceId, number) => {
+      const { total } = this.#rollout!.status;
+      log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
+    });
+    this.#rollout.done.then(({ total, replaced, error }) => {
+      if (total === 0) return;
+      if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
+      else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
+    });
+  }
+
+  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+    const instances = this.manager.instances()
+      .map(({ instanceId, version = null }) => ({ instanceId, version }));
+    return { instances, rollout: this.#rollout?.status ?? null };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#statistics?.close();
-    this.#instanceInfo?.close();
+    this.#closeLogs();
+    await this.#metrics?.close();
     await this.manager.stop();
     this.#display.finish();
   }
 
+  #closeLogs(): void {
+    this.#statistics?.close();
+    this.#instanceInfo?.close();
+  }
+
+  async #serveMetrics(place: MetricsPlace): Promise<void> {
+    const { MetricsServer } = await import("./metrics_server.ts");
+    this.#metrics = await MetricsServer.listen(place, () => [
+      ...clusterFamilies(this.manager.clusterState(), place.model),
+      ...processFamilies("manager", fullVersion()),
+    ]);
+  }
+
   #logInstanceInfo(): void {
-    const { options, logFile } = this.#config;
+    const { options, logFile, isSuccessor } = this.#config;
     this.#instanceInfo = new InstanceInfoLog({
       clock: realClock,
+      continues: isSuccessor,
       logFilename: logFile ?? options.logFilename,
       options,
       infos: () => this.manager.infos(),

@@ -6,6 +6,7 @@ import { checkSocketDirectory } from "../bus/unix_trust.ts";
 import { realClock, sleep } from "../core/clock.ts";
 import { LlumnixError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
+import { isUnspecified } from "../core/hosts.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import { instanceOfSocket } from "../instance/instance_socket.ts";
 
@@ -23,9 +24,11 @@ type Environment = { get(name: string): string | undefined };
 export function managerAddress(written: string | null, env: Environment = Deno.env): Address {
   if (written === null) return `unix:${join(userDirectory(env), "manager.sock")}`;
   try {
-    if (parseAddress(written).scheme !== "inproc") return written;
+    const parsed = parseAddress(written);
+    if (parsed.scheme === "tcp" && isUnspecified(parsed.host)) throw unspecifiedError(written);
+    if (parsed.scheme !== "inproc") return written;
   } catch (error) {
-    if (!(error instanceof LlumnixError)) throw error;
+    if (!(error instanceof LlumnixError) || error instanceof UsageError) throw error;
   }
   throw new UsageError(
     `--manager-address ${written}: expected tcp:HOST:PORT, or unix:PATH with a path of at most ` +
@@ -33,7 +36,21 @@ export function managerAddress(written: string | null, env: Environment = Deno.e
   );
 }
 
-function userDirectory(env: Environment): string {
+function unspecifiedError(written: string): UsageError {
+  return new UsageError(
+    `--manager-address ${written}: API servers and instances connect to this address; expected a host ` +
+      "name or IP address of the manager's host that they reach, and not one that stands for all of its " +
+      "addresses",
+  );
+}
+
+/**
+ * The directory in which the processes of this user meet: that of the systemd unit if there is one.
+ * RUNTIME_DIRECTORY may list several (systemd.exec(5)); the first counts.
+ */
+export function userDirectory(env: Environment = Deno.env): string {
+  const ofUnit = env.get("RUNTIME_DIRECTORY")?.split(":")[0];
+  if (ofUnit) return ofUnit;
   const runtimeDirectory = env.get("XDG_RUNTIME_DIR");
   if (runtimeDirectory) return join(runtimeDirectory, "llumnix");
   return join(env.get("TMPDIR") || "/tmp", `llumnix-${Deno.uid()}`);
@@ -46,6 +63,8 @@ export interface ManagerPlace {
   readonly wasAbandoned: boolean;
   /** Instances that the previous manager left running; null if unknown. */
   readonly survivors: readonly InstanceId[] | null;
+  /** Leaves it to another manager, which finds the instances that still run. */
+  leave(): void;
   /** Removes the sockets of instances that have ended, and the lock. */
   release(): Promise<void>;
 }
@@ -59,7 +78,7 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
   if (parsed.scheme !== "unix") {
     // Binding the port locks it. A previous manager leaves no trace.
     const release = () => Promise.resolve();
-    return { address, wasAbandoned: true, survivors: null, release };
+    return { address, wasAbandoned: true, survivors: null, leave: () => {}, release };
   }
   const directory = dirname(parsed.path);
   prepareDirectory(directory);
@@ -74,6 +93,7 @@ export async function takeManagerPlace(address: Address): Promise<ManagerPlace> 
     address,
     wasAbandoned: alive.length + dead.length > 0 || exists(parsed.path),
     survivors: alive,
+    leave: () => lock.close(),
     async release() {
       await removeSockets(directory);
       Deno.removeSync(lockPath); // while it is held: the next manager makes a new file
@@ -93,7 +113,8 @@ export function takenError(address: Address): UsageError {
   );
 }
 
-function prepareDirectory(directory: string): void {
+/** Makes a private directory for sockets, unless there is one. */
+export function prepareDirectory(directory: string): void {
   try {
     Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
   } catch (error) {
@@ -125,7 +146,8 @@ async function removeSockets(directory: string): Promise<void> {
   }
 }
 
-async function refusesConnections(path: string): Promise<boolean> {
+/** Nobody listens at a socket: its process has ended. */
+export async function refusesConnections(path: string): Promise<boolean> {
   try {
     (await Deno.connect({ transport: "unix", path })).close();
     return false;

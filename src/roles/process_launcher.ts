@@ -4,7 +4,7 @@ import { selfCommand } from "../core/self_command.ts";
 import { parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { listenerPid } from "../bus/unix_trust.ts";
-import { serviceAddress } from "../instance/instance_socket.ts";
+import { socketPath } from "../instance/instance_socket.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type {
   AdoptedInstance,
@@ -72,8 +72,9 @@ export class ProcessLauncher implements InstanceLauncher {
 
   /** The process that listens at the instance's socket, and no other. */
   async killOrphan(instanceId: InstanceId, managerAddress: Address): Promise<boolean> {
-    const parsed = parseAddress(serviceAddress(managerAddress, instanceId));
-    const pid = parsed.scheme === "unix" ? await listenerPid(parsed.path) : null;
+    const manager = parseAddress(managerAddress);
+    if (manager.scheme !== "unix") return false;
+    const pid = await listenerPid(socketPath(manager.path, instanceId));
     if (pid === null || pid === Deno.pid) return false;
     const start = HostProcess.startOf(pid);
     return start !== undefined && HostProcess.started(pid, start)?.signal("SIGKILL") === true;

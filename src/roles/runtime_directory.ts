@@ -1,9 +1,16 @@
+import { dirname } from "node:path";
 import { MAX_UNIX_PATH_BYTES } from "../bus/address.ts";
 import { UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
 
 /** Bytes of MAX_UNIX_PATH_BYTES for a socket in the directory: "/instance-1234567.sock". */
 const SOCKET_NAME_BYTES = 24;
+
+/** The runtime directory that a predecessor made, from the path of a socket in it. */
+export function takenOverDirectory(socketPath: string): RuntimeDirectory {
+  const path = dirname(socketPath);
+  return { path, remove: () => removeIfPresent(path) };
+}
 
 /** A private directory for the sockets of one service. */
 export interface RuntimeDirectory {
@@ -13,8 +20,8 @@ export interface RuntimeDirectory {
 }
 
 /**
- * Makes `llumnix-<pid>-<random>`, mode 700, in the first of `$XDG_RUNTIME_DIR`, `$TMPDIR` and `/tmp`
- * that is writable and short enough for socket paths.
+ * Makes `llumnix-<pid>-<random>`, mode 700, in the first of `$RUNTIME_DIRECTORY`,
+ * `$XDG_RUNTIME_DIR`, `$TMPDIR` and `/tmp` that is writable and short enough for socket paths.
  * @throws {UsageError} none of them is
  */
 export function makeRuntimeDirectory(
@@ -22,7 +29,8 @@ export function makeRuntimeDirectory(
 ): RuntimeDirectory {
   const random = crypto.randomUUID().slice(0, 8);
   const refusals: string[] = [];
-  for (const parent of [env.get("XDG_RUNTIME_DIR"), env.get("TMPDIR"), "/tmp"]) {
+  const ofUnit = env.get("RUNTIME_DIRECTORY")?.split(":")[0]; // systemd.exec(5)
+  for (const parent of [ofUnit, env.get("XDG_RUNTIME_DIR"), env.get("TMPDIR"), "/tmp"]) {
     if (!parent) continue;
     const path = `${parent.replace(/\/+$/, "")}/llumnix-${Deno.pid}-${random}`;
     const bytes = new TextEncoder().encode(path).length;

@@ -1,68 +1,39 @@
 /** Who may use the service: API keys, and clients that send wrong tokens. */
 import { STATUS_CODE } from "@std/http/status";
 import { createHash, timingSafeEqual } from "node:crypto";
+import { realClock } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
+import { FREE_ATTEMPTS, WrongAttempts } from "../core/wrong_attempts.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 
-/** Wrong tokens of one address within {@linkcode WINDOW_MS} after which it has to wait. */
-const FREE_ATTEMPTS = 10;
-const WINDOW_MS = 60_000;
-/** How long it waits for each further attempt. */
-const PENALTY_MS = 1_000;
-/** Attempts that may wait at the same time, of all addresses. */
-const MAX_WAITING = 32;
-/** Addresses that are remembered; of more, the oldest is forgotten. */
-const MAX_ADDRESSES = 1024;
-
-/**
- * Slows down guessing: after ten wrong tokens within a minute, each request with a token from that address waits
- * for a second before the token is looked at.
- */
+/** Slows down clients that guess tokens, by their address: see {@linkcode WrongAttempts}. */
 export class WrongTokens {
-  readonly #attempts = new Map<string, { count: number; readonly sinceMs: number }>();
-  #waiting = 0;
+  readonly #attempts: WrongAttempts;
 
-  constructor(
-    private readonly log: Log,
-    private readonly penaltyMs = PENALTY_MS,
-  ) {}
+  constructor(private readonly log: Log, penaltyMs?: number) {
+    this.#attempts = new WrongAttempts(realClock, penaltyMs);
+  }
 
   /** @throws {HttpError} 429: too many requests are waiting already */
   async admit({ address }: Exchange): Promise<void> {
-    if ((this.#recent(address)?.count ?? 0) < FREE_ATTEMPTS) return;
-    if (this.#waiting >= MAX_WAITING) {
-      throw new HttpError(
-        STATUS_CODE.TooManyRequests,
-        "Too many wrong tokens came from this address. Retry later.",
-        { code: "too_many_wrong_tokens", headers: { "retry-after": "60" } },
-      );
-    }
-    this.#waiting++;
-    await new Promise((resolve) => setTimeout(resolve, this.penaltyMs));
-    this.#waiting--;
+    if (await this.#attempts.admit(address)) return;
+    throw new HttpError(
+      STATUS_CODE.TooManyRequests,
+      "Too many wrong tokens came from this address. Retry later.",
+      { code: "too_many_wrong_tokens", headers: { "retry-after": "60" } },
+    );
   }
 
   /** Counts and logs a wrong token; it is never logged itself. */
   note({ address, path, requestId: id }: Exchange, kind: string): void {
-    const attempt = this.#recent(address) ?? { count: 0, sinceMs: performance.now() };
-    attempt.count++;
-    this.#attempts.delete(address);
-    this.#attempts.set(address, attempt);
-    if (this.#attempts.size > MAX_ADDRESSES) {
-      this.#attempts.delete(this.#attempts.keys().next().value!);
-    }
-    if (attempt.count > FREE_ATTEMPTS) return;
+    const count = this.#attempts.note(address);
+    if (count > FREE_ATTEMPTS) return;
     this.log.warn(`a client sent a wrong ${kind}`, { address, path: path.slice(0, 200), id });
-    if (attempt.count < FREE_ATTEMPTS) return;
+    if (count < FREE_ATTEMPTS) return;
     this.log.warn("further wrong tokens of this address are slowed down and not logged", {
       address,
     });
-  }
-
-  #recent(address: string) {
-    const attempt = this.#attempts.get(address);
-    return attempt && performance.now() - attempt.sinceMs < WINDOW_MS ? attempt : undefined;
   }
 }
 
@@ -74,9 +45,13 @@ export class ApiKeys {
     this.#digests = keys.map(digest);
   }
 
+  get areNeeded(): boolean {
+    return this.#digests.length > 0;
+  }
+
   /** @throws {HttpError} 401: no key, or a wrong one; 429 */
   async check(exchange: Exchange): Promise<void> {
-    if (this.#digests.length === 0) return;
+    if (!this.areNeeded) return;
     const given = bearerToken(exchange);
     if (given === null) throw unauthorized("This route needs an API key");
     await this.wrongTokens.admit(exchange);

@@ -1,6 +1,6 @@
 /** `POST /v1/chat/completions` of OpenAI's API with vLLM's extensions. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { TextRequest } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";
@@ -26,7 +26,7 @@ import {
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { knownFields } from "./unknown_fields.ts";
-import { usage, UsageCounter } from "./usage.ts";
+import { UsageCounter, usageOf } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 export const chatSchema = z.object({
@@ -131,7 +131,7 @@ async function wholeChat(generation: Generation, task: ChatTask) {
     created: task.created,
     model: task.model,
     choices: outputs.map((output, index) => choice(output, index, task)),
-    usage: usage(promptTokensOf(generation), outputTokens),
+    usage: usageOf(promptTokensOf(generation), outputTokens),
     ...(task.withPromptLogprobs
       ? { prompt_logprobs: logprobsById(outputs[0].promptLogprobs ?? []) }
       : {}),

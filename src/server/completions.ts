@@ -1,6 +1,6 @@
 /** `POST /v1/completions` of OpenAI's API with vLLM's extensions. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
 import { codePoints } from "../frontend/token_logprobs.ts";
@@ -27,7 +27,7 @@ import {
 } from "./sampling_fields.ts";
 import { serverSentEvents, streamOutput } from "./streamed_output.ts";
 import { knownFields } from "./unknown_fields.ts";
-import { usage, UsageCounter } from "./usage.ts";
+import { UsageCounter, usageOf } from "./usage.ts";
 import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 export const completionSchema = z.object({
@@ -135,7 +135,7 @@ async function wholeCompletion(generation: Generation, task: CompletionTask) {
   return {
     ...task.head,
     choices: outputs.map((output, index) => choice(generation, task, output, index)),
-    usage: usage(promptTokens, outputTokens),
+    usage: usageOf(promptTokens, outputTokens),
   };
 }
 

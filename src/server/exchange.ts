@@ -249,7 +249,7 @@ export class Exchange {
     const body = encoder.encode(text);
     this.response.writeHead(status, STATUS_TEXT[status], {
       ...(body.byteLength > 0 ? { "content-type": contentType } : {}),
-      ...(status === STATUS_CODE.NoContent ? {} : { "content-length": String(body.byteLength) }),
+      ...(hasNoBody(status) ? {} : { "content-length": String(body.byteLength) }),
       "x-request-id": this.requestId,
       ...headers,
     });
@@ -310,6 +310,10 @@ export class Exchange {
     const timer = setTimeout(() => this.response.destroy(), this.limits.drainTimeoutMs);
     this.response.on("close", () => clearTimeout(timer));
   }
+}
+
+function hasNoBody(status: StatusCode): boolean {
+  return status === STATUS_CODE.NoContent || status === STATUS_CODE.NotModified;
 }
 
 /** 32 random hexadecimal digits, as vLLM's request ids. */

@@ -1,5 +1,7 @@
 import { type ErrorRecord, fromErrorRecord } from "../core/errors.ts";
 import type { Prompt, TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
+import type { RequestMeasurement } from "../metrics/request_meter.ts";
+import type { RequestOrigin } from "../metrics/request_record.ts";
 import type { ServerContext } from "./context.ts";
 import { ClientLeftError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -39,7 +41,13 @@ export class Generation {
   #early: [index: number, output: TextOutput][] = [];
   readonly #done = Promise.withResolvers<void>();
 
-  private constructor(readonly context: ServerContext, readonly requests: readonly TextRequest[]) {
+  readonly #measurements: RequestMeasurement[] = [];
+
+  private constructor(
+    readonly context: ServerContext,
+    readonly requests: readonly TextRequest[],
+    private readonly origin: RequestOrigin,
+  ) {
     this.#finished = requests.map(() => false);
     this.#unfinished = requests.length;
     this.#done.promise.catch(() => {}); // it may fail before `run` is there to see it
@@ -56,7 +64,7 @@ export class Generation {
     requests: readonly TextRequest[],
   ): Promise<Generation> {
     context.admission.enter(requests.length);
-    const generation = new Generation(context, requests);
+    const generation = new Generation(context, requests, originOf(exchange));
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
     // If the client leaves or a prompt is refused, this ends while instances may still take other prompts.
@@ -94,12 +102,17 @@ export class Generation {
   async #submit(request: TextRequest, index: number): Promise<void> {
     this.#submitted++;
     logRequest(this.context, request);
+    const measurement = this.context.meter.begin(request, this.origin);
+    this.#measurements[index] = measurement;
     try {
-      this.handles[index] = await this.context.service.submit(
+      const handle = await this.context.service.submit(
         request,
         (output) => this.#receive(index, output),
       );
+      measurement.promptTokens = handle.promptTokenIds.length;
+      this.handles[index] = handle;
     } catch (error) {
+      measurement.fail(error);
       this.#finished[index] = true;
       this.fail(error);
     }
@@ -107,6 +120,10 @@ export class Generation {
 
   #receive(index: number, output: TextOutput): void {
     if (this.#over || this.#finished[index]) return;
+    const { tokenIds, prefillMs, finish } = output;
+    const measurement = this.#measurements[index];
+    measurement.output(tokenIds.length, prefillMs);
+    if (finish) measurement.end(finish.reason, finish.error?.kind);
     if (output.finish?.reason === "error") {
       this.#finished[index] = true;
       return this.fail(fromErrorRecord(output.finish.error ?? unexplained));
@@ -126,10 +143,19 @@ export class Generation {
     this.context.generations.delete(this);
     this.context.admission.leave(this.requests.length);
     for (let index = 0; index < this.#submitted; index++) {
-      if (!this.#finished[index]) this.context.service.abort(this.requests[index].requestId);
+      if (this.#finished[index]) continue;
+      this.context.service.abort(this.requests[index].requestId);
+      this.#measurements[index].end("abort");
     }
     return true;
   }
+}
+
+function originOf(exchange: Exchange): RequestOrigin {
+  return {
+    traceparent: exchange.header("traceparent"),
+    operation: exchange.path.includes("/chat/") ? "chat" : "text_completion",
+  };
 }
 
 /** What encoding a prompt costs: its characters, or token ids. */

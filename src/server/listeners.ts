@@ -10,6 +10,11 @@ export interface ListenersConfig {
   readonly options: ServerOptions;
   readonly create: () => Promise<Server>;
   readonly log: Log;
+  /**
+   * Descriptors of sockets that listen already, from systemd or from a predecessor. If there are any,
+   * they take the place of the hosts.
+   */
+  readonly descriptors?: readonly number[];
   /** Connections may take the last file descriptors of this process. */
   readonly mayRunOutOfFiles: boolean;
 }
@@ -24,7 +29,7 @@ const WATCH_INTERVAL_MS = 1_000;
 /** How long a connection to this process may take to be accepted. */
 const ACCEPT_TIMEOUT_MS = 2_000;
 
-/** HTTP servers on the addresses of one host, all on one port. */
+/** HTTP servers on the addresses of one host, all on one port; or on sockets that listened before. */
 export class Listeners {
   readonly #config: ListenersConfig;
   readonly #servers: { server: Server; readonly address: ListeningAddress }[] = [];
@@ -41,10 +46,20 @@ export class Listeners {
   /** @throws {UsageError} the port is taken, or the host is not of this machine */
   static async open(config: ListenersConfig): Promise<Listeners> {
     const listeners = new Listeners(config);
-    const { hosts, options } = config;
+    const { hosts, options, descriptors = [] } = config;
+    try {
+      for (const fd of descriptors) await listeners.#listen({ fd });
+    } catch (error) {
+      listeners.stop();
+      throw new UsageError(`cannot serve at a given socket: ${(error as Error).message}`);
+    }
+    if (descriptors.length > 0) return listeners;
     for (const [index, host] of hosts.entries()) {
       try {
-        await listeners.#listen(host);
+        await listeners.#listen({
+          host,
+          port: listeners.#servers[0]?.address.port ?? options.port,
+        });
       } catch (error) {
         const isLastChance = listeners.#servers.length === 0 && index === hosts.length - 1;
         if (isMissingFamily(error) && !isLastChance) continue;
@@ -58,6 +73,11 @@ export class Listeners {
 
   get address(): ListeningAddress {
     return this.#servers[0].address;
+  }
+
+  /** The ports of all sockets. */
+  get ports(): number[] {
+    return [...new Set(this.#servers.map(({ address }) => address.port))];
   }
 
   /** Accepts no more connections. */
@@ -76,10 +96,9 @@ export class Listeners {
     await Promise.all(this.#closed);
   }
 
-  async #listen(host: string): Promise<void> {
-    const port = this.#servers[0]?.address.port ?? this.#config.options.port;
+  async #listen(at: Place): Promise<void> {
     const server = await this.#create();
-    this.#servers.push({ server, address: await listen(server, host, port) });
+    this.#servers.push({ server, address: await listen(server, at) });
     this.#keep(server);
   }
 
@@ -112,7 +131,7 @@ export class Listeners {
     listener.server.close();
     try {
       const server = await this.#create();
-      await listen(server, hostname, port);
+      await listen(server, { host: hostname, port });
       this.#keep(server);
       listener.server = server;
       if (this.#isStopped) server.close();
@@ -157,10 +176,13 @@ function reachable(hostname: string): string {
   return hostname === "::" ? "::1" : hostname;
 }
 
-function listen(server: Server, host: string, port: number): Promise<ListeningAddress> {
+/** An address to bind, or a socket that listens. */
+type Place = { readonly host: string; readonly port: number } | { readonly fd: number };
+
+function listen(server: Server, at: Place): Promise<ListeningAddress> {
   return new Promise((resolve, reject) => {
     server.once("error", reject);
-    server.listen(port, host, () => {
+    server.listen(at, () => {
       server.off("error", reject);
       const { address, port } = server.address() as { address: string; port: number };
       resolve({ hostname: address, port });

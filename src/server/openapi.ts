@@ -1,6 +1,6 @@
 /** `/openapi.json`, made from the schemas that requests are checked with, and `/docs`, a page made from that. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { chatSchema } from "./chat.ts";
 import { completionSchema } from "./completions.ts";
 import type { ServerContext } from "./context.ts";
@@ -63,6 +63,15 @@ const operations: readonly Operation[] = [
     summary: "Whether every instance that was asked for serves.",
   },
   { method: "get", path: "/load", summary: "Requests in work." },
+  { method: "get", path: "/", summary: "The page that shows the service." },
+  { method: "get", path: "/page/{file}", summary: "A file of the page.", pathParameter: "file" },
+  {
+    method: "get",
+    path: "/page/feed",
+    summary: "What the page shows, as server-sent events.",
+    needsKey: true,
+  },
+  { method: "get", path: "/metrics", summary: "Metrics of the service, for Prometheus." },
   { method: "get", path: "/version", summary: "The version of this server." },
   { method: "get", path: "/v1/models", summary: "The served models.", needsKey: true },
   {
@@ -192,7 +201,12 @@ function describe(operation: Operation, modelNames: readonly string[]): JsonSche
     ...(needsKey && { security: [{ key: [] }, {}] }),
     ...(pathParameter && {
       parameters: [
-        { name: pathParameter, in: "path", required: true, schema: { enum: modelNames } },
+        {
+          name: pathParameter,
+          in: "path",
+          required: true,
+          schema: pathParameter === "id" ? { enum: modelNames } : text,
+        },
       ],
     }),
     ...(isReading && {

@@ -7,8 +7,10 @@ import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import { generate, generateBenchmark } from "./generate.ts";
+import { metrics } from "./metrics_route.ts";
 import { docs, openApi } from "./openapi.ts";
-import { health, isReady, load, model, models, version } from "./status_routes.ts";
+import { page, pageFeed, pageFile } from "./page_routes.ts";
+import { health, isReady, load, model, models, serverVersion } from "./status_routes.ts";
 import { detokenize, tokenize } from "./tokenize.ts";
 
 /** @param rest what follows the path of a route that ends with a slash */
@@ -32,12 +34,16 @@ interface Route {
 }
 
 const routes: readonly Route[] = [
+  { method: "GET", path: "/", handle: page },
+  { method: "GET", path: "/page/feed", handle: pageFeed, needsKey: true },
+  { method: "GET", path: "/page/", rest: "{file}", handle: pageFile, isPoll: true },
   { method: "GET", path: "/health", handle: health, isPoll: true },
   { method: "GET", path: "/ping", handle: health, isPoll: true },
   { method: "POST", path: "/ping", handle: health, isPoll: true },
   { method: "GET", path: "/is_ready", handle: isReady, isPoll: true },
   { method: "GET", path: "/load", handle: load, isPoll: true },
-  { method: "GET", path: "/version", handle: version },
+  { method: "GET", path: "/metrics", handle: metrics, isPoll: true },
+  { method: "GET", path: "/version", handle: serverVersion },
   { method: "GET", path: "/docs", handle: docs },
   { method: "GET", path: "/openapi.json", handle: openApi },
   { method: "POST", path: "/generate", handle: generate, needsKey: true },
@@ -63,6 +69,7 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
     if (!admin) throw adminIsOff();
     return await dispatchAdmin(exchange, admin, options.maxBodyBytes, wrongTokens);
   }
+  if (!apiKeys.areNeeded) cors.checkName(exchange);
   const matching = routes.filter(({ path }) => matches(path, exchange.path));
   if (matching.some(({ needsKey }) => needsKey) || exchange.path.startsWith("/v1/")) {
     await apiKeys.check(exchange);
@@ -117,5 +124,6 @@ export function isPoll(path: string): boolean {
 }
 
 function matches(path: string, asked: string): boolean {
-  return asked === path || path.endsWith("/") && asked.startsWith(path) && asked !== path;
+  if (asked === path) return true;
+  return path !== "/" && path.endsWith("/") && asked.startsWith(path);
 }

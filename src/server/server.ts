@@ -6,7 +6,10 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
+import { realClock, sleep } from "../core/clock.ts";
+import type { ClusterMonitor } from "../core/cluster.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
@@ -14,10 +17,13 @@ import type { AdminAccess } from "./admin_routes.ts";
 import { ApiKeys, WrongTokens } from "./access.ts";
 import { Admission } from "./admission.ts";
 import type { ServerContext } from "./context.ts";
+import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
+import type { ClusterFeed } from "./feed/cluster_feed.ts";
 import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
+import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
 import { FlushQueue } from "./stream_writer.ts";
@@ -43,6 +49,12 @@ export const defaultLimits: ConnectionLimits = {
 /** Time for clients to read the last error at the end of a shutdown. */
 const FAREWELL_MS = 500;
 
+/**
+ * How long a server that has a successor still accepts connections, so that clients which keep theirs get
+ * an answer that says to close it; and how long connections that it has accepted have to send a request.
+ */
+const HANDOVER_MS = 500;
+
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
 
@@ -58,16 +70,32 @@ export interface StartServerConfig {
   readonly admin?: AdminAccess;
   /** Clients need one of them; none: every client may use the service. */
   readonly apiKeys?: readonly string[];
+  /** What the page at `/` shows. The server closes it when it stops. */
+  readonly feed?: ClusterFeed;
   readonly options: ServerOptions;
   readonly version: string;
   readonly log: Log;
+  /** Absent: the server has one of its own. */
+  readonly meter?: RequestMeter;
+  /** For `/metrics`; absent: it has the metrics of this API server alone. */
+  readonly monitor?: ClusterMonitor;
   readonly limits?: Partial<ConnectionLimits>;
+  /** Sockets to serve at instead of `--host` and `--port`: see {@linkcode ListenersConfig}. */
+  readonly descriptors?: readonly number[];
 }
 
 export interface RunningServer {
   readonly address: { readonly hostname: string; readonly port: number };
+  /** Of all sockets; one, unless sockets were given. */
+  readonly ports: readonly number[];
   /** For clients on this machine. */
   readonly url: string;
+  /**
+   * Finishes the requests of this server, for which there is no time limit, while a successor serves at
+   * the same sockets. Every answer asks its client for another connection, which the successor gets.
+   * Resolves when no request is left. {@linkcode shutdown} ends it early.
+   */
+  giveWay(): Promise<void>;
   /**
    * Stops accepting, waits at most `deadlineMs` for the running requests, then ends them with an error.
    * Resolves when no connection is left.
@@ -91,8 +119,17 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const cors = new CorsPolicy(options);
   warnOfOpenDoors(options, apiKeys, cors, log);
   const wrongTokens = new WrongTokens(log);
+  const meter = config.meter ?? new RequestMeter(realClock);
   const context: ServerContext = {
     ...config,
+    meter,
+    metrics: serverMetrics({
+      meter,
+      monitor: config.monitor,
+      model: config.service.model.names[0],
+      version: config.version,
+      clock: realClock,
+    }),
     admission: new Admission(options.maxQueuedRequests),
     encoding: new TurnBudget(ENCODED_PER_TURN),
     generations: new Set(),
@@ -108,10 +145,12 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     reading: new TurnBudget(READ_PER_TURN),
     parsing: new TurnBudget(PARSED_PER_TURN),
   };
-  let stopping = false;
+  /** Connections that are kept would reach a server that is about to end. */
+  let isLeaving = false;
+  let isAccepting = true;
 
   const answer: Listener = (request, response) => {
-    if (stopping) response.setHeader("connection", "close");
+    if (isLeaving) response.setHeader("connection", "close");
     const exchange = new Exchange(request, response, shared, limits);
     exchanges.add(exchange);
     serve(exchange, context);
@@ -125,15 +164,25 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     options,
     create: () => createHttpServer(tls, limits, answer, log),
     log,
+    descriptors: config.descriptors,
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
   });
   const { address } = listeners;
+  context.feed?.start();
 
   function stopAccepting() {
-    stopping = true;
-    context.admission.close();
-    listeners.stop();
+    isLeaving = true;
+    if (isAccepting) listeners.stop();
+    isAccepting = false;
+    context.feed?.close();
   }
+
+  function refuseRequests() {
+    stopAccepting();
+    context.admission.close();
+  }
+
+  const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
 
   function endGenerations(message: string) {
     for (const generation of [...context.generations]) {
@@ -143,16 +192,24 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
 
   return {
     address,
+    ports: listeners.ports,
     url: `${tls === null ? "http" : "https"}://${urlHost(options.host)}:${address.port}`,
+    async giveWay() {
+      isLeaving = true;
+      await sleep(realClock, HANDOVER_MS);
+      stopAccepting();
+      await sleep(realClock, HANDOVER_MS);
+      while (exchanges.size > 0) await allFinished();
+      listeners.cutConnections();
+    },
     async shutdown(deadlineMs) {
-      if (!stopping) stopAccepting();
+      refuseRequests();
       if (exchanges.size > 0) {
         log.info("waiting for running requests; a second signal stops at once", {
           requests: exchanges.size,
           atMostSeconds: Math.ceil(deadlineMs / 1000),
         });
       }
-      const allFinished = () => Promise.all([...exchanges].map((exchange) => exchange.finished));
       if (!await resolvesWithin(allFinished(), deadlineMs)) {
         log.warn("requests are still running at the deadline, and end now", {
           requests: exchanges.size,
@@ -164,7 +221,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
       await listeners.closed();
     },
     closeNow() {
-      if (!stopping) stopAccepting();
+      refuseRequests();
       endGenerations("The server was stopped.");
       listeners.cutConnections();
     },
@@ -189,10 +246,6 @@ function warnOfOpenDoors(
         "--api-key is set",
     );
   }
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(
@@ -268,9 +321,16 @@ async function serve(exchange: Exchange, context: ServerContext): Promise<void> 
 
 function logExchange(exchange: Exchange, { options, log }: ServerContext): void {
   if (options.disableLogRequestsServer) return;
-  const { method, path, status, requestId } = exchange;
+  const { method, path, status, requestId, address } = exchange;
   const tookMs = Math.round(performance.now() - exchange.startedMs);
-  const fields = () => ({ method, path: path.slice(0, 200), status, tookMs, id: requestId });
+  const fields = () => ({
+    client: address,
+    method,
+    path: path.slice(0, 200),
+    status,
+    tookMs,
+    id: requestId,
+  });
   if (isPoll(path)) log.debug("request", fields);
   else log.info("request", fields);
 }

@@ -18,7 +18,7 @@ export function load(exchange: Exchange, { admission }: ServerContext): void {
   exchange.sendJson(STATUS_CODE.OK, { server_load: admission.inWork });
 }
 
-export function version(exchange: Exchange, { version }: ServerContext): void {
+export function serverVersion(exchange: Exchange, { version }: ServerContext): void {
   exchange.sendJson(STATUS_CODE.OK, { version });
 }
 

@@ -5,7 +5,7 @@ export interface Usage {
   readonly completion_tokens: number;
 }
 
-export function usage(promptTokens: number, completionTokens: number): Usage {
+export function usageOf(promptTokens: number, completionTokens: number): Usage {
   return {
     prompt_tokens: promptTokens,
     total_tokens: promptTokens + completionTokens,
@@ -46,6 +46,6 @@ export class UsageCounter {
   }
 
   #usage(): string {
-    return JSON.stringify(usage(this.promptTokens(), this.#outputTokens));
+    return JSON.stringify(usageOf(this.promptTokens(), this.#outputTokens));
   }
 }

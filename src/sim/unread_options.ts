@@ -11,5 +11,6 @@ export const unreadOptions = {
   maxLogprobs: 0,
   speedup: 1,
   cpuThreads: null,
+  allowSharedDevice: false,
   cpuKernels: null,
 } satisfies Partial<EngineOptions>;

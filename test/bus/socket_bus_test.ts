@@ -419,16 +419,22 @@ asRoot(
 );
 
 Deno.test("unix bus: the pid at the other end is the system's, and over TCP it is not known", async () => {
-  const bus = new SocketBus(anyProtocol, defaultBusLimits, "insecure");
   for (
-    const [address, pid] of [[`unix:${freshPath()}`, Deno.pid], ["tcp:127.0.0.1:0", null]] as const
+    const [address, pid, key] of [
+      [`unix:${freshPath()}`, Deno.pid, null],
+      ["tcp:127.0.0.1:0", null, "insecure"],
+      ["tcp:127.0.0.1:0", null, clusterKey],
+    ] as const
   ) {
+    const bus = new SocketBus(anyProtocol, defaultBusLimits, key);
     const accepted: Peer[] = [];
     const listener = await bus.listen(address, { onConnect: (peer) => accepted.push(peer) });
     const near = await bus.connect(listener.address, {});
     await until(() => accepted.length === 1);
     const expected = Deno.build.os === "linux" ? pid : null;
     assert.deepEqual([near.pid, accepted[0].pid], [expected, expected]);
+    const host = address.startsWith("tcp:") ? "127.0.0.1" : null;
+    assert.deepEqual([near.localHost, accepted[0].localHost], [host, host]);
     await near.close();
     await listener.close();
   }

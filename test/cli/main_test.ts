@@ -88,8 +88,8 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not of " +
-    "`llumnix manager`",
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not " +
+    "of `llumnix manager`",
 );
 refuses(
   ["api-server", "--instance_timeout=3"],
@@ -112,7 +112,11 @@ refuses(
 refuses(["help", "serve", "more"], "llumnix help: error: unexpected argument: more");
 
 Deno.test("--version", async () => {
-  assert.deepEqual(await run("--version"), { code: 0, stdout: `llumnix ${version}`, stderr: "" });
+  assert.deepEqual(await run("--version"), {
+    code: 0,
+    stdout: `llumnix ${version} (from source)`,
+    stderr: "",
+  });
 });
 
 Deno.test("--help lists the commands", async () => {

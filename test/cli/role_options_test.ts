@@ -6,7 +6,7 @@ import { main } from "../../src/cli/main.ts";
 import { readInstanceOptions } from "../../src/cli/role_options.ts";
 
 const shared = `
-SERVER: {PORT: 1234, LAUNCH_RAY_CLUSTER: true, LOG_LEVEL: warning}
+SERVER: {HOST: 0.0.0.0, PORT: 1234, LAUNCH_RAY_CLUSTER: true, LOG_LEVEL: warning}
 MANAGER:
   INITIAL_INSTANCES: 3
   LOG_FILENAME: manager.log
@@ -50,6 +50,7 @@ Deno.test("an instance takes the service's file and ignores the keys of other ro
     assert.equal(options!.blockSize, 32);
     assert.equal(options!.managerAddress, "tcp:host:7");
     assert.equal(options!.enableMigration, true, "as the other roles understand the file");
+    assert.equal(options!.host, null, "nor listens where the API server listens for HTTP");
     assert.equal(options!.logFilename, null, "an instance does not write to the manager's file");
   }));
 

@@ -45,13 +45,16 @@ export interface BackendUnderTest {
   readonly ignoresLimits?: boolean;
   /** Why the tests cannot run here. */
   readonly skipped?: string;
+  /** Registers only the tests with such titles: for another form of a backend that passes all. */
+  readonly only?: RegExp;
   open(limits: TransferLimits): Promise<BackendPair>;
 }
 
 /** Registers the suite's tests. */
 export function testMigrationBackend(subject: BackendUnderTest): void {
-  const { skipped, ignoresLimits = false } = subject;
+  const { skipped, only, ignoresLimits = false } = subject;
   const test = (title: string, fn: () => Promise<void>) => {
+    if (only?.test(title) === false) return;
     const reason = skipped === undefined ? "" : ` (skipped: ${skipped})`;
     const name = `${subject.name} backend: ${title}${reason}`;
     Deno.test({ name, ignore: skipped !== undefined, fn });

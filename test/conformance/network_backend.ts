@@ -3,6 +3,7 @@
  * give up in time, write nothing after a revocation, and work again as soon as the network does.
  */
 import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
 import { UnavailableError } from "../../src/core/errors.ts";
 import { blockBytes, type KvLayout } from "../../src/kv/layout.ts";
 import type { LossyLink } from "./lossy_link.ts";
@@ -195,7 +196,7 @@ async function assertMoved(
 ): Promise<void> {
   const expected = (await contents(source.pool)).reverse();
   (await contents(destination.pool)).forEach((bytes, block) => {
-    assert.ok(bytes.every((byte, i) => byte === expected[block][i]), `block ${block} differs`);
+    assert.ok(Buffer.compare(bytes, expected[block]) === 0, `block ${block} differs`);
   });
 }
 

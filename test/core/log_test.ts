@@ -259,3 +259,35 @@ Deno.test("what is no regular file is neither claimed nor rotated", () => {
     assert.equal([...Deno.readDirSync(folder)].length, 1);
   });
 });
+
+Deno.test("JSON: a record is one object a line, whatever is in it", () => {
+  const log = logger("engine");
+  const circle: Record<string, unknown> = { name: "c" };
+  circle.self = circle;
+  const lines = captureStderr(() => {
+    setupLogging({ level: "info", filename: null, role: "instance-0", format: "json" });
+    log.info('model "x"\nloaded', { layers: 30, path: "a\u2028b", none: undefined, big: 3n });
+    log.error("failed", { error: new UsageError("no such file"), level: 5 });
+    log.warn("round", { circle });
+    log.info("\u202e", () => ({ list: [1, "x"] }));
+  });
+  const records = lines.map((line) => JSON.parse(line));
+  for (const record of records) {
+    assert.match(record.time, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+    delete record.time;
+  }
+  const source = { role: "instance-0", component: "engine" };
+  assert.deepEqual(records[0], {
+    level: "INFO",
+    ...source,
+    message: 'model "x"\nloaded',
+    layers: 30,
+    path: "a\u2028b",
+    big: "3",
+  });
+  const failed = { level: "ERROR", ...source, message: "failed", error: "no such file" };
+  assert.deepEqual(records[1], { ...failed, field_level: 5 });
+  assert.match(records[2].circle, /\[Circular/);
+  assert.deepEqual(records[3].list, [1, "x"]);
+  assert.ok(!lines.join("").includes("\u202e"), "a control that turns the text around");
+});

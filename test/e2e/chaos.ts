@@ -152,7 +152,7 @@ class Target implements AsyncDisposable {
   /** Ends it in order, and checks that nothing is left behind. */
   async stop(): Promise<void> {
     assert.equal((await this.#manager.stop()).code, 0);
-    assert.equal((await this.cluster.program.stop()).code, 0);
+    await this.cluster.program.stopWell();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

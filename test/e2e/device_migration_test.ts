@@ -1,10 +1,11 @@
 /**
- * Requests move between instances whose KV caches are in the memory of a device (`--device null-cuda` on
- * the software device). Every step checks that each block holds its sequence's tokens; an instance is
- * killed meanwhile.
+ * Requests move between instances whose KV caches are in the memory of devices (`--device null-cuda` on
+ * the software device, which has a device for each). Every step checks that each block holds its
+ * sequence's tokens. Meanwhile one instance is killed and another hangs.
  */
 import assert from "node:assert/strict";
 import { buildSoftwareDevice } from "../../scripts/build_software_device.ts";
+import { longTest } from "../long.ts";
 import {
   assertSameStreams,
   type Cluster,
@@ -13,8 +14,9 @@ import {
   runAll,
   startCluster,
   waitUntilEmpty,
+  waitUntilReady,
 } from "./cluster.ts";
-import { variedRequests } from "./streams.ts";
+import { type StreamResult, variedRequests } from "./streams.ts";
 
 const built = await buildSoftwareDevice();
 const skipped = "missing" in built ? ` (skipped: no software device, ${built.missing})` : "";
@@ -23,58 +25,84 @@ const requests = variedRequests(12, 400).map(({ body, ...request }, seed) => ({
   ...request,
   body: { ...body, seed },
 }));
+/** Of all events of the streams, those at which an instance is killed and another hangs. */
+const KILL_AT = 800, HANG_AT = 2_000;
 
-function startOnDevice(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
+interface Case {
+  readonly backend: string;
+  readonly args?: readonly string[];
+}
+
+/** nccl needs a device for each instance; the others run with that too. */
+const cases: readonly Case[] = [
+  { backend: "nccl" },
+  { backend: "kvtransfer", args: ["--migration-backend-transfer-type=cuda_ipc"] },
+];
+const longCases: readonly Case[] = [
+  { backend: "gloo" },
+  { backend: "rayrpc" },
+  { backend: "grpc", args: ["--migration-backend-server-address=127.0.0.1:0"] },
+];
+
+function startOnDevices(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
   return startCluster(numInstances, ["--device=null-cuda", "--max-model-len=2048", ...args], {
     env: {
       LLUMNIX_CUDA_LIBRARIES: "directory" in built ? built.directory : "",
-      LLUMNIX_SOFTWARE_DEVICE: "order=late,progress=20,memory=1G",
+      // Other tests that run on this machine take devices of other hosts.
+      LLUMNIX_SOFTWARE_DEVICE: `order=late,progress=20,memory=1G,devices=3,identity=${Deno.pid}`,
     },
   });
 }
 
+let quiet: Promise<StreamResult[]> | null = null;
+
 /** The streams of one instance, which nothing disturbs. */
-async function quietStreams() {
-  await using cluster = await startOnDevice(1);
-  return await runAll(cluster, requests);
+function quietStreams(): Promise<StreamResult[]> {
+  return quiet ??= (async () => {
+    await using cluster = await startOnDevices(1);
+    return await runAll(cluster, requests);
+  })();
 }
 
-for (const backend of ["gloo", "rayrpc"]) {
-  Deno.test({
-    name: `blocks of a device move by ${backend}, and an instance is killed${skipped}`,
-    ignore: "missing" in built,
-    fn: () => moveAndKill([`--migration-backend=${backend}`]),
-  });
+for (const one of cases) {
+  Deno.test({ name: nameOf(one), ignore: "missing" in built, fn: () => moveKillAndHang(one) });
+}
+for (const one of longCases) {
+  longTest({ name: nameOf(one), ignore: "missing" in built, fn: () => moveKillAndHang(one) });
 }
 
-Deno.test({
-  name: `blocks of a device move by kvtransfer (cuda_ipc), and an instance is killed${skipped}`,
-  ignore: "missing" in built,
-  fn: async () => {
-    const naming = await Deno.makeTempDir();
-    try {
-      await moveAndKill([
-        "--migration-backend=kvtransfer",
-        "--migration-backend-transfer-type=cuda_ipc",
-        `--migration-backend-kvtransfer-naming-url=file:${naming}`,
-      ]);
-    } finally {
-      await Deno.remove(naming, { recursive: true });
-    }
-  },
-});
+function nameOf({ backend }: Case): string {
+  return `blocks of devices move by ${backend}, an instance is killed and another hangs${skipped}`;
+}
 
-async function moveAndKill(args: readonly string[]): Promise<void> {
-  const quiet = await quietStreams();
-  await using cluster = await startOnDevice(3, [...restless, ...args]);
-  const victim = await pidOf(cluster, "instance-1");
-  let events = 0;
-  const streams = await runAll(cluster, requests, () => {
-    if (++events === 1_000) Deno.kill(victim, "SIGKILL");
-  });
-  assertSameStreams(streams, quiet);
-  assert.match(cluster.program.stderr, / moved /);
-  assert.doesNotMatch(cluster.program.stderr, /KV cache of sequence/);
-  await cluster.program.waitForLog(/lost instance-1/);
-  await waitUntilEmpty(cluster, 3);
+async function moveKillAndHang({ backend, args = [] }: Case): Promise<void> {
+  const expected = await quietStreams();
+  const naming = await Deno.makeTempDir();
+  try {
+    await using cluster = await startOnDevices(3, [
+      ...restless,
+      "--instance-timeout=3",
+      `--migration-backend=${backend}`,
+      `--migration-backend-kvtransfer-naming-url=file:${naming}`,
+      ...args,
+    ]);
+    const killed = await pidOf(cluster, "instance-1"), hung = await pidOf(cluster, "instance-2");
+    let events = 0;
+    const streams = await runAll(cluster, requests, () => {
+      if (++events === KILL_AT) Deno.kill(killed, "SIGKILL");
+      if (events === HANG_AT) Deno.kill(hung, "SIGSTOP");
+    });
+    assertSameStreams(streams, expected);
+    const { stderr } = cluster.program;
+    assert.match(stderr, / moved /);
+    assert.doesNotMatch(stderr, /KV cache of sequence/);
+    await cluster.program.waitForLog(/lost instance-1/);
+    await cluster.program.waitForLog(/lost instance-2: .*did not answer for 3 s and was killed/);
+    await waitUntilReady(cluster);
+    // The instances in their places exchange requests too.
+    assertSameStreams(await runAll(cluster, requests), expected);
+    await waitUntilEmpty(cluster, 3);
+  } finally {
+    await Deno.remove(naming, { recursive: true });
+  }
 }

@@ -12,6 +12,14 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { type ProcessEntry, processesIn } from "./processes.ts";
 
+// `deno test` prints an error's cause, but not the two errors inside a SuppressedError.
+Object.defineProperty(SuppressedError.prototype, "cause", {
+  configurable: true,
+  get(this: SuppressedError): unknown {
+    return new AggregateError([this.suppressed, this.error], "the test and its disposal failed");
+  },
+});
+
 const root = join(import.meta.dirname!, "../..");
 /** True when the tests run the source instead of the executable. */
 export const fromSource = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1";
@@ -28,6 +36,8 @@ export interface ProgramOptions {
   readonly command?: readonly string[];
   /** A program that starts it, with leading arguments; the whole command follows them. */
   readonly launcher?: readonly string[];
+  /** Serve the model that is served without `--model`, instead of `llumnix-tiny`. */
+  readonly defaultModel?: boolean;
   /** Time that children get to notice the end of their parent; 5 s by default. */
   readonly lingerLimitMs?: number;
 }
@@ -53,7 +63,7 @@ export class Program implements AsyncDisposable {
     const started = options.command ?? programCommand();
     const [command, ...leading] = [...options.launcher ?? [], ...started];
     this.#child = new Deno.Command(command, {
-      args: [...leading, ...args],
+      args: [...leading, ...options.command || options.defaultModel ? args : withTinyModel(args)],
       cwd: this.directory,
       clearEnv: true,
       env: { ...(fromSource && !options.command ? sourceEnvironment() : {}), ...options.env },
@@ -93,6 +103,12 @@ export class Program implements AsyncDisposable {
   async stop(signal: Deno.Signal = "SIGTERM"): Promise<Deno.CommandStatus> {
     if (!this.#isOver) this.signal(signal);
     return await this.end();
+  }
+
+  /** Asks it to stop and waits until it has, without an error. */
+  async stopWell(signal: Deno.Signal = "SIGTERM"): Promise<void> {
+    const { code, signal: killedBy } = await this.stop(signal);
+    if (code !== 0) this.#fail(`ended with ${killedBy ?? `code ${code}`} after ${signal}`);
   }
 
   /** Its process and all that came from it, as long as they stay in its directory; on Linux. */
@@ -215,6 +231,16 @@ async function isReady(url: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/**
+ * Adds `--model llumnix-tiny` where arguments of a role name no model and no device: a token of it is
+ * a byte, and its outputs hardly ever end by themselves.
+ */
+function withTinyModel(args: readonly string[]): readonly string[] {
+  const isRole = ["serve", "manager", "instance", "api-server"].includes(args[0]);
+  if (!isRole || args.some((word) => /^--(model|device|help)\b/.test(word))) return args;
+  return [args[0], "--model", "llumnix-tiny", ...args.slice(1)];
 }
 
 function programCommand(): readonly string[] {

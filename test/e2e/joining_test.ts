@@ -35,8 +35,8 @@ Deno.test("joining: an instance with another migration backend serves, and the o
   }
   assert.doesNotMatch(manager.stderr, /transfer thread|instance-[01] takes no part|not ready/);
   await waitUntilEmpty(cluster, 2);
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("joining: another model, dtype or length is refused, and how a directory is written is not", async () => {
@@ -66,8 +66,8 @@ Deno.test("joining: another model, dtype or length is refused, and how a directo
   assert.equal((await servingInstances(cluster)).length, 2);
   assert.equal(await isReady(cluster), true);
   assert.equal((await instance.stop("SIGINT")).code, 0);
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("joining: a manager that would serve something else than the instances that run does not begin", async () => {
@@ -91,8 +91,8 @@ Deno.test("joining: a manager that would serve something else than the instances
   await second.waitForLog(/instance-0 is ready[^]*instance-1 is ready|instance-1 is ready[^]*0 is/);
   assert.doesNotMatch(second.stderr, /starting instance/);
   assertSameStreams(await runAll(cluster, requests), quiet);
-  assert.equal((await second.stop()).code, 0);
-  assert.equal((await cluster.program.stop()).code, 0);
+  await second.stopWell();
+  await cluster.program.stopWell();
 });
 
 Deno.test("joining: an API server does not use a manager that comes with other settings", async () => {
@@ -107,7 +107,7 @@ Deno.test("joining: an API server does not use a manager that comes with other s
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ prompt: "x", max_tokens: 5 }),
     });
-  assert.equal((await first.stop()).code, 0);
+  await first.stopWell();
   const waiting = complete();
   const other = user.manager("--max-model-len=100");
   await other.waitForLog(/instance-0 is ready/);
@@ -118,10 +118,10 @@ Deno.test("joining: an API server does not use a manager that comes with other s
   }
   assert.match(cluster.program.stderr, new RegExp(` ERROR .*is not used: ${reason.source}`));
   assert.equal(await isReady(cluster), false);
-  assert.equal((await other.stop()).code, 0);
+  await other.stopWell();
   const second = user.manager();
   await cluster.program.waitUntil("it was ready again", () => isReady(cluster));
   assertSameStreams(await runAll(cluster, requests), quiet);
-  assert.equal((await second.stop()).code, 0);
-  assert.equal((await cluster.program.stop()).code, 0);
+  await second.stopWell();
+  await cluster.program.stopWell();
 });

@@ -57,6 +57,6 @@ Deno.test({
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
     assert.equal(statuses.at(-1), 200, `${statuses}`);
-    assert.equal((await server.program.stop()).code, 0);
+    await server.program.stopWell();
   },
 });

@@ -10,7 +10,13 @@ export class User implements AsyncDisposable {
   readonly #programs: Program[] = [];
 
   start(role: string, ...args: string[]): Program {
+    return this.startBy([], role, ...args);
+  }
+
+  /** @param launcher a command that starts the program, such as one that does so on another host */
+  startBy(launcher: readonly string[], role: string, ...args: string[]): Program {
     const program = new Program([role, ...args], {
+      launcher,
       env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv },
     });
     this.#programs.push(program);

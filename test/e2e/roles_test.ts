@@ -1,6 +1,7 @@
 /** Manager, API server and instances as processes of their own. Linux: processes are signalled. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import {
   assertSameStreams,
   type Cluster,
@@ -51,8 +52,8 @@ Deno.test("roles apart: the manager is killed, streams go on, and the next one f
   );
   assertSameStreams(await runAll(cluster, requests), quiet);
   await waitUntilEmpty(cluster, 2);
-  assert.equal((await second.stop()).code, 0);
-  assert.equal((await cluster.program.stop()).code, 0);
+  await second.stopWell();
+  await cluster.program.stopWell();
 });
 
 Deno.test("roles apart: the manager stops in order, and streams that run then finish", async () => {
@@ -68,7 +69,7 @@ Deno.test("roles apart: the manager stops in order, and streams that run then fi
   assertSameStreams(streams, quiet);
   assert.equal((await manager.end()).code, 0);
   assert.equal(await isReady(cluster), false);
-  assert.equal((await cluster.program.stop()).code, 0);
+  await cluster.program.stopWell();
 });
 
 Deno.test("roles apart: an instance by hand is one more, until it is ended by hand", async () => {
@@ -86,8 +87,8 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   await manager.waitForLog(/instance-hand-\d+ has stopped/);
   assert.deepEqual(await idsOf(cluster), ["instance-0"]);
   assert.equal(await isReady(cluster), true);
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("roles apart: an instance by hand has its name for itself, and ends by itself when it is to", async () => {
@@ -120,26 +121,36 @@ Deno.test("roles apart: an instance by hand has its name for itself, and ends by
   await manager.waitForLog(/(mine has stopped[^]*){3}/);
   assert.deepEqual(await idsOf(cluster), ["instance-0"]);
   assert.doesNotMatch(manager.stderr, /lost /);
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("roles apart: an instance by hand that hangs is killed, with a name of its own or without", async () => {
   await using user = new User();
   const manager = user.manager("--instance-timeout", "1");
   const cluster = await user.cluster();
+  const ids = ["instance-0"];
   for (const name of [[], ["--instance-id", "mine"]]) {
     const instance = user.start("instance", ...small, ...name);
-    await cluster.program.waitUntil("it serves", async () => (await idsOf(cluster)).length === 2);
+    const numServing = ids.length + 1;
+    await cluster.program.waitUntil(
+      "it served",
+      async () => (await idsOf(cluster)).length === numServing,
+    );
     instance.signal("SIGSTOP");
     assert.equal((await instance.end()).signal, "SIGKILL");
+    // An instance that was lost is replaced, whoever started it.
+    ids.push(`instance-${ids.length}`);
+    await cluster.program.waitUntil(
+      "it was replaced",
+      async () => isDeepStrictEqual(await idsOf(cluster), ids),
+    );
   }
   await manager.waitForLog(
     /lost (instance-hand-\d+|mine).* and was killed[^]*lost mine.* and was killed/,
   );
-  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("roles apart: an instance whose step hangs is given up, although its process answers", async () => {
@@ -159,8 +170,8 @@ Deno.test("roles apart: an instance whose step hangs is given up, although its p
   await manager.waitForLog(
     /lost instance-hand-\d+.*a step \(prefill, .*\) did not end in 0\.5 s \(--step-timeout\)/,
   );
-  assert.equal((await cluster.program.stop()).code, 0);
-  assert.equal((await manager.stop()).code, 0);
+  await cluster.program.stopWell();
+  await manager.stopWell();
 });
 
 Deno.test("roles apart: instances without a manager end after a while, and leave nothing", async () => {
@@ -172,7 +183,7 @@ Deno.test("roles apart: instances without a manager end after a while, and leave
   assert.match(manager.stderr, /the manager is gone, and did not come back in 500 ms/);
   const next = user.manager();
   await next.waitForLog(/instance-\w+-0 is ready/);
-  assert.equal((await next.stop()).code, 0);
+  await next.stopWell();
 });
 
 Deno.test("roles apart: a second manager is refused, and what serves another model", async () => {
@@ -193,7 +204,7 @@ Deno.test("roles apart: a second manager is refused, and what serves another mod
   const wrong = await runProgram(["api-server", "--port", "0", ...other], { env });
   assert.equal(wrong.code, 2);
   assert.match(wrong.stderr, /this API server has --model llama-7b, and its manager llumnix-tiny/);
-  assert.equal((await manager.stop()).code, 0);
+  await manager.stopWell();
 });
 
 Deno.test("roles apart: over TCP, and instances that the API server's process starts", async () => {
@@ -238,7 +249,7 @@ Deno.test("roles apart: over TCP, and instances that the API server's process st
   cluster.program.signal("SIGTERM");
   await cluster.program.waitForLog(/stopping: SIGTERM/);
   assert.equal((await servingInstances(cluster)).length, 2);
-  assert.equal((await manager.stop()).code, 0);
+  await manager.stopWell();
   assert.equal((await cluster.program.end()).code, 0);
 });
 
@@ -265,7 +276,7 @@ Deno.test("roles apart: whoever is first waits for the manager, until it is stop
     assert.equal(stderr.match(/waiting for a manager/g)?.length, 1);
   }
   for (const program of [server, instance, manager]) {
-    assert.equal((await program.stop()).code, 0);
+    await program.stopWell();
   }
 });
 
@@ -275,7 +286,7 @@ Deno.test("roles apart: an API server can be stopped while it waits for a manage
   const args = [...small, ...placed, "--port", "0"];
   const alone = user.start("api-server", ...args);
   await alone.waitForLog(/waiting for a manager/);
-  assert.equal((await alone.stop()).code, 0);
+  await alone.stopWell();
 
   const manager = user.manager(...placed);
   await manager.waitForLog(/listening at/);
@@ -285,7 +296,7 @@ Deno.test("roles apart: an API server can be stopped while it waits for a manage
   waiting.signal("SIGTERM");
   await waiting.waitForLog(/stopping: SIGTERM/);
   manager.signal("SIGCONT");
-  assert.equal((await manager.stop()).code, 0);
+  await manager.stopWell();
   assert.equal((await waiting.end()).code, 0);
 });
 

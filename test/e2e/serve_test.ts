@@ -41,7 +41,7 @@ async function readStream(response: Response, onEvent = () => {}) {
   return { text, finishReason, last };
 }
 
-Deno.test("serve without arguments answers with the built-in model", async () => {
+Deno.test("serve answers completions, chats and /generate, whole and streamed", async () => {
   await using server = await startServer();
   const models = await (await fetch(`${server.url}/v1/models`)).json();
   assert.equal(models.data.length, 1);
@@ -78,7 +78,7 @@ Deno.test("two instances are processes of their own and answer alike", async () 
   if (Deno.build.os === "linux") assert.equal(server.program.processes().length, 3);
   const answers = await Promise.all([1, 2, 3, 4].map(() => complete(server, greedy)));
   assert.equal(new Set(answers.map(({ choices }) => choices[0].text)).size, 1);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
   for (const name of ["instance-0", "instance-1"]) {
     assert.match(server.program.stderr, new RegExp(`dispatched .* ${name}`));
   }
@@ -112,7 +112,7 @@ Deno.test("without a terminal a hang-up opens the log file anew and stops nothin
   await complete(server, greedy);
   assert.match(Deno.readTextFileSync(log), /received request .*promptChars=\d+/);
   assert.doesNotMatch(Deno.readTextFileSync(log), new RegExp(greedy.prompt));
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
 });
 
 function exists(path: string): boolean {
@@ -130,7 +130,7 @@ Deno.test("under nohup a hang-up is ignored", async () => {
   server.program.signal("SIGHUP");
   Deno.kill(pidOf(server, "instance-0"), "SIGHUP");
   await complete(server, greedy);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
   assert.match(server.program.stderr, /stopping: SIGTERM/);
 });
 
@@ -145,7 +145,7 @@ Deno.test("an unwritable HOME and an unwritable log file do not matter", async (
     env: { HOME: "/dev/null/home" },
   });
   await complete(server, greedy);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
   const warnings = server.program.stderr.match(/cannot write the log file/g);
   assert.equal(warnings?.length, 1);
 });
@@ -171,7 +171,7 @@ Deno.test("WASM kernels serve with helper threads", async () => {
   assert.match(server.program.stderr, /wasm, 2 threads/);
   const answer = await complete(server, greedy);
   assert.equal(answer.usage.completion_tokens, greedy.max_tokens);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
 });
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
@@ -224,13 +224,13 @@ Deno.test("a second signal does not wait for what runs", async () => {
 Deno.test("--disable-log-requests leaves no line of a request", async () => {
   await using server = await startServer(["--disable-log-requests"]);
   await complete(server, greedy);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
   assert.doesNotMatch(server.program.stderr, /cmpl-|\/v1\/completions/);
 });
 
 Deno.test("instances write to the log file too", async () => {
   await using server = await startServer(["--log-filename", "all.log"]);
-  assert.equal((await server.program.stop()).code, 0);
+  await server.program.stopWell();
   assert.match(Deno.readTextFileSync(join(server.program.directory, "all.log")), / instance-0\//);
 });
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { basename } from "node:path";
 import {
+  checkHost,
   checkInstanceId,
   instanceOfSocket,
   serviceAddress,
@@ -8,16 +9,31 @@ import {
 
 Deno.test("instance socket: lies beside the manager's, and tells whose it is", () => {
   for (const id of ["instance-0", "instance-hand-7", "mine", "a.sock", "instance"]) {
-    const address = serviceAddress("unix:/run/llumnix/manager.sock", id);
+    const address = serviceAddress("unix:/run/llumnix/manager.sock", id, null);
     assert.match(address, /^unix:\/run\/llumnix\//);
     assert.equal(instanceOfSocket(basename(address)), id);
   }
   for (const other of ["manager.sock", "mine.sock", "instance-0", "instance=.sock"]) {
     assert.equal(instanceOfSocket(other), null);
   }
-  assert.equal(serviceAddress("tcp:[::1]:80", "mine"), "tcp:[::1]:0");
   const long = `unix:/${"x".repeat(80)}/manager.sock`;
-  assert.throws(() => serviceAddress(long, "y".repeat(30)), /socket path .* has \d+ bytes/);
+  assert.throws(() => serviceAddress(long, "y".repeat(30), null), /socket path .* has \d+ bytes/);
+});
+
+Deno.test("instance socket: over TCP it is at the instance's host, not at the manager's", () => {
+  assert.equal(serviceAddress("tcp:10.0.0.1:80", "mine", "10.0.0.2"), "tcp:10.0.0.2:0");
+  assert.equal(serviceAddress("tcp:manager:80", "mine", "::1"), "tcp:[::1]:0");
+  assert.throws(() => serviceAddress("tcp:10.0.0.1:80", "mine", null), /the manager is gone/);
+});
+
+Deno.test("instance socket: an address that nobody can connect to is not announced", () => {
+  for (const host of ["10.0.0.2", "127.0.0.1", "::1", "fd00::2"]) checkHost(host);
+  for (const host of ["0.0.0.0", "::", "0:0:0:0:0:0:0:0", "::ffff:0.0.0.0", "", "somewhere"]) {
+    assert.throws(() => checkHost(host), {
+      name: "UsageError",
+      message: /--host ".*": .* expected an IP address of this host that they reach/,
+    });
+  }
 });
 
 Deno.test("instance id: what no file can be called is refused", () => {

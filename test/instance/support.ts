@@ -82,6 +82,7 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     gpuType: "a10",
     speedup: 1,
     cpuThreads: null,
+    allowSharedDevice: false,
     cpuKernels: null,
     prefillHoldTimeout: 2,
     stepTimeout: 60,

@@ -15,6 +15,7 @@ const gib = 2 ** 30;
 const budget: KvBudget = {
   layout,
   availableBytes: 10 * gib,
+  unclaimedBytes: Infinity,
   addressableBytes: Infinity,
   weightBytes: gib,
   memoryUtilization: 0.5,
@@ -99,6 +100,23 @@ Deno.test("sizing: an override that does not fit the memory is refused with one 
     () => plan({ numBlocksOverride: 9088, usesSwap: true }),
     /a swap pool of 2\.00 GiB .* to 7040 or less, or --swap-space\./,
   );
+});
+
+Deno.test("sizing: what other instances have claimed is theirs", () => {
+  const free = plan({ maxNumSeqs: 1e6 }).numBlocks;
+  assert.equal(free, 4096 - PROCESS_BLOCKS);
+  // 0.5 of the remaining 4 GiB, less 1 GiB of weights.
+  const beside = { unclaimedBytes: 4 * gib, maxNumSeqs: 1e6, maxModelLen: 512 };
+  assert.equal(plan(beside).numBlocks, 1024 - PROCESS_BLOCKS);
+  // An instance that shares the host by --host-share gets its share, although the other has claimed its.
+  assert.equal(
+    plan({ ...beside, hostShare: 2, unclaimedBytes: 7.5 * gib }).numBlocks,
+    1536 - PROCESS_BLOCKS,
+  );
+  assert.throws(() => plan({ ...beside, numBlocksOverride: 3073 - PROCESS_BLOCKS }), {
+    message:
+      /Free memory: 10\.00 GiB for 1 instance\(s\), of which other instances have claimed 6\.00 GiB; /,
+  });
 });
 
 Deno.test("sizing: too little memory is refused with what to lower", () => {

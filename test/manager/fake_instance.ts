@@ -119,6 +119,7 @@ export class FakeInstance {
         migrate_out: async ({ data }) => ({
           data: await this.#migrateOut(data),
         }),
+        handover: () => ({ data: null }), // it rejoins in any case
       },
       notifications: { shutdown: () => this.onStop() },
       onClose: (peer) => {
@@ -265,6 +266,7 @@ export class FakeInstance {
       destinationId: destination.instanceId,
       requestId: held?.request.requestId ?? null,
       outcome: "committed",
+      phase: "commit",
       reason: "",
       lengthTokens: held?.numTokens ?? 0,
       stages: 1,

@@ -105,3 +105,30 @@ Deno.test("operators: calls at the same time share one proof", () =>
       const calls = Array.from({ length: 5 }, () => client.admin("admin_instances", null));
       for (const answer of await Promise.all(calls)) assert.deepEqual(answer, []);
     })));
+
+Deno.test("operators: guessing over the bus is slowed down, also over new connections, and bounded", () =>
+  withManager(TOKEN, async (address) => {
+    const bus = openBus({ clusterKey: "insecure" });
+    /** A guess that is ready to be sent; resolves with the kind of error, "" for none. */
+    const guess = async (token: string) => {
+      const peer = await bus.connect(address, {});
+      const { data: { challenge } } = await peer.call("operator_challenge", { data: null });
+      const proof = operatorProof(token, challenge);
+      return async (): Promise<string> => {
+        const kind = await peer.call("operator_prove", { data: { proof } })
+          .then(() => "", (error) => error.kind);
+        await peer.close();
+        return kind;
+      };
+    };
+    for (let i = 0; i < 10; i++) assert.equal(await (await guess(`guess ${i}`))(), "conflict");
+    const guesses = await Promise.all(Array.from({ length: 40 }, (_, i) => guess(`more ${i}`)));
+    const startMs = performance.now();
+    const kinds = await Promise.all(guesses.map((send) => send()));
+    assert.ok(performance.now() - startMs >= 950, "no guess had to wait");
+    assert.ok(kinds.every((kind) => kind === "conflict" || kind === "overloaded"), `${kinds}`);
+    assert.ok(kinds.includes("overloaded"), `${kinds}`);
+    const laterMs = performance.now();
+    assert.equal(await (await guess(TOKEN))(), "");
+    assert.ok(performance.now() - laterMs >= 950, "the right one shows by its time");
+  }));

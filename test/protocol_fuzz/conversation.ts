@@ -50,6 +50,9 @@ function recordedPeer({ near, far }: Conversation, peer: AnyPeer): AnyPeer {
     get pid() {
       return peer.pid;
     },
+    get localHost() {
+      return peer.localHost;
+    },
     get bufferedBytes() {
       return peer.bufferedBytes;
     },

@@ -2,67 +2,75 @@
 import assert from "node:assert/strict";
 import type { Random } from "../../src/core/random.ts";
 import { contents, fill } from "../conformance/kv_pool.ts";
-import { type GlooEnd, membersOf, openEnd } from "../kv/transfer/gloo/support.ts";
+import { helloOf, PREAMBLE_BYTES, Rogue, sendAll } from "../kv/transfer/gloo/rogue.ts";
+import { form, type GlooEnd, membersOf, openEnd } from "../kv/transfer/gloo/support.ts";
 import { concat, mutateBytes, mutateData, randomBytes } from "./mutate.ts";
 
 const SECRET = "s";
 const HEAD_BYTES = 8;
 const DEADLINE_MS = 5_000;
 
-/** The bytes of one direction of a connection. */
+/** What two members said, and the pieces of it that came after the greetings. */
 interface Recording {
   readonly near: Uint8Array<ArrayBuffer>;
   readonly far: Uint8Array<ArrayBuffer>;
 }
 
-/** Two members of a group, and what was said as they moved blocks. */
+/** Two members of a group, and what was said as they moved blocks without encryption. */
 export class GlooTarget implements AsyncDisposable {
   #generation = 1;
 
   private constructor(
     readonly a: GlooEnd,
     readonly b: GlooEnd,
+    readonly isSealed: boolean,
     readonly recording: Recording,
   ) {}
 
-  static async open(): Promise<GlooTarget> {
-    const a = await openEnd("i0", { initTimeoutMs: 300 }), b = await openEnd("i1");
+  static async open(isSealed: boolean): Promise<GlooTarget> {
+    const recording = await record();
+    const a = await openEnd("i0", { initTimeoutMs: 300, isSealed });
+    const b = await openEnd("i1", { initTimeoutMs: 300, isSealed });
     await fill(a.pool, 1);
-    using proxy = new RecordingProxy(b.backend.endpoint.port);
-    const [first, second] = membersOf([a, b]);
-    const detour = { ...second, endpoint: { ...second.endpoint, port: proxy.port } };
-    await Promise.all([
-      a.backend.join({ secret: SECRET, generation: 1, members: [first, detour] }),
-      b.backend.join({ secret: SECRET, generation: 1, members: [first, second] }),
-    ]);
-    await moveBlocks(a, b, "recorded");
-    return new GlooTarget(a, b, { near: concat(...proxy.near), far: concat(...proxy.far) });
+    await form([a, b], 1, SECRET);
+    const target = new GlooTarget(a, b, isSealed, recording);
+    await target.checkMoves();
+    return target;
   }
 
   get port(): number {
     return this.b.backend.endpoint.port;
   }
 
-  /** Connects as a member, and says what a member has said, or not. */
+  /** Connects, with the secret or without, and says what a member has said, or not. */
   async attackListener(random: Random): Promise<void> {
-    const conn = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
-    const reading = readAll(conn);
-    await conn.write(mutateStream(this.recording.near, random)).catch(() => {});
-    const timer = setTimeout(() => conn.close(), 3 + random.below(5));
-    await reading;
-    clearTimeout(timer);
-    closeQuietly(conn);
+    const { near } = this.recording;
+    if (random.below(3) === 0) {
+      const conn = await Deno.connect({ hostname: "127.0.0.1", port: this.port });
+      return await saidBy(conn, () => sendAll(conn, mutateStream(near, random)), random);
+    }
+    const right = { ...helloOf(this.isSealed), to: "i1" };
+    const hello = random.below(4) === 0 ? mutateData(right, random) : right;
+    const rogue = await Rogue.dial(this.port, SECRET, hello as Record<string, unknown>);
+    if (rogue === null) return;
+    const frames = concat(...mutatedFrames(near, random));
+    await saidBy(rogue.conn, () => rogue.send(frames), random);
   }
 
-  /** Is connected to as a member, and answers as a member has, or not. */
+  /** Is connected to, has the secret or not, and answers as a member has, or not. */
   async attackDialer(random: Random): Promise<void> {
     const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const bytes = mutateStream(this.recording.far, random);
+    const hasSecret = random.below(3) > 0, changesWelcome = random.below(4) === 0;
     const serving = (async () => {
       for await (const conn of listener) {
-        readAll(conn);
-        await conn.write(bytes).catch(() => {});
+        if (!hasSecret) await sendAll(conn, mutateStream(this.recording.far, random));
+        else {
+          const welcome = (right: unknown) => changesWelcome ? mutateData(right, random) : right;
+          const rogue = await Rogue.answer(conn, SECRET, welcome);
+          await rogue?.send(concat(...mutatedFrames(this.recording.far, random)));
+        }
         setTimeout(() => closeQuietly(conn), 5);
+        readAll(conn);
       }
     })();
     const stranger = {
@@ -91,6 +99,32 @@ export class GlooTarget implements AsyncDisposable {
   }
 }
 
+/** What two members say as they move blocks. */
+async function record(): Promise<Recording> {
+  const a = await openEnd("i0"), b = await openEnd("i1");
+  using proxy = new RecordingProxy(b.backend.endpoint.port);
+  const [first, second] = membersOf([a, b]);
+  const detour = { ...second, endpoint: { ...second.endpoint, port: proxy.port } };
+  await Promise.all([
+    a.backend.join({ secret: SECRET, generation: 1, members: [first, detour] }),
+    b.backend.join({ secret: SECRET, generation: 1, members: [first, second] }),
+  ]);
+  await moveBlocks(a, b, "recorded");
+  await a.backend.close();
+  await b.backend.close();
+  return { near: concat(...proxy.near), far: concat(...proxy.far) };
+}
+
+/** Says something and leaves a moment later, unless the other end closes before. */
+async function saidBy(conn: Deno.Conn, say: () => Promise<void>, random: Random): Promise<void> {
+  const reading = readAll(conn);
+  await say();
+  const timer = setTimeout(() => closeQuietly(conn), 3 + random.below(5));
+  await reading;
+  clearTimeout(timer);
+  closeQuietly(conn);
+}
+
 async function moveBlocks(from: GlooEnd, to: GlooEnd, migrationId: string): Promise<void> {
   const blocks = [3, 4, 9];
   await fill(to.pool, 2);
@@ -115,16 +149,23 @@ async function moveBlocks(from: GlooEnd, to: GlooEnd, migrationId: string): Prom
 function mutateStream(stream: Uint8Array<ArrayBuffer>, random: Random): Uint8Array<ArrayBuffer> {
   if (random.below(10) === 0) return randomBytes(random.below(300), random);
   if (random.below(3) === 0) return mutateBytes(stream, random);
-  const [preamble, ...frames] = framesOf(stream);
-  const victim = random.below(frames.length);
-  const changed = frames.map((frame, i) => i === victim ? mutateFrame(frame, random) : frame);
-  return concat(preamble, ...changed);
+  return concat(stream.slice(0, PREAMBLE_BYTES), ...mutated(framesOf(stream), random));
 }
 
-/** The preamble, frame after frame, and the bytes of blocks in one piece at the end. */
+/** What followed the greeting in a stream, with something in it that should not be there. */
+function mutatedFrames(stream: Uint8Array<ArrayBuffer>, random: Random) {
+  return mutated(framesOf(stream).slice(1), random);
+}
+
+function mutated(frames: readonly Uint8Array<ArrayBuffer>[], random: Random) {
+  const victim = random.below(frames.length);
+  return frames.map((frame, i) => i === victim ? mutateFrame(frame, random) : frame);
+}
+
+/** Frame after frame, behind the preamble, and the bytes of blocks in one piece at the end. */
 function framesOf(stream: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer>[] {
-  const frames = [stream.slice(0, HEAD_BYTES)];
-  for (let at = HEAD_BYTES; at + HEAD_BYTES <= stream.length;) {
+  const frames: Uint8Array<ArrayBuffer>[] = [];
+  for (let at = PREAMBLE_BYTES; at + HEAD_BYTES <= stream.length;) {
     const view = new DataView(stream.buffer, stream.byteOffset + at);
     const type = view.getUint32(0, true), bytes = view.getUint32(4, true);
     if (type > 5 || bytes > stream.length - at) {

@@ -99,16 +99,20 @@ Deno.test("protocol fuzz: what a manager and an instance say to an API server", 
     }, () => cluster.checkServes());
   }));
 
-Deno.test({
-  name: "protocol fuzz: what members of a group say to each other (gloo)",
-  ignore: Deno.build.os !== "linux",
-  fn: async () => {
-    await using target = await GlooTarget.open();
-    await fuzz(
-      "gloo",
-      (random) =>
-        random.below(4) === 0 ? target.attackDialer(random) : target.attackListener(random),
-      () => target.checkMoves(),
-    );
-  },
-});
+for (const isSealed of [false, true]) {
+  Deno.test({
+    name: `protocol fuzz: what members of a group say to each other (gloo${
+      isSealed ? ", encrypted" : ""
+    })`,
+    ignore: Deno.build.os !== "linux",
+    fn: async () => {
+      await using target = await GlooTarget.open(isSealed);
+      await fuzz(
+        "gloo",
+        (random) =>
+          random.below(4) === 0 ? target.attackDialer(random) : target.attackListener(random),
+        () => target.checkMoves(),
+      );
+    },
+  });
+}

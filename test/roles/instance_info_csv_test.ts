@@ -39,7 +39,7 @@ Deno.test("instance info: the columns of Llumnix, in its order", () => {
       "max_tot_tokens,num_running_requests,num_waiting_requests,num_killed_requests," +
       "inference_type,bs,profiling_data,seq_lens,num_instances,num_seqs," +
       "num_blocks_first_waiting_request,num_blocks_all_waiting_requests," +
-      "waiting_time_first_waiting_request\n",
+      "waiting_time_first_waiting_request,instance_load_kind\n",
   );
 });
 
@@ -48,7 +48,7 @@ Deno.test("instance info: a row as Python reads it", () => {
   assert.equal(
     rows,
     "1700000000.25,instance-0,7,0.25,74,-37,64,2,3,1,decode,2,\"('decode', 2, 300, 12.5)\"," +
-      '"[100, 200]",2,2,2.5,6,1.5\n',
+      '"[100, 200]",2,2,2.5,6,1.5,finite\n',
   );
 });
 
@@ -61,7 +61,8 @@ Deno.test("instance info: rows while an instance is busy, and one when it has be
   assert.equal(numRows(busy), 1);
   assert.equal(numRows(busy), 1, "also when nothing has changed");
   const empty = csv.rows([idle]);
-  assert.match(empty, /^0,instance-0,0,0,99,-inf,0,0,0,0,idle,0,"\('idle', 0, 0, 0\)",\[\],1,/);
+  assert.match(empty, /^0,instance-0,0,0,99,,0,0,0,0,idle,0,"\('idle', 0, 0, 0\)",\[\],1,/);
+  assert.match(empty, /,-inf\n$/, "an empty cell, so that a mean leaves it out");
   assert.equal(numRows(idle), 0);
   assert.equal(numRows(busy), 1);
   assert.equal(numRows(), 0, "it is gone");

@@ -175,9 +175,9 @@ Deno.test("instance: options that contradict the model are the user's error; not
 Deno.test("instance: a device that is not there is refused", () =>
   withInstances(loadNullExecutor, async ({ manager, exits }) => {
     const error = await rejection(manager.startInstances());
-    assert.match(error.message, /--device cuda is not available yet/);
+    assert.match(error.message, /--device neuron: this program has no such device/);
     assert.equal((await exits[0]).code, 2);
-  }, { options: { device: "cuda" } }));
+  }, { options: { device: "neuron" as EngineOptions["device"] } }));
 
 Deno.test("instance: asked to stop while it loads, it does not wait for the load", async () => {
   const loading = Promise.withResolvers<void>(), mayLoad = Promise.withResolvers<void>();

@@ -77,3 +77,13 @@ Deno.test("manager place: a directory that is none, and one that cannot be made"
       /cannot use \/proc\/nowhere for sockets/,
     );
   }));
+
+Deno.test("manager address: one that stands for all addresses of a host is refused", () => {
+  for (const host of ["0.0.0.0", "[::]", "[::ffff:0.0.0.0]", "0"]) {
+    assert.throws(() => managerAddress(`tcp:${host}:80`, env({})), {
+      name: "UsageError",
+      message:
+        /--manager-address tcp:.*: API servers and instances connect to this address; expected/,
+    });
+  }
+});

@@ -64,6 +64,7 @@ Deno.test("statistics: migrations since the last line", () => {
     destinationId: "b",
     requestId: "r",
     outcome: "committed",
+    phase: "commit",
     reason: "",
     lengthTokens: 100,
     stages: 2,

@@ -46,7 +46,17 @@ Deno.test("with --api-key every /v1 and /generate route needs one of the keys", 
         await answer.body?.cancel();
       }
     }
-    for (const path of ["/health", "/is_ready", "/version", "/ping", "/load", "/openapi.json"]) {
+    for (
+      const path of [
+        "/health",
+        "/is_ready",
+        "/version",
+        "/ping",
+        "/load",
+        "/metrics",
+        "/openapi.json",
+      ]
+    ) {
       const open = await fetch(url + path);
       assert.equal(open.status, 200, path);
       await open.body?.cancel();

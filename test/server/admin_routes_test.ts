@@ -26,6 +26,7 @@ const report: MigrationReport = {
   destinationId: "instance-1",
   requestId: "cmpl-a/b",
   outcome: "committed",
+  phase: "commit",
   reason: "",
   lengthTokens: 30,
   stages: 2,

@@ -1,8 +1,10 @@
 /** Runs a server over a fake service for the length of a test. */
+import type { ClusterMonitor } from "../../src/core/cluster.ts";
 import type { AdminAccess } from "../../src/server/admin_routes.ts";
 import type { Log } from "../../src/core/log.ts";
 import type { ServerOptions } from "../../src/core/options.ts";
 import { type ConnectionLimits, type RunningServer, startServer } from "../../src/server/server.ts";
+import type { ClusterFeed } from "../../src/server/feed/cluster_feed.ts";
 import { FakeTextService } from "./fake_text_service.ts";
 
 export const testOptions: ServerOptions = {
@@ -32,6 +34,7 @@ export const testOptions: ServerOptions = {
   allowedMethods: null,
   allowedHeaders: null,
   allowCredentials: false,
+  otlpTracesEndpoint: null,
   rootPath: "",
 };
 
@@ -56,8 +59,11 @@ export interface Harness {
 export interface HarnessConfig {
   readonly admin?: AdminAccess;
   readonly apiKeys?: readonly string[];
+  readonly feed?: ClusterFeed;
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
+  readonly monitor?: ClusterMonitor;
+  readonly descriptors?: readonly number[];
 }
 
 export async function withServer(
@@ -74,10 +80,13 @@ export async function withServer(
     service,
     admin: config.admin,
     apiKeys: config.apiKeys,
+    feed: config.feed,
     options: { ...testOptions, ...config.options },
     version: "1.2.3",
     log: { debug, info: append, warn: append, error: append },
     limits: config.limits,
+    monitor: config.monitor,
+    descriptors: config.descriptors,
   });
   const { url } = server;
   try {

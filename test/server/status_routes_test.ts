@@ -91,6 +91,7 @@ Deno.test("polls of health and readiness are logged for debugging alone", () =>
     }
     await until(() => log.length === 3);
     assert.deepEqual(log.map((line) => line.startsWith("debug: ")), [true, true, false]);
+    for (const line of log) assert.match(line, /"client":"127\.0\.0\.1"/);
   }));
 
 Deno.test("a logged prompt is cut, with or without --max-log-len", async () => {

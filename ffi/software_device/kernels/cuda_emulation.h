@@ -13,8 +13,14 @@ using std::min;
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
-struct uint2 {
+struct alignas(8) uint2 {
   unsigned x, y;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
@@ -23,6 +29,10 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -32,6 +42,7 @@ constexpr int warpSize = 32;
 #define __forceinline__ __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __restrict__
+#define __align__(bytes) __attribute__((aligned(bytes)))
 /// Shared memory of a block: one block runs at a time.
 #define __shared__ static __attribute__((section("emulated_shared")))
 
@@ -126,6 +137,8 @@ EMULATED void __pipeline_wait_prior(size_t pending) { emulated_copy_wait(pending
 
 EMULATED float __uint_as_float(unsigned bits) { return emulated_bits<float>(bits); }
 EMULATED unsigned __float_as_uint(float value) { return emulated_bits<unsigned>(value); }
+EMULATED float __int_as_float(int bits) { return emulated_bits<float>(bits); }
+EMULATED int __float_as_int(float value) { return emulated_bits<int>(value); }
 EMULATED float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 #define __expf(x) std::exp(x)  // the C library has a function of this name
 EMULATED unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
@@ -137,9 +150,33 @@ EMULATED unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
   }
   return result;
 }
+EMULATED uint64_t __umul64hi(uint64_t a, uint64_t b) {
+  return uint64_t(static_cast<unsigned __int128>(a) * b >> 64);
+}
+EMULATED float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+EMULATED float __fdividef(float a, float b) { return a / b; }
 EMULATED int __popc(unsigned value) { return __builtin_popcount(value); }
 EMULATED int __ffs(int value) { return __builtin_ffs(value); }
+EMULATED int __clz(int value) { return value == 0 ? 32 : __builtin_clz(unsigned(value)); }
+EMULATED int __clzll(long long value) { return value == 0 ? 64 : __builtin_clzll(uint64_t(value)); }
+// Loads and stores that name a cache.
 template <class T>
 EMULATED T __ldg(const T* address) {
   return *address;
+}
+template <class T>
+EMULATED T __ldcg(const T* address) {
+  return *address;
+}
+template <class T>
+EMULATED T __ldcs(const T* address) {
+  return *address;
+}
+template <class T>
+EMULATED void __stcg(T* address, T value) {
+  *address = value;
+}
+template <class T>
+EMULATED void __stcs(T* address, T value) {
+  *address = value;
 }

@@ -43,8 +43,6 @@ emulated_switch:
 extern unsigned char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
 extern unsigned char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
 
-#define HERE __builtin_return_address(0)
-
 namespace emulator {
 
 Block block;
@@ -63,6 +61,8 @@ void* mainStack = nullptr;
 const KernelInfo* kernel = nullptr;
 const unsigned char* parameters = nullptr;
 bool stuck = false;
+/// Poisoned beyond a launch's dynamic shared memory, for accesses that go too far.
+constexpr size_t overrunBytes = 4096;
 alignas(128) unsigned char dynamicShared[mostSharedBytes];
 
 unsigned bound(const dim3& shape) { return shape.x * shape.y * shape.z; }
@@ -86,15 +86,6 @@ void dispatch(void** save) {
   block.current = next;
   threadIdx = indexIn(unsigned(next), blockDim);
   if (!same) emulated_switch(save, block.thread[size_t(next)].stackPointer);
-}
-
-Thread& current() { return block.thread[size_t(block.current)]; }
-
-void sleep(const char* what, Place place) {
-  Thread& thread = current();
-  thread.waitsFor = what;
-  thread.waitsAt = place;
-  dispatch(&thread.stackPointer);
 }
 
 void releaseBarrier() {
@@ -128,36 +119,9 @@ void releaseMeetings(int warp) {
       const int number = warp * 32 + lane;
       if (meeting->arrived >> lane & 1 && !block.thread[size_t(number)].done) group.push_back(number);
     }
-    if (meeting->barrier && checker != nullptr) checker->join(group);
+    if (meeting->what == warpBarrier && checker != nullptr) checker->join(group);
     block.runnable.insert(block.runnable.end(), group.begin(), group.end());
   }
-}
-
-std::shared_ptr<Meeting> meet(bool barrier, unsigned mask, uint64_t value, Place place) {
-  const int warp = block.current / 32, lane = block.current % 32;
-  const char* what = barrier ? "__syncwarp" : "a warp exchange";
-  if (!(mask >> lane & 1) && checker != nullptr) {
-    checker->misuse("a warp operation by a lane that its mask leaves out", place, what);
-  }
-  auto& open = block.meetings[size_t(warp)];
-  const auto same = std::find_if(open.begin(), open.end(), [&](auto& one) {
-    return one->barrier == barrier && one->mask == mask && !(one->arrived >> lane & 1);
-  });
-  auto meeting = same == open.end() ? std::make_shared<Meeting>() : *same;
-  if (same == open.end()) open.push_back(meeting);
-  meeting->barrier = barrier;
-  meeting->mask = mask;
-  meeting->arrived |= 1u << lane;
-  meeting->values[lane] = value;
-  releaseMeetings(warp);
-  sleep(what, place);
-  return meeting;
-}
-
-void land(AsyncCopy& copy) {
-  const size_t copied = copy.bytes - copy.zeroBytes;
-  std::memcpy(copy.shared, copy.global, copied);
-  std::memset(copy.shared + copied, 0, copy.zeroBytes);
 }
 
 /// The body of each fiber.
@@ -166,6 +130,9 @@ void fiber() {
   Thread& thread = current();
   if (!thread.copies.empty() && checker != nullptr) {
     checker->misuse("the thread ended with a cp.async under way", thread.copies[0].place, "");
+  }
+  if (block.programmatic && !thread.waitedForGrid && checker != nullptr) {
+    checker->misuse("a thread of a programmatic launch ended without grid_wait", nullptr, "");
   }
   thread.done = true;
   block.alive--;
@@ -193,13 +160,16 @@ bool startBlock(const LaunchShape& shape) {
   block.threads = block.alive = int(threads);
   block.serial++;
   block.dynamicBytes = shape.dynamicBytes;
+  block.programmatic = shape.programmatic != 0;
   block.thread.assign(threads, Thread());
   block.meetings.assign((threads + 31) / 32, {});
   block.runnable.resize(threads);
   std::iota(block.runnable.begin(), block.runnable.end(), 0);
   block.atBarrier.clear();
+  for (auto& barrier : block.named) barrier = {};
   block.complaints.clear();
-  std::memset(dynamicShared, 0xff, sizeof dynamicShared);
+  const size_t poisoned = size_t(shape.dynamicBytes) + overrunBytes;
+  std::memset(dynamicShared, 0xff, std::min(poisoned, sizeof dynamicShared));
   if (__start_emulated_shared != nullptr) {
     std::memset(__start_emulated_shared, 0xff, size_t(__stop_emulated_shared - __start_emulated_shared));
   }
@@ -271,6 +241,44 @@ End runBlock(const KernelInfo& info, const unsigned char* values, const LaunchSh
   return end;
 }
 
+void sleep(const char* what, Place place) {
+  Thread& thread = current();
+  thread.waitsFor = what;
+  thread.waitsAt = place;
+  dispatch(&thread.stackPointer);
+}
+
+void arriveAtBlockBarrier() {
+  block.atBarrier.push_back(block.current);
+  releaseBarrier();
+}
+
+void refuse(const char* what, Place place) {
+  if (checker != nullptr) checker->misuse(what, place, "");
+  block.complaints.push_back(what);
+}
+
+std::shared_ptr<Meeting> meet(const char* what, unsigned mask, Place place,
+                              const std::function<void(Meeting&, int lane)>& bring) {
+  const int warp = block.current / 32, lane = block.current % 32;
+  if (!(mask >> lane & 1) && checker != nullptr) {
+    checker->misuse("a warp operation by a lane that its mask leaves out", place, what);
+  }
+  auto& open = block.meetings[size_t(warp)];
+  const auto same = std::find_if(open.begin(), open.end(), [&](auto& one) {
+    return one->what == what && one->mask == mask && !(one->arrived >> lane & 1);
+  });
+  auto meeting = same == open.end() ? std::make_shared<Meeting>() : *same;
+  if (same == open.end()) open.push_back(meeting);
+  meeting->what = what;
+  meeting->mask = mask;
+  meeting->arrived |= 1u << lane;
+  bring(*meeting, lane);
+  releaseMeetings(warp);
+  sleep(what, place);
+  return meeting;
+}
+
 void yield() {
   block.runnable.push_back(block.current);
   dispatch(&current().stackPointer);
@@ -290,95 +298,3 @@ bool inStack(uint64_t address) {
 }
 
 }  // namespace emulator
-
-using namespace emulator;
-
-// ---- what kernels call
-
-unsigned char* emulated_dynamic_shared() { return dynamicShared; }
-
-void emulated_block_barrier() {
-  block.atBarrier.push_back(block.current);
-  releaseBarrier();
-  sleep("__syncthreads", HERE);
-}
-
-void emulated_warp_barrier(unsigned mask) { meet(true, mask, 0, HERE); }
-
-uint64_t emulated_exchange(unsigned mask, uint64_t value, int from) {
-  return meet(false, mask, value, HERE)->values[from];
-}
-
-unsigned emulated_ballot(unsigned mask, int predicate) {
-  const auto meeting = meet(false, mask, predicate != 0, HERE);
-  unsigned bits = 0;
-  for (int lane = 0; lane < 32; lane++) bits |= unsigned(meeting->values[lane]) << lane;
-  return bits;
-}
-
-void emulated_fence(int deviceScope) {
-  if (checker != nullptr) checker->fence(deviceScope != 0);
-}
-
-static uint64_t load(const void* address, unsigned bytes) {
-  uint64_t value = 0;
-  std::memcpy(&value, address, bytes);
-  return value;
-}
-
-uint64_t emulated_atomic(int operation, void* address, unsigned bytes, uint64_t value) {
-  yield();
-  if (checker != nullptr) checker->atomic(uint64_t(address), bytes, HERE);
-  const uint64_t old = load(address, bytes);
-  uint64_t next = value;
-  if (operation == emulatedAdd) next = old + value;
-  if (operation == emulatedMin) next = std::min(old, value);
-  if (operation == emulatedMax) next = std::max(old, value);
-  if (operation == emulatedAddFloat) {
-    next = emulated_bits<uint64_t>(emulated_bits<float>(old) + emulated_bits<float>(value));
-  }
-  std::memcpy(address, &next, bytes);
-  return old;
-}
-
-uint64_t emulated_compare_exchange(void* address, unsigned bytes, uint64_t expected, uint64_t value) {
-  yield();
-  if (checker != nullptr) checker->atomic(uint64_t(address), bytes, HERE);
-  const uint64_t old = load(address, bytes);
-  if (old == expected) std::memcpy(address, &value, bytes);
-  return old;
-}
-
-void emulated_copy_async(void* shared, const void* global, size_t bytes, size_t zeroBytes) {
-  const bool sized = bytes == 4 || bytes == 8 || bytes == 16;
-  const bool aligned = (uint64_t(shared) | uint64_t(global)) % bytes == 0;
-  if (!sized || !aligned || zeroBytes > bytes || !inShared(uint64_t(shared))) {
-    if (checker != nullptr) checker->misuse("a cp.async of a wrong size, alignment or place", HERE, "");
-    block.complaints.push_back("a cp.async of a wrong size, alignment or place");
-    return;
-  }
-  Thread& thread = current();
-  const AsyncCopy copy{static_cast<unsigned char*>(shared),
-                       static_cast<const unsigned char*>(global),
-                       bytes,
-                       zeroBytes,
-                       thread.group,
-                       HERE};
-  if (checker != nullptr) checker->copyIssued(copy);
-  std::memset(shared, 0xff, bytes);  // it lands at its wait, and not before
-  thread.copies.push_back(copy);
-}
-
-void emulated_copy_commit() { current().group++; }
-
-void emulated_copy_wait(size_t pending) {
-  Thread& thread = current();
-  const uint32_t committed = thread.group - 1;
-  const uint32_t landed = committed > pending ? committed - uint32_t(pending) : 0;
-  auto& copies = thread.copies;
-  for (auto& copy : copies) {
-    if (copy.group <= landed) land(copy);
-  }
-  std::erase_if(copies, [landed](const AsyncCopy& copy) { return copy.group <= landed; });
-  if (checker != nullptr) checker->copiesLanded(landed);
-}

@@ -16,7 +16,8 @@ struct KernelInfo {
 struct LaunchShape {
   unsigned grid[3], block[3];
   unsigned dynamicBytes;
-  uint64_t seed;  ///< Of the order of blocks and threads; 0: by their numbers.
+  unsigned programmatic;  ///< 1: it may begin before the kernel launched before it has ended.
+  uint64_t seed;          ///< Of the order of blocks and threads; 0: by their numbers.
 };
 
 struct KernelLaunch;

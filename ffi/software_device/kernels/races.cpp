@@ -33,6 +33,7 @@ void Races::access(uint64_t address, size_t bytes, bool write, Kind kind, Place 
   }
   for (uint64_t at = address; at < address + bytes; at++) {
     Cell& one = cell(at, shared);
+    if (block.programmatic && !shared) checkGridWait(one, write, place);
     if (races(one.write, kind))
       clash(write ? "write after write" : "read after write", at, one.write, place);
     if (write) {
@@ -43,6 +44,14 @@ void Races::access(uint64_t address, size_t bytes, bool write, Kind kind, Place 
       report("a read of shared memory that no thread wrote", place, nullptr, "");
     }
     readCell(one, now);
+  }
+}
+
+void Races::checkGridWait(const Cell& one, bool write, Place place) {
+  if (block.thread[size_t(block.current)].waitedForGrid) return;
+  if (write) report("a write to global memory before grid_wait", place, nullptr, "");
+  if (one.writtenBefore) {
+    report("a use before grid_wait of memory that the kernel before wrote", place, nullptr, "");
   }
 }
 
@@ -115,6 +124,7 @@ std::string lineOf(Place place) {
   while (output != nullptr && std::fgets(text, sizeof text, output) != nullptr) {
     const std::string line(text, std::strcspn(text, " \n"));
     const bool own = line.find("cuda_emulation.h") == std::string::npos &&
+                     line.find("ptx_emulation.h") == std::string::npos &&
                      line.find("registry.h") == std::string::npos;
     if (own) lines += (lines.empty() ? "" : " < ") + line;
   }
@@ -127,7 +137,8 @@ std::string lineOf(Place place) {
 void Races::endLaunch(const char* kernel) {
   for (auto& [key, detail] : reports_) {
     auto& [what, place, earlier] = key;
-    std::string line = std::string(kernel) + ": " + what + " at " + lineOf(place);
+    std::string line = std::string(kernel) + ": " + what;
+    if (place != nullptr) line += " at " + lineOf(place);
     if (earlier != nullptr) line += " against " + lineOf(earlier);
     if (!detail.empty()) line += ": " + detail;
     lines_.insert(line);

@@ -8,8 +8,12 @@
 //   cp.async                   reads and writes as component n + t; its wait lets thread t know of that.
 //   fence and atomic           as fences of C++: a thread's atomics publish what precedes its last
 //                              fence; what its atomics saw is known after its next fence.
+//   named barrier              those that wait learn of all that came, and those that only arrive of none.
+//   mma, ldmatrix, movmatrix   exchange values, as a shuffle; each lane of ldmatrix reads what it gets.
 //   blocks of a grid           have no order but that of fences and atomics.
-//   launches                   are in order: the order of streams is not checked here.
+//   launches                   are in order: the order of streams is not checked here. A programmatic
+//                              launch knows of the one before it after grid_wait, and writes nothing
+//                              in global memory before.
 #pragma once
 #include <algorithm>
 #include <map>
@@ -63,6 +67,7 @@ struct Cell {
   Access write, read;
   std::vector<Access> moreReads;
   uint32_t launch = 0, owner = 0;
+  bool writtenBefore = false;  ///< By the launch before this one.
 };
 
 /// What atomics at one address have published.
@@ -82,6 +87,7 @@ class Races final : public Checker {
     clocks_.assign(threads * 2 * threads, 0);
     fenced_.assign(threads, {});
     for (size_t i = 0; i < threads; i++) clock(int(i))[i] = 1;
+    for (auto& barrier : named_) barrier = {};
   }
 
   void join(const std::vector<int>& threads) override {
@@ -97,6 +103,27 @@ class Races final : public Checker {
       fenced_[size_t(thread)].others = others;
       tick(thread);
     }
+  }
+
+  void arrive(int barrier) override {
+    const int me = block.current;
+    auto& [clocks, others] = named_[barrier];
+    clocks.resize(2 * size_t(block.threads), 0);
+    joinInto(clocks.data(), clock(me), clocks.size());
+    joinInto(others, fenced_[size_t(me)].others);
+    tick(me);
+  }
+  void leave(int barrier, const std::vector<int>& threads) override {
+    auto& [clocks, others] = named_[barrier];
+    for (int thread : threads) {
+      joinInto(clock(thread), clocks.data(), clocks.size());
+      joinInto(fenced_[size_t(thread)].others, others);
+    }
+    named_[barrier] = {};
+  }
+
+  void read(uint64_t address, size_t bytes, Place place) override {
+    access(address, bytes, false, Kind::Plain, place);
   }
 
   void fence(bool deviceScope) override {
@@ -206,12 +233,17 @@ class Races final : public Checker {
     }
     Cell& one = lastCells_[address & ((1 << pageBits) - 1)];
     const bool other = one.launch != block.launch || (shared && one.owner != block.serial);
-    if (other) one = {{}, {}, {}, block.launch, block.serial};
+    if (other) {
+      const bool before = one.launch == block.launch ? one.writtenBefore
+                                                      : one.launch + 1 == block.launch && one.write.block != 0;
+      one = {{}, {}, {}, block.launch, block.serial, before};
+    }
     return one;
   }
 
   void readCell(Cell& one, const Access& now);
   void writeCell(Cell& one, const Access& now, uint64_t address);
+  void checkGridWait(const Cell& one, bool write, Place place);
   void clash(const char* what, uint64_t address, const Access& earlier, Place place);
   void report(const char* what, Place place, Place earlier, const std::string& detail) {
     reports_.insert({{what, place, earlier}, detail});
@@ -219,6 +251,8 @@ class Races final : public Checker {
 
   Clock clocks_;
   std::vector<Fenced> fenced_;
+  /// What those that came to each named barrier know.
+  std::pair<Clock, View> named_[namedBarriers];
   std::unordered_map<uint64_t, std::unique_ptr<Cell[]>> pages_;
   uint64_t lastPage_ = ~uint64_t(0);
   Cell* lastCells_ = nullptr;

@@ -80,6 +80,11 @@ export async function deriveBytes(
   return new Uint8Array(await crypto.subtle.deriveBits(how, key, 256));
 }
 
+/** Bytes that processes with the secret show each other inside TLS, in hexadecimal. */
+export async function membershipToken(secret: Uint8Array<ArrayBuffer>): Promise<string> {
+  return (await deriveBytes(secret, "membership token")).toHex();
+}
+
 async function authorityKeys(secret: Uint8Array<ArrayBuffer>): Promise<CryptoKeyPair> {
   const seed = await deriveBytes(secret, "certificate authority");
   const pkcs8 = new Uint8Array([...PKCS8_PREFIX, ...seed]);

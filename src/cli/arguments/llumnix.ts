@@ -1,23 +1,7 @@
 /** Llumnix's own arguments, in the order and with the words of its argument page. */
-import type { BackendName } from "../../kv/transfer/backend_kind.ts";
-import { plannedBackends } from "../../kv/transfer/backends.ts";
 import { DEFAULT_BUFFER_BLOCKS } from "../../kv/transfer/limits.ts";
-import {
-  type ArgumentTable,
-  boolean,
-  choice,
-  flag,
-  integer,
-  later,
-  number,
-  type Status,
-  text,
-} from "./argument.ts";
-
-/** Of an argument that is for one backend: it works as soon as the backend does. */
-function ofBackend(name: BackendName): Status {
-  return plannedBackends.some((planned) => planned.name === name) ? later : { kind: "works" };
-}
+import { DEFAULT_LOG_FILENAME } from "../../roles/start_logging.ts";
+import { type ArgumentTable, boolean, choice, flag, integer, number, text } from "./argument.ts";
 
 export const llumnixArguments = {
   "config-file": text({
@@ -139,13 +123,16 @@ export const llumnixArguments = {
   }),
   "log-instance-info": flag({
     help: "Enable logging instance info to LOG_FILENAME_instance.csv: one row per busy instance " +
-      "and polling interval, and one row when the instance becomes empty.",
+      "and polling interval, and one row when the instance becomes empty. Where instance_load is " +
+      "infinite its cell is empty, and instance_load_kind says so. --log-max-bytes and " +
+      "--log-backups hold for this file too.",
   }),
   "log-filename": text({
-    default: "server.log",
+    default: DEFAULT_LOG_FILENAME,
     help:
       "Log filename. Only its user can read the file. If another server already logs to it, a " +
-      "number is added to the name. Empty: log to stderr only.",
+      "number is added to the name. Empty: log to stderr only, as by default in a unit of systemd, " +
+      "whose journal has the log.",
   }),
   "profiling-result-file-path": text({
     default: "",
@@ -162,12 +149,11 @@ export const llumnixArguments = {
   "migration-backend": choice({
     choices: ["gloo", "nccl", "rayrpc", "grpc", "kvtransfer"],
     default: "gloo",
-    laterChoices: plannedBackends.map(({ name }) => name),
     help: "Communication backend of migration. Every backend works with every model here: " +
-      "Llumnix's split between vLLM and BladeLLM does not exist. Only rayrpc encrypts between " +
-      "hosts, as all connections between roles do; with the others, anyone who can read the " +
-      "network can read the KV cache. gloo listens only at the host of --manager-address, or at " +
-      "127.0.0.1. nccl needs a CUDA device, on which no engine runs yet.",
+      "Llumnix's split between vLLM and BladeLLM does not exist. Between hosts gloo, rayrpc and " +
+      "grpc encrypt, and take blocks from processes with the same cluster key only; nccl, and " +
+      "kvtransfer between hosts, need --migration-insecure. nccl needs a CUDA device, on which no " +
+      "engine runs yet.",
   }),
   "migration-buffer-blocks": integer({
     default: DEFAULT_BUFFER_BLOCKS,
@@ -177,7 +163,6 @@ export const llumnixArguments = {
   "migration-backend-transfer-type": choice({
     choices: ["cuda_ipc", "rdma", ""],
     default: "rdma",
-    status: ofBackend("kvtransfer"),
     help:
       "Transfer type for migration backend kvTransfer. rdma: KV blocks in host memory. cuda_ipc: " +
       "KV blocks of CUDA devices of one host. For rdma, instances of one host need no library: the " +
@@ -187,7 +172,6 @@ export const llumnixArguments = {
   }),
   "migration-backend-kvtransfer-naming-url": text({
     default: "file:/tmp/llumnix/naming/",
-    status: ofBackend("kvtransfer"),
     help:
       "URL of naming server for kvtransfer migration backend: `file:` and a directory, in which " +
       "instances find each other's KV blocks. Give all instances the same directory. It is created " +
@@ -195,7 +179,6 @@ export const llumnixArguments = {
   }),
   "migration-backend-server-address": text({
     default: "127.0.0.1:50051",
-    status: ofBackend("grpc"),
     help:
       "Address of grpc server for migration backend, as HOST:PORT. The protocol is Connect over " +
       "HTTP/1.1, which Connect clients of any language and curl speak; gRPC over HTTP/2 is refused. " +

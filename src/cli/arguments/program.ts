@@ -36,12 +36,24 @@ export const engineExtras = {
     help: "Threads of the CPU executor of one instance. On Linux they run at nice +5: on a " +
       "contended core they get about a third of another thread's share.",
   }),
+  "allow-shared-device": flag({
+    section: "ENGINE",
+    help: "Let instances share a CUDA device and divide its memory, if there are more instances " +
+      "than devices. Otherwise such a start is refused.",
+  }),
   "cpu-kernels": choice({
     choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],
     default: null,
     defaultText: "the fastest that the processor has",
     section: "ENGINE",
     help: "Kernel set of the CPU executor. Change it only to compare kernels.",
+  }),
+  "migration-insecure": flag({
+    section: "ENGINE",
+    help:
+      "Let --migration-backend nccl, and kvtransfer between hosts, connect although the service has " +
+      "a cluster key, which they cannot use: anyone who reaches the hosts can read and change the KV " +
+      "cache. For networks that nobody else is on.",
   }),
   "speedup": number({
     default: 1,
@@ -70,6 +82,17 @@ export const engineExtras = {
       "it is replaced, and its requests continue on other instances. The CPU executor adds " +
       "time for each token of the step, by the model's size and the number of cores: 4 s for " +
       "7B on one core. A hang is noticed up to a quarter of the timeout late. 0: no limit.",
+  }),
+  "migration-crossover": text({
+    default: "0",
+    metavar: "auto|TOKENS",
+    section: "ENGINE",
+    help:
+      "A running request with fewer tokens than this leaves its KV cache behind when it moves: " +
+      "the destination computes it again, as for a request that waits there. `auto`: where that is " +
+      "faster, by the measured speed of the path to the destination, the measured speed of prompts " +
+      "and the request's length; the log tells what was measured, and warns of a path that is " +
+      "slower than recomputing. Default: every request moves with its KV cache.",
   }),
 } satisfies ArgumentTable;
 
@@ -125,6 +148,25 @@ export const roleExtras = {
     help:
       "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
       "read prompts and change answers. For networks that nobody else is on.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program for roles without an HTTP server of their own. */
+export const metricsExtras = {
+  "metrics-port": integer({
+    default: null,
+    min: 0,
+    max: 65535,
+    section: null,
+    defaultText: "none",
+    help:
+      "Port for GET /metrics of this process, for Prometheus; 0 takes a free one. An API server " +
+      "has /metrics on its own port, with the metrics of all instances.",
+  }),
+  "metrics-host": text({
+    default: "localhost",
+    section: null,
+    help: "Host name or address for --metrics-port.",
   }),
 } satisfies ArgumentTable;
 
@@ -197,6 +239,16 @@ export const serverExtras = {
       "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
+  "otlp-traces-endpoint": text({
+    default: null,
+    metavar: "URL",
+    section: "SERVER",
+    help: "Send a trace of each request to this OpenTelemetry collector, over OTLP/HTTP, such as " +
+      "http://localhost:4318/v1/traces: its time in the queue, in prefill and decode, and its " +
+      "migrations, but neither prompt nor output. A request with a `traceparent` header joins " +
+      "its client's trace. The environment variable OTEL_EXPORTER_OTLP_HEADERS adds headers. " +
+      "Default: no traces.",
+  }),
   "log-prompts": flag({
     section: "SERVER",
     help: "Log the text or token ids of prompts, up to --max-log-len. Without it, only their " +
@@ -217,6 +269,14 @@ export const processExtras = {
     default: "info",
     section: "SERVER",
     help: "Least severe messages that are logged.",
+  }),
+  "log-format": choice({
+    choices: ["text", "json"],
+    default: "text",
+    section: "SERVER",
+    help:
+      "How log records are written, to stderr and to the file: as lines of text, or each as a " +
+      "JSON object on a line, for programs that collect logs.",
   }),
   "log-max-bytes": size({
     default: 100 * 1024 * 1024,
@@ -256,11 +316,21 @@ export const instanceArguments = {
     section: null,
     help: "Name of this instance. No other running instance may have the same name.",
   }),
+  "host": text({
+    default: null,
+    defaultText: "the address that this host has on the way to the manager",
+    metavar: "HOST",
+    section: null,
+    help:
+      "With --manager-address tcp:HOST:PORT: IP address of this host. The instance listens there, and " +
+      "API servers and other instances are told to connect to it there.",
+  }),
   "host-share": integer({
     default: 1,
     min: 1,
     section: null,
-    help: "Instances that share this host: each takes this fraction of its memory and cores.",
+    help: "Instances that share this host: each takes this fraction of its memory and cores. An " +
+      "instance leaves alone the memory that others of this user have claimed, whatever this says.",
   }),
   "started-by": choice({
     choices: ["hand", "manager", "api-server"],
@@ -270,6 +340,7 @@ export const instanceArguments = {
       "SIGINT) and is not replaced.",
   }),
   "drain-timeout": lifecycleExtras["drain-timeout"],
+  ...metricsExtras,
   ...orphanExtras,
   ...roleExtras,
 } satisfies ArgumentTable;

@@ -4,11 +4,12 @@ import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
+import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { startApiServer } from "../../roles/api_server.ts";
+import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -18,63 +19,106 @@ import { startInstances } from "../../roles/started_instances.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
 import { findModel, servedSettings } from "../../roles/served_model.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { StopSignals } from "../../roles/stop_signals.ts";
+import { type RoleService, runRole } from "../../roles/run_role.ts";
+import { passedSockets } from "../../roles/systemd/passed_sockets.ts";
+import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+
+/** The name on the lines of its log. */
+const ROLE = "api-server";
 
 /**
  * Serves until it is told to stop.
  * @returns the exit code: 0 after an orderly stop
  * @throws {LlumnixError} what the user must change, before anything serves
  */
-export async function runApiServer(options: RoleOptions): Promise<number> {
+export function runApiServer(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
-  const logFile = startLogging(options, "api-server");
-  const log = logger("serve");
-  const exitOnDefect = exitOnDefects(log);
-  const model = await findModel(options);
-  for (const warning of model.warnings) log.warn(warning);
-
-  using signals = new StopSignals();
-  await using service = new Service(options, model, address, log, logFile);
-  const started = service.start();
-  started.catch(exitOnDefect); // after a signal nothing else awaits it
-  await Promise.race([started, signals.first]);
-  log.info(`stopping: ${await signals.first}`);
-  const stopped = service.finishRequests();
-  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) return 0;
-  log.warn("second signal: stopping at once");
-  return 130;
+  return asSuccessor(async (predecessor) => {
+    const sockets = predecessor?.sockets ?? passedSockets();
+    const logFile = startLogging(options, ROLE, predecessor !== null);
+    const log = logger("serve");
+    const exitOnDefect = exitOnDefects(log);
+    const model = await findModel(options);
+    for (const warning of model.warnings) log.warn(warning);
+    return await runRole({
+      service: new Service(options, model, address, log, logFile, sockets, predecessor),
+      predecessor,
+      shutdownTimeoutMs: options.shutdownTimeout * 1000,
+      log,
+      exitOnDefect,
+    });
+  });
 }
 
 /** An API server and what it needs, in the order in which they start. */
-class Service implements AsyncDisposable {
+class Service implements RoleService {
+  readonly role = "api-server";
+  readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
   #server: RunningServer | null = null;
 
-  /** @param logFile where this process and its instances log in addition to stderr */
+  /**
+   * @param logFile where this process and its instances log in addition to stderr
+   * @param givenSockets to serve at; none: those of `--host` and `--port`
+   */
   constructor(
     private readonly options: RoleOptions,
     private readonly model: FoundModel,
     private readonly address: Address,
     private readonly log: Log,
-    private readonly logFile: string | null,
+    private logFile: string | null,
+    private readonly givenSockets: readonly number[],
+    private readonly predecessor: Predecessor | null,
   ) {}
 
   /** Resolves when requests are served, and the instances that it starts have served. */
-  async start(): Promise<void> {
+  async start(): Promise<string> {
     const { options, model, address, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
+    const api = await prepareApiServer(options, model);
     const client = await connect(bus, address, options, log);
     this.#disposables.defer(() => client.close());
-    const server = this.#server = await startApiServer(options, model, client);
+    if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
+    const server = this.#server = await api.start(client, this.givenSockets);
     this.#disposables.defer(() => server.closeNow());
-    log.info(`serving ${model.name} at ${server.url} by the manager at ${address}`);
-    if (options.disableInitInstanceByManager) await this.#startInstances(bus, client);
+    const status = `serving ${model.name} at ${server.url} by the manager at ${address}`;
+    log.info(status);
+    // The manager looks after the instances that a predecessor has started.
+    const isFirst = this.predecessor === null;
+    if (options.disableInitInstanceByManager && isFirst) await this.#startInstances(bus, client);
+    return status;
   }
 
-  /** Lets running requests finish until the deadline, and takes no new ones. */
-  async finishRequests(): Promise<void> {
-    await this.#server?.shutdown(this.options.shutdownTimeout * 1000);
+  async finishRequests(limitMs: number): Promise<void> {
+    await this.#server?.shutdown(limitMs);
   }
+
+  /** Its instances are the manager's. */
+  kill(): void {}
+
+  sockets(): readonly number[] {
+    return this.#server === null ? [] : socketsOf(this.#server);
+  }
+
+  handOver(): Promise<Handover> {
+    startLogging(this.options, ROLE, true); // the successor claims the log file
+    return Promise.resolve({ managerAddress: null, numInstances: null });
+  }
+
+  takeBack(): Promise<void> {
+    this.logFile = startLogging(this.options, ROLE);
+    return Promise.resolve();
+  }
+
+  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+    return { instances: [], rollout: null };
+  }
+
+  async giveWay(): Promise<void> {
+    await this.#server!.giveWay();
+  }
+
+  noteTakenOver(): void {}
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#disposables.disposeAsync();

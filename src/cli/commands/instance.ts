@@ -2,36 +2,49 @@ import { openBus } from "../../bus/open_bus.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
-import { checkInstanceId } from "../../instance/instance_socket.ts";
+import { checkHost, checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
+import type { MetricsPlace } from "../../roles/metrics_place.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 
 /**
  * Runs one instance until its manager stops it.
  * @returns the exit code
- * @throws {UsageError} the manager's address or the instance's id cannot be one
+ * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
  */
-export function runInstance(options: InstanceOptions): Promise<number> {
-  const { hostShare, startedBy } = options;
+export async function runInstance(options: InstanceOptions): Promise<number> {
+  const { host, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
+  if (host !== null) checkHost(host);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
-  return serveInstance({
+  const key = clusterKey(options);
+  return await serveInstance({
     options,
-    bus: openBus({ clusterKey: clusterKey(options) }),
+    bus: openBus({ clusterKey: key }),
+    clusterKey: key,
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
+    host: host ?? undefined,
     hostShare,
     startedBy,
+    metrics: await metricsOf(options),
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,
     log,
   });
+}
+
+/** Most instances serve no metrics, and need not load what names the model. */
+async function metricsOf(options: InstanceOptions): Promise<MetricsPlace | undefined> {
+  if (options.metricsPort === null) return undefined;
+  const { metricsPlace } = await import("../../roles/metrics_place.ts");
+  return await metricsPlace(options);
 }

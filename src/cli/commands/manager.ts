@@ -3,75 +3,147 @@ import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
+import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
-import { managerAddress, takeManagerPlace, takenError } from "../../roles/manager_address.ts";
+import {
+  managerAddress,
+  type ManagerPlace,
+  takeManagerPlace,
+  takenError,
+} from "../../roles/manager_address.ts";
+import { metricsPlace } from "../../roles/metrics_place.ts";
+import { type RoleService, runRole } from "../../roles/run_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
-import { StopSignals } from "../../roles/stop_signals.ts";
+import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
+
+/** The name on the lines of its log. */
+const ROLE = "manager";
 
 /**
  * Runs until it is told to stop, which stops its instances.
  * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
-export async function runManager(options: RoleOptions): Promise<number> {
+export function runManager(options: RoleOptions): Promise<number> {
   const address = managerAddress(options.managerAddress);
-  const logFile = startLogging(options, "manager");
-  const log = logger("manager");
-  const exitOnDefect = exitOnDefects(log);
-
-  using signals = new StopSignals();
-  await using disposables = new AsyncDisposableStack();
-  const place = await takeManagerPlace(address);
-  disposables.defer(() => place.release());
-  const failed = Promise.withResolvers<string>();
-  let hasFailed = false;
-  failed.promise.then(() => hasFailed = true);
-  const role = await listen(options, address, log, logFile, failed.resolve);
-  disposables.use(role);
-  log.info(`listening at ${address}`);
-  const started = role.startInstances(place);
-  started.catch(exitOnDefect); // after a signal nothing else awaits it
-  await Promise.race([started, signals.first, failed.promise]);
-  const reason = await Promise.race([signals.first, failed.promise]);
-  log.info(`stopping: ${reason}`);
-  const stopped = role.manager.finishRequests(options.shutdownTimeout * 1000);
-  if (await Promise.race([stopped.then(() => true), signals.second.then(() => false)])) {
-    return hasFailed ? 1 : 0;
-  }
-  log.warn("second signal: stopping at once");
-  role.manager.kill();
-  return 130;
+  return asSuccessor(async (predecessor) => {
+    const logFile = startLogging(options, ROLE, predecessor !== null);
+    const log = logger("manager");
+    const exitOnDefect = exitOnDefects(log);
+    return await runRole({
+      service: new Service(options, address, log, logFile, predecessor),
+      predecessor,
+      shutdownTimeoutMs: options.shutdownTimeout * 1000,
+      log,
+      exitOnDefect,
+    });
+  });
 }
 
-async function listen(
-  options: RoleOptions,
-  address: Address,
-  log: Log,
-  logFile: string | null,
-  onGivenUp: (reason: string) => void,
-): Promise<ManagerRole> {
-  try {
-    return await ManagerRole.listen({
-      options,
-      engineArgv: toArgv(options),
-      bus: openBus({ clusterKey: clusterKey(options) }),
-      addresses: [address],
-      orphanTimeoutMs: options.orphanTimeout * 1000,
-      log,
-      logFile,
-      onEvent: ({ type }) => {
-        if (type === "given_up") onGivenUp("no instance serves, and none can start");
-      },
-    });
-  } catch (error) {
-    const { cause } = error as Error;
-    if (error instanceof UnavailableError && cause instanceof Deno.errors.AddrInUse) {
-      throw takenError(address);
+/** A manager, and the address that it holds. */
+class Service implements RoleService {
+  readonly role = "manager";
+  readonly #failure = Promise.withResolvers<string>();
+  #place: ManagerPlace | null = null;
+  #role: ManagerRole | null = null;
+
+  /** @param logFile where this process and its instances log in addition to stderr */
+  constructor(
+    private readonly options: RoleOptions,
+    private readonly address: Address,
+    private readonly log: Log,
+    private logFile: string | null,
+    private readonly predecessor: Predecessor | null,
+  ) {}
+
+  get failed(): Promise<string> {
+    return this.#failure.promise;
+  }
+
+  async start(): Promise<string> {
+    const handover = await this.predecessor?.takeOver();
+    if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
+    await this.#startManager(handover?.numInstances ?? undefined);
+    return `managing instances at ${this.address}`;
+  }
+
+  async finishRequests(limitMs: number): Promise<void> {
+    await this.#role?.manager.finishRequests(limitMs);
+  }
+
+  kill(): void {
+    this.#role?.manager.kill();
+  }
+
+  /** Clients do not connect to a manager. */
+  sockets(): readonly number[] {
+    return [];
+  }
+
+  async handOver(): Promise<Handover> {
+    startLogging(this.options, ROLE, true); // the successor claims the log file
+    const numInstances = this.#role!.manager.numWanted;
+    await this.#role!.handOver();
+    this.#place!.leave();
+    return { managerAddress: this.address, numInstances };
+  }
+
+  async takeBack(): Promise<void> {
+    this.logFile = startLogging(this.options, ROLE);
+    await this.#startManager(this.#role!.manager.numWanted);
+  }
+
+  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+    return this.#role?.upgradeStatus() ?? { instances: [], rollout: null };
+  }
+
+  /** No request passes through a manager. */
+  async giveWay(): Promise<void> {}
+
+  noteTakenOver(): void {
+    this.#role?.replaceTakenOver();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#role?.[Symbol.asyncDispose]();
+    if (this.#role?.isHandedOver !== true) await this.#place?.release();
+  }
+
+  async #startManager(numInstances: number | undefined): Promise<void> {
+    const place = this.#place = await takeManagerPlace(this.address);
+    const role = this.#role = await this.#listen();
+    this.log.info(`listening at ${this.address}`);
+    await role.startInstances(place, numInstances);
+  }
+
+  async #listen(): Promise<ManagerRole> {
+    const { options, address, log, logFile } = this;
+    try {
+      return await ManagerRole.listen({
+        options,
+        engineArgv: toArgv(options),
+        bus: openBus({ clusterKey: clusterKey(options) }),
+        addresses: [address],
+        metrics: await metricsPlace(options),
+        orphanTimeoutMs: options.orphanTimeout * 1000,
+        log,
+        logFile,
+        isSuccessor: this.predecessor !== null || this.#role !== null,
+        onEvent: ({ type }) => {
+          if (type !== "given_up") return;
+          this.#failure.resolve("no instance serves, and none can start");
+        },
+      });
+    } catch (error) {
+      const { cause } = error as Error;
+      if (error instanceof UnavailableError && cause instanceof Deno.errors.AddrInUse) {
+        throw takenError(address);
+      }
+      throw error;
     }
-    throw error;
   }
 }

@@ -10,7 +10,6 @@ import {
 import type { DeviceReport } from "../../../ffi/survey.ts";
 import { surveyDevices } from "../../../ffi/survey.ts";
 import { version } from "../../core/version.ts";
-import { devices as executorKinds } from "../../executor/devices.ts";
 import { memoryProblem } from "../../kv/transfer/backends.ts";
 import type { BackendKind, BackendOptions } from "../../kv/transfer/backend_kind.ts";
 import type { Host, LibraryKey } from "./host.ts";
@@ -155,23 +154,22 @@ async function examineUcx(
 
 /** Whether each backend works here with host pools and with device pools. */
 export async function examineBackends(
-  { backends, plannedBackends }: Pick<Host, "backends" | "plannedBackends">,
+  { backends }: Pick<Host, "backends">,
   driver: Pick<DriverReport, "state">,
 ): Promise<BackendReport[]> {
   const deviceProblem = driver.state === "ready"
     ? null
     : `no CUDA device can be used here (${driver.state})`;
-  const reports = await Promise.all(backends.map(async (kind) => {
-    const hostProblem = kind.check?.(defaults) ?? await kind.hostProblem?.() ?? null;
-    const device = poolProblem(kind, "device", backends) ?? deviceProblem ?? hostProblem;
-    const host = poolProblem(kind, "host", backends) ?? hostProblem;
-    return { name: kind.name, hostPoolProblem: host, devicePoolProblem: device };
+  return await Promise.all(backends.map(async (kind) => {
+    const problem = async (memory: "host" | "device") =>
+      poolProblem(kind, memory, backends) ?? (memory === "device" ? deviceProblem : null) ??
+        kind.check?.(defaults) ?? await kind.hostProblem?.(memory) ?? null;
+    return {
+      name: kind.name,
+      hostPoolProblem: await problem("host"),
+      devicePoolProblem: await problem("device"),
+    };
   }));
-  const planned = plannedBackends.map(({ name }) => {
-    const reason = "this version does not have it yet";
-    return { name, hostPoolProblem: reason, devicePoolProblem: reason };
-  });
-  return [...reports, ...planned];
 }
 
 function poolProblem(
@@ -229,11 +227,6 @@ export function crossoverOf(
 function notesOf(host: Host, driver: DriverReport): string[] {
   const notes: string[] = [];
   const file = host.nvidiaFile();
-  // A kind without `isPresent` is for tests: `--device auto` never takes it.
-  const serves = executorKinds.some((kind) => kind.memory === "device" && kind.isPresent);
-  if (driver.state === "ready" && !driver.softwareDevice && !serves) {
-    notes.push("this version cannot serve with the device yet: instances run on the CPU");
-  }
   if (driver.state !== "ready" && file !== null) {
     notes.push(`this host has an NVIDIA device (${file}), and CUDA does not come up`);
   }

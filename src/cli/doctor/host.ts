@@ -10,7 +10,7 @@ import { Nccl } from "../../../ffi/nccl/nccl.ts";
 import { type LibraryReport, surveyLibrary, type UcxReport } from "../../../ffi/survey.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { availableMemoryBytes, freeWithinGroups } from "../../executor/cpu/host_memory.ts";
-import { migrationBackends, plannedBackends } from "../../kv/transfer/backends.ts";
+import { migrationBackends } from "../../kv/transfer/backends.ts";
 import { measureDevice } from "./device_copies.ts";
 import { measureHost } from "./host_copies.ts";
 import { nvidiaFile } from "./nvidia_files.ts";
@@ -35,7 +35,6 @@ export interface Host {
   /** Transports of a file of UCX. @throws {Error} it cannot be used */
   ucx(file: string): Promise<UcxReport>;
   readonly backends: typeof migrationBackends;
-  readonly plannedBackends: typeof plannedBackends;
   measureHost(byteLength: number, cpus: number): Promise<PathReport[]>;
   measureDevice(cuda: Cuda, budgetMs: number): Promise<PathReport[]>;
 }
@@ -70,7 +69,6 @@ export const thisHost: Host = {
   ucxLibrary: async () => await askChild(["ucx-library"]) as LibraryReport,
   ucx: async (file) => await askChild(["ucx", file]) as UcxReport,
   backends: migrationBackends,
-  plannedBackends,
   measureHost,
   measureDevice,
 };

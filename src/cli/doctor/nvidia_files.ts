@@ -12,10 +12,10 @@ export function nvidiaFile(exists: (path: string) => boolean = existsSync): stri
   return files.find((file) => exists(file)) ?? null;
 }
 
-/** What `serve` says on a host whose NVIDIA device it leaves alone; null where there is none. */
+/** What `serve` says on a host whose NVIDIA device it does not find; null where there is none. */
 export function unusedDeviceNotice(exists?: (path: string) => boolean): string | null {
   const file = nvidiaFile(exists);
   if (file === null) return null;
-  return `this host has an NVIDIA device (${file}), which this version cannot serve with yet: ` +
-    "serving on the CPU. `llumnix doctor` shows what CUDA finds.";
+  return `this host has an NVIDIA device (${file}), which this process cannot see (/dev/nvidia*, ` +
+    "CUDA_VISIBLE_DEVICES): serving on the CPU. `llumnix doctor` shows what CUDA finds.";
 }

@@ -34,6 +34,9 @@ export interface RequestStatus {
   readonly ageMs: number;
 }
 
+/** A load; JSON has no infinities. */
+export type LoadNumber = number | "inf" | "-inf";
+
 /** An instance as the manager sees it, for people. */
 export interface InstanceStatus {
   readonly instanceId: InstanceId;
@@ -43,8 +46,8 @@ export interface InstanceStatus {
   readonly pid: number | null;
   readonly totalBlocks: number | null;
   readonly usedBlocks: number | null;
-  /** Dispatch load; infinities as "inf" and "-inf". */
-  readonly load: number | "inf" | "-inf" | null;
+  /** Dispatch load. */
+  readonly load: LoadNumber | null;
   readonly runningRequests: number | null;
   readonly waitingRequests: number | null;
   /** Preempted, and not running again yet. */

@@ -6,15 +6,17 @@ import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
-import { instanceInfo } from "./schemas/instance_info.ts";
+import { readInstanceInfo } from "./schemas/instance_info.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
+import * as monitoring from "./schemas/monitoring.ts";
+import * as upgrade from "./schemas/upgrade.ts";
 
 /**
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
  * to have the same: a connection between others is refused, and both versions are named.
  */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 3;
 
 interface Call<Request, Reply> {
   readonly request: Check<Request>;
@@ -34,6 +36,8 @@ export const calls = {
   // API server to manager.
   subscribe: call(nothing, nothing),
   dispatch: call(dispatch.dispatchRequest, dispatch.dispatchReply),
+  cluster_events: call(monitoring.eventsQuery, monitoring.eventsReply),
+  cluster_state: call(nothing, monitoring.clusterState),
   operator_challenge: call(nothing, admin.operatorChallenge),
   operator_prove: call(admin.operatorProof, nothing),
   admin_instances: call(nothing, admin.instanceStatuses),
@@ -49,12 +53,13 @@ export const calls = {
   requests: call(admin.requestsQuery, admin.requestsReply),
   migrate_out: call(migration.migrateOutOrder, migration.migrationReport),
   migration_group: call(migration.migrationGroup, migration.migrationGroupReply),
+  handover: call(upgrade.managerHandover, nothing),
 
   // API server to instance.
   hello: call(generate.hello, nothing),
   generate: call(generate.generateRequest, nothing),
   missing: call(generate.missingRequest, generate.missingReply),
-  status: call(nothing, instanceInfo),
+  status: call(nothing, readInstanceInfo),
 
   // Source instance to destination instance.
   migrate_in: call(migration.migrateInRequest, migration.migrateInReply),
@@ -64,16 +69,25 @@ export const calls = {
   migrate_backend: call(migration.backendCall, migration.backendAnswer),
   migrate_commit: call(migration.migrateCommitRequest, nothing),
   migrate_settle: call(migration.migrationName, migration.migrateSettleReply),
+
+  // Command `llumnix upgrade` to a process that serves.
+  upgrade: call(upgrade.upgradeOrder, upgrade.upgraded),
+  upgrade_status: call(nothing, upgrade.upgradeStatus),
+
+  // Successor to predecessor.
+  take_over: call(upgrade.takeOver, upgrade.handover),
+  taken_over: call(nothing, nothing),
 };
 
 export const notifications = {
   // Instance to manager.
   progress: membership.instanceProgress,
-  info: instanceInfo,
+  info: readInstanceInfo,
   failed: membership.instanceFailure,
 
   // API server to manager.
   isolating: dispatch.isolationNotice,
+  resumed: monitoring.resumeNotice,
 
   // Manager to API server.
   instances: membership.instanceList,
@@ -89,6 +103,9 @@ export const notifications = {
   // API server to instance, or source instance to destination instance.
   abort: generate.abortNotice,
   migrate_cancel: migration.migrationName,
+
+  // Successor to predecessor.
+  finish: upgrade.finishNotice,
 };
 
 export type CallName = keyof typeof calls;

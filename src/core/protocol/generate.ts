@@ -124,6 +124,11 @@ export interface RequestOutput {
   readonly finish?: Finish;
   /** Where it was asked for. */
   readonly timing?: OutputTiming;
+  /**
+   * With the first token of the request: how long it took since the request's first step at this
+   * instance, by the instance's clock.
+   */
+  readonly prefillMs?: number;
 }
 
 /**

@@ -20,6 +20,8 @@ export interface InstanceRegistration extends ServedSettings {
   readonly pid: number;
   /** Tells its process from others of that pid, also on other hosts; absent: not known. */
   readonly processStart?: string;
+  /** Of its executable, for people; absent: not known. */
+  readonly version?: string;
   /** What executes: "cpu (avx512bf16, 2 threads)", "null", ... */
   readonly executor: string;
   readonly blockSize: number;

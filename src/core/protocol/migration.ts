@@ -92,6 +92,13 @@ export type MigrationOutcome =
   | "aborted_source"
   | "aborted_destination";
 
+/**
+ * `choice`: the source looks for a request to move. `opening`: it asks the destination. `copying`: blocks
+ * are copied while the request decodes. `last_stage`: the request is suspended, and the rest is copied.
+ * `commit`: the destination is to own the request.
+ */
+export type MigrationPhase = "choice" | "opening" | "copying" | "last_stage" | "commit";
+
 /** How a migration went. */
 export interface MigrationReport {
   readonly migrationId: MigrationId;
@@ -100,12 +107,16 @@ export interface MigrationReport {
   /** Null with `nothing`. */
   readonly requestId: RequestId | null;
   readonly outcome: MigrationOutcome;
+  /** The phase in which it ended. */
+  readonly phase: MigrationPhase;
   readonly reason: string;
   /** Tokens of the request when it left. */
   readonly lengthTokens: number;
   readonly stages: number;
   readonly blocks: number;
   readonly transfer: TransferStatistics;
+  /** It left its KV cache behind: the destination computes that again. */
+  readonly isRecomputed?: boolean;
   /** From leaving the source's running queue until it was running at the destination. */
   readonly downtimeMs: number;
   readonly totalMs: number;

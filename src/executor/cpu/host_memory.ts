@@ -1,3 +1,5 @@
+import type { UnusedClaims } from "./memory_claims.ts";
+
 /** The text of a file; null if there is no such file. */
 type ReadText = (path: string) => string | null;
 
@@ -27,10 +29,14 @@ const version1: Hierarchy = {
 /**
  * Bytes that can be allocated without swapping: the system's available memory, or less if a control group
  * limits it.
+ * @param claims of others, which are not available either; default: none are known
  */
-export function availableMemoryBytes(): number {
+export function availableMemoryBytes(
+  { hostBytes, groupBytes }: UnusedClaims = { hostBytes: 0, groupBytes: 0 },
+): number {
   const { available } = Deno.systemMemoryInfo();
-  return Math.max(0, Math.min(available, freeWithinGroups(readText)));
+  const inGroups = freeWithinGroups(readText);
+  return Math.max(0, Math.min(available - hostBytes, inGroups - groupBytes));
 }
 
 /** Bytes that this process's control group and its parents leave; Infinity without a limit. */

@@ -14,15 +14,22 @@ import { mapFile } from "../../../ffi/libc.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout, layerBytes } from "../../kv/layout.ts";
 import { HostKvPool } from "../../kv/pool/host_kv_pool.ts";
-import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
+import {
+  type KvBudget,
+  type KvCapacity,
+  planKvCache,
+  plannedBytes,
+  shownSize,
+} from "../../kv/sizing.ts";
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
 import { decoderSpec } from "../../model/structure.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor.ts";
-import { BatchBuffer } from "./batch.ts";
-import { CpuExecutor } from "./executor.ts";
+import { TransformerExecutor } from "../transformer/transformer_executor.ts";
+import { CpuTransformer } from "./cpu_transformer.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
-import { LogitsHead } from "./logits.ts";
+import { CpuLogitsHead } from "./logits.ts";
+import { claimMemory, unusedClaims } from "./memory_claims.ts";
 import { tokenTimeoutMs } from "./step_time.ts";
 import { planThreads } from "./threads.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
@@ -108,7 +115,7 @@ function buildExecutor(
   };
   // By type, never by batch size: a row's result must not depend on its batch.
   const roundActivations = dtype === "bfloat16";
-  return new CpuExecutor({
+  const transformer = new CpuTransformer({
     kernels,
     info: {
       description: `cpu (${kernels.name}, ${kernels.threads} ` +
@@ -127,20 +134,14 @@ function buildExecutor(
       ),
     },
     decoder: kernels.decoder({ ...config, roundActivations }, weights, cache, maxRows),
-    head: new LogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
-    batchBuffer: new BatchBuffer(kernels, {
-      maxRows,
-      maxModelLen,
-      blockSize: layout.blockSize,
-      numBlocks: capacity.numBlocks,
-      vocabSize: config.vocabSize,
-    }),
+    head: new CpuLogitsHead(kernels, weights.lmHead, roundActivations, maxRows),
     maxRows,
     // The linear memory of WASM kernels belongs to their thread.
     pool: kernels.name === "wasm" ? null : new HostKvPool(pool, layout, capacity.numBlocks),
     blocks: pool,
     swapBlocks: swapPool,
   });
+  return new TransformerExecutor(transformer);
 }
 
 function kvLayout({ config, dtype }: ResolvedModel, { options }: ExecutorSpec): KvLayout {
@@ -160,9 +161,10 @@ function planCapacity(
   { options, hostShare }: ExecutorSpec,
   layout: KvLayout,
 ): KvCapacity {
-  return planKvCache({
+  const budget: KvBudget = {
     layout,
     availableBytes: availableMemoryBytes(),
+    unclaimedBytes: availableMemoryBytes(unusedClaims()),
     addressableBytes: kernels.name === "wasm" ? wasmMemoryBytes : Infinity,
     weightBytes: weightBytes(kernels, decoderSpec(model.config), model.dtype),
     memoryUtilization: options.gpuMemoryUtilization,
@@ -172,7 +174,10 @@ function planCapacity(
     usesSwap: options.preemptionMode === "swap",
     maxNumSeqs: options.maxNumSeqs,
     maxModelLen: model.maxModelLen,
-  });
+  };
+  const capacity = planKvCache(budget);
+  claimMemory(plannedBytes(budget, capacity));
+  return capacity;
 }
 
 function readWeights(

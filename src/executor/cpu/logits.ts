@@ -1,11 +1,11 @@
 import type { CpuKernels, KernelAddress, PackedMatrix } from "../../../ffi/cpu_kernels/kernels.ts";
+import type { LogitsHead } from "../transformer/transformer_executor.ts";
 
 /** Most memory for logits; more rows take several rounds. */
 const maxLogitsBytes = 64 * 2 ** 20;
 
-/** The language model head: hidden states to logits, a bounded number of rows at a time. */
-export class LogitsHead {
-  /** Most rows of one call. */
+/** The language model head on the CPU. */
+export class CpuLogitsHead implements LogitsHead {
   readonly maxRows: number;
   readonly vocabSize: number;
   readonly #kernels: CpuKernels;
@@ -17,6 +17,9 @@ export class LogitsHead {
   readonly #logits: KernelAddress;
   /** int32 [maxRows] */
   readonly #best: KernelAddress;
+
+  /** Where the hidden states of the latest slice are, float32 [rows, hidden]. */
+  hidden: KernelAddress = 0n;
 
   /** @param rows most rows that a call can need */
   constructor(kernels: CpuKernels, lmHead: PackedMatrix, roundActivations: boolean, rows: number) {
@@ -30,13 +33,10 @@ export class LogitsHead {
     this.#best = kernels.alloc(this.maxRows * 4);
   }
 
-  /**
-   * Computes logits of some rows of `hidden`; at most `maxRows`. They stay until the next call.
-   */
-  compute(hidden: KernelAddress, rows: readonly number[]): void {
+  compute(rows: readonly number[]): void {
     const { n, k } = this.#lmHead;
     const rowBytes = k * 4;
-    const address = (row: number) => hidden + BigInt(row * rowBytes);
+    const address = (row: number) => this.hidden + BigInt(row * rowBytes);
     let x = address(rows[0]);
     // Decode steps use adjacent rows in place; other rows are gathered first.
     if (rows[rows.length - 1] - rows[0] !== rows.length - 1) {
@@ -49,17 +49,16 @@ export class LogitsHead {
     this.#kernels.gemm(x, k, this.#lmHead, 0n, this.#logits, n, rows.length, round);
   }
 
-  /** The computed logits of the i-th row; may be overwritten. */
   row(i: number): Float32Array {
     const rowBytes = this.vocabSize * 4;
     const bytes = this.#kernels.bytes(this.#logits + BigInt(i * rowBytes), rowBytes);
     return new Float32Array(bytes.buffer, bytes.byteOffset, this.vocabSize);
   }
 
-  /** Most likely tokens of the first `m` computed rows; the lowest id on ties. */
   argmax(m: number): Int32Array {
     this.#kernels.argmax(this.#logits, this.vocabSize, this.#best, m, this.vocabSize);
     const bytes = this.#kernels.bytes(this.#best, m * 4);
-    return new Int32Array(bytes.buffer, bytes.byteOffset, m).slice();
+    const best = new Int32Array(bytes.buffer, bytes.byteOffset, m);
+    return best.map((tokenId, i) => Number.isFinite(this.row(i)[tokenId]) ? tokenId : -1);
   }
 }

@@ -5,7 +5,8 @@ import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import {
   allocateBlocks,
   allocateSwapBlocks,
-  openCudaDevice,
+  openOwnDevice,
+  type OwnDevice,
 } from "../../kv/pool/cuda/cuda_device.ts";
 import { CudaKvPool } from "../../kv/pool/cuda/cuda_kv_pool.ts";
 import { CudaSwap } from "../../kv/pool/cuda/cuda_swap.ts";
@@ -18,8 +19,6 @@ import { BlockPattern, type SequenceKey, sequenceKey, shownKey } from "./pattern
 const DEFAULT_MAX_MODEL_LEN = 4096;
 const DEFAULT_NUM_BLOCKS = 4096;
 const GIB = 2 ** 30;
-/** CUDA_VISIBLE_DEVICES chooses among several. */
-const ORDINAL = 0;
 /** Blocks that are copied to the host at once, to be checked. */
 const CHECKED_BLOCKS = 64;
 
@@ -43,6 +42,7 @@ export class NullCudaExecutor implements Executor {
   readonly info: ExecutorInfo;
   readonly pool: DevicePool;
   readonly #cuda: Cuda;
+  readonly #device: OwnDevice;
   readonly #stream: bigint;
   readonly #swap: CudaSwap;
   /** Pinned memory of the swap pool; 0 if there is none. */
@@ -56,8 +56,11 @@ export class NullCudaExecutor implements Executor {
   readonly #sampler = new SeededSampler();
   #isClosed = false;
 
-  /** @throws {UsageError} fewer than one block, or too little memory */
-  constructor(cuda: Cuda, { options }: ExecutorSpec) {
+  /**
+   * @param device is current on this thread
+   * @throws {UsageError} fewer than one block, or too little memory
+   */
+  constructor(device: OwnDevice, { options }: ExecutorSpec) {
     const layout: KvLayout = {
       format: "pattern",
       dtype: options.dtype === "float" || options.dtype === "float32" ? "float32" : "float16",
@@ -72,7 +75,9 @@ export class NullCudaExecutor implements Executor {
     }
     const swapBlocks = Math.floor(options.swapSpace * GIB / blockBytes(layout));
     const numSwapBlocks = Math.min(numBlocks, swapBlocks);
+    const { cuda } = device;
     this.#cuda = cuda;
+    this.#device = device;
     const { softwareDevice, name } = cuda.library;
     this.info = {
       description: `null-cuda (no model, ${softwareDevice ? "the software device" : name})`,
@@ -97,7 +102,7 @@ export class NullCudaExecutor implements Executor {
       { address, numBlocks },
       { address: this.#swapAddress, numBlocks: numSwapBlocks },
     );
-    this.pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal: ORDINAL });
+    this.pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal: device.ordinal });
   }
 
   // deno-lint-ignore require-await -- an error must be a rejection
@@ -128,6 +133,7 @@ export class NullCudaExecutor implements Executor {
     this.#cuda.free(this.pool.address);
     this.#cuda.hostFree(this.#hostAddress);
     if (this.#swapAddress !== 0n) this.#cuda.hostFree(this.#swapAddress);
+    this.#device.release();
   }
 
   #blocksOf(input: StepInput): StepBlock[] {
@@ -228,6 +234,13 @@ class CopyList {
  * @throws {UsageError} no driver, no device, or too little memory
  * @throws {UnavailableError} the device cannot be used now
  */
-export function loadNullCudaExecutor(spec: ExecutorSpec): Promise<Executor> {
-  return Promise.resolve(new NullCudaExecutor(openCudaDevice("null-cuda", ORDINAL), spec));
+// deno-lint-ignore require-await -- an error must be a rejection
+export async function loadNullCudaExecutor(spec: ExecutorSpec): Promise<Executor> {
+  const device = openOwnDevice("null-cuda");
+  try {
+    return new NullCudaExecutor(device, spec);
+  } catch (error) {
+    device.release();
+    throw error;
+  }
 }

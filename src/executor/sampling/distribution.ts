@@ -27,7 +27,7 @@ function expMinus(x: number): number {
  * their ids, so that results depend on the values alone. Sums are float64.
  * One object serves any number of sequences, one after the other.
  */
-export class Distribution {
+export class TokenDistribution {
   readonly #vocabSize: number;
   readonly #values: Float32Array;
   readonly #bits: Int32Array;

@@ -7,7 +7,7 @@ import { LlumnixError } from "../../core/errors.ts";
 import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
 import { uniformAt } from "../../core/random.ts";
 import type { SequenceStart } from "../executor.ts";
-import { argmax, Distribution } from "./distribution.ts";
+import { argmax, TokenDistribution } from "./distribution.ts";
 import { TokenRestrictions } from "./restrictions.ts";
 
 /** Parameters closer than this to "off" are off (vLLM's _SAMPLING_EPS). */
@@ -30,12 +30,12 @@ interface SequenceState {
 
 export class Sampler {
   readonly #vocabSize: number;
-  readonly #distribution: Distribution;
+  readonly #distribution: TokenDistribution;
   readonly #sequences = new Map<number, SequenceState>();
 
   constructor(vocabSize: number) {
     this.#vocabSize = vocabSize;
-    this.#distribution = new Distribution(vocabSize);
+    this.#distribution = new TokenDistribution(vocabSize);
   }
 
   /** Begins a sequence; its handle must be free. */

@@ -166,6 +166,10 @@ export class EngineCore {
   }
 
   /** The requests that may migrate: suspended ones are not among them. */
+  get prefillTokenMs(): number | null {
+    return this.#scheduler.pieces.tokenMs;
+  }
+
   queues(): RequestQueues {
     return queuesOf(this.#scheduler, this.#blocks);
   }
@@ -215,7 +219,10 @@ export class EngineCore {
     );
     if (schedule.sequences.length === 0) return null;
     this.#step = schedule;
-    for (const sequence of schedule.sequences) sequence.isInStep = true;
+    for (const sequence of schedule.sequences) {
+      sequence.isInStep = true;
+      sequence.startedMs ??= nowMs;
+    }
     return this.#builder.build(schedule);
   }
 

@@ -41,6 +41,7 @@ export class PendingOutputs {
     // After a preemption the prompt is computed again, but it was reported before.
     const promptLogprobs = index === 0 ? result.promptLogprobs?.[row] : null;
     if (promptLogprobs) output.promptLogprobs = promptLogprobs;
+    if (index === 0) output.prefillMs = Math.max(0, nowMs - (sequence.startedMs ?? nowMs));
     if (finish) output.finish = finish;
     if (sequence.wantsTimestamps) {
       output.timing = { stepMs: result.latencyMs, steppedMs: nowMs };

@@ -53,6 +53,8 @@ export class Sequence {
   wasTried = false;
   /** Called when the sequence ends or is preempted. */
   onLoss: (() => void) | null = null;
+  /** When its first step at this instance began; null before. */
+  startedMs: number | null = null;
   /** The running step computes the sequence: it reads and writes its blocks. */
   isInStep = false;
 

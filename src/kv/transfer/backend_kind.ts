@@ -38,6 +38,19 @@ export interface BackendLinks {
   close(): Promise<void>;
 }
 
+/** What follows from the cluster's key: how processes of different hosts know each other. */
+export interface HostSecurity {
+  /** Certificate of the authority that signs those of all processes of the cluster, PEM. */
+  readonly authority: string;
+  /** Of this process, PEM. */
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** The name in the certificates. */
+  readonly serverName: string;
+  /** Known to the processes of the cluster alone; sent only inside TLS. */
+  readonly token: string;
+}
+
 /** What a backend is opened with: one instance's end. */
 export interface BackendContext {
   readonly instanceId: InstanceId;
@@ -47,8 +60,13 @@ export interface BackendContext {
   readonly pool: KvPool;
   readonly limits: TransferLimits;
   readonly options: MigrationBackendOptions;
-  /** Where other instances reach this one: a host name or IP address of this host. */
+  /** Where other instances reach this one: an IP address of this host. */
   readonly host: string;
+  /**
+   * Set if connections between instances leave this host: they must be authenticated and encrypted. Null if
+   * they do not, or the operator has switched that off.
+   */
+  readonly security: HostSecurity | null;
   readonly clock: Clock;
   /** For backends that send over the bus, which close what this opens. */
   openLinks(): BackendLinks;
@@ -63,17 +81,20 @@ export interface BackendKind {
   readonly name: BackendName;
   /** The manager forms a group of all instances, and tells them of each change: `MigrationBackend.join`. */
   readonly needsGroup: boolean;
-  /** Blocks travel between hosts without encryption. */
+  /**
+   * Connections between hosts are neither authenticated nor encrypted. Where the cluster has a key, such a
+   * backend needs an option that says so.
+   */
   readonly isPlain?: boolean;
   /** Kinds of pool that it moves blocks between. */
   readonly memory: readonly KvMemory[];
   /** Why it cannot work with these options; null when it can. */
   check?(options: BackendOptions): string | null;
   /**
-   * What this host lacks for it, for reports that open no instance; null if it lacks nothing. Absent: it
-   * works on every host.
+   * What this host lacks for it to move blocks between pools of this kind, for reports that open no
+   * instance; null if it lacks nothing. Absent: it works on every host.
    */
-  hostProblem?(): Promise<string | null>;
+  hostProblem?(memory: "host" | "device"): Promise<string | null>;
   /**
    * Opens one instance's end.
    * @throws {UsageError} this host or these options do not allow it

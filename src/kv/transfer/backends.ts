@@ -7,6 +7,7 @@ import { gloo } from "./gloo/kind.ts";
 import { grpc } from "./grpc/kind.ts";
 import { kvtransfer } from "./kvtransfer/kind.ts";
 import { nccl } from "./nccl/kind.ts";
+import { needsProtection } from "./protection.ts";
 import { rayrpc } from "./rayrpc/kind.ts";
 
 /** Every backend there is. */
@@ -18,26 +19,14 @@ export const migrationBackends: readonly BackendKind[] = [
   grpc,
 ];
 
-/**
- * Backends of the reference that this program does not have yet: refused at start, after their arguments
- * were checked. A backend that arrives takes its line from here to the register.
- */
-export const plannedBackends: readonly Pick<BackendKind, "name" | "check">[] = [];
-
-/**
- * The backend that `--migration-backend` names.
- * @throws {UsageError} this program does not have it
- */
+/** The backend that `--migration-backend` names. A test compares the names with the register. */
 export function backendKind(name: BackendName): BackendKind {
-  const found = migrationBackends.find((kind) => kind.name === name);
-  if (!found) throw new UsageError(`--migration-backend ${name} is not available yet`);
-  return found;
+  return migrationBackends.find((kind) => kind.name === name)!;
 }
 
 /** Why the backend of this name cannot work with the options; null when it can. */
 export function backendProblem(name: BackendName, options: BackendOptions): string | null {
-  const kinds = [...migrationBackends, ...plannedBackends];
-  return kinds.find((kind) => kind.name === name)?.check?.(options) ?? null;
+  return backendKind(name).check?.(options) ?? null;
 }
 
 /**
@@ -64,7 +53,7 @@ export function memoryProblem(
 /**
  * Opens one instance's end of a backend.
  * @param owner of the pool, for people
- * @throws {UsageError} this program does not have the backend, or it cannot work here
+ * @throws {UsageError} the backend cannot work here, or not as safely as the cluster's key promises
  * @throws {UnavailableError} it cannot be opened now
  */
 export async function openBackend(
@@ -75,5 +64,12 @@ export async function openBackend(
   const kind = backendKind(name);
   const problem = memoryProblem(kind, context.pool.memory, owner);
   if (problem !== null) throw new UsageError(problem);
+  if (kind.isPlain && needsProtection(context)) {
+    throw new UsageError(
+      `--migration-backend ${name} neither encrypts nor authenticates its connections, and this service ` +
+        "has a cluster key: choose another backend, or --migration-insecure for a network that nobody " +
+        "else is on",
+    );
+  }
   return await kind.open(context);
 }

@@ -51,7 +51,10 @@ interface Target extends DispatchCandidate {
   load: number;
   aheadBlocks: number;
   waitingRequests: number;
+  /** For policies: begins with the count of the others. */
   dispatchedRequests: number;
+  /** Counts from 0. */
+  takenRequests: number;
   readonly instance: ServingInstance;
   info: LoadInfo;
   /** Its report or account has changed since the fields derived from them were computed. */
@@ -84,6 +87,17 @@ export class Dispatcher {
     return this.#account.numPending;
   }
 
+  /** What was dispatched to an instance: all requests, and those that it has not reported yet. */
+  numbersOf(instanceId: InstanceId): {
+    readonly dispatchedRequests: number;
+    readonly pendingRequests: number;
+  } {
+    return {
+      dispatchedRequests: this.#targets.get(instanceId)?.takenRequests ?? 0,
+      pendingRequests: this.#account.pendingOf(instanceId).requests,
+    };
+  }
+
   /** @param instances all serving instances, in the order in which they came */
   setInstances(instances: readonly ServingInstance[]): void {
     const before = this.#targets;
@@ -105,6 +119,7 @@ export class Dispatcher {
         highHeadroomBlocks: 0,
         waitingRequests: 0,
         dispatchedRequests: known?.dispatchedRequests ?? fewest,
+        takenRequests: known?.takenRequests ?? 0,
         instance,
         info: known?.info ?? idleLoadInfo(instance.registration.totalBlocks),
       };
@@ -143,6 +158,7 @@ export class Dispatcher {
     const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs, isHigh);
     if (before !== null) this.#targets.get(before)!.isStale = true;
     target.dispatchedRequests++;
+    target.takenRequests++;
     target.isStale = true;
     return instanceId;
   }

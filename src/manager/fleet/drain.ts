@@ -2,6 +2,8 @@
 export type DrainCause =
   /** An operator named the instance: scaling leaves the drain alone. */
   | "operator"
+  /** An instance of another executable takes its place. */
+  | "upgrade"
   /** The load is low. If it rises before the instance is empty, scaling keeps the instance. */
   | "scaling"
   /** Its own process was asked to stop, by a signal. Only the end of the service overrules that. */
@@ -21,6 +23,7 @@ const strength: Readonly<Record<DrainCause, number>> = {
   shutdown: 0,
   scaling: 0,
   operator: 1,
+  upgrade: 1,
   itself: 2,
 };
 

@@ -24,6 +24,8 @@ const DEFAULT_STOP_TIMEOUT_MS = 5_000;
 export const DEFAULT_REJOIN_WAIT_MS = 2_000;
 /** Time for a new process to join. One that takes longer will never do so. */
 const JOIN_TIMEOUT_MS = 60_000;
+/** Time for an instance to take note that another manager takes over. */
+const HANDOVER_TIMEOUT_MS = 2_000;
 /** More than stop at about the same time; API servers have heard of older ones. */
 const MAX_STOPPED = 16;
 
@@ -63,6 +65,8 @@ export class Fleet {
   /** Lost instances whose processes may still be ending. */
   readonly #ending = new Set<ManagedInstance>();
   #isClosed = false;
+  /** Another manager has the instances now. */
+  #isHandedOver = false;
 
   constructor(config: FleetConfig) {
     this.#config = config;
@@ -199,7 +203,7 @@ export class Fleet {
   closed(peer: Peer): void {
     const instance = this.#instanceOfPeer.get(peer);
     this.#instanceOfPeer.delete(peer);
-    if (!instance || instance.peer !== peer) return;
+    if (!instance || instance.peer !== peer || this.#isHandedOver) return;
     instance.disconnect();
     const mayRejoin = instance.mayRejoin && !this.#isClosed;
     if (!mayRejoin || instance.process.isAdoptedAndEnded) {
@@ -235,6 +239,7 @@ export class Fleet {
    * @param cause why the manager gives it up while its process runs
    */
   async lose(instance: ManagedInstance, cause: string | null = null): Promise<void> {
+    if (this.#isHandedOver) return;
     const wasStopping = instance.phase === "stopping";
     if (!instance.markLost()) return;
     const { clock, onChange, onEnd, onEvent } = this.#config;
@@ -284,6 +289,22 @@ export class Fleet {
       instance.askToStop();
     }
     await this.#killUnlessEnded([...running, ...this.#ending]);
+  }
+
+  /**
+   * Lets the serving instances go on without this manager, and tells them how long to look for the one
+   * that takes over. No instance starts or joins any more.
+   */
+  async handOver(waitMs: number): Promise<void> {
+    this.#isClosed = true;
+    this.#isHandedOver = true;
+    this.#admission.close();
+    const options = { timeoutMs: HANDOVER_TIMEOUT_MS };
+    await Promise.all(this.serving.map(async (instance) => {
+      instance.cancelRejoinWait();
+      // One that does not answer is lost, as it would be without the handover.
+      await instance.peer?.call("handover", { data: { waitMs } }, options).catch(() => {});
+    }));
   }
 
   /** Ends the instances' processes at once; {@linkcode close} then has nothing to wait for. */

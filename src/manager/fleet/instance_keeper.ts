@@ -58,6 +58,8 @@ export class InstanceKeeper {
   /** The service ends once no instance has requests. */
   #isFinishing = false;
   #isStopped = false;
+  /** Why an instance did not start in the place of another; null: none failed lately. */
+  #failedStart: string | null = null;
 
   constructor(config: InstanceKeeperConfig) {
     this.#config = config;
@@ -74,7 +76,12 @@ export class InstanceKeeper {
   /** How many instances API servers should see: the wanted ones, and those that are being removed. */
   get numExpected(): number {
     const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
-    return Math.max(this.#numWanted, this.#numAwaited) + numRemoved;
+    return this.numWanted + numRemoved;
+  }
+
+  /** How many instances there should be. */
+  get numWanted(): number {
+    return Math.max(this.#numWanted, this.#numAwaited);
   }
 
   start(): void {
@@ -102,11 +109,13 @@ export class InstanceKeeper {
    * Gives the instances of a previous manager time to join, then starts the missing instances. A
    * survivor is killed if it has not joined by the time after which a silent instance is given up.
    * @param survivors ids of all instances that may join; null: not known
+   * @param numWanted instances that there should be; default: as many as the options say
    * @throws {UsageError} survivors serve something else than this manager; they are not killed
    * @throws {UsageError | ModelError} no instance serves, and a start failed with an error that only
    *   the user can fix
    */
-  async recover(survivors: readonly InstanceId[] | null): Promise<void> {
+  async recover(survivors: readonly InstanceId[] | null, numWanted?: number): Promise<void> {
+    if (numWanted !== undefined) this.#numWanted = numWanted;
     await this.#recovery.awaitJoins(survivors);
     if (!this.#isStopped) await this.#completeRecovery();
   }
@@ -188,6 +197,42 @@ export class InstanceKeeper {
     if (!instance.isBeingRemoved || instance.isLost || this.#isStopped) return false;
     await this.#fleet.stop(instance);
     return true;
+  }
+
+  /**
+   * Drains and stops an instance, and starts another in its place. The only instance that takes requests
+   * stops after the other serves; of several, the instance stops first, because a host may not have
+   * room for one more.
+   * @throws {LlumnixError} the other instance did not start, or this one was kept: it serves on
+   */
+  async replace(instanceId: InstanceId): Promise<void> {
+    if (!this.#fleet.all.some((one) => one.instanceId === instanceId && one.isStaying)) return; // lost
+    const instance = this.#fleet.get(instanceId);
+    const isOnly = this.#fleet.serving.every((one) => one === instance || !one.isAvailable);
+    this.#failedStart = null;
+    if (isOnly) {
+      await this.add();
+      this.#beginRemoval(instance, "upgrade");
+    } else this.#beginDrain(instance, "upgrade");
+    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
+    if (this.#isStopped) throw new UnavailableError("the manager is stopping");
+    if (!instance.isLost) {
+      if (!instance.isDraining) throw new ConflictError(`${instanceId} was kept by an operator`);
+      await this.#fleet.stop(instance);
+    }
+    await this.#untilComplete();
+  }
+
+  /** @throws {UnavailableError} an instance did not start */
+  async #untilComplete(): Promise<void> {
+    const { clock, options } = this.#config;
+    const isComplete = () =>
+      this.#numMissing === 0 && this.#fleet.all.every(({ phase }) => phase !== "starting");
+    while (!isComplete()) {
+      if (this.#failedStart !== null) throw new UnavailableError(this.#failedStart);
+      if (this.#isStopped) throw new UnavailableError("the manager is stopping");
+      await sleep(clock, options.pollingInterval * 1000);
+    }
   }
 
   /** The process of an instance was asked to stop, by a signal, and would like to drain first. */
@@ -296,8 +341,14 @@ export class InstanceKeeper {
       missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
       isAnyLeft: () => this.#fleet.size > 0,
       start: () => this.#fleet.start(),
-      onFailure: (reason, retryMs) => onEvent({ type: "start_failed", reason, retryMs }),
-      onGiveUp: (reason) => onEvent({ type: "given_up", reason }),
+      onFailure: (reason, retryMs) => {
+        this.#failedStart = reason;
+        onEvent({ type: "start_failed", reason, retryMs });
+      },
+      onGiveUp: (reason) => {
+        this.#failedStart = reason;
+        onEvent({ type: "given_up", reason });
+      },
     });
   }
 

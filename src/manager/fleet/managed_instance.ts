@@ -188,7 +188,11 @@ export class ManagedInstance {
   register(registration: InstanceRegistration, nowMs: number): void {
     this.#cancelRejoinWait?.();
     this.#registration = registration;
-    if (this.#servingSinceMs === Infinity) this.#servingSinceMs = nowMs;
+    if (this.#servingSinceMs === Infinity) {
+      this.#servingSinceMs = nowMs;
+      // A manager before this one may just have dispatched a request, and the first report is under way.
+      if (this.#firstJoin?.isRunning) this.#lastDispatchMs = nowMs;
+    }
     this.#enter("serving");
     this.#ready.resolve();
   }

@@ -40,9 +40,18 @@ export interface MigrationLoopConfig {
   readonly instances: () => readonly ManagedInstance[];
   /** Whether an instance can exchange blocks with all other instances for which this is true. */
   readonly canMigrate: (instance: ManagedInstance) => boolean;
-  readonly onReport: (report: MigrationReport) => void;
+  readonly onOrder: (migration: OrderedMigration) => void;
+  readonly onReport: (report: MigrationReport, migration: OrderedMigration) => void;
   /** The source did not report in time, or its connection was lost. */
-  readonly onUnanswered: (order: MigrateOutOrder, sourceId: InstanceId, reason: string) => void;
+  readonly onUnanswered: (migration: OrderedMigration, reason: string) => void;
+}
+
+/** A migration that was ordered, and has not ended. */
+export interface OrderedMigration {
+  readonly migrationId: MigrationId;
+  readonly sourceId: InstanceId;
+  readonly destinationId: InstanceId;
+  readonly backend: string;
 }
 
 /**
@@ -187,14 +196,21 @@ export class MigrationLoop {
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
     };
+    const migration: OrderedMigration = {
+      migrationId,
+      sourceId: source.instanceId,
+      destinationId: instanceId,
+      backend: source.registration!.migration!.backend,
+    };
     for (const one of [source, destination]) one.beginMigration(migrationId);
+    this.#config.onOrder(migration);
     try {
       const options = { timeoutMs: MIGRATION_TIMEOUT_MS };
       const { data: report } = await source.peer!.call("migrate_out", { data: order }, options);
-      this.#take(report, source, destination);
+      this.#take(report, migration, source, destination);
       return report;
     } catch (error) {
-      this.#config.onUnanswered(order, source.instanceId, toErrorRecord(error).message);
+      this.#config.onUnanswered(migration, toErrorRecord(error).message);
       throw error;
     } finally {
       for (const one of [source, destination]) one.endMigration();
@@ -211,9 +227,14 @@ export class MigrationLoop {
     return { blocks, firstArrivalMs };
   }
 
-  #take(report: MigrationReport, source: ManagedInstance, destination: ManagedInstance): void {
+  #take(
+    report: MigrationReport,
+    migration: OrderedMigration,
+    source: ManagedInstance,
+    destination: ManagedInstance,
+  ): void {
     const reports = [...report.earlier ?? [], { ...report, earlier: undefined }];
-    for (const one of reports) this.#config.onReport(one);
+    for (const one of reports) this.#config.onReport(one, migration);
     if (source.type !== "prefill") return;
     // The next destination is chosen before these instances report again.
     const committed = reports.filter(({ outcome }) => outcome === "committed");

@@ -105,6 +105,7 @@ interface PendingCall {
 class DirectPeer implements AnyPeer {
   other!: DirectPeer;
   readonly bufferedBytes = 0;
+  readonly localHost = null;
   readonly pid = Deno.pid;
   isOpen = true;
   /** Messages on their way to the other end. */

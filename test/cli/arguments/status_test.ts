@@ -31,10 +31,6 @@ refuses(
   ["--load-format=pt"],
   "--load-format pt is not supported: weights are read from safetensors files only",
 );
-refuses(
-  ["--device", "cuda"],
-  "--device cuda is not available yet; leave it at its default (auto)",
-);
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
 refuses(

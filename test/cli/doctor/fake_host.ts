@@ -5,7 +5,7 @@ import type { LibraryReport } from "../../../ffi/survey.ts";
 import type { ModelCost, Step } from "../../../src/cli/doctor/examine.ts";
 import type { Host } from "../../../src/cli/doctor/host.ts";
 import type { PathReport } from "../../../src/cli/doctor/report.ts";
-import { migrationBackends, plannedBackends } from "../../../src/kv/transfer/backends.ts";
+import { migrationBackends } from "../../../src/kv/transfer/backends.ts";
 
 const GiB = 2 ** 30;
 
@@ -33,7 +33,6 @@ export function fakeHost(parts: Partial<Host> = {}): Host {
       ...kind,
       ...kind.hostProblem && { hostProblem: () => Promise.resolve("its library is missing") },
     })),
-    plannedBackends,
     measureHost: () => Promise.resolve([path("memcpy", 10, 8)]),
     measureDevice: () => Promise.resolve([path("inside device 0", 1000, 900)]),
     ...parts,

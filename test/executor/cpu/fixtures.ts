@@ -1,5 +1,6 @@
 import { makeModel, parseMakeModelArgs } from "../../../scripts/make_model.ts";
 import type { EngineOptions } from "../../../src/core/options.ts";
+import type { Executor } from "../../../src/executor/executor.ts";
 import { centred, centredLogits, Driver, load } from "./harness.ts";
 
 /** What transformers computed for one model: see scripts/make_reference.py. */
@@ -57,14 +58,16 @@ export function spoil(path: string, tensor: string, row = 0): void {
   Deno.writeFileSync(path, bytes);
 }
 
-/** Runs the reference's prompt; gives logits of its rows and 64 greedy tokens. */
+/** Runs the reference's prompt; gives logits of its rows and greedy tokens, 64 unless told otherwise. */
 export async function runReference(
   reference: Reference,
   args: string,
   options: Partial<EngineOptions>,
+  loadExecutor: (options: Partial<EngineOptions>) => Promise<Executor> = load,
+  numTokens = 64,
 ): Promise<{ logits: Float64Array[]; tokens: number[] }> {
   return await withModel(`${reference.arguments} ${args}`, async (model) => {
-    const executor = await load({ model, ...options });
+    const executor = await loadExecutor({ model, ...options });
     const { vocabSize } = executor.info;
     const driver = new Driver(executor);
     const all = { logprobs: vocabSize, promptLogprobs: vocabSize };
@@ -76,7 +79,7 @@ export async function runReference(
         : scored.logprobs[0];
       return centredLogits(scores!, vocabSize);
     });
-    const tokens = await driver.generate(driver.add(reference.prompt), 64);
+    const tokens = await driver.generate(driver.add(reference.prompt), numTokens);
     await executor.close();
     return { logits, tokens };
   });

@@ -8,7 +8,12 @@ import { NullExecutor } from "../../../src/executor/null/null_executor.ts";
 import { NullCudaExecutor } from "../../../src/executor/null-cuda/null_cuda_executor.ts";
 import { layerBytes, layoutDifference } from "../../../src/kv/layout.ts";
 import { readRuns, writeRuns } from "../../../src/kv/pool/copy_runs.ts";
-import { allocateSwapBlocks, openCudaDevice } from "../../../src/kv/pool/cuda/cuda_device.ts";
+import {
+  allocateSwapBlocks,
+  openCudaDevice,
+  openOwnDevice,
+  type OwnDevice,
+} from "../../../src/kv/pool/cuda/cuda_device.ts";
 import { testExecutor } from "../../conformance/executor.ts";
 import { poolLayout } from "../../conformance/kv_pool.ts";
 import { configure, counts, directory } from "../../ffi/software_device/device.ts";
@@ -19,9 +24,9 @@ const settings =
 
 function load(numGpuBlocksOverride = 128): NullCudaExecutor {
   configure(settings);
-  const cuda = openCudaDevice("null-cuda", 0, { from: directory! });
+  const device = openOwnDevice("null-cuda", { from: directory! });
   const options = engineOptions({ device: "null-cuda", numGpuBlocksOverride });
-  return new NullCudaExecutor(cuda, { device: "null-cuda", options, hostShare: 1 });
+  return new NullCudaExecutor(device, { device: "null-cuda", options, hostShare: 1 });
 }
 
 function deviceTest(name: string, fn: () => Promise<void> | void): void {
@@ -31,6 +36,19 @@ function deviceTest(name: string, fn: () => Promise<void> | void): void {
 
 if (directory !== null) testExecutor("null-cuda executor", () => Promise.resolve(load()));
 else deviceTest("passes the suite of executors", () => {});
+
+deviceTest("takes a device that nobody has, and shares the first if all are taken", () => {
+  configure(`${settings},devices=2,identity=${Deno.pid}`);
+  const open = () => openOwnDevice("null-cuda", { from: directory! });
+  const [first, second, third] = [open(), open(), open()];
+  const taken = ({ ordinal, isShared }: OwnDevice) => [ordinal, isShared];
+  assert.deepEqual([first, second, third].map(taken), [[0, false], [1, false], [0, true]]);
+  second.release();
+  const fourth = open();
+  assert.deepEqual(taken(fourth), [1, false]);
+  for (const device of [first, fourth]) device.release();
+  configure(`${settings},identity=0`);
+});
 
 const promptTokenIds = Array.from({ length: 40 }, (_, i) => i);
 

@@ -1,6 +1,6 @@
 // Small kernels for the race checker's own test, each with ways to break it: `broken` chooses one, 0 none.
 // The test finds a kernel's ways by the names WITHOUT(number, ...) and BROKEN(number).
-#include "portable.h"
+#include "ptx.h"
 
 #define WITHOUT(number, statement) \
   do {                             \
@@ -129,4 +129,73 @@ extern "C" __global__ void twice(int broken, const int* in, int* out) {
   __shared__ int ofWarp[32];
   const int first = sumOf(broken, in[threadIdx.x], ofWarp);
   out[threadIdx.x] = first + sumOf(broken, 1, ofWarp);
+}
+
+/// Two products [16 x 16] [16 x 8] in bfloat16 and in float16, whose tiles are used twice, and a transposed
+/// matrix. out: [16][8] of each type, then the packed transposed matrix.
+extern "C" __global__ void product(int broken, const int* in, int* out) {
+  __shared__ __align__(16) unsigned short left[2][16][16], right[2][16][8];
+  const int lane = threadIdx.x;
+  float sums[2][4] = {};
+  for (int turn = 0; turn < 2; turn++) {
+    for (int i = lane; i < 16 * 16; i += 32) {
+      const float value = float(in[turn * 256 + i] % 7 - 3);
+      left[0][i / 16][i % 16] = (unsigned short)pack_bf16(value, 0);
+      left[1][i / 16][i % 16] = (unsigned short)pack_f16(value, 0);
+    }
+    for (int i = lane; i < 16 * 8; i += 32) {
+      const float value = float(in[turn * 128 + i] % 5 - 2);
+      right[0][i / 8][i % 8] = (unsigned short)pack_bf16(value, 0);
+      right[1][i / 8][i % 8] = (unsigned short)pack_f16(value, 0);
+    }
+    WITHOUT(21, __syncwarp());
+    for (int type = 0; type < 2; type++) {
+      unsigned a[4], b[2];
+      ldmatrix_x4(a, &left[type][lane % 16][lane / 16 * 8]);
+      ldmatrix_x2_trans(b, &right[type][lane % 16][0]);
+      if (type == 0) mma_bf16(sums[0], a, b);
+      else if (!BROKEN(23) || lane != 5) mma_f16(sums[1], a, b);
+    }
+    WITHOUT(22, __syncwarp());
+  }
+  for (int i = 0; i < 4; i++) {
+    const int at = (lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2;
+    out[at] = int(sums[0][i]);
+    out[128 + at] = int(sums[1][i]);
+  }
+  out[256 + lane] = int(movmatrix(unsigned(2 * lane) | unsigned(2 * lane + 1) << 16));
+}
+
+/// One warp fills two slots in turn, another empties them: barriers 1 and 2 say full, 3 and 4 say empty.
+extern "C" __global__ void relay(int broken, const int* in, int* out) {
+  __shared__ int slots[2][32];
+  const int lane = threadIdx.x % 32;
+  int sum = 0;
+  for (int i = 0; i < 6; i++) {
+    const int slot = i % 2;
+    if (threadIdx.x < 32) {
+      if (i >= 2) WITHOUT(24, barrier_sync(3 + slot, 64));
+      if (BROKEN(26)) barrier_arrive(1 + slot, 64);
+      slots[slot][lane] = in[i * 32 + lane];
+      if (!BROKEN(26)) barrier_arrive(1 + slot, 64);
+    } else {
+      WITHOUT(25, barrier_sync(1 + slot, 64));
+      sum += slots[slot][lane ^ 1];
+      if (i < 4) barrier_arrive(3 + slot, 64);
+    }
+  }
+  if (threadIdx.x >= 32) out[lane] = sum;
+}
+
+/// A chain of programmatic launches: each adds to what the one before wrote.
+extern "C" __global__ void chain(int broken, const int* in, int* out) {
+  const int i = threadIdx.x;
+  int before = 0;
+  if (BROKEN(28)) before = out[i];
+  if (BROKEN(29)) grid_launch();
+  if (BROKEN(30)) out[64 + i] = i;
+  WITHOUT(27, grid_wait());
+  if (!BROKEN(28)) before = out[i];
+  out[i] = before + in[i];
+  grid_launch();
 }

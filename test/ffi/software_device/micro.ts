@@ -1,5 +1,6 @@
 /** The small kernels of micro.cu: their library, their ways to be broken, and how they are run. */
 import { KernelDriver } from "../../../ffi/cuda/kernels.ts";
+import type { Launch } from "../../../ffi/cuda/launch.ts";
 import { buildKernelLibrary, kernelNames } from "../../../scripts/build_kernel_library.ts";
 import { type Bench, directory } from "./device.ts";
 
@@ -29,7 +30,12 @@ const shapes: Record<string, readonly [blocks: number, threads: number, sharedBy
   diverge: [1, 64, 0],
   misuse: [2, 64, 256],
   twice: [1, 64, 0],
+  product: [1, 32, 0],
+  relay: [1, 64, 0],
+  chain: [1, 64, 0],
 };
+/** Kernels of which two launches follow each other, each allowed to begin before the last has ended. */
+const programmatic = ["chain"];
 
 export const microKernels = Object.keys(shapes);
 
@@ -58,8 +64,12 @@ export function runMicro(bench: Bench, name: string, broken: number): Int32Array
   const input = device(new Uint8Array(Int32Array.from({ length: 4096 }, (_, i) => i + 1).buffer));
   const output = device(new Uint8Array(4096));
   const stream = cuda.createStream();
-  const launch = { grid: [blocks, 1, 1], block: [threads, 1, 1], sharedBytes, stream } as const;
+  const launch: Launch = {
+    ...{ grid: [blocks, 1, 1], block: [threads, 1, 1], sharedBytes, stream },
+    programmatic: programmatic.includes(name),
+  };
   kernel.launch(launch, [broken, input, output]);
+  if (launch.programmatic) kernel.launch(launch, [broken, input, output]);
   // A block that waits for ever ends its device's context; the next test starts a new one.
   try {
     cuda.synchronizeStream(stream);

@@ -22,7 +22,7 @@ Deno.test("EngineCore: a request's tokens, one a step, the last with its end", (
   core.add(request);
   const [x, y, z] = expectedOutput(request.promptTokenIds, 8, 3);
   assert.deepEqual(runAll(core, model), [
-    { requestId: "a", index: 0, tokenIds: [x] },
+    { requestId: "a", index: 0, tokenIds: [x], prefillMs: 0 },
     { requestId: "a", index: 1, tokenIds: [y] },
     { requestId: "a", index: 2, tokenIds: [z], finish: { reason: "length" } },
   ]);

@@ -16,6 +16,7 @@ Deno.test("pending outputs: a token has all that its row says, a prompt's log pr
   const outputs = new PendingOutputs();
   const more = { frontendId: "x", timestamps: true, epoch: 5 };
   const sequence = new Sequence(generateRequest("a", 3, {}, more), 0);
+  sequence.startedMs = 4;
   for (const tokenId of [7, 8]) {
     sequence.append(tokenId);
     const finish = tokenId === 8 ? { reason: "stop" } as const : null;
@@ -30,7 +31,7 @@ Deno.test("pending outputs: a token has all that its row says, a prompt's log pr
   assert.deepEqual(outputs.take(), [{
     frontendId: "x",
     outputs: [
-      { ...common, index: 0, tokenIds: [7], promptLogprobs: [null] },
+      { ...common, index: 0, tokenIds: [7], prefillMs: 6, promptLogprobs: [null] },
       { ...common, index: 1, tokenIds: [8], finish: { reason: "stop" } },
     ],
   }]);
@@ -51,7 +52,7 @@ Deno.test("pending outputs: are in their order for each API server, and taken on
     {
       frontendId: "x",
       outputs: [
-        { requestId: "a", index: 0, tokenIds: [1] },
+        { requestId: "a", index: 0, tokenIds: [1], prefillMs: 0 },
         { requestId: "c", index: 0, tokenIds: [], finish: { reason: "abort" } },
         { requestId: "a", index: 1, tokenIds: [], finish: { reason: "length" } },
       ],

@@ -7,12 +7,10 @@ import type { KvMemory, KvPool } from "../../../src/kv/pool/pool.ts";
 import type { BackendContext } from "../../../src/kv/transfer/backend_kind.ts";
 import { backendOfThread } from "../../../src/kv/transfer/backend_thread.ts";
 import {
-  backendKind,
   backendProblem,
   memoryProblem,
   migrationBackends,
   openBackend,
-  plannedBackends,
 } from "../../../src/kv/transfer/backends.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../conformance/migration_backend.ts";
 import { ExampleDevicePool } from "../pool/example_device_pool.ts";
@@ -32,27 +30,39 @@ function contextOf(pool: KvPool, openLinks = () => assert.fail("it needs no link
       migrationBackendTransferType: "rdma",
       migrationBackendKvtransferNamingUrl: "",
       migrationBackendServerAddress: "127.0.0.1:0",
+      migrationInsecure: false,
     },
     host: "127.0.0.1",
+    security: null,
     clock: realClock,
     openLinks,
   } satisfies BackendContext;
 }
 
-Deno.test("each choice of --migration-backend is registered or planned, and nothing else is", () => {
-  const known = [...migrationBackends, ...plannedBackends].map(({ name }) => name);
-  assert.deepEqual(known.sort(), [...llumnixArguments["migration-backend"].choices!].sort());
+Deno.test("each choice of --migration-backend is registered, and nothing else is", () => {
+  assert.deepEqual(
+    migrationBackends.map(({ name }) => name).sort(),
+    [...llumnixArguments["migration-backend"].choices!].sort(),
+  );
   assert.ok(migrationBackends.some(({ name }) => name === "gloo"));
 });
 
-for (const { name } of plannedBackends) {
-  Deno.test(`${name} is refused until it is there`, async () => {
-    const message = `--migration-backend ${name} is not available yet`;
-    assert.throws(() => backendKind(name), { name: "UsageError", message });
-    const opening = openBackend(name, "sim", contextOf(new AccountedKvPool(suiteLayout, 4)));
-    await assert.rejects(opening, { name: "UsageError", message });
+Deno.test("a backend that cannot protect its connections needs an option where there is a cluster key", async () => {
+  const security = { authority: "", certificate: "", privateKey: "", serverName: "", token: "" };
+  const links = { open: () => assert.fail("nothing is sent"), close: () => Promise.resolve() };
+  const context = contextOf(devicePool, () => links as never);
+  const open = (migrationInsecure: boolean) =>
+    openBackend("nccl", "example", {
+      ...context,
+      security,
+      options: { ...context.options, migrationInsecure },
+    });
+  await assert.rejects(open(false), {
+    name: "UsageError",
+    message: /^--migration-backend nccl neither encrypts .* choose another .*--migration-insecure/,
   });
-}
+  await assertNeedsLibraries(() => open(true), "nccl");
+});
 
 /** A backend for devices alone is opened by its own tests, over the software device. */
 async function assertNeedsLibraries(open: () => Promise<unknown>, name: string): Promise<void> {

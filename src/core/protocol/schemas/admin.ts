@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type {
   AdminMigration,
   AdminRequests,
@@ -41,19 +41,21 @@ export const requestsReply: Check<RequestsReply> = checkWith(requestsFields);
 export const adminRequests: Check<AdminRequests> = checkWith(
   requestsFields.extend({ unreachable: ids }),
 );
+export const loadNumber = z.union([number, z.literal("inf"), z.literal("-inf")]);
+export const instanceStatus = z.object({
+  instanceId: id,
+  instanceType,
+  state: instanceState,
+  pid: count.nullable(),
+  totalBlocks: count.nullable(),
+  usedBlocks: count.nullable(),
+  load: loadNumber.nullable(),
+  runningRequests: count.nullable(),
+  waitingRequests: count.nullable(),
+  killedRequests: count.nullable(),
+});
 export const instanceStatuses: Check<readonly InstanceStatus[]> = checkWith(
-  z.array(z.object({
-    instanceId: id,
-    instanceType,
-    state: instanceState,
-    pid: count.nullable(),
-    totalBlocks: count.nullable(),
-    usedBlocks: count.nullable(),
-    load: z.union([number, z.literal("inf"), z.literal("-inf")]).nullable(),
-    runningRequests: count.nullable(),
-    waitingRequests: count.nullable(),
-    killedRequests: count.nullable(),
-  })).max(MAX_LIST_LENGTH),
+  z.array(instanceStatus).max(MAX_LIST_LENGTH),
 );
 export const instanceChange: Check<InstanceChange> = checkWith(
   z.object({ instanceId: id, state: instanceState }),

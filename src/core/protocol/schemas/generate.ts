@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ErrorRecord } from "../../errors.ts";
 import { type Check, checkWith } from "../check.ts";
 import { MessageError } from "../../errors.ts";
@@ -90,7 +90,8 @@ export function outputBatch(data: unknown): OutputBatch {
 /** What is wrong with an output, behind its place in the batch; null when it fits. */
 function problemOf(output: RequestOutput | null): string | null {
   if (typeof output !== "object" || output === null) return ": expected an output";
-  const { requestId, index, tokenIds, epoch, logprobs, promptLogprobs, finish, timing } = output;
+  const { requestId, index, tokenIds, epoch, logprobs, promptLogprobs, finish, timing, prefillMs } =
+    output;
   if (!isId(requestId)) return ".requestId: expected an id";
   if (!isCount(index)) return ".index: expected a whole number";
   if (!isList(tokenIds, isCount)) return ".tokenIds: expected a list of token ids";
@@ -104,6 +105,7 @@ function problemOf(output: RequestOutput | null): string | null {
     return ".promptLogprobs: expected a list of log probabilities";
   }
   if (timing !== undefined && !isTiming(timing)) return ".timing: expected times in milliseconds";
+  if (prefillMs !== undefined && !Number.isFinite(prefillMs)) return ".prefillMs: expected a time";
   return finish === undefined ? null : finishProblem(finish);
 }
 

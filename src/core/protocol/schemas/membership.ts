@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type {
   DrainReply,
@@ -26,6 +26,7 @@ const registration: z.ZodType<InstanceRegistration> = settings.extend({
   address: id,
   pid: count,
   processStart: id.optional(),
+  version: text.optional(),
   executor: text,
   blockSize: count.min(1),
   totalBlocks: count,

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type {
   BackendCall,
@@ -50,17 +50,27 @@ const statistics = z.object({
   rounds: count,
   transferMs: number,
 });
+export const migrationOutcomes = [
+  "committed",
+  "nothing",
+  "finished",
+  "aborted_source",
+  "aborted_destination",
+] as const;
+export const migrationPhase = z.enum(["choice", "opening", "copying", "last_stage", "commit"]);
 const report = z.object({
   migrationId: id,
   sourceId: id,
   destinationId: id,
   requestId: id.nullable(),
-  outcome: z.enum(["committed", "nothing", "finished", "aborted_source", "aborted_destination"]),
+  outcome: z.enum(migrationOutcomes),
+  phase: migrationPhase,
   reason: text,
   lengthTokens: count,
   stages: count,
   blocks: count,
   transfer: statistics,
+  isRecomputed: z.boolean().optional(),
   downtimeMs: number,
   totalMs: number,
   leftMs: number.optional(),

@@ -8,6 +8,7 @@ import {
   OutOfMemoryError,
 } from "../../../../ffi/cuda/errors.ts";
 import { openCuda } from "../../../../ffi/cuda/open.ts";
+import { claimName } from "../../../../ffi/host_claim.ts";
 import { LibraryNotFoundError, type OpenOptions } from "../../../../ffi/library.ts";
 import { UnavailableError, UsageError } from "../../../core/errors.ts";
 import { blockBytes, type KvLayout } from "../../layout.ts";
@@ -22,6 +23,43 @@ const lasting = [
   DeviceBusyError,
 ];
 
+/** A device that this process uses. */
+export interface OwnDevice {
+  readonly cuda: Cuda;
+  readonly ordinal: number;
+  /** Whether another process of this program has the device too. */
+  readonly isShared: boolean;
+  /** Lets other processes take it. A process that ends, however it ends, releases its device. */
+  release(): void;
+}
+
+/**
+ * Opens CUDA and takes the first visible device that no other process of this program on this host has; if
+ * every device is taken, shares the first. The device is current on this thread.
+ * @param device as in `--device`, for people
+ * @throws as {@linkcode openCudaDevice}
+ */
+export function openOwnDevice(device: string, options: OpenOptions = {}): OwnDevice {
+  return opening(device, () => {
+    const cuda = openCuda(options);
+    const count = checkedCount(cuda, device, 0);
+    for (let ordinal = 0; ordinal < count; ordinal++) {
+      const { uuid, pciBusId } = cuda.deviceInfo(ordinal);
+      const claim = claimName(`llumnix-device-${uuid || pciBusId}`);
+      if (claim === null) continue;
+      try {
+        cuda.setDevice(ordinal);
+      } catch (error) {
+        claim.release();
+        throw error;
+      }
+      return { cuda, ordinal, isShared: false, release: () => claim.release() };
+    }
+    cuda.setDevice(0);
+    return { cuda, ordinal: 0, isShared: true, release() {} };
+  });
+}
+
 /**
  * Opens CUDA and makes a device current on this thread.
  * @param device as in `--device`, for people
@@ -29,18 +67,28 @@ const lasting = [
  * @throws {UnavailableError} the device cannot be used now
  */
 export function openCudaDevice(device: string, ordinal: number, options: OpenOptions = {}): Cuda {
-  try {
+  return opening(device, () => {
     const cuda = openCuda(options);
-    const count = cuda.deviceCount();
-    if (ordinal >= count) {
-      throw new UsageError(
-        `--device ${device} needs an NVIDIA device: the driver shows ${count}, and device ` +
-          `${ordinal} was expected. See \`nvidia-smi -L\` and CUDA_VISIBLE_DEVICES, or use ` +
-          "--device cpu.",
-      );
-    }
+    checkedCount(cuda, device, ordinal);
     cuda.setDevice(ordinal);
     return cuda;
+  });
+}
+
+/** How many devices the driver shows. @throws {UsageError} `ordinal` is none of them */
+function checkedCount(cuda: Cuda, device: string, ordinal: number): number {
+  const count = cuda.deviceCount();
+  if (ordinal < count) return count;
+  throw new UsageError(
+    `--device ${device} needs an NVIDIA device: the driver shows ${count}, and device ` +
+      `${ordinal} was expected. See \`nvidia-smi -L\` and CUDA_VISIBLE_DEVICES, or use ` +
+      "--device cpu.",
+  );
+}
+
+function opening<T>(device: string, open: () => T): T {
+  try {
+    return open();
   } catch (error) {
     if (error instanceof UsageError) throw error;
     const message = `--device ${device}: ${(error as Error).message}`;

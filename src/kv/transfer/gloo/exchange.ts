@@ -17,8 +17,10 @@ import { PoolPrefault } from "../pool_prefault.ts";
 import type { Staging } from "./staging.ts";
 import type { Waiter } from "./waiter.ts";
 
-/** Most incoming connections, from members or strangers; further ones are closed at once. */
+/** Most incoming connections; further ones are closed at once. */
 const MAX_INCOMING = 1024;
+/** Most of them that have not proved yet that they are members. One more closes the oldest of them. */
+const MAX_STRANGERS = 256;
 
 /** Settings of an instance's end of a group: data, which crosses to the transfer thread. */
 export interface ExchangeConfig {
@@ -30,6 +32,8 @@ export interface ExchangeConfig {
   readonly numBlocks: number;
   /** IP address to listen at. */
   readonly host: string;
+  /** Encrypt what members send to each other. */
+  readonly isSealed: boolean;
   /** Most time until a connection can be used. */
   readonly initTimeoutMs: number;
 }
@@ -107,12 +111,17 @@ export class GlooExchange {
     for (const { connection } of this.#outgoing.values()) waiters.push(connection);
     const interests = [{ fd: wakeFd, events: POLLIN }, { fd: this.#listener, events: POLLIN }];
     const deadlineMs = waiters.reduce((least, one) => Math.min(least, one.deadlineMs), Infinity);
+    const hasWork = !this.#prefault.isDone || this.isCopying ||
+      waiters.some(({ hasBuffered }) => hasBuffered);
     const found = this.#sockets.poll(
       [...interests, ...waiters],
-      this.#prefault.isDone && !this.isCopying ? deadlineMs - performance.now() : 0,
+      hasWork ? 0 : deadlineMs - performance.now(),
     );
     if (found[1] !== 0) this.#accept();
-    waiters.forEach((waiter, i) => this.#handle(waiter, found[interests.length + i]));
+    waiters.forEach((waiter, i) => {
+      const events = found[interests.length + i];
+      this.#handle(waiter, waiter.hasBuffered ? events | POLLIN : events);
+    });
   }
 
   /** Whether the device copies blocks: then the next turn waits for nothing, and comes at once. */
@@ -226,11 +235,14 @@ export class GlooExchange {
         this.#sockets.close(fd);
         continue;
       }
-      const { identity, numBlocks, initTimeoutMs } = this.#config;
+      const strangers = [...this.#incoming].filter(({ peer }) => peer === null);
+      if (strangers.length >= MAX_STRANGERS) strangers[0].close();
+      const { identity, isSealed, numBlocks, initTimeoutMs } = this.#config;
       const connection = new IncomingConnection(
         {
           sockets: this.#sockets,
           identity,
+          isSealed,
           numBlocks,
           makeCursor: (head) => this.#destinationCursor(head),
           grants: this.#grants,
@@ -283,7 +295,7 @@ export class GlooExchange {
     endpoint: GlooEndpoint,
     timeoutMs: number,
   ): Outgoing {
-    const { identity, initTimeoutMs } = this.#config;
+    const { identity, isSealed, initTimeoutMs } = this.#config;
     const { instanceId } = member;
     const { host, port } = endpoint;
     const { secret, generation, members } = group;
@@ -295,7 +307,8 @@ export class GlooExchange {
       connection: new OutgoingConnection({
         sockets: this.#sockets,
         endpoint: { host, port },
-        hello: { group: secret, generation, rank, from: identity, to: instanceId },
+        secret,
+        hello: { generation, rank, from: identity, to: instanceId, isSealed },
         onReady: () => settle(null),
         onClose: (why, isRefused) => {
           const reason = `${instanceId} at ${host}:${port}: ${why}`;

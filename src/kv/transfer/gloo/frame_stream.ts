@@ -1,14 +1,18 @@
 /**
- * Frames on a socket, after a preamble of 8 bytes in each direction:
+ * Frames on a socket, after a preamble of 40 bytes in each direction:
  *
- *     "LLMNXKV" u8 version
+ *     "LLMNXKV" u8 version | nonce of 32 bytes
  *     u32 type | u32 bytes | JSON
  *
- * Integers are little-endian. The bytes of the blocks follow a `transfer` frame.
+ * Integers are little-endian. The bytes of the blocks follow a `transfer` frame. Frames and blocks that
+ * follow the greeting are sealed if the connection leaves the host ({@linkcode SealedChannel}).
  */
 import type { Sockets } from "../../../../ffi/sockets.ts";
+import { type Channel, ConnectionLost, PlainChannel } from "./channel.ts";
+import { makeNonce, NONCE_BYTES } from "./keys.ts";
+import { SealedChannel } from "./sealed_channel.ts";
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 const MAGIC = new TextEncoder().encode("LLMNXKV");
 const HEADER_BYTES = 8;
 /** Longest frame of a peer before it is welcome. */
@@ -19,13 +23,10 @@ export const MAX_FRAME_BYTES = 16 << 20;
 const frameTypes = ["hello", "welcome", "refused", "transfer", "done", "failed"] as const;
 export type FrameType = typeof frameTypes[number];
 
-export interface Frame {
+export interface TransferFrame {
   readonly type: FrameType;
   readonly data: unknown;
 }
-
-/** The connection cannot be used any more. */
-export class ConnectionLost extends Error {}
 
 /** One end of a connection while it carries frames. It never reads beyond the end of a frame. */
 export class FrameStream {
@@ -36,15 +37,38 @@ export class FrameStream {
   #filled = 0;
   #type: FrameType | null = null;
   #peerVersion: number | null = null;
+  #peerNonce: Uint8Array | null = null;
+  #channel: Channel;
+  readonly nonce = makeNonce();
 
   constructor(sockets: Sockets, fd: number) {
     this.#sockets = sockets;
     this.#fd = fd;
-    this.#unsent.push(preamble());
+    this.#channel = new PlainChannel(sockets, fd);
+    this.#unsent.push(preamble(this.nonce));
+  }
+
+  /** For the bytes of blocks, between two frames. */
+  get channel(): Channel {
+    return this.#channel;
+  }
+
+  /** Of the other end; null until {@linkcode receive} has read it. */
+  get peerNonce(): Uint8Array | null {
+    return this.#peerNonce;
   }
 
   get hasUnsent(): boolean {
-    return this.#unsent.length > 0;
+    return this.#unsent.length > 0 || this.#channel.hasUnsent;
+  }
+
+  /**
+   * Seals what follows in both directions.
+   * @throws {ConnectionLost} earlier bytes wait to be sent
+   */
+  seal(keys: { readonly sends: Uint8Array; readonly receives: Uint8Array }): void {
+    if (this.hasUnsent) throw new ConnectionLost("the other end does not read the greeting");
+    this.#channel = new SealedChannel(this.#sockets, this.#fd, keys);
   }
 
   send(type: FrameType, data: unknown): void {
@@ -59,9 +83,10 @@ export class FrameStream {
 
   /** Writes as much as the socket takes now. */
   flush(): void {
+    this.#channel.flush();
     while (this.#unsent.length > 0) {
       const [bytes] = this.#unsent;
-      const written = this.#sockets.write(this.#fd, bytes);
+      const written = this.#channel.write(bytes);
       if (written < 0) return;
       if (written === bytes.length) this.#unsent.shift();
       else this.#unsent[0] = bytes.subarray(written);
@@ -73,9 +98,10 @@ export class FrameStream {
    * @returns null while the frame is incomplete
    * @throws {ConnectionLost} the other end closed the connection, or does not speak this protocol
    */
-  receive(maxFrameBytes: number): Frame | null {
+  receive(maxFrameBytes: number): TransferFrame | null {
     while (this.#fill()) {
       if (this.#peerVersion === null) this.#readPreamble();
+      else if (this.#peerNonce === null) this.#readNonce();
       else if (this.#type === null) this.#readHeader(maxFrameBytes);
       else {
         const frame = { type: this.#type, data: parse(this.#incoming) };
@@ -90,7 +116,7 @@ export class FrameStream {
   /** Whether all expected bytes have arrived. */
   #fill(): boolean {
     while (this.#filled < this.#incoming.length) {
-      const bytes = this.#sockets.read(this.#fd, this.#incoming.subarray(this.#filled));
+      const bytes = this.#channel.read(this.#incoming.subarray(this.#filled));
       if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
       if (bytes < 0) return false;
       this.#filled += bytes;
@@ -114,6 +140,11 @@ export class FrameStream {
           `version ${PROTOCOL_VERSION}: run the same release on both`,
       );
     }
+    this.#expect(NONCE_BYTES);
+  }
+
+  #readNonce(): void {
+    this.#peerNonce = this.#incoming;
     this.#expect(HEADER_BYTES);
   }
 
@@ -129,8 +160,8 @@ export class FrameStream {
   }
 }
 
-function preamble(): Uint8Array<ArrayBuffer> {
-  return new Uint8Array([...MAGIC, PROTOCOL_VERSION]);
+function preamble(nonce: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array([...MAGIC, PROTOCOL_VERSION, ...nonce]);
 }
 
 function parse(json: Uint8Array): unknown {

@@ -33,6 +33,7 @@ type Unsent<T> = T extends unknown ? Omit<T, "id"> : never;
  * Point-to-point TCP in a group with ranks, as in gloo. The manager sends each member the list of
  * members, and each connects to every other. Blocks go from the source's pool to the socket, and from the
  * socket into the destination's pool, without a copy between; a thread does this ({@linkcode GlooExchange}).
+ * Members prove to each other that they have the group's secret; between hosts they also encrypt.
  */
 export class GlooBackend implements MigrationBackend {
   readonly name = "gloo";
@@ -186,9 +187,9 @@ class ThreadLink {
     const worker = (args.startWorker ?? (() => startBackendThread("gloo")))();
     const { port1, port2 } = new MessageChannel();
     await nextMessage(worker); // a message sent before it is ready would be lost
-    const { identity, pool, devicePool, numBlocks, host, initTimeoutMs } = args;
+    const { identity, pool, devicePool, numBlocks, host, isSealed, initTimeoutMs } = args;
     const config: ExchangeConfig = {
-      ...{ identity, pool, devicePool, numBlocks, host, initTimeoutMs },
+      ...{ identity, pool, devicePool, numBlocks, host, isSealed, initTimeoutMs },
     };
     worker.postMessage({ config, port: port2 } satisfies ThreadStart, [port2]);
     const started = await nextMessage(worker) as ThreadStarted;

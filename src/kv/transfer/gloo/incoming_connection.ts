@@ -5,13 +5,10 @@ import type { MigrationId } from "../../../core/protocol/migration.ts";
 import type { TransferLimits } from "../backend.ts";
 import { PIECE_BYTES } from "../pace.ts";
 import type { WriteGrants } from "../write_grants.ts";
-import {
-  ConnectionLost,
-  FrameStream,
-  MAX_FRAME_BYTES,
-  MAX_GREETING_BYTES,
-} from "./frame_stream.ts";
-import { type Hello, type Identity, readHello, refusalOf } from "./handshake.ts";
+import { ConnectionLost } from "./channel.ts";
+import { FrameStream, MAX_FRAME_BYTES, MAX_GREETING_BYTES } from "./frame_stream.ts";
+import { type Hello, type Identity, readHello, refusalOf, type SignedHello } from "./handshake.ts";
+import { connectionKeys, isProof, prove } from "./keys.ts";
 import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
 
@@ -33,6 +30,8 @@ export interface TransferHead {
 export interface IncomingConfig {
   readonly sockets: Sockets;
   readonly identity: Identity;
+  /** Encrypts what follows the greeting. */
+  readonly isSealed: boolean;
   /** The places of blocks that a migration may write. @throws {UnavailableError} no memory to lock */
   readonly makeCursor: (head: TransferHead) => TransferCursor;
   /** Of the pool. */
@@ -55,8 +54,7 @@ export class IncomingConnection implements Waiter {
   deadlineMs: number;
   readonly #config: IncomingConfig;
   readonly #stream: FrameStream;
-  #leastBytes = 1;
-  #hello: Hello | null = null;
+  #greeting: { readonly signed: SignedHello; readonly hello: Hello } | null = null;
   #isWelcome = false;
   #transfer: { readonly migrationId: MigrationId; readonly cursor: TransferCursor } | null = null;
   #isDiscarding = false;
@@ -74,9 +72,13 @@ export class IncomingConnection implements Waiter {
     return this.#stream.hasUnsent ? POLLIN | POLLOUT : POLLIN;
   }
 
-  /** The instance at the other end, once it is welcome. */
+  get hasBuffered(): boolean {
+    return this.#stream.channel.hasBuffered && !this.#isDiscarding && this.events !== 0;
+  }
+
+  /** The instance at the other end, once it is welcome: until then it may be a stranger. */
   get peer(): string | null {
-    return this.#isWelcome ? this.#hello!.from.instanceId : null;
+    return this.#isWelcome ? this.#greeting!.hello.from.instanceId : null;
   }
 
   onReady(events: number): void {
@@ -97,13 +99,13 @@ export class IncomingConnection implements Waiter {
   }
 
   onDeadline(): void {
-    if (this.#hello === null || this.#isDiscarding) return this.close();
+    if (this.#greeting === null || this.#isDiscarding) return this.close();
     this.#refuse(`${this.#config.identity.instanceId} is not in that group`);
   }
 
   /** Called when this instance has joined another group. */
   onGroup(): void {
-    if (this.#hello !== null && !this.#isWelcome && !this.#isDiscarding) this.#greet(this.#hello);
+    if (this.#greeting !== null && !this.#isWelcome && !this.#isDiscarding) this.#greet();
   }
 
   /** Once this has returned, this migration writes nothing any more. */
@@ -125,27 +127,37 @@ export class IncomingConnection implements Waiter {
     if (this.#transfer !== null) return this.#readBlocks();
     const frame = this.#stream.receive(this.#isWelcome ? MAX_FRAME_BYTES : MAX_GREETING_BYTES);
     if (frame === null) return;
-    const hello = frame.type === "hello" && this.#hello === null ? readHello(frame.data) : null;
+    const greeting = frame.type === "hello" && this.#greeting === null
+      ? readHello(frame.data)
+      : null;
     const head = frame.type === "transfer" && this.#isWelcome
       ? readHead(frame.data, this.#config.numBlocks)
       : null;
-    if (hello !== null) this.#greet(hello);
-    else if (head !== null) this.#begin(head);
+    if (greeting !== null) {
+      this.#greeting = greeting;
+      this.#greet();
+    } else if (head !== null) this.#begin(head);
     else {throw new ConnectionLost(
         `the other end sent a malformed or unexpected ${frame.type} frame`,
       );}
   }
 
   /** A peer of a group that this instance has not joined yet waits until it does, or the deadline. */
-  #greet(hello: Hello): void {
-    this.#hello = hello;
-    if (hello.group !== this.#config.group()) return;
-    const refusal = refusalOf(hello, this.#config.identity);
+  #greet(): void {
+    const { hello, signed: { statement, proof } } = this.#greeting!;
+    const { identity, isSealed } = this.#config;
+    const secret = this.#config.group();
+    if (secret === null) return;
+    const nonces = { dialer: this.#stream.peerNonce!, listener: this.#stream.nonce };
+    const keys = connectionKeys(secret, nonces);
+    if (!isProof(keys, "dialer", statement, proof)) return;
+    const refusal = refusalOf(hello, identity, isSealed);
     if (refusal !== null) return this.#refuse(refusal);
     this.#isWelcome = true;
     this.deadlineMs = Infinity;
-    this.#stream.send("welcome", null);
+    this.#stream.send("welcome", { proof: prove(keys, "listener", statement) });
     this.#stream.flush();
+    if (isSealed) this.#stream.seal({ sends: keys.fromListener, receives: keys.fromDialer });
     this.#config.onWelcome(this);
   }
 
@@ -180,11 +192,11 @@ export class IncomingConnection implements Waiter {
   /** @throws {UnavailableError} the device failed */
   #moveBlocks(cursor: TransferCursor): void {
     if (cursor.remainingBytes > 0 && cursor.isReady) {
-      const bytes = this.#config.sockets.readInto(this.fd, cursor.places());
+      const bytes = this.#stream.channel.readInto(cursor.places());
       if (bytes === 0) throw new ConnectionLost("the other end closed the connection");
       if (bytes > 0) cursor.advance(bytes);
     }
-    this.#wakeAt(Math.min(cursor.remainingBytes, PIECE_BYTES));
+    this.#stream.channel.expect(Math.min(cursor.remainingBytes, PIECE_BYTES));
     if (!cursor.isSettled) return;
     this.#endTransfer();
     this.#stream.send("done", null);
@@ -198,16 +210,9 @@ export class IncomingConnection implements Waiter {
     this.#transfer = null;
   }
 
-  #wakeAt(bytes: number): void {
-    const leastBytes = Math.max(1, bytes);
-    if (leastBytes === this.#leastBytes) return;
-    this.#leastBytes = leastBytes;
-    this.#config.sockets.setLeastBytes(this.fd, leastBytes);
-  }
-
   #fail(message: string): void {
     this.#endTransfer();
-    this.#wakeAt(1);
+    this.#stream.channel.expect(1);
     this.#stream.send("failed", { message });
     this.#discardRest();
   }

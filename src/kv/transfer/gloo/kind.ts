@@ -4,12 +4,11 @@ import type { BackendKind, BackendOptions } from "../backend_kind.ts";
 export const gloo: BackendKind = {
   name: "gloo",
   needsGroup: true,
-  isPlain: true,
   memory: ["host", "device", "none"],
   check: fixedPlacement,
   open: async (context) => {
     const { GlooBackend } = await import("./gloo_backend.ts");
-    const { instanceId, model, pool, limits, options, host, clock } = context;
+    const { instanceId, model, pool, limits, options, host, security, clock } = context;
     const { describePool } = await import("../../pool/open_pool.ts");
     const { layout, numBlocks } = pool;
     return await GlooBackend.open({
@@ -18,6 +17,7 @@ export const gloo: BackendKind = {
       devicePool: pool.memory === "device" ? describePool(pool) : undefined,
       numBlocks,
       host,
+      isSealed: security !== null,
       initTimeoutMs: options.migrationBackendInitTimeout * 1000,
       limits,
       clock,

@@ -2,8 +2,10 @@ import { POLLFAILED, POLLHUP, POLLIN, POLLOUT, type Sockets } from "../../../../
 import { setPreempting } from "../../../../ffi/thread_policy.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { TransferHead } from "./incoming_connection.ts";
-import { ConnectionLost, FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
-import type { Hello } from "./handshake.ts";
+import { ConnectionLost } from "./channel.ts";
+import { FrameStream, MAX_GREETING_BYTES } from "./frame_stream.ts";
+import { type Hello, type SignedHello, signHello, type Welcome } from "./handshake.ts";
+import { type ConnectionKeys, connectionKeys, isProof } from "./keys.ts";
 import { pauseMs, PIECE_BYTES } from "../pace.ts";
 import type { TransferCursor } from "../pool_cursor.ts";
 import type { Waiter } from "./waiter.ts";
@@ -18,6 +20,8 @@ export interface OutgoingConfig {
   readonly sockets: Sockets;
   readonly endpoint: GlooEndpoint;
   readonly hello: Hello;
+  /** Of the group. */
+  readonly secret: string;
   /** The other end has welcomed this instance: blocks may be sent. */
   readonly onReady: () => void;
   /**
@@ -45,6 +49,8 @@ export class OutgoingConnection implements Waiter {
   readonly #config: OutgoingConfig;
   readonly #stream: FrameStream;
   #state: "connecting" | "greeting" | "ready" | "closed" = "connecting";
+  /** Set once the hello is sent. */
+  #greeting: { readonly keys: ConnectionKeys; readonly hello: SignedHello } | null = null;
   #sending: Sending | null = null;
   #cursor: TransferCursor | null = null;
   /** When a pause of a background transfer ends; 0 when there is no pause. */
@@ -54,11 +60,10 @@ export class OutgoingConnection implements Waiter {
   #waitsFor = "";
 
   constructor(config: OutgoingConfig, deadlineMs: number) {
-    const { sockets, endpoint: { host, port }, hello } = config;
+    const { sockets, endpoint: { host, port } } = config;
     this.#config = config;
     this.fd = sockets.connect(host, port);
     this.#stream = new FrameStream(sockets, this.fd);
-    this.#stream.send("hello", hello);
     this.#waitUntil(deadlineMs, "a connection");
   }
 
@@ -69,6 +74,10 @@ export class OutgoingConnection implements Waiter {
     const isWriting = this.#state === "connecting" || this.#stream.hasUnsent ||
       (this.#sending !== null && hasBytes);
     return isWriting ? POLLIN | POLLOUT : POLLIN;
+  }
+
+  get hasBuffered(): boolean {
+    return this.#stream.channel.hasBuffered;
   }
 
   get deadlineMs(): number {
@@ -151,13 +160,13 @@ export class OutgoingConnection implements Waiter {
     const cursor = this.#cursor ??= this.#sending.makeCursor();
     if (cursor.remainingBytes === 0 || !cursor.isReady) return;
     if (this.#sending.head.isBackground) return this.#writePiece(cursor);
-    const bytes = this.#config.sockets.writeFrom(this.fd, cursor.places());
+    const bytes = this.#stream.channel.writeFrom(cursor.places());
     if (bytes > 0) cursor.advance(bytes);
   }
 
   #writePiece(cursor: TransferCursor): void {
     const startMs = performance.now();
-    const bytes = this.#config.sockets.writeFrom(this.fd, cursor.placesOf(PIECE_BYTES));
+    const bytes = this.#stream.channel.writeFrom(cursor.placesOf(PIECE_BYTES));
     if (bytes <= 0) return;
     cursor.advance(bytes);
     const nowMs = performance.now();
@@ -176,13 +185,13 @@ export class OutgoingConnection implements Waiter {
 
   #read(): void {
     const frame = this.#stream.receive(MAX_GREETING_BYTES);
+    if (this.#greeting === null && this.#stream.peerNonce !== null) {
+      this.#greet(this.#stream.peerNonce);
+    }
     if (frame === null) return;
     const { type, data } = frame;
-    if (type === "welcome" && this.#state === "greeting") {
-      this.#state = "ready";
-      this.#limitMs = Infinity;
-      this.#config.onReady();
-    } else if (type === "refused" || type === "failed") {
+    if (type === "welcome" && this.#state === "greeting") this.#becomeReady(data);
+    else if (type === "refused" || type === "failed") {
       const { message } = (data ?? {}) as { readonly message?: unknown };
       this.close(typeof message === "string" ? message : "the other end gave no reason", true);
     } else if (type === "done" && this.#sending && this.#cursor?.remainingBytes === 0) {
@@ -191,5 +200,29 @@ export class OutgoingConnection implements Waiter {
       this.#limitMs = Infinity;
       onDone();
     } else throw new ConnectionLost(`the other end sent an unexpected ${type} frame`);
+  }
+
+  /** Says who this is, once the other end's nonce shows that no earlier greeting is said again. */
+  #greet(peerNonce: Uint8Array): void {
+    const { secret, hello } = this.#config;
+    const keys = connectionKeys(secret, { dialer: this.#stream.nonce, listener: peerNonce });
+    this.#greeting = { keys, hello: signHello(hello, keys) };
+    this.#stream.send("hello", this.#greeting.hello);
+    this.#stream.flush();
+  }
+
+  /** @throws {ConnectionLost} the other end is not of the group */
+  #becomeReady(data: unknown): void {
+    const { proof } = (data ?? {}) as Partial<Welcome>;
+    const { keys, hello: { statement } } = this.#greeting!;
+    if (!isProof(keys, "listener", statement, proof)) {
+      throw new ConnectionLost("the other end is not in the migration group");
+    }
+    if (this.#config.hello.isSealed) {
+      this.#stream.seal({ sends: keys.fromDialer, receives: keys.fromListener });
+    }
+    this.#state = "ready";
+    this.#limitMs = Infinity;
+    this.#config.onReady();
   }
 }

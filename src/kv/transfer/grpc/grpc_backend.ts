@@ -1,8 +1,7 @@
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
-import { createFetchClient } from "@connectrpc/connect/protocol";
-import { createTransport } from "@connectrpc/connect/protocol-connect";
+import { fromBinary } from "@bufbuild/protobuf";
 import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
+import { isLoopback } from "../../../core/hosts.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
@@ -15,16 +14,17 @@ import { blockBytes, type KvLayout, layoutDifference } from "../../layout.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";
+import type { HostSecurity } from "../backend_kind.ts";
 import { limitsWithin } from "../limits.ts";
 import { transferRounds } from "../rounds.ts";
 import { checkLists, checkStillWanted } from "../transfer_checks.ts";
 import { WriteGrants } from "../write_grants.ts";
 import { maxDataBytes, maxMessageBytes } from "./envelope.ts";
-import type { HttpTarget } from "./http_call.ts";
+import { HttpCall, type HttpTarget } from "./http_call.ts";
 import { IncomingWrites } from "./incoming_writes.ts";
-import { HealthReply_Status as Status, Migration } from "./migration_pb.ts";
+import { HealthReply_Status as Status, HealthReplySchema } from "./migration_pb.ts";
 import { type MessageBuffers, writeRounds } from "./outgoing_write.ts";
-import { MigrationServer } from "./server.ts";
+import { HEALTH_PATH, MigrationServer } from "./server.ts";
 
 export interface GrpcBackendArgs {
   readonly instanceId: InstanceId;
@@ -36,6 +36,8 @@ export interface GrpcBackendArgs {
   readonly listenAt: { readonly hostname: string; readonly port: number };
   /** Where others reach this host, if it listens on all interfaces. */
   readonly advertisedHost: string;
+  /** See `BackendContext`. */
+  readonly security: HostSecurity | null;
   /** Most time until another member answers. */
   readonly initTimeoutMs: number;
 }
@@ -72,7 +74,7 @@ export class GrpcBackend implements MigrationBackend {
   }
 
   private constructor(args: GrpcBackendArgs) {
-    const { instanceId, model, pool, limits, clock, listenAt, advertisedHost } = args;
+    const { instanceId, model, pool, limits, clock, listenAt, advertisedHost, security } = args;
     this.#args = args;
     this.#grants = new WriteGrants(pool.numBlocks);
     this.#limits = limitsWithin(maxDataBytes(pool.layout), limits, pool.layout);
@@ -81,6 +83,7 @@ export class GrpcBackend implements MigrationBackend {
       ...listenAt,
       writes: this.#writes,
       clock,
+      security,
       secret: () => this.#group?.secret ?? null,
       health: () => ({ instanceId, status: this.isReady ? Status.SERVING : Status.NOT_SERVING }),
       stats: () => ({
@@ -174,14 +177,14 @@ export class GrpcBackend implements MigrationBackend {
     transfer: BlockTransfer,
     signal: AbortSignal,
   ): Promise<void> {
-    const { instanceId: from, pool, clock } = this.#args;
+    const { instanceId: from, pool, clock, security } = this.#args;
     const late = new AbortController();
     const cancelTimer = clock.after(transfer.deadlineMs - clock.nowMs(), () => late.abort());
     const buffers = this.#spareBuffers.pop() ?? this.#newBuffers();
     const ending = AbortSignal.any([signal, late.signal, this.#closing.signal]);
     const { secret } = this.#group!;
     const sending = writeRounds(
-      { from, pool, clock, target, secret, buffers },
+      { from, pool, clock, target, secret, security, buffers },
       rounds,
       transfer,
       ending,
@@ -231,35 +234,43 @@ export class GrpcBackend implements MigrationBackend {
       const answering = await this.#ask(target);
       return answering === instanceId ? null : `${answering} listens at ${addressOf(target)}`;
     } catch (error) {
-      const { code, rawMessage, cause } = ConnectError.from(error);
-      const why = code === Code.DeadlineExceeded ? "it did not answer in time" : rawMessage;
       const hint = isLoopback(target.host)
         ? ": only its own host reaches this address, see --migration-backend-server-address"
         : "";
-      return `${addressOf(target)}: ${why}${
-        cause instanceof Error ? ` (${cause.message})` : ""
-      }${hint}`;
+      return `${addressOf(target)}: ${(error as Error).message}${hint}`;
     }
   }
 
-  /** The instance that answers there. */
+  /**
+   * The instance that answers there.
+   * @throws {Error} none does in time, or it refuses
+   */
   async #ask(target: HttpTarget): Promise<InstanceId> {
-    using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0, http2: false });
-    const transport = createTransport({
-      httpClient: createFetchClient((input, init) => fetch(input, { ...init, client })),
-      baseUrl: `http://${addressOf(target)}`,
-      useBinaryFormat: true,
-      interceptors: [],
-      acceptCompression: [],
-      sendCompression: null,
-      compressMinBytes: 0,
-      readMaxBytes: 4 << 10,
-      writeMaxBytes: 4 << 10,
-    });
-    const { initTimeoutMs: timeoutMs } = this.#args;
-    const reply = await createClient(Migration, transport)
-      .health({}, { timeoutMs, signal: this.#closing.signal });
-    return reply.instanceId;
+    const { initTimeoutMs, clock, security } = this.#args;
+    const late = new AbortController();
+    const cancelTimer = clock.after(initTimeoutMs, () => late.abort());
+    const ending = AbortSignal.any([late.signal, this.#closing.signal]);
+    try {
+      const call = await HttpCall.open(
+        target,
+        HEALTH_PATH,
+        {
+          "content-type": "application/proto",
+          "content-length": "0",
+          "connect-protocol-version": "1",
+          ...(security === null ? {} : { authorization: `Bearer ${security.token}` }),
+        },
+        ending,
+        security,
+      );
+      const { status, body } = await call.answer;
+      if (status === 200) return fromBinary(HealthReplySchema, body).instanceId;
+      throw new UnavailableError(`it answered with HTTP status ${status}`);
+    } catch (error) {
+      throw late.signal.aborted ? new UnavailableError("it did not answer in time") : error;
+    } finally {
+      cancelTimer();
+    }
   }
 }
 
@@ -271,8 +282,4 @@ function targetOf(endpoint: Readonly<Record<string, unknown>>): HttpTarget | nul
 
 function addressOf({ host, port }: HttpTarget): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }

@@ -1,4 +1,5 @@
 import { UnavailableError } from "../../../core/errors.ts";
+import type { HostSecurity } from "../backend_kind.ts";
 
 /** Longest head and longest body of an answer. */
 const MAX_HEAD_BYTES = 16 << 10, MAX_BODY_BYTES = 64 << 10;
@@ -25,11 +26,11 @@ export class HttpCall {
    * are under way then fail.
    */
   readonly answer: Promise<HttpAnswer>;
-  readonly #connection: Deno.TcpConn;
+  readonly #connection: Deno.Conn;
   #isAnswered = false;
   #isClosed = false;
 
-  private constructor(connection: Deno.TcpConn) {
+  private constructor(connection: Deno.Conn) {
     this.#connection = connection;
     this.answer = this.#readAnswer();
     this.answer.catch(() => {}).finally(() => {
@@ -40,17 +41,21 @@ export class HttpCall {
 
   /**
    * Connects and sends the head.
-   * @throws {Error} nobody answers there, or `signal` was aborted
+   * @param security with it the connection is TLS, and the server a process of the cluster
+   * @throws {Error} nobody answers there, or no process of the cluster, or `signal` was aborted
    */
   static async open(
     { host, port }: HttpTarget,
     path: string,
     headers: Readonly<Record<string, string>>,
     signal: AbortSignal,
+    security: HostSecurity | null,
   ): Promise<HttpCall> {
     const connection = await Deno.connect({ hostname: host, port, signal });
     connection.setNoDelay();
-    const call = new HttpCall(connection);
+    const call = new HttpCall(
+      security === null ? connection : await startTls(connection, security, signal),
+    );
     const close = () => call.close();
     signal.addEventListener("abort", close);
     call.answer.catch(() => {}).finally(() => signal.removeEventListener("abort", close));
@@ -114,6 +119,31 @@ export class HttpCall {
     }
     while (bytes.length < headBytes + bodyBytes) await more();
     return { status, body: bytes.slice(headBytes, headBytes + bodyBytes) };
+  }
+}
+
+async function startTls(
+  connection: Deno.TcpConn,
+  { authority, serverName }: HostSecurity,
+  signal: AbortSignal,
+): Promise<Deno.TlsConn> {
+  const tls = await Deno.startTls(connection, { hostname: serverName, caCerts: [authority] });
+  const close = () => tls.close();
+  signal.addEventListener("abort", close, { once: true });
+  try {
+    if (signal.aborted) throw new Error("it was aborted");
+    await tls.handshake();
+    return tls;
+  } catch (error) {
+    if (!signal.aborted) tls.close();
+    throw new UnavailableError(
+      `no process of this cluster answers there (${
+        (error as Error).message
+      }): give all processes ` +
+        "the same --cluster-key-file",
+    );
+  } finally {
+    signal.removeEventListener("abort", close);
   }
 }
 

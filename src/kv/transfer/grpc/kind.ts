@@ -5,7 +5,6 @@ import type { BackendKind } from "../backend_kind.ts";
 export const grpc: BackendKind = {
   name: "grpc",
   needsGroup: true,
-  isPlain: true,
   memory: ["host", "device", "none"],
   check: ({ migrationBackendServerAddress }) => addressProblem(migrationBackendServerAddress),
   open: async (context) => {
@@ -13,9 +12,9 @@ export const grpc: BackendKind = {
     const problem = addressProblem(address);
     if (problem !== null) throw new UsageError(problem);
     const { GrpcBackend } = await import("./grpc_backend.ts");
-    const { instanceId, model, pool, limits, host, clock } = context;
+    const { instanceId, model, pool, limits, host, security, clock } = context;
     return GrpcBackend.open({
-      ...{ instanceId, model, pool, limits, clock },
+      ...{ instanceId, model, pool, limits, security, clock },
       listenAt: parseAddress(address)!,
       advertisedHost: host,
       initTimeoutMs: migrationBackendInitTimeout * 1000,

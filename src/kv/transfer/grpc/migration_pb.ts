@@ -1,4 +1,4 @@
-// migration.proto f831aa057d20580e, by scripts/generate_grpc.ts
+// migration.proto bc0a2a49bd640737, by scripts/generate_grpc.ts
 // deno-lint-ignore-file
 // The service of migration backend `grpc`, over the Connect protocol (connectrpc.com/docs/protocol).
 // `scripts/generate_grpc.ts` makes migration_pb.ts of it.
@@ -240,7 +240,7 @@ export const WriteReplySchema: GenMessage<WriteReply> = /*@__PURE__*/
  */
 export const Migration: GenService<{
   /**
-   * Whether the instance takes part in migration. Needs no secret.
+   * Whether the instance takes part in migration. Needs no secret on the instance's own host.
    *
    * @generated from rpc llumnix.Migration.Health
    */
@@ -250,7 +250,7 @@ export const Migration: GenService<{
     output: typeof HealthReplySchema;
   };
   /**
-   * What the instance has sent and received. Needs no secret.
+   * What the instance has sent and received. Needs no secret on the instance's own host.
    *
    * @generated from rpc llumnix.Migration.Stats
    */

@@ -4,6 +4,7 @@ import type { InstanceId } from "../../../core/protocol/generate.ts";
 import { readRunsInto, runBytes } from "../../pool/copy_runs.ts";
 import type { KvPool } from "../../pool/pool.ts";
 import type { BlockTransfer } from "../backend.ts";
+import type { HostSecurity } from "../backend_kind.ts";
 import { pause, pauseMs, PIECE_BYTES } from "../pace.ts";
 import { destinationBlocksOf, sourceRuns, type TransferRound } from "../rounds.ts";
 import {
@@ -27,6 +28,7 @@ export interface OutgoingWriteArgs {
   readonly target: HttpTarget;
   /** Of the migration group. */
   readonly secret: string;
+  readonly security: HostSecurity | null;
   readonly buffers: MessageBuffers;
 }
 
@@ -42,18 +44,24 @@ export async function writeRounds(
   transfer: BlockTransfer,
   signal: AbortSignal,
 ): Promise<void> {
-  const { from, clock, target, secret } = args;
+  const { from, clock, target, secret, security } = args;
   const { migrationId, destination, deadlineMs } = transfer;
   const start = startEnvelope({ migrationId, from, to: destination.instanceId });
   const messages = rounds.map((round) => messageOf(args.pool, round));
   const length = messages.reduce((sum, { bytes }) => sum + bytes, start.length);
-  const call = await HttpCall.open(target, WRITE_PATH, {
-    "content-type": STREAM_TYPE,
-    "content-length": String(length),
-    "connect-protocol-version": "1",
-    "connect-timeout-ms": String(Math.max(1, Math.ceil(deadlineMs - clock.nowMs()))),
-    authorization: `Bearer ${secret}`,
-  }, signal);
+  const call = await HttpCall.open(
+    target,
+    WRITE_PATH,
+    {
+      "content-type": STREAM_TYPE,
+      "content-length": String(length),
+      "connect-protocol-version": "1",
+      "connect-timeout-ms": String(Math.max(1, Math.ceil(deadlineMs - clock.nowMs()))),
+      authorization: `Bearer ${secret}`,
+    },
+    signal,
+    security,
+  );
   try {
     let failure: unknown = null;
     try {

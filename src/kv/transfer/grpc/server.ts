@@ -4,6 +4,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../../core/errors.ts";
+import type { HostSecurity } from "../backend_kind.ts";
 import { END_FLAG, envelope } from "./envelope.ts";
 import type { IncomingWrites } from "./incoming_writes.ts";
 import { type HealthReply, Migration, type StatsReply, WriteReplySchema } from "./migration_pb.ts";
@@ -15,6 +16,7 @@ const MAX_UNARY_BYTES = 4 << 10;
 /** Most time for reading a request that is refused whatever it says. */
 const DRAIN_MS = 500;
 export const WRITE_PATH = "/llumnix.Migration/Write";
+export const HEALTH_PATH = "/llumnix.Migration/Health";
 export const STREAM_TYPE = "application/connect+proto";
 const GRPC_REFUSAL = "this server speaks the Connect protocol over HTTP/1.1, and not gRPC over " +
   "HTTP/2: call it by a Connect client or by JSON (POST application/json)";
@@ -27,6 +29,8 @@ export interface MigrationServerArgs {
   readonly port: number;
   readonly writes: IncomingWrites;
   readonly clock: Clock;
+  /** With it all methods need TLS and a caller of the cluster. */
+  readonly security: HostSecurity | null;
   /** Of the migration group; null while there is none. */
   secret(): string | null;
   health(): Reply<HealthReply>;
@@ -66,12 +70,14 @@ export class MigrationServer {
   }
 
   #listen(): Deno.HttpServer<Deno.NetAddr> {
-    const { hostname, port } = this.#args;
+    const { hostname, port, security } = this.#args;
+    const { certificate: cert, privateKey: key } = security ?? {};
+    const tls = cert === undefined || key === undefined ? {} : { cert, key };
     const last = port === 0 ? 0 : Math.min(port + NUM_PORTS - 1, 65535);
     for (let next = port; next <= last; next++) {
       try {
         return Deno.serve({
-          ...{ hostname, port: next, signal: this.#closing.signal, onListen() {} },
+          ...{ hostname, port: next, signal: this.#closing.signal, onListen() {}, ...tls },
           onError: () => new Response(null, { status: 500 }),
         }, (request) => this.#answer(request));
       } catch (error) {
@@ -104,8 +110,23 @@ export class MigrationServer {
       return new Response(message, { status: 415, headers: { "accept-post": STREAM_TYPE } });
     }
     const handler = this.#handlers.get(pathname);
-    if (handler !== undefined) return await handler(request);
+    if (handler !== undefined) return await this.#answerUnary(request, handler);
     return new Response("see migration.proto for what there is", { status: 404 });
+  }
+
+  async #answerUnary(
+    request: Request,
+    handler: (request: Request) => Promise<Response>,
+  ): Promise<Response> {
+    const { security } = this.#args;
+    if (security !== null && !hasBearer(request, security.token)) {
+      return Response.json(
+        { code: "unauthenticated", message: "only processes of the cluster may call" },
+        { status: 401 },
+      );
+    }
+    const answer = await handler(request);
+    return new Response(await answer.bytes(), answer); // with its length
   }
 
   /** Reads a short body: over HTTP/2 an answer that comes before the end of the request can get lost. */
@@ -140,11 +161,16 @@ export class MigrationServer {
   #checkSecret(request: Request): void {
     const secret = this.#args.secret();
     if (secret === null) throw new UnavailableError("the instance is in no migration group");
-    const given = new TextEncoder().encode(request.headers.get("authorization") ?? "");
-    const expected = new TextEncoder().encode(`Bearer ${secret}`);
-    if (given.length === expected.length && timingSafeEqual(given, expected)) return;
+    if (hasBearer(request, secret)) return;
     throw new Unauthenticated("the caller is not in this instance's migration group");
   }
+}
+
+/** In constant time. */
+function hasBearer({ headers }: Request, token: string): boolean {
+  const given = new TextEncoder().encode(headers.get("authorization") ?? "");
+  const expected = new TextEncoder().encode(`Bearer ${token}`);
+  return given.length === expected.length && timingSafeEqual(given, expected);
 }
 
 class Unauthenticated extends Error {}

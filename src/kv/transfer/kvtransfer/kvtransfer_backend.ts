@@ -317,7 +317,7 @@ export class KvTransferBackend implements MigrationBackend {
     throw new UnavailableError(
       `${instanceId} runs on another host or in another container (${hostname}, and this is ` +
         `${here.process.hostname}): that needs UCX, which ` +
-        `${without.map((end) => end.instanceId).join(" and ")} did not open. ` +
+        `${without.map((end) => end.instanceId).join(" and ")} did not open (the log says why). ` +
         `${libraries.ucp.install} Or choose --migration-backend gloo or rayrpc`,
     );
   }

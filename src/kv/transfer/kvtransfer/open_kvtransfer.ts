@@ -1,12 +1,17 @@
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UsageError } from "../../../core/errors.ts";
+import { isLoopback } from "../../../core/hosts.ts";
+import { logger } from "../../../core/log.ts";
 import type { BackendContext } from "../backend_kind.ts";
+import { needsProtection } from "../protection.ts";
 import { openCudaIpc } from "./cuda_ipc.ts";
+import { ptraceScope } from "./host_conditions.ts";
 import { thisProcess } from "./host_process.ts";
 import { KvTransferBackend } from "./kvtransfer_backend.ts";
 import { NamingDirectory } from "./naming.ts";
+import type { UcxChoice } from "./pull_thread.ts";
 
-const YAMA_SCOPE = "/proc/sys/kernel/yama/ptrace_scope";
+const log = logger("kvtransfer");
 
 /**
  * Opens the naming directory, and the backend over it.
@@ -32,27 +37,29 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
         "device keeps them in host memory: choose rdma",
     );
   }
-  if (needsPermission()) memory.allowReaders();
+  // Where it is 1, the kernel lets only ancestors read a process that has not agreed to more.
+  if (ptraceScope() === 1) memory.allowReaders();
   const naming = NamingDirectory.open(options.migrationBackendKvtransferNamingUrl);
   const process = thisProcess();
   const device = pool.memory === "device" ? openCudaIpc(pool) : undefined;
   return await KvTransferBackend.open({
     ...{ instanceId, model, pool, naming, process, clock, device },
     links: openLinks(),
-    // A manager at the loopback interface has instances of this host only, which need no UCX.
-    ucx: isLoopback(context.host) ? undefined : {},
+    ucx: ucxChoice(context),
   });
 }
 
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
-}
-
-/** Whether the kernel lets only ancestors read a process that has not agreed to more. */
-function needsPermission(): boolean {
-  try {
-    return Deno.readTextFileSync(YAMA_SCOPE).trim() === "1";
-  } catch {
-    return false; // a kernel without Yama
-  }
+/**
+ * UCX, for instances of other hosts. It neither encrypts nor authenticates: over TCP anyone who reaches its
+ * port can read and write the memory of the process.
+ */
+function ucxChoice(context: BackendContext): UcxChoice | undefined {
+  if (isLoopback(context.host)) return undefined; // the manager has instances of this host only
+  if (!needsProtection(context)) return {};
+  log.warn(
+    "requests move between instances of this host only: UCX, which kvtransfer needs between hosts, " +
+      "cannot use the cluster key. Choose --migration-backend gloo, rayrpc or grpc, or " +
+      "--migration-insecure for a network that nobody else is on",
+  );
+  return undefined;
 }

@@ -31,6 +31,7 @@ Deno.test({
     pool: { address: addressOf(memory), layout },
     numBlocks: NUM_BLOCKS,
     host: "127.0.0.1",
+    isSealed: false,
     initTimeoutMs: 5_000,
   }, (error) => assert.fail(`${error}`));
   const half = Array.from({ length: NUM_BLOCKS / 2 }, (_, i) => NUM_BLOCKS - 1 - 2 * i);

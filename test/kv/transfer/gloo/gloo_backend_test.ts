@@ -41,6 +41,12 @@ testMigrationBackend({
   open: (limits) => openPair({ limits }),
 });
 testMigrationBackend({
+  name: "gloo, encrypted",
+  hasData: true,
+  only: /random transfers|a revocation during|after an abort|after the deadline|is gone/,
+  open: (limits) => openPair({ limits, isSealed: true }),
+});
+testMigrationBackend({
   name: "gloo, without memory",
   hasData: false,
   open: (limits) => openPair({ limits, hasMemory: false }),
@@ -51,6 +57,13 @@ testMigrationBackend({
   hasData: true,
   skipped: missing ?? undefined,
   open: (limits) => openPair({ limits, newPool: newDevicePool }),
+});
+testMigrationBackend({
+  name: "gloo, pools of a device, encrypted",
+  hasData: true,
+  skipped: missing ?? undefined,
+  open: (limits) => openPair({ limits, newPool: newDevicePool, isSealed: true }),
+  only: /random transfers|a revocation during/,
 });
 
 /** The transfer thread opens the pool by the environment. */
@@ -65,6 +78,11 @@ const networkShape: EndShape = {
   limits: { bufferBlocks: 8, numLayers: 2 },
 };
 testNetworkBackend({ name: "gloo", open: () => openLossyPair(networkShape) });
+testNetworkBackend({
+  name: "gloo, encrypted",
+  open: () => openLossyPair({ ...networkShape, isSealed: true }),
+  only: /breaks after 5242880|a link that is too slow/,
+});
 testNetworkBackend({
   name: "gloo, pools of a device",
   open: () => openLossyPair({ ...networkShape, newPool: newDevicePool }),

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
 import { PROTOCOL_VERSION } from "../../../../src/kv/transfer/gloo/frame_stream.ts";
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
+import { frame, helloOf, preamble, PREAMBLE_BYTES, readExactly, Rogue, sendAll } from "./rogue.ts";
 import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
 
 async function withEnds(
@@ -162,7 +163,7 @@ Deno.test("gloo handshake: another version of the protocol is refused, both are 
 Deno.test("gloo endpoint: strangers are let go, whatever they send", async () => {
   const a = await openEnd("i0", { initTimeoutMs: 300 });
   const { port } = a.backend.endpoint;
-  const greeting = [...new TextEncoder().encode("LLMNXKV"), PROTOCOL_VERSION];
+  const greeting = [...preamble()];
   const messages: number[][] = [
     [...new TextEncoder().encode("GET / HTTP/1.1\r\n\r\n")],
     [...greeting, 0, 0, 0, 0, 255, 255, 255, 255], // a hello of 4 GiB
@@ -207,40 +208,113 @@ Deno.test("gloo group: a member with another backend's endpoint is a failed peer
     assert.ok(ends.every(({ backend }) => backend.isReady));
   }));
 
-Deno.test("gloo endpoint: nothing that a peer says ends the transfer thread", async () => {
-  const a = await openEnd("i0", { initTimeoutMs: 300 });
-  const frame = (type: number, data: unknown) => {
-    const json = new TextEncoder().encode(JSON.stringify(data));
-    return [type, 0, 0, 0, json.length & 255, json.length >> 8, 0, 0, ...json];
-  };
-  const group = { secret: "s", generation: 1, members: membersOf([a]) };
-  assert.deepEqual(await a.backend.join(group), []);
-  const from = { instanceId: "i1", model: "m", layout: suiteLayout };
-  const hello = { group: "s", generation: 1, rank: 1, from, to: "i0" };
-  const hellos = [null, 7, {}, { ...hello, from: null }, {
-    ...hello,
-    from: { ...from, layout: 1 },
-  }];
-  const heads = [null, {}, { migrationId: "m", destinationBlocks: 5, limits: null }];
-  const limits = { bufferBlocks: null, numLayers: 1 };
-  const messages = [
-    ...hellos.map((one) => frame(0, one)),
-    ...[...heads, { migrationId: "m", destinationBlocks: [1], limits }].map((head) => [
-      ...frame(0, hello),
-      ...frame(3, head),
-    ]),
-  ];
-  const { port } = a.backend.endpoint;
-  for (const message of messages) {
-    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
-    await connection.write(
-      Uint8Array.from([...new TextEncoder().encode("LLMNXKV"), PROTOCOL_VERSION, ...message]),
+for (const isSealed of [false, true]) {
+  const how = isSealed ? ", encrypted" : "";
+
+  Deno.test(`gloo endpoint: nothing that a member says ends the transfer thread${how}`, async () => {
+    const a = await openEnd("i0", { initTimeoutMs: 300, isSealed });
+    const { port } = a.backend.endpoint;
+    const group = { secret: "s", generation: 1, members: membersOf([a]) };
+    assert.deepEqual(await a.backend.join(group), []);
+    const hello = helloOf(isSealed);
+    for (const wrong of [null, 7, {}, { ...hello, from: null }, { ...hello, isSealed: 1 }]) {
+      assert.equal(await Rogue.dial(port, "s", wrong as Record<string, unknown>), null);
+    }
+    const limits = { bufferBlocks: null, numLayers: 1 };
+    const heads = [null, {}, { migrationId: "m", destinationBlocks: 5, limits: null }, {
+      ...{ migrationId: "m", destinationBlocks: [1], limits },
+    }];
+    for (const head of heads) {
+      const rogue = await Rogue.dial(port, "s", hello);
+      assert.ok(rogue !== null, "it was not welcome");
+      await rogue.send(frame(3, head));
+      await rogue.untilClosed();
+    }
+    assert.ok(a.backend.isReady);
+    assert.deepEqual(await a.backend.join({ ...group, generation: 2 }), []);
+    await a.backend.close();
+  });
+
+  Deno.test(`gloo handshake: who has not the group's secret is not welcome${how}`, () =>
+    withEnds([{ isSealed, initTimeoutMs: 200 }], async ([a]) => {
+      await form([a], 1, "right");
+      const { port } = a.backend.endpoint;
+      assert.equal(await Rogue.dial(port, "wrong", helloOf(isSealed)), null);
+      const rogue = await Rogue.dial(port, "right", helloOf(isSealed));
+      assert.ok(rogue !== null);
+      rogue.conn.close();
+    }));
+
+  Deno.test(`gloo handshake: blocks are not sent to one without the secret${how}`, () =>
+    withEnds([{ isSealed }], async ([a]) => {
+      using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const answered = listener.accept().then(async (conn) => {
+        await (await Rogue.answer(conn, "wrong"))!.untilClosed();
+      });
+      const stranger = {
+        instanceId: "i1",
+        rank: 1,
+        endpoint: { host: "127.0.0.1", port: listener.addr.port },
+      };
+      const members = [...membersOf([a]), stranger];
+      const [{ reason }] = await a.backend.join({ secret: "right", generation: 1, members });
+      assert.match(reason, /i1 at .*: the other end is not in the migration group/);
+      await answered;
+    }));
+}
+
+Deno.test("gloo handshake: what a member has said is not welcome again", () =>
+  withEnds([{ initTimeoutMs: 200 }, {}], async ([a, b]) => {
+    const { port } = a.backend.endpoint;
+    const said: Uint8Array[] = [];
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const relayed = listener.accept().then(async (near) => {
+      const far = await Deno.connect({ hostname: "127.0.0.1", port });
+      await Promise.all([relay(near, far, said), relay(far, near, [])]);
+    });
+    const [atA, atB] = membersOf([a, b]);
+    const detour = { ...atA, endpoint: { ...atA.endpoint, port: listener.addr.port } };
+    const group = { secret: "s", generation: 1 };
+    await a.backend.join({ ...group, members: [atA] });
+    assert.deepEqual(await b.backend.join({ ...group, members: [detour, atB] }), []);
+    await b.backend.join({ ...group, generation: 2, members: [atB] });
+    await relayed;
+    const again = await Deno.connect({ hostname: "127.0.0.1", port });
+    for (const bytes of said) await sendAll(again, bytes);
+    assert.ok(await readExactly(again, PREAMBLE_BYTES));
+    const header = await readExactly(again, 8);
+    assert.ok(
+      header === null || header[0] === 2,
+      `frame ${header?.[0]} where 2, refused, is right`,
     );
-    let end: number | null = 0;
-    while (end !== null) end = await connection.read(new Uint8Array(64)).catch(() => null);
-    connection.close();
+    again.close();
+  }));
+
+async function relay(from: Deno.Conn, to: Deno.Conn, copy: Uint8Array[]): Promise<void> {
+  const buffer = new Uint8Array(4096);
+  for (let count; (count = await from.read(buffer).catch(() => null)) !== null;) {
+    copy.push(buffer.slice(0, count));
+    await sendAll(to, buffer.subarray(0, count));
   }
-  assert.ok(a.backend.isReady);
-  assert.deepEqual(await a.backend.join({ ...group, generation: 2 }), []);
-  await a.backend.close();
-});
+  await to.closeWrite().catch(() => {});
+}
+
+Deno.test("gloo handshake: one that encrypts and one that does not refuse each other", () =>
+  withEnds([{ isSealed: true }, {}], async (ends) => {
+    for (const [failed] of await form(ends)) {
+      assert.match(failed.reason, /one of .* encrypts and the other does not: give both the same/);
+    }
+  }));
+
+Deno.test("gloo endpoint: strangers who say nothing do not keep a member out", () =>
+  withEnds([{ initTimeoutMs: 60_000 }, {}], async ([a, b]) => {
+    const { port } = a.backend.endpoint;
+    const strangers: Deno.Conn[] = [];
+    for (let i = 0; i < 300; i++) {
+      strangers.push(await Deno.connect({ hostname: "127.0.0.1", port }));
+    }
+    assert.deepEqual(await form([a, b]), [[], []]);
+    assert.ok(await readExactly(strangers[0], PREAMBLE_BYTES));
+    assert.equal(await readExactly(strangers[0], 1), null, "the oldest is still connected");
+    for (const stranger of strangers) stranger.close();
+  }));

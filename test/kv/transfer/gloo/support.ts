@@ -25,6 +25,7 @@ export interface EndShape {
   readonly model?: string;
   readonly initTimeoutMs?: number;
   readonly host?: string;
+  readonly isSealed?: boolean;
 }
 
 export async function openEnd(instanceId: string, shape: EndShape = {}): Promise<GlooEnd> {
@@ -40,6 +41,7 @@ export async function openEnd(instanceId: string, shape: EndShape = {}): Promise
     devicePool: pool.memory === "device" ? describePool(pool) : undefined,
     numBlocks,
     host: shape.host ?? "127.0.0.1",
+    isSealed: shape.isSealed ?? false,
     initTimeoutMs: shape.initTimeoutMs ?? 5_000,
     limits: shape.limits ?? { bufferBlocks: 512, numLayers: layout.numLayers },
     clock: realClock,

@@ -3,6 +3,7 @@ import { type Clock, realClock } from "../../../../src/core/clock.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
+import type { HostSecurity } from "../../../../src/kv/transfer/backend_kind.ts";
 import { GrpcBackend } from "../../../../src/kv/transfer/grpc/grpc_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
 
@@ -18,6 +19,7 @@ export interface EndShape {
   readonly model?: string;
   readonly listenAt?: { readonly hostname: string; readonly port: number };
   readonly clock?: Clock;
+  readonly security?: HostSecurity | null;
 }
 
 export function openEnd(instanceId: string, shape: EndShape = {}): GrpcEnd {
@@ -30,6 +32,7 @@ export function openEnd(instanceId: string, shape: EndShape = {}): GrpcEnd {
     clock: shape.clock ?? realClock,
     listenAt: shape.listenAt ?? { hostname: "127.0.0.1", port: 0 },
     advertisedHost: "127.0.0.1",
+    security: shape.security ?? null,
     initTimeoutMs: 5_000,
   });
   return { instanceId, backend, pool };

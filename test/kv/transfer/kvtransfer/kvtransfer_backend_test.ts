@@ -166,7 +166,7 @@ const refusals = {
   ],
   "another host": [
     { process: { ...here, bootId: "other", hostname: "far" } },
-    /in another container \(far, and this is .*\): that needs UCX, which destination and source did not open\. Install UCX/,
+    /in another container \(far, and this is .*\): that needs UCX, which destination and source did not open \(the log says why\)\. Install UCX/,
   ],
   "a process that has ended, whose number another one has": [
     { process: { ...here, startTicks: here.startTicks + 1 } },

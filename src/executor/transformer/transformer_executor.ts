@@ -1,28 +1,50 @@
-import type { CpuKernels, Decoder, KernelAddress } from "../../../ffi/cpu_kernels/kernels.ts";
+/** Engine steps of a transformer: what devices that compute a model have in common. */
 import { type ErrorRecord, ModelError, toErrorRecord } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
-import { blockBytes } from "../../kv/layout.ts";
 import type { KvPool } from "../../kv/pool/pool.ts";
 import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../executor.ts";
 import { Sampler } from "../sampling/sampler.ts";
-import { type BatchBuffer, type SequencePart, type Slice, sliceStep } from "./batch.ts";
-import type { LogitsHead } from "./logits.ts";
+import { type SequencePart, type Slice, sliceStep } from "./slices.ts";
 
-/** The parts of a loaded model, all in the memory of `kernels`. */
-export interface CpuExecutorParts {
-  readonly kernels: CpuKernels;
+/**
+ * A model on a device. Its functions block the thread until what they return is there. They run in the
+ * order in which they are called.
+ */
+export interface Transformer {
   readonly info: ExecutorInfo;
-  readonly decoder: Decoder;
-  readonly head: LogitsHead;
-  readonly batchBuffer: BatchBuffer;
-  /** Rows that go through the model together. */
-  readonly maxRows: number;
   /** See {@linkcode Executor}. */
   readonly pool: KvPool | null;
-  /** Block 0 of the KV cache. */
-  readonly blocks: KernelAddress;
-  /** Block 0 of the swap pool. */
-  readonly swapBlocks: KernelAddress;
+  /** Rows that go through the model together. */
+  readonly maxRows: number;
+  readonly head: LogitsHead;
+  /**
+   * Copies whole blocks, pair by pair: first out, then in.
+   * @throws {RangeError} a block that is not there
+   */
+  swap(swapOut: Int32Array, swapIn: Int32Array): void;
+  /**
+   * Runs a slice through the layers, and writes its keys and values to the cache. The hidden states stay
+   * until the next call.
+   * @throws {RangeError} a token, block or length that the scheduler must never produce
+   */
+  forward(input: StepInput, slice: Slice): void;
+  /** Frees everything. The pool is closed already. May be called again. */
+  close(): void | Promise<void>;
+}
+
+/** From hidden states to logits, a bounded number of rows at a time. */
+export interface LogitsHead {
+  /** Most rows of one call. */
+  readonly maxRows: number;
+  /** Computes the logits of some rows of the latest slice, ascending. They stay until the next call. */
+  compute(rows: readonly number[]): void;
+  /** The computed logits of the i-th row; may be overwritten. */
+  row(i: number): Float32Array;
+  /**
+   * Most likely tokens of the first `m` computed rows, the lowest id on ties; -1 for a row with NaN, or
+   * whose largest logit is not finite.
+   */
+  argmax(m: number): Int32Array;
 }
 
 /** The output of a step while it is computed. */
@@ -33,28 +55,28 @@ interface Results {
   readonly failures: (ErrorRecord | null)[];
 }
 
-/** Runs engine steps on the CPU, in the calling thread and the threads of the kernels. */
-export class CpuExecutor implements Executor {
+/** Runs engine steps of a model, in the calling thread. */
+export class TransformerExecutor implements Executor {
   readonly info: ExecutorInfo;
   readonly pool: KvPool | null;
-  readonly #parts: CpuExecutorParts;
+  readonly #model: Transformer;
   readonly #sampler: Sampler;
   readonly #prompts = new Map<number, readonly number[]>();
   /** Scores of the prompts that are computed in pieces, by handle. */
   readonly #promptScores = new Map<number, (TokenLogprobs | null)[]>();
 
-  constructor(parts: CpuExecutorParts) {
-    this.info = parts.info;
-    this.pool = parts.pool;
-    this.#parts = parts;
-    this.#sampler = new Sampler(parts.info.vocabSize);
+  constructor(model: Transformer) {
+    this.info = model.info;
+    this.pool = model.pool;
+    this.#model = model;
+    this.#sampler = new Sampler(model.info.vocabSize);
   }
 
-  // deno-lint-ignore require-await -- asynchronous for executors on other devices
+  // deno-lint-ignore require-await -- an error must be a rejection
   async step(input: StepInput): Promise<StepOutput> {
     const startedMs = performance.now();
     this.#updateSequences(input);
-    this.#swap(input);
+    this.#model.swap(input.swapOut, input.swapIn);
     const n = input.handles.length;
     const results: Results = {
       tokenIds: new Int32Array(n).fill(-1),
@@ -62,10 +84,10 @@ export class CpuExecutor implements Executor {
       promptLogprobs: new Array(n).fill(null),
       failures: new Array(n).fill(null),
     };
-    for (const slice of sliceStep(input, this.#parts.maxRows)) {
-      const hidden = this.#parts.decoder.forward(this.#parts.batchBuffer.write(input, slice));
-      this.#scorePrompts(input, slice, hidden, results);
-      if (!input.isPartial) this.#sampleTokens(input, slice, hidden, results);
+    for (const slice of sliceStep(input, this.#model.maxRows)) {
+      this.#model.forward(input, slice);
+      this.#scorePrompts(input, slice, results);
+      if (!input.isPartial) this.#sampleTokens(input, slice, results);
     }
     const isMissing = (tokenId: number, i: number) => tokenId === -1 && !results.failures[i];
     if (!input.isPartial && results.tokenIds.some(isMissing)) {
@@ -81,9 +103,9 @@ export class CpuExecutor implements Executor {
     };
   }
 
-  // deno-lint-ignore require-await -- asynchronous for executors on other devices
   async close(): Promise<void> {
-    this.#parts.kernels.close();
+    if (this.pool?.memory === "device") await this.pool.close();
+    await this.#model.close();
   }
 
   #updateSequences(input: StepInput): void {
@@ -99,47 +121,21 @@ export class CpuExecutor implements Executor {
     }
   }
 
-  #swap(input: StepInput): void {
-    const { blocks, swapBlocks } = this.#parts;
-    const { numBlocks, numSwapBlocks } = this.info;
-    this.#copyBlocks(input.swapOut, blocks, numBlocks, swapBlocks, numSwapBlocks);
-    this.#copyBlocks(input.swapIn, swapBlocks, numSwapBlocks, blocks, numBlocks);
-  }
-
-  /** Copies whole blocks; `pairs` are [source block, destination block]. */
-  #copyBlocks(
-    pairs: Int32Array,
-    source: KernelAddress,
-    numSource: number,
-    destination: KernelAddress,
-    numDestination: number,
-  ): void {
-    const bytes = blockBytes(this.info.layout);
-    for (let i = 0; i < pairs.length; i += 2) {
-      const [from, to] = pairs.subarray(i, i + 2);
-      if (from < 0 || from >= numSource || to < 0 || to >= numDestination) {
-        throw new RangeError(`copy of block ${from} of ${numSource} to ${to} of ${numDestination}`);
-      }
-      const at = (address: KernelAddress, block: number) => address + BigInt(block * bytes);
-      this.#parts.kernels.copy(at(destination, to), at(source, from), bytes);
-    }
-  }
-
   /**
    * Chooses the next token of every sequence whose last row is in the slice. A sequence fails if the
    * model computes NaN or infinity for it.
    */
-  #sampleTokens(input: StepInput, slice: Slice, hidden: KernelAddress, results: Results): void {
-    const { head } = this.#parts;
+  #sampleTokens(input: StepInput, slice: Slice, results: Results): void {
+    const { head } = this.#model;
     const sampler = this.#sampler;
     const ending = slice.filter((part) => part.isLast);
     for (const parts of chunks(ending, head.maxRows)) {
-      head.compute(hidden, parts.map((part) => lastRow(slice, part)));
+      head.compute(parts.map((part) => lastRow(slice, part)));
       const handles = parts.map((part) => input.handles[part.index]);
       const greedy = handles.map((handle) => sampler.isPlainGreedy(handle));
       const best = greedy.includes(true) ? head.argmax(parts.length) : null;
       parts.forEach(({ index }, i) => {
-        if (best && greedy[i] && Number.isFinite(head.row(i)[best[i]])) {
+        if (best && greedy[i] && best[i] >= 0) {
           results.tokenIds[index] = best[i];
           sampler.accept(handles[i], best[i]);
         } else {
@@ -158,9 +154,9 @@ export class CpuExecutor implements Executor {
    * Computes log probabilities of prompt tokens for the sequences that asked. A prefill that recomputes a
    * preempted sequence has output tokens in its context and gives none: the first prefill gave them.
    */
-  #scorePrompts(input: StepInput, slice: Slice, hidden: KernelAddress, results: Results): void {
+  #scorePrompts(input: StepInput, slice: Slice, results: Results): void {
     if (input.kind !== "prefill") return;
-    const { head } = this.#parts;
+    const { head } = this.#model;
     for (const part of slice) {
       const handle = input.handles[part.index];
       const prompt = this.#prompts.get(handle);
@@ -178,7 +174,7 @@ export class CpuExecutor implements Executor {
       const scored = Math.min(part.numRows, prompt.length - 1 - firstPosition);
       const rows = Array.from({ length: scored }, (_, i) => first + i);
       for (const chunk of chunks(rows, head.maxRows)) {
-        head.compute(hidden, chunk);
+        head.compute(chunk);
         chunk.forEach((row, i) => {
           const next = prompt[firstPosition + row - first + 1];
           results.failures[part.index] ??= failureOf(() => {

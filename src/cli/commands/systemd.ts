@@ -1,0 +1,159 @@
+/** `llumnix systemd`: prints or writes the unit of a service. */
+import { dirname, isAbsolute, join } from "node:path";
+import { UsageError } from "../../core/errors.ts";
+import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
+import { selfCommand } from "../../core/self_command.ts";
+import { fileProblem } from "../../core/file_problem.ts";
+import { ArgumentIndex } from "../arguments/index.ts";
+import { allRoleGroups, apiServerGroups, managerGroups } from "../arguments/role_tables.ts";
+import { type Group, serveGroups, type ServeOptions } from "../arguments/tables.ts";
+import { readServingOptions } from "../role_options.ts";
+import { readCommandLine } from "../command_line.ts";
+import type { SystemdOptions } from "../systemd/arguments.ts";
+import { environmentFile, MARK, unitText } from "../systemd/unit.ts";
+
+const FIRST_FREE_PORT = 1024;
+
+const groupsOf: Readonly<Record<UpgradeRole, readonly Group[]>> = {
+  serve: serveGroups,
+  manager: managerGroups,
+  "api-server": apiServerGroups,
+};
+
+const emptyEnvironment = [
+  "# Environment of the service, read at its start. Only its owner may read this file.",
+  "#LLUMNIX_ADMIN_TOKEN=",
+  "#VLLM_API_KEY=",
+  "",
+].join("\n");
+
+/**
+ * @param words the command that the unit runs, with its arguments
+ * @returns the exit code
+ * @throws {UsageError} arguments that would not start, or files that cannot be written
+ */
+export async function runSystemd(
+  { user, write, name, watchdog }: SystemdOptions,
+  words: readonly string[],
+): Promise<number> {
+  checkName(name);
+  const { role, argv } = checkedCommand(words);
+  const options = await readServingOptions<ServeOptions>(
+    role,
+    argv,
+    new ArgumentIndex(groupsOf[role]),
+    new ArgumentIndex(role === "serve" ? serveGroups : allRoleGroups),
+  );
+  if (options === null) return 0; // --print-config
+  const command = absolute(selfCommand());
+  if (!user && /^\/(home|root)\//.test(command[0])) {
+    console.error(
+      `llumnix systemd: warning: the service runs as a user of its own, who must be able to run ` +
+        `${command[0]}: /usr/local/bin is a better place`,
+    );
+  }
+  const text = unitText({
+    role,
+    command: [...command, role, ...argv],
+    user,
+    name,
+    watchdogSeconds: watchdog,
+    needsLowPort: role !== "manager" && options.port > 0 && options.port < FIRST_FREE_PORT,
+  });
+  if (write) writeFiles(text, user, name);
+  else console.log(text.trimEnd());
+  return 0;
+}
+
+function checkName(name: string): void {
+  if (/^[A-Za-z0-9:_.-]{1,200}$/.test(name) && !name.endsWith(".service")) return;
+  throw new UsageError(
+    `--name ${name}: expected the name of a unit without ".service": letters, digits and : _ . -`,
+  );
+}
+
+/** @throws {UsageError} no such role, a secret, or a path that depends on the working directory */
+function checkedCommand(
+  words: readonly string[],
+): { readonly role: UpgradeRole; readonly argv: readonly string[] } {
+  const isDefault = words.length === 0 || words[0].startsWith("-");
+  const role = isDefault ? "serve" : words[0];
+  if (!(role in groupsOf)) {
+    throw new UsageError(
+      `${role} is no command for a service: expected ${Object.keys(groupsOf).join(", ")}`,
+    );
+  }
+  const argv = isDefault ? words : words.slice(1);
+  const index = new ArgumentIndex(groupsOf[role as UpgradeRole]);
+  for (const given of readCommandLine(argv, index).keys()) {
+    const { argument } = index.entries.find((entry) => entry.name === given)!;
+    if (!argument.isSecret) continue;
+    throw new UsageError(
+      `--${given} would be in the unit, which all users can read: set ${argument.environment} in the ` +
+        "environment file instead",
+    );
+  }
+  const relative = argv.find((word) => /^(--[^=]+=)?(\.{1,2}|~)\//.test(word));
+  if (relative !== undefined) {
+    throw new UsageError(
+      `${relative}: a service runs in a directory of its own: write the absolute path`,
+    );
+  }
+  return { role: role as UpgradeRole, argv };
+}
+
+function absolute([program, ...rest]: readonly string[]): string[] {
+  return [isAbsolute(program) ? program : join(Deno.cwd(), program), ...rest];
+}
+
+function writeFiles(text: string, user: boolean, name: string): void {
+  const home = Deno.env.get("HOME");
+  if (user && !home) throw new UsageError("--user needs HOME in the environment");
+  const config = user ? Deno.env.get("XDG_CONFIG_HOME") || `${home}/.config` : "/etc";
+  const unitPath = join(config, "systemd", user ? "user" : "system", `${name}.service`);
+  const environmentPath = environmentFile(name).replace("%E", config);
+  try {
+    checkReplaceable(unitPath);
+    Deno.mkdirSync(dirname(unitPath), { recursive: true });
+    Deno.writeTextFileSync(unitPath, text, { mode: 0o644 });
+    Deno.mkdirSync(dirname(environmentPath), { recursive: true, mode: 0o755 });
+    writeNew(environmentPath, emptyEnvironment);
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`cannot write the unit (${unitPath}): ${fileProblem(error)}`);
+  }
+  const systemctl = user ? "systemctl --user" : "systemctl";
+  console.log(
+    [
+      `wrote ${unitPath}`,
+      `environment variables of the service: ${environmentPath}`,
+      `start it:    ${systemctl} daemon-reload && ${systemctl} enable --now ${name}`,
+      `its log:     ${user ? "journalctl --user" : "journalctl"} -u ${name}`,
+      `upgrade it:  replace the executable, then ${systemctl} reload ${name}`,
+      `remove it:   ${systemctl} disable --now ${name} && rm ${unitPath} ${environmentPath}`,
+    ].join("\n"),
+  );
+}
+
+/** @throws {UsageError} somebody else wrote the unit */
+function checkReplaceable(unitPath: string): void {
+  let text: string;
+  try {
+    text = Deno.readTextFileSync(unitPath);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
+  if (text.startsWith(MARK)) return;
+  throw new UsageError(
+    `${unitPath} was not written by this command: remove it, or choose a --name`,
+  );
+}
+
+function writeNew(path: string, text: string): void {
+  try {
+    Deno.writeTextFileSync(path, text, { createNew: true, mode: 0o600 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * The unit of a service (systemd.service(5), systemd.exec(5), systemd.kill(5)). It is for systemd 247 and
+ * later; older ones ignore settings that they do not know, with a warning.
+ */
+import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
+
+/** The first line of units that this program wrote. */
+export const MARK = "# Written by `llumnix systemd`";
+
+export interface UnitOptions {
+  readonly role: UpgradeRole;
+  /** The words of the command, the first one an absolute path. */
+  readonly command: readonly string[];
+  /** A unit of `systemctl --user`. */
+  readonly user: boolean;
+  /** Name without ".service". */
+  readonly name: string;
+  readonly watchdogSeconds: number;
+  /** The service listens on a port below 1024. */
+  readonly needsLowPort: boolean;
+}
+
+/** Where the unit's environment variables are; `%E` is /etc, or ~/.config of a user. */
+export function environmentFile(name: string): string {
+  return `%E/llumnix/${name}.env`;
+}
+
+/** The text of a unit. */
+export function unitText(options: UnitOptions): string {
+  const { role, command, user, name, watchdogSeconds } = options;
+  const sections = [
+    [
+      `${MARK}: change it with \`systemctl edit\`, so that it can be written again.`,
+      "[Unit]",
+      `Description=Llumnix ${descriptions[role]}`,
+      "After=network-online.target",
+      ...(user ? [] : ["Wants=network-online.target"]),
+    ],
+    [
+      "[Service]",
+      "# Ready when it serves; systemd restarts it when it fails or no longer reports. Exit code 2 is a",
+      "# mistake in the arguments, which a restart does not mend.",
+      "Type=notify",
+      `ExecStart=${command.map(quoted).join(" ")}`,
+      "# A successor of the executable that is in place now takes over, and no request is interrupted.",
+      "ExecReload=/bin/kill -s USR2 $MAINPID",
+      "Restart=on-failure",
+      "RestartSec=2",
+      "RestartPreventExitStatus=2",
+      ...(watchdogSeconds > 0 ? [`WatchdogSec=${watchdogSeconds}`] : []),
+      "# A start that loads, and a stop that finishes requests, ask for more time while they go on.",
+      "TimeoutStartSec=120",
+      "TimeoutStopSec=60",
+      ...killLines(role),
+      "# An instance that runs out of memory is replaced; the others serve on.",
+      "OOMPolicy=continue",
+      `EnvironmentFile=-${environmentFile(name)}`,
+      ...directoryLines(options),
+      ...limitLines(),
+    ],
+    user ? userHardening : systemHardening(options),
+    ["[Install]", `WantedBy=${user ? "default.target" : "multi-user.target"}`],
+  ];
+  return sections.map((lines) => lines.join("\n")).join("\n\n") + "\n";
+}
+
+const descriptions: Readonly<Record<UpgradeRole, string>> = {
+  serve: "LLM service",
+  manager: "manager and instances",
+  "api-server": "API server",
+};
+
+/** Instances outlive a manager that fails, and the next one finds them. */
+function killLines(role: UpgradeRole): string[] {
+  if (role === "manager") {
+    return [
+      "# Instances serve on without the manager, and the restarted one finds them. A stop ends them all.",
+      "KillMode=process",
+    ];
+  }
+  return [
+    "# The main process gets the signal, and lets the instances go when their requests have finished.",
+    "KillMode=mixed",
+  ];
+}
+
+/**
+ * Roles of one host, and those that a user starts by hand, meet in the runtime directory, so it has to
+ * outlive each of them. A service of its own has one of its own.
+ */
+function directoryLines({ role, user, name }: UnitOptions): string[] {
+  const meets = role !== "serve" || user;
+  return [
+    "# Sockets; the unpacked program; log files, and other files that options name; the rest.",
+    `RuntimeDirectory=${role === "serve" ? name : "llumnix"}`,
+    "RuntimeDirectoryMode=0700",
+    ...(meets ? ["RuntimeDirectoryPreserve=yes"] : []),
+    "CacheDirectory=llumnix",
+    "LogsDirectory=llumnix",
+    "LogsDirectoryMode=0700",
+    "StateDirectory=llumnix",
+    "StateDirectoryMode=0700",
+    "WorkingDirectory=%L/llumnix",
+    ...(user ? [] : ["Environment=HOME=%S/llumnix XDG_CACHE_HOME=%C/llumnix"]),
+  ];
+}
+
+function limitLines(): string[] {
+  return [
+    "# Connections, and memory that devices reach, which is locked.",
+    "LimitNOFILE=1048576",
+    "LimitMEMLOCK=infinity",
+  ];
+}
+
+/** What an unprivileged systemd can set. */
+const userHardening = ["NoNewPrivileges=yes", "LockPersonality=yes", "UMask=0077"];
+
+/** No MemoryDenyWriteExecute: V8 compiles at run time. No PrivateDevices: it hides the GPUs. */
+function systemHardening({ needsLowPort }: UnitOptions): string[] {
+  const capability = needsLowPort ? "CAP_NET_BIND_SERVICE" : "";
+  return [
+    "# A user of its own, made by systemd while the service runs; units with the same user may meet.",
+    "DynamicUser=yes",
+    "User=llumnix",
+    "UMask=0077",
+    "NoNewPrivileges=yes",
+    `CapabilityBoundingSet=${capability}`,
+    ...(needsLowPort ? [`AmbientCapabilities=${capability}`] : []),
+    "# Models in home directories can be read if their permissions allow it. Nothing outside the",
+    "# directories above can be written.",
+    "ProtectSystem=strict",
+    "ProtectHome=read-only",
+    "PrivateTmp=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectControlGroups=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "RestrictNamespaces=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "# GPUs and InfiniBand, and no other devices. The driver makes its device files when it is first",
+    "# used by root: enable nvidia-persistenced.service, or run nvidia-smi at boot.",
+    "DevicePolicy=closed",
+    "DeviceAllow=char-nvidia* rw",
+    "DeviceAllow=char-infiniband* rw",
+  ];
+}
+
+/**
+ * A word of a command line, as systemd.service(5) and systemd.syntax(7) quote it: specifiers (%) and
+ * variables ($) are not expanded.
+ */
+export function quoted(word: string): string {
+  const text = word.replaceAll("\\", "\\\\").replaceAll("%", "%%").replaceAll("$", "$$$$");
+  if (/^[^\s"';]+$/.test(text)) return text;
+  return `"${text.replaceAll('"', '\\"').replaceAll("\n", "\\n").replaceAll("\t", "\\t")}"`;
+}

@@ -1,0 +1,33 @@
+/** `llumnix upgrade`: its arguments, and how it starts. */
+import { camelCase } from "../arguments/argument.ts";
+import { ArgumentIndex } from "../arguments/index.ts";
+import type { Command } from "../command.ts";
+import { readCommandLine } from "../command_line.ts";
+import { upgradeGroups, type UpgradeOptions } from "./arguments.ts";
+
+export const upgrade: Command = {
+  groups: upgradeGroups,
+  run: async (argv) => {
+    const index = new ArgumentIndex(upgradeGroups);
+    const given = readCommandLine(argv, index);
+    const options = Object.fromEntries(index.entries.map(({ name, argument }) => [
+      camelCase(name),
+      given.get(name) ?? argument.default,
+    ])) as UpgradeOptions;
+    return await (await import("../commands/upgrade.ts")).runUpgrade(options);
+  },
+  notes: async (width) => {
+    const { wrap } = await import("../help.ts");
+    return notes.map((paragraph) => wrap(paragraph, width, "")).join("\n\n");
+  },
+};
+
+const notes = [
+  "Each process starts a successor with its own arguments. The successor takes over the listening " +
+  "socket and the instances, and the old process ends once its requests have finished. The " +
+  "manager then replaces its instances one after the other, while their requests move to others " +
+  "(with --enable-migration) or finish.",
+  "If the new executable does not start, refuses the arguments or speaks another version of the " +
+  "protocol, the old process serves on, and this command says why.",
+  "SIGUSR2 to a process does the same with the file that it was started from.",
+];

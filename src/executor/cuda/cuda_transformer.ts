@@ -1,0 +1,137 @@
+import { CudaError } from "../../../ffi/cuda/errors.ts";
+import {
+  type CacheLayer,
+  elementBytes,
+  type RowTables,
+} from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import { blockBytes, layerBytes } from "../../kv/layout.ts";
+import type { DevicePool } from "../../kv/pool/pool.ts";
+import type { ExecutorInfo, StepInput } from "../executor.ts";
+import { type Slice, type SliceLimits, sliceWords, writeSlice } from "../transformer/slices.ts";
+import type { Transformer } from "../transformer/transformer_executor.ts";
+import { CudaLogitsHead } from "./cuda_logits_head.ts";
+import type { CudaCache, CudaModel } from "./cuda_model.ts";
+import { PinnedWords } from "./pinned_words.ts";
+import type { CudaLayer } from "./weights.ts";
+
+/** A model on a CUDA device, driven from the calling thread. */
+export class CudaTransformer implements Transformer {
+  readonly info: ExecutorInfo;
+  readonly pool: DevicePool;
+  readonly maxRows: number;
+  readonly head: CudaLogitsHead;
+  readonly #model: CudaModel;
+  readonly #cache: CudaCache;
+  readonly #limits: SliceLimits;
+  readonly #slice: PinnedWords;
+  #isClosed = false;
+
+  /** Called once, after everything is freed. */
+  whenClosed = (): void => {};
+
+  constructor(model: CudaModel, cache: CudaCache) {
+    const { cuda, stream, activations } = model;
+    const { info, pool } = cache;
+    this.info = info;
+    this.pool = pool;
+    this.maxRows = activations.maxRows;
+    this.#model = model;
+    this.#cache = cache;
+    this.#limits = {
+      maxRows: this.maxRows,
+      maxModelLen: info.maxModelLen,
+      blockSize: info.layout.blockSize,
+      numBlocks: info.numBlocks,
+      vocabSize: info.vocabSize,
+    };
+    this.#slice = new PinnedWords(cuda, stream, sliceWords(this.#limits));
+    this.head = new CudaLogitsHead(model);
+  }
+
+  swap(swapOut: Int32Array, swapIn: Int32Array): void {
+    if (this.#isClosed) throw new Error("the executor is closed");
+    this.#cache.swap.submit(swapOut, swapIn, this.#model.stream);
+  }
+
+  forward(input: StepInput, slice: Slice): void {
+    const { kernels, config, weights, activations } = this.#model;
+    const { rows, tokens, tables } = this.#upload(input, slice);
+    kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
+    weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    const { cuda, stream, kernels, memory } = this.#model;
+    try {
+      this.closeCache();
+      kernels.close();
+      memory.free();
+      cuda.destroyStream(stream);
+    } catch (error) {
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+    }
+    this.whenClosed();
+  }
+
+  /** Frees the cache, and leaves the model for another one. The pool's copies have ended. */
+  closeCache(): void {
+    this.#isClosed = true;
+    const { cuda, stream } = this.#model;
+    cuda.synchronizeStream(stream);
+    this.#slice.close();
+    this.head.close();
+    cuda.free(this.pool.address);
+    if (this.#cache.swapAddress !== 0n) cuda.hostFree(this.#cache.swapAddress);
+  }
+
+  #layer(layer: CudaLayer, index: number, tables: RowTables): void {
+    const { kernels, config, weights, activations } = this.#model;
+    const { residual, normed, qkv, attended, gateUp, activated } = activations;
+    const { hiddenSize, intermediateSize, rmsNormEps } = config;
+    const { rows } = tables;
+    const cache = this.#cacheOf(index);
+    kernels.rmsNorm(residual, layer.inputNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
+    kernels.linear(layer.qkv, normed, qkv, rows, "set");
+    kernels.prepareHeads(qkv, layer.headNorms, weights.ropeTable, tables, cache);
+    kernels.attend(qkv, tables, cache, attended, {
+      window: config.slidingWindow ?? 0,
+      partials: activations.partials,
+      partialsBytes: activations.partialsBytes,
+    });
+    kernels.linear(layer.output, attended, residual, rows, "add");
+    kernels.rmsNorm(residual, layer.postAttentionNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
+    kernels.linear(layer.gateUp, normed, gateUp, rows, "set");
+    kernels.siluMultiply(gateUp, activated, rows, intermediateSize);
+    kernels.linear(layer.down, activated, residual, rows, "add");
+  }
+
+  #cacheOf(layer: number): CacheLayer {
+    const { layout } = this.info;
+    return {
+      address: this.pool.address + BigInt(layer * layerBytes(layout)),
+      blockStride: blockBytes(layout) / elementBytes[layout.dtype],
+      blockShift: Math.log2(layout.blockSize),
+    };
+  }
+
+  /** Copies what the slice says of its rows to the device. */
+  #upload(input: StepInput, slice: Slice): { rows: number; tokens: bigint; tables: RowTables } {
+    const { activations } = this.#model;
+    this.#slice.wait();
+    const arrays = writeSlice(this.#slice.words, this.#limits, input, slice);
+    const { numTokens: rows, blockTables, maxBlocks, maxContextLen } = arrays;
+    this.#slice.send(activations.slice, blockTables.byteOffset / 4 + blockTables.length);
+    const at = (array: Int32Array) => activations.slice + BigInt(array.byteOffset);
+    const tables = {
+      rows,
+      positions: at(arrays.positions),
+      slots: at(arrays.slots),
+      sequences: at(arrays.sequences),
+      blockTables: at(blockTables),
+      maxBlocks,
+      maxContextLen,
+    };
+    return { rows, tokens: at(arrays.tokenIds), tables };
+  }
+}

@@ -1,0 +1,31 @@
+import type { ExecutorKind } from "../executor_kind.ts";
+
+/** NVIDIA GPUs. */
+export const cuda: ExecutorKind = {
+  device: "cuda",
+  usesHostCores: false,
+  usesProfile: false,
+  sharesProcess: "never",
+  memory: "device",
+  isPresent: hasDeviceNode,
+  find: async (options) => (await import("../found_model.ts")).findModelFiles(options),
+  load: async (spec, onProgress) => (await import("./load.ts")).loadCudaExecutor(spec, onProgress),
+};
+
+/**
+ * Whether NVIDIA's driver shows a device that this process may use. It looks at files only: to open the
+ * driver takes a second, and `--help` asks, too. The software device is never present: it is used only
+ * where `--device cuda` is written.
+ */
+function hasDeviceNode(): boolean {
+  const visible = Deno.env.get("CUDA_VISIBLE_DEVICES");
+  if (visible !== undefined && /^\s*(-|$)/.test(visible)) return false;
+  for (let ordinal = 0; ordinal < 16; ordinal++) {
+    try {
+      if (Deno.statSync(`/dev/nvidia${ordinal}`).isCharDevice) return true;
+    } catch {
+      // not this one
+    }
+  }
+  return false;
+}

@@ -1,0 +1,334 @@
+import type { Cuda, DeviceInfo } from "../../../ffi/cuda/cuda.ts";
+import { CudaError } from "../../../ffi/cuda/errors.ts";
+import {
+  DecoderKernels,
+  elementBytes,
+  neededSharedBytes,
+  vectorBytes,
+} from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import { mapFile } from "../../../ffi/libc.ts";
+import type { OpenOptions } from "../../../ffi/library.ts";
+import { ModelError, UsageError } from "../../core/errors.ts";
+import { blockBytes, type KvLayout } from "../../kv/layout.ts";
+import {
+  allocateBlocks,
+  allocateSwapBlocks,
+  openCudaDevice,
+} from "../../kv/pool/cuda/cuda_device.ts";
+import { CudaKvPool } from "../../kv/pool/cuda/cuda_kv_pool.ts";
+import { CudaSwap } from "../../kv/pool/cuda/cuda_swap.ts";
+import { type KvCapacity, planKvCache, shownSize } from "../../kv/sizing.ts";
+import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
+import { openByReading } from "../../model/safetensors.ts";
+import type { Executor, ExecutorInfo, ExecutorSpec, OnProgress, StepInput } from "../executor.ts";
+import type { SliceLimits } from "../transformer/slices.ts";
+import { TransformerExecutor } from "../transformer/transformer_executor.ts";
+import { allocateActivations, rowsOfSlice } from "./activations.ts";
+import { CudaTransformer } from "./cuda_transformer.ts";
+import type { CudaModel } from "./cuda_model.ts";
+import { type DeviceLease, leaseDevice } from "./device_lease.ts";
+import { DeviceMemory } from "./device_memory.ts";
+import { Uploads } from "./uploads.ts";
+import { planWeights, uploadWeights } from "./weights.ts";
+
+/** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
+const LEAST_CAPABILITY = 8;
+
+/**
+ * Loads a model onto a CUDA device. Blocks the thread while it loads.
+ * @param libraries how the libraries are opened; for tests
+ * @throws {ModelError} the model is missing, damaged or not supported
+ * @throws {UsageError} the options do not fit the model or the device
+ * @throws {UnavailableError} the device cannot be used now
+ */
+export async function loadCudaExecutor(
+  spec: ExecutorSpec,
+  onProgress: OnProgress,
+  libraries: OpenOptions = {},
+): Promise<Executor> {
+  const model = resolveModel(spec.options);
+  refuseShapes(model, spec.options.blockSize);
+  const cuda = openCudaDevice("cuda", 0, libraries);
+  const lease = await leaseDevice(cuda, {
+    numInstances: spec.hostShare,
+    allowShared: spec.options.allowSharedDevice,
+  });
+  const loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
+  try {
+    return await loader.load();
+  } catch (error) {
+    loader.abandon();
+    throw error;
+  }
+}
+
+/** Checks what the kernels cannot compute (attention.cu, linear.cu) before anything is loaded. */
+function refuseShapes({ name, config, dtype }: ResolvedModel, blockSize: number): void {
+  const { hiddenSize, intermediateSize, headDim } = config;
+  const vector = vectorBytes / elementBytes[dtype];
+  const widths = { "hidden size": hiddenSize, "intermediate size": intermediateSize };
+  for (const [what, width] of Object.entries(widths)) {
+    if (width % vector === 0) continue;
+    throw new ModelError(
+      `Model ${name} cannot run on CUDA: its ${what} is ${width}, and must be a multiple of ` +
+        `${vector} in ${dtype}.`,
+    );
+  }
+  if (headDim % 8 !== 0 || headDim > 256) {
+    throw new ModelError(
+      `Model ${name} cannot run on CUDA: its head size is ${headDim}, and must be a multiple of ` +
+        "8 up to 256.",
+    );
+  }
+  if (!Number.isInteger(Math.log2(blockSize))) {
+    throw new UsageError(`--block-size ${blockSize}: CUDA takes powers of two, such as 16.`);
+  }
+}
+
+/** One load; its parts are in the order of the calls. */
+class Loader {
+  readonly #memory: DeviceMemory;
+  readonly #stream: bigint;
+  readonly #device: DeviceInfo;
+  readonly #freeBytes: number;
+
+  constructor(
+    readonly cuda: Cuda,
+    readonly lease: DeviceLease,
+    readonly model: ResolvedModel,
+    readonly spec: ExecutorSpec,
+    readonly onProgress: OnProgress,
+    readonly libraries: OpenOptions,
+  ) {
+    cuda.setDevice(lease.ordinal);
+    this.#device = cuda.deviceInfo(lease.ordinal);
+    this.#freeBytes = cuda.memGetInfo().freeBytes;
+    this.#memory = new DeviceMemory(cuda);
+    this.#stream = cuda.createStream();
+  }
+
+  async load(): Promise<Executor> {
+    this.#refuseDevice();
+    const model = this.#loadModel();
+    const { numBlocks, numSwapBlocks } = this.#planCache(await this.#profile(model));
+    return this.#executor(model, numBlocks, numSwapBlocks);
+  }
+
+  /** Frees what a failed load has taken. */
+  abandon(): void {
+    try {
+      this.cuda.synchronizeStream(this.#stream);
+      this.#memory.free();
+      this.cuda.destroyStream(this.#stream);
+    } catch (error) {
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+    }
+    this.lease.release();
+  }
+
+  #refuseDevice(): void {
+    const { config, dtype, name } = this.model;
+    const { name: deviceName, computeCapability: [major, minor] } = this.#device;
+    if (major < LEAST_CAPABILITY) {
+      throw new UsageError(
+        `--device cuda: ${deviceName} has compute capability ${major}.${minor}, and ` +
+          `${LEAST_CAPABILITY}.0 (Ampere) or later is needed. Use another device, or --device cpu.`,
+      );
+    }
+    const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
+    const needed = neededSharedBytes(dtype, { heads, kvHeads, headDim });
+    const available = this.#device.sharedMemoryPerBlockBytes;
+    if (needed <= available) return;
+    throw new ModelError(
+      `Model ${name} cannot run on ${deviceName}: its heads of ${headDim} in groups of ` +
+        `${heads / kvHeads} need ${needed} bytes of shared memory in ${dtype}, and a block has ` +
+        `${available}. Use --device cpu${dtype === "float32" ? ", or --dtype bfloat16" : ""}.`,
+    );
+  }
+
+  #loadModel(): CudaModel {
+    const { config, dtype, maxModelLen } = this.model;
+    const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
+    this.onProgress({
+      phase: "kernels",
+      doneBytes: 0,
+      totalBytes: 0,
+      detail: `compiling kernels for ${this.#device.name}`,
+    });
+    const kernels = new DecoderKernels(
+      dtype,
+      { heads, kvHeads, headDim },
+      this.#device.multiprocessors,
+      this.#stream,
+      this.libraries,
+    );
+    const activations = allocateActivations(
+      this.#memory,
+      config,
+      dtype,
+      this.#limits(1),
+      kernels.partialsBytes(maxModelLen),
+    );
+    return {
+      cuda: this.cuda,
+      stream: this.#stream,
+      memory: this.#memory,
+      kernels,
+      config,
+      weights: this.#loadWeights(),
+      activations,
+    };
+  }
+
+  #loadWeights() {
+    const { model, spec, cuda } = this;
+    const { config, dtype, maxModelLen } = model;
+    const place = (address: bigint) => planWeights(config, dtype, maxModelLen, address);
+    const { byteLength } = place(0n);
+    const advice = `Use a smaller model${dtype === "float32" ? ", --dtype bfloat16" : ""}, or a ` +
+      "device with more memory.";
+    const plan = place(this.#memory.allocate(byteLength, `the weights of ${model.name}`, advice));
+    const source = openWeights(model, spec.options, (path) => mapFile(path) ?? openByReading(path));
+    const uploads = new Uploads(cuda, this.#stream);
+    try {
+      uploadWeights(uploads, source, plan, config, dtype, maxModelLen, (bytes) => {
+        this.onProgress({ phase: "weights", ...bytes, detail: source.description });
+      });
+    } finally {
+      uploads.close();
+      source.close();
+    }
+    return plan.weights;
+  }
+
+  /**
+   * Runs a short prompt on a cache of one block, so that the driver has taken all memory that it takes
+   * for the kernels, and a device that cannot run them fails here.
+   * @returns bytes of the device that the model takes without its cache
+   */
+  async #profile(model: CudaModel): Promise<number> {
+    const { layout: { blockSize }, maxModelLen } = this.#info(1, 0);
+    const rows = Math.min(blockSize, maxModelLen);
+    const transformer = this.#transformer(model, 1, 0);
+    const input: StepInput = {
+      stepId: 0,
+      kind: "prefill",
+      removed: [],
+      added: [],
+      swapOut: new Int32Array(),
+      swapIn: new Int32Array(),
+      handles: Int32Array.of(0),
+      tokenIds: new Int32Array(rows),
+      queryStarts: Int32Array.of(0, rows),
+      contextLens: Int32Array.of(rows),
+      blockTables: Int32Array.of(0),
+      maxBlocks: 1,
+    };
+    const part = { index: 0, firstRow: 0, numRows: rows, contextLen: rows, isLast: true };
+    transformer.forward(input, [part]);
+    transformer.head.compute([rows - 1]);
+    transformer.head.argmax(1);
+    await transformer.pool.close();
+    transformer.closeCache();
+    // Other processes may take and free memory meanwhile: what this one has taken is the least.
+    const measured = this.#freeBytes - this.cuda.memGetInfo().freeBytes;
+    const isAlone = this.lease.sharedBy === 1;
+    return Math.max(this.#memory.bytes, isAlone ? measured : 0);
+  }
+
+  #planCache(usedBytes: number): KvCapacity {
+    const { spec: { options }, model } = this;
+    const { layout } = this.#info(1, 0);
+    const isAlone = this.lease.sharedBy === 1;
+    const availableBytes = isAlone ? this.#freeBytes : this.#device.totalBytes;
+    const { numBlocks } = planKvCache({
+      layout,
+      availableBytes,
+      unclaimedBytes: availableBytes, // claims are of host memory
+      addressableBytes: Infinity,
+      weightBytes: usedBytes,
+      memoryUtilization: options.gpuMemoryUtilization,
+      hostShare: this.lease.sharedBy,
+      numBlocksOverride: options.numGpuBlocksOverride,
+      swapSpaceGiB: 0, // it is not on the device
+      usesSwap: false,
+      maxNumSeqs: options.maxNumSeqs,
+      maxModelLen: model.maxModelLen,
+    });
+    const swapBytes = options.preemptionMode === "swap" ? options.swapSpace * 2 ** 30 : 0;
+    const numSwapBlocks = Math.min(numBlocks, Math.floor(swapBytes / blockBytes(layout)));
+    return { numBlocks, numSwapBlocks };
+  }
+
+  #executor(model: CudaModel, numBlocks: number, numSwapBlocks: number): Executor {
+    const bytes = blockBytes(this.#info(numBlocks, numSwapBlocks).layout);
+    const totalBytes = (numBlocks + numSwapBlocks) * bytes;
+    const detail = `${numBlocks} blocks of ${this.spec.options.blockSize} tokens on the device` +
+      (numSwapBlocks > 0 ? `, ${numSwapBlocks} in pinned memory for swapping` : "");
+    this.onProgress({ phase: "kv-cache", doneBytes: 0, totalBytes, detail });
+    const transformer = this.#transformer(model, numBlocks, numSwapBlocks);
+    this.onProgress({ phase: "kv-cache", doneBytes: totalBytes, totalBytes, detail });
+    transformer.whenClosed = () => this.lease.release();
+    return new TransformerExecutor(transformer);
+  }
+
+  #transformer(model: CudaModel, numBlocks: number, numSwapBlocks: number): CudaTransformer {
+    const info = this.#info(numBlocks, numSwapBlocks);
+    const { layout } = info;
+    const { cuda, lease: { ordinal } } = this;
+    const address = allocateBlocks(cuda, layout, numBlocks);
+    const swapAddress = this.#swapBlocks(info, address);
+    const pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal });
+    const swap = new CudaSwap(
+      cuda,
+      layout,
+      { address, numBlocks },
+      { address: swapAddress, numBlocks: numSwapBlocks },
+    );
+    return new CudaTransformer(model, { info, pool, swap, swapAddress });
+  }
+
+  #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {
+    try {
+      return allocateSwapBlocks(this.cuda, layout, numSwapBlocks);
+    } catch (error) {
+      this.cuda.free(blocks);
+      throw error;
+    }
+  }
+
+  #limits(numBlocks: number): SliceLimits {
+    const { config: { vocabSize }, maxModelLen } = this.model;
+    const { blockSize, maxNumSeqs } = this.spec.options;
+    const maxRows = rowsOfSlice(maxModelLen, maxNumSeqs);
+    return { maxRows, maxModelLen, blockSize, numBlocks, vocabSize };
+  }
+
+  #info(numBlocks: number, numSwapBlocks: number): ExecutorInfo {
+    const { config, dtype, maxModelLen, identity } = this.model;
+    const layout: KvLayout = {
+      format: "k-then-v",
+      dtype,
+      numLayers: config.numLayers,
+      numKvHeads: config.numKvHeads,
+      headDim: config.headDim,
+      blockSize: this.spec.options.blockSize,
+    };
+    const { library: { softwareDevice } } = this.cuda;
+    const { name, totalBytes, ordinal } = this.#device;
+    const device = softwareDevice ? "the software device" : `${name}, ${shownSize(totalBytes)}`;
+    return {
+      description: `cuda:${ordinal} (${device})`,
+      model: identity,
+      dtype,
+      vocabSize: config.vocabSize,
+      maxModelLen,
+      maxPieceTokens: this.#limits(numBlocks).maxRows,
+      layout,
+      numBlocks,
+      numSwapBlocks,
+      // On the software device a token of a large model takes long.
+      tokenTimeoutMs: softwareDevice ? 5_000 : 20,
+    };
+  }
+}

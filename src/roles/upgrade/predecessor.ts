@@ -1,0 +1,247 @@
+/** A process that serves, as its successor and `llumnix upgrade` see it. */
+import { setInherited } from "../../../ffi/listening_sockets.ts";
+import type { Bus, Listener, Peer, Service } from "../../bus/bus.ts";
+import { openBus } from "../../bus/open_bus.ts";
+import { type Clock, realClock } from "../../core/clock.ts";
+import { ConflictError, LlumnixError, toErrorRecord, UnavailableError } from "../../core/errors.ts";
+import type { Log } from "../../core/log.ts";
+import type {
+  Handover,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeRole,
+  UpgradeStatus,
+} from "../../core/protocol/upgrade.ts";
+import { selfCommand } from "../../core/self_command.ts";
+import { fullVersion } from "../../core/version.ts";
+import { checkCandidate } from "./candidate.ts";
+import { controlAddress, prepareControlDirectory } from "./control_socket.ts";
+import { type Succession, SUCCESSION_VARIABLE } from "./successor.ts";
+
+/** Time for a successor to load what it needs and to serve. */
+const START_TIMEOUT_MS = 120_000;
+/** Elsewhere a successor cannot get the sockets: see `ffi/listening_sockets.ts`. */
+const canUpgrade = Deno.build.os === "linux";
+/** Characters of the reason that a failed successor may give. */
+const MAX_REASON_CHARS = 8_192;
+
+export interface UpgradesConfig {
+  readonly role: UpgradeRole;
+  readonly log: Log;
+  /** Variables of the successor's environment that this process's environment lacks. */
+  readonly environment: () => Readonly<Record<string, string>>;
+  /** Descriptors of the sockets at which clients reach this process. */
+  readonly sockets: () => readonly number[];
+  /** Gives up what only one process can have, for a successor that is ready. */
+  readonly handOver: () => Promise<Handover>;
+  /** The successor ended after the handover, before it served: takes back what was given up. */
+  readonly takeBack: () => Promise<void>;
+  /** The successor serves. */
+  readonly onReplaced: (pid: number) => void;
+  readonly status: () => Pick<UpgradeStatus, "instances" | "rollout">;
+  /** The arguments of this process. Default: those of its command line. */
+  readonly argv?: readonly string[];
+  readonly clock?: Clock;
+  readonly bus?: Bus;
+}
+
+/** A successor that was started and does not serve yet. */
+interface Candidate {
+  readonly child: Deno.ChildProcess;
+  /** Null: it was not given yet what only one process can have. */
+  version: string | null;
+  readonly served: PromiseWithResolvers<void>;
+}
+
+/**
+ * Replaces this process by another one of the same arguments, and of another executable if there is one.
+ * Until the successor serves, this process does; a successor that fails changes nothing.
+ */
+export class Upgrades implements AsyncDisposable {
+  readonly #config: UpgradesConfig;
+  readonly #clock: Clock;
+  readonly #finish = Promise.withResolvers<number>();
+  /** Null: it cannot listen. */
+  readonly #listening: Promise<Listener | null>;
+  #candidate: Candidate | null = null;
+  #isBusy = false;
+  #isServing = false;
+  #isReplaced = false;
+  readonly #onSignal = () => this.#upgradeBySignal();
+
+  /** Takes orders from now on: SIGUSR2, and calls to the control socket of this process. */
+  constructor(config: UpgradesConfig) {
+    this.#config = config;
+    this.#clock = config.clock ?? realClock;
+    if (canUpgrade) Deno.addSignalListener("SIGUSR2", this.#onSignal);
+    this.#listening = this.#listen();
+  }
+
+  /** This process serves, and may be replaced. Resolves when it can be reached for that. */
+  async noteServing(): Promise<void> {
+    this.#isServing = true;
+    await this.#listening;
+  }
+
+  /** Resolves with the time limit when the successor, which is stopping, wants this process to end. */
+  get finish(): Promise<number> {
+    return this.#finish.promise;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (canUpgrade) Deno.removeSignalListener("SIGUSR2", this.#onSignal);
+    if (this.#candidate !== null) killIfRunning(this.#candidate.child);
+    await (await this.#listening)?.close();
+  }
+
+  /** A service that cannot have a control socket serves without one. */
+  async #listen(): Promise<Listener | null> {
+    const { bus = openBus(), log } = this.#config;
+    try {
+      await prepareControlDirectory();
+      return await bus.listen(controlAddress(Deno.pid), this.#service());
+    } catch (error) {
+      if (!(error instanceof LlumnixError)) throw error;
+      log.warn("this process cannot be upgraded: it has no control socket", { cause: error });
+      return null;
+    }
+  }
+
+  #service(): Service {
+    return {
+      calls: {
+        upgrade: async ({ data }) => ({ data: await this.#upgrade(data) }),
+        upgrade_status: () => ({ data: this.#status() }),
+        take_over: async ({ data }, peer) => {
+          this.#candidateOf(peer).version = data.version;
+          return { data: await this.#config.handOver() };
+        },
+        taken_over: (_, peer) => {
+          const candidate = this.#candidateOf(peer);
+          this.#candidate = null;
+          this.#isReplaced = true;
+          this.#config.onReplaced(candidate.child.pid);
+          candidate.served.resolve();
+          return { data: null };
+        },
+      },
+      notifications: {
+        finish: ({ data }) => this.#finish.resolve(data.withinMs),
+      },
+    };
+  }
+
+  #status(): UpgradeStatus {
+    const { role, status } = this.#config;
+    const isReplaced = this.#isReplaced;
+    return { role, pid: Deno.pid, version: fullVersion(), isReplaced, ...status() };
+  }
+
+  /** @throws {ConflictError} the peer is not the successor that this process has started */
+  #candidateOf(peer: Peer): Candidate {
+    const candidate = this.#candidate;
+    if (candidate !== null && (peer.pid === null || peer.pid === candidate.child.pid)) {
+      return candidate;
+    }
+    throw new ConflictError(`process ${peer.pid} is not the successor of process ${Deno.pid}`);
+  }
+
+  async #upgradeBySignal(): Promise<void> {
+    const { log } = this.#config;
+    log.info("SIGUSR2: starting a successor");
+    try {
+      await this.#upgrade({ binary: null });
+    } catch (error) {
+      log.error(`not upgraded, and serving on: ${toErrorRecord(error).message}`);
+    }
+  }
+
+  async #upgrade({ binary }: UpgradeOrder): Promise<Upgraded> {
+    if (!canUpgrade) throw new ConflictError("a running service can be upgraded on Linux alone");
+    if (this.#isReplaced) throw new ConflictError("this process has a successor already");
+    if (!this.#isServing) throw new ConflictError("this process does not serve yet; try again");
+    if (this.#isBusy) throw new ConflictError("a successor is starting already");
+    if (await this.#listening === null) {
+      throw new UnavailableError("this process has no control socket: its log says why");
+    }
+    this.#isBusy = true;
+    try {
+      const command = binary === null ? selfCommand() : [binary];
+      const argv = this.#config.argv ?? Deno.args;
+      await checkCandidate(command, argv);
+      return await this.#replaceBy(command, argv);
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /**
+   * Starts a successor, and waits until it serves.
+   * @throws {ConflictError} it ended before, with its reason, or took too long
+   */
+  async #replaceBy(command: readonly string[], argv: readonly string[]): Promise<Upgraded> {
+    const { log, takeBack } = this.#config;
+    const child = this.#spawn(command, argv);
+    const served = Promise.withResolvers<void>();
+    const candidate: Candidate = { child, version: null, served };
+    this.#candidate = candidate;
+    log.info(`process ${child.pid} starts as successor`, { executable: command[0] });
+    const reason = textOf(child.stdout);
+    const failed = child.status.then(async ({ code, signal }) => {
+      const said = await reason;
+      const end = signal ?? `code ${code}`;
+      return said ||
+        `it ended with ${end} before it served; the log of this process has its reason`;
+    });
+    const late = Promise.withResolvers<string>();
+    const cancel = this.#clock.after(START_TIMEOUT_MS, () => {
+      late.resolve(`it did not serve within ${START_TIMEOUT_MS / 1000} s`);
+    });
+    const problem = await Promise.race([served.promise.then(() => null), failed, late.promise]);
+    cancel();
+    if (problem === null) return { pid: child.pid, version: candidate.version! };
+    this.#candidate = null;
+    killIfRunning(child);
+    await child.status;
+    if (candidate.version !== null) await takeBack();
+    throw new ConflictError(`${command[0]} could not take over: ${problem}`);
+  }
+
+  /** The successor inherits the sockets and stderr; no other program may inherit the sockets. */
+  #spawn([program, ...leading]: readonly string[], argv: readonly string[]): Deno.ChildProcess {
+    const sockets = [...this.#config.sockets()];
+    const succession: Succession = { predecessor: controlAddress(Deno.pid), sockets };
+    for (const fd of sockets) setInherited(fd, true);
+    try {
+      return new Deno.Command(program, {
+        args: [...leading, ...argv],
+        env: {
+          ...this.#config.environment(),
+          [SUCCESSION_VARIABLE]: JSON.stringify(succession),
+        },
+        stdin: "null",
+        stdout: "piped", // why it failed; see `fail` in successor.ts
+        stderr: "inherit",
+      }).spawn();
+    } finally {
+      for (const fd of sockets) setInherited(fd, false);
+    }
+  }
+}
+
+function killIfRunning(child: Deno.ChildProcess): void {
+  try {
+    child.kill("SIGKILL");
+  } catch (error) {
+    if (!(error instanceof TypeError) && !(error instanceof Deno.errors.NotFound)) throw error;
+  }
+}
+
+/** The whole text, or its end. */
+async function textOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
+  let text = "";
+  for await (const part of stream.pipeThrough(new TextDecoderStream())) {
+    text = (text + part).slice(-MAX_REASON_CHARS);
+  }
+  return text.trim();
+}

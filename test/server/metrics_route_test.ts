@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import type { ClusterMonitor } from "../../src/core/cluster.ts";
+import { UnavailableError } from "../../src/core/errors.ts";
+import { clusterState, instanceLoad } from "../metrics/cluster_state.ts";
+import { withServer } from "./harness.ts";
+
+const events: ClusterMonitor["events"] = () => Promise.reject(new UnavailableError("no manager"));
+
+/** The value of a sample, by its name with labels. */
+function valueOf(text: string, sample: string): number {
+  const line = text.split("\n").find((one) => one.startsWith(`${sample} `));
+  assert.ok(line, `no ${sample} in\n${text}`);
+  return Number(line.slice(sample.length + 1));
+}
+
+Deno.test("/metrics has requests, instances and the process, as Prometheus reads them", () => {
+  const monitor: ClusterMonitor = {
+    events,
+    state: () => Promise.resolve(clusterState([instanceLoad("instance-0")])),
+  };
+  return withServer({ monitor }, async ({ url, post }) => {
+    await post("/v1/completions", { prompt: "four", model: "fake", max_tokens: 3 });
+    await post("/v1/completions", { prompt: "a", model: "fake", max_tokens: -1 });
+    const answer = await fetch(`${url}/metrics`);
+    assert.equal(answer.headers.get("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    const text = await answer.text();
+    const model = `model_name="fake"`;
+    assert.equal(valueOf(text, `vllm:prompt_tokens_total{${model}}`), 4);
+    assert.equal(valueOf(text, `vllm:generation_tokens_total{${model}}`), 3);
+    assert.equal(valueOf(text, `vllm:time_to_first_token_seconds_count{${model}}`), 1);
+    assert.equal(valueOf(text, `vllm:e2e_request_latency_seconds_count{${model}}`), 1);
+    const running = `vllm:num_requests_running{${model},instance_id="instance-0"}`;
+    assert.equal(valueOf(text, running), 2);
+    assert.equal(valueOf(text, "llumnix:manager_up"), 1);
+    assert.equal(valueOf(text, `llumnix:api_server_requests{${model}}`), 0);
+    assert.ok(valueOf(text, `process_resident_memory_bytes{role="server"}`) > 1e6);
+  });
+});
+
+Deno.test("/metrics goes on without a manager, and says so", () => {
+  const state = () => Promise.reject(new UnavailableError("the manager is gone"));
+  return withServer({ monitor: { events, state } }, async ({ url }) => {
+    const text = await (await fetch(`${url}/metrics`)).text();
+    assert.equal(valueOf(text, "llumnix:manager_up"), 0);
+    assert.ok(!text.includes("vllm:num_requests_running"), text);
+    assert.ok(text.includes("vllm:time_to_first_token_seconds_count"), text);
+  });
+});
+
+Deno.test("/metrics: many readers at once cost one look at the cluster", () => {
+  let looks = 0;
+  const monitor: ClusterMonitor = {
+    events,
+    state: () => {
+      looks++;
+      return Promise.resolve(clusterState([]));
+    },
+  };
+  return withServer({ monitor }, async ({ url }) => {
+    const answers = await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/metrics`)));
+    const texts = await Promise.all(answers.map((answer) => answer.text()));
+    assert.ok(texts.every((text) => text.includes("llumnix:manager_up 1")));
+    assert.ok(looks < 25, `${looks} looks`); // one every half second
+  });
+});
