@@ -55,8 +55,10 @@ const serverArguments = {
   "tokenizer": text({
     default: null,
     defaultText: "the server's /tokenize, or else an estimate",
-    metavar: "DIRECTORY",
-    help: "Directory with the tokenizer.json that gives prompts their lengths.",
+    metavar: "MODEL",
+    help:
+      "Directory, or name in the Hugging Face cache, whose tokenizer.json gives prompts their " +
+      "lengths.",
   }),
   "admin-token": text({
     default: null,
