@@ -34,6 +34,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Measure a server under load, or compare two.",
     load: async () => (await import("./bench/command.ts")).bench,
   }],
+  ["demo", {
+    summary: "Watch requests move between four instances, and survive the kill of one.",
+    load: async () => (await import("./demo/command.ts")).demo,
+  }],
   ["simulate", {
     summary: "Run workloads on simulated clusters, and compare policies.",
     load: async () => (await import("./simulate/command.ts")).simulate,

@@ -88,8 +88,8 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not " +
-    "of `llumnix manager`",
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server`, `bench` and `demo`, " +
+    "not of `llumnix manager`",
 );
 refuses(
   ["api-server", "--instance_timeout=3"],
