@@ -147,7 +147,7 @@ Deno.test({
 });
 
 /** Shell words that become the successor of `_successor.ts`. */
-function successor(mode: "serve" | "die"): string {
+function successor(mode: "serve" | "die" | "hang"): string {
   const path = (name: string) => new URL(name, import.meta.url).pathname;
   const config = path("../../../deno.json");
   return `exec ${Deno.execPath()} run -A --config ${config} ${path("_successor.ts")} ${mode}`;
@@ -168,6 +168,28 @@ Deno.test({
       assert.deepEqual(calls, ["handOver", "replaced"]);
       assert.equal(await upgrades.finish, 1234); // the successor is stopping
       await assert.rejects(order("exit"), { message: "this process has a successor already" });
+    }),
+});
+
+Deno.test({
+  name:
+    "upgrade: a process that stops ends the successor that starts, and takes back what it has given",
+  ignore,
+  fn: () =>
+    withUpgrades(async ({ order, calls, upgrades }) => {
+      for (const mode of ["hang", "sleep"] as const) {
+        const body = mode === "sleep" ? "exec sleep 600" : successor("hang");
+        const refused = assert.rejects(order(body), { message: /it ended with SIGKILL before it/ });
+        const isUnderWay = () => mode === "sleep" || calls.includes("handOver");
+        for (let turn = 0; turn < 2_000 && !isUnderWay(); turn++) {
+          await new Promise((resolve) => setTimeout(resolve, 10));
+        }
+        if (mode === "sleep") await new Promise((resolve) => setTimeout(resolve, 100));
+        assert.equal(await upgrades.cancel(), false);
+        await refused;
+        const expected = mode === "sleep" ? [] : ["handOver", "takeBack"];
+        assert.deepEqual(calls.splice(0), expected);
+      }
     }),
 });
 
