@@ -172,25 +172,24 @@ Deno.test({
 });
 
 Deno.test({
-  name:
-    "upgrade: a process that stops ends the successor that starts, and takes back what it has given",
+  name: "upgrade: a process that stops ends the successor that starts, and takes back what it gave",
   ignore,
-  fn: () =>
-    withUpgrades(async ({ order, calls, upgrades }) => {
-      for (const mode of ["hang", "sleep"] as const) {
-        const body = mode === "sleep" ? "exec sleep 600" : successor("hang");
-        const refused = assert.rejects(order(body), { message: /it ended with SIGKILL before it/ });
-        const isUnderWay = () => mode === "sleep" || calls.includes("handOver");
-        for (let turn = 0; turn < 2_000 && !isUnderWay(); turn++) {
-          await new Promise((resolve) => setTimeout(resolve, 10));
-        }
-        if (mode === "sleep") await new Promise((resolve) => setTimeout(resolve, 100));
-        assert.equal(await upgrades.cancel(), false);
+  fn: async () => {
+    const cases: [body: string, isDue: (world: World) => boolean, calls: string[]][] = [
+      ["exec sleep 600", ({ log }) => log.some((line) => /starts as successor/.test(line)), []],
+      [successor("hang"), ({ calls }) => calls.includes("handOver"), ["handOver", "takeBack"]],
+    ];
+    for (const [body, isDue, expected] of cases) {
+      await withUpgrades(async (world) => {
+        const refused = assert.rejects(world.order(body), { message: /it ended with SIGKILL/ });
+        while (!isDue(world)) await new Promise((resolve) => setTimeout(resolve, 10));
+        assert.equal(await world.upgrades.cancel(), false);
         await refused;
-        const expected = mode === "sleep" ? [] : ["handOver", "takeBack"];
-        assert.deepEqual(calls.splice(0), expected);
-      }
-    }),
+        assert.deepEqual(world.calls, expected);
+        await assert.rejects(world.order("exit"), { message: "this process is stopping" });
+      });
+    }
+  },
 });
 
 Deno.test({
