@@ -1,6 +1,6 @@
 #!/bin/sh
-# Llumnix in one file: this script, the program, and the compressed runtime. The first run unpacks
-# the two into a cache, under names that contain their hashes; later runs go straight to exec.
+# Llumnix in one file: this script, the program's files, and the compressed runtime. The first run
+# unpacks them into a cache, under names that contain their hashes; later runs go straight to exec.
 user_path=$PATH
 PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 case $0 in
@@ -10,7 +10,7 @@ esac
 
 # Runs only files that this user alone could have written, which matters below /tmp.
 is_ready() {
-  [ -O "$place" ] && [ ! -L "$place" ] && [ -f "$place/@APP@" ] && [ -x "$place/@RUNTIME@" ]
+  [ -O "$place" ] && [ ! -L "$place" ] && [ -f "$place/@APP@/@MAIN@" ] && [ -x "$place/@RUNTIME@" ]
 }
 
 # Files are moved into place when complete, so that concurrent first runs do not disturb each other.
@@ -22,8 +22,17 @@ unpack() {
   trap 'exit 129' HUP
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  if [ ! -f "$place/@APP@" ]; then
-    dd if="$self" of="$work/app" bs=4096 skip=1 count=@APP_BLOCKS@ && mv "$work/app" "$place/@APP@"
+  if [ ! -d "$place/@APP@" ]; then
+    mkdir "$work/app" && (
+      cd "$work/app" && mkdir -p @DIRECTORIES@ || exit
+      while read -r file skip blocks bytes; do
+        dd if="$self" bs=4096 skip="$skip" count="$blocks" | head -c "$bytes" >"$file" || exit
+      done <<END
+@FILES@
+END
+      [ "$(find . -type f -exec cat {} + | wc -c)" -eq @APP_BYTES@ ]
+    ) && mv "$work/app" "$place/@APP@"
+    rm -rf "$place/@APP@/app" # ours, if another first run was faster
   fi
   if [ ! -x "$place/@RUNTIME@" ]; then
     (
@@ -72,7 +81,7 @@ for step in is_ready unpack; do
     export LLUMNIX_SELF="$self" DENO_DIR="$place/deno" DENO_NO_UPDATE_CHECK=1
     # Deno does not start if it rejects ~/.npmrc, so HOME is hidden (environment.ts restores it).
     export LLUMNIX_HOME="${HOME-}" HOME="$place"
-    exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@" "$@"
+    exec "$place/@RUNTIME@" run @FLAGS@ "$place/@APP@/@MAIN@" "$@"
   done
 done
 

@@ -24,8 +24,12 @@ import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { adminToken } from "./admin_token.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
+import { clusterFamilies } from "../metrics/cluster_families.ts";
+import { processFamilies } from "../metrics/process_families.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
+import type { MetricsPlace } from "./metrics_place.ts";
+import type { MetricsServer } from "./metrics_server.ts";
 import { ManagerDisplay } from "./manager_display.ts";
 import { servedSettings } from "./served_model.ts";
 import { StatisticsLog } from "./statistics_log.ts";
@@ -53,6 +57,8 @@ export interface ManagerRoleConfig extends LauncherConfig {
   readonly onEvent?: (event: ManagerEvent) => void;
   /** It takes the place of another manager: the file of `--log-instance-info` goes on. */
   readonly isSuccessor?: boolean;
+  /** Where the manager serves `/metrics`; absent: nowhere. */
+  readonly metrics?: MetricsPlace;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -62,6 +68,7 @@ export class ManagerRole implements AsyncDisposable {
   readonly #display: ManagerDisplay;
   #statistics: StatisticsLog | null = null;
   #instanceInfo: InstanceInfoLog | null = null;
+  #metrics: MetricsServer | null = null;
   #rollout: InstanceRollout | null = null;
   #isHandedOver = false;
 
@@ -108,9 +115,11 @@ export class ManagerRole implements AsyncDisposable {
     });
     const role = new ManagerRole(config, display, manager, launcher);
     try {
+      if (config.metrics) await role.#serveMetrics(config.metrics);
       if (options.logInstanceInfo) role.#logInstanceInfo();
       return role;
     } catch (error) {
+      await role.#metrics?.close();
       await manager.stop();
       throw error;
     }
@@ -138,6 +147,7 @@ export class ManagerRole implements AsyncDisposable {
   async handOver(): Promise<void> {
     this.#isHandedOver = true;
     this.#closeLogs();
+    await this.#metrics?.close();
     await this.manager.handOver(SUCCESSOR_WAIT_MS);
   }
 
@@ -163,6 +173,7 @@ export class ManagerRole implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closeLogs();
+    await this.#metrics?.close();
     await this.manager.stop();
     this.#display.finish();
   }
@@ -170,6 +181,14 @@ export class ManagerRole implements AsyncDisposable {
   #closeLogs(): void {
     this.#statistics?.close();
     this.#instanceInfo?.close();
+  }
+
+  async #serveMetrics(place: MetricsPlace): Promise<void> {
+    const { MetricsServer } = await import("./metrics_server.ts");
+    this.#metrics = await MetricsServer.listen(place, () => [
+      ...clusterFamilies(this.manager.clusterState(), place.model),
+      ...processFamilies("manager", fullVersion()),
+    ]);
   }
 
   #logInstanceInfo(): void {

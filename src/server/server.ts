@@ -9,6 +9,7 @@ import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { realClock, sleep } from "../core/clock.ts";
 import type { ClusterMonitor } from "../core/cluster.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
@@ -245,10 +246,6 @@ function warnOfOpenDoors(
         "--api-key is set",
     );
   }
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(

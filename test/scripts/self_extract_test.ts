@@ -15,6 +15,8 @@ echo "$LLUMNIX_SELF $DENO_DIR $PATH [$HOME] [$LLUMNIX_HOME]"
 `;
 
 const app = "// the program\n";
+/** Longer than a block, and ends with newlines, which must not be taken for padding. */
+const weights = new Uint8Array(5000).map((_, i) => i < 4990 ? i : 0x0a);
 
 class Fixture implements Disposable {
   readonly directory = Deno.realPathSync(Deno.makeTempDirSync());
@@ -24,10 +26,13 @@ class Fixture implements Disposable {
   static async make(runtimeText = runtime): Promise<Fixture> {
     const fixture = new Fixture();
     const path = (name: string) => join(fixture.directory, name);
-    await Deno.writeTextFile(path("app.js"), app);
+    await Deno.mkdir(path("app/model"), { recursive: true });
+    await Deno.writeTextFile(path("app/main.js"), app);
+    await Deno.writeFile(path("app/model/weights"), weights);
     await Deno.writeTextFile(path("runtime"), runtimeText);
     await writeSelfExtracting({
-      appPath: path("app.js"),
+      appDirectory: path("app"),
+      mainModule: "main.js",
       runtimePath: path("runtime"),
       cacheDirectory: fixture.directory,
       version: "1.2.3",
@@ -47,7 +52,7 @@ class Fixture implements Disposable {
 }
 
 const names = (directory: string) => [...Deno.readDirSync(directory)].map((e) => e.name).sort();
-const unpacked = [/^deno-.*-[0-9a-f]{16}$/, /^llumnix-1\.2\.3-[0-9a-f]{16}\.js$/];
+const unpacked = [/^deno-.*-[0-9a-f]{16}$/, /^llumnix-1\.2\.3-[0-9a-f]{16}$/];
 
 function assertUnpacked(directory: string) {
   const found = names(directory);
@@ -70,13 +75,14 @@ Deno.test("the program gets its flags, its arguments and its own path", async ()
   assert.deepEqual(words.slice(0, 2), ["run", "-A"]);
   assert.deepEqual(words.slice(-6), [
     "--unstable-x",
-    join(place, names(place)[1]),
+    join(place, names(place)[1], "main.js"),
     "a b",
     "$c",
     "",
     `${fixture.executable} ${place}/deno /nowhere [${place}] [/home/x]\n`,
   ]);
-  assert.equal(Deno.readTextFileSync(join(place, names(place)[1])).trim(), app.trim());
+  assert.equal(Deno.readTextFileSync(join(place, names(place)[1], "main.js")), app);
+  assert.deepEqual(Deno.readFileSync(join(place, names(place)[1], "model/weights")), weights);
   assert.equal(Deno.statSync(place).mode! & 0o777, 0o700);
 });
 
@@ -165,10 +171,21 @@ Deno.test("exit codes and signals are the program's", async () => {
   assert.equal((await fixture.run(["signal"], env)).code, 128 + 15);
 });
 
+Deno.test("an executable that ends within its files does not run", async () => {
+  using fixture = await Fixture.make();
+  await fixture.run([], { XDG_CACHE_HOME: fixture.cache }); // the runtime is there, then
+  const place = join(fixture.cache, "llumnix");
+  await Deno.remove(join(place, names(place)[1]), { recursive: true });
+  await Deno.truncate(fixture.executable, 4 * 4096 + 100);
+  const { code } = await fixture.run([], { XDG_CACHE_HOME: fixture.cache, TMPDIR: "/dev/null" });
+  assert.equal(code, 126);
+  assert.match(names(place).join(), /^deno-.*-[0-9a-f]{16}$/);
+});
+
 Deno.test("a truncated executable does not run, and leaves nothing behind to run", async () => {
   using fixture = await Fixture.make();
   await Deno.truncate(fixture.executable, Deno.statSync(fixture.executable).size - 20);
   const { code } = await fixture.run([], { XDG_CACHE_HOME: fixture.cache, TMPDIR: "/dev/null" });
   assert.equal(code, 126);
-  assert.match(names(join(fixture.cache, "llumnix")).join(), /^llumnix-1\.2\.3-[0-9a-f]{16}\.js$/);
+  assert.match(names(join(fixture.cache, "llumnix")).join(), /^llumnix-1\.2\.3-[0-9a-f]{16}$/);
 });

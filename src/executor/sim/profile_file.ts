@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/errors.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 import type { ModelProfile } from "./profile.ts";
