@@ -145,4 +145,3 @@ async function giveWay(
     sleep(realClock, limitMs + END_MS),
   ]);
 }
-
