@@ -57,6 +57,7 @@ async function openEnd(name: BackendName, instanceId: string, naming: string): P
     enableMigration: true,
     migrationBackend: name,
     migrationBackendInitTimeout: 10,
+    migrationInsecure: false,
     migrationBackendTransferType: "cuda_ipc",
     migrationBackendKvtransferNamingUrl: `file:${naming}`,
     migrationBackendServerAddress: "127.0.0.1:0",
@@ -64,6 +65,7 @@ async function openEnd(name: BackendName, instanceId: string, naming: string): P
   const bus = openBus({ clusterKey: "insecure" });
   const context: BackendContext = {
     ...{ instanceId, model: "gpu_verify", pool, options, host: "127.0.0.1", clock: realClock },
+    security: null, // both ends are on this host
     limits: { bufferBlocks: 16, numLayers: layout.numLayers },
     openLinks: () => new MigrationPeers(bus, realClock, () => {}),
   };
