@@ -3,6 +3,7 @@ import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
+import { benchLoadGenerator } from "./load.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
 import { benchMigration } from "./migration.ts";
@@ -41,6 +42,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "the manager's share of a core with 256 instances",
     minutes: 0.2,
     run: benchManager,
+  },
+  load: {
+    about: "what llumnix bench measures of a server of known latencies, up to 2,000 streams",
+    minutes: 1,
+    run: benchLoadGenerator,
   },
   bus: {
     about: "calls and payloads over Unix sockets, TCP and TLS",

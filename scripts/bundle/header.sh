@@ -42,11 +42,24 @@ END
     ) >&2 &
     note=$!
     dd if="$self" bs=4096 skip=@RUNTIME_SKIP@ | gzip -dc >"$work/runtime" &&
-      chmod 700 "$work/runtime" && mv "$work/runtime" "$place/@RUNTIME@"
+      chmod 700 "$work/runtime" && runs && mv "$work/runtime" "$place/@RUNTIME@"
   fi
   tidy
   trap - EXIT HUP INT TERM
 } 3>&2 2>/dev/null
+
+# From a place of which nothing may be executed (126) the next place is tried.
+runs() {
+  "$work/runtime" --version >/dev/null 2>&1
+  case $? in
+    0) ;;
+    126) return 1 ;;
+    *)
+      echo "llumnix: the runtime does not start here: it needs @NEEDS@" >&3
+      exit 126
+      ;;
+  esac
+}
 
 tidy() {
   [ -z "$note" ] || kill "$note"
@@ -54,6 +67,10 @@ tidy() {
 } 2>/dev/null
 
 for step in is_ready unpack; do
+  if [ "$step" = unpack ] && [ "$(uname -sm)" != "@SYSTEM@" ]; then
+    echo "llumnix: this file is for @SYSTEM@, and this host is $(uname -sm)" >&2
+    exit 126
+  fi
   for place in "${XDG_CACHE_HOME:+$XDG_CACHE_HOME/llumnix}" "${HOME:+$HOME/.cache/llumnix}" tmp; do
     if [ "$place" = tmp ]; then place=${TMPDIR:-/tmp}/llumnix-$(id -u); fi
     case $place in

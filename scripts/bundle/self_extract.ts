@@ -58,6 +58,8 @@ export async function writeSelfExtracting(options: SelfExtractOptions): Promise<
     FILES: lines.join("\n"),
     RUNTIME: runtimeName,
     RUNTIME_SKIP: String(block),
+    SYSTEM: await system(),
+    NEEDS: neededLibrary(runtime),
     FLAGS: [...runFlags, ...options.unstableFlags].join(" "),
   });
   const headerBytes = headerBlocks * alignment;
@@ -77,6 +79,22 @@ export async function writeSelfExtracting(options: SelfExtractOptions): Promise<
   } finally {
     await Deno.chmod(options.outputPath, 0o755);
   }
+}
+
+/** The kind of host that the executable is for, as `uname -sm` has it: "Linux x86_64". */
+async function system(): Promise<string> {
+  const { stdout } = await new Deno.Command("uname", { args: ["-sm"] }).output();
+  return new TextDecoder().decode(stdout).trim();
+}
+
+/** The C library that the runtime is linked with: an ELF file has the names of the versions that it needs. */
+function neededLibrary(runtime: Uint8Array): string {
+  const text = new TextDecoder("latin1").decode(runtime);
+  const minors = [...text.matchAll(/\0GLIBC_2\.(\d{1,3})(?=[.\0])/g)].map(([, minor]) =>
+    Number(minor)
+  );
+  if (minors.length === 0) return "the system that it was built on, or a later one";
+  return `glibc 2.${Math.max(...minors)} or later`;
 }
 
 interface AppFile {

@@ -95,6 +95,8 @@ export interface TransferOptions {
   readonly lastStageMaxBlocks: number;
   /** A migration of more stages is dropped. */
   readonly maxStages: number;
+  /** `auto`, or the length in tokens below which a request is recomputed in place of moved. */
+  readonly migrationCrossover: string;
 }
 
 /** What moves the blocks of a request. */

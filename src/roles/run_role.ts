@@ -2,6 +2,7 @@
 import { realClock, sleep } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { Handover, UpgradeRole, UpgradeStatus } from "../core/protocol/upgrade.ts";
+import { removeOldPrograms } from "./old_programs.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { ServiceManager } from "./systemd/service_manager.ts";
 import { Upgrades } from "./upgrade/predecessor.ts";
@@ -78,9 +79,12 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
     await predecessor?.takenOver().catch((error) => {
       log.warn("the predecessor ended before its requests did", { cause: error });
     });
-    upgrades.noteServing();
+    await upgrades.noteServing();
     systemd.ready(status);
     if (predecessor !== null) service.noteTakenOver();
+    for (const name of removeOldPrograms()) {
+      log.debug("removed what an old version unpacked", { name });
+    }
   }
 
   const end = await Promise.race([

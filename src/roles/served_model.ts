@@ -64,6 +64,18 @@ function readChatTemplate(option: string | null): string | undefined {
   }
 }
 
+/** The model's name for clients, where its files need not be read. */
+export async function modelName(
+  options: EngineOptions & Pick<ServerOptions, "servedModelName">,
+): Promise<string> {
+  if (options.servedModelName) return options.servedModelName[0];
+  try {
+    return (await findModel(options)).name;
+  } catch {
+    return options.model ?? ""; // instances will say what is wrong with it
+  }
+}
+
 /** Describes the model to clients. */
 export function describeModel(
   options: EngineOptions & ServerOptions,

@@ -201,7 +201,12 @@ function describe(operation: Operation, modelNames: readonly string[]): JsonSche
     ...(needsKey && { security: [{ key: [] }, {}] }),
     ...(pathParameter && {
       parameters: [
-        { name: pathParameter, in: "path", required: true, schema: pathParameter === "id" ? { enum: modelNames } : text },
+        {
+          name: pathParameter,
+          in: "path",
+          required: true,
+          schema: pathParameter === "id" ? { enum: modelNames } : text,
+        },
       ],
     }),
     ...(isReading && {

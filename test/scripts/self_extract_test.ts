@@ -23,13 +23,13 @@ class Fixture implements Disposable {
   readonly executable = join(this.directory, "llumnix");
   readonly cache = join(this.directory, "cache");
 
-  static async make(): Promise<Fixture> {
+  static async make(runtimeText = runtime): Promise<Fixture> {
     const fixture = new Fixture();
     const path = (name: string) => join(fixture.directory, name);
     await Deno.mkdir(path("app/model"), { recursive: true });
     await Deno.writeTextFile(path("app/main.js"), app);
     await Deno.writeFile(path("app/model/weights"), weights);
-    await Deno.writeTextFile(path("runtime"), runtime);
+    await Deno.writeTextFile(path("runtime"), runtimeText);
     await writeSelfExtracting({
       appDirectory: path("app"),
       mainModule: "main.js",
@@ -129,6 +129,31 @@ Deno.test("where nothing can be written, it says what to do", async () => {
   const { code, stderr } = await fixture.run([], { TMPDIR: "/dev/null/tmp" });
   assert.equal(code, 126);
   assert.match(stderr, /^llumnix: cannot unpack into .* Set XDG_CACHE_HOME to a directory .*\n$/);
+});
+
+Deno.test("on a host of another kind it says for which it was built", async () => {
+  using fixture = await Fixture.make();
+  await Deno.writeTextFile(join(fixture.directory, "uname"), "#!/bin/sh\necho Linux riscv64\n", {
+    mode: 0o755,
+  });
+  const { code, stdout, stderr } = await fixture.run([], {
+    XDG_CACHE_HOME: fixture.cache,
+    PATH: fixture.directory,
+  });
+  assert.deepEqual([code, stdout], [126, ""]);
+  assert.match(stderr, /^llumnix: this file is for \w+ \w+, and this host is Linux riscv64\n$/);
+});
+
+Deno.test("a runtime that the C library of the host cannot start is told once, and not kept", async () => {
+  using fixture = await Fixture.make("#!/bin/sh\n# \0GLIBC_2.27\0GLIBC_2.9\0GLIBC_2.2.5\nexit 1\n");
+  const { code, stderr } = await fixture.run([], { XDG_CACHE_HOME: fixture.cache });
+  assert.equal(code, 126);
+  assert.equal(
+    stderr,
+    "llumnix: the runtime does not start here: it needs glibc 2.27 or later\n",
+  );
+  const kept = names(join(fixture.cache, "llumnix"));
+  assert.deepEqual(kept.filter((name) => !/^llumnix-/.test(name)), []);
 });
 
 Deno.test("first runs at the same moment do not disturb each other", async () => {

@@ -4,6 +4,7 @@ import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
   lifecycleExtras,
+  metricsExtras,
   orphanExtras,
   processExtras,
   roleExtras,
@@ -48,6 +49,7 @@ export const managerGroups: readonly Group[] = [
       ...lifecycleExtras,
       ...engineExtras,
       ...only(serverExtras, managerNames),
+      ...metricsExtras,
       ...processExtras,
     },
   },

@@ -108,11 +108,11 @@ const loadArguments = {
     defaultText: "inf",
     help: "Requests per second; inf sends all at once.",
   }),
-  "burstiness": number({
-    default: 1,
-    above: 0,
+  "burstiness": text({
+    default: "1",
+    metavar: "NUMBER",
     help: "Shape of the gamma distribution of the gaps between requests: 1 is Poisson, less is " +
-      "burstier.",
+      "burstier, inf means equal gaps.",
   }),
   "max-concurrency": integer({
     default: null,

@@ -32,7 +32,8 @@ export async function runBench(argv: readonly string[]): Promise<number> {
   const plan = readPlan(argv);
   for (const path of [plan.options.csv, plan.options.html]) if (path !== null) checkWritable(path);
   for (const warning of plan.warnings) notice(`warning: ${warning}`);
-  const signal = stopAtInterrupt();
+  using interrupt = new Interrupt();
+  const { signal } = interrupt;
   const runs = plan.servers.length === 1
     ? await runOne(plan, signal)
     : await runComparison(plan, signal);
@@ -106,13 +107,24 @@ async function withServer<T>(
 }
 
 /** Ctrl-C stops sending, and shows what was measured so far; a second one ends the program. */
-function stopAtInterrupt(): AbortSignal {
-  const controller = new AbortController();
-  Deno.addSignalListener("SIGINT", () => {
-    if (controller.signal.aborted) Deno.exit(INTERRUPTED);
-    controller.abort();
-  });
-  return controller.signal;
+class Interrupt implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #listener = () => {
+    if (this.signal.aborted) Deno.exit(INTERRUPTED);
+    this.#controller.abort();
+  };
+
+  constructor() {
+    Deno.addSignalListener("SIGINT", this.#listener);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSignalListener("SIGINT", this.#listener);
+  }
 }
 
 function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly string[]): void {
@@ -180,7 +192,7 @@ function identityOf(
     metadata,
     traffic: {
       request_rate: rate ?? "inf",
-      burstiness: options.burstiness,
+      burstiness: Number(options.burstiness) || options.burstiness,
       ...(schedule.kind === "ramp"
         ? {
           ramp_up_strategy: schedule.strategy,

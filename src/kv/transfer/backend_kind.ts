@@ -91,10 +91,10 @@ export interface BackendKind {
   /** Why it cannot work with these options; null when it can. */
   check?(options: BackendOptions): string | null;
   /**
-   * What this host lacks for it, for reports that open no instance; null if it lacks nothing. Absent: it
-   * works on every host.
+   * What this host lacks for it to move blocks between pools of this kind, for reports that open no
+   * instance; null if it lacks nothing. Absent: it works on every host.
    */
-  hostProblem?(): Promise<string | null>;
+  hostProblem?(memory: "host" | "device"): Promise<string | null>;
   /**
    * Opens one instance's end.
    * @throws {UsageError} this host or these options do not allow it

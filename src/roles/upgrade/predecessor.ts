@@ -20,6 +20,8 @@ import { type Succession, SUCCESSION_VARIABLE } from "./successor.ts";
 
 /** Time for a successor to load what it needs and to serve. */
 const START_TIMEOUT_MS = 120_000;
+/** Elsewhere a successor cannot get the sockets: see `ffi/listening_sockets.ts`. */
+const canUpgrade = Deno.build.os === "linux";
 /** Characters of the reason that a failed successor may give. */
 const MAX_REASON_CHARS = 8_192;
 
@@ -71,13 +73,14 @@ export class Upgrades implements AsyncDisposable {
   constructor(config: UpgradesConfig) {
     this.#config = config;
     this.#clock = config.clock ?? realClock;
-    Deno.addSignalListener("SIGUSR2", this.#onSignal);
+    if (canUpgrade) Deno.addSignalListener("SIGUSR2", this.#onSignal);
     this.#listening = this.#listen();
   }
 
-  /** This process serves, and may be replaced. */
-  noteServing(): void {
+  /** This process serves, and may be replaced. Resolves when it can be reached for that. */
+  async noteServing(): Promise<void> {
     this.#isServing = true;
+    await this.#listening;
   }
 
   /** Resolves with the time limit when the successor, which is stopping, wants this process to end. */
@@ -86,7 +89,7 @@ export class Upgrades implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    Deno.removeSignalListener("SIGUSR2", this.#onSignal);
+    if (canUpgrade) Deno.removeSignalListener("SIGUSR2", this.#onSignal);
     if (this.#candidate !== null) killIfRunning(this.#candidate.child);
     await (await this.#listening)?.close();
   }
@@ -154,6 +157,7 @@ export class Upgrades implements AsyncDisposable {
   }
 
   async #upgrade({ binary }: UpgradeOrder): Promise<Upgraded> {
+    if (!canUpgrade) throw new ConflictError("a running service can be upgraded on Linux alone");
     if (this.#isReplaced) throw new ConflictError("this process has a successor already");
     if (!this.#isServing) throw new ConflictError("this process does not serve yet; try again");
     if (this.#isBusy) throw new ConflictError("a successor is starting already");

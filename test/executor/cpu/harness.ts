@@ -96,6 +96,14 @@ export class Driver {
     sequence.blocks = [];
   }
 
+  /** Takes the blocks of a sequence that comes from another executor, after so many tokens of output. */
+  arrive(sequence: TestSequence, output: readonly number[]): void {
+    sequence.output.push(...output);
+    const { blockSize } = this.#executor.info.layout;
+    const cached = sequence.prompt.length + output.length - 1;
+    for (let i = 0; i * blockSize < cached; i++) sequence.blocks.push(this.#take(this.#free));
+  }
+
   swapOut(sequence: TestSequence): void {
     for (const block of sequence.blocks) {
       const target = this.#take(this.#freeSwap);

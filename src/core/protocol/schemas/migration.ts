@@ -70,6 +70,7 @@ const report = z.object({
   stages: count,
   blocks: count,
   transfer: statistics,
+  isRecomputed: z.boolean().optional(),
   downtimeMs: number,
   totalMs: number,
   leftMs: number.optional(),

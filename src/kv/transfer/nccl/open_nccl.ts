@@ -18,15 +18,18 @@ const lasting = [
   NoDeviceError,
 ];
 
-/** What keeps libnccl from being opened on this host; null if nothing does. */
+const ONE_DEVICE =
+  "one device, two instances: NCCL takes one rank a device, and this host shows one " +
+  "device; choose kvtransfer with --migration-backend-transfer-type cuda_ipc, or rayrpc";
+
+/** What keeps two instances of this host from exchanging blocks by NCCL; null if nothing does. */
 export function ncclProblem(): string | null {
   try {
     Nccl.open();
-    return null;
+    return openCuda().deviceCount() === 1 ? ONE_DEVICE : null;
   } catch (error) {
-    const known = error instanceof LibraryNotFoundError || error instanceof LibraryVersionError;
-    if (!known) throw error;
-    return error.message;
+    if (!lasting.some((kind) => error instanceof kind)) throw error;
+    return (error as Error).message;
   }
 }
 
@@ -41,10 +44,11 @@ export function keepToHost(host: string, env: Pick<Deno.Env, "has" | "set"> = De
 
 /**
  * Opens libnccl and CUDA on the pool's device, and the backend over them.
+ * @param device what peers know the device by; default: its UUID
  * @throws {UsageError} the host has no libnccl, no CUDA or no device
  * @throws {UnavailableError} the device cannot be used now
  */
-export function openNccl(context: BackendContext): NcclBackend {
+export function openNccl(context: BackendContext, device?: string): NcclBackend {
   const { instanceId, model, pool, clock, openLinks } = context;
   if (pool.memory !== "device") {
     throw new UsageError("--migration-backend nccl moves KV blocks of a device only");
@@ -54,7 +58,7 @@ export function openNccl(context: BackendContext): NcclBackend {
     const cuda = openCuda();
     cuda.setDevice(pool.ordinal);
     const nccl = Nccl.open();
-    const device = cuda.deviceInfo(pool.ordinal).uuid;
+    device ??= cuda.deviceInfo(pool.ordinal).uuid;
     const links = openLinks();
     return new NcclBackend({ instanceId, model, pool, clock, links, nccl, cuda, device });
   } catch (error) {
