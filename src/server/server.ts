@@ -296,7 +296,10 @@ async function createHttpServer(
   }
   server.maxConnections = limits.maxConnections;
   server.on("clientError", answerClientError);
-  server.on("error", (error) => log.error("the HTTP server has an error", { error }));
+  server.on("error", (error) => {
+    // Before it listens, the caller gets the error.
+    if (server.listening) log.error("the HTTP server has an error", { error });
+  });
   // Without this, a client that closes its side of the connection gets no answer (Node's socketOnEnd).
   return Object.assign(server, { httpAllowHalfOpen: true });
 }
