@@ -22,10 +22,11 @@ const noTokenizerPool = accepted("the API server tokenizes by itself, without a 
 export const vllmArguments = {
   "model": text({
     default: null,
-    defaultText: "the built-in tiny model",
+    defaultText: "llumnix-story, a very small built-in model",
     help:
       "Model to serve: a local directory in Hugging Face layout, or a hub name that is looked " +
-      "up in the local Hugging Face cache. Nothing is downloaded.",
+      "up in the local Hugging Face cache. Nothing is downloaded. Built in are llumnix-story, " +
+      "which tells short stories and does sums, and llumnix-tiny, which has random weights.",
   }),
   "served-model-name": list({
     default: null,

@@ -15,6 +15,7 @@ export const kernelSets = kernelSetStates()
 
 export const defaultOptions: EngineOptions = {
   ...engineDefaults(),
+  model: "llumnix-tiny",
   maxModelLen: 256,
   swapSpace: 0.01,
   preemptionMode: "swap",
