@@ -25,7 +25,7 @@ export interface Benchmark {
 /** By name, in the order in which they run. */
 export const benchmarks: Readonly<Record<string, Benchmark>> = {
   startup: {
-    about: "from the command to the first token, and memory when idle",
+    about: "--version beside `deno eval`, from `serve` to its first token, memory when idle",
     minutes: 0.2,
     run: benchStartup,
   },

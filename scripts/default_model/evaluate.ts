@@ -67,7 +67,11 @@ function examinations(random: Random): Examination[] {
       }),
       goal: null,
     },
-    { name: "questions about a story", questions: many(() => exact(reading(random))), goal: null },
+    {
+      name: "questions about a story",
+      questions: many(() => exact(reading(random, 1)[0])),
+      goal: null,
+    },
     { name: "counting", questions: many(() => exact(one(/^(please )?count/i))), goal: null },
     { name: "sorting", questions: many(() => exact(one(/^(please )?(sort|put)/i))), goal: null },
   ];

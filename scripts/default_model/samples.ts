@@ -235,8 +235,8 @@ export function storyRequest(random: Random): StoryRequest {
   return { user: user + pick(random, [".", "", "!"]), facts };
 }
 
-/** A question about a story, with its answer. */
-export function storyQuestion(plot: PlotName, facts: Readonly<Facts>, random: Random): Turn {
+/** Questions about a story, with their answers. */
+function storyQuestions(plot: PlotName, facts: Readonly<Facts>): Turn[] {
   const { name, name2, animal, animal2, adj, place, colour, object, skill } = facts;
   const turns: Turn[] = [
     { user: `What is the name of the ${animal}?`, assistant: `The ${animal} is named ${name}.` },
@@ -268,24 +268,29 @@ export function storyQuestion(plot: PlotName, facts: Readonly<Facts>, random: Ra
     const [helper, helped] = plot === "storm" ? [name, name2] : [name2, name];
     turns.push({ user: `Who helped ${helped}?`, assistant: `${helper} helped ${helped}.` });
   }
-  return pick(random, turns);
+  return turns;
+}
+
+/** So many of the questions about a story, at most, in random order. */
+function storyQuiz(plot: PlotName, facts: Readonly<Facts>, most: number, random: Random): Turn[] {
+  const keyed = storyQuestions(plot, facts).map((turn) => ({ turn, key: random.uniform() }));
+  return keyed.sort((a, b) => a.key - b.key).slice(0, most).map(({ turn }) => turn);
 }
 
 function story(random: Random): Turn[] {
   const { user, facts } = storyRequest(random);
   const plot = pick(random, plotNames);
-  const turns = [{ user, assistant: tell(plot, facts, random) }];
-  if (random.uniform() < 0.3) turns.push(storyQuestion(plot, facts, random));
-  return turns;
+  const told = { user, assistant: tell(plot, facts, random) };
+  return [told, ...storyQuiz(plot, facts, random.below(4), random)];
 }
 
-/** A story in the user's message, and a question about it. */
-export function reading(random: Random): Turn {
+/** A story in the user's message, and questions about it. */
+export function reading(random: Random, most = 1 + random.below(5)): Turn[] {
   const facts: Facts = {};
   const plot = pick(random, plotNames);
   const text = tell(plot, facts, random);
-  const { user, assistant } = storyQuestion(plot, facts, random);
-  return { user: pick(random, [`${text} ${user}`, `${text}\n${user}`]), assistant };
+  const [{ user, assistant }, ...more] = storyQuiz(plot, facts, most, random);
+  return [{ user: pick(random, [`${text} ${user}`, `${text}\n${user}`]), assistant }, ...more];
 }
 
 /** Kinds of conversations that share the tokens of training. */
@@ -298,7 +303,7 @@ export const kinds = {
     return Array.from({ length: turnCount(random) }, turn);
   },
   story,
-  reading: (random: Random): Turn[] => [reading(random)],
+  reading: (random: Random): Turn[] => reading(random),
   other: (random: Random): Turn[] => {
     const turn = () => pick(random, [counting, counting, sorting, sorting, sorting, talk, unknown]);
     return Array.from({ length: turnCount(random) }, () => turn()(random));

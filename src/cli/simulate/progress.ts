@@ -1,5 +1,6 @@
 /** How far a simulation is: a bar on a terminal, a line per run elsewhere. */
 import type { ComparisonProgress } from "../../sim/experiment/comparison.ts";
+import { takesEscapes } from "../../core/terminal.ts";
 
 export interface ProgressDisplay {
   show(progress: ComparisonProgress): void;
@@ -7,7 +8,7 @@ export interface ProgressDisplay {
 }
 
 export async function progressDisplay(
-  isTerminal = Deno.stderr.isTerminal(),
+  isTerminal = takesEscapes(),
 ): Promise<ProgressDisplay> {
   return isTerminal ? await progressBar() : progressLines();
 }
