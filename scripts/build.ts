@@ -2,7 +2,7 @@
  * Makes `dist/llumnix`, one executable file: by `deno compile` if denort is available, otherwise as a
  * self-extracting file. Does nothing if sources and tools are unchanged; `--force` builds anyway.
  */
-import { bundleApp, type ProjectConfig } from "./bundle/app.ts";
+import { bundleApp, mainModule, type ProjectConfig } from "./bundle/app.ts";
 import { compileApp } from "./bundle/compile.ts";
 import { hashInputs } from "./bundle/inputs.ts";
 import { writeSelfExtracting } from "./bundle/self_extract.ts";
@@ -44,14 +44,16 @@ async function buildIn(
   version: Build,
 ): Promise<string | null> {
   const unstableFlags = config.unstable.map((feature) => `--unstable-${feature}`);
-  const appPath = `${scratch}/app.js`;
+  const appDirectory = `${scratch}/app`;
   const outputPath = `${scratch}/llumnix`;
-  await bundleApp(root, version, `${workDirectory}/entry.ts`, appPath);
-  const obstacle = await compileApp(appPath, outputPath, unstableFlags);
+  await Deno.mkdir(appDirectory);
+  await bundleApp(root, version, workDirectory, appDirectory);
+  const obstacle = await compileApp(appDirectory, mainModule, outputPath, unstableFlags);
   if (obstacle !== null) {
     console.log(`cannot compile (${obstacle}); making a self-extracting executable`);
     await writeSelfExtracting({
-      appPath,
+      appDirectory,
+      mainModule,
       runtimePath: Deno.execPath(),
       cacheDirectory: workDirectory,
       version: config.version,

@@ -37,13 +37,6 @@ const neededFeatures: Record<Exclude<KernelSet, "neon" | "wasm">, readonly strin
   avx2,
 };
 
-const images = new Map<string, Uint8Array>();
-
-/** Registers the shared libraries that an executable embeds, by name of the kernel set. */
-export function registerKernelImages(libraries: Readonly<Record<string, Uint8Array>>): void {
-  for (const [set, image] of Object.entries(libraries)) images.set(set, image);
-}
-
 /** Every kernel set, the fastest first, and what keeps it from being used here. */
 export function kernelSetStates(): readonly KernelSetState[] {
   return kernelSets.map((set) => ({ set, unavailable: unavailability(set) }));
@@ -145,13 +138,13 @@ function processorFeatures(): ReadonlySet<string> {
   return new Set(flags.trim().split(/\s+/));
 }
 
-/** The registered image of a set, else the path of the library that the build task left. */
+/** The path of the library that the build task left; its content in a compiled executable. */
 function imageOf(set: KernelSet): string | Uint8Array | null {
-  const image = images.get(set);
-  if (image !== undefined) return image;
   const url = new URL(`./build/kernels-${set}.so`, import.meta.url);
   if (url.protocol !== "file:") return null;
   try {
+    // The system's loader does not see the files inside an executable of `deno compile`.
+    if (Deno.build.standalone) return Deno.readFileSync(url);
     return Deno.statSync(url).isFile ? decodeURIComponent(url.pathname) : null;
   } catch {
     return null;

@@ -14,24 +14,28 @@ __device__ __forceinline__ void embed(const T* table, const int* tokens, float* 
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) to[i] = widen(from[i]);
 }
 
+/// Sum over a block, the same bits in each thread: the lanes of each warp, then the warps in order.
+__device__ __forceinline__ float sumOfBlock(float value) {
+  __shared__ float sumOfWarps[warpsOfRow];
+  value = sumOfWarp(value);
+  if (threadIdx.x % 32 == 0) sumOfWarps[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = sumOfWarps[0];
+  for (int warp = 1; warp < warpsOfRow; warp++) sum += sumOfWarps[warp];
+  return sum;
+}
+
 /// y = x / sqrt(mean(x^2) + epsilon) * weight. Row i of y is of row `rows[i]` of x, or of row i if `rows`
-/// is null. Order of the sum: a thread takes every 256th element, the lanes of a warp are added, then
-/// the warps. Grid [rows], 256 threads.
+/// is null. A thread sums the squares of every 256th element. Grid [rows], 256 threads.
 template <class T>
 __device__ __forceinline__ void rmsNorm(const float* x, const float* weight, const int* rows, T* y, int width,
                                         float epsilon) {
-  __shared__ float sumOfWarps[warpsOfRow];
   const int row = rows == nullptr ? int(blockIdx.x) : rows[blockIdx.x];
   const float* from = x + size_t(row) * width;
   T* to = y + size_t(blockIdx.x) * width;
   float squares = 0;
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) squares = fmaf(from[i], from[i], squares);
-  squares = sumOfWarp(squares);
-  if (threadIdx.x % 32 == 0) sumOfWarps[threadIdx.x / 32] = squares;
-  __syncthreads();
-  float sum = sumOfWarps[0];
-  for (int warp = 1; warp < warpsOfRow; warp++) sum += sumOfWarps[warp];
-  const float scale = 1.0f / sqrtf(sum / float(width) + epsilon);
+  const float scale = 1.0f / sqrtf(sumOfBlock(squares) / float(width) + epsilon);
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) narrow(from[i] * scale * weight[i], to[i]);
 }
 

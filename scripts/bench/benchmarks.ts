@@ -3,8 +3,10 @@ import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
 import { benchFailure } from "./failure.ts";
+import { benchLoadGenerator } from "./load.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
+import { benchMetrics } from "./metrics.ts";
 import { benchMigration } from "./migration.ts";
 import { benchRouter } from "./router.ts";
 import { benchServer } from "./server.ts";
@@ -23,7 +25,7 @@ export interface Benchmark {
 /** By name, in the order in which they run. */
 export const benchmarks: Readonly<Record<string, Benchmark>> = {
   startup: {
-    about: "from the command to the first token, and memory when idle",
+    about: "--version beside `deno eval`, from `serve` to its first token, memory when idle",
     minutes: 0.2,
     run: benchStartup,
   },
@@ -41,6 +43,16 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "the manager's share of a core with 256 instances",
     minutes: 0.2,
     run: benchManager,
+  },
+  metrics: {
+    about: "a scrape of 16 instances, and what readers that never pause do to a stream",
+    minutes: 0.8,
+    run: benchMetrics,
+  },
+  load: {
+    about: "what llumnix bench measures of a server of known latencies, up to 2,000 streams",
+    minutes: 1,
+    run: benchLoadGenerator,
   },
   bus: {
     about: "calls and payloads over Unix sockets, TCP and TLS",

@@ -1,6 +1,6 @@
 /** A model directory for benchmarks of text: weights are dummies, a word of its language is one token. */
 import { Random } from "../../src/core/random.ts";
-import { builtinModel } from "../../src/model/builtin.ts";
+import { tinyModel } from "../../src/model/builtin.ts";
 
 /** Five letters and a space a token, about as many characters as English has with a large vocabulary. */
 const WORD_LETTERS = 4;
@@ -20,7 +20,7 @@ export function makeWordModel(maxModelLen: number): WordModel {
     { length: NUM_WORDS },
     () => Array.from({ length: WORD_LETTERS }, letters).join(""),
   );
-  const { config, tokenizerJson, tokenizerConfig, generationConfig } = builtinModel();
+  const { config, tokenizerJson, tokenizerConfig, generationConfig } = tinyModel();
   const { vocab, merges } = withWords(tokenizerJson, words);
   const model = { ...tokenizerJson.model as object, vocab, merges, ignore_merges: true };
   const directory = Deno.makeTempDirSync({ prefix: "llumnix-bench-" });

@@ -4,18 +4,19 @@
 const timeLimitMs = 30_000;
 
 /**
- * Compiles the bundled program into `outputPath`.
+ * Compiles the bundled program, with the files beside its main module, into `outputPath`.
  * @returns null, or why it cannot be compiled here
  */
 export async function compileApp(
-  appPath: string,
+  appDirectory: string,
+  mainModule: string,
   outputPath: string,
   unstableFlags: readonly string[],
 ): Promise<string | null> {
   const flags = ["-A", "--no-check", "--no-config", "--no-lock", "--no-npm", "--no-remote"];
   const compiled = await run(Deno.execPath(), [
     ...["compile", "--quiet", ...flags, ...unstableFlags],
-    ...["--output", outputPath, appPath],
+    ...["--include", appDirectory, "--output", outputPath, `${appDirectory}/${mainModule}`],
   ]);
   if (compiled !== null) return `denort is not available: ${compiled}`;
   // If DENORT_BIN names the deno CLI, compiling "succeeds" and the result is that CLI.

@@ -67,11 +67,14 @@ export class Device {
     this.cuda.synchronizeStream(this.stream);
   }
 
-  /** How many 16-byte vectors of the blocks are not what {@linkcode fill} wrote. */
-  wrongVectors(pool: bigint, blocks: number, seed: number): number {
+  /**
+   * How many 16-byte vectors of the blocks are not what {@linkcode fill} wrote.
+   * @param firstBlock number of the first of them
+   */
+  wrongVectors(pool: bigint, blocks: number, seed: number, firstBlock = 0): number {
     const wrong = this.table(new Uint32Array(blocks));
     const first = this.table(new Uint32Array(blocks).fill(0xffffffff));
-    this.kernels.check(this.#pattern(pool, blocks, seed), wrong, first, this.stream);
+    this.kernels.check(this.#pattern(pool, blocks, seed, firstBlock), wrong, first, this.stream);
     const counts = nativeBuffer(4 * blocks);
     this.cuda.copy(addressOf(counts), wrong, 4 * blocks, this.stream);
     this.cuda.synchronizeStream(this.stream);
@@ -88,12 +91,15 @@ export class Device {
     return (performance.now() - startMs) / repeats;
   }
 
-  #pattern(pool: bigint, blocks: number, seed: number) {
+  #pattern(pool: bigint, blocks: number, seed: number, firstBlock = 0) {
     const addresses = BigUint64Array.from(
       { length: blocks },
       (_, i) => pool + BigInt(i * blockBytes),
     );
-    const keys = BigUint64Array.from({ length: blocks }, (_, i) => BigInt(seed * 65536 + i + 1));
+    const keys = BigUint64Array.from(
+      { length: blocks },
+      (_, i) => BigInt(seed * 65536 + firstBlock + i + 1),
+    );
     return {
       addresses: this.table(addresses),
       keys: this.table(keys),

@@ -8,7 +8,7 @@ import { type Section, sections } from "./sections.ts";
 /** All sections together; the call has nine minutes. */
 const LIMIT_S = 525;
 
-interface Arguments {
+export interface Arguments {
   readonly sections: readonly Section[];
   readonly out: string | null;
   readonly short: boolean;
@@ -82,7 +82,8 @@ async function commitOf(): Promise<string> {
   }
 }
 
-async function verify(given: Arguments): Promise<boolean> {
+/** Runs the sections, each whatever became of those before. @returns whether all passed */
+export async function verify(given: Arguments): Promise<boolean> {
   const startMs = performance.now();
   const { softwareDevice, env } = await findDevice(given.softwareDevice);
   const mark = softwareDevice ? " (software device, no GPU)" : "";

@@ -1,5 +1,7 @@
 /** The sections of the verification, in their order. The limits add up to less than nine minutes. */
 
+import { migrationBackends } from "../../src/kv/transfer/backends.ts";
+
 export interface Section {
   readonly name: string;
   /** What it shows, for people. */
@@ -16,7 +18,10 @@ export interface Target {
   readonly softwareDevice: boolean;
 }
 
-const program = (name: string) => ["run", "-A", "--no-check", `scripts/gpu_verify/${name}.ts`];
+const program = (name: string, ...words: string[]) => [
+  ...["run", "-A", "--no-check", `scripts/gpu_verify/${name}.ts`],
+  ...words,
+];
 const tests = (...words: string[]) => ["test", "-A", "--no-check", "--quiet", ...words];
 
 export const sections: readonly Section[] = [
@@ -30,7 +35,7 @@ export const sections: readonly Section[] = [
   {
     name: "bindings",
     shows: "the conformance suite of CUDA over libcudart and over libcuda",
-    limitS: 60,
+    limitS: 45,
     command: ({ softwareDevice }) =>
       tests(
         ...["--filter", softwareDevice ? "of the software device" : "of the GPU"],
@@ -41,38 +46,59 @@ export const sections: readonly Section[] = [
   {
     name: "kernels",
     shows: "the kernels of kv.cu load and are right; block-major against per-layer copies",
-    limitS: 60,
+    limitS: 45,
     command: () => program("kernels"),
     output: "findings",
   },
   {
+    name: "executor",
+    shows:
+      "kernels of a decoder against float64; the suite of executors, logits and greedy tokens " +
+      "of every model family against transformers",
+    limitS: 60,
+    command: () =>
+      tests(
+        ...["--filter", "on this host's device"],
+        ...["test/ffi/cuda/decoder_kernels_test.ts", "test/executor/cuda/host_device_test.ts"],
+      ),
+    output: "tests",
+  },
+  {
     name: "ipc",
     shows: "blocks between the device pools of two processes by CUDA's IPC handles",
-    limitS: 45,
+    limitS: 30,
     command: () => program("ipc"),
     output: "findings",
   },
   {
-    name: "nccl",
-    shows: "one rank that sends to itself; two processes on one device with own host ids",
-    limitS: 90,
+    name: "nccl-raw",
+    shows: "libnccl itself: one rank that sends to itself; two processes on one device",
+    limitS: 60,
     command: () => program("nccl"),
     output: "findings",
   },
   {
     name: "pool",
     shows: "the suite of KV pools over a pool in device memory",
-    limitS: 45,
+    limitS: 30,
     command: () => tests("test/kv/pool/cuda/device_pool_test.ts"),
     output: "tests",
   },
   {
-    name: "backends",
-    shows: "migration backends that stage blocks through pinned memory, pool to pool",
-    limitS: 90,
+    name: "staging",
+    shows: "the suite of migration backends over rayrpc between device pools",
+    limitS: 45,
     command: () => tests("test/kv/transfer/rayrpc/device_rayrpc_test.ts"),
     output: "tests",
   },
+  ...migrationBackends.map(({ name }): Section => ({
+    name,
+    shows:
+      `--migration-backend ${name} between the device pools of two processes, one killed at last`,
+    limitS: 30,
+    command: () => program("backends", name),
+    output: "findings",
+  })),
   {
     name: "kill",
     shows: "kill -9 of either process in the middle of a transfer by IPC handles",

@@ -31,16 +31,6 @@ export function parseAddress(address: Address): ParsedAddress {
   throw new UnavailableError(`bus address "${address}" is not of the form ${FORMS}`);
 }
 
-/** Whether a host stands for all addresses of the host that listens there: others cannot connect to it. */
-export function isUnspecified(host: string): boolean {
-  return /^(?:::ffff:)?[0.:]+$/i.test(host);
-}
-
-/** Whether a host is this host itself, out of reach of all others. */
-export function isLoopback(host: string): boolean {
-  return /^(?:localhost|127\.[\d.]+|::1|::ffff:127\.[\d.]+)$/i.test(host);
-}
-
 /** The inverse of {@linkcode parseAddress} for TCP. */
 export function tcpAddress(host: string, port: number): Address {
   return host.includes(":") ? `tcp:[${host}]:${port}` : `tcp:${host}:${port}`;

@@ -46,7 +46,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Print the manager's decisions for records read from a file.",
     load: async () => (await import("./decide/command.ts")).decide,
   }],
-  ["profile", { summary: "Fit a latency profile from instance logs.", load: null }],
+  ["profile", {
+    summary: "Make a latency profile: from this host's executor (run) or from logs (fit).",
+    load: async () => (await import("./profile/command.ts")).profile,
+  }],
   ["doctor", {
     summary: "Check this host: devices, libraries, migration backends, speed of its paths.",
     load: async () => (await import("./doctor/command.ts")).doctor,

@@ -11,6 +11,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../core/protocol/generate.ts";
+import { splitPrompt } from "../core/protocol/prompt_payload.ts";
 import type { InstanceRegistration } from "../core/protocol/membership.ts";
 import type { ClientRequest } from "./client_request.ts";
 
@@ -85,7 +86,7 @@ export class InstanceLink {
    */
   async generate(request: GenerateRequest): Promise<void> {
     const peer = await this.#connecting;
-    await peer.call("generate", { data: request }, { timeoutMs: ANSWER_TIMEOUT_MS });
+    await peer.call("generate", splitPrompt(request), { timeoutMs: ANSWER_TIMEOUT_MS });
   }
 
   /** Stops a request, once connected; a `generate` of it that was sent before arrives before. */

@@ -7,7 +7,7 @@ import type { RequestMigrationPolicy } from "./protocol/migration.ts";
 
 /** Options of an instance: vLLM 0.4.2's engine arguments that have a meaning here. */
 export interface EngineOptions {
-  /** Local directory, hub name in the local cache, or null for the built-in model. */
+  /** Local directory, hub name in the local cache, or a built-in one; null for llumnix-story. */
   readonly model: string | null;
   readonly tokenizer: string | null;
   readonly skipTokenizerInit: boolean;
@@ -95,6 +95,8 @@ export interface TransferOptions {
   readonly lastStageMaxBlocks: number;
   /** A migration of more stages is dropped. */
   readonly maxStages: number;
+  /** `auto`, or the length in tokens below which a request is recomputed in place of moved. */
+  readonly migrationCrossover: string;
 }
 
 /** What moves the blocks of a request. */

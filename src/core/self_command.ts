@@ -10,9 +10,25 @@ export function setExecutable(path: string): void {
   executable = path;
 }
 
-/** The words that start this program, to which its arguments are added. */
+/** Whether this is the self-extracting executable, of which the runtime and the program are elsewhere. */
+export function isUnpacked(): boolean {
+  return executable !== null;
+}
+
+/** What Linux adds to the path of an executable whose file was replaced or removed (proc(5), exe). */
+const DELETED = " (deleted)";
+
+/**
+ * The words that start this program, to which its arguments are added. If its file was replaced meanwhile,
+ * they start what is there now.
+ */
 export function selfCommand(): string[] {
-  if (Deno.build.standalone) return [Deno.execPath()];
+  if (Deno.build.standalone) return [withoutMark(Deno.execPath())];
   if (executable !== null) return [executable];
   return [Deno.execPath(), "run", "-A", Deno.mainModule];
+}
+
+/** The path of an executable, also after its file was replaced. */
+export function withoutMark(path: string): string {
+  return path.endsWith(DELETED) ? path.slice(0, -DELETED.length) : path;
 }

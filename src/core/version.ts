@@ -14,7 +14,7 @@ export interface Build {
 let build: Build | null = null;
 
 /** The executable says what it was built from; the source under `deno run` never does. */
-export function setBuild(given: Build): void {
+export function setBuild(given: Build | null): void {
   build = given;
 }
 

@@ -25,6 +25,7 @@ import { InfoReporter } from "./engine/info_reporter.ts";
 import { InstanceDrain } from "./drain.ts";
 import { InstanceService } from "./instance_service.ts";
 import { serviceAddress } from "./instance_socket.ts";
+import type { CrossoverSetting, PathMeasure } from "./llumlet/crossover.ts";
 import { Llumlet } from "./llumlet/llumlet.ts";
 import { ManagerSession } from "./manager_session.ts";
 
@@ -71,6 +72,9 @@ export interface InstanceConfig {
 /** How an instance moves requests to and from other instances. */
 export interface InstanceMigration {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
+  /** Which running requests are recomputed in place of moved: see `llumlet/crossover.ts`. */
+  readonly crossover?: CrossoverSetting;
+  readonly onPathMeasured?: (measure: PathMeasure) => void;
   /** Steps run on a device of their own, so that copying does not slow them. Default false. */
   readonly copiesBesideSteps?: boolean;
   /**
@@ -325,6 +329,8 @@ export class Instance {
       bus,
       clock,
       limits: migration.limits,
+      crossover: migration.crossover,
+      onPathMeasured: migration.onPathMeasured,
       copiesBesideSteps: migration.copiesBesideSteps,
       onMovedIn: (request) => this.#service.expect(request),
       onMovedOut: (requestId) => this.#service.forget(requestId),

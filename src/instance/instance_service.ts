@@ -12,6 +12,7 @@ import type {
   RequestId,
   RequestOutput,
 } from "../core/protocol/generate.ts";
+import { joinPrompt } from "../core/protocol/prompt_payload.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { AddressedOutputs } from "./engine/pending_outputs.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
@@ -58,7 +59,7 @@ export class InstanceService {
   readonly service: Service = {
     calls: {
       hello: ({ data }, peer) => this.#hello(data.frontendId, peer),
-      generate: ({ data }, peer) => this.#generate(data, peer),
+      generate: ({ data, payload }, peer) => this.#generate(joinPrompt(data, payload), peer),
       missing: ({ data }) => this.#missing(data),
       status: () => ({ data: this.#engine.info() }),
       migrate_out: this.#migrationCall("migrate_out"),

@@ -1,9 +1,10 @@
 /** Names of the instances' unix sockets. They lie beside the manager's, among other files. */
 import { isIP } from "node:net";
 import { dirname } from "node:path";
-import { isUnspecified, parseAddress, tcpAddress } from "../bus/address.ts";
+import { parseAddress, tcpAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
+import { isUnspecified } from "../core/hosts.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 
 /** Ids that this program generates start like this. */

@@ -11,6 +11,7 @@ import type {
   JoinRequest,
   ServedSettings,
 } from "../core/protocol/membership.ts";
+import type { ClusterState } from "../core/protocol/monitoring.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
@@ -213,6 +214,11 @@ export class Manager {
   /** The latest reports of the serving instances. */
   infos(): InstanceInfo[] {
     return this.#serving.flatMap(({ info }) => info ?? []);
+  }
+
+  /** What watchers are told: all instances with their loads, and counters. */
+  clusterState(): ClusterState {
+    return this.#monitor.state();
   }
 
   /** Requests that were dispatched and that no instance has reported yet. */

@@ -6,6 +6,19 @@ import {
   byteVocabSize,
 } from "./byte_tokenizer.ts";
 
+/**
+ * Name of the model that is served without `--model`. It tells short stories and does sums;
+ * `scripts/default_model` made it.
+ */
+export const storyModelName = "llumnix-story";
+/** Name of a model without files, for tests and tries. Its weights are random. */
+export const tinyModelName = "llumnix-tiny";
+
+/** The Hugging Face directory of `llumnix-story`: beside the sources, or in the executable's files. */
+export function storyModelDirectory(): string {
+  return decodeURIComponent(new URL(`./${storyModelName}`, import.meta.url).pathname);
+}
+
 /** The parts of a Hugging Face model directory, in memory; weights are random, from the seed. */
 export interface BuiltinModel {
   readonly name: string;
@@ -22,13 +35,13 @@ export interface BuiltinModel {
 const maxPositionEmbeddings = 4096;
 
 /**
- * The model that is served without `--model`: a tiny Llama over bytes with random weights. It needs no
- * files and loads in milliseconds; its output has no meaning.
+ * `llumnix-tiny`: a tiny Llama over bytes with random weights. It needs no files and loads in
+ * milliseconds; its output has no meaning.
  */
-export function builtinModel(): BuiltinModel {
+export function tinyModel(): BuiltinModel {
   const { bos, eos, imEnd } = byteSpecialTokens;
   return {
-    name: "llumnix-tiny",
+    name: tinyModelName,
     config: {
       architectures: ["LlamaForCausalLM"],
       model_type: "llama",

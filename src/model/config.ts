@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { DType } from "../core/dtype.ts";
 import { ModelError } from "../core/errors.ts";
 import type { RopeConfig, RopeScaling } from "./rope.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ModelError } from "../core/errors.ts";
 import type { SamplingParams } from "../core/protocol/generate.ts";
 

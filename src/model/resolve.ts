@@ -2,7 +2,7 @@ import type { DType } from "../core/dtype.ts";
 import { ModelError, UsageError } from "../core/errors.ts";
 import type { SamplingParams } from "../core/protocol/generate.ts";
 import type { EngineOptions } from "../core/options.ts";
-import { builtinModel } from "./builtin.ts";
+import { storyModelDirectory, storyModelName, tinyModel, tinyModelName } from "./builtin.ts";
 import { type ModelConfig, parseModelConfig } from "./config.ts";
 import { parseGenerationConfig } from "./generation_config.ts";
 import { locateModel, modelIdentity } from "./locate.ts";
@@ -19,11 +19,11 @@ export type ModelOptions = Pick<
 
 /** A model whose files were found and fit the options. */
 export interface ResolvedModel {
-  /** As configured, or the built-in model's name. */
+  /** As configured, or a built-in model's name. */
   readonly name: string;
   /** See {@linkcode modelIdentity}. */
   readonly identity: string;
-  /** The directory of its files; null for the built-in model. */
+  /** The directory of its files; null for `llumnix-tiny`, which has none. */
   readonly directory: string | null;
   readonly config: ModelConfig;
   /** Tokens that end an output: generation_config.json's, else config.json's. */
@@ -43,13 +43,13 @@ export interface ResolvedModel {
  * @throws {UsageError} the options do not fit the model
  */
 export function resolveModel(options: ModelOptions): ResolvedModel {
-  const found = options.model === null ? findBuiltin() : findDirectory(options.model, options);
+  const found = find(options);
   const { config } = found;
   const warnings: string[] = [];
   if (options.model === null) {
     warnings.push(
-      `No --model was given: serving the built-in ${found.name}, whose weights are random. ` +
-        `Its output has no meaning.`,
+      `No --model was given: serving the built-in ${found.name}, a very small model that tells ` +
+        `short stories and does sums.`,
     );
   } else if (options.loadFormat === "dummy") {
     warnings.push("--load-format dummy: the weights are random; the output has no meaning.");
@@ -57,7 +57,7 @@ export function resolveModel(options: ModelOptions): ResolvedModel {
   const generation = parseGenerationConfig(found.generationJson, found.generationSource);
   return {
     name: found.name,
-    identity: options.model === null ? found.name : modelIdentity(options.model),
+    identity: found.identity,
     directory: found.directory,
     config,
     eosTokenIds: generation.eosTokenIds ?? config.eosTokenIds,
@@ -87,16 +87,33 @@ export function openWeights(
 
 interface Found {
   readonly name: string;
+  readonly identity: string;
   readonly directory: string | null;
   readonly config: ModelConfig;
   readonly generationJson: unknown;
   readonly generationSource: string;
 }
 
-function findBuiltin(): Found {
-  const { name, config, generationConfig } = builtinModel();
+/** The names of built-in models come before those of directories and of models on the hub. */
+function find(options: ModelOptions): Found {
+  switch (options.model) {
+    case null:
+    case storyModelName:
+      return { ...findIn(storyModelDirectory()), name: storyModelName, identity: storyModelName };
+    case tinyModelName:
+      return findTiny();
+    default: {
+      const [name, identity] = [options.model, modelIdentity(options.model)];
+      return { ...findIn(locateModel(name, options)), name, identity };
+    }
+  }
+}
+
+function findTiny(): Found {
+  const { name, config, generationConfig } = tinyModel();
   return {
     name,
+    identity: name,
     directory: null,
     config: parseModelConfig(config, `config of ${name}`),
     generationJson: generationConfig,
@@ -104,14 +121,12 @@ function findBuiltin(): Found {
   };
 }
 
-function findDirectory(name: string, options: ModelOptions): Found {
-  const directory = locateModel(name, options);
+function findIn(directory: string): Omit<Found, "name" | "identity"> {
   const configPath = `${directory}/config.json`;
   const json = readJson(configPath);
   if (json === undefined) throw notAModel(directory);
   const generationSource = `${directory}/generation_config.json`;
   return {
-    name,
     directory,
     config: parseModelConfig(json, configPath),
     generationJson: readJson(generationSource) ?? {},

@@ -1,6 +1,6 @@
 /** What migration backends make of the cluster's key. */
-import { isLoopback } from "../bus/address.ts";
 import type { ClusterKey } from "../bus/tcp.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { HostSecurity } from "../kv/transfer/backend_kind.ts";
 
 /**

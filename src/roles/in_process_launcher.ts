@@ -4,6 +4,7 @@ import { logger } from "../core/log.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
 import { loadExecutor } from "../executor/devices.ts";
 import { Instance, type InstanceMigration } from "../instance/instance.ts";
+import { parseCrossover } from "../instance/llumlet/crossover.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import { InProcessBackend } from "../kv/transfer/in_process/in_process_backend.ts";
 import { PoolDirectory } from "../kv/transfer/in_process/pool_directory.ts";
@@ -62,6 +63,7 @@ export class InProcessLauncher implements InstanceLauncher {
     if (!migration) return undefined;
     return {
       limits: migration,
+      crossover: parseCrossover(migration.migrationCrossover) ?? 0,
       openBackend: ({ info: { migrationBytesPerMs: bytesPerMs }, pool }) => {
         if (pool?.memory !== "none") {
           throw new Error("an instance within the manager's process has no KV cache to copy");

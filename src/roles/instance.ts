@@ -15,6 +15,8 @@ import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
+import type { MetricsPlace } from "./metrics_place.ts";
+import type { MetricsServer } from "./metrics_server.ts";
 import { servingFields } from "./serving_fields.ts";
 
 /** Most time for a manager to show that it is alive. */
@@ -47,6 +49,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
+  /** Where the instance serves `/metrics`; absent: nowhere. */
+  readonly metrics?: MetricsPlace;
 }
 
 /**
@@ -89,6 +93,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     ["SIGINT", isByHand ? onTerminate : () => {}],
     ["SIGHUP", isByHand ? hangupListener(onTerminate) : reopenLogFile],
   ] as const;
+  const metrics = args.metrics ? await serveMetrics(args, args.metrics, instance) : null;
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
   try {
     const end = await instance.run();
@@ -101,8 +106,31 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
+    await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }
+}
+
+/** Before the instance serves there are only the metrics of its process. */
+async function serveMetrics(
+  { instanceId, options: { blockSize } }: InstanceArgs,
+  place: MetricsPlace,
+  instance: Instance,
+): Promise<MetricsServer> {
+  const [{ MetricsServer }, { instanceFamilies, ownNumbers }, { processFamilies }] = await Promise
+    .all([
+      import("./metrics_server.ts"),
+      import("../metrics/instance_families.ts"),
+      import("../metrics/process_families.ts"),
+    ]);
+  return await MetricsServer.listen(place, () => {
+    const info = instance.engine?.info();
+    const known = { executor: null, backend: null, blockSize };
+    return [
+      ...info ? instanceFamilies([ownNumbers(info, known)], place.model) : [],
+      ...processFamilies(instanceId, fullVersion()),
+    ];
+  });
 }
 
 /** Logs the start of an instance that was started by hand; for others the manager logs it. */

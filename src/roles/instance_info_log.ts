@@ -18,6 +18,8 @@ export interface InstanceInfoLogConfig {
     & InstanceInfoCsvOptions
     & Pick<LoggingOptions, "logMaxBytes" | "logBackups">
     & { readonly pollingInterval: number };
+  /** The manager takes the place of another one, whose rows stay. Default: a new file begins. */
+  readonly continues?: boolean;
   /** The last reports of the serving instances. */
   readonly infos: () => readonly InstanceInfo[];
 }
@@ -41,8 +43,10 @@ export class InstanceInfoLog {
     this.#config = config;
     this.#csv = new InstanceInfoCsv(config.options);
     this.#path = `${config.logFilename}_instance.csv`;
+    let isContinued = false;
     try {
-      this.#file = this.#open();
+      isContinued = config.continues === true && hasHeader(this.#path);
+      this.#file = this.#open(isContinued);
     } catch (error) {
       throw new UsageError(
         `--log-instance-info: cannot write ${this.#path} (${(error as Error).message}); choose ` +
@@ -50,7 +54,7 @@ export class InstanceInfoLog {
         { cause: error },
       );
     }
-    this.#write(instanceInfoHeader);
+    if (!isContinued) this.#write(instanceInfoHeader);
     this.#poll();
   }
 
@@ -79,9 +83,10 @@ export class InstanceInfoLog {
     this.#write(rows);
   }
 
-  #open(): Deno.FsFile {
-    this.#fileBytes = 0;
-    return Deno.openSync(this.#path, { write: true, create: true, truncate: true, mode: 0o600 });
+  #open(isContinued = false): Deno.FsFile {
+    this.#fileBytes = isContinued ? Deno.statSync(this.#path).size : 0;
+    const how = isContinued ? { append: true } : { write: true, create: true, truncate: true };
+    return Deno.openSync(this.#path, { ...how, mode: 0o600 });
   }
 
   /** FILE.1 becomes FILE.2 and so on, FILE becomes FILE.1, and a new FILE begins. */
@@ -122,5 +127,18 @@ export class InstanceInfoLog {
         cause,
       });
     }
+  }
+}
+
+/** Whether there is a file with the columns of this version. */
+function hasHeader(path: string): boolean {
+  try {
+    using file = Deno.openSync(path);
+    const start = new Uint8Array(instanceInfoHeader.length);
+    const bytes = file.readSync(start) ?? 0;
+    return new TextDecoder().decode(start.subarray(0, bytes)) === instanceInfoHeader;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
   }
 }

@@ -8,6 +8,7 @@ import { executorKind } from "../executor/devices.ts";
 import { openBackend } from "../kv/transfer/backends.ts";
 import { fitLimits } from "../kv/transfer/limits.ts";
 import type { InstanceMigration } from "../instance/instance.ts";
+import { describePath, parseCrossover } from "../instance/llumlet/crossover.ts";
 import { MigrationPeers } from "../instance/llumlet/migration_peers.ts";
 import { hostSecurity } from "./host_security.ts";
 
@@ -24,8 +25,15 @@ export interface ProcessMigrationArgs {
 /** How requests move to and from an instance in a process of its own. */
 export function processMigration(args: ProcessMigrationArgs): InstanceMigration {
   const { engine, options, bus, clock, log } = args;
+  const crossover = parseCrossover(options.migrationCrossover) ?? 0;
   return {
     limits: options,
+    crossover,
+    onPathMeasured: (measure) => {
+      const text = describePath(measure, crossover);
+      if (measure.crossoverTokens === Infinity) log.warn(text);
+      else log.info(text);
+    },
     copiesBesideSteps: !executorKind(engine.device).usesHostCores,
     async openBackend({ info, pool }, host) {
       if (pool === null) {

@@ -25,8 +25,12 @@ import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { adminToken } from "./admin_token.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { isOneProcess, type LauncherConfig, launcherOf } from "./launchers.ts";
+import { clusterFamilies } from "../metrics/cluster_families.ts";
+import { processFamilies } from "../metrics/process_families.ts";
 import { InstanceInfoLog } from "./instance_info_log.ts";
 import type { ManagerPlace } from "./manager_address.ts";
+import type { MetricsPlace } from "./metrics_place.ts";
+import type { MetricsServer } from "./metrics_server.ts";
 import { ManagerDisplay } from "./manager_display.ts";
 import { servedSettings } from "./served_model.ts";
 import { StatisticsLog } from "./statistics_log.ts";
@@ -52,6 +56,10 @@ export interface ManagerRoleConfig extends LauncherConfig {
   /** Addresses to listen at; instances use the first. */
   readonly addresses: readonly [Address, ...Address[]];
   readonly onEvent?: (event: ManagerEvent) => void;
+  /** It takes the place of another manager: the file of `--log-instance-info` goes on. */
+  readonly isSuccessor?: boolean;
+  /** Where the manager serves `/metrics`; absent: nowhere. */
+  readonly metrics?: MetricsPlace;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -61,6 +69,7 @@ export class ManagerRole implements AsyncDisposable {
   readonly #display: ManagerDisplay;
   #statistics: StatisticsLog | null = null;
   #instanceInfo: InstanceInfoLog | null = null;
+  #metrics: MetricsServer | null = null;
   #rollout: InstanceRollout | null = null;
   #isHandedOver = false;
 
@@ -107,9 +116,11 @@ export class ManagerRole implements AsyncDisposable {
     });
     const role = new ManagerRole(config, display, manager, launcher);
     try {
+      if (config.metrics) await role.#serveMetrics(config.metrics);
       if (options.logInstanceInfo) role.#logInstanceInfo();
       return role;
     } catch (error) {
+      await role.#metrics?.close();
       await manager.stop();
       throw error;
     }
@@ -137,6 +148,7 @@ export class ManagerRole implements AsyncDisposable {
   async handOver(): Promise<void> {
     this.#isHandedOver = true;
     this.#closeLogs();
+    await this.#metrics?.close();
     await this.manager.handOver(SUCCESSOR_WAIT_MS);
   }
 
@@ -148,7 +160,8 @@ export class ManagerRole implements AsyncDisposable {
       log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
     });
     this.#rollout.done.then(({ total, replaced, error }) => {
-      if (error === null) log.info(`all ${total} instances are of ${fullVersion()}`);
+      if (total === 0) return;
+      if (error === null) log.info(`replaced all instances (${total}): version ${fullVersion()}`);
       else log.error(`replaced ${replaced} of ${total} instances; the others serve on: ${error}`);
     });
   }
@@ -161,6 +174,7 @@ export class ManagerRole implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closeLogs();
+    await this.#metrics?.close();
     await this.manager.stop();
     this.#display.finish();
   }
@@ -170,10 +184,19 @@ export class ManagerRole implements AsyncDisposable {
     this.#instanceInfo?.close();
   }
 
+  async #serveMetrics(place: MetricsPlace): Promise<void> {
+    const { MetricsServer } = await import("./metrics_server.ts");
+    this.#metrics = await MetricsServer.listen(place, () => [
+      ...clusterFamilies(this.manager.clusterState(), place.model),
+      ...processFamilies("manager", fullVersion()),
+    ]);
+  }
+
   #logInstanceInfo(): void {
-    const { options, logFile } = this.#config;
+    const { options, logFile, isSuccessor } = this.#config;
     this.#instanceInfo = new InstanceInfoLog({
       clock: realClock,
+      continues: isSuccessor,
       logFilename: logFile ?? options.logFilename,
       options,
       infos: () => this.manager.infos(),

@@ -1,11 +1,12 @@
 /** The address where the processes of a service meet when its roles run apart. */
 import { dirname, join } from "node:path";
-import { isUnspecified, MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
+import { MAX_UNIX_PATH_BYTES, parseAddress } from "../bus/address.ts";
 import type { Address } from "../bus/bus.ts";
 import { checkSocketDirectory } from "../bus/unix_trust.ts";
 import { realClock, sleep } from "../core/clock.ts";
 import { LlumnixError, UsageError } from "../core/errors.ts";
 import { removeIfPresent } from "../core/files.ts";
+import { isUnspecified } from "../core/hosts.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import { instanceOfSocket } from "../instance/instance_socket.ts";
 

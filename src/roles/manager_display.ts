@@ -168,6 +168,7 @@ function describeMigration(report: MigrationReport): string {
   const { requestId, sourceId, destinationId, outcome, reason, stages, blocks } = report;
   const way = `${requestId} from ${sourceId} to ${destinationId}`;
   if (outcome !== "committed") return `did not move ${way}: ${reason}`;
+  if (report.isRecomputed) return `moved ${way} to be recomputed: ${report.lengthTokens} tokens`;
   const { bytes, transferMs } = report.transfer;
   const speed = transferMs > 0 ? ` at ${(bytes / transferMs / 1e6).toFixed(2)} GB/s` : "";
   return `moved ${way} in ${stages} ${stages === 1 ? "stage" : "stages"}: ${blocks} blocks` +

@@ -6,7 +6,7 @@ import { executorKind } from "../executor/devices.ts";
 import type { FoundModel } from "../executor/executor_kind.ts";
 import type { ServedModel } from "../frontend/service.ts";
 import { createTokenizer, loadTokenizer, type Tokenizer } from "../frontend/tokenizer.ts";
-import { builtinModel } from "../model/builtin.ts";
+import { tinyModel } from "../model/builtin.ts";
 import { locateModel } from "../model/locate.ts";
 
 /**
@@ -44,7 +44,7 @@ export async function openTokenizer(
     return await loadTokenizer(directory, chatTemplate);
   }
   if (model.directory !== null) return await loadTokenizer(model.directory, chatTemplate);
-  return createTokenizer({ ...builtinModel(), chatTemplate });
+  return createTokenizer({ ...tinyModel(), chatTemplate });
 }
 
 /** `--chat-template` is a file, or Jinja, which has braces; so vLLM tells them apart as well. */
@@ -61,6 +61,18 @@ function readChatTemplate(option: string | null): string | undefined {
         "Jinja template, which would have braces",
       { cause },
     );
+  }
+}
+
+/** The model's name for clients, where its files need not be read. */
+export async function modelName(
+  options: EngineOptions & Pick<ServerOptions, "servedModelName">,
+): Promise<string> {
+  if (options.servedModelName) return options.servedModelName[0];
+  try {
+    return (await findModel(options)).name;
+  } catch {
+    return options.model ?? ""; // instances will say what is wrong with it
   }
 }
 

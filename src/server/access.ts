@@ -45,9 +45,13 @@ export class ApiKeys {
     this.#digests = keys.map(digest);
   }
 
+  get areNeeded(): boolean {
+    return this.#digests.length > 0;
+  }
+
   /** @throws {HttpError} 401: no key, or a wrong one; 429 */
   async check(exchange: Exchange): Promise<void> {
-    if (this.#digests.length === 0) return;
+    if (!this.areNeeded) return;
     const given = bearerToken(exchange);
     if (given === null) throw unauthorized("This route needs an API key");
     await this.wrongTokens.admit(exchange);

@@ -1,6 +1,6 @@
 /** Routes for operating the service, under `/admin/`. They exist only with an admin token, which each request needs. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import type { InstanceChange, InstanceStatus, RequestStatus } from "../core/protocol/admin.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";

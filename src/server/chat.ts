@@ -1,6 +1,6 @@
 /** `POST /v1/chat/completions` of OpenAI's API with vLLM's extensions. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { TextRequest } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";

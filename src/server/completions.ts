@@ -1,6 +1,6 @@
 /** `POST /v1/completions` of OpenAI's API with vLLM's extensions. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { TextHandle, TextOutput, TextRequest } from "../frontend/service.ts";
 import { codePoints } from "../frontend/token_logprobs.ts";

@@ -1,6 +1,7 @@
 /** Which pages may use the service from a browser (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol). */
 import { STATUS_CODE } from "@std/http/status";
 import { UsageError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { ServerOptions } from "../core/options.ts";
 import { HttpError } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
@@ -13,6 +14,8 @@ export class CorsPolicy {
   readonly #methods: readonly string[];
   readonly #headers: readonly string[];
   readonly #allowsCredentials: boolean;
+  /** The server listens on its own host only. */
+  readonly #isLocal: boolean;
 
   /** @throws {UsageError} an option that is no JSON array of strings */
   constructor(options: ServerOptions) {
@@ -20,6 +23,7 @@ export class CorsPolicy {
     this.#methods = strings("--allowed-methods", options.allowedMethods, ["*"]);
     this.#headers = strings("--allowed-headers", options.allowedHeaders, ["*"]);
     this.#allowsCredentials = options.allowCredentials;
+    this.#isLocal = isLoopback(options.host);
   }
 
   /** Pages of every site may read answers. */
@@ -29,6 +33,28 @@ export class CorsPolicy {
 
   allows(origin: string): boolean {
     return this.allowsAll || this.#origins.includes(origin);
+  }
+
+  /**
+   * A page of another site may give its own name the address of this host, so that its browser takes this
+   * server for the page's (DNS rebinding). A server for this host alone therefore takes requests of pages
+   * only under a name of this host.
+   * @throws {HttpError} 403
+   */
+  checkName(exchange: Exchange): void {
+    const origin = exchange.header("origin");
+    if (!this.#isLocal || origin === null || this.allows(origin)) return;
+    const site = URL.parse(origin);
+    const isOwn = site === null || isLoopback(site.hostname.replace(/^\[|\]$/g, ""));
+    if (isOwn || site.host !== exchange.header("host")) return; // other sites need CORS
+    throw new HttpError(
+      STATUS_CODE.Forbidden,
+      `Pages of ${
+        origin.slice(0, 100)
+      } may not use this server, which listens on its own host only: ` +
+        "open it as localhost, or add the origin to --allowed-origins.",
+      { code: "origin" },
+    );
   }
 
   /** Adds what a browser needs to show the answer to the page that asked. */

@@ -1,6 +1,6 @@
 /** `/generate` and `/generate_benchmark`: the API of vLLM's plain server and of Llumnix. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { realClock } from "../core/clock.ts";
 import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextLogprob, TextRequest } from "../frontend/service.ts";

@@ -1,6 +1,6 @@
 /** `/openapi.json`, made from the schemas that requests are checked with, and `/docs`, a page made from that. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { chatSchema } from "./chat.ts";
 import { completionSchema } from "./completions.ts";
 import type { ServerContext } from "./context.ts";
@@ -201,7 +201,12 @@ function describe(operation: Operation, modelNames: readonly string[]): JsonSche
     ...(needsKey && { security: [{ key: [] }, {}] }),
     ...(pathParameter && {
       parameters: [
-        { name: pathParameter, in: "path", required: true, schema: pathParameter === "id" ? { enum: modelNames } : text },
+        {
+          name: pathParameter,
+          in: "path",
+          required: true,
+          schema: pathParameter === "id" ? { enum: modelNames } : text,
+        },
       ],
     }),
     ...(isReading && {

@@ -1,5 +1,5 @@
 /** How urgent a request is: its field `priority`, or the header that a gateway sets. */
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { Priority } from "../core/protocol/generate.ts";
 import type { Exchange } from "./exchange.ts";

@@ -60,6 +60,10 @@ const refusals: Readonly<Record<string, Refusal>> = {
     reason: noTools,
   },
   function_call: { accepts: isNoneOrAuto, reason: noTools },
+  chat_template: {
+    accepts: never,
+    reason: "clients cannot bring templates; start the server with --chat-template",
+  },
   web_search_options: { accepts: never, reason: "nothing is looked up; leave it out" },
   modalities: {
     accepts: (value) => Array.isArray(value) && value.every((it) => it === "text"),

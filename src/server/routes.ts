@@ -69,6 +69,7 @@ export async function dispatch(exchange: Exchange, context: ServerContext): Prom
     if (!admin) throw adminIsOff();
     return await dispatchAdmin(exchange, admin, options.maxBodyBytes, wrongTokens);
   }
+  if (!apiKeys.areNeeded) cors.checkName(exchange);
   const matching = routes.filter(({ path }) => matches(path, exchange.path));
   if (matching.some(({ needsKey }) => needsKey) || exchange.path.startsWith("/v1/")) {
     await apiKeys.check(exchange);

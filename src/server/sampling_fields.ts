@@ -1,5 +1,5 @@
 /** Sampling and text parameters as OpenAI's API and vLLM 0.4.2's extensions of it write them. */
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { RequestedSampling, TextParams } from "../frontend/service.ts";
 import { MAX_STOP_LENGTH } from "../frontend/stop_checker.ts";

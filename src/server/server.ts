@@ -9,6 +9,7 @@ import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { realClock, sleep } from "../core/clock.ts";
 import type { ClusterMonitor } from "../core/cluster.ts";
 import { LlumnixError, UnavailableError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import type { TextService } from "../frontend/service.ts";
@@ -52,7 +53,7 @@ const FAREWELL_MS = 500;
  * How long a server that has a successor still accepts connections, so that clients which keep theirs get
  * an answer that says to close it; and how long connections that it has accepted have to send a request.
  */
-const HANDOVER_MS = 1_000;
+const HANDOVER_MS = 500;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
@@ -245,10 +246,6 @@ function warnOfOpenDoors(
         "--api-key is set",
     );
   }
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function boundConnections(

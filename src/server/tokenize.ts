@@ -1,6 +1,6 @@
 /** `/tokenize` and `/detokenize`, as vLLM has them. */
 import { STATUS_CODE } from "@std/http/status";
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { Prompt } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";

@@ -1,5 +1,5 @@
 /** Checks request bodies against zod schemas, with messages that name the field. */
-import { z } from "zod";
+import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
 import type { JsonObject } from "./json_body.ts";
 

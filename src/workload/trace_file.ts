@@ -1,5 +1,5 @@
 /** Reads recorded workloads: JSONL of this program, BurstGPT's CSV, ShareGPT's JSON. */
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Priority } from "../core/protocol/generate.ts";
 import { arrayEntriesOf, linesOf, type Piece } from "./text_file.ts";

@@ -19,6 +19,15 @@ Deno.test("a value follows its option as a word or after =", () => {
   assert.deepEqual(read("--model=/m odel", "--model", "x y"), { model: "x y" });
 });
 
+Deno.test("a value with a space may begin with a dash, as in argparse", () => {
+  assert.deepEqual(read("--chat-template", "-a b", "--port", "1"), {
+    "chat-template": "-a b",
+    "port": 1,
+  });
+  assert.deepEqual(read("--host", "a", "--model=x y"), { host: "a", model: "x y" });
+  refuse(["--prot=a b"], "unknown option --prot; did you mean --port?");
+});
+
 Deno.test("what is not given is not there", () => assert.deepEqual(read(), {}));
 
 Deno.test("short names of several letters", () => {

@@ -152,3 +152,37 @@ MANAGER:
       assert.match(notices[0], /MIGRATION_BACKEND: grpc .* no effect without --enable-migration$/);
     },
   ));
+
+Deno.test("a file with the keys of Llumnix's for BladeLLM, and migration by grpc, starts as it is", () =>
+  withFile(
+    `
+SERVER:
+  RAY_CLUSTER_PORT: 6379
+  LAUNCH_RAY_CLUSTER: False
+  REQUEST_OUTPUT_QUEUE_TYPE: "rayqueue"
+
+MANAGER:
+  LOAD_METRIC: 'remaining_steps'
+  DISPATCH_POLICY: 'load'
+  PAIR_MIGRATION_POLICY: 'defrag_constrained'
+  ENABLE_MIGRATION: True
+  ENABLE_DEFRAG: True
+  REQUEST_MIGRATION_POLICY: 'SR'
+  MIGRATION_BACKEND: 'grpc'
+  MIGRATION_BACKEND_SERVER_ADDRESS: '127.0.0.1:50051'
+  MIGRATION_BUFFER_BLOCKS: 512
+  MIGRATION_BACKEND_TRANSFER_TYPE: 'rdma'
+  MIGRATION_BACKEND_KVTRANSFER_NAMING_URL: "file:/tmp/llumnix/naming/"
+  ENABLE_SCALING: False
+  LOG_INSTANCE_INFO: False
+`,
+    async (path) => {
+      for (const role of ["serve", "manager"]) {
+        const shown = await show(role, "--config-file", path);
+        assert.equal(shown.code, 0, shown.notices.join("\n"));
+        assert.equal(value(shown, "--migration-backend"), "grpc");
+        assert.equal(value(shown, "--migration-backend-server-address"), "127.0.0.1:50051");
+        assert.equal(value(shown, "--migration-buffer-blocks"), "512");
+      }
+    },
+  ));

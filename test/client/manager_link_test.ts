@@ -103,3 +103,33 @@ for (const isKnown of [true, false]) {
     await manager.close();
   });
 }
+
+Deno.test("manager link: after a handover the next manager is found at its own address", async () => {
+  const bus = new InProcessBus();
+  const first = await listen(bus, {});
+  const lost: string[] = [];
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:manager",
+    onList: () => {},
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+    onLost: (reason) => lost.push(reason),
+  });
+  let numSubscriptions = 0;
+  const second = await bus.listen("inproc:successor", {
+    calls: {
+      subscribe: () => {
+        numSubscriptions++;
+        return { data: null };
+      },
+    },
+  });
+  link.moveTo("inproc:successor");
+  assert.equal(numSubscriptions, 0); // the first one still serves
+  await first.close();
+  await until(() => numSubscriptions === 1);
+  assert.equal(lost.length, 1);
+  await link.close();
+  await second.close();
+});

@@ -55,6 +55,10 @@ Deno.test({
     }
     const nccl = report.migrationBackends.find(({ name }) => name === "nccl");
     assert.equal(nccl!.devicePoolProblem, null);
+    const one = await reportOf({ ...env, LLUMNIX_SOFTWARE_DEVICE: "devices=1,memory=64M" });
+    const backend = (name: string) => one.migrationBackends.find((found) => found.name === name)!;
+    assert.match(backend("nccl").devicePoolProblem!, /^one device, two instances: .*cuda_ipc/);
+    assert.equal(backend("kvtransfer").devicePoolProblem, null);
     assert.match(report.notes.join(), /software device/);
   },
 });

@@ -36,6 +36,8 @@ export interface ProgramOptions {
   readonly command?: readonly string[];
   /** A program that starts it, with leading arguments; the whole command follows them. */
   readonly launcher?: readonly string[];
+  /** Serve the model that is served without `--model`, instead of `llumnix-tiny`. */
+  readonly defaultModel?: boolean;
   /** Time that children get to notice the end of their parent; 5 s by default. */
   readonly lingerLimitMs?: number;
 }
@@ -61,7 +63,7 @@ export class Program implements AsyncDisposable {
     const started = options.command ?? programCommand();
     const [command, ...leading] = [...options.launcher ?? [], ...started];
     this.#child = new Deno.Command(command, {
-      args: [...leading, ...args],
+      args: [...leading, ...options.command || options.defaultModel ? args : withTinyModel(args)],
       cwd: this.directory,
       clearEnv: true,
       env: { ...(fromSource && !options.command ? sourceEnvironment() : {}), ...options.env },
@@ -229,6 +231,16 @@ async function isReady(url: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/**
+ * Adds `--model llumnix-tiny` where arguments of a role name no model and no device: a token of it is
+ * a byte, and its outputs hardly ever end by themselves.
+ */
+function withTinyModel(args: readonly string[]): readonly string[] {
+  const isRole = ["serve", "manager", "instance", "api-server"].includes(args[0]);
+  if (!isRole || args.some((word) => /^--(model|device|help)\b/.test(word))) return args;
+  return [args[0], "--model", "llumnix-tiny", ...args.slice(1)];
 }
 
 function programCommand(): readonly string[] {

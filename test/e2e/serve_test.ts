@@ -41,7 +41,7 @@ async function readStream(response: Response, onEvent = () => {}) {
   return { text, finishReason, last };
 }
 
-Deno.test("serve without arguments answers with the built-in model", async () => {
+Deno.test("serve answers completions, chats and /generate, whole and streamed", async () => {
   await using server = await startServer();
   const models = await (await fetch(`${server.url}/v1/models`)).json();
   assert.equal(models.data.length, 1);

@@ -5,9 +5,9 @@ import {
   kernelSetStates,
   loadCpuKernels,
   machineProblem,
-  registerKernelImages,
 } from "../../ffi/cpu_kernels/load.ts";
 import type { CpuKernels } from "../../ffi/cpu_kernels/kernels.ts";
+import { openNative } from "../../ffi/cpu_kernels/native.ts";
 import { wasmSourceHash } from "../../scripts/build_kernels.ts";
 
 const states = kernelSetStates();
@@ -92,13 +92,12 @@ Deno.test({
 });
 
 Deno.test({
-  name: "a registered image is loaded from memory",
+  name: "a library is loaded from memory",
   ignore: native === undefined,
-  fn: async () => {
+  fn: () => {
     const { set } = native!;
     const image = Deno.readFileSync(new URL(`build/kernels-${set}.so`, kernelsDirectory));
-    registerKernelImages({ [set]: image });
-    const kernels = await loadCpuKernels({ set, threads: 2 });
+    const kernels = openNative(set, image, 2, null);
     checkGemm(kernels);
     kernels.close();
   },

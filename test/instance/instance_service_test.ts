@@ -101,6 +101,16 @@ Deno.test("instance service: queues requests of API servers that introduced them
     assert.deepEqual((await f.peer.call("status", { data: null })).data, engine.info());
   }));
 
+Deno.test("instance service: takes a long prompt as the payload", () =>
+  withService(async ({ engine, connect }) => {
+    const f = await connect("f");
+    const request = { ...generateRequest("a", 1, {}, { frontendId: "f" }), promptTokenIds: [] };
+    await f.peer.call("generate", { data: request, payload: new Uint8Array(4 * 100) });
+    assert.deepEqual(engine.added, ["a"]);
+    const longer = { data: { ...request, requestId: "b" }, payload: new Uint8Array(4 * 101) };
+    assert.ok(await rejection(f.peer.call("generate", longer)) instanceof RequestError);
+  }));
+
 Deno.test("instance service: what an API server says twice changes nothing", () =>
   withService(async ({ engine, service, connect }) => {
     const f = await connect("f");

@@ -22,7 +22,7 @@ class World {
   readonly events: string[] = [];
   readonly session: ManagerSession;
 
-  constructor() {
+  constructor(rejoinTimeoutMs = 1_000) {
     const { bus, clock } = this.network.addNode("a");
     this.session = new ManagerSession({
       bus,
@@ -31,7 +31,7 @@ class World {
       instanceId: "a",
       incarnation: "1",
       managerWaitMs: 0,
-      rejoinTimeoutMs: 1_000,
+      rejoinTimeoutMs,
       service: {},
       registration: () => ({ instanceId: "a" }) as InstanceRegistration,
       hasEnded: () => this.events.some((event) => event.startsWith("lost")),
@@ -122,4 +122,31 @@ Deno.test("ManagerSession: lost afterwards it joins again and says what it serve
   assert.equal(world.joins[1].registration?.instanceId, "a");
   await world.wait(session.close());
   assert.equal(session.isConnected, false);
+});
+
+Deno.test("ManagerSession: a manager that hands over is waited for, once, also where a lost one would not be", async () => {
+  const world = new World(0), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  await world.wait(session.register());
+  session.expectSuccessor(5_000);
+  world.network.kill("manager");
+  world.clock.after(3_000, () => world.startManager());
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["rejoin"]);
+  assert.deepEqual(world.calls, ["join", "register", "join", "register"]);
+  world.network.kill("manager"); // this one did not say that another follows
+  await world.clock.runUntil(() => world.events.length > 1);
+  assert.deepEqual(world.events, ["rejoin", "lost: the manager is gone"]);
+});
+
+Deno.test("ManagerSession: a successor that does not come in time is not waited for any longer", async () => {
+  const world = new World(0), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  await world.wait(session.register());
+  session.expectSuccessor(5_000);
+  world.network.kill("manager");
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.match(world.events[0], /^lost: the manager is gone, and did not come back in 5000 ms$/);
 });

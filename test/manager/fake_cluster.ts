@@ -177,14 +177,17 @@ export class FakeCluster {
     this.network.kill("manager");
   }
 
-  restartManager(survivors?: readonly InstanceId[]): Promise<void> {
-    return this.run(this.restartManagerSoon(survivors));
+  restartManager(survivors?: readonly InstanceId[], numWanted?: number): Promise<void> {
+    return this.run(this.restartManagerSoon(survivors, numWanted));
   }
 
   /** For a caller that lets time pass itself. */
-  async restartManagerSoon(survivors?: readonly InstanceId[]): Promise<void> {
+  async restartManagerSoon(
+    survivors?: readonly InstanceId[],
+    numWanted?: number,
+  ): Promise<void> {
     await this.#startManager();
-    await this.manager.recoverInstances(survivors);
+    await this.manager.recoverInstances(survivors, numWanted);
   }
 
   readonly #launched = new Map<InstanceId, LaunchedInstance>();

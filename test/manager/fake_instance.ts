@@ -119,6 +119,7 @@ export class FakeInstance {
         migrate_out: async ({ data }) => ({
           data: await this.#migrateOut(data),
         }),
+        handover: () => ({ data: null }), // it rejoins in any case
       },
       notifications: { shutdown: () => this.onStop() },
       onClose: (peer) => {

@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { Template } from "@huggingface/jinja";
 import { Tokenizer } from "@huggingface/tokenizers";
-import { builtinModel } from "../../src/model/builtin.ts";
+import { tinyModel } from "../../src/model/builtin.ts";
 
-const { tokenizerJson, tokenizerConfig } = builtinModel();
+const { tokenizerJson, tokenizerConfig } = tinyModel();
 
 Deno.test("byte tokenizer: any text survives a round trip, one token per byte", () => {
   const tokenizer = new Tokenizer(tokenizerJson, tokenizerConfig);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { builtinModel } from "../../src/model/builtin.ts";
+import { tinyModel } from "../../src/model/builtin.ts";
 import { parseModelConfig } from "../../src/model/config.ts";
 import { randomTensor, RandomWeights } from "../../src/model/random_weights.ts";
 import { allTensors, decoderSpec } from "../../src/model/structure.ts";
@@ -30,7 +30,7 @@ Deno.test("random weights: pure in seed and name, types agree by rounding", () =
 });
 
 Deno.test("random weights: the same on every machine", async () => {
-  const config = parseModelConfig(builtinModel().config, "builtin");
+  const config = parseModelConfig(tinyModel().config, "builtin");
   const source = new RandomWeights(config, "float32", 0);
   const bytes = allTensors(decoderSpec(config)).map((spec) => source.read(spec).bytes);
   const all = new Uint8Array(await new Blob(bytes as Uint8Array<ArrayBuffer>[]).arrayBuffer());

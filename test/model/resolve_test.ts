@@ -26,17 +26,28 @@ function resolve(changes: Record<string, unknown> = {}, options: Partial<ModelOp
   return resolveModel({ ...defaults, model: directory, ...options });
 }
 
-Deno.test("resolve: the built-in model needs no files and warns", () => {
+Deno.test("resolve: without --model the built-in llumnix-story is served, with a warning", () => {
   const model = resolveModel(defaults);
+  assert.equal(model.name, "llumnix-story");
+  assert.equal(model.identity, "llumnix-story");
+  assert.match(model.directory!, /\/llumnix-story$/);
+  assert.equal(model.dtype, "bfloat16");
+  assert.deepEqual(model.warnings, [
+    "No --model was given: serving the built-in llumnix-story, a very small model that tells short " +
+    "stories and does sums.",
+  ]);
+  const named = resolveModel({ ...defaults, model: "llumnix-story" });
+  assert.deepEqual(named, { ...model, warnings: [] });
+});
+
+Deno.test("resolve: llumnix-tiny needs no files", () => {
+  const model = resolveModel({ ...defaults, model: "llumnix-tiny" });
   assert.equal(model.name, "llumnix-tiny");
   assert.equal(model.directory, null);
   assert.equal(model.dtype, "float32");
   assert.equal(model.maxModelLen, 4096);
   assert.deepEqual(model.eosTokenIds, [257, 260]);
-  assert.deepEqual(model.warnings, [
-    "No --model was given: serving the built-in llumnix-tiny, whose weights are random. Its " +
-    "output has no meaning.",
-  ]);
+  assert.deepEqual(model.warnings, []);
 });
 
 Deno.test("resolve: a directory", () => {

@@ -53,3 +53,32 @@ Deno.test("instance info: a file that cannot be renamed gets no more rows, and n
   await clock.runUntil(() => clock.nowMs() >= 40_000);
   log.close();
 });
+
+Deno.test("instance info: a manager that takes the place of another adds to its rows; any other begins anew", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const path = `${directory}/server.log_instance.csv`;
+    const linesOf = async (continues: boolean) => {
+      const clock = new VirtualClock();
+      const log = new InstanceInfoLog({
+        clock,
+        logFilename: `${directory}/server.log`,
+        options: { ...options, logMaxBytes: 0 },
+        continues,
+        infos: () => [idleInfo("instance-0", { runningRequests: 1 })],
+      });
+      await clock.runUntil(() => clock.nowMs() >= 3_500);
+      log.close();
+      return (await Deno.readTextFile(path)).trim().split("\n");
+    };
+    const first = await linesOf(true); // there is no file yet
+    const both = await linesOf(true);
+    assert.deepEqual(both.slice(0, first.length), first);
+    assert.equal(both.length, 2 * first.length - 1); // one header
+    await Deno.writeTextFile(path, "columns,of,another,version\n1,2,3,4\n");
+    assert.deepEqual((await linesOf(true))[0], first[0]);
+    assert.equal((await linesOf(false)).length, first.length);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});

@@ -140,6 +140,12 @@ const cases: [string, unknown, number, string | RegExp, (string | null)?][] = [
   ["/generate", { prompt: "a", best_of: 3 }, 400, `best_of is 3, but ${noBestOf}`, "best_of"],
   ["/v1/completions", { prompt: "a", n: 2, best_of: 3 }, 400, `best_of is 3, but ${noBestOf}`],
   ["/generate", { prompt: "a", use_beam_search: true }, 400, /beam search is not supported/],
+  [
+    "/v1/chat/completions",
+    { messages: [{ role: "user", content: "a" }], chat_template: "{{ 1 }}" },
+    400,
+    /clients cannot bring templates/,
+  ],
   ["/v1/completions", { prompt: "a", suffix: "b" }, 400, /^suffix is "b", but/, "suffix"],
   [
     "/v1/completions",

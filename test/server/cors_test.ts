@@ -82,3 +82,31 @@ Deno.test("an option that is no list of origins is refused at start", async () =
     );
   }
 });
+
+Deno.test("a page of another site does not get in by giving its own name this host's address", async () => {
+  /** The status of what a browser sends for such a page: name and origin are the page's. */
+  const status = async (harness: Harness, origin: string) => {
+    const { host } = new URL(origin);
+    const { hostname, port } = new URL(harness.url);
+    using conn = await Deno.connect({ hostname, port: Number(port) });
+    const body = '{"prompt": "x", "max_tokens": 1}';
+    await conn.write(
+      new TextEncoder().encode(
+        `POST /v1/completions HTTP/1.1\r\nhost: ${host}\r\norigin: ${origin}\r\nconnection: close\r\n` +
+          `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      ),
+    );
+    const answer = await new Response(conn.readable).text();
+    return Number(answer.split(" ")[1]);
+  };
+  await withServer({}, async (harness) => {
+    assert.equal(await status(harness, "http://evil.example:8000"), 403);
+    for (const name of ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"]) {
+      assert.equal(await status(harness, `http://${name}`), 200, name);
+    }
+  });
+  const allowed = { options: { allowedOrigins: '["https://page.example"]' } };
+  await withServer(allowed, async (harness) => {
+    assert.equal(await status(harness, page), 200);
+  });
+});

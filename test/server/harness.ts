@@ -63,6 +63,7 @@ export interface HarnessConfig {
   readonly options?: Partial<ServerOptions>;
   readonly limits?: Partial<ConnectionLimits>;
   readonly monitor?: ClusterMonitor;
+  readonly descriptors?: readonly number[];
 }
 
 export async function withServer(
@@ -85,6 +86,7 @@ export async function withServer(
     log: { debug, info: append, warn: append, error: append },
     limits: config.limits,
     monitor: config.monitor,
+    descriptors: config.descriptors,
   });
   const { url } = server;
   try {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../core/errors.ts";
 import { linesOf } from "../../workload/text_file.ts";
 import { parseJson, parseRow } from "../../workload/trace_file.ts";

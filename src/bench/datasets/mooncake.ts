@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { Random } from "../../core/random.ts";
 import { linesOf } from "../../workload/text_file.ts";
 import { badRow, parseJson, parseRow } from "../../workload/trace_file.ts";

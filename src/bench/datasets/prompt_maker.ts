@@ -13,6 +13,9 @@ const words = ("a I as at be by do go he if in is it me my no of on or so to up 
   "them then there these they thing think this those time turn under very want water well went were " +
   "what when where which while white will with word work world would write year your").split(" ");
 
+/** Begins each text, because a word without a space before it may cost another number of tokens. */
+const FIRST = "the";
+
 interface Word {
   readonly text: string;
   /** Tokens that the word adds after another word, with the space between them. */
@@ -23,30 +26,30 @@ interface Word {
 export class PromptMaker {
   readonly #words: readonly Word[];
   readonly #least: number;
-  /** Tokens of a text besides those of its words: of its begin, less the space before the first word. */
-  readonly #base: number;
+  /** Tokens of a text of the first word alone, with what the tokenizer adds to any text. */
+  readonly #first: number;
 
-  private constructor(costs: readonly Word[], base: number) {
+  private constructor(costs: readonly Word[], first: number) {
     this.#words = costs;
     this.#least = Math.min(...costs.map(({ cost }) => cost));
-    this.#base = base;
+    this.#first = first;
   }
 
   /** Measures what each word costs; with an estimate, each word is one token. */
   static async create(counter: TokenCounter): Promise<PromptMaker> {
-    if (!counter.isExact) return new PromptMaker(words.map((text) => ({ text, cost: 1 })), 0);
-    const first = await counter.count("the");
+    if (!counter.isExact) return new PromptMaker(words.map((text) => ({ text, cost: 1 })), 1);
+    const first = await counter.count(FIRST);
     const costs = await Promise.all(words.map(async (text) => ({
       text,
-      cost: Math.max(1, await counter.count(`the ${text}`) - first),
+      cost: Math.max(1, await counter.count(`${FIRST} ${text}`) - first),
     })));
-    const the = costs.find(({ text }) => text === "the")!;
-    return new PromptMaker(costs, first - the.cost);
+    return new PromptMaker(costs, first);
   }
 
   /** A text of `tokens` tokens, with what the tokenizer adds, or of the least number above that. */
   text(tokens: number, random: Random): string {
-    return this.words(tokens - this.#base, random);
+    const left = tokens - this.#first;
+    return left <= 0 ? FIRST : `${FIRST} ${this.words(left, random)}`;
   }
 
   /** Words that add `tokens` tokens to a text before them, or the least number above that. */

@@ -2,6 +2,7 @@
 import { UsageError } from "../../core/errors.ts";
 import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
+import { parseCrossover } from "../../instance/llumlet/crossover.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -13,6 +14,7 @@ type Rule = (options: ServeOptions) => string | null;
 
 const rules: readonly Rule[] = [
   migrationBackend,
+  crossover,
   blockMemory,
   thresholds,
   instanceLimits,
@@ -35,6 +37,11 @@ export function checkCombinations(settings: Settings): void {
     const problem = rule(options);
     if (problem !== null) throw new UsageError(problem);
   }
+}
+
+function crossover({ migrationCrossover: text }: ServeOptions): string | null {
+  if (parseCrossover(text) !== null) return null;
+  return `--migration-crossover ${text}: expected auto or a number of tokens, such as 512`;
 }
 
 function migrationBackend(options: ServeOptions): string | null {

@@ -83,6 +83,17 @@ export const engineExtras = {
       "time for each token of the step, by the model's size and the number of cores: 4 s for " +
       "7B on one core. A hang is noticed up to a quarter of the timeout late. 0: no limit.",
   }),
+  "migration-crossover": text({
+    default: "0",
+    metavar: "auto|TOKENS",
+    section: "ENGINE",
+    help:
+      "A running request with fewer tokens than this leaves its KV cache behind when it moves: " +
+      "the destination computes it again, as for a request that waits there. `auto`: where that is " +
+      "faster, by the measured speed of the path to the destination, the measured speed of prompts " +
+      "and the request's length; the log tells what was measured, and warns of a path that is " +
+      "slower than recomputing. Default: every request moves with its KV cache.",
+  }),
 } satisfies ArgumentTable;
 
 /** Options of this program on how instances come and go. */
@@ -137,6 +148,25 @@ export const roleExtras = {
     help:
       "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
       "read prompts and change answers. For networks that nobody else is on.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program for roles without an HTTP server of their own. */
+export const metricsExtras = {
+  "metrics-port": integer({
+    default: null,
+    min: 0,
+    max: 65535,
+    section: null,
+    defaultText: "none",
+    help:
+      "Port for GET /metrics of this process, for Prometheus; 0 takes a free one. An API server " +
+      "has /metrics on its own port, with the metrics of all instances.",
+  }),
+  "metrics-host": text({
+    default: "localhost",
+    section: null,
+    help: "Host name or address for --metrics-port.",
   }),
 } satisfies ArgumentTable;
 
@@ -310,6 +340,7 @@ export const instanceArguments = {
       "SIGINT) and is not replaced.",
   }),
   "drain-timeout": lifecycleExtras["drain-timeout"],
+  ...metricsExtras,
   ...orphanExtras,
   ...roleExtras,
 } satisfies ArgumentTable;

@@ -15,6 +15,7 @@ import {
   engineExtras,
   instanceArguments,
   lifecycleExtras,
+  type metricsExtras,
   type orphanExtras,
   processExtras,
   type roleExtras,
@@ -115,7 +116,9 @@ export type InstanceOptions = OptionsOf<
 >;
 
 /** Effective options of `llumnix manager` and `llumnix api-server`: the options of `serve` and more. */
-export type RoleOptions = ServeOptions & OptionsOf<typeof roleExtras & typeof orphanExtras>;
+export type RoleOptions =
+  & ServeOptions
+  & OptionsOf<typeof roleExtras & typeof orphanExtras & typeof metricsExtras>;
 
 type Satisfies<Contract, Options extends Contract> = Options;
 

@@ -22,10 +22,11 @@ const noTokenizerPool = accepted("the API server tokenizes by itself, without a 
 export const vllmArguments = {
   "model": text({
     default: null,
-    defaultText: "the built-in tiny model",
+    defaultText: "llumnix-story, a very small built-in model",
     help:
       "Model to serve: a local directory in Hugging Face layout, or a hub name that is looked " +
-      "up in the local Hugging Face cache. Nothing is downloaded.",
+      "up in the local Hugging Face cache. Nothing is downloaded. Built in are llumnix-story, " +
+      "which tells short stories and does sums, and llumnix-tiny, which has random weights.",
   }),
   "served-model-name": list({
     default: null,
@@ -198,14 +199,13 @@ export const vllmArguments = {
     status: later,
     help: "Method with which the weights are quantized.",
   }),
-  "enforce-eager": flag({ help: "Never use CUDA graphs. No effect on devices other than GPUs." }),
+  "enforce-eager": flag({ help: "Never use CUDA graphs, which are not used yet." }),
   "max-seq-len-to-capture": integer({
     default: 8192,
     min: 1,
     aliases: ["--max-context-len-to-capture"],
-    help: "Longest sequence in tokens that CUDA graphs cover; longer sequences run eagerly. No " +
-      "effect on devices other than GPUs. --max-context-len-to-capture is its deprecated " +
-      "name.",
+    help: "Longest sequence in tokens that CUDA graphs cover, which are not used yet. " +
+      "--max-context-len-to-capture is its deprecated name.",
   }),
   "disable-custom-all-reduce": flag({
     status: accepted("there is one implementation of all-reduce"),

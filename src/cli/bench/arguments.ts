@@ -55,8 +55,10 @@ const serverArguments = {
   "tokenizer": text({
     default: null,
     defaultText: "the server's /tokenize, or else an estimate",
-    metavar: "DIRECTORY",
-    help: "Directory with the tokenizer.json that gives prompts their lengths.",
+    metavar: "MODEL",
+    help:
+      "Directory, or name in the Hugging Face cache, whose tokenizer.json gives prompts their " +
+      "lengths.",
   }),
   "admin-token": text({
     default: null,
@@ -108,11 +110,11 @@ const loadArguments = {
     defaultText: "inf",
     help: "Requests per second; inf sends all at once.",
   }),
-  "burstiness": number({
-    default: 1,
-    above: 0,
+  "burstiness": text({
+    default: "1",
+    metavar: "NUMBER",
     help: "Shape of the gamma distribution of the gaps between requests: 1 is Poisson, less is " +
-      "burstier.",
+      "burstier, inf means equal gaps.",
   }),
   "max-concurrency": integer({
     default: null,
@@ -284,6 +286,12 @@ const resultArguments = {
   "label": text({ default: null, defaultText: "--backend", help: "Name of the result." }),
   "metadata": list({ default: null, metavar: "KEY=VALUE", help: "Entries added to the JSON." }),
   "csv": text({ default: null, metavar: "FILE", help: "Write a row for each request." }),
+  "save-trace": text({
+    default: null,
+    metavar: "FILE",
+    help:
+      "Write times and lengths of the requests as a .jsonl that `llumnix simulate --trace` reads.",
+  }),
   "html": text({
     default: null,
     metavar: "FILE",

@@ -79,8 +79,8 @@ function checkStatus(given: ReadonlyMap<string, Value>): string[] {
 }
 
 function scheduleOf(options: BenchOptions, given: ReadonlyMap<string, Value>): Schedule {
-  const { requestRate, burstiness, qps, distribution, coefficientVariation, traceSpeedup } =
-    options;
+  const { requestRate, qps, distribution, coefficientVariation, traceSpeedup } = options;
+  const burstiness = burstinessOf(options);
   const ways = ["request-rate", "qps", "ramp-up-strategy", "trace-speedup"]
     .filter((name) => given.has(name));
   if (ways.length > 1) {
@@ -115,7 +115,7 @@ function scheduleOf(options: BenchOptions, given: ReadonlyMap<string, Value>): S
 }
 
 function rampOf(options: BenchOptions): Schedule {
-  const { rampUpStrategy, rampUpStartRps, rampUpEndRps, burstiness } = options;
+  const { rampUpStrategy, rampUpStartRps, rampUpEndRps } = options;
   if (rampUpStartRps === null || rampUpEndRps === null) {
     throw new UsageError("--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps");
   }
@@ -129,8 +129,14 @@ function rampOf(options: BenchOptions): Schedule {
     strategy: rampUpStrategy!,
     startRate: rampUpStartRps,
     endRate: rampUpEndRps,
-    burstiness,
+    burstiness: burstinessOf(options),
   };
+}
+
+function burstinessOf({ burstiness }: BenchOptions): number {
+  const value = /^inf(inity)?$/i.test(burstiness) ? Infinity : Number(burstiness || NaN);
+  if (value > 0) return value;
+  throw new UsageError(`--burstiness ${burstiness}: expected a number greater than 0, or inf`);
 }
 
 function checkDataset({ datasetName, datasetPath, traceSpeedup }: BenchOptions): void {

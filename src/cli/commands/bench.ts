@@ -1,7 +1,7 @@
 /** `llumnix bench`: measures a server under load, or compares two. */
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { compareRuns, comparisonText } from "../../bench/results/comparison.ts";
-import { resultCsv } from "../../bench/results/csv.ts";
+import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
 import { remarks, resultText } from "../../bench/results/text.ts";
@@ -30,9 +30,11 @@ const INTERRUPTED = 130;
  */
 export async function runBench(argv: readonly string[]): Promise<number> {
   const plan = readPlan(argv);
-  for (const path of [plan.options.csv, plan.options.html]) if (path !== null) checkWritable(path);
+  const { csv, html, saveTrace } = plan.options;
+  for (const path of [csv, html, saveTrace]) if (path !== null) checkWritable(path);
   for (const warning of plan.warnings) notice(`warning: ${warning}`);
-  const signal = stopAtInterrupt();
+  using interrupt = new Interrupt();
+  const { signal } = interrupt;
   const runs = plan.servers.length === 1
     ? await runOne(plan, signal)
     : await runComparison(plan, signal);
@@ -106,13 +108,24 @@ async function withServer<T>(
 }
 
 /** Ctrl-C stops sending, and shows what was measured so far; a second one ends the program. */
-function stopAtInterrupt(): AbortSignal {
-  const controller = new AbortController();
-  Deno.addSignalListener("SIGINT", () => {
-    if (controller.signal.aborted) Deno.exit(INTERRUPTED);
-    controller.abort();
-  });
-  return controller.signal;
+class Interrupt implements Disposable {
+  readonly #controller = new AbortController();
+  readonly #listener = () => {
+    if (this.signal.aborted) Deno.exit(INTERRUPTED);
+    this.#controller.abort();
+  };
+
+  constructor() {
+    Deno.addSignalListener("SIGINT", this.#listener);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  [Symbol.dispose](): void {
+    Deno.removeSignalListener("SIGINT", this.#listener);
+  }
 }
 
 function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly string[]): void {
@@ -126,6 +139,7 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
       write(runs.length === 1 ? options.csv : suffixed(options.csv, name), resultCsv(result));
     }
   }
+  if (options.saveTrace !== null) write(options.saveTrace, resultTrace(runs[0].result));
   if (options.html !== null) {
     const [{ result, session }] = runs;
     const notes = [
@@ -180,7 +194,7 @@ function identityOf(
     metadata,
     traffic: {
       request_rate: rate ?? "inf",
-      burstiness: options.burstiness,
+      burstiness: Number(options.burstiness) || options.burstiness,
       ...(schedule.kind === "ramp"
         ? {
           ramp_up_strategy: schedule.strategy,

@@ -73,7 +73,9 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   if (signal.aborted || after === undefined) return INTERRUPTED;
   console.log(`\n${closingTable(before, after)}\n\n${sameAnswers(before, after)}`);
   const hasLost = acts.some(({ records }) => records.some(({ failure }) => failure !== null));
-  for (const failure of failuresOf(acts)) console.error(`llumnix demo: a request failed: ${failure}`);
+  for (const failure of failuresOf(acts)) {
+    console.error(`llumnix demo: a request failed: ${failure}`);
+  }
   return hasLost ? 1 : 0;
 }
 

@@ -7,6 +7,7 @@ import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
+import type { MetricsPlace } from "../../roles/metrics_place.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 
 /**
@@ -14,7 +15,7 @@ import { startLogging } from "../../roles/start_logging.ts";
  * @returns the exit code
  * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
  */
-export function runInstance(options: InstanceOptions): Promise<number> {
+export async function runInstance(options: InstanceOptions): Promise<number> {
   const { host, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
@@ -23,7 +24,7 @@ export function runInstance(options: InstanceOptions): Promise<number> {
   const log = logger("instance");
   exitOnDefects(log);
   const key = clusterKey(options);
-  return serveInstance({
+  return await serveInstance({
     options,
     bus: openBus({ clusterKey: key }),
     clusterKey: key,
@@ -33,9 +34,17 @@ export function runInstance(options: InstanceOptions): Promise<number> {
     host: host ?? undefined,
     hostShare,
     startedBy,
+    metrics: await metricsOf(options),
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,
     log,
   });
+}
+
+/** Most instances serve no metrics, and need not load what names the model. */
+async function metricsOf(options: InstanceOptions): Promise<MetricsPlace | undefined> {
+  if (options.metricsPort === null) return undefined;
+  const { metricsPlace } = await import("../../roles/metrics_place.ts");
+  return await metricsPlace(options);
 }

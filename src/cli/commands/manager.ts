@@ -15,6 +15,7 @@ import {
   takeManagerPlace,
   takenError,
 } from "../../roles/manager_address.ts";
+import { metricsPlace } from "../../roles/metrics_place.ts";
 import { type RoleService, runRole } from "../../roles/run_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts";
@@ -127,9 +128,11 @@ class Service implements RoleService {
         engineArgv: toArgv(options),
         bus: openBus({ clusterKey: clusterKey(options) }),
         addresses: [address],
+        metrics: await metricsPlace(options),
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,
+        isSuccessor: this.predecessor !== null || this.#role !== null,
         onEvent: ({ type }) => {
           if (type !== "given_up") return;
           this.#failure.resolve("no instance serves, and none can start");

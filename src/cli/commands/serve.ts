@@ -235,6 +235,7 @@ class Service implements RoleService {
       addresses: address === local ? [local] : [address, local],
       log: this.#log,
       logFile: this.#logFile,
+      isSuccessor: this.#place !== undefined,
       onEvent: (event) => {
         if (event.type === "given_up") this.#fail("no instance serves, and none can start");
       },

@@ -26,7 +26,9 @@ interface Lengths {
 }
 
 /** Requests in the order of their times. Prompts are sentences of about so many tokens. */
-export function demoLoad({ seconds, tokensPerSecond, cacheTokens, random }: LoadShape): LoadRequest[] {
+export function demoLoad(
+  { seconds, tokensPerSecond, cacheTokens, random }: LoadShape,
+): LoadRequest[] {
   const rate = tokensPerSecond / meanOutputTokens(cacheTokens);
   const requests: LoadRequest[] = [];
   for (let atMs = 0;;) {

@@ -161,10 +161,14 @@ export async function examineBackends(
     ? null
     : `no CUDA device can be used here (${driver.state})`;
   return await Promise.all(backends.map(async (kind) => {
-    const hostProblem = kind.check?.(defaults) ?? await kind.hostProblem?.() ?? null;
-    const device = poolProblem(kind, "device", backends) ?? deviceProblem ?? hostProblem;
-    const host = poolProblem(kind, "host", backends) ?? hostProblem;
-    return { name: kind.name, hostPoolProblem: host, devicePoolProblem: device };
+    const problem = async (memory: "host" | "device") =>
+      poolProblem(kind, memory, backends) ?? (memory === "device" ? deviceProblem : null) ??
+        kind.check?.(defaults) ?? await kind.hostProblem?.(memory) ?? null;
+    return {
+      name: kind.name,
+      hostPoolProblem: await problem("host"),
+      devicePoolProblem: await problem("device"),
+    };
   }));
 }
 

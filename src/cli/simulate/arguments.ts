@@ -140,6 +140,7 @@ export const clusterArguments = {
   "migration-num-layers": simulated(llumnixArguments["migration-num-layers"]),
   "last-stage-max-blocks": simulated(llumnixArguments["last-stage-max-blocks"]),
   "max-stages": simulated(llumnixArguments["max-stages"]),
+  "migration-crossover": simulated(engineExtras["migration-crossover"]),
   "enable-pd-disagg": simulated(llumnixArguments["enable-pd-disagg"]),
   "enable-scaling": simulated(llumnixArguments["enable-scaling"]),
   "min-instances": simulated(llumnixArguments["min-instances"]),

@@ -16,7 +16,7 @@ import * as upgrade from "./schemas/upgrade.ts";
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
  * to have the same: a connection between others is refused, and both versions are named.
  */
-export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_VERSION = 3;
 
 interface Call<Request, Reply> {
   readonly request: Check<Request>;

@@ -115,6 +115,8 @@ export interface MigrationReport {
   readonly stages: number;
   readonly blocks: number;
   readonly transfer: TransferStatistics;
+  /** It left its KV cache behind: the destination computes that again. */
+  readonly isRecomputed?: boolean;
   /** From leaving the source's running queue until it was running at the destination. */
   readonly downtimeMs: number;
   readonly totalMs: number;

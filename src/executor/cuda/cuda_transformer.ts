@@ -50,6 +50,8 @@ export class CudaTransformer implements Transformer {
 
   swap(swapOut: Int32Array, swapIn: Int32Array): void {
     if (this.#isClosed) throw new Error("the executor is closed");
+    // A step begins here; other executors of the thread may be on other devices.
+    this.#model.cuda.setDevice(this.pool.ordinal);
     this.#cache.swap.submit(swapOut, swapIn, this.#model.stream);
   }
 

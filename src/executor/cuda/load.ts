@@ -1,4 +1,5 @@
 import type { Cuda, DeviceInfo } from "../../../ffi/cuda/cuda.ts";
+import { CudaError } from "../../../ffi/cuda/errors.ts";
 import {
   DecoderKernels,
   elementBytes,
@@ -33,13 +34,9 @@ import { planWeights, uploadWeights } from "./weights.ts";
 /** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
 const LEAST_CAPABILITY = 8;
 
-/** How the libraries are opened, and where the locks of devices are; for tests. */
-export interface CudaLoadOptions extends OpenOptions {
-  readonly lockDirectory?: string;
-}
-
 /**
  * Loads a model onto a CUDA device. Blocks the thread while it loads.
+ * @param libraries how the libraries are opened; for tests
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the device
  * @throws {UnavailableError} the device cannot be used now
@@ -47,16 +44,14 @@ export interface CudaLoadOptions extends OpenOptions {
 export async function loadCudaExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
-  options: CudaLoadOptions = {},
+  libraries: OpenOptions = {},
 ): Promise<Executor> {
   const model = resolveModel(spec.options);
   refuseShapes(model, spec.options.blockSize);
-  const { lockDirectory, ...libraries } = options;
   const cuda = openCudaDevice("cuda", 0, libraries);
   const lease = await leaseDevice(cuda, {
     numInstances: spec.hostShare,
     allowShared: spec.options.allowSharedDevice,
-    directory: lockDirectory,
   });
   const loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
   try {
@@ -121,7 +116,13 @@ class Loader {
 
   /** Frees what a failed load has taken. */
   abandon(): void {
-    this.#memory.free();
+    try {
+      this.cuda.synchronizeStream(this.#stream);
+      this.#memory.free();
+      this.cuda.destroyStream(this.#stream);
+    } catch (error) {
+      if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
+    }
     this.lease.release();
   }
 
@@ -276,7 +277,7 @@ class Loader {
     const { layout } = info;
     const { cuda, lease: { ordinal } } = this;
     const address = allocateBlocks(cuda, layout, numBlocks);
-    const swapAddress = allocateSwapBlocks(cuda, layout, numSwapBlocks);
+    const swapAddress = this.#swapBlocks(info, address);
     const pool = new CudaKvPool({ cuda, layout, numBlocks, address, ordinal });
     const swap = new CudaSwap(
       cuda,
@@ -285,6 +286,15 @@ class Loader {
       { address: swapAddress, numBlocks: numSwapBlocks },
     );
     return new CudaTransformer(model, { info, pool, swap, swapAddress });
+  }
+
+  #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {
+    try {
+      return allocateSwapBlocks(this.cuda, layout, numSwapBlocks);
+    } catch (error) {
+      this.cuda.free(blocks);
+      throw error;
+    }
   }
 
   #limits(numBlocks: number): SliceLimits {

@@ -102,6 +102,11 @@ export class Engine {
   }
 
   /** The requests that may migrate. */
+  /** Milliseconds in which a token of a prompt is computed; null before the first prompt. */
+  get prefillTokenMs(): number | null {
+    return this.#core.prefillTokenMs;
+  }
+
   queues(): RequestQueues {
     return this.#core.queues();
   }

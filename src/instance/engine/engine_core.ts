@@ -166,6 +166,10 @@ export class EngineCore {
   }
 
   /** The requests that may migrate: suspended ones are not among them. */
+  get prefillTokenMs(): number | null {
+    return this.#scheduler.pieces.tokenMs;
+  }
+
   queues(): RequestQueues {
     return queuesOf(this.#scheduler, this.#blocks);
   }

@@ -61,7 +61,7 @@ export class OutgoingMigration {
     return this.#sequence.blocks.length;
   }
 
-  /** Blocks that a waiting request needs for its tokens. */
+  /** Blocks that the request needs where it waits and is computed again. */
   get numRequiredBlocks(): number {
     return this.#parts.blocks.blocksFor(this.lengthTokens);
   }

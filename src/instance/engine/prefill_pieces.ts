@@ -27,6 +27,11 @@ export class PrefillPieces {
     return this.#maxTokens !== Infinity;
   }
 
+  /** Milliseconds that a token of a prompt takes; null until a prompt has been computed. */
+  get tokenMs(): number | null {
+    return this.#tokenMs;
+  }
+
   /** Takes the time of a step that has ended. */
   note(kind: "prefill" | "decode", tokens: number, latencyMs: number): void {
     if (kind === "decode") {

@@ -8,12 +8,13 @@ import type {
   MigrationReport,
 } from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
-import type { KvLayout } from "../../kv/layout.ts";
+import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import type { MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { IncomingMigration, IncomingRequest } from "../engine/incoming_migration.ts";
 import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
 import type { RequestQueues } from "./request_choice/policy.ts";
 import { chooseRequests } from "./request_choice/request_choice.ts";
+import { Crossover, type CrossoverSetting, type PathMeasure } from "./crossover.ts";
 import { MigrationPeers } from "./migration_peers.ts";
 import { DestinationSide } from "./migration_destination.ts";
 import { type SourceConfig, SourceSide } from "./migration_source.ts";
@@ -22,6 +23,8 @@ import { defaultTimeouts, type MigrationTimeouts } from "./timeouts.ts";
 /** The part of an `Engine` that a llumlet uses. */
 export interface MovableEngine {
   queues(): RequestQueues;
+  /** Milliseconds in which a token of a prompt is computed; null before the first prompt. */
+  readonly prefillTokenMs: number | null;
   beginOutgoing(requestId: RequestId): OutgoingMigration | null;
   beginIncoming(request: IncomingRequest): IncomingMigration;
   announce(requestId: RequestId): void;
@@ -40,6 +43,10 @@ export interface LlumletConfig {
   readonly limits: Pick<TransferOptions, "lastStageMaxBlocks" | "maxStages">;
   /** Copying does not slow steps, so that no stage needs to be slow. Default false. */
   readonly copiesBesideSteps?: boolean;
+  /** Which running requests are recomputed in place of moved. Default: none. */
+  readonly crossover?: CrossoverSetting;
+  /** Told what moving to another instance takes. */
+  readonly onPathMeasured?: (measure: PathMeasure) => void;
   readonly timeouts?: Partial<MigrationTimeouts>;
   /** A request has moved here; called before its first output. */
   readonly onMovedIn: (request: GenerateRequest) => void;
@@ -58,6 +65,7 @@ export class Llumlet {
   readonly #peers: MigrationPeers;
   readonly #destination: DestinationSide;
   readonly #sourceConfig: SourceConfig;
+  readonly #crossover: Crossover;
   /** An order is being carried out. */
   #hasOrder = false;
   #source: SourceSide | null = null;
@@ -70,7 +78,7 @@ export class Llumlet {
   };
 
   constructor(config: LlumletConfig) {
-    const { bus, clock } = config;
+    const { bus, clock, layout, engine } = config;
     this.#config = config;
     this.#timeouts = { ...defaultTimeouts, ...config.timeouts };
     this.#peers = new MigrationPeers(bus, clock, (peer) => this.#source?.closed(peer));
@@ -81,6 +89,13 @@ export class Llumlet {
       isBusy: () => this.isMigrating,
     });
     this.#sourceConfig = { ...config, timeouts, peers: this.#peers };
+    this.#crossover = new Crossover({
+      setting: config.crossover ?? 0,
+      bytesPerToken: blockBytes(layout) / layout.blockSize,
+      nowMs: () => clock.nowMs(),
+      prefillTokenMs: () => engine.prefillTokenMs,
+      onMeasure: config.onPathMeasured,
+    });
     this.service = this.#service();
   }
 
@@ -163,17 +178,9 @@ export class Llumlet {
     const deadlineMs = clock.nowMs() + this.#timeouts.orderMs;
     const reports: MigrationReport[] = [];
     for (const requestId of requestIds) {
-      const outgoing = this.#config.engine.beginOutgoing(requestId);
-      if (!outgoing) break;
-      this.#source = new SourceSide(this.#sourceConfig, {
-        migrationId: nthId(order.migrationId, reports.length),
-        destination: order.destination,
-        outgoing,
-        isBlocking: outgoing.isHeld,
-        isUrgent: order.isUrgent === true,
-        deadlineMs,
-      });
-      const report = await this.#source.run();
+      const migrationId = nthId(order.migrationId, reports.length);
+      const report = await this.#migrate(order, requestId, migrationId, deadlineMs);
+      if (report === null) break;
       reports.push(report);
       if (report.outcome !== "committed") break;
       onMovedOut(requestId);
@@ -181,6 +188,31 @@ export class Llumlet {
     const last = reports.pop();
     if (!last) return this.#nothing(order, "no request can move");
     return reports.length > 0 ? { ...last, earlier: reports } : last;
+  }
+
+  /** Moves one request. Null: it cannot move. */
+  async #migrate(
+    order: MigrateOutOrder,
+    requestId: RequestId,
+    migrationId: MigrationId,
+    deadlineMs: number,
+    mayRecompute = true,
+  ): Promise<MigrationReport | null> {
+    const { destination, isUrgent = false } = order;
+    const outgoing = this.#config.engine.beginOutgoing(requestId);
+    if (!outgoing) return null;
+    const isRecomputed = mayRecompute && !outgoing.isWaiting && !outgoing.isHeld &&
+      this.#crossover.recomputes(outgoing.lengthTokens, destination.instanceId);
+    const source = this.#source = new SourceSide(this.#sourceConfig, {
+      ...{ migrationId, destination, outgoing, isRecomputed, isUrgent, deadlineMs },
+      isBlocking: outgoing.isHeld,
+    });
+    const report = await source.run();
+    this.#crossover.note(report, source.fastCopies);
+    // A destination where others wait takes no request that would wait, and may take one that runs.
+    const isRefused = report.outcome === "aborted_destination" && report.phase === "opening";
+    if (!isRecomputed || !isRefused) return report;
+    return await this.#migrate(order, requestId, `${migrationId}+blocks`, deadlineMs, false);
   }
 
   #nothing({ migrationId, destination }: MigrateOutOrder, reason: string): MigrationReport {

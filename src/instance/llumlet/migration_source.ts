@@ -44,6 +44,8 @@ export interface MigrationTask {
   readonly outgoing: OutgoingMigration;
   /** The request moves in one stage, and does not run during it. */
   readonly isBlocking: boolean;
+  /** The destination computes the KV cache again, as that of a waiting request: nothing is copied. */
+  readonly isRecomputed?: boolean;
   /** Every stage goes at full speed. Otherwise only the last one does. */
   readonly isUrgent: boolean;
   readonly deadlineMs: number;
@@ -86,6 +88,8 @@ export class SourceSide {
   #stages = 0;
   #blocks = 0;
   #transfer: TransferStatistics = { bytes: 0, descriptors: 0, rounds: 0, transferMs: 0 };
+  /** Copies that went at full speed. */
+  #fast = { bytes: 0, ms: 0 };
 
   constructor(config: SourceConfig, task: MigrationTask) {
     this.#config = config;
@@ -95,6 +99,16 @@ export class SourceSide {
 
   get requestId(): string {
     return this.#task.outgoing.requestId;
+  }
+
+  /** Bytes and time of the copies that nothing slowed down on purpose. */
+  get fastCopies(): { readonly bytes: number; readonly ms: number } {
+    return this.#fast;
+  }
+
+  /** Whether the request comes to the destination without blocks, and waits there. */
+  get #leavesBlocks(): boolean {
+    return this.#task.outgoing.isWaiting || this.#task.isRecomputed === true;
   }
 
   /** The client has aborted the request, wherever it is now. */
@@ -140,7 +154,7 @@ export class SourceSide {
       requestId: outgoing.requestId,
       arrivalMs: outgoing.arrivalMs,
       lengthTokens: outgoing.lengthTokens,
-      isWaiting: outgoing.isWaiting,
+      isWaiting: this.#leavesBlocks,
       model,
       backend: backend.name,
       layout: { ...layout },
@@ -160,7 +174,7 @@ export class SourceSide {
     const { outgoing, isBlocking } = this.#task;
     const { maxStages, lastStageMaxBlocks } = this.#config.limits;
     for (;;) {
-      const isLast = isBlocking || outgoing.isWaiting ||
+      const isLast = isBlocking || this.#leavesBlocks ||
         outgoing.numBlocks - this.#blocks <= Math.max(1, lastStageMaxBlocks);
       if (this.#stages >= maxStages) {
         throw new Dropped(
@@ -182,8 +196,11 @@ export class SourceSide {
     this.#phase = isLast ? "last_stage" : "copying";
     // From here on no step begins with the request, so that its block table does not grow.
     const suspension = isLast ? this.#suspend(stageDeadlineMs) : Promise.resolve();
+    // The step under way adds a token, for which a request that is computed again needs room too.
+    if (this.#task.isRecomputed) await suspension;
+    this.#checkLoss();
     const to = isLast ? outgoing.numBlocks : outgoing.numSettledBlocks;
-    const blocks = outgoing.isWaiting ? outgoing.numRequiredBlocks : to - from;
+    const blocks = this.#leavesBlocks ? outgoing.numRequiredBlocks : to - from;
     // The request runs on until the next stage, and grows.
     const nextBlocks = isLast
       ? 0
@@ -196,10 +213,10 @@ export class SourceSide {
     const [{ blocks: destinationBlocks }] = await Promise.all([reservation, suspension]);
     this.#checkLoss();
     const isBackground = !isLast && !isUrgent && !copiesBesideSteps;
-    if (!outgoing.isWaiting) {
+    if (!this.#leavesBlocks) {
       await this.#send({ from, to, destinationBlocks, deadlineMs: stageDeadlineMs, isBackground });
     }
-    this.#blocks = to;
+    this.#blocks = this.#leavesBlocks ? 0 : to;
   }
 
   async #send({ from, to, ...transfer }: StageTransfer): Promise<void> {
@@ -217,6 +234,10 @@ export class SourceSide {
         sourceBlocks,
       }, this.#abort.signal);
       this.#transfer = sum(this.#transfer, statistics);
+      if (!transfer.isBackground) {
+        this.#fast.bytes += statistics.bytes;
+        this.#fast.ms += statistics.transferMs;
+      }
     } finally {
       cancelDeadline();
       outgoing.unpin();
@@ -345,6 +366,7 @@ export class SourceSide {
       stages: this.#stages,
       blocks: this.#blocks,
       transfer: this.#transfer,
+      ...(this.#task.isRecomputed && { isRecomputed: true }),
       downtimeMs: wasStopped ? nowMs - this.#suspendedMs! : 0,
       totalMs: nowMs - this.#startMs,
       leftMs: this.#leftMs,

@@ -68,6 +68,8 @@ export interface BackendContext {
    */
   readonly security: HostSecurity | null;
   readonly clock: Clock;
+  /** For verification: a peer on the same device is not refused, so that its library may say what it can. */
+  readonly mayShareDevice?: boolean;
   /** For backends that send over the bus, which close what this opens. */
   openLinks(): BackendLinks;
 }
@@ -91,10 +93,10 @@ export interface BackendKind {
   /** Why it cannot work with these options; null when it can. */
   check?(options: BackendOptions): string | null;
   /**
-   * What this host lacks for it, for reports that open no instance; null if it lacks nothing. Absent: it
-   * works on every host.
+   * What this host lacks for it to move blocks between pools of this kind, for reports that open no
+   * instance; null if it lacks nothing. Absent: it works on every host.
    */
-  hostProblem?(): Promise<string | null>;
+  hostProblem?(memory: "host" | "device"): Promise<string | null>;
   /**
    * Opens one instance's end.
    * @throws {UsageError} this host or these options do not allow it

@@ -1,5 +1,5 @@
 /** Sends spans to an OTLP collector over HTTP, by OpenTelemetry's SDK. */
-import type { Context } from "@opentelemetry/api";
+import type { Context, HrTime } from "@opentelemetry/api";
 import type { RemoteSpan } from "./traceparent.ts";
 import type { PlannedSpan } from "./spans.ts";
 
@@ -65,11 +65,11 @@ export class SpanExporter {
       const defined = Object.entries(attributes).filter(([, value]) => value !== undefined);
       const span = tracer.startSpan(name, {
         kind,
-        startTime: startMs,
+        startTime: hrTime(startMs),
         attributes: Object.fromEntries(defined) as Record<string, string>,
       }, within);
       if (error !== undefined) span.setStatus({ code: api.SpanStatusCode.ERROR, message: error });
-      span.end(planned.endMs);
+      span.end(hrTime(planned.endMs));
       return span;
     };
     const write: SpanExporter["write"] = (parent, root, parts) => {
@@ -93,6 +93,12 @@ export class SpanExporter {
   async close(): Promise<void> {
     await this.#shutdown().catch(() => {}); // `onFailure` was told
   }
+}
+
+/** A plain number could be taken for a time since this process began. */
+function hrTime(epochMs: number): HrTime {
+  const seconds = Math.floor(epochMs / 1000);
+  return [seconds, Math.round((epochMs - seconds * 1000) * 1e6)];
 }
 
 function contextOf(

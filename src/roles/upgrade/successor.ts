@@ -2,6 +2,7 @@
 import { listeningPort, setInherited } from "../../../ffi/listening_sockets.ts";
 import type { Address, Peer } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
+import { realClock, sleep } from "../../core/clock.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Handover } from "../../core/protocol/upgrade.ts";
 import { fullVersion } from "../../core/version.ts";
@@ -12,6 +13,8 @@ export const SUCCESSION_VARIABLE = "LLUMNIX_SUCCESSION";
 /** Longer than a manager needs to let its instances go. */
 const TAKE_OVER_TIMEOUT_MS = 30_000;
 const MAX_SOCKETS = 64;
+/** What the end of a predecessor may take on top of the time of its requests. */
+const END_MS = 10_000;
 
 /** What the variable holds, as JSON. */
 export interface Succession {
@@ -60,10 +63,10 @@ export class Predecessor {
     await this.#peer.call("taken_over", { data: null });
   }
 
-  /** Has the predecessor end by the deadline, and waits for it. */
+  /** Has the predecessor end by the deadline, and waits for it; not for one that hangs. */
   async finish(withinMs: number): Promise<void> {
     this.#peer.notify("finish", { data: { withinMs } });
-    await this.#gone.promise;
+    await Promise.race([this.#gone.promise, sleep(realClock, withinMs + END_MS)]);
   }
 
   /** Resolves when the predecessor has ended. */

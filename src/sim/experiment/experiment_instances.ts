@@ -10,6 +10,7 @@ import type {
   LaunchedInstance,
   LaunchRequest,
 } from "../../manager/fleet/launcher.ts";
+import { parseCrossover } from "../../instance/llumlet/crossover.ts";
 import type { KvLayout } from "../../kv/layout.ts";
 import { unreadOptions } from "../unread_options.ts";
 import { ClockedExecutor, type PreemptionObserver } from "./clocked_executor.ts";
@@ -97,7 +98,12 @@ export class ExperimentInstances implements InstanceLauncher {
   #migration(): InstanceMigration | undefined {
     const { migration, transfer } = this.#args.config;
     if (!migration.enableMigration) return undefined;
-    return { limits: transfer, openBackend: ({ info }) => this.#openBackend(info.layout) };
+    const crossover = parseCrossover(transfer.migrationCrossover) ?? 0;
+    return {
+      limits: transfer,
+      crossover,
+      openBackend: ({ info }) => this.#openBackend(info.layout),
+    };
   }
 
   #openBackend(layout: KvLayout): LinkBackend {

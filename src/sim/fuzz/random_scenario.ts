@@ -59,6 +59,8 @@ const HANGING_SHARE = 0.2;
 
 /** Share of the seeds whose migration backend needs a group. */
 const GROUPED_SHARE = 0.35;
+/** Share of the seeds in which some requests are recomputed in place of moved. */
+const CROSSOVER_SHARE = 0.25;
 /** Call by which the manager invites instances to a group. */
 const JOIN_METHOD = "migration_group";
 
@@ -67,7 +69,15 @@ export function randomScenario(seed: number): Scenario {
   const uniform = randomUniformScenario(seed);
   const disaggregated = withDisaggregation(uniform, new Draw(new Random(seed + 2 ** 41)));
   const hanging = withHangingSteps(disaggregated, new Draw(new Random(seed + 2 ** 42)));
-  return withGroup(hanging, new Draw(new Random(seed + 2 ** 43)));
+  const grouped = withGroup(hanging, new Draw(new Random(seed + 2 ** 43)));
+  return withCrossover(grouped, new Draw(new Random(seed + 2 ** 44)));
+}
+
+/** Moves that leave the KV cache behind, in a share of the seeds. */
+function withCrossover(scenario: Scenario, draw: Draw): Scenario {
+  if (!draw.chance(CROSSOVER_SHARE)) return scenario;
+  const migrationCrossover = draw.pick(["auto", "8", "20", "1000"]);
+  return { ...scenario, transfer: { ...scenario.transfer, migrationCrossover } };
 }
 
 function withGroup(scenario: Scenario, draw: Draw): Scenario {
@@ -173,6 +183,7 @@ function randomUniformScenario(seed: number): Scenario {
       migrationNumLayers: draw.between(1, 2),
       lastStageMaxBlocks: draw.between(1, 4),
       maxStages: draw.between(1, 8),
+      migrationCrossover: "0",
     },
     timeouts: {
       instanceMs: draw.pick([1_000, 4_000, 10_000]),

@@ -2,6 +2,7 @@ import type { EngineOptions } from "../../core/options.ts";
 import type { Random } from "../../core/random.ts";
 import type { StepInput } from "../../executor/executor.ts";
 import { Instance } from "../../instance/instance.ts";
+import { parseCrossover } from "../../instance/llumlet/crossover.ts";
 import type { ExitStatus, LaunchRequest } from "../../manager/fleet/launcher.ts";
 import type { Scenario, ScenarioEngine } from "./scenario.ts";
 import type { SimNode } from "../network/sim_bus.ts";
@@ -59,6 +60,7 @@ export class SimInstance {
       loadExecutor: () => Promise.resolve(this.#load()),
       migration: {
         limits: scenario.transfer,
+        crossover: parseCrossover(scenario.transfer.migrationCrossover) ?? 0,
         openBackend: () => args.fabric.open(node, this.model!.pool),
       },
     });

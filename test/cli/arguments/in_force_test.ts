@@ -43,6 +43,10 @@ warns(
     "the device is cpu",
 );
 warns(
+  "--enforce-eager --device cuda",
+  "--enforce-eager has no effect: CUDA graphs are not used yet",
+);
+warns(
   "--code-revision main",
   "--code-revision main has no effect: code that comes with a model is never run",
 );

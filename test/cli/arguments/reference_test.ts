@@ -83,7 +83,7 @@ testPage("what Llumnix's page calls unsupported is refused", llumnixPage, (page)
 
 /** Defaults that the vLLM page describes in words: what our help says of them. */
 const describedDefaults: Readonly<Record<string, string>> = {
-  "--model": "the built-in tiny model",
+  "--model": "llumnix-story, a very small built-in model",
   "--served-model-name": "the value of --model",
   "--tokenizer": "the value of --model",
   "--download-dir": "the Hugging Face cache",

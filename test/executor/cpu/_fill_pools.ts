@@ -1,4 +1,4 @@
-/** Loads the built-in model as an instance does and writes every block of both pools. */
+/** Loads `llumnix-tiny` as an instance does and writes every block of both pools. */
 import { engineDefaults } from "../../../src/cli/arguments/tables.ts";
 import type { SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
@@ -11,6 +11,7 @@ const executor = await loadCpuExecutor({
   // Contexts so long and so many that nothing but the memory bounds the pools.
   options: {
     ...engineDefaults(),
+    model: "llumnix-tiny",
     device: "cpu",
     cpuThreads: 1,
     preemptionMode: "swap",

@@ -15,6 +15,7 @@ export const kernelSets = kernelSetStates()
 
 export const defaultOptions: EngineOptions = {
   ...engineDefaults(),
+  model: "llumnix-tiny",
   maxModelLen: 256,
   swapSpace: 0.01,
   preemptionMode: "swap",
@@ -93,6 +94,14 @@ export class Driver {
   forget(sequence: TestSequence): void {
     this.#free.push(...sequence.blocks);
     sequence.blocks = [];
+  }
+
+  /** Takes the blocks of a sequence that comes from another executor, after so many tokens of output. */
+  arrive(sequence: TestSequence, output: readonly number[]): void {
+    sequence.output.push(...output);
+    const { blockSize } = this.#executor.info.layout;
+    const cached = sequence.prompt.length + output.length - 1;
+    for (let i = 0; i * blockSize < cached; i++) sequence.blocks.push(this.#take(this.#free));
   }
 
   swapOut(sequence: TestSequence): void {

@@ -1,7 +1,168 @@
-/** The CUDA executor on the software device: the suite of executors, and what must not change a token. */
+/** The CUDA executor on the software device: the suite of executors, and what must not change a bit. */
+import assert from "node:assert/strict";
+import { DeviceLostError } from "../../../ffi/cuda/errors.ts";
+import type { Executor } from "../../../src/executor/executor.ts";
+import { readRuns, writeRuns } from "../../../src/kv/pool/copy_runs.ts";
+import type { DevicePool } from "../../../src/kv/pool/pool.ts";
 import { testExecutor } from "../../conformance/executor.ts";
-import { directory } from "../../ffi/software_device/device.ts";
+import { configure, counts, directory, reset } from "../../ffi/software_device/device.ts";
+import { spoil, withModel } from "../cpu/fixtures.ts";
+import { Driver, randomPrompt, type TestSequence } from "../cpu/harness.ts";
 import { cudaTest, load } from "./support.ts";
 
 if (directory !== null) testExecutor("cuda executor", () => load());
 else cudaTest("passes the suite of executors", () => {});
+
+const OUTPUT_TOKENS = 10;
+const prompts = [1, 15, 40, 17].map((length, i) => randomPrompt(i, length, 256));
+
+/** Tokens, and the bits of all logits, of each prompt. */
+function outcome(sequences: readonly TestSequence[]) {
+  return sequences.map(({ output, logprobs }) => ({ output, logprobs }));
+}
+
+/** Runs in an executor of its own. */
+async function fresh<T>(
+  options: Parameters<typeof load>[0],
+  run: (executor: Executor, driver: Driver) => Promise<T>,
+): Promise<T> {
+  const executor = await load(options);
+  try {
+    return await run(executor, new Driver(executor, 7));
+  } finally {
+    await executor.close();
+  }
+}
+
+for (const dtype of ["bfloat16", "float16"] as const) {
+  cudaTest(`the same bits alone, in a batch, recomputed and moved: ${dtype}`, async () => {
+    await withModel("--family qwen3 --seed 11 --head-dim 32 --dtype f32", async (model) => {
+      const options = { model, dtype };
+      const params = { logprobs: 320 };
+      const alone = await fresh(options, async (_, driver) => {
+        const sequences: TestSequence[] = [];
+        for (const prompt of prompts) {
+          sequences.push(driver.add(prompt, params));
+          await driver.generate(sequences.at(-1)!, OUTPUT_TOKENS);
+        }
+        return outcome(sequences);
+      });
+      assert.ok(new Set(alone.flatMap(({ output }) => output)).size > 10, "outputs vary");
+      const addAll = (driver: Driver) => prompts.map((prompt) => driver.add(prompt, params));
+
+      const batched = await fresh(options, async (_, driver) => {
+        const sequences = addAll(driver);
+        await driver.prefill(...sequences);
+        for (let i = 1; i < OUTPUT_TOKENS; i++) await driver.decode(...sequences);
+        return outcome(sequences);
+      });
+      assert.deepEqual(batched, alone, "in a batch");
+
+      const recomputed = await fresh(options, async (_, driver) => {
+        const sequences = addAll(driver);
+        await driver.prefill(...sequences);
+        for (let i = 1; i < OUTPUT_TOKENS; i++) {
+          // Its newest token comes from a prefill of all that precedes it.
+          const lost = sequences[i % sequences.length];
+          driver.forget(lost);
+          await driver.prefill(lost);
+          await driver.decode(...sequences.filter((sequence) => sequence !== lost));
+        }
+        return outcome(sequences);
+      });
+      assert.deepEqual(recomputed, alone, "recomputed");
+
+      const moved = await fresh(
+        options,
+        (source, sourceDriver) =>
+          fresh(options, async (destination, driver) => {
+            const sequences = addAll(sourceDriver);
+            await sourceDriver.prefill(...sequences);
+            for (let i = 1; i < 5; i++) await sourceDriver.decode(...sequences);
+            const arrived = sequences.map(({ prompt, output, logprobs }) => {
+              const sequence = driver.add(prompt, params);
+              driver.arrive(sequence, output);
+              sequence.logprobs.push(...logprobs);
+              return sequence;
+            });
+            await copyBlocks(
+              source.pool as DevicePool,
+              sequences.flatMap(({ blocks }) => blocks),
+              destination.pool as DevicePool,
+              arrived.flatMap(({ blocks }) => blocks),
+            );
+            while (arrived[0].output.length < OUTPUT_TOKENS) await driver.decode(...arrived);
+            return outcome(arrived);
+          }),
+      );
+      assert.deepEqual(moved, alone, "moved");
+    });
+  });
+}
+
+async function copyBlocks(
+  source: DevicePool,
+  from: readonly number[],
+  destination: DevicePool,
+  to: readonly number[],
+): Promise<void> {
+  assert.equal(from.length, to.length);
+  const whole = (block: number) => ({
+    ...{ block, firstLayer: 0, numLayers: source.layout.numLayers },
+  });
+  await writeRuns(destination, to.map(whole), await readRuns(source, from.map(whole)));
+}
+
+cudaTest("a context that gets a second part, and a batch longer than a slice", async () => {
+  const options = { maxModelLen: 270, maxNumSeqs: 4 }; // a slice has 270 rows
+  const prompts = [252, 40].map((length, i) => randomPrompt(5 + i, length, 256));
+  const alone = await fresh(options, async (_, driver) => {
+    const sequences = prompts.map((prompt) => driver.add(prompt, { logprobs: 3 }));
+    for (const sequence of sequences) await driver.generate(sequence, 8);
+    return outcome(sequences);
+  });
+  const together = await fresh(options, async (_, driver) => {
+    const sequences = prompts.map((prompt) => driver.add(prompt, { logprobs: 3 }));
+    await driver.prefill(...sequences);
+    for (let i = 1; i < 8; i++) await driver.decode(...sequences);
+    return outcome(sequences);
+  });
+  assert.deepEqual(together, alone);
+});
+
+cudaTest("a model that computes garbage fails the sequence", async () => {
+  await withModel("--dtype f32", (model) => {
+    spoil(`${model}/model.safetensors`, "model.embed_tokens.weight", 7);
+    return fresh({ model }, async (_, driver) => {
+      const { failures, tokenIds } = await driver.prefill(
+        driver.add([1, 2, 7]),
+        driver.add([1, 2, 3]),
+      );
+      assert.deepEqual(failures!.map((failure) => failure?.kind), ["model", undefined]);
+      assert.match(failures![0]!.message, /NaN: the model computed garbage/);
+      assert.ok(tokenIds[1] >= 0);
+    });
+  });
+});
+
+cudaTest("nothing is left when it is closed", async () => {
+  const before = counts();
+  await fresh({}, (_, driver) => driver.prefill(driver.add([1, 2, 3], { logprobs: 1 })));
+  assert.deepEqual(counts(), before);
+});
+
+cudaTest(
+  "a kernel that fails ends the step with error 700, and close frees what it can",
+  async () => {
+    const executor = await load();
+    const driver = new Driver(executor);
+    await driver.prefill(driver.add([1, 2, 3]));
+    configure("fail-work=5");
+    await assert.rejects(
+      driver.prefill(driver.add([4, 5, 6])),
+      (error: Error) => error instanceof DeviceLostError && error.code === 700,
+    );
+    await executor.close();
+    reset();
+  },
+);

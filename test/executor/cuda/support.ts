@@ -6,12 +6,8 @@ import { configure, directory } from "../../ffi/software_device/device.ts";
 import { defaultOptions } from "../cpu/harness.ts";
 
 const settings =
-  "devices=2,order=late,seed=1,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G,driver=13000," +
-  "kernels=plain,fail-allocation=0,fail-allocation-above=0";
-
-/** Locks of this test process alone. */
-const lockDirectory = Deno.makeTempDirSync({ prefix: "cuda-locks-" });
-addEventListener("unload", () => Deno.removeSync(lockDirectory, { recursive: true }));
+  "devices=1,order=late,seed=1,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G,driver=13000," +
+  `kernels=plain,fail-allocation=0,fail-allocation-above=0,identity=${Deno.pid}`;
 
 /** Options of the command line that tests change. */
 export interface LoadOptions extends Partial<EngineOptions> {
@@ -21,12 +17,21 @@ export interface LoadOptions extends Partial<EngineOptions> {
   readonly onProgress?: (progress: LoadProgress) => void;
 }
 
+/**
+ * Loads an executor; two may share the device. Both are of this thread, and a thread has one current
+ * device.
+ */
 export function load(options: LoadOptions = {}): Promise<Executor> {
-  const { deviceSettings, hostShare = 1, onProgress = () => {}, ...changes } = options;
+  const { deviceSettings, hostShare = 2, onProgress = () => {}, ...changes } = options;
   configure(deviceSettings === undefined ? settings : `${settings},${deviceSettings}`);
-  const engine: EngineOptions = { ...defaultOptions, device: "cuda", ...changes };
+  const engine: EngineOptions = {
+    ...defaultOptions,
+    device: "cuda",
+    allowSharedDevice: true,
+    ...changes,
+  };
   const spec = { device: "cuda" as const, options: engine, hostShare };
-  return loadCudaExecutor(spec, onProgress, { from: directory!, lockDirectory });
+  return loadCudaExecutor(spec, onProgress, { from: directory! });
 }
 
 /** A test that is skipped, and says so, where the software device cannot be built. */

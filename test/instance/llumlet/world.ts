@@ -11,6 +11,7 @@ import { Random } from "../../../src/core/random.ts";
 import type { StepInput } from "../../../src/executor/executor.ts";
 import { Engine } from "../../../src/instance/engine/engine.ts";
 import type { EngineConfig } from "../../../src/instance/engine/engine_config.ts";
+import type { CrossoverSetting, PathMeasure } from "../../../src/instance/llumlet/crossover.ts";
 import { Llumlet } from "../../../src/instance/llumlet/llumlet.ts";
 import type { MigrationTimeouts } from "../../../src/instance/llumlet/timeouts.ts";
 import { InstanceService } from "../../../src/instance/instance_service.ts";
@@ -31,6 +32,8 @@ export interface InstanceShape extends Partial<PagedModelShape> {
   readonly limits?: { readonly lastStageMaxBlocks: number; readonly maxStages: number };
   readonly timeouts?: Partial<MigrationTimeouts>;
   readonly copiesBesideSteps?: boolean;
+  readonly crossover?: CrossoverSetting;
+  readonly onPathMeasured?: (measure: PathMeasure) => void;
   /** Time that a block takes to be copied. */
   readonly blockMs?: number;
   readonly wrapBackend?: (backend: MigrationBackend) => MigrationBackend;
@@ -74,6 +77,8 @@ export class TestInstance {
       clock,
       limits: shape.limits ?? { lastStageMaxBlocks: 2, maxStages: 10 },
       copiesBesideSteps: shape.copiesBesideSteps,
+      crossover: shape.crossover,
+      onPathMeasured: shape.onPathMeasured,
       timeouts: shape.timeouts,
       onMovedIn: (request) => this.service.expect(request),
       onMovedOut: (requestId) => this.service.forget(requestId),

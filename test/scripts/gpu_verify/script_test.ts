@@ -1,6 +1,8 @@
 /** scripts/gpu_verify.sh as it is called, on the software device. */
 import assert from "node:assert/strict";
 import { buildSoftwareDevice } from "../../../scripts/build_software_device.ts";
+import { verify } from "../../../scripts/gpu_verify/main.ts";
+import type { Section } from "../../../scripts/gpu_verify/sections.ts";
 import type { VerifyReport } from "../../../scripts/gpu_verify/report.ts";
 
 const script = decodeURIComponent(
@@ -32,7 +34,7 @@ Deno.test({
   fn: async () => {
     const out = await Deno.makeTempDir();
     try {
-      const names = ["kernels", "ipc", "nccl", "kill"];
+      const names = ["kernels", "ipc", "gloo", "nccl", "kill"];
       const { code, stdout, stderr } = await run(
         ...["--software-device", "--short", "--sections", names.join(), "--out", out],
       );
@@ -45,6 +47,44 @@ Deno.test({
       const lines = (await Deno.readTextFile(`${out}/gpu_verify.md`)).split("\n").filter(Boolean);
       for (const line of lines) assert.match(line, /\(software device, no GPU\)$/);
     } finally {
+      await Deno.remove(out, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: `a section that fails, hangs or shows nothing leaves the others and the report${skip}`,
+  ignore: "missing" in built,
+  fn: async () => {
+    const out = await Deno.makeTempDir();
+    const section = (name: string, code: string, limitS = 30): Section => ({
+      ...{ name, shows: name, limitS, output: "findings" },
+      command: () => ["eval", "--no-check", code],
+    });
+    const fine = 'console.log(JSON.stringify({ name: "a", value: "1" }));';
+    const sections = [
+      section("fails", `${fine} throw new Error("wrong bytes");`),
+      section("hangs", `${fine} await new Promise((resolve) => setTimeout(resolve, 60_000));`, 5),
+      section("crashes", 'Deno.kill(Deno.pid, "SIGKILL");'),
+      section("silent", ""),
+      section("works", fine),
+    ];
+    const { log } = console;
+    console.log = () => {};
+    try {
+      const given = { sections, out, short: true, softwareDevice: true };
+      assert.equal(await verify(given), false);
+      const report: VerifyReport = JSON.parse(await Deno.readTextFile(`${out}/gpu_verify.json`));
+      assert.deepEqual(report.sections.map(({ name, outcome }) => [name, outcome]), [
+        ["fails", "failed"],
+        ["hangs", "timed out"],
+        ["crashes", "failed"],
+        ["silent", "failed"],
+        ["works", "passed"],
+      ]);
+      assert.match(report.sections[0].complaint, /wrong bytes/);
+    } finally {
+      console.log = log;
       await Deno.remove(out, { recursive: true });
     }
   },

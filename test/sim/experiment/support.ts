@@ -56,6 +56,7 @@ export function clusterConfig(overrides: Overrides = {}): ClusterConfig {
       migrationNumLayers: 1,
       lastStageMaxBlocks: 4,
       maxStages: 3,
+      migrationCrossover: "0",
       ...overrides.transfer,
     },
     scaling: {

@@ -37,6 +37,7 @@ class World {
       migrationNumLayers: numLayers,
       lastStageMaxBlocks: 1,
       maxStages: 1,
+      migrationCrossover: "0",
     };
     const faults = { initTimeoutMs: 500, slowShare: 0, failedShare: 0, untilMs: 0 };
     const groups = isGrouped ? new SimGroups(this.network, faults) : null;

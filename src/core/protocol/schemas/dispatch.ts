@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type { DispatchReply, DispatchRequest, IsolationNotice } from "../dispatch.ts";
 import { count, id, priority } from "./fields.ts";

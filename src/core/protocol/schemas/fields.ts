@@ -1,5 +1,5 @@
 /** Fields that many messages have, with their bounds. */
-import { z } from "zod";
+import * as z from "zod";
 import { errorKinds } from "../../errors.ts";
 
 /** Longest name of a request, an instance, an API server or a migration. */

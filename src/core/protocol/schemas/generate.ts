@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ErrorRecord } from "../../errors.ts";
 import { type Check, checkWith } from "../check.ts";
 import { MessageError } from "../../errors.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type {
   BackendCall,
@@ -70,6 +70,7 @@ const report = z.object({
   stages: count,
   blocks: count,
   transfer: statistics,
+  isRecomputed: z.boolean().optional(),
   downtimeMs: number,
   totalMs: number,
   leftMs: number.optional(),

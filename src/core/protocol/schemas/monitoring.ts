@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { Buckets } from "../../stats/bucket_counts.ts";
 import { type Check, checkWith } from "../check.ts";
 import {

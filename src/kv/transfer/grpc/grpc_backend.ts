@@ -1,6 +1,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Clock } from "../../../core/clock.ts";
 import { UnavailableError } from "../../../core/errors.ts";
+import { isLoopback } from "../../../core/hosts.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
@@ -281,8 +282,4 @@ function targetOf(endpoint: Readonly<Record<string, unknown>>): HttpTarget | nul
 
 function addressOf({ host, port }: HttpTarget): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
 }

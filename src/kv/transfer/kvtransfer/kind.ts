@@ -11,6 +11,10 @@ export const kvtransfer: BackendKind = {
   check: ({ migrationBackendTransferType: type }) =>
     type !== "" ? null : "When using kvTransfer as migration backend, do not set " +
       "--migration-backend-transfer-type as empty; choose cuda_ipc or rdma.",
+  hostProblem: async (memory) => {
+    const { hostConditions, kvTransferProblem } = await import("./host_conditions.ts");
+    return kvTransferProblem(memory, hostConditions());
+  },
   open: async (context) => (await import("./open_kvtransfer.ts")).openKvTransfer(context),
   runThread: async () => (await import("./pull_thread.ts")).runPullThread(),
 };

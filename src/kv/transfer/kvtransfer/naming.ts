@@ -1,6 +1,6 @@
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../../../core/errors.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type { KvLayout } from "../../layout.ts";

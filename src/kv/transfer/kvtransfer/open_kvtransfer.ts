@@ -1,17 +1,17 @@
 import { openProcessMemory } from "../../../../ffi/process_memory.ts";
 import { UsageError } from "../../../core/errors.ts";
+import { isLoopback } from "../../../core/hosts.ts";
 import { logger } from "../../../core/log.ts";
 import type { BackendContext } from "../backend_kind.ts";
 import { needsProtection } from "../protection.ts";
 import { openCudaIpc } from "./cuda_ipc.ts";
+import { ptraceScope } from "./host_conditions.ts";
 import { thisProcess } from "./host_process.ts";
 import { KvTransferBackend } from "./kvtransfer_backend.ts";
 import { NamingDirectory } from "./naming.ts";
 import type { UcxChoice } from "./pull_thread.ts";
 
 const log = logger("kvtransfer");
-
-const YAMA_SCOPE = "/proc/sys/kernel/yama/ptrace_scope";
 
 /**
  * Opens the naming directory, and the backend over it.
@@ -37,7 +37,8 @@ export async function openKvTransfer(context: BackendContext): Promise<KvTransfe
         "device keeps them in host memory: choose rdma",
     );
   }
-  if (needsPermission()) memory.allowReaders();
+  // Where it is 1, the kernel lets only ancestors read a process that has not agreed to more.
+  if (ptraceScope() === 1) memory.allowReaders();
   const naming = NamingDirectory.open(options.migrationBackendKvtransferNamingUrl);
   const process = thisProcess();
   const device = pool.memory === "device" ? openCudaIpc(pool) : undefined;
@@ -61,17 +62,4 @@ function ucxChoice(context: BackendContext): UcxChoice | undefined {
       "--migration-insecure for a network that nobody else is on",
   );
   return undefined;
-}
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || host.startsWith("127.");
-}
-
-/** Whether the kernel lets only ancestors read a process that has not agreed to more. */
-function needsPermission(): boolean {
-  try {
-    return Deno.readTextFileSync(YAMA_SCOPE).trim() === "1";
-  } catch {
-    return false; // a kernel without Yama
-  }
 }

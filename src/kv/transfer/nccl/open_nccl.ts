@@ -18,15 +18,18 @@ const lasting = [
   NoDeviceError,
 ];
 
-/** What keeps libnccl from being opened on this host; null if nothing does. */
+const ONE_DEVICE =
+  "one device, two instances: NCCL takes one rank a device, and this host shows one " +
+  "device; choose kvtransfer with --migration-backend-transfer-type cuda_ipc, or rayrpc";
+
+/** What keeps two instances of this host from exchanging blocks by NCCL; null if nothing does. */
 export function ncclProblem(): string | null {
   try {
     Nccl.open();
-    return null;
+    return openCuda().deviceCount() === 1 ? ONE_DEVICE : null;
   } catch (error) {
-    const known = error instanceof LibraryNotFoundError || error instanceof LibraryVersionError;
-    if (!known) throw error;
-    return error.message;
+    if (!lasting.some((kind) => error instanceof kind)) throw error;
+    return (error as Error).message;
   }
 }
 
@@ -54,7 +57,7 @@ export function openNccl(context: BackendContext): NcclBackend {
     const cuda = openCuda();
     cuda.setDevice(pool.ordinal);
     const nccl = Nccl.open();
-    const device = cuda.deviceInfo(pool.ordinal).uuid;
+    const device = context.mayShareDevice ? "" : cuda.deviceInfo(pool.ordinal).uuid;
     const links = openLinks();
     return new NcclBackend({ instanceId, model, pool, clock, links, nccl, cuda, device });
   } catch (error) {

@@ -1,0 +1,123 @@
+/** What the CUDA executor refuses, and which device it takes. */
+import assert from "node:assert/strict";
+import { openCuda } from "../../../ffi/cuda/open.ts";
+import { type DeviceLease, leaseDevice } from "../../../src/executor/cuda/device_lease.ts";
+import type { LoadProgress } from "../../../src/executor/executor.ts";
+import { counts, directory } from "../../ffi/software_device/device.ts";
+import { withModel } from "../cpu/fixtures.ts";
+import { cudaTest, load, type LoadOptions } from "./support.ts";
+
+async function refused(options: LoadOptions, name: string, message: RegExp): Promise<void> {
+  const before = counts();
+  await assert.rejects(load(options), { name, message });
+  assert.deepEqual(counts(), before, "what a failed load took is freed");
+}
+
+cudaTest("what is loaded is described, and its progress", async () => {
+  const phases: LoadProgress[] = [];
+  const executor = await load({
+    dtype: "bfloat16",
+    onProgress: (progress) => phases.push(progress),
+  });
+  const { description, dtype, layout, numBlocks } = executor.info;
+  assert.equal(description, "cuda:0 (the software device)");
+  assert.deepEqual([dtype, layout.format, numBlocks], ["bfloat16", "k-then-v", 128]);
+  assert.deepEqual(
+    new Set(phases.map(({ phase }) => phase)),
+    new Set(["kernels", "weights", "kv-cache"]),
+  );
+  const weights = phases.filter(({ phase }) => phase === "weights");
+  assert.equal(weights.at(-1)!.doneBytes, weights.at(-1)!.totalBytes);
+  await executor.close();
+});
+
+cudaTest("memory of the device decides the number of blocks", async () => {
+  const blocksOf = async (options: LoadOptions) => {
+    const executor = await load({
+      ...{
+        numGpuBlocksOverride: null,
+        maxNumSeqs: 4096,
+        deviceSettings: "memory=512M",
+        hostShare: 1,
+      },
+      ...options,
+    });
+    const { numBlocks, layout } = executor.info;
+    await executor.close();
+    assert.equal(layout.numLayers, 2);
+    return numBlocks;
+  };
+  const half = await blocksOf({ gpuMemoryUtilization: 0.4 });
+  const most = await blocksOf({ gpuMemoryUtilization: 0.6 });
+  // 0.2 of 512 MiB in blocks of 16 tokens, 2 layers, 2 heads of 16 float32 keys and values.
+  const expected = 0.2 * 2 ** 29 / (16 * 2 * 2 * 2 * 16 * 4);
+  assert.ok(Math.abs(most - half - expected) < 100, `${half} and ${most} blocks`);
+});
+
+cudaTest("models and options that do not fit are refused with what to change", async () => {
+  await refused(
+    { deviceSettings: "memory=1M" },
+    "UsageError",
+    /^Cannot allocate .*: .* of device memory is needed, and .* is free\. Use a smaller model/,
+  );
+  await refused({ blockSize: 12 }, "UsageError", /^--block-size 12: CUDA takes powers of two/);
+  await refused(
+    { numGpuBlocksOverride: 1_000_000 },
+    "UsageError",
+    /A KV cache of 1000000 blocks .* does not fit/,
+  );
+  await withModel(
+    "--hidden 68 --head-dim 16 --dtype bf16",
+    (model) =>
+      refused(
+        { model },
+        "ModelError",
+        /its hidden size is 68, and must be a multiple of 8 in bfloat16/,
+      ),
+  );
+  await withModel(
+    "--head-dim 12",
+    (model) =>
+      refused(
+        { model },
+        "ModelError",
+        /its head size is 12, and must be a multiple of 8 up to 256/,
+      ),
+  );
+  await withModel("--heads 64 --kv-heads 1 --head-dim 256", (model) =>
+    refused(
+      { model },
+      "ModelError",
+      /heads of 256 in groups of 64 need \d+ bytes of shared memory in float32.*--dtype bfloat16/,
+    ));
+});
+
+cudaTest("fewer devices than instances are refused, unless they may be shared", async () => {
+  await refused(
+    { hostShare: 3, allowSharedDevice: false, deviceSettings: "devices=2" },
+    "UsageError",
+    /^--device cuda: 3 instances need a device each, and the driver shows 2\. .*--allow-shared-device/,
+  );
+  const shared = { hostShare: 3, allowSharedDevice: true, deviceSettings: "devices=2" };
+  const executors = [await load(shared), await load(shared), await load(shared)];
+  const devices = executors.map(({ info }) => info.description.slice(0, 6));
+  assert.deepEqual(devices, ["cuda:0", "cuda:1", "cuda:0"]);
+  for (const executor of executors) await executor.close();
+});
+
+cudaTest("a device that an instance uses is taken again when it is released", async () => {
+  await (await load({ deviceSettings: "devices=2" })).close();
+  const cuda = openCuda({ from: directory! });
+  const lease = () => leaseDevice(cuda, { numInstances: 1, allowShared: false, patienceMs: 0 });
+  const leases: DeviceLease[] = [await lease(), await lease()];
+  assert.deepEqual(leases.map(({ ordinal }) => ordinal), [0, 1]);
+  await assert.rejects(lease(), {
+    name: "UsageError",
+    message: /other instances use all 2 devices that the driver shows\. Stop one of them/,
+  });
+  const waiting = leaseDevice(cuda, { numInstances: 1, allowShared: false });
+  leases[1].release();
+  leases[1] = await waiting;
+  assert.equal(leases[1].ordinal, 1);
+  for (const { release } of leases) release();
+});

@@ -1,0 +1,230 @@
+/** The kernels of a decoder on arrays of a test: what they compute, and the same in float64. */
+import type { Cuda } from "../../../ffi/cuda/cuda.ts";
+import {
+  DecoderKernels,
+  elementBytes,
+  type ElementType,
+  type HeadShape,
+  type LinearLayer,
+  type RowTables,
+} from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import { addressOf, nativeBuffer } from "../../../ffi/memory.ts";
+import type { OpenOptions } from "../../../ffi/library.ts";
+import { Random } from "../../../src/core/random.ts";
+import { encodeFloats, tensorValues } from "../../../src/model/tensor.ts";
+
+export const elementTypes = Object.keys(elementBytes) as ElementType[];
+
+/** Kernels of one type on a device, whose memory is freed by {@linkcode DecoderBench.close}. */
+export class DecoderBench {
+  readonly kernels: DecoderKernels;
+  readonly stream: bigint;
+  readonly #addresses: bigint[] = [];
+
+  /** @param multiprocessors decides whether parts of contexts are computed apart: 0 never, many always */
+  constructor(
+    readonly cuda: Cuda,
+    readonly type: ElementType,
+    readonly shape: HeadShape = { heads: 1, kvHeads: 1, headDim: 64 },
+    multiprocessors = 0,
+    options: OpenOptions = {},
+  ) {
+    this.stream = cuda.createStream();
+    this.kernels = new DecoderKernels(type, shape, multiprocessors, this.stream, options);
+  }
+
+  close(): void {
+    this.cuda.synchronizeStream(this.stream);
+    for (const address of this.#addresses) this.cuda.free(address);
+    this.kernels.close();
+    this.cuda.destroyStream(this.stream);
+  }
+
+  /** Device memory, fresh. */
+  room(byteLength: number): bigint {
+    const address = this.cuda.malloc(Math.max(byteLength, 16));
+    this.#addresses.push(address);
+    return address;
+  }
+
+  /** Device memory with these bytes. */
+  upload(values: Uint8Array | Float32Array | Int32Array): bigint {
+    const bytes = nativeBuffer(values.byteLength);
+    bytes.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+    const address = this.room(values.byteLength);
+    this.cuda.copy(address, addressOf(bytes), bytes.length, this.stream);
+    this.cuda.synchronizeStream(this.stream);
+    return address;
+  }
+
+  /** Device memory with elements of the kernels' type. */
+  narrow(values: Float32Array): bigint {
+    return this.upload(encodeFloats(values, this.type));
+  }
+
+  bytes(address: bigint, byteLength: number): Uint8Array<ArrayBuffer> {
+    const bytes = nativeBuffer(byteLength);
+    this.cuda.copy(addressOf(bytes), address, byteLength, this.stream);
+    this.cuda.synchronizeStream(this.stream);
+    return bytes;
+  }
+
+  floats(address: bigint, length: number): Float32Array {
+    return new Float32Array(this.bytes(address, length * 4).buffer);
+  }
+
+  /** Elements of the kernels' type, widened. */
+  widened(address: bigint, length: number): Float32Array {
+    const { type } = this;
+    const bytes = this.bytes(address, length * elementBytes[type]);
+    return tensorValues({ name: "", dtype: type, shape: [length], bytes }, type);
+  }
+
+  /** y [rows, outputs] of a layer, for the first `rows` rows of x. */
+  linear(layer: LinearLayer, x: bigint, rows: number): Float32Array {
+    const y = this.room(rows * layer.outputs * 4);
+    this.kernels.linear(layer, x, y, rows, "set");
+    return this.floats(y, rows * layer.outputs);
+  }
+}
+
+/** Values that the type can hold, about normal, from a seed. */
+export function randomValues(seed: number, length: number, type: ElementType): Float32Array {
+  const random = new Random(seed);
+  const uniform = () => random.below(1 << 20) / (1 << 20);
+  const values = Float32Array.from(
+    { length },
+    () => uniform() + uniform() + uniform() + uniform() - 2,
+  );
+  const bytes = encodeFloats(values, type);
+  return Float32Array.from(tensorValues({ name: "", dtype: type, shape: [length], bytes }, type));
+}
+
+/** Norm of the difference over the norm of the truth. */
+export function errorOf(found: Float32Array, truth: Float64Array): number {
+  let difference = 0, norm = 0;
+  truth.forEach((value, i) => {
+    difference += (found[i] - value) ** 2;
+    norm += value ** 2;
+  });
+  return Math.sqrt(difference / norm);
+}
+
+/** Sequences with random queries, and keys and values in a paged cache. */
+export interface AttentionCase {
+  readonly shape: HeadShape;
+  readonly blockShift: number;
+  readonly window: number;
+  /** Rows: the position of each, and its sequence. */
+  readonly rows: readonly { readonly sequence: number; readonly position: number }[];
+  /** Tokens of each sequence. */
+  readonly lengths: readonly number[];
+}
+
+/** What {@linkcode runAttention} gives: rows of all heads, and the same in float64. */
+export interface AttentionOutcome {
+  readonly found: Float32Array;
+  readonly truth: Float64Array;
+}
+
+/**
+ * Fills a cache by `prepareHeads`, without norms and with rotations by 0, and attends to it.
+ * @param seed of the values and of where the blocks lie
+ */
+export function runAttention(bench: DecoderBench, given: AttentionCase, seed: number) {
+  const { shape: { heads, kvHeads, headDim }, blockShift, window, rows, lengths } = given;
+  const { type, kernels } = bench;
+  const blockSize = 1 << blockShift, width = (heads + 2 * kvHeads) * headDim;
+  const maxBlocks = Math.max(...lengths.map((length) => Math.ceil(length / blockSize)));
+  const numBlocks = lengths.length * maxBlocks;
+  const order = shuffled(numBlocks, seed);
+  const blockTables = bench.upload(Int32Array.from(order));
+  const blockStride = 2 * kvHeads * headDim * blockSize;
+  const cache = {
+    address: bench.room(numBlocks * blockStride * elementBytes[type]),
+    blockStride,
+    blockShift,
+  };
+  const maxContextLen = Math.max(...lengths);
+  // Every row of the table turns by nothing: cosines of 1, then sines of 0.
+  const rope = Float32Array.from(
+    { length: maxContextLen * headDim },
+    (_, i) => i % headDim < headDim / 2 ? 1 : 0,
+  );
+  const ropeTable = bench.upload(rope);
+  const norms = { query: 0n, key: 0n, epsilon: 1e-6 };
+  const tablesOf = (of: AttentionCase["rows"]): RowTables => ({
+    rows: of.length,
+    positions: bench.upload(Int32Array.from(of, ({ position }) => position)),
+    slots: bench.upload(Int32Array.from(of, ({ sequence, position }) => {
+      const block = order[sequence * maxBlocks + (position >> blockShift)];
+      return block << blockShift | position & (blockSize - 1);
+    })),
+    sequences: bench.upload(Int32Array.from(of, ({ sequence }) => sequence)),
+    blockTables,
+    maxBlocks,
+    maxContextLen,
+  });
+  // All tokens of all sequences, then the rows whose attention is wanted.
+  const tokens = lengths.flatMap((length, sequence) =>
+    Array.from({ length }, (_, position) => ({ sequence, position }))
+  );
+  const cached = randomValues(seed, tokens.length * width, type);
+  const rowOf = ({ sequence, position }: { sequence: number; position: number }) =>
+    lengths.slice(0, sequence).reduce((sum, length) => sum + length, 0) + position;
+  kernels.prepareHeads(bench.upload(cached), norms, ropeTable, tablesOf(tokens), cache);
+  const queries = Float32Array.from(rows.flatMap((row) => {
+    const at = rowOf(row) * width;
+    return Array.from(cached.subarray(at, at + width));
+  }));
+  const output = bench.room(rows.length * heads * headDim * elementBytes[type]);
+  const partialsBytes = kernels.partialsBytes(maxContextLen);
+  const partials = partialsBytes > 0 ? bench.room(partialsBytes) : 0n;
+  kernels.attend(bench.upload(queries), tablesOf(rows), cache, output, {
+    window,
+    partials,
+    partialsBytes,
+  });
+  const found = bench.widened(output, rows.length * heads * headDim);
+  return { found, truth: attentionTruth(given, cached, rowOf, width) };
+}
+
+function attentionTruth(
+  { shape: { heads, kvHeads, headDim }, window, rows }: AttentionCase,
+  cached: Float32Array,
+  rowOf: (row: { sequence: number; position: number }) => number,
+  width: number,
+): Float64Array {
+  const truth = new Float64Array(rows.length * heads * headDim);
+  rows.forEach(({ sequence, position }, row) => {
+    const first = window > 0 ? Math.max(0, position + 1 - window) : 0;
+    for (let head = 0; head < heads; head++) {
+      const kvHead = Math.floor(head / (heads / kvHeads));
+      const query = rowOf({ sequence, position }) * width + head * headDim;
+      const scores: number[] = [];
+      for (let token = first; token <= position; token++) {
+        const key = rowOf({ sequence, position: token }) * width + (heads + kvHead) * headDim;
+        let score = 0;
+        for (let i = 0; i < headDim; i++) score += cached[query + i] * cached[key + i];
+        scores.push(score / Math.sqrt(headDim));
+      }
+      const largest = Math.max(...scores);
+      const weights = scores.map((score) => Math.exp(score - largest));
+      const sum = weights.reduce((total, weight) => total + weight, 0);
+      weights.forEach((weight, i) => {
+        const value = rowOf({ sequence, position: first + i }) * width +
+          (heads + kvHeads + kvHead) * headDim;
+        for (let j = 0; j < headDim; j++) {
+          truth[(row * heads + head) * headDim + j] += weight / sum * cached[value + j];
+        }
+      });
+    }
+  });
+  return truth;
+}
+
+function shuffled(count: number, seed: number): number[] {
+  const random = new Random(seed);
+  const left = Array.from({ length: count }, (_, i) => i);
+  return Array.from({ length: count }, () => left.splice(random.below(left.length), 1)[0]);
+}

@@ -1,0 +1,13 @@
+/** A successor that takes over, and then serves, dies or hangs: the program of a test. */
+import { Predecessor } from "../../../src/roles/upgrade/successor.ts";
+
+const predecessor = await Predecessor.fromEnvironment();
+const handover = await predecessor!.takeOver();
+if (handover.numInstances !== 2) throw new Error(`unexpected: ${JSON.stringify(handover)}`);
+if (Deno.args[0] === "die") {
+  console.log("the port is gone");
+  Deno.exit(2);
+}
+if (Deno.args[0] === "hang") await new Promise((resolve) => setTimeout(resolve, 600_000));
+await predecessor!.takenOver();
+await predecessor!.finish(1234);

@@ -1,0 +1,119 @@
+/** Two servers, one after the other, at one listening socket. Linux. */
+import assert from "node:assert/strict";
+import { listeningSockets } from "../../ffi/listening_sockets.ts";
+import { type Harness, until, withServer } from "./harness.ts";
+
+const ignore = Deno.build.os !== "linux";
+const encoder = new TextEncoder();
+
+/** The socket of a server, as a successor would inherit it: another descriptor of the same socket. */
+function socketOf({ server }: Harness): number {
+  const { fd } = listeningSockets().find(({ port }) => port === server.address.port)!;
+  return dup(fd);
+}
+
+function dup(fd: number): number {
+  const c = Deno.dlopen("libc.so.6", { dup: { parameters: ["i32"], result: "i32" } });
+  try {
+    return c.symbols.dup(fd);
+  } finally {
+    c.close();
+  }
+}
+
+async function answer(url: string): Promise<{ status: number; connection: string | null }> {
+  // Without a pool, so that a connection is never one that was kept.
+  using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+  const response = await fetch(`${url}/health`, { client });
+  await response.text();
+  return { status: response.status, connection: response.headers.get("connection") };
+}
+
+Deno.test({
+  name: "handover: a stream goes on to its end, and new connections reach the successor",
+  ignore,
+  fn: () =>
+    withServer({}, async (first) => {
+      const more = Promise.withResolvers<void>();
+      first.service.generate = async (_request, emit) => {
+        emit({ text: "a", tokenIds: [1] });
+        await more.promise;
+        emit({ text: "b", tokenIds: [2], finish: { reason: "stop", stopReason: null } });
+      };
+      const stream = fetch(`${first.url}/v1/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ prompt: "x", stream: true }),
+      }).then((response) => response.text());
+      await until(() => first.service.requests.length === 1);
+
+      await withServer({ descriptors: [socketOf(first)] }, async (second) => {
+        assert.equal(second.server.address.port, first.server.address.port);
+        let hasGivenWay = false;
+        const givenWay = first.server.giveWay().then(() => hasGivenWay = true);
+        for (let i = 0; i < 15; i++) {
+          assert.equal((await answer(second.url)).status, 200);
+          await new Promise((resolve) => setTimeout(resolve, 100));
+        }
+        assert.equal(hasGivenWay, false); // the stream is not over
+        const { post, service } = second;
+        assert.equal((await post("/v1/completions", { prompt: "y" })).status, 200);
+        assert.equal(service.requests.length, 1);
+        more.resolve();
+        await givenWay;
+        assert.match(await stream, /"text":"a"[^]*"text":"b"[^]*\[DONE\]/);
+      });
+    }),
+});
+
+Deno.test({
+  name: "handover: a kept connection is asked to close, and one that was just opened is answered",
+  ignore,
+  fn: () =>
+    withServer({}, async ({ server }) => {
+      const request = encoder.encode("GET /health HTTP/1.1\r\nHost: x\r\n\r\n");
+      const read = async (connection: Deno.TcpConn) => {
+        const buffer = new Uint8Array(4096);
+        const bytes = await connection.read(buffer);
+        return bytes === null ? null : new TextDecoder().decode(buffer.subarray(0, bytes));
+      };
+      using kept = await Deno.connect(server.address);
+      await kept.write(request);
+      assert.match((await read(kept))!, /connection: keep-alive/i);
+      using opened = await Deno.connect(server.address);
+      const givenWay = server.giveWay();
+      await kept.write(request);
+      assert.match((await read(kept))!, /^HTTP\/1\.1 200[^]*connection: close/i);
+      assert.equal(await read(kept), null);
+      await opened.write(request);
+      assert.match((await read(opened))!, /^HTTP\/1\.1 200[^]*connection: close/i);
+      await givenWay;
+      await assert.rejects(Deno.connect(server.address)); // nobody else has the socket
+    }),
+});
+
+Deno.test({
+  name: "handover: a server that gives way can still be stopped by a deadline",
+  ignore,
+  fn: () =>
+    withServer({}, async ({ server, service, url }) => {
+      service.generate = (_request, emit) => emit({ text: "a", tokenIds: [1] }); // and no more
+      const stream = fetch(`${url}/v1/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ prompt: "x", stream: true }),
+      }).then((response) => response.text());
+      await until(() => service.requests.length === 1);
+      const givenWay = server.giveWay();
+      await server.shutdown(50);
+      assert.match(await stream, /was not finished in time/);
+      await givenWay;
+    }),
+});
+
+Deno.test("handover: what is no socket is refused", async () => {
+  await assert.rejects(withServer({ descriptors: [999] }, async () => {}), {
+    name: "UsageError",
+    message: /^cannot serve at a given socket: /,
+  });
+});
