@@ -8,6 +8,7 @@ import { hashInputs } from "./bundle/inputs.ts";
 import { writeSelfExtracting } from "./bundle/self_extract.ts";
 import { sourceVersion } from "./bundle/source_version.ts";
 import type { Build } from "../src/core/version.ts";
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const root = decodeURIComponent(new URL("..", import.meta.url).pathname).replace(/\/$/, "");
 const output = `${root}/dist/llumnix`;
@@ -78,6 +79,7 @@ async function sizeOf(path: string): Promise<string> {
   return `${((await Deno.stat(path)).size / 1e6).toFixed(1)} MB`;
 }
 
+refuseUnknownArguments(["--force"]);
 try {
   await build();
 } catch (error) {

@@ -4,6 +4,7 @@
  * nvidia-nvvm, nvidia-cuda-crt and nvidia-cuda-cccl 13.0, and nvidia-cuda-runtime, unpacked over each
  * other. With `--check` nothing is compiled: it fails if a source has changed since its PTX was made.
  */
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const kernels = new URL("../ffi/cuda_kernels/", import.meta.url);
 const path = (url: URL) => decodeURIComponent(url.pathname);
@@ -101,4 +102,7 @@ async function main(): Promise<void> {
   for (const module of kernelModules()) await compile(nvcc, module);
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) {
+  refuseUnknownArguments(["--check"]);
+  await main();
+}

@@ -7,6 +7,7 @@
 import { existsSync } from "node:fs";
 import { type KernelSet, kernelSets } from "../ffi/cpu_kernels/kernels.ts";
 import { machineProblem } from "../ffi/cpu_kernels/load.ts";
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const sources = new URL("../ffi/cpu_kernels/", import.meta.url);
 const buildDirectory = new URL("build/", sources);
@@ -205,6 +206,7 @@ async function buildWasm(): Promise<string> {
 }
 
 if (import.meta.main) {
+  refuseUnknownArguments(["--all", "--wasm"]);
   const isAll = Deno.args.includes("--all");
   say(await (Deno.args.includes("--wasm") ? buildWasm() : buildNativeSets(isAll)));
 }

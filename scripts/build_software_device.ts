@@ -5,6 +5,7 @@
  */
 
 import { buildKernelLibrary, run } from "./build_kernel_library.ts";
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const sources = new URL("../ffi/software_device/", import.meta.url);
 const output = new URL("../dist/software_device/", import.meta.url);
@@ -207,6 +208,7 @@ export async function buildSoftwareDevice(): Promise<SoftwareDevice> {
 }
 
 if (import.meta.main) {
+  refuseUnknownArguments();
   const built = await buildSoftwareDevice();
   if ("missing" in built) console.error(`software device not built: ${built.missing}`);
   else console.error(`software device: ${built.directory} (${built.outcome})`);

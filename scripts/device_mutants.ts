@@ -21,6 +21,7 @@ import {
 import { takeRaces } from "../test/ffi/software_device/races.ts";
 import type { stagedCopy } from "../test/ffi/software_device/staged_copy.ts";
 import { buildKernelLibrary } from "./build_kernel_library.ts";
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const seeds = 20;
 const path = (url: URL) => decodeURIComponent(url.pathname);
@@ -165,6 +166,7 @@ async function microRows(): Promise<Row[]> {
   });
 }
 
+refuseUnknownArguments();
 if (directory === null) throw new Error("no software device can be built here");
 const folder = await Deno.makeTempDir({ prefix: "device-mutants-" });
 let rows: Row[];

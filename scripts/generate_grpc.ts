@@ -3,6 +3,7 @@
  * result has the hash of the .proto, which a test compares, so that nobody forgets to run this.
  */
 import { shortHash } from "./bundle/inputs.ts";
+import { refuseUnknownArguments } from "./known_arguments.ts";
 
 /** Generator and compiler; the runtime in deno.json has the same version as the generator. */
 const packages = ["npm:@bufbuild/protoc-gen-es@2.17.0", "npm:@bufbuild/buf@1.75.0"];
@@ -14,6 +15,7 @@ async function run(command: string, args: string[], cwd: string): Promise<void> 
 }
 
 const scratch = await Deno.makeTempDir();
+refuseUnknownArguments();
 try {
   await Deno.writeTextFile(`${scratch}/package.json`, "{}");
   await Deno.copyFile(`${directory}/migration.proto`, `${scratch}/migration.proto`);

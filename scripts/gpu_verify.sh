@@ -35,7 +35,8 @@ fail() {
 entries() {
   cd "$root"
   ls mod.ts scripts/gpu_verify/*.ts test/ffi/cuda/conformance_test.ts \
-    test/kv/pool/cuda/device_pool_test.ts test/kv/transfer/rayrpc/device_rayrpc_test.ts
+    test/kv/pool/cuda/device_pool_test.ts test/kv/transfer/rayrpc/device_rayrpc_test.ts \
+    test/ffi/cuda/decoder_kernels_test.ts test/executor/cuda/host_device_test.ts
 }
 
 pack() {

@@ -6,6 +6,7 @@ import { benchFailure } from "./failure.ts";
 import { benchLoadGenerator } from "./load.ts";
 import { benchManager } from "./manager.ts";
 import { benchMemory } from "./memory.ts";
+import { benchMetrics } from "./metrics.ts";
 import { benchMigration } from "./migration.ts";
 import { benchRouter } from "./router.ts";
 import { benchServer } from "./server.ts";
@@ -42,6 +43,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "the manager's share of a core with 256 instances",
     minutes: 0.2,
     run: benchManager,
+  },
+  metrics: {
+    about: "a scrape of 16 instances, and what readers that never pause do to a stream",
+    minutes: 0.8,
+    run: benchMetrics,
   },
   load: {
     about: "what llumnix bench measures of a server of known latencies, up to 2,000 streams",

@@ -13,7 +13,6 @@ import type { BackendEndpoint, MigrationBackend } from "../../src/kv/transfer/ba
 import { backendOfThread } from "../../src/kv/transfer/backend_thread.ts";
 import type { BackendContext, BackendName } from "../../src/kv/transfer/backend_kind.ts";
 import { backendKind, openBackend } from "../../src/kv/transfer/backends.ts";
-import { openNccl } from "../../src/kv/transfer/nccl/open_nccl.ts";
 import type { KvLayout } from "../../src/kv/layout.ts";
 import { blockBytes, Device, expect, found, isShort, rateText } from "./device.ts";
 import { Peer, say } from "./peers.ts";
@@ -66,13 +65,11 @@ async function openEnd(name: BackendName, instanceId: string, naming: string): P
   const context: BackendContext = {
     ...{ instanceId, model: "gpu_verify", pool, options, host: "127.0.0.1", clock: realClock },
     security: null, // both ends are on this host
+    mayShareDevice: true,
     limits: { bufferBlocks: 16, numLayers: layout.numLayers },
     openLinks: () => new MigrationPeers(bus, realClock, () => {}),
   };
-  // The program refuses two instances on one device. Here they look like two, to see what NCCL says.
-  const backend = name === "nccl"
-    ? openNccl(context, `${instanceId} of gpu_verify`)
-    : await openBackend(name, instanceId, context);
+  const backend = await openBackend(name, instanceId, context);
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls ?? {} });
   return { device, pool, backend, address: listener.address };
 }
@@ -125,10 +122,10 @@ async function source(name: BackendName): Promise<void> {
   Deno.exit(0);
 }
 
-/** A GPU may refuse two ranks; that is a finding, and no failure of the program. */
+/** NCCL may refuse two ranks on one GPU; that is a finding, and no failure of the program. */
 function refusal(name: BackendName, error: Error, { cuda }: Device): never {
-  if (name !== "nccl" || cuda.library.softwareDevice) throw error;
-  found("nccl, two processes on one device", `refused: ${error.message}`);
+  if (!error.message.startsWith("NCCL: ") || cuda.library.softwareDevice) throw error;
+  found(`${name}, two processes on one device`, `refused: ${error.message}`);
   Deno.exit(0);
 }
 

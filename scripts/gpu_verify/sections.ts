@@ -51,6 +51,19 @@ export const sections: readonly Section[] = [
     output: "findings",
   },
   {
+    name: "executor",
+    shows:
+      "kernels of a decoder against float64; the suite of executors, logits and greedy tokens " +
+      "of every model family against transformers",
+    limitS: 60,
+    command: () =>
+      tests(
+        ...["--filter", "on this host's device"],
+        ...["test/ffi/cuda/decoder_kernels_test.ts", "test/executor/cuda/host_device_test.ts"],
+      ),
+    output: "tests",
+  },
+  {
     name: "ipc",
     shows: "blocks between the device pools of two processes by CUDA's IPC handles",
     limitS: 30,

@@ -34,6 +34,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Measure a server under load, or compare two.",
     load: async () => (await import("./bench/command.ts")).bench,
   }],
+  ["demo", {
+    summary: "Watch requests move between four instances, and survive the kill of one.",
+    load: async () => (await import("./demo/command.ts")).demo,
+  }],
   ["simulate", {
     summary: "Run workloads on simulated clusters, and compare policies.",
     load: async () => (await import("./simulate/command.ts")).simulate,
@@ -42,7 +46,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Print the manager's decisions for records read from a file.",
     load: async () => (await import("./decide/command.ts")).decide,
   }],
-  ["profile", { summary: "Fit a latency profile from instance logs.", load: null }],
+  ["profile", {
+    summary: "Make a latency profile: from this host's executor (run) or from logs (fit).",
+    load: async () => (await import("./profile/command.ts")).profile,
+  }],
   ["doctor", {
     summary: "Check this host: devices, libraries, migration backends, speed of its paths.",
     load: async () => (await import("./doctor/command.ts")).doctor,

@@ -1,4 +1,7 @@
-/** A dashboard for Grafana (`llumnix grafana`). */
+/**
+ * A dashboard for Grafana (`llumnix grafana`). Every API server shows the whole cluster, so that numbers of
+ * the cluster are taken once (`max by`) before they are added.
+ */
 
 /** A panel's place is found by {@linkcode place}. */
 interface Panel {
@@ -37,7 +40,10 @@ const panels: readonly Panel[] = [
     type: "stat",
     width: 4,
     unit: "none",
-    queries: [[`count(llumnix:instance_info${where('state="serving"')})`, "serving"]],
+    queries: [[
+      `count(max by (job, instance_id) (llumnix:instance_info${where('state="serving"')}))`,
+      "serving",
+    ]],
   },
   {
     title: "Running",
@@ -45,7 +51,7 @@ const panels: readonly Panel[] = [
     type: "stat",
     width: 4,
     unit: "none",
-    queries: [[`sum(vllm:num_requests_running${at})`, "running"]],
+    queries: [[`sum(max by (job, instance_id) (vllm:num_requests_running${at}))`, "running"]],
   },
   {
     title: "Waiting",
@@ -53,7 +59,7 @@ const panels: readonly Panel[] = [
     type: "stat",
     width: 4,
     unit: "none",
-    queries: [[`sum(vllm:num_requests_waiting${at})`, "waiting"]],
+    queries: [[`sum(max by (job, instance_id) (vllm:num_requests_waiting${at}))`, "waiting"]],
   },
   {
     title: "KV cache",
@@ -70,7 +76,9 @@ const panels: readonly Panel[] = [
     width: 4,
     unit: "none",
     queries: [[
-      `sum(increase(llumnix:migrations_total${where('outcome="committed"')}[1h]))`,
+      `sum(max by (job, backend) (increase(llumnix:migrations_total${
+        where('outcome="committed"')
+      }[1h])))`,
       "moved",
     ]],
   },
@@ -81,7 +89,7 @@ const panels: readonly Panel[] = [
     width: 4,
     unit: "none",
     queries: [[
-      `sum(increase(llumnix:instance_changes_total${where('change="lost"')}[1h]))`,
+      `sum(max by (job) (increase(llumnix:instance_changes_total${where('change="lost"')}[1h])))`,
       "lost",
     ]],
   },
@@ -196,8 +204,8 @@ const panels: readonly Panel[] = [
     width: 8,
     unit: "reqps",
     queries: [
-      [`sum(${rate("vllm:num_preemptions_total")})`, "preempted"],
-      [`sum(${rate("llumnix:resumed_requests_total")})`, "resumed"],
+      [`sum(max by (job, instance_id) (${rate("vllm:num_preemptions_total")}))`, "preempted"],
+      [`sum(max by (job) (${rate("llumnix:resumed_requests_total")}))`, "resumed"],
     ],
   },
   {
@@ -207,9 +215,9 @@ const panels: readonly Panel[] = [
     width: 8,
     unit: "ops",
     queries: [[
-      `sum by (backend, outcome) (${
+      `sum by (backend, outcome) (max by (job, backend, outcome, phase) (${
         rate("llumnix:migrations_total", where('outcome!="nothing"'))
-      })`,
+      }))`,
       "{{backend}} {{outcome}}",
     ]],
   },
@@ -240,7 +248,10 @@ const panels: readonly Panel[] = [
     width: 12,
     unit: "none",
     queries: [
-      [`count by (state) (llumnix:instance_info${at})`, "{{state}}"],
+      [
+        `count by (state) (max by (job, instance_id, state) (llumnix:instance_info${at}))`,
+        "{{state}}",
+      ],
       [`max(llumnix:expected_instances${at})`, "expected"],
     ],
   },
@@ -260,8 +271,7 @@ export function dashboard(): Readonly<Record<string, unknown>> {
     title: "Llumnix",
     uid: "llumnix",
     tags: ["llumnix", "vllm", "llm"],
-    description: "Instances, requests and migrations of a Llumnix service. Each API server shows " +
-      "the whole cluster: choose one server to see instances once.",
+    description: "Instances, requests and migrations of a Llumnix service.",
     schemaVersion: 39,
     version: 1,
     editable: true,

@@ -24,7 +24,7 @@ export class Exposition {
   text(): Promise<string> {
     if (this.#text === null || this.#clock.nowMs() - this.#madeMs > TEXT_LIFE_MS) {
       this.#text = this.#make();
-      this.#madeMs = Infinity; // those that ask while it is made wait for the same text
+      this.#madeMs = Infinity; // readers wait for the text that is being made
     }
     return this.#text;
   }

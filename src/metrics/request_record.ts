@@ -27,7 +27,7 @@ export interface RequestRecord {
 export interface RequestOrigin {
   /** The context of the client's trace, from its `traceparent` header; null: it sent none. */
   readonly traceparent: string | null;
-  /** As OpenTelemetry names what is asked of a model. */
+  /** OpenTelemetry's name for the kind of request (`gen_ai.operation.name`). */
   readonly operation: "chat" | "text_completion";
 }
 

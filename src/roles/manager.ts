@@ -2,6 +2,7 @@
 import type { Address } from "../bus/bus.ts";
 import { realClock } from "../core/clock.ts";
 import { logger } from "../core/log.ts";
+import { takesEscapes } from "../core/terminal.ts";
 import type {
   EngineOptions,
   LifecycleOptions,
@@ -90,7 +91,7 @@ export class ManagerRole implements AsyncDisposable {
    */
   static async listen(config: ManagerRoleConfig): Promise<ManagerRole> {
     const { options, bus, addresses, log, onEvent } = config;
-    const isTerminal = options.logFormat === "text" && Deno.stderr.isTerminal();
+    const isTerminal = options.logFormat === "text" && takesEscapes();
     const display = new ManagerDisplay(log, options.disableLogRequestsManager, isTerminal);
     const launcher = launcherOf(config);
     const manager = await Manager.listen({

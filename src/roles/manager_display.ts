@@ -1,6 +1,7 @@
 /** Shows what the manager does: how far instances have loaded, which ones serve, which are lost. */
 import process from "node:process";
 import type { Log } from "../core/log.ts";
+import { takesEscapes } from "../core/terminal.ts";
 import type { InstanceProgress } from "../core/protocol/membership.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { servingFields } from "./serving_fields.ts";
@@ -28,7 +29,7 @@ export class ManagerDisplay {
   #isFinished = false;
 
   /** @param isQuiet omits the lines of single requests */
-  constructor(log: Log, isQuiet = false, isTerminal = Deno.stderr.isTerminal()) {
+  constructor(log: Log, isQuiet = false, isTerminal = takesEscapes()) {
     this.#log = log;
     this.#isQuiet = isQuiet;
     this.#isTerminal = isTerminal;

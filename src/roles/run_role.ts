@@ -8,6 +8,9 @@ import { ServiceManager } from "./systemd/service_manager.ts";
 import { Upgrades } from "./upgrade/predecessor.ts";
 import type { Predecessor } from "./upgrade/successor.ts";
 
+/** What the end of a process may take on top of the time limit of its requests. */
+const END_MS = 5_000;
+
 /** What a role does in each part of its life. Disposing of it ends it at once. */
 export interface RoleService extends AsyncDisposable {
   readonly role: UpgradeRole;
@@ -52,20 +55,25 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
   using signals = new StopSignals();
   await using service = config.service;
   const replaced = Promise.withResolvers<number>();
+  const stranded = Promise.withResolvers<string>();
   await using upgrades = new Upgrades({
     role: service.role,
     log,
     environment: () => systemd.environment,
     sockets: () => service.sockets(),
     handOver: () => service.handOver(),
-    takeBack: () => service.takeBack(),
+    takeBack: () =>
+      service.takeBack().catch((error) => {
+        stranded.resolve("it gave its instances to a successor, and cannot take them back");
+        throw error;
+      }),
     status: () => service.upgradeStatus(),
     onReplaced: (pid) => {
       systemd.handOver(pid);
       replaced.resolve(pid);
     },
   });
-  const failed = service.failed ?? new Promise<never>(() => {});
+  const failed = Promise.race([stranded.promise, service.failed ?? stranded.promise]);
 
   systemd.starting();
   const started = service.start();
@@ -97,6 +105,12 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
     return 0;
   }
   log.info(`stopping: ${end.reason}`);
+  if (await upgrades.cancel()) { // the successor was faster than the signal, which is for it too
+    const pid = await replaced.promise;
+    Deno.kill(pid, "SIGTERM");
+    await giveWay(config, pid, signals, upgrades);
+    return 0;
+  }
   systemd.stopping();
   const stopped = Promise.all([
     service.finishRequests(config.shutdownTimeoutMs),
@@ -131,6 +145,3 @@ async function giveWay(
     sleep(realClock, limitMs + END_MS),
   ]);
 }
-
-/** What ends may take on top of the time limit of requests. */
-const END_MS = 5_000;

@@ -37,9 +37,10 @@ refuses(
   ["--model", "x"],
   "llumnix: error: expected a command before --model, such as: llumnix serve --model",
 );
-for (const name of ["profile"]) {
-  refuses([name], `llumnix ${name}: error: this command is not available yet`);
-}
+refuses(
+  ["profile"],
+  "llumnix profile: error: expected llumnix profile run or llumnix profile fit CSV, not nothing",
+);
 refuses(
   ["serve", "--block-size", "7"],
   "llumnix serve: error: --block-size 7: expected one of 8, 16, 32",
@@ -87,8 +88,8 @@ for (const name of ["manager", "api-server", "instance"]) {
 }
 refuses(
   ["manager", "--port", "1"],
-  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server` and `bench`, not " +
-    "of `llumnix manager`",
+  "llumnix manager: error: --port is an option of `llumnix serve`, `api-server`, `bench` and `demo`, " +
+    "not of `llumnix manager`",
 );
 refuses(
   ["api-server", "--instance_timeout=3"],
@@ -138,7 +139,7 @@ Deno.test("help of a command, in each of its ways, and in spite of bad arguments
     assert.match(stdout, /^[A-Z].*\.\n\nusage: llumnix serve \[options\]\n\n/);
   }
   assert.match((await run("instance", "--help")).stdout, /^ {2}--host-share HOST_SHARE$/m);
-  assert.match((await run("help", "profile")).stdout, /not available yet/);
+  assert.match((await run("help", "profile")).stdout, /^ {2}--repeats REPEATS/m);
 });
 
 refuses(

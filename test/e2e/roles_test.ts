@@ -13,7 +13,7 @@ import {
   startCluster,
   waitUntilEmpty,
 } from "./cluster.ts";
-import { freePort, runProgram } from "./harness.ts";
+import { freePort, type Program, runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
 import { clusterKey } from "../../src/roles/cluster_key.ts";
 import { variedRequests } from "./streams.ts";
@@ -72,17 +72,32 @@ Deno.test("roles apart: the manager stops in order, and streams that run then fi
   await cluster.program.stopWell();
 });
 
+/** What a role serves at `--metrics-port`. */
+async function metricsOf(program: Program): Promise<string> {
+  const at = /metrics at (http:\S+)/;
+  await program.waitForLog(at);
+  return await (await fetch(at.exec(program.stderr)![1])).text();
+}
+
 Deno.test("roles apart: an instance by hand is one more, until it is ended by hand", async () => {
   await using user = new User();
-  const manager = user.manager();
+  const manager = user.manager("--metrics-port", "0");
   const cluster = await user.cluster();
-  const instance = user.start("instance", ...small);
+  const instance = user.start("instance", ...small, "--metrics-port", "0");
   await manager.waitForLog(/instance-hand-\d+ is ready/);
   await instance.waitForLog(
     /joined the manager at unix:.*manager\.sock\n.*instance: serving.*model=.*kvTokens=\d+/,
   );
   assert.doesNotMatch(manager.stderr, /joined the manager|instance: serving/); // nor its own
   assert.equal((await idsOf(cluster)).length, 2);
+  // The manager and the API server show both instances, the instance itself.
+  const shown = [await metricsOf(manager), await metricsOf(instance)];
+  shown.push(await (await fetch(`${cluster.url}/metrics`)).text());
+  assert.deepEqual(shown.map((text) => text.match(/^vllm:num_requests_running/gm)?.length), [
+    2,
+    1,
+    2,
+  ]);
   assert.equal((await instance.stop("SIGINT")).code, 0);
   await manager.waitForLog(/instance-hand-\d+ has stopped/);
   assert.deepEqual(await idsOf(cluster), ["instance-0"]);

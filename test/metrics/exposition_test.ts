@@ -121,6 +121,15 @@ Deno.test("metrics: every name is one of vLLM's, Llumnix's or a process's, with 
   }
 });
 
+Deno.test("metrics: the README names every one, and no other", async () => {
+  const readme = await Deno.readTextFile(new URL("../../src/metrics/README.md", import.meta.url));
+  const documented = [...readme.matchAll(/^\| `([a-z_:0-9]+)` +\| (?:gauge|counter|histogram)/gm)];
+  assert.deepEqual(
+    documented.map(([, name]) => name).sort(),
+    allFamilies().map(({ name }) => name).sort(),
+  );
+});
+
 testWith(
   "promtool",
   "promtool finds nothing to say but the colons of the names",

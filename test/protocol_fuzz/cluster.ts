@@ -128,6 +128,8 @@ export class FuzzCluster implements AsyncDisposable {
     const aborted = await this.#submit({ maxTokens: 300 });
     this.#client.abort(aborted.request.requestId);
     await this.#client.admin("admin_instances", null);
+    await this.#client.monitor.events({ after: 0 });
+    await this.#client.monitor.state();
     await this.#client.admin("admin_drain", { instanceId: "instance-1" });
     await this.#client.admin("admin_keep", { instanceId: "instance-1" });
     await this.checkServes();

@@ -1,4 +1,4 @@
-/** A row for each request. */
+/** A row for each request: figures as CSV, and the load as a trace. */
 import { e2elMs, tpotMs, ttftMs } from "../summary.ts";
 import type { RunResult } from "../run.ts";
 
@@ -33,6 +33,21 @@ export function resultCsv(result: RunResult): string {
     Object.values(columns).map((column) => shown(column(result, i))).join(",")
   );
   return [Object.keys(columns).join(","), ...rows, ""].join("\n");
+}
+
+/** The completed requests as a trace of this program (JSONL; times in seconds). */
+export function resultTrace({ records, requests, startMs }: RunResult): string {
+  const rows = records.flatMap(({ failure, plannedMs, promptTokens, outputTokens }, i) => {
+    if (failure !== null) return [];
+    const { promptTokens: planned, priority } = requests[i];
+    return [JSON.stringify({
+      time: round((plannedMs - startMs) / 1000),
+      prompt_tokens: promptTokens ?? planned,
+      output_tokens: outputTokens,
+      priority,
+    })];
+  });
+  return rows.map((row) => `${row}\n`).join("");
 }
 
 function shown(cell: Cell): string {

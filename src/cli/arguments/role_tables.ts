@@ -81,7 +81,11 @@ export const apiServerGroups: readonly Group[] = [
 /** The arguments that the configuration file of any role may set, so that all roles can share a file. */
 export const allRoleGroups: readonly Group[] = [
   ...serveGroups,
-  { title: programTitle, section: "MANAGER", table: { ...roleExtras, ...orphanExtras } },
+  {
+    title: programTitle,
+    section: "MANAGER",
+    table: { ...roleExtras, ...orphanExtras, ...metricsExtras },
+  },
 ];
 
 /** The same and the arguments of an instance, which take the place of others with the same name. */

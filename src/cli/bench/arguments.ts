@@ -55,8 +55,10 @@ const serverArguments = {
   "tokenizer": text({
     default: null,
     defaultText: "the server's /tokenize, or else an estimate",
-    metavar: "DIRECTORY",
-    help: "Directory with the tokenizer.json that gives prompts their lengths.",
+    metavar: "MODEL",
+    help:
+      "Directory, or name in the Hugging Face cache, whose tokenizer.json gives prompts their " +
+      "lengths.",
   }),
   "admin-token": text({
     default: null,
@@ -284,6 +286,12 @@ const resultArguments = {
   "label": text({ default: null, defaultText: "--backend", help: "Name of the result." }),
   "metadata": list({ default: null, metavar: "KEY=VALUE", help: "Entries added to the JSON." }),
   "csv": text({ default: null, metavar: "FILE", help: "Write a row for each request." }),
+  "save-trace": text({
+    default: null,
+    metavar: "FILE",
+    help:
+      "Write times and lengths of the requests as a .jsonl that `llumnix simulate --trace` reads.",
+  }),
   "html": text({
     default: null,
     metavar: "FILE",

@@ -1,5 +1,6 @@
 /** How far a load is: a bar on a terminal, a line every ten seconds elsewhere. */
 import type { Progress } from "../../bench/run.ts";
+import { takesEscapes } from "../../core/terminal.ts";
 
 const LINE_INTERVAL_MS = 10_000;
 const BAR_INTERVAL_MS = 200;
@@ -18,7 +19,7 @@ export async function progressDisplay(
   isDisabled: boolean,
 ): Promise<ProgressDisplay> {
   if (isDisabled) return silent;
-  return Deno.stderr.isTerminal() ? await progressBar(what, total) : progressLines(what, total);
+  return takesEscapes() ? await progressBar(what, total) : progressLines(what, total);
 }
 
 async function progressBar(what: string, total: number): Promise<ProgressDisplay> {

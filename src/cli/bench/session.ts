@@ -9,6 +9,7 @@ import { Target } from "../../bench/target.ts";
 import { estimate, serverCounter, type TokenCounter } from "../../bench/token_counter.ts";
 import { realClock, sleep } from "../../core/clock.ts";
 import { UnavailableError, UsageError } from "../../core/errors.ts";
+import { locateModel } from "../../model/locate.ts";
 import type { BenchPlan } from "./plan.ts";
 import { progressDisplay } from "./progress.ts";
 import type { ServerSpec } from "./server.ts";
@@ -147,7 +148,8 @@ async function counterOf(
 ): Promise<TokenCounter> {
   if (options.tokenizer === null) return await serverCounter(target, model) ?? estimate;
   const { loadTokenizer } = await import("../../frontend/tokenizer.ts");
-  const tokenizer = await loadTokenizer(options.tokenizer);
+  const directory = locateModel(options.tokenizer, { revision: null, downloadDir: null });
+  const tokenizer = await loadTokenizer(directory);
   return {
     name: options.tokenizer,
     isExact: true,

@@ -1,7 +1,7 @@
 /** `llumnix bench`: measures a server under load, or compares two. */
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { compareRuns, comparisonText } from "../../bench/results/comparison.ts";
-import { resultCsv } from "../../bench/results/csv.ts";
+import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
 import { remarks, resultText } from "../../bench/results/text.ts";
@@ -30,7 +30,8 @@ const INTERRUPTED = 130;
  */
 export async function runBench(argv: readonly string[]): Promise<number> {
   const plan = readPlan(argv);
-  for (const path of [plan.options.csv, plan.options.html]) if (path !== null) checkWritable(path);
+  const { csv, html, saveTrace } = plan.options;
+  for (const path of [csv, html, saveTrace]) if (path !== null) checkWritable(path);
   for (const warning of plan.warnings) notice(`warning: ${warning}`);
   using interrupt = new Interrupt();
   const { signal } = interrupt;
@@ -138,6 +139,7 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
       write(runs.length === 1 ? options.csv : suffixed(options.csv, name), resultCsv(result));
     }
   }
+  if (options.saveTrace !== null) write(options.saveTrace, resultTrace(runs[0].result));
   if (options.html !== null) {
     const [{ result, session }] = runs;
     const notes = [

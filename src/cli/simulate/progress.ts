@@ -1,5 +1,6 @@
 /** How far a simulation is: a bar on a terminal, a line per run elsewhere. */
 import type { ComparisonProgress } from "../../sim/experiment/comparison.ts";
+import { takesEscapes } from "../../core/terminal.ts";
 
 export interface ProgressDisplay {
   show(progress: ComparisonProgress): void;
@@ -7,7 +8,7 @@ export interface ProgressDisplay {
 }
 
 export async function progressDisplay(
-  isTerminal = Deno.stderr.isTerminal(),
+  isTerminal = takesEscapes(),
 ): Promise<ProgressDisplay> {
   return isTerminal ? await progressBar() : progressLines();
 }
@@ -22,7 +23,6 @@ async function progressBar(): Promise<ProgressDisplay> {
     clearOnComplete: true,
     stopOnComplete: false,
   });
-  restoreAtSignals(() => bar.stop());
   let hasStarted = false;
   return {
     show(progress) {
@@ -34,16 +34,6 @@ async function progressBar(): Promise<ProgressDisplay> {
     },
     finish: () => bar.stop(),
   };
-}
-
-/** A terminal gets its cursor and its line breaks back before a signal ends the program. */
-function restoreAtSignals(restore: () => void): void {
-  for (const [signal, number] of [["SIGHUP", 1], ["SIGINT", 2], ["SIGTERM", 15]] as const) {
-    Deno.addSignalListener(signal, () => {
-      restore();
-      Deno.exit(128 + number);
-    });
-  }
 }
 
 function progressLines(): ProgressDisplay {

@@ -55,6 +55,7 @@ export interface GenerateRequest {
   readonly requestId: RequestId;
   /** The API server that receives the output. */
   readonly frontendId: string;
+  /** In a call `generate` those of a long prompt are in the payload: see `prompt_payload.ts`. */
   readonly promptTokenIds: readonly number[];
   /** Tokens already produced elsewhere; generation goes on after them. */
   readonly outputTokenIds: readonly number[];

@@ -94,7 +94,7 @@ export type NumberedEvent = ClusterEvent & {
   readonly atMs: number;
 };
 
-/** The manager keeps so many events; older ones are dropped. */
+/** Events that the manager keeps; older ones are dropped. */
 export const MAX_KEPT_EVENTS = 4_096;
 /** Most events of one reply. */
 export const MAX_EVENTS_PER_REPLY = 512;

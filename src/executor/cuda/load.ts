@@ -1,5 +1,6 @@
 import type { Cuda, DeviceInfo } from "../../../ffi/cuda/cuda.ts";
 import { CudaError } from "../../../ffi/cuda/errors.ts";
+import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import {
   DecoderKernels,
   elementBytes,
@@ -26,6 +27,7 @@ import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { allocateActivations, rowsOfSlice } from "./activations.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
 import type { CudaModel } from "./cuda_model.ts";
+import { DecodeGraphs } from "./decode_graphs.ts";
 import { type DeviceLease, leaseDevice } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { Uploads } from "./uploads.ts";
@@ -285,7 +287,17 @@ class Loader {
       { address, numBlocks },
       { address: swapAddress, numBlocks: numSwapBlocks },
     );
-    return new CudaTransformer(model, { info, pool, swap, swapAddress });
+    return new CudaTransformer(model, { info, pool, swap, swapAddress, graphs: this.#graphs() });
+  }
+
+  /** As vLLM: graphs unless `--enforce-eager`, of contexts up to `--max-seq-len-to-capture`. */
+  #graphs(): DecodeGraphs | null {
+    const { enforceEager, maxSeqLenToCapture } = this.spec.options;
+    if (enforceEager) return null;
+    const maxContextLen = Math.min(maxSeqLenToCapture, this.model.maxModelLen);
+    const { maxRows } = this.#limits(1);
+    const driver = GraphDriver.open(this.libraries);
+    return new DecodeGraphs(driver, this.#stream, { maxRows, maxContextLen });
   }
 
   #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {

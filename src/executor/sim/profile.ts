@@ -59,6 +59,8 @@ export interface ModelProfile {
   readonly tensorParallelSize: number;
   readonly pipelineParallelSize: number;
   readonly shape: CacheShape;
+  /** Counts are padded to a multiple of this, as the kernels of a device pad them. Default 8. */
+  readonly alignment?: number;
   readonly prefill: PrefillLatency;
   readonly decode: DecodeLatency;
   readonly blocks: readonly BlocksEntry[];
@@ -68,19 +70,23 @@ export interface ModelProfile {
   readonly swap: Bandwidth;
 }
 
-/** Counts are padded to a multiple of this, as kernels pad them. */
-const ALIGNMENT = 8;
+/** That of Llumnix's simulator. */
+const DEFAULT_ALIGNMENT = 8;
 
-function padded(count: number): number {
-  return Math.ceil(count / ALIGNMENT) * ALIGNMENT;
+/** The least multiple of `alignment` that is not below `count`. */
+export function padded(count: number, alignment = DEFAULT_ALIGNMENT): number {
+  return Math.ceil(count / alignment) * alignment;
 }
 
 /**
  * Milliseconds of a prefill step.
  * @param tokens of all prompts in the step
  */
-export function prefillMs({ prefill }: ModelProfile, tokens: number): number {
-  return prefill.msPerToken * padded(tokens) + prefill.msPerStep;
+export function prefillMs(
+  { prefill, alignment }: Pick<ModelProfile, "prefill" | "alignment">,
+  tokens: number,
+): number {
+  return prefill.msPerToken * padded(tokens, alignment) + prefill.msPerStep;
 }
 
 /**
@@ -88,9 +94,13 @@ export function prefillMs({ prefill }: ModelProfile, tokens: number): number {
  * @param batch sequences in the step
  * @param totalTokens in the contexts of all of them together
  */
-export function decodeMs({ decode }: ModelProfile, batch: number, totalTokens: number): number {
-  return decode.msPerSequence * padded(batch) + decode.msPerToken * padded(totalTokens) +
-    decode.msPerStep;
+export function decodeMs(
+  { decode, alignment }: Pick<ModelProfile, "decode" | "alignment">,
+  batch: number,
+  totalTokens: number,
+): number {
+  return decode.msPerSequence * padded(batch, alignment) +
+    decode.msPerToken * padded(totalTokens, alignment) + decode.msPerStep;
 }
 
 /** Milliseconds that copying `byteLength` bytes takes, in a migration or a swap. */

@@ -35,6 +35,8 @@ const modelSchema = z.strictObject({
     head_dim: count,
     max_model_len: count,
   }, OBJECT),
+  /** Inputs are padded up to a multiple of this: 8 if it is absent. */
+  alignment: count.optional(),
   /** `ms_per_token * tokens + ms_per_step` */
   prefill: z.strictObject({ ms_per_token: ms, ms_per_step: ms, source }, OBJECT),
   /** `ms_per_sequence * batch + ms_per_token * total_tokens + ms_per_step` */
@@ -60,8 +62,8 @@ const modelSchema = z.strictObject({
 }, OBJECT);
 
 /**
- * Content of `--profiling-result-file-path`. Times are milliseconds, inputs are padded up to a
- * multiple of 8, and every `source` says where its numbers come from.
+ * Content of `--profiling-result-file-path`. Times are milliseconds, and every `source` says where its
+ * numbers come from.
  */
 export const profileSchema = z.strictObject({
   version: z.literal(1, "1"),
@@ -151,6 +153,7 @@ function fromRecord(record: ModelRecord): ModelProfile {
       headDim: shape.head_dim,
       maxModelLen: shape.max_model_len,
     },
+    ...(record.alignment === undefined ? {} : { alignment: record.alignment }),
     prefill: {
       msPerToken: prefill.ms_per_token,
       msPerStep: prefill.ms_per_step,
@@ -187,6 +190,7 @@ function toRecord(profile: ModelProfile): ModelRecord {
       head_dim: shape.headDim,
       max_model_len: shape.maxModelLen,
     },
+    ...(profile.alignment === undefined ? {} : { alignment: profile.alignment }),
     prefill: {
       ms_per_token: prefill.msPerToken,
       ms_per_step: prefill.msPerStep,

@@ -68,6 +68,8 @@ export interface BackendContext {
    */
   readonly security: HostSecurity | null;
   readonly clock: Clock;
+  /** For verification: a peer on the same device is not refused, so that its library may say what it can. */
+  readonly mayShareDevice?: boolean;
   /** For backends that send over the bus, which close what this opens. */
   openLinks(): BackendLinks;
 }

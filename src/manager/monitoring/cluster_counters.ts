@@ -20,7 +20,12 @@ const SPEED_BOUNDS = [0.01, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500
 
 type Counters<T> = { -readonly [Name in keyof T]: T[Name] };
 
-/** Bounded by the backends that exist: a cluster has one, or two while it is upgraded. */
+/**
+ * A cluster has one backend, or two while it is upgraded. Instances name theirs: of more, the later ones
+ * count as `other`.
+ */
+const MAX_BACKENDS = 16;
+
 class Moves implements BackendMoves {
   tokens = 0;
   blocks = 0;
@@ -63,6 +68,7 @@ export class ClusterCounters {
   readonly dispatchSeconds = new BucketCounts(DECISION_BOUNDS);
   readonly #migrations = new Map<string, Counters<MigrationCount>>();
   readonly #moves = new Map<string, Moves>();
+  readonly #backends = new Set<string>();
   readonly #scaling = { up: 0, down: 0 };
   readonly #instances = { started: 0, stopped: 0, lost: 0, startFailed: 0 };
   #resumedRequests = 0;
@@ -105,8 +111,14 @@ export class ClusterCounters {
     };
   }
 
+  #nameOf(backend: string): string {
+    if (this.#backends.size < MAX_BACKENDS) this.#backends.add(backend);
+    return this.#backends.has(backend) ? backend : "other";
+  }
+
   #countMigration(event: MigrationEnded): void {
-    const { backend, outcome, phase } = event;
+    const { outcome, phase } = event;
+    const backend = this.#nameOf(event.backend);
     const key = `${backend} ${outcome} ${phase}`;
     const row = this.#migrations.get(key);
     if (row) row.count++;

@@ -4,6 +4,7 @@ import type { Bus, Listener, Peer, Service } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { type Clock, realClock } from "../../core/clock.ts";
 import { ConflictError, LlumnixError, toErrorRecord, UnavailableError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 import type { Log } from "../../core/log.ts";
 import type {
   Handover,
@@ -48,8 +49,9 @@ export interface UpgradesConfig {
 /** A successor that was started and does not serve yet. */
 interface Candidate {
   readonly child: Deno.ChildProcess;
-  /** Null: it was not given yet what only one process can have. */
-  version: string | null;
+  version: string;
+  /** It is given what only one process can have; null: not yet. */
+  handover: Promise<Handover> | null;
   readonly served: PromiseWithResolvers<void>;
 }
 
@@ -64,9 +66,11 @@ export class Upgrades implements AsyncDisposable {
   /** Null: it cannot listen. */
   readonly #listening: Promise<Listener | null>;
   #candidate: Candidate | null = null;
-  #isBusy = false;
+  /** The upgrade that is under way; never rejects. */
+  #upgrading: Promise<unknown> | null = null;
   #isServing = false;
   #isReplaced = false;
+  #isStopping = false;
   readonly #onSignal = () => this.#upgradeBySignal();
 
   /** Takes orders from now on: SIGUSR2, and calls to the control socket of this process. */
@@ -83,6 +87,17 @@ export class Upgrades implements AsyncDisposable {
     await this.#listening;
   }
 
+  /**
+   * Ends an upgrade that is under way, because this process stops. What was given up is taken back.
+   * @returns whether a successor serves nevertheless
+   */
+  async cancel(): Promise<boolean> {
+    this.#isStopping = true;
+    if (this.#candidate !== null) killIfRunning(this.#candidate.child);
+    await this.#upgrading;
+    return this.#isReplaced;
+  }
+
   /** Resolves with the time limit when the successor, which is stopping, wants this process to end. */
   get finish(): Promise<number> {
     return this.#finish.promise;
@@ -90,7 +105,7 @@ export class Upgrades implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     if (canUpgrade) Deno.removeSignalListener("SIGUSR2", this.#onSignal);
-    if (this.#candidate !== null) killIfRunning(this.#candidate.child);
+    await this.cancel();
     await (await this.#listening)?.close();
   }
 
@@ -113,8 +128,10 @@ export class Upgrades implements AsyncDisposable {
         upgrade: async ({ data }) => ({ data: await this.#upgrade(data) }),
         upgrade_status: () => ({ data: this.#status() }),
         take_over: async ({ data }, peer) => {
-          this.#candidateOf(peer).version = data.version;
-          return { data: await this.#config.handOver() };
+          const candidate = this.#candidateOf(peer);
+          candidate.version = data.version;
+          candidate.handover ??= this.#config.handOver();
+          return { data: await candidate.handover };
         },
         taken_over: (_, peer) => {
           const candidate = this.#candidateOf(peer);
@@ -160,19 +177,20 @@ export class Upgrades implements AsyncDisposable {
     if (!canUpgrade) throw new ConflictError("a running service can be upgraded on Linux alone");
     if (this.#isReplaced) throw new ConflictError("this process has a successor already");
     if (!this.#isServing) throw new ConflictError("this process does not serve yet; try again");
-    if (this.#isBusy) throw new ConflictError("a successor is starting already");
+    if (this.#upgrading !== null) throw new ConflictError("a successor is starting already");
+    const upgraded = this.#checkAndReplace(binary === null ? selfCommand() : [binary]);
+    this.#upgrading = upgraded.then(() => {}, () => {}).finally(() => this.#upgrading = null);
+    return await upgraded;
+  }
+
+  async #checkAndReplace(command: readonly string[]): Promise<Upgraded> {
     if (await this.#listening === null) {
       throw new UnavailableError("this process has no control socket: its log says why");
     }
-    this.#isBusy = true;
-    try {
-      const command = binary === null ? selfCommand() : [binary];
-      const argv = this.#config.argv ?? Deno.args;
-      await checkCandidate(command, argv);
-      return await this.#replaceBy(command, argv);
-    } finally {
-      this.#isBusy = false;
-    }
+    const argv = this.#config.argv ?? Deno.args;
+    await checkCandidate(command, argv);
+    if (this.#isStopping) throw new ConflictError("this process is stopping");
+    return await this.#replaceBy(command, argv);
   }
 
   /**
@@ -183,7 +201,7 @@ export class Upgrades implements AsyncDisposable {
     const { log, takeBack } = this.#config;
     const child = this.#spawn(command, argv);
     const served = Promise.withResolvers<void>();
-    const candidate: Candidate = { child, version: null, served };
+    const candidate: Candidate = { child, version: "", handover: null, served };
     this.#candidate = candidate;
     log.info(`process ${child.pid} starts as successor`, { executable: command[0] });
     const reason = textOf(child.stdout);
@@ -199,11 +217,14 @@ export class Upgrades implements AsyncDisposable {
     });
     const problem = await Promise.race([served.promise.then(() => null), failed, late.promise]);
     cancel();
-    if (problem === null) return { pid: child.pid, version: candidate.version! };
+    if (problem === null) return { pid: child.pid, version: candidate.version };
     this.#candidate = null;
     killIfRunning(child);
     await child.status;
-    if (candidate.version !== null) await takeBack();
+    if (candidate.handover !== null) {
+      await candidate.handover.catch(() => {}); // its caller has the error, if it still runs
+      await takeBack();
+    }
     throw new ConflictError(`${command[0]} could not take over: ${problem}`);
   }
 
@@ -220,9 +241,11 @@ export class Upgrades implements AsyncDisposable {
           [SUCCESSION_VARIABLE]: JSON.stringify(succession),
         },
         stdin: "null",
-        stdout: "piped", // why it failed; see `fail` in successor.ts
+        stdout: "piped", // why it failed: see `asSuccessor`
         stderr: "inherit",
       }).spawn();
+    } catch (cause) {
+      throw new ConflictError(`${program} cannot be started: ${fileProblem(cause)}`, { cause });
     } finally {
       for (const fd of sockets) setInherited(fd, false);
     }

@@ -36,6 +36,9 @@ const badCalls: readonly [CallName, unknown, RegExp][] = [
   ["migrate_reserve", { migrationId: "m", stage: 0, blocks: null }, /^field blocks: /],
   ["migrate_commit", { migrationId: "m", request: {} }, /^field request\.requestId: /],
   ["migration_group", { secret: "s", generation: 1, members: [{}] }, /^field members\[0\]\.inst/],
+  ["cluster_events", { after: -1 }, /^field after: /],
+  ["cluster_events", { after: 0.5 }, /^field after: /],
+  ["cluster_events", {}, /^field after: /],
   ["admin_migrate", { requestId: "r" }, /^field destinationId: /],
 ];
 
@@ -62,6 +65,8 @@ const badNotifications: readonly [NotificationName, unknown, RegExp][] = [
   ["outputs", { outputs: [{ ...output, finish: { reason: "error" } }] }, /\.finish\.error: /],
   ["abort", { requestIds: "r" }, /^field requestIds: expected a list of ids$/],
   ["instances", { version: 1, instances: [{}] }, /^field instances\[0\]\.model: /],
+  ["resumed", { requestId: "r" }, /^field reason: /],
+  ["resumed", { requestId: "r", reason: "x".repeat(70_000) }, /^field reason: Too big/],
   ["failed", { kind: "sad", message: "" }, /^field kind: Invalid option/],
 ];
 

@@ -1,16 +1,26 @@
 /** The race checker's own test: each way to break a small kernel is reported, and nothing else. */
 import assert from "node:assert/strict";
-import { configure, deviceTest } from "./device.ts";
+import { longTest } from "../../long.ts";
+import { type Bench, configure, deviceTest, directory, freshBench } from "./device.ts";
 import { microKernels, microLibrary, runMicro, waysToBreak } from "./micro.ts";
 import { takeRaces } from "./races.ts";
 
-deviceTest("the race checker is silent over 20 seeds of sound kernels", "", async (bench) => {
+async function expectSilence(bench: Bench, seeds: number): Promise<void> {
   const path = await microLibrary(true);
-  for (let seed = 1; seed <= 20; seed++) {
+  for (let seed = 1; seed <= seeds; seed++) {
     configure(`kernels=${path},seed=${seed}`);
     for (const name of microKernels) runMicro(bench, name, 0);
     assert.deepEqual(takeRaces(path), []);
   }
+}
+
+deviceTest("the race checker is silent over 20 seeds of sound kernels", "", async (bench) => {
+  await expectSilence(bench, 20);
+});
+longTest({
+  name: "software device: the race checker is silent over 400 seeds of sound kernels",
+  ignore: directory === null,
+  fn: () => expectSilence(freshBench(""), 400),
 });
 
 const ways = waysToBreak();

@@ -1,4 +1,4 @@
-/** A successor that takes over, and then serves or dies: the program of a test. */
+/** A successor that takes over, and then serves, dies or hangs: the program of a test. */
 import { Predecessor } from "../../../src/roles/upgrade/successor.ts";
 
 const predecessor = await Predecessor.fromEnvironment();
@@ -8,5 +8,6 @@ if (Deno.args[0] === "die") {
   console.log("the port is gone");
   Deno.exit(2);
 }
+if (Deno.args[0] === "hang") await new Promise((resolve) => setTimeout(resolve, 600_000));
 await predecessor!.takenOver();
 await predecessor!.finish(1234);

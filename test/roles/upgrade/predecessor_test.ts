@@ -147,7 +147,7 @@ Deno.test({
 });
 
 /** Shell words that become the successor of `_successor.ts`. */
-function successor(mode: "serve" | "die"): string {
+function successor(mode: "serve" | "die" | "hang"): string {
   const path = (name: string) => new URL(name, import.meta.url).pathname;
   const config = path("../../../deno.json");
   return `exec ${Deno.execPath()} run -A --config ${config} ${path("_successor.ts")} ${mode}`;
@@ -169,6 +169,27 @@ Deno.test({
       assert.equal(await upgrades.finish, 1234); // the successor is stopping
       await assert.rejects(order("exit"), { message: "this process has a successor already" });
     }),
+});
+
+Deno.test({
+  name: "upgrade: a process that stops ends the successor that starts, and takes back what it gave",
+  ignore,
+  fn: async () => {
+    const cases: [body: string, isDue: (world: World) => boolean, calls: string[]][] = [
+      ["exec sleep 600", ({ log }) => log.some((line) => /starts as successor/.test(line)), []],
+      [successor("hang"), ({ calls }) => calls.includes("handOver"), ["handOver", "takeBack"]],
+    ];
+    for (const [body, isDue, expected] of cases) {
+      await withUpgrades(async (world) => {
+        const refused = assert.rejects(world.order(body), { message: /it ended with SIGKILL/ });
+        while (!isDue(world)) await new Promise((resolve) => setTimeout(resolve, 10));
+        assert.equal(await world.upgrades.cancel(), false);
+        await refused;
+        assert.deepEqual(world.calls, expected);
+        await assert.rejects(world.order("exit"), { message: "this process is stopping" });
+      });
+    }
+  },
 });
 
 Deno.test({

@@ -9,6 +9,8 @@ import { polled } from "./polled.ts";
 
 /** Bytes of one of the two bounce buffers: large enough for full bandwidth of PCIe. */
 const BOUNCE_BYTES = 4 << 20;
+/** A copy takes milliseconds: one that has not ended by then hangs, and so does the device. */
+const HANG_MS = 10_000;
 
 export interface CudaKvPoolArgs {
   readonly cuda: Cuda;
@@ -19,6 +21,8 @@ export interface CudaKvPoolArgs {
   readonly ordinal: number;
   /** Bytes of a bounce buffer; for tests. */
   readonly bounceBytes?: number;
+  /** Time after which a copy counts as hung; for tests. */
+  readonly hangMs?: number;
 }
 
 /** Contiguous bytes of the device, and where they go in a buffer. */
@@ -40,6 +44,10 @@ interface Bounce {
  * through two pinned bounce buffers: the device fills one while the host empties the other. A buffer of
  * {@linkcode CudaKvPool.allocateStaging} is pinned itself and needs no bounce buffer. Only the thread that
  * opened the pool uses it.
+ *
+ * If a copy hangs, the pool has failed for good. A read fails then. A write goes on waiting until the pool
+ * is closed, because the device may still write the blocks: they must not be used for something else. The
+ * buffers of hung copies are never freed.
  */
 export class CudaKvPool implements DevicePool {
   readonly memory = "device";
@@ -57,26 +65,34 @@ export class CudaKvPool implements DevicePool {
   /** Resolves when the copies that were asked for have ended. Never rejects. */
   #queue: Promise<void> = Promise.resolve();
   #isClosed = false;
+  readonly #hangMs: number;
+  /** Why no more copies are made; null while the device works. */
+  #failure: string | null = null;
+  /** Rejects with {@linkcode #failure}. */
+  readonly #hung = Promise.withResolvers<never>();
 
   constructor(args: CudaKvPoolArgs) {
     const { cuda, layout, numBlocks, address, ordinal, bounceBytes = BOUNCE_BYTES } = args;
+    this.#hangMs = args.hangMs ?? HANG_MS;
     this.layout = layout;
     this.numBlocks = numBlocks;
     this.address = address;
     this.ordinal = ordinal;
     this.#cuda = cuda;
     this.#bounceBytes = bounceBytes;
+    this.#hung.promise.catch(() => {});
     cuda.setDevice(ordinal);
     this.#stream = cuda.createStream();
   }
 
   async read(runs: readonly PoolRun[], into: Uint8Array<ArrayBuffer>): Promise<void> {
     const pieces = this.#piecesOf(runs, into);
-    await this.#enqueue(() =>
+    const reading = this.#enqueue(() =>
       this.#isPinned(into)
         ? this.#copyStraight(pieces, into, "read")
         : this.#readBounced(pieces, into)
     );
+    await Promise.race([reading, this.#hung.promise]); // it may stand behind a write that hangs
   }
 
   async write(runs: readonly PoolRun[], from: Uint8Array<ArrayBuffer>): Promise<void> {
@@ -100,6 +116,7 @@ export class CudaKvPool implements DevicePool {
     if (this.#isClosed) return await this.#queue;
     this.#isClosed = true;
     await this.#queue;
+    if (this.#failure !== null) return;
     try {
       this.#free();
     } catch (error) {
@@ -119,6 +136,7 @@ export class CudaKvPool implements DevicePool {
 
   #piecesOf(runs: readonly PoolRun[], buffer: Uint8Array): Piece[] {
     if (this.#isClosed) throw new UnavailableError("the KV pool is closed");
+    if (this.#failure !== null) throw new UnavailableError(this.#failure);
     const { layout, numBlocks } = this;
     checkCopy(layout, numBlocks, runs, buffer.length);
     const pieces: Piece[] = [];
@@ -139,7 +157,10 @@ export class CudaKvPool implements DevicePool {
 
   /** After a failed copy the next ones still run: if the device has failed, they get its error, too. */
   async #enqueue(copy: () => Promise<void>): Promise<void> {
-    const copied = this.#queue.then(copy);
+    const copied = this.#queue.then(() => {
+      if (this.#failure !== null) throw new UnavailableError(this.#failure);
+      return copy();
+    });
     this.#queue = copied.catch(() => {});
     try {
       await copied;
@@ -160,9 +181,9 @@ export class CudaKvPool implements DevicePool {
     const event = this.#cuda.createEvent();
     this.#cuda.recordEvent(event, this.#stream);
     try {
-      await polled(() => this.#cuda.queryEvent(event));
+      await this.#copied(event, direction);
     } finally {
-      this.#cuda.destroyEvent(event);
+      if (this.#failure === null) this.#cuda.destroyEvent(event);
     }
   }
 
@@ -172,7 +193,7 @@ export class CudaKvPool implements DevicePool {
     const empty = async () => {
       if (previous === null) return;
       const { bounce, start, end } = previous;
-      await polled(() => this.#cuda.queryEvent(bounce.event));
+      await this.#copied(bounce.event, "read");
       into.set(bounce.bytes.subarray(0, end - start), start);
     };
     let turn = 0;
@@ -190,14 +211,28 @@ export class CudaKvPool implements DevicePool {
     let turn = 0;
     for (const { part, start, end } of partsOf(pieces, this.#bounceBytes)) {
       const bounce = this.#bounce(turn++);
-      await polled(() => this.#cuda.queryEvent(bounce.event)); // of two parts before, or never used
+      await this.#copied(bounce.event, "write"); // of two parts before, or never used
       bounce.bytes.set(from.subarray(start, end));
       this.#submit(part, bounce.address, start, "write");
       this.#cuda.recordEvent(bounce.event, this.#stream);
     }
     for (const { event } of this.#bounces ?? []) {
-      await polled(() => this.#cuda.queryEvent(event));
+      await this.#copied(event, "write");
     }
+  }
+
+  /** @throws {UnavailableError} the copies hang, and nobody can suffer from them any more */
+  async #copied(event: bigint, direction: "read" | "write"): Promise<void> {
+    const startMs = performance.now();
+    await polled(() => {
+      if (this.#cuda.queryEvent(event)) return true;
+      if (this.#failure === null && performance.now() - startMs > this.#hangMs) {
+        this.#failure = `a copy on device ${this.ordinal} has not ended in ${this.#hangMs} ms`;
+        this.#hung.reject(new UnavailableError(this.#failure));
+      }
+      if (this.#failure === null || (direction === "write" && !this.#isClosed)) return false;
+      throw new UnavailableError(this.#failure);
+    });
   }
 
   /** Copies pieces between the device and host memory, in which offset `start` is at `host`. */

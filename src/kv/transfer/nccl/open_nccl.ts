@@ -44,11 +44,10 @@ export function keepToHost(host: string, env: Pick<Deno.Env, "has" | "set"> = De
 
 /**
  * Opens libnccl and CUDA on the pool's device, and the backend over them.
- * @param device what peers know the device by; default: its UUID
  * @throws {UsageError} the host has no libnccl, no CUDA or no device
  * @throws {UnavailableError} the device cannot be used now
  */
-export function openNccl(context: BackendContext, device?: string): NcclBackend {
+export function openNccl(context: BackendContext): NcclBackend {
   const { instanceId, model, pool, clock, openLinks } = context;
   if (pool.memory !== "device") {
     throw new UsageError("--migration-backend nccl moves KV blocks of a device only");
@@ -58,7 +57,7 @@ export function openNccl(context: BackendContext, device?: string): NcclBackend 
     const cuda = openCuda();
     cuda.setDevice(pool.ordinal);
     const nccl = Nccl.open();
-    device ??= cuda.deviceInfo(pool.ordinal).uuid;
+    const device = context.mayShareDevice ? "" : cuda.deviceInfo(pool.ordinal).uuid;
     const links = openLinks();
     return new NcclBackend({ instanceId, model, pool, clock, links, nccl, cuda, device });
   } catch (error) {

@@ -80,3 +80,34 @@ cudaTest("a device that fails is unavailable, and so is what comes after", async
   await pool.close();
   reset();
 });
+
+Deno.test({
+  name: `KvPool CUDA: a copy that hangs ends reads, and no write before the pool is closed${
+    missing === null ? "" : ` (skipped: ${missing})`
+  }`,
+  ignore: missing !== null,
+  fn: async () => {
+    for (const buffer of ["bounced", "pinned"]) {
+      const pool = new SoftwareCudaPool(layout, POOL_BLOCKS, 1000, 200);
+      const bytes = buffer === "pinned" ? pool.allocateStaging(allBytes) : new Uint8Array(allBytes);
+      configure("hang-work=1");
+      let hasEnded = false;
+      const writing = pool.write(all, bytes).finally(() => hasEnded = true);
+      writing.catch(() => {});
+      const hangs = /has not ended in 200 ms/;
+      await assert.rejects(pool.read(all, bytes), hangs, "a read behind it");
+      await assert.rejects(pool.read(all, new Uint8Array(allBytes)), hangs, "a later read");
+      assert.equal(hasEnded, false, `${buffer}: the device may still write`);
+      await pool.close();
+      await assert.rejects(writing, UnavailableError);
+      reset();
+
+      const other = new SoftwareCudaPool(layout, POOL_BLOCKS, 1000, 200);
+      const into = buffer === "pinned" ? other.allocateStaging(allBytes) : new Uint8Array(allBytes);
+      configure("hang-work=1");
+      await assert.rejects(other.read(all, into), /has not ended in 200 ms/);
+      await other.close();
+      reset();
+    }
+  },
+});

@@ -11,12 +11,12 @@ export const missing = directory === null ? "no C++ compiler for the software de
 export class SoftwareCudaPool extends CudaKvPool {
   readonly #free: () => void;
 
-  constructor(layout: KvLayout, numBlocks: number, bounceBytes?: number) {
+  constructor(layout: KvLayout, numBlocks: number, bounceBytes?: number, hangMs?: number) {
     configure("order=late,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G");
     const cuda = openCuda({ from: directory! });
     cuda.setDevice(0);
     const address = cuda.malloc(numBlocks * blockBytes(layout));
-    super({ cuda, layout, numBlocks, address, ordinal: 0, bounceBytes });
+    super({ cuda, layout, numBlocks, address, ordinal: 0, bounceBytes, hangMs });
     let isFreed = false;
     this.#free = () => {
       if (isFreed) return;

@@ -1,0 +1,185 @@
+/**
+ * How well a simulated service predicts a real one: run, log, fit, simulate, compare. The profile is fitted on
+ * three workloads; five others, with other seeds, lengths and rates, are then run on the service and
+ * simulated. Prints the commands and a table, and leaves logs, traces and results in a directory.
+ *
+ *     deno run -A scripts/profile_loop.ts --device cpu --out DIRECTORY
+ *
+ * `--from DIRECTORY` fits and simulates again from what an earlier run has left, without the service.
+ */
+import { parseArgs } from "node:util";
+import { makeModel, parseMakeModelArgs } from "./make_model.ts";
+import { textTable } from "../src/report/text_table.ts";
+
+interface Workload {
+  readonly name: string;
+  readonly args: string;
+}
+
+interface Service {
+  /** Arguments of `serve`, which sets the number of instances and the model. */
+  readonly serve: string;
+  readonly model: string;
+  /** Arguments of `make_model.ts`, for a model that has to be made. */
+  readonly makeArgs?: string;
+  readonly fitted: readonly Workload[];
+  readonly heldOut: readonly Workload[];
+}
+
+/** A model whose steps take some milliseconds on a core. */
+const cpuModel =
+  "--hidden 256 --layers 8 --heads 8 --kv-heads 8 --intermediate 768 --max-positions 2048 --dtype bf16";
+const blocks = 512;
+
+const services: Readonly<Record<string, Service>> = {
+  cpu: {
+    serve: `--device cpu --cpu-threads 1 --num-gpu-blocks-override ${blocks} --swap-space 0`,
+    model: "loop",
+    makeArgs: cpuModel,
+    fitted: [
+      work("f1", 1, 30, "--qps 3", 128, 32, 0.9),
+      work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
+      work("f3", 3, 20, "--qps 2", 400, 24, 0.7),
+    ],
+    heldOut: [
+      work("chat", 11, 40, "--qps 3", 64, 64, 0.5),
+      work("long prompts", 12, 40, "--qps 2.5", 256, 16, 0.5),
+      work("bursts", 13, 40, "--qps 3 --distribution gamma --cv 3", 96, 48, 0.5),
+      work("long answers", 14, 30, "--qps 2", 24, 120, 0.5),
+      work("mixed", 15, 40, "--qps 3", 160, 40, 0.9),
+    ],
+  },
+  sim: {
+    serve: `--device sim --gpu-type a10`,
+    model: "llama-7b",
+    fitted: [
+      work("f1", 1, 60, "--qps 4", 256, 64, 0.9),
+      work("f2", 2, 50, "--qps 4", 64, 128, 0.9),
+      work("f3", 3, 30, "--qps 2", 1000, 32, 0.7),
+    ],
+    heldOut: [
+      work("chat", 11, 60, "--qps 3", 128, 128, 0.5),
+      work("long prompts", 12, 40, "--qps 1.5", 700, 32, 0.5),
+      work("bursts", 13, 60, "--qps 3 --distribution gamma --cv 3", 200, 64, 0.5),
+      work("long answers", 14, 40, "--qps 2", 48, 200, 0.5),
+      work("mixed", 15, 50, "--qps 2.5", 400, 80, 0.9),
+    ],
+  },
+};
+
+function work(
+  name: string,
+  seed: number,
+  requests: number,
+  rate: string,
+  input: number,
+  output: number,
+  range: number,
+): Workload {
+  return {
+    name,
+    args: `--seed ${seed} --num-prompts ${requests} ${rate} --random-input-len ${input} ` +
+      `--random-output-len ${output} --random-range-ratio ${range}`,
+  };
+}
+
+const program = [Deno.execPath(), "run", "-A", new URL("../mod.ts", import.meta.url).pathname];
+
+/** Runs `llumnix WORDS` in the directory; shows the command line. */
+async function llumnix(directory: string, words: readonly string[]): Promise<string> {
+  console.log(`llumnix ${words.map((word) => /[ '"]/.test(word) ? `"${word}"` : word).join(" ")}`);
+  const [name, ...args] = [...program, ...words];
+  const { success, stdout, stderr } = await new Deno.Command(name, { args, cwd: directory })
+    .output();
+  const text = new TextDecoder().decode(stdout);
+  if (!success) throw new Error(`${text}\n${new TextDecoder().decode(stderr)}`);
+  return text;
+}
+
+/** Runs all workloads on the service. It logs during those that are fitted only. */
+async function measure(directory: string, service: Service): Promise<void> {
+  if (service.makeArgs !== undefined) {
+    const out = `${directory}/${service.model}`;
+    makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
+  }
+  const log = "--log-instance-info --log-filename fit --polling-interval 0.1";
+  for (const [set, isLogged] of [["fitted", true], ["heldOut", false]] as const) {
+    const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
+      `${service.serve} ${isLogged ? log : ""}`;
+    const port = 18_700 + Number(isLogged);
+    const server = new Deno.Command(program[0], {
+      args: [...program.slice(1), "serve", ...serve.trim().split(/\s+/), `--port=${port}`],
+      cwd: directory,
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+    console.log(`llumnix serve ${serve} --port ${port} &`);
+    try {
+      for (const { name, args } of service[set]) {
+        const file = name.replaceAll(" ", "_");
+        await llumnix(directory, [
+          ...["bench", "--port", `${port}`, "--ready-check-timeout-sec", "60", ...args.split(" ")],
+          ...["--num-warmups", "3", "--disable-tqdm"],
+          ...["--metric-percentiles", "90", "--save-result", "--result-filename", `${file}.json`],
+          ...(isLogged ? [] : ["--save-trace", `${file}.jsonl`, "--csv", `${file}.csv`]),
+        ]);
+      }
+    } finally {
+      server.kill("SIGTERM");
+      await server.status;
+    }
+  }
+}
+
+interface SimulatedLatencies {
+  readonly ttftMs: { readonly p50: number };
+  readonly tpotMs: { readonly p50: number };
+  readonly e2eMs: { readonly p50: number };
+}
+
+async function predict(directory: string, service: Service): Promise<string[][]> {
+  const { model } = service;
+  const fit = await llumnix(directory, [
+    ...["profile", "fit", "fit_instance.csv", "--model", model, "--out", "profile.json"],
+  ]);
+  console.log(fit);
+  const rows: string[][] = [];
+  for (const { name } of service.heldOut) {
+    const file = name.replaceAll(" ", "_");
+    const out = await llumnix(directory, [
+      ...["simulate", "--trace", `${file}.jsonl`, "--model", model, "--instances", "1"],
+      ...["--profiling-result-file-path", "profile.json", "--seeds", "1", "--json", "-"],
+    ]);
+    const { runs: [{ all }] } = JSON.parse(out) as { runs: [{ all: SimulatedLatencies }] };
+    const real = JSON.parse(await Deno.readTextFile(`${directory}/${file}.json`));
+    const cell = (real: number, simulated: number) =>
+      `${real.toFixed(1)}, ${simulated.toFixed(1)} (${(100 * (simulated / real - 1)).toFixed(1)}%)`;
+    rows.push([
+      name,
+      cell(real.median_ttft_ms, all.ttftMs.p50),
+      cell(real.median_tpot_ms, all.tpotMs.p50),
+      cell(real.median_e2el_ms, all.e2eMs.p50),
+    ]);
+  }
+  return rows;
+}
+
+const text = { type: "string" } as const;
+const { values } = parseArgs({ options: { device: text, out: text, from: text } });
+const device = values.device ?? "cpu";
+const service = services[device];
+const directory = values.from ?? values.out;
+if (service === undefined || directory === undefined) {
+  console.error("usage: profile_loop.ts --device cpu|sim --out DIRECTORY | --from DIRECTORY");
+  Deno.exit(2);
+}
+await Deno.mkdir(directory, { recursive: true });
+if (values.from === undefined) await measure(directory, service);
+const rows = await predict(directory, service);
+const header = [
+  "medians: real, simulated (error)",
+  "TTFT (ms)",
+  "TPOT (ms)",
+  "end-to-end (ms)",
+];
+console.log(textTable(header, rows));

@@ -1,0 +1,128 @@
+/** One act of the demo: a server, the load, and the end of an instance in the middle of it. */
+import { completions } from "../../bench/backends/openai.ts";
+import type { LoadRequest } from "../../bench/load_request.ts";
+import { type RequestRecord, runOpenLoop } from "../../bench/open_loop.ts";
+import { Target } from "../../bench/target.ts";
+import { realClock } from "../../core/clock.ts";
+import type { FeedState, FeedSummary } from "../../server/feed/records.ts";
+
+/** An instance dies after this part of the load. */
+const KILL_AFTER = 0.45;
+/** Requests that measure how fast this machine is, and their tokens. */
+const PROBE_REQUESTS = 24;
+const PROBE_TOKENS = 160;
+
+export interface ActOptions {
+  readonly baseUrl: URL;
+  readonly adminToken: string;
+  readonly signal: AbortSignal;
+}
+
+export interface ActResult {
+  readonly records: readonly RequestRecord[];
+  /** Of the five minutes before the end of the act: all of it. */
+  readonly summary: FeedSummary;
+}
+
+export interface ActEvents {
+  readonly onKill: (instanceId: string, numRequests: number) => void;
+  readonly onProgress: (numDone: number, numSent: number) => void;
+}
+
+/** Output tokens per second of the whole server while it is busy. */
+export async function measureSpeed(options: ActOptions): Promise<number> {
+  const requests = Array.from({ length: PROBE_REQUESTS }, (_, i): LoadRequest => ({
+    prompt: `${i} little ducks went out one day.`,
+    promptTokens: 32,
+    outputTokens: PROBE_TOKENS,
+    arrivalMs: 0,
+    recordedMs: null,
+    priority: "normal",
+  }));
+  const { records, startMs, endMs } = await send(options, requests, "probe-", () => {}, () => {});
+  const tokens = records.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
+  return tokens / (endMs - startMs) * 1000;
+}
+
+/** Sends the load, and kills the busiest instance in the middle. */
+export async function perform(
+  options: ActOptions,
+  requests: readonly LoadRequest[],
+  { onKill, onProgress }: ActEvents,
+): Promise<ActResult> {
+  const killMs = KILL_AFTER * (requests.at(-1)?.arrivalMs ?? 0);
+  const cancelKill = realClock.after(killMs, () => {
+    killBusiest(options).then(({ id, running }) => onKill(id, running)).catch(() => {});
+  });
+  let numSent = 0, numDone = 0;
+  try {
+    const { records } = await send(
+      options,
+      requests,
+      "demo-",
+      () => onProgress(numDone, ++numSent),
+      () => onProgress(++numDone, numSent),
+    );
+    return { records, summary: await summaryOf(options) };
+  } finally {
+    cancelKill();
+  }
+}
+
+async function send(
+  { baseUrl, signal }: ActOptions,
+  requests: readonly LoadRequest[],
+  requestIdPrefix: string,
+  onSent: () => void,
+  onEnd: () => void,
+) {
+  const target = new Target({ baseUrl, headers: {}, clock: realClock });
+  const stop = () => target.close();
+  signal.addEventListener("abort", stop);
+  try {
+    const settings = { model: null, ignoreEos: true, logprobs: null, extraBody: { seed: 1 } };
+    const sender = target.sender(completions, completions.endpoint, settings, requestIdPrefix);
+    return await runOpenLoop(requests, sender, { clock: realClock, signal, onSent, onEnd });
+  } finally {
+    signal.removeEventListener("abort", stop);
+    target.close();
+  }
+}
+
+interface Instance {
+  readonly id: string;
+  readonly state: string;
+  readonly pid: number | null;
+  readonly running: number;
+}
+
+async function killBusiest(options: ActOptions): Promise<Instance> {
+  const instances = (await instancesOf(options))
+    .filter(({ state, pid }) => state === "serving" && pid !== null)
+    .sort((a, b) => b.running - a.running);
+  const [victim] = instances;
+  Deno.kill(victim.pid!, "SIGKILL");
+  return victim;
+}
+
+async function instancesOf({ baseUrl, adminToken }: ActOptions): Promise<Instance[]> {
+  const response = await fetch(new URL("admin/instances", baseUrl), {
+    headers: { authorization: `Bearer ${adminToken}` },
+  });
+  const { instances } = await response.json() as {
+    readonly instances: readonly (Instance & { readonly running_requests: number | null })[];
+  };
+  return instances.map((one) => ({ ...one, running: one.running_requests ?? 0 }));
+}
+
+/** What the page shows now: the first event of its feed. */
+async function summaryOf({ baseUrl, signal }: ActOptions): Promise<FeedSummary> {
+  const response = await fetch(new URL("page/feed", baseUrl), { signal });
+  let text = "";
+  for await (const piece of response.body!.pipeThrough(new TextDecoderStream())) {
+    text += piece;
+    const data = /^event: state\ndata: (.*)\n\n/m.exec(text)?.[1];
+    if (data !== undefined) return (JSON.parse(data) as FeedState).summary;
+  }
+  throw new Error("the page's feed ended before it said anything");
+}

@@ -1,0 +1,63 @@
+/** The table at the end of the demo. */
+import { quantile } from "../../core/stats/distribution.ts";
+import { textTable } from "../../report/text_table.ts";
+import type { ActResult } from "./act.ts";
+
+/** @param before without migration @param after with it, of the same requests */
+export function closingTable(before: ActResult, after: ActResult): string {
+  const row = (name: string, figure: (act: ActResult) => string) => [
+    name,
+    figure(before),
+    figure(after),
+  ];
+  return textTable(["", "without migration", "with migration"], [
+    row("requests", ({ records }) => String(records.length)),
+    row("lost", ({ records }) => String(numLost(records))),
+    row("resumed after the kill", ({ summary }) => String(summary.resumed)),
+    row("moved to another instance", ({ summary }) => String(summary.migrations)),
+    row(
+      "worst downtime of a move",
+      ({ summary: { worstDowntimeMs } }) =>
+        worstDowntimeMs === null ? "-" : milliseconds(worstDowntimeMs),
+    ),
+    row("preempted", ({ summary }) => String(summary.preemptions)),
+    row("median time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.5))),
+    row("P99 time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.99))),
+    row("P99 time per token", (act) => milliseconds(quantile(perToken(act), 0.99))),
+  ]);
+}
+
+/** A last sentence: whether the answers were the same. */
+export function sameAnswers(before: ActResult, after: ActResult): string {
+  const pairs = before.records.map((record, i) => [record.text, after.records[i]?.text]);
+  const same = pairs.filter(([one, other]) => one === other).length;
+  return same === pairs.length
+    ? `All ${same} answers are the same, token by token, moved and resumed or not.`
+    : `${same} of ${pairs.length} answers are the same.`;
+}
+
+function numLost(records: ActResult["records"]): number {
+  return records.filter(({ failure }) => failure !== null).length;
+}
+
+function firstTokens({ records }: ActResult): Float64Array {
+  return sorted(records.map(({ firstMs, dueMs }) => firstMs - dueMs));
+}
+
+function perToken({ records }: ActResult): Float64Array {
+  return sorted(
+    records.map(({ firstMs, lastMs, outputTokens }) => (lastMs - firstMs) / (outputTokens - 1)),
+  );
+}
+
+function sorted(values: readonly number[]): Float64Array {
+  return Float64Array.from(values.filter(Number.isFinite)).sort();
+}
+
+function milliseconds(ms: number): string {
+  return ms < 9.95
+    ? `${ms.toFixed(1)} ms`
+    : ms < 9_950
+    ? `${ms.toFixed(0)} ms`
+    : `${(ms / 1000).toFixed(1)} s`;
+}
