@@ -40,7 +40,10 @@ const panels: readonly Panel[] = [
     type: "stat",
     width: 4,
     unit: "none",
-    queries: [[`count(max by (job, instance_id) (llumnix:instance_info${where('state="serving"')}))`, "serving"]],
+    queries: [[
+      `count(max by (job, instance_id) (llumnix:instance_info${where('state="serving"')}))`,
+      "serving",
+    ]],
   },
   {
     title: "Running",
@@ -245,7 +248,10 @@ const panels: readonly Panel[] = [
     width: 12,
     unit: "none",
     queries: [
-      [`count by (state) (max by (job, instance_id, state) (llumnix:instance_info${at}))`, "{{state}}"],
+      [
+        `count by (state) (max by (job, instance_id, state) (llumnix:instance_info${at}))`,
+        "{{state}}",
+      ],
       [`max(llumnix:expected_instances${at})`, "expected"],
     ],
   },

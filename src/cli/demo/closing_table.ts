@@ -15,8 +15,11 @@ export function closingTable(before: ActResult, after: ActResult): string {
     row("lost", ({ records }) => String(numLost(records))),
     row("resumed after the kill", ({ summary }) => String(summary.resumed)),
     row("moved to another instance", ({ summary }) => String(summary.migrations)),
-    row("worst downtime of a move", ({ summary: { worstDowntimeMs } }) =>
-      worstDowntimeMs === null ? "-" : milliseconds(worstDowntimeMs)),
+    row(
+      "worst downtime of a move",
+      ({ summary: { worstDowntimeMs } }) =>
+        worstDowntimeMs === null ? "-" : milliseconds(worstDowntimeMs),
+    ),
     row("preempted", ({ summary }) => String(summary.preemptions)),
     row("median time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.5))),
     row("P99 time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.99))),
@@ -52,5 +55,6 @@ function sorted(values: readonly number[]): Float64Array {
 }
 
 function milliseconds(ms: number): string {
-  return ms < 9.95 ? `${ms.toFixed(1)} ms` : ms < 9_950 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
+  return ms < 999.5 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
 }
