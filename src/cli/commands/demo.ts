@@ -4,7 +4,7 @@ import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { type RunningServer, type ServerSpec, startServer } from "../bench/server.ts";
-import { type ActOptions, type ActResult, measureSpeed, perform } from "../demo/act.ts";
+import { type ActOptions, type ActResult, measureSpeed, measureTokens, perform } from "../demo/act.ts";
 import type { DemoOptions } from "../demo/arguments.ts";
 import { closingTable, sameAnswers } from "../demo/closing_table.ts";
 import { demoLoad } from "../demo/load.ts";
@@ -60,6 +60,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
         seconds: options.seconds,
         tokensPerSecond: LOAD_FACTOR * speed,
         cacheTokens: BLOCKS * BLOCK_SIZE,
+        charactersPerToken: await measureTokens(act),
         random: new Random(options.seed),
       });
       console.log(

@@ -4,6 +4,7 @@ import type { LoadRequest } from "../../bench/load_request.ts";
 import { type RequestRecord, runOpenLoop } from "../../bench/open_loop.ts";
 import { Target } from "../../bench/target.ts";
 import { realClock } from "../../core/clock.ts";
+import { sampleText } from "./load.ts";
 import type { FeedState, FeedSummary } from "../../server/feed/records.ts";
 
 /** An instance dies after this part of the load. */
@@ -42,6 +43,19 @@ export async function measureSpeed(options: ActOptions): Promise<number> {
   const { records, startMs, endMs } = await send(options, requests, "probe-", () => {}, () => {});
   const tokens = records.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
   return tokens / (endMs - startMs) * 1000;
+}
+
+/** Characters of a token of text like the prompts. */
+export async function measureTokens({ baseUrl, signal }: ActOptions): Promise<number> {
+  const prompt = sampleText();
+  const response = await fetch(new URL("tokenize", baseUrl), {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt }),
+    signal,
+  });
+  const { count } = await response.json() as { readonly count: number };
+  return prompt.length / count;
 }
 
 /** Sends the load, and kills the busiest instance in the middle. */

@@ -1,6 +1,6 @@
 /** The load of the demo: bursts of short requests, with some long ones among them. */
 import type { LoadRequest } from "../../bench/load_request.ts";
-import type { Random } from "../../core/random.ts";
+import { Random } from "../../core/random.ts";
 
 /** One burst begins so often, and lasts for the first part of that time. */
 const BURST_PERIOD_MS = 9_000;
@@ -10,6 +10,8 @@ const BURST_FACTOR = 2.2;
 const CALM_FACTOR = (BURST_PERIOD_MS - BURST_FACTOR * BURST_MS) / (BURST_PERIOD_MS - BURST_MS);
 /** Share of the requests that are long: they fill half of an instance's KV cache. */
 const LONG_SHARE = 0.12;
+/** Characters of a text that is long enough to count its tokens. */
+const SAMPLE_LENGTH = 2_000;
 
 export interface LoadShape {
   readonly seconds: number;
@@ -17,6 +19,8 @@ export interface LoadShape {
   readonly tokensPerSecond: number;
   /** Tokens that fit into the KV cache of an instance. */
   readonly cacheTokens: number;
+  /** Of {@linkcode sampleText}, by the model's tokenizer. */
+  readonly charactersPerToken: number;
   readonly random: Random;
 }
 
@@ -27,7 +31,7 @@ interface Lengths {
 
 /** Requests in the order of their times. Prompts are sentences of about so many tokens. */
 export function demoLoad(
-  { seconds, tokensPerSecond, cacheTokens, random }: LoadShape,
+  { seconds, tokensPerSecond, cacheTokens, charactersPerToken, random }: LoadShape,
 ): LoadRequest[] {
   const rate = tokensPerSecond / meanOutputTokens(cacheTokens);
   const requests: LoadRequest[] = [];
@@ -39,7 +43,7 @@ export function demoLoad(
     const lengths = lengthsOf(random.uniform() < LONG_SHARE, cacheTokens, random);
     requests.push({
       ...lengths,
-      prompt: promptOf(lengths.promptTokens, random),
+      prompt: textOf(lengths.promptTokens * charactersPerToken, random),
       arrivalMs: atMs,
       recordedMs: null,
       priority: "normal",
@@ -64,12 +68,16 @@ const names = ["Anna", "Ben", "Clara", "David", "Ella", "Finn", "Greta", "Hugo"]
 const animals = ["a fox", "a cat", "an owl", "a bear", "a mouse", "a duck", "a horse"];
 const places = ["in the forest", "by the river", "on the hill", "at the market", "in the garden"];
 
-/** A character is a token or less, with a tokenizer over bytes and with one over words. */
-function promptOf(numTokens: number, random: Random): string {
+/** A text like the prompts. */
+export function sampleText(): string {
+  return textOf(SAMPLE_LENGTH, new Random(0));
+}
+
+function textOf(numCharacters: number, random: Random): string {
   const choose = <T>(values: readonly T[]) => values[random.below(values.length)];
   let text = "";
-  while (text.length < numTokens) {
+  while (text.length < numCharacters) {
     text += `${choose(names)} met ${choose(animals)} ${choose(places)}. `;
   }
-  return text.slice(0, numTokens);
+  return text.slice(0, Math.max(1, Math.round(numCharacters)));
 }

@@ -3,7 +3,10 @@ import { Random } from "../../../src/core/random.ts";
 import { demoLoad } from "../../../src/cli/demo/load.ts";
 
 const load = (seed: number) =>
-  demoLoad({ seconds: 36, tokensPerSecond: 1_000, cacheTokens: 3_072, random: new Random(seed) });
+  demoLoad({
+    ...{ seconds: 36, tokensPerSecond: 1_000, cacheTokens: 3_072, charactersPerToken: 3.5 },
+    random: new Random(seed),
+  });
 
 Deno.test("a seed says which requests come, and when", () => {
   assert.deepEqual(load(1), load(1));
@@ -31,7 +34,7 @@ Deno.test("the load asks for about as many tokens as it was told to", () => {
 Deno.test("prompts are of their length; none fills an instance", () => {
   const requests = load(3);
   for (const { prompt, promptTokens, outputTokens } of requests) {
-    assert.equal(prompt.length, promptTokens);
+    assert.equal(prompt.length, Math.round(3.5 * promptTokens));
     assert.ok(promptTokens + outputTokens < 0.6 * 3_072);
   }
   assert.ok(requests.some(({ promptTokens }) => promptTokens > 900), "some are long");
