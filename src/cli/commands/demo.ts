@@ -4,7 +4,13 @@ import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { type RunningServer, type ServerSpec, startServer } from "../bench/server.ts";
-import { type ActOptions, type ActResult, measureSpeed, measureTokens, perform } from "../demo/act.ts";
+import {
+  type ActOptions,
+  type ActResult,
+  measureSpeed,
+  measureTokens,
+  perform,
+} from "../demo/act.ts";
 import type { DemoOptions } from "../demo/arguments.ts";
 import { closingTable, sameAnswers } from "../demo/closing_table.ts";
 import { demoLoad } from "../demo/load.ts";
