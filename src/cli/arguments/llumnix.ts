@@ -152,8 +152,8 @@ export const llumnixArguments = {
     help: "Communication backend of migration. Every backend works with every model here: " +
       "Llumnix's split between vLLM and BladeLLM does not exist. Between hosts gloo, rayrpc and " +
       "grpc encrypt, and take blocks from processes with the same cluster key only; nccl, and " +
-      "kvtransfer between hosts, need --migration-insecure. nccl needs a CUDA device, on which no " +
-      "engine runs yet.",
+      "kvtransfer between hosts, need --migration-insecure. nccl needs a CUDA device for each " +
+      "instance.",
   }),
   "migration-buffer-blocks": integer({
     default: DEFAULT_BUFFER_BLOCKS,
