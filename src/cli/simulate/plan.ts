@@ -41,7 +41,9 @@ export function readPlan(argv: readonly string[]): Plan {
   const html = (given.get("html") ?? null) as string | null;
   const csv = (given.get("csv") ?? null) as string | null;
   refuseSameFile({ json, html, csv });
-  if (csv === "-") throw new UsageError("--csv -: expected a file; only --json and --html go to stdout");
+  if (csv === "-") {
+    throw new UsageError("--csv -: expected a file; only --json and --html go to stdout");
+  }
   const trace = given.get("trace") as string | undefined;
   const leftOut = trace === undefined ? null : checkTrace(trace, given);
   const firstSeed = (given.get("first-seed") ?? 1) as number;
