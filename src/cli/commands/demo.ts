@@ -4,7 +4,13 @@ import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { type RunningServer, type ServerSpec, startServer } from "../bench/server.ts";
-import { type ActOptions, type ActResult, measureSpeed, measureTokens, perform } from "../demo/act.ts";
+import {
+  type ActOptions,
+  type ActResult,
+  measureSpeed,
+  measureTokens,
+  perform,
+} from "../demo/act.ts";
 import type { DemoOptions } from "../demo/arguments.ts";
 import { closingTable, sameAnswers } from "../demo/closing_table.ts";
 import { demoLoad } from "../demo/load.ts";
@@ -27,7 +33,8 @@ const ANSWER_MS = 2_000;
 /** Different failures that are shown. */
 const SHOWN_FAILURES = 3;
 
-const introduction = "The same requests twice, in bursts that overfill the KV caches of four instances. " +
+const introduction =
+  "The same requests twice, in bursts that overfill the KV caches of four instances. " +
   "They are\ndealt out in turn. In the middle, an instance is killed.";
 
 const serving = [
