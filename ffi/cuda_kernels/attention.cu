@@ -6,6 +6,8 @@
 // The order of all sums depends on a row's own context alone: its tokens are cut into parts of 256 at
 // fixed places (0, 256, ...). A part has one maximum; its sums run over tokens in order. Parts are merged
 // in order. Whether one block of threads does all parts of a row, or each part has its own, changes no bit.
+//
+// A row with position -1 fills up a batch: nothing is read, written or computed for it.
 #include "elements.h"
 
 namespace {
@@ -44,7 +46,7 @@ __device__ __forceinline__ void prepareHeads(float* qkv, const float* queryNorm,
   const int row = int(blockIdx.x), lane = int(threadIdx.x) % 32, headDim = cache.headDim, half = headDim / 2;
   const int allHeads = heads + 2 * cache.kvHeads;
   const int head = int(blockIdx.y) * warps + int(threadIdx.x) / 32;
-  if (head >= allHeads) return;
+  if (head >= allHeads || positions[row] < 0) return;
   const bool isQuery = head < heads, isValue = head >= heads + cache.kvHeads;
   float* low = qkv + (size_t(row) * allHeads + head) * headDim;
   float* high = low + half;
@@ -219,6 +221,7 @@ __device__ __forceinline__ void attend(const float* qkv, const int* positions, c
   const int kvHead = int(blockIdx.x), row = int(blockIdx.y), headDim = cache.headDim;
   const int size = heads / cache.kvHeads, items = size * headDim;
   const int end = positions[row] + 1, begin = window > 0 ? max(0, end - window) : 0;
+  if (end == 0) return;
   int firstPart = begin / partTokens, lastPart = (end - 1) / partTokens;
   if (partials != nullptr) {
     const int part = int(blockIdx.z);
@@ -283,6 +286,7 @@ template <class T>
 __device__ __forceinline__ void mergeParts(const float* partials, const int* positions, T* output, int headDim,
                                            int maxParts, int window) {
   const int row = int(blockIdx.y), end = positions[row] + 1, begin = window > 0 ? max(0, end - window) : 0;
+  if (end == 0) return;
   const int firstPart = begin / partTokens, lastPart = (end - 1) / partTokens;
   const size_t head = size_t(row) * gridDim.x + blockIdx.x;
   const float* from = partials + head * maxParts * (headDim + 2);

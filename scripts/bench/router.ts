@@ -6,7 +6,7 @@
 import { Random } from "../../src/core/random.ts";
 import { PromptEncoder } from "../../src/frontend/encoding/prompt_encoder.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/frontend/tokenizer.ts";
-import { type BenchService, Client, startService } from "./service.ts";
+import { type BenchService, Client, cpuMsOf, startService } from "./service.ts";
 import { median, percentile, printTable } from "./table.ts";
 import { makeWordModel, type WordModel } from "./word_model.ts";
 
@@ -146,14 +146,6 @@ async function measureTokenising(
     if (i >= warmUpRequests) timesMs.push(performance.now() - startedMs);
   }
   return median(timesMs);
-}
-
-/** User and system time of all threads of a process, without its children's (proc_pid_stat(5)). */
-function cpuMsOf(pid: number): number {
-  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const ticksPerSecond = 100; // of every Linux that Deno runs on
-  return (Number(fields[11]) + Number(fields[12])) * 1000 / ticksPerSecond;
 }
 
 if (import.meta.main) await benchRouter();

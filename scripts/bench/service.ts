@@ -98,6 +98,14 @@ async function residentBytes(pid: number): Promise<number> {
   return bytes + 1024 * Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? 0);
 }
 
+/** User and system time of all threads of a process, without its children's (proc_pid_stat(5)). */
+export function cpuMsOf(pid: number): number {
+  const stat = Deno.readTextFileSync(`/proc/${pid}/stat`);
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const ticksPerSecond = 100; // of every Linux that Deno runs on
+  return (Number(fields[11]) + Number(fields[12])) * 1000 / ticksPerSecond;
+}
+
 /** One keep-alive HTTP/1.1 connection that sends one request after another. */
 export class Client implements Disposable {
   readonly #connection: Deno.TcpConn;

@@ -277,6 +277,58 @@ function storyQuiz(plot: PlotName, facts: Readonly<Facts>, most: number, random:
   return keyed.sort((a, b) => a.key - b.key).slice(0, most).map(({ turn }) => turn);
 }
 
+/** Some short sentences about one to three heroes, and questions about them. */
+function facts(random: Random): Turn[] {
+  const words = <T>(list: readonly T[], count: number): T[] => {
+    const left = [...list];
+    return Array.from({ length: count }, () => left.splice(random.below(left.length), 1)[0]);
+  };
+  const heroes = words(slotWords.name, 1 + random.below(3));
+  const told = heroes.flatMap((name) => words(sentencesAbout(name, random), 1 + random.below(2)));
+  const text = words(told, told.length).map(({ sentence }) => sentence).join(" ");
+  const turns = words(told, Math.min(told.length, 1 + random.below(4)))
+    .map(({ questions }) => pick(random, questions));
+  const [{ user, assistant }, ...more] = turns;
+  return [{ user: `${text} ${user}`, assistant }, ...more];
+}
+
+function sentencesAbout(name: string, random: Random): { sentence: string; questions: Turn[] }[] {
+  const word = (slot: keyof typeof slotWords) => pick(random, slotWords[slot]);
+  const [animal, object, colour, spot] = [
+    word("animal"),
+    word("object"),
+    word("colour"),
+    word("spot"),
+  ];
+  const who = `${name} is ${withArticle(word("adj"))} ${animal}.`;
+  const where = `${name} lives near the ${word("place")}.`;
+  const thing = `${withArticle(colour)} ${object}`;
+  const [did, done] = random.uniform() < 0.5 ? ["find", "found"] : ["lose", "lost"];
+  const skill = `${name} learned to ${word("skill")}.`;
+  return [
+    {
+      sentence: who,
+      questions: [
+        { user: `Who is ${name}?`, assistant: who },
+        { user: `What animal is ${name}?`, assistant: `${name} is ${withArticle(animal)}.` },
+        {
+          user: `What is the name of the ${animal}?`,
+          assistant: `The ${animal} is named ${name}.`,
+        },
+      ],
+    },
+    { sentence: where, questions: [{ user: `Where does ${name} live?`, assistant: where }] },
+    {
+      sentence: `${name} ${done} ${thing} ${spot}.`,
+      questions: [
+        { user: `What did ${name} ${did}?`, assistant: `${name} ${done} ${thing}.` },
+        { user: `What colour was the ${object}?`, assistant: `The ${object} was ${colour}.` },
+      ],
+    },
+    { sentence: skill, questions: [{ user: `What did ${name} learn?`, assistant: skill }] },
+  ];
+}
+
 function story(random: Random): Turn[] {
   const { user, facts } = storyRequest(random);
   const plot = pick(random, plotNames);
@@ -302,6 +354,8 @@ export const kinds = {
     };
     return Array.from({ length: turnCount(random) }, turn);
   },
+  /** Short texts, from which copying is learned long before it is from stories. */
+  facts,
   story,
   reading: (random: Random): Turn[] => reading(random),
   other: (random: Random): Turn[] => {

@@ -33,7 +33,7 @@ ROW_TOKENS, ROWS = 192, 14  # a worker's part of a step: rows of packed conversa
 MATRIX_RATE, OTHER_RATE, WEIGHT_DECAY = 0.02, 2e-3, 0.02
 WARM_UP_STEPS, DECAY_SHARE = 100, 0.4
 # Share of the rows' tokens by kind of conversation.
-MIX = {"arithmetic": 0.35, "story": 0.12, "reading": 0.28, "other": 0.17, "mixed": 0.05, "plain": 0.03}
+MIX = {"arithmetic": 0.25, "facts": 0.3, "story": 0.15, "reading": 0.15, "other": 0.1, "mixed": 0.03, "plain": 0.02}
 SEED = 1
 
 

@@ -9,7 +9,7 @@ import { Random } from "../../src/core/random.ts";
 import { heldOutTurns, kinds, plainText, systemPrompts } from "./samples.ts";
 
 /** How many of each kind: arithmetic must not repeat, stories may. */
-const shares = { arithmetic: 10, story: 1, reading: 2, other: 2, mixed: 2 } as const;
+const shares = { arithmetic: 10, facts: 8, story: 2, reading: 2, other: 2, mixed: 2 } as const;
 
 const [path, count = "30000"] = Deno.args;
 const random = new Random(20261129);

@@ -39,6 +39,10 @@ export interface EngineOptions {
   readonly cpuThreads: number | null;
   /** CPU kernel set; null picks the fastest the processor has. */
   readonly cpuKernels: "amx" | "avx512bf16" | "avx512" | "avx2" | "neon" | "wasm" | null;
+  /** No CUDA graphs. */
+  readonly enforceEager: boolean;
+  /** Longest context in tokens that CUDA graphs cover. */
+  readonly maxSeqLenToCapture: number;
   /** Instances may share a CUDA device, and divide its memory. */
   readonly allowSharedDevice: boolean;
   /** Seconds that a request waits to leave a prefill instance; then it goes on there. */

@@ -63,6 +63,15 @@ const alerts: readonly Alert[] = [
     description: "The log of the API server has the reasons.",
   },
   {
+    alert: "LlumnixFull",
+    expr: "sum by (job, instance) " +
+      '(rate(llumnix:failed_requests_total{kind="overloaded"}[5m])) > 0',
+    for: "5m",
+    severity: "warning",
+    summary: "Requests are refused because the service is full.",
+    description: "Add instances, or turn on --enable-scaling; --max-queued-requests is the limit.",
+  },
+  {
     alert: "LlumnixFirstTokenLate",
     expr: `${quantile(0.95, "vllm:time_to_first_token_seconds")} > 10`,
     for: "5m",

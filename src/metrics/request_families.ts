@@ -22,6 +22,11 @@ export function requestFamilies(meter: RequestMeter, model: string): MetricFamil
       one(meter.betweenTokens),
     ),
     histogram(
+      "vllm:inter_token_latency_seconds",
+      "The same as vllm:time_per_output_token_seconds, by its newer name.",
+      one(meter.betweenTokens),
+    ),
+    histogram(
       "vllm:request_time_per_output_token_seconds",
       "Mean time per output token of each finished request, after its first.",
       one(meter.perToken),

@@ -1,6 +1,17 @@
 import { heatMap } from "./heat_map.ts";
+import { barChart } from "./bar_chart.ts";
 import { lineChart } from "./line_chart.ts";
-import type { Block, Chart, HeatMap, LineChart, Report, ReportSection, Table } from "./report.ts";
+import type {
+  BarChart,
+  Block,
+  Chart,
+  HeatMap,
+  LineChart,
+  MarkedCell,
+  Report,
+  ReportSection,
+  Table,
+} from "./report.ts";
 import { element, escape } from "./svg.ts";
 
 /** Colours that colour-blind readers can tell apart (Okabe and Ito), for light and dark pages. */
@@ -14,19 +25,26 @@ const seriesColors = [
 ] as const;
 
 /** A self-contained HTML page: it has no script and loads nothing. */
-export function renderReport({ title, notes, sections }: Report): string {
+export function renderReport({ title, lead, notes, folded, sections }: Report): string {
   return [
     "<!doctype html>",
     '<html lang="en"><head><meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',
     `<title>${escape(title)}</title><style>${style()}</style></head><body><main>`,
     `<h1>${escape(title)}</h1>`,
+    ...(lead === undefined ? [] : [`<p class="lead">${escape(lead)}</p>`]),
     ...notes.map((note) => `<p class="note">${escape(note)}</p>`),
+    ...(folded === undefined ? [] : [renderFolded(folded)]),
     ...(sections.length > 2 ? [contents(sections)] : []),
     ...sections.map(renderSection),
     "</main></body></html>",
     "",
   ].join("\n");
+}
+
+function renderFolded({ title, lines }: NonNullable<Report["folded"]>): string {
+  const items = lines.map((line) => `<p>${escape(line)}</p>`).join("");
+  return `<details><summary>${escape(title)}</summary>${items}</details>`;
 }
 
 function contents(sections: readonly ReportSection[]): string {
@@ -45,25 +63,46 @@ function renderBlock(block: Block): string {
 }
 
 function renderTable({ header, rows }: Table): string {
-  const cell = (text: string, i: number) =>
-    i === 0 ? `<th scope="row">${escape(text)}</th>` : `<td>${escape(text)}</td>`;
+  const cell = (content: string | MarkedCell, i: number) => {
+    if (typeof content !== "string") return markedCell(content);
+    const text = escape(content);
+    return i === 0 ? `<th scope="row">${text}</th>` : `<td>${text}</td>`;
+  };
   const body = rows.map((row) => `<tr>${row.map(cell).join("")}</tr>`).join("\n");
   const head = header.map((text) => `<th scope="col">${escape(text)}</th>`).join("");
   return `<div class="wide"><table><thead><tr>${head}</tr></thead><tbody>${body}</tbody></table></div>`;
 }
 
+/** Not by colour alone: a triangle says it too, and screen readers hear the word. */
+function markedCell({ text, verdict }: MarkedCell): string {
+  const sign = verdict === "better" ? "\u25b2" : "\u25bc";
+  return `<td class="${verdict}">${escape(text)} ` +
+    `<span role="img" aria-label="${verdict}" title="${verdict}">${sign}</span></td>`;
+}
+
 function renderChart(chart: Chart): string {
   const [body, legend] = chart.type === "lines"
     ? [lineChart(chart), lineLegend(chart)]
+    : chart.type === "bars"
+    ? [barChart(chart), barLegend(chart)]
     : [heatMap(chart), heatLegend(chart)];
   return `<figure><figcaption>${escape(chart.title)}</figcaption>${legend}${body}</figure>`;
 }
 
+function barLegend({ series }: BarChart): string {
+  const entries = series.map(({ name, color }) =>
+    `<span><svg width="12" height="12" viewBox="0 0 12 12">${
+      element("rect", { class: `bar c${color}`, x: 0, y: 0, width: 12, height: 12 })
+    }</svg>${escape(name)}</span>`
+  );
+  return `<div class="legend">${entries.join("")}</div>`;
+}
+
 function lineLegend({ series }: LineChart): string {
-  const entries = series.map(({ name, color, isDashed }) => {
+  const entries = series.map(({ name, color, isDashed, isMain }) => {
     const dash = isDashed ? "4 4" : undefined;
     const stroke = element("line", {
-      class: `line c${color}`,
+      class: `line c${color}${isMain ? " main" : ""}`,
       x1: 0,
       x2: 22,
       y1: 6,
@@ -95,9 +134,9 @@ function style(): string {
   ).join("");
   return `
 :root{color-scheme:light dark;--page:#fff;--ink:#1c1f24;--soft:#5d6470;--rule:#e3e6ea;--panel:#f7f8fa;
---cold:#eef1f5;--hot:#b5301c}
+--cold:#eef1f5;--hot:#b5301c;--good:#15703a;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--page:#15181c;--ink:#e8eaee;--soft:#9aa3af;--rule:#2c3138;
---panel:#1b1f24;--cold:#22272e;--hot:#ff7a5c}${colors(1)}}
+--panel:#1b1f24;--cold:#22272e;--hot:#ff7a5c;--good:#5dd68a;--bad:#ff8a7a}${colors(1)}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1180px;margin:0 auto;padding:32px 24px 64px}
@@ -124,7 +163,16 @@ svg{display:block;width:100%;height:auto}
 text{fill:var(--soft);font:11px system-ui,sans-serif}
 .label{font-size:12px}
 .grid{stroke:var(--rule);stroke-width:1}
-.line{fill:none;stroke:var(--series);stroke-width:2;stroke-linejoin:round}
+.lead{font-size:18px;line-height:1.45;margin:10px 0 14px;max-width:75ch}
+details{margin:8px 0;color:var(--soft)}
+summary{cursor:pointer}
+details p{margin:4px 0 4px 18px;font:13px/1.5 ui-monospace,monospace;overflow-wrap:anywhere}
+.better{color:var(--good)}
+.worse{color:var(--bad)}
+td span{font-size:10px}
+.bar{fill:var(--series)}
+.line{fill:none;stroke:var(--series);stroke-width:1.6;stroke-linejoin:round}
+.main{stroke-width:3.4}
 .mark{fill:var(--series);stroke:var(--panel);stroke-width:1.5}
 ${colors(0)}
 @media(prefers-color-scheme:dark){${colors(1)}}

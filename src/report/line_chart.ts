@@ -25,7 +25,7 @@ export function lineChart({ x, y, series, hasMarks = false, title }: LineChart):
     ...yScale.ticks.map(({ position, text }) => horizontal(BASE - PLOT_HEIGHT * position, text)),
     ...xTicks(xScale.ticks),
     axisLabels(x.label, y.label),
-    ...series.map((one) => line(one, place)),
+    ...mainLast(series).map((one) => line(one, place)),
     ...(hasMarks ? series.flatMap((one) => marks(one, place)) : []),
   );
 }
@@ -78,14 +78,19 @@ function axisLabels(x: string, y: string): string {
 
 type Place = (point: readonly [number, number]) => number[];
 
-function line({ color, isDashed, points, name }: Series, place: Place): string {
+/** What is drawn last is above the others. */
+function mainLast(series: readonly Series[]): Series[] {
+  return series.toSorted((a, b) => Number(a.isMain ?? false) - Number(b.isMain ?? false));
+}
+
+function line({ color, isDashed, isMain, points, name }: Series, place: Place): string {
   if (points.length === 0) return "";
   const d = points.map((point, i) => `${i === 0 ? "M" : "L"}${place(point).map(short).join(" ")}`)
     .join("");
   const dash = isDashed ? "4 4" : undefined;
   return element(
     "path",
-    { class: `line c${color}`, d, "stroke-dasharray": dash },
+    { class: `line c${color}${isMain ? " main" : ""}`, d, "stroke-dasharray": dash },
     element("title", {}, escape(name)),
   );
 }

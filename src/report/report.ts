@@ -2,8 +2,12 @@
 
 export interface Report {
   readonly title: string;
+  /** The result in a sentence or two, above everything else. */
+  readonly lead?: string;
   /** Lines below the title. */
   readonly notes: readonly string[];
+  /** What few readers want: shown when they open it. */
+  readonly folded?: { readonly title: string; readonly lines: readonly string[] };
   readonly sections: readonly ReportSection[];
 }
 
@@ -20,10 +24,32 @@ export type Block =
 export interface Table {
   readonly header: readonly string[];
   /** The first cell of a row is its name. */
-  readonly rows: readonly (readonly string[])[];
+  readonly rows: readonly (readonly (string | MarkedCell)[])[];
 }
 
-export type Chart = LineChart | HeatMap;
+/** A cell that says how a comparison ended. */
+export interface MarkedCell {
+  readonly text: string;
+  readonly verdict: "better" | "worse";
+}
+
+export type Chart = LineChart | BarChart | HeatMap;
+
+/** Groups of bars: a group for each name under the x axis, a bar in it for each series. */
+export interface BarChart {
+  readonly type: "bars";
+  readonly title: string;
+  readonly groups: readonly string[];
+  readonly y: Axis;
+  readonly series: readonly BarSeries[];
+}
+
+export interface BarSeries {
+  readonly name: string;
+  readonly color: number;
+  /** A value for each group; null for none. */
+  readonly values: readonly (number | null)[];
+}
 
 export interface LineChart {
   readonly type: "lines";
@@ -48,6 +74,8 @@ export interface Series {
   /** The same number has the same colour in all charts. */
   readonly color: number;
   readonly isDashed?: boolean;
+  /** The line that the report is about: it is thicker, and above the others. */
+  readonly isMain?: boolean;
   /** In the order of x. */
   readonly points: readonly (readonly [x: number, y: number])[];
 }

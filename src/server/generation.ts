@@ -63,8 +63,14 @@ export class Generation {
     exchange: Exchange,
     requests: readonly TextRequest[],
   ): Promise<Generation> {
-    context.admission.enter(requests.length);
-    const generation = new Generation(context, requests, originOf(exchange));
+    const origin = originOf(exchange);
+    try {
+      context.admission.enter(requests.length);
+    } catch (error) {
+      for (const request of requests) context.meter.begin(request, origin).fail(error);
+      throw error;
+    }
+    const generation = new Generation(context, requests, origin);
     context.generations.add(generation);
     exchange.onLeave(() => generation.fail(new ClientLeftError()));
     // If the client leaves or a prompt is refused, this ends while instances may still take other prompts.

@@ -1,5 +1,5 @@
 import type { Server } from "node:http";
-import type { Socket } from "node:net";
+import { Server as NetServer, type Socket } from "node:net";
 import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
@@ -75,6 +75,16 @@ export class Listeners {
     return this.#servers[0].address;
   }
 
+  /** The sockets were given: they are not at `--host` and `--port`. */
+  get areGiven(): boolean {
+    return (this.#config.descriptors ?? []).length > 0;
+  }
+
+  /** The addresses of all sockets. */
+  get hostnames(): string[] {
+    return this.#servers.map(({ address }) => address.hostname);
+  }
+
   /** The ports of all sockets. */
   get ports(): number[] {
     return [...new Set(this.#servers.map(({ address }) => address.port))];
@@ -85,6 +95,25 @@ export class Listeners {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     for (const { server } of this.#servers) server.close();
+  }
+
+  /** The same, and connections that are kept open stay, which `Server.close` would end. */
+  stopListening(): void {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    for (const { server } of this.#servers) NetServer.prototype.close.call(server);
+  }
+
+  /** Connections with and without a request. */
+  async countConnections(): Promise<number> {
+    const counts = await Promise.all(
+      this.#all.map((server) =>
+        new Promise<number>((resolve) => {
+          server.getConnections((error, count) => resolve(error ? 0 : count));
+        })
+      ),
+    );
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   cutConnections(): void {

@@ -50,10 +50,11 @@ export const defaultLimits: ConnectionLimits = {
 const FAREWELL_MS = 500;
 
 /**
- * How long a server that has a successor still accepts connections, so that clients which keep theirs get
- * an answer that says to close it; and how long connections that it has accepted have to send a request.
+ * How long a server that has a successor keeps connections without a request: a client that keeps its
+ * connection may be about to send one, and gets an answer that says to close it.
  */
-const HANDOVER_MS = 500;
+const IDLE_MS = 5_000;
+const IDLE_POLL_MS = 50;
 
 /** Encoding short prompts takes about 3 us a token, and a token of text is about four characters: 6 ms. */
 const ENCODED_PER_TURN = 8192;
@@ -117,7 +118,6 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const tls = await readTlsFiles(options);
   const { apiKeys = [] } = config;
   const cors = new CorsPolicy(options);
-  warnOfOpenDoors(options, apiKeys, cors, log);
   const wrongTokens = new WrongTokens(log);
   const meter = config.meter ?? new RequestMeter(realClock);
   const context: ServerContext = {
@@ -168,6 +168,10 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
   });
   const { address } = listeners;
+  // Given sockets take the place of --host.
+  if (listeners.areGiven) cors.isLocal = listeners.hostnames.every(isLoopback);
+  const host = listeners.areGiven ? listeners.hostnames.join(", ") : options.host;
+  warnOfOpenDoors(host, apiKeys, cors, log);
   context.feed?.start();
 
   function stopAccepting() {
@@ -196,10 +200,15 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     url: `${tls === null ? "http" : "https"}://${urlHost(options.host)}:${address.port}`,
     async giveWay() {
       isLeaving = true;
-      await sleep(realClock, HANDOVER_MS);
-      stopAccepting();
-      await sleep(realClock, HANDOVER_MS);
-      while (exchanges.size > 0) await allFinished();
+      if (isAccepting) listeners.stopListening();
+      isAccepting = false;
+      context.feed?.close(); // pages find the successor
+      const idleUntilMs = performance.now() + IDLE_MS;
+      const mayComeMore = async () =>
+        performance.now() < idleUntilMs && await listeners.countConnections() > 0;
+      while (exchanges.size > 0 || await mayComeMore()) {
+        await (exchanges.size > 0 ? allFinished() : sleep(realClock, IDLE_POLL_MS));
+      }
       listeners.cutConnections();
     },
     async shutdown(deadlineMs) {
@@ -229,13 +238,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
 }
 
 function warnOfOpenDoors(
-  { host }: ServerOptions,
+  host: string,
   apiKeys: readonly string[],
   cors: CorsPolicy,
   log: Log,
 ): void {
   if (apiKeys.length > 0) return;
-  if (!isLoopback(host)) {
+  if (!cors.isLocal) {
     log.warn("everyone who reaches this address may use the service: no --api-key is set", {
       host,
     });
@@ -296,7 +305,10 @@ async function createHttpServer(
   }
   server.maxConnections = limits.maxConnections;
   server.on("clientError", answerClientError);
-  server.on("error", (error) => log.error("the HTTP server has an error", { error }));
+  server.on("error", (error) => {
+    // Before it listens, the caller gets the error.
+    if (server.listening) log.error("the HTTP server has an error", { error });
+  });
   // Without this, a client that closes its side of the connection gets no answer (Node's socketOnEnd).
   return Object.assign(server, { httpAllowHalfOpen: true });
 }

@@ -11,6 +11,8 @@ export const unreadOptions = {
   maxLogprobs: 0,
   speedup: 1,
   cpuThreads: null,
+  enforceEager: false,
+  maxSeqLenToCapture: 8192,
   allowSharedDevice: false,
   cpuKernels: null,
 } satisfies Partial<EngineOptions>;

@@ -39,13 +39,13 @@ export async function makeVersion(
   await Deno.writeFile(path, bytes, { mode: 0o755 });
 }
 
-/** Replaces a text of the first bytes. In Latin 1 a position in the text is one in the bytes. */
+/** Replaces a text everywhere. In Latin 1 a position in the text is one in the bytes. */
 function replaceIn(
   bytes: Uint8Array,
   from: string | RegExp,
   to: string | ((text: string) => string),
 ): void {
-  const text = new TextDecoder("latin1").decode(bytes.subarray(0, 16 << 20));
+  const text = new TextDecoder("latin1").decode(bytes);
   const pattern = typeof from === "string" ? new RegExp(RegExp.escape(from), "g") : from;
   const places = [...text.matchAll(pattern)];
   assert.ok(places.length > 0, `the executable has no ${from}`);

@@ -82,6 +82,8 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     gpuType: "a10",
     speedup: 1,
     cpuThreads: null,
+    enforceEager: false,
+    maxSeqLenToCapture: 8192,
     allowSharedDevice: false,
     cpuKernels: null,
     prefillHoldTimeout: 2,

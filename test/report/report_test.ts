@@ -14,6 +14,13 @@ const lines: Chart = {
   ],
   hasMarks: true,
 };
+const bars: Chart = {
+  type: "bars",
+  title: "Bars",
+  groups: ["one", "two"],
+  y: { label: "s", scale: "log" },
+  series: [{ name: "a", color: 0, values: [1, null] }, { name: "b", color: 1, values: [0, 30] }],
+};
 const heat: Chart = {
   type: "heat",
   title: "Memory",
@@ -53,6 +60,8 @@ Deno.test("no coordinate of a chart is missing, whatever the values", () => {
     { ...lines, series: [] },
     { ...lines, series: [{ name: "one", color: 0, points: [[5, 0]] }] },
     { ...lines, x: { label: "", scale: "linear", names: ["a", "b"] } },
+    bars,
+    { ...bars, groups: [], series: [] },
   ]));
   assert.doesNotMatch(html, /NaN|Infinity|undefined/);
 });
@@ -93,4 +102,39 @@ Deno.test("names under an axis do not overlap, and 15 short ones are all there",
       }
     }
   }
+});
+
+Deno.test("bars stand for values that are there, and say them", () => {
+  const html = renderReport(report([bars]));
+  const titles = [...html.matchAll(/<rect class="bar c\d"[^>]*><title>([^<]*)</g)];
+  assert.deepEqual(titles.map(([, title]) => title), ["a, one: 1.00", "b, one: 0", "b, two: 30.0"]);
+});
+
+Deno.test("the main line is drawn last, so that it is above the others", () => {
+  const points = [[0, 1], [1, 2]] as const;
+  const series = [{ name: "ours", color: 0, isMain: true, points }, {
+    name: "b",
+    color: 1,
+    points,
+  }];
+  const html = renderReport(report([{ ...lines, series }]));
+  const classes = [...html.matchAll(/<path class="([^"]*)"/g)].map(([, name]) => name);
+  assert.deepEqual(classes, ["line c1", "line c0 main"]);
+});
+
+Deno.test("the lead is above the notes, verdicts are words too, and what is folded is closed", () => {
+  const cells = [{ text: "2x", verdict: "better" }, { text: "0.5x", verdict: "worse" }] as const;
+  const html = renderReport({
+    ...report([]),
+    lead: "It is <faster>.",
+    folded: { title: "Options", lines: ["--a & b"] },
+    sections: [{
+      title: "S",
+      blocks: [{ type: "table", table: { header: ["", "x", "y"], rows: [["m", ...cells]] } }],
+    }],
+  });
+  assert.ok(html.indexOf("It is &lt;faster&gt;.") < html.indexOf("&lt;script&gt;"));
+  assert.match(html, /<td class="better">2x <span role="img" aria-label="better"/);
+  assert.match(html, /<td class="worse">0.5x <span role="img" aria-label="worse"/);
+  assert.match(html, /<details><summary>Options<\/summary><p>--a &amp; b<\/p><\/details>/);
 });

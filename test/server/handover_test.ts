@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { listeningSockets } from "../../ffi/listening_sockets.ts";
 import { type Harness, until, withServer } from "./harness.ts";
+import { certificate, privateKey } from "./tls_fixture.ts";
 
 const ignore = Deno.build.os !== "linux";
 const encoder = new TextEncoder();
@@ -51,10 +52,7 @@ Deno.test({
         assert.equal(second.server.address.port, first.server.address.port);
         let hasGivenWay = false;
         const givenWay = first.server.giveWay().then(() => hasGivenWay = true);
-        for (let i = 0; i < 15; i++) {
-          assert.equal((await answer(second.url)).status, 200);
-          await new Promise((resolve) => setTimeout(resolve, 100));
-        }
+        for (let i = 0; i < 5; i++) assert.equal((await answer(second.url)).status, 200);
         assert.equal(hasGivenWay, false); // the stream is not over
         const { post, service } = second;
         assert.equal((await post("/v1/completions", { prompt: "y" })).status, 200);
@@ -111,9 +109,67 @@ Deno.test({
     }),
 });
 
+Deno.test({
+  name: "handover: with TLS",
+  ignore,
+  async fn() {
+    const directory = await Deno.makeTempDir();
+    const options = {
+      host: "localhost", // two sockets where there is IPv6
+      sslCertfile: `${directory}/certificate.pem`,
+      sslKeyfile: `${directory}/key.pem`,
+    };
+    await Deno.writeTextFile(options.sslCertfile, certificate);
+    await Deno.writeTextFile(options.sslKeyfile, privateKey);
+    try {
+      await withServer({ options }, async (first) => {
+        const descriptors = listeningSockets()
+          .filter(({ port }) => port === first.server.address.port)
+          .map(({ fd }) => dup(fd));
+        await withServer({ options, descriptors }, async (second) => {
+          using client = Deno.createHttpClient({ caCerts: [certificate], poolMaxIdlePerHost: 0 });
+          const health = async () => {
+            const response = await fetch(`${second.url}/health`, { client });
+            await response.text();
+            return response.status;
+          };
+          assert.match(second.url, /^https:/);
+          assert.equal(await health(), 200);
+          await first.server.giveWay();
+          for (let i = 0; i < 4; i++) assert.equal(await health(), 200);
+        });
+      });
+    } finally {
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
 Deno.test("handover: what is no socket is refused", async () => {
   await assert.rejects(withServer({ descriptors: [999] }, async () => {}), {
     name: "UsageError",
     message: /^cannot serve at a given socket: /,
   });
+});
+
+Deno.test({
+  name:
+    "given sockets: the server says who reaches them, and takes pages by the names of all hosts",
+  ignore,
+  async fn() {
+    using open = Deno.listen({ hostname: "0.0.0.0", port: 0 });
+    const { fd } = listeningSockets().find(({ port }) => port === open.addr.port)!;
+    await withServer({ descriptors: [dup(fd)] }, async ({ url, log, server }) => {
+      assert.equal(server.address.hostname, "0.0.0.0", "not --host, which is 127.0.0.1");
+      assert.match(log.join("\n"), /everyone who reaches this address .*"0\.0\.0\.0"/);
+      using conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+      const body = '{"prompt": "x", "max_tokens": 1}';
+      await conn.write(encoder.encode(
+        "POST /v1/completions HTTP/1.1\r\nhost: gpu.example:8000\r\n" +
+          "origin: http://gpu.example:8000\r\nconnection: close\r\n" +
+          `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      ));
+      assert.match(await new Response(conn.readable).text(), /^HTTP\/1\.1 200 /);
+    });
+  },
 });

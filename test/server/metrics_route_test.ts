@@ -63,3 +63,20 @@ Deno.test("/metrics: many readers at once cost one look at the cluster", () => {
     assert.ok(looks < 25, `${looks} looks`); // one every half second
   });
 });
+
+Deno.test("/metrics counts what is refused, by kind of error", () =>
+  withServer({ options: { maxQueuedRequests: 1 } }, async ({ url, post, service }) => {
+    service.generate = () => {}; // never ends
+    const running = new AbortController();
+    const body = JSON.stringify({ prompt: "a", model: "fake" });
+    const headers = { "content-type": "application/json" };
+    const { signal } = running;
+    const first = fetch(`${url}/v1/completions`, { method: "POST", headers, body, signal });
+    while (service.requests.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    assert.equal((await post("/v1/completions", { prompt: "b", model: "fake" })).status, 429);
+    running.abort();
+    await assert.rejects(first);
+    const text = await (await fetch(`${url}/metrics`)).text();
+    const refused = `llumnix:failed_requests_total{model_name="fake",kind="overloaded"}`;
+    assert.equal(valueOf(text, refused), 1);
+  }));

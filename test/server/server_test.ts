@@ -6,7 +6,8 @@ import { FakeTextService } from "./fake_text_service.ts";
 import { testOptions, until, withServer } from "./harness.ts";
 import { certificate, clientCertificate, clientKey, otherKey, privateKey } from "./tls_fixture.ts";
 
-const silent = { debug() {}, info() {}, warn() {}, error() {} };
+/** A start that is refused is told to the caller, and not logged as well. */
+const silent = { debug() {}, info() {}, warn() {}, error: (text: string) => assert.fail(text) };
 
 function start(options: Partial<typeof testOptions>) {
   const service = new FakeTextService();

@@ -199,13 +199,14 @@ export const vllmArguments = {
     status: later,
     help: "Method with which the weights are quantized.",
   }),
-  "enforce-eager": flag({ help: "Never use CUDA graphs, which are not used yet." }),
+  "enforce-eager": flag({ help: "Never use CUDA graphs. No effect on devices other than GPUs." }),
   "max-seq-len-to-capture": integer({
     default: 8192,
     min: 1,
     aliases: ["--max-context-len-to-capture"],
-    help: "Longest sequence in tokens that CUDA graphs cover, which are not used yet. " +
-      "--max-context-len-to-capture is its deprecated name.",
+    help: "Longest sequence in tokens that CUDA graphs cover; longer sequences run eagerly. No " +
+      "effect on devices other than GPUs. --max-context-len-to-capture is its deprecated " +
+      "name.",
   }),
   "disable-custom-all-reduce": flag({
     status: accepted("there is one implementation of all-reduce"),

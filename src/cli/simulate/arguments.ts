@@ -67,6 +67,11 @@ export const experimentArguments = {
     metavar: "FILE",
     help: "Write a report with plots to this file. -: to stdout, instead of the tables.",
   }),
+  "csv": text({
+    default: null,
+    metavar: "FILE",
+    help: "Write the requests of all runs as CSV to this file, a line each.",
+  }),
 } satisfies ArgumentTable;
 
 export const workloadArguments = {

@@ -21,6 +21,8 @@ export interface Plan {
   readonly written: readonly string[];
   readonly json: string | null;
   readonly html: string | null;
+  /** File for the requests of all runs. */
+  readonly csv: string | null;
   /** Things the user should know before it runs. */
   readonly notices: readonly Notice[];
 }
@@ -37,8 +39,10 @@ export function readPlan(argv: readonly string[]): Plan {
   const configs = clusters.map(clusterConfig);
   const json = (given.get("json") ?? null) as string | null;
   const html = (given.get("html") ?? null) as string | null;
-  if (json !== null && json === html) {
-    throw new UsageError(`--json and --html are both ${json}: give each a file of its own`);
+  const csv = (given.get("csv") ?? null) as string | null;
+  refuseSameFile({ json, html, csv });
+  if (csv === "-") {
+    throw new UsageError("--csv -: expected a file; only --json and --html go to stdout");
   }
   const trace = given.get("trace") as string | undefined;
   const leftOut = trace === undefined ? null : checkTrace(trace, given);
@@ -55,11 +59,24 @@ export function readPlan(argv: readonly string[]): Plan {
     written: clusters.map(({ given }) => writtenOptions(given)),
     json,
     html,
+    csv,
     notices: [
       ...(leftOut === null ? [] : [{ severity: "info", message: leftOut } as const]),
       ...clusters.flatMap((cluster, i) => noticesOf(configs[i], cluster.chosen, clusters.length)),
     ],
   };
+}
+
+/** @throws {UsageError} one file would overwrite the other */
+function refuseSameFile(files: Readonly<Record<string, string | null>>): void {
+  const named = Object.entries(files).filter(([, path]) => path !== null);
+  for (const [i, [name, path]] of named.entries()) {
+    const other = named.slice(i + 1).find(([, second]) => second === path);
+    if (other === undefined) continue;
+    throw new UsageError(
+      `--${name} and --${other[0]} are both ${path}: give each a file of its own`,
+    );
+  }
 }
 
 /** As on a command line. */

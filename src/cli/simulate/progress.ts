@@ -23,7 +23,6 @@ async function progressBar(): Promise<ProgressDisplay> {
     clearOnComplete: true,
     stopOnComplete: false,
   });
-  restoreAtSignals(() => bar.stop());
   let hasStarted = false;
   return {
     show(progress) {
@@ -35,16 +34,6 @@ async function progressBar(): Promise<ProgressDisplay> {
     },
     finish: () => bar.stop(),
   };
-}
-
-/** A terminal gets its cursor and its line breaks back before a signal ends the program. */
-function restoreAtSignals(restore: () => void): void {
-  for (const [signal, number] of [["SIGHUP", 1], ["SIGINT", 2], ["SIGTERM", 15]] as const) {
-    Deno.addSignalListener(signal, () => {
-      restore();
-      Deno.exit(128 + number);
-    });
-  }
 }
 
 function progressLines(): ProgressDisplay {

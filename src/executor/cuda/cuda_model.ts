@@ -5,6 +5,7 @@ import type { DevicePool } from "../../kv/pool/pool.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { ExecutorInfo } from "../executor.ts";
 import type { Activations } from "./activations.ts";
+import type { DecodeGraphs } from "./decode_graphs.ts";
 import type { DeviceMemory } from "./device_memory.ts";
 import type { CudaWeights } from "./weights.ts";
 
@@ -24,6 +25,8 @@ export interface CudaCache {
   readonly info: ExecutorInfo;
   readonly pool: DevicePool;
   readonly swap: CudaSwap;
+  /** Null: every launch is made anew. */
+  readonly graphs: DecodeGraphs | null;
   /** Pinned memory of the swap pool; 0n if there is none. */
   readonly swapAddress: bigint;
 }

@@ -7,7 +7,13 @@ import {
 import { blockBytes, layerBytes } from "../../kv/layout.ts";
 import type { DevicePool } from "../../kv/pool/pool.ts";
 import type { ExecutorInfo, StepInput } from "../executor.ts";
-import { type Slice, type SliceLimits, sliceWords, writeSlice } from "../transformer/slices.ts";
+import {
+  type Slice,
+  type SliceLimits,
+  type SliceRoom,
+  sliceWords,
+  writeSlice,
+} from "../transformer/slices.ts";
 import type { Transformer } from "../transformer/transformer_executor.ts";
 import { CudaLogitsHead } from "./cuda_logits_head.ts";
 import type { CudaCache, CudaModel } from "./cuda_model.ts";
@@ -57,9 +63,19 @@ export class CudaTransformer implements Transformer {
 
   forward(input: StepInput, slice: Slice): void {
     const { kernels, config, weights, activations } = this.#model;
-    const { rows, tokens, tables } = this.#upload(input, slice);
-    kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
-    weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
+    const { graphs } = this.#cache;
+    const room = graphs?.roomFor(slice) ?? undefined;
+    const { rows, tokens, tables } = this.#upload(input, slice, room);
+    const enqueue = () => {
+      kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
+      weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
+    };
+    if (room === undefined) enqueue();
+    else graphs!.run(room, enqueue);
+  }
+
+  finish(): void {
+    this.#model.cuda.synchronizeStream(this.#model.stream);
   }
 
   close(): void {
@@ -81,6 +97,7 @@ export class CudaTransformer implements Transformer {
     this.#isClosed = true;
     const { cuda, stream } = this.#model;
     cuda.synchronizeStream(stream);
+    this.#cache.graphs?.close();
     this.#slice.close();
     this.head.close();
     cuda.free(this.pool.address);
@@ -118,10 +135,14 @@ export class CudaTransformer implements Transformer {
   }
 
   /** Copies what the slice says of its rows to the device. */
-  #upload(input: StepInput, slice: Slice): { rows: number; tokens: bigint; tables: RowTables } {
+  #upload(
+    input: StepInput,
+    slice: Slice,
+    room: SliceRoom | undefined,
+  ): { rows: number; tokens: bigint; tables: RowTables } {
     const { activations } = this.#model;
     this.#slice.wait();
-    const arrays = writeSlice(this.#slice.words, this.#limits, input, slice);
+    const arrays = writeSlice(this.#slice.words, this.#limits, input, slice, room);
     const { numTokens: rows, blockTables, maxBlocks, maxContextLen } = arrays;
     this.#slice.send(activations.slice, blockTables.byteOffset / 4 + blockTables.length);
     const at = (array: Int32Array) => activations.slice + BigInt(array.byteOffset);

@@ -1,5 +1,6 @@
 import type { Cuda, DeviceInfo } from "../../../ffi/cuda/cuda.ts";
 import { CudaError } from "../../../ffi/cuda/errors.ts";
+import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import {
   DecoderKernels,
   elementBytes,
@@ -13,7 +14,8 @@ import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import {
   allocateBlocks,
   allocateSwapBlocks,
-  openCudaDevice,
+  makeCurrent,
+  openVisibleCuda,
 } from "../../kv/pool/cuda/cuda_device.ts";
 import { CudaKvPool } from "../../kv/pool/cuda/cuda_kv_pool.ts";
 import { CudaSwap } from "../../kv/pool/cuda/cuda_swap.ts";
@@ -26,6 +28,7 @@ import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { allocateActivations, rowsOfSlice } from "./activations.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
 import type { CudaModel } from "./cuda_model.ts";
+import { DecodeGraphs } from "./decode_graphs.ts";
 import { type DeviceLease, leaseDevice } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { Uploads } from "./uploads.ts";
@@ -48,16 +51,18 @@ export async function loadCudaExecutor(
 ): Promise<Executor> {
   const model = resolveModel(spec.options);
   refuseShapes(model, spec.options.blockSize);
-  const cuda = openCudaDevice("cuda", 0, libraries);
+  const cuda = openVisibleCuda("cuda", libraries);
   const lease = await leaseDevice(cuda, {
     numInstances: spec.hostShare,
     allowShared: spec.options.allowSharedDevice,
   });
-  const loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
+  let loader: Loader | null = null;
   try {
+    loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
     return await loader.load();
   } catch (error) {
-    loader.abandon();
+    loader?.abandon();
+    lease.release();
     throw error;
   }
 }
@@ -100,7 +105,7 @@ class Loader {
     readonly onProgress: OnProgress,
     readonly libraries: OpenOptions,
   ) {
-    cuda.setDevice(lease.ordinal);
+    makeCurrent(cuda, "cuda", lease.ordinal);
     this.#device = cuda.deviceInfo(lease.ordinal);
     this.#freeBytes = cuda.memGetInfo().freeBytes;
     this.#memory = new DeviceMemory(cuda);
@@ -123,7 +128,6 @@ class Loader {
     } catch (error) {
       if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
-    this.lease.release();
   }
 
   #refuseDevice(): void {
@@ -285,7 +289,17 @@ class Loader {
       { address, numBlocks },
       { address: swapAddress, numBlocks: numSwapBlocks },
     );
-    return new CudaTransformer(model, { info, pool, swap, swapAddress });
+    return new CudaTransformer(model, { info, pool, swap, swapAddress, graphs: this.#graphs() });
+  }
+
+  /** As vLLM: graphs unless `--enforce-eager`, of contexts up to `--max-seq-len-to-capture`. */
+  #graphs(): DecodeGraphs | null {
+    const { enforceEager, maxSeqLenToCapture } = this.spec.options;
+    if (enforceEager) return null;
+    const maxContextLen = Math.min(maxSeqLenToCapture, this.model.maxModelLen);
+    const { maxRows } = this.#limits(1);
+    const driver = GraphDriver.open(this.libraries);
+    return new DecodeGraphs(driver, this.#stream, { maxRows, maxContextLen });
   }
 
   #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {

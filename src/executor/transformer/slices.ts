@@ -75,6 +75,14 @@ export interface SliceArrays {
   readonly maxContextLen: number;
 }
 
+/** Room for more than a slice has: kernels that were recorded for it find arrays at the same places. */
+export interface SliceRoom {
+  /** Rows, each of a sequence of its own. Those that the slice has not are at position -1. */
+  readonly rows: number;
+  /** Longest context, at most `maxModelLen`. */
+  readonly contextLen: number;
+}
+
 /** Words that {@linkcode writeSlice} needs at most. */
 export function sliceWords(limits: SliceLimits): number {
   return limits.maxRows * (6 + maxTable(limits)) + 1;
@@ -88,6 +96,7 @@ function maxTable({ maxModelLen, blockSize }: SliceLimits): number {
 /**
  * Writes a slice of a step.
  * @param words at least {@linkcode sliceWords}
+ * @param room for slices with one row a sequence; default: as much as the slice needs
  * @throws {RangeError} a token, block or length that the scheduler must never produce
  */
 export function writeSlice(
@@ -95,11 +104,13 @@ export function writeSlice(
   limits: SliceLimits,
   input: StepInput,
   slice: Slice,
+  room?: SliceRoom,
 ): SliceArrays {
   const { blockSize } = limits;
-  const numSequences = slice.length;
-  const numTokens = slice.reduce((sum, part) => sum + part.numRows, 0);
-  const maxContextLen = slice.reduce((max, part) => Math.max(max, part.contextLen), 0);
+  const numSequences = room?.rows ?? slice.length;
+  const numTokens = room?.rows ?? slice.reduce((sum, part) => sum + part.numRows, 0);
+  const maxContextLen = room?.contextLen ??
+    slice.reduce((max, part) => Math.max(max, part.contextLen), 0);
   const maxBlocks = Math.ceil(maxContextLen / blockSize);
   if (maxBlocks > maxTable(limits) || numTokens > limits.maxRows) {
     throw new RangeError(`${numTokens} rows, context of ${maxContextLen} tokens`);
@@ -114,7 +125,7 @@ export function writeSlice(
   const contextLens = take(numSequences);
   const blockTables = take(numSequences * maxBlocks);
   let row = 0;
-  for (let i = 0; i < numSequences; i++) {
+  for (let i = 0; i < slice.length; i++) {
     const part = slice[i];
     const table = tableOf(input, part, limits);
     blockTables.set(table, i * maxBlocks);
@@ -128,7 +139,12 @@ export function writeSlice(
       sequences[row] = i;
     }
   }
-  queryStarts[numSequences] = row;
+  tokenIds.fill(0, row);
+  positions.fill(-1, row);
+  slots.fill(-1, row);
+  sequences.fill(0, row);
+  queryStarts.fill(row, slice.length);
+  contextLens.fill(0, slice.length);
   return {
     numSequences,
     numTokens,

@@ -29,6 +29,8 @@ export interface ExperimentRunArgs {
   readonly startMs: number;
   /** Called now and then with the number of requests that have ended. */
   readonly onProgress?: (ended: number) => void;
+  /** Called at the end with what was recorded of each request. */
+  readonly onEnd?: (recorder: RequestRecorder) => void;
 }
 
 /**
@@ -101,6 +103,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
   });
   if (failure !== null) throw failure;
   args.onProgress?.(recorder.numEnded);
+  args.onEnd?.(recorder);
   return summarizeRun({
     config,
     workload,

@@ -20,6 +20,19 @@ export interface Latencies {
   readonly preemptionLossMs: Distribution;
 }
 
+/** One request of a run. Times are milliseconds of the simulated clock. */
+export interface RequestRow {
+  readonly arrivalMs: number;
+  readonly priority: Priority;
+  readonly outputTokens: number;
+  /** From arrival to the first token; null: it got none. */
+  readonly ttftMs: number | null;
+  /** From arrival to the last token. */
+  readonly e2eMs: number | null;
+  readonly preemptionLossMs: number;
+  readonly hasFailed: boolean;
+}
+
 const NOT_YET = -1;
 
 /**
@@ -142,6 +155,23 @@ export class RequestRecorder implements PreemptionObserver {
       e2eMs: distributionOf(chosen.map((i) => last[i] - arrival[i])),
       preemptionLossMs: distributionOf(chosen.map((i) => this.#lossMs[i])),
     };
+  }
+
+  /** Every request, in the order of arrival. */
+  *rows(): Generator<RequestRow> {
+    for (let i = 0; i < this.numRequests; i++) {
+      const arrivalMs = this.#arrivalMs[i];
+      const hasToken = this.#firstTokenMs[i] !== NOT_YET;
+      yield {
+        arrivalMs,
+        priority: this.#isHigh[i] ? "high" : "normal",
+        outputTokens: this.#outputTokens[i],
+        ttftMs: hasToken ? this.#firstTokenMs[i] - arrivalMs : null,
+        e2eMs: hasToken ? this.#lastTokenMs[i] - arrivalMs : null,
+        preemptionLossMs: this.#lossMs[i],
+        hasFailed: this.#hasFailed[i],
+      };
+    }
   }
 
   #tokens(request: number, count: number, nowMs: number): void {

@@ -1,9 +1,18 @@
 import type { Distribution } from "../../core/stats/distribution.ts";
-import type { Chart, HeatMap, LineChart, Report, ReportSection } from "../../report/report.ts";
+import type {
+  BarChart,
+  Chart,
+  HeatMap,
+  LineChart,
+  MarkedCell,
+  Report,
+  ReportSection,
+} from "../../report/report.ts";
 import type { ClusterSample } from "./cluster_sampler.ts";
 import type { Comparison } from "./comparison.ts";
 import type { ClusterConfig } from "./experiment_config.ts";
 import { type Metric, metrics, spreadOver } from "./metrics.ts";
+import { resultSentence } from "./result_sentence.ts";
 import { type ResultsTable, resultsTables } from "./results_table.ts";
 import type { Latencies } from "./request_recorder.ts";
 import type { RunResult } from "./run_result.ts";
@@ -24,14 +33,22 @@ const sweptMetrics = [
 /** How many clusters get a heat map of their instances. */
 const MAX_MAPS = 4;
 
-/**
- * A comparison as a report: all workloads together, then each by itself.
- * @param written options of each cluster, as on a command line
- */
+/** Where a report comes from. */
+export interface ReportOrigin {
+  /** Options of each cluster, as on a command line. */
+  readonly written: readonly string[];
+  /** The whole command line. */
+  readonly command: string;
+  readonly version: string;
+  /** ISO 8601. */
+  readonly date: string;
+}
+
+/** A comparison as a report: all workloads together, then each by itself. */
 export function resultsReport(
   comparison: Comparison,
   runs: readonly RunResult[],
-  written: readonly string[],
+  { written, command, version, date }: ReportOrigin,
 ): Report {
   const { title, seeds, workloads, clusters } = comparison;
   const sections = resultsTables(comparison, runs).map((table) =>
@@ -39,17 +56,40 @@ export function resultsReport(
   );
   return {
     title,
+    lead: resultSentence(comparison, runs),
     notes: [
       `${instancesText(clusters[0])} of ${clusters[0].engine.model} on ` +
-      `${clusters[0].engine.gpuType}; ${requestsText(runs)} requests a run; ${seeds.length} ` +
-      `seed${seeds.length === 1 ? "" : "s"}.`,
-      "Figures are means over the seeds ± standard deviation. A factor above 1 says how many " +
-      `times better ${clusters[0].name} is, seed by seed (least to greatest). Distributions are ` +
-      `of all seeds, courses over time of seed ${seeds[0]}.`,
-      ...clusters.map(({ name }, i) => `${name}: ${written[i] || "all options at their defaults"}`),
+      `${clusters[0].engine.gpuType}; ${requestsText(runs)} requests a run; ${seedsText(seeds)}.`,
+      ...(clusters.length > 1 ? [factorNote(clusters[0].name, seeds.length)] : []),
+      ...(seeds.length > 1
+        ? [
+          "Figures are means over the seeds ± standard deviation. Distributions are of all " +
+          `seeds, courses over time of seed ${seeds[0]}.`,
+        ]
+        : []),
+      `llumnix ${version}, ${date}`,
     ],
+    folded: {
+      title: "Command line and options",
+      lines: [
+        command,
+        ...clusters.map(({ name }, i) =>
+          `${name}: ${written[i] || "all options at their defaults"}`
+        ),
+      ],
+    },
     sections: workloads.length > 1 ? [overview(comparison, runs), ...sections] : sections,
   };
+}
+
+function seedsText(seeds: readonly number[]): string {
+  return seeds.length === 1 ? `seed ${seeds[0]} only` : `${seeds.length} seeds`;
+}
+
+function factorNote(ours: string, numSeeds: number): string {
+  const range = numSeeds > 1 ? ", seed by seed (least to greatest)" : "";
+  return `A factor says how many times better ${ours} is${range}. \u25b2 marks where it is better ` +
+    "by more than 2%, \u25bc where it is worse.";
 }
 
 function instancesText({ manager, scaling }: ClusterConfig): string {
@@ -71,35 +111,32 @@ function overview({ workloads, clusters }: Comparison, runs: readonly RunResult[
     const series = clusters.map((cluster, color) => ({
       name: cluster.name,
       color,
-      points: names.flatMap((workload, i): [number, number][] => {
+      values: names.map((workload) => {
         const ours = runs.filter((run) => run.config === cluster.name && run.workload === workload);
-        const spread = spreadOver(ours, metric);
-        return spread === null ? [] : [[i, spread.mean]];
+        return spreadOver(ours, metric)?.mean ?? null;
       }),
     }));
-    const values = series.flatMap(({ points }) => points.map(([, value]) => value));
+    const values = series.flatMap(({ values }) => values).filter((value) => value !== null);
     const isConstant = values.every((value) => value === 0) ||
       (name === "instance-seconds" && !clusters.some(({ scaling }) => scaling.enableScaling));
-    if (isConstant) return [];
-    return [sweepChart(metric, shortNames(names), series)];
+    return isConstant ? [] : [sweepChart(metric, shortNames(names), values, series)];
   });
   return { title: "All workloads", blocks: [{ type: "charts", charts }] };
 }
 
 function sweepChart(
   { name, unit }: Metric,
-  names: readonly string[],
-  series: LineChart["series"],
-): LineChart {
-  const values = series.flatMap(({ points }) => points.map(([, value]) => value));
+  groups: readonly string[],
+  values: readonly number[],
+  series: BarChart["series"],
+): BarChart {
   const isWide = Math.max(...values) > 20 * Math.min(...values.filter((value) => value > 0));
   return {
-    type: "lines",
+    type: "bars",
     title: name,
-    x: { label: "workload", scale: "linear", names },
+    groups,
     y: { label: unit, scale: isWide ? "log" : "linear" },
     series,
-    hasMarks: true,
   };
 }
 
@@ -111,7 +148,7 @@ function shortNames(names: readonly string[]): string[] {
 function workloadSection(
   { clusters }: Comparison,
   runs: readonly RunResult[],
-  { workload, header, rows }: ResultsTable,
+  { workload, header, rows, factors }: ResultsTable,
 ): ReportSection {
   const here = runs.filter((run) => run.workload === workload);
   const runsOf = (cluster: string) => here.filter(({ config }) => config === cluster);
@@ -120,7 +157,7 @@ function workloadSection(
   return {
     title: workload,
     blocks: [
-      { type: "table", table: { header, rows } },
+      { type: "table", table: { header, rows: markedRows(rows, factors) } },
       {
         type: "charts",
         charts: [
@@ -139,6 +176,19 @@ function workloadSection(
       { type: "charts", charts: maps },
     ],
   };
+}
+
+/** A difference below 2% is none. */
+const NOTABLE = 1.02;
+
+function markedRows(rows: ResultsTable["rows"], factors: ResultsTable["factors"]) {
+  return rows.map((row, i) =>
+    row.map((text, column): string | MarkedCell => {
+      const factor = factors[i][column - (row.length - factors[i].length)] ?? null;
+      if (factor === null || (factor < NOTABLE && factor > 1 / NOTABLE)) return text;
+      return { text, verdict: factor > 1 ? "better" : "worse" };
+    })
+  );
 }
 
 function isScaled(runs: readonly RunResult[]): boolean {
@@ -160,9 +210,14 @@ function distributionChart(
     y: { label: "% of requests", scale: "linear", max: 100 },
     series: clusters.map(({ name }, color) => {
       const ours = runs.filter(({ config }) => config === name).map(({ all }) => of(all));
-      return { name, color, points: cumulative(ours) };
+      return { name, color, isMain: isMain(color, clusters.length), points: cumulative(ours) };
     }),
   };
+}
+
+/** The first cluster is the one that the others are compared with. */
+function isMain(index: number, count: number): boolean {
+  return index === 0 && count > 1;
 }
 
 /** The slow end of a distribution: how many requests take longer. */
@@ -203,6 +258,7 @@ function courseChart(
     series: runs.map(({ config, samples }, color) => ({
       name: config,
       color,
+      isMain: isMain(color, runs.length),
       points: samples.map((sample) => [sample.timeMs / 1000, valueOf(sample)]),
     })),
   };

@@ -8,6 +8,11 @@ export interface ResultsTable {
   readonly workload: string;
   readonly header: readonly string[];
   readonly rows: readonly (readonly string[])[];
+  /**
+   * For each row, how the first cluster compares with each of the others, the mean of the factors;
+   * null: there is no factor.
+   */
+  readonly factors: readonly (readonly (number | null)[])[];
 }
 
 /** A table for each workload. Figures that no run has are left out. */
@@ -17,17 +22,22 @@ export function resultsTables(comparison: Comparison, runs: readonly RunResult[]
   return comparison.workloads.map(({ name: workload }) => {
     const runsOf = (cluster: string) =>
       runs.filter((run) => run.workload === workload && run.config === cluster);
-    const rows = metrics.flatMap((metric) => {
+    const shown = metrics.filter((metric) =>
+      names.some((name) => spreadOver(runsOf(name), metric) !== null)
+    );
+    const rows = shown.map((metric) => {
       const spreads = names.map((name) => spreadOver(runsOf(name), metric));
-      if (spreads.every((spread) => spread === null)) return [];
       const label = metric.unit === "" ? metric.name : `${metric.name} (${metric.unit})`;
       const factors = others.map((name) => factorText(runsOf(first), runsOf(name), metric));
-      return [[label, ...spreads.map((spread) => spread ? formatSpread(spread) : "-"), ...factors]];
+      return [label, ...spreads.map((spread) => spread ? formatSpread(spread) : "-"), ...factors];
     });
     return {
       workload,
       header: ["", ...names, ...others.map((name) => `${first} vs ${name}`)],
       rows,
+      factors: shown.map((metric) =>
+        others.map((name) => factorOver(runsOf(first), runsOf(name), metric)?.mean ?? null)
+      ),
     };
   });
 }

@@ -42,10 +42,7 @@ warns(
   "--enforce-eager and --max-seq-len-to-capture 100 have no effect: CUDA graphs are for GPUs, and " +
     "the device is cpu",
 );
-warns(
-  "--enforce-eager --device cuda",
-  "--enforce-eager has no effect: CUDA graphs are not used yet",
-);
+warns("--enforce-eager --max-seq-len-to-capture 100 --device cuda");
 warns(
   "--code-revision main",
   "--code-revision main has no effect: code that comes with a model is never run",

@@ -32,7 +32,8 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
   try {
     const trace = `${directory}/t.jsonl`,
       json = `${directory}/r.json`,
-      html = `${directory}/r.html`;
+      html = `${directory}/r.html`,
+      csv = `${directory}/r.csv`;
     const rows = Array.from({ length: 30 }, (_, i) => ({
       time: i / 10,
       prompt_tokens: 50 + i,
@@ -40,7 +41,7 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
       priority: i % 5 === 0 ? "high" : "normal",
     }));
     await Deno.writeTextFile(trace, rows.map((row) => JSON.stringify(row)).join("\n"));
-    const files = ["--trace", trace, "--json", json, "--html", html];
+    const files = ["--trace", trace, "--json", json, "--html", html, "--csv", csv];
     const options = ["--instances", "2", "--seeds", "2", "--compare", "rr: --dispatch-policy rr"];
     const { code, stdout, stderr } = await run([...files, ...options, "--requests", "40"]);
     assert.equal(code, 0, stderr);
@@ -53,7 +54,12 @@ Deno.test("simulate: a trace on two clusters, as a table, JSON and a report", as
     assert.match(stdout, /llumnix vs rr/);
     assert.match(stdout, /times faster than real time/);
     assert.equal(stderr.trim().split("\n").length, 4, "a line per run where there is no terminal");
-    const { comparison, runs } = JSON.parse(await Deno.readTextFile(json));
+    assert.match(stdout, /^P99 time to first token of llumnix: .* than with rr|as with rr/m);
+    const requests = (await Deno.readTextFile(csv)).trimEnd().split("\n");
+    assert.equal(requests.length, 1 + 4 * 30);
+    const { comparison, runs, command, version, date } = JSON.parse(await Deno.readTextFile(json));
+    assert.match(command, /^llumnix simulate --trace .* --compare 'rr: --dispatch-policy rr'/);
+    assert.match(`${version} ${date}`, /^\d+\.\d+\.\d+ \d{4}-\d\d-\d\dT[\d:]+Z$/);
     assert.deepEqual(comparison.seeds, [1, 2]);
     const [ours, theirs] = comparison.clusters;
     assert.deepEqual([ours.name, ours.options.dispatchPolicy], ["llumnix", "load"]);
@@ -79,6 +85,35 @@ Deno.test("simulate: - is stdout, which has nothing else then", async () => {
   const html = await run([...options, "--html", "-"]);
   assert.match(html.stdout, />llumnix: all options at their defaults</);
   assert.match(html.stdout, /^<!doctype html>[^]*<\/html>\n$/);
+});
+
+Deno.test("simulate: Ctrl-C writes what has run", async () => {
+  const directory = await Deno.makeTempDir();
+  try {
+    const json = `${directory}/r.json`;
+    const options = ["--rate", "5", "--requests", "30", "--seeds", "1000", "--json", json];
+    const child = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-check", entry, "simulate", ...options],
+      env: { NO_COLOR: "1" },
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    let stderr = "", isStopped = false;
+    for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) {
+      stderr += text;
+      if (isStopped || !stderr.includes("run 3/1000")) continue;
+      isStopped = true;
+      child.kill("SIGINT");
+    }
+    const stdout = await new Response(child.stdout).text();
+    assert.equal((await child.status).code, 130);
+    assert.match(stderr, /stopped after \d+ of 1000 runs/);
+    assert.match(stdout, /^TTFT P99 \(s\) /m);
+    const { runs } = JSON.parse(await Deno.readTextFile(json));
+    assert.ok(runs.length >= 2 && runs.length < 1000, `${runs.length} runs`);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
 });
 
 Deno.test("simulate: a file that cannot be written is refused at once", async () => {
@@ -128,6 +163,7 @@ Deno.test({
     const command = `echo $$; exec ${words.join(" ")}`;
     const child = new Deno.Command("script", {
       args: ["-qec", command, "/dev/null"],
+      env: { NO_COLOR: "", TERM: "xterm" },
       stdin: "null",
       stdout: "piped",
       stderr: "null",

@@ -4,6 +4,7 @@ import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { openCuda } from "../../../ffi/cuda/open.ts";
 import type { ElementType, HeadShape } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { OpenOptions } from "../../../ffi/library.ts";
+import { isLongRun } from "../../long.ts";
 import { configure, deviceTest, directory, freshBench } from "../software_device/device.ts";
 import { takeRaces } from "../software_device/races.ts";
 import {
@@ -272,7 +273,7 @@ function attentionCases(): (AttentionCase & { readonly types: readonly ElementTy
 
 deviceTest("decoder kernels have no race", "kernels=checked", ({ cuda }) => {
   const options = { from: directory! };
-  for (let seed = 1; seed <= 2; seed++) {
+  for (let seed = 1; seed <= (isLongRun ? 10 : 1); seed++) {
     configure(`seed=${seed}`);
     for (const multiprocessors of [0, 1000]) {
       const shape = { heads: 2, kvHeads: 1, headDim: 16 };

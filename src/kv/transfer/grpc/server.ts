@@ -2,10 +2,12 @@ import { createConnectRouter } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timingSafeEqual } from "node:crypto";
+import { acceptedConnections } from "../../../../ffi/accepted_connections.ts";
 import type { Clock } from "../../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../../core/errors.ts";
 import type { HostSecurity } from "../backend_kind.ts";
 import { END_FLAG, envelope } from "./envelope.ts";
+import { IdleConnections } from "./idle_connections.ts";
 import type { IncomingWrites } from "./incoming_writes.ts";
 import { type HealthReply, Migration, type StatsReply, WriteReplySchema } from "./migration_pb.ts";
 
@@ -43,6 +45,7 @@ export class MigrationServer {
   readonly #args: MigrationServerArgs;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
   readonly #closing = new AbortController();
+  readonly #idle: IdleConnections;
   /** Of Health and Stats, by path. */
   readonly #handlers: ReadonlyMap<string, (request: Request) => Promise<Response>>;
 
@@ -61,10 +64,15 @@ export class MigrationServer {
     );
     this.#server = this.#listen();
     this.port = this.#server.addr.port;
+    this.#idle = new IdleConnections({
+      clock: args.clock,
+      list: () => acceptedConnections(this.port),
+    });
   }
 
   /** Closes the connections. The caller has closed the writes. */
   async close(): Promise<void> {
+    this.#idle.close();
     this.#closing.abort();
     await this.#server.finished;
   }
@@ -79,7 +87,11 @@ export class MigrationServer {
         return Deno.serve({
           ...{ hostname, port: next, signal: this.#closing.signal, onListen() {}, ...tls },
           onError: () => new Response(null, { status: 500 }),
-        }, (request) => this.#answer(request));
+        }, (request, { remoteAddr, completed }) => {
+          const end = this.#idle.begin((remoteAddr as Deno.NetAddr).port);
+          completed.then(end, end);
+          return this.#answer(request);
+        });
       } catch (error) {
         if (error instanceof Deno.errors.AddrInUse) continue;
         throw new UsageError(

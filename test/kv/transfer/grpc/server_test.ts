@@ -189,3 +189,36 @@ Deno.test("grpc server: other paths, methods and content types are refused", () 
     assert.equal(await status(health, { method: "PUT", headers: json, body: "{}" }), 405);
     assert.equal(await status(health, { method: "POST", headers: json, body: "{" }), 400);
   }));
+
+Deno.test({
+  name: "grpc server: silent connections are bounded, and a call under way goes on",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withEnd(async (_, url) => {
+      const { hostname, port } = new URL(url);
+      const open = () => Deno.connect({ hostname, port: Number(port) });
+      const call = await open();
+      const head = "POST /llumnix.Migration/Write HTTP/1.1\r\nhost: x\r\n" +
+        "content-type: application/connect+proto\r\nauthorization: Bearer secret of the group\r\n" +
+        "transfer-encoding: chunked\r\n\r\n";
+      await call.write(new TextEncoder().encode(head));
+      let answer: number | null | undefined;
+      const answered = call.read(new Uint8Array(4096)).then((read) => answer = read);
+      const silent = await Promise.all(Array.from({ length: 80 }, open));
+      const ends = silent.map((one) => one.read(new Uint8Array(1)));
+      // The first 16 that the server ends.
+      const { promise, resolve } = Promise.withResolvers<void>();
+      let count = 0;
+      for (const end of ends) {
+        end.then(() => ++count === 16 && resolve(), () => ++count === 16 && resolve());
+      }
+      await promise;
+      assert.equal(answer, undefined, "the call was ended too");
+      // An empty body is an answer's cause: the call was served all the time.
+      await call.write(new TextEncoder().encode("0\r\n\r\n"));
+      await answered;
+      assert.ok((answer ?? 0) > 0);
+      for (const one of [call, ...silent]) one.close();
+      await Promise.allSettled(ends);
+    }),
+});
