@@ -1,6 +1,5 @@
 /** What the kernels of a decoder have to compute: each check fails with what was wrong. */
 import assert from "node:assert/strict";
-import type { ElementType } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
   type AttentionCase,
