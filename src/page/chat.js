@@ -73,10 +73,12 @@ export class Chat {
 
   /** @param {Answer} answer */
   #paint({ by, instances, moves, pace }) {
+    const wasAtEnd = this.#isAtEnd;
     const parts = /** @type {(Node | string)[]} */ ([]);
     if (instances.length > 0) parts.push(make("b", "", instances.join(" → ")));
     if (pace !== "") parts.push(`${parts.length > 0 ? " · " : ""}${pace}`);
     by.replaceChildren(...parts, ...moves.map((move) => make("div", "moved", `moved ${move}`)));
+    this.#follow(wasAtEnd);
   }
 
   #clear() {

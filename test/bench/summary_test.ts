@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Metric } from "../../src/bench/metric.ts";
 import type { LoadResult, RequestRecord } from "../../src/bench/open_loop.ts";
 import { compareRuns, comparisonText } from "../../src/bench/results/comparison.ts";
-import { resultCsv } from "../../src/bench/results/csv.ts";
+import { resultCsv, resultTrace } from "../../src/bench/results/csv.ts";
 import { resultReport } from "../../src/bench/results/html.ts";
 import { resultJson } from "../../src/bench/results/json.ts";
 import { remarks, resultText } from "../../src/bench/results/text.ts";
@@ -132,6 +132,13 @@ Deno.test("the CSV has a row for each request, failed ones too", () => {
   assert.match(header, /^request,planned_s,due_s,sent_s,end_s,ttft_ms,/);
   assert.equal(rows[0], "0,0,0,0,0.16,100,30,160,40,7,3,normal,");
   assert.equal(rows[2], '2,0.6,0.6,0.6,0.6,,,,,5,0,normal,"HTTP 503, ""full"""');
+});
+
+Deno.test("the trace has the completed requests, as llumnix simulate reads them", () => {
+  assert.deepEqual(resultTrace(result).trimEnd().split("\n").map((row) => JSON.parse(row)), [
+    { time: 0, prompt_tokens: 7, output_tokens: 3, priority: "normal" },
+    { time: 0.5, prompt_tokens: 5, output_tokens: 1, priority: "normal" },
+  ]);
 });
 
 Deno.test("the report shows distributions, instances and migrations", () => {

@@ -10,6 +10,8 @@ import { canMakeVersions, makeVersion, removeUnpacked } from "./other_version.ts
 import { User } from "./roles.ts";
 import { runStream, type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
 
+/** Between two short requests of a client: the processes that start need a share of the cores. */
+const PAUSE_MS = 20;
 const NUM_UPGRADES = Number(Deno.env.get("LLUMNIX_UPGRADES") ?? "2");
 const versions = Array.from({ length: NUM_UPGRADES }, (_, i) => `0.2.${i % 10}`);
 const ignore = fromSource || !canMakeVersions();
@@ -63,6 +65,7 @@ class Load {
     const text = await response.text();
     assert.equal(response.status, 200, text);
     this.numRequests++;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }
 
@@ -97,7 +100,7 @@ Deno.test({
     let pid = program.pid;
     let load: Load | null = null;
     try {
-      const requests = variedRequests(6, 600);
+      const requests = variedRequests(4, 600);
       const quiet = await Promise.all(requests.map((request) => runStream(url, request)));
       load = new Load(url, requests);
       for (const [i, version] of versions.entries()) {

@@ -101,9 +101,10 @@ function toBytes(raw: unknown): number | null {
 }
 
 function toNames(raw: unknown[], fail: Fail): string[] {
-  // A negative number passes: the argument's own check says what is wrong with it.
+  // A negative number passes: the argument's own check says what is wrong with it. So does a text with
+  // spaces, such as a command line in quotes.
   const isName = (item: unknown) =>
-    typeof item === "string" && item !== "" && !/^-(?!\d)/.test(item);
+    typeof item === "string" && item !== "" && !/^-(?!\d)\S*$/.test(item);
   return raw.length > 0 && raw.every(isName) ? raw as string[] : fail("one name or several");
 }
 

@@ -55,9 +55,6 @@ function sorted(values: readonly number[]): Float64Array {
 }
 
 function milliseconds(ms: number): string {
-  return ms < 9.95
-    ? `${ms.toFixed(1)} ms`
-    : ms < 9_950
-    ? `${ms.toFixed(0)} ms`
-    : `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 9.95) return `${ms.toFixed(1)} ms`;
+  return ms < 999.5 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(ms < 9_995 ? 2 : 1)} s`;
 }

@@ -60,6 +60,8 @@ export class CpuTransformer implements Transformer {
     this.head.hidden = this.#parts.decoder.forward(this.#batch(input, slice));
   }
 
+  finish(): void {}
+
   close(): void {
     this.#parts.kernels.close();
   }

@@ -74,6 +74,10 @@ export class CudaTransformer implements Transformer {
     else graphs!.run(room, enqueue);
   }
 
+  finish(): void {
+    this.#model.cuda.synchronizeStream(this.#model.stream);
+  }
+
   close(): void {
     if (this.#isClosed) return;
     const { cuda, stream, kernels, memory } = this.#model;

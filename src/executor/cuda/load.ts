@@ -14,7 +14,8 @@ import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import {
   allocateBlocks,
   allocateSwapBlocks,
-  openCudaDevice,
+  makeCurrent,
+  openVisibleCuda,
 } from "../../kv/pool/cuda/cuda_device.ts";
 import { CudaKvPool } from "../../kv/pool/cuda/cuda_kv_pool.ts";
 import { CudaSwap } from "../../kv/pool/cuda/cuda_swap.ts";
@@ -50,16 +51,18 @@ export async function loadCudaExecutor(
 ): Promise<Executor> {
   const model = resolveModel(spec.options);
   refuseShapes(model, spec.options.blockSize);
-  const cuda = openCudaDevice("cuda", 0, libraries);
+  const cuda = openVisibleCuda("cuda", libraries);
   const lease = await leaseDevice(cuda, {
     numInstances: spec.hostShare,
     allowShared: spec.options.allowSharedDevice,
   });
-  const loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
+  let loader: Loader | null = null;
   try {
+    loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
     return await loader.load();
   } catch (error) {
-    loader.abandon();
+    loader?.abandon();
+    lease.release();
     throw error;
   }
 }
@@ -102,7 +105,7 @@ class Loader {
     readonly onProgress: OnProgress,
     readonly libraries: OpenOptions,
   ) {
-    cuda.setDevice(lease.ordinal);
+    makeCurrent(cuda, "cuda", lease.ordinal);
     this.#device = cuda.deviceInfo(lease.ordinal);
     this.#freeBytes = cuda.memGetInfo().freeBytes;
     this.#memory = new DeviceMemory(cuda);
@@ -125,7 +128,6 @@ class Loader {
     } catch (error) {
       if (!(error instanceof CudaError)) throw error; // of a device that has failed, all is lost
     }
-    this.lease.release();
   }
 
   #refuseDevice(): void {

@@ -7,8 +7,8 @@ import { Sampler } from "../sampling/sampler.ts";
 import { type SequencePart, type Slice, sliceStep } from "./slices.ts";
 
 /**
- * A model on a device. Its functions block the thread until what they return is there. They run in the
- * order in which they are called.
+ * A model on a device. Its functions take effect in the order of the calls; one that returns something
+ * blocks the thread until it is there.
  */
 export interface Transformer {
   readonly info: ExecutorInfo;
@@ -28,6 +28,8 @@ export interface Transformer {
    * @throws {RangeError} a token, block or length that the scheduler must never produce
    */
   forward(input: StepInput, slice: Slice): void;
+  /** Returns when everything is done that was asked for: the cache is as the step leaves it. */
+  finish(): void;
   /** Frees everything. The pool is closed already. May be called again. */
   close(): void | Promise<void>;
 }
@@ -89,6 +91,7 @@ export class TransformerExecutor implements Executor {
       this.#scorePrompts(input, slice, results);
       if (!input.isPartial) this.#sampleTokens(input, slice, results);
     }
+    this.#model.finish();
     const isMissing = (tokenId: number, i: number) => tokenId === -1 && !results.failures[i];
     if (!input.isPartial && results.tokenIds.some(isMissing)) {
       throw new RangeError("a sequence has no rows in its step");

@@ -16,8 +16,8 @@ export interface StepSample {
 export interface StepLog {
   readonly steps: readonly StepSample[];
   /**
-   * Milliseconds from the end of a decode step to the start of the next one, a value for each two rows of an
-   * instance that follow each other closely.
+   * Milliseconds from the end of a decode step to the start of the next one, a value for each two rows between
+   * which an instance did nothing but decode the same sequences.
    */
   readonly pausesMs: readonly number[];
   /** Blocks of an instance; null if the rows do not tell. */
@@ -37,16 +37,24 @@ const columnNames = [
 type ColumnName = typeof columnNames[number];
 type Row = Readonly<Record<ColumnName, string>>;
 
-/** Rows of an instance that are at most so many steps apart tell the pause between steps. */
-const MAX_STEPS_APART = 20;
 /** The first byte of a pickle of protocol 2 or later. */
 const PICKLE = 0x80;
 
 interface LastRow {
   readonly stepId: number;
   readonly timestampMs: number;
-  readonly kind: string;
-  readonly latencyMs: number;
+  readonly sample: StepSample;
+}
+
+/** Whether each step since that row gave each of the same sequences a token: no prefill, no idle time. */
+function isSteady(
+  before: LastRow,
+  { kind, sequences, tokens }: StepSample,
+  stepId: number,
+): boolean {
+  return before.sample.kind === "decode" && kind === "decode" && stepId > before.stepId &&
+    before.sample.sequences === sequences &&
+    tokens - before.sample.tokens === sequences * (stepId - before.stepId);
 }
 
 /**
@@ -74,18 +82,11 @@ export function readStepLog(path: string): StepLog {
     // The same step is logged again while the next one runs.
     if (before?.stepId === stepId) continue;
     steps.push(sample);
-    const apart = stepId - (before?.stepId ?? -Infinity);
-    if (before !== undefined && apart > 0 && apart <= MAX_STEPS_APART) {
-      const isDecoding = before.kind === "decode" && sample.kind === "decode";
-      const stepMs = (before.latencyMs + sample.latencyMs) / 2;
-      if (isDecoding) pausesMs.push((timestampMs - before.timestampMs) / apart - stepMs);
+    if (before !== undefined && isSteady(before, sample, stepId)) {
+      const stepMs = (before.sample.latencyMs + sample.latencyMs) / 2;
+      pausesMs.push((timestampMs - before.timestampMs) / (stepId - before.stepId) - stepMs);
     }
-    last.set(row.instance_id, {
-      stepId,
-      timestampMs,
-      kind: sample.kind,
-      latencyMs: sample.latencyMs,
-    });
+    last.set(row.instance_id, { stepId, timestampMs, sample });
   }
   if (places === null) throw new UsageError(`The log ${path} is empty.`);
   return { steps, pausesMs, numBlocks: blocksOf(usage) };

@@ -79,7 +79,7 @@ Deno.test("a server that is not there", async () => {
 
 Deno.test("two servers are compared on the same requests", async () => {
   await using quick = new FakeServer({ ttftMs, tpotMs: 1 });
-  await using slow = new FakeServer({ ttftMs: 5000, tpotMs: 1 });
+  await using slow = new FakeServer({ ttftMs: 900, tpotMs: 1 });
   const urls = [quick, slow].map(({ port }) => `http://127.0.0.1:${port}`);
   const { code, out, err } = await run(
     ...["--compare", ...urls, "--num-prompts", "2", "--random-output-len", "2"],

@@ -49,6 +49,8 @@ Deno.test("servers: options of serve, another program, a URL", () => {
   const [a, b] = readPlan(["--compare", "vllm serve 'a b'", "http://h:5", "--port", "9"]).servers;
   assert.deepEqual([a.command, a.isOurs, a.baseUrl.port], [["vllm", "serve", "a b"], false, "9"]);
   assert.deepEqual([b.command, b.baseUrl.href], [null, "http://h:5/"]);
+  const pair = readPlan(["--compare", "--device sim", "--device sim --model a"]).servers;
+  assert.deepEqual(pair.map(({ isOurs }) => isOurs), [true, true]);
 });
 
 Deno.test("words of a quoted command line", () => {

@@ -33,7 +33,7 @@ Deno.test("the table has one row for each promise", () => {
     ["moved to another instance", "0", "7"],
     ["worst downtime of a move", "-", "8.3 ms"],
     ["preempted", "4", "4"],
-    ["median time to first token", "3000 ms", "150 ms"],
+    ["median time to first token", "3.00 s", "150 ms"],
     ["P99 time to first token", "19.7 s", "199 ms"],
     ["P99 time per token", "10 ms", "10 ms"],
   ]);

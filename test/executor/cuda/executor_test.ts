@@ -142,6 +142,23 @@ cudaTest("a context that gets a second part, and a batch longer than a slice", a
   assert.deepEqual(together, alone);
 });
 
+cudaTest("a piece of a prompt is in the cache when its step has ended", async () => {
+  await fresh({}, async (executor) => {
+    const tokens = 16, { layout } = executor.info;
+    await executor.step({
+      ...{ stepId: 1, kind: "prefill", isPartial: true, removed: [], added: [] },
+      ...{ swapOut: new Int32Array(), swapIn: new Int32Array(), handles: Int32Array.of(0) },
+      tokenIds: new Int32Array(tokens).fill(5),
+      queryStarts: Int32Array.of(0, tokens),
+      contextLens: Int32Array.of(tokens),
+      ...{ blockTables: Int32Array.of(3), maxBlocks: 1 },
+    });
+    const run = { block: 3, firstLayer: 0, numLayers: layout.numLayers };
+    const values = new Float32Array((await readRuns(executor.pool!, [run])).buffer);
+    assert.ok(values.every(Number.isFinite), "fresh memory of the device is NaN");
+  });
+});
+
 cudaTest("a model that computes garbage fails the sequence", async () => {
   await withModel("--dtype f32", (model) => {
     spoil(`${model}/model.safetensors`, "model.embed_tokens.weight", 7);

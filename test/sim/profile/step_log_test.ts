@@ -22,8 +22,9 @@ const rows = [
   `10.10,a,2,0.1,88,3,decode,2,"('decode', 2, 80, 8)","[40, 40]"`,
   `10.11,a,2,0.1,88,3,decode,2,"('decode', 2, 80, 8)","[40, 40]"`, // the same step again
   `10.11,b,2,0.5,48,3,decode,1,"('decode', 1, 9, 7)","[9]"`,
-  `10.20,a,12,0.2,78,3,decode,2,"('decode', 2, 90, 10)","[45, 45]"`,
+  `10.20,a,12,0.2,78,3,decode,2,"('decode', 2, 100, 10)","[50, 50]"`,
   `10.30,a,13,0.0,98,0,idle,0,"('idle', 0, 0, 0)","[]"`,
+  `10.31,a,15,0.0,98,3,decode,2,"('decode', 2, 100, 10)","[50, 50]"`, // after a pause without work
 ];
 
 Deno.test("steps, each once; pauses; blocks", async () => {
@@ -32,7 +33,8 @@ Deno.test("steps, each once; pauses; blocks", async () => {
     { kind: "prefill", sequences: 1, tokens: 40, latencyMs: 30.5 },
     { kind: "decode", sequences: 2, tokens: 80, latencyMs: 8 },
     { kind: "decode", sequences: 1, tokens: 9, latencyMs: 7 },
-    { kind: "decode", sequences: 2, tokens: 90, latencyMs: 10 },
+    { kind: "decode", sequences: 2, tokens: 100, latencyMs: 10 },
+    { kind: "decode", sequences: 2, tokens: 100, latencyMs: 10 },
   ]);
   // Ten steps in 100 ms, of 9 ms each.
   assert.equal(pausesMs.length, 1);

@@ -61,6 +61,24 @@ export function openOwnDevice(device: string, options: OpenOptions = {}): OwnDev
 }
 
 /**
+ * Opens CUDA, which shows a device at least. None is current yet: that takes memory of a device.
+ * @param device as in `--device`, for people
+ * @throws as {@linkcode openCudaDevice}
+ */
+export function openVisibleCuda(device: string, options: OpenOptions = {}): Cuda {
+  return opening(device, () => {
+    const cuda = openCuda(options);
+    checkedCount(cuda, device, 0);
+    return cuda;
+  });
+}
+
+/** Makes a device current on this thread. @throws as {@linkcode openCudaDevice} */
+export function makeCurrent(cuda: Cuda, device: string, ordinal: number): void {
+  opening(device, () => cuda.setDevice(ordinal));
+}
+
+/**
  * Opens CUDA and makes a device current on this thread.
  * @param device as in `--device`, for people
  * @throws {UsageError} the host has no driver, too old a driver, no such device, or not for this process

@@ -1,0 +1,53 @@
+/**
+ * Fits a profile from the committed log of a real service, and simulates what the service was then
+ * measured with: `scripts/profile_loop.ts` made the files, src/sim/README.md shows the table.
+ */
+import assert from "node:assert/strict";
+import { main } from "../../../src/cli/main.ts";
+
+const fixtures = new URL("../../fixtures/profile_loop/", import.meta.url).pathname;
+const workloads = ["chat", "long_prompts", "bursts", "long_answers", "mixed"];
+
+interface Simulated {
+  readonly runs: [{ all: Record<"ttftMs" | "tpotMs" | "e2eMs", { readonly p50: number }> }];
+}
+
+async function llumnix(...argv: string[]): Promise<void> {
+  const { log, error } = console;
+  const said: string[] = [];
+  console.log = console.error = (text: string) => void said.push(text);
+  try {
+    assert.equal(await main(argv), 0, said.join("\n"));
+  } finally {
+    Object.assign(console, { log, error });
+  }
+}
+
+Deno.test("medians of TPOT and end-to-end latency are predicted within 10%", async () => {
+  const from = `${fixtures}sim/`;
+  const directory = await Deno.makeTempDir();
+  try {
+    const profile = `${directory}/profile.json`, out = `${directory}/out.json`;
+    const model = ["--model", "llama-7b"];
+    await llumnix("profile", "fit", `${from}fit_instance.csv`, ...model, "--out", profile);
+    for (const name of workloads) {
+      await llumnix(
+        ...["simulate", "--trace", `${from}${name}.jsonl`, "--instances", "1", "--seeds", "1"],
+        ...[...model, "--profiling-result-file-path", profile, "--json", out],
+      );
+      const { runs: [{ all }] } = JSON.parse(await Deno.readTextFile(out)) as Simulated;
+      const real = JSON.parse(await Deno.readTextFile(`${from}${name}.json`));
+      for (
+        const [what, simulated, measured] of [
+          ["TPOT", all.tpotMs.p50, real.median_tpot_ms],
+          ["end-to-end", all.e2eMs.p50, real.median_e2el_ms],
+        ] as const
+      ) {
+        const error = simulated / measured - 1;
+        assert.ok(Math.abs(error) < 0.1, `${name}: ${what} ${simulated}, measured ${measured}`);
+      }
+    }
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+});
