@@ -15,7 +15,7 @@ export class CorsPolicy {
   readonly #headers: readonly string[];
   readonly #allowsCredentials: boolean;
   /** The server listens on its own host only. */
-  readonly #isLocal: boolean;
+  isLocal: boolean;
 
   /** @throws {UsageError} an option that is no JSON array of strings */
   constructor(options: ServerOptions) {
@@ -23,7 +23,7 @@ export class CorsPolicy {
     this.#methods = strings("--allowed-methods", options.allowedMethods, ["*"]);
     this.#headers = strings("--allowed-headers", options.allowedHeaders, ["*"]);
     this.#allowsCredentials = options.allowCredentials;
-    this.#isLocal = isLoopback(options.host);
+    this.isLocal = isLoopback(options.host);
   }
 
   /** Pages of every site may read answers. */
@@ -43,16 +43,32 @@ export class CorsPolicy {
    */
   checkName(exchange: Exchange): void {
     const origin = exchange.header("origin");
-    if (!this.#isLocal || origin === null || this.allows(origin)) return;
+    if (origin === null || this.allows(origin)) return;
     const site = URL.parse(origin);
-    const isOwn = site === null || isLoopback(site.hostname.replace(/^\[|\]$/g, ""));
-    if (isOwn || site.host !== exchange.header("host")) return; // other sites need CORS
+    if (site === null || site.host !== exchange.header("host")) return; // other sites need CORS
+    this.#checkSite(site);
+  }
+
+  /**
+   * The same for a route that only pages GET: browsers send no Origin with a GET to the page's own server,
+   * so the name that the page gave this host is in the header Host alone.
+   * @throws {HttpError} 403
+   */
+  checkHost(exchange: Exchange): void {
+    const site = URL.parse(`http://${exchange.header("host")}`);
+    if (site === null || this.allowsAll) return;
+    if (this.#origins.some((origin) => URL.parse(origin)?.host === site.host)) return;
+    this.#checkSite(site);
+  }
+
+  #checkSite(site: URL): void {
+    if (!this.isLocal || isLoopback(site.hostname.replace(/^\[|\]$/g, ""))) return;
     throw new HttpError(
       STATUS_CODE.Forbidden,
       `Pages of ${
-        origin.slice(0, 100)
-      } may not use this server, which listens on its own host only: ` +
-        "open it as localhost, or add the origin to --allowed-origins.",
+        site.host.slice(0, 100)
+      } may not use this server, which listens on its own host ` +
+        "only: open it as localhost, or add the page's origin to --allowed-origins.",
       { code: "origin" },
     );
   }

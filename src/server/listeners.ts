@@ -75,6 +75,16 @@ export class Listeners {
     return this.#servers[0].address;
   }
 
+  /** The sockets were given: they are not at `--host` and `--port`. */
+  get areGiven(): boolean {
+    return (this.#config.descriptors ?? []).length > 0;
+  }
+
+  /** The addresses of all sockets. */
+  get hostnames(): string[] {
+    return this.#servers.map(({ address }) => address.hostname);
+  }
+
   /** The ports of all sockets. */
   get ports(): number[] {
     return [...new Set(this.#servers.map(({ address }) => address.port))];

@@ -55,9 +55,10 @@ export async function pageFile(
 /**
  * Streams what the page shows until the reader leaves.
  * @throws {OverloadedError} too many pages are open
- * @throws {HttpError} 404: this server has no feed
+ * @throws {HttpError} 404: this server has no feed; 403: a page of another site asks
  */
-export function pageFeed(exchange: Exchange, { feed }: ServerContext): void {
+export function pageFeed(exchange: Exchange, { feed, apiKeys, cors }: ServerContext): void {
+  if (!apiKeys.areNeeded) cors.checkHost(exchange);
   if (feed === undefined) {
     throw new HttpError(STATUS_CODE.NotFound, "This server does not watch a cluster.", {
       code: "unknown_route",

@@ -118,7 +118,6 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const tls = await readTlsFiles(options);
   const { apiKeys = [] } = config;
   const cors = new CorsPolicy(options);
-  warnOfOpenDoors(options, apiKeys, cors, log);
   const wrongTokens = new WrongTokens(log);
   const meter = config.meter ?? new RequestMeter(realClock);
   const context: ServerContext = {
@@ -169,6 +168,10 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
   });
   const { address } = listeners;
+  // Given sockets take the place of --host.
+  if (listeners.areGiven) cors.isLocal = listeners.hostnames.every(isLoopback);
+  const host = listeners.areGiven ? listeners.hostnames.join(", ") : options.host;
+  warnOfOpenDoors(host, apiKeys, cors, log);
   context.feed?.start();
 
   function stopAccepting() {
@@ -235,13 +238,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
 }
 
 function warnOfOpenDoors(
-  { host }: ServerOptions,
+  host: string,
   apiKeys: readonly string[],
   cors: CorsPolicy,
   log: Log,
 ): void {
   if (apiKeys.length > 0) return;
-  if (!isLoopback(host)) {
+  if (!cors.isLocal) {
     log.warn("everyone who reaches this address may use the service: no --api-key is set", {
       host,
     });

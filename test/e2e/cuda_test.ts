@@ -20,7 +20,8 @@ const skipped = "missing" in built ? ` (skipped: no software device, ${built.mis
 const requests = variedRequests(6, 48);
 
 function startOnCuda(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
-  return startCluster(numInstances, ["--device=cuda", "--max-model-len=512", ...args], {
+  const given = ["--device=cuda", "--model=llumnix-tiny", "--max-model-len=512", ...args];
+  return startCluster(numInstances, given, {
     env: {
       LLUMNIX_CUDA_LIBRARIES: "directory" in built ? built.directory : "",
       // Devices of this test alone: other tests run beside it.

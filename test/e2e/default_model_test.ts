@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { restless, small } from "./cluster.ts";
 import { type Server, startServer } from "./harness.ts";
 
-const story = "Tell me a story about a fox named Mia.";
+const story = "Tell me a story about a fox.";
 const questions = ["What is 27 + 58?", "What are you?", story];
 
 async function ask({ url }: Server, content: string): Promise<string> {
@@ -29,7 +29,7 @@ Deno.test("the default model answers alike with and without migrations", async (
   })();
   assert.equal(answers[0], "27 + 58 = 85");
   assert.match(answers[1], /^I am llumnix-story/);
-  assert.match(answers[2], /\bMia\b.*\.$/);
+  assert.match(answers[2], /^(Once upon a time|There once was|\w+ was).*\.$/);
 
   const args = ["--initial-instances=2", ...small, ...restless];
   await using server = await startServer(args, { defaultModel: true });

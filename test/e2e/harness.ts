@@ -66,7 +66,11 @@ export class Program implements AsyncDisposable {
       args: [...leading, ...options.command || options.defaultModel ? args : withTinyModel(args)],
       cwd: this.directory,
       clearEnv: true,
-      env: { ...(fromSource && !options.command ? sourceEnvironment() : {}), ...options.env },
+      env: {
+        CUDA_VISIBLE_DEVICES: "", // `--device auto` is the CPU, also on hosts with a GPU
+        ...(fromSource && !options.command ? sourceEnvironment() : {}),
+        ...options.env,
+      },
       stdin: "null",
       stdout: "piped",
       stderr: "piped",

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { realClock } from "../../src/core/clock.ts";
+import { ClusterFeed } from "../../src/server/feed/cluster_feed.ts";
+import { FakeCluster } from "./feed/_fake_cluster.ts";
 import { type Harness, withServer } from "./harness.ts";
 
 const page = "https://page.example";
@@ -109,4 +112,28 @@ Deno.test("a page of another site does not get in by giving its own name this ho
   await withServer(allowed, async (harness) => {
     assert.equal(await status(harness, page), 200);
   });
+});
+
+Deno.test("a page under a name that is not this host's does not get the feed, whose GET has no origin", async () => {
+  const status = async (harness: Harness, host: string) => {
+    const { hostname, port } = new URL(harness.url);
+    using conn = await Deno.connect({ hostname, port: Number(port) });
+    const head = `HEAD /page/feed HTTP/1.1\r\nhost: ${host}\r\nconnection: close\r\n\r\n`;
+    await conn.write(new TextEncoder().encode(head));
+    return Number((await new Response(conn.readable).text()).split(" ")[1]);
+  };
+  const feed = () =>
+    new ClusterFeed(new FakeCluster(), realClock, { version: "1", model: "m", hasAdmin: false });
+  await withServer({ feed: feed() }, async (harness) => {
+    assert.equal(await status(harness, "evil.example:8000"), 403);
+    for (const name of ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"]) {
+      assert.equal(await status(harness, name), 200, name);
+    }
+  });
+  await withServer(
+    { feed: feed(), options: { allowedOrigins: `["${page}"]` } },
+    async (harness) => {
+      assert.equal(await status(harness, "page.example"), 200);
+    },
+  );
 });

@@ -151,3 +151,25 @@ Deno.test("handover: what is no socket is refused", async () => {
     message: /^cannot serve at a given socket: /,
   });
 });
+
+Deno.test({
+  name:
+    "given sockets: the server says who reaches them, and takes pages by the names of all hosts",
+  ignore,
+  async fn() {
+    using open = Deno.listen({ hostname: "0.0.0.0", port: 0 });
+    const { fd } = listeningSockets().find(({ port }) => port === open.addr.port)!;
+    await withServer({ descriptors: [dup(fd)] }, async ({ url, log, server }) => {
+      assert.equal(server.address.hostname, "0.0.0.0", "not --host, which is 127.0.0.1");
+      assert.match(log.join("\n"), /everyone who reaches this address .*"0\.0\.0\.0"/);
+      using conn = await Deno.connect({ hostname: "127.0.0.1", port: Number(new URL(url).port) });
+      const body = '{"prompt": "x", "max_tokens": 1}';
+      await conn.write(encoder.encode(
+        "POST /v1/completions HTTP/1.1\r\nhost: gpu.example:8000\r\n" +
+          "origin: http://gpu.example:8000\r\nconnection: close\r\n" +
+          `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      ));
+      assert.match(await new Response(conn.readable).text(), /^HTTP\/1\.1 200 /);
+    });
+  },
+});

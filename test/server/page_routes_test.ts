@@ -82,9 +82,11 @@ Deno.test("the feed needs a key, and its readers are bounded", async () => {
 Deno.test("a server that gives way to its successor does not wait for pages", async () => {
   await withServer({ feed: makeFeed() }, async ({ url, server }) => {
     const response = await fetch(`${url}/page/feed`);
-    const text = response.text();
-    await server.giveWay();
-    assert.match(await text, /^event: state/);
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    assert.match((await reader.read()).value!, /^event: state/);
+    const givenWay = server.giveWay();
+    while (!(await reader.read()).done);
+    await givenWay;
   });
 });
 

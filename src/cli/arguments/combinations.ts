@@ -2,7 +2,7 @@
 import { UsageError } from "../../core/errors.ts";
 import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
-import { parseCrossover } from "../../instance/llumlet/crossover.ts";
+import { crossoverProblem } from "../../instance/llumlet/crossover.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
 import { scalingThresholdProblem, thresholdProblem } from "../../manager/load/thresholds.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -39,9 +39,8 @@ export function checkCombinations(settings: Settings): void {
   }
 }
 
-function crossover({ migrationCrossover: text }: ServeOptions): string | null {
-  if (parseCrossover(text) !== null) return null;
-  return `--migration-crossover ${text}: expected auto or a number of tokens, such as 512`;
+function crossover({ migrationCrossover }: ServeOptions): string | null {
+  return crossoverProblem(migrationCrossover);
 }
 
 function migrationBackend(options: ServeOptions): string | null {

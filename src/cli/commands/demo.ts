@@ -4,7 +4,13 @@ import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { type RunningServer, type ServerSpec, startServer } from "../bench/server.ts";
-import { type ActOptions, type ActResult, measureSpeed, measureTokens, perform } from "../demo/act.ts";
+import {
+  type ActOptions,
+  type ActResult,
+  measureSpeed,
+  measureTokens,
+  perform,
+} from "../demo/act.ts";
 import type { DemoOptions } from "../demo/arguments.ts";
 import { closingTable, sameAnswers } from "../demo/closing_table.ts";
 import { demoLoad } from "../demo/load.ts";
@@ -12,10 +18,10 @@ import { takesEscapes } from "../../core/terminal.ts";
 
 const NUM_INSTANCES = 4;
 /** KV blocks of each instance: few, so that memory is what requests wait for. */
-const BLOCKS = 192;
+const BLOCKS = 128;
 const BLOCK_SIZE = 16;
 /** Longest request in tokens. */
-const MAX_LENGTH = 2048;
+const MAX_LENGTH = 1536;
 /** The load asks for this part of what the machine can do. */
 const LOAD_FACTOR = 0.6;
 /** Exit code of a program that Ctrl-C ended. */
@@ -54,18 +60,20 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     console.log(`${i + 1} of 2: four instances ${i === 0 ? "without" : "with"} migration`);
     await using server = await start([...serving, ...flags, ...place], baseUrl, signal);
     const act: ActOptions = { baseUrl, adminToken: server.spec.adminToken!, signal };
+    // Both servers begin equally warm: the first requests of a process are slow.
+    const speed = await measureSpeed(act);
     if (load === null) {
-      const speed = await measureSpeed(act);
       load = demoLoad({
         seconds: options.seconds,
         tokensPerSecond: LOAD_FACTOR * speed,
+        numInstances: NUM_INSTANCES,
         cacheTokens: BLOCKS * BLOCK_SIZE,
         charactersPerToken: await measureTokens(act),
         random: new Random(options.seed),
       });
       console.log(
         `  this machine makes ${speed.toFixed(0)} tokens a second; ${load.length} requests ask ` +
-          `for ${Math.round(100 * LOAD_FACTOR)}% of that, in bursts`,
+          `for ${Math.round(100 * LOAD_FACTOR)}% of that, in bursts that overfill the KV caches`,
       );
     }
     acts.push(await performAndShow(act, load));

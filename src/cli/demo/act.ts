@@ -7,9 +7,9 @@ import { realClock } from "../../core/clock.ts";
 import { sampleText } from "./load.ts";
 import type { FeedState, FeedSummary } from "../../server/feed/records.ts";
 
-/** An instance dies after this part of the load. */
+/** An instance dies after this part of the requests. */
 const KILL_AFTER = 0.45;
-/** Requests that measure how fast this machine is, and their tokens. */
+/** Requests that measure how fast this machine is, and how many tokens each gets. */
 const PROBE_REQUESTS = 24;
 const PROBE_TOKENS = 160;
 
@@ -64,9 +64,10 @@ export async function perform(
   requests: readonly LoadRequest[],
   { onKill, onProgress }: ActEvents,
 ): Promise<ActResult> {
-  const killMs = KILL_AFTER * (requests.at(-1)?.arrivalMs ?? 0);
+  // With that request a burst comes, so that instances are busy.
+  const killMs = requests[Math.floor(KILL_AFTER * requests.length)].arrivalMs;
   const cancelKill = realClock.after(killMs, () => {
-    killBusiest(options).then(({ id, running }) => onKill(id, running)).catch(() => {});
+    killBusiest(options).then(({ id, requests }) => onKill(id, requests)).catch(() => {});
   });
   let numSent = 0, numDone = 0;
   try {
@@ -107,13 +108,14 @@ interface Instance {
   readonly id: string;
   readonly state: string;
   readonly pid: number | null;
-  readonly running: number;
+  /** Running and waiting. */
+  readonly requests: number;
 }
 
 async function killBusiest(options: ActOptions): Promise<Instance> {
   const instances = (await instancesOf(options))
     .filter(({ state, pid }) => state === "serving" && pid !== null)
-    .sort((a, b) => b.running - a.running);
+    .sort((a, b) => b.requests - a.requests);
   const [victim] = instances;
   Deno.kill(victim.pid!, "SIGKILL");
   return victim;
@@ -124,9 +126,15 @@ async function instancesOf({ baseUrl, adminToken }: ActOptions): Promise<Instanc
     headers: { authorization: `Bearer ${adminToken}` },
   });
   const { instances } = await response.json() as {
-    readonly instances: readonly (Instance & { readonly running_requests: number | null })[];
+    readonly instances: readonly (Omit<Instance, "requests"> & {
+      readonly running_requests: number | null;
+      readonly waiting_requests: number | null;
+    })[];
   };
-  return instances.map((one) => ({ ...one, running: one.running_requests ?? 0 }));
+  return instances.map(({ id, state, pid, running_requests, waiting_requests }) => ({
+    ...{ id, state, pid },
+    requests: (running_requests ?? 0) + (waiting_requests ?? 0),
+  }));
 }
 
 /** What the page shows now: the first event of its feed. */

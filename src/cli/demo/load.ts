@@ -1,22 +1,21 @@
-/** The load of the demo: bursts of short requests, with some long ones among them. */
+/** The load of the demo: bursts that ask for more KV cache than there is. */
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { Random } from "../../core/random.ts";
 
-/** One burst begins so often, and lasts for the first part of that time. */
-const BURST_PERIOD_MS = 9_000;
-const BURST_MS = 3_000;
-/** Requests of a burst come faster by this factor than on average, the others slower. */
-const BURST_FACTOR = 2.2;
-const CALM_FACTOR = (BURST_PERIOD_MS - BURST_FACTOR * BURST_MS) / (BURST_PERIOD_MS - BURST_MS);
-/** Share of the requests that are long: they fill half of an instance's KV cache. */
+/** A burst asks for so many times the KV cache of all instances. */
+const BURST_FILL = 1.5;
+/** The requests of a burst come within this part of the time until the next. */
+const BURST_SHARE = 0.15;
+/** Share of the requests that are long: a third to half of an instance's KV cache. */
 const LONG_SHARE = 0.12;
 /** Characters of a text that is long enough to count its tokens. */
 const SAMPLE_LENGTH = 2_000;
 
 export interface LoadShape {
   readonly seconds: number;
-  /** Output tokens per second that the requests ask for, on average. */
+  /** Output tokens per second that the requests ask for, on average: it says how often bursts come. */
   readonly tokensPerSecond: number;
+  readonly numInstances: number;
   /** Tokens that fit into the KV cache of an instance. */
   readonly cacheTokens: number;
   /** Of {@linkcode sampleText}, by the model's tokenizer. */
@@ -29,26 +28,39 @@ interface Lengths {
   readonly outputTokens: number;
 }
 
-/** Requests in the order of their times. Prompts are sentences of about so many tokens. */
-export function demoLoad(
-  { seconds, tokensPerSecond, cacheTokens, charactersPerToken, random }: LoadShape,
-): LoadRequest[] {
-  const rate = tokensPerSecond / meanOutputTokens(cacheTokens);
+/** Requests in the order of their times; one burst at least. Prompts are sentences. */
+export function demoLoad(shape: LoadShape): LoadRequest[] {
+  const { seconds, tokensPerSecond, charactersPerToken, random } = shape;
   const requests: LoadRequest[] = [];
-  for (let atMs = 0;;) {
-    const isBurst = atMs % BURST_PERIOD_MS < BURST_MS;
-    const perMs = rate * (isBurst ? BURST_FACTOR : CALM_FACTOR) / 1000;
-    atMs += -Math.log(1 - random.uniform()) / perMs;
-    if (atMs >= seconds * 1000) return requests;
+  let startMs = 0;
+  do {
+    const burst = burstOf(shape);
+    const tokens = burst.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
+    const periodMs = tokens / tokensPerSecond * 1000;
+    const spreadMs = Math.min(BURST_SHARE * periodMs, seconds * 1000 - startMs);
+    const times = burst.map(() => startMs + spreadMs * random.uniform()).sort((a, b) => a - b);
+    for (const [i, lengths] of burst.entries()) {
+      requests.push({
+        ...lengths,
+        prompt: textOf(lengths.promptTokens * charactersPerToken, random),
+        arrivalMs: times[i],
+        recordedMs: null,
+        priority: "normal",
+      });
+    }
+    startMs += periodMs;
+  } while (startMs < seconds * 1000);
+  return requests;
+}
+
+function burstOf({ numInstances, cacheTokens, random }: LoadShape): Lengths[] {
+  const burst: Lengths[] = [];
+  for (let tokens = 0; tokens < BURST_FILL * numInstances * cacheTokens;) {
     const lengths = lengthsOf(random.uniform() < LONG_SHARE, cacheTokens, random);
-    requests.push({
-      ...lengths,
-      prompt: textOf(lengths.promptTokens * charactersPerToken, random),
-      arrivalMs: atMs,
-      recordedMs: null,
-      priority: "normal",
-    });
+    tokens += lengths.promptTokens + lengths.outputTokens;
+    burst.push(lengths);
   }
+  return burst;
 }
 
 function lengthsOf(isLong: boolean, cacheTokens: number, random: Random): Lengths {
@@ -57,11 +69,6 @@ function lengthsOf(isLong: boolean, cacheTokens: number, random: Random): Length
   return isLong
     ? { promptTokens: part(0.3, 0.45), outputTokens: part(0.06, 0.1) }
     : { promptTokens: part(0.01, 0.04), outputTokens: part(0.03, 0.09) };
-}
-
-/** The middle of the ranges of {@linkcode lengthsOf}. */
-function meanOutputTokens(cacheTokens: number): number {
-  return cacheTokens * (LONG_SHARE * 0.08 + (1 - LONG_SHARE) * 0.06);
 }
 
 const names = ["Anna", "Ben", "Clara", "David", "Ella", "Finn", "Greta", "Hugo"];

@@ -1,5 +1,6 @@
 /** From given options to the configuration of a simulated cluster. */
 import { UsageError } from "../../core/errors.ts";
+import { crossoverProblem } from "../../instance/llumlet/crossover.ts";
 import type { LoadMetricName } from "../../core/options.ts";
 import { resolveSimulation } from "../../executor/sim/simulation.ts";
 import { resolveEngineConfig } from "../../instance/engine/engine_config.ts";
@@ -69,6 +70,8 @@ export function clusterConfig(
   const { instances } = options;
   const maxInstances = options.maxInstances ?? Math.max(instances, options.minInstances);
   checkLimits(options, maxInstances);
+  const problem = crossoverProblem(options.migrationCrossover);
+  if (problem !== null) throw new UsageError(problem);
   const engine = { ...options, seed: 0 };
   const simulation = resolveSimulation(engine);
   const identity = { instanceId: name, instanceType: "both", maxWaitingRequests: 1 } as const;

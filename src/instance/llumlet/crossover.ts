@@ -21,6 +21,12 @@ export function parseCrossover(text: string): CrossoverSetting | null {
   return /^\d{1,9}$/.test(text) ? Number(text) : null;
 }
 
+/** What is wrong with `--migration-crossover`; null if nothing is. */
+export function crossoverProblem(text: string): string | null {
+  if (parseCrossover(text) !== null) return null;
+  return `--migration-crossover ${text}: expected auto or a number of tokens, such as 512`;
+}
+
 /** What moving to an instance took, latest migrations first in weight. */
 interface Path {
   bytes: number;

@@ -33,6 +33,10 @@ refuses(
   "--profiling-result-file-path p.json is for --device sim, and --device is cpu: leave one of " +
     "them out",
 );
+refuses(
+  "--migration-crossover 1.5",
+  "--migration-crossover 1.5: expected auto or a number of tokens, such as 512",
+);
 refuses("--speedup 2", "--speedup 2 is for --device sim: add that, or leave it out");
 refuses(
   "--instance-isolation none",

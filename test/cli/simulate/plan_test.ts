@@ -86,6 +86,11 @@ const refusals: readonly (readonly [what: string, argv: readonly string[], messa
     /--instances 9 is outside --min-instances 1 to --max-instances 4/,
   ],
   [
+    "a crossover that is no length",
+    ["--rate", "5", "--migration-crossover", "short"],
+    /--migration-crossover short: expected auto or a number of tokens/,
+  ],
+  [
     "more dispatch instances than there are",
     ["--rate", "5", "--instances", "4", "--num-dispatch-instances", "5"],
     /--num-dispatch-instances 5 is more than the 4/,

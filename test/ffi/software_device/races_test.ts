@@ -18,9 +18,9 @@ deviceTest("the race checker is silent over 20 seeds of sound kernels", "", asyn
   await expectSilence(bench, 20);
 });
 longTest({
-  name: "software device: the race checker is silent over 400 seeds of sound kernels",
+  name: "software device: the race checker is silent over 200 seeds of sound kernels",
   ignore: directory === null,
-  fn: () => expectSilence(freshBench(""), 400),
+  fn: () => expectSilence(freshBench(""), 200),
 });
 
 const ways = waysToBreak();
