@@ -1,5 +1,6 @@
 /** `llumnix demo`: the same bursty load without and with migration, to watch on the page. */
 import type { LoadRequest } from "../../bench/load_request.ts";
+import { API_KEY_VARIABLE } from "../../core/environment.ts";
 import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
@@ -66,7 +67,8 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     if (signal.aborted) break;
     console.log(`${i + 1} of 2: four instances, ${i === 0 ? "without" : "with"} migration`);
     await using server = await start([...serving, ...flags, ...place], baseUrl, signal);
-    const act: ActOptions = { baseUrl, adminToken: server.spec.adminToken!, signal };
+    const { adminToken } = server.spec;
+    const act: ActOptions = { baseUrl, adminToken: adminToken!, headers: keyHeaders(), signal };
     // Both servers begin equally warm: the first requests of a process are slow.
     const speed = await measureSpeed(act);
     if (load === null) {
@@ -150,6 +152,12 @@ function start(args: readonly string[], baseUrl: URL, signal: AbortSignal): Prom
     fetch(new URL("is_ready", baseUrl), { signal: AbortSignal.timeout(ANSWER_MS) })
       .then((answer) => answer.json()).catch(() => false);
   return startServer(spec, isServing, signal);
+}
+
+/** The server wants the API key of the environment, which it has from this process. */
+function keyHeaders(): Record<string, string> {
+  const key = Deno.env.get(API_KEY_VARIABLE);
+  return key === undefined ? {} : { authorization: `Bearer ${key}` };
 }
 
 /** The server listens at this address, or at all addresses of this machine. */
