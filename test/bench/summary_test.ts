@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Metric } from "../../src/bench/metric.ts";
 import type { LoadResult, RequestRecord } from "../../src/bench/open_loop.ts";
-import { compareRuns, comparisonText } from "../../src/bench/results/comparison.ts";
+import { compareRuns, comparisonTable } from "../../src/bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../src/bench/results/csv.ts";
 import { resultReport } from "../../src/bench/results/html.ts";
 import { resultJson } from "../../src/bench/results/json.ts";
@@ -142,7 +142,12 @@ Deno.test("the trace has the completed requests, as llumnix simulate reads them"
 });
 
 Deno.test("the report shows distributions, instances and migrations", () => {
-  const report = resultReport("Benchmark", ["note"], [{ name: "this server", result }], shown);
+  const report = resultReport(
+    "Benchmark",
+    ["note"],
+    [{ name: "this server", result, server: 0 }],
+    shown,
+  );
   assert.deepEqual(
     report.sections.map(({ title }) => title),
     ["Figures", "Latencies", "Over time", "Instances and migrations"],
@@ -162,5 +167,7 @@ Deno.test("a comparison has medians over the rounds, and ratios", () => {
   const figures = compareRuns([result, result, slower], [slower, slower, slower], shown);
   const requests = figures.find(({ name }) => name === "Requests/s")!;
   assert.deepEqual([requests.a, requests.b, requests.ratio], [1, 0.5, 0.5]);
-  assert.match(comparisonText(figures, 3), /medians of 3 rounds .*B \/ A/);
+  const { header, rows } = comparisonTable(figures, 3);
+  assert.deepEqual(header, ["medians of 3 rounds", "A", "B", "B / A"]);
+  assert.deepEqual(rows[1], ["Requests/s", "1.00", "0.500", "0.500x"]);
 });

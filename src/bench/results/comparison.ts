@@ -1,6 +1,5 @@
 /** Several runs of two servers, compared by the medians of their figures. */
 import { formatNumber } from "../../core/stats/spread.ts";
-import { textTable } from "../../report/text_table.ts";
 import type { RunResult } from "../run.ts";
 import { latencyTitles } from "../summary.ts";
 import { percentileName, type ShownOptions } from "./shown.ts";
@@ -21,6 +20,11 @@ export interface ComparedFigure {
   readonly ratio: number | null;
 }
 
+export interface ComparisonTable {
+  readonly header: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}
+
 /** @param a, b the runs of each server, one for each round */
 export function compareRuns(
   a: readonly RunResult[],
@@ -35,7 +39,10 @@ export function compareRuns(
   });
 }
 
-export function comparisonText(figures: readonly ComparedFigure[], numRounds: number): string {
+export function comparisonTable(
+  figures: readonly ComparedFigure[],
+  numRounds: number,
+): ComparisonTable {
   const rows = figures.map(({ name, a, b, ratio }) => [
     name,
     formatNumber(a),
@@ -43,7 +50,7 @@ export function comparisonText(figures: readonly ComparedFigure[], numRounds: nu
     ratio === null ? "" : `${formatNumber(ratio)}x`,
   ]);
   const what = numRounds === 1 ? "one round" : `medians of ${numRounds} rounds`;
-  return textTable([what, "A", "B", "B / A"], rows);
+  return { header: [what, "A", "B", "B / A"], rows };
 }
 
 function figuresOf({ latencies, percentiles }: ShownOptions): Figure[] {

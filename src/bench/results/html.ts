@@ -7,6 +7,7 @@ import type {
   Report,
   ReportSection,
   Series,
+  Table,
 } from "../../report/report.ts";
 import type { Metric } from "../metric.ts";
 import type { Timeline } from "../observer.ts";
@@ -18,23 +19,32 @@ import { percentileName, type ShownOptions } from "./shown.ts";
 export interface NamedRun {
   readonly name: string;
   readonly result: RunResult;
+  /** The number of its server: runs of the same server have the same colour. */
+  readonly server: number;
 }
 
 /** Points of a distribution's line. */
 const NUM_POINTS = 200;
-/** Columns of a timeline. */
-const NUM_COLUMNS = 120;
+/** Most columns of a timeline, and their least width: less shows single steps, not rates. */
+const MAX_COLUMNS = 120, MIN_COLUMN_MS = 500;
 /** Migrations that are listed. */
 const LISTED_MIGRATIONS = 100;
 
-/** @param notes lines below the title: what ran, when, how */
+/**
+ * @param notes lines below the title: what ran, when, how
+ * @param comparison of two servers; null if there is one
+ */
 export function resultReport(
   title: string,
   notes: readonly string[],
   runs: readonly NamedRun[],
   shown: ShownOptions,
+  comparison: Table | null = null,
 ): Report {
   const sections: ReportSection[] = [
+    ...(comparison === null
+      ? []
+      : [{ title: "Comparison", blocks: [{ type: "table" as const, table: comparison }] }]),
     { title: "Figures", blocks: [figures(runs, shown)] },
     {
       title: "Latencies",
@@ -55,6 +65,10 @@ function figures(runs: readonly NamedRun[], shown: ShownOptions): Block {
     name,
     ...runs.map(({ result }) => formatNumber(of(result))),
   ];
+  const count = (name: string, of: (result: RunResult) => number) => [
+    name,
+    ...runs.map(({ result }) => String(of(result))),
+  ];
   const latencyRows = shown.latencies.flatMap((name) => {
     const [short] = latencyTitles[name];
     const figure = (what: string, of: (metric: Metric) => number) =>
@@ -72,8 +86,8 @@ function figures(runs: readonly NamedRun[], shown: ShownOptions): Block {
     table: {
       header: ["", ...runs.map(({ name }) => name)],
       rows: [
-        row("Successful requests", ({ summary }) => summary.completed),
-        row("Failed requests", ({ summary }) => summary.failed),
+        count("Successful requests", ({ summary }) => summary.completed),
+        count("Failed requests", ({ summary }) => summary.failed),
         row("Duration (s)", ({ summary }) => summary.durationSeconds),
         row("Requests/s", ({ summary }) => summary.requestThroughput),
         ...(runs.some(({ result }) => result.summary.goodput !== null)
@@ -95,15 +109,20 @@ function cdf(name: LatencyName, runs: readonly NamedRun[]): LineChart {
     title: `${long}: share of ${name === "itl" ? "tokens" : "requests"} below`,
     x: { label: `${short} (ms)`, scale: "log" },
     y: { label: "percent", scale: "linear", max: 100 },
-    series: runs.map(({ name: run, result }, color) => {
+    series: runs.map(({ name: run, result, server: color }, i) => {
       const metric = result.summary.latencies[name];
       const points = metric.count === 0 ? [] : Array.from({ length: NUM_POINTS + 1 }, (_, i) => {
         const percent = 100 * i / NUM_POINTS;
         return [metric.percentile(percent), percent] as const;
       });
-      return { name: run, color, points };
+      return { name: run, color, isDashed: isRepeated(runs, i), points };
     }),
   };
+}
+
+/** Whether an earlier run measured the same server. */
+function isRepeated(runs: readonly NamedRun[], i: number): boolean {
+  return runs.findIndex(({ server }) => server === runs[i].server) < i;
 }
 
 function overTime(runs: readonly NamedRun[]): Chart[] {
@@ -112,7 +131,9 @@ function overTime(runs: readonly NamedRun[]): Chart[] {
     title,
     x: { label: "seconds", scale: "linear" as const },
     y: { label: y, scale: "linear" as const },
-    series: runs.map(({ name, result }, color) => ({ name, color, points: of(result) })),
+    series: runs.map(({ name, result, server: color }, i) => ({
+      ...{ name, color, isDashed: isRepeated(runs, i), points: of(result) },
+    })),
   });
   return [
     chart("Requests that run", "requests", runningPoints),
@@ -121,15 +142,22 @@ function overTime(runs: readonly NamedRun[]): Chart[] {
   ];
 }
 
+function columnsOf({ startMs, endMs }: RunResult): { numColumns: number; widthMs: number } {
+  const durationMs = Math.max(1, endMs - startMs);
+  const fitting = Math.floor(durationMs / MIN_COLUMN_MS);
+  const numColumns = Math.max(1, Math.min(MAX_COLUMNS, fitting));
+  return { numColumns, widthMs: durationMs / numColumns };
+}
+
 /** Middles of equal intervals over a run, in seconds, with a value for each. */
 function intervals(
-  { startMs, endMs }: RunResult,
-  valueOf: (fromMs: number, toMs: number) => number | null,
+  result: RunResult,
+  valueOf: (fromMs: number, toMs: number, i: number) => number | null,
 ): (readonly [number, number])[] {
-  const widthMs = Math.max(1, endMs - startMs) / NUM_COLUMNS;
-  return Array.from({ length: NUM_COLUMNS }, (_, i) => {
-    const fromMs = startMs + i * widthMs;
-    return [(i + 0.5) * widthMs / 1000, valueOf(fromMs, fromMs + widthMs)] as const;
+  const { numColumns, widthMs } = columnsOf(result);
+  return Array.from({ length: numColumns }, (_, i) => {
+    const fromMs = result.startMs + i * widthMs;
+    return [(i + 0.5) * widthMs / 1000, valueOf(fromMs, fromMs + widthMs, i)] as const;
   }).filter((point): point is [number, number] => point[1] !== null);
 }
 
@@ -141,19 +169,19 @@ function runningPoints(result: RunResult): Series["points"] {
 }
 
 function tokenPoints(result: RunResult): Series["points"] {
-  const { startMs, endMs, records } = result;
-  const widthMs = Math.max(1, endMs - startMs) / NUM_COLUMNS;
-  const counts = new Float64Array(NUM_COLUMNS + 1);
-  for (const { firstMs, gapsMs } of records) {
+  const { numColumns, widthMs } = columnsOf(result);
+  const counts = new Float64Array(numColumns);
+  const add = (ms: number) => {
+    const column = Math.floor((ms - result.startMs) / widthMs);
+    counts[Math.min(numColumns - 1, Math.max(0, column))]++;
+  };
+  for (const { firstMs, gapsMs } of result.records) {
     if (Number.isNaN(firstMs)) continue;
     let ms = firstMs;
-    counts[Math.max(0, Math.floor((ms - startMs) / widthMs))]++;
-    for (const gapMs of gapsMs) counts[Math.floor(((ms += gapMs) - startMs) / widthMs)]++;
+    add(ms);
+    for (const gapMs of gapsMs) add(ms += gapMs);
   }
-  return intervals(
-    result,
-    (fromMs) => counts[Math.round((fromMs - startMs) / widthMs)] / widthMs * 1000,
-  );
+  return intervals(result, (_from, _to, i) => counts[i] / widthMs * 1000);
 }
 
 function ttftPoints(result: RunResult): Series["points"] {

@@ -1,6 +1,10 @@
 /** `llumnix bench`: measures a server under load, or compares two. */
 import type { LoadRequest } from "../../bench/load_request.ts";
-import { compareRuns, comparisonText } from "../../bench/results/comparison.ts";
+import {
+  compareRuns,
+  type ComparisonTable,
+  comparisonTable,
+} from "../../bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
@@ -9,6 +13,7 @@ import { fileProblem } from "../../core/file_problem.ts";
 import { UsageError } from "../../core/errors.ts";
 import { version } from "../../core/version.ts";
 import { renderReport } from "../../report/html.ts";
+import { textTable } from "../../report/text_table.ts";
 import { type BenchPlan, readPlan } from "../bench/plan.ts";
 import { type ServerSpec, startServer } from "../bench/server.ts";
 import {
@@ -52,7 +57,7 @@ async function runOne(plan: BenchPlan, signal: AbortSignal): Promise<Measured[]>
     const requests = await makeRequests(plan, session, notice);
     notice(`${requests.length} requests to ${session.spec.baseUrl.href}, model ${session.model}`);
     const result = await measure(plan, session, requests, signal, "");
-    return { name: "this server", result, session };
+    return { name: "this server", result, session, server: 0 };
   });
   console.log(resultText(run.result, plan.shown));
   for (const remark of remarks(run.result)) console.log(remark);
@@ -74,24 +79,27 @@ async function runComparison(plan: BenchPlan, signal: AbortSignal): Promise<Meas
         await withServer(plan, spec, signal, async (session) => {
           requests ??= await makeRequests(plan, session, notice);
           const result = await measure(plan, session, requests, signal, `${name} `);
-          return { name, result, session };
+          return { name, result, session, server: i };
         }),
       );
       for (const remark of remarks(runs.at(-1)!.result)) console.error(`${name}: ${remark}`);
     }
   }
   servers.forEach(({ name }, i) => console.log(`${"AB"[i]}: ${name}`));
-  const of = (letter: string) =>
-    runs.filter(({ name }) => name.startsWith(letter)).map(({ result }) => result);
-  const numRounds = Math.min(of("A").length, of("B").length);
-  if (numRounds === 0) return runs;
-  const figures = compareRuns(
-    of("A").slice(0, numRounds),
-    of("B").slice(0, numRounds),
-    plan.shown,
-  );
-  console.log(comparisonText(figures, numRounds));
+  const table = tableOf(plan, runs);
+  if (table !== null) console.log(textTable(table.header, table.rows));
   return runs;
+}
+
+/** The comparison of two servers over the rounds that both have; null if there is none. */
+function tableOf({ shown, servers }: BenchPlan, runs: readonly Measured[]): ComparisonTable | null {
+  const [a, b] = servers.map((_, i) =>
+    runs.filter(({ server }) => server === i).map(({ result }) => result)
+  );
+  const numRounds = Math.min(a.length, b?.length ?? 0);
+  if (numRounds === 0) return null;
+  const figures = compareRuns(a.slice(0, numRounds), b.slice(0, numRounds), shown);
+  return comparisonTable(figures, numRounds);
 }
 
 /** A run, and the server that it measured. */
@@ -150,10 +158,13 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
       ...plan.servers.map(({ name }, i) =>
         plan.servers.length === 1 ? name : `${"AB"[i]}: ${name}`
       ),
-      `llumnix bench ${argv.join(" ")}`,
+      commandLine(argv),
       `llumnix ${version}, ${date.toISOString()}`,
     ];
-    write(options.html, renderReport(resultReport("Benchmark", notes, runs, shown)));
+    write(
+      options.html,
+      renderReport(resultReport("Benchmark", notes, runs, shown, tableOf(plan, runs))),
+    );
   }
 }
 
@@ -206,7 +217,7 @@ function identityOf(
         }
         : {}),
     },
-    own: { version, command: `llumnix bench ${argv.join(" ")}` },
+    own: { version, command: commandLine(argv) },
   };
 }
 
@@ -221,6 +232,16 @@ function resultPath({ options, schedule }: BenchPlan, { model }: Session, date: 
   const name = resultFilename ??
     `${label ?? backend}-${rate}qps${concurrency}-${base}-${localDate(date)}.json`;
   return resultDir === null ? name : `${resultDir}/${name}`;
+}
+
+/** As it could be typed again; the admin token is left out. */
+function commandLine(argv: readonly string[]): string {
+  const words = argv.map((word, i) => {
+    if (/^--admin[-_]token=/.test(word)) return "--admin-token=***";
+    if (/^--admin[-_]token$/.test(argv[i - 1] ?? "")) return "***";
+    return /^[\w./:=,@+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  });
+  return ["llumnix", "bench", ...words].join(" ");
 }
 
 /** "20261129-234200" */
