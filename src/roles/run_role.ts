@@ -108,7 +108,7 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
   log.info(`stopping: ${end.reason}`);
   if (await upgrades.cancel()) { // the successor was faster than the signal, which is for it too
     const pid = await replaced.promise;
-    Deno.kill(pid, "SIGTERM");
+    upgrades.stopSuccessor();
     await giveWay(config, pid, signals, upgrades);
     return 0;
   }

@@ -69,7 +69,8 @@ export class Upgrades implements AsyncDisposable {
   /** The upgrade that is under way; never rejects. */
   #upgrading: Promise<unknown> | null = null;
   #isServing = false;
-  #isReplaced = false;
+  /** It serves, or has served. */
+  #successor: Deno.ChildProcess | null = null;
   #isStopping = false;
   readonly #onSignal = () => this.#upgradeBySignal();
 
@@ -93,9 +94,14 @@ export class Upgrades implements AsyncDisposable {
    */
   async cancel(): Promise<boolean> {
     this.#isStopping = true;
-    if (this.#candidate !== null) killIfRunning(this.#candidate.child);
+    if (this.#candidate !== null) signalIfRunning(this.#candidate.child, "SIGKILL");
     await this.#upgrading;
     return this.#isReplaced;
+  }
+
+  /** Asks the successor to stop, if it has not ended. */
+  stopSuccessor(): void {
+    if (this.#successor !== null) signalIfRunning(this.#successor, "SIGTERM");
   }
 
   /** Resolves with the time limit when the successor, which is stopping, wants this process to end. */
@@ -136,7 +142,7 @@ export class Upgrades implements AsyncDisposable {
         taken_over: (_, peer) => {
           const candidate = this.#candidateOf(peer);
           this.#candidate = null;
-          this.#isReplaced = true;
+          this.#successor = candidate.child;
           this.#config.onReplaced(candidate.child.pid);
           candidate.served.resolve();
           return { data: null };
@@ -146,6 +152,10 @@ export class Upgrades implements AsyncDisposable {
         finish: ({ data }) => this.#finish.resolve(data.withinMs),
       },
     };
+  }
+
+  get #isReplaced(): boolean {
+    return this.#successor !== null;
   }
 
   #status(): UpgradeStatus {
@@ -219,7 +229,7 @@ export class Upgrades implements AsyncDisposable {
     cancel();
     if (problem === null) return { pid: child.pid, version: candidate.version };
     this.#candidate = null;
-    killIfRunning(child);
+    signalIfRunning(child, "SIGKILL");
     await child.status;
     if (candidate.handover !== null) {
       await candidate.handover.catch(() => {}); // its caller has the error, if it still runs
@@ -252,9 +262,9 @@ export class Upgrades implements AsyncDisposable {
   }
 }
 
-function killIfRunning(child: Deno.ChildProcess): void {
+function signalIfRunning(child: Deno.ChildProcess, signal: "SIGTERM" | "SIGKILL"): void {
   try {
-    child.kill("SIGKILL");
+    child.kill(signal);
   } catch (error) {
     if (!(error instanceof TypeError) && !(error instanceof Deno.errors.NotFound)) throw error;
   }

@@ -167,6 +167,9 @@ Deno.test({
       assert.ok(pid > 0 && pid !== Deno.pid);
       assert.deepEqual(calls, ["handOver", "replaced"]);
       assert.equal(await upgrades.finish, 1234); // the successor is stopping
+      Deno.kill(pid, "SIGKILL");
+      while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+      upgrades.stopSuccessor(); // has nothing to do
       await assert.rejects(order("exit"), { message: "this process has a successor already" });
     }),
 });
@@ -206,6 +209,10 @@ Deno.test({
       assert.deepEqual(controlSockets(env).map(({ pid }) => pid), [Deno.pid]);
     }),
 });
+
+function isAlive(pid: number): boolean {
+  return exists(`/proc/${pid}`);
+}
 
 function exists(path: string): boolean {
   try {
