@@ -50,7 +50,7 @@ class Watcher {
   /** Waits until a migration starts, and kills its source or its destination a little later. */
   async killOne(random: Random): Promise<void> {
     await this.#take(); // what happened since the last kill
-    for (;;) {
+    while (!isDone) {
       const started = (await this.#take()).filter(({ type }) => type === "migration_started").at(
         -1,
       );

@@ -11,6 +11,7 @@ import {
   filled,
   freshBench,
 } from "../test/ffi/software_device/device.ts";
+import { decoderRuns } from "../test/ffi/cuda/decoder_checks.ts";
 import { fillCopyCheck } from "../test/ffi/software_device/kv_blocks.ts";
 import {
   microKernels,
@@ -115,25 +116,57 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
     fillCopyCheck(bench, 8192 + 16, 64);
     fillCopyCheck(bench, 2048, 96);
   },
+  ...decoderRuns,
 };
+
+/** Files whose kernels are launched together. */
+const together: Record<string, readonly string[]> = Object.fromEntries(
+  Object.keys(decoderRuns).map((file) => [file, Object.keys(decoderRuns)]),
+);
+
+/** A source without the kernels of other types than bfloat16: they would be compiled for each mutant. */
+function narrowed(source: string): string {
+  return source.replaceAll(
+    /extern "C" __global__ void __launch_bounds__\(\d+\)\s+\w+_(?:f16|f32)(?:_\d)?\([^{]*\{[^]*?\n\}\n/g,
+    (kernel) => "\n".repeat(kernel.split("\n").length - 1),
+  );
+}
 
 async function kernelRows(folder: string): Promise<Row[]> {
   const compiler = Deno.env.get("CXX") ?? "g++";
-  const build = async (name: string, text: string, checked: boolean): Promise<string> => {
-    const source = `${folder}/${name}.cu`,
-      output = `${folder}/${name}${checked ? "_checked" : ""}.so`;
+  const write = async (name: string, text: string): Promise<string> => {
+    const source = `${folder}/${name}.cu`;
     await Deno.writeTextFile(source, text);
-    await buildKernelLibrary({ compiler, sources: [source], output, objects: folder, checked });
+    return source;
+  };
+  const build = async (
+    name: string,
+    text: string,
+    others: readonly string[],
+    checked: boolean,
+  ): Promise<string> => {
+    const sources = [await write(name, text), ...others];
+    const output = `${folder}/${name}${checked ? "_checked" : ""}.so`;
+    await buildKernelLibrary({ compiler, sources, output, objects: folder, checked });
     return output;
   };
   const rows: Row[] = [];
   for (const [file, run] of Object.entries(kernelRuns)) {
-    const source = await Deno.readTextFile(new URL(`${file}.cu`, kernels));
+    const read = async (name: string) =>
+      narrowed(await Deno.readTextFile(new URL(`${name}.cu`, kernels)));
+    const source = await read(file);
+    const others = await Promise.all(
+      (together[file] ?? []).filter((other) => other !== file)
+        .map(async (other) => await write(`${other}_with_${file}`, await read(other))),
+    );
+    const sound = await build(`${file}_sound`, source, others, false);
+    assert.equal(noticedAt(`kernels=${sound},`, run), null, `${file}.cu as it is goes wrong`);
     for (const { 0: text, index } of source.matchAll(kernelSync)) {
       const mutant = source.slice(0, index) + ";" + source.slice(index + text.length);
       const line = source.slice(0, index).split("\n").length;
       const name = `${file}_${index}`;
-      const plain = await build(name, mutant, false), checked = await build(name, mutant, true);
+      const plain = await build(name, mutant, others, false);
+      const checked = await build(name, mutant, others, true);
       const values = noticedAt(`kernels=${plain},`, run);
       goesWrong(`kernels=${checked},seed=1`, run);
       const race = reportOf(checked)?.replaceAll(name, file) ?? null;

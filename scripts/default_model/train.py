@@ -1,7 +1,7 @@
 """Trains the default model on the CPU. It saves its state now and then, and goes on from it when started again.
 
 deno run -A scripts/default_model/write_samples.ts WORK/samples.jsonl
-python scripts/default_model/train.py WORK [--steps N] [--workers N]
+python scripts/default_model/train.py WORK [--steps N] [--decay N] [--workers N]
 
 Each worker is a process with one thread, which computes the gradient of its own rows: on a busy machine
 that is several times faster than one process with several threads, which wait for each other all the time.
@@ -31,7 +31,7 @@ MAX_POSITIONS = 4096
 
 ROW_TOKENS, ROWS = 192, 14  # a worker's part of a step: rows of packed conversations
 MATRIX_RATE, OTHER_RATE, WEIGHT_DECAY = 0.02, 2e-3, 0.02
-WARM_UP_STEPS, DECAY_SHARE = 100, 0.4
+WARM_UP_STEPS = 100
 # Share of the rows' tokens by kind of conversation.
 MIX = {"arithmetic": 0.25, "facts": 0.3, "story": 0.15, "reading": 0.15, "other": 0.1, "mixed": 0.03, "plain": 0.02}
 SEED = 1
@@ -245,9 +245,8 @@ def exact_share(model, samples: Samples, kind: str, most: int) -> float:
     return correct / len(indices)
 
 
-def schedule(step: int, steps: int) -> float:
-    """Factor of the learning rates: a warm-up, then 1, then down to zero on a cosine."""
-    decay = int(steps * DECAY_SHARE)
+def schedule(step: int, steps: int, decay: int) -> float:
+    """Factor of the learning rates: a warm-up, then 1, then in `decay` steps down to zero on a cosine."""
     if step < WARM_UP_STEPS:
         return (step + 1) / WARM_UP_STEPS
     if step < steps - decay:
@@ -381,17 +380,17 @@ def train(worker: int, arguments) -> None:
         loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(schedule(step, arguments.steps))
+        optimizers.step(schedule(step, arguments.steps, arguments.decay))
         step += 1
         losses.append(loss.item())
         seconds += time.monotonic() - started
         if step % 100 == 0 and worker == 0:
-            tests = [kind for kind in samples.kinds if kind.startswith("test")]
-            scores = [f"{kind[5:]} {exact_share(model, samples, kind, 200):.1%}" for kind in tests]
+            shown = [kind for kind in samples.kinds if kind.startswith("test")] + ["facts", "reading"]
+            scores = [f"{kind} {exact_share(model, samples, kind, 150):.1%}" for kind in shown]
             mean = sum(losses) / len(losses)
-            say(f"step {step}, {seconds:.0f} s, loss {mean:.4f}, held-out: {', '.join(scores)}")
+            say(f"step {step}, {seconds:.0f} s, loss {mean:.4f}, exact: {', '.join(scores)}")
             losses = []
-        if worker == 0 and (step % 250 == 0 or step == arguments.steps):
+        if worker == 0 and (step % 100 == 0 or step == arguments.steps):
             state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
             torch.save({**state, "step": step, "seconds": seconds}, state_path.with_suffix(".new"))
             state_path.with_suffix(".new").replace(state_path)
@@ -419,7 +418,8 @@ def prepare(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--decay", type=int, default=1000, help="the last steps, in which the rate sinks")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     (arguments.work / "model").mkdir(parents=True, exist_ok=True)

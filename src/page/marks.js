@@ -102,9 +102,10 @@ export class Marks {
 
   /** @param {ReadonlyMap<number, Request>} requests @param {number} nowMs */
   #move(requests, nowMs) {
-    const moving = [...this.#marks.values()].filter((mark) => {
-      const request = requests.get(mark.request.key);
-      return request !== undefined && request.instance !== mark.instance;
+    // Also a mark whose instance has got its card only now.
+    const moving = [...this.#marks.values()].filter(({ element, request: { key } }) => {
+      const request = requests.get(key);
+      return request !== undefined && this.boxOf(request.instance) !== element.parentElement;
     });
     if (moving.length === 0) return;
     const flying = isStill() ? [] : moving.slice(0, MAX_FLIGHTS);
@@ -112,7 +113,9 @@ export class Marks {
     for (const mark of moving) {
       const { element, instance } = mark;
       const now = requests.get(mark.request.key)?.instance ?? null;
-      if (instance !== null && now !== null) mark.movedUntilMs = nowMs + MOVED_MS;
+      if (instance !== null && now !== null && instance !== now) {
+        mark.movedUntilMs = nowMs + MOVED_MS;
+      }
       mark.instance = now;
       const hadFocus = document.activeElement === element;
       leaveHole(element);

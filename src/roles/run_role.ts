@@ -2,7 +2,7 @@
 import { realClock, sleep } from "../core/clock.ts";
 import type { Log } from "../core/log.ts";
 import type { Handover, UpgradeRole, UpgradeStatus } from "../core/protocol/upgrade.ts";
-import { removeOldPrograms } from "./old_programs.ts";
+import { keepProgram, removeOldPrograms } from "./old_programs.ts";
 import { StopSignals } from "./stop_signals.ts";
 import { ServiceManager } from "./systemd/service_manager.ts";
 import { Upgrades } from "./upgrade/predecessor.ts";
@@ -75,6 +75,7 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
   });
   const failed = Promise.race([stranded.promise, service.failed ?? stranded.promise]);
 
+  keepProgram();
   systemd.starting();
   const started = service.start();
   started.catch(exitOnDefect); // after a signal nothing else awaits it

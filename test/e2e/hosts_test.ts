@@ -19,8 +19,8 @@ import { TwoHosts } from "./hosts.ts";
 import { User } from "./roles.ts";
 import { type StreamResult, variedRequests } from "./streams.ts";
 
-const requests = variedRequests(6, 200);
-const LEAST_MOVES = 6;
+const requests = variedRequests(4, 120);
+const LEAST_MOVES = 3;
 const MOST_ROUNDS = 20;
 const reason = TwoHosts.problem();
 

@@ -23,6 +23,32 @@ const TOO_WIDE = `[...document.querySelectorAll("main *, header *")].filter((ele
   return width > 0 && right > innerWidth + 0.5 && !element.closest(".plot");
 }).map((element) => element.tagName + " " + element.id + " " + element.className)`;
 
+/** A feed that tells of a request before it tells of the instance that has it. */
+const LATE_INSTANCES = lateInstances();
+
+function lateInstances(): string {
+  const request = {
+    ...{ key: 1, id: "r", instance: "late", isRunning: true, isHigh: false },
+    ...{ promptTokens: 1, outputTokens: 1, maxTokens: 9, startedMs: 0 },
+  };
+  const instance = {
+    ...{ id: "late", type: "both", state: "serving", totalBlocks: 9, usedBlocks: 1, load: 0 },
+    ...{ running: 1, waiting: 0, preempted: 0 },
+  };
+  const now = {
+    ...{ nowMs: 1, instances: [], isManagerGone: false, unlisted: 0, events: [], points: [] },
+    summary: {
+      ...{ ttftMs: null, tpotMs: null, outputTokensPerSecond: 0, migrations: 0 },
+      ...{ worstDowntimeMs: null, preemptions: 0, resumed: 0 },
+    },
+  };
+  const state = { ...now, version: "1", model: "m", hasAdmin: false, requests: [request] };
+  const tick = { ...now, instances: [instance], added: [], changed: [], ended: [], moves: [] };
+  const event = (name: string, record: object) =>
+    `event: ${name}\ndata: ${JSON.stringify(record)}\n\n`;
+  return event("state", state) + event("tick", tick);
+}
+
 /** Keeps one request running, of as many tokens as the model takes, until it is told to stop. */
 async function keepBusy(url: string, signal: AbortSignal): Promise<void> {
   const body = { model: MODEL, prompt: "hello", max_tokens: 1900, ignore_eos: true, stream: true };
@@ -183,6 +209,18 @@ Deno.test({
         ) assert.ok(tree.includes(part), `${part} is not in\n${tree}`);
         const nameless = await page.getByRole("button", { name: /^$/ }).count();
         assert.equal(nameless, 0, "buttons without a name");
+      });
+
+      await t.step("a request waits beside the cards until its instance has one", async () => {
+        await using early = await openPage(browser, "about:blank", desktop);
+        // The order of events when the manager answers late.
+        await early.page.route(
+          "**/page/feed",
+          (route) => route.fulfill({ contentType: "text/event-stream", body: LATE_INSTANCES }),
+        );
+        await early.page.goto(server.url);
+        await card(early.page, "late").locator("button.mark").waitFor();
+        assert.equal(await early.page.locator("#unplaced-marks button.mark").count(), 0);
       });
 
       await t.step("320 pixels are wide enough", async () => {

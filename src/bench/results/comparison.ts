@@ -39,7 +39,10 @@ export function compareRuns(
   });
 }
 
-export function comparisonTable(figures: readonly ComparedFigure[], numRounds: number): ComparisonTable {
+export function comparisonTable(
+  figures: readonly ComparedFigure[],
+  numRounds: number,
+): ComparisonTable {
   const rows = figures.map(({ name, a, b, ratio }) => [
     name,
     formatNumber(a),

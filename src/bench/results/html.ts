@@ -6,7 +6,8 @@ import type {
   LineChart,
   Report,
   ReportSection,
-  Series, Table
+  Series,
+  Table,
 } from "../../report/report.ts";
 import type { Metric } from "../metric.ts";
 import type { Timeline } from "../observer.ts";

@@ -1,6 +1,10 @@
 /** `llumnix bench`: measures a server under load, or compares two. */
 import type { LoadRequest } from "../../bench/load_request.ts";
-import { compareRuns, comparisonTable, type ComparisonTable } from "../../bench/results/comparison.ts";
+import {
+  compareRuns,
+  type ComparisonTable,
+  comparisonTable,
+} from "../../bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
@@ -157,7 +161,10 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
       commandLine(argv),
       `llumnix ${version}, ${date.toISOString()}`,
     ];
-    write(options.html, renderReport(resultReport("Benchmark", notes, runs, shown, tableOf(plan, runs))));
+    write(
+      options.html,
+      renderReport(resultReport("Benchmark", notes, runs, shown, tableOf(plan, runs))),
+    );
   }
 }
 

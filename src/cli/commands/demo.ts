@@ -1,5 +1,6 @@
 /** `llumnix demo`: the same bursty load without and with migration, to watch on the page. */
 import type { LoadRequest } from "../../bench/load_request.ts";
+import { API_KEY_VARIABLE } from "../../core/environment.ts";
 import { UsageError } from "../../core/errors.ts";
 import { Random } from "../../core/random.ts";
 import { selfCommand } from "../../core/self_command.ts";
@@ -28,14 +29,21 @@ const LOAD_FACTOR = 0.6;
 const INTERRUPTED = 130;
 const LINE_MS = 10_000;
 const REDRAW_MS = 200;
+/** Time for the server to say whether it is ready. */
+const ANSWER_MS = 2_000;
 /** Different failures that are shown. */
 const SHOWN_FAILURES = 3;
+
+const introduction =
+  "The same requests twice, in bursts that overfill the KV caches of four instances. " +
+  "They are\ndealt out in turn. In the middle, an instance is killed.";
 
 const serving = [
   ...["--initial-instances", `${NUM_INSTANCES}`, "--num-gpu-blocks-override", `${BLOCKS}`],
   ...["--block-size", `${BLOCK_SIZE}`, "--max-model-len", `${MAX_LENGTH}`],
   ...["--swap-space", "0", "--cpu-threads", "1"],
-  "--log-level=error",
+  // In turn: migration alone evens out what the instances have to do.
+  ...["--dispatch-policy", "rr", "--log-level", "error"],
 ];
 const migrating = [
   ...["--enable-migration", "--enable-defrag", "true", "--load-metric", "virtual_usage"],
@@ -49,17 +57,18 @@ const migrating = [
  */
 export async function runDemo(options: DemoOptions): Promise<number> {
   const signal = stopAtInterrupt();
-  const port = options.port ?? freePort(options.host);
+  const port = availablePort(options.host, options.port);
   const place = [`--host=${options.host}`, `--port=${port}`];
   const baseUrl = urlOf(options.host, port);
-  console.log(`The page: ${baseUrl.href}\n`);
+  console.log(`The page: ${baseUrl.href}\n\n${introduction}\n`);
   const acts: ActResult[] = [];
   let load: LoadRequest[] | null = null;
   for (const [i, flags] of [[], migrating].entries()) {
     if (signal.aborted) break;
-    console.log(`${i + 1} of 2: four instances ${i === 0 ? "without" : "with"} migration`);
+    console.log(`${i + 1} of 2: four instances, ${i === 0 ? "without" : "with"} migration`);
     await using server = await start([...serving, ...flags, ...place], baseUrl, signal);
-    const act: ActOptions = { baseUrl, adminToken: server.spec.adminToken!, signal };
+    const { adminToken } = server.spec;
+    const act: ActOptions = { baseUrl, adminToken: adminToken!, headers: keyHeaders(), signal };
     // Both servers begin equally warm: the first requests of a process are slow.
     const speed = await measureSpeed(act);
     if (load === null) {
@@ -73,7 +82,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
       });
       console.log(
         `  this machine makes ${speed.toFixed(0)} tokens a second; ${load.length} requests ask ` +
-          `for ${Math.round(100 * LOAD_FACTOR)}% of that, in bursts that overfill the KV caches`,
+          `for ${Math.round(100 * LOAD_FACTOR)}% of that`,
       );
     }
     acts.push(await performAndShow(act, load));
@@ -140,8 +149,15 @@ function start(args: readonly string[], baseUrl: URL, signal: AbortSignal): Prom
     adminToken: crypto.randomUUID(),
   };
   const isServing = () =>
-    fetch(new URL("is_ready", baseUrl)).then((answer) => answer.json()).catch(() => false);
+    fetch(new URL("is_ready", baseUrl), { signal: AbortSignal.timeout(ANSWER_MS) })
+      .then((answer) => answer.json()).catch(() => false);
   return startServer(spec, isServing, signal);
+}
+
+/** The server wants the API key of the environment, which it has from this process. */
+function keyHeaders(): Record<string, string> {
+  const key = Deno.env.get(API_KEY_VARIABLE);
+  return key === undefined ? {} : { authorization: `Bearer ${key}` };
 }
 
 /** The server listens at this address, or at all addresses of this machine. */
@@ -154,13 +170,19 @@ function urlOf(host: string, port: number): URL {
   return new URL(`http://${address.includes(":") ? `[${address}]` : address}:${port}/`);
 }
 
-/** @throws {UsageError} the host is no address of this machine */
-function freePort(host: string): number {
+/**
+ * The port, or a free one.
+ * @throws {UsageError} the port is taken, or the host is no address of this machine
+ */
+function availablePort(host: string, port: number | null): number {
   try {
-    using listener = Deno.listen({ hostname: host, port: 0 });
+    using listener = Deno.listen({ hostname: host, port: port ?? 0 });
     return listener.addr.port;
   } catch (cause) {
-    throw new UsageError(`--host ${host} is no address of this machine`, { cause });
+    const message = cause instanceof Deno.errors.AddrInUse
+      ? `--port ${port} is taken: choose another, or leave it out for a free one`
+      : `cannot listen at --host ${host}: expected an address of this machine`;
+    throw new UsageError(message, { cause });
   }
 }
 

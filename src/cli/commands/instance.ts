@@ -8,6 +8,7 @@ import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import type { MetricsPlace } from "../../roles/metrics_place.ts";
+import { keepProgram } from "../../roles/old_programs.ts";
 import { startLogging } from "../../roles/start_logging.ts";
 
 /**
@@ -23,6 +24,7 @@ export async function runInstance(options: InstanceOptions): Promise<number> {
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
+  keepProgram();
   const key = clusterKey(options);
   return await serveInstance({
     options,

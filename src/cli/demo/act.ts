@@ -16,6 +16,8 @@ const PROBE_TOKENS = 160;
 export interface ActOptions {
   readonly baseUrl: URL;
   readonly adminToken: string;
+  /** Of every request: the API key, if the server wants one. */
+  readonly headers: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
 }
 
@@ -46,11 +48,11 @@ export async function measureSpeed(options: ActOptions): Promise<number> {
 }
 
 /** Characters of a token of text like the prompts. */
-export async function measureTokens({ baseUrl, signal }: ActOptions): Promise<number> {
+export async function measureTokens({ baseUrl, headers, signal }: ActOptions): Promise<number> {
   const prompt = sampleText();
   const response = await fetch(new URL("tokenize", baseUrl), {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: { ...headers, "content-type": "application/json" },
     body: JSON.stringify({ prompt }),
     signal,
   });
@@ -85,13 +87,13 @@ export async function perform(
 }
 
 async function send(
-  { baseUrl, signal }: ActOptions,
+  { baseUrl, headers, signal }: ActOptions,
   requests: readonly LoadRequest[],
   requestIdPrefix: string,
   onSent: () => void,
   onEnd: () => void,
 ) {
-  const target = new Target({ baseUrl, headers: {}, clock: realClock });
+  const target = new Target({ baseUrl, headers, clock: realClock });
   const stop = () => target.close();
   signal.addEventListener("abort", stop);
   try {
@@ -138,8 +140,8 @@ async function instancesOf({ baseUrl, adminToken }: ActOptions): Promise<Instanc
 }
 
 /** What the page shows now: the first event of its feed. */
-async function summaryOf({ baseUrl, signal }: ActOptions): Promise<FeedSummary> {
-  const response = await fetch(new URL("page/feed", baseUrl), { signal });
+async function summaryOf({ baseUrl, headers, signal }: ActOptions): Promise<FeedSummary> {
+  const response = await fetch(new URL("page/feed", baseUrl), { headers, signal });
   let text = "";
   for await (const piece of response.body!.pipeThrough(new TextDecoderStream())) {
     text += piece;

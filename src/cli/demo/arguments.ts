@@ -28,7 +28,7 @@ const demoArguments = {
   "seconds": integer({
     section: null,
     default: 36,
-    min: 5,
+    min: 2,
     max: 45,
     help: "Length of the load. It is sent twice: without migration, and with it.",
   }),

@@ -2,7 +2,7 @@
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { Random } from "../../core/random.ts";
 
-/** A burst asks for so many times the KV cache of all instances. */
+/** KV cache that a burst asks for, as a multiple of what all instances have. */
 const BURST_FILL = 1.5;
 /** The requests of a burst come within this part of the time until the next. */
 const BURST_SHARE = 0.15;

@@ -8,7 +8,7 @@ import {
   vectorBytes,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
-import type { OpenOptions } from "../../../ffi/library.ts";
+import { LibraryNotFoundError, type OpenOptions } from "../../../ffi/library.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import {
@@ -152,20 +152,13 @@ class Loader {
 
   #loadModel(): CudaModel {
     const { config, dtype, maxModelLen } = this.model;
-    const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
     this.onProgress({
       phase: "kernels",
       doneBytes: 0,
       totalBytes: 0,
       detail: `compiling kernels for ${this.#device.name}`,
     });
-    const kernels = new DecoderKernels(
-      dtype,
-      { heads, kvHeads, headDim },
-      this.#device.multiprocessors,
-      this.#stream,
-      this.libraries,
-    );
+    const kernels = this.#loadKernels();
     const activations = allocateActivations(
       this.#memory,
       config,
@@ -182,6 +175,22 @@ class Loader {
       weights: this.#loadWeights(),
       activations,
     };
+  }
+
+  #loadKernels(): DecoderKernels {
+    const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
+    const { multiprocessors } = this.#device;
+    const shape = { heads, kvHeads, headDim };
+    try {
+      return new DecoderKernels(dtype, shape, multiprocessors, this.#stream, this.libraries);
+    } catch (error) {
+      if (!(error instanceof CudaError || error instanceof LibraryNotFoundError)) throw error;
+      throw new UsageError(
+        `--device cuda: the kernels cannot be loaded: ${error.message}. They need a driver of ` +
+          "CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.",
+        { cause: error },
+      );
+    }
   }
 
   #loadWeights() {

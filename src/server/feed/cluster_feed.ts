@@ -22,7 +22,7 @@ const FIRST_TICK_MS = 50;
 const PULL_WAIT_MS = 250;
 /** Pages that are open at the same time. */
 export const MAX_READERS = 64;
-/** A reader that has read nothing for so many ticks is disconnected: half a minute. */
+/** Ticks without reading after which a reader is disconnected: half a minute. */
 const MAX_SKIPPED = 60;
 
 /** Where the feed goes: an open page. */
@@ -101,7 +101,7 @@ export class ClusterFeed {
     return () => this.#readers.delete(entry);
   }
 
-  /** Ends all streams, also those that are opened later. Idempotent. */
+  /** Ends all streams. A stream that is opened later ends at once. Idempotent. */
   close(): void {
     this.#isClosed = true;
     this.#cancelTick?.();

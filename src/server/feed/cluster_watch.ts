@@ -12,7 +12,7 @@ import type { FeedEvent, FeedInstance } from "./records.ts";
 
 /** Events that are kept for new readers. */
 const MAX_EVENTS = 100;
-/** What happens often is told once in so many milliseconds. */
+/** Events that come often are summed up over this time. */
 const SUM_MS = 6_000;
 /** Replies with events that are read in one pull; the rest comes with the next. */
 const MAX_REPLIES = 8;

@@ -3,9 +3,9 @@ import { type FeedPoint, type FeedSummary, type Percentiles, POINT_MS } from "./
 
 /** Points that are kept: five minutes. */
 const MAX_POINTS = 150;
-/** Latencies of a point are those of so many slices: ten seconds. */
+/** Slices whose latencies make a point: ten seconds. */
 const POINT_SLICES = 5;
-/** Latencies of the summary: one minute. */
+/** Slices whose latencies make the summary: one minute. */
 const SUMMARY_SLICES = 30;
 /** Values that a slice keeps; of more, a random sample. */
 const MAX_SAMPLES = 256;

@@ -24,7 +24,7 @@ export interface FeedState extends FeedNow {
 export interface FeedTick extends FeedNow {
   readonly added: readonly FeedRequest[];
   readonly changed: readonly FeedChange[];
-  /** Keys of requests that ended, also of those that are in `added`. */
+  /** Keys of requests that ended. A request that was short is in `added` too. */
   readonly ended: readonly number[];
   readonly moves: readonly FeedMove[];
   readonly events: readonly FeedEvent[];
@@ -35,7 +35,7 @@ export interface FeedTick extends FeedNow {
 export interface FeedNow {
   readonly nowMs: number;
   readonly instances: readonly FeedInstance[];
-  /** Null: the manager did not answer; `instances` are those of its last answer. */
+  /** The manager did not answer: `instances` are those of its last answer. */
   readonly isManagerGone: boolean;
   /** Requests that run but are not in the list, because it is full. */
   readonly unlisted: number;

@@ -3,7 +3,7 @@ import type { WatchedRequest, WatchedRequests } from "./watched_requests.ts";
 
 /** Requests that have a mark on the page; further ones are counted. */
 export const MAX_LISTED = 400;
-/** A request's progress is told in so many steps. */
+/** Readers learn of a request's progress in this many steps. */
 const PROGRESS_STEPS = 20;
 
 export interface ListChanges {

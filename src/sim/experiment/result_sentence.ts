@@ -16,7 +16,7 @@ export function resultSentence(comparison: Comparison, runs: readonly RunResult[
   if (others.length === 0) return ownSentence(comparison, runs, ours);
   const parts = others.flatMap((other) => factorWords(comparison, runs, ours, other));
   if (parts.length === 0) return ownSentence(comparison, runs, ours);
-  return `P99 time to first token of ${ours}: ${parts.join(", ")} ${seedWords(comparison)}.`;
+  return `P99 time to first token of ${ours}: ${parts.join(", ")}; ${seedWords(comparison)}.`;
 }
 
 /** "5.1x shorter than with load (2.3x to 9.8x)": the mean of the factors, and their range. */
@@ -45,8 +45,8 @@ function factorWords(
 
 function seedWords({ seeds, workloads }: Comparison): string {
   const over = workloads.length === 1 ? "" : `mean of ${workloads.length} workloads, `;
-  if (seeds.length === 1) return `(${over}one seed: another may give another result)`;
-  return `(${over}${seeds.length} seeds)`;
+  if (seeds.length === 1) return `${over}one seed, and another may give another result`;
+  return `${over}${seeds.length} seeds`;
 }
 
 function ownSentence({ workloads }: Comparison, runs: readonly RunResult[], name: string): string {

@@ -60,6 +60,11 @@ cudaTest("models and options that do not fit are refused with what to change", a
     "UsageError",
     /^Cannot allocate .*: .* of device memory is needed, and .* is free\. Use a smaller model/,
   );
+  await refused(
+    { deviceSettings: "kernels=/nowhere/kernels.so" },
+    "UsageError",
+    /^--device cuda: the kernels cannot be loaded: .*driver of CUDA 11\.8/,
+  );
   await refused({ blockSize: 12 }, "UsageError", /^--block-size 12: CUDA takes powers of two/);
   await refused(
     { numGpuBlocksOverride: 1_000_000 },

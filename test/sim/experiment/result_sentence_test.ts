@@ -22,7 +22,7 @@ Deno.test("the sentence says by how much, over what range, and of how many seeds
   assert.equal(
     resultSentence(comparison(["ours", "load", "rr"], ["w"], [1, 2]), runs),
     "P99 time to first token of ours: 3.00x shorter than with load (2.00x to 4.00x), " +
-      "2.00x longer than with rr (2 seeds).",
+      "2.00x longer than with rr; 2 seeds.",
   );
 });
 
@@ -30,8 +30,8 @@ Deno.test("one seed is called one seed, and no difference none", () => {
   const runs = [run("ours", "w", 1, 100), run("load", "w", 1, 101)];
   assert.equal(
     resultSentence(comparison(["ours", "load"], ["w"], [1]), runs),
-    "P99 time to first token of ours: about as long as with load " +
-      "(one seed: another may give another result).",
+    "P99 time to first token of ours: about as long as with load; " +
+      "one seed, and another may give another result.",
   );
 });
 
