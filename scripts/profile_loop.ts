@@ -102,7 +102,7 @@ async function measure(directory: string, service: Service): Promise<void> {
     const out = `${directory}/${service.model}`;
     makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
   }
-  const log = "--log-instance-info --log-filename fit --polling-interval 0.1";
+  const log = "--log-instance-info --log-filename fit --polling-interval 0.02";
   for (const [set, isLogged] of [["fitted", true], ["heldOut", false]] as const) {
     const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
       `${service.serve} ${isLogged ? log : ""}`;
