@@ -32,6 +32,7 @@ export class MetricsServer {
     { host, port }: Pick<MetricsPlace, "host" | "port">,
     collect: () => readonly MetricFamily[],
   ): Promise<MetricsServer> {
+    const log = logger("metrics");
     const exposition = new Exposition(() => Promise.resolve(collect()), realClock);
     const server = createServer({
       headersTimeout: TIMEOUT_MS,
@@ -46,7 +47,15 @@ export class MetricsServer {
         response.end("There are GET /metrics and GET /health.\n");
         return;
       }
-      const text = path === "/metrics" ? await exposition.text() : "";
+      let text = "";
+      try {
+        if (path === "/metrics") text = await exposition.text();
+      } catch (error) {
+        log.error("metrics cannot be read", { error });
+        response.writeHead(500, { "content-type": "text/plain" });
+        response.end("Metrics cannot be read; see the log of this process.\n");
+        return;
+      }
       response.writeHead(200, {
         "content-type": path === "/metrics" ? CONTENT_TYPE : "text/plain",
       });
@@ -64,7 +73,6 @@ export class MetricsServer {
       });
       server.listen(port, host, resolve);
     });
-    const log = logger("metrics");
     server.on("error", (error) => log.error("the server of /metrics has an error", { error }));
     const metrics = new MetricsServer(server);
     log.info(

@@ -52,3 +52,17 @@ Deno.test("metrics server: readers that send nothing leave room for one that doe
     await server.close();
   }
 });
+
+Deno.test("metrics server: metrics that cannot be read are a 500, and the process goes on", async () => {
+  const server = await MetricsServer.listen(place, () => {
+    throw new Error("on purpose");
+  });
+  try {
+    const answer = await fetch(`http://127.0.0.1:${server.port}/metrics`);
+    assert.equal(answer.status, 500);
+    assert.match(await answer.text(), /see the log/);
+    assert.equal(await (await fetch(`http://127.0.0.1:${server.port}/health`)).text(), "");
+  } finally {
+    await server.close();
+  }
+});

@@ -10,7 +10,6 @@ const NAME = "llumnix-memory-claim";
 const CLAIM = new RegExp(`^/memfd:${NAME}-(\\d+)\\b`);
 /** Descriptors of a process that are looked at: a claim is opened early. */
 const MAX_DESCRIPTORS = 512;
-const PAGE_BYTES = 4096;
 
 let claim: number | null = null;
 
@@ -41,10 +40,16 @@ export function unusedClaims(): UnusedClaims {
   return { hostBytes, groupBytes };
 }
 
-/** Processes with the word "instance" on their command line, but for this one. */
+/**
+ * Processes of this user with the word "instance" on their command line, but for this one. Root sees
+ * the claims of all users, and must not believe those of others.
+ */
 function processes(): string[] {
+  const uid = Deno.uid();
   const entries = list("/proc").filter((name) => /^\d+$/.test(name) && Number(name) !== Deno.pid);
-  return entries.filter((pid) => readText(`/proc/${pid}/cmdline`)?.includes("\0instance\0"));
+  return entries.filter((pid) =>
+    ownerOf(`/proc/${pid}`) === uid && readText(`/proc/${pid}/cmdline`)?.includes("\0instance\0")
+  );
 }
 
 /** Bytes that a process has claimed; 0 for none. */
@@ -57,7 +62,8 @@ function claimOf(pid: string): number {
 }
 
 function residentBytes(pid: string): number {
-  return Number(readText(`/proc/${pid}/statm`)?.split(" ")[1] ?? 0) * PAGE_BYTES;
+  return Number(/^VmRSS:\s*(\d+) kB$/m.exec(readText(`/proc/${pid}/status`) ?? "")?.[1] ?? 0) *
+    1024;
 }
 
 // A process may end, or belong to another user, while it is looked at.
@@ -67,6 +73,14 @@ function list(path: string): string[] {
     return [...Deno.readDirSync(path)].map(({ name }) => name);
   } catch {
     return [];
+  }
+}
+
+function ownerOf(path: string): number | null {
+  try {
+    return Deno.statSync(path).uid;
+  } catch {
+    return null;
   }
 }
 
