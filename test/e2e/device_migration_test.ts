@@ -46,7 +46,8 @@ const longCases: readonly Case[] = [
 ];
 
 function startOnDevices(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
-  return startCluster(numInstances, ["--device=null-cuda", "--max-model-len=2048", ...args], {
+  const own = ["--device=null-cuda", "--model=llumnix-tiny", "--max-model-len=2048"];
+  return startCluster(numInstances, [...own, ...args], {
     env: {
       LLUMNIX_CUDA_LIBRARIES: "directory" in built ? built.directory : "",
       // Other tests that run on this machine take devices of other hosts.
