@@ -28,14 +28,14 @@ export const sections: readonly Section[] = [
   {
     name: "environment",
     shows: "driver, devices, libraries, and the ceilings: memcpy, pinned copies, device copy",
-    limitS: 40,
+    limitS: 25,
     command: () => ["run", "-A", "--no-check", "mod.ts", "doctor", "--json"],
     output: "doctor",
   },
   {
     name: "bindings",
     shows: "the conformance suite of CUDA over libcudart and over libcuda",
-    limitS: 45,
+    limitS: 40,
     command: ({ softwareDevice }) =>
       tests(
         ...["--filter", softwareDevice ? "of the software device" : "of the GPU"],
@@ -46,7 +46,7 @@ export const sections: readonly Section[] = [
   {
     name: "kernels",
     shows: "the kernels of kv.cu load and are right; block-major against per-layer copies",
-    limitS: 45,
+    limitS: 40,
     command: () => program("kernels"),
     output: "findings",
   },
@@ -55,7 +55,7 @@ export const sections: readonly Section[] = [
     shows:
       "kernels of a decoder against float64; the suite of executors, logits and greedy tokens " +
       "of every model family against transformers",
-    limitS: 60,
+    limitS: 75,
     command: () =>
       tests(
         ...["--filter", "on this host's device"],
@@ -73,7 +73,7 @@ export const sections: readonly Section[] = [
   {
     name: "nccl-raw",
     shows: "libnccl itself: one rank that sends to itself; two processes on one device",
-    limitS: 60,
+    limitS: 50,
     command: () => program("nccl"),
     output: "findings",
   },
@@ -87,7 +87,7 @@ export const sections: readonly Section[] = [
   {
     name: "staging",
     shows: "the suite of migration backends over rayrpc between device pools",
-    limitS: 45,
+    limitS: 40,
     command: () => tests("test/kv/transfer/rayrpc/device_rayrpc_test.ts"),
     output: "tests",
   },
@@ -102,7 +102,7 @@ export const sections: readonly Section[] = [
   {
     name: "kill",
     shows: "kill -9 of either process in the middle of a transfer by IPC handles",
-    limitS: 45,
+    limitS: 40,
     command: () => program("kill"),
     output: "findings",
   },

@@ -29,11 +29,7 @@ export function processMigration(args: ProcessMigrationArgs): InstanceMigration 
   return {
     limits: options,
     crossover,
-    onPathMeasured: (measure) => {
-      const text = describePath(measure, crossover);
-      if (measure.crossoverTokens === Infinity) log.warn(text);
-      else log.info(text);
-    },
+    onPathMeasured: (measure) => log.info(describePath(measure, crossover)),
     copiesBesideSteps: !executorKind(engine.device).usesHostCores,
     async openBackend({ info, pool }, host) {
       if (pool === null) {

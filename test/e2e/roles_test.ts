@@ -259,7 +259,6 @@ Deno.test("roles apart: over TCP, and instances that the API server's process st
     ...["manager", ...small, "--manager-address", address, ...secured],
   ]);
   assert.match(second.stderr, /another manager or service listens at tcp:/);
-  Deno.mkdirSync(join(user.directory, "llumnix")); // nothing was there
   // Instances that serve are the manager's: they end with it and not with the API server.
   cluster.program.signal("SIGTERM");
   await cluster.program.waitForLog(/stopping: SIGTERM/);

@@ -174,7 +174,7 @@ Deno.test({
       output += text;
       if (!wasShown && output.includes(HIDE_CURSOR)) Deno.kill(parseInt(output), "SIGINT");
     }
-    assert.equal((await child.status).code, 130);
+    assert.equal((await child.status).code, 130, JSON.stringify(output.slice(-2_000)));
     assert.ok(output.lastIndexOf(SHOW_CURSOR) > output.lastIndexOf(HIDE_CURSOR));
     assert.ok(output.lastIndexOf(WRAP) > output.lastIndexOf(NO_WRAP));
   },
