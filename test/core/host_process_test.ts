@@ -2,13 +2,17 @@
 import assert from "node:assert/strict";
 import { HostProcess } from "../../src/core/host_process.ts";
 
-/** A process that stands still. */
-function stopped(): Deno.ChildProcess {
-  return new Deno.Command("sleep", { args: ["600"], stdin: "null" }).spawn();
+/** A process that stands still. While it is still starting it has no command line, as one that ends. */
+async function stopped(): Promise<Deno.ChildProcess> {
+  const child = new Deno.Command("sleep", { args: ["600"], stdin: "null" }).spawn();
+  for (let i = 0; i < 200 && Deno.readTextFileSync(`/proc/${child.pid}/cmdline`) === ""; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return child;
 }
 
 Deno.test("host process: one that started later is another, though the pid is the same", async () => {
-  const child = stopped();
+  const child = await stopped();
   const start = HostProcess.startOf(child.pid)!;
   // Pids cannot be had at will: the one before it is made up, as procfs had shown it.
   const procfs = Deno.makeTempDirSync();
@@ -45,7 +49,7 @@ Deno.test("host process: one that started later is another, though the pid is th
 });
 
 Deno.test("host process: is found by its pid and its start, and has ended when it is killed", async () => {
-  const child = stopped();
+  const child = await stopped();
   try {
     const start = HostProcess.startOf(child.pid)!;
     assert.ok(start);
