@@ -1,6 +1,6 @@
 /**
- * Has small messages of accepted TLS connections sent at once (tcp(7), TCP_NODELAY): Deno has no such
- * switch for them, and without it a token may wait 40 ms for the acknowledgement of the one before. Linux.
+ * Sets TCP_NODELAY (tcp(7)) on accepted TLS connections, for which Deno has no switch. Without it a token
+ * may be held back for 40 ms, until the client has acknowledged the token before it. Linux only.
  */
 import { openLibC } from "./libc.ts";
 

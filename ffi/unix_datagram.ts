@@ -25,7 +25,8 @@ let c: ReturnType<typeof openLibC<typeof symbols>> | undefined;
 /**
  * Sends one datagram, and does not wait for room at the receiver.
  * @param path of the socket; an abstract name (unix(7)) begins with "@"
- * @returns false if it was not sent: nobody receives there, its queue is full, or this is not Linux
+ * @returns false if it was not sent: no socket is bound to the path, the receiver's queue is full, or this
+ *   is not Linux
  */
 export function sendUnixDatagram(path: string, text: string): boolean {
   const address = socketAddress(path);

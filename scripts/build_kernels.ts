@@ -91,7 +91,7 @@ function readText(url: URL): string | null {
   }
 }
 
-/** A set that is to be built, and what the library is built from. */
+/** A kernel set to build, and the sources of its library. */
 interface Target {
   readonly set: KernelSet;
   readonly flags: readonly string[];

@@ -128,7 +128,7 @@ await using cluster = await startCluster(NUM_INSTANCES, [
 ]);
 const watcher = await Watcher.open(cluster);
 let isDone = false, numStreams = 0;
-// Each round starts when the last stream of the one before has ended.
+// All streams of a round run at once; the next round starts when they have ended.
 const load = (async () => {
   while (!isDone) {
     assertSameStreams(await Promise.all(requests.map((one) => runStream(cluster.url, one))), quiet);
@@ -146,7 +146,7 @@ isDone = true;
 await load;
 await waitUntilEmpty(cluster, NUM_INSTANCES);
 await watcher.close();
-console.log(`ok: ${kills} kills, ${numStreams} streams like those of the quiet run`);
+console.log(`ok: ${kills} kills, ${numStreams} streams, each equal to that of the quiet run`);
 console.log(watcher.summary);
 
 async function quietStreams(): Promise<readonly StreamResult[]> {

@@ -1,6 +1,6 @@
 /**
- * Makes `src/kv/transfer/grpc/migration_pb.ts` of `migration.proto` beside it. The first line of the
- * result has the hash of the .proto, which a test compares, so that nobody forgets to run this.
+ * Generates `src/kv/transfer/grpc/migration_pb.ts` from `migration.proto` beside it. The first line of the
+ * result has the hash of the .proto file. A test fails if the file has changed and this was not run.
  */
 import { shortHash } from "./bundle/inputs.ts";
 import { refuseUnknownArguments } from "./known_arguments.ts";

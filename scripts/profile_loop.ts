@@ -96,7 +96,7 @@ async function llumnix(directory: string, words: readonly string[]): Promise<str
   return text;
 }
 
-/** Runs all workloads on the service. It logs during those that are fitted only. */
+/** Runs all workloads on the service. Logs are kept only of the workloads that profiles are fitted to. */
 async function measure(directory: string, service: Service): Promise<void> {
   if (service.makeArgs !== undefined) {
     const out = `${directory}/${service.model}`;

@@ -1,6 +1,6 @@
 /**
- * A copy within one process between pages like those of the KV pools: what a transfer through the
- * memory of one host is measured against.
+ * Measures a plain copy within one process, between pages like those of the KV pools. Benchmarks give the
+ * speed of a transfer on one host as a share of this copy's.
  */
 import { loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 

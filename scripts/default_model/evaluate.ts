@@ -89,7 +89,7 @@ async function ask(port: number, user: string): Promise<string> {
   return (await response.json()).choices[0].message.content;
 }
 
-/** Asks everything, so many at once. @returns the share of right answers, and the wrong ones */
+/** Asks all questions of an examination. @returns the share of right answers, and the wrong answers */
 async function examine(
   { questions }: Examination,
   answerTo: (user: string) => Promise<string>,

@@ -69,7 +69,7 @@ async function findDevice(wantsSoftware: boolean) {
 }
 
 const deviceSettings = { LLUMNIX_SOFTWARE_DEVICE: "devices=1,memory=1G,progress=20" };
-/** Tests would build the software device first, which nobody asks for on a GPU. */
+/** On a GPU the tests need no software device: without a compiler they do not build it. */
 const gpuEnvironment = { CXX: "no-compiler-for-gpu-verify" };
 
 async function commitOf(): Promise<string> {
@@ -82,7 +82,7 @@ async function commitOf(): Promise<string> {
   }
 }
 
-/** Runs the sections, each whatever became of those before. @returns whether all passed */
+/** Runs all sections, also after one has failed. @returns whether all passed */
 export async function verify(given: Arguments): Promise<boolean> {
   const startMs = performance.now();
   const { softwareDevice, env } = await findDevice(given.softwareDevice);

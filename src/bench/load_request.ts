@@ -5,7 +5,7 @@ export interface DatasetRequest {
   readonly prompt: string;
   /** Tokens that the prompt should have; the server's own count is reported. */
   readonly promptTokens: number;
-  /** Most tokens of the answer; exactly so many with `--ignore-eos`. */
+  /** Limit of the answer in tokens. With `--ignore-eos` the answer has exactly this length. */
   readonly outputTokens: number;
   /** The time of the dataset; null if it has none. */
   readonly recordedMs: number | null;

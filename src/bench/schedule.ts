@@ -40,7 +40,7 @@ export function arrivalTimes(
   const gaps = Array.from({ length: count }, gapSource(schedule, count, random));
   let sum = 0;
   const times = gaps.map((gapMs) => sum += gapMs);
-  // As vLLM does: at a constant rate, the last request is sent when the rate says, whatever was drawn.
+  // As vLLM does: the drawn gaps are scaled, so that the last request is sent at count / rate seconds.
   const scale = schedule.kind === "rate" && sum > 0 ? 1000 * count / schedule.rate / sum : 1;
   return times.map((ms) => ms * scale);
 }

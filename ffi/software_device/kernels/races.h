@@ -8,12 +8,13 @@
 //   cp.async                   reads and writes as component n + t; its wait lets thread t know of that.
 //   fence and atomic           as fences of C++: a thread's atomics publish what precedes its last
 //                              fence; what its atomics saw is known after its next fence.
-//   named barrier              those that wait learn of all that came, and those that only arrive of none.
+//   named barrier              a thread that waits (bar.sync) learns what all others knew on arrival;
+//                              a thread that only arrives (bar.arrive) learns nothing.
 //   mma, ldmatrix, movmatrix   exchange values, as a shuffle; each lane of ldmatrix reads what it gets.
 //   blocks of a grid           have no order but that of fences and atomics.
 //   launches                   are in order: the order of streams is not checked here. A programmatic
-//                              launch knows of the one before it after grid_wait, and writes nothing
-//                              in global memory before.
+//                              launch learns what the launch before it wrote by grid_wait, and must
+//                              not write to global memory before that.
 #pragma once
 #include <algorithm>
 #include <map>
@@ -251,7 +252,7 @@ class Races final : public Checker {
 
   Clock clocks_;
   std::vector<Fenced> fenced_;
-  /// What those that came to each named barrier know.
+  /// For each named barrier, what the threads that have arrived at it know.
   std::pair<Clock, View> named_[namedBarriers];
   std::unordered_map<uint64_t, std::unique_ptr<Cell[]>> pages_;
   uint64_t lastPage_ = ~uint64_t(0);

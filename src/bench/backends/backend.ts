@@ -8,7 +8,7 @@ export interface RequestSettings {
   readonly model: string | null;
   readonly ignoreEos: boolean;
   readonly logprobs: number | null;
-  /** Fields added to each body, which win over those of the backend. */
+  /** Fields added to each body. They replace fields of the same name that the backend sets. */
   readonly extraBody: Readonly<Record<string, unknown>>;
 }
 

@@ -21,7 +21,7 @@ export class ResponseReader {
   #state: State = "head";
   /** Bytes that belong to a line which has not ended. */
   #rest: Uint8Array = EMPTY;
-  /** Bytes of the body, or of the chunk, that are to come. */
+  /** Bytes of the body, or of the current chunk, that have not arrived yet. */
   #left = 0;
 
   /** @param onBody called with each piece of the body; the bytes are valid until it returns */

@@ -3,7 +3,7 @@ import { type LatencyName, ttftMs } from "../summary.ts";
 import type { RunResult } from "../run.ts";
 import { percentileName, type ShownOptions } from "./shown.ts";
 
-/** What a result file says besides figures. */
+/** The fields of a result file that are no figures: when, with which server and load it was made. */
 export interface ResultIdentity {
   /** "20261129-234200", in local time. */
   readonly date: string;
@@ -14,7 +14,7 @@ export interface ResultIdentity {
   readonly numPrompts: number;
   /** Of `--metadata`. */
   readonly metadata: Readonly<Record<string, string>>;
-  /** `request_rate`, `burstiness`, and those of a ramp. */
+  /** `request_rate`, `burstiness`, and with `--ramp-up-strategy` the fields of the ramp. */
   readonly traffic: Readonly<Record<string, number | string>>;
   /** This program's own figures go under its name, beside vLLM's. */
   readonly own: Readonly<Record<string, unknown>>;

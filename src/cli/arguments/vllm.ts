@@ -152,7 +152,7 @@ export const vllmArguments = {
     default: 0,
     min: 0,
     help:
-      "Seed of all random numbers, such as those of requests without a seed and of dummy weights.",
+      "Seed of all random numbers: of requests that have no seed of their own, and of dummy weights.",
   }),
   "swap-space": number({
     default: 4,
