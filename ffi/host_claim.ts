@@ -1,11 +1,11 @@
 /** Names that one process of a host holds at a time. */
-import { openLibC } from "./libc.ts";
+import { linuxLibC } from "./libc.ts";
 
-const symbols = {
+const libc = linuxLibC({
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   close: { parameters: ["i32"], result: "i32" },
-} as const satisfies Deno.ForeignLibraryInterface;
+});
 
 // sys/socket.h of Linux.
 const AF_UNIX = 1;
@@ -31,7 +31,7 @@ export function claimName(name: string): HostClaim | null {
   if (bytes.length === 0 || bytes.length > MAX_NAME_BYTES) {
     throw new RangeError(`a name of ${bytes.length} bytes; expected 1 to ${MAX_NAME_BYTES}`);
   }
-  const c = Deno.build.os === "linux" ? openLibC(symbols) : null;
+  const c = libc();
   if (c === null) return { release() {} }; // nothing to claim it with
   const address = new Uint8Array(2 + 1 + bytes.length);
   new DataView(address.buffer).setUint16(0, AF_UNIX, true);

@@ -10,9 +10,9 @@ const symbols = {
   madvise: { parameters: ["u64", "usize", "i32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-const linuxSymbols = {
+const linux = linuxLibC({
   memfd_create: { parameters: ["buffer", "u32"], result: "i32" },
-} as const satisfies Deno.ForeignLibraryInterface;
+});
 
 type LibC = Deno.DynamicLibrary<typeof symbols>["symbols"];
 
@@ -55,6 +55,17 @@ export function openLibC<const S extends Deno.ForeignLibraryInterface>(
   return null;
 }
 
+/** Functions of Linux's C library, opened when they are first asked for; null on other systems. */
+export function linuxLibC<const S extends Deno.ForeignLibraryInterface>(
+  symbols: S,
+): () => Deno.DynamicLibrary<S>["symbols"] | null {
+  let opened: Deno.DynamicLibrary<S>["symbols"] | null | undefined;
+  return () => {
+    if (opened === undefined) opened = Deno.build.os === "linux" ? openLibC(symbols) : null;
+    return opened;
+  };
+}
+
 /**
  * Allocates the pages of a memory range ahead of use, without changing its contents. Otherwise the
  * first write to each page waits for its allocation: milliseconds for a huge page that a virtual
@@ -73,8 +84,7 @@ export function populate(address: bigint, byteLength: number): boolean {
  * @returns its descriptor; null if the system has none
  */
 export function openNamedDescriptor(name: string): number | null {
-  const c = Deno.build.os === "linux" ? openLibC(linuxSymbols) : null;
-  const fd = c?.memfd_create(cString(name), MFD_CLOEXEC) ?? -1;
+  const fd = linux()?.memfd_create(cString(name), MFD_CLOEXEC) ?? -1;
   return fd < 0 ? null : fd;
 }
 

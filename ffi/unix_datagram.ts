@@ -1,14 +1,14 @@
 /** Datagrams to Unix sockets through FFI: Deno has them only behind an unstable flag. Linux only. */
-import { openLibC } from "./libc.ts";
+import { linuxLibC } from "./libc.ts";
 
-const symbols = {
+const libc = linuxLibC({
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   sendto: {
     parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"],
     result: "isize",
   },
   close: { parameters: ["i32"], result: "i32" },
-} as const satisfies Deno.ForeignLibraryInterface;
+});
 
 // sys/socket.h, sys/un.h of Linux.
 const AF_UNIX = 1;
@@ -20,8 +20,6 @@ const MSG_NOSIGNAL = 0x4000;
 const FAMILY_BYTES = 2;
 const MAX_PATH_BYTES = 108;
 
-let c: ReturnType<typeof openLibC<typeof symbols>> | undefined;
-
 /**
  * Sends one datagram, and does not wait for room at the receiver.
  * @param path of the socket; an abstract name (unix(7)) begins with "@"
@@ -30,9 +28,8 @@ let c: ReturnType<typeof openLibC<typeof symbols>> | undefined;
  */
 export function sendUnixDatagram(path: string, text: string): boolean {
   const address = socketAddress(path);
-  if (address === null || Deno.build.os !== "linux") return false;
-  c ??= openLibC(symbols);
-  if (c === null) return false;
+  const c = libc();
+  if (address === null || c === null) return false;
   const fd = c.socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return false;
   const data = new TextEncoder().encode(text);

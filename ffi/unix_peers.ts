@@ -4,19 +4,18 @@
  * Deno shows no descriptor of its connections. They are found among all descriptors of this process by
  * the name of the socket that they were made through.
  */
-import { openLibC } from "./libc.ts";
+import { linuxLibC } from "./libc.ts";
+import { nameSymbol, ownDescriptors, unixPath } from "./socket_names.ts";
 
-const symbols = {
-  getsockname: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
-  getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
+const libc = linuxLibC({
+  getsockname: nameSymbol,
+  getpeername: nameSymbol,
   getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
-} as const satisfies Deno.ForeignLibraryInterface;
+});
 
-// asm-generic/socket.h, sys/socket.h, sys/un.h
+// asm-generic/socket.h
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
-const AF_UNIX = 1;
-const ADDRESS_BYTES = 110;
 /** `struct ucred`: pid, uid, gid. */
 const CREDENTIALS_BYTES = 12;
 
@@ -28,42 +27,26 @@ export interface UnixPeer {
   readonly uid: number;
 }
 
-let loaded: ReturnType<typeof openLibC<typeof symbols>> | undefined;
-
 /**
  * The other ends of all connections of this process that were made through the socket at `path`.
  * @param side `accepted`: this process listens there; `connected`: it has connected to it
  * @returns null where the system does not say
  */
 export function unixPeers(path: string, side: "accepted" | "connected"): UnixPeer[] | null {
-  if (Deno.build.os !== "linux") return null;
-  const c = loaded === undefined ? loaded = openLibC(symbols) : loaded;
+  const c = libc();
   if (c === null) return null;
-  const address = new Uint8Array(ADDRESS_BYTES);
-  const length = new Uint32Array(1);
-  const nameOf = (get: typeof c.getsockname, fd: number): string | null => {
-    length[0] = ADDRESS_BYTES;
-    if (get(fd, address, new Uint8Array(length.buffer)) !== 0) return null;
-    if ((address[0] | address[1] << 8) !== AF_UNIX) return null;
-    const end = address.indexOf(0, 2);
-    const text = address.subarray(2, Math.min(length[0], end < 0 ? ADDRESS_BYTES : end));
-    return new TextDecoder().decode(text);
-  };
   const wanted = realPath(path);
   const peers: UnixPeer[] = [];
-  for (const { name } of Deno.readDirSync("/proc/self/fd")) {
-    const fd = Number(name);
-    const own = nameOf(c.getsockname, fd);
-    const other = own === null ? null : nameOf(c.getpeername, fd);
+  for (const fd of ownDescriptors()) {
+    const own = unixPath(c.getsockname, fd);
+    const other = own === null ? null : unixPath(c.getpeername, fd);
     if (own === null || other === null) continue; // no Unix socket, or one that listens
     const through = side === "accepted" ? own : other;
     if (through !== path && (through === "" || realPath(through) !== wanted)) continue;
     const credentials = new Int32Array(CREDENTIALS_BYTES / 4);
-    length[0] = CREDENTIALS_BYTES;
     const bytes = new Uint8Array(credentials.buffer);
-    if (c.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, new Uint8Array(length.buffer)) !== 0) {
-      continue;
-    }
+    const length = new Uint8Array(Uint32Array.of(CREDENTIALS_BYTES).buffer);
+    if (c.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, bytes, length) !== 0) continue;
     const [pid, uid] = credentials;
     peers.push({ inode: Deno.readLinkSync(`/proc/self/fd/${fd}`), pid, uid: uid >>> 0 });
   }
