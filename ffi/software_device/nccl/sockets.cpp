@@ -127,4 +127,11 @@ bool nap(long ms, const Flag &stop) {
   return !stop;
 }
 
+bool nap(Fault delay, int rank, const Flag &stop) {
+  for (long waited = 0; waited < fault(delay, rank) && !stop; waited++) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return !stop;
+}
+
 } // namespace soft
