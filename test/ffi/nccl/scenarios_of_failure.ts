@@ -71,14 +71,14 @@ export const failureScenarios: readonly Scenario[] = [
   failure(
     "the destination is late to join",
     deadline,
-    (ends) => ends.set("INIT_MS", 400, 1),
-    { leftMs: 100 },
+    (ends) => ends.set("INIT_MS", 250, 1),
+    { leftMs: 60 },
   ),
   failure(
     "the source is late to join its own id",
     deadline,
-    (ends) => ends.set("INIT_MS", 400, 0),
-    { leftMs: 100 },
+    (ends) => ends.set("INIT_MS", 250, 0),
+    { leftMs: 60 },
   ),
   failure(
     "the destination does not post: state 7 for long, an empty stream",
