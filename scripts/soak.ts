@@ -19,6 +19,7 @@ import {
   waitUntilReady,
 } from "../test/e2e/cluster.ts";
 import { signalIfThere } from "../test/e2e/harness.ts";
+import { collectAll } from "./bench/service.ts";
 import { type Footprint, footprintOf } from "./soak/footprints.ts";
 import { Load, pooledRequests } from "./soak/load.ts";
 import { type SoakOutcome, summaryOf, verdictOf } from "./soak/summary.ts";
@@ -118,7 +119,7 @@ async function soak(minutes: number, seed: number): Promise<SoakOutcome> {
   await using cluster = await startCluster(NUM_INSTANCES, [
     ...restless,
     ...["--polling-interval", "0.05", "--migration-backend", "gloo", "--instance-timeout", "5"],
-  ]);
+  ], { env: collectAll });
   const load = new Load(cluster.url, quiet, seed);
   const watch = new Watch(cluster, seed);
   const running = load.run();

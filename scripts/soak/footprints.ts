@@ -21,10 +21,7 @@ export interface Trend {
   readonly isLevel: boolean;
 }
 
-/**
- * Growth of the median from the second to the last quarter that counts as level: a heap of V8 breathes by as
- * much, and a leak of a kilobyte per request exceeds it.
- */
+/** Growth of the median from the second to the last quarter that counts as level. */
 export const LEVEL_GROWTH = 0.05;
 /** The same for open files: connections that happen to be open when they are counted. */
 export const LEVEL_FILES = 10;

@@ -57,7 +57,8 @@ ${minutes} minutes, seed ${seed}: **${verdict ?? "all holds"}**.
 | - | -: | -: | -: | -: | -: | -: |
 ${rows.join("\n")}
 
-Memory is resident memory, the median of looks every 10 s; the slope is that of least squares behind the
+Every garbage collection of V8 is a full one here, so that resident memory is memory in use: otherwise the heap
+grows and shrinks by a third. Memory is the median of looks every 10 s; the slope is that of least squares behind the
 first quarter; open files are the most that were seen. A process is level if its memory grew by at most
 ${
     100 * LEVEL_GROWTH
