@@ -1,5 +1,4 @@
 /** A service that may open few files. */
-import assert from "node:assert/strict";
 import { pause, until } from "../patience.ts";
 import { startServer } from "./harness.ts";
 
