@@ -304,3 +304,49 @@ Deno.test("more connections than there are file descriptors do not make the serv
   assert.equal((await fetch(`http://127.0.0.1:${port}/health`, { signal })).status, 200);
   assert.match(said, /at most 144 connections/);
 });
+
+for (const sockets of ["own", "given"]) {
+  Deno.test({
+    name:
+      `a server at ${sockets} sockets that ran out of file descriptors accepts connections again`,
+    ignore: Deno.build.os !== "linux",
+    async fn() {
+      const script = new URL("./_full_server.ts", import.meta.url).pathname;
+      const command =
+        `ulimit -n 300; exec "${Deno.execPath()}" run -A --no-lock "${script}" ${sockets}`;
+      await using child = new Deno.Command("sh", {
+        args: ["-c", command],
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "null",
+      }).spawn();
+      const lines = child.stdout.pipeThrough(new TextDecoderStream())[Symbol.asyncIterator]();
+      const stdin = child.stdin.getWriter();
+      let said = "";
+      const saysNext = async (pattern: RegExp) => {
+        while (!pattern.test(said)) {
+          const { value, done } = await lines.next();
+          assert.ok(!done, `it ended, and had said: ${said}`);
+          said += value;
+        }
+        return pattern.exec(said)!;
+      };
+      const port = (await saysNext(/port (\d+)\n/))[1];
+      const health = async () => {
+        using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+        const signal = AbortSignal.timeout(30_000);
+        const response = await fetch(`http://127.0.0.1:${port}/health`, { client, signal });
+        await response.text();
+        return response.status;
+      };
+      assert.equal(await health(), 200);
+      await stdin.write(new Uint8Array(1));
+      await saysNext(/full\n/);
+      const waiting = health(); // the kernel takes the connection, and the server cannot
+      await saysNext(/waiting\n/);
+      await stdin.write(new Uint8Array(1));
+      await saysNext(/free\n/);
+      assert.deepEqual([await waiting, await health()], [200, 200], said);
+    },
+  });
+}
