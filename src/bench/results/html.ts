@@ -31,12 +31,11 @@ const MAX_COLUMNS = 120, MIN_COLUMN_MS = 500;
 const LISTED_MIGRATIONS = 100;
 
 /**
- * @param notes lines below the title: what ran, when, how
+ * @param head the result in a sentence, and what ran, when and how
  * @param comparison of two servers; null if there is one
  */
 export function resultReport(
-  title: string,
-  notes: readonly string[],
+  head: Pick<Report, "lead" | "notes" | "folded">,
   runs: readonly NamedRun[],
   shown: ShownOptions,
   comparison: Table | null = null,
@@ -57,7 +56,7 @@ export function resultReport(
         : [instancesSection(runs.length === 1 ? "" : ` (${name})`, result, result.timeline)]
     ),
   ];
-  return { title, notes, sections };
+  return { title: "Benchmark", ...head, sections };
 }
 
 function figures(runs: readonly NamedRun[], shown: ShownOptions): Block {
