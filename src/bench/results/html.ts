@@ -244,12 +244,12 @@ function instancesSection(suffix: string, result: RunResult, timeline: Timeline)
   const listed: Block = {
     type: "table",
     table: {
-      header: ["request", "seconds", "from", "to"],
+      header: ["seconds", "from", "to", "request"],
       rows: migrations.slice(0, LISTED_MIGRATIONS).map(({ atMs, request, from, to }) => [
-        request,
         seconds(atMs).toFixed(1),
         from,
         to,
+        request,
       ]),
     },
   };
