@@ -24,21 +24,17 @@ export class CudaLogitsHead implements LogitsHead {
   compute(rows: readonly number[]): void {
     const { kernels, config, weights, activations } = this.#model;
     const { residual, indices, normedRows, logits } = activations;
-    const { hiddenSize, rmsNormEps } = config;
+    const { rmsNormEps } = config;
     const count = rows.length;
     this.#indices.wait();
     this.#indices.words.set(rows);
     this.#indices.send(indices, count);
-    kernels.rmsNorm(
-      residual,
-      weights.finalNorm,
-      indices,
+    kernels.normLinear(
+      { x: residual, norm: weights.finalNorm, indices, rows: count, epsilon: rmsNormEps },
+      weights.lmHead,
+      logits,
       normedRows,
-      count,
-      hiddenSize,
-      rmsNormEps,
     );
-    kernels.linear(weights.lmHead, normedRows, logits, count, "set");
   }
 
   row(i: number): Float32Array {

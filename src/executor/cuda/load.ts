@@ -4,6 +4,7 @@ import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import {
   DecoderKernels,
   elementBytes,
+  fastPaths,
   neededSharedBytes,
   vectorBytes,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
@@ -165,7 +166,9 @@ class Loader {
       dtype,
       this.#limits(1),
       kernels.partialsBytes(maxModelLen),
+      kernels.countersBytes,
     );
+    this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
     return {
       cuda: this.cuda,
       stream: this.#stream,
@@ -179,10 +182,16 @@ class Loader {
 
   #loadKernels(): DecoderKernels {
     const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
-    const { multiprocessors } = this.#device;
     const shape = { heads, kvHeads, headDim };
     try {
-      return new DecoderKernels(dtype, shape, multiprocessors, this.#stream, this.libraries);
+      return new DecoderKernels(
+        dtype,
+        shape,
+        this.#device,
+        this.#stream,
+        fastPaths,
+        this.libraries,
+      );
     } catch (error) {
       if (!(error instanceof CudaError || error instanceof LibraryNotFoundError)) throw error;
       throw new UsageError(
