@@ -8,8 +8,9 @@ import type {
   OnProgress,
   StepInput,
   StepOutput,
+  StepPipeline,
 } from "../executor.ts";
-import { StepMemory } from "../step_memory.ts";
+import { StepMemory, type StepRequest } from "../step_memory.ts";
 import type { WorkerReply, WorkerRequest } from "./worker_host.ts";
 
 export interface ThreadedExecutorOptions {
@@ -50,6 +51,7 @@ function startEngineWorker(): Worker {
 class ThreadedExecutor implements Executor {
   readonly #channel: WorkerChannel;
   readonly #memory: StepMemory;
+  readonly pipeline?: StepPipeline;
   #closing: Promise<void> | null = null;
   #step: Promise<unknown> = Promise.resolve();
 
@@ -61,18 +63,30 @@ class ThreadedExecutor implements Executor {
   ) {
     this.#channel = channel;
     this.#memory = memory;
+    if (info.runsAhead) {
+      this.pipeline = {
+        start: async (input) => void await this.#call({ call: "start", input }),
+        follow: (input) => this.#call({ call: "follow", input }),
+        collect: () => this.#call({ call: "collect", input: null }),
+      };
+    }
   }
 
   step(input: StepInput): Promise<StepOutput> {
+    return this.#call({ call: "step", input });
+  }
+
+  #call(request: StepRequest): Promise<StepOutput> {
     const output = this.#channel.receive("stepped").then((reply) => reply.output);
     this.#step = output.catch(() => {});
     if (this.#channel.isDead) return output;
-    if (this.#memory.requestStep(input)) {
+    if (this.#memory.request(request)) {
       this.#memory.answer().then((output) => {
         if (output) this.#channel.settle({ type: "stepped", output });
       });
     } else {
-      this.#request({ type: "step", input: compact(input) });
+      const input = request.input && compact(request.input);
+      this.#request({ type: "step", request: { ...request, input } });
     }
     return output;
   }
