@@ -79,6 +79,7 @@ async function runPreparedInstance(): Promise<number> {
     givenArguments(),
     import("../executor/thread/threaded_executor.ts").then((module) => module.startEngineWorker()),
     import("./commands/instance.ts"),
+    import("../core/protocol/calls.ts"), // the checks of what the manager will say
   ]);
   return argv === null ? 0 : await runInstance(argv, worker);
 }
