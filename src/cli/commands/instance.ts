@@ -14,6 +14,7 @@ import { managerAddress } from "../../roles/manager_address.ts";
 import type { MetricsPlace } from "../../roles/metrics_place.ts";
 import { keepProgram } from "../../roles/old_programs.ts";
 import { startLogging } from "../../roles/start_logging.ts";
+import { ServiceManager } from "../../roles/systemd/service_manager.ts";
 
 /**
  * Runs one instance until its manager stops it.
@@ -34,6 +35,7 @@ export async function runInstance(
   exitOnDefects(log);
   keepProgram();
   const key = clusterKey(options);
+  using systemd = new ServiceManager();
   return await serveInstance({
     options,
     bus: openBus({ clusterKey: key }),
@@ -46,6 +48,7 @@ export async function runInstance(
     startedBy,
     loadExecutor: (spec, onProgress) => loadThreadedExecutor(spec, { onProgress, worker }),
     metrics: await metricsOf(options),
+    systemd,
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,

@@ -26,8 +26,8 @@ export const systemd: Command = {
 
 const notes = [
   "The command that the unit runs follows two dashes: llumnix systemd --write -- serve --model " +
-  "/srv/model --initial-instances 4. Commands are serve (the default), manager and api-server; their " +
-  "arguments are checked. Give paths as absolute ones: a service runs in a directory of its own.",
+  "/srv/model --initial-instances 4. Commands are serve (the default), manager, api-server and instance; " +
+  "their arguments are checked. Give paths as absolute ones: a service runs in a directory of its own.",
   "Keys and tokens belong in the environment file, which only its owner can read: " +
   "LLUMNIX_ADMIN_TOKEN, VLLM_API_KEY, LLUMNIX_CLUSTER_KEY.",
 ];

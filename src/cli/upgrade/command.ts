@@ -30,4 +30,7 @@ const notes = [
   "If the new executable does not start, refuses the arguments or speaks another version of the " +
   "protocol, the old process serves on, and this command says why.",
   "SIGUSR2 to a process does the same with the file that it was started from.",
+  "A service of systemd (llumnix systemd) runs as a user of its own, whom this command does not reach: " +
+  "put the new executable in the place of the old one, and use systemctl reload NAME. --list names such " +
+  "services.",
 ];
