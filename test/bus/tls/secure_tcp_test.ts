@@ -8,6 +8,7 @@ import type { ClusterKey } from "../../../src/bus/tcp.ts";
 import { makeCredentials, TLS_NAME } from "../../../src/bus/tls/authority.ts";
 import type { AnyPeer } from "../../../src/bus/transport.ts";
 import { anyProtocol, rejection, until } from "../../conformance/bus.ts";
+import { PATIENCE_MS } from "../../patience.ts";
 
 const key = crypto.getRandomValues(new Uint8Array(32));
 const otherKey = crypto.getRandomValues(new Uint8Array(32));
@@ -103,11 +104,13 @@ Deno.test("without a key nothing is bound or connected", async () => {
 
 Deno.test("a plain client at the TLS port is closed, and a TLS client at a plain port is told", async () => {
   await withListener(key, async ({ address }) => {
-    const error = await rejection(busOf("insecure").connect(address, {}, { timeoutMs: 1_000 }));
+    const error = await rejection(
+      busOf("insecure").connect(address, {}, { timeoutMs: PATIENCE_MS }),
+    );
     assert.match(error.message, /cannot connect to tcp:|closed|greet/);
   });
   await withListener("insecure", async ({ address }) => {
-    const error = await rejection(busOf(key).connect(address, {}, { timeoutMs: 1_000 }));
+    const error = await rejection(busOf(key).connect(address, {}, { timeoutMs: PATIENCE_MS }));
     assert.match(error.message, /it does not speak TLS: .*--cluster-insecure/);
   });
 });
