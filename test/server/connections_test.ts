@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
 import { speak } from "./fake_text_service.ts";
 import { type Harness, until, withServer } from "./harness.ts";
+import { certificate, privateKey } from "./tls_fixture.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -208,6 +209,40 @@ Deno.test("silent connections, half-sent headers and half-sent bodies end in 408
       assert.match(answer, /"The request did not arrive in time."/);
     }
   }));
+
+Deno.test("over TLS, connections without a handshake end at a time limit, and hold up no shutdown", async () => {
+  const directory = Deno.makeTempDirSync();
+  const options = { sslCertfile: `${directory}/c.pem`, sslKeyfile: `${directory}/k.pem` };
+  Deno.writeTextFileSync(options.sslCertfile, certificate);
+  Deno.writeTextFileSync(options.sslKeyfile, privateKey);
+  const tls = new Uint8Array([0x16, 3, 1, 0, 200, 1]); // the beginning of a ClientHello
+  try {
+    const limits = { headerTimeoutMs: 200, requestTimeoutMs: 400 };
+    await withServer({ options, limits }, async ({ server }) => {
+      for (const said of [new Uint8Array(), tls]) {
+        using connection = await Deno.connect(server.address);
+        await connection.write(said);
+        const end = connection.read(new Uint8Array(64)).catch(() => null);
+        const limit = new Promise<string>((resolve) => {
+          const timer = setTimeout(() => resolve("it is open"), 10_000);
+          end.finally(() => clearTimeout(timer));
+        });
+        assert.equal(await Promise.race([end, limit]), null);
+      }
+    });
+    const held: Deno.Conn[] = [];
+    const patient = { headerTimeoutMs: 600_000, requestTimeoutMs: 600_000 };
+    await withServer({ options, limits: patient }, async ({ server }) => {
+      held.push(await Deno.connect(server.address));
+      held.push(
+        await Deno.connectTls({ ...server.address, hostname: "localhost", caCerts: [certificate] }),
+      );
+    }); // which ends once the server has shut down
+    for (const connection of held) connection.close();
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
 
 Deno.test("a running stream outlives the time that a request may take to arrive", () =>
   withServer({ limits: { headerTimeoutMs: 50, requestTimeoutMs: 100 } }, async (harness) => {

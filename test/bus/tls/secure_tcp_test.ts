@@ -204,3 +204,45 @@ Deno.test("one with a certificate of the cluster's authority, but no key, is not
   await serving;
   listener.close();
 });
+
+/** "closed", or that it is still open after ten seconds. */
+async function stateOf(connection: Deno.Conn): Promise<string> {
+  const toEnd = async () => {
+    const chunk = new Uint8Array(4096);
+    while (await connection.read(chunk).catch(() => null) !== null);
+    return "closed";
+  };
+  const end = toEnd();
+  const limit = new Promise<string>((resolve) => {
+    const timer = setTimeout(() => resolve("open"), 10_000);
+    end.finally(() => clearTimeout(timer));
+  });
+  return await Promise.race([end, limit]);
+}
+
+Deno.test({
+  name:
+    "one that accepts the connection and says nothing: the attempt ends in time, and leaves none",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const address = `tcp:127.0.0.1:${listener.addr.port}`;
+    const attempt = rejection(busOf(key).connect(address, {}, { timeoutMs: 300 }));
+    using silent = await listener.accept();
+    assert.match((await attempt).message, /it did not greet in time/);
+    assert.equal(await stateOf(silent), "closed");
+  },
+});
+
+Deno.test({
+  name: "of strangers that connect and say nothing, the listener keeps no more than its bound",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withListener(key, async ({ port }) => {
+      const connect = () => Deno.connect({ hostname: "127.0.0.1", port });
+      const strangers = await Promise.all(Array.from({ length: 270 }, connect));
+      // 256 may be greeting at once: one more ends the oldest.
+      assert.equal(await Promise.race(strangers.map(stateOf)), "closed");
+      for (const stranger of strangers) stranger.close();
+    }),
+});
