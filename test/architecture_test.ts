@@ -41,6 +41,7 @@ const rooms = [
   "metrics",
   "page",
   "workload",
+  "cluster",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
@@ -67,6 +68,7 @@ const mayImport: Record<string, readonly string[]> = {
   // Runs in browsers; to the server its files are texts.
   page: [],
   workload: ["core"],
+  cluster: ["core", "bus"],
   ffi: [],
 };
 
