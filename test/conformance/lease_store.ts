@@ -153,7 +153,7 @@ export function testLeaseStore(subject: StoreUnderTest): void {
           throw error;
         }
       }));
-      const what = `round ${round}: ${JSON.stringify(answers)}`;
+      const what = `round ${round}, after ${expected}: ${JSON.stringify(answers)}`;
       const there = (await untilAnswered(() => stores[round % 3].get("leader")))!;
       const winner = answers.findIndex((_, i) => there.value === `${round} ${i}`);
       assert.ok(winner >= 0, `${what}, and then ${JSON.stringify(there)}`);
