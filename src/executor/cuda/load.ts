@@ -4,6 +4,7 @@ import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import {
   DecoderKernels,
   elementBytes,
+  fastPaths,
   neededSharedBytes,
   vectorBytes,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
@@ -25,7 +26,9 @@ import { openByReading } from "../../model/safetensors.ts";
 import type { Executor, ExecutorInfo, ExecutorSpec, OnProgress, StepInput } from "../executor.ts";
 import type { SliceLimits } from "../transformer/slices.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
-import { allocateActivations, rowsOfSlice } from "./activations.ts";
+import { SamplingKernels } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
+import { type Activations, allocateActivations, rowsOfSlice } from "./activations.ts";
+import { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";
 import type { CudaModel } from "./cuda_model.ts";
 import { DecodeGraphs } from "./decode_graphs.ts";
@@ -96,6 +99,7 @@ class Loader {
   readonly #stream: bigint;
   readonly #device: DeviceInfo;
   readonly #freeBytes: number;
+  #chooser: CudaTokenChooser | null = null;
 
   constructor(
     readonly cuda: Cuda,
@@ -123,6 +127,7 @@ class Loader {
   abandon(): void {
     try {
       this.cuda.synchronizeStream(this.#stream);
+      this.#chooser?.close();
       this.#memory.free();
       this.cuda.destroyStream(this.#stream);
     } catch (error) {
@@ -165,7 +170,10 @@ class Loader {
       dtype,
       this.#limits(1),
       kernels.partialsBytes(maxModelLen),
+      kernels.countersBytes,
     );
+    this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
+    this.#chooser = this.#loadChooser(activations);
     return {
       cuda: this.cuda,
       stream: this.#stream,
@@ -174,15 +182,34 @@ class Loader {
       config,
       weights: this.#loadWeights(),
       activations,
+      chooser: this.#chooser,
     };
+  }
+
+  #loadChooser({ maxLogitsRows, logits }: Activations): CudaTokenChooser {
+    return new CudaTokenChooser({
+      cuda: this.cuda,
+      stream: this.#stream,
+      memory: this.#memory,
+      kernels: this.#load(() => new SamplingKernels(this.#stream, this.libraries)),
+      vocabSize: this.model.config.vocabSize,
+      maxSequences: this.spec.options.maxNumSeqs,
+      maxRows: maxLogitsRows,
+      logits,
+    });
   }
 
   #loadKernels(): DecoderKernels {
     const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
-    const { multiprocessors } = this.#device;
     const shape = { heads, kvHeads, headDim };
+    return this.#load(() =>
+      new DecoderKernels(dtype, shape, this.#device, this.#stream, fastPaths, this.libraries)
+    );
+  }
+
+  #load<T>(kernels: () => T): T {
     try {
-      return new DecoderKernels(dtype, shape, multiprocessors, this.#stream, this.libraries);
+      return kernels();
     } catch (error) {
       if (!(error instanceof CudaError || error instanceof LibraryNotFoundError)) throw error;
       throw new UsageError(
@@ -351,6 +378,7 @@ class Loader {
       numBlocks,
       numSwapBlocks,
       // On the software device a token of a large model takes long.
+      runsAhead: true,
       tokenTimeoutMs: softwareDevice ? 5_000 : 20,
     };
   }
