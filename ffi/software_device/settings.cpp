@@ -49,6 +49,11 @@ const std::map<std::string, Setter>& setters() {
       {"fail-allocation", [](auto& s, auto& v) { s.failAllocation = number(v, anyCount); }},
       {"fail-allocation-above", [](auto& s, auto& v) { s.failAllocationAbove = number(v, anyBytes); }},
       {"fail-work", [](auto& s, auto& v) { s.failWork = number(v, anyCount); }},
+      {"skip-kernel", [](auto& s, auto& v) { s.skipKernel = v; }},
+      {"fail-kernel", [](auto& s, auto& v) { s.failKernel = v; }},
+      {"fail-code", [](auto& s, auto& v) { s.failCode = int(number(v, 999)); }},
+      {"fail-load", [](auto& s, auto& v) { s.failLoad = int(number(v, 999)); }},
+      {"compute-capability", [](auto& s, auto& v) { s.computeCapability = int(number(v, 999)); }},
       {"hang-work", [](auto& s, auto& v) { s.hangWork = number(v, anyCount); }},
   };
   return all;

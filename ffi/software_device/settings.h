@@ -32,6 +32,11 @@ struct Settings {
   uint64_t failAllocationAbove = 0;  ///< Allocations of more bytes fail.
   uint64_t failWork = 0;             ///< The n-th copy, fill or launch ends in error 700.
   uint64_t hangWork = 0;             ///< The n-th copy, fill or launch never completes.
+  /// A kernel that the device gets wrong: it does nothing, or ends in an error. Empty: none.
+  std::string skipKernel, failKernel;
+  int failCode = 700;  ///< The error of `failKernel` and `failWork`.
+  int failLoad = 0;           ///< Modules cannot be loaded: their error. 0: they can.
+  int computeCapability = 90;  ///< 75 for 7.5.
 };
 
 /// The settings in force. The caller holds the engine's lock, or is the first call of the process.

@@ -82,7 +82,7 @@ Body Engine::withFaults(int device, const char* what, Body body) {
   if (now.failWork > 0 && --now.failWork == 0) {
     return [this, device, what] {
       Lock lock(mutex);
-      fail(device, IllegalAddress, std::string("fail-work is set for this ") + what);
+      fail(device, Status(settings().failCode), std::string("fail-work is set for this ") + what);
       return Step::Done;
     };
   }
