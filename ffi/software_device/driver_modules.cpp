@@ -131,7 +131,7 @@ Maker launch(int device, const Kernel& kernel, LaunchShape shape,
   const KernelInfo* info = kernel.info;
   return [=]() -> Body {
     if (settings().skipKernel == info->name) return [] { return Step::Done; };
-    if (settings().failKernel == info->name) {
+    if (settings().failKernel == info->name && takesFault()) {
       return [=] {
         Engine& engine = Engine::get();
         Engine::Lock lock(engine.mutex);

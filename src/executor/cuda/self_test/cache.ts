@@ -53,6 +53,7 @@ export async function readOutcome(key: string): Promise<SelfTestOutcome | null> 
 /** Keeps an outcome; a cache that cannot be written costs the next start a test. */
 export async function writeOutcome(key: string, outcome: SelfTestOutcome): Promise<void> {
   const directory = directoryOf();
+  if (directory === null) return;
   const partial = `${directory}/${key}.${Deno.pid}.partial`;
   try {
     await Deno.mkdir(directory, { recursive: true });
@@ -63,7 +64,9 @@ export async function writeOutcome(key: string, outcome: SelfTestOutcome): Promi
   }
 }
 
-function directoryOf(): string {
-  const cache = Deno.env.get("XDG_CACHE_HOME") || `${Deno.env.get("HOME") ?? ""}/.cache`;
-  return `${cache}/llumnix/self-test`;
+/** Null: this process has no home. */
+function directoryOf(): string | null {
+  const home = Deno.env.get("HOME");
+  const cache = Deno.env.get("XDG_CACHE_HOME") || (home && `${home}/.cache`);
+  return cache ? `${cache}/llumnix/self-test` : null;
 }
