@@ -15,6 +15,7 @@ import {
 } from "./cluster.ts";
 import { freePort, type Program, runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
+import { UnixDatagramSocket } from "../ffi/unix_datagram_socket.ts";
 import { clusterKey } from "../../src/roles/cluster_key.ts";
 import { variedRequests } from "./streams.ts";
 
@@ -83,7 +84,10 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   await using user = new User();
   const manager = user.manager("--metrics-port", "0");
   const cluster = await user.cluster();
-  const instance = user.start("instance", ...small, "--metrics-port", "0");
+  // Its unit of systemd hears that it serves, that it lives, and that it stops.
+  using systemd = new UnixDatagramSocket(`@llumnix-test-${crypto.randomUUID()}`);
+  const unit = ["env", `NOTIFY_SOCKET=${systemd.path}`, "WATCHDOG_USEC=60000000"];
+  const instance = user.startBy(unit, "instance", ...small, "--metrics-port", "0");
   await manager.waitForLog(/instance-hand-\d+ is ready/);
   await instance.waitForLog(
     /joined the manager at unix:.*manager\.sock\n.*instance: serving.*model=.*kvTokens=\d+/,
@@ -99,6 +103,10 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
     2,
   ]);
   assert.equal((await instance.stop("SIGINT")).code, 0);
+  const told = [...systemd.receiveAll()].map((text) => text.split("\n")[0].replace(/=\d{4,}$/, ""));
+  assert.deepEqual(told.slice(-5), [
+    ...["EXTEND_TIMEOUT_USEC", "READY=1", "WATCHDOG=1", "STOPPING=1", "EXTEND_TIMEOUT_USEC"],
+  ]);
   await manager.waitForLog(/instance-hand-\d+ has stopped/);
   assert.deepEqual(await idsOf(cluster), ["instance-0"]);
   assert.equal(await isReady(cluster), true);

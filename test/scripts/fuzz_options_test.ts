@@ -5,6 +5,7 @@ Deno.test("fuzzer: options and their defaults", () => {
   assert.deepEqual(readFuzzOptions(["--seeds", "7"]), {
     seeds: { first: 7, last: 7 },
     trace: false,
+    leadership: false,
     jobs: 1,
     maxFailures: 10,
   });

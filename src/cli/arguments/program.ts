@@ -46,9 +46,10 @@ export const engineExtras = {
     section: "ENGINE",
     help:
       "Fast paths of --device cuda to do without, on a host where one fails: graphs (CUDA graphs; " +
-      "the same as --enforce-eager), sampling (the device chooses tokens), ahead (a step begins before " +
-      "the tokens of the one before are known), or all. Tokens stay the same. By default none, except for " +
-      "those that the self-test finds broken.",
+      "the same as --enforce-eager), programmatic (a kernel begins before the one before has ended), fused " +
+      "(one kernel for several), tensor-cores (without them long prompts are slow), sampling (the device " +
+      "chooses tokens), ahead (a step begins before the tokens of the one before are known), or all. By " +
+      "default none, except for those that the self-test finds broken.",
   }),
   "cuda-self-test": choice({
     choices: ["auto", "always", "off"],

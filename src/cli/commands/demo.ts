@@ -36,14 +36,13 @@ const SHOWN_FAILURES = 3;
 
 const introduction =
   "The same requests twice, in bursts that overfill the KV caches of four instances. " +
-  "They are\ndealt out in turn. In the middle, an instance is killed.";
+  "Each\ngoes to the least loaded one. In the middle, an instance is killed.";
 
 const serving = [
   ...["--initial-instances", `${NUM_INSTANCES}`, "--num-gpu-blocks-override", `${BLOCKS}`],
   ...["--block-size", `${BLOCK_SIZE}`, "--max-model-len", `${MAX_LENGTH}`],
   ...["--swap-space", "0", "--cpu-threads", "1"],
-  // In turn: migration alone evens out what the instances have to do.
-  ...["--dispatch-policy", "rr", "--log-level", "error"],
+  ...["--dispatch-policy", "load", "--log-level", "error"],
 ];
 const migrating = [
   ...["--enable-migration", "--enable-defrag", "true", "--load-metric", "virtual_usage"],

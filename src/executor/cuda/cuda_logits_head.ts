@@ -27,7 +27,7 @@ export class CudaLogitsHead implements LogitsHead {
   compute(rows: readonly number[]): void {
     const { kernels, config, weights, activations } = this.#model;
     const { residual, indices, normedRows, logits } = activations;
-    const { hiddenSize, rmsNormEps } = config;
+    const { rmsNormEps } = config;
     const count = rows.length;
     // A decode step takes its first rows as they are, and waits for no copy of the step before.
     const areFirst = rows[0] === 0 && rows[count - 1] === count - 1;
@@ -36,16 +36,13 @@ export class CudaLogitsHead implements LogitsHead {
       this.#indices.words.set(rows);
       this.#indices.send(indices, count);
     }
-    kernels.rmsNorm(
-      residual,
-      weights.finalNorm,
-      areFirst ? 0n : indices,
+    const gathered = areFirst ? 0n : indices;
+    kernels.normLinear(
+      { x: residual, norm: weights.finalNorm, indices: gathered, rows: count, epsilon: rmsNormEps },
+      weights.lmHead,
+      logits,
       normedRows,
-      count,
-      hiddenSize,
-      rmsNormEps,
     );
-    kernels.linear(weights.lmHead, normedRows, logits, count, "set");
   }
 
   row(i: number): Float32Array {

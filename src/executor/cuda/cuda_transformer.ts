@@ -111,22 +111,29 @@ export class CudaTransformer implements Transformer {
   #layer(layer: CudaLayer, index: number, tables: RowTables): void {
     const { kernels, config, weights, activations } = this.#model;
     const { residual, normed, qkv, attended, gateUp, activated } = activations;
-    const { hiddenSize, intermediateSize, rmsNormEps } = config;
     const { rows } = tables;
-    const cache = this.#cacheOf(index);
-    kernels.rmsNorm(residual, layer.inputNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
-    kernels.linear(layer.qkv, normed, qkv, rows, "set");
-    kernels.prepareHeads(qkv, layer.headNorms, weights.ropeTable, tables, cache);
-    kernels.attend(qkv, tables, cache, attended, {
-      window: config.slidingWindow ?? 0,
-      partials: activations.partials,
-      partialsBytes: activations.partialsBytes,
+    const rowsAfter = (norm: bigint) => ({
+      ...{ x: residual, norm, indices: 0n, rows, epsilon: config.rmsNormEps },
     });
-    kernels.linear(layer.output, attended, residual, rows, "add");
-    kernels.rmsNorm(residual, layer.postAttentionNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
-    kernels.linear(layer.gateUp, normed, gateUp, rows, "set");
-    kernels.siluMultiply(gateUp, activated, rows, intermediateSize);
-    kernels.linear(layer.down, activated, residual, rows, "add");
+    kernels.normLinear(rowsAfter(layer.inputNorm), layer.qkv, qkv, normed);
+    kernels.attention(
+      qkv,
+      layer.headNorms,
+      weights.ropeTable,
+      tables,
+      this.#cacheOf(index),
+      attended,
+      { window: config.slidingWindow ?? 0, ...activations },
+    );
+    kernels.linearAdd(layer.output, attended, residual, rows);
+    kernels.normGateUp(
+      rowsAfter(layer.postAttentionNorm),
+      layer.gateUp,
+      activated,
+      normed,
+      gateUp,
+    );
+    kernels.linearAdd(layer.down, activated, residual, rows);
   }
 
   #cacheOf(layer: number): CacheLayer {
@@ -159,6 +166,10 @@ export class CudaTransformer implements Transformer {
       sequences: at(arrays.sequences),
       blockTables: at(blockTables),
       maxBlocks,
+      starts: at(arrays.queryStarts),
+      lengths: at(arrays.contextLens),
+      numSequences: arrays.numSequences,
+      mostRows: Math.max(...slice.map(({ numRows }) => numRows)),
       maxContextLen,
     };
     return { rows, tokens: at(arrays.tokenIds), sources: at(arrays.sources), tables };

@@ -34,7 +34,7 @@ import type { CudaModel } from "./cuda_model.ts";
 import { DecodeGraphs } from "./decode_graphs.ts";
 import { type DeviceLease, leaseDevice } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
-import { type CudaPath, plainPathsOf } from "./paths.ts";
+import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
 import { Uploads } from "./uploads.ts";
 import { planWeights, uploadWeights } from "./weights.ts";
 
@@ -222,7 +222,9 @@ class Loader {
       dtype,
       this.#limits(1),
       kernels.partialsBytes(maxModelLen),
+      kernels.countersBytes,
     );
+    this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
     if (!this.#isPlain("sampling")) this.#chooser = this.#loadChooser(activations);
     return {
       cuda: this.cuda,
@@ -251,10 +253,16 @@ class Loader {
 
   #loadKernels(): DecoderKernels {
     const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
-    const { multiprocessors } = this.#device;
     const shape = { heads, kvHeads, headDim };
     return this.#load(() =>
-      new DecoderKernels(dtype, shape, multiprocessors, this.#stream, this.libraries)
+      new DecoderKernels(
+        dtype,
+        shape,
+        this.#device,
+        this.#stream,
+        kernelPaths(this.args.plain),
+        this.libraries,
+      )
     );
   }
 

@@ -1,11 +1,16 @@
-/** The fast paths of the CUDA executor. Each has a plain one in its place, which gives the same tokens. */
+/** The fast paths of the CUDA executor. Each has a plain one in its place. */
+import type { KernelPaths } from "../../../ffi/cuda_kernels/decoder_types.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { EngineOptions } from "../../core/options.ts";
 
-export const cudaPaths = ["graphs", "sampling", "ahead"] as const;
+export const cudaPaths = [
+  ...["graphs", "programmatic", "fused", "tensor-cores"] as const,
+  ...["sampling", "ahead"] as const,
+] as const;
 
 /**
- * `graphs`: decode steps as CUDA graphs; else a launch for each kernel. `sampling`: the device chooses tokens;
+ * `tensor-cores`, `fused`, `programmatic`: see {@linkcode KernelPaths}. Without tensor cores the bits are
+ * others; no other path changes any. `graphs`: decode steps as CUDA graphs; else a launch for each kernel. `sampling`: the device chooses tokens;
  * else the host, from logits that are read back. `ahead`: a decode step begins before the tokens of the one
  * before are read back; needs `sampling`; else one step after the other.
  */
@@ -13,6 +18,15 @@ export type CudaPath = (typeof cudaPaths)[number];
 
 function isPath(name: string): name is CudaPath {
   return cudaPaths.some((path) => path === name);
+}
+
+/** The paths of the kernels of layers. */
+export function kernelPaths(plain: readonly CudaPath[]): KernelPaths {
+  return {
+    tensorCores: !plain.includes("tensor-cores"),
+    fused: !plain.includes("fused"),
+    programmatic: !plain.includes("programmatic"),
+  };
 }
 
 /**

@@ -15,8 +15,23 @@ import type { WorkerReply, WorkerRequest } from "./worker_host.ts";
 
 export interface ThreadedExecutorOptions {
   readonly onProgress?: OnProgress;
-  /** Starts a worker that calls `runEngineWorker`; default: this program in the role `engine`. */
-  readonly startWorker?: () => Worker;
+  /** One that has started already. */
+  readonly worker?: EngineWorker;
+}
+
+/** A worker that waits for the executor that it shall load. */
+export interface EngineWorker {
+  readonly channel: WorkerChannel;
+  /** It takes requests. Rejects when it has died. */
+  readonly ready: Promise<unknown>;
+}
+
+/** Starts a worker that calls `runEngineWorker`; by default this program in the role `engine`. */
+export function startEngineWorker(start = startOwnWorker): EngineWorker {
+  const channel = new WorkerChannel(start());
+  const ready = channel.receive("ready");
+  ready.catch(() => {}); // the one that loads gets the error
+  return { channel, ready };
 }
 
 /**
@@ -28,13 +43,11 @@ export async function loadThreadedExecutor(
   spec: ExecutorSpec,
   options: ThreadedExecutorOptions = {},
 ): Promise<Executor> {
-  const channel = new WorkerChannel(
-    (options.startWorker ?? startEngineWorker)(),
-    options.onProgress,
-  );
+  const { channel, ready } = options.worker ?? startEngineWorker();
+  channel.onProgress = options.onProgress;
   const memory = new StepMemory();
   try {
-    await channel.receive("ready");
+    await ready;
     channel.post({ type: "load", spec, memory: memory.buffer });
     const { info, pool } = await channel.receive("loaded");
     return new ThreadedExecutor(channel, memory, info, pool && await openPool(pool));
@@ -44,7 +57,7 @@ export async function loadThreadedExecutor(
   }
 }
 
-function startEngineWorker(): Worker {
+function startOwnWorker(): Worker {
   return new Worker(Deno.mainModule, { type: "module", name: "role:engine" });
 }
 
@@ -132,6 +145,7 @@ type ReplyOf<T extends ReplyType> = Extract<WorkerReply, { type: T }>;
 
 /** Messages to and from the worker, one request at a time. The first error ends the channel for good. */
 class WorkerChannel {
+  onProgress: OnProgress | undefined = undefined;
   readonly #worker: Worker;
   /** Why the channel has ended; null while it works. */
   #death: Error | null = null;
@@ -141,10 +155,10 @@ class WorkerChannel {
     readonly reject: (error: Error) => void;
   } | null = null;
 
-  constructor(worker: Worker, onProgress?: OnProgress) {
+  constructor(worker: Worker) {
     this.#worker = worker;
     worker.onmessage = ({ data }: MessageEvent<WorkerReply>) => {
-      if (data.type === "progress") onProgress?.(data.progress);
+      if (data.type === "progress") this.onProgress?.(data.progress);
       else if (data.type === "failed") this.#die(fromErrorRecord(data.error), data.stack);
       else this.settle(data);
     };
