@@ -26,3 +26,12 @@ export function supersedes(known: Leadership, other: Leadership): boolean {
   return known.epoch > other.epoch ||
     (known.epoch === other.epoch && known.leader !== other.leader);
 }
+
+/**
+ * Follower to leader, call `identify`: the process at the leader's address. Another process than the one
+ * that the store names has taken its place.
+ */
+export interface ProcessIdentity {
+  /** As `leader` in {@linkcode Leadership}. */
+  readonly process: string;
+}
