@@ -1,6 +1,6 @@
 /**
- * A worker with clients that send long prompts, each one new, one after the other. Making the prompts takes as
- * much time as sending them, and must not disturb the thread that measures.
+ * A worker with clients that have long prompts tokenised, each one new, one after the other. Making the prompts
+ * takes as much time as sending them, and must not disturb the thread that measures.
  */
 import { Random } from "../../src/core/random.ts";
 import { Client } from "./service.ts";
@@ -28,9 +28,9 @@ async function send(
     using client = await Client.connect(port);
     while (performance.now() < endMs) {
       const prompt = wordText(vocabulary, words, random);
-      await client.post("/v1/completions", { prompt, max_tokens: 1 });
+      await client.post("/tokenize", { prompt });
       const answer = await client.readBody();
-      if (!answer.includes('"completion_tokens":1')) throw new Error(answer.slice(0, 500));
+      if (!answer.startsWith('{"count":')) throw new Error(answer.slice(0, 500));
       if (performance.now() < endMs) answered++;
     }
   }));

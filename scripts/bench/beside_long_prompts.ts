@@ -1,6 +1,7 @@
 /**
- * What long prompts that are new do to the streams of others, and how many of them get through. The device is
- * simulated: a step takes the same time whatever it computes, so that what delays a stream is the API server.
+ * What tokenising long prompts that are new does to the streams of others, and how many of them get through.
+ * The prompts go to /tokenize and the streams come from a simulated device, so that the model's prefill, which
+ * delays streams too, has no part in it.
  */
 import type { LongPromptOrder, LongPromptReport } from "./_long_prompts.ts";
 import { type BenchService, Client, cpuMsOf, startService } from "./service.ts";
@@ -40,14 +41,14 @@ export async function benchBeside(model: WordModel, maxModelLen: number): Promis
     });
   }
   printTable(
-    `${streams} streams of a token every ${stepMs} ms, beside clients with prompts of ` +
+    `${streams} streams of a token every ${stepMs} ms, beside clients of /tokenize with prompts of ` +
       `${promptWords} tokens (220 KB)`,
     rows,
   );
 }
 
 /** Times between two events of the streams, for as long as prompts are sent. */
-export async function streamGaps({ port }: BenchService): Promise<number[]> {
+async function streamGaps({ port }: BenchService): Promise<number[]> {
   const gapsMs: number[] = [];
   const maxTokens = durationMs / stepMs;
   await Promise.all(Array.from({ length: streams }, async () => {
@@ -64,7 +65,7 @@ export async function streamGaps({ port }: BenchService): Promise<number[]> {
 }
 
 /** A device on which every step takes the same time. */
-export function profileOf({ directory }: WordModel, maxModelLen: number): unknown {
+function profileOf({ directory }: WordModel, maxModelLen: number): unknown {
   const shape = { dtype: "float16", num_layers: 1, num_kv_heads: 1, head_dim: 8 };
   const step = { ms_per_step: stepMs, ms_per_token: 0 };
   return {
@@ -85,7 +86,7 @@ export function profileOf({ directory }: WordModel, maxModelLen: number): unknow
 }
 
 /** Clients with long prompts, in a thread of their own. */
-export class LongPrompts implements Disposable {
+class LongPrompts implements Disposable {
   readonly #worker = new Worker(new URL("_long_prompts.ts", import.meta.url), { type: "module" });
 
   static async start(): Promise<LongPrompts> {
