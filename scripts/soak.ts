@@ -120,7 +120,7 @@ async function soak(minutes: number, seed: number): Promise<SoakOutcome> {
   const quiet = await quietStreams(pooledRequests);
   await using cluster = await startCluster(NUM_INSTANCES, [
     ...restless,
-    ...["--polling-interval", "0.05", "--migration-backend", "gloo", "--instance-timeout", "5"],
+    ...["--polling-interval", "0.05", "--migration-backend", "gloo", "--instance-timeout", "20"],
   ], { env: collectAll });
   const load = new Load(cluster.url, quiet, seed);
   const watch = new Watch(cluster, seed);
