@@ -10,6 +10,7 @@ import type { Peer } from "../src/bus/bus.ts";
 import { openBus } from "../src/bus/open_bus.ts";
 import type { NumberedEvent } from "../src/core/protocol/monitoring.ts";
 import { Random } from "../src/core/random.ts";
+import { quietStreams } from "../test/e2e/chaos.ts";
 import {
   assertSameStreams,
   type Cluster,
@@ -20,7 +21,7 @@ import {
   waitUntilReady,
 } from "../test/e2e/cluster.ts";
 import { signalIfThere } from "../test/e2e/harness.ts";
-import { runStream, type StreamResult, variedRequests } from "../test/e2e/streams.ts";
+import { runStream, variedRequests } from "../test/e2e/streams.ts";
 
 const NUM_INSTANCES = 3;
 const NUM_STREAMS = 12;
@@ -121,7 +122,7 @@ if (!Number.isSafeInteger(kills) || kills < 1 || !Number.isSafeInteger(seed)) {
   Deno.exit(2);
 }
 const requests = variedRequests(NUM_STREAMS, TOKENS_PER_STREAM);
-const quiet = await quietStreams();
+const quiet = await quietStreams(requests);
 await using cluster = await startCluster(NUM_INSTANCES, [
   ...restless,
   ...["--migration-backend", backend, "--instance-timeout", "3"],
@@ -148,8 +149,3 @@ await waitUntilEmpty(cluster, NUM_INSTANCES);
 await watcher.close();
 console.log(`ok: ${kills} kills, ${numStreams} streams, each equal to that of the quiet run`);
 console.log(watcher.summary);
-
-async function quietStreams(): Promise<readonly StreamResult[]> {
-  await using alone = await startCluster(1);
-  return await Promise.all(requests.map((request) => runStream(alone.url, request)));
-}

@@ -1,4 +1,5 @@
 /** All benchmarks of `deno task bench`. Durations are for a machine of two cores. */
+import { benchAttacks } from "./attacks.ts";
 import { benchBus } from "./bus.ts";
 import { benchCluster } from "./cluster.ts";
 import { benchEngine } from "./engine.ts";
@@ -38,6 +39,11 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     about: "CPU of API server and manager per request at 1k, 10k and 100k prompt tokens",
     minutes: 1,
     run: benchRouter,
+  },
+  attacks: {
+    about: "requests that are made to hurt, from one client and from eight: what others notice",
+    minutes: 2,
+    run: benchAttacks,
   },
   manager: {
     about: "the manager's share of a core with 256 instances",

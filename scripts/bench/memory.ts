@@ -4,7 +4,7 @@
  */
 import { textTable } from "../../src/report/text_table.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
-import { type BenchService, Client, startService } from "./service.ts";
+import { type BenchService, Client, collectAll, startService } from "./service.ts";
 
 const stages = [2_000, 5_000, 10_000, 15_000, 20_000];
 const clients = 16;
@@ -17,12 +17,6 @@ const ownWords = 8;
 const longClients = 4, longTokens = 1_500;
 /** The garbage collector runs when the process is idle; the least of some samples counts. */
 const settleMs = 4_000, samples = 8, sampleIntervalMs = 500;
-
-/**
- * V8 lets its heap grow for some ten thousand requests before it collects old objects. With these flags
- * every collection is a full one, so that resident memory is memory in use.
- */
-const collectAll = { DENO_V8_FLAGS: "--gc-global,--min-semi-space-size=8,--max-semi-space-size=8" };
 
 /** Options with which instances exchange requests all the time. */
 const restless = [

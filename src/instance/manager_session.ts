@@ -1,6 +1,8 @@
 import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
+import { obey } from "../bus/obey.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -21,6 +23,8 @@ export interface ManagerSessionConfig {
   readonly managerWaitMs: number;
   /** How long a registered instance that lost the manager tries to join again; 0: not at all. */
   readonly rejoinTimeoutMs: number;
+  /** Refuses managers whose leadership is over. */
+  readonly fence: LeaderFence;
   /** Calls and notifications that the manager sends to the instance. */
   readonly service: Pick<Service, "calls" | "notifications">;
   /** The instance as it is now. Called only after {@linkcode ManagerSession.register} was. */
@@ -116,11 +120,14 @@ export class ManagerSession {
 
   /**
    * Tells the manager that the instance is about to drain.
-   * @returns false if the manager wants it to serve on; true also without a manager. Never rejects.
+   * @returns false if the manager wants it to serve on; true also without a manager, or if another one
+   *   leads. Never rejects.
    */
   async askToDrain(): Promise<boolean> {
     try {
-      const { data } = await this.#peer!.call("drain", { data: null });
+      const peer = this.#peer!;
+      const { data } = await peer.call("drain", { data: null });
+      obey(this.#config.fence, data, peer);
       return data.mayDrain;
     } catch {
       return true;
@@ -158,6 +165,7 @@ export class ManagerSession {
         startedBy,
       } satisfies JoinRequest,
     });
+    obey(this.#config.fence, data, peer);
     return data;
   }
 

@@ -14,7 +14,7 @@ import {
 } from "./cluster.ts";
 import { type Program, signalIfThere } from "./harness.ts";
 import { User } from "./roles.ts";
-import { runStream, type StreamResult, variedRequests } from "./streams.ts";
+import { runStream, type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
 
 const NUM_STREAMS = 20;
 const TOKENS_PER_STREAM = 500;
@@ -34,10 +34,12 @@ const scaling = [
 /** The streams that every plan runs. */
 export const chaosRequests = variedRequests(NUM_STREAMS, TOKENS_PER_STREAM);
 
-/** What the streams bring when nothing happens, from one instance that nothing moves to. */
-export async function quietStreams(): Promise<readonly StreamResult[]> {
+/** What requests bring when nothing happens, from one instance that nothing moves to. */
+export async function quietStreams(
+  requests: readonly StreamRequest[] = chaosRequests,
+): Promise<readonly StreamResult[]> {
   await using cluster = await startCluster(1);
-  return await inPool(chaosRequests, 4, (request) => runStream(cluster.url, request));
+  return await inPool(requests, 4, (request) => runStream(cluster.url, request));
 }
 
 /** Runs a plan. Fails unless every stream is that of the quiet run and nothing is left behind. */

@@ -1,6 +1,7 @@
 /** See also instance_test.ts, where managers come and go. */
 import assert from "node:assert/strict";
 import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
+import { LeaderFence } from "../../src/core/leader_fence.ts";
 import { Random } from "../../src/core/random.ts";
 import { ManagerSession } from "../../src/instance/manager_session.ts";
 import { VirtualClock } from "../../src/sim/clock/virtual_clock.ts";
@@ -27,6 +28,7 @@ class World {
     this.session = new ManagerSession({
       bus,
       clock,
+      fence: new LeaderFence("i"),
       managerAddress: "inproc:manager",
       instanceId: "a",
       incarnation: "1",

@@ -1,6 +1,7 @@
 /**
  * Long prompts between processes: their token ids travel as 32-bit integers in the payload of a call.
- * Writing 100,000 ids as JSON takes 2 ms and reading them 4; this takes 0.3 ms at either end.
+ * Writing 100,000 ids as JSON takes 2 ms and reading them 4; this takes 0.7 ms at either end. The loops are
+ * there for that: `Uint32Array.from` and `some` take 7 ms, and `Array.from` takes 19.
  */
 import { MessageError } from "../errors.ts";
 import type { GenerateRequest } from "./generate.ts";
@@ -20,8 +21,11 @@ export interface SplitRequest {
 export function splitPrompt(request: GenerateRequest): SplitRequest {
   const { promptTokenIds } = request;
   if (promptTokenIds.length < LEAST_TOKENS) return { data: request };
-  const ids = Uint32Array.from(promptTokenIds);
-  if (promptTokenIds.some((id, i) => id !== ids[i])) return { data: request };
+  const ids = new Uint32Array(promptTokenIds.length);
+  for (let i = 0; i < ids.length; i++) {
+    ids[i] = promptTokenIds[i];
+    if (ids[i] !== promptTokenIds[i]) return { data: request };
+  }
   const payload = new Uint8Array(ids.buffer);
   return { data: { ...request, promptTokenIds: [] }, payload, isPayloadGiven: true };
 }
@@ -41,5 +45,7 @@ export function joinPrompt(data: GenerateRequest, payload?: Uint8Array): Generat
     throw new MessageError("field promptTokenIds: expected none beside a payload");
   }
   const ids = new Uint32Array(payload.slice().buffer);
-  return { ...data, promptTokenIds: Array.from(ids) };
+  const promptTokenIds = new Array<number>(ids.length);
+  for (let i = 0; i < ids.length; i++) promptTokenIds[i] = ids[i];
+  return { ...data, promptTokenIds };
 }

@@ -8,7 +8,7 @@ const ENTRY_BYTES = 200;
  * but the last are found here. The least recently used are dropped beyond `maxBytes`.
  */
 export class SegmentCache {
-  readonly #ids = new Map<string, Uint32Array>();
+  readonly #entries = new Map<string, Entry>();
   #bytes = 0;
 
   constructor(readonly maxBytes: number) {}
@@ -19,40 +19,53 @@ export class SegmentCache {
   }
 
   get(segment: Segment): Uint32Array | undefined {
-    const key = keyOf(segment);
-    const ids = this.#ids.get(key);
-    if (ids === undefined) return undefined;
-    this.#ids.delete(key); // a Map keeps the order of insertion: the first is the least recently used
-    this.#ids.set(key, ids);
-    return ids;
+    const entry = this.#entries.get(keyOf(segment));
+    if (entry === undefined) return undefined;
+    this.#entries.delete(entry.key); // a Map keeps the order of insertion: the first is the least recently used
+    this.#entries.set(entry.key, entry);
+    return entry.ids;
   }
 
   /** Keeps the ids, unless the segment alone takes a large part of the cache. */
   set(segment: Segment, ids: Uint32Array): void {
-    const key = keyOf(segment);
-    const bytes = bytesOf(key, ids);
+    const entry = { key: ownString(keyOf(segment)), ids };
+    const bytes = bytesOf(entry);
     if (bytes > this.maxBytes / 8) return;
-    const before = this.#ids.get(key);
-    if (before !== undefined) this.#drop(key, before);
-    this.#ids.set(key, ids);
+    const before = this.#entries.get(entry.key);
+    if (before !== undefined) this.#drop(before);
+    this.#entries.set(entry.key, entry);
     this.#bytes += bytes;
-    for (const [oldest, value] of this.#ids) {
+    for (const oldest of this.#entries.values()) {
       if (this.#bytes <= this.maxBytes) break;
-      this.#drop(oldest, value);
+      this.#drop(oldest);
     }
   }
 
-  #drop(key: string, ids: Uint32Array): void {
-    this.#ids.delete(key);
-    this.#bytes -= bytesOf(key, ids);
+  #drop(entry: Entry): void {
+    this.#entries.delete(entry.key);
+    this.#bytes -= bytesOf(entry);
   }
 }
 
-/** A string of its own: a slice of the prompt would keep the whole prompt in memory. */
-function keyOf({ text, place }: Segment): string {
-  return `${place[0]}${text}`;
+interface Entry {
+  /** A string of its own. */
+  readonly key: string;
+  readonly ids: Uint32Array;
 }
 
-function bytesOf(key: string, ids: Uint32Array): number {
+/**
+ * Most tokenizers know inner segments only: then the key is the text itself, a slice of the prompt that is
+ * not copied. A lone surrogate is in no text that is encoded.
+ */
+function keyOf({ text, place }: Segment): string {
+  return place === "inner" ? text : `\ud800${place[0]}${text}`;
+}
+
+/** A copy: a slice of the prompt would keep the whole prompt in memory. */
+function ownString(text: string): string {
+  return ` ${text}`.slice(1);
+}
+
+function bytesOf({ key, ids }: Entry): number {
   return 2 * key.length + ids.byteLength + ENTRY_BYTES;
 }
