@@ -1,5 +1,6 @@
 /**
- * Compiles the CUDA kernels to PTX, which is committed: `ffi/cuda_kernels/NAME.ptx` from `NAME.cu`. It
+ * Compiles the CUDA kernels, which is committed: `ffi/cuda_kernels/NAME.ptx` from `NAME.cu`, and those of
+ * decoders to `NAME.sm_90a.cubin`, too. It
  * needs nvcc 13.0.88 (NVCC, or on PATH); the whole compiler is in the PyPI packages nvidia-cuda-nvcc,
  * nvidia-nvvm, nvidia-cuda-crt and nvidia-cuda-cccl 13.0, and nvidia-cuda-runtime, unpacked over each
  * other. With `--check` nothing is compiled: it fails if a source has changed since its PTX was made.
@@ -61,6 +62,9 @@ async function run(command: string, args: readonly string[]): Promise<string> {
   return text(stdout);
 }
 
+/** Whether a kernel is compiled for compute capability 9.0, too: where programmatic launches pay. */
+const hasCubin = (module: string) => module !== "kv";
+
 async function compile(nvcc: string, module: string): Promise<void> {
   const source = path(new URL(`${module}.cu`, kernels));
   const output = path(new URL(`${module}.ptx`, kernels));
@@ -79,6 +83,10 @@ async function compile(nvcc: string, module: string): Promise<void> {
       if (log.trim() !== "") console.error(log.trim());
     }
     await Deno.copyFile(raw, output);
+    if (hasCubin(module)) {
+      const cubin = path(new URL(`${module}.sm_90a.cubin`, kernels));
+      await run(nvcc, ["-cubin", "-arch=sm_90a", "-std=c++17", source, "-o", cubin]);
+    }
     console.error(`${module}.ptx: ${Deno.statSync(output).size} bytes`);
   } finally {
     await Deno.remove(temporary, { recursive: true });

@@ -108,7 +108,7 @@ async function hostRows(): Promise<Row[]> {
 // Kernels: barriers, waits and fences.
 
 const kernelSync =
-  /__syncthreads\(\);|__syncwarp\([^;]*\);|__pipeline_(?:commit|wait_prior)\([^;]*\);|__threadfence(?:_block)?\(\);/g;
+  /__syncthreads\(\);|__syncwarp\([^;]*\);|grid_wait\(\);|__pipeline_(?:commit|wait_prior)\([^;]*\);|__threadfence(?:_block)?\(\);/g;
 
 /** Runs that show whether the kernels of a file do their work. */
 const kernelRuns: Record<string, (bench: Bench) => void> = {
@@ -127,7 +127,7 @@ const together: Record<string, readonly string[]> = Object.fromEntries(
 /** A source without the kernels of other types than bfloat16: they would be compiled for each mutant. */
 function narrowed(source: string): string {
   return source.replaceAll(
-    /extern "C" __global__ void __launch_bounds__\(\d+\)\s+\w+_(?:f16|f32)(?:_\d)?\([^{]*\{[^]*?\n\}\n/g,
+    /extern "C" __global__ void __launch_bounds__\([\d, ]+\)\s+\w+_(?:f16|f32)(?:_\d+)?\([^{]*\{[^]*?\n\}\n/g,
     (kernel) => "\n".repeat(kernel.split("\n").length - 1),
   );
 }

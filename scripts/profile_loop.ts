@@ -19,6 +19,8 @@ interface Workload {
 interface Service {
   /** Arguments of `serve`, which sets the number of instances and the model. */
   readonly serve: string;
+  /** Seconds between two rows of the log: short enough to see prefills. */
+  readonly logInterval: number;
   readonly model: string;
   /** Arguments of `make_model.ts`, for a model that has to be made. */
   readonly makeArgs?: string;
@@ -36,6 +38,7 @@ const blocks = 512;
 const services: Readonly<Record<string, Service>> = {
   cpu: {
     serve: `--device cpu --cpu-threads 1 --num-gpu-blocks-override ${blocks} --swap-space 0`,
+    logInterval: 0.02,
     model: "loop",
     makeArgs: cpuModel,
     fitted: [
@@ -54,6 +57,7 @@ const services: Readonly<Record<string, Service>> = {
   },
   sim: {
     serve: `--device sim --gpu-type a10`,
+    logInterval: 0.1,
     model: "llama-7b",
     fitted: [
       work("f1", 1, 60, "--qps 4", 256, 64, 0.9),
@@ -106,7 +110,7 @@ async function measure(directory: string, service: Service): Promise<void> {
     const out = `${directory}/${service.model}`;
     makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
   }
-  const log = "--log-instance-info --log-filename fit --polling-interval 0.02";
+  const log = `--log-instance-info --log-filename fit --polling-interval ${service.logInterval}`;
   for (const isLogged of [true, false]) {
     const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
       `${service.serve} ${isLogged ? log : ""}`;

@@ -1,7 +1,7 @@
 /** Requests that are refused, each with the message that the client gets. */
 import assert from "node:assert/strict";
 import { type ErrorRecord, OverloadedError, UnavailableError } from "../../src/core/errors.ts";
-import { type Harness, withServer } from "./harness.ts";
+import { type Harness, until, withServer } from "./harness.ts";
 
 const chat = (fields: object) => ({ messages: [{ role: "user", content: "x" }], ...fields });
 const noGuides = "output cannot be constrained to a format or grammar; leave it out.";
@@ -475,7 +475,7 @@ Deno.test("a full service answers 429 with Retry-After, an unavailable one 503",
       waiting.push(() => emit({ text: "done", tokenIds: [1], finish }));
     };
     const first = post("/v1/completions", { prompt: ["a", "b"] });
-    while (waiting.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until(() => waiting.length >= 2);
     const refused = await post("/generate", { prompt: "c" });
     assert.equal(refused.status, 429);
     assert.equal(refused.headers.get("retry-after"), "1");

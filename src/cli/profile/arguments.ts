@@ -135,7 +135,7 @@ export const runGroup: Group = {
   table: runArguments,
 };
 export const fitGroup: Group = {
-  title: "profile fit CSV [CSV ...]",
+  title: "profile fit",
   section: "ENGINE",
   table: fitArguments,
 };

@@ -16,10 +16,7 @@ export const upgrade: Command = {
     ])) as UpgradeOptions;
     return await (await import("../commands/upgrade.ts")).runUpgrade(options);
   },
-  notes: async (width) => {
-    const { wrap } = await import("../help.ts");
-    return notes.map((paragraph) => wrap(paragraph, width, "")).join("\n\n");
-  },
+  notes: async (width) => (await import("../help.ts")).notesText(notes, [], width),
 };
 
 const notes = [

@@ -18,7 +18,7 @@ import { fullVersion } from "../../core/version.ts";
 import { checkCandidate } from "./candidate.ts";
 import { endOfText, signalIfRunning } from "./child.ts";
 import { controlAddress, prepareControlDirectory } from "./control_socket.ts";
-import { type Succession, SUCCESSION_VARIABLE } from "./successor.ts";
+import { type Succession, SUCCESSION_VARIABLE } from "./succession.ts";
 
 /** Time for a successor to load what it needs and to serve. */
 const START_TIMEOUT_MS = 120_000;

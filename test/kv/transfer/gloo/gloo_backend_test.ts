@@ -81,12 +81,12 @@ testNetworkBackend({ name: "gloo", open: () => openLossyPair(networkShape) });
 testNetworkBackend({
   name: "gloo, encrypted",
   open: () => openLossyPair({ ...networkShape, isSealed: true }),
-  only: /breaks after 5242880|a link that is too slow/,
+  only: /breaks after half|a link that is too slow/,
 });
 testNetworkBackend({
   name: "gloo, pools of a device",
   open: () => openLossyPair({ ...networkShape, newPool: newDevicePool }),
-  only: /hangs after 5242880|is closed in the middle/,
+  only: /hangs after half|is closed in the middle/,
   skipped: missing ?? undefined,
 });
 
