@@ -11,7 +11,7 @@ import { LEADER_KEY, type LeaderRecord } from "./leader_record.ts";
 /** Takeover takes little over a lease: 1.1 to 1.4 s were measured on etcd and JetStream. */
 export const DEFAULT_LEASE_MS = 1_500;
 /** Reads beside the watch, and looks at what is due, in a lease. */
-const READS_PER_LEASE = 5;
+export const READS_PER_LEASE = 5;
 const TICKS_PER_LEASE = 15;
 /** However long the lease is: a process that is just ending may accept one more connection. */
 const MAX_GUARD_RETRY_MS = 300;
