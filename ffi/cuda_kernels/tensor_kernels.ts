@@ -28,7 +28,10 @@ const manySharedBytes = { 64: 4 * 2 * 64 * 128, 128: 3 * 2 * 128 * 128 } as cons
 const neighbourSharedBytes = 112 << 10;
 
 /** Whether the kernels can compute this. */
-export function hasTensorKernels(type: ElementType, { heads, kvHeads, headDim }: HeadShape): boolean {
+export function hasTensorKernels(
+  type: ElementType,
+  { heads, kvHeads, headDim }: HeadShape,
+): boolean {
   const group = heads / kvHeads;
   return type !== "float32" && headDim <= headSizes.at(-1)! && headDim % 8 === 0 &&
     group <= mostGroup;

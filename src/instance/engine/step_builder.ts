@@ -110,7 +110,9 @@ function writeCacheRows(
     if (kind === "prefill") {
       const end = isPartial ? sequence.numComputedTokens + numBatchedTokens : sequence.lengthTokens;
       numTokens = writeTokens(sequence, sequence.numComputedTokens, end, tokenIds, numTokens);
-    } else tokenIds[numTokens++] = before === null ? sequence.lastTokenId : -1 - indexIn(before, sequence, i);
+    } else {tokenIds[numTokens++] = before === null
+        ? sequence.lastTokenId
+        : -1 - indexIn(before, sequence, i);}
     const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
     for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
   }

@@ -205,10 +205,17 @@ class World {
     const manager = index === null ? null : this.#managers[index];
     if (index === null || !manager) return;
     this.#managers[index] = null;
-    const kill = () => this.#network.kill(manager.node.name);
+    let isAlive = true;
+    const kill = () => {
+      if (isAlive) this.#network.kill(manager.node.name);
+      isAlive = false;
+    };
     if (type === "kill") kill();
     else manager.close().then(kill);
-    after(forMs + this.scenario.leaseMs, () => this.#startManager(index));
+    after(forMs + this.scenario.leaseMs, () => {
+      kill(); // one that hangs does not end in order
+      this.#startManager(index);
+    });
   }
 
   #disturb(
