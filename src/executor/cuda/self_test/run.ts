@@ -1,3 +1,4 @@
+import { CudaError } from "../../../../ffi/cuda/errors.ts";
 import type { OpenOptions } from "../../../../ffi/library.ts";
 import type { EngineOptions } from "../../../core/options.ts";
 import type { ResolvedModel } from "../../../model/resolve.ts";
@@ -24,6 +25,16 @@ export interface SelfTestTask {
   readonly longest: number;
 }
 
+/** Tokens that cannot be used are a wrong result; a device that fails is no result. */
+async function choicesOf(device: Executor): Promise<readonly CaseResult[]> {
+  try {
+    return await compareChoices(device);
+  } catch (error) {
+    if (error instanceof CudaError) throw error;
+    return [{ name: `tokens (${(error as Error).message})`, error: Infinity, limit: 0 }];
+  }
+}
+
 /** Runs the comparisons in this process, which ends if a kernel faults. */
 export async function runSelfTest(
   { model, options: given, ordinal, plain, longest }: SelfTestTask,
@@ -48,7 +59,7 @@ export async function runSelfTest(
     await device.close();
     // The sequences of the second comparison begin with an executor of their own.
     device = await loadCudaModel(spec("cuda"), { model, lease, plain, libraries });
-    return [...logits, ...await compareChoices(device)];
+    return [...logits, ...await choicesOf(device)];
   } finally {
     await device?.close();
     await cpu?.close();
