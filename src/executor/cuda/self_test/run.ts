@@ -35,20 +35,25 @@ async function choicesOf(device: Executor): Promise<readonly CaseResult[]> {
   }
 }
 
-/** Runs the comparisons in this process, which ends if a kernel faults. */
-export async function runSelfTest(
-  { model, options: given, ordinal, plain, longest }: SelfTestTask,
-  libraries: OpenOptions = {},
-): Promise<CaseResult[]> {
-  const tokens = longest + extraTokens;
-  const options: EngineOptions = {
+/** The options of an instance, with a cache for the sequences of the test. */
+export function testOptions(given: EngineOptions, longest: number): EngineOptions {
+  const blocksOfSequence = Math.ceil((longest + extraTokens) / given.blockSize);
+  return {
     ...given,
-    numGpuBlocksOverride: promptLengths(longest).length * Math.ceil(tokens / given.blockSize) + 16,
+    numGpuBlocksOverride: promptLengths(longest).length * blocksOfSequence + 16,
     maxNumSeqs: 16,
     preemptionMode: "recompute",
     cpuThreads: 1,
     cpuKernels: null,
   };
+}
+
+/** Runs the comparisons in this process, which ends if a kernel faults. */
+export async function runSelfTest(
+  { model, options: given, ordinal, plain, longest }: SelfTestTask,
+  libraries: OpenOptions = {},
+): Promise<CaseResult[]> {
+  const options = testOptions(given, longest);
   const spec = (device: ExecutorSpec["device"]) => ({ device, options, hostShare: 1 });
   const lease = { ordinal, sharedBy: 1, release() {} };
   let device: Executor | null = null, cpu: Executor | null = null;
