@@ -17,7 +17,7 @@ import { variedRequests } from "./streams.ts";
 
 const built = await buildSoftwareDevice();
 const skipped = "missing" in built ? ` (skipped: no software device, ${built.missing})` : "";
-const requests = variedRequests(6, 48);
+const requests = variedRequests(6, 30);
 
 function startOnCuda(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
   const given = ["--device=cuda", "--model=llumnix-tiny", "--max-model-len=512", ...args];
@@ -62,7 +62,7 @@ Deno.test({
       const victim = await pidOf(cluster, "instance-1");
       let events = 0;
       const streams = await runAll(cluster, requests, () => {
-        if (++events === 100) Deno.kill(victim, "SIGKILL");
+        if (++events === 60) Deno.kill(victim, "SIGKILL");
       });
       assertSameStreams(streams, expected);
       // Its device is free again: the instance in its place takes it.
