@@ -113,6 +113,34 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   await manager.stopWell();
 });
 
+/** The names of an instance's claims of host memory: see `src/executor/cpu/memory_claims.ts`. */
+function memoryClaims(pid: number): string[] {
+  return [...Deno.readDirSync(`/proc/${pid}/fd`)].flatMap(({ name }) => {
+    const link = Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
+    return /^\/memfd:(llumnix-memory-\w+)-\d+/.exec(link)?.[1] ?? [];
+  });
+}
+
+Deno.test("roles apart: two instances that are started by hand at the same moment both serve", async () => {
+  await using user = new User();
+  const manager = user.manager();
+  const cluster = await user.cluster();
+  const both = [user.start("instance", ...small), user.start("instance", ...small)];
+  await manager.waitForLog(/instance-hand-\d+ is ready[^]*instance-hand-\d+ is ready/);
+  const ids = (await idsOf(cluster)).sort();
+  assert.equal(new Set(ids).size, 3, `${ids}`);
+  // Each has claimed the memory that it will use, once and for good.
+  const pids = await Promise.all(ids.map((id) => pidOf(cluster, id)));
+  assert.deepEqual(pids.map(memoryClaims), ids.map(() => ["llumnix-memory-claim"]));
+  const requests = variedRequests(6, 60);
+  assertSameStreams(await runAll(cluster, requests), await runAll(cluster, requests));
+  for (const instance of both) assert.equal((await instance.stop("SIGINT")).code, 0);
+  await manager.waitForLog(/(instance-hand-\d+ has stopped[^]*){2}/);
+  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
+  await cluster.program.stopWell();
+  await manager.stopWell();
+});
+
 Deno.test("roles apart: an instance by hand has its name for itself, and ends by itself when it is to", async () => {
   await using user = new User();
   const manager = user.manager();

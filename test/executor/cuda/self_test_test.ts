@@ -46,7 +46,12 @@ Deno.test("self-test: a broken path is left out, two need all plain ones, else n
     one.warnings[0],
     /^The self-test of a device failed and passes without sampling: .*rows: error beyond measure/,
   );
-  assert.deepEqual((await find(["sampling", "graphs"])).plain, [...cudaPaths]);
+  assert.deepEqual(tried.slice(0, 2), [
+    "",
+    "graphs+programmatic+fused+tensor-cores+ahead+sampling",
+  ]);
+  const two = await find(["sampling", "graphs"]);
+  assert.deepEqual([...two.plain].sort(), [...cudaPaths].sort());
   assert.deepEqual(await find(["graphs"], ["graphs"]), { plain: ["graphs"], warnings: [] });
   await assert.rejects(
     findPlainPaths(
@@ -102,10 +107,11 @@ cudaTest(
     for (const fault of ["skip-kernel", "fail-kernel"]) {
       const { plain, warnings, tried } = await findOn(`${fault}=choose_token`);
       assert.deepEqual(plain, ["sampling"]);
-      assert.deepEqual(tried, ["", "graphs", "sampling"]);
+      // The logits are right, or the process said nothing.
+      assert.equal(tried.length, fault === "skip-kernel" ? 4 : 8, tried.join(", "));
       assert.match(
         warnings[0],
-        fault === "skip-kernel" ? /every token is excluded/ : /illegal memory access/,
+        fault === "skip-kernel" ? /tokens \(every token is excluded/ : /illegal memory access/,
       );
     }
   },
