@@ -61,6 +61,7 @@ export async function runSelfTest(
     device = await loadCudaModel(spec("cuda"), { model, lease, plain, libraries });
     cpu = await loadCpuExecutor(spec("cpu"), () => {}, model);
     const logits = await compareLogits(device, cpu, longest);
+    if (plain.includes("sampling")) return logits;
     await device.close();
     // The sequences of the second comparison begin with an executor of their own.
     device = await loadCudaModel(spec("cuda"), { model, lease, plain, libraries });

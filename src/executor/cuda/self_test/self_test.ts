@@ -24,8 +24,10 @@ const ATTEMPT_LIMIT_MS = 60_000;
 export interface Attempt {
   readonly plain: readonly CudaPath[];
   readonly cases: readonly CaseResult[];
-  /** How the process ended, if it gave no results. */
+  /** How the kernels or their process ended, if there are no results. */
   readonly fault: string | null;
+  /** Why the process could not run the test, which says nothing of the kernels. */
+  readonly unable?: string;
 }
 
 export const isPassed = ({ error, limit }: CaseResult): boolean => error <= limit;
@@ -45,12 +47,14 @@ export const selfTest: SelfTest = async (model, device, options, plain) => {
   const known = options.cudaSelfTest === "auto" ? await readOutcome(key) : null;
   if (known !== null) return known;
   const { name } = device.info;
-  const outcome = await findPlainPaths(
-    task,
-    tryInProcess,
-    `${name}, driver ${device.driverVersion}`,
-  );
-  await writeOutcome(key, outcome);
+  let isTested = true;
+  const tryOnce: Try = async (task) => {
+    const attempt = await tryInProcess(task);
+    isTested &&= attempt.unable === undefined;
+    return attempt;
+  };
+  const outcome = await findPlainPaths(task, tryOnce, `${name}, driver ${device.driverVersion}`);
+  if (isTested) await writeOutcome(key, outcome);
   return outcome;
 };
 
@@ -77,6 +81,10 @@ export async function findPlainPaths(
   device: string,
 ): Promise<SelfTestOutcome> {
   const first = await tryOnce(task);
+  if (first.unable !== undefined) {
+    const warning = `${device} could not be tested, and serves all the same: ${first.unable}`;
+    return { plain: task.plain, warnings: [warning] };
+  }
   if (hasPassed(first)) return { plain: task.plain, warnings: [] };
   const passes = async (paths: readonly CudaPath[]) =>
     hasPassed(await tryOnce({ ...task, plain: [...task.plain, ...paths] }));
@@ -110,7 +118,8 @@ function suspects({ cases }: Attempt): CudaPath[] {
 }
 
 /** What an attempt showed, in a line. */
-export function describe({ cases, fault }: Attempt): string {
+export function describe({ cases, fault, unable }: Attempt): string {
+  if (unable !== undefined) return `The test could not run: ${unable}`;
   if (fault !== null) return `The test broke off: ${fault}`;
   const shown = ({ name, error, limit }: CaseResult) =>
     `${name}: error ${
@@ -133,10 +142,9 @@ export const tryInProcess: Try = async (task) => {
   if (limit.aborted) {
     return { plain, cases: [], fault: `it did not end in ${ATTEMPT_LIMIT_MS / 1000} s` };
   }
-  if (!success) {
-    const how = signal === null ? `code ${code}` : signal;
-    return { plain, cases: [], fault: `${how}, ${text(stderr).slice(-400) || "without a word"}` };
-  }
+  const said = text(stderr).slice(-400) || "without a word";
+  if (signal !== null) return { plain, cases: [], fault: `${signal}, ${said}` };
+  if (!success) return { plain, cases: [], fault: null, unable: `code ${code}, ${said}` };
   return { plain, ...readAnswer(text(stdout)) };
 };
 
