@@ -50,3 +50,59 @@ export function claimName(name: string): HostClaim | null {
     },
   };
 }
+
+/** A name that a process of this host holds. */
+export interface HeldName {
+  readonly name: string;
+  /** Null: the process is another user's, or has just ended. */
+  readonly pid: number | null;
+}
+
+/** The names that begin with `prefix` and that processes hold, including this one. */
+export function heldNames(prefix: string): HeldName[] {
+  return abstractSockets()
+    .filter(({ name }) => name.startsWith(prefix))
+    .map(({ name, inode }) => ({ name, pid: ownerOf(inode) }));
+}
+
+function abstractSockets(): { name: string; inode: string }[] {
+  // Num RefCount Protocol Flags Type St Inode Path; an abstract name is shown with an "@" before it.
+  return textOf("/proc/net/unix").split("\n").flatMap((line) => {
+    const found = /^\S+ \S+ \S+ \S+ \S+ \S+ +(\d+) @(.+)$/.exec(line);
+    return found === null ? [] : { inode: found[1], name: found[2] };
+  });
+}
+
+function ownerOf(inode: string): number | null {
+  const pids = namesIn("/proc").filter((name) => /^\d+$/.test(name));
+  const owner = pids.find((pid) =>
+    namesIn(`/proc/${pid}/fd`).some((fd) => linkAt(`/proc/${pid}/fd/${fd}`) === `socket:[${inode}]`)
+  );
+  return owner === undefined ? null : Number(owner);
+}
+
+// Processes end while they are looked at, and other users' may not be looked at.
+
+function textOf(path: string): string {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch {
+    return "";
+  }
+}
+
+function namesIn(path: string): string[] {
+  try {
+    return [...Deno.readDirSync(path)].map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+function linkAt(path: string): string {
+  try {
+    return Deno.readLinkSync(path);
+  } catch {
+    return "";
+  }
+}

@@ -10,23 +10,40 @@ const libc = linuxLibC({
 
 // fcntl.h, sys/socket.h of Linux.
 const F_SETFD = 2;
+const F_DUPFD_CLOEXEC = 1030;
 const FD_CLOEXEC = 1;
 const SOL_SOCKET = 1;
 const SO_ACCEPTCONN = 30;
+const IPPROTO_TCP = 6;
+const TCP_INFO = 11;
+/** Where `struct tcp_info` (linux/tcp.h) of a socket that listens has the length of its queue. */
+const TCPI_UNACKED_OFFSET = 24;
 
 /** A socket that listens. */
 export interface ListeningSocket {
+  /** The lowest descriptor of the socket. */
   readonly fd: number;
   readonly port: number;
+  /** As {@linkcode inodeOf}. */
+  readonly inode: string;
 }
 
-/** All TCP sockets of this process that listen; empty on other systems than Linux. */
+/** All TCP sockets of this process that listen, each once; empty on other systems than Linux. */
 export function listeningSockets(): ListeningSocket[] {
   if (libc() === null) return [];
-  return ownDescriptors().sort((a, b) => a - b).flatMap((fd) => {
+  const sockets = new Map<string, ListeningSocket>();
+  for (const fd of ownDescriptors().sort((a, b) => a - b)) {
     const port = listeningPort(fd);
-    return port === null ? [] : { fd, port };
-  });
+    if (port === null) continue;
+    const inode = inodeOf(fd);
+    if (!sockets.has(inode)) sockets.set(inode, { fd, port, inode });
+  }
+  return [...sockets.values()];
+}
+
+/** Tells a socket of this process from all other sockets of the host, whatever its descriptor is. */
+export function inodeOf(fd: number): string {
+  return Deno.readLinkSync(`/proc/self/fd/${fd}`);
 }
 
 /** The port on which a descriptor listens; null: it is no TCP socket that listens. */
@@ -44,4 +61,22 @@ export function listeningPort(fd: number): number | null {
 export function setInherited(fd: number, isInherited: boolean): void {
   if (libc()?.fcntl(fd, F_SETFD, isInherited ? 0 : FD_CLOEXEC) === 0) return;
   throw new Error(`descriptor ${fd} cannot be passed on`);
+}
+
+/**
+ * Another descriptor of the same file, which programs that this process starts do not get.
+ * @returns null if this process may not open more files
+ */
+export function duplicate(fd: number): number | null {
+  const copy = libc()?.fcntl(fd, F_DUPFD_CLOEXEC, 0) ?? -1;
+  return copy < 0 ? null : copy;
+}
+
+/** Connections of a listening socket that no process has accepted yet. */
+export function waitingConnections(fd: number): number {
+  const info = new Uint32Array(TCPI_UNACKED_OFFSET / 4 + 1);
+  const length = new Uint8Array(Uint32Array.of(info.byteLength).buffer);
+  const bytes = new Uint8Array(info.buffer);
+  const isKnown = libc()?.getsockopt(fd, IPPROTO_TCP, TCP_INFO, bytes, length) === 0;
+  return isKnown ? info[TCPI_UNACKED_OFFSET / 4] : 0;
 }

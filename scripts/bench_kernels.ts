@@ -8,12 +8,8 @@
  *   [--rounds=5] [--float32-activations] [--pin]
  */
 import { parseArgs } from "@std/cli/parse-args";
-import {
-  allowedCpus,
-  kernelSetStates,
-  loadCpuKernels,
-  runKernelWorker,
-} from "../ffi/cpu_kernels/load.ts";
+import { allowedCpus, kernelSetStates, loadCpuKernels } from "../ffi/cpu_kernels/load.ts";
+import { runKernelWorker } from "../ffi/cpu_kernels/wasm.ts";
 import type {
   CpuKernels,
   Decoder,

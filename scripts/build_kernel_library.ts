@@ -45,6 +45,22 @@ export function kernelNames(source: string): string[] {
   return [...source.matchAll(kernel)].map(([, name]) => name);
 }
 
+const includeDirectories = [`${path(device)}kernels`, path(new URL("../cuda_kernels", device))];
+
+/** Texts of the headers that kernels may include. */
+function headerTexts(): Promise<string[]> {
+  const names = includeDirectories.flatMap((directory) =>
+    [...Deno.readDirSync(directory)].map(({ name }) => `${directory}/${name}`)
+  );
+  const headers = names.filter((name) => name.endsWith(".h")).sort();
+  return Promise.all(headers.map((name) => Deno.readTextFile(name)));
+}
+
+async function sha256(texts: readonly string[]): Promise<string> {
+  const bytes = new TextEncoder().encode(texts.join("\0"));
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
 /** Builds a library of kernels. @throws {Error} if the compiler refuses a source */
 export async function buildKernelLibrary(options: KernelLibraryOptions): Promise<void> {
   const { compiler, sources, output, objects, checked } = options;
@@ -53,21 +69,26 @@ export async function buildKernelLibrary(options: KernelLibraryOptions): Promise
       .map((name) => emulatorObject(compiler, name, objects)),
   );
   const name = output.slice(output.lastIndexOf("/") + 1);
+  const headers = await headerTexts();
   const kernels = await Promise.all(sources.map(async (source, index) => {
-    const unit = `${objects}/${name}-${index}.cpp`, object = unit.replace(/cpp$/, "o");
-    const names = kernelNames(await Deno.readTextFile(source));
+    const text = await Deno.readTextFile(source);
+    const flags = [
+      ...[...commonFlags, ...(checked ? checkedFlags : ["-O2"])],
+      ...includeDirectories.map((directory) => `-I${directory}`),
+    ];
+    // A source that was compiled before, with these headers and flags, is not compiled again.
+    const hash = await sha256([compiler, ...flags, source, text, ...headers]);
+    const object = `${objects}/${hash}.o`;
+    if (await Deno.stat(object).then(() => true, () => false)) return object;
+    const unit = `${objects}/${name}-${index}.cpp`, partial = `${object}.${Deno.pid}`;
     await Deno.writeTextFile(
       unit,
       `#include "${source}"\n#include "${path(device)}kernels/registry.h"\n` +
-        names.map((kernel) => `REGISTER_KERNEL(${kernel})\n`).join(""),
+        kernelNames(text).map((kernel) => `REGISTER_KERNEL(${kernel})\n`).join(""),
     );
-    const includes = [
-      `-I${path(device)}kernels`,
-      `-I${path(new URL("../cuda_kernels", device))}`,
-    ];
-    const flags = [...commonFlags, ...(checked ? checkedFlags : ["-O2"]), ...includes];
-    await run(compiler, [...flags, "-c", unit, "-o", object]);
-    if (checked) await run("objcopy", [...renamed, object]);
+    await run(compiler, [...flags, "-c", unit, "-o", partial]);
+    if (checked) await run("objcopy", [...renamed, partial]);
+    await Deno.rename(partial, object);
     return object;
   }));
   const partial = `${output}.partial`;

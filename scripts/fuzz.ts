@@ -1,16 +1,17 @@
 /**
  * Runs random scenarios of simulated clusters, one for each seed, and shows the seeds that fail.
  *
- *   deno run -A scripts/fuzz.ts --seeds A..B [--trace] [--jobs N] [--max-failures N]
+ *   deno run -A scripts/fuzz.ts --seeds A..B [--leadership] [--trace] [--jobs N] [--max-failures N]
  *
  * The same seed gives the same run. Exit code 1 when a seed fails, 2 for a wrong command line.
  */
 import { fuzzHelp, type FuzzOptions, readFuzzOptions, type Seeds } from "./fuzz_options.ts";
 import { wantsHelp } from "../src/cli/main.ts";
 import { UsageError } from "../src/core/errors.ts";
+import { randomLeadershipScenario } from "../src/sim/leadership/scenario.ts";
+import { runLeadershipScenario } from "../src/sim/leadership/run.ts";
 import { randomScenario } from "../src/sim/fuzz/random_scenario.ts";
-import { runScenario, type RunStatistics } from "../src/sim/fuzz/run_scenario.ts";
-import type { Scenario } from "../src/sim/fuzz/scenario.ts";
+import { runScenario } from "../src/sim/fuzz/run_scenario.ts";
 
 /** Frames of an error's stack. Capturing more takes time; traces of failed seeds have full stacks. */
 const STACK_FRAMES = { fast: 0, traced: 10 };
@@ -23,9 +24,45 @@ interface Failure {
   readonly violations: readonly string[];
 }
 
+/** Counters of a run, by name. */
+type Statistics = Readonly<Record<string, number>>;
+
 interface ChunkResult {
   readonly failures: readonly Failure[];
-  readonly statistics: RunStatistics[];
+  readonly statistics: Statistics[];
+}
+
+/** Work of a thread. */
+interface Chunk extends Seeds {
+  readonly leadership: boolean;
+}
+
+interface SeedRun {
+  readonly violations: readonly string[];
+  readonly statistics: Statistics;
+  readonly trace: string;
+  /** The scenario, one line for each of its parts. */
+  readonly description: string;
+}
+
+async function runSeed(seed: number, leadership: boolean, isTraced: boolean): Promise<SeedRun> {
+  if (!leadership) {
+    const { requests, actions, ...settings } = randomScenario(seed);
+    const run = await runScenario({ requests, actions, ...settings }, { isTraced });
+    const { violations, trace } = run;
+    const parts = { ...settings, requests: requests.length };
+    return {
+      violations,
+      statistics: { ...run.statistics },
+      trace,
+      description: describe(parts, actions),
+    };
+  }
+  const scenario = randomLeadershipScenario(seed);
+  const { violations, trace, numLeaderships } = await runLeadershipScenario(scenario, { isTraced });
+  const { actions, ...settings } = scenario;
+  const statistics = { leaderships: numLeaderships };
+  return { violations, statistics, trace, description: describe(settings, actions) };
 }
 
 if (self.name === "fuzz-worker") serveChunks();
@@ -37,12 +74,12 @@ function serveChunks(): void {
   scope.onmessage = async ({ data }) => scope.postMessage(await runChunk(data));
 }
 
-async function runChunk({ first, last }: Seeds): Promise<ChunkResult> {
+async function runChunk({ first, last, leadership }: Chunk): Promise<ChunkResult> {
   const failures: Failure[] = [];
-  const statistics: RunStatistics[] = [];
+  const statistics: Statistics[] = [];
   Error.stackTraceLimit = STACK_FRAMES.fast;
   for (let seed = first; seed <= last; seed++) {
-    const result = await runScenario(randomScenario(seed));
+    const result = await runSeed(seed, leadership, false);
     if (result.violations.length > 0) failures.push({ seed, violations: result.violations });
     statistics.push(result.statistics);
   }
@@ -63,15 +100,17 @@ async function main(): Promise<number> {
   }
 }
 
-async function fuzz({ seeds, jobs, maxFailures, trace }: FuzzOptions): Promise<number> {
-  const failures = await runAll(seeds, jobs, maxFailures);
-  for (const failure of failures) await show(failure, trace || failure === failures[0]);
-  if (trace && failures.length === 0) await show({ seed: seeds.first, violations: [] }, true);
+async function fuzz(options: FuzzOptions): Promise<number> {
+  const { seeds, leadership, trace } = options;
+  const failures = await runAll(options);
+  const showOne = (failure: Failure, isTraced: boolean) => show(failure, leadership, isTraced);
+  for (const failure of failures) await showOne(failure, trace || failure === failures[0]);
+  if (trace && failures.length === 0) await showOne({ seed: seeds.first, violations: [] }, true);
   return failures.length === 0 ? 0 : 1;
 }
 
 /** Runs all seeds, or until enough have failed. */
-async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number) {
+async function runAll({ seeds: { first, last }, leadership, jobs, maxFailures }: FuzzOptions) {
   const startMs = performance.now();
   const failures: Failure[] = [];
   const sums: Record<string, number> = {};
@@ -91,9 +130,9 @@ async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number)
         `${failures.length} failed`,
     );
   };
-  const work = async (run: (seeds: Seeds) => Promise<ChunkResult>) => {
+  const work = async (run: (chunk: Chunk) => Promise<ChunkResult>) => {
     while (next <= last && failures.length < maxFailures) {
-      const chunk = { first: next, last: Math.min(last, next + CHUNK_SEEDS - 1) };
+      const chunk = { first: next, last: Math.min(last, next + CHUNK_SEEDS - 1), leadership };
       next = chunk.last + 1;
       take(await run(chunk));
     }
@@ -103,13 +142,14 @@ async function runAll({ first, last }: Seeds, jobs: number, maxFailures: number)
   const ran = `${numDone} ${numDone === 1 ? "seed" : "seeds"} in ${seconds.toFixed(1)} s`;
   console.log(`${ran}, ${failures.length} failed`);
   const { finished, failed, aborted, ...others } = sums;
-  console.log(JSON.stringify({ requests: { finished, failed, aborted }, ...others }));
+  const requests = leadership ? undefined : { finished, failed, aborted };
+  console.log(JSON.stringify({ requests, ...others }));
   return failures.sort((a, b) => a.seed - b.seed);
 }
 
 async function workInParallel(
   jobs: number,
-  work: (run: (seeds: Seeds) => Promise<ChunkResult>) => Promise<void>,
+  work: (run: (chunk: Chunk) => Promise<ChunkResult>) => Promise<void>,
 ): Promise<void> {
   await Promise.all(Array.from({ length: jobs }, async () => {
     const worker = new Worker(import.meta.url, { type: "module", name: "fuzz-worker" });
@@ -127,21 +167,24 @@ async function workInParallel(
   }));
 }
 
-async function show({ seed, violations }: Failure, isTraced: boolean): Promise<void> {
+async function show(
+  { seed, violations }: Failure,
+  leadership: boolean,
+  isTraced: boolean,
+): Promise<void> {
   console.log(`\nseed ${seed}${violations.length > 0 ? " FAILED" : ""}`);
   for (const violation of violations) console.log(`  ${violation}`);
   if (!isTraced) return;
   Error.stackTraceLimit = STACK_FRAMES.traced;
-  const scenario = randomScenario(seed);
-  console.log(describe(scenario));
-  console.log((await runScenario(scenario, { isTraced: true })).trace);
+  const { description, trace } = await runSeed(seed, leadership, true);
+  console.log(description);
+  console.log(trace);
 }
 
-function describe({ requests, actions, ...settings }: Scenario): string {
+function describe(settings: object, actions: readonly unknown[]): string {
   const lines = Object.entries(settings).map(([name, value]) =>
     `${name}: ${JSON.stringify(value)}`
   );
-  lines.push(`requests: ${requests.length}`);
   for (const action of actions) lines.push(`action: ${JSON.stringify(action)}`);
   return lines.map((line) => `  ${line}`).join("\n");
 }

@@ -14,6 +14,11 @@ const table = {
   "trace": flag({
     help: "Show every event of each seed that fails, or of the first if none fails.",
   }),
+  "leadership": flag({
+    help:
+      "Run scenarios of managers that elect a leader, of their lease store and of the receivers of " +
+      "their decisions, in place of scenarios of whole clusters.",
+  }),
   "jobs": integer({
     default: 1,
     min: 1,
@@ -36,6 +41,7 @@ export interface Seeds {
 export interface FuzzOptions {
   readonly seeds: Seeds;
   readonly trace: boolean;
+  readonly leadership: boolean;
   readonly jobs: number;
   readonly maxFailures: number;
 }
@@ -52,6 +58,7 @@ export function readFuzzOptions(argv: readonly string[]): FuzzOptions {
   return {
     seeds: parseSeeds(valueOf("seeds") as string | null),
     trace: valueOf("trace") as boolean,
+    leadership: valueOf("leadership") as boolean,
     jobs: valueOf("jobs") as number,
     maxFailures: valueOf("max-failures") as number,
   };

@@ -19,10 +19,14 @@ interface Workload {
 interface Service {
   /** Arguments of `serve`, which sets the number of instances and the model. */
   readonly serve: string;
+  /** Seconds between two rows of the log: short enough to see prefills. */
+  readonly logInterval: number;
   readonly model: string;
   /** Arguments of `make_model.ts`, for a model that has to be made. */
   readonly makeArgs?: string;
   readonly fitted: readonly Workload[];
+  /** Requests one at a time: what a request takes outside of the instance. */
+  readonly alone: Workload;
   readonly heldOut: readonly Workload[];
 }
 
@@ -34,6 +38,7 @@ const blocks = 512;
 const services: Readonly<Record<string, Service>> = {
   cpu: {
     serve: `--device cpu --cpu-threads 1 --num-gpu-blocks-override ${blocks} --swap-space 0`,
+    logInterval: 0.02,
     model: "loop",
     makeArgs: cpuModel,
     fitted: [
@@ -41,6 +46,7 @@ const services: Readonly<Record<string, Service>> = {
       work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
       work("f3", 3, 20, "--qps 2", 400, 24, 0.7),
     ],
+    alone: work("alone", 4, 40, "--max-concurrency 1", 160, 2, 0.9),
     heldOut: [
       work("chat", 11, 40, "--qps 3", 64, 64, 0.5),
       work("long prompts", 12, 40, "--qps 2.5", 256, 16, 0.5),
@@ -51,12 +57,14 @@ const services: Readonly<Record<string, Service>> = {
   },
   sim: {
     serve: `--device sim --gpu-type a10`,
+    logInterval: 0.1,
     model: "llama-7b",
     fitted: [
       work("f1", 1, 60, "--qps 4", 256, 64, 0.9),
       work("f2", 2, 50, "--qps 4", 64, 128, 0.9),
       work("f3", 3, 30, "--qps 2", 1000, 32, 0.7),
     ],
+    alone: work("alone", 4, 40, "--max-concurrency 1", 512, 2, 0.9),
     heldOut: [
       work("chat", 11, 60, "--qps 3", 128, 128, 0.5),
       work("long prompts", 12, 40, "--qps 1.5", 700, 32, 0.5),
@@ -102,8 +110,8 @@ async function measure(directory: string, service: Service): Promise<void> {
     const out = `${directory}/${service.model}`;
     makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
   }
-  const log = "--log-instance-info --log-filename fit --polling-interval 0.02";
-  for (const [set, isLogged] of [["fitted", true], ["heldOut", false]] as const) {
+  const log = `--log-instance-info --log-filename fit --polling-interval ${service.logInterval}`;
+  for (const isLogged of [true, false]) {
     const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
       `${service.serve} ${isLogged ? log : ""}`;
     const port = 18_700 + Number(isLogged);
@@ -115,13 +123,15 @@ async function measure(directory: string, service: Service): Promise<void> {
     }).spawn();
     console.log(`llumnix serve ${serve} --port ${port} &`);
     try {
-      for (const { name, args } of service[set]) {
+      const workloads = isLogged ? [...service.fitted, service.alone] : service.heldOut;
+      for (const { name, args } of workloads) {
         const file = name.replaceAll(" ", "_");
         await llumnix(directory, [
           ...["bench", "--port", `${port}`, "--ready-check-timeout-sec", "60", ...args.split(" ")],
           ...["--num-warmups", "3", "--disable-tqdm"],
           ...["--metric-percentiles", "90", "--save-result", "--result-filename", `${file}.json`],
-          ...(isLogged ? [] : ["--save-trace", `${file}.jsonl`, "--csv", `${file}.csv`]),
+          ...(isLogged && name !== "alone" ? [] : ["--csv", `${file}.csv`]),
+          ...(isLogged ? [] : ["--save-trace", `${file}.jsonl`]),
         ]);
       }
     } finally {
@@ -140,7 +150,8 @@ interface SimulatedLatencies {
 async function predict(directory: string, service: Service): Promise<string[][]> {
   const { model } = service;
   const fit = await llumnix(directory, [
-    ...["profile", "fit", "fit_instance.csv", "--model", model, "--out", "profile.json"],
+    ...["profile", "fit", "fit_instance.csv", "--model", model, "--requests", "alone.csv"],
+    ...["--out", "profile.json"],
   ]);
   console.log(fit);
   const rows: string[][] = [];

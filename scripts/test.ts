@@ -4,16 +4,18 @@
  *
  *   deno run -A scripts/test.ts [ARGUMENTS OF deno test]
  *
- * With arguments it is `deno test -A ARGUMENTS`. The last line counts both: "ok | 10 passed | 0
- * failed | 1 ignored". Exit code 1 when a test fails, or when a process ends without a count.
+ * With arguments it is `deno test -A --no-check ARGUMENTS`. After a run with at most three failed tests, their files
+ * run once more, alone (`second_run.ts`). The last line counts all: "ok | 10 passed | 0 failed | 1 ignored",
+ * and " | 1 unsteady" for a test that passed only alone. Exit code 1 when a test fails, or when a process
+ * ends without a count.
  */
-import { readSummary, type TestCounts } from "./test_summary.ts";
+import { closingLines, judge, type TestRun } from "./second_run.ts";
+import { readSummary } from "./test_summary.ts";
 
 const END_TO_END = "test/e2e";
 
-interface Run {
-  readonly counts: TestCounts | null;
-  readonly code: number;
+interface Run extends TestRun {
+  /** Stdout and stderr, as they came. */
   readonly output: string;
 }
 
@@ -23,16 +25,27 @@ async function main(args: readonly string[]): Promise<number> {
   if (args.length > 0) {
     return (await new Deno.Command(Deno.execPath(), command(args)).spawn().status).code;
   }
+  const show = (bytes: Uint8Array) => void Deno.stdout.writeSync(bytes);
   const endToEnd = run([END_TO_END]);
-  const others = await run([`--ignore=${END_TO_END}`], (bytes) => Deno.stdout.writeSync(bytes));
+  const others = await run([`--ignore=${END_TO_END}`], show);
   console.log(`\n== ${END_TO_END}, which ran beside the tests above`);
   const last = await endToEnd;
   console.log(last.output);
-  return report([others, last]);
+  for (const { code, output } of [others, last]) {
+    // Once more, where it is seen: the log of a whole run is long.
+    if (code !== 0) console.log(output.slice(output.lastIndexOf(" ERRORS ")));
+  }
+  const verdict = await judge([others, last], (file) => {
+    console.log(`\n== ${file} once more, alone`);
+    return run([file], show);
+  });
+  console.log(`\n${closingLines(verdict).join("\n")}`);
+  return verdict.failed === 0 ? 0 : 1;
 }
 
+/** Types are left to `deno task check`: both processes would check them all once more. */
 function command(args: readonly string[]): Deno.CommandOptions {
-  return { args: ["test", "-A", ...args], stdin: "null" };
+  return { args: ["test", "-A", "--no-check", ...args], stdin: "null" };
 }
 
 /** Runs `deno test`; its output is shown as it comes, or kept. */
@@ -45,35 +58,21 @@ async function run(
     stdout: "piped",
     stderr: "piped",
   }).spawn();
-  const pieces: Uint8Array<ArrayBuffer>[] = [];
-  const take = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>) => {
+  const pieces: Uint8Array<ArrayBuffer>[] = [], ofStdout: Uint8Array<ArrayBuffer>[] = [];
+  const take = async (
+    stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+    ...lists: Uint8Array<ArrayBuffer>[][]
+  ) => {
     for await (const bytes of stream) {
-      pieces.push(bytes);
+      for (const list of lists) list.push(bytes);
       show?.(bytes);
     }
   };
-  const [{ code }] = await Promise.all([child.status, take(child.stdout), take(child.stderr)]);
-  const output = await new Blob(pieces).text();
-  return { counts: readSummary(output), code, output };
-}
-
-function report(runs: readonly Run[]): number {
-  const total = { passed: 0, failed: 0, ignored: 0 };
-  let isWell = true;
-  for (const { counts, code, output } of runs) {
-    total.passed += counts?.passed ?? 0;
-    total.failed += counts?.failed ?? 0;
-    total.ignored += counts?.ignored ?? 0;
-    // An error outside of the tests, such as a file that does not load, is in the exit code alone.
-    if (counts === null || (code !== 0 && counts.failed === 0)) total.failed++;
-    if (code === 0 && counts !== null) continue;
-    isWell = false;
-    // Once more, where it is seen: the log of a whole run is long.
-    console.log(output.slice(output.lastIndexOf(" ERRORS ")));
-  }
-  const { passed, failed, ignored } = total;
-  console.log(
-    `\n${isWell ? "ok" : "FAILED"} | ${passed} passed | ${failed} failed | ${ignored} ignored`,
-  );
-  return isWell ? 0 : 1;
+  const [{ code }] = await Promise.all([
+    child.status,
+    take(child.stdout, pieces, ofStdout),
+    take(child.stderr, pieces),
+  ]);
+  const [output, stdout] = await Promise.all([pieces, ofStdout].map((all) => new Blob(all).text()));
+  return { counts: readSummary(stdout), code, output, stdout };
 }

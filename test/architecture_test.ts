@@ -41,13 +41,15 @@ const rooms = [
   "metrics",
   "page",
   "workload",
+  "cluster",
 ] as const;
 
 /** What each room may import besides itself. `mod.ts` may import everything. */
 const mayImport: Record<string, readonly string[]> = {
   cli: [...rooms, "ffi"],
   roles: [...rooms.filter((room) => room !== "cli"), "ffi"],
-  server: ["frontend", "client", "core", "metrics", "page"],
+  // A second descriptor of a socket, and its queue, are in reach of the C library alone.
+  server: ["frontend", "client", "core", "metrics", "page", "ffi"],
   frontend: ["core"],
   client: ["core", "bus"],
   manager: ["core", "bus"],
@@ -66,6 +68,7 @@ const mayImport: Record<string, readonly string[]> = {
   // Runs in browsers; to the server its files are texts.
   page: [],
   workload: ["core"],
+  cluster: ["core", "bus"],
   ffi: [],
 };
 

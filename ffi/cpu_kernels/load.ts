@@ -1,8 +1,8 @@
 import { type CpuKernels, KernelError, type KernelSet, kernelSets } from "./kernels.ts";
 import { openNative, permitTiles } from "./native.ts";
-import { type CreateKernelWorker, openWasm, runKernelWorker } from "./wasm.ts";
+import type { CreateKernelWorker } from "./wasm.ts";
 
-export { KernelError, runKernelWorker };
+export { KernelError };
 export type { CreateKernelWorker };
 
 /** How to load a kernel set. */
@@ -84,6 +84,7 @@ export function allowedCpus(): readonly number[] {
 
 async function open(set: KernelSet, options: LoadKernelsOptions): Promise<CpuKernels> {
   if (set === "wasm") {
+    const { openWasm } = await import("./wasm.ts"); // it holds the code of the kernels
     return await openWasm(options.threads, options.createKernelWorker ?? defaultKernelWorker);
   }
   const image = imageOf(set);

@@ -44,7 +44,7 @@ export const jitErrorLogBuffer = 5, jitErrorLogBufferBytes = 6;
 const jitLogBytes = 8192;
 
 /** Types of kernel parameters with their sizes, which are their alignments too. */
-const parameterBytes = { pointer: 8, i64: 8, i32: 4, u32: 4, f32: 4 } as const;
+const parameterBytes = { pointer: 8, i64: 8, f64: 8, i32: 4, u32: 4, f32: 4 } as const;
 
 export type ParameterType = keyof typeof parameterBytes;
 
@@ -199,6 +199,7 @@ export class Kernel {
       else if (type === "i64") this.#arguments.setBigInt64(offset, BigInt(values[i]), true);
       else if (type === "i32") this.#arguments.setInt32(offset, Number(values[i]), true);
       else if (type === "u32") this.#arguments.setUint32(offset, Number(values[i]), true);
+      else if (type === "f64") this.#arguments.setFloat64(offset, Number(values[i]), true);
       else this.#arguments.setFloat32(offset, Number(values[i]), true);
     }
   }

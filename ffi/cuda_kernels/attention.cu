@@ -1,39 +1,17 @@
 // Attention over a paged KV cache: head norm, RoPE and the write of new keys and values; then attention
 // of any mix of prompts and single tokens.
 //
-// A block of the cache has, for each layer, keys [kvHeads][blockSize][headDim], then values likewise.
-//
 // The order of all sums depends on a row's own context alone: its tokens are cut into parts of 256 at
 // fixed places (0, 256, ...). A part has one maximum; its sums run over tokens in order. Parts are merged
 // in order. Whether one block of threads does all parts of a row, or each part has its own, changes no bit.
 //
 // A row with position -1 fills up a batch: nothing is read, written or computed for it.
-#include "elements.h"
+#include "heads.h"
 
 namespace {
 
 constexpr int threads = 128, warps = threads / 32;
 constexpr int partTokens = 256, tileTokens = 64;
-
-/// Where the keys and values of a layer are.
-template <class T>
-struct Cache {
-  T* layer;               ///< Of block 0.
-  long long blockStride;  ///< Elements from block to block.
-  int blockShift;         ///< A block has 1 << blockShift tokens.
-  int kvHeads, headDim;
-};
-
-/// The key of a token in slot `slot` of block `block`; its value is `valueOffset` further.
-template <class T>
-__device__ __forceinline__ T* keyAt(const Cache<T>& cache, int block, int slot, int kvHead) {
-  const size_t row = (size_t(kvHead) << cache.blockShift) + slot;
-  return cache.layer + block * cache.blockStride + row * cache.headDim;
-}
-template <class T>
-__device__ __forceinline__ size_t valueOffset(const Cache<T>& cache) {
-  return (size_t(cache.kvHeads) << cache.blockShift) * cache.headDim;
-}
 
 /// Norm (if there are weights) and rotation of queries and keys in place; keys and values go into the
 /// cache. Rows of `qkv` are float32 [heads + 2 kvHeads][headDim]. `rope` has for each position the cosines of
@@ -43,44 +21,28 @@ template <class T>
 __device__ __forceinline__ void prepareHeads(float* qkv, const float* queryNorm, const float* keyNorm,
                                              const float* rope, const int* positions, const int* slots,
                                              const Cache<T>& cache, int heads, float epsilon) {
-  const int row = int(blockIdx.x), lane = int(threadIdx.x) % 32, headDim = cache.headDim, half = headDim / 2;
+  const int row = int(blockIdx.x), headDim = cache.headDim, half = headDim / 2;
   const int allHeads = heads + 2 * cache.kvHeads;
   const int head = int(blockIdx.y) * warps + int(threadIdx.x) / 32;
   if (head >= allHeads || positions[row] < 0) return;
-  const bool isQuery = head < heads, isValue = head >= heads + cache.kvHeads;
-  float* low = qkv + (size_t(row) * allHeads + head) * headDim;
-  float* high = low + half;
-  const float* norm = isQuery ? queryNorm : isValue ? nullptr : keyNorm;
-  float scale = 1.0f;
-  if (norm != nullptr) {
-    float squares = 0;
-    for (int i = lane; i < half; i += 32) squares = fmaf(low[i], low[i], fmaf(high[i], high[i], squares));
-    scale = 1.0f / sqrtf(sumOfWarp(squares) / float(headDim) + epsilon);
+  float* from = qkv + (size_t(row) * allHeads + head) * headDim;
+  const float* turns = rope + size_t(positions[row]) * headDim;
+  if (head < heads) {
+    prepareHead(from, queryNorm, turns, headDim, epsilon, [&](int i, float a, float b) {
+      from[i] = a;
+      from[half + i] = b;
+    });
+    return;
   }
-  const float* cosines = rope + size_t(positions[row]) * headDim;
+  const bool isValue = head >= heads + cache.kvHeads;
   const int slotMask = (1 << cache.blockShift) - 1, kvHead = (head - heads) % cache.kvHeads;
-  T* cached = nullptr;
-  if (!isQuery) cached = keyAt(cache, slots[row] >> cache.blockShift, slots[row] & slotMask, kvHead);
+  T* cached = keyAt(cache, slots[row] >> cache.blockShift, slots[row] & slotMask, kvHead);
   if (isValue) cached += valueOffset(cache);
-  for (int i = lane; i < half; i += 32) {
-    float a = low[i], b = high[i];
-    if (norm != nullptr) {
-      a = a * scale * norm[i];
-      b = b * scale * norm[half + i];
-    }
-    if (!isValue) {
-      const float cosine = cosines[i], sine = cosines[half + i], rotated = fmaf(a, cosine, -(b * sine));
-      b = fmaf(b, cosine, a * sine);
-      a = rotated;
-    }
-    if (isQuery) {
-      low[i] = a;
-      high[i] = b;
-    } else {
-      narrow(a, cached[i]);
-      narrow(b, cached[half + i]);
-    }
-  }
+  const float* norm = isValue ? nullptr : keyNorm;
+  prepareHead(from, norm, isValue ? nullptr : turns, headDim, epsilon, [&](int i, float a, float b) {
+    narrow(a, cached[i]);
+    narrow(b, cached[half + i]);
+  });
 }
 
 /// A part of a row's context, or several merged: exponentials are of scores less `largest`. `values` is
@@ -120,12 +82,12 @@ struct Group {
 template <class T>
 __device__ __forceinline__ void loadTile(const Group<T>& group, int first, size_t offset) {
   const Cache<T>& cache = group.cache;
-  const int vectors = cache.headDim / vectorElements<T>, slotMask = (1 << cache.blockShift) - 1;
+  const int vectors = cache.headDim / vectorElements<T>;
   __syncthreads();  // the tile before is no longer read
   for (int piece = int(threadIdx.x); piece < tileTokens * vectors; piece += threads) {
     const int token = piece / vectors, vector = piece % vectors, position = first + token;
     if (position < group.begin || position >= group.end) continue;
-    const T* key = keyAt(cache, group.table[position >> cache.blockShift], position & slotMask, group.kvHead);
+    const T* key = keyOfPosition(cache, group.table, position, group.kvHead);
     __pipeline_memcpy_async(group.tile + token * group.pitch + vector * 16,
                             key + offset + vector * vectorElements<T>, 16);
   }
@@ -190,7 +152,7 @@ __device__ __forceinline__ void weighTile(const Group<T>& group, int first, int 
   }
 }
 
-/// Computes part `part` of the row: `parts` and `values` of the group.
+/// Computes part `part` of the row: `parts` of the group, and `values`, of which a thread may read its own.
 template <class T>
 __device__ __forceinline__ void attendPart(const Group<T>& group, int part, float scale) {
   const int first = part * partTokens;
@@ -205,7 +167,6 @@ __device__ __forceinline__ void attendPart(const Group<T>& group, int part, floa
     loadTile(group, first + inPart, valueOffset(group.cache));
     weighTile(group, first + inPart, inPart);
   }
-  __syncthreads();
 }
 
 /// Grid [kvHeads, rows, z], 128 threads, `sharedBytes` of decoder_kernels.ts. `qkv`: see `prepareHeads`.
@@ -243,8 +204,8 @@ __device__ __forceinline__ void attend(const float* qkv, const int* positions, c
 
   const size_t allHeads = size_t(heads) + 2 * cache.kvHeads;
   const float* from = qkv + (row * allHeads + size_t(kvHead) * size) * headDim;
+  // The first tile's barriers order the queries, too.
   for (int item = int(threadIdx.x); item < items; item += threads) queries[item] = from[item];
-  __syncthreads();
   const size_t firstHead = size_t(row) * heads + size_t(kvHead) * size;
 
   for (int part = firstPart; part <= lastPart; part++) {

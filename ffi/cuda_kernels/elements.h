@@ -12,6 +12,8 @@ using f32 = float;
 
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL_BY(count) PRAGMA(unroll count)
 __device__ __forceinline__ float bitsToFloat(unsigned bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ unsigned floatToBits(float value) { return __float_as_uint(value); }
 __device__ __forceinline__ float widen(f16 value) {
@@ -27,6 +29,7 @@ __device__ __forceinline__ void narrow(float value, bf16& to) {
 }
 #else
 #define UNROLL
+#define UNROLL_BY(count)
 __device__ float bitsToFloat(unsigned bits) { return __builtin_bit_cast(float, bits); }
 __device__ unsigned floatToBits(float value) { return __builtin_bit_cast(unsigned, value); }
 __device__ float widen(f16 value) { return float(__builtin_bit_cast(_Float16, value.bits)); }

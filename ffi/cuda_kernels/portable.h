@@ -6,7 +6,10 @@
 #include <stdint.h>
 /// Dynamic shared memory of the block as an array of `type`.
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+/// A function of a class.
+#define DEVICE_MEMBER __device__ __forceinline__
 #else
 #include "cuda_emulation.h"
+#define DEVICE_MEMBER __attribute__((always_inline)) inline
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulated_dynamic_shared())
 #endif

@@ -1,51 +1,55 @@
 // What a decoder does with each row of activations by itself: embedding, RMS norm, SiLU, and the largest
 // logit. A block has one row, so that no row's result depends on another row.
-#include "elements.h"
+#include "ptx.h"
+#include "rows.h"
 
 namespace {
-
-constexpr int threadsOfRow = 256, warpsOfRow = threadsOfRow / 32;
 
 /// y = the row of `table` that belongs to the token. Grid [rows], 256 threads.
 template <class T>
 __device__ __forceinline__ void embed(const T* table, const int* tokens, float* y, int width) {
+  grid_wait();
+  grid_launch();
   const T* from = table + size_t(tokens[blockIdx.x]) * width;
   float* to = y + size_t(blockIdx.x) * width;
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) to[i] = widen(from[i]);
 }
 
-/// Sum over a block, the same bits in each thread: the lanes of each warp, then the warps in order.
-__device__ __forceinline__ float sumOfBlock(float value) {
-  __shared__ float sumOfWarps[warpsOfRow];
-  value = sumOfWarp(value);
-  if (threadIdx.x % 32 == 0) sumOfWarps[threadIdx.x / 32] = value;
-  __syncthreads();
-  float sum = sumOfWarps[0];
-  for (int warp = 1; warp < warpsOfRow; warp++) sum += sumOfWarps[warp];
-  return sum;
+/// Shared memory for the sums of a block's warps; g++ puts shared memory of templates elsewhere.
+__device__ __forceinline__ float* sharedSums() {
+  __shared__ float sums[warpsOfRow];
+  return sums;
 }
 
 /// y = x / sqrt(mean(x^2) + epsilon) * weight. Row i of y is of row `rows[i]` of x, or of row i if `rows`
-/// is null. A thread sums the squares of every 256th element. Grid [rows], 256 threads.
+/// is null. `width` is a multiple of 4. Grid [rows], 256 threads.
 template <class T>
 __device__ __forceinline__ void rmsNorm(const float* x, const float* weight, const int* rows, T* y, int width,
                                         float epsilon) {
+  float* sumsOfWarps = sharedSums();
+  grid_wait();
+  grid_launch();
   const int row = rows == nullptr ? int(blockIdx.x) : rows[blockIdx.x];
   const float* from = x + size_t(row) * width;
   T* to = y + size_t(blockIdx.x) * width;
-  float squares = 0;
-  for (int i = int(threadIdx.x); i < width; i += threadsOfRow) squares = fmaf(from[i], from[i], squares);
-  const float scale = 1.0f / sqrtf(sumOfBlock(squares) / float(width) + epsilon);
-  for (int i = int(threadIdx.x); i < width; i += threadsOfRow) narrow(from[i] * scale * weight[i], to[i]);
+  const float squares = sumOfWarp(squaresOfThread(from, width));
+  if (threadIdx.x % 32 == 0) sumsOfWarps[threadIdx.x / 32] = squares;
+  __syncthreads();
+  const float scale = scaleOfRow(sumsOfWarps, width, epsilon);
+  for (int i = int(threadIdx.x); i < width; i += threadsOfRow) {
+    narrow(normed(__ldcg(from + i), scale, weight[i]), to[i]);
+  }
 }
 
 /// y = silu(gate) * up, of rows gate | up. Grid [rows], 256 threads.
 template <class T>
 __device__ __forceinline__ void siluMultiply(const float* gateUp, T* y, int width) {
+  grid_wait();
+  grid_launch();
   const float* gate = gateUp + size_t(blockIdx.x) * 2 * width;
   T* to = y + size_t(blockIdx.x) * width;
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) {
-    narrow(gate[i] / (1.0f + expf(-gate[i])) * gate[width + i], to[i]);
+    narrow(siluTimes(__ldcg(gate + i), __ldcg(gate + width + i)), to[i]);
   }
 }
 
@@ -63,44 +67,44 @@ __device__ __forceinline__ Largest larger(Largest a, Largest b) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
-    embed_bf16(const bf16* __restrict__ table, const int* __restrict__ tokens, float* __restrict__ y, int width) {
+    embed_bf16(const bf16* __restrict__ table, const int* tokens, float* y, int width) {
   embed(table, tokens, y, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    embed_f16(const f16* __restrict__ table, const int* __restrict__ tokens, float* __restrict__ y, int width) {
+    embed_f16(const f16* __restrict__ table, const int* tokens, float* y, int width) {
   embed(table, tokens, y, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    embed_f32(const f32* __restrict__ table, const int* __restrict__ tokens, float* __restrict__ y, int width) {
+    embed_f32(const f32* __restrict__ table, const int* tokens, float* y, int width) {
   embed(table, tokens, y, width);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    rms_norm_bf16(const float* __restrict__ x, const float* __restrict__ weight, const int* __restrict__ rows,
-                  bf16* __restrict__ y, int width, float epsilon) {
+    rms_norm_bf16(const float* x, const float* __restrict__ weight, const int* rows,
+                  bf16* y, int width, float epsilon) {
   rmsNorm(x, weight, rows, y, width, epsilon);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    rms_norm_f16(const float* __restrict__ x, const float* __restrict__ weight, const int* __restrict__ rows,
-                 f16* __restrict__ y, int width, float epsilon) {
+    rms_norm_f16(const float* x, const float* __restrict__ weight, const int* rows,
+                 f16* y, int width, float epsilon) {
   rmsNorm(x, weight, rows, y, width, epsilon);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    rms_norm_f32(const float* __restrict__ x, const float* __restrict__ weight, const int* __restrict__ rows,
-                 f32* __restrict__ y, int width, float epsilon) {
+    rms_norm_f32(const float* x, const float* __restrict__ weight, const int* rows,
+                 f32* y, int width, float epsilon) {
   rmsNorm(x, weight, rows, y, width, epsilon);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    silu_multiply_bf16(const float* __restrict__ gateUp, bf16* __restrict__ y, int width) {
+    silu_multiply_bf16(const float* gateUp, bf16* y, int width) {
   siluMultiply(gateUp, y, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    silu_multiply_f16(const float* __restrict__ gateUp, f16* __restrict__ y, int width) {
+    silu_multiply_f16(const float* gateUp, f16* y, int width) {
   siluMultiply(gateUp, y, width);
 }
 extern "C" __global__ void __launch_bounds__(256)
-    silu_multiply_f32(const float* __restrict__ gateUp, f32* __restrict__ y, int width) {
+    silu_multiply_f32(const float* gateUp, f32* y, int width) {
   siluMultiply(gateUp, y, width);
 }
 

@@ -1,6 +1,7 @@
-// cu* functions: modules, functions and launches of this project's kernels. A module's PTX only says
-// which kernels it has; they run from a library in which g++ compiled the same source.
+// cu* functions: modules, functions and launches of this project's kernels. A module's PTX or cubin only
+// says which kernels it has; they run from a library in which g++ compiled the same source.
 #include <dlfcn.h>
+#include <elf.h>
 
 #include <cstring>
 #include <set>
@@ -74,13 +75,34 @@ std::set<std::string> entriesOf(const char* ptx) {
   return names;
 }
 
+/// Names of the kernels of a cubin, an ELF file for CUDA: each has a section ".text.NAME".
+std::set<std::string> entriesOfCubin(const char* image) {
+  constexpr int machineCuda = 190;
+  std::set<std::string> names;
+  const auto& header = *reinterpret_cast<const Elf64_Ehdr*>(image);
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_machine != machineCuda) return names;
+  const auto* sections = reinterpret_cast<const Elf64_Shdr*>(image + header.e_shoff);
+  const char* texts = image + sections[header.e_shstrndx].sh_offset;
+  constexpr char prefix[] = ".text.";
+  for (int i = 0; i < header.e_shnum; i++) {
+    const char* name = texts + sections[i].sh_name;
+    if (std::strncmp(name, prefix, sizeof prefix - 1) == 0) names.insert(name + sizeof prefix - 1);
+  }
+  return names;
+}
+
 Status loadModule(Call& call, uint64_t* module, const char* image) {
   if (module == nullptr || image == nullptr) return InvalidValue;
-  if (std::strstr(image, ".version") == nullptr || std::strstr(image, ".target") == nullptr) {
-    return InvalidImage;  // a cubin, too: the software device takes PTX
-  }
+  if (settings().failLoad != 0) return Status(settings().failLoad);
   auto made = std::make_shared<Module>();
-  made->entries = entriesOf(image);
+  if (std::memcmp(image, ELFMAG, SELFMAG) == 0) {
+    made->entries = entriesOfCubin(image);
+  } else if (std::strstr(image, ".version") != nullptr && std::strstr(image, ".target") != nullptr) {
+    made->entries = entriesOf(image);
+  } else {
+    return InvalidImage;
+  }
+  if (made->entries.empty()) return InvalidImage;
   if (!openKernels(made->library)) return NotFound;
   *module = call.driver.modules.add(made);
   return Ok;
@@ -129,6 +151,15 @@ Maker launch(int device, const Kernel& kernel, LaunchShape shape,
   const KernelLibrary library = kernel.library;
   const KernelInfo* info = kernel.info;
   return [=]() -> Body {
+    if (settings().skipKernel == info->name) return [] { return Step::Done; };
+    if (settings().failKernel == info->name && takesFault()) {
+      return [=] {
+        Engine& engine = Engine::get();
+        Engine::Lock lock(engine.mutex);
+        engine.fail(device, Status(settings().failCode), std::string("fail-kernel is ") + info->name);
+        return Step::Done;
+      };
+    }
     LaunchShape seeded = shape;
     seeded.seed = settings().order == Order::Eager ? 0 : 1 + Engine::get().choose(1u << 30);
     const std::shared_ptr<KernelLaunch> started(library.begin(info, &seeded, parameters.data()),

@@ -29,7 +29,7 @@ export async function benchMetrics(): Promise<void> {
 }
 
 async function scrape(service: BenchService): Promise<Readonly<Record<string, string>>> {
-  await read(service); // loads prom-client
+  await read(service);
   const pause = () => new Promise((resolve) => setTimeout(resolve, pauseMs));
   const times: number[] = [];
   let text = "", busyCpuMs = -cpuMsOf(service.pid);

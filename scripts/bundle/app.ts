@@ -35,6 +35,7 @@ export async function bundleApp(
   }).output();
   if (!success) throw new Error("deno bundle failed, see above");
   await requireLazily(directory);
+  await importLazily(directory);
   await copyFiles(`${root}/ffi/cpu_kernels/build`, `${directory}/build`, /^kernels-\w+\.so$/);
   await copyFiles(`${root}/src/model/llumnix-story`, `${directory}/llumnix-story`, modelFiles);
 }
@@ -60,6 +61,28 @@ async function requireLazily(directory: string): Promise<void> {
     throw new Error(
       `${replaced} chunks of deno bundle define __require as expected in scripts/bundle/app.ts; ` +
         "one should: adapt requireLazily to this version of Deno",
+    );
+  }
+}
+
+/**
+ * Deno reads and analyses at start what a module imports by a literal, also where `import()` comes late:
+ * that is the whole program, in every process and every worker. A computed name is read when it is used.
+ */
+async function importLazily(directory: string): Promise<void> {
+  let replaced = 0;
+  for (const name of listNames(directory)) {
+    if (!name.endsWith(".js")) continue;
+    const code = await Deno.readTextFile(`${directory}/${name}`);
+    const lazy = code.replaceAll(/\bimport\(("\.\/[\w.-]+\.js")\)/g, "import(String($1))");
+    if (lazy === code) continue;
+    await Deno.writeTextFile(`${directory}/${name}`, lazy);
+    replaced++;
+  }
+  if (replaced === 0) {
+    throw new Error(
+      "no chunk of deno bundle imports another as expected in scripts/bundle/app.ts: adapt " +
+        "importLazily to this version of Deno",
     );
   }
 }

@@ -5,6 +5,8 @@ import type { Group } from "./arguments/tables.ts";
 export interface Command {
   /** Its arguments; absent: it reads its few words itself. */
   readonly groups?: readonly Group[];
+  /** How it is called, if not by `llumnix NAME [options]`: what follows the name, in one way or several. */
+  readonly usages?: readonly string[];
   /**
    * Runs the command.
    * @param argv the words after the command's name

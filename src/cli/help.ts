@@ -8,14 +8,17 @@ const helpColumn = 24;
 /**
  * The whole help of a command: what it does, how it is called, and its arguments.
  * @param width of the terminal in columns
+ * @param usages what follows the program's name
  */
 export function commandHelp(
   program: string,
   summary: string,
   index: ArgumentIndex,
   width: number,
+  usages: readonly string[] = ["[options]"],
 ): string {
-  const blocks = [wrap(summary, width, ""), `usage: ${program} [options]`];
+  const usage = usages.map((words, i) => `${i === 0 ? "usage:" : "      "} ${program} ${words}`);
+  const blocks = [wrap(summary, width, ""), usage.join("\n")];
   for (const group of index.groups) {
     const details = entriesOf(group).map((entry) => argumentHelp(entry, width));
     blocks.push([`${group.title}:`, ...details].join("\n"));
@@ -57,6 +60,17 @@ export function wrap(text: string, width: number, indent: string): string {
     line = line === "" ? word : `${line} ${word}`;
   }
   return [...lines, line].map((content) => indent + content).join("\n");
+}
+
+/** What help says after the arguments: paragraphs, then command lines as they are. */
+export function notesText(
+  paragraphs: readonly string[],
+  examples: readonly string[],
+  width: number,
+): string {
+  const wrapped = paragraphs.map((text) => wrap(text, width, ""));
+  const lines = ["Examples:", ...examples.map((line) => `  ${line}`)];
+  return [...wrapped, ...(examples.length > 0 ? [lines.join("\n")] : [])].join("\n\n");
 }
 
 /** Columns of the terminal: COLUMNS, the terminal itself, or 80; at least 50, at most 120. */

@@ -22,7 +22,7 @@ async function printArgumentsPage(): Promise<void> {
 async function printCommandHelp(topic: string): Promise<void> {
   const { load, summary } = findCommand(topic);
   const program = `llumnix ${topic}`;
-  const { groups, notes } = await load?.() ?? {};
+  const { groups, usages, notes } = await load?.() ?? {};
   if (groups === undefined) {
     const suffix = load === null ? " (not available yet)" : "";
     return console.log(`usage: ${program}\n\n${summary}${suffix}`);
@@ -30,6 +30,6 @@ async function printCommandHelp(topic: string): Promise<void> {
   const { commandHelp, terminalWidth } = await import("./help.ts");
   const { ArgumentIndex } = await import("./arguments/index.ts");
   const width = terminalWidth();
-  console.log(commandHelp(program, summary, new ArgumentIndex(groups), width));
+  console.log(commandHelp(program, summary, new ArgumentIndex(groups), width, usages));
   if (notes !== undefined) console.log(`\n${await notes(width)}`);
 }

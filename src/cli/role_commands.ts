@@ -13,6 +13,8 @@ import {
   serveGroups,
   type ServeOptions,
 } from "./arguments/tables.ts";
+import type { EngineWorker } from "../executor/thread/threaded_executor.ts";
+import { ARGUMENTS_FROM_STDIN, givenArguments } from "../roles/given_arguments.ts";
 import type { Command } from "./command.ts";
 import { readInstanceOptions, readServingOptions } from "./role_options.ts";
 
@@ -22,7 +24,9 @@ export const serve: Command = {
     const index = new ArgumentIndex(serveGroups);
     const options = await readServingOptions<ServeOptions>("serve", argv, index, index);
     if (options === null) return 0;
-    return await (await import("./commands/serve.ts")).runServe(options);
+    const { prepareInstance } = await import("../roles/prepared_instance.ts");
+    const prepared = prepareInstance(options);
+    return await (await import("./commands/serve.ts")).runServe(options, prepared);
   },
 };
 
@@ -56,12 +60,26 @@ export const apiServer: Command = {
 
 export const instance: Command = {
   groups: instanceGroups,
-  run: async (argv) => {
-    const options = await readInstanceOptions<InstanceOptions>(
-      argv,
-      new ArgumentIndex(instanceGroups),
-      new ArgumentIndex(everyGroup),
-    );
-    return await (await import("./commands/instance.ts")).runInstance(options);
-  },
+  run: async (argv) =>
+    argv[0] === ARGUMENTS_FROM_STDIN ? await runPreparedInstance() : await runInstance(argv),
 };
+
+async function runInstance(argv: readonly string[], worker?: EngineWorker): Promise<number> {
+  const options = await readInstanceOptions<InstanceOptions>(
+    argv,
+    new ArgumentIndex(instanceGroups),
+    new ArgumentIndex(everyGroup),
+  );
+  return await (await import("./commands/instance.ts")).runInstance(options, worker);
+}
+
+/** Loads what every instance needs while it waits for its arguments. */
+async function runPreparedInstance(): Promise<number> {
+  const [argv, worker] = await Promise.all([
+    givenArguments(),
+    import("../executor/thread/threaded_executor.ts").then((module) => module.startEngineWorker()),
+    import("./commands/instance.ts"),
+    import("../core/protocol/calls.ts"), // the checks of what the manager will say
+  ]);
+  return argv === null ? 0 : await runInstance(argv, worker);
+}

@@ -23,7 +23,7 @@ export async function start(): Promise<void> {
       return runEncoderWorker();
     }
     case "role:kernel": {
-      const { runKernelWorker } = await import("../../ffi/cpu_kernels/load.ts");
+      const { runKernelWorker } = await import("../../ffi/cpu_kernels/wasm.ts");
       return runKernelWorker();
     }
     default:

@@ -182,6 +182,11 @@ export class ClusterClient implements Cluster {
     this.#manager.moveTo(address);
   }
 
+  /** Another manager leads now, at this address. */
+  switchManager(address: Address): void {
+    this.#manager.switchTo(address);
+  }
+
   abort(requestId: RequestId): void {
     const entry = this.#requests.get(requestId) ?? this.#unopened.get(requestId);
     if (!entry) return;

@@ -1,6 +1,8 @@
 import type { Address, Bus, Peer } from "../bus/bus.ts";
+import { isObeyed } from "../bus/obey.ts";
 import type { Clock } from "../core/clock.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
+import { LeaderFence } from "../core/leader_fence.ts";
 import { operatorProof } from "../core/operator_proof.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type {
@@ -19,6 +21,7 @@ import { settingsDifference } from "../core/served_settings.ts";
 const DISPATCH_TIMEOUT_MS = 2_000;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
+const SUPERSEDED = "it no longer leads: another manager does";
 
 export interface ManagerLinkConfig {
   readonly bus: Bus;
@@ -28,6 +31,8 @@ export interface ManagerLinkConfig {
   readonly settings?: ServedSettings;
   /** The operators' token. */
   readonly adminToken?: string | null;
+  /** What is known of the managers' leadership; default: what decisions say of it. */
+  readonly fence?: LeaderFence;
   /** @param isFirst the first list of a connection: it says nothing about earlier lists */
   readonly onList: (list: InstanceList, isFirst: boolean) => void;
   /** The manager asks which requests no instance has. */
@@ -40,17 +45,20 @@ export interface ManagerLinkConfig {
 /** An API server's connection to the manager. A connection that ends is made again. */
 export class ManagerLink {
   readonly #config: ManagerLinkConfig;
+  readonly #fence: LeaderFence;
   #address: Address;
   #peer: Peer | null = null;
   /** Knows that this process has the admin token. */
   #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
   #cancelRetry: (() => void) | null = null;
+  #isConnecting = false;
   #mismatch: string | null = null;
   #isClosed = false;
 
   private constructor(config: ManagerLinkConfig) {
     this.#config = config;
     this.#address = config.address;
+    this.#fence = config.fence ?? new LeaderFence("the API server");
   }
 
   /**
@@ -80,7 +88,9 @@ export class ManagerLink {
     try {
       const options = { timeoutMs: DISPATCH_TIMEOUT_MS };
       const { data } = await peer.call("dispatch", { data: request }, options);
-      return data;
+      if (isObeyed(this.#fence, data, peer)) return data;
+      this.#lose(peer, SUPERSEDED);
+      return null;
     } catch (error) {
       // An error that comes long before the timeout is the manager's answer.
       if (peer.isOpen && clock.nowMs() - askedMs < DISPATCH_TIMEOUT_MS / 2) throw error;
@@ -145,6 +155,16 @@ export class ManagerLink {
     this.#address = address;
   }
 
+  /** Another manager leads now: leaves the present one, if that is at another address, and connects. */
+  switchTo(address: Address): void {
+    const peer = this.#peer;
+    if (address === this.#address || this.#isClosed) return;
+    this.#address = address;
+    if (peer !== null) return this.#lose(peer, SUPERSEDED);
+    this.#cancelRetry?.();
+    if (!this.#isConnecting) this.#reconnectAfter(0); // else that attempt fails, and the next one follows
+  }
+
   /** Sends a notification; without a manager it is dropped. */
   notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
@@ -160,15 +180,29 @@ export class ManagerLink {
   }
 
   async #connect(): Promise<void> {
+    this.#isConnecting = true;
+    try {
+      await this.#connectTo(this.#address);
+    } finally {
+      this.#isConnecting = false;
+    }
+  }
+
+  async #connectTo(address: Address): Promise<void> {
     const { bus, onList, onQuery } = this.#config;
     let newest: number | null = null;
     let mismatch = null as string | null;
-    const peer: Peer = await bus.connect(this.#address, {
+    let isSuperseded = false as boolean;
+    const peer: Peer = await bus.connect(address, {
       calls: { requests: ({ data }) => ({ data: onQuery(data) }) },
       notifications: {
         instances: ({ data: list }) => {
           if (this.#isClosed || (newest !== null && list.version <= newest)) return;
           const isFirst = newest === null;
+          if (!isObeyed(this.#fence, list, peer)) {
+            isSuperseded = true;
+            return this.#lose(peer, SUPERSEDED);
+          }
           newest = list.version;
           mismatch = this.#mismatchOf(list);
           if (mismatch !== null) return this.#lose(peer, mismatch);
@@ -181,6 +215,7 @@ export class ManagerLink {
     try {
       await peer.call("subscribe", { data: null }); // the list arrives before the answer
       if (mismatch !== null) throw new UsageError(mismatch);
+      if (isSuperseded || address !== this.#address) throw new UnavailableError(SUPERSEDED);
     } catch (error) {
       await peer.close();
       throw error;
@@ -203,7 +238,7 @@ export class ManagerLink {
     this.#cancelRetry = this.#config.clock.after(delayMs, () => {
       this.#connect().catch((error) => {
         this.#noteMismatch(error instanceof UsageError ? error.message : null);
-        this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS));
+        this.#reconnectAfter(Math.min(Math.max(2 * delayMs, FIRST_RETRY_MS), MAX_RETRY_MS));
       });
     });
   }

@@ -34,6 +34,10 @@ export interface ExecutorInfo {
   readonly maxPieceTokens?: number;
   /** Extra time of a step for each of its tokens, before the step counts as hanging. Default 0. */
   readonly tokenTimeoutMs?: number;
+  /** What the operator should know of the device, a sentence each. Default none. */
+  readonly warnings?: readonly string[];
+  /** The executor has a {@linkcode StepPipeline}. Default false. */
+  readonly runsAhead?: boolean;
   /**
    * Bytes per millisecond at which blocks move between simulated devices. Absent: a transfer takes as
    * long as the copy does.
@@ -65,6 +69,11 @@ export interface StepInput {
    * has -1 in its place. Only for executors with `maxPieceTokens`; default false.
    */
   readonly isPartial?: boolean;
+  /**
+   * The step before is still under way: see {@linkcode StepPipeline}. A token id of -1 - i is the token that
+   * the step before chooses for its sequence i. Default false.
+   */
+  readonly isAhead?: boolean;
   /** Handles whose sampler state to drop, before `added` is handled. */
   readonly removed: readonly number[];
   readonly added: readonly SequenceStart[];
@@ -101,6 +110,22 @@ export interface StepOutput {
 }
 
 /**
+ * Steps of which each begins before the output of the one before is known, so that the device does not wait
+ * for the host: decode steps whose sequences all `canChooseAhead` (sampling/token_request.ts). Steps that follow
+ * announce no sequences and copy no blocks. Calls alternate with their answers: `start`, then `follow`
+ * any number of times, then `collect`. No call of `step` lies between. The arrays of an input are read before
+ * the promise settles.
+ */
+export interface StepPipeline {
+  /** Begins the first step. */
+  start(input: StepInput): Promise<void>;
+  /** Begins the next step, whose `isAhead` is set, and gives the output of the one before. */
+  follow(input: StepInput): Promise<StepOutput>;
+  /** Gives the output of the last step. */
+  collect(): Promise<StepOutput>;
+}
+
+/**
  * A loaded model. Steps do not overlap: the caller waits for a step before it gives the next. A step
  * that throws leaves the executor unusable: the instance exits and is replaced.
  */
@@ -121,6 +146,8 @@ export interface Executor {
     done: (output: StepOutput) => void,
     failed: (error: unknown) => void,
   ): void;
+  /** Absent: the executor runs one step at a time. */
+  readonly pipeline?: StepPipeline;
   /** Frees the model and the pool. */
   close(): Promise<void>;
 }

@@ -11,6 +11,24 @@ import type { StepInput, StepOutput } from "./executor.ts";
 const requestNumber = 0, requestKind = 1, answerNumber = 2, answerKind = 3;
 const isMessage = 0, isInMemory = 1;
 
+/** What the worker does with a step: `step` of the executor, or a function of its pipeline. */
+export const stepCalls = ["step", "start", "follow", "collect"] as const;
+export type StepCall = (typeof stepCalls)[number];
+
+/** A call with its input; `collect` has none. */
+export interface StepRequest {
+  readonly call: StepCall;
+  readonly input: StepInput | null;
+}
+
+/** The input of calls that have none. */
+const noStep: StepInput = {
+  ...{ stepId: 0, kind: "decode", removed: [], added: [], maxBlocks: 0 },
+  ...{ swapOut: new Int32Array(), swapIn: new Int32Array(), handles: new Int32Array() },
+  ...{ tokenIds: new Int32Array(), queryStarts: new Int32Array(), contextLens: new Int32Array() },
+  blockTables: new Int32Array(),
+};
+
 const controlWords = 4;
 /** Size of the two float64 numbers at the start. */
 const numberBytes = 16;
@@ -28,6 +46,8 @@ const arrays = [
   "blockTables",
 ] as const;
 const inputHeaderWords = 2 + 1 + arrays.length;
+/** Kinds of steps: decode, prefill, a piece of one. */
+const kinds = 3;
 
 /** One end of the memory; each of the two threads has its own over the same buffer. One step at a time. */
 export class StepMemory {
@@ -53,12 +73,19 @@ export class StepMemory {
 
   /** Main thread: gives the worker a step. Returns false, without effect, if the step does not fit. */
   requestStep(input: StepInput): boolean {
+    return this.request({ call: "step", input });
+  }
+
+  /** The same for any call. */
+  request({ call, input: given }: StepRequest): boolean {
+    const input = given ?? noStep;
     if (input.added.length > 0) return false;
     const parts = [input.removed, ...arrays.map((name) => input[name])];
     const words = parts.reduce((sum, part) => sum + part.length, inputHeaderWords);
     if (words > inputWords) return false;
     this.#numbers[0] = input.stepId;
-    this.#input[0] = input.kind === "decode" ? 0 : input.isPartial ? 2 : 1;
+    const kind = input.kind === "decode" ? 0 : input.isPartial ? 2 : 1;
+    this.#input[0] = kind + kinds * stepCalls.indexOf(call);
     this.#input[1] = input.maxBlocks;
     let at = inputHeaderWords;
     parts.forEach((part, i) => {
@@ -71,7 +98,7 @@ export class StepMemory {
     return true;
   }
 
-  /** Main thread: makes the worker, which waits in {@linkcode nextStep}, read its next message. */
+  /** Main thread: makes the worker, which waits in {@linkcode nextRequest}, read its next message. */
   requestByMessage(): void {
     this.#announce(requestNumber, requestKind, isMessage);
   }
@@ -94,20 +121,23 @@ export class StepMemory {
 
   /**
    * Worker: blocks until the next request.
-   * @returns a step, whose arrays are valid until it is answered; null if the request is a message
+   * @returns a request, whose arrays are valid until it is answered; null if it is a message
    */
-  nextStep(): StepInput | null {
+  nextRequest(): StepRequest | null {
     while (Atomics.wait(this.#control, requestNumber, this.#seenRequest) === "ok");
     this.#seenRequest = Atomics.load(this.#control, requestNumber);
     if (Atomics.load(this.#control, requestKind) === isMessage) return null;
-    const input = this.#input;
+    const input = this.#input, kind = input[0] % kinds;
+    const call = stepCalls[Math.floor(input[0] / kinds)];
+    if (call === "collect") return { call, input: null };
     let at = inputHeaderWords;
     const [removed, swapOut, swapIn, handles, tokenIds, queryStarts, contextLens, blockTables] =
       Array.from(input.subarray(2, inputHeaderWords), (n) => input.subarray(at, at += n));
-    return {
+    const step: StepInput = {
       stepId: this.#numbers[0],
-      kind: input[0] ? "prefill" : "decode",
-      isPartial: input[0] === 2,
+      kind: kind === 0 ? "decode" : "prefill",
+      isPartial: kind === 2,
+      ...(call === "follow" && { isAhead: true }),
       removed: Array.from(removed),
       added: [],
       swapOut,
@@ -119,12 +149,15 @@ export class StepMemory {
       blockTables,
       maxBlocks: input[1],
     };
+    return { call, input: step };
   }
 
   /** Worker: answers the step. Returns false if the output must follow as a message. */
-  answerStep({ tokenIds, logprobs, promptLogprobs, failures, latencyMs }: StepOutput): boolean {
+  answerStep(output: StepOutput): boolean {
+    const { stepId, tokenIds, logprobs, promptLogprobs, failures, latencyMs } = output;
     const fits = !logprobs && !promptLogprobs && !failures && tokenIds.length <= outputWords;
     if (fits) {
+      this.#numbers[0] = stepId; // a pipeline answers with the step before
       this.#numbers[1] = latencyMs;
       this.#output[0] = tokenIds.length;
       this.#output.set(tokenIds, 1);

@@ -191,7 +191,8 @@ function checkLogprobs(count: number | null, name: string, maxLogprobs: number):
   checkThat(Number.isInteger(count) && count >= 0, name, "an integer >= 0", count);
   if (count <= maxLogprobs) return;
   throw new RequestError(
-    `Cannot request more than ${maxLogprobs} ${name}, got ${count}; the limit is --max-logprobs.`,
+    `Cannot request more than ${maxLogprobs} ${name}, got ${count}; ` +
+      "the server's --max-logprobs sets the limit.",
     name,
   );
 }

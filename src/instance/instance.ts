@@ -1,6 +1,9 @@
-import type { Address, Bus, Listener, Message, Service } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
+import { isObeyed, obey } from "../bus/obey.ts";
 import type { Clock } from "../core/clock.ts";
 import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
+import { LeaderFence } from "../core/leader_fence.ts";
+import type { ManagerDecision } from "../core/protocol/leadership.ts";
 import type { RequestsQuery, RequestsReply } from "../core/protocol/admin.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../core/protocol/instance_info.ts";
@@ -67,6 +70,8 @@ export interface InstanceConfig {
   readonly drainTimeoutMs?: number;
   /** Absent: requests cannot move to or from this instance. */
   readonly migration?: InstanceMigration;
+  /** What is known of the managers' leadership; default: what decisions say of it. */
+  readonly fence?: LeaderFence;
 }
 
 /** How an instance moves requests to and from other instances. */
@@ -112,6 +117,7 @@ export class Instance {
   readonly #config: InstanceConfig;
   readonly #service: InstanceService;
   readonly #drain: InstanceDrain;
+  readonly #fence: LeaderFence;
   readonly #manager: ManagerSession;
   readonly #ended = Promise.withResolvers<InstanceEnd>();
   #hasEnded = false;
@@ -131,6 +137,7 @@ export class Instance {
     const { clock, bus, managerAddress, instanceId, startedBy, pid } = config;
     this.#config = config;
     this.#service = new InstanceService(clock);
+    this.#fence = config.fence ?? new LeaderFence(instanceId);
     this.#manager = new ManagerSession({
       bus,
       clock,
@@ -141,6 +148,7 @@ export class Instance {
       startedBy,
       managerWaitMs: config.managerWaitMs ?? 0,
       rejoinTimeoutMs: config.rejoinTimeoutMs,
+      fence: this.#fence,
       service: this.#managerService(),
       registration: () => this.#registration(),
       hasEnded: () => this.#hasEnded,
@@ -252,18 +260,32 @@ export class Instance {
       calls: {
         ping: () => ({ data: null }),
         requests: ({ data }) => ({ data: this.#requests(data) }),
-        migrate_out: ({ data }) => this.#migrateOut(data),
-        migration_group: ({ data }) => this.#joinGroup(data),
-        handover: ({ data }) => {
+        migrate_out: ({ data }, peer) => {
+          obey(this.#fence, data, peer);
+          return this.#migrateOut(data);
+        },
+        migration_group: ({ data }, peer) => {
+          obey(this.#fence, data, peer);
+          return this.#joinGroup(data);
+        },
+        handover: ({ data }, peer) => {
+          obey(this.#fence, data, peer);
           this.#manager.expectSuccessor(data.waitMs);
           return { data: null };
         },
       },
       notifications: {
-        shutdown: () => this.stop("the manager asked for it"),
-        stay: () => this.#engine?.clearExpectedSteps(),
-        keep: () => this.#drain.cancel(),
+        shutdown: this.#order(() => this.stop("the manager asked for it")),
+        stay: this.#order(() => this.#engine?.clearExpectedSteps()),
+        keep: this.#order(() => this.#drain.cancel()),
       },
+    };
+  }
+
+  /** A notification whose sender may lead no more: then nothing happens. */
+  #order(act: () => void): (message: Message<ManagerDecision>, peer: Peer) => void {
+    return ({ data }, peer) => {
+      if (isObeyed(this.#fence, data, peer)) act();
     };
   }
 

@@ -1,6 +1,8 @@
 import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
+import { obey } from "../bus/obey.ts";
 import { type Clock, sleep } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -8,6 +10,8 @@ import type { InstanceRegistration, JoinReply, JoinRequest } from "../core/proto
 
 /** Pause between two attempts to join again after the manager was lost. */
 const REJOIN_INTERVAL_MS = 200;
+/** How long an instance tries to join a new leader, at least: it leads already. */
+const LEADER_WAIT_MS = 30_000;
 
 export interface ManagerSessionConfig {
   readonly bus: Bus;
@@ -21,6 +25,8 @@ export interface ManagerSessionConfig {
   readonly managerWaitMs: number;
   /** How long a registered instance that lost the manager tries to join again; 0: not at all. */
   readonly rejoinTimeoutMs: number;
+  /** Refuses managers whose leadership is over. */
+  readonly fence: LeaderFence;
   /** Calls and notifications that the manager sends to the instance. */
   readonly service: Pick<Service, "calls" | "notifications">;
   /** The instance as it is now. Called only after {@linkcode ManagerSession.register} was. */
@@ -44,6 +50,7 @@ export interface ManagerSessionConfig {
  */
 export class ManagerSession {
   readonly #config: ManagerSessionConfig;
+  #address: Address;
   /** `registering`: the manager knows, or is about to know, that the instance serves. */
   #phase: "joining" | "loading" | "registering" | "serving" = "joining";
   #peer: Peer | null = null;
@@ -53,6 +60,7 @@ export class ManagerSession {
 
   constructor(config: ManagerSessionConfig) {
     this.#config = config;
+    this.#address = config.managerAddress;
   }
 
   /** The manager is connected now. */
@@ -75,8 +83,8 @@ export class ManagerSession {
    * @throws {UnavailableError} no manager that accepts instances answered in time
    */
   async join(): Promise<JoinReply> {
-    const { managerAddress: address, managerWaitMs, clock, onWait, hasEnded } = this.#config;
-    const wait = { address, clock, timeoutMs: managerWaitMs, onWait, isGivenUp: hasEnded };
+    const { managerWaitMs, clock, onWait, hasEnded } = this.#config;
+    const wait = { address: this.#address, clock, timeoutMs: managerWaitMs, onWait, isGivenUp: hasEnded };
     const reply = await untilManagerAnswers(wait, async () => {
       await this.close(); // the connection of the attempt before
       return await this.#join();
@@ -116,15 +124,33 @@ export class ManagerSession {
 
   /**
    * Tells the manager that the instance is about to drain.
-   * @returns false if the manager wants it to serve on; true also without a manager. Never rejects.
+   * @returns false if the manager wants it to serve on; true also without a manager, or if another one
+   *   leads. Never rejects.
    */
   async askToDrain(): Promise<boolean> {
     try {
-      const { data } = await this.#peer!.call("drain", { data: null });
+      const peer = this.#peer!;
+      const { data } = await peer.call("drain", { data: null });
+      obey(this.#config.fence, data, peer);
       return data.mayDrain;
     } catch {
       return true;
     }
+  }
+
+  /**
+   * Another manager leads now, at this address. A serving instance leaves the present one, if that is at
+   * another address, and joins; one that has not registered yet does so once it serves.
+   */
+  moveTo(address: Address): void {
+    if (address === this.#address) return;
+    this.#address = address;
+    if (this.#phase !== "serving") return;
+    this.#successorWaitMs = Math.max(this.#successorWaitMs, LEADER_WAIT_MS);
+    const peer = this.#peer;
+    this.#peer = null;
+    peer?.close();
+    this.#lose();
   }
 
   /** The manager is about to give its place to a successor, which has this long to take it. */
@@ -140,9 +166,9 @@ export class ManagerSession {
   }
 
   async #join(): Promise<JoinReply> {
-    const { bus, managerAddress, instanceId, incarnation, startedBy, service } = this.#config;
+    const { bus, instanceId, incarnation, startedBy, service } = this.#config;
     const isRunning = this.#phase === "serving";
-    const peer = await bus.connect(managerAddress, {
+    const peer = await bus.connect(this.#address, {
       ...service,
       onClose: (peer) => {
         if (this.#peer === peer) this.#lose();
@@ -158,6 +184,7 @@ export class ManagerSession {
         startedBy,
       } satisfies JoinRequest,
     });
+    obey(this.#config.fence, data, peer);
     return data;
   }
 

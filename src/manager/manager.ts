@@ -1,5 +1,6 @@
-import type { Address, Bus, Listener, Peer, Service } from "../bus/bus.ts";
+import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
+import type { Leadership, ProcessIdentity } from "../core/protocol/leadership.ts";
 import { UnavailableError } from "../core/errors.ts";
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -15,6 +16,7 @@ import type { ClusterState } from "../core/protocol/monitoring.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
@@ -59,6 +61,18 @@ export interface ManagerConfig {
   readonly rejoinWaitMs?: number;
   /** Seed of random choices; default 0. */
   readonly seed?: number;
+  /** Absent: this manager is the only one. */
+  readonly cluster?: ManagerCluster;
+}
+
+/** A manager that is one of several, of which one leads. */
+export interface ManagerCluster {
+  /** Of this process alone. */
+  readonly processId: string;
+  /** This manager's leadership; null: another one leads. */
+  readonly leadership: () => Leadership | null;
+  /** A receiver has refused a decision, because it knows this leadership. */
+  readonly onSuperseded: (known: Leadership) => void;
 }
 
 /**
@@ -67,6 +81,7 @@ export interface ManagerConfig {
  */
 export class Manager {
   readonly #config: ManagerConfig;
+  readonly #authority: Authority;
   readonly #operators: Operators;
   readonly #dispatcher: Dispatcher;
   readonly #fleet: Fleet;
@@ -87,6 +102,7 @@ export class Manager {
 
   private constructor(config: ManagerConfig) {
     this.#config = config;
+    this.#authority = new Authority(config.cluster?.leadership);
     this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
@@ -248,6 +264,7 @@ export class Manager {
   #makeMigrationLoop(): MigrationLoop {
     return new MigrationLoop({
       ...this.#config,
+      authority: this.#authority,
       instances: () => this.#fleet.serving,
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
@@ -284,6 +301,7 @@ export class Manager {
     return new GroupKeeper({
       clock,
       options: migrationGroup,
+      authority: this.#authority,
       instances: () =>
         this.#fleet.serving.filter((instance) => this.#incompatibilityOf(instance) === null),
       onFormed: (group) => this.#emit({ type: "group_formed", ...group }),
@@ -295,6 +313,7 @@ export class Manager {
     const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
     return new Fleet({
       ...this.#config,
+      authority: this.#authority,
       managerAddress: () => this.#listeners[0].address,
       newcomerType: (types) => newcomerType(types, numPrefill),
       onEvent: (event) => this.#emit(event),
@@ -312,12 +331,19 @@ export class Manager {
           return { data: null };
         },
         subscribe: (_, peer) => {
+          const decision = this.#authority.demand();
           this.#subscribers.add(peer);
-          peer.notify("instances", { data: this.#instanceList() });
+          peer.notify("instances", { data: { ...this.#instanceList(), ...decision } });
           return { data: null };
         },
-        drain: (_, peer) => ({ data: this.#keeper.letDrainItself(this.#fleet.of(peer)) }),
+        drain: (_, peer) => ({
+          data: {
+            ...this.#authority.demand(),
+            ...this.#keeper.letDrainItself(this.#fleet.of(peer)),
+          },
+        }),
         ping: () => ({ data: null }),
+        identify: () => this.#identify(),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
         operator_prove: async ({ data }, peer) => {
@@ -336,6 +362,9 @@ export class Manager {
         },
         isolating: ({ data }) => {
           this.#isolationLease.keep(data.frontendId, this.#config.clock.nowMs());
+        },
+        superseded: ({ data }) => {
+          this.#config.cluster?.onSuperseded(data);
         },
         ...this.#monitor.notifications,
         failed: ({ data }, peer) => {
@@ -360,10 +389,18 @@ export class Manager {
     });
   }
 
+  #identify(): Message<ProcessIdentity> {
+    const { cluster } = this.#config;
+    if (cluster === undefined) throw new UnavailableError("this manager is in no cluster");
+    return { data: { process: cluster.processId } };
+  }
+
   #join(request: JoinRequest, peer: Peer): JoinReply {
+    const decision = this.#authority.demand();
     const instance = this.#fleet.join(request, peer);
     const { type: instanceType } = instance;
-    return { infoIntervalMs: this.#config.options.pollingInterval * 1000, instanceType };
+    const infoIntervalMs = this.#config.options.pollingInterval * 1000;
+    return { ...decision, infoIntervalMs, instanceType };
   }
 
   #register(registration: InstanceRegistration, peer: Peer): void {
@@ -391,6 +428,7 @@ export class Manager {
   }
 
   #dispatch(request: DispatchRequest): DispatchReply {
+    const decision = this.#authority.demand();
     const nowMs = this.#config.clock.nowMs();
     const { isolatedBy, requestId, promptTokens, priority = "normal" } = request;
     if (isolatedBy !== undefined && !this.#isolationLease.take(isolatedBy, nowMs)) {
@@ -409,7 +447,8 @@ export class Manager {
     this.#statistics.counters.dispatches++;
     this.#emit({ type: "dispatched", requestId, instanceId, priority, promptTokens });
     const canMigrate = this.#hasDecode && this.#incompatibilityOf(instance) === null;
-    return { instanceId, expectedSteps: expectedStepsOn(instance.type, canMigrate) };
+    const expectedSteps = expectedStepsOn(instance.type, canMigrate);
+    return { ...decision, instanceId, expectedSteps };
   }
 
   #updateServing(): void {
@@ -421,7 +460,9 @@ export class Manager {
     this.#updateDisaggregation(serving);
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     this.#listVersion++;
-    const list = this.#instanceList();
+    const decision = this.#authority.stamp;
+    if (decision === null) return;
+    const list = { ...this.#instanceList(), ...decision };
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
     this.#group?.update();
   }
@@ -433,9 +474,10 @@ export class Manager {
       instance.type === "decode" && instance.isAvailable &&
       this.#incompatibilityOf(instance) === null
     );
-    if (!hadDecode || this.#hasDecode) return;
+    const data = this.#authority.stamp;
+    if (!hadDecode || this.#hasDecode || data === null) return;
     for (const { type, peer } of serving) {
-      if (type === "prefill") peer?.notify("stay", { data: null });
+      if (type === "prefill") peer?.notify("stay", { data });
     }
   }
 

@@ -335,7 +335,8 @@ function shown(panel: Panel, gridPos: object): Readonly<Record<string, unknown>>
     showPoints: "never",
     stacking: { mode: isStacked ? "normal" : "none" },
   };
-  const series = { tooltip: { mode: "multi", sort: "desc" }, legend: { displayMode: "list" } };
+  const legend = { showLegend: true, displayMode: "list", placement: "bottom", calcs: [] };
+  const series = { tooltip: { mode: "multi", sort: "desc" }, legend };
   return {
     title,
     description,

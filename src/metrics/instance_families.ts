@@ -47,9 +47,13 @@ export function instanceFamilies(
   instances: readonly InstanceNumbers[],
   model: string,
 ): MetricFamily[] {
-  const each = <T>(of: (instance: InstanceNumbers) => T, more: Labels = {}): Sample<T>[] =>
-    instances.map((instance) => ({
-      labels: { model_name: model, instance_id: instance.instanceId, ...more },
+  const shared = instances.map(({ instanceId }): Labels => ({
+    model_name: model,
+    instance_id: instanceId,
+  }));
+  const each = <T>(of: (instance: InstanceNumbers) => T, more?: Labels): Sample<T>[] =>
+    instances.map((instance, i) => ({
+      labels: more === undefined ? shared[i] : { ...shared[i], ...more },
       value: of(instance),
     }));
   return [

@@ -15,6 +15,11 @@ export function duration(ms) {
   return durationParts(ms).join("\u00a0");
 }
 
+/** "10.0 s" as "10 s", for an axis. @param {string} text */
+export function withoutZeros(text) {
+  return text.replace(/(\d)\.0+(?!\d)/, "$1").replace(/(\.\d*?[1-9])0+(?!\d)/, "$1");
+}
+
 /** @param {number} count */
 export function bytes(count) {
   const units = ["B", "kB", "MB", "GB", "TB"];

@@ -1,6 +1,6 @@
 /** The plots of the last minutes, drawn by uPlot. */
 import { $, setText } from "./dom.js";
-import { duration, rate } from "./format.js";
+import { duration, rate, withoutZeros } from "./format.js";
 
 /** @import { FeedPoint } from "../server/feed/records.ts" */
 
@@ -164,7 +164,7 @@ export class Plots {
             /** @type {number} */ top,
           ) => [0, top / 2, top],
           values: (/** @type {any} */ _, /** @type {number[]} */ values) =>
-            values.map((value) => value === 0 ? "0" : plot.text(value)),
+            values.map((value) => value === 0 ? "0" : withoutZeros(plot.text(value))),
         },
       ],
       series: [

@@ -1,5 +1,6 @@
 import { formatNumber } from "../core/stats/spread.ts";
 import type { BarChart } from "./report.ts";
+import { descriptionOf } from "./description.ts";
 import { scaleOf } from "./scale.ts";
 import { element, escape } from "./svg.ts";
 
@@ -14,7 +15,8 @@ const MAX_BAR_WIDTH = 42;
 const CHAR_WIDTH = 6;
 
 /** The markup of a chart without a legend, which the page adds. */
-export function barChart({ title, groups, y, series }: BarChart): string {
+export function barChart(chart: BarChart): string {
+  const { title, groups, y, series } = chart;
   const values = series.flatMap((one) => one.values.filter((value) => value !== null));
   const scale = scaleOf(y, values);
   const spacing = PLOT_WIDTH / Math.max(1, groups.length);
@@ -25,6 +27,7 @@ export function barChart({ title, groups, y, series }: BarChart): string {
   return element(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title },
+    element("desc", {}, escape(descriptionOf(chart))),
     ...scale.ticks.map(({ position, text }) => gridLine(BASE - PLOT_HEIGHT * position, text)),
     ...groups.map((name, group) =>
       group % Math.ceil(stride / numRows) === 0

@@ -1,3 +1,4 @@
+import { descriptionOf } from "./description.ts";
 import type { HeatMap } from "./report.ts";
 import { element, escape } from "./svg.ts";
 
@@ -7,7 +8,8 @@ const ROW_HEIGHT = 14, MIN_ROW_HEIGHT = 5, MAX_ROWS_HEIGHT = 330;
 const MAX_COLUMNS = 200;
 
 /** The markup of a heat map: shades from nothing at 0 to the full colour at 1. */
-export function heatMap({ title, rows, xLabel, xRange }: HeatMap): string {
+export function heatMap(chart: HeatMap): string {
+  const { title, rows, xLabel, xRange } = chart;
   const rowHeight = Math.max(
     MIN_ROW_HEIGHT,
     Math.min(ROW_HEIGHT, MAX_ROWS_HEIGHT / Math.max(1, rows.length)),
@@ -17,7 +19,8 @@ export function heatMap({ title, rows, xLabel, xRange }: HeatMap): string {
   const hasNames = rowHeight >= 9;
   return element(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title },
+    { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", "aria-label": title, class: "heat" },
+    element("desc", {}, escape(descriptionOf(chart))),
     ...rows.map(({ name, values }, i) => {
       const y = TOP + i * rowHeight;
       const label = hasNames || i % 8 === 0 ? name : "";

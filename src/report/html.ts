@@ -91,7 +91,7 @@ function renderChart(chart: Chart): string {
 
 function barLegend({ series }: BarChart): string {
   const entries = series.map(({ name, color }) =>
-    `<span><svg width="12" height="12" viewBox="0 0 12 12">${
+    `<span><svg aria-hidden="true" width="12" height="12" viewBox="0 0 12 12">${
       element("rect", { class: `bar c${color}`, x: 0, y: 0, width: 12, height: 12 })
     }</svg>${escape(name)}</span>`
   );
@@ -109,7 +109,7 @@ function lineLegend({ series }: LineChart): string {
       y2: 6,
       "stroke-dasharray": dash,
     });
-    return `<span><svg width="22" height="12" viewBox="0 0 22 12">${stroke}</svg>${
+    return `<span><svg aria-hidden="true" width="22" height="12" viewBox="0 0 22 12">${stroke}</svg>${
       escape(name)
     }</span>`;
   });
@@ -121,7 +121,9 @@ function heatLegend({ scaleLabel }: HeatMap): string {
     { length: 11 },
     (_, i) => element("rect", { x: 10 * i, y: 0, width: 10, height: 10, class: `h${i}` }),
   );
-  const bar = `<svg width="110" height="10" viewBox="0 0 110 10">${steps.join("")}</svg>`;
+  const bar = `<svg aria-hidden="true" width="110" height="10" viewBox="0 0 110 10">${
+    steps.join("")
+  }</svg>`;
   return `<div class="legend"><span>0 ${bar} ${escape(scaleLabel)}</span></div>`;
 }
 
@@ -162,6 +164,9 @@ svg{display:block;width:100%;height:auto}
 .legend svg{width:auto;flex:none}
 text{fill:var(--soft);font:11px system-ui,sans-serif}
 .label{font-size:12px}
+/* On a phone a chart is half as large, and its letters are not. */
+@media(max-width:480px){main{padding:20px 14px 40px}
+figure>svg:not(.heat) text{font-size:19px}figure>svg.heat text,figure>svg .label.label{font-size:15px}}
 .grid{stroke:var(--rule);stroke-width:1}
 .lead{font-size:18px;line-height:1.45;margin:10px 0 14px;max-width:75ch}
 details{margin:8px 0;color:var(--soft)}

@@ -1,4 +1,5 @@
 import { formatNumber } from "../core/stats/spread.ts";
+import { descriptionOf } from "./description.ts";
 import type { LineChart, Series } from "./report.ts";
 import { scaleOf, type Tick } from "./scale.ts";
 import { element, escape, short } from "./svg.ts";
@@ -12,7 +13,8 @@ const CHAR_WIDTH = 6;
 const LABEL_GAP = 4, ROW_HEIGHT = 12;
 
 /** The markup of a chart without a legend, which the page adds. */
-export function lineChart({ x, y, series, hasMarks = false, title }: LineChart): string {
+export function lineChart(chart: LineChart): string {
+  const { x, y, series, hasMarks = false, title } = chart;
   const points = series.flatMap((one) => one.points);
   const xScale = scaleOf(x, points.map(([value]) => value));
   const yScale = scaleOf(y, points.map(([, value]) => value));
@@ -22,6 +24,7 @@ export function lineChart({ x, y, series, hasMarks = false, title }: LineChart):
   return element(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title },
+    element("desc", {}, escape(descriptionOf(chart))),
     ...yScale.ticks.map(({ position, text }) => horizontal(BASE - PLOT_HEIGHT * position, text)),
     ...xTicks(xScale.ticks),
     axisLabels(x.label, y.label),

@@ -18,6 +18,7 @@ import { processMigration } from "./instance_migration.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
 import type { MetricsServer } from "./metrics_server.ts";
 import { servingFields } from "./serving_fields.ts";
+import type { ServiceManager } from "./systemd/service_manager.ts";
 
 /** Most time for a manager to show that it is alive. */
 const PING_TIMEOUT_MS = 1_000;
@@ -51,6 +52,8 @@ export interface InstanceArgs {
   readonly managerWaitMs?: number;
   /** Where the instance serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
+  /** Is told when the instance, started by hand, serves and stops; absent: nobody is. */
+  readonly systemd?: ServiceManager;
 }
 
 /**
@@ -71,10 +74,17 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
-      ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
+      (async (spec, onProgress) => {
+        const executor = await loadThreadedExecutor(spec, { onProgress });
+        for (const warning of executor.info.warnings ?? []) log.warn(warning);
+        return executor;
+      }),
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
     onStart: args.startedBy === "hand"
-      ? (event) => showStart(event, managerAddress, log)
+      ? (event) => {
+        showStart(event, managerAddress, log);
+        if (event.type === "serving") args.systemd?.ready(`serving as ${args.instanceId}`);
+      }
       : undefined,
     migration: args.migration?.enableMigration
       ? processMigration({
@@ -86,7 +96,10 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
       })
       : undefined,
   });
-  const onTerminate = () => instance.drain("got SIGTERM");
+  const onTerminate = () => {
+    args.systemd?.stopping();
+    instance.drain("got SIGTERM");
+  };
   const isByHand = args.startedBy === "hand";
   const listeners = [
     ["SIGTERM", onTerminate],
@@ -95,6 +108,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
   ] as const;
   const metrics = args.metrics ? await serveMetrics(args, args.metrics, instance) : null;
   for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
+  args.systemd?.starting();
   try {
     const end = await instance.run();
     const { reason, error } = end;

@@ -11,20 +11,12 @@ import type {
   ScalingOptions,
   TransferOptions,
 } from "../core/options.ts";
-import { executorKind } from "../executor/devices.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
+import type { PreparedInstance } from "./prepared_instance.ts";
 import { ProcessLauncher } from "./process_launcher.ts";
-
-/** Whether instances run within the manager's process. */
-export function runsInProcess(
-  options: Pick<EngineOptions & LifecycleOptions, "device" | "instanceIsolation">,
-): boolean {
-  const { device, instanceIsolation } = options;
-  if (instanceIsolation !== "auto") return instanceIsolation === "none";
-  return executorKind(device).sharesProcess === "by default";
-}
+import { runsInProcess } from "./runs_in_process.ts";
 
 export interface LauncherConfig {
   readonly options:
@@ -44,6 +36,8 @@ export interface LauncherConfig {
   readonly logFile: string | null;
   /** How long instances serve on without this manager. Absent: roles share this process or end with it. */
   readonly orphanTimeoutMs?: number;
+  /** Becomes the first instance, if instances are processes. */
+  readonly prepared?: PreparedInstance;
 }
 
 /** The launcher that the options call for. */
@@ -68,7 +62,7 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
   if (options.clusterInsecure) argv.push("--cluster-insecure");
   if (logFile !== null) argv.push(`--log-filename=${logFile}`);
   const hostShare = enableScaling ? maxInstances : initialInstances;
-  return new ProcessLauncher({ hostShare, engineArgv: argv });
+  return new ProcessLauncher({ hostShare, engineArgv: argv, prepared: config.prepared });
 }
 
 /** Whether all roles are one process. If roles run apart, instances outlive the manager. */

@@ -3,7 +3,8 @@ import { createServer, type Server } from "node:http";
 import { realClock } from "../core/clock.ts";
 import { UsageError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
-import { CONTENT_TYPE, Exposition } from "../metrics/exposition.ts";
+import { Exposition } from "../metrics/exposition.ts";
+import { CONTENT_TYPE } from "../metrics/text_format.ts";
 import type { MetricFamily } from "../metrics/family.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
 

@@ -14,6 +14,7 @@ import type {
   LaunchedInstance,
   LaunchRequest,
 } from "../manager/fleet/launcher.ts";
+import type { PreparedInstance } from "./prepared_instance.ts";
 
 export interface ProcessLauncherOptions {
   /** Instances that will share this host. */
@@ -22,6 +23,8 @@ export interface ProcessLauncherOptions {
   readonly engineArgv: readonly string[];
   /** The command that starts this program. Default: the one that started this process. */
   readonly command?: readonly string[];
+  /** Becomes the first instance. */
+  readonly prepared?: PreparedInstance;
 }
 
 const STDERR = 2;
@@ -36,13 +39,12 @@ export class ProcessLauncher implements InstanceLauncher {
 
   async launch(request: LaunchRequest): Promise<LaunchedInstance> {
     const { instanceId, managerAddress, numBlocks, startedBy } = request;
-    const [program, ...args] = this.options.command ?? selfCommand();
-    args.push("instance", "--instance-id", instanceId, "--manager-address", managerAddress);
-    args.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
-    args.push(...this.options.engineArgv);
-    if (numBlocks !== null) args.push("--num-gpu-blocks-override", String(numBlocks));
-    // Deno.Command cannot send a child's stdout to our stderr.
-    const child = spawn(program, args, { stdio: ["ignore", STDERR, STDERR] });
+    const argv = ["--instance-id", instanceId, "--manager-address", managerAddress];
+    argv.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
+    argv.push(...this.options.engineArgv);
+    if (numBlocks !== null) argv.push("--num-gpu-blocks-override", String(numBlocks));
+    const prepared = this.options.prepared?.take(argv) ?? null;
+    const child = prepared ?? this.#start(argv);
     let hasExited = false;
     const exited = new Promise<ExitStatus>((resolve) => {
       child.once("exit", (code, signal) => {
@@ -50,11 +52,17 @@ export class ProcessLauncher implements InstanceLauncher {
         resolve({ code, signal });
       });
     });
-    await spawned(child);
+    if (prepared === null) await spawned(child);
     const stop = (signal: "SIGTERM" | "SIGKILL") => {
       if (!hasExited) child.kill(signal);
     };
     return { pid: child.pid!, exited, stop };
+  }
+
+  #start(argv: readonly string[]): ChildProcess {
+    const [program, ...args] = this.options.command ?? selfCommand();
+    // Deno.Command cannot send a child's stdout to our stderr.
+    return spawn(program, [...args, "instance", ...argv], { stdio: ["ignore", STDERR, STDERR] });
   }
 
   /**

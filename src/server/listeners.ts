@@ -1,8 +1,12 @@
 import type { Server } from "node:http";
-import { Server as NetServer, type Socket } from "node:net";
+import { Server as NetServer } from "node:net";
+import { closeDescriptor } from "../../ffi/libc.ts";
+import { duplicate, inodeOf, listeningSockets } from "../../ffi/listening_sockets.ts";
 import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
+import { ignoresConnection, leavesConnectionsWaiting } from "./deafness.ts";
+import { Handshakes } from "./handshakes.ts";
 
 export interface ListenersConfig {
   /** Addresses to listen on, all on one port; one that this machine does not have is left out. */
@@ -26,16 +30,24 @@ export interface ListeningAddress {
 
 /** How often it is checked that connections are accepted. */
 const WATCH_INTERVAL_MS = 1_000;
-/** How long a connection to this process may take to be accepted. */
-const ACCEPT_TIMEOUT_MS = 2_000;
+
+/** A socket that listens, and the server that accepts its connections. */
+interface Door {
+  server: Server;
+  readonly address: ListeningAddress;
+  /**
+   * Another descriptor of the socket, so that the socket outlives a server that must be replaced. Null:
+   * only Linux has them, or this process may not open more files.
+   */
+  spare: number | null;
+}
 
 /** HTTP servers on the addresses of one host, all on one port; or on sockets that listened before. */
 export class Listeners {
   readonly #config: ListenersConfig;
-  readonly #servers: { server: Server; readonly address: ListeningAddress }[] = [];
-  /** Resolves for each server that listened, including replaced ones, which may have connections. */
-  readonly #closed: Promise<void>[] = [];
-  readonly #all: Server[] = [];
+  readonly #doors: Door[] = [];
+  /** All that have not closed, including replaced ones, which may have connections. */
+  readonly #open = new Map<Server, { closed: Promise<void>; handshakes: Handshakes }>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isStopped = false;
 
@@ -53,15 +65,14 @@ export class Listeners {
       listeners.stop();
       throw new UsageError(`cannot serve at a given socket: ${(error as Error).message}`);
     }
-    if (descriptors.length > 0) return listeners;
-    for (const [index, host] of hosts.entries()) {
+    for (const [index, host] of descriptors.length > 0 ? [] : hosts.entries()) {
       try {
         await listeners.#listen({
           host,
-          port: listeners.#servers[0]?.address.port ?? options.port,
+          port: listeners.#doors[0]?.address.port ?? options.port,
         });
       } catch (error) {
-        const isLastChance = listeners.#servers.length === 0 && index === hosts.length - 1;
+        const isLastChance = listeners.#doors.length === 0 && index === hosts.length - 1;
         if (isMissingFamily(error) && !isLastChance) continue;
         listeners.stop();
         throw listenError(error as Error, options);
@@ -72,7 +83,7 @@ export class Listeners {
   }
 
   get address(): ListeningAddress {
-    return this.#servers[0].address;
+    return this.#doors[0].address;
   }
 
   /** The sockets were given: they are not at `--host` and `--port`. */
@@ -82,32 +93,30 @@ export class Listeners {
 
   /** The addresses of all sockets. */
   get hostnames(): string[] {
-    return this.#servers.map(({ address }) => address.hostname);
+    return this.#doors.map(({ address }) => address.hostname);
   }
 
   /** The ports of all sockets. */
   get ports(): number[] {
-    return [...new Set(this.#servers.map(({ address }) => address.port))];
+    return [...new Set(this.#doors.map(({ address }) => address.port))];
   }
 
   /** Accepts no more connections. */
   stop(): void {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
-    for (const { server } of this.#servers) server.close();
+    this.#stopWatch();
+    for (const { server } of this.#doors) server.close();
   }
 
   /** The same, and connections that are kept open stay, which `Server.close` would end. */
   stopListening(): void {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
-    for (const { server } of this.#servers) NetServer.prototype.close.call(server);
+    this.#stopWatch();
+    for (const { server } of this.#doors) NetServer.prototype.close.call(server);
   }
 
   /** Connections with and without a request. */
   async countConnections(): Promise<number> {
     const counts = await Promise.all(
-      this.#all.map((server) =>
+      [...this.#open.keys()].map((server) =>
         new Promise<number>((resolve) => {
           server.getConnections((error, count) => resolve(error ? 0 : count));
         })
@@ -117,92 +126,100 @@ export class Listeners {
   }
 
   cutConnections(): void {
-    for (const server of this.#all) server.closeAllConnections();
+    for (const [server, { handshakes }] of this.#open) {
+      server.closeAllConnections();
+      handshakes.end();
+    }
   }
 
   /** Resolves when no connection is left, after {@linkcode stop}. */
   async closed(): Promise<void> {
-    await Promise.all(this.#closed);
+    await Promise.all([...this.#open.values()].map(({ closed }) => closed));
   }
 
   async #listen(at: Place): Promise<void> {
-    const server = await this.#create();
-    this.#servers.push({ server, address: await listen(server, at) });
+    const server = await this.#config.create();
+    const address = await listen(server, at);
     this.#keep(server);
+    this.#doors.push({ server, address, spare: this.#spareOf(address) });
   }
 
-  #create(): Promise<Server> {
-    return this.#config.create();
+  /** Another descriptor of a socket that now listens at an address. */
+  #spareOf({ port }: ListeningAddress): number | null {
+    const others = this.#doors.map(({ spare }) => spare === null ? null : inodeOf(spare));
+    const found = listeningSockets().find((socket) =>
+      socket.port === port && !others.includes(socket.inode)
+    );
+    return found === undefined ? null : duplicate(found.fd);
   }
 
   #keep(server: Server): void {
-    this.#all.push(server);
-    this.#closed.push(new Promise((resolve) => server.on("close", () => resolve())));
+    const closed = new Promise<void>((resolve) => server.on("close", () => resolve()))
+      .then(() => void this.#open.delete(server));
+    this.#open.set(server, { closed, handshakes: new Handshakes(server) });
   }
 
-  /**
-   * In Deno 2.9 a server whose `accept` failed once for want of a file descriptor never accepts again, and
-   * says nothing. So this process connects to itself now and then, and listens anew if that is not accepted.
-   */
+  /** Replaces servers that accept no more connections: see `deafness.ts`. */
   #watch(): void {
     this.#timer = setTimeout(async () => {
-      for (const listener of this.#servers) {
-        if (this.#isStopped) return;
-        if (await accepts(listener.server, listener.address)) continue;
-        await this.#replace(listener);
-      }
+      for (const door of this.#doors) await this.#openUntilItHears(door);
       if (!this.#isStopped) this.#watch();
     }, WATCH_INTERVAL_MS);
   }
 
-  async #replace(listener: { server: Server; readonly address: ListeningAddress }): Promise<void> {
-    const { hostname, port } = listener.address;
-    listener.server.close();
+  /** The connections that wait may use up the descriptors several times, so the next look is at once. */
+  async #openUntilItHears(door: Door): Promise<void> {
+    let wasDeaf = false;
+    while (!this.#isStopped && await isDeaf(door) && !this.#isStopped) {
+      if (!await this.#replace(door)) return;
+      if (!wasDeaf) {
+        this.#config.log.warn("this process had too many files open; accepting connections again");
+      }
+      wasDeaf = true;
+    }
+  }
+
+  /** @returns whether it could */
+  async #replace(door: Door): Promise<boolean> {
+    const { server: deaf, address: { hostname, port } } = door;
     try {
-      const server = await this.#create();
-      await listen(server, { host: hostname, port });
+      const server = await this.#config.create();
+      if (this.#isStopped) return false;
+      const { spare } = door;
+      if (spare === null) deaf.close();
+      await listen(server, spare === null ? { host: hostname, port } : { fd: copyOf(spare) });
+      if (spare !== null) deaf.close();
       this.#keep(server);
-      listener.server = server;
+      door.server = server;
       if (this.#isStopped) server.close();
-      this.#config.log.warn(
-        "accepting connections again, after this process had too many files open",
-      );
+      return true;
     } catch (error) {
       this.#config.log.error("cannot listen again; trying once more", { error });
+      return false;
+    }
+  }
+
+  #stopWatch(): void {
+    this.#isStopped = true;
+    clearTimeout(this.#timer);
+    for (const door of this.#doors) {
+      if (door.spare !== null) closeDescriptor(door.spare);
+      door.spare = null;
     }
   }
 }
 
-/** False if a connection to the server is established, and the server is not told of it in time. */
-async function accepts(server: Server, { hostname, port }: ListeningAddress): Promise<boolean> {
-  let connection: Deno.TcpConn;
-  const accepted = new Set<number>();
-  const note = (socket: Socket) => accepted.add(socket.remotePort ?? 0);
-  server.on("connection", note);
-  try {
-    connection = await Deno.connect({ hostname: reachable(hostname), port });
-  } catch (error) {
-    server.off("connection", note);
-    // Nobody listens: the attempt to listen again failed. Anything else says nothing of the listener.
-    return !(error instanceof Deno.errors.ConnectionRefused);
-  }
-  const { port: own } = connection.localAddr as Deno.NetAddr;
-  // A server that has its most connections closes this one, which shows as the end of the data.
-  let isClosed = false;
-  connection.read(new Uint8Array(1)).then(() => isClosed = true, () => {});
-  const deadlineMs = performance.now() + ACCEPT_TIMEOUT_MS;
-  while (!accepted.has(own) && !isClosed && performance.now() < deadlineMs) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  server.off("connection", note);
-  connection.close();
-  return accepted.has(own) || isClosed;
+function isDeaf({ server, address, spare }: Door): Promise<boolean> {
+  return spare === null
+    ? ignoresConnection(server, address)
+    : leavesConnectionsWaiting(server, spare);
 }
 
-/** An address to connect to, for one that stands for all of them. */
-function reachable(hostname: string): string {
-  if (hostname === "0.0.0.0") return "127.0.0.1";
-  return hostname === "::" ? "::1" : hostname;
+/** @throws {Error} this process may not open more files */
+function copyOf(fd: number): number {
+  const copy = duplicate(fd);
+  if (copy === null) throw new Error("this process has too many files open");
+  return copy;
 }
 
 /** An address to bind, or a socket that listens. */

@@ -5,6 +5,7 @@ import { compareRuns, comparisonTable } from "../../src/bench/results/comparison
 import { resultCsv, resultTrace } from "../../src/bench/results/csv.ts";
 import { resultReport } from "../../src/bench/results/html.ts";
 import { resultJson } from "../../src/bench/results/json.ts";
+import { comparisonSentence, runSentence } from "../../src/bench/results/sentence.ts";
 import { remarks, resultText } from "../../src/bench/results/text.ts";
 import type { RunResult } from "../../src/bench/run.ts";
 import { summarize } from "../../src/bench/summary.ts";
@@ -143,14 +144,17 @@ Deno.test("the trace has the completed requests, as llumnix simulate reads them"
 
 Deno.test("the report shows distributions, instances and migrations", () => {
   const report = resultReport(
-    "Benchmark",
-    ["note"],
+    { lead: runSentence(result), notes: ["note"] },
     [{ name: "this server", result, server: 0 }],
     shown,
   );
   assert.deepEqual(
-    report.sections.map(({ title }) => title),
-    ["Figures", "Latencies", "Over time", "Instances and migrations"],
+    [report.lead, ...report.sections.map(({ title }) => title)],
+    [
+      "1 of 3 requests failed. Median time to first token 650 ms, P99 1189 ms; median time per token " +
+      "30.0 ms; 1.00 requests and 2.00 output tokens a second.",
+      ...["Figures", "Latencies", "Over time", "Instances and migrations"],
+    ],
   );
   const page = renderReport(report);
   for (const text of ["Time to First Token", "KV cache in use", "Migrations so far"]) {
@@ -170,4 +174,8 @@ Deno.test("a comparison has medians over the rounds, and ratios", () => {
   const { header, rows } = comparisonTable(figures, 3);
   assert.deepEqual(header, ["medians of 3 rounds", "A", "B", "B / A"]);
   assert.deepEqual(rows[1], ["Requests/s", "1.00", "0.500", "0.500x"]);
+  assert.equal(
+    comparisonSentence(figures, 3),
+    "B against A: Output tokens/s 0.500x, Median TTFT 1.00x, Median TPOT 1.00x; medians of 3 rounds.",
+  );
 });

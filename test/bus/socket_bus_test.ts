@@ -354,7 +354,7 @@ asRoot("unix bus: a directory, or a socket, of another user is not connected to"
 /** A process of another user, which runs this and says when it is there. */
 async function asNobody(code: string, body: () => Promise<void>): Promise<void> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["eval", `${code}; console.log(1); setTimeout(() => {}, 20_000);`],
+    args: ["eval", `${code}; console.log(1); setTimeout(() => {}, 120_000);`],
     cwd: "/",
     env: { DENO_DIR: "/nonexistent", HOME: "/" },
     uid: NOBODY,

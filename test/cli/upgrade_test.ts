@@ -11,7 +11,7 @@ Deno.test("upgrade: without a process that serves, and with files that cannot be
     const text = join(directory, "text");
     Deno.writeTextFileSync(text, "", { mode: 0o644 });
     const cases: [argv: string[], kind: string, message: RegExp][] = [
-      [[], "unavailable", /^no process of this user serves: .* in .*: systemctl reload NAME$/],
+      [[], "unavailable", /^no process of this user serves: .* in .*systemctl reload/s],
       [["--list"], "unavailable", /^no process of this user serves/],
       [["--pid", "1"], "unavailable", /^process 1 does not serve/],
       [["--pid", "0"], "usage", /--pid/],

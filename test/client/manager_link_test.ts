@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
+import type { Leadership } from "../../src/core/protocol/leadership.ts";
 import type { InstanceList, ServedSettings } from "../../src/core/protocol/membership.ts";
 import { ManagerLink, type ManagerLinkConfig } from "../../src/client/manager_link.ts";
 import { registrationOf } from "../manager/support.ts";
@@ -33,6 +34,94 @@ Deno.test("manager link: a list that newer ones have overtaken changes nothing",
   assert.deepEqual(lists, [[4, true], [6, false], [7, false]]);
   await link.close();
   await listener.close();
+});
+
+Deno.test("manager link: a manager whose leadership is over gives no list and no dispatch", async () => {
+  const bus = new InProcessBus();
+  let leadership: Leadership | undefined = { epoch: 5, leader: "b" };
+  const superseded: Leadership[] = [];
+  let numSubscribed = 0;
+  const listener = await bus.listen("inproc:manager", {
+    calls: {
+      subscribe: (_, peer) => {
+        numSubscribed++;
+        const data = { version: numSubscribed, instances: [], expectedInstances: 1, leadership };
+        peer.notify("instances", { data });
+        return { data: null };
+      },
+      dispatch: () => ({ data: { instanceId: "instance-0", leadership } }),
+    },
+    notifications: { superseded: ({ data }) => void superseded.push(data) },
+  });
+  const lists: number[] = [];
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:manager",
+    onList: ({ version }) => lists.push(version),
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+  });
+  const request = { requestId: "r", promptTokens: 1 };
+  assert.equal((await link.dispatch(request))?.instanceId, "instance-0");
+  for (const old of [{ epoch: 4, leader: "a" }, undefined, { epoch: 5, leader: "c" }]) {
+    leadership = old;
+    assert.equal(await link.dispatch(request), null);
+    const numBefore = numSubscribed;
+    await until(() => numSubscribed > numBefore && superseded.length === 2);
+    assert.deepEqual(superseded.splice(0), Array(2).fill({ epoch: 5, leader: "b" }));
+    assert.deepEqual(lists.splice(0, lists.length - 1), []);
+    leadership = { epoch: 5, leader: "b" };
+    await until(() => lists.length === 2);
+    lists.shift();
+  }
+  assert.equal((await link.dispatch(request))?.instanceId, "instance-0");
+  await link.close();
+  await listener.close();
+});
+
+Deno.test("manager link: leaves its manager for the one that leads, also one that it cannot reach yet", async () => {
+  const bus = new InProcessBus();
+  const listenAs = (name: string) =>
+    bus.listen(`inproc:${name}`, {
+      calls: {
+        subscribe: (_, peer) => {
+          peer.notify("instances", {
+            data: { version: 1, instances: [], expectedInstances: 1 },
+          });
+          return { data: null };
+        },
+        dispatch: () => ({ data: { instanceId: name } }),
+      },
+    });
+  const first = await listenAs("first");
+  const lost: string[] = [];
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:first",
+    onList: () => {},
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+    onLost: (reason) => lost.push(reason),
+  });
+  const place = async () =>
+    (await link.dispatch({ requestId: "r", promptTokens: 1 }))?.instanceId ?? null;
+  const untilPlaced = async (name: string) => {
+    while (await place() !== name) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  assert.equal(await place(), "first");
+  link.switchTo("inproc:first"); // there it is
+  assert.deepEqual(lost, []);
+  link.switchTo("inproc:second");
+  assert.equal(await place(), null, "it has left at once");
+  assert.equal(lost.length, 1);
+  const second = await listenAs("second");
+  await untilPlaced("second");
+  const third = await listenAs("third");
+  link.switchTo("inproc:nobody");
+  link.switchTo("inproc:third");
+  await untilPlaced("third");
+  await link.close();
+  for (const listener of [first, second, third]) await listener.close();
 });
 
 const settings: ServedSettings = { model: "test", dtype: "float32", maxModelLen: 1000 };

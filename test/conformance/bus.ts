@@ -1,5 +1,6 @@
 /** What every implementation of `Bus` must do. */
 import assert from "node:assert/strict";
+import { until as patiently } from "../patience.ts";
 import { setImmediate } from "node:timers";
 import {
   type Address,
@@ -423,11 +424,10 @@ export async function rejection(promise: Promise<unknown>): Promise<LlumnixError
 }
 
 /** Waits for what must come true soon. */
+/** Waits for a condition: some turns first, then a while. */
 export async function until(condition: () => boolean): Promise<void> {
-  for (let polls = 0; !condition(); polls++) {
-    assert.ok(polls < 10_000, `still waiting for ${condition}`);
-    await (polls < 100 ? turn() : new Promise((resolve) => setTimeout(resolve, 1)));
-  }
+  for (let turns = 0; turns < 100 && !condition(); turns++) await turn();
+  await patiently(condition, `${condition}`, 1);
 }
 
 function turn(): Promise<void> {

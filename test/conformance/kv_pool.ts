@@ -163,7 +163,7 @@ function byteAt(block: number, i: number, salt: number): number {
 }
 
 function blockOf(pool: KvPool, block: number, salt: number): Uint8Array<ArrayBuffer> {
-  // Not `Uint8Array.from`: it takes twenty times as long, and the network suites fill 10 MiB often.
+  // Not `Uint8Array.from`: it takes twenty times as long, and the network suites fill megabytes often.
   const bytes = new Uint8Array(bytesOf(pool, blockBytes(pool.layout)));
   for (let i = 0; i < bytes.length; i++) bytes[i] = byteAt(block, i, salt);
   return bytes;

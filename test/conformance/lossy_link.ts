@@ -1,6 +1,6 @@
 /** A TCP connection with the faults of a network: a proxy in front of a port. */
 
-const CHUNK_BYTES = 16 << 10;
+const CHUNK_BYTES = 64 << 10;
 
 export interface LinkFaults {
   /** Bytes that pass towards the port, on all connections together, before something happens. */

@@ -1,13 +1,13 @@
 /** Linux: processes are found in procfs. */
 import assert from "node:assert/strict";
 import { HostProcess } from "../../src/core/host_process.ts";
+import { until } from "../patience.ts";
 
 /** A process that stands still. While it is still starting it has no command line, as one that ends. */
 async function stopped(): Promise<Deno.ChildProcess> {
   const child = new Deno.Command("sleep", { args: ["600"], stdin: "null" }).spawn();
-  for (let i = 0; i < 200 && Deno.readTextFileSync(`/proc/${child.pid}/cmdline`) === ""; i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+  const isStarted = () => Deno.readTextFileSync(`/proc/${child.pid}/cmdline`) !== "";
+  await until(isStarted, "the process has a command line", 10);
   return child;
 }
 

@@ -8,7 +8,7 @@ import { type Program, type ProgramOptions, startServer } from "./harness.ts";
 import { runStream, type StreamRequest, type StreamResult } from "./streams.ts";
 
 /** An instance that is stopped does not answer. */
-const ANSWER_TIMEOUT_MS = 2_000;
+const ANSWER_TIMEOUT_MS = 10_000;
 const ADMIN_TOKEN = "e2e-token";
 /** Environment of an API server of which this file asks as its operator. */
 export const adminEnv = { LLUMNIX_ADMIN_TOKEN: ADMIN_TOKEN };

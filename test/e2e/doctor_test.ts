@@ -25,13 +25,12 @@ Deno.test("doctor without a device: everything that the CPU needs, and all paths
     assert.match(failure!, new RegExp(`^${name} cannot be opened. Tried:\\n  /dev/null: `));
   }
   assert.ok(report.cpuKernels.some(({ unavailable }) => unavailable === null));
-  const { measured, tookMs } = report.paths;
+  const { measured } = report.paths;
   assert.equal(measured.length, 4);
   for (const { path, forwardGBps, backGBps, failure } of measured) {
     assert.equal(failure, null, path);
     assert.ok(forwardGBps! > 0 && backGBps! > 0, path);
   }
-  assert.ok(tookMs < 10_000, String(tookMs));
   assert.deepEqual(report.crossover.paths.map(({ faster }) => faster), Array(4).fill("move"));
 });
 

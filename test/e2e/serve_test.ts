@@ -359,7 +359,7 @@ Deno.test("--log-request-timestamps tells the hops of each token, also of one th
   for (const [name, latencies] of Object.entries(hops) as [string, number[]][]) {
     assert.equal(latencies.length, numTokens, name);
     // Clocks of two processes on one host differ by less.
-    assert.ok(latencies.every((ms) => ms > -50 && ms < 10_000), `${name}: ${latencies}`);
+    assert.ok(latencies.every((ms) => ms > -50 && ms < 60_000), `${name}: ${latencies}`);
   }
   assert.ok(hops.step_latency_engine.every((ms: number) => ms > 0));
 });

@@ -5,4 +5,5 @@ const scope = globalThis as unknown as {
   onmessage: (event: MessageEvent<SharedArrayBuffer>) => void;
   postMessage: (stepId: number | undefined) => void;
 };
-scope.onmessage = ({ data }) => scope.postMessage(new StepMemory(data).nextStep()?.stepId);
+scope.onmessage = ({ data }) =>
+  scope.postMessage(new StepMemory(data).nextRequest()?.input?.stepId);

@@ -33,9 +33,34 @@ Deno.test("step memory: a step and its output arrive as they were sent", async (
   const kinds = [["prefill", false], ["prefill", true], ["decode", false]] as const;
   for (const [kind, isPartial] of kinds) {
     assert(main.requestStep({ ...step, kind, isPartial }));
-    assert.deepEqual(worker.nextStep(), { ...step, kind, isPartial });
+    assert.deepEqual(worker.nextRequest(), {
+      call: "step",
+      input: { ...step, kind, isPartial },
+    });
     assert(worker.answerStep(output));
     assert.deepEqual(await main.answer(), output);
+  }
+});
+
+Deno.test("step memory: the calls of a pipeline, each answered with the step before", async () => {
+  const { main, worker } = bothEnds();
+  const decode = {
+    ...step,
+    kind: "decode",
+    isPartial: false,
+    tokenIds: Int32Array.of(-1, -2, 5),
+  } as const;
+  const requests = [
+    { call: "start", input: decode },
+    { call: "follow", input: { ...decode, stepId: decode.stepId + 1, isAhead: true } },
+    { call: "collect", input: null },
+  ] as const;
+  for (const [i, request] of requests.entries()) {
+    assert(main.request(request));
+    assert.deepEqual(worker.nextRequest(), request);
+    const answer = { ...output, stepId: decode.stepId + i - 1 };
+    assert(worker.answerStep(answer));
+    assert.deepEqual(await main.answer(), answer);
   }
 });
 
@@ -44,7 +69,7 @@ Deno.test("step memory: an output outlives the next step", async () => {
   const outputs: (StepOutput | null)[] = [];
   for (const tokenIds of [Int32Array.of(1), Int32Array.of(2)]) {
     main.requestStep(step);
-    worker.nextStep();
+    worker.nextRequest();
     worker.answerStep({ ...output, tokenIds });
     outputs.push(await main.answer());
   }
@@ -56,7 +81,7 @@ Deno.test("step memory: what does not fit is announced as a message", async () =
   assert(!main.requestStep({ ...step, blockTables: new Int32Array(1 << 20) }), "too long");
   assert(!main.requestStep({ ...step, added: [{} as StepInput["added"][0]] }), "announces");
   main.requestByMessage();
-  assert.equal(worker.nextStep(), null);
+  assert.equal(worker.nextRequest(), null);
 
   const large: StepOutput[] = [
     { ...output, tokenIds: new Int32Array(1 << 20) },
@@ -65,7 +90,7 @@ Deno.test("step memory: what does not fit is announced as a message", async () =
   ];
   for (const output of large) {
     assert(main.requestStep(step));
-    worker.nextStep();
+    worker.nextRequest();
     assert(!worker.answerStep(output));
     assert.equal(await main.answer(), null);
   }
@@ -75,11 +100,11 @@ Deno.test("step memory: an answer that came as a message is not taken for a late
   const { main, worker } = bothEnds();
   main.requestStep(step);
   const first = main.answer();
-  worker.nextStep();
+  worker.nextRequest();
   worker.answerStep({ ...output, logprobs: [null, null] });
   // The message was faster than the wake-up of who waits for the answer.
   main.requestStep(step);
-  worker.nextStep();
+  worker.nextRequest();
   worker.answerStep(output);
   assert.equal(await first, null);
   assert.deepEqual(await main.answer(), output);
@@ -110,7 +135,7 @@ Deno.test("step memory: a worker that is woken in vain takes no step twice", asy
 Deno.test("step memory: an output that is not there yet is not taken", async () => {
   const { main, worker } = bothEnds();
   main.requestStep(step);
-  worker.nextStep();
+  worker.nextRequest();
   const answer = main.answer();
   await wakeInVain(main, 2);
   worker.answerStep(output);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { claimName } from "../../ffi/host_claim.ts";
+import { claimName, heldNames } from "../../ffi/host_claim.ts";
 
 const linux = { ignore: Deno.build.os !== "linux" };
 const source = new URL("../../ffi/host_claim.ts", import.meta.url).href;
@@ -21,7 +21,7 @@ Deno.test("a name is held once, until it is released", linux, () => {
 
 Deno.test("a killed process holds no name", linux, async () => {
   const name = `llumnix-test-${crypto.randomUUID()}`;
-  const program = `import { claimName } from "${source}";
+  const program = `import { claimName, heldNames } from "${source}";
     console.log(claimName("${name}") !== null); setInterval(() => {}, 1000);`;
   const child = new Deno.Command(Deno.execPath(), {
     args: [
@@ -42,6 +42,18 @@ Deno.test("a killed process holds no name", linux, async () => {
   const claim = claimName(name);
   assert.notEqual(claim, null);
   claim!.release();
+});
+
+Deno.test("names that are held are listed with their process", linux, () => {
+  const prefix = `llumnix-test-${crypto.randomUUID()}`;
+  const claims = ["", "-1"].map((suffix) => claimName(prefix + suffix)!);
+  const held = () => heldNames(prefix).sort((a, b) => a.name < b.name ? -1 : 1);
+  const { pid } = Deno;
+  assert.deepEqual(held(), [{ name: prefix, pid }, { name: `${prefix}-1`, pid }]);
+  claims[0].release();
+  assert.deepEqual(held(), [{ name: `${prefix}-1`, pid }]);
+  claims[1].release();
+  assert.deepEqual(held(), []);
 });
 
 Deno.test("names of impossible lengths are refused", () => {

@@ -8,6 +8,7 @@ import {
 } from "../../ffi/cpu_kernels/load.ts";
 import type { CpuKernels } from "../../ffi/cpu_kernels/kernels.ts";
 import { openNative } from "../../ffi/cpu_kernels/native.ts";
+import { until } from "../patience.ts";
 import { wasmSourceHash } from "../../scripts/build_kernels.ts";
 
 const states = kernelSetStates();
@@ -116,9 +117,7 @@ Deno.test({
     const sleeps = (thread: string) =>
       /\) S /.test(Deno.readTextFileSync(`/proc/self/task/${thread}/stat`));
     // They wait actively for a moment before they sleep.
-    let polls = 0;
-    while (!helpers.every(sleeps) && polls++ < 200) await new Promise((go) => setTimeout(go, 10));
-    assert.ok(helpers.every(sleeps), "a helper never sleeps");
+    await until(() => helpers.every(sleeps), "all helpers sleep", 10);
     kernels.close();
   },
 });

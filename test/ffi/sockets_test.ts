@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { openSockets, POLLIN, POLLOUT, type Sockets } from "../../ffi/sockets.ts";
+import { PATIENCE_MS } from "../patience.ts";
 
 const sockets = openSockets();
 const isHere = sockets !== null;
@@ -15,7 +16,7 @@ function canListen(hostname: string): boolean {
 }
 
 /** Waits until a descriptor is ready. */
-function ready(fd: number, events: number, timeoutMs = 2_000): boolean {
+function ready(fd: number, events: number, timeoutMs = PATIENCE_MS): boolean {
   return sockets!.poll([{ fd, events }], timeoutMs)[0] !== 0;
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
+import type { Leadership } from "../../src/core/protocol/leadership.ts";
 import type { InstanceRegistration, JoinRequest } from "../../src/core/protocol/membership.ts";
 import type { MigrationGroup } from "../../src/core/protocol/migration.ts";
 import { Random } from "../../src/core/random.ts";
@@ -22,6 +23,10 @@ class World {
   numLeaves = 0;
   numInfos = 0;
   manager: Peer | null = null;
+  /** Who leads, as the instance told its manager. */
+  readonly superseded: Leadership[] = [];
+  /** Of the manager; undefined: there is no cluster. */
+  leadership: Leadership | undefined = undefined;
   end: InstanceEnd | null = null;
   readonly instance: Instance;
   readonly backendFailure = Promise.withResolvers<string>();
@@ -75,7 +80,8 @@ class World {
         join: ({ data }, peer) => {
           this.joins.push(data);
           this.manager = peer;
-          return { data: { infoIntervalMs: 10, instanceType: "both" } };
+          const { leadership } = this;
+          return { data: { infoIntervalMs: 10, instanceType: "both", leadership } };
         },
         register: ({ data }) => {
           this.registrations.push(data);
@@ -87,7 +93,10 @@ class World {
           return { data: { mayDrain: true } };
         },
       },
-      notifications: { info: () => void this.numInfos++ },
+      notifications: {
+        info: () => void this.numInfos++,
+        superseded: ({ data }) => void this.superseded.push(data),
+      },
     });
   }
 
@@ -123,9 +132,55 @@ Deno.test("Instance: goes on without its manager, and joins the next one", async
     [[false, undefined], [true, "instance-0"]],
     "who comes back says what it serves",
   );
-  world.manager!.notify("shutdown", { data: null });
+  world.manager!.notify("shutdown", { data: {} });
   await world.until(() => world.end !== null);
   assert.equal(world.end!.exitCode, 0);
+});
+
+Deno.test("Instance: refuses each decision of a manager whose leadership is over", async () => {
+  const world = new World(5_000);
+  const [before, now] = [{ epoch: 4, leader: "a" }, { epoch: 5, leader: "b" }];
+  world.leadership = now;
+  await world.startManager();
+  await world.startInstance();
+  const manager = world.manager!;
+  for (const data of [{ leadership: before }, {}, { leadership: { epoch: 5, leader: "c" } }]) {
+    const order = { ...data, secret: "s", generation: 7, members: [] };
+    const calls = [
+      manager.call("migration_group", { data: order }),
+      manager.call("handover", { data: { ...data, waitMs: 1 } }),
+    ];
+    for (const method of ["shutdown", "stay", "keep"] as const) manager.notify(method, { data });
+    const refusals: string[] = [];
+    for (const call of calls) call.catch((error: Error) => refusals.push(error.message));
+    await world.until(() => refusals.length === calls.length);
+    for (const refusal of refusals) {
+      assert.match(refusal, /^instance-0 refuses a decision of .*: b \(epoch 5\) leads$/);
+    }
+    await world.pass(50);
+    assert.deepEqual(world.superseded.splice(0), Array(5).fill(now));
+  }
+  assert.deepEqual([world.end, world.joined], [null, []]);
+
+  // The next leader is obeyed.
+  manager.notify("shutdown", { data: { leadership: { epoch: 6, leader: "a" } } });
+  await world.until(() => world.end !== null);
+  assert.deepEqual(world.superseded, []);
+});
+
+Deno.test("Instance: does not join again a manager whose leadership is over", async () => {
+  const world = new World(5_000);
+  world.leadership = { epoch: 5, leader: "b" };
+  await world.startManager();
+  await world.startInstance();
+  world.network.kill("manager");
+  world.leadership = { epoch: 4, leader: "a" };
+  await world.startManager();
+  await world.until(() => world.superseded.length >= 2);
+  assert.equal(world.numRegistered, 1);
+  world.leadership = { epoch: 6, leader: "a" };
+  await world.until(() => world.numRegistered === 2);
+  assert.equal(world.end, null);
 });
 
 Deno.test("Instance: a connection that breaks again and again is one attempt at a time", async () => {

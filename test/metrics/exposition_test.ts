@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { clusterFamilies } from "../../src/metrics/cluster_families.ts";
-import { Exposition, expositionOf } from "../../src/metrics/exposition.ts";
-import { counter, gauge, histogram } from "../../src/metrics/family.ts";
-import { BucketCounts } from "../../src/core/stats/bucket_counts.ts";
+import { Exposition } from "../../src/metrics/exposition.ts";
+import { gauge } from "../../src/metrics/family.ts";
+import { textOf } from "../../src/metrics/text_format.ts";
 import { clusterState, instanceLoad } from "./cluster_state.ts";
 import { allFamilies } from "./families.ts";
 import { promtool, testWith, withoutColons } from "./prometheus.ts";
@@ -10,34 +10,6 @@ import { promtool, testWith, withoutColons } from "./prometheus.ts";
 function clockAt(time: { ms: number }) {
   return { nowMs: () => time.ms, after: () => () => {}, soon: () => {} };
 }
-
-Deno.test("exposition: gauges, counters and histograms as Prometheus reads them", async () => {
-  const latency = new BucketCounts([0.1, 1]);
-  for (const value of [0.05, 0.5, 0.5, 7]) latency.add(value);
-  const text = await expositionOf([
-    gauge("x", "A gauge.", [{ labels: { name: 'a "b"\\\n' }, value: 1.5 }, {
-      labels: {},
-      value: null,
-    }]),
-    counter("y_total", "Without samples.", []),
-    histogram("z_seconds", "Seconds.", [{ labels: { of: "z" }, value: latency }]),
-  ]);
-  assert.equal(
-    text,
-    `# HELP x A gauge.
-# TYPE x gauge
-x{name="a \\"b\\"\\\\\\n"} 1.5
-
-# HELP z_seconds Seconds.
-# TYPE z_seconds histogram
-z_seconds_bucket{of="z",le="0.1"} 1
-z_seconds_bucket{of="z",le="1"} 3
-z_seconds_bucket{of="z",le="+Inf"} 4
-z_seconds_sum{of="z"} 8.05
-z_seconds_count{of="z"} 4
-`,
-  );
-});
 
 Deno.test("exposition: readers share one text for a moment, also while it is made", async () => {
   const time = { ms: 0 };
@@ -134,7 +106,7 @@ testWith(
   "promtool",
   "promtool finds nothing to say but the colons of the names",
   async (program) => {
-    const text = await expositionOf(allFamilies());
+    const text = textOf(allFamilies());
     const asTheyAre = await promtool(program, ["check", "metrics"], text);
     const other = asTheyAre.text.split("\n").filter((line) =>
       line !== "" && !/^(vllm|llumnix):\w+ metric names should not contain ':'$/.test(line)

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { bytes, duration, loadText, rate, shortId } from "../../src/page/format.js";
+import { bytes, duration, loadText, rate, shortId, withoutZeros } from "../../src/page/format.js";
 import { niceTop } from "../../src/page/plots.js";
 
 Deno.test("numbers have few digits, and their unit stays on their line", () => {
@@ -13,6 +13,13 @@ Deno.test("numbers have few digits, and their unit stays on their line", () => {
     "2.4\u00a0MB",
   ]);
   assert.deepEqual([0, 3.21, 1_234, 12_345].map(rate), ["0", "3.2", "1,234", "12.3k"]);
+});
+
+Deno.test("the numbers of an axis have no zeros at their end", () => {
+  const shown = ["10.0 s", "2.50 s", "0.5 ms", "100 ms", "6,000", "1.0k", "1:00 min"];
+  assert.deepEqual(shown.map(withoutZeros), [
+    ...["10 s", "2.5 s", "0.5 ms", "100 ms", "6,000", "1k", "1:00 min"],
+  ]);
 });
 
 Deno.test("a load is a number, or says what it means", () => {

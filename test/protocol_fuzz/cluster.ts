@@ -15,6 +15,7 @@ import { RayRpcBackend } from "../../src/kv/transfer/rayrpc/rayrpc_backend.ts";
 import { Manager } from "../../src/manager/manager.ts";
 import { engineOptions, generateRequest } from "../instance/support.ts";
 import { managerOptions } from "../manager/support.ts";
+import { PATIENCE_MS } from "../patience.ts";
 import { Recorder } from "./conversation.ts";
 
 const NUM_INSTANCES = 2;
@@ -167,7 +168,7 @@ export class FuzzCluster implements AsyncDisposable {
     const done = async () => {
       const timeout = setTimeout(() => {
         finished.reject(new Error(`${requestId} has no answer: ${JSON.stringify(outputs.at(-1))}`));
-      }, 10_000);
+      }, PATIENCE_MS);
       return await finished.promise.finally(() => clearTimeout(timeout));
     };
     return { request, begun: begun.promise, done };

@@ -53,6 +53,21 @@ Deno.test("a report is one page that loads nothing and runs no script", () => {
   assert.match(html, /a &amp; b/);
 });
 
+Deno.test("a chart says in words what it shows, and a legend's samples say nothing", () => {
+  const html = renderReport(
+    report([lines, bars, heat, { ...lines, y: { label: "s", scale: "linear" } }]),
+  );
+  assert.deepEqual([...html.matchAll(/<desc>(.*?)<\/desc>/g)].map(([, text]) => text), [
+    "% by seconds. a &amp; b: 50% below 0.100, 90% below 10.0, 99% below 10.0. empty: no values.",
+    "s. one: a 1.00, b 0. two: a without a value, b 30.0.",
+    "Shares of all, seconds 0 to 60: instance 0 63% on average, at most 150%; none without values.",
+    "s by seconds. a &amp; b: lowest 0, highest 100 at 10.0, last 100. empty: no values.",
+  ]);
+  for (const [svg] of html.matchAll(/<svg [^>]*>/g)) {
+    assert.match(svg, /role="img" aria-label="|aria-hidden="true"/);
+  }
+});
+
 Deno.test("no coordinate of a chart is missing, whatever the values", () => {
   const html = renderReport(report([
     lines,
@@ -68,7 +83,7 @@ Deno.test("no coordinate of a chart is missing, whatever the values", () => {
 
 Deno.test("equal neighbours of a heat map are one rectangle, gaps none", () => {
   const html = renderReport(report([heat]));
-  const row = html.match(/<figure>.*<\/figure>/s)![0].split("<text")[1];
+  const row = html.match(/<desc>.*<\/figure>/s)![0].split("<text")[1];
   assert.deepEqual([...row.matchAll(/class="h(\d+)"/g)].map(([, shade]) => shade), [
     "0",
     "5",

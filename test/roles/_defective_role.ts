@@ -8,7 +8,7 @@ setupLogging({ level: "info", filename: null, role: "role" });
 const exitOnDefect = exitOnDefects(logger("test"));
 await using _parts = { [Symbol.asyncDispose]: () => Promise.resolve(console.log("disposed")) };
 const child = new Deno.Command("sleep", {
-  args: ["30"],
+  args: ["600"],
   stdin: "null",
   stdout: "null",
   stderr: "null",
@@ -39,4 +39,4 @@ switch (Deno.args[0]) {
     Deno.exit(7);
   }
 }
-await new Promise((resolve) => setTimeout(resolve, 5_000));
+await new Promise((resolve) => setTimeout(resolve, 120_000));

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { until } from "../patience.ts";
 
 const isLinux = Deno.build.os === "linux";
 const suffix = isLinux ? "" : " (ignored: needs setsid and script of Linux)";
@@ -43,13 +44,13 @@ function withChild(
 
 /** What the file says, as soon as it says it. */
 async function found(path: string, pattern: RegExp): Promise<RegExpExecArray> {
-  for (let attempt = 0; attempt < 1000; attempt++) {
-    const text = await Deno.readTextFile(path).catch(() => "");
-    const match = pattern.exec(text);
-    if (match !== null) return match;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  throw new Error(`${path} never said ${pattern}`);
+  let match: RegExpExecArray | null = null;
+  const isFound = async () => {
+    match = pattern.exec(await Deno.readTextFile(path).catch(() => ""));
+    return match !== null;
+  };
+  await until(isFound, `${path} says ${pattern}`, 20);
+  return match!;
 }
 
 const withoutTerminal = (command: readonly string[]) => ["setsid", ...command];

@@ -1,8 +1,10 @@
 /** Clients that leave, stop reading, or never finish asking. */
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
+import { ENDLESS_MS, PATIENCE_MS, within } from "../patience.ts";
 import { speak } from "./fake_text_service.ts";
 import { type Harness, until, withServer } from "./harness.ts";
+import { certificate, privateKey } from "./tls_fixture.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -209,16 +211,55 @@ Deno.test("silent connections, half-sent headers and half-sent bodies end in 408
     }
   }));
 
-Deno.test("a running stream outlives the time that a request may take to arrive", () =>
-  withServer({ limits: { headerTimeoutMs: 50, requestTimeoutMs: 100 } }, async (harness) => {
-    harness.service.generate = (_request, emit) => {
-      emit({ text: "slow ", tokenIds: [1] });
-      const finish = { reason: "stop" as const, stopReason: null };
-      setTimeout(() => emit({ text: "end", tokenIds: [2], finish }), 400);
-    };
-    const { text } = await harness.post("/generate", { prompt: "a", stream: true });
-    assert.match(text, /slow end/);
-  }));
+Deno.test("over TLS, connections without a handshake end at a time limit, and hold up no shutdown", async () => {
+  const directory = Deno.makeTempDirSync();
+  const options = { sslCertfile: `${directory}/c.pem`, sslKeyfile: `${directory}/k.pem` };
+  Deno.writeTextFileSync(options.sslCertfile, certificate);
+  Deno.writeTextFileSync(options.sslKeyfile, privateKey);
+  const tls = new Uint8Array([0x16, 3, 1, 0, 200, 1]); // the beginning of a ClientHello
+  try {
+    const limits = { headerTimeoutMs: 200, requestTimeoutMs: 400 };
+    await withServer({ options, limits }, async ({ server }) => {
+      for (const said of [new Uint8Array(), tls]) {
+        using connection = await Deno.connect(server.address);
+        await connection.write(said);
+        const end = connection.read(new Uint8Array(64)).catch(() => null);
+        assert.equal(await within(end, "the connection ends"), null);
+      }
+    });
+    const held: Deno.Conn[] = [];
+    const patient = { headerTimeoutMs: ENDLESS_MS, requestTimeoutMs: ENDLESS_MS };
+    await withServer({ options, limits: patient }, async ({ server }) => {
+      held.push(await Deno.connect(server.address));
+      held.push(
+        await Deno.connectTls({ ...server.address, hostname: "localhost", caCerts: [certificate] }),
+      );
+    }); // which ends once the server has shut down
+    for (const connection of held) connection.close();
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
+Deno.test("a running stream outlives the time that a request may take to arrive", async () => {
+  // On a busy machine the request may take longer to arrive than the first of these.
+  for (const requestTimeoutMs of [100, 1_000, 10_000]) {
+    const limits = { headerTimeoutMs: requestTimeoutMs, requestTimeoutMs };
+    let status = 0;
+    await withServer({ limits }, async (harness) => {
+      harness.service.generate = (_request, emit) => {
+        emit({ text: "slow ", tokenIds: [1] });
+        const finish = { reason: "stop" as const, stopReason: null };
+        setTimeout(() => emit({ text: "end", tokenIds: [2], finish }), 2 * requestTimeoutMs);
+      };
+      const answer = await harness.post("/generate", { prompt: "a", stream: true });
+      status = answer.status;
+      if (status !== 408) assert.match(answer.text, /slow end/);
+    });
+    if (status !== 408) return;
+  }
+  assert.fail("a request did not arrive within 10 s");
+});
 
 Deno.test("idle connections are closed", () =>
   withServer({ limits: { idleTimeoutMs: 100 } }, async (harness) => {
@@ -238,7 +279,6 @@ Deno.test("what is no HTTP and headers without end are refused", () =>
 Deno.test("more connections than allowed are closed at once", () =>
   withServer({ limits: { maxConnections: 2 } }, async (harness) => {
     const held = [await connect(harness, ""), await connect(harness, "")];
-    await new Promise((resolve) => setTimeout(resolve, 20));
     const third = await Deno.connect(harness.server.address);
     assert.equal(await readAll(third), "");
     for (const connection of held) connection.close();
@@ -300,7 +340,53 @@ Deno.test("more connections than there are file descriptors do not make the serv
   await Promise.any(buffers.map((bytes) => bytes.then((it) => assert.ok(isClosed(it)))));
   for (const connection of connections) connection.close();
   await Promise.allSettled(buffers);
-  const signal = AbortSignal.timeout(5000);
+  const signal = AbortSignal.timeout(PATIENCE_MS);
   assert.equal((await fetch(`http://127.0.0.1:${port}/health`, { signal })).status, 200);
   assert.match(said, /at most 144 connections/);
 });
+
+for (const sockets of ["own", "given"]) {
+  Deno.test({
+    name:
+      `a server at ${sockets} sockets that ran out of file descriptors accepts connections again`,
+    ignore: Deno.build.os !== "linux",
+    async fn() {
+      const script = new URL("./_full_server.ts", import.meta.url).pathname;
+      const command =
+        `ulimit -n 300; exec "${Deno.execPath()}" run -A --no-lock "${script}" ${sockets}`;
+      await using child = new Deno.Command("sh", {
+        args: ["-c", command],
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "null",
+      }).spawn();
+      const lines = child.stdout.pipeThrough(new TextDecoderStream())[Symbol.asyncIterator]();
+      const stdin = child.stdin.getWriter();
+      let said = "";
+      const saysNext = async (pattern: RegExp) => {
+        while (!pattern.test(said)) {
+          const { value, done } = await lines.next();
+          assert.ok(!done, `it ended, and had said: ${said}`);
+          said += value;
+        }
+        return pattern.exec(said)!;
+      };
+      const port = (await saysNext(/port (\d+)\n/))[1];
+      const health = async () => {
+        using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
+        const signal = AbortSignal.timeout(PATIENCE_MS);
+        const response = await fetch(`http://127.0.0.1:${port}/health`, { client, signal });
+        await response.text();
+        return response.status;
+      };
+      assert.equal(await health(), 200);
+      await stdin.write(new Uint8Array(1));
+      await saysNext(/full\n/);
+      const waiting = health(); // the kernel takes the connection, and the server cannot
+      await saysNext(/waiting\n/);
+      await stdin.write(new Uint8Array(1));
+      await saysNext(/free\n/);
+      assert.deepEqual([await waiting, await health()], [200, 200], said);
+    },
+  });
+}

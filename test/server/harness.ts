@@ -5,6 +5,7 @@ import type { Log } from "../../src/core/log.ts";
 import type { ServerOptions } from "../../src/core/options.ts";
 import { type ConnectionLimits, type RunningServer, startServer } from "../../src/server/server.ts";
 import type { ClusterFeed } from "../../src/server/feed/cluster_feed.ts";
+import { until as patiently } from "../patience.ts";
 import { FakeTextService } from "./fake_text_service.ts";
 
 export const testOptions: ServerOptions = {
@@ -109,13 +110,9 @@ export async function withServer(
   }
 }
 
-/** Waits until `condition` holds; fails after two seconds. */
-export async function until(condition: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 400; turn++) {
-    if (condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`still not so after two seconds: ${condition}`);
+/** Waits until `condition` holds. */
+export function until(condition: () => boolean): Promise<void> {
+  return patiently(condition, `${condition}`);
 }
 
 /** JSON documents of a stream of server-sent events, and whether it ended with [DONE]. */

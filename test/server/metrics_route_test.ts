@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { ClusterMonitor } from "../../src/core/cluster.ts";
 import { UnavailableError } from "../../src/core/errors.ts";
 import { clusterState, instanceLoad } from "../metrics/cluster_state.ts";
-import { withServer } from "./harness.ts";
+import { until, withServer } from "./harness.ts";
 
 const events: ClusterMonitor["events"] = () => Promise.reject(new UnavailableError("no manager"));
 
@@ -57,10 +57,12 @@ Deno.test("/metrics: many readers at once cost one look at the cluster", () => {
     },
   };
   return withServer({ monitor }, async ({ url }) => {
+    const startMs = performance.now();
     const answers = await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/metrics`)));
     const texts = await Promise.all(answers.map((answer) => answer.text()));
     assert.ok(texts.every((text) => text.includes("llumnix:manager_up 1")));
-    assert.ok(looks < 25, `${looks} looks`); // one every half second
+    const most = 1 + Math.ceil((performance.now() - startMs) / 500); // one every half second
+    assert.ok(looks <= most, `${looks} looks, at most ${most}`);
   });
 });
 
@@ -72,7 +74,7 @@ Deno.test("/metrics counts what is refused, by kind of error", () =>
     const headers = { "content-type": "application/json" };
     const { signal } = running;
     const first = fetch(`${url}/v1/completions`, { method: "POST", headers, body, signal });
-    while (service.requests.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => service.requests.length > 0);
     assert.equal((await post("/v1/completions", { prompt: "b", model: "fake" })).status, 429);
     running.abort();
     await assert.rejects(first);

@@ -3,12 +3,14 @@
  * requests, aborts between and during steps, pools so small that most sequences are preempted.
  */
 import assert from "node:assert/strict";
+import type { StepInput, StepOutput } from "../../src/executor/executor.ts";
 import type { GenerateRequest, RequestOutput } from "../../src/core/protocol/generate.ts";
 import { Random } from "../../src/core/random.ts";
 import { RequestError } from "../../src/core/errors.ts";
 import { EngineCore } from "../../src/instance/engine/engine_core.ts";
 import { engineConfig, samplingParams } from "../instance/support.ts";
 import { expectedOutput, PagedModel } from "../instance/paged_model.ts";
+import { isLongRun } from "../long.ts";
 
 interface Tracked {
   readonly request: GenerateRequest;
@@ -18,7 +20,11 @@ interface Tracked {
 }
 
 /** One seeded run; returns what happened, so that tests can see that they test something. */
-function simulate(seed: number, arePrompts: "whole" | "cut") {
+function simulate(
+  seed: number,
+  arePrompts: "whole" | "cut",
+  steps: "in turn" | "ahead" = "in turn",
+) {
   const random = new Random(seed);
   const blockSize = [1, 4, 8][random.below(3)];
   const numBlocks = Math.ceil((20 + random.below(200)) / blockSize);
@@ -46,12 +52,18 @@ function simulate(seed: number, arePrompts: "whole" | "cut") {
     refused: 0,
     aborted: 0,
     finished: 0,
+    ahead: 0,
   };
   let nowMs = 0;
 
   function add(): void {
     const promptTokenIds = Array.from({ length: 1 + random.below(40) }, () => random.below(97));
-    const params = samplingParams({ seed: random.below(1e9), maxTokens: 1 + random.below(50) });
+    const params = samplingParams({
+      seed: random.below(1e9),
+      maxTokens: 1 + random.below(50),
+      // Ends that nobody can foresee while the next step is under way.
+      ...(steps === "ahead" && { stopTokenIds: [random.below(128), random.below(128)] }),
+    });
     const resumed = random.below(8) === 0 ? random.below(params.maxTokens) : 0;
     const request: GenerateRequest = {
       requestId: `r${requests.size}`,
@@ -100,6 +112,21 @@ function simulate(seed: number, arePrompts: "whole" | "cut") {
     }
   }
 
+  let ahead: StepInput | null = null;
+
+  /** Runs a step; the next one may be decided before it has. */
+  function runStep(step: StepInput): StepOutput {
+    const input = structuredClone(step);
+    ahead = steps === "ahead" && random.below(4) > 0 ? structuredClone(core.beginAhead()) : null;
+    if (ahead !== null && random.below(3) === 0) abortOne();
+    core.check();
+    const output = model.stepNow(input);
+    ahead?.tokenIds.forEach((token, i, tokenIds) => {
+      if (token < 0) tokenIds[i] = output.tokenIds[-1 - token];
+    });
+    return output;
+  }
+
   for (let round = 0; round < 300 || core.numRequests > 0; round++) {
     if (round < 300) disturb();
     const step = core.begin(nowMs);
@@ -112,9 +139,17 @@ function simulate(seed: number, arePrompts: "whole" | "cut") {
       const isLongPrefill = step.kind === "prefill" &&
         step.tokenIds.length > (maxPieceTokens ?? Infinity);
       assert.ok(!isLongPrefill, "a piece is longer than asked for");
-      const result = model.stepNow(step);
+      let result = runStep(step);
       if (round < 300) disturb();
       core.end(result);
+      // Each step ahead was given before the output of the one before it was known.
+      for (; ahead !== null; counts.ahead++) {
+        takeOutputs();
+        core.check();
+        result = runStep(ahead);
+        if (round < 300) disturb();
+        core.end(result);
+      }
     } else {
       assert.equal(core.numRequests, 0, "nothing runs although requests are there");
     }
@@ -145,6 +180,14 @@ function simulate(seed: number, arePrompts: "whole" | "cut") {
       assert.ok(needed > numBlocks, `${request.requestId} failed but fits the pool`);
     } else {
       counts.finished++;
+      if (finish.reason === "stop") {
+        const ends = tokens.map((token) => params.stopTokenIds.includes(token));
+        assert.equal(
+          ends.indexOf(true, Math.max(0, request.outputTokenIds.length - 1)),
+          tokens.length - 1,
+        );
+        continue;
+      }
       assert.equal(finish.reason, "length");
       assert.equal(tokens.length, Math.max(limit, request.outputTokenIds.length));
     }
@@ -152,10 +195,16 @@ function simulate(seed: number, arePrompts: "whole" | "cut") {
   return counts;
 }
 
-function simulateAll(arePrompts: "whole" | "cut"): Record<string, number> {
+const NUM_SEEDS = isLongRun ? 40 : 10;
+
+function simulateAll(
+  arePrompts: "whole" | "cut",
+  steps: "in turn" | "ahead" = "in turn",
+  seeds = NUM_SEEDS,
+): Record<string, number> {
   const sums: Record<string, number> = {};
-  for (let seed = 1; seed <= 40; seed++) {
-    for (const [name, count] of Object.entries(simulate(seed, arePrompts))) {
+  for (let seed = 1; seed <= seeds; seed++) {
+    for (const [name, count] of Object.entries(simulate(seed, arePrompts, steps))) {
       sums[name] = (sums[name] ?? 0) + count;
     }
   }
@@ -163,12 +212,18 @@ function simulateAll(arePrompts: "whole" | "cut"): Record<string, number> {
 }
 
 Deno.test("random requests on tiny pools: right tokens, once, in order; every block comes back", () => {
-  const { pieces, ...sums } = simulateAll("whole");
+  const { pieces, ahead, ...sums } = simulateAll("whole");
   for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
-  assert.equal(pieces, 0);
+  assert.deepEqual([pieces, ahead], [0, 0]);
 });
 
 Deno.test("random requests on tiny pools, prompts cut into pieces: the same holds", () => {
-  const sums = simulateAll("cut");
+  const { ahead, ...sums } = simulateAll("cut");
+  assert.equal(ahead, 0);
+  for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
+});
+
+Deno.test("random requests on tiny pools, steps ahead of their results: the same holds", () => {
+  const sums = simulateAll("cut", "ahead", 12);
   for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
 });

@@ -154,6 +154,10 @@ EMULATED uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return uint64_t(static_cast<unsigned __int128>(a) * b >> 64);
 }
 EMULATED float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+// Nothing fuses them: the software device is built for processors whose baseline has no fused product.
+EMULATED double __dadd_rn(double a, double b) { return a + b; }
+EMULATED double __dmul_rn(double a, double b) { return a * b; }
+EMULATED double __ddiv_rn(double a, double b) { return a / b; }
 EMULATED float __fdividef(float a, float b) { return a / b; }
 EMULATED int __popc(unsigned value) { return __builtin_popcount(value); }
 EMULATED int __ffs(int value) { return __builtin_ffs(value); }

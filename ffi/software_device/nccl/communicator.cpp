@@ -75,7 +75,7 @@ Result Communicator::init(const UniqueId &id) {
 }
 
 void Communicator::runInit(const UniqueId &id) {
-  if (!nap(fault(INIT_MS, rank), aborted)) return;
+  if (!nap(INIT_MS, rank, aborted)) return;
   int port = 0;
   listener = listenAnywhere(&port);
   if (!listener) return settle(SYSTEM_ERROR, "no port is left");
@@ -129,7 +129,7 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
     if (!aborted) settle(REMOTE_ERROR, "cannot connect to the peer");
     return;
   }
-  if (!nap(fault(GROUP_MS, rank), aborted)) return;
+  if (!nap(GROUP_MS, rank, aborted)) return;
   cuCtxSetCurrent(context);
   for (auto &[stream, own] : byStream) {
     if (launchKernel(shared_from_this(), stream, own, number)) continue;
@@ -143,7 +143,7 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
 bool Communicator::connect(int peer) {
   Link &link = links[peer];
   if (link.out && link.in) return true;
-  if (!nap(fault(CONNECT_MS, rank), aborted)) return false;
+  if (!nap(CONNECT_MS, rank, aborted)) return false;
   for (const bool isForDialer : {true, false}) {
     struct {
       int rank, isForDialer;
@@ -201,7 +201,7 @@ void Communicator::abort() {
     ringNext.breakOff();
     ringPrevious.waitForEnd(peerMs);
   }
-  nap(fault(ABORT_MS, rank), NEVER);
+  nap(ABORT_MS, rank, NEVER);
   release();
 }
 

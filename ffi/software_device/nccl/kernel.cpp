@@ -60,7 +60,7 @@ private:
   }
 
   void move() {
-    nap(fault(KERNEL_MS, owner->rank), owner->aborted);
+    nap(KERNEL_MS, owner->rank, owner->aborted);
     if (group == fault(LATE_ERROR_GROUP, owner->rank)) {
       owner->failLate(REMOTE_ERROR, "injected late error");
       if (!fault(LATE_ERROR_ENDS, owner->rank)) spin();

@@ -120,11 +120,22 @@ Socket dial(int port, int rank, const Flag &stop) {
   return Socket();
 }
 
-bool nap(long ms, const Flag &stop) {
-  for (long waited = 0; waited < ms && !stop; waited++) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+/// By the clock: on a busy machine a sleep of one millisecond takes several.
+template <class Limit> static bool napUntil(Limit limitMs, const Flag &stop) {
+  using namespace std::chrono;
+  const auto start = steady_clock::now();
+  while (!stop && steady_clock::now() - start < milliseconds(limitMs())) {
+    std::this_thread::sleep_for(milliseconds(1));
   }
   return !stop;
+}
+
+bool nap(long ms, const Flag &stop) {
+  return napUntil([ms] { return ms; }, stop);
+}
+
+bool nap(Fault delay, int rank, const Flag &stop) {
+  return napUntil([=] { return fault(delay, rank); }, stop);
 }
 
 } // namespace soft

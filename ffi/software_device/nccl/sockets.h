@@ -1,6 +1,7 @@
 // TCP on 127.0.0.1: sockets that are counted, and calls that end when a flag says so.
 #pragma once
 #include "counts.h"
+#include "faults.h"
 #include <cstddef>
 #include <utility>
 
@@ -43,5 +44,7 @@ Socket listenAnywhere(int *port);
 Socket dial(int port, int rank, const Flag &stop);
 /// Waits; false if stopped meanwhile.
 bool nap(long ms, const Flag &stop);
+/// Waits as long as a fault says, and no longer once it says less; false if stopped meanwhile.
+bool nap(Fault fault, int rank, const Flag &stop);
 
 } // namespace soft

@@ -31,12 +31,11 @@ const MAX_COLUMNS = 120, MIN_COLUMN_MS = 500;
 const LISTED_MIGRATIONS = 100;
 
 /**
- * @param notes lines below the title: what ran, when, how
+ * @param head the result in a sentence, and what ran, when and how
  * @param comparison of two servers; null if there is one
  */
 export function resultReport(
-  title: string,
-  notes: readonly string[],
+  head: Pick<Report, "lead" | "notes" | "folded">,
   runs: readonly NamedRun[],
   shown: ShownOptions,
   comparison: Table | null = null,
@@ -57,7 +56,7 @@ export function resultReport(
         : [instancesSection(runs.length === 1 ? "" : ` (${name})`, result, result.timeline)]
     ),
   ];
-  return { title, notes, sections };
+  return { title: "Benchmark", ...head, sections };
 }
 
 function figures(runs: readonly NamedRun[], shown: ShownOptions): Block {
@@ -245,12 +244,12 @@ function instancesSection(suffix: string, result: RunResult, timeline: Timeline)
   const listed: Block = {
     type: "table",
     table: {
-      header: ["request", "seconds", "from", "to"],
+      header: ["seconds", "from", "to", "request"],
       rows: migrations.slice(0, LISTED_MIGRATIONS).map(({ atMs, request, from, to }) => [
-        request,
         seconds(atMs).toFixed(1),
         from,
         to,
+        request,
       ]),
     },
   };

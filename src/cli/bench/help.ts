@@ -1,5 +1,5 @@
 /** What the help of `llumnix bench` says after the arguments. */
-import { wrap } from "../help.ts";
+import { notesText } from "../help.ts";
 
 const notes = [
   "Latencies: TTFT is the time from when a request was due to its first token, E2EL to its last. " +
@@ -11,14 +11,15 @@ const notes = [
 ];
 
 const examples = [
+  "# a server that runs already",
   "llumnix bench --num-prompts 200 --request-rate 8 --random-input-len 256",
+  "# start four instances of the built-in model, measure them, stop them",
   'llumnix bench --serve "--initial-instances 4 --enable-migration" --request-rate 8 --html report.html',
+  "# without and with migration, three times in turn",
   'llumnix bench --compare "--initial-instances 4" "--initial-instances 4 --enable-migration" ' +
   "--qps 8 --distribution gamma --cv 4 --rounds 3",
 ];
 
 export function benchNotes(width: number): string {
-  const paragraphs = notes.map((text) => wrap(text, width, ""));
-  return [...paragraphs, ["Examples:", ...examples.map((line) => `  ${line}`)].join("\n")]
-    .join("\n\n");
+  return notesText(notes, examples, width);
 }

@@ -7,6 +7,7 @@ import {
 } from "../../bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
+import { comparisonSentence, runSentence } from "../../bench/results/sentence.ts";
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
 import { remarks, resultText } from "../../bench/results/text.ts";
 import { fileProblem } from "../../core/file_problem.ts";
@@ -91,15 +92,20 @@ async function runComparison(plan: BenchPlan, signal: AbortSignal): Promise<Meas
   return runs;
 }
 
+function tableOf(plan: BenchPlan, runs: readonly Measured[]): ComparisonTable | null {
+  const compared = comparisonOf(plan, runs);
+  return compared === null ? null : comparisonTable(compared.figures, compared.numRounds);
+}
+
 /** The comparison of two servers over the rounds that both have; null if there is none. */
-function tableOf({ shown, servers }: BenchPlan, runs: readonly Measured[]): ComparisonTable | null {
+function comparisonOf({ shown, servers }: BenchPlan, runs: readonly Measured[]) {
   const [a, b] = servers.map((_, i) =>
     runs.filter(({ server }) => server === i).map(({ result }) => result)
   );
   const numRounds = Math.min(a.length, b?.length ?? 0);
   if (numRounds === 0) return null;
   const figures = compareRuns(a.slice(0, numRounds), b.slice(0, numRounds), shown);
-  return comparisonTable(figures, numRounds);
+  return { figures, numRounds };
 }
 
 /** A run, and the server that it measured. */
@@ -153,18 +159,21 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
   if (options.saveTrace !== null) write(options.saveTrace, resultTrace(runs[0].result));
   if (options.html !== null) {
     const [{ result, session }] = runs;
-    const notes = [
-      `${result.requests.length} requests, model ${session.model}`,
-      ...plan.servers.map(({ name }, i) =>
-        plan.servers.length === 1 ? name : `${"AB"[i]}: ${name}`
-      ),
-      commandLine(argv),
-      `llumnix ${version}, ${date.toISOString()}`,
-    ];
-    write(
-      options.html,
-      renderReport(resultReport("Benchmark", notes, runs, shown, tableOf(plan, runs))),
-    );
+    const compared = comparisonOf(plan, runs);
+    const head = {
+      lead: compared === null
+        ? runSentence(result)
+        : comparisonSentence(compared.figures, compared.numRounds),
+      notes: [
+        `${result.requests.length} requests, model ${session.model}`,
+        ...(plan.servers.length === 1
+          ? []
+          : plan.servers.map(({ name }, i) => `${"AB"[i]}: ${name}`)),
+        `llumnix ${version}, ${date.toISOString().replace(/\.\d+Z$/, "Z")}`,
+      ],
+      folded: { title: "Command line", lines: [commandLine(argv)] },
+    };
+    write(options.html, renderReport(resultReport(head, runs, shown, tableOf(plan, runs))));
   }
 }
 

@@ -2,6 +2,10 @@ import { openBus } from "../../bus/open_bus.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS } from "../../core/manager_wait.ts";
+import {
+  type EngineWorker,
+  loadThreadedExecutor,
+} from "../../executor/thread/threaded_executor.ts";
 import { checkHost, checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
@@ -10,13 +14,18 @@ import { managerAddress } from "../../roles/manager_address.ts";
 import type { MetricsPlace } from "../../roles/metrics_place.ts";
 import { keepProgram } from "../../roles/old_programs.ts";
 import { startLogging } from "../../roles/start_logging.ts";
+import { ServiceManager } from "../../roles/systemd/service_manager.ts";
 
 /**
  * Runs one instance until its manager stops it.
+ * @param worker one for its engine that has started already
  * @returns the exit code
  * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
  */
-export async function runInstance(options: InstanceOptions): Promise<number> {
+export async function runInstance(
+  options: InstanceOptions,
+  worker?: EngineWorker,
+): Promise<number> {
   const { host, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
@@ -26,6 +35,7 @@ export async function runInstance(options: InstanceOptions): Promise<number> {
   exitOnDefects(log);
   keepProgram();
   const key = clusterKey(options);
+  using systemd = new ServiceManager();
   return await serveInstance({
     options,
     bus: openBus({ clusterKey: key }),
@@ -36,7 +46,9 @@ export async function runInstance(options: InstanceOptions): Promise<number> {
     host: host ?? undefined,
     hostShare,
     startedBy,
+    loadExecutor: (spec, onProgress) => loadThreadedExecutor(spec, { onProgress, worker }),
     metrics: await metricsOf(options),
+    systemd,
     managerWaitMs: startedBy === "hand" ? MANAGER_WAIT_MS : 0,
     rejoinTimeoutMs: options.orphanTimeout * 1000,
     drainTimeoutMs: options.drainTimeout * 1000,

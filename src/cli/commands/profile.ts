@@ -5,14 +5,15 @@ import { realClock } from "../../core/clock.ts";
 import { version } from "../../core/version.ts";
 import { findExecutorKind } from "../../executor/devices.ts";
 import { simulatedModels } from "../../executor/sim/devices.ts";
-import type { CacheShape, ModelProfile } from "../../executor/sim/profile.ts";
+import type { CacheShape, ModelProfile, RequestLatency } from "../../executor/sim/profile.ts";
 import { loadThreadedExecutor } from "../../executor/thread/threaded_executor.ts";
 import { resolveModel } from "../../model/resolve.ts";
 import { renderReport } from "../../report/html.ts";
 import { withEntry } from "../../sim/profile/entry.ts";
-import { type Fit, fitSteps } from "../../sim/profile/fit.ts";
+import { type Fit, fitRequests, fitSteps } from "../../sim/profile/fit.ts";
 import { fitReport, fitText } from "../../sim/profile/fit_report.ts";
 import { gridOf, measureGrid } from "../../sim/profile/grid.ts";
+import { readRequestSamples } from "../../sim/profile/request_samples.ts";
 import { readStepLog, type StepSample } from "../../sim/profile/step_log.ts";
 import { stepsCsv } from "../../sim/profile/steps_csv.ts";
 import { camelCase } from "../arguments/argument.ts";
@@ -100,6 +101,7 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
   const source = `${steps.length} steps of ${paths.map(nameOf).join(", ")}, llumnix profile fit ` +
     version;
   const fit = fitSteps(steps, pausesMs, source);
+  const request = options.requests === null ? undefined : requestsOf(options.requests, fit);
   const numBlocks = options.numGpuBlocks ??
     logs.map((log) => log.numBlocks).find((count) => count !== null) ?? null;
   if (numBlocks === null) {
@@ -108,6 +110,7 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
   finish(options, fit, steps, {
     model: nameOf(options.name ?? options.model),
     shape,
+    request,
     numBlocks,
     tensorParallelSize: options.tensorParallelSize,
     pipelineParallelSize: options.pipelineParallelSize,
@@ -117,10 +120,17 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
   return 0;
 }
 
+function requestsOf(path: string, fit: Fit): RequestLatency {
+  const samples = readRequestSamples(path);
+  const source = `median of ${samples.length} requests of ${nameOf(path)}, sent one at a time`;
+  return fitRequests(samples, fit, source);
+}
+
 /** What an entry has besides the fit. */
 interface EntryFacts {
   readonly model: string;
   readonly shape: CacheShape;
+  readonly request?: RequestLatency;
   readonly numBlocks: number;
   readonly tensorParallelSize: number;
   readonly pipelineParallelSize: number;
@@ -134,12 +144,14 @@ function finish(
   steps: readonly StepSample[],
   facts: EntryFacts,
 ): void {
-  const { model, shape, tensorParallelSize, pipelineParallelSize, numBlocks, source } = facts;
+  const { model, shape, request, tensorParallelSize, pipelineParallelSize, numBlocks, source } =
+    facts;
   const entry: ModelProfile = {
     ...{ model, shape, tensorParallelSize, pipelineParallelSize },
     alignment: fit.alignment,
     prefill: fit.prefill,
     decode: fit.decode,
+    ...(request === undefined ? {} : { request }),
     blocks: [{
       memoryUtilization: options.gpuMemoryUtilization,
       blockSize: options.blockSize,
@@ -152,6 +164,11 @@ function finish(
   };
   write(options.out, withEntry(options.out, entry));
   console.log(fitText(fit));
+  if (request !== undefined) {
+    console.log(
+      `request: ${request.msPerRequest.toFixed(1)} ms outside of the instance (${request.source})`,
+    );
+  }
   console.log(
     `${options.out}: ${model}, tp ${tensorParallelSize}, pp ${pipelineParallelSize}, ${numBlocks} ` +
       `blocks of ${options.blockSize} tokens`,

@@ -21,8 +21,9 @@ import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import { type ManagerPlace, takeManagerPlace } from "../../roles/manager_address.ts";
-import { runsInProcess } from "../../roles/launchers.ts";
+import type { PreparedInstance } from "../../roles/prepared_instance.ts";
 import { type RoleService, runRole } from "../../roles/run_role.ts";
+import { runsInProcess } from "../../roles/runs_in_process.ts";
 import { startInstances } from "../../roles/started_instances.ts";
 import { executorKind } from "../../executor/devices.ts";
 import type { FoundModel } from "../../executor/executor_kind.ts";
@@ -33,10 +34,14 @@ import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts"
 
 /**
  * Serves until it is told to stop.
+ * @param prepared becomes the first instance
  * @returns the exit code: 0 after an orderly stop, 1 if no instance serves and none can start
  * @throws {LlumnixError} what the user must change, before anything serves
  */
-export function runServe(options: ServeOptions): Promise<number> {
+export function runServe(
+  options: ServeOptions,
+  prepared?: PreparedInstance,
+): Promise<number> {
   return asSuccessor(async (predecessor) => {
     const sockets = predecessor?.sockets ?? passedSockets();
     const logFile = startLogging(options, ROLE, predecessor !== null);
@@ -48,7 +53,7 @@ export function runServe(options: ServeOptions): Promise<number> {
     const notice = isHidden ? unusedDeviceNotice() : null;
     if (notice !== null) log.warn(notice);
     return await runRole({
-      service: new Service(options, model, log, logFile, sockets, predecessor),
+      service: new Service(options, model, log, logFile, sockets, predecessor, prepared),
       predecessor,
       shutdownTimeoutMs: options.shutdownTimeout * 1000,
       log,
@@ -74,6 +79,7 @@ class Service implements RoleService {
   /** Sockets to serve at; none: those of `--host` and `--port`. */
   readonly #sockets: readonly number[];
   readonly #predecessor: Predecessor | null;
+  readonly #prepared: PreparedInstance | undefined;
   #directory: RuntimeDirectory | null = null;
   /** The address of the manager, if another one of this service has had it before. */
   #place: ManagerPlace | undefined = undefined;
@@ -89,6 +95,7 @@ class Service implements RoleService {
     logFile: string | null,
     sockets: readonly number[],
     predecessor: Predecessor | null,
+    prepared: PreparedInstance | undefined,
   ) {
     this.#options = options;
     this.#model = model;
@@ -96,6 +103,7 @@ class Service implements RoleService {
     this.#logFile = logFile;
     this.#sockets = sockets;
     this.#predecessor = predecessor;
+    this.#prepared = prepared;
   }
 
   get failed(): Promise<string> {
@@ -121,6 +129,7 @@ class Service implements RoleService {
         count: initialInstances,
       });
     }
+    this.#prepared?.close();
     if (handover !== null) await this.#startServer(api, client);
     const status = this.#describe(role.manager.instances());
     if (role.manager.instances().length > 0) this.#log.info(status); // else they are lost again already
@@ -236,6 +245,7 @@ class Service implements RoleService {
       log: this.#log,
       logFile: this.#logFile,
       isSuccessor: this.#place !== undefined,
+      prepared: this.#prepared,
       onEvent: (event) => {
         if (event.type === "given_up") this.#fail("no instance serves, and none can start");
       },

@@ -1,23 +1,34 @@
 /** `llumnix systemd`: prints or writes the unit of a service. */
 import { dirname, isAbsolute, join } from "node:path";
 import { UsageError } from "../../core/errors.ts";
-import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
-import { allRoleGroups, apiServerGroups, managerGroups } from "../arguments/role_tables.ts";
-import { type Group, serveGroups, type ServeOptions } from "../arguments/tables.ts";
-import { readServingOptions } from "../role_options.ts";
+import {
+  allRoleGroups,
+  apiServerGroups,
+  everyGroup,
+  managerGroups,
+} from "../arguments/role_tables.ts";
+import {
+  type Group,
+  instanceGroups,
+  type InstanceOptions,
+  serveGroups,
+  type ServeOptions,
+} from "../arguments/tables.ts";
+import { readInstanceOptions, readServingOptions } from "../role_options.ts";
 import { readCommandLine } from "../command_line.ts";
 import type { SystemdOptions } from "../systemd/arguments.ts";
-import { environmentFile, MARK, unitText } from "../systemd/unit.ts";
+import { environmentFile, MARK, type UnitRole, unitText } from "../systemd/unit.ts";
 
 const FIRST_FREE_PORT = 1024;
 
-const groupsOf: Readonly<Record<UpgradeRole, readonly Group[]>> = {
+const groupsOf: Readonly<Record<UnitRole, readonly Group[]>> = {
   serve: serveGroups,
   manager: managerGroups,
   "api-server": apiServerGroups,
+  instance: instanceGroups,
 };
 
 const emptyEnvironment = [
@@ -38,13 +49,8 @@ export async function runSystemd(
 ): Promise<number> {
   checkName(name);
   const { role, argv } = checkedCommand(words);
-  const options = await readServingOptions<ServeOptions>(
-    role,
-    argv,
-    new ArgumentIndex(groupsOf[role]),
-    new ArgumentIndex(role === "serve" ? serveGroups : allRoleGroups),
-  );
-  if (options === null) return 0; // --print-config
+  const port = await portOf(role, argv);
+  if (port === undefined) return 0; // --print-config
   const command = absolute(selfCommand());
   if (!user && /^\/(home|root)\//.test(command[0])) {
     console.error(
@@ -58,11 +64,30 @@ export async function runSystemd(
     user,
     name,
     watchdogSeconds: watchdog,
-    needsLowPort: role !== "manager" && options.port > 0 && options.port < FIRST_FREE_PORT,
+    needsLowPort: port !== null && port > 0 && port < FIRST_FREE_PORT,
   });
-  if (write) writeFiles(text, user, name);
+  if (write) writeFiles(text, role, user, name);
   else console.log(text.trimEnd());
   return 0;
+}
+
+/**
+ * The port at which the command would serve HTTP; null: it serves none; undefined: it prints its options and ends.
+ * @throws {UsageError} arguments that would not start
+ */
+async function portOf(
+  role: UnitRole,
+  argv: readonly string[],
+): Promise<number | null | undefined> {
+  const index = new ArgumentIndex(groupsOf[role]);
+  if (role === "instance") {
+    await readInstanceOptions<InstanceOptions>(argv, index, new ArgumentIndex(everyGroup));
+    return null;
+  }
+  const whole = new ArgumentIndex(role === "serve" ? serveGroups : allRoleGroups);
+  const options = await readServingOptions<ServeOptions>(role, argv, index, whole);
+  if (options === null) return undefined;
+  return role === "manager" ? null : options.port;
 }
 
 function checkName(name: string): void {
@@ -75,7 +100,7 @@ function checkName(name: string): void {
 /** @throws {UsageError} no such role, a secret, or a path that depends on the working directory */
 function checkedCommand(
   words: readonly string[],
-): { readonly role: UpgradeRole; readonly argv: readonly string[] } {
+): { readonly role: UnitRole; readonly argv: readonly string[] } {
   const isDefault = words.length === 0 || words[0].startsWith("-");
   const role = isDefault ? "serve" : words[0];
   if (!(role in groupsOf)) {
@@ -84,7 +109,7 @@ function checkedCommand(
     );
   }
   const argv = isDefault ? words : words.slice(1);
-  const index = new ArgumentIndex(groupsOf[role as UpgradeRole]);
+  const index = new ArgumentIndex(groupsOf[role as UnitRole]);
   for (const given of readCommandLine(argv, index).keys()) {
     const { argument } = index.entries.find((entry) => entry.name === given)!;
     if (!argument.isSecret) continue;
@@ -99,14 +124,14 @@ function checkedCommand(
       `${relative}: a service runs in a directory of its own: write the absolute path`,
     );
   }
-  return { role: role as UpgradeRole, argv };
+  return { role: role as UnitRole, argv };
 }
 
 function absolute([program, ...rest]: readonly string[]): string[] {
   return [isAbsolute(program) ? program : join(Deno.cwd(), program), ...rest];
 }
 
-function writeFiles(text: string, user: boolean, name: string): void {
+function writeFiles(text: string, role: UnitRole, user: boolean, name: string): void {
   const home = Deno.env.get("HOME");
   if (user && !home) throw new UsageError("--user needs HOME in the environment");
   const config = user ? Deno.env.get("XDG_CONFIG_HOME") || `${home}/.config` : "/etc";
@@ -129,7 +154,9 @@ function writeFiles(text: string, user: boolean, name: string): void {
       `environment variables of the service: ${environmentPath}`,
       `start it:    ${systemctl} daemon-reload && ${systemctl} enable --now ${name}`,
       `its log:     ${user ? "journalctl --user" : "journalctl"} -u ${name}`,
-      `upgrade it:  replace the executable, then ${systemctl} reload ${name}`,
+      `upgrade it:  replace the executable, then ${systemctl} ${
+        role === "instance" ? "restart" : "reload"
+      } ${name}`,
       `remove it:   ${systemctl} disable --now ${name} && rm ${unitPath} ${environmentPath}`,
     ].join("\n"),
   );

@@ -13,6 +13,7 @@ import { fileProblem } from "../../core/file_problem.ts";
 import type { Rollout, UpgradeRole, UpgradeStatus } from "../../core/protocol/upgrade.ts";
 import { userDirectory } from "../../roles/manager_address.ts";
 import { controlAddress, controlSockets } from "../../roles/upgrade/control_socket.ts";
+import { serviceUnits } from "../../roles/upgrade/service_units.ts";
 import type { UpgradeOptions } from "../upgrade/arguments.ts";
 
 const STATUS_TIMEOUT_MS = 5_000;
@@ -40,8 +41,13 @@ export async function runUpgrade({ binary, pid, list }: UpgradeOptions): Promise
   const path = binary === null ? null : checkedPath(binary);
   const targets = await findTargets(pid);
   try {
-    if (list) targets.forEach(({ status }) => console.log(describe(status)));
-    else for (const target of targets) await upgradeOne(target, path);
+    if (list) {
+      targets.forEach(({ status }) => console.log(describe(status)));
+      for (const { name, command } of serviceUnits()) {
+        console.log(`${name}, a service of systemd, which upgrades it: ${command}`);
+      }
+    }
+    if (!list) { for (const target of targets) await upgradeOne(target, path); }
     return 0;
   } finally {
     await Promise.all(targets.map(({ peer }) => peer.close()));
@@ -74,9 +80,20 @@ async function findTargets(pid: number | null): Promise<Target[]> {
   }
   const what = pid === null ? "no process of this user serves" : `process ${pid} does not serve`;
   throw new UnavailableError(
-    `${what}: there is no control socket that answers in ${userDirectory()}. For a service of ` +
-      "systemd, put the new executable in the place of the old one, and use: systemctl reload NAME",
+    `${what}: there is no control socket that answers in ${userDirectory()}.${unitsText()}`,
   );
+}
+
+/** Where the user may have to look instead: services of systemd run as users of their own. */
+function unitsText(): string {
+  const units = serviceUnits();
+  if (units.length === 0) {
+    return " For a service of systemd, put the new executable in the place of the old one, and use: " +
+      "systemctl reload NAME";
+  }
+  const lines = units.map(({ name, command }) => `  ${name}: ${command}`);
+  return " Services of systemd run as users of their own, and systemd upgrades them: put the new " +
+    `executable in the place of the old one, then\n${lines.join("\n")}`;
 }
 
 /** Null: the process has ended and left its socket. */

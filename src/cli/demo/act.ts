@@ -4,11 +4,9 @@ import type { LoadRequest } from "../../bench/load_request.ts";
 import { type RequestRecord, runOpenLoop } from "../../bench/open_loop.ts";
 import { Target } from "../../bench/target.ts";
 import { realClock } from "../../core/clock.ts";
-import { sampleText } from "./load.ts";
+import { busiestMs, sampleText } from "./load.ts";
 import type { FeedState, FeedSummary } from "../../server/feed/records.ts";
 
-/** An instance dies after this part of the requests. */
-const KILL_AFTER = 0.45;
 /** Requests that measure how fast this machine is, and how many tokens each gets. */
 const PROBE_REQUESTS = 24;
 const PROBE_TOKENS = 160;
@@ -66,9 +64,7 @@ export async function perform(
   requests: readonly LoadRequest[],
   { onKill, onProgress }: ActEvents,
 ): Promise<ActResult> {
-  // With that request a burst comes, so that instances are busy.
-  const killMs = requests[Math.floor(KILL_AFTER * requests.length)].arrivalMs;
-  const cancelKill = realClock.after(killMs, () => {
+  const cancelKill = realClock.after(busiestMs(requests), () => {
     killBusiest(options).then(({ id, requests }) => onKill(id, requests)).catch(() => {});
   });
   let numSent = 0, numDone = 0;

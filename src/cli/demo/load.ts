@@ -5,9 +5,9 @@ import { Random } from "../../core/random.ts";
 /** KV cache that a burst asks for, as a multiple of what all instances have. */
 const BURST_FILL = 1.5;
 /** The requests of a burst come within this part of the time until the next. */
-const BURST_SHARE = 0.15;
-/** Share of the requests that are long: a third to half of an instance's KV cache. */
-const LONG_SHARE = 0.12;
+const BURST_SHARE = 0.25;
+/** Share of the requests that are long. */
+const LONG_SHARE = 0.15;
 /** Characters of a text that is long enough to count its tokens. */
 const SAMPLE_LENGTH = 2_000;
 
@@ -63,12 +63,28 @@ function burstOf({ numInstances, cacheTokens, random }: LoadShape): Lengths[] {
   return burst;
 }
 
+/**
+ * Dispatch sees how long a prompt is, but not how long its answer will be. Long answers therefore meet on some
+ * instances, which run out of blocks while others have room: what migration is for. With answers that are all
+ * short, dispatch by load evens out everything by itself.
+ */
 function lengthsOf(isLong: boolean, cacheTokens: number, random: Random): Lengths {
   const part = (from: number, to: number) =>
     Math.max(1, Math.round(cacheTokens * (from + (to - from) * random.uniform())));
   return isLong
-    ? { promptTokens: part(0.3, 0.45), outputTokens: part(0.06, 0.1) }
-    : { promptTokens: part(0.01, 0.04), outputTokens: part(0.03, 0.09) };
+    ? { promptTokens: part(0.3, 0.45), outputTokens: part(0.1, 0.25) }
+    : { promptTokens: part(0.01, 0.04), outputTokens: part(0.02, 0.08) };
+}
+
+/** Before it come the requests that count as recent. */
+const RECENT_MS = 2_000;
+
+/** In the middle half of the load, the time of the request before which the most others have just come. */
+export function busiestMs(requests: readonly LoadRequest[]): number {
+  const times = requests.map(({ arrivalMs }) => arrivalMs);
+  const middle = times.slice(Math.floor(times.length / 4), Math.ceil(3 * times.length / 4));
+  const numRecent = (now: number) => times.filter((ms) => ms <= now && ms > now - RECENT_MS).length;
+  return middle.reduce((best, now) => numRecent(now) > numRecent(best) ? now : best);
 }
 
 const names = ["Anna", "Ben", "Clara", "David", "Ella", "Finn", "Greta", "Hugo"];

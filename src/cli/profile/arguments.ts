@@ -116,6 +116,13 @@ const fitArguments = {
     help: "Add the pause between two steps, which the log tells, to each step. True for `llumnix " +
       "simulate`, which has no other cost between steps; false for `serve --device sim`.",
   }),
+  "requests": text({
+    default: null,
+    metavar: "FILE",
+    help: "CSV of requests that went to the idle service one at a time (llumnix bench " +
+      "--max-concurrency 1 --csv FILE). Their time to first token beyond the prefill is HTTP, text and " +
+      "dispatch; llumnix simulate adds it to each request. Without this file it adds nothing.",
+  }),
   ...common,
 } satisfies ArgumentTable;
 
@@ -128,7 +135,7 @@ export const runGroup: Group = {
   table: runArguments,
 };
 export const fitGroup: Group = {
-  title: "profile fit CSV [CSV ...]",
+  title: "profile fit",
   section: "ENGINE",
   table: fitArguments,
 };

@@ -6,7 +6,7 @@ export const simulate: Command = {
   groups: simulateGroups,
   run: async (argv) => await (await import("../commands/simulate.ts")).runSimulate(argv),
   notes: async (width) => {
-    const { figuresHelp, profileHelp } = await import("./help.ts");
-    return `${figuresHelp(width)}\n\n${profileHelp(width)}`;
+    const { examplesHelp, figuresHelp, profileHelp } = await import("./help.ts");
+    return [figuresHelp(width), profileHelp(width), examplesHelp(width)].join("\n\n");
   },
 };

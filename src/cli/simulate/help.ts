@@ -1,7 +1,7 @@
 /** Help of `llumnix simulate` on its figures and on profiles. */
 import { toProfileJson } from "../../executor/sim/profile_file.ts";
 import { builtinProfile } from "../../executor/sim/roofline.ts";
-import { wrap } from "../help.ts";
+import { notesText, wrap } from "../help.ts";
 
 /** The meaning of the rows of the tables. */
 export function figuresHelp(width: number): string {
@@ -18,6 +18,27 @@ export function figuresHelp(width: number): string {
   return wrap(text, width, "");
 }
 
+/** What runs, and command lines to begin with. */
+export function examplesHelp(width: number): string {
+  return notesText(
+    [
+      "The clusters run the production manager, schedulers and migrations; only the devices and the time " +
+      "are simulated. The same seed gives the same figures. Several clusters, rates or seeds become " +
+      "columns, tables and means. Ctrl-C prints what has ended so far.",
+    ],
+    [
+      "# the paper's cluster where it begins to queue: Llumnix against three baselines",
+      "llumnix simulate --preset osdi24-serving --lengths m-m --rate 9.5 --html report.html",
+      "# two policies of your own, on four instances",
+      "llumnix simulate --instances 4 --lengths m-m --rate 2 --requests 2000 --name migration \\",
+      '  --enable-migration --compare "none: --enable-migration=false"',
+      "# requests that llumnix bench --save-trace recorded",
+      "llumnix simulate --trace load.jsonl --instances 4",
+    ],
+    width,
+  );
+}
+
 /** The form of a profile, with an example that works. */
 export function profileHelp(width: number): string {
   const introduction =
@@ -26,7 +47,8 @@ export function profileHelp(width: number): string {
     "token of the prompts or of all contexts, plus a time for each sequence. blocks has an entry for " +
     "each setting of the instances (max_batched_tokens null: any); gbps is 10^9 bytes per second. " +
     "source may name the origin of the numbers. source, tensor_parallel_size and " +
-    "pipeline_parallel_size are optional.";
+    "pipeline_parallel_size are optional, and so is request: {ms_per_request}, the time that each " +
+    "request takes outside of the instance. llumnix profile makes such files.";
   const example = toProfileJson([builtinProfile("a10", "llama-7b")]);
   return `${wrap(introduction, width, "")}\n\n${JSON.stringify(example, null, 2)}`;
 }

@@ -7,6 +7,7 @@ import { systemdGroups, type SystemdOptions } from "./arguments.ts";
 
 export const systemd: Command = {
   groups: systemdGroups,
+  usages: ["[options] [-- COMMAND [arguments]]"],
   run: async (argv) => {
     const end = argv.includes("--") ? argv.indexOf("--") : argv.length;
     const index = new ArgumentIndex(systemdGroups);
@@ -18,16 +19,24 @@ export const systemd: Command = {
     const { runSystemd } = await import("../commands/systemd.ts");
     return await runSystemd(options, argv.slice(end + 1));
   },
-  notes: async (width) => {
-    const { wrap } = await import("../help.ts");
-    return notes.map((paragraph) => wrap(paragraph, width, "")).join("\n\n");
-  },
+  notes: async (width) => (await import("../help.ts")).notesText(notes, examples, width),
 };
 
 const notes = [
-  "The command that the unit runs follows two dashes: llumnix systemd --write -- serve --model " +
-  "/srv/model --initial-instances 4. Commands are serve (the default), manager and api-server; their " +
-  "arguments are checked. Give paths as absolute ones: a service runs in a directory of its own.",
-  "Keys and tokens belong in the environment file, which only its owner can read: " +
-  "LLUMNIX_ADMIN_TOKEN, VLLM_API_KEY, LLUMNIX_CLUSTER_KEY.",
+  "The command that the unit runs follows two dashes: serve (the default), manager, api-server or " +
+  "instance, with its arguments, which are checked. Give paths as absolute ones: a service runs in a " +
+  "directory of its own.",
+  "Without --write the unit is printed and nothing changes. --write prints how to start, upgrade and " +
+  "remove the service. It starts nothing by itself.",
+  "Keys and tokens belong in the environment file, which only its owner can read: LLUMNIX_ADMIN_TOKEN, " +
+  "VLLM_API_KEY, LLUMNIX_CLUSTER_KEY.",
+];
+
+const examples = [
+  "# look at it first",
+  "llumnix systemd -- serve --model /srv/model",
+  "# a service of four instances",
+  "llumnix systemd --write -- serve --model /srv/model --initial-instances 4",
+  "# one more instance, on another host than its manager",
+  "llumnix systemd --write --name llumnix-instance -- instance --manager-address tcp:10.0.0.1:9000",
 ];

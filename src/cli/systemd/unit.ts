@@ -4,11 +4,14 @@
  */
 import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
 
+/** What a unit can run. */
+export type UnitRole = UpgradeRole | "instance";
+
 /** The first line of units that this program wrote. */
 export const MARK = "# Written by `llumnix systemd`";
 
 export interface UnitOptions {
-  readonly role: UpgradeRole;
+  readonly role: UnitRole;
   /** The words of the command, the first one an absolute path. */
   readonly command: readonly string[];
   /** A unit of `systemctl --user`. */
@@ -42,9 +45,7 @@ export function unitText(options: UnitOptions): string {
       "# mistake in the arguments, which a restart does not mend.",
       "Type=notify",
       `ExecStart=${command.map(quoted).join(" ")}`,
-      "# A successor of the executable that is in place now takes over, and no request is interrupted.",
-      "ExecReload=/bin/kill -s USR2 $MAINPID",
-      "Restart=on-failure",
+      ...upgradeLines(role),
       "RestartSec=2",
       "RestartPreventExitStatus=2",
       ...(watchdogSeconds > 0 ? [`WatchdogSec=${watchdogSeconds}`] : []),
@@ -64,24 +65,41 @@ export function unitText(options: UnitOptions): string {
   return sections.map((lines) => lines.join("\n")).join("\n\n") + "\n";
 }
 
-const descriptions: Readonly<Record<UpgradeRole, string>> = {
+const descriptions: Readonly<Record<UnitRole, string>> = {
   serve: "LLM service",
   manager: "manager and instances",
   "api-server": "API server",
+  instance: "instance",
 };
 
+/** How another executable takes over, and when systemd starts the service again. */
+function upgradeLines(role: UnitRole): string[] {
+  if (role === "instance") {
+    return [
+      "# After the executable was replaced, a restart gives the requests away or finishes them. An instance",
+      "# also ends when its manager stops; it then starts again and waits for the next one.",
+      "Restart=always",
+    ];
+  }
+  return [
+    "# A successor of the executable that is in place now takes over, and no request is interrupted.",
+    "ExecReload=/bin/kill -s USR2 $MAINPID",
+    "Restart=on-failure",
+  ];
+}
+
 /** Instances outlive a manager that fails, and the next one finds them. */
-function killLines(role: UpgradeRole): string[] {
+function killLines(role: UnitRole): string[] {
   if (role === "manager") {
     return [
       "# Instances serve on without the manager, and the restarted one finds them. A stop ends them all.",
       "KillMode=process",
     ];
   }
-  return [
-    "# The main process gets the signal, and lets the instances go when their requests have finished.",
-    "KillMode=mixed",
-  ];
+  const what = role === "instance"
+    ? "gives its requests away, or finishes them"
+    : "lets the instances go when their requests have finished";
+  return [`# The main process gets the signal, and ${what}.`, "KillMode=mixed"];
 }
 
 /**

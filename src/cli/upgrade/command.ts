@@ -16,10 +16,7 @@ export const upgrade: Command = {
     ])) as UpgradeOptions;
     return await (await import("../commands/upgrade.ts")).runUpgrade(options);
   },
-  notes: async (width) => {
-    const { wrap } = await import("../help.ts");
-    return notes.map((paragraph) => wrap(paragraph, width, "")).join("\n\n");
-  },
+  notes: async (width) => (await import("../help.ts")).notesText(notes, [], width),
 };
 
 const notes = [
@@ -30,4 +27,7 @@ const notes = [
   "If the new executable does not start, refuses the arguments or speaks another version of the " +
   "protocol, the old process serves on, and this command says why.",
   "SIGUSR2 to a process does the same with the file that it was started from.",
+  "A service of systemd (llumnix systemd) runs as a user of its own, whom this command does not reach: " +
+  "put the new executable in the place of the old one, and use systemctl reload NAME. --list names such " +
+  "services.",
 ];

@@ -7,6 +7,7 @@ import * as admin from "./schemas/admin.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
 import { readInstanceInfo } from "./schemas/instance_info.ts";
+import * as leadership from "./schemas/leadership.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
@@ -47,6 +48,9 @@ export const calls = {
   admin_keep: call(admin.instanceName, admin.instanceChange),
   admin_remove: call(admin.instanceName, admin.instanceChange),
   admin_migrate: call(admin.adminMigration, migration.migrationReport),
+
+  // Manager that follows to manager that leads.
+  identify: call(nothing, leadership.processIdentity),
 
   // Manager to instance; `requests` also to API servers, and `ping` from anyone.
   ping: call(nothing, nothing),
@@ -93,9 +97,12 @@ export const notifications = {
   instances: membership.instanceList,
 
   // Manager to instance.
-  shutdown: nothing,
-  stay: nothing,
-  keep: nothing,
+  shutdown: leadership.managerDecision,
+  stay: leadership.managerDecision,
+  keep: leadership.managerDecision,
+
+  // Instance or API server to manager: it has refused a decision, because it knows this leadership.
+  superseded: leadership.leadership,
 
   // Instance to API server.
   outputs: generate.outputBatch,

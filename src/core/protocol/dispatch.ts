@@ -1,4 +1,5 @@
 /** API server to manager: which instance takes a request. */
+import type { ManagerDecision } from "./leadership.ts";
 import type { InstanceId, Priority, RequestId } from "./generate.ts";
 
 /** API server to manager, call `dispatch`: what a policy may know of a request. */
@@ -22,7 +23,7 @@ export interface IsolationNotice {
   readonly frontendId: string;
 }
 
-export interface DispatchReply {
+export interface DispatchReply extends ManagerDecision {
   readonly instanceId: InstanceId;
   /** Engine steps after which the request moves to another instance; by default it stays. */
   readonly expectedSteps?: number;

@@ -1,6 +1,7 @@
 /** Instance and manager: how an instance joins, registers and drains; what API servers learn of it. */
 import type { InstanceId } from "./generate.ts";
 import type { InstanceType } from "./instance_info.ts";
+import type { ManagerDecision } from "./leadership.ts";
 
 /** What all instances of a service have in common: else the same request has other answers. */
 export interface ServedSettings {
@@ -62,7 +63,7 @@ export interface JoinRequest {
   readonly startedBy?: "manager" | "api-server" | "hand";
 }
 
-export interface JoinReply {
+export interface JoinReply extends ManagerDecision {
   /** Least time between two pushes of {@linkcode InstanceInfo}. */
   readonly infoIntervalMs: number;
   /** The type that the instance takes, unless it serves already. */
@@ -73,7 +74,7 @@ export interface JoinReply {
  * Instance to manager, call `drain` without data: the instance's process was asked to stop, and the
  * instance wants to drain first. The manager answers at once.
  */
-export interface DrainReply {
+export interface DrainReply extends ManagerDecision {
   /** False: the whole service is about to end, and the instance serves on until then. */
   readonly mayDrain: boolean;
 }
@@ -90,7 +91,7 @@ export interface InstanceProgress {
 }
 
 /** Manager to API server, notification `instances`: before the answer to `subscribe`, and on change. */
-export interface InstanceList {
+export interface InstanceList extends ManagerDecision {
   /** Counts a manager's lists: of two that come over one connection, the greater is the newer. */
   readonly version: number;
   readonly instances: readonly InstanceRegistration[];

@@ -1,12 +1,13 @@
 /** Live migration: orders of the manager, and the steps between the source and the destination. */
 import type { GenerateRequest, InstanceId, RequestId } from "./generate.ts";
+import type { ManagerDecision } from "./leadership.ts";
 import type { MigrationRegistration } from "./membership.ts";
 
 /**
  * Manager to instance, call `migration_group`, for backends whose instances form a group: leave the
  * former group and join this one. Answered by {@linkcode MigrationGroupReply}.
  */
-export interface MigrationGroup {
+export interface MigrationGroup extends ManagerDecision {
   /** What members know each other by. */
   readonly secret: string;
   /** Grows whenever members come or go. */
@@ -58,7 +59,7 @@ export interface MigrationDestination {
 }
 
 /** Manager to source instance, call `migrate_out`; answered by a {@linkcode MigrationReport}. */
-export interface MigrateOutOrder {
+export interface MigrateOutOrder extends ManagerDecision {
   readonly migrationId: MigrationId;
   readonly destination: MigrationDestination;
   readonly policy: RequestMigrationPolicy;

@@ -1,5 +1,6 @@
 /** How a process that serves is replaced by its successor: a process of another executable. */
 import type { InstanceId } from "./generate.ts";
+import type { ManagerDecision } from "./leadership.ts";
 
 /** The roles that a successor can take over. Instances are replaced by their manager. */
 export type UpgradeRole = "serve" | "manager" | "api-server";
@@ -65,7 +66,7 @@ export interface FinishNotice {
 }
 
 /** Manager to instance, call `handover`: another manager takes this one's place, at its address. */
-export interface ManagerHandover {
+export interface ManagerHandover extends ManagerDecision {
   /** How long the instance tries to join it. */
   readonly waitMs: number;
 }

@@ -29,7 +29,7 @@ import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { CpuTransformer } from "./cpu_transformer.ts";
 import { availableMemoryBytes } from "./host_memory.ts";
 import { CpuLogitsHead } from "./logits.ts";
-import { claimMemory, unusedClaims } from "./memory_claims.ts";
+import { claimMemory } from "./memory_claims.ts";
 import { tokenTimeoutMs } from "./step_time.ts";
 import { planThreads } from "./threads.ts";
 import { loadWeights, weightBytes } from "./weights.ts";
@@ -45,19 +45,20 @@ const wasmMemoryBytes = 3.5 * 2 ** 30;
 
 /**
  * Loads a model for the CPU. Blocks the thread while it loads.
+ * @param model default: that of the options
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the memory
  */
 export async function loadCpuExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
+  model = resolveModel(spec.options),
 ): Promise<Executor> {
-  const model = resolveModel(spec.options);
   refuseHeadDim(model);
   onProgress({ phase: "kernels", doneBytes: 0, totalBytes: 0, detail: "loading CPU kernels" });
   const kernels = await openKernels(spec);
   try {
-    return buildExecutor(kernels, model, spec, onProgress);
+    return await buildExecutor(kernels, model, spec, onProgress);
   } catch (error) {
     kernels.close();
     if (!(error instanceof KernelError)) throw error;
@@ -93,15 +94,15 @@ async function openKernels({ options, hostShare }: ExecutorSpec): Promise<CpuKer
   }
 }
 
-function buildExecutor(
+async function buildExecutor(
   kernels: CpuKernels,
   model: ResolvedModel,
   spec: ExecutorSpec,
   onProgress: OnProgress,
-): Executor {
+): Promise<Executor> {
   const { config, dtype, maxModelLen } = model;
   const layout = kvLayout(model, spec);
-  const capacity = planCapacity(kernels, model, spec, layout);
+  const capacity = await planCapacity(kernels, model, spec, layout);
   const weights = readWeights(kernels, model, spec, onProgress);
   const { pool, swapPool } = allocatePools(kernels, layout, capacity, onProgress);
   const cache: KvCacheView = {
@@ -155,28 +156,30 @@ function kvLayout({ config, dtype }: ResolvedModel, { options }: ExecutorSpec): 
   };
 }
 
-function planCapacity(
+async function planCapacity(
   kernels: CpuKernels,
   model: ResolvedModel,
   { options, hostShare }: ExecutorSpec,
   layout: KvLayout,
-): KvCapacity {
-  const budget: KvBudget = {
-    layout,
-    availableBytes: availableMemoryBytes(),
-    unclaimedBytes: availableMemoryBytes(unusedClaims()),
-    addressableBytes: kernels.name === "wasm" ? wasmMemoryBytes : Infinity,
-    weightBytes: weightBytes(kernels, decoderSpec(model.config), model.dtype),
-    memoryUtilization: options.gpuMemoryUtilization,
-    hostShare,
-    numBlocksOverride: options.numGpuBlocksOverride,
-    swapSpaceGiB: options.swapSpace,
-    usesSwap: options.preemptionMode === "swap",
-    maxNumSeqs: options.maxNumSeqs,
-    maxModelLen: model.maxModelLen,
-  };
-  const capacity = planKvCache(budget);
-  claimMemory(plannedBytes(budget, capacity));
+): Promise<KvCapacity> {
+  const { capacity } = await claimMemory((claims) => {
+    const budget: KvBudget = {
+      layout,
+      availableBytes: availableMemoryBytes(),
+      unclaimedBytes: availableMemoryBytes(claims),
+      addressableBytes: kernels.name === "wasm" ? wasmMemoryBytes : Infinity,
+      weightBytes: weightBytes(kernels, decoderSpec(model.config), model.dtype),
+      memoryUtilization: options.gpuMemoryUtilization,
+      hostShare,
+      numBlocksOverride: options.numGpuBlocksOverride,
+      swapSpaceGiB: options.swapSpace,
+      usesSwap: options.preemptionMode === "swap",
+      maxNumSeqs: options.maxNumSeqs,
+      maxModelLen: model.maxModelLen,
+    };
+    const capacity = planKvCache(budget);
+    return { capacity, claimBytes: plannedBytes(budget, capacity) };
+  });
   return capacity;
 }
 

@@ -5,19 +5,22 @@
  * and it ends with the process, however that ends.
  */
 import { closeDescriptor, openNamedDescriptor } from "../../../ffi/libc.ts";
+import { realClock, sleep } from "../../core/clock.ts";
+import { UnavailableError } from "../../core/errors.ts";
 
 const NAME = "llumnix-memory-claim";
-const CLAIM = new RegExp(`^/memfd:${NAME}-(\\d+)\\b`);
+/** A claim that is withdrawn if another instance claims memory at the same time. */
+const ATTEMPT_NAME = "llumnix-memory-attempt";
+const CLAIM = new RegExp(`^/memfd:(${NAME}|${ATTEMPT_NAME})-(\\d+)\\b`);
 /** Descriptors of a process that are looked at: a claim is opened early. */
 const MAX_DESCRIPTORS = 512;
 
-let claim: number | null = null;
+/** Attempts to claim memory while others do. */
+const MAX_ATTEMPTS = 50;
+/** Longest pause after an attempt, in which others make theirs. */
+const MAX_PAUSE_MS = 200;
 
-/** Says how much memory this process will come to use. The next claim takes the place of this one. */
-export function claimMemory(byteLength: number): void {
-  if (claim !== null) closeDescriptor(claim);
-  claim = openNamedDescriptor(`${NAME}-${Math.ceil(byteLength)}`);
-}
+let claim: number | null = null;
 
 /** Memory that other instances have claimed and do not use yet. */
 export interface UnusedClaims {
@@ -27,17 +30,84 @@ export interface UnusedClaims {
   readonly groupBytes: number;
 }
 
+/**
+ * Claims the memory that this process will come to use, which depends on what others have claimed. The claim
+ * takes the place of an earlier one. Of processes that plan at once, none keeps a claim that another one did
+ * not know of: each claims, looks again, and withdraws and plans anew if it finds a claim that is new.
+ * @param plan gives the bytes to claim and anything else; called again after each withdrawal
+ * @returns the last plan
+ * @throws {UnavailableError} others claimed memory in each of many attempts
+ * @throws what the last plan throws
+ */
+export async function claimMemory<P extends { readonly claimBytes: number }>(
+  plan: (claims: UnusedClaims) => P,
+): Promise<P> {
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
+    withdrawClaim();
+    const before = readClaims();
+    try {
+      const planned = plan(unusedOf(before));
+      claim = openNamedDescriptor(`${ATTEMPT_NAME}-${Math.ceil(planned.claimBytes)}`);
+      if (!readClaims().some((one) => !before.some((other) => isSame(one, other)))) {
+        settle(planned.claimBytes);
+        return planned;
+      }
+    } catch (error) {
+      // An attempt of another process may be all that is in the way, and may be withdrawn.
+      if (!before.some(({ isAttempt }) => isAttempt)) throw error;
+    }
+    withdrawClaim();
+    await sleep(realClock, Math.random() * MAX_PAUSE_MS);
+  }
+  throw new UnavailableError(
+    `other instances claimed memory at the same time, in each of ${MAX_ATTEMPTS} attempts of this ` +
+      "one; start it again once they have started",
+  );
+}
+
+/** The attempt stays until the claim is there: another process sees one of both at any time. */
+function settle(byteLength: number): void {
+  const attempt = claim;
+  claim = openNamedDescriptor(`${NAME}-${Math.ceil(byteLength)}`);
+  if (attempt !== null) closeDescriptor(attempt);
+}
+
+/** Gives up the claim of this process. */
+export function withdrawClaim(): void {
+  if (claim !== null) closeDescriptor(claim);
+  claim = null;
+}
+
+/** The claim of another process. */
+interface Claim {
+  readonly pid: string;
+  readonly byteLength: number;
+  readonly isAttempt: boolean;
+}
+
+function isSame(one: Claim, other: Claim): boolean {
+  return one.pid === other.pid && one.byteLength === other.byteLength;
+}
+
 /** Reads the claims of this user's other instances, as far as this process sees their processes. */
 export function unusedClaims(): UnusedClaims {
+  return unusedOf(readClaims());
+}
+
+function unusedOf(claims: readonly Claim[]): UnusedClaims {
   let hostBytes = 0, groupBytes = 0;
   const ownGroup = readText("/proc/self/cgroup");
-  for (const pid of processes()) {
-    const unusedBytes = claimOf(pid) - residentBytes(pid);
+  for (const { pid, byteLength } of claims) {
+    const unusedBytes = byteLength - residentBytes(pid);
     if (unusedBytes <= 0) continue;
     hostBytes += unusedBytes;
     if (readText(`/proc/${pid}/cgroup`) === ownGroup) groupBytes += unusedBytes;
   }
   return { hostBytes, groupBytes };
+}
+
+function readClaims(): Claim[] {
+  return processes().flatMap((pid) => claimOf(pid) ?? []);
 }
 
 /**
@@ -52,13 +122,14 @@ function processes(): string[] {
   );
 }
 
-/** Bytes that a process has claimed; 0 for none. */
-function claimOf(pid: string): number {
+/** What a process has claimed; null: nothing. */
+function claimOf(pid: string): Claim | null {
   for (const fd of list(`/proc/${pid}/fd`).slice(0, MAX_DESCRIPTORS)) {
     const found = CLAIM.exec(linkAt(`/proc/${pid}/fd/${fd}`));
-    if (found !== null) return Number(found[1]);
+    if (found === null) continue;
+    return { pid, byteLength: Number(found[2]), isAttempt: found[1] === ATTEMPT_NAME };
   }
-  return 0;
+  return null;
 }
 
 function residentBytes(pid: string): number {

@@ -43,6 +43,8 @@ export interface Activations {
   /** Parts of contexts: see attention.cu. */
   readonly partials: bigint;
   readonly partialsBytes: number;
+  /** uint32, zeros: see decode_attention.cu. */
+  readonly counters: bigint;
 }
 
 /** Rows of a slice under these options. */
@@ -52,6 +54,7 @@ export function rowsOfSlice(maxModelLen: number, maxNumSeqs: number): number {
 
 /**
  * @param partialsBytes that attention can use
+ * @param countersBytes that attention needs; they are not zero yet
  * @throws {UsageError} the device has too little memory
  */
 export function allocateActivations(
@@ -60,6 +63,7 @@ export function allocateActivations(
   dtype: DType,
   limits: SliceLimits,
   partialsBytes: number,
+  countersBytes: number,
 ): Activations {
   const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, vocabSize } = config;
   const { maxRows } = limits;
@@ -89,5 +93,6 @@ export function allocateActivations(
     logits: take(maxLogitsRows * vocabSize * 4),
     partials: partialsBytes > 0 ? take(Math.min(partialsBytes, MAX_PARTIALS_BYTES)) : 0n,
     partialsBytes: Math.min(partialsBytes, MAX_PARTIALS_BYTES),
+    counters: take(countersBytes),
   };
 }

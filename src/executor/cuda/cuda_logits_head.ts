@@ -1,10 +1,12 @@
 import type { LogitsHead } from "../transformer/transformer_executor.ts";
 import type { CudaModel } from "./cuda_model.ts";
+import type { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { PinnedWords } from "./pinned_words.ts";
 
 /** The language model head on a CUDA device. */
 export class CudaLogitsHead implements LogitsHead {
   readonly maxRows: number;
+  readonly chooser?: CudaTokenChooser;
   readonly #model: CudaModel;
   readonly #vocabSize: number;
   /** [maxRows] */
@@ -13,8 +15,9 @@ export class CudaLogitsHead implements LogitsHead {
   readonly #row: PinnedWords;
 
   constructor(model: CudaModel) {
-    const { cuda, stream, activations, config: { vocabSize } } = model;
+    const { cuda, stream, activations, chooser, config: { vocabSize } } = model;
     this.maxRows = activations.maxLogitsRows;
+    if (chooser !== null) this.chooser = chooser;
     this.#model = model;
     this.#vocabSize = vocabSize;
     this.#indices = new PinnedWords(cuda, stream, this.maxRows);
@@ -24,21 +27,22 @@ export class CudaLogitsHead implements LogitsHead {
   compute(rows: readonly number[]): void {
     const { kernels, config, weights, activations } = this.#model;
     const { residual, indices, normedRows, logits } = activations;
-    const { hiddenSize, rmsNormEps } = config;
+    const { rmsNormEps } = config;
     const count = rows.length;
-    this.#indices.wait();
-    this.#indices.words.set(rows);
-    this.#indices.send(indices, count);
-    kernels.rmsNorm(
-      residual,
-      weights.finalNorm,
-      indices,
+    // A decode step takes its first rows as they are, and waits for no copy of the step before.
+    const areFirst = rows[0] === 0 && rows[count - 1] === count - 1;
+    if (!areFirst) {
+      this.#indices.wait();
+      this.#indices.words.set(rows);
+      this.#indices.send(indices, count);
+    }
+    const gathered = areFirst ? 0n : indices;
+    kernels.normLinear(
+      { x: residual, norm: weights.finalNorm, indices: gathered, rows: count, epsilon: rmsNormEps },
+      weights.lmHead,
+      logits,
       normedRows,
-      count,
-      hiddenSize,
-      rmsNormEps,
     );
-    kernels.linear(weights.lmHead, normedRows, logits, count, "set");
   }
 
   row(i: number): Float32Array {

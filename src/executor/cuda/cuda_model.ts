@@ -5,6 +5,7 @@ import type { DevicePool } from "../../kv/pool/pool.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import type { ExecutorInfo } from "../executor.ts";
 import type { Activations } from "./activations.ts";
+import type { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import type { DecodeGraphs } from "./decode_graphs.ts";
 import type { DeviceMemory } from "./device_memory.ts";
 import type { CudaWeights } from "./weights.ts";
@@ -18,6 +19,8 @@ export interface CudaModel {
   readonly config: ModelConfig;
   readonly weights: CudaWeights;
   readonly activations: Activations;
+  /** Null: the host chooses tokens. */
+  readonly chooser: CudaTokenChooser | null;
 }
 
 /** A KV cache for a model. */

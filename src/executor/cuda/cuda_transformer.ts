@@ -29,7 +29,9 @@ export class CudaTransformer implements Transformer {
   readonly #model: CudaModel;
   readonly #cache: CudaCache;
   readonly #limits: SliceLimits;
-  readonly #slice: PinnedWords;
+  /** They take turns: a step ahead does not wait until the device has read the one before. */
+  readonly #slices: readonly PinnedWords[];
+  #turn = 0;
   #isClosed = false;
 
   /** Called once, after everything is freed. */
@@ -50,7 +52,7 @@ export class CudaTransformer implements Transformer {
       numBlocks: info.numBlocks,
       vocabSize: info.vocabSize,
     };
-    this.#slice = new PinnedWords(cuda, stream, sliceWords(this.#limits));
+    this.#slices = [0, 1].map(() => new PinnedWords(cuda, stream, sliceWords(this.#limits)));
     this.head = new CudaLogitsHead(model);
   }
 
@@ -65,7 +67,8 @@ export class CudaTransformer implements Transformer {
     const { kernels, config, weights, activations } = this.#model;
     const { graphs } = this.#cache;
     const room = graphs?.roomFor(slice) ?? undefined;
-    const { rows, tokens, tables } = this.#upload(input, slice, room);
+    const { rows, tokens, sources, tables } = this.#upload(input, slice, room);
+    if (input.isAhead) this.#model.chooser!.takeTokens(sources, tokens, rows);
     const enqueue = () => {
       kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
       weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
@@ -83,6 +86,7 @@ export class CudaTransformer implements Transformer {
     const { cuda, stream, kernels, memory } = this.#model;
     try {
       this.closeCache();
+      this.#model.chooser?.close();
       kernels.close();
       memory.free();
       cuda.destroyStream(stream);
@@ -98,7 +102,7 @@ export class CudaTransformer implements Transformer {
     const { cuda, stream } = this.#model;
     cuda.synchronizeStream(stream);
     this.#cache.graphs?.close();
-    this.#slice.close();
+    for (const words of this.#slices) words.close();
     this.head.close();
     cuda.free(this.pool.address);
     if (this.#cache.swapAddress !== 0n) cuda.hostFree(this.#cache.swapAddress);
@@ -107,22 +111,29 @@ export class CudaTransformer implements Transformer {
   #layer(layer: CudaLayer, index: number, tables: RowTables): void {
     const { kernels, config, weights, activations } = this.#model;
     const { residual, normed, qkv, attended, gateUp, activated } = activations;
-    const { hiddenSize, intermediateSize, rmsNormEps } = config;
     const { rows } = tables;
-    const cache = this.#cacheOf(index);
-    kernels.rmsNorm(residual, layer.inputNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
-    kernels.linear(layer.qkv, normed, qkv, rows, "set");
-    kernels.prepareHeads(qkv, layer.headNorms, weights.ropeTable, tables, cache);
-    kernels.attend(qkv, tables, cache, attended, {
-      window: config.slidingWindow ?? 0,
-      partials: activations.partials,
-      partialsBytes: activations.partialsBytes,
+    const rowsAfter = (norm: bigint) => ({
+      ...{ x: residual, norm, indices: 0n, rows, epsilon: config.rmsNormEps },
     });
-    kernels.linear(layer.output, attended, residual, rows, "add");
-    kernels.rmsNorm(residual, layer.postAttentionNorm, 0n, normed, rows, hiddenSize, rmsNormEps);
-    kernels.linear(layer.gateUp, normed, gateUp, rows, "set");
-    kernels.siluMultiply(gateUp, activated, rows, intermediateSize);
-    kernels.linear(layer.down, activated, residual, rows, "add");
+    kernels.normLinear(rowsAfter(layer.inputNorm), layer.qkv, qkv, normed);
+    kernels.attention(
+      qkv,
+      layer.headNorms,
+      weights.ropeTable,
+      tables,
+      this.#cacheOf(index),
+      attended,
+      { window: config.slidingWindow ?? 0, ...activations },
+    );
+    kernels.linearAdd(layer.output, attended, residual, rows);
+    kernels.normGateUp(
+      rowsAfter(layer.postAttentionNorm),
+      layer.gateUp,
+      activated,
+      normed,
+      gateUp,
+    );
+    kernels.linearAdd(layer.down, activated, residual, rows);
   }
 
   #cacheOf(layer: number): CacheLayer {
@@ -139,12 +150,14 @@ export class CudaTransformer implements Transformer {
     input: StepInput,
     slice: Slice,
     room: SliceRoom | undefined,
-  ): { rows: number; tokens: bigint; tables: RowTables } {
+  ): { rows: number; tokens: bigint; sources: bigint; tables: RowTables } {
     const { activations } = this.#model;
-    this.#slice.wait();
-    const arrays = writeSlice(this.#slice.words, this.#limits, input, slice, room);
+    const staged = this.#slices[this.#turn];
+    this.#turn = 1 - this.#turn;
+    staged.wait();
+    const arrays = writeSlice(staged.words, this.#limits, input, slice, room);
     const { numTokens: rows, blockTables, maxBlocks, maxContextLen } = arrays;
-    this.#slice.send(activations.slice, blockTables.byteOffset / 4 + blockTables.length);
+    staged.send(activations.slice, blockTables.byteOffset / 4 + blockTables.length);
     const at = (array: Int32Array) => activations.slice + BigInt(array.byteOffset);
     const tables = {
       rows,
@@ -153,8 +166,12 @@ export class CudaTransformer implements Transformer {
       sequences: at(arrays.sequences),
       blockTables: at(blockTables),
       maxBlocks,
+      starts: at(arrays.queryStarts),
+      lengths: at(arrays.contextLens),
+      numSequences: arrays.numSequences,
+      mostRows: Math.max(...slice.map(({ numRows }) => numRows)),
       maxContextLen,
     };
-    return { rows, tokens: at(arrays.tokenIds), tables };
+    return { rows, tokens: at(arrays.tokenIds), sources: at(arrays.sources), tables };
   }
 }

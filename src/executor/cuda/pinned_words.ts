@@ -10,8 +10,8 @@ export class PinnedWords {
   readonly #cuda: Cuda;
   readonly #stream: bigint;
   readonly #address: bigint;
-  /** Recorded when the device has read the words. */
-  readonly #isRead: bigint;
+  /** Recorded when the device has read or written the words. */
+  readonly #isDone: bigint;
 
   /** @throws {UsageError} the host cannot lock so much memory */
   constructor(cuda: Cuda, stream: bigint, length: number) {
@@ -19,29 +19,35 @@ export class PinnedWords {
     this.#stream = stream;
     this.#address = pinned(cuda, length * 4);
     this.words = new Int32Array(bytesAt(this.#address, length * 4).buffer);
-    this.#isRead = cuda.createEvent();
+    this.#isDone = cuda.createEvent();
   }
 
-  /** Returns when the device has read what was sent before. */
+  /** Returns when the device has read what was sent, and written what was fetched. */
   wait(): void {
-    this.#cuda.synchronizeEvent(this.#isRead);
+    this.#cuda.synchronizeEvent(this.#isDone);
   }
 
-  /** Sends the first `length` words to an address of the device. */
-  send(to: bigint, length: number): void {
-    this.#cuda.copy(to, this.#address, length * 4, this.#stream);
-    this.#cuda.recordEvent(this.#isRead, this.#stream);
+  /** Sends `length` words from the word `first` on to an address of the device. */
+  send(to: bigint, length: number, first = 0): void {
+    this.#cuda.copy(to, this.#address + BigInt(first * 4), length * 4, this.#stream);
+    this.#cuda.recordEvent(this.#isDone, this.#stream);
+  }
+
+  /** Asks for `length` words from an address of the device: they are there after {@linkcode wait}. */
+  fetch(from: bigint, length: number, first = 0): void {
+    this.#cuda.copy(this.#address + BigInt(first * 4), from, length * 4, this.#stream);
+    this.#cuda.recordEvent(this.#isDone, this.#stream);
   }
 
   /** Reads `length` words from an address of the device; returns when the first `length` words are they. */
   receive(from: bigint, length: number): void {
-    this.#cuda.copy(this.#address, from, length * 4, this.#stream);
-    this.#cuda.synchronizeStream(this.#stream);
+    this.fetch(from, length);
+    this.wait();
   }
 
   /** Frees the memory, once nothing is under way. */
   close(): void {
-    this.#cuda.destroyEvent(this.#isRead);
+    this.#cuda.destroyEvent(this.#isDone);
     this.#cuda.hostFree(this.#address);
   }
 }

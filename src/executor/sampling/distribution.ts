@@ -2,14 +2,24 @@ import { LlumnixError, ModelError } from "../../core/errors.ts";
 import type { TokenLogprobs } from "../../core/protocol/generate.ts";
 import { largest, RankSelector } from "./selection.ts";
 
-/** Weights below e^-50 of the largest count as 0: a vocabulary of them is below a draw's 53 bits. */
-const negligibleExponent = 50;
+/** Weights below e^-50 of the largest count as 0: they round to it anyway. */
+export const negligibleExponent = 50;
+
+/**
+ * The weight of the most likely token: a power of two with which the weights of a whole vocabulary add up to
+ * 2^53 at most. Weights are integers up to it, so that float64 holds every sum exactly: a choice depends on
+ * no order of addition, and a device that adds in another order makes the same one.
+ */
+export function largestWeight(vocabSize: number): number {
+  const bitsOfVocabulary = 32 - Math.clz32(vocabSize - 1);
+  return 2 ** Math.min(40, 53 - bitsOfVocabulary);
+}
 
 /** Up to so many largest values are found by insertion. */
 const insertionLimit = 64;
 
 /** exp(-k / 64). */
-const expTable = Float64Array.from(
+export const expTable = Float64Array.from(
   { length: 64 * negligibleExponent + 2 },
   (_, k) => Math.exp(-k / 64),
 );
@@ -24,7 +34,7 @@ function expMinus(x: number): number {
 
 /**
  * The distribution over the next token while cuts narrow it. Candidates stay in ascending order of
- * their ids, so that results depend on the values alone. Sums are float64.
+ * their ids, so that results depend on the values alone. Sums are integers in float64.
  * One object serves any number of sequences, one after the other.
  */
 export class TokenDistribution {
@@ -35,6 +45,7 @@ export class TokenDistribution {
   readonly #ids: Int32Array;
   readonly #weights: Float64Array;
   readonly #selector: RankSelector;
+  readonly #largestWeight: number;
   #count = 0;
   #max = 0;
   #inverseTemperature = 1;
@@ -48,6 +59,7 @@ export class TokenDistribution {
     this.#ids = new Int32Array(vocabSize);
     this.#weights = new Float64Array(vocabSize);
     this.#selector = new RankSelector(vocabSize);
+    this.#largestWeight = largestWeight(vocabSize);
   }
 
   /**
@@ -76,14 +88,19 @@ export class TokenDistribution {
     this.#keepFrom(this.#values[last], this.#vocabSize);
   }
 
-  /** Gives the candidates weights exp((value - max) / temperature). Call it before the methods below. */
+  /**
+   * Gives the candidates weights exp((value - max) / temperature), rounded to multiples of 1 /
+   * {@linkcode largestWeight}. Call it before the methods below.
+   */
   weigh(temperature: number): void {
     const values = this.#values, ids = this.#ids, weights = this.#weights;
-    const max = this.#max, inverse = 1 / temperature;
+    const max = this.#max, inverse = 1 / temperature, largest = this.#largestWeight;
     let total = 0;
     for (let j = 0; j < this.#count; j++) {
       const exponent = (max - values[ids[j]]) * inverse;
-      const weight = exponent < negligibleExponent ? expMinus(exponent) : 0;
+      const weight = exponent < negligibleExponent
+        ? Math.floor(expMinus(exponent) * largest + 0.5)
+        : 0;
       weights[j] = weight;
       total += weight;
     }
@@ -105,11 +122,11 @@ export class TokenDistribution {
 
   /** Drops tokens less likely than `p` times the most likely one. */
   keepMinP(p: number): void {
-    const ids = this.#ids, weights = this.#weights;
+    const ids = this.#ids, weights = this.#weights, least = p * this.#largestWeight;
     let kept = 0;
     let total = 0;
     for (let j = 0; j < this.#count; j++) {
-      if (weights[j] < p) continue;
+      if (weights[j] < least) continue;
       ids[kept] = ids[j];
       weights[kept++] = weights[j];
       total += weights[j];
@@ -153,7 +170,11 @@ export class TokenDistribution {
 
   #logprob(value: number): number | null {
     if (value === -Infinity) return null;
-    return (value - this.#max) * this.#inverseTemperature - Math.log(this.#total);
+    return logprobOf(
+      (value - this.#max) * this.#inverseTemperature,
+      this.#total,
+      this.#largestWeight,
+    );
   }
 
   /** The most likely tokens in order; dropped ones, lowest id first, when there are too few. */
@@ -214,6 +235,23 @@ export class TokenDistribution {
   }
 }
 
+/** @param exponent (value - largest value) / temperature; at most 0 */
+export function logprobOf(exponent: number, totalWeight: number, largestWeight: number): number {
+  return exponent - Math.log(totalWeight / largestWeight);
+}
+
+/** The model computed a logit that is no number. */
+export function garbageLogit(tokenId: number, logit: number): ModelError {
+  return new ModelError(
+    `logit of token ${tokenId} is ${logit}: the model computed garbage; check its weights and dtype`,
+  );
+}
+
+/** Restrictions of a request, or the model, exclude the whole vocabulary. */
+export function nothingToChoose(): LlumnixError {
+  return new LlumnixError("internal", "every token is excluded: nothing to choose");
+}
+
 /**
  * Index of the largest value, the lowest when several are equal.
  * @throws {ModelError} a value is NaN or +Infinity
@@ -226,14 +264,10 @@ export function argmax(logits: Float32Array): number {
     const value = logits[i];
     // Negated so that NaN takes this branch too.
     if (value <= max) continue;
-    if (!(value < Infinity)) {
-      throw new ModelError(
-        `logit of token ${i} is ${value}: the model computed garbage; check its weights and dtype`,
-      );
-    }
+    if (!(value < Infinity)) throw garbageLogit(i, value);
     max = value;
     index = i;
   }
-  if (index < 0) throw new LlumnixError("internal", "every token is excluded: nothing to choose");
+  if (index < 0) throw nothingToChoose();
   return index;
 }

@@ -3,6 +3,7 @@
  * `bad_words`, in vLLM's order (v1/worker/gpu, apply_allowed_token_ids and apply_bad_words). They depend on the
  * parameters and the output so far alone, so a request that moves goes on as it would have.
  */
+import type { LogitEdits } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
 import type { SamplingParams } from "../../core/protocol/generate.ts";
 
 export class TokenRestrictions {
@@ -37,6 +38,18 @@ export class TokenRestrictions {
     if (this.#maxRecent === 0) return;
     this.#recent.push(tokenId);
     if (this.#recent.length > this.#maxRecent) this.#recent.shift();
+  }
+
+  /** What a device needs to do the same. Null where a list names a token twice: its order counts then. */
+  edits(): Pick<LogitEdits, "bias" | "allowed" | "excluded"> | null {
+    const allowed = this.#allowed === null ? null : [...new Set(this.#allowed)];
+    if (new Set(this.#bias.map(([id]) => id)).size < this.#bias.length) return null;
+    const excluded = this.#badWords.filter((word) => this.#endsWith(word, word.length - 1));
+    return {
+      bias: this.#bias,
+      allowed,
+      excluded: [...new Set(excluded.map((word) => word.at(-1)!))],
+    };
   }
 
   /** @param logits [vocab]; changed. At least one token stays possible, if one was. */

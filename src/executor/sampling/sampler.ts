@@ -7,11 +7,17 @@ import { LlumnixError } from "../../core/errors.ts";
 import type { SamplingParams, TokenLogprobs } from "../../core/protocol/generate.ts";
 import { uniformAt } from "../../core/random.ts";
 import type { SequenceStart } from "../executor.ts";
-import { argmax, TokenDistribution } from "./distribution.ts";
+import { type ChosenToken, mostTopTokens } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
+import {
+  argmax,
+  garbageLogit,
+  largestWeight,
+  logprobOf,
+  nothingToChoose,
+  TokenDistribution,
+} from "./distribution.ts";
 import { TokenRestrictions } from "./restrictions.ts";
-
-/** Parameters closer than this to "off" are off (vLLM's _SAMPLING_EPS). */
-const epsilon = 1e-5;
+import { choiceOf, epsilon, hasPenalties, isGreedy, type TokenRequest } from "./token_request.ts";
 
 const maxFloat32 = (2 - 2 ** -23) * 2 ** 127;
 
@@ -46,10 +52,8 @@ export class Sampler {
     const params = start.params;
     const state: SequenceState = {
       params,
-      isGreedy: params.temperature < epsilon,
-      hasPenalties: Math.abs(params.presencePenalty) >= epsilon ||
-        Math.abs(params.frequencyPenalty) >= epsilon ||
-        Math.abs(params.repetitionPenalty - 1) >= epsilon,
+      isGreedy: isGreedy(params),
+      hasPenalties: hasPenalties(params),
       restrictions: TokenRestrictions.of(params, this.#vocabSize),
       ends: this.#endsOf(params),
       outputLength: 0,
@@ -76,6 +80,64 @@ export class Sampler {
   /** Records an output token that the caller chose. */
   accept(handle: number, tokenId: number): void {
     record(this.#state(handle), tokenId);
+  }
+
+  /**
+   * What a device needs to choose the next token; null if only the host can.
+   * @param ahead tokens that are chosen already and that the host does not know yet: only if
+   *   `canChooseAhead`
+   */
+  request(handle: number, ahead = 0): TokenRequest | null {
+    const { params, ends, counts, restrictions, ...state } = this.#state(handle);
+    if ((params.logprobs ?? 0) > mostTopTokens) return null;
+    const position = state.outputLength + ahead;
+    const choice = choiceOf(params, position, largestWeight(this.#vocabSize));
+    const endsNow = position < params.minTokens ? ends : [];
+    if (restrictions === null && endsNow.length === 0 && !state.hasPenalties) {
+      return { choice, edits: null };
+    }
+    const restricted = restrictions === null
+      ? { bias: [], allowed: null, excluded: [] }
+      : restrictions.edits();
+    if (restricted === null) return null;
+    const { repetitionPenalty, frequencyPenalty, presencePenalty } = params;
+    const edits = {
+      ...{ ...restricted, ends: endsNow, keepsEnds: restrictions !== null, counts },
+      ...{ repetitionPenalty, frequencyPenalty, presencePenalty },
+    };
+    return { choice, edits };
+  }
+
+  /**
+   * Records the token that a device chose, and computes its log probabilities if they are asked for.
+   * @throws {ModelError} a logit is NaN or +Infinity: nothing is recorded
+   */
+  acceptChosen(
+    handle: number,
+    chosen: ChosenToken,
+  ): { tokenId: number; logprobs: TokenLogprobs | null } {
+    if (chosen.status === "garbage") throw garbageLogit(chosen.token, chosen.value);
+    if (chosen.status === "nothing") throw nothingToChoose();
+    const state = this.#state(handle), { params } = state;
+    record(state, chosen.token);
+    const logprobs = params.logprobs === null ? null : this.#logprobsOf(state, chosen);
+    return { tokenId: chosen.token, logprobs };
+  }
+
+  #logprobsOf({ params, isGreedy }: SequenceState, chosen: ChosenToken): TokenLogprobs {
+    const inverseTemperature = isGreedy ? 1 : 1 / params.temperature;
+    const logprob = (value: number): number | null =>
+      value === -Infinity ? null : logprobOf(
+        (value - chosen.largest) * inverseTemperature,
+        chosen.totalWeight,
+        largestWeight(this.#vocabSize),
+      );
+    const top = chosen.top.map(([id, value]) => [id, logprob(value)] as const);
+    const listed = new Set(top.map(([id]) => id));
+    const count = Math.min(params.logprobs ?? 0, this.#vocabSize);
+    // Tokens that the cuts took out, the lowest id first, where too few are left.
+    for (let id = 0; top.length < count; id++) if (!listed.has(id)) top.push([id, null]);
+    return { tokenId: chosen.token, logprob: logprob(chosen.value), rank: chosen.rank, top };
   }
 
   /**

@@ -21,6 +21,12 @@ export interface DecodeLatency {
   readonly source: string;
 }
 
+/** What a request takes outside of the instance: HTTP, text and tokens, dispatch, and the way back. */
+export interface RequestLatency {
+  readonly msPerRequest: number;
+  readonly source: string;
+}
+
 export interface Bandwidth {
   /** 10^9 bytes per second. */
   readonly gbps: number;
@@ -63,6 +69,8 @@ export interface ModelProfile {
   readonly alignment?: number;
   readonly prefill: PrefillLatency;
   readonly decode: DecodeLatency;
+  /** Absent: nothing. Simulated clusters wait this long; a service on simulated devices has its own. */
+  readonly request?: RequestLatency;
   readonly blocks: readonly BlocksEntry[];
   /** Between two instances. */
   readonly migration: Bandwidth;

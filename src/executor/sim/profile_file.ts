@@ -46,6 +46,8 @@ const modelSchema = z.strictObject({
     ms_per_step: ms,
     source,
   }, OBJECT),
+  /** Time of a request outside of the instance. */
+  request: z.strictObject({ ms_per_request: ms, source }, OBJECT).optional(),
   /** Blocks of the KV cache by what they depend on; `max_batched_tokens: null` stands for any. */
   blocks: z.array(
     z.strictObject({
@@ -141,7 +143,7 @@ export function toProfileJson(profiles: readonly ModelProfile[]): z.infer<typeof
 }
 
 function fromRecord(record: ModelRecord): ModelProfile {
-  const { shape, prefill, decode } = record;
+  const { shape, prefill, decode, request } = record;
   return {
     model: record.model,
     tensorParallelSize: record.tensor_parallel_size,
@@ -165,6 +167,9 @@ function fromRecord(record: ModelRecord): ModelProfile {
       msPerStep: decode.ms_per_step,
       source: decode.source,
     },
+    ...(request === undefined
+      ? {}
+      : { request: { msPerRequest: request.ms_per_request, source: request.source } }),
     blocks: record.blocks.map((entry) => ({
       memoryUtilization: entry.gpu_memory_utilization,
       blockSize: entry.block_size,
@@ -178,7 +183,7 @@ function fromRecord(record: ModelRecord): ModelProfile {
 }
 
 function toRecord(profile: ModelProfile): ModelRecord {
-  const { shape, prefill, decode } = profile;
+  const { shape, prefill, decode, request } = profile;
   return {
     model: profile.model,
     tensor_parallel_size: profile.tensorParallelSize,
@@ -202,6 +207,9 @@ function toRecord(profile: ModelProfile): ModelRecord {
       ms_per_step: decode.msPerStep,
       source: decode.source,
     },
+    ...(request === undefined
+      ? {}
+      : { request: { ms_per_request: request.msPerRequest, source: request.source } }),
     blocks: profile.blocks.map((entry) => ({
       gpu_memory_utilization: entry.memoryUtilization,
       block_size: entry.blockSize,

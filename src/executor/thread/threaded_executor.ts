@@ -1,4 +1,5 @@
 import { fromErrorRecord } from "../../core/errors.ts";
+import { selfCommand } from "../../core/self_command.ts";
 import { openPool } from "../../kv/pool/open_pool.ts";
 import type { KvPool } from "../../kv/pool/pool.ts";
 import type {
@@ -8,14 +9,30 @@ import type {
   OnProgress,
   StepInput,
   StepOutput,
+  StepPipeline,
 } from "../executor.ts";
-import { StepMemory } from "../step_memory.ts";
+import { StepMemory, type StepRequest } from "../step_memory.ts";
 import type { WorkerReply, WorkerRequest } from "./worker_host.ts";
 
 export interface ThreadedExecutorOptions {
   readonly onProgress?: OnProgress;
-  /** Starts a worker that calls `runEngineWorker`; default: this program in the role `engine`. */
-  readonly startWorker?: () => Worker;
+  /** One that has started already. */
+  readonly worker?: EngineWorker;
+}
+
+/** A worker that waits for the executor that it shall load. */
+export interface EngineWorker {
+  readonly channel: WorkerChannel;
+  /** It takes requests. Rejects when it has died. */
+  readonly ready: Promise<unknown>;
+}
+
+/** Starts a worker that calls `runEngineWorker`; by default this program in the role `engine`. */
+export function startEngineWorker(start = startOwnWorker): EngineWorker {
+  const channel = new WorkerChannel(start());
+  const ready = channel.receive("ready");
+  ready.catch(() => {}); // the one that loads gets the error
+  return { channel, ready };
 }
 
 /**
@@ -27,14 +44,13 @@ export async function loadThreadedExecutor(
   spec: ExecutorSpec,
   options: ThreadedExecutorOptions = {},
 ): Promise<Executor> {
-  const channel = new WorkerChannel(
-    (options.startWorker ?? startEngineWorker)(),
-    options.onProgress,
-  );
+  const { channel, ready } = options.worker ?? startEngineWorker();
+  channel.onProgress = options.onProgress;
   const memory = new StepMemory();
   try {
-    await channel.receive("ready");
-    channel.post({ type: "load", spec, memory: memory.buffer });
+    await ready;
+    const program = selfCommand();
+    channel.post({ type: "load", spec, memory: memory.buffer, program });
     const { info, pool } = await channel.receive("loaded");
     return new ThreadedExecutor(channel, memory, info, pool && await openPool(pool));
   } catch (error) {
@@ -43,13 +59,14 @@ export async function loadThreadedExecutor(
   }
 }
 
-function startEngineWorker(): Worker {
+function startOwnWorker(): Worker {
   return new Worker(Deno.mainModule, { type: "module", name: "role:engine" });
 }
 
 class ThreadedExecutor implements Executor {
   readonly #channel: WorkerChannel;
   readonly #memory: StepMemory;
+  readonly pipeline?: StepPipeline;
   #closing: Promise<void> | null = null;
   #step: Promise<unknown> = Promise.resolve();
 
@@ -61,18 +78,30 @@ class ThreadedExecutor implements Executor {
   ) {
     this.#channel = channel;
     this.#memory = memory;
+    if (info.runsAhead) {
+      this.pipeline = {
+        start: async (input) => void await this.#call({ call: "start", input }),
+        follow: (input) => this.#call({ call: "follow", input }),
+        collect: () => this.#call({ call: "collect", input: null }),
+      };
+    }
   }
 
   step(input: StepInput): Promise<StepOutput> {
+    return this.#call({ call: "step", input });
+  }
+
+  #call(request: StepRequest): Promise<StepOutput> {
     const output = this.#channel.receive("stepped").then((reply) => reply.output);
     this.#step = output.catch(() => {});
     if (this.#channel.isDead) return output;
-    if (this.#memory.requestStep(input)) {
+    if (this.#memory.request(request)) {
       this.#memory.answer().then((output) => {
         if (output) this.#channel.settle({ type: "stepped", output });
       });
     } else {
-      this.#request({ type: "step", input: compact(input) });
+      const input = request.input && compact(request.input);
+      this.#request({ type: "step", request: { ...request, input } });
     }
     return output;
   }
@@ -118,6 +147,7 @@ type ReplyOf<T extends ReplyType> = Extract<WorkerReply, { type: T }>;
 
 /** Messages to and from the worker, one request at a time. The first error ends the channel for good. */
 class WorkerChannel {
+  onProgress: OnProgress | undefined = undefined;
   readonly #worker: Worker;
   /** Why the channel has ended; null while it works. */
   #death: Error | null = null;
@@ -127,10 +157,10 @@ class WorkerChannel {
     readonly reject: (error: Error) => void;
   } | null = null;
 
-  constructor(worker: Worker, onProgress?: OnProgress) {
+  constructor(worker: Worker) {
     this.#worker = worker;
     worker.onmessage = ({ data }: MessageEvent<WorkerReply>) => {
-      if (data.type === "progress") onProgress?.(data.progress);
+      if (data.type === "progress") this.onProgress?.(data.progress);
       else if (data.type === "failed") this.#die(fromErrorRecord(data.error), data.stack);
       else this.settle(data);
     };

@@ -4,6 +4,7 @@
  */
 import { yieldToOthers } from "../../../ffi/thread_policy.ts";
 import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
+import { setSelfCommand } from "../../core/self_command.ts";
 import { describePool } from "../../kv/pool/open_pool.ts";
 import type { PoolDescription } from "../../kv/pool/pool.ts";
 import { executorKind, loadExecutor } from "../devices.ts";
@@ -12,15 +13,20 @@ import type {
   ExecutorInfo,
   ExecutorSpec,
   LoadProgress,
-  StepInput,
   StepOutput,
 } from "../executor.ts";
-import { StepMemory } from "../step_memory.ts";
+import { StepMemory, type StepRequest } from "../step_memory.ts";
 
 /** Main thread to worker, one at a time: the next follows the answer to the previous one. */
 export type WorkerRequest =
-  | { readonly type: "load"; readonly spec: ExecutorSpec; readonly memory: SharedArrayBuffer }
-  | { readonly type: "step"; readonly input: StepInput }
+  | {
+    readonly type: "load";
+    readonly spec: ExecutorSpec;
+    readonly memory: SharedArrayBuffer;
+    /** See `selfCommand`. */
+    readonly program: readonly string[];
+  }
+  | { readonly type: "step"; readonly request: StepRequest }
   | { readonly type: "close" };
 
 /** Worker to main thread. `ready` comes first, unasked: the worker would miss messages sent before. */
@@ -53,6 +59,7 @@ export function runEngineWorker(
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
       case "load":
+        setSelfCommand(request.program);
         if (executorKind(request.spec.device).usesHostCores) yieldToOthers();
         executor = await load(
           request.spec,
@@ -66,7 +73,7 @@ export function runEngineWorker(
         });
         return await serveMemory(executor, memory);
       case "step": {
-        const output = await executor!.step(request.input);
+        const output = await run(executor!, request.request);
         scope.postMessage({ type: "stepped", output });
         return await serveMemory(executor!, memory!);
       }
@@ -78,9 +85,24 @@ export function runEngineWorker(
 
   /** Runs steps from the shared memory until the next request is a message. */
   async function serveMemory(executor: Executor, memory: StepMemory): Promise<void> {
-    for (let input = memory.nextStep(); input; input = memory.nextStep()) {
-      const output = await executor.step(input);
+    for (let request = memory.nextRequest(); request; request = memory.nextRequest()) {
+      const output = await run(executor, request);
       if (!memory.answerStep(output)) scope.postMessage({ type: "stepped", output });
+    }
+  }
+
+  async function run(executor: Executor, { call, input }: StepRequest): Promise<StepOutput> {
+    const pipeline = executor.pipeline!;
+    switch (call) {
+      case "step":
+        return await executor.step(input!);
+      case "start":
+        await pipeline.start(input!);
+        return { stepId: input!.stepId, tokenIds: new Int32Array(), latencyMs: 0 };
+      case "follow":
+        return await pipeline.follow(input!);
+      case "collect":
+        return await pipeline.collect();
     }
   }
 

@@ -64,6 +64,8 @@ export interface SliceArrays {
   readonly slots: Int32Array;
   /** [numTokens]: index of the sequence of each token. */
   readonly sequences: Int32Array;
+  /** [numTokens]: index in the step before of the sequence whose token it is; -1: `tokenIds` has it. */
+  readonly sources: Int32Array;
   /** [numSequences + 1] */
   readonly queryStarts: Int32Array;
   /** [numSequences] including this step's tokens */
@@ -85,7 +87,7 @@ export interface SliceRoom {
 
 /** Words that {@linkcode writeSlice} needs at most. */
 export function sliceWords(limits: SliceLimits): number {
-  return limits.maxRows * (6 + maxTable(limits)) + 1;
+  return limits.maxRows * (7 + maxTable(limits)) + 1;
 }
 
 /** Block table entries of the longest sequence. */
@@ -121,6 +123,7 @@ export function writeSlice(
   const positions = take(numTokens);
   const slots = take(numTokens);
   const sequences = take(numTokens);
+  const sources = take(numTokens);
   const queryStarts = take(numSequences + 1);
   const contextLens = take(numSequences);
   const blockTables = take(numSequences * maxBlocks);
@@ -133,7 +136,10 @@ export function writeSlice(
     queryStarts[i] = row;
     for (let j = 0; j < part.numRows; j++, row++) {
       const position = part.contextLen - part.numRows + j;
-      tokenIds[row] = checkedToken(input.tokenIds[part.firstRow + j], limits);
+      const tokenId = input.tokenIds[part.firstRow + j];
+      const isUnknown = input.isAhead === true && tokenId < 0;
+      tokenIds[row] = isUnknown ? 0 : checkedToken(tokenId, limits);
+      sources[row] = isUnknown ? -1 - tokenId : -1;
       positions[row] = position;
       slots[row] = table[Math.floor(position / blockSize)] * blockSize + position % blockSize;
       sequences[row] = i;
@@ -143,6 +149,7 @@ export function writeSlice(
   positions.fill(-1, row);
   slots.fill(-1, row);
   sequences.fill(0, row);
+  sources.fill(-1, row);
   queryStarts.fill(row, slice.length);
   contextLens.fill(0, slice.length);
   return {
@@ -152,6 +159,7 @@ export function writeSlice(
     positions,
     slots,
     sequences,
+    sources,
     queryStarts,
     contextLens,
     blockTables,

@@ -19,6 +19,8 @@ export class LongWordEncoder {
   readonly #ids = new Map<string, number>();
   readonly #tokens: string[] = [];
   readonly #merges = new Map<number, Merge>();
+  /** Pairs that were looked up so far: what encoding costs. */
+  lookups = 0;
 
   /** @param merges pairs of tokens, by rank */
   constructor(merges: readonly (string | readonly [string, string])[]) {
@@ -38,7 +40,7 @@ export class LongWordEncoder {
     const heap = new PairHeap(count);
     const push = (left: number) => {
       if (left < 0 || next[left] >= count) return;
-      const merge = this.#merges.get(ids[left] * ID_RANGE + ids[next[left]]);
+      const merge = this.#mergeOf(ids[left], ids[next[left]]);
       if (merge !== undefined) heap.push(merge.rank, left);
     };
     for (let i = 0; i < count - 1; i++) push(i);
@@ -46,7 +48,7 @@ export class LongWordEncoder {
       const [rank, left] = heap.pop();
       const right = next[left];
       if (ids[left] < 0 || right >= count) continue;
-      const merge = this.#merges.get(ids[left] * ID_RANGE + ids[right]);
+      const merge = this.#mergeOf(ids[left], ids[right]);
       if (merge?.rank !== rank) continue; // one of the two has been merged since
       ids[left] = merge.merged;
       ids[right] = -1;
@@ -58,6 +60,11 @@ export class LongWordEncoder {
     const tokens: string[] = [];
     for (let i = 0; i < count; i = next[i]) tokens.push(this.#tokens[ids[i]]);
     return tokens;
+  }
+
+  #mergeOf(left: number, right: number): Merge | undefined {
+    this.lookups++;
+    return this.#merges.get(left * ID_RANGE + right);
   }
 
   #idOf(token: string): number {

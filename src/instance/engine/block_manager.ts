@@ -95,9 +95,17 @@ export class BlockManager {
     return needed <= this.freeBlocks;
   }
 
-  /** Gives the newest token of a running sequence a slot, unless it has one. */
-  append(sequence: Sequence): void {
-    this.#grow(sequence);
+  /**
+   * Gives the newest token of a running sequence a slot, unless it has one.
+   * @param ahead the same for so many tokens that steps under way will add
+   */
+  append(sequence: Sequence, ahead = 0): void {
+    this.#grow(sequence, ahead);
+  }
+
+  /** Blocks that {@linkcode append} would take. */
+  missingBlocks(sequence: Sequence, ahead: number): number {
+    return Math.max(0, this.blocksFor(sequence.lengthTokens + ahead) - sequence.blocks.length);
   }
 
   canSwapOut(sequence: Sequence): boolean {
@@ -226,12 +234,12 @@ export class BlockManager {
   }
 
   /** Whether the blocks of a sequence have slots for all its tokens. */
-  #holds({ blocks, lengthTokens }: Sequence): boolean {
-    return blocks.length * this.blockSize >= lengthTokens;
+  #holds({ blocks, lengthTokens }: Sequence, ahead = 0): boolean {
+    return blocks.length * this.blockSize >= lengthTokens + ahead;
   }
 
-  #grow(sequence: Sequence): void {
-    while (!this.#holds(sequence)) sequence.blocks.push(this.#device.allocate());
+  #grow(sequence: Sequence, ahead = 0): void {
+    while (!this.#holds(sequence, ahead)) sequence.blocks.push(this.#device.allocate());
   }
 
   #move(sequence: Sequence, from: BlockAllocator, to: BlockAllocator, pairs: number[]): void {

@@ -214,9 +214,28 @@ export class Engine {
     const { executor } = this.#args;
     this.#phase = "stepping";
     this.#stepWatch.begin(step.tokenIds.length);
-    if (executor.startStep) executor.startStep(step, this.#endStep, this.#failStep);
+    if (executor.pipeline && this.#core.canBeginAhead) {
+      executor.pipeline.start(step).then(this.#goAheadSoon, this.#failStep);
+    } else if (executor.startStep) executor.startStep(step, this.#endStep, this.#failStep);
     else executor.step(step).then(this.#endStep, this.#failStep);
   }
+
+  /** In the next turn of the clock, as a decision. */
+  readonly #goAheadSoon = (): void => this.#args.clock.soon(this.#goAhead);
+
+  /** Gives the executor the next step while it runs one, or waits for that one alone. */
+  readonly #goAhead = (): void => {
+    if (this.#phase !== "stepping") return; // the step was given up as hanging
+    const pipeline = this.#args.executor.pipeline!;
+    try {
+      const next = this.#core.beginAhead();
+      if (next) this.#publishInfo();
+      const answer = next ? pipeline.follow(next) : pipeline.collect();
+      answer.then(this.#endStep, this.#failStep);
+    } catch (error) {
+      this.#failStep(error);
+    }
+  };
 
   readonly #endStep = (result: StepOutput): void => {
     if (this.#phase !== "stepping") return; // the step was given up as hanging
@@ -227,6 +246,12 @@ export class Engine {
       this.#publishOutputs();
       const isIdle = this.#core.numRequests === 0;
       if (this.#args.isInfoDue?.(isIdle) !== false) this.#publishInfo();
+      const { step } = this.#core;
+      if (step !== null) {
+        this.#phase = "stepping";
+        this.#stepWatch.begin(step.numBatchedTokens);
+        return this.#goAheadSoon();
+      }
       this.#decideSoon();
     } catch (error) {
       this.#phase = "idle";

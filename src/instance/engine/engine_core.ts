@@ -25,12 +25,19 @@ import { Sequence } from "./sequence.ts";
 import { StepBuilder } from "./step_builder.ts";
 import { finishOf } from "./stop_conditions.ts";
 
+/** A step that the executor has. */
+interface StepUnderWay {
+  readonly schedule: Readonly<Schedule>;
+  readonly stepId: number;
+}
+
 /**
  * An engine without its loop: it decides which step comes next and applies the step's result. Time
  * and results are passed in, so that the same code runs on a virtual clock.
  *
- * Calls of {@linkcode begin} and {@linkcode end} alternate. Between any two of them, requests may
- * be added and aborted, and may migrate to or from the engine. A request ends exactly once, with
+ * Calls of {@linkcode begin} and {@linkcode end} alternate; {@linkcode beginAhead} may come between
+ * them. Between any two of them, requests may be added and aborted, and may migrate to or from the
+ * engine. A request ends exactly once, with
  * the one output that has `finish`, unless it migrates away.
  */
 export class EngineCore {
@@ -47,7 +54,9 @@ export class EngineCore {
   #failure: ErrorRecord | null = null;
   readonly #outputs = new PendingOutputs();
   /** The step that the executor runs now; null between steps. */
-  #step: Readonly<Schedule> | null = null;
+  #step: StepUnderWay | null = null;
+  /** The step after it, if the executor has that one, too. */
+  #ahead: StepUnderWay | null = null;
   #numAccepted = 0;
   /** Requests that have ended since the last {@linkcode takeInfo}. */
   #finishedIds: RequestId[] = [];
@@ -101,7 +110,7 @@ export class EngineCore {
 
   /** The step that the executor runs; null between steps. */
   get step(): Readonly<Schedule> | null {
-    return this.#step;
+    return this.#step?.schedule ?? null;
   }
 
   /** No request is left, no step runs, and no output waits to be taken. */
@@ -218,32 +227,56 @@ export class EngineCore {
       schedule.sequences.length === 0 && schedule.failed.length + schedule.numPreempted > 0
     );
     if (schedule.sequences.length === 0) return null;
-    this.#step = schedule;
-    for (const sequence of schedule.sequences) {
-      sequence.isInStep = true;
-      sequence.startedMs ??= nowMs;
-    }
-    return this.#builder.build(schedule);
+    const input = this.#builder.build(schedule);
+    this.#step = this.#underWay(schedule);
+    for (const sequence of schedule.sequences) sequence.startedMs ??= nowMs;
+    return input;
+  }
+
+  /** Whether {@linkcode beginAhead} would give a step now. */
+  get canBeginAhead(): boolean {
+    const isFree = this.#step !== null && this.#ahead === null && this.#failure === null;
+    return isFree && this.#betweenSteps.length === 0 &&
+      this.#scheduler.canScheduleAhead(this.#step!.schedule);
   }
 
   /**
-   * Applies the result of the step that {@linkcode begin} returned.
+   * The step after the running one, for executors that run ahead; null if it cannot be decided before the
+   * running one ends. The next call of {@linkcode end} ends the running one.
+   */
+  beginAhead(): StepInput | null {
+    if (!this.canBeginAhead) return null;
+    const before = this.#step!.schedule;
+    const schedule = this.#scheduler.scheduleAhead(before)!;
+    const input = this.#builder.build(schedule, before);
+    this.#ahead = this.#underWay(schedule);
+    return input;
+  }
+
+  #underWay(schedule: Readonly<Schedule>): StepUnderWay {
+    for (const sequence of schedule.sequences) sequence.numStepsUnderWay++;
+    return { schedule, stepId: this.#builder.stepId };
+  }
+
+  /**
+   * Applies the result of the running step.
    * @param nowMs reported with the tokens of requests that asked for timestamps
    */
   end(result: StepOutput, nowMs = 0): void {
-    const step = this.#step;
-    if (!step || result.stepId !== this.#builder.stepId) {
-      throw new Error(`result of step ${result.stepId}, expected ${this.#builder.stepId}`);
+    if (result.stepId !== this.#step?.stepId) {
+      throw new Error(`result of step ${result.stepId}, expected ${this.#step?.stepId ?? "none"}`);
     }
-    this.#step = null;
+    const step = this.#step.schedule;
+    this.#step = this.#ahead;
+    this.#ahead = null;
     let contextTokens = 0;
     for (let i = 0; i < step.sequences.length; i++) {
       const sequence = step.sequences[i];
-      sequence.isInStep = false;
+      sequence.numStepsUnderWay--;
       contextTokens += sequence.lengthTokens;
       // An abort during the step did not free the blocks: the step was using them.
       const error = result.failures?.[i];
-      if (sequence.status === "finished") this.#blocks.free(sequence);
+      if (sequence.status === "finished") this.#freeAfterSteps(sequence);
       else if (error) this.#finish(sequence, { reason: "error", error });
       else if (step.isPartial) sequence.numComputedTokens += step.numBatchedTokens;
       else this.#append(sequence, result, i, nowMs);
@@ -257,7 +290,7 @@ export class EngineCore {
     lastStep.sequences = step.sequences.length;
     lastStep.contextTokens = contextTokens;
     lastStep.latencyMs = result.latencyMs;
-    if (this.#betweenSteps.length > 0) {
+    if (this.#betweenSteps.length > 0 && this.#step === null) {
       for (const action of this.#betweenSteps.splice(0)) action();
     }
   }
@@ -287,8 +320,9 @@ export class EngineCore {
    */
   check(inFlight?: BlocksInFlight): void {
     // A sequence that ended during the step keeps its blocks until the end of the step.
-    const ended = this.#step?.sequences.filter(({ status }) => status === "finished") ?? [];
-    this.#blocks.check([...this.#requests.values(), ...ended], inFlight);
+    const ended = [this.#step, this.#ahead].flatMap((step) => step?.schedule.sequences ?? [])
+      .filter(({ status }) => status === "finished");
+    this.#blocks.check(new Set([...this.#requests.values(), ...ended]), inFlight);
     checkQueues(this.#scheduler, this.#requests);
     checkPlaces(this.#scheduler, this.#incoming);
   }
@@ -298,7 +332,7 @@ export class EngineCore {
     receivedIds: readonly RequestId[],
     nowMs: number,
   ): InstanceInfo {
-    return instanceInfo(this.#infoParts, this.#step, finishedIds, receivedIds, nowMs);
+    return instanceInfo(this.#infoParts, this.step, finishedIds, receivedIds, nowMs);
   }
 
   #append(sequence: Sequence, result: StepOutput, row: number, nowMs: number): void {
@@ -332,6 +366,13 @@ export class EngineCore {
 
   #drop(sequence: Sequence): void {
     this.#requests.delete(sequence.requestId);
+    if (!sequence.isInStep) this.#builder.forget(sequence);
+  }
+
+  /** Frees what an ended sequence has kept for the steps that compute it, once none is under way. */
+  #freeAfterSteps(sequence: Sequence): void {
+    if (sequence.isInStep) return;
+    this.#blocks.free(sequence);
     this.#builder.forget(sequence);
   }
 
@@ -348,7 +389,7 @@ export class EngineCore {
   }
 
   #runBetweenCopies(action: () => void): void {
-    if (this.#step && this.#step.swapOut.length > 0) this.#runBetweenSteps(action);
+    if (this.#step && this.#step.schedule.swapOut.length > 0) this.#runBetweenSteps(action);
     else action();
   }
 }

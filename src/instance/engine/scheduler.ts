@@ -1,3 +1,4 @@
+import { canChooseAhead } from "../../executor/sampling/token_request.ts";
 import { RequestError } from "../../core/errors.ts";
 import type { AllocationStatus, BlockManager } from "./block_manager.ts";
 import { PrefillPieces } from "./prefill_pieces.ts";
@@ -74,16 +75,7 @@ export class Scheduler {
   readonly #config: SchedulerConfig;
   readonly #blocks: BlockManager;
   readonly pieces: PrefillPieces;
-  readonly #schedule: Schedule = {
-    kind: "decode",
-    isPartial: false,
-    sequences: [],
-    numBatchedTokens: 0,
-    swapOut: [],
-    swapIn: [],
-    failed: [],
-    numPreempted: 0,
-  };
+  readonly #schedule = emptySchedule();
   /** Places among `maxNumSeqs` kept for sequences that migrate to or from here. */
   #keptPlaces = 0;
   /** The running sequence of which only a part of the prompt is computed. */
@@ -215,6 +207,40 @@ export class Scheduler {
     if (sequences.length === 0 && !decodesFirst) this.#scheduleDecodes(nowMs);
     if (sequences.length > 0) this.#wasPrefill = this.#schedule.kind === "prefill";
     return this.#schedule;
+  }
+
+  /**
+   * Whether the step after `step` can be decided while `step` runs: a decode step of the same sequences, but
+   * for those that end with it for certain. Whoever waits for a place, for blocks or for the end of the
+   * step makes it impossible, so that this takes turns from nobody.
+   */
+  canScheduleAhead(step: Readonly<Schedule>): boolean {
+    const { waiting, swapped, suspended, running } = this;
+    if (waiting.length + swapped.length + suspended.size + this.#keptPlaces > 0) return false;
+    if (step.kind !== "decode" || step.sequences.length === 0) return false;
+    let missingBlocks = 0, numSequences = 0;
+    for (const sequence of running) {
+      if (!sequence.isInStep || sequence.expectedSteps !== null) return false;
+      if (!canChooseAhead(sequence.params)) return false;
+      if (this.#endsWithStep(sequence)) continue;
+      missingBlocks += this.#blocks.missingBlocks(sequence, sequence.numStepsUnderWay);
+      numSequences++;
+    }
+    return numSequences > 0 && missingBlocks <= this.#blocks.freeBlocks;
+  }
+
+  /** Takes the blocks for the step after `step`, if {@linkcode canScheduleAhead}; else null. */
+  scheduleAhead(step: Readonly<Schedule>): Schedule | null {
+    if (!this.canScheduleAhead(step)) return null;
+    const sequences = this.running.filter((sequence) => !this.#endsWithStep(sequence));
+    for (const sequence of sequences) this.#blocks.append(sequence, sequence.numStepsUnderWay);
+    return { ...emptySchedule(), sequences, numBatchedTokens: sequences.length };
+  }
+
+  /** Whether the steps under way give the sequence its last token, whatever it is. */
+  #endsWithStep({ params, outputTokenIds, lengthTokens, numStepsUnderWay }: Sequence): boolean {
+    return outputTokenIds.length + numStepsUnderWay >= params.maxTokens ||
+      lengthTokens + numStepsUnderWay >= this.#config.maxModelLen;
   }
 
   /** Tokens of prompts that have begun to be computed in pieces and are still missing. */
@@ -452,6 +478,13 @@ export class Scheduler {
         throw new Error(`request ${sequence.requestId} is in no queue of the scheduler any more`);
     }
   }
+}
+
+function emptySchedule(): Schedule {
+  return {
+    ...{ kind: "decode", isPartial: false, sequences: [], numBatchedTokens: 0 },
+    ...{ swapOut: [], swapIn: [], failed: [], numPreempted: 0 },
+  };
 }
 
 /** Most arrays are empty already, and setting their length anyway costs 2% of a simulation. */

@@ -55,8 +55,8 @@ export class Sequence {
   onLoss: (() => void) | null = null;
   /** When its first step at this instance began; null before. */
   startedMs: number | null = null;
-  /** The running step computes the sequence: it reads and writes its blocks. */
-  isInStep = false;
+  /** Steps under way that compute the sequence: each reads and writes its blocks, and adds a token. */
+  numStepsUnderWay = 0;
 
   /** @param order number of requests accepted before; decides between equal arrival times */
   constructor(request: GenerateRequest, readonly order: number) {
@@ -88,6 +88,11 @@ export class Sequence {
   append(tokenId: number): void {
     this.#outputTokenIds.push(tokenId);
     this.#lengthTokens++;
+  }
+
+  /** A step is under way that computes the sequence. */
+  get isInStep(): boolean {
+    return this.numStepsUnderWay > 0;
   }
 
   /** The sequence has run as many steps as it may on this (prefill) instance. */

@@ -26,8 +26,11 @@ export class StepBuilder {
     return this.#stepId;
   }
 
-  /** Writes the step that runs `schedule`. */
-  build(schedule: Schedule): StepInput {
+  /**
+   * Writes the step that runs `schedule`.
+   * @param before the step before, if it is still under way
+   */
+  build(schedule: Schedule, before: Readonly<Schedule> | null = null): StepInput {
     const { sequences, kind, numBatchedTokens } = schedule;
     const numSeqs = sequences.length;
     const maxBlocks = this.hasCache ? longestTable(sequences) : 0;
@@ -45,7 +48,7 @@ export class StepBuilder {
       const sequence = sequences[i];
       const length = schedule.isPartial
         ? sequence.numComputedTokens + numBatchedTokens
-        : sequence.lengthTokens;
+        : sequence.lengthTokens + sequence.numStepsUnderWay;
       if (sequence.handle === null) added.push(this.#announce(sequence));
       handles[i] = sequence.handle!;
       queryStarts[i] = numTokens;
@@ -53,12 +56,13 @@ export class StepBuilder {
       numTokens += kind === "prefill" ? length - sequence.numComputedTokens : 1;
     }
     queryStarts[numSeqs] = numTokens;
-    if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks);
+    if (this.hasCache) writeCacheRows(schedule, tokenIds, blockTables, maxBlocks, before);
 
     return {
       stepId: ++this.#stepId,
       kind,
       isPartial: schedule.isPartial,
+      ...(before !== null && { isAhead: true }),
       removed,
       added,
       swapOut: copiesOf(schedule.swapOut),
@@ -98,6 +102,7 @@ function writeCacheRows(
   tokenIds: Int32Array,
   blockTables: Int32Array,
   maxBlocks: number,
+  before: Readonly<Schedule> | null,
 ): void {
   let numTokens = 0;
   for (let i = 0; i < sequences.length; i++) {
@@ -105,10 +110,17 @@ function writeCacheRows(
     if (kind === "prefill") {
       const end = isPartial ? sequence.numComputedTokens + numBatchedTokens : sequence.lengthTokens;
       numTokens = writeTokens(sequence, sequence.numComputedTokens, end, tokenIds, numTokens);
-    } else tokenIds[numTokens++] = sequence.lastTokenId;
+    } else {tokenIds[numTokens++] = before === null
+        ? sequence.lastTokenId
+        : -1 - indexIn(before, sequence, i);}
     const { blocks } = sequence, numBlocks = blocks.length, row = i * maxBlocks;
     for (let j = 0; j < numBlocks; j++) blockTables[row + j] = blocks[j];
   }
+}
+
+/** Index of a sequence in a step. @param likely where to look first */
+function indexIn({ sequences }: Readonly<Schedule>, sequence: Sequence, likely: number): number {
+  return sequences[likely] === sequence ? likely : sequences.indexOf(sequence);
 }
 
 /** Writes the tokens at positions [start, end) of a sequence. */

@@ -13,6 +13,7 @@ import type {
   JoinRequest,
   ServedSettings,
 } from "../../core/protocol/membership.ts";
+import type { Authority } from "../authority.ts";
 import { InstanceAdmission } from "./instance_admission.ts";
 import type { InstanceLauncher } from "./launcher.ts";
 import { ManagedInstance } from "./managed_instance.ts";
@@ -31,6 +32,7 @@ const MAX_STOPPED = 16;
 
 export interface FleetConfig {
   readonly clock: Clock;
+  readonly authority: Authority;
   readonly launcher: InstanceLauncher;
   /** What all its instances serve; absent: the settings of the first instance. */
   readonly settings?: ServedSettings;
@@ -300,10 +302,13 @@ export class Fleet {
     this.#isHandedOver = true;
     this.#admission.close();
     const options = { timeoutMs: HANDOVER_TIMEOUT_MS };
+    const decision = this.#config.authority.stamp;
+    if (decision === null) return;
+    const data = { ...decision, waitMs };
     await Promise.all(this.serving.map(async (instance) => {
       instance.cancelRejoinWait();
       // One that does not answer is lost, as it would be without the handover.
-      await instance.peer?.call("handover", { data: { waitMs } }, options).catch(() => {});
+      await instance.peer?.call("handover", { data }, options).catch(() => {});
     }));
   }
 
@@ -322,8 +327,9 @@ export class Fleet {
 
   #expect(instanceId: InstanceId): ManagedInstance {
     this.#stopped = this.#stopped.filter((one) => one !== instanceId);
+    const { newcomerType, authority } = this.#config;
     const types = this.all.filter((one) => one.isStaying).map(({ type }) => type);
-    const instance = new ManagedInstance(instanceId, this.#config.newcomerType(types));
+    const instance = new ManagedInstance(instanceId, newcomerType(types), authority);
     this.#instances.set(instanceId, instance);
     return instance;
   }

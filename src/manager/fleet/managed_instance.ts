@@ -5,6 +5,7 @@ import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { InstanceInfo, InstanceType } from "../../core/protocol/instance_info.ts";
 import type { InstanceRegistration, JoinRequest } from "../../core/protocol/membership.ts";
 import type { MigrationId, MigrationReport } from "../../core/protocol/migration.ts";
+import { type Authority, soleAuthority } from "../authority.ts";
 import { type Drain, type DrainCause, joinedDrains } from "./drain.ts";
 import { ProcessHandle } from "./process_handle.ts";
 
@@ -49,7 +50,11 @@ export class ManagedInstance {
   readonly #ready = Promise.withResolvers<void>();
 
   /** @param plannedType its type until it registers, which may be with another type */
-  constructor(readonly instanceId: InstanceId, plannedType: InstanceType) {
+  constructor(
+    readonly instanceId: InstanceId,
+    plannedType: InstanceType,
+    private readonly authority: Authority = soleAuthority,
+  ) {
     this.#plannedType = plannedType;
     this.#ready.promise.catch(() => {}); // only `Fleet.start` waits for it
   }
@@ -233,7 +238,8 @@ export class ManagedInstance {
     const drain = this.#drain;
     if (drain?.by !== "itself") return null;
     this.#drain = null;
-    this.#peer?.notify("keep", { data: null });
+    const data = this.authority.stamp;
+    if (data !== null) this.#peer?.notify("keep", { data });
     return drain;
   }
 
@@ -313,7 +319,9 @@ export class ManagedInstance {
 
   askToStop(): void {
     this.#enter("stopping");
-    if (this.#peer?.isOpen) this.#peer.notify("shutdown", { data: null });
+    const data = this.authority.stamp;
+    if (data === null) return; // the instance is the leader's now
+    if (this.#peer?.isOpen) this.#peer.notify("shutdown", { data });
     else if (this.process.isChild) this.process.terminate();
     else this.kill(); // without connection and not a child: only a signal reaches it
   }

@@ -6,6 +6,7 @@ import type {
   MigrationGroup,
   MigrationGroupMember,
 } from "../../core/protocol/migration.ts";
+import type { Authority } from "../authority.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
 
 /** Time for an answer, beyond the time that an instance has to set up its connections. */
@@ -24,6 +25,7 @@ export interface GroupOptions {
 export interface GroupKeeperConfig {
   readonly clock: Clock;
   readonly options: GroupOptions;
+  readonly authority: Authority;
   /** The instances that serve and may take part in migration. */
   readonly instances: () => readonly ManagedInstance[];
   /** A generation is set up. */
@@ -118,13 +120,14 @@ export class GroupKeeper {
     instanceId: InstanceId,
     group: MigrationGroup,
   ): Promise<readonly FailedPeer[] | string> {
-    const { options: { initTimeoutMs } } = this.#config;
+    const { options: { initTimeoutMs }, authority } = this.#config;
     const peer = this.#candidates().find((one) => one.instanceId === instanceId)?.peer;
     if (!peer) return "it is gone";
     try {
       const timeoutMs = initTimeoutMs + ANSWER_MARGIN_MS;
-      const { data } = await peer.call("migration_group", { data: group }, { timeoutMs });
-      return data.failedPeers;
+      const data = { ...group, ...authority.demand() };
+      const { data: reply } = await peer.call("migration_group", { data }, { timeoutMs });
+      return reply.failedPeers;
     } catch (error) {
       return toErrorRecord(error).message;
     }

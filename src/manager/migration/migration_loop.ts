@@ -10,6 +10,7 @@ import type {
 } from "../../core/protocol/migration.ts";
 import type { ManagerOptions, MigrationOptions } from "../../core/options.ts";
 import { loadStateOf } from "../load/load_state.ts";
+import type { Authority } from "../authority.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
 import { type PairMigrationOptions, pairMigrations } from "./pair_migration.ts";
 import type { MigrationCandidate } from "./policy.ts";
@@ -36,6 +37,7 @@ export interface MigrationLoopConfig {
     "loadMetric" | "pollingInterval" | "priorityHeadroomBlocks"
   >;
   readonly migration?: MigrationOptions;
+  readonly authority: Authority;
   /** The serving instances, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
   /** Whether an instance can exchange blocks with all other instances for which this is true. */
@@ -121,6 +123,7 @@ export class MigrationLoop {
 
   /** @param isWanted which sources get orders */
   #orderMigrations(isWanted: (source: ManagedInstance) => boolean = () => true): void {
+    if (this.#config.authority.stamp === null) return;
     const instances = this.#config.instances();
     const isNeeded = this.#migration.enableMigration || instances.some((one) => one.isDraining);
     if (!isNeeded) return;
@@ -187,9 +190,11 @@ export class MigrationLoop {
     destination: ManagedInstance,
     what: Pick<MigrateOutOrder, "policy" | "maxRequests" | "aim" | "requestId">,
   ): Promise<MigrationReport> {
+    const decision = this.#config.authority.demand();
     const { instanceId, address } = destination.registration!;
     const migrationId: MigrationId = `${this.#idPrefix}-${++this.#numOrders}`;
     const order: MigrateOutOrder = {
+      ...decision,
       migrationId,
       destination: { instanceId, address },
       room: this.#roomOf(destination),

@@ -16,13 +16,16 @@ import type {
 import { selfCommand } from "../../core/self_command.ts";
 import { fullVersion } from "../../core/version.ts";
 import { checkCandidate } from "./candidate.ts";
+import { endOfText, signalIfRunning } from "./child.ts";
 import { controlAddress, prepareControlDirectory } from "./control_socket.ts";
-import { type Succession, SUCCESSION_VARIABLE } from "./successor.ts";
+import { type Succession, SUCCESSION_VARIABLE } from "./succession.ts";
 
 /** Time for a successor to load what it needs and to serve. */
 const START_TIMEOUT_MS = 120_000;
 /** Elsewhere a successor cannot get the sockets: see `ffi/listening_sockets.ts`. */
 const canUpgrade = Deno.build.os === "linux";
+/** How long a successor that has ended may keep its output open. */
+const OUTPUT_TIMEOUT_MS = 1_000;
 /** Characters of the reason that a failed successor may give. */
 const MAX_REASON_CHARS = 8_192;
 
@@ -71,7 +74,7 @@ export class Upgrades implements AsyncDisposable {
   #isServing = false;
   /** It serves, or has served. */
   #successor: Deno.ChildProcess | null = null;
-  #isStopping = false;
+  readonly #stopping = new AbortController();
   readonly #onSignal = () => this.#upgradeBySignal();
 
   /** Takes orders from now on: SIGUSR2, and calls to the control socket of this process. */
@@ -93,7 +96,7 @@ export class Upgrades implements AsyncDisposable {
    * @returns whether a successor serves nevertheless
    */
   async cancel(): Promise<boolean> {
-    this.#isStopping = true;
+    this.#stopping.abort();
     if (this.#candidate !== null) signalIfRunning(this.#candidate.child, "SIGKILL");
     await this.#upgrading;
     return this.#isReplaced;
@@ -139,7 +142,12 @@ export class Upgrades implements AsyncDisposable {
           candidate.handover ??= this.#config.handOver();
           return { data: await candidate.handover };
         },
-        taken_over: (_, peer) => {
+        taken_over: async (_, peer) => {
+          const { handover } = this.#candidateOf(peer);
+          if (handover === null) {
+            throw new ConflictError("taken_over: a successor calls take_over first");
+          }
+          await handover; // else it has nothing to serve with
           const candidate = this.#candidateOf(peer);
           this.#candidate = null;
           this.#successor = candidate.child;
@@ -167,10 +175,11 @@ export class Upgrades implements AsyncDisposable {
   /** @throws {ConflictError} the peer is not the successor that this process has started */
   #candidateOf(peer: Peer): Candidate {
     const candidate = this.#candidate;
-    if (candidate !== null && (peer.pid === null || peer.pid === candidate.child.pid)) {
-      return candidate;
-    }
-    throw new ConflictError(`process ${peer.pid} is not the successor of process ${Deno.pid}`);
+    if (candidate !== null && peer.pid === candidate.child.pid) return candidate;
+    const caller = peer.pid === null
+      ? "a process of which the system does not say the pid"
+      : `process ${peer.pid}`;
+    throw new ConflictError(`${caller} is not the successor of process ${Deno.pid}`);
   }
 
   async #upgradeBySignal(): Promise<void> {
@@ -198,8 +207,9 @@ export class Upgrades implements AsyncDisposable {
       throw new UnavailableError("this process has no control socket: its log says why");
     }
     const argv = this.#config.argv ?? Deno.args;
-    await checkCandidate(command, argv);
-    if (this.#isStopping) throw new ConflictError("this process is stopping");
+    const { signal } = this.#stopping;
+    await checkCandidate(command, argv, { signal });
+    if (signal.aborted) throw new ConflictError("this process is stopping");
     return await this.#replaceBy(command, argv);
   }
 
@@ -214,9 +224,12 @@ export class Upgrades implements AsyncDisposable {
     const candidate: Candidate = { child, version: "", handover: null, served };
     this.#candidate = candidate;
     log.info(`process ${child.pid} starts as successor`, { executable: command[0] });
-    const reason = textOf(child.stdout);
+    const reason = endOfText(child.stdout, MAX_REASON_CHARS);
     const failed = child.status.then(async ({ code, signal }) => {
-      const said = await reason;
+      // What the successor has started, and left behind, may hold its output open.
+      const cancel = this.#clock.after(OUTPUT_TIMEOUT_MS, () => reason.stop());
+      const said = (await reason.whole).trim();
+      cancel();
       const end = signal ?? `code ${code}`;
       return said ||
         `it ended with ${end} before it served; the log of this process has its reason`;
@@ -260,21 +273,4 @@ export class Upgrades implements AsyncDisposable {
       for (const fd of sockets) setInherited(fd, false);
     }
   }
-}
-
-function signalIfRunning(child: Deno.ChildProcess, signal: "SIGTERM" | "SIGKILL"): void {
-  try {
-    child.kill(signal);
-  } catch (error) {
-    if (!(error instanceof TypeError) && !(error instanceof Deno.errors.NotFound)) throw error;
-  }
-}
-
-/** The whole text, or its end. */
-async function textOf(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> {
-  let text = "";
-  for await (const part of stream.pipeThrough(new TextDecoderStream())) {
-    text = (text + part).slice(-MAX_REASON_CHARS);
-  }
-  return text.trim();
 }

@@ -6,23 +6,13 @@ import { realClock, sleep } from "../../core/clock.ts";
 import { UsageError } from "../../core/errors.ts";
 import type { Handover } from "../../core/protocol/upgrade.ts";
 import { fullVersion } from "../../core/version.ts";
-
-/** Tells a process whose successor it is. */
-export const SUCCESSION_VARIABLE = "LLUMNIX_SUCCESSION";
+import { type Succession, SUCCESSION_VARIABLE } from "./succession.ts";
 
 /** Longer than a manager needs to let its instances go. */
 const TAKE_OVER_TIMEOUT_MS = 30_000;
 const MAX_SOCKETS = 64;
 /** What the end of a predecessor may take on top of the time of its requests. */
 const END_MS = 10_000;
-
-/** What the variable holds, as JSON. */
-export interface Succession {
-  /** The control socket of the predecessor. */
-  readonly predecessor: Address;
-  /** Inherited descriptors of sockets that listen. */
-  readonly sockets: readonly number[];
-}
 
 type Environment = Pick<Deno.Env, "get" | "delete">;
 

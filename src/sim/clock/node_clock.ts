@@ -12,7 +12,7 @@ export class NodeClock implements Clock {
   #missed: (() => void)[] = [];
 
   /** @param skewMs how far this process's time is ahead of the simulation's */
-  constructor(private readonly base: Clock, private readonly skewMs = 0) {}
+  constructor(private readonly base: Clock, private skewMs = 0) {}
 
   /** Whether the process hangs or is dead, so that nothing happens in it. */
   get isStopped(): boolean {
@@ -47,6 +47,11 @@ export class NodeClock implements Clock {
 
   soon(callback: () => void): void {
     this.after(0, callback);
+  }
+
+  /** The time jumps, forward or back. Timers ring when they would have. */
+  step(byMs: number): void {
+    this.skewMs += byMs;
   }
 
   pause(): void {

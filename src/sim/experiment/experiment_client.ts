@@ -23,6 +23,8 @@ export interface ExperimentClientArgs {
   readonly managerAddress: Address;
   readonly clock: Clock;
   readonly recorder: RequestRecorder;
+  /** Time from a request's arrival until it is dispatched. */
+  readonly requestMs: number;
   /** All requests are sent with normal priority. */
   readonly ignorePriorities: boolean;
 }
@@ -52,13 +54,16 @@ export class ExperimentClient {
 
   /** Sends a request now. */
   submit(request: WorkloadRequest): void {
-    const { clock, recorder } = this.#args;
+    const { clock, recorder, requestMs } = this.#args;
     const arrivalMs = clock.nowMs();
     const number = recorder.arrived(request, arrivalMs);
-    this.#generate(number, request, arrivalMs).catch((error) => {
-      if (!(error instanceof LlumnixError)) throw error;
-      recorder.refused(number, error.message);
-    });
+    const dispatch = () =>
+      this.#generate(number, request, arrivalMs).catch((error) => {
+        if (!(error instanceof LlumnixError)) throw error;
+        recorder.refused(number, error.message);
+      });
+    if (requestMs === 0) dispatch();
+    else clock.after(requestMs, dispatch);
   }
 
   async #generate(number: number, request: WorkloadRequest, arrivalMs: number): Promise<void> {

@@ -63,6 +63,7 @@ export async function runExperiment(args: ExperimentRunArgs): Promise<RunResult>
     managerAddress: MANAGER_ADDRESS,
     clock,
     recorder,
+    requestMs: instances.simulation.profile.request?.msPerRequest ?? 0,
     ignorePriorities: config.ignorePriorities,
   });
   const sampler = new ClusterSampler({ clock, instances });

@@ -1,4 +1,10 @@
-import type { Executor, ExecutorInfo, StepInput, StepOutput } from "../../executor/executor.ts";
+import type {
+  Executor,
+  ExecutorInfo,
+  StepInput,
+  StepOutput,
+  StepPipeline,
+} from "../../executor/executor.ts";
 import { type KvLayout, layerBytes } from "../../kv/layout.ts";
 import { ArrayKvPool } from "../../kv/pool/array_kv_pool.ts";
 import type { HostPool } from "../../kv/pool/pool.ts";
@@ -10,6 +16,8 @@ export interface PagedModelShape {
   readonly maxModelLen?: number;
   /** Longer prompts come in pieces; default: all come whole. */
   readonly maxPieceTokens?: number;
+  /** The model runs ahead: see {@linkcode PagedPipeline}. Default false. */
+  readonly runsAhead?: boolean;
 }
 
 export const PAGED_VOCAB_SIZE = 128;
@@ -51,6 +59,48 @@ export function expectedOutput(
 }
 
 /**
+ * Steps that run as late as the contract allows: each when its output is asked for, after the next step was
+ * given. A block that was freed too early has other contents by then.
+ */
+class PagedPipeline implements StepPipeline {
+  #pending: StepInput | null = null;
+
+  constructor(private readonly run: (input: StepInput) => Promise<StepOutput>) {}
+
+  start(input: StepInput): Promise<void> {
+    if (this.#pending !== null || input.isAhead) throw new Error("the pipeline has a step already");
+    this.#pending = this.#copyOf(input);
+    return Promise.resolve();
+  }
+
+  async follow(input: StepInput): Promise<StepOutput> {
+    if (!input.isAhead) throw new Error("a step that follows is ahead");
+    const next = this.#copyOf(input);
+    const output = await this.collect();
+    // The tokens that the step before has chosen.
+    next.tokenIds.forEach((token, i) => {
+      if (token < 0) next.tokenIds[i] = output.tokenIds[-1 - token];
+    });
+    this.#pending = next;
+    return output;
+  }
+
+  collect(): Promise<StepOutput> {
+    const pending = this.#pending;
+    if (pending === null) throw new Error("no step is under way");
+    this.#pending = null;
+    return this.run(pending);
+  }
+
+  #copyOf(input: StepInput): StepInput {
+    if (input.kind !== "decode") throw new Error("not a step for a pipeline");
+    const changes = input.added.length + input.swapOut.length + input.swapIn.length;
+    if (input.isAhead && changes > 0) throw new Error("a step ahead announces and copies nothing");
+    return structuredClone(input);
+  }
+}
+
+/**
  * A tiny model whose next token depends on every cell of the context, read through the block table as
  * attention does. A block that was lost, shared, moved wrongly or reused too early changes the tokens.
  * It also checks the form of every step.
@@ -58,6 +108,7 @@ export function expectedOutput(
 export class PagedModel implements Executor {
   readonly info: ExecutorInfo;
   readonly pool: HostPool;
+  readonly pipeline?: StepPipeline;
   readonly #device: Int32Array<ArrayBuffer>;
   readonly #swap: Int32Array<ArrayBuffer>;
   readonly #seeds = new Map<number, number>();
@@ -65,6 +116,7 @@ export class PagedModel implements Executor {
 
   constructor(shape: PagedModelShape) {
     const { blockSize, numBlocks, numSwapBlocks, maxModelLen = 256, maxPieceTokens } = shape;
+    const { runsAhead } = shape;
     const layout: KvLayout = {
       format: "k-transposed",
       dtype: "float32",
@@ -80,6 +132,7 @@ export class PagedModel implements Executor {
       vocabSize: PAGED_VOCAB_SIZE,
       maxModelLen,
       maxPieceTokens,
+      runsAhead,
       layout,
       numBlocks,
       numSwapBlocks,
@@ -88,6 +141,7 @@ export class PagedModel implements Executor {
     this.#device = new Int32Array(numBlocks * NUM_LAYERS * this.#wordsPerLayer);
     this.pool = new ArrayKvPool(layout, numBlocks, new Uint8Array(this.#device.buffer));
     this.#swap = new Int32Array(numSwapBlocks * NUM_LAYERS * this.#wordsPerLayer);
+    if (runsAhead) this.pipeline = new PagedPipeline((input) => this.step(input));
   }
 
   /** Sequences that the executor holds state for. */

@@ -202,7 +202,11 @@ function randomUniformScenario(seed: number): Scenario {
     requests: randomRequests(draw, engine, numClients),
     actions: randomActions(draw),
     // Drawn last, so that seeds from before prompts were cut keep all else.
-    engine: { ...engine, maxPieceTokens: draw.pick([undefined, undefined, 8, 16]) },
+    engine: {
+      ...engine,
+      maxPieceTokens: draw.pick([undefined, undefined, 8, 16]),
+      runsAhead: draw.pick([false, true]),
+    },
   };
 }
 

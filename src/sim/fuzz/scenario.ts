@@ -48,6 +48,8 @@ export type ScenarioEngine =
     readonly numSwapBlocks: number;
     /** Longer prompts come in pieces; absent: all come whole. */
     readonly maxPieceTokens?: number;
+    /** Steps begin before the output of the one before is known. Default false. */
+    readonly runsAhead?: boolean;
     readonly maxModelLen: number;
     readonly stepMs: number;
   };

@@ -7,8 +7,10 @@ import {
   padded,
   type PrefillLatency,
   prefillMs,
+  type RequestLatency,
 } from "../../executor/sim/profile.ts";
 import { type Equation, medianOf, robustFit } from "./least_squares.ts";
+import type { RequestSample } from "./request_samples.ts";
 import type { StepSample } from "./step_log.ts";
 
 /** Fewer steps of a kind are not fitted. */
@@ -60,6 +62,19 @@ export function fitSteps(
   };
 }
 
+/**
+ * What requests took beyond their prefill.
+ * @param requests that an idle instance got one at a time; one at least
+ */
+export function fitRequests(
+  requests: readonly RequestSample[],
+  fit: Pick<Fit, "prefill" | "alignment">,
+  source: string,
+): RequestLatency {
+  const beyond = requests.map(({ promptTokens, ttftMs }) => ttftMs - prefillMs(fit, promptTokens));
+  return { msPerRequest: Math.max(0, medianOf(beyond)), source };
+}
+
 type AlignedFit = Omit<Fit, "pauseMs">;
 
 function errorOf({ prefillQuality, decodeQuality }: AlignedFit): number {
@@ -105,7 +120,7 @@ function coefficients(
 ): number[] {
   if (steps.length < MIN_STEPS) {
     throw new UsageError(
-      `there are ${steps.length} ${kind} steps, too few to fit: expected ${MIN_STEPS} or more, of ` +
+      `too few ${kind} steps to fit: ${steps.length}, expected ${MIN_STEPS} or more, of ` +
         "different sizes. Log a longer run, with a lower --polling-interval.",
     );
   }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { Random } from "../../../src/core/random.ts";
-import { demoLoad, sampleText } from "../../../src/cli/demo/load.ts";
+import { busiestMs, demoLoad, sampleText } from "../../../src/cli/demo/load.ts";
 
 const CACHE_TOKENS = 2_048;
 
@@ -50,8 +50,15 @@ Deno.test("prompts are as long as their tokens; some are long, none fills an ins
   const requests = load(3);
   for (const { prompt, promptTokens, outputTokens } of requests) {
     assert.equal(prompt.length, Math.round(3.5 * promptTokens));
-    assert.ok(promptTokens + outputTokens < 0.6 * CACHE_TOKENS);
+    assert.ok(promptTokens + outputTokens <= 0.7 * CACHE_TOKENS);
   }
   assert.ok(requests.some(({ promptTokens }) => promptTokens > 0.3 * CACHE_TOKENS));
   assert.equal(sampleText().length, 2_000);
+});
+
+Deno.test("the busiest moment is at the end of a burst in the middle", () => {
+  const at = (arrivalMs: number) => ({ ...load(1)[0], arrivalMs });
+  const first = [0, 1], burst = [9_000, 9_200, 9_400], late = [14_000, 16_000, 18_000];
+  assert.equal(busiestMs([...first, ...burst, ...late].map(at)), 9_400);
+  assert.equal(busiestMs([at(7)]), 7);
 });

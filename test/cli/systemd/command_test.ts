@@ -26,12 +26,19 @@ Deno.test("systemd: prints the unit of a command, by default of serve", async ()
   assert.match(text, /^ExecStart=\/.* manager --initial-instances 3$/m);
   assert.match(await run(["--", "--initial-instances", "3"]), / serve --initial-instances 3$/m);
   assert.match(await run([]), / serve$/m);
+  const key = ["--cluster-key-file", "/etc/llumnix/key"];
+  const instance = await run(["--", "instance", "--manager-address", "tcp:10.0.0.1:9000", ...key]);
+  assert.match(instance, /^ExecStart=.* instance --manager-address tcp:10\.0\.0\.1:9000 --clus/m);
 });
 
 Deno.test("systemd: refuses what would not start, or would be read by everybody", async () => {
   const cases: [argv: string[], message: RegExp][] = [
-    [["--", "bench"], /bench is no command for a service: expected serve, manager, api-server$/],
+    [
+      ["--", "bench"],
+      /bench is no command for a service: expected serve, manager, api-server, instance$/,
+    ],
     [["--", "serve", "--prot", "1"], /unknown option --prot/],
+    [["--", "instance", "--port", "1"], /unknown option --port/],
     [["--", "serve", "--api-key", "s"], /--api-key would be in the unit, .* set VLLM_API_KEY in/],
     [["--", "serve", "--admin-token=s"], /--admin-token would be .* set LLUMNIX_ADMIN_TOKEN/],
     [["--", "serve", "--model", "./m"], /^\.\/m: .* write the absolute path$/],

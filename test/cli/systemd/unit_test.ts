@@ -38,13 +38,23 @@ Deno.test("unit: words are quoted so that systemd gives them to the program as t
 });
 
 Deno.test("unit: a manager leaves its instances to the one after it; others end theirs in order", () => {
-  const killModes = { serve: "mixed", "api-server": "mixed", manager: "process" } as const;
+  const killModes = {
+    ...{ serve: "mixed", "api-server": "mixed", manager: "process", instance: "mixed" },
+  } as const;
   for (const [role, mode] of Object.entries(killModes)) {
     const settings = settingsOf(unitText({ ...options, role: role as UnitOptions["role"] }));
     assert.deepEqual(settings.get("KillMode"), [mode]);
     const keeps = role === "serve" ? undefined : ["yes"];
     assert.deepEqual(settings.get("RuntimeDirectoryPreserve"), keeps);
   }
+});
+
+Deno.test("unit: an instance has no successor, and starts again whatever ended it", () => {
+  const settings = settingsOf(unitText({ ...options, role: "instance" }));
+  assert.equal(settings.get("ExecReload"), undefined);
+  assert.deepEqual(settings.get("Restart"), ["always"]);
+  assert.deepEqual(settings.get("RuntimeDirectory"), ["llumnix"]); // that of its manager
+  assert.deepEqual(settingsOf(unitText(options)).get("Restart"), ["on-failure"]);
 });
 
 Deno.test("unit: of a user, of another name, without a watchdog, for a low port", () => {
@@ -71,7 +81,7 @@ Deno.test({
   async fn() {
     const directory = await Deno.makeTempDir();
     try {
-      for (const role of ["serve", "manager", "api-server"] as const) {
+      for (const role of ["serve", "manager", "api-server", "instance"] as const) {
         for (const user of [false, true]) {
           const path = `${directory}/llumnix-${role}.service`;
           const command = [Deno.execPath(), role];

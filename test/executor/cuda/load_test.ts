@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openCuda } from "../../../ffi/cuda/open.ts";
 import { type DeviceLease, leaseDevice } from "../../../src/executor/cuda/device_lease.ts";
 import type { LoadProgress } from "../../../src/executor/executor.ts";
-import { counts, directory } from "../../ffi/software_device/device.ts";
+import { configure, counts, directory } from "../../ffi/software_device/device.ts";
 import { withModel } from "../cpu/fixtures.ts";
 import { cudaTest, load, type LoadOptions } from "./support.ts";
 
@@ -58,13 +58,25 @@ cudaTest("models and options that do not fit are refused with what to change", a
   await refused(
     { deviceSettings: "memory=1M" },
     "UsageError",
-    /^Cannot allocate .*: .* of device memory is needed, and .* is free\. Use a smaller model/,
+    /^Cannot allocate .*: .* of device memory is needed, and .* is free\. .*smaller model/,
   );
   await refused(
     { deviceSettings: "kernels=/nowhere/kernels.so" },
     "UsageError",
     /^--device cuda: the kernels cannot be loaded: .*driver of CUDA 11\.8/,
   );
+  await refused(
+    { deviceSettings: "compute-capability=75" },
+    "UsageError",
+    /has compute capability 7\.5, and 8\.0 \(Ampere\) or later is needed\. Use another device, or --device cpu/,
+  );
+  for (const damaged of ["fail-load=218", "fail-load=200"]) {
+    await refused(
+      { deviceSettings: damaged },
+      "UsageError",
+      /^--device cuda: the kernels cannot be loaded: .* is damaged: install it again/,
+    );
+  }
   await refused({ blockSize: 12 }, "UsageError", /^--block-size 12: CUDA takes powers of two/);
   await refused(
     { numGpuBlocksOverride: 1_000_000 },
@@ -109,6 +121,41 @@ cudaTest("fewer devices than instances are refused, unless they may be shared", 
   assert.deepEqual(devices, ["cuda:0", "cuda:1", "cuda:0"]);
   for (const executor of executors) await executor.close();
 });
+
+cudaTest(
+  "services that share a device by different numbers are refused, and both are named",
+  async () => {
+    configure(`devices=1,identity=${Deno.pid}`);
+    const cuda = openCuda({ from: directory! });
+    const lease = (numInstances: number) =>
+      leaseDevice(cuda, { numInstances, allowShared: true, patienceMs: 0 });
+    const refusedBeside = async (held: number, wanted: number, message: RegExp) => {
+      const one = await lease(held);
+      await assert.rejects(lease(wanted), { name: "UsageError", message });
+      one.release();
+      (await lease(wanted)).release();
+    };
+    const { pid } = Deno;
+    await refusedBeside(
+      1,
+      2,
+      new RegExp(
+        `process ${pid} would share it among 2 instances, but on device 0: process ${pid} uses it alone\\.`,
+      ),
+    );
+    await refusedBeside(
+      3,
+      1,
+      new RegExp(
+        `process ${pid} would use it alone, but on device 0: process ${pid} uses it as one of 3 inst`,
+      ),
+    );
+    await refusedBeside(3, 2, /would share it among 2 instances, but .* as one of 3 instances/);
+    const both = [await lease(2), await lease(2)];
+    await assert.rejects(lease(2), { message: /other instances use the device/ });
+    for (const { release } of both) release();
+  },
+);
 
 cudaTest("a device that an instance uses is taken again when it is released", async () => {
   await (await load({ deviceSettings: "devices=2" })).close();

@@ -21,6 +21,7 @@ async function withFile(content: string, use: (path: string) => void): Promise<v
 Deno.test("profiles come back from their file", () => {
   const key = { memoryUtilization: 0.9, blockSize: 16, maxBatchedTokens: 2048 };
   const models = builtinModelNames.map((name) => builtinProfile(gpuTypes[1], name, key));
+  models.push({ ...models[0], model: "mine", request: { msPerRequest: 5.5, source: "bench" } });
   const json = JSON.parse(JSON.stringify(toProfileJson(models)));
   assert.deepEqual(parseProfile(json, "p.json"), models);
 });

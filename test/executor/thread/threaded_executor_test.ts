@@ -2,7 +2,10 @@ import assert from "node:assert/strict";
 import type { SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
 import type { LoadProgress, StepInput } from "../../../src/executor/executor.ts";
-import { loadThreadedExecutor } from "../../../src/executor/thread/threaded_executor.ts";
+import {
+  loadThreadedExecutor,
+  startEngineWorker,
+} from "../../../src/executor/thread/threaded_executor.ts";
 import { testExecutor } from "../../conformance/executor.ts";
 import { engineOptions } from "../../instance/support.ts";
 import { niceness } from "../niceness.ts";
@@ -16,7 +19,10 @@ function startWorker(): Worker {
 
 function load(model: string | null = null, onProgress?: (progress: LoadProgress) => void) {
   const spec = { device: "null" as const, options: engineOptions({ model }), hostShare: 1 };
-  return loadThreadedExecutor(spec, { startWorker, onProgress });
+  return loadThreadedExecutor(spec, {
+    worker: startEngineWorker(startWorker),
+    onProgress,
+  });
 }
 
 const emptyStep: StepInput = {
@@ -42,7 +48,9 @@ Deno.test({
 }, async () => {
   const options = engineOptions({ model: "tells how nice it is" });
   const load = (device: "cpu" | "null") =>
-    loadThreadedExecutor({ device, options, hostShare: 1 }, { startWorker });
+    loadThreadedExecutor({ device, options, hostShare: 1 }, {
+      worker: startEngineWorker(startWorker),
+    });
   for (const [device, difference] of [["cpu", 5], ["null", 0]] as const) {
     const executor = await load(device);
     const expected = Math.min(niceness() + difference, MAX_NICENESS);

@@ -1,10 +1,14 @@
 /** The kernels of a decoder on arrays of a test: what they compute, and the same in float64. */
+import assert from "node:assert/strict";
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import {
   DecoderKernels,
   elementBytes,
   type ElementType,
+  fastPaths,
   type HeadShape,
+  type KernelDevice,
+  type KernelPaths,
   type LinearLayer,
   type RowTables,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
@@ -27,10 +31,13 @@ export class DecoderBench {
     readonly type: ElementType,
     readonly shape: HeadShape = { heads: 1, kvHeads: 1, headDim: 64 },
     multiprocessors = 0,
+    paths: KernelPaths = fastPaths,
     options: OpenOptions = {},
+    kernelDevice: Partial<KernelDevice> = {},
   ) {
     this.stream = cuda.createStream();
-    this.kernels = new DecoderKernels(type, shape, multiprocessors, this.stream, options);
+    const device = { ...cuda.deviceInfo(0), multiprocessors, ...kernelDevice };
+    this.kernels = new DecoderKernels(type, shape, device, this.stream, paths, options);
   }
 
   close(): void {
@@ -128,10 +135,16 @@ export interface AttentionOutcome {
 }
 
 /**
- * Fills a cache by `prepareHeads`, without norms and with rotations by 0, and attends to it.
+ * Attends to a cache, without norms and with rotations by 0. What no row sees in it is NaN.
  * @param seed of the values and of where the blocks lie
+ * @param way attend: all keys are in the cache; decode: each row brings its own, and there is one a sequence
  */
-export function runAttention(bench: DecoderBench, given: AttentionCase, seed: number) {
+export function runAttention(
+  bench: DecoderBench,
+  given: AttentionCase,
+  seed: number,
+  way: "attend" | "decode" = "attend",
+): AttentionOutcome {
   const { shape: { heads, kvHeads, headDim }, blockShift, window, rows, lengths } = given;
   const { type, kernels } = bench;
   const blockSize = 1 << blockShift, width = (heads + 2 * kvHeads) * headDim;
@@ -140,11 +153,6 @@ export function runAttention(bench: DecoderBench, given: AttentionCase, seed: nu
   const order = shuffled(numBlocks, seed);
   const blockTables = bench.upload(Int32Array.from(order));
   const blockStride = 2 * kvHeads * headDim * blockSize;
-  const cache = {
-    address: bench.room(numBlocks * blockStride * elementBytes[type]),
-    blockStride,
-    blockShift,
-  };
   const maxContextLen = Math.max(...lengths);
   // Every row of the table turns by nothing: cosines of 1, then sines of 0.
   const rope = Float32Array.from(
@@ -153,38 +161,65 @@ export function runAttention(bench: DecoderBench, given: AttentionCase, seed: nu
   );
   const ropeTable = bench.upload(rope);
   const norms = { query: 0n, key: 0n, epsilon: 1e-6 };
-  const tablesOf = (of: AttentionCase["rows"]): RowTables => ({
-    rows: of.length,
-    positions: bench.upload(Int32Array.from(of, ({ position }) => position)),
-    slots: bench.upload(Int32Array.from(of, ({ sequence, position }) => {
-      const block = order[sequence * maxBlocks + (position >> blockShift)];
-      return block << blockShift | position & (blockSize - 1);
-    })),
-    sequences: bench.upload(Int32Array.from(of, ({ sequence }) => sequence)),
-    blockTables,
-    maxBlocks,
-    maxContextLen,
-  });
+  const words = (values: readonly number[]) => bench.upload(Int32Array.from(values));
+  const tablesOf = (of: AttentionCase["rows"]): RowTables => {
+    const rowsOf = lengths.map((_, i) => of.filter(({ sequence }) => sequence === i));
+    return {
+      rows: of.length,
+      positions: words(of.map(({ position }) => position)),
+      slots: words(of.map(({ sequence, position }) => {
+        const block = order[sequence * maxBlocks + (position >> blockShift)];
+        return block << blockShift | position & (blockSize - 1);
+      })),
+      sequences: words(of.map(({ sequence }) => sequence)),
+      blockTables,
+      maxBlocks,
+      starts: words([0, ...rowsOf.map((_, i) => rowsOf.slice(0, i + 1).flat().length)]),
+      lengths: words(rowsOf.map((some) => (some.at(-1)?.position ?? -1) + 1)),
+      numSequences: lengths.length,
+      mostRows: Math.max(...rowsOf.map((some) => some.length)),
+      maxContextLen,
+    };
+  };
   // All tokens of all sequences, then the rows whose attention is wanted.
   const tokens = lengths.flatMap((length, sequence) =>
     Array.from({ length }, (_, position) => ({ sequence, position }))
   );
+  const isOfRows = (token: AttentionCase["rows"][number]) =>
+    rows.some((row) => row.sequence === token.sequence && row.position === token.position);
   const cached = randomValues(seed, tokens.length * width, type);
   const rowOf = ({ sequence, position }: { sequence: number; position: number }) =>
     lengths.slice(0, sequence).reduce((sum, length) => sum + length, 0) + position;
-  kernels.prepareHeads(bench.upload(cached), norms, ropeTable, tablesOf(tokens), cache);
-  const queries = Float32Array.from(rows.flatMap((row) => {
-    const at = rowOf(row) * width;
-    return Array.from(cached.subarray(at, at + width));
-  }));
+  const valuesOf = (of: AttentionCase["rows"]) =>
+    bench.upload(Float32Array.from(of.flatMap((row) => {
+      const at = rowOf(row) * width;
+      return Array.from(cached.subarray(at, at + width));
+    })));
+  const inCache = new Float32Array(numBlocks * blockStride).fill(NaN);
+  for (const token of tokens) {
+    if (way === "decode" && isOfRows(token)) continue;
+    const { sequence, position } = token;
+    const block = order[sequence * maxBlocks + (position >> blockShift)];
+    for (let head = 0; head < 2 * kvHeads; head++) { // keys, then values
+      const from = rowOf(token) * width + (heads + head) * headDim;
+      const slot = head * blockSize + (position & (blockSize - 1));
+      inCache.set(cached.subarray(from, from + headDim), block * blockStride + slot * headDim);
+    }
+  }
+  const cache = { address: bench.narrow(inCache), blockStride, blockShift };
   const output = bench.room(rows.length * heads * headDim * elementBytes[type]);
   const partialsBytes = kernels.partialsBytes(maxContextLen);
-  const partials = partialsBytes > 0 ? bench.room(partialsBytes) : 0n;
-  kernels.attend(bench.upload(queries), tablesOf(rows), cache, output, {
+  const options = {
     window,
-    partials,
+    partials: partialsBytes > 0 ? bench.room(partialsBytes) : 0n,
     partialsBytes,
-  });
+    counters: bench.upload(new Uint8Array(kernels.countersBytes)),
+  };
+  const queries = valuesOf(rows), tables = tablesOf(rows);
+  if (way === "attend") kernels.attend(queries, tables, cache, output, options);
+  else kernels.attention(queries, norms, ropeTable, tables, cache, output, options);
+  const counters = bench.bytes(options.counters, kernels.countersBytes);
+  assert.ok(counters.every((byte) => byte === 0), "counters are zero again");
   const found = bench.widened(output, rows.length * heads * headDim);
   return { found, truth: attentionTruth(given, cached, rowOf, width) };
 }

@@ -5,7 +5,8 @@
  */
 import assert from "node:assert/strict";
 import type { Fault, PairModule } from "./software_nccl.ts";
-import { type End, type Libraries, sleep, TwoEnds, until } from "./two_ends.ts";
+import { pause as sleep, until } from "../../patience.ts";
+import { type End, type Libraries, TwoEnds } from "./two_ends.ts";
 
 const TRANSFERS = 14;
 const MAX_LEFT_MS = 500;
@@ -58,7 +59,7 @@ export async function fuzz(
   libraries: Libraries,
 ): Promise<FuzzOutcome> {
   const random = new Random(seed);
-  const ends = new TwoEnds(module, libraries, 5_000);
+  const ends = new TwoEnds(module, libraries);
   const watch = [watchReleases(ends.a), watchReleases(ends.b)];
   repair(ends);
   let moved = 0, failed = 0, isOver = false;
@@ -155,7 +156,7 @@ async function settle(ends: TwoEnds): Promise<void> {
   }
   const isReleased = () =>
     [ends.a, ends.b].every(({ arrivals }) => arrivals.every(({ isMoved }) => isMoved !== null));
-  await until(isReleased, 2_000, "all runs are released");
+  await until(isReleased, "all runs are released");
 }
 
 /**

@@ -1,7 +1,7 @@
 /**
  * A process with one end of a pair: `killed_peer.ts DEVICE`. The control channel is lines of JSON on its
  * standard input and output. `{send: [blocks], leftMs}` makes it send, `{fault, value}` sets a fault of
- * the software NCCL. It tells its states by `{states}`, and the end of a transfer by `{sent: true}`.
+ * the software NCCL. It tells its states by `{states}`, and the end of a transfer by `{sent}`, whether it moved.
  */
 import { TextLineStream } from "./lines.ts";
 import * as module from "../../../ffi/nccl/pair.ts";
@@ -11,7 +11,7 @@ const print = (message: unknown) =>
   Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(message) + "\n"));
 
 const libraries = new Libraries(Deno.args[0]);
-const end = new End(module, libraries, print, 5_000);
+const end = new End(module, libraries, print);
 let told = "";
 setInterval(() => {
   const states = JSON.stringify(end.pair.states);
@@ -28,7 +28,7 @@ for await (const line of lines) {
     const { send: blocks, leftMs } = message;
     for (const block of blocks) end.fill(block, block);
     end.pair.send(end.runs(blocks), { note: { blocks }, leftMs })
-      .then(() => print({ sent: true }), () => {});
+      .then(() => print({ sent: true }), () => print({ sent: false }));
   } else end.pair.receive(message);
 }
 Deno.exit(0);

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { runScenario, scenarios } from "./scenarios.ts";
 import { Libraries } from "./two_ends.ts";
 
-const LIMIT_MS = 6_000;
+const LIMIT_MS = 10_000;
 const [device, folder, first, last] = Deno.args;
 const load = (name: string) => import(pathToFileURL(`${folder}/${name}`).href);
 

@@ -5,14 +5,13 @@
 import { crossingScenarios } from "./scenarios_of_order.ts";
 import { failureScenarios } from "./scenarios_of_failure.ts";
 import { abortScenarios } from "./scenarios_of_abort.ts";
-import { type Libraries, TwoEnds } from "./two_ends.ts";
+import { type AbortLimits, type Libraries, TwoEnds } from "./two_ends.ts";
 import type { PairModule } from "./software_nccl.ts";
 
 export interface Scenario {
   readonly name: string;
   readonly run: (ends: TwoEnds) => Promise<void>;
-  /** An abort that takes longer makes the pair dead. */
-  readonly abortLimitMs?: number;
+  readonly abortLimits?: AbortLimits;
 }
 
 export const scenarios: readonly Scenario[] = [
@@ -23,12 +22,12 @@ export const scenarios: readonly Scenario[] = [
 
 /** Runs one, and checks that nothing is left of it. */
 export async function runScenario(
-  { run, abortLimitMs }: Scenario,
+  { run, abortLimits }: Scenario,
   module: PairModule,
   libraries: Libraries,
 ): Promise<void> {
   libraries.faults.reset();
-  const ends = new TwoEnds(module, libraries, abortLimitMs);
+  const ends = new TwoEnds(module, libraries, abortLimits);
   await run(ends);
   await ends.close();
 }

@@ -1,7 +1,8 @@
 /** Scenarios without a failure: agreement, order, lazy opening, orderly ends. */
 import assert from "node:assert/strict";
 import type { Scenario } from "./scenarios.ts";
-import { BLOCKS, sleep, until } from "./two_ends.ts";
+import { PATIENCE_MS, until } from "../../patience.ts";
+import { BLOCKS, turns } from "./two_ends.ts";
 
 export const crossingScenarios: readonly Scenario[] = [
   {
@@ -80,14 +81,14 @@ export const crossingScenarios: readonly Scenario[] = [
       }
       ends.b.pair.receive({ ...offer, bytes: [1] });
       // The same number twice is a fault of the source: both ends abort, and nothing moves.
-      await until(() => ends.a.pair.states.sending === "none", 500, "the source aborts");
+      await until(() => ends.a.pair.states.sending === "none", "the source aborts");
       assert.equal(ends.b.arrivals.length, 1, "no runs were claimed for it");
       await ends.works();
       const late = { kind: "fail", epoch: 0, reason: "late" }; // epoch 0 is over
       ends.b.pair.receive(offer);
       ends.b.pair.receive({ ...late, from: "source" });
       ends.a.pair.receive({ ...late, from: "destination" });
-      await sleep(20);
+      await turns();
       assert.equal(ends.a.pair.states.sending, "idle");
       assert.equal(ends.b.pair.states.receiving, "idle");
       await ends.works();
@@ -98,8 +99,8 @@ export const crossingScenarios: readonly Scenario[] = [
     async run(ends) {
       for (let round = 0; round < 2; round++) {
         await ends.works();
-        await ends.a.pair.closeSending(1_000);
-        await until(() => ends.b.pair.states.receiving === "none", 500, "b has closed, too");
+        await ends.a.pair.closeSending(PATIENCE_MS);
+        await until(() => ends.b.pair.states.receiving === "none", "b has closed, too");
         await ends.assertNothingLeft();
       }
       await ends.works();
@@ -111,8 +112,8 @@ export const crossingScenarios: readonly Scenario[] = [
       ends.set("MB_PER_S", 20);
       ends.a.fill(0, 77);
       const sending = ends.send([0], { to: [7] });
-      await until(() => ends.a.pair.states.sending === "moving", 2_000, "it moves");
-      const closing = ends.a.pair.closeSending(2_000);
+      await until(() => ends.a.pair.states.sending === "moving", "it moves");
+      const closing = ends.a.pair.closeSending(PATIENCE_MS);
       await Promise.all([sending, closing]);
       assert.ok(ends.b.has(7, 77));
       assert.equal(ends.a.pair.states.sending, "none");

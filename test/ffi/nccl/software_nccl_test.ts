@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import type { Nccl } from "../../../ffi/nccl/nccl.ts";
 import { ncclTest } from "./device.ts";
-import { type Libraries, sleep, until } from "./two_ends.ts";
+import { ENDLESS_MS, until, watch } from "../../patience.ts";
+import { type Libraries, turns } from "./two_ends.ts";
 
 const BYTES = 2 << 20;
 
@@ -42,7 +43,7 @@ class Ranks {
   }
 
   async settled(rank: number): Promise<void> {
-    await until(() => this.isSettled(rank), 2_000, "the state is 0");
+    await until(() => this.isSettled(rank), "the state is 0");
   }
 
   send(bytes = BYTES, offset = 0): void {
@@ -78,24 +79,25 @@ function test(name: string, run: (ranks: Ranks) => Promise<void>): void {
     await run(ranks);
     await ranks.close();
     const left = () => libraries.faults.counts();
-    await until(() => left().threads <= before.threads, 500, "its threads have ended");
+    await until(() => left().threads <= before.threads, "its threads have ended");
     assert.deepEqual({ ...left(), misuses: 0 }, { ...before, misuses: 0 }, "left behind");
   });
 }
 
 test("an event recorded while the state is 7 is done at once, without data", async (ranks) => {
-  ranks.libraries.faults.set("CONNECT_MS", 50);
+  ranks.libraries.faults.set("CONNECT_MS", ENDLESS_MS);
   await ranks.open();
   ranks.bytes(0).fill(7);
   ranks.bytes(1).fill(0);
   ranks.send();
   ranks.receive();
   const early = ranks.event(1);
-  await until(early.isDone, 40, "the early event is done");
+  await until(early.isDone, "the early event is done");
   assert.equal(ranks.isSettled(1), false);
   assert.equal(ranks.bytes(1)[BYTES - 1], 0);
+  ranks.libraries.faults.set("CONNECT_MS", 0);
   await ranks.settled(1);
-  await until(ranks.event(1).isDone, 1_000, "the receive has ended");
+  await until(ranks.event(1).isDone, "the receive has ended");
   assert.equal(ranks.bytes(1)[BYTES - 1], 7);
 });
 
@@ -109,7 +111,7 @@ test("two transfers in another order at one end: swapped, no error", async (rank
     await ranks.settled(0);
     await ranks.settled(1);
   }
-  await until(ranks.event(1).isDone, 1_000, "the receives have ended");
+  await until(ranks.event(1).isDone, "the receives have ended");
   assert.deepEqual([ranks.bytes(1)[0], ranks.bytes(1)[BYTES]], [2, 1]);
 });
 
@@ -120,7 +122,7 @@ test("sizes that differ hang, and the state says nothing", async (ranks) => {
   await ranks.settled(0);
   await ranks.settled(1);
   const event = ranks.event(1);
-  await sleep(100);
+  await turns(20);
   assert.equal(event.isDone(), false);
   assert.ok(ranks.isSettled(0) && ranks.isSettled(1));
 });
@@ -128,16 +130,17 @@ test("sizes that differ hang, and the state says nothing", async (ranks) => {
 test("a send without its receive leaves state 7 and an empty stream", async (ranks) => {
   await ranks.open();
   ranks.send();
-  await sleep(60);
+  await turns(20);
   assert.equal(ranks.isSettled(0), false);
-  await until(ranks.event(0).isDone, 100, "the stream is empty");
+  await until(ranks.event(0).isDone, "the stream is empty");
 });
 
 test("a call while the state is 7 is refused, and counted as a misuse", async (ranks) => {
-  ranks.libraries.faults.set("INIT_MS", 50);
+  ranks.libraries.faults.set("INIT_MS", ENDLESS_MS);
   const { misuses } = ranks.libraries.faults.counts();
   const opening = ranks.open();
   assert.throws(() => ranks.send(), /invalid argument.*before the previous one has ended/);
+  ranks.libraries.faults.set("INIT_MS", 0);
   await opening;
   assert.equal(ranks.libraries.faults.counts().misuses, misuses + 1);
 });
@@ -154,44 +157,46 @@ test("a handle that is gone is a misuse", async (ranks) => {
 
 test("the event of an aborted receive is done, without data", async (ranks) => {
   await ranks.open();
-  ranks.libraries.faults.set("MB_PER_S", 1);
+  ranks.libraries.faults.set("CUT_AFTER_BYTES", BYTES / 2);
   ranks.bytes(0).fill(7);
   ranks.bytes(1).fill(0);
   ranks.send();
   ranks.receive();
   await ranks.settled(1);
   const event = ranks.event(1);
-  await sleep(30);
+  await turns(20);
   assert.equal(event.isDone(), false);
   await ranks.nccl.abort(ranks.comms.pop()!);
-  await until(event.isDone, 200, "the event is done");
+  await until(event.isDone, "the event is done");
   assert.equal(ranks.bytes(1)[BYTES - 1], 0);
 });
 
 test("destroy waits for an operation under way", async (ranks) => {
   await ranks.open();
-  ranks.libraries.faults.set("MB_PER_S", 10);
+  ranks.libraries.faults.set("KERNEL_MS", ENDLESS_MS);
   ranks.send();
   ranks.receive();
   await ranks.settled(0);
   await ranks.settled(1);
-  let isDestroyed = false;
   const ends = ranks.comms.splice(0).map((comm) => ranks.nccl.destroy(comm));
-  const destroyed = Promise.all(ends).then(() => isDestroyed = true);
-  await sleep(60);
-  assert.equal(isDestroyed, false);
-  await destroyed;
+  const states = ends.map(watch);
+  await turns();
+  assert.deepEqual(states.map(({ isSettled }) => isSettled), [false, false]);
+  ranks.libraries.faults.set("KERNEL_MS", 0);
+  await Promise.all(ends);
 });
 
 test("an id that nobody uses keeps a thread and a port", async (ranks) => {
   const before = ranks.libraries.faults.counts();
   const id = ranks.nccl.uniqueId();
-  await sleep(50);
+  const threads = () => ranks.libraries.faults.counts().threads;
+  await until(() => threads() > before.threads, "the root's thread runs");
+  await turns();
   const now = ranks.libraries.faults.counts();
   assert.deepEqual([now.roots, now.threads], [before.roots + 1, before.threads + 1]);
   assert.ok(now.sockets > before.sockets);
   await ranks.open(id);
-  await until(() => ranks.libraries.faults.counts().roots === before.roots, 200, "it is used up");
+  await until(() => ranks.libraries.faults.counts().roots === before.roots, "it is used up");
 });
 
 test("an id makes one communicator: a later rank is refused, or waits", async (ranks) => {
@@ -206,7 +211,7 @@ test("an id makes one communicator: a later rank is refused, or waits", async (r
       return /the root of this id is gone/.test(String(error));
     }
   };
-  await until(refused, 1_000, "it is refused");
+  await until(refused, "it is refused");
   await ranks.nccl.abort(third);
 });
 
@@ -225,12 +230,12 @@ test("a rank sends to itself within a group, and a send without its receive hang
   nccl.receive(buffer + BigInt(BYTES), BYTES, 0, comms[0], stream);
   nccl.groupEnd();
   await ranks.settled(0);
-  await until(ranks.event(0).isDone, 1_000, "the transfer has ended");
+  await until(ranks.event(0).isDone, "the transfer has ended");
   assert.deepEqual(ranks.bytes(0).subarray(BYTES), ranks.bytes(0).subarray(0, BYTES));
   assert.equal(ranks.bytes(0)[2 * BYTES - 1], 7);
   nccl.send(buffer, BYTES, 0, comms[0], stream);
   await ranks.settled(0);
   const lone = ranks.event(0);
-  await sleep(60);
+  await turns(20);
   assert.equal(lone.isDone(), false);
 });

@@ -4,6 +4,7 @@ import { openCuda } from "../../../ffi/cuda/open.ts";
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { Nccl } from "../../../ffi/nccl/nccl.ts";
 import type { NcclCalls } from "../../../ffi/nccl/pair.ts";
+import { PATIENCE_MS, pause, until } from "../../patience.ts";
 import type { Pair, PairModule } from "./software_nccl.ts";
 import { type Counts, type Fault, SoftwareNccl } from "./software_nccl.ts";
 
@@ -67,7 +68,7 @@ export class End {
     readonly module: PairModule,
     readonly libraries: Libraries,
     post: (message: Record<string, unknown>) => void,
-    abortLimitMs: number,
+    abortLimitMs = PATIENCE_MS,
   ) {
     const { cuda, nccl } = libraries;
     const bytes = BLOCKS * BLOCK_BYTES;
@@ -160,6 +161,12 @@ export class End {
   }
 }
 
+/** An abort of an end that takes longer makes it dead; {@linkcode PATIENCE_MS} where nothing is said. */
+export interface AbortLimits {
+  readonly a?: number;
+  readonly b?: number;
+}
+
 /** Both ends. A channel delivers messages in order, a turn later. */
 export class TwoEnds {
   readonly a: End;
@@ -171,11 +178,15 @@ export class TwoEnds {
   readonly swallowed = new Set<string>();
   readonly #before: Counts;
 
-  constructor(readonly module: PairModule, readonly libraries: Libraries, abortLimitMs = 5_000) {
+  constructor(
+    readonly module: PairModule,
+    readonly libraries: Libraries,
+    abortLimits: AbortLimits = {},
+  ) {
     this.faults = libraries.faults;
     this.#before = this.faults.counts();
-    this.a = new End(module, libraries, (message) => this.#carry(this.a, message), abortLimitMs);
-    this.b = new End(module, libraries, (message) => this.#carry(this.b, message), abortLimitMs);
+    this.a = new End(module, libraries, (message) => this.#carry(this.a, message), abortLimits.a);
+    this.b = new End(module, libraries, (message) => this.#carry(this.b, message), abortLimits.b);
   }
 
   set(fault: Fault, value: number, rank?: 0 | 1): void {
@@ -185,7 +196,7 @@ export class TwoEnds {
   /** Sends blocks of one end to blocks of the other one. */
   async send(
     blocks: readonly number[],
-    { from = this.a, to = blocks, leftMs = 3_000, signal }: {
+    { from = this.a, to = blocks, leftMs = PATIENCE_MS, signal }: {
       from?: End;
       to?: readonly number[];
       leftMs?: number;
@@ -196,7 +207,7 @@ export class TwoEnds {
   }
 
   /** A transfer from `a` to `b` that must come over, with bytes that no transfer had before. */
-  async works(leftMs = 3_000): Promise<void> {
+  async works(leftMs = PATIENCE_MS): Promise<void> {
     const seed = ++this.#seeds;
     const sources = [0, 1, 5], targets = [3, 4, 0];
     sources.forEach((block, i) => this.a.fill(block, seed * 10 + i));
@@ -208,7 +219,7 @@ export class TwoEnds {
   /** Closes both ends, and checks that nothing is left of them. */
   async close(): Promise<void> {
     this.faults.reset();
-    await Promise.all([this.a, this.b].map((end) => end.pair.close(1_000)));
+    await Promise.all([this.a, this.b].map((end) => end.pair.close(PATIENCE_MS)));
     await this.assertNothingLeft();
     this.a.free();
     this.b.free();
@@ -216,9 +227,7 @@ export class TwoEnds {
 
   /** Checks that what is alive is what was alive before, with some time for threads to end. */
   async assertNothingLeft(): Promise<void> {
-    const endMs = performance.now() + 500;
-    while (performance.now() < endMs && this.#left().length > 0) await sleep(5);
-    assert.deepEqual(this.#left(), [], "left behind");
+    await until(() => this.#left().length === 0, () => `nothing is left of ${this.#left()}`);
   }
 
   #left(): string[] {
@@ -236,29 +245,7 @@ export class TwoEnds {
   }
 }
 
-/** How long the event loop was late at most while `body` ran. */
-export async function lateness(body: () => Promise<unknown>): Promise<number> {
-  const EVERY_MS = 5;
-  let lateMs = 0, last = performance.now();
-  const timer = setInterval(() => {
-    const now = performance.now();
-    lateMs = Math.max(lateMs, now - last - EVERY_MS);
-    last = now;
-  }, EVERY_MS);
-  try {
-    await body();
-  } finally {
-    clearInterval(timer);
-  }
-  return Math.max(lateMs, performance.now() - last - EVERY_MS);
-}
-
-export const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-
-export async function until(isTrue: () => boolean, limitMs: number, what: string): Promise<void> {
-  const endMs = performance.now() + limitMs;
-  while (!isTrue()) {
-    assert.ok(performance.now() < endMs, `waited ${limitMs} ms until ${what}`);
-    await sleep(2);
-  }
+/** Lets the event loop turn: what blocks it lets the test hang here. */
+export async function turns(count = 5): Promise<void> {
+  for (let i = 0; i < count; i++) await pause(1);
 }

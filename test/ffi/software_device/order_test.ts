@@ -1,6 +1,7 @@
 /** Work of streams is as late as the rules allow, and a program that forgets a rule notices. */
 import assert from "node:assert/strict";
 import { DeviceLostError } from "../../../ffi/cuda/errors.ts";
+import { until } from "../../patience.ts";
 import { configure, counts, deviceTest, filled } from "./device.ts";
 
 deviceTest("work waits until the host asks for it", "", ({ cuda, host, device }) => {
@@ -122,10 +123,7 @@ deviceTest(
   async ({ cuda, host, device }) => {
     const stream = cuda.createStream(), seen = host(8);
     cuda.copy(seen.at, device(filled(8, 1)), 8, stream);
-    for (let i = 0; i < 100 && seen.bytes[0] === 0; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 10));
-    }
-    assert.deepEqual(seen.bytes[0], 1);
+    await until(() => seen.bytes[0] === 1, "the copy has run", 10);
   },
 );
 

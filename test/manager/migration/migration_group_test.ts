@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Peer } from "../../../src/bus/bus.ts";
 import { UnavailableError } from "../../../src/core/errors.ts";
 import type { FailedPeer, MigrationGroup } from "../../../src/core/protocol/migration.ts";
+import { soleAuthority } from "../../../src/manager/authority.ts";
 import { ManagedInstance } from "../../../src/manager/fleet/managed_instance.ts";
 import {
   type FormedGroup,
@@ -22,6 +23,7 @@ class World {
   readonly keeper = new GroupKeeper({
     clock: this.clock,
     options: { secret: "s", initTimeoutMs: 1_000 },
+    authority: soleAuthority,
     instances: () => this.instances,
     onFormed: (group) => this.formed.push(group),
   });

@@ -1,7 +1,10 @@
 /** A process, here the test's own, and its successor: a shell script, or the test's other end of the bus. */
 import assert from "node:assert/strict";
+import type { Bus, Peer, Service } from "../../../src/bus/bus.ts";
 import { openBus } from "../../../src/bus/open_bus.ts";
+import { UnavailableError } from "../../../src/core/errors.ts";
 import type { Log } from "../../../src/core/log.ts";
+import type { UpgradeOrder } from "../../../src/core/protocol/upgrade.ts";
 import {
   controlAddress,
   controlSockets,
@@ -9,6 +12,7 @@ import {
 } from "../../../src/roles/upgrade/control_socket.ts";
 import { Upgrades, type UpgradesConfig } from "../../../src/roles/upgrade/predecessor.ts";
 import { VirtualClock } from "../../../src/sim/clock/virtual_clock.ts";
+import { until } from "../../patience.ts";
 import { writeProgram } from "./_program.ts";
 
 const ignore = Deno.build.os !== "linux";
@@ -19,6 +23,10 @@ const accepts = `case "$*" in
   *--print-config) exit ;;
 esac`;
 
+interface Answer {
+  readonly data: { readonly pid: number; readonly version: string };
+}
+
 interface World {
   readonly upgrades: Upgrades;
   readonly directory: string;
@@ -27,10 +35,14 @@ interface World {
   order(body: string): Promise<{ pid: number; version: string }>;
 }
 
-/** Runs with a process that serves, and that can be upgraded. */
+/**
+ * Runs with a process that serves, and that can be upgraded.
+ * @param call orders an upgrade; default: over the control socket
+ */
 async function withUpgrades(
   body: (world: World) => Promise<void>,
   config: Partial<UpgradesConfig> = {},
+  call?: (order: UpgradeOrder) => Answer | Promise<Answer>,
 ): Promise<void> {
   const directory = Deno.makeTempDirSync();
   const before = Deno.env.get("XDG_RUNTIME_DIR");
@@ -60,6 +72,7 @@ async function withUpgrades(
     await upgrades.noteServing();
     const order = async (body: string) => {
       const binary = writeProgram(directory, `${accepts}\n${body}`);
+      if (call !== undefined) return (await call({ binary })).data;
       const peer = await openBus().connect(controlAddress(Deno.pid), {});
       try {
         return (await peer.call("upgrade", { data: { binary } }, { timeoutMs: 60_000 })).data;
@@ -135,9 +148,7 @@ Deno.test({
       const refused = assert.rejects(order("exec sleep 600"), {
         message: /could not take over: it did not serve within 120 s$/,
       });
-      while (!log.some((line) => /starts as successor/.test(line))) {
-        await new Promise((resolve) => setTimeout(resolve, 10));
-      }
+      await until(() => log.some((it) => /starts as successor/.test(it)), "a successor starts");
       await assert.rejects(order("exit"), { message: "a successor is starting already" });
       assert.ok(await clock.runUntil(() => clock.nowMs() >= 120_000));
       await refused;
@@ -147,7 +158,7 @@ Deno.test({
 });
 
 /** Shell words that become the successor of `_successor.ts`. */
-function successor(mode: "serve" | "die" | "hang"): string {
+function successor(mode: "serve" | "die" | "hang" | "skip" | "insist"): string {
   const path = (name: string) => new URL(name, import.meta.url).pathname;
   const config = path("../../../deno.json");
   return `exec ${Deno.execPath()} run -A --config ${config} ${path("_successor.ts")} ${mode}`;
@@ -168,10 +179,72 @@ Deno.test({
       assert.deepEqual(calls, ["handOver", "replaced"]);
       assert.equal(await upgrades.finish, 1234); // the successor is stopping
       Deno.kill(pid, "SIGKILL");
-      while (isAlive(pid)) await new Promise((resolve) => setTimeout(resolve, 10));
+      await until(() => !isAlive(pid), `process ${pid} has ended`);
       upgrades.stopSuccessor(); // has nothing to do
       await assert.rejects(order("exit"), { message: "this process has a successor already" });
     }),
+});
+
+Deno.test({
+  name: "upgrade: a successor that has not taken over cannot say that it has",
+  ignore,
+  fn: () =>
+    withUpgrades(async ({ order, calls }) => {
+      await assert.rejects(order(successor("skip")), {
+        message: /could not take over: .*a successor calls take_over first/,
+      });
+      assert.deepEqual(calls, []);
+    }),
+});
+
+Deno.test({
+  name: "upgrade: a successor to which nothing could be handed over has not taken over",
+  ignore,
+  fn: async () => {
+    const calls: string[] = [];
+    const config: Partial<UpgradesConfig> = {
+      handOver: () => Promise.reject(new UnavailableError("the instances stay")),
+      takeBack: () => Promise.resolve(void calls.push("takeBack")),
+      onReplaced: () => calls.push("replaced"),
+    };
+    await withUpgrades(async ({ order }) => {
+      await assert.rejects(order(successor("insist")), {
+        message: /could not take over: .*the instances stay/,
+      });
+    }, config);
+    assert.deepEqual(calls, ["takeBack"]);
+  },
+});
+
+Deno.test({
+  name: "upgrade: a process of which the system does not say the pid is no successor",
+  ignore,
+  fn: async () => {
+    let service: Service | null = null;
+    const bus = {
+      listen: (_: string, given: Service) => {
+        service = given;
+        return Promise.resolve({ address: "unix:/x", close: () => Promise.resolve() });
+      },
+    } as unknown as Bus;
+    await withUpgrades(
+      async ({ calls, log, order, upgrades }) => {
+        const refused = assert.rejects(order("exec sleep 600"), /SIGKILL/);
+        await until(() => log.some((it) => /starts as successor/.test(it)), "a successor starts");
+        const takeOver = service!.calls!.take_over!;
+        const message = { data: { version: "9.9.9" } };
+        await assert.rejects(
+          async () => await takeOver(message, { pid: null } as Peer),
+          /^ConflictError: a process of which the system does not say the pid is not the successor/,
+        );
+        assert.deepEqual(calls, []);
+        await upgrades.cancel();
+        await refused;
+      },
+      { bus },
+      (order) => service!.calls!.upgrade!({ data: order }, {} as Peer),
+    );
+  },
 });
 
 Deno.test({
@@ -185,7 +258,7 @@ Deno.test({
     for (const [body, isDue, expected] of cases) {
       await withUpgrades(async (world) => {
         const refused = assert.rejects(world.order(body), { message: /it ended with SIGKILL/ });
-        while (!isDue(world)) await new Promise((resolve) => setTimeout(resolve, 10));
+        await until(() => isDue(world), `the successor of "${body}" is as far`);
         assert.equal(await world.upgrades.cancel(), false);
         await refused;
         assert.deepEqual(world.calls, expected);

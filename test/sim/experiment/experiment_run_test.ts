@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { UsageError } from "../../../src/core/errors.ts";
 import { decodeMs, prefillMs } from "../../../src/executor/sim/profile.ts";
+import { toProfileJson } from "../../../src/executor/sim/profile_file.ts";
 import { builtinProfile } from "../../../src/executor/sim/roofline.ts";
 import type {
   ClusterConfig,
@@ -35,6 +36,27 @@ Deno.test("a request alone takes its prefill, then its decode steps", async () =
   assert.ok(Math.abs(all.ttftMs.max - prefill - 0.3) < 1e-6, `${all.ttftMs.max - prefill}`);
   assert.ok(Math.abs(all.tpotMs.max - decode / 10) < 1e-6);
   assert.ok(Math.abs(all.e2eMs.max - prefill - decode - 0.3) < 1e-6);
+});
+
+Deno.test("what a request takes outside of the instance comes before its prefill", async () => {
+  const workload = workloadConfig({ lengths: "fixed:100:11", numRequests: 1 });
+  const ttfts: number[] = [];
+  const path = await Deno.makeTempFile();
+  try {
+    for (const msPerRequest of [0, 40]) {
+      const profile = {
+        ...builtinProfile("a10", "llama-7b"),
+        request: { msPerRequest, source: "" },
+      };
+      await Deno.writeTextFile(path, JSON.stringify(toProfileJson([profile])));
+      const engine = { profilingResultFilePath: path, numGpuBlocksOverride: 430 };
+      const { all } = await run(clusterConfig({ engine }), workload);
+      ttfts.push(all.ttftMs.max);
+    }
+  } finally {
+    await Deno.remove(path);
+  }
+  assert.ok(Math.abs(ttfts[1] - ttfts[0] - 40) < 1e-6, `${ttfts}`);
 });
 
 Deno.test("every request gets all its tokens, with migration and preemption", async () => {

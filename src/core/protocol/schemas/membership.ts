@@ -11,6 +11,7 @@ import type {
 } from "../membership.ts";
 import type { ErrorRecord } from "../../errors.ts";
 import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
+import { decisionFields } from "./leadership.ts";
 
 /** A day: timers take no more than 24. */
 const MAX_INTERVAL_MS = 86_400_000;
@@ -45,9 +46,11 @@ export const joinRequest: Check<JoinRequest> = checkWith(z.object({
   startedBy: z.enum(["manager", "api-server", "hand"]).optional(),
 }));
 export const joinReply: Check<JoinReply> = checkWith(
-  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType }),
+  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType, ...decisionFields }),
 );
-export const drainReply: Check<DrainReply> = checkWith(z.object({ mayDrain: z.boolean() }));
+export const drainReply: Check<DrainReply> = checkWith(
+  z.object({ mayDrain: z.boolean(), ...decisionFields }),
+);
 export const instanceProgress: Check<InstanceProgress> = checkWith(z.object({
   instanceId: id,
   phase: id,
@@ -63,4 +66,5 @@ export const instanceList: Check<InstanceList> = checkWith(z.object({
   takesRequests: z.boolean().optional(),
   stopped: z.array(id).max(MAX_INSTANCES).optional(),
   settings: settings.optional(),
+  ...decisionFields,
 }));

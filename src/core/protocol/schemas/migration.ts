@@ -18,6 +18,7 @@ import type {
 } from "../migration.ts";
 import { amount, count, counts, endpoint, id, number, text } from "./fields.ts";
 import { request } from "./generate.ts";
+import { decisionFields } from "./leadership.ts";
 
 /** More instances than a group has. */
 const MAX_MEMBERS = 16_384;
@@ -28,6 +29,7 @@ export const migrationGroup: Check<MigrationGroup> = checkWith(z.object({
   secret: id,
   generation: count,
   members: z.array(z.object({ instanceId: id, rank: count, endpoint })).max(MAX_MEMBERS),
+  ...decisionFields,
 }));
 export const migrationGroupReply: Check<MigrationGroupReply> = checkWith(z.object({
   failedPeers: z.array(z.object({ instanceId: id, reason: text })).max(MAX_MEMBERS),
@@ -42,6 +44,7 @@ export const migrateOutOrder: Check<MigrateOutOrder> = checkWith(z.object({
   maxRequests: count.optional(),
   requestId: id.optional(),
   isUrgent: z.boolean().optional(),
+  ...decisionFields,
 }));
 
 const statistics = z.object({

@@ -10,6 +10,7 @@ import type {
   UpgradeStatus,
 } from "../upgrade.ts";
 import { amount, count, id, text } from "./fields.ts";
+import { decisionFields } from "./leadership.ts";
 
 /** A day: timers take no more than 24. */
 const MAX_WAIT_MS = 86_400_000;
@@ -42,4 +43,6 @@ export const handover: Check<Handover> = checkWith(
   z.object({ managerAddress: id.nullable(), numInstances: count.max(MAX_INSTANCES).nullable() }),
 );
 export const finishNotice: Check<FinishNotice> = checkWith(z.object({ withinMs: waitMs }));
-export const managerHandover: Check<ManagerHandover> = checkWith(z.object({ waitMs }));
+export const managerHandover: Check<ManagerHandover> = checkWith(
+  z.object({ waitMs, ...decisionFields }),
+);

@@ -5,6 +5,7 @@ import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
 import { GlooExchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
 import { PoolPrefault } from "../../../../src/kv/transfer/pool_prefault.ts";
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 
 /** Blocks of 3.25 MiB. */
 const layout: KvLayout = {
@@ -32,7 +33,7 @@ Deno.test({
     numBlocks: NUM_BLOCKS,
     host: "127.0.0.1",
     isSealed: false,
-    initTimeoutMs: 5_000,
+    initTimeoutMs: PATIENCE_MS,
   }, (error) => assert.fail(`${error}`));
   const half = Array.from({ length: NUM_BLOCKS / 2 }, (_, i) => NUM_BLOCKS - 1 - 2 * i);
   const startBytes = Deno.memoryUsage().rss;

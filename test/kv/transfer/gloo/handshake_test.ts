@@ -5,6 +5,7 @@ import { PROTOCOL_VERSION } from "../../../../src/kv/transfer/gloo/frame_stream.
 import { suiteLayout } from "../../../conformance/migration_backend.ts";
 import { frame, helloOf, preamble, PREAMBLE_BYTES, readExactly, Rogue, sendAll } from "./rogue.ts";
 import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
+import { ENDLESS_MS, PATIENCE_MS, within } from "../../../patience.ts";
 
 async function withEnds(
   shapes: readonly EndShape[],
@@ -94,7 +95,7 @@ Deno.test("gloo group: who was told of it first waits for the others", () =>
   }));
 
 /** What `a` says of a member at a port where something else listens. */
-async function joinStranger(port: number, initTimeoutMs = 5_000): Promise<string> {
+async function joinStranger(port: number, initTimeoutMs = PATIENCE_MS): Promise<string> {
   const a = await openEnd("i0", { initTimeoutMs });
   try {
     const members = [
@@ -212,7 +213,7 @@ for (const isSealed of [false, true]) {
   const how = isSealed ? ", encrypted" : "";
 
   Deno.test(`gloo endpoint: nothing that a member says ends the transfer thread${how}`, async () => {
-    const a = await openEnd("i0", { initTimeoutMs: 300, isSealed });
+    const a = await openEnd("i0", { isSealed });
     const { port } = a.backend.endpoint;
     const group = { secret: "s", generation: 1, members: membersOf([a]) };
     assert.deepEqual(await a.backend.join(group), []);
@@ -236,14 +237,16 @@ for (const isSealed of [false, true]) {
   });
 
   Deno.test(`gloo handshake: who has not the group's secret is not welcome${how}`, () =>
-    withEnds([{ isSealed, initTimeoutMs: 200 }], async ([a]) => {
-      await form([a], 1, "right");
-      const { port } = a.backend.endpoint;
-      assert.equal(await Rogue.dial(port, "wrong", helloOf(isSealed)), null);
-      const rogue = await Rogue.dial(port, "right", helloOf(isSealed));
-      assert.ok(rogue !== null);
-      rogue.conn.close();
-    }));
+    inTime((initTimeoutMs) =>
+      withEnds([{ isSealed, initTimeoutMs }], async ([a]) => {
+        await form([a], 1, "right");
+        const { port } = a.backend.endpoint;
+        assert.equal(await Rogue.dial(port, "wrong", helloOf(isSealed)), null);
+        const rogue = await Rogue.dial(port, "right", helloOf(isSealed));
+        assert.ok(rogue !== null, "it was not welcome");
+        rogue.conn.close();
+      })
+    ));
 
   Deno.test(`gloo handshake: blocks are not sent to one without the secret${how}`, () =>
     withEnds([{ isSealed }], async ([a]) => {
@@ -263,32 +266,42 @@ for (const isSealed of [false, true]) {
     }));
 }
 
+/**
+ * Runs a test in which a member lets strangers go after a time: a short one, unless the machine is so busy
+ * that others are let go too.
+ */
+async function inTime(body: (initTimeoutMs: number) => Promise<void>): Promise<void> {
+  await body(200).catch(() => body(2_000)).catch(() => body(20_000));
+}
+
 Deno.test("gloo handshake: what a member has said is not welcome again", () =>
-  withEnds([{ initTimeoutMs: 200 }, {}], async ([a, b]) => {
-    const { port } = a.backend.endpoint;
-    const said: Uint8Array[] = [];
-    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    const relayed = listener.accept().then(async (near) => {
-      const far = await Deno.connect({ hostname: "127.0.0.1", port });
-      await Promise.all([relay(near, far, said), relay(far, near, [])]);
-    });
-    const [atA, atB] = membersOf([a, b]);
-    const detour = { ...atA, endpoint: { ...atA.endpoint, port: listener.addr.port } };
-    const group = { secret: "s", generation: 1 };
-    await a.backend.join({ ...group, members: [atA] });
-    assert.deepEqual(await b.backend.join({ ...group, members: [detour, atB] }), []);
-    await b.backend.join({ ...group, generation: 2, members: [atB] });
-    await relayed;
-    const again = await Deno.connect({ hostname: "127.0.0.1", port });
-    for (const bytes of said) await sendAll(again, bytes);
-    assert.ok(await readExactly(again, PREAMBLE_BYTES));
-    const header = await readExactly(again, 8);
-    assert.ok(
-      header === null || header[0] === 2,
-      `frame ${header?.[0]} where 2, refused, is right`,
-    );
-    again.close();
-  }));
+  inTime((initTimeoutMs) =>
+    withEnds([{ initTimeoutMs }, {}], async ([a, b]) => {
+      const { port } = a.backend.endpoint;
+      const said: Uint8Array[] = [];
+      using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      const relayed = listener.accept().then(async (near) => {
+        const far = await Deno.connect({ hostname: "127.0.0.1", port });
+        await Promise.all([relay(near, far, said), relay(far, near, [])]);
+      });
+      const [atA, atB] = membersOf([a, b]);
+      const detour = { ...atA, endpoint: { ...atA.endpoint, port: listener.addr.port } };
+      const group = { secret: "s", generation: 1 };
+      await a.backend.join({ ...group, members: [atA] });
+      assert.deepEqual(await b.backend.join({ ...group, members: [detour, atB] }), []);
+      await b.backend.join({ ...group, generation: 2, members: [atB] });
+      await relayed;
+      const again = await Deno.connect({ hostname: "127.0.0.1", port });
+      for (const bytes of said) await sendAll(again, bytes);
+      assert.ok(await readExactly(again, PREAMBLE_BYTES));
+      const header = await readExactly(again, 8);
+      assert.ok(
+        header === null || header[0] === 2,
+        `frame ${header?.[0]} where 2, refused, is right`,
+      );
+      again.close();
+    })
+  ));
 
 async function relay(from: Deno.Conn, to: Deno.Conn, copy: Uint8Array[]): Promise<void> {
   const buffer = new Uint8Array(4096);
@@ -307,16 +320,17 @@ Deno.test("gloo handshake: one that encrypts and one that does not refuse each o
   }));
 
 Deno.test("gloo endpoint: strangers who say nothing do not keep a member out", () =>
-  withEnds([{ initTimeoutMs: 60_000 }, {}], async ([a, b]) => {
+  withEnds([{ initTimeoutMs: ENDLESS_MS }, {}], async ([a, b]) => {
     const { port } = a.backend.endpoint;
     const strangers: Deno.Conn[] = [];
     for (let i = 0; i < 300; i++) {
       strangers.push(await Deno.connect({ hostname: "127.0.0.1", port }));
     }
     assert.deepEqual(await form([a, b]), [[], []]);
-    // The oldest is closed, perhaps before it was greeted. It would be open for a minute otherwise.
-    const startMs = performance.now();
-    while (await readExactly(strangers[0], 1) !== null);
-    assert.ok(performance.now() - startMs < 30_000, "the oldest was still connected");
+    // The oldest is closed, perhaps before it was greeted. It would be open for minutes otherwise.
+    const isClosed = async () => {
+      while (await readExactly(strangers[0], 1) !== null);
+    };
+    await within(isClosed(), "the oldest stranger is let go");
     for (const stranger of strangers) stranger.close();
   }));

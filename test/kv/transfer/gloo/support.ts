@@ -8,6 +8,7 @@ import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import { GlooBackend } from "../../../../src/kv/transfer/gloo/gloo_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 
 export interface GlooEnd {
   readonly instanceId: string;
@@ -42,7 +43,7 @@ export async function openEnd(instanceId: string, shape: EndShape = {}): Promise
     numBlocks,
     host: shape.host ?? "127.0.0.1",
     isSealed: shape.isSealed ?? false,
-    initTimeoutMs: shape.initTimeoutMs ?? 5_000,
+    initTimeoutMs: shape.initTimeoutMs ?? PATIENCE_MS,
     limits: shape.limits ?? { bufferBlocks: 512, numLayers: layout.numLayers },
     clock: realClock,
     startWorker: () =>

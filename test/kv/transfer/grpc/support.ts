@@ -6,6 +6,7 @@ import type { TransferLimits } from "../../../../src/kv/transfer/backend.ts";
 import type { HostSecurity } from "../../../../src/kv/transfer/backend_kind.ts";
 import { GrpcBackend } from "../../../../src/kv/transfer/grpc/grpc_backend.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 
 export interface GrpcEnd {
   readonly instanceId: string;
@@ -33,7 +34,7 @@ export function openEnd(instanceId: string, shape: EndShape = {}): GrpcEnd {
     listenAt: shape.listenAt ?? { hostname: "127.0.0.1", port: 0 },
     advertisedHost: "127.0.0.1",
     security: shape.security ?? null,
-    initTimeoutMs: 5_000,
+    initTimeoutMs: PATIENCE_MS,
   });
   return { instanceId, backend, pool };
 }

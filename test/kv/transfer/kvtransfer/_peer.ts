@@ -6,6 +6,7 @@ import { realClock } from "../../../../src/core/clock.ts";
 import type { BackendEndpoint } from "../../../../src/kv/transfer/backend.ts";
 import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 import { networkLayout } from "../../../conformance/network_backend.ts";
 import { farHost, openEnd } from "./support.ts";
 
@@ -37,7 +38,7 @@ for await (const line of Deno.stdin.readable.pipeThrough(new TextDecoderStream()
     endpoint,
     sourceBlocks: blocks,
     destinationBlocks: blocks,
-    deadlineMs: realClock.nowMs() + 30_000,
+    deadlineMs: realClock.nowMs() + PATIENCE_MS,
     isBackground,
   }, new AbortController().signal).catch(() => {});
 }

@@ -73,7 +73,7 @@ Deno.test("block puller: nothing is read after the deadline", async () => {
 });
 
 Deno.test("block puller: if the source ends meanwhile, what was read counts for nothing", async () => {
-  const child = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  const child = new Deno.Command("sleep", { args: ["600"] }).spawn();
   const stat = () => Deno.readTextFileSync(`/proc/${child.pid}/stat`).split(") ")[1].split(" ");
   const process = { ...thisProcess(), pid: child.pid, startTicks: Number(stat()[19]) };
   const kill = () => {

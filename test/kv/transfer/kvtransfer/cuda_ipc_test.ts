@@ -14,6 +14,7 @@ import { configure, counts, directory, reset } from "../../../ffi/software_devic
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
 import { openEnd, openPair, type PullEnd, transferTo } from "./support.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 
 const newPool = () => new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS);
 const blocks = Array.from({ length: SUITE_BLOCKS }, (_, block) => block);
@@ -83,7 +84,7 @@ async function kill(peer: Deno.ChildProcess): Promise<void> {
 }
 
 /** Pulls blocks of the peer to the places of their mirror images. */
-function pull({ here, generation }: Ends, isBackground = false, timeoutMs = 10_000) {
+function pull({ here, generation }: Ends, isBackground = false, timeoutMs = PATIENCE_MS) {
   return here.backend.calls.migrate_pull({
     data: {
       migrationId: "m",

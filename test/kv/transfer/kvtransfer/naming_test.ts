@@ -109,7 +109,7 @@ Deno.test({
 
 test("entries of ended processes and earlier starts of the host are removed, others stay", async (path) => {
   const naming = NamingDirectory.open(`file:${path}`);
-  const child = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  const child = new Deno.Command("sleep", { args: ["600"] }).spawn();
   const { startTicks } = processOf(child.pid);
   naming.write(entryOf("living"));
   naming.write(entryOf("child", { pid: child.pid, startTicks }));

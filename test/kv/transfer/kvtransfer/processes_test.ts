@@ -4,6 +4,7 @@ import { UnavailableError } from "../../../../src/core/errors.ts";
 import { ArrayKvPool } from "../../../../src/kv/pool/array_kv_pool.ts";
 import { thisProcess } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
 import { NamingDirectory } from "../../../../src/kv/transfer/kvtransfer/naming.ts";
+import { ENDLESS_MS, PATIENCE_MS, pause, until, watch, within } from "../../../patience.ts";
 import { networkLayout } from "../../../conformance/network_backend.ts";
 import { libraries } from "../../../../ffi/library_search.ts";
 import { realTest } from "../../../ffi/real_libraries.ts";
@@ -29,24 +30,42 @@ interface Ends {
   readonly naming: string;
 }
 
-function test(name: string, body: (ends: Ends) => Promise<void>): void {
+/**
+ * What a test came to. On a busy machine a transfer may be over before the test disturbs it: then it proves
+ * nothing, and begins anew.
+ */
+type Outcome = void | "too late";
+
+const ATTEMPTS = 5;
+
+function test(name: string, body: (ends: Ends) => Promise<Outcome>): void {
   Deno.test(`kvtransfer between processes: ${name}`, () => withEnds(body));
 }
 
 /** By UCX: the other process passes for one of another host. */
-function ucxTest(name: string, body: (ends: Ends) => Promise<void>): void {
+function ucxTest(name: string, body: (ends: Ends) => Promise<Outcome>): void {
   const title = `kvtransfer between processes, by UCX: ${name}`;
   realTest(libraries.ucp, title, (file) => withEnds(body, file));
 }
 
-async function withEnds(body: (ends: Ends) => Promise<void>, ucx?: string): Promise<void> {
+async function withEnds(body: (ends: Ends) => Promise<Outcome>, ucx?: string): Promise<void> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (await attemptWithEnds(body, ucx) !== "too late") return;
+  }
+  assert.fail(`each of ${ATTEMPTS} transfers was over before it was disturbed`);
+}
+
+async function attemptWithEnds(
+  body: (ends: Ends) => Promise<Outcome>,
+  ucx?: string,
+): Promise<Outcome> {
   const naming = Deno.makeTempDirSync();
   const pool = new ArrayKvPool(networkLayout, NUM_BLOCKS);
   pool.bytes.fill(1);
   const here = { ...await openEnd("here", naming, { pool, ucx }), pool };
   const peer = await startPeer(naming, ucx);
   try {
-    await body({ here, peer, naming });
+    return await body({ here, peer, naming });
   } finally {
     await here.backend.close();
     await here.listener.close();
@@ -89,18 +108,17 @@ async function order(
   writer.releaseLock();
 }
 
-/** Revokes, which takes no time, and then sees that nothing is written any more. */
-async function revokeForGood({ here: { backend, pool } }: Ends): Promise<void> {
-  const startMs = performance.now();
-  await backend.revoke("m");
-  assert.ok(performance.now() - startMs < 500, "a revocation takes no time");
-  assert.equal(pool.bytes.at(-1), 1, "the transfer did not come to its end");
+/** Revokes in the middle of a transfer, and marks the blocks, which nobody may write any more. */
+async function revokeForGood({ here: { backend, pool } }: Ends): Promise<Outcome> {
+  await within(backend.revoke("m"), "the revocation");
+  const isOver = pool.bytes.at(-1) !== 1;
   pool.bytes.fill(2);
+  if (isOver) return "too late";
 }
 
 /** After a while in which a late source may have gone on. */
 async function assertUnwritten({ here: { pool } }: Ends): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await pause(300);
   assert.ok(pool.bytes.every((byte) => byte === 2));
 }
 
@@ -124,7 +142,7 @@ async function pull({ here, peer }: Ends, isBackground: boolean): Promise<void> 
       generation: peer.generation,
       sourceBlocks: blocks,
       destinationBlocks: blocks,
-      timeoutMs: 60_000,
+      timeoutMs: ENDLESS_MS,
       isBackground,
     },
   });
@@ -145,7 +163,7 @@ function send(
 }
 
 async function untilWritten({ here: { pool } }: Ends): Promise<void> {
-  while (pool.bytes[0] !== 5) await new Promise((resolve) => setTimeout(resolve, 1));
+  await until(() => pool.bytes[0] === 5, "the first block is written", 1);
 }
 
 test("all blocks come out of the other's memory, also while the other hangs", async (ends) => {
@@ -164,13 +182,10 @@ test("a source that is killed ends the pull; its entry is removed", async (ends)
   pulling.catch(() => {});
   await untilWritten(ends);
   await kill(peer);
-  const startMs = performance.now();
-  await assert.rejects(pulling, (error: Error) => {
-    assert.ok(error instanceof UnavailableError);
-    assert.match(error.message, /read the memory of process \d+: No such process|has ended/);
-    return true;
-  });
-  assert.ok(performance.now() - startMs < 1_000);
+  const error = await within(pulling.then(() => null, (error) => error), "the pull ends");
+  if (error === null) return "too late";
+  assert.ok(error instanceof UnavailableError);
+  assert.match(error.message, /read the memory of process \d+: No such process|has ended/);
   assert.equal(pool.bytes.at(-1), 1, "it did not come to the end");
   await backend.revoke("m");
   assert.deepEqual(NamingDirectory.open(`file:${naming}`).removeStale(thisProcess()), ["peer"]);
@@ -178,30 +193,34 @@ test("a source that is killed ends the pull; its entry is removed", async (ends)
 });
 
 test("a destination that is killed ends the transfer", async (ends) => {
-  await send(ends, 10_000, false);
-  const sending = send(ends, 30_000, true);
-  sending.catch(() => {});
-  await new Promise((resolve) => setTimeout(resolve, 30));
-  const startMs = performance.now();
-  await kill(ends.peer);
-  await assert.rejects(sending, UnavailableError);
-  await assert.rejects(send(ends, 10_000, false), UnavailableError);
-  assert.ok(performance.now() - startMs < 1_000);
+  await send(ends, PATIENCE_MS, false);
+  if (await killMidway(ends) === "too late") return "too late";
+  const again = send(ends, ENDLESS_MS, false);
+  await assert.rejects(within(again, "the next transfer ends"), UnavailableError);
 });
 
+/** Kills the destination in the middle of a transfer, which ends long before its deadline. */
+async function killMidway(ends: Ends): Promise<Outcome> {
+  const sending = send(ends, ENDLESS_MS, true);
+  const state = watch(sending);
+  await pause(30);
+  if (state.isSettled) return "too late";
+  await kill(ends.peer);
+  const error = await within(sending.then(() => null, (error) => error), "the transfer ends");
+  if (error === null) return "too late";
+  assert.ok(error instanceof UnavailableError);
+}
+
 test("a destination that hangs ends the transfer at its deadline, or at an abort", async (ends) => {
-  await send(ends, 10_000, false);
+  await send(ends, PATIENCE_MS, false);
   ends.peer.process.kill("SIGSTOP");
-  const startMs = performance.now();
-  await assert.rejects(send(ends, 300, false), UnavailableError);
-  const tookMs = performance.now() - startMs;
-  assert.ok(tookMs > 250 && tookMs < 1_300, `gave up after ${tookMs} ms`);
+  await assert.rejects(within(send(ends, 300, false), "the transfer ends"), UnavailableError);
   const controller = new AbortController();
-  const sending = send(ends, 30_000, false, controller.signal);
+  const sending = send(ends, ENDLESS_MS, false, controller.signal);
   setTimeout(() => controller.abort(), 20);
-  await assert.rejects(sending, /was aborted/);
+  await assert.rejects(within(sending, "the transfer ends"), /was aborted/);
   ends.peer.process.kill("SIGCONT");
-  await send(ends, 10_000, false);
+  await send(ends, PATIENCE_MS, false);
 });
 
 ucxTest("all blocks come, at once and in the background", async (ends) => {
@@ -209,11 +228,7 @@ ucxTest("all blocks come, at once and in the background", async (ends) => {
   for (const isBackground of [false, true]) {
     pool.bytes.fill(1);
     await order(ends, isBackground);
-    const untilMs = performance.now() + 20_000;
-    while (!pool.bytes.every((byte) => byte === 5)) {
-      assert.ok(performance.now() < untilMs);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await until(() => pool.bytes.every((byte) => byte === 5), "all blocks have come", 20);
   }
 });
 
@@ -221,7 +236,7 @@ ucxTest("a source that is killed: the blocks can be revoked", async (ends) => {
   await order(ends, true);
   await untilWritten(ends);
   await kill(ends.peer);
-  await revokeForGood(ends);
+  if (await revokeForGood(ends) === "too late") return "too late";
   await assertUnwritten(ends);
 });
 
@@ -232,7 +247,7 @@ ucxTest(
     await order(ends, false);
     await untilWritten(ends);
     ends.peer.process.kill("SIGSTOP");
-    await revokeForGood(ends);
+    if (await revokeForGood(ends) === "too late") return "too late";
     ends.peer.process.kill("SIGCONT");
     await assertUnwritten(ends);
     // UCX writes what has come only while it makes progress: another transfer lets it.
@@ -243,19 +258,11 @@ ucxTest(
   },
 );
 
-ucxTest("a destination that is killed, or hangs, ends the transfer in time", async (ends) => {
-  await send(ends, 20_000, false);
+ucxTest("a destination that is killed, or hangs, ends the transfer", async (ends) => {
+  await send(ends, PATIENCE_MS, false);
   ends.peer.process.kill("SIGSTOP");
-  const startMs = performance.now();
-  await assert.rejects(send(ends, 300, false), UnavailableError);
-  assert.ok(performance.now() - startMs < 1_300);
+  await assert.rejects(within(send(ends, 300, false), "the transfer ends"), UnavailableError);
   ends.peer.process.kill("SIGCONT");
-  await send(ends, 20_000, false);
-  const sending = send(ends, 30_000, true);
-  sending.catch(() => {});
-  await new Promise((resolve) => setTimeout(resolve, 30));
-  const killedMs = performance.now();
-  await kill(ends.peer);
-  await assert.rejects(sending, UnavailableError);
-  assert.ok(performance.now() - killedMs < 1_000);
+  await send(ends, PATIENCE_MS, false);
+  return await killMidway(ends);
 });

@@ -19,6 +19,7 @@ import {
   SUITE_BLOCKS,
   suiteLayout,
 } from "../../../conformance/migration_backend.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 import { directory } from "../../../ffi/software_device/device.ts";
 
 /** An instance's end that serves on the loopback interface. */
@@ -95,7 +96,7 @@ export function transferTo(
   destination: Pick<PullEnd, "instanceId" | "backend">,
   address: string,
   blocks: readonly number[],
-  timeoutMs = 10_000,
+  timeoutMs = PATIENCE_MS,
 ): BlockTransfer {
   return {
     migrationId: "m",

@@ -1,0 +1,77 @@
+import type { Bus, Peer } from "../../bus/bus.ts";
+import type { Clock } from "../../core/clock.ts";
+import { NobodyListensError } from "../../core/errors.ts";
+import type { LeaderRecord } from "./leader_record.ts";
+
+export interface LeaderGuardConfig {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  /** Limit of an attempt to connect, and pause between two. */
+  readonly retryMs: number;
+  /** The process of this leader has ended: its host refuses connections, or another process answers there. */
+  readonly onEnded: (leader: string) => void;
+}
+
+/**
+ * A follower's connection to the leader. When it breaks, and the leader's host refuses the next one, the
+ * leader's process is dead: nobody has to wait until its lease is over. A host that does not answer proves
+ * nothing.
+ */
+export class LeaderGuard {
+  readonly #config: LeaderGuardConfig;
+  #record: LeaderRecord | null = null;
+  #peer: Peer | null = null;
+  #cancelRetry: () => void = () => {};
+
+  constructor(config: LeaderGuardConfig) {
+    this.#config = config;
+  }
+
+  /** Guards this leader from now on; null: none. */
+  watch(record: LeaderRecord | null): void {
+    const before = this.#record;
+    this.#record = record;
+    const isSame = record?.leader === before?.leader && record?.address === before?.address;
+    if (isSame) return;
+    this.#drop();
+    if (record !== null && record.leader !== "") this.#connect(record);
+  }
+
+  close(): void {
+    this.watch(null);
+  }
+
+  async #connect(guarded: LeaderRecord): Promise<void> {
+    const { leader, address } = guarded;
+    const { bus, clock, retryMs, onEnded } = this.#config;
+    const isGuarded = () => this.#record?.leader === leader && this.#record.address === address;
+    let hasClosed = false;
+    try {
+      const peer = await bus.connect(address, {
+        onClose: () => {
+          hasClosed = true;
+          if (this.#peer !== peer) return;
+          this.#peer = null;
+          if (isGuarded()) this.#connect(guarded); // a dead process is known at once
+        },
+      }, { timeoutMs: retryMs });
+      if (!isGuarded()) return void peer.close();
+      this.#peer = peer;
+      const { data } = await peer.call("identify", { data: null }, { timeoutMs: retryMs });
+      if (isGuarded() && data.process !== leader) onEnded(leader);
+    } catch (error) {
+      if (!isGuarded()) return;
+      if (error instanceof NobodyListensError) return onEnded(leader);
+      if (hasClosed) return; // `onClose` connects again
+      this.#drop();
+      this.#cancelRetry = clock.after(retryMs, () => this.#connect(guarded));
+    }
+  }
+
+  #drop(): void {
+    this.#cancelRetry();
+    const peer = this.#peer;
+    this.#peer = null;
+    peer?.close();
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * Who leads a cluster of several managers. With `--cluster`, each decision of a manager carries the epoch
+ * of its leadership, and a receiver that knows a newer one refuses it: a manager that was paused, or cut
+ * off, may not know yet that another one leads. Without a cluster there is one manager and no epoch.
+ */
+
+/** A term of leadership. The next leader's epoch is higher. */
+export interface Leadership {
+  readonly epoch: number;
+  /** The process that leads: another one each time it starts. */
+  readonly leader: string;
+}
+
+/** A decision that a manager sends. */
+export interface ManagerDecision {
+  /** Absent: the manager is the only one. */
+  readonly leadership?: Leadership;
+}
+
+/**
+ * Whether one leadership ends another. Two leaders of one epoch can be there after a store lost a write that
+ * it had acknowledged: the one that a receiver heard first is right for that receiver, and the other one
+ * needs a higher epoch.
+ */
+export function supersedes(known: Leadership, other: Leadership): boolean {
+  return known.epoch > other.epoch ||
+    (known.epoch === other.epoch && known.leader !== other.leader);
+}
+
+/**
+ * Follower to leader, call `identify`: the process at the leader's address. Another process than the one
+ * that the store names has taken its place.
+ */
+export interface ProcessIdentity {
+  /** As `leader` in {@linkcode Leadership}. */
+  readonly process: string;
+}
