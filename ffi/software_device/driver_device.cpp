@@ -47,8 +47,8 @@ int attribute(int which, int device) {
     case 39: return 2048;        // threads a multiprocessor
     case 40: return 2;           // copy engines
     case 41: return 1;           // unified addressing
-    case 75: return 9;           // compute capability
-    case 76: return 0;
+    case 75: return settings().computeCapability / 10;
+    case 76: return settings().computeCapability % 10;
     case 78: return 1;          // stream priorities
     case 81: return 228 << 10;  // shared memory a multiprocessor
     case 91:

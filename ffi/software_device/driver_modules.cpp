@@ -93,6 +93,7 @@ std::set<std::string> entriesOfCubin(const char* image) {
 
 Status loadModule(Call& call, uint64_t* module, const char* image) {
   if (module == nullptr || image == nullptr) return InvalidValue;
+  if (settings().failLoad != 0) return Status(settings().failLoad);
   auto made = std::make_shared<Module>();
   if (std::memcmp(image, ELFMAG, SELFMAG) == 0) {
     made->entries = entriesOfCubin(image);
@@ -150,6 +151,15 @@ Maker launch(int device, const Kernel& kernel, LaunchShape shape,
   const KernelLibrary library = kernel.library;
   const KernelInfo* info = kernel.info;
   return [=]() -> Body {
+    if (settings().skipKernel == info->name) return [] { return Step::Done; };
+    if (settings().failKernel == info->name && takesFault()) {
+      return [=] {
+        Engine& engine = Engine::get();
+        Engine::Lock lock(engine.mutex);
+        engine.fail(device, Status(settings().failCode), std::string("fail-kernel is ") + info->name);
+        return Step::Done;
+      };
+    }
     LaunchShape seeded = shape;
     seeded.seed = settings().order == Order::Eager ? 0 : 1 + Engine::get().choose(1u << 30);
     const std::shared_ptr<KernelLaunch> started(library.begin(info, &seeded, parameters.data()),

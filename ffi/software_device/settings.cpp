@@ -1,5 +1,8 @@
 #include "settings.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <functional>
 #include <map>
@@ -49,6 +52,12 @@ const std::map<std::string, Setter>& setters() {
       {"fail-allocation", [](auto& s, auto& v) { s.failAllocation = number(v, anyCount); }},
       {"fail-allocation-above", [](auto& s, auto& v) { s.failAllocationAbove = number(v, anyBytes); }},
       {"fail-work", [](auto& s, auto& v) { s.failWork = number(v, anyCount); }},
+      {"skip-kernel", [](auto& s, auto& v) { s.skipKernel = v; }},
+      {"fail-kernel", [](auto& s, auto& v) { s.failKernel = v; }},
+      {"fail-code", [](auto& s, auto& v) { s.failCode = int(number(v, 999)); }},
+      {"fault-once", [](auto& s, auto& v) { s.faultOnce = v; }},
+      {"fail-load", [](auto& s, auto& v) { s.failLoad = int(number(v, 999)); }},
+      {"compute-capability", [](auto& s, auto& v) { s.computeCapability = int(number(v, 999)); }},
       {"hang-work", [](auto& s, auto& v) { s.hangWork = number(v, anyCount); }},
   };
   return all;
@@ -101,6 +110,13 @@ Environment& environment() {
 }  // namespace
 
 Settings& settings() { return environment().settings; }
+bool takesFault() {
+  const std::string& path = settings().faultOnce;
+  if (path.empty()) return true;
+  const int made = open(path.c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600);
+  if (made >= 0) close(made);
+  return made >= 0;
+}
 const std::string& environmentComplaint() { return environment().complaint; }
 std::string configure(const std::string& text) { return change(settings(), text); }
 

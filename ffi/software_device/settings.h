@@ -32,6 +32,13 @@ struct Settings {
   uint64_t failAllocationAbove = 0;  ///< Allocations of more bytes fail.
   uint64_t failWork = 0;             ///< The n-th copy, fill or launch ends in error 700.
   uint64_t hangWork = 0;             ///< The n-th copy, fill or launch never completes.
+  /// A kernel that the device gets wrong: it does nothing, or ends in an error. Empty: none.
+  std::string skipKernel, failKernel;
+  int failCode = 700;  ///< The error of `failKernel` and `failWork`.
+  /// The first process that comes to a fault of work makes this file; others with it go on. Empty: all fail.
+  std::string faultOnce;
+  int failLoad = 0;           ///< Modules cannot be loaded: their error. 0: they can.
+  int computeCapability = 90;  ///< 75 for 7.5.
 };
 
 /// The settings in force. The caller holds the engine's lock, or is the first call of the process.
@@ -40,6 +47,9 @@ Settings& settings();
 /// Changes the settings that `text` names. Returns what is wrong with `text`, or an empty string;
 /// nothing changes if anything is wrong.
 std::string configure(const std::string& text);
+
+/// Whether this process is the one to fail where `fail-work`, `hang-work` or `fail-kernel` says so.
+bool takesFault();
 
 /// What is wrong with the environment variable, or an empty string.
 const std::string& environmentComplaint();

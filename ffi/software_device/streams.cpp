@@ -76,13 +76,13 @@ WorkRef Engine::submit(Lock& lock, const StreamRef& stream, const char* what, Bo
 
 Body Engine::withFaults(int device, const char* what, Body body) {
   Settings& now = settings();
-  if (now.hangWork > 0 && --now.hangWork == 0) {
+  if (now.hangWork > 0 && --now.hangWork == 0 && takesFault()) {
     return [] { return Step::Blocked; };
   }
-  if (now.failWork > 0 && --now.failWork == 0) {
+  if (now.failWork > 0 && --now.failWork == 0 && takesFault()) {
     return [this, device, what] {
       Lock lock(mutex);
-      fail(device, IllegalAddress, std::string("fail-work is set for this ") + what);
+      fail(device, Status(settings().failCode), std::string("fail-work is set for this ") + what);
       return Step::Done;
     };
   }

@@ -43,6 +43,10 @@ export interface EngineOptions {
   readonly enforceEager: boolean;
   /** Longest context in tokens that CUDA graphs cover. */
   readonly maxSeqLenToCapture: number;
+  /** Fast paths of the CUDA executor that it does without, or "all"; null: none. */
+  readonly cudaPlainPaths: readonly string[] | null;
+  /** When the kernels are compared with those of the CPU before they serve. */
+  readonly cudaSelfTest: "auto" | "always" | "off";
   /** Instances may share a CUDA device, and divide its memory. */
   readonly allowSharedDevice: boolean;
   /** Seconds that a request waits to leave a prefill instance; then it goes on there. */

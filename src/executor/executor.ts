@@ -34,6 +34,8 @@ export interface ExecutorInfo {
   readonly maxPieceTokens?: number;
   /** Extra time of a step for each of its tokens, before the step counts as hanging. Default 0. */
   readonly tokenTimeoutMs?: number;
+  /** What the operator should know of the device, a sentence each. Default none. */
+  readonly warnings?: readonly string[];
   /** The executor has a {@linkcode StepPipeline}. Default false. */
   readonly runsAhead?: boolean;
   /**

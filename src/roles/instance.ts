@@ -74,7 +74,11 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     version: fullVersion(),
     clock: realClock,
     loadExecutor: args.loadExecutor ??
-      ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress })),
+      (async (spec, onProgress) => {
+        const executor = await loadThreadedExecutor(spec, { onProgress });
+        for (const warning of executor.info.warnings ?? []) log.warn(warning);
+        return executor;
+      }),
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
     onStart: args.startedBy === "hand"
       ? (event) => {

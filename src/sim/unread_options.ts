@@ -14,5 +14,7 @@ export const unreadOptions = {
   enforceEager: false,
   maxSeqLenToCapture: 8192,
   allowSharedDevice: false,
+  cudaPlainPaths: null,
+  cudaSelfTest: "off",
   cpuKernels: null,
 } satisfies Partial<EngineOptions>;

@@ -1,7 +1,6 @@
 /** Manager, API server and instances as processes of their own. Linux: processes are signalled. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import {
   assertSameStreams,
   type Cluster,
@@ -178,24 +177,23 @@ Deno.test("roles apart: an instance by hand has its name for itself, and ends by
 
 Deno.test("roles apart: an instance by hand that hangs is killed, with a name of its own or without", async () => {
   await using user = new User();
-  const manager = user.manager("--instance-timeout", "1");
+  const manager = user.manager("--instance-timeout", "2");
   const cluster = await user.cluster();
-  const ids = ["instance-0"];
+  const isByHand = (id: string) => /^(instance-hand-\d+|mine)$/.test(id);
+  let numServing = 1;
   for (const name of [[], ["--instance-id", "mine"]]) {
     const instance = user.start("instance", ...small, ...name);
-    const numServing = ids.length + 1;
-    await cluster.program.waitUntil(
-      "it served",
-      async () => (await idsOf(cluster)).length === numServing,
-    );
+    await cluster.program.waitUntil("it served", async () => {
+      return (await idsOf(cluster)).some(isByHand);
+    });
     instance.signal("SIGSTOP");
     assert.equal((await instance.end()).signal, "SIGKILL");
-    // An instance that was lost is replaced, whoever started it.
-    ids.push(`instance-${ids.length}`);
-    await cluster.program.waitUntil(
-      "it was replaced",
-      async () => isDeepStrictEqual(await idsOf(cluster), ids),
-    );
+    // An instance that was lost is replaced, whoever started it. On a busy machine others may be lost too.
+    numServing++;
+    await cluster.program.waitUntil("it was replaced", async () => {
+      const ids = await idsOf(cluster);
+      return ids.length === numServing && !ids.some(isByHand);
+    });
   }
   await manager.waitForLog(
     /lost (instance-hand-\d+|mine).* and was killed[^]*lost mine.* and was killed/,

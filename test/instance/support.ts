@@ -85,6 +85,8 @@ export function engineOptions(overrides: Partial<EngineOptions> = {}): EngineOpt
     enforceEager: false,
     maxSeqLenToCapture: 8192,
     allowSharedDevice: false,
+    cudaPlainPaths: null,
+    cudaSelfTest: "off",
     cpuKernels: null,
     prefillHoldTimeout: 2,
     stepTimeout: 60,

@@ -36,6 +36,12 @@ const needsGraphs: Reason = ({ device }) => {
   if (found === undefined || found.memory === "device") return null;
   return `: CUDA graphs are for GPUs, and the device is ${found.device}`;
 };
+const needsGpu: Reason = ({ device }) => {
+  const found = findKind(device);
+  return found === undefined || found.memory === "device"
+    ? null
+    : `: it is for GPUs, and the device is ${found.device}`;
+};
 const never = (reason: string): Reason => () => `: ${reason}`;
 
 function findKind(device: DecidingOptions["device"] = "auto") {
@@ -55,6 +61,8 @@ const reasons: Readonly<Record<string, Reason>> = {
   "migration-backend-server-address": needsBackend("grpc"),
   "enforce-eager": needsGraphs,
   "max-seq-len-to-capture": needsGraphs,
+  "cuda-plain-paths": needsGpu,
+  "cuda-self-test": needsGpu,
   "code-revision": never("code that comes with a model is never run"),
 };
 

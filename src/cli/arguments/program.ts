@@ -1,6 +1,6 @@
 /** Arguments of the API server, of this program alone, and of the internal `instance` command. */
 import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
-import { type ArgumentTable, choice, flag, integer, number, size, text } from "./argument.ts";
+import { type ArgumentTable, choice, flag, integer, list, number, size, text } from "./argument.ts";
 import { httpArguments } from "./http.ts";
 
 export const serverArguments = {
@@ -40,6 +40,25 @@ export const engineExtras = {
     section: "ENGINE",
     help: "Let instances share a CUDA device and divide its memory, if there are more instances " +
       "than devices. Otherwise such a start is refused.",
+  }),
+  "cuda-plain-paths": list({
+    default: null,
+    section: "ENGINE",
+    help:
+      "Fast paths of --device cuda to do without, on a host where one fails: graphs (CUDA graphs; " +
+      "the same as --enforce-eager), programmatic (a kernel begins before the one before has ended), fused " +
+      "(one kernel for several), tensor-cores (without them long prompts are slow), sampling (the device " +
+      "chooses tokens), ahead (a step begins before the tokens of the one before are known), or all. By " +
+      "default none, except for those that the self-test finds broken.",
+  }),
+  "cuda-self-test": choice({
+    choices: ["auto", "always", "off"],
+    default: "auto",
+    section: "ENGINE",
+    help:
+      "When --device cuda compares its kernels with those of the CPU, in a process of its own, before " +
+      "it serves: once for each kind of device, driver and program (auto), at every start, or never. " +
+      "A fast path that gives wrong results is left out; if a plain one does, the start is refused.",
   }),
   "cpu-kernels": choice({
     choices: ["amx", "avx512bf16", "avx512", "avx2", "neon", "wasm"],

@@ -199,7 +199,7 @@ function goodputOf(written: readonly string[]): Goodput {
     if (known.includes(name) && value >= 0 && rest.length === 0) return [name, value];
     throw new UsageError(
       `--goodput ${text}: expected NAME:MILLISECONDS with a name of ${known.join(", ")}` +
-        didYouMean(name, known),
+        (known.includes(name) ? "" : didYouMean(name, known)),
     );
   }));
 }

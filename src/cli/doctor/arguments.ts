@@ -16,6 +16,12 @@ const doctorArguments = {
     section: null,
     help: "Print the whole report as JSON, with every place where libraries were looked for.",
   }),
+  "self-test": flag({
+    section: null,
+    help:
+      "Compare the kernels of each CUDA device with those of the CPU, for the shapes of --model, and " +
+      "print every case. serve does this before its first start on a device.",
+  }),
   "model": vllmArguments["model"],
   "revision": vllmArguments["revision"],
   "download-dir": vllmArguments["download-dir"],

@@ -8,6 +8,11 @@ import { runCopiesChild } from "./host_copies.ts";
 export async function runChild([task, ...words]: readonly string[]): Promise<number> {
   if (task === "ucx-library" && words.length === 0) return answer(ucxLibrary);
   if (task === "ucx" && words.length === 1) return answer(() => surveyUcx({ from: words[0] }));
+  if (task === "cuda-self-test" && words.length === 1) {
+    const { runSelfTestChild } = await import("../../executor/cuda/self_test/child.ts");
+    await runSelfTestChild(words[0]);
+    return 0;
+  }
   const byteLength = Number(words[1]);
   if (task === "copies" && words.length === 2 && Number.isSafeInteger(byteLength)) {
     await runCopiesChild(words[0], byteLength);

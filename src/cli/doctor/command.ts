@@ -8,6 +8,9 @@ export const doctor: Command = {
     // The report asks a process of its own for what only one library of a process can tell.
     if (argv[0] === "child") return await (await import("./child.ts")).runChild(argv.slice(1));
     const options = doctorOptions(argv);
+    if (options.selfTest) {
+      return await (await import("./self_test.ts")).runDoctorSelfTest(options);
+    }
     return await (await import("../commands/doctor.ts")).runDoctor(options);
   },
 };

@@ -45,14 +45,15 @@ const wasmMemoryBytes = 3.5 * 2 ** 30;
 
 /**
  * Loads a model for the CPU. Blocks the thread while it loads.
+ * @param model default: that of the options
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the memory
  */
 export async function loadCpuExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
+  model = resolveModel(spec.options),
 ): Promise<Executor> {
-  const model = resolveModel(spec.options);
   refuseHeadDim(model);
   onProgress({ phase: "kernels", doneBytes: 0, totalBytes: 0, detail: "loading CPU kernels" });
   const kernels = await openKernels(spec);

@@ -9,7 +9,11 @@ export const cuda: ExecutorKind = {
   memory: "device",
   isPresent: hasDeviceNode,
   find: async (options) => (await import("../found_model.ts")).findModelFiles(options),
-  load: async (spec, onProgress) => (await import("./load.ts")).loadCudaExecutor(spec, onProgress),
+  load: async (spec, onProgress) => {
+    const { loadCudaExecutor } = await import("./load.ts");
+    const { selfTest } = await import("./self_test/self_test.ts");
+    return await loadCudaExecutor(spec, onProgress, {}, selfTest);
+  },
 };
 
 /**

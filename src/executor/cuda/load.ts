@@ -4,13 +4,13 @@ import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import {
   DecoderKernels,
   elementBytes,
-  fastPaths,
   neededSharedBytes,
   vectorBytes,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
 import { LibraryNotFoundError, type OpenOptions } from "../../../ffi/library.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
+import type { EngineOptions } from "../../core/options.ts";
 import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import {
   allocateBlocks,
@@ -34,40 +34,116 @@ import type { CudaModel } from "./cuda_model.ts";
 import { DecodeGraphs } from "./decode_graphs.ts";
 import { type DeviceLease, leaseDevice } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
+import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
 import { Uploads } from "./uploads.ts";
 import { planWeights, uploadWeights } from "./weights.ts";
 
 /** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
 const LEAST_CAPABILITY = 8;
 
+/** Finds the fast paths that do not work on a device: see `self_test/`. */
+export type SelfTest = (
+  model: ResolvedModel,
+  device: SelfTestDevice,
+  options: EngineOptions,
+  plain: readonly CudaPath[],
+) => Promise<SelfTestOutcome>;
+
+export interface SelfTestDevice {
+  readonly info: DeviceInfo;
+  /** As CUDA codes it. */
+  readonly driverVersion: number;
+  readonly softwareDevice: boolean;
+}
+
+export interface SelfTestOutcome {
+  /** The paths to do without, those that the options name among them. */
+  readonly plain: readonly CudaPath[];
+  /** Why a path is not taken, for people. */
+  readonly warnings: readonly string[];
+}
+
 /**
- * Loads a model onto a CUDA device. Blocks the thread while it loads.
+ * Takes a CUDA device, tests it, and loads a model onto it. Blocks the thread while it loads.
  * @param libraries how the libraries are opened; for tests
+ * @param selfTest default: none
  * @throws {ModelError} the model is missing, damaged or not supported
- * @throws {UsageError} the options do not fit the model or the device
+ * @throws {UsageError} the options do not fit the model or the device, or the device fails the test
  * @throws {UnavailableError} the device cannot be used now
  */
 export async function loadCudaExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
   libraries: OpenOptions = {},
+  selfTest?: SelfTest,
 ): Promise<Executor> {
-  const model = resolveModel(spec.options);
-  refuseShapes(model, spec.options.blockSize);
+  const { options } = spec;
+  const model = resolveModel(options);
+  refuseShapes(model, options.blockSize);
+  const asked = plainPathsOf(options);
   const cuda = openVisibleCuda("cuda", libraries);
   const lease = await leaseDevice(cuda, {
     numInstances: spec.hostShare,
-    allowShared: spec.options.allowSharedDevice,
+    allowShared: options.allowSharedDevice,
   });
-  let loader: Loader | null = null;
   try {
-    loader = new Loader(cuda, lease, model, spec, onProgress, libraries);
-    return await loader.load();
+    const info = cuda.deviceInfo(lease.ordinal);
+    refuseDevice(model, info);
+    const { softwareDevice } = cuda.library;
+    const device = { info, driverVersion: cuda.driverVersion(), softwareDevice };
+    onProgress({
+      ...{ phase: "kernels", doneBytes: 0, totalBytes: 0 },
+      detail: `testing and compiling kernels for ${info.name}`,
+    });
+    const tested = await selfTest?.(model, device, options, asked);
+    const { plain = asked, warnings } = tested ?? {};
+    return await loadCudaModel(spec, { model, lease, plain, libraries, warnings, onProgress });
   } catch (error) {
-    loader?.abandon();
     lease.release();
     throw error;
   }
+}
+
+export interface CudaModelArgs {
+  readonly model: ResolvedModel;
+  /** Released when the executor is closed. */
+  readonly lease: DeviceLease;
+  readonly plain: readonly CudaPath[];
+  readonly libraries: OpenOptions;
+  readonly warnings?: readonly string[];
+  readonly onProgress?: OnProgress;
+}
+
+/** Loads a model onto a device that is leased already. @throws as {@linkcode loadCudaExecutor} */
+export async function loadCudaModel(spec: ExecutorSpec, args: CudaModelArgs): Promise<Executor> {
+  const cuda = openVisibleCuda("cuda", args.libraries);
+  const loader = new Loader(cuda, spec, args);
+  try {
+    return await loader.load();
+  } catch (error) {
+    loader.abandon();
+    throw error;
+  }
+}
+
+/** Checks that the device has what the kernels need. */
+function refuseDevice({ config, dtype, name }: ResolvedModel, device: DeviceInfo): void {
+  const { name: deviceName, computeCapability: [major, minor] } = device;
+  if (major < LEAST_CAPABILITY) {
+    throw new UsageError(
+      `--device cuda: ${deviceName} has compute capability ${major}.${minor}, and ` +
+        `${LEAST_CAPABILITY}.0 (Ampere) or later is needed. Use another device, or --device cpu.`,
+    );
+  }
+  const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
+  const needed = neededSharedBytes(dtype, { heads, kvHeads, headDim });
+  const available = device.sharedMemoryPerBlockBytes;
+  if (needed <= available) return;
+  throw new ModelError(
+    `Model ${name} cannot run on ${deviceName}: its heads of ${headDim} in groups of ` +
+      `${heads / kvHeads} need ${needed} bytes of shared memory in ${dtype}, and a block has ` +
+      `${available}. Use --device cpu${dtype === "float32" ? ", or --dtype bfloat16" : ""}.`,
+  );
 }
 
 /** Checks what the kernels cannot compute (attention.cu, linear.cu) before anything is loaded. */
@@ -93,6 +169,16 @@ function refuseShapes({ name, config, dtype }: ResolvedModel, blockSize: number)
   }
 }
 
+/** CUDA_ERROR_INVALID_IMAGE and CUDA_ERROR_INVALID_PTX of cuda.h. */
+const damagedImage: readonly number[] = [200, 218];
+
+/** What to do about kernels that cannot be loaded. */
+function adviceFor(error: Error): string {
+  return error instanceof CudaError && damagedImage.includes(error.code)
+    ? "The kernels are part of this program, whose file is damaged: install it again."
+    : "They need a driver of CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.";
+}
+
 /** One load; its parts are in the order of the calls. */
 class Loader {
   readonly #memory: DeviceMemory;
@@ -101,14 +187,17 @@ class Loader {
   readonly #freeBytes: number;
   #chooser: CudaTokenChooser | null = null;
 
-  constructor(
-    readonly cuda: Cuda,
-    readonly lease: DeviceLease,
-    readonly model: ResolvedModel,
-    readonly spec: ExecutorSpec,
-    readonly onProgress: OnProgress,
-    readonly libraries: OpenOptions,
-  ) {
+  readonly lease: DeviceLease;
+  readonly model: ResolvedModel;
+  readonly libraries: OpenOptions;
+  readonly onProgress: OnProgress;
+
+  constructor(readonly cuda: Cuda, readonly spec: ExecutorSpec, readonly args: CudaModelArgs) {
+    const { lease, model, libraries, onProgress = () => {} } = args;
+    this.lease = lease;
+    this.model = model;
+    this.libraries = libraries;
+    this.onProgress = onProgress;
     makeCurrent(cuda, "cuda", lease.ordinal);
     this.#device = cuda.deviceInfo(lease.ordinal);
     this.#freeBytes = cuda.memGetInfo().freeBytes;
@@ -117,7 +206,6 @@ class Loader {
   }
 
   async load(): Promise<Executor> {
-    this.#refuseDevice();
     const model = this.#loadModel();
     const { numBlocks, numSwapBlocks } = this.#planCache(await this.#profile(model));
     return this.#executor(model, numBlocks, numSwapBlocks);
@@ -135,34 +223,8 @@ class Loader {
     }
   }
 
-  #refuseDevice(): void {
-    const { config, dtype, name } = this.model;
-    const { name: deviceName, computeCapability: [major, minor] } = this.#device;
-    if (major < LEAST_CAPABILITY) {
-      throw new UsageError(
-        `--device cuda: ${deviceName} has compute capability ${major}.${minor}, and ` +
-          `${LEAST_CAPABILITY}.0 (Ampere) or later is needed. Use another device, or --device cpu.`,
-      );
-    }
-    const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
-    const needed = neededSharedBytes(dtype, { heads, kvHeads, headDim });
-    const available = this.#device.sharedMemoryPerBlockBytes;
-    if (needed <= available) return;
-    throw new ModelError(
-      `Model ${name} cannot run on ${deviceName}: its heads of ${headDim} in groups of ` +
-        `${heads / kvHeads} need ${needed} bytes of shared memory in ${dtype}, and a block has ` +
-        `${available}. Use --device cpu${dtype === "float32" ? ", or --dtype bfloat16" : ""}.`,
-    );
-  }
-
   #loadModel(): CudaModel {
     const { config, dtype, maxModelLen } = this.model;
-    this.onProgress({
-      phase: "kernels",
-      doneBytes: 0,
-      totalBytes: 0,
-      detail: `compiling kernels for ${this.#device.name}`,
-    });
     const kernels = this.#loadKernels();
     const activations = allocateActivations(
       this.#memory,
@@ -173,7 +235,7 @@ class Loader {
       kernels.countersBytes,
     );
     this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
-    this.#chooser = this.#loadChooser(activations);
+    if (!this.#isPlain("sampling")) this.#chooser = this.#loadChooser(activations);
     return {
       cuda: this.cuda,
       stream: this.#stream,
@@ -203,7 +265,14 @@ class Loader {
     const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
     const shape = { heads, kvHeads, headDim };
     return this.#load(() =>
-      new DecoderKernels(dtype, shape, this.#device, this.#stream, fastPaths, this.libraries)
+      new DecoderKernels(
+        dtype,
+        shape,
+        this.#device,
+        this.#stream,
+        kernelPaths(this.args.plain),
+        this.libraries,
+      )
     );
   }
 
@@ -213,8 +282,7 @@ class Loader {
     } catch (error) {
       if (!(error instanceof CudaError || error instanceof LibraryNotFoundError)) throw error;
       throw new UsageError(
-        `--device cuda: the kernels cannot be loaded: ${error.message}. They need a driver of ` +
-          "CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.",
+        `--device cuda: the kernels cannot be loaded: ${error.message}. ${adviceFor(error)}`,
         { cause: error },
       );
     }
@@ -330,12 +398,16 @@ class Loader {
 
   /** As vLLM: graphs unless `--enforce-eager`, of contexts up to `--max-seq-len-to-capture`. */
   #graphs(): DecodeGraphs | null {
-    const { enforceEager, maxSeqLenToCapture } = this.spec.options;
-    if (enforceEager) return null;
+    const { maxSeqLenToCapture } = this.spec.options;
+    if (this.#isPlain("graphs")) return null;
     const maxContextLen = Math.min(maxSeqLenToCapture, this.model.maxModelLen);
     const { maxRows } = this.#limits(1);
     const driver = GraphDriver.open(this.libraries);
     return new DecodeGraphs(driver, this.#stream, { maxRows, maxContextLen });
+  }
+
+  #isPlain(path: CudaPath): boolean {
+    return this.args.plain.includes(path);
   }
 
   #swapBlocks({ layout, numSwapBlocks }: ExecutorInfo, blocks: bigint): bigint {
@@ -378,7 +450,8 @@ class Loader {
       numBlocks,
       numSwapBlocks,
       // On the software device a token of a large model takes long.
-      runsAhead: true,
+      runsAhead: !this.#isPlain("ahead") && !this.#isPlain("sampling"),
+      warnings: this.args.warnings,
       tokenTimeoutMs: softwareDevice ? 5_000 : 20,
     };
   }

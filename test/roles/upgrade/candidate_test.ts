@@ -39,6 +39,7 @@ Deno.test("candidate: what does not start, or is something else, is refused with
         /is not this program, or does not run here: .* said: nothing/,
       ],
       [writeProgram(directory, "echo python 3.12"), /code 0 and said: python 3\.12$/],
+      [writeProgram(directory, "echo ls 9; echo licence"), /code 0 and said: ls 9$/],
       [
         writeProgram(
           directory,
