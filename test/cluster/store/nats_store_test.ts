@@ -104,6 +104,8 @@ for (const count of [1, 3]) {
     name: `nats, ${count === 1 ? "one server" : "three servers"}`,
     // A cluster that starts again elects for seconds each time.
     faults: count === 1 ? ["stop", "silence"] : [],
+    // Server 2.9 compares before it replicates, and not again after.
+    mayAcknowledgeTwice: count > 1,
     missing: whyMissing(program),
     async open() {
       const nats = await (shared ??= startNats(count));
@@ -230,10 +232,10 @@ test("a server without JetStream is named", async () => {
   try {
     for (;;) {
       const error = await store.get("leader").then(() => null, (error: Error) => error);
-      if (error instanceof StoreAwayError) continue;
-      assert.ok(error instanceof StoreRefusedError, String(error));
-      assert.match(error.message, /^this NATS server has no JetStream.*start it with --jetstream$/);
-      break;
+      assert.ok(error instanceof StoreAwayError, String(error));
+      if (
+        /^this NATS server has no JetStream now.*start it with --jetstream$/.test(error.message)
+      ) break;
     }
   } finally {
     await store.close();
