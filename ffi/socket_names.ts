@@ -37,6 +37,19 @@ export function tcpPort(get: GetName, fd: number): number | null {
   return family === AF_INET || family === AF_INET6 ? address[2] << 8 | address[3] : null;
 }
 
+/** A TCP socket's name as in a URL, such as `127.0.0.1:80` or `[::1]:80`; null: it has none at that end. */
+export function socketName(get: GetName, fd: number): string | null {
+  const family = readName(get, fd);
+  if (family !== AF_INET && family !== AF_INET6) return null;
+  const port = address[2] << 8 | address[3];
+  if (family === AF_INET) return `${address.subarray(4, 8).join(".")}:${port}`;
+  const groups = Array.from(
+    { length: 8 },
+    (_, i) => (address[8 + 2 * i] << 8 | address[9 + 2 * i]).toString(16),
+  );
+  return `${new URL(`http://[${groups.join(":")}]`).hostname}:${port}`;
+}
+
 /** The path in a Unix socket's name; "" without a path; null: it is no such socket, or not connected. */
 export function unixPath(get: GetName, fd: number): string | null {
   if (readName(get, fd) !== AF_UNIX) return null;

@@ -4,7 +4,7 @@
  *
  *   deno run -A scripts/test.ts [ARGUMENTS OF deno test]
  *
- * With arguments it is `deno test -A ARGUMENTS`. After a run with at most three failed tests, their files
+ * With arguments it is `deno test -A --no-check ARGUMENTS`. After a run with at most three failed tests, their files
  * run once more, alone (`second_run.ts`). The last line counts all: "ok | 10 passed | 0 failed | 1 ignored",
  * and " | 1 unsteady" for a test that passed only alone. Exit code 1 when a test fails, or when a process
  * ends without a count.
@@ -43,8 +43,9 @@ async function main(args: readonly string[]): Promise<number> {
   return verdict.failed === 0 ? 0 : 1;
 }
 
+/** Types are left to `deno task check`: both processes would check them all once more. */
 function command(args: readonly string[]): Deno.CommandOptions {
-  return { args: ["test", "-A", ...args], stdin: "null" };
+  return { args: ["test", "-A", "--no-check", ...args], stdin: "null" };
 }
 
 /** Runs `deno test`; its output is shown as it comes, or kept. */

@@ -44,7 +44,7 @@ function longTestFiles(directory = "test"): string[] {
     const path = `${directory}/${name}`;
     if (isDirectory) return longTestFiles(path);
     const isLong = name.endsWith("_test.ts") &&
-      Deno.readTextFileSync(new URL(path, root)).includes("longTest(");
+      /longTest\(|isLongRun/.test(Deno.readTextFileSync(new URL(path, root)));
     return isLong ? [path] : [];
   }).sort();
 }

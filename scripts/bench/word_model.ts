@@ -12,14 +12,24 @@ export interface WordModel extends Disposable {
   text(words: number, random: Random): string;
 }
 
+/** The words of the language, always the same. */
+export function makeWords(): readonly string[] {
+  const random = new Random(1);
+  const letter = () => String.fromCharCode(97 + random.below(26));
+  return Array.from(
+    { length: NUM_WORDS },
+    () => Array.from({ length: WORD_LETTERS }, letter).join(""),
+  );
+}
+
+/** A text of so many words, drawn from `words`. */
+export function wordText(words: readonly string[], count: number, random: Random): string {
+  return Array.from({ length: count }, () => words[random.below(words.length)]).join(" ");
+}
+
 /** @param maxModelLen longest sequence in tokens */
 export function makeWordModel(maxModelLen: number): WordModel {
-  const random = new Random(1);
-  const letters = () => String.fromCharCode(97 + random.below(26));
-  const words = Array.from(
-    { length: NUM_WORDS },
-    () => Array.from({ length: WORD_LETTERS }, letters).join(""),
-  );
+  const words = makeWords();
   const { config, tokenizerJson, tokenizerConfig, generationConfig } = tinyModel();
   const { vocab, merges } = withWords(tokenizerJson, words);
   const model = { ...tokenizerJson.model as object, vocab, merges, ignore_merges: true };
@@ -36,8 +46,7 @@ export function makeWordModel(maxModelLen: number): WordModel {
   write("generation_config.json", generationConfig);
   return {
     directory,
-    text: (count, random) =>
-      Array.from({ length: count }, () => words[random.below(NUM_WORDS)]).join(" "),
+    text: (count, random) => wordText(words, count, random),
     [Symbol.dispose]: () => Deno.removeSync(directory, { recursive: true }),
   };
 }

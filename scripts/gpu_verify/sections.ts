@@ -46,7 +46,7 @@ export const sections: readonly Section[] = [
   {
     name: "kernels",
     shows: "the kernels of kv.cu load and are right; block-major against per-layer copies",
-    limitS: 40,
+    limitS: 30,
     command: () => program("kernels"),
     output: "findings",
   },
@@ -70,6 +70,14 @@ export const sections: readonly Section[] = [
       "bit; memcheck on small shapes",
     limitS: 18,
     command: () => program("executor"),
+    output: "findings",
+  },
+  {
+    name: "decoder",
+    shows:
+      "layers of decoders of three sizes: decode steps as shares of a copy, prompts in TFLOP/s",
+    limitS: 25,
+    command: () => program("decoder"),
     output: "findings",
   },
   {

@@ -12,6 +12,7 @@ import {
   defaultBusLimits,
   type Listener,
 } from "./bus.ts";
+import { closeAt, closeQuietly } from "./closing.ts";
 import { FrameReader } from "./frame_codec.ts";
 import { greetBack, greetFirst, MAX_GREETING_BYTES } from "./greeting.ts";
 import type { Protocol } from "./protocol.ts";
@@ -110,8 +111,7 @@ async function secureAndGreet(
   version: number,
   deadlineMs: number,
 ): Promise<Deno.Conn> {
-  const securing = tcp === null ? Promise.resolve(conn) : tcp.secure(conn as Deno.TcpConn);
-  const secured = await securing.finally(closeAt(deadlineMs, conn));
+  const secured = tcp === null ? conn : await tcp.secure(conn as Deno.TcpConn, deadlineMs);
   const cancel = closeAt(deadlineMs, secured);
   try {
     await greetFirst(secured, reader, version);
@@ -223,20 +223,6 @@ class SocketListener implements Listener {
 function sendAtOnce(conn: Deno.Conn): void {
   if ("setNoDelay" in conn) (conn as Deno.TcpConn).setNoDelay(true);
   else if (conn.localAddr.transport === "tcp") sendAtOnceFrom(conn.localAddr.port); // accepted TLS
-}
-
-/** Closes a connection at a deadline, unless the function that it returns is called before. */
-function closeAt(deadlineMs: number, conn: Deno.Conn): () => void {
-  const timer = setTimeout(() => closeQuietly(conn), deadlineMs - performance.now());
-  return () => clearTimeout(timer);
-}
-
-function closeQuietly(conn: Deno.Conn): void {
-  try {
-    conn.close();
-  } catch {
-    // It is closed already.
-  }
 }
 
 function bind<T>(address: Address, listen: () => T): T {

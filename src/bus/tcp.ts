@@ -4,8 +4,11 @@ import { UsageError } from "../core/errors.ts";
 /** How connections over TCP are made, and how each end makes sure of the other. */
 export interface Tcp {
   listen(hostname: string, port: number): Deno.Listener;
-  /** Turns a connection that this process has made into one that may be used. */
-  secure(tcp: Deno.TcpConn): Promise<Deno.Conn>;
+  /**
+   * Turns a connection that this process has made into one that may be used. If that fails, it is closed.
+   * @param deadlineMs by `performance.now`
+   */
+  secure(tcp: Deno.TcpConn, deadlineMs: number): Promise<Deno.Conn>;
   /** After the greetings, at the end that connected. @throws {UsageError} the other end does not belong here */
   proveFirst(conn: Deno.Conn, reader: FrameReader, version: number): Promise<void>;
   /** After the greetings, at the other end. @throws {UsageError} the other end does not belong here */

@@ -1,19 +1,31 @@
-/** The API key and the admin token: asked for when they are needed, kept until the tab is closed. */
+/** The API key and the admin token: asked for when they are needed. */
 import { $, setText } from "./dom.js";
 
-const names = { key: "llumnix-api-key", token: "llumnix-admin-token" };
+/** @typedef {"key" | "token"} Secret */
 
-/** @typedef {keyof typeof names} Secret */
+/**
+ * The tab keeps the API key over a reload, by the path of the page: behind --root-path, other services of
+ * the same origin have pages of their own in the tab, and must not be sent this one's key.
+ */
+const keyName = `llumnix-api-key ${new URL(".", location.href).pathname}`;
+
+/**
+ * The admin token is kept nowhere but here, until the page is left or reloaded: what is stored can be read
+ * by every page of the origin that the tab shows later.
+ * @type {string | null}
+ */
+let adminToken = null;
 
 /** @param {Secret} which @returns {string | null} */
 export function secret(which) {
-  return sessionStorage.getItem(names[which]);
+  return which === "token" ? adminToken : sessionStorage.getItem(keyName);
 }
 
 /** @param {Secret} which @param {string | null} value */
 export function keepSecret(which, value) {
-  if (value === null) sessionStorage.removeItem(names[which]);
-  else sessionStorage.setItem(names[which], value);
+  if (which === "token") adminToken = value;
+  else if (value === null) sessionStorage.removeItem(keyName);
+  else sessionStorage.setItem(keyName, value);
 }
 
 /** @param {string | null} value @returns {Record<string, string>} */

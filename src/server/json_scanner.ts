@@ -32,6 +32,9 @@ export const jsonLimits: JsonLimits = {
 const QUOTE = 0x22, BACKSLASH = 0x5c, COMMA = 0x2c, COLON = 0x3a;
 const ARRAY = 0x5b, ARRAY_END = 0x5d, OBJECT = 0x7b, OBJECT_END = 0x7d;
 
+/** Chunks are Buffers, whose own `indexOf` is a loop in JavaScript in Deno 2.9: 0.6 ms for 500 KB. */
+const { indexOf } = Uint8Array.prototype;
+
 export class JsonScanner {
   #offset = 0;
   #inString = false;
@@ -94,7 +97,7 @@ export class JsonScanner {
   #skipString(chunk: Uint8Array, from: number): number {
     let start = from;
     while (true) {
-      const quote = chunk.indexOf(QUOTE, start);
+      const quote = indexOf.call(chunk, QUOTE, start);
       const end = quote < 0 ? chunk.length : quote;
       let backslashes = 0;
       while (end - backslashes > start && chunk[end - backslashes - 1] === BACKSLASH) backslashes++;

@@ -6,6 +6,7 @@ import { UsageError } from "../core/errors.ts";
 import type { Log } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 import { ignoresConnection, leavesConnectionsWaiting } from "./deafness.ts";
+import { Handshakes } from "./handshakes.ts";
 
 export interface ListenersConfig {
   /** Addresses to listen on, all on one port; one that this machine does not have is left out. */
@@ -46,7 +47,7 @@ export class Listeners {
   readonly #config: ListenersConfig;
   readonly #doors: Door[] = [];
   /** All that have not closed, including replaced ones, which may have connections. */
-  readonly #open = new Map<Server, Promise<void>>();
+  readonly #open = new Map<Server, { closed: Promise<void>; handshakes: Handshakes }>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #isStopped = false;
 
@@ -125,19 +126,22 @@ export class Listeners {
   }
 
   cutConnections(): void {
-    for (const server of this.#open.keys()) server.closeAllConnections();
+    for (const [server, { handshakes }] of this.#open) {
+      server.closeAllConnections();
+      handshakes.end();
+    }
   }
 
   /** Resolves when no connection is left, after {@linkcode stop}. */
   async closed(): Promise<void> {
-    await Promise.all(this.#open.values());
+    await Promise.all([...this.#open.values()].map(({ closed }) => closed));
   }
 
   async #listen(at: Place): Promise<void> {
     const server = await this.#config.create();
     const address = await listen(server, at);
-    this.#doors.push({ server, address, spare: this.#spareOf(address) });
     this.#keep(server);
+    this.#doors.push({ server, address, spare: this.#spareOf(address) });
   }
 
   /** Another descriptor of a socket that now listens at an address. */
@@ -150,8 +154,9 @@ export class Listeners {
   }
 
   #keep(server: Server): void {
-    const closed = new Promise<void>((resolve) => server.on("close", () => resolve()));
-    this.#open.set(server, closed.then(() => void this.#open.delete(server)));
+    const closed = new Promise<void>((resolve) => server.on("close", () => resolve()))
+      .then(() => void this.#open.delete(server));
+    this.#open.set(server, { closed, handshakes: new Handshakes(server) });
   }
 
   /** Replaces servers that accept no more connections: see `deafness.ts`. */

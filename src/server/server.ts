@@ -301,7 +301,10 @@ async function createHttpServer(
       rejectUnauthorized: asksClients,
       handshakeTimeout: limits.headerTimeoutMs,
     };
-    server = https.createServer(secure, listener);
+    const secureServer = https.createServer(secure, listener);
+    // No answer can be written before the handshake is over, also not by `answerClientError`.
+    secureServer.on("tlsClientError", (_error, socket) => socket.destroy());
+    server = secureServer;
   }
   server.maxConnections = limits.maxConnections;
   server.on("clientError", answerClientError);

@@ -19,7 +19,7 @@ import { type StreamResult, variedRequests } from "./streams.ts";
 
 const built = await buildSoftwareDevice();
 const skipped = "missing" in built ? ` (skipped: no software device, ${built.missing})` : "";
-const requests = variedRequests(6, 48);
+const requests = variedRequests(6, 30);
 
 /** Outcomes of self-tests, which the clusters of this file share. */
 const cache = Deno.makeTempDirSync({ prefix: "llumnix-cuda-cache-" });
@@ -78,7 +78,7 @@ Deno.test({
       const victim = await pidOf(cluster, "instance-1");
       let events = 0;
       const streams = await runAll(cluster, requests, () => {
-        if (++events === 100) Deno.kill(victim, "SIGKILL");
+        if (++events === 60) Deno.kill(victim, "SIGKILL");
       });
       assertSameStreams(streams, expected);
       // Its device is free again: the instance in its place takes it.

@@ -13,7 +13,7 @@ import {
   waitUntilEmpty,
   waitUntilReady,
 } from "./cluster.ts";
-import { startServer } from "./harness.ts";
+import { signalIfThere, startServer } from "./harness.ts";
 import { type StreamRequest, type StreamResult, variedRequests } from "./streams.ts";
 
 const NUM_TOKENS = 400;
@@ -63,13 +63,15 @@ Deno.test("the only instance is killed: streams and new requests wait for the ne
 });
 
 Deno.test("an instance that hangs is given up, killed and replaced", async () => {
-  await using cluster = await startCluster(2, ["--instance-timeout", "1"]);
+  await using cluster = await startCluster(2, ["--instance-timeout", "2"]);
   const requests = variedRequests(8, NUM_TOKENS);
   const quiet = await runAll(cluster, requests);
   const victim = await pidOf(cluster, "instance-1");
-  const streams = await runDisturbed(cluster, requests, () => Deno.kill(victim, "SIGSTOP"));
+  const streams = await runDisturbed(cluster, requests, () => {
+    signalIfThere(victim, "SIGSTOP"); // on a busy machine it may have been given up before
+  });
   assertSameStreams(streams, quiet);
-  await cluster.program.waitForLog(/lost instance-1: .*did not answer for 1 s and was killed/);
+  await cluster.program.waitForLog(/lost instance-1: .*did not answer for 2 s and was killed/);
   await waitUntilReady(cluster);
   assert.ok(!cluster.program.processes().some(({ pid }) => pid === victim));
 });

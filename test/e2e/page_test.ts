@@ -134,6 +134,10 @@ Deno.test({
         complaints.length = 0;
         await answerDialog(page, TOKEN);
         await page.locator("#operate:text-is('Stop operating')").waitFor();
+        const kept = await page.evaluate(
+          "JSON.stringify([{ ...sessionStorage }, { ...localStorage }])",
+        );
+        assert.deepEqual(JSON.parse(String(kept)), [{ "llumnix-api-key /": KEY }, {}]);
 
         const from = await placeOfMark(page);
         await page.locator("#instances").focus();

@@ -1,7 +1,6 @@
 /** Manager, API server and instances as processes of their own. Linux: processes are signalled. */
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { isDeepStrictEqual } from "node:util";
 import {
   assertSameStreams,
   type Cluster,
@@ -114,6 +113,34 @@ Deno.test("roles apart: an instance by hand is one more, until it is ended by ha
   await manager.stopWell();
 });
 
+/** The names of an instance's claims of host memory: see `src/executor/cpu/memory_claims.ts`. */
+function memoryClaims(pid: number): string[] {
+  return [...Deno.readDirSync(`/proc/${pid}/fd`)].flatMap(({ name }) => {
+    const link = Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
+    return /^\/memfd:(llumnix-memory-\w+)-\d+/.exec(link)?.[1] ?? [];
+  });
+}
+
+Deno.test("roles apart: two instances that are started by hand at the same moment both serve", async () => {
+  await using user = new User();
+  const manager = user.manager();
+  const cluster = await user.cluster();
+  const both = [user.start("instance", ...small), user.start("instance", ...small)];
+  await manager.waitForLog(/instance-hand-\d+ is ready[^]*instance-hand-\d+ is ready/);
+  const ids = (await idsOf(cluster)).sort();
+  assert.equal(new Set(ids).size, 3, `${ids}`);
+  // Each has claimed the memory that it will use, once and for good.
+  const pids = await Promise.all(ids.map((id) => pidOf(cluster, id)));
+  assert.deepEqual(pids.map(memoryClaims), ids.map(() => ["llumnix-memory-claim"]));
+  const requests = variedRequests(6, 60);
+  assertSameStreams(await runAll(cluster, requests), await runAll(cluster, requests));
+  for (const instance of both) assert.equal((await instance.stop("SIGINT")).code, 0);
+  await manager.waitForLog(/(instance-hand-\d+ has stopped[^]*){2}/);
+  assert.deepEqual(await idsOf(cluster), ["instance-0"]);
+  await cluster.program.stopWell();
+  await manager.stopWell();
+});
+
 Deno.test("roles apart: an instance by hand has its name for itself, and ends by itself when it is to", async () => {
   await using user = new User();
   const manager = user.manager();
@@ -150,24 +177,23 @@ Deno.test("roles apart: an instance by hand has its name for itself, and ends by
 
 Deno.test("roles apart: an instance by hand that hangs is killed, with a name of its own or without", async () => {
   await using user = new User();
-  const manager = user.manager("--instance-timeout", "1");
+  const manager = user.manager("--instance-timeout", "2");
   const cluster = await user.cluster();
-  const ids = ["instance-0"];
+  const isByHand = (id: string) => /^(instance-hand-\d+|mine)$/.test(id);
+  let numServing = 1;
   for (const name of [[], ["--instance-id", "mine"]]) {
     const instance = user.start("instance", ...small, ...name);
-    const numServing = ids.length + 1;
-    await cluster.program.waitUntil(
-      "it served",
-      async () => (await idsOf(cluster)).length === numServing,
-    );
+    await cluster.program.waitUntil("it served", async () => {
+      return (await idsOf(cluster)).some(isByHand);
+    });
     instance.signal("SIGSTOP");
     assert.equal((await instance.end()).signal, "SIGKILL");
-    // An instance that was lost is replaced, whoever started it.
-    ids.push(`instance-${ids.length}`);
-    await cluster.program.waitUntil(
-      "it was replaced",
-      async () => isDeepStrictEqual(await idsOf(cluster), ids),
-    );
+    // An instance that was lost is replaced, whoever started it. On a busy machine others may be lost too.
+    numServing++;
+    await cluster.program.waitUntil("it was replaced", async () => {
+      const ids = await idsOf(cluster);
+      return ids.length === numServing && !ids.some(isByHand);
+    });
   }
   await manager.waitForLog(
     /lost (instance-hand-\d+|mine).* and was killed[^]*lost mine.* and was killed/,

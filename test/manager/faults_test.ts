@@ -3,8 +3,9 @@ import assert from "node:assert/strict";
 import type { InstanceId } from "../../src/core/protocol/generate.ts";
 import { FakeCluster, migration } from "./fake_cluster.ts";
 import { managerOptions } from "./support.ts";
+import { isLongRun } from "../long.ts";
 
-const NUM_SEEDS = Number(Deno.env.get("FAULT_SEEDS") ?? 40);
+const NUM_SEEDS = Number(Deno.env.get("FAULT_SEEDS") ?? (isLongRun ? 40 : 12));
 const FIRST_SEED = Number(Deno.env.get("FAULT_FIRST_SEED") ?? 0);
 const FAULTS_MS = 20_000;
 

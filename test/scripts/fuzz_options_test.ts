@@ -11,7 +11,7 @@ Deno.test("fuzzer: options and their defaults", () => {
   });
   assert.deepEqual(
     readFuzzOptions(["--seeds=1..20", "--trace", "--jobs", "2", "--max-failures", "3"]),
-    { seeds: { first: 1, last: 20 }, trace: true, jobs: 2, maxFailures: 3 },
+    { seeds: { first: 1, last: 20 }, trace: true, leadership: false, jobs: 2, maxFailures: 3 },
   );
 });
 

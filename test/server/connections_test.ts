@@ -1,9 +1,10 @@
 /** Clients that leave, stop reading, or never finish asking. */
 import assert from "node:assert/strict";
 import { setImmediate } from "node:timers";
-import { PATIENCE_MS } from "../patience.ts";
+import { ENDLESS_MS, PATIENCE_MS, within } from "../patience.ts";
 import { speak } from "./fake_text_service.ts";
 import { type Harness, until, withServer } from "./harness.ts";
+import { certificate, privateKey } from "./tls_fixture.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -210,6 +211,36 @@ Deno.test("silent connections, half-sent headers and half-sent bodies end in 408
     }
   }));
 
+Deno.test("over TLS, connections without a handshake end at a time limit, and hold up no shutdown", async () => {
+  const directory = Deno.makeTempDirSync();
+  const options = { sslCertfile: `${directory}/c.pem`, sslKeyfile: `${directory}/k.pem` };
+  Deno.writeTextFileSync(options.sslCertfile, certificate);
+  Deno.writeTextFileSync(options.sslKeyfile, privateKey);
+  const tls = new Uint8Array([0x16, 3, 1, 0, 200, 1]); // the beginning of a ClientHello
+  try {
+    const limits = { headerTimeoutMs: 200, requestTimeoutMs: 400 };
+    await withServer({ options, limits }, async ({ server }) => {
+      for (const said of [new Uint8Array(), tls]) {
+        using connection = await Deno.connect(server.address);
+        await connection.write(said);
+        const end = connection.read(new Uint8Array(64)).catch(() => null);
+        assert.equal(await within(end, "the connection ends"), null);
+      }
+    });
+    const held: Deno.Conn[] = [];
+    const patient = { headerTimeoutMs: ENDLESS_MS, requestTimeoutMs: ENDLESS_MS };
+    await withServer({ options, limits: patient }, async ({ server }) => {
+      held.push(await Deno.connect(server.address));
+      held.push(
+        await Deno.connectTls({ ...server.address, hostname: "localhost", caCerts: [certificate] }),
+      );
+    }); // which ends once the server has shut down
+    for (const connection of held) connection.close();
+  } finally {
+    Deno.removeSync(directory, { recursive: true });
+  }
+});
+
 Deno.test("a running stream outlives the time that a request may take to arrive", async () => {
   // On a busy machine the request may take longer to arrive than the first of these.
   for (const requestTimeoutMs of [100, 1_000, 10_000]) {
@@ -343,7 +374,7 @@ for (const sockets of ["own", "given"]) {
       const port = (await saysNext(/port (\d+)\n/))[1];
       const health = async () => {
         using client = Deno.createHttpClient({ poolMaxIdlePerHost: 0 });
-        const signal = AbortSignal.timeout(30_000);
+        const signal = AbortSignal.timeout(PATIENCE_MS);
         const response = await fetch(`http://127.0.0.1:${port}/health`, { client, signal });
         await response.text();
         return response.status;

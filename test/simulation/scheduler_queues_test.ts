@@ -8,6 +8,7 @@ import { BlockManager } from "../../src/instance/engine/block_manager.ts";
 import { Scheduler } from "../../src/instance/engine/scheduler.ts";
 import { Sequence } from "../../src/instance/engine/sequence.ts";
 import { engineConfig, generateRequest } from "../instance/support.ts";
+import { isLongRun } from "../long.ts";
 
 const NUM_STEPS = 400;
 
@@ -158,7 +159,7 @@ function simulate(seed: number) {
 
 Deno.test("random use: order of arrival, budgets, work conservation, blocks", () => {
   const sums: Record<string, number> = {};
-  for (let seed = 1; seed <= 40; seed++) {
+  for (let seed = 1; seed <= (isLongRun ? 40 : 15); seed++) {
     for (const [name, count] of Object.entries(simulate(seed))) {
       sums[name] = (sums[name] ?? 0) + count;
     }

@@ -10,6 +10,7 @@ import { RequestError } from "../../src/core/errors.ts";
 import { EngineCore } from "../../src/instance/engine/engine_core.ts";
 import { engineConfig, samplingParams } from "../instance/support.ts";
 import { expectedOutput, PagedModel } from "../instance/paged_model.ts";
+import { isLongRun } from "../long.ts";
 
 interface Tracked {
   readonly request: GenerateRequest;
@@ -194,10 +195,12 @@ function simulate(
   return counts;
 }
 
+const NUM_SEEDS = isLongRun ? 40 : 10;
+
 function simulateAll(
   arePrompts: "whole" | "cut",
   steps: "in turn" | "ahead" = "in turn",
-  seeds = 40,
+  seeds = NUM_SEEDS,
 ): Record<string, number> {
   const sums: Record<string, number> = {};
   for (let seed = 1; seed <= seeds; seed++) {

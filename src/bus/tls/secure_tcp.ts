@@ -1,5 +1,6 @@
 /** TCP between the processes of a cluster: TLS under the authority of the cluster's key, and a proof inside. */
 import { UsageError } from "../../core/errors.ts";
+import { closeAt, closeQuietly } from "../closing.ts";
 import type { FrameReader } from "../frame_codec.ts";
 import type { Tcp } from "../tcp.ts";
 import { type Credentials, makeCredentials, TLS_NAME } from "./authority.ts";
@@ -22,14 +23,19 @@ export class SecureTcp implements Tcp {
     return Deno.listenTls({ hostname, port, cert, key });
   }
 
-  async secure(tcp: Deno.TcpConn): Promise<Deno.Conn> {
+  async secure(tcp: Deno.TcpConn, deadlineMs: number): Promise<Deno.Conn> {
+    const caCerts = [this.credentials.authority];
+    // The TLS connection takes over the plain one, which cannot be closed any more.
+    const conn = await Deno.startTls(tcp, { hostname: TLS_NAME, caCerts });
+    const cancel = closeAt(deadlineMs, conn);
     try {
-      const caCerts = [this.credentials.authority];
-      const conn = await Deno.startTls(tcp, { hostname: TLS_NAME, caCerts });
       await conn.handshake();
       return conn;
     } catch (error) {
+      closeQuietly(conn);
       throw explained(error as Error);
+    } finally {
+      cancel();
     }
   }
 

@@ -141,7 +141,9 @@ function burstinessOf({ burstiness }: BenchOptions): number {
 
 function checkDataset({ datasetName, datasetPath, traceSpeedup }: BenchOptions): void {
   if (datasetName === "random" && datasetPath !== null) {
-    throw new UsageError("--dataset-path is for a --dataset-name other than random");
+    throw new UsageError(
+      "--dataset-path needs a --dataset-name other than random, which has no file",
+    );
   }
   if (datasetName !== "random" && datasetPath === null) {
     throw new UsageError(`--dataset-name ${datasetName} needs --dataset-path`);
@@ -197,7 +199,7 @@ function goodputOf(written: readonly string[]): Goodput {
     if (known.includes(name) && value >= 0 && rest.length === 0) return [name, value];
     throw new UsageError(
       `--goodput ${text}: expected NAME:MILLISECONDS with a name of ${known.join(", ")}` +
-        didYouMean(name, known),
+        (known.includes(name) ? "" : didYouMean(name, known)),
     );
   }));
 }

@@ -13,7 +13,7 @@ import {
   perform,
 } from "../demo/act.ts";
 import type { DemoOptions } from "../demo/arguments.ts";
-import { closingTable, sameAnswers } from "../demo/closing_table.ts";
+import { closingTable, sameAnswers, speedWarning } from "../demo/closing_table.ts";
 import { demoLoad } from "../demo/load.ts";
 import { takesEscapes } from "../../core/terminal.ts";
 
@@ -60,7 +60,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   const place = [`--host=${options.host}`, `--port=${port}`];
   const baseUrl = urlOf(options.host, port);
   console.log(`The page: ${baseUrl.href}\n\n${introduction}\n`);
-  const acts: ActResult[] = [];
+  const acts: ActResult[] = [], speeds: number[] = [];
   let load: LoadRequest[] | null = null;
   for (const [i, flags] of [[], migrating].entries()) {
     if (signal.aborted) break;
@@ -70,6 +70,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     const act: ActOptions = { baseUrl, adminToken: adminToken!, headers: keyHeaders(), signal };
     // Both servers begin equally warm: the first requests of a process are slow.
     const speed = await measureSpeed(act);
+    speeds.push(speed);
     if (load === null) {
       load = demoLoad({
         seconds: options.seconds,
@@ -89,6 +90,8 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   const [before, after] = acts;
   if (signal.aborted || after === undefined) return INTERRUPTED;
   console.log(`\n${closingTable(before, after)}\n\n${sameAnswers(before, after)}`);
+  const warning = speedWarning(speeds[0], speeds[1]);
+  if (warning !== null) console.log(`\n${warning}`);
   const hasLost = acts.some(({ records }) => records.some(({ failure }) => failure !== null));
   for (const failure of failuresOf(acts)) {
     console.error(`llumnix demo: a request failed: ${failure}`);

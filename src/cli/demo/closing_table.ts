@@ -27,6 +27,21 @@ export function closingTable(before: ActResult, after: ActResult): string {
   ]);
 }
 
+/** Speeds of the machine within this factor are about the same. */
+const SAME_SPEED = 1.25;
+
+/**
+ * A warning if other programs slowed one of the acts; null if both had the same machine.
+ * @param before,after output tokens per second, measured at the start of each act
+ */
+export function speedWarning(before: number, after: number): string | null {
+  if (Math.max(before, after) < SAME_SPEED * Math.min(before, after)) return null;
+  return `This machine made ${before.toFixed(0)} tokens a second before the first act and ` +
+    `${
+      after.toFixed(0)
+    } before the second: other programs use it, so the times of the acts say little.`;
+}
+
 /** A last sentence: whether the answers were the same. */
 export function sameAnswers(before: ActResult, after: ActResult): string {
   const pairs = before.records.map((record, i) => [record.text, after.records[i]?.text]);

@@ -1,11 +1,15 @@
 /** The register of lease stores. `../README.md` says how to add one. */
 import { UsageError } from "../../core/errors.ts";
+import { etcd } from "./etcd/kind.ts";
 import { file } from "./file/kind.ts";
 import type { LeaseStore } from "./lease_store.ts";
+import { nats } from "./nats/kind.ts";
 import type { StoreCredentials, StoreKind } from "./store_kind.ts";
 
 /** Every kind of lease store there is. */
 export const leaseStores: readonly StoreKind[] = [
+  etcd,
+  nats,
   file,
 ];
 

@@ -35,7 +35,7 @@ export async function checkCandidate(
   if (code !== 0 || !/^llumnix \S/m.test(output)) {
     throw new ConflictError(
       `${command[0]} is not this program, or does not run here: --version ended with code ${code}` +
-        ` and said: ${shown(output)}`,
+        ` and said: ${shown(output.trim().split("\n")[0])}`,
     );
   }
   // Reads the arguments and the configuration file, and looks at nothing else.

@@ -120,7 +120,7 @@ function coefficients(
 ): number[] {
   if (steps.length < MIN_STEPS) {
     throw new UsageError(
-      `there are ${steps.length} ${kind} steps, too few to fit: expected ${MIN_STEPS} or more, of ` +
+      `too few ${kind} steps to fit: ${steps.length}, expected ${MIN_STEPS} or more, of ` +
         "different sizes. Log a longer run, with a lower --polling-interval.",
     );
   }

@@ -46,6 +46,11 @@ interface LastRow {
   readonly sample: StepSample;
 }
 
+function isSame(a: StepSample, b: StepSample): boolean {
+  return a.kind === b.kind && a.sequences === b.sequences && a.tokens === b.tokens &&
+    a.latencyMs === b.latencyMs;
+}
+
 /** Whether each step since that row gave each of the same sequences a token: no prefill, no idle time. */
 function isSteady(
   before: LastRow,
@@ -75,12 +80,15 @@ export function readStepLog(path: string): StepLog {
     }
     const row = rowOf(path, number, cells, places);
     const found = stepOf(path, number, row);
-    if (found === null) continue;
+    if (found === null) {
+      last.delete(row.instance_id); // idle time is between its steps
+      continue;
+    }
     const { sample, stepId, timestampMs, usedShare, availableBlocks } = found;
     usage.push([usedShare, availableBlocks]);
     const before = last.get(row.instance_id);
-    // The same step is logged again while the next one runs.
-    if (before?.stepId === stepId) continue;
+    // A step is told when it ends, and again, with the next step's number, while that one runs.
+    if (before !== undefined && isSame(before.sample, sample)) continue;
     steps.push(sample);
     if (before !== undefined && isSteady(before, sample, stepId)) {
       const stepMs = (before.sample.latencyMs + sample.latencyMs) / 2;

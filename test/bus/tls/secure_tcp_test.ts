@@ -8,6 +8,7 @@ import type { ClusterKey } from "../../../src/bus/tcp.ts";
 import { makeCredentials, TLS_NAME } from "../../../src/bus/tls/authority.ts";
 import type { AnyPeer } from "../../../src/bus/transport.ts";
 import { anyProtocol, rejection, until } from "../../conformance/bus.ts";
+import { within } from "../../patience.ts";
 import { PATIENCE_MS } from "../../patience.ts";
 
 const key = crypto.getRandomValues(new Uint8Array(32));
@@ -213,4 +214,37 @@ Deno.test("one with a certificate of the cluster's authority, but no key, is not
   assert.match(error.message, /the other end has another cluster key/);
   await serving;
   listener.close();
+});
+
+/** Reads all that comes, until the other end has closed the connection. */
+async function readToEnd(connection: Deno.Conn): Promise<void> {
+  const chunk = new Uint8Array(4096);
+  while (await connection.read(chunk).catch(() => null) !== null);
+}
+
+Deno.test({
+  name:
+    "one that accepts the connection and says nothing: the attempt ends in time, and leaves none",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const address = `tcp:127.0.0.1:${listener.addr.port}`;
+    const attempt = rejection(busOf(key).connect(address, {}, { timeoutMs: 300 }));
+    using silent = await listener.accept();
+    assert.match((await attempt).message, /it did not greet in time/);
+    await within(readToEnd(silent), "the connection ends");
+  },
+});
+
+Deno.test({
+  name: "of strangers that connect and say nothing, the listener keeps no more than its bound",
+  ignore: Deno.build.os !== "linux",
+  fn: () =>
+    withListener(key, async ({ port }) => {
+      const connect = () => Deno.connect({ hostname: "127.0.0.1", port });
+      const strangers = await Promise.all(Array.from({ length: 270 }, connect));
+      // 256 may be greeting at once: one more ends the oldest.
+      await within(Promise.race(strangers.map(readToEnd)), "one is ended");
+      for (const stranger of strangers) stranger.close();
+    }),
 });

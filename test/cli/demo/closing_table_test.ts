@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { RequestRecord } from "../../../src/bench/open_loop.ts";
 import type { ActResult } from "../../../src/cli/demo/act.ts";
-import { closingTable, sameAnswers } from "../../../src/cli/demo/closing_table.ts";
+import { closingTable, sameAnswers, speedWarning } from "../../../src/cli/demo/closing_table.ts";
 
 function record(firstMs: number, text = "once", failure: string | null = null): RequestRecord {
   return {
@@ -37,6 +37,12 @@ Deno.test("the table has one row for each promise", () => {
     ["P99 time to first token", "19.7 s", "199 ms"],
     ["P99 time per token", "10 ms", "10 ms"],
   ]);
+});
+
+Deno.test("acts on a machine of two speeds are not compared in silence", () => {
+  assert.equal(speedWarning(5_000, 4_100), null);
+  assert.match(speedWarning(5_000, 1_900)!, /made 5000 tokens a second .* 1900 before the second/);
+  assert.notEqual(speedWarning(1_900, 5_000), null);
 });
 
 Deno.test("answers that differ are counted", () => {

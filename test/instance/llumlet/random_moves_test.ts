@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { type Counts, simulate } from "./random_moves.ts";
+import { isLongRun } from "../../long.ts";
 
 Deno.test("random moves and faults: right tokens, one owner, every block comes back", async () => {
   const sums: Counts = {};
-  for (let seed = 1; seed <= 40; seed++) {
+  for (let seed = 1; seed <= (isLongRun ? 40 : 16); seed++) {
     for (const [what, count] of Object.entries(await simulate(seed))) {
       sums[what] = (sums[what] ?? 0) + count;
     }

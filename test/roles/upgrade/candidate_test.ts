@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { type Clock, realClock } from "../../../src/core/clock.ts";
 import { checkCandidate } from "../../../src/roles/upgrade/candidate.ts";
+import { until } from "../../patience.ts";
 import { writeProgram } from "./_program.ts";
 
 const argv = ["serve", "--port", "1"];
@@ -38,6 +39,7 @@ Deno.test("candidate: what does not start, or is something else, is refused with
         /is not this program, or does not run here: .* said: nothing/,
       ],
       [writeProgram(directory, "echo python 3.12"), /code 0 and said: python 3\.12$/],
+      [writeProgram(directory, "echo ls 9; echo licence"), /code 0 and said: ls 9$/],
       [
         writeProgram(
           directory,
@@ -108,11 +110,9 @@ Deno.test("candidate: of one that writes without end, the end is shown", () =>
 
 /** What is in a file, once something is. */
 async function untilText(path: string): Promise<string> {
-  for (let attempt = 0; attempt < 3_000; attempt++) {
-    if (exists(path) && Deno.readTextFileSync(path) !== "") return Deno.readTextFileSync(path);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error(`nothing was written to ${path} in 30 s`);
+  const text = () => exists(path) ? Deno.readTextFileSync(path) : "";
+  await until(() => text() !== "", `something is in ${path}`);
+  return text();
 }
 
 function exists(path: string): boolean {

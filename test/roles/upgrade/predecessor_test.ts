@@ -12,6 +12,7 @@ import {
 } from "../../../src/roles/upgrade/control_socket.ts";
 import { Upgrades, type UpgradesConfig } from "../../../src/roles/upgrade/predecessor.ts";
 import { VirtualClock } from "../../../src/sim/clock/virtual_clock.ts";
+import { until } from "../../patience.ts";
 import { writeProgram } from "./_program.ts";
 
 const ignore = Deno.build.os !== "linux";
@@ -147,7 +148,7 @@ Deno.test({
       const refused = assert.rejects(order("exec sleep 600"), {
         message: /could not take over: it did not serve within 120 s$/,
       });
-      await until("a successor starts", () => log.some((it) => /starts as successor/.test(it)));
+      await until(() => log.some((it) => /starts as successor/.test(it)), "a successor starts");
       await assert.rejects(order("exit"), { message: "a successor is starting already" });
       assert.ok(await clock.runUntil(() => clock.nowMs() >= 120_000));
       await refused;
@@ -178,7 +179,7 @@ Deno.test({
       assert.deepEqual(calls, ["handOver", "replaced"]);
       assert.equal(await upgrades.finish, 1234); // the successor is stopping
       Deno.kill(pid, "SIGKILL");
-      await until(`process ${pid} has ended`, () => !isAlive(pid));
+      await until(() => !isAlive(pid), `process ${pid} has ended`);
       upgrades.stopSuccessor(); // has nothing to do
       await assert.rejects(order("exit"), { message: "this process has a successor already" });
     }),
@@ -229,7 +230,7 @@ Deno.test({
     await withUpgrades(
       async ({ calls, log, order, upgrades }) => {
         const refused = assert.rejects(order("exec sleep 600"), /SIGKILL/);
-        await until("a successor starts", () => log.some((it) => /starts as successor/.test(it)));
+        await until(() => log.some((it) => /starts as successor/.test(it)), "a successor starts");
         const takeOver = service!.calls!.take_over!;
         const message = { data: { version: "9.9.9" } };
         await assert.rejects(
@@ -257,7 +258,7 @@ Deno.test({
     for (const [body, isDue, expected] of cases) {
       await withUpgrades(async (world) => {
         const refused = assert.rejects(world.order(body), { message: /it ended with SIGKILL/ });
-        await until(`the successor of "${body}" is as far`, () => isDue(world));
+        await until(() => isDue(world), `the successor of "${body}" is as far`);
         assert.equal(await world.upgrades.cancel(), false);
         await refused;
         assert.deepEqual(world.calls, expected);
@@ -281,15 +282,6 @@ Deno.test({
       assert.deepEqual(controlSockets(env).map(({ pid }) => pid), [Deno.pid]);
     }),
 });
-
-/** Polls for a minute at least. */
-async function until(what: string, isSo: () => boolean): Promise<void> {
-  for (let attempt = 0; attempt < 6_000; attempt++) {
-    if (isSo()) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error(`not so after a minute: ${what}`);
-}
 
 function isAlive(pid: number): boolean {
   return exists(`/proc/${pid}`);

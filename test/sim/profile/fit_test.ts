@@ -76,7 +76,7 @@ Deno.test("no cost is below 0", () => {
 });
 
 Deno.test("refused: too few steps, steps that are all alike", () => {
-  assert.throws(() => fitSteps(steps(8), [], ""), /there are 4 prefill steps, too few to fit/);
+  assert.throws(() => fitSteps(steps(8), [], ""), /too few prefill steps to fit: 4, expected 10/);
   const same = Array.from({ length: 40 }, (_, i): StepSample => ({
     ...{ kind: i % 2 ? "prefill" : "decode", sequences: 4, tokens: 64, latencyMs: 5 },
   }));

@@ -23,13 +23,16 @@ async function llumnix(...argv: string[]): Promise<void> {
   }
 }
 
-Deno.test("medians of TPOT and end-to-end latency are predicted within 10%", async () => {
+Deno.test("medians of TTFT, TPOT and end-to-end latency are predicted within 10%", async () => {
   const from = `${fixtures}sim/`;
   const directory = await Deno.makeTempDir();
   try {
     const profile = `${directory}/profile.json`, out = `${directory}/out.json`;
     const model = ["--model", "llama-7b"];
-    await llumnix("profile", "fit", `${from}fit_instance.csv`, ...model, "--out", profile);
+    const requests = ["--requests", `${from}alone.csv`];
+    await llumnix(
+      ...["profile", "fit", `${from}fit_instance.csv`, ...requests, ...model, "--out", profile],
+    );
     for (const name of workloads) {
       await llumnix(
         ...["simulate", "--trace", `${from}${name}.jsonl`, "--instances", "1", "--seeds", "1"],
@@ -39,6 +42,7 @@ Deno.test("medians of TPOT and end-to-end latency are predicted within 10%", asy
       const real = JSON.parse(await Deno.readTextFile(`${from}${name}.json`));
       for (
         const [what, simulated, measured] of [
+          ["TTFT", all.ttftMs.p50, real.median_ttft_ms],
           ["TPOT", all.tpotMs.p50, real.median_tpot_ms],
           ["end-to-end", all.e2eMs.p50, real.median_e2el_ms],
         ] as const

@@ -42,6 +42,21 @@ Deno.test("steps, each once; pauses; blocks", async () => {
   assert.equal(numBlocks, 100);
 });
 
+Deno.test("a step that is told again while the next one runs hides not that one", async () => {
+  const { steps } = await read([
+    header,
+    `10.00,a,1,0.1,88,3,decode,1,"('decode', 1, 50, 7.5)","[50]"`,
+    `10.02,a,2,0.1,88,3,decode,1,"('decode', 1, 50, 7.5)","[50]"`, // step 2 runs
+    `10.04,a,2,0.1,88,3,decode,1,"('decode', 1, 50, 7.5)","[50]"`,
+    `10.09,a,2,0.1,88,3,prefill,231,"('prefill', 1, 231, 66.9)","[232]"`,
+    "",
+  ].join("\n"));
+  assert.deepEqual(steps.map(({ kind, latencyMs }) => [kind, latencyMs]), [
+    ["decode", 7.5],
+    ["prefill", 66.9],
+  ]);
+});
+
 Deno.test("what profile run writes is read again", async () => {
   const steps = [
     { kind: "prefill" as const, sequences: 1, tokens: 64, latencyMs: 12.25 },

@@ -1,3 +1,4 @@
+import { closeTls } from "../../../../ffi/tls_close.ts";
 import { UnavailableError } from "../../../core/errors.ts";
 import type { HostSecurity } from "../backend_kind.ts";
 
@@ -127,15 +128,20 @@ async function startTls(
   { authority, serverName }: HostSecurity,
   signal: AbortSignal,
 ): Promise<Deno.TlsConn> {
+  // The TLS connection takes over the plain one, which cannot be closed any more.
   const tls = await Deno.startTls(connection, { hostname: serverName, caCerts: [authority] });
-  const close = () => tls.close();
+  let isClosed = false;
+  const close = () => {
+    if (!isClosed) closeTls(tls); // the other end may never have answered
+    isClosed = true;
+  };
   signal.addEventListener("abort", close, { once: true });
   try {
     if (signal.aborted) throw new Error("it was aborted");
     await tls.handshake();
     return tls;
   } catch (error) {
-    if (!signal.aborted) tls.close();
+    close();
     throw new UnavailableError(
       `no process of this cluster answers there (${
         (error as Error).message

@@ -2,7 +2,7 @@ import type { AcceptedConnection } from "../../../../ffi/accepted_connections.ts
 import type { Clock } from "../../../core/clock.ts";
 
 /** Pause between two looks at the connections. */
-const SWEEP_MS = 1_000;
+const SWEEP_MS = 250;
 /** A connection without a request is ended after so long. */
 const IDLE_MS = 10_000;
 /** Most connections without a request; the ones that were idle longest are ended. */

@@ -5,6 +5,7 @@ import { timingSafeEqual } from "node:crypto";
 import { acceptedConnections } from "../../../../ffi/accepted_connections.ts";
 import type { Clock } from "../../../core/clock.ts";
 import { LlumnixError, UnavailableError, UsageError } from "../../../core/errors.ts";
+import { logger } from "../../../core/log.ts";
 import type { HostSecurity } from "../backend_kind.ts";
 import { END_FLAG, envelope } from "./envelope.ts";
 import { IdleConnections } from "./idle_connections.ts";
@@ -15,13 +16,19 @@ import { type HealthReply, Migration, type StatsReply, WriteReplySchema } from "
 const NUM_PORTS = 64;
 /** Longest message of Health and Stats. */
 const MAX_UNARY_BYTES = 4 << 10;
+/** Most time for the body of Health and Stats to arrive. */
+const UNARY_TIMEOUT_MS = 5_000;
 /** Most time for reading a request that is refused whatever it says. */
 const DRAIN_MS = 500;
+/** Pause before the server listens again, and between attempts. */
+const LISTEN_AGAIN_MS = 250;
 export const WRITE_PATH = "/llumnix.Migration/Write";
 export const HEALTH_PATH = "/llumnix.Migration/Health";
 export const STREAM_TYPE = "application/connect+proto";
 const GRPC_REFUSAL = "this server speaks the Connect protocol over HTTP/1.1, and not gRPC over " +
   "HTTP/2: call it by a Connect client or by JSON (POST application/json)";
+
+const log = logger("grpc");
 
 type Reply<T> = Omit<T, "$typeName" | "$unknown">;
 
@@ -43,7 +50,8 @@ export interface MigrationServerArgs {
 export class MigrationServer {
   readonly port: number;
   readonly #args: MigrationServerArgs;
-  readonly #server: Deno.HttpServer<Deno.NetAddr>;
+  /** Null while it cannot listen. */
+  #server: Deno.HttpServer<Deno.NetAddr> | null;
   readonly #closing = new AbortController();
   readonly #idle: IdleConnections;
   /** Of Health and Stats, by path. */
@@ -62,8 +70,10 @@ export class MigrationServer {
     this.#handlers = new Map(
       router.handlers.map((handler) => [handler.requestPath, createFetchHandler(handler)]),
     );
-    this.#server = this.#listen();
-    this.port = this.#server.addr.port;
+    const server = this.#listen();
+    this.#server = server;
+    this.port = server.addr.port;
+    this.#keepListening(server);
     this.#idle = new IdleConnections({
       clock: args.clock,
       list: () => acceptedConnections(this.port),
@@ -74,24 +84,39 @@ export class MigrationServer {
   async close(): Promise<void> {
     this.#idle.close();
     this.#closing.abort();
-    await this.#server.finished;
+    await this.#server?.finished.catch(() => {}); // it could not accept
+  }
+
+  /**
+   * `Deno.serve` of Deno 2.9 ends when it cannot accept a connection for want of a file descriptor, which
+   * strangers can bring about.
+   */
+  #keepListening(server: Deno.HttpServer<Deno.NetAddr>): void {
+    server.finished.catch((error) => {
+      log.warn(`cannot accept connections from other instances: ${error.message}; trying again`);
+      this.#server = null;
+      this.#listenAgain();
+    });
+  }
+
+  #listenAgain(): void {
+    this.#args.clock.after(LISTEN_AGAIN_MS, () => {
+      if (this.#closing.signal.aborted) return;
+      try {
+        this.#server = this.#serve(this.port);
+        this.#keepListening(this.#server);
+      } catch {
+        this.#listenAgain(); // the descriptors are still in use, or the port is
+      }
+    });
   }
 
   #listen(): Deno.HttpServer<Deno.NetAddr> {
-    const { hostname, port, security } = this.#args;
-    const { certificate: cert, privateKey: key } = security ?? {};
-    const tls = cert === undefined || key === undefined ? {} : { cert, key };
+    const { hostname, port } = this.#args;
     const last = port === 0 ? 0 : Math.min(port + NUM_PORTS - 1, 65535);
     for (let next = port; next <= last; next++) {
       try {
-        return Deno.serve({
-          ...{ hostname, port: next, signal: this.#closing.signal, onListen() {}, ...tls },
-          onError: () => new Response(null, { status: 500 }),
-        }, (request, { remoteAddr, completed }) => {
-          const end = this.#idle.begin((remoteAddr as Deno.NetAddr).port);
-          completed.then(end, end);
-          return this.#answer(request);
-        });
+        return this.#serve(next);
       } catch (error) {
         if (error instanceof Deno.errors.AddrInUse) continue;
         throw new UsageError(
@@ -106,12 +131,27 @@ export class MigrationServer {
     );
   }
 
+  #serve(port: number): Deno.HttpServer<Deno.NetAddr> {
+    const { hostname, security } = this.#args;
+    const { certificate: cert, privateKey: key } = security ?? {};
+    const tls = cert === undefined || key === undefined ? {} : { cert, key };
+    return Deno.serve({
+      ...{ hostname, port, signal: this.#closing.signal, onListen() {}, ...tls },
+      onError: () => new Response(null, { status: 500 }),
+    }, (request, { remoteAddr, completed }) => {
+      const end = this.#idle.begin((remoteAddr as Deno.NetAddr).port);
+      completed.then(end, end);
+      return this.#answer(request);
+    });
+  }
+
   async #answer(request: Request): Promise<Response> {
     const { pathname } = new URL(request.url);
     const type = request.headers.get("content-type") ?? "";
     // The headers of gRPC's answer without a body: its clients show the message.
     if (/^application\/grpc/.test(type)) {
-      await this.#drain(request);
+      // Over HTTP/2 an answer that comes before the end of the request can get lost.
+      await this.#readShort(request, DRAIN_MS);
       return new Response(null, {
         headers: { "content-type": type, "grpc-status": "12", "grpc-message": GRPC_REFUSAL },
       });
@@ -137,25 +177,44 @@ export class MigrationServer {
         { status: 401 },
       );
     }
-    const answer = await handler(request);
+    const body = await this.#readShort(request, UNARY_TIMEOUT_MS);
+    if (body === null) {
+      const message = `expected a body of at most ${MAX_UNARY_BYTES} bytes within ` +
+        `${UNARY_TIMEOUT_MS / 1000} s`;
+      return Response.json({ code: "invalid_argument", message }, { status: 400 });
+    }
+    const { url, method, headers } = request;
+    const hasBody = method !== "GET" && method !== "HEAD";
+    const answer = await handler(
+      new Request(url, { method, headers, body: hasBody ? body : undefined }),
+    );
     return new Response(await answer.bytes(), answer); // with its length
   }
 
-  /** Reads a short body: over HTTP/2 an answer that comes before the end of the request can get lost. */
-  async #drain({ body }: Request): Promise<void> {
-    const reader = body?.getReader();
-    const cancelTimer = this.#args.clock.after(DRAIN_MS, () => reader?.cancel().catch(() => {}));
+  /** @returns null: the body is longer than that of a message, or did not come in time */
+  async #readShort({ body }: Request, timeoutMs: number): Promise<Uint8Array<ArrayBuffer> | null> {
+    if (body === null) return new Uint8Array();
+    const reader = body.getReader();
+    let isLate = false;
+    const cancelTimer = this.#args.clock.after(timeoutMs, () => {
+      isLate = true;
+      reader.cancel().catch(() => {});
+    });
+    const bytes: number[] = [];
     try {
-      for (let bytes = 0; bytes < MAX_UNARY_BYTES;) {
-        const { value } = await reader?.read() ?? {};
-        if (value === undefined) return;
-        bytes += value.length;
+      while (bytes.length <= MAX_UNARY_BYTES) {
+        const { value } = await reader.read();
+        if (value === undefined) return isLate ? null : Uint8Array.from(bytes);
+        if (bytes.length + value.length > MAX_UNARY_BYTES) break;
+        bytes.push(...value);
       }
     } catch {
-      // The client is gone.
+      return null; // the client is gone
     } finally {
       cancelTimer();
     }
+    await reader.cancel().catch(() => {});
+    return null;
   }
 
   async #write(request: Request): Promise<Response> {

@@ -105,7 +105,7 @@ Deno.test("grpc backend: in the background it pauses between pieces of 512 KiB",
     ...realClock,
     after(delayMs, action) {
       // A deadline, or the next look at idle connections.
-      if (delayMs >= 1_000) return realClock.after(delayMs, action);
+      if (delayMs >= 250) return realClock.after(delayMs, action);
       pausesMs.push(delayMs);
       return realClock.after(0, action);
     },

@@ -1,0 +1,213 @@
+import { UsageError } from "../../../core/errors.ts";
+import { MAX_ENTRIES, MAX_VALUE_BYTES, StoreAwayError, StoreRefusedError } from "../lease_store.ts";
+import type { StoreOptions } from "../store_kind.ts";
+
+/** A list of the largest size, with its base64 and field names. */
+const MAX_ANSWER_BYTES = MAX_ENTRIES * (MAX_VALUE_BYTES * 4 / 3 + 1_024);
+/** gRPC status codes in error answers (google.rpc.Code). */
+const INVALID_ARGUMENT = 3,
+  PERMISSION_DENIED = 7,
+  FAILED_PRECONDITION = 9,
+  UNAUTHENTICATED = 16;
+
+/** An error answer of the gateway. */
+interface GatewayError {
+  readonly code?: number;
+  readonly message?: string;
+  readonly error?: string;
+}
+
+/**
+ * The JSON gateway of etcd's members: POST of a request, answer as JSON. Members are asked in turn: one that
+ * does not answer is the last to be asked again.
+ */
+export class Gateway {
+  readonly #bases: string[];
+  readonly #client: Deno.HttpClient | undefined;
+  readonly #closing = new AbortController();
+  /** Of the user; null: not authenticated yet, or without a user. */
+  #token: string | null = null;
+
+  /** @throws {UsageError} a password without a user, or certificates that are none */
+  constructor(private readonly options: StoreOptions) {
+    const { servers, credentials: { user, password, authority } } = options;
+    if ((user === undefined) !== (password === undefined)) {
+      throw new UsageError("etcd: takes a user and a password together");
+    }
+    this.#bases = servers.map((server) =>
+      `${authority === undefined ? "http" : "https"}://${server}`
+    );
+    if (authority === undefined) return;
+    // Deno takes any text, and trusts none then.
+    if (!authority.includes("-----BEGIN CERTIFICATE-----")) {
+      throw new UsageError("the certificates for etcd are not PEM (-----BEGIN CERTIFICATE-----)");
+    }
+    this.#client = Deno.createHttpClient({ caCerts: [authority] });
+  }
+
+  /**
+   * One call, within the time limit. It may be sent to several members, and so be done twice.
+   * @throws {StoreAwayError} no member answers
+   * @throws {StoreRefusedError} etcd refuses the call
+   */
+  async call(path: string, body: unknown): Promise<unknown> {
+    const timeoutMs = this.options.timeoutMs;
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
+    return await this.#authorised(signal, async () => {
+      const response = await this.#post(path, body, signal);
+      return { response, answer: await this.#json(response) };
+    });
+  }
+
+  /**
+   * Opens a stream of answers. The time limit is for its beginning.
+   * @throws {StoreAwayError} no member answers
+   * @throws {StoreRefusedError} etcd refuses the call
+   */
+  async stream(
+    path: string,
+    body: unknown,
+    signal: AbortSignal,
+  ): Promise<ReadableStream<Uint8Array>> {
+    const begin = new AbortController();
+    const timer = setTimeout(() => begin.abort(), this.options.timeoutMs);
+    const all = AbortSignal.any([this.#closing.signal, signal, begin.signal]);
+    try {
+      const answer = await this.#authorised(all, async () => {
+        const response = await this.#post(path, body, all);
+        return { response, answer: response.ok ? response.body : await this.#json(response) };
+      });
+      return answer as ReadableStream<Uint8Array>;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  close(): void {
+    if (this.#closing.signal.aborted) return;
+    this.#closing.abort();
+    this.#client?.close();
+  }
+
+  /** Tokens of users expire: the call is repeated once with a fresh one. */
+  async #authorised(
+    signal: AbortSignal,
+    send: () => Promise<{ readonly response: Response; readonly answer: unknown }>,
+  ): Promise<unknown> {
+    const { user } = this.options.credentials;
+    const hadToken = this.#token !== null;
+    if (user !== undefined && !hadToken) await this.#authenticate(signal);
+    const first = await send();
+    if (first.response.ok) return first.answer;
+    const isExpired = user !== undefined && hadToken && isUnauthenticated(first.answer);
+    if (!isExpired) throw this.#refusal(first.response.status, first.answer as GatewayError);
+    await this.#authenticate(signal);
+    const second = await send();
+    if (second.response.ok) return second.answer;
+    throw this.#refusal(second.response.status, second.answer as GatewayError);
+  }
+
+  async #authenticate(signal: AbortSignal): Promise<void> {
+    this.#token = null;
+    const { user: name, password } = this.options.credentials;
+    const response = await this.#post("/v3/auth/authenticate", { name, password }, signal);
+    const answer = await this.#json(response) as { token?: unknown } & GatewayError;
+    if (!response.ok) throw this.#refusal(response.status, answer);
+    if (typeof answer.token !== "string") throw this.#strange("no token");
+    this.#token = answer.token;
+  }
+
+  /** To the first member that can be reached. */
+  async #post(path: string, body: unknown, signal: AbortSignal): Promise<Response> {
+    const reasons: string[] = [];
+    for (const base of [...this.#bases]) {
+      try {
+        const headers: Record<string, string> = { "content-type": "application/json" };
+        if (this.#token !== null) headers.authorization = this.#token;
+        const init = { method: "POST", body: JSON.stringify(body), headers, signal };
+        return await fetch(base + path, { ...init, client: this.#client } as RequestInit);
+      } catch (error) {
+        this.#bases.push(...this.#bases.splice(this.#bases.indexOf(base), 1));
+        reasons.push(`${base}: ${this.#why(error)}`);
+        if (signal.aborted) break;
+      }
+    }
+    throw new StoreAwayError(`etcd does not answer: ${reasons.join("; ")}`);
+  }
+
+  async #json(response: Response): Promise<unknown> {
+    try {
+      return JSON.parse(await readBounded(response.body, MAX_ANSWER_BYTES));
+    } catch (error) {
+      if (error instanceof SyntaxError) throw this.#strange(`status ${response.status}, no JSON`);
+      throw error instanceof StoreRefusedError
+        ? error
+        : new StoreAwayError(`etcd does not answer: ${this.#why(error)}`);
+    }
+  }
+
+  #why(error: unknown): string {
+    const { name, message } = error as Error;
+    if (this.#closing.signal.aborted) return "the store is closed";
+    const isLate = name === "TimeoutError" || name === "AbortError";
+    return isLate ? `no answer in ${this.options.timeoutMs} ms` : message;
+  }
+
+  #refusal(status: number, { code, message, error }: GatewayError): Error {
+    const text = String(message ?? error ?? `status ${status}`).slice(0, 500);
+    if (status === 404) {
+      return new StoreRefusedError(
+        "this etcd has no JSON gateway at /v3: it has to be 3.4 or later",
+      );
+    }
+    // etcd reports a wrong password, and a user who is needed and not given, as a wrong argument, and a
+    // user of an etcd without users as a wrong state.
+    const isAboutUser = code === UNAUTHENTICATED || code === PERMISSION_DENIED ||
+      ((code === INVALID_ARGUMENT || code === FAILED_PRECONDITION) &&
+        /auth|user|password/i.test(text));
+    if (isAboutUser) return new StoreRefusedError(`etcd refuses these credentials: ${text}`);
+    return new StoreAwayError(`etcd cannot do it now: ${text}`);
+  }
+
+  #strange(what: string): StoreRefusedError {
+    return new StoreRefusedError(`the server at ${this.#bases[0]} is no etcd: ${what}`);
+  }
+}
+
+/** etcd says so of a token that has expired, or that was made before the users changed. */
+function isUnauthenticated(answer: unknown): boolean {
+  const { code, message, error } = answer as GatewayError;
+  return code === UNAUTHENTICATED ||
+    /invalid auth|revision in header is old/i.test(String(message ?? error));
+}
+
+async function readBounded(
+  body: ReadableStream<Uint8Array> | null,
+  maxBytes: number,
+): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "", bytes = 0;
+  for await (const piece of body ?? []) {
+    bytes += piece.length;
+    if (bytes > maxBytes) {
+      throw new StoreRefusedError(`etcd's answer is over the limit of ${maxBytes} bytes`);
+    }
+    text += decoder.decode(piece, { stream: true });
+  }
+  return text + decoder.decode();
+}
+
+/**
+ * The lines of a stream.
+ * @throws {StoreRefusedError} a line is longer than any that etcd sends of what is written here
+ */
+export async function* linesOf(body: ReadableStream<Uint8Array>): AsyncGenerator<string> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const piece of body) {
+    const parts = (rest + decoder.decode(piece, { stream: true })).split("\n");
+    rest = parts.pop()!;
+    for (const line of parts) if (line !== "") yield line;
+    if (rest.length > MAX_ANSWER_BYTES) throw new StoreRefusedError("etcd sent an endless line");
+  }
+}

@@ -1,0 +1,195 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { UsageError } from "../../../src/core/errors.ts";
+import { openLeaseStore } from "../../../src/cluster/store/stores.ts";
+import {
+  type LeaseStore,
+  StoreAwayError,
+  StoreRefusedError,
+} from "../../../src/cluster/store/lease_store.ts";
+import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
+import { findServer, freePorts, pathOf, ServerProcess, whyMissing } from "./servers.ts";
+
+const etcd = findServer("etcd");
+
+/** Members of one etcd, which the tests of this file share: each test has a cluster name of its own. */
+class Etcd {
+  readonly members: ServerProcess[];
+  readonly #ports: number[];
+  #isStarted = false;
+
+  constructor(private readonly directory: string, count: number) {
+    this.#ports = freePorts(2 * count);
+    const peers = Array.from(
+      { length: count },
+      (_, i) => `m${i}=http://127.0.0.1:${this.#ports[2 * i + 1]}`,
+    );
+    this.members = peers.map((peer, i) => {
+      const [name, peerUrl] = peer.split("=");
+      const clientUrl = `http://127.0.0.1:${this.#ports[2 * i]}`;
+      return new ServerProcess(pathOf(etcd), [
+        ...["--name", name, "--data-dir", join(directory, name)],
+        ...["--listen-client-urls", clientUrl, "--advertise-client-urls", clientUrl],
+        ...["--listen-peer-urls", peerUrl, "--initial-advertise-peer-urls", peerUrl],
+        ...["--initial-cluster", peers.join(","), "--log-level", "error"],
+        ...["--heartbeat-interval", "50", "--election-timeout", "500"],
+      ]);
+    });
+  }
+
+  get servers(): string {
+    return this.#ports.filter((_, i) => i % 2 === 0).map((port) => `127.0.0.1:${port}`).join(",");
+  }
+
+  /** Waits until each member answers. */
+  async start(): Promise<void> {
+    if (!this.#isStarted) { for (const member of this.members) member.start(); }
+    this.#isStarted = true;
+    for (const server of this.servers.split(",")) {
+      const store = await openLeaseStore(`etcd://${server}/probe`, { timeoutMs: CALL_TIMEOUT_MS });
+      for (;;) {
+        const error = await store.get("leader").then(() => null, (error: Error) => error);
+        if (!(error instanceof StoreAwayError)) break;
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      await store.close();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#isStarted = false;
+    for (const member of this.members) await member.stop();
+  }
+
+  async post(path: string, body: unknown): Promise<void> {
+    const base = `http://${this.servers.split(",")[0]}`;
+    const response = await fetch(base + path, { method: "POST", body: JSON.stringify(body) });
+    const text = await response.text();
+    assert.ok(response.ok, `${path}: ${text}`);
+  }
+
+  /** From now on only this user may do anything. */
+  async requireUser(name: string, password: string): Promise<void> {
+    await this.post("/v3/auth/user/add", { name, password });
+    await this.post("/v3/auth/role/add", { name: "root" }).catch(() => {});
+    await this.post("/v3/auth/user/grant", { user: name, role: "root" });
+    await this.post("/v3/auth/enable", {});
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+    await Deno.remove(this.directory, { recursive: true });
+  }
+}
+
+async function startEtcd(count: number): Promise<Etcd> {
+  const etcd = new Etcd(await Deno.makeTempDir({ prefix: "llumnix-etcd-" }), count);
+  await etcd.start();
+  return etcd;
+}
+
+for (const count of [1, 3]) {
+  let shared: Promise<Etcd> | null = null;
+  let numWorlds = 0;
+  testLeaseStore({
+    name: `etcd, ${count === 1 ? "one member" : "three members"}`,
+    // What three members do when they end or compact is no other than what one does.
+    faults: count === 1 ? ["stop", "silence", "compact"] : ["stop"],
+    missing: whyMissing(etcd),
+    async open() {
+      const server = await (shared ??= startEtcd(count));
+      await server.start();
+      const url = `etcd://${server.servers}/test-${++numWorlds}`;
+      const stores: LeaseStore[] = [];
+      return {
+        async open() {
+          const store = await openLeaseStore(url, { timeoutMs: CALL_TIMEOUT_MS });
+          stores.push(store);
+          return store;
+        },
+        stop: () => server.stop(),
+        start: () => server.start(),
+        silence: () => Promise.resolve(server.members.forEach((member) => member.silence())),
+        unsilence: () => Promise.resolve(server.members.forEach((member) => member.unsilence())),
+        compact: (revision) => server.post("/v3/kv/compaction", { revision: String(revision) }),
+        async [Symbol.asyncDispose]() {
+          for (const store of stores) await store.close();
+        },
+      };
+    },
+  });
+  Deno.test.afterAll(async () => {
+    await (await shared)?.[Symbol.asyncDispose]();
+  });
+}
+
+function test(title: string, fn: () => Promise<void>): void {
+  const missing = whyMissing(etcd);
+  const name = `lease store ${title}${missing === null ? "" : ` (${missing})`}`;
+  Deno.test({ name, ignore: missing !== null, fn });
+}
+
+test("etcd: goes on with the other members when one ends, and names who refuses its user", async () => {
+  await using server = await startEtcd(3);
+  const url = `etcd://${server.servers}/users`;
+  const open = (user?: string, password?: string) =>
+    openLeaseStore(url, { timeoutMs: CALL_TIMEOUT_MS, credentials: { user, password } });
+  const plain = await open();
+  const first = await plain.set("leader", "1", 0);
+  await server.members[0].stop();
+  const answered = async (work: () => Promise<unknown>) => {
+    for (;;) {
+      const error = await work().then(() => null, (error: Error) => error);
+      if (error === null) return;
+      assert.ok(error instanceof StoreAwayError, `${error.name}: ${error.message}`);
+    }
+  };
+  await answered(() => plain.get("leader"));
+  let second = null as number | null;
+  await answered(async () => {
+    second = await plain.set("leader", "2", first!) ?? (await plain.get("leader"))!.revision;
+  });
+  server.members[0].start();
+  await server.start();
+
+  const user = await open("root", "right");
+  await assert.rejects(user.get("leader"), /credentials.*not enabled/);
+  await server.requireUser("root", "right");
+  assert.equal((await user.get("leader"))?.value, "2");
+  const watched = Promise.withResolvers<string | null>();
+  const stop = user.watch("leader", second!, {
+    onChange: ({ value }) => watched.resolve(value),
+    onEnd: (error) => watched.reject(error),
+  });
+  await user.set("leader", "3", second!);
+  assert.equal(await watched.promise, "3");
+  stop();
+  for (const wrong of [plain, await open("root", "wrong"), await open("nobody", "x")]) {
+    await assert.rejects(wrong.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      return /^etcd refuses these credentials: /.test(error.message);
+    });
+    await wrong.close();
+  }
+  // The password changes: the token that this client has is void, and it cannot get another.
+  const token = await fetch(`http://${server.servers.split(",")[1]}/v3/auth/authenticate`, {
+    method: "POST",
+    body: JSON.stringify({ name: "root", password: "right" }),
+  }).then((response) => response.json());
+  const change = await fetch(`http://${server.servers.split(",")[1]}/v3/auth/user/changepw`, {
+    method: "POST",
+    headers: { authorization: token.token },
+    body: JSON.stringify({ name: "root", password: "other" }),
+  });
+  assert.ok(change.ok, await change.text());
+  await assert.rejects(user.get("leader"), /^StoreRefusedError: etcd refuses these credentials: /);
+  await user.close();
+});
+
+Deno.test("lease store etcd: a user without a password and a wrong certificate are usage errors", async () => {
+  const open = (credentials: Record<string, string>) =>
+    openLeaseStore("etcd://127.0.0.1", { credentials });
+  await assert.rejects(open({ user: "root" }), UsageError);
+  await assert.rejects(open({ authority: "no certificate" }), UsageError);
+  await assert.rejects(open({ nkeySeed: "SU" }), /etcd: takes no nkeySeed/);
+});

@@ -1,0 +1,77 @@
+/**
+ * Real servers of lease stores for tests: etcd and nats-server, as Debian packages them. They are found by
+ * `LLUMNIX_STORE_SERVERS`, a directory under which a package was unpacked (`dpkg -x`), or on PATH.
+ */
+import { join } from "node:path";
+
+/** A program, or why it is not there. */
+export type Found = { readonly path: string } | { readonly missing: string };
+
+export function findServer(name: string): Found {
+  const root = Deno.env.get("LLUMNIX_STORE_SERVERS");
+  const unpacked = root ? ["usr/bin", "usr/sbin", ""].map((part) => join(root, part)) : [];
+  const onPath = (Deno.env.get("PATH") ?? "").split(":").filter((part) => part !== "");
+  for (const directory of [...unpacked, ...onPath]) {
+    const path = join(directory, name);
+    try {
+      if (Deno.statSync(path).isFile) return { path };
+    } catch {
+      // Not here.
+    }
+  }
+  return { missing: `needs ${name} on PATH or below LLUMNIX_STORE_SERVERS` };
+}
+
+export function whyMissing(found: Found): string | null {
+  return "missing" in found ? found.missing : null;
+}
+
+/** @throws {Error} it is missing */
+export function pathOf(found: Found): string {
+  if ("missing" in found) throw new Error(found.missing);
+  return found.path;
+}
+
+/** Ports that nobody listens at now. */
+export function freePorts(count: number): number[] {
+  const listeners = Array.from({ length: count }, () => {
+    return Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  });
+  const ports = listeners.map(({ addr }) => (addr as Deno.NetAddr).port);
+  for (const listener of listeners) listener.close();
+  return ports;
+}
+
+/** A server's process, which is stopped, continued and started again at the same place. */
+export class ServerProcess {
+  #child: Deno.ChildProcess | null = null;
+
+  constructor(private readonly program: string, private readonly args: readonly string[]) {}
+
+  start(): void {
+    this.#child = new Deno.Command(this.program, {
+      args: [...this.args],
+      stdin: "null",
+      stdout: "null",
+      stderr: "null",
+    }).spawn();
+  }
+
+  /** It answers nothing any more, and its connections stay open. */
+  silence(): void {
+    this.#child?.kill("SIGSTOP");
+  }
+
+  unsilence(): void {
+    this.#child?.kill("SIGCONT");
+  }
+
+  /** Ends at once. */
+  async stop(): Promise<void> {
+    const child = this.#child;
+    this.#child = null;
+    if (child === null) return;
+    child.kill("SIGKILL");
+    await child.status;
+  }
+}
