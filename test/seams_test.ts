@@ -1,9 +1,10 @@
 /**
- * A migration backend and a device are each one directory and one line in a register. No other file
+ * A migration backend, a device and a lease store are each one directory and one line in a register. No other file
  * decides by an implementation's name: it asks the kind (`needsGroup`, `usesHostCores`, ...).
  */
 import assert from "node:assert/strict";
 import { dirname, join, relative } from "node:path";
+import { leaseStores } from "../src/cluster/store/stores.ts";
 import { devices } from "../src/executor/devices.ts";
 import { migrationBackends } from "../src/kv/transfer/backends.ts";
 import { importedSpecifiers } from "./imports.ts";
@@ -27,6 +28,12 @@ const seams: readonly Seam[] = [
     names: devices.map(({ device }) => device),
     directory: "src/executor",
     register: "src/executor/devices.ts",
+  },
+  {
+    // "file" is a word of its own in many places.
+    names: leaseStores.map(({ scheme }) => scheme).filter((scheme) => scheme !== "file"),
+    directory: "src/cluster/store",
+    register: "src/cluster/store/stores.ts",
   },
 ];
 

@@ -64,6 +64,15 @@ export const sections: readonly Section[] = [
     output: "tests",
   },
   {
+    name: "paths",
+    shows:
+      "the self-test of every type with fast and with plain paths; graphs against eager, bit for " +
+      "bit; memcheck on small shapes",
+    limitS: 18,
+    command: () => program("executor"),
+    output: "findings",
+  },
+  {
     name: "decoder",
     shows:
       "layers of decoders of three sizes: decode steps as shares of a copy, prompts in TFLOP/s",

@@ -51,6 +51,7 @@ export class ManagerLink {
   /** Knows that this process has the admin token. */
   #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
   #cancelRetry: (() => void) | null = null;
+  #isConnecting = false;
   #mismatch: string | null = null;
   #isClosed = false;
 
@@ -154,6 +155,16 @@ export class ManagerLink {
     this.#address = address;
   }
 
+  /** Another manager leads now: leaves the present one, if that is at another address, and connects. */
+  switchTo(address: Address): void {
+    const peer = this.#peer;
+    if (address === this.#address || this.#isClosed) return;
+    this.#address = address;
+    if (peer !== null) return this.#lose(peer, SUPERSEDED);
+    this.#cancelRetry?.();
+    if (!this.#isConnecting) this.#reconnectAfter(0); // else that attempt fails, and the next one follows
+  }
+
   /** Sends a notification; without a manager it is dropped. */
   notify<M extends NotificationName>(method: M, data: NoticeOf<M>): void {
     this.#peer?.notify(method, { data });
@@ -169,11 +180,20 @@ export class ManagerLink {
   }
 
   async #connect(): Promise<void> {
+    this.#isConnecting = true;
+    try {
+      await this.#connectTo(this.#address);
+    } finally {
+      this.#isConnecting = false;
+    }
+  }
+
+  async #connectTo(address: Address): Promise<void> {
     const { bus, onList, onQuery } = this.#config;
     let newest: number | null = null;
     let mismatch = null as string | null;
     let isSuperseded = false as boolean;
-    const peer: Peer = await bus.connect(this.#address, {
+    const peer: Peer = await bus.connect(address, {
       calls: { requests: ({ data }) => ({ data: onQuery(data) }) },
       notifications: {
         instances: ({ data: list }) => {
@@ -195,7 +215,7 @@ export class ManagerLink {
     try {
       await peer.call("subscribe", { data: null }); // the list arrives before the answer
       if (mismatch !== null) throw new UsageError(mismatch);
-      if (isSuperseded) throw new UnavailableError(SUPERSEDED);
+      if (isSuperseded || address !== this.#address) throw new UnavailableError(SUPERSEDED);
     } catch (error) {
       await peer.close();
       throw error;
@@ -218,7 +238,7 @@ export class ManagerLink {
     this.#cancelRetry = this.#config.clock.after(delayMs, () => {
       this.#connect().catch((error) => {
         this.#noteMismatch(error instanceof UsageError ? error.message : null);
-        this.#reconnectAfter(Math.min(2 * delayMs, MAX_RETRY_MS));
+        this.#reconnectAfter(Math.min(Math.max(2 * delayMs, FIRST_RETRY_MS), MAX_RETRY_MS));
       });
     });
   }

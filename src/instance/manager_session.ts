@@ -10,6 +10,8 @@ import type { InstanceRegistration, JoinReply, JoinRequest } from "../core/proto
 
 /** Pause between two attempts to join again after the manager was lost. */
 const REJOIN_INTERVAL_MS = 200;
+/** How long an instance tries to join a new leader, at least: it leads already. */
+const LEADER_WAIT_MS = 30_000;
 
 export interface ManagerSessionConfig {
   readonly bus: Bus;
@@ -48,6 +50,7 @@ export interface ManagerSessionConfig {
  */
 export class ManagerSession {
   readonly #config: ManagerSessionConfig;
+  #address: Address;
   /** `registering`: the manager knows, or is about to know, that the instance serves. */
   #phase: "joining" | "loading" | "registering" | "serving" = "joining";
   #peer: Peer | null = null;
@@ -57,6 +60,7 @@ export class ManagerSession {
 
   constructor(config: ManagerSessionConfig) {
     this.#config = config;
+    this.#address = config.managerAddress;
   }
 
   /** The manager is connected now. */
@@ -79,8 +83,14 @@ export class ManagerSession {
    * @throws {UnavailableError} no manager that accepts instances answered in time
    */
   async join(): Promise<JoinReply> {
-    const { managerAddress: address, managerWaitMs, clock, onWait, hasEnded } = this.#config;
-    const wait = { address, clock, timeoutMs: managerWaitMs, onWait, isGivenUp: hasEnded };
+    const { managerWaitMs, clock, onWait, hasEnded } = this.#config;
+    const wait = {
+      address: this.#address,
+      clock,
+      timeoutMs: managerWaitMs,
+      onWait,
+      isGivenUp: hasEnded,
+    };
     const reply = await untilManagerAnswers(wait, async () => {
       await this.close(); // the connection of the attempt before
       return await this.#join();
@@ -134,6 +144,21 @@ export class ManagerSession {
     }
   }
 
+  /**
+   * Another manager leads now, at this address. A serving instance leaves the present one, if that is at
+   * another address, and joins; one that has not registered yet does so once it serves.
+   */
+  moveTo(address: Address): void {
+    if (address === this.#address) return;
+    this.#address = address;
+    if (this.#phase !== "serving") return;
+    this.#successorWaitMs = Math.max(this.#successorWaitMs, LEADER_WAIT_MS);
+    const peer = this.#peer;
+    this.#peer = null;
+    peer?.close();
+    this.#lose();
+  }
+
   /** The manager is about to give its place to a successor, which has this long to take it. */
   expectSuccessor(waitMs: number): void {
     this.#successorWaitMs = waitMs;
@@ -147,9 +172,9 @@ export class ManagerSession {
   }
 
   async #join(): Promise<JoinReply> {
-    const { bus, managerAddress, instanceId, incarnation, startedBy, service } = this.#config;
+    const { bus, instanceId, incarnation, startedBy, service } = this.#config;
     const isRunning = this.#phase === "serving";
-    const peer = await bus.connect(managerAddress, {
+    const peer = await bus.connect(this.#address, {
       ...service,
       onClose: (peer) => {
         if (this.#peer === peer) this.#lose();

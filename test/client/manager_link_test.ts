@@ -79,6 +79,51 @@ Deno.test("manager link: a manager whose leadership is over gives no list and no
   await listener.close();
 });
 
+Deno.test("manager link: leaves its manager for the one that leads, also one that it cannot reach yet", async () => {
+  const bus = new InProcessBus();
+  const listenAs = (name: string) =>
+    bus.listen(`inproc:${name}`, {
+      calls: {
+        subscribe: (_, peer) => {
+          peer.notify("instances", {
+            data: { version: 1, instances: [], expectedInstances: 1 },
+          });
+          return { data: null };
+        },
+        dispatch: () => ({ data: { instanceId: name } }),
+      },
+    });
+  const first = await listenAs("first");
+  const lost: string[] = [];
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:first",
+    onList: () => {},
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+    onLost: (reason) => lost.push(reason),
+  });
+  const place = async () =>
+    (await link.dispatch({ requestId: "r", promptTokens: 1 }))?.instanceId ?? null;
+  const untilPlaced = async (name: string) => {
+    while (await place() !== name) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  assert.equal(await place(), "first");
+  link.switchTo("inproc:first"); // there it is
+  assert.deepEqual(lost, []);
+  link.switchTo("inproc:second");
+  assert.equal(await place(), null, "it has left at once");
+  assert.equal(lost.length, 1);
+  const second = await listenAs("second");
+  await untilPlaced("second");
+  const third = await listenAs("third");
+  link.switchTo("inproc:nobody");
+  link.switchTo("inproc:third");
+  await untilPlaced("third");
+  await link.close();
+  for (const listener of [first, second, third]) await listener.close();
+});
+
 const settings: ServedSettings = { model: "test", dtype: "float32", maxModelLen: 1000 };
 
 /** A manager that serves something, or whose only instance does. */

@@ -10,6 +10,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { freePort } from "../free_port.ts";
 import { type ProcessEntry, processesIn } from "./processes.ts";
 
 // `deno test` prints an error's cause, but not the two errors inside a SuppressedError.
@@ -222,23 +223,6 @@ export async function startServer(
   return { program, url, [Symbol.asyncDispose]: () => program[Symbol.asyncDispose]() };
 }
 
-/**
- * A TCP port of the loopback interface that nobody listens on. It is below those that systems give to
- * connections and to listeners without a port of their own (from 32768 on): the other tests, which run
- * beside these, have thousands of those, and one of them would take it before the program does.
- */
-export function freePort(): number {
-  for (;;) {
-    const port = 12_000 + Math.floor(Math.random() * 20_000);
-    try {
-      using _listener = Deno.listen({ hostname: "127.0.0.1", port });
-      return port;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
-  }
-}
-
 async function isReady(url: string): Promise<boolean> {
   try {
     const response = await fetch(`${url}/is_ready`);
@@ -278,10 +262,10 @@ function programCommand(): readonly string[] {
 
 /** `deno run` finds its package cache by these. */
 function sourceEnvironment(): Record<string, string> {
-  const names = ["HOME", "XDG_CACHE_HOME", "DENO_DIR"];
-  return Object.fromEntries(
-    names.map((name) => [name, Deno.env.get(name)]).filter(([, value]) => value !== undefined),
-  );
+  const { HOME, XDG_CACHE_HOME, DENO_DIR } = Deno.env.toObject();
+  // By itself Deno looks below XDG_CACHE_HOME, which a test may give.
+  const directory = DENO_DIR ?? `${XDG_CACHE_HOME ?? `${HOME}/.cache`}/deno`;
+  return { HOME, DENO_DIR: directory, ...(XDG_CACHE_HOME && { XDG_CACHE_HOME }) };
 }
 
 function existsFile(path: string): boolean {

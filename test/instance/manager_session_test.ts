@@ -43,16 +43,17 @@ class World {
     });
   }
 
-  async startManager(): Promise<void> {
-    await this.network.addNode("manager").bus.listen("inproc:manager", {
+  async startManager(name = "manager"): Promise<void> {
+    const where = name === "manager" ? "" : ` at ${name}`;
+    await this.network.addNode(name).bus.listen(`inproc:${name}`, {
       calls: {
         join: ({ data }) => {
-          this.calls.push("join");
+          this.calls.push(`join${where}`);
           this.joins.push(data as JoinRequest);
           return { data: { infoIntervalMs: 10, instanceType: "both" } };
         },
         register: () => {
-          this.calls.push("register");
+          this.calls.push(`register${where}`);
           return { data: null };
         },
         drain: () => ({ data: { mayDrain: this.mayDrain } }),
@@ -69,6 +70,22 @@ class World {
     return await promise;
   }
 }
+
+Deno.test("ManagerSession: leaves its manager for the one that leads, also without a rejoin timeout", async () => {
+  const world = new World(0), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  await world.wait(session.register());
+  await world.startManager("leader");
+  session.moveTo("inproc:manager"); // there it is
+  session.moveTo("inproc:leader");
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["rejoin"]);
+  assert.deepEqual(world.calls, ["join", "register", "join at leader", "register at leader"]);
+  world.network.kill("manager"); // nobody misses it
+  await world.clock.runUntil(() => false);
+  assert.deepEqual([world.events, session.isConnected], [["rejoin"], true]);
+});
 
 Deno.test("ManagerSession: without a manager it does not join, and may drain", async () => {
   const world = new World(), { session } = world;

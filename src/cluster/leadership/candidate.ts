@@ -11,8 +11,10 @@ import { LEADER_KEY, type LeaderRecord } from "./leader_record.ts";
 /** Takeover takes little over a lease: 1.1 to 1.4 s were measured on etcd and JetStream. */
 export const DEFAULT_LEASE_MS = 1_500;
 /** Reads beside the watch, and looks at what is due, in a lease. */
-const READS_PER_LEASE = 5;
+export const READS_PER_LEASE = 5;
 const TICKS_PER_LEASE = 15;
+/** However long the lease is: a process that is just ending may accept one more connection. */
+const MAX_GUARD_RETRY_MS = 300;
 
 export interface CandidateConfig {
   readonly store: LeaseStore;
@@ -74,7 +76,7 @@ export class Candidate {
     this.#guard = new LeaderGuard({
       bus: config.bus,
       clock,
-      retryMs: leaseMs / READS_PER_LEASE,
+      retryMs: Math.min(leaseMs / READS_PER_LEASE, MAX_GUARD_RETRY_MS),
       onEnded: (leader) => this.#leaderEnded(leader),
     });
     const { heard } = config;
@@ -138,6 +140,7 @@ export class Candidate {
   #observe(entry: StoreEntry | null): void {
     try {
       this.#election.observe(entry, this.#config.clock.nowMs());
+      if (this.#unreadable !== null) this.#view.refresh();
       this.#unreadable = null;
     } catch (error) {
       this.#unreadable = error as Error;

@@ -69,6 +69,8 @@ export class Election {
   #known: Leadership | null = null;
   /** The own epoch while it leads; else 0. */
   #epoch = 0;
+  /** The latest own epoch that is over: a write of it that is answered late does not bring it back. */
+  #overEpoch = 0;
   #beat = 0;
   #beatDueMs = 0;
   /** The write under way. */
@@ -257,7 +259,8 @@ export class Election {
     }
     this.#beatDueMs = sentMs + this.#config.leaseMs / BEATS_PER_LEASE;
     if (this.#epoch === record.epoch) return;
-    const isOver = this.#known !== null && supersedes(this.#known, record);
+    const isOver = record.epoch <= this.#overEpoch ||
+      (this.#known !== null && supersedes(this.#known, record));
     if (isOver || this.#vacancy !== null || !this.#isCandidate) return;
     this.#epoch = record.epoch;
     this.#know(record);
@@ -286,6 +289,7 @@ export class Election {
 
   #follow(reason: string): void {
     if (this.#epoch === 0) return;
+    this.#overEpoch = this.#epoch;
     this.#epoch = 0;
     this.#onChange({ type: "follows", reason });
   }

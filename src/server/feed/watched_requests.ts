@@ -1,11 +1,6 @@
 import type { Clock } from "../../core/clock.ts";
-import type { Cluster, OutputSink } from "../../core/cluster.ts";
-import type {
-  GenerateRequest,
-  InstanceId,
-  RequestId,
-  RequestOutput,
-} from "../../core/protocol/generate.ts";
+import type { Cluster, OutputSink, SubmittedRequest } from "../../core/cluster.ts";
+import type { InstanceId, RequestId, RequestOutput } from "../../core/protocol/generate.ts";
 import type { LatencyHistory } from "./latency_history.ts";
 
 /** A request of this API server, as far as watchers see it. */
@@ -84,7 +79,7 @@ export class WatchedRequests implements Cluster {
     return this.cluster.isReady();
   }
 
-  async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
+  async submit(request: SubmittedRequest, sink: OutputSink): Promise<void> {
     const { requestId } = request;
     const entry: Entry = {
       key: ++this.#lastKey,

@@ -106,8 +106,9 @@ export class LeadershipChecks implements Observer {
     }
   }
 
-  /** A store that has lost a write which it acknowledged may give an epoch away twice. */
+  /** A store that acknowledges a write, and then loses or replaces it, may give an epoch away twice. */
   get #mayRepeatEpochs(): boolean {
-    return this.#scenario.actions.some(({ type }) => type === "restore_store");
+    const { actions, storeFaults } = this.#scenario;
+    return storeFaults.racingWrites > 0 || actions.some(({ type }) => type === "restore_store");
   }
 }

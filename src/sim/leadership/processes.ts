@@ -3,9 +3,8 @@ import type { Peer } from "../../bus/bus.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import type { Leadership } from "../../core/protocol/leadership.ts";
 import { Candidate } from "../../cluster/leadership/candidate.ts";
-import { LEADER_KEY, readLeaderRecord } from "../../cluster/leadership/leader_record.ts";
+import { LeaderFinder } from "../../cluster/leadership/leader_finder.ts";
 import type { LeaseStore } from "../../cluster/store/lease_store.ts";
-import { StoreView } from "../../cluster/store/store_view.ts";
 import type { SimNode } from "../network/sim_bus.ts";
 import type { Plant } from "./plants.ts";
 
@@ -122,7 +121,7 @@ export class SimManager {
 /** An instance or an API server: connected to all managers, obeys the one that leads. */
 export class SimReceiver {
   readonly fence: LeaderFence;
-  readonly view: StoreView;
+  readonly finder: LeaderFinder;
   /** When it obeyed last. */
   obeyedMs = 0;
   readonly #plant: Plant | null;
@@ -139,23 +138,14 @@ export class SimReceiver {
     this.#plant = plant;
     this.#observer = observer;
     this.fence = new LeaderFence(node.name);
-    this.view = new StoreView({
+    this.finder = new LeaderFinder({
       store,
       clock: node.clock,
-      scope: LEADER_KEY,
-      readIntervalMs: leaseMs / 5,
-      onChange: (_key, entry) => {
-        const record = entry && readLeaderRecord(entry);
-        if (record && record.leader !== "") this.fence.learn(record);
-      },
+      leaseMs,
+      fence: this.fence,
+      onMove: () => {},
     });
     for (const name of managers) this.#connect(managerAddress(name));
-  }
-
-  /** The leader, as the store tells this receiver. */
-  get found(): string | null {
-    const entry = this.view.entries.get(LEADER_KEY);
-    return entry === undefined ? null : readLeaderRecord(entry).leader;
   }
 
   async #connect(address: string): Promise<void> {

@@ -238,9 +238,12 @@ class World {
     this.#checks.checkEnd(leaders);
     if (leaders.length !== 1) return;
     const [{ leader, epoch }] = leaders;
+    const address = this.#managers.find((one) => one?.id === leader)!.candidate.record?.address;
     for (const receiver of this.#receivers) {
-      const { node: { name, clock }, fence: { known }, found, obeyedMs } = receiver;
-      if (found !== leader) this.#checks.fail(`the store tells ${name} that ${found} leads`);
+      const { node: { name, clock }, fence: { known }, finder, obeyedMs } = receiver;
+      if (finder.address !== address) {
+        this.#checks.fail(`the store tells ${name} that the leader is at ${finder.address}`);
+      }
       if (clock.nowMs() - obeyedMs > HEARD_LATELY_MS || known?.epoch !== epoch) {
         this.#checks.fail(`${name} does not obey ${leader} of epoch ${epoch} at the end`);
       }

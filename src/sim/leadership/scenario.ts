@@ -88,6 +88,7 @@ export function randomLeadershipScenario(seed: number): LeadershipScenario {
       lostAnswers: share(0.3),
       skippedChanges: share(0.5),
       lateMessages: share(1),
+      racingWrites: share(1),
     },
   };
   const makers: Record<ScenarioKind, () => LeadershipAction[]> = {

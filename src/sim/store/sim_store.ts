@@ -17,6 +17,8 @@ import type { SimNetwork, SimNode } from "../network/sim_bus.ts";
 export const STORE_NODE = "store";
 /** Most time by which a message is late that was sent while nothing got through: TCP sends it again. */
 const LATE_MS = 3_000;
+/** Writes that arrive within this time may race. */
+const RACE_MS = 20;
 
 /** What the store does wrong, besides being away. */
 export interface StoreFaults {
@@ -26,9 +28,19 @@ export interface StoreFaults {
   readonly skippedChanges: number;
   /** Share of the messages under way in a cut that arrive late in place of never. */
   readonly lateMessages: number;
+  /**
+   * Share of the writes that are done although another one was, just before. A JetStream cluster of 2.9
+   * compares before it replicates: of writes that arrive at the same time it acknowledges several.
+   */
+  readonly racingWrites: number;
 }
 
-export const noStoreFaults: StoreFaults = { lostAnswers: 0, skippedChanges: 0, lateMessages: 0 };
+export const noStoreFaults: StoreFaults = {
+  lostAnswers: 0,
+  skippedChanges: 0,
+  lateMessages: 0,
+  racingWrites: 0,
+};
 
 type State = ReadonlyMap<string, StoreChange>;
 
@@ -56,6 +68,9 @@ export class SimStore {
     readonly revision: Revision;
   }[] = [];
   readonly #watches = new Set<Watch>();
+  /** The latest write: the revision that it replaced. */
+  #before: { readonly key: string; readonly revision: Revision; readonly atMs: number } | null =
+    null;
   #mode: "up" | "down" | "silent" = "up";
   /** Answers to lose, beyond those of the faults. */
   #numToLose = 0;
@@ -146,9 +161,15 @@ export class SimStore {
 
   set(key: string, value: string | null, expected: Revision): Revision | null {
     const there = this.#state.get(key);
-    if ((there?.value == null ? 0 : there.revision) !== expected) return null;
-    if (value === null && expected === 0) return this.#revision;
     const atMs = this.#network.clock.nowMs();
+    if ((there?.value == null ? 0 : there.revision) !== expected) {
+      const before = this.#before;
+      const isRace = before?.key === key && before.revision === expected &&
+        atMs - before.atMs <= RACE_MS && this.#chance(this.#faults.racingWrites);
+      if (!isRace) return null;
+    }
+    if (value === null && expected === 0) return this.#revision;
+    this.#before = { key, revision: expected, atMs };
     this.#history.push({ atMs, state: this.#state, revision: this.#revision });
     const change = { key, value, revision: ++this.#revision };
     this.#state = new Map(this.#state).set(key, change);

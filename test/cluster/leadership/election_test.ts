@@ -208,6 +208,17 @@ Deno.test("election: a leader that a receiver refuses needs a newer epoch than t
   }
 });
 
+Deno.test("election: a beat that is answered after a refusal does not bring the leadership back", () => {
+  const world = new World().lead();
+  const beat = world.pass(LEASE_MS).wanted!;
+  world.election.learn({ epoch: 1, leader: "b" }, world.nowMs);
+  world.put(beat);
+  world.election.written(world.revision, world.nowMs);
+  assert.equal(world.election.leadership, null);
+  world.pass(1).read();
+  assert.equal(world.write().epoch, 2);
+});
+
 Deno.test("election: a follower that a receiver has told of a newer epoch does not repeat it", () => {
   const world = new World().put({ epoch: 2 }).read();
   world.election.learn({ epoch: 30, leader: "b" }, world.nowMs);

@@ -10,7 +10,8 @@ import {
 } from "../../../src/cluster/store/lease_store.ts";
 import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
 import { makeCertificate } from "./certificate.ts";
-import { findServer, freePorts, pathOf, ServerProcess, whyMissing } from "./servers.ts";
+import { freePorts } from "../../free_port.ts";
+import { findServer, pathOf, ServerProcess, whyMissing } from "./servers.ts";
 
 const program = findServer("nats-server");
 /** A JetStream cluster takes 4 to 9 s to elect, and more on a loaded machine: then calls take longer too. */
@@ -104,6 +105,8 @@ for (const count of [1, 3]) {
     name: `nats, ${count === 1 ? "one server" : "three servers"}`,
     // A cluster that starts again elects for seconds each time.
     faults: count === 1 ? ["stop", "silence"] : [],
+    // Server 2.9 compares before it replicates, and not again after.
+    mayAcknowledgeTwice: count > 1,
     missing: whyMissing(program),
     async open() {
       const nats = await (shared ??= startNats(count));
@@ -230,10 +233,10 @@ test("a server without JetStream is named", async () => {
   try {
     for (;;) {
       const error = await store.get("leader").then(() => null, (error: Error) => error);
-      if (error instanceof StoreAwayError) continue;
-      assert.ok(error instanceof StoreRefusedError, String(error));
-      assert.match(error.message, /^this NATS server has no JetStream.*start it with --jetstream$/);
-      break;
+      assert.ok(error instanceof StoreAwayError, String(error));
+      if (
+        /^this NATS server has no JetStream now.*start it with --jetstream$/.test(error.message)
+      ) break;
     }
   } finally {
     await store.close();

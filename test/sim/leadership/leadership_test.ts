@@ -4,7 +4,7 @@ import { type Plant, plants } from "../../../src/sim/leadership/plants.ts";
 import { runLeadershipScenario } from "../../../src/sim/leadership/run.ts";
 import { randomLeadershipScenario } from "../../../src/sim/leadership/scenario.ts";
 
-const SEEDS = 24;
+const SEEDS = 16;
 
 Deno.test(`leadership: ${SEEDS} random scenarios without a violation`, async () => {
   const failed: string[] = [];
@@ -21,12 +21,12 @@ Deno.test(`leadership: ${SEEDS} random scenarios without a violation`, async () 
 
 /** A seed whose scenario shows the bug, and what the check says. */
 const shown: Readonly<Record<Plant, readonly [seed: number, RegExp]>> = {
-  leader_goes_on: [4, /decides in epoch \d+, although it was told that epoch \d+ is over/],
-  leader_ignores_its_epoch: [4, /decides in epoch \d+, which is that of manager/],
-  receiver_does_not_fence: [4, /obeys manager .* of epoch 1 after manager .* of epoch 2/],
+  leader_goes_on: [5, /decides in epoch \d+, although it was told that epoch \d+ is over/],
+  leader_ignores_its_epoch: [5, /decides in epoch \d+, which is that of manager/],
+  receiver_does_not_fence: [16, /obeys manager .* of epoch 1 after manager .* of epoch 2/],
   silence_while_away: [12, /began epoch 2 although only the store was away/],
   store_away_ends_leadership: [1, /heard no decision for/],
-  expiry_by_the_store: [13, /0 managers lead at the end/],
+  expiry_by_the_store: [16, /heard no decision for/],
   watch_alone: [1, /began epoch 2 although only the store was away/],
   leader_does_not_give_way: [5, /heard no decision for/],
 };

@@ -11,7 +11,7 @@ const RECONNECT_WAIT_MS = 100;
 const MAX_UNANSWERED_PINGS = 2;
 /** With as many servers, the bucket survives the loss of one. */
 const REPLICAS = 3;
-/** Error of JetStream's API: the server has no JetStream, or this account may not use it. */
+/** Errors of JetStream's API where there is none. */
 const NOT_ENABLED = /jetstream.*not enabled|no responders/i;
 const ABOUT_CREDENTIALS = /authoriz|authentic|permission|credential|nkey/i;
 
@@ -36,7 +36,7 @@ export class NatsBucket {
   /**
    * Does something with the bucket, within the time limit.
    * @throws {StoreAwayError} no server answers
-   * @throws {StoreRefusedError} the server does not want this client, or has no JetStream
+   * @throws {StoreRefusedError} the server does not want this client
    */
   async use<T>(work: (bucket: OpenBucket) => Promise<T>): Promise<T> {
     const { timeoutMs } = this.options;
@@ -118,8 +118,9 @@ export class NatsBucket {
       return new StoreRefusedError(`NATS refuses these credentials: ${text}`, { cause: error });
     }
     if (NOT_ENABLED.test(text)) {
-      return new StoreRefusedError(
-        `this NATS server has no JetStream, or none that answers now (${text}): start it with --jetstream`,
+      // A server that starts, or wakes up, says so for a moment too.
+      return new StoreAwayError(
+        `this NATS server has no JetStream now (${text}); if that stays, start it with --jetstream`,
         { cause: error },
       );
     }
