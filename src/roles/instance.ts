@@ -66,6 +66,8 @@ export interface InstanceArgs {
  */
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), managerAddress } = args;
+  const load = args.loadExecutor ??
+    ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
     ...args,
     bus,
@@ -73,12 +75,11 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     processStart: HostProcess.startOf(Deno.pid),
     version: fullVersion(),
     clock: realClock,
-    loadExecutor: args.loadExecutor ??
-      (async (spec, onProgress) => {
-        const executor = await loadThreadedExecutor(spec, { onProgress });
-        for (const warning of executor.info.warnings ?? []) log.warn(warning);
-        return executor;
-      }),
+    loadExecutor: async (spec, onProgress) => {
+      const executor = await load(spec, onProgress);
+      for (const warning of executor.info.warnings ?? []) log.warn(warning);
+      return executor;
+    },
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
     onStart: args.startedBy === "hand"
       ? (event) => {
