@@ -1,10 +1,22 @@
 /**
- * Compiles the CUDA kernels, which is committed: `ffi/cuda_kernels/NAME.ptx` from `NAME.cu`, and those of
- * decoders to `NAME.sm_90a.cubin`, too. It
- * needs nvcc 13.0.88 (NVCC, or on PATH); the whole compiler is in the PyPI packages nvidia-cuda-nvcc,
- * nvidia-nvvm, nvidia-cuda-crt and nvidia-cuda-cccl 13.0, and nvidia-cuda-runtime, unpacked over each
- * other. With `--check` nothing is compiled: it fails if a source has changed since its PTX was made.
+ * Compiles the CUDA kernels, which are committed: from `ffi/cuda_kernels/NAME.cu` PTX for every device
+ * (`NAME.ptx`), and for kernels of decoders machine code of compute capability 9.0 (`NAME.sm_90a.cubin`).
+ * `table.md` says what each kernel takes of a multiprocessor; a kernel that takes too much is an error.
+ *
+ * It needs nvcc 13.0.88 (NVCC, or on PATH) and nvdisasm (NVDISASM, or on PATH). The compiler is in the PyPI
+ * packages nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt and nvidia-cuda-cccl 13.0, and
+ * nvidia-cuda-runtime, unpacked over each other; nvdisasm is in nvidia-cuda-nvdisasm 13. With `--check`
+ * nothing is compiled: it fails if a source has changed since its products were made.
  */
+import {
+  type CompiledKernel,
+  complaintsOf,
+  parsePtxas,
+  tableOf,
+  type Target,
+  targets,
+} from "./cuda_kernel_table.ts";
+import { earlyAccesses, waitingKernels } from "./cuda_kernel_waits.ts";
 import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const kernels = new URL("../ffi/cuda_kernels/", import.meta.url);
@@ -17,8 +29,9 @@ const flags = ["-ptx", "-arch=compute_80", "-std=c++17"];
  * use nothing that 7.8 (CUDA 11.8, driver 520) does not have, and ptxas checks that.
  */
 const isa = "7.8";
-/** Architectures that ptxas must assemble the PTX for. */
-const architectures = ["sm_80", "sm_89", "sm_90", "sm_100"];
+/** Modules whose kernels are launched programmatically, and which need machine code for that. */
+const nativeTarget = "sm_90a";
+const hasCubin = (module: string) => module !== "kv";
 
 /** Names of the kernel sources, without ".cu". */
 export function kernelModules(): string[] {
@@ -55,42 +68,95 @@ export function hashInPtx(module: string): string | null {
   }
 }
 
+/** The hash of a committed cubin that the PTX beside it names, and the file's own. */
+export async function cubinHashes(module: string): Promise<{ named: string; found: string }> {
+  const ptx = await Deno.readTextFile(new URL(`${module}.ptx`, kernels));
+  const named = /^\/\/ Hash of the cubin: (\w+)$/m.exec(ptx)?.[1] ?? "none";
+  return { named, found: hasCubin(module) ? await hashOfFile(cubinOf(module)) : "none" };
+}
+
+const cubinOf = (module: string) => new URL(`${module}.${nativeTarget}.cubin`, kernels);
+
+async function hashOfFile(file: URL): Promise<string> {
+  const bytes = await Deno.readFile(file);
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
+/** Runs a command; gives what it printed, also where it prints errors. */
 async function run(command: string, args: readonly string[]): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args: [...args] }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   if (!success) throw new Error(`${command} ${args.join(" ")}\n${text(stderr)}${text(stdout)}`);
-  return text(stdout);
+  return text(stdout) + text(stderr);
 }
 
-/** Whether a kernel is compiled for compute capability 9.0, too: where programmatic launches pay. */
-const hasCubin = (module: string) => module !== "kv";
-
-async function compile(nvcc: string, module: string): Promise<void> {
+/** Compiles a module; gives its kernels by target. */
+async function compile(nvcc: string, module: string): Promise<Map<Target, CompiledKernel[]>> {
   const source = path(new URL(`${module}.cu`, kernels));
-  const output = path(new URL(`${module}.ptx`, kernels));
   const temporary = await Deno.makeTempDir();
+  const kernelsOf = new Map<Target, CompiledKernel[]>();
   try {
-    const raw = `${temporary}/${module}.ptx`;
+    const raw = `${temporary}/${module}.ptx`, cubin = `${temporary}/${module}.cubin`;
+    const native = ["-cubin", `-arch=${nativeTarget}`, "-std=c++17", "-Xptxas", "-v"];
     await run(nvcc, [...flags, source, "-o", raw]);
     const ptx = (await Deno.readTextFile(raw)).replace(/^\.version .*$/m, `.version ${isa}`)
       .replace(/^\/\/.*\n/gm, "").trimStart();
+    await Deno.writeTextFile(raw, ptx);
+    for (const target of targets) {
+      const log = target.name === nativeTarget
+        ? await run(nvcc, [...native, source, "-o", cubin])
+        : await run(nvcc.replace(/nvcc$/, "ptxas"), [
+          ...["-v", `-arch=${target.name}`, raw, "-o", `${temporary}/assembled`],
+        ]);
+      kernelsOf.set(target, parsePtxas(log));
+    }
+    if (hasCubin(module)) await Deno.copyFile(cubin, cubinOf(module));
     const header = `// Generated from ${module}.cu by scripts/build_cuda_kernels.ts (nvcc ` +
-      `${compilerVersion}).\n// Source hash: ${await sourceHash(module)}\n`;
-    await Deno.writeTextFile(raw, header + ptx);
-    const ptxas = nvcc.replace(/nvcc$/, "ptxas");
-    for (const architecture of architectures) {
-      const log = await run(ptxas, [`-arch=${architecture}`, raw, "-o", `${temporary}/cubin`]);
-      if (log.trim() !== "") console.error(log.trim());
-    }
-    await Deno.copyFile(raw, output);
-    if (hasCubin(module)) {
-      const cubin = path(new URL(`${module}.sm_90a.cubin`, kernels));
-      await run(nvcc, ["-cubin", "-arch=sm_90a", "-std=c++17", source, "-o", cubin]);
-    }
-    console.error(`${module}.ptx: ${Deno.statSync(output).size} bytes`);
+      `${compilerVersion}).\n// Source hash: ${await sourceHash(module)}\n` +
+      (hasCubin(module) ? `// Hash of the cubin: ${await hashOfFile(cubinOf(module))}\n` : "");
+    await Deno.writeTextFile(new URL(`${module}.ptx`, kernels), header + ptx);
+    console.error(`${module}.ptx: ${header.length + ptx.length} bytes`);
+    return kernelsOf;
   } finally {
     await Deno.remove(temporary, { recursive: true });
   }
+}
+
+/** Kernels that touch memory before they wait for the kernel before, which could be its memory. */
+async function checkWaits(): Promise<void> {
+  const nvdisasm = Deno.env.get("NVDISASM") ?? "nvdisasm";
+  for (const module of kernelModules().filter(hasCubin)) {
+    const sass = await run(nvdisasm, ["-c", path(cubinOf(module))]);
+    const source = sourceTexts(`${module}.cu`)[0];
+    if (source.includes("grid_wait();") && waitingKernels(sass).length === 0) {
+      throw new Error(`${module}: no kernel waits for the one before`);
+    }
+    const found = earlyAccesses(sass);
+    if (found.length === 0) continue;
+    const lines = found.map(({ kernel, instruction }) => `${kernel}: ${instruction}`);
+    throw new Error(`before their wait for the kernel before:\n${lines.join("\n")}`);
+  }
+}
+
+/** @throws {Error} after it has written the table: a kernel takes too much */
+async function writeTable(all: ReadonlyMap<Target, CompiledKernel[]>): Promise<void> {
+  const table = new URL("table.md", kernels);
+  await Deno.writeTextFile(
+    table,
+    `# What kernels take
+
+Registers of a thread; shared memory of a block x blocks of a multiprocessor; bytes that are loading
+in a multiprocessor while it computes. For a layer of 4096 inputs and one row. Limits are in
+\`scripts/cuda_kernel_table.ts\`. Written by \`deno task cuda-kernels\`.
+
+${tableOf(all)}
+`,
+  );
+  await new Deno.Command(Deno.execPath(), { args: ["fmt", "-q", path(table)] }).output();
+  const complaints = [...all].flatMap(([target, kernels]) =>
+    kernels.flatMap((kernel) => complaintsOf(kernel, target))
+  );
+  if (complaints.length > 0) throw new Error(complaints.join("\n"));
 }
 
 async function main(): Promise<void> {
@@ -99,6 +165,8 @@ async function main(): Promise<void> {
       if (hashInPtx(module) !== await sourceHash(module)) {
         throw new Error(`${module}.ptx is not of this ${module}.cu: deno task cuda-kernels`);
       }
+      const { named, found } = await cubinHashes(module);
+      if (named !== found) throw new Error(`the cubin of ${module} is not that of its PTX`);
     }
     return;
   }
@@ -107,7 +175,14 @@ async function main(): Promise<void> {
   if (!version.includes(compilerVersion)) {
     throw new Error(`${nvcc} is not nvcc ${compilerVersion}, but:\n${version}`);
   }
-  for (const module of kernelModules()) await compile(nvcc, module);
+  const all = new Map<Target, CompiledKernel[]>(targets.map((target) => [target, []]));
+  for (const module of kernelModules()) {
+    for (const [target, compiled] of await compile(nvcc, module)) {
+      all.get(target)!.push(...compiled);
+    }
+  }
+  await checkWaits();
+  await writeTable(all);
 }
 
 if (import.meta.main) {

@@ -2,6 +2,9 @@
  * Shows that the software device notices mistakes of synchronization: takes each barrier, wait and event
  * dependency out of kernels and host code in turn, runs the result, and writes which seed noticed it to
  * `test/ffi/software_device/mutants.md`. Exit code 1 if a mutant is not noticed.
+ *
+ * With names of kernel files, such as `linear_few`, it runs their mutants alone; the report keeps its other
+ * rows.
  */
 import assert from "node:assert/strict";
 import {
@@ -120,9 +123,7 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
 };
 
 /** Files whose kernels are launched together. */
-const together: Record<string, readonly string[]> = Object.fromEntries(
-  Object.keys(decoderRuns).map((file) => [file, Object.keys(decoderRuns)]),
-);
+const together = Object.keys(decoderRuns);
 
 /** A source without the kernels of other types than bfloat16: they would be compiled for each mutant. */
 function narrowed(source: string): string {
@@ -132,7 +133,7 @@ function narrowed(source: string): string {
   );
 }
 
-async function kernelRows(folder: string): Promise<Row[]> {
+async function kernelRows(folder: string, files: readonly string[]): Promise<Row[]> {
   const compiler = Deno.env.get("CXX") ?? "g++";
   const write = async (name: string, text: string): Promise<string> => {
     const source = `${folder}/${name}.cu`;
@@ -151,13 +152,14 @@ async function kernelRows(folder: string): Promise<Row[]> {
     return output;
   };
   const rows: Row[] = [];
-  for (const [file, run] of Object.entries(kernelRuns)) {
+  for (const file of files) {
+    const run = kernelRuns[file];
     const read = async (name: string) =>
       narrowed(await Deno.readTextFile(new URL(`${name}.cu`, kernels)));
     const source = await read(file);
     const others = await Promise.all(
-      (together[file] ?? []).filter((other) => other !== file)
-        .map(async (other) => await write(`${other}_with_${file}`, await read(other))),
+      (together.includes(file) ? together : []).filter((other) => other !== file)
+        .map(async (other) => await write(`${other}_beside`, await read(other))),
     );
     const sound = await build(`${file}_sound`, source, others, false);
     assert.equal(noticedAt(`kernels=${sound},`, run), null, `${file}.cu as it is goes wrong`);
@@ -199,12 +201,29 @@ async function microRows(): Promise<Row[]> {
   });
 }
 
-refuseUnknownArguments();
+/** Rows of the report as it is, but for those of some kernel files. */
+async function rowsOfReport(without: readonly string[]): Promise<Row[]> {
+  const lines = (await Deno.readTextFile(report)).split("\n");
+  const table = lines.filter((line) => line.startsWith("| ")).slice(2);
+  return table.map((line): Row => {
+    const [, what, values, race] = line.split(/(?<!\\)\|/).map((cell) =>
+      cell.trim().replaceAll("\\|", "|")
+    );
+    const seen = (text: string) => text === "no" ? null : text;
+    return { what, values: seen(values), race: race === "host code" ? undefined : seen(race) };
+  }).filter(({ what }) => !without.some((file) => what.startsWith(`${file}.cu:`)));
+}
+
+const files = Object.keys(kernelRuns);
+refuseUnknownArguments(files);
+const only = files.filter((file) => Deno.args.includes(file));
 if (directory === null) throw new Error("no software device can be built here");
 const folder = await Deno.makeTempDir({ prefix: "device-mutants-" });
 let rows: Row[];
 try {
-  rows = [...await hostRows(), ...await kernelRows(folder), ...await microRows()];
+  rows = only.length > 0
+    ? [...await rowsOfReport(only), ...await kernelRows(folder, only)]
+    : [...await hostRows(), ...await kernelRows(folder, files), ...await microRows()];
 } finally {
   await Deno.remove(folder, { recursive: true });
 }

@@ -152,7 +152,7 @@ __device__ __forceinline__ void weighTile(const Group<T>& group, int first, int 
   }
 }
 
-/// Computes part `part` of the row: `parts` and `values` of the group.
+/// Computes part `part` of the row: `parts` of the group, and `values`, of which a thread may read its own.
 template <class T>
 __device__ __forceinline__ void attendPart(const Group<T>& group, int part, float scale) {
   const int first = part * partTokens;
@@ -167,7 +167,6 @@ __device__ __forceinline__ void attendPart(const Group<T>& group, int part, floa
     loadTile(group, first + inPart, valueOffset(group.cache));
     weighTile(group, first + inPart, inPart);
   }
-  __syncthreads();
 }
 
 /// Grid [kvHeads, rows, z], 128 threads, `sharedBytes` of decoder_kernels.ts. `qkv`: see `prepareHeads`.
@@ -205,8 +204,8 @@ __device__ __forceinline__ void attend(const float* qkv, const int* positions, c
 
   const size_t allHeads = size_t(heads) + 2 * cache.kvHeads;
   const float* from = qkv + (row * allHeads + size_t(kvHead) * size) * headDim;
+  // The first tile's barriers order the queries, too.
   for (int item = int(threadIdx.x); item < items; item += threads) queries[item] = from[item];
-  __syncthreads();
   const size_t firstHead = size_t(row) * heads + size_t(kvHead) * size;
 
   for (int part = firstPart; part <= lastPart; part++) {

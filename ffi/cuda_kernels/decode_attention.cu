@@ -125,14 +125,14 @@ UNROLL
 /// Whether this block is the last of those of its row and KV head. It then sees what the others have written.
 __device__ __forceinline__ bool isLastBlock(unsigned* finished, int blocks) {
   __shared__ bool isLast;
-  __threadfence();
-  __syncthreads();  // the fences of all threads come before the count
+  __syncthreads();  // what all threads have written comes before the fence of the one that counts
   if (threadIdx.x == 0) {
+    __threadfence();
     isLast = atomicAdd(finished, 1u) == unsigned(blocks - 1);
     if (isLast) atomicExch(finished, 0u);
+    __threadfence();
   }
   __syncthreads();
-  __threadfence();
   return isLast;
 }
 

@@ -88,7 +88,7 @@ __device__ __forceinline__ void linear(const T* w, const T* x, const float* bias
     load(index + depth<T> - 1);
     multiplyStage<T, rows>(ring + index % depth<T> * stageBytes<T, rows>, sums);
   }
-  __pipeline_wait_prior(0);
+  // All copies have landed: those behind the last chunk were empty.
   __syncthreads();  // the rings are no longer needed: their memory takes the sums of the ranges
   float* sumsOfRanges = reinterpret_cast<float*>(shared);
   for (int row = 0; row < rows; row++) {

@@ -53,6 +53,17 @@ UNROLL
   }
 };
 
+/// Waits until the oldest stage of a ring of `depth` stages has landed: 2, 4 or 6.
+__device__ __forceinline__ void waitForStage(int depth) {
+  if (depth == 2) {
+    __pipeline_wait_prior(0);
+  } else if (depth == 4) {
+    __pipeline_wait_prior(2);
+  } else {
+    __pipeline_wait_prior(4);
+  }
+}
+
 /// Elements from a row of x in shared memory to the next: whole chunks, and 64 bytes that keep rows out of
 /// each other's banks.
 __device__ __forceinline__ int pitchOfX(int inputs) { return chunksOf(inputs) * chunkInputs + 32; }

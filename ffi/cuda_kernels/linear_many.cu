@@ -33,6 +33,17 @@ UNROLL
   }
 }
 
+/// to = or += two sums, of which the row of y has room for `left`.
+__device__ __forceinline__ void storePair(float* to, float2 sums, int left, bool isAligned, int adds) {
+  if (left > 1 && isAligned) {
+    float2& pair = *reinterpret_cast<float2*>(to);
+    pair = adds ? make_float2(pair.x + sums.x, pair.y + sums.y) : sums;
+    return;
+  }
+  to[0] = adds ? to[0] + sums.x : sums.x;
+  if (left > 1) to[1] = adds ? to[1] + sums.y : sums.y;
+}
+
 /// Grid [ceil(rows / size), ceil(outputs / size)], 256 threads; stages * stageBytes of shared memory. `bias` is
 /// float32 [outputs] or null. With `adds`, y += instead of y =. `inputs` is a multiple of 8.
 template <class T, int size>
@@ -98,17 +109,20 @@ UNROLL
     }
   }
 UNROLL
-  for (int i = 0; i < rowTiles; i++) {
+  for (int j = 0; j < outputTiles; j++) {
+    const int output = firstOutput + warpOutput + j * 8 + lane % 4 * 2, left = outputs - output;
+    if (left <= 0) continue;
+    const float first = bias == nullptr ? 0.0f : bias[output];
+    const float second = bias == nullptr || left == 1 ? 0.0f : bias[output + 1];
 UNROLL
-    for (int j = 0; j < outputTiles; j++) {
+    for (int i = 0; i < rowTiles; i++) {
 UNROLL
-      for (int k = 0; k < 4; k++) {
-        const int row = firstRow + warpRow + i * 16 + lane / 4 + k / 2 * 8;
-        const int output = firstOutput + warpOutput + j * 8 + lane % 4 * 2 + k % 2;
-        if (row >= rows || output >= outputs) continue;
-        const float sum = bias == nullptr ? totals[i][j][k] : totals[i][j][k] + bias[output];
-        float* to = y + size_t(row) * outputs + output;
-        *to = adds ? *to + sum : sum;
+      for (int half = 0; half < 2; half++) {
+        const int row = firstRow + warpRow + i * 16 + lane / 4 + half * 8;
+        if (row >= rows) continue;
+        float2 sums = make_float2(totals[i][j][2 * half], totals[i][j][2 * half + 1]);
+        if (bias != nullptr) sums = make_float2(sums.x + first, sums.y + second);
+        storePair(y + size_t(row) * outputs + output, sums, left, outputs % 2 == 0, adds);
       }
     }
   }

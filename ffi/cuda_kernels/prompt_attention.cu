@@ -16,9 +16,9 @@ struct Queries {
   int window;
 
   DEVICE_MEMBER int item(int i) const { return min(first + i, items - 1); }
-  /// The tokens that query i sees are [begin, end).
+  /// A query sees tokens [beginOf(end), end).
   DEVICE_MEMBER int end(int i) const { return position + item(i) / group + 1; }
-  DEVICE_MEMBER int begin(int i) const { return window > 0 ? max(0, end(i) - window) : 0; }
+  DEVICE_MEMBER int beginOf(int end) const { return window > 0 ? max(0, end - window) : 0; }
 };
 
 /// Grid [kvHeads, z, sequences], 128 threads; shared memory: two tiles. Sequence s has the rows
@@ -39,7 +39,7 @@ __device__ __forceinline__ void promptAttention(const float* qkv, const int* sta
   const int* table = tables + size_t(sequence) * maxBlocks;
   T* ring = reinterpret_cast<T*>(shared);
 
-  const int begin = queries.begin(0), end = queries.end(queriesOfBlock - 1);
+  const int begin = queries.beginOf(queries.end(0)), end = queries.end(queriesOfBlock - 1);
   const int lastTile = (end - 1) / tileTokens;
   auto load = [&](int tile, int stage) {
     if (tile <= lastTile) {
@@ -66,7 +66,6 @@ __device__ __forceinline__ void promptAttention(const float* qkv, const int* sta
   loadQueries<T, size>(operands, narrowed + warp * rowsOfWarp * pitch<size>);
 
   const int firstOfWarp = warp * rowsOfWarp, firstOfLane = firstOfWarp + lane / 4;
-  const int begins[2] = {queries.begin(firstOfLane), queries.begin(firstOfLane + 8)};
   const int ends[2] = {queries.end(firstOfLane), queries.end(firstOfLane + 8)};
   const bool isIdle = first + firstOfWarp >= queries.items;
 
@@ -77,6 +76,7 @@ __device__ __forceinline__ void promptAttention(const float* qkv, const int* sta
     load(tile + 1, stage ^ 1);
     if (isIdle) continue;
     const int from = tile * tileTokens;
+    const int begins[2] = {queries.beginOf(ends[0]), queries.beginOf(ends[1])};
     const T* keys = ring + stage * tileElements<size>;
     float scores[tilesOf8][4], keep[2];
 UNROLL

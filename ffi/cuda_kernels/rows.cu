@@ -15,12 +15,18 @@ __device__ __forceinline__ void embed(const T* table, const int* tokens, float* 
   for (int i = int(threadIdx.x); i < width; i += threadsOfRow) to[i] = widen(from[i]);
 }
 
+/// Shared memory for the sums of a block's warps; g++ puts shared memory of templates elsewhere.
+__device__ __forceinline__ float* sharedSums() {
+  __shared__ float sums[warpsOfRow];
+  return sums;
+}
+
 /// y = x / sqrt(mean(x^2) + epsilon) * weight. Row i of y is of row `rows[i]` of x, or of row i if `rows`
 /// is null. `width` is a multiple of 4. Grid [rows], 256 threads.
 template <class T>
 __device__ __forceinline__ void rmsNorm(const float* x, const float* weight, const int* rows, T* y, int width,
                                         float epsilon) {
-  __shared__ float sumsOfWarps[warpsOfRow];
+  float* sumsOfWarps = sharedSums();
   grid_wait();
   grid_launch();
   const int row = rows == nullptr ? int(blockIdx.x) : rows[blockIdx.x];

@@ -37,14 +37,3 @@ __device__ __forceinline__ void multiplyPieces(float* d, const uint4& x, const u
 /// Where piece `piece` (16 bytes) of row `row` lies in shared memory: lanes of two neighbouring rows then
 /// read from different banks.
 __device__ __forceinline__ int swizzled(int row, int piece) { return piece ^ (row & 1) * 4; }
-
-/// Waits until the oldest stage of a ring of `depth` stages has landed: 2, 4 or 6.
-__device__ __forceinline__ void waitForStage(int depth) {
-  if (depth == 2) {
-    __pipeline_wait_prior(0);
-  } else if (depth == 4) {
-    __pipeline_wait_prior(2);
-  } else {
-    __pipeline_wait_prior(4);
-  }
-}

@@ -53,6 +53,59 @@ function decodeSharedBytes(size: number, stages: number): number {
   return stages * tileBytes(size) + 18 * (size + 8) * 2 + 16 * scorePitch * 4;
 }
 
+/** Stages of the ring of decode_attention.cu, where a block can have so much shared memory. */
+function decodeStages(size: number, sharedMemoryPerBlockBytes: number): number {
+  const most = Math.min(neighbourSharedBytes, sharedMemoryPerBlockBytes);
+  return decodeSharedBytes(size, 3) <= most ? 3 : 2;
+}
+
+/** Depth of the rings of linear_few.cu; undefined: there is no room for so many rows. */
+function ringDepth(
+  rows: number,
+  inputs: number,
+  sharedMemoryPerBlockBytes: number,
+): number | undefined {
+  const most = Math.min(neighbourSharedBytes, sharedMemoryPerBlockBytes);
+  return ringDepths.find((depth) => fewSharedBytes(rows, inputs, depth) <= most);
+}
+
+/** What a block takes and has under way: for the table of kernels. */
+export interface Footprint {
+  readonly threads: number;
+  /** Dynamic shared memory. */
+  readonly sharedBytes: number;
+  /** Bytes of weights, keys and values that are loading while a block computes. */
+  readonly loadingBytes: number;
+}
+
+/** Footprint of a tensor-core kernel by its name, for one row of `inputs` where it matters. */
+export function footprintOf(
+  name: string,
+  inputs: number,
+  sharedMemoryPerBlockBytes: number,
+): Footprint | null {
+  const size = Number(/_(\d+)$/.exec(name)?.[1]);
+  if (name.startsWith("decode_attention")) {
+    const stages = decodeStages(size, sharedMemoryPerBlockBytes);
+    const loadingBytes = (stages - 1) * 2 * tileTokens * size * 2;
+    return { threads: 128, sharedBytes: decodeSharedBytes(size, stages), loadingBytes };
+  }
+  if (name.startsWith("prompt_attention")) {
+    const loadingBytes = 2 * tileTokens * size * 2;
+    return { threads: 128, sharedBytes: 2 * tileBytes(size), loadingBytes };
+  }
+  if (name.startsWith("linear_many")) {
+    const sharedBytes = manySharedBytes[size as 64 | 128], stages = size === 64 ? 4 : 3;
+    return { threads: 256, sharedBytes, loadingBytes: sharedBytes * (stages - 1) / stages / 2 };
+  }
+  if (/^(norm_linear|norm_gate_up|linear_add)_/.test(name)) {
+    const depth = ringDepth(1, inputs, sharedMemoryPerBlockBytes)!;
+    const sharedBytes = fewSharedBytes(1, inputs, depth);
+    return { threads: 256, sharedBytes, loadingBytes: warps * (depth - 1) * ringStageBytes };
+  }
+  return null;
+}
+
 function fewSharedBytes(rows: number, inputs: number, depth: number): number {
   const xPitch = Math.ceil(inputs / chunkInputs) * chunkInputs + 32;
   return warps * depth * ringStageBytes + 2 * warps * tileOutputs * mostFewRows * 4 +
@@ -153,8 +206,7 @@ export class TensorKernels {
   ): void {
     const { heads, kvHeads, headDim } = this.#shape;
     const size = sizeOf(headDim);
-    const most = Math.min(neighbourSharedBytes, this.#device.sharedMemoryPerBlockBytes);
-    const stages = decodeSharedBytes(size, 3) <= most ? 3 : 2;
+    const stages = decodeStages(size, this.#device.sharedMemoryPerBlockBytes);
     const isApart = parts > 1;
     this.#decodeAttention(
       {
@@ -197,8 +249,7 @@ export class TensorKernels {
   }
 
   #ringDepth(rows: number, inputs: number): number | undefined {
-    const most = Math.min(neighbourSharedBytes, this.#device.sharedMemoryPerBlockBytes);
-    return ringDepths.find((depth) => fewSharedBytes(rows, inputs, depth) <= most);
+    return ringDepth(rows, inputs, this.#device.sharedMemoryPerBlockBytes);
   }
 
   #fewShape(rows: number, outputs: number, inputs: number) {

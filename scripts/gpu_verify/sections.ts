@@ -46,7 +46,7 @@ export const sections: readonly Section[] = [
   {
     name: "kernels",
     shows: "the kernels of kv.cu load and are right; block-major against per-layer copies",
-    limitS: 40,
+    limitS: 30,
     command: () => program("kernels"),
     output: "findings",
   },
@@ -62,6 +62,23 @@ export const sections: readonly Section[] = [
         ...["test/ffi/cuda/decoder_kernels_test.ts", "test/executor/cuda/host_device_test.ts"],
       ),
     output: "tests",
+  },
+  {
+    name: "paths",
+    shows:
+      "the self-test of every type with fast and with plain paths; graphs against eager, bit for " +
+      "bit; memcheck on small shapes",
+    limitS: 18,
+    command: () => program("executor"),
+    output: "findings",
+  },
+  {
+    name: "decoder",
+    shows:
+      "layers of decoders of three sizes: decode steps as shares of a copy, prompts in TFLOP/s",
+    limitS: 25,
+    command: () => program("decoder"),
+    output: "findings",
   },
   {
     name: "ipc",

@@ -59,7 +59,7 @@ ${rows.join("\n")}
 
 Every garbage collection of V8 is a full one here, so that resident memory is memory in use: otherwise the heap
 grows and shrinks by a third. Memory is the median of looks every 10 s; the slope is that of least squares behind the
-first quarter; open files are the most that were seen. A process is level if its memory grew by at most
+first quarter, and has pages of the KV pool (16 MiB) in it that an instance uses for the first time; open files are the most that were seen. A process is level if its memory grew by at most
 ${
     100 * LEVEL_GROWTH
   }%, and its open files by at most ${LEVEL_FILES}, from the second quarter of the run to the last.

@@ -24,19 +24,24 @@ export function readCommandLine(
   const names = index.entries.map((entry) => entry.name);
   const lists = index.entries.filter((entry) => entry.argument.kind === "list");
   const parsed: Record<string, unknown> = parseArgs(rewrite(argv, index), {
-    string: names,
-    collect: lists.map((entry) => entry.name),
+    string: names.map(parsedName),
+    collect: lists.map((entry) => parsedName(entry.name)),
   });
   const values = new Map<string, Value>();
   for (const { name, argument } of index.entries) {
-    const raw = parsed[name];
+    const raw = parsed[parsedName(name)];
     if (raw === undefined || (Array.isArray(raw) && raw.length === 0)) continue;
     values.set(name, parseValue(argument, raw, (value) => `--${name} ${value}`));
   }
   return values;
 }
 
-/** The same command line with every option as `--name=value`. */
+/** The name of an option for `parseArgs`, which takes `--no-x=value` for the option `x`. */
+function parsedName(name: string): string {
+  return `option-${name}`;
+}
+
+/** The same command line with every option as `--name=value`, by its {@linkcode parsedName}. */
 function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
   let options: string[] = [];
   for (let i = 0; i < argv.length;) {
@@ -47,6 +52,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       ? [word, undefined]
       : [word.slice(0, equals), word.slice(equals + 1)];
     const { name, argument } = findOption(written, index);
+    const parsed = parsedName(name);
 
     const isSwitched = argument.kind === "flag" && inline === undefined &&
       (argv[i] === "true" || argv[i] === "false");
@@ -58,9 +64,9 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       }
       if (values.length === 0) throw missingValue(written);
       if (!argument.repeats) {
-        options = options.filter((option) => !option.startsWith(`--${name}=`));
+        options = options.filter((option) => !option.startsWith(`--${parsed}=`));
       }
-      options.push(...values.map((value) => `--${name}=${value}`));
+      options.push(...values.map((value) => `--${parsed}=${value}`));
       continue;
     }
     let value = inline;
@@ -70,7 +76,7 @@ function rewrite(argv: readonly string[], index: ArgumentIndex): string[] {
       if (argument.kind !== "flag" && argument.kind !== "boolean") throw missingValue(written);
       value = "true";
     }
-    options.push(`--${name}=${value}`);
+    options.push(`--${parsed}=${value}`);
   }
   return options;
 }

@@ -1,8 +1,7 @@
-import type { OutputSink } from "../core/cluster.ts";
+import type { OutputSink, SubmittedRequest } from "../core/cluster.ts";
 import type { ErrorRecord } from "../core/errors.ts";
 import {
   type Finish,
-  type GenerateRequest,
   type InstanceId,
   type OwnershipEpoch,
   type Priority,
@@ -43,7 +42,7 @@ export class ClientRequest {
   /** Outputs that came before {@linkcode open} was called; null afterwards. */
   #held: RequestOutput[] | null = [];
 
-  constructor(private readonly request: GenerateRequest, private readonly sink: OutputSink) {
+  constructor(private readonly request: SubmittedRequest, private readonly sink: OutputSink) {
     this.#epoch = request.epoch ?? 0;
     this.#order = new OutputOrder(request.outputTokenIds.length, (output) => this.#hand(output));
   }
@@ -120,7 +119,7 @@ export class ClientRequest {
    *   stays
    * @returns the message for the instance: the request with all tokens that were delivered
    */
-  giveTo(link: InstanceLink, expectedSteps?: number): GenerateRequest {
+  giveTo(link: InstanceLink, expectedSteps?: number): SubmittedRequest {
     const isFirst = !this.#wasGiven;
     this.#wasGiven = true;
     this.firstProgressMs = Infinity;

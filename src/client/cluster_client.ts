@@ -1,13 +1,12 @@
 import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import type { Cluster, ClusterMonitor, OutputSink } from "../core/cluster.ts";
+import type { Cluster, ClusterMonitor, OutputSink, SubmittedRequest } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
   Finish,
-  GenerateRequest,
   InstanceId,
   OutputBatch,
   RequestId,
@@ -155,7 +154,7 @@ export class ClusterClient implements Cluster {
     await this.#links.untilServing(instanceId);
   }
 
-  async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
+  async submit(request: SubmittedRequest, sink: OutputSink): Promise<void> {
     const { requestId } = request;
     if (this.#isClosed) throw new UnavailableError("the API server is closing");
     if (this.#requests.has(requestId) || this.#unopened.has(requestId)) {

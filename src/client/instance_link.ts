@@ -1,9 +1,9 @@
 import type { Bus, Peer } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
+import type { SubmittedRequest } from "../core/cluster.ts";
 import { UnavailableError } from "../core/errors.ts";
 import type {
   AbortNotice,
-  GenerateRequest,
   InstanceId,
   MissingRequest,
   OutputBatch,
@@ -84,7 +84,7 @@ export class InstanceLink {
    *   request
    * @throws {LlumnixError} the instance refused it
    */
-  async generate(request: GenerateRequest): Promise<void> {
+  async generate(request: SubmittedRequest): Promise<void> {
     const peer = await this.#connecting;
     await peer.call("generate", splitPrompt(request), { timeoutMs: ANSWER_TIMEOUT_MS });
   }

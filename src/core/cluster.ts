@@ -1,6 +1,12 @@
 import type { GenerateRequest, RequestId, RequestOutput } from "./protocol/generate.ts";
 import type { InstanceRegistration } from "./protocol/membership.ts";
 import type { ClusterState, EventsQuery, EventsReply } from "./protocol/monitoring.ts";
+import type { TokenIds } from "./token_ids.ts";
+
+/** A request as its API server keeps it. */
+export interface SubmittedRequest extends Omit<GenerateRequest, "promptTokenIds"> {
+  readonly promptTokenIds: TokenIds;
+}
 
 /** Receives a request's output in order; the output with `finish` is the last. */
 export type OutputSink = (output: RequestOutput) => void;
@@ -10,7 +16,7 @@ export type OutputSink = (output: RequestOutput) => void;
  * manager's client over the bus, and by fakes in tests.
  */
 export interface Cluster {
-  /** Name of this API server in {@linkcode GenerateRequest.frontendId}. */
+  /** Name of this API server in {@linkcode SubmittedRequest}s. */
   readonly frontendId: string;
   /** Instances that serve now. */
   instances(): readonly InstanceRegistration[];
@@ -24,7 +30,7 @@ export interface Cluster {
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance can take it
    */
-  submit(request: GenerateRequest, sink: OutputSink): Promise<void>;
+  submit(request: SubmittedRequest, sink: OutputSink): Promise<void>;
   /**
    * Stops a request, also one whose `submit` has not resolved yet; unknown ids are ignored. Its sink is
    * never called again.

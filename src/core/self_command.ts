@@ -4,6 +4,12 @@
  */
 
 let executable: string | null = null;
+let given: readonly string[] | null = null;
+
+/** A worker cannot tell which program it belongs to: its main thread says so. */
+export function setSelfCommand(command: readonly string[]): void {
+  given = command;
+}
 
 /** The self-extracting executable says which file it is. */
 export function setExecutable(path: string): void {
@@ -23,6 +29,7 @@ const DELETED = " (deleted)";
  * they start what is there now.
  */
 export function selfCommand(): string[] {
+  if (given !== null) return [...given];
   if (Deno.build.standalone) return [withoutMark(Deno.execPath())];
   if (executable !== null) return [executable];
   return [Deno.execPath(), "run", "-A", Deno.mainModule];

@@ -1,3 +1,4 @@
+import type { TokenIds } from "../core/token_ids.ts";
 import type { TokenTable } from "./token_table.ts";
 import { decodeUtf8, decodeUtf8Strictly, incompleteSuffixBytes } from "./utf8.ts";
 
@@ -20,7 +21,7 @@ export class Detokenizer {
   #leadingSpaces = 0;
 
   /** @param promptTokenIds tokens before the output; they decide about leading spaces */
-  constructor(table: TokenTable, promptTokenIds: readonly number[] = []) {
+  constructor(table: TokenTable, promptTokenIds: TokenIds = []) {
     this.#table = table;
     this.#texts = table.texts;
     this.#pending = incompletePromptBytes(table, promptTokenIds);
@@ -78,7 +79,7 @@ export class Detokenizer {
 }
 
 /** Bytes at the end of the prompt that begin a character which the output may complete. */
-function incompletePromptBytes(table: TokenTable, promptTokenIds: readonly number[]): number[] {
+function incompletePromptBytes(table: TokenTable, promptTokenIds: TokenIds): number[] {
   const bytes: number[] = [];
   for (let i = promptTokenIds.length - 1; i >= 0 && bytes.length < 4; i--) {
     const text = table.text(promptTokenIds[i]);

@@ -1,6 +1,7 @@
 import { RequestError } from "../core/errors.ts";
 import type { SamplingParams } from "../core/protocol/generate.ts";
 import { samplingDefaults } from "../core/sampling.ts";
+import type { TokenIds } from "../core/token_ids.ts";
 import type { RequestedSampling, TextParams } from "./service.ts";
 
 /** Lower temperatures mean greedy (`_SAMPLING_EPS` of vLLM). */
@@ -79,7 +80,7 @@ export function checkPromptTokens(
 }
 
 /** @throws {RequestError} a token id outside the vocabulary */
-export function checkTokenIds(ids: readonly number[], vocabSize: number, name: string): void {
+export function checkTokenIds(ids: TokenIds, vocabSize: number, name: string): void {
   for (const id of ids) {
     if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
     throw new RequestError(
@@ -190,7 +191,8 @@ function checkLogprobs(count: number | null, name: string, maxLogprobs: number):
   checkThat(Number.isInteger(count) && count >= 0, name, "an integer >= 0", count);
   if (count <= maxLogprobs) return;
   throw new RequestError(
-    `Cannot request more than ${maxLogprobs} ${name}, got ${count}; the limit is --max-logprobs.`,
+    `Cannot request more than ${maxLogprobs} ${name}, got ${count}; ` +
+      "the server's --max-logprobs sets the limit.",
     name,
   );
 }

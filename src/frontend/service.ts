@@ -3,6 +3,7 @@
  * `text_service.ts` implements it over a tokenizer and a {@linkcode Cluster}; the routes' tests use a fake.
  */
 import type { ErrorRecord } from "../core/errors.ts";
+import type { TokenIds } from "../core/token_ids.ts";
 import type {
   FinishReason,
   OutputTiming,
@@ -132,7 +133,7 @@ export interface TextOutput {
 
 /** An accepted request. */
 export interface TextHandle {
-  readonly promptTokenIds: readonly number[];
+  readonly promptTokenIds: TokenIds;
   /** Text of the prompt, for `echo`: as given, rendered from the chat, or decoded from tokens. */
   readonly promptText: string;
   /** Text of the prompt's first token alone, special or not. */
@@ -141,7 +142,7 @@ export interface TextHandle {
 
 /** A prompt as tokens and as text. */
 export interface EncodedPrompt {
-  readonly tokenIds: readonly number[];
+  readonly tokenIds: TokenIds;
   /** Undefined when only tokens were given. */
   readonly text?: string;
 }
@@ -158,7 +159,7 @@ export interface TextService {
    * The text of tokens, special ones included.
    * @throws {RequestError} there is no tokenizer, or an unknown token
    */
-  detokenize(tokenIds: readonly number[]): string;
+  detokenize(tokenIds: TokenIds): string;
   /** Text of one token alone. */
   tokenText(tokenId: number): string;
   /**

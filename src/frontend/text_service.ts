@@ -4,6 +4,7 @@ import { RequestError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
 import type { RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
+import type { TokenIds } from "../core/token_ids.ts";
 import {
   checkPromptTokens,
   checkTextParams,
@@ -153,7 +154,7 @@ class ClusterTextService implements TextService {
     return this.#encode(prompt);
   }
 
-  detokenize(tokenIds: readonly number[]): string {
+  detokenize(tokenIds: TokenIds): string {
     const { tokenizer } = this.#options;
     if (tokenizer === null) throw noTokenizer("tokens");
     checkTokenIds(tokenIds, this.model.vocabSize, "tokens");
@@ -277,7 +278,7 @@ class ActiveRequest implements TextHandle {
     return this.request.requestId;
   }
 
-  get promptTokenIds(): readonly number[] {
+  get promptTokenIds(): TokenIds {
     return this.prompt.tokenIds;
   }
 

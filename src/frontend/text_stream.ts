@@ -1,4 +1,5 @@
 import type { RequestOutput, TokenLogprobs } from "../core/protocol/generate.ts";
+import type { TokenIds } from "../core/token_ids.ts";
 import type { Detokenizer } from "./detokenizer.ts";
 import type { TextLogprob, TextOutput, TextRequest } from "./service.ts";
 import { StopChecker, StopStrings } from "./stop_checker.ts";
@@ -7,7 +8,7 @@ import type { Tokenizer } from "./tokenizer.ts";
 
 export interface TextStreamOptions {
   readonly request: TextRequest;
-  readonly promptTokenIds: readonly number[];
+  readonly promptTokenIds: TokenIds;
   readonly tokenizer: Tokenizer | null;
   readonly minTokens: number;
   readonly nowMs: () => number;

@@ -1,4 +1,5 @@
 import type { TokenLogprobs } from "../core/protocol/generate.ts";
+import type { TokenIds } from "../core/token_ids.ts";
 import type { TextLogprob } from "./service.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -32,7 +33,7 @@ export function tokenText(tokenId: number, tokenizer: Tokenizer | null): string 
 /** Log probabilities of a prompt's tokens, with offsets in the prompt's text. */
 export function toPromptLogprobs(
   logprobs: readonly (TokenLogprobs | null)[],
-  promptTokenIds: readonly number[],
+  promptTokenIds: TokenIds,
   tokenizer: Tokenizer | null,
 ): (TextLogprob | null)[] {
   const text = tokenizer?.detokenizer({ skipSpecialTokens: false, promptTokenIds: [] });

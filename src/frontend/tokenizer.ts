@@ -1,5 +1,6 @@
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { ModelError } from "../core/errors.ts";
+import { toArray, type TokenIds } from "../core/token_ids.ts";
 import { ChatTemplate, selectChatTemplate } from "./chat_template.ts";
 import { Detokenizer } from "./detokenizer.ts";
 import { SegmentEncoder } from "./encoding/segment_encoder.ts";
@@ -45,9 +46,9 @@ export interface Tokenizer {
    * Text of a whole sequence. There is no option `spacesBetweenSpecialTokens`: decoding never adds spaces, as
    * in transformers' fast tokenizers, whose format tokenizer.json is.
    */
-  decode(ids: readonly number[], options: DecodeOptions): string;
+  decode(ids: TokenIds, options: DecodeOptions): string;
   /** Makes the decoder of an output that follows `promptTokenIds`. */
-  detokenizer(options: DecodeOptions & { promptTokenIds: readonly number[] }): Detokenizer;
+  detokenizer(options: DecodeOptions & { promptTokenIds: TokenIds }): Detokenizer;
   /** One token by itself, special or not; empty for an unknown id. */
   display(id: number): TokenDisplay;
 }
@@ -90,7 +91,7 @@ export function createTokenizer(
     ),
     encode(text, { addSpecialTokens }) {
       const parts = segments.split(text.toWellFormed());
-      return segments.join(parts.map((part) => segments.encode(part)), addSpecialTokens);
+      return toArray(segments.join(parts.map((part) => segments.encode(part)), addSpecialTokens));
     },
     leastTokens: (text) => Math.ceil(text.length / mostCharactersPerToken),
     decode(ids, { skipSpecialTokens }) {

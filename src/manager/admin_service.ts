@@ -165,7 +165,10 @@ export class AdminService {
       throw new ConflictError(`no instance has request ${requestId} yet; try again`);
     }
     const silent = unreachable.length > 0 ? ` (${unreachable.join(", ")} did not answer)` : "";
-    throw new LlumnixError("not_found", `no instance has a request "${requestId}"${silent}`);
+    throw new LlumnixError(
+      "not_found",
+      `no instance has a request "${requestId}"${silent}; it may have ended`,
+    );
   }
 
   #checkPair(
@@ -225,7 +228,10 @@ export class AdminService {
     const instance = instances.find((one) => one.instanceId === instanceId);
     if (instance && !instance.isLost) return instance;
     const known = instances.map((one) => one.instanceId).join(", ") || "none";
-    throw new LlumnixError("not_found", `there is no instance "${instanceId}"; there are ${known}`);
+    throw new LlumnixError(
+      "not_found",
+      `there is no instance "${instanceId}"; the instances are: ${known}`,
+    );
   }
 }
 

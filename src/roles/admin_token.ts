@@ -12,9 +12,7 @@ export function adminToken(options: { readonly adminToken: string | null }): str
   const token = options.adminToken ?? Deno.env.get(ADMIN_TOKEN_VARIABLE) ?? null;
   if (token === null || /^[\x21-\x7e]+$/.test(token)) return token;
   throw new UsageError(
-    `${
-      isGiven ? "--admin-token" : ADMIN_TOKEN_VARIABLE
-    } must be of visible ASCII characters, one ` +
-      "at least: it is sent as a header",
+    `${isGiven ? "--admin-token" : ADMIN_TOKEN_VARIABLE} must be one or more visible ASCII ` +
+      "characters: it is sent in a header",
   );
 }

@@ -31,7 +31,7 @@ import { anInteger, trueOrFalse, validate } from "./validation.ts";
 
 export const chatSchema = z.object({
   ...samplingFields,
-  max_completion_tokens: anInteger.nullish(),
+  max_completion_tokens: anInteger.min(1, "at least 1").nullish(),
   n: sequencesField,
   logprobs: trueOrFalse.nullish(),
   chat_template_kwargs: z.record(z.string(), z.unknown(), "an object").nullish(),

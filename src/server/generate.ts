@@ -23,7 +23,7 @@ import { anInteger, trueOrFalse, validate } from "./validation.ts";
 export const generateSchema = z.object({
   ...samplingFields,
   logprobs: z.union([anInteger, z.literal(false)], "an integer").nullish(),
-  n: z.literal(1, "1, for this route has one output; /v1/completions gives more").nullish(),
+  n: z.literal(1, "1 on this route (/v1/completions returns several outputs)").nullish(),
   detokenize: trueOrFalse.nullish(),
 });
 const known = knownFields(generateSchema, ["model", "prompt"]);

@@ -39,7 +39,7 @@ function parsePrompt(value: unknown, name: string, addSpecialTokens: boolean | u
   const bad = value.findIndex((id) => !isTokenId(id));
   if (bad >= 0) {
     throw wrong(
-      `must hold token ids (integers, 0 or more); at index ${bad} is ${show(value[bad])}`,
+      `must hold token ids (integers, 0 or more), got ${show(value[bad])} at index ${bad}`,
     );
   }
   return { tokenIds: value };

@@ -19,7 +19,8 @@ const isEmpty = (value: unknown) =>
 const isNoneOrAuto = (value: unknown) => value === "none" || value === "auto";
 const never = () => false;
 
-const noBestOf = "the best of several sequences cannot be chosen; n gives all of them";
+const noBestOf =
+  "choosing the best of several sequences is not supported; use n to get all of them";
 const noBeamSearch = "beam search is not supported; leave it out";
 const noGuidedDecoding = "output cannot be constrained to a format or grammar; leave it out";
 const noTools = 'tool calls are not supported; leave it out, or send "tool_choice": "none"';
@@ -29,7 +30,10 @@ const refusals: Readonly<Record<string, Refusal>> = {
   use_beam_search: { accepts: isFalse, reason: noBeamSearch },
   length_penalty: { accepts: isOne, reason: noBeamSearch },
   early_stopping: { accepts: isFalse, reason: noBeamSearch },
-  suffix: { accepts: isEmpty, reason: "text cannot be inserted before a suffix; leave it out" },
+  suffix: {
+    accepts: isEmpty,
+    reason: "inserting text before a suffix is not supported; leave it out",
+  },
   response_format: {
     accepts: (value) => (value as { type?: unknown } | null)?.type === "text",
     reason: noGuidedDecoding,
@@ -40,15 +44,16 @@ const refusals: Readonly<Record<string, Refusal>> = {
   guided_grammar: { accepts: never, reason: noGuidedDecoding },
   truncate_prompt_tokens: {
     accepts: never,
-    reason: "prompts are not cut; send the part that is wanted",
+    reason: "the server does not truncate prompts; send only the part you want",
   },
   continue_final_message: {
     accepts: isFalse,
-    reason: "a chat's last message is complete; leave it out",
+    reason: "continuing the last message is not supported; leave it out",
   },
   return_tokens_as_token_ids: {
     accepts: isFalse,
-    reason: 'tokens are shown as text; "detokenize": false of /v1/completions has their ids',
+    reason:
+      'tokens are shown as text; send "detokenize": false to /v1/completions to get their ids',
   },
   tools: {
     accepts: (value, body) => isEmpty(value) || body.tool_choice === "none",
@@ -62,9 +67,9 @@ const refusals: Readonly<Record<string, Refusal>> = {
   function_call: { accepts: isNoneOrAuto, reason: noTools },
   chat_template: {
     accepts: never,
-    reason: "clients cannot bring templates; start the server with --chat-template",
+    reason: "a request cannot set the template; start the server with --chat-template",
   },
-  web_search_options: { accepts: never, reason: "nothing is looked up; leave it out" },
+  web_search_options: { accepts: never, reason: "web search is not supported; leave it out" },
   modalities: {
     accepts: (value) => Array.isArray(value) && value.every((it) => it === "text"),
     reason: "output is text only; leave it out",

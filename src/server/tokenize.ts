@@ -2,6 +2,7 @@
 import { STATUS_CODE } from "@std/http/status";
 import * as z from "zod";
 import { RequestError } from "../core/errors.ts";
+import { toArray } from "../core/token_ids.ts";
 import type { Prompt } from "../frontend/service.ts";
 import { parseMessages } from "./chat_messages.ts";
 import type { ServerContext } from "./context.ts";
@@ -28,7 +29,8 @@ export async function tokenize(exchange: Exchange, context: ServerContext): Prom
   servedName(body.model, service.model);
   checkFields(body, known);
   const fields = validate(tokenizeSchema, body);
-  const { tokenIds } = await service.tokenize(promptOf(body, fields, context));
+  const prompt = await service.tokenize(promptOf(body, fields, context));
+  const tokenIds = toArray(prompt.tokenIds);
   exchange.sendJson(STATUS_CODE.OK, {
     count: tokenIds.length,
     max_model_len: service.model.maxModelLen,

@@ -35,9 +35,17 @@ export function show(value: unknown): string {
     const head = JSON.stringify(value.slice(0, 40));
     return value.length > 40 ? `${head}... (${value.length} characters)` : head;
   }
-  if (!Array.isArray(value)) return "an object";
+  if (!Array.isArray(value)) return showObject(value as Record<string, unknown>);
   const shown = value.length <= 3 && value.every((it) => typeof it !== "object" || it === null)
     ? `[${value.map(show).join(", ")}]`
     : `an array of ${value.length}`;
   return value.length === 0 ? "an empty array" : shown;
+}
+
+/** A small object of short values as JSON, for a field of which one entry is wrong. */
+function showObject(value: Record<string, unknown>): string {
+  const entries = Object.entries(value);
+  const isShort = entries.length <= 3 && entries.every(([, it]) => typeof it !== "object");
+  if (!isShort || entries.length === 0) return "an object";
+  return `{${entries.map(([key, it]) => `${show(key)}: ${show(it)}`).join(", ")}}`;
 }

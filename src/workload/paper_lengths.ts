@@ -72,6 +72,6 @@ export function requestLengths(name: string): RequestLengths {
     return { prompt: fixedLength(Number(fixed[1])), output: fixedLength(Number(fixed[2])) };
   }
   throw new UsageError(
-    `there are no lengths ${name}: expected ${lengthNames.join(", ")} or fixed:PROMPT:OUTPUT`,
+    `"${name}" is not known: expected ${lengthNames.join(", ")} or fixed:PROMPT:OUTPUT`,
   );
 }

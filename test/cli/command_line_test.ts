@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { ArgumentIndex } from "../../src/cli/arguments/index.ts";
+import { benchGroups } from "../../src/cli/bench/arguments.ts";
 import { serveGroups } from "../../src/cli/arguments/tables.ts";
 import { readCommandLine } from "../../src/cli/command_line.ts";
 import { wantsHelp } from "../../src/cli/main.ts";
@@ -26,6 +27,18 @@ Deno.test("a value with a space may begin with a dash, as in argparse", () => {
   });
   assert.deepEqual(read("--host", "a", "--model=x y"), { host: "a", model: "x y" });
   refuse(["--prot=a b"], "unknown option --prot; did you mean --port?");
+});
+
+Deno.test("an option whose name begins with no- is an option, and no negation of another", () => {
+  const bench = new ArgumentIndex(benchGroups);
+  const given = (...argv: string[]) => Object.fromEntries(readCommandLine(argv, bench));
+  assert.deepEqual(given("--no-oversample"), { "no-oversample": true });
+  assert.deepEqual(given("--no-oversample=false"), { "no-oversample": false });
+  assert.throws(() => given("--no-oversample=maybe"), {
+    name: "UsageError",
+    message: "--no-oversample maybe: expected true, false, 1 or 0",
+  });
+  assert.throws(() => given("--oversample"), /unknown option --oversample/);
 });
 
 Deno.test("what is not given is not there", () => assert.deepEqual(read(), {}));
@@ -98,7 +111,7 @@ Deno.test("the last of a repeated option wins", () => {
 });
 
 Deno.test("numbers below zero are values", () => {
-  refuse(["--seed", "-5"], "--seed -5: expected an integer at least 0");
+  refuse(["--seed", "-5"], "--seed -5: expected an integer of at least 0");
   assert.deepEqual(read("--image-token-id", "-1", "--migrate-out-threshold", "-.5e1"), {
     "image-token-id": -1,
     "migrate-out-threshold": -5,
@@ -138,7 +151,7 @@ Deno.test("a missing value", () => {
 
 Deno.test("values are checked with the option's full name", () => {
   refuse(["--block-size", "7"], "--block-size 7: expected one of 8, 16, 32");
-  refuse(["-tp", "two"], "--tensor-parallel-size two: expected an integer at least 1");
+  refuse(["-tp", "two"], "--tensor-parallel-size two: expected an integer of at least 1");
   refuse(
     ["--dispatch-policy=robin"],
     "--dispatch-policy robin: expected one of balanced, load, queue, rr",

@@ -152,8 +152,8 @@ refuses(
 );
 refuses(
   ["serve", "--print-config", "--admin-token", "two words"],
-  "llumnix serve: error: --admin-token must be of visible ASCII characters, one at least: it is " +
-    "sent as a header",
+  "llumnix serve: error: --admin-token must be one or more visible ASCII characters: it is sent " +
+    "in a header",
 );
 
 Deno.test("--print-config shows what is in force, and where it comes from", async () => {

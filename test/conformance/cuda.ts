@@ -8,6 +8,7 @@ import type { Cuda } from "../../ffi/cuda/cuda.ts";
 import { CudaError, OutOfMemoryError } from "../../ffi/cuda/errors.ts";
 import { addressOf, bytesAt, nativeBuffer } from "../../ffi/memory.ts";
 import type { PeerAnswer, PeerOrder } from "./cuda_peer.ts";
+import { PATIENCE_MS } from "../patience.ts";
 
 /** An implementation under test. */
 export interface CudaUnderTest {
@@ -331,9 +332,9 @@ function same(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 async function until(done: () => boolean): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + PATIENCE_MS;
   while (!done()) {
-    assert.ok(performance.now() < deadline, "not done after 20 s");
+    assert.ok(performance.now() < deadline, `not done after ${PATIENCE_MS} ms`);
     await setImmediate();
   }
 }

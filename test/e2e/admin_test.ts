@@ -109,13 +109,13 @@ Deno.test("an operator who errs is told what is wrong", async () => {
   ]);
   assert.deepEqual(await error(...authorized, "-X", "DELETE", `${url}/instances/instance-5`), [
     404,
-    'there is no instance "instance-5"; there are instance-0',
+    'there is no instance "instance-5"; the instances are: instance-0',
   ]);
   const json = ["-H", "Content-Type: application/json"];
   const migrate = [...authorized, ...json, `${url}/requests/nobody/migrate`];
   assert.deepEqual(await error(...migrate, "-d", '{"instance": "instance-0"}'), [
     404,
-    'no instance has a request "nobody"',
+    'no instance has a request "nobody"; it may have ended',
   ]);
   const [status, message] = await error(...migrate, "-d", "instance-0");
   assert.equal(status, 400);

@@ -12,28 +12,44 @@ import {
   runAll,
   startCluster,
   waitUntilEmpty,
+  waitUntilReady,
 } from "./cluster.ts";
-import { variedRequests } from "./streams.ts";
+import { longTest } from "../long.ts";
+import { type StreamResult, variedRequests } from "./streams.ts";
 
 const built = await buildSoftwareDevice();
 const skipped = "missing" in built ? ` (skipped: no software device, ${built.missing})` : "";
-const requests = variedRequests(6, 48);
+const requests = variedRequests(6, 30);
 
-function startOnCuda(numInstances: number, args: readonly string[] = []): Promise<Cluster> {
+/** Outcomes of self-tests, which the clusters of this file share. */
+const cache = Deno.makeTempDirSync({ prefix: "llumnix-cuda-cache-" });
+addEventListener("unload", () => Deno.removeSync(cache, { recursive: true }));
+
+function startOnCuda(
+  numInstances: number,
+  args: readonly string[] = [],
+  faults = "",
+): Promise<Cluster> {
   const given = ["--device=cuda", "--model=llumnix-tiny", "--max-model-len=512", ...args];
   return startCluster(numInstances, given, {
     env: {
       LLUMNIX_CUDA_LIBRARIES: "directory" in built ? built.directory : "",
       // Devices of this test alone: other tests run beside it.
-      LLUMNIX_SOFTWARE_DEVICE: `devices=2,order=late,progress=20,memory=1G,identity=${Deno.pid}`,
+      LLUMNIX_SOFTWARE_DEVICE:
+        `devices=2,order=late,progress=20,memory=1G,identity=${Deno.pid}${faults}`,
+      XDG_CACHE_HOME: cache,
     },
   });
 }
 
+let quiet: Promise<StreamResult[]> | null = null;
+
 /** The streams of one instance, which nothing disturbs. */
-async function quietStreams() {
-  await using cluster = await startOnCuda(1);
-  return await runAll(cluster, requests);
+function quietStreams(): Promise<StreamResult[]> {
+  return quiet ??= (async () => {
+    await using cluster = await startOnCuda(1);
+    return await runAll(cluster, requests);
+  })();
 }
 
 Deno.test({
@@ -62,7 +78,7 @@ Deno.test({
       const victim = await pidOf(cluster, "instance-1");
       let events = 0;
       const streams = await runAll(cluster, requests, () => {
-        if (++events === 100) Deno.kill(victim, "SIGKILL");
+        if (++events === 60) Deno.kill(victim, "SIGKILL");
       });
       assertSameStreams(streams, expected);
       // Its device is free again: the instance in its place takes it.
@@ -81,3 +97,96 @@ Deno.test({
     await assert.rejects(startOnCuda(3), /3 instances need a device each, and the driver shows 2/);
   },
 });
+
+/** Faults of a device while it serves. Its process ends, another takes its place, and the streams go on. */
+interface Fault {
+  readonly what: string;
+  /** Of the software device; one process has the fault. */
+  readonly settings: string;
+  readonly seen: RegExp;
+}
+
+const illegalAddress: Fault = {
+  what: "an illegal address (error 700)",
+  settings: "fail-work=900",
+  seen: /illegal memory access/,
+};
+const otherFaults: readonly Fault[] = [
+  {
+    what: "an uncorrectable ECC error",
+    settings: "fail-work=900,fail-code=214",
+    seen: /uncorrectable ECC error/,
+  },
+  {
+    what: "a step that hangs",
+    settings: "hang-work=900",
+    seen: /did not end in .* \(--step-timeout\)/,
+  },
+];
+
+async function survive({ settings, seen }: Fault): Promise<void> {
+  const expected = await quietStreams();
+  const directory = await Deno.makeTempDir();
+  try {
+    const args = ["--cuda-self-test=off", "--step-timeout=1"];
+    const faults = `,${settings},fault-once=${directory}/taken`;
+    await using cluster = await startOnCuda(2, args, faults);
+    assertSameStreams(await runAll(cluster, requests), expected);
+    await cluster.program.waitForLog(seen);
+    await cluster.program.waitForLog(/lost instance-[01]/);
+    await waitUntilReady(cluster);
+    assertSameStreams(await runAll(cluster, requests), expected);
+    await waitUntilEmpty(cluster, 2);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+const survivesFault = (fault: Fault): Deno.TestDefinition => ({
+  name: `serve --device cuda: ${fault.what} ends an instance and no stream${skipped}`,
+  ignore: "missing" in built,
+  fn: () => survive(fault),
+});
+Deno.test(survivesFault(illegalAddress));
+for (const fault of otherFaults) longTest(survivesFault(fault));
+
+Deno.test({
+  name: `serve --device cuda: a wrong kernel is found before it serves, and replaced${skipped}`,
+  ignore: "missing" in built,
+  async fn() {
+    const expected = await quietStreams();
+    await using cluster = await startOnCuda(1, [], ",skip-kernel=choose_token");
+    assert.match(cluster.program.stderr, /self-test of .* passes without sampling: serving so/);
+    assertSameStreams(await runAll(cluster, requests), expected);
+  },
+});
+
+longTest({
+  name: `serve --device cuda: a wrong kernel without another one refuses the start${skipped}`,
+  ignore: "missing" in built,
+  async fn() {
+    const wrong = startOnCuda(1, [], ",skip-kernel=embed_f32");
+    await assert.rejects(wrong, /the kernels give wrong results .*doctor --self-test/);
+  },
+});
+
+/** Every backend moves requests between two instances on CUDA. */
+const backends: readonly (readonly string[])[] = [
+  ["--migration-backend=nccl"],
+  ["--migration-backend=gloo"],
+  ["--migration-backend=rayrpc"],
+  ["--migration-backend=grpc", "--migration-backend-server-address=127.0.0.1:0"],
+];
+for (const backend of backends) {
+  longTest({
+    name: `serve --device cuda: requests move by ${backend[0].split("=")[1]}${skipped}`,
+    ignore: "missing" in built,
+    async fn() {
+      const expected = await quietStreams();
+      await using cluster = await startOnCuda(2, [...restless, ...backend]);
+      assertSameStreams(await runAll(cluster, requests), expected);
+      assert.match(cluster.program.stderr, / moved /);
+      await waitUntilEmpty(cluster, 2);
+    },
+  });
+}

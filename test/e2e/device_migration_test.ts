@@ -22,12 +22,12 @@ import { type StreamResult, variedRequests } from "./streams.ts";
 const built = await buildSoftwareDevice();
 const skipped = "missing" in built ? ` (skipped: no software device, ${built.missing})` : "";
 /** Tokens of this device are drawn by the seed, also greedy ones. */
-const requests = variedRequests(12, 400).map(({ body, ...request }, seed) => ({
+const requests = variedRequests(8, 400).map(({ body, ...request }, seed) => ({
   ...request,
   body: { ...body, seed },
 }));
 /** Of all events of the streams, those at which an instance is killed and another hangs. */
-const KILL_AT = 800, HANG_AT = 2_000;
+const KILL_AT = 600, HANG_AT = 1_400;
 
 interface Case {
   readonly backend: string;

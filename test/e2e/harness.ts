@@ -278,10 +278,10 @@ function programCommand(): readonly string[] {
 
 /** `deno run` finds its package cache by these. */
 function sourceEnvironment(): Record<string, string> {
-  const names = ["HOME", "XDG_CACHE_HOME", "DENO_DIR"];
-  return Object.fromEntries(
-    names.map((name) => [name, Deno.env.get(name)]).filter(([, value]) => value !== undefined),
-  );
+  const { HOME, XDG_CACHE_HOME, DENO_DIR } = Deno.env.toObject();
+  // By itself Deno looks below XDG_CACHE_HOME, which a test may give.
+  const directory = DENO_DIR ?? `${XDG_CACHE_HOME ?? `${HOME}/.cache`}/deno`;
+  return { HOME, DENO_DIR: directory, ...(XDG_CACHE_HOME && { XDG_CACHE_HOME }) };
 }
 
 function existsFile(path: string): boolean {

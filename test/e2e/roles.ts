@@ -32,7 +32,14 @@ export class User implements AsyncDisposable {
     const port = freePort();
     const url = `http://127.0.0.1:${port}`;
     const program = this.start("api-server", "--host", "127.0.0.1", "--port", `${port}`, ...args);
-    await program.waitUntil("it was ready", () => isReady({ url }).catch(() => false));
+    try {
+      await program.waitUntil("it was ready", () => isReady({ url }).catch(() => false));
+    } catch (error) {
+      const said = this.#programs.map(({ stderr }) => stderr.split("\n").slice(-20).join("\n"));
+      throw new Error(`it was not ready; all programs said:\n${said.join("\n--\n")}`, {
+        cause: error,
+      });
+    }
     const managerAddress = `unix:${join(this.directory, "llumnix/manager.sock")}`;
     return { program, url, managerAddress, [Symbol.asyncDispose]: () => Promise.resolve() };
   }

@@ -95,7 +95,7 @@ async function start(fields: Parameters<typeof request>[0] = {}, set = setUp()) 
 
 Deno.test("text goes in as tokens and comes out as text", async () => {
   const { cluster, handle, outputs, say, text, lines } = await start();
-  assert.deepEqual(cluster.requests[0].promptTokenIds, [bos, ...encode("hi")]);
+  assert.deepEqual([...cluster.requests[0].promptTokenIds], [bos, ...encode("hi")]);
   assert.equal(handle.promptText, "hi");
   assert.equal(handle.firstToken, "<|begin_of_text|>");
   const ids = encode(" wörld 😀!");
@@ -182,7 +182,7 @@ Deno.test("a request may ask for more log probabilities than --max-logprobs wher
 Deno.test("text is tokenised and back without a request", async () => {
   const { service } = setUp();
   const { tokenIds } = await service.tokenize({ text: "hi there", addSpecialTokens: true });
-  assert.deepEqual(tokenIds, [bos, ...encode("hi there")]);
+  assert.deepEqual([...tokenIds], [bos, ...encode("hi there")]);
   assert.match(service.detokenize(tokenIds), /hi there$/);
   assert.throws(() => service.detokenize([tokenizer.vocabSize]), /tokens has the token id/);
 });
@@ -394,7 +394,7 @@ Deno.test("prompt log probabilities have offsets in the prompt", async () => {
     prompt: { text: "ab cd", addSpecialTokens: false },
     sampling: { maxTokens: 9, promptLogprobs: 0 },
   });
-  const promptLogprobs = handle.promptTokenIds.map((tokenId, position) =>
+  const promptLogprobs = [...handle.promptTokenIds].map((tokenId, position) =>
     position === 0 ? null : { tokenId, logprob: -1, rank: 2, top: [] }
   );
   say({ tokenIds: encode("x"), promptLogprobs });
@@ -408,7 +408,7 @@ Deno.test("prompt log probabilities have offsets in the prompt", async () => {
 Deno.test("chats are rendered and bos is not doubled", async () => {
   const prompt = { messages: [{ role: "user", content: "hi" }], addGenerationPrompt: true };
   const { cluster, handle } = await start({ prompt });
-  const ids = cluster.requests[0].promptTokenIds;
+  const ids = [...cluster.requests[0].promptTokenIds];
   assert.equal(ids.filter((id) => id === bos).length, 1);
   assert.match(handle.promptText, /^<\|begin_of_text\|>.*user.*hi.*assistant/s);
 });

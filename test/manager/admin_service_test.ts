@@ -90,11 +90,11 @@ Deno.test("admin: what cannot be migrated is refused, with the reason", async ()
   });
   await assert.rejects(migrate("a", "instance-7"), {
     kind: "not_found",
-    message: 'there is no instance "instance-7"; there are instance-0, instance-1',
+    message: 'there is no instance "instance-7"; the instances are: instance-0, instance-1',
   });
   await assert.rejects(migrate("c", other), {
     kind: "not_found",
-    message: 'no instance has a request "c"',
+    message: 'no instance has a request "c"; it may have ended',
   });
   await call("admin_drain", { instanceId: other });
   await assert.rejects(migrate("a", other), {
@@ -159,7 +159,7 @@ Deno.test("admin: an instance is added, another removed, and requests go on", as
   for (const method of ["admin_drain", "admin_keep", "admin_remove"] as const) {
     await assert.rejects(call(method, { instanceId: "instance-0" }), {
       kind: "not_found",
-      message: 'there is no instance "instance-0"; there are instance-1, instance-2',
+      message: 'there is no instance "instance-0"; the instances are: instance-1, instance-2',
     });
   }
 });

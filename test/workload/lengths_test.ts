@@ -105,7 +105,7 @@ Deno.test("fixed lengths, and names that there are not", () => {
   assert.deepEqual([prompt.sample(new Random(1)), output.sample(new Random(1))], [100, 7]);
   assert.throws(() => requestLengths("alpaca"), {
     name: "UsageError",
-    message: `there are no lengths alpaca: expected ${lengthNames.join(", ")} or ` +
+    message: `"alpaca" is not known: expected ${lengthNames.join(", ")} or ` +
       "fixed:PROMPT:OUTPUT",
   });
   assert.throws(() => fixedLength(0), { name: "UsageError" });

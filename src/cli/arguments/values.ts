@@ -48,7 +48,7 @@ function convert(argument: Argument, raw: unknown, fail: Fail): Value {
     case "list":
       return toNames([raw].flat(), fail);
     case "json":
-      return toJson(raw) ?? fail("JSON");
+      return toJson(raw) ?? fail("JSON; quote it for the shell, as in '[\"*\"]'");
     case "text":
       return typeof raw === "string" ? raw : fail("text: put it in quotes");
   }
@@ -123,7 +123,7 @@ function inRange(value: number, range: Range): boolean {
     value > (range.above ?? -Infinity);
 }
 
-/** "an integer from 0 to 65535". */
+/** "an integer from 0 to 65535", "a number of at least 0". */
 function expectedNumber({ kind, range: { min, max, above } }: Argument): string {
   const noun = kind === "integer" ? "an integer" : kind === "size" ? "a size" : "a number";
   if (min !== undefined && max !== undefined) return `${noun} from ${min} to ${max}`;
@@ -132,7 +132,8 @@ function expectedNumber({ kind, range: { min, max, above } }: Argument): string 
     ...(above !== undefined ? [`greater than ${above}`] : []),
     ...(max !== undefined ? [`at most ${max}`] : []),
   ];
-  return bounds.length === 0 ? noun : `${noun} ${bounds.join(" and ")}`;
+  if (bounds.length === 0) return noun;
+  return `${noun} ${above === undefined ? "of " : ""}${bounds.join(" and ")}`;
 }
 
 /** A value as a user would write it; text that cannot be seen as one word is quoted. */

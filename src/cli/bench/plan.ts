@@ -141,7 +141,9 @@ function burstinessOf({ burstiness }: BenchOptions): number {
 
 function checkDataset({ datasetName, datasetPath, traceSpeedup }: BenchOptions): void {
   if (datasetName === "random" && datasetPath !== null) {
-    throw new UsageError("--dataset-path is for a --dataset-name other than random");
+    throw new UsageError(
+      "--dataset-path needs a --dataset-name other than random, which has no file",
+    );
   }
   if (datasetName !== "random" && datasetPath === null) {
     throw new UsageError(`--dataset-name ${datasetName} needs --dataset-path`);

@@ -1,5 +1,6 @@
 /** The servers that are measured: one that runs, or one that is started for it. */
 import { UsageError } from "../../core/errors.ts";
+import { fileProblem } from "../../core/file_problem.ts";
 import { selfCommand } from "../../core/self_command.ts";
 import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
 import type { BenchOptions } from "./arguments.ts";
@@ -28,7 +29,9 @@ export interface ServerSpec {
 /** @param text of `--serve` or `--compare`; null for the server of `--base-url` */
 export function serverSpec(text: string | null, options: BenchOptions): ServerSpec {
   const adminToken = options.adminToken ?? Deno.env.get(ADMIN_TOKEN_VARIABLE) ?? null;
-  const given = urlOf(options.baseUrl ?? `http://${hostOf(options.host)}:${options.port}`);
+  const given = options.baseUrl === null
+    ? urlOf(`http://${hostOf(options.host)}:${options.port}`, "--host and --port: ")
+    : urlOf(options.baseUrl);
   if (text === null) {
     return { name: given.href, command: null, baseUrl: given, isOurs: false, adminToken };
   }
@@ -55,10 +58,10 @@ export function serverSpec(text: string | null, options: BenchOptions): ServerSp
   };
 }
 
-function urlOf(text: string): URL {
+function urlOf(text: string, options = "--base-url "): URL {
   const url = URL.parse(text);
   if (url !== null && /^https?:$/.test(url.protocol)) return url;
-  throw new UsageError(`--base-url ${text}: expected an address such as http://127.0.0.1:8000`);
+  throw new UsageError(`${options}${text}: expected an address such as http://127.0.0.1:8000`);
 }
 
 /** An IPv6 address has brackets in a URL. */
@@ -123,7 +126,7 @@ function spawn({ command, adminToken }: ServerSpec): Deno.ChildProcess {
       stderr: "piped",
     }).spawn();
   } catch (error) {
-    throw new UsageError(`cannot start ${program}: ${(error as Error).message}`, { cause: error });
+    throw new UsageError(`cannot start ${program}: ${fileProblem(error)}`, { cause: error });
   }
 }
 

@@ -4,7 +4,7 @@ import { didYouMean } from "../../core/suggest.ts";
 
 /** One field of a record. */
 export interface Field<T = unknown> {
-  /** What a value looks like, for help and errors: "a number at least 0". */
+  /** What a value looks like, for help and errors: "a number of at least 0". */
   readonly form: string;
   readonly help: string;
   /** Value when it is left out; undefined: it must be there. */
@@ -81,19 +81,19 @@ export function textOrNull(help: string): Field<string | null> {
 /** A whole number. */
 export function count(help: string, entry: { default?: number; min?: number } = {}): Field<number> {
   const { min = 0 } = entry;
-  return field(`a whole number at least ${min}`, help, entry.default, (value) => {
+  return field(`a whole number of at least ${min}`, help, entry.default, (value) => {
     return Number.isSafeInteger(value) && value as number >= min ? value as number : undefined;
   });
 }
 
 /** A number that may have a fraction, such as blocks that a prompt fills. */
 export function amount(help: string, entry: { default?: number } = {}): Field<number> {
-  return field("a number at least 0", help, entry.default, toAmount);
+  return field("a number of at least 0", help, entry.default, toAmount);
 }
 
 /** As {@linkcode amount}, or null, which is the default. */
 export function amountOrNull(help: string): Field<number | null> {
-  return field<number | null>("a number at least 0", help, null, toAmount);
+  return field<number | null>("a number of at least 0", help, null, toAmount);
 }
 
 export function truth(help: string, entry: { default: boolean }): Field<boolean> {

@@ -58,9 +58,10 @@ function textOf(report: DeviceReport): string {
     `${device}, compute capability ${computeCapability}, driver of CUDA ${version}: ` +
     `kernels for ${model} in ${dtype}`,
   ];
-  for (const { plain, cases, fault } of attempts) {
+  for (const { plain, cases, fault, unable } of attempts) {
     const paths = plain.length === 0 ? "all fast paths" : `without ${plain.join(", ")}`;
-    lines.push(`  ${paths}${fault === null ? "" : `: the process ended, ${fault}`}`);
+    lines.push(`  ${paths}${fault === null ? "" : `: broke off, ${fault}`}`);
+    if (unable !== undefined) lines.push(`    could not run: ${unable}`);
     for (const one of cases) {
       const error = one.error === Infinity ? "beyond measure" : one.error.toExponential(1);
       lines.push(

@@ -169,6 +169,16 @@ function refuseShapes({ name, config, dtype }: ResolvedModel, blockSize: number)
   }
 }
 
+/** CUDA_ERROR_INVALID_IMAGE and CUDA_ERROR_INVALID_PTX of cuda.h. */
+const damagedImage: readonly number[] = [200, 218];
+
+/** What to do about kernels that cannot be loaded. */
+function adviceFor(error: Error): string {
+  return error instanceof CudaError && damagedImage.includes(error.code)
+    ? "The kernels are part of this program, whose file is damaged: install it again."
+    : "They need a driver of CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.";
+}
+
 /** One load; its parts are in the order of the calls. */
 class Loader {
   readonly #memory: DeviceMemory;
@@ -272,8 +282,7 @@ class Loader {
     } catch (error) {
       if (!(error instanceof CudaError || error instanceof LibraryNotFoundError)) throw error;
       throw new UsageError(
-        `--device cuda: the kernels cannot be loaded: ${error.message}. They need a driver of ` +
-          "CUDA 11.8 (520) or later. See `llumnix doctor`, or use --device cpu.",
+        `--device cuda: the kernels cannot be loaded: ${error.message}. ${adviceFor(error)}`,
         { cause: error },
       );
     }

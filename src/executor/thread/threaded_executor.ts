@@ -1,4 +1,5 @@
 import { fromErrorRecord } from "../../core/errors.ts";
+import { selfCommand } from "../../core/self_command.ts";
 import { openPool } from "../../kv/pool/open_pool.ts";
 import type { KvPool } from "../../kv/pool/pool.ts";
 import type {
@@ -48,7 +49,8 @@ export async function loadThreadedExecutor(
   const memory = new StepMemory();
   try {
     await ready;
-    channel.post({ type: "load", spec, memory: memory.buffer });
+    const program = selfCommand();
+    channel.post({ type: "load", spec, memory: memory.buffer, program });
     const { info, pool } = await channel.receive("loaded");
     return new ThreadedExecutor(channel, memory, info, pool && await openPool(pool));
   } catch (error) {

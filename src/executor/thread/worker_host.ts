@@ -4,6 +4,7 @@
  */
 import { yieldToOthers } from "../../../ffi/thread_policy.ts";
 import { type ErrorRecord, toErrorRecord } from "../../core/errors.ts";
+import { setSelfCommand } from "../../core/self_command.ts";
 import { describePool } from "../../kv/pool/open_pool.ts";
 import type { PoolDescription } from "../../kv/pool/pool.ts";
 import { executorKind, loadExecutor } from "../devices.ts";
@@ -18,7 +19,13 @@ import { StepMemory, type StepRequest } from "../step_memory.ts";
 
 /** Main thread to worker, one at a time: the next follows the answer to the previous one. */
 export type WorkerRequest =
-  | { readonly type: "load"; readonly spec: ExecutorSpec; readonly memory: SharedArrayBuffer }
+  | {
+    readonly type: "load";
+    readonly spec: ExecutorSpec;
+    readonly memory: SharedArrayBuffer;
+    /** See `selfCommand`. */
+    readonly program: readonly string[];
+  }
   | { readonly type: "step"; readonly request: StepRequest }
   | { readonly type: "close" };
 
@@ -52,6 +59,7 @@ export function runEngineWorker(
   async function answer(request: WorkerRequest): Promise<void> {
     switch (request.type) {
       case "load":
+        setSelfCommand(request.program);
         if (executorKind(request.spec.device).usesHostCores) yieldToOthers();
         executor = await load(
           request.spec,

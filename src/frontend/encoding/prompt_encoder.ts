@@ -20,7 +20,7 @@ export interface EncodeOptions {
 }
 
 export interface EncodedText {
-  readonly tokenIds: number[];
+  readonly tokenIds: Uint32Array<ArrayBuffer>;
   /** False if encoding stopped at `maxTokens`. */
   readonly isComplete: boolean;
 }

@@ -109,13 +109,13 @@ export class SegmentEncoder {
   }
 
   /** Joins the ids of all segments, and adds the special tokens of the post-processor around them. */
-  join(parts: readonly ArrayLike<number>[], addSpecialTokens: boolean): number[] {
+  join(parts: readonly ArrayLike<number>[], addSpecialTokens: boolean): Uint32Array<ArrayBuffer> {
     const all = addSpecialTokens ? [this.#around.before, ...parts, this.#around.after] : parts;
-    // An array that grows would be copied several times, and leave megabytes to the garbage collector.
-    const ids = new Array<number>(all.reduce((sum, { length }) => sum + length, 0));
+    const ids = new Uint32Array(all.reduce((sum, { length }) => sum + length, 0));
     let at = 0;
     for (const part of all) {
-      for (let i = 0; i < part.length; i++) ids[at++] = part[i];
+      ids.set(part, at);
+      at += part.length;
     }
     return ids;
   }

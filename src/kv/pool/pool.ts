@@ -70,6 +70,8 @@ export interface DevicePool extends PoolShape {
    * `address + i * blockBytes(layout)`.
    */
   readonly address: bigint;
+  /** Resolves with the reason once the device has hung, for good. Never rejects. */
+  readonly failed?: Promise<string>;
   /**
    * Copies runs into `into`, one after the other in the order given. Resolves when they are there.
    * @throws {RangeError} the pool has no such run, or `into` is not as long as the runs together;
@@ -99,3 +101,8 @@ export type PoolDescription =
   | Pick<HostPool, "memory" | "layout" | "numBlocks" | "address">
   | Pick<AccountedPool, "memory" | "layout" | "numBlocks">
   | Pick<DevicePool, "memory" | "layout" | "numBlocks" | "address" | "device" | "ordinal">;
+
+/** Resolves with the reason when a pool has failed for good; undefined for a pool that cannot. */
+export function failureOf(pool: KvPool): Promise<string> | undefined {
+  return pool.memory === "device" ? pool.failed : undefined;
+}

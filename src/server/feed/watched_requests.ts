@@ -1,7 +1,6 @@
 import type { Clock } from "../../core/clock.ts";
-import type { Cluster, OutputSink } from "../../core/cluster.ts";
+import type { Cluster, OutputSink, SubmittedRequest } from "../../core/cluster.ts";
 import type {
-  GenerateRequest,
   InstanceId,
   RequestId,
   RequestOutput,
@@ -84,7 +83,7 @@ export class WatchedRequests implements Cluster {
     return this.cluster.isReady();
   }
 
-  async submit(request: GenerateRequest, sink: OutputSink): Promise<void> {
+  async submit(request: SubmittedRequest, sink: OutputSink): Promise<void> {
     const { requestId } = request;
     const entry: Entry = {
       key: ++this.#lastKey,

@@ -68,7 +68,7 @@ Deno.test("sizes", () => {
   for (const bad of ["4X", "MiB", "-1", "0.3B", "4constructor"]) {
     refuse(body, bad, `--x ${bad}: expected a number of bytes, such as 1048576 or 4MiB`);
   }
-  refuse(body, "0", "--x 0: expected a size at least 1");
+  refuse(body, "0", "--x 0: expected a size of at least 1");
 });
 
 Deno.test("lists, JSON and text", () => {
@@ -79,7 +79,7 @@ Deno.test("lists, JSON and text", () => {
   const extra = json({ default: null, help });
   assert.equal(parse(extra, '{"a": 1}'), '{"a": 1}');
   assert.equal(parse(extra, { a: 1 }), '{"a":1}');
-  refuse(extra, "{a}", "--x {a}: expected JSON");
+  refuse(extra, "{a}", `--x {a}: expected JSON; quote it for the shell, as in '["*"]'`);
   const revision = text({ default: null, help });
   assert.equal(parse(revision, "1e3"), "1e3");
   refuse(revision, 1000, "--x 1000: expected text: put it in quotes");

@@ -73,13 +73,13 @@ Deno.test("fields: unknown ones name the nearest, missing ones what is expected"
 
 Deno.test("fields: values of another form", () => {
   for (const blocks of [-1, 1.5, "1", null, true, 2 ** 60]) {
-    const message = `blocks: ${JSON.stringify(blocks)} is not a whole number at least 0`;
+    const message = `blocks: ${JSON.stringify(blocks)} is not a whole number of at least 0`;
     refuse({ name: "n", blocks }, message);
   }
   for (const share of [-1, "1", null]) {
-    refuse({ name: "n", share }, `share: ${JSON.stringify(share)} is not a number at least 0`);
+    refuse({ name: "n", share }, `share: ${JSON.stringify(share)} is not a number of at least 0`);
   }
-  refuse({ name: "n", share: Infinity }, "share: Infinity is not a number at least 0");
+  refuse({ name: "n", share: Infinity }, "share: Infinity is not a number of at least 0");
   refuse(
     { name: "n", shares: [1, Infinity] },
     "shares: [ 1, Infinity ] is not a list of numbers at least 0",

@@ -35,3 +35,21 @@ Deno.test("prompt payload: what is no list of ids is refused", () => {
     /expected none beside a payload/,
   );
 });
+
+Deno.test("prompt payload: a prompt that is bytes already travels as they are, and can be sent again", () => {
+  for (const count of [100, 5_000]) {
+    const promptTokenIds = ids(count, 2 ** 32 - 1);
+    const typed = new Uint32Array([7, ...promptTokenIds]).subarray(1);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const { data, payload, isPayloadGiven } = splitPrompt({
+        ...requestOf([]),
+        promptTokenIds: typed,
+      });
+      assert.notEqual(isPayloadGiven, true, "the request keeps its buffer");
+      assert.deepEqual(
+        joinPrompt(JSON.parse(JSON.stringify(data)), payload),
+        JSON.parse(JSON.stringify(requestOf(promptTokenIds))),
+      );
+    }
+  }
+});

@@ -58,13 +58,25 @@ cudaTest("models and options that do not fit are refused with what to change", a
   await refused(
     { deviceSettings: "memory=1M" },
     "UsageError",
-    /^Cannot allocate .*: .* of device memory is needed, and .* is free\. Use a smaller model/,
+    /^Cannot allocate .*: .* of device memory is needed, and .* is free\. .*smaller model/,
   );
   await refused(
     { deviceSettings: "kernels=/nowhere/kernels.so" },
     "UsageError",
     /^--device cuda: the kernels cannot be loaded: .*driver of CUDA 11\.8/,
   );
+  await refused(
+    { deviceSettings: "compute-capability=75" },
+    "UsageError",
+    /has compute capability 7\.5, and 8\.0 \(Ampere\) or later is needed\. Use another device, or --device cpu/,
+  );
+  for (const damaged of ["fail-load=218", "fail-load=200"]) {
+    await refused(
+      { deviceSettings: damaged },
+      "UsageError",
+      /^--device cuda: the kernels cannot be loaded: .* is damaged: install it again/,
+    );
+  }
   await refused({ blockSize: 12 }, "UsageError", /^--block-size 12: CUDA takes powers of two/);
   await refused(
     { numGpuBlocksOverride: 1_000_000 },

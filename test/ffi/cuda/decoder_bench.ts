@@ -7,6 +7,7 @@ import {
   type ElementType,
   fastPaths,
   type HeadShape,
+  type KernelDevice,
   type KernelPaths,
   type LinearLayer,
   type RowTables,
@@ -32,9 +33,10 @@ export class DecoderBench {
     multiprocessors = 0,
     paths: KernelPaths = fastPaths,
     options: OpenOptions = {},
+    kernelDevice: Partial<KernelDevice> = {},
   ) {
     this.stream = cuda.createStream();
-    const device = { ...cuda.deviceInfo(0), multiprocessors };
+    const device = { ...cuda.deviceInfo(0), multiprocessors, ...kernelDevice };
     this.kernels = new DecoderKernels(type, shape, device, this.stream, paths, options);
   }
 
@@ -133,7 +135,7 @@ export interface AttentionOutcome {
 }
 
 /**
- * Fills a cache by `prepareHeads`, without norms and with rotations by 0, and attends to it.
+ * Attends to a cache, without norms and with rotations by 0. What no row sees in it is NaN.
  * @param seed of the values and of where the blocks lie
  * @param way attend: all keys are in the cache; decode: each row brings its own, and there is one a sequence
  */
@@ -151,11 +153,6 @@ export function runAttention(
   const order = shuffled(numBlocks, seed);
   const blockTables = bench.upload(Int32Array.from(order));
   const blockStride = 2 * kvHeads * headDim * blockSize;
-  const cache = {
-    address: bench.room(numBlocks * blockStride * elementBytes[type]),
-    blockStride,
-    blockShift,
-  };
   const maxContextLen = Math.max(...lengths);
   // Every row of the table turns by nothing: cosines of 1, then sines of 0.
   const rope = Float32Array.from(
@@ -198,8 +195,18 @@ export function runAttention(
       const at = rowOf(row) * width;
       return Array.from(cached.subarray(at, at + width));
     })));
-  const before = way === "attend" ? tokens : tokens.filter((token) => !isOfRows(token));
-  kernels.prepareHeads(valuesOf(before), norms, ropeTable, tablesOf(before), cache);
+  const inCache = new Float32Array(numBlocks * blockStride).fill(NaN);
+  for (const token of tokens) {
+    if (way === "decode" && isOfRows(token)) continue;
+    const { sequence, position } = token;
+    const block = order[sequence * maxBlocks + (position >> blockShift)];
+    for (let head = 0; head < 2 * kvHeads; head++) { // keys, then values
+      const from = rowOf(token) * width + (heads + head) * headDim;
+      const slot = head * blockSize + (position & (blockSize - 1));
+      inCache.set(cached.subarray(from, from + headDim), block * blockStride + slot * headDim);
+    }
+  }
+  const cache = { address: bench.narrow(inCache), blockStride, blockShift };
   const output = bench.room(rows.length * heads * headDim * elementBytes[type]);
   const partialsBytes = kernels.partialsBytes(maxContextLen);
   const options = {

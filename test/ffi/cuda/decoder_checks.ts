@@ -1,5 +1,10 @@
 /** What the kernels of a decoder have to compute: each check fails with what was wrong. */
 import assert from "node:assert/strict";
+import {
+  elementBytes,
+  fastPaths,
+  type KernelPaths,
+} from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
   type AttentionCase,
@@ -12,6 +17,10 @@ import {
 /** Rounding of results to the type; sums are in float32. */
 export const roundings = { float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 } as const;
 export const float32Error = 2e-6;
+
+/** Paths with fewer of the fast ones. */
+export const unfusedPaths: KernelPaths = { ...fastPaths, fused: false, programmatic: false };
+export const plainPaths: KernelPaths = { ...unfusedPaths, tensorCores: false };
 
 export function checkLargest(bench: DecoderBench): void {
   const width = 300;
@@ -33,10 +42,9 @@ export function checkLargest(bench: DecoderBench): void {
   assert.deepEqual([...found], rows.map(({ expected }) => expected));
 }
 
-/** A layer for several numbers of rows: right, and a row's bits the same in each. */
-export function checkLinear(bench: DecoderBench, outputs: number, inputs: number): void {
+/** Layers of some widths for several numbers of rows: right, and a row's bits the same in each. */
+export function checkLinear(bench: DecoderBench, outputs: number, inputs: number, rows = 19): void {
   const { type } = bench;
-  const rows = 19;
   const w = randomValues(1, outputs * inputs, type), x = randomValues(2, rows * inputs, type);
   const bias = randomValues(3, outputs, type);
   const layer = {
@@ -60,12 +68,136 @@ export function checkLinear(bench: DecoderBench, outputs: number, inputs: number
   for (const count of [1, 2, 4, 5, 8, 9]) {
     const some = bench.linear(layer, at, count);
     assert.deepEqual(some, all.slice(0, some.length), `${type}: ${count} of ${rows} rows`);
+    // The kernel for few rows, where there is one, adds to zeros.
+    const sum = bench.upload(new Float32Array(some.length));
+    bench.kernels.linearAdd(layer, at, sum, count);
+    assert.deepEqual(bench.floats(sum, some.length), some, `${type}: ${count} rows added`);
   }
   const sum = bench.upload(all);
   bench.kernels.linear({ ...layer, bias: 0n }, at, sum, rows, "add");
   const added = bench.floats(sum, rows * outputs);
   const twice = truth.map((value, i) => 2 * value - bias[i % outputs]);
   assert.ok(errorOf(added, twice) <= float32Error, `${type}: y += x W^T`);
+}
+
+/**
+ * A decode step of two layers: the kernels of one bench give the bits of the other's.
+ * @param lengths of the contexts of its rows; one more row fills up the batch
+ */
+export function checkLayer(
+  bench: DecoderBench,
+  other: DecoderBench,
+  lengths: readonly number[],
+): void {
+  const { type, shape: { heads, kvHeads, headDim } } = bench;
+  const hidden = heads * headDim, intermediate = 264, blockSize = 8, rows = lengths.length;
+  const maxBlocks = Math.ceil(Math.max(...lengths) / blockSize), numBlocks = rows * maxBlocks;
+  let seed = 30;
+  const vector = (length: number) => bench.upload(randomValues(seed++, length, "float32"));
+  const matrix = (outputs: number, inputs: number, bias: boolean) => {
+    const values = randomValues(seed++, outputs * inputs, type).map((value) => value / 8);
+    return {
+      ...{ weights: bench.narrow(values), bias: bias ? vector(outputs) : 0n, outputs, inputs },
+    };
+  };
+  const qkv = matrix((heads + 2 * kvHeads) * headDim, hidden, true);
+  const output = matrix(hidden, hidden, false), down = matrix(hidden, intermediate, false);
+  const gateUp = matrix(2 * intermediate, hidden, false);
+  const norms = [vector(hidden), vector(hidden)];
+  const headNorms = { query: vector(headDim), key: vector(headDim), epsilon: 1e-5 };
+  const rope = vector(Math.max(...lengths) * headDim);
+  const x = randomValues(seed++, (rows + 1) * hidden, "float32");
+  const blockElements = 2 * kvHeads * headDim * blockSize;
+  const cached = randomValues(seed++, numBlocks * blockElements, type);
+  const words = (values: readonly number[]) => bench.upload(Int32Array.from(values));
+  const counted = (value: (row: number) => number) =>
+    Array.from({ length: rows }, (_, i) => value(i));
+  const length = (row: number) => lengths[row];
+  const blockOf = (row: number, position: number) =>
+    row * maxBlocks + Math.floor(position / blockSize);
+  const tables = {
+    rows: rows + 1,
+    positions: words([...counted((row) => length(row) - 1), -1]),
+    slots: words([
+      ...counted((row) => {
+        const position = length(row) - 1;
+        return blockOf(row, position) * blockSize + position % blockSize;
+      }),
+      -1,
+    ]),
+    sequences: words([...counted((row) => row), 0]),
+    blockTables: words(Array.from({ length: numBlocks }, (_, i) => i)),
+    maxBlocks,
+    starts: words([...counted((row) => row), rows, rows]),
+    lengths: words([...counted(length), 0]),
+    numSequences: rows + 1,
+    mostRows: 1,
+    maxContextLen: Math.max(...lengths),
+  };
+  const step = ({ kernels }: DecoderBench) => {
+    const residual = bench.upload(x), cache = bench.narrow(cached);
+    const room = (width: number) => bench.upload(new Float32Array((rows + 1) * width));
+    const [normed, activated] = [room(hidden), room(intermediate)];
+    const [heads, attended, both] = [room(qkv.outputs), room(hidden), room(gateUp.outputs)];
+    const partialsBytes = kernels.partialsBytes(tables.maxContextLen);
+    const options = {
+      window: 0,
+      partials: bench.room(partialsBytes),
+      partialsBytes,
+      counters: bench.upload(new Uint8Array(kernels.countersBytes)),
+    };
+    const place = { address: cache, blockStride: blockElements, blockShift: 3 };
+    const normedBy = (norm: bigint) => ({
+      ...{ x: residual, norm, indices: 0n, rows: rows + 1, epsilon: 1e-5 },
+    });
+    for (let layer = 0; layer < 2; layer++) {
+      kernels.normLinear(normedBy(norms[0]), qkv, heads, normed);
+      kernels.attention(heads, headNorms, rope, tables, place, attended, options);
+      kernels.linearAdd(output, attended, residual, rows + 1);
+      kernels.normGateUp(normedBy(norms[1]), gateUp, activated, normed, both);
+      kernels.linearAdd(down, activated, residual, rows + 1);
+    }
+    bench.cuda.synchronizeStream(bench.stream);
+    bench.cuda.synchronizeStream(other.stream);
+    const cacheBytes = cached.length * elementBytes[type];
+    return [bench.bytes(residual, rows * hidden * 4), bench.bytes(cache, cacheBytes)] as const;
+  };
+  const [found, foundCache] = step(bench), [expected, expectedCache] = step(other);
+  assert.ok(new Float32Array(found.buffer).every(Number.isFinite), `${type}: finite`);
+  assert.deepEqual(found, expected, `${type}, ${rows} rows: the same bits`);
+  assert.deepEqual(foundCache, expectedCache, `${type}, ${rows} rows: the same cache`);
+}
+
+/**
+ * Attention of rows to their contexts: right, and a row's bits the same alone, in a decode step, and with the
+ * parts of its context apart. The rows of a sequence are its last ones.
+ */
+export function checkAttention(
+  open: (multiprocessors: number) => DecoderBench,
+  given: AttentionCase,
+): void {
+  const { rows, lengths, shape: { heads, headDim } } = given;
+  const seed = 5, width = heads * headDim;
+  const bench = open(0);
+  const { found, truth } = runAttention(bench, given, seed);
+  const error = errorOf(found, truth);
+  assert.ok(error <= float32Error + roundings[bench.type], `${bench.type}: error ${error}`);
+  const of = (row: number) => found.slice(row * width, (row + 1) * width);
+
+  const newest = lengths.flatMap((_, sequence) => {
+    const row = rows.findLastIndex((row) => row.sequence === sequence);
+    return row < 0 ? [] : [row];
+  });
+  const alone = runAttention(bench, { ...given, rows: rows.slice(-1) }, seed);
+  assert.deepEqual(alone.found, of(rows.length - 1), `${bench.type}: alone`);
+  for (const multiprocessors of [0, 1000]) {
+    const step = { ...given, rows: newest.map((row) => rows[row]) };
+    const decoded = runAttention(open(multiprocessors), step, seed, "decode");
+    newest.forEach((row, i) => {
+      const decodedRow = decoded.found.slice(i * width, (i + 1) * width);
+      assert.deepEqual(decodedRow, of(row), `${bench.type}: decoded, ${multiprocessors}`);
+    });
+  }
 }
 
 /** Norms of chosen rows, embeddings, SiLU. */
@@ -75,15 +207,14 @@ export function checkRows(bench: DecoderBench): void {
   const x = randomValues(4, rows * width, "float32"), weight = randomValues(5, width, "float32");
   const indices = [2, 0];
   const y = bench.room(indices.length * width * 4);
-  kernels.rmsNorm(
-    bench.upload(x),
-    bench.upload(weight),
-    bench.upload(Int32Array.from(indices)),
-    y,
-    indices.length,
-    width,
-    1e-5,
-  );
+  const normedRows = {
+    x: bench.upload(x),
+    norm: bench.upload(weight),
+    indices: bench.upload(Int32Array.from(indices)),
+    rows: indices.length,
+    epsilon: 1e-5,
+  };
+  kernels.rmsNorm(normedRows, y, width);
   const normed = Float64Array.from(indices.flatMap((row) => {
     const values = Array.from(x.subarray(row * width, (row + 1) * width));
     const squares = values.reduce((sum, value) => sum + value * value, 0);
@@ -125,6 +256,7 @@ export function checkHeads(bench: DecoderBench): void {
     {
       ...{ rows: 1, positions: word(position), slots: word(slot), sequences: word(0) },
       ...{ blockTables: word(2), maxBlocks: 1, maxContextLen: 4 },
+      ...{ starts: 0n, lengths: 0n, numSequences: 1, mostRows: 1 },
     },
     { address: cache, blockStride: blockElements, blockShift: 3 },
   );
@@ -155,40 +287,76 @@ export function checkHeads(bench: DecoderBench): void {
 
 /** Runs that show whether the kernels of each file do their work, for mutants of them. */
 export const decoderRuns: Record<string, (bench: Bench) => void> = {
-  linear: (on) => withBench(on, (bench) => checkLinear(bench, 33, 1040)),
+  linear: (on) => withBenches(on, [plainPaths], ([bench]) => checkLinear(bench, 33, 1040)),
+  linear_few: (on) =>
+    withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
+      checkLinear(bench, 72, 2080, 9);
+      checkLayer(bench, other, [70]);
+    }),
+  linear_many: (on) =>
+    withBenches(on, [unfusedPaths], ([bench]) => checkLinear(bench, 33, 1040, 70)),
   rows: (on) =>
-    withBench(on, (bench) => {
+    withBenches(on, [fastPaths], ([bench]) => {
       checkRows(bench);
       checkLargest(bench);
     }),
   attention: (on) => {
     for (const multiprocessors of [0, 1000]) {
-      const given: AttentionCase = {
-        ...{ shape: { heads: 2, kvHeads: 1, headDim: 16 }, blockShift: 4, window: 80 },
-        ...{ lengths: [270], rows: [{ sequence: 0, position: 269 }] },
-      };
-      withBench(
+      withBenches(
         on,
-        (bench) => {
-          const { found, truth } = runAttention(bench, given, 3);
+        [plainPaths],
+        ([bench]) => {
+          const { found, truth } = runAttention(bench, attentionCase, 3);
           const error = errorOf(found, truth);
           assert.ok(error <= float32Error + roundings.bfloat16, `error ${error}`);
         },
-        given,
         multiprocessors,
       );
     }
   },
+  decode_attention: (on) => {
+    for (const multiprocessors of [0, 1000]) {
+      withBenches(
+        on,
+        [fastPaths],
+        ([bench]) => {
+          const { found, truth } = runAttention(bench, attentionCase, 3, "decode");
+          const error = errorOf(found, truth);
+          assert.ok(error <= float32Error + roundings.bfloat16, `error ${error}`);
+        },
+        multiprocessors,
+      );
+    }
+    withBenches(
+      on,
+      [fastPaths, unfusedPaths],
+      ([bench, other]) => checkLayer(bench, other, [1, 70]),
+    );
+  },
+  prompt_attention: (on) =>
+    withBenches(on, [fastPaths], ([bench]) => {
+      const { found, truth } = runAttention(bench, attentionCase, 3);
+      const error = errorOf(found, truth);
+      assert.ok(error <= float32Error + roundings.bfloat16, `error ${error}`);
+    }),
 };
 
-function withBench(
+/** Rows of more tiles than a ring has stages, in two parts. */
+const attentionCase: AttentionCase = {
+  ...{ shape: { heads: 2, kvHeads: 1, headDim: 16 }, blockShift: 4, window: 200, lengths: [270] },
+  rows: [{ sequence: 0, position: 269 }],
+};
+
+function withBenches(
   { cuda }: Bench,
-  run: (bench: DecoderBench) => void,
-  given?: AttentionCase,
+  paths: readonly KernelPaths[],
+  run: (benches: readonly DecoderBench[]) => void,
   multiprocessors = 0,
 ): void {
   const options = { from: directory! };
-  const bench = new DecoderBench(cuda, "bfloat16", given?.shape, multiprocessors, options);
-  run(bench);
-  bench.close();
+  const benches = paths.map((path) =>
+    new DecoderBench(cuda, "bfloat16", attentionCase.shape, multiprocessors, path, options)
+  );
+  run(benches);
+  benches.forEach((bench) => bench.close());
 }

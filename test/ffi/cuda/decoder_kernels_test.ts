@@ -2,24 +2,31 @@
 import assert from "node:assert/strict";
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { openCuda } from "../../../ffi/cuda/open.ts";
-import type { ElementType, HeadShape } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import {
+  type ElementType,
+  fastPaths,
+  type HeadShape,
+  type KernelDevice,
+  type KernelPaths,
+} from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { OpenOptions } from "../../../ffi/library.ts";
 import { isLongRun } from "../../long.ts";
 import { configure, deviceTest, directory, freshBench } from "../software_device/device.ts";
 import { takeRaces } from "../software_device/races.ts";
 import {
+  checkAttention,
   checkHeads,
   checkLargest,
+  checkLayer,
   checkLinear,
   checkRows,
-  float32Error,
-  roundings,
+  plainPaths,
+  unfusedPaths,
 } from "./decoder_checks.ts";
 import {
   type AttentionCase,
   DecoderBench,
   elementTypes,
-  errorOf,
   randomValues,
   runAttention,
 } from "./decoder_bench.ts";
@@ -55,7 +62,12 @@ function noDevice(): string | null {
   }
 }
 
-type Open = (type: ElementType, shape?: HeadShape, multiprocessors?: number) => DecoderBench;
+type Open = (
+  type: ElementType,
+  shape?: HeadShape,
+  multiprocessors?: number,
+  paths?: KernelPaths,
+) => DecoderBench;
 
 for (const { name, unavailable, open, options } of places) {
   const test = (what: string, run: (open: Open) => void) =>
@@ -66,8 +78,8 @@ for (const { name, unavailable, open, options } of places) {
       fn() {
         const cuda = open();
         const opened: DecoderBench[] = [];
-        run((type, shape, multiprocessors) => {
-          const bench = new DecoderBench(cuda, type, shape, multiprocessors, options);
+        run((type, shape, multiprocessors, paths) => {
+          const bench = new DecoderBench(cuda, type, shape, multiprocessors, paths, options);
           opened.push(bench);
           return bench;
         });
@@ -79,7 +91,12 @@ for (const { name, unavailable, open, options } of places) {
     for (const type of elementTypes) {
       for (const [outputs, inputs] of [[40, 112], [33, 16], [32, 520]]) {
         checkLinear(open(type), outputs, inputs);
+        if (type !== "float32") {
+          checkLinear(open(type, undefined, 0, plainPaths), outputs, inputs);
+        }
       }
+      // Tiles of 128 rows; rings of the kernel for few rows that run on across tiles.
+      if (type !== "float32") checkLinear(open(type), 136, 1160, 70);
     }
   });
 
@@ -95,73 +112,120 @@ for (const { name, unavailable, open, options } of places) {
     for (const type of elementTypes) checkHeads(open(type, { heads: 3, kvHeads: 1, headDim: 96 }));
   });
 
-  for (const given of attentionCases()) {
+  test("a decode layer in five kernels has the bits of one kernel for each operation", (open) => {
+    for (const type of ["bfloat16", "float16"] as const) {
+      for (const [shape, lengths, multiprocessors] of layerCases) {
+        const other = open(type, shape, multiprocessors, unfusedPaths);
+        checkLayer(open(type, shape, multiprocessors), other, lengths);
+      }
+    }
+  });
+
+  for (const { types, paths, ...given } of attentionCases()) {
     const { heads, kvHeads, headDim } = given.shape;
     const window = given.window > 0 ? `, window of ${given.window}` : "";
     test(
       `attention of ${heads} heads of ${headDim} to ${kvHeads}, blocks of ${
         1 << given.blockShift
-      }` +
-        `${window}: parts together and apart`,
+      }${window}${paths === plainPaths ? ", plain" : ""}: alone, decoded, parts apart`,
       (open) => {
-        for (const type of given.types) {
-          const together = runAttention(open(type, given.shape, 0), given, 5);
-          const error = errorOf(together.found, together.truth);
-          assert.ok(error <= float32Error + roundings[type], `${type}: error ${error}`);
-          const apart = runAttention(open(type, given.shape, 1000), given, 5);
-          assert.deepEqual(apart.found, together.found, `${type}: parts apart`);
-          const alone = given.rows.slice(-1);
-          const last = runAttention(open(type, given.shape, 0), { ...given, rows: alone }, 5);
-          assert.deepEqual(last.found, together.found.slice(-last.found.length), `${type}: alone`);
+        for (const type of types) {
+          checkAttention(
+            (multiprocessors) => open(type, given.shape, multiprocessors, paths),
+            given,
+          );
         }
       },
     );
   }
 }
 
-function attentionCases(): (AttentionCase & { readonly types: readonly ElementType[] })[] {
-  const rowsAt = (...positions: number[]) =>
-    positions.map((position) => ({ sequence: 0, position }));
+const layerCases = [
+  [{ heads: 8, kvHeads: 1, headDim: 16 }, [1, 70, 300], 0],
+  [{ heads: 3, kvHeads: 3, headDim: 64 }, [70], 1000],
+] as const;
+
+interface AttentionTest extends AttentionCase {
+  readonly types: readonly ElementType[];
+  readonly paths?: KernelPaths;
+}
+
+function attentionCases(): AttentionTest[] {
+  const rowsUpTo = (sequence: number, length: number, count: number) =>
+    Array.from({ length: count }, (_, i) => ({ sequence, position: length - count + i }));
+  const large = {
+    ...{ shape: { heads: 8, kvHeads: 1, headDim: 64 }, blockShift: 4, window: 0 },
+    ...{ lengths: [300], rows: rowsUpTo(0, 300, 9) },
+  };
   return [
-    {
-      ...{ types: elementTypes, shape: { heads: 8, kvHeads: 1, headDim: 64 } },
-      ...{ blockShift: 4, window: 0, lengths: [300] },
-      rows: rowsAt(0, 63, 64, 255, 256, 299),
-    },
+    { types: elementTypes, ...large },
+    { types: ["bfloat16"], paths: plainPaths, ...large, rows: large.rows.slice(-3) },
     {
       ...{ types: ["bfloat16"], shape: { heads: 6, kvHeads: 2, headDim: 128 } },
       ...{ blockShift: 5, window: 40, lengths: [290, 70] },
-      rows: [{ sequence: 1, position: 69 }, ...rowsAt(30, 289)],
+      rows: [...rowsUpTo(0, 290, 2), ...rowsUpTo(1, 70, 30)],
     },
     {
-      ...{ types: ["float16"], shape: { heads: 2, kvHeads: 2, headDim: 96 } },
+      ...{ types: ["float16"], shape: { heads: 14, kvHeads: 2, headDim: 96 } },
       ...{ blockShift: 3, window: 0, lengths: [20, 520] },
-      rows: [{ sequence: 1, position: 519 }, { sequence: 0, position: 19 }],
+      rows: [...rowsUpTo(0, 20, 20), ...rowsUpTo(1, 520, 1)],
     },
   ];
 }
+
+deviceTest(
+  "a decode layer on a device with less shared memory and no programmatic launches",
+  "",
+  ({ cuda }) => {
+    const shape = { heads: 2, kvHeads: 1, headDim: 128 }, options = { from: directory! };
+    const open = (paths: KernelPaths, device: Partial<KernelDevice>) =>
+      new DecoderBench(cuda, "bfloat16", shape, 2, paths, options, device);
+    const bench = open(fastPaths, {
+      computeCapability: [8, 9],
+      sharedMemoryPerBlockBytes: 99 << 10,
+    });
+    const other = open(unfusedPaths, {}), native = open(fastPaths, {});
+    assert.deepEqual([bench, other, native].map(({ kernels }) => kernels.isProgrammatic), [
+      ...[false, false, true],
+    ]);
+    checkLayer(bench, other, [130]);
+    for (const one of [bench, other, native]) one.close();
+  },
+);
 
 deviceTest("decoder kernels have no race", "kernels=checked", ({ cuda }) => {
   const options = { from: directory! };
   for (let seed = 1; seed <= (isLongRun ? 10 : 1); seed++) {
     configure(`seed=${seed}`);
-    for (const multiprocessors of [0, 1000]) {
-      const shape = { heads: 2, kvHeads: 1, headDim: 16 };
-      const bench = new DecoderBench(cuda, "bfloat16", shape, multiprocessors, options);
-      const row = { sequence: 0, position: 269 };
-      const lengths = [270];
-      runAttention(bench, { shape, blockShift: 4, window: 20, lengths, rows: [row] }, seed);
+    const shape = { heads: 2, kvHeads: 1, headDim: 16 };
+    const open = (multiprocessors: number, paths?: KernelPaths) =>
+      new DecoderBench(cuda, "bfloat16", shape, multiprocessors, paths, options);
+    for (const paths of [undefined, plainPaths]) {
+      for (const multiprocessors of [0, 1000]) {
+        const bench = open(multiprocessors, paths);
+        const given = { shape, blockShift: 4, window: 200, lengths: [270] };
+        const rows = [{ sequence: 0, position: 269 }];
+        if (multiprocessors === 0) runAttention(bench, { ...given, rows }, seed);
+        runAttention(bench, { ...given, rows }, seed, "decode");
+        bench.close();
+      }
+    }
+    const inputs = 1040, outputs = 33; // each warp's ring wraps, the last chunk is half a chunk
+    for (const paths of [undefined, plainPaths]) {
+      const bench = open(0, paths);
+      const x = bench.narrow(randomValues(1, 9 * inputs, "bfloat16"));
+      const weights = bench.narrow(randomValues(2, outputs * inputs, "bfloat16"));
+      for (const rows of [1, 9]) bench.linear({ weights, bias: 0n, outputs, inputs }, x, rows);
+      checkRows(bench);
       bench.close();
     }
-    const bench = new DecoderBench(cuda, "bfloat16", undefined, 0, options);
-    const inputs = 1040, outputs = 33; // each warp's ring wraps, the last chunk is half a chunk
-    const x = bench.narrow(randomValues(1, 9 * inputs, "bfloat16"));
-    const weights = bench.narrow(randomValues(2, outputs * inputs, "bfloat16"));
-    for (const rows of [1, 9]) bench.linear({ weights, bias: 0n, outputs, inputs }, x, rows);
-    checkRows(bench);
+    // Launched programmatically, one behind the other.
+    const bench = open(1), other = open(1, unfusedPaths);
+    checkLayer(bench, other, [70]);
     const logits = bench.upload(randomValues(3, 2 * 300, "float32"));
     bench.kernels.largestLogit(logits, bench.room(8), 2, 300);
     bench.close();
+    other.close();
   }
   assert.deepEqual(takeRaces("checked"), []);
 });

@@ -5,7 +5,12 @@ import { GraphDriver } from "../../../ffi/cuda/graphs.ts";
 import { KernelDriver } from "../../../ffi/cuda/kernels.ts";
 import { KvKernels } from "../../../ffi/cuda_kernels/kv.ts";
 import kvPtx from "../../../ffi/cuda_kernels/kv.ptx" with { type: "text" };
-import { hashInPtx, kernelModules, sourceHash } from "../../../scripts/build_cuda_kernels.ts";
+import {
+  cubinHashes,
+  hashInPtx,
+  kernelModules,
+  sourceHash,
+} from "../../../scripts/build_cuda_kernels.ts";
 import { configure, deviceTest, directory, filled } from "./device.ts";
 import { fillCopyCheck, keys, KvBlocks, right } from "./kv_blocks.ts";
 import { takeRaces } from "./races.ts";
@@ -13,6 +18,13 @@ import { takeRaces } from "./races.ts";
 Deno.test("CUDA kernels: the committed PTX is of the committed source", async () => {
   assert(kernelModules().length > 0);
   for (const module of kernelModules()) assert.equal(hashInPtx(module), await sourceHash(module));
+});
+
+Deno.test("CUDA kernels: each committed cubin was made with its PTX", async () => {
+  for (const module of kernelModules()) {
+    const { named, found } = await cubinHashes(module);
+    assert.equal(found, named, module);
+  }
 });
 
 deviceTest("kv kernels fill, copy and check blocks at every seed", "", (bench) => {

@@ -7,13 +7,14 @@ import { Ucx } from "../../../ffi/ucx/ucx.ts";
 import type { UcxWorker } from "../../../ffi/ucx/worker.ts";
 import { realTest } from "../real_libraries.ts";
 import type { UcxAnswer, UcxOrder } from "./ucx_peer.ts";
+import { PATIENCE_MS } from "../../patience.ts";
 
 const byteLength = 4 << 20;
 
 async function finish(worker: UcxWorker, request: UcxRequest): Promise<void> {
-  const deadline = performance.now() + 20_000;
+  const deadline = performance.now() + PATIENCE_MS;
   while (!worker.isDone(request)) {
-    assert.ok(performance.now() < deadline, "not done after 20 s");
+    assert.ok(performance.now() < deadline, `not done after ${PATIENCE_MS} ms`);
     if (!worker.progress()) await setImmediate();
   }
 }

@@ -80,11 +80,12 @@ for (const [name, json, config] of tokenizers) {
     whole.encode(text, { add_special_tokens }).ids.filter((id: number | undefined) =>
       id !== undefined
     );
-  const encode = (text: string, addSpecialTokens: boolean) =>
-    segments.join(
+  const encode = (text: string, addSpecialTokens: boolean) => [
+    ...segments.join(
       segments.split(text).map((part) => segments.encode(part)),
       addSpecialTokens,
-    );
+    ),
+  ];
 
   Deno.test(`${name}: segments give the ids of the whole, for random texts`, () => {
     const random = new Random(11);

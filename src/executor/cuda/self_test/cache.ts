@@ -23,15 +23,15 @@ export async function cacheKey(
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
-/** The software device runs other kernels if it is told to, and when it was built anew. */
+/** The software device does what it is told, with the kernels that it was built with. */
 function softwareKernels(): unknown {
   const settings = Deno.env.get("LLUMNIX_SOFTWARE_DEVICE") ?? "";
-  const chosen = /(?:^|,)kernels=([^,]*)/.exec(settings)?.[1] ?? "plain";
   const directory = Deno.env.get("LLUMNIX_CUDA_LIBRARIES") ?? "";
-  return [chosen, modifiedMs(chosen), modifiedMs(`${directory}/libllumnix_kernels.so`)];
+  const modifiedMs = fileTimeMs(`${directory}/libllumnix_kernels.so`);
+  return [settings.replace(/identity=\d+/, ""), modifiedMs];
 }
 
-function modifiedMs(path: string): number | null {
+function fileTimeMs(path: string): number | null {
   try {
     return Deno.statSync(path).mtime?.getTime() ?? null;
   } catch {

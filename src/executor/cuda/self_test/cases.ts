@@ -202,9 +202,8 @@ export async function compareChoices(device: Executor): Promise<CaseResult[]> {
     error: isSame ? 0 : Infinity,
     limit: 0,
   }];
-  if (!isSame) return results;
-  const isRight = device.pipeline === undefined ||
-    await stepsAheadAgree(steps, device.pipeline);
+  if (!isSame || device.pipeline === undefined) return results;
+  const isRight = await stepsAheadAgree(steps, device.pipeline);
   return [...results, { name: "steps ahead", error: isRight ? 0 : Infinity, limit: 0 }];
 }
 

@@ -24,8 +24,10 @@ const ATTEMPT_LIMIT_MS = 60_000;
 export interface Attempt {
   readonly plain: readonly CudaPath[];
   readonly cases: readonly CaseResult[];
-  /** How the process ended, if it gave no results. */
+  /** How the kernels or their process ended, if there are no results. */
   readonly fault: string | null;
+  /** Why the process could not run the test, which says nothing of the kernels. */
+  readonly unable?: string;
 }
 
 export const isPassed = ({ error, limit }: CaseResult): boolean => error <= limit;
@@ -45,12 +47,14 @@ export const selfTest: SelfTest = async (model, device, options, plain) => {
   const known = options.cudaSelfTest === "auto" ? await readOutcome(key) : null;
   if (known !== null) return known;
   const { name } = device.info;
-  const outcome = await findPlainPaths(
-    task,
-    tryInProcess,
-    `${name}, driver ${device.driverVersion}`,
-  );
-  await writeOutcome(key, outcome);
+  let isTested = true;
+  const tryOnce: Try = async (task) => {
+    const attempt = await tryInProcess(task);
+    isTested &&= attempt.unable === undefined;
+    return attempt;
+  };
+  const outcome = await findPlainPaths(task, tryOnce, `${name}, driver ${device.driverVersion}`);
+  if (isTested) await writeOutcome(key, outcome);
   return outcome;
 };
 
@@ -67,7 +71,7 @@ export function taskFor(
 }
 
 /**
- * Tries the fast paths that are not excluded, then all but one, then none.
+ * Tries all fast paths that are not excluded; if that is wrong, none; if that is right, all but one.
  * @param device for people
  * @throws {UsageError} nothing gives right results
  */
@@ -77,32 +81,45 @@ export async function findPlainPaths(
   device: string,
 ): Promise<SelfTestOutcome> {
   const first = await tryOnce(task);
-  if (hasPassed(first)) return { plain: task.plain, warnings: [] };
-  const left = cudaPaths.filter((path) => !task.plain.includes(path));
-  const all = [...task.plain, ...left];
-  const others = left.length > 1
-    ? [...left.map((path) => [...task.plain, path]), all]
-    : left.length === 1
-    ? [all]
-    : [];
-  for (const plain of others) {
-    if (!hasPassed(await tryOnce({ ...task, plain }))) continue;
-    const without = plain.filter((path) => !task.plain.includes(path));
-    const warning = `The self-test of ${device} failed and passes without ${without.join(", ")}: ` +
-      `serving so. ${describe(first)}. \`llumnix doctor --self-test\` repeats it.`;
-    return { plain, warnings: [warning] };
+  if (first.unable !== undefined) {
+    const warning = `${device} could not be tested, and serves all the same: ${first.unable}`;
+    return { plain: task.plain, warnings: [warning] };
   }
-  throw new UsageError(
-    `--device cuda: the kernels give wrong results on ${device}, so nothing is served from it. Please ` +
-      `report this with the output of \`llumnix doctor --self-test\`. ${
-        describe(first)
-      }. Use another ` +
-      "device, or --device cpu; --cuda-self-test off serves all the same.",
-  );
+  if (hasPassed(first)) return { plain: task.plain, warnings: [] };
+  const passes = async (paths: readonly CudaPath[]) =>
+    hasPassed(await tryOnce({ ...task, plain: [...task.plain, ...paths] }));
+  const left = suspects(first).filter((path) => !task.plain.includes(path));
+  if (left.length === 0 || !await passes(left)) {
+    throw new UsageError(
+      `--device cuda: the kernels give wrong results on ${device}, so nothing is served from it. ` +
+        "Please report this with the output of `llumnix doctor --self-test`. " +
+        `${
+          describe(first)
+        }. Use another device, or --device cpu; --cuda-self-test off serves all the same.`,
+    );
+  }
+  let without: readonly CudaPath[] = left;
+  for (const path of left) {
+    if (!await passes([path])) continue;
+    without = [path];
+    break;
+  }
+  const warning = `The self-test of ${device} failed and passes without ${without.join(", ")}: ` +
+    `serving so. ${describe(first)}. \`llumnix doctor --self-test\` repeats it.`;
+  return { plain: [...task.plain, ...without], warnings: [warning] };
+}
+
+/** The fast paths, those first that explain a failure best. */
+function suspects({ cases }: Attempt): CudaPath[] {
+  const ofTokens: readonly CudaPath[] = ["ahead", "sampling"];
+  const others = cudaPaths.filter((path) => !ofTokens.includes(path));
+  const areLogitsRight = cases.length > 0 && cases.filter(({ limit }) => limit > 0).every(isPassed);
+  return areLogitsRight ? [...ofTokens, ...others] : [...others, ...ofTokens];
 }
 
 /** What an attempt showed, in a line. */
-export function describe({ cases, fault }: Attempt): string {
+export function describe({ cases, fault, unable }: Attempt): string {
+  if (unable !== undefined) return `The test could not run: ${unable}`;
   if (fault !== null) return `The test broke off: ${fault}`;
   const shown = ({ name, error, limit }: CaseResult) =>
     `${name}: error ${
@@ -125,10 +142,9 @@ export const tryInProcess: Try = async (task) => {
   if (limit.aborted) {
     return { plain, cases: [], fault: `it did not end in ${ATTEMPT_LIMIT_MS / 1000} s` };
   }
-  if (!success) {
-    const how = signal === null ? `code ${code}` : signal;
-    return { plain, cases: [], fault: `${how}, ${text(stderr).slice(-400) || "without a word"}` };
-  }
+  const said = text(stderr).slice(-400) || "without a word";
+  if (signal !== null) return { plain, cases: [], fault: `${signal}, ${said}` };
+  if (!success) return { plain, cases: [], fault: null, unable: `code ${code}, ${said}` };
   return { plain, ...readAnswer(text(stdout)) };
 };
 

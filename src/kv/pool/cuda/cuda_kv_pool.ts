@@ -70,6 +70,7 @@ export class CudaKvPool implements DevicePool {
   #failure: string | null = null;
   /** Rejects with {@linkcode #failure}. */
   readonly #hung = Promise.withResolvers<never>();
+  readonly failed: Promise<string> = this.#hung.promise.catch((error: Error) => error.message);
 
   constructor(args: CudaKvPoolArgs) {
     const { cuda, layout, numBlocks, address, ordinal, bounceBytes = BOUNCE_BYTES } = args;
@@ -80,7 +81,6 @@ export class CudaKvPool implements DevicePool {
     this.ordinal = ordinal;
     this.#cuda = cuda;
     this.#bounceBytes = bounceBytes;
-    this.#hung.promise.catch(() => {});
     cuda.setDevice(ordinal);
     this.#stream = cuda.createStream();
   }

@@ -62,11 +62,12 @@ export class GlooBackend implements MigrationBackend {
   }
 
   get isReady(): boolean {
-    return this.#isInGroup && this.#thread.failure === null;
+    const { failure, hasPoolFailed } = this.#thread;
+    return this.#isInGroup && failure === null && !hasPoolFailed;
   }
 
   get failed(): Promise<string> {
-    return this.#thread.died;
+    return this.#thread.failed;
   }
 
   async join(group: MigrationGroup): Promise<readonly FailedPeer[]> {
@@ -148,9 +149,11 @@ class ThreadLink {
   #nextId = 0;
   #closing: Promise<void> | null = null;
   #hasEnded = false;
-  readonly #death = Promise.withResolvers<string>();
+  readonly #failed = Promise.withResolvers<string>();
   /** Why the link has ended; null while it works. */
   failure: string | null = null;
+  /** The thread goes on: a revocation waits for a copy of the device that hangs. */
+  hasPoolFailed = false;
 
   private constructor(
     worker: Worker,
@@ -166,6 +169,10 @@ class ThreadLink {
       if (data.defect !== undefined) {
         log.error("closed a connection: its message was not handled", { error: data.defect });
       }
+      if (data.poolFailure !== undefined) {
+        this.hasPoolFailed = true;
+        this.#failed.resolve(data.poolFailure);
+      }
       this.#pending.get(data.id)?.resolve(data);
       this.#pending.delete(data.id);
     };
@@ -173,13 +180,13 @@ class ThreadLink {
       event.preventDefault(); // unhandled, it would end this process
       const reason = `the transfer thread died: ${event.message}`;
       this.#end(reason);
-      if (this.#closing === null) this.#death.resolve(reason);
+      if (this.#closing === null) this.#failed.resolve(reason);
     };
   }
 
-  /** Resolves with the reason when the thread dies, unless it was closed. */
-  get died(): Promise<string> {
-    return this.#death.promise;
+  /** Resolves with the reason when the thread dies, unless it was closed, or its pool fails. */
+  get failed(): Promise<string> {
+    return this.#failed.promise;
   }
 
   /** @throws {UnavailableError} the thread cannot start, or cannot listen */

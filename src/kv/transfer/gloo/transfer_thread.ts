@@ -9,7 +9,7 @@ import { setImmediate } from "node:timers";
 import { openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import type { FailedPeer, MigrationGroup, MigrationId } from "../../../core/protocol/migration.ts";
 import { openPool } from "../../pool/open_pool.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import { failureOf, type KvPool } from "../../pool/pool.ts";
 import { type ExchangeConfig, type ExchangeTransfer, GlooExchange } from "./exchange.ts";
 import { Staging } from "./staging.ts";
 
@@ -33,8 +33,10 @@ export type ThreadRequest =
 
 /** Worker to main thread. */
 export interface ThreadReply {
-  /** Of the request; -1 when `defect` is all that is told. */
+  /** Of the request; -1 for what the thread tells unasked: a `defect`, or `poolFailure`. */
   readonly id: number;
+  /** Why the pool of a device copies nothing any more. */
+  readonly poolFailure?: string;
   /** Stack of an error that cost a peer its connection: only the main thread has a log. */
   readonly defect?: string;
   /** Why a `send` failed. */
@@ -80,6 +82,10 @@ async function start(
       port.postMessage({ id: -1, defect: stack } satisfies ThreadReply);
     };
     const exchange = new GlooExchange(sockets, config, onDefect, staging);
+    const onPoolFailure = (poolFailure: string) => {
+      port.postMessage({ id: -1, poolFailure } satisfies ThreadReply);
+    };
+    if (pool !== null) failureOf(pool)?.then(onPoolFailure);
     answer({ port: exchange.port, wakeFd });
     return new TransferThread(sockets, exchange, port as unknown as MessagePort, readEnd, pool);
   } catch (error) {

@@ -11,7 +11,7 @@ import type {
   TransferStatistics,
 } from "../../../core/protocol/migration.ts";
 import { blockBytes, type KvLayout, layoutDifference } from "../../layout.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import { failureOf, type KvPool } from "../../pool/pool.ts";
 import { checkRun } from "../../pool/pool_bounds.ts";
 import type { BlockTransfer, MigrationBackend, TransferLimits } from "../backend.ts";
 import type { HostSecurity } from "../backend_kind.ts";
@@ -99,6 +99,10 @@ export class GrpcBackend implements MigrationBackend {
 
   get isReady(): boolean {
     return this.#group !== null && !this.#isClosed;
+  }
+
+  get failed(): Promise<string> | undefined {
+    return failureOf(this.#args.pool);
   }
 
   get servesAt(): string {

@@ -7,7 +7,7 @@ import type {
 } from "../../../core/protocol/migration.ts";
 import { blockBytes } from "../../layout.ts";
 import { readRuns, runBytes, writeRuns } from "../../pool/copy_runs.ts";
-import type { KvPool } from "../../pool/pool.ts";
+import { failureOf, type KvPool } from "../../pool/pool.ts";
 import type {
   BackendMessage,
   BlockTransfer,
@@ -63,6 +63,10 @@ export class RayRpcBackend implements MigrationBackend {
 
   get isReady(): boolean {
     return !this.#isClosed;
+  }
+
+  get failed(): Promise<string> | undefined {
+    return failureOf(this.#args.pool);
   }
 
   // deno-lint-ignore require-await -- an error must be a rejection

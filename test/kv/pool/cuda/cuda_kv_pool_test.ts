@@ -98,6 +98,7 @@ Deno.test({
       await assert.rejects(pool.read(all, bytes), hangs, "a read behind it");
       await assert.rejects(pool.read(all, new Uint8Array(allBytes)), hangs, "a later read");
       assert.equal(hasEnded, false, `${buffer}: the device may still write`);
+      assert.match(await pool.failed, hangs);
       await pool.close();
       await assert.rejects(writing, UnavailableError);
       reset();

@@ -15,6 +15,9 @@ import { rejection } from "../../../conformance/bus.ts";
 import { directory } from "../../../ffi/software_device/device.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
+import { longTest } from "../../../long.ts";
+import { ENDLESS_MS, within } from "../../../patience.ts";
+import { configure, reset } from "../../../ffi/software_device/device.ts";
 
 async function openPair(shape: EndShape): Promise<BackendPair> {
   const source = await openEnd("source", shape);
@@ -193,3 +196,35 @@ function hasIpv6(): boolean {
     return false;
   }
 }
+
+// The thread's pool calls a copy hung after ten seconds.
+longTest({
+  name: `gloo backend: a write to the device that hangs is a failure for good${
+    missing === null ? "" : ` (skipped: ${missing})`
+  }`,
+  ignore: missing !== null,
+  fn: async () => {
+    const limits = { bufferBlocks: 8, numLayers: 4 };
+    const source = await openEnd("source", { limits });
+    const destination = await openEnd("destination", { limits, newPool: newDevicePool });
+    await form([source, destination]);
+    configure("hang-work=1");
+    await destination.backend.grant("m", [1]);
+    const sending = source.backend.send({
+      migrationId: "m",
+      destination: { instanceId: "destination", address: "" },
+      endpoint: destination.backend.endpoint,
+      sourceBlocks: [1],
+      destinationBlocks: [1],
+      deadlineMs: realClock.nowMs() + ENDLESS_MS,
+    }, new AbortController().signal);
+    sending.catch(() => {});
+    const reason = await within(destination.backend.failed, "the backend tells of it");
+    assert.match(reason, /a copy on device 0 has not ended in 10000 ms/);
+    assert.equal(destination.backend.isReady, false);
+    for (const { backend } of [destination, source]) await backend.close();
+    await assert.rejects(sending);
+    if (destination.pool.memory === "device") await destination.pool.close();
+    reset();
+  },
+});

@@ -9,6 +9,7 @@ import {
   SealedChannel,
   Sealer,
 } from "../../../../src/kv/transfer/gloo/sealed_channel.ts";
+import { PATIENCE_MS } from "../../../patience.ts";
 
 const key = new Uint8Array(32).fill(7);
 const text = (words: string) => new TextEncoder().encode(words);
@@ -96,7 +97,7 @@ Deno.test({
       const source = new Uint8Array(total), destination = new Uint8Array(total);
       for (let i = 0; i < total; i++) source[i] = i * 31 % 251;
       let sent = 0, got = 0;
-      const untilMs = performance.now() + 10_000;
+      const untilMs = performance.now() + PATIENCE_MS;
       while (got < total) {
         assert.ok(performance.now() < untilMs, `${got} of ${total} bytes came`);
         near.flush();
