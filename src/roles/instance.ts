@@ -74,6 +74,8 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
   const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
   await using leader = cluster ? await findLeader(search) : null;
   const managerAddress = leader?.address ?? args.managerAddress;
+  const load = args.loadExecutor ??
+    ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
     ...args,
     bus,
@@ -83,12 +85,11 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     processStart: HostProcess.startOf(Deno.pid),
     version: fullVersion(),
     clock: realClock,
-    loadExecutor: args.loadExecutor ??
-      (async (spec, onProgress) => {
-        const executor = await loadThreadedExecutor(spec, { onProgress });
-        for (const warning of executor.info.warnings ?? []) log.warn(warning);
-        return executor;
-      }),
+    loadExecutor: async (spec, onProgress) => {
+      const executor = await load(spec, onProgress);
+      for (const warning of executor.info.warnings ?? []) log.warn(warning);
+      return executor;
+    },
     rejoinTimeoutMs: args.rejoinTimeoutMs ?? 0,
     onStart: args.startedBy === "hand"
       ? (event) => {

@@ -150,7 +150,7 @@ const survivesFault = (fault: Fault): Deno.TestDefinition => ({
 Deno.test(survivesFault(illegalAddress));
 for (const fault of otherFaults) longTest(survivesFault(fault));
 
-Deno.test({
+longTest({
   name: `serve --device cuda: a wrong kernel is found before it serves, and replaced${skipped}`,
   ignore: "missing" in built,
   async fn() {
