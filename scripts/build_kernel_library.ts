@@ -70,7 +70,7 @@ export async function buildKernelLibrary(options: KernelLibraryOptions): Promise
   );
   const name = output.slice(output.lastIndexOf("/") + 1);
   const headers = await headerTexts();
-  const kernels = await Promise.all(sources.map(async (source, index) => {
+  const compile = async (source: string, index: number): Promise<string> => {
     const text = await Deno.readTextFile(source);
     const flags = [
       ...[...commonFlags, ...(checked ? checkedFlags : ["-O2"])],
@@ -90,7 +90,10 @@ export async function buildKernelLibrary(options: KernelLibraryOptions): Promise
     if (checked) await run("objcopy", [...renamed, partial]);
     await Deno.rename(partial, object);
     return object;
-  }));
+  };
+  // One after the other: a caller builds several libraries at a time.
+  const kernels: string[] = [];
+  for (const [index, source] of sources.entries()) kernels.push(await compile(source, index));
   const partial = `${output}.partial`;
   const link = ["-shared", "-pthread", "-o", partial, ...emulator, ...kernels, "-ldl"];
   await run(compiler, link);

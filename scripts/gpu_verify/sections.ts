@@ -35,7 +35,7 @@ export const sections: readonly Section[] = [
   {
     name: "bindings",
     shows: "the conformance suite of CUDA over libcudart and over libcuda",
-    limitS: 40,
+    limitS: 35,
     command: ({ softwareDevice }) =>
       tests(
         ...["--filter", softwareDevice ? "of the software device" : "of the GPU"],
@@ -55,7 +55,7 @@ export const sections: readonly Section[] = [
     shows:
       "kernels of a decoder against float64; the suite of executors, logits and greedy tokens " +
       "of every model family against transformers",
-    limitS: 75,
+    limitS: 70,
     command: () =>
       tests(
         ...["--filter", "on this host's device"],
@@ -76,7 +76,7 @@ export const sections: readonly Section[] = [
     name: "decoder",
     shows:
       "layers of decoders of three sizes: decode steps as shares of a copy, prompts in TFLOP/s",
-    limitS: 25,
+    limitS: 20,
     command: () => program("decoder"),
     output: "findings",
   },
@@ -104,7 +104,7 @@ export const sections: readonly Section[] = [
   {
     name: "staging",
     shows: "the suite of migration backends over rayrpc between device pools",
-    limitS: 40,
+    limitS: 35,
     command: () => tests("test/kv/transfer/rayrpc/device_rayrpc_test.ts"),
     output: "tests",
   },

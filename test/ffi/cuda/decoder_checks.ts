@@ -307,14 +307,18 @@ function checkSums(bench: DecoderBench, rows: number, mode: "set" | "add"): void
 /** Runs that show whether the kernels of each file do their work, for mutants of them. */
 export const decoderRuns: Record<string, (bench: Bench) => void> = {
   linear: (on) => withBenches(on, [plainPaths], ([bench]) => checkLinear(bench, 33, 1040)),
-  linear_few: (on) =>
-    withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
-      checkSums(bench, 2, "add");
-      checkLayer(bench, other, [20]);
-    }),
+  linear_few: (on) => {
+    // Rings of 6, 4 and 2 stages.
+    for (const sharedKiB of [112, 80, 48]) {
+      withBenches(on, [fastPaths], ([bench]) => checkSums(bench, 2, "add"), 0, sharedKiB);
+    }
+    withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => checkLayer(bench, other, [20]));
+  },
   linear_many: (on) =>
     withBenches(on, [unfusedPaths], ([bench]) => {
       for (const rows of [3, 70]) checkSums(bench, rows, "set");
+      // Launched programmatically behind norms: nine rows are too many for the fused kernels.
+      withBenches(on, [fastPaths], ([fast]) => checkLayer(fast, bench, new Array(9).fill(2)));
     }),
   rows: (on) =>
     withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
@@ -338,7 +342,8 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
     }
   },
   decode_attention: (on) => {
-    for (const multiprocessors of [0, 1000]) {
+    // Parts together, with rings of 3 and 2 stages, and apart.
+    for (const [multiprocessors, sharedKiB] of [[0, 112], [0, 48], [1000, 112]]) {
       withBenches(
         on,
         [fastPaths],
@@ -348,6 +353,7 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
           assert.ok(error <= float32Error + roundings.bfloat16, `error ${error}`);
         },
         multiprocessors,
+        sharedKiB,
       );
     }
     withBenches(
@@ -375,10 +381,12 @@ function withBenches(
   paths: readonly KernelPaths[],
   run: (benches: readonly DecoderBench[]) => void,
   multiprocessors = 0,
+  sharedKiB = 227,
 ): void {
-  const options = { from: directory! };
+  const options = { from: directory! }, shape = attentionCase.shape;
+  const device = { sharedMemoryPerBlockBytes: sharedKiB << 10 };
   const benches = paths.map((path) =>
-    new DecoderBench(cuda, "bfloat16", attentionCase.shape, multiprocessors, path, options)
+    new DecoderBench(cuda, "bfloat16", shape, multiprocessors, path, options, device)
   );
   run(benches);
   benches.forEach((bench) => bench.close());
