@@ -84,7 +84,13 @@ export class ManagerSession {
    */
   async join(): Promise<JoinReply> {
     const { managerWaitMs, clock, onWait, hasEnded } = this.#config;
-    const wait = { address: this.#address, clock, timeoutMs: managerWaitMs, onWait, isGivenUp: hasEnded };
+    const wait = {
+      address: this.#address,
+      clock,
+      timeoutMs: managerWaitMs,
+      onWait,
+      isGivenUp: hasEnded,
+    };
     const reply = await untilManagerAnswers(wait, async () => {
       await this.close(); // the connection of the attempt before
       return await this.#join();
