@@ -29,9 +29,11 @@ const flags = ["-ptx", "-arch=compute_80", "-std=c++17"];
  * use nothing that 7.8 (CUDA 11.8, driver 520) does not have, and ptxas checks that.
  */
 const isa = "7.8";
-/** Modules whose kernels are launched programmatically, and which need machine code for that. */
+/** Target of the machine code, which kernels need to be launched programmatically. */
 const nativeTarget = "sm_90a";
-const hasCubin = (module: string) => module !== "kv";
+/** Modules without machine code: no kernel of theirs is launched programmatically. */
+const withoutCubin = ["kv", "sampling"];
+const hasCubin = (module: string) => !withoutCubin.includes(module);
 
 /** Names of the kernel sources, without ".cu". */
 export function kernelModules(): string[] {

@@ -14,7 +14,7 @@ const streams = 4;
 const clientCounts = [0, 1, 32];
 const durationMs = 6_000;
 
-export async function benchBeside(model: WordModel, maxModelLen: number): Promise<void> {
+export async function measureBeside(model: WordModel, maxModelLen: number): Promise<void> {
   const profile = `${model.directory}/profile.json`;
   await Deno.writeTextFile(profile, JSON.stringify(profileOf(model, maxModelLen)));
   await using service = await startService([

@@ -6,7 +6,7 @@
 import { Random } from "../../src/core/random.ts";
 import { PromptEncoder } from "../../src/frontend/encoding/prompt_encoder.ts";
 import { loadTokenizer, type Tokenizer } from "../../src/frontend/tokenizer.ts";
-import { benchBeside } from "./beside_long_prompts.ts";
+import { measureBeside } from "./beside_long_prompts.ts";
 import { Client, cpuMsOf, startService } from "./service.ts";
 import { median, printTable } from "./table.ts";
 import { makeWordModel, type WordModel } from "./word_model.ts";
@@ -30,7 +30,7 @@ function batchSize(tokens: number, kind: Kind): number {
 export async function benchRouter(): Promise<void> {
   using model = makeWordModel(maxModelLen);
   await benchCost(model);
-  await benchBeside(model, maxModelLen);
+  await measureBeside(model, maxModelLen);
 }
 
 async function benchCost(model: WordModel): Promise<void> {

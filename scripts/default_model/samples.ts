@@ -2,6 +2,8 @@
 import type { Random } from "../../src/core/random.ts";
 import { type Facts, type PlotName, plotNames, slotWords, tell, withArticle } from "./grammar.ts";
 
+const names = [...slotWords.name, ...slotWords.name2];
+
 /** What the user says, and what the model shall answer. */
 export interface Turn {
   readonly user: string;
@@ -99,7 +101,7 @@ function difference(random: Random): Turn {
 /** A sum or difference about things. */
 function wordProblem(random: Random): Turn {
   let [a, b] = trainedPair(random);
-  const name = pick(random, slotWords.name);
+  const name = pick(random, names);
   const thing = pick(random, ["apples", "nuts", "books", "stones", "shells", "coins"]);
   if (random.uniform() < 0.5) {
     const gain = pick(random, ["gets", "finds", "buys"]);
@@ -227,7 +229,7 @@ export function storyRequest(random: Random): StoryRequest {
   if (random.uniform() < 0.7) {
     facts.animal = pick(random, slotWords.animal);
     user += ` about ${withArticle(facts.animal)}`;
-    if (random.uniform() < 0.4) {
+    if (random.uniform() < 0.5) {
       facts.name = pick(random, slotWords.name);
       user += ` named ${facts.name}`;
     }
@@ -283,7 +285,7 @@ function facts(random: Random): Turn[] {
     const left = [...list];
     return Array.from({ length: count }, () => left.splice(random.below(left.length), 1)[0]);
   };
-  const heroes = words(slotWords.name, 1 + random.below(3));
+  const heroes = words(names, 1 + random.below(3));
   const told = heroes.flatMap((name) => words(sentencesAbout(name, random), 1 + random.below(2)));
   const text = words(told, told.length).map(({ sentence }) => sentence).join(" ");
   const turns = words(told, Math.min(told.length, 1 + random.below(4)))

@@ -1,17 +1,19 @@
 """Trains the default model on the CPU. It saves its state now and then, and goes on from it when started again.
 
 deno run -A scripts/default_model/write_samples.ts WORK/samples.jsonl
-python scripts/default_model/train.py WORK [--steps N] [--decay N] [--workers N]
+python scripts/default_model/train.py WORK [--minutes N] [--workers N]
 
 Each worker is a process with one thread, which computes the gradient of its own rows: on a busy machine
 that is several times faster than one process with several threads, which wait for each other all the time.
 
-Needs torch, numpy, tokenizers and safetensors. The result is in WORK/model, the log in WORK/train.log.
+Needs torch with a C++ compiler, numpy, tokenizers, safetensors, and deno on the path. The result is in WORK/model,
+the log in WORK/train.log.
 """
 
 import argparse
 import json
 import math
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,11 +31,13 @@ HEAD_DIM = HIDDEN // HEADS
 ROPE_THETA, NORM_EPS = 10_000.0, 1e-5
 MAX_POSITIONS = 4096
 
-ROW_TOKENS, ROWS = 192, 14  # a worker's part of a step: rows of packed conversations
+ROW_TOKENS, ROWS = 192, 20  # a worker's part of a step: rows of packed conversations
 MATRIX_RATE, OTHER_RATE, WEIGHT_DECAY = 0.02, 2e-3, 0.02
 WARM_UP_STEPS = 100
+DECAY = 0.75  # the last share of the time, in which the rates sink
+TEST_STORIES = 60
 # Share of the rows' tokens by kind of conversation.
-MIX = {"arithmetic": 0.25, "facts": 0.3, "story": 0.15, "reading": 0.15, "other": 0.1, "mixed": 0.03, "plain": 0.02}
+MIX = {"arithmetic": 0.3, "facts": 0.08, "story": 0.34, "reading": 0.12, "other": 0.12, "mixed": 0.02, "plain": 0.02}
 SEED = 1
 
 
@@ -45,12 +49,16 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(HIDDEN, KV_HEADS * HEAD_DIM, bias=False)
         self.o_proj = nn.Linear(HEADS * HEAD_DIM, HIDDEN, bias=False)
 
-    def forward(self, x, rope, mask):
+    def forward(self, x, rope, mask, earlier=None):
+        """Attention among x's tokens, and to `earlier` ones: a list of keys and values, to which x's are added."""
         rows, tokens, _ = x.shape
         heads = lambda y, n: y.view(rows, tokens, n, HEAD_DIM).transpose(1, 2)
         q = rotate(heads(self.q_proj(x), HEADS), rope)
         k = rotate(heads(self.k_proj(x), KV_HEADS), rope).repeat_interleave(HEADS // KV_HEADS, 1)
         v = heads(self.v_proj(x), KV_HEADS).repeat_interleave(HEADS // KV_HEADS, 1)
+        if earlier is not None:
+            k, v = (torch.cat(parts, 2) for parts in zip(*earlier, (k, v)))
+            earlier[:] = [(k, v)]
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o_proj(out.transpose(1, 2).reshape(rows, tokens, HEADS * HEAD_DIM))
 
@@ -74,8 +82,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(HIDDEN, NORM_EPS)
         self.mlp = FeedForward()
 
-    def forward(self, x, rope, mask):
-        x = x + self.self_attn(self.input_layernorm(x), rope, mask)
+    def forward(self, x, rope, mask, earlier=None):
+        x = x + self.self_attn(self.input_layernorm(x), rope, mask, earlier)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -94,10 +102,11 @@ class Llama(nn.Module):
             for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
                 weight.data /= math.sqrt(2 * LAYERS)
 
-    def forward(self, tokens, rope, mask):
+    def forward(self, tokens, rope, mask=None, earlier=None):
+        """The hidden state after each token. `earlier` has a list for each layer: see Attention."""
         x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x, rope, mask)
+        for layer, keys_and_values in zip(self.layers, earlier or [None] * LAYERS):
+            x = layer(x, rope, mask, keys_and_values)
         return self.norm(x)
 
 
@@ -222,12 +231,12 @@ CAUSAL = torch.ones(ROW_TOKENS, ROW_TOKENS, dtype=torch.bool).tril()
 ROPE = rope_table(torch.arange(ROW_TOKENS))
 
 
-def predict(model, tokens, conversation, said):
+def predict(model, head, tokens, conversation, said):
     """Logits of the said tokens, and these tokens."""
     mask = CAUSAL & (conversation[:, None, :, None] == conversation[:, None, None, :])
     hidden = model(tokens, ROPE, mask)
     wanted = said[:, 1:]
-    return functional.linear(hidden[:, :-1][wanted], model.embed_tokens.weight), tokens[:, 1:][wanted]
+    return functional.linear(hidden[:, :-1][wanted], head), tokens[:, 1:][wanted]
 
 
 def exact_share(model, samples: Samples, kind: str, most: int) -> float:
@@ -238,20 +247,43 @@ def exact_share(model, samples: Samples, kind: str, most: int) -> float:
         for start in range(0, len(indices), ROWS):
             rows = pack([[samples.get(kind, index)] for index in indices[start : start + ROWS]])
             said = rows[2][:, 1:]
-            logits, expected = predict(model, *rows)
+            logits, expected = predict(model, model.embed_tokens.weight, *rows)
             wrong = torch.zeros_like(said)
             wrong[said] = logits.argmax(-1) != expected
             correct += int((~wrong.any(1)).sum())
     return correct / len(indices)
 
 
-def schedule(step: int, steps: int, decay: int) -> float:
-    """Factor of the learning rates: a warm-up, then 1, then in `decay` steps down to zero on a cosine."""
-    if step < WARM_UP_STEPS:
-        return (step + 1) / WARM_UP_STEPS
-    if step < steps - decay:
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (step - steps + decay) / decay))
+def tell(model, samples: Samples, tokenizer: Tokenizer) -> list[str]:
+    """Greedy answers to the test requests for stories. All rows are at one position; requests end at different ones."""
+    prompts = [[*samples.get("test stories", index)[0].tolist(), text.ASSISTANT] for index in range(TEST_STORIES)]
+    rows = torch.full((len(prompts), ROW_TOKENS), text.END)
+    asked = torch.zeros_like(rows, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        rows[row, : len(prompt)] = torch.tensor(prompt)
+        asked[row, : len(prompt)] = True
+    earlier = [[] for _ in range(LAYERS)]
+    with torch.no_grad():
+        for at in range(ROW_TOKENS - 1):
+            rope = tuple(part[at : at + 1] for part in ROPE)
+            hidden = model(rows[:, at : at + 1], rope, earlier=earlier)
+            chosen = functional.linear(hidden[:, 0], model.embed_tokens.weight).argmax(-1)
+            rows[:, at + 1] = torch.where(asked[:, at + 1], rows[:, at + 1], chosen)
+    answers = [row[len(prompt) :] for row, prompt in zip(rows.tolist(), prompts)]
+    return [tokenizer.decode(answer[: answer.index(text.END)] if text.END in answer else answer) for answer in answers]
+
+
+def grammatical_share(stories: list[str]) -> float:
+    """Share of the stories that the grammar in grammar.ts makes."""
+    script = Path(__file__).with_name("parse_stories.ts")
+    command = ["deno", "run", "--no-check", script]
+    result = subprocess.run(command, input=json.dumps(stories), stdout=subprocess.PIPE, text=True, check=True)
+    return int(result.stdout) / len(stories)
+
+
+def schedule(step: int, done: float) -> float:
+    """Factor of the learning rates: a warm-up, then 1, then linearly down to zero. `done` is the share of the time."""
+    return min((step + 1) / WARM_UP_STEPS, 1.0, (1 - done) / DECAY)
 
 
 class Muon(torch.optim.Optimizer):
@@ -372,33 +404,43 @@ def train(worker: int, arguments) -> None:
     else:
         say(f"{sum(p.numel() for p in model.parameters())} parameters, torch {torch.__version__}")
 
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    whole = 60 * arguments.minutes
+    compiled = torch.compile(model)
     losses = []
-    while step < arguments.steps:
+    while seconds < whole:
         started = time.monotonic()
-        logits, expected = predict(model, *samples.batch(step, worker))
+        logits, expected = predict(compiled, model.embed_tokens.weight, *samples.batch(step, worker))
         loss = functional.cross_entropy(logits, expected)
         loss.backward()
         average_gradients(model)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(schedule(step, arguments.steps, arguments.decay))
+        optimizers.step(schedule(step, seconds / whole))
         step += 1
         losses.append(loss.item())
-        seconds += time.monotonic() - started
-        if step % 100 == 0 and worker == 0:
-            shown = [kind for kind in samples.kinds if kind.startswith("test")] + ["facts", "reading"]
-            scores = [f"{kind} {exact_share(model, samples, kind, 150):.1%}" for kind in shown]
-            mean = sum(losses) / len(losses)
-            say(f"step {step}, {seconds:.0f} s, loss {mean:.4f}, exact: {', '.join(scores)}")
-            losses = []
-        if worker == 0 and (step % 100 == 0 or step == arguments.steps):
-            state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
-            torch.save({**state, "step": step, "seconds": seconds}, state_path.with_suffix(".new"))
-            state_path.with_suffix(".new").replace(state_path)
-            save_model(model, directory)
-    if worker == 0:
-        for kind in samples.kinds:
-            say(f"exact on {kind}: {exact_share(model, samples, kind, 1000):.2%}")
+        seconds = agreed(seconds + time.monotonic() - started)
+        is_last = seconds >= whole
+        if worker > 0 or (step % 100 > 0 and not is_last):
+            continue
+        shown = ["test sums", "test differences", "facts", "reading", "other"]
+        scores = [f"{kind} {exact_share(model, samples, kind, 150):.1%}" for kind in shown]
+        stories = tell(model, samples, tokenizer)
+        (arguments.work / "stories.txt").write_text("\n".join(stories))
+        scores.insert(0, f"stories {grammatical_share(stories):.1%}")
+        say(f"step {step}, {seconds:.0f} s, loss {sum(losses) / len(losses):.4f}, right: {', '.join(scores)}")
+        losses = []
+        state = {"model": model.state_dict(), "optimizers": optimizers.state_dict()}
+        torch.save({**state, "step": step, "seconds": seconds}, state_path.with_suffix(".new"))
+        state_path.with_suffix(".new").replace(state_path)
+        save_model(model, directory)
     distributed.destroy_process_group()
+
+
+def agreed(seconds: float) -> float:
+    """The first worker's clock, so that all workers have the same rate and end at the same step."""
+    value = torch.tensor(seconds, dtype=torch.float64)
+    distributed.broadcast(value, 0)
+    return value.item()
 
 
 def prepare(work: Path) -> None:
@@ -418,8 +460,7 @@ def prepare(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--decay", type=int, default=1000, help="the last steps, in which the rate sinks")
+    parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     (arguments.work / "model").mkdir(parents=True, exist_ok=True)

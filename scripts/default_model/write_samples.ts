@@ -1,17 +1,17 @@
 /**
  * Writes the training data of the default model: one JSON line a conversation,
  * `[kind, system or null, user, assistant, user, ...]`, or `["plain", text]`. Kinds that begin with
- * "test" are sums and differences that are not trained on.
+ * "test" are not trained on: held-out sums and differences, and requests for stories.
  *
  * deno run -A scripts/default_model/write_samples.ts FILE [COUNT_PER_KIND]
  */
 import { Random } from "../../src/core/random.ts";
-import { heldOutTurns, kinds, plainText, systemPrompts } from "./samples.ts";
+import { heldOutTurns, kinds, plainText, storyRequest, systemPrompts } from "./samples.ts";
 
 /** How many of each kind: arithmetic must not repeat, stories may. */
-const shares = { arithmetic: 10, facts: 8, story: 2, reading: 2, other: 2, mixed: 2 } as const;
+const shares = { arithmetic: 8, facts: 4, story: 3, reading: 2, other: 3, mixed: 1 } as const;
 
-const [path, count = "30000"] = Deno.args;
+const [path, count = "7500"] = Deno.args;
 const random = new Random(20261129);
 const encoder = new TextEncoder();
 const file = Deno.createSync(path);
@@ -38,4 +38,6 @@ for (const [kind, turns] of Object.entries(heldOutTurns(random))) {
     turns.map(({ user, assistant }) => JSON.stringify([`test ${kind}`, null, user, assistant])),
   );
 }
+const requests = Array.from({ length: 200 }, () => storyRequest(random).user);
+write(requests.map((user) => JSON.stringify(["test stories", null, user])));
 file.close();

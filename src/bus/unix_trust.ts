@@ -18,6 +18,14 @@ const STICKY = 0o1000;
 export function checkSocketDirectory(directory: string): void {
   const info = statOf(() => Deno.statSync(directory));
   if (info === null) return;
+  // A slash at the end would name what the link leads to.
+  const link = statOf(() => Deno.lstatSync(directory.replace(/(?<=.)\/+$/, "")));
+  if (link?.isSymlink && !isTrusted(link.uid)) {
+    throw new UsageError(
+      `${directory} is a symbolic link of another user (uid ${link.uid}), who could lead it ` +
+        "elsewhere: remove it, or choose another --manager-address",
+    );
+  }
   const { uid, mode } = info;
   const isSticky = ((mode ?? 0) & STICKY) !== 0;
   // Also of a sticky directory: its owner can rename and delete what is in it.

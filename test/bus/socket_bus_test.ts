@@ -327,6 +327,19 @@ asRoot("unix bus: a sticky directory of another user is not used either", () => 
   return Promise.resolve();
 });
 
+asRoot("unix bus: a directory that another user's link leads to is not used", async () => {
+  const own = Deno.makeTempDirSync();
+  const link = `${own}/link`;
+  Deno.mkdirSync(`${own}/private`, { mode: 0o700 });
+  Deno.symlinkSync(`${own}/private`, link);
+  checkSocketDirectory(link);
+  await new Deno.Command("chown", { args: ["-h", `${NOBODY}:${NOBODY}`, link] }).output();
+  const message = /link\/? is a symbolic link of another user \(uid 65534\)/;
+  assert.throws(() => checkSocketDirectory(link), message);
+  assert.throws(() => checkSocketDirectory(`${link}/`), message);
+  Deno.removeSync(own, { recursive: true });
+});
+
 asRoot("unix bus: a directory, or a socket, of another user is not connected to", async () => {
   const bus = new SocketBus(anyProtocol);
   const foreign = `${directory}/foreign`;

@@ -10,6 +10,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { freePort } from "../free_port.ts";
 import { type ProcessEntry, processesIn } from "./processes.ts";
 
 // `deno test` prints an error's cause, but not the two errors inside a SuppressedError.
@@ -220,23 +221,6 @@ export async function startServer(
     throw error;
   }
   return { program, url, [Symbol.asyncDispose]: () => program[Symbol.asyncDispose]() };
-}
-
-/**
- * A TCP port of the loopback interface that nobody listens on. It is below those that systems give to
- * connections and to listeners without a port of their own (from 32768 on): the other tests, which run
- * beside these, have thousands of those, and one of them would take it before the program does.
- */
-export function freePort(): number {
-  for (;;) {
-    const port = 12_000 + Math.floor(Math.random() * 20_000);
-    try {
-      using _listener = Deno.listen({ hostname: "127.0.0.1", port });
-      return port;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    }
-  }
 }
 
 async function isReady(url: string): Promise<boolean> {

@@ -14,7 +14,8 @@ import {
   small,
   waitUntilEmpty,
 } from "./cluster.ts";
-import { freePort, type Program, runProgram } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { type Program, runProgram } from "./harness.ts";
 import { isLongRun } from "../long.ts";
 import { TwoHosts } from "./hosts.ts";
 import { User } from "./roles.ts";

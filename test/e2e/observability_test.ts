@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { testWith } from "../metrics/prometheus.ts";
 import { OtlpSink } from "../metrics/tracing/sink.ts";
-import { freePort, Program, type Server, startServer } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { Program, type Server, startServer } from "./harness.ts";
 
 const TOKEN = "e2e-token";
 const simulated =

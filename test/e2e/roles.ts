@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { adminEnv, checkFiles, type Cluster, isReady, small } from "./cluster.ts";
-import { freePort, Program } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { Program } from "./harness.ts";
 
 /** Processes of one user find each other by this directory. It has to be empty in the end. */
 export class User implements AsyncDisposable {

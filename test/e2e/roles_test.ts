@@ -12,7 +12,8 @@ import {
   startCluster,
   waitUntilEmpty,
 } from "./cluster.ts";
-import { freePort, type Program, runProgram } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { type Program, runProgram } from "./harness.ts";
 import { User } from "./roles.ts";
 import { UnixDatagramSocket } from "../ffi/unix_datagram_socket.ts";
 import { clusterKey } from "../../src/roles/cluster_key.ts";

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import OpenAI from "openai";
-import { freePort, runProgram, type Server, startServer } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { runProgram, type Server, startServer } from "./harness.ts";
 import { eventData } from "./streams.ts";
 
 const greedy = { prompt: "hello", max_tokens: 24, temperature: 0, ignore_eos: true };

@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { UnixDatagramSocket } from "../ffi/unix_datagram_socket.ts";
 import { small } from "./cluster.ts";
-import { executablePath, freePort, fromSource, Program, signalIfThere } from "./harness.ts";
+import { freePort } from "../free_port.ts";
+import { executablePath, fromSource, Program, signalIfThere } from "./harness.ts";
 
 const ignore = fromSource || Deno.build.os !== "linux";
 const WATCHDOG_MS = 2_000;

@@ -31,17 +31,17 @@ Deno.test("a story parses into the words that it was told with", () => {
 
 Deno.test("a story that breaks a rule of the grammar does not parse", () => {
   const story =
-    "Tom was an old bear. He lived in a red hut near the lake. Tom wanted to learn to " +
-    "sing. At first it was very hard. Mia the owl was good at it and showed him how. They " +
-    "practised every day. At last Tom could sing. He was very proud. Tom never forgot what Mia " +
-    "had done.";
+    "There once was an old bear called Tom. He lived in a red hut near the lake. Tom wanted to " +
+    "learn to sing. At first it was very hard. Nora the otter was good at it and showed him how. " +
+    "They practised every day. At last Tom could sing. He was very proud. Tom never forgot what " +
+    "Nora had done.";
   assert.equal(parseStory(story)?.plot, "skill");
   const broken: readonly (readonly [string, string])[] = [
     ["an old", "a old"],
     ["He lived", "She lived"], // Tom is a boy
     ["could sing", "could dance"], // he learned to sing
-    ["what Mia", "what Anna"],
-    ["Mia the owl", "Tom the owl"], // two heroes of one name
+    ["what Nora", "what Ida"],
+    ["Nora the otter", "Tom the otter"], // two of one name
     ["They practised every day. ", ""],
     ["had done.", "had done. And"],
   ];

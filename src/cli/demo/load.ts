@@ -3,9 +3,9 @@ import type { LoadRequest } from "../../bench/load_request.ts";
 import { Random } from "../../core/random.ts";
 
 /** KV cache that a burst asks for, as a multiple of what all instances have. */
-const BURST_FILL = 1.5;
+const BURST_FILL = 2;
 /** The requests of a burst come within this part of the time until the next. */
-const BURST_SHARE = 0.25;
+const BURST_SHARE = 0.15;
 /** Share of the requests that are long. */
 const LONG_SHARE = 0.15;
 /** Characters of a text that is long enough to count its tokens. */

@@ -1,10 +1,6 @@
 import type { Clock } from "../../core/clock.ts";
 import type { Cluster, OutputSink, SubmittedRequest } from "../../core/cluster.ts";
-import type {
-  InstanceId,
-  RequestId,
-  RequestOutput,
-} from "../../core/protocol/generate.ts";
+import type { InstanceId, RequestId, RequestOutput } from "../../core/protocol/generate.ts";
 import type { LatencyHistory } from "./latency_history.ts";
 
 /** A request of this API server, as far as watchers see it. */

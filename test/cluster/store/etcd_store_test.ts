@@ -8,7 +8,8 @@ import {
   StoreRefusedError,
 } from "../../../src/cluster/store/lease_store.ts";
 import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
-import { findServer, freePorts, pathOf, ServerProcess, whyMissing } from "./servers.ts";
+import { freePorts } from "../../free_port.ts";
+import { findServer, pathOf, ServerProcess, whyMissing } from "./servers.ts";
 
 const etcd = findServer("etcd");
 

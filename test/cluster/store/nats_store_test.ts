@@ -10,7 +10,8 @@ import {
 } from "../../../src/cluster/store/lease_store.ts";
 import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
 import { makeCertificate } from "./certificate.ts";
-import { findServer, freePorts, pathOf, ServerProcess, whyMissing } from "./servers.ts";
+import { freePorts } from "../../free_port.ts";
+import { findServer, pathOf, ServerProcess, whyMissing } from "./servers.ts";
 
 const program = findServer("nats-server");
 /** A JetStream cluster takes 4 to 9 s to elect, and more on a loaded machine: then calls take longer too. */

@@ -32,16 +32,6 @@ export function pathOf(found: Found): string {
   return found.path;
 }
 
-/** Ports that nobody listens at now. */
-export function freePorts(count: number): number[] {
-  const listeners = Array.from({ length: count }, () => {
-    return Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  });
-  const ports = listeners.map(({ addr }) => (addr as Deno.NetAddr).port);
-  for (const listener of listeners) listener.close();
-  return ports;
-}
-
 /** A server's process, which is stopped, continued and started again at the same place. */
 export class ServerProcess {
   #child: Deno.ChildProcess | null = null;
