@@ -2,6 +2,7 @@ import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, ClusterMonitor, OutputSink, SubmittedRequest } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
@@ -33,6 +34,8 @@ const MAX_RESUMPTIONS = 20;
 export interface ClusterClientConfig {
   readonly bus: Bus;
   readonly managerAddress: Address;
+  /** What is known of the managers' leadership; default: what decisions say of it. */
+  readonly fence?: LeaderFence;
   /** Name of this API server; unique in the cluster. */
   readonly frontendId: string;
   readonly clock: Clock;

@@ -194,6 +194,11 @@ export class Instance {
     else if (!this.#hasEnded) this.#drain.start();
   }
 
+  /** Another manager leads now, at this address. */
+  moveTo(managerAddress: Address): void {
+    this.#manager.moveTo(managerAddress);
+  }
+
   /** Ends {@linkcode run} with exit code 0. */
   stop(reason: string): void {
     this.#finish({ exitCode: 0, reason });

@@ -1,5 +1,6 @@
 import { API_KEY_VARIABLE } from "../core/environment.ts";
 import { UsageError } from "../core/errors.ts";
+import { fileProblem } from "../core/file_problem.ts";
 import { logger } from "../core/log.ts";
 import type { ServerOptions } from "../core/options.ts";
 
@@ -27,7 +28,7 @@ function readKeys(path: string): string[] {
   try {
     text = Deno.readTextFileSync(path);
   } catch (cause) {
-    throw new UsageError(`--api-key-file ${path} cannot be read: ${(cause as Error).message}`, {
+    throw new UsageError(`--api-key-file ${path} cannot be read: ${fileProblem(cause)}`, {
       cause,
     });
   }

@@ -11,6 +11,8 @@ const ANYONE_ELSE = 0o077;
 const MAX_FILE_BYTES = 4_096;
 
 export interface ClusterKeyOptions {
+  /** The lease store of several managers; it has no key, and carries none. */
+  readonly cluster?: string | null;
   readonly clusterKeyFile?: string | null;
   readonly clusterInsecure?: boolean;
 }

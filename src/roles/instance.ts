@@ -5,6 +5,7 @@ import type { ClusterKey } from "../bus/tcp.ts";
 import { openBus } from "../bus/open_bus.ts";
 import { realClock } from "../core/clock.ts";
 import { LlumnixError } from "../core/errors.ts";
+import { LeaderFence } from "../core/leader_fence.ts";
 import { HostProcess } from "../core/host_process.ts";
 import { type Log, type LogFields, reopenLogFile } from "../core/log.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
@@ -13,6 +14,7 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
@@ -50,6 +52,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
+  /** `--cluster`: the instance follows the manager that leads. Absent: there is one manager. */
+  readonly cluster?: string | null;
   /** Where the instance serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
   /** Is told when the instance, started by hand, serves and stops; absent: nobody is. */
@@ -65,12 +69,18 @@ export interface InstanceArgs {
  *   caller should exit the process, because a hanging step may be left behind.
  */
 export async function serveInstance(args: InstanceArgs): Promise<number> {
-  const { log, bus = openBus(), managerAddress } = args;
+  const { log, bus = openBus(), cluster, instanceId } = args;
+  const fence = new LeaderFence(instanceId);
+  const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
+  await using leader = cluster ? await findLeader(search) : null;
+  const managerAddress = leader?.address ?? args.managerAddress;
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
     ...args,
     bus,
+    fence,
+    managerAddress,
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
     version: fullVersion(),

@@ -58,6 +58,7 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     `--log-level=${options.logLevel}`,
     `--log-format=${options.logFormat}`,
   ];
+  if (options.cluster) argv.push(`--cluster=${options.cluster}`);
   if (options.clusterKeyFile) argv.push(`--cluster-key-file=${options.clusterKeyFile}`);
   if (options.clusterInsecure) argv.push("--cluster-insecure");
   if (logFile !== null) argv.push(`--log-filename=${logFile}`);

@@ -19,7 +19,7 @@ import { backendKind } from "../kv/transfer/backends.ts";
 import type { MigrationCompatibility } from "../manager/migration/compatibility.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
 import type { InstanceRollout } from "../manager/fleet/rollout.ts";
-import { Manager } from "../manager/manager.ts";
+import { Manager, type ManagerCluster } from "../manager/manager.ts";
 import type { ManagerEvent } from "../manager/manager_event.ts";
 import type { GroupOptions } from "../manager/migration/migration_group.ts";
 import { adminToken } from "./admin_token.ts";
@@ -60,6 +60,8 @@ export interface ManagerRoleConfig extends LauncherConfig {
   readonly isSuccessor?: boolean;
   /** Where the manager serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
+  /** Absent: this manager is the only one. */
+  readonly cluster?: ManagerCluster;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -109,6 +111,7 @@ export class ManagerRole implements AsyncDisposable {
       adminToken: adminToken(options),
       launcher,
       clock: realClock,
+      cluster: config.cluster,
       onEvent: (event) => {
         display.show(event);
         onEvent?.(event);

@@ -1,5 +1,6 @@
 /** The API server's part of a model: its tokenizer, and its description for clients. */
 import { LlumnixError, UsageError } from "../core/errors.ts";
+import { fileProblem } from "../core/file_problem.ts";
 import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { EngineOptions, ServerOptions } from "../core/options.ts";
 import { executorKind } from "../executor/devices.ts";
@@ -55,10 +56,8 @@ function readChatTemplate(option: string | null): string | undefined {
   } catch (cause) {
     if (/[{}]/.test(option)) return option;
     throw new UsageError(
-      `--chat-template ${option} is no file that can be read (${
-        (cause as Error).message
-      }), and no ` +
-        "Jinja template, which would have braces",
+      `--chat-template ${option}: expected a file, or a Jinja template, which has braces; the file ` +
+        `cannot be read: ${fileProblem(cause)}`,
       { cause },
     );
   }

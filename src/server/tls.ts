@@ -2,6 +2,7 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { ServerOptions } from "../core/options.ts";
 import { UsageError } from "../core/errors.ts";
+import { fileProblem } from "../core/file_problem.ts";
 
 export interface TlsFiles {
   readonly cert: string;
@@ -73,7 +74,7 @@ async function readFile(path: string, option: string): Promise<string> {
   try {
     return await Deno.readTextFile(path);
   } catch (cause) {
-    throw new UsageError(`${option} ${path} cannot be read: ${(cause as Error).message}`, {
+    throw new UsageError(`${option} ${path} cannot be read: ${fileProblem(cause)}`, {
       cause,
     });
   }

@@ -126,7 +126,10 @@ Deno.test("empty values", () => {
     "profiling-result-file-path": "",
     "seed": 1,
   });
-  refuse(["--served-model-name="], '--served-model-name "": expected one name or several');
+  refuse(
+    ["--served-model-name="],
+    '--served-model-name "": expected one value or several, none of them empty',
+  );
 });
 
 Deno.test("unknown options and stray words", () => {

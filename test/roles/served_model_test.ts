@@ -34,7 +34,7 @@ Deno.test("--chat-template is a file or Jinja, and comes before the model's own"
     assert.equal((await open(file))!.chatTemplate!.render(messages, true), "file:a");
     const inline = await open("inline:{{ messages[0].content }}");
     assert.equal(inline!.chatTemplate!.render(messages, true), "inline:a");
-    await assert.rejects(open("no-such-file"), /--chat-template no-such-file is no file/);
+    await assert.rejects(open("no-such-file"), /--chat-template no-such-file: expected a file/);
   } finally {
     Deno.removeSync(file);
   }

@@ -84,8 +84,12 @@ Deno.test("TLS files that cannot be used are told by name", () =>
       const cases: [string | null, string | null, RegExp][] = [
         [cert, null, /^--ssl-certfile needs --ssl-keyfile too/],
         [null, key, /^--ssl-keyfile needs --ssl-certfile too/],
-        [`${directory}/none`, key, /^--ssl-certfile .*none cannot be read: No such file/],
-        [cert, directory, /^--ssl-keyfile .* cannot be read: Is a directory/],
+        [
+          `${directory}/none`,
+          key,
+          /^--ssl-certfile .*none cannot be read: no such file or directory$/,
+        ],
+        [cert, directory, /^--ssl-keyfile .* cannot be read: it is a directory$/],
         [text, key, /text.pem holds no certificate in PEM form/],
         [cert, text, /text.pem holds no unencrypted private key in PEM form/],
         [cert, other, /the key in .*other.pem does not belong to the certificate in .*cert.pem/],

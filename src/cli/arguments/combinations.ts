@@ -15,6 +15,7 @@ type Rule = (options: ServeOptions) => string | null;
 const rules: readonly Rule[] = [
   migrationBackend,
   crossover,
+  rootPath,
   blockMemory,
   thresholds,
   instanceLimits,
@@ -41,6 +42,12 @@ export function checkCombinations(settings: Settings): void {
 
 function crossover({ migrationCrossover }: ServeOptions): string | null {
   return crossoverProblem(migrationCrossover);
+}
+
+/** Paths of requests begin with a slash, so that another prefix would never be one. */
+function rootPath({ rootPath }: ServeOptions): string | null {
+  if (rootPath === "" || rootPath.startsWith("/")) return null;
+  return `--root-path ${rootPath}: expected a path that begins with a slash, such as /${rootPath}`;
 }
 
 function migrationBackend(options: ServeOptions): string | null {

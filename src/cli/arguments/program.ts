@@ -142,6 +142,16 @@ export const lifecycleExtras = {
 
 /** Options of this program for roles that run apart. */
 export const roleExtras = {
+  "cluster": text({
+    default: null,
+    metavar: "URL",
+    section: "MANAGER",
+    help: "Lease store in which the processes of several hosts find each other: " +
+      "etcd://HOST[:PORT],.../NAME, nats://HOST[:PORT],.../NAME, or file:/DIRECTORY for one host. " +
+      "Managers stand for election there: one leads, the others take over when it is gone. Each " +
+      "manager needs a --manager-address of its own; instances and API servers need none. A " +
+      "JetStream cluster takes 4 to 9 s to elect its own leader.",
+  }),
   "manager-address": text({
     default: null,
     defaultText: "unix:$XDG_RUNTIME_DIR/llumnix/manager.sock, or the same in $TMPDIR/llumnix-UID",

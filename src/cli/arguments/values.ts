@@ -105,7 +105,9 @@ function toNames(raw: unknown[], fail: Fail): string[] {
   // spaces, such as a command line in quotes.
   const isName = (item: unknown) =>
     typeof item === "string" && item !== "" && !/^-(?!\d)\S*$/.test(item);
-  return raw.length > 0 && raw.every(isName) ? raw as string[] : fail("one name or several");
+  return raw.length > 0 && raw.every(isName)
+    ? raw as string[]
+    : fail("one value or several, none of them empty");
 }
 
 function toJson(raw: unknown): string | null {

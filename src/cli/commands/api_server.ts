@@ -2,6 +2,7 @@
 import type { Address, Bus } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
 import { realClock } from "../../core/clock.ts";
+import { LeaderFence } from "../../core/leader_fence.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
@@ -13,6 +14,7 @@ import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
+import { findLeader } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -76,7 +78,7 @@ class Service implements RoleService {
     const { options, model, address, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
     const api = await prepareApiServer(options, model);
-    const client = await connect(bus, address, options, log);
+    const client = await this.#connect(bus, address, options, log);
     this.#disposables.defer(() => client.close());
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
     const server = this.#server = await api.start(client, this.givenSockets);
@@ -87,6 +89,21 @@ class Service implements RoleService {
     const isFirst = this.predecessor === null;
     if (options.disableInitInstanceByManager && isFirst) await this.#startInstances(bus, client);
     return status;
+  }
+
+  /** With `--cluster`, follows the manager that leads. */
+  async #connect(bus: Bus, address: Address, options: RoleOptions, log: Log) {
+    if (!options.cluster) return await connect(bus, address, options, log);
+    const fence = new LeaderFence("the API server");
+    let client: ClusterClient | null = null;
+    const leader = await findLeader({
+      url: options.cluster,
+      fence,
+      log,
+      onMove: (to) => client?.switchManager(to),
+    });
+    this.#disposables.use(leader);
+    return client = await connect(bus, leader.address, options, log, fence);
   }
 
   async finishRequests(limitMs: number): Promise<void> {
@@ -149,6 +166,7 @@ async function connect(
   address: Address,
   options: RoleOptions,
   log: Log,
+  fence?: LeaderFence,
 ): Promise<ClusterClient> {
   const settings = await servedSettings(options) ?? undefined;
   const wait = {
@@ -164,6 +182,7 @@ async function connect(
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
+      fence,
       adminToken: adminToken(options),
       onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
       onManagerLost: (reason) => {

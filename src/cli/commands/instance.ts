@@ -43,6 +43,7 @@ export async function runInstance(
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
+    cluster: options.cluster,
     host: host ?? undefined,
     hostShare,
     startedBy,

@@ -1,6 +1,7 @@
 /** `llumnix manager`: the manager and its instances, for API servers that run apart. */
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
+import type { ElectionChange } from "../../cluster/leadership/election.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
@@ -8,6 +9,7 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
+import { type Candidacy, stand } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import {
   managerAddress,
@@ -22,6 +24,7 @@ import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts"
 
 /** The name on the lines of its log. */
 const ROLE = "manager";
+const HOST_NAME = Deno.hostname();
 
 /**
  * Runs until it is told to stop, which stops its instances.
@@ -50,6 +53,8 @@ class Service implements RoleService {
   readonly #failure = Promise.withResolvers<string>();
   #place: ManagerPlace | null = null;
   #role: ManagerRole | null = null;
+  #candidacy: Candidacy | null = null;
+  readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /** @param logFile where this process and its instances log in addition to stderr */
   constructor(
@@ -65,6 +70,7 @@ class Service implements RoleService {
   }
 
   async start(): Promise<string> {
+    if (this.options.cluster) return await this.#standForElection(this.options.cluster);
     const handover = await this.predecessor?.takeOver();
     if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
     await this.#startManager(handover?.numInstances ?? undefined);
@@ -85,6 +91,11 @@ class Service implements RoleService {
   }
 
   async handOver(): Promise<Handover> {
+    if (this.#candidacy !== null) {
+      throw new UnavailableError(
+        "a manager with --cluster is not upgraded in place: start one of the new version, then stop this one",
+      );
+    }
     startLogging(this.options, ROLE, true); // the successor claims the log file
     const numInstances = this.#role!.manager.numWanted;
     await this.#role!.handOver();
@@ -109,8 +120,47 @@ class Service implements RoleService {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#candidacy?.[Symbol.asyncDispose](); // before its instances go, which another one takes over
     await this.#role?.[Symbol.asyncDispose]();
     if (this.#role?.isHandedOver !== true) await this.#place?.release();
+  }
+
+  /** Listens before it stands: followers take a refused connection for the end of a leader. */
+  async #standForElection(url: string): Promise<string> {
+    this.#place = await takeManagerPlace(this.address);
+    this.#role = await this.#listen();
+    this.#candidacy = await stand({
+      url,
+      processId: this.#processId,
+      address: this.address,
+      bus: openBus({ clusterKey: clusterKey(this.options) }),
+      log: this.log,
+      heard: () => this.#role?.manager.instances().length ?? 0,
+      onChange: (change) => void this.#changeRole(change),
+    });
+    return `standing for election in ${url}, at ${this.address}`;
+  }
+
+  async #changeRole(change: ElectionChange): Promise<void> {
+    try {
+      if (change.type === "leads") {
+        const { epoch } = change.leadership;
+        this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
+        // The instances of the leader before join first.
+        const wasLed = epoch > 1;
+        await this.#role!.startInstances(
+          wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined,
+        );
+        return;
+      }
+      this.log.warn(`leading no more: ${change.reason}`);
+      // The instances go to the leader; this manager starts anew, and follows.
+      await this.#role!.handOver();
+      this.#role = await this.#listen();
+    } catch (error) {
+      if (this.#candidacy?.candidate.leadership == null && change.type === "leads") return;
+      this.#failure.resolve((error as Error).message);
+    }
   }
 
   async #startManager(numInstances: number | undefined): Promise<void> {
@@ -129,6 +179,13 @@ class Service implements RoleService {
         bus: openBus({ clusterKey: clusterKey(options) }),
         addresses: [address],
         metrics: await metricsPlace(options),
+        cluster: options.cluster
+          ? {
+            processId: this.#processId,
+            leadership: () => this.#candidacy?.candidate.leadership ?? null,
+            onSuperseded: (known) => this.#candidacy?.candidate.learn(known),
+          }
+          : undefined,
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,

@@ -211,18 +211,22 @@ export class Scheduler {
 
   /**
    * Whether the step after `step` can be decided while `step` runs: a decode step of the same sequences, but
-   * for those that end with it for certain. Whoever waits for a place, for blocks or for the end of the
-   * step makes it impossible, so that this takes turns from nobody.
+   * for those that end with it for certain. Not if something could be decided instead: a request that may be
+   * admitted, a sequence that is swapped out or about to move.
    */
   canScheduleAhead(step: Readonly<Schedule>): boolean {
     const { waiting, swapped, suspended, running } = this;
-    if (waiting.length + swapped.length + suspended.size + this.#keptPlaces > 0) return false;
+    if (swapped.length + suspended.size + this.#keptPlaces > 0) return false;
+    if (waiting.length > 0 && this.#mayAdmit(waiting[0])) return false;
     if (step.kind !== "decode" || step.sequences.length === 0) return false;
     let missingBlocks = 0, numSequences = 0;
     for (const sequence of running) {
       if (!sequence.isInStep || sequence.expectedSteps !== null) return false;
       if (!canChooseAhead(sequence.params)) return false;
-      if (this.#endsWithStep(sequence)) continue;
+      if (this.#endsWithStep(sequence)) {
+        if (waiting.length > 0) return false; // its place and its blocks are for the queue
+        continue;
+      }
       missingBlocks += this.#blocks.missingBlocks(sequence, sequence.numStepsUnderWay);
       numSequences++;
     }
@@ -235,6 +239,13 @@ export class Scheduler {
     const sequences = this.running.filter((sequence) => !this.#endsWithStep(sequence));
     for (const sequence of sequences) this.#blocks.append(sequence, sequence.numStepsUnderWay);
     return { ...emptySchedule(), sequences, numBatchedTokens: sequences.length };
+  }
+
+  /** Whether the next decision may admit the head of the queue, or refuse it. */
+  #mayAdmit(head: Sequence): boolean {
+    const last = this.running.at(-1);
+    if (last !== undefined && head.outranks(last)) return true;
+    return this.#hasPlace(this.running.length + 1) && this.admissionOf(head) !== "later";
   }
 
   /** Whether the steps under way give the sequence its last token, whatever it is. */

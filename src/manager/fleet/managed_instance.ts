@@ -320,7 +320,11 @@ export class ManagedInstance {
   askToStop(): void {
     this.#enter("stopping");
     const data = this.authority.stamp;
-    if (data === null) return; // the instance is the leader's now
+    if (data === null) {
+      // Others are the leader's now. A child drains, and gives its requests away.
+      if (this.process.isChild) this.process.terminate();
+      return;
+    }
     if (this.#peer?.isOpen) this.#peer.notify("shutdown", { data });
     else if (this.process.isChild) this.process.terminate();
     else this.kill(); // without connection and not a child: only a signal reaches it

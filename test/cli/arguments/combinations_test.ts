@@ -147,3 +147,9 @@ allows("--log-instance-info");
 
 allows("--max-num-batched-tokens 512 --max-model-len 512");
 allows("");
+
+refuses(
+  "--root-path llm",
+  "--root-path llm: expected a path that begins with a slash, such as /llm",
+);
+allows("--root-path /llm/");

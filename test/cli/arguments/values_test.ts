@@ -75,7 +75,7 @@ Deno.test("lists, JSON and text", () => {
   const names = list({ default: null, help });
   assert.deepEqual(parse(names, ["a", "b"]), ["a", "b"]);
   assert.deepEqual(parse(names, "a"), ["a"]);
-  refuse(names, ["a", ""], '--x a "": expected one name or several');
+  refuse(names, ["a", ""], '--x a "": expected one value or several, none of them empty');
   const extra = json({ default: null, help });
   assert.equal(parse(extra, '{"a": 1}'), '{"a": 1}');
   assert.equal(parse(extra, { a: 1 }), '{"a":1}');

@@ -110,7 +110,9 @@ for (const count of [1, 3]) {
         },
         stop: () => server.stop(),
         start: () => server.start(),
-        silence: () => Promise.resolve(server.members.forEach((member) => member.silence())),
+        silence: async () => {
+          await Promise.all(server.members.map((member) => member.silence()));
+        },
         unsilence: () => Promise.resolve(server.members.forEach((member) => member.unsilence())),
         compact: (revision) => server.post("/v3/kv/compaction", { revision: String(revision) }),
         async [Symbol.asyncDispose]() {

@@ -121,7 +121,9 @@ for (const count of [1, 3]) {
         },
         stop: () => nats.stop(),
         start: () => nats.start(),
-        silence: () => Promise.resolve(nats.servers.forEach((server) => server.silence())),
+        silence: async () => {
+          await Promise.all(nats.servers.map((server) => server.silence()));
+        },
         unsilence: () => Promise.resolve(nats.servers.forEach((server) => server.unsilence())),
         async [Symbol.asyncDispose]() {
           for (const store of stores) await store.close();

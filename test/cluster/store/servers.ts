@@ -48,8 +48,12 @@ export class ServerProcess {
   }
 
   /** It answers nothing any more, and its connections stay open. */
-  silence(): void {
-    this.#child?.kill("SIGSTOP");
+  async silence(): Promise<void> {
+    const child = this.#child;
+    if (child === null) return;
+    child.kill("SIGSTOP");
+    // The signal is there at once, and each thread stops a little later.
+    while (!isStopped(child.pid)) await new Promise((resolve) => setTimeout(resolve, 5));
   }
 
   unsilence(): void {
@@ -64,4 +68,13 @@ export class ServerProcess {
     child.kill("SIGKILL");
     await child.status;
   }
+}
+
+/** All threads of a process are stopped (proc(5), field 3 of stat). Elsewhere than on Linux: unknown. */
+function isStopped(pid: number): boolean {
+  if (Deno.build.os !== "linux") return true;
+  return [...Deno.readDirSync(`/proc/${pid}/task`)].every(({ name }) => {
+    const stat = Deno.readTextFileSync(`/proc/${pid}/task/${name}/stat`);
+    return stat.slice(stat.lastIndexOf(")") + 2).startsWith("T");
+  });
 }

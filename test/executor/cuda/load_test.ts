@@ -4,7 +4,9 @@ import { openCuda } from "../../../ffi/cuda/open.ts";
 import { type DeviceLease, leaseDevice } from "../../../src/executor/cuda/device_lease.ts";
 import type { LoadProgress } from "../../../src/executor/executor.ts";
 import { configure, counts, directory } from "../../ffi/software_device/device.ts";
+import { layoutDifference } from "../../../src/kv/layout.ts";
 import { withModel } from "../cpu/fixtures.ts";
+import { load as loadOnCpu } from "../cpu/harness.ts";
 import { cudaTest, load, type LoadOptions } from "./support.ts";
 
 async function refused(options: LoadOptions, name: string, message: RegExp): Promise<void> {
@@ -28,6 +30,13 @@ cudaTest("what is loaded is described, and its progress", async () => {
   );
   const weights = phases.filter(({ phase }) => phase === "weights");
   assert.equal(weights.at(-1)!.doneBytes, weights.at(-1)!.totalBytes);
+  // Requests cannot move between this and an instance on the CPU: see the llumlet's test of layouts.
+  const cpu = await loadOnCpu({ dtype: "bfloat16" });
+  assert.equal(
+    layoutDifference(layout, cpu.info.layout),
+    "format is k-then-v here and k-transposed there",
+  );
+  await cpu.close();
   await executor.close();
 });
 

@@ -207,15 +207,16 @@ export class FileStore implements LeaseStore {
   }
 
   async #lock(): Promise<Deno.FsFile> {
-    const untilMs = realClock.nowMs() + this.timeoutMs;
     let file: Deno.FsFile;
     try {
       file = await Deno.open(this.#lockPath, { create: true, write: true, mode: 0o600 });
     } catch (error) {
       throw this.#away(error);
     }
+    // Attempts count, not time: this process may have been busy meanwhile.
+    let attemptsLeft = Math.ceil(this.timeoutMs / LOCK_RETRY_MS);
     while (!await file.tryLock(true)) {
-      if (realClock.nowMs() >= untilMs) {
+      if (--attemptsLeft <= 0) {
         file.close();
         throw new StoreAwayError(
           `${this.name} stayed locked for ${this.timeoutMs} ms: a process that writes there is stopped`,

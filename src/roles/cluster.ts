@@ -1,0 +1,125 @@
+/** A process's place in a cluster of several managers (`--cluster`): it leads, follows, or finds the leader. */
+import type { Address, Bus } from "../bus/bus.ts";
+import { realClock } from "../core/clock.ts";
+import { UnavailableError } from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
+import type { Log } from "../core/log.ts";
+import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
+import { Candidate } from "../cluster/leadership/candidate.ts";
+import type { ElectionChange } from "../cluster/leadership/election.ts";
+import { LeaderFinder } from "../cluster/leadership/leader_finder.ts";
+import type { LeaderRecord } from "../cluster/leadership/leader_record.ts";
+import type { LeaseStore } from "../cluster/store/lease_store.ts";
+import { openLeaseStore } from "../cluster/store/stores.ts";
+
+/** A candidate and its store. */
+export interface Candidacy extends AsyncDisposable {
+  readonly candidate: Candidate;
+}
+
+export interface CandidacyConfig {
+  /** `--cluster`. */
+  readonly url: string;
+  /** Of this process alone. */
+  readonly processId: string;
+  /** Where this manager listens already. */
+  readonly address: Address;
+  readonly bus: Bus;
+  readonly log: Log;
+  readonly heard: () => number;
+  readonly onChange: (change: ElectionChange) => void;
+}
+
+/** Stands for election. @throws {UsageError} `--cluster` is no URL of a cluster */
+export async function stand(config: CandidacyConfig): Promise<Candidacy> {
+  const { url, processId, address, bus, log, heard, onChange } = config;
+  const store = await openLeaseStore(url);
+  let leader = "";
+  const candidate = new Candidate({
+    store,
+    clock: realClock,
+    id: processId,
+    address,
+    bus,
+    heard,
+    onChange,
+    onRecord: (record) => {
+      if (record === null || record.leader === leader || record.leader === processId) return;
+      leader = record.leader;
+      showLeader(record, log);
+    },
+    onStoreProblem: (problem) => showProblem(problem, store, log),
+  });
+  return {
+    candidate,
+    async [Symbol.asyncDispose]() {
+      await candidate.close();
+      await store.close();
+    },
+  };
+}
+
+/** A finder and its store. */
+export interface FoundLeader extends AsyncDisposable {
+  /** Where the leader served when it was found. */
+  readonly address: Address;
+}
+
+export interface LeaderSearch {
+  /** `--cluster`. */
+  readonly url: string;
+  readonly fence: LeaderFence;
+  readonly log: Log;
+  /** Another manager leads, after the one that was found first. */
+  readonly onMove: (address: Address) => void;
+}
+
+/**
+ * Waits for a manager that leads, and follows its successors.
+ * @throws {UsageError} `--cluster` is no URL of a cluster
+ * @throws {UnavailableError} no manager has led within a minute
+ */
+export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Promise<FoundLeader> {
+  const store = await openLeaseStore(url);
+  let isFound = false;
+  const finder = new LeaderFinder({
+    store,
+    clock: realClock,
+    fence,
+    onMove: (address) => {
+      if (!isFound) return;
+      log.info(`another manager leads now, at ${address}`);
+      onMove(address);
+    },
+    onStoreProblem: (problem) => showProblem(problem, store, log),
+  });
+  const late = Promise.withResolvers<null>();
+  const cancel = realClock.after(MANAGER_WAIT_MS, () => late.resolve(null));
+  const address = await Promise.race([finder.found, late.promise]);
+  cancel();
+  if (address !== null) {
+    isFound = true;
+    return {
+      address,
+      async [Symbol.asyncDispose]() {
+        finder.close();
+        await store.close();
+      },
+    };
+  }
+  const why = finder.storeProblem?.message ?? "none stands for election";
+  finder.close();
+  await store.close();
+  throw new UnavailableError(
+    `no manager leads the cluster ${url} (${why}). Start one: llumnix manager --cluster ${url}`,
+  );
+}
+
+function showLeader({ leader, address, epoch }: LeaderRecord, log: Log): void {
+  if (leader !== "") log.info(`following ${leader} at ${address}, which leads in epoch ${epoch}`);
+}
+
+function showProblem(problem: Error | null, { name }: LeaseStore, log: Log): void {
+  if (problem === null) log.info(`the lease store answers again: ${name}`);
+  else log.warn(`cannot use the lease store, and go on without it: ${problem.message}`);
+}
