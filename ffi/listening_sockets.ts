@@ -41,7 +41,7 @@ export function listeningSockets(): ListeningSocket[] {
   return [...sockets.values()];
 }
 
-/** Tells a socket of this process from all other sockets of the host, whatever its descriptor is. */
+/** The name of the socket behind a descriptor. It is the same for copies of the descriptor. */
 export function inodeOf(fd: number): string {
   return Deno.readLinkSync(`/proc/self/fd/${fd}`);
 }

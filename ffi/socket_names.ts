@@ -26,7 +26,7 @@ const address = new Uint8Array(ADDRESS_BYTES);
 const length = new Uint32Array(1);
 const lengthBytes = new Uint8Array(length.buffer);
 
-/** All descriptors of this process, also those of the threads beside this one. */
+/** All open descriptors of this process. Its threads share them. */
 export function ownDescriptors(): number[] {
   return [...Deno.readDirSync("/proc/self/fd")].map(({ name }) => Number(name));
 }

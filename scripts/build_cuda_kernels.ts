@@ -124,14 +124,16 @@ async function compile(nvcc: string, module: string): Promise<Map<Target, Compil
   }
 }
 
-/** Kernels that touch memory before they wait for the kernel before, which could be its memory. */
+/** Refuses kernels that touch memory of the kernel before them without having waited for it. */
 async function checkWaits(): Promise<void> {
   const nvdisasm = Deno.env.get("NVDISASM") ?? "nvdisasm";
   for (const module of kernelModules().filter(hasCubin)) {
     const sass = await run(nvdisasm, ["-c", path(cubinOf(module))]);
     const source = sourceTexts(`${module}.cu`)[0];
     if (source.includes("grid_wait();") && waitingKernels(sass).length === 0) {
-      throw new Error(`${module}: no kernel waits for the one before`);
+      throw new Error(
+        `${module}.cu calls grid_wait(), but no kernel of its machine code waits for the kernel before it`,
+      );
     }
     const found = earlyAccesses(sass);
     if (found.length === 0) continue;

@@ -47,7 +47,7 @@ function target(
 const registersOfMultiprocessor = 65_536, mostRegisters = 255;
 /** Shared memory that each block takes for itself. */
 const reservedSharedBytes = 1 << 10;
-/** Inputs of a layer that the table is for: those of an 8B model. */
+/** The table's figures are for linear layers with this many inputs, as an 8B model has them. */
 const inputs = 4096;
 /**
  * Bytes that a kernel may spill: some outside of inner loops, the plain kernels for 8 rows, and a kernel that

@@ -201,7 +201,7 @@ async function microRows(): Promise<Row[]> {
   });
 }
 
-/** Rows of the report as it is, but for those of some kernel files. */
+/** Reads the rows of the committed report, and leaves out those of the kernel files `without`. */
 async function rowsOfReport(without: readonly string[]): Promise<Row[]> {
   const lines = (await Deno.readTextFile(report)).split("\n");
   const table = lines.filter((line) => line.startsWith("| ")).slice(2);

@@ -57,7 +57,7 @@ UNROLL
   for (int k = 0; k < size / 16; k++) ldmatrix_x4(queries[k], from + lane % 16 * pitch<size> + k * 16 + lane / 16 * 8);
 }
 
-/// Scores of 16 tokens, of which `keys` is the first: 8 to scores[0], 8 to scores[1].
+/// Scores of 16 tokens. `keys` is the key of the first; scores[0] takes the first 8 tokens, scores[1] the rest.
 template <class T, int size>
 __device__ __forceinline__ void scoreTokens(float (*scores)[4], const unsigned (&queries)[size / 16][4],
                                             const T* keys) {
@@ -73,7 +73,7 @@ UNROLL
   }
 }
 
-/// Hides scores of 8 tokens, of which `first` is the first: each of the two rows sees [begin, end).
+/// Hides scores of tokens `first` to `first` + 7: row i of the two sees tokens begin[i] to end[i] - 1 only.
 __device__ __forceinline__ void hide(float (&scores)[4], int first, const int (&begin)[2], const int (&end)[2]) {
   const int token = first + int(threadIdx.x) % 4 * 2;
 UNROLL

@@ -41,7 +41,7 @@ export function neededSharedBytes(
 export class DecoderKernels {
   /** Bytes of {@linkcode AttentionOptions.counters}, which are zeros at first. */
   readonly countersBytes: number;
-  /** Whether kernels begin before the one before has ended. */
+  /** Whether a kernel may start while the kernel before it still runs. */
   readonly isProgrammatic: boolean;
   readonly #modules: KernelModules;
   readonly #shape: HeadShape;

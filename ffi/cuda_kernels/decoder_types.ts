@@ -68,7 +68,7 @@ export interface RowTables {
   readonly maxBlocks: number;
   /** [numSequences + 1]: first row of each sequence, whose rows follow each other. */
   readonly starts: bigint;
-  /** [numSequences]: tokens of each sequence, of which its rows are the last. */
+  /** [numSequences]: tokens of each sequence. Its rows are the last of them. */
   readonly lengths: bigint;
   readonly numSequences: number;
   /** Most rows of a sequence. */
@@ -103,7 +103,7 @@ export interface KernelPaths {
   readonly tensorCores: boolean;
   /** One kernel for what follows on each other in steps of few rows. Needs tensor cores. */
   readonly fused: boolean;
-  /** Kernels begin before the one before has ended, and load weights meanwhile (compute capability 9.0). */
+  /** A kernel starts while the one before it still runs, and loads weights (compute capability 9.0). */
   readonly programmatic: boolean;
 }
 

@@ -11,8 +11,8 @@ __device__ __forceinline__ void multiplyAdd(float* d, const unsigned* a, const u
 __device__ __forceinline__ unsigned packPair(float low, float high, bf16) { return pack_bf16(low, high); }
 __device__ __forceinline__ unsigned packPair(float low, float high, f16) { return pack_f16(low, high); }
 
-// A linear layer's sum, whatever kernel computes it and however many rows it has: the inputs are cut into
-// chunks of 128, the chunks into 8 contiguous ranges, of which some may be empty. A range is summed from
+// How every kernel sums a linear layer, for any number of rows. The inputs are cut into chunks of 128, and
+// the chunks are divided into 8 contiguous ranges (a short layer leaves some empty). A range is summed from
 // front to back by mma into one accumulator, and the 8 results are added in order. An mma sees 16 inputs; a lane
 // takes 16 bytes of a row in one load, which are its inputs of two mma: of 32 inputs, the lanes q = 0..3 of a
 // row have the inputs 8q..8q+7, the first four in the first mma. The order of inputs within an mma is the
@@ -24,8 +24,8 @@ __device__ __forceinline__ int chunksOf(int inputs) { return (inputs + chunkInpu
 /// The first chunk of a range; ranges + 1 gives the end of the last one.
 __device__ __forceinline__ int firstChunk(int chunks, int range) { return chunks * range / ranges; }
 
-/// d += products of 32 inputs: 16 rows of x, of which a lane has 16 bytes of row lane / 4 and of the
-/// row 8 further, and 8 rows of weights, of which it has 16 bytes of row lane / 4.
+/// d += products of 32 inputs, for 16 rows of x and 8 rows of weights. Each lane holds 16 bytes of three
+/// rows: row lane / 4 of x, row lane / 4 + 8 of x (`x8`), and row lane / 4 of the weights.
 template <class T>
 __device__ __forceinline__ void multiplyPieces(float* d, const uint4& x, const uint4& x8, const uint4& w) {
   const unsigned first[4] = {x.x, x8.x, x.y, x8.y}, second[4] = {x.z, x8.z, x.w, x8.w};

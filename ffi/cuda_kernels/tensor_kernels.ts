@@ -59,7 +59,7 @@ function decodeStages(size: number, sharedMemoryPerBlockBytes: number): number {
   return decodeSharedBytes(size, 3) <= most ? 3 : 2;
 }
 
-/** Depth of the rings of linear_few.cu; undefined: there is no room for so many rows. */
+/** Stages of linear_few.cu's rings of weights; undefined: shared memory has no room for `rows` rows. */
 function ringDepth(
   rows: number,
   inputs: number,
@@ -148,7 +148,7 @@ export class TensorKernels {
     );
   }
 
-  /** Whether linear_few.cu has room for so many rows. */
+  /** Whether linear_few.cu can compute `rows` rows: at most 8, if shared memory has room for them. */
   isFew(rows: number, inputs: number): boolean {
     return rows <= mostFewRows && this.#ringDepth(rows, inputs) !== undefined;
   }

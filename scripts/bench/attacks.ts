@@ -3,13 +3,13 @@
  * of a stream, the longest answer of /health, and memory, each beyond what a quiet run shows.
  */
 import { attackNames, type AttackOrder, type AttackReport } from "../../test/e2e/_attackers.ts";
-import { Attackers, type Observation, observe } from "../../test/e2e/attacks.ts";
+import { type Observation, observe, startAttackers } from "../../test/e2e/attacks.ts";
 import { startServer } from "../../test/e2e/harness.ts";
 import { printTable } from "./table.ts";
 
 const quietMs = 3_000, attackMs = 3_000;
 const clientCounts = [1, 8];
-/** Other processes of the machine can only make it slower, so the best of so many rounds counts. */
+/** Rounds of each attack. The best counts, because other processes can only make a round slower. */
 const mostRounds = 3;
 
 /** What section 1 of the requirements allows beyond the quiet run. */
@@ -17,13 +17,13 @@ const bound = { delayMs: 250, memoryBytes: 1e9 };
 
 /** Runs the benchmark, against the built executable. */
 export async function benchAttacks(): Promise<void> {
-  using attackers = new Attackers();
+  using attackers = startAttackers();
   await attackers.ready;
   await using server = await startServer(["--disable-log-requests"]);
   const { url, program } = server;
   const processes = () => program.processes();
   const observeAttack = async (order: AttackOrder): Promise<Round> => {
-    const reported = attackers.attack(order);
+    const reported = attackers.ask(order);
     return { attacked: await observe(url, processes, reported), report: await reported };
   };
   const quiet = await observeQuiet(url, processes);

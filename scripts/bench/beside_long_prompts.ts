@@ -3,6 +3,7 @@
  * The prompts go to /tokenize and the streams come from a simulated device, so that the model's prefill, which
  * delays streams too, has no part in it.
  */
+import { AskedWorker } from "../../test/e2e/asked_worker.ts";
 import type { LongPromptOrder, LongPromptReport } from "./_long_prompts.ts";
 import { type BenchService, Client, cpuMsOf, startService } from "./service.ts";
 import { percentile, printTable } from "./table.ts";
@@ -22,13 +23,16 @@ export async function measureBeside(model: WordModel, maxModelLen: number): Prom
     ...["--instance-isolation=process", `--max-model-len=${maxModelLen}`],
     ...[`--max-num-batched-tokens=${maxModelLen}`, "--disable-log-requests"],
   ]);
-  using prompts = await LongPrompts.start();
+  using prompts = new AskedWorker<LongPromptOrder, LongPromptReport>(
+    new URL("_long_prompts.ts", import.meta.url),
+  );
+  await prompts.ready;
   // The workers of the tokenizer start.
-  await prompts.send({ port: service.port, clients: 8, words: promptWords, durationMs: 3_000 });
+  await prompts.ask({ port: service.port, clients: 8, words: promptWords, durationMs: 3_000 });
   const rows = [];
   for (const clients of clientCounts) {
     const beforeMs = cpuMsOf(service.pid);
-    const sending = prompts.send({ port: service.port, clients, words: promptWords, durationMs });
+    const sending = prompts.ask({ port: service.port, clients, words: promptWords, durationMs });
     const gapsMs = await streamGaps(service);
     const usedMs = cpuMsOf(service.pid) - beforeMs;
     rows.push({
@@ -83,34 +87,4 @@ function profileOf({ directory }: WordModel, maxModelLen: number): unknown {
       swap: { gbps: 10 },
     }],
   };
-}
-
-/** Clients with long prompts, in a thread of their own. */
-class LongPrompts implements Disposable {
-  readonly #worker = new Worker(new URL("_long_prompts.ts", import.meta.url), { type: "module" });
-
-  static async start(): Promise<LongPrompts> {
-    const prompts = new LongPrompts();
-    await prompts.#next();
-    return prompts;
-  }
-
-  send(order: LongPromptOrder): Promise<LongPromptReport> {
-    this.#worker.postMessage(order);
-    return this.#next() as Promise<LongPromptReport>;
-  }
-
-  [Symbol.dispose](): void {
-    this.#worker.terminate();
-  }
-
-  #next(): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      this.#worker.onmessage = ({ data }) => resolve(data);
-      this.#worker.onerror = (event) => {
-        event.preventDefault();
-        reject(new Error(event.message));
-      };
-    });
-  }
 }

@@ -1,6 +1,6 @@
 /**
- * Measures a plain copy within one process, between pages like those of the KV pools. Benchmarks give the
- * speed of a transfer on one host as a share of this copy's.
+ * Measures memcpy in one process, between pages like those of the KV pools. Benchmarks divide the speed of a
+ * transfer between two processes of a host by this speed.
  */
 import { loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 

@@ -22,7 +22,7 @@ export function makeWords(): readonly string[] {
   );
 }
 
-/** A text of so many words, drawn from `words`. */
+/** A text of `count` words, each drawn at random from `words`. */
 export function wordText(words: readonly string[], count: number, random: Random): string {
   return Array.from({ length: count }, () => words[random.below(words.length)]).join(" ");
 }

@@ -1,6 +1,7 @@
 /**
- * Layers of decoders: decode steps as shares of the bandwidth of a device copy, with and without programmatic
- * launches, and prompts in products a second. Weights are all the same number: time does not depend on it.
+ * Measures layers of decoders: decode steps, with and without programmatic launches, as a share of the
+ * bandwidth of a copy on the device; prompts in products a second. All weights are the same number, because
+ * the time does not depend on their values.
  */
 import { GraphDriver } from "../../ffi/cuda/graphs.ts";
 import {

@@ -22,7 +22,7 @@ export function obey(fence: LeaderFence, decision: ManagerDecision, peer: Peer):
   }
 }
 
-/** As {@linkcode obey}, for decisions that nobody waits for. @returns false: it is not to be obeyed */
+/** Like {@linkcode obey}, for notifications, which have no answer. @returns false: ignore the decision */
 export function isObeyed(fence: LeaderFence, decision: ManagerDecision, peer: Peer): boolean {
   try {
     obey(fence, decision, peer);

@@ -1,6 +1,7 @@
 /** Clients that send requests that are made to hurt, and what another client notices of them. */
 import assert from "node:assert/strict";
 import type { AttackOrder, AttackReport } from "./_attackers.ts";
+import { AskedWorker } from "./asked_worker.ts";
 import { eventData } from "./streams.ts";
 
 /** What an honest client saw while something else went on. */
@@ -13,31 +14,9 @@ export interface Observation {
   readonly memoryBytes: number;
 }
 
-/** The clients that attack, in a thread of their own. */
-export class Attackers implements Disposable {
-  readonly #worker = new Worker(new URL("_attackers.ts", import.meta.url), { type: "module" });
-
-  /** Their bodies are made. */
-  readonly ready: Promise<unknown> = this.#next();
-
-  attack(order: AttackOrder): Promise<AttackReport> {
-    this.#worker.postMessage(order);
-    return this.#next() as Promise<AttackReport>;
-  }
-
-  [Symbol.dispose](): void {
-    this.#worker.terminate();
-  }
-
-  #next(): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      this.#worker.onmessage = ({ data }) => resolve(data);
-      this.#worker.onerror = (event) => {
-        event.preventDefault();
-        reject(new Error(event.message));
-      };
-    });
-  }
+/** Starts the clients that attack. */
+export function startAttackers(): AskedWorker<AttackOrder, AttackReport> {
+  return new AskedWorker(new URL("_attackers.ts", import.meta.url));
 }
 
 /**

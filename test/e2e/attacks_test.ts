@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { attackNames } from "./_attackers.ts";
-import { Attackers, observe } from "./attacks.ts";
+import { observe, startAttackers } from "./attacks.ts";
 import { startServer } from "./harness.ts";
 
 const CLIENTS = 8;
@@ -14,14 +14,14 @@ Deno.test({
   name: "requests that are made to hurt get an answer, in bounded memory",
   ignore: Deno.build.os !== "linux",
   async fn() {
-    using attackers = new Attackers();
+    using attackers = startAttackers();
     await attackers.ready;
     await using server = await startServer(["--disable-log-requests"]);
     const { url, program } = server;
     const processes = () => program.processes();
     const quiet = await observe(url, processes, Promise.resolve());
     // Nobody waits for the time to be over: each attack is sent once, or a few times.
-    const reported = attackers.attack({ url, durationMs: 0, clients: CLIENTS });
+    const reported = attackers.ask({ url, durationMs: 0, clients: CLIENTS });
     const attacked = await observe(url, processes, reported);
     const report = await reported;
     assert.deepEqual(Object.keys(report).sort(), attackNames.toSorted());

@@ -46,7 +46,7 @@ export const engineExtras = {
     section: "ENGINE",
     help:
       "Fast paths of --device cuda to do without, on a host where one fails: graphs (CUDA graphs; " +
-      "the same as --enforce-eager), programmatic (a kernel begins before the one before has ended), fused " +
+      "the same as --enforce-eager), programmatic (a kernel starts while the one before it still runs), fused " +
       "(one kernel for several), tensor-cores (without them long prompts are slow), sampling (the device " +
       "chooses tokens), ahead (a step begins before the tokens of the one before are known), or all. By " +
       "default none, except for those that the self-test finds broken.",
@@ -56,8 +56,8 @@ export const engineExtras = {
     default: "auto",
     section: "ENGINE",
     help:
-      "When --device cuda compares its kernels with those of the CPU, in a process of its own, before " +
-      "it serves: once for each kind of device, driver and program (auto), at every start, or never. " +
+      "When to compare the CUDA kernels with those of the CPU before --device cuda serves: once for each " +
+      "kind of device, driver and program (auto), at every start (always), or never (off). " +
       "A fast path that gives wrong results is left out; if a plain one does, the start is refused.",
   }),
   "cpu-kernels": choice({

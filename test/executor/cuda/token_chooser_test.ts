@@ -5,13 +5,13 @@ import { mostTopTokens, SamplingKernels } from "../../../ffi/cuda_kernels/sampli
 import { addressOf, nativeBuffer } from "../../../ffi/memory.ts";
 import type { SamplingParams } from "../../../src/core/protocol/generate.ts";
 import { Random } from "../../../src/core/random.ts";
-import { samplingDefaults } from "../../../src/core/sampling.ts";
 import { CudaTokenChooser } from "../../../src/executor/cuda/cuda_token_chooser.ts";
 import { DeviceMemory } from "../../../src/executor/cuda/device_memory.ts";
 import { Sampler } from "../../../src/executor/sampling/sampler.ts";
 import { isLongRun } from "../../long.ts";
 import { configure, counts, directory } from "../../ffi/software_device/device.ts";
 import { takeRaces } from "../../ffi/software_device/races.ts";
+import { randomLogits, randomParams } from "../sampling/random_sampling.ts";
 import { cudaTest, settings } from "./support.ts";
 
 const ROWS = 8;
@@ -23,48 +23,21 @@ interface Row {
   readonly logits: Float32Array;
 }
 
-function randomLogits(random: Random, vocabSize: number): Float32Array {
-  const shape = random.below(7);
-  const scale = 10 ** (random.uniform() * 3 - 1.5);
-  return Float32Array.from({ length: vocabSize }, () => {
-    const value = random.normal() * scale;
-    if (shape === 0) return Math.round(value); // many ties, and -0
-    if (shape === 1) return 1.5; // nothing but ties
-    if (shape === 2 && random.below(3) === 0) return -Infinity;
-    if (shape === 3 && random.below(50) === 0) return value * 1e20;
-    if (shape === 4 && random.below(vocabSize) === 0) return random.below(2) ? NaN : Infinity;
-    return value;
-  });
-}
-
 function randomRow(random: Random, vocabSize: number): Row {
-  const maybe = (value: () => number, off: number) => random.below(2) === 0 ? off : value();
   const token = () => random.below(vocabSize);
   const tokens = (most: number) => Array.from({ length: random.below(most) }, token);
   const isRestricted = random.below(3) === 0;
   const output = tokens(12);
   const params: SamplingParams = {
-    ...{ ...samplingDefaults, maxTokens: 100 },
-    minTokens: random.below(10),
-    temperature: maybe(() => 0.05 + 2 * random.uniform(), random.below(3) === 0 ? 0 : 1),
-    topP: maybe(() => random.uniform() * 0.99 + 0.005, 1),
-    topK: maybe(() => 1 + random.below(vocabSize + 3), -1),
-    minP: maybe(() => random.uniform(), 0),
-    presencePenalty: maybe(() => 4 * random.uniform() - 2, 0),
-    frequencyPenalty: maybe(() => 4 * random.uniform() - 2, 0),
-    repetitionPenalty: maybe(() => 0.5 + random.uniform(), 1),
-    seed: random.below(Number.MAX_SAFE_INTEGER),
-    eosTokenIds: vocabSize > 4 ? [token()] : [],
-    stopTokenIds: vocabSize > 4 ? [token(), token()] : [],
+    ...randomParams(random, vocabSize, { minTokens: 10, logprobs: mostTopTokens + 1 }),
     ...(isRestricted && {
       logitBias: [...new Set(tokens(5))].map((id) => [id, 200 * random.uniform() - 100] as const),
       ...(random.below(2) === 0 && { allowedTokenIds: [token(), ...tokens(6)] }),
       // Words of one token, and words of which the output has the beginning.
       badWords: [...tokens(4).map((id) => [id]), ...output.slice(-1).map((id) => [id, token()])],
     }),
-    logprobs: [null, random.below(8), random.below(mostTopTokens + 1)][random.below(3)],
   };
-  return { params, prompt: tokens(6), output, logits: randomLogits(random, vocabSize) };
+  return { params, prompt: tokens(6), output, logits: randomLogits(random, vocabSize, true) };
 }
 
 /** What the host does, and how it fails. */

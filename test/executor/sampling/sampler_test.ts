@@ -4,6 +4,7 @@ import { Random } from "../../../src/core/random.ts";
 import { samplingDefaults } from "../../../src/core/sampling.ts";
 import { Sampler } from "../../../src/executor/sampling/sampler.ts";
 import { naiveLogprobs, naiveSample, naiveShape } from "./naive_sampler.ts";
+import { randomLogits, randomParams } from "./random_sampling.ts";
 
 const defaults: SamplingParams = {
   ...samplingDefaults,
@@ -48,39 +49,7 @@ function assertLogprobsEqual(actual: TokenLogprobs | null, expected: TokenLogpro
   actual.top.forEach(([, logprob], i) => close(logprob, expected.top[i][1]));
 }
 
-function randomLogits(random: Random, vocabSize: number): Float32Array {
-  const shape = random.below(5);
-  const scale = 10 ** (random.uniform() * 3 - 1.5);
-  return Float32Array.from({ length: vocabSize }, () => {
-    const value = random.normal() * scale;
-    if (shape === 0) return Math.round(value); // many ties, and -0
-    if (shape === 1) return 1.5; // nothing but ties
-    if (shape === 2 && random.below(3) === 0) return -Infinity;
-    if (shape === 3 && random.below(50) === 0) return value * 1e20;
-    return value;
-  });
-}
-
-function randomParams(random: Random, vocabSize: number): SamplingParams {
-  const maybe = (value: () => number, off: number) => random.below(2) === 0 ? off : value();
-  const token = () => random.below(vocabSize);
-  return {
-    ...defaults,
-    minTokens: random.below(4),
-    temperature: maybe(() => 0.05 + 2 * random.uniform(), random.below(3) === 0 ? 0 : 1),
-    topP: maybe(() => random.uniform() * 0.99 + 0.005, 1),
-    topK: maybe(() => 1 + random.below(vocabSize + 3), -1),
-    minP: maybe(() => random.uniform(), 0),
-    presencePenalty: maybe(() => 4 * random.uniform() - 2, 0),
-    frequencyPenalty: maybe(() => 4 * random.uniform() - 2, 0),
-    repetitionPenalty: maybe(() => 0.5 + random.uniform(), 1),
-    seed: random.below(Number.MAX_SAFE_INTEGER),
-    eosTokenIds: vocabSize > 4 ? [token()] : [],
-    stopTokenIds: vocabSize > 4 ? [token(), token()] : [],
-    logprobs: [null, random.below(8), random.below(vocabSize + 5)][random.below(3)],
-    promptLogprobs: 3,
-  };
-}
+const limitsOf = (vocabSize: number) => ({ minTokens: 4, logprobs: vocabSize + 5 });
 
 Deno.test("agrees with the naive definition", () => {
   const random = new Random(20240501);
@@ -88,7 +57,7 @@ Deno.test("agrees with the naive definition", () => {
     const vocabSize = random.below(10) === 0 ? 3000 + random.below(3000) : 1 + random.below(200);
     const logits = randomLogits(random, vocabSize);
     if (logits.every((logit) => logit === -Infinity)) continue;
-    const params = randomParams(random, vocabSize);
+    const params = { ...randomParams(random, vocabSize, limitsOf(vocabSize)), promptLogprobs: 3 };
     const tokens = () => Array.from({ length: random.below(6) }, () => random.below(vocabSize));
     const prompt = tokens(), output = tokens();
     const context = `round ${round}, vocabulary ${vocabSize}, ${JSON.stringify(params)}`;
@@ -110,7 +79,7 @@ Deno.test("prompt log probabilities agree with the naive definition", () => {
   for (let round = 0; round < 200; round++) {
     const vocabSize = 20 + random.below(100);
     const logits = Float32Array.from({ length: vocabSize }, () => random.normal());
-    const params = randomParams(random, vocabSize);
+    const params = { ...randomParams(random, vocabSize, limitsOf(vocabSize)), promptLogprobs: 3 };
     const sampler = new Sampler(vocabSize);
     sampler.add({ handle: 0, params, promptTokenIds: [1, 2, 3], outputTokenIds: [] });
     const next = random.below(vocabSize);
