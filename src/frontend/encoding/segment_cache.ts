@@ -1,7 +1,10 @@
 import type { Segment } from "./segment_encoder.ts";
 
-/** Bytes of a key's and a value's objects beyond their content, about. */
-const ENTRY_BYTES = 200;
+/**
+ * Bytes of an entry beyond its characters and ids: objects of key, entry and ids, and its place in the map.
+ * Measured as V8's heap and external memory with 290,000 short segments in the cache.
+ */
+const ENTRY_BYTES = 350;
 
 /**
  * Ids of segments that were encoded lately. An agent sends its whole history with every turn: all segments
