@@ -61,8 +61,10 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
 
 /** A finder and its store. */
 export interface FoundLeader extends AsyncDisposable {
-  /** Where the leader served when it was found. */
+  /** Where the leader serves, as far as is known. */
   readonly address: Address;
+  /** Where it was found. */
+  readonly store: LeaseStore;
 }
 
 export interface LeaderSearch {
@@ -100,7 +102,10 @@ export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Pro
   if (address !== null) {
     isFound = true;
     return {
-      address,
+      store,
+      get address() {
+        return finder.address!;
+      },
       async [Symbol.asyncDispose]() {
         finder.close();
         await store.close();

@@ -80,7 +80,7 @@ export class Candidate {
       onEnded: (leader) => this.#leaderEnded(leader),
     });
     const { heard } = config;
-    this.#hearing = heard ? new Hearing({ store, clock, id, leaseMs, heard }) : null;
+    this.#hearing = heard ? new Hearing({ store, clock, id, address, leaseMs, heard }) : null;
     this.#tick();
   }
 

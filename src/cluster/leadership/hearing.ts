@@ -3,13 +3,19 @@ import type { Clock } from "../../core/clock.ts";
 import { type LeaseStore, namesOfKey, type StoreEntry, storeKey } from "../store/lease_store.ts";
 import { StoreView } from "../store/store_view.ts";
 
-const SCOPE = "candidates/";
+/** Where each candidate reports. */
+export const CANDIDATES = "candidates/";
 /** A report this many leases old says nothing. */
 const FRESH_LEASES = 3;
 /** The leader removes reports of candidates that have been silent for so long. */
 const FORGOTTEN_LEASES = 60;
 
-const reportSchema = z.object({ heard: z.int().min(0), beat: z.int().min(0) });
+const reportSchema = z.object({
+  heard: z.int().min(0),
+  beat: z.int().min(0),
+  /** Bus address of the candidate, where instances say that they are there. */
+  address: z.string().max(1_024).optional(),
+});
 type Report = z.infer<typeof reportSchema>;
 
 /** What is known of another candidate. */
@@ -26,6 +32,8 @@ export interface HearingConfig {
   readonly store: LeaseStore;
   readonly clock: Clock;
   readonly id: string;
+  /** Where this candidate listens. */
+  readonly address: string;
   readonly leaseMs: number;
   /** How many instances this candidate hears now. */
   readonly heard: () => number;
@@ -51,7 +59,7 @@ export class Hearing {
     this.#view = new StoreView({
       store,
       clock,
-      scope: SCOPE,
+      scope: CANDIDATES,
       readIntervalMs: leaseMs,
       onChange: (key, entry) => this.#take(key, entry),
       onAnswer: () => this.#report(),
@@ -111,9 +119,10 @@ export class Hearing {
 
   async #report(): Promise<void> {
     if (this.#isWriting || this.#isClosed) return;
-    const { store, heard } = this.#config;
+    const { store, heard, address } = this.#config;
     this.#isWriting = true;
-    const value = JSON.stringify({ heard: heard(), beat: ++this.#beat } satisfies Report);
+    const report: Report = { heard: heard(), beat: ++this.#beat, address };
+    const value = JSON.stringify(report);
     try {
       // A conflict is an own write whose answer was lost: the next read shows its revision.
       await store.set(this.#key, value, this.#view.entries.get(this.#key)?.revision ?? 0);
@@ -124,7 +133,8 @@ export class Hearing {
   }
 }
 
-function readReport(value: string): Report | null {
+/** Null: it is no report. */
+export function readReport(value: string): Report | null {
   try {
     return reportSchema.safeParse(JSON.parse(value)).data ?? null;
   } catch {

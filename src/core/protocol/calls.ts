@@ -49,6 +49,9 @@ export const calls = {
   admin_remove: call(admin.instanceName, admin.instanceChange),
   admin_migrate: call(admin.adminMigration, migration.migrationReport),
 
+  // Instance to every manager of its cluster.
+  hear: call(leadership.presence, nothing),
+
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),
 
