@@ -73,7 +73,11 @@ export interface InstanceArgs {
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
-  const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
+  const onMove = (to: Address) => {
+    beacon?.meet(to);
+    instance.moveTo(to);
+  };
+  const search = { url: cluster!, fence, log, onMove };
   await using leader = cluster ? await findLeader(search) : null;
   const managerAddress = leader?.address ?? args.managerAddress;
   const beacon = leader &&

@@ -39,6 +39,14 @@ export class Beacon {
     this.#beat();
   }
 
+  /** A manager of which the store's list may not tell yet: the one that leads. */
+  meet(address: Address): void {
+    if (this.#isClosed || this.#contacts.has(address)) return;
+    const contact = new Contact(address, this.#config);
+    this.#contacts.set(address, contact);
+    contact.beat();
+  }
+
   /** Idempotent. */
   close(): void {
     this.#isClosed = true;
@@ -59,23 +67,18 @@ export class Beacon {
     const { store, clock, leaseMs } = this.#config;
     const list = await store.list(CANDIDATES).catch(() => null);
     if (this.#isClosed) return;
-    if (list !== null) this.#meet(list.entries.map(({ value }) => readReport(value)?.address));
+    if (list !== null) this.#follow(list.entries.map(({ value }) => readReport(value)?.address));
     this.#cancelRead = clock.after(LEASES_PER_READ * leaseMs, () => this.#read());
   }
 
-  #meet(addresses: readonly (Address | undefined)[]): void {
+  #follow(addresses: readonly (Address | undefined)[]): void {
     const present = new Set(addresses.filter((one) => one !== undefined).slice(0, MAX_MANAGERS));
     for (const [address, contact] of this.#contacts) {
       if (present.has(address)) continue;
       contact.close();
       this.#contacts.delete(address);
     }
-    for (const address of present) {
-      if (this.#contacts.has(address)) continue;
-      const contact = new Contact(address, this.#config);
-      this.#contacts.set(address, contact);
-      contact.beat();
-    }
+    for (const address of present) this.meet(address);
   }
 }
 

@@ -62,6 +62,7 @@ export class Candidate {
     const { store, clock, id, address, leaseMs = DEFAULT_LEASE_MS } = config;
     this.#leaseMs = leaseMs;
     this.#election = new Election({ id, address, leaseMs }, (change) => {
+      if (change.type === "leads") this.#hearing?.restart();
       if (!this.#isClosed) config.onChange(change);
     });
     this.#view = new StoreView({

@@ -7,6 +7,8 @@ import { StoreView } from "../store/store_view.ts";
 export const CANDIDATES = "candidates/";
 /** A report this many leases old says nothing. */
 const FRESH_LEASES = 3;
+/** For so long another candidate has to hear more. Its reports, one for each lease, may come a little early. */
+const MORE_LEASES = 0.8;
 /** The leader removes reports of candidates that have been silent for so long. */
 const FORGOTTEN_LEASES = 60;
 
@@ -24,7 +26,7 @@ interface Other {
   readonly revision: number;
   /** When the report last changed. */
   readonly changedMs: number;
-  /** Since when it has heard more instances than this candidate; null: it does not. */
+  /** Which of its reports was the first to name more instances than this candidate hears; null: the latest did not. */
   readonly moreSinceMs: number | null;
 }
 
@@ -67,7 +69,7 @@ export class Hearing {
   }
 
   /**
-   * The candidate that has heard more instances than this one for a whole lease; of several the one that
+   * The candidate that has heard more instances than this one for about a lease, in two reports at least; of several the one that
    * hears the most. Null: there is none.
    */
   get better(): string | null {
@@ -77,12 +79,17 @@ export class Hearing {
     const own = this.#config.heard();
     for (const [id, { report: { heard }, changedMs, moreSinceMs }] of this.#others) {
       const isFresh = nowMs - changedMs <= FRESH_LEASES * leaseMs;
-      if (!isFresh || heard <= own || moreSinceMs === null || nowMs - moreSinceMs < leaseMs) {
-        continue;
-      }
+      // One report does not do: its candidate may have ended just after it.
+      const hasLasted = moreSinceMs !== null && changedMs - moreSinceMs >= MORE_LEASES * leaseMs;
+      if (!isFresh || heard <= own || !hasLasted) continue;
       if (best === null || heard > best.heard) best = { id, heard };
     }
     return best?.id ?? null;
+  }
+
+  /** This candidate leads from now on: what others heard before is not compared. */
+  restart(): void {
+    for (const [id, other] of this.#others) this.#others.set(id, { ...other, moreSinceMs: null });
   }
 
   /** Removes what candidates have left that are gone. For the leader, now and then. */

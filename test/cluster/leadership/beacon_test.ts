@@ -10,7 +10,7 @@ import { SimStore } from "../../../src/sim/store/sim_store.ts";
 
 const LEASE_MS = 1_500;
 const CALL_TIMEOUT_MS = LEASE_MS / 3;
-const managers = ["m1", "m2"];
+const managers: readonly string[] = ["m1", "m2"];
 const instances = ["i1", "i2", "i3"];
 
 /** Two managers, of which the first leads, and three instances. */
@@ -22,14 +22,14 @@ class World {
     meanDelayMs: 1,
     keepAliveMs: 60_000,
   });
-  readonly #store = new SimStore(this.network);
+  readonly store = new SimStore(this.network);
   readonly audiences = new Map<string, Audience>();
   readonly #candidates = new Map<string, Candidate>();
 
   static async start(): Promise<World> {
     const world = new World();
     for (const name of managers) {
-      await world.#addManager(name);
+      await world.addManager(name);
       await world.run(LEASE_MS);
     }
     for (const name of instances) world.#addInstance(name);
@@ -61,7 +61,10 @@ class World {
     this.network.heal(b, a);
   }
 
-  async #addManager(name: string): Promise<void> {
+  /** Leaderships that began and ended. */
+  readonly changes: string[] = [];
+
+  async addManager(name: string): Promise<void> {
     const node = this.network.addNode(name);
     const audience = new Audience(node.clock, LEASE_MS);
     this.audiences.set(name, audience);
@@ -75,21 +78,21 @@ class World {
       },
     });
     const candidate = new Candidate({
-      store: this.#store.connect(node, CALL_TIMEOUT_MS),
+      store: this.store.connect(node, CALL_TIMEOUT_MS),
       clock: node.clock,
       bus: node.bus,
       id: name,
       address: `inproc:${name}`,
       leaseMs: LEASE_MS,
       heard: () => audience.size,
-      onChange: () => {},
+      onChange: ({ type }) => this.changes.push(`${name} ${type}`),
     });
     this.#candidates.set(name, candidate);
   }
 
   #addInstance(name: string): void {
     const { clock, bus } = this.network.addNode(name);
-    const store = this.#store.connect({ name, clock, bus }, CALL_TIMEOUT_MS);
+    const store = this.store.connect({ name, clock, bus }, CALL_TIMEOUT_MS);
     new Beacon({ store, clock, bus, instanceId: name, leaseMs: LEASE_MS });
   }
 }
@@ -124,6 +127,39 @@ Deno.test("beacon: a leader that hears as few instances as the others goes on", 
   for (const name of instances) world.network.kill(name);
   await world.run(10 * LEASE_MS);
   assert.deepEqual(world.leaders, ["m1"]);
+});
+
+Deno.test("beacon: a manager that has just started keeps the place of one that was killed", async () => {
+  const world = await World.start();
+  world.network.kill("m2");
+  await world.run(4 * LEASE_MS);
+  await world.addManager("m3");
+  await world.run(LEASE_MS / 3); // no instance has found it yet
+  world.network.kill("m1");
+  await world.run(20 * LEASE_MS);
+  assert.deepEqual(world.changes, ["m1 leads", "m3 leads"]);
+});
+
+Deno.test("beacon: what a leader that was killed had heard is not compared", async () => {
+  const world = await World.start();
+  for (const name of instances) world.cut("m2", name);
+  await world.run(5 * LEASE_MS);
+  assert.deepEqual([world.leaders, world.heard("m1"), world.heard("m2")], [["m1"], 3, 0]);
+  world.network.kill("m1");
+  await world.run(20 * LEASE_MS);
+  assert.deepEqual(world.changes, ["m1 leads", "m2 leads"]);
+});
+
+Deno.test("beacon: no leader gives way for one report, whose manager may have ended", async () => {
+  const world = await World.start();
+  for (const name of instances) world.cut("m1", name);
+  while (world.heard("m1") > 0) await world.run(50);
+  const before = world.store.peek("candidates/m2");
+  while (world.store.peek("candidates/m2") === before) await world.run(50);
+  await world.run(50); // the leader sees it
+  world.network.kill("m2");
+  await world.run(20 * LEASE_MS);
+  assert.deepEqual(world.changes, ["m1 leads"]);
 });
 
 Deno.test("audience: has a bound, and counts an instance once", () => {
