@@ -56,6 +56,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
   if (kind === undefined) throw new UsageError(`--device ${options.device} is not available here`);
   if (kind.usesProfile) throw new UsageError(`--device ${kind.device} runs on a profile itself`);
   const { device } = kind;
+  if (engine.kvCacheDtype === "fp8") throw new UsageError(noNarrowCache);
   // On a thread of its own, as in an instance.
   const executor = await loadThreadedExecutor({
     device,
@@ -76,6 +77,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     const fit = fitSteps(steps, [], source);
     if (options.csv !== null) write(options.csv, stepsCsv(steps));
     const { dtype, numLayers, numKvHeads, headDim } = info.layout;
+    if (dtype === "float8_e4m3") throw new UsageError(noNarrowCache);
     finish(options, fit, steps, {
       model: nameOf(options.name ?? info.model),
       shape: { dtype, numLayers, numKvHeads, headDim, maxModelLen: info.maxModelLen },
@@ -90,6 +92,8 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     await executor.close();
   }
 }
+
+const noNarrowCache = "--kv-cache-dtype fp8: profiles do not know FP8 caches. Leave it out.";
 
 function fitLogs(paths: readonly string[], options: FitOptions): number {
   if (paths.length === 0) throw new UsageError("expected files: llumnix profile fit CSV [CSV ...]");
