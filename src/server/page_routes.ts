@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { OverloadedError } from "../core/errors.ts";
 import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
+import { MAX_READERS } from "./feed/cluster_feed.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** Seconds after which a page that found no place among the readers tries again. */
@@ -66,7 +67,11 @@ export function pageFeed(exchange: Exchange, { feed, apiKeys, cors }: ServerCont
   }
   if (exchange.method === "HEAD") return exchange.send(STATUS_CODE.OK, "text/event-stream", "");
   if (feed.isFull) {
-    throw new OverloadedError("Too many pages are open on this server.", RETRY_SECONDS);
+    throw new OverloadedError(
+      `${MAX_READERS} pages of this server are open, which is the most. Close one of them; this page ` +
+        `tries again every ${RETRY_SECONDS} s.`,
+      RETRY_SECONDS,
+    );
   }
   const leave = feed.open(exchange.openStream("text/event-stream", ":\n\n"));
   exchange.onLeave(leave);
