@@ -78,7 +78,7 @@ export function pageFeed(exchange: Exchange, { feed, apiKeys, cors }: ServerCont
 }
 
 function sendFile(exchange: Exchange, contentType: string, text: string): void {
-  const etag = `"${createHash("sha256").update(text).digest("base64url").slice(0, 22)}"`;
+  const etag = etagOf(text);
   const headers = {
     etag,
     "cache-control": "no-cache",
@@ -89,6 +89,17 @@ function sendFile(exchange: Exchange, contentType: string, text: string): void {
   const isKnown = exchange.header("if-none-match") === etag;
   if (isKnown) exchange.send(STATUS_CODE.NotModified, contentType, "", headers);
   else exchange.send(STATUS_CODE.OK, contentType, text, headers);
+}
+
+/** Digests of the page's files, which never change. */
+const etags = new Map<string, string>();
+
+function etagOf(text: string): string {
+  const known = etags.get(text);
+  if (known !== undefined) return known;
+  const etag = `"${createHash("sha256").update(text).digest("base64url").slice(0, 22)}"`;
+  etags.set(text, etag);
+  return etag;
 }
 
 function escapeAttribute(text: string): string {

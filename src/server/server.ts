@@ -45,7 +45,7 @@ export const defaultLimits: ConnectionLimits = {
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
-  maxPipelined: 16,
+  maxPipelined: 8,
   maxIncomingBytes: 256 * 1024 * 1024,
   freeIncomingBytes: 32 * 1024,
 };
@@ -170,7 +170,11 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const listeners = await Listeners.open({
     hosts,
     options,
-    create: () => createHttpServer(tls, limits, answer, log),
+    create: async () => {
+      const server = await createHttpServer(tls, limits, answer, log);
+      pipelines.watch(server);
+      return server;
+    },
     log,
     descriptors: config.descriptors,
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
