@@ -30,6 +30,8 @@ export interface ConnectionLimits {
   readonly maxConnections: number;
   /** Streamed bytes that a client may leave unread before it is disconnected. */
   readonly maxUnreadBytes: number;
+  /** Whole answers of all connections together that clients have not read; more, and the oldest is cut off. */
+  readonly maxUnreadAnswerBytes: number;
   /** Requests of a connection whose answers the client has not read; one more, and it is disconnected. */
   readonly maxPipelined: number;
   /** Request bodies of all connections together, while they arrive. */
@@ -58,9 +60,35 @@ export class ByteBudget {
   }
 }
 
+/** Whole answers that were sent and not read yet, of all clients, in the order in which they were sent. */
+export class UnreadAnswers {
+  readonly #answers = new Map<Exchange, number>();
+  #bytes = 0;
+
+  constructor(private readonly maxBytes: number) {}
+
+  /** Disconnects the clients that have had their answers for the longest, if all together are too large. */
+  add(exchange: Exchange, bytes: number): void {
+    this.#answers.set(exchange, bytes);
+    this.#bytes += bytes;
+    for (const oldest of this.#answers.keys()) {
+      if (this.#bytes <= this.maxBytes || oldest === exchange) return;
+      this.remove(oldest);
+      oldest.cut();
+    }
+  }
+
+  /** Does nothing the second time. */
+  remove(exchange: Exchange): void {
+    this.#bytes -= this.#answers.get(exchange) ?? 0;
+    this.#answers.delete(exchange);
+  }
+}
+
 /** What the exchanges of a server share. */
 export interface SharedByExchanges {
   readonly queue: FlushQueue;
+  readonly unread: UnreadAnswers;
   readonly incoming: ByteBudget;
   /** Bytes of bodies that are read in one turn of the event loop. */
   readonly reading: TurnBudget;
@@ -69,6 +97,9 @@ export interface SharedByExchanges {
 }
 
 const MAX_PROBE_INTERVAL_MS = 5_000;
+
+/** Answers up to this size are not counted while they are unread. */
+const SMALL_ANSWER_BYTES = 64 * 1024;
 
 /** Seconds after which a request that found no room for its body is to be sent again. */
 const BODIES_RETRY_SECONDS = 2;
@@ -268,6 +299,11 @@ export class Exchange {
       ...headers,
     });
     this.#destroyUnlessDrained();
+    const { unread } = this.shared;
+    if (body.byteLength > SMALL_ANSWER_BYTES) {
+      unread.add(this, body.byteLength);
+      this.finished.then(() => unread.remove(this));
+    }
     this.response.end(body);
   }
 
@@ -294,7 +330,7 @@ export class Exchange {
       this.response,
       queue,
       this.limits.maxUnreadBytes,
-      () => this.#cut(),
+      () => this.cut(),
     );
     this.#probe = () => writer.push(neutral);
     return writer;
@@ -326,12 +362,12 @@ export class Exchange {
   }
 
   #destroyUnlessDrained(): void {
-    const timer = setTimeout(() => this.#cut(), this.limits.drainTimeoutMs);
+    const timer = setTimeout(() => this.cut(), this.limits.drainTimeoutMs);
     this.response.on("close", () => clearTimeout(timer));
   }
 
   /** Disconnects a client that does not read. */
-  #cut(): void {
+  cut(): void {
     this.cutAtBytes = this.response.writableLength;
     this.response.destroy();
   }

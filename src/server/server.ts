@@ -22,7 +22,7 @@ import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import type { ClusterFeed } from "./feed/cluster_feed.ts";
-import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
+import { ByteBudget, type ConnectionLimits, Exchange, UnreadAnswers } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
@@ -45,6 +45,7 @@ export const defaultLimits: ConnectionLimits = {
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
+  maxUnreadAnswerBytes: 256 * 1024 * 1024,
   maxPipelined: 8,
   maxIncomingBytes: 256 * 1024 * 1024,
   freeIncomingBytes: 32 * 1024,
@@ -145,6 +146,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const exchanges = new Set<Exchange>();
   const shared = {
     queue: new FlushQueue(),
+    unread: new UnreadAnswers(limits.maxUnreadAnswerBytes),
     incoming: new ByteBudget(limits.maxIncomingBytes),
     reading: new TurnBudget(READ_PER_TURN),
     parsing: new TurnBudget(PARSED_PER_TURN),

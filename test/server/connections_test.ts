@@ -181,6 +181,27 @@ Deno.test("a client that does not take the end of its answer is disconnected", (
     }
   }));
 
+Deno.test("unread answers of all clients are bounded: the oldest is cut off", () =>
+  withServer({
+    options: { disableLogRequestsServer: false },
+    limits: { drainTimeoutMs: ENDLESS_MS, maxUnreadAnswerBytes: 50_000_000 },
+  }, async (harness) => {
+    harness.service.generate = speak(["x".repeat(20_000_000)]);
+    const asked = request("/v1/completions", { prompt: "a" });
+    const connections = [await connect(harness, asked), await connect(harness, asked)];
+    await until(() => harness.service.requests.length === 2);
+    // One that reads is not in the way of others.
+    assert.equal((await harness.post("/v1/completions", { prompt: "a" })).status, 200);
+    connections.push(await connect(harness, asked));
+    await until(() => harness.log.some((line) => cutLine.test(line)));
+    const [first, ...others] = await Promise.all(
+      connections.map((connection) => connection.read(new Uint8Array(1)).catch(() => null)),
+    );
+    assert.ok(others.every((bytes) => bytes === 1), `${first}, ${others}`);
+    assert.equal(harness.log.filter((line) => cutLine.test(line)).length, 1);
+    for (const connection of connections) connection.close();
+  }));
+
 Deno.test("a client of /generate that is behind skips documents and misses no text", () =>
   withServer({ limits: { maxUnreadBytes: 8_000_000 } }, async (harness) => {
     const { service } = harness;
