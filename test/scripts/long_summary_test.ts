@@ -17,5 +17,9 @@ Deno.test("long summary: a run replaces the rows of its sets, and keeps the othe
   assert.deepEqual(rowsOf(again).map((row) => row.split("|")[1].trim()), names);
   assert.equal(rowsOf(again)[2], "| third | FAILED | 7 | a / b | day, commit |");
   assert.match(rowsOf(again)[1], /^\| second +\| passed /);
-  assert.equal(rowsOf(summaryWith(again, ["second"], [])).length, 1, "a set that is gone has no row");
+  assert.equal(
+    rowsOf(summaryWith(again, ["second"], [])).length,
+    1,
+    "a set that is gone has no row",
+  );
 });
