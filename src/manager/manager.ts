@@ -1,7 +1,8 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import type { Leadership, ProcessIdentity } from "../core/protocol/leadership.ts";
+import type { Leadership, LeadershipStatus, ProcessIdentity } from "../core/protocol/leadership.ts";
 import { UnavailableError } from "../core/errors.ts";
+import type { HostStatus } from "../core/protocol/admin.ts";
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
@@ -20,6 +21,7 @@ import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
+import { Hosts } from "./fleet/hosts.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import { InstanceRollout } from "./fleet/rollout.ts";
@@ -71,6 +73,8 @@ export interface ManagerCluster {
   readonly processId: string;
   /** This manager's leadership; null: another one leads. */
   readonly leadership: () => Leadership | null;
+  /** For people. */
+  readonly status?: () => LeadershipStatus;
   /** A receiver has refused a decision, because it knows this leadership. */
   readonly onSuperseded: (known: Leadership) => void;
 }
@@ -86,6 +90,7 @@ export class Manager {
   readonly #dispatcher: Dispatcher;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
+  readonly #hosts: Hosts;
   readonly #subscribers = new Set<Peer>();
   /** The serving instances, sorted by id. */
   #serving: ManagedInstance[] = [];
@@ -112,6 +117,11 @@ export class Manager {
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
       onChange: () => this.#updateServing(),
+    });
+    this.#hosts = new Hosts({
+      clock: config.clock,
+      instances: () => this.#fleet.all,
+      keeper: this.#keeper,
     });
     this.#group = this.#makeGroupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
@@ -205,6 +215,21 @@ export class Manager {
     return await this.#keeper.remove(instanceId, "operator");
   }
 
+  /** See {@linkcode Hosts.drain}. */
+  async drainHost(hostName: string, atOnce?: number): Promise<boolean> {
+    return await this.#hosts.drain(hostName, atOnce);
+  }
+
+  /** See {@linkcode Hosts.keep}. */
+  keepHost(hostName: string): void {
+    this.#hosts.keep(hostName);
+  }
+
+  /** See {@linkcode Hosts.statuses}. */
+  hosts(): HostStatus[] {
+    return this.#hosts.statuses();
+  }
+
   /**
    * The service is about to end: requests go on where they are, and instances neither come nor go.
    * Instances that got the same signal as this process serve on until {@linkcode stop}.
@@ -266,6 +291,7 @@ export class Manager {
       ...this.#config,
       authority: this.#authority,
       instances: () => this.#fleet.serving,
+      isHostDrained: (instance) => this.#hosts.isDrained(instance.hostName),
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
@@ -284,13 +310,15 @@ export class Manager {
   }
 
   #makeMonitor(): Monitor {
-    const { clock, options, migration } = this.#config;
+    const { clock, options, migration, cluster } = this.#config;
     return new Monitor({
       clock,
       options: { ...options, enableDefrag: migration?.enableDefrag ?? false },
       instances: () => this.#fleet.all,
       dispatchNumbersOf: ({ instanceId }) => this.#dispatcher.numbersOf(instanceId),
       numExpected: () => this.#keeper.numExpected,
+      hosts: () => this.#hosts.statuses(),
+      leadership: cluster?.status,
       onEvent: (event) => this.#emit(event),
     });
   }
@@ -315,6 +343,7 @@ export class Manager {
       ...this.#config,
       authority: this.#authority,
       managerAddress: () => this.#listeners[0].address,
+      drainedHosts: () => this.#hosts.drained,
       newcomerType: (types) => newcomerType(types, numPrefill),
       onEvent: (event) => this.#emit(event),
       onChange: () => this.#updateServing(),
@@ -385,6 +414,7 @@ export class Manager {
       checkOperator: (peer) => this.#operators.check(peer),
       frontends: () => [...this.#subscribers],
       keeper: this.#keeper,
+      hosts: this.#hosts,
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
@@ -406,8 +436,10 @@ export class Manager {
   #register(registration: InstanceRegistration, peer: Peer): void {
     const instance = this.#fleet.of(peer);
     this.#fleet.checkSettings(registration);
+    const isNew = instance.registration === null;
     this.#fleet.register(registration, peer);
     this.#keeper.noteServing(instance);
+    if (isNew) this.#hosts.noteServing(instance);
     const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });

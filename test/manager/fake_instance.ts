@@ -54,6 +54,7 @@ export class FakeInstance {
   startedBy: JoinRequest["startedBy"];
   incarnation = crypto.randomUUID() as string;
   model = "test";
+  hostName: string | undefined = undefined;
   /** Between its join and its registration. */
   loadMs = 0;
   /** Between the end of its connections and that of its process. */
@@ -138,8 +139,9 @@ export class FakeInstance {
   }
 
   async #register(): Promise<void> {
-    const { model } = this;
-    const registration = { ...registrationOf(this.instanceId, this.#listener!.address), model };
+    const { model, hostName } = this;
+    const known = registrationOf(this.instanceId, this.#listener!.address);
+    const registration = { ...known, model, hostName };
     await this.#manager!.call("register", { data: registration });
     this.#report([]);
   }

@@ -48,6 +48,9 @@ export const calls = {
   admin_keep: call(admin.instanceName, admin.instanceChange),
   admin_remove: call(admin.instanceName, admin.instanceChange),
   admin_migrate: call(admin.adminMigration, migration.migrationReport),
+  admin_hosts: call(nothing, admin.hostStatuses),
+  admin_drain_host: call(admin.hostDrainOrder, admin.hostStatusReply),
+  admin_keep_host: call(admin.hostName, admin.hostStatusReply),
 
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),

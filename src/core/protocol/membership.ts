@@ -18,6 +18,11 @@ export interface InstanceRegistration extends ServedSettings {
   readonly instanceType: InstanceType;
   /** Bus address at which the instance serves. */
   readonly address: string;
+  /**
+   * Instances with the same name are on one host. Absent: not known, and no other instance counts as on the
+   * same host.
+   */
+  readonly hostName?: string;
   readonly pid: number;
   /** Tells its process from others of that pid, also on other hosts; absent: not known. */
   readonly processStart?: string;

@@ -38,6 +38,8 @@ export interface FleetConfig {
   readonly settings?: ServedSettings;
   /** Address at which instances join the manager. */
   readonly managerAddress: () => Address;
+  /** Hosts on which no instance should start. */
+  readonly drainedHosts: () => ReadonlySet<string>;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** The type of a new instance, given the types of the instances that stay. */
@@ -137,6 +139,7 @@ export class Fleet {
     const launching = instance.process.launch(launcher, {
       instanceId,
       managerAddress: managerAddress(),
+      avoidHosts: this.#config.drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
     });

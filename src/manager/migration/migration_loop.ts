@@ -40,6 +40,8 @@ export interface MigrationLoopConfig {
   readonly authority: Authority;
   /** The serving instances, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
+  /** Whether an operator drains the host of an instance. */
+  readonly isHostDrained: (instance: ManagedInstance) => boolean;
   /** Whether an instance can exchange blocks with all other instances for which this is true. */
   readonly canMigrate: (instance: ManagedInstance) => boolean;
   readonly onOrder: (migration: OrderedMigration) => void;
@@ -163,6 +165,8 @@ export class MigrationLoop {
       waiting: info.waiting,
       runningSequenceLengths: info.runningSequenceLengths,
       blockSize: registration.blockSize,
+      hostName: instance.hostName,
+      isHostDrained: this.#config.isHostDrained(instance),
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
         this.#config.canMigrate(instance),
@@ -196,7 +200,7 @@ export class MigrationLoop {
     const order: MigrateOutOrder = {
       ...decision,
       migrationId,
-      destination: { instanceId, address },
+      destination: { instanceId, address, hostName: otherHost(source, destination) },
       room: this.#roomOf(destination),
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
@@ -261,6 +265,12 @@ export class MigrationLoop {
     if (policy === "SR") this.#triedRunning.add(instanceId);
     else this.#triedRunning.delete(instanceId);
   }
+}
+
+/** The destination's host, if a request would leave the source's host. */
+function otherHost(source: ManagedInstance, destination: ManagedInstance): string | undefined {
+  if (source.hostName === null || source.hostName === destination.hostName) return undefined;
+  return destination.hostName ?? undefined;
 }
 
 /**

@@ -25,6 +25,7 @@ const registration: z.ZodType<InstanceRegistration> = settings.extend({
   instanceId: id,
   instanceType,
   address: id,
+  hostName: id.optional(),
   pid: count,
   processStart: id.optional(),
   version: text.optional(),
