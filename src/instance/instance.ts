@@ -289,6 +289,7 @@ export class Instance {
         shutdown: this.#order(() => this.stop("the manager asked for it")),
         stay: this.#order(() => this.#engine?.clearExpectedSteps()),
         keep: this.#order(() => this.#drain.cancel()),
+        report_interval: ({ data }) => this.#reporter?.setInterval(data.infoIntervalMs),
       },
     };
   }

@@ -32,6 +32,8 @@ import { Operators } from "./operators.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
+import { ReportPace } from "./report_pace.ts";
+import { UpdateGate } from "./update_gate.ts";
 import { Monitor } from "./monitoring/monitor.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
 
@@ -91,6 +93,9 @@ export class Manager {
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #hosts: Hosts;
+  readonly #pace: ReportPace;
+  /** Of the serving instances, or of which of them take requests. */
+  readonly #changes: UpdateGate;
   readonly #subscribers = new Set<Peer>();
   /** The serving instances, sorted by id. */
   #serving: ManagedInstance[] = [];
@@ -112,11 +117,17 @@ export class Manager {
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
     this.#fleet = this.#makeFleet();
+    this.#pace = new ReportPace(config.options.pollingInterval * 1000);
+    this.#changes = new UpdateGate({
+      clock: config.clock,
+      numInstances: () => this.#fleet.size,
+      update: () => this.#updateServing(),
+    });
     this.#keeper = new InstanceKeeper({
       ...config,
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
-      onChange: () => this.#updateServing(),
+      onChange: () => this.#changes.note(),
     });
     this.#hosts = new Hosts({
       clock: config.clock,
@@ -249,11 +260,13 @@ export class Manager {
 
   /** The serving instances, sorted by id. */
   instances(): InstanceRegistration[] {
+    this.#changes.flush();
     return this.#serving.map((instance) => instance.registration!);
   }
 
   /** The latest reports of the serving instances. */
   infos(): InstanceInfo[] {
+    this.#changes.flush();
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
@@ -291,6 +304,7 @@ export class Manager {
       ...this.#config,
       authority: this.#authority,
       instances: () => this.#fleet.serving,
+      reportIntervalMs: () => this.#pace.intervalMs,
       isHostDrained: (instance) => this.#hosts.isDrained(instance.hostName),
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
@@ -346,7 +360,7 @@ export class Manager {
       drainedHosts: () => this.#hosts.drained,
       newcomerType: (types) => newcomerType(types, numPrefill),
       onEvent: (event) => this.#emit(event),
-      onChange: () => this.#updateServing(),
+      onChange: () => this.#changes.note(),
       onEnd: (instance) => this.#keeper.noteEnd(instance),
     });
   }
@@ -361,6 +375,7 @@ export class Manager {
         },
         subscribe: (_, peer) => {
           const decision = this.#authority.demand();
+          this.#changes.flush();
           this.#subscribers.add(peer);
           peer.notify("instances", { data: { ...this.#instanceList(), ...decision } });
           return { data: null };
@@ -429,8 +444,7 @@ export class Manager {
     const decision = this.#authority.demand();
     const instance = this.#fleet.join(request, peer);
     const { type: instanceType } = instance;
-    const infoIntervalMs = this.#config.options.pollingInterval * 1000;
-    return { ...decision, infoIntervalMs, instanceType };
+    return { ...decision, infoIntervalMs: this.#pace.intervalMs, instanceType };
   }
 
   #register(registration: InstanceRegistration, peer: Peer): void {
@@ -440,6 +454,7 @@ export class Manager {
     this.#fleet.register(registration, peer);
     this.#keeper.noteServing(instance);
     if (isNew) this.#hosts.noteServing(instance);
+    if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
     const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
@@ -467,7 +482,11 @@ export class Manager {
       throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
     const { dispatches, dispatchSeconds } = this.#monitor.counters;
-    const instanceId = this.#dispatcher.dispatch(request, nowMs);
+    let instanceId = this.#dispatcher.dispatch(request, nowMs);
+    const isAvailable = instanceId !== null && this.#fleet.isAvailable(instanceId);
+    if (!isAvailable && this.#changes.flush()) {
+      instanceId = this.#dispatcher.dispatch(request, nowMs);
+    }
     if (instanceId === null) {
       dispatches.refused++;
       throw new UnavailableError("no instance is serving");
@@ -492,11 +511,18 @@ export class Manager {
     this.#updateDisaggregation(serving);
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     this.#listVersion++;
+    if (this.#pace.update(serving.length)) {
+      for (const instance of serving) this.#tellPace(instance);
+    }
     const decision = this.#authority.stamp;
     if (decision === null) return;
     const list = { ...this.#instanceList(), ...decision };
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
     this.#group?.update();
+  }
+
+  #tellPace({ peer }: ManagedInstance): void {
+    peer?.notify("report_interval", { data: { infoIntervalMs: this.#pace.intervalMs } });
   }
 
   /** Once no decode instance is left, requests that wait to move to one go on where they are. */
@@ -528,6 +554,7 @@ export class Manager {
     this.#stopDeciding();
     await this.#fleet.handOver(waitMs);
     await Promise.all(this.#listeners.map((listener) => listener.close()));
+    this.#changes.stop();
   }
 
   #stopDeciding(): void {
@@ -542,6 +569,7 @@ export class Manager {
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const instance of running) instance.process.noteDisconnected();
+    this.#changes.stop();
   }
 
   #emit(event: ManagerEvent): void {

@@ -54,6 +54,8 @@ export class FakeInstance {
   startedBy: JoinRequest["startedBy"];
   incarnation = crypto.randomUUID() as string;
   model = "test";
+  /** By notification; null: as often as it was told when it joined. */
+  toldIntervalMs: number | null = null;
   hostName: string | undefined = undefined;
   /** Between its join and its registration. */
   loadMs = 0;
@@ -122,7 +124,10 @@ export class FakeInstance {
         }),
         handover: () => ({ data: null }), // it rejoins in any case
       },
-      notifications: { shutdown: () => this.onStop() },
+      notifications: {
+        shutdown: () => this.onStop(),
+        report_interval: ({ data }) => void (this.toldIntervalMs = data.infoIntervalMs),
+      },
       onClose: (peer) => {
         if (this.#manager === peer && this.#isServing) this.#rejoin();
       },

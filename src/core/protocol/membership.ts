@@ -75,6 +75,9 @@ export interface JoinReply extends ManagerDecision {
   readonly instanceType: InstanceType;
 }
 
+/** Manager to instance, notification `report_interval`: the number of instances has changed a lot. */
+export type ReportInterval = Pick<JoinReply, "infoIntervalMs">;
+
 /**
  * Instance to manager, call `drain` without data: the instance's process was asked to stop, and the
  * instance wants to drain first. The manager answers at once.

@@ -120,6 +120,11 @@ export class Fleet {
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
+  /** Whether there is such an instance, and it can take requests. */
+  isAvailable(instanceId: InstanceId): boolean {
+    return this.#instances.get(instanceId)?.isAvailable === true;
+  }
+
   /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
   useFreshNames(): void {
     this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;

@@ -34,9 +34,11 @@ export interface MigrationLoopConfig {
   readonly clock: Clock;
   readonly options: Pick<
     ManagerOptions,
-    "loadMetric" | "pollingInterval" | "priorityHeadroomBlocks"
+    "loadMetric" | "priorityHeadroomBlocks"
   >;
   readonly migration?: MigrationOptions;
+  /** How often instances report: between two reports nothing new can be decided. */
+  readonly reportIntervalMs: () => number;
   readonly authority: Authority;
   /** The serving instances, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
@@ -69,7 +71,6 @@ export class MigrationLoop {
   readonly #config: MigrationLoopConfig;
   readonly #migration: MigrationOptions;
   readonly #pairOptions: PairMigrationOptions;
-  readonly #periodMs: number;
   /** Makes the ids of a restarted manager differ from its predecessor's. */
   readonly #idPrefix: string;
   #numOrders = 0;
@@ -84,12 +85,12 @@ export class MigrationLoop {
     this.#config = config;
     this.#migration = migration;
     this.#pairOptions = { loadMetric: options.loadMetric, ...migration };
-    this.#periodMs = options.pollingInterval * 1000 * migration.pairMigrationFrequency;
     this.#idPrefix = Math.floor(clock.nowMs()).toString(36);
   }
 
   start(): void {
-    this.#cancel = this.#config.clock.after(this.#periodMs, () => {
+    const periodMs = this.#config.reportIntervalMs() * this.#migration.pairMigrationFrequency;
+    this.#cancel = this.#config.clock.after(periodMs, () => {
       this.start();
       this.#orderMigrations();
     });
