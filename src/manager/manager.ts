@@ -79,6 +79,8 @@ export interface ManagerCluster {
   readonly status?: () => LeadershipStatus;
   /** A receiver has refused a decision, because it knows this leadership. */
   readonly onSuperseded: (known: Leadership) => void;
+  /** An instance is there: it says so to every manager, whoever leads. */
+  readonly onHeard?: (instanceId: InstanceId) => void;
 }
 
 /**
@@ -387,6 +389,10 @@ export class Manager {
           },
         }),
         ping: () => ({ data: null }),
+        hear: ({ data }) => {
+          this.#config.cluster?.onHeard?.(data.instanceId);
+          return { data: null };
+        },
         identify: () => this.#identify(),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),

@@ -77,8 +77,10 @@ export function leadershipStatus(candidate: Candidate | null): LeadershipStatus 
 
 /** A finder and its store. */
 export interface FoundLeader extends AsyncDisposable {
-  /** Where the leader served when it was found. */
+  /** Where the leader serves, as far as is known. */
   readonly address: Address;
+  /** Where it was found. */
+  readonly store: LeaseStore;
 }
 
 export interface LeaderSearch {
@@ -116,7 +118,10 @@ export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Pro
   if (address !== null) {
     isFound = true;
     return {
-      address,
+      store,
+      get address() {
+        return finder.address!;
+      },
       async [Symbol.asyncDispose]() {
         finder.close();
         await store.close();

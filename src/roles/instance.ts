@@ -14,6 +14,8 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { Beacon } from "../cluster/leadership/beacon.ts";
+import { DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
 import { findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
@@ -73,9 +75,21 @@ export interface InstanceArgs {
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
-  const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
+  const onMove = (to: Address) => {
+    beacon?.meet(to);
+    instance.moveTo(to);
+  };
+  const search = { url: cluster!, fence, log, onMove };
   await using leader = cluster ? await findLeader(search) : null;
   const managerAddress = leader?.address ?? args.managerAddress;
+  const beacon = leader &&
+    new Beacon({
+      store: leader.store,
+      clock: realClock,
+      bus,
+      instanceId,
+      leaseMs: DEFAULT_LEASE_MS,
+    });
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
@@ -135,6 +149,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
+    beacon?.close();
     await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }

@@ -52,6 +52,9 @@ export const calls = {
   admin_drain_host: call(admin.hostDrainOrder, admin.hostStatusReply),
   admin_keep_host: call(admin.hostName, admin.hostStatusReply),
 
+  // Instance to every manager of its cluster.
+  hear: call(leadership.presence, nothing),
+
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),
 

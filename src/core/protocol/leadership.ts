@@ -4,6 +4,8 @@
  * off, may not know yet that another one leads. Without a cluster there is one manager and no epoch.
  */
 
+import type { InstanceId } from "./generate.ts";
+
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
   readonly epoch: number;
@@ -39,6 +41,11 @@ export interface LeadershipStatus {
   readonly address: string;
   /** Why the lease store cannot be used now; null: it answers. */
   readonly storeProblem: string | null;
+}
+
+/** Instance to every manager of its cluster, call `hear`: the instance is there. */
+export interface Presence {
+  readonly instanceId: InstanceId;
 }
 
 /**

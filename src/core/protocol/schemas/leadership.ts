@@ -4,6 +4,7 @@ import type {
   Leadership,
   LeadershipStatus,
   ManagerDecision,
+  Presence,
   ProcessIdentity,
 } from "../leadership.ts";
 import { count, id, MAX_ID_CHARS, text } from "./fields.ts";
@@ -27,5 +28,7 @@ export const leadershipStatus: z.ZodType<LeadershipStatus> = z.object({
   address: z.string().max(MAX_ID_CHARS),
   storeProblem: text.nullable(),
 });
+
+export const presence: Check<Presence> = checkWith(z.object({ instanceId: id }));
 
 export const processIdentity: Check<ProcessIdentity> = checkWith(z.object({ process: id }));
