@@ -14,7 +14,7 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
-import { findLeader } from "./cluster.ts";
+import { type ClusterOptions, clusterPlace, findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
@@ -52,8 +52,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
-  /** `--cluster`: the instance follows the manager that leads. Absent: there is one manager. */
-  readonly cluster?: string | null;
+  /** With a store the instance follows the manager that leads. Absent: there is one manager. */
+  readonly cluster?: ClusterOptions;
   /** Where the instance serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
   /** Is told when the instance, started by hand, serves and stops; absent: nobody is. */
@@ -71,8 +71,9 @@ export interface InstanceArgs {
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
-  const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
-  await using leader = cluster ? await findLeader(search) : null;
+  const onMove = (to: Address) => instance.moveTo(to);
+  const place = clusterPlace(cluster);
+  await using leader = place && await findLeader({ place, fence, log, onMove });
   const managerAddress = leader?.address ?? args.managerAddress;
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));

@@ -4,6 +4,7 @@
  */
 import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
+import * as agents from "./schemas/agents.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
 import { readInstanceInfo } from "./schemas/instance_info.ts";
@@ -49,6 +50,12 @@ export const calls = {
   admin_remove: call(admin.instanceName, admin.instanceChange),
   admin_migrate: call(admin.adminMigration, migration.migrationReport),
 
+  // Agent to manager.
+  agent_join: call(agents.agentJoin, agents.agentJoined),
+
+  // Manager to agent.
+  agent_start: call(agents.agentStart, agents.agentStarted),
+
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),
 
@@ -93,6 +100,12 @@ export const notifications = {
   isolating: dispatch.isolationNotice,
   resumed: monitoring.resumeNotice,
 
+  // Agent to manager.
+  agent_exited: agents.agentExited,
+
+  // Manager to agent.
+  agent_signal: agents.agentSignal,
+
   // Manager to API server.
   instances: membership.instanceList,
 
@@ -101,7 +114,7 @@ export const notifications = {
   stay: leadership.managerDecision,
   keep: leadership.managerDecision,
 
-  // Instance or API server to manager: it has refused a decision, because it knows this leadership.
+  // Instance, API server or agent to manager: it has refused a decision, because it knows this leadership.
   superseded: leadership.leadership,
 
   // Instance to API server.
