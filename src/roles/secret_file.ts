@@ -22,7 +22,9 @@ export function readSecretFile(path: string, option: string): string {
       throw new UsageError(`${option} ${path} belongs to another user (uid ${uid})`);
     }
     if (size > MAX_FILE_BYTES) {
-      throw new UsageError(`${option} ${path} has ${size} bytes: expected at most ${MAX_FILE_BYTES}`);
+      throw new UsageError(
+        `${option} ${path} has ${size} bytes: expected at most ${MAX_FILE_BYTES}`,
+      );
     }
     return Deno.readTextFileSync(path);
   } catch (error) {

@@ -73,6 +73,6 @@ Deno.test("serve --cluster: two hosts make one service, which survives the kill 
   assertSameStreams(await runAll(b, requests), quiet);
   await b.program.stopWell();
 
-  Deno.removeSync(join(user.directory, "llumnix", `control-${a.program.pid}.sock`)); // killed
-  Deno.removeSync(join(user.directory, "llumnix", "a"), { recursive: true });
+  // An instance of the second host had its socket there, beside that of the manager which led at first.
+  Deno.removeSync(join(user.directory, "llumnix", "a"));
 });

@@ -10,7 +10,8 @@ export const llumnixArguments = {
     help: "Path to config file.",
   }),
   "disable-fixed-node-init-instance": flag({
-    help: "Disable fixing the placement of instance to current node: the manager starts instances on " +
+    help:
+      "Disable fixing the placement of instance to current node: the manager starts instances on " +
       "any host whose agent (`llumnix agent`) has a free slot, and not on its own host. Refused with " +
       "--migration-backend gloo, the default. `serve --cluster` does so in any case.",
   }),

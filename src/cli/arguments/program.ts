@@ -159,7 +159,8 @@ export const roleExtras = {
     defaultText: "$LLUMNIX_CLUSTER_USER, _PASSWORD, _TOKEN, _NKEY_SEED and _CA_FILE",
     metavar: "FILE",
     section: "MANAGER",
-    help: "How to enter the store of --cluster: a file of lines NAME=VALUE with the names USER and " +
+    help:
+      "How to enter the store of --cluster: a file of lines NAME=VALUE with the names USER and " +
       "PASSWORD (etcd, NATS), TOKEN and NKEY_SEED (NATS), and CA_FILE, the path of the certificates that " +
       "sign the servers' (PEM), which turns TLS on. Only its owner may be able to read the file (mode 600).",
   }),
@@ -169,7 +170,8 @@ export const roleExtras = {
     max: 60,
     metavar: "SECONDS",
     section: "MANAGER",
-    help: "How long a leading manager may be silent in the store of --cluster before another one takes " +
+    help:
+      "How long a leading manager may be silent in the store of --cluster before another one takes " +
       "over. Give all processes the same. Raise it where the store is slow. A manager whose process has " +
       "ended is replaced at once, whatever this says.",
   }),
@@ -217,7 +219,8 @@ export const hostExtras = {
     defaultText: "its CUDA devices, else 1; serve: at least --initial-instances",
     metavar: "N",
     section: "MANAGER",
-    help: "Instances that this host can run at once. Each gets this fraction of its memory and cores, " +
+    help:
+      "Instances that this host can run at once. Each gets this fraction of its memory and cores, " +
       "or one of its CUDA devices.",
   }),
   "advertise-host": text({

@@ -9,7 +9,7 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
-import { type Candidacy, clusterPlace, type ClusterPlace, stand } from "../../roles/cluster.ts";
+import { type Candidacy, type ClusterPlace, clusterPlace, stand } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import {
   managerAddress,

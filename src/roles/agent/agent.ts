@@ -81,7 +81,8 @@ export class AgentRole implements AsyncDisposable {
       startOf: (pid) => HostProcess.startOf(pid),
       find: ({ pid, processStart }) => {
         const found = HostProcess.started(pid, processStart);
-        return found && { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
+        return found &&
+          { hasEnded: () => found.hasEnded(), stop: (signal) => found.signal(signal) };
       },
     });
     const role = new AgentRole(config, agent, fence, host);

@@ -11,10 +11,19 @@ import {
 } from "../../core/errors.ts";
 import type { LeaderFence } from "../../core/leader_fence.ts";
 import type { Log } from "../../core/log.ts";
-import type { AgentJoin, AgentSignal, AgentStart, AgentStarted } from "../../core/protocol/agents.ts";
+import type {
+  AgentJoin,
+  AgentSignal,
+  AgentStart,
+  AgentStarted,
+} from "../../core/protocol/agents.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
-import type { AdoptedInstance, ExitStatus, InstanceLauncher } from "../../manager/fleet/launcher.ts";
+import type {
+  AdoptedInstance,
+  ExitStatus,
+  InstanceLauncher,
+} from "../../manager/fleet/launcher.ts";
 import type { InstanceRecords, RecordedInstance } from "./instance_records.ts";
 
 /** Pause before the agent connects again; it doubles with each attempt that fails, to the second value. */
@@ -282,7 +291,9 @@ export class HostAgent {
     try {
       this.#config.records.write(instances);
     } catch (error) {
-      this.#config.log.warn("an agent started after this one will not find the instances", { error });
+      this.#config.log.warn("an agent started after this one will not find the instances", {
+        error,
+      });
     }
   }
 

@@ -1,5 +1,10 @@
 import assert from "node:assert/strict";
-import { hostName, hostResources, hostSlots, machineId } from "../../../src/roles/agent/host_facts.ts";
+import {
+  hostName,
+  hostResources,
+  hostSlots,
+  machineId,
+} from "../../../src/roles/agent/host_facts.ts";
 
 Deno.test("host: its name is the system's unless one is given, and fits into file names", () => {
   assert.equal(hostName(null, () => "system"), "system");

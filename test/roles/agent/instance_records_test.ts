@@ -41,7 +41,14 @@ Deno.test("records: what is no record is left out", () =>
   withDirectory(async (directory) => {
     using file = await InstanceRecordFile.open("a", directory);
     for (
-      const text of ["", "{", "{}", "[1, null]", '[{"instanceId": "i", "pid": -1}]', "[".repeat(1e5)]
+      const text of [
+        "",
+        "{",
+        "{}",
+        "[1, null]",
+        '[{"instanceId": "i", "pid": -1}]',
+        "[".repeat(1e5),
+      ]
     ) {
       Deno.writeTextFileSync(`${directory}/agent-a.json`, text);
       assert.deepEqual(file.read(), [], text.slice(0, 40));
