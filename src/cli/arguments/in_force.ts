@@ -81,7 +81,6 @@ export function idleReason(name: string, options: DecidingOptions): string | nul
 
 /** Arguments that have an effect on `serve` only if there are other hosts. */
 const ofSeveralHosts = [
-  "disable-fixed-node-init-instance",
   "manager-address",
   "cluster-key-file",
   "cluster-insecure",

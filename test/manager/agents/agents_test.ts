@@ -18,6 +18,7 @@ Deno.test("agents: instances are spread over hosts, and start as hosts join", as
   assert.equal(manager.clusterState().expectedInstances, 3);
   await manager.addInstance();
   await untilServing(manager, [a, b], [2, 2]);
+  assert.ok(!world.events.some(({ type }) => type === "start_failed")); // nothing was tried without room
 });
 
 Deno.test("agents: without room the refusal says what each host has", async () => {
@@ -39,7 +40,10 @@ Deno.test("agents: each host brings its initial instances once, however often it
   a.agent.moveTo("inproc:elsewhere");
   a.agent.moveTo("inproc:manager");
   await until(() => world.events.filter(({ type }) => type === "host_joined").length === 3);
+  await untilServing(manager, [a, b], [0, 1]);
+  assert.equal(manager.numWanted, 1);
   const c = world.host("c", { initialInstances: 1 });
+  await c.agent.joined;
   await untilServing(manager, [a, b, c], [1, 1, 0]); // one more, where the most slots are free
   assert.equal(manager.numWanted, 2); // not the one that was removed
 });
@@ -122,30 +126,51 @@ Deno.test("agents: the next leader takes hosts with their instances; orders of t
     },
   });
   const superseded: Leadership[] = [];
-  const first = await world.manager(
-    { initialInstances: 1 },
-    leading({ epoch: 1, leader: "m1" }, superseded),
-  );
-  const a = world.host("a", { slots: 2 });
+  const options = { initialInstances: 0 };
+  const first = await world.manager(options, leading({ epoch: 1, leader: "m1" }, superseded));
+  const a = world.host("a", { slots: 2, initialInstances: 1 });
   await untilServing(first, [a], [1]);
   const second = await world.manager(
-    { initialInstances: 1 },
+    options,
     { ...leading({ epoch: 2, leader: "m2" }), addresses: ["inproc:second"] },
   );
   const recovered = second.recoverInstances();
-  a.agent.moveTo("inproc:second");
-  await until(() => world.events.filter(({ type }) => type === "host_joined").length === 2);
   const { id } = a.launched[0];
   const peer = await world.bus.connect("inproc:second", {});
   await peer.call("join", { data: { instanceId: id, isRunning: true } });
-  await peer.call("register", { data: registrationOf(id, `inproc:${id}`) });
+  const registration = { ...registrationOf(id, `inproc:${id}`), ...a.launched[0].settings };
+  await peer.call("register", { data: registration });
+  a.agent.moveTo("inproc:second"); // later than its instance
   await recovered;
+  await until(() => second.numWanted === 1);
   assert.deepEqual(second.instances().map(({ instanceId }) => instanceId), [id]);
   assert.equal(a.launched.length, 1); // its slot was known to be taken
+  second.kill();
+  await until(() => a.launched[0].signals.includes("SIGKILL"));
   // The former leader wakes up, and does not know better.
   a.agent.moveTo("inproc:manager");
   await until(() => superseded.length > 0);
   assert.deepEqual(superseded[0], { epoch: 2, leader: "m2" });
+});
+
+Deno.test("agents: a manager that takes over waits for instances before it starts any", async () => {
+  await using world = new World();
+  const options = { initialInstances: 0 };
+  const manager = await world.manager(options);
+  const a = world.host("a", { slots: 2, initialInstances: 1 });
+  await untilServing(manager, [a], [1]);
+  await manager.handOver(10);
+  const next = await world.manager(options, { addresses: ["inproc:next"], rejoinWaitMs: 2_000 });
+  const recovered = next.recoverInstances();
+  a.agent.moveTo("inproc:next");
+  await until(() => world.events.filter(({ type }) => type === "host_joined").length === 2);
+  const [{ id, settings }] = a.launched;
+  const peer = await world.bus.connect("inproc:next", {});
+  await peer.call("join", { data: { instanceId: id, isRunning: true } });
+  await peer.call("register", { data: { ...registrationOf(id, `inproc:${id}`), ...settings } });
+  await recovered;
+  assert.equal(next.numWanted, 1);
+  assert.equal(a.launched.length, 1);
 });
 
 Deno.test("agents: an instance that runs, and does not join, is killed", async () => {
@@ -164,4 +189,32 @@ Deno.test("agents: an instance that runs, and does not join, is killed", async (
   // It hangs, so it does not look for the next manager; its slot is free once it is gone.
   await until(() => a.launched[0].signals.includes("SIGKILL"));
   await until(() => a.launched.length === 2);
+});
+
+Deno.test("agents: one that comes back without an instance tells that it has ended", async () => {
+  await using world = new World();
+  world.onLaunch = () => Promise.resolve(); // it loads for ever
+  await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await until(() => a.launched.length === 1);
+  await a.agent.close();
+  const again = world.host("a");
+  await until(() => again.launched.length === 1);
+  const failed = world.events.find(({ type }) => type === "start_failed");
+  assert.match((failed as { reason: string }).reason, /instance-0 has ended before it was ready/);
+});
+
+Deno.test("agents: a lost instance is replaced when its process gives the slot free", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  world.ignoresSignals = true;
+  await a.launched[0].manager.close();
+  await until(() => world.events.some(({ type }) => type === "lost"));
+  await new Promise((resolve) => setTimeout(resolve, 700)); // the attempt that finds no room
+  assert.equal(a.launched.length, 1);
+  await a.launched[0].exit({ code: null, signal: "SIGKILL" });
+  await untilServing(manager, [a], [1]);
+  assert.equal(a.launched.length, 2);
 });

@@ -46,6 +46,10 @@ export class World implements AsyncDisposable {
   readonly #managers: Manager[] = [];
   readonly #agents: HostAgent[] = [];
   #numPids = 0;
+  /** What an instance does by itself when it is launched; default: it joins and registers. */
+  onLaunch: ((instance: ScriptedInstance) => Promise<void>) | undefined = undefined;
+  /** Signals change nothing: the kernel has not ended the process yet. */
+  ignoresSignals = false;
 
   async manager(
     options: Partial<ManagerOptions> = {},
@@ -68,7 +72,7 @@ export class World implements AsyncDisposable {
 
   /** Starts an agent; does not wait until it has joined. */
   host(name: string, facts: Partial<AgentJoin> = {}, records = new MemoryRecords()): TestHost {
-    const launcher = new ScriptedLauncher(this.bus);
+    const launcher = new ScriptedLauncher(this.bus, this.onLaunch);
     const agent = new HostAgent({
       bus: this.bus,
       clock: realClock,
@@ -88,7 +92,10 @@ export class World implements AsyncDisposable {
           const instance = await launcher.launch(request) as ScriptedInstance;
           const pid = ++this.#numPids + 100;
           instance.settings = { pid };
-          return { pid, exited: instance.exited, stop: (signal) => instance.stop(signal) };
+          const stop = (signal: "SIGTERM" | "SIGKILL") => {
+            if (!this.ignoresSignals) instance.stop(signal);
+          };
+          return { pid, exited: instance.exited, stop };
         },
       },
       records,
