@@ -241,7 +241,7 @@ function bind<T>(address: Address, listen: () => T): T {
 async function dial(address: Address, deadlineMs: number): Promise<Deno.Conn> {
   const parsed = parseAddress(address);
   const abort = new AbortController();
-  const timeoutMs = deadlineMs - performance.now();
+  const timeoutMs = Math.max(0, deadlineMs - performance.now()); // loading TLS may have taken longer
   const timeout = new Error(`no answer in ${Math.round(timeoutMs)} ms`);
   const timer = setTimeout(() => abort.abort(timeout), timeoutMs);
   try {

@@ -78,6 +78,8 @@ export interface ManagerCluster {
   readonly leadership: () => Leadership | null;
   /** A receiver has refused a decision, because it knows this leadership. */
   readonly onSuperseded: (known: Leadership) => void;
+  /** An instance is there: it says so to every manager, whoever leads. */
+  readonly onHeard?: (instanceId: InstanceId) => void;
 }
 
 /**
@@ -373,6 +375,10 @@ export class Manager {
           },
         }),
         ping: () => ({ data: null }),
+        hear: ({ data }) => {
+          this.#config.cluster?.onHeard?.(data.instanceId);
+          return { data: null };
+        },
         identify: () => this.#identify(),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),

@@ -95,8 +95,11 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
 
 /** A finder and its store. */
 export interface FoundLeader extends AsyncDisposable {
-  /** Where the leader served when it was found. */
+  /** Where the leader serves, as far as is known. */
   readonly address: Address;
+  /** Where it was found. */
+  readonly store: LeaseStore;
+  readonly leaseMs: number;
 }
 
 export interface LeaderSearch {
@@ -135,7 +138,11 @@ export async function findLeader(search: LeaderSearch): Promise<FoundLeader> {
   if (address !== null) {
     isFound = true;
     return {
-      address,
+      store,
+      leaseMs: leaseMsOf(place),
+      get address() {
+        return finder.address!;
+      },
       async [Symbol.asyncDispose]() {
         finder.close();
         await store.close();

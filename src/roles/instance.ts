@@ -14,6 +14,7 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
+import { Beacon } from "../cluster/leadership/beacon.ts";
 import { type ClusterOptions, clusterPlace, findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
@@ -71,10 +72,21 @@ export interface InstanceArgs {
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
-  const onMove = (to: Address) => instance.moveTo(to);
+  const onMove = (to: Address) => {
+    beacon?.meet(to);
+    instance.moveTo(to);
+  };
   const place = clusterPlace(cluster);
   await using leader = place && await findLeader({ place, fence, log, onMove });
   const managerAddress = leader?.address ?? args.managerAddress;
+  const beacon = leader &&
+    new Beacon({
+      store: leader.store,
+      clock: realClock,
+      bus,
+      instanceId,
+      leaseMs: leader.leaseMs,
+    });
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
@@ -132,6 +144,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
+    beacon?.close();
     await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }

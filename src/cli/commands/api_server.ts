@@ -14,7 +14,7 @@ import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
-import { clusterPlace, findLeader } from "../../roles/cluster.ts";
+import { clusterPlace, findLeader, type FoundLeader } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -58,6 +58,7 @@ export class ApiServerService implements RoleService {
   readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
   #server: RunningServer | null = null;
+  #leader: FoundLeader | null = null;
 
   /**
    * @param logFile where this process and its instances log in addition to stderr
@@ -66,7 +67,7 @@ export class ApiServerService implements RoleService {
   constructor(
     private readonly options: RoleOptions,
     private readonly model: FoundModel,
-    private address: Address,
+    private readonly address: Address,
     private readonly log: Log,
     private logFile: string | null,
     private readonly givenSockets: readonly number[],
@@ -83,7 +84,9 @@ export class ApiServerService implements RoleService {
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
     const server = this.#server = await api.start(client, this.givenSockets);
     this.#disposables.defer(() => server.closeNow());
-    const status = `serving ${model.name} at ${server.url} by the manager at ${this.address}`;
+    const status = `serving ${model.name} at ${server.url} by the manager at ${
+      this.#leader?.address ?? this.address
+    }`;
     log.info(status);
     // The manager looks after the instances that a predecessor has started.
     const isFirst = this.predecessor === null;
@@ -94,7 +97,7 @@ export class ApiServerService implements RoleService {
   /** With `--cluster`, follows the manager that leads. */
   async #connect(bus: Bus, address: Address, options: RoleOptions, log: Log) {
     const place = clusterPlace(options);
-    if (place === null) return await connect(bus, address, options, log);
+    if (place === null) return await connect(bus, () => address, options, log);
     const fence = new LeaderFence("the API server");
     let client: ClusterClient | null = null;
     const leader = await findLeader({
@@ -103,9 +106,10 @@ export class ApiServerService implements RoleService {
       log,
       onMove: (to) => client?.switchManager(to),
     });
-    this.#disposables.use(leader);
-    this.address = leader.address;
-    return client = await connect(bus, leader.address, options, log, fence);
+    this.#leader = this.#disposables.use(leader);
+    client = await connect(bus, () => leader.address, options, log, fence);
+    client.switchManager(leader.address); // another one may have become the leader meanwhile
+    return client;
   }
 
   async finishRequests(limitMs: number): Promise<void> {
@@ -165,28 +169,29 @@ export class ApiServerService implements RoleService {
 
 async function connect(
   bus: Bus,
-  address: Address,
+  addressNow: () => Address,
   options: RoleOptions,
   log: Log,
   fence?: LeaderFence,
 ): Promise<ClusterClient> {
   const settings = await servedSettings(options) ?? undefined;
   const wait = {
-    address,
+    address: addressNow(),
     clock: realClock,
     timeoutMs: MANAGER_WAIT_MS,
-    onWait: () => log.info(`waiting for a manager at ${address}`),
+    onWait: () => log.info(`waiting for a manager at ${addressNow()}`),
   };
   return await untilManagerAnswers(wait, () =>
     ClusterClient.connect({
       bus,
-      managerAddress: address,
+      managerAddress: addressNow(),
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
       fence,
       adminToken: adminToken(options),
-      onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onSettingsMismatch: (reason) =>
+        log.error(`the manager at ${addressNow()} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
       },

@@ -1,7 +1,10 @@
 /** `llumnix manager`: the manager and its instances, for API servers that run apart. */
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
+import { Audience } from "../../cluster/leadership/audience.ts";
+import { DEFAULT_LEASE_MS } from "../../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
+import { realClock } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
@@ -54,6 +57,7 @@ export class ManagerService implements RoleService {
   #place: ManagerPlace | null = null;
   #role: ManagerRole | null = null;
   #candidacy: Candidacy | null = null;
+  readonly #audience = new Audience(realClock, DEFAULT_LEASE_MS);
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /** @param logFile where this process and its instances log in addition to stderr */
@@ -152,7 +156,7 @@ export class ManagerService implements RoleService {
       address: this.address,
       bus: openBus({ clusterKey: clusterKey(this.options) }),
       log: this.log,
-      heard: () => this.#role?.manager.instances().length ?? 0,
+      heard: () => this.#audience.size,
       onChange: (change) => void this.#changeRole(change),
     });
     return `standing for election in ${place.cluster}, at ${this.address}`;
@@ -201,6 +205,7 @@ export class ManagerService implements RoleService {
             processId: this.#processId,
             leadership: () => this.#candidacy?.candidate.leadership ?? null,
             onSuperseded: (known) => this.#candidacy?.candidate.learn(known),
+            onHeard: (instanceId) => this.#audience.note(instanceId),
           }
           : undefined,
         hasAgents: this.#hasAgents,

@@ -56,6 +56,9 @@ export const calls = {
   // Manager to agent.
   agent_start: call(agents.agentStart, agents.agentStarted),
 
+  // Instance to every manager of its cluster.
+  hear: call(leadership.presence, nothing),
+
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),
 

@@ -4,6 +4,8 @@
  * off, may not know yet that another one leads. Without a cluster there is one manager and no epoch.
  */
 
+import type { InstanceId } from "./generate.ts";
+
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
   readonly epoch: number;
@@ -25,6 +27,11 @@ export interface ManagerDecision {
 export function supersedes(known: Leadership, other: Leadership): boolean {
   return known.epoch > other.epoch ||
     (known.epoch === other.epoch && known.leader !== other.leader);
+}
+
+/** Instance to every manager of its cluster, call `hear`: the instance is there. */
+export interface Presence {
+  readonly instanceId: InstanceId;
 }
 
 /**

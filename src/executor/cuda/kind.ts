@@ -6,6 +6,7 @@ export const cuda: ExecutorKind = {
   usesHostCores: false,
   usesProfile: false,
   sharesProcess: "never",
+  hasFp8: true,
   memory: "device",
   isPresent: () => countDeviceNodes() > 0,
   countDevices: countDeviceNodes,

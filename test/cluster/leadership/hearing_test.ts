@@ -19,7 +19,14 @@ Deno.test("hearing: what a candidate heard before it died is no reason to resign
     const node = network.addNode(id);
     const store = server.connect(node, LEASE_MS / 3);
     return new Hearing({
-      ...{ store, clock, id, leaseMs: LEASE_MS, heard: () => counts.get(id)! },
+      ...{
+        store,
+        clock,
+        id,
+        address: `inproc:${id}`,
+        leaseMs: LEASE_MS,
+        heard: () => counts.get(id)!,
+      },
     });
   });
   const leader = hearings[1];

@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
-import type { Leadership, ManagerDecision, ProcessIdentity } from "../leadership.ts";
+import type { Leadership, ManagerDecision, Presence, ProcessIdentity } from "../leadership.ts";
 import { id } from "./fields.ts";
 
 const leadershipSchema: z.ZodType<Leadership> = z.object({ epoch: z.int().min(1), leader: id });
@@ -14,5 +14,7 @@ const decision = checkWith(z.object(decisionFields));
 /** A decision that says nothing else. Managers of before there were epochs sent no data. */
 export const managerDecision: Check<ManagerDecision> = (data) =>
   data === null ? {} : decision(data);
+
+export const presence: Check<Presence> = checkWith(z.object({ instanceId: id }));
 
 export const processIdentity: Check<ProcessIdentity> = checkWith(z.object({ process: id }));
