@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
 import type { Leadership, ManagerDecision, Presence, ProcessIdentity } from "../leadership.ts";
-import { id } from "./fields.ts";
+import { id, servedSettings } from "./fields.ts";
 
 const leadershipSchema: z.ZodType<Leadership> = z.object({ epoch: z.int().min(1), leader: id });
 
@@ -17,4 +17,6 @@ export const managerDecision: Check<ManagerDecision> = (data) =>
 
 export const presence: Check<Presence> = checkWith(z.object({ instanceId: id }));
 
-export const processIdentity: Check<ProcessIdentity> = checkWith(z.object({ process: id }));
+export const processIdentity: Check<ProcessIdentity> = checkWith(
+  z.object({ process: id, settings: servedSettings.optional() }),
+);
