@@ -186,6 +186,7 @@ export class Candidate {
       () => this.#tick(),
     );
     if (this.leadership !== null) this.#giveWay();
+    else if (this.#election.isSilenceDue(this.#config.clock.nowMs())) this.#view.refreshIfIdle();
     this.#act();
   }
 
