@@ -88,7 +88,7 @@ export class Instances {
     bar.setAttribute("aria-label", `KV cache of ${id} in use`);
     bar.setAttribute("aria-valuemin", "0");
     bar.setAttribute("aria-valuemax", "100");
-    const used = make("span"), blocks = make("span");
+    const used = make("span");
     const marks = make("div", "marks");
     marks.setAttribute("role", "group");
     marks.setAttribute("aria-label", `Requests on ${id}`);
@@ -99,9 +99,9 @@ export class Instances {
       "card",
       make("div", "card-head", name, type, state, actions),
       bar,
-      make("div", "card-line", used, blocks),
+      make("div", "card-line", used, load),
       marks,
-      make("div", "card-line", counts, load),
+      make("div", "card-line", counts),
     );
     root.tabIndex = -1;
     root.setAttribute("aria-labelledby", name.id);
@@ -110,7 +110,7 @@ export class Instances {
       root,
       marks,
       actions,
-      parts: { type, state, bar, used, blocks, counts, load },
+      parts: { type, state, bar, used, counts, load },
       instance: null,
     };
   }
@@ -128,10 +128,11 @@ export class Instances {
     parts.bar.style.setProperty("--used", share.toFixed(3));
     parts.bar.setAttribute("aria-valuenow", String(percent));
     setData(parts.bar, "level", share > 0.97 ? "full" : share > 0.85 ? "high" : "normal");
-    setText(parts.used, usedBlocks === null ? "KV –" : `KV ${percent}%`);
     setText(
-      parts.blocks,
-      totalBlocks === null ? "" : `${integer(usedBlocks ?? 0)} of ${counted(totalBlocks, "block")}`,
+      parts.used,
+      usedBlocks === null || totalBlocks === null
+        ? "KV –"
+        : `KV ${percent}% · ${integer(usedBlocks)} of ${counted(totalBlocks, "block")}`,
     );
     const counts = [`${running ?? 0} running`];
     if (waiting) counts.push(`${waiting} waiting`);
