@@ -7,6 +7,7 @@ import { isLoopback } from "../core/hosts.ts";
 import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
 import type { Log } from "../core/log.ts";
+import type { LeadershipStatus } from "../core/protocol/leadership.ts";
 import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
 import { Candidate } from "../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../cluster/leadership/election.ts";
@@ -77,7 +78,9 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
  * @throws {UsageError} the store has a server on another host, and the address is of this host alone
  */
 function checkReach(url: string, address: Address): void {
-  const hosts = parseStoreUrl(url).servers.map((server) => server.replace(/:\d+$/, "").replace(/^\[|\]$/g, ""));
+  const hosts = parseStoreUrl(url).servers.map((server) =>
+    server.replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
+  );
   if (hosts.every(isLoopback)) return;
   const parsed = parseAddress(address);
   if (parsed.scheme === "tcp" && !isLoopback(parsed.host)) return;
@@ -85,6 +88,21 @@ function checkReach(url: string, address: Address): void {
     `--manager-address ${address}: managers, API servers and instances of other hosts cannot connect to ` +
       "it; with a store on another host, expected tcp:HOST:PORT with an address of this host that they reach",
   );
+}
+
+/**
+ * What a manager shows of the leader and of the store.
+ * @param candidate null: the manager does not stand for election yet
+ */
+export function leadershipStatus(candidate: Candidate | null): LeadershipStatus {
+  const { leadership = null, record = null, storeProblem = null } = candidate ?? {};
+  return {
+    isLeader: leadership !== null,
+    epoch: leadership?.epoch ?? record?.epoch ?? 0,
+    leader: record?.leader ?? "",
+    address: record?.address ?? "",
+    storeProblem: storeProblem?.message ?? null,
+  };
 }
 
 /** A finder and its store. */
