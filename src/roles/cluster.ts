@@ -4,6 +4,7 @@ import { realClock } from "../core/clock.ts";
 import { UnavailableError } from "../core/errors.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
 import type { Log } from "../core/log.ts";
+import type { LeadershipStatus } from "../core/protocol/leadership.ts";
 import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
 import { Candidate, DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../cluster/leadership/election.ts";
@@ -90,6 +91,21 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
       await candidate.close();
       await store.close();
     },
+  };
+}
+
+/**
+ * What a manager shows of the leader and of the store.
+ * @param candidate null: the manager does not stand for election yet
+ */
+export function leadershipStatus(candidate: Candidate | null): LeadershipStatus {
+  const { leadership = null, record = null, storeProblem = null } = candidate ?? {};
+  return {
+    isLeader: leadership !== null,
+    epoch: leadership?.epoch ?? record?.epoch ?? 0,
+    leader: record?.leader ?? "",
+    address: record?.address ?? "",
+    storeProblem: storeProblem?.message ?? null,
   };
 }
 

@@ -37,6 +37,8 @@ export interface InstanceArgs {
   readonly managerAddress: Address;
   /** See {@linkcode InstanceConfig}. */
   readonly host?: string;
+  /** See {@linkcode InstanceConfig}. Default without TCP: the name that the system gives this host. */
+  readonly hostName?: string;
   /** Instances that share this host. */
   readonly hostShare: number;
   readonly log: Log;
@@ -94,6 +96,8 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     fence,
     managerAddress,
+    hostName: args.hostName ??
+      (parseAddress(managerAddress).scheme === "tcp" ? undefined : Deno.hostname()),
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
     version: fullVersion(),

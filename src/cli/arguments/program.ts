@@ -416,6 +416,15 @@ export const instanceArguments = {
       "With --manager-address tcp:HOST:PORT: IP address of this host. The instance listens there, and " +
       "API servers and other instances are told to connect to it there.",
   }),
+  "host-name": text({
+    default: null,
+    defaultText: "the address of --host over TCP, else the host's own name",
+    metavar: "NAME",
+    section: null,
+    help:
+      "Name of this host. Instances with one name are on one host: requests move between them " +
+      "rather than to another host, and they can be drained together.",
+  }),
   "host-share": integer({
     default: 1,
     min: 1,

@@ -12,7 +12,13 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
-import { type Candidacy, type ClusterPlace, clusterPlace, stand } from "../../roles/cluster.ts";
+import {
+  type Candidacy,
+  type ClusterPlace,
+  clusterPlace,
+  leadershipStatus,
+  stand,
+} from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import {
   managerAddress,
@@ -204,6 +210,7 @@ export class ManagerService implements RoleService {
           ? {
             processId: this.#processId,
             leadership: () => this.#candidacy?.candidate.leadership ?? null,
+            status: () => leadershipStatus(this.#candidacy?.candidate ?? null),
             onSuperseded: (known) => this.#candidacy?.candidate.learn(known),
             onHeard: (instanceId) => this.#audience.note(instanceId),
           }

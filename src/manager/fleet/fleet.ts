@@ -38,6 +38,8 @@ export interface FleetConfig {
   readonly settings?: ServedSettings;
   /** Address at which instances join the manager. */
   readonly managerAddress: () => Address;
+  /** Hosts on which no instance should start. */
+  readonly drainedHosts: () => ReadonlySet<string>;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** The type of a new instance, given the types of the instances that stay. */
@@ -123,6 +125,11 @@ export class Fleet {
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
   }
 
+  /** Whether there is such an instance, and it can take requests. */
+  isAvailable(instanceId: InstanceId): boolean {
+    return this.#instances.get(instanceId)?.isAvailable === true;
+  }
+
   /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
   useFreshNames(): void {
     this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;
@@ -142,6 +149,7 @@ export class Fleet {
     const launching = instance.process.launch(launcher, {
       instanceId,
       managerAddress: managerAddress(),
+      avoidHosts: this.#config.drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
     });

@@ -6,6 +6,8 @@ export interface LaunchRequest {
   readonly instanceId: InstanceId;
   /** Where the instance joins the manager. */
   readonly managerAddress: Address;
+  /** Names of hosts that are drained: the instance must not start there. */
+  readonly avoidHosts?: ReadonlySet<string>;
   /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
   readonly numBlocks: number | null;
   readonly startedBy: "manager" | "api-server";

@@ -8,6 +8,7 @@ import type {
   JoinReply,
   JoinRequest,
   MigrationRegistration,
+  ReportInterval,
 } from "../membership.ts";
 import type { ErrorRecord } from "../../errors.ts";
 import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
@@ -25,6 +26,7 @@ const registration: z.ZodType<InstanceRegistration> = servedSettings.extend({
   instanceId: id,
   instanceType,
   address: id,
+  hostName: id.optional(),
   pid: count,
   processStart: id.optional(),
   version: text.optional(),
@@ -47,6 +49,9 @@ export const joinRequest: Check<JoinRequest> = checkWith(z.object({
 }));
 export const joinReply: Check<JoinReply> = checkWith(
   z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType, ...decisionFields }),
+);
+export const reportInterval: Check<ReportInterval> = checkWith(
+  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS) }),
 );
 export const drainReply: Check<DrainReply> = checkWith(
   z.object({ mayDrain: z.boolean(), ...decisionFields }),
