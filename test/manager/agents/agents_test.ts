@@ -33,7 +33,8 @@ Deno.test("agents: nothing is started on a host that is drained", async () => {
   await using world = new World();
   const manager = await world.manager({ initialInstances: 1 });
   world.onLaunch = async (instance) => {
-    await instance.join({ hostName: "a" });
+    await instance.join();
+    instance.settings = { ...instance.settings, hostName: "a" };
     await instance.register();
   };
   const a = world.host("a", { slots: 3 });
