@@ -492,9 +492,9 @@ export class Manager {
     const isNew = instance.registration === null;
     this.#fleet.register(registration, peer);
     this.#keeper.noteServing(instance);
-    this.#checkReach(registration);
     if (isNew) this.#hosts.noteServing(instance);
     if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
+    this.#checkReach(registration);
     const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
