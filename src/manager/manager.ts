@@ -372,7 +372,7 @@ export class Manager {
       settings,
       timeoutMs,
       knows: (instanceId) => this.#fleet.has(instanceId),
-      isDrained: () => false,
+      isDrained: (host) => this.#hosts.drained.has(host),
       onEvent: (event) => this.#emit(event),
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
