@@ -5,6 +5,7 @@
  */
 
 import type { InstanceId } from "./generate.ts";
+import type { ServedSettings } from "./membership.ts";
 
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
@@ -29,6 +30,20 @@ export function supersedes(known: Leadership, other: Leadership): boolean {
     (known.epoch === other.epoch && known.leader !== other.leader);
 }
 
+/** What a manager of several knows of the leader and of the lease store, for people. */
+export interface LeadershipStatus {
+  /** The manager that says so leads. */
+  readonly isLeader: boolean;
+  /** Of the leader; 0: no leader is known. */
+  readonly epoch: number;
+  /** Process that leads; empty: not known. */
+  readonly leader: string;
+  /** Where the leader serves; empty: not known. */
+  readonly address: string;
+  /** Why the lease store cannot be used now; null: it answers. */
+  readonly storeProblem: string | null;
+}
+
 /** Instance to every manager of its cluster, call `hear`: the instance is there. */
 export interface Presence {
   readonly instanceId: InstanceId;
@@ -41,4 +56,6 @@ export interface Presence {
 export interface ProcessIdentity {
   /** As `leader` in {@linkcode Leadership}. */
   readonly process: string;
+  /** What its instances serve; absent: whatever the first of them does. */
+  readonly settings?: ServedSettings;
 }

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { errorKinds } from "../../errors.ts";
 
 /** Longest name of a request, an instance, an API server or a migration. */
-const MAX_ID_CHARS = 1_024;
+export const MAX_ID_CHARS = 1_024;
 /** Longest text that is meant for people; the bus cuts error messages to this length. */
 const MAX_TEXT_CHARS = 64 << 10;
 /** Most entries of a list of ids, instances or blocks. */
@@ -17,6 +17,9 @@ export const count = z.int().min(0);
 export const number = z.number();
 /** Finite, 0 or more. */
 export const amount = z.number().min(0);
+
+/** What an instance, a manager or an API server serves. */
+export const servedSettings = z.object({ model: text, dtype: id, maxModelLen: count });
 
 /** Long lists of one type: a loop here costs a tenth of a schema for each entry. */
 export const ids = z.custom<string[]>(
