@@ -8,7 +8,7 @@ export interface HostsConfig {
   readonly clock: Clock;
   /** All instances, starting and draining ones too. */
   readonly instances: () => readonly ManagedInstance[];
-  readonly keeper: Pick<InstanceKeeper, "drain" | "keep">;
+  readonly keeper: Pick<InstanceKeeper, "drain" | "keep" | "noteRoom">;
 }
 
 /** A host that an operator drains. The object tells this drain from a later one of the same host. */
@@ -72,6 +72,7 @@ export class Hosts {
     for (const { instanceId, isLost } of this.#instancesOf(hostName)) {
       if (!isLost) this.#config.keeper.keep(instanceId);
     }
+    this.#config.keeper.noteRoom(true);
   }
 
   /** An instance serves for the first time. */
