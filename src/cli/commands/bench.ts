@@ -4,6 +4,7 @@ import {
   compareRuns,
   type ComparisonTable,
   comparisonTable,
+  markedTable,
 } from "../../bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
@@ -170,11 +171,15 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
         ...(plan.servers.length === 1
           ? []
           : plan.servers.map(({ name }, i) => `${"AB"[i]}: ${name}`)),
+        ...(compared === null
+          ? []
+          : ["\u25b2 marks where B is better than A by more than 2%, \u25bc where it is worse."]),
         `llumnix ${version}, ${date.toISOString().replace(/\.\d+Z$/, "Z")}`,
       ],
       folded: { title: "Command line", lines: [commandLine(argv)] },
     };
-    write(options.html, renderReport(resultReport(head, runs, shown, tableOf(plan, runs))));
+    const table = compared === null ? null : markedTable(compared.figures, compared.numRounds);
+    write(options.html, renderReport(resultReport(head, runs, shown, table)));
   }
 }
 

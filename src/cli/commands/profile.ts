@@ -67,6 +67,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     );
   }
   const { device } = kind;
+  if (engine.kvCacheDtype === "fp8") throw new UsageError(noNarrowCache);
   for (const path of [options.out, options.csv, options.html]) {
     if (path !== null) checkWritable(path);
   }
@@ -90,6 +91,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     const fit = fitSteps(steps, [], source);
     if (options.csv !== null) write(options.csv, stepsCsv(steps));
     const { dtype, numLayers, numKvHeads, headDim } = info.layout;
+    if (dtype === "float8_e4m3") throw new UsageError(noNarrowCache);
     finish(options, fit, steps, {
       model: nameOf(options.name ?? info.model),
       shape: { dtype, numLayers, numKvHeads, headDim, maxModelLen: info.maxModelLen },
@@ -104,6 +106,8 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     await executor.close();
   }
 }
+
+const noNarrowCache = "--kv-cache-dtype fp8: profiles do not know FP8 caches. Leave it out.";
 
 function fitLogs(paths: readonly string[], options: FitOptions): number {
   if (paths.length === 0) throw new UsageError("expected files: llumnix profile fit CSV [CSV ...]");
