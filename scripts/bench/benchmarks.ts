@@ -41,13 +41,15 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     run: benchRouter,
   },
   attacks: {
-    about: "requests that are made to hurt, from one client and from eight: what others notice",
-    minutes: 2,
+    about:
+      "requests and readers that are made to hurt, and a prompt of 220,000 tokens: what others notice",
+    minutes: 4,
     run: benchAttacks,
   },
   manager: {
-    about: "the manager's share of a core with 256 instances",
-    minutes: 0.2,
+    about:
+      "the manager's share of a core, and its dispatches' latency, with 256 and 1,024 instances",
+    minutes: 1,
     run: benchManager,
   },
   metrics: {

@@ -38,6 +38,8 @@ export interface ExecutorKind {
    * `by default`: they do so under `--instance-isolation auto`.
    */
   readonly sharesProcess: "by default" | "on request" | "never";
+  /** It can have weights and a cache in 8 bits: `--quantization fp8`, `--kv-cache-dtype fp8`. */
+  readonly hasFp8: boolean;
   /** Where its KV cache is. */
   readonly memory: KvMemory;
   /**
@@ -45,6 +47,8 @@ export interface ExecutorKind {
    * present; it never takes a device without this function.
    */
   isPresent?(): boolean;
+  /** Devices that this process may use, of which an instance takes one. Absent: instances share the host. */
+  countDevices?(): number;
   /**
    * Finds the model of the options; loads nothing.
    * @throws {ModelError} the model is missing, damaged or not supported

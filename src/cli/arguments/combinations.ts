@@ -1,6 +1,6 @@
 /** Values that are fine alone and contradict each other. */
 import { UsageError } from "../../core/errors.ts";
-import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
+import { devices, findExecutorKind, fp8Problem, profileDevices } from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
 import { crossoverProblem } from "../../instance/llumlet/crossover.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
@@ -23,8 +23,10 @@ const rules: readonly Rule[] = [
   sslPair,
   secrets,
   batchedTokens,
+  fp8Problem,
   profileOptions,
   isolation,
+  severalHosts,
   instanceInfoFile,
 ];
 
@@ -87,8 +89,9 @@ function instanceLimits(options: ServeOptions): string | null {
 }
 
 function disaggregation(options: ServeOptions): string | null {
-  const { enablePdDisagg, numDispatchInstances, initialInstances } = options;
+  const { enablePdDisagg, numDispatchInstances, initialInstances, cluster } = options;
   if (!enablePdDisagg) return null;
+  if (cluster && numDispatchInstances !== null) return null; // other hosts may have more instances
   return disaggregationProblem(numDispatchInstances, initialInstances, "--initial-instances");
 }
 
@@ -138,6 +141,12 @@ function isolation({ device, instanceIsolation }: ServeOptions): string | null {
   const names = sharing.map((kind) => kind.device).join(" and ");
   return `--instance-isolation none is for --device ${names}, and --device is ${device}: a ` +
     "step of a model would hold up the whole service";
+}
+
+function severalHosts({ cluster, instanceIsolation }: ServeOptions): string | null {
+  if (!cluster || instanceIsolation !== "none") return null;
+  return "--instance-isolation none keeps instances in this process, where other hosts do not reach " +
+    "them: leave it out with --cluster";
 }
 
 function runsOnProfile(device: ServeOptions["device"]): boolean {

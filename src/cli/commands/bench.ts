@@ -12,6 +12,7 @@ import { comparisonSentence, runSentence } from "../../bench/results/sentence.ts
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
 import { remarks, resultText } from "../../bench/results/text.ts";
 import { fileProblem } from "../../core/file_problem.ts";
+import { checkWritable } from "../../core/files.ts";
 import { UsageError } from "../../core/errors.ts";
 import { version } from "../../core/version.ts";
 import { renderReport } from "../../report/html.ts";
@@ -279,13 +280,6 @@ function sizeOf(path: string): number {
   } catch {
     return 0;
   }
-}
-
-/** Checked before a long run, whose results would be lost. An existing file is left as it is. */
-function checkWritable(path: string): void {
-  const isNew = sizeOf(path) === 0;
-  write(path, "", { append: true });
-  if (isNew) Deno.removeSync(path);
 }
 
 function write(path: string, text: string, options?: Deno.WriteFileOptions): void {
