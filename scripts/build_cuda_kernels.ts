@@ -1,6 +1,6 @@
 /**
  * Compiles the CUDA kernels, which are committed: from `ffi/cuda_kernels/NAME.cu` PTX for every device
- * (`NAME.ptx`), and for kernels of decoders machine code of compute capability 9.0 (`NAME.sm_90a.cubin`).
+ * (`NAME.ptx`), and machine code of compute capability 9.0 (`NAME.sm_90a.cubin`).
  * `table.md` says what each kernel takes of a multiprocessor; a kernel that takes too much is an error.
  *
  * It needs nvcc 13.0.88 (NVCC, or on PATH) and nvdisasm (NVDISASM, or on PATH). The compiler is in the PyPI
@@ -31,9 +31,6 @@ const flags = ["-ptx", "-arch=compute_80", "-std=c++17"];
 const isa = "7.8";
 /** Target of the machine code, which kernels need to be launched programmatically. */
 const nativeTarget = "sm_90a";
-/** Modules without machine code: no kernel of theirs is launched programmatically. */
-const withoutCubin = ["kv", "sampling"];
-const hasCubin = (module: string) => !withoutCubin.includes(module);
 
 /** Names of the kernel sources, without ".cu". */
 export function kernelModules(): string[] {
@@ -41,13 +38,13 @@ export function kernelModules(): string[] {
     .filter((name) => name.endsWith(".cu")).map((name) => name.slice(0, -3)).sort();
 }
 
-/** Texts of a source and of the headers of this directory that it includes. */
+/** Texts of a source and of the files of this directory that it includes. */
 function sourceTexts(name: string, seen = new Set<string>()): string[] {
   if (seen.has(name)) return [];
   seen.add(name);
   const text = Deno.readTextFileSync(new URL(name, kernels));
   // "cuda_emulation.h" and the like, beside the software device, are no part of the PTX.
-  const headers = [...text.matchAll(/^#include "(\w+\.h)"/gm)].map(([, header]) => header)
+  const headers = [...text.matchAll(/^#include "(\w+\.(?:h|cu))"/gm)].map(([, header]) => header)
     .filter((header) => !header.includes("emulation"));
   return [text, ...headers.flatMap((header) => sourceTexts(header, seen))];
 }
@@ -74,7 +71,7 @@ export function hashInPtx(module: string): string | null {
 export async function cubinHashes(module: string): Promise<{ named: string; found: string }> {
   const ptx = await Deno.readTextFile(new URL(`${module}.ptx`, kernels));
   const named = /^\/\/ Hash of the cubin: (\w+)$/m.exec(ptx)?.[1] ?? "none";
-  return { named, found: hasCubin(module) ? await hashOfFile(cubinOf(module)) : "none" };
+  return { named, found: await hashOfFile(cubinOf(module)) };
 }
 
 const cubinOf = (module: string) => new URL(`${module}.${nativeTarget}.cubin`, kernels);
@@ -112,10 +109,10 @@ async function compile(nvcc: string, module: string): Promise<Map<Target, Compil
         ]);
       kernelsOf.set(target, parsePtxas(log));
     }
-    if (hasCubin(module)) await Deno.copyFile(cubin, cubinOf(module));
+    await Deno.copyFile(cubin, cubinOf(module));
     const header = `// Generated from ${module}.cu by scripts/build_cuda_kernels.ts (nvcc ` +
       `${compilerVersion}).\n// Source hash: ${await sourceHash(module)}\n` +
-      (hasCubin(module) ? `// Hash of the cubin: ${await hashOfFile(cubinOf(module))}\n` : "");
+      `// Hash of the cubin: ${await hashOfFile(cubinOf(module))}\n`;
     await Deno.writeTextFile(new URL(`${module}.ptx`, kernels), header + ptx);
     console.error(`${module}.ptx: ${header.length + ptx.length} bytes`);
     return kernelsOf;
@@ -127,9 +124,9 @@ async function compile(nvcc: string, module: string): Promise<Map<Target, Compil
 /** Refuses kernels that touch memory of the kernel before them without having waited for it. */
 async function checkWaits(): Promise<void> {
   const nvdisasm = Deno.env.get("NVDISASM") ?? "nvdisasm";
-  for (const module of kernelModules().filter(hasCubin)) {
+  for (const module of kernelModules()) {
     const sass = await run(nvdisasm, ["-c", path(cubinOf(module))]);
-    const source = sourceTexts(`${module}.cu`)[0];
+    const source = sourceTexts(`${module}.cu`).filter((text) => text.includes("__global__")).join();
     if (source.includes("grid_wait();") && waitingKernels(sass).length === 0) {
       throw new Error(
         `${module}.cu calls grid_wait(), but no kernel of its machine code waits for the kernel before it`,

@@ -56,6 +56,12 @@ function headerTexts(): Promise<string[]> {
   return Promise.all(headers.map((name) => Deno.readTextFile(name)));
 }
 
+/** Texts of the kernel sources that a source includes, for variants of their kernels. */
+function includedSources(text: string): Promise<string[]> {
+  const names = [...text.matchAll(/^#include "(\w+\.cu)"/gm)].map(([, name]) => name);
+  return Promise.all(names.map((name) => Deno.readTextFile(`${includeDirectories[1]}/${name}`)));
+}
+
 async function sha256(texts: readonly string[]): Promise<string> {
   const bytes = new TextEncoder().encode(texts.join("\0"));
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
@@ -72,12 +78,13 @@ export async function buildKernelLibrary(options: KernelLibraryOptions): Promise
   const headers = await headerTexts();
   const compile = async (source: string, index: number): Promise<string> => {
     const text = await Deno.readTextFile(source);
+    const included = await includedSources(text);
     const flags = [
       ...[...commonFlags, ...(checked ? checkedFlags : ["-O2"])],
       ...includeDirectories.map((directory) => `-I${directory}`),
     ];
     // A source that was compiled before, with these headers and flags, is not compiled again.
-    const hash = await sha256([compiler, ...flags, source, text, ...headers]);
+    const hash = await sha256([compiler, ...flags, source, text, ...included, ...headers]);
     const object = `${objects}/${hash}.o`;
     if (await Deno.stat(object).then(() => true, () => false)) return object;
     const unit = `${objects}/${name}-${index}.cpp`, partial = `${object}.${Deno.pid}`;

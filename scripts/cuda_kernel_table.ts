@@ -49,13 +49,9 @@ const registersOfMultiprocessor = 65_536, mostRegisters = 255;
 const reservedSharedBytes = 1 << 10;
 /** The table's figures are for linear layers with this many inputs, as an 8B model has them. */
 const inputs = 4096;
-/**
- * Bytes that a kernel may spill: some outside of inner loops, the plain kernels for 8 rows, and a kernel that
- * runs once a step.
- */
+/** Bytes that a kernel may spill: some outside of inner loops, and a kernel that runs once a step. */
 const allowedSpills: readonly (readonly [RegExp, number])[] = [
   [/^prompt_attention_\w+_128$/, 16],
-  [/^linear_b?f16_8$/, 20],
   [/^edit_logits$/, 32],
 ];
 /** Kernels that read weights or caches at the speed of memory, and need their bytes under way. */

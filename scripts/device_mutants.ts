@@ -14,6 +14,8 @@ import {
   filled,
   freshBench,
 } from "../test/ffi/software_device/device.ts";
+import { Random } from "../src/core/random.ts";
+import { compareChoosers } from "../test/executor/cuda/chooser_checks.ts";
 import { decoderRuns } from "../test/ffi/cuda/decoder_checks.ts";
 import { fillCopyCheck } from "../test/ffi/software_device/kv_blocks.ts";
 import {
@@ -119,16 +121,25 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
     fillCopyCheck(bench, 8192 + 16, 64);
     fillCopyCheck(bench, 2048, 96);
   },
+  sampling: () => {
+    const random = new Random(7);
+    for (const vocabSize of [90, 300]) compareChoosers(random, vocabSize);
+  },
   ...decoderRuns,
 };
 
 /** Files whose kernels are launched together. */
 const together = Object.keys(decoderRuns);
 
+/** Whether a file has kernels for 8 bits beside those of 16. */
+function hasVariant(file: string): boolean {
+  return [...Deno.readDirSync(kernels)].some(({ name }) => name === `${file}_fp8.cu`);
+}
+
 /** A source without the kernels of other types than bfloat16: they would be compiled for each mutant. */
 function narrowed(source: string): string {
   return source.replaceAll(
-    /extern "C" __global__ void __launch_bounds__\([\d, ]+\)\s+\w+_(?:f16|f32)(?:_\d+)?\([^{]*\{[^]*?\n\}\n/g,
+    /extern "C" __global__ void __launch_bounds__\([\d, ]+\)\s+\w+_(?:f16|f32)(?:_w8|_kv8)?(?:_\d+)?\([^{]*\{[^]*?\n\}\n/g,
     (kernel) => "\n".repeat(kernel.split("\n").length - 1),
   );
 }
@@ -140,13 +151,23 @@ async function kernelRows(folder: string, files: readonly string[]): Promise<Row
     await Deno.writeTextFile(source, text);
     return source;
   };
+  /** The kernels for 8 bits of a file, made of the version `name` of it. */
+  const writeVariant = async (file: string, name: string): Promise<string> => {
+    const text = await Deno.readTextFile(new URL(`${file}_fp8.cu`, kernels));
+    return await write(
+      `${name}_fp8`,
+      narrowed(text.replace(`#include "${file}.cu"`, `#include "${folder}/${name}.cu"`)),
+    );
+  };
   const build = async (
+    file: string,
     name: string,
     text: string,
     others: readonly string[],
     checked: boolean,
   ): Promise<string> => {
     const sources = [await write(name, text), ...others];
+    if (hasVariant(file)) sources.push(await writeVariant(file, name));
     const output = `${folder}/${name}${checked ? "_checked" : ""}.so`;
     await buildKernelLibrary({ compiler, sources, output, objects: folder, checked });
     return output;
@@ -157,18 +178,20 @@ async function kernelRows(folder: string, files: readonly string[]): Promise<Row
     const read = async (name: string) =>
       narrowed(await Deno.readTextFile(new URL(`${name}.cu`, kernels)));
     const source = await read(file);
-    const others = await Promise.all(
-      (together.includes(file) ? together : []).filter((other) => other !== file)
-        .map(async (other) => await write(`${other}_beside`, await read(other))),
-    );
-    const sound = await build(`${file}_sound`, source, others, false);
+    const beside = (together.includes(file) ? together : []).filter((other) => other !== file);
+    const others = await Promise.all(beside.flatMap((other) => [
+      read(other).then((text) => write(`${other}_beside`, text)),
+      ...hasVariant(other) ? [writeVariant(other, `${other}_beside`)] : [],
+    ]));
+    if (together.includes(file)) others.push(`${path(kernels)}fp8_weights.cu`);
+    const sound = await build(file, `${file}_sound`, source, others, false);
     assert.equal(noticedAt(`kernels=${sound},`, run), null, `${file}.cu as it is goes wrong`);
     for (const { 0: text, index } of source.matchAll(kernelSync)) {
       const mutant = source.slice(0, index) + ";" + source.slice(index + text.length);
       const line = source.slice(0, index).split("\n").length;
       const name = `${file}_${index}`;
-      const plain = await build(name, mutant, others, false);
-      const checked = await build(name, mutant, others, true);
+      const plain = await build(file, name, mutant, others, false);
+      const checked = await build(file, name, mutant, others, true);
       const values = noticedAt(`kernels=${plain},`, run);
       goesWrong(`kernels=${checked},seed=1`, run);
       const race = reportOf(checked)?.replaceAll(name, file) ?? null;

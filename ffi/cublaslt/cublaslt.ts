@@ -39,6 +39,12 @@ export const cublasConstants = {
   CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: 26,
   CUBLASLT_EPILOGUE_BIAS: 4,
   CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: 1,
+  CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: 3,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES: 5,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES: 6,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES: 7,
+  CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: 8,
+  CUBLASLT_REDUCTION_SCHEME_NONE: 0,
 } as const;
 
 /** `cublasLtMatmulHeuristicResult_t`: the algorithm at 0, then what it needs. */
@@ -66,6 +72,8 @@ export interface LinearShape {
   readonly bias?: bigint;
   /** Memory that `run` may use; the library's usual advice is 32 MiB. */
   readonly workspaceBytes: number;
+  /** Of the addresses of X, W and Y. Default 256, the library's. */
+  readonly alignmentBytes?: number;
 }
 
 /** Addresses of one product, on the device. */
@@ -105,7 +113,10 @@ export class CublasLt {
     return this.#library;
   }
 
-  /** @throws {CublasError} if the library has no algorithm for the shape */
+  /**
+   * Asks for an algorithm that computes each sum in one piece: those that split sums are left out.
+   * @throws {CublasError} if the library has no algorithm for the shape
+   */
   planLinear(shape: LinearShape): LinearPlan {
     return new LinearPlan(this.#library.symbols, this.#check, this.#handle, shape);
   }
@@ -125,7 +136,8 @@ export class LinearPlan {
   readonly #weights: bigint;
   readonly #x: bigint;
   readonly #y: bigint;
-  readonly #algorithm: Uint8Array<ArrayBuffer>;
+  /** `cublasLtMatmulAlgo_t`, which stays the same for all runs of the plan. */
+  readonly algorithm: Uint8Array<ArrayBuffer>;
   readonly #one = new Float32Array([1]);
   readonly #zero = new Float32Array([0]);
   /** What the algorithm uses of the workspace. */
@@ -144,12 +156,12 @@ export class LinearPlan {
     this.#y = this.#layout(outputType, outputs, rows);
     let best: Uint8Array<ArrayBuffer>;
     try {
-      best = this.#bestAlgorithm(shape.workspaceBytes);
+      best = this.#bestAlgorithm(shape);
     } catch (error) {
       this.destroy();
       throw error;
     }
-    this.#algorithm = best.slice(0, algorithmBytes);
+    this.algorithm = best.slice(0, algorithmBytes);
     const size = new DataView(best.buffer).getBigUint64(heuristicLayout.workspaceSize, true);
     this.workspaceBytes = Number(size);
   }
@@ -163,7 +175,7 @@ export class LinearPlan {
       ...[weights, this.#weights, x, this.#x] as const,
       this.#zero,
       ...[y, this.#y, y, this.#y] as const,
-      this.#algorithm,
+      this.algorithm,
       workspace,
       BigInt(this.workspaceBytes),
       stream,
@@ -219,17 +231,29 @@ export class LinearPlan {
   }
 
   /** `cublasLtMatmulHeuristicResult_t` of the fastest algorithm within the workspace. */
-  #bestAlgorithm(workspaceBytes: number): Uint8Array<ArrayBuffer> {
-    const call = this.#call;
+  #bestAlgorithm({ workspaceBytes, alignmentBytes }: LinearShape): Uint8Array<ArrayBuffer> {
+    const call = this.#call, c = cublasConstants;
     const created = new BigUint64Array(1);
     const code = call.cublasLtMatmulPreferenceCreate(created);
     this.#check("cublasLtMatmulPreferenceCreate", code);
     const preference = created[0];
     try {
-      const attribute = cublasConstants.CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-      const limit = new BigUint64Array([BigInt(workspaceBytes)]);
-      const set = call.cublasLtMatmulPreferenceSetAttribute(preference, attribute, limit, 8n);
-      this.#check("cublasLtMatmulPreferenceSetAttribute", set);
+      const set = (attribute: number, value: BufferSource) => {
+        const size = BigInt(value.byteLength);
+        const code = call.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size);
+        this.#check(`cublasLtMatmulPreferenceSetAttribute(${attribute})`, code);
+      };
+      const workspace = BigUint64Array.of(BigInt(workspaceBytes));
+      set(c.CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace);
+      const schemes = Uint32Array.of(c.CUBLASLT_REDUCTION_SCHEME_NONE);
+      set(c.CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, schemes);
+      if (alignmentBytes !== undefined) {
+        const alignment = Uint32Array.of(alignmentBytes);
+        set(c.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment);
+        set(c.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment);
+        set(c.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment);
+        set(c.CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment);
+      }
       const result = new Uint8Array(new ArrayBuffer(heuristicLayout.byteLength));
       const found = new Int32Array(1);
       const status = call.cublasLtMatmulAlgoGetHeuristic(

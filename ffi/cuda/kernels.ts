@@ -3,7 +3,7 @@ import { type Library, openLibrary, type OpenOptions } from "../library.ts";
 import { libraries } from "../library_search.ts";
 import { addressOf, cString, nativeBuffer, textAt } from "../memory.ts";
 import { driverErrorSymbols, driverFailure } from "./driver_errors.ts";
-import { errorCodes } from "./errors.ts";
+import { CudaError, errorCodes } from "./errors.ts";
 import { encodeLaunch, type Launch, launchLayout, maxLaunchAttributes } from "./launch.ts";
 
 export const kernelSymbols = {
@@ -83,6 +83,21 @@ export class KernelDriver {
       throw driverFailure(this.#call, "cuModuleLoadDataEx", code, text);
     }
     return this.#handle[0];
+  }
+
+  /**
+   * Loads the first image that the driver accepts: machine code is for one kind of device.
+   * @throws {CudaError} why it refuses the last one
+   */
+  loadFirst(images: readonly (string | Uint8Array<ArrayBuffer>)[]): bigint {
+    for (const image of images.slice(0, -1)) {
+      try {
+        return this.loadModule(image);
+      } catch (error) {
+        if (!(error instanceof CudaError)) throw error;
+      }
+    }
+    return this.loadModule(images.at(-1)!);
   }
 
   unloadModule(module: bigint): void {

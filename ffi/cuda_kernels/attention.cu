@@ -63,9 +63,9 @@ __device__ __forceinline__ float mergeValue(float before, float next, float keep
 }
 
 /// What a block of threads works on: one row and one KV head, that is the query heads of its group.
-template <class T>
+template <class C>
 struct Group {
-  const Cache<T>& cache;
+  const Cache<C>& cache;
   const int* table;  ///< Blocks of the row's sequence.
   int kvHead, size;  ///< Query heads.
   int begin, end;    ///< Tokens that the row sees.
@@ -79,17 +79,17 @@ struct Group {
 
 /// Brings keys or values of the tokens [first, first + tileTokens) into shared memory, as far as the row
 /// sees them, which is all that is read afterwards.
-template <class T>
-__device__ __forceinline__ void loadTile(const Group<T>& group, int first, size_t offset) {
-  const Cache<T>& cache = group.cache;
-  const int vectors = cache.headDim / vectorElements<T>;
+template <class C>
+__device__ __forceinline__ void loadTile(const Group<C>& group, int first, size_t offset) {
+  const Cache<C>& cache = group.cache;
+  const int vectors = cache.headDim / vectorElements<C>;
   __syncthreads();  // the tile before is no longer read
   for (int piece = int(threadIdx.x); piece < tileTokens * vectors; piece += threads) {
     const int token = piece / vectors, vector = piece % vectors, position = first + token;
     if (position < group.begin || position >= group.end) continue;
-    const T* key = keyOfPosition(cache, group.table, position, group.kvHead);
+    const C* key = keyOfPosition(cache, group.table, position, group.kvHead);
     __pipeline_memcpy_async(group.tile + token * group.pitch + vector * 16,
-                            key + offset + vector * vectorElements<T>, 16);
+                            key + offset + vector * vectorElements<C>, 16);
   }
   __pipeline_commit();
   __pipeline_wait_prior(0);
@@ -97,27 +97,27 @@ __device__ __forceinline__ void loadTile(const Group<T>& group, int first, size_
 }
 
 /// Scores of a tile of keys: a thread has a token and every second head of the group.
-template <class T>
-__device__ __forceinline__ void scoreTile(const Group<T>& group, int first, int inPart, float scale) {
+template <class C>
+__device__ __forceinline__ void scoreTile(const Group<C>& group, int first, int inPart, float scale) {
   const int token = int(threadIdx.x) % tileTokens, position = first + token, headDim = group.cache.headDim;
   const bool isSeen = position >= group.begin && position < group.end;
   const uint4* key = reinterpret_cast<const uint4*>(group.tile + token * group.pitch);
   for (int head = int(threadIdx.x) / tileTokens; head < group.size; head += threads / tileTokens) {
     float score = 0;
-    for (int vector = 0; isSeen && vector < headDim / vectorElements<T>; vector++) {
-      float k[vectorElements<T>];
-      unpack<T>(key[vector], k);
-      const float* query = group.queries + head * headDim + vector * vectorElements<T>;
+    for (int vector = 0; isSeen && vector < headDim / vectorElements<C>; vector++) {
+      float k[vectorElements<C>];
+      unpack<C>(key[vector], k);
+      const float* query = group.queries + head * headDim + vector * vectorElements<C>;
 UNROLL
-      for (int i = 0; i < vectorElements<T>; i++) score = fmaf(query[i], k[i], score);
+      for (int i = 0; i < vectorElements<C>; i++) score = fmaf(query[i], k[i], score);
     }
     group.scores[head * partTokens + inPart + token] = isSeen ? score * scale : -INFINITY;
   }
 }
 
 /// Turns the scores of a part into exponentials. A warp has every fourth head.
-template <class T>
-__device__ __forceinline__ void exponentials(const Group<T>& group) {
+template <class C>
+__device__ __forceinline__ void exponentials(const Group<C>& group) {
   const int lane = int(threadIdx.x) % 32;
   for (int head = int(threadIdx.x) / 32; head < group.size; head += warps) {
     float* scores = group.scores + head * partTokens;
@@ -136,8 +136,8 @@ __device__ __forceinline__ void exponentials(const Group<T>& group) {
 }
 
 /// Adds a tile of values, weighted, to `values`: a thread has some of the group's [size][headDim] sums.
-template <class T>
-__device__ __forceinline__ void weighTile(const Group<T>& group, int first, int inPart) {
+template <class C>
+__device__ __forceinline__ void weighTile(const Group<C>& group, int first, int inPart) {
   const int headDim = group.cache.headDim;
   const int from = max(first, group.begin) - first, to = min(group.end - first, tileTokens);
   for (int item = int(threadIdx.x); item < group.size * headDim; item += threads) {
@@ -145,7 +145,7 @@ __device__ __forceinline__ void weighTile(const Group<T>& group, int first, int 
     const float* weights = group.scores + head * partTokens + inPart;
     float sum = inPart == 0 ? 0.0f : group.values[item];
     for (int token = from; token < to; token++) {
-      const T* values = reinterpret_cast<const T*>(group.tile + token * group.pitch);
+      const C* values = reinterpret_cast<const C*>(group.tile + token * group.pitch);
       sum = fmaf(weights[token], widen(values[column]), sum);
     }
     group.values[item] = sum;
@@ -153,8 +153,8 @@ __device__ __forceinline__ void weighTile(const Group<T>& group, int first, int 
 }
 
 /// Computes part `part` of the row: `parts` of the group, and `values`, of which a thread may read its own.
-template <class T>
-__device__ __forceinline__ void attendPart(const Group<T>& group, int part, float scale) {
+template <class C>
+__device__ __forceinline__ void attendPart(const Group<C>& group, int part, float scale) {
   const int first = part * partTokens;
   const int tokens = min(group.end - first, partTokens);
   for (int inPart = 0; inPart < partTokens; inPart += tileTokens) {
@@ -174,9 +174,9 @@ __device__ __forceinline__ void attendPart(const Group<T>& group, int part, floa
 /// up to positions[r], of them the last `window` if that is not 0.
 /// If `partials` is null, z is 1 and the block does all parts. Else part z of each row goes to
 /// partials [rows][heads][z][headDim + 2], for `mergeParts`.
-template <class T>
+template <class T, class C>
 __device__ __forceinline__ void attend(const float* qkv, const int* positions, const int* sequences,
-                                       const int* tables, const Cache<T>& cache, T* output, float* partials,
+                                       const int* tables, const Cache<C>& cache, T* output, float* partials,
                                        int heads, int maxBlocks, int window, float scale) {
   DYNAMIC_SHARED(unsigned char, shared);
   const int kvHead = int(blockIdx.x), row = int(blockIdx.y), headDim = cache.headDim;
@@ -199,8 +199,8 @@ __device__ __forceinline__ void attend(const float* qkv, const int* positions, c
   // Items, scores and parts are multiples of 16 bytes in sum: headDim is a multiple of 8.
   unsigned char* tile = reinterpret_cast<unsigned char*>(mergedParts + size);
   const int* table = tables + size_t(sequences[row]) * maxBlocks;
-  const Group<T> group{cache, table, kvHead, size, begin, end, queries, scores, values, parts, tile,
-                       headDim * int(sizeof(T)) + 16};
+  const Group<C> group{cache, table, kvHead, size, begin, end, queries, scores, values, parts, tile,
+                       headDim * int(sizeof(C)) + 16};
 
   const size_t allHeads = size_t(heads) + 2 * cache.kvHeads;
   const float* from = qkv + (row * allHeads + size_t(kvHead) * size) * headDim;
@@ -267,6 +267,7 @@ __device__ __forceinline__ void mergeParts(const float* partials, const int* pos
 
 }  // namespace
 
+#ifndef TEMPLATES_ONLY
 extern "C" __global__ void __launch_bounds__(128)
     prepare_heads_bf16(float* __restrict__ qkv, const float* __restrict__ queryNorm,
                        const float* __restrict__ keyNorm, const float* __restrict__ rope,
@@ -333,3 +334,4 @@ extern "C" __global__ void __launch_bounds__(128)
                     f32* __restrict__ output, int headDim, int maxParts, int window) {
   mergeParts(partials, positions, output, headDim, maxParts, window);
 }
+#endif

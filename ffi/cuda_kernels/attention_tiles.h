@@ -26,6 +26,20 @@ constexpr int pitch = size + 8;
 template <int size>
 constexpr int tileElements = 2 * tileTokens * pitch<size>;
 
+// The cache has elements of type C: that of the products, T, or e4m3. Tiles come through a ring of stages. A stage of
+// e4m3 is widened, exactly, into a tile of T behind the ring, by the threads that have loaded it.
+
+/// From a token to the next in a stage.
+template <class C, int size>
+constexpr int stagePitch = sizeof(C) == 1 ? size : pitch<size>;
+template <class C, int size>
+constexpr int stageElements = 2 * tileTokens * stagePitch<C, size>;
+/// Bytes of the ring and the tile behind it.
+template <class T, class C, int size>
+__device__ __forceinline__ int ringBytes(int stages) {
+  return stages * stageElements<C, size> * int(sizeof(C)) + (sizeof(C) == 1 ? tileElements<size> * int(sizeof(T)) : 0);
+}
+
 /// Largest score and sum of exponentials, of a lane's two rows.
 struct Softmax {
   float largest[2] = {hidden, hidden}, sum[2] = {0.0f, 0.0f};
@@ -33,20 +47,56 @@ struct Softmax {
 
 /// Starts to load a tile: tokens of [begin, end) but for `newest`; zeros for the others, and where a head is
 /// smaller than `size`.
-template <class T, int size>
-__device__ __forceinline__ void loadTile(T* keys, const Cache<T>& cache, const int* table, int kvHead, int tile,
+template <class C, int size>
+__device__ __forceinline__ void loadTile(C* keys, const Cache<C>& cache, const int* table, int kvHead, int tile,
                                          int begin, int end, int newest) {
-  constexpr int vectors = size / 8;
+  constexpr int vectors = size / vectorElements<C>;
 UNROLL_BY(2)
   for (int piece = int(threadIdx.x); piece < tileTokens * vectors; piece += 128) {
-    const int token = piece / vectors, column = piece % vectors * 8, position = tile * tileTokens + token;
+    const int token = piece / vectors, column = piece % vectors * vectorElements<C>;
+    const int position = tile * tileTokens + token;
     if (position == newest) continue;
     const bool isThere = position >= begin && position < end && column < cache.headDim;
-    const T* key = isThere ? keyOfPosition(cache, table, position, kvHead) + column : cache.layer;
-    T* to = keys + token * pitch<size> + column;
+    const C* key = isThere ? keyOfPosition(cache, table, position, kvHead) + column : cache.layer;
+    C* to = keys + token * stagePitch<C, size> + column;
     copy_async_16(to, key, isThere);
-    copy_async_16(to + tileTokens * pitch<size>, isThere ? key + valueOffset(cache) : key, isThere);
+    copy_async_16(to + tileTokens * stagePitch<C, size>, isThere ? key + valueOffset(cache) : key, isThere);
   }
+}
+
+/// Sixteen numbers of e4m3. NaN stays NaN: another row may have written it.
+template <class T>
+__device__ __forceinline__ void widenSixteen(const uint4& codes, T* to) {
+  uint4* halves = reinterpret_cast<uint4*>(to);
+  halves[0] = widenEight<T>(make_uint2(codes.x, codes.y));
+  halves[1] = widenEight<T>(make_uint2(codes.z, codes.w));
+  // One more than 0x7f carries into the highest bit of its byte.
+  const auto carries = [](unsigned word) { return (word & 0x7f7f7f7fu) + 0x01010101u; };
+  if (((carries(codes.x) | carries(codes.y) | carries(codes.z) | carries(codes.w)) & 0x80808080u) == 0) return;
+  const unsigned words[4] = {codes.x, codes.y, codes.z, codes.w};
+  for (int i = 0; i < 16; i++) narrow(widen(e4m3{uint8_t(words[i / 4] >> i % 4 * 8)}), to[i]);
+}
+
+/// The tile that a stage holds, once the copies of the calling thread have landed: `stage` itself, or `tile` with what
+/// the stage has, but for the newest token.
+template <class T, int size>
+__device__ __forceinline__ T* widenTile(T* stage, T*, int, int) {
+  return stage;
+}
+template <class T, int size>
+__device__ __forceinline__ T* widenTile(const e4m3* stage, T* tile, int index, int newest) {
+  constexpr int vectors = size / 16;
+  __syncthreads();  // no warp reads the tile before
+  for (int piece = int(threadIdx.x); piece < tileTokens * vectors; piece += 128) {
+    const int token = piece / vectors, column = piece % vectors * 16;
+    if (index * tileTokens + token == newest) continue;
+UNROLL
+    for (int which = 0; which < 2; which++) {
+      const int row = which * tileTokens + token;
+      widenSixteen(*reinterpret_cast<const uint4*>(stage + row * size + column), tile + row * pitch<size> + column);
+    }
+  }
+  return tile;
 }
 
 /// The 16 queries of a warp, as operands: [16][size] in shared memory.

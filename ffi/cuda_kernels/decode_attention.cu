@@ -13,9 +13,9 @@ constexpr int warps = 4, threads = warps * 32;
 constexpr int scorePitch = tileTokens + 8;
 
 /// What a block works on, and its shared memory.
-template <class T, int size>
+template <class T, class C, int size>
 struct Block {
-  const Cache<T>& cache;
+  const Cache<C>& cache;
   const int* table;
   int row, kvHead, group;        ///< The group's heads are rows of the mma.
   int newest, begin;             ///< Tokens [begin, newest] are seen.
@@ -25,10 +25,10 @@ struct Block {
 };
 
 /// Queries, and if the block has the newest token its key and value, which go into the cache, too.
-template <class T, int size>
-__device__ __forceinline__ void prepareHeads(const Block<T, size>& block, const float* qkv, const float* queryNorm,
+template <class T, class C, int size>
+__device__ __forceinline__ void prepareHeads(const Block<T, C, size>& block, const float* qkv, const float* queryNorm,
                                              const float* keyNorm, const float* rope, float epsilon, bool hasNewest) {
-  const Cache<T>& cache = block.cache;
+  const Cache<C>& cache = block.cache;
   const int headDim = cache.headDim, half = headDim / 2, group = block.group, heads = group * cache.kvHeads;
   for (int i = int(threadIdx.x); i < (rowsOfWarp + 2) * size; i += threads) {
     const int row = i / size, column = i % size;  // the rows of `fresh` follow those of `queries`
@@ -49,21 +49,19 @@ __device__ __forceinline__ void prepareHeads(const Block<T, size>& block, const 
     }
     const bool isValue = i > group;
     T* to = block.fresh + (isValue ? pitch<size> : 0);
-    T* cached = keyOfPosition(cache, block.table, block.newest, block.kvHead) + (isValue ? valueOffset(cache) : 0);
+    C* cached = keyOfPosition(cache, block.table, block.newest, block.kvHead) + (isValue ? valueOffset(cache) : 0);
     const float* from = head + (heads + (isValue ? cache.kvHeads : 0)) * headDim;
     prepareHead(from, isValue ? nullptr : keyNorm, isValue ? nullptr : turns, headDim, epsilon,
                 [&](int k, float a, float b) {
-                  narrow(a, to[k]);
-                  narrow(b, to[half + k]);
-                  cached[k] = to[k];
-                  cached[half + k] = to[half + k];
+                  roundInto(a, cached[k], to[k]);
+                  roundInto(b, cached[half + k], to[half + k]);
                 });
   }
 }
 
 /// Puts the new key and value into their tile.
-template <class T, int size>
-__device__ __forceinline__ void putNewest(const Block<T, size>& block, T* keys) {
+template <class T, class C, int size>
+__device__ __forceinline__ void putNewest(const Block<T, C, size>& block, T* keys) {
   constexpr int vectors = size / 8;
   T* to = keys + block.newest % tileTokens * pitch<size>;
   for (int i = int(threadIdx.x); i < 2 * vectors; i += threads) {
@@ -74,8 +72,8 @@ __device__ __forceinline__ void putNewest(const Block<T, size>& block, T* keys) 
 }
 
 /// A tile that has landed: the scores of all its tokens, and the columns of this warp.
-template <class T, int size, int tiles>
-__device__ __forceinline__ void attendTile(const Block<T, size>& block, const unsigned (&queries)[size / 16][4],
+template <class T, class C, int size, int tiles>
+__device__ __forceinline__ void attendTile(const Block<T, C, size>& block, const unsigned (&queries)[size / 16][4],
                                            const T* keys, int tile, float scale, Weighed<tiles>& part) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   const int begin[2] = {block.begin, block.begin}, end[2] = {block.newest + 1, block.newest + 1};
@@ -136,18 +134,18 @@ __device__ __forceinline__ bool isLastBlock(unsigned* finished, int blocks) {
   return isLast;
 }
 
-/// Grid [kvHeads, rows, z], 128 threads; shared memory: `stages` (2 or 3) tiles, [18][size] queries, new key and
+/// Grid [kvHeads, rows, z], 128 threads; shared memory: `ringBytes` of `stages` (2 or 3), [18][size] queries, new key and
 /// value, [16] rows of scores. Row r of `qkv`, float32 [heads + 2 kvHeads][headDim], belongs to sequence sequences[r],
 /// whose blocks are in tables[sequence * maxBlocks ...], and has position positions[r]; no other row has its
 /// sequence. A row with position -1 fills up a batch: nothing is read or written for it. A row sees the last
-/// `window` tokens if that is not 0. headDim is a multiple of 8 up to `size`, and a group has at most 16 heads.
+/// `window` tokens if that is not 0. headDim is a multiple of 8, or of 16 for a cache of e4m3, up to `size`; a group has at most 16 heads.
 /// If `partials` is null, z is 1 and the block does all parts. Else part z of each row goes to partials
 /// [rows][heads][z][headDim + 2], and the last block of a row and KV head merges them: it finds out by
 /// finished [rows][kvHeads], which is 0 before and behind.
-template <class T, int size>
+template <class T, int size, class C>
 __device__ __forceinline__ void decodeAttention(const float* qkv, const float* queryNorm, const float* keyNorm,
                                                 const float* rope, const int* positions, const int* sequences,
-                                                const int* tables, const Cache<T>& cache, T* output, float* partials,
+                                                const int* tables, const Cache<C>& cache, T* output, float* partials,
                                                 unsigned* finished, int heads, int maxBlocks, int window, int stages,
                                                 float scale, float epsilon) {
   constexpr int tiles = size / 8 / warps;  // of columns, of a warp
@@ -167,19 +165,20 @@ __device__ __forceinline__ void decodeAttention(const float* qkv, const float* q
     grid_launch();
     return;
   }
-  T* ring = reinterpret_cast<T*>(shared);
-  T* queries = ring + stages * tileElements<size>;
+  C* ring = reinterpret_cast<C*>(shared);
+  T* widened = reinterpret_cast<T*>(ring + stages * stageElements<C, size>);
+  T* queries = reinterpret_cast<T*>(shared + ringBytes<T, C, size>(stages));
   T* fresh = queries + rowsOfWarp * pitch<size>;
   float* scores = reinterpret_cast<float*>(fresh + 2 * pitch<size>);
   const int* table = tables + size_t(sequences[row]) * maxBlocks;
-  const Block<T, size> block{cache, table, row, kvHead, group, newest, begin, queries, fresh, scores};
+  const Block<T, C, size> block{cache, table, row, kvHead, group, newest, begin, queries, fresh, scores};
 
   const int firstTile = max(begin, firstPart * partTokens) / tileTokens;
   const int lastTile = min(newest / tileTokens, lastPart * tilesOfPart + tilesOfPart - 1);
   int loaded = 0;  // the stage that is filled next
   auto load = [&](int tile) {
     if (tile <= lastTile) {
-      loadTile<T, size>(ring + loaded * tileElements<size>, cache, table, kvHead, tile, begin, newest, newest);
+      loadTile<C, size>(ring + loaded * stageElements<C, size>, cache, table, kvHead, tile, begin, newest, newest);
     }
     __pipeline_commit();
     if (++loaded == stages) loaded = 0;
@@ -196,16 +195,16 @@ __device__ __forceinline__ void decodeAttention(const float* qkv, const float* q
   Weighed<tiles> all, part;
   int stage = 0;
   for (int tile = firstTile; tile <= lastTile; tile++) {
-    T* keys = ring + stage * tileElements<size>;
     if (stages == 2) {
       __pipeline_wait_prior(0);
     } else {
       __pipeline_wait_prior(1);
     }
+    T* keys = widenTile<T, size>(ring + stage * stageElements<C, size>, widened, tile, newest);
     if (tile == newest / tileTokens) putNewest(block, keys);
     __syncthreads();  // the tile is there for all, and no warp reads the stage that is filled next
     load(tile + stages - 1);
-    attendTile<T, size, tiles>(block, operands, keys, tile, scale, part);
+    attendTile<T, C, size, tiles>(block, operands, keys, tile, scale, part);
     if (tile == lastTile || tile % tilesOfPart == tilesOfPart - 1) {
       part.finishPart();
       all.add(part, scale);
@@ -249,6 +248,7 @@ __device__ __forceinline__ void decodeAttention(const float* qkv, const float* q
 
 }  // namespace
 
+#ifndef TEMPLATES_ONLY
 extern "C" __global__ void __launch_bounds__(128, 2)
     decode_attention_bf16_64(const float* qkv, const float* __restrict__ queryNorm, const float* __restrict__ keyNorm,
                              const float* __restrict__ rope, const int* __restrict__ positions,
@@ -296,3 +296,4 @@ extern "C" __global__ void __launch_bounds__(128, 2)
   decodeAttention<f16, 128>(qkv, queryNorm, keyNorm, rope, positions, sequences, tables, cache, output, partials,
                             finished, heads, maxBlocks, window, stages, scale, epsilon);
 }
+#endif

@@ -6,6 +6,7 @@ import type { OpenOptions } from "../library.ts";
 import {
   type AttentionOptions,
   type CacheLayer,
+  elementBytes,
   type ElementType,
   fastPaths,
   type HeadNorms,
@@ -13,11 +14,14 @@ import {
   type KernelDevice,
   type KernelPaths,
   type LinearLayer,
+  type NarrowFormats,
   type NormedRows,
   partTokens,
   type RowTables,
 } from "./decoder_types.ts";
+import type { KernelFile } from "./kernel_images.ts";
 import { KernelModules } from "./kernel_modules.ts";
+import type { LibraryLinear, RowRange } from "./library_linear.ts";
 import { PlainKernels, plainSharedBytes } from "./plain_kernels.ts";
 import { RowKernels } from "./row_kernels.ts";
 import { hasTensorKernels, TensorKernels, tensorSharedBytes } from "./tensor_kernels.ts";
@@ -33,8 +37,22 @@ export function neededSharedBytes(
   shape: HeadShape,
   paths: KernelPaths = fastPaths,
 ): number {
+  // Kernels for types of 8 bits need no more.
   const isTensor = paths.tensorCores && hasTensorKernels(type, shape);
   return isTensor ? tensorSharedBytes(shape) : plainSharedBytes(type, shape);
+}
+
+/** The modules that are needed. Layers without scales, such as the head, are there beside those with scales. */
+function filesOf(isTensor: boolean, { weights, cache }: NarrowFormats): KernelFile[] {
+  return [
+    ...["rows", "linear", "attention"] as const,
+    ...weights ? ["linear_fp8", "fp8_weights"] as const : [],
+    ...cache ? ["attention_fp8"] as const : [],
+    ...isTensor ? ["linear_few", "linear_many"] as const : [],
+    ...isTensor && weights ? ["linear_few_fp8", "linear_many_fp8"] as const : [],
+    ...isTensor && cache ? ["decode_attention_fp8", "prompt_attention_fp8"] as const : [],
+    ...isTensor && !cache ? ["decode_attention", "prompt_attention"] as const : [],
+  ];
 }
 
 /** Kernels of one element type, loaded into the device that is current on the calling thread. */
@@ -43,13 +61,19 @@ export class DecoderKernels {
   readonly countersBytes: number;
   /** Whether a kernel may start while the kernel before it still runs. */
   readonly isProgrammatic: boolean;
+  /** Why the driver compiles the kernels, although the program has machine code for the device; null: it does not. */
+  readonly nativeRefusal: string | null;
   readonly #modules: KernelModules;
+  readonly #type: ElementType;
   readonly #shape: HeadShape;
   readonly #fewBlocks: number;
   readonly #fused: boolean;
   readonly #rows: RowKernels;
   readonly #plain: PlainKernels;
   readonly #tensor: TensorKernels | null;
+  #library: LibraryLinear | null = null;
+  /** Ascending, apart from each other. */
+  #libraryRows: readonly RowRange[] = [];
 
   /**
    * @param stream in whose order everything is launched
@@ -63,29 +87,27 @@ export class DecoderKernels {
     stream: bigint,
     paths: KernelPaths = fastPaths,
     options: OpenOptions = {},
+    formats: NarrowFormats = {},
   ) {
     const isTensor = paths.tensorCores && hasTensorKernels(type, shape);
     const modules = new KernelModules(
-      [
-        ...["rows", "linear", "attention"] as const,
-        ...isTensor
-          ? ["linear_few", "linear_many", "decode_attention", "prompt_attention"] as const
-          : [],
-      ],
+      filesOf(isTensor, formats),
       device,
       stream,
       paths.programmatic,
       options,
     );
     this.#modules = modules;
+    this.#type = type;
     this.#shape = shape;
     this.#fewBlocks = fewBlocksPerMultiprocessor * device.multiprocessors;
     this.#fused = paths.fused;
     this.#rows = new RowKernels(modules, type);
-    this.#plain = new PlainKernels(modules, type, shape);
-    this.#tensor = isTensor ? new TensorKernels(modules, type, shape, device) : null;
+    this.#plain = new PlainKernels(modules, type, shape, formats);
+    this.#tensor = isTensor ? new TensorKernels(modules, type, shape, device, formats) : null;
     this.countersBytes = 4 * Math.max(1, this.#fewBlocks);
     this.isProgrammatic = paths.programmatic && modules.isNative;
+    this.nativeRefusal = modules.nativeRefusal;
   }
 
   /** Bytes of {@linkcode AttentionOptions.partials} with which no batch lacks room. */
@@ -94,6 +116,20 @@ export class DecoderKernels {
     if (parts === 1) return 0;
     const rows = Math.ceil(this.#fewBlocks / this.#shape.kvHeads);
     return this.#bytesOfParts(rows, parts);
+  }
+
+  /** Lets {@linkcode computeByLibrary} take effect. Closed with the kernels. */
+  useLibrary(library: LibraryLinear): void {
+    this.#library = library;
+  }
+
+  /**
+   * From now on a library computes these rows of linear layers. Other rows keep their bits. Behind the last
+   * row, matrices have room for as many rows as the library computes at a time.
+   * @param rows ascending, and apart from each other
+   */
+  computeByLibrary(rows: readonly RowRange[]): void {
+    this.#libraryRows = this.#library === null ? [] : rows;
   }
 
   /** y = rows of `table` [tokens, width] as float32. `tokens`: int32 [rows]. */
@@ -167,7 +203,24 @@ export class DecoderKernels {
 
   /** y (float32) = or += x W^T + bias. A row of y depends on no other row of x. */
   linear(layer: LinearLayer, x: bigint, y: bigint, rows: number, mode: "set" | "add"): void {
-    (this.#tensor ?? this.#plain).linear(layer, x, y, rows, mode);
+    const kernels = this.#tensor ?? this.#plain;
+    if (this.#libraryRows.length === 0) return kernels.linear(layer, x, y, rows, mode);
+    const own = (first: number, end: number) => {
+      if (first === end) return;
+      const [from, to] = [
+        first * layer.inputs * elementBytes[this.#type],
+        first * layer.outputs * 4,
+      ];
+      kernels.linear(layer, x + BigInt(from), y + BigInt(to), end - first, mode);
+    };
+    // In the order of rows: the library writes behind its own, and those are computed after it.
+    let done = 0;
+    for (const range of this.#libraryRows) {
+      own(done, range.first);
+      this.#library!.linear(this.#rows, layer, x, y, range, mode);
+      done = range.first + range.count;
+    }
+    own(done, rows);
   }
 
   /** Norms and rotates queries and keys of `qkv` in place; writes keys and values to the cache. */
@@ -197,6 +250,14 @@ export class DecoderKernels {
     }
   }
 
+  /**
+   * codes [rows, inputs] of 8 bits and scales, float32 [rows], of weights [rows, inputs] of the kernels' type. Needs
+   * `formats.weights`.
+   */
+  quantizeRows(weights: bigint, codes: bigint, scales: bigint, rows: number, inputs: number): void {
+    this.#plain.quantizeRows(weights, codes, scales, rows, inputs);
+  }
+
   /** y [rows, width] = silu(gate) * up of float32 rows gate | up. */
   siluMultiply(gateUp: bigint, y: bigint, rows: number, width: number): void {
     this.#rows.siluMultiply(gateUp, y, rows, width);
@@ -209,11 +270,13 @@ export class DecoderKernels {
 
   /** Unloads the kernels, once no launch is under way. */
   close(): void {
+    this.#library?.close();
     this.#modules.close();
   }
 
-  #isFew(rows: number, { inputs }: LinearLayer): boolean {
-    return this.#fused && this.#tensor !== null && this.#tensor.isFew(rows, inputs);
+  #isFew(rows: number, layer: LinearLayer): boolean {
+    return this.#fused && this.#libraryRows.length === 0 && this.#tensor !== null &&
+      this.#tensor.isFew(rows, layer);
   }
 
   /** Parts of contexts that get a block each; 1 where a block does all parts of a row. */

@@ -3,8 +3,18 @@
 /** How weights, activations that enter a product, and the KV cache are stored. */
 export type ElementType = "float32" | "float16" | "bfloat16";
 
+/** How weights of linear layers, or the KV cache, are stored instead: numbers of 8 bits, see fp8.h. */
+export type NarrowType = "float8_e4m3";
+
+/** What is stored in another type than that of the kernels. */
+export interface NarrowFormats {
+  /** Linear layers with scales. */
+  readonly weights?: NarrowType;
+  readonly cache?: NarrowType;
+}
+
 /** Bytes of an element. */
-export const elementBytes = { float32: 4, float16: 2, bfloat16: 2 } as const;
+export const elementBytes = { float32: 4, float16: 2, bfloat16: 2, float8_e4m3: 1 } as const;
 
 /** What kernels are called for each type. */
 export const suffixes = { float32: "f32", float16: "f16", bfloat16: "bf16" } as const;
@@ -26,6 +36,8 @@ export interface HeadShape {
 export interface LinearLayer {
   /** Address of [outputs, inputs]. */
   readonly weights: bigint;
+  /** Address of float32 [outputs], by which outputs of weights of 8 bits are multiplied; default 0n, none. */
+  readonly scales?: bigint;
   /** Address of float32 [outputs], or 0n. */
   readonly bias: bigint;
   readonly outputs: number;

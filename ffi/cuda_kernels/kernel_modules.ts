@@ -40,6 +40,8 @@ export class KernelModules {
    * themselves, which programmatic launches need.
    */
   readonly isNative: boolean;
+  /** Why the driver refuses the machine code for this device; null: it does not, or there is none. */
+  readonly nativeRefusal: string | null = null;
   readonly #driver: KernelDriver;
   readonly #modules: ReadonlyMap<KernelFile, bigint>;
   readonly #stream: bigint;
@@ -62,8 +64,11 @@ export class KernelModules {
     this.#stream = stream;
     const [major, minor] = device.computeCapability;
     const native = major === 9 && minor === 0 ? this.#loadAll(files, "sm_90a") : null;
-    this.isNative = native !== null;
-    this.#modules = native ?? this.#loadAll(files, "ptx")!;
+    this.isNative = native instanceof Map;
+    if (native instanceof CudaError) this.nativeRefusal = native.message;
+    const modules = native instanceof Map ? native : this.#loadAll(files, "ptx");
+    if (modules instanceof CudaError) throw modules;
+    this.#modules = modules;
     this.#isProgrammatic = programmatic && this.isNative;
   }
 
@@ -90,8 +95,11 @@ export class KernelModules {
     for (const module of this.#modules.values()) this.#driver.unloadModule(module);
   }
 
-  /** Null if the driver is older than the compiler of the cubins and refuses them. */
-  #loadAll(files: readonly KernelFile[], target: "ptx" | "sm_90a"): Map<KernelFile, bigint> | null {
+  /** The error if the driver refuses a module: it may be older than the compiler of the machine code. */
+  #loadAll(
+    files: readonly KernelFile[],
+    target: "ptx" | "sm_90a",
+  ): Map<KernelFile, bigint> | CudaError {
     const modules = new Map<KernelFile, bigint>();
     try {
       for (const file of files) {
@@ -100,7 +108,7 @@ export class KernelModules {
       return modules;
     } catch (error) {
       for (const module of modules.values()) this.#driver.unloadModule(module);
-      if (error instanceof CudaError && target !== "ptx") return null;
+      if (error instanceof CudaError) return error;
       throw error;
     }
   }

@@ -2,6 +2,7 @@
 import { type Kernel, KernelDriver } from "../cuda/kernels.ts";
 import type { OpenOptions } from "../library.ts";
 import ptx from "./kv.ptx" with { type: "text" };
+import cubin from "./kv.sm_90a.cubin" with { type: "bytes" };
 
 /**
  * Addresses of tables that the device can read, in device or pinned memory. They are read when the
@@ -59,7 +60,7 @@ export class KvKernels {
     }
     this.#driver = driver;
     this.#threads = threads;
-    this.#module = driver.loadModule(ptx);
+    this.#module = driver.loadFirst([cubin, ptx]);
     const kernel = driver.kernel.bind(driver, this.#module);
     this.#copy = kernel("kv_copy", ["pointer", "pointer", "pointer", "u32"]);
     this.#fill = kernel("kv_fill", ["pointer", "pointer", "u32", "u32"]);

@@ -7,7 +7,7 @@
 //
 // Weights and x come through a ring of stages in shared memory, filled by cp.async. Each warp has its
 // own and waits for nobody else until its range is done.
-#include "elements.h"
+#include "fp8.h"
 
 namespace {
 
@@ -17,44 +17,54 @@ constexpr int ranges = 8, outputsOfBlock = 32, chunk = 32;
 template <class T>
 constexpr int depth = sizeof(T) == 2 ? 3 : 2;
 
-/// Bytes of a row of a stage. The 16 bytes more than a chunk keep lanes that read a column of rows out of
+/// Bytes of a row of a stage, of weights or of x. The 16 bytes more than a chunk keep lanes that read a column of rows out of
 /// each other's banks.
 template <class T>
 constexpr int pitch = chunk * int(sizeof(T)) + 16;
 
 /// `decoder_kernels.ts` computes the same for the launch.
-template <class T, int rows>
-constexpr int stageBytes = (outputsOfBlock + rows) * pitch<T>;
+template <class T, class W, int rows>
+constexpr int stageBytes = outputsOfBlock * pitch<W> + rows * pitch<T>;
 
-template <class T, int rows>
-__device__ __forceinline__ void loadStage(unsigned char* stage, const T* w, const T* x, int chunkIndex,
-                                          int firstOutput, int outputs, int firstRow, int allRows, int inputs) {
-  constexpr int vectors = chunk / vectorElements<T>;
-  for (int piece = int(threadIdx.x) % 32; piece < (outputsOfBlock + rows) * vectors; piece += 32) {
+/// Starts to load a chunk of `count` rows of a matrix. Rows past its end repeat the last one: their results are
+/// not stored.
+template <class W, int count>
+__device__ __forceinline__ void loadRows(unsigned char* to, const W* matrix, int chunkIndex, int firstRow, int rows,
+                                         int inputs) {
+  constexpr int vectors = chunk / vectorElements<W>;
+  for (int piece = int(threadIdx.x) % 32; piece < count * vectors; piece += 32) {
     const int row = piece / vectors, vector = piece % vectors;
-    const int input = chunkIndex * chunk + vector * vectorElements<T>;
+    const int input = chunkIndex * chunk + vector * vectorElements<W>;
     const bool isThere = input < inputs;
-    // Rows past the end repeat the last one: their results are not stored.
-    const T* from = row < outputsOfBlock
-                        ? w + size_t(min(firstOutput + row, outputs - 1)) * inputs
-                        : x + size_t(min(firstRow + row - outputsOfBlock, allRows - 1)) * inputs;
-    __pipeline_memcpy_async(stage + row * pitch<T> + vector * 16, from + (isThere ? input : 0), 16,
-                            isThere ? 0 : 16);
+    const W* from = matrix + size_t(min(firstRow + row, rows - 1)) * inputs;
+    __pipeline_memcpy_async(to + row * pitch<W> + vector * 16, from + (isThere ? input : 0), 16, isThere ? 0 : 16);
   }
 }
 
-template <class T, int rows>
+/// Weights of a row of a stage, as many as a vector of x has.
+template <class T, class W>
+__device__ __forceinline__ void weightsOf(const unsigned char* row, int vector, float (&to)[vectorElements<T>]) {
+  if constexpr (sizeof(W) == 1) {
+    const uint2 codes = reinterpret_cast<const uint2*>(row)[vector];
+    unpackWord(codes.x, to, W{});
+    unpackWord(codes.y, to + 4, W{});
+  } else {
+    unpack<T>(reinterpret_cast<const uint4*>(row)[vector], to);
+  }
+}
+
+template <class T, class W, int rows>
 __device__ __forceinline__ void multiplyStage(const unsigned char* stage, float (&sums)[rows]) {
   const int lane = int(threadIdx.x) % 32;
-  const uint4* weights = reinterpret_cast<const uint4*>(stage + lane * pitch<T>);
+  const unsigned char* xs = stage + outputsOfBlock * pitch<W>;
 UNROLL
   for (int vector = 0; vector < chunk / vectorElements<T>; vector++) {
     float w[vectorElements<T>];
-    unpack<T>(weights[vector], w);
+    weightsOf<T, W>(stage + lane * pitch<W>, vector, w);
 UNROLL
     for (int row = 0; row < rows; row++) {
       float x[vectorElements<T>];
-      unpack<T>(reinterpret_cast<const uint4*>(stage + (outputsOfBlock + row) * pitch<T>)[vector], x);
+      unpack<T>(reinterpret_cast<const uint4*>(xs + row * pitch<T>)[vector], x);
 UNROLL
       for (int i = 0; i < vectorElements<T>; i++) sums[row] = fmaf(w[i], x[i], sums[row]);
     }
@@ -63,20 +73,21 @@ UNROLL
 
 /// Grid [ceil(allRows / rows), ceil(outputs / 32)], 256 threads; 8 * depth * stageBytes of shared memory.
 /// `bias` is float32 [outputs] or null. With `adds`, y += instead of y =. `inputs` is a multiple of
-/// vectorElements, and w and x are aligned to 16 bytes.
-template <class T, int rows>
-__device__ __forceinline__ void linear(const T* w, const T* x, const float* bias, float* y, int allRows,
-                                       int outputs, int inputs, int adds) {
+/// vectorElements, and w and x are aligned to 16 bytes. Weights of e4m3 have `scales`, float32 [outputs].
+template <class T, int rows, class W>
+__device__ __forceinline__ void linear(const W* w, const float* scales, const T* x, const float* bias, float* y,
+                                       int allRows, int outputs, int inputs, int adds) {
   DYNAMIC_SHARED(unsigned char, shared);
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   const int firstRow = int(blockIdx.x) * rows, firstOutput = int(blockIdx.y) * outputsOfBlock;
   const int chunks = (inputs + chunk - 1) / chunk;
   const int begin = chunks * warp / ranges, end = chunks * (warp + 1) / ranges;
-  unsigned char* ring = shared + warp * depth<T> * stageBytes<T, rows>;
+  unsigned char* ring = shared + warp * depth<T> * stageBytes<T, W, rows>;
   auto load = [&](int index) {
     if (index < end) {
-      loadStage<T, rows>(ring + index % depth<T> * stageBytes<T, rows>, w, x, index, firstOutput, outputs,
-                         firstRow, allRows, inputs);
+      unsigned char* stage = ring + index % depth<T> * stageBytes<T, W, rows>;
+      loadRows<W, outputsOfBlock>(stage, w, index, firstOutput, outputs, inputs);
+      loadRows<T, rows>(stage + outputsOfBlock * pitch<W>, x, index, firstRow, allRows, inputs);
     }
     __pipeline_commit();
   };
@@ -86,7 +97,7 @@ __device__ __forceinline__ void linear(const T* w, const T* x, const float* bias
     __pipeline_wait_prior(depth<T> - 2);
     __syncwarp();  // all lanes' copies are there, and nobody reads the stage that is filled next
     load(index + depth<T> - 1);
-    multiplyStage<T, rows>(ring + index % depth<T> * stageBytes<T, rows>, sums);
+    multiplyStage<T, W, rows>(ring + index % depth<T> * stageBytes<T, W, rows>, sums);
   }
   // All copies have landed: those behind the last chunk were empty.
   __syncthreads();  // the rings are no longer needed: their memory takes the sums of the ranges
@@ -102,7 +113,7 @@ __device__ __forceinline__ void linear(const T* w, const T* x, const float* bias
     for (int range = 1; range < ranges; range++) {
       sum += sumsOfRanges[(range * rows + row) * outputsOfBlock + lane];
     }
-    if (bias != nullptr) sum += bias[output];
+    sum = finishSum<W>(sum, scales, bias, output);
     float* to = y + size_t(firstRow + row) * outputs + output;
     *to = adds ? *to + sum : sum;
   }
@@ -110,48 +121,50 @@ __device__ __forceinline__ void linear(const T* w, const T* x, const float* bias
 
 }  // namespace
 
+#ifndef TEMPLATES_ONLY
 extern "C" __global__ void __launch_bounds__(256)
     linear_bf16_1(const bf16* __restrict__ w, const bf16* __restrict__ x, const float* __restrict__ bias,
                   float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<bf16, 1>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<bf16, 1>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_bf16_4(const bf16* __restrict__ w, const bf16* __restrict__ x, const float* __restrict__ bias,
                   float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<bf16, 4>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<bf16, 4>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_bf16_8(const bf16* __restrict__ w, const bf16* __restrict__ x, const float* __restrict__ bias,
                   float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<bf16, 8>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<bf16, 8>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f16_1(const f16* __restrict__ w, const f16* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f16, 1>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f16, 1>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f16_4(const f16* __restrict__ w, const f16* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f16, 4>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f16, 4>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f16_8(const f16* __restrict__ w, const f16* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f16, 8>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f16, 8>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f32_1(const f32* __restrict__ w, const f32* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f32, 1>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f32, 1>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f32_4(const f32* __restrict__ w, const f32* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f32, 4>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f32, 4>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
 extern "C" __global__ void __launch_bounds__(256)
     linear_f32_8(const f32* __restrict__ w, const f32* __restrict__ x, const float* __restrict__ bias,
                  float* __restrict__ y, int allRows, int outputs, int inputs, int adds) {
-  linear<f32, 8>(w, x, bias, y, allRows, outputs, inputs, adds);
+  linear<f32, 8>(w, nullptr, x, bias, y, allRows, outputs, inputs, adds);
 }
+#endif

@@ -7,6 +7,7 @@ import {
   type HeadNorms,
   type HeadShape,
   type LinearLayer,
+  type NarrowFormats,
   partTokens,
   type RowTables,
   suffixes,
@@ -19,13 +20,19 @@ const outputsOfBlock = 32, ranges = 8, chunk = 32, tileTokens = 64;
 /** Rows of x that share a pass over the weights. */
 const rowVariants = [1, 4, 8] as const;
 
-function linearSharedBytes(type: ElementType, rows: number): number {
+/** @param weightBytes of an element of the weights */
+function linearSharedBytes(
+  type: ElementType,
+  rows: number,
+  weightBytes: number = elementBytes[type],
+): number {
   const depth = elementBytes[type] === 2 ? 3 : 2;
-  return ranges * depth * (outputsOfBlock + rows) * (chunk * elementBytes[type] + vectorBytes);
+  const pitch = (bytes: number) => chunk * bytes + vectorBytes;
+  return ranges * depth * (outputsOfBlock * pitch(weightBytes) + rows * pitch(elementBytes[type]));
 }
 
 /** Dynamic shared memory of `attend` in attention.cu. */
-function attentionSharedBytes(type: ElementType, shape: HeadShape): number {
+function attentionSharedBytes(type: keyof typeof elementBytes, shape: HeadShape): number {
   const size = shape.heads / shape.kvHeads;
   const floats = 3 * size * shape.headDim + size * partTokens + 2 * 2 * size;
   return 4 * floats + tileTokens * (shape.headDim * elementBytes[type] + vectorBytes);
@@ -37,42 +44,69 @@ export function plainSharedBytes(type: ElementType, shape: HeadShape): number {
   return Math.max(linear, attentionSharedBytes(type, shape));
 }
 
+interface RowVariant {
+  readonly rows: number;
+  readonly launch: Launcher;
+}
+
 export class PlainKernels {
   readonly #type: ElementType;
   readonly #shape: HeadShape;
-  readonly #linears: readonly { readonly rows: number; readonly launch: Launcher }[];
+  readonly #formats: NarrowFormats;
+  readonly #linears: readonly RowVariant[];
+  /** For weights of 8 bits. */
+  readonly #scaled: readonly RowVariant[];
+  readonly #quantizeRows: Launcher | null;
   readonly #prepareHeads: Launcher;
   readonly #attend: Launcher;
   readonly #mergeParts: Launcher;
 
-  constructor(modules: KernelModules, type: ElementType, shape: HeadShape) {
+  constructor(
+    modules: KernelModules,
+    type: ElementType,
+    shape: HeadShape,
+    formats: NarrowFormats = {},
+  ) {
     const suffix = suffixes[type];
+    this.#formats = formats;
     this.#type = type;
     this.#shape = shape;
     this.#linears = rowVariants.map((rows) => ({
       rows,
       launch: modules.launcher("linear", `linear_${suffix}_${rows}`, "ppppiiii"),
     }));
-    this.#prepareHeads = modules.launcher(
-      "attention",
-      `prepare_heads_${suffix}`,
-      "pppppppliiiif",
-    );
-    this.#attend = modules.launcher("attention", `attend_${suffix}`, "ppppplppiiiiiif");
+    this.#scaled = formats.weights === undefined ? [] : rowVariants.map((rows) => ({
+      rows,
+      launch: modules.launcher("linear_fp8", `linear_${suffix}_w8_${rows}`, "pppppiiii"),
+    }));
+    this.#quantizeRows = formats.weights === undefined
+      ? null
+      : modules.launcher("fp8_weights", `quantize_rows_${suffix}`, "pppi");
+    const [file, heads, attend] = formats.cache === undefined
+      ? ["attention", `prepare_heads_${suffix}`, `attend_${suffix}`] as const
+      : ["attention_fp8", "prepare_heads_kv8", `attend_${suffix}_kv8`] as const;
+    this.#prepareHeads = modules.launcher(file, heads, "pppppppliiiif");
+    this.#attend = modules.launcher(file, attend, "ppppplppiiiiiif");
     this.#mergeParts = modules.launcher("attention", `merge_parts_${suffix}`, "pppiii");
   }
 
   /** y (float32) = or += x W^T + bias. */
   linear(layer: LinearLayer, x: bigint, y: bigint, rows: number, mode: "set" | "add"): void {
-    const { weights, bias, outputs, inputs } = layer;
-    const found = this.#linears.find((variant) => variant.rows >= rows) ?? this.#linears.at(-1)!;
+    const { weights, scales = 0n, bias, outputs, inputs } = layer;
+    const variants = scales === 0n ? this.#linears : this.#scaled;
+    const found = variants.find((variant) => variant.rows >= rows) ?? variants.at(-1)!;
     const shape = {
       grid: [Math.ceil(rows / found.rows), Math.ceil(outputs / outputsOfBlock), 1],
       threads: threadsOfLinear,
-      sharedBytes: linearSharedBytes(this.#type, found.rows),
+      sharedBytes: linearSharedBytes(this.#type, found.rows, scales === 0n ? undefined : 1),
     } as const;
-    const adds = mode === "add" ? 1 : 0;
-    found.launch(shape, weights, x, bias, y, rows, outputs, inputs, adds);
+    const matrix = scales === 0n ? [weights] : [weights, scales];
+    found.launch(shape, ...matrix, x, bias, y, rows, outputs, inputs, mode === "add" ? 1 : 0);
+  }
+
+  /** codes [rows, inputs] and scales [rows] of weights [rows, inputs]: see fp8_weights.cu. */
+  quantizeRows(weights: bigint, codes: bigint, scales: bigint, rows: number, inputs: number): void {
+    this.#quantizeRows!({ grid: [rows, 1, 1], threads: 256 }, weights, codes, scales, inputs);
   }
 
   /** Norms and rotates queries and keys of `qkv` in place; writes keys and values to the cache. */
@@ -111,7 +145,7 @@ export class PlainKernels {
       {
         grid: [kvHeads, rows, parts],
         threads: threadsOfHeads,
-        sharedBytes: attentionSharedBytes(this.#type, this.#shape),
+        sharedBytes: attentionSharedBytes(this.#formats.cache ?? this.#type, this.#shape),
       },
       ...[qkv, tables.positions, tables.sequences, tables.blockTables],
       ...[cache.address, cache.blockStride, output, parts > 1 ? partials : 0n, cache.blockShift],

@@ -21,13 +21,14 @@ struct Queries {
   DEVICE_MEMBER int beginOf(int end) const { return window > 0 ? max(0, end - window) : 0; }
 };
 
-/// Grid [kvHeads, z, sequences], 128 threads; shared memory: two tiles. Sequence s has the rows
+/// Grid [kvHeads, z, sequences], 128 threads; shared memory: `ringBytes` of two stages. Sequence s has the rows
 /// [starts[s], starts[s + 1]) of `qkv`, float32 [heads + 2 kvHeads][headDim], which are the last of its lengths[s]
 /// tokens. Norms and rotations are done, and the cache has all keys and values. z is enough for 64 queries a
-/// block. A row sees the last `window` tokens if that is not 0. headDim is a multiple of 8 up to `size`.
-template <class T, int size>
+/// block. A row sees the last `window` tokens if that is not 0. headDim is a multiple of 8, or of 16 for
+/// a cache of e4m3, up to `size`.
+template <class T, int size, class C>
 __device__ __forceinline__ void promptAttention(const float* qkv, const int* starts, const int* lengths,
-                                                const int* tables, const Cache<T>& cache, T* output, int heads,
+                                                const int* tables, const Cache<C>& cache, T* output, int heads,
                                                 int maxBlocks, int window, float scale) {
   DYNAMIC_SHARED(unsigned char, shared);
   const int kvHead = int(blockIdx.x), sequence = int(blockIdx.z), headDim = cache.headDim;
@@ -37,20 +38,21 @@ __device__ __forceinline__ void promptAttention(const float* qkv, const int* sta
   if (first >= rows * group) return;
   const Queries queries{first, rows * group, group, lengths[sequence] - rows, window};
   const int* table = tables + size_t(sequence) * maxBlocks;
-  T* ring = reinterpret_cast<T*>(shared);
+  C* ring = reinterpret_cast<C*>(shared);
+  T* widened = reinterpret_cast<T*>(ring + 2 * stageElements<C, size>);
 
   const int begin = queries.beginOf(queries.end(0)), end = queries.end(queriesOfBlock - 1);
   const int lastTile = (end - 1) / tileTokens;
   auto load = [&](int tile, int stage) {
     if (tile <= lastTile) {
-      loadTile<T, size>(ring + stage * tileElements<size>, cache, table, kvHead, tile, begin, end, -1);
+      loadTile<C, size>(ring + stage * stageElements<C, size>, cache, table, kvHead, tile, begin, end, -1);
     }
     __pipeline_commit();
   };
   load(begin / tileTokens, 0);
 
-  // The queries pass through the second stage.
-  T* narrowed = ring + tileElements<size>;
+  // The queries pass through the second stage, or through the tile of those that are widened.
+  T* narrowed = sizeof(C) == 1 ? widened : reinterpret_cast<T*>(ring + stageElements<C, size>);
   for (int i = int(threadIdx.x); i < queriesOfBlock * size / 4; i += threads) {
     const int row = i / (size / 4), column = i % (size / 4) * 4, item = queries.item(row);
     uint2 packed = make_uint2(0, 0);
@@ -72,12 +74,12 @@ __device__ __forceinline__ void promptAttention(const float* qkv, const int* sta
   Weighed<size / 8> all, part;
   for (int tile = begin / tileTokens, stage = 0; tile <= lastTile; tile++, stage ^= 1) {
     __pipeline_wait_prior(0);
+    const T* keys = widenTile<T, size>(ring + stage * stageElements<C, size>, widened, tile, -1);
     __syncthreads();  // the tile is there for all, and no warp reads the stage that is filled next
     load(tile + 1, stage ^ 1);
     if (isIdle) continue;
     const int from = tile * tileTokens;
     const int begins[2] = {queries.beginOf(ends[0]), queries.beginOf(ends[1])};
-    const T* keys = ring + stage * tileElements<size>;
     float scores[tilesOf8][4], keep[2];
 UNROLL
     for (int i = 0; i < tilesOf8; i += 2) scoreTokens<T, size>(scores + i, operands, keys + i * 8 * pitch<size>);
@@ -111,6 +113,7 @@ UNROLL
 
 }  // namespace
 
+#ifndef TEMPLATES_ONLY
 extern "C" __global__ void __launch_bounds__(128, 2)
     prompt_attention_bf16_64(const float* __restrict__ qkv, const int* __restrict__ starts,
                              const int* __restrict__ lengths, const int* __restrict__ tables, bf16* __restrict__ layer,
@@ -146,3 +149,4 @@ extern "C" __global__ void __launch_bounds__(128, 2)
   const Cache<f16> cache{layer, blockStride, blockShift, kvHeads, headDim};
   promptAttention<f16, 128>(qkv, starts, lengths, tables, cache, output, heads, maxBlocks, window, scale);
 }
+#endif

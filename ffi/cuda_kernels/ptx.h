@@ -91,6 +91,18 @@ PTX_INLINE float exp2_approx(float x) {
   return result;
 }
 
+/// The products of two pairs.
+PTX_INLINE unsigned multiply_bf16x2(unsigned a, unsigned b) {
+  unsigned result;  // compute capability 8.0 has only the fused product: -0 changes nothing
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(0x80008000u));
+  return result;
+}
+PTX_INLINE unsigned multiply_f16x2(unsigned a, unsigned b) {
+  unsigned result;
+  asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+  return result;
+}
+
 /// Two floats rounded to 16 bits, `low` in the low half.
 PTX_INLINE unsigned pack_bf16(float low, float high) {
   unsigned result;

@@ -9,6 +9,7 @@ export class RowKernels {
   readonly #rmsNorm: Launcher;
   readonly #siluMultiply: Launcher;
   readonly #largestLogit: Launcher;
+  readonly #addRows: Launcher;
 
   constructor(modules: KernelModules, type: ElementType) {
     const suffix = suffixes[type];
@@ -16,6 +17,7 @@ export class RowKernels {
     this.#rmsNorm = modules.launcher("rows", `rms_norm_${suffix}`, "ppppif", true);
     this.#siluMultiply = modules.launcher("rows", `silu_multiply_${suffix}`, "ppi", true);
     this.#largestLogit = modules.launcher("rows", "largest_logit", "ppi");
+    this.#addRows = modules.launcher("rows", "add_rows", "pipi", true);
   }
 
   /** y = rows of `table` [tokens, width] as float32. `tokens`: int32 [rows]. */
@@ -42,6 +44,16 @@ export class RowKernels {
   /** y [rows, width] = silu(gate) * up of float32 rows gate | up. */
   siluMultiply(gateUp: bigint, y: bigint, rows: number, width: number): void {
     this.#siluMultiply({ grid: [rows, 1, 1], threads }, gateUp, y, width);
+  }
+
+  /** y, float32 [rows, width] += x, float32 [rows, width]. */
+  addRows(x: bigint, y: bigint, rows: number, width: number): void {
+    this.#addRows({ grid: [rows, 1, 1], threads }, x, width, y, width);
+  }
+
+  /** Each row of y, float32 [rows, width] += x, float32 [width]. */
+  addRow(x: bigint, y: bigint, rows: number, width: number): void {
+    this.#addRows({ grid: [rows, 1, 1], threads }, x, 0, y, width);
   }
 
   /** indices, int32 [rows] = the largest of each row; -1 where there is NaN or it is not finite. */

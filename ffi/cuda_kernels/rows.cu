@@ -53,6 +53,16 @@ __device__ __forceinline__ void siluMultiply(const float* gateUp, T* y, int widt
   }
 }
 
+/// Rows of `to` += rows of `from`, or += the same row if `stride`, the elements from a row of it to the next,
+/// is 0. Grid [rows], 256 threads.
+__device__ __forceinline__ void addRows(const float* from, int stride, float* to, int width) {
+  grid_wait();
+  grid_launch();
+  const float* row = from + size_t(blockIdx.x) * stride;
+  float* sums = to + size_t(blockIdx.x) * width;
+  for (int i = int(threadIdx.x); i < width; i += threadsOfRow) sums[i] = __ldcg(sums + i) + __ldcg(row + i);
+}
+
 /// A place of a maximum: the larger value wins, then the lower index.
 struct Largest {
   float value;
@@ -106,6 +116,10 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     silu_multiply_f32(const float* gateUp, f32* y, int width) {
   siluMultiply(gateUp, y, width);
+}
+
+extern "C" __global__ void __launch_bounds__(256) add_rows(const float* from, int stride, float* to, int width) {
+  addRows(from, stride, to, width);
 }
 
 /// The index of each row's largest logit, the lowest on ties; -1 if a logit is NaN, or if the largest is

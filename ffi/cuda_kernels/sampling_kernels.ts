@@ -1,7 +1,7 @@
 /** The kernels of sampling.cu: the choice of tokens on the device, and the layouts of what it reads and writes. */
 import { type Kernel, KernelDriver, type ParameterType } from "../cuda/kernels.ts";
 import type { OpenOptions } from "../library.ts";
-import ptx from "./sampling.ptx" with { type: "text" };
+import { kernelImages } from "./kernel_images.ts";
 
 /** Words of `RowChoice`, and most alternatives that a row can report. */
 export const rowChoiceWords = 16, mostTopTokens = 32;
@@ -195,7 +195,8 @@ export class SamplingKernels {
    */
   constructor(stream: bigint, options: OpenOptions = {}) {
     this.#driver = KernelDriver.open(options);
-    this.#module = this.#driver.loadModule(ptx);
+    const { sm_90a, ptx } = kernelImages.sampling;
+    this.#module = this.#driver.loadFirst([sm_90a, ptx]);
     this.#stream = stream;
     const kernel = (name: string, types: readonly ParameterType[]) =>
       this.#driver.kernel(this.#module, name, types);

@@ -201,13 +201,17 @@ CUBLAS_API int cublasLtMatmulPreferenceDestroy(uint64_t preference) {
   const auto lock = locked();
   return library().preferences.remove(preference) == nullptr ? InvalidArgument : Success;
 }
-/// Attribute 1 is the most workspace.
+/// Attribute 1 is the most workspace, 3 the ways to split sums, of which there is none, 5 to 8 alignments.
 CUBLAS_API int cublasLtMatmulPreferenceSetAttribute(uint64_t preference, int attribute,
                                                     const void* value, size_t bytes) {
   const auto lock = locked();
   const auto found = library().preferences.find(preference);
-  if (found == nullptr || value == nullptr || attribute != 1) return InvalidArgument;
-  return setAttribute(found->workspaceBytes, value, bytes) ? Success : InvalidArgument;
+  if (found == nullptr || value == nullptr) return InvalidArgument;
+  uint32_t unused;
+  const bool isKnown = attribute == 1 || attribute == 3 || (attribute >= 5 && attribute <= 8);
+  const bool isSet = attribute == 1 ? setAttribute(found->workspaceBytes, value, bytes)
+                                    : setAttribute(unused, value, bytes);
+  return isKnown && isSet ? Success : InvalidArgument;
 }
 
 CUBLAS_API int cublasLtMatmulAlgoGetHeuristic(uint64_t handle, uint64_t description, uint64_t a,
@@ -255,6 +259,7 @@ CUBLAS_API int cublasLtMatmul(uint64_t handle, uint64_t description, const float
     product.workspace = workspace;
     product.workspaceBytes = algorithm->workspaceBytes;
   }
+  product.isUneven = soft::settings().unevenProducts;
   for (auto& [address, bytes] : product.ranges()) {
     const auto region = call.memory.find(address);
     if (region == nullptr || !region->contains(address, bytes)) return InvalidArgument;

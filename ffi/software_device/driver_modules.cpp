@@ -96,6 +96,9 @@ Status loadModule(Call& call, uint64_t* module, const char* image) {
   if (settings().failLoad != 0) return Status(settings().failLoad);
   auto made = std::make_shared<Module>();
   if (std::memcmp(image, ELFMAG, SELFMAG) == 0) {
+    constexpr int cubinCapability = 90;  // sm_90a: the project has no other machine code
+    if (settings().failCubin != 0) return Status(settings().failCubin);
+    if (settings().computeCapability != cubinCapability) return NoBinary;
     made->entries = entriesOfCubin(image);
   } else if (std::strstr(image, ".version") != nullptr && std::strstr(image, ".target") != nullptr) {
     made->entries = entriesOf(image);

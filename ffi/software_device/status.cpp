@@ -19,6 +19,8 @@ const StatusText texts[] = {
      "device kernel image is invalid"},
     {InvalidContext, "CUDA_ERROR_INVALID_CONTEXT", "cudaErrorDeviceUninitialized",
      "invalid device context"},
+    {NoBinary, "CUDA_ERROR_NO_BINARY_FOR_GPU", "cudaErrorNoKernelImageForDevice",
+     "no kernel image is available for execution on the device"},
     {EccUncorrectable, "CUDA_ERROR_ECC_UNCORRECTABLE", "cudaErrorECCUncorrectable",
      "uncorrectable ECC error encountered"},
     {InvalidPtx, "CUDA_ERROR_INVALID_PTX", "cudaErrorInvalidPtx", "a PTX JIT compilation failed"},

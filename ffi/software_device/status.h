@@ -14,6 +14,7 @@ enum Status : int {
   InvalidDevice = 101,
   InvalidImage = 200,
   InvalidContext = 201,
+  NoBinary = 209,
   EccUncorrectable = 214,
   PeerAccessUnsupported = 217,
   InvalidPtx = 218,

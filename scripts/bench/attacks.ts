@@ -2,9 +2,16 @@
  * What others notice while one client, or eight at once, send requests that are made to hurt: the longest gap
  * of a stream, the longest answer of /health, and memory, each beyond what a quiet run shows.
  */
-import { attackNames, type AttackOrder, type AttackReport } from "../../test/e2e/_attackers.ts";
+import {
+  attackNames,
+  type AttackOrder,
+  type AttackReport,
+  CROWD,
+  isCrowd,
+} from "../../test/e2e/_attackers.ts";
 import { type Observation, observe, startAttackers } from "../../test/e2e/attacks.ts";
 import { startServer } from "../../test/e2e/harness.ts";
+import { abandonLongPrompt, startLongServer } from "../../test/e2e/long_prompt.ts";
 import { printTable } from "./table.ts";
 
 const quietMs = 3_000, attackMs = 3_000;
@@ -15,8 +22,37 @@ const mostRounds = 3;
 /** What section 1 of the requirements allows beyond the quiet run. */
 const bound = { delayMs: 250, memoryBytes: 1e9 };
 
+/** How far the prefill of a prompt that is abandoned gets: seconds of it. */
+const prefillSeconds = [1, 30];
+
 /** Runs the benchmark, against the built executable. */
 export async function benchAttacks(): Promise<void> {
+  await benchRequests();
+  await benchLongPrompt();
+}
+
+/** A prompt of 220,000 tokens whose client leaves. */
+async function benchLongPrompt(): Promise<void> {
+  await using server = await startLongServer();
+  const quiet = await observeQuiet(server.url, () => server.program.processes());
+  const rows = [];
+  for (const seconds of prefillSeconds) {
+    const { attacked, ...abandoned } = await abandonLongPrompt(server, 1_000 * seconds);
+    rows.push({
+      "prefill s": String(seconds),
+      "tokens computed": String(abandoned.computedTokens),
+      "gap ms": (attacked.gapMs - quiet.gapMs).toFixed(0),
+      "/health ms": (attacked.healthMs - quiet.healthMs).toFixed(0),
+      "memory MB": ((attacked.memoryBytes - quiet.memoryBytes) / 1e6).toFixed(0),
+      "within bounds": isWithin(attacked, quiet) ? "yes" : "NO",
+      "idle after ms": abandoned.idleAfterMs.toFixed(0),
+    });
+  }
+  await server.program.stopWell();
+  printTable("A prompt of 220,000 tokens, and the client leaves: beyond the quiet run", rows);
+}
+
+async function benchRequests(): Promise<void> {
   using attackers = startAttackers();
   await attackers.ready;
   await using server = await startServer(["--disable-log-requests"]);
@@ -29,7 +65,7 @@ export async function benchAttacks(): Promise<void> {
   const quiet = await observeQuiet(url, processes);
   const rows = [];
   for (const name of attackNames) {
-    for (const clients of clientCounts) {
+    for (const clients of isCrowd(name) ? [1] : clientCounts) {
       const rounds: Round[] = [];
       do {
         const order = { url, durationMs: attackMs, clients, names: [name] };
@@ -87,7 +123,7 @@ function rowOf(
   );
   return {
     "request": name,
-    "clients": String(clients),
+    "clients": String(isCrowd(name) ? CROWD : clients),
     "gap ms": (best.attacked.gapMs - quiet.gapMs).toFixed(0),
     "/health ms": (best.attacked.healthMs - quiet.healthMs).toFixed(0),
     "memory MB": ((memoryBytes - quiet.memoryBytes) / 1e6).toFixed(0),

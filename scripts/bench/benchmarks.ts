@@ -41,8 +41,9 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     run: benchRouter,
   },
   attacks: {
-    about: "requests that are made to hurt, from one client and from eight: what others notice",
-    minutes: 2,
+    about:
+      "requests and readers that are made to hurt, and a prompt of 220,000 tokens: what others notice",
+    minutes: 4,
     run: benchAttacks,
   },
   manager: {

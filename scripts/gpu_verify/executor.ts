@@ -60,7 +60,7 @@ async function comparePaths(
     });
   for (const path of paths) {
     const fast = await load([]), plain = await load([path]);
-    for (const { name, error } of await compareLogits(plain, fast, longest)) {
+    for (const { name, error } of await compareLogits(plain, fast, longest, dtype)) {
       expect(error === 0, `without ${path}, ${name} differ: error ${error}`);
     }
     await fast.close();

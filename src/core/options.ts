@@ -16,6 +16,10 @@ export interface EngineOptions {
   readonly downloadDir: string | null;
   readonly loadFormat: "auto" | "safetensors" | "dummy";
   readonly dtype: "auto" | "half" | "float16" | "bfloat16" | "float" | "float32";
+  /** How linear weights are stored; null: as the others. */
+  readonly quantization: "fp8" | null;
+  /** `auto`: as the weights are computed with. */
+  readonly kvCacheDtype: "auto" | "fp8";
   readonly maxModelLen: number | null;
   readonly blockSize: number;
   readonly seed: number;
@@ -45,6 +49,8 @@ export interface EngineOptions {
   readonly maxSeqLenToCapture: number;
   /** Fast paths of the CUDA executor that it does without, or "all"; null: none. */
   readonly cudaPlainPaths: readonly string[] | null;
+  /** What computes the linear layers of long prompts. */
+  readonly cudaPromptGemm: "own" | "cublaslt";
   /** When the kernels are compared with those of the CPU before they serve. */
   readonly cudaSelfTest: "auto" | "always" | "off";
   /** Instances may share a CUDA device, and divide its memory. */

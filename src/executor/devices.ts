@@ -40,11 +40,33 @@ export function executorKind(device: EngineOptions["device"]): ExecutorKind {
   return found;
 }
 
+/** For people: why the device cannot have what is asked for in 8 bits; null: it can, or nothing is. */
+export function fp8Problem(
+  { device, quantization, kvCacheDtype }: Pick<
+    EngineOptions,
+    "device" | "quantization" | "kvCacheDtype"
+  >,
+): string | null {
+  const found = findExecutorKind(device);
+  if (found === undefined || found.hasFp8) return null;
+  const asked = quantization === "fp8"
+    ? "--quantization fp8"
+    : kvCacheDtype === "fp8"
+    ? "--kv-cache-dtype fp8"
+    : null;
+  if (asked === null) return null;
+  const able = devices.filter(({ hasFp8 }) => hasFp8).map(({ device }) => device).join(" or ");
+  return `${asked} needs --device ${able}, and the device is ${found.device}. Leave it out, or use ` +
+    "another device.";
+}
+
 /** Loads an executor in this thread: see {@linkcode ExecutorKind.load}. */
 export async function loadExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
   clock?: Clock,
 ): Promise<Executor> {
+  const problem = fp8Problem({ ...spec.options, device: spec.device });
+  if (problem !== null) throw new UsageError(problem);
   return await executorKind(spec.device).load(spec, onProgress, clock);
 }

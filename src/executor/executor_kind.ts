@@ -38,6 +38,8 @@ export interface ExecutorKind {
    * `by default`: they do so under `--instance-isolation auto`.
    */
   readonly sharesProcess: "by default" | "on request" | "never";
+  /** It can have weights and a cache in 8 bits: `--quantization fp8`, `--kv-cache-dtype fp8`. */
+  readonly hasFp8: boolean;
   /** Where its KV cache is. */
   readonly memory: KvMemory;
   /**

@@ -1,3 +1,4 @@
+import { servedType } from "../core/dtype.ts";
 import type { EngineOptions } from "../core/options.ts";
 import { resolveModel } from "../model/resolve.ts";
 import type { FoundModel } from "./executor_kind.ts";
@@ -9,6 +10,7 @@ import type { FoundModel } from "./executor_kind.ts";
  */
 export function findModelFiles(options: EngineOptions): FoundModel {
   const { config, identity, dtype, ...model } = resolveModel(options);
-  const served = { model: identity, dtype, maxModelLen: model.maxModelLen };
+  const { maxModelLen } = model;
+  const served = { model: identity, dtype: servedType(dtype, options.quantization), maxModelLen };
   return { ...model, vocabSize: config.vocabSize, served };
 }

@@ -1,4 +1,4 @@
-import { type DType, dtypeBytes } from "../core/dtype.ts";
+import { type CacheDType, dtypeBytes } from "../core/dtype.ts";
 
 /**
  * Shape of a paged KV cache. The cache is block-major: a block holds the keys and values of its tokens
@@ -12,12 +12,17 @@ export interface KvLayout {
    * token (`src/executor/null-cuda`). Pools exchange blocks only when their layouts are equal.
    */
   readonly format: "k-transposed" | "k-then-v" | "pattern";
-  readonly dtype: DType;
+  readonly dtype: CacheDType;
   readonly numLayers: number;
   readonly numKvHeads: number;
   readonly headDim: number;
   /** Tokens in a block. */
   readonly blockSize: number;
+  /**
+   * Present if prompts are computed by a library with sums in an order of its own: which one. A request that
+   * moved would go on with other numbers where this differs.
+   */
+  readonly promptProducts?: string;
 }
 
 /** Bytes of one layer's run inside a block. */
@@ -41,7 +46,8 @@ export function layoutDifference(
   here = "here",
   there = "there",
 ): string | null {
-  for (const key of Object.keys(a) as (keyof KvLayout)[]) {
+  const keys = new Set([...Object.keys(a), ...Object.keys(b)]) as Set<keyof KvLayout>;
+  for (const key of keys) {
     if (a[key] !== b[key]) return `${key} is ${a[key]} ${here} and ${b[key]} ${there}`;
   }
   return null;

@@ -20,7 +20,8 @@ export class WrongTokens {
     if (await this.#attempts.admit(address)) return;
     throw new HttpError(
       STATUS_CODE.TooManyRequests,
-      "Too many wrong tokens came from this address. Retry later.",
+      `More than ${FREE_ATTEMPTS} wrong tokens or keys came from this address within a minute, and ` +
+        "too many of its requests wait to have theirs looked at. Check the token, and retry in a minute.",
       { code: "too_many_wrong_tokens", headers: { "retry-after": "60" } },
     );
   }

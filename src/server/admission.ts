@@ -20,7 +20,11 @@ export class Admission {
    * @throws {UnavailableError} after `close`
    */
   enter(count: number): void {
-    if (this.#closed) throw new UnavailableError("The server is stopping. Retry on another.");
+    if (this.#closed) {
+      throw new UnavailableError(
+        "The server is stopping. Send the request to another one, or in a few seconds.",
+      );
+    }
     this.checkCount(count);
     if (this.#inWork + count > this.maxRequests) {
       throw new OverloadedError(

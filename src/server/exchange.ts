@@ -30,8 +30,17 @@ export interface ConnectionLimits {
   readonly maxConnections: number;
   /** Streamed bytes that a client may leave unread before it is disconnected. */
   readonly maxUnreadBytes: number;
+  /** Whole answers of all connections together that clients have not read; more, and the oldest is cut off. */
+  readonly maxUnreadAnswerBytes: number;
+  /** Requests of a connection whose answers the client has not read; one more, and it is disconnected. */
+  readonly maxPipelined: number;
   /** Request bodies of all connections together, while they arrive. */
   readonly maxIncomingBytes: number;
+  /**
+   * Bytes of each request body that do not count against {@linkcode maxIncomingBytes}: short requests are
+   * read while long ones take all of it.
+   */
+  readonly freeIncomingBytes: number;
 }
 
 /** Bytes that several users may hold together. */
@@ -51,9 +60,35 @@ export class ByteBudget {
   }
 }
 
+/** Whole answers that were sent and not read yet, of all clients, in the order in which they were sent. */
+export class UnreadAnswers {
+  readonly #answers = new Map<Exchange, number>();
+  #bytes = 0;
+
+  constructor(private readonly maxBytes: number) {}
+
+  /** Disconnects the clients that have had their answers for the longest, if all together are too large. */
+  add(exchange: Exchange, bytes: number): void {
+    this.#answers.set(exchange, bytes);
+    this.#bytes += bytes;
+    for (const oldest of this.#answers.keys()) {
+      if (this.#bytes <= this.maxBytes || oldest === exchange) return;
+      this.remove(oldest);
+      oldest.cut();
+    }
+  }
+
+  /** Does nothing the second time. */
+  remove(exchange: Exchange): void {
+    this.#bytes -= this.#answers.get(exchange) ?? 0;
+    this.#answers.delete(exchange);
+  }
+}
+
 /** What the exchanges of a server share. */
 export interface SharedByExchanges {
   readonly queue: FlushQueue;
+  readonly unread: UnreadAnswers;
   readonly incoming: ByteBudget;
   /** Bytes of bodies that are read in one turn of the event loop. */
   readonly reading: TurnBudget;
@@ -62,6 +97,12 @@ export interface SharedByExchanges {
 }
 
 const MAX_PROBE_INTERVAL_MS = 5_000;
+
+/** Answers up to this size are not counted while they are unread. */
+const SMALL_ANSWER_BYTES = 64 * 1024;
+
+/** Seconds after which a request that found no room for its body is to be sent again. */
+const BODIES_RETRY_SECONDS = 2;
 
 const encoder = new TextEncoder();
 const SANE_REQUEST_ID = /^[\w.:-]{1,128}$/;
@@ -75,8 +116,12 @@ export class Exchange {
   readonly startedMs = performance.now();
   /** SHA-256 of the body of a request for a stream that can be resumed. */
   bodyDigest: string | null = null;
+  /** Address of the other end of the connection: the client, or a proxy before it. */
+  readonly address: string;
   /** Resolves when the response was sent or the client left. */
   readonly finished: Promise<void>;
+  /** Bytes of the answer that the client had not read when this end disconnected it; null: it did not. */
+  cutAtBytes: number | null = null;
   #left = false;
   #onLeave: (() => void) | null = null;
   #onHalfClose: (() => void) | null = null;
@@ -90,6 +135,7 @@ export class Exchange {
     readonly limits: ConnectionLimits,
   ) {
     this.method = request.method ?? "GET";
+    this.address = request.socket.remoteAddress ?? "unknown"; // a closed socket does not say
     this.path = (request.url ?? "/").split("?", 1)[0];
     const id = this.header("x-request-id");
     this.requestId = id !== null && SANE_REQUEST_ID.test(id) ? id : randomId();
@@ -130,11 +176,6 @@ export class Exchange {
     return this.#left ? 499 : this.response.statusCode;
   }
 
-  /** Address of the other end of the connection: the client, or a proxy before it. */
-  get address(): string {
-    return this.request.socket.remoteAddress ?? "unknown";
-  }
-
   /** Sets a header of the response, whether it is an answer, a refusal or a stream. */
   setHeader(name: string, value: string): void {
     if (!this.response.headersSent) this.response.setHeader(name, value);
@@ -169,13 +210,17 @@ export class Exchange {
   async readBody(maxBytes: number, inspect: (chunk: Uint8Array) => void): Promise<Uint8Array> {
     const chunks: Uint8Array[] = [];
     let bytes = 0;
+    const { incoming } = this.shared;
+    const counted = () => Math.max(0, bytes - this.limits.freeIncomingBytes);
     const take = (chunk: Uint8Array) => {
       if (bytes + chunk.byteLength > maxBytes) throw bodyTooLarge(maxBytes);
       inspect(chunk);
-      if (!this.shared.incoming.take(chunk.byteLength)) {
-        throw new OverloadedError("Too many large requests are arriving. Retry later.");
-      }
+      const before = counted();
       bytes += chunk.byteLength;
+      if (!incoming.take(counted() - before)) {
+        bytes -= chunk.byteLength;
+        throw tooManyBodies(incoming.maxBytes);
+      }
       chunks.push(chunk);
     };
     const isGzip = this.header("content-encoding") === "gzip";
@@ -192,7 +237,7 @@ export class Exchange {
       throw error;
     } finally {
       gunzip?.destroy();
-      this.shared.incoming.give(bytes);
+      incoming.give(counted());
     }
   }
 
@@ -256,6 +301,11 @@ export class Exchange {
       ...headers,
     });
     this.#destroyUnlessDrained();
+    const { unread } = this.shared;
+    if (body.byteLength > SMALL_ANSWER_BYTES) {
+      unread.add(this, body.byteLength);
+      this.finished.then(() => unread.remove(this));
+    }
     this.response.end(body);
   }
 
@@ -278,7 +328,12 @@ export class Exchange {
     this.response.flushHeaders();
     this.response.on("prefinish", () => this.#destroyUnlessDrained());
     const { queue } = this.shared;
-    const writer = new StreamWriter(this.response, queue, this.limits.maxUnreadBytes);
+    const writer = new StreamWriter(
+      this.response,
+      queue,
+      this.limits.maxUnreadBytes,
+      () => this.cut(),
+    );
     this.#probe = () => writer.push(neutral);
     return writer;
   }
@@ -309,8 +364,14 @@ export class Exchange {
   }
 
   #destroyUnlessDrained(): void {
-    const timer = setTimeout(() => this.response.destroy(), this.limits.drainTimeoutMs);
+    const timer = setTimeout(() => this.cut(), this.limits.drainTimeoutMs);
     this.response.on("close", () => clearTimeout(timer));
+  }
+
+  /** Disconnects a client that does not read. */
+  cut(): void {
+    this.cutAtBytes = this.response.writableLength;
+    this.response.destroy();
   }
 }
 
@@ -341,6 +402,15 @@ function bodyTooLarge(maxBytes: number): HttpError {
   return new HttpError(
     STATUS_CODE.ContentTooLarge,
     `The request body is larger than ${maxBytes} bytes (--max-body-bytes). Send less.`,
+  );
+}
+
+function tooManyBodies(maxBytes: number): OverloadedError {
+  const mebibytes = Math.round(maxBytes / 2 ** 20);
+  return new OverloadedError(
+    `Other large requests are arriving and take all of the ${mebibytes} MiB that there are for them. ` +
+      "Send this one again in a few seconds, or a smaller one.",
+    BODIES_RETRY_SECONDS,
   );
 }
 

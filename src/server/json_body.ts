@@ -43,7 +43,7 @@ export async function readJsonObject(
   maxBytes: number,
   { anyContentType = false, maxValues = 0 }: JsonBodyOptions = {},
 ): Promise<JsonObject> {
-  checkHeaders(exchange, anyContentType && !comesFromAnotherSite(exchange));
+  checkHeaders(exchange, anyContentType);
   const values = Math.max(jsonLimits.values, maxValues);
   const scanner = new JsonScanner({ ...jsonLimits, values });
   const bytes = await exchange.readBody(maxBytes, (chunk) => scanner.push(chunk));
@@ -62,8 +62,15 @@ export async function readOptionalJsonObject(
   return await parseInTurn(exchange, bytes, scanner);
 }
 
+/**
+ * A page of any site may send a body without asking the server first (CORS), if its content type is one of a
+ * form, or none. So bodies of other sites need the type that a page cannot send without asking.
+ */
 function checkHeaders(exchange: Exchange, anyContentType: boolean): void {
-  if (!anyContentType) checkContentType(exchange.headers("content-type"));
+  const isForeign = comesFromAnotherSite(exchange);
+  if (!anyContentType || isForeign) {
+    checkContentType(exchange.headers("content-type"), isForeign);
+  }
   const encoding = exchange.header("content-encoding");
   if (encoding === null || encoding === "identity" || encoding === "gzip") return;
   throw new HttpError(
@@ -125,9 +132,18 @@ function isDigitOrMinus(byte: number): boolean {
   return byte >= 0x30 && byte <= 0x39 || byte === 0x2d;
 }
 
-/** @throws {HttpError} 415 unless it is absent, or JSON in UTF-8 */
-function checkContentType(values: readonly string[]): void {
-  if (values.length === 0) return;
+/**
+ * @param isNeeded there must be one
+ * @throws {HttpError} 415 unless it is absent, or JSON in UTF-8
+ */
+function checkContentType(values: readonly string[], isNeeded: boolean): void {
+  if (values.length === 0) {
+    if (!isNeeded) return;
+    throw new HttpError(
+      STATUS_CODE.UnsupportedMediaType,
+      'A page of another site sends no Content-Type; send the request as "application/json".',
+    );
+  }
   const [value] = values;
   const isJson = /^application\/(json|[\w.-]+\+json)\s*(;|$)/i.test(value);
   const charset = /;\s*charset\s*=\s*"?([^\s;"]*)/i.exec(value)?.[1] ?? "utf-8";

@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { OverloadedError } from "../core/errors.ts";
 import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
+import { MAX_READERS } from "./feed/cluster_feed.ts";
 import type { Exchange } from "./exchange.ts";
 
 /** Seconds after which a page that found no place among the readers tries again. */
@@ -66,14 +67,18 @@ export function pageFeed(exchange: Exchange, { feed, apiKeys, cors }: ServerCont
   }
   if (exchange.method === "HEAD") return exchange.send(STATUS_CODE.OK, "text/event-stream", "");
   if (feed.isFull) {
-    throw new OverloadedError("Too many pages are open on this server.", RETRY_SECONDS);
+    throw new OverloadedError(
+      `${MAX_READERS} pages of this server are open, which is the most. Close one of them; this page ` +
+        `tries again every ${RETRY_SECONDS} s.`,
+      RETRY_SECONDS,
+    );
   }
   const leave = feed.open(exchange.openStream("text/event-stream", ":\n\n"));
   exchange.onLeave(leave);
 }
 
 function sendFile(exchange: Exchange, contentType: string, text: string): void {
-  const etag = `"${createHash("sha256").update(text).digest("base64url").slice(0, 22)}"`;
+  const etag = etagOf(text);
   const headers = {
     etag,
     "cache-control": "no-cache",
@@ -84,6 +89,17 @@ function sendFile(exchange: Exchange, contentType: string, text: string): void {
   const isKnown = exchange.header("if-none-match") === etag;
   if (isKnown) exchange.send(STATUS_CODE.NotModified, contentType, "", headers);
   else exchange.send(STATUS_CODE.OK, contentType, text, headers);
+}
+
+/** Digests of the page's files, which never change. */
+const etags = new Map<string, string>();
+
+function etagOf(text: string): string {
+  const known = etags.get(text);
+  if (known !== undefined) return known;
+  const etag = `"${createHash("sha256").update(text).digest("base64url").slice(0, 22)}"`;
+  etags.set(text, etag);
+  return etag;
 }
 
 function escapeAttribute(text: string): string {

@@ -4,6 +4,7 @@
  * waited (150 s).
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { STATUS_CODE, STATUS_TEXT, type StatusCode } from "@std/http/status";
 import { realClock, sleep } from "../core/clock.ts";
@@ -21,11 +22,12 @@ import { RequestMeter } from "../metrics/request_meter.ts";
 import { CorsPolicy } from "./cors.ts";
 import { ClientLeftError, HttpError, toErrorReply } from "./errors.ts";
 import type { ClusterFeed } from "./feed/cluster_feed.ts";
-import { ByteBudget, type ConnectionLimits, Exchange } from "./exchange.ts";
+import { ByteBudget, type ConnectionLimits, Exchange, UnreadAnswers } from "./exchange.ts";
 import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
+import { Pipelines } from "./pipelines.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { unknownFieldCheck } from "./unknown_fields.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
@@ -43,7 +45,10 @@ export const defaultLimits: ConnectionLimits = {
   maxHeaderBytes: 16 * 1024,
   maxConnections: 8192,
   maxUnreadBytes: 1024 * 1024,
+  maxUnreadAnswerBytes: 256 * 1024 * 1024,
+  maxPipelined: 8,
   maxIncomingBytes: 256 * 1024 * 1024,
+  freeIncomingBytes: 32 * 1024,
 };
 
 /** Time for clients to read the last error at the end of a shutdown. */
@@ -141,6 +146,7 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   const exchanges = new Set<Exchange>();
   const shared = {
     queue: new FlushQueue(),
+    unread: new UnreadAnswers(limits.maxUnreadAnswerBytes),
     incoming: new ByteBudget(limits.maxIncomingBytes),
     reading: new TurnBudget(READ_PER_TURN),
     parsing: new TurnBudget(PARSED_PER_TURN),
@@ -149,20 +155,28 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   let isLeaving = false;
   let isAccepting = true;
 
+  const pipelines = new Pipelines(limits.maxPipelined);
+
   const answer: Listener = (request, response) => {
+    if (!pipelines.enter(request.socket)) return cutPipeline(request.socket, limits, log);
     if (isLeaving) response.setHeader("connection", "close");
     const exchange = new Exchange(request, response, shared, limits);
     exchanges.add(exchange);
     serve(exchange, context);
     exchange.finished.then(() => {
       exchanges.delete(exchange);
+      pipelines.leave(request.socket);
       logExchange(exchange, context);
     });
   };
   const listeners = await Listeners.open({
     hosts,
     options,
-    create: () => createHttpServer(tls, limits, answer, log),
+    create: async () => {
+      const server = await createHttpServer(tls, limits, answer, log);
+      pipelines.watch(server);
+      return server;
+    },
     log,
     descriptors: config.descriptors,
     mayRunOutOfFiles: limits.maxConnections < wanted.maxConnections,
@@ -223,7 +237,10 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
         log.warn("requests are still running at the deadline, and end now", {
           requests: exchanges.size,
         });
-        endGenerations("The server is stopping and the request was not finished in time.");
+        endGenerations(
+          "The server is stopping, and the time that running requests have to end is over " +
+            "(--shutdown-timeout). Send the request again once it is back, or to another one.",
+        );
         await resolvesWithin(allFinished(), FAREWELL_MS);
       }
       listeners.cutConnections();
@@ -231,10 +248,25 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
     },
     closeNow() {
       refuseRequests();
-      endGenerations("The server was stopped.");
+      endGenerations(
+        "The server was stopped. Send the request again once it is back, or to another one.",
+      );
       listeners.cutConnections();
     },
   };
+}
+
+/**
+ * Disconnects a client that sends one request after the other and does not read their answers, which would
+ * fill memory. The parser hands over what else the client has sent; the first call has said so in the log.
+ */
+function cutPipeline(socket: Socket, { maxPipelined }: ConnectionLimits, log: Log): void {
+  if (socket.destroyed) return;
+  log.warn("disconnected a client that sends more requests on a connection than it reads answers", {
+    client: socket.remoteAddress,
+    requests: maxPipelined,
+  });
+  socket.destroy();
 }
 
 function warnOfOpenDoors(
@@ -307,7 +339,8 @@ async function createHttpServer(
     server = secureServer;
   }
   server.maxConnections = limits.maxConnections;
-  server.on("clientError", answerClientError);
+  const isSecure = tls !== null;
+  server.on("clientError", (error, socket) => answerClientError(error, socket, limits, isSecure));
   server.on("error", (error) => {
     // Before it listens, the caller gets the error.
     if (server.listening) log.error("the HTTP server has an error", { error });
@@ -335,8 +368,16 @@ async function serve(exchange: Exchange, context: ServerContext): Promise<void> 
 }
 
 function logExchange(exchange: Exchange, { options, log }: ServerContext): void {
+  const { method, path, status, requestId, address, cutAtBytes } = exchange;
+  if (cutAtBytes !== null) {
+    log.warn("disconnected a client that did not read its answer", {
+      client: address,
+      path: path.slice(0, 200),
+      unreadBytes: cutAtBytes,
+      id: requestId,
+    });
+  }
   if (options.disableLogRequestsServer) return;
-  const { method, path, status, requestId, address } = exchange;
   const tookMs = Math.round(performance.now() - exchange.startedMs);
   const fields = () => ({
     client: address,
@@ -350,22 +391,51 @@ function logExchange(exchange: Exchange, { options, log }: ServerContext): void 
   else log.info("request", fields);
 }
 
-/** Answers a client that sends no HTTP request, or not in time, and closes its connection. */
-function answerClientError(error: Error & { code?: string }, socket: Duplex): void {
+/**
+ * Answers a client that sends no HTTP request, or not in time, and closes its connection.
+ * @param isSecure the server is reached by TLS
+ */
+function answerClientError(
+  error: Error & { code?: string },
+  socket: Duplex,
+  { headerTimeoutMs, requestTimeoutMs, maxHeaderBytes }: ConnectionLimits,
+  isSecure: boolean,
+): void {
   if (!socket.writable || error.code === "ECONNRESET") {
     socket.destroy();
     return;
   }
   const [status, message]: [StatusCode, string] = error.code === "HPE_HEADER_OVERFLOW"
-    ? [STATUS_CODE.RequestHeaderFieldsTooLarge, "The request's headers are too large."]
+    ? [
+      STATUS_CODE.RequestHeaderFieldsTooLarge,
+      `The request line and the headers are larger than ${maxHeaderBytes} bytes together. Send a ` +
+      "shorter URL, and fewer or shorter headers.",
+    ]
     : error.code === "ERR_HTTP_REQUEST_TIMEOUT"
-    ? [STATUS_CODE.RequestTimeout, "The request did not arrive in time."]
-    : [STATUS_CODE.BadRequest, `This is not an HTTP/1.1 request (${error.message}).`];
+    ? [
+      STATUS_CODE.RequestTimeout,
+      `The request did not arrive in time: its headers may take ${
+        headerTimeoutMs / 1000
+      } s, and all ` +
+      `of it ${requestTimeoutMs / 1000} s. Send it again, without pauses.`,
+    ]
+    : [
+      STATUS_CODE.BadRequest,
+      `This is not an HTTP/1.1 request: ${parseProblem(error)}. Send HTTP/1.1 to an address that ` +
+      `begins with ${isSecure ? "https" : "http"}://.`,
+    ];
   const body = JSON.stringify(toErrorReply(new HttpError(status, message)).body);
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_TEXT[status]}\r\nconnection: close\r\n` +
       `content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
   );
+}
+
+/** What the parser says is wrong, which is mostly nothing. */
+function parseProblem({ message }: Error): string {
+  const reason = message.replace(/^Parse Error:? ?/, "");
+  if (reason !== "" && reason !== "Parse Error") return reason;
+  return "its request line, a header or the length of its body is malformed";
 }
 
 /** False when `promise` is still pending after `timeoutMs`. */

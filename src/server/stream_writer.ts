@@ -37,6 +37,8 @@ export class StreamWriter {
     readonly response: ServerResponse,
     readonly queue: FlushQueue,
     readonly maxUnreadBytes: number,
+    /** Disconnects the client. */
+    private readonly cut: () => void,
   ) {}
 
   /** True while the client is behind. */
@@ -56,7 +58,7 @@ export class StreamWriter {
     if (this.#pending === "" || this.response.destroyed) return;
     if (this.response.writableLength > this.maxUnreadBytes) {
       this.#ended = true;
-      this.response.destroy();
+      this.cut();
       return;
     }
     this.response.write(this.#pending);

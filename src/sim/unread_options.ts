@@ -14,7 +14,10 @@ export const unreadOptions = {
   enforceEager: false,
   maxSeqLenToCapture: 8192,
   allowSharedDevice: false,
+  quantization: null,
+  kvCacheDtype: "auto",
   cudaPlainPaths: null,
+  cudaPromptGemm: "own",
   cudaSelfTest: "off",
   cpuKernels: null,
 } satisfies Partial<EngineOptions>;

@@ -39,7 +39,8 @@ refuses(
 );
 refuses(
   ["profile"],
-  "llumnix profile: error: expected llumnix profile run or llumnix profile fit CSV, not nothing",
+  "llumnix profile: error: expected llumnix profile run or llumnix profile fit CSV, not nothing; " +
+    "llumnix help profile lists the options of both",
 );
 refuses(
   ["serve", "--block-size", "7"],

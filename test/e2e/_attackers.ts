@@ -20,12 +20,21 @@ const completions = "/v1/completions";
 const LEAVE_MS = 30;
 /** What stands for the status where the client did not wait for it. */
 const LEFT = 0;
+/** Clients that stop reading come in a crowd, from one address. */
+export const CROWD = 200;
+/** How long each of them keeps its connection. */
+const HOLD_MS = 2_000;
+/** Requests that each of them sends at once where an answer is short. */
+const PIPELINED = 200;
 
 interface Attack {
   readonly path: string;
-  readonly body: () => string;
+  /** Absent: a GET. */
+  readonly body?: () => string;
   /** The client does not wait for the answer. */
   readonly leaves?: true;
+  /** Requests that a client of a crowd sends, of whose answers it reads nothing. */
+  readonly unread?: number;
 }
 
 function array(count: number, element: string): string {
@@ -76,9 +85,21 @@ const attacks: Readonly<Record<string, Attack>> = {
     body: () => `{"prompt":${array(4_000, "1")},"max_tokens":90}`,
     leaves: true,
   },
+  "readers of a stream that stop": {
+    path: completions,
+    body: () => `{"prompt":"a","max_tokens":3000,"ignore_eos":true,"stream":true,"logprobs":5}`,
+    unread: 1,
+  },
+  "readers of /metrics that stop": { path: "/metrics", unread: PIPELINED },
+  "readers of the page's feed that stop": { path: "/page/feed", unread: 1 },
 };
 
 export const attackNames: readonly string[] = Object.keys(attacks);
+
+/** Whether one client of the attack is a crowd of {@linkcode CROWD} connections. */
+export function isCrowd(name: string): boolean {
+  return attacks[name].unread !== undefined;
+}
 
 /** Sends every body at least once, and goes on until the time is over. */
 async function attack(
@@ -101,9 +122,10 @@ async function attack(
 
 async function send(
   url: string,
-  { path, leaves }: Attack,
+  { path, leaves, unread }: Attack,
   body: Uint8Array<ArrayBuffer>,
 ): Promise<number> {
+  if (unread !== undefined) return await stopReading(url, path, body, unread);
   const signal = leaves ? AbortSignal.timeout(LEAVE_MS) : undefined;
   const headers = { "content-type": "application/json" };
   try {
@@ -116,6 +138,35 @@ async function send(
   }
 }
 
+/** Opens the connections of a crowd, sends the same on each, and leaves after a while. */
+async function stopReading(
+  url: string,
+  path: string,
+  body: Uint8Array<ArrayBuffer>,
+  numRequests: number,
+): Promise<number> {
+  const { hostname, port } = new URL(url);
+  const head = body.length === 0
+    ? `GET ${path} HTTP/1.1\r\nHost: ${hostname}\r\n\r\n`
+    : `POST ${path} HTTP/1.1\r\nHost: ${hostname}\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${body.length}\r\n\r\n`;
+  const request = head + new TextDecoder().decode(body);
+  const sent = new TextEncoder().encode(request.repeat(numRequests));
+  const connections = await Promise.all(
+    Array.from({ length: CROWD }, () => Deno.connect({ hostname, port: Number(port) })),
+  );
+  // The server may take no more requests of a client that reads no answers.
+  const writing = connections.map((connection) => writeAll(connection, sent).catch(() => {}));
+  await new Promise((resolve) => setTimeout(resolve, HOLD_MS));
+  for (const connection of connections) connection.close();
+  await Promise.all(writing);
+  return LEFT;
+}
+
+async function writeAll(connection: Deno.Conn, bytes: Uint8Array): Promise<void> {
+  for (let sent = 0; sent < bytes.length;) sent += await connection.write(bytes.subarray(sent));
+}
+
 interface WorkerScope {
   postMessage(message: AttackReport | "ready"): void;
   onmessage: (event: MessageEvent<AttackOrder>) => void;
@@ -124,7 +175,7 @@ interface WorkerScope {
 if ("WorkerGlobalScope" in globalThis) {
   const encoder = new TextEncoder();
   const bodies = new Map(
-    Object.entries(attacks).map(([name, { body }]) => [name, encoder.encode(body())]),
+    Object.entries(attacks).map(([name, { body }]) => [name, encoder.encode(body?.() ?? "")]),
   );
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = async ({ data }) => scope.postMessage(await attack(bodies, data));

@@ -6,6 +6,8 @@ import assert from "node:assert/strict";
 import { attackNames } from "./_attackers.ts";
 import { observe, startAttackers } from "./attacks.ts";
 import { startServer } from "./harness.ts";
+import { abandonLongPrompt, LONG_PROMPT_TOKENS, startLongServer } from "./long_prompt.ts";
+import { longTest } from "../long.ts";
 
 const CLIENTS = 8;
 const MOST_MEMORY_BYTES = 1e9;
@@ -33,5 +35,17 @@ Deno.test({
     const grownBytes = attacked.memoryBytes - quiet.memoryBytes;
     assert.ok(grownBytes < MOST_MEMORY_BYTES, `${grownBytes} bytes more than before`);
     await program.stopWell();
+  },
+});
+
+longTest({
+  name: "a prompt of 220,000 tokens whose client leaves is not computed to its end",
+  ignore: Deno.build.os !== "linux",
+  async fn() {
+    await using server = await startLongServer();
+    // Far into the prompt, where a piece of it takes long.
+    const { computedTokens } = await abandonLongPrompt(server, 20_000);
+    assert.ok(computedTokens < LONG_PROMPT_TOKENS, `${computedTokens} tokens were computed`);
+    await server.program.stopWell();
   },
 });

@@ -5,6 +5,7 @@ import {
   devices,
   executorKind,
   findExecutorKind,
+  fp8Problem,
   loadExecutor,
 } from "../../src/executor/devices.ts";
 import { directory } from "../ffi/software_device/device.ts";
@@ -36,6 +37,28 @@ Deno.test("a device that is not there is refused", () => {
     name: "UsageError",
     message: "--device neuron: this program has no such device",
   });
+});
+
+Deno.test("8 bits are refused by devices that do not have them", async () => {
+  for (const { device, hasFp8 } of devices) {
+    assert.equal(hasFp8, device === "cuda");
+    const options = engineOptions({ ...shape, device });
+    for (const asked of [{ quantization: "fp8" }, { kvCacheDtype: "fp8" }] as const) {
+      const found = fp8Problem({ ...options, ...asked });
+      if (hasFp8) {
+        assert.equal(found, null);
+        continue;
+      }
+      assert.equal(
+        found,
+        `--${"quantization" in asked ? "quantization" : "kv-cache-dtype"} fp8 needs ` +
+          `--device cuda, and the device is ${device}. Leave it out, or use another device.`,
+      );
+      const spec = { device, options: { ...options, ...asked }, hostShare: 1 };
+      await assert.rejects(loadExecutor(spec, () => {}), { name: "UsageError", message: found! });
+    }
+    assert.equal(fp8Problem(options), null);
+  }
 });
 
 for (const kind of devices) {

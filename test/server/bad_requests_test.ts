@@ -467,13 +467,27 @@ Deno.test("10 MB of JSON are refused, with a declared length and without one", (
     assert.equal(service.requests.length, 0);
   }));
 
-Deno.test("large requests share a bound", () =>
-  withServer({ limits: { maxIncomingBytes: 1000 } }, async ({ post }) => {
-    const { status, json } = await post("/generate", { prompt: "x".repeat(2000) });
+Deno.test("large requests share a bound, and leave room for small ones", () => {
+  const limits = { maxIncomingBytes: 2 ** 20, freeIncomingBytes: 1000 };
+  const options = { maxBodyBytes: 2 * 2 ** 20 };
+  return withServer({ limits, options }, async ({ post, server }) => {
+    const large = async () => await post("/generate", { prompt: "x".repeat(2 ** 20 + 2000) });
+    const { status, headers, json } = await large();
     assert.equal(status, 429);
-    assert.equal(json.error.message, "Too many large requests are arriving. Retry later.");
+    assert.equal(headers.get("retry-after"), "2");
+    assert.match(json.error.message, /take all of the 1 MiB that there are for them\. Send/);
+
+    // One that is never finished takes nearly all of it.
+    using slow = await Deno.connect(server.address);
+    const head = "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n";
+    const writer = slow.writable.getWriter();
+    await writer.write(new TextEncoder().encode(`${head}{"prompt":"${"x".repeat(2 ** 20)}`));
+    const middle = async () => (await post("/generate", { prompt: "x".repeat(3000) })).status;
+    while (await middle() !== 429) await new Promise((resolve) => setTimeout(resolve, 10));
     assert.equal((await post("/generate", { prompt: "x" })).status, 200);
-  }));
+    writer.releaseLock();
+  });
+});
 
 Deno.test("a full service answers 429 with Retry-After, an unavailable one 503", () =>
   withServer({ options: { maxQueuedRequests: 2 } }, async ({ post, service }: Harness) => {

@@ -136,6 +136,10 @@ Deno.test("places of aborted and finished requests are given back", () =>
     }
   }));
 
+/** What the log says of a client that did not read; the group is the bytes that it left. */
+const cutLine =
+  /^disconnected a client that did not read its answer {"client":"127.0.0.1","path":"\/v1\/completions","unreadBytes":(\d+),/;
+
 Deno.test("a client that never reads is disconnected, its request aborted", () =>
   withServer({ limits: { maxUnreadBytes: 100_000 } }, async (harness) => {
     const { service } = harness;
@@ -154,6 +158,9 @@ Deno.test("a client that never reads is disconnected, its request aborted", () =
     await until(() => service.aborted.length === 1).finally(() => stopped = true);
     // The kernel's socket buffers take some megabytes before anything is unread here.
     assert.ok(emitted < 50_000_000, `${emitted} characters were produced`);
+    await until(() => harness.log.length > 0);
+    assert.match(harness.log[0], cutLine);
+    assert.ok(Number(cutLine.exec(harness.log[0])![1]) > 100_000);
     connection.close();
   }));
 
@@ -166,10 +173,33 @@ Deno.test("a client that does not take the end of its answer is disconnected", (
     for (const stream of [true, false]) {
       const body = { prompt: "a", stream };
       const connection = await connect(harness, request("/v1/completions", body));
-      await until(() => harness.log.length > 0);
-      assert.match(harness.log.pop()!, /"status":499/);
+      await until(() => harness.log.length === 2);
+      assert.match(harness.log[0], cutLine);
+      assert.match(harness.log[1], /"status":499/);
+      harness.log.length = 0;
       connection.close();
     }
+  }));
+
+Deno.test("unread answers of all clients are bounded: the oldest is cut off", () =>
+  withServer({
+    options: { disableLogRequestsServer: false },
+    limits: { drainTimeoutMs: ENDLESS_MS, maxUnreadAnswerBytes: 50_000_000 },
+  }, async (harness) => {
+    harness.service.generate = speak(["x".repeat(20_000_000)]);
+    const asked = request("/v1/completions", { prompt: "a" });
+    const connections = [await connect(harness, asked), await connect(harness, asked)];
+    await until(() => harness.service.requests.length === 2);
+    // One that reads is not in the way of others.
+    assert.equal((await harness.post("/v1/completions", { prompt: "a" })).status, 200);
+    connections.push(await connect(harness, asked));
+    await until(() => harness.log.some((line) => cutLine.test(line)));
+    const [first, ...others] = await Promise.all(
+      connections.map((connection) => connection.read(new Uint8Array(1)).catch(() => null)),
+    );
+    assert.ok(others.every((bytes) => bytes === 1), `${first}, ${others}`);
+    assert.equal(harness.log.filter((line) => cutLine.test(line)).length, 1);
+    for (const connection of connections) connection.close();
   }));
 
 Deno.test("a client of /generate that is behind skips documents and misses no text", () =>
@@ -207,7 +237,10 @@ Deno.test("silent connections, half-sent headers and half-sent bodies end in 408
     ].map(async (text) => readAll(await connect(harness, text))));
     for (const answer of answers) {
       assert.match(answer, /^HTTP\/1.1 408 Request Timeout\r\n/);
-      assert.match(answer, /"The request did not arrive in time."/);
+      assert.match(
+        answer,
+        /"The request did not arrive in time: its headers may take 0.15 s, and all of it 0.3 s\. Send/,
+      );
     }
   }));
 
@@ -270,10 +303,14 @@ Deno.test("idle connections are closed", () =>
 Deno.test("what is no HTTP and headers without end are refused", () =>
   withServer({ limits: { maxHeaderBytes: 4096 } }, async (harness) => {
     const garbage = await readAll(await connect(harness, "\x16\x03\x01\x02\x00 hello\r\n\r\n"));
-    assert.match(garbage, /^HTTP\/1.1 400 Bad Request[^]*This is not an HTTP\/1.1 request/);
+    assert.match(
+      garbage,
+      /^HTTP\/1.1 400 Bad Request[^]*This is not an HTTP\/1.1 request: \w.* begins with http:/,
+    );
     const endless = `GET /health HTTP/1.1\r\nHost: x\r\nX: ${"x".repeat(10_000)}\r\n\r\n`;
     const answer = await readAll(await connect(harness, endless));
     assert.match(answer, /^HTTP\/1.1 431 Request Header Fields Too Large/);
+    assert.match(answer, /headers are larger than 4096 bytes together. Send a shorter URL/);
   }));
 
 Deno.test("more connections than allowed are closed at once", () =>
@@ -290,6 +327,28 @@ Deno.test("requests pipelined on one connection are answered in order", () =>
       "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     const answer = await readAll(await connect(harness, text));
     assert.match(answer, /\["1Hello, world"\][^]*\["2Hello, world"\][^]*"1.2.3"/);
+  }));
+
+Deno.test("a client that pipelines requests and reads no answers is disconnected", () =>
+  withServer({ limits: { maxPipelined: 3 } }, async (harness) => {
+    const { service, log } = harness;
+    service.generate = beginAndHang;
+    const text = request("/generate", { prompt: "a", stream: true });
+    const connection = await connect(harness, text.repeat(20));
+    await readAll(connection);
+    await until(() => service.aborted.length === 3);
+    assert.equal(service.requests.length, 3);
+    assert.deepEqual(log, [
+      "disconnected a client that sends more requests on a connection than it reads answers " +
+      '{"client":"127.0.0.1","requests":3}',
+    ]);
+    // One that reads may go on for ever.
+    service.generate = speak(["x"]);
+    using patient = await Deno.connect(harness.server.address);
+    for (let i = 0; i < 10; i++) {
+      await patient.write(encoder.encode(text));
+      await readUntil(patient, "\r\n0\r\n\r\n");
+    }
   }));
 
 Deno.test("a client that leaves aborts all that it pipelined, and all is logged as 499", () =>

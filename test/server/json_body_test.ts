@@ -88,6 +88,22 @@ for (const path of ["/generate", "/generate_benchmark"]) {
     }));
 }
 
+for (const path of ["/v1/completions", "/tokenize", "/generate"]) {
+  Deno.test(`${path} reads a body without a content type, unless a page of another site sends it`, () =>
+    withServer({}, async (harness) => {
+      // As `fetch(..., { mode: "no-cors", body: new Blob([...]) })` does, without asking before.
+      const body = '{"prompt": "a"}';
+      assert.equal((await send(harness, path, body)).status, 200);
+      assert.equal((await send(harness, path, body, { origin: harness.url })).status, 200);
+      for (const origin of ["https://elsewhere.example", "null"]) {
+        const { status, text } = await send(harness, path, body, { origin });
+        assert.equal(status, 415, text);
+        assert.match(text, /another site sends no Content-Type; send the request as/);
+      }
+      assert.equal(harness.service.requests.length, path === "/tokenize" ? 0 : 2);
+    }));
+}
+
 Deno.test("a body of too much structure is refused with its limit, and the connection goes on", () =>
   withServer({ options: { maxBodyBytes: 4 << 20 } }, async (harness) => {
     const bodies: [string, RegExp][] = [

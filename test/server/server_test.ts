@@ -145,7 +145,9 @@ Deno.test("at the deadline of a shutdown requests end with an error", () =>
     const streamed = post("/v1/completions", { prompt: "x", stream: true });
     await until(() => service.requests.length === 2);
     await server.shutdown(20);
-    const message = "The server is stopping and the request was not finished in time.";
+    const message =
+      "The server is stopping, and the time that running requests have to end is over " +
+      "(--shutdown-timeout). Send the request again once it is back, or to another one.";
     assert.equal((await whole).status, 503);
     assert.equal((await whole).json.error.message, message);
     const events = (await streamed).text.split("\n\n").filter(Boolean);

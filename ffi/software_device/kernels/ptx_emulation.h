@@ -46,3 +46,10 @@ EMULATED unsigned pack_f16(float low, float high) {
 EMULATED float unpack_f16(unsigned bits) {
   return float(emulated_bits<_Float16>(uint16_t(bits)));
 }
+EMULATED unsigned multiply_bf16x2(unsigned a, unsigned b) {
+  const auto high = [](unsigned bits) { return emulated_bits<float>(bits & 0xffff0000u); };
+  return pack_bf16(high(a << 16) * high(b << 16), high(a) * high(b));
+}
+EMULATED unsigned multiply_f16x2(unsigned a, unsigned b) {
+  return pack_f16(unpack_f16(a) * unpack_f16(b), unpack_f16(a >> 16) * unpack_f16(b >> 16));
+}

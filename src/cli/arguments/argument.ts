@@ -204,9 +204,13 @@ interface ChoiceEntry extends Common {
   readonly laterChoices?: readonly (string | number)[];
 }
 
-/** The values that get past the start: all but the refused ones. */
+/** The values that get past the start: all but the refused ones, and those that are not there yet. */
 type ChoiceOf<E extends ChoiceEntry> =
-  | Exclude<E["choices"][number], E extends { refusedChoices: infer R } ? keyof R : never>
+  | Exclude<
+    E["choices"][number],
+    | (E extends { refusedChoices: infer R } ? keyof R : never)
+    | (E extends { laterChoices: readonly (infer L)[] } ? L : never)
+  >
   | (E extends { extraChoices: infer X } ? keyof X & string : never)
   | (E extends { hiddenChoices: readonly (infer H extends string)[] } ? H : never)
   | OrNull<E["default"]>;

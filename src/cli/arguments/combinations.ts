@@ -1,6 +1,6 @@
 /** Values that are fine alone and contradict each other. */
 import { UsageError } from "../../core/errors.ts";
-import { devices, findExecutorKind, profileDevices } from "../../executor/devices.ts";
+import { devices, findExecutorKind, fp8Problem, profileDevices } from "../../executor/devices.ts";
 import { backendProblem, memoryProblem, migrationBackends } from "../../kv/transfer/backends.ts";
 import { crossoverProblem } from "../../instance/llumlet/crossover.ts";
 import { disaggregationProblem } from "../../manager/fleet/disaggregation.ts";
@@ -23,6 +23,7 @@ const rules: readonly Rule[] = [
   sslPair,
   secrets,
   batchedTokens,
+  fp8Problem,
   profileOptions,
   isolation,
   instanceInfoFile,

@@ -62,6 +62,7 @@ const reasons: Readonly<Record<string, Reason>> = {
   "enforce-eager": needsGraphs,
   "max-seq-len-to-capture": needsGraphs,
   "cuda-plain-paths": needsGpu,
+  "cuda-prompt-gemm": needsGpu,
   "cuda-self-test": needsGpu,
   "code-revision": never("code that comes with a model is never run"),
 };

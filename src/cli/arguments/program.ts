@@ -51,6 +51,16 @@ export const engineExtras = {
       "chooses tokens), ahead (a step begins before the tokens of the one before are known), or all. By " +
       "default none, except for those that the self-test finds broken.",
   }),
+  "cuda-prompt-gemm": choice({
+    choices: ["own", "cublaslt"],
+    default: "own",
+    section: "ENGINE",
+    help:
+      "What multiplies matrices for prompts of 512 tokens or more on --device cuda: the program's own " +
+      "kernels, or NVIDIA's cuBLASLt, which may be faster. It is not the default because the order of its " +
+      "sums differs between versions and devices: requests move only between instances where both are the " +
+      "same. If the library is missing or fails its test at start, the own kernels compute, and the log says so.",
+  }),
   "cuda-self-test": choice({
     choices: ["auto", "always", "off"],
     default: "auto",

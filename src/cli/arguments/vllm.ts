@@ -86,12 +86,13 @@ export const vllmArguments = {
   "kv-cache-dtype": choice({
     choices: ["auto", "fp8"],
     default: "auto",
-    laterChoices: ["fp8"],
-    help: "Type of the KV cache. `auto` is the type of the model.",
+    help:
+      "Type of the KV cache. `auto` is the type of the model. `fp8` (e4m3, without scaling factors) " +
+      "takes half the memory and rounds more. It is for --device cuda from compute capability 8.9 on.",
   }),
   "quantization-param-path": text({
     default: null,
-    status: refused("scaling factors are for FP8 KV caches, which are not supported"),
+    status: refused("an FP8 KV cache has no scaling factors here"),
     help: "File with scaling factors of an FP8 KV cache.",
   }),
   "max-model-len": integer({
@@ -196,8 +197,11 @@ export const vllmArguments = {
     choices: ["aqlm", "awq", "fp8", "gptq", "squeezellm", "gptq_marlin", "marlin"],
     default: null,
     aliases: ["-q"],
-    status: later,
-    help: "Method with which the weights are quantized.",
+    laterChoices: ["aqlm", "awq", "gptq", "squeezellm", "gptq_marlin", "marlin"],
+    help:
+      "Method with which the weights are quantized. `fp8` rounds the weights of linear layers, but not of the " +
+      "embedding and the head, to 8 bits (e4m3) with a scale for each output when the model is loaded. It is " +
+      "for --device cuda from compute capability 8.9 on.",
   }),
   "enforce-eager": flag({ help: "Never use CUDA graphs. No effect on devices other than GPUs." }),
   "max-seq-len-to-capture": integer({

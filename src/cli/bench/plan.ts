@@ -90,12 +90,16 @@ function scheduleOf(options: BenchOptions, given: ReadonlyMap<string, Value>): S
   }
   for (const name of ["distribution", "coefficient-variation"]) {
     if (given.has(name) && qps === null && distribution !== "burst") {
-      throw new UsageError(`--${name} is for --qps; --burstiness is for --request-rate`);
+      throw new UsageError(
+        `--${name} is for --qps: add --qps RATE, or use --burstiness with --request-rate`,
+      );
     }
   }
   if (options.rampUpStrategy !== null) return rampOf(options);
   if (given.has("ramp-up-start-rps") || given.has("ramp-up-end-rps")) {
-    throw new UsageError("--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy");
+    throw new UsageError(
+      "--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy linear or exponential",
+    );
   }
   const isTimed = options.datasetName === "mooncake" && ways.length === 0;
   if (traceSpeedup !== null || isTimed) return { kind: "trace", speedup: traceSpeedup ?? 1 };
@@ -106,7 +110,9 @@ function scheduleOf(options: BenchOptions, given: ReadonlyMap<string, Value>): S
       : { kind: "rate", rate: requestRate, burstiness };
   }
   if ((distribution === "gamma") !== (coefficientVariation !== null)) {
-    throw new UsageError("--distribution gamma and --coefficient-variation need each other");
+    throw new UsageError(
+      "--distribution gamma and --coefficient-variation need each other: give both or neither",
+    );
   }
   const arrivals = distribution === "gamma"
     ? { kind: "gamma" as const, rate: qps, cv: coefficientVariation! }
@@ -121,7 +127,8 @@ function rampOf(options: BenchOptions): Schedule {
   }
   if (rampUpStartRps > rampUpEndRps) {
     throw new UsageError(
-      `--ramp-up-start-rps ${rampUpStartRps} is more than --ramp-up-end-rps ${rampUpEndRps}`,
+      `--ramp-up-start-rps ${rampUpStartRps} is more than --ramp-up-end-rps ${rampUpEndRps}: expected a ` +
+        "rate that grows",
     );
   }
   return {
@@ -146,10 +153,13 @@ function checkDataset({ datasetName, datasetPath, traceSpeedup }: BenchOptions):
     );
   }
   if (datasetName !== "random" && datasetPath === null) {
-    throw new UsageError(`--dataset-name ${datasetName} needs --dataset-path`);
+    throw new UsageError(`--dataset-name ${datasetName} needs --dataset-path FILE`);
   }
   if (traceSpeedup !== null && datasetName !== "burstgpt" && datasetName !== "mooncake") {
-    throw new UsageError(`--trace-speedup: the dataset ${datasetName} has no times`);
+    throw new UsageError(
+      `--trace-speedup: the dataset ${datasetName} has no times; use --dataset-name burstgpt or ` +
+        "mooncake, or leave --trace-speedup out and set a rate",
+    );
   }
 }
 
@@ -229,7 +239,7 @@ function percentilesOf(text: string): number[] {
 function serversOf(options: BenchOptions): ServerSpec[] {
   const { compare, serve, rounds } = options;
   if (compare !== null) {
-    if (serve !== null) throw new UsageError("--serve and --compare: --compare starts its servers");
+    if (serve !== null) throw new UsageError("--compare starts its servers: leave --serve out");
     if (compare.length !== 2) {
       throw new UsageError(
         `--compare takes two servers, each in quotes, not ${compare.length} (a single option is ` +
@@ -238,6 +248,8 @@ function serversOf(options: BenchOptions): ServerSpec[] {
     }
     return compare.map((text) => serverSpec(text, options));
   }
-  if (rounds !== 1) throw new UsageError("--rounds is for --compare");
+  if (rounds !== 1) {
+    throw new UsageError("--rounds is for --compare: leave it out, or give two servers to compare");
+  }
   return [serverSpec(serve, options)];
 }

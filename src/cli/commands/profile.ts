@@ -34,7 +34,9 @@ export async function runProfile([action, ...words]: readonly string[]): Promise
     }
     default:
       throw new UsageError(
-        `expected llumnix profile run or llumnix profile fit CSV, not ${action ?? "nothing"}`,
+        `expected llumnix profile run or llumnix profile fit CSV, not ${
+          action === undefined ? "nothing" : `"${action}"`
+        }; llumnix help profile lists the options of both`,
       );
   }
 }
@@ -53,9 +55,18 @@ function optionsOf<Options>(group: Group, argv: readonly string[]): Options {
 async function measureExecutor(options: RunOptions): Promise<number> {
   const engine = { ...engineDefaults(), ...options, swapSpace: 0 };
   const kind = findExecutorKind(options.device);
-  if (kind === undefined) throw new UsageError(`--device ${options.device} is not available here`);
-  if (kind.usesProfile) throw new UsageError(`--device ${kind.device} runs on a profile itself`);
+  if (kind === undefined) {
+    throw new UsageError(
+      `--device ${options.device} is not available here: llumnix doctor says what is`,
+    );
+  }
+  if (kind.usesProfile) {
+    throw new UsageError(
+      `--device ${kind.device} runs on a profile itself: choose a device that computes, such as cpu`,
+    );
+  }
   const { device } = kind;
+  if (engine.kvCacheDtype === "fp8") throw new UsageError(noNarrowCache);
   // On a thread of its own, as in an instance.
   const executor = await loadThreadedExecutor({
     device,
@@ -76,6 +87,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     const fit = fitSteps(steps, [], source);
     if (options.csv !== null) write(options.csv, stepsCsv(steps));
     const { dtype, numLayers, numKvHeads, headDim } = info.layout;
+    if (dtype === "float8_e4m3") throw new UsageError(noNarrowCache);
     finish(options, fit, steps, {
       model: nameOf(options.name ?? info.model),
       shape: { dtype, numLayers, numKvHeads, headDim, maxModelLen: info.maxModelLen },
@@ -91,9 +103,15 @@ async function measureExecutor(options: RunOptions): Promise<number> {
   }
 }
 
+const noNarrowCache = "--kv-cache-dtype fp8: profiles do not know FP8 caches. Leave it out.";
+
 function fitLogs(paths: readonly string[], options: FitOptions): number {
   if (paths.length === 0) throw new UsageError("expected files: llumnix profile fit CSV [CSV ...]");
-  if (options.model === null) throw new UsageError("--model is missing: the model of the logs");
+  if (options.model === null) {
+    throw new UsageError(
+      "--model is missing: expected the model that the logs are of, a name or a directory",
+    );
+  }
   const shape = shapeOf(options, options.model);
   const logs = paths.map(readStepLog);
   const steps = logs.flatMap((log) => log.steps);

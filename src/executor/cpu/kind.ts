@@ -6,6 +6,7 @@ export const cpu: ExecutorKind = {
   usesHostCores: true,
   usesProfile: false,
   sharesProcess: "never",
+  hasFp8: false,
   memory: "host",
   isPresent: () => true,
   find: async (options) => (await import("../found_model.ts")).findModelFiles(options),

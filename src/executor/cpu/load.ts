@@ -24,6 +24,7 @@ import {
 import { openWeights, type ResolvedModel, resolveModel } from "../../model/resolve.ts";
 import { type FileBytes, openByReading } from "../../model/safetensors.ts";
 import { decoderSpec } from "../../model/structure.ts";
+import type { TensorSource } from "../../model/tensor.ts";
 import type { Executor, ExecutorSpec, OnProgress } from "../executor.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { CpuTransformer } from "./cpu_transformer.ts";
@@ -46,6 +47,7 @@ const wasmMemoryBytes = 3.5 * 2 ** 30;
 /**
  * Loads a model for the CPU. Blocks the thread while it loads.
  * @param model default: that of the options
+ * @param change gives what is read instead of the model's weights; for comparisons
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the memory
  */
@@ -53,12 +55,13 @@ export async function loadCpuExecutor(
   spec: ExecutorSpec,
   onProgress: OnProgress,
   model = resolveModel(spec.options),
+  change: (source: TensorSource) => TensorSource = (source) => source,
 ): Promise<Executor> {
   refuseHeadDim(model);
   onProgress({ phase: "kernels", doneBytes: 0, totalBytes: 0, detail: "loading CPU kernels" });
   const kernels = await openKernels(spec);
   try {
-    return await buildExecutor(kernels, model, spec, onProgress);
+    return await buildExecutor(kernels, model, spec, onProgress, change);
   } catch (error) {
     kernels.close();
     if (!(error instanceof KernelError)) throw error;
@@ -99,11 +102,12 @@ async function buildExecutor(
   model: ResolvedModel,
   spec: ExecutorSpec,
   onProgress: OnProgress,
+  change: (source: TensorSource) => TensorSource,
 ): Promise<Executor> {
   const { config, dtype, maxModelLen } = model;
   const layout = kvLayout(model, spec);
   const capacity = await planCapacity(kernels, model, spec, layout);
-  const weights = readWeights(kernels, model, spec, onProgress);
+  const weights = readWeights(kernels, model, spec, onProgress, change);
   const { pool, swapPool } = allocatePools(kernels, layout, capacity, onProgress);
   const cache: KvCacheView = {
     address: pool,
@@ -188,10 +192,11 @@ function readWeights(
   model: ResolvedModel,
   { options }: ExecutorSpec,
   onProgress: OnProgress,
+  change: (source: TensorSource) => TensorSource,
 ): DecoderWeights {
   const { config, dtype, maxModelLen } = model;
   const spec = decoderSpec(config);
-  const source = openWeights(model, options, openFile);
+  const source = change(openWeights(model, options, openFile));
   try {
     return loadWeights(kernels, source, config, spec, dtype, maxModelLen, (bytes) => {
       onProgress({ phase: "weights", ...bytes, detail: source.description });

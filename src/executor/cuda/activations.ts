@@ -24,15 +24,15 @@ export interface Activations {
   readonly slice: bigint;
   /** float32 [maxRows, hidden]: the sum of all layers so far. */
   readonly residual: bigint;
-  /** T [maxRows, hidden] */
+  /** T [maxRows + extraRows, hidden] */
   readonly normed: bigint;
-  /** float32 [maxRows, (heads + 2 kvHeads) headDim] */
+  /** float32 [maxRows + extraRows, (heads + 2 kvHeads) headDim] */
   readonly qkv: bigint;
-  /** T [maxRows, heads headDim] */
+  /** T [maxRows + extraRows, heads headDim] */
   readonly attended: bigint;
-  /** float32 [maxRows, 2 intermediate] */
+  /** float32 [maxRows + extraRows, 2 intermediate] */
   readonly gateUp: bigint;
-  /** T [maxRows, intermediate] */
+  /** T [maxRows + extraRows, intermediate] */
   readonly activated: bigint;
   /** int32 [maxLogitsRows]: rows whose logits are wanted, and the largest logits' tokens. */
   readonly indices: bigint;
@@ -53,6 +53,7 @@ export function rowsOfSlice(maxModelLen: number, maxNumSeqs: number): number {
 }
 
 /**
+ * @param extraRows behind `maxRows`, which kernels may fill with anything
  * @param partialsBytes that attention can use
  * @param countersBytes that attention needs; they are not zero yet
  * @throws {UsageError} the device has too little memory
@@ -62,11 +63,12 @@ export function allocateActivations(
   config: ModelConfig,
   dtype: DType,
   limits: SliceLimits,
+  extraRows: number,
   partialsBytes: number,
   countersBytes: number,
 ): Activations {
   const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, vocabSize } = config;
-  const { maxRows } = limits;
+  const { maxRows } = limits, rows = maxRows + extraRows;
   const narrow = elementBytes[dtype];
   const maxLogitsRows = Math.max(
     1,
@@ -83,11 +85,11 @@ export function allocateActivations(
     maxLogitsRows,
     slice: take(sliceWords(limits) * 4),
     residual: take(maxRows * hiddenSize * 4),
-    normed: take(maxRows * hiddenSize * narrow),
-    qkv: take(maxRows * (numHeads + 2 * numKvHeads) * headDim * 4),
-    attended: take(maxRows * numHeads * headDim * narrow),
-    gateUp: take(maxRows * 2 * intermediateSize * 4),
-    activated: take(maxRows * intermediateSize * narrow),
+    normed: take(rows * hiddenSize * narrow),
+    qkv: take(rows * (numHeads + 2 * numKvHeads) * headDim * 4),
+    attended: take(rows * numHeads * headDim * narrow),
+    gateUp: take(rows * 2 * intermediateSize * 4),
+    activated: take(rows * intermediateSize * narrow),
     indices: take(maxLogitsRows * 4),
     normedRows: take(maxLogitsRows * hiddenSize * narrow),
     logits: take(maxLogitsRows * vocabSize * 4),

@@ -8,6 +8,7 @@ import type { Activations } from "./activations.ts";
 import type { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import type { DecodeGraphs } from "./decode_graphs.ts";
 import type { DeviceMemory } from "./device_memory.ts";
+import type { PromptProducts } from "./prompt_products.ts";
 import type { CudaWeights } from "./weights.ts";
 
 /** The parts of a model on a device. All work goes to one stream. */
@@ -19,6 +20,8 @@ export interface CudaModel {
   readonly config: ModelConfig;
   readonly weights: CudaWeights;
   readonly activations: Activations;
+  /** Null: no library computes prompts. */
+  readonly promptProducts: PromptProducts | null;
   /** Null: the host chooses tokens. */
   readonly chooser: CudaTokenChooser | null;
 }

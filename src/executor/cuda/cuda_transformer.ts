@@ -64,17 +64,20 @@ export class CudaTransformer implements Transformer {
   }
 
   forward(input: StepInput, slice: Slice): void {
-    const { kernels, config, weights, activations } = this.#model;
+    const { kernels, config, weights, activations, promptProducts } = this.#model;
     const { graphs } = this.#cache;
-    const room = graphs?.roomFor(slice) ?? undefined;
+    const libraryRows = promptProducts?.rowsOf(input, slice) ?? [];
+    const room = libraryRows.length > 0 ? undefined : graphs?.roomFor(slice) ?? undefined;
     const { rows, tokens, sources, tables } = this.#upload(input, slice, room);
     if (input.isAhead) this.#model.chooser!.takeTokens(sources, tokens, rows);
     const enqueue = () => {
       kernels.embed(weights.embedding, tokens, activations.residual, rows, config.hiddenSize);
       weights.layers.forEach((layer, index) => this.#layer(layer, index, tables));
     };
+    kernels.computeByLibrary(libraryRows);
     if (room === undefined) enqueue();
     else graphs!.run(room, enqueue);
+    kernels.computeByLibrary([]);
   }
 
   finish(): void {

@@ -6,6 +6,7 @@ export const cuda: ExecutorKind = {
   usesHostCores: false,
   usesProfile: false,
   sharesProcess: "never",
+  hasFp8: true,
   memory: "device",
   isPresent: hasDeviceNode,
   find: async (options) => (await import("../found_model.ts")).findModelFiles(options),

@@ -9,6 +9,7 @@ import {
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { mapFile } from "../../../ffi/libc.ts";
 import { LibraryNotFoundError, type OpenOptions } from "../../../ffi/library.ts";
+import { servedType } from "../../core/dtype.ts";
 import { ModelError, UsageError } from "../../core/errors.ts";
 import type { EngineOptions } from "../../core/options.ts";
 import { blockBytes, type KvLayout } from "../../kv/layout.ts";
@@ -35,11 +36,14 @@ import { DecodeGraphs } from "./decode_graphs.ts";
 import { type DeviceLease, leaseDevice } from "./device_lease.ts";
 import { DeviceMemory } from "./device_memory.ts";
 import { type CudaPath, kernelPaths, plainPathsOf } from "./paths.ts";
-import { Uploads } from "./uploads.ts";
-import { planWeights, uploadWeights } from "./weights.ts";
+import { openPromptProducts, PROMPT_TILE_ROWS, type PromptProducts } from "./prompt_products.ts";
+import { UPLOAD_BUFFER_BYTES, Uploads } from "./uploads.ts";
+import { type CudaWeights, planWeights, uploadWeights } from "./weights.ts";
 
 /** The kernels copy 16 bytes at a time without registers (cp.async), from sm_80 on. */
 const LEAST_CAPABILITY = 8;
+/** The first that has FP8. Earlier devices would spend more time on conversions than they save. */
+const LEAST_FP8 = [8, 9] as const;
 
 /** Finds the fast paths that do not work on a device: see `self_test/`. */
 export type SelfTest = (
@@ -67,6 +71,7 @@ export interface SelfTestOutcome {
  * Takes a CUDA device, tests it, and loads a model onto it. Blocks the thread while it loads.
  * @param libraries how the libraries are opened; for tests
  * @param selfTest default: none
+ * @param promptTileRows see {@linkcode PROMPT_TILE_ROWS}; for tests
  * @throws {ModelError} the model is missing, damaged or not supported
  * @throws {UsageError} the options do not fit the model or the device, or the device fails the test
  * @throws {UnavailableError} the device cannot be used now
@@ -76,10 +81,11 @@ export async function loadCudaExecutor(
   onProgress: OnProgress,
   libraries: OpenOptions = {},
   selfTest?: SelfTest,
+  promptTileRows?: number,
 ): Promise<Executor> {
   const { options } = spec;
   const model = resolveModel(options);
-  refuseShapes(model, options.blockSize);
+  refuseShapes(model, options);
   const asked = plainPathsOf(options);
   const cuda = openVisibleCuda("cuda", libraries);
   const lease = await leaseDevice(cuda, {
@@ -88,7 +94,7 @@ export async function loadCudaExecutor(
   });
   try {
     const info = cuda.deviceInfo(lease.ordinal);
-    refuseDevice(model, info);
+    refuseDevice(model, info, options);
     const { softwareDevice } = cuda.library;
     const device = { info, driverVersion: cuda.driverVersion(), softwareDevice };
     onProgress({
@@ -97,7 +103,8 @@ export async function loadCudaExecutor(
     });
     const tested = await selfTest?.(model, device, options, asked);
     const { plain = asked, warnings } = tested ?? {};
-    return await loadCudaModel(spec, { model, lease, plain, libraries, warnings, onProgress });
+    const args = { model, lease, plain, libraries, warnings, onProgress, promptTileRows };
+    return await loadCudaModel(spec, args);
   } catch (error) {
     lease.release();
     throw error;
@@ -112,6 +119,7 @@ export interface CudaModelArgs {
   readonly libraries: OpenOptions;
   readonly warnings?: readonly string[];
   readonly onProgress?: OnProgress;
+  readonly promptTileRows?: number;
 }
 
 /** Loads a model onto a device that is leased already. @throws as {@linkcode loadCudaExecutor} */
@@ -126,13 +134,36 @@ export async function loadCudaModel(spec: ExecutorSpec, args: CudaModelArgs): Pr
   }
 }
 
+/** For people: the options that ask for 8 bits. */
+function askedFp8({ quantization, kvCacheDtype }: EngineOptions): string[] {
+  return [
+    ...quantization === "fp8" ? ["--quantization fp8"] : [],
+    ...kvCacheDtype === "fp8" ? ["--kv-cache-dtype fp8"] : [],
+  ];
+}
+
 /** Checks that the device has what the kernels need. */
-function refuseDevice({ config, dtype, name }: ResolvedModel, device: DeviceInfo): void {
+function refuseDevice(
+  { config, dtype, name }: ResolvedModel,
+  device: DeviceInfo,
+  options: EngineOptions,
+): void {
   const { name: deviceName, computeCapability: [major, minor] } = device;
   if (major < LEAST_CAPABILITY) {
     throw new UsageError(
       `--device cuda: ${deviceName} has compute capability ${major}.${minor}, and ` +
         `${LEAST_CAPABILITY}.0 (Ampere) or later is needed. Use another device, or --device cpu.`,
+    );
+  }
+  const [fp8] = askedFp8(options);
+  if (
+    fp8 !== undefined && (major < LEAST_FP8[0] || major === LEAST_FP8[0] && minor < LEAST_FP8[1])
+  ) {
+    throw new UsageError(
+      `${fp8}: ${deviceName} has compute capability ${major}.${minor}, and FP8 needs ` +
+        `${
+          LEAST_FP8.join(".")
+        } (Ada, Hopper) or later. Leave the option out, or use another device.`,
     );
   }
   const { numHeads: heads, numKvHeads: kvHeads, headDim } = config;
@@ -147,8 +178,36 @@ function refuseDevice({ config, dtype, name }: ResolvedModel, device: DeviceInfo
 }
 
 /** Checks what the kernels cannot compute (attention.cu, linear.cu) before anything is loaded. */
-function refuseShapes({ name, config, dtype }: ResolvedModel, blockSize: number): void {
-  const { hiddenSize, intermediateSize, headDim } = config;
+function refuseShapes(
+  { name, config, dtype }: ResolvedModel,
+  { blockSize, quantization, kvCacheDtype }: EngineOptions,
+): void {
+  const { hiddenSize, intermediateSize, numHeads, headDim } = config;
+  if (quantization === "fp8") {
+    if (dtype === "float32") {
+      throw new UsageError(
+        "--quantization fp8: the model is computed in float32. Add --dtype bfloat16 or float16.",
+      );
+    }
+    const inputs = {
+      "hidden size": hiddenSize,
+      "intermediate size": intermediateSize,
+      "width of its heads": numHeads * headDim,
+    };
+    for (const [what, width] of Object.entries(inputs)) {
+      if (width % vectorBytes === 0) continue;
+      throw new ModelError(
+        `Model ${name} cannot have weights in FP8: its ${what} is ${width}, and must be a multiple ` +
+          `of ${vectorBytes}. Leave --quantization out.`,
+      );
+    }
+  }
+  if (kvCacheDtype === "fp8" && headDim % vectorBytes !== 0) {
+    throw new ModelError(
+      `Model ${name} cannot have an FP8 KV cache: its head size is ${headDim}, and must be a ` +
+        `multiple of ${vectorBytes}. Leave --kv-cache-dtype out.`,
+    );
+  }
   const vector = vectorBytes / elementBytes[dtype];
   const widths = { "hidden size": hiddenSize, "intermediate size": intermediateSize };
   for (const [what, width] of Object.entries(widths)) {
@@ -185,7 +244,9 @@ class Loader {
   readonly #stream: bigint;
   readonly #device: DeviceInfo;
   readonly #freeBytes: number;
+  readonly #warnings: string[];
   #chooser: CudaTokenChooser | null = null;
+  #promptProducts: PromptProducts | null = null;
 
   readonly lease: DeviceLease;
   readonly model: ResolvedModel;
@@ -193,7 +254,8 @@ class Loader {
   readonly onProgress: OnProgress;
 
   constructor(readonly cuda: Cuda, readonly spec: ExecutorSpec, readonly args: CudaModelArgs) {
-    const { lease, model, libraries, onProgress = () => {} } = args;
+    const { lease, model, libraries, onProgress = () => {}, warnings = [] } = args;
+    this.#warnings = [...warnings];
     this.lease = lease;
     this.model = model;
     this.libraries = libraries;
@@ -226,26 +288,68 @@ class Loader {
   #loadModel(): CudaModel {
     const { config, dtype, maxModelLen } = this.model;
     const kernels = this.#loadKernels();
+    if (kernels.nativeRefusal !== null) {
+      this.#warnings.push(
+        "The driver refuses the machine code of the kernels and compiles them instead: decode steps are " +
+          `slower, because no kernel starts before the one before has ended. ${kernels.nativeRefusal}. ` +
+          "Update the driver (CUDA 13, 580), or if it is new enough, install the program again.",
+      );
+    }
     const activations = allocateActivations(
       this.#memory,
       config,
       dtype,
       this.#limits(1),
+      this.#wantsLibrary() ? this.#tileRows - 1 : 0,
       kernels.partialsBytes(maxModelLen),
       kernels.countersBytes,
     );
     this.cuda.memset(activations.counters, 0, kernels.countersBytes, this.#stream);
     if (!this.#isPlain("sampling")) this.#chooser = this.#loadChooser(activations);
+    const weights = this.#loadWeights(kernels);
+    this.#openLibrary(kernels, weights);
     return {
       cuda: this.cuda,
       stream: this.#stream,
       memory: this.#memory,
       kernels,
       config,
-      weights: this.#loadWeights(),
+      weights,
       activations,
+      promptProducts: this.#promptProducts,
       chooser: this.#chooser,
     };
+  }
+
+  get #tileRows(): number {
+    return this.args.promptTileRows ?? PROMPT_TILE_ROWS;
+  }
+
+  #wantsLibrary(): boolean {
+    return this.spec.options.cudaPromptGemm === "cublaslt";
+  }
+
+  /** Tensor cores are what cuBLASLt is for. */
+  #libraryHindrance(): string | null {
+    if (this.model.dtype === "float32") return "it is used for bfloat16 and float16 only";
+    if (this.spec.options.quantization !== null) return "it is not used for quantized weights";
+    return this.#isPlain("tensor-cores") ? "tensor-cores is left out by --cuda-plain-paths" : null;
+  }
+
+  #openLibrary(kernels: DecoderKernels, { layers: [layer] }: CudaWeights): void {
+    if (!this.#wantsLibrary()) return;
+    const opened = this.#libraryHindrance() ?? openPromptProducts({
+      ...{ cuda: this.cuda, stream: this.#stream, memory: this.#memory, kernels, layer },
+      ...{ dtype: this.model.dtype, tileRows: this.#tileRows, libraries: this.libraries },
+    });
+    if (typeof opened !== "string") {
+      this.#promptProducts = opened;
+      return;
+    }
+    this.#warnings.push(
+      `--cuda-prompt-gemm cublaslt: the program's own kernels compute prompts, which may be slower, ` +
+        `because cuBLASLt cannot: ${opened}`,
+    );
   }
 
   #loadChooser({ maxLogitsRows, logits }: Activations): CudaTokenChooser {
@@ -263,6 +367,7 @@ class Loader {
 
   #loadKernels(): DecoderKernels {
     const { config: { numHeads: heads, numKvHeads: kvHeads, headDim }, dtype } = this.model;
+    const { quantization, kvCacheDtype } = this.spec.options;
     const shape = { heads, kvHeads, headDim };
     return this.#load(() =>
       new DecoderKernels(
@@ -272,6 +377,10 @@ class Loader {
         this.#stream,
         kernelPaths(this.args.plain),
         this.libraries,
+        {
+          ...(quantization === "fp8" && { weights: "float8_e4m3" }),
+          ...(kvCacheDtype === "fp8" && { cache: "float8_e4m3" }),
+        },
       )
     );
   }
@@ -288,22 +397,31 @@ class Loader {
     }
   }
 
-  #loadWeights() {
+  #loadWeights(kernels: DecoderKernels) {
     const { model, spec, cuda } = this;
-    const { config, dtype, maxModelLen } = model;
-    const place = (address: bigint) => planWeights(config, dtype, maxModelLen, address);
+    const { config, dtype, maxModelLen } = model, { quantization } = spec.options;
+    const place = (address: bigint) =>
+      planWeights(config, dtype, maxModelLen, address, quantization);
     const { byteLength } = place(0n);
     const advice = `Use a smaller model${dtype === "float32" ? ", --dtype bfloat16" : ""}, or a ` +
       "device with more memory.";
     const plan = place(this.#memory.allocate(byteLength, `the weights of ${model.name}`, advice));
     const source = openWeights(model, spec.options, (path) => mapFile(path) ?? openByReading(path));
     const uploads = new Uploads(cuda, this.#stream);
+    const staging = new DeviceMemory(cuda);
     try {
-      uploadWeights(uploads, source, plan, config, dtype, maxModelLen, (bytes) => {
+      const onBytes = (bytes: { doneBytes: number; totalBytes: number }) => {
         this.onProgress({ phase: "weights", ...bytes, detail: source.description });
-      });
+      };
+      const quantizer = quantization === null ? null : {
+        ...{ kernels, stagingBytes: UPLOAD_BUFFER_BYTES },
+        staging: staging.allocate(UPLOAD_BUFFER_BYTES, "room to quantize weights", advice),
+      };
+      uploadWeights(uploads, source, plan, config, dtype, maxModelLen, onBytes, quantizer);
     } finally {
       uploads.close();
+      cuda.synchronizeStream(this.#stream);
+      staging.free();
       source.close();
     }
     return plan.weights;
@@ -428,13 +546,15 @@ class Loader {
 
   #info(numBlocks: number, numSwapBlocks: number): ExecutorInfo {
     const { config, dtype, maxModelLen, identity } = this.model;
+    const { quantization, kvCacheDtype } = this.spec.options;
     const layout: KvLayout = {
       format: "k-then-v",
-      dtype,
+      dtype: kvCacheDtype === "fp8" ? "float8_e4m3" : dtype,
       numLayers: config.numLayers,
       numKvHeads: config.numKvHeads,
       headDim: config.headDim,
       blockSize: this.spec.options.blockSize,
+      ...(this.#promptProducts && { promptProducts: this.#promptProducts.library.identity }),
     };
     const { library: { softwareDevice } } = this.cuda;
     const { name, totalBytes, ordinal } = this.#device;
@@ -442,7 +562,7 @@ class Loader {
     return {
       description: `cuda:${ordinal} (${device})`,
       model: identity,
-      dtype,
+      dtype: servedType(dtype, quantization),
       vocabSize: config.vocabSize,
       maxModelLen,
       maxPieceTokens: this.#limits(numBlocks).maxRows,
@@ -451,7 +571,7 @@ class Loader {
       numSwapBlocks,
       // On the software device a token of a large model takes long.
       runsAhead: !this.#isPlain("ahead") && !this.#isPlain("sampling"),
-      warnings: this.args.warnings,
+      warnings: this.#warnings,
       tokenTimeoutMs: softwareDevice ? 5_000 : 20,
     };
   }

@@ -1,10 +1,12 @@
 /** Where the weights of a model lie in the memory of a device, and how they come there. */
 import {
+  type DecoderKernels,
   elementBytes,
   type HeadNorms,
   type LinearLayer,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { DType } from "../../core/dtype.ts";
+import type { EngineOptions } from "../../core/options.ts";
 import type { ModelConfig } from "../../model/config.ts";
 import { ropeTable } from "../../model/rope.ts";
 import {
@@ -47,6 +49,8 @@ interface Piece {
   readonly specs: readonly TensorSpec[];
   readonly address: bigint;
   readonly isVector: boolean;
+  /** Address of the scales of a matrix in 8 bits; 0n: it is not one. */
+  readonly scales: bigint;
 }
 
 /** A plan of all weights in one allocation. */
@@ -56,17 +60,29 @@ export interface WeightPlan {
   readonly pieces: readonly Piece[];
 }
 
+/** What rounds matrices to 8 bits, on the device. */
+export interface Quantizer {
+  readonly kernels: DecoderKernels;
+  /** Room for some rows of a matrix in the model's type; all work on it is of one stream. */
+  readonly staging: bigint;
+  readonly stagingBytes: number;
+}
+
 /** Every tensor begins at a multiple of this, like an allocation. */
 const alignment = 256;
 
-/** Plans the weights at an address. */
+/**
+ * Plans the weights at an address.
+ * @param quantization of the linear layers
+ */
 export function planWeights(
   config: ModelConfig,
   dtype: DType,
   maxModelLen: number,
   address: bigint,
+  quantization: EngineOptions["quantization"] = null,
 ): WeightPlan {
-  const planner = new Planner(config, dtype, address);
+  const planner = new Planner(config, dtype, address, quantization !== null);
   const spec = decoderSpec(config);
   const weights = planner.weights(spec, maxModelLen);
   return { weights, byteLength: planner.byteLength, pieces: planner.pieces };
@@ -80,6 +96,7 @@ class Planner {
     readonly config: ModelConfig,
     readonly dtype: DType,
     readonly address: bigint,
+    readonly isQuantized: boolean,
   ) {}
 
   weights(spec: DecoderSpec, maxModelLen: number): CudaWeights {
@@ -117,23 +134,32 @@ class Planner {
   /** Linear layers of the same input, stacked. All have a bias, or none has. */
   #linear(specs: readonly LinearSpec[]): LinearLayer {
     const biases = specs.flatMap(({ bias }) => bias ? [bias] : []);
+    const matrices = specs.map(({ weight }) => weight);
     return {
-      weights: this.#matrix(specs.map(({ weight }) => weight)),
+      ...(this.isQuantized
+        ? this.#quantizedMatrix(matrices)
+        : { weights: this.#matrix(matrices), scales: 0n }),
       bias: biases.length > 0 ? this.#vector(biases) : 0n,
-      outputs: specs.reduce((sum, { weight }) => sum + weight.shape[0], 0),
-      inputs: specs[0].weight.shape[1],
+      outputs: outputsOf(matrices),
+      inputs: matrices[0].shape[1],
     };
+  }
+
+  #quantizedMatrix(specs: readonly TensorSpec[]): { weights: bigint; scales: bigint } {
+    const weights = this.#take(elements(specs)), scales = this.#take(outputsOf(specs) * 4);
+    this.pieces.push({ specs, address: weights, isVector: false, scales });
+    return { weights, scales };
   }
 
   #matrix(specs: readonly TensorSpec[]): bigint {
     const address = this.#take(elements(specs) * elementBytes[this.dtype]);
-    this.pieces.push({ specs, address, isVector: false });
+    this.pieces.push({ specs, address, isVector: false, scales: 0n });
     return address;
   }
 
   #vector(specs: readonly TensorSpec[]): bigint {
     const address = this.#take(elements(specs) * 4);
-    this.pieces.push({ specs, address, isVector: true });
+    this.pieces.push({ specs, address, isVector: true, scales: 0n });
     return address;
   }
 
@@ -148,11 +174,16 @@ function elements(specs: readonly TensorSpec[]): number {
   return specs.reduce((sum, { shape }) => sum + numElements(shape), 0);
 }
 
+function outputsOf(matrices: readonly TensorSpec[]): number {
+  return matrices.reduce((sum, { shape }) => sum + shape[0], 0);
+}
+
 /** Called with the progress in bytes of weights, in the type in which they are served. */
 export type OnBytes = (bytes: { doneBytes: number; totalBytes: number }) => void;
 
 /**
  * Writes a model's weights to the device.
+ * @param quantizer for plans with `quantization`
  * @throws {ModelError} a tensor is missing or has a wrong shape; all are checked before any is written
  */
 export function uploadWeights(
@@ -163,20 +194,27 @@ export function uploadWeights(
   dtype: DType,
   maxModelLen: number,
   onBytes: OnBytes,
+  quantizer: Quantizer | null = null,
 ): void {
   const tensors = allTensors(decoderSpec(config));
   for (const tensor of tensors) source.check(tensor);
   const totalBytes = elements(tensors) * elementBytes[dtype];
   let doneBytes = 0;
-  for (const { specs, address, isVector } of plan.pieces) {
-    let at = address;
+  for (const { specs, address, isVector, scales } of plan.pieces) {
+    let at = address, scalesAt = scales;
     for (const spec of specs) {
       const tensor = source.read(spec);
       const bytes = isVector
         ? bytesOf(tensorValues(tensor, dtype))
         : convertTensor(tensor, dtype).bytes;
-      uploads.write(at, bytes);
-      at += BigInt(bytes.length);
+      if (scales === 0n) {
+        uploads.write(at, bytes);
+        at += BigInt(bytes.length);
+      } else {
+        quantize(uploads, quantizer!, bytes, spec, at, scalesAt);
+        at += BigInt(numElements(spec.shape));
+        scalesAt += BigInt(spec.shape[0] * 4);
+      }
       doneBytes += numElements(spec.shape) * elementBytes[dtype];
       onBytes({ doneBytes, totalBytes });
     }
@@ -186,6 +224,24 @@ export function uploadWeights(
     bytesOf(ropeTable(config.rope, config.headDim, maxModelLen)),
   );
   uploads.finish();
+}
+
+/** Rounds a matrix, as many rows at a time as there is room for. */
+function quantize(
+  uploads: Uploads,
+  { kernels, staging, stagingBytes }: Quantizer,
+  bytes: Uint8Array,
+  { shape: [rows, inputs] }: TensorSpec,
+  codes: bigint,
+  scales: bigint,
+): void {
+  const rowBytes = bytes.length / rows, most = Math.floor(stagingBytes / rowBytes);
+  for (let row = 0; row < rows; row += most) {
+    const count = Math.min(most, rows - row);
+    uploads.write(staging, bytes.subarray(row * rowBytes, (row + count) * rowBytes));
+    const [to, scaleOf] = [codes + BigInt(row * inputs), scales + BigInt(row * 4)];
+    kernels.quantizeRows(staging, to, scaleOf, count, inputs);
+  }
 }
 
 function bytesOf(values: Float32Array): Uint8Array {

@@ -9,6 +9,7 @@ export const nullCuda: ExecutorKind = {
   usesHostCores: false,
   usesProfile: false,
   sharesProcess: "never",
+  hasFp8: false,
   memory: "device",
   /** The API server needs a tokenizer; the shape of the cache is the executor's own. */
   find: async (options) => {

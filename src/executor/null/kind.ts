@@ -6,6 +6,7 @@ export const nullDevice: ExecutorKind = {
   usesHostCores: false,
   usesProfile: false,
   sharesProcess: "on request",
+  hasFp8: false,
   memory: "none",
   /** The API server needs a tokenizer; the shape of the cache is the executor's own. */
   find: async (options) => {

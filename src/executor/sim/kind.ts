@@ -6,6 +6,7 @@ export const sim: ExecutorKind = {
   usesHostCores: false,
   usesProfile: true,
   sharesProcess: "by default",
+  hasFp8: false,
   memory: "none",
   find: async (options) => (await import("./find.ts")).findSimulatedModel(options),
   load: async (spec, _onProgress, clock) =>

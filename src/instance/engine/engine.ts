@@ -101,12 +101,12 @@ export class Engine {
     return this.#core.epochOf(requestId);
   }
 
-  /** The requests that may migrate. */
   /** Milliseconds in which a token of a prompt is computed; null before the first prompt. */
   get prefillTokenMs(): number | null {
     return this.#core.prefillTokenMs;
   }
 
+  /** The requests that may migrate. */
   queues(): RequestQueues {
     return this.#core.queues();
   }

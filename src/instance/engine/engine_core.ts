@@ -174,11 +174,12 @@ export class EngineCore {
     return this.#requests.get(requestId)?.epoch ?? null;
   }
 
-  /** The requests that may migrate: suspended ones are not among them. */
+  /** Milliseconds in which a token of a prompt is computed; null before the first prompt. */
   get prefillTokenMs(): number | null {
     return this.#scheduler.pieces.tokenMs;
   }
 
+  /** The requests that may migrate: suspended ones are not among them. */
   queues(): RequestQueues {
     return queuesOf(this.#scheduler, this.#blocks);
   }
@@ -283,7 +284,8 @@ export class EngineCore {
     }
     if (step.kind === "prefill") this.#totals.promptTokens += step.numBatchedTokens;
     if (!step.isPartial) this.#totals.outputTokens += step.sequences.length;
-    this.#scheduler.pieces.note(step.kind, step.numBatchedTokens, result.latencyMs);
+    const { kind, numBatchedTokens, isLaterPiece } = step;
+    this.#scheduler.pieces.note(kind, numBatchedTokens, result.latencyMs, isLaterPiece);
     const lastStep = this.#lastStep;
     lastStep.kind = step.kind;
     lastStep.batchedTokens = step.numBatchedTokens;

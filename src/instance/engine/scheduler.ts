@@ -34,6 +34,8 @@ export interface Schedule {
   kind: "prefill" | "decode";
   /** The only sequence of the batch has more of its prompt to compute after this step. */
   isPartial: boolean;
+  /** Earlier steps have computed a part of the prompt of the only sequence of the batch. */
+  isLaterPiece: boolean;
   /** The batch; empty if no sequence can run. */
   readonly sequences: Sequence[];
   /** Tokens that the step computes. */
@@ -280,8 +282,11 @@ export class Scheduler {
   /** Runs the next piece of a prompt, as long as the time of the others allows. */
   #schedulePiece(sequence: Sequence): void {
     const missing = sequence.lengthTokens - sequence.numComputedTokens;
-    const tokens = Math.min(missing, this.pieces.maxTokens(this.running.length > 1));
+    const isLater = sequence.numComputedTokens > 0;
+    if (!isLater) this.pieces.begin();
+    const tokens = Math.min(missing, this.pieces.maxTokens(this.running.length > 1, isLater));
     this.#schedule.kind = "prefill";
+    this.#schedule.isLaterPiece = isLater;
     this.#schedule.isPartial = tokens < missing;
     this.#partial = tokens < missing ? sequence : null;
     sequence.isPrefilling = tokens < missing;
@@ -297,6 +302,7 @@ export class Scheduler {
     }
     schedule.kind = "decode";
     schedule.isPartial = false;
+    schedule.isLaterPiece = false;
     clear(schedule.sequences);
     schedule.numBatchedTokens = 0;
     clear(schedule.failed);
@@ -493,7 +499,8 @@ export class Scheduler {
 
 function emptySchedule(): Schedule {
   return {
-    ...{ kind: "decode", isPartial: false, sequences: [], numBatchedTokens: 0 },
+    ...{ kind: "decode", isPartial: false, isLaterPiece: false },
+    ...{ sequences: [], numBatchedTokens: 0 },
     ...{ swapOut: [], swapIn: [], failed: [], numPreempted: 0 },
   };
 }

@@ -33,10 +33,6 @@ refuses(
 );
 refuses(["-tp", "2"], "--tensor-parallel-size 2 is not available yet; leave it at its default (1)");
 refuses(["-q", "awq"], "--quantization awq is not available yet; leave it at its default (unset)");
-refuses(
-  ["--kv-cache-dtype", "fp8"],
-  "--kv-cache-dtype fp8 is not available yet; leave it at its default (auto)",
-);
 
 Deno.test("every argument may be given at its default", async () => {
   for (const { name, argument } of index.entries) {
@@ -83,10 +79,10 @@ Deno.test("arguments without effect for the same reason share a warning", async 
 Deno.test("a value of a file is named as the file has it", async () => {
   const path = await Deno.makeTempFile();
   try {
-    await Deno.writeTextFile(path, "ENGINE: {KV_CACHE_DTYPE: fp8}");
+    await Deno.writeTextFile(path, "ENGINE: {QUANTIZATION: gptq}");
     await assert.rejects(check("--config-file", path), {
-      message: `ENGINE.KV_CACHE_DTYPE: fp8 in ${path} is not available yet; leave it at its ` +
-        "default (auto)",
+      message: `ENGINE.QUANTIZATION: gptq in ${path} is not available yet; leave it at its ` +
+        "default (unset)",
     });
   } finally {
     await Deno.remove(path);

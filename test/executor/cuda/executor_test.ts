@@ -1,6 +1,7 @@
 /** The CUDA executor on the software device: the suite of executors, and what must not change a bit. */
 import assert from "node:assert/strict";
 import { DeviceLostError } from "../../../ffi/cuda/errors.ts";
+import type { EngineOptions } from "../../../src/core/options.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
 import { readRuns, writeRuns } from "../../../src/kv/pool/copy_runs.ts";
 import type { DevicePool } from "../../../src/kv/pool/pool.ts";
@@ -43,12 +44,19 @@ async function fresh<T>(
   }
 }
 
-for (const dtype of ["bfloat16", "float16"] as const) {
-  cudaTest(`the same bits alone, in a batch, recomputed and moved: ${dtype}`, async () => {
+const types: readonly Pick<EngineOptions, "dtype" | "quantization" | "kvCacheDtype">[] = [
+  { dtype: "bfloat16", quantization: null, kvCacheDtype: "auto" },
+  { dtype: "float16", quantization: null, kvCacheDtype: "auto" },
+  { dtype: "bfloat16", quantization: "fp8", kvCacheDtype: "fp8" },
+];
+
+for (const type of types) {
+  const name = Object.values(type).filter((value) => value !== null).join(", ");
+  cudaTest(`the same bits alone, in a batch, recomputed and moved: ${name}`, async () => {
     await withModel(
       "--family qwen3 --seed 11 --head-dim 32 --layers 1 --dtype f32",
       async (model) => {
-        const options = { model, dtype };
+        const options = { model, ...type };
         const params = { logprobs: 320 };
         const alone = await fresh(options, async (_, driver) => {
           const sequences: TestSequence[] = [];

@@ -6,7 +6,7 @@ import type { LoadProgress } from "../../../src/executor/executor.ts";
 import { configure, counts, directory } from "../../ffi/software_device/device.ts";
 import { layoutDifference } from "../../../src/kv/layout.ts";
 import { withModel } from "../cpu/fixtures.ts";
-import { load as loadOnCpu } from "../cpu/harness.ts";
+import { Driver, load as loadOnCpu } from "../cpu/harness.ts";
 import { cudaTest, load, type LoadOptions } from "./support.ts";
 
 async function refused(options: LoadOptions, name: string, message: RegExp): Promise<void> {
@@ -36,6 +36,13 @@ cudaTest("what is loaded is described, and its progress", async () => {
     layoutDifference(layout, cpu.info.layout),
     "format is k-then-v here and k-transposed there",
   );
+  const narrow = await load({ dtype: "bfloat16", kvCacheDtype: "fp8", quantization: "fp8" });
+  assert.equal(
+    layoutDifference(narrow.info.layout, layout),
+    "dtype is float8_e4m3 here and bfloat16 there",
+  );
+  assert.equal(narrow.info.dtype, "bfloat16, weights in fp8");
+  await narrow.close();
   await cpu.close();
   await executor.close();
 });
@@ -86,6 +93,43 @@ cudaTest("models and options that do not fit are refused with what to change", a
       /^--device cuda: the kernels cannot be loaded: .* is damaged: install it again/,
     );
   }
+  for (
+    const [option, changes] of [
+      ["--quantization fp8", { quantization: "fp8", dtype: "bfloat16" }],
+      ["--kv-cache-dtype fp8", { kvCacheDtype: "fp8" }],
+    ] as const
+  ) {
+    await refused(
+      { ...changes, deviceSettings: "compute-capability=86" },
+      "UsageError",
+      new RegExp(
+        `^${option}: .* has compute capability 8\\.6, and FP8 needs 8\\.9 \\(Ada, Hopper\\) or later\\. ` +
+          "Leave the option out, or use another device",
+      ),
+    );
+    await (await load({ ...changes, deviceSettings: "compute-capability=89" })).close();
+  }
+  await refused(
+    { quantization: "fp8" },
+    "UsageError",
+    /^--quantization fp8: the model is computed in float32\. Add --dtype bfloat16 or float16/,
+  );
+  await withModel(
+    "--head-dim 24 --heads 2 --kv-heads 1 --hidden 48 --dtype bf16",
+    async (model) => {
+      await refused(
+        { model, kvCacheDtype: "fp8" },
+        "ModelError",
+        /cannot have an FP8 KV cache: its head size is 24, and must be a multiple of 16/,
+      );
+    },
+  );
+  await withModel("--hidden 72 --head-dim 16 --dtype bf16", (model) =>
+    refused(
+      { model, quantization: "fp8" },
+      "ModelError",
+      /cannot have weights in FP8: its hidden size is 72, and must be a multiple of 16/,
+    ));
   await refused({ blockSize: 12 }, "UsageError", /^--block-size 12: CUDA takes powers of two/);
   await refused(
     { numGpuBlocksOverride: 1_000_000 },
@@ -116,6 +160,30 @@ cudaTest("models and options that do not fit are refused with what to change", a
       "ModelError",
       /heads of 256 in groups of 64 need \d+ bytes of shared memory in float32.*--dtype bfloat16/,
     ));
+});
+
+cudaTest("machine code that the driver refuses is left out, and the log says so", async () => {
+  // Damaged, or newer than the driver: PTX serves. Machine code of another device is not even tried.
+  for (
+    const [deviceSettings, warning] of [["fail-cubin=200", 1], [
+      "compute-capability=89",
+      0,
+    ]] as const
+  ) {
+    const executor = await load({ dtype: "bfloat16", deviceSettings });
+    const { warnings = [] } = executor.info;
+    assert.equal(warnings.length, warning, warnings.join());
+    if (warning === 1) {
+      assert.match(
+        warnings[0],
+        /^The driver refuses the machine code .* decode steps are slower.*device kernel image is invalid.*Update the driver/,
+      );
+    }
+    const driver = new Driver(executor);
+    const { tokenIds } = await driver.prefill(driver.add([1, 2, 3]));
+    assert.ok(tokenIds[0] >= 0);
+    await executor.close();
+  }
 });
 
 cudaTest("fewer devices than instances are refused, unless they may be shared", async () => {

@@ -73,6 +73,24 @@ Deno.test("self-test: a broken path is left out, two need all plain ones, else n
   );
 });
 
+cudaTest("self-test: weights and caches of 8 bits agree with the CPU's", async () => {
+  configure(settings);
+  for (const plain of [[], [...cudaPaths]] as const) {
+    for (const kvCacheDtype of ["auto", "fp8"] as const) {
+      const given = task(plain);
+      const narrow = {
+        ...given,
+        options: { ...options, kvCacheDtype, quantization: "fp8" as const },
+      };
+      const cases = await runSelfTest(narrow, { from: directory! });
+      const attempt = { plain, cases, fault: null };
+      assert.ok(hasPassed(attempt), describe(attempt));
+      // Weights that were not rounded alike would show: without it the error is above the limit.
+      assert.equal(cases[0].limit, kvCacheDtype === "fp8" ? 0.2 : 0.05);
+    }
+  }
+});
+
 cudaTest("self-test: the kernels agree with those of the CPU, on each path", async () => {
   configure(settings);
   const before = counts();

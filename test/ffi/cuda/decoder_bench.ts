@@ -10,14 +10,17 @@ import {
   type KernelDevice,
   type KernelPaths,
   type LinearLayer,
+  type NarrowFormats,
   type RowTables,
+  suffixes,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { addressOf, nativeBuffer } from "../../../ffi/memory.ts";
 import type { OpenOptions } from "../../../ffi/library.ts";
 import { Random } from "../../../src/core/random.ts";
+import { e4m3Values, quantizeRow, toE4m3 } from "../../../src/model/fp8.ts";
 import { encodeFloats, tensorValues } from "../../../src/model/tensor.ts";
 
-export const elementTypes = Object.keys(elementBytes) as ElementType[];
+export const elementTypes = Object.keys(suffixes) as ElementType[];
 
 /** Kernels of one type on a device, whose memory is freed by {@linkcode DecoderBench.close}. */
 export class DecoderBench {
@@ -34,10 +37,11 @@ export class DecoderBench {
     paths: KernelPaths = fastPaths,
     options: OpenOptions = {},
     kernelDevice: Partial<KernelDevice> = {},
+    readonly formats: NarrowFormats = {},
   ) {
     this.stream = cuda.createStream();
     const device = { ...cuda.deviceInfo(0), multiprocessors, ...kernelDevice };
-    this.kernels = new DecoderKernels(type, shape, device, this.stream, paths, options);
+    this.kernels = new DecoderKernels(type, shape, device, this.stream, paths, options, formats);
   }
 
   close(): void {
@@ -67,6 +71,37 @@ export class DecoderBench {
   /** Device memory with elements of the kernels' type. */
   narrow(values: Float32Array): bigint {
     return this.upload(encodeFloats(values, this.type));
+  }
+
+  /** Device memory with elements of the cache's type. */
+  narrowCache(values: Float32Array): bigint {
+    if (this.formats.cache === undefined) return this.narrow(values);
+    return this.upload(Uint8Array.from(values, toE4m3));
+  }
+
+  /** Weights of a layer, [outputs, inputs], in 8 bits if the formats say so; and what they are after rounding. */
+  weights(values: Float32Array, outputs: number) {
+    if (this.formats.weights === undefined) {
+      return { weights: this.narrow(values), scales: 0n, values };
+    }
+    const inputs = values.length / outputs;
+    const weights = this.room(values.length), scales = this.room(outputs * 4);
+    this.kernels.quantizeRows(this.narrow(values), weights, scales, outputs, inputs);
+    // Kernels read weights before the kernel before them has ended: it must not be the one that wrote them.
+    this.kernels.largestLogit(scales, this.room(4), 1, outputs);
+    const rows = Array.from(
+      { length: outputs },
+      (_, row) => quantizeRow(values.subarray(row * inputs, (row + 1) * inputs)),
+    );
+    const codes = Uint8Array.from(rows.flatMap(({ codes }) => Array.from(codes)));
+    assert.deepEqual(this.bytes(weights, values.length), codes, `${this.type}: codes`);
+    const scaleOf = Float32Array.from(rows, ({ scale }) => scale);
+    assert.deepEqual(this.floats(scales, outputs), scaleOf, `${this.type}: scales`);
+    const rounded = Float64Array.from(
+      codes,
+      (code, i) => e4m3Values[code] * scaleOf[Math.floor(i / inputs)],
+    );
+    return { weights, scales, values: rounded };
   }
 
   bytes(address: bigint, byteLength: number): Uint8Array<ArrayBuffer> {
@@ -188,6 +223,11 @@ export function runAttention(
   const isOfRows = (token: AttentionCase["rows"][number]) =>
     rows.some((row) => row.sequence === token.sequence && row.position === token.position);
   const cached = randomValues(seed, tokens.length * width, type);
+  if (bench.formats.cache !== undefined) {
+    cached.forEach((value, i) => {
+      if (i % width >= heads * headDim) cached[i] = e4m3Values[toE4m3(value)];
+    });
+  }
   const rowOf = ({ sequence, position }: { sequence: number; position: number }) =>
     lengths.slice(0, sequence).reduce((sum, length) => sum + length, 0) + position;
   const valuesOf = (of: AttentionCase["rows"]) =>
@@ -206,7 +246,7 @@ export function runAttention(
       inCache.set(cached.subarray(from, from + headDim), block * blockStride + slot * headDim);
     }
   }
-  const cache = { address: bench.narrow(inCache), blockStride, blockShift };
+  const cache = { address: bench.narrowCache(inCache), blockStride, blockShift };
   const output = bench.room(rows.length * heads * headDim * elementBytes[type]);
   const partialsBytes = kernels.partialsBytes(maxContextLen);
   const options = {

@@ -4,7 +4,9 @@ import {
   elementBytes,
   fastPaths,
   type KernelPaths,
+  type NarrowFormats,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import { e4m3Values, toE4m3 } from "../../../src/model/fp8.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
   type AttentionCase,
@@ -21,6 +23,9 @@ export const float32Error = 2e-6;
 /** Paths with fewer of the fast ones. */
 export const unfusedPaths: KernelPaths = { ...fastPaths, fused: false, programmatic: false };
 export const plainPaths: KernelPaths = { ...unfusedPaths, tensorCores: false };
+
+/** All that can be stored in 8 bits. */
+export const narrowFormats: NarrowFormats = { weights: "float8_e4m3", cache: "float8_e4m3" };
 
 export function checkLargest(bench: DecoderBench): void {
   const width = 300;
@@ -45,14 +50,9 @@ export function checkLargest(bench: DecoderBench): void {
 /** Layers of some widths for several numbers of rows: right, and a row's bits the same in each. */
 export function checkLinear(bench: DecoderBench, outputs: number, inputs: number, rows = 19): void {
   const { type } = bench;
-  const w = randomValues(1, outputs * inputs, type), x = randomValues(2, rows * inputs, type);
-  const bias = randomValues(3, outputs, type);
-  const layer = {
-    weights: bench.narrow(w),
-    bias: bench.upload(bias),
-    outputs,
-    inputs,
-  };
+  const { values: w, ...matrix } = bench.weights(randomValues(1, outputs * inputs, type), outputs);
+  const x = randomValues(2, rows * inputs, type), bias = randomValues(3, outputs, type);
+  const layer = { ...matrix, bias: bench.upload(bias), outputs, inputs };
   const at = bench.narrow(x);
   const all = bench.linear(layer, at, rows);
   const truth = new Float64Array(rows * outputs);
@@ -90,15 +90,17 @@ export function checkLayer(
   lengths: readonly number[],
 ): void {
   const { type, shape: { heads, kvHeads, headDim } } = bench;
-  const hidden = heads * headDim, intermediate = 264, blockSize = 8, rows = lengths.length;
+  const hidden = heads * headDim,
+    intermediate = bench.formats.weights ? 272 : 264,
+    blockSize = 8,
+    rows = lengths.length;
   const maxBlocks = Math.ceil(Math.max(...lengths) / blockSize), numBlocks = rows * maxBlocks;
   let seed = 30;
   const vector = (length: number) => bench.upload(randomValues(seed++, length, "float32"));
   const matrix = (outputs: number, inputs: number, bias: boolean) => {
-    const values = randomValues(seed++, outputs * inputs, type).map((value) => value / 8);
-    return {
-      ...{ weights: bench.narrow(values), bias: bias ? vector(outputs) : 0n, outputs, inputs },
-    };
+    const random = randomValues(seed++, outputs * inputs, type).map((value) => value / 8);
+    const { weights, scales } = bench.weights(random, outputs);
+    return { weights, scales, bias: bias ? vector(outputs) : 0n, outputs, inputs };
   };
   const qkv = matrix((heads + 2 * kvHeads) * headDim, hidden, true);
   const output = matrix(hidden, hidden, false), down = matrix(hidden, intermediate, false);
@@ -135,7 +137,7 @@ export function checkLayer(
     maxContextLen: Math.max(...lengths),
   };
   const step = ({ kernels }: DecoderBench) => {
-    const residual = bench.upload(x), cache = bench.narrow(cached);
+    const residual = bench.upload(x), cache = bench.narrowCache(cached);
     const room = (width: number) => bench.upload(new Float32Array((rows + 1) * width));
     const [normed, activated] = [room(hidden), room(intermediate)];
     const [heads, attended, both] = [room(qkv.outputs), room(hidden), room(gateUp.outputs)];
@@ -159,7 +161,7 @@ export function checkLayer(
     }
     bench.cuda.synchronizeStream(bench.stream);
     bench.cuda.synchronizeStream(other.stream);
-    const cacheBytes = cached.length * elementBytes[type];
+    const cacheBytes = cached.length * elementBytes[bench.formats.cache ?? type];
     return [bench.bytes(residual, rows * hidden * 4), bench.bytes(cache, cacheBytes)] as const;
   };
   const [found, foundCache] = step(bench), [expected, expectedCache] = step(other);
@@ -285,12 +287,70 @@ export function checkHeads(bench: DecoderBench): void {
   assert.equal(cached.filter((value) => value !== 0).length, 2 * headDim, "and nothing else");
 }
 
+/** Numbers that go into a cache of 8 bits, and all that come out of it. */
+export function checkNarrowCache(bench: DecoderBench): void {
+  const { type, kernels, shape: { headDim } } = bench;
+  const sorted = e4m3Values.filter((value) => value >= 0).sort((a, b) => a - b);
+  const ties = sorted.slice(1).map((value, i) => (value + sorted[i]) / 2);
+  const beside = (value: number) => [value * (1 - 2 ** -20), value, value * (1 + 2 ** -20)];
+  const positive = [
+    ...[...sorted, ...ties].flatMap(beside),
+    ...[1e-45, 1e-38, 463.9, 464, 465, 1e30, Infinity, NaN],
+  ];
+  const values = [...positive, ...positive.map((value) => -value)];
+  const rows = Math.ceil(values.length / headDim), width = 3 * headDim;
+  const qkv = new Float32Array(rows * width);
+  values.forEach((value, i) => {
+    qkv[Math.floor(i / headDim) * width + 2 * headDim + i % headDim] = value;
+  });
+  const words = (value: (row: number) => number, count = rows) =>
+    bench.upload(Int32Array.from({ length: count }, (_, row) => value(row)));
+  // A block of 8 tokens for each row, which is the first of its sequence.
+  const tablesOf = (rows: number) => ({
+    ...{ rows, positions: words(() => 0), slots: words((row) => row << 3) },
+    ...{ sequences: words((row) => row), blockTables: words((row) => row), maxBlocks: 1 },
+    ...{ starts: words((row) => row, rows + 1), lengths: words(() => 1) },
+    ...{ numSequences: rows, mostRows: 1, maxContextLen: 1 },
+  });
+  const blockStride = 2 * 8 * headDim;
+  const cache = bench.upload(new Uint8Array(rows * blockStride));
+  const place = { address: cache, blockStride, blockShift: 3 };
+  const norms = { query: 0n, key: 0n, epsilon: 1e-6 };
+  const rope = Float32Array.from({ length: headDim }, (_, i) => i < headDim / 2 ? 1 : 0);
+  kernels.prepareHeads(bench.upload(qkv), norms, bench.upload(rope), tablesOf(rows), place);
+  const stored = bench.bytes(cache, rows * blockStride);
+  values.forEach((value, i) => {
+    const at = Math.floor(i / headDim) * blockStride + 8 * headDim + i % headDim;
+    assert.equal(stored[at], toE4m3(Math.fround(value)), `${type}: ${value}`);
+  });
+
+  const all = new Uint8Array(256 / headDim * blockStride);
+  e4m3Values.forEach((_, code) => {
+    all[Math.floor(code / headDim) * blockStride + 8 * headDim + code % headDim] = code;
+  });
+  const output = bench.room(256 * 4),
+    queries = bench.upload(new Float32Array(256 / headDim * width));
+  const options = { window: 0, partials: 0n, partialsBytes: 0, counters: bench.room(16) };
+  const filled = { ...place, address: bench.upload(all) };
+  kernels.attend(queries, tablesOf(256 / headDim), filled, output, options);
+  bench.widened(output, 256).forEach((value, code) => {
+    const expected = e4m3Values[code];
+    assert.ok(
+      value === expected || Number.isNaN(value) && Number.isNaN(expected),
+      `${code}: ${value}`,
+    );
+  });
+}
+
 /** A layer whose rings wrap, against float64. */
 function checkSums(bench: DecoderBench, rows: number, mode: "set" | "add"): void {
   const outputs = 40, inputs = 1040;
-  const w = randomValues(1, outputs * inputs, bench.type);
+  const { values: w, ...matrix } = bench.weights(
+    randomValues(1, outputs * inputs, bench.type),
+    outputs,
+  );
   const x = randomValues(2, rows * inputs, bench.type);
-  const layer = { weights: bench.narrow(w), bias: 0n, outputs, inputs };
+  const layer = { ...matrix, bias: 0n, outputs, inputs };
   const y = bench.upload(new Float32Array(rows * outputs));
   if (mode === "add") bench.kernels.linearAdd(layer, bench.narrow(x), y, rows);
   else bench.kernels.linear(layer, bench.narrow(x), y, rows, "set");
@@ -376,6 +436,7 @@ const attentionCase: AttentionCase = {
   rows: [{ sequence: 0, position: 269 }],
 };
 
+/** Runs with everything in 16 bits, then with weights and cache in 8. */
 function withBenches(
   { cuda }: Bench,
   paths: readonly KernelPaths[],
@@ -385,9 +446,11 @@ function withBenches(
 ): void {
   const options = { from: directory! }, shape = attentionCase.shape;
   const device = { sharedMemoryPerBlockBytes: sharedKiB << 10 };
-  const benches = paths.map((path) =>
-    new DecoderBench(cuda, "bfloat16", shape, multiprocessors, path, options, device)
-  );
-  run(benches);
-  benches.forEach((bench) => bench.close());
+  for (const formats of [{}, narrowFormats]) {
+    const benches = paths.map((path) =>
+      new DecoderBench(cuda, "bfloat16", shape, multiprocessors, path, options, device, formats)
+    );
+    run(benches);
+    benches.forEach((bench) => bench.close());
+  }
 }

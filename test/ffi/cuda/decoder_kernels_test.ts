@@ -8,6 +8,7 @@ import {
   type HeadShape,
   type KernelDevice,
   type KernelPaths,
+  type NarrowFormats,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import type { OpenOptions } from "../../../ffi/library.ts";
 import { isLongRun } from "../../long.ts";
@@ -19,7 +20,9 @@ import {
   checkLargest,
   checkLayer,
   checkLinear,
+  checkNarrowCache,
   checkRows,
+  narrowFormats,
   plainPaths,
   unfusedPaths,
 } from "./decoder_checks.ts";
@@ -67,6 +70,7 @@ type Open = (
   shape?: HeadShape,
   multiprocessors?: number,
   paths?: KernelPaths,
+  formats?: NarrowFormats,
 ) => DecoderBench;
 
 for (const { name, unavailable, open, options } of places) {
@@ -78,8 +82,10 @@ for (const { name, unavailable, open, options } of places) {
       fn() {
         const cuda = open();
         const opened: DecoderBench[] = [];
-        run((type, shape, multiprocessors, paths) => {
-          const bench = new DecoderBench(cuda, type, shape, multiprocessors, paths, options);
+        run((type, shape, multiprocessors, paths, formats) => {
+          const bench = new DecoderBench(
+            ...[cuda, type, shape, multiprocessors, paths, options, {}, formats] as const,
+          );
           opened.push(bench);
           return bench;
         });
@@ -121,17 +127,42 @@ for (const { name, unavailable, open, options } of places) {
     }
   });
 
-  for (const { types, paths, ...given } of attentionCases()) {
+  test("a cache of 8 bits rounds to the nearest number, and gives back each", (open) => {
+    for (const type of elementTypes) {
+      for (const paths of [fastPaths, plainPaths]) {
+        checkNarrowCache(open(type, undefined, 0, paths, { cache: "float8_e4m3" }));
+      }
+    }
+  });
+
+  test("weights of 8 bits: a row has the same bits in every batch", (open) => {
+    for (const type of ["bfloat16", "float16"] as const) {
+      for (const paths of [fastPaths, plainPaths]) {
+        checkLinear(open(type, undefined, 0, paths, narrowFormats), 33, 528);
+      }
+      if (type === "bfloat16") {
+        checkLinear(open(type, undefined, 0, fastPaths, narrowFormats), 136, 1168, 70);
+      }
+      const shape = { heads: 3, kvHeads: 3, headDim: 64 };
+      const [layer, other] = [fastPaths, unfusedPaths].map((paths) =>
+        open(type, shape, 1000, paths, narrowFormats)
+      );
+      checkLayer(layer, other, [70, 2]);
+    }
+  });
+
+  for (const { types, paths, formats, ...given } of attentionCases()) {
     const { heads, kvHeads, headDim } = given.shape;
     const window = given.window > 0 ? `, window of ${given.window}` : "";
+    const how = [paths === plainPaths ? ", plain" : "", formats ? ", 8 bits" : ""].join("");
     test(
       `attention of ${heads} heads of ${headDim} to ${kvHeads}, blocks of ${
         1 << given.blockShift
-      }${window}${paths === plainPaths ? ", plain" : ""}: alone, decoded, parts apart`,
+      }${window}${how}: alone, decoded, parts apart`,
       (open) => {
         for (const type of types) {
           checkAttention(
-            (multiprocessors) => open(type, given.shape, multiprocessors, paths),
+            (multiprocessors) => open(type, given.shape, multiprocessors, paths, formats),
             given,
           );
         }
@@ -148,6 +179,7 @@ const layerCases = [
 interface AttentionTest extends AttentionCase {
   readonly types: readonly ElementType[];
   readonly paths?: KernelPaths;
+  readonly formats?: NarrowFormats;
 }
 
 function attentionCases(): AttentionTest[] {
@@ -160,6 +192,16 @@ function attentionCases(): AttentionTest[] {
   return [
     { types: elementTypes, ...large },
     { types: ["bfloat16"], paths: plainPaths, ...large, rows: large.rows.slice(-3) },
+    { types: ["bfloat16"], formats: narrowFormats, ...large },
+    {
+      ...{ types: ["float16"], formats: narrowFormats },
+      ...{ shape: { heads: 6, kvHeads: 2, headDim: 96 }, blockShift: 3, window: 40 },
+      ...{ lengths: [290, 70], rows: [...rowsUpTo(0, 290, 2), ...rowsUpTo(1, 70, 30)] },
+    },
+    {
+      ...{ types: ["float32"], paths: plainPaths, formats: { cache: "float8_e4m3" } },
+      ...{ ...large, rows: large.rows.slice(-2) },
+    },
     {
       ...{ types: ["bfloat16"], shape: { heads: 6, kvHeads: 2, headDim: 128 } },
       ...{ blockShift: 5, window: 40, lengths: [290, 70] },
@@ -193,16 +235,23 @@ deviceTest(
   },
 );
 
+const waysToRun = [
+  ...[[undefined, undefined], [plainPaths, undefined], [undefined, narrowFormats]] as const,
+  ...isLongRun ? [[plainPaths, narrowFormats] as const] : [],
+];
+
 deviceTest("decoder kernels have no race", "kernels=checked", ({ cuda }) => {
   const options = { from: directory! };
   for (let seed = 1; seed <= (isLongRun ? 10 : 1); seed++) {
     configure(`seed=${seed}`);
     const shape = { heads: 2, kvHeads: 1, headDim: 16 };
-    const open = (multiprocessors: number, paths?: KernelPaths) =>
-      new DecoderBench(cuda, "bfloat16", shape, multiprocessors, paths, options);
-    for (const paths of [undefined, plainPaths]) {
+    const open = (multiprocessors: number, paths?: KernelPaths, formats?: NarrowFormats) =>
+      new DecoderBench(
+        ...[cuda, "bfloat16", shape, multiprocessors, paths, options, {}, formats] as const,
+      );
+    for (const [paths, formats] of waysToRun) {
       for (const multiprocessors of [0, 1000]) {
-        const bench = open(multiprocessors, paths);
+        const bench = open(multiprocessors, paths, formats);
         const given = { shape, blockShift: 4, window: 200, lengths: [270] };
         const rows = [{ sequence: 0, position: 269 }];
         if (multiprocessors === 0) runAttention(bench, { ...given, rows }, seed);
@@ -211,21 +260,27 @@ deviceTest("decoder kernels have no race", "kernels=checked", ({ cuda }) => {
       }
     }
     const inputs = 1040, outputs = 33; // each warp's ring wraps, the last chunk is half a chunk
-    for (const paths of [undefined, plainPaths]) {
-      const bench = open(0, paths);
+    for (const [paths, formats] of waysToRun) {
+      const bench = open(0, paths, formats);
       const x = bench.narrow(randomValues(1, 9 * inputs, "bfloat16"));
-      const weights = bench.narrow(randomValues(2, outputs * inputs, "bfloat16"));
-      for (const rows of [1, 9]) bench.linear({ weights, bias: 0n, outputs, inputs }, x, rows);
+      const random = randomValues(2, outputs * inputs, "bfloat16");
+      const { weights, scales } = bench.weights(random, outputs);
+      const layer = { weights, scales, bias: 0n, outputs, inputs };
+      for (const rows of [1, 9]) bench.linear(layer, x, rows);
       checkRows(bench);
       bench.close();
     }
     // Launched programmatically, one behind the other.
-    const bench = open(1), other = open(1, unfusedPaths);
-    checkLayer(bench, other, [70]);
+    for (const formats of [{}, narrowFormats]) {
+      const bench = open(1, undefined, formats), other = open(1, unfusedPaths, formats);
+      checkLayer(bench, other, [70]);
+      bench.close();
+      other.close();
+    }
+    const bench = open(1);
     const logits = bench.upload(randomValues(3, 2 * 300, "float32"));
     bench.kernels.largestLogit(logits, bench.room(8), 2, 300);
     bench.close();
-    other.close();
   }
   assert.deepEqual(takeRaces("checked"), []);
 });

@@ -451,6 +451,21 @@ Deno.test("Scheduler: prompts that fit one step overtake the pieces of a long on
   assert.equal(bench.step(), "piece [long too] 10");
 });
 
+Deno.test("Scheduler: short prompts do not wait for a long one of which a token takes long by now", () => {
+  const bench = new Bench(100, { maxPieceTokens: 10 });
+  const { pieces } = bench.scheduler;
+  bench.add("long", 35);
+  assert.equal(bench.step(), "piece [long] 10");
+  pieces.note("prefill", 10, 10);
+  assert.equal(bench.step(), "piece [long] 10");
+  pieces.note("prefill", 10, 10_000, true);
+  bench.add("short", 6);
+  assert.equal(bench.step(), "prefill [short] 6");
+  assert.equal(bench.step(), "decode [short] 1");
+  assert.equal(bench.step(), "piece [long] 1");
+  assert.equal(bench.step(), "decode [short] 1");
+});
+
 Deno.test("Scheduler: a prompt that is aborted between two pieces leaves no trace", () => {
   const bench = new Bench(100, { maxPieceTokens: 10 });
   const long = bench.add("long", 25);

@@ -16,6 +16,7 @@ function scheduleOf(kind: Schedule["kind"], sequences: Sequence[]): Schedule {
   return {
     kind,
     isPartial: false,
+    isLaterPiece: false,
     sequences,
     numBatchedTokens: sequences.reduce((sum, s) => sum + (tokens || s.lengthTokens), 0),
     swapOut: [5, 1],

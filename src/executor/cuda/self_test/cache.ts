@@ -1,6 +1,7 @@
 /** Outcomes of self-tests by device, driver and program, in a file each under ~/.cache/llumnix. */
 import { kernelFingerprint } from "../../../../ffi/cuda_kernels/fingerprint.ts";
 import { fullVersion } from "../../../core/version.ts";
+import type { EngineOptions } from "../../../core/options.ts";
 import type { ResolvedModel } from "../../../model/resolve.ts";
 import type { SelfTestDevice, SelfTestOutcome } from "../load.ts";
 import { type CudaPath, cudaPaths } from "../paths.ts";
@@ -9,7 +10,7 @@ import { type CudaPath, cudaPaths } from "../paths.ts";
 export async function cacheKey(
   { config, dtype }: ResolvedModel,
   { info, driverVersion, softwareDevice }: SelfTestDevice,
-  blockSize: number,
+  { blockSize, quantization, kvCacheDtype }: EngineOptions,
   plain: readonly CudaPath[],
 ): Promise<string> {
   const { name, computeCapability } = info;
@@ -17,7 +18,7 @@ export async function cacheKey(
   const emulated = softwareDevice ? softwareKernels() : null;
   const parts = [
     ...[name, computeCapability, driverVersion, fullVersion(), kernels, emulated],
-    ...[config, dtype, blockSize, plain, cudaPaths],
+    ...[config, dtype, quantization, kvCacheDtype, blockSize, plain, cudaPaths],
   ];
   const bytes = new TextEncoder().encode(JSON.stringify(parts));
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();

@@ -1,7 +1,10 @@
 import { CudaError } from "../../../../ffi/cuda/errors.ts";
 import type { OpenOptions } from "../../../../ffi/library.ts";
 import type { EngineOptions } from "../../../core/options.ts";
+import { RoundedWeights } from "../../../model/fp8.ts";
 import type { ResolvedModel } from "../../../model/resolve.ts";
+import { decoderSpec } from "../../../model/structure.ts";
+import type { TensorSource } from "../../../model/tensor.ts";
 import { loadCpuExecutor } from "../../cpu/load.ts";
 import type { Executor, ExecutorSpec } from "../../executor.ts";
 import { loadCudaModel } from "../load.ts";
@@ -59,8 +62,12 @@ export async function runSelfTest(
   let device: Executor | null = null, cpu: Executor | null = null;
   try {
     device = await loadCudaModel(spec("cuda"), { model, lease, plain, libraries });
-    cpu = await loadCpuExecutor(spec("cpu"), () => {}, model);
-    const logits = await compareLogits(device, cpu, longest);
+    const change = (source: TensorSource) =>
+      options.quantization === null
+        ? source
+        : new RoundedWeights(source, decoderSpec(model.config));
+    cpu = await loadCpuExecutor(spec("cpu"), () => {}, model, change);
+    const logits = await compareLogits(device, cpu, longest, model.dtype);
     if (plain.includes("sampling")) return logits;
     await device.close();
     // The sequences of the second comparison begin with an executor of their own.

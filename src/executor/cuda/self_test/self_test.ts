@@ -43,7 +43,7 @@ export type Try = (task: SelfTestTask) => Promise<Attempt>;
 export const selfTest: SelfTest = async (model, device, options, plain) => {
   if (options.cudaSelfTest === "off") return { plain, warnings: [] };
   const task = taskFor(model, device, options, plain);
-  const key = await cacheKey(task.model, device, options.blockSize, plain);
+  const key = await cacheKey(task.model, device, options, plain);
   const known = options.cudaSelfTest === "auto" ? await readOutcome(key) : null;
   if (known !== null) return known;
   const { name } = device.info;
