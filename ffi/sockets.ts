@@ -50,6 +50,9 @@ const KEEP_ALIVE_SECONDS = { idle: 10, interval: 5, count: 3 };
 /** Most places that one call reads or writes (limits.h: IOV_MAX). */
 export const MAX_PLACES = 1024;
 
+/** A descriptor that `poll` passes over. */
+export const NO_DESCRIPTOR = -1;
+
 export const POLLIN = 1;
 export const POLLOUT = 4;
 /** The other end has closed. `poll` always reports this and failures, whether asked for or not. */
@@ -93,7 +96,7 @@ export class Sockets {
     return { fd, port: new DataView(name.buffer).getUint16(2) };
   }
 
-  /** The next incoming connection, or -1 if there is none. */
+  /** The next incoming connection, or -1 if there is none or this process may not open more files. */
   accept(listener: number): number {
     const fd = this.#c.accept4(listener, 0n, 0n, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0) this.#tune(fd);

@@ -3,12 +3,16 @@
  * three workloads; five others, with other seeds, lengths and rates, are then run on the service and
  * simulated. Prints the commands and a table, and leaves logs, traces and results in a directory.
  *
- *     deno run -A scripts/profile_loop.ts --device cpu --out DIRECTORY
+ *     deno run -A scripts/profile_loop.ts --device cpu --rounds 3 --out DIRECTORY
  *
- * `--from DIRECTORY` fits and simulates again from what an earlier run has left, without the service.
+ * A round runs everything. With several, each has a folder `round1`, `round2`, ...: the profile is fitted on the
+ * logs of all of them, and the figures are the medians of the rounds, so that a machine that is slow for some
+ * minutes is slow in both. `--from DIRECTORY` fits and simulates again from what an earlier run has left,
+ * without the service.
  */
 import { parseArgs } from "node:util";
 import { makeModel, parseMakeModelArgs } from "./make_model.ts";
+import { quantile } from "../src/core/stats/distribution.ts";
 import { textTable } from "../src/report/text_table.ts";
 
 interface Workload {
@@ -104,15 +108,14 @@ async function llumnix(directory: string, words: readonly string[]): Promise<str
   return text;
 }
 
-/** Runs all workloads on the service. Logs are kept only of the workloads that profiles are fitted to. */
-async function measure(directory: string, service: Service): Promise<void> {
-  if (service.makeArgs !== undefined) {
-    const out = `${directory}/${service.model}`;
-    makeModel(parseMakeModelArgs([...service.makeArgs.split(" "), "--out", out]));
-  }
+/**
+ * Runs all workloads on the service. Logs are kept only of the workloads that profiles are fitted to.
+ * @param model its name, or its path seen from the directory
+ */
+async function measure(directory: string, service: Service, model: string): Promise<void> {
   const log = `--log-instance-info --log-filename fit --polling-interval ${service.logInterval}`;
   for (const isLogged of [true, false]) {
-    const serve = `--model ${service.model} --initial-instances 1 --disable-log-requests ` +
+    const serve = `--model ${model} --initial-instances 1 --disable-log-requests ` +
       `${service.serve} ${isLogged ? log : ""}`;
     const port = 18_700 + Number(isLogged);
     const server = new Deno.Command(program[0], {
@@ -147,46 +150,104 @@ interface SimulatedLatencies {
   readonly e2eMs: { readonly p50: number };
 }
 
-async function predict(directory: string, service: Service): Promise<string[][]> {
+/** The medians that `llumnix bench --save-result` writes. */
+interface MeasuredLatencies {
+  readonly median_ttft_ms: number;
+  readonly median_tpot_ms: number;
+  readonly median_e2el_ms: number;
+}
+
+/** @param rounds folders of the rounds, below the directory; "." if there is one round */
+async function predict(
+  directory: string,
+  rounds: readonly string[],
+  service: Service,
+): Promise<string[][]> {
   const { model } = service;
+  const requests = "alone.csv";
+  if (rounds.length > 1) {
+    const [first, ...others] = await Promise.all(
+      rounds.map((round) => Deno.readTextFile(`${directory}/${round}/alone.csv`)),
+    );
+    const rowsOf = (csv: string) => csv.slice(csv.indexOf("\n") + 1);
+    await Deno.writeTextFile(`${directory}/${requests}`, first + others.map(rowsOf).join(""));
+  }
   const fit = await llumnix(directory, [
-    ...["profile", "fit", "fit_instance.csv", "--model", model, "--requests", "alone.csv"],
-    ...["--out", "profile.json"],
+    ...["profile", "fit", ...rounds.map((round) => `${round}/fit_instance.csv`)],
+    ...["--model", model, "--requests", requests, "--out", "profile.json"],
   ]);
   console.log(fit);
   const rows: string[][] = [];
   for (const { name } of service.heldOut) {
     const file = name.replaceAll(" ", "_");
+    // Every round has the same requests.
     const out = await llumnix(directory, [
-      ...["simulate", "--trace", `${file}.jsonl`, "--model", model, "--instances", "1"],
-      ...["--profiling-result-file-path", "profile.json", "--seeds", "1", "--json", "-"],
+      ...["simulate", "--trace", `${rounds[0]}/${file}.jsonl`, "--model", model],
+      ...["--instances", "1", "--seeds", "1"],
+      ...["--profiling-result-file-path", "profile.json", "--json", "-"],
     ]);
     const { runs: [{ all }] } = JSON.parse(out) as { runs: [{ all: SimulatedLatencies }] };
-    const real = JSON.parse(await Deno.readTextFile(`${directory}/${file}.json`));
-    const cell = (real: number, simulated: number) =>
-      `${real.toFixed(1)}, ${simulated.toFixed(1)} (${(100 * (simulated / real - 1)).toFixed(1)}%)`;
+    const measured = await Promise.all(
+      rounds.map(async (round): Promise<MeasuredLatencies> =>
+        JSON.parse(await Deno.readTextFile(`${directory}/${round}/${file}.json`))
+      ),
+    );
+    const cell = (of: (round: MeasuredLatencies) => number, simulated: number) => {
+      const values = measured.map(of).sort((a, b) => a - b);
+      const real = quantile(Float64Array.from(values), 0.5);
+      const range = values.length === 1
+        ? ""
+        : ` [${values[0].toFixed(1)} to ${values.at(-1)!.toFixed(1)}]`;
+      const error = 100 * (simulated / real - 1);
+      return `${real.toFixed(1)}${range}, ${simulated.toFixed(1)} (${error.toFixed(1)}%)`;
+    };
     rows.push([
       name,
-      cell(real.median_ttft_ms, all.ttftMs.p50),
-      cell(real.median_tpot_ms, all.tpotMs.p50),
-      cell(real.median_e2el_ms, all.e2eMs.p50),
+      cell((round) => round.median_ttft_ms, all.ttftMs.p50),
+      cell((round) => round.median_tpot_ms, all.tpotMs.p50),
+      cell((round) => round.median_e2el_ms, all.e2eMs.p50),
     ]);
   }
   return rows;
 }
 
+/** The folders of an earlier run. */
+function roundsIn(directory: string): string[] {
+  const names = [...Deno.readDirSync(directory)].map(({ name }) => name);
+  const rounds = names.filter((name) => /^round\d+$/.test(name)).sort();
+  return rounds.length === 0 ? ["."] : rounds;
+}
+
 const text = { type: "string" } as const;
-const { values } = parseArgs({ options: { device: text, out: text, from: text } });
-const device = values.device ?? "cpu";
-const service = services[device];
+const { values } = parseArgs({
+  options: { device: text, out: text, from: text, rounds: { ...text, default: "1" } },
+});
+const service = services[values.device ?? "cpu"];
 const directory = values.from ?? values.out;
-if (service === undefined || directory === undefined) {
-  console.error("usage: profile_loop.ts --device cpu|sim --out DIRECTORY | --from DIRECTORY");
+const numRounds = Number(values.rounds);
+if (service === undefined || directory === undefined || !(numRounds >= 1 && numRounds <= 9)) {
+  console.error(
+    "usage: profile_loop.ts --device cpu|sim --out DIRECTORY [--rounds 1..9] | --from DIRECTORY",
+  );
   Deno.exit(2);
 }
-await Deno.mkdir(directory, { recursive: true });
-if (values.from === undefined) await measure(directory, service);
-const rows = await predict(directory, service);
+if (values.from === undefined) {
+  const { makeArgs } = service;
+  if (makeArgs !== undefined) {
+    const out = `${directory}/${service.model}`;
+    makeModel(parseMakeModelArgs([...makeArgs.split(" "), "--out", out]));
+  }
+  for (let round = 1; round <= numRounds; round++) {
+    const folder = numRounds === 1 ? directory : `${directory}/round${round}`;
+    await Deno.mkdir(folder, { recursive: true });
+    await measure(
+      folder,
+      service,
+      numRounds > 1 && makeArgs !== undefined ? `../${service.model}` : service.model,
+    );
+  }
+}
+const rows = await predict(directory, roundsIn(directory), service);
 const header = [
   "medians: real, simulated (error)",
   "TTFT (ms)",

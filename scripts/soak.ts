@@ -123,7 +123,6 @@ async function soak(minutes: number, seed: number): Promise<SoakOutcome> {
     ...["--polling-interval", "0.05", "--migration-backend", "gloo", "--instance-timeout", "20"],
   ], { env: collectAll });
   const load = new Load(cluster.url, quiet, seed);
-  await load.fillCache();
   const watch = new Watch(cluster, seed);
   const running = load.run();
   const progress = setInterval(() => {

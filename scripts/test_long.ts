@@ -7,6 +7,7 @@
  *
  * Exit code 1 when a set fails, 2 for a set that is not there.
  */
+import { type SetOutcome, summaryWith } from "./long_summary.ts";
 import { readSummary } from "./test_summary.ts";
 
 const root = new URL("../", import.meta.url);
@@ -44,20 +45,12 @@ function longTestFiles(directory = "test"): string[] {
     const path = `${directory}/${name}`;
     if (isDirectory) return longTestFiles(path);
     const isLong = name.endsWith("_test.ts") &&
-      /longTest\(|isLongRun/.test(Deno.readTextFileSync(new URL(path, root)));
+      /longTest\(|\bisLong/.test(Deno.readTextFileSync(new URL(path, root)));
     return isLong ? [path] : [];
   }).sort();
 }
 
-interface Outcome {
-  readonly name: string;
-  readonly isWell: boolean;
-  readonly tookS: number;
-  /** Its last line, or the counts of its tests. */
-  readonly said: string;
-}
-
-async function run({ name, command, limitS }: LongSet): Promise<Outcome> {
+async function run({ name, command, limitS }: LongSet): Promise<SetOutcome> {
   const [program, ...args] = command();
   console.log(`== ${name}: ${[program, ...args].join(" ")}`);
   const startMs = performance.now();
@@ -85,35 +78,24 @@ async function run({ name, command, limitS }: LongSet): Promise<Outcome> {
     isWell: code === 0,
     tookS: Math.round((performance.now() - startMs) / 1_000),
     said: signal === "SIGTERM" ? `over its limit of ${limitS} s` : said,
+    on: await conditions(),
   };
 }
 
-async function commit(): Promise<string> {
-  const { stdout } = await new Deno.Command("git", {
-    args: ["rev-parse", "--short", "HEAD"],
-    cwd: root,
-  })
-    .output();
-  return new TextDecoder().decode(stdout).trim();
+/** What the sets run on. */
+async function conditions(): Promise<string> {
+  const args = ["rev-parse", "--short", "HEAD"];
+  const { stdout } = await new Deno.Command("git", { args, cwd: root }).output();
+  const commit = new TextDecoder().decode(stdout).trim();
+  const date = new Date().toISOString().slice(0, 10);
+  const e2e = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1" ? "the source" : "the executable";
+  return `${date}, ${commit}, ${navigator.hardwareConcurrency} cores, e2e tests of ${e2e}`;
 }
 
-async function write(outcomes: readonly Outcome[]): Promise<void> {
-  const how = Deno.env.get("LLUMNIX_E2E_SOURCE") === "1" ? "the source" : "the executable";
-  const rows = outcomes.map(({ name, isWell, tookS, said }) =>
-    `| ${name} | ${isWell ? "passed" : "FAILED"} | ${tookS} | ${said.replaceAll("|", "/")} |`
-  );
-  const text = `# The last run of \`deno task test-long\`
-
-${
-    new Date().toISOString().slice(0, 10)
-  }, commit ${await commit()}, ${navigator.hardwareConcurrency} cores;
-end-to-end tests ran ${how}.
-
-| set | outcome | seconds | its last words |
-| --- | ------- | ------- | -------------- |
-${rows.join("\n")}
-`;
-  await Deno.writeTextFile(summary, text);
+async function write(outcomes: readonly SetOutcome[]): Promise<void> {
+  const before = await Deno.readTextFile(summary).catch(() => "");
+  const names = sets.map(({ name }) => name);
+  await Deno.writeTextFile(summary, summaryWith(before, names, outcomes));
   await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", "test/long.md"], cwd: root })
     .output();
 }
@@ -126,10 +108,11 @@ if (import.meta.main) {
     Deno.exit(2);
   }
   const chosen = sets.filter(({ name }) => Deno.args.length === 0 || Deno.args.includes(name));
-  const outcomes: Outcome[] = [];
-  for (const set of chosen) outcomes.push(await run(set));
-  // A part of the sets is no summary of all.
-  if (chosen.length === sets.length) await write(outcomes);
+  const outcomes: SetOutcome[] = [];
+  for (const set of chosen) {
+    outcomes.push(await run(set));
+    await write(outcomes);
+  }
   for (const { name, isWell, tookS, said } of outcomes) {
     console.log(`${name.padEnd(12)} ${isWell ? "passed" : "FAILED"} ${tookS} s: ${said}`);
   }

@@ -47,13 +47,14 @@ export const benchmarks: Readonly<Record<string, Benchmark>> = {
     run: benchAttacks,
   },
   manager: {
-    about: "the manager's share of a core with 256 instances",
-    minutes: 0.2,
+    about:
+      "the manager's share of a core, and its dispatches' latency, with 256 and 1,024 instances",
+    minutes: 1,
     run: benchManager,
   },
   metrics: {
-    about: "a scrape of 16 instances, and what readers that never pause do to a stream",
-    minutes: 0.8,
+    about: "a scrape of 16 instances, idle and busy; what readers that never pause do to a stream",
+    minutes: 2,
     run: benchMetrics,
   },
   load: {

@@ -1,39 +1,79 @@
 /**
- * Cost of the manager: its share of one core with 256 instances, a polling interval of 50 ms and 1000
- * dispatches per second. Instances report as often as the manager asks them to when they join. The
- * instances and the API server are in another process, so that the figure is the manager's alone: its
- * decisions and its end of the sockets.
+ * Cost of the manager: its share of one core, and how long an API server waits for the decision about a
+ * request, with a polling interval of 50 ms and 1000 dispatches per second. Instances report as often as
+ * the manager asks them to when they join. Instances and API server are in another process
+ * (`manager_cluster.ts`), so that the figures are the manager's: its decisions and its end of the sockets.
  */
 import process from "node:process";
-import { openBus } from "../../src/bus/open_bus.ts";
 import { realClock, sleep } from "../../src/core/clock.ts";
-import type { DispatchRequest } from "../../src/core/protocol/dispatch.ts";
-import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import { Manager } from "../../src/manager/manager.ts";
-import { makeRuntimeDirectory } from "../../src/roles/runtime_directory.ts";
+import { busOf, type ClusterOrder, type ClusterResult } from "./manager_cluster.ts";
 import { percentile, printTable } from "./table.ts";
 
-const numInstances = 256;
+const clusters: readonly ManagerLoad[] = [
+  { numInstances: 256, isEncrypted: false },
+  { numInstances: 1024, isEncrypted: false },
+  { numInstances: 1024, isEncrypted: true },
+];
 const dispatchesPerSecond = 1000;
 const pollingIntervalMs = 50;
-const warmUpMs = 2_000;
-const measuredMs = 5_000;
-const runningPerInstance = 32;
-const totalBlocks = 2000;
+const warmUpMs = 3_000;
+const measuredMs = 10_000;
+/** Time for the instances to join. */
+const joinMs = 60_000;
 
-/** Process time of this process in ms. */
-function cpuMs(): number {
-  const { user, system } = process.cpuUsage();
-  return (user + system) / 1000;
+/** What a manager has to do with. */
+export interface ManagerLoad {
+  readonly numInstances: number;
+  /** Instances and API server are connected by TLS; else by TCP. */
+  readonly isEncrypted: boolean;
+}
+
+/** What a manager costs. */
+export interface ManagerCost {
+  /** From the first join to the last. */
+  readonly joinSeconds: number;
+  readonly dispatchesPerSecond: number;
+  /** That its instances sent. */
+  readonly reportsPerSecond: number;
+  /** Processor time by wall time. */
+  readonly coreShare: number;
+  readonly dispatchLatenciesMs: readonly number[];
 }
 
 /** Measures the manager in this process while another process acts as its cluster. */
 export async function benchManager(): Promise<void> {
-  const directory = makeRuntimeDirectory();
-  const address = `unix:${directory.path}/manager.sock`;
+  const rows = [];
+  for (const load of clusters) {
+    const cost = await measureManager(load);
+    rows.push({
+      instances: String(load.numInstances),
+      by: load.isEncrypted ? "TLS" : "TCP",
+      "joined in s": cost.joinSeconds.toFixed(1),
+      "reports/s": cost.reportsPerSecond.toFixed(0),
+      "dispatches/s": cost.dispatchesPerSecond.toFixed(0),
+      "of one core": `${(cost.coreShare * 100).toFixed(1)}%`,
+      "dispatch P50 ms": percentile(cost.dispatchLatenciesMs, 50).toFixed(2),
+      "P99 ms": percentile(cost.dispatchLatenciesMs, 99).toFixed(2),
+      "P99.9 ms": percentile(cost.dispatchLatenciesMs, 99.9).toFixed(2),
+    });
+  }
+  printTable(`Manager, polling interval ${pollingIntervalMs} ms`, rows);
+}
+
+/**
+ * @param onMeasure called when the time that is measured begins
+ * @throws {Error} the instances do not join in time
+ */
+export async function measureManager(
+  { numInstances, isEncrypted }: ManagerLoad,
+  onMeasure: () => void = () => {},
+): Promise<ManagerCost> {
+  const managerAddress = `tcp:127.0.0.1:${freePort()}`;
+  const clusterKey = isEncrypted ? crypto.getRandomValues(new Uint8Array(32)).toBase64() : null;
   const manager = await Manager.listen({
-    bus: openBus(),
-    addresses: [address],
+    bus: busOf({ clusterKey }),
+    addresses: [managerAddress],
     options: {
       initialInstances: numInstances,
       loadMetric: "remaining_steps",
@@ -55,137 +95,61 @@ export async function benchManager(): Promise<void> {
     launcher: { launch: () => Promise.reject(new Error("instances join by themselves")) },
     clock: realClock,
   });
-  const load = new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", import.meta.url, address],
+  const order: ClusterOrder = {
+    ...{ managerAddress, clusterKey, numInstances, dispatchesPerSecond, warmUpMs },
+  };
+  const script = new URL("./manager_cluster.ts", import.meta.url).href;
+  const cluster = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", script, JSON.stringify(order)],
     stdin: "null",
     stdout: "piped",
   }).spawn();
   try {
-    while (manager.infos().length < numInstances) await sleep(realClock, 50);
+    const startMs = performance.now();
+    let firstMs = Infinity;
+    for (let joined = 0; joined < numInstances; await sleep(realClock, 20)) {
+      joined = manager.numInstances;
+      if (joined > 0) firstMs = Math.min(firstMs, performance.now());
+      if (performance.now() - startMs > joinMs) {
+        throw new Error(`only ${joined} of ${numInstances} instances joined`);
+      }
+    }
+    const joinedMs = performance.now() - firstMs;
+    while (manager.statistics().dispatches === 0) await sleep(realClock, 20);
     await sleep(realClock, warmUpMs);
+    onMeasure();
     const before = {
       cpuMs: cpuMs(),
       ms: performance.now(),
-      count: manager.statistics().dispatches,
+      dispatches: manager.statistics().dispatches,
     };
     await sleep(realClock, measuredMs);
     const elapsedMs = performance.now() - before.ms;
     const usedMs = cpuMs() - before.cpuMs;
-    const dispatched = manager.statistics().dispatches - before.count;
-    load.kill("SIGTERM");
-    const latencies = JSON.parse(await new Response(load.stdout).text()) as number[];
-    printTable(`Manager, ${numInstances} instances, polling interval ${pollingIntervalMs} ms`, [{
-      "dispatches/s": (dispatched / elapsedMs * 1000).toFixed(0),
-      "of one core": `${(usedMs / elapsedMs * 100).toFixed(1)}%`,
-      "dispatch P50 ms": percentile(latencies, 50).toFixed(2),
-      "dispatch P99 ms": percentile(latencies, 99).toFixed(2),
-    }]);
+    const dispatches = manager.statistics().dispatches - before.dispatches;
+    cluster.kill("SIGTERM");
+    const result = JSON.parse(await new Response(cluster.stdout).text()) as ClusterResult;
+    return {
+      joinSeconds: joinedMs / 1000,
+      dispatchesPerSecond: dispatches / elapsedMs * 1000,
+      reportsPerSecond: result.reportsPerSecond,
+      coreShare: usedMs / elapsedMs,
+      dispatchLatenciesMs: result.dispatchLatenciesMs,
+    };
   } finally {
-    await load.status;
-    await manager.stop();
-    directory.remove();
+    await manager.stop(); // ends the instances, if they still run
+    await cluster.status;
   }
 }
 
-/** The cluster's process: prints the latencies of its dispatches when it is told to end. */
-async function runLoad(address: string): Promise<void> {
-  const bus = openBus();
-  const received = new Map<string, string[]>();
-  for (let i = 0; i < numInstances; i++) {
-    const instanceId = `instance-${i}`;
-    received.set(instanceId, []);
-    const manager = await bus.connect(address, {
-      calls: {
-        migrate_out: () => {
-          throw new Error("this benchmark does not migrate requests");
-        },
-      },
-      notifications: { shutdown: () => {} },
-    });
-    const { data } = await manager.call("join", { data: { instanceId, isRunning: true } });
-    const { infoIntervalMs } = data;
-    await manager.call("register", {
-      data: {
-        instanceId,
-        instanceType: "both",
-        address: `unix:${instanceId}`,
-        pid: 1,
-        model: "bench",
-        executor: "none",
-        dtype: "float16",
-        blockSize: 16,
-        totalBlocks,
-        swapBlocks: 0,
-        maxModelLen: 4096,
-      },
-    });
-    setTimeout(() => {
-      setInterval(() => {
-        const receivedRequestIds = received.get(instanceId)!;
-        received.set(instanceId, []);
-        manager.notify("info", { data: reportOf(instanceId, receivedRequestIds) });
-      }, infoIntervalMs);
-    }, i % infoIntervalMs);
-  }
-  const latencies: number[] = [];
-  Deno.addSignalListener("SIGTERM", () => {
-    console.log(JSON.stringify(latencies));
-    Deno.exit(0);
-  });
-  const frontend = await bus.connect(address, { notifications: { instances: () => {} } });
-  await frontend.call("subscribe", { data: null });
-  const startedMs = performance.now();
-  let sent = 0;
-  setInterval(() => {
-    const due = (performance.now() - startedMs) / 1000 * dispatchesPerSecond;
-    for (; sent < due; sent++) {
-      const request: DispatchRequest = { requestId: `request-${sent}`, promptTokens: 200 };
-      const sentMs = performance.now();
-      frontend.call("dispatch", { data: request }).then(({ data }) => {
-        if (sentMs - startedMs >= warmUpMs) latencies.push(performance.now() - sentMs);
-        received.get(data.instanceId)!.push(request.requestId);
-      });
-    }
-  }, 1);
+/** A port of this host that nobody uses now. */
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
 }
 
-/** The report of a busy instance, about as large as an engine's. */
-function reportOf(instanceId: string, receivedRequestIds: readonly string[]): InstanceInfo {
-  const usedBlocks = 1000 + Math.floor(Math.random() * 900);
-  return {
-    instanceId,
-    instanceType: "both",
-    timestampMs: performance.timeOrigin + performance.now(),
-    stepId: 123456,
-    totalBlocks,
-    freeBlocks: totalBlocks - usedBlocks,
-    usedBlocks,
-    watermarkBlocks: 20,
-    runningRequests: runningPerInstance,
-    runningHighPriorityRequests: 0,
-    leavingRequests: 0,
-    waitingRequests: 2,
-    killedRequests: 0,
-    firstWaitingBlocks: 10,
-    waiting: [10, 15].map((blocks, i) => ({ requestId: `w${i}`, blocks, arrivalMs: 0 })),
-    allWaitingBlocks: 25,
-    prefillBlocks: 0,
-    firstWaitingMs: 12.25,
-    lastRunningBlocks: 40,
-    lastStepKind: "decode",
-    lastStepBatchedTokens: runningPerInstance,
-    lastStepSequences: runningPerInstance,
-    lastStepContextTokens: 400 * runningPerInstance,
-    lastStepLatencyMs: 21.5,
-    runningSequenceLengths: Array.from({ length: runningPerInstance }, (_, i) => 400 + i),
-    maxOutputTokens: 1000 * runningPerInstance,
-    finishedRequestIds: receivedRequestIds,
-    receivedRequestIds,
-    totals: { promptTokens: 100_000, outputTokens: 100_000, preemptions: 10 },
-  };
-}
-
-if (import.meta.main) {
-  const [address] = Deno.args;
-  await (address === undefined ? benchManager() : runLoad(address));
+/** Process time of this process in ms. */
+function cpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
 }

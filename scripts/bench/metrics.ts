@@ -1,7 +1,9 @@
 /**
  * What `/metrics` costs: a scrape of 16 instances, idle and under load, and what readers that never pause
  * do to a stream of tokens. Instances are simulated, in the process of the API server. "CPU ms" is what
- * the process takes for a scrape beyond what it takes in the same time without.
+ * the process takes for a scrape beyond what it takes in the same time without: under load, the difference
+ * of two large numbers. Before each scrape, `/health` is asked: it waits as long for the event loop and the
+ * cores, and does nothing else.
  */
 import { type BenchService, cpuMsOf, startService } from "./service.ts";
 import { median, percentile, printTable } from "./table.ts";
@@ -11,7 +13,8 @@ const scrapes = 20;
 /** Longer than a text is kept: every scrape makes its own. */
 const pauseMs = 600;
 const busyMs = 8_000;
-const clients = 48;
+/** Streams that run while it is scraped. */
+const loads = [0, 48, 256];
 
 /** Runs the benchmark. */
 export async function benchMetrics(): Promise<void> {
@@ -20,36 +23,50 @@ export async function benchMetrics(): Promise<void> {
     ...[`--initial-instances=${numInstances}`, "--max-queued-requests=4096"],
     ...["requests", "requests-server", "requests-manager"].map((log) => `--disable-log-${log}`),
   ]);
-  const rows = [{ load: "none", ...await scrape(service) }];
-  const load = startLoad(service);
-  rows.push({ load: `${clients} streams`, ...await scrape(service) });
+  const rows = [];
+  for (const streams of loads) {
+    const load = startLoad(service, streams);
+    rows.push({ streams: String(streams), ...await scrape(service) });
+    await load.stop();
+  }
   printTable(`A scrape of ${numInstances} instances`, rows);
+  const load = startLoad(service, loads[1]);
   await benchBusyReader(service);
-  load.stop();
+  await load.stop();
 }
 
 async function scrape(service: BenchService): Promise<Readonly<Record<string, string>>> {
   await read(service);
   const pause = () => new Promise((resolve) => setTimeout(resolve, pauseMs));
-  const times: number[] = [];
+  const times: number[] = [], healthTimes: number[] = [];
   let text = "", busyCpuMs = -cpuMsOf(service.pid);
   for (let i = 0; i < scrapes; i++) {
     await pause();
-    const startMs = performance.now();
-    text = await read(service);
-    times.push(performance.now() - startMs);
+    healthTimes.push(await timeOf(() => read(service, "health")));
+    times.push(await timeOf(async () => text = await read(service)));
   }
   busyCpuMs += cpuMsOf(service.pid);
   const idleCpuMs = -cpuMsOf(service.pid);
-  for (let i = 0; i < scrapes; i++) await pause();
+  for (let i = 0; i < scrapes; i++) {
+    await pause();
+    await read(service, "health");
+  }
   const ownCpuMs = busyCpuMs - (idleCpuMs + cpuMsOf(service.pid));
   return {
     "CPU ms": (ownCpuMs / scrapes).toFixed(1),
     "p50 ms": median(times).toFixed(1),
     "max ms": Math.max(...times).toFixed(1),
+    "/health p50 ms": median(healthTimes).toFixed(1),
+    "/health max ms": Math.max(...healthTimes).toFixed(1),
     KiB: (text.length / 1024).toFixed(0),
     samples: String(text.split("\n").filter((line) => line !== "" && line[0] !== "#").length),
   };
+}
+
+async function timeOf(act: () => Promise<unknown>): Promise<number> {
+  const startMs = performance.now();
+  await act();
+  return performance.now() - startMs;
 }
 
 /** Gaps between the tokens of a stream, with and without a reader that never pauses. */
@@ -92,17 +109,25 @@ async function gapsOfStream(service: BenchService): Promise<number[]> {
   return gaps;
 }
 
-function startLoad(service: BenchService): { stop(): void } {
+/** Streams that begin again when they end. */
+function startLoad(service: BenchService, streams: number): { stop(): Promise<void> } {
   const client = new AbortController();
-  for (let i = 0; i < clients; i++) {
-    (async () => {
+  const ends = Array.from({ length: streams }, async () => {
+    try {
       while (!client.signal.aborted) {
         const answer = await generate(service, 300, client.signal);
         for await (const _ of answer.body!) { /* reads */ }
       }
-    })().catch(() => {});
-  }
-  return { stop: () => client.abort() };
+    } catch (error) {
+      if (!client.signal.aborted) throw error;
+    }
+  });
+  return {
+    stop: async () => {
+      client.abort();
+      await Promise.all(ends);
+    },
+  };
 }
 
 function generate({ port }: BenchService, maxTokens: number, signal: AbortSignal) {
@@ -119,6 +144,6 @@ function generate({ port }: BenchService, maxTokens: number, signal: AbortSignal
   });
 }
 
-async function read({ port }: BenchService): Promise<string> {
-  return await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
+async function read({ port }: BenchService, path = "metrics"): Promise<string> {
+  return await (await fetch(`http://127.0.0.1:${port}/${path}`)).text();
 }

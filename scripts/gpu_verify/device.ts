@@ -35,7 +35,7 @@ export function rateText(bytes: number, ms: number): string {
   return `${(bytes / ms / 1e6).toPrecision(3)} GB/s`;
 }
 
-/** Device 0 with kernels and a stream. */
+/** A device, the first by default, with kernels and a stream. */
 export class Device {
   readonly cuda: Cuda = openCuda();
   readonly stream: bigint;
@@ -43,8 +43,8 @@ export class Device {
   /** How long the driver took to load the kernels. */
   readonly loadMs: number;
 
-  constructor() {
-    this.cuda.setDevice(0);
+  constructor(ordinal = 0) {
+    this.cuda.setDevice(ordinal);
     this.stream = this.cuda.createStream();
     const startMs = performance.now();
     this.kernels = KvKernels.open();

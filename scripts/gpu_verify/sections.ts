@@ -82,7 +82,8 @@ export const sections: readonly Section[] = [
   },
   {
     name: "ipc",
-    shows: "blocks between the device pools of two processes by CUDA's IPC handles",
+    shows:
+      "blocks between the device pools of two processes by CUDA's IPC handles; pulled against pushed",
     limitS: 30,
     command: () => program("ipc"),
     output: "findings",

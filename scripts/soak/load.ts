@@ -9,8 +9,6 @@ import {
 } from "../../test/e2e/streams.ts";
 
 const LONG_PROMPT_CHARACTERS = 3_000;
-/** Texts that fill the cache of prompts: 64 MiB, two bytes a character and four a token. */
-const CACHE_FILLERS = 6_000;
 const STREAM_TOKENS = 250;
 const BURST = 24;
 /** Failures whose reasons are kept. */
@@ -73,17 +71,6 @@ export class Load {
     this.#url = url;
     this.#quiet = quiet;
     this.#seed = seed;
-  }
-
-  /** Fills the cache of prompts, which would grow through the whole run otherwise. */
-  async fillCache(): Promise<void> {
-    const random = new Random(this.#seed);
-    for (let i = 0; i < CACHE_FILLERS; i++) {
-      const prompt = words(LONG_PROMPT_CHARACTERS, random);
-      const response = await this.#post("/tokenize", JSON.stringify({ prompt }));
-      const text = await response.text();
-      assert.equal(response.status, 200, text);
-    }
   }
 
   /** Starts all clients; settles when they have ended. */

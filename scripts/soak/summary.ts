@@ -58,7 +58,7 @@ ${minutes} minutes, seed ${seed}: **${verdict ?? "all holds"}**.
 ${rows.join("\n")}
 
 Every garbage collection of V8 is a full one here, so that resident memory is memory in use: otherwise the heap
-grows and shrinks by a third. The cache of prompts is filled before the run. Memory is the median of looks every 10 s; the slope is that of least squares behind the
+grows and shrinks by a third. Memory is the median of looks every 10 s; the slope is that of least squares behind the
 first quarter, and has pages of the KV pool (16 MiB) in it that an instance uses for the first time; open files are the most that were seen. A process is level if its memory grew by at most
 ${
     100 * LEVEL_GROWTH

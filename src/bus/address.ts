@@ -36,6 +36,12 @@ export function tcpAddress(host: string, port: number): Address {
   return host.includes(":") ? `tcp:[${host}]:${port}` : `tcp:${host}:${port}`;
 }
 
+/** The host of a TCP address; null for other addresses. */
+export function tcpHost(address: Address): string | null {
+  const parsed = parseAddress(address);
+  return parsed.scheme === "tcp" ? parsed.host : null;
+}
+
 function checkPath(path: string): string {
   const bytes = new TextEncoder().encode(path).length;
   if (bytes <= MAX_UNIX_PATH_BYTES) return path;

@@ -125,7 +125,9 @@ export abstract class BasePeer implements AnyPeer {
       prefix = `[${NOTIFY},${JSON.stringify(method)},`;
       this.#notifyPrefixes.set(method, prefix);
     }
-    this.#send(prefix + toJson(message.data) + "]", message);
+    const pack = lookUp(this.protocol?.packers, method);
+    const data = pack === undefined ? message.data : pack(message.data);
+    this.#send(prefix + toJson(data) + "]", message);
   }
 
   close(): Promise<void> {

@@ -3,7 +3,7 @@ import { closeTls } from "../../ffi/tls_close.ts";
 
 /** Closes a connection at a deadline, unless the function that it returns is called before. */
 export function closeAt(deadlineMs: number, conn: Deno.Conn): () => void {
-  const timer = setTimeout(() => closeQuietly(conn), deadlineMs - performance.now());
+  const timer = setTimeout(() => closeQuietly(conn), Math.max(0, deadlineMs - performance.now()));
   return () => clearTimeout(timer);
 }
 

@@ -18,6 +18,10 @@ const OPEN_BRACKET = 0x5b;
 const CLOSE_BRACKET = 0x5d;
 
 const encoder = new TextEncoder();
+/** Puts U+FFFD in the place of what is not UTF-8. Takes half the time of a decoder that throws. */
+const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+const fatalDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const REPLACEMENT = "\uFFFD";
 
 /** Bytes of buffer that {@linkcode encodeHead} may need. */
 export function maxHeadBytes(frame: Frame): number {
@@ -54,7 +58,6 @@ export class FrameReader {
   #buffer = this.#shared;
   #start = 0;
   #end = 0;
-  #decoder = new TextDecoder("utf-8", { fatal: true });
 
   /** @param maxFrameBytes largest JSON and payload together; may change between frames */
   constructor(public maxFrameBytes: number) {}
@@ -96,8 +99,10 @@ export class FrameReader {
   }
 
   #decode(json: Uint8Array): string {
+    const text = decoder.decode(json);
+    if (!text.includes(REPLACEMENT)) return text;
     try {
-      return this.#decoder.decode(json);
+      return fatalDecoder.decode(json); // the character itself may have been sent
     } catch {
       throw new MessageError("a frame that is not UTF-8");
     }

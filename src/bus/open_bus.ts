@@ -43,8 +43,8 @@ async function openSocketBus(
   limits: BusLimits,
   clusterKey: ClusterKey | null,
 ): Promise<SocketBus> {
-  const { calls, notifications, PROTOCOL_VERSION: version } = await import(
+  const { calls, notifications, packers, PROTOCOL_VERSION: version } = await import(
     "../core/protocol/calls.ts"
   );
-  return new SocketBus({ version, calls, notifications }, limits, clusterKey);
+  return new SocketBus({ version, calls, notifications, packers }, limits, clusterKey);
 }

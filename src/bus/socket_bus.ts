@@ -25,7 +25,7 @@ const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 /** How long one that connects may take to greet. */
 const GREETING_TIMEOUT_MS = 5_000;
 /** Most connections of a listener; each has buffers of 400 KB. */
-const MAX_CONNECTIONS = 4_096;
+const MAX_CONNECTIONS = 16_384;
 /** Most connections that have not greeted yet. One more closes the oldest of them. */
 const MAX_GREETING = 256;
 /** Pause after a failed accept, such as one for want of file descriptors. */
@@ -241,7 +241,7 @@ function bind<T>(address: Address, listen: () => T): T {
 async function dial(address: Address, deadlineMs: number): Promise<Deno.Conn> {
   const parsed = parseAddress(address);
   const abort = new AbortController();
-  const timeoutMs = deadlineMs - performance.now();
+  const timeoutMs = Math.max(0, deadlineMs - performance.now()); // loading TLS may have taken longer
   const timeout = new Error(`no answer in ${Math.round(timeoutMs)} ms`);
   const timer = setTimeout(() => abort.abort(timeout), timeoutMs);
   try {

@@ -120,7 +120,10 @@ export class ClusterClient implements Cluster {
         client.#wakeWaiters();
       },
       onQuery: (query) => unplacedRequests(client.#requests.values(), query, config.clock.nowMs()),
-      onLost: config.onManagerLost,
+      onLost: (reason) => {
+        client.#links.noteManagerLost();
+        config.onManagerLost?.(reason);
+      },
       onSettingsMismatch: (reason) => {
         config.onSettingsMismatch?.(reason);
         client.#wakeWaiters();

@@ -7,6 +7,8 @@ import { InstanceLink, type InstanceLinkConfig } from "./instance_link.ts";
 
 /** Pause before the client connects again to an instance that the manager still lists. */
 const RECONNECT_MS = 500;
+/** Instances join a manager that has just started, or leads now, within this time; others are out of its reach. */
+const JOIN_MS = 5_000;
 
 export interface InstanceLinksConfig {
   readonly bus: Bus;
@@ -30,6 +32,9 @@ export class InstanceLinks {
   /** Instances that a caller of {@linkcode untilServing} waits for. */
   readonly #awaited = new Map<InstanceId, PromiseWithResolvers<void>>();
   #cancelReconnect: (() => void) | null = null;
+  /** Instances of a manager before, of which the present one has not said anything yet. */
+  #unconfirmed = new Set<InstanceId>();
+  #cancelCheck: () => void = () => {};
   #isClosed = false;
 
   constructor(config: InstanceLinksConfig) {
@@ -92,8 +97,10 @@ export class InstanceLinks {
    */
   update(list: InstanceList, isFirst: boolean): void {
     const former = isFirst ? [] : this.#list.instances;
+    if (isFirst) this.#awaitConfirmation();
     this.#list = list;
     for (const { instanceId } of list.instances) {
+      this.#unconfirmed.delete(instanceId);
       this.#awaited.get(instanceId)?.resolve();
       this.#awaited.delete(instanceId);
     }
@@ -112,11 +119,31 @@ export class InstanceLinks {
     this.#connectToAll();
   }
 
+  /** The manager is lost: until there is another one, nobody knows better than the links themselves. */
+  noteManagerLost(): void {
+    this.#cancelCheck();
+  }
+
   /** Closes all links; no link is made any more. Idempotent. */
   async close(reason: string): Promise<void> {
     this.#isClosed = true;
+    this.#cancelCheck();
     this.#cancelReconnect?.();
     await Promise.all([...this.#links.values()].map((link) => link.close(reason)));
+  }
+
+  /**
+   * Gives up the instances that do not join a manager in time. A host without power answers nothing, and no
+   * connection to it ends: the requests there would wait for the audit.
+   */
+  #awaitConfirmation(): void {
+    this.#cancelCheck();
+    this.#unconfirmed = new Set(this.#links.keys());
+    this.#cancelCheck = this.#config.clock.after(JOIN_MS, () => {
+      for (const instanceId of this.#unconfirmed) {
+        this.#links.get(instanceId)?.close("it has not joined the manager that is there now");
+      }
+    });
   }
 
   #connectToAll(): void {

@@ -17,8 +17,11 @@ import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.t
 import type { InstanceList, ServedSettings } from "../core/protocol/membership.ts";
 import { settingsDifference } from "../core/served_settings.ts";
 
-/** A manager decides a dispatch at once: one that takes longer counts as lost. */
-const DISPATCH_TIMEOUT_MS = 2_000;
+/**
+ * A manager decides a dispatch at once: one that takes longer counts as lost. Shorter than the lease of a
+ * leader, so that requests do not wait for the election of another one.
+ */
+const DISPATCH_TIMEOUT_MS = 1_000;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
 const SUPERSEDED = "it no longer leads: another manager does";
@@ -51,7 +54,8 @@ export class ManagerLink {
   /** Knows that this process has the admin token. */
   #proof: { readonly peer: Peer; readonly done: Promise<void> } | null = null;
   #cancelRetry: (() => void) | null = null;
-  #isConnecting = false;
+  /** Attempts to connect again; of several under way only the latest counts. */
+  #numAttempts = 0;
   #mismatch: string | null = null;
   #isClosed = false;
 
@@ -67,7 +71,7 @@ export class ManagerLink {
    */
   static async connect(config: ManagerLinkConfig): Promise<ManagerLink> {
     const link = new ManagerLink(config);
-    await link.#connect();
+    await link.#connect(() => true);
     return link;
   }
 
@@ -160,9 +164,8 @@ export class ManagerLink {
     const peer = this.#peer;
     if (address === this.#address || this.#isClosed) return;
     this.#address = address;
-    if (peer !== null) return this.#lose(peer, SUPERSEDED);
-    this.#cancelRetry?.();
-    if (!this.#isConnecting) this.#reconnectAfter(0); // else that attempt fails, and the next one follows
+    if (peer !== null) return this.#lose(peer, SUPERSEDED, 0);
+    this.#reconnectAfter(0); // an attempt under way may wait for a host that does not answer
   }
 
   /** Sends a notification; without a manager it is dropped. */
@@ -179,17 +182,11 @@ export class ManagerLink {
     await peer?.close();
   }
 
-  async #connect(): Promise<void> {
-    this.#isConnecting = true;
-    try {
-      await this.#connectTo(this.#address);
-    } finally {
-      this.#isConnecting = false;
-    }
-  }
-
-  async #connectTo(address: Address): Promise<void> {
+  /** @param isLatest no other attempt has begun since */
+  async #connect(isLatest: () => boolean): Promise<void> {
     const { bus, onList, onQuery } = this.#config;
+    const address = this.#address;
+    const isWanted = () => isLatest() && address === this.#address;
     let newest: number | null = null;
     let mismatch = null as string | null;
     let isSuperseded = false as boolean;
@@ -198,6 +195,7 @@ export class ManagerLink {
       notifications: {
         instances: ({ data: list }) => {
           if (this.#isClosed || (newest !== null && list.version <= newest)) return;
+          if (this.#peer !== peer && !isWanted()) return;
           const isFirst = newest === null;
           if (!isObeyed(this.#fence, list, peer)) {
             isSuperseded = true;
@@ -215,7 +213,7 @@ export class ManagerLink {
     try {
       await peer.call("subscribe", { data: null }); // the list arrives before the answer
       if (mismatch !== null) throw new UsageError(mismatch);
-      if (isSuperseded || address !== this.#address) throw new UnavailableError(SUPERSEDED);
+      if (isSuperseded || !isWanted()) throw new UnavailableError(SUPERSEDED);
     } catch (error) {
       await peer.close();
       throw error;
@@ -225,18 +223,22 @@ export class ManagerLink {
     if (!peer.isOpen) this.#lose(peer, "closed by the other end");
   }
 
-  #lose(peer: Peer, reason: string): void {
+  #lose(peer: Peer, reason: string, retryMs = FIRST_RETRY_MS): void {
     if (this.#peer !== peer) return;
     this.#peer = null;
     peer.close();
     this.#config.onLost?.(reason);
-    this.#reconnectAfter(FIRST_RETRY_MS);
+    this.#reconnectAfter(retryMs);
   }
 
   #reconnectAfter(delayMs: number): void {
     if (this.#isClosed) return;
+    this.#cancelRetry?.();
+    const attempt = ++this.#numAttempts;
+    const isLatest = () => attempt === this.#numAttempts;
     this.#cancelRetry = this.#config.clock.after(delayMs, () => {
-      this.#connect().catch((error) => {
+      this.#connect(isLatest).catch((error) => {
+        if (!isLatest()) return;
         this.#noteMismatch(error instanceof UsageError ? error.message : null);
         this.#reconnectAfter(Math.min(Math.max(2 * delayMs, FIRST_RETRY_MS), MAX_RETRY_MS));
       });

@@ -1,4 +1,5 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
+import { tcpHost } from "../bus/address.ts";
 import { isObeyed, obey } from "../bus/obey.ts";
 import type { Clock } from "../core/clock.ts";
 import { isForTheUser, LlumnixError, toErrorRecord, UnavailableError } from "../core/errors.ts";
@@ -49,6 +50,11 @@ export interface InstanceConfig {
    * that this host has on the way to the manager.
    */
   readonly host?: string;
+  /**
+   * Name of this host. Default: the address where others reach it over TCP; without TCP the name is not
+   * known.
+   */
+  readonly hostName?: string;
   /** Number of instances that share the cores and the memory of this host. */
   readonly hostShare: number;
   /** Of the process that runs the instance; shown to people. */
@@ -283,6 +289,7 @@ export class Instance {
         shutdown: this.#order(() => this.stop("the manager asked for it")),
         stay: this.#order(() => this.#engine?.clearExpectedSteps()),
         keep: this.#order(() => this.#drain.cancel()),
+        report_interval: ({ data }) => this.#reporter?.setInterval(data.infoIntervalMs),
       },
     };
   }
@@ -397,6 +404,7 @@ export class Instance {
       instanceId: this.#config.instanceId,
       instanceType: this.#type,
       address: this.#listener!.address,
+      hostName: this.#config.hostName ?? tcpHost(this.#listener!.address) ?? undefined,
       pid: this.#config.pid,
       processStart: this.#config.processStart,
       version: this.#config.version,

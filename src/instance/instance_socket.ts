@@ -10,6 +10,8 @@ import type { InstanceId } from "../core/protocol/generate.ts";
 /** Ids that this program generates start like this. */
 const OWN_ID = /^instance-/;
 const SOCKET = /^(?:instance=(.+)|(instance-.*))\.sock$/;
+/** A DNS name or an IP address; it stands in URLs of `/admin`. */
+const HOST_NAME = /^[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}$/;
 /** Ids stand in file names and in URLs of `/admin`. */
 const GIVEN_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 
@@ -46,6 +48,19 @@ export function serviceAddress(
 export function socketPath(managerPath: string, instanceId: InstanceId): string {
   const name = OWN_ID.test(instanceId) ? instanceId : `instance=${instanceId}`;
   return `${dirname(managerPath)}/${name}.sock`;
+}
+
+/**
+ * Checks the name of this host.
+ * @throws {UsageError} it has other characters, or is too long
+ */
+export function checkHostName(hostName: string): void {
+  if (HOST_NAME.test(hostName)) return;
+  throw new UsageError(
+    `--host-name ${
+      JSON.stringify(hostName)
+    }: expected up to 253 letters, digits, ".", ":", "_" and "-", starting with a letter or a digit`,
+  );
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
 import { obey } from "../bus/obey.ts";
 import { type Clock, sleep } from "../core/clock.ts";
-import { LlumnixError } from "../core/errors.ts";
+import { LlumnixError, UnavailableError } from "../core/errors.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
 import { untilManagerAnswers } from "../core/manager_wait.ts";
 import type { NoticeOf, NotificationName } from "../core/protocol/calls.ts";
@@ -55,6 +55,8 @@ export class ManagerSession {
   #phase: "joining" | "loading" | "registering" | "serving" = "joining";
   #peer: Peer | null = null;
   #isRejoining = false;
+  /** Settled when another manager leads: an attempt under way may wait for a host that does not answer. */
+  #moved = Promise.withResolvers<void>();
   /** How long a successor of the manager that is connected now may take; 0: none was announced. */
   #successorWaitMs = 0;
 
@@ -151,6 +153,8 @@ export class ManagerSession {
   moveTo(address: Address): void {
     if (address === this.#address) return;
     this.#address = address;
+    this.#moved.resolve();
+    this.#moved = Promise.withResolvers();
     if (this.#phase !== "serving") return;
     this.#successorWaitMs = Math.max(this.#successorWaitMs, LEADER_WAIT_MS);
     const peer = this.#peer;
@@ -174,12 +178,17 @@ export class ManagerSession {
   async #join(): Promise<JoinReply> {
     const { bus, instanceId, incarnation, startedBy, service } = this.#config;
     const isRunning = this.#phase === "serving";
+    const moved = this.#moved;
     const peer = await bus.connect(this.#address, {
       ...service,
       onClose: (peer) => {
         if (this.#peer === peer) this.#lose();
       },
     });
+    if (this.#moved !== moved) {
+      peer.close();
+      throw new UnavailableError("another manager leads now");
+    }
     this.#peer = peer;
     const { data } = await peer.call("join", {
       data: {
@@ -213,26 +222,32 @@ export class ManagerSession {
     const deadlineMs = clock.nowMs() + rejoinTimeoutMs;
     this.#isRejoining = true;
     while (!hasEnded()) {
+      const moved = this.#moved;
+      const attempt = Promise.race([this.#tryRejoin(), moved.promise.then(() => false)]);
       // The new connection may have ended together with its answer, while this loop still ran.
-      if (await this.#tryRejoin() && this.isConnected) break;
+      if (await attempt && this.isConnected) break;
+      if (this.#moved !== moved) continue; // at once
       if (clock.nowMs() >= deadlineMs) {
         onLost(`the manager is gone, and did not come back in ${rejoinTimeoutMs} ms`);
       }
-      await sleep(clock, REJOIN_INTERVAL_MS);
+      await Promise.race([sleep(clock, REJOIN_INTERVAL_MS), moved.promise]);
     }
     this.#isRejoining = false;
   }
 
   async #tryRejoin(): Promise<boolean> {
+    const moved = this.#moved;
     try {
       await this.#join();
       await this.#register();
     } catch (error) {
+      if (this.#moved !== moved) return false; // the connection is that of a later attempt
       await this.close();
       const isGivenUp = error instanceof LlumnixError && error.kind === "not_found";
       if (isGivenUp) this.#config.onLost(error.message);
       return false;
     }
+    if (this.#moved !== moved) return false;
     this.#successorWaitMs = 0;
     this.#config.onRejoin();
     return true;

@@ -4,6 +4,9 @@ import { ConflictError, LlumnixError, RequestError } from "../core/errors.ts";
 import type {
   AdminMigration,
   AdminRequests,
+  HostDrainOrder,
+  HostName,
+  HostStatus,
   InstanceChange,
   InstanceName,
   InstanceStatus,
@@ -14,6 +17,7 @@ import type {
 import type { AdminCallName, ReplyOf, RequestOf } from "../core/protocol/calls.ts";
 import type { InstanceId, RequestId } from "../core/protocol/generate.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
+import type { Hosts } from "./fleet/hosts.ts";
 import type { InstanceKeeper } from "./fleet/instance_keeper.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
 import { stateOf, statusOf, type StatusOptions } from "./instance_status.ts";
@@ -34,6 +38,7 @@ export interface AdminConfig {
   /** The connected API servers. */
   readonly frontends: () => readonly Peer[];
   readonly keeper: Pick<InstanceKeeper, "add" | "drain" | "keep" | "remove">;
+  readonly hosts: Pick<Hosts, "drain" | "keep" | "statusOf" | "statuses">;
   /** Moves a request. Rejects if the source does not report. */
   readonly migrate: (
     source: ManagedInstance,
@@ -61,6 +66,9 @@ export class AdminService {
     admin_keep: (ask) => this.#keep(ask),
     admin_remove: (ask) => this.#remove(ask),
     admin_migrate: (ask) => this.#migrate(ask),
+    admin_hosts: () => this.#config.hosts.statuses(),
+    admin_drain_host: (ask) => this.#drainHost(ask),
+    admin_keep_host: (ask) => this.#keepHost(ask),
   };
 
   constructor(config: AdminConfig) {
@@ -82,6 +90,9 @@ export class AdminService {
       admin_keep: handlerOf("admin_keep"),
       admin_remove: handlerOf("admin_remove"),
       admin_migrate: handlerOf("admin_migrate"),
+      admin_hosts: handlerOf("admin_hosts"),
+      admin_drain_host: handlerOf("admin_drain_host"),
+      admin_keep_host: handlerOf("admin_keep_host"),
     };
   }
 
@@ -136,6 +147,20 @@ export class AdminService {
     const instance = this.#serving(instanceId);
     this.#config.keeper.remove(instanceId, "operator").catch(() => {});
     return this.#changeOf(instance);
+  }
+
+  #drainHost({ hostName, atOnce }: HostDrainOrder): HostStatus {
+    const { hosts } = this.#config;
+    const before = hosts.statusOf(hostName); // throws: there is no such host
+    hosts.drain(hostName, atOnce).catch(() => {}); // its instances may be lost meanwhile
+    return hosts.statuses().find((host) => host.hostName === hostName) ?? before;
+  }
+
+  #keepHost({ hostName }: HostName): HostStatus {
+    const { hosts } = this.#config;
+    const before = hosts.statusOf(hostName);
+    hosts.keep(hostName);
+    return hosts.statuses().find((host) => host.hostName === hostName) ?? before;
   }
 
   /** The state of the instance now; the change that was asked for may not have happened yet. */

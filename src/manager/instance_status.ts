@@ -21,6 +21,7 @@ export function statusOf(
     instanceType: instance.type,
     state: stateOf(instance, nowMs),
     pid: registration?.pid ?? process.pid,
+    hostName: instance.hostName,
     totalBlocks: registration?.totalBlocks ?? null,
     usedBlocks: info?.usedBlocks ?? null,
     load: state && loadNumber(dispatchLoad(options.loadMetric, state)),

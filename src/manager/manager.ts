@@ -1,7 +1,8 @@
 import type { Address, Bus, Listener, Message, Peer, Service } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
-import type { Leadership, ProcessIdentity } from "../core/protocol/leadership.ts";
+import type { Leadership, LeadershipStatus, ProcessIdentity } from "../core/protocol/leadership.ts";
 import { UnavailableError } from "../core/errors.ts";
+import type { HostStatus } from "../core/protocol/admin.ts";
 import type { DispatchReply, DispatchRequest } from "../core/protocol/dispatch.ts";
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
@@ -16,12 +17,14 @@ import type { ClusterState } from "../core/protocol/monitoring.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { Agents } from "./agents/agents.ts";
 import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
+import { Hosts } from "./fleet/hosts.ts";
 import { Fleet } from "./fleet/fleet.ts";
-import { InstanceKeeper } from "./fleet/instance_keeper.ts";
+import { DEFAULT_INSTANCE_TIMEOUT_MS, InstanceKeeper } from "./fleet/instance_keeper.ts";
 import { InstanceRollout } from "./fleet/rollout.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
@@ -30,8 +33,13 @@ import { Operators } from "./operators.ts";
 import { type ManagerStatistics, StatisticsCounter } from "./manager_statistics.ts";
 import { GroupKeeper, type GroupOptions } from "./migration/migration_group.ts";
 import { MigrationLoop } from "./migration/migration_loop.ts";
+import { ReportPace } from "./report_pace.ts";
+import { UpdateGate } from "./update_gate.ts";
 import { Monitor } from "./monitoring/monitor.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
+
+/** Time to connect to an instance on another host. */
+const REACH_TIMEOUT_MS = 2_000;
 
 export interface ManagerConfig {
   readonly bus: Bus;
@@ -50,7 +58,8 @@ export interface ManagerConfig {
   readonly scaling?: ScalingOptions;
   /** What operators of other processes have to have; absent: only those of this process may operate. */
   readonly adminToken?: string | null;
-  readonly launcher: InstanceLauncher;
+  /** Null: the agents of hosts start instances. */
+  readonly launcher: InstanceLauncher | null;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
   /** An instance that is silent for this long is given up. */
@@ -71,8 +80,12 @@ export interface ManagerCluster {
   readonly processId: string;
   /** This manager's leadership; null: another one leads. */
   readonly leadership: () => Leadership | null;
+  /** For people. */
+  readonly status?: () => LeadershipStatus;
   /** A receiver has refused a decision, because it knows this leadership. */
   readonly onSuperseded: (known: Leadership) => void;
+  /** An instance is there: it says so to every manager, whoever leads. */
+  readonly onHeard?: (instanceId: InstanceId) => void;
 }
 
 /**
@@ -84,8 +97,14 @@ export class Manager {
   readonly #authority: Authority;
   readonly #operators: Operators;
   readonly #dispatcher: Dispatcher;
+  /** Null: instances run on this host. */
+  readonly #agents: Agents | null;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
+  readonly #hosts: Hosts;
+  readonly #pace: ReportPace;
+  /** Of the serving instances, or of which of them take requests. */
+  readonly #changes: UpdateGate;
   readonly #subscribers = new Set<Peer>();
   /** The serving instances, sorted by id. */
   #serving: ManagedInstance[] = [];
@@ -106,12 +125,26 @@ export class Manager {
     this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
-    this.#fleet = this.#makeFleet();
+    this.#agents = config.launcher === null ? this.#makeAgents() : null;
+    const launcher = config.launcher ?? this.#agents!;
+    this.#fleet = this.#makeFleet(launcher);
+    this.#pace = new ReportPace(config.options.pollingInterval * 1000);
+    this.#changes = new UpdateGate({
+      clock: config.clock,
+      numInstances: () => this.#fleet.size,
+      update: () => this.#updateServing(),
+    });
     this.#keeper = new InstanceKeeper({
       ...config,
+      launcher,
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
-      onChange: () => this.#updateServing(),
+      onChange: () => this.#changes.note(),
+    });
+    this.#hosts = new Hosts({
+      clock: config.clock,
+      instances: () => this.#fleet.all,
+      keeper: this.#keeper,
     });
     this.#group = this.#makeGroupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
@@ -132,6 +165,7 @@ export class Manager {
       throw error;
     }
     manager.#keeper.start();
+    manager.#agents?.start();
     manager.#migrationLoop.start();
     return manager;
   }
@@ -205,6 +239,21 @@ export class Manager {
     return await this.#keeper.remove(instanceId, "operator");
   }
 
+  /** See {@linkcode Hosts.drain}. */
+  async drainHost(hostName: string, atOnce?: number): Promise<boolean> {
+    return await this.#hosts.drain(hostName, atOnce);
+  }
+
+  /** See {@linkcode Hosts.keep}. */
+  keepHost(hostName: string): void {
+    this.#hosts.keep(hostName);
+  }
+
+  /** See {@linkcode Hosts.statuses}. */
+  hosts(): HostStatus[] {
+    return this.#hosts.statuses();
+  }
+
   /**
    * The service is about to end: requests go on where they are, and instances neither come nor go.
    * Instances that got the same signal as this process serve on until {@linkcode stop}.
@@ -224,11 +273,13 @@ export class Manager {
 
   /** The serving instances, sorted by id. */
   instances(): InstanceRegistration[] {
+    this.#changes.flush();
     return this.#serving.map((instance) => instance.registration!);
   }
 
   /** The latest reports of the serving instances. */
   infos(): InstanceInfo[] {
+    this.#changes.flush();
     return this.#serving.flatMap(({ info }) => info ?? []);
   }
 
@@ -266,6 +317,8 @@ export class Manager {
       ...this.#config,
       authority: this.#authority,
       instances: () => this.#fleet.serving,
+      reportIntervalMs: () => this.#pace.intervalMs,
+      isHostDrained: (instance) => this.#hosts.isDrained(instance.hostName),
       canMigrate: (instance) =>
         this.#incompatibilityOf(instance) === null &&
         (this.#group?.isReady(instance.instanceId) ?? true),
@@ -284,13 +337,15 @@ export class Manager {
   }
 
   #makeMonitor(): Monitor {
-    const { clock, options, migration } = this.#config;
+    const { clock, options, migration, cluster } = this.#config;
     return new Monitor({
       clock,
       options: { ...options, enableDefrag: migration?.enableDefrag ?? false },
       instances: () => this.#fleet.all,
       dispatchNumbersOf: ({ instanceId }) => this.#dispatcher.numbersOf(instanceId),
       numExpected: () => this.#keeper.numExpected,
+      hosts: () => this.#hosts.statuses(),
+      leadership: cluster?.status,
       onEvent: (event) => this.#emit(event),
     });
   }
@@ -308,16 +363,36 @@ export class Manager {
     });
   }
 
-  #makeFleet(): Fleet {
+  #makeAgents(): Agents {
+    const { clock, settings, instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS } =
+      this.#config;
+    return new Agents({
+      clock,
+      authority: this.#authority,
+      settings,
+      timeoutMs,
+      knows: (instanceId) => this.#fleet.has(instanceId),
+      isDrained: () => false,
+      onEvent: (event) => this.#emit(event),
+      onRoom: (isNew) => {
+        this.#keeper.noteHosts(this.#agents!.initialInstances);
+        this.#keeper.noteRoom(isNew);
+      },
+    });
+  }
+
+  #makeFleet(launcher: InstanceLauncher): Fleet {
     const { migration, options } = this.#config;
     const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
     return new Fleet({
       ...this.#config,
+      launcher,
       authority: this.#authority,
       managerAddress: () => this.#listeners[0].address,
+      drainedHosts: () => this.#hosts.drained,
       newcomerType: (types) => newcomerType(types, numPrefill),
       onEvent: (event) => this.#emit(event),
-      onChange: () => this.#updateServing(),
+      onChange: () => this.#changes.note(),
       onEnd: (instance) => this.#keeper.noteEnd(instance),
     });
   }
@@ -332,6 +407,7 @@ export class Manager {
         },
         subscribe: (_, peer) => {
           const decision = this.#authority.demand();
+          this.#changes.flush();
           this.#subscribers.add(peer);
           peer.notify("instances", { data: { ...this.#instanceList(), ...decision } });
           return { data: null };
@@ -343,6 +419,10 @@ export class Manager {
           },
         }),
         ping: () => ({ data: null }),
+        hear: ({ data }) => {
+          this.#config.cluster?.onHeard?.(data.instanceId);
+          return { data: null };
+        },
         identify: () => this.#identify(),
         dispatch: ({ data }) => ({ data: this.#dispatch(data) }),
         operator_challenge: (_, peer) => ({ data: { challenge: this.#operators.challenge(peer) } }),
@@ -351,6 +431,7 @@ export class Manager {
           return { data: null };
         },
         ...this.#monitor.calls,
+        ...this.#agents?.calls,
         ...this.#admin().calls,
       },
       notifications: {
@@ -367,6 +448,7 @@ export class Manager {
           this.#config.cluster?.onSuperseded(data);
         },
         ...this.#monitor.notifications,
+        ...this.#agents?.notifications,
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data, peer);
         },
@@ -374,6 +456,7 @@ export class Manager {
       onClose: (peer) => {
         this.#subscribers.delete(peer);
         this.#fleet.closed(peer);
+        this.#agents?.closed(peer);
       },
     };
   }
@@ -385,6 +468,7 @@ export class Manager {
       checkOperator: (peer) => this.#operators.check(peer),
       frontends: () => [...this.#subscribers],
       keeper: this.#keeper,
+      hosts: this.#hosts,
       migrate: (...order) => this.#migrationLoop.migrateRequest(...order),
     });
   }
@@ -399,18 +483,33 @@ export class Manager {
     const decision = this.#authority.demand();
     const instance = this.#fleet.join(request, peer);
     const { type: instanceType } = instance;
-    const infoIntervalMs = this.#config.options.pollingInterval * 1000;
-    return { ...decision, infoIntervalMs, instanceType };
+    return { ...decision, infoIntervalMs: this.#pace.intervalMs, instanceType };
   }
 
   #register(registration: InstanceRegistration, peer: Peer): void {
     const instance = this.#fleet.of(peer);
     this.#fleet.checkSettings(registration);
+    const isNew = instance.registration === null;
     this.#fleet.register(registration, peer);
     this.#keeper.noteServing(instance);
+    if (isNew) this.#hosts.noteServing(instance);
+    if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
+    this.#checkReach(registration);
     const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
+  }
+
+  /** API servers reach an instance at the address that it tells, if this host does. */
+  async #checkReach({ instanceId, address }: InstanceRegistration): Promise<void> {
+    if (!address.startsWith("tcp:")) return;
+    try {
+      const options = { timeoutMs: REACH_TIMEOUT_MS };
+      await (await this.#config.bus.connect(address, {}, options)).close();
+    } catch (error) {
+      const reason = (error as Error).message;
+      this.#emit({ type: "unreachable", instanceId, address, reason });
+    }
   }
 
   /** Why the instance cannot take part in migration; null: it can. */
@@ -435,7 +534,11 @@ export class Manager {
       throw new UnavailableError("another suspected poison request is being isolated; try again");
     }
     const { dispatches, dispatchSeconds } = this.#monitor.counters;
-    const instanceId = this.#dispatcher.dispatch(request, nowMs);
+    let instanceId = this.#dispatcher.dispatch(request, nowMs);
+    const isAvailable = instanceId !== null && this.#fleet.isAvailable(instanceId);
+    if (!isAvailable && this.#changes.flush()) {
+      instanceId = this.#dispatcher.dispatch(request, nowMs);
+    }
     if (instanceId === null) {
       dispatches.refused++;
       throw new UnavailableError("no instance is serving");
@@ -460,11 +563,18 @@ export class Manager {
     this.#updateDisaggregation(serving);
     this.#serving = serving.sort((a, b) => a.instanceId < b.instanceId ? -1 : 1);
     this.#listVersion++;
+    if (this.#pace.update(serving.length)) {
+      for (const instance of serving) this.#tellPace(instance);
+    }
     const decision = this.#authority.stamp;
     if (decision === null) return;
     const list = { ...this.#instanceList(), ...decision };
     for (const peer of this.#subscribers) peer.notify("instances", { data: list });
     this.#group?.update();
+  }
+
+  #tellPace({ peer }: ManagedInstance): void {
+    peer?.notify("report_interval", { data: { infoIntervalMs: this.#pace.intervalMs } });
   }
 
   /** Once no decode instance is left, requests that wait to move to one go on where they are. */
@@ -496,10 +606,12 @@ export class Manager {
     this.#stopDeciding();
     await this.#fleet.handOver(waitMs);
     await Promise.all(this.#listeners.map((listener) => listener.close()));
+    this.#changes.stop();
   }
 
   #stopDeciding(): void {
     this.#keeper.stop();
+    this.#agents?.stop();
     this.#migrationLoop.stop();
     this.#group?.stop();
   }
@@ -510,6 +622,7 @@ export class Manager {
     await this.#fleet.close();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     for (const instance of running) instance.process.noteDisconnected();
+    this.#changes.stop();
   }
 
   #emit(event: ManagerEvent): void {

@@ -107,7 +107,7 @@ const alerts: readonly Alert[] = [
   },
   {
     alert: "LlumnixMigrationsFail",
-    expr: `${failed} / ${ended} > 0.5 and ${ended} > 10`,
+    expr: `(${failed} or 0 * ${ended}) / ${ended} > 0.5 and ${ended} > 10`,
     for: "5m",
     severity: "warning",
     summary: "{{ $value | humanizePercentage }} of the migrations do not move their request.",

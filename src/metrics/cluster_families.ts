@@ -7,7 +7,7 @@ import { instanceFamilies } from "./instance_families.ts";
  * @param model the name that clients use
  */
 export function clusterFamilies(
-  { instances, expectedInstances, statistics }: ClusterState,
+  { instances, expectedInstances, hosts, leadership, statistics }: ClusterState,
   model: string,
 ): MetricFamily[] {
   return [
@@ -15,6 +15,8 @@ export function clusterFamilies(
     gauge("llumnix:expected_instances", "Instances that there should be.", [
       { labels: {}, value: expectedInstances },
     ]),
+    ...hostFamilies(hosts),
+    ...leadership === undefined ? [] : leadershipFamilies(leadership),
     ...dispatchFamilies(statistics),
     ...migrationFamilies(statistics),
     counter("llumnix:resumed_requests_total", "Requests that were resumed after their loss.", [
@@ -29,6 +31,49 @@ export function clusterFamilies(
       { labels: { change: "stopped" }, value: statistics.instances.stopped },
       { labels: { change: "lost" }, value: statistics.instances.lost },
       { labels: { change: "start_failed" }, value: statistics.instances.startFailed },
+    ]),
+  ];
+}
+
+function hostFamilies(hosts: ClusterState["hosts"]): MetricFamily[] {
+  const each = (of: (host: typeof hosts[number]) => number): Sample<number>[] =>
+    hosts.map((host) => ({ labels: { host: host.hostName }, value: of(host) }));
+  return [
+    gauge(
+      "llumnix:host_instances",
+      "Instances of a host that have not ended.",
+      each((host) => host.instances),
+    ),
+    gauge(
+      "llumnix:host_available_instances",
+      "Instances of a host that take requests.",
+      each((host) => host.availableInstances),
+    ),
+    gauge(
+      "llumnix:host_drained",
+      "1: an operator drains the host; 0: it serves.",
+      each((host) => host.state === "serving" ? 0 : 1),
+    ),
+  ];
+}
+
+/** Of several managers; a manager that is alone shows none of these. */
+function leadershipFamilies(
+  { isLeader, epoch, storeProblem }: NonNullable<ClusterState["leadership"]>,
+): MetricFamily[] {
+  return [
+    gauge("llumnix:leader", "1: this manager leads; 0: another one does.", [
+      { labels: {}, value: isLeader ? 1 : 0 },
+    ]),
+    gauge(
+      "llumnix:epoch",
+      "Epoch of the leader, as this manager knows it; 0: no leader is known.",
+      [
+        { labels: {}, value: epoch },
+      ],
+    ),
+    gauge("llumnix:lease_store_up", "1: the lease store answers this manager; 0: it does not.", [
+      { labels: {}, value: storeProblem === null ? 1 : 0 },
     ]),
   ];
 }

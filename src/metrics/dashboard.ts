@@ -136,7 +136,8 @@ const panels: readonly Panel[] = [
     unit: "reqps",
     queries: [
       [`sum by (finished_reason) (${rate("vllm:request_success_total")})`, "{{finished_reason}}"],
-      [`sum by (kind) (${rate("llumnix:failed_requests_total")})`, "error: {{kind}}"],
+      // Each kind has a counter: without the condition, kinds that never happen are lines at 0.
+      [`sum by (kind) (${rate("llumnix:failed_requests_total")}) > 0`, "error: {{kind}}"],
     ],
   },
   {

@@ -21,6 +21,7 @@ export function ownNumbers(
     instanceType: info.instanceType,
     state: "serving",
     pid: Deno.pid,
+    hostName: null,
     totalBlocks: info.totalBlocks,
     usedBlocks: info.usedBlocks,
     load: null,
@@ -144,7 +145,7 @@ export function instanceFamilies(
     gauge(
       "llumnix:instance_info",
       "Always 1; the labels say what an instance is, and in which state.",
-      instances.map(({ instanceId, instanceType, state, executor, backend }) => ({
+      instances.map(({ instanceId, instanceType, state, executor, backend, hostName }) => ({
         labels: {
           model_name: model,
           instance_id: instanceId,
@@ -152,6 +153,7 @@ export function instanceFamilies(
           state,
           executor: executor ?? "",
           migration_backend: backend ?? "",
+          host: hostName ?? "",
         },
         value: 1,
       })),

@@ -1,3 +1,4 @@
+import { errorKinds } from "../core/errors.ts";
 import { counter, gauge, histogram, type MetricFamily } from "./family.ts";
 import type { RequestMeter } from "./request_meter.ts";
 
@@ -82,7 +83,11 @@ export function requestFamilies(meter: RequestMeter, model: string): MetricFamil
     counter(
       "llumnix:failed_requests_total",
       "Requests that were refused or failed, by kind of error.",
-      [...meter.errors].map(([kind, value]) => ({ labels: { ...labels, kind }, value })),
+      // All kinds, from the start: Prometheus sees no increase in a counter that begins with 1.
+      errorKinds.map((kind) => ({
+        labels: { ...labels, kind },
+        value: meter.errors.get(kind) ?? 0,
+      })),
     ),
     gauge(
       "llumnix:api_server_requests",

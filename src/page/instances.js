@@ -23,6 +23,8 @@ export class Instances {
   /** @type {Map<string, Card>} */
   #cards = new Map();
   #box = $("instances");
+  /** The instances are on several hosts. */
+  #showsHosts = false;
   /** Set once the admin token is known. */
   isOperator = false;
 
@@ -50,6 +52,7 @@ export class Instances {
   /** @param {Model} model */
   show({ instances }) {
     if (instances.length > 0) this.#box.querySelector(":scope > .empty")?.remove();
+    this.#showsHosts = new Set(instances.map(({ host }) => host)).size > 1;
     const ids = new Set(instances.map(({ id }) => id));
     for (const [id, card] of this.#cards) if (!ids.has(id)) this.#lose(id, card);
     for (const instance of instances) {
@@ -73,7 +76,9 @@ export class Instances {
     const name = make("h3", "", id);
     name.title = id;
     name.id = `instance-${this.#cards.size}-${Date.now()}`;
-    const type = make("span", "chip"), state = make("span", "chip state");
+    const host = make("span", "chip"),
+      type = make("span", "chip"),
+      state = make("span", "chip state");
     const actions = make("div", "card-actions");
     for (const action of /** @type {Action[]} */ (["drain", "keep", "remove"])) {
       const button = make("button", "", action[0].toUpperCase() + action.slice(1));
@@ -88,7 +93,7 @@ export class Instances {
     bar.setAttribute("aria-label", `KV cache of ${id} in use`);
     bar.setAttribute("aria-valuemin", "0");
     bar.setAttribute("aria-valuemax", "100");
-    const used = make("span"), blocks = make("span");
+    const used = make("span");
     const marks = make("div", "marks");
     marks.setAttribute("role", "group");
     marks.setAttribute("aria-label", `Requests on ${id}`);
@@ -97,11 +102,11 @@ export class Instances {
     const root = make(
       "article",
       "card",
-      make("div", "card-head", name, type, state, actions),
+      make("div", "card-head", name, host, type, state, actions),
       bar,
-      make("div", "card-line", used, blocks),
+      make("div", "card-line", used, load),
       marks,
-      make("div", "card-line", counts, load),
+      make("div", "card-line", counts),
     );
     root.tabIndex = -1;
     root.setAttribute("aria-labelledby", name.id);
@@ -110,15 +115,18 @@ export class Instances {
       root,
       marks,
       actions,
-      parts: { type, state, bar, used, blocks, counts, load },
+      parts: { host, type, state, bar, used, counts, load },
       instance: null,
     };
   }
 
   /** @param {Card} card @param {FeedInstance} instance */
   #paint({ root, parts, actions }, instance) {
-    const { type, state, totalBlocks, usedBlocks, load, running, waiting, preempted } = instance;
+    const { host, type, state, totalBlocks, usedBlocks, load, running, waiting, preempted } =
+      instance;
     setData(root, "state", state);
+    setText(parts.host, host ?? "");
+    parts.host.hidden = !this.#showsHosts || host === null;
     setText(parts.type, type);
     parts.type.hidden = type === "both";
     setText(parts.state, state);
@@ -128,10 +136,11 @@ export class Instances {
     parts.bar.style.setProperty("--used", share.toFixed(3));
     parts.bar.setAttribute("aria-valuenow", String(percent));
     setData(parts.bar, "level", share > 0.97 ? "full" : share > 0.85 ? "high" : "normal");
-    setText(parts.used, usedBlocks === null ? "KV –" : `KV ${percent}%`);
     setText(
-      parts.blocks,
-      totalBlocks === null ? "" : `${integer(usedBlocks ?? 0)} of ${counted(totalBlocks, "block")}`,
+      parts.used,
+      usedBlocks === null || totalBlocks === null
+        ? "KV –"
+        : `KV ${percent}% · ${integer(usedBlocks)} of ${counted(totalBlocks, "block")}`,
     );
     const counts = [`${running ?? 0} running`];
     if (waiting) counts.push(`${waiting} waiting`);

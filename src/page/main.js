@@ -4,6 +4,7 @@ import { Chat } from "./chat.js";
 import { $, make, setData, setText } from "./dom.js";
 import { followFeed } from "./feed.js";
 import { counted, duration, durationParts, integer, rate, timeOfDay } from "./format.js";
+import { Hosts } from "./hosts.js";
 import { Instances } from "./instances.js";
 import { Marks } from "./marks.js";
 import { Model } from "./model.js";
@@ -16,6 +17,7 @@ import { watchMarks } from "./pointing.js";
 const model = new Model();
 const operator = new Operator(showAccess);
 const instances = new Instances((action, id) => operator.change(action, id));
+const hosts = new Hosts((action, host) => operator.changeHost(action, host));
 const marks = new Marks(
   instances.marksOf,
   /** @type {SVGElement} */ (/** @type {unknown} */ ($("flights"))),
@@ -56,6 +58,7 @@ followFeed({
 /** @param {FeedTick | null} tick */
 function show(tick) {
   instances.show(model);
+  hosts.show(model.hosts, model.leadership);
   marks.show(model.requests);
   instances.updateTabStops();
   $("unplaced").hidden = $("unplaced-marks").childElementCount === 0;
@@ -133,6 +136,8 @@ function showAccess() {
   setText($("operate"), isOperator ? "Stop operating" : "Operate");
   $("add").hidden = !isOperator;
   document.body.classList.toggle("can-drag", isOperator);
+  hosts.isOperator = isOperator;
+  hosts.show(model.hosts, model.leadership);
   instances.isOperator = isOperator;
   instances.show(model);
 }

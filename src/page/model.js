@@ -1,6 +1,6 @@
 /** What the page knows, from the feed: one copy, which the views read. */
 
-/** @import { FeedState, FeedTick, FeedRequest, FeedMove, FeedPoint, FeedEvent, FeedInstance, FeedSummary } from "../server/feed/records.ts" */
+/** @import { FeedState, FeedTick, FeedRequest, FeedMove, FeedPoint, FeedEvent, FeedHost, FeedInstance, FeedLeadership, FeedSummary } from "../server/feed/records.ts" */
 
 /** Points and events that are kept; the server sends no more at once. */
 const MAX_POINTS = 160;
@@ -21,6 +21,10 @@ export class Model {
   unlisted = 0;
   /** @type {readonly FeedInstance[]} */
   instances = [];
+  /** @type {readonly FeedHost[]} */
+  hosts = [];
+  /** @type {FeedLeadership | null} */
+  leadership = null;
   /** @type {Map<number, Request>} */
   requests = new Map();
   /** @type {FeedPoint[]} */
@@ -68,9 +72,11 @@ export class Model {
   }
 
   /** @param {FeedState | FeedTick} now */
-  #takeNow({ nowMs, instances, isManagerGone, unlisted, summary }) {
+  #takeNow({ nowMs, instances, hosts, leadership, isManagerGone, unlisted, summary }) {
     this.nowMs = nowMs;
     this.instances = instances;
+    this.hosts = hosts;
+    this.leadership = leadership;
     this.isManagerGone = isManagerGone;
     this.unlisted = unlisted;
     this.summary = summary;

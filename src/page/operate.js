@@ -3,6 +3,7 @@ import { askFor, bearer, errorOf, keepSecret, secret } from "./access.js";
 import { $, toast } from "./dom.js";
 import { bytes, duration, shortId } from "./format.js";
 
+/** @import { HostAction } from "./hosts.js" */
 /** @import { Action } from "./instances.js" */
 
 export class Operator {
@@ -41,6 +42,17 @@ export class Operator {
       remove: "is being removed",
     };
     toast(`${id} ${words[action]}`);
+  }
+
+  /** @param {HostAction} action @param {string} host */
+  async changeHost(action, host) {
+    const done = await this.#send("POST", `admin/hosts/${encodeURIComponent(host)}/${action}`);
+    if (done === null) return;
+    toast(
+      action === "drain"
+        ? `${host} drains: its requests move away`
+        : `${host} takes requests again`,
+    );
   }
 
   /** @param {string} requestId @param {string} instance */

@@ -4,8 +4,27 @@ import { duration, rate, withoutZeros } from "./format.js";
 
 /** @import { FeedPoint } from "../server/feed/records.ts" */
 
-const WINDOW_SECONDS = 300;
 const HEIGHT = 132;
+
+/**
+ * A time that the plots show: a young service has no history for the longest.
+ * @typedef {object} Span
+ * @property {number} seconds
+ * @property {string} words
+ * @property {readonly string[]} ticks at equal distances, the last at the right edge
+ */
+
+/** @type {readonly Span[]} */
+const spans = [
+  { seconds: 60, words: "last minute", ticks: ["−45 s", "−30", "−15", "now"] },
+  { seconds: 120, words: "last two minutes", ticks: ["−90 s", "−60", "−30", "now"] },
+  { seconds: 300, words: "last five minutes", ticks: ["−4 min", "−3", "−2", "−1", "now"] },
+];
+
+/** The shortest span that shows everything, else the longest. @param {number} seconds @returns {Span} */
+export function spanOf(seconds) {
+  return spans.find((span) => seconds <= span.seconds) ?? spans[spans.length - 1];
+}
 
 /**
  * @typedef {object} Line
@@ -67,6 +86,7 @@ export class Plots {
   /** @type {readonly FeedPoint[]} */
   #points = [];
   #nowMs = 0;
+  #span = spans[0];
   /** Index of the point under the pointer, in all plots. @type {number | null} */
   #pointed = null;
 
@@ -76,14 +96,9 @@ export class Plots {
         .../** @type {Element} */ ($(plot.id).parentElement).querySelectorAll(".key"),
       ]);
       const names = keys.map((key) => key.textContent ?? "");
-      const title =
-        $(plot.id).parentElement?.querySelector("figcaption")?.firstChild?.textContent ?? "";
-      $(plot.id).setAttribute(
-        "aria-label",
-        `${title.trim()}: ${names.join(" and ")} over the last five minutes`,
-      );
       this.#charts.push({ plot, keys, names, chart: null });
     }
+    this.#nameSpan();
     this.#draw();
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
     new ResizeObserver(() => {
@@ -98,8 +113,24 @@ export class Plots {
   show(points, nowMs) {
     this.#points = points;
     this.#nowMs = nowMs;
+    const span = spanOf((nowMs - (points[0]?.atMs ?? nowMs)) / 1000);
+    if (span !== this.#span) {
+      this.#span = span;
+      this.#nameSpan();
+    }
     for (const { plot, chart } of this.#charts) chart.setData(this.#dataOf(plot));
     this.#showValues();
+  }
+
+  /** Says in words what the plots show. */
+  #nameSpan() {
+    const { words } = this.#span;
+    setText($("plots-title"), words[0].toUpperCase() + words.slice(1));
+    for (const { plot, names } of this.#charts) {
+      const box = $(plot.id);
+      const title = box.parentElement?.querySelector("figcaption")?.firstChild?.textContent ?? "";
+      box.setAttribute("aria-label", `${title.trim()}: ${names.join(" and ")} over the ${words}`);
+    }
   }
 
   #draw() {
@@ -135,7 +166,10 @@ export class Plots {
       legend: { show: false },
       cursor: { sync: { key: "time" }, y: false, drag: { setScale: false }, points: { size: 7 } },
       scales: {
-        x: { time: true, range: () => [this.#nowMs / 1000 - WINDOW_SECONDS, this.#nowMs / 1000] },
+        x: {
+          time: true,
+          range: () => [this.#nowMs / 1000 - this.#span.seconds, this.#nowMs / 1000],
+        },
         y: {
           range: (
             /** @type {any} */ _,
@@ -150,8 +184,13 @@ export class Plots {
           grid: { show: false },
           size: 22,
           gap: 2,
-          splits: () => [240, 180, 120, 60, 0].map((ago) => this.#nowMs / 1000 - ago),
-          values: () => ["−4 min", "−3", "−2", "−1", "now"],
+          splits: () => {
+            const { seconds, ticks } = this.#span;
+            return ticks.map((_, i) =>
+              this.#nowMs / 1000 - seconds * (ticks.length - 1 - i) / ticks.length
+            );
+          },
+          values: () => this.#span.ticks,
         },
         {
           ...axis,

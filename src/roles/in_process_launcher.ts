@@ -39,6 +39,7 @@ export class InProcessLauncher implements InstanceLauncher {
       options,
       instanceId,
       managerAddress,
+      hostName: Deno.hostname(),
       hostShare: 1,
       pid: Deno.pid,
       clock,

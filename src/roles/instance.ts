@@ -14,7 +14,8 @@ import type { EngineOptions, MigrationBackendOptions, TransferOptions } from "..
 import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
-import { findLeader } from "./cluster.ts";
+import { Beacon } from "../cluster/leadership/beacon.ts";
+import { type ClusterOptions, clusterPlace, findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
@@ -36,6 +37,8 @@ export interface InstanceArgs {
   readonly managerAddress: Address;
   /** See {@linkcode InstanceConfig}. */
   readonly host?: string;
+  /** See {@linkcode InstanceConfig}. Default without TCP: the name that the system gives this host. */
+  readonly hostName?: string;
   /** Instances that share this host. */
   readonly hostShare: number;
   readonly log: Log;
@@ -52,8 +55,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
-  /** `--cluster`: the instance follows the manager that leads. Absent: there is one manager. */
-  readonly cluster?: string | null;
+  /** With a store the instance follows the manager that leads. Absent: there is one manager. */
+  readonly cluster?: ClusterOptions;
   /** Where the instance serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
   /** Is told when the instance, started by hand, serves and stops; absent: nobody is. */
@@ -71,9 +74,21 @@ export interface InstanceArgs {
 export async function serveInstance(args: InstanceArgs): Promise<number> {
   const { log, bus = openBus(), cluster, instanceId } = args;
   const fence = new LeaderFence(instanceId);
-  const search = { url: cluster!, fence, log, onMove: (to: Address) => instance.moveTo(to) };
-  await using leader = cluster ? await findLeader(search) : null;
+  const onMove = (to: Address) => {
+    beacon?.meet(to);
+    instance.moveTo(to);
+  };
+  const place = clusterPlace(cluster);
+  await using leader = place && await findLeader({ place, fence, log, onMove });
   const managerAddress = leader?.address ?? args.managerAddress;
+  const beacon = leader &&
+    new Beacon({
+      store: leader.store,
+      clock: realClock,
+      bus,
+      instanceId,
+      leaseMs: leader.leaseMs,
+    });
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));
   const instance = new Instance({
@@ -81,6 +96,8 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     bus,
     fence,
     managerAddress,
+    hostName: args.hostName ??
+      (parseAddress(managerAddress).scheme === "tcp" ? undefined : Deno.hostname()),
     pid: Deno.pid,
     processStart: HostProcess.startOf(Deno.pid),
     version: fullVersion(),
@@ -131,6 +148,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     if (!wasManagerThere) await removeAbandonedDirectory(bus, managerAddress);
     return end.exitCode;
   } finally {
+    beacon?.close();
     await metrics?.close();
     for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
   }

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { HostProcess } from "../core/host_process.ts";
 import { selfCommand } from "../core/self_command.ts";
-import { parseAddress } from "../bus/address.ts";
+import { parseAddress, tcpHost } from "../bus/address.ts";
+import { UnavailableError } from "../core/errors.ts";
 import type { Address } from "../bus/bus.ts";
 import { listenerPid } from "../bus/unix_trust.ts";
 import { socketPath } from "../instance/instance_socket.ts";
@@ -38,7 +39,12 @@ export class ProcessLauncher implements InstanceLauncher {
   constructor(private readonly options: ProcessLauncherOptions) {}
 
   async launch(request: LaunchRequest): Promise<LaunchedInstance> {
-    const { instanceId, managerAddress, numBlocks, startedBy } = request;
+    const { instanceId, managerAddress, avoidHosts, numBlocks, startedBy } = request;
+    // The instance will have the same name for this host.
+    const hostName = tcpHost(managerAddress) ?? Deno.hostname();
+    if (avoidHosts?.has(hostName)) {
+      throw new UnavailableError(`the host ${hostName} is drained: no instance starts there`);
+    }
     const argv = ["--instance-id", instanceId, "--manager-address", managerAddress];
     argv.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
     argv.push(...this.options.engineArgv);

@@ -1,7 +1,12 @@
 /** Routes for operating the service, under `/admin/`. They exist only with an admin token, which each request needs. */
 import { STATUS_CODE } from "@std/http/status";
 import * as z from "zod";
-import type { InstanceChange, InstanceStatus, RequestStatus } from "../core/protocol/admin.ts";
+import type {
+  HostStatus,
+  InstanceChange,
+  InstanceStatus,
+  RequestStatus,
+} from "../core/protocol/admin.ts";
 import type { AdminCall } from "../core/protocol/calls.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { bearerToken, digest, isOneOf, type WrongTokens } from "./access.ts";
@@ -37,6 +42,9 @@ const routes: readonly (readonly [method: string, path: string, handle: Handler]
   ["DELETE", "/admin/instances/{id}", change("admin_remove")],
   ["POST", "/admin/instances/{id}/drain", change("admin_drain")],
   ["POST", "/admin/instances/{id}/keep", change("admin_keep")],
+  ["GET", "/admin/hosts", listHosts],
+  ["POST", "/admin/hosts/{id}/drain", drainHost],
+  ["POST", "/admin/hosts/{id}/keep", keepHost],
   ["GET", "/admin/requests", listRequests],
   ["POST", "/admin/requests/{id}/migrate", migrateRequest],
 ];
@@ -144,6 +152,37 @@ function change(method: "admin_drain" | "admin_keep" | "admin_remove"): Handler 
   };
 }
 
+async function listHosts(exchange: Exchange, { call }: AdminContext): Promise<void> {
+  const hosts = await call("admin_hosts", null);
+  exchange.sendJson(STATUS_CODE.OK, { hosts: hosts.map(showHost) });
+}
+
+const hostDrain = z.object({
+  at_once: z.int("a whole number of instances").min(1, "1 or more instances").optional(),
+});
+const hostDrainFields = new Set(Object.keys(hostDrain.shape));
+
+async function drainHost(
+  exchange: Exchange,
+  { call, maxBodyBytes }: AdminContext,
+  hostName: string,
+): Promise<void> {
+  const body = await readOptionalJsonObject(exchange, maxBodyBytes);
+  refuseUnknownFields(body, hostDrainFields);
+  const { at_once: atOnce } = validate(hostDrain, body);
+  const host = await call("admin_drain_host", { hostName, atOnce });
+  exchange.sendJson(STATUS_CODE.Accepted, showHost(host));
+}
+
+async function keepHost(
+  exchange: Exchange,
+  { call, maxBodyBytes }: AdminContext,
+  hostName: string,
+): Promise<void> {
+  await refuseFields(exchange, maxBodyBytes);
+  exchange.sendJson(STATUS_CODE.Accepted, showHost(await call("admin_keep_host", { hostName })));
+}
+
 /** @throws {RequestError} the body has fields, of a route that takes none */
 async function refuseFields(exchange: Exchange, maxBodyBytes: number): Promise<void> {
   refuseUnknownFields(await readOptionalJsonObject(exchange, maxBodyBytes), new Set());
@@ -174,6 +213,7 @@ function showInstance(instance: InstanceStatus) {
     id: instance.instanceId,
     type: instance.instanceType,
     state: instance.state,
+    host: instance.hostName,
     pid: instance.pid,
     total_blocks: instance.totalBlocks,
     used_blocks: instance.usedBlocks,
@@ -181,6 +221,17 @@ function showInstance(instance: InstanceStatus) {
     running_requests: instance.runningRequests,
     waiting_requests: instance.waitingRequests,
     preempted_requests: instance.killedRequests,
+  };
+}
+
+function showHost(host: HostStatus) {
+  return {
+    id: host.hostName,
+    state: host.state,
+    instances: host.instances,
+    available_instances: host.availableInstances,
+    running_requests: host.runningRequests,
+    waiting_requests: host.waitingRequests,
   };
 }
 

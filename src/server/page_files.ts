@@ -6,6 +6,7 @@ import chat from "../page/chat.js" with { type: "text" };
 import dom from "../page/dom.js" with { type: "text" };
 import feed from "../page/feed.js" with { type: "text" };
 import format from "../page/format.js" with { type: "text" };
+import hosts from "../page/hosts.js" with { type: "text" };
 import icon from "../page/icon.svg" with { type: "text" };
 import index from "../page/index.html" with { type: "text" };
 import instances from "../page/instances.js" with { type: "text" };
@@ -27,6 +28,7 @@ export const files: ReadonlyMap<string, string> = new Map<string, string>([
   ["dom.js", dom],
   ["feed.js", feed],
   ["format.js", format],
+  ["hosts.js", hosts],
   ["icon.svg", icon],
   ["instances.js", instances],
   ["main.js", main],

@@ -120,3 +120,17 @@ Deno.test("memory of a large frame follows what has arrived, not what its header
   assert.equal(frame.payload[0], 0);
   assert.equal(frame.payload.at(-1), 7);
 });
+
+Deno.test("what is not UTF-8 is refused, and the character that stands for it may be sent", () => {
+  const sent: Frame = { text: '"\uFFFD ok"', payload: null };
+  const reader = new FrameReader(1 << 20);
+  const take = (bytes: Uint8Array) => {
+    reader.space().set(bytes);
+    reader.advance(bytes.length);
+    return reader.next();
+  };
+  assert.equal(take(encode([sent]))!.json, `[${sent.text}]`);
+  const broken = encode([{ text: '"abcd"', payload: null }]).slice();
+  broken[broken.length - 4] = 0xff;
+  assert.throws(() => take(broken), /not UTF-8/);
+});

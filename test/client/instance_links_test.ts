@@ -67,6 +67,25 @@ async function withWorld(body: (world: World) => Promise<void>): Promise<void> {
   assert.deepEqual([world.connected, world.lost], ["", []]);
 }
 
+Deno.test("instance links: instances that do not join the next manager are given up, unless it is lost too", () =>
+  withWorld(async (world) => {
+    const { links, lost } = world;
+    links.update(world.list("abc"), true);
+    await world.pass(50);
+    links.update(world.list("a"), true); // of the next manager
+    links.update(world.list("ab"), false);
+    await world.pass(4_900);
+    assert.deepEqual([world.connected, lost], ["abc", []]);
+    await world.pass(200);
+    assert.deepEqual(lost.splice(0), ["c: it has not joined the manager that is there now"]);
+    assert.equal(world.connected, "ab");
+
+    links.update(world.list(""), true);
+    links.noteManagerLost();
+    await world.pass(10_000);
+    assert.deepEqual([world.connected, lost], ["ab", []]);
+  }));
+
 Deno.test("instance links: there are those that the manager knows", () =>
   withWorld(async (world) => {
     const { links, lost } = world;

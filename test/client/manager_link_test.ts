@@ -124,6 +124,47 @@ Deno.test("manager link: leaves its manager for the one that leads, also one tha
   for (const listener of [first, second, third]) await listener.close();
 });
 
+Deno.test("manager link: connects to the manager that leads while the host of the one before is silent", async () => {
+  const inner = new InProcessBus();
+  let isSilent = false, numAttempts = 0, numLists = 0;
+  const bus: ManagerLinkConfig["bus"] = {
+    listen: inner.listen.bind(inner),
+    connect: (address, service) => {
+      if (!isSilent || address !== "inproc:first") return inner.connect(address, service);
+      numAttempts++;
+      return new Promise(() => {});
+    },
+  };
+  const listen = (name: string) =>
+    bus.listen(`inproc:${name}`, {
+      calls: {
+        subscribe: (_, peer) => {
+          peer.notify("instances", { data: { version: 1, instances: [], expectedInstances: 1 } });
+          return { data: null };
+        },
+        dispatch: () => ({ data: { instanceId: name } }),
+      },
+    });
+  const first = await listen("first"), second = await listen("second");
+  const link = await ManagerLink.connect({
+    bus,
+    clock: realClock,
+    address: "inproc:first",
+    onList: () => numLists++,
+    onQuery: () => ({ requests: [], numOmitted: 0 }),
+  });
+  isSilent = true;
+  await first.close();
+  await until(() => numAttempts === 1);
+  link.switchTo("inproc:second");
+  await until(() => numLists === 2);
+  await link.call("subscribe", null, 1_000); // it is connected now
+  const reply = await link.dispatch({ requestId: "r", promptTokens: 1 });
+  assert.equal(reply?.instanceId, "second");
+  await link.close();
+  await second.close();
+});
+
 const settings: ServedSettings = { model: "test", dtype: "float32", maxModelLen: 1000 };
 
 /** A manager that serves something, or whose only instance does. */

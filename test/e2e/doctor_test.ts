@@ -26,12 +26,12 @@ Deno.test("doctor without a device: everything that the CPU needs, and all paths
   }
   assert.ok(report.cpuKernels.some(({ unavailable }) => unavailable === null));
   const { measured } = report.paths;
-  assert.equal(measured.length, 4);
+  assert.equal(measured.length, 5);
   for (const { path, forwardGBps, backGBps, failure } of measured) {
     assert.equal(failure, null, path);
     assert.ok(forwardGBps! > 0 && backGBps! > 0, path);
   }
-  assert.deepEqual(report.crossover.paths.map(({ faster }) => faster), Array(4).fill("move"));
+  assert.deepEqual(report.crossover.paths.map(({ faster }) => faster), Array(5).fill("move"));
 });
 
 Deno.test({
@@ -47,7 +47,7 @@ Deno.test({
     assert.equal(report.driver.state, "ready");
     assert.ok(report.driver.softwareDevice);
     assert.deepEqual(report.devices.map(({ peers }) => peers), [[1], [0]]);
-    const device = report.paths.measured.slice(4);
+    const device = report.paths.measured.slice(5);
     assert.equal(device.length, 2);
     for (const { softwareDevice, failure } of device) {
       assert.deepEqual({ softwareDevice, failure }, { softwareDevice: true, failure: null });

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { join } from "node:path";
+import { libraries } from "../../ffi/library_search.ts";
 import { clusterKey } from "../../src/roles/cluster_key.ts";
 import {
   assertSameStreams,
@@ -15,7 +16,8 @@ import {
   waitUntilEmpty,
 } from "./cluster.ts";
 import { freePort } from "../free_port.ts";
-import { type Program, runProgram } from "./harness.ts";
+import { realFiles } from "../ffi/real_libraries.ts";
+import { type Program, runProgram, signalIfThere } from "./harness.ts";
 import { isLongRun } from "../long.ts";
 import { TwoHosts } from "./hosts.ts";
 import { User } from "./roles.ts";
@@ -25,6 +27,25 @@ const requests = variedRequests(4, 120);
 const LEAST_MOVES = 3;
 const MOST_ROUNDS = 20;
 const reason = TwoHosts.problem();
+
+/** Processes of two hosts do not see each other's memory, by which kvtransfer would copy: it needs UCX. */
+const [ucx] = realFiles(libraries.ucp);
+const ownProcesses = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/** rayrpc moves blocks over the connections that the other two need as well. */
+const backends = isLongRun
+  ? ["rayrpc", "gloo", "grpc", ...(ucx === undefined ? [] : ["kvtransfer"])]
+  : ["gloo", "grpc"];
+
+function optionsOf(backend: string, directory: string): readonly string[] {
+  if (backend !== "kvtransfer") return ["--migration-backend-server-address", "0.0.0.0:0"];
+  const naming = join(directory, "naming");
+  Deno.mkdirSync(naming, { mode: 0o700 });
+  return [
+    ...["--migration-backend-kvtransfer-naming-url", `file:${naming}`, "--migration-insecure"],
+    ...["--migration-backend-transfer-type", "rdma"],
+  ];
+}
 
 function moves(manager: Program): number {
   return [...manager.stderr.matchAll(/ moved /g)].length;
@@ -38,9 +59,9 @@ Deno.test({
   async fn() {
     await using hosts = await TwoHosts.start();
     let quiet: readonly StreamResult[] | null = null;
-    // rayrpc moves blocks over the connections that the other two need as well.
-    for (const backend of isLongRun ? ["rayrpc", "gloo", "grpc"] : ["gloo", "grpc"]) {
-      await using user = new User();
+    for (const backend of backends) {
+      const isUcx = backend === "kvtransfer";
+      await using user = new User(isUcx ? { LLUMNIX_UCX_LIBRARIES: ucx } : {});
       Deno.mkdirSync(join(user.directory, "llumnix")); // nothing will be there
       const keyFile = join(user.directory, "key");
       assert.equal((await runProgram(["keygen", keyFile])).code, 0);
@@ -48,7 +69,7 @@ Deno.test({
       const options = [
         ...["--manager-address", managerAddress, "--cluster-key-file", keyFile],
         ...["--enable-migration", "--migration-backend", backend],
-        ...["--migration-backend-server-address", "0.0.0.0:0"],
+        ...optionsOf(backend, user.directory),
       ];
       const manager = user.manager(...restless, ...options);
       const cluster: Cluster = {
@@ -57,7 +78,8 @@ Deno.test({
         clusterKey: clusterKey({ clusterKeyFile: keyFile }),
       };
       quiet ??= await runAll(cluster, requests);
-      const instance = user.startBy(hosts.onSecond, "instance", ...small, ...options);
+      const onSecond = [...hosts.onSecond, ...(isUcx ? ownProcesses : [])];
+      const instance = user.startBy(onSecond, "instance", ...small, ...options);
       await instance.waitForLog(
         new RegExp(`serving.* address=tcp:${hosts.second.replaceAll(".", "\\.")}:\\d+`),
       );
@@ -72,7 +94,11 @@ Deno.test({
         assertSameStreams(await runAll(cluster, requests), quiet);
       }
       await waitUntilEmpty(cluster, 2);
-      assert.equal((await instance.stop()).code, 0);
+      // `unshare` passes no signal on.
+      for (const { pid, command } of instance.processes()) {
+        if (!command.startsWith("unshare ")) signalIfThere(pid, "SIGTERM");
+      }
+      assert.equal((await instance.end()).code, 0);
       assert.equal((await cluster.program.stop()).code, 0);
       assert.equal((await manager.stop()).code, 0);
     }

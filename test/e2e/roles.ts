@@ -10,6 +10,9 @@ export class User implements AsyncDisposable {
   readonly directory = Deno.makeTempDirSync();
   readonly #programs: Program[] = [];
 
+  /** @param env for all its programs */
+  constructor(private readonly env: Readonly<Record<string, string>> = {}) {}
+
   start(role: string, ...args: string[]): Program {
     return this.startBy([], role, ...args);
   }
@@ -18,7 +21,7 @@ export class User implements AsyncDisposable {
   startBy(launcher: readonly string[], role: string, ...args: string[]): Program {
     const program = new Program([role, ...args], {
       launcher,
-      env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv },
+      env: { XDG_RUNTIME_DIR: this.directory, ...adminEnv, ...this.env },
     });
     this.#programs.push(program);
     return program;

@@ -19,6 +19,8 @@ class World {
   readonly calls: string[] = [];
   readonly joins: JoinRequest[] = [];
   mayDrain = true;
+  /** Addresses that give no answer, as those of a host without power. */
+  readonly silent = new Set<string>();
   /** What the session told the instance. */
   readonly events: string[] = [];
   readonly session: ManagerSession;
@@ -26,7 +28,11 @@ class World {
   constructor(rejoinTimeoutMs = 1_000) {
     const { bus, clock } = this.network.addNode("a");
     this.session = new ManagerSession({
-      bus,
+      bus: {
+        listen: bus.listen.bind(bus),
+        connect: (address, service, options) =>
+          this.silent.has(address) ? new Promise(() => {}) : bus.connect(address, service, options),
+      },
       clock,
       fence: new LeaderFence("i"),
       managerAddress: "inproc:manager",
@@ -85,6 +91,23 @@ Deno.test("ManagerSession: leaves its manager for the one that leads, also witho
   world.network.kill("manager"); // nobody misses it
   await world.clock.runUntil(() => false);
   assert.deepEqual([world.events, session.isConnected], [["rejoin"], true]);
+});
+
+Deno.test("ManagerSession: joins the manager that leads while the host of the one before is silent", async () => {
+  const world = new World(), { session } = world;
+  await world.startManager();
+  await world.wait(session.join());
+  await world.wait(session.register());
+  world.silent.add("inproc:manager");
+  world.network.kill("manager");
+  await world.clock.runUntil(() => false); // the attempt to join again hangs
+  await world.startManager("leader");
+  const movedMs = world.clock.nowMs();
+  session.moveTo("inproc:leader");
+  await world.clock.runUntil(() => world.events.length > 0);
+  assert.deepEqual(world.events, ["rejoin"]);
+  assert.deepEqual(world.calls.slice(2), ["join at leader", "register at leader"]);
+  assert.ok(world.clock.nowMs() - movedMs < 100, "it does not wait for the next attempt");
 });
 
 Deno.test("ManagerSession: without a manager it does not join, and may drain", async () => {

@@ -28,6 +28,8 @@ export const migration: NonNullable<ManagerConfig["migration"]> = {
 export interface FakeClusterConfig extends Partial<ManagerConfig> {
   /** A manager that knows nothing begins. */
   readonly onManagerStart?: () => void;
+  /** Default: not known. */
+  readonly hostNameOf?: (instanceId: InstanceId) => string;
 }
 
 /** One request and what its caller has seen of it. */
@@ -225,6 +227,7 @@ export class FakeCluster {
     const stop = () => end(0, null);
     const instance = new FakeInstance(node, instanceId, managerAddress, stop);
     instance.isDeadly = (requestId, index) => this.isDeadly(requestId, index);
+    instance.hostName = this.#config.hostNameOf?.(instanceId);
     instance.onCrash = () => end(null, "SIGSEGV");
     this.instances.set(instanceId, instance);
     node.clock.after(this.launchDelayMs, () => instance.start().catch(() => end(1, null)));

@@ -58,6 +58,9 @@ export class FakeInstance {
   startedBy: JoinRequest["startedBy"];
   incarnation = crypto.randomUUID() as string;
   model = "test";
+  /** By notification; null: as often as it was told when it joined. */
+  toldIntervalMs: number | null = null;
+  hostName: string | undefined = undefined;
   /** Between its join and its registration. */
   loadMs = 0;
   /** Between the end of its connections and that of its process. */
@@ -129,7 +132,10 @@ export class FakeInstance {
         }),
         handover: () => ({ data: null }), // it rejoins in any case
       },
-      notifications: { shutdown: () => this.onStop() },
+      notifications: {
+        shutdown: () => this.onStop(),
+        report_interval: ({ data }) => void (this.toldIntervalMs = data.infoIntervalMs),
+      },
       onClose: (peer) => {
         if (this.#manager === peer && this.#isServing) this.#rejoin();
       },
@@ -146,8 +152,9 @@ export class FakeInstance {
   }
 
   async #register(): Promise<void> {
-    const { model } = this;
-    const registration = { ...registrationOf(this.instanceId, this.#listener!.address), model };
+    const { model, hostName } = this;
+    const known = registrationOf(this.instanceId, this.#listener!.address);
+    const registration = { ...known, model, hostName };
     await this.#manager!.call("register", { data: registration });
     this.#report([]);
   }

@@ -521,7 +521,11 @@ Deno.test("manager: a report that does not fit costs an instance its connection,
   };
   try {
     const good = await join("good");
-    const reports = [{}, idleInfo("good"), { ...idleInfo("bad-2"), totals: null }];
+    const reports = [
+      { ...idleInfo("bad-0"), freeBlocks: -1 },
+      idleInfo("good"),
+      { ...idleInfo("bad-2"), totals: {} },
+    ];
     for (const [i, info] of reports.entries()) {
       const bad = await join(`bad-${i}`);
       bad.notify("info", { data: info as InstanceInfo });

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { bytes, duration, loadText, rate, shortId, withoutZeros } from "../../src/page/format.js";
-import { niceTop } from "../../src/page/plots.js";
+import { niceTop, spanOf } from "../../src/page/plots.js";
 
 Deno.test("numbers have few digits, and their unit stays on their line", () => {
   const shown = [0.04, 9.94, 10, 999.4, 1_234, 12_345, 61_000].map(duration);
@@ -47,5 +47,11 @@ Deno.test("a plot ends at a round number", () => {
     60,
     100,
     200,
+  ]);
+});
+
+Deno.test("plots show the shortest time that has everything", () => {
+  assert.deepEqual([0, 60, 61, 121, 299, 9_999].map((seconds) => spanOf(seconds).seconds), [
+    ...[60, 60, 120, 300, 300, 300],
   ]);
 });

@@ -24,17 +24,25 @@ say(`port ${server.address.port}`);
 await stdin.read();
 const next = stdin.read(); // begun while there are descriptors
 const files: Deno.FsFile[] = [];
-try {
-  for (;;) files.push(Deno.openSync("/dev/null"));
-} catch {
-  say("full");
+fill();
+say("full");
+// A connection that ends gives a descriptor back, with which the server may accept one more.
+for (let turns = 0; turns < 10; turns = waitingConnections(socket) === 0 ? 0 : turns + 1) {
+  fill();
+  await nextTurn(); // the server tries to accept
 }
-for (let turn = 0; turn < 2_000 && waitingConnections(socket) === 0; turn++) await nextTurn();
-for (let turn = 0; turn < 10; turn++) await nextTurn(); // the server tries to accept
 say("waiting");
 await next;
 for (const file of files) file.close();
 say("free");
+
+function fill(): void {
+  try {
+    for (;;) files.push(Deno.openSync("/dev/null"));
+  } catch {
+    // There is none left.
+  }
+}
 
 function nextTurn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 10));

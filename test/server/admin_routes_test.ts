@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { ConflictError, LlumnixError, UnavailableError } from "../../src/core/errors.ts";
-import type { InstanceStatus } from "../../src/core/protocol/admin.ts";
+import type { HostStatus, InstanceStatus } from "../../src/core/protocol/admin.ts";
 import type { AdminCall } from "../../src/core/protocol/calls.ts";
 import type { MigrationReport } from "../../src/core/protocol/migration.ts";
 import { type Harness, withServer } from "./harness.ts";
@@ -12,12 +12,22 @@ const instance: InstanceStatus = {
   instanceType: "decode",
   state: "serving",
   pid: 42,
+  hostName: "gpu-1",
   totalBlocks: 100,
   usedBlocks: 7,
   load: "-inf",
   runningRequests: 3,
   waitingRequests: 2,
   killedRequests: 1,
+};
+
+const host: HostStatus = {
+  hostName: "10.0.0.7",
+  state: "serving",
+  instances: 4,
+  availableInstances: 3,
+  runningRequests: 9,
+  waitingRequests: 1,
 };
 
 const report: MigrationReport = {
@@ -56,6 +66,9 @@ const answers = {
   admin_keep: { instanceId: "instance-0", state: "serving" },
   admin_remove: { instanceId: "instance-0", state: "draining" },
   admin_migrate: report,
+  admin_hosts: [host],
+  admin_drain_host: { ...host, state: "draining" },
+  admin_keep_host: host,
 };
 
 interface AdminHarness {
@@ -101,6 +114,7 @@ Deno.test("admin routes answer what the manager says", () =>
         id: "instance-0",
         type: "decode",
         state: "serving",
+        host: "gpu-1",
         pid: 42,
         total_blocks: 100,
         used_blocks: 7,
@@ -164,6 +178,33 @@ Deno.test("changes of instances are accepted, and go on", () =>
       ["admin_keep", { instanceId }],
       ["admin_remove", { instanceId }],
     ]);
+  }));
+
+Deno.test("hosts are shown, drained and kept", () =>
+  withAdmin(async ({ send, calls }) => {
+    const shown = {
+      id: "10.0.0.7",
+      state: "serving",
+      instances: 4,
+      available_instances: 3,
+      running_requests: 9,
+      waiting_requests: 1,
+    };
+    assert.deepEqual((await send("GET", "/admin/hosts")).json, { hosts: [shown] });
+    const one = "/admin/hosts/10.0.0.7";
+    const drained = await send("POST", `${one}/drain`);
+    assert.deepEqual([drained.status, drained.json], [202, { ...shown, state: "draining" }]);
+    assert.equal((await send("POST", `${one}/drain`, '{"at_once": 2}')).status, 202);
+    assert.deepEqual((await send("POST", `${one}/keep`)).json, shown);
+    assert.deepEqual(calls, [
+      ["admin_hosts"],
+      ["admin_drain_host", { hostName: "10.0.0.7", atOnce: undefined }],
+      ["admin_drain_host", { hostName: "10.0.0.7", atOnce: 2 }],
+      ["admin_keep_host", { hostName: "10.0.0.7" }],
+    ]);
+    const refused = await send("POST", `${one}/drain`, '{"at_once": 0}');
+    assert.equal(refused.status, 400);
+    assert.match(refused.json.error.message, /at_once.*1 or more instances/);
   }));
 
 Deno.test("without the token nothing is told or done", () =>

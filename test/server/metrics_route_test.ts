@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { ClusterMonitor } from "../../src/core/cluster.ts";
-import { UnavailableError } from "../../src/core/errors.ts";
+import { errorKinds, UnavailableError } from "../../src/core/errors.ts";
 import { clusterState, instanceLoad } from "../metrics/cluster_state.ts";
+import { until as patiently } from "../patience.ts";
 import { until, withServer } from "./harness.ts";
 
 const events: ClusterMonitor["events"] = () => Promise.reject(new UnavailableError("no manager"));
@@ -73,12 +74,17 @@ Deno.test("/metrics counts what is refused, by kind of error", () =>
     const body = JSON.stringify({ prompt: "a", model: "fake" });
     const headers = { "content-type": "application/json" };
     const { signal } = running;
+    const metrics = async () => await (await fetch(`${url}/metrics`)).text();
+    const refused = `llumnix:failed_requests_total{model_name="fake",kind="overloaded"}`;
+    // Prometheus sees no increase in a counter that begins with 1.
+    const atStart = await metrics();
+    for (const kind of errorKinds) {
+      assert.equal(valueOf(atStart, refused.replace("overloaded", kind)), 0, kind);
+    }
     const first = fetch(`${url}/v1/completions`, { method: "POST", headers, body, signal });
     await until(() => service.requests.length > 0);
     assert.equal((await post("/v1/completions", { prompt: "b", model: "fake" })).status, 429);
     running.abort();
     await assert.rejects(first);
-    const text = await (await fetch(`${url}/metrics`)).text();
-    const refused = `llumnix:failed_requests_total{model_name="fake",kind="overloaded"}`;
-    assert.equal(valueOf(text, refused), 1);
+    await patiently(async () => valueOf(await metrics(), refused) === 1, "it was counted");
   }));

@@ -14,7 +14,7 @@ import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
-import { findLeader } from "../../roles/cluster.ts";
+import { clusterPlace, findLeader, type FoundLeader } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -43,7 +43,7 @@ export function runApiServer(options: RoleOptions): Promise<number> {
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
     return await runRole({
-      service: new Service(options, model, address, log, logFile, sockets, predecessor),
+      service: new ApiServerService(options, model, address, log, logFile, sockets, predecessor),
       predecessor,
       shutdownTimeoutMs: options.shutdownTimeout * 1000,
       log,
@@ -53,11 +53,12 @@ export function runApiServer(options: RoleOptions): Promise<number> {
 }
 
 /** An API server and what it needs, in the order in which they start. */
-class Service implements RoleService {
+export class ApiServerService implements RoleService {
   readonly role = "api-server";
   readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
   #server: RunningServer | null = null;
+  #leader: FoundLeader | null = null;
 
   /**
    * @param logFile where this process and its instances log in addition to stderr
@@ -75,15 +76,17 @@ class Service implements RoleService {
 
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<string> {
-    const { options, model, address, log } = this;
+    const { options, model, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
     const api = await prepareApiServer(options, model);
-    const client = await this.#connect(bus, address, options, log);
+    const client = await this.#connect(bus, this.address, options, log);
     this.#disposables.defer(() => client.close());
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
     const server = this.#server = await api.start(client, this.givenSockets);
     this.#disposables.defer(() => server.closeNow());
-    const status = `serving ${model.name} at ${server.url} by the manager at ${address}`;
+    const status = `serving ${model.name} at ${server.url} by the manager at ${
+      this.#leader?.address ?? this.address
+    }`;
     log.info(status);
     // The manager looks after the instances that a predecessor has started.
     const isFirst = this.predecessor === null;
@@ -93,17 +96,20 @@ class Service implements RoleService {
 
   /** With `--cluster`, follows the manager that leads. */
   async #connect(bus: Bus, address: Address, options: RoleOptions, log: Log) {
-    if (!options.cluster) return await connect(bus, address, options, log);
+    const place = clusterPlace(options);
+    if (place === null) return await connect(bus, () => address, options, log);
     const fence = new LeaderFence("the API server");
     let client: ClusterClient | null = null;
     const leader = await findLeader({
-      url: options.cluster,
+      place,
       fence,
       log,
       onMove: (to) => client?.switchManager(to),
     });
-    this.#disposables.use(leader);
-    return client = await connect(bus, leader.address, options, log, fence);
+    this.#leader = this.#disposables.use(leader);
+    client = await connect(bus, () => leader.address, options, log, fence);
+    client.switchManager(leader.address); // another one may have become the leader meanwhile
+    return client;
   }
 
   async finishRequests(limitMs: number): Promise<void> {
@@ -163,28 +169,29 @@ class Service implements RoleService {
 
 async function connect(
   bus: Bus,
-  address: Address,
+  addressNow: () => Address,
   options: RoleOptions,
   log: Log,
   fence?: LeaderFence,
 ): Promise<ClusterClient> {
   const settings = await servedSettings(options) ?? undefined;
   const wait = {
-    address,
+    address: addressNow(),
     clock: realClock,
     timeoutMs: MANAGER_WAIT_MS,
-    onWait: () => log.info(`waiting for a manager at ${address}`),
+    onWait: () => log.info(`waiting for a manager at ${addressNow()}`),
   };
   return await untilManagerAnswers(wait, () =>
     ClusterClient.connect({
       bus,
-      managerAddress: address,
+      managerAddress: addressNow(),
       frontendId: `api-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`,
       clock: realClock,
       settings,
       fence,
       adminToken: adminToken(options),
-      onSettingsMismatch: (reason) => log.error(`the manager at ${address} is not used: ${reason}`),
+      onSettingsMismatch: (reason) =>
+        log.error(`the manager at ${addressNow()} is not used: ${reason}`),
       onManagerLost: (reason) => {
         log.warn(`lost the manager (${reason}): requests go to the instances that are known`);
       },

@@ -6,7 +6,7 @@ import {
   type EngineWorker,
   loadThreadedExecutor,
 } from "../../executor/thread/threaded_executor.ts";
-import { checkHost, checkInstanceId } from "../../instance/instance_socket.ts";
+import { checkHost, checkHostName, checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -26,10 +26,11 @@ export async function runInstance(
   options: InstanceOptions,
   worker?: EngineWorker,
 ): Promise<number> {
-  const { host, hostShare, startedBy } = options;
+  const { host, hostName, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   if (host !== null) checkHost(host);
+  if (hostName !== null) checkHostName(hostName);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
   exitOnDefects(log);
@@ -43,8 +44,9 @@ export async function runInstance(
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
-    cluster: options.cluster,
+    cluster: options,
     host: host ?? undefined,
+    hostName: hostName ?? undefined,
     hostShare,
     startedBy,
     loadExecutor: (spec, onProgress) => loadThreadedExecutor(spec, { onProgress, worker }),

@@ -1,7 +1,10 @@
 /** `llumnix manager`: the manager and its instances, for API servers that run apart. */
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
+import { Audience } from "../../cluster/leadership/audience.ts";
+import { DEFAULT_LEASE_MS } from "../../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
+import { realClock } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
@@ -9,7 +12,13 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
-import { type Candidacy, stand } from "../../roles/cluster.ts";
+import {
+  type Candidacy,
+  type ClusterPlace,
+  clusterPlace,
+  leadershipStatus,
+  stand,
+} from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import {
   managerAddress,
@@ -38,7 +47,7 @@ export function runManager(options: RoleOptions): Promise<number> {
     const log = logger("manager");
     const exitOnDefect = exitOnDefects(log);
     return await runRole({
-      service: new Service(options, address, log, logFile, predecessor),
+      service: new ManagerService(options, address, log, logFile, predecessor),
       predecessor,
       shutdownTimeoutMs: options.shutdownTimeout * 1000,
       log,
@@ -48,12 +57,13 @@ export function runManager(options: RoleOptions): Promise<number> {
 }
 
 /** A manager, and the address that it holds. */
-class Service implements RoleService {
+export class ManagerService implements RoleService {
   readonly role = "manager";
   readonly #failure = Promise.withResolvers<string>();
   #place: ManagerPlace | null = null;
   #role: ManagerRole | null = null;
   #candidacy: Candidacy | null = null;
+  readonly #audience = new Audience(realClock, DEFAULT_LEASE_MS);
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /** @param logFile where this process and its instances log in addition to stderr */
@@ -69,8 +79,19 @@ class Service implements RoleService {
     return this.#failure.promise;
   }
 
+  /** Agents of hosts start the instances. */
+  get #hasAgents(): boolean {
+    return this.options.disableFixedNodeInitInstance;
+  }
+
+  /** Its instances are on hosts that other managers lead as well. */
+  get #leavesInstances(): boolean {
+    return this.#candidacy !== null && this.#hasAgents;
+  }
+
   async start(): Promise<string> {
-    if (this.options.cluster) return await this.#standForElection(this.options.cluster);
+    const place = clusterPlace(this.options);
+    if (place !== null) return await this.#standForElection(place);
     const handover = await this.predecessor?.takeOver();
     if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
     await this.#startManager(handover?.numInstances ?? undefined);
@@ -78,6 +99,7 @@ class Service implements RoleService {
   }
 
   async finishRequests(limitMs: number): Promise<void> {
+    if (this.#leavesInstances) return;
     await this.#role?.manager.finishRequests(limitMs);
   }
 
@@ -121,24 +143,29 @@ class Service implements RoleService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#candidacy?.[Symbol.asyncDispose](); // before its instances go, which another one takes over
+    if (this.#leavesInstances) {
+      await this.#role?.handOver();
+      await this.#place?.release();
+      return;
+    }
     await this.#role?.[Symbol.asyncDispose]();
     if (this.#role?.isHandedOver !== true) await this.#place?.release();
   }
 
   /** Listens before it stands: followers take a refused connection for the end of a leader. */
-  async #standForElection(url: string): Promise<string> {
+  async #standForElection(place: ClusterPlace): Promise<string> {
     this.#place = await takeManagerPlace(this.address);
     this.#role = await this.#listen();
     this.#candidacy = await stand({
-      url,
+      place,
       processId: this.#processId,
       address: this.address,
       bus: openBus({ clusterKey: clusterKey(this.options) }),
       log: this.log,
-      heard: () => this.#role?.manager.instances().length ?? 0,
+      heard: () => this.#audience.size,
       onChange: (change) => void this.#changeRole(change),
     });
-    return `standing for election in ${url}, at ${this.address}`;
+    return `standing for election in ${place.cluster}, at ${this.address}`;
   }
 
   async #changeRole(change: ElectionChange): Promise<void> {
@@ -183,9 +210,12 @@ class Service implements RoleService {
           ? {
             processId: this.#processId,
             leadership: () => this.#candidacy?.candidate.leadership ?? null,
+            status: () => leadershipStatus(this.#candidacy?.candidate ?? null),
             onSuperseded: (known) => this.#candidacy?.candidate.learn(known),
+            onHeard: (instanceId) => this.#audience.note(instanceId),
           }
           : undefined,
+        hasAgents: this.#hasAgents,
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,

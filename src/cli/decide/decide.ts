@@ -148,6 +148,8 @@ function decidePair({ instances }: Input<"pair">, options: DecideOptions): Answe
     waiting: waitingOf(instance),
     runningSequenceLengths: instance.running_sequence_lengths,
     blockSize: instance.block_size,
+    hostName: instance.host,
+    isHostDrained: instance.host_drained,
     isMigrating: instance.migrating,
     isBackendReady: instance.backend_ready,
   }));

@@ -59,6 +59,12 @@ export const instanceFields = {
   draining: truth("It gives its requests away and takes none: its load is inf.", {
     default: false,
   }),
+  host: textOrNull(
+    "Name of its host. Of destinations with about the same load, the source's host is first.",
+  ),
+  host_drained: truth("Its host is being drained: it takes no requests from others.", {
+    default: false,
+  }),
   migrating: truth("It takes part in a migration now.", { default: false }),
   backend_ready: truth("Its migration backend is initialised.", { default: true }),
   dispatched_requests: count("Requests dispatched to it so far.", { default: 0 }),

@@ -1,16 +1,15 @@
-/** One act of the demo: a server, the load, and the end of an instance in the middle of it. */
+/** What the demo does with one of its services: measures it, sends the load, and kills an instance. */
 import { completions } from "../../bench/backends/openai.ts";
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { type RequestRecord, runOpenLoop } from "../../bench/open_loop.ts";
 import { Target } from "../../bench/target.ts";
-import { realClock } from "../../core/clock.ts";
+import { realClock, sleep } from "../../core/clock.ts";
 import { busiestMs, sampleText } from "./load.ts";
 import type { FeedState, FeedSummary } from "../../server/feed/records.ts";
 
-/** Requests that measure how fast this machine is, and how many tokens each gets. */
-const PROBE_REQUESTS = 24;
-const PROBE_TOKENS = 160;
+const POLL_MS = 50;
 
+/** A service of the demo. */
 export interface ActOptions {
   readonly baseUrl: URL;
   readonly adminToken: string;
@@ -19,30 +18,40 @@ export interface ActOptions {
   readonly signal: AbortSignal;
 }
 
+/** What a service did with the load of a round. */
 export interface ActResult {
   readonly records: readonly RequestRecord[];
-  /** Of the five minutes before the end of the act: all of it. */
-  readonly summary: FeedSummary;
+  readonly migrations: number;
+  readonly preemptions: number;
+  readonly resumed: number;
+  /** Of all its moves so far; null: there was none. */
+  readonly worstDowntimeMs: number | null;
 }
 
 export interface ActEvents {
   readonly onKill: (instanceId: string, numRequests: number) => void;
-  readonly onProgress: (numDone: number, numSent: number) => void;
+  readonly onSent: () => void;
+  readonly onEnd: () => void;
 }
 
-/** Output tokens per second of the whole server while it is busy. */
-export async function measureSpeed(options: ActOptions): Promise<number> {
-  const requests = Array.from({ length: PROBE_REQUESTS }, (_, i): LoadRequest => ({
-    prompt: `${i} little ducks went out one day.`,
-    promptTokens: 32,
-    outputTokens: PROBE_TOKENS,
-    arrivalMs: 0,
-    recordedMs: null,
-    priority: "normal",
-  }));
-  const { records, startMs, endMs } = await send(options, requests, "probe-", () => {}, () => {});
-  const tokens = records.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
-  return tokens / (endMs - startMs) * 1000;
+/**
+ * Output tokens per second of the whole service while requests wait: until the last one gets its first token.
+ * @param requests that come all at once, and are as many as make queues
+ */
+export async function measureSpeed(
+  options: ActOptions,
+  requests: readonly LoadRequest[],
+): Promise<number> {
+  const { records, startMs } = await send(options, requests, "probe-", () => {}, () => {});
+  const done = records.filter(({ failure }) => failure === null);
+  const fullMs = Math.max(...done.map(({ firstMs }) => firstMs));
+  const tokens = done.reduce(
+    (sum, { outputTokens, firstMs, lastMs }) =>
+      // Tokens come at about equal distances.
+      sum + outputTokens * (lastMs <= fullMs ? 1 : (fullMs - firstMs) / (lastMs - firstMs)),
+    0,
+  );
+  return tokens / (fullMs - startMs) * 1000;
 }
 
 /** Characters of a token of text like the prompts. */
@@ -58,25 +67,36 @@ export async function measureTokens({ baseUrl, headers, signal }: ActOptions): P
   return prompt.length / count;
 }
 
+/** Resolves when this many instances serve: a killed one is replaced. */
+export async function untilServing(options: ActOptions, numInstances: number): Promise<void> {
+  for (;;) {
+    const instances = await instancesOf(options);
+    if (instances.filter(({ state }) => state === "serving").length >= numInstances) return;
+    await sleep(realClock, POLL_MS);
+    options.signal.throwIfAborted();
+  }
+}
+
 /** Sends the load, and kills the busiest instance in the middle. */
 export async function perform(
   options: ActOptions,
   requests: readonly LoadRequest[],
-  { onKill, onProgress }: ActEvents,
+  { onKill, onSent, onEnd }: ActEvents,
 ): Promise<ActResult> {
+  const before = await summaryOf(options);
   const cancelKill = realClock.after(busiestMs(requests), () => {
     killBusiest(options).then(({ id, requests }) => onKill(id, requests)).catch(() => {});
   });
-  let numSent = 0, numDone = 0;
   try {
-    const { records } = await send(
-      options,
-      requests,
-      "demo-",
-      () => onProgress(numDone, ++numSent),
-      () => onProgress(++numDone, numSent),
-    );
-    return { records, summary: await summaryOf(options) };
+    const { records } = await send(options, requests, "demo-", onSent, onEnd);
+    const { migrations, preemptions, resumed, worstDowntimeMs } = await summaryOf(options);
+    return {
+      records,
+      migrations: migrations - before.migrations,
+      preemptions: preemptions - before.preemptions,
+      resumed: resumed - before.resumed,
+      worstDowntimeMs,
+    };
   } finally {
     cancelKill();
   }
@@ -119,9 +139,10 @@ async function killBusiest(options: ActOptions): Promise<Instance> {
   return victim;
 }
 
-async function instancesOf({ baseUrl, adminToken }: ActOptions): Promise<Instance[]> {
+async function instancesOf({ baseUrl, adminToken, signal }: ActOptions): Promise<Instance[]> {
   const response = await fetch(new URL("admin/instances", baseUrl), {
     headers: { authorization: `Bearer ${adminToken}` },
+    signal,
   });
   const { instances } = await response.json() as {
     readonly instances: readonly (Omit<Instance, "requests"> & {
@@ -135,7 +156,7 @@ async function instancesOf({ baseUrl, adminToken }: ActOptions): Promise<Instanc
   }));
 }
 
-/** What the page shows now: the first event of its feed. */
+/** What the page shows now, of the last five minutes: the first event of its feed. */
 async function summaryOf({ baseUrl, headers, signal }: ActOptions): Promise<FeedSummary> {
   const response = await fetch(new URL("page/feed", baseUrl), { headers, signal });
   let text = "";

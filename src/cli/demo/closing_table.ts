@@ -3,65 +3,82 @@ import { quantile } from "../../core/stats/distribution.ts";
 import { textTable } from "../../report/text_table.ts";
 import type { ActResult } from "./act.ts";
 
-/** @param before without migration @param after with it, of the same requests */
-export function closingTable(before: ActResult, after: ActResult): string {
-  const row = (name: string, figure: (act: ActResult) => string) => [
+/** What both services did with the same requests at the same time. */
+export interface Round {
+  readonly without: ActResult;
+  readonly migrating: ActResult;
+}
+
+/** Counts and latencies are of all rounds together. */
+export function closingTable(rounds: readonly Round[]): string {
+  const without = rounds.map((round) => round.without);
+  const migrating = rounds.map((round) => round.migrating);
+  const row = (name: string, figure: (acts: readonly ActResult[]) => string) => [
     name,
-    figure(before),
-    figure(after),
+    figure(without),
+    figure(migrating),
   ];
+  const sum = (name: string, of: (act: ActResult) => number) =>
+    row(name, (acts) => String(acts.reduce((total, act) => total + of(act), 0)));
   return textTable(["", "without migration", "with migration"], [
-    row("requests", ({ records }) => String(records.length)),
-    row("lost", ({ records }) => String(numLost(records))),
-    row("resumed after the kill", ({ summary }) => String(summary.resumed)),
-    row("moved to another instance", ({ summary }) => String(summary.migrations)),
-    row(
-      "worst downtime of a move",
-      ({ summary: { worstDowntimeMs } }) =>
-        worstDowntimeMs === null ? "-" : milliseconds(worstDowntimeMs),
-    ),
-    row("preempted", ({ summary }) => String(summary.preemptions)),
-    row("median time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.5))),
-    row("P99 time to first token", (act) => milliseconds(quantile(firstTokens(act), 0.99))),
-    row("P99 time per token", (act) => milliseconds(quantile(perToken(act), 0.99))),
+    sum("requests", ({ records }) => records.length),
+    sum("lost", ({ records }) => numLost(records)),
+    sum("resumed after a kill", ({ resumed }) => resumed),
+    sum("moved to another instance", ({ migrations }) => migrations),
+    row("worst downtime of a move", worstDowntime),
+    sum("preempted", ({ preemptions }) => preemptions),
+    row("median time to first token", (acts) => milliseconds(quantile(firstTokens(acts), 0.5))),
+    row("P99 time to first token", (acts) => milliseconds(quantile(firstTokens(acts), 0.99))),
+    row("P99 time per token", (acts) => milliseconds(quantile(perToken(acts), 0.99))),
   ]);
 }
 
-/** Speeds of the machine within this factor are about the same. */
-const SAME_SPEED = 1.25;
-
-/**
- * A warning if other programs slowed one of the acts; null if both had the same machine.
- * @param before,after output tokens per second, measured at the start of each act
- */
-export function speedWarning(before: number, after: number): string | null {
-  if (Math.max(before, after) < SAME_SPEED * Math.min(before, after)) return null;
-  return `This machine made ${before.toFixed(0)} tokens a second before the first act and ` +
-    `${
-      after.toFixed(0)
-    } before the second: other programs use it, so the times of the acts say little.`;
+/** What migration changed, round by round: a ratio below 1 is a loss. */
+export function gainSentence(rounds: readonly Round[]): string {
+  const gains = rounds.map(({ without, migrating }) =>
+    quantile(firstTokens([without]), 0.99) / quantile(firstTokens([migrating]), 0.99)
+  );
+  const middle = quantile(sorted(gains), 0.5);
+  const change = middle >= 1
+    ? `${middle.toFixed(1)} times shorter`
+    : `${(1 / middle).toFixed(1)} times longer`;
+  const start = `The P99 time to first token is ${change} with migration`;
+  if (gains.length === 1) return `${start}. That is one round: another may give another result.`;
+  const each = gains.map((gain) => gain.toFixed(1)).join(", ");
+  return `${start}: the median of ${gains.length} rounds (${each}).`;
 }
 
 /** A last sentence: whether the answers were the same. */
-export function sameAnswers(before: ActResult, after: ActResult): string {
-  const pairs = before.records.map((record, i) => [record.text, after.records[i]?.text]);
+export function sameAnswers(rounds: readonly Round[]): string {
+  const pairs = rounds.flatMap(({ without, migrating }) =>
+    without.records.map(({ text }, i) => [text, migrating.records[i]?.text])
+  );
   const same = pairs.filter(([one, other]) => one === other).length;
   return same === pairs.length
     ? `All ${same} answers are the same, token by token, moved and resumed or not.`
     : `${same} of ${pairs.length} answers are the same.`;
 }
 
+function worstDowntime(acts: readonly ActResult[]): string {
+  const times = acts.flatMap(({ worstDowntimeMs }) => worstDowntimeMs ?? []);
+  return times.length === 0 ? "-" : milliseconds(Math.max(...times));
+}
+
 function numLost(records: ActResult["records"]): number {
   return records.filter(({ failure }) => failure !== null).length;
 }
 
-function firstTokens({ records }: ActResult): Float64Array {
-  return sorted(records.map(({ firstMs, dueMs }) => firstMs - dueMs));
+function firstTokens(acts: readonly ActResult[]): Float64Array {
+  return sorted(
+    acts.flatMap(({ records }) => records.map(({ firstMs, dueMs }) => firstMs - dueMs)),
+  );
 }
 
-function perToken({ records }: ActResult): Float64Array {
+function perToken(acts: readonly ActResult[]): Float64Array {
   return sorted(
-    records.map(({ firstMs, lastMs, outputTokens }) => (lastMs - firstMs) / (outputTokens - 1)),
+    acts.flatMap(({ records }) =>
+      records.map(({ firstMs, lastMs, outputTokens }) => (lastMs - firstMs) / (outputTokens - 1))
+    ),
   );
 }
 

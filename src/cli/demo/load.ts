@@ -1,26 +1,31 @@
-/** The load of the demo: bursts that ask for more KV cache than there is. */
+/** The load of the demo: bursts that ask for about as much KV cache as there is. */
 import type { LoadRequest } from "../../bench/load_request.ts";
 import { Random } from "../../core/random.ts";
 
 /** KV cache that a burst asks for, as a multiple of what all instances have. */
-const BURST_FILL = 2;
+const BURST_FILL = 1;
 /** The requests of a burst come within this part of the time until the next. */
-const BURST_SHARE = 0.15;
-/** Share of the requests that are long. */
-const LONG_SHARE = 0.15;
+const BURST_SHARE = 0.3;
+/** As {@linkcode BURST_FILL}, of the requests that measure the machine. */
+const PROBE_FILL = 3;
+/** Share of the requests whose prompt is long. */
+const LONG_SHARE = 0.08;
 /** Characters of a text that is long enough to count its tokens. */
 const SAMPLE_LENGTH = 2_000;
 
+/** What the requests are made for. */
 export interface LoadShape {
-  readonly seconds: number;
-  /** Output tokens per second that the requests ask for, on average: it says how often bursts come. */
-  readonly tokensPerSecond: number;
   readonly numInstances: number;
   /** Tokens that fit into the KV cache of an instance. */
   readonly cacheTokens: number;
   /** Of {@linkcode sampleText}, by the model's tokenizer. */
   readonly charactersPerToken: number;
-  readonly random: Random;
+}
+
+export interface LoadRate {
+  readonly seconds: number;
+  /** Output tokens per second that the requests ask for, on average: it says how often bursts come. */
+  readonly tokensPerSecond: number;
 }
 
 interface Lengths {
@@ -29,51 +34,74 @@ interface Lengths {
 }
 
 /** Requests in the order of their times; one burst at least. Prompts are sentences. */
-export function demoLoad(shape: LoadShape): LoadRequest[] {
-  const { seconds, tokensPerSecond, charactersPerToken, random } = shape;
+export function demoLoad(
+  shape: LoadShape,
+  { seconds, tokensPerSecond }: LoadRate,
+  random: Random,
+): LoadRequest[] {
   const requests: LoadRequest[] = [];
   let startMs = 0;
   do {
-    const burst = burstOf(shape);
-    const tokens = burst.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
-    const periodMs = tokens / tokensPerSecond * 1000;
+    const burst = lengthsFor(BURST_FILL, shape, random);
+    const periodMs = outputTokensOf(burst) / tokensPerSecond * 1000;
     const spreadMs = Math.min(BURST_SHARE * periodMs, seconds * 1000 - startMs);
     const times = burst.map(() => startMs + spreadMs * random.uniform()).sort((a, b) => a - b);
-    for (const [i, lengths] of burst.entries()) {
-      requests.push({
-        ...lengths,
-        prompt: textOf(lengths.promptTokens * charactersPerToken, random),
-        arrivalMs: times[i],
-        recordedMs: null,
-        priority: "normal",
-      });
-    }
+    requests.push(...burst.map((lengths, i) => requestOf(lengths, times[i], shape, random)));
     startMs += periodMs;
   } while (startMs < seconds * 1000);
   return requests;
 }
 
-function burstOf({ numInstances, cacheTokens, random }: LoadShape): Lengths[] {
-  const burst: Lengths[] = [];
-  for (let tokens = 0; tokens < BURST_FILL * numInstances * cacheTokens;) {
+/** Requests of the same lengths that come all at once, so many that the service is full until the last ones end. */
+export function probeLoad(shape: LoadShape, random: Random): LoadRequest[] {
+  return lengthsFor(PROBE_FILL, shape, random).map((one) => requestOf(one, 0, shape, random));
+}
+
+function requestOf(
+  lengths: Lengths,
+  arrivalMs: number,
+  { charactersPerToken }: LoadShape,
+  random: Random,
+): LoadRequest {
+  return {
+    ...lengths,
+    prompt: textOf(lengths.promptTokens * charactersPerToken, random),
+    arrivalMs,
+    recordedMs: null,
+    priority: "normal",
+  };
+}
+
+/** As many requests as need `fill` times the KV cache of all instances. */
+function lengthsFor(
+  fill: number,
+  { numInstances, cacheTokens }: LoadShape,
+  random: Random,
+): Lengths[] {
+  const all: Lengths[] = [];
+  for (let tokens = 0; tokens < fill * numInstances * cacheTokens;) {
     const lengths = lengthsOf(random.uniform() < LONG_SHARE, cacheTokens, random);
     tokens += lengths.promptTokens + lengths.outputTokens;
-    burst.push(lengths);
+    all.push(lengths);
   }
-  return burst;
+  return all;
+}
+
+function outputTokensOf(requests: readonly Lengths[]): number {
+  return requests.reduce((sum, { outputTokens }) => sum + outputTokens, 0);
 }
 
 /**
- * Dispatch sees how long a prompt is, but not how long its answer will be. Long answers therefore meet on some
- * instances, which run out of blocks while others have room: what migration is for. With answers that are all
- * short, dispatch by load evens out everything by itself.
+ * Where migration matters. Dispatch sees how long a prompt is, but not how long its answer will be: long answers
+ * meet on some instances by chance, which run out of blocks while others have room. And a prompt of half a KV cache
+ * finds no instance with so much room, although all together have it.
  */
 function lengthsOf(isLong: boolean, cacheTokens: number, random: Random): Lengths {
   const part = (from: number, to: number) =>
     Math.max(1, Math.round(cacheTokens * (from + (to - from) * random.uniform())));
   return isLong
-    ? { promptTokens: part(0.3, 0.45), outputTokens: part(0.1, 0.25) }
-    : { promptTokens: part(0.01, 0.04), outputTokens: part(0.02, 0.08) };
+    ? { promptTokens: part(0.4, 0.55), outputTokens: part(0.02, 0.08) }
+    : { promptTokens: part(0.01, 0.03), outputTokens: part(0.03, 0.2) };
 }
 
 /** Before it come the requests that count as recent. */

@@ -13,12 +13,15 @@ export async function runChild([task, ...words]: readonly string[]): Promise<num
     await runSelfTestChild(words[0]);
     return 0;
   }
-  const byteLength = Number(words[1]);
-  if (task === "copies" && words.length === 2 && Number.isSafeInteger(byteLength)) {
-    await runCopiesChild(words[0], byteLength);
+  if (task === "copies" && words.length === 4 && words.slice(1).every(isCount)) {
+    await runCopiesChild(words[0], Number(words[1]), Number(words[2]), BigInt(words[3]));
     return 0;
   }
   throw new UsageError("`child` is for the doctor's own processes: run `llumnix doctor`");
+}
+
+function isCount(word: string): boolean {
+  return /^\d{1,15}$/.test(word); // exact as a number, and every address has fewer digits
 }
 
 /** Prints what was found, or why nothing was. */

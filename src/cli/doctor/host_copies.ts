@@ -1,7 +1,12 @@
-/** Speeds of copies in host memory, and to another process: by shared memory and by loopback TCP. */
+/**
+ * Speeds of copies in host memory, and to another process: by shared memory, by reading the other's memory and
+ * by loopback TCP.
+ */
 import { TextLineStream } from "./lines.ts";
 import { addressOf, nativeBuffer } from "../../../ffi/memory.ts";
+import { openProcessMemory } from "../../../ffi/process_memory.ts";
 import { selfCommand } from "../../core/self_command.ts";
+import { ptraceScope } from "../../kv/transfer/kvtransfer/host_conditions.ts";
 import { gigabytesPerSecond, rateOf } from "./rate.ts";
 import type { PathReport } from "./report.ts";
 import {
@@ -13,12 +18,21 @@ import {
 } from "./shared_memory.ts";
 
 const CHUNK_BYTES = 1 << 20;
+/** Bytes that one system call reads of another process, as `kvtransfer` does. */
+const READ_BYTES = 4 << 20;
 /** Most threads that copy at once: more add nothing to the bandwidth of a socket. */
 const MOST_THREADS = 16;
 /** The other process answers within this time, or the measurement fails. */
 const CHILD_LIMIT_MS = 10_000;
 /** Of one direction of one path. The whole table takes about two seconds. */
 const DIRECTION_MS = 100;
+
+/** Names of the paths to another process. */
+interface ChildPaths {
+  readonly shared: string;
+  readonly read: string;
+  readonly tcp: string;
+}
 
 /** What the other process found. */
 interface ChildResult {
@@ -27,19 +41,23 @@ interface ChildResult {
 }
 
 /**
- * Measures memcpy, shared memory and loopback TCP.
+ * Measures memcpy, shared memory, reads of another process's memory and loopback TCP.
  * @param byteLength of a buffer
  * @param cpus that may copy at once
  */
 export async function measureHost(byteLength: number, cpus: number): Promise<PathReport[]> {
   const memcpy = "memcpy, one thread", all = `memcpy, ${threadsText(cpus)}`;
-  const shared = "shared memory to another process", tcp = "loopback TCP to another process";
+  const between: ChildPaths = {
+    shared: "shared memory to another process",
+    read: "memory read by another process",
+    tcp: "loopback TCP to another process",
+  };
   let memory: SharedMemory;
   try {
     memory = createShared(byteLength);
   } catch (error) {
     const failure = (error as Error).message;
-    return [memcpy, all, shared, tcp].map((path) => failed(path, failure));
+    return [memcpy, all, ...Object.values(between)].map((path) => failed(path, failure));
   }
   using _ = memory;
   memory.bytes.fill(1);
@@ -48,7 +66,7 @@ export async function measureHost(byteLength: number, cpus: number): Promise<Pat
     await pathOf(memcpy, (to, from) => copy(to, from, byteLength)),
     await pathOf(all, (to, from) => copyOnThreads(to, from, byteLength, threadsOf(cpus))),
   ];
-  return [...results, ...await measureChild(memory.file, byteLength, shared, tcp)];
+  return [...results, ...await measureChild(memory.file, at, byteLength, between)];
 
   async function pathOf(
     path: string,
@@ -60,15 +78,18 @@ export async function measureHost(byteLength: number, cpus: number): Promise<Pat
   }
 }
 
+/** @param own address of a buffer, which the other process reads */
 async function measureChild(
   file: string,
+  own: bigint,
   byteLength: number,
-  shared: string,
-  tcp: string,
+  { shared, read, tcp }: ChildPaths,
 ): Promise<PathReport[]> {
   const [command, ...leading] = selfCommand();
+  allowReaders();
+  const words = [file, byteLength, Deno.pid, own].map(String);
   const child = new Deno.Command(command, {
-    args: [...leading, "doctor", "child", "copies", file, String(byteLength)],
+    args: [...leading, "doctor", "child", "copies", ...words],
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
@@ -98,7 +119,12 @@ async function measureChild(
       if (failure !== undefined) throw new Error(failure);
       return result;
     });
-    return [byMemory, bySocket];
+    const byReading = await measured(read, async () => {
+      const { failure, forwardGBps, address } = await next();
+      if (failure !== undefined) throw new Error(failure);
+      return { forwardGBps, backGBps: await readRate(child.pid, BigInt(address), own, byteLength) };
+    });
+    return [byMemory, byReading, bySocket];
   } finally {
     clearTimeout(timer);
     kill(child);
@@ -123,8 +149,16 @@ async function copyBySocket(port: number): Promise<ChildResult> {
   };
 }
 
-/** The other process: `llumnix doctor child copies FILE BYTES`. Prints a port, then a result. */
-export async function runCopiesChild(file: string, byteLength: number): Promise<void> {
+/**
+ * The other process: `llumnix doctor child copies FILE BYTES PID ADDRESS`. Prints a port, then the results of
+ * shared memory and of reading; then it can be read, until it is killed.
+ */
+export async function runCopiesChild(
+  file: string,
+  byteLength: number,
+  pid: number,
+  address: bigint,
+): Promise<void> {
   const print = (message: unknown) => console.log(JSON.stringify(message));
   using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   print({ port: listener.addr.port });
@@ -134,9 +168,10 @@ export async function runCopiesChild(file: string, byteLength: number): Promise<
     await connection.write(new Uint8Array(1));
     await sendFor(connection, DIRECTION_MS);
   }
+  allowReaders();
+  const own = nativeBuffer(byteLength).fill(3), at = addressOf(own);
   try {
     using memory = openShared(file, byteLength);
-    const own = nativeBuffer(byteLength).fill(3), at = addressOf(own);
     const rate = (to: bigint, from: bigint) =>
       rateOf(byteLength, DIRECTION_MS, () => copy(to, from, byteLength));
     print({
@@ -146,6 +181,36 @@ export async function runCopiesChild(file: string, byteLength: number): Promise<
   } catch (error) {
     print({ failure: (error as Error).message });
   }
+  try {
+    print({ forwardGBps: await readRate(pid, address, at, byteLength), address: String(at) });
+  } catch (error) {
+    print({ failure: (error as Error).message });
+  }
+  await new Promise((resolve) => setTimeout(resolve, CHILD_LIMIT_MS));
+  own.fill(0); // so that it stays until here
+}
+
+/** GB/s of reads of another process's memory. @throws {Error} the system has no such call, or refuses it */
+async function readRate(
+  pid: number,
+  from: bigint,
+  into: bigint,
+  byteLength: number,
+): Promise<number> {
+  const memory = openProcessMemory();
+  if (memory === null) throw new Error("only measured on Linux");
+  return await rateOf(byteLength, DIRECTION_MS, () => {
+    for (let done = 0; done < byteLength;) {
+      const bytes = BigInt(Math.min(READ_BYTES, byteLength - done)), offset = BigInt(done);
+      const place = (address: bigint) => BigUint64Array.of(address + offset, bytes);
+      done += memory.read(pid, place(from), place(into));
+    }
+  });
+}
+
+/** Where only a process's ancestors may read it, lets others of its user do so, as `kvtransfer` does. */
+function allowReaders(): void {
+  if (ptraceScope() === 1) openProcessMemory()?.allowReaders();
 }
 
 async function sendFor(connection: Deno.Conn, ms: number): Promise<number> {

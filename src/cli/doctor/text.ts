@@ -60,7 +60,8 @@ function driverLine({ driver }: DoctorReport): string {
   const versions = state === "driver too old"
     ? ` (driver: CUDA ${driverVersion}, library: CUDA ${libraryVersion})`
     : "";
-  return `${state}${versions}: ${firstLine(reason ?? "")}`;
+  const [said] = (reason ?? "").split(" Seen: "); // the libraries' lines say what was seen
+  return `${state}${versions}: ${firstLine(said)}`;
 }
 
 function deviceLines({ devices, driver }: DoctorReport): string[] {

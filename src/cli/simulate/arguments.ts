@@ -118,7 +118,7 @@ export const clusterArguments = {
   "instances": integer({
     default: 16,
     min: 1,
-    max: 1024,
+    max: 4096,
     aliases: ["--initial-instances"],
     help: "Instances at start.",
   }),
@@ -147,7 +147,7 @@ export const clusterArguments = {
   "max-instances": integer({
     default: null,
     min: 1,
-    max: 1024,
+    max: 4096,
     defaultText: "--instances",
     help: "Maximum number of instances.",
   }),

@@ -62,6 +62,7 @@ export class Candidate {
     const { store, clock, id, address, leaseMs = DEFAULT_LEASE_MS } = config;
     this.#leaseMs = leaseMs;
     this.#election = new Election({ id, address, leaseMs }, (change) => {
+      if (change.type === "leads") this.#hearing?.restart();
       if (!this.#isClosed) config.onChange(change);
     });
     this.#view = new StoreView({
@@ -80,7 +81,7 @@ export class Candidate {
       onEnded: (leader) => this.#leaderEnded(leader),
     });
     const { heard } = config;
-    this.#hearing = heard ? new Hearing({ store, clock, id, leaseMs, heard }) : null;
+    this.#hearing = heard ? new Hearing({ store, clock, id, address, leaseMs, heard }) : null;
     this.#tick();
   }
 
@@ -186,7 +187,7 @@ export class Candidate {
   /** To a follower that hears more instances. */
   #giveWay(): void {
     this.#hearing?.clean();
-    const heir = this.#hearing?.better ?? null;
+    const heir = this.#hearing?.findBetter() ?? null;
     if (heir !== null) this.#election.resign(`${heir} hears more instances`, heir);
   }
 

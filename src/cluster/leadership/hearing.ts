@@ -3,13 +3,21 @@ import type { Clock } from "../../core/clock.ts";
 import { type LeaseStore, namesOfKey, type StoreEntry, storeKey } from "../store/lease_store.ts";
 import { StoreView } from "../store/store_view.ts";
 
-const SCOPE = "candidates/";
+/** Where each candidate reports. */
+export const CANDIDATES = "candidates/";
 /** A report this many leases old says nothing. */
 const FRESH_LEASES = 3;
+/** For so long another candidate has to hear more. Its reports, one for each lease, may come a little early. */
+const MORE_LEASES = 0.8;
 /** The leader removes reports of candidates that have been silent for so long. */
 const FORGOTTEN_LEASES = 60;
 
-const reportSchema = z.object({ heard: z.int().min(0), beat: z.int().min(0) });
+const reportSchema = z.object({
+  heard: z.int().min(0),
+  beat: z.int().min(0),
+  /** Bus address of the candidate, where instances say that they are there. */
+  address: z.string().max(1_024).optional(),
+});
 type Report = z.infer<typeof reportSchema>;
 
 /** What is known of another candidate. */
@@ -18,7 +26,7 @@ interface Other {
   readonly revision: number;
   /** When the report last changed. */
   readonly changedMs: number;
-  /** Since when it has heard more instances than this candidate; null: it does not. */
+  /** Which of its reports was the first to name more instances than this candidate hears; null: the latest did not. */
   readonly moreSinceMs: number | null;
 }
 
@@ -26,6 +34,8 @@ export interface HearingConfig {
   readonly store: LeaseStore;
   readonly clock: Clock;
   readonly id: string;
+  /** Where this candidate listens. */
+  readonly address: string;
   readonly leaseMs: number;
   /** How many instances this candidate hears now. */
   readonly heard: () => number;
@@ -51,7 +61,7 @@ export class Hearing {
     this.#view = new StoreView({
       store,
       clock,
-      scope: SCOPE,
+      scope: CANDIDATES,
       readIntervalMs: leaseMs,
       onChange: (key, entry) => this.#take(key, entry),
       onAnswer: () => this.#report(),
@@ -59,22 +69,33 @@ export class Hearing {
   }
 
   /**
-   * The candidate that has heard more instances than this one for a whole lease; of several the one that
-   * hears the most. Null: there is none.
+   * The candidate that has heard more instances than this one for about a lease, in two reports at least;
+   * of several the one that hears the most. Null: there is none. To be called several times in a lease.
    */
-  get better(): string | null {
+  findBetter(): string | null {
     const { clock, leaseMs } = this.#config;
     const nowMs = clock.nowMs();
     let best: { readonly id: string; readonly heard: number } | null = null;
     const own = this.#config.heard();
-    for (const [id, { report: { heard }, changedMs, moreSinceMs }] of this.#others) {
-      const isFresh = nowMs - changedMs <= FRESH_LEASES * leaseMs;
-      if (!isFresh || heard <= own || moreSinceMs === null || nowMs - moreSinceMs < leaseMs) {
+    for (const [id, other] of this.#others) {
+      const { report: { heard }, changedMs, moreSinceMs } = other;
+      if (heard <= own) {
+        // It has to report again: it may be dead, and hears less than its last report says.
+        this.#others.set(id, { ...other, moreSinceMs: null });
         continue;
       }
+      const isFresh = nowMs - changedMs <= FRESH_LEASES * leaseMs;
+      // One report does not do: its candidate may have ended just after it.
+      const hasLasted = moreSinceMs !== null && changedMs - moreSinceMs >= MORE_LEASES * leaseMs;
+      if (!isFresh || !hasLasted) continue;
       if (best === null || heard > best.heard) best = { id, heard };
     }
     return best?.id ?? null;
+  }
+
+  /** This candidate leads from now on: what others heard before is not compared. */
+  restart(): void {
+    for (const [id, other] of this.#others) this.#others.set(id, { ...other, moreSinceMs: null });
   }
 
   /** Removes what candidates have left that are gone. For the leader, now and then. */
@@ -111,9 +132,10 @@ export class Hearing {
 
   async #report(): Promise<void> {
     if (this.#isWriting || this.#isClosed) return;
-    const { store, heard } = this.#config;
+    const { store, heard, address } = this.#config;
     this.#isWriting = true;
-    const value = JSON.stringify({ heard: heard(), beat: ++this.#beat } satisfies Report);
+    const report: Report = { heard: heard(), beat: ++this.#beat, address };
+    const value = JSON.stringify(report);
     try {
       // A conflict is an own write whose answer was lost: the next read shows its revision.
       await store.set(this.#key, value, this.#view.entries.get(this.#key)?.revision ?? 0);
@@ -124,7 +146,8 @@ export class Hearing {
   }
 }
 
-function readReport(value: string): Report | null {
+/** Null: it is no report. */
+export function readReport(value: string): Report | null {
   try {
     return reportSchema.safeParse(JSON.parse(value)).data ?? null;
   } catch {

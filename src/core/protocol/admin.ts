@@ -44,6 +44,7 @@ export interface InstanceStatus {
   readonly state: InstanceState;
   /** Null until it is known; as all that follows. */
   readonly pid: number | null;
+  readonly hostName: string | null;
   readonly totalBlocks: number | null;
   readonly usedBlocks: number | null;
   /** Dispatch load. */
@@ -52,6 +53,28 @@ export interface InstanceStatus {
   readonly waitingRequests: number | null;
   /** Preempted, and not running again yet. */
   readonly killedRequests: number | null;
+}
+
+/** A host of the cluster as the manager sees it, for people. */
+export interface HostStatus {
+  readonly hostName: string;
+  /** `draining`, `drained`: an operator drains the host; with `drained` no request is left there. */
+  readonly state: "serving" | "draining" | "drained";
+  readonly instances: number;
+  /** Instances that take requests. */
+  readonly availableInstances: number;
+  readonly runningRequests: number;
+  /** Preempted requests included. */
+  readonly waitingRequests: number;
+}
+
+export interface HostName {
+  readonly hostName: string;
+}
+
+export interface HostDrainOrder extends HostName {
+  /** Most instances that drain at the same time; absent: all of them. */
+  readonly atOnce?: number;
 }
 
 /**

@@ -4,9 +4,10 @@
  */
 import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
+import * as agents from "./schemas/agents.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
-import { readInstanceInfo } from "./schemas/instance_info.ts";
+import { packInstanceInfo, readInstanceInfo } from "./schemas/instance_info.ts";
 import * as leadership from "./schemas/leadership.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
@@ -17,7 +18,7 @@ import * as upgrade from "./schemas/upgrade.ts";
  * Goes up with every change that an older process would misunderstand. Both ends of a connection have
  * to have the same: a connection between others is refused, and both versions are named.
  */
-export const PROTOCOL_VERSION = 3;
+export const PROTOCOL_VERSION = 4;
 
 interface Call<Request, Reply> {
   readonly request: Check<Request>;
@@ -48,6 +49,18 @@ export const calls = {
   admin_keep: call(admin.instanceName, admin.instanceChange),
   admin_remove: call(admin.instanceName, admin.instanceChange),
   admin_migrate: call(admin.adminMigration, migration.migrationReport),
+  admin_hosts: call(nothing, admin.hostStatuses),
+  admin_drain_host: call(admin.hostDrainOrder, admin.hostStatusReply),
+  admin_keep_host: call(admin.hostName, admin.hostStatusReply),
+
+  // Agent to manager.
+  agent_join: call(agents.agentJoin, agents.agentJoined),
+
+  // Manager to agent.
+  agent_start: call(agents.agentStart, agents.agentStarted),
+
+  // Instance to every manager of its cluster.
+  hear: call(leadership.presence, nothing),
 
   // Manager that follows to manager that leads.
   identify: call(nothing, leadership.processIdentity),
@@ -94,15 +107,22 @@ export const notifications = {
   isolating: dispatch.isolationNotice,
   resumed: monitoring.resumeNotice,
 
+  // Agent to manager.
+  agent_exited: agents.agentExited,
+
+  // Manager to agent.
+  agent_signal: agents.agentSignal,
+
   // Manager to API server.
   instances: membership.instanceList,
 
   // Manager to instance.
   shutdown: leadership.managerDecision,
+  report_interval: membership.reportInterval,
   stay: leadership.managerDecision,
   keep: leadership.managerDecision,
 
-  // Instance or API server to manager: it has refused a decision, because it knows this leadership.
+  // Instance, API server or agent to manager: it has refused a decision, because it knows this leadership.
   superseded: leadership.leadership,
 
   // Instance to API server.
@@ -115,6 +135,9 @@ export const notifications = {
   // Successor to predecessor.
   finish: upgrade.finishNotice,
 };
+
+/** Notifications that come so often that they are packed: how their data is sent between processes. */
+export const packers = { info: packInstanceInfo };
 
 export type CallName = keyof typeof calls;
 export type NotificationName = keyof typeof notifications;

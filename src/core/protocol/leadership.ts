@@ -4,6 +4,8 @@
  * off, may not know yet that another one leads. Without a cluster there is one manager and no epoch.
  */
 
+import type { InstanceId } from "./generate.ts";
+
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
   readonly epoch: number;
@@ -25,6 +27,25 @@ export interface ManagerDecision {
 export function supersedes(known: Leadership, other: Leadership): boolean {
   return known.epoch > other.epoch ||
     (known.epoch === other.epoch && known.leader !== other.leader);
+}
+
+/** What a manager of several knows of the leader and of the lease store, for people. */
+export interface LeadershipStatus {
+  /** The manager that says so leads. */
+  readonly isLeader: boolean;
+  /** Of the leader; 0: no leader is known. */
+  readonly epoch: number;
+  /** Process that leads; empty: not known. */
+  readonly leader: string;
+  /** Where the leader serves; empty: not known. */
+  readonly address: string;
+  /** Why the lease store cannot be used now; null: it answers. */
+  readonly storeProblem: string | null;
+}
+
+/** Instance to every manager of its cluster, call `hear`: the instance is there. */
+export interface Presence {
+  readonly instanceId: InstanceId;
 }
 
 /**

@@ -18,6 +18,11 @@ export interface InstanceRegistration extends ServedSettings {
   readonly instanceType: InstanceType;
   /** Bus address at which the instance serves. */
   readonly address: string;
+  /**
+   * Instances with the same name are on one host. Absent: not known, and no other instance counts as on the
+   * same host.
+   */
+  readonly hostName?: string;
   readonly pid: number;
   /** Tells its process from others of that pid, also on other hosts; absent: not known. */
   readonly processStart?: string;
@@ -69,6 +74,9 @@ export interface JoinReply extends ManagerDecision {
   /** The type that the instance takes, unless it serves already. */
   readonly instanceType: InstanceType;
 }
+
+/** Manager to instance, notification `report_interval`: the number of instances has changed a lot. */
+export type ReportInterval = Pick<JoinReply, "infoIntervalMs">;
 
 /**
  * Instance to manager, call `drain` without data: the instance's process was asked to stop, and the

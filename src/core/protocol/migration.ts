@@ -56,6 +56,8 @@ export interface MigrationDestination {
   readonly instanceId: InstanceId;
   /** Bus address at which it serves. */
   readonly address: string;
+  /** Name of its host, if that is not the source's host; absent: it is, or it is not known. */
+  readonly hostName?: string;
 }
 
 /** Manager to source instance, call `migrate_out`; answered by a {@linkcode MigrationReport}. */

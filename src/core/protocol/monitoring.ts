@@ -3,7 +3,8 @@
  * here decides anything, and nothing is sent for each token.
  */
 import type { Buckets } from "../stats/bucket_counts.ts";
-import type { InstanceStatus, LoadNumber } from "./admin.ts";
+import type { HostStatus, InstanceStatus, LoadNumber } from "./admin.ts";
+import type { LeadershipStatus } from "./leadership.ts";
 import type { InstanceId, Priority, RequestId } from "./generate.ts";
 import type { InstanceTotals } from "./instance_info.ts";
 import type { MigrationId, MigrationOutcome, MigrationPhase } from "./migration.ts";
@@ -130,6 +131,10 @@ export interface ClusterState {
   /** All instances, starting and draining ones too, in the order in which they came. */
   readonly instances: readonly InstanceLoad[];
   readonly expectedInstances: number;
+  /** Hosts that have instances or are drained, by name. */
+  readonly hosts: readonly HostStatus[];
+  /** Absent: there is one manager. */
+  readonly leadership?: LeadershipStatus;
   readonly statistics: ClusterStatistics;
 }
 

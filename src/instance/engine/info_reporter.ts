@@ -16,7 +16,7 @@ export class InfoReporter {
 
   constructor(
     private readonly clock: Clock,
-    private readonly intervalMs: number,
+    private intervalMs: number,
     private readonly send: (info: InstanceInfo) => void,
   ) {}
 
@@ -36,6 +36,11 @@ export class InfoReporter {
     if (isDue || isMoreLeaving) return this.#send(latest);
     this.#latest = latest;
     this.#cancelTimer ??= this.clock.after(this.#remainingMs(), this.#sendLatest);
+  }
+
+  /** Reports so often from the next report on. */
+  setInterval(intervalMs: number): void {
+    this.intervalMs = intervalMs;
   }
 
   /** Sends no more reports. */

@@ -3,7 +3,7 @@
  * the request's length alone, or with `auto` by the measured speed of the path as well.
  */
 import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { MigrationReport } from "../../core/protocol/migration.ts";
+import type { MigrationDestination, MigrationReport } from "../../core/protocol/migration.ts";
 
 /** Shorter requests are recomputed; `auto`: as the path to the destination is measured. */
 export type CrossoverSetting = "auto" | number;
@@ -27,6 +27,18 @@ export function crossoverProblem(text: string): string | null {
   return `--migration-crossover ${text}: expected auto or a number of tokens, such as 512`;
 }
 
+/** What a migration shows of the path to its destination. */
+export interface FastCopies {
+  /** Bytes and time of the copies that nothing slowed down on purpose. */
+  readonly bytes: number;
+  readonly ms: number;
+  /** Instead: of a copy that was given up because it took too long. It would have taken more time. */
+  readonly isLate: boolean;
+}
+
+/** Where a path leads; its host is named if that is another one than the source's. */
+export type PathEnd = Pick<MigrationDestination, "instanceId" | "hostName">;
+
 /** What moving to an instance took, latest migrations first in weight. */
 interface Path {
   bytes: number;
@@ -42,6 +54,8 @@ interface Path {
 /** A path as it is measured: for the log. */
 export interface PathMeasure {
   readonly destinationId: InstanceId;
+  /** Of the destination, if that is another host. */
+  readonly hostName?: string;
   /** Tokens whose KV cache is moved in a second. */
   readonly movedTokensPerSecond: number;
   readonly besideMs: number;
@@ -66,30 +80,40 @@ export interface CrossoverArgs {
 export class Crossover {
   readonly #args: CrossoverArgs;
   readonly #paths = new Map<InstanceId, Path>();
+  /** By name of another host: the path to the instance there to which a request moved last. */
+  readonly #hostPaths = new Map<string, Path>();
 
   constructor(args: CrossoverArgs) {
     this.#args = args;
   }
 
-  /** Whether a running request of this length is to be recomputed at the destination. */
-  recomputes(lengthTokens: number, destinationId: InstanceId): boolean {
-    const { setting, nowMs } = this.#args;
+  /**
+   * Whether a running request of this length is to be recomputed at the destination. If no request has
+   * moved there yet, the path to another instance of the same other host says it.
+   */
+  recomputes(lengthTokens: number, end: PathEnd): boolean {
+    const { setting } = this.#args;
     if (setting !== "auto") return lengthTokens < setting;
-    const path = this.#paths.get(destinationId);
-    if (path === undefined || nowMs() - path.measuredMs > MEASURE_MS) return false;
-    const measure = this.#measure(destinationId, path);
+    const path = this.#ifRecent(this.#paths.get(end.instanceId)) ??
+      this.#ifRecent(this.#hostPaths.get(end.hostName ?? ""));
+    const measure = path && this.#measure(end, path);
     return measure !== null && lengthTokens < measure.crossoverTokens;
   }
 
+  #ifRecent(path: Path | undefined): Path | null {
+    return path !== undefined && this.#args.nowMs() - path.measuredMs <= MEASURE_MS ? path : null;
+  }
+
   /**
-   * Takes the measure of a migration.
-   * @param fast bytes and time of the copies that nothing slowed down on purpose
+   * Takes the measure of a migration that committed, or that was given up because copying took too long.
+   * @param end where the request moved to
    */
-  note(report: MigrationReport, fast: { readonly bytes: number; readonly ms: number }): void {
-    const { destinationId, transfer, totalMs } = report;
-    if (report.outcome !== "committed" || fast.bytes === 0) return;
-    const besideMs = Math.max(0, totalMs - transfer.transferMs);
-    const before = this.#paths.get(destinationId);
+  note(report: MigrationReport, fast: FastCopies, end: PathEnd): void {
+    const { transfer, totalMs } = report;
+    if (fast.bytes === 0 || (report.outcome !== "committed" && !fast.isLate)) return;
+    const besideMs = Math.max(0, totalMs - (fast.isLate ? fast.ms : transfer.transferMs));
+    const { instanceId, hostName } = end;
+    const before = this.#paths.get(instanceId);
     const path: Path = {
       bytes: (before?.bytes ?? 0) * MEMORY + fast.bytes,
       copyMs: (before?.copyMs ?? 0) * MEMORY + fast.ms,
@@ -99,11 +123,9 @@ export class Crossover {
       measuredMs: this.#args.nowMs(),
       isSlow: before?.isSlow ?? null,
     };
-    this.#paths.delete(destinationId);
-    this.#paths.set(destinationId, path);
-    // The path that was used least recently: its instance is most probably gone.
-    if (this.#paths.size > MAX_PATHS) this.#paths.delete(this.#paths.keys().next().value!);
-    const measure = this.#measure(destinationId, path);
+    keep(this.#paths, instanceId, path);
+    if (hostName !== undefined) keep(this.#hostPaths, hostName, path);
+    const measure = this.#measure(end, path);
     const isSlow = measure?.crossoverTokens === Infinity;
     if (measure === null || isSlow === path.isSlow) return;
     path.isSlow = isSlow;
@@ -111,12 +133,16 @@ export class Crossover {
   }
 
   /** Null while no prompt was computed. */
-  #measure(destinationId: InstanceId, { bytes, copyMs, besideMs }: Path): PathMeasure | null {
+  #measure(
+    { instanceId, hostName }: PathEnd,
+    { bytes, copyMs, besideMs }: Path,
+  ): PathMeasure | null {
     const prefillMs = this.#args.prefillTokenMs();
     if (prefillMs === null || prefillMs <= 0) return null;
     const moveMs = copyMs / bytes * this.#args.bytesPerToken;
     return {
-      destinationId,
+      destinationId: instanceId,
+      hostName,
       movedTokensPerSecond: 1_000 / moveMs,
       besideMs,
       prefillTokensPerSecond: 1_000 / prefillMs,
@@ -125,11 +151,20 @@ export class Crossover {
   }
 }
 
+/** Remembers a path as the one used last. The one used least recently goes: its end is most probably gone. */
+function keep(paths: Map<string, Path>, name: string, path: Path): void {
+  paths.delete(name);
+  paths.set(name, path);
+  if (paths.size > MAX_PATHS) paths.delete(paths.keys().next().value!);
+}
+
 /** A line for the log. */
 export function describePath(measure: PathMeasure, setting: CrossoverSetting): string {
-  const { destinationId, movedTokensPerSecond, besideMs, prefillTokensPerSecond } = measure;
+  const { destinationId, hostName, movedTokensPerSecond, besideMs, prefillTokensPerSecond } =
+    measure;
   const { crossoverTokens } = measure;
-  const path = `the path to ${destinationId} moves ${Math.round(movedTokensPerSecond)} tokens/s ` +
+  const where = hostName === undefined ? destinationId : `${destinationId} on ${hostName}`;
+  const path = `the path to ${where} moves ${Math.round(movedTokensPerSecond)} tokens/s ` +
     `beside ${besideMs.toFixed(1)} ms a migration, and prompts are computed at ` +
     `${Math.round(prefillTokensPerSecond)} tokens/s: `;
   const isAuto = setting === "auto";

@@ -202,13 +202,13 @@ export class Llumlet {
     const outgoing = this.#config.engine.beginOutgoing(requestId);
     if (!outgoing) return null;
     const isRecomputed = mayRecompute && !outgoing.isWaiting && !outgoing.isHeld &&
-      this.#crossover.recomputes(outgoing.lengthTokens, destination.instanceId);
+      this.#crossover.recomputes(outgoing.lengthTokens, destination);
     const source = this.#source = new SourceSide(this.#sourceConfig, {
       ...{ migrationId, destination, outgoing, isRecomputed, isUrgent, deadlineMs },
       isBlocking: outgoing.isHeld,
     });
     const report = await source.run();
-    this.#crossover.note(report, source.fastCopies);
+    this.#crossover.note(report, source.fastCopies, destination);
     // A destination where others wait takes no request that would wait, and may take one that runs.
     const isRefused = report.outcome === "aborted_destination" && report.phase === "opening";
     if (!isRecomputed || !isRefused) return report;

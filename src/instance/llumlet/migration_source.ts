@@ -16,9 +16,10 @@ import type {
   TransferStatistics,
 } from "../../core/protocol/migration.ts";
 import type { TransferOptions } from "../../core/options.ts";
-import type { KvLayout } from "../../kv/layout.ts";
+import { blockBytes, type KvLayout } from "../../kv/layout.ts";
 import type { BlockTransfer, MigrationBackend } from "../../kv/transfer/backend.ts";
 import type { OutgoingMigration } from "../engine/outgoing_migration.ts";
+import type { FastCopies } from "./crossover.ts";
 import type { MigrationPeers } from "./migration_peers.ts";
 import type { MigrationTimeouts } from "./timeouts.ts";
 
@@ -88,8 +89,8 @@ export class SourceSide {
   #stages = 0;
   #blocks = 0;
   #transfer: TransferStatistics = { bytes: 0, descriptors: 0, rounds: 0, transferMs: 0 };
-  /** Copies that went at full speed. */
-  #fast = { bytes: 0, ms: 0 };
+  /** Copies that went at full speed; or else a copy that took too long, at any speed. */
+  #fast = { bytes: 0, ms: 0, isLate: false };
 
   constructor(config: SourceConfig, task: MigrationTask) {
     this.#config = config;
@@ -101,8 +102,8 @@ export class SourceSide {
     return this.#task.outgoing.requestId;
   }
 
-  /** Bytes and time of the copies that nothing slowed down on purpose. */
-  get fastCopies(): { readonly bytes: number; readonly ms: number } {
+  /** What the migration shows of the path to the destination. */
+  get fastCopies(): FastCopies {
     return this.#fast;
   }
 
@@ -224,7 +225,13 @@ export class SourceSide {
     const { outgoing, migrationId, destination } = this.#task;
     const { deadlineMs } = transfer;
     const sourceBlocks = outgoing.pin(from, to, () => this.#abort.abort());
-    const cancelDeadline = clock.after(deadlineMs - clock.nowMs(), () => this.#abort.abort());
+    const startMs = clock.nowMs();
+    const cancelDeadline = clock.after(deadlineMs - startMs, () => {
+      // Otherwise the path would never be measured, and every request would try it again.
+      const bytes = (to - from) * blockBytes(this.#config.layout);
+      this.#fast = { bytes, ms: clock.nowMs() - startMs, isLate: true };
+      this.#abort.abort();
+    });
     try {
       const statistics = await backend.send({
         ...transfer,

@@ -47,7 +47,9 @@ export function memoryProblem(
   const moved = memory.map((kind) => kind === "none" ? "simulated memory" : `${kind} memory`);
   const kept = poolMemory === "none" ? "only counts them" : `keeps them in ${poolMemory} memory`;
   return `--migration-backend ${name} moves KV blocks in ${moved.join(" or ")}, and ${owner} ` +
-    `${kept}: choose ${others.join(" or ")}`;
+    `${kept}: choose ${
+      [others.slice(0, -1).join(", "), ...others.slice(-1)].filter(Boolean).join(" or ")
+    }`;
 }
 
 /**

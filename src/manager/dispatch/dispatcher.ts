@@ -57,7 +57,7 @@ interface Target extends DispatchCandidate {
   takenRequests: number;
   readonly instance: ServingInstance;
   info: LoadInfo;
-  /** Its report or account has changed since the fields derived from them were computed. */
+  /** Its report or account has changed since the fields derived from them were computed: it is in `#stale`. */
   isStale: boolean;
   state: LoadState;
   /** Headroom that one more high-priority request would add; 0 if the instance has one already. */
@@ -76,6 +76,8 @@ export class Dispatcher {
   #targets = new Map<InstanceId, Target>();
   /** Instances that may be chosen, sorted by id. */
   #candidates: Target[] = [];
+  /** Those whose fields are computed anew before the next choice: of a thousand only a few. */
+  #stale: Target[] = [];
 
   constructor(options: DispatcherOptions, random: Random) {
     this.#options = options;
@@ -106,6 +108,7 @@ export class Dispatcher {
     const counts = [...before.values()].map(({ dispatchedRequests }) => dispatchedRequests);
     const fewest = counts.length === 0 ? 0 : Math.min(...counts);
     this.#targets = new Map();
+    this.#stale = [];
     for (const instance of instances) {
       const { instanceId } = instance.registration;
       const known = before.get(instanceId);
@@ -114,7 +117,7 @@ export class Dispatcher {
         instanceId,
         load: 0,
         aheadBlocks: 0,
-        isStale: true,
+        isStale: false,
         state: idleState,
         highHeadroomBlocks: 0,
         waitingRequests: 0,
@@ -124,6 +127,7 @@ export class Dispatcher {
         info: known?.info ?? idleLoadInfo(instance.registration.totalBlocks),
       };
       this.#targets.set(instanceId, target);
+      this.#markStale(target);
     }
     for (const instanceId of before.keys()) this.#account.forget(instanceId);
     this.#candidates = dispatchableOf(
@@ -142,32 +146,39 @@ export class Dispatcher {
     if (!target) return;
     target.info = info;
     this.#account.reported(info.instanceId, info.receivedRequestIds);
-    target.isStale = true;
+    this.#markStale(target);
   }
 
   /** Chooses an instance and adds the request to its account; null if no instance takes requests. */
   dispatch(request: DispatchRequest, nowMs: number): InstanceId | null {
     this.expire(nowMs);
     if (this.#candidates.length === 0) return null;
-    for (const target of this.#candidates) if (target.isStale) this.#update(target);
+    for (const stale of this.#stale) this.#update(stale);
+    this.#stale.length = 0;
     this.#loadWith(request);
     const instanceId = this.#policy.choose(this.#candidates);
     const target = this.#targets.get(instanceId)!;
     const blocks = request.promptTokens / target.instance.registration.blockSize;
     const isHigh = request.priority === "high";
     const before = this.#account.dispatched(instanceId, request.requestId, blocks, nowMs, isHigh);
-    if (before !== null) this.#targets.get(before)!.isStale = true;
+    if (before !== null) this.#markStale(this.#targets.get(before)!);
     target.dispatchedRequests++;
     target.takenRequests++;
-    target.isStale = true;
+    this.#markStale(target);
     return instanceId;
   }
 
   /** Drops requests from the accounts that are too old to arrive. */
   expire(nowMs: number): void {
     for (const instanceId of this.#account.expire(nowMs)) {
-      this.#targets.get(instanceId)!.isStale = true;
+      this.#markStale(this.#targets.get(instanceId)!);
     }
+  }
+
+  #markStale(target: Target): void {
+    if (target.isStale) return;
+    target.isStale = true;
+    this.#stale.push(target);
   }
 
   /** Where the metric depends on the request, computes each load as if the request were there. */

@@ -38,6 +38,8 @@ export interface FleetConfig {
   readonly settings?: ServedSettings;
   /** Address at which instances join the manager. */
   readonly managerAddress: () => Address;
+  /** Hosts on which no instance should start. */
+  readonly drainedHosts: () => ReadonlySet<string>;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** The type of a new instance, given the types of the instances that stay. */
@@ -111,11 +113,21 @@ export class Fleet {
     return this.#instances.size;
   }
 
+  /** An instance of this name has not ended. */
+  has(instanceId: InstanceId): boolean {
+    return this.#instances.has(instanceId);
+  }
+
   /** @throws {LlumnixError} there is no such instance */
   get(instanceId: InstanceId): ManagedInstance {
     const instance = this.#instances.get(instanceId);
     if (instance && !instance.isLost) return instance;
     throw new LlumnixError("not_found", `there is no instance "${instanceId}"`);
+  }
+
+  /** Whether there is such an instance, and it can take requests. */
+  isAvailable(instanceId: InstanceId): boolean {
+    return this.#instances.get(instanceId)?.isAvailable === true;
   }
 
   /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
@@ -137,14 +149,15 @@ export class Fleet {
     const launching = instance.process.launch(launcher, {
       instanceId,
       managerAddress: managerAddress(),
+      avoidHosts: this.#config.drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
     });
-    const { pid, exited } = await launching.catch((error) => {
+    const { pid, host, exited } = await launching.catch((error) => {
       this.#instances.delete(instanceId);
       throw error;
     });
-    onEvent({ type: "launched", instanceId, pid });
+    onEvent({ type: "launched", instanceId, pid, host });
     exited.then(() => this.lose(instance));
     const cancelWait = clock.after(JOIN_TIMEOUT_MS, () => {
       if (!instance.hasJoined) this.lose(instance, "did not connect to the manager");
@@ -181,9 +194,18 @@ export class Fleet {
     this.#admission.noteRegistered(registration.instanceId);
     instance.register(registration, clock.nowMs());
     instance.process.adopt(() => launcher.adopt?.(registration, peer.pid));
+    launcher.noteServing?.(registration);
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
+  }
+
+  /** Processes can be reached that could not be: takes hold of those of serving instances. */
+  adoptAll(): void {
+    const { launcher } = this.#config;
+    for (const { registration, peer, process } of this.serving) {
+      process.adopt(() => launcher.adopt?.(registration!, peer?.pid ?? null));
+    }
   }
 
   /**

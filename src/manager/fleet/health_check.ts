@@ -4,6 +4,8 @@ import type { ManagedInstance } from "./managed_instance.ts";
 
 /** Checks within the time after which a silent instance is given up. */
 const TICKS = 4;
+/** The check that pings: the first one before which nothing was heard for a whole interval. */
+const PING_TICK = 2;
 
 export interface HealthCheckConfig {
   readonly clock: Clock;
@@ -14,8 +16,9 @@ export interface HealthCheckConfig {
 }
 
 /**
- * Finds instances that hang while their connection stays open. After each sign of life, a report or an
- * answer, an instance gets one ping; if it stays silent for TICKS checks, it hangs.
+ * Finds instances that hang while their connection stays open. An instance of which nothing was heard
+ * between two checks gets a ping; if it stays silent for TICKS checks, it hangs. An instance that reports
+ * gets none.
  *
  * Silence is counted in checks, not by the clock. A manager whose own process was paused therefore
  * does not take its instances for silent when it goes on.
@@ -46,7 +49,7 @@ export class HealthCheck {
       if (instance.peer === null) continue;
       const silentChecks = instance.noteSilence();
       if (silentChecks >= TICKS) this.#config.onHanging(instance);
-      else if (silentChecks === 1) this.#ask(instance);
+      else if (silentChecks === PING_TICK) this.#ask(instance);
     }
   }
 

@@ -95,6 +95,11 @@ export class ManagedInstance {
     return this.#registration;
   }
 
+  /** The name of its host; null: not known, or it does not serve yet. */
+  get hostName(): string | null {
+    return this.#registration?.hostName ?? null;
+  }
+
   /** Its latest report, with what the manager knows to have changed since; null before the first. */
   get info(): InstanceInfo | null {
     return this.#info;

@@ -34,12 +34,16 @@ export interface MigrationLoopConfig {
   readonly clock: Clock;
   readonly options: Pick<
     ManagerOptions,
-    "loadMetric" | "pollingInterval" | "priorityHeadroomBlocks"
+    "loadMetric" | "priorityHeadroomBlocks"
   >;
   readonly migration?: MigrationOptions;
+  /** How often instances report: between two reports nothing new can be decided. */
+  readonly reportIntervalMs: () => number;
   readonly authority: Authority;
   /** The serving instances, in the order in which they came. */
   readonly instances: () => readonly ManagedInstance[];
+  /** Whether an operator drains the host of an instance. */
+  readonly isHostDrained: (instance: ManagedInstance) => boolean;
   /** Whether an instance can exchange blocks with all other instances for which this is true. */
   readonly canMigrate: (instance: ManagedInstance) => boolean;
   readonly onOrder: (migration: OrderedMigration) => void;
@@ -67,7 +71,6 @@ export class MigrationLoop {
   readonly #config: MigrationLoopConfig;
   readonly #migration: MigrationOptions;
   readonly #pairOptions: PairMigrationOptions;
-  readonly #periodMs: number;
   /** Makes the ids of a restarted manager differ from its predecessor's. */
   readonly #idPrefix: string;
   #numOrders = 0;
@@ -82,12 +85,12 @@ export class MigrationLoop {
     this.#config = config;
     this.#migration = migration;
     this.#pairOptions = { loadMetric: options.loadMetric, ...migration };
-    this.#periodMs = options.pollingInterval * 1000 * migration.pairMigrationFrequency;
     this.#idPrefix = Math.floor(clock.nowMs()).toString(36);
   }
 
   start(): void {
-    this.#cancel = this.#config.clock.after(this.#periodMs, () => {
+    const periodMs = this.#config.reportIntervalMs() * this.#migration.pairMigrationFrequency;
+    this.#cancel = this.#config.clock.after(periodMs, () => {
       this.start();
       this.#orderMigrations();
     });
@@ -163,6 +166,8 @@ export class MigrationLoop {
       waiting: info.waiting,
       runningSequenceLengths: info.runningSequenceLengths,
       blockSize: registration.blockSize,
+      hostName: instance.hostName,
+      isHostDrained: this.#config.isHostDrained(instance),
       isMigrating: instance.migrationId !== null,
       isBackendReady: registration.migration !== undefined &&
         this.#config.canMigrate(instance),
@@ -196,7 +201,7 @@ export class MigrationLoop {
     const order: MigrateOutOrder = {
       ...decision,
       migrationId,
-      destination: { instanceId, address },
+      destination: { instanceId, address, hostName: otherHost(source, destination) },
       room: this.#roomOf(destination),
       isUrgent: source.isDraining || source.hasQueue,
       ...what,
@@ -261,6 +266,12 @@ export class MigrationLoop {
     if (policy === "SR") this.#triedRunning.add(instanceId);
     else this.#triedRunning.delete(instanceId);
   }
+}
+
+/** The destination's host, if a request would leave the source's host. */
+function otherHost(source: ManagedInstance, destination: ManagedInstance): string | undefined {
+  if (source.hostName === null || source.hostName === destination.hostName) return undefined;
+  return destination.hostName ?? undefined;
 }
 
 /**

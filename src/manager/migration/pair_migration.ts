@@ -13,6 +13,7 @@ import { thresholdLoad } from "../load/thresholds.ts";
 import { balanced } from "./policies/balanced.ts";
 import { defragConstrained } from "./policies/defrag_constrained.ts";
 import { defragRelaxed } from "./policies/defrag_relaxed.ts";
+import { isAbout } from "./policies/near.ts";
 import { roomBlocks } from "./policies/room.ts";
 import { waitingFirst } from "./policies/waiting_first.ts";
 
@@ -101,8 +102,8 @@ export function pairMigrations(
 function loadRound(policy: PairMigrationPolicy, context: PairContext): Round {
   return {
     isSource: (candidate) => policy.isSource(asSource(candidate, context), context),
-    isDestination: ({ load, killedRequests }) =>
-      killedRequests === 0 && load < context.thresholdLoad,
+    isDestination: ({ load, killedRequests, isHostDrained }) =>
+      killedRequests === 0 && !isHostDrained && load < context.thresholdLoad,
     keeps: (source, destination) => policy.keeps(source, destination, context),
   };
 }
@@ -124,8 +125,8 @@ function asSource(candidate: LoadedCandidate, { loadOf }: PairContext): LoadedCa
  */
 const prefillToDecode: Round = {
   isSource: ({ instanceType }) => instanceType === "prefill",
-  isDestination: ({ instanceType, killedRequests, state }) =>
-    instanceType === "decode" && killedRequests === 0 && !state.isDraining,
+  isDestination: ({ instanceType, killedRequests, state, isHostDrained }) =>
+    instanceType === "decode" && killedRequests === 0 && !state.isDraining && !isHostDrained,
   keeps: () => true,
 };
 
@@ -137,7 +138,9 @@ function pairByRank(candidates: readonly LoadedCandidate[], round: Round): Migra
   const busy = new Set<InstanceId>();
   const pairs: MigrationPair[] = [];
   for (let rank = 0; rank < Math.min(sources.length, destinations.length); rank++) {
-    const source = sources[rank], destination = destinations[rank];
+    const source = sources[rank];
+    bringNearer(source, destinations, rank, (one) => one !== source && !busy.has(one.instanceId));
+    const destination = destinations[rank];
     const ids = [source.instanceId, destination.instanceId];
     if (source === destination || ids.some((id) => busy.has(id))) continue;
     if (!round.keeps(source, destination)) continue;
@@ -145,6 +148,26 @@ function pairByRank(candidates: readonly LoadedCandidate[], round: Round): Migra
     pairs.push({ source: source.instanceId, destination: destination.instanceId });
   }
   return pairs;
+}
+
+/**
+ * Exchanges the destination of this rank for one on the source's host, if a later one has about the same
+ * load: a path within a host is faster than one between hosts.
+ */
+function bringNearer(
+  { hostName }: LoadedCandidate,
+  destinations: LoadedCandidate[],
+  rank: number,
+  isFree: (destination: LoadedCandidate) => boolean,
+): void {
+  const { load, hostName: otherHost } = destinations[rank];
+  if (hostName === null || hostName === otherHost) return;
+  for (let i = rank + 1; i < destinations.length; i++) {
+    if (!isAbout(destinations[i].load, load)) return;
+    if (destinations[i].hostName !== hostName || !isFree(destinations[i])) continue;
+    destinations.splice(rank, 0, ...destinations.splice(i, 1));
+    return;
+  }
 }
 
 /** Equal infinities are equal; their difference is not a number. */

@@ -18,6 +18,10 @@ export interface MigrationCandidate {
   readonly runningSequenceLengths: readonly number[];
   /** Tokens in a block. */
   readonly blockSize: number;
+  /** Instances with the same name are on one host; null: not known. */
+  readonly hostName: string | null;
+  /** Its host is being drained: it is no destination. */
+  readonly isHostDrained: boolean;
   /** It is the source or the destination of a migration now. */
   readonly isMigrating: boolean;
   /** Its migration backend is initialised (some backends need a group first). */

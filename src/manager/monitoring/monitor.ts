@@ -1,5 +1,7 @@
 import type { CallHandler, NotifyHandler } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
+import type { HostStatus } from "../../core/protocol/admin.ts";
+import type { LeadershipStatus } from "../../core/protocol/leadership.ts";
 import type { ClusterState } from "../../core/protocol/monitoring.ts";
 import type { InstanceInfo } from "../../core/protocol/instance_info.ts";
 import type { ManagedInstance } from "../fleet/managed_instance.ts";
@@ -19,6 +21,9 @@ export interface MonitorConfig {
   readonly instances: () => readonly ManagedInstance[];
   readonly dispatchNumbersOf: (instance: ManagedInstance) => DispatchNumbers;
   readonly numExpected: () => number;
+  readonly hosts: () => readonly HostStatus[];
+  /** Absent: there is one manager. */
+  readonly leadership?: () => LeadershipStatus;
   readonly onEvent: (event: ManagerEvent) => void;
 }
 
@@ -78,6 +83,7 @@ export class Monitor {
 
   state(): ClusterState {
     const { clock, instances, options, dispatchNumbersOf, numExpected } = this.#config;
+    const { hosts, leadership } = this.#config;
     const nowMs = clock.nowMs();
     return {
       managerStartedMs: this.#startedMs,
@@ -86,6 +92,8 @@ export class Monitor {
         instanceLoadOf(instance, options, dispatchNumbersOf(instance), nowMs)
       ),
       expectedInstances: numExpected(),
+      hosts: hosts(),
+      leadership: leadership?.(),
       statistics: this.counters.snapshot(),
     };
   }

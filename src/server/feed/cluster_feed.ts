@@ -175,6 +175,8 @@ export class ClusterFeed {
     return {
       nowMs: Math.round(this.clock.nowMs()),
       instances: this.#watch.instances,
+      hosts: this.#watch.hosts,
+      leadership: this.#watch.leadership,
       isManagerGone: this.#watch.isManagerGone,
       unlisted: this.#list.unlisted,
       summary: this.#history.summary(),

@@ -8,7 +8,7 @@ import type {
 } from "../../core/protocol/monitoring.ts";
 import { EventSums, type Sentence, sentenceFor } from "./event_words.ts";
 import type { LatencyHistory } from "./latency_history.ts";
-import type { FeedEvent, FeedInstance } from "./records.ts";
+import type { FeedEvent, FeedHost, FeedInstance, FeedLeadership } from "./records.ts";
 
 /** Events that are kept for new readers. */
 const MAX_EVENTS = 100;
@@ -20,6 +20,8 @@ const MAX_REPLIES = 8;
 /** What the manager says of the cluster: instances, and events in sentences. */
 export class ClusterWatch {
   #instances: readonly FeedInstance[] = [];
+  #hosts: readonly FeedHost[] = [];
+  #leadership: FeedLeadership | null = null;
   #events: FeedEvent[] = [];
   #lastSequence = 0;
   /** Requests that moved since the last `takeMoves`. */
@@ -38,6 +40,14 @@ export class ClusterWatch {
 
   get instances(): readonly FeedInstance[] {
     return this.#instances;
+  }
+
+  get hosts(): readonly FeedHost[] {
+    return this.#hosts;
+  }
+
+  get leadership(): FeedLeadership | null {
+    return this.#leadership;
   }
 
   /** The manager did not answer the last time. */
@@ -73,8 +83,19 @@ export class ClusterWatch {
     this.#tellSums();
   }
 
-  #takeState({ instances }: ClusterState): void {
+  #takeState({ instances, hosts, leadership }: ClusterState): void {
     this.#instances = instances.map(recordOf);
+    this.#hosts = hosts.map((host) => ({
+      name: host.hostName,
+      state: host.state,
+      instances: host.instances,
+      available: host.availableInstances,
+    }));
+    this.#leadership = leadership === undefined ? null : {
+      leader: leadership.leader,
+      epoch: leadership.epoch,
+      storeProblem: leadership.storeProblem,
+    };
   }
 
   async #pullEvents(): Promise<void> {
@@ -122,6 +143,7 @@ function recordOf(instance: InstanceLoad): FeedInstance {
     id: instance.instanceId,
     type: instance.instanceType,
     state: instance.state,
+    host: instance.hostName,
     totalBlocks: instance.totalBlocks,
     usedBlocks: instance.usedBlocks,
     load: typeof load === "number" ? Math.round(load * 1000) / 1000 : load,

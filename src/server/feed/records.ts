@@ -3,7 +3,7 @@
  * that was slow for a while gets a `state` again. Times are milliseconds since the epoch unless named
  * otherwise.
  */
-import type { InstanceState } from "../../core/protocol/admin.ts";
+import type { HostStatus, InstanceState } from "../../core/protocol/admin.ts";
 import type { InstanceType } from "../../core/protocol/instance_info.ts";
 
 /** Everything that the page shows. */
@@ -37,15 +37,37 @@ export interface FeedNow {
   readonly instances: readonly FeedInstance[];
   /** The manager did not answer: `instances` are those of its last answer. */
   readonly isManagerGone: boolean;
+  readonly hosts: readonly FeedHost[];
+  /** Null: there is one manager, or it has not answered yet. */
+  readonly leadership: FeedLeadership | null;
   /** Requests that run but are not in the list, because it is full. */
   readonly unlisted: number;
   readonly summary: FeedSummary;
+}
+
+export interface FeedHost {
+  readonly name: string;
+  readonly state: HostStatus["state"];
+  readonly instances: number;
+  /** Instances that take requests. */
+  readonly available: number;
+}
+
+/** Of a cluster with several managers. */
+export interface FeedLeadership {
+  /** The process that leads; empty: none is known. */
+  readonly leader: string;
+  readonly epoch: number;
+  /** Why the lease store cannot be used now; null: it answers. */
+  readonly storeProblem: string | null;
 }
 
 export interface FeedInstance {
   readonly id: string;
   readonly type: InstanceType;
   readonly state: InstanceState;
+  /** Name of its host; null: not known. */
+  readonly host: string | null;
   /** KV blocks; null until the instance has reported. */
   readonly totalBlocks: number | null;
   readonly usedBlocks: number | null;

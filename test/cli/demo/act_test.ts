@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { type ActOptions, measureSpeed, measureTokens } from "../../../src/cli/demo/act.ts";
+import { probeLoad } from "../../../src/cli/demo/load.ts";
+import { Random } from "../../../src/core/random.ts";
 import { withServer } from "../../server/harness.ts";
 
 Deno.test("the demo measures a server that wants an API key, which the environment may set", () =>
@@ -13,6 +15,8 @@ Deno.test("the demo measures a server that wants an API key, which the environme
       headers: { authorization: "Bearer key" },
       signal: new AbortController().signal,
     };
-    assert.ok(await measureTokens(act) > 0);
-    assert.ok(await measureSpeed(act) > 0);
+    const charactersPerToken = await measureTokens(act);
+    assert.ok(charactersPerToken > 0);
+    const shape = { numInstances: 1, cacheTokens: 100, charactersPerToken };
+    assert.ok(await measureSpeed(act, probeLoad(shape, new Random(1))) > 0);
   }));

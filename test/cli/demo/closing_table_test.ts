@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { RequestRecord } from "../../../src/bench/open_loop.ts";
 import type { ActResult } from "../../../src/cli/demo/act.ts";
-import { closingTable, sameAnswers, speedWarning } from "../../../src/cli/demo/closing_table.ts";
+import { closingTable, gainSentence, sameAnswers } from "../../../src/cli/demo/closing_table.ts";
 
 function record(firstMs: number, text = "once", failure: string | null = null): RequestRecord {
   return {
@@ -11,25 +11,21 @@ function record(firstMs: number, text = "once", failure: string | null = null): 
 }
 
 function act(records: readonly RequestRecord[], migrations: number): ActResult {
-  return {
-    records,
-    summary: {
-      ...{ ttftMs: null, tpotMs: null, outputTokensPerSecond: 0, preemptions: 4, resumed: 2 },
-      ...{ migrations, worstDowntimeMs: migrations === 0 ? null : 8.25 },
-    },
-  };
+  const worstDowntimeMs = migrations === 0 ? null : 8.25;
+  return { records, migrations, preemptions: 4, resumed: 2, worstDowntimeMs };
 }
 
-Deno.test("the table has one row for each promise", () => {
-  const before = act([record(100), record(3_000), record(20_000)], 0);
-  const after = act([record(100), record(200), record(NaN, "", "HTTP 503")], 7);
-  const rows = closingTable(before, after).split("\n").map((line) => line.split(/  +/));
+Deno.test("the table has one row for each promise, of all rounds together", () => {
+  const without = act([record(100), record(3_000), record(20_000)], 0);
+  const migrating = act([record(100), record(200), record(NaN, "", "HTTP 503")], 7);
+  const shown = closingTable([{ without, migrating }]);
+  const rows = shown.split("\n").map((line) => line.split(/  +/));
   assert.deepEqual(rows, [
     ["", "without migration", "with migration"],
     rows[1],
     ["requests", "3", "3"],
     ["lost", "0", "1"],
-    ["resumed after the kill", "2", "2"],
+    ["resumed after a kill", "2", "2"],
     ["moved to another instance", "0", "7"],
     ["worst downtime of a move", "-", "8.3 ms"],
     ["preempted", "4", "4"],
@@ -37,17 +33,32 @@ Deno.test("the table has one row for each promise", () => {
     ["P99 time to first token", "19.7 s", "199 ms"],
     ["P99 time per token", "10 ms", "10 ms"],
   ]);
+  const twice = closingTable([{ without, migrating }, { without: migrating, migrating }]);
+  assert.match(twice, /^requests +6 +6$/m);
+  assert.match(twice, /^lost +1 +2$/m);
+  assert.match(twice, /^moved to another instance +7 +14$/m);
+  assert.match(twice, /^worst downtime of a move +8\.3 ms +8\.3 ms$/m);
 });
 
-Deno.test("acts on a machine of two speeds are not compared in silence", () => {
-  assert.equal(speedWarning(5_000, 4_100), null);
-  assert.match(speedWarning(5_000, 1_900)!, /made 5000 tokens a second .* 1900 before the second/);
-  assert.notEqual(speedWarning(1_900, 5_000), null);
+Deno.test("the gain is the median of the rounds, and each is told", () => {
+  const act1 = (ms: number) => act([record(ms)], 0);
+  const round = (without: number, migrating: number) => ({
+    without: act1(without),
+    migrating: act1(migrating),
+  });
+  const gain = (...rounds: ReturnType<typeof round>[]) => gainSentence(rounds);
+  assert.match(gain(round(300, 100)), /is 3\.0 times shorter with migration\. That is one round/);
+  assert.match(gain(round(100, 200)), /is 2\.0 times longer with migration/);
+  assert.match(
+    gain(round(300, 100), round(100, 100)),
+    /is 2\.0 times shorter .*: the median of 2 rounds \(3\.0, 1\.0\)\.$/,
+  );
 });
 
 Deno.test("answers that differ are counted", () => {
-  const before = act([record(1), record(1, "upon")], 0);
-  assert.match(sameAnswers(before, before), /^All 2 answers are the same/);
-  const after = act([record(1), record(1, "a time")], 0);
-  assert.equal(sameAnswers(before, after), "1 of 2 answers are the same.");
+  const without = act([record(1), record(1, "upon")], 0);
+  assert.match(sameAnswers([{ without, migrating: without }]), /^All 2 answers are the same/);
+  const migrating = act([record(1), record(1, "a time")], 0);
+  const rounds = [{ without, migrating }, { without, migrating: without }];
+  assert.equal(sameAnswers(rounds), "3 of 4 answers are the same.");
 });

@@ -8,7 +8,9 @@ import {
   StoreRefusedError,
 } from "../../../src/cluster/store/lease_store.ts";
 import { CALL_TIMEOUT_MS, testLeaseStore } from "../../conformance/lease_store.ts";
+import { makeCertificate } from "./certificate.ts";
 import { freePorts } from "../../free_port.ts";
+import { until } from "../../patience.ts";
 import { findServer, pathOf, ServerProcess, whyMissing } from "./servers.ts";
 
 const etcd = findServer("etcd");
@@ -187,6 +189,54 @@ test("etcd: goes on with the other members when one ends, and names who refuses 
   assert.ok(change.ok, await change.text());
   await assert.rejects(user.get("leader"), /^StoreRefusedError: etcd refuses these credentials: /);
   await user.close();
+});
+
+test("etcd: TLS, with certificates of the right authority only", async () => {
+  const directory = await Deno.makeTempDir({ prefix: "llumnix-etcd-" });
+  const { certificate, privateKey } = await makeCertificate();
+  const { certificate: other } = await makeCertificate();
+  const path = (name: string) => join(directory, name);
+  await Deno.writeTextFile(path("cert.pem"), certificate);
+  await Deno.writeTextFile(path("key.pem"), privateKey);
+  const [port, peerPort] = freePorts(2);
+  const member = new ServerProcess(pathOf(etcd), [
+    ...["--data-dir", path("data"), "--log-level", "error"],
+    ...["--listen-client-urls", `https://127.0.0.1:${port}`],
+    ...["--advertise-client-urls", `https://localhost:${port}`],
+    ...["--cert-file", path("cert.pem"), "--key-file", path("key.pem")],
+    ...["--listen-peer-urls", `http://127.0.0.1:${peerPort}`],
+    ...["--initial-advertise-peer-urls", `http://127.0.0.1:${peerPort}`],
+    ...["--initial-cluster", `default=http://127.0.0.1:${peerPort}`],
+  ]);
+  const answer = async (authority?: string): Promise<string> => {
+    const options = { timeoutMs: CALL_TIMEOUT_MS, credentials: { authority } };
+    const store = await openLeaseStore(`etcd://localhost:${port}/secure`, options);
+    try {
+      const first = await store.set("leader", "1", 0);
+      if (first === null) return "conflict";
+      const watched = Promise.withResolvers<string | null>();
+      store.watch("leader", first, {
+        onChange: ({ value }) => watched.resolve(value),
+        onEnd: (error) => watched.reject(error),
+      });
+      await store.set("leader", "2", first);
+      return `watched ${await watched.promise}`;
+    } catch (error) {
+      return `${(error as Error).name}: ${(error as Error).message}`;
+    } finally {
+      await store.close();
+    }
+  };
+  try {
+    member.start();
+    await until(async () => !/^StoreAwayError/.test(await answer(certificate)), "etcd answers");
+    assert.equal(await answer(certificate), "conflict", "the first answer has written");
+    assert.match(await answer(other), /^Store(Away|Refused)Error: .*certificate/i);
+    assert.match(await answer(), /^Store(Away|Refused)Error: /);
+  } finally {
+    await member.stop();
+    await Deno.remove(directory, { recursive: true });
+  }
 });
 
 Deno.test("lease store etcd: a user without a password and a wrong certificate are usage errors", async () => {

@@ -6,6 +6,7 @@ import {
   calls,
   type NotificationName,
   notifications,
+  packers,
 } from "../../../src/core/protocol/calls.ts";
 import { generateRequest } from "../../instance/support.ts";
 import { idleInfo, registrationOf } from "../../manager/support.ts";
@@ -52,6 +53,8 @@ const badNotifications: readonly [NotificationName, unknown, RegExp][] = [
   ["info", { ...info, timestampMs: 1e999 }, /^field timestampMs: expected a number$/],
   ["info", { ...info, waiting: Array(65).fill({}) }, /^field waiting: expected at most 64/],
   ["info", { ...info, lastStepKind: "pause" }, /^field lastStepKind: expected prefill/],
+  ["info", packers.info({ ...info, freeBlocks: -1 }), /^field freeBlocks: /],
+  ["info", packers.info(info).slice(0, -1), /^field totals\.preemptions: /],
   ["outputs", {}, /^field outputs: expected a list of at most \d+ outputs$/],
   ["outputs", { outputs: [output, null] }, /^field outputs\[1\]: expected an output$/],
   ["outputs", { outputs: [{ ...output, index: "0" }] }, /^field outputs\[0\]\.index: /],
@@ -96,6 +99,7 @@ Deno.test("what fits is passed on as it is, without fields that the protocol doe
   assert.deepEqual(calls.generate.request({ ...request, extra: 1 }), request);
   assert.deepEqual(calls.register.request(registration), registration);
   assert.deepEqual(notifications.info(info), info);
+  assert.deepEqual(notifications.info(packers.info(info)), info);
   const whole = {
     ...output,
     epoch: 2,

@@ -67,6 +67,17 @@ Deno.test("info reporter: the first report goes at once, then the latest per int
   assert.equal(steps().length, 4);
 });
 
+Deno.test("info reporter: another interval counts from the next report on", () => {
+  const { clock, reporter, report, steps } = setUp();
+  report(1, 1);
+  reporter.setInterval(100);
+  for (let step = 2; step <= 30; step++) {
+    clock.advance(10);
+    report(step, 1);
+  }
+  assert.deepEqual(steps(), [1, 10, 20]);
+});
+
 Deno.test("info reporter: becoming idle is told at once, being idle is not told again", () => {
   const { report, steps } = setUp();
   report(1, 1);

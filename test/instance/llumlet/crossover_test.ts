@@ -17,6 +17,8 @@ Deno.test("--migration-crossover is auto or a number of tokens", () => {
   }
 });
 
+const to = (instanceId: string, hostName?: string) => ({ instanceId, hostName });
+
 const base: MigrationReport = {
   ...{ migrationId: "m", sourceId: "a", destinationId: "b", requestId: "r", phase: "commit" },
   ...{ outcome: "committed", reason: "", lengthTokens: 100, stages: 1, blocks: 7, downtimeMs: 1 },
@@ -24,7 +26,7 @@ const base: MigrationReport = {
   totalMs: 15,
 };
 
-function measured(prefillTokenMs: number | null, fast = { bytes: 100_000, ms: 10 }) {
+function measured(prefillTokenMs: number | null, fast = { bytes: 100_000, ms: 10, isLate: false }) {
   let nowMs = 0;
   const measures: PathMeasure[] = [];
   const crossover = new Crossover({
@@ -34,7 +36,7 @@ function measured(prefillTokenMs: number | null, fast = { bytes: 100_000, ms: 10
     prefillTokenMs: () => prefillTokenMs,
     onMeasure: (measure) => measures.push(measure),
   });
-  crossover.note(base, fast);
+  crossover.note(base, fast, to("b"));
   return { crossover, measures, pass: (ms: number) => nowMs += ms };
 }
 
@@ -42,11 +44,11 @@ Deno.test("auto: moving costs the same whatever the length, and then so much a t
   // 10 tokens a ms are moved, beside 5 ms; a token of a prompt takes 0.6 ms: 10 tokens take as long.
   const { crossover, measures, pass } = measured(0.6);
   assert.deepEqual(measures.map(({ crossoverTokens }) => Math.round(crossoverTokens)), [10]);
-  assert.ok(crossover.recomputes(9, "b"));
-  assert.ok(!crossover.recomputes(11, "b"));
-  assert.ok(!crossover.recomputes(9, "c"), "a path that nobody has measured is measured first");
+  assert.ok(crossover.recomputes(9, to("b")));
+  assert.ok(!crossover.recomputes(11, to("b")));
+  assert.ok(!crossover.recomputes(9, to("c")), "a path that nobody has measured is measured first");
   pass(61_000);
-  assert.ok(!crossover.recomputes(9, "b"), "an old measure is taken anew");
+  assert.ok(!crossover.recomputes(9, to("b")), "an old measure is taken anew");
   assert.match(
     describePath(measures[0], "auto"),
     /^the path to b moves 10000 tokens\/s .*below 10 t/,
@@ -55,18 +57,43 @@ Deno.test("auto: moving costs the same whatever the length, and then so much a t
 
 Deno.test("auto: a path that is slower than prompts are computed is told, and recomputed", () => {
   const { crossover, measures } = measured(0.05);
-  assert.ok(crossover.recomputes(100_000, "b"));
+  assert.ok(crossover.recomputes(100_000, to("b")));
   assert.match(describePath(measures[0], "auto"), /slower than recomputing.*are recomputed there/);
   assert.match(describePath(measures[0], 0), /slower than recomputing.*--migration-crossover auto/);
-  for (let i = 0; i < 20; i++) crossover.note(base, { bytes: 100_000, ms: 1 });
+  for (let i = 0; i < 20; i++) {
+    crossover.note(base, { bytes: 100_000, ms: 1, isLate: false }, to("b"));
+  }
   assert.equal(measures.length, 2, "told again when it has become faster, and once");
-  assert.ok(!crossover.recomputes(100_000, "b"));
+  assert.ok(!crossover.recomputes(100_000, to("b")));
+});
+
+Deno.test("auto: the path to another host counts for its instances until theirs is measured", () => {
+  const { crossover, measures } = measured(0.05);
+  const slow = { bytes: 100_000, ms: 10, isLate: false };
+  assert.ok(!crossover.recomputes(1_000, to("c", "gpu-2")), "nothing has moved to gpu-2 yet");
+  crossover.note(base, slow, to("b", "gpu-2"));
+  assert.ok(crossover.recomputes(1_000, to("c", "gpu-2")));
+  assert.ok(!crossover.recomputes(1_000, to("c", "gpu-3")), "another host");
+  assert.ok(!crossover.recomputes(1_000, to("c")), "the source's own host");
+  crossover.note({ ...base, totalMs: 10 }, { ...slow, ms: 0.1 }, to("c", "gpu-2"));
+  assert.ok(!crossover.recomputes(1_000, to("c", "gpu-2")), "its own measure counts");
+  assert.match(describePath(measures.at(-1)!, "auto"), /^the path to c on gpu-2 moves/);
+});
+
+Deno.test("auto: a copy that was given up because it took too long is a measure too", () => {
+  const { crossover } = measured(0.05);
+  const late = { bytes: 100_000, ms: 5_000, isLate: true };
+  const report = { ...base, outcome: "aborted_source", totalMs: 5_010 } as const;
+  crossover.note(report, { ...late, isLate: false }, to("c"));
+  assert.ok(!crossover.recomputes(1_000, to("c")), "given up for another reason");
+  crossover.note(report, late, to("c"));
+  assert.ok(crossover.recomputes(1_000, to("c")));
 });
 
 Deno.test("auto: nothing is known before a prompt was computed, or by copies that were paced", () => {
-  assert.ok(!measured(null).crossover.recomputes(1, "b"));
-  const paced = measured(0.6, { bytes: 0, ms: 0 });
-  assert.ok(!paced.crossover.recomputes(1, "b"));
+  assert.ok(!measured(null).crossover.recomputes(1, to("b")));
+  const paced = measured(0.6, { bytes: 0, ms: 0, isLate: false });
+  assert.ok(!paced.crossover.recomputes(1, to("b")));
   assert.deepEqual(paced.measures, []);
 });
 
@@ -133,6 +160,27 @@ Deno.test("auto measures a path by the first move, and recomputes where that is 
     recomputed.push(report.isRecomputed);
   }
   assert.deepEqual(recomputed, [undefined, true]);
+  assert.deepEqual(measures.map(({ crossoverTokens }) => crossoverTokens), [Infinity]);
+  await world.checkEnd();
+});
+
+Deno.test("auto: on a path so slow that copies are given up, the next request is recomputed", async () => {
+  const measures: PathMeasure[] = [];
+  // A block takes 9 s to be copied, longer than a stage may take; a prompt 10 ms.
+  const shape = {
+    crossover: "auto",
+    blockMs: 9_000,
+    limits: { lastStageMaxBlocks: 64, maxStages: 1 },
+    copiesBesideSteps: true,
+    onPathMeasured: (measure: PathMeasure) => measures.push(measure),
+  } as const;
+  const { world, a, b } = await pair(shape, shape);
+  const followed = await world.generate(a, generateRequest("r", 20, { maxTokens: 100, seed: 1 }));
+  await world.until(() => followed.tokens.length === 2);
+  const first = await world.migrate(a, b, { isUrgent: true });
+  assert.equal(first.outcome, "aborted_source", first.reason);
+  const second = await world.migrate(a, b, { isUrgent: true });
+  assert.deepEqual([second.outcome, second.isRecomputed], ["committed", true], second.reason);
   assert.deepEqual(measures.map(({ crossoverTokens }) => crossoverTokens), [Infinity]);
   await world.checkEnd();
 });

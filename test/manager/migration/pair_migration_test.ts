@@ -20,12 +20,17 @@ const defaults: PairMigrationOptions = {
   enablePdDisagg: false,
 };
 
-type Flags = Partial<Pick<MigrationCandidate, "isMigrating" | "isBackendReady">> & {
-  readonly isDraining?: boolean;
-};
+type Flags =
+  & Partial<
+    Pick<MigrationCandidate, "isMigrating" | "isBackendReady" | "hostName" | "isHostDrained">
+  >
+  & {
+    readonly isDraining?: boolean;
+  };
 
 function candidateOf(info: InstanceInfo, flags: Flags = {}): MigrationCandidate {
   const { isDraining = false, isMigrating = false, isBackendReady = true } = flags;
+  const { hostName = null, isHostDrained = false } = flags;
   return {
     instanceId: info.instanceId,
     instanceType: info.instanceType,
@@ -36,6 +41,8 @@ function candidateOf(info: InstanceInfo, flags: Flags = {}): MigrationCandidate 
     waiting: info.waiting,
     runningSequenceLengths: info.runningSequenceLengths,
     blockSize: 16,
+    hostName,
+    isHostDrained,
     isMigrating,
     isBackendReady,
   };
@@ -234,6 +241,37 @@ Deno.test("pairs: a load at the threshold is neither over nor under it", () => {
   assert.deepEqual(pairs([steps("a", 4, 3), idleInfo("b")]), []);
   assert.deepEqual(pairs([steps("a", 4, 2), steps("b", 4, 3)]), []);
   assert.deepEqual(pairs([steps("a", 4, 2), idleInfo("b")]), ["a>b"]);
+});
+
+Deno.test("pairs: among destinations with about the same load, one on the source's host", () => {
+  const on = (hostName: string): Flags => ({ hostName });
+  const infos = [steps("a", 4, 1), steps("b", 4, 41), steps("c", 4, 40), steps("d", 4, 30)];
+  assert.deepEqual(pairs(infos), ["a>b"], "hosts are not known");
+  const flags = { a: on("x"), b: on("y"), c: on("x"), d: on("x") };
+  assert.deepEqual(pairs(infos, {}, flags), ["a>c"]);
+  assert.deepEqual(pairs(infos, {}, { ...flags, c: on("z") }), ["a>b"], "d has more load");
+  assert.deepEqual(pairs(infos, {}, { ...flags, b: on("x") }), ["a>b"], "the first is on the host");
+  const idle = [steps("a", 4, 1), idleInfo("e"), idleInfo("f")];
+  assert.deepEqual(pairs(idle, {}, { a: on("x"), e: on("y"), f: on("x") }), ["a>f"]);
+  const near = [...idle, steps("g", 4, 100)];
+  const far = { a: on("x"), e: on("y"), f: on("y"), g: on("x") };
+  assert.deepEqual(pairs(near, {}, far), ["a>e"], "an idle instance is not about as loaded");
+});
+
+Deno.test("pairs: two sources of one host do not get the same destination", () => {
+  const flags = Object.fromEntries(
+    [..."abcd"].map((name) => [name, { hostName: name === "c" ? "y" : "x" }]),
+  );
+  const infos = [steps("a", 4, 0.5), steps("b", 4, 1), steps("c", 4, 40), steps("d", 4, 40)];
+  assert.deepEqual(pairs(infos, {}, flags), ["a>d", "b>c"]);
+});
+
+Deno.test("pairs: an instance of a host that is being drained takes nothing", () => {
+  const infos = [steps("a", 4, 1), idleInfo("b"), steps("c", 4, 40)];
+  for (const pairMigrationPolicy of ["defrag_constrained", "waiting_first"] as const) {
+    const options = { pairMigrationPolicy, enableDefrag: true };
+    assert.deepEqual(pairs(infos, options, { b: { isHostDrained: true } }), ["a>c"]);
+  }
 });
 
 Deno.test("balanced: keeps what makes loads more alike and no more", () => {

@@ -12,6 +12,7 @@ import type {
   NumberedEvent,
 } from "../../../src/core/protocol/monitoring.ts";
 import type { LocatingCluster } from "../../../src/server/feed/watched_requests.ts";
+import { clusterState } from "../../metrics/cluster_state.ts";
 
 export class FakeCluster implements LocatingCluster {
   readonly frontendId = "api-1";
@@ -75,7 +76,8 @@ export class FakeCluster implements LocatingCluster {
   #state(): ClusterState {
     this.numStates++;
     // The feed reads nothing else of it.
-    return { instances: this.instanceLoads } as unknown as ClusterState;
+    const { hosts, leadership } = clusterState(this.instanceLoads);
+    return { instances: this.instanceLoads, hosts, leadership } as unknown as ClusterState;
   }
 
   #eventsAfter({ after }: EventsQuery): EventsReply {

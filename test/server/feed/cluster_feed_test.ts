@@ -73,6 +73,10 @@ Deno.test("a reader gets the state soon, then what changes", () =>
     const [shown] = reader.last.requests;
     assert.deepEqual([shown.id, shown.instance, shown.isRunning], ["r", "a", false]);
     assert.equal(reader.last.model, "m");
+    const { hosts: [{ name, state }], leadership } = reader.last;
+    assert.deepEqual([name, state], ["gpu-1", "serving"]);
+    const storeProblem = null;
+    assert.deepEqual(leadership, { leader: "gpu-1-7-abcdef01", epoch: 3, storeProblem });
     assert.equal(reader.last.points.length, 2, "it counted before");
 
     cluster.output("r", 10);

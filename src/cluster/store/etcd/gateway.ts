@@ -147,10 +147,12 @@ export class Gateway {
   }
 
   #why(error: unknown): string {
-    const { name, message } = error as Error;
+    const { name, message, cause } = error as Error;
     if (this.#closing.signal.aborted) return "the store is closed";
     const isLate = name === "TimeoutError" || name === "AbortError";
-    return isLate ? `no answer in ${this.options.timeoutMs} ms` : message;
+    if (isLate) return `no answer in ${this.options.timeoutMs} ms`;
+    // Such as that the certificate is of another authority.
+    return cause instanceof Error ? `${message}: ${cause.message}` : message;
   }
 
   #refusal(status: number, { code, message, error }: GatewayError): Error {

@@ -2,6 +2,9 @@ import * as z from "zod";
 import type {
   AdminMigration,
   AdminRequests,
+  HostDrainOrder,
+  HostName,
+  HostStatus,
   InstanceChange,
   InstanceName,
   InstanceStatus,
@@ -47,6 +50,7 @@ export const instanceStatus = z.object({
   instanceType,
   state: instanceState,
   pid: count.nullable(),
+  hostName: id.nullable().default(null),
   totalBlocks: count.nullable(),
   usedBlocks: count.nullable(),
   load: loadNumber.nullable(),
@@ -65,6 +69,22 @@ export const operatorChallenge: Check<OperatorChallenge> = checkWith(
 );
 export const operatorProof: Check<OperatorProof> = checkWith(z.object({ proof: id }));
 export const instanceName: Check<InstanceName> = checkWith(z.object({ instanceId: id }));
+export const hostStatus = z.object({
+  hostName: id,
+  state: z.enum(["serving", "draining", "drained"]),
+  instances: count,
+  availableInstances: count,
+  runningRequests: count,
+  waitingRequests: count,
+});
+export const hostStatusReply: Check<HostStatus> = checkWith(hostStatus);
+export const hostStatuses: Check<readonly HostStatus[]> = checkWith(
+  z.array(hostStatus).max(MAX_LIST_LENGTH),
+);
+export const hostName: Check<HostName> = checkWith(z.object({ hostName: id }));
+export const hostDrainOrder: Check<HostDrainOrder> = checkWith(
+  z.object({ hostName: id, atOnce: count.min(1).optional() }),
+);
 export const adminMigration: Check<AdminMigration> = checkWith(
   z.object({ requestId: id, destinationId: id }),
 );

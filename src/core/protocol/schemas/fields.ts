@@ -3,7 +3,7 @@ import * as z from "zod";
 import { errorKinds } from "../../errors.ts";
 
 /** Longest name of a request, an instance, an API server or a migration. */
-const MAX_ID_CHARS = 1_024;
+export const MAX_ID_CHARS = 1_024;
 /** Longest text that is meant for people; the bus cuts error messages to this length. */
 const MAX_TEXT_CHARS = 64 << 10;
 /** Most entries of a list of ids, instances or blocks. */

@@ -32,14 +32,90 @@ const instanceTypes = new Set<unknown>(["both", "prefill", "decode"]);
 const stepKinds = new Set<unknown>(["prefill", "decode", "idle"]);
 
 /**
- * By hand: 256 instances report 5,000 times a second, and a schema takes 20 us for each. This takes 1 us,
- * because it reads each field by its name; which field does not fit is found out only when one does not.
+ * A report as it is sent between processes: its values in a fixed order. 1,024 instances report 20,000
+ * times a second, and the names of the fields would be two thirds of a report.
+ */
+export function packInstanceInfo(info: InstanceInfo): unknown[] {
+  return [
+    info.instanceId,
+    info.instanceType,
+    info.timestampMs,
+    info.stepId,
+    info.totalBlocks,
+    info.freeBlocks,
+    info.usedBlocks,
+    info.watermarkBlocks,
+    info.runningRequests,
+    info.runningHighPriorityRequests,
+    info.leavingRequests,
+    info.waitingRequests,
+    info.killedRequests,
+    info.firstWaitingBlocks,
+    info.waiting,
+    info.allWaitingBlocks,
+    info.prefillBlocks,
+    info.firstWaitingMs,
+    info.lastRunningBlocks,
+    info.lastStepKind,
+    info.lastStepBatchedTokens,
+    info.lastStepSequences,
+    info.lastStepContextTokens,
+    info.lastStepLatencyMs,
+    info.runningSequenceLengths,
+    info.maxOutputTokens,
+    info.finishedRequestIds,
+    info.receivedRequestIds,
+    info.totals.promptTokens,
+    info.totals.outputTokens,
+    info.totals.preemptions,
+  ];
+}
+
+/** The inverse of {@linkcode packInstanceInfo}; nothing is checked. */
+function unpack(packed: readonly unknown[]): unknown {
+  return {
+    instanceId: packed[0],
+    instanceType: packed[1],
+    timestampMs: packed[2],
+    stepId: packed[3],
+    totalBlocks: packed[4],
+    freeBlocks: packed[5],
+    usedBlocks: packed[6],
+    watermarkBlocks: packed[7],
+    runningRequests: packed[8],
+    runningHighPriorityRequests: packed[9],
+    leavingRequests: packed[10],
+    waitingRequests: packed[11],
+    killedRequests: packed[12],
+    firstWaitingBlocks: packed[13],
+    waiting: packed[14],
+    allWaitingBlocks: packed[15],
+    prefillBlocks: packed[16],
+    firstWaitingMs: packed[17],
+    lastRunningBlocks: packed[18],
+    lastStepKind: packed[19],
+    lastStepBatchedTokens: packed[20],
+    lastStepSequences: packed[21],
+    lastStepContextTokens: packed[22],
+    lastStepLatencyMs: packed[23],
+    runningSequenceLengths: packed[24],
+    maxOutputTokens: packed[25],
+    finishedRequestIds: packed[26],
+    receivedRequestIds: packed[27],
+    totals: { promptTokens: packed[28], outputTokens: packed[29], preemptions: packed[30] },
+  };
+}
+
+/**
+ * Reads a report, packed or by the names of its fields. By hand: a schema takes 20 us for each, this takes
+ * 1 us, because it reads each field by its name; which field does not fit is found out only when one does
+ * not.
  */
 export function readInstanceInfo(data: unknown): InstanceInfo {
   if (typeof data !== "object" || data === null) {
     throw new MessageError("the data: expected the state of an instance");
   }
-  const info = data as InstanceInfo;
+  const info = (Array.isArray(data) ? unpack(data) : data) as InstanceInfo;
   if (!fits(info)) nameUnfitting(info);
   return info;
 }

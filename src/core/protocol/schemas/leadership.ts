@@ -1,7 +1,13 @@
 import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
-import type { Leadership, ManagerDecision, ProcessIdentity } from "../leadership.ts";
-import { id } from "./fields.ts";
+import type {
+  Leadership,
+  LeadershipStatus,
+  ManagerDecision,
+  Presence,
+  ProcessIdentity,
+} from "../leadership.ts";
+import { count, id, MAX_ID_CHARS, text } from "./fields.ts";
 
 const leadershipSchema: z.ZodType<Leadership> = z.object({ epoch: z.int().min(1), leader: id });
 
@@ -14,5 +20,15 @@ const decision = checkWith(z.object(decisionFields));
 /** A decision that says nothing else. Managers of before there were epochs sent no data. */
 export const managerDecision: Check<ManagerDecision> = (data) =>
   data === null ? {} : decision(data);
+
+export const leadershipStatus: z.ZodType<LeadershipStatus> = z.object({
+  isLeader: z.boolean(),
+  epoch: count,
+  leader: z.string().max(MAX_ID_CHARS),
+  address: z.string().max(MAX_ID_CHARS),
+  storeProblem: text.nullable(),
+});
+
+export const presence: Check<Presence> = checkWith(z.object({ instanceId: id }));
 
 export const processIdentity: Check<ProcessIdentity> = checkWith(z.object({ process: id }));

@@ -8,6 +8,7 @@ import type {
   JoinReply,
   JoinRequest,
   MigrationRegistration,
+  ReportInterval,
 } from "../membership.ts";
 import type { ErrorRecord } from "../../errors.ts";
 import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
@@ -18,13 +19,14 @@ const MAX_INTERVAL_MS = 86_400_000;
 /** More than a manager looks after. */
 const MAX_INSTANCES = 16_384;
 
-const settings = z.object({ model: text, dtype: id, maxModelLen: count });
+export const servedSettings = z.object({ model: text, dtype: id, maxModelLen: count });
 const migration: z.ZodType<MigrationRegistration> = z.object({ backend: id, endpoint });
 
-const registration: z.ZodType<InstanceRegistration> = settings.extend({
+const registration: z.ZodType<InstanceRegistration> = servedSettings.extend({
   instanceId: id,
   instanceType,
   address: id,
+  hostName: id.optional(),
   pid: count,
   processStart: id.optional(),
   version: text.optional(),
@@ -48,6 +50,9 @@ export const joinRequest: Check<JoinRequest> = checkWith(z.object({
 export const joinReply: Check<JoinReply> = checkWith(
   z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS), instanceType, ...decisionFields }),
 );
+export const reportInterval: Check<ReportInterval> = checkWith(
+  z.object({ infoIntervalMs: amount.max(MAX_INTERVAL_MS) }),
+);
 export const drainReply: Check<DrainReply> = checkWith(
   z.object({ mayDrain: z.boolean(), ...decisionFields }),
 );
@@ -65,6 +70,6 @@ export const instanceList: Check<InstanceList> = checkWith(z.object({
   expectedInstances: count,
   takesRequests: z.boolean().optional(),
   stopped: z.array(id).max(MAX_INSTANCES).optional(),
-  settings: settings.optional(),
+  settings: servedSettings.optional(),
   ...decisionFields,
 }));

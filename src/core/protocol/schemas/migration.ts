@@ -37,7 +37,7 @@ export const migrationGroupReply: Check<MigrationGroupReply> = checkWith(z.objec
 
 export const migrateOutOrder: Check<MigrateOutOrder> = checkWith(z.object({
   migrationId: id,
-  destination: z.object({ instanceId: id, address: id }),
+  destination: z.object({ instanceId: id, address: id, hostName: id.optional() }),
   policy: z.enum(["LCR", "SR", "LR", "FCW", "FCWSR", "FIT"]),
   room: z.object({ blocks: number, firstArrivalMs: number.nullable() }).optional(),
   aim: z.enum(["waiting", "room", "shortest"]).optional(),

@@ -10,8 +10,9 @@ import {
   type MigrationEnded,
   type ResumeNotice,
 } from "../monitoring.ts";
-import { instanceStatus, loadNumber } from "./admin.ts";
+import { hostStatus, instanceStatus, loadNumber } from "./admin.ts";
 import { amount, count, id, MAX_LIST_LENGTH, priority, text } from "./fields.ts";
+import { leadershipStatus } from "./leadership.ts";
 import { migrationOutcomes, migrationPhase } from "./migration.ts";
 
 /** More backends, or combinations of a backend with outcomes and phases, than there are. */
@@ -106,6 +107,8 @@ export const clusterState: Check<ClusterState> = checkWith(z.object({
   timestampMs: amount,
   instances: z.array(instanceLoad).max(MAX_LIST_LENGTH),
   expectedInstances: count,
+  hosts: z.array(hostStatus).max(MAX_LIST_LENGTH).default([]),
+  leadership: leadershipStatus.optional(),
   statistics: z.object({
     dispatches: z.object({ placed: count, refused: count }),
     dispatchSeconds: buckets,

@@ -1,4 +1,4 @@
-import { POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
+import { NO_DESCRIPTOR, POLLIN, type Sockets } from "../../../../ffi/sockets.ts";
 import type { InstanceId } from "../../../core/protocol/generate.ts";
 import type {
   FailedPeer,
@@ -21,6 +21,8 @@ import type { Waiter } from "./waiter.ts";
 const MAX_INCOMING = 1024;
 /** Most of them that have not proved yet that they are members. One more closes the oldest of them. */
 const MAX_STRANGERS = 256;
+/** Pause after a failed accept, such as one for want of file descriptors. */
+const ACCEPT_RETRY_MS = 100;
 
 /** Settings of an instance's end of a group: data, which crosses to the transfer thread. */
 export interface ExchangeConfig {
@@ -72,6 +74,8 @@ export class GlooExchange {
   readonly #incoming = new Set<IncomingConnection>();
   readonly #outgoing = new Map<InstanceId, Outgoing>();
   #group: MigrationGroup | null = null;
+  /** Until then no connection is accepted. */
+  #acceptFromMs = 0;
 
   readonly #onDefect: (error: unknown) => void;
   readonly #staging: Staging | null;
@@ -109,8 +113,15 @@ export class GlooExchange {
     for (const connection of [...this.#incoming]) connection.onCopies();
     const waiters: Waiter[] = [...this.#incoming];
     for (const { connection } of this.#outgoing.values()) waiters.push(connection);
-    const interests = [{ fd: wakeFd, events: POLLIN }, { fd: this.#listener, events: POLLIN }];
-    const deadlineMs = waiters.reduce((least, one) => Math.min(least, one.deadlineMs), Infinity);
+    const isPaused = performance.now() < this.#acceptFromMs;
+    const interests = [
+      { fd: wakeFd, events: POLLIN },
+      { fd: isPaused ? NO_DESCRIPTOR : this.#listener, events: POLLIN },
+    ];
+    const deadlineMs = waiters.reduce(
+      (least, one) => Math.min(least, one.deadlineMs),
+      isPaused ? this.#acceptFromMs : Infinity,
+    );
     const hasWork = !this.#prefault.isDone || this.isCopying ||
       waiters.some(({ hasBuffered }) => hasBuffered);
     const found = this.#sockets.poll(
@@ -230,7 +241,10 @@ export class GlooExchange {
   }
 
   #accept(): void {
-    for (let fd; (fd = this.#sockets.accept(this.#listener)) >= 0;) {
+    let fd = this.#sockets.accept(this.#listener);
+    // The connection still waits, so that every poll would return at once.
+    if (fd < 0) this.#acceptFromMs = performance.now() + ACCEPT_RETRY_MS;
+    for (; fd >= 0; fd = this.#sockets.accept(this.#listener)) {
       if (this.#incoming.size >= MAX_INCOMING) {
         this.#sockets.close(fd);
         continue;

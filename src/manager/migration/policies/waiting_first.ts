@@ -8,6 +8,7 @@ import type {
   PairMigrationPolicy,
   WaitingCandidate,
 } from "../policy.ts";
+import { isAbout } from "./near.ts";
 import { availableBlocks, headBlocks, isShort, isStuck } from "./room.ts";
 
 /** A request that has waited this long for blocks comes before requests that may be preempted. */
@@ -58,6 +59,19 @@ function pairBeforeLoad(
     pairs.push({ source: source.instanceId, destination: destination.instanceId, aim, requestId });
     return true;
   };
+  /** A destination on the source's host in place of the best one, if it has about as much room. */
+  const nearest = (
+    source: LoadedCandidate,
+    best: LoadedCandidate | null,
+    suits: (destination: LoadedCandidate) => boolean,
+  ) => {
+    if (best === null || source.hostName === null || best.hostName === source.hostName) return best;
+    for (const one of takers) {
+      if (one === source || one.hostName !== source.hostName || !suits(one)) continue;
+      if (isAbout(rooms.get(one)!, rooms.get(best)!)) return one;
+    }
+    return best;
+  };
   /** The destination with the least sufficient room, so that large rooms stay large. */
   const bestFit = (
     source: LoadedCandidate,
@@ -70,7 +84,7 @@ function pairBeforeLoad(
       if (room < blocks || one === source || !suits(one)) continue;
       if (best === null || room < rooms.get(best)!) best = one;
     }
-    return best;
+    return nearest(source, best, (one) => rooms.get(one)! >= blocks && suits(one));
   };
   /** The destination with the most room, if the smallest running request of the source fits there. */
   const roomiest = (
@@ -82,7 +96,9 @@ function pairBeforeLoad(
       if (one === source || !suits(one)) continue;
       if (best === null || rooms.get(one)! > rooms.get(best)!) best = one;
     }
-    return best !== null && rooms.get(best)! >= leastRunning(source) ? best : null;
+    const least = leastRunning(source);
+    if (best === null || rooms.get(best)! < least) return null;
+    return nearest(source, best, (one) => rooms.get(one)! >= least && suits(one));
   };
   /** Pairs for a waiting request: with an instance where it would be the first in the queue. */
   const pairWaiting = (source: LoadedCandidate, request: WaitingCandidate) => {
@@ -131,8 +147,8 @@ function pairBeforeLoad(
 }
 
 /** Whether an instance may take requests. */
-function mayTake({ killedRequests, state }: LoadedCandidate): boolean {
-  return killedRequests === 0 && !state.isDraining;
+function mayTake({ killedRequests, state, isHostDrained }: LoadedCandidate): boolean {
+  return killedRequests === 0 && !state.isDraining && !isHostDrained;
 }
 
 /** Whether an instance is stuck, and all requests that wait there came later than `request`. */

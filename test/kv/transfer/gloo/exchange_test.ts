@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { populate } from "../../../../ffi/libc.ts";
-import { openSockets } from "../../../../ffi/sockets.ts";
+import { type Interest, openSockets, type Sockets } from "../../../../ffi/sockets.ts";
 import { blockBytes, type KvLayout } from "../../../../src/kv/layout.ts";
 import { GlooExchange } from "../../../../src/kv/transfer/gloo/exchange.ts";
 import { PoolPrefault } from "../../../../src/kv/transfer/pool_prefault.ts";
@@ -52,6 +52,55 @@ Deno.test({
   assert.equal(memory.at(-1), 0, "it was there all the time");
 });
 
+Deno.test({
+  name: "exchange: while the process has no file descriptor left, it waits, and then accepts",
+  ignore: Deno.build.os !== "linux",
+}, () => {
+  const sockets = openSockets()!;
+  const { readEnd, writeEnd } = sockets.pipe();
+  let isFull = true, listener = -1, numAccepted = 0;
+  let polled: { readonly fds: readonly number[]; readonly timeoutMs: number };
+  const full: Sockets = Object.create(sockets, {
+    ...bound(sockets, ["listen", "close", "read", "write", "error"]),
+    accept: {
+      value(fd: number): number {
+        listener = fd;
+        if (isFull) return -1; // as for want of a descriptor: the connection goes on waiting
+        const accepted = sockets.accept(fd);
+        if (accepted >= 0) numAccepted++;
+        return accepted;
+      },
+    },
+    poll: {
+      value(interests: readonly Interest[], timeoutMs: number): Int16Array {
+        polled = { fds: interests.map(({ fd }) => fd), timeoutMs };
+        return sockets.poll(interests, timeoutMs);
+      },
+    },
+  });
+  const exchange = new GlooExchange(full, {
+    identity: { instanceId: "a", model: "m", layout },
+    pool: { address: null, layout },
+    numBlocks: NUM_BLOCKS,
+    host: "127.0.0.1",
+    isSealed: false,
+    initTimeoutMs: PATIENCE_MS,
+  }, (error) => assert.fail(`${error}`));
+  const client = sockets.connect("127.0.0.1", exchange.port);
+  // On a busy machine a pause may be over before the next turn begins.
+  for (let numTurns = 0;; numTurns++) {
+    assert.ok(numTurns < 200, "every turn tries to accept, and none waits");
+    exchange.turn(readEnd);
+    const { fds, timeoutMs } = polled!;
+    const isWait = timeoutMs > 0 && timeoutMs < PATIENCE_MS;
+    if (listener >= 0 && !fds.includes(listener) && isWait) break;
+  }
+  isFull = false;
+  while (numAccepted === 0) exchange.turn(readEnd);
+  exchange.close();
+  for (const fd of [client, readEnd, writeEnd]) sockets.close(fd);
+});
+
 Deno.test("pool prefault: a block waits once, and none where there is no memory", () => {
   const memory = new Uint8Array(4 * blockBytes(suiteLayout));
   const prefault = new PoolPrefault({ address: addressOf(memory), layout: suiteLayout }, 4);
@@ -70,4 +119,11 @@ Deno.test("pool prefault: a block waits once, and none where there is no memory"
 
 function addressOf(memory: Uint8Array<ArrayBuffer>): bigint {
   return BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(memory)));
+}
+
+/** Methods with private fields need their own object. */
+function bound(sockets: Sockets, names: readonly (keyof Sockets)[]): PropertyDescriptorMap {
+  return Object.fromEntries(
+    names.map((name) => [name, { value: sockets[name].bind(sockets) }]),
+  );
 }

@@ -4,6 +4,7 @@ import { realClock } from "../../../../src/core/clock.ts";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
 import type { KvPool } from "../../../../src/kv/pool/pool.ts";
 import { type BackendPair, testMigrationBackend } from "../../../conformance/migration_backend.ts";
+import { testHungDevice } from "../../../conformance/hung_device.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
   type LossyPair,
@@ -15,13 +16,10 @@ import { rejection } from "../../../conformance/bus.ts";
 import { directory } from "../../../ffi/software_device/device.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { type EndShape, form, type GlooEnd, membersOf, openEnd } from "./support.ts";
-import { longTest } from "../../../long.ts";
-import { ENDLESS_MS, within } from "../../../patience.ts";
-import { configure, reset } from "../../../ffi/software_device/device.ts";
 
-async function openPair(shape: EndShape): Promise<BackendPair> {
+async function openPair(shape: EndShape, destinationShape = shape): Promise<BackendPair> {
   const source = await openEnd("source", shape);
-  const destination = await openEnd("destination", shape);
+  const destination = await openEnd("destination", destinationShape);
   assert.deepEqual(await form([source, destination]), [[], []]);
   return {
     source,
@@ -91,6 +89,16 @@ testNetworkBackend({
   open: () => openLossyPair({ ...networkShape, newPool: newDevicePool }),
   only: /hangs after half|is closed in the middle/,
   skipped: missing ?? undefined,
+});
+
+testHungDevice({
+  name: "gloo",
+  isLong: true, // the transfer thread opens the pool, with its limit for copies
+  skipped: missing ?? undefined,
+  async open() {
+    const limits = { bufferBlocks: 8, numLayers: 4 };
+    return await openPair({ limits }, { limits, newPool: newDevicePool });
+  },
 });
 
 async function openLossyPair(shape: EndShape): Promise<LossyPair> {
@@ -196,35 +204,3 @@ function hasIpv6(): boolean {
     return false;
   }
 }
-
-// The thread's pool calls a copy hung after ten seconds.
-longTest({
-  name: `gloo backend: a write to the device that hangs is a failure for good${
-    missing === null ? "" : ` (skipped: ${missing})`
-  }`,
-  ignore: missing !== null,
-  fn: async () => {
-    const limits = { bufferBlocks: 8, numLayers: 4 };
-    const source = await openEnd("source", { limits });
-    const destination = await openEnd("destination", { limits, newPool: newDevicePool });
-    await form([source, destination]);
-    configure("hang-work=1");
-    await destination.backend.grant("m", [1]);
-    const sending = source.backend.send({
-      migrationId: "m",
-      destination: { instanceId: "destination", address: "" },
-      endpoint: destination.backend.endpoint,
-      sourceBlocks: [1],
-      destinationBlocks: [1],
-      deadlineMs: realClock.nowMs() + ENDLESS_MS,
-    }, new AbortController().signal);
-    sending.catch(() => {});
-    const reason = await within(destination.backend.failed, "the backend tells of it");
-    assert.match(reason, /a copy on device 0 has not ended in 10000 ms/);
-    assert.equal(destination.backend.isReady, false);
-    for (const { backend } of [destination, source]) await backend.close();
-    await assert.rejects(sending);
-    if (destination.pool.memory === "device") await destination.pool.close();
-    reset();
-  },
-});

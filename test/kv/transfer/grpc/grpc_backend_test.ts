@@ -10,6 +10,7 @@ import {
   suiteLayout,
   testMigrationBackend,
 } from "../../../conformance/migration_backend.ts";
+import { testHungDevice } from "../../../conformance/hung_device.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
   NETWORK_BLOCKS,
@@ -19,9 +20,6 @@ import {
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { ExampleDevicePool } from "../../pool/example_device_pool.ts";
 import { form, openEnd } from "./support.ts";
-import { ENDLESS_MS, within } from "../../../patience.ts";
-import { configure, reset } from "../../../ffi/software_device/device.ts";
-import { UnavailableError } from "../../../../src/core/errors.ts";
 
 async function openPair(limits: TransferLimits, newPool: () => KvPool) {
   const source = openEnd("source", { limits, pool: newPool() });
@@ -83,34 +81,20 @@ testNetworkBackend({
   },
 });
 
-Deno.test({
-  name: `grpc backend: a write to the device that hangs is a failure for good${
-    missing === null ? "" : ` (skipped: ${missing})`
-  }`,
-  ignore: missing !== null,
-  fn: async () => {
-    const source = openEnd("source");
+testHungDevice({
+  name: "grpc",
+  skipped: missing ?? undefined,
+  async open() {
+    const limits = { bufferBlocks: 8, numLayers: suiteLayout.numLayers };
     const pool = new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS, 1000, 200);
-    const destination = openEnd("destination", { pool });
-    await form([source, destination]);
-    configure("hang-work=1");
-    await destination.backend.grant("m", [1]);
-    const leaving = new AbortController();
-    const sending = source.backend.send({
-      migrationId: "m",
-      destination: { instanceId: "destination", address: "" },
-      endpoint: destination.backend.endpoint,
-      sourceBlocks: [1],
-      destinationBlocks: [1],
-      deadlineMs: realClock.nowMs() + ENDLESS_MS,
-    }, leaving.signal);
-    sending.catch(() => {});
-    const reason = await within(destination.backend.failed!, "the backend tells of it");
-    assert.match(reason, /a copy on device 0 has not ended in 200 ms/);
-    leaving.abort();
-    await assert.rejects(sending, UnavailableError);
-    await pool.close(); // ends the write that hangs, for which the backend waits
-    for (const { backend } of [source, destination]) await backend.close();
-    reset();
+    const pools: KvPool[] = [new ArrayKvPool(suiteLayout, SUITE_BLOCKS), pool];
+    const pair = await openPair(limits, () => pools.shift()!);
+    return {
+      ...pair,
+      async close() {
+        await pool.close(); // ends the write that hangs, for which the backend waits
+        await pair.close();
+      },
+    };
   },
 });

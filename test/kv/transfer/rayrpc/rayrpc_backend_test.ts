@@ -20,6 +20,7 @@ import {
   suiteLayout,
   testMigrationBackend,
 } from "../../../conformance/migration_backend.ts";
+import { testHungDevice } from "../../../conformance/hung_device.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import {
   NETWORK_BLOCKS,
@@ -28,8 +29,6 @@ import {
 } from "../../../conformance/network_backend.ts";
 import { missing, SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 import { ExampleDevicePool } from "../../pool/example_device_pool.ts";
-import { ENDLESS_MS, within } from "../../../patience.ts";
-import { configure, reset } from "../../../ffi/software_device/device.ts";
 
 type ParsedTcp = ParsedAddress & { readonly scheme: "tcp" };
 
@@ -119,37 +118,20 @@ testNetworkBackend({
   },
 });
 
-Deno.test({
-  name: `rayrpc backend: a write to the device that hangs is a failure for good${
-    missing === null ? "" : ` (skipped: ${missing})`
-  }`,
-  ignore: missing !== null,
-  fn: async () => {
-    const pools = [
-      arrayPool(),
-      new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS, 1000, 200),
-    ] as const;
-    let made = 0;
-    const pair = await newPair({ bufferBlocks: 8, numLayers: 4 }, () => pools[made++]);
-    configure("hang-work=1");
-    await pair.destination.backend.grant("m", [1]);
-    const leaving = new AbortController();
-    const sending = pair.source.backend.send({
-      migrationId: "m",
-      destination: { instanceId: "b", address: pair.destination.listener.address },
-      endpoint: {},
-      sourceBlocks: [1],
-      destinationBlocks: [1],
-      deadlineMs: realClock.nowMs() + ENDLESS_MS,
-    }, leaving.signal);
-    sending.catch(() => {});
-    const reason = await within(pair.destination.backend.failed!, "the backend tells of it");
-    assert.match(reason, /a copy on device 0 has not ended in 200 ms/);
-    leaving.abort();
-    await assert.rejects(sending, UnavailableError);
-    await pools[1].close(); // ends the write that hangs, for which the backend waits
-    await pair.close();
-    reset();
+testHungDevice({
+  name: "rayrpc",
+  skipped: missing ?? undefined,
+  async open() {
+    const pool = new SoftwareCudaPool(suiteLayout, SUITE_BLOCKS, 1000, 200);
+    const pools = [arrayPool(), pool];
+    const pair = await newPair({ bufferBlocks: 8, numLayers: 4 }, () => pools.shift()!);
+    return {
+      ...pair,
+      async close() {
+        await pool.close(); // ends the write that hangs, for which the backend waits
+        await pair.close();
+      },
+    };
   },
 });
 

@@ -78,6 +78,8 @@ function pairsOf(
     waiting: info.waiting,
     runningSequenceLengths: info.runningSequenceLengths,
     blockSize: BLOCK_SIZE,
+    hostName: null,
+    isHostDrained: false,
     isMigrating: false,
     isBackendReady: true,
   }));

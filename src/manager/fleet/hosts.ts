@@ -1,0 +1,135 @@
+import type { Clock } from "../../core/clock.ts";
+import { LlumnixError, RequestError } from "../../core/errors.ts";
+import type { HostStatus } from "../../core/protocol/admin.ts";
+import type { InstanceKeeper } from "./instance_keeper.ts";
+import type { ManagedInstance } from "./managed_instance.ts";
+
+export interface HostsConfig {
+  readonly clock: Clock;
+  /** All instances, starting and draining ones too. */
+  readonly instances: () => readonly ManagedInstance[];
+  readonly keeper: Pick<InstanceKeeper, "drain" | "keep">;
+}
+
+/** A host that an operator drains. The object tells this drain from a later one of the same host. */
+interface HostDrain {
+  /** Instances of the host that drain at the same time. */
+  readonly atOnce: number;
+}
+
+/**
+ * The hosts of the instances, by name, and which of them an operator drains: their instances give all
+ * requests away, and no new instance goes there.
+ */
+export class Hosts {
+  readonly #config: HostsConfig;
+  readonly #drains = new Map<string, HostDrain>();
+
+  constructor(config: HostsConfig) {
+    this.#config = config;
+  }
+
+  /** Hosts on which no instance should start. */
+  get drained(): ReadonlySet<string> {
+    return new Set(this.#drains.keys());
+  }
+
+  /** An operator drains this host; false for null, a host that is not known. */
+  isDrained(hostName: string | null): boolean {
+    return hostName !== null && this.#drains.has(hostName);
+  }
+
+  /**
+   * Drains the instances of a host. Instances that come later drain too.
+   * @param atOnce how many instances drain at the same time: the others serve on until it is their turn
+   * @returns true once no instance there has a request; false if the host was kept before
+   * @throws {LlumnixError} there is no such host
+   * @throws {RequestError} `atOnce` is no positive number
+   */
+  async drain(hostName: string, atOnce = Infinity): Promise<boolean> {
+    this.#check(hostName);
+    if (!(atOnce >= 1)) throw new RequestError(`at_once ${atOnce}: expected 1 or more`, "at_once");
+    const drain: HostDrain = { atOnce };
+    this.#drains.set(hostName, drain);
+    const waiting = this.#instancesOf(hostName);
+    const drainNext = async (): Promise<void> => {
+      for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+        if (this.#drains.get(hostName) !== drain) return;
+        await this.#drain(next);
+      }
+    };
+    await Promise.all(waiting.slice(0, atOnce).map(drainNext));
+    return this.#drains.get(hostName) === drain;
+  }
+
+  /**
+   * Ends the drain of a host: its instances take requests again.
+   * @throws {LlumnixError} there is no such host
+   */
+  keep(hostName: string): void {
+    this.#check(hostName);
+    this.#drains.delete(hostName);
+    for (const { instanceId, isLost } of this.#instancesOf(hostName)) {
+      if (!isLost) this.#config.keeper.keep(instanceId);
+    }
+  }
+
+  /** An instance serves for the first time. */
+  noteServing(instance: ManagedInstance): void {
+    if (this.isDrained(instance.hostName)) this.#drain(instance);
+  }
+
+  /** @throws {LlumnixError} there is no such host */
+  statusOf(hostName: string): HostStatus {
+    this.#check(hostName);
+    return this.statuses().find((host) => host.hostName === hostName)!;
+  }
+
+  /** Hosts that have instances or are drained, by name. */
+  statuses(): HostStatus[] {
+    return this.#names().map((hostName) => {
+      const instances = this.#instancesOf(hostName);
+      const sum = (of: (info: NonNullable<ManagedInstance["info"]>) => number) =>
+        instances.reduce((total, { info }) => total + (info === null ? 0 : of(info)), 0);
+      return {
+        hostName,
+        state: this.#stateOf(hostName, instances),
+        instances: instances.length,
+        availableInstances: instances.filter(({ isAvailable }) => isAvailable).length,
+        runningRequests: sum((info) => info.runningRequests),
+        waitingRequests: sum((info) => info.waitingRequests + info.killedRequests),
+      };
+    });
+  }
+
+  #stateOf(hostName: string, instances: readonly ManagedInstance[]): HostStatus["state"] {
+    if (!this.isDrained(hostName)) return "serving";
+    const nowMs = this.#config.clock.nowMs();
+    const isEmpty = instances.every((one) => one.isDraining && one.isDrained(nowMs));
+    return isEmpty ? "drained" : "draining";
+  }
+
+  /** Resolves when the instance is empty, kept or gone. */
+  async #drain({ instanceId }: ManagedInstance): Promise<void> {
+    await this.#config.keeper.drain(instanceId, "operator").catch(() => {}); // lost meanwhile
+  }
+
+  #instancesOf(hostName: string): ManagedInstance[] {
+    return this.#config.instances().filter((one) => one.hostName === hostName && !one.isLost);
+  }
+
+  #names(): string[] {
+    const names = new Set(this.#drains.keys());
+    for (const { hostName } of this.#config.instances()) if (hostName !== null) names.add(hostName);
+    return [...names].sort();
+  }
+
+  #check(hostName: string): void {
+    const names = this.#names();
+    if (names.includes(hostName)) return;
+    throw new LlumnixError(
+      "not_found",
+      `there is no host "${hostName}"; the hosts are: ${names.join(", ") || "none"}`,
+    );
+  }
+}
