@@ -104,15 +104,14 @@ export class HeldRequests {
   }
 
   /**
-   * What is held of a request; null if nothing is. The hold begins anew, in case the API server that
-   * asks dies as well.
+   * What is held of a request; null if nothing is. It stays held, in case the API server that asks dies
+   * as well: a request that still runs for the time of a hold, any other one no longer than before.
    */
   take(requestId: RequestId): Taken | null {
     const entry = this.#entries.get(requestId);
     if (!entry) return null;
     const { tokenIds, finish, seed, arrivalMs, frontendId, epoch: ownerEpoch } = entry;
-    this.#unhold(entry);
-    this.#end(entry);
+    if (entry.cancelDeadline === null) this.#end(entry);
     const epoch = nextResumeEpoch(ownerEpoch);
     return { tokenIds: [...tokenIds], finish, seed, arrivalMs, epoch, frontendId, ownerEpoch };
   }
