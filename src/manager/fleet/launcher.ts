@@ -38,6 +38,11 @@ export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | 
 
 /** Starts instances: as processes of this host, within this process, or simulated. */
 export interface InstanceLauncher {
+  /**
+   * Why it cannot start an instance while these hosts are drained; null: it can. Absent: it never refuses.
+   * @param managerAddress see {@linkcode LaunchRequest}
+   */
+  refusal?(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null;
   /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**
