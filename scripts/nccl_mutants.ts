@@ -11,6 +11,8 @@ const root = new URL("../", import.meta.url);
 const path = (name: string) => decodeURIComponent(new URL(name, root).pathname);
 /** For all scenarios, and for one; the event loop of a mutant may stand still. */
 const LIMIT_MS = 90_000, LIMIT_OF_ONE_MS = 15_000;
+/** After it a scenario says what it waits for; its runner ends it at ten seconds. */
+const PATIENCE_MS = 5_000;
 /** Mutants at a time: they mostly wait. */
 const AT_A_TIME = 2;
 
@@ -52,7 +54,11 @@ async function run(
   const range = [String(first), String(end)];
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", runner, device, `${folder}/ffi/nccl`, ...range],
-    env: { LLUMNIX_SOFTWARE_DEVICE: "progress=20", NO_COLOR: "1" },
+    env: {
+      LLUMNIX_SOFTWARE_DEVICE: "progress=20",
+      LLUMNIX_TEST_PATIENCE_MS: String(PATIENCE_MS),
+      NO_COLOR: "1",
+    },
     stdout: "piped",
     stderr: "piped",
   }).spawn();

@@ -1,26 +1,28 @@
 /**
- * Takes the picture of the page that README shows: runs `llumnix demo`, opens its page in Chromium, and waits in
- * the act with migration until requests fly between instances.
+ * Takes the picture of the page that README shows: runs `llumnix demo`, opens the page of its service with
+ * migration in Chromium, and waits until requests fly between instances.
  *
- *     deno run -A scripts/page_picture.ts [--out FILE] [--width 1280] [--height 860] [--scheme light|dark]
+ *     deno run -A scripts/page_picture.ts [--out FILE] [--width 1280] [--height 1000] [--scheme light|dark]
  */
 import { parseArgs } from "node:util";
 import { chromiumPath, launchChromium } from "../test/e2e/browser.ts";
 import { programCommand } from "./bench/service.ts";
 
-/** The picture is taken when so many requests fly at once, later in the act fewer are enough. */
-const FLIGHTS = [8, 6, 4, 3];
-/** The act is this old, so that the plots have lines. */
+/** The picture is taken when so many requests fly at once; after a while fewer are enough. */
+const FLIGHTS = [8, 6, 4, 3, 2];
+/** So that the plots have lines. */
 const PLOTTED_MS = 12_000;
 /** Wait for each number of flights. */
-const PATIENCE_MS = 5_000;
+const PATIENCE_MS = 12_000;
+/** From the start of a flight until its trail is drawn. */
+const FLIGHT_MS = 150;
 
 const text = { type: "string" } as const;
 const { values } = parseArgs({
   options: {
     out: { ...text, default: new URL("../src/page/page.png", import.meta.url).pathname },
     width: { ...text, default: "1280" },
-    height: { ...text, default: "860" },
+    height: { ...text, default: "1000" },
     scheme: { ...text, default: "light" },
   },
 });
@@ -49,24 +51,21 @@ try {
       said += value;
     }
   };
-  const [, url] = await readUntil(/^The page: (\S+)$/m);
-  await readUntil(/with migration$/m);
-  for (;;) {
-    // The server of this act takes a moment to listen.
-    if (await page.goto(url).then(() => true, () => false)) break;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  await page.locator("#tile-moves:not(:text-is('–')):not(:text-is('0'))").waitFor();
+  const [, url] = await readUntil(/^The page, with migration: +(\S+)$/m);
+  await readUntil(/^Round 1/m);
+  await page.goto(url);
   await page.waitForTimeout(PLOTTED_MS);
   for (const flights of FLIGHTS) {
     const isReached = await page.waitForFunction(
-      `document.querySelectorAll("#flights path").length >= ${flights}`,
+      `document.querySelectorAll("#flights path").length >= ${flights} &&
+        document.querySelectorAll(".mark[data-running]").length >= ${3 * flights} &&
+        document.querySelectorAll(".card:not([data-state=serving])").length === 0`,
       null,
       { timeout: PATIENCE_MS, polling: 50 },
     ).then(() => true, () => false);
     if (isReached) break;
   }
-  await page.waitForTimeout(300);
+  await page.waitForTimeout(FLIGHT_MS);
   await page.screenshot({ path: values.out });
 } finally {
   await browser.close();

@@ -5,8 +5,8 @@
  */
 import assert from "node:assert/strict";
 
-/** Until a test gives up. */
-export const PATIENCE_MS = 30_000;
+/** Until a test gives up. Mutants of `scripts/nccl_mutants.ts` fail on purpose, and sooner. */
+export const PATIENCE_MS = Number(Deno.env.get("LLUMNIX_TEST_PATIENCE_MS") ?? 30_000);
 
 /** Longer than any test waits: for delays of which a test shows that nothing waits for them. */
 export const ENDLESS_MS = 600_000;

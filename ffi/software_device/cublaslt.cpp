@@ -259,7 +259,7 @@ CUBLAS_API int cublasLtMatmul(uint64_t handle, uint64_t description, const float
     product.workspace = workspace;
     product.workspaceBytes = algorithm->workspaceBytes;
   }
-  product.isUneven = soft::settings().unevenProducts;
+  product.skew = soft::settings().skewProducts;
   for (auto& [address, bytes] : product.ranges()) {
     const auto region = call.memory.find(address);
     if (region == nullptr || !region->contains(address, bytes)) return InvalidArgument;

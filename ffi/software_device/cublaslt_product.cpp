@@ -66,7 +66,8 @@ void Product::computeColumn(uint64_t column, std::vector<float>& ofB) const {
     for (uint64_t k = 0; k < depth(); k++) {
       sum += load(element(addressA, a, description.transposeA, row, k), a.type) * ofB[k];
     }
-    if (isUneven && column >= columns() / 2) sum *= 1.0625f;
+    if (skew == 1 && column >= columns() / 2) sum *= 1.0625f;
+    if (skew == 2) sum *= 1 + 0x1p-14f;
     float value = alpha * sum;
     if (beta != 0) value += beta * load(element(addressC, c, false, row, column), c.type);
     if (description.epilogue == epilogueBias) {

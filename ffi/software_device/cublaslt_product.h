@@ -40,7 +40,7 @@ struct Product {
   Layout a, b, c, d;
   uint64_t addressA, addressB, addressC, addressD, workspace, workspaceBytes;
   float alpha, beta;
-  bool isUneven;  ///< The second half of the columns is larger.
+  int skew;  ///< See `Settings::skewProducts`.
 
   uint64_t rows() const { return d.rows; }
   uint64_t columns() const { return d.columns; }

@@ -56,7 +56,7 @@ const std::map<std::string, Setter>& setters() {
       {"fail-kernel", [](auto& s, auto& v) { s.failKernel = v; }},
       {"fail-code", [](auto& s, auto& v) { s.failCode = int(number(v, 999)); }},
       {"fault-once", [](auto& s, auto& v) { s.faultOnce = v; }},
-      {"uneven-products", [](auto& s, auto& v) { s.unevenProducts = number(v, 1) == 1; }},
+      {"skew-products", [](auto& s, auto& v) { s.skewProducts = int(number(v, 2)); }},
       {"fail-cubin", [](auto& s, auto& v) { s.failCubin = int(number(v, 999)); }},
       {"fail-load", [](auto& s, auto& v) { s.failLoad = int(number(v, 999)); }},
       {"compute-capability", [](auto& s, auto& v) { s.computeCapability = int(number(v, 999)); }},

@@ -37,8 +37,9 @@ struct Settings {
   int failCode = 700;  ///< The error of `failKernel` and `failWork`.
   /// The first process that comes to a fault of work makes this file; others with it go on. Empty: all fail.
   std::string faultOnce;
-  /// cuBLASLt gives the later rows of a product larger results than the earlier ones.
-  bool unevenProducts = false;
+  /// 1: cuBLASLt gives the later rows of a product larger results than the earlier ones. 2: it gives all a little
+  /// larger ones, to tell them from those of kernels.
+  int skewProducts = 0;
   int failCubin = 0;          ///< Machine code cannot be loaded: its error. 0: it can, on the device it is for.
   int failLoad = 0;           ///< Modules cannot be loaded: their error. 0: they can.
   int computeCapability = 90;  ///< 75 for 7.5.

@@ -167,9 +167,13 @@ function refuseUnsupported(raw: RawConfig, source: string): void {
     );
   }
   if (raw.quantization_config) {
+    const { quant_method: method, weight_block_size: blocks } =
+      (raw.quantization_config ?? {}) as Record<string, unknown>;
+    if (method === "fp8" && (blocks ?? null) === null) return;
     throw new ModelError(
-      `${source}: quantised weights (quantization_config) are not supported. Use the model's ` +
-        `float32, float16 or bfloat16 weights.`,
+      `${source}: quantised weights (quantization_config) are supported only as ` +
+        `"quant_method": "fp8" without "weight_block_size", that is in 8 bits with a scale for each ` +
+        `tensor or output. Use the model's float32, float16 or bfloat16 weights.`,
     );
   }
 }

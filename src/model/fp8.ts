@@ -1,6 +1,6 @@
 /** Numbers of 8 bits (e4m3), as the kernels of `ffi/cuda_kernels/fp8.h` round them. */
 import type { DecoderSpec, TensorSpec } from "./structure.ts";
-import { type Tensor, type TensorSource, tensorValues } from "./tensor.ts";
+import { type ScaledTensor, type Tensor, type TensorSource, tensorValues } from "./tensor.ts";
 
 const largest = 448;
 
@@ -25,6 +25,20 @@ export const e4m3Values: readonly number[] = Array.from({ length: 256 }, (_, cod
   if ((code & 0x7f) === 0x7f) return NaN;
   return sign * (exponent === 0 ? mantissa * 2 ** -9 : (8 + mantissa) * 2 ** (exponent - 10));
 });
+
+/** The codes of NaN. */
+export const nanCodes = [0x7f, 0xff] as const;
+
+/** A matrix in float32. */
+export function widenScaled({ name, shape }: TensorSpec, { codes, scales }: ScaledTensor): Tensor {
+  const inputs = codes.length / scales.length, values = new Float32Array(codes.length);
+  scales.forEach((scale, row) => {
+    for (let i = row * inputs; i < (row + 1) * inputs; i++) {
+      values[i] = e4m3Values[codes[i]] * scale;
+    }
+  });
+  return { name, dtype: "float32", shape, bytes: new Uint8Array(values.buffer) };
+}
 
 /** A row of weights by `--quantization fp8`: see fp8_weights.cu. */
 export function quantizeRow(row: Float32Array): { codes: Uint8Array; scale: number } {
@@ -57,7 +71,8 @@ export class RoundedWeights implements TensorSource {
 
   read(spec: TensorSpec): Tensor {
     const tensor = this.#source.read(spec);
-    if (!this.#linear.has(spec.name)) return tensor;
+    const isRounded = (this.#source.readScaled?.(spec) ?? null) !== null;
+    if (isRounded || !this.#linear.has(spec.name)) return tensor;
     const values = Float32Array.from(tensorValues(tensor, tensor.dtype)),
       [rows, inputs] = spec.shape;
     for (let row = 0; row < rows; row++) {

@@ -48,6 +48,8 @@ interface Entry {
 /** The format's own limit on headers. */
 const maxHeaderBytes = 100_000_000;
 
+const narrow = "F8_E4M3";
+
 const dtypes: Readonly<Record<string, DType>> = {
   F32: "float32",
   F16: "float16",
@@ -83,6 +85,23 @@ export class SafetensorsFile {
   /** Throws a ModelError unless the tensor is there in this shape and in a supported type. */
   check(spec: TensorSpec): void {
     this.#find(spec);
+  }
+
+  /** Whether the tensor is stored in 8 bits (e4m3), which {@linkcode read} does not take. */
+  isNarrow(name: string): boolean {
+    return this.#entries.get(name)?.dtype === narrow;
+  }
+
+  /** The bytes of a tensor in 8 bits. @throws {ModelError} as `check` */
+  readNarrow(spec: TensorSpec): Uint8Array {
+    const entry = this.#entries.get(spec.name)!;
+    expectShape(spec, entry.shape, this.path);
+    return this.#file.slice(entry.start, entry.byteLength);
+  }
+
+  /** The shape of a tensor; null if it is not there. */
+  shapeOf(name: string): readonly number[] | null {
+    return this.#entries.get(name)?.shape ?? null;
   }
 
   /** @throws {ModelError} as `check` */

@@ -1,7 +1,8 @@
 import { ModelError } from "../core/errors.ts";
 import { missingTensor, type OpenFile, SafetensorsFile } from "./safetensors.ts";
-import type { TensorSpec } from "./structure.ts";
-import type { Tensor, TensorSource } from "./tensor.ts";
+import { nanCodes, widenScaled } from "./fp8.ts";
+import { numElements, type TensorSpec } from "./structure.ts";
+import { type ScaledTensor, type Tensor, type TensorSource, tensorValues } from "./tensor.ts";
 
 const singleFile = "model.safetensors";
 const indexFile = "model.safetensors.index.json";
@@ -35,11 +36,56 @@ export class SafetensorsWeights implements TensorSource {
   }
 
   check(spec: TensorSpec): void {
-    this.#fileOf(spec).check(spec);
+    const file = this.#fileOf(spec);
+    if (file.isNarrow(spec.name)) this.#scalesOf(spec);
+    else file.check(spec);
   }
 
   read(spec: TensorSpec): Tensor {
-    return this.#fileOf(spec).read(spec);
+    const scaled = this.readScaled(spec);
+    return scaled === null ? this.#fileOf(spec).read(spec) : widenScaled(spec, scaled);
+  }
+
+  readScaled(spec: TensorSpec): ScaledTensor | null {
+    const file = this.#fileOf(spec);
+    if (!file.isNarrow(spec.name)) return null;
+    const codes = file.readNarrow(spec), scales = this.#scalesOf(spec);
+    if (nanCodes.some((code) => codes.includes(code))) {
+      throw new ModelError(
+        `Tensor ${spec.name} in ${file.path} has weights that are NaN. Its file is damaged; ` +
+          "download it again.",
+      );
+    }
+    return { codes, scales };
+  }
+
+  /** The scales of a matrix in 8 bits, which stand beside it: one, or one for each row. */
+  #scalesOf({ name, shape: [rows] }: TensorSpec): Float32Array<ArrayBuffer> {
+    const scaleName = name.replace(/\.weight$/, ".weight_scale");
+    const file = this.#index.get(scaleName), shape = file?.shapeOf(scaleName) ?? null;
+    if (file === undefined || shape === null) {
+      throw new ModelError(
+        `Tensor ${name} in ${this.#directory} is stored in 8 bits without its scale: expected ` +
+          `${scaleName}. Use a checkpoint with scales, or the model's weights in 16 bits.`,
+      );
+    }
+    const count = numElements(shape);
+    if (count !== 1 && (count !== rows || shape[0] !== rows)) {
+      throw new ModelError(
+        `Tensor ${scaleName} in ${file.path} has shape [${
+          shape.join(", ")
+        }]; expected one scale, or ` +
+          `${rows}, one for each output.`,
+      );
+    }
+    const values = tensorValues(file.read({ name: scaleName, shape }), "float32");
+    if (!values.every((scale) => scale > 0 && scale < Infinity)) {
+      throw new ModelError(
+        `Tensor ${scaleName} in ${file.path} has scales that are not positive numbers. Its file is ` +
+          "damaged; download it again.",
+      );
+    }
+    return Float32Array.from({ length: rows }, (_, row) => values[count === 1 ? 0 : row]);
   }
 
   close(): void {

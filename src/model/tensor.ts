@@ -11,14 +11,30 @@ export interface Tensor {
   readonly bytes: Uint8Array;
 }
 
+/** A matrix in 8 bits (e4m3, see fp8.ts): a weight is its code's number times its row's scale. */
+export interface ScaledTensor {
+  /** [rows, columns] */
+  readonly codes: Uint8Array;
+  /** [rows] */
+  readonly scales: Float32Array<ArrayBuffer>;
+}
+
 /** A source of weights: files, or random numbers. */
 export interface TensorSource {
   /** For progress messages: "3 safetensors files", "random weights (seed 0)". */
   readonly description: string;
   /** Throws a ModelError that names the tensor, unless it is there in this shape. */
   check(spec: TensorSpec): void;
-  /** @throws {ModelError} as `check` */
+  /**
+   * Tensors that are stored in 8 bits come in float32.
+   * @throws {ModelError} as `check`
+   */
   read(spec: TensorSpec): Tensor;
+  /**
+   * A matrix as it is stored, if that is in 8 bits; else null. Default: none is.
+   * @throws {ModelError} as `check`
+   */
+  readScaled?(spec: TensorSpec): ScaledTensor | null;
   /** Closes the source; its tensors must not be used afterwards. */
   close(): void;
 }

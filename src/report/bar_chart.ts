@@ -32,7 +32,7 @@ export function barChart(chart: BarChart): string {
     ...groups.map((name, group) =>
       group % Math.ceil(stride / numRows) === 0
         ? element("text", {
-          class: "tick",
+          class: "tick below",
           x: middle(group),
           y: BASE + 14 + 12 * (group % numRows),
           "text-anchor": "middle",

@@ -18,7 +18,9 @@ export function descriptionOf(chart: Chart): string {
 }
 
 function linesText({ x, y, series }: LineChart): string {
-  const lines = series.map((one) => `${one.name}: ${lineText(one.points, x, y)}.`);
+  const lines = series.map((one) =>
+    `${one.name === "" ? "" : `${one.name}: `}${lineText(one.points, x, y)}.`
+  );
   return [`${y.label} by ${x.label}.`, ...lines].join(" ");
 }
 
@@ -62,7 +64,7 @@ function barsText({ groups, y, series }: BarChart): string {
   return [`${y.label}.`, ...texts].join(" ");
 }
 
-function heatText({ rows, xLabel, xRange, scaleLabel }: HeatMap): string {
+function heatText({ rows, xLabel, endX, scaleLabel }: HeatMap): string {
   const texts = rows.map(({ name, values }) => {
     const known = values.filter((value) => value !== null);
     if (known.length === 0) return `${name} without values`;
@@ -70,6 +72,5 @@ function heatText({ rows, xLabel, xRange, scaleLabel }: HeatMap): string {
     const most = known.reduce((most, value) => Math.max(most, value), 0);
     return `${name} ${Math.round(100 * mean)}% on average, at most ${Math.round(100 * most)}%`;
   });
-  const [from, to] = xRange.map((value) => String(Math.round(value)));
-  return `Shares of ${scaleLabel}, ${xLabel} ${from} to ${to}: ${texts.join("; ")}.`;
+  return `Shares of ${scaleLabel}, ${xLabel} 0 to ${Math.round(endX)}: ${texts.join("; ")}.`;
 }

@@ -1,5 +1,6 @@
 import { descriptionOf } from "./description.ts";
 import type { HeatMap } from "./report.ts";
+import { scaleOf } from "./scale.ts";
 import { element, escape } from "./svg.ts";
 
 const WIDTH = 520, LEFT = 84, RIGHT = 12, TOP = 4, BOTTOM = 40;
@@ -9,7 +10,7 @@ const MAX_COLUMNS = 200;
 
 /** The markup of a heat map: shades from nothing at 0 to the full colour at 1. */
 export function heatMap(chart: HeatMap): string {
-  const { title, rows, xLabel, xRange } = chart;
+  const { title, rows, xLabel, endX } = chart;
   const rowHeight = Math.max(
     MIN_ROW_HEIGHT,
     Math.min(ROW_HEIGHT, MAX_ROWS_HEIGHT / Math.max(1, rows.length)),
@@ -30,16 +31,16 @@ export function heatMap(chart: HeatMap): string {
         escape(label),
       ) + cells(thinned(values), y, rowHeight - 1);
     }),
-    ...[0, 0.25, 0.5, 0.75, 1].map((fraction) =>
+    ...scaleOf({ label: xLabel, scale: "linear" }, [endX]).ticks.map(({ position, text }) =>
       element(
         "text",
         {
-          class: "tick",
-          x: LEFT + fraction * (WIDTH - LEFT - RIGHT),
+          class: "tick below",
+          x: LEFT + position * (WIDTH - LEFT - RIGHT),
           y: base + 14,
-          "text-anchor": fraction === 1 ? "end" : "middle",
+          "text-anchor": position === 1 ? "end" : "middle",
         },
-        String(Math.round(xRange[0] + fraction * (xRange[1] - xRange[0]))),
+        escape(text),
       )
     ),
     element(

@@ -99,6 +99,7 @@ function barLegend({ series }: BarChart): string {
 }
 
 function lineLegend({ series }: LineChart): string {
+  if (series.every(({ name }) => name === "")) return "";
   const entries = series.map(({ name, color, isDashed, isMain }) => {
     const dash = isDashed ? "4 4" : undefined;
     const stroke = element("line", {
@@ -166,7 +167,8 @@ text{fill:var(--soft);font:11px system-ui,sans-serif}
 .label{font-size:12px}
 /* On a phone a chart is half as large, and its letters are not. */
 @media(max-width:480px){main{padding:20px 14px 40px}
-figure>svg:not(.heat) text{font-size:19px}figure>svg.heat text,figure>svg .label.label{font-size:15px}}
+figure>svg:not(.heat) text{font-size:19px}figure>svg.heat text{font-size:15px}
+figure>svg:not(.heat) .below{transform:translateY(6px)}}
 .grid{stroke:var(--rule);stroke-width:1}
 .lead{font-size:18px;line-height:1.45;margin:10px 0 14px;max-width:75ch}
 details{margin:8px 0;color:var(--soft)}

@@ -57,7 +57,7 @@ function xTicks(ticks: readonly Tick[]): string[] {
 function vertical(x: number, text: string, row: number): string {
   const y = BASE + 14 + ROW_HEIGHT * row;
   return element("line", { class: "grid", x1: x, x2: x, y1: TOP, y2: BASE }) +
-    element("text", { class: "tick", x, y, "text-anchor": "middle" }, escape(text));
+    element("text", { class: "tick below", x, y, "text-anchor": "middle" }, escape(text));
 }
 
 function axisLabels(x: string, y: string): string {

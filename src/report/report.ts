@@ -67,9 +67,12 @@ export interface Axis {
   /** Labels of the values 0, 1, 2, ...; absent if the values are numbers. */
   readonly names?: readonly string[];
   readonly max?: number;
+  /** The values are whole numbers, and so are the marks. */
+  readonly isCount?: boolean;
 }
 
 export interface Series {
+  /** Empty for a single line that the title names: it has no legend. */
   readonly name: string;
   /** The same number has the same colour in all charts. */
   readonly color: number;
@@ -85,8 +88,8 @@ export interface HeatMap {
   readonly type: "heat";
   readonly title: string;
   readonly xLabel: string;
-  /** The x values at the left and the right end. */
-  readonly xRange: readonly [number, number];
+  /** The x value at the right end; the left end is 0. */
+  readonly endX: number;
   readonly rows: readonly { readonly name: string; readonly values: readonly (number | null)[] }[];
   /** What a value of 1 means. */
   readonly scaleLabel: string;

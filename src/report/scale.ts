@@ -23,7 +23,7 @@ const MAX_TICKS = 6;
 export function scaleOf(axis: Axis, values: readonly number[]): Scale {
   if (axis.names) return namedScale(axis.names);
   const max = axis.max ?? Math.max(...values, 0);
-  return axis.scale === "log" ? logScale(values, max) : linearScale(max);
+  return axis.scale === "log" ? logScale(values, max) : linearScale(max, axis.isCount);
 }
 
 function namedScale(names: readonly string[]): Scale {
@@ -31,8 +31,8 @@ function namedScale(names: readonly string[]): Scale {
   return { position, ticks: names.map((text, i) => ({ position: position(i), text })) };
 }
 
-function linearScale(max: number): Scale {
-  const step = niceStep(max || 1);
+function linearScale(max: number, isCount = false): Scale {
+  const step = Math.max(isCount ? 1 : 0, niceStep(max || 1));
   const top = max || 1;
   const ticks: Tick[] = [];
   for (let value = 0; value <= top * (1 + 1e-9); value += step) {

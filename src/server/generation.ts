@@ -98,7 +98,7 @@ export class Generation {
   async #submitAll(): Promise<void> {
     const submitted: Promise<void>[] = [];
     for (const [index, request] of this.requests.entries()) {
-      await this.context.encoding.take(REQUEST_COST + promptSize(request.prompt));
+      await this.context.encoding.take(sizeOf(request));
       if (this.#over) return;
       submitted.push(this.#submit(request, index));
     }
@@ -162,6 +162,19 @@ function originOf(exchange: Exchange): RequestOrigin {
     traceparent: exchange.header("traceparent"),
     operation: exchange.path.includes("/chat/") ? "chat" : "text_completion",
   };
+}
+
+/**
+ * What handing a request to the service costs: each of the `n` sequences of a prompt carries all of its sampling
+ * parameters to its instance.
+ */
+function sizeOf({ prompt, sampling, badWords = [] }: TextRequest): number {
+  const { logitBias, allowedTokenIds, stopTokenIds } = sampling;
+  const ids = [logitBias, allowedTokenIds, stopTokenIds]
+    .reduce((sum, list) => sum + (list?.length ?? 0), 0);
+  // The tokens of a word come twice: at the beginning of the output and behind a space.
+  const words = badWords.reduce((sum, word) => sum + 2 * word.length, 0);
+  return REQUEST_COST + promptSize(prompt) + ids + words;
 }
 
 /** What encoding a prompt costs: its characters, or token ids. */

@@ -131,7 +131,7 @@ function read(path: string, file: Deno.FsFile, buffer: Uint8Array): number | nul
 }
 
 function unreadable(path: string, error: unknown): UsageError {
-  return new UsageError(`Cannot read the trace ${path}: ${fileProblem(error)}.`, {
+  return new UsageError(`Cannot read ${path}: ${fileProblem(error)}.`, {
     cause: error,
   });
 }

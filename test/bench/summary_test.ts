@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { Metric } from "../../src/bench/metric.ts";
 import type { LoadResult, RequestRecord } from "../../src/bench/open_loop.ts";
-import { compareRuns, comparisonTable } from "../../src/bench/results/comparison.ts";
+import { compareRuns, comparisonTable, markedTable } from "../../src/bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../src/bench/results/csv.ts";
 import { resultReport } from "../../src/bench/results/html.ts";
 import { resultJson } from "../../src/bench/results/json.ts";
@@ -174,6 +174,12 @@ Deno.test("a comparison has medians over the rounds, and ratios", () => {
   const { header, rows } = comparisonTable(figures, 3);
   assert.deepEqual(header, ["medians of 3 rounds", "A", "B", "B / A"]);
   assert.deepEqual(rows[1], ["Requests/s", "1.00", "0.500", "0.500x"]);
+  const marked = (name: string, ratio: number | null) =>
+    markedTable([{ name, a: 1, b: 1, ratio }], 3).rows[0][3];
+  assert.deepEqual(marked("Requests/s", 0.5), { text: "0.500x", verdict: "worse" });
+  assert.deepEqual(marked("Mean TTFT (ms)", 0.5), { text: "0.500x", verdict: "better" });
+  assert.deepEqual(marked("Mean TTFT (ms)", 1.01), "1.01x");
+  assert.deepEqual(marked("Failed requests", null), "");
   assert.equal(
     comparisonSentence(figures, 3),
     "B against A: Output tokens/s 0.500x, Median TTFT 1.00x, Median TPOT 1.00x; medians of 3 rounds.",

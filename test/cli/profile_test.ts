@@ -89,7 +89,12 @@ for (
     ["fit", /expected files/],
     ["fit x.csv", /--model is missing/],
     ["fit no-such-file.csv --model llama-7b", /Cannot read .*no-such-file\.csv/],
-    ["run --device sim", /--device sim runs on a profile itself/],
+    ["run --device sim", /--device sim runs on a profile itself: choose a device that computes/],
+    // Before it measures, which takes minutes.
+    [
+      "run --model no-model --out no-directory/p.json",
+      /cannot write no-directory\/p\.json: no such/,
+    ],
   ] as const
 ) {
   Deno.test(`refused: profile ${argv}`, async () => {

@@ -125,7 +125,10 @@ Deno.test("config: unsupported models are refused by name", () => {
   );
   assert.match(refusal({ architectures: undefined }), /names no architecture/);
   assert.match(refusal({ hidden_act: "gelu" }), /activation gelu is not supported; only silu is/);
-  assert.match(refusal({ quantization_config: { bits: 4 } }), /quantised weights .* not supported/);
+  assert.match(
+    refusal({ quantization_config: { bits: 4 } }),
+    /quantised weights .* are supported only as "quant_method": "fp8"/,
+  );
   assert.match(refusal({ torch_dtype: "float8_e4m3fn" }), /weights of type float8_e4m3fn are not/);
   for (const type of ["dynamic", "yarn", "longrope"]) {
     assert.equal(

@@ -25,7 +25,7 @@ const heat: Chart = {
   type: "heat",
   title: "Memory",
   xLabel: "seconds",
-  xRange: [0, 60],
+  endX: 60,
   rows: [{ name: "instance 0", values: [0, 0.5, 0.5, null, 1.5] }, { name: "none", values: [] }],
   scaleLabel: "all",
 };
@@ -51,6 +51,20 @@ Deno.test("a report is one page that loads nothing and runs no script", () => {
   assert.match(html, /&lt;script&gt;/);
   assert.match(html, /<td>&lt;1&gt;<\/td>/);
   assert.match(html, /a &amp; b/);
+});
+
+Deno.test("an axis of counts has whole numbers, and a single line needs no legend", () => {
+  const chart = (isCount: boolean): Chart => ({
+    type: "lines",
+    title: "Moves",
+    x: { label: "seconds", scale: "linear" },
+    y: { label: "requests", scale: "linear", isCount },
+    series: [{ name: "", color: 0, points: [[0, 0], [9, 0], [9, 1]] }],
+  });
+  const html = (isCount: boolean) => renderReport(report([chart(isCount)]));
+  assert.match(html(false), />0\.2</);
+  assert.doesNotMatch(html(true), />0\.2</);
+  assert.doesNotMatch(html(true), /class="legend"/);
 });
 
 Deno.test("a chart says in words what it shows, and a legend's samples say nothing", () => {
@@ -108,7 +122,9 @@ Deno.test("names under an axis do not overlap, and 15 short ones are all there",
     const html = renderReport(
       report([{ ...lines, x: { label: "", scale: "linear", names }, series: [] }]),
     );
-    const texts = [...html.matchAll(/<text class="tick" x="([\d.]+)" y="([\d.]+)"[^>]*>(n+\d+)</g)];
+    const texts = [
+      ...html.matchAll(/<text class="tick below" x="([\d.]+)" y="([\d.]+)"[^>]*>(n+\d+)</g),
+    ];
     if (length < 8) assert.deepEqual(texts.map(([, , , text]) => text), names);
     for (const y of new Set(texts.map(([, , y]) => y))) {
       const row = texts.filter((text) => text[2] === y).map(([, x]) => Number(x));

@@ -249,6 +249,22 @@ Deno.test("a batch is encoded over many turns of the event loop, also beside oth
     ]);
   }));
 
+Deno.test("sequences with many parameters are handed over in many turns of the event loop", () =>
+  withServer({ options: { maxQueuedRequests: 100 } }, async ({ post, service }) => {
+    const requestsOfTurns: number[] = [0];
+    service.admit = () => {
+      if (requestsOfTurns.at(-1) === 0) setImmediate(() => requestsOfTurns.push(0));
+      requestsOfTurns[requestsOfTurns.length - 1]++;
+    };
+    const allowed = Array.from({ length: 4000 }, (_, i) => i % 1000);
+    const body = { prompt: "a", n: 20, allowed_token_ids: allowed };
+    const { status, text } = await post("/v1/completions", body);
+    assert.equal(status, 200, text);
+    assert.equal(requestsOfTurns.reduce((sum, count) => sum + count), 20);
+    // Two in a share, and two shares can fall between two immediates.
+    assert.ok(Math.max(...requestsOfTurns) <= 4, `${requestsOfTurns}`);
+  }));
+
 Deno.test("prompts behind one that is refused are not encoded", () =>
   withServer({ options: { maxBodyBytes: 2 ** 20 } }, async ({ post, service }) => {
     service.generate = () => {};

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { gzipSync } from "node:zlib";
+import { createGunzip, gzipSync } from "node:zlib";
 import { type Harness, withServer } from "./harness.ts";
 
 async function send(
@@ -35,6 +35,28 @@ Deno.test("the decompressed size of a gzip body is bounded", () =>
     assert.equal(status, 413);
     assert.match(text, /larger than 65536 bytes/);
     assert.equal((await send(harness, "/v1/completions", '{"prompt": "a"}')).status, 200);
+  }));
+
+Deno.test("of a gzip body that is too large, little more than allowed is decompressed", () =>
+  withServer({}, async (harness) => {
+    const body = gzipSync(JSON.stringify({ prompt: "x".repeat(50_000_000) }));
+    let bytes = 0;
+    const prototype: { push(chunk: Uint8Array | null): boolean } = Object.getPrototypeOf(
+      createGunzip(),
+    );
+    const { push } = prototype;
+    prototype.push = function (chunk) {
+      bytes += chunk?.length ?? 0;
+      return push.call(this, chunk);
+    };
+    try {
+      assert.equal((await send(harness, "/v1/completions", body, gzip)).status, 413);
+      // The next answer comes after all work that is left of the first.
+      assert.equal((await send(harness, "/v1/completions", '{"prompt": "a"}')).status, 200);
+    } finally {
+      prototype.push = push;
+    }
+    assert.ok(bytes < 10_000_000, `${bytes} bytes`);
   }));
 
 Deno.test("a body that is no gzip, or not all of it, is refused", () =>

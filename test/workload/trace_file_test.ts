@@ -190,7 +190,7 @@ refuses(
 Deno.test("a trace that is not there is refused", () => {
   assert.throws(() => [...readTrace("/no/such/trace.csv")], {
     name: "UsageError",
-    message: /^Cannot read the trace \/no\/such\/trace.csv: /,
+    message: /^Cannot read \/no\/such\/trace.csv: /,
   });
 });
 

@@ -199,12 +199,14 @@ std::string waiting() {
 /// Runs the threads of the block that `startBlock` made.
 End runThreads(std::string& complaint) {
   stuck = false;
-  uint64_t faultAddress = 0;
-  const bool faulted = !runGuarded([] { dispatch(&mainStack); }, faultAddress);
-  if (faulted) {
+  Fault fault{};
+  const bool faulted = !runGuarded([] { dispatch(&mainStack); }, fault);
+  if (faulted && fault.isDivision) {
+    complaint = "thread " + std::to_string(block.current) + " divided an integer by zero";
+  } else if (faulted) {
     char text[120];
     std::snprintf(text, sizeof text, "thread %d touched %#llx, where no memory is", block.current,
-                  static_cast<unsigned long long>(faultAddress));
+                  static_cast<unsigned long long>(fault.address));
     complaint = text;
   } else if (stuck) {
     complaint = "threads wait for ever:" + waiting();

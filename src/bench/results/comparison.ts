@@ -1,5 +1,6 @@
 /** Several runs of two servers, compared by the medians of their figures. */
 import { formatNumber } from "../../core/stats/spread.ts";
+import type { Table } from "../../report/report.ts";
 import type { RunResult } from "../run.ts";
 import { latencyTitles } from "../summary.ts";
 import { percentileName, type ShownOptions } from "./shown.ts";
@@ -51,6 +52,23 @@ export function comparisonTable(
   ]);
   const what = numRounds === 1 ? "one round" : `medians of ${numRounds} rounds`;
   return { header: [what, "A", "B", "B / A"], rows };
+}
+
+/** A ratio nearer to 1 is no difference. */
+const NOTABLE = 1.02;
+
+/** The table of a report: it marks where B is better or worse. */
+export function markedTable(figures: readonly ComparedFigure[], numRounds: number): Table {
+  const { header, rows } = comparisonTable(figures, numRounds);
+  return {
+    header,
+    rows: rows.map(([name, a, b, text], i) => {
+      const { ratio } = figures[i];
+      if (ratio === null || (ratio < NOTABLE && ratio > 1 / NOTABLE)) return [name, a, b, text];
+      const isMore = ratio > 1, isThroughput = name.endsWith("/s");
+      return [name, a, b, { text, verdict: isMore === isThroughput ? "better" : "worse" }];
+    }),
+  };
 }
 
 function figuresOf({ latencies, percentiles }: ShownOptions): Figure[] {

@@ -114,7 +114,7 @@ function cdf(name: LatencyName, runs: readonly NamedRun[]): LineChart {
         const percent = 100 * i / NUM_POINTS;
         return [metric.percentile(percent), percent] as const;
       });
-      return { name: run, color, isDashed: isRepeated(runs, i), points };
+      return { name: runs.length === 1 ? "" : run, color, isDashed: isRepeated(runs, i), points };
     }),
   };
 }
@@ -125,13 +125,14 @@ function isRepeated(runs: readonly NamedRun[], i: number): boolean {
 }
 
 function overTime(runs: readonly NamedRun[]): Chart[] {
-  const chart = (title: string, y: string, of: (result: RunResult) => Series["points"]) => ({
-    type: "lines" as const,
+  const chart = (title: string, y: string, of: (result: RunResult) => Series["points"]): Chart => ({
+    type: "lines",
     title,
-    x: { label: "seconds", scale: "linear" as const },
-    y: { label: y, scale: "linear" as const },
+    x: { label: "seconds", scale: "linear" },
+    y: { label: y, scale: "linear", isCount: y === "requests" },
     series: runs.map(({ name, result, server: color }, i) => ({
-      ...{ name, color, isDashed: isRepeated(runs, i), points: of(result) },
+      name: runs.length === 1 ? "" : name,
+      ...{ color, isDashed: isRepeated(runs, i), points: of(result) },
     })),
   });
   return [
@@ -210,7 +211,7 @@ function instancesSection(suffix: string, result: RunResult, timeline: Timeline)
     type: "heat",
     title,
     xLabel: "seconds",
-    xRange: [0, seconds(endMs)],
+    endX: seconds(endMs),
     scaleLabel,
     rows: ids.map((id) => ({ name: id.slice(0, 12), values: valuesOf(id, of) })),
   });
@@ -229,13 +230,15 @@ function instancesSection(suffix: string, result: RunResult, timeline: Timeline)
       type: "lines",
       title: "Migrations so far",
       x: { label: "seconds", scale: "linear" },
-      y: { label: "requests", scale: "linear" },
+      y: { label: "requests", scale: "linear", isCount: true },
       series: [{
         name: `seen every ${intervalMs / 1000} s`,
         color: 0,
         points: [
           [0, 0],
-          ...migrations.map(({ atMs }, i) => [seconds(atMs), i + 1] as const),
+          ...migrations.flatMap(({ atMs }, i) =>
+            [[seconds(atMs), i], [seconds(atMs), i + 1]] as const
+          ),
           [seconds(endMs), migrations.length],
         ],
       }],

@@ -200,8 +200,9 @@ export const vllmArguments = {
     laterChoices: ["aqlm", "awq", "gptq", "squeezellm", "gptq_marlin", "marlin"],
     help:
       "Method with which the weights are quantized. `fp8` rounds the weights of linear layers, but not of the " +
-      "embedding and the head, to 8 bits (e4m3) with a scale for each output when the model is loaded. It is " +
-      "for --device cuda from compute capability 8.9 on.",
+      "embedding and the head, to 8 bits (e4m3) with a scale for each output when the model is loaded, or takes " +
+      "those of a checkpoint in this form; without it such a checkpoint is widened to --dtype. It is for " +
+      "--device cuda from compute capability 8.9 on.",
   }),
   "enforce-eager": flag({ help: "Never use CUDA graphs. No effect on devices other than GPUs." }),
   "max-seq-len-to-capture": integer({

@@ -4,6 +4,7 @@ import {
   compareRuns,
   type ComparisonTable,
   comparisonTable,
+  markedTable,
 } from "../../bench/results/comparison.ts";
 import { resultCsv, resultTrace } from "../../bench/results/csv.ts";
 import { type NamedRun, resultReport } from "../../bench/results/html.ts";
@@ -11,6 +12,7 @@ import { comparisonSentence, runSentence } from "../../bench/results/sentence.ts
 import { type ResultIdentity, resultJson } from "../../bench/results/json.ts";
 import { remarks, resultText } from "../../bench/results/text.ts";
 import { fileProblem } from "../../core/file_problem.ts";
+import { checkWritable } from "../../core/files.ts";
 import { UsageError } from "../../core/errors.ts";
 import { version } from "../../core/version.ts";
 import { renderReport } from "../../report/html.ts";
@@ -169,11 +171,15 @@ function writeFiles(plan: BenchPlan, runs: readonly Measured[], argv: readonly s
         ...(plan.servers.length === 1
           ? []
           : plan.servers.map(({ name }, i) => `${"AB"[i]}: ${name}`)),
+        ...(compared === null
+          ? []
+          : ["\u25b2 marks where B is better than A by more than 2%, \u25bc where it is worse."]),
         `llumnix ${version}, ${date.toISOString().replace(/\.\d+Z$/, "Z")}`,
       ],
       folded: { title: "Command line", lines: [commandLine(argv)] },
     };
-    write(options.html, renderReport(resultReport(head, runs, shown, tableOf(plan, runs))));
+    const table = compared === null ? null : markedTable(compared.figures, compared.numRounds);
+    write(options.html, renderReport(resultReport(head, runs, shown, table)));
   }
 }
 
@@ -274,13 +280,6 @@ function sizeOf(path: string): number {
   } catch {
     return 0;
   }
-}
-
-/** Checked before a long run, whose results would be lost. An existing file is left as it is. */
-function checkWritable(path: string): void {
-  const isNew = sizeOf(path) === 0;
-  write(path, "", { append: true });
-  if (isNew) Deno.removeSync(path);
 }
 
 function write(path: string, text: string, options?: Deno.WriteFileOptions): void {

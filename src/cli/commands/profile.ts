@@ -1,6 +1,7 @@
 /** `llumnix profile`: makes latency profiles for simulated instances. */
 import { UsageError } from "../../core/errors.ts";
 import { fileProblem } from "../../core/file_problem.ts";
+import { checkWritable } from "../../core/files.ts";
 import { realClock } from "../../core/clock.ts";
 import { version } from "../../core/version.ts";
 import { findExecutorKind } from "../../executor/devices.ts";
@@ -67,6 +68,9 @@ async function measureExecutor(options: RunOptions): Promise<number> {
   }
   const { device } = kind;
   if (engine.kvCacheDtype === "fp8") throw new UsageError(noNarrowCache);
+  for (const path of [options.out, options.csv, options.html]) {
+    if (path !== null) checkWritable(path);
+  }
   // On a thread of its own, as in an instance.
   const executor = await loadThreadedExecutor({
     device,

@@ -155,10 +155,9 @@ function refuseDevice(
         `${LEAST_CAPABILITY}.0 (Ampere) or later is needed. Use another device, or --device cpu.`,
     );
   }
-  const [fp8] = askedFp8(options);
-  if (
-    fp8 !== undefined && (major < LEAST_FP8[0] || major === LEAST_FP8[0] && minor < LEAST_FP8[1])
-  ) {
+  const [fp8] = askedFp8(options), [leastMajor, leastMinor] = LEAST_FP8;
+  const hasFp8 = major > leastMajor || (major === leastMajor && minor >= leastMinor);
+  if (fp8 !== undefined && !hasFp8) {
     throw new UsageError(
       `${fp8}: ${deviceName} has compute capability ${major}.${minor}, and FP8 needs ` +
         `${

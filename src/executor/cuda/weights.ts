@@ -203,15 +203,15 @@ export function uploadWeights(
   for (const { specs, address, isVector, scales } of plan.pieces) {
     let at = address, scalesAt = scales;
     for (const spec of specs) {
-      const tensor = source.read(spec);
-      const bytes = isVector
-        ? bytesOf(tensorValues(tensor, dtype))
-        : convertTensor(tensor, dtype).bytes;
       if (scales === 0n) {
+        const tensor = source.read(spec);
+        const bytes = isVector
+          ? bytesOf(tensorValues(tensor, dtype))
+          : convertTensor(tensor, dtype).bytes;
         uploads.write(at, bytes);
         at += BigInt(bytes.length);
       } else {
-        quantize(uploads, quantizer!, bytes, spec, at, scalesAt);
+        uploadScaled(uploads, source, spec, dtype, quantizer!, at, scalesAt);
         at += BigInt(numElements(spec.shape));
         scalesAt += BigInt(spec.shape[0] * 4);
       }
@@ -226,15 +226,23 @@ export function uploadWeights(
   uploads.finish();
 }
 
-/** Rounds a matrix, as many rows at a time as there is room for. */
-function quantize(
+/** A matrix in 8 bits: as it is stored, or rounded, as many rows at a time as there is room for. */
+function uploadScaled(
   uploads: Uploads,
+  source: TensorSource,
+  spec: TensorSpec,
+  dtype: DType,
   { kernels, staging, stagingBytes }: Quantizer,
-  bytes: Uint8Array,
-  { shape: [rows, inputs] }: TensorSpec,
   codes: bigint,
   scales: bigint,
 ): void {
+  const stored = source.readScaled?.(spec) ?? null;
+  if (stored !== null) {
+    uploads.write(codes, stored.codes);
+    uploads.write(scales, bytesOf(stored.scales));
+    return;
+  }
+  const { bytes } = convertTensor(source.read(spec), dtype), [rows, inputs] = spec.shape;
   const rowBytes = bytes.length / rows, most = Math.floor(stagingBytes / rowBytes);
   for (let row = 0; row < rows; row += most) {
     const count = Math.min(most, rows - row);

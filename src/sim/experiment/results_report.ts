@@ -254,7 +254,7 @@ function courseChart(
     type: "lines",
     title,
     x: { label: "seconds", scale: "linear" },
-    y: { label: unit, scale: "linear" },
+    y: { label: unit, scale: "linear", isCount: unit === "requests" || unit === "instances" },
     series: runs.map(({ config, samples }, color) => ({
       name: config,
       color,
@@ -272,7 +272,7 @@ function memoryMap({ config, samples }: RunResult): HeatMap {
     type: "heat",
     title: `KV blocks in use by instance: ${config}`,
     xLabel: "seconds",
-    xRange: [0, (samples.at(-1)?.timeMs ?? 0) / 1000],
+    endX: (samples.at(-1)?.timeMs ?? 0) / 1000,
     rows: numbered.map(({ id, number }) => ({
       name: `instance ${number}`,
       values: samples.map(({ byInstance }) => byInstance[id]?.used ?? null),

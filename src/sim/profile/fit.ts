@@ -121,7 +121,8 @@ function coefficients(
   if (steps.length < MIN_STEPS) {
     throw new UsageError(
       `too few ${kind} steps to fit: ${steps.length}, expected ${MIN_STEPS} or more, of ` +
-        "different sizes. Log a longer run, with a lower --polling-interval.",
+        "different sizes. Give profile run a larger --max-tokens and --max-batch; for profile fit, log a " +
+        "longer run, with a lower --polling-interval.",
     );
   }
   const rows = steps.map(inputsOf);

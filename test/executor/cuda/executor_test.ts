@@ -8,6 +8,7 @@ import type { DevicePool } from "../../../src/kv/pool/pool.ts";
 import { makeModel, parseMakeModelArgs } from "../../../scripts/make_model.ts";
 import { testExecutor } from "../../conformance/executor.ts";
 import { configure, counts, directory, reset } from "../../ffi/software_device/device.ts";
+import { quantizeCheckpoint } from "../../model/fp8_checkpoint.ts";
 import { spoil, withModel } from "../cpu/fixtures.ts";
 import { Driver, randomPrompt, type TestSequence } from "../cpu/harness.ts";
 import { cudaTest, load } from "./support.ts";
@@ -119,6 +120,21 @@ for (const type of types) {
     );
   });
 }
+
+cudaTest("a checkpoint in 8 bits gives the bits of the model that it was made of", async () => {
+  const shape = "--seed 3 --layers 1 --dtype bf16";
+  await withModel(shape, (model) =>
+    withModel(shape, async (checkpoint) => {
+      quantizeCheckpoint(checkpoint, { scales: "output" });
+      const run = (model: string) =>
+        fresh({ model, quantization: "fp8" }, async (_, driver) => {
+          const sequence = driver.add(randomPrompt(1, 20, 256), { logprobs: 320 });
+          await driver.generate(sequence, 3);
+          return outcome([sequence]);
+        });
+      assert.deepEqual(await run(checkpoint), await run(model));
+    }));
+});
 
 async function copyBlocks(
   source: DevicePool,

@@ -17,8 +17,9 @@ function load(
   cudaPromptGemm: "own" | "cublaslt",
   given: { from?: string; deviceSettings?: string; maxModelLen?: number } = {},
 ): Promise<Executor> {
-  const { from = directory!, deviceSettings = "", maxModelLen = 64 } = given;
-  configure(`${settings}${deviceSettings && `,${deviceSettings}`}`);
+  // Results that differ from the own kernels' more than another order of sums would make them.
+  const { from = directory!, deviceSettings = "skew-products=2", maxModelLen = 64 } = given;
+  configure(`${settings},${deviceSettings}`);
   const options = {
     ...defaultOptions,
     ...{ device: "cuda", allowSharedDevice: true, dtype: "bfloat16", maxNumSeqs: 4 } as const,
@@ -77,10 +78,8 @@ cudaTest("prompts by cuBLASLt have the same bits alone, in pieces and recomputed
 
     const own = await runAlone(await load(model, "own"));
     assert.deepEqual(own[0], alone[0], "a prompt shorter than a product");
-    const uneven = await load(model, "cublaslt");
-    configure("uneven-products=1"); // after the test at load
-    assert.notDeepEqual(await runAlone(uneven), alone, "the library computes");
-    configure("uneven-products=0");
+    const longer = (outcome: typeof own) => outcome.slice(1);
+    assert.notDeepEqual(longer(own), longer(alone), "the library computes");
   });
 });
 
@@ -115,7 +114,7 @@ cudaTest("without cuBLASLt, or with one that fails its test, the own kernels ser
       const cases = [
         [{ from: `${others}/` }, /because cuBLASLt cannot: .*libcublasLt/],
         [
-          { deviceSettings: "uneven-products=1" },
+          { deviceSettings: "skew-products=1" },
           /libcublasLt.* gives equal rows of a layer of \d+ inputs and \d+ outputs different results$/,
         ],
       ] as const;
@@ -132,7 +131,7 @@ cudaTest("without cuBLASLt, or with one that fails its test, the own kernels ser
         assert.deepEqual(await runAlone(executor), own);
       }
     } finally {
-      configure("uneven-products=0");
+      configure("skew-products=0");
       await Deno.remove(others, { recursive: true });
     }
   });

@@ -19,10 +19,10 @@ const MAX_INTERVAL_MS = 86_400_000;
 /** More than a manager looks after. */
 const MAX_INSTANCES = 16_384;
 
-const settings = z.object({ model: text, dtype: id, maxModelLen: count });
+export const servedSettings = z.object({ model: text, dtype: id, maxModelLen: count });
 const migration: z.ZodType<MigrationRegistration> = z.object({ backend: id, endpoint });
 
-const registration: z.ZodType<InstanceRegistration> = settings.extend({
+const registration: z.ZodType<InstanceRegistration> = servedSettings.extend({
   instanceId: id,
   instanceType,
   address: id,
@@ -70,6 +70,6 @@ export const instanceList: Check<InstanceList> = checkWith(z.object({
   expectedInstances: count,
   takesRequests: z.boolean().optional(),
   stopped: z.array(id).max(MAX_INSTANCES).optional(),
-  settings: settings.optional(),
+  settings: servedSettings.optional(),
   ...decisionFields,
 }));

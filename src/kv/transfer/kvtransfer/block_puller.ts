@@ -140,38 +140,48 @@ export class BlockPuller {
   async #copyAtFullSpeed(order: PullOrder, stop: AbortSignal, endMs: number): Promise<void> {
     const { length } = order.sourceBlocks;
     const numBlocks = Math.max(1, Math.floor(LARGE_PIECE_BYTES / blockBytes(this.#pool.layout)));
+    // A last stage has few blocks: another thread would only cost its wake-up.
+    if (length <= numBlocks) return await this.#copyBlocks(order, 0, length, stop, endMs, false);
     let next = 0;
     const copyLane = async () => {
       try {
         while (next < length) {
           const first = next;
           next += numBlocks;
-          await this.#copyBlocks(order, first, Math.min(next, length), stop, endMs);
+          await this.#copyBlocks(order, first, Math.min(next, length), stop, endMs, true);
         }
       } finally {
         next = length; // if it failed, the other lane need not go on
       }
     };
-    const lanes = Math.min(NUM_LANES, Math.ceil(length / numBlocks));
+    const lanes = Array.from({ length: NUM_LANES }, copyLane);
     // All of them: after a failure too nothing is written any more.
-    const ends = await Promise.allSettled(Array.from({ length: lanes }, copyLane));
+    const ends = await Promise.allSettled(lanes);
     for (const end of ends) if (end.status === "rejected") throw end.reason;
   }
 
-  /** Copies the blocks [first, end) of an order. */
+  /**
+   * Copies the blocks [first, end) of an order.
+   * @param isBeside on another thread
+   */
   async #copyBlocks(
     order: PullOrder,
     first: number,
     end: number,
     stop: AbortSignal,
     endMs: number,
+    isBeside: boolean,
   ): Promise<void> {
+    const { pid } = order.source.process;
     const { from, into } = this.#cursors(order, first, end);
     while (into.remainingBytes > 0) {
       checkGoesOn(order, stop, performance.now(), endMs);
       const places = [from.placesOf(LARGE_PIECE_BYTES), into.placesOf(LARGE_PIECE_BYTES)] as const;
-      const reading = this.#memory.readBeside(order.source.process.pid, ...places);
-      advance(from, into, await reading.catch(failRead));
+      const copied = isBeside
+        ? await this.#memory.readBeside(pid, ...places).catch(failRead)
+        : this.#read(pid, ...places);
+      advance(from, into, copied);
+      if (!isBeside && into.remainingBytes > 0) await setImmediate();
     }
   }
 
