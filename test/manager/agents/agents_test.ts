@@ -29,24 +29,20 @@ Deno.test("agents: without room the refusal says what each host has", async () =
   await assert.rejects(manager.addInstance(), /no host has room .*\(a has 1 of 1\)/);
 });
 
-Deno.test("agents: nothing is started on a host that is drained", async () => {
+Deno.test("agents: no instance starts on a host that is drained, until it is kept", async () => {
   await using world = new World();
   const manager = await world.manager({ initialInstances: 1 });
-  world.onLaunch = async (instance) => {
-    await instance.join();
-    instance.settings = { ...instance.settings, hostName: "a" };
-    await instance.register();
-  };
-  const a = world.host("a", { slots: 3 });
-  await untilServing(manager, [a], [1]);
-  await manager.drainHost("a");
-  await assert.rejects(manager.addInstance(), /no host has room .*\(a is drained\)/);
-  world.onLaunch = undefined;
-  const b = world.host("b");
+  const a = world.host("a", { slots: 2 }), b = world.host("b", { slots: 1 });
+  await untilServing(manager, [a, b], [1, 0]);
   await b.agent.joined;
+  const names = () => manager.hosts().map(({ hostName, state }) => `${hostName} ${state}`);
+  assert.deepEqual(names(), ["a serving", "b serving"]);
+  await manager.drainHost("b");
+  assert.deepEqual(names(), ["a serving", "b drained"]);
   await manager.addInstance();
-  await untilServing(manager, [a, b], [1, 1]);
-  manager.keepHost("a");
+  await untilServing(manager, [a, b], [2, 0]);
+  await assert.rejects(manager.addInstance(), /no host has room .*a has 2 of 2, b is drained/);
+  manager.keepHost("b");
   await manager.addInstance();
   await untilServing(manager, [a, b], [2, 1]);
 });
