@@ -30,6 +30,10 @@ export const commands: ReadonlyMap<string, CommandEntry> = new Map<string, Comma
     summary: "Run an API server for the instances of a running manager (manager).",
     load: async () => (await import("./role_commands.ts")).apiServer,
   }],
+  ["agent", {
+    summary: "Let a manager on another host start instances on this one.",
+    load: async () => (await import("./role_commands.ts")).agent,
+  }],
   ["bench", {
     summary: "Measure a server under load, or compare two.",
     load: async () => (await import("./bench/command.ts")).bench,

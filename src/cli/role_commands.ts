@@ -1,6 +1,7 @@
-/** The commands that run a role of the service: serve, manager, api-server, instance. */
+/** The commands that run a role of the service: serve, manager, api-server, agent, instance. */
 import { ArgumentIndex } from "./arguments/index.ts";
 import {
+  agentGroups,
   allRoleGroups,
   apiServerGroups,
   everyGroup,
@@ -24,6 +25,9 @@ export const serve: Command = {
     const index = new ArgumentIndex(serveGroups);
     const options = await readServingOptions<ServeOptions>("serve", argv, index, index);
     if (options === null) return 0;
+    if (options.cluster) {
+      return await (await import("./commands/serve_cluster.ts")).runServeCluster(options);
+    }
     const { prepareInstance } = await import("../roles/prepared_instance.ts");
     const prepared = prepareInstance(options);
     return await (await import("./commands/serve.ts")).runServe(options, prepared);
@@ -55,6 +59,20 @@ export const apiServer: Command = {
     );
     if (options === null) return 0;
     return await (await import("./commands/api_server.ts")).runApiServer(options);
+  },
+};
+
+export const agent: Command = {
+  groups: agentGroups,
+  run: async (argv) => {
+    const options = await readServingOptions<RoleOptions>(
+      "agent",
+      argv,
+      new ArgumentIndex(agentGroups),
+      new ArgumentIndex(allRoleGroups),
+    );
+    if (options === null) return 0;
+    return await (await import("./commands/agent.ts")).runAgent(options);
   },
 };
 

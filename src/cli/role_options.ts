@@ -1,7 +1,7 @@
 /** From the command line of a role to its options: read, refused or printed, with notices on stderr. */
 import type { LoggingOptions } from "../core/options.ts";
 import { checkCombinations } from "./arguments/combinations.ts";
-import { pairPolicyNotices } from "./arguments/in_force.ts";
+import { oneHostNotices, pairPolicyNotices } from "./arguments/in_force.ts";
 import type { ArgumentIndex } from "./arguments/index.ts";
 import { checkStatus, type Notice } from "./arguments/status.ts";
 import type { InstanceOptions, ServeOptions } from "./arguments/tables.ts";
@@ -9,7 +9,7 @@ import { configTable } from "./print_config.ts";
 import { readSettings, toOptions } from "./settings.ts";
 
 /**
- * The options in effect of serve, manager or api-server.
+ * The options in effect of serve, manager, api-server or agent.
  * @param index the arguments that may be on the command line
  * @param whole the arguments that the configuration file may set
  * @returns null if `--print-config` asked for the table of options, which is printed
@@ -27,6 +27,10 @@ export async function readServingOptions<Options extends ServeOptions>(
   const notices = checkStatus(index, settings);
   if (settings.get("pair-migration-policy")!.source.kind !== "default") {
     notices.push(...pairPolicyNotices(options));
+  }
+  if (command === "serve") {
+    const isChosen = (name: string) => settings.get(name)!.source.kind === "command line";
+    notices.push(...oneHostNotices(options, isChosen));
   }
   report(command, notices, options.logLevel);
   if (!options.printConfig) return options;

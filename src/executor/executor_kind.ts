@@ -47,6 +47,8 @@ export interface ExecutorKind {
    * present; it never takes a device without this function.
    */
   isPresent?(): boolean;
+  /** Devices that this process may use, of which an instance takes one. Absent: instances share the host. */
+  countDevices?(): number;
   /**
    * Finds the model of the options; loads nothing.
    * @throws {ModelError} the model is missing, damaged or not supported

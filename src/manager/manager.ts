@@ -17,13 +17,14 @@ import type { ClusterState } from "../core/protocol/monitoring.ts";
 import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/options.ts";
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
+import { Agents } from "./agents/agents.ts";
 import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Hosts } from "./fleet/hosts.ts";
 import { Fleet } from "./fleet/fleet.ts";
-import { InstanceKeeper } from "./fleet/instance_keeper.ts";
+import { DEFAULT_INSTANCE_TIMEOUT_MS, InstanceKeeper } from "./fleet/instance_keeper.ts";
 import { InstanceRollout } from "./fleet/rollout.ts";
 import type { InstanceLauncher } from "./fleet/launcher.ts";
 import type { ManagedInstance } from "./fleet/managed_instance.ts";
@@ -36,6 +37,9 @@ import { ReportPace } from "./report_pace.ts";
 import { UpdateGate } from "./update_gate.ts";
 import { Monitor } from "./monitoring/monitor.ts";
 import { IsolationLease } from "./dispatch/isolation_lease.ts";
+
+/** Time to connect to an instance on another host. */
+const REACH_TIMEOUT_MS = 2_000;
 
 export interface ManagerConfig {
   readonly bus: Bus;
@@ -54,7 +58,8 @@ export interface ManagerConfig {
   readonly scaling?: ScalingOptions;
   /** What operators of other processes have to have; absent: only those of this process may operate. */
   readonly adminToken?: string | null;
-  readonly launcher: InstanceLauncher;
+  /** Null: the agents of hosts start instances. */
+  readonly launcher: InstanceLauncher | null;
   readonly clock: Clock;
   readonly onEvent?: (event: ManagerEvent) => void;
   /** An instance that is silent for this long is given up. */
@@ -92,6 +97,8 @@ export class Manager {
   readonly #authority: Authority;
   readonly #operators: Operators;
   readonly #dispatcher: Dispatcher;
+  /** Null: instances run on this host. */
+  readonly #agents: Agents | null;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #hosts: Hosts;
@@ -118,7 +125,9 @@ export class Manager {
     this.#operators = new Operators(config.adminToken ?? null, config.clock);
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
-    this.#fleet = this.#makeFleet();
+    this.#agents = config.launcher === null ? this.#makeAgents() : null;
+    const launcher = config.launcher ?? this.#agents!;
+    this.#fleet = this.#makeFleet(launcher);
     this.#pace = new ReportPace(config.options.pollingInterval * 1000);
     this.#changes = new UpdateGate({
       clock: config.clock,
@@ -127,6 +136,7 @@ export class Manager {
     });
     this.#keeper = new InstanceKeeper({
       ...config,
+      launcher,
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
       onChange: () => this.#changes.note(),
@@ -134,6 +144,7 @@ export class Manager {
     this.#hosts = new Hosts({
       clock: config.clock,
       instances: () => this.#fleet.all,
+      withAgents: () => this.#agents?.names ?? [],
       keeper: this.#keeper,
     });
     this.#group = this.#makeGroupKeeper();
@@ -155,6 +166,7 @@ export class Manager {
       throw error;
     }
     manager.#keeper.start();
+    manager.#agents?.start();
     manager.#migrationLoop.start();
     return manager;
   }
@@ -352,11 +364,30 @@ export class Manager {
     });
   }
 
-  #makeFleet(): Fleet {
+  #makeAgents(): Agents {
+    const { clock, settings, instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS } =
+      this.#config;
+    return new Agents({
+      clock,
+      authority: this.#authority,
+      settings,
+      timeoutMs,
+      knows: (instanceId) => this.#fleet.has(instanceId),
+      isDrained: (host) => this.#hosts.isDrained(host),
+      onEvent: (event) => this.#emit(event),
+      onRoom: (isNew) => {
+        this.#keeper.noteHosts(this.#agents!.initialInstances);
+        this.#keeper.noteRoom(isNew);
+      },
+    });
+  }
+
+  #makeFleet(launcher: InstanceLauncher): Fleet {
     const { migration, options } = this.#config;
     const numPrefill = migration?.enablePdDisagg ? options.numDispatchInstances : null;
     return new Fleet({
       ...this.#config,
+      launcher,
       authority: this.#authority,
       managerAddress: () => this.#listeners[0].address,
       drainedHosts: () => this.#hosts.drained,
@@ -401,6 +432,7 @@ export class Manager {
           return { data: null };
         },
         ...this.#monitor.calls,
+        ...this.#agents?.calls,
         ...this.#admin().calls,
       },
       notifications: {
@@ -417,6 +449,7 @@ export class Manager {
           this.#config.cluster?.onSuperseded(data);
         },
         ...this.#monitor.notifications,
+        ...this.#agents?.notifications,
         failed: ({ data }, peer) => {
           this.#fleet.noteFailure(data, peer);
         },
@@ -424,6 +457,7 @@ export class Manager {
       onClose: (peer) => {
         this.#subscribers.delete(peer);
         this.#fleet.closed(peer);
+        this.#agents?.closed(peer);
       },
     };
   }
@@ -461,9 +495,22 @@ export class Manager {
     this.#keeper.noteServing(instance);
     if (isNew) this.#hosts.noteServing(instance);
     if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
+    this.#checkReach(registration);
     const reason = this.#incompatibilityOf(instance);
     if (reason === null || !this.#config.migration?.enableMigration) return;
     this.#emit({ type: "not_migrating", instanceId: registration.instanceId, reason });
+  }
+
+  /** API servers reach an instance at the address that it tells, if this host does. */
+  async #checkReach({ instanceId, address }: InstanceRegistration): Promise<void> {
+    if (!address.startsWith("tcp:")) return;
+    try {
+      const options = { timeoutMs: REACH_TIMEOUT_MS };
+      await (await this.#config.bus.connect(address, {}, options)).close();
+    } catch (error) {
+      const reason = (error as Error).message;
+      this.#emit({ type: "unreachable", instanceId, address, reason });
+    }
   }
 
   /** Why the instance cannot take part in migration; null: it can. */
@@ -565,6 +612,7 @@ export class Manager {
 
   #stopDeciding(): void {
     this.#keeper.stop();
+    this.#agents?.stop();
     this.#migrationLoop.stop();
     this.#group?.stop();
   }

@@ -1,12 +1,30 @@
+import type { AgentJoin } from "../core/protocol/agents.ts";
 import type { InstanceId, Priority, RequestId } from "../core/protocol/generate.ts";
 import type { InstanceProgress, InstanceRegistration } from "../core/protocol/membership.ts";
 import type { FailedPeer, MigrationId, MigrationReport } from "../core/protocol/migration.ts";
 
 /** What happens in a manager, for people: the command line logs it. */
 export type ManagerEvent =
-  | { readonly type: "launched"; readonly instanceId: InstanceId; readonly pid: number }
+  | {
+    readonly type: "launched";
+    readonly instanceId: InstanceId;
+    readonly pid: number;
+    /** Absent: the manager's own host. */
+    readonly host?: string;
+  }
+  /** The agent of a host has joined: instances can be started there. */
+  | { readonly type: "host_joined"; readonly facts: AgentJoin }
+  /** The agent of a host is gone. Its instances go on while their processes do. */
+  | { readonly type: "host_left"; readonly host: string }
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
+  /** An instance serves at an address at which the manager's host does not reach it. */
+  | {
+    readonly type: "unreachable";
+    readonly instanceId: InstanceId;
+    readonly address: string;
+    readonly reason: string;
+  }
   /** An instance serves something else than the others, and may not join. */
   | { readonly type: "refused"; readonly instanceId: InstanceId; readonly reason: string }
   /** An instance ended unexpectedly, or was given up. */

@@ -9,12 +9,46 @@ import type { LeaderFence } from "../core/leader_fence.ts";
 import type { Log } from "../core/log.ts";
 import type { LeadershipStatus } from "../core/protocol/leadership.ts";
 import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
-import { Candidate } from "../cluster/leadership/candidate.ts";
+import { Candidate, DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../cluster/leadership/election.ts";
 import { LeaderFinder } from "../cluster/leadership/leader_finder.ts";
 import type { LeaderRecord } from "../cluster/leadership/leader_record.ts";
 import type { LeaseStore } from "../cluster/store/lease_store.ts";
 import { openLeaseStore, parseStoreUrl } from "../cluster/store/stores.ts";
+import { clusterCredentials } from "./cluster_credentials.ts";
+
+/** The lease store that processes of several hosts meet in, and how this one enters it. */
+export interface ClusterOptions {
+  /** `--cluster`: URL of the store; null: there is one manager, and no store. */
+  readonly cluster?: string | null;
+  /** `--cluster-credentials`: a file; null: the environment's, or none. */
+  readonly clusterCredentials?: string | null;
+  /** `--cluster-lease` in seconds: silence of a leader after which another manager takes over. */
+  readonly clusterLease?: number;
+}
+
+/** The same where there is a store. */
+export type ClusterPlace = ClusterOptions & { readonly cluster: string };
+
+/** Null: there is no store. */
+export function clusterPlace(options: ClusterOptions = {}): ClusterPlace | null {
+  const { cluster } = options;
+  return cluster ? { ...options, cluster } : null;
+}
+
+/** Calls of the store may take a part of a lease, so that a beat that fails can be repeated in time. */
+const CALLS_PER_LEASE = 3;
+
+function leaseMsOf({ clusterLease }: ClusterOptions): number {
+  return clusterLease === undefined ? DEFAULT_LEASE_MS : clusterLease * 1000;
+}
+
+async function openStore(place: ClusterPlace): Promise<LeaseStore> {
+  return await openLeaseStore(place.cluster, {
+    timeoutMs: leaseMsOf(place) / CALLS_PER_LEASE,
+    credentials: clusterCredentials(place.clusterCredentials ?? null),
+  });
+}
 
 /** A candidate and its store. */
 export interface Candidacy extends AsyncDisposable {
@@ -22,8 +56,7 @@ export interface Candidacy extends AsyncDisposable {
 }
 
 export interface CandidacyConfig {
-  /** `--cluster`. */
-  readonly url: string;
+  readonly place: ClusterPlace;
   /** Of this process alone. */
   readonly processId: string;
   /** Where this manager listens already. */
@@ -40,16 +73,18 @@ export interface CandidacyConfig {
 
 /**
  * Stands for election.
- * @throws {UsageError} `--cluster` is no URL of a cluster, or other hosts cannot reach the address
+ * @throws {UsageError} `--cluster` is no URL of a cluster, its credentials cannot be used, or other hosts
+ *   cannot reach the address
  */
 export async function stand(config: CandidacyConfig): Promise<Candidacy> {
-  const { url, processId, address, bus, log, heard, onChange, settings, onStranger } = config;
-  checkReach(url, address);
-  const store = await openLeaseStore(url);
+  const { place, processId, address, bus, log, heard, onChange, settings, onStranger } = config;
+  checkReach(place.cluster, address);
+  const store = await openStore(place);
   let leader = "";
   const candidate = new Candidate({
     store,
     clock: realClock,
+    leaseMs: leaseMsOf(place),
     id: processId,
     address,
     bus,
@@ -111,11 +146,11 @@ export interface FoundLeader extends AsyncDisposable {
   readonly address: Address;
   /** Where it was found. */
   readonly store: LeaseStore;
+  readonly leaseMs: number;
 }
 
 export interface LeaderSearch {
-  /** `--cluster`. */
-  readonly url: string;
+  readonly place: ClusterPlace;
   readonly fence: LeaderFence;
   readonly log: Log;
   /** Another manager leads, after the one that was found first. */
@@ -124,15 +159,17 @@ export interface LeaderSearch {
 
 /**
  * Waits for a manager that leads, and follows its successors.
- * @throws {UsageError} `--cluster` is no URL of a cluster
+ * @throws {UsageError} `--cluster` is no URL of a cluster, or its credentials cannot be used
  * @throws {UnavailableError} no manager has led within a minute
  */
-export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Promise<FoundLeader> {
-  const store = await openLeaseStore(url);
+export async function findLeader(search: LeaderSearch): Promise<FoundLeader> {
+  const { place, fence, log, onMove } = search;
+  const store = await openStore(place);
   let isFound = false;
   const finder = new LeaderFinder({
     store,
     clock: realClock,
+    leaseMs: leaseMsOf(place),
     fence,
     onMove: (address) => {
       if (!isFound) return;
@@ -149,6 +186,7 @@ export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Pro
     isFound = true;
     return {
       store,
+      leaseMs: leaseMsOf(place),
       get address() {
         return finder.address!;
       },
@@ -162,7 +200,7 @@ export async function findLeader({ url, fence, log, onMove }: LeaderSearch): Pro
   finder.close();
   await store.close();
   throw new UnavailableError(
-    `no manager leads the cluster ${url} (${why}). Start one: llumnix manager --cluster ${url}`,
+    `no manager leads the cluster ${place.cluster} (${why}). Start one: llumnix manager --cluster ${place.cluster}`,
   );
 }
 

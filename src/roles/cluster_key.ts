@@ -1,18 +1,15 @@
 /** The key that processes have in common which connect over TCP. */
 import type { ClusterKey } from "../bus/tcp.ts";
 import { UsageError } from "../core/errors.ts";
-import { fileProblem } from "../core/file_problem.ts";
+import { readSecretFile } from "./secret_file.ts";
 
 /** Where the key may be instead of in a file: 32 random bytes or more, in hexadecimal or base64. */
 export const CLUSTER_KEY_VARIABLE = "LLUMNIX_CLUSTER_KEY";
 
 export const CLUSTER_KEY_BYTES = 32;
-const ANYONE_ELSE = 0o077;
-const MAX_FILE_BYTES = 4_096;
+const KEY_FILE_OPTION = "--cluster-key-file";
 
 export interface ClusterKeyOptions {
-  /** The lease store of several managers; it has no key, and carries none. */
-  readonly cluster?: string | null;
   readonly clusterKeyFile?: string | null;
   readonly clusterInsecure?: boolean;
 }
@@ -32,7 +29,10 @@ export function clusterKey(
     throw new UsageError(`--cluster-insecure and ${other} exclude each other: leave one out`);
   }
   if (clusterKeyFile !== null) {
-    return parseKey(readKeyFile(clusterKeyFile), `--cluster-key-file ${clusterKeyFile}`);
+    return parseKey(
+      readSecretFile(clusterKeyFile, KEY_FILE_OPTION),
+      `${KEY_FILE_OPTION} ${clusterKeyFile}`,
+    );
   }
   return written === null ? null : parseKey(written, CLUSTER_KEY_VARIABLE);
 }
@@ -51,28 +51,6 @@ export function makeKeyFile(path: string): void {
         ? `${path} is there already: a new key would lock out those that have this one`
         : `cannot write ${path}: ${(error as Error).message}`,
     );
-  }
-}
-
-function readKeyFile(path: string): string {
-  try {
-    const { mode, uid, size } = Deno.statSync(path);
-    if (mode !== null && (mode & ANYONE_ELSE) !== 0) {
-      throw new UsageError(
-        `--cluster-key-file ${path} can be read by other users (mode ${
-          (mode & 0o777).toString(8)
-        }): ` +
-          `close it (chmod 600 ${path}), and make a new key if they may have read it`,
-      );
-    }
-    if (uid !== null && uid !== 0 && uid !== Deno.uid()) {
-      throw new UsageError(`--cluster-key-file ${path} belongs to another user (uid ${uid})`);
-    }
-    if (size > MAX_FILE_BYTES) throw new UsageError(`--cluster-key-file ${path} is no key`);
-    return Deno.readTextFileSync(path);
-  } catch (error) {
-    if (error instanceof UsageError) throw error;
-    throw new UsageError(`--cluster-key-file ${path}: ${fileProblem(error)}`);
   }
 }
 

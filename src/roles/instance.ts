@@ -15,8 +15,7 @@ import { fullVersion } from "../core/version.ts";
 import { loadThreadedExecutor } from "../executor/thread/threaded_executor.ts";
 import { Instance, type InstanceConfig, type StartEvent } from "../instance/instance.ts";
 import { Beacon } from "../cluster/leadership/beacon.ts";
-import { DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
-import { findLeader } from "./cluster.ts";
+import { type ClusterOptions, clusterPlace, findLeader } from "./cluster.ts";
 import { hangupListener } from "./hangup.ts";
 import { processMigration } from "./instance_migration.ts";
 import type { MetricsPlace } from "./metrics_place.ts";
@@ -56,8 +55,8 @@ export interface InstanceArgs {
   readonly startedBy?: InstanceConfig["startedBy"];
   /** See {@linkcode InstanceConfig}. */
   readonly managerWaitMs?: number;
-  /** `--cluster`: the instance follows the manager that leads. Absent: there is one manager. */
-  readonly cluster?: string | null;
+  /** With a store the instance follows the manager that leads. Absent: there is one manager. */
+  readonly cluster?: ClusterOptions;
   /** Where the instance serves `/metrics`; absent: nowhere. */
   readonly metrics?: MetricsPlace;
   /** Is told when the instance, started by hand, serves and stops; absent: nobody is. */
@@ -79,8 +78,8 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
     beacon?.meet(to);
     instance.moveTo(to);
   };
-  const search = { url: cluster!, fence, log, onMove };
-  await using leader = cluster ? await findLeader(search) : null;
+  const place = clusterPlace(cluster);
+  await using leader = place && await findLeader({ place, fence, log, onMove });
   const managerAddress = leader?.address ?? args.managerAddress;
   const beacon = leader &&
     new Beacon({
@@ -88,7 +87,7 @@ export async function serveInstance(args: InstanceArgs): Promise<number> {
       clock: realClock,
       bus,
       instanceId,
-      leaseMs: DEFAULT_LEASE_MS,
+      leaseMs: leader.leaseMs,
     });
   const load = args.loadExecutor ??
     ((spec, onProgress) => loadThreadedExecutor(spec, { onProgress }));

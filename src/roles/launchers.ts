@@ -12,6 +12,7 @@ import type {
   TransferOptions,
 } from "../core/options.ts";
 import type { InstanceLauncher } from "../manager/fleet/launcher.ts";
+import type { ClusterOptions } from "./cluster.ts";
 import type { ClusterKeyOptions } from "./cluster_key.ts";
 import { InProcessLauncher } from "./in_process_launcher.ts";
 import type { PreparedInstance } from "./prepared_instance.ts";
@@ -26,6 +27,7 @@ export interface LauncherConfig {
     & ScalingOptions
     & LifecycleOptions
     & ClusterKeyOptions
+    & ClusterOptions
     & Pick<LoggingOptions, "logLevel" | "logFormat">
     & Pick<ManagerOptions, "initialInstances">;
   /** The engine's options as words of a command line, for instances in processes of their own. */
@@ -38,6 +40,10 @@ export interface LauncherConfig {
   readonly orphanTimeoutMs?: number;
   /** Becomes the first instance, if instances are processes. */
   readonly prepared?: PreparedInstance;
+  /** Instances that share this host. Default: as many as the service has. */
+  readonly hostShare?: number;
+  /** Words of the command line of instances besides those that the options give. */
+  readonly moreArgv?: readonly string[];
 }
 
 /** The launcher that the options call for. */
@@ -48,7 +54,7 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     return new InProcessLauncher({ options, migration, bus, clock: realClock });
   }
   const { enableScaling, initialInstances, maxInstances } = options;
-  if (enableScaling) {
+  if (enableScaling && config.hostShare === undefined) {
     log.info(`memory and cores are shared by up to ${maxInstances} instances (--max-instances)`);
   }
   const argv = [
@@ -57,13 +63,27 @@ export function launcherOf(config: LauncherConfig): InstanceLauncher {
     `--drain-timeout=${options.drainTimeout}`,
     `--log-level=${options.logLevel}`,
     `--log-format=${options.logFormat}`,
+    ...clusterArgv(options),
+    ...config.moreArgv ?? [],
   ];
-  if (options.cluster) argv.push(`--cluster=${options.cluster}`);
+  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
+  const hostShare = config.hostShare ?? (enableScaling ? maxInstances : initialInstances);
+  return new ProcessLauncher({ hostShare, engineArgv: argv, prepared: config.prepared });
+}
+
+/** How an instance finds its manager, and proves that it belongs here. Files carry the secrets. */
+function clusterArgv(options: ClusterKeyOptions & ClusterOptions): string[] {
+  const argv: string[] = [];
+  if (options.cluster) {
+    argv.push(`--cluster=${options.cluster}`);
+    if (options.clusterCredentials) {
+      argv.push(`--cluster-credentials=${options.clusterCredentials}`);
+    }
+    if (options.clusterLease !== undefined) argv.push(`--cluster-lease=${options.clusterLease}`);
+  }
   if (options.clusterKeyFile) argv.push(`--cluster-key-file=${options.clusterKeyFile}`);
   if (options.clusterInsecure) argv.push("--cluster-insecure");
-  if (logFile !== null) argv.push(`--log-filename=${logFile}`);
-  const hostShare = enableScaling ? maxInstances : initialInstances;
-  return new ProcessLauncher({ hostShare, engineArgv: argv, prepared: config.prepared });
+  return argv;
 }
 
 /** Whether all roles are one process. If roles run apart, instances outlive the manager. */

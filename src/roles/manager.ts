@@ -62,6 +62,8 @@ export interface ManagerRoleConfig extends LauncherConfig {
   readonly metrics?: MetricsPlace;
   /** Absent: this manager is the only one. */
   readonly cluster?: ManagerCluster;
+  /** Agents of hosts start the instances. Default: this process does, on its own host. */
+  readonly hasAgents?: boolean;
 }
 
 /** A manager with its display and logs. Disposing of it stops the manager and its instances. */
@@ -79,7 +81,8 @@ export class ManagerRole implements AsyncDisposable {
     config: ManagerRoleConfig,
     display: ManagerDisplay,
     manager: Manager,
-    readonly launcher: InstanceLauncher,
+    /** Null: agents of hosts start instances. */
+    readonly launcher: InstanceLauncher | null,
   ) {
     this.#config = config;
     this.#display = display;
@@ -95,7 +98,7 @@ export class ManagerRole implements AsyncDisposable {
     const { options, bus, addresses, log, onEvent } = config;
     const isTerminal = options.logFormat === "text" && takesEscapes();
     const display = new ManagerDisplay(log, options.disableLogRequestsManager, isTerminal);
-    const launcher = launcherOf(config);
+    const launcher = config.hasAgents ? null : launcherOf(config);
     const manager = await Manager.listen({
       bus,
       addresses,

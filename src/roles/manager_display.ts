@@ -1,7 +1,8 @@
 /** Shows what the manager does: how far instances have loaded, which ones serve, which are lost. */
 import process from "node:process";
-import type { Log } from "../core/log.ts";
+import type { Log, LogFields } from "../core/log.ts";
 import { takesEscapes } from "../core/terminal.ts";
+import type { AgentJoin } from "../core/protocol/agents.ts";
 import type { InstanceProgress } from "../core/protocol/membership.ts";
 import type { MigrationReport } from "../core/protocol/migration.ts";
 import { servingFields } from "./serving_fields.ts";
@@ -39,7 +40,11 @@ export class ManagerDisplay {
   show(event: ManagerEvent): void {
     switch (event.type) {
       case "launched":
-        return this.#log.info(`starting ${event.instanceId}`, { pid: event.pid });
+        return this.#log.info(`starting ${event.instanceId}`, { host: event.host, pid: event.pid });
+      case "host_joined":
+        return this.#log.info(`host ${event.facts.host} has joined`, describeHost(event.facts));
+      case "host_left":
+        return this.#log.warn(`lost the agent of host ${event.host}: its instances go on`);
       case "progress":
         return this.#progress(event.progress);
       case "registered": {
@@ -47,6 +52,12 @@ export class ManagerDisplay {
         this.#hasServed.add(instanceId);
         return this.#log.info(`${instanceId} is ready`, servingFields(event.registration));
       }
+      case "unreachable":
+        return this.#log.error(
+          `${event.instanceId} says that others reach it at ${event.address}, and this host does not ` +
+            `(${event.reason}): give its host an address that all hosts reach (--advertise-host of an ` +
+            "agent or serve, --host of an instance)",
+        );
       case "lost":
         // An instance that never served is reported by `start_failed`, with this reason.
         if (!this.#hasServed.has(event.instanceId)) return;
@@ -162,6 +173,12 @@ export class ManagerDisplay {
       }, progress.Presets.shades_classic)
     );
   }
+}
+
+function describeHost({ address, resources, slots, instances }: AgentJoin): LogFields {
+  const { cores, cudaDevices, memoryBytes } = resources;
+  const memory = mebibytes(memoryBytes);
+  return { address, slots, instances: instances.length, cores, memory, cudaDevices };
 }
 
 function describeMigration(report: MigrationReport): string {

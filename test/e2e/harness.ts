@@ -237,7 +237,7 @@ async function isReady(url: string): Promise<boolean> {
  * a byte, and its outputs hardly ever end by themselves.
  */
 function withTinyModel(args: readonly string[]): readonly string[] {
-  const isRole = ["serve", "manager", "instance", "api-server"].includes(args[0]);
+  const isRole = ["serve", "manager", "instance", "api-server", "agent"].includes(args[0]);
   if (!isRole || args.some((word) => /^--(model|device|help)\b/.test(word))) return args;
   return [args[0], "--model", "llumnix-tiny", ...args.slice(1)];
 }

@@ -26,6 +26,7 @@ const rules: readonly Rule[] = [
   fp8Problem,
   profileOptions,
   isolation,
+  severalHosts,
   instanceInfoFile,
 ];
 
@@ -88,8 +89,9 @@ function instanceLimits(options: ServeOptions): string | null {
 }
 
 function disaggregation(options: ServeOptions): string | null {
-  const { enablePdDisagg, numDispatchInstances, initialInstances } = options;
+  const { enablePdDisagg, numDispatchInstances, initialInstances, cluster } = options;
   if (!enablePdDisagg) return null;
+  if (cluster && numDispatchInstances !== null) return null; // other hosts may have more instances
   return disaggregationProblem(numDispatchInstances, initialInstances, "--initial-instances");
 }
 
@@ -139,6 +141,12 @@ function isolation({ device, instanceIsolation }: ServeOptions): string | null {
   const names = sharing.map((kind) => kind.device).join(" and ");
   return `--instance-isolation none is for --device ${names}, and --device is ${device}: a ` +
     "step of a model would hold up the whole service";
+}
+
+function severalHosts({ cluster, instanceIsolation }: ServeOptions): string | null {
+  if (!cluster || instanceIsolation !== "none") return null;
+  return "--instance-isolation none keeps instances in this process, where other hosts do not reach " +
+    "them: leave it out with --cluster";
 }
 
 function runsOnProfile(device: ServeOptions["device"]): boolean {

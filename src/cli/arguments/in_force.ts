@@ -14,7 +14,12 @@ import type { Notice } from "./status.ts";
 
 /** The options that decide whether others have an effect. Some commands have only some of them. */
 export type DecidingOptions = Partial<
-  ScalingOptions & ManagerOptions & MigrationOptions & EngineOptions & MigrationBackendOptions
+  & ScalingOptions
+  & ManagerOptions
+  & MigrationOptions
+  & EngineOptions
+  & MigrationBackendOptions
+  & { readonly cluster: string | null }
 >;
 
 /** Ends the sentence "--name has no effect", or null if the argument has one. */
@@ -24,6 +29,7 @@ const needsScaling: Reason = (options) =>
   options.enableScaling ? null : " without --enable-scaling";
 const needsMigration: Reason = (options) =>
   options.enableMigration ? null : " without --enable-migration";
+const needsCluster: Reason = ({ cluster }) => cluster ? null : " without --cluster";
 const needsHeadroom: Reason = (options) =>
   options.loadMetric === "virtual_usage" ? null : " without --load-metric virtual_usage";
 const needsProfile: Reason = ({ device }) =>
@@ -55,6 +61,8 @@ const reasons: Readonly<Record<string, Reason>> = {
   "request-migration-policy": needsMigration,
   "priority-headroom-blocks": needsHeadroom,
   "gpu-type": needsProfile,
+  "cluster-credentials": needsCluster,
+  "cluster-lease": needsCluster,
   "migration-backend": needsMigration,
   "migration-backend-transfer-type": needsBackend("kvtransfer"),
   "migration-backend-kvtransfer-naming-url": needsBackend("kvtransfer"),
@@ -70,6 +78,32 @@ const reasons: Readonly<Record<string, Reason>> = {
 /** Ends the sentence "--name has no effect", such as " without --enable-scaling"; null if it has one. */
 export function idleReason(name: string, options: DecidingOptions): string | null {
   return Object.hasOwn(reasons, name) ? reasons[name](options) : null;
+}
+
+/** Arguments that have an effect on `serve` only if there are other hosts. */
+const ofSeveralHosts = [
+  "manager-address",
+  "cluster-key-file",
+  "cluster-insecure",
+  "orphan-timeout",
+  "host-name",
+  "host-slots",
+  "advertise-host",
+];
+
+/**
+ * What was set for `serve` and has no effect on a service of one host.
+ * @param isChosen whether somebody set the argument of this name
+ */
+export function oneHostNotices(
+  { cluster }: DecidingOptions,
+  isChosen: (name: string) => boolean,
+): Notice[] {
+  if (cluster) return [];
+  return ofSeveralHosts.filter(isChosen).map((name) => ({
+    severity: "warning",
+    message: `--${name} has no effect without --cluster, in a service of one host`,
+  }));
 }
 
 /** Says that the pair policy in force is not the one that was written; empty if it is. */

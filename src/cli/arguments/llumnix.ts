@@ -10,8 +10,10 @@ export const llumnixArguments = {
     help: "Path to config file.",
   }),
   "disable-fixed-node-init-instance": flag({
-    help: "Disable fixing the placement of instance to current node. No effect yet: a manager " +
-      "starts instances on its own host only. Refused with --migration-backend gloo, the default.",
+    help:
+      "Disable fixing the placement of instance to current node: the manager starts instances on " +
+      "any host whose agent (`llumnix agent`) has a free slot, and not on its own host. Refused with " +
+      "--migration-backend gloo, the default. `serve --cluster` does so in any case.",
   }),
   "disable-init-instance-by-manager": flag({
     help: "Disable initializing instance by manager: the API server's process starts the " +

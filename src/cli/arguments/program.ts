@@ -1,4 +1,5 @@
 /** Arguments of the API server, of this program alone, and of the internal `instance` command. */
+import { MAX_HOST_SLOTS } from "../../core/protocol/agents.ts";
 import { ADMIN_TOKEN_VARIABLE } from "../../roles/admin_token.ts";
 import { type ArgumentTable, choice, flag, integer, list, number, size, text } from "./argument.ts";
 import { httpArguments } from "./http.ts";
@@ -159,8 +160,30 @@ export const roleExtras = {
     help: "Lease store in which the processes of several hosts find each other: " +
       "etcd://HOST[:PORT],.../NAME, nats://HOST[:PORT],.../NAME, or file:/DIRECTORY for one host. " +
       "Managers stand for election there: one leads, the others take over when it is gone. Each " +
-      "manager needs a --manager-address of its own; instances and API servers need none. A " +
-      "JetStream cluster takes 4 to 9 s to elect its own leader.",
+      "manager needs a --manager-address of its own; instances, agents and API servers need none. " +
+      "With `serve`, the same command on each host makes one service. A JetStream cluster takes 4 to " +
+      "9 s to elect its own leader.",
+  }),
+  "cluster-credentials": text({
+    default: null,
+    defaultText: "$LLUMNIX_CLUSTER_USER, _PASSWORD, _TOKEN, _NKEY_SEED and _CA_FILE",
+    metavar: "FILE",
+    section: "MANAGER",
+    help:
+      "How to enter the store of --cluster: a file of lines NAME=VALUE with the names USER and " +
+      "PASSWORD (etcd, NATS), TOKEN and NKEY_SEED (NATS), and CA_FILE, the path of the certificates that " +
+      "sign the servers' (PEM), which turns TLS on. Only its owner may be able to read the file (mode 600).",
+  }),
+  "cluster-lease": number({
+    default: 1.5,
+    min: 0.5,
+    max: 60,
+    metavar: "SECONDS",
+    section: "MANAGER",
+    help:
+      "How long a leading manager may be silent in the store of --cluster before another one takes " +
+      "over. Give all processes the same. Raise it where the store is slow. A manager whose process has " +
+      "ended is replaced at once, whatever this says.",
   }),
   "manager-address": text({
     default: null,
@@ -187,6 +210,35 @@ export const roleExtras = {
     help:
       "Connect over TCP without a key: anyone who reaches a port can use and stop the service, " +
       "read prompts and change answers. For networks that nobody else is on.",
+  }),
+} satisfies ArgumentTable;
+
+/** Options of this program for an agent, which starts the instances of its host. */
+export const hostExtras = {
+  "host-name": text({
+    default: null,
+    defaultText: "the system's host name",
+    metavar: "NAME",
+    section: "MANAGER",
+    help: "Name of this host in its cluster. No two hosts may have the same name.",
+  }),
+  "host-slots": integer({
+    default: null,
+    min: 1,
+    max: MAX_HOST_SLOTS,
+    defaultText: "its CUDA devices, else 1; serve: at least --initial-instances",
+    metavar: "N",
+    section: "MANAGER",
+    help:
+      "Instances that this host can run at once. Each gets this fraction of its memory and cores, " +
+      "or one of its CUDA devices.",
+  }),
+  "advertise-host": text({
+    default: null,
+    defaultText: "the address that this host has on the way to the manager",
+    metavar: "HOST",
+    section: "MANAGER",
+    help: "IP address at which API servers and other instances reach the instances of this host.",
   }),
 } satisfies ArgumentTable;
 
@@ -246,6 +298,17 @@ export const serverExtras = {
     defaultText: "4MiB",
     section: "SERVER",
     help: "Largest request body, in bytes or with a unit (4MiB, 500kB).",
+  }),
+  "resume-hold": number({
+    default: 60,
+    min: 0,
+    max: 3600,
+    metavar: "SECONDS",
+    section: "SERVER",
+    help:
+      'Time that instances keep the tokens of a stream that asked for it ("resumable": true), ' +
+      "counted from the end of the stream or of its connection. In that time its client can go on " +
+      "with it at any API server, by the header Last-Event-ID. 0 refuses such requests.",
   }),
   "shutdown-timeout": number({
     default: 30,

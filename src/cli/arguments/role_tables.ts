@@ -3,6 +3,7 @@ import type { ArgumentTable } from "./argument.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
+  hostExtras,
   lifecycleExtras,
   metricsExtras,
   orphanExtras,
@@ -29,6 +30,13 @@ const apiServerNames = [
   "initial-instances",
   "log-filename",
   "log-request-timestamps",
+  ...Object.keys(llumnixArguments).filter((name) => name in engineTable),
+];
+
+/** Llumnix's arguments that an agent reads, or the instances that it starts. */
+const agentNames = [
+  "config-file",
+  "log-filename",
   ...Object.keys(llumnixArguments).filter((name) => name in engineTable),
 ];
 
@@ -78,14 +86,33 @@ export const apiServerGroups: readonly Group[] = [
   },
 ];
 
-/** The arguments that the configuration file of any role may set, so that all roles can share a file. */
-export const allRoleGroups: readonly Group[] = [
-  ...serveGroups,
+/** The arguments of `agent`. */
+export const agentGroups: readonly Group[] = [
+  { title: "Host arguments", section: "MANAGER", table: hostExtras },
+  {
+    title: "Llumnix arguments",
+    section: "MANAGER",
+    table: only(llumnixArguments, agentNames),
+  },
+  { title: "vLLM engine arguments", section: "ENGINE", table: vllmArguments },
   {
     title: programTitle,
     section: "MANAGER",
-    table: { ...roleExtras, ...orphanExtras, ...metricsExtras },
+    table: {
+      ...roleExtras,
+      ...orphanExtras,
+      ...only(lifecycleExtras, ["drain-timeout"]),
+      ...engineExtras,
+      ...only(serverExtras, ["print-config"]),
+      ...processExtras,
+    },
   },
+];
+
+/** The arguments that the configuration file of any role may set, so that all roles can share a file. */
+export const allRoleGroups: readonly Group[] = [
+  ...serveGroups,
+  { title: programTitle, section: "MANAGER", table: metricsExtras },
 ];
 
 /** The same and the arguments of an instance, which take the place of others with the same name. */

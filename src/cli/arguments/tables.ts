@@ -13,12 +13,13 @@ import { compatibilityArguments } from "./compatibility.ts";
 import { llumnixArguments } from "./llumnix.ts";
 import {
   engineExtras,
+  hostExtras,
   instanceArguments,
   lifecycleExtras,
   type metricsExtras,
-  type orphanExtras,
+  orphanExtras,
   processExtras,
-  type roleExtras,
+  roleExtras,
   serverArguments,
   serverExtras,
 } from "./program.ts";
@@ -42,7 +43,17 @@ export const serveGroups: readonly Group[] = [
   {
     title: programTitle,
     section: "SERVER",
-    table: { ...engineExtras, ...lifecycleExtras, ...serverExtras, ...processExtras },
+    table: {
+      ...engineExtras,
+      ...lifecycleExtras,
+      ...serverExtras,
+      ...processExtras,
+    },
+  },
+  {
+    title: "Several hosts",
+    section: "MANAGER",
+    table: { ...roleExtras, ...hostExtras, ...orphanExtras },
   },
   { title: compatibilityTitle, section: "SERVER", table: compatibilityArguments },
 ];
@@ -108,6 +119,9 @@ export type ServeOptions = OptionsOf<
   & typeof lifecycleExtras
   & typeof serverExtras
   & typeof processExtras
+  & typeof roleExtras
+  & typeof hostExtras
+  & typeof orphanExtras
 >;
 
 /** Effective options of `llumnix instance`. */
@@ -116,9 +130,7 @@ export type InstanceOptions = OptionsOf<
 >;
 
 /** Effective options of `llumnix manager` and `llumnix api-server`: the options of `serve` and more. */
-export type RoleOptions =
-  & ServeOptions
-  & OptionsOf<typeof roleExtras & typeof orphanExtras & typeof metricsExtras>;
+export type RoleOptions = ServeOptions & OptionsOf<typeof metricsExtras>;
 
 type Satisfies<Contract, Options extends Contract> = Options;
 

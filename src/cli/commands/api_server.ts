@@ -14,7 +14,7 @@ import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
-import { findLeader, type FoundLeader } from "../../roles/cluster.ts";
+import { clusterPlace, findLeader, type FoundLeader } from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import { managerAddress } from "../../roles/manager_address.ts";
 import { startInstances } from "../../roles/started_instances.ts";
@@ -43,7 +43,7 @@ export function runApiServer(options: RoleOptions): Promise<number> {
     const model = await findModel(options);
     for (const warning of model.warnings) log.warn(warning);
     return await runRole({
-      service: new Service(options, model, address, log, logFile, sockets, predecessor),
+      service: new ApiServerService(options, model, address, log, logFile, sockets, predecessor),
       predecessor,
       shutdownTimeoutMs: options.shutdownTimeout * 1000,
       log,
@@ -53,7 +53,7 @@ export function runApiServer(options: RoleOptions): Promise<number> {
 }
 
 /** An API server and what it needs, in the order in which they start. */
-class Service implements RoleService {
+export class ApiServerService implements RoleService {
   readonly role = "api-server";
   readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
@@ -76,16 +76,16 @@ class Service implements RoleService {
 
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<string> {
-    const { options, model, address, log } = this;
+    const { options, model, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
     const api = await prepareApiServer(options, model);
-    const client = await this.#connect(bus, address, options, log);
+    const client = await this.#connect(bus, this.address, options, log);
     this.#disposables.defer(() => client.close());
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
     const server = this.#server = await api.start(client, this.givenSockets);
     this.#disposables.defer(() => server.closeNow());
     const status = `serving ${model.name} at ${server.url} by the manager at ${
-      this.#leader?.address ?? address
+      this.#leader?.address ?? this.address
     }`;
     log.info(status);
     // The manager looks after the instances that a predecessor has started.
@@ -96,11 +96,12 @@ class Service implements RoleService {
 
   /** With `--cluster`, follows the manager that leads. */
   async #connect(bus: Bus, address: Address, options: RoleOptions, log: Log) {
-    if (!options.cluster) return await connect(bus, () => address, options, log);
+    const place = clusterPlace(options);
+    if (place === null) return await connect(bus, () => address, options, log);
     const fence = new LeaderFence("the API server");
     let client: ClusterClient | null = null;
     const leader = await findLeader({
-      url: options.cluster,
+      place,
       fence,
       log,
       onMove: (to) => client?.switchManager(to),

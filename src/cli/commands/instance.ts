@@ -44,7 +44,7 @@ export async function runInstance(
     migration: options,
     instanceId,
     managerAddress: managerAddress(options.managerAddress),
-    cluster: options.cluster,
+    cluster: options,
     host: host ?? undefined,
     hostName: hostName ?? undefined,
     hostShare,

@@ -12,7 +12,13 @@ import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
-import { type Candidacy, leadershipStatus, stand } from "../../roles/cluster.ts";
+import {
+  type Candidacy,
+  type ClusterPlace,
+  clusterPlace,
+  leadershipStatus,
+  stand,
+} from "../../roles/cluster.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import {
   managerAddress,
@@ -42,7 +48,7 @@ export function runManager(options: RoleOptions): Promise<number> {
     const log = logger("manager");
     const exitOnDefect = exitOnDefects(log);
     return await runRole({
-      service: new Service(options, address, log, logFile, predecessor),
+      service: new ManagerService(options, address, log, logFile, predecessor),
       predecessor,
       shutdownTimeoutMs: options.shutdownTimeout * 1000,
       log,
@@ -52,7 +58,7 @@ export function runManager(options: RoleOptions): Promise<number> {
 }
 
 /** A manager, and the address that it holds. */
-class Service implements RoleService {
+export class ManagerService implements RoleService {
   readonly role = "manager";
   readonly #failure = Promise.withResolvers<string>();
   #place: ManagerPlace | null = null;
@@ -74,8 +80,19 @@ class Service implements RoleService {
     return this.#failure.promise;
   }
 
+  /** Agents of hosts start the instances. */
+  get #hasAgents(): boolean {
+    return this.options.disableFixedNodeInitInstance;
+  }
+
+  /** Its instances are on hosts that other managers lead as well. */
+  get #leavesInstances(): boolean {
+    return this.#candidacy !== null && this.#hasAgents;
+  }
+
   async start(): Promise<string> {
-    if (this.options.cluster) return await this.#standForElection(this.options.cluster);
+    const place = clusterPlace(this.options);
+    if (place !== null) return await this.#standForElection(place);
     const handover = await this.predecessor?.takeOver();
     if (handover !== undefined) this.logFile = startLogging(this.options, ROLE);
     await this.#startManager(handover?.numInstances ?? undefined);
@@ -83,6 +100,7 @@ class Service implements RoleService {
   }
 
   async finishRequests(limitMs: number): Promise<void> {
+    if (this.#leavesInstances) return;
     await this.#role?.manager.finishRequests(limitMs);
   }
 
@@ -126,16 +144,21 @@ class Service implements RoleService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#candidacy?.[Symbol.asyncDispose](); // before its instances go, which another one takes over
+    if (this.#leavesInstances) {
+      await this.#role?.handOver();
+      await this.#place?.release();
+      return;
+    }
     await this.#role?.[Symbol.asyncDispose]();
     if (this.#role?.isHandedOver !== true) await this.#place?.release();
   }
 
   /** Listens before it stands: followers take a refused connection for the end of a leader. */
-  async #standForElection(url: string): Promise<string> {
+  async #standForElection(place: ClusterPlace): Promise<string> {
     this.#place = await takeManagerPlace(this.address);
     this.#role = await this.#listen();
     this.#candidacy = await stand({
-      url,
+      place,
       processId: this.#processId,
       address: this.address,
       bus: openBus({ clusterKey: clusterKey(this.options) }),
@@ -145,7 +168,7 @@ class Service implements RoleService {
       onStranger: (reason) => this.#failure.resolve(reason),
       onChange: (change) => void this.#changeRole(change),
     });
-    return `standing for election in ${url}, at ${this.address}`;
+    return `standing for election in ${place.cluster}, at ${this.address}`;
   }
 
   async #changeRole(change: ElectionChange): Promise<void> {
@@ -195,6 +218,7 @@ class Service implements RoleService {
             onHeard: (instanceId) => this.#audience.note(instanceId),
           }
           : undefined,
+        hasAgents: this.#hasAgents,
         orphanTimeoutMs: options.orphanTimeout * 1000,
         log,
         logFile,

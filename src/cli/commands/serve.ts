@@ -122,7 +122,7 @@ class Service implements RoleService {
     await role.startInstances(this.#place, handover?.numInstances ?? undefined);
     if (disableInitInstanceByManager && this.#place === undefined) {
       await startInstances({
-        launcher: role.launcher,
+        launcher: role.launcher!,
         managerAddress: this.#address,
         cluster: client,
         clock: realClock,

@@ -5,6 +5,7 @@ import { selfCommand } from "../../core/self_command.ts";
 import { fileProblem } from "../../core/file_problem.ts";
 import { ArgumentIndex } from "../arguments/index.ts";
 import {
+  agentGroups,
   allRoleGroups,
   apiServerGroups,
   everyGroup,
@@ -28,6 +29,7 @@ const groupsOf: Readonly<Record<UnitRole, readonly Group[]>> = {
   serve: serveGroups,
   manager: managerGroups,
   "api-server": apiServerGroups,
+  agent: agentGroups,
   instance: instanceGroups,
 };
 
@@ -49,8 +51,9 @@ export async function runSystemd(
 ): Promise<number> {
   checkName(name);
   const { role, argv } = checkedCommand(words);
-  const port = await portOf(role, argv);
-  if (port === undefined) return 0; // --print-config
+  const place = await placeOf(role, argv);
+  if (place === null) return 0; // --print-config
+  const { port, hasAgent } = place;
   const command = absolute(selfCommand());
   if (!user && /^\/(home|root)\//.test(command[0])) {
     console.error(
@@ -60,34 +63,41 @@ export async function runSystemd(
   }
   const text = unitText({
     role,
+    hasAgent,
     command: [...command, role, ...argv],
     user,
     name,
     watchdogSeconds: watchdog,
     needsLowPort: port !== null && port > 0 && port < FIRST_FREE_PORT,
   });
-  if (write) writeFiles(text, role, user, name);
+  if (write) writeFiles(text, role === "instance" || hasAgent, user, name);
   else console.log(text.trimEnd());
   return 0;
 }
 
+/** What a unit has to know of the command that it runs. */
+interface Place {
+  /** Where it would serve HTTP; null: nowhere. */
+  readonly port: number | null;
+  readonly hasAgent: boolean;
+}
+
 /**
- * The port at which the command would serve HTTP; null: it serves none; undefined: it prints its options and ends.
+ * @returns null if the command would print its options and end
  * @throws {UsageError} arguments that would not start
  */
-async function portOf(
-  role: UnitRole,
-  argv: readonly string[],
-): Promise<number | null | undefined> {
+async function placeOf(role: UnitRole, argv: readonly string[]): Promise<Place | null> {
   const index = new ArgumentIndex(groupsOf[role]);
   if (role === "instance") {
     await readInstanceOptions<InstanceOptions>(argv, index, new ArgumentIndex(everyGroup));
-    return null;
+    return { port: null, hasAgent: false };
   }
   const whole = new ArgumentIndex(role === "serve" ? serveGroups : allRoleGroups);
   const options = await readServingOptions<ServeOptions>(role, argv, index, whole);
-  if (options === null) return undefined;
-  return role === "manager" ? null : options.port;
+  if (options === null) return null;
+  const hasPort = role === "serve" || role === "api-server";
+  const hasAgent = role === "agent" || (role === "serve" && options.cluster !== null);
+  return { port: hasPort ? options.port : null, hasAgent };
 }
 
 function checkName(name: string): void {
@@ -131,7 +141,8 @@ function absolute([program, ...rest]: readonly string[]): string[] {
   return [isAbsolute(program) ? program : join(Deno.cwd(), program), ...rest];
 }
 
-function writeFiles(text: string, role: UnitRole, user: boolean, name: string): void {
+/** @param isRestarted it has no successor: after its executable was replaced, it is restarted */
+function writeFiles(text: string, isRestarted: boolean, user: boolean, name: string): void {
   const home = Deno.env.get("HOME");
   if (user && !home) throw new UsageError("--user needs HOME in the environment");
   const config = user ? Deno.env.get("XDG_CONFIG_HOME") || `${home}/.config` : "/etc";
@@ -155,7 +166,7 @@ function writeFiles(text: string, role: UnitRole, user: boolean, name: string): 
       `start it:    ${systemctl} daemon-reload && ${systemctl} enable --now ${name}`,
       `its log:     ${user ? "journalctl --user" : "journalctl"} -u ${name}`,
       `upgrade it:  replace the executable, then ${systemctl} ${
-        role === "instance" ? "restart" : "reload"
+        isRestarted ? "restart" : "reload"
       } ${name}`,
       `remove it:   ${systemctl} disable --now ${name} && rm ${unitPath} ${environmentPath}`,
     ].join("\n"),

@@ -23,13 +23,13 @@ export const systemd: Command = {
 };
 
 const notes = [
-  "The command that the unit runs follows two dashes: serve (the default), manager, api-server or " +
-  "instance, with its arguments, which are checked. Give paths as absolute ones: a service runs in a " +
+  "The command that the unit runs follows two dashes: serve (the default), manager, api-server, " +
+  "agent or instance, with its arguments, which are checked. Give paths as absolute ones: a service runs in a " +
   "directory of its own.",
   "Without --write the unit is printed and nothing changes. --write prints how to start, upgrade and " +
   "remove the service. It starts nothing by itself.",
   "Keys and tokens belong in the environment file, which only its owner can read: LLUMNIX_ADMIN_TOKEN, " +
-  "VLLM_API_KEY, LLUMNIX_CLUSTER_KEY.",
+  "VLLM_API_KEY, LLUMNIX_CLUSTER_KEY, LLUMNIX_CLUSTER_PASSWORD.",
 ];
 
 const examples = [

@@ -5,13 +5,15 @@
 import type { UpgradeRole } from "../../core/protocol/upgrade.ts";
 
 /** What a unit can run. */
-export type UnitRole = UpgradeRole | "instance";
+export type UnitRole = UpgradeRole | "instance" | "agent";
 
 /** The first line of units that this program wrote. */
 export const MARK = "# Written by `llumnix systemd`";
 
 export interface UnitOptions {
   readonly role: UnitRole;
+  /** It starts instances that outlive it: an agent, or `serve --cluster`. */
+  readonly hasAgent: boolean;
   /** The words of the command, the first one an absolute path. */
   readonly command: readonly string[];
   /** A unit of `systemctl --user`. */
@@ -30,12 +32,12 @@ export function environmentFile(name: string): string {
 
 /** The text of a unit. */
 export function unitText(options: UnitOptions): string {
-  const { role, command, user, name, watchdogSeconds } = options;
+  const { command, user, name, watchdogSeconds } = options;
   const sections = [
     [
       `${MARK}: change it with \`systemctl edit\`, so that it can be written again.`,
       "[Unit]",
-      `Description=Llumnix ${descriptions[role]}`,
+      `Description=Llumnix ${descriptions[options.role]}`,
       "After=network-online.target",
       ...(user ? [] : ["Wants=network-online.target"]),
     ],
@@ -45,14 +47,14 @@ export function unitText(options: UnitOptions): string {
       "# mistake in the arguments, which a restart does not mend.",
       "Type=notify",
       `ExecStart=${command.map(quoted).join(" ")}`,
-      ...upgradeLines(role),
+      ...upgradeLines(options),
       "RestartSec=2",
       "RestartPreventExitStatus=2",
       ...(watchdogSeconds > 0 ? [`WatchdogSec=${watchdogSeconds}`] : []),
       "# A start that loads, and a stop that finishes requests, ask for more time while they go on.",
       "TimeoutStartSec=120",
       "TimeoutStopSec=60",
-      ...killLines(role),
+      ...killLines(options),
       "# An instance that runs out of memory is replaced; the others serve on.",
       "OOMPolicy=continue",
       `EnvironmentFile=-${environmentFile(name)}`,
@@ -69,16 +71,23 @@ const descriptions: Readonly<Record<UnitRole, string>> = {
   serve: "LLM service",
   manager: "manager and instances",
   "api-server": "API server",
+  agent: "agent of this host",
   instance: "instance",
 };
 
 /** How another executable takes over, and when systemd starts the service again. */
-function upgradeLines(role: UnitRole): string[] {
+function upgradeLines({ role, hasAgent }: UnitOptions): string[] {
   if (role === "instance") {
     return [
       "# After the executable was replaced, a restart gives the requests away or finishes them. An instance",
       "# also ends when its manager stops; it then starts again and waits for the next one.",
       "Restart=always",
+    ];
+  }
+  if (hasAgent) {
+    return [
+      "# A restart ends the instances of this host in order, and the manager has them started again.",
+      "Restart=on-failure",
     ];
   }
   return [
@@ -88,11 +97,18 @@ function upgradeLines(role: UnitRole): string[] {
   ];
 }
 
-/** Instances outlive a manager that fails, and the next one finds them. */
-function killLines(role: UnitRole): string[] {
+/** Instances outlive a manager or an agent that fails, and the next one finds them. */
+function killLines({ role, hasAgent }: UnitOptions): string[] {
   if (role === "manager") {
     return [
       "# Instances serve on without the manager, and the restarted one finds them. A stop ends them all.",
+      "KillMode=process",
+    ];
+  }
+  if (hasAgent) {
+    return [
+      "# Instances serve on without this process, and the restarted one finds them. A stop lets them give their",
+      "# requests away.",
       "KillMode=process",
     ];
   }
@@ -106,11 +122,12 @@ function killLines(role: UnitRole): string[] {
  * Roles of one host, and those that a user starts by hand, meet in the runtime directory, so it has to
  * outlive each of them. A service of its own has one of its own.
  */
-function directoryLines({ role, user, name }: UnitOptions): string[] {
-  const meets = role !== "serve" || user;
+function directoryLines({ role, hasAgent, user, name }: UnitOptions): string[] {
+  const isApart = role === "serve" && !hasAgent;
+  const meets = !isApart || user;
   return [
     "# Sockets; the unpacked program; log files, and other files that options name; the rest.",
-    `RuntimeDirectory=${role === "serve" ? name : "llumnix"}`,
+    `RuntimeDirectory=${isApart ? name : "llumnix"}`,
     "RuntimeDirectoryMode=0700",
     ...(meets ? ["RuntimeDirectoryPreserve=yes"] : []),
     "CacheDirectory=llumnix",

@@ -193,7 +193,7 @@ export class Candidate {
   /** To a follower that hears more instances. */
   #giveWay(): void {
     this.#hearing?.clean();
-    const heir = this.#hearing?.better ?? null;
+    const heir = this.#hearing?.findBetter() ?? null;
     if (heir !== null) this.#election.resign(`${heir} hears more instances`, heir);
   }
 

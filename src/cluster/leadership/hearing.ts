@@ -69,19 +69,25 @@ export class Hearing {
   }
 
   /**
-   * The candidate that has heard more instances than this one for about a lease, in two reports at least; of several the one that
-   * hears the most. Null: there is none.
+   * The candidate that has heard more instances than this one for about a lease, in two reports at least;
+   * of several the one that hears the most. Null: there is none. To be called several times in a lease.
    */
-  get better(): string | null {
+  findBetter(): string | null {
     const { clock, leaseMs } = this.#config;
     const nowMs = clock.nowMs();
     let best: { readonly id: string; readonly heard: number } | null = null;
     const own = this.#config.heard();
-    for (const [id, { report: { heard }, changedMs, moreSinceMs }] of this.#others) {
+    for (const [id, other] of this.#others) {
+      const { report: { heard }, changedMs, moreSinceMs } = other;
+      if (heard <= own) {
+        // It has to report again: it may be dead, and hears less than its last report says.
+        this.#others.set(id, { ...other, moreSinceMs: null });
+        continue;
+      }
       const isFresh = nowMs - changedMs <= FRESH_LEASES * leaseMs;
       // One report does not do: its candidate may have ended just after it.
       const hasLasted = moreSinceMs !== null && changedMs - moreSinceMs >= MORE_LEASES * leaseMs;
-      if (!isFresh || heard <= own || !hasLasted) continue;
+      if (!isFresh || !hasLasted) continue;
       if (best === null || heard > best.heard) best = { id, heard };
     }
     return best?.id ?? null;

@@ -4,6 +4,7 @@
  */
 import { type Check, nothing } from "./check.ts";
 import * as admin from "./schemas/admin.ts";
+import * as agents from "./schemas/agents.ts";
 import * as dispatch from "./schemas/dispatch.ts";
 import * as generate from "./schemas/generate.ts";
 import { packInstanceInfo, readInstanceInfo } from "./schemas/instance_info.ts";
@@ -52,6 +53,12 @@ export const calls = {
   admin_drain_host: call(admin.hostDrainOrder, admin.hostStatusReply),
   admin_keep_host: call(admin.hostName, admin.hostStatusReply),
 
+  // Agent to manager.
+  agent_join: call(agents.agentJoin, agents.agentJoined),
+
+  // Manager to agent.
+  agent_start: call(agents.agentStart, agents.agentStarted),
+
   // Instance to every manager of its cluster.
   hear: call(leadership.presence, nothing),
 
@@ -69,6 +76,7 @@ export const calls = {
   hello: call(generate.hello, nothing),
   generate: call(generate.generateRequest, nothing),
   missing: call(generate.missingRequest, generate.missingReply),
+  take: call(generate.takeRequest, generate.takeReply),
   status: call(nothing, readInstanceInfo),
 
   // Source instance to destination instance.
@@ -99,6 +107,12 @@ export const notifications = {
   isolating: dispatch.isolationNotice,
   resumed: monitoring.resumeNotice,
 
+  // Agent to manager.
+  agent_exited: agents.agentExited,
+
+  // Manager to agent.
+  agent_signal: agents.agentSignal,
+
   // Manager to API server.
   instances: membership.instanceList,
 
@@ -108,7 +122,7 @@ export const notifications = {
   stay: leadership.managerDecision,
   keep: leadership.managerDecision,
 
-  // Instance or API server to manager: it has refused a decision, because it knows this leadership.
+  // Instance, API server or agent to manager: it has refused a decision, because it knows this leadership.
   superseded: leadership.leadership,
 
   // Instance to API server.

@@ -8,7 +8,8 @@ export const cuda: ExecutorKind = {
   sharesProcess: "never",
   hasFp8: true,
   memory: "device",
-  isPresent: hasDeviceNode,
+  isPresent: () => countDeviceNodes() > 0,
+  countDevices: countDeviceNodes,
   find: async (options) => (await import("../found_model.ts")).findModelFiles(options),
   load: async (spec, onProgress) => {
     const { loadCudaExecutor } = await import("./load.ts");
@@ -17,20 +18,28 @@ export const cuda: ExecutorKind = {
   },
 };
 
+/** Device files that are looked for. */
+const MAX_DEVICES = 64;
+
 /**
- * Whether NVIDIA's driver shows a device that this process may use. It looks at files only: to open the
+ * Devices that NVIDIA's driver shows and that this process may use. It looks at files only: to open the
  * driver takes a second, and `--help` asks, too. The software device is never present: it is used only
  * where `--device cuda` is written.
  */
-function hasDeviceNode(): boolean {
+function countDeviceNodes(): number {
   const visible = Deno.env.get("CUDA_VISIBLE_DEVICES");
-  if (visible !== undefined && /^\s*(-|$)/.test(visible)) return false;
-  for (let ordinal = 0; ordinal < 16; ordinal++) {
+  if (visible !== undefined && /^\s*(-|$)/.test(visible)) return 0;
+  let numNodes = 0;
+  for (let ordinal = 0; ordinal < MAX_DEVICES; ordinal++) {
     try {
-      if (Deno.statSync(`/dev/nvidia${ordinal}`).isCharDevice) return true;
+      if (Deno.statSync(`/dev/nvidia${ordinal}`).isCharDevice) numNodes++;
     } catch {
       // not this one
     }
   }
-  return false;
+  if (numNodes === 0 || visible === undefined) return numNodes;
+  // The driver's rule: devices after one that is no device are hidden. Parts of one (MIG) count.
+  const listed = visible.split(",").map((one) => one.trim());
+  const end = listed.findIndex((one) => one === "" || one.startsWith("-"));
+  return end < 0 ? listed.length : end;
 }

@@ -1,6 +1,7 @@
 import type { Address, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import {
+  ConflictError,
   type ErrorRecord,
   LlumnixError,
   MessageError,
@@ -113,6 +114,11 @@ export class Fleet {
     return this.#instances.size;
   }
 
+  /** An instance of this name has not ended. */
+  has(instanceId: InstanceId): boolean {
+    return this.#instances.has(instanceId);
+  }
+
   /** @throws {LlumnixError} there is no such instance */
   get(instanceId: InstanceId): ManagedInstance {
     const instance = this.#instances.get(instanceId);
@@ -135,24 +141,27 @@ export class Fleet {
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
+   * @throws {ConflictError} the host where instances start is drained
    */
   async start(): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
-    const { clock, launcher, managerAddress, onEvent } = this.#config;
+    const { clock, launcher, managerAddress, drainedHosts, onEvent } = this.#config;
+    const refusal = launcher.refusal?.(managerAddress(), drainedHosts());
+    if (refusal) throw new ConflictError(refusal);
     const instanceId = this.#freshName();
     const instance = this.#expect(instanceId);
     const launching = instance.process.launch(launcher, {
       instanceId,
       managerAddress: managerAddress(),
-      avoidHosts: this.#config.drainedHosts(),
+      avoidHosts: drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
     });
-    const { pid, exited } = await launching.catch((error) => {
+    const { pid, host, exited } = await launching.catch((error) => {
       this.#instances.delete(instanceId);
       throw error;
     });
-    onEvent({ type: "launched", instanceId, pid });
+    onEvent({ type: "launched", instanceId, pid, host });
     exited.then(() => this.lose(instance));
     const cancelWait = clock.after(JOIN_TIMEOUT_MS, () => {
       if (!instance.hasJoined) this.lose(instance, "did not connect to the manager");
@@ -189,9 +198,18 @@ export class Fleet {
     this.#admission.noteRegistered(registration.instanceId);
     instance.register(registration, clock.nowMs());
     instance.process.adopt(() => launcher.adopt?.(registration, peer.pid));
+    launcher.noteServing?.(registration);
     this.#numBlocks ??= registration.totalBlocks;
     onEvent({ type: "registered", registration });
     onChange();
+  }
+
+  /** Processes can be reached that could not be: takes hold of those of serving instances. */
+  adoptAll(): void {
+    const { launcher } = this.#config;
+    for (const { registration, peer, process } of this.serving) {
+      process.adopt(() => launcher.adopt?.(registration!, peer?.pid ?? null));
+    }
   }
 
   /**

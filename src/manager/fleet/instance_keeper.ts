@@ -6,13 +6,14 @@ import type { ManagerOptions, ScalingOptions } from "../../core/options.ts";
 import { DEFAULT_REJOIN_WAIT_MS, type Fleet } from "./fleet.ts";
 import { HealthCheck } from "./health_check.ts";
 import type { DrainCause } from "./drain.ts";
+import type { InstanceLauncher } from "./launcher.ts";
 import type { ManagedInstance } from "./managed_instance.ts";
 import type { ManagerEvent } from "../manager_event.ts";
 import { Recovery } from "./recovery.ts";
 import { Replacement } from "./replacement.ts";
 import { ScalingLoop } from "./scaling_loop.ts";
 
-const DEFAULT_INSTANCE_TIMEOUT_MS = 10_000;
+export const DEFAULT_INSTANCE_TIMEOUT_MS = 10_000;
 const DEFAULT_DRAIN_TIMEOUT_MS = 30_000;
 
 export interface InstanceKeeperConfig {
@@ -31,6 +32,7 @@ export interface InstanceKeeperConfig {
   readonly instanceTimeoutMs?: number;
   readonly drainTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
+  readonly launcher: InstanceLauncher;
   readonly onEvent: (event: ManagerEvent) => void;
   /** Which instances take requests has changed, or how many are expected. */
   readonly onChange: () => void;
@@ -49,6 +51,8 @@ export class InstanceKeeper {
   readonly #scalingLoop: ScalingLoop | null;
   /** Instances that there should be. */
   #numWanted = 0;
+  /** Of them, those that came and went by calls. */
+  #change = 0;
   /** Instances that an API server starts at the beginning; 0 once all of them serve. */
   #numAwaited = 0;
   /** Additional instances that start; they count as wanted once they serve. */
@@ -76,12 +80,28 @@ export class InstanceKeeper {
   /** How many instances API servers should see: the wanted ones, and those that are being removed. */
   get numExpected(): number {
     const numRemoved = this.#fleet.serving.filter((one) => one.isBeingRemoved).length;
-    return this.numWanted + numRemoved;
+    // Without room for more, the service is complete with those that there are.
+    return Math.min(this.numWanted, this.#fleet.numStaying + this.#room) + numRemoved;
   }
 
   /** How many instances there should be. */
   get numWanted(): number {
     return Math.max(this.#numWanted, this.#numAwaited);
+  }
+
+  /**
+   * Hosts have joined that bring this many instances to the service, all hosts together. Instances that
+   * serve there already are among those that are wanted.
+   */
+  noteHosts(numInstances: number): void {
+    this.#numWanted = Math.max(this.#numWanted, numInstances + this.#change);
+  }
+
+  /** Room for instances has come or gone: see {@linkcode Replacement.noteRoom}. */
+  noteRoom(isNew: boolean): void {
+    if (isNew) this.#fleet.adoptAll();
+    if (this.#numMissing > 0 && !this.#recovery.isWaiting) this.#replacement.noteRoom(isNew);
+    this.#config.onChange();
   }
 
   start(): void {
@@ -98,10 +118,12 @@ export class InstanceKeeper {
   }
 
   /**
-   * Starts the missing instances, and waits until they serve.
+   * Starts the missing instances, and waits until they serve. Where hosts run them, it waits for nothing:
+   * they start as hosts join.
    * @throws {LlumnixError} an instance ended before it served; its own error if it sent one
    */
   async startMissing(): Promise<void> {
+    if (this.#hasHosts) return this.noteRoom(true);
     await Promise.all(Array.from({ length: this.#numMissing }, () => this.#fleet.start()));
   }
 
@@ -150,7 +172,7 @@ export class InstanceKeeper {
     this.#numAdding++;
     try {
       const instanceId = await this.#fleet.start();
-      this.#numWanted++;
+      this.#want(1);
       return instanceId;
     } finally {
       this.#numAdding--;
@@ -175,7 +197,7 @@ export class InstanceKeeper {
     const instance = this.#fleet.get(instanceId);
     const ended = instance.endDrain();
     if (ended === null) return;
-    if (ended.isRemoval) this.#numWanted++;
+    if (ended.isRemoval) this.#want(1);
     this.#config.onChange();
     this.#config.onEvent({ type: "kept", instanceId });
   }
@@ -251,7 +273,7 @@ export class InstanceKeeper {
     this.#replacement.stop();
     this.#scalingLoop?.stop();
     for (const instance of this.#fleet.all) {
-      if (instance.overruleOwnDrain()?.isRemoval) this.#numWanted++;
+      if (instance.overruleOwnDrain()?.isRemoval) this.#want(1);
     }
     this.#config.onChange();
   }
@@ -292,12 +314,27 @@ export class InstanceKeeper {
     return this.#fleet.numStaying - this.#numAdding;
   }
 
+  /** The instances that are wanted and can be started. Others wait until a host has room. */
   get #numMissing(): number {
-    return Math.max(0, this.#numWanted - this.#numStaying);
+    return Math.max(0, Math.min(this.#numWanted - this.#numStaying, this.#room));
+  }
+
+  get #room(): number {
+    return this.#config.launcher.room ?? Infinity;
+  }
+
+  /** Whether hosts with agents run the instances. Such a service waits for hosts, and does not give up. */
+  get #hasHosts(): boolean {
+    return this.#config.launcher.room !== undefined;
+  }
+
+  #want(change: number): void {
+    this.#numWanted += change;
+    this.#change += change;
   }
 
   #beginRemoval(instance: ManagedInstance, by: DrainCause): void {
-    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#numWanted--;
+    if (!instance.isBeingRemoved && this.#numStaying <= this.#numWanted) this.#want(-1);
     this.#beginDrain(instance, by, true);
   }
 
@@ -330,7 +367,8 @@ export class InstanceKeeper {
       fleet: this.#fleet,
       joinWaitMs: rejoinWaitMs,
       orphanMs: Math.max(instanceTimeoutMs, rejoinWaitMs),
-      numWanted: () => this.#numWanted,
+      // What is wanted is not known before all hosts have joined.
+      numWanted: () => this.#hasHosts ? Infinity : this.#numWanted,
     });
   }
 
@@ -339,7 +377,7 @@ export class InstanceKeeper {
     return new Replacement({
       clock,
       missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
-      isAnyLeft: () => this.#fleet.size > 0,
+      isAnyLeft: () => this.#hasHosts || this.#fleet.size > 0,
       start: () => this.#fleet.start(),
       onFailure: (reason, retryMs) => {
         this.#failedStart = reason;
@@ -371,6 +409,7 @@ export class InstanceKeeper {
       scaling,
       instances: () => this.#fleet.all,
       isSettled: () => this.#numMissing === 0,
+      room: () => this.#room,
       onScale: (change) => onEvent({ type: "scaling", change }),
       add: () => {
         this.add().catch((error) => {

@@ -14,7 +14,7 @@ export interface LaunchRequest {
 }
 
 export interface ExitStatus {
-  /** Exit code; null if a signal ended the process. */
+  /** Exit code; null if a signal ended the process, or if it is not known how it ended. */
   readonly code: number | null;
   readonly signal: string | null;
 }
@@ -22,6 +22,8 @@ export interface ExitStatus {
 /** An instance that this process started; it may not have joined yet. */
 export interface LaunchedInstance {
   readonly pid: number;
+  /** The host on which it runs; absent: this one. */
+  readonly host?: string;
   /** Never rejects. */
   readonly exited: Promise<ExitStatus>;
   /** A no-op once it has exited. */
@@ -36,8 +38,15 @@ export interface AdoptedInstance extends Pick<LaunchedInstance, "stop"> {
 
 export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | "processStart">;
 
-/** Starts instances: as processes of this host, within this process, or simulated. */
+/** Starts instances: as processes of this host or of others, within this process, or simulated. */
 export interface InstanceLauncher {
+  /**
+   * Why it cannot start an instance while these hosts are drained; null: it can. Absent: it never refuses.
+   * @param managerAddress see {@linkcode LaunchRequest}
+   */
+  refusal?(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null;
+  /** Instances that could be started now; absent: as many as anybody wants. */
+  readonly room?: number;
   /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**
@@ -46,6 +55,8 @@ export interface InstanceLauncher {
    * @param peerPid the process at the other end of its connection, as the system says; null: not known
    */
   adopt?(process: InstanceProcess, peerPid: number | null): AdoptedInstance | null;
+  /** An instance serves. */
+  noteServing?(registration: InstanceRegistration): void;
   /**
    * Kills an instance of a previous manager by its name and its manager's address, which is all that is
    * known of it.

@@ -123,5 +123,6 @@ export class ProcessHandle {
 }
 
 function describeExit({ code, signal }: ExitStatus): string {
+  if (code === null && signal === null) return "has ended";
   return signal ? `was ended by ${signal}` : `exited with code ${code}`;
 }

@@ -50,6 +50,15 @@ export class Replacement {
     this.#scheduleIn(servedMs >= STABLE_MS ? 0 : FIRST_PAUSE_MS);
   }
 
+  /**
+   * Room for instances has come. Starts the missing ones, unless a start is due anyway.
+   * @param isNew a host has joined: what failed elsewhere says nothing of it
+   */
+  noteRoom(isNew: boolean): void {
+    if (isNew) this.#scheduleIn(0);
+    else if (this.#dueMs === Infinity) this.#scheduleIn(this.#pauseMs);
+  }
+
   /** Replaces no more instances. */
   stop(): void {
     this.#isStopped = true;
@@ -90,8 +99,12 @@ export class Replacement {
       this.#config.onGiveUp(message);
       return;
     }
-    const pauseMs = Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (this.#numFailures - 1));
+    const pauseMs = this.#pauseMs;
     this.#config.onFailure(message, pauseMs);
     this.#scheduleIn(pauseMs);
+  }
+
+  get #pauseMs(): number {
+    return Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.max(0, this.#numFailures - 1));
   }
 }

@@ -12,6 +12,8 @@ export interface ScalingLoopConfig {
   readonly instances: () => readonly ManagedInstance[];
   /** Whether as many instances serve or start as there should be. */
   readonly isSettled: () => boolean;
+  /** Instances that could be started now. */
+  readonly room: () => number;
   /** The number of instances is about to change by this many. */
   readonly onScale: (change: number) => void;
   readonly add: () => void;
@@ -57,15 +59,17 @@ export class ScalingLoop {
     // The number of prefill instances is fixed by an option; the number of the others may vary.
     const varying = serving.filter(({ type }) => type !== "prefill");
     const numFixed = serving.length - varying.length;
-    const change = scalingChange(varying.map((instance) => this.#stateOf(instance)), {
+    const removed = draining.filter(({ drain }) => drain!.by === "scaling");
+    const wanted = scalingChange(varying.map((instance) => this.#stateOf(instance)), {
       ...scaling,
       loadMetric,
       minInstances: Math.max(1, scaling.minInstances - numFixed),
       maxInstances: Math.max(1, scaling.maxInstances - numFixed),
     });
+    const change = Math.min(wanted, this.#config.room() + removed.length);
     if (change === 0 || (change < 0 && draining.length > 0)) return;
     this.#config.onScale(change);
-    if (change > 0) this.#grow(change, draining.filter(({ drain }) => drain!.by === "scaling"));
+    if (change > 0) this.#grow(change, removed);
     else for (const instance of emptiest(varying, -change)) this.#config.remove(instance);
   }
 

@@ -26,8 +26,8 @@ export function serviceUnits(proc = "/proc"): ServiceUnit[] {
     roles.set(name, (roles.get(name) ?? new Set()).add(words[1] ?? ""));
   }
   return [...roles].map(([name, roles]) => {
-    const isOnlyInstance = roles.size === 1 && roles.has("instance");
-    return { name, command: `systemctl ${isOnlyInstance ? "restart" : "reload"} ${name}` };
+    const isRestarted = [...roles].every((role) => role === "instance" || role === "agent");
+    return { name, command: `systemctl ${isRestarted ? "restart" : "reload"} ${name}` };
   }).sort((a, b) => a.name < b.name ? -1 : 1);
 }
 

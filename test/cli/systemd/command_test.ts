@@ -35,7 +35,7 @@ Deno.test("systemd: refuses what would not start, or would be read by everybody"
   const cases: [argv: string[], message: RegExp][] = [
     [
       ["--", "bench"],
-      /bench is no command for a service: expected serve, manager, api-server, instance$/,
+      /bench is no command for a service: expected serve, manager, api-server, agent, instance$/,
     ],
     [["--", "serve", "--prot", "1"], /unknown option --prot/],
     [["--", "instance", "--port", "1"], /unknown option --port/],

@@ -3,6 +3,7 @@ import { quoted, type UnitOptions, unitText } from "../../../src/cli/systemd/uni
 
 const options: UnitOptions = {
   role: "serve",
+  hasAgent: false,
   command: ["/usr/local/bin/llumnix", "serve", "--port", "8000"],
   user: false,
   name: "llumnix",
@@ -46,6 +47,18 @@ Deno.test("unit: a manager leaves its instances to the one after it; others end 
     assert.deepEqual(settings.get("KillMode"), [mode]);
     const keeps = role === "serve" ? undefined : ["yes"];
     assert.deepEqual(settings.get("RuntimeDirectoryPreserve"), keeps);
+  }
+});
+
+Deno.test("unit: instances outlive an agent that crashes, and `serve --cluster` has one", () => {
+  for (const role of ["agent", "serve"] as const) {
+    const settings = settingsOf(unitText({ ...options, role, hasAgent: true }));
+    assert.deepEqual(settings.get("KillMode"), ["process"]);
+    assert.deepEqual(settings.get("Restart"), ["on-failure"]);
+    assert.equal(settings.get("ExecReload"), undefined);
+    // Where the next agent finds them.
+    assert.deepEqual(settings.get("RuntimeDirectory"), ["llumnix"]);
+    assert.deepEqual(settings.get("RuntimeDirectoryPreserve"), ["yes"]);
   }
 });
 

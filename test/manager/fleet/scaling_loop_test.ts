@@ -24,8 +24,11 @@ function serving(instanceId: string, usedBlocks: number): ManagedInstance {
   return instance;
 }
 
-/** What the loop does about a full instance, beside one that drains to be removed. */
-function relieve(by: DrainCause): string[] {
+/**
+ * What the loop does about a full instance, beside one that drains to be removed.
+ * @param room instances that could be started
+ */
+function relieve(by: DrainCause, room = Infinity): string[] {
   const clock = new VirtualClock();
   const full = serving("full", 95), draining = serving("draining", 10);
   draining.beginDrain(by, true);
@@ -36,6 +39,7 @@ function relieve(by: DrainCause): string[] {
     scaling,
     instances: () => [full, draining],
     isSettled: () => true,
+    room: () => room,
     onScale: (change) => done.push(`scale by ${change}`),
     add: () => done.push("add"),
     remove: ({ instanceId }) => done.push(`remove ${instanceId}`),
@@ -52,4 +56,9 @@ Deno.test("scaling loop: the instance that scaling removes is kept when the load
 Deno.test("scaling loop: an instance whose process or operator ends it cannot be kept, so one is added", () => {
   assert.deepEqual(relieve("itself"), ["scale by 1", "add"]);
   assert.deepEqual(relieve("operator"), ["scale by 1", "add"]);
+});
+
+Deno.test("scaling loop: no host has room, so nothing is added", () => {
+  assert.deepEqual(relieve("operator", 0), []);
+  assert.deepEqual(relieve("scaling", 0), ["scale by 1", "keep draining"]);
 });

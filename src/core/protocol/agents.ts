@@ -1,0 +1,74 @@
+/**
+ * Agent and manager: a host offers room for instances, and the manager orders their start and their end.
+ * An agent connects to the manager that leads, and keeps its instances when the connection ends.
+ */
+import type { InstanceId } from "./generate.ts";
+import type { ManagerDecision } from "./leadership.ts";
+import type { ServedSettings } from "./membership.ts";
+
+/** Most instances of one host. */
+export const MAX_HOST_SLOTS = 64;
+
+/** What a host has, for people and for the choice of a host. */
+export interface HostResources {
+  /** CUDA devices that its processes see. */
+  readonly cudaDevices: number;
+  readonly cores: number;
+  readonly memoryBytes: number;
+}
+
+/** An instance whose process runs on a host. */
+export interface HostedInstance {
+  readonly instanceId: InstanceId;
+  readonly pid: number;
+}
+
+/**
+ * Agent to manager, call `agent_join`: when it connects, and again when something here has changed. A
+ * manager that knew other instances of the host learns that they have ended.
+ */
+export interface AgentJoin {
+  /** Name of the host; no other host of the cluster has it. */
+  readonly host: string;
+  /** Where the agent is, for people: IP address, or path of the manager's socket. */
+  readonly address: string;
+  readonly pid: number;
+  /** Tells machines apart, and containers of one machine. An agent takes the place of another one of its machine. */
+  readonly machine: string;
+  readonly resources: HostResources;
+  /** Instances that the host can run at once; 0: it takes no more, for its agent is stopping. */
+  readonly slots: number;
+  /** Instances that the service should have more when the manager first hears of this host. */
+  readonly initialInstances: number;
+  /** What its instances will serve; absent: only they can tell. */
+  readonly settings?: ServedSettings;
+  readonly instances: readonly HostedInstance[];
+}
+
+/** Manager to agent, call `agent_start`. The agent knows all other arguments of its instances. */
+export interface AgentStart extends ManagerDecision {
+  readonly instanceId: InstanceId;
+  /** Bus address at which the instance joins the manager. */
+  readonly managerAddress: string;
+  /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
+  readonly numBlocks: number | null;
+}
+
+/** The answer, once the process runs. */
+export interface AgentStarted {
+  readonly pid: number;
+}
+
+/** Manager to agent, notification `agent_signal`. */
+export interface AgentSignal extends ManagerDecision {
+  readonly instanceId: InstanceId;
+  readonly signal: "SIGTERM" | "SIGKILL";
+}
+
+/** Agent to manager, notification `agent_exited`: the process of an instance has ended. */
+export interface AgentExited {
+  readonly instanceId: InstanceId;
+  /** Null if a signal ended it, or if it is not known. */
+  readonly code: number | null;
+  readonly signal: string | null;
+}

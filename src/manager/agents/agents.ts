@@ -1,0 +1,260 @@
+import type { CallHandler, NotifyHandler, Peer } from "../../bus/bus.ts";
+import type { Clock } from "../../core/clock.ts";
+import { MessageError, OverloadedError, UnavailableError, UsageError } from "../../core/errors.ts";
+import type { AgentExited, AgentJoin } from "../../core/protocol/agents.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { ManagerDecision } from "../../core/protocol/leadership.ts";
+import type { InstanceRegistration, ServedSettings } from "../../core/protocol/membership.ts";
+import { settingsDifference } from "../../core/served_settings.ts";
+import type { Authority } from "../authority.ts";
+import type {
+  AdoptedInstance,
+  InstanceLauncher,
+  InstanceProcess,
+  LaunchedInstance,
+  LaunchRequest,
+} from "../fleet/launcher.ts";
+import type { ManagerEvent } from "../manager_event.ts";
+import { AgentHost, unknownEnd } from "./agent_host.ts";
+import { chooseHost, describeNoRoom, freeSlots } from "./placement.ts";
+
+/** Hosts that are remembered; more agents are refused. */
+const MAX_HOSTS = 1_024;
+/** Pings of an agent in the time after which a silent one is given up. */
+const PINGS_PER_TIMEOUT = 4;
+
+export interface AgentsConfig {
+  readonly clock: Clock;
+  readonly authority: Authority;
+  /** What all instances serve; absent: whatever the first one serves. */
+  readonly settings?: ServedSettings;
+  /** An agent that is silent for this long is given up, and so is an instance that has not joined. */
+  readonly timeoutMs: number;
+  /** Whether the manager knows an instance. */
+  readonly knows: (instanceId: InstanceId) => boolean;
+  /** An operator drains the host: nothing is started there. */
+  readonly isDrained: (host: string) => boolean;
+  readonly onEvent: (event: ManagerEvent) => void;
+  /** Room for instances has come or gone; with `isNew`, a host has joined. */
+  readonly onRoom: (isNew: boolean) => void;
+}
+
+/**
+ * The hosts of a cluster whose agents start instances: a launcher that chooses the host. The agents tell
+ * which processes run, so that a manager that takes over starts none twice.
+ */
+export class Agents implements InstanceLauncher {
+  readonly #config: AgentsConfig;
+  readonly #hosts = new Map<string, AgentHost>();
+  readonly #hostOfPeer = new Map<Peer, AgentHost>();
+  #cancelPings: () => void = () => {};
+
+  readonly calls: { readonly agent_join: CallHandler<"agent_join"> } = {
+    agent_join: ({ data }, peer) => ({ data: this.#join(data, peer) }),
+  };
+
+  readonly notifications: { readonly agent_exited: NotifyHandler<"agent_exited"> } = {
+    agent_exited: ({ data }, peer) => this.#exited(data, peer),
+  };
+
+  constructor(config: AgentsConfig) {
+    this.#config = config;
+  }
+
+  start(): void {
+    const { clock, timeoutMs } = this.#config;
+    this.#cancelPings = clock.after(timeoutMs / PINGS_PER_TIMEOUT, () => {
+      this.start();
+      for (const host of this.#present) {
+        this.#ping(host);
+        if (clock.nowMs() >= host.orphansDueMs) this.#killOrphans(host);
+      }
+    });
+  }
+
+  stop(): void {
+    this.#cancelPings();
+  }
+
+  /** Instances that could be started now. */
+  get room(): number {
+    return this.#open.reduce((sum, host) => sum + freeSlots(host), 0);
+  }
+
+  /** How many instances the hosts bring to the service: the sum of what each wants at first. */
+  get initialInstances(): number {
+    return [...this.#hosts.values()].reduce((sum, { facts }) => sum + facts.initialInstances, 0);
+  }
+
+  /** Hosts whose agents are there. */
+  get names(): string[] {
+    return this.#present.map(({ name }) => name);
+  }
+
+  /** The host on which an instance runs; null: none of the agents has it. */
+  hostOf(instanceId: InstanceId): string | null {
+    return this.#find(instanceId)?.name ?? null;
+  }
+
+  /** @throws {UnavailableError} no host has room, or another manager leads; or as the agent says */
+  async launch({ instanceId, managerAddress }: LaunchRequest): Promise<LaunchedInstance> {
+    const host = chooseHost(this.#open);
+    if (host === null) throw new UnavailableError(this.#noRoom());
+    const decision = this.#config.authority.demand();
+    const process = host.take(instanceId);
+    try {
+      const data = { ...decision, instanceId, managerAddress, numBlocks: host.numBlocks };
+      const { data: { pid } } = await host.peer!.call("agent_start", { data });
+      process.pid = pid;
+      return {
+        pid,
+        host: host.name,
+        exited: process.exited,
+        stop: (signal) => this.#stop(instanceId, signal),
+      };
+    } catch (error) {
+      if (process.pid === null) host.end(instanceId, unknownEnd);
+      host.noteFailure();
+      throw error;
+    }
+  }
+
+  /** Null: no agent that is there, or was, has such a process. */
+  adopt({ instanceId, pid }: InstanceProcess): AdoptedInstance | null {
+    const process = this.#find(instanceId)?.processes.get(instanceId);
+    if (process?.pid !== pid) return null;
+    return {
+      hasEnded: () => process.hasEnded,
+      stop: (signal) => this.#stop(instanceId, signal),
+    };
+  }
+
+  noteServing({ instanceId, totalBlocks }: InstanceRegistration): void {
+    this.#find(instanceId)?.noteServing(totalBlocks);
+  }
+
+  /** A connection has ended. */
+  closed(peer: Peer): void {
+    const host = this.#hostOfPeer.get(peer);
+    this.#hostOfPeer.delete(peer);
+    if (host?.peer !== peer) return;
+    host.leave();
+    this.#config.onEvent({ type: "host_left", host: host.name });
+    this.#config.onRoom(false);
+  }
+
+  get #present(): AgentHost[] {
+    return [...this.#hosts.values()].filter(({ peer }) => peer !== null);
+  }
+
+  /** Hosts that may get instances. */
+  get #open(): AgentHost[] {
+    return this.#present.filter(({ name }) => !this.#config.isDrained(name));
+  }
+
+  #find(instanceId: InstanceId): AgentHost | null {
+    for (const host of this.#hosts.values()) if (host.processes.has(instanceId)) return host;
+    return null;
+  }
+
+  #noRoom(): string {
+    const all = [...this.#hosts.values()];
+    const absent = all.filter(({ peer }) => peer === null).map(({ name }) => name);
+    const drained = this.#present.map(({ name }) => name).filter(this.#config.isDrained);
+    return describeNoRoom(this.#open, absent, drained);
+  }
+
+  #stop(instanceId: InstanceId, signal: "SIGTERM" | "SIGKILL"): void {
+    const host = this.#find(instanceId);
+    const process = host?.processes.get(instanceId);
+    if (!host || !process) return;
+    const decision = this.#config.authority.stamp;
+    process.isUnwanted = true;
+    if (host.peer !== null && decision !== null) {
+      host.peer.notify("agent_signal", { data: { ...decision, instanceId, signal } });
+    } else if (signal === "SIGKILL") host.end(instanceId, unknownEnd); // out of reach: nobody waits for it
+  }
+
+  /**
+   * @throws {UsageError} another host has the name, or the host would serve something else
+   * @throws {OverloadedError} there are too many hosts
+   * @throws {UnavailableError} another manager leads
+   */
+  #join(facts: AgentJoin, peer: Peer): ManagerDecision {
+    const decision = this.#config.authority.demand();
+    this.#checkSettings(facts);
+    const known = this.#hosts.get(facts.host);
+    if (known !== undefined) this.#checkName(known, facts, peer);
+    else if (this.#hosts.size >= MAX_HOSTS) this.#forgetOne();
+    const before = this.#hostOfPeer.get(peer);
+    if (before !== undefined && before !== known) {
+      throw new MessageError(`field host: expected ${before.name}, which has joined`);
+    }
+    const host = known ?? new AgentHost(facts, () => this.#config.clock.nowMs());
+    const replaced = host.peer;
+    this.#hosts.set(facts.host, host);
+    this.#hostOfPeer.set(peer, host);
+    host.join(facts, peer);
+    if (replaced !== peer) {
+      replaced?.close();
+      this.#config.onEvent({ type: "host_joined", facts });
+      host.orphansDueMs = this.#config.clock.nowMs() + this.#config.timeoutMs;
+    }
+    this.#config.onRoom(true);
+    return decision;
+  }
+
+  #checkSettings({ host, settings }: AgentJoin): void {
+    if (settings === undefined || this.#config.settings === undefined) return;
+    const mine = this.#config.settings;
+    const difference = settingsDifference(settings, mine, `host ${host}`, "the manager");
+    if (difference === null) return;
+    throw new UsageError(`${difference}: give all hosts of a service the same`);
+  }
+
+  #checkName({ peer: holder, facts: other }: AgentHost, facts: AgentJoin, peer: Peer): void {
+    if (holder === null || holder === peer || other.machine === facts.machine) return;
+    throw new UsageError(
+      `two hosts have the name "${facts.host}": the one at ${other.address} (process ${other.pid}) ` +
+        `and the one at ${facts.address} (process ${facts.pid}). Give one of them another --host-name`,
+    );
+  }
+
+  #forgetOne(): void {
+    const absent = [...this.#hosts.values()].find(({ peer }) => peer === null);
+    if (absent === undefined) {
+      throw new OverloadedError(`a manager takes no more than ${MAX_HOSTS} hosts`);
+    }
+    this.#hosts.delete(absent.name);
+  }
+
+  /** An instance that runs and does not join the manager hangs. It takes a slot. */
+  #killOrphans(host: AgentHost): void {
+    host.orphansDueMs = Infinity;
+    for (const { instanceId } of host.facts.instances) {
+      if (this.#config.knows(instanceId) || !host.processes.has(instanceId)) continue;
+      this.#stop(instanceId, "SIGKILL");
+      this.#config.onEvent({ type: "orphan_killed", instanceId });
+    }
+  }
+
+  #exited({ instanceId, ...status }: AgentExited, peer: Peer): void {
+    const host = this.#hostOfPeer.get(peer);
+    if (host === undefined) throw new MessageError(`${peer.remote} is no agent that has joined`);
+    host.end(instanceId, status);
+    this.#config.onRoom(false);
+  }
+
+  async #ping(host: AgentHost): Promise<void> {
+    const { peer } = host;
+    if (peer === null || host.isPinged) return;
+    host.isPinged = true;
+    try {
+      await peer.call("ping", { data: null }, { timeoutMs: this.#config.timeoutMs });
+    } catch {
+      await peer.close();
+    } finally {
+      host.isPinged = false;
+    }
+  }
+}

@@ -1,0 +1,340 @@
+import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
+import { parseAddress } from "../../bus/address.ts";
+import { isObeyed, obey } from "../../bus/obey.ts";
+import type { Clock } from "../../core/clock.ts";
+import {
+  ConflictError,
+  isForTheUser,
+  LlumnixError,
+  toErrorRecord,
+  UnavailableError,
+} from "../../core/errors.ts";
+import type { LeaderFence } from "../../core/leader_fence.ts";
+import type { Log } from "../../core/log.ts";
+import type {
+  AgentJoin,
+  AgentSignal,
+  AgentStart,
+  AgentStarted,
+} from "../../core/protocol/agents.ts";
+import type { InstanceId } from "../../core/protocol/generate.ts";
+import { checkInstanceId } from "../../instance/instance_socket.ts";
+import type {
+  AdoptedInstance,
+  ExitStatus,
+  InstanceLauncher,
+} from "../../manager/fleet/launcher.ts";
+import type { InstanceRecords, RecordedInstance } from "./instance_records.ts";
+
+/** Pause before the agent connects again; it doubles with each attempt that fails, to the second value. */
+const FIRST_RETRY_MS = 100;
+const MAX_RETRY_MS = 2_000;
+const CONNECT_TIMEOUT_MS = 2_000;
+/** How often the agent asks whether the manager is there, and how long it waits for the answer. */
+const PING_INTERVAL_MS = 5_000;
+/** Interval of checks whether an instance that a former agent started has ended. */
+const ADOPTED_POLL_MS = 200;
+/** Time for the manager to take note that the agent stops. */
+const LEAVE_TIMEOUT_MS = 1_000;
+
+export interface HostAgentConfig {
+  readonly bus: Bus;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Refuses orders of managers whose leadership is over. */
+  readonly fence: LeaderFence;
+  /** What the agent says of its host; the rest it knows by itself. */
+  readonly facts: Omit<AgentJoin, "address" | "instances">;
+  readonly launcher: Pick<InstanceLauncher, "launch">;
+  /** Outlive the agent: the next one of this host finds the instances there. */
+  readonly records: InstanceRecords;
+  /** The start of a process of this host, for the records; undefined: it is not known. */
+  readonly startOf: (pid: number) => string | undefined;
+  /** A process that a former agent started; null: it has ended. */
+  readonly find: (process: RecordedInstance) => AdoptedInstance | null;
+}
+
+/** An instance that runs here, or starts. */
+interface Running {
+  /** Null while it starts. */
+  pid: number | null;
+  processStart?: string;
+  stop(signal: "SIGTERM" | "SIGKILL"): void;
+}
+
+/**
+ * Starts and ends instances on this host, on the word of the manager that leads. Instances are connected to
+ * the manager by themselves, so they go on when this process has lost the manager, and when it has ended.
+ */
+export class HostAgent {
+  readonly #config: HostAgentConfig;
+  readonly #instances = new Map<InstanceId, Running>();
+  readonly #joined = Promise.withResolvers<void>();
+  /** Where the manager is; null: not known yet. */
+  #address: Address | null = null;
+  #peer: Peer | null = null;
+  /** Why the manager refuses the host; null: it does not. */
+  #refusal: string | null = null;
+  #isConnecting = false;
+  #isStopping = false;
+  #isClosed = false;
+  /** Resolves when the last instance has ended. */
+  #empty = Promise.withResolvers<void>();
+  #cancelRetry: () => void = () => {};
+  #cancelPing: () => void = () => {};
+  #cancelPoll: () => void = () => {};
+
+  /** Takes the instances of a former agent of this host. */
+  constructor(config: HostAgentConfig) {
+    this.#config = config;
+    this.#joined.promise.catch(() => {}); // only the command waits for it
+    this.#adoptRecorded();
+  }
+
+  /** The instances that run here. */
+  get instanceIds(): InstanceId[] {
+    return [...this.#instances.keys()];
+  }
+
+  /** Resolves when a manager has taken the host. Rejects with a UsageError if the first one refuses it. */
+  get joined(): Promise<void> {
+    return this.#joined.promise;
+  }
+
+  /** The manager that leads is at this address: connects, and again whenever the connection has ended. */
+  moveTo(address: Address): void {
+    if (address === this.#address || this.#isClosed) return;
+    if (this.#address === null) this.#ping();
+    this.#address = address;
+    const peer = this.#peer;
+    this.#peer = null;
+    peer?.close();
+    if (!this.#isConnecting) this.#connectAfter(0, FIRST_RETRY_MS);
+  }
+
+  /**
+   * Takes the host out of the service: its instances give their requests away, or finish them, and end.
+   * @param limitMs after which they are killed
+   */
+  async stop(limitMs: number): Promise<void> {
+    this.#isStopping = true;
+    const { clock } = this.#config;
+    await this.#join().catch(() => {}); // no slots: what goes is not to be started here again
+    for (const { stop } of this.#instances.values()) stop("SIGTERM");
+    const cancel = clock.after(limitMs, () => this.kill());
+    if (this.#instances.size > 0) await this.#empty.promise;
+    cancel();
+    this.#config.records.clear();
+    await this.close();
+  }
+
+  /** Ends the processes of all instances at once. */
+  kill(): void {
+    for (const { stop } of this.#instances.values()) stop("SIGKILL");
+  }
+
+  /** Leaves the manager; the instances go on. Idempotent. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#cancelRetry();
+    this.#cancelPing();
+    this.#cancelPoll();
+    const peer = this.#peer;
+    this.#peer = null;
+    await peer?.close();
+  }
+
+  #connectAfter(delayMs: number, nextMs: number): void {
+    this.#cancelRetry();
+    if (this.#isClosed) return;
+    this.#cancelRetry = this.#config.clock.after(delayMs, () => this.#connect(nextMs));
+  }
+
+  async #connect(retryMs: number): Promise<void> {
+    const address = this.#address!;
+    let peer: Peer | null = null;
+    this.#isConnecting = true;
+    try {
+      const options = { timeoutMs: CONNECT_TIMEOUT_MS };
+      peer = this.#peer = await this.#config.bus.connect(address, this.#service(), options);
+      await this.#join();
+      const isLate = !peer.isOpen || this.#isClosed || address !== this.#address;
+      if (isLate) throw new UnavailableError("the connection has ended");
+      this.#config.log.info(`joined the manager at ${address}`);
+      this.#refusal = null;
+      this.#joined.resolve();
+    } catch (error) {
+      if (this.#peer === peer) this.#peer = null;
+      await peer?.close();
+      this.#note(error);
+      if (address !== this.#address) retryMs = 0;
+      this.#connectAfter(retryMs, Math.min(Math.max(2 * retryMs, FIRST_RETRY_MS), MAX_RETRY_MS));
+    } finally {
+      this.#isConnecting = false;
+    }
+  }
+
+  /** A refusal of the first manager is the operator's to mend; later ones may end by themselves. */
+  #note(error: unknown): void {
+    const { kind, message } = toErrorRecord(error);
+    if (!isForTheUser(kind) || message === this.#refusal) return;
+    this.#refusal = message;
+    this.#joined.reject(error);
+    this.#config.log.error(`the manager refuses this host: ${message}`);
+  }
+
+  /** Tells the manager what runs here. */
+  async #join(): Promise<void> {
+    const peer = this.#peer, { facts, fence } = this.#config;
+    if (peer === null) throw new UnavailableError("there is no manager");
+    const join: AgentJoin = {
+      ...facts,
+      ...(this.#isStopping ? { slots: 0, initialInstances: 0 } : {}),
+      address: peer.localHost ?? peer.remote,
+      instances: [...this.#instances].flatMap(([instanceId, { pid }]) =>
+        pid === null ? [] : [{ instanceId, pid }]
+      ),
+    };
+    const options = { timeoutMs: this.#isStopping ? LEAVE_TIMEOUT_MS : undefined };
+    const { data } = await peer.call("agent_join", { data: join }, options);
+    obey(fence, data, peer);
+  }
+
+  #service(): Service {
+    return {
+      calls: {
+        ping: () => ({ data: null }),
+        agent_start: async ({ data }, peer) => ({ data: await this.#start(data, peer) }),
+      },
+      notifications: { agent_signal: ({ data }, peer) => this.#signal(data, peer) },
+      onClose: (peer) => {
+        if (this.#peer !== peer) return;
+        this.#peer = null;
+        if (this.#isConnecting || this.#isClosed) return;
+        const running = this.#instances.size;
+        this.#config.log.warn(`lost the manager: ${running} instances of this host go on`);
+        this.#connectAfter(FIRST_RETRY_MS, 2 * FIRST_RETRY_MS);
+      },
+    };
+  }
+
+  /**
+   * @throws {SupersededError} another manager leads
+   * @throws {ConflictError} the host has no room, or has an instance of that name
+   * @throws {UnavailableError} the agent is stopping
+   */
+  async #start(order: AgentStart, peer: Peer): Promise<AgentStarted> {
+    const { fence, launcher, facts: { host, slots } } = this.#config;
+    const { instanceId, managerAddress, numBlocks } = order;
+    obey(fence, order, peer);
+    checkInstanceId(instanceId);
+    parseAddress(managerAddress);
+    if (this.#isStopping) throw new UnavailableError(`host ${host} is leaving the service`);
+    if (this.#instances.has(instanceId)) {
+      throw new ConflictError(`host ${host} has an instance "${instanceId}" already`);
+    }
+    if (this.#instances.size >= slots) {
+      const taken = this.instanceIds.join(", ");
+      throw new ConflictError(
+        `host ${host} has no room for ${instanceId}: it has ${slots} slots (--host-slots), taken by ${taken}`,
+      );
+    }
+    const running: Running = { pid: null, stop: () => {} };
+    this.#instances.set(instanceId, running);
+    try {
+      const launched = await launcher.launch({
+        instanceId,
+        managerAddress,
+        numBlocks,
+        startedBy: "manager",
+      });
+      running.pid = launched.pid;
+      running.processStart = this.#config.startOf(launched.pid);
+      running.stop = (signal) => launched.stop(signal);
+      launched.exited.then((status) => this.#noteEnd(instanceId, status));
+    } catch (error) {
+      this.#forget(instanceId);
+      throw error;
+    }
+    this.#record();
+    // Nobody would know of it: the manager that ordered it is gone, or the host is.
+    if (!peer.isOpen) running.stop("SIGKILL");
+    else if (this.#isStopping) running.stop("SIGTERM");
+    this.#config.log.info(`starting ${instanceId}`, { pid: running.pid });
+    return { pid: running.pid };
+  }
+
+  #signal(order: AgentSignal, peer: Peer): void {
+    if (!isObeyed(this.#config.fence, order, peer)) return;
+    this.#instances.get(order.instanceId)?.stop(order.signal);
+  }
+
+  #noteEnd(instanceId: InstanceId, { code, signal }: ExitStatus): void {
+    if (!this.#instances.has(instanceId)) return;
+    this.#forget(instanceId);
+    this.#record();
+    this.#config.log.info(`${instanceId} has ended`, { code, signal });
+    this.#peer?.notify("agent_exited", { data: { instanceId, code, signal } });
+  }
+
+  #forget(instanceId: InstanceId): void {
+    this.#instances.delete(instanceId);
+    if (this.#instances.size > 0) return;
+    this.#empty.resolve();
+    this.#empty = Promise.withResolvers();
+  }
+
+  #record(): void {
+    const instances = [...this.#instances].flatMap(([instanceId, { pid, processStart }]) =>
+      pid === null || processStart === undefined ? [] : [{ instanceId, pid, processStart }]
+    );
+    try {
+      this.#config.records.write(instances);
+    } catch (error) {
+      this.#config.log.warn("an agent started after this one will not find the instances", {
+        error,
+      });
+    }
+  }
+
+  #adoptRecorded(): void {
+    const adopted = new Map<InstanceId, AdoptedInstance>();
+    for (const record of this.#config.records.read()) {
+      const found = this.#config.find(record);
+      if (found === null) continue;
+      const { instanceId, pid, processStart } = record;
+      adopted.set(instanceId, found);
+      const stop = (signal: "SIGTERM" | "SIGKILL") => found.stop(signal);
+      this.#instances.set(instanceId, { pid, processStart, stop });
+      this.#config.log.info(`${instanceId} runs here already`, { pid });
+    }
+    this.#record();
+    if (adopted.size > 0) this.#poll(adopted);
+  }
+
+  #poll(adopted: Map<InstanceId, AdoptedInstance>): void {
+    this.#cancelPoll = this.#config.clock.after(ADOPTED_POLL_MS, () => {
+      for (const [instanceId, process] of adopted) {
+        if (!process.hasEnded()) continue;
+        adopted.delete(instanceId);
+        this.#noteEnd(instanceId, { code: null, signal: null });
+      }
+      if (adopted.size > 0) this.#poll(adopted);
+    });
+  }
+
+  /** A manager whose host has gone closes no connection. */
+  #ping(): void {
+    const { clock } = this.#config;
+    this.#cancelPing = clock.after(PING_INTERVAL_MS, async () => {
+      const peer = this.#peer;
+      const options = { timeoutMs: PING_INTERVAL_MS };
+      try {
+        await peer?.call("ping", { data: null }, options);
+      } catch (error) {
+        if (error instanceof LlumnixError) await peer?.close();
+      }
+      if (!this.#isClosed) this.#ping();
+    });
+  }
+}

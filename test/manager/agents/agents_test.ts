@@ -1,0 +1,238 @@
+/** A manager and the agents of two hosts, in one process. */
+import assert from "node:assert/strict";
+import type { Leadership } from "../../../src/core/protocol/leadership.ts";
+import { until } from "../../conformance/bus.ts";
+import { registrationOf } from "../support.ts";
+import { untilServing, World } from "./support.ts";
+
+Deno.test("agents: instances are spread over hosts, and start as hosts join", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 3 });
+  await manager.startInstances(); // nobody is there: it waits for hosts, and does not fail
+  assert.equal(manager.clusterState().expectedInstances, 0);
+  const a = world.host("a", { slots: 2 });
+  await untilServing(manager, [a], [2]);
+  assert.equal(manager.clusterState().expectedInstances, 2); // as many as there is room for
+  const b = world.host("b", { slots: 4 });
+  await untilServing(manager, [a, b], [2, 1]);
+  assert.equal(manager.clusterState().expectedInstances, 3);
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 2]);
+  assert.ok(!world.events.some(({ type }) => type === "start_failed")); // nothing was tried without room
+});
+
+Deno.test("agents: without room the refusal says what each host has", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await assert.rejects(manager.addInstance(), /no host has room .*\(a has 1 of 1\)/);
+});
+
+Deno.test("agents: no instance starts on a host that is drained, until it is kept", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a", { slots: 2 }), b = world.host("b", { slots: 1 });
+  await untilServing(manager, [a, b], [1, 0]);
+  await b.agent.joined;
+  const names = () => manager.hosts().map(({ hostName, state }) => `${hostName} ${state}`);
+  assert.deepEqual(names(), ["a serving", "b serving"]);
+  await manager.drainHost("b");
+  assert.deepEqual(names(), ["a serving", "b drained"]);
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 0]);
+  await assert.rejects(manager.addInstance(), /no host has room .*a has 2 of 2, b is drained/);
+  manager.keepHost("b");
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 1]);
+});
+
+Deno.test("agents: each host brings its initial instances once, however often it joins", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 0 });
+  const a = world.host("a", { initialInstances: 1, slots: 2 });
+  const b = world.host("b", { initialInstances: 1, slots: 2 });
+  await untilServing(manager, [a, b], [1, 1]);
+  await manager.removeInstance(a.agent.instanceIds[0]);
+  await until(() => a.agent.instanceIds.length === 0);
+  a.agent.moveTo("inproc:elsewhere");
+  a.agent.moveTo("inproc:manager");
+  await until(() => world.events.filter(({ type }) => type === "host_joined").length === 3);
+  await untilServing(manager, [a, b], [0, 1]);
+  assert.equal(manager.numWanted, 1);
+  const c = world.host("c", { initialInstances: 1 });
+  await c.agent.joined;
+  await untilServing(manager, [a, b, c], [1, 1, 0]); // one more, where the most slots are free
+  assert.equal(manager.numWanted, 2); // not the one that was removed
+});
+
+Deno.test("agents: an instance that crashes is replaced, elsewhere if its host fails", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a", { slots: 2 });
+  await untilServing(manager, [a], [1]);
+  const b = world.host("b");
+  await b.agent.joined;
+  await a.launched[0].exit({ code: null, signal: "SIGSEGV" });
+  await untilServing(manager, [a, b], [0, 1]);
+  const lost = world.events.find(({ type }) => type === "lost");
+  assert.match((lost as { reason: string }).reason, /was ended by SIGSEGV/);
+});
+
+Deno.test("agents: a lost agent ends no instance; one that comes back starts none twice", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 2 });
+  const a = world.host("a"), b = world.host("b");
+  await untilServing(manager, [a, b], [1, 1]);
+  const before = manager.instances().map(({ instanceId }) => instanceId);
+  await a.agent.close(); // as if it was killed: nothing is said, and nothing ended
+  await until(() => world.events.some(({ type }) => type === "host_left"));
+  assert.deepEqual(manager.instances().map(({ instanceId }) => instanceId), before);
+  const again = world.host("a", {}, a.records);
+  await again.agent.joined;
+  assert.deepEqual(again.agent.instanceIds, a.agent.instanceIds);
+  await until(() => manager.instances().length === 2);
+  assert.equal(again.launched.length + b.launched.length, 1);
+  // It is in reach again: the new agent sees its end, and another one starts.
+  await a.launched[0].exit({ code: 1, signal: null });
+  await until(() => again.launched.length === 1);
+  await untilServing(manager, [again, b], [1, 1]);
+});
+
+Deno.test("agents: two hosts of one name are refused by naming both", async () => {
+  await using world = new World();
+  await world.manager();
+  const first = world.host("a", { machine: "one", pid: 11 });
+  await first.agent.joined;
+  const second = world.host("a", { machine: "two", pid: 22 });
+  await assert.rejects(
+    second.agent.joined,
+    /two hosts have the name "a": the one at .* \(process 11\) and the one at .* \(process 22\)/,
+  );
+  const restarted = world.host("a", { machine: "one", pid: 33 });
+  await restarted.agent.joined; // of the same machine: it takes the place of the first
+});
+
+Deno.test("agents: a host with another model is refused", async () => {
+  await using world = new World();
+  const settings = { model: "m", dtype: "float32", maxModelLen: 8 };
+  await world.manager({}, { settings });
+  const { agent } = world.host("a", { settings: { ...settings, model: "other" } });
+  await assert.rejects(agent.joined, /host a has --model other, and the manager m/);
+});
+
+Deno.test("agents: an agent that stops lets its instances go, and gets no new ones", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await a.agent.stop(60_000);
+  assert.deepEqual(a.launched.map(({ signals }) => signals), [["SIGTERM"]]);
+  assert.ok(a.records.isCleared);
+  await until(() => manager.instances().length === 0);
+  assert.equal(a.launched.length, 1);
+  assert.equal(manager.clusterState().expectedInstances, 0);
+});
+
+Deno.test("agents: the next leader takes hosts with their instances; orders of the former are refused", async () => {
+  await using world = new World();
+  const leading = (leadership: Leadership, superseded: Leadership[] = []) => ({
+    cluster: {
+      processId: leadership.leader,
+      leadership: () => leadership,
+      onSuperseded: (known: Leadership) => superseded.push(known),
+    },
+  });
+  const superseded: Leadership[] = [];
+  const options = { initialInstances: 0 };
+  const first = await world.manager(options, leading({ epoch: 1, leader: "m1" }, superseded));
+  const a = world.host("a", { slots: 2, initialInstances: 1 });
+  await untilServing(first, [a], [1]);
+  const second = await world.manager(
+    options,
+    { ...leading({ epoch: 2, leader: "m2" }), addresses: ["inproc:second"] },
+  );
+  const recovered = second.recoverInstances();
+  const { id } = a.launched[0];
+  const peer = await world.bus.connect("inproc:second", {});
+  await peer.call("join", { data: { instanceId: id, isRunning: true } });
+  const registration = { ...registrationOf(id, `inproc:${id}`), ...a.launched[0].settings };
+  await peer.call("register", { data: registration });
+  a.agent.moveTo("inproc:second"); // later than its instance
+  await recovered;
+  await until(() => second.numWanted === 1);
+  assert.deepEqual(second.instances().map(({ instanceId }) => instanceId), [id]);
+  assert.equal(a.launched.length, 1); // its slot was known to be taken
+  second.kill();
+  await until(() => a.launched[0].signals.includes("SIGKILL"));
+  // The former leader wakes up, and does not know better.
+  a.agent.moveTo("inproc:manager");
+  await until(() => superseded.length > 0);
+  assert.deepEqual(superseded[0], { epoch: 2, leader: "m2" });
+});
+
+Deno.test("agents: a manager that takes over waits for instances before it starts any", async () => {
+  await using world = new World();
+  const options = { initialInstances: 0 };
+  const manager = await world.manager(options);
+  const a = world.host("a", { slots: 2, initialInstances: 1 });
+  await untilServing(manager, [a], [1]);
+  await manager.handOver(10);
+  const next = await world.manager(options, { addresses: ["inproc:next"], rejoinWaitMs: 2_000 });
+  const recovered = next.recoverInstances();
+  a.agent.moveTo("inproc:next");
+  await until(() => world.events.filter(({ type }) => type === "host_joined").length === 2);
+  const [{ id, settings }] = a.launched;
+  const peer = await world.bus.connect("inproc:next", {});
+  await peer.call("join", { data: { instanceId: id, isRunning: true } });
+  await peer.call("register", { data: { ...registrationOf(id, `inproc:${id}`), ...settings } });
+  await recovered;
+  assert.equal(next.numWanted, 1);
+  assert.equal(a.launched.length, 1);
+});
+
+Deno.test("agents: an instance that runs, and does not join, is killed", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await manager.handOver(10);
+  const next = await world.manager(
+    { initialInstances: 1 },
+    { addresses: ["inproc:next"], instanceTimeoutMs: 100 },
+  );
+  const recovered = next.recoverInstances();
+  a.agent.moveTo("inproc:next");
+  await recovered;
+  // It hangs, so it does not look for the next manager; its slot is free once it is gone.
+  await until(() => a.launched[0].signals.includes("SIGKILL"));
+  await until(() => a.launched.length === 2);
+});
+
+Deno.test("agents: one that comes back without an instance tells that it has ended", async () => {
+  await using world = new World();
+  world.onLaunch = () => Promise.resolve(); // it loads for ever
+  await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await until(() => a.launched.length === 1);
+  await a.agent.close();
+  const again = world.host("a");
+  await until(() => again.launched.length === 1);
+  const failed = world.events.find(({ type }) => type === "start_failed");
+  assert.match((failed as { reason: string }).reason, /instance-0 has ended before it was ready/);
+});
+
+Deno.test("agents: a lost instance is replaced when its process gives the slot free", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  world.ignoresSignals = true;
+  await a.launched[0].manager.close();
+  await until(() => world.events.some(({ type }) => type === "lost"));
+  await new Promise((resolve) => setTimeout(resolve, 700)); // the attempt that finds no room
+  assert.equal(a.launched.length, 1);
+  await a.launched[0].exit({ code: null, signal: "SIGKILL" });
+  await untilServing(manager, [a], [1]);
+  assert.equal(a.launched.length, 2);
+});

@@ -1,0 +1,192 @@
+/** The agent of a host, and a manager whose every word the test says. */
+import assert from "node:assert/strict";
+import type { Peer } from "../../../src/bus/bus.ts";
+import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
+import { realClock } from "../../../src/core/clock.ts";
+import { LeaderFence } from "../../../src/core/leader_fence.ts";
+import type { AgentExited, AgentJoin, AgentStart } from "../../../src/core/protocol/agents.ts";
+import type { Leadership } from "../../../src/core/protocol/leadership.ts";
+import type { ExitStatus } from "../../../src/manager/fleet/launcher.ts";
+import { HostAgent } from "../../../src/roles/agent/host_agent.ts";
+import { until } from "../../conformance/bus.ts";
+import { ENDLESS_MS } from "../../patience.ts";
+import { MemoryRecords, quiet } from "../../manager/agents/support.ts";
+
+const leads: Leadership = { epoch: 5, leader: "m5" };
+
+/** A process that ends when the test says so. */
+class Process {
+  readonly signals: string[] = [];
+  readonly #exit = Promise.withResolvers<ExitStatus>();
+  readonly exited = this.#exit.promise;
+  hasEnded = false;
+
+  /** @param obeys the signals at which it ends */
+  constructor(readonly pid: number, private readonly obeys = ["SIGTERM", "SIGKILL"]) {}
+
+  end(status: ExitStatus): void {
+    this.hasEnded = true;
+    this.#exit.resolve(status);
+  }
+
+  stop(signal: string): void {
+    this.signals.push(signal);
+    if (this.obeys.includes(signal)) this.end({ code: null, signal });
+  }
+}
+
+class World implements AsyncDisposable {
+  readonly bus = new InProcessBus();
+  readonly joins: AgentJoin[] = [];
+  readonly exits: AgentExited[] = [];
+  readonly superseded: Leadership[] = [];
+  readonly processes = new Map<string, Process>();
+  readonly records = new MemoryRecords();
+  leadership: Leadership | undefined = leads;
+  peer!: Peer;
+  agent!: HostAgent;
+  obeys = ["SIGTERM", "SIGKILL"];
+
+  static async open(slots = 1, prepare: (world: World) => void = () => {}): Promise<World> {
+    const world = new World();
+    prepare(world);
+    const { bus } = world;
+    await bus.listen("inproc:manager", {
+      calls: {
+        ping: () => ({ data: null }),
+        agent_join: ({ data }, peer) => {
+          world.joins.push(data);
+          world.peer = peer;
+          return { data: { leadership: world.leadership } };
+        },
+      },
+      notifications: {
+        agent_exited: ({ data }) => void world.exits.push(data),
+        superseded: ({ data }) => void world.superseded.push(data),
+      },
+    });
+    const agent = world.agent = new HostAgent({
+      ...{ bus, clock: realClock, log: quiet, records: world.records },
+      fence: new LeaderFence("host a"),
+      facts: {
+        ...{ host: "a", pid: 1, machine: "m", slots, initialInstances: 1 },
+        resources: { cudaDevices: 0, cores: 1, memoryBytes: 1 },
+      },
+      launcher: {
+        launch: ({ instanceId }) => {
+          const process = new Process(100 + world.processes.size, world.obeys);
+          world.processes.set(instanceId, process);
+          return Promise.resolve(process);
+        },
+      },
+      startOf: (pid) => `start of ${pid}`,
+      find: ({ instanceId }) => {
+        const process = world.processes.get(instanceId);
+        if (process === undefined || process.hasEnded) return null;
+        return { hasEnded: () => process.hasEnded, stop: (signal) => process.stop(signal) };
+      },
+    });
+    agent.moveTo("inproc:manager");
+    await agent.joined;
+    return world;
+  }
+
+  async start(instanceId: string, more: Partial<AgentStart> = {}): Promise<number> {
+    const order = { instanceId, managerAddress: "inproc:manager", numBlocks: null };
+    const data: AgentStart = { ...order, leadership: leads, ...more };
+    return (await this.peer.call("agent_start", { data })).data.pid;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.agent.close();
+  }
+}
+
+Deno.test("agent: an order of an older epoch is refused, and its manager is told who leads", async () => {
+  await using world = await World.open(2);
+  const former = { epoch: 4, leader: "m4" };
+  await assert.rejects(world.start("instance-0", { leadership: former }), /host a refuses/);
+  await assert.rejects(world.start("instance-0", { leadership: undefined }), /host a refuses/);
+  assert.equal(world.processes.size, 0);
+  await world.start("instance-0");
+  const data = { instanceId: "instance-0", signal: "SIGKILL", leadership: former } as const;
+  world.peer.notify("agent_signal", { data });
+  await until(() => world.superseded.length === 3);
+  assert.deepEqual(world.superseded, [leads, leads, leads]);
+  assert.deepEqual(world.processes.get("instance-0")!.signals, []);
+  world.peer.notify("agent_signal", { data: { ...data, leadership: leads } });
+  await until(() => world.exits.length === 1);
+  assert.deepEqual(world.exits, [{ instanceId: "instance-0", code: null, signal: "SIGKILL" }]);
+});
+
+Deno.test("agent: no more instances than slots, none twice, and none whose name is an option", async () => {
+  await using world = await World.open(1);
+  for (const name of ["--model=x", "../x", ""]) {
+    await assert.rejects(world.start(name), /--instance-id/, name);
+  }
+  await world.start("instance-0");
+  await assert.rejects(world.start("instance-0"), /host a has an instance "instance-0" already/);
+  await assert.rejects(
+    world.start("instance-1"),
+    /host a has no room for instance-1: it has 1 slots \(--host-slots\), taken by instance-0/,
+  );
+  assert.equal(world.processes.size, 1);
+  world.processes.get("instance-0")!.end({ code: 1, signal: null });
+  await until(() => world.exits.length === 1);
+  await world.start("instance-1");
+});
+
+Deno.test("agent: connects again, and tells what runs", async () => {
+  await using world = await World.open(2);
+  const pid = await world.start("instance-0");
+  await world.start("instance-1");
+  await world.peer.close();
+  world.processes.get("instance-1")!.end({ code: 0, signal: null }); // nobody hears of it
+  await until(() => world.joins.length === 2);
+  assert.deepEqual(world.joins.map(({ instances }) => instances), [
+    [],
+    [{ instanceId: "instance-0", pid }],
+  ]);
+  assert.deepEqual(world.processes.get("instance-0")!.signals, []);
+});
+
+Deno.test("agent: takes the instances of a former agent that still run", async () => {
+  const records = ["instance-0", "instance-1"].map((instanceId, i) => ({
+    ...{ instanceId, pid: 7 + i, processStart: "s" },
+  }));
+  await using world = await World.open(1, (before) => {
+    before.records.instances = records;
+    before.processes.set("instance-1", new Process(8)); // the other one has ended
+  });
+  assert.deepEqual(world.joins[0].instances, [{ instanceId: "instance-1", pid: 8 }]);
+  assert.deepEqual(world.records.instances, [records[1]]);
+  await assert.rejects(world.start("instance-2"), /has no room/);
+  const data = { instanceId: "instance-1", signal: "SIGTERM", leadership: leads } as const;
+  world.peer.notify("agent_signal", { data });
+  await until(() => world.exits.length === 1);
+  assert.deepEqual(world.exits, [{ instanceId: "instance-1", code: null, signal: null }]);
+});
+
+Deno.test("agent: one that stops takes no more instances, and asks those that run to end", async () => {
+  await using world = await World.open(2);
+  await world.start("instance-0");
+  world.obeys = ["SIGKILL"];
+  await world.start("instance-1");
+  const stopped = world.agent.stop(ENDLESS_MS);
+  await until(() => world.joins.length === 2);
+  assert.deepEqual([world.joins[1].slots, world.joins[1].initialInstances], [0, 0]);
+  await assert.rejects(world.start("instance-2"), /host a is leaving the service/);
+  world.agent.kill();
+  await stopped;
+  const signals = [...world.processes.values()].map((process) => process.signals);
+  assert.deepEqual(signals, [["SIGTERM"], ["SIGTERM", "SIGKILL"]]);
+  assert.ok(world.records.isCleared);
+});
+
+Deno.test("agent: kills what has not ended in time when it stops", async () => {
+  await using world = await World.open();
+  world.obeys = ["SIGKILL"];
+  await world.start("instance-0");
+  await world.agent.stop(10);
+  assert.deepEqual(world.processes.get("instance-0")!.signals, ["SIGTERM", "SIGKILL"]);
+});
