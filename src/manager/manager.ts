@@ -477,7 +477,7 @@ export class Manager {
   #identify(): Message<ProcessIdentity> {
     const { cluster } = this.#config;
     if (cluster === undefined) throw new UnavailableError("this manager is in no cluster");
-    return { data: { process: cluster.processId } };
+    return { data: { process: cluster.processId, settings: this.#config.settings } };
   }
 
   #join(request: JoinRequest, peer: Peer): JoinReply {

@@ -47,6 +47,28 @@ Deno.test("agents: no instance starts on a host that is drained, until it is kep
   await untilServing(manager, [a, b], [2, 1]);
 });
 
+Deno.test("agents: nothing is started on a host that is drained", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  world.onLaunch = async (instance) => {
+    await instance.join();
+    instance.settings = { ...instance.settings, hostName: "a" };
+    await instance.register();
+  };
+  const a = world.host("a", { slots: 3 });
+  await untilServing(manager, [a], [1]);
+  await manager.drainHost("a");
+  await assert.rejects(manager.addInstance(), /no host has room .*\(a is drained\)/);
+  world.onLaunch = undefined;
+  const b = world.host("b");
+  await b.agent.joined;
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [1, 1]);
+  manager.keepHost("a");
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 1]);
+});
+
 Deno.test("agents: each host brings its initial instances once, however often it joins", async () => {
   await using world = new World();
   const manager = await world.manager({ initialInstances: 0 });
