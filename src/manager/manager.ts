@@ -144,6 +144,7 @@ export class Manager {
     this.#hosts = new Hosts({
       clock: config.clock,
       instances: () => this.#fleet.all,
+      withAgents: () => this.#agents?.names ?? [],
       keeper: this.#keeper,
     });
     this.#group = this.#makeGroupKeeper();
@@ -372,7 +373,7 @@ export class Manager {
       settings,
       timeoutMs,
       knows: (instanceId) => this.#fleet.has(instanceId),
-      isDrained: (host) => this.#hosts.drained.has(host),
+      isDrained: (host) => this.#hosts.isDrained(host),
       onEvent: (event) => this.#emit(event),
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
