@@ -236,7 +236,9 @@ function instancesSection(suffix: string, result: RunResult, timeline: Timeline)
         color: 0,
         points: [
           [0, 0],
-          ...migrations.flatMap(({ atMs }, i) => [[seconds(atMs), i], [seconds(atMs), i + 1]] as const),
+          ...migrations.flatMap(({ atMs }, i) =>
+            [[seconds(atMs), i], [seconds(atMs), i + 1]] as const
+          ),
           [seconds(endMs), migrations.length],
         ],
       }],
