@@ -18,10 +18,14 @@ import { type Scenario, scenarios } from "./hosts/scenarios.ts";
 
 const file = new URL("../test/hosts.md", import.meta.url);
 let logDirectory: string | null = null;
+let isInterrupted = false;
 const interrupted = Promise.withResolvers<never>();
 interrupted.promise.catch(() => {}); // between two scenarios
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  Deno.addSignalListener(signal, () => interrupted.reject(new Error(`got ${signal}`)));
+  Deno.addSignalListener(signal, () => {
+    isInterrupted = true;
+    interrupted.reject(new Error(`got ${signal}`));
+  });
 }
 
 function nameOf({ store, name }: Scenario): string {
@@ -29,7 +33,7 @@ function nameOf({ store, name }: Scenario): string {
 }
 
 async function runAll(chosen: readonly Scenario[]): Promise<Report> {
-  const results: Result[] = [], skipped: Skipped[] = [];
+  const results: Result[] = [], skipped: Skipped[] = [], broken: Skipped[] = [];
   for (const scenario of chosen) {
     const name = nameOf(scenario);
     const reason = await problemOf(scenario);
@@ -38,15 +42,18 @@ async function runAll(chosen: readonly Scenario[]): Promise<Report> {
       skipped.push({ name, reason });
       continue;
     }
-    const result = await runScenario(
-      scenario,
-      (logs) => keepLogs(name, logs),
-      interrupted.promise,
-    );
-    results.push(result);
-    console.log(summaryOf(name, result));
+    try {
+      const onLogs = (logs: string) => keepLogs(name, logs);
+      const result = await runScenario(scenario, onLogs, interrupted.promise);
+      results.push(result);
+      console.log(summaryOf(name, result));
+    } catch (error) {
+      if (isInterrupted) throw error;
+      console.error(`${name}: broke off`, error);
+      broken.push({ name, reason: (error as Error).message.split("\n")[0] });
+    }
   }
-  return { commit: await commit(), results, skipped };
+  return { commit: await commit(), results, skipped, broken };
 }
 
 function summaryOf(name: string, result: Result): string {
@@ -91,9 +98,7 @@ const report = await runAll(chosen);
 const text = reportOf(report);
 console.log(text);
 if (chosen.length === scenarios.length) await write(text);
-console.log(
-  `${report.results.filter(({ problems }) => problems.length === 0).length} passed, ` +
-    `${report.results.filter(({ problems }) => problems.length > 0).length} failed, ` +
-    `${report.skipped.length} skipped`,
-);
-if (report.results.some(({ problems }) => problems.length > 0)) Deno.exit(1);
+const numPassed = report.results.filter(({ problems }) => problems.length === 0).length;
+const numFailed = report.results.length - numPassed + report.broken.length;
+console.log(`${numPassed} passed, ${numFailed} failed, ${report.skipped.length} skipped`);
+if (numFailed > 0) Deno.exit(1);

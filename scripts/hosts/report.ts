@@ -13,11 +13,14 @@ export interface Report {
   readonly commit: string;
   readonly results: readonly Result[];
   readonly skipped: readonly Skipped[];
+  /** Scenarios that ended with an error, such as that the service did not start. */
+  readonly broken: readonly Skipped[];
 }
 
-export function reportOf({ commit, results, skipped }: Report): string {
+export function reportOf({ commit, results, skipped, broken }: Report): string {
   const failed = results.filter(({ problems }) => problems.length > 0);
-  const verdict = failed.length === 0 ? "all holds" : `${failed.length} do not hold`;
+  const numFailed = failed.length + broken.length;
+  const verdict = numFailed === 0 ? "all holds" : `${numFailed} do not hold`;
   const rows = results.map((result) => `| ${cellsOf(result).join(" | ")} |`);
   const sum = (of: (one: Result) => number) => results.reduce((all, one) => all + of(one), 0);
   return `# The last run of \`deno task hosts\`
@@ -54,7 +57,7 @@ ${rows.join("\n")}
   managers before a cut was healed or in the end, one manager leads in the end, and no instance has a request
   left. Where no host was lost or cut, instances computed exactly the tokens that clients got: no request ran
   twice.
-${problemsOf(failed)}${skippedOf(skipped)}`;
+${problemsOf(failed)}${listOf("Broken off", broken)}${listOf("Skipped", skipped)}`;
 }
 
 function cellsOf(result: Result): string[] {
@@ -83,11 +86,9 @@ function problemsOf(failed: readonly Result[]): string {
   return `\n## What does not hold\n\n${lines.join("\n")}\n`;
 }
 
-function skippedOf(skipped: readonly Skipped[]): string {
-  if (skipped.length === 0) return "";
-  return `\n## Skipped\n\n${
-    skipped.map(({ name, reason }) => `- ${name}: ${reason}`).join("\n")
-  }\n`;
+function listOf(title: string, list: readonly Skipped[]): string {
+  const lines = list.map(({ name, reason }) => `- ${name}: ${reason}`);
+  return list.length === 0 ? "" : `\n## ${title}\n\n${lines.join("\n")}\n`;
 }
 
 function seconds(ms: number): string {

@@ -11,7 +11,10 @@ import type { Frame } from "./outbox.ts";
 
 const HEADER_BYTES = 8;
 const NO_PAYLOAD = 0xffffffff;
+/** A busy connection reads so much at a time. */
 const READ_BUFFER_BYTES = 256 << 10;
+/** Until a connection is busy: a manager has one for each of some thousand instances. */
+const FIRST_BUFFER_BYTES = 16 << 10;
 /** A frame gets a buffer of this size at once if its header says so; a larger one grows as bytes arrive. */
 const MAX_PROMISED_BYTES = 4 << 20;
 const OPEN_BRACKET = 0x5b;
@@ -54,7 +57,7 @@ export interface ReceivedFrame {
  * {@linkcode MAX_PROMISED_BYTES} a buffer is at most twice as large as the bytes in it.
  */
 export class FrameReader {
-  readonly #shared = new Uint8Array(READ_BUFFER_BYTES);
+  #shared = new Uint8Array(FIRST_BUFFER_BYTES);
   #buffer = this.#shared;
   #start = 0;
   #end = 0;
@@ -111,7 +114,14 @@ export class FrameReader {
   /** Makes room for a frame of `frameBytes` that has begun. */
   #makeSpace(frameBytes: number): null {
     const begun = this.#buffer.subarray(this.#start, this.#end);
-    if (frameBytes > this.#buffer.length) {
+    const isFirst = this.#buffer === this.#shared && this.#shared.length < READ_BUFFER_BYTES;
+    // A read that fills the buffer may have left more behind.
+    const isTooSmall = this.#end === this.#buffer.length || frameBytes > this.#buffer.length;
+    if (isFirst && isTooSmall && frameBytes <= READ_BUFFER_BYTES) {
+      this.#shared = new Uint8Array(READ_BUFFER_BYTES);
+      this.#shared.set(begun);
+      this.#reset(this.#shared, begun.length);
+    } else if (frameBytes > this.#buffer.length) {
       if (this.#end < this.#buffer.length && this.#buffer !== this.#shared) return null;
       const own = new Uint8Array(
         Math.min(frameBytes, Math.max(2 * begun.length, MAX_PROMISED_BYTES)),

@@ -24,7 +24,7 @@ import { checkSocket, checkSocketDirectory, UnixPeers } from "./unix_trust.ts";
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 /** How long one that connects may take to greet. */
 const GREETING_TIMEOUT_MS = 5_000;
-/** Most connections of a listener; each has buffers of 400 KB. */
+/** Most connections of a listener; each has buffers of 20 KB, and of 400 KB once it is busy. */
 const MAX_CONNECTIONS = 16_384;
 /** Most connections that have not greeted yet. One more closes the oldest of them. */
 const MAX_GREETING = 256;

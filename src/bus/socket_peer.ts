@@ -9,6 +9,8 @@ import type { AnyService } from "./transport.ts";
 
 /** Frames that fit share this buffer and a write; four full shared frames, or many small ones. */
 const WRITE_BUFFER_BYTES = 128 << 10;
+/** Until more is to be written at once. */
+const FIRST_BUFFER_BYTES = 4 << 10;
 /** Payloads up to this size are copied behind their head to save a write. */
 const MAX_COPIED_PAYLOAD_BYTES = 16 << 10;
 /** How long a closing end waits for the other to take the last bytes and to close as well. */
@@ -20,7 +22,7 @@ export class SocketPeer extends BasePeer {
   #pumping: Promise<void> | null = null;
   #reading: Promise<void>;
   #unwrittenBytes = 0;
-  #writeBuffer = new Uint8Array(WRITE_BUFFER_BYTES);
+  #writeBuffer = new Uint8Array(FIRST_BUFFER_BYTES);
   #isConnOpen = true;
 
   constructor(
@@ -87,6 +89,13 @@ export class SocketPeer extends BasePeer {
     let used = 0;
     for (const frame of frames) {
       const headBytes = maxHeadBytes(frame);
+      const copiedBytes = headBytes +
+        Math.min(frame.payload?.length ?? 0, MAX_COPIED_PAYLOAD_BYTES);
+      if (used + copiedBytes > buffer.length && this.#writeBuffer.length < WRITE_BUFFER_BYTES) {
+        this.#writeBuffer = new Uint8Array(WRITE_BUFFER_BYTES);
+        this.#writeBuffer.set(buffer.subarray(0, used));
+        buffer = this.#writeBuffer;
+      }
       if (used + headBytes > buffer.length) {
         await this.#writeAll(buffer.subarray(0, used));
         used = 0;

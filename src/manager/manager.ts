@@ -144,6 +144,7 @@ export class Manager {
     this.#hosts = new Hosts({
       clock: config.clock,
       instances: () => this.#fleet.all,
+      withAgents: () => this.#agents?.names ?? [],
       keeper: this.#keeper,
     });
     this.#group = this.#makeGroupKeeper();
@@ -372,7 +373,7 @@ export class Manager {
       settings,
       timeoutMs,
       knows: (instanceId) => this.#fleet.has(instanceId),
-      isDrained: () => false,
+      isDrained: (host) => this.#hosts.isDrained(host),
       onEvent: (event) => this.#emit(event),
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
@@ -476,7 +477,7 @@ export class Manager {
   #identify(): Message<ProcessIdentity> {
     const { cluster } = this.#config;
     if (cluster === undefined) throw new UnavailableError("this manager is in no cluster");
-    return { data: { process: cluster.processId } };
+    return { data: { process: cluster.processId, settings: this.#config.settings } };
   }
 
   #join(request: JoinRequest, peer: Peer): JoinReply {

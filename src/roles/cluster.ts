@@ -1,7 +1,10 @@
 /** A process's place in a cluster of several managers (`--cluster`): it leads, follows, or finds the leader. */
 import type { Address, Bus } from "../bus/bus.ts";
 import { realClock } from "../core/clock.ts";
-import { UnavailableError } from "../core/errors.ts";
+import { parseAddress } from "../bus/address.ts";
+import { UnavailableError, UsageError } from "../core/errors.ts";
+import { isLoopback } from "../core/hosts.ts";
+import type { ServedSettings } from "../core/protocol/membership.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
 import type { Log } from "../core/log.ts";
 import type { LeadershipStatus } from "../core/protocol/leadership.ts";
@@ -11,7 +14,7 @@ import type { ElectionChange } from "../cluster/leadership/election.ts";
 import { LeaderFinder } from "../cluster/leadership/leader_finder.ts";
 import type { LeaderRecord } from "../cluster/leadership/leader_record.ts";
 import type { LeaseStore } from "../cluster/store/lease_store.ts";
-import { openLeaseStore } from "../cluster/store/stores.ts";
+import { openLeaseStore, parseStoreUrl } from "../cluster/store/stores.ts";
 import { clusterCredentials } from "./cluster_credentials.ts";
 
 /** The lease store that processes of several hosts meet in, and how this one enters it. */
@@ -62,11 +65,20 @@ export interface CandidacyConfig {
   readonly log: Log;
   readonly heard: () => number;
   readonly onChange: (change: ElectionChange) => void;
+  /** What this manager serves; undefined: whatever its instances do. */
+  readonly settings: ServedSettings | undefined;
+  /** See {@linkcode CandidateConfig}. */
+  readonly onStranger: (reason: string) => void;
 }
 
-/** Stands for election. @throws {UsageError} `--cluster` is no URL of a cluster, or its credentials cannot be used */
+/**
+ * Stands for election.
+ * @throws {UsageError} `--cluster` is no URL of a cluster, its credentials cannot be used, or other hosts
+ *   cannot reach the address
+ */
 export async function stand(config: CandidacyConfig): Promise<Candidacy> {
-  const { place, processId, address, bus, log, heard, onChange } = config;
+  const { place, processId, address, bus, log, heard, onChange, settings, onStranger } = config;
+  checkReach(place.cluster, address);
   const store = await openStore(place);
   let leader = "";
   const candidate = new Candidate({
@@ -77,6 +89,8 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
     address,
     bus,
     heard,
+    settings,
+    onStranger,
     onChange,
     onRecord: (record) => {
       if (record === null || record.leader === leader || record.leader === processId) return;
@@ -92,6 +106,23 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
       await store.close();
     },
   };
+}
+
+/**
+ * Managers of other hosts would take a leader at such an address for one that has ended.
+ * @throws {UsageError} the store has a server on another host, and the address is of this host alone
+ */
+function checkReach(url: string, address: Address): void {
+  const hosts = parseStoreUrl(url).servers.map((server) =>
+    server.replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
+  );
+  if (hosts.every(isLoopback)) return;
+  const parsed = parseAddress(address);
+  if (parsed.scheme === "tcp" && !isLoopback(parsed.host)) return;
+  throw new UsageError(
+    `--manager-address ${address}: managers, API servers and instances of other hosts cannot connect to ` +
+      "it; with a store on another host, expected tcp:HOST:PORT with an address of this host that they reach",
+  );
 }
 
 /**

@@ -1,4 +1,5 @@
-import type { Bus } from "../bus/bus.ts";
+import { refusalOn } from "./process_launcher.ts";
+import type { Address, Bus } from "../bus/bus.ts";
 import type { Clock } from "../core/clock.ts";
 import { logger } from "../core/log.ts";
 import type { EngineOptions, TransferOptions } from "../core/options.ts";
@@ -32,6 +33,10 @@ export class InProcessLauncher implements InstanceLauncher {
   readonly #pools = new PoolDirectory();
 
   constructor(private readonly args: InProcessLauncherOptions) {}
+
+  refusal(_managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null {
+    return refusalOn(Deno.hostname(), avoidHosts);
+  }
 
   launch({ instanceId, managerAddress, startedBy }: LaunchRequest): Promise<LaunchedInstance> {
     const { clock, bus, options } = this.args;

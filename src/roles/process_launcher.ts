@@ -2,7 +2,6 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { HostProcess } from "../core/host_process.ts";
 import { selfCommand } from "../core/self_command.ts";
 import { parseAddress, tcpHost } from "../bus/address.ts";
-import { UnavailableError } from "../core/errors.ts";
 import type { Address } from "../bus/bus.ts";
 import { listenerPid } from "../bus/unix_trust.ts";
 import { socketPath } from "../instance/instance_socket.ts";
@@ -38,13 +37,12 @@ const STDERR = 2;
 export class ProcessLauncher implements InstanceLauncher {
   constructor(private readonly options: ProcessLauncherOptions) {}
 
+  refusal(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null {
+    return refusalOn(tcpHost(managerAddress) ?? Deno.hostname(), avoidHosts);
+  }
+
   async launch(request: LaunchRequest): Promise<LaunchedInstance> {
-    const { instanceId, managerAddress, avoidHosts, numBlocks, startedBy } = request;
-    // The instance will have the same name for this host.
-    const hostName = tcpHost(managerAddress) ?? Deno.hostname();
-    if (avoidHosts?.has(hostName)) {
-      throw new UnavailableError(`the host ${hostName} is drained: no instance starts there`);
-    }
+    const { instanceId, managerAddress, numBlocks, startedBy } = request;
     const argv = ["--instance-id", instanceId, "--manager-address", managerAddress];
     argv.push("--started-by", startedBy, "--host-share", String(this.options.hostShare));
     argv.push(...this.options.engineArgv);
@@ -93,6 +91,12 @@ export class ProcessLauncher implements InstanceLauncher {
     const start = HostProcess.startOf(pid);
     return start !== undefined && HostProcess.started(pid, start)?.signal("SIGKILL") === true;
   }
+}
+
+/** @param hostName of the host where instances would start, as they name it */
+export function refusalOn(hostName: string, avoidHosts: ReadonlySet<string>): string | null {
+  if (!avoidHosts.has(hostName)) return null;
+  return `the host ${hostName} is drained, and instances start there: keep the host first`;
 }
 
 function spawned(child: ChildProcess): Promise<void> {

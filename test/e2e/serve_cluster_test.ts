@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { freePort } from "../free_port.ts";
-import { admin, assertSameStreams, isReady, runAll, small } from "./cluster.ts";
+import { type Admin, admin, assertSameStreams, isReady, runAll, small } from "./cluster.ts";
 import type { Program } from "./harness.ts";
 import { User } from "./roles.ts";
 import { variedRequests } from "./streams.ts";
@@ -30,9 +30,11 @@ Deno.test("serve --cluster: two hosts make one service, which survives the kill 
     const url = `http://127.0.0.1:${port}`;
     return { name, program, url, managerAddress, [Symbol.asyncDispose]: () => Promise.resolve() };
   };
-  const serving = async (host: Host) =>
-    (await admin(host, "GET", "/instances")).instances
-      .filter(({ state }) => state === "serving").map(({ id }) => id).sort();
+  /** Empty while its API server looks for the next leader. */
+  const serving = async (host: Host) => {
+    const { instances = [] } = await admin(host, "GET", "/instances", [503]) as Partial<Admin>;
+    return instances.filter(({ state }) => state === "serving").map(({ id }) => id).sort();
+  };
   const untilServing = (host: Host, count: number) =>
     host.program.waitUntil(
       `it knew ${count} instances`,

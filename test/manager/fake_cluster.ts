@@ -81,6 +81,8 @@ export class FakeCluster {
   client!: ClusterClient;
   /** Time until a launched instance begins. */
   launchDelayMs = 0;
+  /** Where the manager starts instances, if it refuses to do so while that host is drained. */
+  launchHost: string | null = null;
   /** Whether a manager can kill instances that it did not start. */
   isAdoptable = true;
   /** Whether an instance crashes as it computes this token. */
@@ -195,6 +197,9 @@ export class FakeCluster {
   readonly #launched = new Map<InstanceId, LaunchedInstance>();
 
   readonly #launcher: InstanceLauncher = {
+    refusal: (_, avoidHosts) => {
+      return avoidHosts.has(this.launchHost ?? "") ? `${this.launchHost} is drained` : null;
+    },
     adopt: ({ instanceId }) => {
       const launched = this.#launched.get(instanceId);
       if (!launched || !this.isAdoptable) return null;

@@ -5,6 +5,7 @@ import type { RequestOutput } from "../../src/core/protocol/generate.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import { ClusterClient } from "../../src/client/cluster_client.ts";
 import { Manager } from "../../src/manager/manager.ts";
+import { ProcessLauncher, refusalOn } from "../../src/roles/process_launcher.ts";
 import { InProcessLauncher } from "../../src/roles/in_process_launcher.ts";
 import { engineOptions, samplingParams } from "../instance/support.ts";
 import { generateRequest, managerOptions } from "../manager/support.ts";
@@ -93,3 +94,13 @@ Deno.test("an instance that is killed has exited, one that is stopped exits", ()
     stopped.stop("SIGTERM");
     assert.deepEqual(await stopped.exited, { code: 0, signal: null });
   }));
+
+Deno.test("launchers refuse to start instances on this host while it is drained", () => {
+  const host = Deno.hostname();
+  assert.equal(refusalOn(host, new Set(["another"])), null);
+  assert.match(refusalOn(host, new Set([host]))!, /is drained.*keep the host first/);
+  const launcher = new ProcessLauncher({ hostShare: 1, engineArgv: [] });
+  assert.notEqual(launcher.refusal("unix:/run/m.sock", new Set([host])), null);
+  assert.equal(launcher.refusal("tcp:10.0.0.1:7000", new Set([host])), null);
+  assert.notEqual(launcher.refusal("tcp:10.0.0.1:7000", new Set(["10.0.0.1"])), null);
+});

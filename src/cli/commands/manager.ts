@@ -26,6 +26,7 @@ import {
   takeManagerPlace,
   takenError,
 } from "../../roles/manager_address.ts";
+import { servedSettings } from "../../roles/served_model.ts";
 import { metricsPlace } from "../../roles/metrics_place.ts";
 import { type RoleService, runRole } from "../../roles/run_role.ts";
 import { startLogging } from "../../roles/start_logging.ts";
@@ -163,6 +164,8 @@ export class ManagerService implements RoleService {
       bus: openBus({ clusterKey: clusterKey(this.options) }),
       log: this.log,
       heard: () => this.#audience.size,
+      settings: await servedSettings(this.options) ?? undefined,
+      onStranger: (reason) => this.#failure.resolve(reason),
       onChange: (change) => void this.#changeRole(change),
     });
     return `standing for election in ${place.cluster}, at ${this.address}`;

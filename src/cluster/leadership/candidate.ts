@@ -5,7 +5,7 @@ import type { LeaseStore, StoreEntry } from "../store/lease_store.ts";
 import { StoreView } from "../store/store_view.ts";
 import { Election, type ElectionChange } from "./election.ts";
 import { Hearing } from "./hearing.ts";
-import { LeaderGuard } from "./leader_guard.ts";
+import { LeaderGuard, type LeaderGuardConfig } from "./leader_guard.ts";
 import { LEADER_KEY, type LeaderRecord } from "./leader_record.ts";
 
 /** Takeover takes little over a lease: 1.1 to 1.4 s were measured on etcd and JetStream. */
@@ -31,6 +31,9 @@ export interface CandidateConfig {
    * Absent: it is not compared.
    */
   readonly heard?: () => number;
+  /** See {@linkcode LeaderGuardConfig}, as the next. */
+  readonly settings?: LeaderGuardConfig["settings"];
+  readonly onStranger?: LeaderGuardConfig["onStranger"];
   /** This candidate leads now, or no longer. */
   readonly onChange: (change: ElectionChange) => void;
   /** The record of the leader has changed; null: there is none. */
@@ -79,6 +82,8 @@ export class Candidate {
       clock,
       retryMs: Math.min(leaseMs / READS_PER_LEASE, MAX_GUARD_RETRY_MS),
       onEnded: (leader) => this.#leaderEnded(leader),
+      settings: config.settings,
+      onStranger: config.onStranger,
     });
     const { heard } = config;
     this.#hearing = heard ? new Hearing({ store, clock, id, address, leaseMs, heard }) : null;
@@ -181,6 +186,7 @@ export class Candidate {
       () => this.#tick(),
     );
     if (this.leadership !== null) this.#giveWay();
+    else if (this.#election.isSilenceDue(this.#config.clock.nowMs())) this.#view.refreshIfIdle();
     this.#act();
   }
 

@@ -4,6 +4,8 @@ import { type LeaderRecord, readLeaderRecord, writeLeaderRecord } from "./leader
 
 /** A leader beats this often in a lease, so that one lost beat costs nobody the leadership. */
 const BEATS_PER_LEASE = 3;
+/** A read that takes up to this part of a lease is not slow: 150 ms by default, for stores in another place. */
+const USUAL_PART = 1 / 10;
 /** Pause after a write that failed, as a part of the lease. */
 const RETRY_PART = 1 / 15;
 /** Writes without an answer that are remembered. An own record of an older one counts as given up. */
@@ -134,8 +136,17 @@ export class Election {
     if (sentMs >= this.#readFromMs) this.#isRead = true;
     if (this.#silentSinceMs === null) this.#silentSinceMs = nowMs;
     this.#silenceMs = Math.max(0, sentMs - this.#silentSinceMs);
-    // The leader's beat may have waited as long as this answer.
-    this.#silentSinceMs += nowMs - sentMs;
+    // The leader's beat may have waited as long as this answer. The way to a distant store is no wait: it
+    // delays each beat alike.
+    const usualMs = this.#config.leaseMs * USUAL_PART;
+    this.#silentSinceMs += Math.max(0, nowMs - sentMs - usualMs);
+  }
+
+  /** A read that is sent now would prove a whole lease of silence, and the latest one did not. */
+  isSilenceDue(nowMs: number): boolean {
+    if (this.#silentSinceMs === null || this.#record === null) return false;
+    const { leaseMs } = this.#record;
+    return this.#silenceMs < leaseMs && nowMs - this.#silentSinceMs >= leaseMs;
   }
 
   /** A read has failed: the leader's beats may fail too. */

@@ -1,6 +1,8 @@
 import type { Bus, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
-import { NobodyListensError } from "../../core/errors.ts";
+import { NobodyListensError, UsageError } from "../../core/errors.ts";
+import type { ServedSettings } from "../../core/protocol/membership.ts";
+import { settingsDifference } from "../../core/served_settings.ts";
 import type { LeaderRecord } from "./leader_record.ts";
 
 export interface LeaderGuardConfig {
@@ -10,6 +12,10 @@ export interface LeaderGuardConfig {
   readonly retryMs: number;
   /** The process of this leader has ended: its host refuses connections, or another process answers there. */
   readonly onEnded: (leader: string) => void;
+  /** What this process serves; absent: it is not compared with what the leader serves. */
+  readonly settings?: ServedSettings;
+  /** The leader has another key or serves something else: this process is no candidate for its place. */
+  readonly onStranger?: (reason: string) => void;
 }
 
 /**
@@ -58,14 +64,24 @@ export class LeaderGuard {
       if (!isGuarded()) return void peer.close();
       this.#peer = peer;
       const { data } = await peer.call("identify", { data: null }, { timeoutMs: retryMs });
-      if (isGuarded() && data.process !== leader) onEnded(leader);
+      if (!isGuarded()) return;
+      if (data.process !== leader) return onEnded(leader);
+      const { settings } = this.#config;
+      const difference = settings && data.settings &&
+        settingsDifference(settings, data.settings, "this manager", `the leader at ${address}`);
+      if (difference) this.#report(`${difference}: give all managers of a cluster the same`);
     } catch (error) {
       if (!isGuarded()) return;
+      if (error instanceof UsageError) this.#report(error.message);
       if (error instanceof NobodyListensError) return onEnded(leader);
       if (hasClosed) return; // `onClose` connects again
       this.#drop();
       this.#cancelRetry = clock.after(retryMs, () => this.#connect(guarded));
     }
+  }
+
+  #report(difference: string): void {
+    this.#config.onStranger?.(`${difference}, or this cluster another name`);
   }
 
   #drop(): void {

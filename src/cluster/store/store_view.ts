@@ -62,6 +62,11 @@ export class StoreView {
     else this.#read();
   }
 
+  /** Reads now, unless a read is under way. */
+  refreshIfIdle(): void {
+    if (!this.#isClosed && !this.#isReading) this.#read();
+  }
+
   /** Idempotent. */
   close(): void {
     this.#isClosed = true;

@@ -5,6 +5,7 @@
  */
 
 import type { InstanceId } from "./generate.ts";
+import type { ServedSettings } from "./membership.ts";
 
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
@@ -55,4 +56,6 @@ export interface Presence {
 export interface ProcessIdentity {
   /** As `leader` in {@linkcode Leadership}. */
   readonly process: string;
+  /** What its instances serve; absent: whatever the first of them does. */
+  readonly settings?: ServedSettings;
 }

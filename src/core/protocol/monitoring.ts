@@ -131,7 +131,7 @@ export interface ClusterState {
   /** All instances, starting and draining ones too, in the order in which they came. */
   readonly instances: readonly InstanceLoad[];
   readonly expectedInstances: number;
-  /** Hosts that have instances or are drained, by name. */
+  /** Hosts that have instances or an agent, or are drained, by name. */
   readonly hosts: readonly HostStatus[];
   /** Absent: there is one manager. */
   readonly leadership?: LeadershipStatus;

@@ -86,6 +86,11 @@ export class Agents implements InstanceLauncher {
     return [...this.#hosts.values()].reduce((sum, { facts }) => sum + facts.initialInstances, 0);
   }
 
+  /** Hosts whose agents are there. */
+  get names(): string[] {
+    return this.#present.map(({ name }) => name);
+  }
+
   /** The host on which an instance runs; null: none of the agents has it. */
   hostOf(instanceId: InstanceId): string | null {
     return this.#find(instanceId)?.name ?? null;
@@ -134,7 +139,7 @@ export class Agents implements InstanceLauncher {
     this.#hostOfPeer.delete(peer);
     if (host?.peer !== peer) return;
     host.leave();
-    this.#config.onEvent({ type: "host_left", host: host.name });
+    this.#config.onEvent({ type: "host_left", host: host.name, hasStopped: host.slots === 0 });
     this.#config.onRoom(false);
   }
 

@@ -1,6 +1,7 @@
 import type { Address, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import {
+  ConflictError,
   type ErrorRecord,
   LlumnixError,
   MessageError,
@@ -140,16 +141,19 @@ export class Fleet {
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
+   * @throws {ConflictError} the host where instances start is drained
    */
   async start(): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
-    const { clock, launcher, managerAddress, onEvent } = this.#config;
+    const { clock, launcher, managerAddress, drainedHosts, onEvent } = this.#config;
+    const refusal = launcher.refusal?.(managerAddress(), drainedHosts());
+    if (refusal) throw new ConflictError(refusal);
     const instanceId = this.#freshName();
     const instance = this.#expect(instanceId);
     const launching = instance.process.launch(launcher, {
       instanceId,
       managerAddress: managerAddress(),
-      avoidHosts: this.#config.drainedHosts(),
+      avoidHosts: drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
     });

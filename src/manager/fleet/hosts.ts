@@ -8,7 +8,9 @@ export interface HostsConfig {
   readonly clock: Clock;
   /** All instances, starting and draining ones too. */
   readonly instances: () => readonly ManagedInstance[];
-  readonly keeper: Pick<InstanceKeeper, "drain" | "keep">;
+  /** Names of hosts that can start instances, and may have none yet. */
+  readonly withAgents: () => readonly string[];
+  readonly keeper: Pick<InstanceKeeper, "drain" | "keep" | "noteRoom">;
 }
 
 /** A host that an operator drains. The object tells this drain from a later one of the same host. */
@@ -51,6 +53,7 @@ export class Hosts {
     if (!(atOnce >= 1)) throw new RequestError(`at_once ${atOnce}: expected 1 or more`, "at_once");
     const drain: HostDrain = { atOnce };
     this.#drains.set(hostName, drain);
+    this.#config.keeper.noteRoom(false);
     const waiting = this.#instancesOf(hostName);
     const drainNext = async (): Promise<void> => {
       for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
@@ -72,6 +75,7 @@ export class Hosts {
     for (const { instanceId, isLost } of this.#instancesOf(hostName)) {
       if (!isLost) this.#config.keeper.keep(instanceId);
     }
+    this.#config.keeper.noteRoom(true);
   }
 
   /** An instance serves for the first time. */
@@ -85,7 +89,7 @@ export class Hosts {
     return this.statuses().find((host) => host.hostName === hostName)!;
   }
 
-  /** Hosts that have instances or are drained, by name. */
+  /** Hosts that have instances or an agent, or are drained, by name. */
   statuses(): HostStatus[] {
     return this.#names().map((hostName) => {
       const instances = this.#instancesOf(hostName);
@@ -119,7 +123,7 @@ export class Hosts {
   }
 
   #names(): string[] {
-    const names = new Set(this.#drains.keys());
+    const names = new Set([...this.#drains.keys(), ...this.#config.withAgents()]);
     for (const { hostName } of this.#config.instances()) if (hostName !== null) names.add(hostName);
     return [...names].sort();
   }

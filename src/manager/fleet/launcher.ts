@@ -40,6 +40,11 @@ export type InstanceProcess = Pick<InstanceRegistration, "instanceId" | "pid" | 
 
 /** Starts instances: as processes of this host or of others, within this process, or simulated. */
 export interface InstanceLauncher {
+  /**
+   * Why it cannot start an instance while these hosts are drained; null: it can. Absent: it never refuses.
+   * @param managerAddress see {@linkcode LaunchRequest}
+   */
+  refusal?(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null;
   /** Instances that could be started now; absent: as many as anybody wants. */
   readonly room?: number;
   /** @throws the process of the instance cannot be started */

@@ -75,7 +75,10 @@ export class AgentRole implements AsyncDisposable {
         logFile,
         hostShare: slots,
         orphanTimeoutMs: options.orphanTimeout * 1000,
-        moreArgv: options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`],
+        moreArgv: [
+          `--host-name=${host}`,
+          ...(options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`]),
+        ],
       }),
       records,
       startOf: (pid) => HostProcess.startOf(pid),

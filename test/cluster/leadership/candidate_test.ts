@@ -19,13 +19,19 @@ class World {
 
   constructor(readonly directory: string) {}
 
-  async add(id: string): Promise<TestCandidate> {
+  /** Why candidates found the leader to be a stranger. */
+  readonly strangers: string[] = [];
+
+  async add(id: string, model = "m"): Promise<TestCandidate> {
+    const settings = { model, dtype: "float32", maxModelLen: 8 };
     const address = `unix:${join(this.directory, `${id}.sock`)}`;
     const store = await openLeaseStore(`file:${join(this.directory, "store")}`);
     const listener = await this.#bus.listen(address, {
-      calls: { identify: () => ({ data: { process: id } }) },
+      calls: { identify: () => ({ data: { process: id, settings } }) },
     });
     const candidate = new Candidate({
+      settings,
+      onStranger: (reason) => this.strangers.push(`${id}: ${reason}`),
       store,
       clock: realClock,
       bus: this.#bus,
@@ -101,6 +107,18 @@ Deno.test("candidate: a process at the leader's address that is another one prov
   const second = await world.add("second");
   await world.untilLeads(second, 2);
   await listener.close();
+});
+
+Deno.test("candidate: a leader that serves another model is a stranger", async () => {
+  await using world = await makeWorld();
+  await world.untilLeads(await world.add("first"), 1);
+  await world.add("second");
+  await world.add("third", "other");
+  await until(() => world.strangers.length === 1);
+  assert.match(
+    world.strangers[0],
+    /^third: this manager has --model other, and the leader at unix:.* m: give all .* another name$/,
+  );
 });
 
 Deno.test("candidate: a leader that stops gives its place to another one", async () => {

@@ -122,6 +122,20 @@ Deno.test("election: no silence is counted while the store is away, nor while it
   assert.equal(world.write().epoch, 2);
 });
 
+Deno.test("election: the way to a distant store does not lengthen a leader's silence", () => {
+  const world = new World().put({}).read();
+  const wayMs = LEASE_MS / 15;
+  const read = () => {
+    const sentMs = world.nowMs;
+    world.pass(wayMs).election.answered(sentMs, world.nowMs);
+  };
+  for (let i = 0; i < 15; i++) read();
+  assert.equal(world.wanted, null, "the last read was sent before the lease was over");
+  assert.ok(world.election.isSilenceDue(world.nowMs));
+  read();
+  assert.equal(world.write().epoch, 2);
+});
+
 Deno.test("election: a leader that the store does not answer goes on leading", () => {
   const world = new World().lead();
   for (let i = 0; i < 100; i++) {

@@ -60,12 +60,16 @@ export class ServerProcess {
     this.#child?.kill("SIGCONT");
   }
 
-  /** Ends at once. */
+  /** Ends at once, if it has not ended by itself. */
   async stop(): Promise<void> {
     const child = this.#child;
     this.#child = null;
     if (child === null) return;
-    child.kill("SIGKILL");
+    try {
+      child.kill("SIGKILL");
+    } catch {
+      // It has ended with its host.
+    }
     await child.status;
   }
 }

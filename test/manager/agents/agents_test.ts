@@ -29,6 +29,24 @@ Deno.test("agents: without room the refusal says what each host has", async () =
   await assert.rejects(manager.addInstance(), /no host has room .*\(a has 1 of 1\)/);
 });
 
+Deno.test("agents: no instance starts on a host that is drained, until it is kept", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a", { slots: 2 }), b = world.host("b", { slots: 1 });
+  await untilServing(manager, [a, b], [1, 0]);
+  await b.agent.joined;
+  const names = () => manager.hosts().map(({ hostName, state }) => `${hostName} ${state}`);
+  assert.deepEqual(names(), ["a serving", "b serving"]);
+  await manager.drainHost("b");
+  assert.deepEqual(names(), ["a serving", "b drained"]);
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 0]);
+  await assert.rejects(manager.addInstance(), /no host has room .*a has 2 of 2, b is drained/);
+  manager.keepHost("b");
+  await manager.addInstance();
+  await untilServing(manager, [a, b], [2, 1]);
+});
+
 Deno.test("agents: each host brings its initial instances once, however often it joins", async () => {
   await using world = new World();
   const manager = await world.manager({ initialInstances: 0 });
@@ -99,8 +117,10 @@ Deno.test("agents: a host with another model is refused", async () => {
   await using world = new World();
   const settings = { model: "m", dtype: "float32", maxModelLen: 8 };
   await world.manager({}, { settings });
-  const { agent } = world.host("a", { settings: { ...settings, model: "other" } });
+  const { agent, records } = world.host("a", { settings: { ...settings, model: "other" } });
   await assert.rejects(agent.joined, /host a has --model other, and the manager m/);
+  await agent.close();
+  assert.ok(records.isCleared); // it leaves nothing
 });
 
 Deno.test("agents: an agent that stops lets its instances go, and gets no new ones", async () => {
@@ -114,6 +134,7 @@ Deno.test("agents: an agent that stops lets its instances go, and gets no new on
   await until(() => manager.instances().length === 0);
   assert.equal(a.launched.length, 1);
   assert.equal(manager.clusterState().expectedInstances, 0);
+  await until(() => world.events.some((one) => one.type === "host_left" && one.hasStopped));
 });
 
 Deno.test("agents: the next leader takes hosts with their instances; orders of the former are refused", async () => {

@@ -49,6 +49,23 @@ Deno.test("hosts: an instance that comes to a drained host takes no request", as
   assert.deepEqual(statesOf(cluster), [["even", "serving", 3], ["odd", "serving", 2]]);
 });
 
+Deno.test("hosts: no instance starts on a drained host, and a lost one is replaced once it is kept", async () => {
+  const cluster = await twoHosts();
+  cluster.launchHost = "even";
+  await cluster.run(cluster.manager.drainHost("even"));
+  await assert.rejects(cluster.run(cluster.manager.addInstance()), {
+    kind: "conflict",
+    message: "even is drained",
+  });
+  cluster.kill("instance-0");
+  await cluster.pass(20_000);
+  assert.equal(cluster.manager.numInstances, 3);
+  const failures = cluster.events.filter(({ type }) => type === "start_failed");
+  assert.ok(failures.length > 0);
+  cluster.manager.keepHost("even");
+  await cluster.until(() => cluster.manager.numInstances === 4);
+});
+
 Deno.test("hosts: one instance after the other, and no request moves to one whose turn comes", async () => {
   const cluster = await twoHosts();
   const drained = cluster.manager.drainHost("even", 1);

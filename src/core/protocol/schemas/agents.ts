@@ -8,9 +8,8 @@ import {
   MAX_HOST_SLOTS,
 } from "../agents.ts";
 import { type Check, checkWith } from "../check.ts";
-import { amount, count, id } from "./fields.ts";
+import { amount, count, id, servedSettings } from "./fields.ts";
 import { decisionFields, managerDecision } from "./leadership.ts";
-import { servedSettings } from "./membership.ts";
 
 /** Longest name of a host: that of a DNS label. */
 const hostName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "expected a host's name");

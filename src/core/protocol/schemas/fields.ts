@@ -18,6 +18,9 @@ export const number = z.number();
 /** Finite, 0 or more. */
 export const amount = z.number().min(0);
 
+/** What an instance, a manager or an API server serves. */
+export const servedSettings = z.object({ model: text, dtype: id, maxModelLen: count });
+
 /** Long lists of one type: a loop here costs a tenth of a schema for each entry. */
 export const ids = z.custom<string[]>(
   (data) => isList(data, (entry) => typeof entry === "string" && entry.length <= MAX_ID_CHARS),

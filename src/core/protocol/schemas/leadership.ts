@@ -7,7 +7,7 @@ import type {
   Presence,
   ProcessIdentity,
 } from "../leadership.ts";
-import { count, id, MAX_ID_CHARS, text } from "./fields.ts";
+import { count, id, MAX_ID_CHARS, servedSettings, text } from "./fields.ts";
 
 const leadershipSchema: z.ZodType<Leadership> = z.object({ epoch: z.int().min(1), leader: id });
 
@@ -31,4 +31,6 @@ export const leadershipStatus: z.ZodType<LeadershipStatus> = z.object({
 
 export const presence: Check<Presence> = checkWith(z.object({ instanceId: id }));
 
-export const processIdentity: Check<ProcessIdentity> = checkWith(z.object({ process: id }));
+export const processIdentity: Check<ProcessIdentity> = checkWith(
+  z.object({ process: id, settings: servedSettings.optional() }),
+);

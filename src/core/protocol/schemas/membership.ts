@@ -11,7 +11,16 @@ import type {
   ReportInterval,
 } from "../membership.ts";
 import type { ErrorRecord } from "../../errors.ts";
-import { amount, count, endpoint, errorRecord, id, instanceType, text } from "./fields.ts";
+import {
+  amount,
+  count,
+  endpoint,
+  errorRecord,
+  id,
+  instanceType,
+  servedSettings,
+  text,
+} from "./fields.ts";
 import { decisionFields } from "./leadership.ts";
 
 /** A day: timers take no more than 24. */
@@ -19,7 +28,6 @@ const MAX_INTERVAL_MS = 86_400_000;
 /** More than a manager looks after. */
 const MAX_INSTANCES = 16_384;
 
-export const servedSettings = z.object({ model: text, dtype: id, maxModelLen: count });
 const migration: z.ZodType<MigrationRegistration> = z.object({ backend: id, endpoint });
 
 const registration: z.ZodType<InstanceRegistration> = servedSettings.extend({
