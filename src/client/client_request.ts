@@ -3,11 +3,11 @@ import type { ErrorRecord } from "../core/errors.ts";
 import {
   type Finish,
   type InstanceId,
+  nextResumeEpoch,
   type OwnershipEpoch,
   type Priority,
   type RequestId,
   type RequestOutput,
-  RESUME_EPOCH,
 } from "../core/protocol/generate.ts";
 import type { InstanceLink } from "./instance_link.ts";
 import { OutputOrder } from "./output_order.ts";
@@ -128,7 +128,7 @@ export class ClientRequest {
       this.own(link, this.#epoch);
       return { ...this.request, expectedSteps };
     }
-    this.own(link, (Math.floor(this.#epoch / RESUME_EPOCH) + 1) * RESUME_EPOCH);
+    this.own(link, nextResumeEpoch(this.#epoch));
     const { params, outputTokenIds } = this.request;
     const hasStarted = this.#deliveredTokenIds.length > 0;
     return {

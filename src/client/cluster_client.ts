@@ -1,5 +1,5 @@
 import type { Address, Bus } from "../bus/bus.ts";
-import type { Clock } from "../core/clock.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import type { Cluster, ClusterMonitor, OutputSink, SubmittedRequest } from "../core/cluster.ts";
 import { LlumnixError, RequestError, toErrorRecord, UnavailableError } from "../core/errors.ts";
 import type { LeaderFence } from "../core/leader_fence.ts";
@@ -7,6 +7,7 @@ import type { AdminCall } from "../core/protocol/calls.ts";
 import type { DispatchRequest } from "../core/protocol/dispatch.ts";
 import type {
   Finish,
+  HeldRequest,
   InstanceId,
   OutputBatch,
   RequestId,
@@ -28,6 +29,10 @@ const PLACE_RETRY_MS = 200;
 const EMPTY_LIST_RETRY_MS = 5_000;
 /** Longer than the manager takes for a migration. */
 const ADMIN_TIMEOUT_MS = 40_000;
+/** A held request may be between two instances: they are asked again after this time. */
+const TAKE_RETRY_MS = 300;
+/** Once an instance has said that it holds a request, the others may take this long to say so too. */
+const TAKE_WAIT_MS = 500;
 /** A request that has been resumed this often fails at its next loss. */
 const MAX_RESUMPTIONS = 20;
 
@@ -178,6 +183,42 @@ export class ClusterClient implements Cluster {
       this.#unopened.delete(requestId);
       entry.open();
     });
+  }
+
+  async take(requestId: RequestId, leastTokens: number): Promise<HeldRequest> {
+    const first = await this.#askAllFor(requestId, leastTokens);
+    if (!(first instanceof Error)) return first;
+    await sleep(this.#config.clock, TAKE_RETRY_MS);
+    const second = await this.#askAllFor(requestId, leastTokens);
+    if (second instanceof Error) throw second;
+    return second;
+  }
+
+  /** Of several instances that hold the request, the last that had it counts. */
+  async #askAllFor(requestId: RequestId, leastTokens: number): Promise<HeldRequest | LlumnixError> {
+    const links = [...this.#links.all];
+    if (links.length === 0) return new UnavailableError("no instance serves; try again later");
+    const found: HeldRequest[] = [];
+    const failures: Error[] = [];
+    const isFound = Promise.withResolvers<void>();
+    const asked = links.map(async (link) => {
+      try {
+        const held = await link.take(requestId);
+        if (held === null || held.tokenIds.length < leastTokens) return;
+        found.push(held);
+        isFound.resolve();
+      } catch (error) {
+        failures.push(error as Error);
+      }
+    });
+    const othersAreLate = isFound.promise.then(() => sleep(this.#config.clock, TAKE_WAIT_MS));
+    await Promise.race([Promise.all(asked), othersAreLate]);
+    if (found.length > 0) return found.reduce((a, b) => isNewer(b, a) ? b : a);
+    if (failures.length === 0) {
+      return new LlumnixError("not_found", `no instance holds the request ${requestId}`);
+    }
+    const what = "an instance that may hold the request does not answer";
+    return new UnavailableError(`${what}: ${failures[0].message}`);
   }
 
   /** Makes an operator's call to the manager. */
@@ -405,6 +446,11 @@ function stamped(output: RequestOutput, receivedMs: number): RequestOutput {
 function isLoss({ reason, error }: Finish): boolean {
   if (reason === "abort") return true;
   return reason === "error" && (error?.kind === "unavailable" || error?.kind === "internal");
+}
+
+function isNewer(held: HeldRequest, than: HeldRequest): boolean {
+  if (held.epoch !== than.epoch) return held.epoch > than.epoch;
+  return held.tokenIds.length > than.tokenIds.length;
 }
 
 /** Whether to try again. A request that has started is not given up because queues are full. */

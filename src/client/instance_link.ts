@@ -4,6 +4,7 @@ import type { SubmittedRequest } from "../core/cluster.ts";
 import { UnavailableError } from "../core/errors.ts";
 import type {
   AbortNotice,
+  HeldRequest,
   InstanceId,
   MissingRequest,
   OutputBatch,
@@ -122,6 +123,18 @@ export class InstanceLink {
       timeoutMs: ANSWER_TIMEOUT_MS,
     });
     return data.requestIds;
+  }
+
+  /**
+   * Takes a request that another API server had, if the instance holds it; null if not.
+   * @throws {UnavailableError} the instance does not answer
+   */
+  async take(requestId: RequestId): Promise<HeldRequest | null> {
+    const peer = await this.#connecting;
+    const { data } = await peer.call("take", { data: { requestId } }, {
+      timeoutMs: ANSWER_TIMEOUT_MS,
+    });
+    return data.held;
   }
 
   /** The instance has sent tokens of a step. */

@@ -1,4 +1,9 @@
-import type { GenerateRequest, RequestId, RequestOutput } from "./protocol/generate.ts";
+import type {
+  GenerateRequest,
+  HeldRequest,
+  RequestId,
+  RequestOutput,
+} from "./protocol/generate.ts";
 import type { InstanceRegistration } from "./protocol/membership.ts";
 import type { ClusterState, EventsQuery, EventsReply } from "./protocol/monitoring.ts";
 import type { TokenIds } from "./token_ids.ts";
@@ -31,6 +36,14 @@ export interface Cluster {
    * @throws {UnavailableError} no instance can take it
    */
   submit(request: SubmittedRequest, sink: OutputSink): Promise<void>;
+  /**
+   * Takes a request that an instance holds (`holdMs`), whichever API server had it: if it still runs, it
+   * is stopped. To resume it, submit it with the tokens, seed, arrival time and epoch that are returned.
+   * @param leastTokens what the client has: an instance that holds less has an old copy, which does not count
+   * @throws {LlumnixError} `not_found`: no instance holds it, or not any more
+   * @throws {UnavailableError} an instance that may hold it does not answer
+   */
+  take(requestId: RequestId, leastTokens: number): Promise<HeldRequest>;
   /**
    * Stops a request, also one whose `submit` has not resolved yet; unknown ids are ignored. Its sink is
    * never called again.

@@ -164,6 +164,8 @@ export interface ServerOptions {
   readonly maxQueuedRequests: number;
   /** Largest request body. */
   readonly maxBodyBytes: number;
+  /** Seconds that the tokens of a resumable stream are kept after its end; 0: no stream is resumable. */
+  readonly resumeHold: number;
   /** Seconds that running requests get to finish after SIGTERM. */
   readonly shutdownTimeout: number;
   /** HTTP clients that send it may operate the service; null turns the admin routes off. */

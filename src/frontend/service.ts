@@ -87,6 +87,16 @@ export interface TextRequest {
    * server does; otherwise `maxTokens` is lowered to what fits, as its /generate does.
    */
   readonly refuseOverlong?: boolean;
+  /**
+   * Instances keep the request's tokens this long after it has ended or was aborted, so that it can be
+   * resumed with `resumeAfter`. Default: not at all.
+   */
+  readonly holdMs?: number;
+  /**
+   * Go on with the request that has this id, wherever it ran, behind this many of its tokens; one more: its
+   * finish was delivered too. Prompt and parameters have to be the same.
+   */
+  readonly resumeAfter?: number;
   /** Ask for {@linkcode TextOutput.timesMs}. */
   readonly timestamps?: boolean;
   /** Ask for {@linkcode TextOutput.timing}. */
@@ -113,6 +123,8 @@ export interface TextOutput {
   /** New text; whole characters only, stop strings already cut. May be empty. */
   readonly text: string;
   readonly tokenIds: readonly number[];
+  /** The first output of a resumed request: what its client has already. `text` is empty. */
+  readonly isRepeated?: true;
   readonly logprobs?: readonly TextLogprob[];
   /** With the first output, when prompt log probabilities were asked for. */
   readonly promptLogprobs?: readonly (TextLogprob | null)[];
@@ -168,6 +180,7 @@ export interface TextService {
    * @throws {RequestError} it can never be served: too long, unknown token, bad parameter
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance, or stopping
+   * @throws {LlumnixError} `not_found`: a request to resume is not held (any more)
    */
   submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle>;
   /**

@@ -1,8 +1,8 @@
 import type { Clock } from "../core/clock.ts";
-import type { Cluster } from "../core/cluster.ts";
+import type { Cluster, SubmittedRequest } from "../core/cluster.ts";
 import { RequestError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
-import type { RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
+import type { HeldRequest, RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
 import type { TokenIds } from "../core/token_ids.ts";
 import {
@@ -83,7 +83,8 @@ class ClusterTextService implements TextService {
 
   async submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle> {
     const { cluster, tokenizer, clock } = this.#options;
-    const { requestId } = request;
+    const { requestId, resumeAfter } = request;
+    if (resumeAfter !== undefined) this.#active.get(requestId)?.giveWay();
     if (this.#active.has(requestId) || this.#encoding.has(requestId)) {
       throw new RequestError(`A request with the id ${requestId} is running.`, "request_id");
     }
@@ -105,7 +106,7 @@ class ClusterTextService implements TextService {
     }
     this.#active.set(requestId, active);
     try {
-      const generate = {
+      const generate: SubmittedRequest = {
         requestId,
         frontendId: cluster.frontendId,
         promptTokenIds: prompt.tokenIds,
@@ -114,12 +115,18 @@ class ClusterTextService implements TextService {
         arrivalMs,
         priority: request.priority,
         timestamps: request.hopTimestamps,
+        holdMs: request.holdMs,
       };
-      await cluster.submit(generate, (output) => active.receive(output));
+      const remaining = resumeAfter === undefined
+        ? generate
+        // The finish, which the client may have too, counts as one more token.
+        : active.resume(generate, await cluster.take(requestId, resumeAfter - 1), resumeAfter);
+      if (remaining !== null) await cluster.submit(remaining, (output) => active.receive(output));
     } catch (error) {
       this.#release(active);
       throw error;
     }
+    clock.soon(() => active.flush());
     return active;
   }
 
@@ -252,6 +259,8 @@ function fieldOf(prompt: Prompt): "prompt" | "messages" {
 /** An accepted request, from the cluster's outputs to the caller's. */
 class ActiveRequest implements TextHandle {
   readonly #stream: TextStream;
+  /** Outputs of a resumed request that are due before all others. */
+  #replayed: TextOutput[] = [];
   #ended = false;
   readonly #startMs: number;
 
@@ -293,13 +302,70 @@ class ActiveRequest implements TextHandle {
   }
 
   receive(output: RequestOutput): void {
+    if (this.#replayed.length > 0) this.flush();
     if (this.#ended) return;
     const text = this.#stream.next(output);
-    if (text.finish) {
-      // A stop string ends the request here; the instance does not know of it yet.
-      if (!output.finish) this.options.cluster.abort(this.requestId);
-      this.#end(text.finish.reason);
-    }
+    // A stop string ends the request here; the instance does not know of it yet.
+    if (text.finish && !output.finish) this.options.cluster.abort(this.requestId);
+    this.#emit(text);
+  }
+
+  /**
+   * Takes over what is held of the request, from its first token on, so that characters and stop strings
+   * come out as if the request had run here all the time.
+   * @param resumeAfter tokens that the client has; one more than there are: also the finish
+   * @returns the request for the tokens that are missing; null if there are none
+   */
+  resume(
+    request: SubmittedRequest,
+    { tokenIds, finish, seed, arrivalMs, epoch }: HeldRequest,
+    resumeAfter: number,
+  ): SubmittedRequest | null {
+    const { requestId, params } = request;
+    // Log probabilities are not held: tokens that the client does not have are computed again.
+    const hasLogprobs = params.logprobs !== null || params.promptLogprobs !== null;
+    const known = hasLogprobs ? tokenIds.slice(0, resumeAfter) : tokenIds;
+    const end = known.length === tokenIds.length ? finish : undefined;
+    const hasEnd = resumeAfter > tokenIds.length;
+    const had = known.slice(0, resumeAfter), rest = known.slice(resumeAfter);
+    if (this.#ended) return null; // the client has left meanwhile
+    const repeated = this.#stream.next({
+      ...{ requestId, index: 0, tokenIds: had },
+      ...(hasEnd && { finish: end }),
+    });
+    if (had.length > 0) this.#replayed.push({ ...repeated, text: "", isRepeated: true });
+    if (repeated.finish) return null;
+    const text = this.#stream.next({ requestId, index: had.length, tokenIds: rest, finish: end });
+    if (rest.length > 0 || text.finish) this.#replayed.push(text);
+    if (text.finish) return null;
+    return {
+      ...request,
+      outputTokenIds: known,
+      params: { ...params, seed, ...(known.length > 0 && { promptLogprobs: null }) },
+      arrivalMs,
+      epoch,
+    };
+  }
+
+  /** Hands out what {@linkcode resume} took over. */
+  flush(): void {
+    for (const text of this.#replayed.splice(0)) this.#emit(text);
+  }
+
+  /** The client resumes the request over another connection: this one ends. */
+  giveWay(): void {
+    this.options.cluster.abort(this.requestId);
+    const message = "The client has resumed this stream over another connection.";
+    this.#emit({
+      text: "",
+      tokenIds: [],
+      finish: { reason: "error", stopReason: null, error: { kind: "conflict", message } },
+    });
+  }
+
+  #emit(text: TextOutput): void {
+    if (this.#ended) return;
+    if (text.finish) this.#end(text.finish.reason);
     this.sink(text);
   }
 

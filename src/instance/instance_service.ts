@@ -11,11 +11,14 @@ import type {
   OwnershipEpoch,
   RequestId,
   RequestOutput,
+  TakeReply,
+  TakeRequest,
 } from "../core/protocol/generate.ts";
 import { joinPrompt } from "../core/protocol/prompt_payload.ts";
 import type { InstanceInfo } from "../core/protocol/instance_info.ts";
 import type { AddressedOutputs } from "./engine/pending_outputs.ts";
 import type { Llumlet } from "./llumlet/llumlet.ts";
+import { HeldRequests, type Taken } from "./held_requests.ts";
 import { OutputHold } from "./output_hold.ts";
 
 /** The part of an `Engine` that API servers use. */
@@ -41,6 +44,7 @@ interface Frontend {
  * An API server introduces itself (call `hello`), queues requests (call `generate`), stops them
  * (notification `abort`) and asks for them (call `missing`). Each step's outputs go to an API
  * server in one notification `outputs`. When its connection ends, its requests here are aborted.
+ * Another API server may then take those that asked to be held (call `take`), and resume them.
  *
  * With a llumlet, requests also move to and from other instances (calls `migrate_*`). Outputs of a
  * request whose API server is not connected here yet are held until it connects. Repeated messages
@@ -50,6 +54,7 @@ export class InstanceService {
   readonly #frontends = new Map<string, Frontend>();
   readonly #frontendOfPeer = new Map<Peer, Frontend>();
   readonly #hold: OutputHold;
+  readonly #held: HeldRequests;
   #engine!: ServedEngine;
   #llumlet: Llumlet | null = null;
   /** False while the instance drains: it refuses new requests, so that they go elsewhere. */
@@ -61,6 +66,7 @@ export class InstanceService {
       hello: ({ data }, peer) => this.#hello(data.frontendId, peer),
       generate: ({ data, payload }, peer) => this.#generate(joinPrompt(data, payload), peer),
       missing: ({ data }) => this.#missing(data),
+      take: ({ data }, peer) => this.#take(data, peer),
       status: () => ({ data: this.#engine.info() }),
       migrate_out: this.#migrationCall("migrate_out"),
       migrate_in: this.#migrationCall("migrate_in"),
@@ -88,6 +94,7 @@ export class InstanceService {
   constructor(clock: Clock = realClock) {
     this.#clock = clock;
     this.#hold = new OutputHold(clock, (requestId) => this.#engine.abort(requestId));
+    this.#held = new HeldRequests(clock);
   }
 
   /**
@@ -99,7 +106,9 @@ export class InstanceService {
   }
 
   /** A request has moved here from another instance: its outputs follow. */
-  expect({ requestId, frontendId, epoch = 0 }: GenerateRequest): void {
+  expect(request: GenerateRequest): void {
+    const { requestId, frontendId, epoch = 0 } = request;
+    this.#held.begin(request);
     const frontend = this.#frontends.get(frontendId);
     if (frontend) frontend.requests.set(requestId, epoch);
     else this.#hold.expect(frontendId, requestId);
@@ -110,16 +119,19 @@ export class InstanceService {
     if (this.#engine.has(requestId)) return;
     for (const frontend of this.#frontends.values()) frontend.requests.delete(requestId);
     this.#hold.forget(requestId);
+    this.#held.forget(requestId);
   }
 
   /** Drops all held outputs. */
   close(): void {
     this.#hold.close();
+    this.#held.close();
   }
 
   /** Sends a step's outputs. Outputs for an API server that disconnected are dropped. Reentrant. */
   sendOutputs(addressed: readonly AddressedOutputs[]): void {
     for (const { frontendId, outputs } of addressed) {
+      if (this.#held.hasAny) { for (const output of outputs) this.#held.add(output); }
       const frontend = this.#frontends.get(frontendId);
       if (!frontend) {
         for (const output of outputs) this.#hold.add(frontendId, output);
@@ -162,6 +174,31 @@ export class InstanceService {
     return { data: { requestIds: missing } };
   }
 
+  #take({ requestId }: TakeRequest, peer: Peer): Message<TakeReply> {
+    if (!this.#frontendOfPeer.has(peer)) {
+      throw new RequestError(`${peer.remote} has not introduced itself (call hello)`);
+    }
+    const taken = this.#held.take(requestId);
+    if (taken === null) return { data: { held: null } };
+    this.#endTaken(requestId, taken);
+    const { tokenIds, finish, seed, arrivalMs, epoch } = taken;
+    return { data: { held: { tokenIds, finish, seed, arrivalMs, epoch } } };
+  }
+
+  /** Stops a request that another API server has taken. The one that had it must not resume it. */
+  #endTaken(requestId: RequestId, { frontendId, ownerEpoch, tokenIds, finish }: Taken): void {
+    const owner = this.#frontends.get(frontendId);
+    if (owner?.requests.delete(requestId) && !finish) {
+      const message = "The client has resumed this stream over another connection.";
+      const finish = { reason: "error", error: { kind: "conflict", message } } as const;
+      const index = tokenIds.length;
+      this.#notify(owner.peer, [{ requestId, index, tokenIds: [], epoch: ownerEpoch, finish }]);
+    }
+    this.#hold.forget(requestId);
+    this.#engine.abort(requestId);
+    this.#llumlet?.abortRequest(requestId);
+  }
+
   #abort({ requestIds, upToEpoch }: AbortNotice): void {
     for (const requestId of requestIds) {
       const epoch = this.#engine.epochOf(requestId);
@@ -196,6 +233,7 @@ export class InstanceService {
     const formerEpoch = this.#engine.epochOf(requestId);
     if (formerEpoch !== null && formerEpoch < epoch) this.#engine.abort(requestId);
     this.#engine.add(request);
+    this.#held.begin(request);
     frontend.requests.set(requestId, epoch);
     return { data: null };
   }

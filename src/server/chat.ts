@@ -14,6 +14,7 @@ import { servedName } from "./model_name.ts";
 import { requestedPriority } from "./priority.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
+import { resumableField, type ResumableStream, resumableStream } from "./resumption.ts";
 import {
   checkStreamOptions,
   hasContinuousUsage,
@@ -40,6 +41,7 @@ export const chatSchema = z.object({
   add_generation_prompt: trueOrFalse.nullish(),
   detokenize: z.literal(true, "true, for a chat is text").nullish(),
   stream_options: streamOptionsField,
+  resumable: resumableField,
 });
 const known = knownFields(chatSchema, ["model", "messages"]);
 
@@ -50,6 +52,7 @@ interface ChatTask {
   /** One for each of the `n` answers. */
   readonly requests: readonly TextRequest[];
   readonly stream: boolean;
+  readonly resumable: ResumableStream | null;
   readonly includeUsage: boolean;
   /** Every chunk has the usage so far. */
   readonly continuousUsage: boolean;
@@ -67,7 +70,8 @@ interface ChatTask {
 export async function chatCompletions(exchange: Exchange, context: ServerContext): Promise<void> {
   const body = await readGenerationBody(exchange, context);
   const task = parseTask(body, exchange, context);
-  const generation = await Generation.start(context, exchange, task.requests);
+  const generation = await Generation.start(context, exchange, task.requests)
+    .catch((error) => Promise.reject(task.resumable?.explain(error) ?? error));
   if (task.stream) await streamChat(exchange, generation, task);
   else exchange.sendJson(STATUS_CODE.OK, await wholeChat(generation, task));
 }
@@ -87,7 +91,8 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const addGenerationPrompt = fields.add_generation_prompt ?? true;
   const last = messages[messages.length - 1];
   const role = addGenerationPrompt ? context.options.responseRole : last.role;
-  const id = `chatcmpl-${exchange.requestId}`;
+  const resumable = resumableStream(exchange, context, fields, "chatcmpl", fields.n ?? 1);
+  const id = resumable?.requestId ?? `chatcmpl-${exchange.requestId}`;
   const prompt = {
     messages,
     addGenerationPrompt,
@@ -108,8 +113,10 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
       maxLogprobs: MAX_TOP_LOGPROBS,
       priority,
       refuseOverlong: true,
+      ...resumable?.fields,
     })),
     stream: fields.stream ?? false,
+    resumable,
     includeUsage: fields.stream_options?.include_usage ?? false,
     continuousUsage: hasContinuousUsage(fields),
     topLogprobs: output,
@@ -117,7 +124,7 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
     role,
     echoed: fields.echo && last.role === role ? last.content : "",
     id,
-    created: Math.floor(Date.now() / 1000),
+    created: resumable?.createdSeconds ?? Math.floor(Date.now() / 1000),
     model,
   };
 }
@@ -174,6 +181,7 @@ function streamChat(exchange: Exchange, generation: Generation, task: ChatTask):
 
   return streamOutput(exchange, generation, {
     ...serverSentEvents,
+    resumable: task.resumable,
     events(index, output) {
       const start = starts[index];
       const before = begun[index] ? "" : start + opening + counter.end();

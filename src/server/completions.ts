@@ -15,6 +15,7 @@ import { requestedPriority } from "./priority.ts";
 import { parsePrompts } from "./prompts.ts";
 import { refuseUnsupportedFields } from "./refused_fields.ts";
 import { newTextRequestId } from "./request_ids.ts";
+import { resumableField, type ResumableStream, resumableStream } from "./resumption.ts";
 import {
   checkStreamOptions,
   hasContinuousUsage,
@@ -37,6 +38,7 @@ export const completionSchema = z.object({
   echo: trueOrFalse.nullish(),
   detokenize: trueOrFalse.nullish(),
   stream_options: streamOptionsField,
+  resumable: resumableField,
 });
 const known = knownFields(completionSchema, ["model", "prompt"]);
 
@@ -47,6 +49,7 @@ interface CompletionTask {
   /** Of each prompt. */
   readonly sequences: number;
   readonly stream: boolean;
+  readonly resumable: ResumableStream | null;
   readonly includeUsage: boolean;
   /** Every chunk has the usage so far. */
   readonly continuousUsage: boolean;
@@ -68,7 +71,8 @@ interface CompletionTask {
 export async function completions(exchange: Exchange, context: ServerContext): Promise<void> {
   const body = await readGenerationBody(exchange, context);
   const task = parseTask(body, exchange, context);
-  const generation = await Generation.start(context, exchange, task.requests);
+  const generation = await Generation.start(context, exchange, task.requests)
+    .catch((error) => Promise.reject(task.resumable?.explain(error) ?? error));
   if (task.stream) await streamCompletion(exchange, generation, task);
   else exchange.sendJson(STATUS_CODE.OK, await wholeCompletion(generation, task));
 }
@@ -100,9 +104,11 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
   const detokenize = service.model.hasTokenizer && (fields.detokenize ?? true);
   const text = toTextParams(fields, detokenize);
   const priority = requestedPriority(exchange, fields.priority);
-  const id = `cmpl-${exchange.requestId}`;
   const sequences = fields.n ?? 1;
-  context.admission.checkCount(prompts.length * sequences);
+  const count = prompts.length * sequences;
+  context.admission.checkCount(count);
+  const resumable = resumableStream(exchange, context, fields, "cmpl", count);
+  const id = resumable?.requestId ?? `cmpl-${exchange.requestId}`;
   return {
     requests: prompts.flatMap((prompt) =>
       withSequences(sequences, () => ({
@@ -113,10 +119,12 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
         badWords: fields.bad_words ?? undefined,
         priority,
         refuseOverlong: true,
+        ...resumable?.fields,
       }))
     ),
     sequences,
     stream: fields.stream ?? false,
+    resumable,
     includeUsage: fields.stream_options?.include_usage ?? false,
     continuousUsage: hasContinuousUsage(fields),
     withLogprobs: output !== null,
@@ -124,7 +132,12 @@ function parseTask(body: JsonObject, exchange: Exchange, context: ServerContext)
     echo,
     promptOnly,
     withTokenIds: !detokenize,
-    head: { id, object: "text_completion", created: Math.floor(Date.now() / 1000), model },
+    head: {
+      id,
+      object: "text_completion",
+      created: resumable?.createdSeconds ?? Math.floor(Date.now() / 1000),
+      model,
+    },
   };
 }
 
@@ -195,6 +208,7 @@ function streamCompletion(
 
   return streamOutput(exchange, generation, {
     ...serverSentEvents,
+    resumable: task.resumable,
     events(index, output) {
       if (!task.promptOnly) counter.add(output.tokenIds.length);
       const isFirst = !begun[index];

@@ -81,7 +81,7 @@ export class CorsPolicy {
     if (origin === null || !this.allows(origin)) return;
     const isForAll = this.allowsAll && !this.#allowsCredentials;
     exchange.setHeader("access-control-allow-origin", isForAll ? "*" : origin);
-    exchange.setHeader("access-control-expose-headers", "x-request-id, retry-after");
+    exchange.setHeader("access-control-expose-headers", "x-request-id, x-resume-id, retry-after");
     if (this.#allowsCredentials) exchange.setHeader("access-control-allow-credentials", "true");
   }
 

@@ -117,6 +117,8 @@ export class Exchange {
   /** The client's `x-request-id` when it is sane, else random; echoed in the response. */
   readonly requestId: string;
   readonly startedMs = performance.now();
+  /** SHA-256 of the body of a request for a stream that can be resumed. */
+  bodyDigest: string | null = null;
   /** Address of the other end of the connection: the client, or a proxy before it. */
   readonly address: string;
   /** Resolves when the response was sent or the client left. */

@@ -126,9 +126,9 @@ export class Generation {
 
   #receive(index: number, output: TextOutput): void {
     if (this.#over || this.#finished[index]) return;
-    const { tokenIds, prefillMs, finish } = output;
+    const { tokenIds, prefillMs, finish, isRepeated } = output;
     const measurement = this.#measurements[index];
-    measurement.output(tokenIds.length, prefillMs);
+    if (!isRepeated) measurement.output(tokenIds.length, prefillMs);
     if (finish) measurement.end(finish.reason, finish.error?.kind);
     if (output.finish?.reason === "error") {
       this.#finished[index] = true;

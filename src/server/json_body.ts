@@ -1,5 +1,6 @@
 /** Request bodies as JSON objects, with errors that say where they are wrong. */
 import { STATUS_CODE } from "@std/http/status";
+import { createHash } from "node:crypto";
 import { RequestError } from "../core/errors.ts";
 import type { ServerContext } from "./context.ts";
 import { HttpError } from "./errors.ts";
@@ -97,6 +98,9 @@ async function parseInTurn(
     throw new RequestError('The request body must be a JSON object such as {"prompt": "..."}.');
   }
   const body = value as Record<string, unknown>;
+  if (body.resumable === true) {
+    exchange.bodyDigest = createHash("sha256").update(bytes).digest("base64url");
+  }
   const { seed } = body;
   if (typeof seed === "number" && Number.isInteger(seed) && !Number.isSafeInteger(seed)) {
     body.seed = exactInteger(bytes, scanner, "seed") ?? seed;

@@ -20,7 +20,16 @@ interface Operation {
   readonly schema?: z.ZodObject;
   readonly needsKey?: boolean;
   readonly pathParameter?: string;
+  /** Headers that the route reads, with what each says. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
+
+const resumingHeaders = {
+  "Last-Event-ID":
+    'Goes on with a stream that was asked for with "resumable": true: the id of the ' +
+    "last event that came, or the x-resume-id of the answer if none came. Body and API key have to " +
+    "be those that the stream was started with.",
+};
 
 const text = { type: "string" };
 const tokenIds = { type: "array", items: { type: "integer", minimum: 0 } };
@@ -89,6 +98,7 @@ const operations: readonly Operation[] = [
     required: ["prompt"],
     schema: completionSchema,
     needsKey: true,
+    headers: resumingHeaders,
   },
   {
     method: "post",
@@ -98,6 +108,7 @@ const operations: readonly Operation[] = [
     required: ["messages"],
     schema: chatSchema,
     needsKey: true,
+    headers: resumingHeaders,
   },
   {
     method: "post",
@@ -140,7 +151,7 @@ const operations: readonly Operation[] = [
 const refusals: Readonly<Record<string, string>> = {
   400: "The request cannot be served as it is written.",
   401: "The request has no API key, or a wrong one.",
-  404: "There is no such model.",
+  404: "There is no such model, or no such stream to go on with.",
   413: "The body is larger than --max-body-bytes.",
   415: "The body is not JSON.",
   429: "The service is full. Retry later.",
@@ -184,12 +195,13 @@ export function openApiDocument({ options, version, service }: ServerContext): J
 }
 
 function describe(operation: Operation, modelNames: readonly string[]): JsonSchema {
-  const { method, path, summary, needsKey, pathParameter } = operation;
+  const { method, path, summary, needsKey } = operation;
+  const parameters = parametersOf(operation, modelNames);
   const body = bodySchema(operation, modelNames);
   const isReading = body !== null;
   const statuses = isReading ? Object.keys(refusals) : [
     ...(needsKey ? ["401"] : []),
-    ...(pathParameter ? ["404"] : []),
+    ...(operation.pathParameter ? ["404"] : []),
   ];
   const failure = (status: string) => ({
     description: refusals[status],
@@ -199,16 +211,7 @@ function describe(operation: Operation, modelNames: readonly string[]): JsonSche
     operationId: `${method}${path.replaceAll(/[^a-z0-9]+/gi, "_")}`,
     summary,
     ...(needsKey && { security: [{ key: [] }, {}] }),
-    ...(pathParameter && {
-      parameters: [
-        {
-          name: pathParameter,
-          in: "path",
-          required: true,
-          schema: pathParameter === "id" ? { enum: modelNames } : text,
-        },
-      ],
-    }),
+    ...(parameters.length > 0 && { parameters }),
     ...(isReading && {
       requestBody: { required: true, content: { "application/json": { schema: body } } },
     }),
@@ -217,6 +220,21 @@ function describe(operation: Operation, modelNames: readonly string[]): JsonSche
       ...Object.fromEntries(statuses.map((status) => [status, failure(status)])),
     },
   };
+}
+
+function parametersOf(
+  { pathParameter, headers = {} }: Operation,
+  modelNames: readonly string[],
+): JsonSchema[] {
+  const parameters: JsonSchema[] = Object.entries(headers).map(([name, description]) => ({
+    name,
+    in: "header",
+    description,
+    schema: text,
+  }));
+  if (pathParameter === undefined) return parameters;
+  const schema = pathParameter === "id" ? { enum: modelNames } : text;
+  return [...parameters, { name: pathParameter, in: "path", required: true, schema }];
 }
 
 function bodySchema(
@@ -255,6 +273,9 @@ function docsPage({ version, options, service }: ServerContext): string {
       `<tr><td><code>${escape(name)}</code>${required.includes(name) ? " *" : ""}</td>` +
       `<td>${escape(typeOf(schema))}</td></tr>`
     );
+    for (const [name, meaning] of Object.entries(operation.headers ?? {})) {
+      rows.push(`<tr><td>header <code>${escape(name)}</code></td><td>${escape(meaning)}</td></tr>`);
+    }
     const table = rows.length > 0 ? `<table>${rows.join("")}</table>` : "";
     return `<section><h2>${method.toUpperCase()} ${escape(path)}</h2><p>${escape(summary)}</p>` +
       `${table}</section>`;

@@ -66,14 +66,14 @@ export function pageFeed(exchange: Exchange, { feed, apiKeys, cors }: ServerCont
     });
   }
   if (exchange.method === "HEAD") return exchange.send(STATUS_CODE.OK, "text/event-stream", "");
-  if (feed.isFull) {
+  if (!feed.hasPlaceFor(exchange.address)) {
     throw new OverloadedError(
       `${MAX_READERS} pages of this server are open, which is the most. Close one of them; this page ` +
         `tries again every ${RETRY_SECONDS} s.`,
       RETRY_SECONDS,
     );
   }
-  const leave = feed.open(exchange.openStream("text/event-stream", ":\n\n"));
+  const leave = feed.open(exchange.openStream("text/event-stream", ":\n\n"), exchange.address);
   exchange.onLeave(leave);
 }
 

@@ -27,7 +27,7 @@ import { connectionsWithinOpenFiles } from "./open_files.ts";
 import { serverMetrics } from "./metrics_route.ts";
 import { dispatch, isPoll } from "./routes.ts";
 import { Listeners } from "./listeners.ts";
-import { Pipelines } from "./pipelines.ts";
+import { type PipelineProblem, Pipelines } from "./pipelines.ts";
 import { FlushQueue } from "./stream_writer.ts";
 import { unknownFieldCheck } from "./unknown_fields.ts";
 import { readTlsFiles, type TlsFiles } from "./tls.ts";
@@ -155,10 +155,13 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   let isLeaving = false;
   let isAccepting = true;
 
-  const pipelines = new Pipelines(limits.maxPipelined);
+  const pipelines = new Pipelines(
+    limits.maxPipelined,
+    (socket, problem) => cutPipeline(socket, problem, limits, log),
+  );
 
   const answer: Listener = (request, response) => {
-    if (!pipelines.enter(request.socket)) return cutPipeline(request.socket, limits, log);
+    if (!pipelines.enter(request)) return;
     if (isLeaving) response.setHeader("connection", "close");
     const exchange = new Exchange(request, response, shared, limits);
     exchanges.add(exchange);
@@ -256,16 +259,30 @@ export async function startServer(config: StartServerConfig): Promise<RunningSer
   };
 }
 
-/**
- * Disconnects a client that sends one request after the other and does not read their answers, which would
- * fill memory. The parser hands over what else the client has sent; the first call has said so in the log.
- */
-function cutPipeline(socket: Socket, { maxPipelined }: ConnectionLimits, log: Log): void {
-  if (socket.destroyed) return;
-  log.warn("disconnected a client that sends more requests on a connection than it reads answers", {
-    client: socket.remoteAddress,
-    requests: maxPipelined,
-  });
+/** Disconnects a client whose requests would fill memory, or keep the parser busy. */
+function cutPipeline(
+  socket: Socket,
+  problem: PipelineProblem,
+  { maxPipelined }: ConnectionLimits,
+  log: Log,
+): void {
+  const client = socket.remoteAddress;
+  if (problem === "too many requests") {
+    log.warn(
+      "disconnected a client that sends more requests on a connection than it reads answers",
+      {
+        client,
+        requests: maxPipelined,
+      },
+    );
+  } else {
+    log.warn(
+      "disconnected a client whose request body is hardly anything but the framing of chunks",
+      {
+        client,
+      },
+    );
+  }
   socket.destroy();
 }
 

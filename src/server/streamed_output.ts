@@ -2,6 +2,7 @@ import type { TextOutput } from "../frontend/service.ts";
 import { ClientLeftError, toErrorReply } from "./errors.ts";
 import type { Exchange } from "./exchange.ts";
 import type { Generation } from "./generation.ts";
+import { type ResumableStream, RESUME_ID_HEADER } from "./resumption.ts";
 
 /** How a route writes its stream. */
 export interface StreamFormat {
@@ -12,6 +13,8 @@ export interface StreamFormat {
   readonly frame: (json: string) => string;
   /** Events for an output; "" for none. `congested`: the client is behind. */
   readonly events: (index: number, output: TextOutput, congested: boolean) => string;
+  /** Gives the events their ids; absent: they have none. */
+  readonly resumable?: ResumableStream | null;
   /** Events after the last output. */
   readonly closing: () => string;
 }
@@ -29,11 +32,14 @@ export async function streamOutput(
   generation: Generation,
   format: StreamFormat,
 ): Promise<void> {
+  const { resumable } = format;
+  if (resumable) exchange.setHeader(RESUME_ID_HEADER, resumable.streamId);
   const writer = exchange.openStream(format.contentType, format.neutral);
   try {
-    await generation.run((index, output) =>
-      writer.push(format.events(index, output, writer.congested))
-    );
+    await generation.run((index, output) => {
+      const events = format.events(index, output, writer.congested);
+      writer.push(resumable ? resumable.mark(events, output) : events);
+    });
     writer.push(format.closing());
   } catch (error) {
     if (!(error instanceof ClientLeftError)) {

@@ -1,7 +1,11 @@
 import assert from "node:assert/strict";
 import type { Cluster, OutputSink } from "../../src/core/cluster.ts";
-import { RequestError, UnavailableError } from "../../src/core/errors.ts";
-import type { GenerateRequest, RequestOutput } from "../../src/core/protocol/generate.ts";
+import { LlumnixError, RequestError, UnavailableError } from "../../src/core/errors.ts";
+import type {
+  GenerateRequest,
+  HeldRequest,
+  RequestOutput,
+} from "../../src/core/protocol/generate.ts";
 import type { Prompt, TextOutput, TextParams, TextRequest } from "../../src/frontend/service.ts";
 import { createTextService, type TextServiceOptions } from "../../src/frontend/text_service.ts";
 import { fixtureTokenizer } from "./fixtures.ts";
@@ -32,6 +36,14 @@ class ScriptedCluster implements Cluster {
     this.requests.push(request);
     this.#sinks.set(request.requestId, sink);
     return this.taken;
+  }
+  /** What `take` finds. */
+  held: HeldRequest | null = null;
+  readonly takes: [requestId: string, leastTokens: number][] = [];
+  take(requestId: string, leastTokens: number): Promise<HeldRequest> {
+    this.takes.push([requestId, leastTokens]);
+    if (this.held) return Promise.resolve(this.held);
+    return Promise.reject(new LlumnixError("not_found", `${requestId} is not held`));
   }
   abort(requestId: string) {
     this.aborted.push(requestId);
@@ -468,4 +480,126 @@ Deno.test("a prompt that is too long is told by the field that holds it", async 
       return true;
     });
   }
+});
+
+/** Outputs of a run, and what its client has after each. */
+interface Piece {
+  readonly text: string;
+  /** Tokens so far, and one more with the finish. */
+  readonly position: number;
+  readonly finish: TextOutput["finish"];
+}
+
+function piecesOf(outputs: readonly TextOutput[]): Piece[] {
+  let text = "", position = 0;
+  return outputs.map((output) => {
+    text += output.text;
+    position += output.tokenIds.length + (output.finish ? 1 : 0);
+    return { text, position, finish: output.finish };
+  });
+}
+
+const eagerClock = { nowMs: () => 1000, after: () => () => {}, soon: queueMicrotask };
+
+/** Resumes a request of which `numHeld` of these tokens are held; the cluster produces the rest. */
+async function resume(
+  ids: readonly number[],
+  resumeAfter: number,
+  numHeld: number,
+  fields: Parameters<typeof request>[0],
+): Promise<{ outputs: TextOutput[]; cluster: ScriptedCluster }> {
+  // Outputs of the cluster come before this server has handed out what was held.
+  const later: (() => void)[] = [];
+  const set = setUp({ clock: { ...eagerClock, soon: (action) => later.push(action) } });
+  const isWhole = numHeld === ids.length;
+  set.cluster.held = {
+    tokenIds: ids.slice(0, numHeld),
+    ...(isWhole && { finish: { reason: "stop" } }),
+    ...{ seed: 11, arrivalMs: 5, epoch: 65536 },
+  };
+  const outputs: TextOutput[] = [];
+  await set.service.submit(request({ ...fields, resumeAfter }), (output) => outputs.push(output));
+  const first = set.cluster.requests[0]?.outputTokenIds.length ?? ids.length;
+  for (let index = first; index < ids.length && !outputs.at(-1)?.finish; index++) {
+    const isLast = index === ids.length - 1;
+    set.cluster.say("r", {
+      index,
+      tokenIds: [ids[index]],
+      ...(isLast && { finish: { reason: "stop" } }),
+    });
+  }
+  for (const action of later) action();
+  return { outputs, cluster: set.cluster };
+}
+
+Deno.test("a resumed request goes on with the same text, wherever it broke off", async () => {
+  const ids = [...encode(" wörld 😀 and STOP 文字 here"), eos];
+  const variants = [{}, { stop: ["STOP"] }, { stop: ["D", "here!", "P 文"] }].flatMap((fields) => [
+    fields,
+    { ...fields, text: { ...plainText, ...fields, includeStopStrInOutput: true } },
+  ]);
+  for (const fields of variants) {
+    const quiet = await start(fields);
+    for (const [index, id] of ids.entries()) {
+      const isLast = index === ids.length - 1;
+      quiet.say({ index, tokenIds: [id], ...(isLast && { finish: { reason: "stop" } }) });
+    }
+    const pieces = piecesOf(quiet.outputs);
+    const whole = pieces.at(-1)!;
+    for (const { text, position } of [{ text: "", position: 0 }, ...pieces]) {
+      for (let numHeld = Math.min(position, ids.length); numHeld <= ids.length; numHeld++) {
+        const { outputs } = await resume(ids, position, numHeld, fields);
+        const fresh = outputs.filter(({ isRepeated }) => !isRepeated);
+        const where = `${JSON.stringify(fields)} after ${position}, ${numHeld} held`;
+        assert.equal(text + fresh.map((output) => output.text).join(""), whole.text, where);
+        assert.deepEqual(outputs.at(-1)!.finish, whole.finish, where);
+        assert.equal(piecesOf(outputs).at(-1)!.position, whole.position, where);
+        if (position === whole.position) assert.deepEqual(fresh, [], where);
+      }
+    }
+  }
+});
+
+Deno.test("a resumed request keeps its seed and its place, and only its missing tokens are computed", async () => {
+  const ids = [...encode("one two three"), eos];
+  const { cluster, outputs } = await resume(ids, 2, 3, { holdMs: 60_000 });
+  const [{ outputTokenIds, params, arrivalMs, epoch, holdMs }] = cluster.requests;
+  assert.deepEqual(outputTokenIds, ids.slice(0, 3));
+  assert.deepEqual([params.seed, arrivalMs, epoch, holdMs], [11, 5, 65536, 60_000]);
+  assert.deepEqual(cluster.takes, [["r", 1]]);
+  assert.deepEqual(outputs.map(({ tokenIds, isRepeated }) => [tokenIds.length, isRepeated]), [
+    [2, true],
+    [1, undefined],
+    ...ids.slice(3).map(() => [1, undefined]),
+  ]);
+});
+
+Deno.test("log probabilities are not held: those that the client lacks are computed again", async () => {
+  const ids = encode("one two three four");
+  const { cluster } = await resume(ids, 2, ids.length, {
+    sampling: { maxTokens: 16, logprobs: 1 },
+  });
+  assert.deepEqual(cluster.requests[0].outputTokenIds, ids.slice(0, 2));
+});
+
+Deno.test("a request that is not held is not resumed, and leaves nothing", async () => {
+  const { service, cluster } = setUp();
+  const submit = () => service.submit(request({ resumeAfter: 3 }), () => {});
+  for (let i = 0; i < 2; i++) await assert.rejects(submit, /r is not held/);
+  assert.deepEqual(cluster.requests, []);
+});
+
+Deno.test("a request that this server still runs gives way to its own resumption", async () => {
+  const { service, cluster, outputs, say } = await start({}, setUp({ clock: eagerClock }));
+  const ids = encode("one two three");
+  say({ tokenIds: ids.slice(0, 1) });
+  cluster.held = { tokenIds: ids.slice(0, 1), seed: 1, arrivalMs: 2, epoch: 65536 };
+  const resumed: TextOutput[] = [];
+  await service.submit(request({ resumeAfter: 0 }), (output) => resumed.push(output));
+  await Promise.resolve();
+  assert.deepEqual(cluster.aborted, ["r"]);
+  assert.equal(outputs.at(-1)!.finish?.error?.kind, "conflict");
+  cluster.say("r", { index: 1, tokenIds: ids.slice(1), finish: { reason: "length" } });
+  assert.equal(resumed.map(({ text }) => text).join(""), "one two three");
+  assert.equal(outputs.length, 2);
 });

@@ -226,3 +226,72 @@ Deno.test("service: every migration call of the protocol has a handler", () => {
   );
   assert.deepEqual(handled.sort(), wanted.sort());
 });
+
+/** Queues a request that asks to be held. */
+async function generateHeld(frontend: Frontend, frontendId: string, requestId: RequestId) {
+  const request = { ...generateRequest(requestId, 3, {}, { frontendId }), holdMs: 60_000 };
+  await frontend.peer.call("generate", { data: request });
+}
+
+const take = async ({ peer }: Frontend, requestId: RequestId) =>
+  (await peer.call("take", { data: { requestId } })).data.held;
+
+Deno.test("instance service: another API server takes a request of one that has gone", () =>
+  withService(async ({ engine, service, connect }) => {
+    const f = await connect("f"), g = await connect("g");
+    await generateHeld(f, "f", "a");
+    await f.generate("plain");
+    service.sendOutputs([{ frontendId: "f", outputs: [token("a"), token("plain")] }]);
+    await f.peer.close();
+    await until(() => engine.aborted.length === 2);
+    const end = { requestId: "a", index: 1, tokenIds: [], finish: { reason: "abort" } } as const;
+    service.sendOutputs([{ frontendId: "f", outputs: [end] }]);
+    assert.deepEqual((await take(g, "a"))?.tokenIds, [1]);
+    assert.equal(await take(g, "plain"), null);
+    assert.equal(await take(g, "unknown"), null);
+    service.close();
+  }));
+
+Deno.test("instance service: a request that still runs is taken from its API server, which hears of it", () =>
+  withService(async ({ engine, service, connect }) => {
+    const f = await connect("f"), g = await connect("g");
+    await generateHeld(f, "f", "a");
+    service.sendOutputs([{ frontendId: "f", outputs: [token("a")] }]);
+    assert.deepEqual((await take(g, "a"))?.tokenIds, [1]);
+    assert.deepEqual(engine.aborted, ["a"]);
+    await until(() => f.batches.length === 2);
+    const [{ index, finish }] = f.batches[1].outputs;
+    // No kind that an API server would resume the request for.
+    assert.deepEqual([index, finish?.reason, finish?.error?.kind], [1, "error", "conflict"]);
+    service.close();
+  }));
+
+Deno.test("instance service: a request that moves is held where it moved to", () =>
+  withService(async ({ engine, service, connect }) => {
+    const f = await connect("f"), g = await connect("g");
+    await generateHeld(f, "f", "left");
+    engine.abort("left");
+    service.forget("left");
+    assert.equal(await take(g, "left"), null);
+    const moved = generateRequest("came", 3, {}, { frontendId: "dead", epoch: 1, holdMs: 60_000 });
+    service.expect({ ...moved, outputTokenIds: [1, 2] });
+    const output = { requestId: "came", index: 2, tokenIds: [3], epoch: 1 };
+    service.sendOutputs([{ frontendId: "dead", outputs: [output] }]);
+    assert.deepEqual((await take(g, "came"))?.tokenIds, [1, 2, 3]);
+    service.close();
+  }));
+
+Deno.test("instance service: who did not introduce itself takes nothing", async () => {
+  const bus = new InProcessBus();
+  const service = new InstanceService();
+  service.attach(new RecordingEngine());
+  await using _ = await listening(bus, service);
+  const stranger = await bus.connect("inproc:i0", {});
+  const error = await rejection(stranger.call("take", { data: { requestId: "a" } }));
+  assert.match(error.message, /has not introduced itself/);
+});
+
+async function listening(bus: InProcessBus, service: InstanceService): Promise<AsyncDisposable> {
+  const listener = await bus.listen("inproc:i0", service.service);
+  return { [Symbol.asyncDispose]: () => listener.close() };
+}

@@ -7,6 +7,7 @@ import type {
   InstanceId,
   RequestId,
   RequestOutput,
+  TakeReply,
 } from "../../src/core/protocol/generate.ts";
 import type { InstanceInfo } from "../../src/core/protocol/instance_info.ts";
 import type { JoinRequest } from "../../src/core/protocol/membership.ts";
@@ -45,6 +46,9 @@ export class FakeInstance {
   /** Orders that came while another was under way. */
   numOverlappingOrders = 0;
   readonly orders: MigrateOutOrder[] = [];
+  /** What it holds of requests for other API servers, and what it was asked for. */
+  readonly held = new Map<RequestId, TakeReply["held"]>();
+  readonly takes: RequestId[] = [];
   /** What it reports in place of the truth. */
   info: Partial<InstanceInfo> = {};
   numGenerates = 0;
@@ -92,6 +96,10 @@ export class FakeInstance {
         missing: ({ data }) => {
           const { requestIds } = data;
           return { data: { requestIds: requestIds.filter((id) => !this.requests.has(id)) } };
+        },
+        take: ({ data }) => {
+          this.takes.push(data.requestId);
+          return { data: { held: this.held.get(data.requestId) ?? null } };
         },
         migrate_commit: ({ data }) => {
           this.#take(data.request);

@@ -351,6 +351,29 @@ Deno.test("a client that pipelines requests and reads no answers is disconnected
     }
   }));
 
+Deno.test("a chunk whose extension has no end is cut off, and tiny chunks are not", () =>
+  withServer({}, async (harness) => {
+    const head = "POST /generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    const connection = await connect(harness, `${head}1;`);
+    const extension = encoder.encode("a".repeat(65_536));
+    const sending = (async () => {
+      for (let i = 0; i < 1_000; i++) await connection.write(extension);
+    })();
+    await assert.rejects(within(sending, "the connection is closed"));
+    connection.close();
+    assert.match(
+      harness.log[0],
+      /^disconnected a client whose request body is hardly anything but/,
+    );
+
+    const body = `{"prompt":"a"${" ".repeat(30_000)}}`;
+    const chunks = [...body].map((character) => `1\r\n${character}\r\n`).join("");
+    const end = "0\r\n\r\n";
+    const close = head.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    const answer = await readAll(await connect(harness, close + chunks + end));
+    assert.match(answer, /^HTTP\/1.1 200 OK/);
+  }));
+
 Deno.test("a client that leaves aborts all that it pipelined, and all is logged as 499", () =>
   withServer({ ...quickProbes, options: { disableLogRequestsServer: false } }, async (harness) => {
     const { service, log } = harness;

@@ -48,7 +48,7 @@ Deno.test("pages of allowed origins may read answers, also refusals", () =>
       "access-control-allow-methods": "POST",
       "access-control-allow-headers": "authorization, content-type",
       "access-control-max-age": "600",
-      "access-control-expose-headers": "x-request-id, retry-after",
+      "access-control-expose-headers": "x-request-id, x-resume-id, retry-after",
     });
   }));
 

@@ -24,6 +24,7 @@ export const testOptions: ServerOptions = {
   maxLogprobs: 5,
   maxQueuedRequests: 8,
   maxBodyBytes: 64 * 1024,
+  resumeHold: 60,
   shutdownTimeout: 1,
   adminToken: null,
   apiKey: null,

@@ -71,7 +71,8 @@ Deno.test("the feed needs a key, and its readers are bounded", async () => {
     assert.equal(response.headers.get("content-type"), "text/event-stream");
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     assert.match((await reader.read()).value!, /^event: state\ndata: \{/);
-    while (!feed.isFull) feed.open({ congested: false, push() {}, end() {} });
+    const address = "127.0.0.1";
+    while (feed.hasPlaceFor(address)) feed.open({ congested: false, push() {}, end() {} }, address);
     const refused = await fetch(`${url}/page/feed`, { headers });
     assert.equal(refused.status, 429);
     assert.match(

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { runScenario } from "../../src/sim/fuzz/run_scenario.ts";
 import { randomScenario } from "../../src/sim/fuzz/random_scenario.ts";
+import type { Scenario } from "../../src/sim/fuzz/scenario.ts";
 import { isLongRun } from "../long.ts";
 
 const NUM_SEEDS = isLongRun ? 200 : 60;
@@ -11,9 +12,37 @@ Deno.test("cluster: random scenarios with faults break no rule", async () => {
   for (let seed = 1; seed <= NUM_SEEDS; seed++) {
     const { violations, statistics } = await runScenario(randomScenario(seed));
     assert.deepEqual(violations, [], `seed ${seed}: deno run -A scripts/fuzz.ts --seeds ${seed}`);
-    for (const [name, value] of Object.entries(statistics)) sums[name] = (sums[name] ?? 0) + value;
+    const { resumedElsewhere: _, ...common } = statistics; // below
+    for (const [name, value] of Object.entries(common)) sums[name] = (sums[name] ?? 0) + value;
   }
   for (const [name, sum] of Object.entries(sums)) assert.ok(sum > 0, `no case of ${name}`);
+});
+
+/** One of two API servers dies in the middle of its requests, and nothing else happens. */
+function withDeathOfClient(seed: number): Scenario {
+  const scenario = randomScenario(seed);
+  const { network, scaling } = scenario;
+  const requests = scenario.requests.filter(({ isPoison }) => !isPoison)
+    .map((request, i) => ({ ...request, client: i % 2, abortAtMs: null }));
+  const middle = requests[Math.floor(requests.length / 2)];
+  return {
+    ...scenario,
+    numClients: 2,
+    network: { ...network, repeatChance: 0, overtakeChance: 0 },
+    scaling: { ...scaling, enableScaling: false },
+    requests,
+    actions: [{ type: "crash_client", client: 0, atMs: middle.atMs + seed % 100 }],
+  };
+}
+
+Deno.test("cluster: requests of an API server that dies go on at another one", async () => {
+  let numResumed = 0;
+  for (let seed = 1; seed <= NUM_SEEDS / 3; seed++) {
+    const { violations, statistics } = await runScenario(withDeathOfClient(seed));
+    assert.deepEqual(violations, [], `seed ${seed}`);
+    numResumed += statistics.resumedElsewhere;
+  }
+  assert.ok(numResumed > NUM_SEEDS / 6, `${numResumed} resumed requests`);
 });
 
 /** What could not be helped, and was held against the cluster. */

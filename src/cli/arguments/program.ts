@@ -299,6 +299,17 @@ export const serverExtras = {
     section: "SERVER",
     help: "Largest request body, in bytes or with a unit (4MiB, 500kB).",
   }),
+  "resume-hold": number({
+    default: 60,
+    min: 0,
+    max: 3600,
+    metavar: "SECONDS",
+    section: "SERVER",
+    help:
+      'Time that instances keep the tokens of a stream that asked for it ("resumable": true), ' +
+      "counted from the end of the stream or of its connection. In that time its client can go on " +
+      "with it at any API server, by the header Last-Event-ID. 0 refuses such requests.",
+  }),
   "shutdown-timeout": number({
     default: 30,
     min: 0,

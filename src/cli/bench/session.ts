@@ -56,6 +56,7 @@ export async function openSession(plan: BenchPlan, spec: ServerSpec): Promise<Se
       const model = await modelOf(target);
       return { spec, headers, model: named ?? model };
     } catch (error) {
+      if (isKeyMissing(error)) throw keyMissing(spec, error as Error);
       if (isRefusal(error)) {
         if (named === null && backend !== generateBenchmark) throw noModel(spec, error as Error);
         return { spec, headers, model: named };
@@ -71,6 +72,17 @@ export async function openSession(plan: BenchPlan, spec: ServerSpec): Promise<Se
 /** An answer of HTTP: the server is there, and has no such route or wants a key. */
 function isRefusal(error: unknown): boolean {
   return (error as Error).message.startsWith("HTTP ");
+}
+
+function isKeyMissing(error: unknown): boolean {
+  return /^HTTP 40[13] /.test((error as Error).message);
+}
+
+function keyMissing({ baseUrl }: ServerSpec, { message }: Error): UsageError {
+  return new UsageError(
+    `${baseUrl.href} lets nobody in without a key, or not with this one (GET /v1/models: ${message}): set ` +
+      "OPENAI_API_KEY, or add --header 'Authorization=Bearer KEY'",
+  );
 }
 
 function noModel({ baseUrl }: ServerSpec, { message }: Error): UsageError {

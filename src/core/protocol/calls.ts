@@ -76,6 +76,7 @@ export const calls = {
   hello: call(generate.hello, nothing),
   generate: call(generate.generateRequest, nothing),
   missing: call(generate.missingRequest, generate.missingReply),
+  take: call(generate.takeRequest, generate.takeReply),
   status: call(nothing, readInstanceInfo),
 
   // Source instance to destination instance.

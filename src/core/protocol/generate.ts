@@ -70,7 +70,15 @@ export interface GenerateRequest {
   readonly expectedSteps?: number;
   /** Asks for {@linkcode RequestOutput.timing} in the outputs. */
   readonly timestamps?: boolean;
+  /**
+   * How long the instance keeps the tokens after the request has ended or was aborted, so that it can
+   * be resumed: see {@linkcode TakeRequest}. Default: not at all.
+   */
+  readonly holdMs?: number;
 }
+
+/** Longest {@linkcode GenerateRequest.holdMs}. */
+export const MAX_HOLD_MS = 3_600_000;
 
 /**
  * Grows whenever another instance may have become the owner of a request: by 1 at every migration,
@@ -82,6 +90,11 @@ export type OwnershipEpoch = number;
 
 /** More than a request can migrate between two resumptions. */
 export const RESUME_EPOCH = 65536;
+
+/** The epoch of a request that is resumed after `epoch`. */
+export function nextResumeEpoch(epoch: OwnershipEpoch): OwnershipEpoch {
+  return (Math.floor(epoch / RESUME_EPOCH) + 1) * RESUME_EPOCH;
+}
 
 /** Log probability of one token and of the best alternatives at its position. */
 export interface TokenLogprobs {
@@ -177,4 +190,29 @@ export interface MissingRequest {
 
 export interface MissingReply {
   readonly requestIds: readonly RequestId[];
+}
+
+/**
+ * API server to instance, call `take`: what do you hold of this request? From now on the request is
+ * the caller's. An instance that still runs it stops, and tells the API server that had it.
+ */
+export interface TakeRequest {
+  readonly requestId: RequestId;
+}
+
+export interface TakeReply {
+  /** Null: the instance does not hold the request, or not any more. */
+  readonly held: HeldRequest | null;
+}
+
+/** What another API server needs, beside the request's own text, to continue a request. */
+export interface HeldRequest {
+  /** All output so far. */
+  readonly tokenIds: readonly number[];
+  /** Set if the output is complete. */
+  readonly finish?: Finish;
+  readonly seed: number;
+  readonly arrivalMs: number;
+  /** The epoch under which the request goes on; above all epochs that the instance knew. */
+  readonly epoch: OwnershipEpoch;
 }

@@ -125,7 +125,7 @@ export class OutgoingMigration {
   /** All that another instance needs to continue the request. */
   snapshot(epoch: OwnershipEpoch): GenerateRequest {
     const { requestId, frontendId, promptTokenIds, params } = this.#sequence;
-    const { arrivalMs, priority, wantsTimestamps } = this.#sequence;
+    const { arrivalMs, priority, wantsTimestamps, holdMs } = this.#sequence;
     return {
       requestId,
       frontendId,
@@ -136,6 +136,7 @@ export class OutgoingMigration {
       priority,
       epoch,
       timestamps: wantsTimestamps,
+      ...(holdMs !== undefined && { holdMs }),
     };
   }
 

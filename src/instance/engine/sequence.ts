@@ -21,6 +21,8 @@ export class Sequence {
   readonly arrivalMs: number;
   readonly priority: Priority;
   readonly wantsTimestamps: boolean;
+  /** See {@linkcode GenerateRequest.holdMs}. */
+  readonly holdMs: number | undefined;
   /** 0 for high priority, 1 for normal. */
   readonly #rank: number;
   readonly promptTokenIds: readonly number[];
@@ -66,6 +68,7 @@ export class Sequence {
     this.arrivalMs = request.arrivalMs;
     this.priority = request.priority ?? "normal";
     this.wantsTimestamps = request.timestamps ?? false;
+    this.holdMs = request.holdMs;
     this.#rank = this.priority === "high" ? 0 : 1;
     this.promptTokenIds = request.promptTokenIds;
     this.#outputTokenIds = [...request.outputTokenIds];

@@ -77,7 +77,7 @@ export class AgentRole implements AsyncDisposable {
         orphanTimeoutMs: options.orphanTimeout * 1000,
         moreArgv: [
           `--host-name=${host}`,
-          ...options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`],
+          ...(options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`]),
         ],
       }),
       records,

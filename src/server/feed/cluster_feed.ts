@@ -42,6 +42,7 @@ export interface FeedNames {
 
 interface Reader {
   readonly reader: FeedReader;
+  readonly address: string;
   needsState: boolean;
   skipped: number;
 }
@@ -82,20 +83,29 @@ export class ClusterFeed {
     this.#tickAfter(POINT_MS);
   }
 
-  get isFull(): boolean {
-    return this.#readers.size >= MAX_READERS;
+  /**
+   * Whether a reader of this address finds a place: a free one, or one of an address that has several more, so
+   * that no client keeps all others out.
+   */
+  hasPlaceFor(address: string): boolean {
+    return this.#readers.size < MAX_READERS || this.#greediest(address) !== null;
   }
 
   /**
-   * Sends the feed to a reader.
+   * Sends the feed to a reader, for which there is a place.
+   * @param address of the reader's client
    * @returns call it when the reader has left
    */
-  open(reader: FeedReader): () => void {
+  open(reader: FeedReader, address: string): () => void {
     if (this.#isClosed) {
       reader.end();
       return () => {};
     }
-    const entry = { reader, needsState: true, skipped: 0 };
+    if (this.#readers.size >= MAX_READERS) {
+      const greediest = this.#greediest(address);
+      if (greediest !== null) this.#end(greediest);
+    }
+    const entry = { reader, address, needsState: true, skipped: 0 };
     this.#readers.add(entry);
     if (!this.#isTicking) this.#tickAfter(FIRST_TICK_MS);
     return () => this.#readers.delete(entry);
@@ -107,6 +117,20 @@ export class ClusterFeed {
     this.#cancelTick?.();
     for (const { reader } of this.#readers) reader.end();
     this.#readers.clear();
+  }
+
+  /** The oldest reader of the address with the most readers; null if this one has hardly fewer. */
+  #greediest(address: string): Reader | null {
+    const counts = new Map<string, number>();
+    for (const { address } of this.#readers) counts.set(address, (counts.get(address) ?? 0) + 1);
+    const most = Math.max(...counts.values());
+    if (most <= (counts.get(address) ?? 0) + 1) return null;
+    return [...this.#readers].find((reader) => counts.get(reader.address) === most) ?? null;
+  }
+
+  #end(entry: Reader): void {
+    this.#readers.delete(entry);
+    entry.reader.end();
   }
 
   #tickAfter(delayMs: number): void {
@@ -159,9 +183,7 @@ export class ClusterFeed {
       if (reader.congested) {
         entry.needsState = true;
         entry.skipped++;
-        if (entry.skipped < MAX_SKIPPED) continue;
-        this.#readers.delete(entry);
-        reader.end();
+        if (entry.skipped >= MAX_SKIPPED) this.#end(entry);
         continue;
       }
       entry.skipped = 0;

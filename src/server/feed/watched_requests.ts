@@ -1,6 +1,11 @@
 import type { Clock } from "../../core/clock.ts";
 import type { Cluster, OutputSink, SubmittedRequest } from "../../core/cluster.ts";
-import type { InstanceId, RequestId, RequestOutput } from "../../core/protocol/generate.ts";
+import type {
+  HeldRequest,
+  InstanceId,
+  RequestId,
+  RequestOutput,
+} from "../../core/protocol/generate.ts";
 import type { LatencyHistory } from "./latency_history.ts";
 
 /** A request of this API server, as far as watchers see it. */
@@ -104,6 +109,10 @@ export class WatchedRequests implements Cluster {
       throw error;
     }
     entry.instanceId = this.cluster.instanceOf(requestId);
+  }
+
+  take(requestId: RequestId, leastTokens: number): Promise<HeldRequest> {
+    return this.cluster.take(requestId, leastTokens);
   }
 
   abort(requestId: RequestId): void {

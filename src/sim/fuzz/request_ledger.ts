@@ -14,7 +14,8 @@ export type LedgerState = "submitting" | "running" | "ended" | "aborted" | "gone
 
 /** A request, and what its client has received. */
 export interface LedgerEntry {
-  readonly request: GenerateRequest;
+  /** Its API server may change: see {@linkcode RequestLedger.resume}. */
+  request: GenerateRequest;
   readonly expectedTokenIds: readonly number[];
   readonly expectedFinish: Finish;
   readonly tokenIds: number[];
@@ -62,6 +63,16 @@ export class RequestLedger {
     };
     this.entries.set(request.requestId, entry);
     return entry;
+  }
+
+  /**
+   * Another API server resumes a request whose own has died.
+   * @param numLost newest tokens that had not reached the client
+   */
+  resume(entry: LedgerEntry, frontendId: string, numLost: number): void {
+    entry.request = { ...entry.request, frontendId };
+    entry.tokenIds.length = Math.max(0, entry.tokenIds.length - numLost);
+    entry.state = "submitting";
   }
 
   accepted({ request }: LedgerEntry): void {

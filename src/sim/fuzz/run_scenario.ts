@@ -1,4 +1,6 @@
-import type { GenerateRequest, RequestId } from "../../core/protocol/generate.ts";
+import { LlumnixError } from "../../core/errors.ts";
+import type { GenerateRequest, RequestId, RequestOutput } from "../../core/protocol/generate.ts";
+import { Random } from "../../core/random.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
 import {
@@ -10,8 +12,9 @@ import {
   type ScenarioRequest,
   stalledMs,
 } from "./scenario.ts";
-import { SimCluster } from "./sim_cluster.ts";
+import { type SimClient, SimCluster } from "./sim_cluster.ts";
 import { longestStepMs, type SimInstance } from "./sim_instance.ts";
+import { POISON_SEED } from "./timed_model.ts";
 
 /** Virtual time after the last action or request within which all requests must end. */
 const PROGRESS_BOUND_MS = 120_000;
@@ -32,6 +35,13 @@ const MAX_EVENTS = 300_000;
 const CHECK_INTERVAL_EVENTS = 24;
 /** Most violations that are reported of one run. */
 const MAX_VIOLATIONS = 10;
+/** How long instances hold a request; a client comes back within less. */
+const HOLD_MS = 10_000;
+const RETURN_MS = 1_000;
+/** Share of the clients that come back, when their API server has died. */
+const RETURN_SHARE = 0.7;
+/** Newest tokens that may not have reached a client when its API server died. */
+const MAX_LOST_TOKENS = 3;
 
 export interface RunOptions {
   readonly isTraced?: boolean;
@@ -56,6 +66,8 @@ export interface RunStatistics {
   committedMigrations: number;
   droppedMigrations: number;
   lostInstances: number;
+  /** Requests that went on at another API server after theirs had died. */
+  resumedElsewhere: number;
 }
 
 /** Runs a scenario on the production code, and checks the invariants all the time. */
@@ -77,12 +89,16 @@ class ScenarioRun {
   readonly #isCalm: boolean;
   /** So few faults that only poison requests may fail. */
   readonly #isMild: boolean;
+  /** Decides which clients come back; not the cluster's, whose draws stay those of the seed. */
+  readonly #returns: Random;
   #startedMs = 0;
   #events = 0;
+  #numResumedElsewhere = 0;
   #numFaults = 0;
 
   constructor(scenario: Scenario, isTraced: boolean) {
     this.#scenario = scenario;
+    this.#returns = new Random(scenario.seed + 2 ** 41);
     this.#ownershipBoundMs = OWNERSHIP_BOUND_MS + stalledMs(scenario);
     this.#isCalm = isCalm(scenario);
     this.#abortBoundMs = this.#isCalm ? abortBoundMs(scenario) : this.#ownershipBoundMs;
@@ -153,8 +169,66 @@ class ScenarioRun {
       clock.after(action.atMs, () => {
         if (isFault(action)) this.#numFaults++;
         applyAction(this.#cluster, action);
+        if (action.type === "crash_client") this.#returnToOthers();
       });
     }
+  }
+
+  /** Clients of an API server that has died come back to one that lives. */
+  #returnToOthers(): void {
+    const { aliveClients, clients, clock } = this.#cluster;
+    const isOfDead = ({ request: { frontendId } }: LedgerEntry) =>
+      !aliveClients.some(({ client }) => client.frontendId === frontendId);
+    if (aliveClients.length === clients.length) return;
+    for (const entry of this.#ledger.entries.values()) {
+      const { state, request } = entry;
+      const isUnderWay = state === "running" || state === "submitting";
+      // A poison request would crash as many instances again.
+      const returns = request.params.seed !== POISON_SEED && this.#returns.uniform() < RETURN_SHARE;
+      if (!isUnderWay || !isOfDead(entry) || !returns) continue;
+      const sim = aliveClients[this.#returns.below(aliveClients.length)];
+      this.#ledger.resume(entry, sim.client.frontendId, this.#returns.below(MAX_LOST_TOKENS + 1));
+      const wasAccepted = state === "running";
+      clock.after(RETURN_MS * this.#returns.uniform(), () => this.#resume(entry, sim, wasAccepted));
+    }
+  }
+
+  async #resume(entry: LedgerEntry, { client, node }: SimClient, wasAccepted: boolean) {
+    const { trace } = this.#cluster;
+    const { request, tokenIds } = entry;
+    if (node.clock.isStopped || entry.state !== "submitting") return;
+    trace.add(node.name, () => `resumes ${request.requestId} after ${tokenIds.length} tokens`);
+    const deliver = (output: RequestOutput) => {
+      trace.add(node.name, () => `delivers ${JSON.stringify(output)}`);
+      this.#ledger.output(entry, output);
+    };
+    try {
+      const { tokenIds: all, finish, seed, arrivalMs, epoch } = await client.take(
+        request.requestId,
+        tokenIds.length,
+      );
+      this.#numResumedElsewhere++;
+      const index = tokenIds.length;
+      deliver({ requestId: request.requestId, index, tokenIds: all.slice(index), finish });
+      if (finish) return;
+      const params = { ...request.params, seed };
+      await client.submit({ ...request, outputTokenIds: all, params, arrivalMs, epoch }, deliver);
+      this.#ledger.accepted(entry);
+    } catch (error) {
+      trace.add(node.name, () => `could not resume ${request.requestId}: ${error}`);
+      if (node.clock.isStopped || entry.state !== "submitting") return;
+      const mayBeLost = !wasAccepted || !this.#isHoldCertain;
+      const isLost = error instanceof LlumnixError && error.kind === "not_found";
+      if (isLost && mayBeLost) entry.state = "gone";
+      else this.#ledger.refused(entry, error);
+    }
+  }
+
+  /** The death of an API server is the only thing that happens: every request that an instance took is held. */
+  get #isHoldCertain(): boolean {
+    const { actions, scaling, network, requests } = this.#scenario;
+    return actions.length === 1 && !scaling.enableScaling && network.repeatChance === 0 &&
+      network.overtakeChance === 0 && !requests.some(({ isPoison }) => isPoison);
   }
 
   #submit(requestId: string, planned: ScenarioRequest): void {
@@ -169,6 +243,7 @@ class ScenarioRun {
       params,
       priority,
       arrivalMs: node.clock.nowMs(),
+      holdMs: HOLD_MS,
     };
     const entry = this.#ledger.add(request);
     if (!isAlive) {
@@ -176,14 +251,16 @@ class ScenarioRun {
       return;
     }
     trace.add(node.name, () => `submits ${requestId}: ${promptTokenIds.length} tokens`);
+    // Promises of an API server that has died may still settle, when another one has the request.
+    const isOwn = () => entry.request.frontendId === client.frontendId;
     client.submit(request, (output) => {
       trace.add(node.name, () => `delivers ${JSON.stringify(output)}`);
       this.#ledger.output(entry, output);
     }).then(
-      () => this.#ledger.accepted(entry),
+      () => isOwn() && this.#ledger.accepted(entry),
       (error) => {
         trace.add(node.name, () => `could not submit ${requestId}: ${error}`);
-        this.#ledger.refused(entry, error);
+        if (isOwn()) this.#ledger.refused(entry, error);
       },
     );
     if (abortAtMs !== null) clock.after(abortAtMs - atMs, () => this.#abort(entry, planned));
@@ -355,6 +432,7 @@ class ScenarioRun {
       committedMigrations: 0,
       droppedMigrations: 0,
       lostInstances: this.#cluster.numLost,
+      resumedElsewhere: this.#numResumedElsewhere,
     };
     for (const { outcome } of this.#cluster.reports) {
       if (outcome === "committed") statistics.committedMigrations++;

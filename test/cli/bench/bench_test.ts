@@ -77,6 +77,23 @@ Deno.test("a server that is not there", async () => {
   assert.match(err, /no server answers at http:\/\/127.0.0.1:1\/ \(.*connection refused\)\. Start/);
 });
 
+Deno.test("a server that wants a key says so before any request is sent", async () => {
+  let requests = 0;
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, () => {
+    requests++;
+    return Response.json({ error: { message: "no key" } }, { status: 401 });
+  });
+  for (const model of [[], ["--model", "m"]]) {
+    const { code, err } = await run("--port", `${server.addr.port}`, ...model);
+    assert.equal(code, 2, err);
+    assert.match(
+      err,
+      /without a key, .*HTTP 401 Unauthorized: no key\): set OPENAI_API_KEY, or add/,
+    );
+  }
+  assert.equal(requests, 2);
+});
+
 Deno.test("two servers are compared on the same requests", async () => {
   await using quick = new FakeServer({ ttftMs, tpotMs: 1 });
   await using slow = new FakeServer({ ttftMs: 900, tpotMs: 1 });

@@ -44,6 +44,10 @@ export class FakeCluster implements LocatingCluster {
     return Promise.resolve();
   }
 
+  take(requestId: string): Promise<never> {
+    return Promise.reject(new UnavailableError(`${requestId} is not held`));
+  }
+
   abort(requestId: string): void {
     this.sinks.delete(requestId);
   }

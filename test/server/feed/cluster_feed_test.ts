@@ -67,7 +67,7 @@ Deno.test("a reader gets the state soon, then what changes", () =>
     cluster.places.set("r", "a");
     await pass(5_000);
     assert.equal(cluster.numStates, 0, "nobody reads");
-    feed.open(reader);
+    feed.open(reader, "a");
     await pass(100);
     assert.deepEqual(reader.names, ["state"]);
     const [shown] = reader.last.requests;
@@ -104,8 +104,8 @@ Deno.test("a reader gets the state soon, then what changes", () =>
 Deno.test("all readers of a tick get the same text", () =>
   withFeed(async ({ feed, reader, pass }) => {
     const second = new Reader();
-    feed.open(reader);
-    feed.open(second);
+    feed.open(reader, "a");
+    feed.open(second, "a");
     await pass(3_000);
     assert.ok(reader.texts.length >= 5);
     assert.deepEqual(reader.texts, second.texts);
@@ -113,7 +113,7 @@ Deno.test("all readers of a tick get the same text", () =>
 
 Deno.test("a slow reader is sent nothing, then a whole state; one that never reads is cut off", () =>
   withFeed(async ({ feed, reader, pass }) => {
-    feed.open(reader);
+    feed.open(reader, "a");
     await pass(600);
     reader.congested = true;
     const before = reader.texts.length;
@@ -131,16 +131,32 @@ Deno.test("a slow reader is sent nothing, then a whole state; one that never rea
 
 Deno.test("readers are counted; one that leaves makes room", () =>
   withFeed(async ({ feed, pass }) => {
-    const leave = Array.from({ length: MAX_READERS }, () => feed.open(new Reader()));
-    assert.equal(feed.isFull, true);
+    const leave = Array.from({ length: MAX_READERS }, () => feed.open(new Reader(), "a"));
+    assert.equal(feed.hasPlaceFor("a"), false);
     leave[0]();
-    assert.equal(feed.isFull, false);
+    assert.equal(feed.hasPlaceFor("a"), true);
+    await pass(100);
+  }));
+
+Deno.test("an address with many readers does not keep others out", () =>
+  withFeed(async ({ feed, pass }) => {
+    const many = Array.from({ length: MAX_READERS }, () => new Reader());
+    for (const reader of many) feed.open(reader, "a");
+    const others = Array.from({ length: MAX_READERS / 2 }, () => new Reader());
+    for (const reader of others) {
+      assert.ok(feed.hasPlaceFor("b"));
+      feed.open(reader, "b");
+    }
+    assert.equal(feed.hasPlaceFor("b"), false);
+    assert.equal(feed.hasPlaceFor("c"), true);
+    assert.equal(many.filter(({ hasEnded }) => hasEnded).length, MAX_READERS / 2);
+    assert.ok(others.every(({ hasEnded }) => !hasEnded));
     await pass(100);
   }));
 
 Deno.test("a manager that does not answer is told once, and again when it is back", () =>
   withFeed(async ({ feed, cluster, reader, pass }) => {
-    feed.open(reader);
+    feed.open(reader, "a");
     cluster.isManagerGone = true;
     await pass(3_000);
     assert.equal(reader.last.isManagerGone, true);
@@ -148,7 +164,7 @@ Deno.test("a manager that does not answer is told once, and again when it is bac
     await pass(1_000);
     assert.equal(reader.last.isManagerGone, false);
     const late = new Reader();
-    feed.open(late);
+    feed.open(late, "a");
     await pass(600);
     const [state] = late.texts;
     assert.equal(state.match(/The manager does not answer/g)?.length, 1);
@@ -157,12 +173,12 @@ Deno.test("a manager that does not answer is told once, and again when it is bac
 
 Deno.test("closing ends all streams, and nothing ticks any more", () =>
   withFeed(async ({ feed, reader, pass }) => {
-    feed.open(reader);
+    feed.open(reader, "a");
     await pass(600);
     feed.close();
     const before = reader.texts.length;
     const late = new Reader();
-    feed.open(late);
+    feed.open(late, "a");
     await pass(5_000);
     assert.deepEqual([reader.hasEnded, late.hasEnded], [true, true]);
     assert.deepEqual([reader.texts.length, late.texts.length], [before, 0]);

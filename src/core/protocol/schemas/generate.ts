@@ -2,14 +2,17 @@ import * as z from "zod";
 import type { ErrorRecord } from "../../errors.ts";
 import { type Check, checkWith } from "../check.ts";
 import { MessageError } from "../../errors.ts";
-import type {
-  AbortNotice,
-  FrontendHello,
-  GenerateRequest,
-  MissingReply,
-  MissingRequest,
-  OutputBatch,
-  RequestOutput,
+import {
+  type AbortNotice,
+  type FrontendHello,
+  type GenerateRequest,
+  MAX_HOLD_MS,
+  type MissingReply,
+  type MissingRequest,
+  type OutputBatch,
+  type RequestOutput,
+  type TakeReply,
+  type TakeRequest,
 } from "../generate.ts";
 import {
   count,
@@ -61,6 +64,7 @@ export const request = z.object({
   epoch: count.optional(),
   expectedSteps: count.optional(),
   timestamps: z.boolean().optional(),
+  holdMs: z.number().positive().max(MAX_HOLD_MS).optional(),
 });
 export const generateRequest: Check<GenerateRequest> = checkWith(request);
 
@@ -69,6 +73,18 @@ export const abortNotice: Check<AbortNotice> = checkWith(
 );
 export const missingRequest: Check<MissingRequest> = checkWith(z.object({ requestIds: ids }));
 export const missingReply: Check<MissingReply> = missingRequest;
+
+export const takeRequest: Check<TakeRequest> = checkWith(z.object({ requestId: id }));
+export const takeReply: Check<TakeReply> = checkWith(z.object({
+  held: z.object({
+    tokenIds: counts,
+    finish: z.object({ reason: z.enum(["stop", "length"]), stopTokenId: count.optional() })
+      .optional(),
+    seed: count,
+    arrivalMs: number,
+    epoch: count,
+  }).nullable(),
+}));
 
 const MAX_OUTPUTS = 1 << 16;
 const finishReasons = new Set<unknown>(["stop", "length", "abort", "error"]);

@@ -12,7 +12,7 @@ import type { UcxPiece, UcxPool, UcxSource } from "./ucx_pool.ts";
 /** Bytes that one system call copies at full speed: a revocation waits for it, about a millisecond. */
 const LARGE_PIECE_BYTES = 4 << 20;
 /**
- * Threads that copy at full speed. The kernel copies page by page: one thread reaches three quarters of a
+ * Threads that copy at full speed. The kernel copies page by page: one thread reaches four fifths of a
  * memcpy.
  */
 const NUM_LANES = Math.min(2, navigator.hardwareConcurrency);
