@@ -14,8 +14,8 @@ export type ManagerEvent =
   }
   /** The agent of a host has joined: instances can be started there. */
   | { readonly type: "host_joined"; readonly facts: AgentJoin }
-  /** The agent of a host is gone. Its instances go on while their processes do. */
-  | { readonly type: "host_left"; readonly host: string }
+  /** The agent of a host is gone. Unless it has stopped, its instances go on while their processes do. */
+  | { readonly type: "host_left"; readonly host: string; readonly hasStopped: boolean }
   | { readonly type: "progress"; readonly progress: InstanceProgress }
   | { readonly type: "registered"; readonly registration: InstanceRegistration }
   /** An instance serves at an address at which the manager's host does not reach it. */

@@ -44,6 +44,7 @@ export class ManagerDisplay {
       case "host_joined":
         return this.#log.info(`host ${event.facts.host} has joined`, describeHost(event.facts));
       case "host_left":
+        if (event.hasStopped) return this.#log.info(`host ${event.host} has left`);
         return this.#log.warn(`lost the agent of host ${event.host}: its instances go on`);
       case "progress":
         return this.#progress(event.progress);

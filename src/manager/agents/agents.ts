@@ -139,7 +139,7 @@ export class Agents implements InstanceLauncher {
     this.#hostOfPeer.delete(peer);
     if (host?.peer !== peer) return;
     host.leave();
-    this.#config.onEvent({ type: "host_left", host: host.name });
+    this.#config.onEvent({ type: "host_left", host: host.name, hasStopped: host.slots === 0 });
     this.#config.onRoom(false);
   }
 

@@ -75,6 +75,8 @@ export class HostAgent {
   #peer: Peer | null = null;
   /** Why the manager refuses the host; null: it does not. */
   #refusal: string | null = null;
+  /** A manager has taken the host, now or before. */
+  #hasJoined = false;
   #isConnecting = false;
   #isStopping = false;
   #isClosed = false;
@@ -124,7 +126,6 @@ export class HostAgent {
     const cancel = clock.after(limitMs, () => this.kill());
     if (this.#instances.size > 0) await this.#empty.promise;
     cancel();
-    this.#config.records.clear();
     await this.close();
   }
 
@@ -139,6 +140,7 @@ export class HostAgent {
     this.#cancelRetry();
     this.#cancelPing();
     this.#cancelPoll();
+    if (this.#instances.size === 0) this.#config.records.clear();
     const peer = this.#peer;
     this.#peer = null;
     await peer?.close();
@@ -162,6 +164,7 @@ export class HostAgent {
       if (isLate) throw new UnavailableError("the connection has ended");
       this.#config.log.info(`joined the manager at ${address}`);
       this.#refusal = null;
+      this.#hasJoined = true;
       this.#joined.resolve();
     } catch (error) {
       if (this.#peer === peer) this.#peer = null;
@@ -180,7 +183,7 @@ export class HostAgent {
     if (!isForTheUser(kind) || message === this.#refusal) return;
     this.#refusal = message;
     this.#joined.reject(error);
-    this.#config.log.error(`the manager refuses this host: ${message}`);
+    if (this.#hasJoined) this.#config.log.error(`the manager refuses this host: ${message}`);
   }
 
   /** Tells the manager what runs here. */

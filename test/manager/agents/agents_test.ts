@@ -117,8 +117,10 @@ Deno.test("agents: a host with another model is refused", async () => {
   await using world = new World();
   const settings = { model: "m", dtype: "float32", maxModelLen: 8 };
   await world.manager({}, { settings });
-  const { agent } = world.host("a", { settings: { ...settings, model: "other" } });
+  const { agent, records } = world.host("a", { settings: { ...settings, model: "other" } });
   await assert.rejects(agent.joined, /host a has --model other, and the manager m/);
+  await agent.close();
+  assert.ok(records.isCleared); // it leaves nothing
 });
 
 Deno.test("agents: an agent that stops lets its instances go, and gets no new ones", async () => {
@@ -132,6 +134,7 @@ Deno.test("agents: an agent that stops lets its instances go, and gets no new on
   await until(() => manager.instances().length === 0);
   assert.equal(a.launched.length, 1);
   assert.equal(manager.clusterState().expectedInstances, 0);
+  await until(() => world.events.some((one) => one.type === "host_left" && one.hasStopped));
 });
 
 Deno.test("agents: the next leader takes hosts with their instances; orders of the former are refused", async () => {
