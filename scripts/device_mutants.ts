@@ -123,7 +123,10 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
   },
   sampling: () => {
     const random = new Random(7);
-    for (const vocabSize of [90, 300]) compareChoosers(random, vocabSize);
+    // In small vocabularies the lists of a row meet.
+    for (const vocabSize of [90, 300, ...new Array(12).fill(12)]) {
+      compareChoosers(random, vocabSize);
+    }
   },
   ...decoderRuns,
 };

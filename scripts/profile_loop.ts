@@ -166,11 +166,8 @@ async function predict(
   const { model } = service;
   const requests = "alone.csv";
   if (rounds.length > 1) {
-    const [first, ...others] = await Promise.all(
-      rounds.map((round) => Deno.readTextFile(`${directory}/${round}/alone.csv`)),
-    );
-    const rowsOf = (csv: string) => csv.slice(csv.indexOf("\n") + 1);
-    await Deno.writeTextFile(`${directory}/${requests}`, first + others.map(rowsOf).join(""));
+    const texts = rounds.map((round) => Deno.readTextFileSync(`${directory}/${round}/alone.csv`));
+    await Deno.writeTextFile(`${directory}/${requests}`, oneAfterTheOther(texts));
   }
   const fit = await llumnix(directory, [
     ...["profile", "fit", ...rounds.map((round) => `${round}/fit_instance.csv`)],
@@ -209,6 +206,23 @@ async function predict(
     ]);
   }
   return rows;
+}
+
+/** Files of `llumnix bench --csv` as one: each begins when the one before has ended. */
+function oneAfterTheOther(texts: readonly string[]): string {
+  const header = texts[0].split("\n", 1)[0];
+  const names = header.split(",");
+  const times = names.flatMap((name, i) => name.endsWith("_s") ? [i] : []);
+  const end = names.indexOf("end_s");
+  const rows: string[][] = [];
+  for (const text of texts) {
+    const startS = Number(rows.at(-1)?.[end] ?? 0);
+    for (const line of text.trim().split("\n").slice(1)) {
+      const cells = line.split(",");
+      rows.push(cells.map((cell, i) => times.includes(i) ? String(startS + Number(cell)) : cell));
+    }
+  }
+  return [header, ...rows.map((row) => row.join(",")), ""].join("\n");
 }
 
 /** The folders of an earlier run. */

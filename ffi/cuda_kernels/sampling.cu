@@ -90,7 +90,8 @@ __device__ __forceinline__ u64 scanOfWarp(u64 value) {
   return value;
 }
 
-/// Shared memory of the helpers below. Each of them leaves it free for the next.
+/// Shared memory of the helpers below. Each of them leaves it free for the next, but for `found` and `below`: they are
+/// written behind a barrier of the helper that writes them, and so after the one before has read them.
 struct Scratch {
   u64 histogram[bins];
   u64 ofWarps[mostWarps];
@@ -162,9 +163,7 @@ __device__ __forceinline__ int firstTokenAbove(WeightOf weightOf, int width, u64
     }
   }
   __syncthreads();
-  const int found = int(scratch.found);
-  __syncthreads();
-  return found;
+  return int(scratch.found);
 }
 
 /// Goes through the bins from the last to the first. Returns the bin at which the running sum, which begins
@@ -188,9 +187,7 @@ __device__ __forceinline__ int binAbove(u64 limit, u64& below, Scratch& scratch)
   }
   __syncthreads();
   below = scratch.below;
-  const int found = int(scratch.found);
-  __syncthreads();
-  return found;
+  return int(scratch.found);
 }
 
 /// A cut: tokens with larger keys stay, and those with this key up to this id.
@@ -289,8 +286,8 @@ __device__ __forceinline__ u64 randomBits(unsigned position, unsigned key0, unsi
 }
 
 /// Whether a token of the row is possible; NaN counts.
+/// @param flag of the block; a barrier must lie between two calls
 __device__ __forceinline__ bool isAnyPossible(const float* row, int width, unsigned* flag) {
-  __syncthreads();
   if (threadIdx.x == 0) *flag = 0;
   __syncthreads();
   bool mine = false;

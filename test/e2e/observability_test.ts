@@ -218,32 +218,35 @@ testWith(
       server.program.directory,
       server.url,
     );
-    const { groups: [{ rules }] } = load(await alertRules()) as {
-      readonly groups: [{ readonly rules: readonly { readonly expr: string }[] }];
-    };
-    const panels = dashboard().panels as readonly {
-      readonly targets: readonly { readonly expr: string }[];
-    }[];
-    const queries = panels.flatMap(({ targets }) => targets.map(({ expr }) => filledIn(expr)));
-    const left = new Set([...queries, ...rules.map(({ expr }) => measured(expr))]);
-    assert.ok(left.size > 40, `${left.size} queries`);
-    const deadlineMs = performance.now() + PATIENCE_MS;
-    while (left.size > 0 && performance.now() < deadlineMs) {
-      for (const expr of left) {
-        const samples = await prometheus.query(expr);
-        if (samples.some(([, value]) => Number.isFinite(Number(value)))) left.delete(expr);
+    try {
+      const { groups: [{ rules }] } = load(await alertRules()) as {
+        readonly groups: [{ readonly rules: readonly { readonly expr: string }[] }];
+      };
+      const panels = dashboard().panels as readonly {
+        readonly targets: readonly { readonly expr: string }[];
+      }[];
+      const queries = panels.flatMap(({ targets }) => targets.map(({ expr }) => filledIn(expr)));
+      const left = new Set([...queries, ...rules.map(({ expr }) => measured(expr))]);
+      assert.ok(left.size > 40, `${left.size} queries`);
+      const deadlineMs = performance.now() + PATIENCE_MS;
+      while (left.size > 0 && performance.now() < deadlineMs) {
+        for (const expr of left) {
+          const samples = await prometheus.query(expr);
+          if (samples.some(([, value]) => Number.isFinite(Number(value)))) left.delete(expr);
+        }
       }
+      assert.deepEqual([...left], [], "queries without data");
+      const evaluated = await prometheus.rules();
+      assert.deepEqual(
+        evaluated.filter(({ health }) => health !== "ok"),
+        [],
+      );
+      assert.equal(evaluated.length, rules.length);
+    } finally {
+      stop.abort();
+      await busy;
+      await leave();
     }
-    assert.deepEqual([...left], [], "queries without data");
-    const evaluated = await prometheus.rules();
-    assert.deepEqual(
-      evaluated.filter(({ health }) => health !== "ok"),
-      [],
-    );
-    assert.equal(evaluated.length, rules.length);
-    stop.abort();
-    await busy;
-    await leave();
     await prometheus.stop();
   },
 );

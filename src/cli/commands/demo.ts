@@ -23,7 +23,7 @@ const BLOCK_SIZE = 16;
 /** Longest request in tokens. */
 const MAX_LENGTH = 1536;
 /**
- * The load asks for this part of what a full service makes. Simulated with two profiles and six seeds, migration
+ * The load asks for this part of what a full service makes. Simulated without kills, with two profiles and six seeds, migration
  * shortens the P99 time to first token 1.8 to 10 times at 0.9 and 1.3 to 4 times at 1. Below 0.7 nothing queues,
  * and there is nothing to gain.
  */

@@ -11,7 +11,7 @@ import { Sampler } from "../../../src/executor/sampling/sampler.ts";
 import { directory } from "../../ffi/software_device/device.ts";
 import { randomLogits, randomParams } from "../sampling/random_sampling.ts";
 
-const ROWS = 8;
+const ROWS = 9;
 
 interface Row {
   readonly params: SamplingParams;
@@ -35,6 +35,22 @@ function randomRow(random: Random, vocabSize: number): Row {
     }),
   };
   return { params, prompt: tokens(6), output, logits: randomLogits(random, vocabSize, true) };
+}
+
+/** A row for which nothing would be possible, so that what is excluded counts again, with its penalties. */
+function impossibleRow(random: Random, vocabSize: number): Row {
+  const tokens = [...new Set([0, vocabSize - 1])];
+  const { params, ...row } = randomRow(random, vocabSize);
+  return {
+    ...row,
+    prompt: tokens.toReversed(),
+    output: tokens,
+    params: {
+      ...params,
+      ...{ allowedTokenIds: tokens, badWords: tokens.map((token) => [token]) },
+      ...{ repetitionPenalty: 1.5, frequencyPenalty: 0.5 },
+    },
+  };
 }
 
 /** What the host does, and how it fails. */
@@ -75,7 +91,8 @@ function openChooser(vocabSize: number, editWords?: number) {
 
 /** Compares the choices for random rows. */
 export function compareChoosers(random: Random, vocabSize: number): void {
-  const rows = Array.from({ length: ROWS }, () => randomRow(random, vocabSize));
+  const rows = Array.from({ length: ROWS - 1 }, () => randomRow(random, vocabSize));
+  rows.push(impossibleRow(random, vocabSize));
   const host = new Sampler(vocabSize), device = new Sampler(vocabSize);
   rows.forEach(({ params, prompt, output }, handle) => {
     const start = { handle, params, promptTokenIds: prompt, outputTokenIds: output };

@@ -375,10 +375,10 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
     withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => checkLayer(bench, other, [20]));
   },
   linear_many: (on) =>
-    withBenches(on, [unfusedPaths], ([bench]) => {
+    withBenches(on, [unfusedPaths, fastPaths], ([bench, fast]) => {
       for (const rows of [3, 70]) checkSums(bench, rows, "set");
       // Launched programmatically behind norms: nine rows are too many for the fused kernels.
-      withBenches(on, [fastPaths], ([fast]) => checkLayer(fast, bench, new Array(9).fill(2)));
+      checkLayer(fast, bench, new Array(9).fill(2));
     }),
   rows: (on) =>
     withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
