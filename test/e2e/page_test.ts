@@ -33,10 +33,11 @@ function lateInstances(): string {
   };
   const instance = {
     ...{ id: "late", type: "both", state: "serving", totalBlocks: 9, usedBlocks: 1, load: 0 },
-    ...{ running: 1, waiting: 0, preempted: 0 },
+    ...{ running: 1, waiting: 0, preempted: 0, host: null },
   };
   const now = {
-    ...{ nowMs: 1, instances: [], isManagerGone: false, unlisted: 0, events: [], points: [] },
+    ...{ nowMs: 1, instances: [], hosts: [], leadership: null, isManagerGone: false },
+    ...{ unlisted: 0, events: [], points: [] },
     summary: {
       ...{ ttftMs: null, tpotMs: null, outputTokensPerSecond: 0, migrations: 0 },
       ...{ worstDowntimeMs: null, preemptions: 0, resumed: 0 },
