@@ -34,6 +34,7 @@ function nameOf({ store, name }: Scenario): string {
 
 async function runAll(chosen: readonly Scenario[]): Promise<Report> {
   const results: Result[] = [], skipped: Skipped[] = [], broken: Skipped[] = [];
+  const built = await commit(); // before others change the tree
   for (const scenario of chosen) {
     const name = nameOf(scenario);
     const reason = await problemOf(scenario);
@@ -53,7 +54,7 @@ async function runAll(chosen: readonly Scenario[]): Promise<Report> {
       broken.push({ name, reason: (error as Error).message.split("\n")[0] });
     }
   }
-  return { commit: await commit(), results, skipped, broken };
+  return { commit: built, results, skipped, broken };
 }
 
 function summaryOf(name: string, result: Result): string {

@@ -26,7 +26,8 @@ export function reportOf({ commit, results, skipped, broken }: Report): string {
   return `# The last run of \`deno task hosts\`
 
 ${new Date().toISOString().slice(0, 10)}, commit ${commit}, ${navigator.hardwareConcurrency} cores.
-${results.length} scenarios, ${skipped.length} skipped: **${verdict}**.
+${results.length} scenarios, ${skipped.length} skipped: **${verdict}**. Load average of the machine during the
+run: ${loadOf(results)}; above the number of cores, processes wait for one, and pauses grow.
 
 Three hosts are network namespaces of one machine. Each has a manager, an API server and an instance of the
 built executable. One etcd or nats-server is on a fourth host, or one on each of the three. Every API server
@@ -89,6 +90,13 @@ function problemsOf(failed: readonly Result[]): string {
 function listOf(title: string, list: readonly Skipped[]): string {
   const lines = list.map(({ name, reason }) => `- ${name}: ${reason}`);
   return list.length === 0 ? "" : `\n## ${title}\n\n${lines.join("\n")}\n`;
+}
+
+function loadOf(results: readonly Result[]): string {
+  const loads = results.map(({ loadAverage }) => loadAverage);
+  return results.length === 0
+    ? "not known"
+    : `${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}`;
 }
 
 function seconds(ms: number): string {

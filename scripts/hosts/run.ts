@@ -27,6 +27,8 @@ export interface Result {
   /** Epochs that began. */
   readonly newEpochs: number;
   readonly outcome: Outcome;
+  /** Processes of this machine that wanted a core, on average of the last minute. */
+  readonly loadAverage: number;
   /** Tokens that instances computed and no client got; null: an instance that knows is gone. */
   readonly vainTokens: number | null;
   /** What does not hold; empty if all does. */
@@ -111,6 +113,7 @@ class Run {
       ),
       newEpochs: service.epochs.length - numEpochs,
       outcome,
+      loadAverage: Deno.loadavg()[0],
       vainTokens: isCounted ? generated - outcome.tokens : null,
       problems: this.#problems,
     };

@@ -364,9 +364,22 @@ asRoot("unix bus: a directory, or a socket, of another user is not connected to"
   assert.equal(prompts, 0);
 });
 
+/** A path of Deno that every user reaches: npm has put it into the home of one, which may be closed. */
+function reachableDeno(): string {
+  const path = `${directory}/deno`;
+  Deno.chmodSync(directory, 0o755);
+  try {
+    Deno.linkSync(Deno.execPath(), path);
+  } catch (error) {
+    // The first test has made it, or it would be a link from one file system to another.
+    if (!(error instanceof Deno.errors.AlreadyExists)) Deno.copyFileSync(Deno.execPath(), path);
+  }
+  return path;
+}
+
 /** A process of another user, which runs this and says when it is there. */
 async function asNobody(code: string, body: () => Promise<void>): Promise<void> {
-  const child = new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(reachableDeno(), {
     args: ["eval", `${code}; console.log(1); setTimeout(() => {}, 120_000);`],
     cwd: "/",
     env: { DENO_DIR: "/nonexistent", HOME: "/" },

@@ -33,13 +33,18 @@ export function closingTable(rounds: readonly Round[]): string {
   ]);
 }
 
+/** Ratios nearer to 1 are no difference. */
+const SAME = 1.05;
+
 /** What migration changed, round by round: a ratio below 1 is a loss. */
 export function gainSentence(rounds: readonly Round[]): string {
   const gains = rounds.map(({ without, migrating }) =>
     quantile(firstTokens([without]), 0.99) / quantile(firstTokens([migrating]), 0.99)
   );
   const middle = quantile(sorted(gains), 0.5);
-  const change = middle >= 1
+  const change = middle < SAME && middle > 1 / SAME
+    ? "about the same"
+    : middle > 1
     ? `${middle.toFixed(1)} times shorter`
     : `${(1 / middle).toFixed(1)} times longer`;
   const start = `The P99 time to first token is ${change} with migration`;

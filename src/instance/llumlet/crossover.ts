@@ -47,6 +47,9 @@ interface Path {
   /** Of a migration, beside its copies. */
   besideMs: number;
   measuredMs: number;
+  /** So many tokens did not get through in time; Infinity: all did. */
+  lateTokens: number;
+  lateMs: number;
   /** What the owner was told last. */
   isSlow: boolean | null;
 }
@@ -63,6 +66,8 @@ export interface PathMeasure {
   readonly prefillTokensPerSecond: number;
   /** Requests of fewer tokens are recomputed faster; Infinity: all are. */
   readonly crossoverTokens: number;
+  /** Requests of as many tokens or more take too long to move; Infinity: none does. */
+  readonly lateTokens: number;
 }
 
 export interface CrossoverArgs {
@@ -97,7 +102,8 @@ export class Crossover {
     const path = this.#ifRecent(this.#paths.get(end.instanceId)) ??
       this.#ifRecent(this.#hostPaths.get(end.hostName ?? ""));
     const measure = path && this.#measure(end, path);
-    return measure !== null && lengthTokens < measure.crossoverTokens;
+    return measure !== null &&
+      (lengthTokens < measure.crossoverTokens || lengthTokens >= measure.lateTokens);
   }
 
   #ifRecent(path: Path | undefined): Path | null {
@@ -121,12 +127,18 @@ export class Crossover {
         ? besideMs
         : before.besideMs * MEMORY + besideMs * (1 - MEMORY),
       measuredMs: this.#args.nowMs(),
+      lateTokens: before?.lateTokens ?? Infinity,
+      lateMs: before?.lateMs ?? 0,
       isSlow: before?.isSlow ?? null,
     };
+    if (fast.isLate) {
+      path.lateTokens = fast.bytes / this.#args.bytesPerToken;
+      path.lateMs = path.measuredMs;
+    }
     keep(this.#paths, instanceId, path);
     if (hostName !== undefined) keep(this.#hostPaths, hostName, path);
     const measure = this.#measure(end, path);
-    const isSlow = measure?.crossoverTokens === Infinity;
+    const isSlow = measure?.crossoverTokens === Infinity || fast.isLate;
     if (measure === null || isSlow === path.isSlow) return;
     path.isSlow = isSlow;
     this.#args.onMeasure?.(measure);
@@ -135,7 +147,7 @@ export class Crossover {
   /** Null while no prompt was computed. */
   #measure(
     { instanceId, hostName }: PathEnd,
-    { bytes, copyMs, besideMs }: Path,
+    { bytes, copyMs, besideMs, lateTokens, lateMs }: Path,
   ): PathMeasure | null {
     const prefillMs = this.#args.prefillTokenMs();
     if (prefillMs === null || prefillMs <= 0) return null;
@@ -146,6 +158,8 @@ export class Crossover {
       movedTokensPerSecond: 1_000 / moveMs,
       besideMs,
       prefillTokensPerSecond: 1_000 / prefillMs,
+      // Some shorter ones would be late as well: nobody knows by how much that copy was.
+      lateTokens: this.#args.nowMs() - lateMs > MEASURE_MS ? Infinity : lateTokens / 2,
       crossoverTokens: moveMs >= prefillMs ? Infinity : besideMs / (prefillMs - moveMs),
     };
   }
@@ -162,12 +176,16 @@ function keep(paths: Map<string, Path>, name: string, path: Path): void {
 export function describePath(measure: PathMeasure, setting: CrossoverSetting): string {
   const { destinationId, hostName, movedTokensPerSecond, besideMs, prefillTokensPerSecond } =
     measure;
-  const { crossoverTokens } = measure;
+  const { crossoverTokens, lateTokens } = measure;
   const where = hostName === undefined ? destinationId : `${destinationId} on ${hostName}`;
   const path = `the path to ${where} moves ${Math.round(movedTokensPerSecond)} tokens/s ` +
     `beside ${besideMs.toFixed(1)} ms a migration, and prompts are computed at ` +
     `${Math.round(prefillTokensPerSecond)} tokens/s: `;
   const isAuto = setting === "auto";
+  if (lateTokens < Infinity && crossoverTokens < Infinity) {
+    return path + `requests of ${Math.ceil(lateTokens)} tokens or more take too long to move; ` +
+      (isAuto ? "they are recomputed there" : "see --migration-crossover auto");
+  }
   if (crossoverTokens === Infinity) {
     return path + "moving is slower than recomputing for every request; " +
       (isAuto ? "requests are recomputed there" : "see --migration-crossover auto");

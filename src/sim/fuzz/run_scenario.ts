@@ -1,5 +1,11 @@
+import { sleep } from "../../core/clock.ts";
 import { LlumnixError } from "../../core/errors.ts";
-import type { GenerateRequest, RequestId, RequestOutput } from "../../core/protocol/generate.ts";
+import type {
+  GenerateRequest,
+  HeldRequest,
+  RequestId,
+  RequestOutput,
+} from "../../core/protocol/generate.ts";
 import { Random } from "../../core/random.ts";
 import { applyAction } from "./apply_action.ts";
 import { type LedgerEntry, RequestLedger } from "./request_ledger.ts";
@@ -38,6 +44,9 @@ const MAX_VIOLATIONS = 10;
 /** How long instances hold a request; a client comes back within less. */
 const HOLD_MS = 10_000;
 const RETURN_MS = 1_000;
+/** Attempts of a client to go on with its request, longer than the hold, and the pause between two. */
+const TAKE_ATTEMPTS = 30;
+const TAKE_PAUSE_MS = 500;
 /** Share of the clients that come back, when their API server has died. */
 const RETURN_SHARE = 0.7;
 /** Newest tokens that may not have reached a client when its API server died. */
@@ -203,7 +212,8 @@ class ScenarioRun {
       this.#ledger.output(entry, output);
     };
     try {
-      const { tokenIds: all, finish, seed, arrivalMs, epoch } = await client.take(
+      const { tokenIds: all, finish, seed, arrivalMs, epoch } = await takePatiently(
+        { client, node },
         request.requestId,
         tokenIds.length,
       );
@@ -445,6 +455,23 @@ class ScenarioRun {
       else statistics.failed++;
     }
     return statistics;
+  }
+}
+
+/** Takes a held request as clients do: "unavailable" says nothing about it, so they try again. */
+async function takePatiently(
+  { client, node }: Pick<SimClient, "client" | "node">,
+  requestId: RequestId,
+  leastTokens: number,
+): Promise<HeldRequest> {
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await client.take(requestId, leastTokens);
+    } catch (error) {
+      if (!(error instanceof LlumnixError) || error.kind !== "unavailable") throw error;
+      if (attempt === TAKE_ATTEMPTS) throw new LlumnixError("not_found", error.message);
+    }
+    await sleep(node.clock, TAKE_PAUSE_MS);
   }
 }
 

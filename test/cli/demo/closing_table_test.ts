@@ -48,6 +48,7 @@ Deno.test("the gain is the median of the rounds, and each is told", () => {
   });
   const gain = (...rounds: ReturnType<typeof round>[]) => gainSentence(rounds);
   assert.match(gain(round(300, 100)), /is 3\.0 times shorter with migration\. That is one round/);
+  assert.match(gain(round(100, 98)), /is about the same with migration/);
   assert.match(gain(round(100, 200)), /is 2\.0 times longer with migration/);
   assert.match(
     gain(round(300, 100), round(100, 100)),

@@ -90,6 +90,26 @@ Deno.test("auto: a copy that was given up because it took too long is a measure 
   assert.ok(crossover.recomputes(1_000, to("c")));
 });
 
+Deno.test("auto: requests as long as one that was late are recomputed, for a minute", () => {
+  const { crossover, measures, pass } = measured(100, { bytes: 100_000, ms: 1, isLate: false });
+  const report = { ...base, outcome: "aborted_source", totalMs: 5_010 } as const;
+  assert.ok(!crossover.recomputes(1_000, to("b")));
+  crossover.note(report, { bytes: 100_000, ms: 5_000, isLate: true }, to("b"));
+  assert.deepEqual([49, 50, 1_000].map((n) => crossover.recomputes(n, to("b"))), [
+    false,
+    true,
+    true,
+  ]);
+  assert.match(
+    describePath(measures.at(-1)!, "auto"),
+    /of 50 tokens or more take too long.*recomp/,
+  );
+  pass(50_000);
+  crossover.note(base, { bytes: 10_000, ms: 1, isLate: false }, to("b"));
+  pass(11_000);
+  assert.ok(!crossover.recomputes(1_000, to("b")), "it is tried again");
+});
+
 Deno.test("auto: nothing is known before a prompt was computed, or by copies that were paced", () => {
   assert.ok(!measured(null).crossover.recomputes(1, to("b")));
   const paced = measured(0.6, { bytes: 0, ms: 0, isLate: false });

@@ -4,6 +4,7 @@ import { connect, type NatsConnection, nkeyAuthenticator } from "@nats-io/transp
 import { StoreAwayError, StoreRefusedError } from "../lease_store.ts";
 import type { StoreOptions } from "../store_kind.ts";
 import { within } from "../within.ts";
+import { quietSockets } from "./quiet_sockets.ts";
 
 /** Pause of the client between two attempts to reconnect. */
 const RECONNECT_WAIT_MS = 100;
@@ -85,6 +86,7 @@ export class NatsBucket {
   async #connect(): Promise<NatsConnection> {
     const { servers, timeoutMs, credentials } = this.options;
     const { user, password: pass, token, nkeySeed, authority } = credentials;
+    quietSockets(servers);
     const connection = await connect({
       servers: [...servers],
       user,
