@@ -17,23 +17,28 @@ const RETRY_MS = 500;
  * The manager's address on this host: the IP address that the host has on the way to the store's servers, or
  * a socket where the store is a directory of this host.
  * @param host name of this host
+ * @param onWait no server answers: it is tried again for a minute
  * @throws {UsageError} `--cluster` is no URL of a cluster
  * @throws {UnavailableError} no server of the store could be reached in a minute, so the address is not known
  */
 export async function ownManagerAddress(
   url: string,
   host: string,
+  onWait: (reason: string) => void,
   clock: Clock = realClock,
 ): Promise<Address> {
   const { servers } = parseStoreUrl(url);
   if (servers.length === 0) return `unix:${join(userDirectory(), host, "manager.sock")}`;
   const untilMs = clock.nowMs() + MANAGER_WAIT_MS;
+  let isWaiting = false;
   for (;;) {
     for (const server of servers) {
       const ip = await addressTo(server);
       if (ip !== null) return tcpAddress(ip, DEFAULT_MANAGER_PORT);
     }
     if (clock.nowMs() >= untilMs) break;
+    if (!isWaiting) onWait(`waiting for the lease store: no server of ${url} can be reached`);
+    isWaiting = true;
     await sleep(clock, RETRY_MS);
   }
   throw new UnavailableError(

@@ -105,7 +105,9 @@ export async function runRole(config: RunRoleConfig): Promise<number> {
     await giveWay(config, end.successor, signals, upgrades);
     return 0;
   }
-  log.info(`stopping: ${end.reason}`);
+  const stopping = `stopping: ${end.reason}`;
+  if (end.code === 0) log.info(stopping);
+  else log.error(stopping);
   if (await upgrades.cancel()) { // the successor was faster than the signal, which is for it too
     const pid = await replaced.promise;
     upgrades.stopSuccessor();

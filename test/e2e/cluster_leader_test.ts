@@ -74,7 +74,7 @@ Deno.test("cluster: a manager with another key or model than the leader's does n
   for (const [stranger, message] of strangers) {
     assert.equal((await stranger.end()).code, 1);
     assert.match(stranger.stderr, message);
-    assert.match(stranger.stderr, /, or this cluster another name/);
+    assert.match(stranger.stderr, / ERROR \S+: stopping: .*, or this cluster another name/);
     assert.doesNotMatch(stranger.stderr, /leading in epoch/);
   }
   await leader.stopWell();

@@ -334,11 +334,12 @@ export const serverExtras = {
     environment: ADMIN_TOKEN_VARIABLE,
     section: "SERVER",
     help: "Opens the routes under /admin/ to requests with the header `Authorization: Bearer " +
-      "TOKEN`. GET instances and GET requests list them, POST instances adds one, POST " +
-      "instances/ID/drain and .../keep start and end draining, DELETE instances/ID drains and " +
-      'stops one, POST requests/ID/migrate {"instance": ID} moves a request (with ' +
-      "--enable-migration). Changes of instances are answered with 202 at once; GET instances " +
-      "shows their progress. Roles that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
+      "TOKEN`. GET instances, GET hosts and GET requests list them, POST instances adds one, POST " +
+      "instances/ID/drain and .../keep start and end draining, hosts/NAME/drain and .../keep do so " +
+      "for all instances of a host, DELETE instances/ID drains and stops one, POST " +
+      'requests/ID/migrate {"instance": ID} moves a request (with --enable-migration). Changes of ' +
+      "instances and hosts are answered with 202 at once; the lists show their progress. Roles " +
+      "that run apart need the same token. The environment variable LLUMNIX_ADMIN_TOKEN sets the token " +
       "without showing it in `ps`.",
   }),
   "otlp-traces-endpoint": text({

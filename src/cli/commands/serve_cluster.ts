@@ -149,7 +149,7 @@ class Service implements RoleService {
   async #address(host: string): Promise<Address> {
     const { cluster, managerAddress: written } = this.options;
     if (written !== null) return managerAddress(written);
-    const address = await ownManagerAddress(cluster!, host);
+    const address = await ownManagerAddress(cluster!, host, (reason) => this.log.warn(reason));
     const parsed = parseAddress(address);
     if (parsed.scheme === "unix") this.#directory = dirname(parsed.path);
     return address;

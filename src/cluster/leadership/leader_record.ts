@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { Leadership } from "../../core/protocol/leadership.ts";
+import { type Leadership, MAX_EPOCH } from "../../core/protocol/leadership.ts";
 import { type StoreEntry, StoreRefusedError } from "../store/lease_store.ts";
 
 /** Where the record of the leader is in the store. */
@@ -25,7 +25,7 @@ export const MAX_LEASE_MS = 600_000;
 
 const name = z.string().max(256);
 const schema: z.ZodType<LeaderRecord> = z.object({
-  epoch: z.int().min(1),
+  epoch: z.int().min(1).max(MAX_EPOCH),
   leader: name,
   address: z.string().max(1_024),
   leaseMs: z.number().min(MIN_LEASE_MS).max(MAX_LEASE_MS),

@@ -7,6 +7,12 @@
 import type { InstanceId } from "./generate.ts";
 import type { ServedSettings } from "./membership.ts";
 
+/**
+ * Highest epoch that is believed. With a leader a second it lasts 34,000 years. Without a bound, one wrong
+ * record near 2^53 would leave no higher epoch for the next leader.
+ */
+export const MAX_EPOCH = 2 ** 40;
+
 /** A term of leadership. The next leader's epoch is higher. */
 export interface Leadership {
   readonly epoch: number;

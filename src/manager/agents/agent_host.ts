@@ -39,6 +39,8 @@ export class AgentHost implements HostRoom {
   readonly processes = new Map<InstanceId, HostedProcess>();
   /** Null while the agent is away. */
   peer: Peer | null = null;
+  /** The agent whose place the present one has taken while it was connected; null: none. */
+  replacedPid: number | null = null;
   /** A ping is under way. */
   isPinged = false;
   /** When those of its processes that have not joined the manager are killed; Infinity: none may be left. */

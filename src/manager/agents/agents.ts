@@ -19,7 +19,7 @@ import { AgentHost, unknownEnd } from "./agent_host.ts";
 import { chooseHost, describeNoRoom, freeSlots } from "./placement.ts";
 
 /** Hosts that are remembered; more agents are refused. */
-const MAX_HOSTS = 1_024;
+export const MAX_HOSTS = 1_024;
 /** Pings of an agent in the time after which a silent one is given up. */
 const PINGS_PER_TIMEOUT = 4;
 
@@ -184,18 +184,19 @@ export class Agents implements InstanceLauncher {
     const decision = this.#config.authority.demand();
     this.#checkSettings(facts);
     const known = this.#hosts.get(facts.host);
-    if (known !== undefined) this.#checkName(known, facts, peer);
-    else if (this.#hosts.size >= MAX_HOSTS) this.#forgetOne();
     const before = this.#hostOfPeer.get(peer);
     if (before !== undefined && before !== known) {
       throw new MessageError(`field host: expected ${before.name}, which has joined`);
     }
+    if (known !== undefined) this.#checkName(known, facts, peer);
+    else if (this.#hosts.size >= MAX_HOSTS) this.#forgetOne();
     const host = known ?? new AgentHost(facts, () => this.#config.clock.nowMs());
-    const replaced = host.peer;
+    const { peer: replaced, facts: { pid: replacedPid } } = host;
     this.#hosts.set(facts.host, host);
     this.#hostOfPeer.set(peer, host);
     host.join(facts, peer);
     if (replaced !== peer) {
+      host.replacedPid = replaced === null || replacedPid === facts.pid ? null : replacedPid;
       replaced?.close();
       this.#config.onEvent({ type: "host_joined", facts });
       host.orphansDueMs = this.#config.clock.nowMs() + this.#config.timeoutMs;
@@ -212,8 +213,14 @@ export class Agents implements InstanceLauncher {
     throw new UsageError(`${difference}: give all hosts of a service the same`);
   }
 
-  #checkName({ peer: holder, facts: other }: AgentHost, facts: AgentJoin, peer: Peer): void {
-    if (holder === null || holder === peer || other.machine === facts.machine) return;
+  /**
+   * An agent takes the place of another one of its machine: the other one has ended, and its connection
+   * has not yet. If the other one comes back, both run, and would take turns for ever.
+   */
+  #checkName(host: AgentHost, facts: AgentJoin, peer: Peer): void {
+    const { peer: holder, facts: other } = host;
+    if (holder === null || holder === peer) return;
+    if (other.machine === facts.machine && host.replacedPid !== facts.pid) return;
     throw new UsageError(
       `two hosts have the name "${facts.host}": the one at ${other.address} (process ${other.pid}) ` +
         `and the one at ${facts.address} (process ${facts.pid}). Give one of them another --host-name`,

@@ -290,3 +290,9 @@ Deno.test("election: what is no record of a leader is refused by name", () => {
     });
   }
 });
+
+Deno.test("election: a record whose epoch leaves none for the next leader is refused", () => {
+  const world = new World().put({ epoch: Number.MAX_SAFE_INTEGER });
+  assert.throws(() => world.read(), StoreRefusedError);
+  assert.equal(world.election.known, null); // it does not outlive the record
+});

@@ -2,8 +2,9 @@
 import assert from "node:assert/strict";
 import type { Leadership } from "../../../src/core/protocol/leadership.ts";
 import { until } from "../../conformance/bus.ts";
+import { MAX_HOSTS } from "../../../src/manager/agents/agents.ts";
 import { registrationOf } from "../support.ts";
-import { untilServing, World } from "./support.ts";
+import { factsOf, untilServing, World } from "./support.ts";
 
 Deno.test("agents: instances are spread over hosts, and start as hosts join", async () => {
   await using world = new World();
@@ -111,6 +112,37 @@ Deno.test("agents: two hosts of one name are refused by naming both", async () =
   );
   const restarted = world.host("a", { machine: "one", pid: 33 });
   await restarted.agent.joined; // of the same machine: it takes the place of the first
+});
+
+Deno.test("agents: two agents of one name on one machine do not take turns", async () => {
+  await using world = new World();
+  await world.manager();
+  const join = async (pid: number) => {
+    const peer = await world.bus.connect("inproc:manager", { calls: {} });
+    await peer.call("agent_join", { data: { ...factsOf("a"), pid } });
+    return peer;
+  };
+  const first = await join(11);
+  await join(22);
+  await until(() => !first.isOpen); // it may have ended: the second one is its successor
+  await assert.rejects(join(11), /two hosts have the name "a".*process 22.*process 11/);
+  assert.equal(world.events.filter(({ type }) => type === "host_joined").length, 2);
+});
+
+Deno.test("agents: a refused agent takes no place of hosts that are away", async () => {
+  await using world = new World();
+  const manager = await world.manager();
+  const connect = () => world.bus.connect("inproc:manager", { calls: {} });
+  for (let i = 1; i < MAX_HOSTS; i++) {
+    const peer = await connect();
+    await peer.call("agent_join", { data: { ...factsOf(`away-${i}`), slots: 0 } });
+    await peer.close();
+  }
+  const hostile = await connect();
+  await hostile.call("agent_join", { data: { ...factsOf("hostile"), slots: 0 } });
+  const join = hostile.call("agent_join", { data: factsOf("other") });
+  await assert.rejects(join, /expected hostile, which has joined/);
+  await assert.rejects(manager.addInstance(), /the agent of away-1 is away/);
 });
 
 Deno.test("agents: a host with another model is refused", async () => {

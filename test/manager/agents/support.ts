@@ -40,6 +40,20 @@ export interface TestHost {
   readonly records: MemoryRecords;
 }
 
+/** What the agent of a host with one slot tells. */
+export function factsOf(host: string): AgentJoin {
+  return {
+    host,
+    address: "test",
+    pid: 1,
+    machine: `machine of ${host}`,
+    resources: { cudaDevices: 0, cores: 2, memoryBytes: 1e9 },
+    slots: 1,
+    initialInstances: 0,
+    instances: [],
+  };
+}
+
 export class World implements AsyncDisposable {
   readonly bus = new InProcessBus();
   readonly events: ManagerEvent[] = [];

@@ -1,15 +1,19 @@
 import * as z from "zod";
 import { type Check, checkWith } from "../check.ts";
-import type {
-  Leadership,
-  LeadershipStatus,
-  ManagerDecision,
-  Presence,
-  ProcessIdentity,
+import {
+  type Leadership,
+  type LeadershipStatus,
+  type ManagerDecision,
+  MAX_EPOCH,
+  type Presence,
+  type ProcessIdentity,
 } from "../leadership.ts";
 import { count, id, MAX_ID_CHARS, servedSettings, text } from "./fields.ts";
 
-const leadershipSchema: z.ZodType<Leadership> = z.object({ epoch: z.int().min(1), leader: id });
+const leadershipSchema: z.ZodType<Leadership> = z.object({
+  epoch: z.int().min(1).max(MAX_EPOCH),
+  leader: id,
+});
 
 export const leadership: Check<Leadership> = checkWith(leadershipSchema);
 
