@@ -36,21 +36,21 @@ export function closingTable(rounds: readonly Round[]): string {
 /** Ratios nearer to 1 are no difference. */
 const SAME = 1.05;
 
-/** What migration changed, round by round: a ratio below 1 is a loss. */
+/** What migration changed: the ratios of the table's P99 rows, and of each round, which may differ. */
 export function gainSentence(rounds: readonly Round[]): string {
-  const gains = rounds.map(({ without, migrating }) =>
-    quantile(firstTokens([without]), 0.99) / quantile(firstTokens([migrating]), 0.99)
-  );
-  const middle = quantile(sorted(gains), 0.5);
-  const change = middle < SAME && middle > 1 / SAME
-    ? "about the same"
-    : middle > 1
-    ? `${middle.toFixed(1)} times shorter`
-    : `${(1 / middle).toFixed(1)} times longer`;
-  const start = `The P99 time to first token is ${change} with migration`;
-  if (gains.length === 1) return `${start}. That is one round: another may give another result.`;
-  const each = gains.map((gain) => gain.toFixed(1)).join(", ");
-  return `${start}: the median of ${gains.length} rounds (${each}).`;
+  const gain = (of: (acts: readonly ActResult[]) => Float64Array, some: readonly Round[]) =>
+    quantile(of(some.map(({ without }) => without)), 0.99) /
+    quantile(of(some.map(({ migrating }) => migrating)), 0.99);
+  const each = rounds.map((round) => gain(firstTokens, [round]).toFixed(1)).join(", ");
+  return `With migration the P99 time to first token is ${inWords(gain(firstTokens, rounds))} ` +
+    `(${rounds.length === 1 ? "one round: another may differ" : `by round: ${each}`}), ` +
+    `the one per token ${inWords(gain(perToken, rounds))}.`;
+}
+
+/** @param gain below 1: a loss */
+function inWords(gain: number): string {
+  if (gain < SAME && gain > 1 / SAME) return "about the same";
+  return gain > 1 ? `${gain.toFixed(1)} times shorter` : `${(1 / gain).toFixed(1)} times longer`;
 }
 
 /** A last sentence: whether the answers were the same. */
