@@ -174,13 +174,13 @@ export class ClusterClient implements Cluster {
     try {
       await this.#place(entry);
     } catch (error) {
-      this.#unopened.delete(requestId);
+      this.#forgetUnopened(entry);
       this.#forget(entry);
       throw error;
     }
     // In a later turn: the caller learns that the request was accepted before its sink is called.
     this.#config.clock.soon(() => {
-      this.#unopened.delete(requestId);
+      this.#forgetUnopened(entry);
       entry.open();
     });
   }
@@ -239,6 +239,7 @@ export class ClusterClient implements Cluster {
     if (!entry) return;
     entry.abort();
     entry.link?.abort(requestId);
+    this.#forgetUnopened(entry); // it may still wait for an instance, and be resumed under its id meanwhile
     this.#forget(entry);
   }
 
@@ -308,7 +309,8 @@ export class ClusterClient implements Cluster {
         return error;
       }
     }
-    if (entry.hasEnded) link?.abort(requestId, entry.epoch);
+    // Not another request that has the id by now, perhaps there and under the same epoch.
+    if (entry.hasEnded && !this.#requests.has(requestId)) link?.abort(requestId, entry.epoch);
     return null;
   }
 
@@ -428,6 +430,11 @@ export class ClusterClient implements Cluster {
     if (entry.hasEnded) return;
     this.#forget(entry);
     finish();
+  }
+
+  /** Another request may have the same id by now, as in {@linkcode #forget}. */
+  #forgetUnopened(entry: ClientRequest): void {
+    if (this.#unopened.get(entry.requestId) === entry) this.#unopened.delete(entry.requestId);
   }
 
   #forget(entry: ClientRequest): void {

@@ -181,6 +181,7 @@ export interface TextService {
    * @throws {OverloadedError} queues are full
    * @throws {UnavailableError} no instance, or stopping
    * @throws {LlumnixError} `not_found`: a request to resume is not held (any more)
+   * @throws {ConflictError} the client has resumed the request over another connection meanwhile
    */
   submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle>;
   /**

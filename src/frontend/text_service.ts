@@ -1,6 +1,6 @@
 import type { Clock } from "../core/clock.ts";
 import type { Cluster, SubmittedRequest } from "../core/cluster.ts";
-import { RequestError } from "../core/errors.ts";
+import { ConflictError, RequestError } from "../core/errors.ts";
 import { logger } from "../core/log.ts";
 import type { HeldRequest, RequestOutput, SamplingParams } from "../core/protocol/generate.ts";
 import { Random } from "../core/random.ts";
@@ -33,6 +33,15 @@ const ENCODED_PER_TURN = 4096;
 /** Workers that encode long prompts. Each takes about 170 MB with a vocabulary of 128,000 tokens. */
 const MAX_ENCODER_WORKERS = 4;
 
+const RESUMED = "The client has resumed this stream over another connection.";
+
+/** A request whose prompt is being encoded. */
+interface Encoding {
+  isAborted: boolean;
+  /** Rejects when the client resumes the request over another connection. */
+  readonly gaveWay: PromiseWithResolvers<never>;
+}
+
 export interface TextServiceOptions {
   readonly cluster: Cluster;
   /** Null with `--skip-tokenizer-init`. */
@@ -62,8 +71,7 @@ class ClusterTextService implements TextService {
   readonly #eosTokenIds: readonly number[];
   readonly #seeds: Random;
   readonly #active = new Map<string, ActiveRequest>();
-  /** Requests whose prompt is being encoded, and whether they were aborted meanwhile. */
-  readonly #encoding = new Map<string, { isAborted: boolean }>();
+  readonly #encoding = new Map<string, Encoding>();
   readonly #encoder: PromptEncoder | null;
   /** Tokens of bad words, by the array that the prompts of a batch share. */
   readonly #badWordIds = new WeakMap<readonly string[], readonly number[][]>();
@@ -84,19 +92,19 @@ class ClusterTextService implements TextService {
   async submit(request: TextRequest, sink: (output: TextOutput) => void): Promise<TextHandle> {
     const { cluster, tokenizer, clock } = this.#options;
     const { requestId, resumeAfter } = request;
-    if (resumeAfter !== undefined) this.#active.get(requestId)?.giveWay();
+    if (resumeAfter !== undefined) this.#giveWay(requestId);
     if (this.#active.has(requestId) || this.#encoding.has(requestId)) {
       throw new RequestError(`A request with the id ${requestId} is running.`, "request_id");
     }
     const arrivalMs = clock.nowMs();
     checkTextParams(request.text, tokenizer !== null);
-    const progress = { isAborted: false };
+    const progress: Encoding = { isAborted: false, gaveWay: Promise.withResolvers() };
     this.#encoding.set(requestId, progress);
     let prompt: EncodedPrompt;
     try {
-      prompt = await this.#encode(request.prompt);
+      prompt = await Promise.race([this.#encode(request.prompt), progress.gaveWay.promise]);
     } finally {
-      this.#encoding.delete(requestId);
+      if (this.#encoding.get(requestId) === progress) this.#encoding.delete(requestId);
     }
     const params = this.#resolve(request, prompt);
     const active = new ActiveRequest(this.#options, request, prompt, params, sink, this.#release);
@@ -134,6 +142,13 @@ class ClusterTextService implements TextService {
     const encoding = this.#encoding.get(requestId);
     if (encoding !== undefined) encoding.isAborted = true;
     this.#active.get(requestId)?.abort();
+  }
+
+  /** The client resumes the request: whatever runs here under its id ends. */
+  #giveWay(requestId: string): void {
+    this.#active.get(requestId)?.giveWay();
+    this.#encoding.get(requestId)?.gaveWay.reject(new ConflictError(RESUMED));
+    this.#encoding.delete(requestId);
   }
 
   /** Another request may have the same id by now. */
@@ -355,11 +370,11 @@ class ActiveRequest implements TextHandle {
   /** The client resumes the request over another connection: this one ends. */
   giveWay(): void {
     this.options.cluster.abort(this.requestId);
-    const message = "The client has resumed this stream over another connection.";
+    const error = { kind: "conflict", message: RESUMED } as const;
     this.#emit({
       text: "",
       tokenIds: [],
-      finish: { reason: "error", stopReason: null, error: { kind: "conflict", message } },
+      finish: { reason: "error", stopReason: null, error },
     });
   }
 

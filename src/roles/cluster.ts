@@ -1,6 +1,6 @@
 /** A process's place in a cluster of several managers (`--cluster`): it leads, follows, or finds the leader. */
 import type { Address, Bus } from "../bus/bus.ts";
-import { realClock } from "../core/clock.ts";
+import { type Clock, realClock } from "../core/clock.ts";
 import { parseAddress } from "../bus/address.ts";
 import { UnavailableError, UsageError } from "../core/errors.ts";
 import { isLoopback } from "../core/hosts.ts";
@@ -9,6 +9,7 @@ import type { LeaderFence } from "../core/leader_fence.ts";
 import type { Log } from "../core/log.ts";
 import type { LeadershipStatus } from "../core/protocol/leadership.ts";
 import { MANAGER_WAIT_MS } from "../core/manager_wait.ts";
+import { Audience } from "../cluster/leadership/audience.ts";
 import { Candidate, DEFAULT_LEASE_MS } from "../cluster/leadership/candidate.ts";
 import type { ElectionChange } from "../cluster/leadership/election.ts";
 import { LeaderFinder } from "../cluster/leadership/leader_finder.ts";
@@ -41,6 +42,11 @@ const CALLS_PER_LEASE = 3;
 
 function leaseMsOf({ clusterLease }: ClusterOptions): number {
   return clusterLease === undefined ? DEFAULT_LEASE_MS : clusterLease * 1000;
+}
+
+/** The instances that a manager has heard within `--cluster-lease`. They say twice in that time that they are there. */
+export function audienceOf(options: ClusterOptions, clock: Clock = realClock): Audience {
+  return new Audience(clock, leaseMsOf(options));
 }
 
 async function openStore(place: ClusterPlace): Promise<LeaseStore> {

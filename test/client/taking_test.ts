@@ -48,3 +48,19 @@ Deno.test("take: only when all instances say so a request is not held", () =>
     assert.equal(await kindOf(cluster), "found");
     assert.ok(cluster.clock.nowMs() - askedMs < 1_000, "it waits for an instance that hangs");
   }));
+
+Deno.test("take: a resumption that waits for an instance, and is aborted, leaves its id to the next one", () =>
+  withFakeCluster(1, async (cluster) => {
+    const [instance] = cluster.instances.values();
+    cluster.network.pause(instance.instanceId);
+    const first = cluster.submit("a");
+    await cluster.pass(10);
+    cluster.abort(first);
+    const second = cluster.submit("a");
+    await cluster.pass(10);
+    assert.equal(second.refusal, null);
+    cluster.network.resume(instance.instanceId);
+    await cluster.until(() => second.hasEnded);
+    assert.equal(second.finish?.reason, "length");
+    assert.equal(second.numResumptions, 0);
+  }));

@@ -603,3 +603,20 @@ Deno.test("a request that this server still runs gives way to its own resumption
   assert.equal(resumed.map(({ text }) => text).join(""), "one two three");
   assert.equal(outputs.length, 2);
 });
+
+Deno.test("a resumption takes the place of one whose prompt is still encoded", async () => {
+  const { service, cluster } = setUp({ clock: eagerClock });
+  const ids = encode("one two three");
+  cluster.held = { tokenIds: ids.slice(0, 1), seed: 1, arrivalMs: 2, epoch: 65536 };
+  const resumed: TextOutput[] = [];
+  const resume = () =>
+    service.submit(request({ resumeAfter: 0 }), (output) => resumed.push(output));
+  const first = resume().then(() => null, (error) => error);
+  await resume();
+  assert.equal((await first)?.kind, "conflict");
+  assert.deepEqual(cluster.aborted, []);
+  assert.equal(cluster.requests.length, 1);
+  await Promise.resolve();
+  cluster.say("r", { index: 1, tokenIds: ids.slice(1), finish: { reason: "length" } });
+  assert.equal(resumed.map(({ text }) => text).join(""), "one two three");
+});

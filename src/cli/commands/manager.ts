@@ -1,10 +1,8 @@
 /** `llumnix manager`: the manager and its instances, for API servers that run apart. */
 import type { Address } from "../../bus/bus.ts";
 import { openBus } from "../../bus/open_bus.ts";
-import { Audience } from "../../cluster/leadership/audience.ts";
-import { DEFAULT_LEASE_MS } from "../../cluster/leadership/candidate.ts";
+import type { Audience } from "../../cluster/leadership/audience.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
-import { realClock } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
@@ -13,6 +11,7 @@ import type { RoleOptions } from "../arguments/tables.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { ManagerRole } from "../../roles/manager.ts";
 import {
+  audienceOf,
   type Candidacy,
   type ClusterPlace,
   clusterPlace,
@@ -64,7 +63,7 @@ export class ManagerService implements RoleService {
   #place: ManagerPlace | null = null;
   #role: ManagerRole | null = null;
   #candidacy: Candidacy | null = null;
-  readonly #audience = new Audience(realClock, DEFAULT_LEASE_MS);
+  readonly #audience: Audience;
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /** @param logFile where this process and its instances log in addition to stderr */
@@ -74,7 +73,9 @@ export class ManagerService implements RoleService {
     private readonly log: Log,
     private logFile: string | null,
     private readonly predecessor: Predecessor | null,
-  ) {}
+  ) {
+    this.#audience = audienceOf(options);
+  }
 
   get failed(): Promise<string> {
     return this.#failure.promise;

@@ -38,7 +38,8 @@ export function parseStoreUrl(
 ): StorePlace {
   const wrong = (why: string) => {
     const forms = register.map(({ form }) => form).join(", ");
-    return new UsageError(`"${url}" is not the URL of a cluster: ${why}; expected ${forms}`);
+    const shown = url.replace(/^([^:]*:(?:\/\/)?).*@/, "$1***@"); // the message goes to logs
+    return new UsageError(`"${shown}" is not the URL of a cluster: ${why}; expected ${forms}`);
   };
   const colon = url.indexOf(":");
   const kind = register.find(({ scheme }) => scheme === url.slice(0, colon));
@@ -49,13 +50,13 @@ export function parseStoreUrl(
     if (!path.startsWith("/")) throw wrong("the path has to be absolute");
     return { kind, servers: [], path };
   }
-  const found = /^\/\/([^/]*)(?:\/([^/]*))?\/?$/.exec(rest);
-  if (found === null) throw wrong("it has no servers");
-  if (found[1].includes("@")) {
+  if (rest.includes("@")) {
     throw wrong(
       "credentials in a URL would be seen by every user of this host; give them in a file",
     );
   }
+  const found = /^\/\/([^/]*)(?:\/([^/]*))?\/?$/.exec(rest);
+  if (found === null) throw wrong("it has no servers");
   const servers = found[1].split(",").map((written) => {
     const server = serverOf(written, kind.defaultPort!);
     if (server === null) throw wrong(`"${written}" is not HOST or HOST:PORT`);

@@ -131,6 +131,12 @@ export class Fleet {
     return this.#instances.get(instanceId)?.isAvailable === true;
   }
 
+  /** Why no instance can start until an operator keeps a host; null: one can. */
+  get refusal(): string | null {
+    const { launcher, managerAddress, drainedHosts } = this.#config;
+    return launcher.refusal?.(managerAddress(), drainedHosts()) ?? null;
+  }
+
   /** A previous manager gave names too, perhaps to instances that cannot be reached now. */
   useFreshNames(): void {
     this.#namePrefix = `instance-${Math.floor(this.#config.clock.nowMs()).toString(36)}-`;
@@ -146,8 +152,8 @@ export class Fleet {
   async start(): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
     const { clock, launcher, managerAddress, drainedHosts, onEvent } = this.#config;
-    const refusal = launcher.refusal?.(managerAddress(), drainedHosts());
-    if (refusal) throw new ConflictError(refusal);
+    const { refusal } = this;
+    if (refusal !== null) throw new ConflictError(refusal);
     const instanceId = this.#freshName();
     const instance = this.#expect(instanceId);
     const launching = instance.process.launch(launcher, {

@@ -377,7 +377,7 @@ export class InstanceKeeper {
     return new Replacement({
       clock,
       missing: () => this.#recovery.isWaiting ? 0 : this.#numMissing,
-      isAnyLeft: () => this.#hasHosts || this.#fleet.size > 0,
+      isAnyLeft: () => this.#hasHosts || this.#fleet.size > 0 || this.#fleet.refusal !== null,
       start: () => this.#fleet.start(),
       onFailure: (reason, retryMs) => {
         this.#failedStart = reason;

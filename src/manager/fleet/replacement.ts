@@ -13,7 +13,7 @@ export interface ReplacementConfig {
   readonly clock: Clock;
   /** How many more instances should start. */
   readonly missing: () => number;
-  /** Whether any instance serves or starts. */
+  /** Whether any instance serves or starts, or will be able to once an operator or a host says so. */
   readonly isAnyLeft: () => boolean;
   /** Starts an instance; resolves when it serves. */
   readonly start: () => Promise<unknown>;
@@ -52,11 +52,13 @@ export class Replacement {
 
   /**
    * Room for instances has come. Starts the missing ones, unless a start is due anyway.
-   * @param isNew a host has joined: what failed elsewhere says nothing of it
+   * @param isNew a host has joined, or is kept: what failed before says nothing of it
    */
   noteRoom(isNew: boolean): void {
-    if (isNew) this.#scheduleIn(0);
-    else if (this.#dueMs === Infinity) this.#scheduleIn(this.#pauseMs);
+    if (isNew) {
+      this.#numFailures = 0;
+      this.#scheduleIn(0);
+    } else if (this.#dueMs === Infinity) this.#scheduleIn(this.#pauseMs);
   }
 
   /** Replaces no more instances. */

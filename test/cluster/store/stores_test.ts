@@ -44,6 +44,16 @@ for (
   });
 }
 
+Deno.test("lease stores: what refuses a URL with credentials does not show them", () => {
+  const forms = ["nats://user:secret@a", "etcd://user:secret/@a", "etcd:secret@a", "x://secret@a"];
+  for (const url of forms) {
+    assert.throws(() => parseStoreUrl(url), ({ message }) => {
+      assert.match(message, /^"\w+:(\/\/)?\*\*\*@a" is not the URL of a cluster/);
+      return !message.includes("secret");
+    });
+  }
+});
+
 Deno.test("lease stores: names make keys that every store takes, and come back", () => {
   assert.equal(storeKey("hosts", "gpu_1.example"), "hosts/gpu=5F1=2Eexample");
   for (const name of ["a", "a/b", "ünï", "=41", "100%", "*>", "\u{1F600}"]) {

@@ -66,6 +66,25 @@ Deno.test("hosts: no instance starts on a drained host, and a lost one is replac
   await cluster.until(() => cluster.manager.numInstances === 4);
 });
 
+Deno.test("hosts: a service whose only host is drained for long goes on when the host is kept", async () => {
+  const cluster = new FakeCluster(1, {
+    options: { ...managerOptions, initialInstances: 1 },
+    hostNameOf: () => "only",
+  });
+  await cluster.start();
+  cluster.launchHost = "only";
+  await cluster.run(cluster.manager.drainHost("only"));
+  cluster.kill("instance-0");
+  await cluster.pass(600_000);
+  assert.equal(cluster.manager.numInstances, 0);
+  cluster.launchDelayMs = 100;
+  cluster.manager.keepHost("only");
+  await cluster.until(() => cluster.instances.size === 1);
+  cluster.kill([...cluster.instances.keys()][0]); // one failure is no reason to give up either
+  await cluster.until(() => cluster.manager.instances().length === 1, 5_000);
+  assert.deepEqual(cluster.events.filter(({ type }) => type === "given_up"), []);
+});
+
 Deno.test("hosts: one instance after the other, and no request moves to one whose turn comes", async () => {
   const cluster = await twoHosts();
   const drained = cluster.manager.drainHost("even", 1);
