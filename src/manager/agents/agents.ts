@@ -227,8 +227,10 @@ export class Agents implements InstanceLauncher {
     );
   }
 
+  /** The instances of a host that is away go on, and its next agent finds them. */
   #forgetOne(): void {
-    const absent = [...this.#hosts.values()].find(({ peer }) => peer === null);
+    const allAbsent = [...this.#hosts.values()].filter(({ peer }) => peer === null);
+    const absent = allAbsent.find(({ instances }) => instances === 0) ?? allAbsent[0];
     if (absent === undefined) {
       throw new OverloadedError(`a manager takes no more than ${MAX_HOSTS} hosts`);
     }

@@ -129,20 +129,25 @@ Deno.test("agents: two agents of one name on one machine do not take turns", asy
   assert.equal(world.events.filter(({ type }) => type === "host_joined").length, 2);
 });
 
-Deno.test("agents: a refused agent takes no place of hosts that are away", async () => {
+Deno.test("agents: of too many hosts one without agent and instances is forgotten, for no refused one", async () => {
   await using world = new World();
   const manager = await world.manager();
   const connect = () => world.bus.connect("inproc:manager", { calls: {} });
+  const instances = [{ instanceId: "x", pid: 7 }];
   for (let i = 1; i < MAX_HOSTS; i++) {
     const peer = await connect();
-    await peer.call("agent_join", { data: { ...factsOf(`away-${i}`), slots: 0 } });
+    const data = { ...factsOf(`away-${i}`), slots: 0, ...(i === 1 && { instances }) };
+    await peer.call("agent_join", { data });
     await peer.close();
   }
   const hostile = await connect();
   await hostile.call("agent_join", { data: { ...factsOf("hostile"), slots: 0 } });
   const join = hostile.call("agent_join", { data: factsOf("other") });
   await assert.rejects(join, /expected hostile, which has joined/);
-  await assert.rejects(manager.addInstance(), /the agent of away-1 is away/);
+  await assert.rejects(manager.addInstance(), /away-1 is away, the agent of away-2 is away/);
+  const another = await connect();
+  await another.call("agent_join", { data: { ...factsOf("another"), slots: 0 } });
+  await assert.rejects(manager.addInstance(), /away-1 is away, the agent of away-3 is away/);
 });
 
 Deno.test("agents: a host with another model is refused", async () => {
