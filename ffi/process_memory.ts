@@ -6,21 +6,15 @@
 import { openLibC } from "./libc.ts";
 import { textAt } from "./memory.ts";
 
-/** pid, local places, their number, remote places, their number, flags */
-const readSymbol = {
-  parameters: ["i32", "buffer", "u64", "buffer", "u64", "u64"],
-  result: "isize",
-} as const satisfies Deno.ForeignFunction;
-
 const symbols = {
-  process_vm_readv: readSymbol,
+  // pid, local places, their number, remote places, their number, flags
+  process_vm_readv: {
+    parameters: ["i32", "buffer", "u64", "buffer", "u64", "u64"],
+    result: "isize",
+  },
   prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
   __errno_location: { parameters: [], result: "pointer" },
   strerror: { parameters: ["i32"], result: "pointer" },
-} as const satisfies Deno.ForeignLibraryInterface;
-
-const besideSymbols = {
-  process_vm_readv: { ...readSymbol, nonblocking: true },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 // errno.h, sys/prctl.h of Linux.
@@ -46,20 +40,15 @@ export class ProcessMemoryError extends Error {
 /** Null where the system does not have the call. */
 export function openProcessMemory(): ProcessMemory | null {
   if (Deno.build.os !== "linux") return null;
-  const c = openLibC(symbols), beside = openLibC(besideSymbols);
-  return c === null || beside === null ? null : new ProcessMemory(c, beside);
+  const c = openLibC(symbols);
+  return c === null ? null : new ProcessMemory(c);
 }
 
 export class ProcessMemory {
   readonly #c: Deno.DynamicLibrary<typeof symbols>["symbols"];
-  readonly #beside: Deno.DynamicLibrary<typeof besideSymbols>["symbols"];
 
-  constructor(
-    c: Deno.DynamicLibrary<typeof symbols>["symbols"],
-    beside: Deno.DynamicLibrary<typeof besideSymbols>["symbols"],
-  ) {
+  constructor(c: Deno.DynamicLibrary<typeof symbols>["symbols"]) {
     this.#c = c;
-    this.#beside = beside;
   }
 
   /**
@@ -82,7 +71,10 @@ export class ProcessMemory {
     from: BigUint64Array<ArrayBuffer>,
     into: BigUint64Array<ArrayBuffer>,
   ): number {
-    const copied = this.#c.process_vm_readv(...readArguments(pid, from, into));
+    const count = (places: BigUint64Array) => BigInt(places.length / 2);
+    const copied = this.#c.process_vm_readv(
+      ...[pid, bytesOf(into), count(into), bytesOf(from), count(from), 0n] as const,
+    );
     if (copied > 0n) return Number(copied);
     const code = copied === 0n ? 0 : this.#errno();
     const reason = code === ESRCH ? "gone" : code === EPERM ? "forbidden" : "other";
@@ -90,31 +82,10 @@ export class ProcessMemory {
     throw new ProcessMemoryError(reason, `cannot read the memory of process ${pid}: ${text}`);
   }
 
-  /** As {@linkcode read}, on another thread: several reads run beside each other. */
-  async readBeside(
-    pid: number,
-    from: BigUint64Array<ArrayBuffer>,
-    into: BigUint64Array<ArrayBuffer>,
-  ): Promise<number> {
-    const words = readArguments(pid, from, into);
-    const copied = await this.#beside.process_vm_readv(...words);
-    // The lists are used here too, so that they are not collected while the call has their addresses.
-    return copied > 0n ? Number(copied) : this.read(pid, from, into); // which finds the reason
-  }
-
   #errno(): number {
     const location = this.#c.__errno_location();
     return location === null ? 0 : new Deno.UnsafePointerView(location).getInt32();
   }
-}
-
-function readArguments(
-  pid: number,
-  from: BigUint64Array<ArrayBuffer>,
-  into: BigUint64Array<ArrayBuffer>,
-) {
-  const count = (places: BigUint64Array) => BigInt(places.length / 2);
-  return [pid, bytesOf(into), count(into), bytesOf(from), count(from), 0n] as const;
 }
 
 function bytesOf({ buffer, byteOffset, byteLength }: BigUint64Array<ArrayBuffer>) {

@@ -11,11 +11,6 @@ import type { UcxPiece, UcxPool, UcxSource } from "./ucx_pool.ts";
 
 /** Bytes that one system call copies at full speed: a revocation waits for it, about a millisecond. */
 const LARGE_PIECE_BYTES = 4 << 20;
-/**
- * Threads that copy at full speed. The kernel copies page by page: one thread reaches four fifths of a
- * memcpy.
- */
-const NUM_LANES = Math.min(2, navigator.hardwareConcurrency);
 
 /** Blocks of another process that come into this one's pool: `sourceBlocks[i]` to `destinationBlocks[i]`. */
 export interface PullOrder {
@@ -113,85 +108,29 @@ export class BlockPuller {
   }
 
   async #copy(order: PullOrder, stop: AbortSignal): Promise<void> {
-    const { process } = order.source;
+    const { source: { process, address }, isBackground } = order;
     const endMs = performance.now() + order.timeoutMs;
+    const { layout } = this.#pool;
+    const whole = { bufferBlocks: order.sourceBlocks.length, numLayers: layout.numLayers };
+    const from = new PoolCursor({ address, layout }, order.sourceBlocks, whole);
+    const into = new PoolCursor(this.#pool, order.destinationBlocks, whole);
     checkAlive(process);
-    if (order.isBackground) await this.#copyInBackground(order, stop, endMs);
-    else await this.#copyAtFullSpeed(order, stop, endMs);
-    // If the process had ended, another one could have got its number, and what was read would be its.
-    checkAlive(process);
-  }
-
-  async #copyInBackground(order: PullOrder, stop: AbortSignal, endMs: number): Promise<void> {
-    const { from, into } = this.#cursors(order, 0, order.sourceBlocks.length);
+    const pieceBytes = isBackground ? PIECE_BYTES : LARGE_PIECE_BYTES;
     while (into.remainingBytes > 0) {
       const startMs = performance.now();
       checkGoesOn(order, stop, startMs, endMs);
-      const { pid } = order.source.process;
-      advance(from, into, this.#read(pid, from.placesOf(PIECE_BYTES), into.placesOf(PIECE_BYTES)));
+      const copied = this.#read(process.pid, from.placesOf(pieceBytes), into.placesOf(pieceBytes));
+      from.advance(copied);
+      into.advance(copied);
       const nowMs = performance.now();
-      const pieces = Math.ceil(into.remainingBytes / PIECE_BYTES);
-      await pause(pauseMs({ tookMs: nowMs - startMs, pieces, leftMs: endMs - nowMs }), stop);
+      const pieces = Math.ceil(into.remainingBytes / pieceBytes);
+      if (isBackground) {
+        await pause(pauseMs({ tookMs: nowMs - startMs, pieces, leftMs: endMs - nowMs }), stop);
+      }
       if (pieces > 0) await setImmediate();
     }
-  }
-
-  /** Each lane takes the next blocks when it has copied its last ones. */
-  async #copyAtFullSpeed(order: PullOrder, stop: AbortSignal, endMs: number): Promise<void> {
-    const { length } = order.sourceBlocks;
-    const numBlocks = Math.max(1, Math.floor(LARGE_PIECE_BYTES / blockBytes(this.#pool.layout)));
-    // A last stage has few blocks: another thread would only cost its wake-up.
-    if (length <= numBlocks) return await this.#copyBlocks(order, 0, length, stop, endMs, false);
-    let next = 0;
-    const copyLane = async () => {
-      try {
-        while (next < length) {
-          const first = next;
-          next += numBlocks;
-          await this.#copyBlocks(order, first, Math.min(next, length), stop, endMs, true);
-        }
-      } finally {
-        next = length; // if it failed, the other lane need not go on
-      }
-    };
-    const lanes = Array.from({ length: NUM_LANES }, copyLane);
-    // All of them: after a failure too nothing is written any more.
-    const ends = await Promise.allSettled(lanes);
-    for (const end of ends) if (end.status === "rejected") throw end.reason;
-  }
-
-  /**
-   * Copies the blocks [first, end) of an order.
-   * @param isBeside on another thread
-   */
-  async #copyBlocks(
-    order: PullOrder,
-    first: number,
-    end: number,
-    stop: AbortSignal,
-    endMs: number,
-    isBeside: boolean,
-  ): Promise<void> {
-    const { pid } = order.source.process;
-    const { from, into } = this.#cursors(order, first, end);
-    while (into.remainingBytes > 0) {
-      checkGoesOn(order, stop, performance.now(), endMs);
-      const places = [from.placesOf(LARGE_PIECE_BYTES), into.placesOf(LARGE_PIECE_BYTES)] as const;
-      const copied = isBeside
-        ? await this.#memory.readBeside(pid, ...places).catch(failRead)
-        : this.#read(pid, ...places);
-      advance(from, into, copied);
-      if (!isBeside && into.remainingBytes > 0) await setImmediate();
-    }
-  }
-
-  #cursors({ source: { address }, ...order }: PullOrder, first: number, end: number) {
-    const { layout } = this.#pool;
-    const whole = { bufferBlocks: end - first, numLayers: layout.numLayers };
-    return {
-      from: new PoolCursor({ address, layout }, order.sourceBlocks.slice(first, end), whole),
-      into: new PoolCursor(this.#pool, order.destinationBlocks.slice(first, end), whole),
-    };
+    // If the process had ended, another one could have got its number, and what was read would be its.
+    checkAlive(process);
   }
 
   async #copyFromHost(order: PullOrder, source: UcxSource, stop: AbortSignal): Promise<void> {
@@ -242,21 +181,10 @@ export class BlockPuller {
     try {
       return this.#memory.read(pid, from, into);
     } catch (error) {
-      failRead(error);
+      if (!(error instanceof ProcessMemoryError)) throw error;
+      throw new UnavailableError(adviceOn(error));
     }
   }
-}
-
-/** @throws {UnavailableError} with advice on what the system forbids */
-function failRead(error: unknown): never {
-  if (!(error instanceof ProcessMemoryError)) throw error;
-  throw new UnavailableError(adviceOn(error));
-}
-
-/** Marks bytes as copied. */
-function advance(from: PoolCursor, into: PoolCursor, bytes: number): void {
-  from.advance(bytes);
-  into.advance(bytes);
 }
 
 /** @throws {UnavailableError} the pull was stopped, or its time is over */

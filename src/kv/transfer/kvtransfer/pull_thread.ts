@@ -49,12 +49,6 @@ interface ThreadReply {
   readonly result?: unknown;
 }
 
-/**
- * After the thread has died, reads that it began may still write, each on a thread of its own. One takes a
- * millisecond.
- */
-const LAST_READS_MS = 1_000;
-
 type Unsent<T> = T extends unknown ? Omit<T, "id"> : never;
 
 /** The entry of the worker. */
@@ -114,8 +108,6 @@ export class PullThread implements Puller {
   readonly #pending = new Map<number, PromiseWithResolvers<unknown>>();
   readonly #death = Promise.withResolvers<string>();
   #nextId = 0;
-  /** Resolves when no read of a thread that has died writes any more. */
-  #lastReads: Promise<void> = Promise.resolve();
   /** Why the link has ended; null while it works. */
   failure: string | null = null;
 
@@ -133,7 +125,6 @@ export class PullThread implements Puller {
     worker.onerror = (event) => {
       event.preventDefault(); // unhandled, it would end this process
       const reason = `the pull thread died: ${event.message}`;
-      this.#lastReads = new Promise((resolve) => setTimeout(resolve, LAST_READS_MS));
       this.#end(reason);
       this.#death.resolve(reason);
     };
@@ -192,12 +183,13 @@ export class PullThread implements Puller {
 
   /** Resolves when no pull of the migration writes any more. */
   async stop(migrationId: MigrationId): Promise<void> {
-    await this.#call({ type: "stop", migrationId }).catch(() => this.#lastReads);
+    // A thread that has ended writes nothing any more.
+    await this.#call({ type: "stop", migrationId }).catch(() => {});
   }
 
   /** Resolves when the thread writes nothing any more. */
   async close(): Promise<void> {
-    await this.#call({ type: "close" }).catch(() => this.#lastReads);
+    await this.#call({ type: "close" }).catch(() => {});
     this.#worker.terminate();
     this.#end("the migration backend is closed");
   }

@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import { setImmediate as turn } from "node:timers/promises";
 import { type ProcessMemory, ProcessMemoryError } from "../../../../ffi/process_memory.ts";
 import { bytesAt } from "../../../../ffi/memory.ts";
 import { blockBytes } from "../../../../src/kv/layout.ts";
@@ -13,7 +12,6 @@ import {
   thisProcess,
 } from "../../../../src/kv/transfer/kvtransfer/host_process.ts";
 import { SUITE_BLOCKS, suiteLayout } from "../../../conformance/migration_backend.ts";
-import { until, watch } from "../../../patience.ts";
 
 const blocks = [4, 5, 6, 1, 9];
 
@@ -26,12 +24,7 @@ function memoryOf(mostBytes: number, before = () => {}): ProcessMemory {
     bytesAt(into[0], length).set(bytesAt(from[0], length));
     return length;
   };
-  const readBeside: ProcessMemory["readBeside"] = async (...words) => {
-    const copied = read(...words);
-    await turn();
-    return copied;
-  };
-  return { read, readBeside } as ProcessMemory;
+  return { read } as ProcessMemory;
 }
 
 function setUp(memory: ProcessMemory, process: HostProcess = thisProcess()) {
@@ -101,76 +94,3 @@ Deno.test("block puller: what the system forbids comes with advice", async () =>
   const { puller, order } = setUp(memoryOf(1, forbid));
   await assert.rejects(puller.pull(order), /Operation not permitted .*kernel.yama.ptrace_scope/);
 });
-
-/** A read that is under way until it is ended; nothing is copied. */
-interface HeldRead {
-  readonly first: number;
-  readonly bytes: number;
-  end(failure?: Error): void;
-}
-
-/** A pull of blocks of 4 MiB, each a piece, of which a test ends the reads. */
-function setUpHeld() {
-  const layout = { ...suiteLayout, numLayers: 4, numKvHeads: 8, headDim: 128, blockSize: 128 };
-  assert.equal(blockBytes(layout), 4 << 20);
-  const reads: HeldRead[] = [];
-  const readBeside: ProcessMemory["readBeside"] = (_, from, into) => {
-    const held = Promise.withResolvers<number>();
-    const bytes = Number(into[1]);
-    assert.deepEqual([from.length, into.length, Number(from[1])], [2, 2, bytes]);
-    reads.push({
-      ...{ first: Number(into[0]), bytes },
-      end: (failure) => failure === undefined ? held.resolve(bytes) : held.reject(failure),
-    });
-    return held.promise;
-  };
-  const puller = new BlockPuller({ readBeside } as ProcessMemory, { address: 1n << 30n, layout });
-  const { order } = setUp(memoryOf(1));
-  const sourceBlocks = [0, 1, 2, 3, 4];
-  const pulling = puller.pull({
-    ...order,
-    source: { ...order.source, address: 1n << 40n },
-    ...{ sourceBlocks, destinationBlocks: sourceBlocks },
-  });
-  pulling.catch(() => {});
-  return { pulling, reads, puller };
-}
-
-const hasLanes = { ignore: navigator.hardwareConcurrency < 2 };
-
-Deno.test(
-  "block puller: at full speed two threads copy, and each block once",
-  hasLanes,
-  async () => {
-    const { pulling, reads } = setUpHeld();
-    await until(() => reads.length === 2, "two reads are under way");
-    for (let ended = 0; ended < 3; ended++) {
-      reads[ended].end();
-      await until(() => reads.length === ended + 3, "the next read is under way");
-      for (let i = 0; i < 5; i++) await turn();
-      assert.equal(reads.length, ended + 3);
-    }
-    for (const read of reads) read.end();
-    await pulling;
-    const places = reads.map(({ first, bytes }) => [first - 2 ** 30, bytes]).sort(([a], [b]) =>
-      a - b
-    );
-    assert.deepEqual(places, [0, 1, 2, 3, 4].map((block) => [block * (4 << 20), 4 << 20]));
-  },
-);
-
-Deno.test(
-  "block puller: a pull that failed ends when no thread writes any more",
-  hasLanes,
-  async () => {
-    const { pulling, reads, puller } = setUpHeld();
-    await until(() => reads.length === 2, "two reads are under way");
-    reads[0].end(new ProcessMemoryError("gone", "No such process"));
-    const ends = [watch(pulling), watch(puller.stop("m"))];
-    for (let i = 0; i < 20; i++) await turn();
-    assert.deepEqual(ends.map(({ isSettled }) => isSettled), [false, false]);
-    reads[1].end();
-    await assert.rejects(pulling, { name: "UnavailableError", message: "No such process" });
-    assert.equal(reads.length, 2);
-  },
-);
