@@ -42,9 +42,13 @@ export async function observe(
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   };
+  const letters = await lettersOf(url);
   const stream = async () => {
     while (!isOver) {
-      const body = { prompt: "hello", max_tokens: 2000, ignore_eos: true, stream: true };
+      const body = {
+        ...{ prompt: "hello", max_tokens: 2000, ignore_eos: true, stream: true },
+        allowed_token_ids: letters,
+      };
       const response = await fetch(`${url}/v1/completions`, {
         method: "POST",
         headers: { "content-type": "application/json" },
@@ -77,4 +81,12 @@ function residentOf({ pid }: { readonly pid: number }): number {
   } catch {
     return 0;
   }
+}
+
+/** Tokens that are text of their own. A token without one, such as a part of a letter, brings no event. */
+async function lettersOf(url: string): Promise<number[]> {
+  const body = JSON.stringify({ prompt: "h e l l o", add_special_tokens: false });
+  const headers = { "content-type": "application/json" };
+  const response = await fetch(`${url}/tokenize`, { method: "POST", headers, body });
+  return (await response.json()).tokens;
 }
