@@ -28,6 +28,7 @@ import { takeRaces } from "../test/ffi/software_device/races.ts";
 import type { stagedCopy } from "../test/ffi/software_device/staged_copy.ts";
 import { buildKernelLibrary } from "./build_kernel_library.ts";
 import { refuseUnknownArguments } from "./known_arguments.ts";
+import { writeReport } from "./report_file.ts";
 
 const seeds = 20;
 const path = (url: URL) => decodeURIComponent(url.pathname);
@@ -134,7 +135,7 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
 /** Files whose kernels are launched together. */
 const together = Object.keys(decoderRuns);
 
-/** Whether a file has kernels for 8 bits beside those of 16. */
+/** Whether a kernel file has an FP8 variant, NAME_fp8.cu. */
 function hasVariant(file: string): boolean {
   return [...Deno.readDirSync(kernels)].some(({ name }) => name === `${file}_fp8.cu`);
 }
@@ -227,7 +228,7 @@ async function microRows(): Promise<Row[]> {
   });
 }
 
-/** Reads the rows of the committed report, and leaves out those of the kernel files `without`. */
+/** Rows of the committed report, except those of the kernel files `without`, which are measured anew. */
 async function rowsOfReport(without: readonly string[]): Promise<Row[]> {
   const lines = (await Deno.readTextFile(report)).split("\n");
   const table = lines.filter((line) => line.startsWith("| ")).slice(2);
@@ -278,8 +279,7 @@ ${rows.length} mutants, ${missed.length} not noticed. The checker reports ${
 | --- | --- | --- |
 ${table.join("\n")}
 `;
-await Deno.writeTextFile(report, text);
-await new Deno.Command(Deno.execPath(), { args: ["fmt", "-q", path(report)] }).output();
+await writeReport(report, text);
 console.error(`${rows.length} mutants, ${missed.length} not noticed: ${path(report)}`);
 for (const { what } of missed) console.error(`not noticed: ${what}`);
 Deno.exit(missed.length === 0 ? 0 : 1);

@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { type Report, reportOf, type Skipped } from "./hosts/report.ts";
 import { problemOf, type Result, runScenario } from "./hosts/run.ts";
 import { type Scenario, scenarios } from "./hosts/scenarios.ts";
+import { describeCommit, writeReport } from "./report_file.ts";
 
 const file = new URL("../test/hosts.md", import.meta.url);
 let logDirectory: string | null = null;
@@ -34,7 +35,7 @@ function nameOf({ store, name }: Scenario): string {
 
 async function runAll(chosen: readonly Scenario[]): Promise<Report> {
   const results: Result[] = [], skipped: Skipped[] = [], broken: Skipped[] = [];
-  const built = await commit(); // before others change the tree
+  const built = await describeCommit(); // before others change the tree
   for (const scenario of chosen) {
     const name = nameOf(scenario);
     const reason = await problemOf(scenario);
@@ -66,7 +67,9 @@ function summaryOf(name: string, result: Result): string {
   }, streams ${
     ms(streamPauseMs)
   }, ${newEpochs} new epochs, ${outcome.equal} streams, ${outcome.answered} small requests, ` +
-    `${result.vainTokens} tokens in vain: ${problems.join("; ") || "holds"}`;
+    `${result.vainTokens ?? "unknown"} tokens computed that no client got: ${
+      problems.join("; ") || "holds"
+    }`;
 }
 
 async function keepLogs(name: string, logs: string): Promise<void> {
@@ -74,19 +77,6 @@ async function keepLogs(name: string, logs: string): Promise<void> {
   const path = join(logDirectory, `${name.replace(/[^A-Za-z0-9]+/g, "-")}.log`);
   await Deno.writeTextFile(path, logs);
   console.log(`logs: ${path}`);
-}
-
-async function commit(): Promise<string> {
-  const args = ["describe", "--always", "--dirty"];
-  const cwd = new URL("..", import.meta.url);
-  const { stdout } = await new Deno.Command("git", { args, cwd }).output();
-  return new TextDecoder().decode(stdout).trim();
-}
-
-async function write(report: string): Promise<void> {
-  await Deno.writeTextFile(file, report);
-  const path = decodeURIComponent(file.pathname);
-  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();
 }
 
 const [pattern = ""] = Deno.args;
@@ -98,7 +88,7 @@ const chosen = scenarios.filter((scenario) => new RegExp(pattern).test(nameOf(sc
 const report = await runAll(chosen);
 const text = reportOf(report);
 console.log(text);
-if (chosen.length === scenarios.length) await write(text);
+if (chosen.length === scenarios.length) await writeReport(file, text);
 const numPassed = report.results.filter(({ problems }) => problems.length === 0).length;
 const numFailed = report.results.length - numPassed + report.broken.length;
 console.log(`${numPassed} passed, ${numFailed} failed, ${report.skipped.length} skipped`);

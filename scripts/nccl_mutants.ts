@@ -6,6 +6,7 @@
 import { type Mutant, mutants } from "../test/ffi/nccl/mutants.ts";
 import { scenarios } from "../test/ffi/nccl/scenarios.ts";
 import { buildSoftwareDevice } from "./build_software_device.ts";
+import { writeReport } from "./report_file.ts";
 
 const root = new URL("../", import.meta.url);
 const path = (name: string) => decodeURIComponent(new URL(name, root).pathname);
@@ -140,8 +141,7 @@ Each row takes one rule out of the pair (\`mutants.ts\`) and runs the scenarios 
 |---|---|---|---|
 `;
   const table = path("test/ffi/nccl/mutants.md");
-  await Deno.writeTextFile(table, `${head}${rows.join("\n")}\n`);
-  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", table] }).output();
+  await writeReport(table, `${head}${rows.join("\n")}\n`);
 }
 await Deno.remove(directory, { recursive: true });
 console.error(`${chosen.length - missed} of ${chosen.length} mutants noticed`);

@@ -8,7 +8,10 @@ import { parseArgs } from "node:util";
 import { chromiumPath, launchChromium } from "../test/e2e/browser.ts";
 import { programCommand } from "./bench/service.ts";
 
-/** The picture is taken when so many requests fly at once; after a while fewer are enough. */
+/**
+ * The picture is taken when this many requests move at once. If that does not happen in time, the next number
+ * is enough.
+ */
 const FLIGHTS = [8, 6, 4, 3, 2];
 /** So that the plots have lines. */
 const PLOTTED_MS = 12_000;

@@ -208,7 +208,7 @@ async function predict(
   return rows;
 }
 
-/** Files of `llumnix bench --csv` as one: each begins when the one before has ended. */
+/** Joins CSV files of `llumnix bench`: the times of each are shifted, so that it begins where the last ended. */
 function oneAfterTheOther(texts: readonly string[]): string {
   const header = texts[0].split("\n", 1)[0];
   const names = header.split(",");

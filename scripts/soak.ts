@@ -21,6 +21,7 @@ import {
 } from "../test/e2e/cluster.ts";
 import { signalIfThere } from "../test/e2e/harness.ts";
 import { collectAll } from "./bench/service.ts";
+import { describeCommit, writeReport } from "./report_file.ts";
 import { type Footprint, footprintOf } from "./soak/footprints.ts";
 import { Load, pooledRequests } from "./soak/load.ts";
 import { type SoakOutcome, summaryOf, verdictOf } from "./soak/summary.ts";
@@ -139,20 +140,16 @@ async function soak(minutes: number, seed: number): Promise<SoakOutcome> {
   await waitUntilEmpty(cluster, NUM_INSTANCES);
   const { counts, reasons } = load;
   const { kills, series } = watch;
-  return { commit: await commit(), minutes, seed, counts, reasons, kills, migrations, series };
-}
-
-async function commit(): Promise<string> {
-  const args = ["describe", "--always", "--dirty"];
-  const cwd = new URL("..", import.meta.url);
-  const { stdout } = await new Deno.Command("git", { args, cwd }).output();
-  return new TextDecoder().decode(stdout).trim();
-}
-
-async function write(summary: string): Promise<void> {
-  await Deno.writeTextFile(file, summary);
-  const path = decodeURIComponent(file.pathname);
-  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", path] }).output();
+  return {
+    commit: await describeCommit(),
+    minutes,
+    seed,
+    counts,
+    reasons,
+    kills,
+    migrations,
+    series,
+  };
 }
 
 const [minutes, seed] = [Number(Deno.args[0] ?? 20), Number(Deno.args[1] ?? 1)];
@@ -164,5 +161,5 @@ const outcome = await soak(minutes, seed);
 const summary = summaryOf(outcome);
 console.log(summary);
 for (const reason of outcome.reasons) console.log(reason);
-if (minutes >= WRITTEN_MINUTES) await write(summary);
+if (minutes >= WRITTEN_MINUTES) await writeReport(file, summary);
 if (verdictOf(outcome) !== null) Deno.exit(1);

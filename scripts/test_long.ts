@@ -8,6 +8,7 @@
  * Exit code 1 when a set fails, 2 for a set that is not there.
  */
 import { type SetOutcome, summaryWith } from "./long_summary.ts";
+import { writeReport } from "./report_file.ts";
 import { readSummary } from "./test_summary.ts";
 
 const root = new URL("../", import.meta.url);
@@ -95,9 +96,7 @@ async function conditions(): Promise<string> {
 async function write(outcomes: readonly SetOutcome[]): Promise<void> {
   const before = await Deno.readTextFile(summary).catch(() => "");
   const names = sets.map(({ name }) => name);
-  await Deno.writeTextFile(summary, summaryWith(before, names, outcomes));
-  await new Deno.Command(Deno.execPath(), { args: ["fmt", "--quiet", "test/long.md"], cwd: root })
-    .output();
+  await writeReport(summary, summaryWith(before, names, outcomes));
 }
 
 if (import.meta.main) {

@@ -114,7 +114,7 @@ export class CublasLt {
   }
 
   /**
-   * Asks for an algorithm that computes each sum in one piece: those that split sums are left out.
+   * Asks the library for an algorithm without split-K: one that adds up each output in one piece.
    * @throws {CublasError} if the library has no algorithm for the shape
    */
   planLinear(shape: LinearShape): LinearPlan {

@@ -115,7 +115,10 @@ export interface KernelPaths {
   readonly tensorCores: boolean;
   /** One kernel for what follows on each other in steps of few rows. Needs tensor cores. */
   readonly fused: boolean;
-  /** A kernel starts while the one before it still runs, and loads weights (compute capability 9.0). */
+  /**
+   * Programmatic dependent launch: a kernel starts, and loads its weights, before the previous kernel has ended
+   * (compute capability 9.0).
+   */
   readonly programmatic: boolean;
 }
 

@@ -22,9 +22,10 @@ export interface LibraryRoom {
 }
 
 /**
- * A product has always `tileRows` rows, whichever rows a step has: the library chooses its algorithm by the
- * shape, and another algorithm sums in another order. So a row gets the same bits in every batch, if the
- * algorithm treats the rows of a product alike, which NVIDIA does not promise: the caller has to try it.
+ * Every call multiplies exactly `tileRows` rows, however many rows a step has. The library chooses its
+ * algorithm by the shape, and algorithms differ in the order of their sums: with one shape, a row gets the same
+ * bits in every batch. This needs an algorithm that treats all rows of a product alike. NVIDIA does not promise
+ * that, so the caller has to test it.
  */
 export class LibraryLinear {
   /** What the bits of a product depend on, beside its operands: the library and its algorithms. */

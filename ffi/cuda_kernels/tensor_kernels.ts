@@ -23,7 +23,7 @@ const warps = 8, chunkInputs = 128;
 /** Sizes of the tiles of linear_many.cu, with the stages of their rings, and inputs of a stage. */
 const manyStages = { 64: 4, 128: 3 } as const, stageInputs = 64;
 
-/** Bytes of an element of weights or of the cache: those of the kernels' type, or of the 8-bit one. */
+/** Bytes of one element of the weights or of the KV cache: 2 (bf16, f16) or 1 (FP8). */
 type Bytes = 1 | 2;
 
 /** Shared memory of a block of linear_many.cu. */

@@ -7,6 +7,7 @@
 import process from "node:process";
 import { realClock, sleep } from "../../src/core/clock.ts";
 import { Manager } from "../../src/manager/manager.ts";
+import { freePort } from "../../test/free_port.ts";
 import { busOf, type ClusterOrder, type ClusterResult } from "./manager_cluster.ts";
 import { percentile, printTable } from "./table.ts";
 
@@ -140,12 +141,6 @@ export async function measureManager(
     await manager.stop(); // ends the instances, if they still run
     await cluster.status;
   }
-}
-
-/** A port of this host that nobody uses now. */
-function freePort(): number {
-  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
-  return listener.addr.port;
 }
 
 /** Process time of this process in ms. */

@@ -1,6 +1,6 @@
 /**
- * Measures memcpy in one process, between pages like those of the KV pools. Benchmarks divide the speed of a
- * transfer between two processes of a host by this speed.
+ * Measures memcpy within one process, between buffers that are allocated like KV pools. Benchmarks divide the
+ * speed of a transfer between two processes of one host by this speed.
  */
 import { loadCpuKernels } from "../../ffi/cpu_kernels/load.ts";
 

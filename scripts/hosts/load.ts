@@ -109,7 +109,7 @@ export class Load {
     this.#stopTimers();
   }
 
-  /** Begins nothing more, and waits until what runs has ended. */
+  /** Sends no more requests, and waits for the answers to those under way. */
   async stop(): Promise<void> {
     this.#stopTimers();
     if (!this.#isAbandoned) await Promise.all(this.#pending);

@@ -6,7 +6,7 @@
  */
 import { findServer, pathOf, whyMissing } from "../../test/cluster/store/servers.ts";
 
-/** Of RFC 2544, for tests of networks: nobody else has these addresses. */
+/** RFC 2544 reserves these addresses for network tests: no real host has one. */
 const NETWORK = "198.19";
 /** Hosts of one network. */
 const MAX_HOSTS = 8;
@@ -79,7 +79,7 @@ export class HostNetwork implements AsyncDisposable {
     return text.split("\n").filter((line) => line !== "").map(Number);
   }
 
-  /** Takes the cable out: nobody is told. */
+  /** Takes a host off the network, as if its cable were pulled: no connection is closed. */
   async unplug(host: number): Promise<void> {
     if (this.#switch) return this.#switch.cut(host, "*").then(() => this.#switch!.cut("*", host));
     await ip("-n", this.#nameOf("net"), "link", "set", `p${host}`, "down");

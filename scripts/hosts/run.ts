@@ -1,4 +1,5 @@
 /** Runs one scenario and tells what was seen. */
+import { setTimeout as sleep } from "node:timers/promises";
 import { Load, longestPauseMs, type Outcome, requests, runStream } from "./load.ts";
 import { HostNetwork } from "./network.ts";
 import { FAR, type Scenario, STORE_HOST } from "./scenarios.ts";
@@ -136,7 +137,7 @@ class Run {
     if (outcome.different > 0) this.#problems.push(`${outcome.different} streams differ`);
     if (outcome.lost > 0) this.#problems.push(`${outcome.lost} requests lost`);
     if (isUnnoticed && newEpochs > 0) this.#problems.push(`${newEpochs} new epochs`);
-    if (!isUnnoticed && newEpochs === 0) this.#problems.push("nobody took over");
+    if (!isUnnoticed && newEpochs === 0) this.#problems.push("no other manager took over");
     if ((vainTokens ?? 0) !== 0) {
       this.#problems.push(`${vainTokens} tokens computed that no client got: a request ran twice`);
     }
@@ -198,8 +199,4 @@ function sumOf(outcomes: readonly Outcome[]): Outcome {
     lost: sum(({ lost }) => lost),
     reasons: outcomes.flatMap(({ reasons }) => reasons),
   };
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,4 +1,5 @@
 /** What happens to a service on three hosts, and how long it may then stand still. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { HostNetwork, NetworkKind } from "./network.ts";
 import { HOSTS, INSTANCE_TIMEOUT_S, type Service } from "./service.ts";
 import type { StoreName, StoreServers } from "./stores.ts";
@@ -60,23 +61,39 @@ const single: Omit<Scenario, "name" | "store" | "goalMs" | "act"> = {
 const replicated = { servers: HOSTS } as const;
 const far = { network: "switch", isFar: true } as const;
 
+type Step = (network: HostNetwork, leader: number) => Promise<void>;
+const unplug: Step = (network, leader) => network.unplug(leader);
+const plug: Step = (network, leader) => network.plug(leader);
+const unfilter: Step = (network, leader) => network.unfilter(leader);
+const restorePaths: Step = (network) => network.setPaths({ delayMs: 0, loss: 0 });
+
+/** Cuts the leader's host off, looks at both sides, heals the cut, and watches what follows. */
+function cutLeader(cut: Step, heal: Step): Scenario["act"] {
+  return async ({ network, leader, beforeHealing }) => {
+    await cut(network, leader);
+    await sleep(CUT_MS);
+    await beforeHealing();
+    await heal(network, leader);
+    await sleep(AFTER_MS);
+  };
+}
+
+async function killManager({ service, leader }: World): Promise<void> {
+  service.killManager(leader);
+  await sleep(AFTER_MS);
+}
+
 const plans: readonly Plan[] = [
   {
     name: "leader process killed",
     goalMs: 300,
-    async act({ service, leader }) {
-      service.killManager(leader);
-      await sleep(AFTER_MS);
-    },
+    act: killManager,
   },
   {
     name: "leader process killed, 50 ms and 2% loss",
     ...far,
     goalMs: null,
-    async act({ service, leader }) {
-      service.killManager(leader);
-      await sleep(AFTER_MS);
-    },
+    act: killManager,
   },
   {
     name: "leader's host lost",
@@ -91,79 +108,49 @@ const plans: readonly Plan[] = [
     name: "leader's host cut: link down",
     goalMs: 2_000,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      await network.unplug(leader);
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.plug(leader);
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader(unplug, plug),
   },
   {
     name: "leader's host cut: packets dropped",
     goalMs: 2_000,
     usesFilters: true,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      const others = [...HOSTS, STORE_HOST].filter((host) => host !== leader);
-      await network.filter(leader, others);
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.unfilter(leader);
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader(
+      (network, leader) =>
+        network.filter(leader, [...HOSTS, STORE_HOST].filter((host) => host !== leader)),
+      unfilter,
+    ),
   },
   {
     name: "leader's host cut one way: it hears, and is not heard",
     network: "switch",
     goalMs: 2_000,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      await network.cut(leader, "*");
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.setPaths({ delayMs: 0, loss: 0 });
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader((network, leader) => network.cut(leader, "*"), restorePaths),
   },
   {
     name: "leader's host cut one way: it is heard, and does not hear",
     network: "switch",
     goalMs: 2_000,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      await network.cut("*", leader);
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.setPaths({ delayMs: 0, loss: 0 });
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader((network, leader) => network.cut("*", leader), restorePaths),
   },
   {
     name: "leader's host cut, 50 ms and 2% loss",
     ...far,
     goalMs: 2_000,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      await network.unplug(leader);
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.plug(leader);
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader(unplug, plug),
   },
   {
     name: "leader cut from the other hosts, not from the store",
     usesFilters: true,
     goalMs: null,
     cutsLeader: true,
-    async act({ network, leader, beforeHealing }) {
-      await network.filter(leader, HOSTS.filter((host) => host !== leader));
-      await sleep(CUT_MS);
-      await beforeHealing();
-      await network.unfilter(leader);
-      await sleep(AFTER_MS);
-    },
+    act: cutLeader(
+      (network, leader) => network.filter(leader, HOSTS.filter((host) => host !== leader)),
+      unfilter,
+    ),
   },
   {
     name: "store away for 60 s",
@@ -210,7 +197,3 @@ export const scenarios: readonly Scenario[] = (["etcd", "nats"] as const).flatMa
 );
 
 export { FAR };
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}

@@ -19,8 +19,8 @@ const POLL_MS = 50;
 const START_LIMIT_MS = 120_000;
 
 /**
- * Simulated GPUs: a step takes its time without taking the processor's, of which two cores are not enough for
- * three hosts. All else is what users run. A token depends on the request's seed and on its place.
+ * Simulated GPUs: a step takes as long as on a GPU, and hardly any CPU. Two cores are too few for three
+ * instances that compute. All else is what users run. A token depends on the request's seed and on its place.
  */
 const engine = [
   ...["--device", "sim", "--model", "llama-7b", "--speedup", "4"],
@@ -131,7 +131,7 @@ export class Service implements AsyncDisposable {
     }
   }
 
-  /** Tokens that the instances of these hosts have computed; of those that this service has started. */
+  /** Tokens computed by the instances that this service has started on these hosts. */
   async generatedTokens(hosts: readonly number[]): Promise<number> {
     let sum = 0;
     for (const host of hosts) {

@@ -9,7 +9,7 @@ import type { AnyService } from "./transport.ts";
 
 /** Frames that fit share this buffer and a write; four full shared frames, or many small ones. */
 const WRITE_BUFFER_BYTES = 128 << 10;
-/** Until more is to be written at once. */
+/** Size of the write buffer at first: it grows when more is written at once. */
 const FIRST_BUFFER_BYTES = 4 << 10;
 /** Payloads up to this size are copied behind their head to save a write. */
 const MAX_COPIED_PAYLOAD_BYTES = 16 << 10;

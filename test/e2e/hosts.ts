@@ -1,7 +1,7 @@
 /** A second host for tests: a network namespace, with a link to the one in which the tests run. */
 import assert from "node:assert/strict";
 
-/** Of RFC 2544, for tests of networks: nobody else has these addresses. */
+/** RFC 2544 reserves these addresses for network tests: no real host has one. */
 const NETWORK = "198.18";
 
 /** The link's ends. Disposing of it removes both. */

@@ -1,5 +1,6 @@
 /** A prompt that takes minutes, and a client that leaves while it is computed. */
 import assert from "node:assert/strict";
+import { setTimeout as pause } from "node:timers/promises";
 import { makeModel, parseMakeModelArgs } from "../../scripts/make_model.ts";
 import { type Observation, observe } from "./attacks.ts";
 import { type Server, startServer } from "./harness.ts";
@@ -105,8 +106,4 @@ function cpuTicks(pid: number): number {
   } catch {
     return 0; // it has ended
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

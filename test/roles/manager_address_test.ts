@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { managerAddress, takeManagerPlace } from "../../src/roles/manager_address.ts";
+import { withDirectory } from "../temporary_directory.ts";
 
 const env = (values: Record<string, string>) => ({ get: (name: string) => values[name] });
 
@@ -12,15 +13,6 @@ Deno.test("manager address: without one, the processes of a user find the same",
   assert.equal(of({}), `unix:/tmp/llumnix-${uid}/manager.sock`);
   assert.equal(managerAddress("tcp:[::1]:80", env({})), "tcp:[::1]:80");
 });
-
-async function withDirectory(body: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  try {
-    await body(directory);
-  } finally {
-    await Deno.remove(directory, { recursive: true });
-  }
-}
 
 Deno.test("manager place: one at a time, in a directory of its user, and nothing is left of it", () =>
   withDirectory(async (directory) => {

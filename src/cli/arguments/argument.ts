@@ -204,7 +204,7 @@ interface ChoiceEntry extends Common {
   readonly laterChoices?: readonly (string | number)[];
 }
 
-/** The values that get past the start: all but the refused ones, and those that are not there yet. */
+/** The choices that a command can see: all but those that are refused at start, for good or for now. */
 type ChoiceOf<E extends ChoiceEntry> =
   | Exclude<
     E["choices"][number],

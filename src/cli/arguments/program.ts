@@ -47,7 +47,7 @@ export const engineExtras = {
     section: "ENGINE",
     help:
       "Fast paths of --device cuda to do without, on a host where one fails: graphs (CUDA graphs; " +
-      "the same as --enforce-eager), programmatic (a kernel starts while the one before it still runs), fused " +
+      "the same as --enforce-eager), programmatic (the next kernel starts before the last one has ended), fused " +
       "(one kernel for several), tensor-cores (without them long prompts are slow), sampling (the device " +
       "chooses tokens), ahead (a step begins before the tokens of the one before are known), or all. By " +
       "default none, except for those that the self-test finds broken.",
@@ -67,7 +67,7 @@ export const engineExtras = {
     default: "auto",
     section: "ENGINE",
     help:
-      "When to compare the CUDA kernels with those of the CPU before --device cuda serves: once for each " +
+      "When --device cuda compares its kernels' results with those of the CPU kernels, before it serves: once for each " +
       "kind of device, driver and program (auto), at every start (always), or never (off). " +
       "A fast path that gives wrong results is left out; if a plain one does, the start is refused.",
   }),
@@ -182,8 +182,8 @@ export const roleExtras = {
     section: "MANAGER",
     help:
       "How long a leading manager may be silent in the store of --cluster before another one takes " +
-      "over. Give all processes the same. Raise it where the store is slow. A manager whose process has " +
-      "ended is replaced at once, whatever this says.",
+      "over. Give all processes the same. Raise it where the store is slow. If the process " +
+      "of the leading manager has ended, another one takes over at once.",
   }),
   "manager-address": text({
     default: null,

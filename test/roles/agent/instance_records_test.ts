@@ -1,16 +1,8 @@
 import assert from "node:assert/strict";
 import { InstanceRecordFile } from "../../../src/roles/agent/instance_records.ts";
+import { withDirectory } from "../../temporary_directory.ts";
 
 const records = [{ instanceId: "instance-0", pid: 7, processStart: "boot:ns:1" }];
-
-async function withDirectory(body: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  try {
-    await body(directory);
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-}
 
 Deno.test("records: the next agent of the host finds them; an orderly stop leaves nothing", () =>
   withDirectory(async (directory) => {

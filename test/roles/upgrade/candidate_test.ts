@@ -2,19 +2,10 @@ import assert from "node:assert/strict";
 import { type Clock, realClock } from "../../../src/core/clock.ts";
 import { checkCandidate } from "../../../src/roles/upgrade/candidate.ts";
 import { until } from "../../patience.ts";
+import { withDirectory } from "../../temporary_directory.ts";
 import { writeProgram } from "./_program.ts";
 
 const argv = ["serve", "--port", "1"];
-
-/** Runs with a directory for programs. */
-async function withDirectory(body: (directory: string) => Promise<void>): Promise<void> {
-  const directory = Deno.makeTempDirSync();
-  try {
-    await body(directory);
-  } finally {
-    Deno.removeSync(directory, { recursive: true });
-  }
-}
 
 Deno.test("candidate: one that tells its version and accepts the arguments is accepted", () =>
   withDirectory(async (directory) => {
