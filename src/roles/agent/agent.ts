@@ -80,6 +80,7 @@ export class AgentRole implements AsyncDisposable {
           ...(options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`]),
         ],
       }),
+      advertiseHost: options.advertiseHost,
       records,
       startOf: (pid) => HostProcess.startOf(pid),
       find: ({ pid, processStart }) => {
