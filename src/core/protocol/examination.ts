@@ -107,7 +107,7 @@ export interface PathSpeed {
   readonly address: string;
   /** Least of several. */
   readonly roundTripMs: number;
-  /** Of the second half of the time, when the connection has reached its speed. */
+  /** Of the best quarter of the time, when the connection has reached its speed. */
   readonly bytesPerSecond: number;
   readonly bytes: number;
   readonly ms: number;

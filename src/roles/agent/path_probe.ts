@@ -12,7 +12,9 @@ export const MAX_PATH_BYTES = 128 << 20;
 /** Most bytes on their way. At 50 ms of round trip they are enough for 160 MB/s. */
 const MAX_IN_FLIGHT_BYTES = 8 << 20;
 /** A connection needs several round trips to reach its speed. */
-const ROUND_TRIPS = 20;
+const ROUND_TRIPS = 40;
+/** An answer that comes later than this and two round trips means that a queue grows. */
+const MAX_QUEUE_MS = 100;
 const MIN_MS = 300;
 const MAX_MS = 2_000;
 /** Empty messages before the bytes; the fastest one counts. */
@@ -92,7 +94,7 @@ export class PathProbe {
   }
 
   /**
-   * Sends for 0.3 s, on slow paths for 20 round trips or up to 2 s.
+   * Sends for 0.3 s, on longer paths for 40 round trips, 2 s at most.
    * @throws {LlumnixError} the address is out of reach, or the path carries less than 64 KiB in 3 s
    */
   async send(address: Address): Promise<PathSpeed> {
@@ -101,7 +103,7 @@ export class PathProbe {
     try {
       const roundTripMs = await leastRoundTrip(peer);
       const limitMs = Math.min(MAX_MS, Math.max(MIN_MS, ROUND_TRIPS * roundTripMs));
-      const { bytes, ms, bytesPerSecond } = await sendFor(peer, limitMs);
+      const { bytes, ms, bytesPerSecond } = await sendFor(peer, limitMs, roundTripMs);
       return { address, roundTripMs, bytes, ms, bytesPerSecond };
     } finally {
       await peer.close(); // the next measurement begins when this one's bytes are gone
@@ -139,25 +141,30 @@ interface Sent {
 }
 
 /**
- * Never has more on its way than has arrived, and one chunk: what is left in the queues of a slow path at the
- * end is gone again after as long as was measured.
+ * Sends chunk by chunk, each with an answer. More and more are on their way as long as answers come in time: a
+ * queue of 100 ms in front of others' bytes is enough. There is never more on its way than has arrived, and one
+ * chunk, so that the end of a slow path's queue comes soon.
  */
-function sendFor(peer: Peer, limitMs: number): Promise<Sent> {
+function sendFor(peer: Peer, limitMs: number, roundTripMs: number): Promise<Sent> {
   const message = { data: null, payload: new Uint8Array(CHUNK_BYTES), isPayloadGiven: true };
   const arrivals: Arrival[] = [{ ms: 0, bytes: 0 }];
   const startMs = performance.now();
-  let sent = 0, arrived = 0, isOver = false;
+  const lateMs = 2 * roundTripMs + MAX_QUEUE_MS;
+  let sent = 0, arrived = 0, mostOnTheWay = CHUNK_BYTES, isOver = false;
   const { promise, resolve, reject } = Promise.withResolvers<Sent>();
   const sendMore = () => {
-    const most = Math.min(MAX_IN_FLIGHT_BYTES, arrived + CHUNK_BYTES);
-    while (sent - arrived < most && sent < MAX_PATH_BYTES) {
+    while (sent - arrived < mostOnTheWay && sent < MAX_PATH_BYTES) {
       sent += CHUNK_BYTES;
-      peer.call("path_bytes", message, { timeoutMs: CHUNK_TIMEOUT_MS }).then(noteArrival, fail);
+      const sentMs = performance.now();
+      peer.call("path_bytes", message, { timeoutMs: CHUNK_TIMEOUT_MS })
+        .then(() => noteArrival(performance.now() - sentMs), fail);
     }
   };
-  const noteArrival = () => {
+  const noteArrival = (tookMs: number) => {
     if (isOver) return;
     arrived += CHUNK_BYTES;
+    const wanted = mostOnTheWay + (tookMs <= lateMs ? CHUNK_BYTES : -CHUNK_BYTES);
+    mostOnTheWay = Math.min(MAX_IN_FLIGHT_BYTES, Math.max(CHUNK_BYTES, wanted));
     const ms = performance.now() - startMs;
     arrivals.push({ ms, bytes: arrived });
     isOver = ms >= limitMs || arrived >= MAX_PATH_BYTES;
@@ -165,12 +172,9 @@ function sendFor(peer: Peer, limitMs: number): Promise<Sent> {
     else sendMore();
   };
   const fail = (error: unknown) => {
-    reject(
-      arrived > 0 ? error : new UnavailableError(
-        `${CHUNK_BYTES >> 10} KiB did not get through in ${CHUNK_TIMEOUT_MS / 1000} s`,
-        { cause: error },
-      ),
-    );
+    isOver = true;
+    const what = `${CHUNK_BYTES >> 10} KiB did not get through in ${CHUNK_TIMEOUT_MS / 1000} s`;
+    reject(peer.isOpen ? new UnavailableError(what, { cause: error }) : error);
   };
   sendMore();
   return promise;
@@ -184,12 +188,18 @@ interface Arrival {
 }
 
 /**
- * Bytes per second of the second half of the time, for the connection starts slowly.
+ * Bytes per second of the best quarter of the time: a connection starts slowly, and needs some round trips after
+ * a lost packet.
  * @param arrivals in order, from 0 ms on; two at least
  */
 export function speedOf(arrivals: readonly Arrival[]): number {
-  const last = arrivals.at(-1)!;
-  // Not the last one, so that some bytes came after it.
-  const half = arrivals.slice(0, -1).findLast(({ ms }) => ms <= last.ms / 2)!;
-  return 1_000 * (last.bytes - half.bytes) / Math.max(last.ms - half.ms, 1e-3);
+  const leastMs = Math.max(arrivals.at(-1)!.ms / 4, 1e-3);
+  let best = 0, from = 0;
+  for (const { ms, bytes } of arrivals) {
+    // The latest arrival that is a quarter before this one.
+    while (ms - arrivals[from + 1].ms >= leastMs) from++;
+    const tookMs = ms - arrivals[from].ms;
+    if (tookMs >= leastMs) best = Math.max(best, 1_000 * (bytes - arrivals[from].bytes) / tookMs);
+  }
+  return best;
 }
