@@ -19,7 +19,7 @@ Deno.test("clock difference: the middle of question and answer, within half of t
   const { process, clock } = await examineProcess(peer, {}, () => 3_000);
   assert.equal(process.process, "p");
   const { aheadMs, uncertaintyMs, roundTripMs } = clock;
-  assert.equal(aheadMs, 2_000 - roundTripMs / 2);
+  assert.equal(aheadMs, 5_000 - (3_000 + roundTripMs / 2));
   assert.equal(uncertaintyMs, roundTripMs / 2 + 1);
   await peer.close();
 });

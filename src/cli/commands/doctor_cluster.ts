@@ -2,7 +2,6 @@
 import { openBus } from "../../bus/open_bus.ts";
 import { openLeaseStore } from "../../cluster/store/stores.ts";
 import { realClock } from "../../core/clock.ts";
-import { UsageError } from "../../core/errors.ts";
 import { clusterCredentials } from "../../roles/cluster_credentials.ts";
 import { clusterKey } from "../../roles/cluster_key.ts";
 import type { DoctorOptions } from "../doctor/arguments.ts";
@@ -22,9 +21,6 @@ export async function runClusterDoctor(
   url: string,
   options: DoctorOptions,
 ): Promise<number> {
-  if (options.selfTest) {
-    throw new UsageError("--self-test is of this host, and --cluster of others: leave one out");
-  }
   const store = await openLeaseStore(url, {
     timeoutMs: STORE_TIMEOUT_MS,
     mustExist: true,

@@ -9,8 +9,8 @@ import type { PathSpeed } from "../../core/protocol/examination.ts";
 const CHUNK_BYTES = 64 << 10;
 /** Most bytes of a measurement. */
 export const MAX_PATH_BYTES = 128 << 20;
-/** Most bytes on their way. At 50 ms of round trip they are enough for 160 MB/s. */
-const MAX_IN_FLIGHT_BYTES = 8 << 20;
+/** Most bytes on their way. At 50 ms of round trip they are enough for 80 MB/s. */
+const MAX_IN_FLIGHT_BYTES = 4 << 20;
 /** A connection needs several round trips to reach its speed. */
 const ROUND_TRIPS = 40;
 /** An answer that comes later than this and two round trips means that a queue grows. */

@@ -28,7 +28,9 @@ export function clusterReportText(report: ClusterDoctorReport): string {
   if (paths.length > 0) {
     const header = ["from", "to", "round trip", "MB/s", ...tokensOf(report, null)];
     const rows = paths.map((path) => pathRow(path, report));
-    sections.push(section("Paths, measured over one connection each", table(header, rows)));
+    sections.push(
+      section("Paths, over one connection with up to 4 MiB on the way", table(header, rows)),
+    );
   }
   sections.push(section("Move or recompute", crossoverLines(report)));
   if (warnings.length > 0) sections.push(section("Warnings", wrapped(warnings)));

@@ -33,7 +33,7 @@ Addresses that others are told
   instance-0     a  tcp:10.0.0.97:9000     1.0 ms
   instance-1     b  tcp:10.0.0.98:9000     1.0 ms
 
-Paths, measured over one connection each
+Paths, over one connection with up to 4 MiB on the way
   from  to  round trip   MB/s  tokens/s moved
   ----  --  ----------  -----  --------------
   a      b      0.5 ms  500.0          500000
