@@ -13,6 +13,16 @@ export interface Examined {
   readonly clock: ClockDifference;
 }
 
+/** The clocks of this host. */
+export interface HostClocks {
+  /** Milliseconds since the epoch, as people have set them. */
+  wallMs(): number;
+  /** Milliseconds since any time, which nobody sets. */
+  steadyMs(): number;
+}
+
+const realClocks: HostClocks = { wallMs: () => Date.now(), steadyMs: () => performance.now() };
+
 /**
  * Asks a process several times, one question after the other. The answer was given at some time between
  * question and answer: the middle is taken, and half of the time between them is the uncertainty.
@@ -22,13 +32,13 @@ export interface Examined {
 export async function examineProcess(
   peer: Pick<Peer, "call">,
   options: CallOptions,
-  now: () => number = Date.now,
+  clocks = realClocks,
 ): Promise<Examined> {
   let best: Examined | null = null;
   for (let i = 0; i < QUESTIONS; i++) {
-    const sentMs = now(), sent = performance.now();
+    const sentMs = clocks.wallMs(), startMs = clocks.steadyMs();
     const { data: process } = await peer.call("examine", { data: null }, options);
-    const roundTripMs = performance.now() - sent;
+    const roundTripMs = clocks.steadyMs() - startMs;
     if (best !== null && roundTripMs >= best.clock.roundTripMs) continue;
     const clock = {
       aheadMs: process.timeMs - (sentMs + roundTripMs / 2),
