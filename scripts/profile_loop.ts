@@ -28,6 +28,8 @@ interface Service {
   readonly model: string;
   /** Arguments of `make_model.ts`, for a model that has to be made. */
   readonly makeArgs?: string;
+  /** Arguments of every `bench`. */
+  readonly bench?: readonly string[];
   readonly fitted: readonly Workload[];
   /** Requests one at a time: what a request takes outside of the instance. */
   readonly alone: Workload;
@@ -38,6 +40,11 @@ interface Service {
 const cpuModel =
   "--hidden 256 --layers 8 --heads 8 --kv-heads 8 --intermediate 768 --max-positions 2048 --dtype bf16";
 const blocks = 512;
+/**
+ * Tokens of that model that are letters. A byte that is no letter has no text, and brings no event: a first token
+ * would seem to come later than it does.
+ */
+const letters = Array.from({ length: 26 }, (_, i) => 97 + i);
 
 const services: Readonly<Record<string, Service>> = {
   cpu: {
@@ -45,6 +52,7 @@ const services: Readonly<Record<string, Service>> = {
     logInterval: 0.02,
     model: "loop",
     makeArgs: cpuModel,
+    bench: ["--extra-body", JSON.stringify({ allowed_token_ids: letters })],
     fitted: [
       work("f1", 1, 30, "--qps 3", 128, 32, 0.9),
       work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
@@ -131,7 +139,7 @@ async function measure(directory: string, service: Service, model: string): Prom
         const file = name.replaceAll(" ", "_");
         await llumnix(directory, [
           ...["bench", "--port", `${port}`, "--ready-check-timeout-sec", "60", ...args.split(" ")],
-          ...["--num-warmups", "3", "--disable-tqdm"],
+          ...["--num-warmups", "3", "--disable-tqdm", ...service.bench ?? []],
           ...["--metric-percentiles", "90", "--save-result", "--result-filename", `${file}.json`],
           ...(isLogged && name !== "alone" ? [] : ["--csv", `${file}.csv`]),
           ...(isLogged ? [] : ["--save-trace", `${file}.jsonl`]),
