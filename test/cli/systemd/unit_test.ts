@@ -94,11 +94,12 @@ Deno.test({
   async fn() {
     const directory = await Deno.makeTempDir();
     try {
-      for (const role of ["serve", "manager", "api-server", "instance"] as const) {
+      for (const role of ["serve", "manager", "api-server", "instance", "agent"] as const) {
         for (const user of [false, true]) {
           const path = `${directory}/llumnix-${role}.service`;
           const command = [Deno.execPath(), role];
-          await Deno.writeTextFile(path, unitText({ ...options, role, user, command }));
+          const hasAgent = role === "agent";
+          await Deno.writeTextFile(path, unitText({ ...options, role, hasAgent, user, command }));
           const { code, stderr } = await new Deno.Command(analyze!, {
             args: [...(user ? ["--user"] : []), "verify", "--man=no", path],
             env: { XDG_RUNTIME_DIR: directory },
