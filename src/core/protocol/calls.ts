@@ -12,6 +12,7 @@ import * as leadership from "./schemas/leadership.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
+import * as standingOrders from "./schemas/standing_orders.ts";
 import * as upgrade from "./schemas/upgrade.ts";
 
 /**
@@ -58,6 +59,9 @@ export const calls = {
 
   // Manager to agent.
   agent_start: call(agents.agentStart, agents.agentStarted),
+
+  // Manager to instance and to agent.
+  keep_orders: call(standingOrders.keepOrders, nothing),
 
   // Instance to every manager of its cluster.
   hear: call(leadership.presence, nothing),
