@@ -6,6 +6,7 @@ import type { ElectionChange } from "../../cluster/leadership/election.ts";
 import { realClock, sleep } from "../../core/clock.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
+import type { Leadership } from "../../core/protocol/leadership.ts";
 import type { Handover, RoleStatus, TakeOver } from "../../core/protocol/upgrade.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
@@ -72,6 +73,8 @@ export class ManagerService implements RoleService {
   /** It gives up its place, and must not lead again. */
   #isLeaving = false;
   readonly #audience: Audience;
+  /** One after the other: a manager may lead again before it has given its instances away. Never rejects. */
+  #roleChanges: Promise<void> = Promise.resolve();
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /**
@@ -155,6 +158,7 @@ export class ManagerService implements RoleService {
     const heir = this.#hasAgents ? undefined : candidate;
     this.#isLeaving = true;
     this.#isLeading = false;
+    await this.#roleChanges;
     await this.#role!.handOver(() => this.#resign(heir));
     this.#place!.leave();
     return { managerAddress: this.address, numInstances };
@@ -183,6 +187,7 @@ export class ManagerService implements RoleService {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#isLeaving) return; // another process has all of it
     this.#isLeaving = true;
+    await this.#roleChanges;
     if (this.#leavesInstances) {
       await this.#role?.handOver(() => this.#resign());
       await this.#place?.release();
@@ -227,34 +232,38 @@ export class ManagerService implements RoleService {
       heard: () => this.#audience.size,
       settings: await servedSettings(this.options) ?? undefined,
       onStranger: (reason) => this.#failure.resolve(reason),
-      onChange: (change) => void this.#changeRole(change),
+      onChange: (change) => {
+        this.#roleChanges = this.#roleChanges.then(() => this.#changeRole(change));
+      },
     });
     return `standing for election in ${place.cluster}, at ${this.address}`;
   }
 
   async #changeRole(change: ElectionChange): Promise<void> {
     if (this.#isLeaving) return;
+    if (change.type === "leads") return this.#beginLeading(change.leadership);
+    this.#isLeading = false;
     try {
-      if (change.type === "leads") {
-        const { epoch } = change.leadership;
-        this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
-        // The instances of the leader before join first.
-        const wasLed = epoch > 1;
-        await this.#role!.startInstances(
-          wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined,
-        );
-        this.#isLeading = true;
-        return;
-      }
-      this.#isLeading = false;
       this.log.warn(`leading no more: ${change.reason}`);
       // The instances go to the leader; this manager starts anew, and follows.
       await this.#role!.handOver();
       if (!this.#isLeaving) this.#role = await this.#listen();
     } catch (error) {
-      if (this.#candidacy?.candidate.leadership == null && change.type === "leads") return;
       this.#failure.resolve((error as Error).message);
     }
+  }
+
+  #beginLeading({ epoch }: Leadership): void {
+    const leads = () => this.#candidacy?.candidate.leadership?.epoch === epoch;
+    if (this.#candidacy !== null && !leads()) return; // it was over before its turn came
+    this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
+    // The instances of the leader before join first.
+    const wasLed = epoch > 1;
+    const place = wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined;
+    // Not awaited: instances may take long to start, and this manager may have to follow meanwhile.
+    this.#role!.startInstances(place).then(() => this.#isLeading = leads(), (error) => {
+      if (leads()) this.#failure.resolve((error as Error).message);
+    });
   }
 
   async #startManager(numInstances: number | undefined): Promise<void> {

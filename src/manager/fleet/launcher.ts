@@ -54,6 +54,13 @@ export interface InstanceLauncher {
    * again. Absent: there is one host.
    */
   preferHostOf?(instanceId: InstanceId | null): void;
+  /**
+   * Instances that run or start and that have not joined this manager yet: an earlier one has ordered them.
+   * None is started in their place. Default: 0.
+   */
+  readonly numUnjoined?: number;
+  /** Whether an instance of this name runs or starts, as {@linkcode numUnjoined} counts them, or has joined. */
+  has?(instanceId: InstanceId): boolean;
   /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**

@@ -1,33 +1,25 @@
-import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
-import { parseAddress } from "../../bus/address.ts";
-import { isObeyed, obey } from "../../bus/obey.ts";
-import { type Clock, sleep } from "../../core/clock.ts";
+import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
+import { parseAddress } from "../bus/address.ts";
+import { isObeyed, obey } from "../bus/obey.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import {
   ConflictError,
   isForTheUser,
   LlumnixError,
   toErrorRecord,
   UnavailableError,
-} from "../../core/errors.ts";
-import type { LeaderFence } from "../../core/leader_fence.ts";
-import type { Log } from "../../core/log.ts";
-import type {
-  AgentJoin,
-  AgentSignal,
-  AgentStart,
-  AgentStarted,
-} from "../../core/protocol/agents.ts";
-import type { PathOrder, PathSpeed, ProcessReport } from "../../core/protocol/examination.ts";
-import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { ManagerDecision } from "../../core/protocol/leadership.ts";
-import type { InstanceVersion } from "../../core/protocol/upgrade.ts";
-import { fullVersion } from "../../core/version.ts";
-import { checkInstanceId } from "../../instance/instance_socket.ts";
-import type {
-  AdoptedInstance,
-  ExitStatus,
-  InstanceLauncher,
-} from "../../manager/fleet/launcher.ts";
+} from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
+import type { Log } from "../core/log.ts";
+import type { AgentJoin, AgentSignal, AgentStart, AgentStarted } from "../core/protocol/agents.ts";
+import type { PathOrder, PathSpeed, ProcessReport } from "../core/protocol/examination.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { ManagerDecision } from "../core/protocol/leadership.ts";
+import { isNewer, type KeepOrders, type StandingOrders } from "../core/protocol/standing_orders.ts";
+import type { InstanceVersion } from "../core/protocol/upgrade.ts";
+import { fullVersion } from "../core/version.ts";
+import { checkInstanceId } from "../instance/instance_socket.ts";
+import type { AdoptedInstance, ExitStatus, InstanceLauncher } from "../manager/fleet/launcher.ts";
 import type { InstanceRecords, RecordedInstance } from "./instance_records.ts";
 import { pathAddress, PathProbe } from "./path_probe.ts";
 
@@ -55,7 +47,7 @@ export interface HostAgentConfig {
   /** Refuses orders of managers whose leadership is over. */
   readonly fence: LeaderFence;
   /** What the agent says of its host; the rest it knows by itself. */
-  readonly facts: Omit<AgentJoin, "address" | "instances">;
+  readonly facts: Omit<AgentJoin, "address" | "number" | "instances" | "starting" | "orders">;
   readonly launcher: Pick<InstanceLauncher, "launch">;
   /** Outlive the agent: the next one of this host finds the instances there. */
   readonly records: InstanceRecords;
@@ -72,6 +64,8 @@ interface Running {
   /** Null while it starts. */
   pid: number | null;
   processStart?: string;
+  /** Resolves with its pid; rejects if it could not be started. */
+  started: Promise<number>;
   stop(signal: "SIGTERM" | "SIGKILL"): void;
 }
 
@@ -98,6 +92,11 @@ export class HostAgent {
   #isConnecting = false;
   #isStopping = false;
   #isClosed = false;
+  /** The records are another agent's. */
+  #hasLeft = false;
+  #numJoins = 0;
+  /** For the next manager; undefined: none has sent any. */
+  #orders: StandingOrders | undefined = undefined;
   /** Resolves when the last instance has ended. */
   #empty = Promise.withResolvers<void>();
   #cancelRetry: () => void = () => {};
@@ -208,10 +207,12 @@ export class HostAgent {
     this.#cancelRetry();
     this.#cancelPing();
     this.#cancelPoll();
-    if (this.#instances.size === 0) this.#config.records.clear();
     const peer = this.#peer;
     this.#peer = null;
-    await Promise.all([peer?.close(), this.#probe.close()]);
+    const starts = [...this.#instances.values()].map(({ started }) => started);
+    await Promise.all([peer?.close(), this.#probe.close(), Promise.allSettled(starts)]);
+    if (this.#instances.size === 0 && !this.#hasLeft) this.#config.records.clear();
+    this.#hasLeft = true;
   }
 
   #connectAfter(delayMs: number, nextMs: number): void {
@@ -255,7 +256,7 @@ export class HostAgent {
     if (this.#hasJoined) this.#config.log.error(`the manager refuses this host: ${message}`);
   }
 
-  /** Tells the manager what runs here. */
+  /** Tells the manager what runs here, and what former managers have ordered. */
   async #join(): Promise<void> {
     const peer = this.#peer, { facts, fence } = this.#config;
     if (peer === null) throw new UnavailableError("there is no manager");
@@ -263,9 +264,14 @@ export class HostAgent {
       ...facts,
       ...(this.#isStopping ? { slots: 0, initialInstances: 0 } : {}),
       address: peer.localHost ?? peer.remote,
+      number: ++this.#numJoins,
       instances: [...this.#instances].flatMap(([instanceId, { pid }]) =>
         pid === null ? [] : [{ instanceId, pid }]
       ),
+      starting: [...this.#instances].flatMap(([instanceId, { pid }]) =>
+        pid === null ? [instanceId] : []
+      ),
+      orders: this.#orders,
     };
     const options = { timeoutMs: this.#isStopping ? LEAVE_TIMEOUT_MS : undefined };
     const { data } = await peer.call("agent_join", { data: join }, options);
@@ -277,6 +283,10 @@ export class HostAgent {
       calls: {
         ping: () => ({ data: null }),
         agent_start: async ({ data }, peer) => ({ data: await this.#start(data, peer) }),
+        keep_orders: ({ data }, peer) => {
+          this.#keepOrders(data, peer);
+          return { data: null };
+        },
         examine: () => ({ data: this.#report() }),
         path_receive: async ({ data }, peer) => ({ data: await this.#receive(data, peer) }),
         path_send: async ({ data }, peer) => ({ data: await this.#send(data, peer) }),
@@ -294,20 +304,25 @@ export class HostAgent {
   }
 
   /**
+   * Starts an instance, or answers for the one of that name that runs or starts already.
    * @throws {SupersededError} another manager leads
-   * @throws {ConflictError} the host has no room, or has an instance of that name
-   * @throws {UnavailableError} the agent is stopping
+   * @throws {ConflictError} the host has no room, or the agent is stopping
    */
   async #start(order: AgentStart, peer: Peer): Promise<AgentStarted> {
-    const { fence, launcher, facts: { host, slots } } = this.#config;
-    const { instanceId, managerAddress, numBlocks, replaces } = order;
+    const { fence, facts: { host, slots } } = this.#config;
+    const { instanceId, managerAddress, replaces } = order;
     obey(fence, order, peer);
     checkInstanceId(instanceId);
     parseAddress(managerAddress);
-    if (this.#isStopping) throw new UnavailableError(`host ${host} is leaving the service`);
-    if (this.#instances.has(instanceId)) {
-      throw new ConflictError(`host ${host} has an instance "${instanceId}" already`);
+    if (peer !== this.#peer) {
+      // The manager has heard since what runs here, and counts on this order no more.
+      throw new ConflictError(
+        `host ${host} has joined again since it was told to start ${instanceId}`,
+      );
     }
+    const known = this.#instances.get(instanceId);
+    if (known !== undefined) return { pid: await known.started };
+    if (this.#isStopping) throw new ConflictError(`host ${host} is leaving the service`);
     const isBesideOld = replaces !== undefined && this.#instances.has(replaces);
     if (this.#instances.size >= slots + (isBesideOld ? 1 : 0)) {
       const taken = this.instanceIds.join(", ");
@@ -315,29 +330,48 @@ export class HostAgent {
         `host ${host} has no room for ${instanceId}: it has ${slots} slots (--host-slots), taken by ${taken}`,
       );
     }
-    const running: Running = { pid: null, stop: () => {} };
+    let signalled: "SIGTERM" | "SIGKILL" | null = null;
+    const running: Running = {
+      pid: null,
+      started: Promise.resolve(0), // below
+      stop: (signal) => signalled = signal,
+    };
     this.#instances.set(instanceId, running);
+    running.started = this.#launch(order, running, peer);
+    const pid = await running.started;
+    if (signalled !== null) running.stop(signalled);
+    else if (this.#isStopping) running.stop("SIGTERM");
+    return { pid };
+  }
+
+  async #launch(
+    { instanceId, managerAddress, numBlocks }: AgentStart,
+    running: Running,
+    peer: Peer,
+  ): Promise<number> {
+    const { launcher, startOf, log } = this.#config;
     try {
-      const launched = await launcher.launch({
-        instanceId,
-        managerAddress,
-        numBlocks,
-        startedBy: "manager",
-      });
+      const order = { instanceId, managerAddress, numBlocks, startedBy: "manager" } as const;
+      const launched = await launcher.launch(order);
       running.pid = launched.pid;
-      running.processStart = this.#config.startOf(launched.pid);
+      running.processStart = startOf(launched.pid);
       running.stop = (signal) => launched.stop(signal);
       launched.exited.then((status) => this.#noteEnd(instanceId, status));
     } catch (error) {
       this.#forget(instanceId);
+      // The manager that gets no answer has been told that the start is under way.
+      if (peer !== this.#peer) this.#noteExit(instanceId, { code: null, signal: null });
       throw error;
     }
     this.#record();
-    // Nobody would know of it: the manager that ordered it is gone, or the host is.
-    if (!peer.isOpen) running.stop("SIGKILL");
-    else if (this.#isStopping) running.stop("SIGTERM");
-    this.#config.log.info(`starting ${instanceId}`, { pid: running.pid });
-    return { pid: running.pid };
+    if (peer !== this.#peer) this.#join().catch(() => {}); // the next join says it
+    log.info(`starting ${instanceId}`, { pid: running.pid });
+    return running.pid;
+  }
+
+  #keepOrders(decision: KeepOrders, peer: Peer): void {
+    obey(this.#config.fence, decision, peer);
+    if (isNewer(decision.orders, this.#orders)) this.#orders = decision.orders;
   }
 
   #report(): ProcessReport {
@@ -371,6 +405,10 @@ export class HostAgent {
     this.#forget(instanceId);
     this.#record();
     this.#config.log.info(`${instanceId} has ended`, { code, signal });
+    this.#noteExit(instanceId, { code, signal });
+  }
+
+  #noteExit(instanceId: InstanceId, { code, signal }: ExitStatus): void {
     this.#peer?.notify("agent_exited", { data: { instanceId, code, signal } });
   }
 
@@ -382,7 +420,7 @@ export class HostAgent {
   }
 
   #record(): void {
-    if (this.#isClosed) return; // the records are those of another agent
+    if (this.#hasLeft) return;
     const instances = [...this.#instances].flatMap(([instanceId, { pid, processStart }]) =>
       pid === null || processStart === undefined ? [] : [{ instanceId, pid, processStart }]
     );
@@ -402,7 +440,7 @@ export class HostAgent {
       const { instanceId, pid, processStart } = record;
       this.#adopted.set(instanceId, found);
       const stop = (signal: "SIGTERM" | "SIGKILL") => found.stop(signal);
-      this.#instances.set(instanceId, { pid, processStart, stop });
+      this.#instances.set(instanceId, { pid, processStart, stop, started: Promise.resolve(pid) });
       this.#config.log.info(`${instanceId} runs here already`, { pid });
     }
     this.#record();
