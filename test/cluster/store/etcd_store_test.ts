@@ -239,6 +239,85 @@ test("etcd: TLS, with certificates of the right authority only", async () => {
   }
 });
 
+/** Servers that answer as etcd does, except where a test says otherwise: null lets the caller wait for ever. */
+class FakeMembers implements AsyncDisposable {
+  /** By index of the member, in the order in which they came. */
+  readonly calls: number[] = [];
+  readonly #servers: Deno.HttpServer<Deno.NetAddr>[];
+  readonly #open = new AbortController();
+
+  constructor(
+    count: number,
+    answer: (member: number, numCalls: number) => object | Response | null,
+  ) {
+    this.#servers = Array.from(
+      { length: count },
+      (_, member) =>
+        Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
+          await request.text();
+          const body = answer(member, this.calls.push(member));
+          if (body !== null) return body instanceof Response ? body : Response.json(body);
+          await new Promise((resolve) => this.#open.signal.addEventListener("abort", resolve));
+          return new Response();
+        }),
+    );
+  }
+
+  get url(): string {
+    return `etcd://${this.#servers.map(({ addr: { port } }) => `127.0.0.1:${port}`).join(",")}`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#open.abort();
+    for (const server of this.#servers) await server.shutdown();
+  }
+}
+
+const empty = { header: { revision: "7" } };
+
+Deno.test("lease store etcd: a call that is not answered is made again, at another member if there is one", async () => {
+  for (const [count, expected] of [[1, [0, 0]], [2, [0, 1]]] as const) {
+    await using members = new FakeMembers(count, (_, numCalls) => numCalls === 1 ? null : empty);
+    const store = await openLeaseStore(members.url, { timeoutMs: 2 * CALL_TIMEOUT_MS });
+    assert.deepEqual(await store.list("hosts/"), { entries: [], revision: 7 });
+    assert.deepEqual(members.calls, expected);
+    await store.close();
+  }
+});
+
+Deno.test("lease store etcd: what no member answers is not asked for ever, and each is named once", async () => {
+  await using members = new FakeMembers(1, () => null);
+  const store = await openLeaseStore(members.url, { timeoutMs: 60 });
+  const reason = `${members.url.replace("etcd", "http")}: no answer in 60 ms`;
+  await assert.rejects(store.get("leader"), (error) => {
+    assert.ok(error instanceof StoreAwayError);
+    return error.message === `etcd does not answer: ${reason}`;
+  });
+  await store.close();
+});
+
+Deno.test("lease store etcd: what is no etcd, or too old, is named", async () => {
+  const answers: [() => object, RegExp][] = [
+    [
+      () => new Response("404 page not found", { status: 404 }),
+      /client port of etcd 3\.4 or later$/,
+    ],
+    [() => Response.json({ code: 5, error: "Not Found" }, { status: 404 }), /3\.4 or later$/],
+    [() => new Response("<html>"), /at http:\/\/127\..* is no etcd: status 200, no JSON$/],
+    [() => ({ hello: "world" }), /is no etcd: its revision is "undefined"$/],
+  ];
+  for (const [answer, expected] of answers) {
+    await using members = new FakeMembers(1, answer);
+    const store = await openLeaseStore(members.url, { timeoutMs: CALL_TIMEOUT_MS });
+    await assert.rejects(store.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      assert.match(error.message, expected);
+      return true;
+    });
+    await store.close();
+  }
+});
+
 Deno.test("lease store etcd: a user without a password and a wrong certificate are usage errors", async () => {
   const open = (credentials: Record<string, string>) =>
     openLeaseStore("etcd://127.0.0.1", { credentials });

@@ -1,9 +1,11 @@
 import { UsageError } from "../../../core/errors.ts";
+import { HEDGE_PART, hedged } from "../hedged.ts";
 import { MAX_ENTRIES, MAX_VALUE_BYTES, StoreAwayError, StoreRefusedError } from "../lease_store.ts";
 import type { StoreOptions } from "../store_kind.ts";
 
 /** A list of the largest size, with its base64 and field names. */
 const MAX_ANSWER_BYTES = MAX_ENTRIES * (MAX_VALUE_BYTES * 4 / 3 + 1_024);
+const NOT_FOUND = 404;
 /** gRPC status codes in error answers (google.rpc.Code). */
 const INVALID_ARGUMENT = 3,
   PERMISSION_DENIED = 7,
@@ -15,6 +17,15 @@ interface GatewayError {
   readonly code?: number;
   readonly message?: string;
   readonly error?: string;
+}
+
+/** Least attempts of a call: with one member, both are made there. */
+const MIN_ATTEMPTS = 2;
+
+/** What a member has answered to a call. */
+interface GatewayAnswer {
+  readonly response: Response;
+  readonly answer: unknown;
 }
 
 /**
@@ -46,17 +57,14 @@ export class Gateway {
   }
 
   /**
-   * One call, within the time limit. It may be sent to several members, and so be done twice.
+   * One call, within the time limit. It may be sent several times, and so be done more than once.
    * @throws {StoreAwayError} no member answers
    * @throws {StoreRefusedError} etcd refuses the call
    */
   async call(path: string, body: unknown): Promise<unknown> {
     const timeoutMs = this.options.timeoutMs;
     const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(timeoutMs)]);
-    return await this.#authorised(signal, async () => {
-      const response = await this.#post(path, body, signal);
-      return { response, answer: await this.#json(response) };
-    });
+    return await this.#authorised(signal, () => this.#ask(path, body, signal));
   }
 
   /**
@@ -92,7 +100,7 @@ export class Gateway {
   /** Tokens of users expire: the call is repeated once with a fresh one. */
   async #authorised(
     signal: AbortSignal,
-    send: () => Promise<{ readonly response: Response; readonly answer: unknown }>,
+    send: () => Promise<GatewayAnswer>,
   ): Promise<unknown> {
     const { user } = this.options.credentials;
     const hadToken = this.#token !== null;
@@ -110,35 +118,67 @@ export class Gateway {
   async #authenticate(signal: AbortSignal): Promise<void> {
     this.#token = null;
     const { user: name, password } = this.options.credentials;
-    const response = await this.#post("/v3/auth/authenticate", { name, password }, signal);
-    const answer = await this.#json(response) as { token?: unknown } & GatewayError;
-    if (!response.ok) throw this.#refusal(response.status, answer);
+    const asked = await this.#ask("/v3/auth/authenticate", { name, password }, signal);
+    const answer = asked.answer as { token?: unknown } & GatewayError;
+    if (!asked.response.ok) throw this.#refusal(asked.response.status, answer);
     if (typeof answer.token !== "string") throw this.#strange("no token");
     this.#token = answer.token;
   }
 
+  /** The first answer: of the first member, or of the next ones if it takes long or cannot be reached. */
+  async #ask(path: string, body: unknown, signal: AbortSignal): Promise<GatewayAnswer> {
+    const reasons = new Set<string>();
+    const bases = [...this.#bases];
+    while (bases.length < MIN_ATTEMPTS) bases.push(bases[0]);
+    const [first, ...others] = bases.map((base) => async () => {
+      const response = await this.#postTo(base, path, body, signal, reasons);
+      return { response, answer: await this.#json(response) };
+    });
+    try {
+      return await hedged([first, ...others], this.options.timeoutMs * HEDGE_PART);
+    } catch (error) {
+      throw reasons.size > 0 ? awayBecause(reasons) : error;
+    }
+  }
+
   /** To the first member that can be reached. */
   async #post(path: string, body: unknown, signal: AbortSignal): Promise<Response> {
-    const reasons: string[] = [];
+    const reasons = new Set<string>();
     for (const base of [...this.#bases]) {
       try {
-        const headers: Record<string, string> = { "content-type": "application/json" };
-        if (this.#token !== null) headers.authorization = this.#token;
-        const init = { method: "POST", body: JSON.stringify(body), headers, signal };
-        return await fetch(base + path, { ...init, client: this.#client } as RequestInit);
-      } catch (error) {
-        this.#bases.push(...this.#bases.splice(this.#bases.indexOf(base), 1));
-        reasons.push(`${base}: ${this.#why(error)}`);
+        return await this.#postTo(base, path, body, signal, reasons);
+      } catch {
         if (signal.aborted) break;
       }
     }
-    throw new StoreAwayError(`etcd does not answer: ${reasons.join("; ")}`);
+    throw awayBecause(reasons);
+  }
+
+  /** @param reasons why a member cannot be reached is added to them */
+  async #postTo(
+    base: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal,
+    reasons: Set<string>,
+  ): Promise<Response> {
+    try {
+      const headers: Record<string, string> = { "content-type": "application/json" };
+      if (this.#token !== null) headers.authorization = this.#token;
+      const init = { method: "POST", body: JSON.stringify(body), headers, signal };
+      return await fetch(base + path, { ...init, client: this.#client } as RequestInit);
+    } catch (error) {
+      this.#bases.push(...this.#bases.splice(this.#bases.indexOf(base), 1));
+      reasons.add(`${base}: ${this.#why(error)}`);
+      throw error;
+    }
   }
 
   async #json(response: Response): Promise<unknown> {
     try {
       return JSON.parse(await readBounded(response.body, MAX_ANSWER_BYTES));
     } catch (error) {
+      if (error instanceof SyntaxError && response.status === NOT_FOUND) throw noGatewayError();
       if (error instanceof SyntaxError) throw this.#strange(`status ${response.status}, no JSON`);
       throw error instanceof StoreRefusedError
         ? error
@@ -157,11 +197,7 @@ export class Gateway {
 
   #refusal(status: number, { code, message, error }: GatewayError): Error {
     const text = String(message ?? error ?? `status ${status}`).slice(0, 500);
-    if (status === 404) {
-      return new StoreRefusedError(
-        "this etcd has no JSON gateway at /v3: it has to be 3.4 or later",
-      );
-    }
+    if (status === NOT_FOUND) return noGatewayError();
     // etcd reports a wrong password, and a user who is needed and not given, as a wrong argument, and a
     // user of an etcd without users as a wrong state.
     const isAboutUser = code === UNAUTHENTICATED || code === PERMISSION_DENIED ||
@@ -174,6 +210,16 @@ export class Gateway {
   #strange(what: string): StoreRefusedError {
     return new StoreRefusedError(`the server at ${this.#bases[0]} is no etcd: ${what}`);
   }
+}
+
+function noGatewayError(): StoreRefusedError {
+  return new StoreRefusedError(
+    "there is no JSON gateway of etcd at /v3: expected the client port of etcd 3.4 or later",
+  );
+}
+
+function awayBecause(reasons: ReadonlySet<string>): StoreAwayError {
+  return new StoreAwayError(`etcd does not answer: ${[...reasons].join("; ")}`);
 }
 
 /** etcd says so of a token that has expired, or that was made before the users changed. */
