@@ -160,6 +160,8 @@ test("etcd: goes on with the other members when one ends, and names who refuses 
   const user = await open("root", "right");
   await assert.rejects(user.get("leader"), /credentials.*not enabled/);
   await server.requireUser("root", "right");
+  // What was refused is tried again after a pause.
+  await until(() => user.get("leader").then(() => true, () => false), "the user counts");
   assert.equal((await user.get("leader"))?.value, "2");
   const watched = Promise.withResolvers<string | null>();
   const stop = user.watch("leader", second!, {
@@ -239,6 +241,8 @@ test("etcd: TLS, with certificates of the right authority only", async () => {
   }
 });
 
+type Answer = object | Response | null;
+
 /** Servers that answer as etcd does, except where a test says otherwise: null lets the caller wait for ever. */
 class FakeMembers implements AsyncDisposable {
   /** By index of the member, in the order in which they came. */
@@ -248,14 +252,15 @@ class FakeMembers implements AsyncDisposable {
 
   constructor(
     count: number,
-    answer: (member: number, numCalls: number) => object | Response | null,
+    answer: (member: number, numCalls: number, path: string) => Answer | Promise<Answer>,
   ) {
     this.#servers = Array.from(
       { length: count },
       (_, member) =>
         Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, async (request) => {
           await request.text();
-          const body = answer(member, this.calls.push(member));
+          const path = new URL(request.url).pathname;
+          const body = await answer(member, this.calls.push(member), path);
           if (body !== null) return body instanceof Response ? body : Response.json(body);
           await new Promise((resolve) => this.#open.signal.addEventListener("abort", resolve));
           return new Response();
@@ -293,6 +298,47 @@ Deno.test("lease store etcd: what no member answers is not asked for ever, and e
     assert.ok(error instanceof StoreAwayError);
     return error.message === `etcd does not answer: ${reason}`;
   });
+  await store.close();
+});
+
+Deno.test("lease store etcd: calls share a login, which may take longer than they wait", async () => {
+  let numLogins = 0;
+  const mayLogIn = Promise.withResolvers<void>();
+  await using members = new FakeMembers(1, async (_member, _numCalls, path) => {
+    if (path !== "/v3/auth/authenticate") return empty;
+    numLogins++;
+    await mayLogIn.promise;
+    return { token: "t" };
+  });
+  const credentials = { user: "u", password: "p" };
+  const store = await openLeaseStore(members.url, { timeoutMs: 60, credentials });
+  const late = /^StoreAwayError: etcd's check of the password: no answer in 60 ms$/;
+  for (let i = 0; i < 2; i++) {
+    const calls = [store.list("hosts/"), store.get("leader"), store.set("leader", "1", 0)];
+    await Promise.all(calls.map((call) => assert.rejects(call, late)));
+  }
+  mayLogIn.resolve();
+  await until(() => store.list("hosts/").then(() => true, () => false), "the login counts");
+  assert.equal(numLogins, 1);
+  await store.close();
+});
+
+Deno.test("lease store etcd: a password that is refused is not sent with each call", async () => {
+  let numLogins = 0;
+  await using members = new FakeMembers(1, () => {
+    numLogins++;
+    const error = "etcdserver: authentication failed, invalid user ID or password";
+    return Response.json({ code: 3, error }, { status: 400 });
+  });
+  const credentials = { user: "u", password: "p" };
+  const store = await openLeaseStore(members.url, { timeoutMs: CALL_TIMEOUT_MS, credentials });
+  for (let i = 0; i < 3; i++) {
+    await assert.rejects(
+      store.get("leader"),
+      /^StoreRefusedError: etcd refuses these credentials: /,
+    );
+  }
+  assert.ok(numLogins < 3, `${numLogins} logins`);
   await store.close();
 });
 

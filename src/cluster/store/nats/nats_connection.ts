@@ -17,6 +17,7 @@ const REPLICAS = 3;
 const OLDEST_SERVER = [2, 9] as const;
 /** Errors of JetStream's API where there is none. */
 const NOT_ENABLED = /jetstream.*not enabled|no responders/i;
+const NO_BUCKET = /(?:stream|bucket) not found/i;
 const ABOUT_CREDENTIALS = /authoriz|authentic|permission|credential|nkey/i;
 
 /** A bucket, and what it is reached by. */
@@ -70,7 +71,7 @@ export class NatsBucket {
     try {
       return await within(work, this.options.timeoutMs, "NATS");
     } catch (error) {
-      throw explained(error as Error);
+      throw explained(error as Error, this.options.mustExist ? this.name : null);
     }
   }
 }
@@ -103,7 +104,7 @@ class NatsLink {
   }
 
   async #openNow(): Promise<OpenBucket> {
-    const { servers, timeoutMs: timeout } = this.options;
+    const { servers, timeoutMs: timeout, mustExist = false } = this.options;
     const connection = this.#connection ??= await this.#connect();
     if (this.#isClosed) {
       await connection.close();
@@ -111,12 +112,14 @@ class NatsLink {
     }
     checkVersion(connection.info?.version);
     const kv = await new Kvm(connection).create(this.bucket, {
+      bindOnly: mustExist,
       history: 1,
       replicas: servers.length >= REPLICAS ? REPLICAS : 1,
       // A replica that is behind would answer with an older value.
       allow_direct: false,
       timeout,
     });
+    if (mustExist) await kv.status(); // it binds to what is not there, too
     return { connection, kv, js: jetstream(connection, { timeout }) };
   }
 
@@ -162,11 +165,18 @@ function checkVersion(version = "unknown"): void {
   );
 }
 
-function explained(error: Error): Error {
+/** @param missingBucket the bucket that must exist; null: none */
+function explained(error: Error, missingBucket: string | null): Error {
   if (error instanceof StoreAwayError || error instanceof StoreRefusedError) return error;
   const text = `${error.name}: ${error.message}`;
   if (ABOUT_CREDENTIALS.test(text)) {
     return new StoreRefusedError(`NATS refuses these credentials: ${text}`, { cause: error });
+  }
+  if (missingBucket !== null && NO_BUCKET.test(text)) {
+    return new StoreRefusedError(
+      `this NATS server has no bucket ${missingBucket}: no process of a cluster of this name has run`,
+      { cause: error },
+    );
   }
   if (NOT_ENABLED.test(text)) {
     // A server that starts, or wakes up, says so for a moment too.
