@@ -241,8 +241,15 @@ export class Gateway {
     const isAboutUser = code === UNAUTHENTICATED || code === PERMISSION_DENIED ||
       ((code === INVALID_ARGUMENT || code === FAILED_PRECONDITION) &&
         /auth|user|password/i.test(text));
-    if (isAboutUser) return new StoreRefusedError(`etcd refuses these credentials: ${text}`);
+    if (isAboutUser) return this.#refusedUser(text);
     return new StoreAwayError(`etcd cannot do it now: ${text}`);
+  }
+
+  #refusedUser(text: string): StoreRefusedError {
+    const what = this.options.credentials.user === undefined
+      ? "etcd wants a user and a password, and none are given"
+      : "etcd refuses these credentials";
+    return new StoreRefusedError(`${what}: ${text}; see --cluster-credentials`);
   }
 
   #strange(what: string): StoreRefusedError {

@@ -170,7 +170,10 @@ function explained(error: Error, missingBucket: string | null): Error {
   if (error instanceof StoreAwayError || error instanceof StoreRefusedError) return error;
   const text = `${error.name}: ${error.message}`;
   if (ABOUT_CREDENTIALS.test(text)) {
-    return new StoreRefusedError(`NATS refuses these credentials: ${text}`, { cause: error });
+    return new StoreRefusedError(
+      `NATS refuses these credentials, or wants some: ${text}; see --cluster-credentials`,
+      { cause: error },
+    );
   }
   if (missingBucket !== null && NO_BUCKET.test(text)) {
     return new StoreRefusedError(
