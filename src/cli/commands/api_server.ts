@@ -7,6 +7,7 @@ import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
 import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
+import { proveOperatorTo } from "../../client/operator_proof_to.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
@@ -27,6 +28,8 @@ import { asSuccessor, type Predecessor } from "../../roles/upgrade/successor.ts"
 
 /** The name on the lines of its log. */
 const ROLE = "api-server";
+/** Time for a manager that may lead later to take the proof of the admin token. */
+const PROOF_TIMEOUT_MS = 5_000;
 
 /**
  * Serves until it is told to stop.
@@ -113,10 +116,23 @@ export class ApiServerService implements RoleService {
       place,
       fence,
       log,
-      onMove: (to) => client?.switchManager(to),
+      onMove: (to) => {
+        contacts.meet(to);
+        client?.switchManager(to);
+      },
     });
     this.#leader = this.#disposables.use(leader);
-    client = await connect(bus, () => leader.address, options, log, fence);
+    const token = adminToken(options);
+    const contacts = leader.contacts({
+      bus,
+      call: (manager, call) => manager.call("ping", { data: null }, call),
+      onOpen: (manager) => {
+        // If it fails, the first call of an operator says why.
+        if (token) proveOperatorTo(manager, token, PROOF_TIMEOUT_MS).catch(() => {});
+      },
+    });
+    this.#disposables.defer(() => contacts.close());
+    client = await connect(contacts.bus, () => leader.address, options, log, fence);
     client.switchManager(leader.address); // another one may have become the leader meanwhile
     return client;
   }
