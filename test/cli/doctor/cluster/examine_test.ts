@@ -86,8 +86,9 @@ Deno.test("cluster examination: another process at the leader's address, and a d
   store.lead("m1", "inproc:manager");
   store.candidate("gone", "inproc:gone");
   const { problems, addresses, endedManagers } = await examine(world, store);
-  assert.equal(problems.length, 1, problems.join("\n"));
-  assert.match(problems[0], /the process at its address is m2, and the record names m1/);
+  assert.equal(problems.length, 2, problems.join("\n"));
+  assert.match(problems[0], /a manager stood for election at inproc:gone a moment ago/);
+  assert.match(problems[1], /the process at its address is m2, and the record names m1/);
   assert.deepEqual(addresses.map(({ who }) => who), ["leader"]);
   assert.deepEqual(endedManagers, ["inproc:gone"]);
 });
