@@ -4,7 +4,7 @@ import { realClock } from "../../core/clock.ts";
 import { HostProcess } from "../../core/host_process.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import type { Log } from "../../core/log.ts";
-import { checkHostOf } from "../../instance/instance_socket.ts";
+import { checkHostOf, checkOwnAddress } from "../../instance/instance_socket.ts";
 import { clusterPlace, findLeader } from "../cluster.ts";
 import { type LauncherConfig, launcherOf } from "../launchers.ts";
 import { servedSettings } from "../served_model.ts";
@@ -45,6 +45,7 @@ export class AgentRole implements AsyncDisposable {
 
   /**
    * Takes the host's name, and the instances of a former agent. Call {@linkcode join} next.
+   * @throws {UnavailableError} this host does not have the address of `--advertise-host`
    * @throws {UsageError} the name is none, or another agent of this machine has it; there are more slots
    *   than devices; no other host can reach `--advertise-host`
    */
@@ -52,6 +53,9 @@ export class AgentRole implements AsyncDisposable {
     const { options, engineArgv, bus, log, logFile, initialInstances } = config;
     const host = hostName(options.hostName);
     checkAdvertised(options, config.managerAddress);
+    if (options.advertiseHost !== null) {
+      checkOwnAddress(options.advertiseHost, "--advertise-host");
+    }
     const slots = hostSlots(options, options.hostSlots, initialInstances);
     const records = await InstanceRecordFile.open(host);
     const fence = new LeaderFence(`host ${host}`);
