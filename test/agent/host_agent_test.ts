@@ -223,7 +223,10 @@ Deno.test("agent: says once why it can join no manager", async () => {
   await new Promise((resolve) => setTimeout(resolve, 100)); // more attempts
   await agent.close();
   assert.equal(warnings.length, 1);
-  assert.match(warnings[0], /^cannot join the manager at inproc:nowhere, and tries again: .*nowhere/);
+  assert.match(
+    warnings[0],
+    /^cannot join the manager at inproc:nowhere, and tries again: .*nowhere/,
+  );
 });
 
 Deno.test("agent: keeps the newest standing orders for the next manager", async () => {
