@@ -49,8 +49,11 @@ Result Communicator::start(std::function<void()> body) {
     Counted thread(counts.threads);
     body();
   });
-  if (!isBlocking) return IN_PROGRESS;
-  job.join();
+  return IN_PROGRESS;
+}
+
+Result Communicator::outcome() {
+  if (job.joinable()) job.join();
   return asyncError();
 }
 
@@ -144,23 +147,26 @@ bool Communicator::connect(int peer) {
   Link &link = links[peer];
   if (link.out && link.in) return true;
   if (!nap(CONNECT_MS, rank, aborted)) return false;
-  for (const bool isForDialer : {true, false}) {
-    struct {
-      int rank, isForDialer;
-    } hello{rank, isForDialer};
-    int answer = 1;
-    if (rank < peer) {
+  struct {
+    int rank, isForDialer;
+  } hello{rank, 0};
+  int answer = 1;
+  if (rank < peer) {
+    for (const bool isForDialer : {true, false}) {
+      hello.isForDialer = isForDialer;
       Socket connection = dial(link.port, rank, aborted);
       if (!connection || connection.write(&hello, sizeof hello, aborted) != Io::FINE) return false;
       if (connection.read(&answer, sizeof answer, aborted) != Io::FINE) return false;
       (isForDialer ? link.out : link.in) = std::move(connection);
-    } else {
-      Socket connection = listener.accept(aborted);
-      if (!connection || connection.read(&hello, sizeof hello, aborted) != Io::FINE) return false;
-      if (connection.write(&answer, sizeof answer, aborted) != Io::FINE) return false;
-      Link &from = links[hello.rank];
-      (hello.isForDialer ? from.in : from.out) = std::move(connection);
     }
+    return true;
+  }
+  while (!link.out || !link.in) { // another lower rank may come first
+    Socket connection = listener.accept(aborted);
+    if (!connection || connection.read(&hello, sizeof hello, aborted) != Io::FINE) return false;
+    if (connection.write(&answer, sizeof answer, aborted) != Io::FINE) return false;
+    Link &from = links[hello.rank];
+    (hello.isForDialer ? from.in : from.out) = std::move(connection);
   }
   return true;
 }

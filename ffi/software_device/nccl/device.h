@@ -6,3 +6,4 @@
 // none until it gives them that of the communicator.
 extern "C" int cuCtxGetCurrent(void **context);
 extern "C" int cuCtxSetCurrent(void *context);
+extern "C" int cuDevicePrimaryCtxRetain(void **context, int device);
