@@ -56,7 +56,7 @@ async function comparePaths(
   const load = (plain: readonly CudaPath[]) =>
     loadCudaModel({ device: "cuda", options: testOptions(options, longest), hostShare: 1 }, {
       ...{ model, plain, libraries: {} },
-      lease: { ordinal: 0, sharedBy: 1, release() {} },
+      lease: { ordinals: [0], sharedBy: 1, release() {} },
     });
   for (const path of paths) {
     const fast = await load([]), plain = await load([path]);

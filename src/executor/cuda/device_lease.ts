@@ -1,12 +1,13 @@
-/** Which device an instance uses: each device has one instance, unless they may share it. */
+/** Which devices an instance uses: each device has one instance, unless they may share it. */
 import type { Cuda } from "../../../ffi/cuda/cuda.ts";
 import { claimName, heldNames } from "../../../ffi/host_claim.ts";
 import { UsageError } from "../../core/errors.ts";
 
-/** A device that no other instance on this host takes until the lease is released, or the process ends. */
+/** Devices that no other instance on this host takes until the lease is released, or the process ends. */
 export interface DeviceLease {
-  readonly ordinal: number;
-  /** Instances that share the device: each gets this part of its memory. */
+  /** As many as the instance asked for, each once. */
+  readonly ordinals: readonly number[];
+  /** Instances that share each device: each gets this part of its memory. */
   readonly sharedBy: number;
   release(): void;
 }
@@ -14,6 +15,8 @@ export interface DeviceLease {
 export interface LeaseOptions {
   /** Instances that will run on this host. */
   readonly numInstances: number;
+  /** Devices of an instance: `--tensor-parallel-size`. */
+  readonly devicesEach: number;
   /** `--allow-shared-device` */
   readonly allowShared: boolean;
   /** How long to wait for an instance that is ending. Default: 10 s. */
@@ -24,44 +27,63 @@ export interface LeaseOptions {
 const RETRY_MS = 200;
 
 /**
- * Takes a free device, the first of those that the driver shows this process (CUDA_VISIBLE_DEVICES). A
+ * Takes free devices, the first of those that the driver shows this process (CUDA_VISIBLE_DEVICES). A
  * device is claimed by its UUID; one that is shared has as many names as instances. All instances of a
  * device must share it by the same number, for each takes that part of its memory.
- * @throws {UsageError} fewer devices than instances, or all are in use
+ * @throws {UsageError} too few devices for the instances, or all are in use
  */
-export async function leaseDevice(cuda: Cuda, options: LeaseOptions): Promise<DeviceLease> {
-  const { numInstances, allowShared, patienceMs = 10_000 } = options;
+export async function leaseDevices(cuda: Cuda, options: LeaseOptions): Promise<DeviceLease> {
+  const { numInstances, devicesEach, patienceMs = 10_000 } = options;
   const count = cuda.deviceCount();
-  if (numInstances > count && !allowShared) {
-    throw new UsageError(
-      `--device cuda: ${numInstances} instances need a device each, and the driver shows ${count}. ` +
-        "Start fewer instances, let this host show more devices (CUDA_VISIBLE_DEVICES), or let " +
-        "instances share a device and its memory: --allow-shared-device.",
-    );
-  }
-  const sharedBy = Math.max(1, Math.ceil(numInstances / count));
+  refuseTooFew(options, count);
+  const sharedBy = Math.max(1, Math.ceil(numInstances * devicesEach / count));
   const devices = Array.from({ length: count }, (_, ordinal) => cuda.deviceInfo(ordinal));
   const deadline = performance.now() + patienceMs;
   for (;;) {
     const conflicts = new Map<number, string>(); // by device
+    const taken = new Map<number, { release(): void }>(); // by device
+    const release = () => taken.forEach((claim) => claim.release());
     for (let share = 0; share < sharedBy; share++) {
       for (const { ordinal, uuid, pciBusId } of devices) {
+        if (taken.has(ordinal)) continue;
         const device = new DeviceName(uuid || pciBusId);
         const claim = claimName(device.share(share, sharedBy));
         if (claim === null) continue;
         // After the claim, so that of two processes at once at least one sees the other.
         const conflict = device.conflict(sharedBy);
-        if (conflict === null) return { ordinal, sharedBy, release: () => claim.release() };
+        if (conflict === null) {
+          taken.set(ordinal, claim);
+          if (taken.size === devicesEach) return { ordinals: [...taken.keys()], sharedBy, release };
+          continue;
+        }
         claim.release();
         conflicts.set(ordinal, `device ${ordinal}: ${conflict}`);
       }
     }
+    release(); // two that each have half of what they need do not wait for each other
     if (performance.now() >= deadline) {
       throw conflicts.size > 0 ? disagreement([...conflicts.values()], sharedBy) : allInUse(count);
     }
     // Two that see each other's claim do not try again at the same time.
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (1 + Math.random())));
   }
+}
+
+/** NCCL takes one rank a device, so no option lets an instance use a device twice. */
+function refuseTooFew({ numInstances, devicesEach, allowShared }: LeaseOptions, count: number) {
+  if (devicesEach > count) {
+    throw new UsageError(
+      `--tensor-parallel-size ${devicesEach}: each rank needs a device of its own, and the driver shows ` +
+        `${count}. Lower it, or let this host show more devices (CUDA_VISIBLE_DEVICES).`,
+    );
+  }
+  if (numInstances * devicesEach <= count || allowShared) return;
+  const each = devicesEach === 1 ? "a device" : `${devicesEach} devices`;
+  throw new UsageError(
+    `--device cuda: ${numInstances} instances need ${each} each, and the driver shows ${count}. ` +
+      "Start fewer instances, let this host show more devices (CUDA_VISIBLE_DEVICES), or let " +
+      "instances share a device and its memory: --allow-shared-device.",
+  );
 }
 
 /** The names of one device. */

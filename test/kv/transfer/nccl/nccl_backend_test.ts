@@ -9,7 +9,9 @@ import { realClock } from "../../../../src/core/clock.ts";
 import { RequestError, UnavailableError } from "../../../../src/core/errors.ts";
 import type { KvLayout } from "../../../../src/kv/layout.ts";
 import { MigrationPeers } from "../../../../src/instance/llumlet/migration_peers.ts";
-import { NcclBackend } from "../../../../src/kv/transfer/nccl/nccl_backend.ts";
+import type { NcclBackend } from "../../../../src/kv/transfer/nccl/nccl_backend.ts";
+import { ncclOver } from "../../../../src/kv/transfer/nccl/open_nccl.ts";
+import type { ShardedNcclBackend } from "../../../../src/kv/transfer/nccl/sharded_nccl_backend.ts";
 import { ENDLESS_MS, PATIENCE_MS, pause, until, watch, within } from "../../../patience.ts";
 import { LossyLink } from "../../../conformance/lossy_link.ts";
 import { contents, fill } from "../../../conformance/kv_pool.ts";
@@ -26,7 +28,7 @@ import { SoftwareCudaPool } from "../../pool/cuda/software_cuda_pool.ts";
 
 interface NcclEnd extends BackendEnd {
   readonly instanceId: string;
-  readonly backend: NcclBackend;
+  readonly backend: NcclBackend | ShardedNcclBackend;
   readonly pool: SoftwareCudaPool;
   readonly listener: Listener;
 }
@@ -36,14 +38,11 @@ const softwareNccl = directory === null ? null : new SoftwareNccl(`${directory}l
 async function newEnd(instanceId: string, layout: KvLayout, model = "model"): Promise<NcclEnd> {
   const pool = new SoftwareCudaPool(layout, SUITE_BLOCKS);
   const cuda = openCuda({ from: directory! });
-  cuda.setDevice(0);
-  const nccl = Nccl.open({ from: directory! });
   const bus = openBus({ clusterKey: "insecure" });
-  const links = new MigrationPeers(bus, realClock, () => {});
-  const device = `GPU-${instanceId}`;
-  const backend = new NcclBackend({
-    ...{ instanceId, model, pool, clock: realClock, links, nccl, cuda, device },
-  });
+  const openLinks = () => new MigrationPeers(bus, realClock, () => {});
+  const context = { instanceId, model, pool, clock: realClock, openLinks };
+  const nccl = Nccl.open({ from: directory! });
+  const backend = ncclOver(context, cuda, nccl, (ordinal) => `GPU-${instanceId}-${ordinal}`);
   const listener = await bus.listen("tcp:127.0.0.1:0", { calls: backend.calls });
   return { instanceId, backend, pool, listener };
 }
@@ -86,6 +85,15 @@ testMigrationBackend({
   ignoresLimits: true,
   skipped: directory === null ? "no C++ compiler for the software device" : undefined,
   open: () => newPair(),
+});
+
+const divided = { ...suiteLayout, shards: 2 };
+testMigrationBackend({
+  name: "nccl, blocks on two devices",
+  hasData: true,
+  ignoresLimits: true,
+  skipped: directory === null ? "no C++ compiler for the software device" : undefined,
+  open: () => newPair([divided, divided]),
 });
 
 function ncclTest(name: string, run: (pair: Awaited<ReturnType<typeof newPair>>) => Promise<void>) {
