@@ -304,6 +304,42 @@ ncclTest(
   },
 );
 
+Deno.test({
+  name:
+    "nccl backend: an instance with blocks on another number of devices, or on the same one, is refused",
+  ignore: directory === null,
+  fn: async () => {
+    const mixed = await newPair([divided, suiteLayout]);
+    const reasons = mixed.failedPeers.map(([failed]) => failed.reason);
+    await mixed.close();
+    assert.match(reasons[0], /^shards is 2 here and undefined there/);
+    assert.match(reasons[1], /^shards is undefined here and 2 there/);
+
+    const pair = await newPair([divided, divided]);
+    const backend = pair.source.backend as ShardedNcclBackend;
+    const other = pair.destination.backend.endpoint as ShardedNcclBackend["endpoint"];
+    const reasonFor = async (shards: unknown) => {
+      const members = [{ instanceId: "b", rank: 1, endpoint: { ...other, shards } }];
+      const [failed] = await backend.join({ secret: "", generation: 2, members });
+      return failed?.reason;
+    };
+    assert.equal(await reasonFor(other.shards), undefined);
+    const { device } = backend.endpoint.shards[1];
+    assert.match(
+      (await reasonFor([other.shards[0], { ...other.shards[1], device }]))!,
+      /both instances are on the device GPU-a-1/,
+    );
+    for (const shards of [undefined, [], other.shards.slice(1)]) {
+      assert.equal(await reasonFor(shards), "its blocks are not on 2 devices");
+    }
+    for (const shard of [undefined, -1, 2, "0"]) {
+      const data = { topic: "tell" as const, data: { instanceId: "b", boot: "x", shard } };
+      assert.throws(() => backend.calls.migrate_backend({ data }), /names one of 2 devices/);
+    }
+    await pair.close();
+  },
+});
+
 ncclTest("calls that no instance makes are refused", async ({ destination: { backend } }) => {
   const caller = { instanceId: "a", boot: "x" };
   const tell = (data: unknown) => backend.calls.migrate_backend({ data: { topic: "tell", data } });
