@@ -25,9 +25,13 @@ interface Service {
   readonly serve: string;
   /** Seconds between two rows of the log: short enough to see prefills. */
   readonly logInterval: number;
+  /** Arguments of `profile fit`. */
+  readonly fit?: readonly string[];
   readonly model: string;
   /** Arguments of `make_model.ts`, for a model that has to be made. */
   readonly makeArgs?: string;
+  /** Arguments of every `bench`. */
+  readonly bench?: readonly string[];
   readonly fitted: readonly Workload[];
   /** Requests one at a time: what a request takes outside of the instance. */
   readonly alone: Workload;
@@ -36,27 +40,43 @@ interface Service {
 
 /** A model whose steps take some milliseconds on a core. */
 const cpuModel =
-  "--hidden 256 --layers 8 --heads 8 --kv-heads 8 --intermediate 768 --max-positions 2048 --dtype bf16";
+  "--hidden 512 --layers 8 --heads 8 --kv-heads 8 --intermediate 1536 --max-positions 2048 --dtype bf16";
 const blocks = 512;
+/**
+ * Tokens of that model that are letters. A byte that is no letter has no text, and brings no event: a first token
+ * would seem to come later than it does.
+ */
+const letters = Array.from({ length: 26 }, (_, i) => 97 + i);
 
 const services: Readonly<Record<string, Service>> = {
   cpu: {
     serve: `--device cpu --cpu-threads 1 --num-gpu-blocks-override ${blocks} --swap-space 0`,
-    logInterval: 0.02,
+    logInterval: 0.005,
+    fit: ["--max-piece-tokens", "512"],
     model: "loop",
     makeArgs: cpuModel,
+    bench: ["--extra-body", JSON.stringify({ allowed_token_ids: letters })],
     fitted: [
       work("f1", 1, 30, "--qps 3", 128, 32, 0.9),
       work("f2", 2, 30, "--qps 3", 32, 64, 0.9),
       work("f3", 3, 20, "--qps 2", 400, 24, 0.7),
+      work("f4", 5, 24, "--max-concurrency 8 --qps 20", 80, 40, 0.9),
     ],
-    alone: work("alone", 4, 40, "--max-concurrency 1", 160, 2, 0.9),
+    alone: work(
+      "alone",
+      4,
+      40,
+      "--request-rate 3 --burstiness inf --max-concurrency 1",
+      160,
+      2,
+      0.9,
+    ),
     heldOut: [
-      work("chat", 11, 40, "--qps 3", 64, 64, 0.5),
-      work("long prompts", 12, 40, "--qps 2.5", 256, 16, 0.5),
-      work("bursts", 13, 40, "--qps 3 --distribution gamma --cv 3", 96, 48, 0.5),
-      work("long answers", 14, 30, "--qps 2", 24, 120, 0.5),
-      work("mixed", 15, 40, "--qps 3", 160, 40, 0.9),
+      work("chat", 11, 100, "--qps 3", 64, 64, 0.5),
+      work("long prompts", 12, 100, "--qps 2.5", 256, 16, 0.5),
+      work("bursts", 13, 100, "--qps 3 --distribution gamma --cv 3", 96, 48, 0.5),
+      work("long answers", 14, 80, "--qps 2", 24, 120, 0.5),
+      work("mixed", 15, 100, "--qps 3", 160, 40, 0.9),
     ],
   },
   sim: {
@@ -131,9 +151,9 @@ async function measure(directory: string, service: Service, model: string): Prom
         const file = name.replaceAll(" ", "_");
         await llumnix(directory, [
           ...["bench", "--port", `${port}`, "--ready-check-timeout-sec", "60", ...args.split(" ")],
-          ...["--num-warmups", "3", "--disable-tqdm"],
+          ...["--num-warmups", "3", "--disable-tqdm", ...service.bench ?? []],
           ...["--metric-percentiles", "90", "--save-result", "--result-filename", `${file}.json`],
-          ...(isLogged && name !== "alone" ? [] : ["--csv", `${file}.csv`]),
+          ...["--csv", `${file}.csv`],
           ...(isLogged ? [] : ["--save-trace", `${file}.jsonl`]),
         ]);
       }
@@ -172,6 +192,7 @@ async function predict(
   const fit = await llumnix(directory, [
     ...["profile", "fit", ...rounds.map((round) => `${round}/fit_instance.csv`)],
     ...["--model", model, "--requests", requests, "--out", "profile.json"],
+    ...(service.fit ?? []),
   ]);
   console.log(fit);
   const rows: string[][] = [];

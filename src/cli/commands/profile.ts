@@ -95,6 +95,7 @@ async function measureExecutor(options: RunOptions): Promise<number> {
     finish(options, fit, steps, {
       model: nameOf(options.name ?? info.model),
       shape: { dtype, numLayers, numKvHeads, headDim, maxModelLen: info.maxModelLen },
+      maxPieceTokens: info.maxPieceTokens,
       numBlocks: info.numBlocks,
       tensorParallelSize: 1,
       pipelineParallelSize: 1,
@@ -133,6 +134,7 @@ function fitLogs(paths: readonly string[], options: FitOptions): number {
     model: nameOf(options.name ?? options.model),
     shape,
     request,
+    maxPieceTokens: options.maxPieceTokens ?? undefined,
     numBlocks,
     tensorParallelSize: options.tensorParallelSize,
     pipelineParallelSize: options.pipelineParallelSize,
@@ -153,6 +155,7 @@ interface EntryFacts {
   readonly model: string;
   readonly shape: CacheShape;
   readonly request?: RequestLatency;
+  readonly maxPieceTokens?: number;
   readonly numBlocks: number;
   readonly tensorParallelSize: number;
   readonly pipelineParallelSize: number;
@@ -171,6 +174,7 @@ function finish(
   const entry: ModelProfile = {
     ...{ model, shape, tensorParallelSize, pipelineParallelSize },
     alignment: fit.alignment,
+    ...(facts.maxPieceTokens !== undefined && { maxPieceTokens: facts.maxPieceTokens }),
     prefill: fit.prefill,
     decode: fit.decode,
     ...(request === undefined ? {} : { request }),

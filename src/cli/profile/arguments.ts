@@ -116,12 +116,22 @@ const fitArguments = {
     help: "Add the pause between two steps, which the log tells, to each step. True for `llumnix " +
       "simulate`, which has no other cost between steps; false for `serve --device sim`.",
   }),
+  "max-piece-tokens": integer({
+    default: null,
+    min: 1,
+    max: 1 << 20,
+    defaultText: "prompts come whole",
+    help:
+      "Most tokens of a prompt that one step of the logged instances computed: 512 with --device cpu. " +
+      "A simulation then cuts prompts as the service does. profile run knows it.",
+  }),
   "requests": text({
     default: null,
     metavar: "FILE",
     help: "CSV of requests that went to the idle service one at a time (llumnix bench " +
-      "--max-concurrency 1 --csv FILE). Their time to first token beyond the prefill is HTTP, text and " +
-      "dispatch; llumnix simulate adds it to each request. Without this file it adds nothing.",
+      "--max-concurrency 1 --request-rate 3 --burstiness inf --csv FILE). Their time to first token beyond " +
+      "the prefill is HTTP, text and dispatch; llumnix simulate adds it to each request. Without this file " +
+      "it adds nothing.",
   }),
   ...common,
 } satisfies ArgumentTable;

@@ -9,8 +9,8 @@ const notes = [
   "sizes. fit reads what a service logged with --log-instance-info (LOG_instance.csv, of this program " +
   "or of Llumnix).",
   "Both fit the latency model of a simulated instance by robust least squares (Huber's loss of relative " +
-  "residuals): prefill is linear in tokens, decode linear in sequences and tokens. The table that they " +
-  "print says how well that describes the steps: R2 is 1 for a perfect fit.",
+  "residuals): prefill is linear in tokens, with a square term for attention, decode linear in sequences " +
+  "and tokens. The table that they print says how well that describes the steps: R2 is 1 for a perfect fit.",
 ];
 
 const examples = [

@@ -1,11 +1,17 @@
 /**
  * The latency model of a simulated instance, which is Llumnix's: prefill is linear in tokens, decode
- * linear in sequences and in tokens. A profile adds sizes and bandwidths.
+ * linear in sequences and in tokens. Beyond it, a prefill may have a square term, for the attention within a
+ * prompt. A profile adds sizes and bandwidths.
  */
 import type { DType } from "../../core/dtype.ts";
 
-/** Duration of a prefill step: `msPerToken * tokens + msPerStep`. */
+/**
+ * Duration of a prefill step: `msPerSquaredToken * squares + msPerToken * tokens + msPerStep`, the tokens being
+ * those of all prompts in the step, and the squares the sum of the squared lengths of its prompts.
+ */
 export interface PrefillLatency {
+  /** Absent: 0, as in Llumnix. */
+  readonly msPerSquaredToken?: number;
   readonly msPerToken: number;
   readonly msPerStep: number;
   /** Where the numbers come from. */
@@ -67,6 +73,8 @@ export interface ModelProfile {
   readonly shape: CacheShape;
   /** Counts are padded to a multiple of this, as the kernels of a device pad them. Default 8. */
   readonly alignment?: number;
+  /** Prompts are computed in pieces of so many tokens at most, as on the CPU. Absent: they come whole. */
+  readonly maxPieceTokens?: number;
   readonly prefill: PrefillLatency;
   readonly decode: DecodeLatency;
   /** Absent: nothing. Simulated clusters wait this long; a service on simulated devices has its own. */
@@ -89,12 +97,15 @@ export function padded(count: number, alignment = DEFAULT_ALIGNMENT): number {
 /**
  * Milliseconds of a prefill step.
  * @param tokens of all prompts in the step
+ * @param squares sum of the squared lengths of its prompts, by default of one; of a later piece, what it adds
  */
 export function prefillMs(
   { prefill, alignment }: Pick<ModelProfile, "prefill" | "alignment">,
   tokens: number,
+  squares = tokens ** 2,
 ): number {
-  return prefill.msPerToken * padded(tokens, alignment) + prefill.msPerStep;
+  const { msPerSquaredToken = 0, msPerToken, msPerStep } = prefill;
+  return msPerSquaredToken * squares + msPerToken * padded(tokens, alignment) + msPerStep;
 }
 
 /**

@@ -37,8 +37,16 @@ const modelSchema = z.strictObject({
   }, OBJECT),
   /** Inputs are padded up to a multiple of this: 8 if it is absent. */
   alignment: count.optional(),
-  /** `ms_per_token * tokens + ms_per_step` */
-  prefill: z.strictObject({ ms_per_token: ms, ms_per_step: ms, source }, OBJECT),
+  /** Prompts come in pieces of so many tokens at most; whole if it is absent. */
+  max_piece_tokens: count.optional(),
+  /** `ms_per_squared_token * squares + ms_per_token * tokens + ms_per_step` */
+  prefill: z.strictObject({
+    /** Absent: 0. */
+    ms_per_squared_token: ms.optional(),
+    ms_per_token: ms,
+    ms_per_step: ms,
+    source,
+  }, OBJECT),
   /** `ms_per_sequence * batch + ms_per_token * total_tokens + ms_per_step` */
   decode: z.strictObject({
     ms_per_sequence: ms,
@@ -156,7 +164,11 @@ function fromRecord(record: ModelRecord): ModelProfile {
       maxModelLen: shape.max_model_len,
     },
     ...(record.alignment === undefined ? {} : { alignment: record.alignment }),
+    ...(record.max_piece_tokens !== undefined && { maxPieceTokens: record.max_piece_tokens }),
     prefill: {
+      ...(prefill.ms_per_squared_token !== undefined && {
+        msPerSquaredToken: prefill.ms_per_squared_token,
+      }),
       msPerToken: prefill.ms_per_token,
       msPerStep: prefill.ms_per_step,
       source: prefill.source,
@@ -196,7 +208,11 @@ function toRecord(profile: ModelProfile): ModelRecord {
       max_model_len: shape.maxModelLen,
     },
     ...(profile.alignment === undefined ? {} : { alignment: profile.alignment }),
+    ...(profile.maxPieceTokens !== undefined && { max_piece_tokens: profile.maxPieceTokens }),
     prefill: {
+      ...(prefill.msPerSquaredToken !== undefined && {
+        ms_per_squared_token: prefill.msPerSquaredToken,
+      }),
       ms_per_token: prefill.msPerToken,
       ms_per_step: prefill.msPerStep,
       source: prefill.source,

@@ -42,6 +42,7 @@ export class SimExecutor implements Executor {
       numBlocks,
       numSwapBlocks,
       hasNoCache: true,
+      maxPieceTokens: profile.maxPieceTokens,
       migrationBytesPerMs: profile.migration.gbps * 1e6 * speedup,
     };
     this.pool = new AccountedKvPool(layout, numBlocks);
@@ -56,7 +57,9 @@ export class SimExecutor implements Executor {
   /** The output of a step, without waiting; `latencyMs` is the time that {@linkcode step} waits. */
   compute(input: StepInput): StepOutput {
     if (this.#isClosed) throw new Error("the simulated executor is closed");
-    return this.#sampler.sample(input, this.#latencyMs(input) / this.#args.speedup);
+    const output = this.#sampler.sample(input, this.#latencyMs(input) / this.#args.speedup);
+    if (input.isPartial) output.tokenIds[0] = -1;
+    return output;
   }
 
   close(): Promise<void> {
@@ -71,7 +74,14 @@ export class SimExecutor implements Executor {
     const numCopies = (swapOut.length + swapIn.length) / 2;
     const copyMs = transferMs(profile.swap, numCopies * this.#blockBytes);
     const batch = handles.length;
-    if (kind === "prefill") return copyMs + prefillMs(profile, queryStarts[batch]);
+    if (kind === "prefill") {
+      let squares = 0;
+      for (let i = 0; i < batch; i++) {
+        const known = contextLens[i] - (queryStarts[i + 1] - queryStarts[i]);
+        squares += contextLens[i] ** 2 - known ** 2;
+      }
+      return copyMs + prefillMs(profile, queryStarts[batch], squares);
+    }
     let totalTokens = 0;
     for (let i = 0; i < batch; i++) totalTokens += contextLens[i];
     return copyMs + decodeMs(profile, batch, totalTokens);

@@ -88,25 +88,37 @@ function fitAligned(
 ): AlignedFit {
   const prefills = steps.filter(({ kind }) => kind === "prefill");
   const decodes = steps.filter(({ kind }) => kind === "decode");
-  const [msPerToken, msPerStep] = coefficients("prefill", prefills, ({ tokens }) => [
-    padded(tokens, alignment),
-    1,
-  ]);
+  const [msPerSquaredToken, msPerToken, msPerStep] = coefficients(
+    "prefill",
+    prefills,
+    (step) => [squaresOf(step), padded(step.tokens, alignment), 1],
+  );
   const [msPerSequence, msPerContextToken, msPerDecode] = coefficients(
     "decode",
     decodes,
     ({ sequences, tokens }) => [padded(sequences, alignment), padded(tokens, alignment), 1],
   );
-  const prefill = { msPerToken, msPerStep, source };
+  const prefill = {
+    ...(msPerSquaredToken > 0 && { msPerSquaredToken }),
+    ...{ msPerToken, msPerStep, source },
+  };
   const decode = { msPerSequence, msPerToken: msPerContextToken, msPerStep: msPerDecode, source };
   return {
     ...{ alignment, prefill, decode },
-    prefillQuality: qualityOf(prefills, ({ tokens }) => prefillMs({ prefill, alignment }, tokens)),
+    prefillQuality: qualityOf(
+      prefills,
+      (step) => prefillMs({ prefill, alignment }, step.tokens, squaresOf(step)),
+    ),
     decodeQuality: qualityOf(
       decodes,
       ({ sequences, tokens }) => decodeMs({ decode, alignment }, sequences, tokens),
     ),
   };
+}
+
+/** Sum of the squared lengths of a step's prompts: as if they were equally long, which the log does not tell. */
+export function squaresOf({ sequences, tokens }: StepSample): number {
+  return tokens ** 2 / sequences;
 }
 
 /**

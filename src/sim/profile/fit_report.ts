@@ -3,7 +3,7 @@ import { formatNumber } from "../../core/stats/spread.ts";
 import { decodeMs, prefillMs } from "../../executor/sim/profile.ts";
 import type { Chart, Report, Series } from "../../report/report.ts";
 import { textTable } from "../../report/text_table.ts";
-import type { Fit, FitQuality } from "./fit.ts";
+import { type Fit, type FitQuality, squaresOf } from "./fit.ts";
 import type { StepSample } from "./step_log.ts";
 
 /** Most steps that a plot shows. */
@@ -16,7 +16,17 @@ export function fitText(fit: Fit): string {
   return [
     textTable(header, qualityRows(fit)),
     "",
-    `prefill: ${formula([[prefill.msPerToken, "tokens"]], prefill.msPerStep)}`,
+    `prefill: ${
+      formula(
+        [
+          ...(prefill.msPerSquaredToken === undefined
+            ? []
+            : [[prefill.msPerSquaredToken, "tokens^2"] as const]),
+          [prefill.msPerToken, "tokens"],
+        ],
+        prefill.msPerStep,
+      )
+    }`,
     `decode: ${
       formula(
         [[decode.msPerSequence, "sequences"], [decode.msPerToken, "tokens"]],
@@ -56,10 +66,10 @@ export function fitReport(
   steps: readonly StepSample[],
 ): Report {
   const { prefill, decode, alignment, pauseMs } = fit;
-  const predict = ({ kind, sequences, tokens }: StepSample) =>
-    (kind === "prefill"
-      ? prefillMs({ prefill, alignment }, tokens)
-      : decodeMs({ decode, alignment }, sequences, tokens)) -
+  const predict = (step: StepSample) =>
+    (step.kind === "prefill"
+      ? prefillMs({ prefill, alignment }, step.tokens, squaresOf(step))
+      : decodeMs({ decode, alignment }, step.sequences, step.tokens)) -
     pauseMs;
   const charts = (["prefill", "decode"] as const).flatMap((kind) => {
     const chosen = thinned(steps.filter((step) => step.kind === kind));

@@ -1,4 +1,4 @@
-/** Requests that were sent one at a time, from a file of `llumnix bench --max-concurrency 1 --csv FILE`. */
+/** Requests that were sent one at a time, with pauses between them, from a file of `llumnix bench --csv FILE`. */
 import { UsageError } from "../../core/errors.ts";
 import { linesOf } from "../../workload/text_file.ts";
 
@@ -10,7 +10,8 @@ export interface RequestSample {
 const columnNames = ["due_s", "end_s", "ttft_ms", "prompt_tokens", "error"] as const;
 /** Fewer say little about the median. */
 const MIN_REQUESTS = 10;
-const HOW = "make it with llumnix bench --max-concurrency 1 --csv FILE";
+const HOW =
+  "make it with llumnix bench --max-concurrency 1 --request-rate 3 --burstiness inf --csv FILE";
 
 /**
  * The requests of a file; failed ones are left out.

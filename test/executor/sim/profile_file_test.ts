@@ -22,6 +22,11 @@ Deno.test("profiles come back from their file", () => {
   const key = { memoryUtilization: 0.9, blockSize: 16, maxBatchedTokens: 2048 };
   const models = builtinModelNames.map((name) => builtinProfile(gpuTypes[1], name, key));
   models.push({ ...models[0], model: "mine", request: { msPerRequest: 5.5, source: "bench" } });
+  const { prefill } = models[0];
+  models.push({
+    ...{ ...models[0], model: "in pieces", maxPieceTokens: 512 },
+    prefill: { ...prefill, msPerSquaredToken: 1e-4 },
+  });
   const json = JSON.parse(JSON.stringify(toProfileJson(models)));
   assert.deepEqual(parseProfile(json, "p.json"), models);
 });

@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import type { StepInput } from "../../../src/executor/executor.ts";
-import { decodeMs, prefillMs, transferMs } from "../../../src/executor/sim/profile.ts";
+import {
+  decodeMs,
+  type ModelProfile,
+  prefillMs,
+  transferMs,
+} from "../../../src/executor/sim/profile.ts";
 import { SimExecutor } from "../../../src/executor/sim/sim_executor.ts";
 import { resolveSimulation } from "../../../src/executor/sim/simulation.ts";
 import { blockBytes } from "../../../src/kv/layout.ts";
@@ -9,12 +14,19 @@ import { engineOptions, samplingParams } from "../../instance/support.ts";
 
 const simulation = resolveSimulation(engineOptions({ device: "sim", model: "llama-7b" }));
 
-function simExecutor(waits: number[] = [], speedup = 1): SimExecutor {
+function simExecutor(
+  waits: number[] = [],
+  speedup = 1,
+  profile: Partial<ModelProfile> = {},
+): SimExecutor {
   const wait = (delayMs: number) => {
     waits.push(delayMs);
     return Promise.resolve();
   };
-  return new SimExecutor({ simulation, speedup, wait });
+  return new SimExecutor({
+    simulation: { ...simulation, profile: { ...simulation.profile, ...profile } },
+    ...{ speedup, wait },
+  });
 }
 
 /** A step whose sequences have these contexts; all of a context is new in a prefill. */
@@ -61,6 +73,25 @@ Deno.test("a step waits for as long as the profile says", async () => {
   assert.deepEqual(waits, expected);
   assert.deepEqual([prefill, decode, swapping].map((output) => output.latencyMs), expected);
   assert.ok(swapMs > 0);
+});
+
+Deno.test("a later piece of a prompt pays for its attention to all before it", async () => {
+  const prefill = { msPerSquaredToken: 0.01, msPerToken: 1, msPerStep: 0, source: "" };
+  const executor = simExecutor([], 1, { alignment: 1, maxPieceTokens: 60, prefill });
+  assert.equal(executor.info.maxPieceTokens, 60);
+  const whole = await executor.step(step("prefill", [100]));
+  const two = await executor.step(step("prefill", [100, 100]));
+  const first = await executor.step({ ...step("prefill", [60]), isPartial: true });
+  assert.deepEqual([...first.tokenIds], [-1]);
+  const later = await executor.step({
+    ...step("prefill", [100]),
+    queryStarts: Int32Array.of(0, 40),
+  });
+  const near = (actual: number, expected: number) =>
+    assert.ok(Math.abs(actual - expected) < 1e-9, `${actual}, not ${expected}`);
+  near(whole.latencyMs, 200);
+  near(two.latencyMs, 400);
+  near(first.latencyMs + later.latencyMs, 200);
 });
 
 Deno.test("a speed-up divides the time of steps", async () => {

@@ -55,6 +55,15 @@ Deno.test("a device that does not pad", () => {
   near(decode.msPerSequence, 0.3, 0.05);
 });
 
+Deno.test("attention within a prompt is found as a square term", () => {
+  const squared = steps(2000, 0.1).map((step) =>
+    step.kind === "decode" ? step : { ...step, latencyMs: step.latencyMs + 1e-4 * step.tokens ** 2 }
+  );
+  const { prefill } = fitSteps(squared, [], "");
+  near(prefill.msPerSquaredToken!, 1e-4, 0.05);
+  near(prefill.msPerToken, 0.1, 0.05);
+});
+
 Deno.test("the pause between steps is added to each", () => {
   const without = fitSteps(steps(400), [], "");
   const { prefill, decode, pauseMs } = fitSteps(steps(400), [0.4, 0.5, 90], "");
