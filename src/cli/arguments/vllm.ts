@@ -121,7 +121,8 @@ export const vllmArguments = {
     min: 1,
     max: 64,
     aliases: ["-tp"],
-    help: "Devices of an instance, among which its model is divided: for models that are larger than a device. " +
+    help:
+      "Devices of an instance, among which its model is divided: for models that are larger than a device. " +
       "For --device cuda, and needs NCCL. The number must divide the model's heads.",
   }),
   "max-parallel-loading-workers": integer({

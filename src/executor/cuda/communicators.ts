@@ -1,4 +1,8 @@
-import { LibraryNotFoundError, LibraryVersionError, type OpenOptions } from "../../../ffi/library.ts";
+import {
+  LibraryNotFoundError,
+  LibraryVersionError,
+  type OpenOptions,
+} from "../../../ffi/library.ts";
 import { LocalRanks } from "../../../ffi/nccl/local_ranks.ts";
 import { Nccl, NcclError } from "../../../ffi/nccl/nccl.ts";
 import { UnavailableError, UsageError } from "../../core/errors.ts";

@@ -44,7 +44,13 @@ export class CudaLogitsHead implements LogitsHead {
       }
       const gathered = areFirst ? 0n : indices;
       kernels.normLinear(
-        { x: residual, norm: weights.finalNorm, indices: gathered, rows: count, epsilon: rmsNormEps },
+        {
+          x: residual,
+          norm: weights.finalNorm,
+          indices: gathered,
+          rows: count,
+          epsilon: rmsNormEps,
+        },
         weights.lmHead,
         logitsPart,
         normedRows,

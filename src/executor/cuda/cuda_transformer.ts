@@ -39,7 +39,11 @@ export class CudaTransformer implements Transformer {
   /** Of the blocks on one device. */
   readonly #layout: KvLayout;
   readonly #limits: SliceLimits;
-  readonly #parts: { readonly residual: Parts; readonly attended: Parts; readonly activated: Parts };
+  readonly #parts: {
+    readonly residual: Parts;
+    readonly attended: Parts;
+    readonly activated: Parts;
+  };
   /** Two for each rank, which take turns: a step ahead does not wait until the device has read the one before. */
   readonly #slices: (readonly [PinnedWords, PinnedWords])[] = [];
   #turn = 0;
@@ -141,11 +145,19 @@ export class CudaTransformer implements Transformer {
     const { rows } = tables[0], { residual, attended, activated } = this.#parts;
     ranks.each((rank) => {
       const { kernels, weights, activations } = rank;
-      kernels.embed(weights.embedding, tokensOf(rank), activations.residual, rows, config.hiddenSize);
+      kernels.embed(
+        weights.embedding,
+        tokensOf(rank),
+        activations.residual,
+        rows,
+        config.hiddenSize,
+      );
     });
     ranks.cut(residual, rows);
     for (let layer = 0; layer < config.numLayers; layer++) {
-      ranks.each((rank, index) => this.#attend(rank, layer, tables[index], this.#cacheOf(index, layer)));
+      ranks.each((rank, index) =>
+        this.#attend(rank, layer, tables[index], this.#cacheOf(index, layer))
+      );
       ranks.gather(attended, rows);
       ranks.each(({ kernels, weights, activations: { allAttended, residualPart } }) => {
         kernels.linearAdd(weights.layers[layer].output, allAttended, residualPart, rows);

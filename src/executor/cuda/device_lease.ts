@@ -27,9 +27,9 @@ export interface LeaseOptions {
 const RETRY_MS = 200;
 
 /**
- * Takes free devices, the first of those that the driver shows this process (CUDA_VISIBLE_DEVICES). A
- * device is claimed by its UUID; one that is shared has as many names as instances. All instances of a
- * device must share it by the same number, for each takes that part of its memory.
+ * Takes free devices, the first of those that the driver shows this process (CUDA_VISIBLE_DEVICES), and several
+ * next to each other if it can. A device is claimed by its UUID; one that is shared has as many names as
+ * instances. All instances of a device must share it by the same number, for each takes that part of its memory.
  * @throws {UsageError} too few devices for the instances, or all are in use
  */
 export async function leaseDevices(cuda: Cuda, options: LeaseOptions): Promise<DeviceLease> {
@@ -37,36 +37,68 @@ export async function leaseDevices(cuda: Cuda, options: LeaseOptions): Promise<D
   const count = cuda.deviceCount();
   refuseTooFew(options, count);
   const sharedBy = Math.max(1, Math.ceil(numInstances * devicesEach / count));
-  const devices = Array.from({ length: count }, (_, ordinal) => cuda.deviceInfo(ordinal));
+  const names = Array.from({ length: count }, (_, ordinal) => {
+    const { uuid, pciBusId } = cuda.deviceInfo(ordinal);
+    return new DeviceName(uuid || pciBusId);
+  });
+  const places = Array.from({ length: count * sharedBy }, (_, i) => ({
+    ...{ ordinal: i % count, share: Math.floor(i / count), name: names[i % count] },
+  }));
+  // Each instance has a group of its own, so that two that start at once do not take each other's devices.
+  const groups = Array.from(
+    { length: Math.floor(places.length / devicesEach) },
+    (_, i) => places.slice(i * devicesEach, (i + 1) * devicesEach),
+  );
   const deadline = performance.now() + patienceMs;
   for (;;) {
     const conflicts = new Map<number, string>(); // by device
-    const taken = new Map<number, { release(): void }>(); // by device
-    const release = () => taken.forEach((claim) => claim.release());
-    for (let share = 0; share < sharedBy; share++) {
-      for (const { ordinal, uuid, pciBusId } of devices) {
-        if (taken.has(ordinal)) continue;
-        const device = new DeviceName(uuid || pciBusId);
-        const claim = claimName(device.share(share, sharedBy));
-        if (claim === null) continue;
-        // After the claim, so that of two processes at once at least one sees the other.
-        const conflict = device.conflict(sharedBy);
-        if (conflict === null) {
-          taken.set(ordinal, claim);
-          if (taken.size === devicesEach) return { ordinals: [...taken.keys()], sharedBy, release };
-          continue;
-        }
-        claim.release();
-        conflicts.set(ordinal, `device ${ordinal}: ${conflict}`);
-      }
+    for (const group of [...groups, places]) {
+      const taken = claimSome(group, devicesEach, sharedBy, conflicts);
+      if (taken !== null) return { ...taken, sharedBy };
     }
-    release(); // two that each have half of what they need do not wait for each other
     if (performance.now() >= deadline) {
       throw conflicts.size > 0 ? disagreement([...conflicts.values()], sharedBy) : allInUse(count);
     }
     // Two that see each other's claim do not try again at the same time.
     await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (1 + Math.random())));
   }
+}
+
+/** One of the shares of a device. */
+interface Place {
+  readonly ordinal: number;
+  readonly share: number;
+  readonly name: DeviceName;
+}
+
+/**
+ * Claims `count` devices at some of the places, each once; null if there are not so many: then none is claimed.
+ * @param conflicts gets what other processes have that share a device by another number
+ */
+function claimSome(
+  places: readonly Place[],
+  count: number,
+  sharedBy: number,
+  conflicts: Map<number, string>,
+): Pick<DeviceLease, "ordinals" | "release"> | null {
+  const taken = new Map<number, { release(): void }>(); // by device
+  const release = () => taken.forEach((claim) => claim.release());
+  for (const [i, { ordinal, share, name }] of places.entries()) {
+    if (taken.size + places.length - i < count) break; // no claim that others would see for nothing
+    const claim = taken.has(ordinal) ? null : claimName(name.share(share, sharedBy));
+    if (claim === null) continue;
+    // After the claim, so that of two processes at once at least one sees the other.
+    const conflict = name.conflict(sharedBy);
+    if (conflict === null) {
+      taken.set(ordinal, claim);
+      if (taken.size === count) return { ordinals: [...taken.keys()], release };
+    } else {
+      claim.release();
+      conflicts.set(ordinal, `device ${ordinal}: ${conflict}`);
+    }
+  }
+  release();
+  return null;
 }
 
 /** NCCL takes one rank a device, so no option lets an instance use a device twice. */

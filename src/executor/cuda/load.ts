@@ -29,12 +29,7 @@ import type { Executor, ExecutorInfo, ExecutorSpec, OnProgress, StepInput } from
 import type { SliceLimits } from "../transformer/slices.ts";
 import { TransformerExecutor } from "../transformer/transformer_executor.ts";
 import { SamplingKernels } from "../../../ffi/cuda_kernels/sampling_kernels.ts";
-import {
-  type Activations,
-  allocateActivations,
-  configOfRank,
-  rowsOfSlice,
-} from "./activations.ts";
+import { type Activations, allocateActivations, configOfRank, rowsOfSlice } from "./activations.ts";
 import { openCommunicators } from "./communicators.ts";
 import { CudaTokenChooser } from "./cuda_token_chooser.ts";
 import { CudaTransformer } from "./cuda_transformer.ts";

@@ -122,7 +122,7 @@ export class Ranks {
 
   /** Returns when everything is done that was asked for. */
   synchronize(): void {
-    for (const { stream } of this.all) this.#cuda.synchronizeStream(stream);
+    this.each(({ stream }) => this.#cuda.synchronizeStream(stream));
   }
 
   /** Ends the communicators, once nothing is under way. */

@@ -90,7 +90,10 @@ const alignment = 256;
  * Outputs of the head that a device computes: equal numbers, so the last ones overlap if `vocabSize` cannot be
  * divided.
  */
-export function headRows(vocabSize: number, { rank, ranks }: RankOf): { first: number; count: number } {
+export function headRows(
+  vocabSize: number,
+  { rank, ranks }: RankOf,
+): { first: number; count: number } {
   const count = Math.ceil(vocabSize / ranks);
   return { first: Math.min(rank * count, vocabSize - count), count };
 }
@@ -265,7 +268,9 @@ export function uploadWeights(
     }));
     tensors.forEach(({ spec }, i) => {
       const isScaled = scales !== 0n;
-      const read = isScaled ? scaledRows(source, spec, dtype) : rowsOf(source, spec, dtype, isVector);
+      const read = isScaled
+        ? scaledRows(source, spec, dtype)
+        : rowsOf(source, spec, dtype, isVector);
       targets.forEach((target, rank) => {
         onTarget(rank);
         const { first, count } = target.plan.pieces[index].tensors[i];
@@ -298,7 +303,12 @@ type WriteRows = (
   scales: bigint,
 ) => void;
 
-function rowsOf(source: TensorSource, spec: TensorSpec, dtype: DType, isVector: boolean): WriteRows {
+function rowsOf(
+  source: TensorSource,
+  spec: TensorSpec,
+  dtype: DType,
+  isVector: boolean,
+): WriteRows {
   const tensor = source.read(spec);
   const bytes = isVector
     ? bytesOf(tensorValues(tensor, dtype))
@@ -318,7 +328,8 @@ function scaledRows(source: TensorSource, spec: TensorSpec, dtype: DType): Write
       uploads.write(scales, bytesOf(stored.scales.subarray(first, end)));
     };
   }
-  const { bytes } = convertTensor(source.read(spec), dtype), rowBytes = bytes.length / spec.shape[0];
+  const { bytes } = convertTensor(source.read(spec), dtype),
+    rowBytes = bytes.length / spec.shape[0];
   return ({ uploads, quantizer }, first, count, at, scales) => {
     const { kernels, staging, stagingBytes } = quantizer!;
     const most = Math.floor(stagingBytes / rowBytes);

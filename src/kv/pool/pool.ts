@@ -106,7 +106,10 @@ export interface DevicePool extends PoolShape, PoolShard {
 export type PoolDescription =
   | Pick<HostPool, "memory" | "layout" | "numBlocks" | "address">
   | Pick<AccountedPool, "memory" | "layout" | "numBlocks">
-  | Pick<DevicePool, "memory" | "layout" | "numBlocks" | "address" | "device" | "ordinal" | "others">;
+  | Pick<
+    DevicePool,
+    "memory" | "layout" | "numBlocks" | "address" | "device" | "ordinal" | "others"
+  >;
 
 /** The parts of a pool, by the order of its devices. */
 export function shardsOf({ ordinal, address, others = [] }: DevicePool): PoolShard[] {

@@ -177,6 +177,13 @@ cudaTest("an instance takes all of its devices or none, and shares them like oth
   assert.deepEqual(first.ordinals, [0, 1]);
   await assert.rejects(lease(1), /other instances use all 3 devices/);
   first.release();
+  // Devices that are not next to each other, where no others are free.
+  const one = { numInstances: 1, devicesEach: 1, allowShared: false, patienceMs: 0 };
+  const singles = [await leaseDevices(cuda, one), await leaseDevices(cuda, one)];
+  singles[0].release();
+  const apart = await lease(1);
+  assert.deepEqual(apart.ordinals, [0, 2]);
+  for (const { release } of [apart, singles[1]]) release();
   const shared = [await lease(3, true), await lease(3, true), await lease(3, true)];
   assert.deepEqual(shared.map(({ ordinals }) => ordinals), [[0, 1], [2, 0], [1, 2]]);
   assert.ok(shared.every(({ sharedBy }) => sharedBy === 2));
