@@ -1,6 +1,6 @@
 /**
  * The executor on a device: each fast path and the plain one in its place against the CPU, and bit for bit
- * against each other where the paths promise it; then the same small shapes under compute-sanitizer, where the
+ * against each other where the paths promise it; one device against two, where the host has them; then the same small shapes under compute-sanitizer, where the
  * host has it.
  */
 import { openCuda } from "../../ffi/cuda/open.ts";
@@ -8,6 +8,7 @@ import { engineDefaults } from "../../src/cli/arguments/tables.ts";
 import type { EngineOptions } from "../../src/core/options.ts";
 import { loadCudaModel } from "../../src/executor/cuda/load.ts";
 import { type CudaPath, cudaPaths } from "../../src/executor/cuda/paths.ts";
+import type { Executor } from "../../src/executor/executor.ts";
 import { compareLogits } from "../../src/executor/cuda/self_test/cases.ts";
 import { runSelfTest, testOptions } from "../../src/executor/cuda/self_test/run.ts";
 import { isPassed, taskFor } from "../../src/executor/cuda/self_test/self_test.ts";
@@ -24,6 +25,7 @@ else {
     await compareWithCpu(dtype, cudaPaths);
   }
   await comparePaths("bfloat16", ["graphs", "programmatic", "fused"]);
+  await compareRanks("bfloat16");
   await sanitize("memcheck");
 }
 
@@ -52,21 +54,49 @@ async function comparePaths(
   dtype: (typeof dtypes)[number],
   paths: readonly CudaPath[],
 ): Promise<void> {
-  const { model, longest } = taskOf(dtype, []);
-  const load = (plain: readonly CudaPath[]) =>
-    loadCudaModel({ device: "cuda", options: testOptions(options, longest), hostShare: 1 }, {
-      ...{ model, plain, libraries: {} },
-      lease: { ordinals: [0], sharedBy: 1, release() {} },
-    });
   for (const path of paths) {
-    const fast = await load([]), plain = await load([path]);
-    for (const { name, error } of await compareLogits(plain, fast, longest, dtype)) {
-      expect(error === 0, `without ${path}, ${name} differ: error ${error}`);
-    }
-    await fast.close();
-    await plain.close();
-    found(`with and without ${path}`, "the same bits");
+    await compareBits(
+      `with and without ${path}`,
+      dtype,
+      await load(dtype),
+      await load(dtype, [path]),
+    );
   }
+}
+
+/** A model that is divided among two devices, which the host may not have. */
+async function compareRanks(dtype: (typeof dtypes)[number]): Promise<void> {
+  const count = openCuda().deviceCount();
+  if (count < 2) return found("on one device and on two", "not run: this host has one device");
+  const divided = await load(dtype, [], [0, 1]);
+  await compareBits("on one device and on two", dtype, await load(dtype), divided);
+}
+
+function load(
+  dtype: (typeof dtypes)[number],
+  plain: readonly CudaPath[] = [],
+  ordinals: readonly number[] = [0],
+): Promise<Executor> {
+  const { model, longest } = taskOf(dtype, []);
+  const spec = { device: "cuda" as const, options: testOptions(options, longest), hostShare: 1 };
+  const lease = { ordinals, sharedBy: 1, release() {} };
+  return loadCudaModel(spec, { model, plain, lease, libraries: {} });
+}
+
+/** Closes both. */
+async function compareBits(
+  what: string,
+  dtype: (typeof dtypes)[number],
+  one: Executor,
+  other: Executor,
+): Promise<void> {
+  const { longest } = taskOf(dtype, []);
+  for (const { name, error } of await compareLogits(other, one, longest, dtype)) {
+    expect(error === 0, `${what}, ${name} differ: error ${error}`);
+  }
+  await one.close();
+  await other.close();
+  found(what, "the same bits");
 }
 
 /** Runs the comparison in bfloat16 under a tool of compute-sanitizer. */

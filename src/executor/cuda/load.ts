@@ -238,7 +238,10 @@ function refuseShapes(
     );
   }
   const vector = vectorBytes / elementBytes[dtype];
-  const widths = { "hidden size": hiddenSize, "intermediate size": intermediateSize };
+  const widths = {
+    "hidden size": hiddenSize,
+    [ranks === 1 ? "intermediate size" : "intermediate size on a device"]: intermediateSize / ranks,
+  };
   for (const [what, width] of Object.entries(widths)) {
     if (width % vector === 0) continue;
     throw new ModelError(

@@ -1,6 +1,7 @@
 /** Models that are divided among devices: every bit is that of one device. */
 import assert from "node:assert/strict";
 import { openCuda } from "../../../ffi/cuda/open.ts";
+import { openCommunicators } from "../../../src/executor/cuda/communicators.ts";
 import { leaseDevices } from "../../../src/executor/cuda/device_lease.ts";
 import type { Executor } from "../../../src/executor/executor.ts";
 import { blockBytes, layerBytes } from "../../../src/kv/layout.ts";
@@ -158,6 +159,13 @@ cudaTest("models that cannot be divided, and too few devices, are refused", asyn
     { tensorParallelSize: 3 },
     /^--tensor-parallel-size 3: the model \S+ cannot be divided among 3 devices, because its attention heads \(4\) cannot/,
   );
+  await withModel(`${MODEL} --intermediate 168`, async (model) => {
+    const options = { model, deviceSettings: DEVICES, hostShare: 1, dtype: "bfloat16" } as const;
+    await assert.rejects(load({ ...options, tensorParallelSize: 2 }), {
+      name: "ModelError",
+      message: /its intermediate size on a device is 84, and must be a multiple of 8 in bfloat16/,
+    });
+  });
   await refused(
     { tensorParallelSize: 4, deviceSettings: "devices=2" },
     /^--tensor-parallel-size 4: each rank needs a device of its own, and the driver shows 2\./,
@@ -166,6 +174,18 @@ cudaTest("models that cannot be divided, and too few devices, are refused", asyn
     { tensorParallelSize: 2, hostShare: 3, allowSharedDevice: false },
     /^--device cuda: 3 instances need 2 devices each, and the driver shows 4\./,
   );
+});
+
+cudaTest("a host without NCCL is refused", async () => {
+  const from = await Deno.makeTempDir();
+  try {
+    assert.throws(() => openCommunicators([0, 1], { from }), {
+      name: "UsageError",
+      message: /^--tensor-parallel-size 2 needs NCCL: .*libnccl/,
+    });
+  } finally {
+    await Deno.remove(from);
+  }
 });
 
 cudaTest("an instance takes all of its devices or none, and shares them like others", async () => {
