@@ -13,13 +13,19 @@ import { endpointProblem, type NcclEndpoint } from "./endpoint.ts";
 import type { NcclBackend } from "./nccl_backend.ts";
 import { parseShard } from "./wire.ts";
 
+/** What a device's backend must do here. */
+export type ShardBackend = Pick<
+  NcclBackend,
+  ("endpoint" | "isReady" | "failed" | "calls" | "join" | "grant" | "revoke" | "send" | "close")
+>;
+
 export interface ShardedNcclArgs {
   readonly model: string;
   /** Of whole blocks. */
   readonly layout: KvLayout;
   readonly clock: Clock;
   /** A backend for each device, in their order. */
-  readonly backends: readonly NcclBackend[];
+  readonly backends: readonly ShardBackend[];
 }
 
 /** What peers must know of an instance whose blocks are divided among devices. */
