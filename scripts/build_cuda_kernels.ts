@@ -3,10 +3,9 @@
  * (`NAME.ptx`), and machine code of compute capability 9.0 (`NAME.sm_90a.cubin`).
  * `table.md` says what each kernel takes of a multiprocessor; a kernel that takes too much is an error.
  *
- * It needs nvcc 13.0.88 (NVCC, or on PATH) and nvdisasm (NVDISASM, or on PATH). The compiler is in the PyPI
- * packages nvidia-cuda-nvcc, nvidia-nvvm, nvidia-cuda-crt and nvidia-cuda-cccl 13.0, and
- * nvidia-cuda-runtime, unpacked over each other; nvdisasm is in nvidia-cuda-nvdisasm 13. With `--check`
- * nothing is compiled: it fails if a source has changed since its products were made.
+ * It needs nvcc 13.0.88 (NVCC, or on PATH) and nvdisasm (NVDISASM, or on PATH). With `--fetch` it takes both
+ * from PyPI, whose packages `cuda_compiler.ts` names. With `--check` nothing is compiled: it fails if a source
+ * has changed since its products were made.
  */
 import {
   type CompiledKernel,
@@ -16,13 +15,13 @@ import {
   type Target,
   targets,
 } from "./cuda_kernel_table.ts";
+import { compilerVersion, type CudaCompiler, fetchCompiler } from "./cuda_compiler.ts";
 import { earlyAccesses, waitingKernels } from "./cuda_kernel_waits.ts";
 import { refuseUnknownArguments } from "./known_arguments.ts";
 
 const kernels = new URL("../ffi/cuda_kernels/", import.meta.url);
 const path = (url: URL) => decodeURIComponent(url.pathname);
 
-const compilerVersion = "V13.0.88";
 const flags = ["-ptx", "-arch=compute_80", "-std=c++17"];
 /**
  * PTX ISA of the committed files. nvcc 13 writes 9.0, which needs a driver of CUDA 13 (580); the kernels
@@ -71,13 +70,12 @@ export function hashInPtx(module: string): string | null {
 export async function cubinHashes(module: string): Promise<{ named: string; found: string }> {
   const ptx = await Deno.readTextFile(new URL(`${module}.ptx`, kernels));
   const named = /^\/\/ Hash of the cubin: (\w+)$/m.exec(ptx)?.[1] ?? "none";
-  return { named, found: await hashOfFile(cubinOf(module)) };
+  return { named, found: await hashOf(await Deno.readFile(cubinOf(module))) };
 }
 
 const cubinOf = (module: string) => new URL(`${module}.${nativeTarget}.cubin`, kernels);
 
-async function hashOfFile(file: URL): Promise<string> {
-  const bytes = await Deno.readFile(file);
+async function hashOf(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
@@ -89,8 +87,15 @@ async function run(command: string, args: readonly string[]): Promise<string> {
   return text(stdout) + text(stderr);
 }
 
-/** Compiles a module; gives its kernels by target. */
-async function compile(nvcc: string, module: string): Promise<Map<Target, CompiledKernel[]>> {
+/** What the compiler makes of a module. */
+interface Compiled {
+  /** With the hashes that it is committed with. */
+  readonly ptx: string;
+  readonly cubin: Uint8Array<ArrayBuffer>;
+  readonly kernels: ReadonlyMap<Target, readonly CompiledKernel[]>;
+}
+
+async function compile(nvcc: string, module: string): Promise<Compiled> {
   const source = path(new URL(`${module}.cu`, kernels));
   const temporary = await Deno.makeTempDir();
   const kernelsOf = new Map<Target, CompiledKernel[]>();
@@ -109,21 +114,41 @@ async function compile(nvcc: string, module: string): Promise<Map<Target, Compil
         ]);
       kernelsOf.set(target, parsePtxas(log));
     }
-    await Deno.copyFile(cubin, cubinOf(module));
+    const code = await Deno.readFile(cubin);
     const header = `// Generated from ${module}.cu by scripts/build_cuda_kernels.ts (nvcc ` +
       `${compilerVersion}).\n// Source hash: ${await sourceHash(module)}\n` +
-      `// Hash of the cubin: ${await hashOfFile(cubinOf(module))}\n`;
-    await Deno.writeTextFile(new URL(`${module}.ptx`, kernels), header + ptx);
-    console.error(`${module}.ptx: ${header.length + ptx.length} bytes`);
-    return kernelsOf;
+      `// Hash of the cubin: ${await hashOf(code)}\n`;
+    return { ptx: header + ptx, cubin: code, kernels: kernelsOf };
   } finally {
     await Deno.remove(temporary, { recursive: true });
   }
 }
 
+async function write(module: string, { ptx, cubin }: Compiled): Promise<void> {
+  await Deno.writeFile(cubinOf(module), cubin);
+  await Deno.writeTextFile(new URL(`${module}.ptx`, kernels), ptx);
+  console.error(`${module}.ptx: ${ptx.length} bytes`);
+}
+
+/** nvcc puts a hash of the place of a source into names of what only that source sees. */
+const placeHash = /[0-9a-f]{8}(_\d+_[a-z0-9_]+?_cu_)[0-9a-f]{8}/g;
+
+/** In what a committed product differs from one that was compiled just now; null: in nothing. */
+async function differenceOf(module: string, { ptx, cubin }: Compiled): Promise<string | null> {
+  const committed = await Deno.readFile(cubinOf(module));
+  const isSame = committed.length === cubin.length &&
+    committed.every((byte, i) => byte === cubin[i]);
+  if (!isSame) return `${module}.${nativeTarget}.cubin is not what the compiler makes`;
+  const lines = [await Deno.readTextFile(new URL(`${module}.ptx`, kernels)), ptx]
+    .map((text) => text.replaceAll(placeHash, "$1").split("\n"));
+  const line = lines[0].findIndex((text, i) => text !== lines[1][i]);
+  return line < 0 && lines[0].length === lines[1].length
+    ? null
+    : `${module}.ptx is not what the compiler makes, from line ${line + 1} on`;
+}
+
 /** Refuses kernels that touch memory of the kernel before them without having waited for it. */
-async function checkWaits(): Promise<void> {
-  const nvdisasm = Deno.env.get("NVDISASM") ?? "nvdisasm";
+async function checkWaits(nvdisasm: string): Promise<void> {
   for (const module of kernelModules()) {
     const sass = await run(nvdisasm, ["-c", path(cubinOf(module))]);
     const source = sourceTexts(`${module}.cu`).filter((text) => text.includes("__global__")).join();
@@ -139,11 +164,12 @@ async function checkWaits(): Promise<void> {
   }
 }
 
-/** @throws {Error} after it has written the table: a kernel takes too much */
-async function writeTable(all: ReadonlyMap<Target, CompiledKernel[]>): Promise<void> {
-  const table = new URL("table.md", kernels);
+const table = new URL("table.md", kernels);
+
+async function tableText(all: ReadonlyMap<Target, readonly CompiledKernel[]>): Promise<string> {
+  const file = await Deno.makeTempFile({ suffix: ".md" });
   await Deno.writeTextFile(
-    table,
+    file,
     `# What kernels take
 
 Registers of a thread; shared memory of a block x blocks of a multiprocessor; bytes that are loading
@@ -153,40 +179,95 @@ in a multiprocessor while it computes. For a layer of 4096 inputs and one row. L
 ${tableOf(all)}
 `,
   );
-  await new Deno.Command(Deno.execPath(), { args: ["fmt", "-q", path(table)] }).output();
+  const config = path(new URL("../deno.json", import.meta.url));
+  await run(Deno.execPath(), ["fmt", "-q", "--config", config, file]);
+  const text = await Deno.readTextFile(file);
+  await Deno.remove(file);
+  return text;
+}
+
+/** @throws {Error} a kernel takes too much */
+function refuseHeavyKernels(all: ReadonlyMap<Target, readonly CompiledKernel[]>): void {
   const complaints = [...all].flatMap(([target, kernels]) =>
     kernels.flatMap((kernel) => complaintsOf(kernel, target))
   );
   if (complaints.length > 0) throw new Error(complaints.join("\n"));
 }
 
-async function main(): Promise<void> {
-  if (Deno.args.includes("--check")) {
-    for (const module of kernelModules()) {
-      if (hashInPtx(module) !== await sourceHash(module)) {
-        throw new Error(`${module}.ptx is not of this ${module}.cu: deno task cuda-kernels`);
-      }
-      const { named, found } = await cubinHashes(module);
-      if (named !== found) throw new Error(`the cubin of ${module} is not that of its PTX`);
-    }
-    return;
-  }
-  const nvcc = Deno.env.get("NVCC") ?? "nvcc";
+/**
+ * Compiles all modules.
+ * @param use is called with each
+ * @returns all kernels by target
+ */
+async function compileAll(
+  { nvcc }: CudaCompiler,
+  use: (module: string, compiled: Compiled) => Promise<void>,
+): Promise<Map<Target, CompiledKernel[]>> {
   const version = await run(nvcc, ["--version"]);
   if (!version.includes(compilerVersion)) {
     throw new Error(`${nvcc} is not nvcc ${compilerVersion}, but:\n${version}`);
   }
   const all = new Map<Target, CompiledKernel[]>(targets.map((target) => [target, []]));
   for (const module of kernelModules()) {
-    for (const [target, compiled] of await compile(nvcc, module)) {
-      all.get(target)!.push(...compiled);
-    }
+    const compiled = await compile(nvcc, module);
+    await use(module, compiled);
+    for (const [target, some] of compiled.kernels) all.get(target)!.push(...some);
   }
-  await checkWaits();
-  await writeTable(all);
+  return all;
+}
+
+/**
+ * Compiles everything, and compares it with what is committed, which it leaves as it is.
+ * @returns what differs
+ * @throws {Error} the committed machine code does not wait where it has to
+ */
+export async function compareWithCompiled(compiler: CudaCompiler): Promise<string[]> {
+  const found: string[] = [];
+  const all = await compileAll(compiler, async (module, compiled) => {
+    const difference = await differenceOf(module, compiled);
+    if (difference !== null) found.push(difference);
+  });
+  if (await tableText(all) !== await Deno.readTextFile(table)) {
+    found.push("table.md is not of these kernels");
+  }
+  await checkWaits(compiler.nvdisasm);
+  return found;
+}
+
+async function build(compiler: CudaCompiler): Promise<void> {
+  const all = await compileAll(compiler, write);
+  await Deno.writeTextFile(table, await tableText(all));
+  await checkWaits(compiler.nvdisasm);
+  refuseHeavyKernels(all);
+}
+
+async function checkHashes(): Promise<void> {
+  for (const module of kernelModules()) {
+    if (hashInPtx(module) !== await sourceHash(module)) {
+      throw new Error(`${module}.ptx is not of this ${module}.cu: deno task cuda-kernels`);
+    }
+    const { named, found } = await cubinHashes(module);
+    if (named !== found) throw new Error(`the cubin of ${module} is not that of its PTX`);
+  }
+}
+
+async function main(): Promise<void> {
+  if (Deno.args.includes("--check")) return await checkHashes();
+  if (!Deno.args.includes("--fetch")) {
+    const [nvcc, nvdisasm] = ["nvcc", "nvdisasm"].map((name) =>
+      Deno.env.get(name.toUpperCase()) ?? name
+    );
+    return await build({ nvcc, nvdisasm });
+  }
+  const directory = await Deno.makeTempDir({ prefix: "cuda-compiler-" });
+  try {
+    await build(await fetchCompiler(directory));
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
 }
 
 if (import.meta.main) {
-  refuseUnknownArguments(["--check"]);
+  refuseUnknownArguments(["--check", "--fetch"]);
   await main();
 }

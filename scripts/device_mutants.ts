@@ -1,7 +1,7 @@
 /**
- * Shows that the software device notices mistakes of synchronization: takes each barrier, wait and event
- * dependency out of kernels and host code in turn, runs the result, and writes which seed noticed it to
- * `test/ffi/software_device/mutants.md`. Exit code 1 if a mutant is not noticed.
+ * Shows that the software device and its tests notice mistakes: takes each barrier, wait and event dependency
+ * out of kernels and host code in turn, makes the edits of `kernel_edits.ts`, runs the result, and writes which
+ * seed noticed it to `test/ffi/software_device/mutants.md`. Exit code 1 if a mutant is not noticed.
  *
  * With names of kernel files, such as `linear_few`, it runs their mutants alone; the report keeps its other
  * rows.
@@ -17,7 +17,9 @@ import {
 import { Random } from "../src/core/random.ts";
 import { compareChoosers } from "../test/executor/cuda/chooser_checks.ts";
 import { decoderRuns } from "../test/ffi/cuda/decoder_checks.ts";
+import { poisonRuns } from "../test/ffi/cuda/poison_checks.ts";
 import { fillCopyCheck } from "../test/ffi/software_device/kv_blocks.ts";
+import { type KernelEdit, kernelEdits } from "../test/ffi/software_device/kernel_edits.ts";
 import {
   microKernels,
   microLibrary,
@@ -39,9 +41,13 @@ interface Row {
   readonly what: string;
   /** How the values of the result showed it: "late" or "random, seed 3"; null if they did not. */
   readonly values: string | null;
-  /** The checker's report at seed 1; null if there was none, undefined where it does not apply. */
-  readonly race?: string | null;
+  /** The checker's report at seed 1; null if there was none. */
+  readonly race: string | null;
+  /** Why the race checker has no say; null: it has. */
+  readonly unchecked: typeof uncheckedKinds[number] | null;
 }
+
+const uncheckedKinds = ["host code", "arithmetic"] as const;
 
 /** Whether a run on a fresh device goes wrong: a wrong result, an error of the device. */
 function goesWrong(settings: string, run: (bench: Bench) => void): boolean {
@@ -106,7 +112,8 @@ async function hostRows(): Promise<Row[]> {
     const mutant = source.slice(0, index) + source.slice(index + line.length);
     const number = source.slice(0, index).split("\n").length + (line.startsWith("\n") ? 1 : 0);
     const what = `staged_copy.ts:${number} without \`${line.trim()}\``;
-    rows.push({ what, values: noticedAt("", moveBlocks(await version(mutant))) });
+    const values = noticedAt("", moveBlocks(await version(mutant)));
+    rows.push({ what, values, race: null, unchecked: "host code" });
   }
   return rows;
 }
@@ -135,9 +142,13 @@ const kernelRuns: Record<string, (bench: Bench) => void> = {
 /** Files whose kernels are launched together. */
 const together = Object.keys(decoderRuns);
 
-/** Whether a kernel file has an FP8 variant, NAME_fp8.cu. */
-function hasVariant(file: string): boolean {
-  return [...Deno.readDirSync(kernels)].some(({ name }) => name === `${file}_fp8.cu`);
+const kernelFiles = [...Deno.readDirSync(kernels)].map(({ name }) => name);
+
+/** The sources of a library that has the kernels of a file. */
+function sourcesFor(file: string): string[] {
+  const files = together.includes(file) ? together : [file];
+  return files.flatMap((name) => [`${name}.cu`, `${name}_fp8.cu`])
+    .filter((name) => kernelFiles.includes(name));
 }
 
 /** A source without the kernels of other types than bfloat16: they would be compiled for each mutant. */
@@ -148,61 +159,121 @@ function narrowed(source: string): string {
   );
 }
 
-async function kernelRows(folder: string, files: readonly string[]): Promise<Row[]> {
-  const compiler = Deno.env.get("CXX") ?? "g++";
-  const write = async (name: string, text: string): Promise<string> => {
-    const source = `${folder}/${name}.cu`;
-    await Deno.writeTextFile(source, text);
-    return source;
-  };
-  /** The kernels for 8 bits of a file, made of the version `name` of it. */
-  const writeVariant = async (file: string, name: string): Promise<string> => {
-    const text = await Deno.readTextFile(new URL(`${file}_fp8.cu`, kernels));
-    return await write(
-      `${name}_fp8`,
-      narrowed(text.replace(`#include "${file}.cu"`, `#include "${folder}/${name}.cu"`)),
-    );
-  };
-  const build = async (
-    file: string,
+async function textOf(name: string): Promise<string> {
+  const text = await Deno.readTextFile(new URL(name, kernels));
+  return name.endsWith(".cu") ? narrowed(text) : text;
+}
+
+/** Whether a file is another one, or includes it by way of others. */
+async function includes(name: string, other: string): Promise<boolean> {
+  if (name === other) return true;
+  const included = (await textOf(name)).matchAll(/^#include "(\w+\.(?:h|cu))"/gm);
+  for (const [, next] of included) {
+    if (kernelFiles.includes(next) && await includes(next, other)) return true;
+  }
+  return false;
+}
+
+/** Libraries of versions of the kernels, each in a directory of its own. */
+class Versions {
+  readonly #folder: string;
+  readonly #compiler = Deno.env.get("CXX") ?? "g++";
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /**
+   * Builds a library of the kernels with a file in place of the committed one.
+   * @param name of the version
+   * @param file the kernel file whose runs are wanted
+   */
+  async build(
     name: string,
-    text: string,
-    others: readonly string[],
+    file: string,
+    change: { readonly file: string; readonly text: string } | null,
     checked: boolean,
-  ): Promise<string> => {
-    const sources = [await write(name, text), ...others];
-    if (hasVariant(file)) sources.push(await writeVariant(file, name));
-    const output = `${folder}/${name}${checked ? "_checked" : ""}.so`;
-    await buildKernelLibrary({ compiler, sources, output, objects: folder, checked });
+  ): Promise<string> {
+    const sources: string[] = [];
+    for (const source of sourcesFor(file)) {
+      const isChanged = change !== null && await includes(source, change.file);
+      sources.push(
+        await this.#write(isChanged ? name : "sound", source, isChanged ? change : null),
+      );
+    }
+    const output = `${this.#folder}/${name}${checked ? "_checked" : ""}.so`;
+    const objects = this.#folder;
+    await buildKernelLibrary({ compiler: this.#compiler, sources, output, objects, checked });
     return output;
-  };
+  }
+
+  /** Writes a source, and beside it what it includes. @returns its path */
+  async #write(
+    version: string,
+    source: string,
+    change: { readonly file: string; readonly text: string } | null,
+  ): Promise<string> {
+    const directory = `${this.#folder}/${version}`;
+    await Deno.mkdir(directory, { recursive: true });
+    for (const name of kernelFiles) {
+      if (name !== source && !await includes(source, name)) continue;
+      const text = name === change?.file ? change.text : await textOf(name);
+      await Deno.writeTextFile(`${directory}/${name}`, text);
+    }
+    return `${directory}/${source}`;
+  }
+}
+
+async function kernelRows(versions: Versions, files: readonly string[]): Promise<Row[]> {
   const rows: Row[] = [];
   for (const file of files) {
-    const run = kernelRuns[file];
-    const read = async (name: string) =>
-      narrowed(await Deno.readTextFile(new URL(`${name}.cu`, kernels)));
-    const source = await read(file);
-    const beside = (together.includes(file) ? together : []).filter((other) => other !== file);
-    const others = await Promise.all(beside.flatMap((other) => [
-      read(other).then((text) => write(`${other}_beside`, text)),
-      ...hasVariant(other) ? [writeVariant(other, `${other}_beside`)] : [],
-    ]));
-    if (together.includes(file)) others.push(`${path(kernels)}fp8_weights.cu`);
-    const sound = await build(file, `${file}_sound`, source, others, false);
-    assert.equal(noticedAt(`kernels=${sound},`, run), null, `${file}.cu as it is goes wrong`);
-    for (const { 0: text, index } of source.matchAll(kernelSync)) {
-      const mutant = source.slice(0, index) + ";" + source.slice(index + text.length);
-      const line = source.slice(0, index).split("\n").length;
-      const name = `${file}_${index}`;
-      const plain = await build(file, name, mutant, others, false);
-      const checked = await build(file, name, mutant, others, true);
+    const run = kernelRuns[file], source = `${file}.cu`, text = await textOf(source);
+    const sound = await versions.build(`${file}_sound`, file, null, false);
+    assert.equal(noticedAt(`kernels=${sound},`, run), null, `${source} as it is goes wrong`);
+    poisonRuns[file]?.(freshBench(`kernels=${sound}`));
+    const row = async (
+      what: string,
+      name: string,
+      change: { file: string; text: string },
+      unchecked: Row["unchecked"],
+      run = kernelRuns[file],
+    ) => {
+      const plain = await versions.build(name, file, change, false);
       const values = noticedAt(`kernels=${plain},`, run);
-      goesWrong(`kernels=${checked},seed=1`, run);
-      const race = reportOf(checked)?.replaceAll(name, file) ?? null;
-      rows.push({ what: `${file}.cu:${line} without \`${text}\``, values, race });
+      let race: string | null = null;
+      if (unchecked === null) {
+        const checked = await versions.build(name, file, change, true);
+        goesWrong(`kernels=${checked},seed=1`, run);
+        race = reportOf(checked);
+      }
+      rows.push({ what, values, race, unchecked });
+      console.error(`${what}: ${values ?? "no"}; ${unchecked ?? race ?? "no"}`);
+    };
+    for (const { 0: sync, index } of text.matchAll(kernelSync)) {
+      const mutant = text.slice(0, index) + ";" + text.slice(index + sync.length);
+      const line = text.slice(0, index).split("\n").length;
+      const what = `${source}:${line} without \`${sync}\``;
+      await row(what, `${file}_${index}`, { file: source, text: mutant }, null);
+    }
+    for (const [index, edit] of kernelEdits.entries()) {
+      if (edit.run !== file) continue;
+      const [what, name] = [nameOf(edit), `${file}_edit_${index}`], change = await edited(edit);
+      if (edit.isOrder) await row(what, name, change, null);
+      else await row(what, name, change, "arithmetic", poisonRuns[file]);
     }
   }
   return rows;
+}
+
+async function edited({ file, from, to }: KernelEdit): Promise<{ file: string; text: string }> {
+  const text = await textOf(file);
+  assert.equal(text.split(from).length, 2, `${file} does not have this text once: ${from}`);
+  return { file, text: text.replace(from, () => to) };
+}
+
+/** Begins with the file whose runs it takes: by it a report finds the row again. */
+function nameOf({ file, run, mistake }: KernelEdit): string {
+  return `${run}.cu${file === `${run}.cu` ? "" : ` by ${file}`}: ${mistake}`;
 }
 
 /** One of the checker's reports, rather one that names both places. */
@@ -224,7 +295,8 @@ async function microRows(): Promise<Row[]> {
       (bench) => assert.deepEqual(runMicro(bench, name, way), right.get(name)),
     );
     runMicro(freshBench(`kernels=${checked},seed=1`), name, way);
-    return { what: `${name} without its part ${way}`, values, race: reportOf(checked) };
+    const what = `${name} without its part ${way}`;
+    return { what, values, race: reportOf(checked), unchecked: null };
   });
 }
 
@@ -237,8 +309,39 @@ async function rowsOfReport(without: readonly string[]): Promise<Row[]> {
       cell.trim().replaceAll("\\|", "|")
     );
     const seen = (text: string) => text === "no" ? null : text;
-    return { what, values: seen(values), race: race === "host code" ? undefined : seen(race) };
-  }).filter(({ what }) => !without.some((file) => what.startsWith(`${file}.cu:`)));
+    const unchecked = uncheckedKinds.find((kind) => kind === race) ?? null;
+    return { what, values: seen(values), race: unchecked === null ? seen(race) : null, unchecked };
+  }).filter(({ what }) => !without.some((file) => new RegExp(`^${file}\\.cu\\b`).test(what)));
+}
+
+/** Writes the report. @returns the mutants that nothing noticed */
+async function writeRows(rows: readonly Row[]): Promise<readonly Row[]> {
+  const cell = (text: string) => text.replaceAll("|", "\\|");
+  const table = rows.map(({ what, values, race, unchecked }) =>
+    `| ${cell(what)} | ${values ?? "no"} | ${cell(unchecked ?? race ?? "no")} |`
+  );
+  const missed = rows.filter(({ values, race }) => values === null && !race);
+  const both = rows.filter(({ unchecked }) => unchecked === null);
+  const seen = both.filter(({ race }) => race).length;
+  const byValues = both.filter(({ values }) => values !== null).length;
+  await writeReport(
+    report,
+    `# Mutants of the software device
+
+Each row takes one barrier, wait, fence or event dependency out, or makes a mistake of
+\`kernel_edits.ts\`. "Values": the first order of work and seed at which the result was wrong or the device
+failed, of late order and ${seeds} seeds of random order. "Race": a report of the race checker at seed 1.
+Written by \`deno task device-mutants\`.
+
+${rows.length} mutants, ${missed.length} not noticed. The checker reports ${seen} of ${both.length} in
+kernels that are about order; values show ${byValues} of them.
+
+| without | values | race |
+| --- | --- | --- |
+${table.join("\n")}
+`,
+  );
+  return missed;
 }
 
 const files = Object.keys(kernelRuns);
@@ -246,40 +349,23 @@ refuseUnknownArguments(files);
 const only = files.filter((file) => Deno.args.includes(file));
 if (directory === null) throw new Error("no software device can be built here");
 const folder = await Deno.makeTempDir({ prefix: "device-mutants-" });
-let rows: Row[];
+const versions = new Versions(folder);
+let rows: readonly Row[], missed: readonly Row[] = [];
 try {
-  rows = only.length > 0
-    ? [...await rowsOfReport(only), ...await kernelRows(folder, only)]
-    : [...await hostRows(), ...await kernelRows(folder, files), ...await microRows()];
+  if (only.length === 0) {
+    rows = [...await hostRows(), ...await kernelRows(versions, files), ...await microRows()];
+    missed = await writeRows(rows);
+  }
+  // A file's run takes minutes: its rows are written at once.
+  for (const file of only) {
+    const fresh = await kernelRows(versions, [file]);
+    rows = [...await rowsOfReport([file]), ...fresh];
+    missed = await writeRows(rows);
+  }
 } finally {
   await Deno.remove(folder, { recursive: true });
 }
 configure("kernels=plain");
-
-const cell = (text: string) => text.replaceAll("|", "\\|");
-const table = rows.map(({ what, values, race }) => {
-  const seen = race === undefined ? "host code" : race ?? "no";
-  return `| ${cell(what)} | ${values ?? "no"} | ${cell(seen)} |`;
-});
-const missed = rows.filter(({ values, race }) => values === null && !race);
-const both = rows.filter(({ race }) => race !== undefined);
-const text = `# Mutants of the software device
-
-Each row takes one barrier, wait, fence or event dependency out. "Values": the first order of work and
-seed at which the result was wrong or the device failed, of late order and ${seeds} seeds of random order.
-"Race": a report of the race checker at seed 1. Written by \`deno task device-mutants\`.
-
-${rows.length} mutants, ${missed.length} not noticed. The checker reports ${
-  both.filter(({ race }) => race).length
-} of ${both.length} in kernels; values show ${
-  both.filter(({ values }) => values !== null).length
-} of them.
-
-| without | values | race |
-| --- | --- | --- |
-${table.join("\n")}
-`;
-await writeReport(report, text);
-console.error(`${rows.length} mutants, ${missed.length} not noticed: ${path(report)}`);
+console.error(`${missed.length} mutants not noticed: ${path(report)}`);
 for (const { what } of missed) console.error(`not noticed: ${what}`);
 Deno.exit(missed.length === 0 ? 0 : 1);

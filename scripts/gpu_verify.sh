@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Verifies on a GPU what exists for it: bindings, kernels, pools, transfers. Without one the same
+# Verifies on a GPU what exists for it: kernels, the executor, a service, transfers. Without one the same
 # sections run on the software device, and every line of the report says so.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

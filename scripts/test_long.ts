@@ -26,7 +26,7 @@ const sets: readonly LongSet[] = [
   {
     name: "tests",
     command: () => deno("test", "-A", ...longTestFiles()),
-    limitS: 900,
+    limitS: 1_800,
   },
   {
     name: "nccl-fuzz",
@@ -36,7 +36,7 @@ const sets: readonly LongSet[] = [
   {
     name: "gpu-verify",
     command: () => ["scripts/gpu_verify.sh", "--software-device", "--out", "dist/gpu_verify"],
-    limitS: 540,
+    limitS: 1_080,
   },
 ];
 

@@ -131,4 +131,6 @@ export interface KernelDevice {
   readonly computeCapability: readonly [major: number, minor: number];
   /** Shared memory that a block of threads can have. */
   readonly sharedMemoryPerBlockBytes: number;
+  /** Most stages of the rings of weights in `linear_few.cu`, to compare them; default: what shared memory has room for. */
+  readonly mostRingStages?: number;
 }

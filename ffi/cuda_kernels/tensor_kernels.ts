@@ -80,11 +80,15 @@ function ringDepth(
   rows: number,
   inputs: number,
   weightBytes: Bytes,
-  sharedMemoryPerBlockBytes: number,
+  { sharedMemoryPerBlockBytes, mostRingStages = ringDepths[0] }: RingDevice,
 ): number | undefined {
   const most = Math.min(neighbourSharedBytes, sharedMemoryPerBlockBytes);
-  return ringDepths.find((depth) => fewSharedBytes(rows, inputs, weightBytes, depth) <= most);
+  return ringDepths.find((depth) =>
+    depth <= mostRingStages && fewSharedBytes(rows, inputs, weightBytes, depth) <= most
+  );
 }
+
+type RingDevice = Pick<KernelDevice, "sharedMemoryPerBlockBytes" | "mostRingStages">;
 
 function ringStageBytes(weightBytes: Bytes): number {
   return tileOutputs * chunkInputs * weightBytes;
@@ -122,7 +126,7 @@ export function footprintOf(
     return { threads: 256, sharedBytes: manySharedBytes(tile, bytes), loadingBytes };
   }
   if (/^(norm_linear|norm_gate_up|linear_add)_/.test(name)) {
-    const depth = ringDepth(1, inputs, bytes, sharedMemoryPerBlockBytes)!;
+    const depth = ringDepth(1, inputs, bytes, { sharedMemoryPerBlockBytes })!;
     const sharedBytes = fewSharedBytes(1, inputs, bytes, depth);
     const loadingBytes = warps * (depth - 1) * ringStageBytes(bytes);
     return { threads: 256, sharedBytes, loadingBytes };
@@ -314,7 +318,7 @@ export class TensorKernels {
 
   #ringDepth(rows: number, layer: LinearLayer): number | undefined {
     const { weightBytes } = this.#kernelsFor(layer);
-    return ringDepth(rows, layer.inputs, weightBytes, this.#device.sharedMemoryPerBlockBytes);
+    return ringDepth(rows, layer.inputs, weightBytes, this.#device);
   }
 
   #fewShape(rows: number, layer: LinearLayer) {

@@ -19,7 +19,7 @@ import { Peer, say } from "./peers.ts";
 
 const blocks = isShort ? 8 : 256, repeats = isShort ? 2 : 5;
 const bytes = blocks * blockBytes;
-const SEND_LIMIT_MS = 20_000;
+const SEND_LIMIT_MS = 12_000;
 const all = Array.from({ length: blocks }, (_, i) => i);
 
 /** A block of Llama-3.1-8B. */

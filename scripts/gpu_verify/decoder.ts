@@ -1,7 +1,7 @@
 /**
- * Measures layers of decoders: decode steps, with and without programmatic launches, as a share of the
- * bandwidth of a copy on the device; prompts in products a second. All weights are the same number, because
- * the time does not depend on their values.
+ * Measures layers of decoders: decode steps, with and without programmatic launches and with rings of weights
+ * of two depths, as a share of the bandwidth of a copy on the device; prompts in products a second, as a share
+ * of one large product. All weights are the same number, because the time does not depend on their values.
  */
 import { GraphDriver } from "../../ffi/cuda/graphs.ts";
 import {
@@ -9,14 +9,17 @@ import {
   fastPaths,
   type HeadShape,
   type KernelPaths,
-  type RowTables,
 } from "../../ffi/cuda_kernels/decoder_kernels.ts";
 import { openCuda } from "../../ffi/cuda/open.ts";
+import { LibraryLinear, libraryWorkspaceBytes } from "../../ffi/cuda_kernels/library_linear.ts";
+import { CublasError } from "../../ffi/cublaslt/cublaslt.ts";
+import { LibraryNotFoundError } from "../../ffi/library.ts";
 import { addressOf, nativeBuffer } from "../../ffi/memory.ts";
-import { expect, found, isShort } from "./device.ts";
+import { expect, found, isShort, reached } from "./device.ts";
+import { tablesOf } from "./tables.ts";
 
 interface ModelShape extends HeadShape {
-  readonly name: string;
+  readonly name: "tiny" | "8B" | "1B" | "0.6B";
   readonly hidden: number;
   readonly intermediate: number;
 }
@@ -80,29 +83,6 @@ function copyRate(): number {
   return 2 * byteLength / tookMs;
 }
 
-/** A slice: `count` sequences of `length` tokens, of each the last `rows`. */
-function tablesOf(count: number, rows: number, length: number): RowTables {
-  const maxBlocks = Math.ceil(length / blockSize);
-  const all = Array.from({ length: count * rows }, (_, row) => ({
-    ...{ sequence: Math.floor(row / rows), position: length - rows + row % rows },
-  }));
-  const slot = ({ sequence, position }: { sequence: number; position: number }) =>
-    (sequence * maxBlocks + (position >> blockShift)) * blockSize + position % blockSize;
-  return {
-    rows: all.length,
-    positions: words(all.map(({ position }) => position)),
-    slots: words(all.map(slot)),
-    sequences: words(all.map(({ sequence }) => sequence)),
-    blockTables: words(Array.from({ length: count * maxBlocks }, (_, i) => i)),
-    maxBlocks,
-    starts: words(Array.from({ length: count + 1 }, (_, i) => i * rows)),
-    lengths: words(new Array(count).fill(length)),
-    numSequences: count,
-    mostRows: rows,
-    maxContextLen: length,
-  };
-}
-
 /** A model's layers in memory, and steps through them. */
 class Layers {
   readonly #model: ModelShape;
@@ -139,11 +119,17 @@ class Layers {
   }
 
   /** Milliseconds of a step of `count` sequences of `length` tokens, of each the last `rows`. */
-  time(paths: KernelPaths, count: number, rows: number, length: number): number {
+  time(
+    { mostRingStages, ...paths }: KernelPaths & { mostRingStages?: number },
+    count: number,
+    rows: number,
+    length: number,
+  ): number {
     const { hidden, intermediate, heads, kvHeads, headDim } = this.#model;
     const shape = { heads, kvHeads, headDim };
-    const kernels = new DecoderKernels("bfloat16", shape, device, stream, paths);
-    const tables = tablesOf(count, rows, length), all = tables.rows;
+    const on = { ...device, mostRingStages };
+    const kernels = new DecoderKernels("bfloat16", shape, on, stream, paths);
+    const tables = tablesOf(words, blockShift, count, rows, length), all = tables.rows;
     expect(all <= this.#maxRows, `${all} rows`);
     const blockStride = 2 * kvHeads * headDim * blockSize;
     const room = (elements: number) => filled(elements * 4, 0);
@@ -189,28 +175,96 @@ class Layers {
     kernels.close();
     return tookMs;
   }
+
+  /** Frees the weights. */
+  free(): void {
+    for (const address of [...this.#weights.flat(), this.#norm, this.#rope]) cuda.free(address);
+  }
+}
+
+/** Products and sums a millisecond of one large bfloat16 product by cuBLASLt; null, and why, without it. */
+function matrixRate(): number | null {
+  const size = isShort ? 64 : 8192;
+  const [w, x, y] = [2, 2, 4].map((bytes) => filled(size * size * bytes, 0x3c));
+  const room = { workspace: filled(libraryWorkspaceBytes, 0), sums: 0n };
+  const layer = { weights: w, bias: 0n, outputs: size, inputs: size };
+  const shape = { heads: 1, kvHeads: 1, headDim: 64 };
+  const kernels = new DecoderKernels("bfloat16", shape, device, stream);
+  try {
+    kernels.useLibrary(new LibraryLinear(size, "bfloat16", [layer], room, stream));
+    kernels.computeByLibrary([{ first: 0, count: size }]);
+    const tookMs = timeOf(() => kernels.linear(layer, x, y, size, "set"));
+    return 2 * size ** 3 / tookMs;
+  } catch (error) {
+    if (!(error instanceof CublasError || error instanceof LibraryNotFoundError)) throw error;
+    found("one large bfloat16 product", `not measured: ${error.message}`);
+    return null;
+  } finally {
+    kernels.close();
+    for (const address of [w, x, y, room.workspace]) cuda.free(address);
+  }
 }
 
 const bytesPerMs = copyRate();
 found("device copy", `${(bytesPerMs / 1e6).toPrecision(3)} GB/s`);
-for (const model of models) {
-  const all = new Layers(model);
+const productsPerMs = matrixRate();
+if (productsPerMs !== null) {
+  found("one large bfloat16 product", `${(productsPerMs / 1e9).toPrecision(3)} TFLOP/s`);
+}
+
+/** Ways to launch a step. */
+const ways = [
+  { name: "", paths: { ...fastPaths } },
+  { name: ", rings of 4 stages", paths: { ...fastPaths, mostRingStages: 4 } },
+  { name: ", one by one", paths: { ...fastPaths, programmatic: false } },
+  {
+    name: ", one by one, rings of 4 stages",
+    paths: { ...fastPaths, programmatic: false, mostRingStages: 4 },
+  },
+] as const;
+
+function measureDecode(model: ModelShape, all: Layers): void {
   const cachedBytes = layers * context * 2 * model.kvHeads * model.headDim * 2;
   for (const rows of batches) {
-    for (const programmatic of [true, false]) {
-      const tookMs = all.time({ ...fastPaths, programmatic }, rows, 1, context);
+    // Rings are of batches of up to 8 rows.
+    for (
+      const { name, paths } of rows <= 8
+        ? ways
+        : ways.filter((way) => !("mostRingStages" in way.paths))
+    ) {
+      const tookMs = all.time(paths, rows, 1, context);
       const bytes = all.elements * 2 + rows * cachedBytes;
       const share = bytes / tookMs / bytesPerMs;
       found(
-        `${model.name}, ${rows} rows, context ${context}${programmatic ? "" : ", one by one"}`,
+        `${model.name}, ${rows} rows, context ${context}${name}`,
         `${(tookMs / layers * 1000).toFixed(1)} us a layer, ${
           (share * 100).toFixed(0)
         }% of the copy`,
       );
+      if (name !== "" || model.name === "tiny") continue;
+      if (rows === 1) reached(`decode-${model.name.toLowerCase() as "8b" | "1b" | "0.6b"}`, share);
+      if (rows === 64 && model.name === "8B") reached("decode-8b-64", share);
     }
   }
+}
+
+function measurePrompt(model: ModelShape, all: Layers): void {
   const tookMs = all.time(fastPaths, 1, promptRows, promptRows);
   const perToken = 2 * all.elements + layers * 2 * promptRows * model.heads * model.headDim;
-  const rate = perToken * promptRows / tookMs / 1e9;
-  found(`${model.name}, prompt of ${promptRows} tokens`, `${rate.toPrecision(3)} TFLOP/s`);
+  const rate = perToken * promptRows / tookMs;
+  const share = productsPerMs === null
+    ? ""
+    : `, ${(rate / productsPerMs * 100).toFixed(0)}% of one large product`;
+  found(
+    `${model.name}, prompt of ${promptRows} tokens`,
+    `${(rate / 1e9).toPrecision(3)} TFLOP/s${share}`,
+  );
+  if (model.name === "8B" && productsPerMs !== null) reached("prefill", rate / productsPerMs);
+}
+
+for (const model of models) {
+  const all = new Layers(model);
+  measureDecode(model, all);
+  measurePrompt(model, all);
+  all.free();
 }

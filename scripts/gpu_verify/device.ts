@@ -3,6 +3,7 @@ import type { Cuda } from "../../ffi/cuda/cuda.ts";
 import { openCuda } from "../../ffi/cuda/open.ts";
 import { KvKernels } from "../../ffi/cuda_kernels/kv.ts";
 import { addressOf, nativeBuffer } from "../../ffi/memory.ts";
+import { type GoalId, goalOutcomes, goalText } from "./goals.ts";
 
 /** A block of Llama-3.1-8B: 16 tokens, 32 layers of 64 KiB. */
 export const blockBytes = 2 << 20;
@@ -14,11 +15,24 @@ export interface Finding {
   readonly name: string;
   /** With its unit; or a text. */
   readonly value: string;
+  /** The goal that was measured, and how far it was reached. */
+  readonly goal?: GoalId;
+  readonly measured?: number;
 }
 
 /** Reports a finding: a line of JSON on stdout, at once. */
 export function found(name: string, value: string): void {
   console.log(JSON.stringify({ name, value } satisfies Finding));
+}
+
+export const isSoftware = Deno.env.get("GPU_VERIFY_SOFTWARE_DEVICE") === "1";
+
+/** Reports how far a goal was reached. Nothing that the software device does counts. */
+export function reached(goal: GoalId, measured: number): void {
+  if (isSoftware) return;
+  const [outcome] = goalOutcomes(new Map([[goal, measured]])).filter((one) => one.goal.id === goal);
+  const finding = { name: `goal ${goal}`, value: goalText(outcome), goal, measured };
+  console.log(JSON.stringify(finding satisfies Finding));
 }
 
 /** Ends the program if something is not as it has to be. */

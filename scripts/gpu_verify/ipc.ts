@@ -3,7 +3,7 @@
  * `--migration-backend-transfer-type cuda_ipc` does, against what the source would push. Between two devices
  * where the host has two.
  */
-import { blockBytes, Device, expect, found, isShort, rateText } from "./device.ts";
+import { blockBytes, Device, expect, found, isShort, rateText, reached } from "./device.ts";
 import { order, Peer, say } from "./peers.ts";
 
 const blocks = isShort ? 4 : 512, rounds = isShort ? 1 : 5, repeats = isShort ? 1 : 4;
@@ -38,6 +38,7 @@ async function first(): Promise<void> {
   found("opening a handle", `${openMs.toFixed(2)} ms`);
   found(`${size}, the destination pulls, ${on}`, rateText(bytes, pullMs));
   found(`${size}, the source pushes, ${on}`, rateText(bytes, pushMs));
+  reached("cuda-ipc", ceilingMs / pullMs);
   found("pushing against pulling", `${(pullMs / pushMs).toFixed(2)} times as fast`);
 }
 

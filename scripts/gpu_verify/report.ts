@@ -1,4 +1,5 @@
 /** The report of a verification, as JSON and as Markdown. */
+import { type GoalOutcome, goalOutcomes, goalText } from "./goals.ts";
 import type { SectionResult } from "./run_section.ts";
 
 export interface VerifyReport {
@@ -14,8 +15,17 @@ export interface VerifyReport {
 /** Writes both files, each whole or not at all. */
 export async function writeReport(directory: string, report: VerifyReport): Promise<void> {
   await Deno.mkdir(directory, { recursive: true });
-  await replace(`${directory}/gpu_verify.json`, `${JSON.stringify(report, null, 2)}\n`);
+  const whole = { ...report, goals: goalsOf(report) };
+  await replace(`${directory}/gpu_verify.json`, `${JSON.stringify(whole, null, 2)}\n`);
   await replace(`${directory}/gpu_verify.md`, markdown(report));
+}
+
+/** All goals, also those that nothing was measured of. */
+export function goalsOf({ sections }: VerifyReport): GoalOutcome[] {
+  const measured = sections.flatMap(({ findings }) => findings).flatMap(({ goal, measured }) =>
+    goal === undefined ? [] : [[goal, measured!] as const]
+  );
+  return goalOutcomes(new Map(measured));
 }
 
 /** The report as Markdown. On the software device every line says so. */
@@ -24,6 +34,8 @@ export function markdown(report: VerifyReport): string {
   const lines = [
     `# GPU verification${mark}`,
     `${report.date}, commit ${report.commit}${report.short ? ", short form" : ""}${mark}`,
+    `## Goals${mark}`,
+    ...goalsOf(report).map((outcome) => `- ${goalText(outcome)}${mark}`),
     ...report.sections.flatMap((section) => [
       `## ${section.name}: ${section.outcome}${mark}`,
       `${capital(section.shows)}. ${section.tookS} s of ${section.limitS} s${mark}`,

@@ -85,8 +85,9 @@ function readFindings(stdout: string): Finding[] {
   return stdout.split("\n").flatMap((line) => {
     if (!line.startsWith("{")) return [];
     try {
-      const { name, value } = JSON.parse(line);
-      return typeof name === "string" && typeof value === "string" ? [{ name, value }] : [];
+      const { name, value, goal, measured } = JSON.parse(line);
+      if (typeof name !== "string" || typeof value !== "string") return [];
+      return [{ name, value, ...typeof measured === "number" && { goal, measured } }];
     } catch {
       return []; // a line that its end has cut off
     }

@@ -18,6 +18,7 @@ import type { ManagerOptions, MigrationOptions, ScalingOptions } from "../core/o
 import { Random } from "../core/random.ts";
 import { Dispatcher } from "./dispatch/dispatcher.ts";
 import { Agents } from "./agents/agents.ts";
+import { Examination } from "./agents/examination.ts";
 import { Authority } from "./authority.ts";
 import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
@@ -78,6 +79,8 @@ export interface ManagerConfig {
 export interface ManagerCluster {
   /** Of this process alone. */
   readonly processId: string;
+  /** Name of its host; absent: not known. */
+  readonly hostName?: string;
   /** This manager's leadership; null: another one leads. */
   readonly leadership: () => Leadership | null;
   /** For people. */
@@ -99,6 +102,7 @@ export class Manager {
   readonly #dispatcher: Dispatcher;
   /** Null: instances run on this host. */
   readonly #agents: Agents | null;
+  readonly #examination: Examination;
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #hosts: Hosts;
@@ -126,6 +130,14 @@ export class Manager {
     this.#dispatcher = new Dispatcher(config.options, new Random(config.seed ?? 0));
     this.#monitor = this.#makeMonitor();
     this.#agents = config.launcher === null ? this.#makeAgents() : null;
+    this.#examination = new Examination({
+      authority: this.#authority,
+      agents: this.#agents,
+      process: config.cluster?.processId ?? "manager",
+      hostName: config.cluster?.hostName,
+      settings: config.settings,
+      instances: () => this.instances(),
+    });
     const launcher = config.launcher ?? this.#agents!;
     this.#fleet = this.#makeFleet(launcher);
     this.#pace = new ReportPace(config.options.pollingInterval * 1000);
@@ -434,6 +446,7 @@ export class Manager {
         ...this.#monitor.calls,
         ...this.#agents?.calls,
         ...this.#admin().calls,
+        ...this.#examination.calls,
       },
       notifications: {
         progress: ({ data }) => {

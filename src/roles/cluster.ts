@@ -85,6 +85,7 @@ export interface CandidacyConfig {
 export async function stand(config: CandidacyConfig): Promise<Candidacy> {
   const { place, processId, address, bus, log, heard, onChange, settings, onStranger } = config;
   checkReach(place.cluster, address);
+  warnOfLoopback(address, log);
   const store = await openStore(place);
   let leader = "";
   const candidate = new Candidate({
@@ -128,6 +129,17 @@ function checkReach(url: string, address: Address): void {
   throw new UsageError(
     `--manager-address ${address}: managers, API servers and instances of other hosts cannot connect to ` +
       "it; with a store on another host, expected tcp:HOST:PORT with an address of this host that they reach",
+  );
+}
+
+/** A manager on the host of the store may have reached the store by an address that other hosts do not know. */
+function warnOfLoopback(address: Address, log: Log): void {
+  const parsed = parseAddress(address);
+  if (parsed.scheme !== "tcp" || !isLoopback(parsed.host)) return;
+  log.warn(
+    `others are told that this manager is at ${address}: processes of other hosts cannot connect to it, and ` +
+      "their managers take over when it leads. For several hosts, give --cluster the store's address on the " +
+      "network",
   );
 }
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { basename } from "node:path";
 import {
   checkHost,
+  checkHostOf,
   checkInstanceId,
   instanceOfSocket,
   serviceAddress,
@@ -33,6 +34,23 @@ Deno.test("instance socket: an address that nobody can connect to is not announc
       name: "UsageError",
       message: /--host ".*": .* expected an IP address of this host that they reach/,
     });
+  }
+});
+
+Deno.test("instance socket: beside a manager for other hosts, an address of this host alone is refused", () => {
+  for (const manager of ["tcp:10.0.0.1:9000", "tcp:manager:9000", "tcp:[fd00::1]:9000"]) {
+    for (const host of ["127.0.0.1", "::1"]) {
+      assert.throws(() => checkHostOf(manager, host, "--advertise-host"), {
+        name: "UsageError",
+        message:
+          /^--advertise-host .*the manager is at tcp:.*:9000\. Expected an IP address of this/,
+      });
+    }
+    checkHostOf(manager, "10.0.0.2");
+    assert.throws(() => checkHostOf(manager, "0.0.0.0", "--advertise-host"), /^UsageError: --adv/);
+  }
+  for (const manager of ["tcp:127.0.0.1:9000", "tcp:localhost:9000", "unix:/run/manager.sock"]) {
+    checkHostOf(manager, "127.0.0.1");
   }
 });
 

@@ -6,7 +6,7 @@ import {
   type EngineWorker,
   loadThreadedExecutor,
 } from "../../executor/thread/threaded_executor.ts";
-import { checkHost, checkHostName, checkInstanceId } from "../../instance/instance_socket.ts";
+import { checkHostName, checkHostOf, checkInstanceId } from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -29,7 +29,8 @@ export async function runInstance(
   const { host, hostName, hostShare, startedBy } = options;
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
-  if (host !== null) checkHost(host);
+  const manager = managerAddress(options.managerAddress);
+  if (host !== null) checkHostOf(manager, host);
   if (hostName !== null) checkHostName(hostName);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");
@@ -43,7 +44,7 @@ export async function runInstance(
     clusterKey: key,
     migration: options,
     instanceId,
-    managerAddress: managerAddress(options.managerAddress),
+    managerAddress: manager,
     cluster: options,
     host: host ?? undefined,
     hostName: hostName ?? undefined,

@@ -213,6 +213,7 @@ export class ManagerService implements RoleService {
         cluster: options.cluster
           ? {
             processId: this.#processId,
+            hostName: options.hostName ?? undefined,
             leadership: () => this.#candidacy?.candidate.leadership ?? null,
             status: () => leadershipStatus(this.#candidacy?.candidate ?? null),
             onSuperseded: (known) => this.#candidacy?.candidate.learn(known),

@@ -19,6 +19,14 @@ export interface StoreEntry {
   readonly revision: Revision;
 }
 
+/** A store, for people. */
+export interface StoreDescription {
+  /** Its program and version: `etcd 3.5.16`. */
+  readonly server: string;
+  /** Where it has the entries of this cluster: `keys below /llumnix/blue/`. */
+  readonly place: string;
+}
+
 /** A key has another value now, or, with null, is gone. */
 export interface StoreChange {
   readonly key: string;
@@ -88,6 +96,12 @@ export interface LeaseStore {
    * @returns ends the watch; then neither method is called any more
    */
   watch(scope: Scope, after: Revision, watcher: StoreWatcher): () => void;
+
+  /**
+   * @throws {StoreAwayError} no answer
+   * @throws {StoreRefusedError} the store does not want this client
+   */
+  describe(): Promise<StoreDescription>;
 
   /** Ends all watches in silence, and rejects what waits for an answer. Idempotent. */
   close(): Promise<void>;

@@ -2,6 +2,7 @@ import type { CallHandler, NotifyHandler, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import { MessageError, OverloadedError, UnavailableError, UsageError } from "../../core/errors.ts";
 import type { AgentExited, AgentJoin } from "../../core/protocol/agents.ts";
+import { type HostRefusal, MAX_REFUSALS } from "../../core/protocol/examination.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { ManagerDecision } from "../../core/protocol/leadership.ts";
 import type { InstanceRegistration, ServedSettings } from "../../core/protocol/membership.ts";
@@ -20,6 +21,8 @@ import { chooseHost, describeNoRoom, freeSlots } from "./placement.ts";
 
 /** Hosts that are remembered; more agents are refused. */
 export const MAX_HOSTS = 1_024;
+/** A refusal that is older is of no interest. */
+const REFUSAL_MS = 600_000;
 /** Pings of an agent in the time after which a silent one is given up. */
 const PINGS_PER_TIMEOUT = 4;
 
@@ -39,6 +42,10 @@ export interface AgentsConfig {
   readonly onRoom: (isNew: boolean) => void;
 }
 
+interface Refusal extends Omit<HostRefusal, "agoMs"> {
+  readonly atMs: number;
+}
+
 /**
  * The hosts of a cluster whose agents start instances: a launcher that chooses the host. The agents tell
  * which processes run, so that a manager that takes over starts none twice.
@@ -47,10 +54,19 @@ export class Agents implements InstanceLauncher {
   readonly #config: AgentsConfig;
   readonly #hosts = new Map<string, AgentHost>();
   readonly #hostOfPeer = new Map<Peer, AgentHost>();
+  /** The latest last. */
+  #refusals: readonly Refusal[] = [];
   #cancelPings: () => void = () => {};
 
   readonly calls: { readonly agent_join: CallHandler<"agent_join"> } = {
-    agent_join: ({ data }, peer) => ({ data: this.#join(data, peer) }),
+    agent_join: ({ data }, peer) => {
+      try {
+        return { data: this.#join(data, peer) };
+      } catch (error) {
+        if (error instanceof UsageError) this.#noteRefusal(data, error.message);
+        throw error;
+      }
+    },
   };
 
   readonly notifications: { readonly agent_exited: NotifyHandler<"agent_exited"> } = {
@@ -84,6 +100,18 @@ export class Agents implements InstanceLauncher {
   /** How many instances the hosts bring to the service: the sum of what each wants at first. */
   get initialInstances(): number {
     return [...this.#hosts.values()].reduce((sum, { facts }) => sum + facts.initialInstances, 0);
+  }
+
+  /** Hosts that have joined, by name; those whose agents are away too. */
+  get all(): readonly AgentHost[] {
+    return [...this.#hosts.values()].sort((a, b) => a.name < b.name ? -1 : 1);
+  }
+
+  /** Hosts that were refused in the last ten minutes, for what only their operators can put right. */
+  get refusals(): readonly HostRefusal[] {
+    const nowMs = this.#config.clock.nowMs();
+    return this.#refusals.map(({ atMs, ...refusal }) => ({ ...refusal, agoMs: nowMs - atMs }))
+      .filter(({ agoMs }) => agoMs < REFUSAL_MS);
   }
 
   /** Hosts whose agents are there. */
@@ -225,6 +253,13 @@ export class Agents implements InstanceLauncher {
       `two hosts have the name "${facts.host}": the one at ${other.address} (process ${other.pid}) ` +
         `and the one at ${facts.address} (process ${facts.pid}). Give one of them another --host-name`,
     );
+  }
+
+  /** A refused agent may ask again and again. */
+  #noteRefusal({ host, address }: AgentJoin, reason: string): void {
+    const others = this.#refusals.filter((one) => one.host !== host || one.address !== address);
+    const refusal = { host, address, reason, atMs: this.#config.clock.nowMs() };
+    this.#refusals = [...others, refusal].slice(-MAX_REFUSALS);
   }
 
   /** The instances of a host that is away go on, and its next agent finds them. */

@@ -4,6 +4,7 @@ import { realClock } from "../../core/clock.ts";
 import { HostProcess } from "../../core/host_process.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import type { Log } from "../../core/log.ts";
+import { checkHostOf } from "../../instance/instance_socket.ts";
 import { clusterPlace, findLeader } from "../cluster.ts";
 import { type LauncherConfig, launcherOf } from "../launchers.ts";
 import { servedSettings } from "../served_model.ts";
@@ -45,11 +46,12 @@ export class AgentRole implements AsyncDisposable {
   /**
    * Takes the host's name, and the instances of a former agent. Call {@linkcode join} next.
    * @throws {UsageError} the name is none, or another agent of this machine has it; there are more slots
-   *   than devices
+   *   than devices; no other host can reach `--advertise-host`
    */
   static async open(config: AgentRoleConfig): Promise<AgentRole> {
     const { options, engineArgv, bus, log, logFile, initialInstances } = config;
     const host = hostName(options.hostName);
+    checkAdvertised(options, config.managerAddress);
     const slots = hostSlots(options, options.hostSlots, initialInstances);
     const records = await InstanceRecordFile.open(host);
     const fence = new LeaderFence(`host ${host}`);
@@ -80,6 +82,7 @@ export class AgentRole implements AsyncDisposable {
           ...(options.advertiseHost === null ? [] : [`--host=${options.advertiseHost}`]),
         ],
       }),
+      advertiseHost: options.advertiseHost,
       records,
       startOf: (pid) => HostProcess.startOf(pid),
       find: ({ pid, processStart }) => {
@@ -96,7 +99,7 @@ export class AgentRole implements AsyncDisposable {
 
   /**
    * Finds the manager, and waits until it has taken the host.
-   * @throws {UsageError} the manager refuses the host
+   * @throws {UsageError} the manager refuses the host, or no other host can reach `--advertise-host`
    * @throws {UnavailableError} with `--cluster`: no manager has led within a minute
    */
   async join(): Promise<void> {
@@ -105,6 +108,7 @@ export class AgentRole implements AsyncDisposable {
     const leader = place &&
       await findLeader({ place, fence, log, onMove: (to) => agent.moveTo(to) });
     if (leader) this.#disposables.use(leader);
+    if (leader) checkAdvertised(options, leader.address);
     agent.moveTo(leader?.address ?? managerAddress);
     await agent.joined;
   }
@@ -123,4 +127,8 @@ export class AgentRole implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#disposables.disposeAsync();
   }
+}
+
+function checkAdvertised({ advertiseHost }: AgentRoleConfig["options"], manager: Address): void {
+  if (advertiseHost !== null) checkHostOf(manager, advertiseHost, "--advertise-host");
 }

@@ -17,7 +17,10 @@ import type {
   AgentStart,
   AgentStarted,
 } from "../../core/protocol/agents.ts";
+import type { PathOrder, PathSpeed, ProcessReport } from "../../core/protocol/examination.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
+import type { ManagerDecision } from "../../core/protocol/leadership.ts";
+import { fullVersion } from "../../core/version.ts";
 import { checkInstanceId } from "../../instance/instance_socket.ts";
 import type {
   AdoptedInstance,
@@ -25,6 +28,7 @@ import type {
   InstanceLauncher,
 } from "../../manager/fleet/launcher.ts";
 import type { InstanceRecords, RecordedInstance } from "./instance_records.ts";
+import { pathAddress, PathProbe } from "./path_probe.ts";
 
 /** Pause before the agent connects again; it doubles with each attempt that fails, to the second value. */
 const FIRST_RETRY_MS = 100;
@@ -52,6 +56,8 @@ export interface HostAgentConfig {
   readonly startOf: (pid: number) => string | undefined;
   /** A process that a former agent started; null: it has ended. */
   readonly find: (process: RecordedInstance) => AdoptedInstance | null;
+  /** `--advertise-host`; absent or null: the address that this host has on the way to the manager. */
+  readonly advertiseHost?: string | null;
 }
 
 /** An instance that runs here, or starts. */
@@ -70,6 +76,7 @@ export class HostAgent {
   readonly #config: HostAgentConfig;
   readonly #instances = new Map<InstanceId, Running>();
   readonly #joined = Promise.withResolvers<void>();
+  readonly #probe: PathProbe;
   /** Where the manager is; null: not known yet. */
   #address: Address | null = null;
   #peer: Peer | null = null;
@@ -89,6 +96,7 @@ export class HostAgent {
   /** Takes the instances of a former agent of this host. */
   constructor(config: HostAgentConfig) {
     this.#config = config;
+    this.#probe = new PathProbe(config);
     this.#joined.promise.catch(() => {}); // only the command waits for it
     this.#adoptRecorded();
   }
@@ -143,7 +151,7 @@ export class HostAgent {
     if (this.#instances.size === 0) this.#config.records.clear();
     const peer = this.#peer;
     this.#peer = null;
-    await peer?.close();
+    await Promise.all([peer?.close(), this.#probe.close()]);
   }
 
   #connectAfter(delayMs: number, nextMs: number): void {
@@ -208,6 +216,9 @@ export class HostAgent {
       calls: {
         ping: () => ({ data: null }),
         agent_start: async ({ data }, peer) => ({ data: await this.#start(data, peer) }),
+        examine: () => ({ data: this.#report() }),
+        path_receive: async ({ data }, peer) => ({ data: await this.#receive(data, peer) }),
+        path_send: async ({ data }, peer) => ({ data: await this.#send(data, peer) }),
       },
       notifications: { agent_signal: ({ data }, peer) => this.#signal(data, peer) },
       onClose: (peer) => {
@@ -265,6 +276,27 @@ export class HostAgent {
     else if (this.#isStopping) running.stop("SIGTERM");
     this.#config.log.info(`starting ${instanceId}`, { pid: running.pid });
     return { pid: running.pid };
+  }
+
+  #report(): ProcessReport {
+    const { host, settings } = this.#config.facts;
+    const version = fullVersion(), timeMs = Date.now();
+    return { process: host, hostName: host, version, timeMs, settings };
+  }
+
+  /** @throws {SupersededError} another manager leads */
+  async #receive(order: ManagerDecision, peer: Peer): Promise<{ readonly address: Address }> {
+    const { fence, advertiseHost, facts: { host } } = this.#config;
+    obey(fence, order, peer);
+    const address = pathAddress(this.#address!, host, advertiseHost ?? peer.localHost);
+    return { address: await this.#probe.receive(address) };
+  }
+
+  /** @throws {SupersededError} another manager leads */
+  async #send(order: PathOrder, peer: Peer): Promise<PathSpeed> {
+    obey(this.#config.fence, order, peer);
+    parseAddress(order.address);
+    return await this.#probe.send(order.address);
   }
 
   #signal(order: AgentSignal, peer: Peer): void {

@@ -222,6 +222,27 @@ test("TLS and an nkey: others are refused", async () => {
   );
 });
 
+test("a bucket that must exist is not made", async () => {
+  await using nats = await startNats(1);
+  const open = (mustExist: boolean) =>
+    openLeaseStore(`${nats.url}/typo`, { timeoutMs: CALL_TIMEOUT_MS, mustExist });
+  const first = await open(true);
+  for (let i = 0; i < 2; i++) {
+    await assert.rejects(first.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      return /^this NATS server has no bucket llumnix-typo: no process/.test(error.message);
+    });
+  }
+  await first.close();
+  const maker = await open(false);
+  await maker.set("leader", "1", 0);
+  await maker.close();
+  const last = await open(true);
+  assert.equal((await last.get("leader"))?.value, "1");
+  assert.equal(await last.set("leader", "2", (await last.get("leader"))!.revision) !== null, true);
+  await last.close();
+});
+
 test("a server without JetStream is named", async () => {
   const [port] = freePorts(1);
   const server = new ServerProcess(pathOf(program), [

@@ -15,7 +15,11 @@ export interface Reference {
   readonly bf16: { readonly logits: string; readonly torchRelativeError: number };
 }
 
-const directory = new URL("../../fixtures/models/", import.meta.url);
+/** References that were made on this host: see scripts/gpu_verify/transformers.ts. */
+const otherDirectory = Deno.env.get("LLUMNIX_REFERENCES");
+const directory = otherDirectory === undefined
+  ? new URL("../../fixtures/models/", import.meta.url)
+  : new URL(`file://${otherDirectory}/`);
 
 export const references: readonly Reference[] = [...Deno.readDirSync(directory)]
   .map(({ name }) => name.replace(/\.json$/, ""))

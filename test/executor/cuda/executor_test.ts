@@ -198,6 +198,35 @@ cudaTest("a model that computes garbage fails the sequence", async () => {
   });
 });
 
+for (const type of types) {
+  const name = Object.values(type).filter((value) => value !== null).join(", ");
+  cudaTest(`garbage in its blocks does not reach the next sequence: ${name}`, async () => {
+    await withModel("--family qwen3 --seed 11 --layers 1 --dtype f32", async (model) => {
+      spoil(`${model}/model.safetensors`, "model.embed_tokens.weight", 7);
+      const run = (deviceSettings: string, use: (driver: Driver) => Promise<void>) =>
+        fresh(
+          { model, ...type, numGpuBlocksOverride: 4, maxModelLen: 64, deviceSettings },
+          async (_, driver) => {
+            await use(driver);
+            const sequence = driver.add(randomPrompt(1, 20, 6), { logprobs: 320 });
+            await driver.generate(sequence, 14); // into a third block
+            return outcome([sequence]);
+          },
+        );
+      const clean = await run("poison=0", () => Promise.resolve());
+      assert.ok(clean[0].output.every((token) => token >= 0));
+      assert.deepEqual(await run("poison=1", () => Promise.resolve()), clean, "fresh blocks");
+      const reused = await run("poison=1", async (driver) => {
+        const spoiled = driver.add(new Array(64).fill(7)); // all four blocks
+        const { failures } = await driver.prefill(spoiled);
+        assert.equal(failures![0]?.kind, "model");
+        driver.remove(spoiled);
+      });
+      assert.deepEqual(reused, clean, "blocks that hold NaN");
+    });
+  });
+}
+
 cudaTest("nothing is left when it is closed", async () => {
   const before = counts();
   await fresh({}, (_, driver) => driver.prefill(driver.add([1, 2, 3], { logprobs: 1 })));

@@ -6,7 +6,7 @@ import { configure, directory } from "../../ffi/software_device/device.ts";
 import { defaultOptions } from "../cpu/harness.ts";
 
 export const settings =
-  "devices=1,order=late,seed=1,progress=20,fail-work=0,hang-work=0,busy=0,memory=1G,driver=13000," +
+  "devices=1,order=late,seed=1,progress=20,poison=1,fail-work=0,hang-work=0,busy=0,memory=1G,driver=13000," +
   "skip-kernel=,fail-kernel=,fail-code=700,fail-load=0,fail-cubin=0,skew-products=0,compute-capability=90," +
   `kernels=plain,fail-allocation=0,fail-allocation-above=0,identity=${Deno.pid}`;
 

@@ -17,7 +17,7 @@ import {
 import { addressOf, nativeBuffer } from "../../../ffi/memory.ts";
 import type { OpenOptions } from "../../../ffi/library.ts";
 import { Random } from "../../../src/core/random.ts";
-import { e4m3Values, quantizeRow, toE4m3 } from "../../../src/model/fp8.ts";
+import { e4m3Values, nanCodes, quantizeRow, toE4m3 } from "../../../src/model/fp8.ts";
 import { encodeFloats, tensorValues } from "../../../src/model/tensor.ts";
 
 export const elementTypes = Object.keys(suffixes) as ElementType[];
@@ -73,10 +73,12 @@ export class DecoderBench {
     return this.upload(encodeFloats(values, this.type));
   }
 
-  /** Device memory with elements of the cache's type. */
+  /** Device memory with elements of the cache's type. NaN is there in both of its codes. */
   narrowCache(values: Float32Array): bigint {
     if (this.formats.cache === undefined) return this.narrow(values);
-    return this.upload(Uint8Array.from(values, toE4m3));
+    const codeOf = (value: number, i: number) =>
+      Number.isNaN(value) ? nanCodes[i % 2] : toE4m3(value);
+    return this.upload(Uint8Array.from(values, codeOf));
   }
 
   /** Weights of a layer, [outputs, inputs], in 8 bits if the formats say so; and what they are after rounding. */
@@ -161,6 +163,19 @@ export interface AttentionCase {
   readonly rows: readonly { readonly sequence: number; readonly position: number }[];
   /** Tokens of each sequence. */
   readonly lengths: readonly number[];
+  /** What the cache holds where no row looks; default NaN. */
+  readonly unseen?: number;
+  /** Elements of keys and values that are NaN. */
+  readonly poison?: readonly Poison[];
+}
+
+/** An element of a key or a value. */
+export interface Poison {
+  readonly sequence: number;
+  readonly position: number;
+  readonly which: "key" | "value";
+  readonly kvHead: number;
+  readonly column: number;
 }
 
 /** What {@linkcode runAttention} gives: rows of all heads, and the same in float64. */
@@ -170,7 +185,7 @@ export interface AttentionOutcome {
 }
 
 /**
- * Attends to a cache, without norms and with rotations by 0. What no row sees in it is NaN.
+ * Attends to a cache, without norms and with rotations by 0.
  * @param seed of the values and of where the blocks lie
  * @param way attend: all keys are in the cache; decode: each row brings its own, and there is one a sequence
  */
@@ -230,12 +245,16 @@ export function runAttention(
   }
   const rowOf = ({ sequence, position }: { sequence: number; position: number }) =>
     lengths.slice(0, sequence).reduce((sum, length) => sum + length, 0) + position;
+  for (const { which, kvHead, column, ...token } of given.poison ?? []) {
+    const head = heads + (which === "key" ? 0 : kvHeads) + kvHead;
+    cached[rowOf(token) * width + head * headDim + column] = NaN;
+  }
   const valuesOf = (of: AttentionCase["rows"]) =>
     bench.upload(Float32Array.from(of.flatMap((row) => {
       const at = rowOf(row) * width;
       return Array.from(cached.subarray(at, at + width));
     })));
-  const inCache = new Float32Array(numBlocks * blockStride).fill(NaN);
+  const inCache = new Float32Array(numBlocks * blockStride).fill(given.unseen ?? NaN);
   for (const token of tokens) {
     if (way === "decode" && isOfRows(token)) continue;
     const { sequence, position } = token;

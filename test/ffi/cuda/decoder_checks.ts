@@ -444,6 +444,10 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
       ([bench, other]) => checkLayer(bench, other, [1, 70]),
     );
   },
+  fp8_weights: (on) =>
+    withBenches(on, [fastPaths], ([bench]) => {
+      if (bench.formats.weights) bench.weights(randomValues(1, 3 * 528, bench.type), 3);
+    }),
   prompt_attention: (on) =>
     withBenches(on, [fastPaths], ([bench]) => {
       const { found, truth } = runAttention(bench, attentionCase, 3);

@@ -27,6 +27,7 @@ import {
   plainPaths,
   unfusedPaths,
 } from "./decoder_checks.ts";
+import { checkPoisonedCache, checkPoisonedWeights } from "./poison_checks.ts";
 import {
   type AttentionCase,
   DecoderBench,
@@ -75,7 +76,8 @@ type Open = (
 ) => DecoderBench;
 
 for (const { name, unavailable, open, options } of places) {
-  const test = (what: string, run: (open: Open) => void) =>
+  /** @param run is given a function that opens a bench, and one that closes all of them */
+  const test = (what: string, run: (open: Open, close: () => void) => void) =>
     Deno.test({
       name: `decoder kernels on ${name}: ${what}` +
         (unavailable === null ? "" : ` (skipped: ${unavailable})`),
@@ -83,14 +85,15 @@ for (const { name, unavailable, open, options } of places) {
       fn() {
         const cuda = open();
         const opened: DecoderBench[] = [];
+        const close = () => opened.splice(0).forEach((bench) => bench.close());
         run((type, shape, multiprocessors, paths, formats) => {
           const bench = new DecoderBench(
             ...[cuda, type, shape, multiprocessors, paths, options, {}, formats] as const,
           );
           opened.push(bench);
           return bench;
-        });
-        opened.forEach((bench) => bench.close());
+        }, close);
+        close();
       },
     });
 
@@ -138,6 +141,22 @@ for (const { name, unavailable, open, options } of places) {
     }
   });
 
+  test("NaN in a cache reaches what sees it, and nothing else", (open, close) => {
+    const shape = { heads: 6, kvHeads: 2, headDim: 16 };
+    for (const [type, paths, cache, multiprocessors] of poisonedCaches) {
+      checkPoisonedCache(open(type, shape, multiprocessors, paths, cache ? { cache } : {}));
+      close();
+    }
+  });
+
+  test("NaN and infinity in weights of 8 bits spoil their own output alone", (open) => {
+    for (const type of ["bfloat16", ...isLongRun ? ["float16"] as const : []] as const) {
+      for (const paths of [fastPaths, unfusedPaths, plainPaths]) {
+        checkPoisonedWeights(open(type, undefined, 0, paths, narrowFormats));
+      }
+    }
+  });
+
   test("weights of 8 bits: a row has the same bits in every batch", (open) => {
     for (const type of ["bfloat16", "float16"] as const) {
       for (const paths of [fastPaths, plainPaths]) {
@@ -153,6 +172,21 @@ for (const { name, unavailable, open, options } of places) {
       checkLayer(layer, other, [70, 2]);
     }
   });
+
+  for (const [headDim, cases] of shapeCases(unavailable === null && options.from === undefined)) {
+    test(
+      `attention of every group of heads of ${headDim}, with blocks of 8 to 32`,
+      (open, close) => {
+        for (const { types: [type], formats, ...given } of cases) {
+          checkAttention(
+            (multiprocessors) => open(type, given.shape, multiprocessors, fastPaths, formats),
+            given,
+          );
+          close();
+        }
+      },
+    );
+  }
 
   for (const { types, paths, formats, ...given } of attentionCases()) {
     const { heads, kvHeads, headDim } = given.shape;
@@ -174,6 +208,19 @@ for (const { name, unavailable, open, options } of places) {
   }
 }
 
+/** Types, paths, caches, and whether the parts of a context are apart (many multiprocessors) or together. */
+const poisonedCaches = ([
+  ["bfloat16", fastPaths, "float8_e4m3", 0],
+  ["bfloat16", fastPaths, undefined, 1000],
+  ["bfloat16", plainPaths, "float8_e4m3", 1000],
+  ["bfloat16", fastPaths, undefined, 0],
+  ["bfloat16", fastPaths, "float8_e4m3", 1000],
+  ["float16", fastPaths, "float8_e4m3", 0],
+  ["float16", plainPaths, undefined, 0],
+  ["float32", plainPaths, undefined, 0],
+  ["float32", plainPaths, "float8_e4m3", 1000],
+] as const).slice(0, isLongRun ? undefined : 3);
+
 const layerCases = [
   [{ heads: 8, kvHeads: 1, headDim: 16 }, [1, 70, 300], 0],
   [{ heads: 3, kvHeads: 3, headDim: 64 }, [70], 1000],
@@ -185,9 +232,42 @@ interface AttentionTest extends AttentionCase {
   readonly formats?: NarrowFormats;
 }
 
+function rowsUpTo(sequence: number, length: number, count: number) {
+  return Array.from({ length: count }, (_, i) => ({ sequence, position: length - count + i }));
+}
+
+/**
+ * Cases by head size: groups of 1 to 8 heads, block sizes, windows and types in turn; in a long run each with each.
+ * @param isGpu each group with each block size
+ */
+function shapeCases(isGpu: boolean): Map<number, AttentionTest[]> {
+  const cases = new Map<number, AttentionTest[]>([[64, []], [96, []], [128, []]]);
+  let count = 0;
+  for (const group of [1, 2, 3, 4, 5, 6, 7, 8]) {
+    for (const [headDim, ofSize] of cases) {
+      for (const blockShift of [3, 4, 5]) {
+        for (const window of [0, 40]) {
+          for (const type of ["bfloat16", "float16"] as const) {
+            for (const formats of [undefined, narrowFormats]) {
+              const i = count++;
+              // 7 has no factor in common with the numbers of choices.
+              const isChosen = isLongRun || i % (isGpu ? 7 : 35) === 0;
+              if (!isChosen) continue;
+              ofSize.push({
+                ...{ types: [type], formats, blockShift, window, lengths: [70, 5] },
+                shape: { heads: 2 * group, kvHeads: 2, headDim },
+                rows: [...rowsUpTo(0, 70, 2), ...rowsUpTo(1, 5, 1)],
+              });
+            }
+          }
+        }
+      }
+    }
+  }
+  return cases;
+}
+
 function attentionCases(): AttentionTest[] {
-  const rowsUpTo = (sequence: number, length: number, count: number) =>
-    Array.from({ length: count }, (_, i) => ({ sequence, position: length - count + i }));
   const large = {
     ...{ shape: { heads: 8, kvHeads: 1, headDim: 64 }, blockShift: 4, window: 0 },
     ...{ lengths: [300], rows: rowsUpTo(0, 300, 9) },

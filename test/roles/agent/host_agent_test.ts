@@ -108,11 +108,14 @@ Deno.test("agent: an order of an older epoch is refused, and its manager is told
   await assert.rejects(world.start("instance-0", { leadership: former }), /host a refuses/);
   await assert.rejects(world.start("instance-0", { leadership: undefined }), /host a refuses/);
   assert.equal(world.processes.size, 0);
+  const order = { leadership: former, address: "inproc:path-b" };
+  await assert.rejects(world.peer.call("path_receive", { data: order }), /host a refuses/);
+  await assert.rejects(world.peer.call("path_send", { data: order }), /host a refuses/);
   await world.start("instance-0");
   const data = { instanceId: "instance-0", signal: "SIGKILL", leadership: former } as const;
   world.peer.notify("agent_signal", { data });
-  await until(() => world.superseded.length === 3);
-  assert.deepEqual(world.superseded, [leads, leads, leads]);
+  await until(() => world.superseded.length === 5);
+  assert.deepEqual(world.superseded, Array(5).fill(leads));
   assert.deepEqual(world.processes.get("instance-0")!.signals, []);
   world.peer.notify("agent_signal", { data: { ...data, leadership: leads } });
   await until(() => world.exits.length === 1);

@@ -35,7 +35,7 @@ Deno.test({
   fn: async () => {
     const out = await Deno.makeTempDir();
     try {
-      const names = isLongRun ? ["kernels", "ipc", "gloo", "nccl", "kill"] : ["kernels", "ipc"];
+      const names = isLongRun ? ["ipc", "kernels", "kill", "gloo", "nccl"] : ["ipc", "kernels"];
       const { code, stdout, stderr } = await run(
         ...["--software-device", "--short", "--sections", names.join(), "--out", out],
       );

@@ -14,6 +14,7 @@ const MAX_UNANSWERED_PINGS = 2;
 const REPLICAS = 3;
 /** Errors of JetStream's API where there is none. */
 const NOT_ENABLED = /jetstream.*not enabled|no responders/i;
+const NO_BUCKET = /(?:stream|bucket) not found/i;
 const ABOUT_CREDENTIALS = /authoriz|authentic|permission|credential|nkey/i;
 
 /** A bucket, and what it is reached by. */
@@ -67,19 +68,21 @@ export class NatsBucket {
   }
 
   async #openNow(): Promise<OpenBucket> {
-    const { servers, timeoutMs: timeout } = this.options;
+    const { servers, timeoutMs: timeout, mustExist = false } = this.options;
     const connection = this.#connection ??= await this.#connect();
     if (this.#isClosed) {
       await connection.close();
       throw new StoreAwayError("the store is closed");
     }
     const kv = await new Kvm(connection).create(this.name, {
+      bindOnly: mustExist,
       history: 1,
       replicas: servers.length >= REPLICAS ? REPLICAS : 1,
       // A replica that is behind would answer with an older value.
       allow_direct: false,
       timeout,
     });
+    if (mustExist) await kv.status(); // it binds to what is not there, too
     return { connection, kv, js: jetstream(connection, { timeout }) };
   }
 
@@ -118,6 +121,12 @@ export class NatsBucket {
     const text = `${error.name}: ${error.message}`;
     if (ABOUT_CREDENTIALS.test(text)) {
       return new StoreRefusedError(`NATS refuses these credentials: ${text}`, { cause: error });
+    }
+    if (this.options.mustExist && NO_BUCKET.test(text)) {
+      return new StoreRefusedError(
+        `this NATS server has no bucket ${this.name}: no process of a cluster of this name has run`,
+        { cause: error },
+      );
     }
     if (NOT_ENABLED.test(text)) {
       // A server that starts, or wakes up, says so for a moment too.

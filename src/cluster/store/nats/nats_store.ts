@@ -12,6 +12,7 @@ import {
   type Scope,
   StoreAwayError,
   type StoreChange,
+  type StoreDescription,
   type StoreEntry,
   type StoreList,
   type StoreWatcher,
@@ -126,6 +127,16 @@ export class NatsStore implements LeaseStore {
       watcher.onEnd(error);
     });
     return stop;
+  }
+
+  async describe(): Promise<StoreDescription> {
+    return await this.#bucket.use(async ({ connection, kv }) => {
+      const { replicas } = await kv.status();
+      return {
+        server: `NATS ${connection.info?.version ?? "?"}`,
+        place: `bucket ${this.#bucket.name}, ${replicas} ${replicas === 1 ? "copy" : "copies"}`,
+      };
+    });
   }
 
   async close(): Promise<void> {

@@ -18,14 +18,14 @@ const limits: Readonly<Record<DType, number>> = { float32: 1e-4, float16: 1e-2, 
 const NARROW_CACHE_LIMIT = 0.2;
 
 /** Sequences of the test, each with blocks of its own. */
-interface TestedSequence {
+export interface TestedSequence {
   readonly start: SequenceStart;
   readonly firstBlock: number;
   length: number;
 }
 
 /** Runs steps of the same tokens on any executor. */
-class Steps {
+export class Steps {
   readonly #executor: Executor;
   readonly #blocksOfSequence: number;
   #stepId = 0;

@@ -1,0 +1,112 @@
+/**
+ * Mistakes in what the kernels compute, each of which the runs of its file must notice. They are about NaN and
+ * memory that nobody has written: numbers that are only inexact, `decoder_kernels_test.ts` compares with float64.
+ */
+
+/** A text of a kernel's source or header, which is there once, and another one in its place. */
+export interface KernelEdit {
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+  /** What becomes wrong, for people. */
+  readonly mistake: string;
+  /** The kernel file whose runs notice it. */
+  readonly run: string;
+  /** The mistake is one of order, which the race checker reports, too. */
+  readonly isOrder?: boolean;
+}
+
+export const kernelEdits: readonly KernelEdit[] = [
+  {
+    ...{ file: "attention_tiles.h", run: "decode_attention" },
+    from: "& 0x80808080u) == 0) return;",
+    to: "& 0x80808080u) != 1) return;",
+    mistake: "NaN of 8 bits is widened to 480",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "prompt_attention" },
+    from: "& 0x80808080u) == 0) return;",
+    to: "& 0x80808080u) != 1) return;",
+    mistake: "NaN of 8 bits is widened to 480",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "decode_attention" },
+    from: "position >= begin && position < end &&",
+    to: "position >= begin &&",
+    mistake: "slots that no token has been written to are loaded",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "prompt_attention" },
+    from: "position >= begin && position < end &&",
+    to: "position >= begin &&",
+    mistake: "slots that no token has been written to are loaded",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "decode_attention" },
+    from: "position >= begin && position < end &&",
+    to: "position < end &&",
+    mistake: "tokens before the window are loaded",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "prompt_attention" },
+    from: "position >= begin && position < end &&",
+    to: "position < end &&",
+    mistake: "tokens before the window are loaded",
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "decode_attention" },
+    from: "if (index * tileTokens + token == newest) continue;",
+    to: "",
+    mistake: "the newest token's place is widened, although nothing was loaded",
+    isOrder: true,
+  },
+  {
+    ...{ file: "attention_tiles.h", run: "decode_attention" },
+    from: "__syncthreads();  // no warp reads the tile before",
+    to: "",
+    mistake: "a tile of 8 bits is widened over the one before, which warps still read",
+    isOrder: true,
+  },
+  {
+    ...{ file: "decode_attention.cu", run: "decode_attention" },
+    from: "if (!isHead || column >= headDim) block.queries[row * pitch<size> + column] = T{0};",
+    to: "",
+    mistake: "the columns behind a small head hold anything",
+  },
+  {
+    ...{ file: "fp8.h", run: "decode_attention" },
+    from: "magnitude != magnitude   ? 0x7f",
+    to: "magnitude != magnitude   ? 0x7e",
+    mistake: "NaN is stored as 448",
+  },
+  {
+    ...{ file: "fp8.h", run: "attention" },
+    from: "if (magnitude == 0x7f) return bitsToFloat(sign | 0x7fc00000);",
+    to: "",
+    mistake: "the plain kernels widen NaN to 480",
+  },
+  {
+    ...{ file: "fp8.h", run: "decode_attention" },
+    from: "narrow(widen(cached), fresh);",
+    to: "narrow(value, fresh);",
+    mistake: "a token sees its own key and value as they were before they were rounded to 8 bits",
+  },
+  {
+    ...{ file: "attention.cu", run: "attention" },
+    from: "to = min(group.end - first, tileTokens);",
+    to: "to = tileTokens;",
+    mistake: "values that no token has been written to are weighed by 0",
+  },
+  {
+    ...{ file: "fp8_weights.cu", run: "fp8_weights" },
+    from: "return a >= b || a != a ? a : b;",
+    to: "return a >= b ? a : b;",
+    mistake: "a row of weights with NaN gets a finite scale",
+  },
+  {
+    ...{ file: "fp8_weights.cu", run: "fp8_weights" },
+    from: "const float scale = largest == 0.0f ? 1.0f : largest / 448.0f;",
+    to: "const float scale = largest == 0.0f ? 1.0f : fminf(largest / 448.0f, 3e38f);",
+    mistake: "a row of weights with infinity gets a finite scale",
+  },
+];
