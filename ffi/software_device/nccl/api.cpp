@@ -7,6 +7,7 @@
 // - A send of more than 1 MiB ends when its receive runs. Sends match receives by order alone.
 // - A lost peer, or a peer of other sizes, leaves kernels that hold their stream until the abort. The
 //   event of an aborted kernel completes, though no data came.
+// - Memory and streams of another device than the communicator's are refused (1).
 // - A unique id makes one communicator; an id that nobody uses keeps a thread and a port.
 #include "communicator.h"
 #include "device.h"

@@ -12,6 +12,13 @@ static void *currentContext() {
   return cuCtxGetCurrent(&context) == 0 ? context : nullptr;
 }
 
+/// Whether memory is on another device than the current one, whose kernels may not reach it.
+static bool isElsewhere(const void *address) {
+  int own = 0, its = 0;
+  const int ordinal = 9; // CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+  return cuCtxGetDevice(&own) == 0 && cuPointerGetAttribute(&its, ordinal, (uint64_t)address) == 0 && own != its;
+}
+
 Communicator::Communicator(int ranks, int rank, bool isBlocking)
     : ranks(ranks), rank(rank), isBlocking(isBlocking), context(currentContext()),
       links(ranks) {
@@ -134,6 +141,9 @@ void Communicator::runGroup(const std::vector<Operation> &operations, int number
   }
   if (!nap(GROUP_MS, rank, aborted)) return;
   cuCtxSetCurrent(context);
+  for (const Operation &operation : operations) {
+    if (isElsewhere(operation.address)) return settle(CUDA_ERROR, "memory of another device");
+  }
   for (auto &[stream, own] : byStream) {
     if (launchKernel(shared_from_this(), stream, own, number)) continue;
     return settle(CUDA_ERROR, "the device refuses the kernel: no such stream, or the device has failed");

@@ -7,3 +7,5 @@
 extern "C" int cuCtxGetCurrent(void **context);
 extern "C" int cuCtxSetCurrent(void *context);
 extern "C" int cuDevicePrimaryCtxRetain(void **context, int device);
+extern "C" int cuCtxGetDevice(int *device);
+extern "C" int cuPointerGetAttribute(void *out, int which, uint64_t address);

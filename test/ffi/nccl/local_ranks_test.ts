@@ -52,6 +52,23 @@ for (const count of [2, 4]) {
   );
 }
 
+ncclTest("local ranks: memory of another device is refused", async ({ nccl }) => {
+  configure("devices=2");
+  const cuda = openCuda({ from: directory! });
+  const ranks = new LocalRanks(nccl, [0, 1]);
+  cuda.setDevice(0);
+  const memory = [cuda.malloc(64), cuda.malloc(64)];
+  const streams = [0, 1].map((device) => {
+    cuda.setDevice(device);
+    return cuda.createStream();
+  });
+  const buffers = streams.map((stream, i) => ({ from: memory[i], to: memory[i], stream }));
+  assert.throws(() => ranks.allGather(buffers, 8), /unhandled cuda error/);
+  await ranks.close();
+  for (const stream of streams) cuda.destroyStream(stream);
+  for (const address of memory) cuda.free(address);
+});
+
 ncclTest("local ranks: a device that is named twice is refused", ({ nccl }) => {
   configure("devices=2");
   assert.throws(() => new LocalRanks(nccl, [0, 0]), /invalid usage.*Duplicate GPU detected/);
