@@ -200,7 +200,7 @@ function refuseShapes(
   { name, config, dtype }: ResolvedModel,
   { blockSize, quantization, kvCacheDtype, tensorParallelSize: ranks }: EngineOptions,
 ): void {
-  const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim } = config;
+  const { hiddenSize, intermediateSize, numHeads, numKvHeads, headDim, vocabSize } = config;
   const divided = {
     ...{ "attention heads": numHeads, "key-value heads": numKvHeads },
     ...{ "hidden size": hiddenSize, "intermediate size": intermediateSize },
@@ -210,6 +210,13 @@ function refuseShapes(
     throw new UsageError(
       `--tensor-parallel-size ${ranks}: the model ${name} cannot be divided among ${ranks} devices, ` +
         `because its ${what} (${number}) cannot. Choose a divisor.`,
+    );
+  }
+  // Else more than the last two parts of the head would overlap.
+  if (vocabSize < (ranks - 1) ** 2) {
+    throw new UsageError(
+      `--tensor-parallel-size ${ranks}: the vocabulary of the model ${name} (${vocabSize}) is too small ` +
+        `for ${ranks} devices. Choose a smaller number.`,
     );
   }
   if (quantization === "fp8") {

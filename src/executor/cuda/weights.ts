@@ -87,7 +87,7 @@ export interface Quantizer {
 const alignment = 256;
 
 /**
- * Outputs of the head that a device computes: equal numbers, so the last ones overlap if `vocabSize` cannot be
+ * Outputs of the head that a device computes: equal numbers, so the last two parts overlap if `vocabSize` cannot be
  * divided.
  */
 export function headRows(

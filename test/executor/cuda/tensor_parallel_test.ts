@@ -166,6 +166,14 @@ cudaTest("models that cannot be divided, and too few devices, are refused", asyn
       message: /its intermediate size on a device is 84, and must be a multiple of 8 in bfloat16/,
     });
   });
+  const narrow =
+    "--heads 18 --kv-heads 18 --head-dim 8 --hidden 144 --intermediate 144 --vocab 288";
+  await withModel(narrow, async (model) => {
+    await assert.rejects(load({ model, tensorParallelSize: 18 }), {
+      name: "UsageError",
+      message: /^--tensor-parallel-size 18: the vocabulary of the model \S+ \(288\) is too small/,
+    });
+  });
   await refused(
     { tensorParallelSize: 4, deviceSettings: "devices=2" },
     /^--tensor-parallel-size 4: each rank needs a device of its own, and the driver shows 2\./,
