@@ -8,7 +8,7 @@ import type { Log } from "../../core/log.ts";
 import type { RoleStatus } from "../../core/protocol/upgrade.ts";
 import { fullVersion } from "../../core/version.ts";
 import { InstanceRollout } from "../../manager/fleet/rollout.ts";
-import { checkHostOf } from "../../instance/instance_socket.ts";
+import { checkHostOf, checkOwnAddress } from "../../instance/instance_socket.ts";
 import { clusterPlace, findLeader } from "../cluster.ts";
 import { type LauncherConfig, launcherOf } from "../launchers.ts";
 import { servedSettings } from "../served_model.ts";
@@ -50,6 +50,7 @@ export class AgentRole implements AsyncDisposable {
 
   /**
    * Takes the host's name, and the instances of a former agent. Call {@linkcode join} next.
+   * @throws {UnavailableError} this host does not have the address of `--advertise-host`
    * @throws {UsageError} the name is none, or another agent of this machine has it; there are more slots
    *   than devices; no other host can reach `--advertise-host`
    */
@@ -57,6 +58,9 @@ export class AgentRole implements AsyncDisposable {
     const { options, engineArgv, bus, log, logFile, initialInstances } = config;
     const host = hostName(options.hostName);
     checkAdvertised(options, config.managerAddress);
+    if (options.advertiseHost !== null) {
+      checkOwnAddress(options.advertiseHost, "--advertise-host");
+    }
     const slots = hostSlots(options, options.hostSlots, initialInstances);
     const records = await InstanceRecordFile.open(host);
     const fence = new LeaderFence(`host ${host}`);
