@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { nkeys } from "@nats-io/transport-node";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect, nkeys } from "@nats-io/transport-node";
 import { openLeaseStore } from "../../../src/cluster/store/stores.ts";
 import type { StoreCredentials } from "../../../src/cluster/store/store_kind.ts";
 import {
@@ -243,6 +244,20 @@ test("a bucket that must exist is not made", async () => {
   assert.equal((await last.get("leader"))?.value, "1");
   assert.equal(await last.set("leader", "2", (await last.get("leader"))!.revision) !== null, true);
   await last.close();
+});
+
+test("a stream of another program with the bucket's name is named", async () => {
+  await using nats = await startNats(1);
+  const connection = await connect({ servers: nats.url.replace("nats://", "") });
+  const manager = await jetstreamManager(connection);
+  await manager.streams.add({ name: "KV_llumnix-blue", subjects: ["other.>"] });
+  await connection.close();
+  const store = await openLeaseStore(`${nats.url}/blue`, { timeoutMs: CALL_TIMEOUT_MS });
+  await assert.rejects(store.get("leader"), (error) => {
+    assert.ok(error instanceof StoreRefusedError, String(error));
+    return /stream KV_llumnix-blue .* subjects are other\.>, .* another name$/.test(error.message);
+  });
+  await store.close();
 });
 
 test("a server without JetStream is named", async () => {
