@@ -281,6 +281,11 @@ export class Instance {
           obey(this.#fence, data, peer);
           return this.#joinGroup(data);
         },
+        keep_orders: ({ data }, peer) => {
+          obey(this.#fence, data, peer);
+          this.#manager.keepOrders(data.orders);
+          return { data: null };
+        },
         handover: ({ data }, peer) => {
           obey(this.#fence, data, peer);
           this.#manager.expectSuccessor(data.waitMs);

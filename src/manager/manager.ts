@@ -24,6 +24,7 @@ import { AdminService } from "./admin_service.ts";
 import { expectedStepsOn, newcomerType } from "./fleet/disaggregation.ts";
 import { incompatibilityOf, type MigrationCompatibility } from "./migration/compatibility.ts";
 import { Hosts } from "./fleet/hosts.ts";
+import { StandingOrderKeeper } from "./fleet/standing_orders.ts";
 import { Fleet } from "./fleet/fleet.ts";
 import { DEFAULT_INSTANCE_TIMEOUT_MS, InstanceKeeper } from "./fleet/instance_keeper.ts";
 import { InstanceRollout } from "./fleet/rollout.ts";
@@ -67,6 +68,8 @@ export interface ManagerConfig {
   readonly instanceTimeoutMs?: number;
   /** Time for the requests of an instance that is being removed to move away or finish. */
   readonly drainTimeoutMs?: number;
+  /** A host whose agent is away for so long is lost for good; default 10 minutes. */
+  readonly lostHostMs?: number;
   readonly stopTimeoutMs?: number;
   readonly rejoinWaitMs?: number;
   /** Seed of random choices; default 0. */
@@ -106,6 +109,7 @@ export class Manager {
   readonly #fleet: Fleet;
   readonly #keeper: InstanceKeeper;
   readonly #hosts: Hosts;
+  readonly #orders: StandingOrderKeeper;
   readonly #pace: ReportPace;
   /** Of the serving instances, or of which of them take requests. */
   readonly #changes: UpdateGate;
@@ -152,13 +156,19 @@ export class Manager {
       fleet: this.#fleet,
       onEvent: (event) => this.#emit(event),
       onChange: () => this.#changes.note(),
+      onOrder: (decided) => {
+        if (decided === undefined) this.#orders.note();
+        else this.#orders.noteDecision(decided);
+      },
     });
     this.#hosts = new Hosts({
       clock: config.clock,
       instances: () => this.#fleet.all,
       withAgents: () => this.#agents?.names ?? [],
       keeper: this.#keeper,
+      onOrder: () => this.#orders.note(),
     });
+    this.#orders = this.#makeStandingOrders();
     this.#group = this.#makeGroupKeeper();
     this.#migrationLoop = this.#makeMigrationLoop();
   }
@@ -377,21 +387,53 @@ export class Manager {
   }
 
   #makeAgents(): Agents {
-    const { clock, settings, instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS } =
-      this.#config;
+    const {
+      clock,
+      settings,
+      lostHostMs,
+      instanceTimeoutMs: timeoutMs = DEFAULT_INSTANCE_TIMEOUT_MS,
+    } = this.#config;
     return new Agents({
       clock,
+      lostHostMs,
       authority: this.#authority,
       settings,
       timeoutMs,
       knows: (instanceId) => this.#fleet.has(instanceId),
       isDrained: (host) => this.#hosts.isDrained(host),
       onEvent: (event) => this.#emit(event),
+      onJoin: (orders, peer) => {
+        this.#orders.adopt(orders);
+        this.#orders.tell(peer);
+      },
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
         this.#keeper.noteRoom(isNew);
       },
     });
+  }
+
+  #makeStandingOrders(): StandingOrderKeeper {
+    return new StandingOrderKeeper({
+      clock: this.#config.clock,
+      authority: this.#authority,
+      instances: () => this.#fleet.all,
+      agents: () => this.#agents?.peers ?? [],
+      instanceChange: () => this.#keeper.instanceChange,
+      hostDrains: () => this.#hosts.notes,
+      onAdopt: ({ instanceChange, hostDrains }) => {
+        this.#keeper.adoptChange(instanceChange);
+        for (const instance of this.#fleet.serving) this.#resumeDrain(instance);
+        this.#hosts.adopt(hostDrains);
+      },
+    });
+  }
+
+  /** Goes on with the drain of an instance that an earlier manager has begun. */
+  #resumeDrain({ instanceId }: ManagedInstance): void {
+    const order = this.#orders.takeDrain(instanceId);
+    if (order === null) return;
+    this.#keeper.resumeDrain(instanceId, order.by, order.isRemoval).catch(() => {}); // lost meanwhile
   }
 
   #makeFleet(launcher: InstanceLauncher): Fleet {
@@ -496,6 +538,7 @@ export class Manager {
   #join(request: JoinRequest, peer: Peer): JoinReply {
     const decision = this.#authority.demand();
     const instance = this.#fleet.join(request, peer);
+    this.#orders.adopt(request.orders);
     const { type: instanceType } = instance;
     return { ...decision, infoIntervalMs: this.#pace.intervalMs, instanceType };
   }
@@ -505,8 +548,10 @@ export class Manager {
     this.#fleet.checkSettings(registration);
     const isNew = instance.registration === null;
     this.#fleet.register(registration, peer);
+    if (isNew) this.#resumeDrain(instance);
     this.#keeper.noteServing(instance);
     if (isNew) this.#hosts.noteServing(instance);
+    this.#orders.tell(peer);
     if (!this.#pace.isUsual) this.#tellPace(instance); // another manager may have told it another one
     this.#checkReach(registration);
     const reason = this.#incompatibilityOf(instance);

@@ -5,6 +5,7 @@ import type { Audience } from "../../cluster/leadership/audience.ts";
 import type { ElectionChange } from "../../cluster/leadership/election.ts";
 import { UnavailableError } from "../../core/errors.ts";
 import { type Log, logger } from "../../core/log.ts";
+import type { Leadership } from "../../core/protocol/leadership.ts";
 import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
@@ -64,6 +65,8 @@ export class ManagerService implements RoleService {
   #role: ManagerRole | null = null;
   #candidacy: Candidacy | null = null;
   readonly #audience: Audience;
+  /** One after the other: a manager may lead again before it has given its instances away. Never rejects. */
+  #roleChanges: Promise<void> = Promise.resolve();
   readonly #processId = `${HOST_NAME}-${Deno.pid}-${crypto.randomUUID().slice(0, 8)}`;
 
   /** @param logFile where this process and its instances log in addition to stderr */
@@ -145,6 +148,7 @@ export class ManagerService implements RoleService {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#candidacy?.[Symbol.asyncDispose](); // before its instances go, which another one takes over
+    await this.#roleChanges;
     if (this.#leavesInstances) {
       await this.#role?.handOver();
       await this.#place?.release();
@@ -167,31 +171,36 @@ export class ManagerService implements RoleService {
       heard: () => this.#audience.size,
       settings: await servedSettings(this.options) ?? undefined,
       onStranger: (reason) => this.#failure.resolve(reason),
-      onChange: (change) => void this.#changeRole(change),
+      onChange: (change) => {
+        this.#roleChanges = this.#roleChanges.then(() => this.#changeRole(change));
+      },
     });
     return `standing for election in ${place.cluster}, at ${this.address}`;
   }
 
   async #changeRole(change: ElectionChange): Promise<void> {
+    if (change.type === "leads") return this.#beginLeading(change.leadership);
     try {
-      if (change.type === "leads") {
-        const { epoch } = change.leadership;
-        this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
-        // The instances of the leader before join first.
-        const wasLed = epoch > 1;
-        await this.#role!.startInstances(
-          wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined,
-        );
-        return;
-      }
       this.log.warn(`leading no more: ${change.reason}`);
       // The instances go to the leader; this manager starts anew, and follows.
       await this.#role!.handOver();
       this.#role = await this.#listen();
     } catch (error) {
-      if (this.#candidacy?.candidate.leadership == null && change.type === "leads") return;
       this.#failure.resolve((error as Error).message);
     }
+  }
+
+  #beginLeading({ epoch }: Leadership): void {
+    const leads = () => this.#candidacy?.candidate.leadership?.epoch === epoch;
+    if (this.#candidacy !== null && !leads()) return; // it was over before its turn came
+    this.log.info(`leading in epoch ${epoch}, at ${this.address}`);
+    // The instances of the leader before join first.
+    const wasLed = epoch > 1;
+    const place = wasLed ? { ...this.#place!, wasAbandoned: true, survivors: null } : undefined;
+    // Not awaited: instances may take long to start, and this manager may have to follow meanwhile.
+    this.#role!.startInstances(place).catch((error) => {
+      if (leads()) this.#failure.resolve((error as Error).message);
+    });
   }
 
   async #startManager(numInstances: number | undefined): Promise<void> {

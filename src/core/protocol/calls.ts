@@ -13,6 +13,7 @@ import * as leadership from "./schemas/leadership.ts";
 import * as membership from "./schemas/membership.ts";
 import * as migration from "./schemas/migration.ts";
 import * as monitoring from "./schemas/monitoring.ts";
+import * as standingOrders from "./schemas/standing_orders.ts";
 import * as upgrade from "./schemas/upgrade.ts";
 
 /**
@@ -70,6 +71,9 @@ export const calls = {
   examine: call(nothing, examination.processReport),
   examine_cluster: call(nothing, examination.clusterReport),
   measure_path: call(examination.pathQuestion, examination.pathSpeed),
+
+  // Manager to instance and to agent.
+  keep_orders: call(standingOrders.keepOrders, nothing),
 
   // Instance to every manager of its cluster.
   hear: call(leadership.presence, nothing),

@@ -22,7 +22,7 @@ import type { AgentHost } from "./agent_host.ts";
 import type { Agents } from "./agents.ts";
 
 const AGENT_TIMEOUT_MS = 2_000;
-/** The slowest measurement takes less; see `roles/agent/path_probe.ts`. */
+/** The slowest measurement takes less; see `agent/path_probe.ts`. */
 const PATH_TIMEOUT_MS = 12_000;
 
 export interface ExaminationConfig {

@@ -47,6 +47,13 @@ export interface InstanceLauncher {
   refusal?(managerAddress: Address, avoidHosts: ReadonlySet<string>): string | null;
   /** Instances that could be started now; absent: as many as anybody wants. */
   readonly room?: number;
+  /**
+   * Instances that run or start and that have not joined this manager yet: an earlier one has ordered them.
+   * None is started in their place. Default: 0.
+   */
+  readonly numUnjoined?: number;
+  /** Whether an instance of this name runs or starts, as {@linkcode numUnjoined} counts them, or has joined. */
+  has?(instanceId: InstanceId): boolean;
   /** @throws the process of the instance cannot be started */
   launch(request: LaunchRequest): Promise<LaunchedInstance>;
   /**

@@ -1,4 +1,5 @@
 /** The role of the agent: one for each host, it starts and ends instances there for the manager that leads. */
+import { HostAgent } from "../../agent/host_agent.ts";
 import type { Address, Bus } from "../../bus/bus.ts";
 import { realClock } from "../../core/clock.ts";
 import { HostProcess } from "../../core/host_process.ts";
@@ -8,7 +9,6 @@ import { checkHostOf } from "../../instance/instance_socket.ts";
 import { clusterPlace, findLeader } from "../cluster.ts";
 import { type LauncherConfig, launcherOf } from "../launchers.ts";
 import { servedSettings } from "../served_model.ts";
-import { HostAgent } from "./host_agent.ts";
 import { hostName, hostResources, hostSlots, machineId } from "./host_facts.ts";
 import { InstanceRecordFile } from "./instance_records.ts";
 

@@ -10,6 +10,7 @@ import {
 import { type Check, checkWith } from "../check.ts";
 import { amount, count, id, servedSettings } from "./fields.ts";
 import { decisionFields, managerDecision } from "./leadership.ts";
+import { standingOrders } from "./standing_orders.ts";
 
 /** Longest name of a host: that of a DNS label. */
 const hostName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "expected a host's name");
@@ -20,12 +21,15 @@ export const agentJoin: Check<AgentJoin> = checkWith(z.object({
   host: hostName,
   address: id,
   pid: count,
+  number: count.optional(),
   machine: id,
   resources: z.object({ cudaDevices: count, cores: count, memoryBytes: amount }),
   slots: count.max(MAX_HOST_SLOTS),
   initialInstances: count.max(MAX_HOST_SLOTS),
   settings: servedSettings.optional(),
   instances: z.array(z.object({ instanceId: id, pid: count })).max(MAX_INSTANCES),
+  starting: z.array(id).max(MAX_INSTANCES).optional(),
+  orders: standingOrders.optional(),
 }));
 /** The answer to `agent_join`: the manager that says so leads. */
 export const agentJoined = managerDecision;

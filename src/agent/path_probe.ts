@@ -1,10 +1,10 @@
 /** How fast one host's bytes reach another: an agent listens for a moment, and another one sends. */
 import { dirname } from "node:path";
-import { parseAddress, tcpAddress } from "../../bus/address.ts";
-import type { Address, Bus, Listener, Peer } from "../../bus/bus.ts";
-import type { Clock } from "../../core/clock.ts";
-import { UnavailableError } from "../../core/errors.ts";
-import type { PathSpeed } from "../../core/protocol/examination.ts";
+import { parseAddress, tcpAddress } from "../bus/address.ts";
+import type { Address, Bus, Listener, Peer } from "../bus/bus.ts";
+import type { Clock } from "../core/clock.ts";
+import { UnavailableError } from "../core/errors.ts";
+import type { PathSpeed } from "../core/protocol/examination.ts";
 
 const CHUNK_BYTES = 64 << 10;
 /** Most bytes of a measurement. */

@@ -1,16 +1,17 @@
 /** The agent of a host, and a manager whose every word the test says. */
 import assert from "node:assert/strict";
-import type { Peer } from "../../../src/bus/bus.ts";
-import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
-import { realClock } from "../../../src/core/clock.ts";
-import { LeaderFence } from "../../../src/core/leader_fence.ts";
-import type { AgentExited, AgentJoin, AgentStart } from "../../../src/core/protocol/agents.ts";
-import type { Leadership } from "../../../src/core/protocol/leadership.ts";
-import type { ExitStatus } from "../../../src/manager/fleet/launcher.ts";
-import { HostAgent } from "../../../src/roles/agent/host_agent.ts";
-import { until } from "../../conformance/bus.ts";
-import { ENDLESS_MS } from "../../patience.ts";
-import { MemoryRecords, quiet } from "../../manager/agents/support.ts";
+import type { Peer } from "../../src/bus/bus.ts";
+import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { LeaderFence } from "../../src/core/leader_fence.ts";
+import type { AgentExited, AgentJoin, AgentStart } from "../../src/core/protocol/agents.ts";
+import type { StandingOrders } from "../../src/core/protocol/standing_orders.ts";
+import type { Leadership } from "../../src/core/protocol/leadership.ts";
+import type { ExitStatus } from "../../src/manager/fleet/launcher.ts";
+import { HostAgent } from "../../src/agent/host_agent.ts";
+import { until } from "../conformance/bus.ts";
+import { ENDLESS_MS } from "../patience.ts";
+import { MemoryRecords, quiet } from "../manager/agents/support.ts";
 
 const leads: Leadership = { epoch: 5, leader: "m5" };
 
@@ -46,6 +47,8 @@ class World implements AsyncDisposable {
   peer!: Peer;
   agent!: HostAgent;
   obeys = ["SIGTERM", "SIGKILL"];
+  /** Launches wait for it. */
+  gate: Promise<void> = Promise.resolve();
 
   static async open(slots = 1, prepare: (world: World) => void = () => {}): Promise<World> {
     const world = new World();
@@ -73,10 +76,11 @@ class World implements AsyncDisposable {
         resources: { cudaDevices: 0, cores: 1, memoryBytes: 1 },
       },
       launcher: {
-        launch: ({ instanceId }) => {
+        launch: async ({ instanceId }) => {
+          await world.gate;
           const process = new Process(100 + world.processes.size, world.obeys);
           world.processes.set(instanceId, process);
-          return Promise.resolve(process);
+          return process;
         },
       },
       startOf: (pid) => `start of ${pid}`,
@@ -127,8 +131,8 @@ Deno.test("agent: no more instances than slots, none twice, and none whose name 
   for (const name of ["--model=x", "../x", ""]) {
     await assert.rejects(world.start(name), /--instance-id/, name);
   }
-  await world.start("instance-0");
-  await assert.rejects(world.start("instance-0"), /host a has an instance "instance-0" already/);
+  const pids = await Promise.all([world.start("instance-0"), world.start("instance-0")]);
+  assert.deepEqual([...pids, await world.start("instance-0")], [100, 100, 100]);
   await assert.rejects(
     world.start("instance-1"),
     /host a has no room for instance-1: it has 1 slots \(--host-slots\), taken by instance-0/,
@@ -151,6 +155,68 @@ Deno.test("agent: connects again, and tells what runs", async () => {
     [{ instanceId: "instance-0", pid }],
   ]);
   assert.deepEqual(world.processes.get("instance-0")!.signals, []);
+});
+
+Deno.test("agent: an instance whose start nobody heard of runs on, and the next join tells of it", async () => {
+  await using world = await World.open(2);
+  const gate = Promise.withResolvers<void>();
+  world.gate = gate.promise;
+  const former = world.peer;
+  const started = world.start("instance-0");
+  await assert.rejects(Promise.all([started, former.close()]), { kind: "unavailable" });
+  await until(() => world.joins.length === 2);
+  assert.deepEqual(world.joins[1].starting, ["instance-0"]);
+  assert.deepEqual(world.joins[1].instances, []);
+  gate.resolve();
+  await until(() => world.joins.length === 3);
+  assert.deepEqual(world.joins[2].starting, []);
+  assert.deepEqual(world.joins[2].instances, [{ instanceId: "instance-0", pid: 100 }]);
+  assert.equal(await world.start("instance-0"), 100); // ordered again, it is not started again
+  assert.deepEqual(world.processes.get("instance-0")!.signals, []);
+});
+
+Deno.test("agent: a start that fails after its connection has ended is told to the next manager", async () => {
+  await using world = await World.open(1);
+  const gate = Promise.withResolvers<void>();
+  world.gate = gate.promise;
+  world.start("instance-0").catch(() => {});
+  await world.peer.close();
+  await until(() => world.joins.length === 2);
+  gate.reject(new Error("no such program"));
+  await until(() => world.exits.length === 1);
+  assert.equal(world.exits[0].instanceId, "instance-0");
+  world.gate = Promise.resolve();
+  await world.start("instance-1"); // its slot is free
+});
+
+Deno.test("agent: a signal to an instance that is being started reaches it", async () => {
+  await using world = await World.open(1);
+  const gate = Promise.withResolvers<void>();
+  world.gate = gate.promise;
+  const started = world.start("instance-0");
+  const data = { instanceId: "instance-0", signal: "SIGKILL", leadership: leads } as const;
+  world.peer.notify("agent_signal", { data });
+  await world.peer.call("ping", { data: null }); // it has arrived
+  gate.resolve();
+  await started;
+  assert.deepEqual(world.processes.get("instance-0")!.signals, ["SIGKILL"]);
+});
+
+Deno.test("agent: keeps the newest standing orders for the next manager", async () => {
+  await using world = await World.open();
+  assert.equal(world.joins[0].orders, undefined);
+  const ordersOf = (version: number): StandingOrders => ({
+    ...{ epoch: 5, version, instanceChange: version, drains: [], hostDrains: [] },
+  });
+  const keep = async (version: number, leadership = leads) => {
+    await world.peer.call("keep_orders", { data: { leadership, orders: ordersOf(version) } });
+  };
+  await keep(2);
+  await keep(1); // overtaken
+  await assert.rejects(keep(3, { epoch: 4, leader: "m4" }), /host a refuses/);
+  await world.peer.close();
+  await until(() => world.joins.length === 2);
+  assert.deepEqual(world.joins[1].orders, ordersOf(2));
 });
 
 Deno.test("agent: takes the instances of a former agent that still run", async () => {

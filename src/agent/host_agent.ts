@@ -1,32 +1,24 @@
-import type { Address, Bus, Peer, Service } from "../../bus/bus.ts";
-import { parseAddress } from "../../bus/address.ts";
-import { isObeyed, obey } from "../../bus/obey.ts";
-import type { Clock } from "../../core/clock.ts";
+import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
+import { parseAddress } from "../bus/address.ts";
+import { isObeyed, obey } from "../bus/obey.ts";
+import type { Clock } from "../core/clock.ts";
 import {
   ConflictError,
   isForTheUser,
   LlumnixError,
   toErrorRecord,
   UnavailableError,
-} from "../../core/errors.ts";
-import type { LeaderFence } from "../../core/leader_fence.ts";
-import type { Log } from "../../core/log.ts";
-import type {
-  AgentJoin,
-  AgentSignal,
-  AgentStart,
-  AgentStarted,
-} from "../../core/protocol/agents.ts";
-import type { PathOrder, PathSpeed, ProcessReport } from "../../core/protocol/examination.ts";
-import type { InstanceId } from "../../core/protocol/generate.ts";
-import type { ManagerDecision } from "../../core/protocol/leadership.ts";
-import { fullVersion } from "../../core/version.ts";
-import { checkInstanceId } from "../../instance/instance_socket.ts";
-import type {
-  AdoptedInstance,
-  ExitStatus,
-  InstanceLauncher,
-} from "../../manager/fleet/launcher.ts";
+} from "../core/errors.ts";
+import type { LeaderFence } from "../core/leader_fence.ts";
+import type { Log } from "../core/log.ts";
+import type { AgentJoin, AgentSignal, AgentStart, AgentStarted } from "../core/protocol/agents.ts";
+import type { PathOrder, PathSpeed, ProcessReport } from "../core/protocol/examination.ts";
+import type { InstanceId } from "../core/protocol/generate.ts";
+import type { ManagerDecision } from "../core/protocol/leadership.ts";
+import { isNewer, type KeepOrders, type StandingOrders } from "../core/protocol/standing_orders.ts";
+import { fullVersion } from "../core/version.ts";
+import { checkInstanceId } from "../instance/instance_socket.ts";
+import type { AdoptedInstance, ExitStatus, InstanceLauncher } from "../manager/fleet/launcher.ts";
 import type { InstanceRecords, RecordedInstance } from "./instance_records.ts";
 import { pathAddress, PathProbe } from "./path_probe.ts";
 
@@ -48,7 +40,7 @@ export interface HostAgentConfig {
   /** Refuses orders of managers whose leadership is over. */
   readonly fence: LeaderFence;
   /** What the agent says of its host; the rest it knows by itself. */
-  readonly facts: Omit<AgentJoin, "address" | "instances">;
+  readonly facts: Omit<AgentJoin, "address" | "number" | "instances" | "starting" | "orders">;
   readonly launcher: Pick<InstanceLauncher, "launch">;
   /** Outlive the agent: the next one of this host finds the instances there. */
   readonly records: InstanceRecords;
@@ -65,6 +57,8 @@ interface Running {
   /** Null while it starts. */
   pid: number | null;
   processStart?: string;
+  /** Resolves with its pid; rejects if it could not be started. */
+  started: Promise<number>;
   stop(signal: "SIGTERM" | "SIGKILL"): void;
 }
 
@@ -87,6 +81,9 @@ export class HostAgent {
   #isConnecting = false;
   #isStopping = false;
   #isClosed = false;
+  #numJoins = 0;
+  /** For the next manager; undefined: none has sent any. */
+  #orders: StandingOrders | undefined = undefined;
   /** Resolves when the last instance has ended. */
   #empty = Promise.withResolvers<void>();
   #cancelRetry: () => void = () => {};
@@ -194,7 +191,7 @@ export class HostAgent {
     if (this.#hasJoined) this.#config.log.error(`the manager refuses this host: ${message}`);
   }
 
-  /** Tells the manager what runs here. */
+  /** Tells the manager what runs here, and what former managers have ordered. */
   async #join(): Promise<void> {
     const peer = this.#peer, { facts, fence } = this.#config;
     if (peer === null) throw new UnavailableError("there is no manager");
@@ -202,9 +199,14 @@ export class HostAgent {
       ...facts,
       ...(this.#isStopping ? { slots: 0, initialInstances: 0 } : {}),
       address: peer.localHost ?? peer.remote,
+      number: ++this.#numJoins,
       instances: [...this.#instances].flatMap(([instanceId, { pid }]) =>
         pid === null ? [] : [{ instanceId, pid }]
       ),
+      starting: [...this.#instances].flatMap(([instanceId, { pid }]) =>
+        pid === null ? [instanceId] : []
+      ),
+      orders: this.#orders,
     };
     const options = { timeoutMs: this.#isStopping ? LEAVE_TIMEOUT_MS : undefined };
     const { data } = await peer.call("agent_join", { data: join }, options);
@@ -216,6 +218,10 @@ export class HostAgent {
       calls: {
         ping: () => ({ data: null }),
         agent_start: async ({ data }, peer) => ({ data: await this.#start(data, peer) }),
+        keep_orders: ({ data }, peer) => {
+          this.#keepOrders(data, peer);
+          return { data: null };
+        },
         examine: () => ({ data: this.#report() }),
         path_receive: async ({ data }, peer) => ({ data: await this.#receive(data, peer) }),
         path_send: async ({ data }, peer) => ({ data: await this.#send(data, peer) }),
@@ -233,49 +239,73 @@ export class HostAgent {
   }
 
   /**
+   * Starts an instance, or answers for the one of that name that runs or starts already.
    * @throws {SupersededError} another manager leads
-   * @throws {ConflictError} the host has no room, or has an instance of that name
-   * @throws {UnavailableError} the agent is stopping
+   * @throws {ConflictError} the host has no room, or the agent is stopping
    */
   async #start(order: AgentStart, peer: Peer): Promise<AgentStarted> {
-    const { fence, launcher, facts: { host, slots } } = this.#config;
-    const { instanceId, managerAddress, numBlocks } = order;
+    const { fence, facts: { host, slots } } = this.#config;
+    const { instanceId, managerAddress } = order;
     obey(fence, order, peer);
     checkInstanceId(instanceId);
     parseAddress(managerAddress);
-    if (this.#isStopping) throw new UnavailableError(`host ${host} is leaving the service`);
-    if (this.#instances.has(instanceId)) {
-      throw new ConflictError(`host ${host} has an instance "${instanceId}" already`);
+    if (peer !== this.#peer) {
+      // The manager has heard since what runs here, and counts on this order no more.
+      throw new ConflictError(
+        `host ${host} has joined again since it was told to start ${instanceId}`,
+      );
     }
+    const known = this.#instances.get(instanceId);
+    if (known !== undefined) return { pid: await known.started };
+    if (this.#isStopping) throw new ConflictError(`host ${host} is leaving the service`);
     if (this.#instances.size >= slots) {
       const taken = this.instanceIds.join(", ");
       throw new ConflictError(
         `host ${host} has no room for ${instanceId}: it has ${slots} slots (--host-slots), taken by ${taken}`,
       );
     }
-    const running: Running = { pid: null, stop: () => {} };
+    let signalled: "SIGTERM" | "SIGKILL" | null = null;
+    const running: Running = {
+      pid: null,
+      started: Promise.resolve(0), // below
+      stop: (signal) => signalled = signal,
+    };
     this.#instances.set(instanceId, running);
+    running.started = this.#launch(order, running, peer);
+    const pid = await running.started;
+    if (signalled !== null) running.stop(signalled);
+    else if (this.#isStopping) running.stop("SIGTERM");
+    return { pid };
+  }
+
+  async #launch(
+    { instanceId, managerAddress, numBlocks }: AgentStart,
+    running: Running,
+    peer: Peer,
+  ): Promise<number> {
+    const { launcher, startOf, log } = this.#config;
     try {
-      const launched = await launcher.launch({
-        instanceId,
-        managerAddress,
-        numBlocks,
-        startedBy: "manager",
-      });
+      const order = { instanceId, managerAddress, numBlocks, startedBy: "manager" } as const;
+      const launched = await launcher.launch(order);
       running.pid = launched.pid;
-      running.processStart = this.#config.startOf(launched.pid);
+      running.processStart = startOf(launched.pid);
       running.stop = (signal) => launched.stop(signal);
       launched.exited.then((status) => this.#noteEnd(instanceId, status));
     } catch (error) {
       this.#forget(instanceId);
+      // The manager that gets no answer has been told that the start is under way.
+      if (peer !== this.#peer) this.#noteExit(instanceId, { code: null, signal: null });
       throw error;
     }
     this.#record();
-    // Nobody would know of it: the manager that ordered it is gone, or the host is.
-    if (!peer.isOpen) running.stop("SIGKILL");
-    else if (this.#isStopping) running.stop("SIGTERM");
-    this.#config.log.info(`starting ${instanceId}`, { pid: running.pid });
-    return { pid: running.pid };
+    if (peer !== this.#peer) this.#join().catch(() => {}); // the next join says it
+    log.info(`starting ${instanceId}`, { pid: running.pid });
+    return running.pid;
+  }
+
+  #keepOrders(decision: KeepOrders, peer: Peer): void {
+    obey(this.#config.fence, decision, peer);
+    if (isNewer(decision.orders, this.#orders)) this.#orders = decision.orders;
   }
 
   #report(): ProcessReport {
@@ -309,6 +339,10 @@ export class HostAgent {
     this.#forget(instanceId);
     this.#record();
     this.#config.log.info(`${instanceId} has ended`, { code, signal });
+    this.#noteExit(instanceId, { code, signal });
+  }
+
+  #noteExit(instanceId: InstanceId, { code, signal }: ExitStatus): void {
     this.#peer?.notify("agent_exited", { data: { instanceId, code, signal } });
   }
 
@@ -340,7 +374,7 @@ export class HostAgent {
       const { instanceId, pid, processStart } = record;
       adopted.set(instanceId, found);
       const stop = (signal: "SIGTERM" | "SIGKILL") => found.stop(signal);
-      this.#instances.set(instanceId, { pid, processStart, stop });
+      this.#instances.set(instanceId, { pid, processStart, stop, started: Promise.resolve(pid) });
       this.#config.log.info(`${instanceId} runs here already`, { pid });
     }
     this.#record();

@@ -1,15 +1,10 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
-import { openBus } from "../../../src/bus/open_bus.ts";
-import { InProcessBus } from "../../../src/bus/in_process_bus.ts";
-import { realClock } from "../../../src/core/clock.ts";
-import {
-  MAX_PATH_BYTES,
-  pathAddress,
-  PathProbe,
-  speedOf,
-} from "../../../src/roles/agent/path_probe.ts";
-import { until } from "../../patience.ts";
+import { openBus } from "../../src/bus/open_bus.ts";
+import { InProcessBus } from "../../src/bus/in_process_bus.ts";
+import { realClock } from "../../src/core/clock.ts";
+import { MAX_PATH_BYTES, pathAddress, PathProbe, speedOf } from "../../src/agent/path_probe.ts";
+import { until } from "../patience.ts";
 
 Deno.test("path: its speed is that of the best quarter of the time", () => {
   assert.equal(speedOf([{ ms: 0, bytes: 0 }, { ms: 500, bytes: 1_000 }]), 2_000); // one chunk in all
