@@ -59,8 +59,10 @@ async function openStore(place: ClusterPlace): Promise<LeaseStore> {
 }
 
 /** A candidate and its store. */
-export interface Candidacy extends AsyncDisposable {
+export interface Candidacy {
   readonly candidate: Candidate;
+  /** See {@linkcode Candidate.close}. */
+  resign(heir?: string): Promise<void>;
 }
 
 export interface CandidacyConfig {
@@ -110,8 +112,8 @@ export async function stand(config: CandidacyConfig): Promise<Candidacy> {
   });
   return {
     candidate,
-    async [Symbol.asyncDispose]() {
-      await candidate.close();
+    async resign(heir) {
+      await candidate.close(heir);
       await store.close();
     },
   };

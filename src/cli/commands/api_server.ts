@@ -5,13 +5,13 @@ import { realClock } from "../../core/clock.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import { type Log, logger } from "../../core/log.ts";
 import { MANAGER_WAIT_MS, untilManagerAnswers } from "../../core/manager_wait.ts";
-import type { Handover, UpgradeStatus } from "../../core/protocol/upgrade.ts";
+import type { Handover, RoleStatus } from "../../core/protocol/upgrade.ts";
 import { ClusterClient } from "../../client/cluster_client.ts";
 import { proveOperatorTo } from "../../client/operator_proof_to.ts";
 import type { RunningServer } from "../../server/server.ts";
 import { toArgv } from "../to_argv.ts";
 import type { RoleOptions } from "../arguments/tables.ts";
-import { prepareApiServer, socketsOf } from "../../roles/api_server.ts";
+import { prepareApiServer, type PreparedApiServer, socketsOf } from "../../roles/api_server.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { launcherOf } from "../../roles/launchers.ts";
 import { adminToken } from "../../roles/admin_token.ts";
@@ -60,6 +60,7 @@ export class ApiServerService implements RoleService {
   readonly role = "api-server";
   readonly failed = null;
   readonly #disposables = new AsyncDisposableStack();
+  #prepared: PreparedApiServer | null = null;
   #server: RunningServer | null = null;
   #leader: FoundLeader | null = null;
 
@@ -77,11 +78,19 @@ export class ApiServerService implements RoleService {
     private readonly predecessor: Predecessor | null,
   ) {}
 
+  /**
+   * Reads the tokenizer, so that {@linkcode start} has little left to do.
+   * @throws {ModelError} there is no usable one
+   */
+  async prepare(): Promise<PreparedApiServer> {
+    return this.#prepared ??= await prepareApiServer(this.options, this.model);
+  }
+
   /** Resolves when requests are served, and the instances that it starts have served. */
   async start(): Promise<string> {
     const { options, model, log } = this;
     const bus = openBus({ clusterKey: clusterKey(options) });
-    const api = await prepareApiServer(options, model);
+    const api = await this.prepare();
     const client = await this.#connect(bus, this.address, options, log);
     this.#disposables.defer(() => client.close());
     if (await this.predecessor?.takeOver()) this.logFile = startLogging(options, ROLE);
@@ -149,7 +158,7 @@ export class ApiServerService implements RoleService {
     return Promise.resolve();
   }
 
-  upgradeStatus(): Pick<UpgradeStatus, "instances" | "rollout"> {
+  upgradeStatus(): RoleStatus {
     return { instances: [], rollout: null };
   }
 

@@ -127,11 +127,12 @@ export class Candidate {
   /**
    * Stands no more. A leader resigns first, so that another one takes over at once, if the store takes the
    * resignation within a third of a lease.
+   * @param heir who takes over; default: any follower
    */
-  async close(): Promise<void> {
+  async close(heir?: string): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#election.resign("it stops", undefined, false);
+    this.#election.resign("it stops", heir, false);
     if (this.#election.isResigning) {
       const cancel = this.#config.clock.after(this.#leaseMs / 3, () => this.#resigned.resolve());
       this.#act();

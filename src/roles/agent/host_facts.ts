@@ -21,11 +21,12 @@ export function hostName(written: string | null, ofSystem = Deno.hostname): stri
   );
 }
 
-/** Tells this machine from others, and a container from others of its machine. */
+/** Tells this machine from others, and a container or network namespace from others of its machine. */
 export function machineId(): string {
   const start = HostProcess.startOf(Deno.pid);
+  if (start === undefined) return crypto.randomUUID();
   // Without its last part, which is of the process alone.
-  return start === undefined ? crypto.randomUUID() : start.slice(0, start.lastIndexOf(":"));
+  return `${start.slice(0, start.lastIndexOf(":"))}:${Deno.readLinkSync("/proc/self/ns/net")}`;
 }
 
 export function hostResources(): HostResources {
