@@ -79,7 +79,7 @@ export async function runSystemd(
     watchdogSeconds: watchdog,
     needsLowPort: port !== null && port > 0 && port < FIRST_FREE_PORT,
   });
-  if (write) writeFiles(text, role === "instance" || hasAgent, user, name);
+  if (write) writeFiles(text, role === "instance", user, name);
   else console.log(text.trimEnd());
   return 0;
 }
