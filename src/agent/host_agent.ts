@@ -87,6 +87,8 @@ export class HostAgent {
   #joinedPeer: Peer | null = null;
   /** Why the manager refuses the host; null: it does not. */
   #refusal: string | null = null;
+  /** Why no manager could be joined lately, as the log says it; null: nothing was said. */
+  #warning: string | null = null;
   /** A manager has taken the host, now or before. */
   #hasJoined = false;
   #isConnecting = false;
@@ -233,6 +235,7 @@ export class HostAgent {
       if (isLate) throw new UnavailableError("the connection has ended");
       this.#config.log.info(`joined the manager at ${address}`);
       this.#refusal = null;
+      this.#warning = null;
       this.#hasJoined = true;
       this.#joinedPeer = peer;
       this.#joined.resolve();
@@ -241,10 +244,19 @@ export class HostAgent {
       await peer?.close();
       this.#note(error);
       if (address !== this.#address) retryMs = 0;
+      if (retryMs === MAX_RETRY_MS) this.#warn(address, error);
       this.#connectAfter(retryMs, Math.min(Math.max(2 * retryMs, FIRST_RETRY_MS), MAX_RETRY_MS));
     } finally {
       this.#isConnecting = false;
     }
+  }
+
+  /** Attempts have failed for some seconds: the operator hears why, once for each reason. */
+  #warn(address: Address, error: unknown): void {
+    const { kind, message } = toErrorRecord(error);
+    if (isForTheUser(kind) || message === this.#warning) return;
+    this.#warning = message;
+    this.#config.log.warn(`cannot join the manager at ${address}, and tries again: ${message}`);
   }
 
   /** A refusal of the first manager is the operator's to mend; later ones may end by themselves. */

@@ -211,6 +211,33 @@ Deno.test("agent: a signal to an instance that is being started reaches it", asy
   assert.deepEqual(world.processes.get("instance-0")!.signals, ["SIGKILL"]);
 });
 
+Deno.test("agent: says once why it can join no manager", async () => {
+  const warnings: string[] = [];
+  const agent = new HostAgent({
+    bus: new InProcessBus(),
+    clock: { ...realClock, after: (ms, callback) => realClock.after(ms / 100, callback) },
+    log: { ...quiet, warn: (message) => void warnings.push(message) },
+    records: new MemoryRecords(),
+    fence: new LeaderFence("host a"),
+    facts: {
+      ...{ host: "a", pid: 1, machine: "m", slots: 1, initialInstances: 0 },
+      resources: { cudaDevices: 0, cores: 1, memoryBytes: 1 },
+    },
+    launcher: { launch: () => Promise.reject(new Error("nothing is launched here")) },
+    startOf: () => undefined,
+    find: () => null,
+  });
+  agent.moveTo("inproc:nowhere");
+  await until(() => warnings.length > 0);
+  await new Promise((resolve) => setTimeout(resolve, 100)); // more attempts
+  await agent.close();
+  assert.equal(warnings.length, 1);
+  assert.match(
+    warnings[0],
+    /^cannot join the manager at inproc:nowhere, and tries again: .*nowhere/,
+  );
+});
+
 Deno.test("agent: keeps the newest standing orders for the next manager", async () => {
   await using world = await World.open();
   assert.equal(world.joins[0].orders, undefined);
