@@ -1,4 +1,5 @@
 /** The process that runs one attempt of the self-test: its words, and what it prints. */
+import { DeviceBusyError, OutOfMemoryError } from "../../../../ffi/cuda/errors.ts";
 import { UsageError } from "../../../core/errors.ts";
 import { runSelfTest, type SelfTestTask } from "./run.ts";
 
@@ -8,7 +9,8 @@ export function encodeTask(task: SelfTestTask): string {
 }
 
 /**
- * Runs the task of a command line, and prints a line of JSON: `cases`, or `failure`. Infinity is null.
+ * Runs the task of a command line, and prints a line of JSON: `cases`, or what {@linkcode failureOf} gives.
+ * Infinity is null.
  * @throws {UsageError} the word is no task
  */
 export async function runSelfTestChild(word: string): Promise<void> {
@@ -22,7 +24,19 @@ export async function runSelfTestChild(word: string): Promise<void> {
   try {
     answer = { cases: await runSelfTest(task) };
   } catch (error) {
-    answer = { failure: (error as Error).message };
+    answer = failureOf(error as Error);
   }
   console.log(JSON.stringify(answer));
+}
+
+/**
+ * What an error of the test says: `failure` of the kernels, or `unable`, that they could not be tried. If the
+ * device is busy or has too little memory, the start after the test says so, and what to change.
+ */
+export function failureOf(error: Error): { failure: string } | { unable: string } {
+  const causes = [error, error.cause];
+  const isUnable = causes.some((one) =>
+    one instanceof UsageError || one instanceof DeviceBusyError || one instanceof OutOfMemoryError
+  );
+  return isUnable ? { unable: error.message } : { failure: error.message };
 }

@@ -148,9 +148,9 @@ export const tryInProcess: Try = async (task) => {
   return { plain, ...readAnswer(text(stdout)) };
 };
 
-function readAnswer(text: string): Pick<Attempt, "cases" | "fault"> {
-  const { cases = [], failure = null } = JSON.parse(text.split("\n").at(-1)!);
+function readAnswer(text: string): Pick<Attempt, "cases" | "fault" | "unable"> {
+  const { cases = [], failure = null, unable } = JSON.parse(text.split("\n").at(-1)!);
   const numbers = (cases as (Omit<CaseResult, "error"> & { error: number | null })[])
     .map((one) => ({ ...one, error: one.error ?? Infinity }));
-  return { cases: numbers, fault: failure };
+  return { cases: numbers, fault: failure, unable };
 }
