@@ -1,7 +1,7 @@
 import type { Address, Bus, Peer, Service } from "../bus/bus.ts";
 import { parseAddress } from "../bus/address.ts";
 import { isObeyed, obey } from "../bus/obey.ts";
-import type { Clock } from "../core/clock.ts";
+import { type Clock, sleep } from "../core/clock.ts";
 import {
   ConflictError,
   isForTheUser,
@@ -16,6 +16,7 @@ import type { PathOrder, PathSpeed, ProcessReport } from "../core/protocol/exami
 import type { InstanceId } from "../core/protocol/generate.ts";
 import type { ManagerDecision } from "../core/protocol/leadership.ts";
 import { isNewer, type KeepOrders, type StandingOrders } from "../core/protocol/standing_orders.ts";
+import type { InstanceVersion } from "../core/protocol/upgrade.ts";
 import { fullVersion } from "../core/version.ts";
 import { checkInstanceId } from "../instance/instance_socket.ts";
 import type { AdoptedInstance, ExitStatus, InstanceLauncher } from "../manager/fleet/launcher.ts";
@@ -32,6 +33,12 @@ const PING_INTERVAL_MS = 5_000;
 const ADOPTED_POLL_MS = 200;
 /** Time for the manager to take note that the agent stops. */
 const LEAVE_TIMEOUT_MS = 1_000;
+/** Time for the manager to tell the versions of instances. */
+const VERSIONS_TIMEOUT_MS = 2_000;
+/** Pause before the agent asks another manager to replace an instance. */
+const REPLACE_RETRY_MS = 200;
+/** How long the agent looks for a manager that replaces an instance. */
+const REPLACE_WAIT_MS = 60_000;
 
 export interface HostAgentConfig {
   readonly bus: Bus;
@@ -69,18 +76,26 @@ interface Running {
 export class HostAgent {
   readonly #config: HostAgentConfig;
   readonly #instances = new Map<InstanceId, Running>();
+  /** Those that a former agent started. */
+  readonly #adopted = new Map<InstanceId, AdoptedInstance>();
   readonly #joined = Promise.withResolvers<void>();
   readonly #probe: PathProbe;
   /** Where the manager is; null: not known yet. */
   #address: Address | null = null;
   #peer: Peer | null = null;
+  /** The last manager that has taken the host. */
+  #joinedPeer: Peer | null = null;
   /** Why the manager refuses the host; null: it does not. */
   #refusal: string | null = null;
+  /** Why no manager could be joined lately, as the log says it; null: nothing was said. */
+  #warning: string | null = null;
   /** A manager has taken the host, now or before. */
   #hasJoined = false;
   #isConnecting = false;
   #isStopping = false;
   #isClosed = false;
+  /** The records are another agent's. */
+  #hasLeft = false;
   #numJoins = 0;
   /** For the next manager; undefined: none has sent any. */
   #orders: StandingOrders | undefined = undefined;
@@ -98,9 +113,19 @@ export class HostAgent {
     this.#adoptRecorded();
   }
 
+  /** The instances of a former agent of this host that still run. */
+  get adoptedIds(): InstanceId[] {
+    return [...this.#adopted.keys()];
+  }
+
   /** The instances that run here. */
   get instanceIds(): InstanceId[] {
     return [...this.#instances.keys()];
+  }
+
+  /** The manager that has taken the host, while it is connected. */
+  get #manager(): Peer | null {
+    return this.#peer === this.#joinedPeer ? this.#peer : null;
   }
 
   /** Resolves when a manager has taken the host. Rejects with a UsageError if the first one refuses it. */
@@ -139,16 +164,57 @@ export class HostAgent {
     for (const { stop } of this.#instances.values()) stop("SIGKILL");
   }
 
-  /** Leaves the manager; the instances go on. Idempotent. */
+  /** The instances of this host, and the versions that they run, as far as a manager tells. */
+  async versions(): Promise<InstanceVersion[]> {
+    const options = { timeoutMs: VERSIONS_TIMEOUT_MS };
+    const answer = await this.#manager?.call("agent_versions", { data: null }, options).catch(
+      () => {},
+    );
+    const known = new Map(
+      answer?.data.instances.map(({ instanceId, version }) => [instanceId, version]),
+    );
+    return this.instanceIds.map((instanceId) => ({
+      instanceId,
+      version: known.get(instanceId) ?? null,
+    }));
+  }
+
+  /**
+   * Has the manager that leads replace an instance of this host by one of this agent's executable. If another
+   * manager leads meanwhile, that one is asked.
+   * @throws {LlumnixError} the instance was not replaced, and serves on
+   */
+  async replace(instanceId: InstanceId): Promise<void> {
+    const { clock } = this.#config;
+    let failure: unknown = new UnavailableError("no manager leads");
+    let waitsSinceMs = clock.nowMs();
+    while (this.#instances.has(instanceId)) {
+      if (this.#isClosed || this.#isStopping) throw new UnavailableError("the agent is stopping");
+      const beganMs = clock.nowMs();
+      try {
+        if (this.#manager !== null) return await askToReplace(this.#manager, instanceId);
+      } catch (error) {
+        if (toErrorRecord(error).kind !== "unavailable") throw error;
+        failure = error; // the manager has gone, or leads no more
+        if (clock.nowMs() - beganMs > REPLACE_RETRY_MS) waitsSinceMs = clock.nowMs(); // it was at it
+      }
+      if (clock.nowMs() - waitsSinceMs >= REPLACE_WAIT_MS) throw failure;
+      await sleep(clock, REPLACE_RETRY_MS);
+    }
+  }
+
+  /** Leaves the manager; the instances go on, and another agent of this host may take them. Idempotent. */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#cancelRetry();
     this.#cancelPing();
     this.#cancelPoll();
-    if (this.#instances.size === 0) this.#config.records.clear();
     const peer = this.#peer;
     this.#peer = null;
-    await Promise.all([peer?.close(), this.#probe.close()]);
+    const starts = [...this.#instances.values()].map(({ started }) => started);
+    await Promise.all([peer?.close(), this.#probe.close(), Promise.allSettled(starts)]);
+    if (this.#instances.size === 0 && !this.#hasLeft) this.#config.records.clear();
+    this.#hasLeft = true;
   }
 
   #connectAfter(delayMs: number, nextMs: number): void {
@@ -169,17 +235,28 @@ export class HostAgent {
       if (isLate) throw new UnavailableError("the connection has ended");
       this.#config.log.info(`joined the manager at ${address}`);
       this.#refusal = null;
+      this.#warning = null;
       this.#hasJoined = true;
+      this.#joinedPeer = peer;
       this.#joined.resolve();
     } catch (error) {
       if (this.#peer === peer) this.#peer = null;
       await peer?.close();
       this.#note(error);
       if (address !== this.#address) retryMs = 0;
+      if (retryMs === MAX_RETRY_MS) this.#warn(address, error);
       this.#connectAfter(retryMs, Math.min(Math.max(2 * retryMs, FIRST_RETRY_MS), MAX_RETRY_MS));
     } finally {
       this.#isConnecting = false;
     }
+  }
+
+  /** Attempts have failed for some seconds: the operator hears why, once for each reason. */
+  #warn(address: Address, error: unknown): void {
+    const { kind, message } = toErrorRecord(error);
+    if (isForTheUser(kind) || message === this.#warning) return;
+    this.#warning = message;
+    this.#config.log.warn(`cannot join the manager at ${address}, and tries again: ${message}`);
   }
 
   /** A refusal of the first manager is the operator's to mend; later ones may end by themselves. */
@@ -245,7 +322,7 @@ export class HostAgent {
    */
   async #start(order: AgentStart, peer: Peer): Promise<AgentStarted> {
     const { fence, facts: { host, slots } } = this.#config;
-    const { instanceId, managerAddress } = order;
+    const { instanceId, managerAddress, replaces } = order;
     obey(fence, order, peer);
     checkInstanceId(instanceId);
     parseAddress(managerAddress);
@@ -258,7 +335,8 @@ export class HostAgent {
     const known = this.#instances.get(instanceId);
     if (known !== undefined) return { pid: await known.started };
     if (this.#isStopping) throw new ConflictError(`host ${host} is leaving the service`);
-    if (this.#instances.size >= slots) {
+    const isBesideOld = replaces !== undefined && this.#instances.has(replaces);
+    if (this.#instances.size >= slots + (isBesideOld ? 1 : 0)) {
       const taken = this.instanceIds.join(", ");
       throw new ConflictError(
         `host ${host} has no room for ${instanceId}: it has ${slots} slots (--host-slots), taken by ${taken}`,
@@ -354,6 +432,7 @@ export class HostAgent {
   }
 
   #record(): void {
+    if (this.#hasLeft) return;
     const instances = [...this.#instances].flatMap(([instanceId, { pid, processStart }]) =>
       pid === null || processStart === undefined ? [] : [{ instanceId, pid, processStart }]
     );
@@ -367,28 +446,27 @@ export class HostAgent {
   }
 
   #adoptRecorded(): void {
-    const adopted = new Map<InstanceId, AdoptedInstance>();
     for (const record of this.#config.records.read()) {
       const found = this.#config.find(record);
       if (found === null) continue;
       const { instanceId, pid, processStart } = record;
-      adopted.set(instanceId, found);
+      this.#adopted.set(instanceId, found);
       const stop = (signal: "SIGTERM" | "SIGKILL") => found.stop(signal);
       this.#instances.set(instanceId, { pid, processStart, stop, started: Promise.resolve(pid) });
       this.#config.log.info(`${instanceId} runs here already`, { pid });
     }
     this.#record();
-    if (adopted.size > 0) this.#poll(adopted);
+    if (this.#adopted.size > 0) this.#poll();
   }
 
-  #poll(adopted: Map<InstanceId, AdoptedInstance>): void {
+  #poll(): void {
     this.#cancelPoll = this.#config.clock.after(ADOPTED_POLL_MS, () => {
-      for (const [instanceId, process] of adopted) {
+      for (const [instanceId, process] of this.#adopted) {
         if (!process.hasEnded()) continue;
-        adopted.delete(instanceId);
+        this.#adopted.delete(instanceId);
         this.#noteEnd(instanceId, { code: null, signal: null });
       }
-      if (adopted.size > 0) this.#poll(adopted);
+      if (this.#adopted.size > 0) this.#poll();
     });
   }
 
@@ -405,5 +483,21 @@ export class HostAgent {
       }
       if (!this.#isClosed) this.#ping();
     });
+  }
+}
+
+/**
+ * A turn of its own, a drain and a load may take any time: the end of the connection ends the call.
+ * @throws {ConflictError} the manager is of an older release
+ */
+async function askToReplace(manager: Peer, instanceId: InstanceId): Promise<void> {
+  try {
+    await manager.call("agent_replace", { data: { instanceId } }, { timeoutMs: Infinity });
+  } catch (error) {
+    if (toErrorRecord(error).kind !== "not_found") throw error;
+    throw new ConflictError(
+      `the manager at ${manager.remote} is of an older release, which replaces no instance for an agent: ` +
+        "upgrade that host first",
+    );
   }
 }

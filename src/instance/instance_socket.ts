@@ -93,6 +93,25 @@ export function checkHostOf(manager: Address, host: string, option = "--host"): 
   );
 }
 
+/**
+ * Checks that this host has an address, at which it is to listen.
+ * @throws {UnavailableError} it has not, or not yet: systemd may start a service early. Lists those that it has
+ */
+export function checkOwnAddress(host: string, option = "--host"): void {
+  try {
+    Deno.listen({ hostname: host, port: 0 }).close();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AddrNotAvailable)) throw error;
+    const own = Deno.networkInterfaces().map(({ address }) => address)
+      .filter((address) => !isLoopback(address) && !/^fe80:/i.test(address));
+    throw new UnavailableError(
+      `${option} ${host}: this host has no such address; it has ${
+        own.join(", ") || "none but loopback"
+      }`,
+    );
+  }
+}
+
 /** The instance whose socket has this file name; null for other files. */
 export function instanceOfSocket(fileName: string): InstanceId | null {
   const match = SOCKET.exec(fileName);

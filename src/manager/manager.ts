@@ -217,12 +217,17 @@ export class Manager {
 
   /**
    * Replaces the instances that this manager has taken over from another, one after the other. An
-   * instance that was started by hand stays: only its operator knows how to start it.
+   * instance that was started by hand stays: only its operator knows how to start it. Instances on hosts
+   * with agents stay: they run the executable of their agent, which asks for it once it is upgraded. Of a
+   * cluster's instances those of other hosts stay, which this manager cannot start again there.
    * @param onReplace see {@linkcode InstanceRollout}
    */
   replaceTakenOver(onReplace: (instanceId: InstanceId, number: number) => void): InstanceRollout {
-    const instances = this.#fleet.serving
-      .filter(({ process, startedBy }) => !process.wasLaunched && startedBy !== "hand")
+    const { cluster } = this.#config;
+    const isOurs = ({ process, startedBy }: ManagedInstance) =>
+      !process.wasLaunched && startedBy !== "hand" &&
+      (cluster === undefined || process.isAdopted);
+    const instances = (this.#agents === null ? this.#fleet.serving.filter(isOurs) : [])
       .map(({ instanceId }) => instanceId)
       .sort();
     return new InstanceRollout({ keeper: this.#keeper, instances, onReplace });
@@ -232,9 +237,10 @@ export class Manager {
    * Leaves the instances, and their requests, to another manager that is about to listen at the same
    * address. In place of {@linkcode stop}, which then does nothing.
    * @param waitMs how long instances look for it
+   * @param resign gives the leadership up, once the instances know, and while this manager still listens
    */
-  handOver(waitMs: number): Promise<void> {
-    return this.#stopping ??= this.#handOver(waitMs);
+  handOver(waitMs: number, resign?: () => Promise<void>): Promise<void> {
+    return this.#stopping ??= this.#handOver(waitMs, resign);
   }
 
   /** How many instances there should be. */
@@ -406,6 +412,9 @@ export class Manager {
         this.#orders.adopt(orders);
         this.#orders.tell(peer);
       },
+      replace: (instanceId, isWanted) => this.#keeper.replace(instanceId, isWanted),
+      versionOf: (instanceId) =>
+        this.#fleet.all.find((one) => one.instanceId === instanceId)?.registration?.version ?? null,
       onRoom: (isNew) => {
         this.#keeper.noteHosts(this.#agents!.initialInstances);
         this.#keeper.noteRoom(isNew);
@@ -661,9 +670,10 @@ export class Manager {
     };
   }
 
-  async #handOver(waitMs: number): Promise<void> {
+  async #handOver(waitMs: number, resign?: () => Promise<void>): Promise<void> {
     this.#stopDeciding();
     await this.#fleet.handOver(waitMs);
+    await resign?.();
     await Promise.all(this.#listeners.map((listener) => listener.close()));
     this.#changes.stop();
   }

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import type { Peer } from "../../src/bus/bus.ts";
 import { InProcessBus } from "../../src/bus/in_process_bus.ts";
 import { realClock } from "../../src/core/clock.ts";
+import { ConflictError, LlumnixError, UnavailableError } from "../../src/core/errors.ts";
 import { LeaderFence } from "../../src/core/leader_fence.ts";
 import type { AgentExited, AgentJoin, AgentStart } from "../../src/core/protocol/agents.ts";
 import type { StandingOrders } from "../../src/core/protocol/standing_orders.ts";
@@ -49,6 +50,9 @@ class World implements AsyncDisposable {
   obeys = ["SIGTERM", "SIGKILL"];
   /** Launches wait for it. */
   gate: Promise<void> = Promise.resolve();
+  readonly replaced: string[] = [];
+  /** What the manager does when it is to replace an instance. */
+  onReplace: () => Promise<void> = () => Promise.resolve();
 
   static async open(slots = 1, prepare: (world: World) => void = () => {}): Promise<World> {
     const world = new World();
@@ -61,6 +65,11 @@ class World implements AsyncDisposable {
           world.joins.push(data);
           world.peer = peer;
           return { data: { leadership: world.leadership } };
+        },
+        agent_replace: async ({ data }) => {
+          world.replaced.push(data.instanceId);
+          await world.onReplace();
+          return { data: null };
         },
       },
       notifications: {
@@ -202,6 +211,33 @@ Deno.test("agent: a signal to an instance that is being started reaches it", asy
   assert.deepEqual(world.processes.get("instance-0")!.signals, ["SIGKILL"]);
 });
 
+Deno.test("agent: says once why it can join no manager", async () => {
+  const warnings: string[] = [];
+  const agent = new HostAgent({
+    bus: new InProcessBus(),
+    clock: { ...realClock, after: (ms, callback) => realClock.after(ms / 100, callback) },
+    log: { ...quiet, warn: (message) => void warnings.push(message) },
+    records: new MemoryRecords(),
+    fence: new LeaderFence("host a"),
+    facts: {
+      ...{ host: "a", pid: 1, machine: "m", slots: 1, initialInstances: 0 },
+      resources: { cudaDevices: 0, cores: 1, memoryBytes: 1 },
+    },
+    launcher: { launch: () => Promise.reject(new Error("nothing is launched here")) },
+    startOf: () => undefined,
+    find: () => null,
+  });
+  agent.moveTo("inproc:nowhere");
+  await until(() => warnings.length > 0);
+  await new Promise((resolve) => setTimeout(resolve, 100)); // more attempts
+  await agent.close();
+  assert.equal(warnings.length, 1);
+  assert.match(
+    warnings[0],
+    /^cannot join the manager at inproc:nowhere, and tries again: .*nowhere/,
+  );
+});
+
 Deno.test("agent: keeps the newest standing orders for the next manager", async () => {
   await using world = await World.open();
   assert.equal(world.joins[0].orders, undefined);
@@ -258,4 +294,91 @@ Deno.test("agent: kills what has not ended in time when it stops", async () => {
   await world.start("instance-0");
   await world.agent.stop(10);
   assert.deepEqual(world.processes.get("instance-0")!.signals, ["SIGTERM", "SIGKILL"]);
+});
+
+Deno.test("agent: one that has left writes no records: they are those of the next agent", async () => {
+  await using world = await World.open(2);
+  await world.start("instance-0");
+  await world.start("instance-1");
+  await world.agent.close();
+  const left = world.records.instances;
+  assert.equal(left.length, 2);
+  world.processes.get("instance-0")!.end({ code: 0, signal: null });
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assert.equal(world.records.instances, left);
+});
+
+Deno.test("agent: one that leaves waits for a start under way, so that the next agent finds it", async () => {
+  await using world = await World.open();
+  const gate = Promise.withResolvers<void>();
+  world.gate = gate.promise;
+  const started = world.start("instance-0");
+  started.catch(() => {}); // its answer is lost
+  await until(() => world.agent.instanceIds.length === 1);
+  const left = world.agent.close();
+  gate.resolve();
+  await left;
+  assert.deepEqual(world.records.instances.map(({ instanceId }) => instanceId), ["instance-0"]);
+});
+
+Deno.test("agent: a host that is full takes an instance in the place of one that runs, and no other", async () => {
+  await using world = await World.open(1);
+  await world.start("instance-0");
+  await assert.rejects(world.start("instance-1", { replaces: "instance-9" }), /has no room/);
+  await world.start("instance-1", { replaces: "instance-0" });
+  await assert.rejects(world.start("instance-2", { replaces: "instance-0" }), /has no room/);
+});
+
+/** An agent that has taken an instance of a former one. */
+function withOldInstance(world: World): void {
+  world.records.instances = [{ instanceId: "instance-0", pid: 8, processStart: "s" }];
+  world.processes.set("instance-0", new Process(8));
+}
+
+Deno.test("agent: has an instance replaced by the manager that leads, also if it changes meanwhile", async () => {
+  await using world = await World.open(1, withOldInstance);
+  const asked = Promise.withResolvers<void>();
+  world.onReplace = () => {
+    asked.resolve();
+    return new Promise(() => {}); // it drains for ever
+  };
+  const replaced = world.agent.replace("instance-0");
+  await asked.promise;
+  const next: string[] = [];
+  await world.bus.listen("inproc:next", {
+    calls: {
+      ping: () => ({ data: null }),
+      agent_join: () => ({ data: { leadership: { epoch: 6, leader: "m6" } } }),
+      agent_replace: ({ data }) => {
+        next.push(data.instanceId);
+        if (next.length === 1) throw new UnavailableError("this manager does not lead now");
+        return { data: null };
+      },
+    },
+  });
+  world.agent.moveTo("inproc:next");
+  await replaced;
+  assert.deepEqual([world.replaced, next], [["instance-0"], ["instance-0", "instance-0"]]);
+});
+
+Deno.test("agent: an instance that has ended needs no replacement", async () => {
+  await using world = await World.open(1, withOldInstance);
+  world.processes.get("instance-0")!.end({ code: 0, signal: null });
+  await until(() => world.agent.instanceIds.length === 0);
+  await world.agent.replace("instance-0");
+  assert.deepEqual(world.replaced, []);
+});
+
+Deno.test("agent: a refusal to replace an instance is final; a manager that cannot is named", async () => {
+  await using world = await World.open(1, withOldInstance);
+  world.onReplace = () => Promise.reject(new ConflictError("there is no room for both"));
+  await assert.rejects(world.agent.replace("instance-0"), /^ConflictError: there is no room/);
+  world.onReplace = () => {
+    throw new LlumnixError("not_found", "agent_replace is not a method of this peer");
+  };
+  await assert.rejects(world.agent.replace("instance-0"), {
+    kind: "conflict",
+    message: /the manager at .* is of an older release, .*: upgrade that host first$/,
+  });
+  assert.equal(world.replaced.length, 2);
 });

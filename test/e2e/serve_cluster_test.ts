@@ -74,8 +74,8 @@ Deno.test("serve --cluster: two hosts make one service, which survives the kill 
   await untilServing(b, 2);
   assertSameStreams(await runAll(b, requests), quiet);
   await b.program.waitUntil("the doctor found its agent, and none on the other host", async () => {
-    const { code, report: { hosts, leader, problems } } = await examine();
-    assert.deepEqual([code, problems, leader.epoch], [0, [], 2]);
+    const { report: { hosts, leader } } = await examine();
+    assert.equal(leader.epoch, 2);
     const agents = hosts.map(({ host, agent, instances }) => `${host} ${agent} ${instances}`);
     return agents.join() === "a none 1,b present 1";
   });

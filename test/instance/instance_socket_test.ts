@@ -4,6 +4,7 @@ import {
   checkHost,
   checkHostOf,
   checkInstanceId,
+  checkOwnAddress,
   instanceOfSocket,
   serviceAddress,
 } from "../../src/instance/instance_socket.ts";
@@ -52,6 +53,14 @@ Deno.test("instance socket: beside a manager for other hosts, an address of this
   for (const manager of ["tcp:127.0.0.1:9000", "tcp:localhost:9000", "unix:/run/manager.sock"]) {
     checkHostOf(manager, "127.0.0.1");
   }
+});
+
+Deno.test("instance socket: an address that this host does not have is refused, with those that it has", () => {
+  for (const host of ["127.0.0.1", "127.1.2.3"]) checkOwnAddress(host);
+  assert.throws(() => checkOwnAddress("192.0.2.1", "--advertise-host"), {
+    name: "UnavailableError",
+    message: /^--advertise-host 192\.0\.2\.1: this host has no such address; it has (?!127\.)\S/,
+  });
 });
 
 Deno.test("instance id: what no file can be called is refused", () => {

@@ -6,7 +6,12 @@ import {
   type EngineWorker,
   loadThreadedExecutor,
 } from "../../executor/thread/threaded_executor.ts";
-import { checkHostName, checkHostOf, checkInstanceId } from "../../instance/instance_socket.ts";
+import {
+  checkHostName,
+  checkHostOf,
+  checkInstanceId,
+  checkOwnAddress,
+} from "../../instance/instance_socket.ts";
 import { exitOnDefects } from "../../roles/defects.ts";
 import { serveInstance } from "../../roles/instance.ts";
 import type { InstanceOptions } from "../arguments/tables.ts";
@@ -21,6 +26,7 @@ import { ServiceManager } from "../../roles/systemd/service_manager.ts";
  * @param worker one for its engine that has started already
  * @returns the exit code
  * @throws {UsageError} the manager's address, the host or the instance's id cannot be one
+ * @throws {UnavailableError} this host does not have the address of `--host`
  */
 export async function runInstance(
   options: InstanceOptions,
@@ -30,7 +36,10 @@ export async function runInstance(
   const instanceId = options.instanceId ?? `instance-${startedBy}-${Deno.pid}`;
   checkInstanceId(instanceId);
   const manager = managerAddress(options.managerAddress);
-  if (host !== null) checkHostOf(manager, host);
+  if (host !== null) {
+    checkHostOf(manager, host);
+    checkOwnAddress(host);
+  }
   if (hostName !== null) checkHostName(hostName);
   startLogging(options, instanceId, startedBy !== "hand");
   const log = logger("instance");

@@ -74,8 +74,9 @@ export interface LeaseStore {
   get(key: string): Promise<StoreEntry | null>;
 
   /**
-   * Writes, or with null removes, a key that is still at revision `expected`. After
-   * {@linkcode StoreAwayError} the write may have been done, or may be done yet: read before you try again.
+   * Writes, or with null removes, a key that is still at revision `expected`. The write may be sent twice; the
+   * comparison refuses the second. After {@linkcode StoreAwayError} it may have been done, or may be done yet:
+   * read before you try again.
    * @returns the new revision; null when the key is at another revision, be it by an earlier write of
    *   this very caller whose answer was lost
    * @throws {StoreAwayError} no answer

@@ -13,7 +13,7 @@ export const leaseStores: readonly StoreKind[] = [
   file,
 ];
 
-/** Time limit of a call, if nobody says otherwise: a third of the default lease. */
+/** Time limit of a call, if nobody says otherwise: half of the default lease. */
 export const DEFAULT_CALL_TIMEOUT_MS = 500;
 /** Cluster's name in stores that serve several. */
 const DEFAULT_CLUSTER = "llumnix";

@@ -6,6 +6,7 @@ import type { InstanceId } from "./generate.ts";
 import type { ManagerDecision } from "./leadership.ts";
 import type { ServedSettings } from "./membership.ts";
 import type { StandingOrders } from "./standing_orders.ts";
+import type { InstanceVersion } from "./upgrade.ts";
 
 /** Most instances of one host. */
 export const MAX_HOST_SLOTS = 64;
@@ -63,6 +64,11 @@ export interface AgentStart extends ManagerDecision {
   readonly managerAddress: string;
   /** KV blocks of the instance unless an option sets them; null: it measures how many fit. */
   readonly numBlocks: number | null;
+  /**
+   * The instance takes the place of this one, which stops once the new one serves: if it runs here, the host
+   * may have one more instance than slots. Absent: of none that runs.
+   */
+  readonly replaces?: InstanceId;
 }
 
 /** The answer, once the process runs. */
@@ -82,4 +88,18 @@ export interface AgentExited {
   /** Null if a signal ended it, or if it is not known. */
   readonly code: number | null;
   readonly signal: string | null;
+}
+
+/**
+ * Agent to manager, call `agent_replace`: an instance of this host runs an old executable. The manager stops
+ * it, has another one started in its place, and answers when that one serves. It replaces one instance of the
+ * cluster at a time; the others wait for their turn.
+ */
+export interface AgentReplace {
+  readonly instanceId: InstanceId;
+}
+
+/** Agent to manager, call `agent_versions` without data: which versions do the instances of this host run? */
+export interface AgentVersions {
+  readonly instances: readonly InstanceVersion[];
 }

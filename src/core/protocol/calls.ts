@@ -57,6 +57,8 @@ export const calls = {
 
   // Agent to manager.
   agent_join: call(agents.agentJoin, agents.agentJoined),
+  agent_replace: call(agents.agentReplace, nothing),
+  agent_versions: call(nothing, agents.agentVersions),
 
   // Manager to agent.
   agent_start: call(agents.agentStart, agents.agentStarted),

@@ -1,13 +1,19 @@
 import type { CallHandler, NotifyHandler, Peer } from "../../bus/bus.ts";
 import type { Clock } from "../../core/clock.ts";
 import {
+  ConflictError,
   MessageError,
   OverloadedError,
   toErrorRecord,
   UnavailableError,
   UsageError,
 } from "../../core/errors.ts";
-import type { AgentExited, AgentJoin } from "../../core/protocol/agents.ts";
+import type {
+  AgentExited,
+  AgentJoin,
+  AgentReplace,
+  AgentVersions,
+} from "../../core/protocol/agents.ts";
 import { type HostRefusal, MAX_REFUSALS } from "../../core/protocol/examination.ts";
 import type { InstanceId } from "../../core/protocol/generate.ts";
 import type { ManagerDecision } from "../../core/protocol/leadership.ts";
@@ -52,6 +58,10 @@ export interface AgentsConfig {
   readonly onJoin: (orders: StandingOrders | undefined, peer: Peer) => void;
   /** Room for instances has come or gone, or {@linkcode Agents.initialInstances} has changed; with `isNew`, a host has joined. */
   readonly onRoom: (isNew: boolean) => void;
+  /** See `InstanceKeeper.replace`. */
+  readonly replace: (instanceId: InstanceId, isWanted: () => boolean) => Promise<void>;
+  /** The version that an instance runs; null: not known. */
+  readonly versionOf: (instanceId: InstanceId) => string | null;
 }
 
 interface Refusal extends Omit<HostRefusal, "agoMs"> {
@@ -70,8 +80,15 @@ export class Agents implements InstanceLauncher {
   #refusals: readonly Refusal[] = [];
   #cancelPings: () => void = () => {};
   #toldInstances = 0;
+  #isStopped = false;
+  /** Where an instance is being replaced. */
+  #preferred: AgentHost | null = null;
 
-  readonly calls: { readonly agent_join: CallHandler<"agent_join"> } = {
+  readonly calls: {
+    readonly agent_join: CallHandler<"agent_join">;
+    readonly agent_replace: CallHandler<"agent_replace">;
+    readonly agent_versions: CallHandler<"agent_versions">;
+  } = {
     agent_join: ({ data }, peer) => {
       try {
         return { data: this.#join(data, peer) };
@@ -80,6 +97,11 @@ export class Agents implements InstanceLauncher {
         throw error;
       }
     },
+    agent_replace: async ({ data }, peer) => {
+      await this.#replace(data, peer);
+      return { data: null };
+    },
+    agent_versions: (_, peer) => ({ data: this.#versions(peer) }),
   };
 
   readonly notifications: { readonly agent_exited: NotifyHandler<"agent_exited"> } = {
@@ -104,6 +126,7 @@ export class Agents implements InstanceLauncher {
 
   /** Starts under way have failed, as far as this manager is concerned. */
   stop(): void {
+    this.#isStopped = true;
     this.#cancelPings();
     for (const { processes } of this.#hosts.values()) {
       for (const process of processes.values()) if (process.pid === null) process.end(unknownEnd);
@@ -161,15 +184,17 @@ export class Agents implements InstanceLauncher {
   }
 
   /** @throws {UnavailableError} no host has room, or another manager leads; or as the agent says */
-  async launch({ instanceId, managerAddress }: LaunchRequest): Promise<LaunchedInstance> {
-    const host = chooseHost(this.#open);
+  async launch(request: LaunchRequest): Promise<LaunchedInstance> {
+    const { instanceId, managerAddress, replaces } = request;
+    const host = this.#hostBeside(replaces) ?? chooseHost(this.#open, this.#preferred);
     if (host === null) throw new UnavailableError(this.#noRoom());
     const decision = this.#config.authority.demand();
     const peer = host.peer!;
     const process = host.take(instanceId);
     process.orderedOver = peer;
     try {
-      const data = { ...decision, instanceId, managerAddress, numBlocks: host.numBlocks };
+      const { numBlocks } = host;
+      const data = { ...decision, instanceId, managerAddress, numBlocks, replaces };
       process.noteStarted((await peer.call("agent_start", { data })).data.pid);
     } catch (error) {
       if (toErrorRecord(error).kind === "unavailable") {
@@ -205,6 +230,10 @@ export class Agents implements InstanceLauncher {
     } finally {
       cancel();
     }
+  }
+
+  preferHostOf(instanceId: InstanceId | null): void {
+    this.#preferred = instanceId === null ? null : this.#find(instanceId);
   }
 
   /** Null: no agent that is there, or was, has such a process. */
@@ -248,6 +277,12 @@ export class Agents implements InstanceLauncher {
   /** Hosts that may get instances. */
   get #open(): AgentHost[] {
     return this.#present.filter(({ name }) => !this.#config.isDrained(name));
+  }
+
+  /** Where the instance runs whose place a new one takes: such a host may have one more for a while. */
+  #hostBeside(replaced: InstanceId | undefined): AgentHost | null {
+    const host = replaced === undefined ? null : this.#find(replaced);
+    return host !== null && this.#open.includes(host) && host.instances <= host.slots ? host : null;
   }
 
   #find(instanceId: InstanceId): AgentHost | null {
@@ -305,6 +340,40 @@ export class Agents implements InstanceLauncher {
     this.#config.onJoin(orders, peer);
     this.#noteRoom(true);
     return decision;
+  }
+
+  /**
+   * Waits for its turn, and for the end of the replacement.
+   * @throws {UnavailableError} this manager leads no more: the next one is to be asked
+   * @throws {ConflictError} the instance was not replaced
+   */
+  async #replace({ instanceId }: AgentReplace, peer: Peer): Promise<void> {
+    const { authority, replace } = this.#config;
+    authority.demand();
+    const host = this.#joined(peer);
+    if (!host.processes.has(instanceId)) return; // it has ended
+    try {
+      await replace(instanceId, () => host.peer === peer);
+    } catch (error) {
+      if (this.#isStopped) throw new UnavailableError("this manager is stopping");
+      authority.demand();
+      throw new ConflictError(toErrorRecord(error).message);
+    }
+  }
+
+  #versions(peer: Peer): AgentVersions {
+    const instances = [...this.#joined(peer).processes.keys()].map((instanceId) => ({
+      instanceId,
+      version: this.#config.versionOf(instanceId),
+    }));
+    return { instances };
+  }
+
+  /** @throws {MessageError} the peer is no agent that has joined */
+  #joined(peer: Peer): AgentHost {
+    const host = this.#hostOfPeer.get(peer);
+    if (host === undefined) throw new MessageError(`${peer.remote} is no agent that has joined`);
+    return host;
   }
 
   #checkSettings({ host, settings }: AgentJoin): void {
@@ -365,9 +434,7 @@ export class Agents implements InstanceLauncher {
   }
 
   #exited({ instanceId, ...status }: AgentExited, peer: Peer): void {
-    const host = this.#hostOfPeer.get(peer);
-    if (host === undefined) throw new MessageError(`${peer.remote} is no agent that has joined`);
-    host.end(instanceId, status);
+    this.#joined(peer).end(instanceId, status);
     this.#noteRoom(false);
   }
 

@@ -144,12 +144,13 @@ export class Fleet {
 
   /**
    * Starts an instance.
+   * @param replaces see {@linkcode LaunchRequest}
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served; its own error if it sent one
    * @throws {UnavailableError} the manager is stopping
    * @throws {ConflictError} the host where instances start is drained
    */
-  async start(): Promise<InstanceId> {
+  async start(replaces?: InstanceId): Promise<InstanceId> {
     if (this.#isClosed) throw new UnavailableError("the manager is stopping");
     const { clock, launcher, managerAddress, drainedHosts, onEvent } = this.#config;
     const { refusal } = this;
@@ -162,6 +163,7 @@ export class Fleet {
       avoidHosts: drainedHosts(),
       numBlocks: this.#numBlocks,
       startedBy: "manager",
+      replaces,
     });
     const launched = await launching.catch((error) => {
       if (instance.hasJoined) return null; // it runs: only the answer of its host's agent is lost

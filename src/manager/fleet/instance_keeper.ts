@@ -76,6 +76,8 @@ export class InstanceKeeper {
   #isStopped = false;
   /** Why an instance did not start in the place of another; null: none failed lately. */
   #failedStart: string | null = null;
+  /** The last replacement that was asked for; never rejects. */
+  #replacing: Promise<void> = Promise.resolve();
 
   constructor(config: InstanceKeeperConfig) {
     this.#config = config;
@@ -181,12 +183,13 @@ export class InstanceKeeper {
 
   /**
    * Starts one more instance.
+   * @param replaces see {@linkcode LaunchRequest}
    * @returns its id, once it serves
    * @throws {LlumnixError} it ended before it served
    * @throws {UnavailableError} the manager is stopping
    * @throws {ConflictError} there are as many instances as scaling allows
    */
-  async add(): Promise<InstanceId> {
+  async add(replaces?: InstanceId): Promise<InstanceId> {
     const { scaling } = this.#config;
     const numScaled =
       this.#fleet.all.filter((one) => one.isStaying && one.drain?.by !== "operator").length;
@@ -197,7 +200,7 @@ export class InstanceKeeper {
     }
     this.#numAdding++;
     try {
-      const instanceId = await this.#fleet.start();
+      const instanceId = await this.#fleet.start(replaces);
       this.#want(1);
       return instanceId;
     } finally {
@@ -263,34 +266,52 @@ export class InstanceKeeper {
   }
 
   /**
-   * Drains and stops an instance, and starts another in its place. The only instance that takes requests
-   * stops after the other serves; of several, the instance stops first, because a host may not have
-   * room for one more.
+   * Drains and stops an instance, and starts another in its place. One at a time, whoever asks, and only
+   * once no instance is missing or starting: hosts that are upgraded at the same time do not drain all at
+   * once. The only instance that takes requests stops after the other serves; of several, the instance
+   * stops first, because a host may not have room for one more.
+   * @param isWanted whether the replacement is still wanted when its turn has come
    * @throws {LlumnixError} the other instance did not start, or this one was kept: it serves on
    */
-  async replace(instanceId: InstanceId): Promise<void> {
+  replace(instanceId: InstanceId, isWanted: () => boolean = () => true): Promise<void> {
+    const replaced = this.#replacing.then(() => this.#replace(instanceId, isWanted));
+    this.#replacing = replaced.catch(() => {});
+    return replaced;
+  }
+
+  async #replace(instanceId: InstanceId, isWanted: () => boolean): Promise<void> {
+    this.#failedStart = null;
+    await this.#untilComplete();
+    if (!isWanted()) return;
     if (!this.#fleet.all.some((one) => one.instanceId === instanceId && one.isStaying)) return; // lost
+    const { launcher, drainTimeoutMs = DEFAULT_DRAIN_TIMEOUT_MS } = this.#config;
     const instance = this.#fleet.get(instanceId);
     const isOnly = this.#fleet.serving.every((one) => one === instance || !one.isAvailable);
-    this.#failedStart = null;
-    if (isOnly) {
-      await this.add();
-      this.#beginRemoval(instance, "upgrade");
-    } else this.#beginDrain(instance, "upgrade");
-    await this.#untilDrained(instance, this.#config.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS);
-    if (this.#isStopped) throw new UnavailableError("the manager is stopping");
-    if (!instance.isLost) {
-      if (!instance.isDraining) throw new ConflictError(`${instanceId} was kept by an operator`);
-      await this.#fleet.stop(instance);
+    launcher.preferHostOf?.(instanceId);
+    try {
+      if (isOnly) {
+        await this.add(instanceId);
+        this.#beginRemoval(instance, "upgrade");
+      } else this.#beginDrain(instance, "upgrade");
+      await this.#untilDrained(instance, drainTimeoutMs);
+      if (this.#isStopped) throw new UnavailableError("the manager is stopping");
+      if (!instance.isLost) {
+        if (!instance.isDraining) throw new ConflictError(`${instanceId} was kept by an operator`);
+        await this.#fleet.stop(instance);
+      }
+      await this.#untilComplete();
+    } finally {
+      launcher.preferHostOf?.(null);
     }
-    await this.#untilComplete();
   }
 
   /** @throws {UnavailableError} an instance did not start */
   async #untilComplete(): Promise<void> {
     const { clock, options } = this.#config;
+    const isStarting = ({ phase, isCandidate }: ManagedInstance) =>
+      phase === "starting" && !isCandidate;
     const isComplete = () =>
-      this.#numMissing === 0 && this.#fleet.all.every(({ phase }) => phase !== "starting");
+      !this.#recovery.isWaiting && this.#numMissing === 0 && !this.#fleet.all.some(isStarting);
     while (!isComplete()) {
       if (this.#failedStart !== null) throw new UnavailableError(this.#failedStart);
       if (this.#isStopped) throw new UnavailableError("the manager is stopping");

@@ -5,10 +5,14 @@ import { realClock } from "../../core/clock.ts";
 import { HostProcess } from "../../core/host_process.ts";
 import { LeaderFence } from "../../core/leader_fence.ts";
 import type { Log } from "../../core/log.ts";
-import { checkHostOf } from "../../instance/instance_socket.ts";
+import type { RoleStatus } from "../../core/protocol/upgrade.ts";
+import { fullVersion } from "../../core/version.ts";
+import { InstanceRollout } from "../../manager/fleet/rollout.ts";
+import { checkHostOf, checkOwnAddress } from "../../instance/instance_socket.ts";
 import { clusterPlace, findLeader } from "../cluster.ts";
 import { type LauncherConfig, launcherOf } from "../launchers.ts";
 import { servedSettings } from "../served_model.ts";
+import { showRollout } from "../upgrade/show_rollout.ts";
 import { hostName, hostResources, hostSlots, machineId } from "./host_facts.ts";
 import { InstanceRecordFile } from "./instance_records.ts";
 
@@ -35,6 +39,7 @@ export interface AgentRoleConfig {
 /** An agent with its records, and what tells it who leads. */
 export class AgentRole implements AsyncDisposable {
   readonly #disposables = new AsyncDisposableStack();
+  #rollout: InstanceRollout | null = null;
 
   private constructor(
     private readonly config: AgentRoleConfig,
@@ -45,6 +50,7 @@ export class AgentRole implements AsyncDisposable {
 
   /**
    * Takes the host's name, and the instances of a former agent. Call {@linkcode join} next.
+   * @throws {UnavailableError} this host does not have the address of `--advertise-host`
    * @throws {UsageError} the name is none, or another agent of this machine has it; there are more slots
    *   than devices; no other host can reach `--advertise-host`
    */
@@ -52,6 +58,9 @@ export class AgentRole implements AsyncDisposable {
     const { options, engineArgv, bus, log, logFile, initialInstances } = config;
     const host = hostName(options.hostName);
     checkAdvertised(options, config.managerAddress);
+    if (options.advertiseHost !== null) {
+      checkOwnAddress(options.advertiseHost, "--advertise-host");
+    }
     const slots = hostSlots(options, options.hostSlots, initialInstances);
     const records = await InstanceRecordFile.open(host);
     const fence = new LeaderFence(`host ${host}`);
@@ -113,6 +122,24 @@ export class AgentRole implements AsyncDisposable {
     await agent.joined;
   }
 
+  /** Has the instances of a former agent replaced, one after the other, by ones of this executable. */
+  replaceAdopted(): void {
+    const { agent, config: { log } } = this;
+    this.#rollout = new InstanceRollout({
+      keeper: agent,
+      instances: agent.adoptedIds.sort(),
+      onReplace: (instanceId, number) => {
+        const { total } = this.#rollout!.status;
+        log.info(`replacing ${instanceId} (${number} of ${total}) by one of ${fullVersion()}`);
+      },
+    });
+    this.#rollout.done.then((outcome) => showRollout(outcome, log));
+  }
+
+  async status(): Promise<RoleStatus> {
+    return { instances: await this.agent.versions(), rollout: this.#rollout?.status ?? null };
+  }
+
   /** Takes the host out of the service: its instances give their requests away, or finish them, and end. */
   async stop(): Promise<void> {
     await this.agent.stop(this.config.options.drainTimeout * 1000 + END_MS);
@@ -123,7 +150,7 @@ export class AgentRole implements AsyncDisposable {
     this.agent.kill();
   }
 
-  /** Leaves the instances alone: see {@linkcode stop}. */
+  /** Leaves the instances alone, to the next agent of this host: see {@linkcode stop}. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#disposables.disposeAsync();
   }

@@ -19,7 +19,7 @@ export class HostsChecks {
   readonly #launched = new Set<string>();
   /** Instances that a leader has given up. */
   readonly #givenUp = new Set<string>();
-  /** Of them, those that another leader has taken. */
+  /** Instances that have come back after that, or after their host was cut, and may have been replaced. */
   readonly #returned = new Set<string>();
   readonly drained = new Set<string>();
   readonly removed = new Set<string>();
@@ -55,8 +55,10 @@ export class HostsChecks {
       this.#givenUp.add(event.instanceId);
     }
     if (event.type !== "registered") return;
-    const { instanceId } = event.registration;
-    if (this.#givenUp.has(instanceId)) this.#returned.add(instanceId);
+    const { instanceId, hostName } = event.registration;
+    const cutMs = this.#hosts.find(({ name }) => name === hostName)?.cutUntilMs ?? -Infinity;
+    const wasCut = this.#nowMs() >= cutMs && this.#nowMs() < cutMs + REJOIN_MS;
+    if (this.#givenUp.has(instanceId) || wasCut) this.#returned.add(instanceId);
   }
 
   onLaunch(host: SimHost, { instanceId }: LaunchRequest): void {

@@ -15,6 +15,8 @@ export const plants = [
   "dead_host_keeps_its_share",
   /** An agent starts one instance more than it has slots. */
   "slots_are_oversubscribed",
+  /** A manager that leads again while it still gives its instances away begins in the role that ends. */
+  "leads_again_in_the_old_role",
   /** An agent that is started again does not find its instances. */
   "agent_forgets_instances",
 ] as const;

@@ -233,7 +233,8 @@ class World {
     this.#note(`${process.id} follows`);
     process.leadership = null;
     const { manager } = process;
-    process.manager = null; // it leads again only once it listens again
+    // It leads again only once it listens again.
+    if (this.plant !== "leads_again_in_the_old_role") process.manager = null;
     await manager?.handOver(0);
     if (this.#managers.includes(process)) await this.#listen(process);
   }

@@ -55,7 +55,7 @@ Deno.test("unit: instances outlive an agent that crashes, and `serve --cluster` 
     const settings = settingsOf(unitText({ ...options, role, hasAgent: true }));
     assert.deepEqual(settings.get("KillMode"), ["process"]);
     assert.deepEqual(settings.get("Restart"), ["on-failure"]);
-    assert.equal(settings.get("ExecReload"), undefined);
+    assert.deepEqual(settings.get("ExecReload"), ["/bin/kill -s USR2 $MAINPID"]);
     // Where the next agent finds them.
     assert.deepEqual(settings.get("RuntimeDirectory"), ["llumnix"]);
     assert.deepEqual(settings.get("RuntimeDirectoryPreserve"), ["yes"]);

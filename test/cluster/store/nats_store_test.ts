@@ -163,7 +163,9 @@ test("credentials that the server refuses after it has started again are named",
     const other = await open(credentials);
     await assert.rejects(other.get("leader"), (error) => {
       assert.ok(error instanceof StoreRefusedError, String(error));
-      return /^NATS refuses these credentials: /.test(error.message);
+      return /^NATS refuses these credentials, or wants some: .*; see --cluster-credentials$/.test(
+        error.message,
+      );
     });
     await other.close();
   }
@@ -266,3 +268,31 @@ test("a server without JetStream is named", async () => {
     await server.stop();
   }
 });
+
+Deno.test("lease store nats: a server that is too old is named", async () => {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    for await (const conn of listener) greet(conn).catch(() => {}); // until the client has gone
+  })();
+  const { port } = listener.addr as Deno.NetAddr;
+  const store = await openLeaseStore(`nats://127.0.0.1:${port}`, { timeoutMs: CALL_TIMEOUT_MS });
+  try {
+    await assert.rejects(store.get("leader"), (error) => {
+      assert.ok(error instanceof StoreRefusedError, String(error));
+      return error.message === "this NATS server is of version 2.8.4: expected 2.9 or later";
+    });
+  } finally {
+    await store.close();
+    listener.close();
+    await serving;
+  }
+});
+
+/** Says what a server says, and answers pings, until the client closes the connection. */
+async function greet(conn: Deno.Conn): Promise<void> {
+  const say = (line: string) => conn.write(new TextEncoder().encode(`${line}\r\n`));
+  await say(`INFO ${JSON.stringify({ version: "2.8.4", headers: true, max_payload: 1 << 20 })}`);
+  for await (const bytes of conn.readable) {
+    if (new TextDecoder().decode(bytes).includes("PING\r\n")) await say("PONG");
+  }
+}

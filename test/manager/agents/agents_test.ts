@@ -4,6 +4,7 @@ import type { Peer } from "../../../src/bus/bus.ts";
 import type { AgentJoin } from "../../../src/core/protocol/agents.ts";
 import type { Leadership } from "../../../src/core/protocol/leadership.ts";
 import { until } from "../../conformance/bus.ts";
+import type { Manager } from "../../../src/manager/manager.ts";
 import { MAX_HOSTS } from "../../../src/manager/agents/agents.ts";
 import { registrationOf } from "../support.ts";
 import { factsOf, untilServing, World } from "./support.ts";
@@ -414,4 +415,100 @@ Deno.test("agents: a lost instance is replaced when its process gives the slot f
   await a.launched[0].exit({ code: null, signal: "SIGKILL" });
   await untilServing(manager, [a], [1]);
   assert.equal(a.launched.length, 2);
+});
+
+/** Instances that take requests. */
+function numAvailable(manager: Manager): number {
+  return manager.clusterState().instances.filter(({ state }) => state === "serving").length;
+}
+
+Deno.test("agents: hosts upgraded at the same time give up one instance at a time, and get it back", async () => {
+  await using world = new World();
+  let drains = 0;
+  const available: number[] = [];
+  const manager = await world.manager({ initialInstances: 2 }, {
+    onEvent: (event) => {
+      world.events.push(event);
+      if (event.type !== "draining") return;
+      drains++;
+      available.push(numAvailable(manager));
+    },
+  });
+  const former = [world.host("a", { slots: 2 }), world.host("b", { slots: 2 })];
+  await untilServing(manager, former, [1, 1]);
+  await manager.addInstance();
+  const counts = former.map(({ agent }) => agent.instanceIds.length);
+  const hosts = await Promise.all(former.map(async ({ agent, records }, i) => {
+    await agent.close();
+    const next = world.host("ab"[i], { slots: 2 }, records);
+    await next.agent.joined;
+    return next;
+  }));
+  const c = world.host("c", { slots: 4 }); // where a new instance would go otherwise
+  await c.agent.joined;
+  await Promise.all(hosts.flatMap(({ agent }) => agent.adoptedIds.map((id) => agent.replace(id))));
+  await untilServing(manager, [...hosts, c], [...counts, 0]);
+  assert.deepEqual(hosts.map(({ launched }) => launched.length), counts);
+  assert.deepEqual(hosts.map(({ agent }) => agent.adoptedIds), [[], []]);
+  assert.deepEqual([drains, available], [3, [2, 2, 2]]);
+  assert.equal(manager.numWanted, 3);
+});
+
+Deno.test("agents: the only instance stops once another serves beside it, on a host that is full", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await a.agent.close();
+  world.onLaunch = async (instance) => {
+    assert.equal(manager.instances().length, 1); // the old one serves on meanwhile
+    await instance.join();
+    await instance.register();
+  };
+  const next = world.host("a", {}, a.records);
+  await next.agent.joined;
+  const [old] = next.agent.adoptedIds;
+  await next.agent.replace(old);
+  await until(() => next.agent.instanceIds.length === 1);
+  assert.ok(!next.agent.instanceIds.includes(old));
+  assert.deepEqual([manager.instances().length, manager.numWanted], [1, 1]);
+  await assert.rejects(manager.addInstance(), /no host has room .*a has 1 of 1/);
+});
+
+Deno.test("agents: an instance that cannot be replaced serves on, and its agent is told why", async () => {
+  await using world = new World();
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  await a.agent.close();
+  world.onLaunch = async (instance) => {
+    await instance.join();
+    instance.fail({ kind: "usage", message: "the new release lacks this option" });
+    await instance.exit({ code: 2, signal: null });
+  };
+  const next = world.host("a", {}, a.records);
+  await next.agent.joined;
+  const before = next.agent.adoptedIds;
+  await assert.rejects(next.agent.replace(before[0]), {
+    kind: "conflict",
+    message: /could not start: the new release lacks this option/,
+  });
+  assert.deepEqual(next.agent.adoptedIds, before);
+  assert.equal(numAvailable(manager), 1);
+});
+
+Deno.test("agents: tell the versions of their instances, as the manager knows them", async () => {
+  await using world = new World();
+  world.onLaunch = async (instance) => {
+    await instance.join();
+    instance.settings = { ...instance.settings, version: "0.9.9 (abc)" };
+    await instance.register();
+  };
+  const manager = await world.manager({ initialInstances: 1 });
+  const a = world.host("a");
+  await untilServing(manager, [a], [1]);
+  const [instanceId] = a.agent.instanceIds;
+  assert.deepEqual(await a.agent.versions(), [{ instanceId, version: "0.9.9 (abc)" }]);
+  a.agent.moveTo("inproc:nobody");
+  assert.deepEqual(await a.agent.versions(), [{ instanceId, version: null }]);
 });

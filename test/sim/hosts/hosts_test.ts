@@ -27,6 +27,7 @@ const shown: Readonly<Record<Plant, readonly [seed: number, RegExp]>> = {
   orders_are_forgotten: [2, /is serving, drained: true/],
   dead_host_keeps_its_share: [30, /the manager wants 2 instances, expected 0/],
   slots_are_oversubscribed: [2, /its 2 slots are taken/],
+  leads_again_in_the_old_role: [183, /is started twice/],
   agent_forgets_instances: [1, /its agent knows/],
 };
 

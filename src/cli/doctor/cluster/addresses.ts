@@ -14,11 +14,11 @@ export interface Target extends Pick<AddressReport, "who" | "host"> {
 /** Most addresses that are tried. */
 export const MAX_ADDRESSES = 256;
 const AT_ONCE = 16;
-/** Limit of a connection, and of each question. */
-const TIMEOUT_MS = 2_000;
+/** Limit of a connection, and of each question; a busy host may take seconds. */
+const TIMEOUT_MS = 5_000;
 
 /**
- * Connects to each address, and asks who is there. Takes two seconds for each sixteen of them that do not answer.
+ * Connects to each address, and asks who is there. Takes five seconds for each sixteen of them that do not answer.
  * @param targets at most {@linkcode MAX_ADDRESSES}
  */
 export async function examineAddresses(

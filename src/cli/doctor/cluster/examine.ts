@@ -21,8 +21,8 @@ import type {
 import { examineStore } from "./store.ts";
 import { problemsOf, warningsOf } from "./verdict.ts";
 
-/** Limit of the connection to the leader. */
-const CONNECT_TIMEOUT_MS = 2_000;
+/** Limit of the connection to the leader; a busy host may take seconds. */
+const CONNECT_TIMEOUT_MS = 5_000;
 /** The leader waits for its agents two seconds for each of five questions. */
 const CLUSTER_TIMEOUT_MS = 12_000;
 
@@ -39,7 +39,7 @@ export interface ClusterExamination {
 }
 
 /**
- * Examines a cluster. Takes about three seconds, and half a second for each path, two minutes at most.
+ * Examines a cluster. Takes about three seconds, and half a second for each path; three minutes at most.
  */
 export async function examineCluster(
   { url, store, bus, clock, prefillTokensPerSecond, step }: ClusterExamination,

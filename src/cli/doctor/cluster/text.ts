@@ -41,7 +41,7 @@ export function clusterReportText(report: ClusterDoctorReport): string {
 function storeLines({ store }: ClusterDoctorReport): string[] {
   const { name, server, place, readMs, writeMs, failure } = store;
   const what = [name, ...server === null ? [] : [server], ...place === null ? [] : [place]];
-  if (failure !== null) return [what.join(", "), "it does not answer: see Problems"];
+  if (failure !== null) return [what.join(", "), "cannot be used: see Problems"];
   const write = writeMs === null ? "cannot be written" : `compare-and-set ${milliseconds(writeMs)}`;
   return [what.join(", "), `read ${milliseconds(readMs!)}, ${write}`];
 }
@@ -100,7 +100,7 @@ function crossoverLines({ crossover, paths, hosts }: ClusterDoctorReport): strin
       ? "no instance that was reached says what a token costs"
       : hosts.length > 1
       ? "no path between hosts was measured"
-      : "there are no two hosts";
+      : "there are fewer than two hosts";
     return [`not known: ${why}`];
   }
   const { from, to, bytesPerToken, movedTokensPerSecond, prefillTokensPerSecond, faster } =

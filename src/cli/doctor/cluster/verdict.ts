@@ -45,10 +45,13 @@ function storeProblems({ store: { failure, writeFailure } }: Facts): string[] {
   ];
 }
 
-function leaderProblems({ cluster, store, leader }: Facts): string[] {
+function leaderProblems({ cluster, store, leader, endedManagers }: Facts): string[] {
   const { state, address, leaseMs, watchedMs, failure } = leader;
   const start = `Start llumnix serve --cluster ${cluster} on each host`;
-  const problems: string[] = [];
+  const problems = endedManagers.map((one) =>
+    `a manager stood for election at ${one} a moment ago, and is not there any more: it was killed, or its ` +
+    "host is down or cut off"
+  );
   if (state === "none" && store.failure === null) {
     problems.push(
       `no manager has led in ${cluster} yet. ${start}, or see whether the name is right`,
@@ -121,10 +124,8 @@ function storeWarnings({ store: { readMs, writeMs }, leader: { leaseMs } }: Fact
 }
 
 function leaderWarnings(facts: Facts): string[] {
-  const { leader: { hasChanged, state }, addresses, hosts, endedManagers } = facts;
-  const warnings = endedManagers.map((address) =>
-    `the manager at ${address} has lately ended without an orderly stop, or its host is cut off`
-  );
+  const { leader: { hasChanged, state }, addresses, hosts } = facts;
+  const warnings: string[] = [];
   if (hasChanged) {
     warnings.push("another manager took over while the cluster was examined: examine it again");
   }

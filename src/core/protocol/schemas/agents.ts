@@ -2,13 +2,15 @@ import * as z from "zod";
 import {
   type AgentExited,
   type AgentJoin,
+  type AgentReplace,
   type AgentSignal,
   type AgentStart,
   type AgentStarted,
+  type AgentVersions,
   MAX_HOST_SLOTS,
 } from "../agents.ts";
 import { type Check, checkWith } from "../check.ts";
-import { amount, count, id, servedSettings } from "./fields.ts";
+import { amount, count, id, servedSettings, text } from "./fields.ts";
 import { decisionFields, managerDecision } from "./leadership.ts";
 import { standingOrders } from "./standing_orders.ts";
 
@@ -37,6 +39,7 @@ export const agentStart: Check<AgentStart> = checkWith(z.object({
   instanceId: id,
   managerAddress: id,
   numBlocks: count.min(1).nullable(),
+  replaces: id.optional(),
   ...decisionFields,
 }));
 export const agentStarted: Check<AgentStarted> = checkWith(z.object({ pid: count }));
@@ -48,3 +51,7 @@ export const agentSignal: Check<AgentSignal> = checkWith(z.object({
 export const agentExited: Check<AgentExited> = checkWith(
   z.object({ instanceId: id, code: z.int().nullable(), signal: id.nullable() }),
 );
+export const agentReplace: Check<AgentReplace> = checkWith(z.object({ instanceId: id }));
+export const agentVersions: Check<AgentVersions> = checkWith(z.object({
+  instances: z.array(z.object({ instanceId: id, version: text.nullable() })).max(MAX_INSTANCES),
+}));

@@ -48,6 +48,10 @@ Deno.test("cluster verdict: nobody leads", () => {
     problem({ leader: { ...leader, failure: "no answer" } }),
     /^the leader, which advertises tcp:10\.0\.0\.97:9000, could not be examined: no answer$/,
   );
+  assert.match(
+    problem({ endedManagers: ["tcp:x:1"] }),
+    /^a manager stood for election at tcp:x:1 a moment ago, and is not there any more: it was killed/,
+  );
   assert.match(warning({ leader: { ...leader, hasChanged: true } }), /another manager took over/);
 });
 
@@ -135,7 +139,6 @@ Deno.test("cluster verdict: paths that fail, are slow, or were not measured", ()
 Deno.test("cluster verdict: a store that is slow for the lease, and a leader without a follower", () => {
   const store = { ...well.store, writeMs: 600 };
   assert.match(warning({ store }), /took 600 ms at best.*raise --cluster-lease/);
-  assert.match(warning({ endedManagers: ["tcp:x:1"] }), /manager at tcp:x:1 has lately ended/);
   const addresses = well.addresses.filter(({ who }) => who !== "manager");
   assert.match(warning({ addresses }), /no other manager follows/);
 });
