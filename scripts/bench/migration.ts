@@ -24,7 +24,7 @@ const disturbanceRounds = 2, movesPerRound = 6;
 const aloneMs = 300;
 const copyBytes = 1 << 30;
 
-const config = { ...model135M, max_position_embeddings: 8192 };
+const config = { ...model135M, max_position_embeddings: 20_000 };
 
 type BackendName = MigrationBackendOptions["migrationBackend"];
 
@@ -35,7 +35,7 @@ function argvFor(model: string, backend: BackendName): string[] {
     "--device=cpu",
     "--cpu-threads=1",
     "--swap-space=0",
-    "--max-model-len=8192",
+    "--max-model-len=20000",
     "--num-gpu-blocks-override=2000",
     "--enable-migration",
     `--migration-backend=${backend}`,
