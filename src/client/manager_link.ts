@@ -18,10 +18,10 @@ import { settingsDifference } from "../core/served_settings.ts";
 import { proveOperatorTo } from "./operator_proof_to.ts";
 
 /**
- * A manager decides a dispatch at once: one that takes longer counts as lost. No longer than the lease of a
- * leader, so that requests do not wait for the election of another one.
+ * A manager decides a dispatch at once: one that takes longer counts as lost. Dispatches that wait for a
+ * manager whose host is gone end before, when another one leads.
  */
-const DISPATCH_TIMEOUT_MS = 1_000;
+const DISPATCH_TIMEOUT_MS = 1_500;
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
 const SUPERSEDED = "it no longer leads: another manager does";

@@ -70,7 +70,7 @@ Deno.test("path: a sender of too many bytes is sent away", async () => {
   const probe = new PathProbe({ bus, clock: realClock });
   await probe.receive("inproc:a");
   const peer = await bus.connect("inproc:a", {});
-  const payload = new Uint8Array(32 << 20);
+  const payload = new Uint8Array(8 << 20);
   const send = () => peer.call("path_bytes", { data: null, payload });
   for (let sent = 0; sent < MAX_PATH_BYTES; sent += payload.length) await send();
   await send().catch(() => {});

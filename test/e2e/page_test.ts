@@ -43,20 +43,37 @@ function feedEvent(name: string, record: object): string {
   return `event: ${name}\ndata: ${JSON.stringify(record)}\n\n`;
 }
 
-/** A feed that tells of a request before it tells of the instance that has it. */
-const LATE_INSTANCES = lateInstances();
+const request = {
+  ...{ key: 1, id: "r", isRunning: true, isHigh: false },
+  ...{ promptTokens: 1, outputTokens: 1, maxTokens: 9, startedMs: 0 },
+};
+const tickOf = (more: object) =>
+  feedEvent("tick", { ...quiet, added: [], changed: [], ended: [], moves: [], ...more });
 
-function lateInstances(): string {
-  const request = {
-    ...{ key: 1, id: "r", instance: "late", isRunning: true, isHigh: false },
-    ...{ promptTokens: 1, outputTokens: 1, maxTokens: 9, startedMs: 0 },
-  };
-  const tick = {
-    ...{ ...quiet, instances: [instanceOf("late", {})] },
-    ...{ added: [], changed: [], ended: [], moves: [] },
-  };
-  return stateOf({ requests: [request] }) + feedEvent("tick", tick);
+/** A feed that tells of a request before it tells of the instance that has it. */
+const LATE_INSTANCES = stateOf({ requests: [{ ...request, instance: "late" }] }) +
+  tickOf({ instances: [instanceOf("late", {})] });
+
+/** A feed of a request that moves again before it has arrived. */
+const MOVING_TWICE = movingTwice();
+
+function movingTwice(): string {
+  const instances = ["a", "b", "c"].map((id) => instanceOf(id, {}));
+  const movedTo = (id: string) => tickOf({ instances, changed: [[1, id, 1, 2]] });
+  return stateOf({ instances, requests: [{ ...request, instance: "a" }] }) + movedTo("b") +
+    movedTo("c");
 }
+
+/** Runs in the page: how far from the place of the mark the last trail ends, in pixels; null without a trail. */
+const MISS_OF_LAST_TRAIL = `(() => {
+  const mark = document.querySelector("button.mark");
+  const trail = [...document.querySelectorAll("#flights path")].at(-1);
+  if (mark === null || trail === undefined) return null;
+  for (const animation of mark.getAnimations()) animation.finish();
+  const { left, top, width, height } = mark.getBoundingClientRect();
+  const { x, y } = trail.getPointAtLength(trail.getTotalLength());
+  return String(Math.hypot(x - left - width / 2, y - top - height / 2));
+})()`;
 
 /** A feed of sixteen instances that are full, and have as much to tell as they can. */
 const FULL_INSTANCES = stateOf({
@@ -251,6 +268,18 @@ Deno.test({
         await early.page.goto(server.url);
         await card(early.page, "late").locator("button.mark").waitFor();
         assert.equal(await early.page.locator("#unplaced-marks button.mark").count(), 0);
+      });
+
+      await t.step("a request that moves again meanwhile flies to its last place", async () => {
+        await using moving = await openPage(browser, "about:blank", desktop);
+        await moving.page.route(
+          "**/page/feed",
+          (route) => route.fulfill({ contentType: "text/event-stream", body: MOVING_TWICE }),
+        );
+        await moving.page.goto(server.url);
+        await card(moving.page, "c").locator("button.mark").waitFor();
+        const miss = await moving.page.waitForFunction(MISS_OF_LAST_TRAIL);
+        assert.ok(Number(await miss.jsonValue()) < 1, `${miss} pixels off`);
       });
 
       await t.step("what sixteen instances have to tell stays within their cards", async () => {

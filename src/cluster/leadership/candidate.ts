@@ -56,6 +56,8 @@ export class Candidate {
   #problem: Error | null = null;
   /** Why the record cannot be read. */
   #unreadable: Error | null = null;
+  /** Why the latest write failed, until the store takes one: it may answer reads, and have no room left. */
+  #unwritable: Error | null = null;
   #cancelTick: () => void = () => {};
   #isClosing = false;
   #isClosed = false;
@@ -153,7 +155,7 @@ export class Candidate {
     try {
       this.#election.observe(entry, this.#config.clock.nowMs());
       if (this.#unreadable !== null) this.#view.refresh();
-      this.#unreadable = null;
+      this.#unreadable = this.#unwritable = null;
     } catch (error) {
       this.#unreadable = error as Error;
       return;
@@ -164,7 +166,7 @@ export class Candidate {
 
   #answered(sentMs: number): void {
     if (this.#unreadable !== null) return this.#away(this.#unreadable);
-    this.#note(null);
+    this.#note(this.#unwritable);
     this.#election.answered(sentMs, this.#config.clock.nowMs());
     this.#act();
   }
@@ -215,13 +217,14 @@ export class Candidate {
     try {
       const revision = await store.set(LEADER_KEY, value, expected);
       if (this.#isClosed) return;
+      this.#unwritable = null;
       if (revision !== null) this.#election.written(revision, clock.nowMs());
       else this.#election.conflicted(clock.nowMs());
       if (revision === null) this.#view.refresh();
       else this.#noteRecord();
     } catch (error) {
       if (this.#isClosed) return;
-      this.#note(error as Error);
+      this.#note(this.#unwritable = error as Error);
       this.#election.failed(clock.nowMs());
       this.#view.refresh();
     }

@@ -6,6 +6,7 @@ import {
   type KernelPaths,
   type NarrowFormats,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
+import { LibraryLinear, libraryWorkspaceBytes } from "../../../ffi/cuda_kernels/library_linear.ts";
 import { e4m3Values, toE4m3 } from "../../../src/model/fp8.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
@@ -384,6 +385,27 @@ function checkSums(bench: DecoderBench, rows: number, mode: "set" | "add"): void
   assert.ok(error <= float32Error, `error ${error}`);
 }
 
+/** What cuBLASLt computes is added to what is there. */
+function checkLibraryAdd(bench: DecoderBench): void {
+  const [outputs, inputs, rows] = [40, 64, 2], { kernels, type } = bench;
+  const { weights } = bench.weights(randomValues(50, outputs * inputs, type), outputs);
+  const layer = { weights, bias: 0n, outputs, inputs };
+  const x = bench.narrow(randomValues(51, rows * inputs, type));
+  const y = bench.upload(new Float32Array(rows * outputs).fill(1));
+  const room = {
+    workspace: bench.room(libraryWorkspaceBytes),
+    sums: bench.room(rows * outputs * 4),
+  };
+  const from = directory ?? undefined;
+  kernels.useLibrary(new LibraryLinear(rows, type, [layer], room, bench.stream, { from }));
+  kernels.computeByLibrary([{ first: 0, count: rows }]);
+  kernels.linear(layer, x, y, rows, "add");
+  kernels.computeByLibrary([]);
+  const truth = Float64Array.from(bench.linear(layer, x, rows), (product) => product + 1);
+  const error = errorOf(bench.floats(y, rows * outputs), truth);
+  assert.ok(error <= float32Error, `error ${error}`);
+}
+
 /** Runs that show whether the kernels of each file do their work, for mutants of them. */
 export const decoderRuns: Record<string, (bench: Bench) => void> = {
   linear: (on) => withBenches(on, [plainPaths], ([bench]) => checkLinear(bench, 33, 1040)),
@@ -405,6 +427,7 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
       checkRows(bench);
       checkParts(bench);
       checkParts(other);
+      if (bench.formats.weights === undefined) checkLibraryAdd(bench);
       checkLargest(bench);
       // Nine rows are too many for the fused kernels: norms and SiLU are launched programmatically.
       checkLayer(bench, other, new Array(9).fill(2));

@@ -1,13 +1,15 @@
 /** Which paths between hosts are measured, and how fast they are. */
 import type { Peer } from "../../../bus/bus.ts";
-import type { Clock } from "../../../core/clock.ts";
+import { type Clock, sleep } from "../../../core/clock.ts";
 import { LlumnixError } from "../../../core/errors.ts";
 import type { PathQuestion } from "../../../core/protocol/examination.ts";
 import type { Step } from "../examine.ts";
 import type { PathReport } from "./report.ts";
 
-/** Paths that are measured; each takes 0.3 s, and slow ones 2 s. */
+/** Paths that are measured; each takes 0.3 s at most, and slow ones 2 s. */
 export const MAX_MEASURED_PATHS = 20;
+/** Before each but the first: what waited meanwhile goes on. */
+const PAUSE_MS = 100;
 /** After this time no other measurement begins. */
 const MAX_TOTAL_MS = 60_000;
 /** Longer than the leader waits for its agents. */
@@ -44,6 +46,7 @@ export async function measurePaths(
   await step(`measuring ${paths.length} paths, one at a time`, async () => {
     for (const path of paths) {
       if (!leader.isOpen || clock.nowMs() >= untilMs) return;
+      if (reports.length > 0) await sleep(clock, PAUSE_MS);
       reports.push(await measure(leader, path));
     }
   });

@@ -119,7 +119,8 @@ class NatsLink {
       allow_direct: false,
       timeout,
     });
-    if (mustExist) await kv.status(); // it binds to what is not there, too
+    const { streamInfo: { config } } = await kv.status(); // throws if it is not there
+    checkSubjects(config.subjects, this.bucket);
     return { connection, kv, js: jetstream(connection, { timeout }) };
   }
 
@@ -152,6 +153,16 @@ class NatsLink {
     });
     return connection;
   }
+}
+
+/** @throws {StoreRefusedError} another program's stream has the name of the bucket's */
+function checkSubjects(subjects: readonly string[], bucket: string): void {
+  const expected = `$KV.${bucket}.>`;
+  if (subjects.includes(expected)) return;
+  throw new StoreRefusedError(
+    `the stream KV_${bucket} of this NATS server is of another program: its subjects are ` +
+      `${subjects.join(", ").slice(0, 200)}, expected ${expected}; give this cluster another name`,
+  );
 }
 
 /** @throws {StoreRefusedError} the server is too old */
