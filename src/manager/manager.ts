@@ -439,9 +439,9 @@ export class Manager {
   }
 
   /** Goes on with the drain of an instance that an earlier manager has begun. */
-  #resumeDrain({ instanceId }: ManagedInstance): void {
+  #resumeDrain({ instanceId, hostName }: ManagedInstance): void {
     const order = this.#orders.takeDrain(instanceId);
-    if (order === null) return;
+    if (order === null || (!order.isRemoval && this.#hosts.wasKept(hostName))) return;
     this.#keeper.resumeDrain(instanceId, order.by, order.isRemoval).catch(() => {}); // lost meanwhile
   }
 

@@ -49,6 +49,11 @@ export class Hosts {
     return hostName !== null && this.#drains.has(hostName);
   }
 
+  /** An operator has ended the drain of this host here, whatever was ordered before. */
+  wasKept(hostName: string | null): boolean {
+    return hostName !== null && this.#decided.has(hostName) && !this.#drains.has(hostName);
+  }
+
   /**
    * Drains the instances of a host. Instances that come later drain too.
    * @param atOnce how many instances drain at the same time: the others serve on until it is their turn

@@ -119,7 +119,10 @@ export class InstanceKeeper {
   noteHosts(numInstances: number): void {
     const change = numInstances - this.#numOfHosts;
     this.#numOfHosts = numInstances;
-    if (change < 0) this.#numFound = Math.max(0, this.#numFound + change);
+    // Instances that were found on lost hosts are no more.
+    if (change < 0) {
+      this.#numFound = Math.max(0, Math.min(this.#numFound + change, this.#numStaying));
+    }
   }
 
   /** Room for instances has come or gone: see {@linkcode Replacement.noteRoom}. */

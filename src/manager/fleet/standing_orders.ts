@@ -67,7 +67,7 @@ export class StandingOrderKeeper {
   takeDrain(instanceId: InstanceId): InstanceDrainOrder | null {
     if (this.#decided.has(instanceId)) return null;
     const drain = this.#adopted?.drains.find((one) => one.instanceId === instanceId) ?? null;
-    if (drain !== null) this.#decided.add(instanceId);
+    if (drain !== null) this.noteDecision(instanceId);
     return drain;
   }
 

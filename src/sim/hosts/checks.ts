@@ -91,8 +91,11 @@ export class HostsChecks {
     );
   }
 
-  /** All has been well for long. */
-  checkEnd(manager: Manager): void {
+  /**
+   * All has been well for long.
+   * @param manager leads
+   */
+  checkEnd(manager: Manager, leadsSinceMs: number): void {
     const registered = manager.instances().map(({ instanceId }) => instanceId).sort();
     const alive = this.#hosts.flatMap((host) => host.alive.map(({ sim }) => sim.instanceId)).sort();
     if (registered.join() !== alive.join()) {
@@ -104,7 +107,7 @@ export class HostsChecks {
       if (isUp && known !== run) this.fail(`on ${name} run ${run}, and its agent knows ${known}`);
     }
     this.#checkDrains(manager);
-    if (!this.#scenario.isScaled) this.#checkFinalCount(manager);
+    if (!this.#scenario.isScaled) this.#checkFinalCount(manager, leadsSinceMs);
   }
 
   #checkDrains(manager: Manager): void {
@@ -117,7 +120,8 @@ export class HostsChecks {
       if (isDrained && found !== "drained") this.fail(`host ${name} is ${found}, and not drained`);
       if (!isDrained && isUp && found !== "serving") this.fail(`host ${name} is ${found}`);
       for (const { sim: { instanceId } } of alive) {
-        if (this.removed.has(instanceId)) this.fail(`${instanceId} was removed, and runs`);
+        const mayRun = !this.removed.has(instanceId) || this.#returned.has(instanceId);
+        if (!mayRun) this.fail(`${instanceId} was removed, and runs`);
       }
     }
     for (const { instanceId, hostName, state } of instances) {
@@ -128,7 +132,7 @@ export class HostsChecks {
     }
   }
 
-  #checkFinalCount(manager: Manager): void {
+  #checkFinalCount(manager: Manager, leadsSinceMs: number): void {
     const isShared = ({ isUp }: SimHost) => isUp;
     const wanted = this.wanted(isShared);
     const numLostShares = this.wanted(() => true) - wanted;
@@ -143,8 +147,12 @@ export class HostsChecks {
     if (running < least || running > most) {
       this.fail(`${running} instances run, expected ${least} to ${most}`);
     }
+    // In place of hosts that the leader never met it has found instances, and wants them.
+    const mostFound = this.wanted((host) => host.isUp || host.lostMs < leadsSinceMs);
     const { numWanted } = manager;
-    if (numWanted < wanted - this.numVague || numWanted > Math.max(wanted, running)) {
+    if (
+      numWanted < wanted - this.numVague || numWanted > Math.max(mostFound + this.numVague, running)
+    ) {
       this.fail(`the manager wants ${numWanted} instances, expected ${wanted}`);
     }
   }

@@ -87,6 +87,10 @@ class World {
   #epoch = 0;
   /** Index of the manager that leads; null: none does. */
   #leader: number | null = null;
+  /** When there was a leader last. */
+  #goneMs = Infinity;
+  /** When the present leader began. */
+  #leadsSinceMs = 0;
   #cutManagers = new Set<number>();
   #numPids = 0;
   #numIncarnations = 0;
@@ -212,6 +216,7 @@ class World {
     this.#note(`${process.id} leads in epoch ${this.#epoch}`);
     if (this.#epoch > 1) this.#noteForgotten();
     this.#leader = index;
+    this.#leadsSinceMs = this.#clock.nowMs();
     const { manager } = process;
     const started = this.#epoch > 1 ? manager.recoverInstances() : manager.startInstances();
     started.catch(() => {}); // it may lead no more
@@ -241,6 +246,7 @@ class World {
 
   /** There is no leader; another manager takes over in a while. */
   #takeOver(): void {
+    if (this.#leader !== null) this.#goneMs = this.#clock.nowMs();
     this.#leader = null;
     this.#clock.after(TAKEOVER_MS * (0.3 + this.#random.uniform()), () => {
       if (this.#leader !== null) return;
@@ -270,6 +276,7 @@ class World {
 
   /** The leader goes: what it has just been told may be known to nobody else. */
   #noteLosable(): void {
+    this.#goneMs = this.#clock.nowMs();
     if (this.#clock.nowMs() - this.#orderedMs < LOSABLE_MS) this.#checks.numVague++;
     this.#checks.numVague += this.#checks.numAdding;
     this.#noteForgotten();
@@ -277,9 +284,12 @@ class World {
 
   /** Nobody is there who keeps what former leaders were told. */
   #noteForgotten(): void {
-    const isKept = this.#hosts.some((host) =>
-      host.isUp && host.cutUntilMs < this.#clock.nowMs() &&
-      (host.agent !== null || host.alive.some(({ sim }) => sim.instance.engine !== null))
+    const isKept = this.#hosts.some((
+      { isUp, isStopping, cutUntilMs, agent, agentSinceMs, alive },
+    ) =>
+      isUp && !isStopping && cutUntilMs < this.#clock.nowMs() &&
+      ((agent !== null && agentSinceMs + LOSABLE_MS < this.#goneMs) ||
+        alive.some(({ sim }) => sim.instance.engine !== null))
     );
     if (!isKept) this.#checks.numVague++;
   }
@@ -509,7 +519,7 @@ class World {
     }
     const manager = this.#leader === null ? null : this.#managers[this.#leader]?.manager;
     if (!manager) checks.fail("no manager leads at the end");
-    else checks.checkEnd(manager);
+    else checks.checkEnd(manager, this.#leadsSinceMs);
   }
 
   /** An instance may run that is not drained: else requests wait. */

@@ -50,6 +50,10 @@ export interface HostedSim {
 export class SimHost {
   readonly instances: HostedSim[] = [];
   agent: HostAgent | null = null;
+  /** When the agent's process started. */
+  agentSinceMs = Infinity;
+  /** When it was lost. */
+  lostMs = -Infinity;
   /** Its processes can run. */
   isUp = false;
   /** Nothing passes to or from it until this time. */
@@ -105,6 +109,7 @@ export class SimHost {
     const { plan, network, plant, nextPid, note } = this.#config;
     const node = this.#agentNode = network.addNode(this.#agentName);
     const fence = this.#agentFence = new LeaderFence(`host ${plan.name}`);
+    this.agentSinceMs = node.clock.nowMs();
     this.isUp = true;
     this.isStopping = false;
     const bus = plantedBus(node.bus, plant);
@@ -159,6 +164,7 @@ export class SimHost {
   /** The power is gone: what ran here, and what was written down, is no more. */
   lose(): void {
     this.isUp = false;
+    this.lostMs = this.#config.network.clock.nowMs();
     this.killAgent();
     this.#records = [];
     for (const { sim } of this.alive) this.exit(sim, { code: null, signal: "SIGKILL" });

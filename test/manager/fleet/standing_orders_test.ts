@@ -146,6 +146,21 @@ Deno.test("standing orders: the newest copy counts, and not what an operator has
   await until(() => a.orders!.hostDrains.length === 0 && a.orders!.epoch === 2);
 });
 
+Deno.test("standing orders: an instance that comes to a host which was kept meanwhile serves", async () => {
+  await using world = new World();
+  const first = await world.manager(1);
+  const keepers = await world.instances(["a", "one"], ["b", "one"]);
+  first.drainHost("one");
+  await until(() => keepers.every(({ orders }) => orders?.drains.length === 2));
+  await first.handOver(0);
+  const second = await world.manager(2);
+  const [a, b] = keepers;
+  await world.join([a]);
+  second.keepHost("one");
+  await world.join([b]);
+  assert.deepEqual(statesOf(second), { a: "serving", b: "serving" });
+});
+
 Deno.test("standing orders: instances of one host go on to drain in turn at the next manager", async () => {
   await using world = new World();
   const first = await world.manager(1);
