@@ -7,6 +7,7 @@ import {
   type NarrowFormats,
 } from "../../../ffi/cuda_kernels/decoder_kernels.ts";
 import { e4m3Values, toE4m3 } from "../../../src/model/fp8.ts";
+import { LibraryLinear, libraryWorkspaceBytes } from "../../../ffi/cuda_kernels/library_linear.ts";
 import { type Bench, directory } from "../software_device/device.ts";
 import {
   type AttentionCase,
@@ -364,6 +365,39 @@ function checkSums(bench: DecoderBench, rows: number, mode: "set" | "add"): void
   assert.ok(error <= float32Error, `error ${error}`);
 }
 
+/** A layer that adds, by cuBLASLt: kernels that follow each other add its sums, then its bias. */
+function checkLibrary(bench: DecoderBench): void {
+  const outputs = 40, inputs = 64, rows = 19, tileRows = 16;
+  const { values: w, ...matrix } = bench.weights(
+    randomValues(1, outputs * inputs, bench.type),
+    outputs,
+  );
+  const bias = randomValues(2, outputs, "float32"),
+    before = randomValues(3, rows * outputs, "float32");
+  const layer = { ...matrix, bias: bench.upload(bias), outputs, inputs };
+  const x = randomValues(4, 2 * tileRows * inputs, bench.type);
+  const room = {
+    workspace: bench.room(libraryWorkspaceBytes),
+    sums: bench.room(tileRows * outputs * 4),
+  };
+  const options = { from: directory! };
+  bench.kernels.useLibrary(
+    new LibraryLinear(tileRows, bench.type, [layer], room, bench.stream, options),
+  );
+  bench.kernels.computeByLibrary([{ first: 0, count: rows }]);
+  const y = bench.upload(before);
+  bench.kernels.linear(layer, bench.narrow(x), y, rows, "add");
+  bench.kernels.computeByLibrary([]);
+  const truth = Float64Array.from(before, (value, i) => {
+    const row = Math.floor(i / outputs) * inputs, output = i % outputs;
+    let sum = value + bias[output];
+    for (let k = 0; k < inputs; k++) sum += w[output * inputs + k] * x[row + k];
+    return sum;
+  });
+  const error = errorOf(bench.floats(y, rows * outputs), truth);
+  assert.ok(error <= float32Error, `by cuBLASLt: error ${error}`);
+}
+
 /** Runs that show whether the kernels of each file do their work, for mutants of them. */
 export const decoderRuns: Record<string, (bench: Bench) => void> = {
   linear: (on) => withBenches(on, [plainPaths], ([bench]) => checkLinear(bench, 33, 1040)),
@@ -384,6 +418,7 @@ export const decoderRuns: Record<string, (bench: Bench) => void> = {
     withBenches(on, [fastPaths, unfusedPaths], ([bench, other]) => {
       checkRows(bench);
       checkLargest(bench);
+      if (!bench.formats.weights) checkLibrary(bench);
       // Nine rows are too many for the fused kernels: norms and SiLU are launched programmatically.
       checkLayer(bench, other, new Array(9).fill(2));
     }),

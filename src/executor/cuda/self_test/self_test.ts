@@ -121,6 +121,7 @@ function suspects({ cases }: Attempt): CudaPath[] {
 export function describe({ cases, fault, unable }: Attempt): string {
   if (unable !== undefined) return `The test could not run: ${unable}`;
   if (fault !== null) return `The test broke off: ${fault}`;
+  if (cases.length === 0) return "The test compared nothing";
   const shown = ({ name, error, limit }: CaseResult) =>
     `${name}: error ${
       error === Infinity ? "beyond measure" : error.toExponential(1)
@@ -148,9 +149,9 @@ export const tryInProcess: Try = async (task) => {
   return { plain, ...readAnswer(text(stdout)) };
 };
 
-function readAnswer(text: string): Pick<Attempt, "cases" | "fault"> {
-  const { cases = [], failure = null } = JSON.parse(text.split("\n").at(-1)!);
+function readAnswer(text: string): Pick<Attempt, "cases" | "fault" | "unable"> {
+  const { cases = [], failure = null, unable } = JSON.parse(text.split("\n").at(-1)!);
   const numbers = (cases as (Omit<CaseResult, "error"> & { error: number | null })[])
     .map((one) => ({ ...one, error: one.error ?? Infinity }));
-  return { cases: numbers, fault: failure };
+  return { cases: numbers, fault: failure, ...unable !== undefined && { unable } };
 }
